@@ -1,0 +1,1 @@
+//! Packages: index and package bytes become verified contents.

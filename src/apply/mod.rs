@@ -1,0 +1,1 @@
+//! Apply: steps are carried out; nothing is decided here.

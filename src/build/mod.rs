@@ -1,0 +1,1 @@
+//! Build: a lock becomes artifacts, each under a key of all its inputs.

@@ -1,0 +1,1 @@
+//! Speak: text, JSON, progress and exit status.

@@ -1,0 +1,208 @@
+//! The validated fleet: what every later stage works from. It is built by [`super::validate`] alone.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::value::{
+    ByteSize, FleetName, GuestName, GuestPath, InterfaceName, KernelOption, Label, Rate, Sha256,
+};
+
+/// A whole `fleet.toml`, checked: every name that it mentions is declared, every path is resolved
+/// against the directory that the file stands in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fleet {
+    /// Directory of `fleet.toml`; recipes, kernel configs and keys are looked up below it.
+    pub root: PathBuf,
+    pub name: FleetName,
+    pub vmm: VmmKind,
+    pub kernel: KernelSpec,
+    /// In the order of the file: apk prefers earlier repositories on a tie.
+    pub repositories: Vec<RepositorySpec>,
+    pub images: BTreeMap<Label, ImageSpec>,
+    pub disks: BTreeMap<Label, DiskSpec>,
+    pub networks: BTreeMap<Label, NetworkPolicy>,
+    /// Users and the members of pools alike, by name.
+    pub guests: BTreeMap<GuestName, GuestSpec>,
+    pub host: HostSpec,
+}
+
+/// The program that runs a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VmmKind {
+    Firecracker,
+    Qemu,
+}
+
+/// Where bytes come from: the network, or a path that is already absolute.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// `http://` or `https://`, without a trailing slash.
+    Url(String),
+    Path(PathBuf),
+}
+
+/// How the guest kernel is had.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KernelSpec {
+    Build(KernelBuild),
+    /// A ready `vmlinux`, pinned by its digest in the lock.
+    Ready {
+        image: PathBuf,
+        sha256: Option<Sha256>,
+    },
+}
+
+/// A kernel to configure and build: `allnoconfig` + base + fragments + options, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelBuild {
+    /// A tarball (xz or gz) or a source directory.
+    pub source: Source,
+    pub sha256: Option<Sha256>,
+    /// `kernel-configs/<base>.config`
+    pub base: Label,
+    /// `kernel-configs/fragments/<name>.config`
+    pub fragments: Vec<Label>,
+    pub options: BTreeMap<KernelOption, OptionValue>,
+    pub patches: Vec<PathBuf>,
+}
+
+/// Value of a kernel option. There is no module: the guest has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OptionValue {
+    Yes,
+    No,
+    Number(i64),
+    Text(String),
+}
+
+/// An apk repository and the keys that may sign its index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepositorySpec {
+    /// Without the architecture: `<location>/<arch>/APKINDEX.tar.gz`.
+    pub location: Source,
+    /// `@tag` of apk's pinning, without the `@`.
+    pub tag: Option<String>,
+    /// Directories of trusted `*.rsa.pub` files.
+    pub keys: Vec<PathBuf>,
+}
+
+/// A root image to build.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageSpec {
+    pub recipes: Vec<Label>,
+    /// Entries of apk's world beyond those of the recipes, such as `podman~5`.
+    pub packages: Vec<String>,
+    /// `None` is `"auto"`: content plus a stated margin.
+    pub size: Option<ByteSize>,
+    pub files: BTreeMap<GuestPath, FileSpec>,
+}
+
+/// A file given in `fleet.toml` itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSpec {
+    pub content: FileContent,
+    /// Permission bits, 0 to 0o7777.
+    pub mode: u16,
+    pub owner: String,
+    pub group: String,
+}
+
+/// What a file of `fleet.toml` holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileContent {
+    Inline(String),
+    /// A file beside `fleet.toml`.
+    File(PathBuf),
+}
+
+/// A kind of data disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskSpec {
+    pub size: ByteSize,
+    pub backing: Backing,
+    /// Container images that the disk holds when the guest first boots.
+    pub images: Vec<ContainerImage>,
+}
+
+/// Where a data disk lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backing {
+    /// In the store; kept across down and up.
+    File,
+    /// In RAM; gone after down.
+    Tmpfs,
+}
+
+/// A container image in a file, written `oci-archive:PATH` (a tar), or `oci:PATH` (a layout directory).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ContainerImage {
+    OciArchive(PathBuf),
+    OciLayout(PathBuf),
+}
+
+/// What a guest may reach. Deny wins over allow; whatever neither names follows `default_allow`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetworkPolicy {
+    pub default_allow: bool,
+    pub dns: Vec<IpAddr>,
+    pub allow: Vec<PolicyRule>,
+    pub deny: Vec<PolicyRule>,
+    /// Towards the guest.
+    pub rate_down: Option<Rate>,
+    /// From the guest.
+    pub rate_up: Option<Rate>,
+}
+
+/// Destinations and ports. No ports at all means every protocol and port.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct PolicyRule {
+    pub to: Vec<IpNet>,
+    /// A file of addresses or prefixes, one a line; read when rules are rendered.
+    pub list: Option<PathBuf>,
+    pub tcp: Vec<RangeInclusive<u16>>,
+    pub udp: Vec<RangeInclusive<u16>>,
+    pub icmp: bool,
+}
+
+/// One guest with every default filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GuestSpec {
+    pub image: Label,
+    pub network: Label,
+    /// Which declared disk this is a copy of; `None` where it is written out in the guest itself.
+    pub disk_name: Option<Label>,
+    pub disk: DiskSpec,
+    /// 1 to 32.
+    pub vcpus: u8,
+    pub memory: ByteSize,
+    /// Started, detached, once the guest is ready.
+    pub containers: Vec<ContainerSpec>,
+    /// A member of a pool is ephemeral: its disk goes with it.
+    pub pool: Option<Label>,
+}
+
+/// A container that is started in a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerSpec {
+    pub name: Label,
+    pub image: String,
+}
+
+/// What the fleet takes of its host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostSpec {
+    /// `None` is `"auto"`: the interface of the default route.
+    pub uplink: Option<InterfaceName>,
+    /// One /30 per guest.
+    pub subnet: Ipv4Net,
+    /// One uid (and the same gid) per guest.
+    pub uids: RangeInclusive<u32>,
+    /// Images, disks, snapshots, state and jails: one file system.
+    pub store: PathBuf,
+}

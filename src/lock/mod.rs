@@ -1,0 +1,1 @@
+//! Pin: a fleet and the indexes become a lock.

@@ -1,0 +1,1 @@
+//! Plan: observed and desired state become a list of steps.

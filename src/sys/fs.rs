@@ -1,0 +1,219 @@
+//! Files: written whole or not at all, errors that name the path, removal that follows no link.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// A file operation that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct FileError {
+    /// A verb, such as `read` or `create`.
+    pub action: &'static str,
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
+impl FileError {
+    /// For `map_err`: `fs::read(p).map_err(FileError::when("read", p))`.
+    pub fn when(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self { action, path, source }
+    }
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// Names the path.
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    fs::read(path).map_err(FileError::when("read", path))
+}
+
+/// Reads a whole UTF-8 file.
+///
+/// # Errors
+/// Names the path.
+pub fn read_text(path: &Path) -> Result<String, FileError> {
+    fs::read_to_string(path).map_err(FileError::when("read", path))
+}
+
+/// Reads a file that may be absent.
+///
+/// # Errors
+/// Names the path; absence is no error.
+pub fn read_text_if_present(path: &Path) -> Result<Option<String>, FileError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::when("read", path)(error)),
+    }
+}
+
+/// Makes a directory and those above it; one that is there is left as it is.
+///
+/// # Errors
+/// Names the path.
+pub fn create_dir_all(path: &Path) -> Result<(), FileError> {
+    fs::create_dir_all(path).map_err(FileError::when("create directory", path))
+}
+
+/// A file that takes its name only once it is whole: dropped before [`NewFile::persist`], it leaves nothing.
+pub struct NewFile {
+    temporary: tempfile::NamedTempFile,
+    path: PathBuf,
+}
+
+impl NewFile {
+    /// Starts a file that will be called `path`, making its directory where it is missing.
+    ///
+    /// # Errors
+    /// Names the path.
+    pub fn create(path: &Path) -> Result<Self, FileError> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        create_dir_all(dir)?;
+        let temporary = tempfile::Builder::new()
+            .prefix(".new-")
+            .tempfile_in(dir)
+            .map_err(FileError::when("create", path))?;
+        Ok(Self { temporary, path: path.to_owned() })
+    }
+
+    /// The open file, read and write.
+    pub fn file(&mut self) -> &mut File {
+        self.temporary.as_file_mut()
+    }
+
+    /// Where the bytes are until the file has its name.
+    pub fn temporary_path(&self) -> &Path {
+        self.temporary.path()
+    }
+
+    /// Sets the mode, syncs, and gives the file its name; a file of that name is replaced.
+    ///
+    /// # Errors
+    /// Names the path.
+    pub fn persist(self, mode: u32) -> Result<(), FileError> {
+        let Self { temporary, path } = self;
+        let named = FileError::when("write", &path);
+        let finish = || -> io::Result<()> {
+            temporary.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+            temporary.as_file().sync_all()?;
+            temporary.persist(&path).map_err(|error| error.error)?;
+            sync_dir_of(&path)
+        };
+        finish().map_err(named)
+    }
+}
+
+fn sync_dir_of(path: &Path) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()
+}
+
+/// Writes a whole file, atomically and durably.
+///
+/// # Errors
+/// Names the path; the old file, if any, is then still there.
+pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let mut new = NewFile::create(path)?;
+    new.file().write_all(bytes).map_err(FileError::when("write", path))?;
+    new.persist(mode)
+}
+
+/// Removes a file or a whole directory without following links; absence is no error.
+///
+/// # Errors
+/// Names the path.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    let done = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(FileError::when("remove", path)),
+    }
+}
+
+/// An exclusive lock on a file, held until it is dropped or its process dies.
+#[derive(Debug)]
+pub struct FileLock {
+    _file: File,
+}
+
+impl FileLock {
+    /// Takes the lock, waiting for whoever holds it.
+    ///
+    /// # Errors
+    /// Names the path.
+    pub fn wait(path: &Path) -> Result<Self, FileError> {
+        Self::take(path, rustix::fs::FlockOperation::LockExclusive).map(|(lock, _)| lock)
+    }
+
+    /// Takes the lock, or gives `None` where another process holds it.
+    ///
+    /// # Errors
+    /// Names the path.
+    pub fn attempt(path: &Path) -> Result<Option<Self>, FileError> {
+        let (lock, held) = Self::take(path, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(held.then_some(lock))
+    }
+
+    fn take(path: &Path, how: rustix::fs::FlockOperation) -> Result<(Self, bool), FileError> {
+        if let Some(dir) = path.parent() {
+            create_dir_all(dir)?;
+        }
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .map_err(FileError::when("open", path))?;
+        match rustix::fs::flock(&file, how) {
+            Ok(()) => Ok((Self { _file: file }, true)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok((Self { _file: file }, false)),
+            Err(error) => Err(FileError::when("lock", path)(error.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_persisted_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut new = NewFile::create(&dir.path().join("a/b")).unwrap();
+        new.file().write_all(b"half").unwrap();
+        drop(new);
+        assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn removing_a_directory_does_not_follow_its_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = dir.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("kept"), "x").unwrap();
+        let jail = dir.path().join("jail");
+        fs::create_dir(&jail).unwrap();
+        std::os::unix::fs::symlink(&outside, jail.join("link")).unwrap();
+        remove(&jail).unwrap();
+        remove(&jail).unwrap();
+        assert!(outside.join("kept").exists());
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = FileLock::wait(&path).unwrap();
+        assert!(FileLock::attempt(&path).unwrap().is_none());
+        drop(held);
+        assert!(FileLock::attempt(&path).unwrap().is_some());
+    }
+}

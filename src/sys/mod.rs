@@ -1,0 +1,5 @@
+//! Tools: what the host's programs, files and kernel interfaces say, parsed. No domain type is known here.
+
+pub mod fs;
+pub mod report;
+pub mod tool;

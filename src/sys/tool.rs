@@ -1,0 +1,290 @@
+//! The only place that starts a process to run a tool: no shell, a clean environment, a fixed
+//! locale, stdin closed or given, stderr kept for the error.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+/// A tool that was run and did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// It is not on the search path.
+    #[error("{tool} is not installed")]
+    Missing { tool: String },
+    /// It could not be started for another reason.
+    #[error("cannot start {tool}")]
+    Start { tool: String, source: io::Error },
+    /// It ran and said no.
+    #[error("{command} failed ({status}){}", indented(.stderr))]
+    Failed { command: String, status: String, stderr: String, code: Option<i32> },
+}
+
+impl ToolError {
+    /// What the tool printed on stderr before it failed; empty where it never ran.
+    pub fn stderr(&self) -> &str {
+        match self {
+            Self::Failed { stderr, .. } => stderr,
+            _ => "",
+        }
+    }
+}
+
+fn indented(stderr: &str) -> String {
+    let kept: Vec<&str> = stderr.trim_end().lines().collect();
+    kept.iter().skip(kept.len().saturating_sub(20)).map(|line| format!("\n    {line}")).collect()
+}
+
+/// One call of a tool, built up and then run.
+#[derive(Clone, Debug)]
+pub struct Tool {
+    program: OsString,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    dir: Option<PathBuf>,
+    input: Option<Vec<u8>>,
+}
+
+/// Directories searched for tools, whatever the caller's own PATH leaves out.
+const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The search path that tools are looked up on and given: the caller's, then the system's.
+fn search_path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    if !path.is_empty() {
+        path.push(":");
+    }
+    path.push(SYSTEM_PATH);
+    path
+}
+
+/// Where a tool is, if it is installed.
+pub fn find(program: &str) -> Option<PathBuf> {
+    if program.contains('/') {
+        return Path::new(program).is_file().then(|| PathBuf::from(program));
+    }
+    std::env::split_paths(&search_path())
+        .map(|dir| dir.join(program))
+        .find(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file())
+}
+
+impl Tool {
+    /// A call of `program`, looked up on the search path.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self {
+            program: program.as_ref().to_owned(),
+            args: Vec::new(),
+            env: Vec::new(),
+            dir: None,
+            input: None,
+        }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable beyond the clean environment (`PATH`, `LC_ALL=C`, `TZ=UTC`, `HOME=/nonexistent`).
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Runs in this directory.
+    #[must_use]
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// Gives these bytes on stdin instead of nothing.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.input = Some(bytes.into());
+        self
+    }
+
+    /// The call as one would type it, for messages.
+    pub fn command_line(&self) -> String {
+        let words = std::iter::once(&self.program).chain(&self.args);
+        words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+    }
+
+    fn name(&self) -> String {
+        Path::new(&self.program).file_name().unwrap_or(&self.program).to_string_lossy().into_owned()
+    }
+
+    fn expression(&self) -> duct::Expression {
+        let fixed = [
+            ("PATH", search_path()),
+            ("LC_ALL", "C".into()),
+            ("TZ", "UTC".into()),
+            ("HOME", "/nonexistent".into()),
+        ];
+        let fixed = fixed.into_iter().map(|(name, value)| (OsString::from(name), value));
+        let mut command =
+            duct::cmd(&self.program, &self.args).full_env(fixed.chain(self.env.iter().cloned()));
+        if let Some(dir) = &self.dir {
+            command = command.dir(dir);
+        }
+        match &self.input {
+            Some(bytes) => command.stdin_bytes(bytes.clone()),
+            None => command.stdin_null(),
+        }
+    }
+
+    fn start_error(&self, source: io::Error) -> ToolError {
+        match source.kind() {
+            io::ErrorKind::NotFound => ToolError::Missing { tool: self.name() },
+            _ => ToolError::Start { tool: self.name(), source },
+        }
+    }
+
+    /// Runs to the end, whatever the exit status.
+    ///
+    /// # Errors
+    /// Where the tool is missing or cannot be started.
+    pub fn output(&self) -> Result<Output, ToolError> {
+        self.expression()
+            .stdout_capture()
+            .stderr_capture()
+            .unchecked()
+            .run()
+            .map_err(|source| self.start_error(source))
+    }
+
+    /// Runs to the end and gives stdout.
+    ///
+    /// # Errors
+    /// Where the tool is missing, cannot be started, or exits with anything but 0.
+    pub fn run(&self) -> Result<Vec<u8>, ToolError> {
+        let output = self.output()?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        Err(self.failed(&output.status, &output.stderr))
+    }
+
+    /// The same as text.
+    ///
+    /// # Errors
+    /// As [`Tool::run`].
+    pub fn text(&self) -> Result<String, ToolError> {
+        self.run().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Runs with stdout and stderr as one stream, each line given to `line` as it comes.
+    ///
+    /// # Errors
+    /// As [`Tool::run`]; the error holds the last lines.
+    pub fn lines(&self, mut line: impl FnMut(&str)) -> Result<(), ToolError> {
+        use std::io::{BufRead, BufReader};
+        let expression = self.expression().stderr_to_stdout().unchecked();
+        let reader = expression.reader().map_err(|source| self.start_error(source))?;
+        let mut last = std::collections::VecDeque::with_capacity(21);
+        let mut lines = BufReader::new(&reader);
+        let mut bytes = Vec::new();
+        loop {
+            bytes.clear();
+            match lines.read_until(b'\n', &mut bytes) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {
+                    let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+                    line(&text);
+                    if last.len() == 20 {
+                        last.pop_front();
+                    }
+                    last.push_back(text);
+                }
+            }
+        }
+        match reader.try_wait() {
+            Ok(Some(output)) if output.status.success() => Ok(()),
+            Ok(Some(output)) => {
+                let kept = last.into_iter().collect::<Vec<_>>().join("\n");
+                Err(self.failed(&output.status, kept.as_bytes()))
+            }
+            Ok(None) => Err(self.start_error(io::Error::other("output ended before the process did"))),
+            Err(source) => Err(self.start_error(source)),
+        }
+    }
+
+    fn failed(&self, status: &std::process::ExitStatus, stderr: &[u8]) -> ToolError {
+        ToolError::Failed {
+            command: self.command_line(),
+            status: status.to_string(),
+            stderr: String::from_utf8_lossy(stderr).into_owned(),
+            code: status.code(),
+        }
+    }
+
+    /// The call as a [`std::process::Command`] in the same clean environment, for a process that is
+    /// to outlive this one or to take over the terminal. stdin, stdout and stderr are left to the caller.
+    pub fn command(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.program);
+        command.args(&self.args).env_clear().env("PATH", search_path());
+        command.env("LC_ALL", "C").env("TZ", "UTC").env("HOME", "/nonexistent");
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        command
+    }
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./=:,@%+".contains(&b);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_tool_is_named() {
+        let error = Tool::new("no-such-tool-here").run().unwrap_err();
+        assert_eq!(error.to_string(), "no-such-tool-here is not installed");
+    }
+
+    #[test]
+    fn a_failure_shows_the_command_and_its_last_words() {
+        let error = Tool::new("ls").arg("/no such place").run().unwrap_err();
+        assert!(
+            error.to_string().starts_with("ls '/no such place' failed (exit status: 2)\n    ls: "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_environment_is_clean() {
+        let text = Tool::new("env").env("EXTRA", "1").text().unwrap();
+        let mut names: Vec<_> = text.lines().filter_map(|line| line.split('=').next()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["EXTRA", "HOME", "LC_ALL", "PATH", "TZ"]);
+    }
+
+    #[test]
+    fn lines_arrive_as_they_come_and_failures_are_seen() {
+        let mut seen = Vec::new();
+        let tool = Tool::new("sh").args(["-c", "echo one; echo two >&2; exit 3"]);
+        let error = tool.lines(|line| seen.push(line.to_owned())).unwrap_err();
+        assert_eq!(seen, ["one", "two"]);
+        assert!(matches!(error, ToolError::Failed { code: Some(3), .. }), "{error}");
+    }
+}
