@@ -1,5 +1,6 @@
 //! Tools: what the host's programs, files and kernel interfaces say, parsed. No domain type is known here.
 
 pub mod fs;
+pub mod make;
 pub mod report;
 pub mod tool;

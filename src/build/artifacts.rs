@@ -1,0 +1,266 @@
+//! The `out/` directory: artifacts under their keys, complete or not there, with links by name.
+//!
+//! ```text
+//! out/kernel/<key>/vmlinux config build.log artifact.json
+//! out/image/<key>/rootfs.ext4 artifact.json
+//! out/disk/<key>/disk.ext4 artifact.json
+//! out/image/surf -> <key>
+//! out/.work/...             builds under way; nothing here is ever trusted
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::Digest;
+
+use crate::fleet::{Label, Sha256};
+use crate::sys::fs::{self as files, FileError, FileLock};
+
+use super::key::BuildKey;
+
+/// What an artifact is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ArtifactKind {
+    Kernel,
+    Image,
+    Disk,
+}
+
+impl ArtifactKind {
+    /// Its folder in `out/`.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Image => "image",
+            Self::Disk => "disk",
+        }
+    }
+
+    /// The file that the artifact is about.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::Kernel => "vmlinux",
+            Self::Image => "rootfs.ext4",
+            Self::Disk => "disk.ext4",
+        }
+    }
+}
+
+/// A finished artifact.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Artifact {
+    pub kind: ArtifactKind,
+    #[serde(serialize_with = "as_text")]
+    pub key: BuildKey,
+    /// The file, absolute.
+    pub path: PathBuf,
+    pub sha256: Sha256,
+    /// In bytes, holes included.
+    pub size: u64,
+    /// Whether it was there before.
+    pub cached: bool,
+}
+
+fn as_text<S: serde::Serializer>(key: &BuildKey, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(key)
+}
+
+/// `artifact.json`, beside the file.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    sha256: Sha256,
+    size: u64,
+}
+
+const RECORD: &str = "artifact.json";
+
+/// The `out/` directory.
+#[derive(Clone, Debug)]
+pub struct OutDir {
+    root: PathBuf,
+}
+
+impl OutDir {
+    /// Opens the directory, making it where it is missing.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn open(root: &Path) -> Result<Self, FileError> {
+        files::create_dir_all(root)?;
+        let root = fs::canonicalize(root).map_err(FileError::when("open", root))?;
+        Ok(Self { root })
+    }
+
+    /// Where an artifact is or will be.
+    pub fn dir_of(&self, kind: ArtifactKind, key: &BuildKey) -> PathBuf {
+        self.root.join(kind.folder()).join(key.to_string())
+    }
+
+    /// The finished artifact of a key, if there is one. Only whole artifacts ever have their key's name.
+    pub fn find(&self, kind: ArtifactKind, key: &BuildKey) -> Option<Artifact> {
+        let dir = self.dir_of(kind, key);
+        let record: Record = serde_json::from_slice(&fs::read(dir.join(RECORD)).ok()?).ok()?;
+        let path = dir.join(kind.file_name());
+        let size = fs::metadata(&path).ok()?.len();
+        (size == record.size).then_some(Artifact {
+            kind,
+            key: *key,
+            path,
+            sha256: record.sha256,
+            size,
+            cached: true,
+        })
+    }
+
+    /// Gives the artifact of a key, made by `make` in an empty directory where it is not there yet. Processes
+    /// that want the same key wait for each other.
+    ///
+    /// # Errors
+    /// Those of `make`, and of the file system; nothing then stands under the key.
+    pub fn obtain<E: From<FileError>>(
+        &self,
+        kind: ArtifactKind,
+        key: &BuildKey,
+        make: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<Artifact, E> {
+        if let Some(found) = self.find(kind, key) {
+            return Ok(found);
+        }
+        let _lock = FileLock::wait(&self.root.join(".work").join(format!("{}-{key}.lock", kind.folder())))?;
+        if let Some(found) = self.find(kind, key) {
+            return Ok(found);
+        }
+        let work = self.scratch(kind.folder())?;
+        make(work.path())?;
+        self.store(kind, key, &work).map_err(E::from)
+    }
+
+    /// An empty directory below `out/.work`, removed when it is dropped.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn scratch(&self, prefix: &str) -> Result<tempfile::TempDir, FileError> {
+        let work = self.root.join(".work");
+        files::create_dir_all(&work)?;
+        tempfile::Builder::new()
+            .prefix(&format!("{prefix}-"))
+            .tempdir_in(&work)
+            .map_err(FileError::when("create a directory in", &work))
+    }
+
+    fn store(
+        &self,
+        kind: ArtifactKind,
+        key: &BuildKey,
+        work: &tempfile::TempDir,
+    ) -> Result<Artifact, FileError> {
+        let made = work.path().join(kind.file_name());
+        let (sha256, size) = digest_file(&made)?;
+        let record = serde_json::to_vec(&Record { sha256, size })
+            .map_err(|error| FileError::when("describe", &made)(error.into()))?;
+        File::open(&made).and_then(|file| file.sync_all()).map_err(FileError::when("sync", &made))?;
+        files::write(&work.path().join(RECORD), &record, 0o644)?;
+        let dir = self.dir_of(kind, key);
+        files::create_dir_all(&self.root.join(kind.folder()))?;
+        files::remove(&dir)?;
+        set_mode(work.path(), 0o755)?;
+        fs::rename(work.path(), &dir).map_err(FileError::when("create", &dir))?;
+        Ok(Artifact { kind, key: *key, path: dir.join(kind.file_name()), sha256, size, cached: false })
+    }
+
+    /// Lets `out/<kind>/<name>` lead to an artifact.
+    ///
+    /// # Errors
+    /// Where the link cannot be made.
+    pub fn link(&self, artifact: &Artifact, name: &Label) -> Result<(), FileError> {
+        let link = self.root.join(artifact.kind.folder()).join(name.as_str());
+        let target = PathBuf::from(artifact.key.to_string());
+        if fs::read_link(&link).is_ok_and(|there| there == target) {
+            return Ok(());
+        }
+        let named = || FileError::when("link", &link);
+        let scratch = self.scratch("link")?;
+        let new = scratch.path().join("link");
+        std::os::unix::fs::symlink(&target, &new).map_err(named())?;
+        fs::rename(&new, &link).map_err(named())
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), FileError> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(FileError::when("set the mode of", path))
+}
+
+/// SHA-256 and length of a file; the holes of a sparse file count as the zeros that they are.
+///
+/// # Errors
+/// Names the path.
+pub fn digest_file(path: &Path) -> Result<(Sha256, u64), FileError> {
+    let named = || FileError::when("read", path);
+    let mut file = File::open(path).map_err(named())?;
+    let mut hasher = sha2::Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                size += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(named()(error)),
+        }
+    }
+    Ok((Sha256(hasher.finalize().into()), size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::key::KeyBuilder;
+    use super::*;
+
+    fn key() -> BuildKey {
+        KeyBuilder::new("image").finish()
+    }
+
+    #[test]
+    fn a_build_that_failed_leaves_nothing_that_is_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = OutDir::open(dir.path()).unwrap();
+        let failed: Result<Artifact, FileError> = out.obtain(ArtifactKind::Image, &key(), |work| {
+            fs::write(work.join("rootfs.ext4"), "half").unwrap();
+            Err(FileError::when("write", work)(io::Error::other("disk full")))
+        });
+        assert!(failed.is_err());
+        assert_eq!(out.find(ArtifactKind::Image, &key()), None);
+        let left: Vec<_> = fs::read_dir(dir.path().join(".work"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !name.ends_with(".lock"))
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn a_key_is_built_once_and_can_be_found_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = OutDir::open(dir.path()).unwrap();
+        let make = |work: &Path| {
+            fs::write(work.join("rootfs.ext4"), "bytes").map_err(FileError::when("write", work))
+        };
+        let first = out.obtain(ArtifactKind::Image, &key(), make).unwrap();
+        let second: Artifact = out
+            .obtain(ArtifactKind::Image, &key(), |_| -> Result<(), FileError> { panic!("built twice") })
+            .unwrap();
+        assert_eq!((first.cached, second.cached), (false, true));
+        assert_eq!(first.sha256, Sha256::of("bytes"));
+        out.link(&second, &"surf".parse().unwrap()).unwrap();
+        out.link(&second, &"surf".parse().unwrap()).unwrap();
+        assert_eq!(fs::read(dir.path().join("image/surf/rootfs.ext4")).unwrap(), b"bytes");
+    }
+}

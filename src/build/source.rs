@@ -1,0 +1,247 @@
+//! Kernel sources: a tarball or a directory becomes a tree to build in.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::{Component, Path, PathBuf};
+
+use crate::fleet::Sha256;
+use crate::sys::fs::FileError;
+use crate::sys::report::{Report, Unit};
+
+use super::artifacts::digest_file;
+use super::key::KeyBuilder;
+
+/// Sources that cannot be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("cannot unpack {}", path.display())]
+    Unpack { path: PathBuf, source: io::Error },
+    #[error("{} is not a Linux source tree: it has no Kconfig", .0.display())]
+    NotLinux(PathBuf),
+}
+
+/// Digest of a source: of a tarball's bytes, or of a directory's sorted paths, modes and contents.
+///
+/// # Errors
+/// Where something cannot be read.
+pub fn digest(source: &Path) -> Result<Sha256, FileError> {
+    if !source.is_dir() {
+        return digest_file(source).map(|(sha256, _)| sha256);
+    }
+    let mut key = KeyBuilder::new("source directory");
+    for path in sorted_files(source)? {
+        let relative = path.strip_prefix(source).unwrap_or(&path);
+        let meta = fs::symlink_metadata(&path).map_err(FileError::when("read", &path))?;
+        if meta.is_symlink() {
+            let target = fs::read_link(&path).map_err(FileError::when("read", &path))?;
+            key = key.input("link", relative.as_os_str().as_encoded_bytes());
+            key = key.input("target", target.as_os_str().as_encoded_bytes());
+        } else {
+            use std::os::unix::fs::PermissionsExt;
+            let runs = meta.permissions().mode() & 0o100 != 0;
+            key = key.input(if runs { "program" } else { "file" }, relative.as_os_str().as_encoded_bytes());
+            key = key.input("content", digest_file(&path)?.0.0);
+        }
+    }
+    Ok(*key.finish().digest())
+}
+
+/// Files and links below a directory, sorted by path; version control is left out.
+fn sorted_files(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let mut found = Vec::new();
+    let mut waiting = vec![dir.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        let named = || FileError::when("read", &dir);
+        for entry in fs::read_dir(&dir).map_err(named())? {
+            let entry = entry.map_err(named())?;
+            let kind = entry.file_type().map_err(named())?;
+            if entry.file_name() == ".git" {
+                continue;
+            }
+            if kind.is_dir() { waiting.push(entry.path()) } else { found.push(entry.path()) }
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Folders of a Linux tree that no build of a guest for `arch` opens: other machines' code, tests and the
+/// description of their hardware. Leaving them out saves a third of the unpacking.
+fn is_needed(path: &Path, arch: &str) -> bool {
+    let mut parts = path.components().filter_map(|part| match part {
+        Component::Normal(name) => name.to_str(),
+        _ => None,
+    });
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some("arch"), Some(other), Some(_)) => other == arch || other == "um",
+        (Some("Documentation"), Some("devicetree"), _) => false,
+        (Some("tools"), Some("testing" | "perf"), _) => false,
+        _ => true,
+    }
+}
+
+/// Unpacks a tarball (xz, gz or plain; its one top folder is dropped), or copies a directory, into `to`.
+///
+/// # Errors
+/// Where the source cannot be read or is no Linux tree.
+pub fn unpack(source: &Path, arch: &str, to: &Path, report: &dyn Report) -> Result<(), SourceError> {
+    if source.is_dir() {
+        copy_dir(source, to, report)?;
+    } else {
+        unpack_tarball(source, arch, to, report)?;
+    }
+    if to.join("Kconfig").is_file() { Ok(()) } else { Err(SourceError::NotLinux(source.to_owned())) }
+}
+
+fn copy_dir(source: &Path, to: &Path, report: &dyn Report) -> Result<(), FileError> {
+    let files = sorted_files(source)?;
+    let task = report.begin("copy kernel source", Some(files.len() as u64), Unit::Steps);
+    for path in files {
+        let target = to.join(path.strip_prefix(source).unwrap_or(&path));
+        if let Some(dir) = target.parent() {
+            crate::sys::fs::create_dir_all(dir)?;
+        }
+        let is_link = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_symlink());
+        let copied = if is_link {
+            fs::read_link(&path).and_then(|link| std::os::unix::fs::symlink(link, &target))
+        } else {
+            fs::copy(&path, &target).map(drop)
+        };
+        copied.map_err(FileError::when("copy", &path))?;
+        task.advance(1);
+    }
+    task.finish("copied");
+    Ok(())
+}
+
+/// Memory that xz may take to decode blocks in parallel.
+const XZ_MEMORY: u64 = 256 << 20;
+
+fn unpack_tarball(source: &Path, arch: &str, to: &Path, report: &dyn Report) -> Result<(), SourceError> {
+    let failed = |error: io::Error| SourceError::Unpack { path: source.to_owned(), source: error };
+    let file = File::open(source).map_err(FileError::when("open", source))?;
+    let size = file.metadata().map_err(FileError::when("read", source))?.len();
+    let task = report.begin("unpack kernel source", Some(size), Unit::Bytes);
+    let mut counted = BufReader::with_capacity(1 << 18, Counted { file, task: &*task });
+    let magic = io::BufRead::fill_buf(&mut counted).map_err(failed)?.get(..2).unwrap_or_default().to_vec();
+    let stream: Box<dyn Read + '_> = match magic.as_slice() {
+        [0xfd, b'7'] => {
+            let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+            let decoder = liblzma::stream::MtStreamBuilder::new()
+                .threads(threads)
+                .memlimit_threading(XZ_MEMORY)
+                .memlimit_stop(u64::MAX)
+                .decoder()
+                .map_err(|error| failed(error.into()))?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(counted, decoder))
+        }
+        [0x1f, 0x8b] => Box::new(flate2::bufread::MultiGzDecoder::new(counted)),
+        _ => Box::new(counted),
+    };
+    let mut archive = tar::Archive::new(stream);
+    archive.set_preserve_mtime(false);
+    for entry in archive.entries().map_err(failed)? {
+        let mut entry = entry.map_err(failed)?;
+        let path = entry.path().map_err(failed)?.into_owned();
+        let inner: PathBuf = path.components().skip(1).collect();
+        let plain = inner.components().all(|part| matches!(part, Component::Normal(_)));
+        if !plain {
+            return Err(failed(io::Error::other(format!("it holds the path {}", path.display()))));
+        }
+        if inner.as_os_str().is_empty() || !is_needed(&inner, arch) {
+            continue;
+        }
+        let target = to.join(&inner);
+        if let Some(dir) = target.parent() {
+            crate::sys::fs::create_dir_all(dir)?;
+        }
+        entry.unpack(&target).map_err(failed)?;
+    }
+    task.finish("unpacked");
+    Ok(())
+}
+
+struct Counted<'a> {
+    file: File,
+    task: &'a dyn crate::sys::report::Task,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.task.advance(count as u64);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::report::Silent;
+
+    fn tarball(entries: &[(&str, &str)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, text) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_cksum();
+            builder.append(&header, text.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn the_top_folder_and_foreign_code_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("linux.tar");
+        let entries = [
+            ("linux-6.1/Kconfig", "x"),
+            ("linux-6.1/arch/x86/Makefile", "x"),
+            ("linux-6.1/arch/mips/Makefile", "x"),
+        ];
+        fs::write(&path, tarball(&entries)).unwrap();
+        let to = dir.path().join("src");
+        unpack(&path, "x86", &to, &Silent).unwrap();
+        assert!(to.join("Kconfig").exists() && to.join("arch/x86/Makefile").exists());
+        assert!(!to.join("arch/mips").exists());
+    }
+
+    #[test]
+    fn a_tarball_that_leaves_its_folder_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("linux.tar");
+        fs::write(&path, tarball(&[("linux-6.1/../../evil", "x")])).unwrap();
+        let error = unpack(&path, "x86", &dir.path().join("src"), &Silent).unwrap_err();
+        assert!(matches!(error, SourceError::Unpack { .. }), "{error}");
+        assert!(!dir.path().join("evil").exists());
+    }
+
+    #[test]
+    fn a_tarball_of_something_else_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("other.tar");
+        fs::write(&path, tarball(&[("other/README", "x")])).unwrap();
+        let error = unpack(&path, "x86", &dir.path().join("src"), &Silent).unwrap_err();
+        assert!(
+            error.to_string().ends_with("other.tar is not a Linux source tree: it has no Kconfig"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_directory_is_known_by_its_contents_not_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["one", "two"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("Kconfig"), "x").unwrap();
+        }
+        let one = digest(&dir.path().join("one")).unwrap();
+        assert_eq!(one, digest(&dir.path().join("two")).unwrap());
+        fs::write(dir.path().join("two/Kconfig"), "y").unwrap();
+        assert_ne!(one, digest(&dir.path().join("two")).unwrap());
+    }
+}
