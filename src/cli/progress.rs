@@ -1,0 +1,140 @@
+//! How long work looks: bars on a terminal, a line per task elsewhere, objects with `--json`, nothing with `-q`.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::sys::report::{Report, Silent, Task, Unit};
+
+use super::settings::Settings;
+
+/// The report that suits the settings and the terminal.
+pub fn reporter(settings: &Settings) -> Box<dyn Report> {
+    if settings.json {
+        Box::new(JsonLines)
+    } else if settings.quiet {
+        Box::new(Silent)
+    } else if std::io::stderr().is_terminal() {
+        Box::new(Bars(MultiProgress::new()))
+    } else {
+        Box::new(Lines)
+    }
+}
+
+struct Bars(MultiProgress);
+
+const NAME_WIDTH: usize = 24;
+
+impl Report for Bars {
+    fn begin(&self, name: &str, total: Option<u64>, unit: Unit) -> Box<dyn Task> {
+        let template = match (total, unit) {
+            (None, _) => "{spinner} {prefix} {elapsed} {wide_msg}",
+            (_, Unit::Bytes) => "{spinner} {prefix} {bar:24} {bytes}/{total_bytes} {wide_msg}",
+            (_, Unit::Steps) => "{spinner} {prefix} {bar:24} {pos}/{len} {eta} {wide_msg}",
+        };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new).with_style(style);
+        let bar = self.0.add(bar.with_prefix(format!("{name:NAME_WIDTH$}")));
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Box::new(Bar { bar, all: self.0.clone(), name: name.to_owned(), begun: Instant::now() })
+    }
+
+    fn note(&self, text: &str) {
+        let _ = self.0.println(text);
+    }
+}
+
+struct Bar {
+    bar: ProgressBar,
+    all: MultiProgress,
+    name: String,
+    begun: Instant,
+}
+
+impl Task for Bar {
+    fn advance(&self, amount: u64) {
+        self.bar.inc(amount);
+    }
+
+    fn detail(&self, text: &str) {
+        self.bar.set_message(text.to_owned());
+    }
+
+    fn finish(&self, text: &str) {
+        self.bar.finish_and_clear();
+        let _ = self.all.println(finished(&self.name, text, self.begun.elapsed()));
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn finished(name: &str, text: &str, took: Duration) -> String {
+    format!("{name:NAME_WIDTH$} {text} ({:.1} s)", took.as_secs_f64())
+}
+
+struct Lines;
+
+impl Report for Lines {
+    fn begin(&self, name: &str, _: Option<u64>, _: Unit) -> Box<dyn Task> {
+        Box::new(LineTask { name: name.to_owned(), begun: Instant::now() })
+    }
+
+    fn note(&self, text: &str) {
+        eprintln!("{text}");
+    }
+}
+
+struct LineTask {
+    name: String,
+    begun: Instant,
+}
+
+impl Task for LineTask {
+    fn advance(&self, _: u64) {}
+
+    fn detail(&self, _: &str) {}
+
+    fn finish(&self, text: &str) {
+        eprintln!("{}", finished(&self.name, text, self.begun.elapsed()));
+    }
+}
+
+struct JsonLines;
+
+fn emit(object: &serde_json::Value) {
+    let mut out = std::io::stdout().lock();
+    // A reader that went away ends the output, not the work.
+    let _ = writeln!(out, "{object}").and_then(|()| out.flush());
+}
+
+impl Report for JsonLines {
+    fn begin(&self, name: &str, _: Option<u64>, _: Unit) -> Box<dyn Task> {
+        emit(&serde_json::json!({ "event": "begin", "task": name }));
+        Box::new(JsonTask { name: name.to_owned(), begun: Instant::now() })
+    }
+
+    fn note(&self, text: &str) {
+        emit(&serde_json::json!({ "event": "note", "text": text }));
+    }
+}
+
+struct JsonTask {
+    name: String,
+    begun: Instant,
+}
+
+impl Task for JsonTask {
+    fn advance(&self, _: u64) {}
+
+    fn detail(&self, _: &str) {}
+
+    fn finish(&self, text: &str) {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        emit(&serde_json::json!({ "event": "end", "task": self.name, "result": text, "seconds": seconds }));
+    }
+}

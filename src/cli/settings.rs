@@ -1,0 +1,94 @@
+//! Global flags and the environment, resolved once; nothing else reads the environment.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// Flags that every command takes; each has a `SISFORGE_*` variable.
+#[derive(Args, Clone, Debug)]
+pub struct GlobalArgs {
+    /// The fleet to work on
+    #[arg(long, global = true, env = "SISFORGE_FILE", default_value = "fleet.toml", value_name = "PATH")]
+    pub file: PathBuf,
+
+    /// Directory for artifacts [default: out, beside the fleet file]
+    #[arg(long, global = true, env = "SISFORGE_OUT_DIR", value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Print JSON: one document, or one object a line for long work
+    #[arg(long, global = true, env = "SISFORGE_JSON")]
+    pub json: bool,
+
+    /// Print results and errors alone
+    #[arg(short, long, global = true, env = "SISFORGE_QUIET", conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Print more, such as every cause of an error
+    #[arg(short, long, global = true, env = "SISFORGE_VERBOSE")]
+    pub verbose: bool,
+
+    /// When to colour output
+    #[arg(long, global = true, env = "SISFORGE_COLOR", default_value = "auto", value_name = "WHEN")]
+    pub color: ColorWhen,
+
+    /// Work to do at the same time [default: one per processor]
+    #[arg(long, global = true, env = "SISFORGE_JOBS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+
+    /// Never touch the network
+    #[arg(long, global = true, env = "SISFORGE_OFFLINE")]
+    pub offline: bool,
+}
+
+/// When output is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorWhen {
+    Auto,
+    Always,
+    Never,
+}
+
+/// The global flags with every default filled in.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub file: PathBuf,
+    pub out: PathBuf,
+    /// Downloads by digest.
+    pub cache: PathBuf,
+    pub json: bool,
+    pub quiet: bool,
+    pub verbose: bool,
+    /// Whether errors, on stderr, are coloured.
+    pub color: bool,
+    pub jobs: usize,
+    pub offline: bool,
+}
+
+impl Settings {
+    /// Fills in what was not said from the environment and the machine.
+    pub fn resolve(args: GlobalArgs) -> Self {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let beside = args.file.parent().map(PathBuf::from).unwrap_or_default();
+        let cache = variable("SISFORGE_CACHE_DIR")
+            .or_else(|| variable("XDG_CACHE_HOME").map(|dir| dir.join("sisforge")))
+            .or_else(|| variable("HOME").map(|dir| dir.join(".cache/sisforge")));
+        let color = match args.color {
+            ColorWhen::Always => true,
+            ColorWhen::Never => false,
+            ColorWhen::Auto => std::io::stderr().is_terminal() && variable("NO_COLOR").is_none(),
+        };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            out: args.out.unwrap_or_else(|| beside.join("out")),
+            cache: cache.unwrap_or_else(|| PathBuf::from("/var/cache/sisforge")),
+            file: args.file,
+            json: args.json,
+            quiet: args.quiet,
+            verbose: args.verbose,
+            color,
+            jobs: args.jobs.map_or(processors, usize::from),
+            offline: args.offline,
+        }
+    }
+}
