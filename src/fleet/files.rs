@@ -159,6 +159,18 @@ mod tests {
     }
 
     #[test]
+    fn built_in_files_are_written_where_there_are_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let written = write_builtin("keys/alpine", dir.path()).unwrap();
+        assert!(
+            written.iter().all(|path| path.to_str().unwrap().ends_with(".rsa.pub")) && !written.is_empty()
+        );
+        sys_fs::write(&written[0], b"mine", 0o644).unwrap();
+        assert_eq!(write_builtin("keys/alpine", dir.path()).unwrap(), [""; 0].map(PathBuf::from));
+        assert_eq!(fs::read(&written[0]).unwrap(), b"mine");
+    }
+
+    #[test]
     fn no_path_leads_out_of_the_fleets_directory() {
         let files = SourceFiles::new("/");
         for outside in ["../etc/passwd", "recipes/../../etc/passwd", "/etc/passwd", ""] {

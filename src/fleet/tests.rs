@@ -1,5 +1,7 @@
 //! Rules of `fleet.toml`: most tests change one thing of a small fleet that is valid.
 
+mod schema;
+
 use std::path::{Path, PathBuf};
 
 use insta::assert_snapshot;
@@ -449,4 +451,16 @@ fn problems_are_available_as_json() {
     assert_snapshot!(json, @r#"
     {"file":"/f/fleet.toml","problems":[{"line":14,"column":1,"message":"unknown key `imge`","label":"not a key of this table","hint":"did you mean `image`?"}]}
     "#);
+}
+
+#[test]
+fn no_text_makes_the_reader_panic() {
+    for end in (0..FULL.len()).step_by(5) {
+        if let Err(invalid) = at(&FULL[..end]) {
+            assert!(!invalid.problems.is_empty());
+            assert!(!render(&invalid, true).is_empty());
+        }
+        // A few bytes are missing in the middle.
+        let _ = at(&format!("{}{}", &FULL[..end], FULL.get(end + 3..).unwrap_or_default()));
+    }
 }
