@@ -320,6 +320,17 @@ fn a_mistake_is_told_once() {
 }
 
 #[test]
+fn a_mistake_in_a_list_hides_none_behind_it() {
+    let dns = "[network.surf]\ndns = [\"x\", \"10.107.0.9\"]";
+    assert_eq!(
+        messages("[network.surf]", dns),
+        ["\"x\" must be an IPv4 address", "10.107.0.9 is an address of the guests' own 10.107.0.0/16"]
+    );
+    let rules = "[network.surf]\ndeny = [{ icmp = 1 }, { tcp = [1] }]";
+    assert_eq!(messages("[network.surf]", rules).len(), 3);
+}
+
+#[test]
 fn sections_and_keys_that_must_be_there_are_missed() {
     refused(&[
         ("[fleet]\nname = \"sis\"\n", "", "`fleet` is missing"),
