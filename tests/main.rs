@@ -1,1 +1,3 @@
+//! Tests through the public interface, and against the real programs.
 
+mod apk;
