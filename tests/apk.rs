@@ -30,7 +30,8 @@ fn real_indexes_are_read_whole() {
         let (Some(index), Some(keys)) = (data(repository), data(keys)) else { return };
         let text = bytes(&index.join("APKINDEX.tar.gz"));
         let index = Index::verify(&text, &KeyRing::read(&[keys]).unwrap()).unwrap();
-        assert_eq!((index.packages.len(), index.rejected.len()), (packages, 0));
+        assert_eq!(index.rejected, []);
+        assert_eq!(index.packages.len(), packages);
         assert_eq!(Index::parse(&index.to_text()).packages, index.packages);
     }
 }

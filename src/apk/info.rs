@@ -184,7 +184,8 @@ impl Draft {
             'g' => self.triggers.extend(value.split_ascii_whitespace().map(str::to_owned)),
             'D' => self.depends.extend(wishes(value)?),
             'i' => self.install_if.extend(wishes(value)?),
-            'p' => self.provides.extend(wishes(value)?),
+            // As apk does: what stands before the first that cannot be read, such as `pc:librtmp=v2.4`.
+            'p' => self.provides.extend(value.split([' ', '\n']).map_while(|word| word.parse().ok())),
             'r' => self.replaces.extend(wishes(value)?),
             other => unreachable!("'{other}' is not among FIELDS"),
         }

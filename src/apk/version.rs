@@ -1,7 +1,7 @@
 //! Version numbers and their order, after apk-tools (`doc/apk-package.5`, `src/version.c` of 2.14 and 3.0).
 //!
-//! `digits{.digits}*[a-z]?(_suffix[n])*(~hex)?(-rN)?`, with the suffixes alpha < beta < pre < rc < (none) < cvs < svn < git <
-//! hg < p.
+//! `digits{.digits}*[a-z]?(_suffix[n])*(~hex)?(-rN)?`, where digits may follow the letter (apk 2 alone), with the suffixes
+//! alpha < beta < pre < rc < (none) < cvs < svn < git < hg < p.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A valid apk version, such as `1.2.3_rc1-r0`. Equal by text; in [`Version::compare`], apk's order,
+/// An apk version, such as `1.2.3_rc1-r0`. Equal by text; in [`Version::compare`], apk's order,
 /// different texts can be equal, such as `01` and `1`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Version(String);
@@ -157,6 +157,8 @@ impl<'a> Parts<'a> {
                 self.rest = &self.rest[1..];
                 self.digits().map(Part::Number)
             }
+            // `6.8.0p2`: apk 3 no longer takes it in a dependency, but Alpine has such packages.
+            b'0'..=b'9' if before == 2 => self.digits().map(Part::Number),
             b'0'..=b'9' if before == 3 => self.digits().map(Part::SuffixNumber),
             b'_' if before <= 4 => {
                 let name = self.run(1, |b| b.is_ascii_lowercase());
@@ -290,8 +292,16 @@ mod tests {
         ] {
             assert!(wrong.parse::<Version>().is_err(), "{wrong:?} was accepted");
         }
-        for right in ["1", "1.2.3", "1a", "1.2b_p3-r4", "6.3_p20220521-r0", "1_rc1~abc123-r0", "20220614-r0"]
-        {
+        for right in [
+            "1",
+            "1.2.3",
+            "1a",
+            "1.2b_p3-r4",
+            "6.8.0p2-r4",
+            "6.3_p20220521-r0",
+            "1_rc1~abc123-r0",
+            "20220614-r0",
+        ] {
             assert!(right.parse::<Version>().is_ok(), "{right:?} was refused");
         }
     }
