@@ -91,8 +91,8 @@ const ENTRY_COST: usize = 256;
 /// Linux `PATH_MAX`.
 const MAX_PATH: usize = 4095;
 
-const XATTR_PREFIX: &str = "SCHILY.xattr.";
-const SUM_KEY: &str = "APK-TOOLS.checksum.SHA1";
+pub(super) const XATTR_PREFIX: &str = "SCHILY.xattr.";
+pub(super) const SUM_KEY: &str = "APK-TOOLS.checksum.SHA1";
 
 /// Entries as they come, and what the next ones may refer to.
 #[derive(Default)]
