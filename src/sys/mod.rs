@@ -1,6 +1,14 @@
 //! Tools: what the host's programs, files and kernel interfaces say, parsed. No domain type is known here.
 
+pub mod cgroup;
+pub mod firecracker;
 pub mod fs;
+pub mod ip;
+pub mod jailer;
+pub mod launch;
 pub mod make;
+pub mod mount;
+pub mod nft;
+pub mod process;
 pub mod report;
 pub mod tool;
