@@ -60,8 +60,11 @@ fn guest(name: &str) -> GuestName {
 }
 
 #[test]
-fn the_example_loads() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fleet.toml");
+fn the_example_loads_beside_a_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fleet.toml");
+    std::fs::write(&path, EXAMPLE).unwrap();
+    crate::sys::fs::write(&dir.path().join("keys/alpine/any.rsa.pub"), b"key", 0o644).unwrap();
     let fleet = load(&path).unwrap_or_else(|error| match error {
         LoadError::Invalid(invalid) => panic!("{}", render(&invalid, false)),
         LoadError::Read(error) => panic!("{error}"),
