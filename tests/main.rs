@@ -1,1 +1,4 @@
+//! Tests through the public interface, and against the real programs.
+
+mod apk;
 mod sys;

@@ -206,3 +206,18 @@ pub struct HostSpec {
     /// Images, disks, snapshots, state and jails: one file system.
     pub store: PathBuf,
 }
+
+impl HostSpec {
+    /// How many guests the subnet has addresses for: a /30 each.
+    pub fn address_capacity(&self) -> u64 {
+        match 30u8.checked_sub(self.subnet.prefix_len()) {
+            Some(bits) => 1 << bits,
+            None => 0,
+        }
+    }
+
+    /// How many guests there are user ids for.
+    pub fn uid_capacity(&self) -> u64 {
+        u64::from(self.uids.end().saturating_sub(*self.uids.start())) + 1
+    }
+}
