@@ -127,22 +127,27 @@ fn guests(
 
 fn one_guest(doing: Doing, guest: &GuestSteps, host: &dyn Host, report: &dyn Report) -> Vec<Failure> {
     let verb = if doing == Doing::Stop { "stop" } else { "start" };
-    let task = report.begin(&format!("{verb} {}", guest.guest), Some(guest.steps.len() as u64), Unit::Steps);
-    let mut failures = Vec::new();
-    for step in &guest.steps {
+    let total = guest.all().count() as u64;
+    let task = report.begin(&format!("{verb} {}", guest.guest), Some(total), Unit::Steps);
+    let take = |step: &Step| {
         task.detail(&step.to_string());
-        if let Err(error) = host::take(step, host) {
-            failures.push(Failure { guest: Some(guest.guest.clone()), step: step.to_string(), error });
-            if doing == Doing::Start {
-                break;
-            }
-        }
+        let taken = host::take(step, host);
         task.advance(1);
-    }
-    match (failures.is_empty(), doing) {
-        (false, _) => {}
-        (true, Doing::Stop) => task.finish("stopped"),
-        (true, Doing::Start) => task.finish("ready"),
+        let failure = |error| Failure { guest: Some(guest.guest.clone()), step: step.to_string(), error };
+        taken.map_err(failure)
+    };
+    let failures: Vec<Failure> = match doing {
+        Doing::Stop => guest.steps.iter().filter_map(|step| take(step).err()).collect(),
+        Doing::Start => match guest.steps.iter().try_for_each(take) {
+            Ok(()) => guest.then.iter().try_for_each(take).err().into_iter().collect(),
+            Err(failure) => {
+                let not_undone = guest.undo.iter().filter_map(|step| take(step).err());
+                std::iter::once(failure).chain(not_undone).collect()
+            }
+        },
+    };
+    if failures.is_empty() {
+        task.finish(if doing == Doing::Stop { "stopped" } else { "ready" });
     }
     failures
 }

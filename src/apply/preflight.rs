@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::fleet::VmmKind;
-use crate::plan::{Plan, Step};
+use crate::plan::{GuestSteps, Plan, Step};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::tool;
 
@@ -19,12 +19,8 @@ const FREE_MARGIN: u64 = 64 << 20;
 /// # Errors
 /// The first need that is not met: a tool, `/dev/net/tun`, a store that can be written and has the room.
 pub fn check(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
-    let steps: Vec<&Step> = plan
-        .prepare
-        .iter()
-        .chain(&plan.rules)
-        .chain(plan.start.iter().flat_map(|guest| &guest.steps))
-        .collect();
+    let steps: Vec<&Step> =
+        plan.prepare.iter().chain(&plan.rules).chain(plan.start.iter().flat_map(GuestSteps::all)).collect();
     for program in programs(&steps) {
         if tool::find(program).is_none() {
             return Err(tool::ToolError::Missing { tool: program.to_owned() }.into());

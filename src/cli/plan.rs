@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::plan::{Plan, diff};
+use crate::plan::{GuestSteps, Plan, Step, diff};
 
 use super::context::{Context, observed};
 use super::error::CliError;
@@ -43,9 +43,12 @@ pub fn show(plan: &Plan, context: &Context) {
 }
 
 fn as_json(plan: &Plan) -> serde_json::Value {
-    let words = |steps: &[crate::plan::Step]| steps.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let guests = |all: &[crate::plan::GuestSteps]| {
-        let one = |guest: &crate::plan::GuestSteps| serde_json::json!({ "guest": guest.guest, "why": guest.why, "steps": words(&guest.steps) });
+    let words = |steps: &[Step]| steps.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let guests = |all: &[GuestSteps]| {
+        let one = |guest: &GuestSteps| {
+            let steps: Vec<_> = guest.all().map(ToString::to_string).collect();
+            serde_json::json!({ "guest": guest.guest, "why": guest.why, "steps": steps })
+        };
         all.iter().map(one).collect::<Vec<_>>()
     };
     serde_json::json!({
