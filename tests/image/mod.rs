@@ -1,5 +1,7 @@
 //! Images, written and read back: by another reader, by the kernel, by Podman, and against what apk itself lays out.
 
+mod container;
+mod ext4;
 mod oci;
 mod podman;
 

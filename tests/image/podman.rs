@@ -29,7 +29,13 @@ cd "$DIR/home"
 setpriv --reuid 1000 --regid 1000 --clear-groups env -i \
     HOME="$DIR/home" PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin XDG_RUNTIME_DIR="$DIR/run" sh -eu -c "$SCRIPT"
 cd /
-umount "$DIR/home"
+# Podman's own processes end a little later.
+tries=0
+until umount "$DIR/home" 2>/dev/null; do
+    tries=$((tries + 1))
+    [ $tries -lt 100 ]
+    sleep 0.1
+done
 "#;
 
 const WITH_PODMAN: &str = r#"
