@@ -132,7 +132,16 @@ fn images_of_a_data_disk_are_there_for_podman() {
         fs::write(dir.path().join("etc").join(file), text).unwrap();
     }
     let said = Tool::new("unshare")
-        .args(["--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc", "--kill-child", "--"])
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+            "--",
+        ])
         .args(["sh", "-c", AS_THE_USER])
         .env("DIR", dir.path())
         .env("SCRIPT", WITH_PODMAN)

@@ -62,7 +62,8 @@ impl Compression {
         } else if kind.ends_with("+gzip") || kind.ends_with(".tar.gzip") {
             Ok(Self::Gzip)
         } else {
-            let text = format!("a layer is of the kind {kind:?}; only plain and gzip layers are taken, so not zstd");
+            let text =
+                format!("a layer is of the kind {kind:?}; only plain and gzip layers are taken, so not zstd");
             Err(ContainerProblem::Unsupported(text))
         }
     }
