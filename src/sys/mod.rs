@@ -10,5 +10,7 @@ pub mod make;
 pub mod mount;
 pub mod nft;
 pub mod process;
+pub mod qemu;
 pub mod report;
+pub mod ssh;
 pub mod tool;

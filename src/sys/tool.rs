@@ -101,6 +101,15 @@ impl Tool {
         self
     }
 
+    /// Passes a variable on from this process's own environment, where it is set.
+    #[must_use]
+    pub fn pass(self, name: &str) -> Self {
+        match std::env::var_os(name) {
+            Some(value) => self.env(name, value),
+            None => self,
+        }
+    }
+
     /// Runs in this directory.
     #[must_use]
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
