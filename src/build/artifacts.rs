@@ -9,13 +9,12 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::Digest;
 
 use crate::fleet::{Label, Sha256};
+pub use crate::lock::digest::digest_file;
 use crate::sys::fs::{self as files, FileError, FileLock};
 
 use super::key::BuildKey;
@@ -195,32 +194,10 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), FileError> {
         .map_err(FileError::when("set the mode of", path))
 }
 
-/// SHA-256 and length of a file; the holes of a sparse file count as the zeros that they are.
-///
-/// # Errors
-/// Names the path.
-pub fn digest_file(path: &Path) -> Result<(Sha256, u64), FileError> {
-    let named = || FileError::when("read", path);
-    let mut file = File::open(path).map_err(named())?;
-    let mut hasher = sha2::Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut size = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => {
-                hasher.update(&buffer[..count]);
-                size += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(named()(error)),
-        }
-    }
-    Ok((Sha256(hasher.finalize().into()), size))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::super::key::KeyBuilder;
     use super::*;
 
