@@ -1,8 +1,10 @@
 //! Tools: what the host's programs, files and kernel interfaces say, parsed. No domain type is known here.
 
 pub mod cgroup;
+pub mod fetch;
 pub mod firecracker;
 pub mod fs;
+pub mod http;
 pub mod ip;
 pub mod jailer;
 pub mod launch;

@@ -167,7 +167,7 @@ fn parse_log(log: &str) -> End {
     }
     let own =
         |line: &&str| !line.starts_with("debug") && !line.starts_with("OpenSSH_") && !line.trim().is_empty();
-    let last = log.lines().filter(own).next_back().unwrap_or("it gave no reason");
+    let last = log.lines().rfind(own).unwrap_or("it gave no reason");
     let message = last.trim().trim_end_matches('.').to_owned();
     if log.lines().any(|line| line.starts_with("debug1: Entering interactive session")) {
         // Statistics of the transfer come last and tell nothing.
