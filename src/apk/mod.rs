@@ -5,6 +5,8 @@
 
 mod archive;
 mod contents;
+mod convert;
+mod debian;
 mod dependency;
 mod entry;
 mod gzip;
@@ -12,15 +14,19 @@ mod index;
 mod info;
 mod pack;
 mod package;
+mod repository;
 mod signature;
 mod version;
 
 pub use contents::{Contents, ContentsError};
+pub use convert::{Changes, ConvertError, Missing, PackMap, convert_debs};
+pub use debian::{Deb, DebError, map_version};
 pub use dependency::{Checksum, Constraint, Dependency, InvalidChecksum, InvalidDependency, Operator};
 pub use entry::{Entry, EntryError, EntryKind};
 pub use index::{Index, IndexError};
 pub use info::{InfoError, PackageInfo};
 pub use pack::{PackError, Packed, pack};
 pub use package::{Expected, PackageContents, PackageError, Refusal, Script, ScriptKind};
+pub use repository::{INDEX_FILE, RepositoryError, index_directory, sign_directory};
 pub use signature::{KeyError, KeyRing, SignatureError, SigningKey};
 pub use version::{InvalidVersion, Version};
