@@ -1,5 +1,11 @@
 //! Pin: a fleet and the indexes become a lock.
 
 pub mod address;
+mod changes;
+pub mod digest;
 pub mod kernel;
 pub mod model;
+pub mod stale;
+pub mod wanted;
+
+pub use changes::changes;
