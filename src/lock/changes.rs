@@ -46,7 +46,9 @@ fn package_changes(old: &[LockedPackage], new: &[LockedPackage]) -> Vec<String> 
             ([a], [b]) if a.sha256 != b.sha256 => {
                 lines.push(format!("rebuild {name} {}: another package behind the same version", b.version));
             }
-            ([a], [b]) => lines.push(format!("move {name} {}: {} -> {}", b.version, a.repository, b.repository)),
+            ([a], [b]) => {
+                lines.push(format!("move {name} {}: {} -> {}", b.version, a.repository, b.repository))
+            }
             _ => {
                 lines.extend(gone.iter().map(|package| format!("remove {name} {}", package.version)));
                 lines.extend(come.iter().map(|package| format!("add {name} {}", package.version)));
@@ -103,8 +105,18 @@ mod tests {
 
     #[test]
     fn each_package_that_differs_has_a_line_that_says_how() {
-        let old = [package("gone", "1", "a"), package("kept", "1", "b"), package("new", "1", "c"), package("same", "1", "d")];
-        let new = [package("kept", "1", "b"), package("more", "1", "e"), package("new", "2", "f"), package("same", "1", "g")];
+        let old = [
+            package("gone", "1", "a"),
+            package("kept", "1", "b"),
+            package("new", "1", "c"),
+            package("same", "1", "d"),
+        ];
+        let new = [
+            package("kept", "1", "b"),
+            package("more", "1", "e"),
+            package("new", "2", "f"),
+            package("same", "1", "g"),
+        ];
         assert_eq!(
             package_changes(&old, &new),
             [

@@ -200,7 +200,8 @@ mod tests {
         assert_eq!(digests.of_at(&file, later).unwrap(), Sha256::of("one"));
         let record = record().unwrap();
         let told = fs::read_to_string(&record).unwrap();
-        fs::write(&record, told.replace(&Sha256::of("one").to_string(), &Sha256::of("told").to_string())).unwrap();
+        fs::write(&record, told.replace(&Sha256::of("one").to_string(), &Sha256::of("told").to_string()))
+            .unwrap();
         assert_eq!(digests.of(&file).unwrap(), Sha256::of("told"), "the file was read again");
         fs::write(&file, "two").unwrap();
         assert_eq!(digests.of(&file).unwrap(), Sha256::of("two"));

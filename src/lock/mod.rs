@@ -5,6 +5,8 @@ mod changes;
 pub mod digest;
 pub mod kernel;
 pub mod model;
+pub mod repository;
+pub mod resolve;
 pub mod stale;
 pub mod wanted;
 

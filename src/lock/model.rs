@@ -158,7 +158,10 @@ impl Lock {
     }
 
     /// The packages of an image, in install order; the `name-version` of one that the lock does not list.
-    pub fn packages_of<'a>(&'a self, image: &'a LockedImage) -> impl Iterator<Item = Result<&'a LockedPackage, &'a str>> {
+    pub fn packages_of<'a>(
+        &'a self,
+        image: &'a LockedImage,
+    ) -> impl Iterator<Item = Result<&'a LockedPackage, &'a str>> {
         let by_id: BTreeMap<String, &LockedPackage> = self.package.iter().map(|p| (p.id(), p)).collect();
         image.packages.iter().map(move |id| by_id.get(id).copied().ok_or(id.as_str()))
     }

@@ -36,14 +36,20 @@ fn kernel(wanted: &WantedKernel, lock: &Lock) -> Vec<String> {
     let locked = &lock.kernel;
     let mut reasons = Vec::new();
     if wanted.source != locked.source {
-        reasons.push(format!("the kernel is {} in fleet.toml, {} in fleet.lock", wanted.source, locked.source));
+        reasons
+            .push(format!("the kernel is {} in fleet.toml, {} in fleet.lock", wanted.source, locked.source));
     } else if let Some(sha256) = wanted.sha256.filter(|sha256| *sha256 != locked.sha256) {
         let (now, then) = (sha256.short(), locked.sha256.short());
-        reasons.push(format!("the kernel {} has the SHA-256 {now}..., {then}... in fleet.lock", wanted.source));
+        reasons
+            .push(format!("the kernel {} has the SHA-256 {now}..., {then}... in fleet.lock", wanted.source));
     }
     match (wanted.config, locked.config) {
-        (Some(_), None) => reasons.push("the kernel is to be built, and is a ready image in fleet.lock".into()),
-        (None, Some(_)) => reasons.push("the kernel is a ready image, and is to be built in fleet.lock".into()),
+        (Some(_), None) => {
+            reasons.push("the kernel is to be built, and is a ready image in fleet.lock".into())
+        }
+        (None, Some(_)) => {
+            reasons.push("the kernel is a ready image, and is to be built in fleet.lock".into())
+        }
         (wanted, locked) if wanted != locked => {
             reasons.push("the kernel configuration changed: its base, a fragment or [kernel] options".into());
         }
@@ -62,16 +68,19 @@ fn repositories(wanted: &Wanted, lock: &Lock) -> Vec<String> {
     let mut reasons: Vec<_> =
         added.map(|repository| format!("the repository {repository} is not in fleet.lock")).collect();
     let removed = then.iter().filter(|repository| !now.contains(repository));
-    reasons.extend(removed.map(|repository| format!("the repository {repository} is no longer in fleet.toml")));
+    reasons
+        .extend(removed.map(|repository| format!("the repository {repository} is no longer in fleet.toml")));
     if reasons.is_empty() && now != then {
         reasons.push("the repositories stand in another order, which decides between equal packages".into());
     }
     let trusts = |repository: &str, key: &str| {
-        let mut named = wanted.repositories.iter().filter(|wanted| wanted.locked.location == repository).peekable();
+        let mut named =
+            wanted.repositories.iter().filter(|wanted| wanted.locked.location == repository).peekable();
         // A repository that is gone was told already.
         named.peek().is_none() || named.any(|wanted| wanted.keys.contains(key))
     };
-    let signed: BTreeSet<_> = lock.package.iter().map(|package| (&package.repository, &package.key)).collect();
+    let signed: BTreeSet<_> =
+        lock.package.iter().map(|package| (&package.repository, &package.key)).collect();
     let untrusted = signed.into_iter().filter(|(repository, key)| !trusts(repository, key));
     reasons.extend(untrusted.map(|(repository, key)| {
         format!("packages of {repository} were chosen by the key {key}, which is no longer trusted for it")
@@ -95,11 +104,14 @@ fn images(wanted: &Wanted, lock: &Lock) -> Vec<String> {
 fn image_reasons(name: &Label, world: &[String], image: &LockedImage, lock: &Lock) -> Vec<String> {
     let now: BTreeSet<&String> = world.iter().collect();
     let then: BTreeSet<&String> = image.world.iter().collect();
-    let added = now.difference(&then).map(|package| format!("the image {name} now wants the package {package}"));
-    let removed =
-        then.difference(&now).map(|package| format!("the image {name} no longer wants the package {package}"));
+    let added =
+        now.difference(&then).map(|package| format!("the image {name} now wants the package {package}"));
+    let removed = then
+        .difference(&now)
+        .map(|package| format!("the image {name} no longer wants the package {package}"));
     let missing = lock.packages_of(image).filter_map(Result::err);
-    let missing = missing.map(|id| format!("the image {name} has the package {id}, which fleet.lock does not pin"));
+    let missing =
+        missing.map(|id| format!("the image {name} has the package {id}, which fleet.lock does not pin"));
     added.chain(removed).chain(missing).collect()
 }
 

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::fleet::{ContainerImage, Fleet, KernelBuild, KernelSpec, Label, RepositorySpec, Sha256, Source, SourceFiles};
+use crate::fleet::{
+    ContainerImage, Fleet, KernelBuild, KernelSpec, Label, RepositorySpec, Sha256, Source, SourceFiles,
+};
 use crate::sys::fs::{self as files, FileError};
 
 use super::digest::Digests;
@@ -93,7 +95,11 @@ impl Wanted {
         });
         Ok(Self {
             kernel: kernel(fleet, digests)?,
-            repositories: fleet.repositories.iter().map(|r| repository(&fleet.root, r)).collect::<Result<_, _>>()?,
+            repositories: fleet
+                .repositories
+                .iter()
+                .map(|r| repository(&fleet.root, r))
+                .collect::<Result<_, _>>()?,
             worlds: worlds.collect(),
             recipes: recipes.digests.clone(),
             containers: containers(fleet, digests)?,
