@@ -16,6 +16,7 @@ mod pack;
 mod package;
 mod repository;
 mod signature;
+mod solver;
 mod version;
 
 pub use contents::{Contents, ContentsError};
@@ -29,4 +30,5 @@ pub use pack::{PackError, Packed, pack};
 pub use package::{Expected, PackageContents, PackageError, Refusal, Script, ScriptKind};
 pub use repository::{INDEX_FILE, RepositoryError, index_directory, sign_directory};
 pub use signature::{KeyError, KeyRing, SignatureError, SigningKey};
+pub use solver::{Chosen, Problem, Repository, SolveError, solve};
 pub use version::{InvalidVersion, Version};
