@@ -126,9 +126,14 @@ impl<C> Tree<C> {
         self.nodes.get(path)
     }
 
+    /// The node at a path, for changes to its metadata; its kind must stay what it is.
+    pub(super) fn get_mut(&mut self, path: &str) -> Option<&mut Node<C>> {
+        self.nodes.get_mut(path)
+    }
+
     /// The node that holds a path's metadata and bytes: the target's where the path is a hard link. Its kind must
     /// not be changed to or from a directory or file.
-    pub fn inode_mut(&mut self, path: &str) -> Option<&mut Node<C>> {
+    pub(super) fn inode_mut(&mut self, path: &str) -> Option<&mut Node<C>> {
         let path = match &self.nodes.get(path)?.kind {
             NodeKind::HardLink { target } => target.clone(),
             _ => path.to_owned(),
@@ -214,18 +219,52 @@ impl<C> Tree<C> {
         }
     }
 
-    /// Makes the directories above a path that are missing, `root:root`, 0755 and dated at the epoch.
+    /// Makes the directories above a path that are missing, each as `make` gives it.
     ///
     /// # Errors
-    /// Where something above the path is no directory.
-    pub fn make_parents(&mut self, path: &str) -> Result<(), TreeError> {
-        let slashes: Vec<usize> = path.char_indices().skip(1).filter(|(_, c)| *c == '/').map(|(at, _)| at).collect();
+    /// Where something above the path is no directory, or `make` gives none.
+    pub fn make_parents(&mut self, path: &str, make: impl Fn() -> Node<C>) -> Result<(), TreeError> {
+        let slashes: Vec<usize> = path.match_indices('/').map(|(at, _)| at).skip(1).collect();
         for at in slashes {
             if self.get(&path[..at]).is_none() {
-                self.insert(&path[..at], Node::new(NodeKind::Directory, 0o755))?;
+                self.insert(&path[..at], make())?;
             }
         }
         Ok(())
+    }
+
+    /// The path that the kernel would open: symlinks among the directories above followed, the last part not. What does not
+    /// exist is left as it is. `None` where the links lead in a circle.
+    pub fn real_path(&self, path: &str) -> Option<String> {
+        /// As the kernel has it (`MAXSYMLINKS`).
+        const MOST_LINKS: usize = 40;
+        let mut links = 0;
+        let mut real = String::new();
+        let mut open: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
+        while let Some(part) = open.pop() {
+            match part.as_str() {
+                "" | "." => {}
+                ".." => real.truncate(parent_of(&real).len()),
+                part => {
+                    let next = format!("{real}/{part}");
+                    let is_last = open.iter().all(String::is_empty);
+                    match self.get(&next).map(|node| &node.kind) {
+                        Some(NodeKind::Symlink { target }) if !is_last => {
+                            links += 1;
+                            if links > MOST_LINKS {
+                                return None;
+                            }
+                            if target.starts_with('/') {
+                                real.clear();
+                            }
+                            open.extend(target.split('/').rev().map(str::to_owned));
+                        }
+                        _ => real = next,
+                    }
+                }
+            }
+        }
+        Some(real)
     }
 }
 
@@ -294,6 +333,23 @@ mod tests {
         let mut tree = tree(&[("/a", file("old")), ("/b", link("/a")), ("/c", link("/a"))]);
         tree.insert("/a", file("new")).unwrap();
         assert_eq!(tree, self::tree(&[("/a", file("new")), ("/b", file("old")), ("/c", link("/b"))]));
+    }
+
+    #[test]
+    fn a_real_path_follows_the_links_above_its_last_part() {
+        let symlink = |target: &str| Node::new(NodeKind::Symlink { target: target.into() }, 0o777);
+        let tree = tree(&[
+            ("/usr", directory()),
+            ("/usr/lib", directory()),
+            ("/usr/lib/up", symlink("../../lib")),
+            ("/lib", symlink("usr/lib")),
+            ("/round", symlink("/round")),
+        ]);
+        let real = |path| tree.real_path(path);
+        assert_eq!(real("/lib/x").as_deref(), Some("/usr/lib/x"));
+        assert_eq!(real("/lib/up/up/none/x").as_deref(), Some("/usr/lib/none/x"));
+        assert_eq!(real("/lib").as_deref(), Some("/lib"));
+        assert_eq!(real("/round/x"), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! device 0:0, `.wh..wh..opq` the attribute `user.overlay.opaque`; devices are left out, since such a user cannot make them.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -77,9 +77,7 @@ impl Layer {
         diff_id: Sha256,
     ) -> Result<Self, ContainerProblem> {
         let mut tree = Tree::new();
-        let mut root = Node::new(NodeKind::Directory, 0o555);
-        root.mtime = 0;
-        // The root is a directory, so it takes one.
+        let root = Node::new(NodeKind::Directory, 0o555);
         let named = |source| ContainerProblem::Tree { layer: diff_id.short(), source };
         tree.insert("", root).map_err(named)?;
         let mut layer = Self {
@@ -156,7 +154,7 @@ impl Layer {
         let layer = self.diff_id.short();
         let named = |source| ContainerProblem::Tree { layer: layer.clone(), source };
         let LayerEntry { path, mut node } = entry;
-        self.tree.make_parents(&path).map_err(named)?;
+        self.tree.make_parents(&path, || Node::new(NodeKind::Directory, 0o755)).map_err(named)?;
         if let Some(hidden) = name_of(&path).strip_prefix(".wh.") {
             if hidden == ".wh..opq" {
                 if let Some(directory) = self.tree.inode_mut(parent_of(&path)) {
@@ -366,7 +364,6 @@ fn finish(hash: &Hash) -> (Sha256, u64) {
     (Sha256(hash.0.clone().finalize().into()), hash.1)
 }
 
-/// PAX attributes of an entry, for tests of what is kept.
 #[cfg(test)]
 mod tests {
     use super::*;

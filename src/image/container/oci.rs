@@ -35,7 +35,7 @@ pub struct Image {
     /// When the image was made, RFC 3339; the epoch where it does not say so.
     pub created: String,
     /// The lowest first.
-    pub layers: Vec<Layer>,
+    pub layers: Vec<Arc<Layer>>,
     pub(super) path: PathBuf,
 }
 
@@ -124,7 +124,7 @@ fn open(image: &ContainerImage, path: &Path) -> Result<Image, ContainerProblem> 
         .zip(&config.rootfs.diff_ids)
         .map(|(blob, diff)| {
             let compression = Compression::of(&blob)?;
-            Layer::scan(blobs.clone(), blob, compression, sha256_of("layer", diff)?)
+            Layer::scan(blobs.clone(), blob, compression, sha256_of("layer", diff)?).map(Arc::new)
         })
         .collect::<Result<_, ContainerProblem>>()?;
     Ok(Image {

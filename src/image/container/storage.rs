@@ -95,11 +95,11 @@ const GZIP: u8 = 2;
 ///
 /// # Errors
 /// Where a file's owner has no id in the guest, or two images have one name.
-pub fn add_images<'a>(
+pub fn add_images(
     tree: &mut Tree<Content>,
-    images: &'a [Image],
+    images: &[Image],
     owner: &IdMap,
-) -> Result<Vec<&'a Layer>, ContainerError> {
+) -> Result<Vec<Arc<Layer>>, ContainerError> {
     let mut storage = Storage { tree, owner, sources: Vec::new(), layers: Vec::new(), ids: BTreeSet::new() };
     let mut names = BTreeSet::new();
     let mut records = Vec::new();
@@ -122,7 +122,7 @@ pub fn add_images<'a>(
 struct Storage<'t, 'a> {
     tree: &'t mut Tree<Content>,
     owner: &'t IdMap,
-    sources: Vec<&'a Layer>,
+    sources: Vec<Arc<Layer>>,
     layers: Vec<LayerRecord<'a>>,
     ids: BTreeSet<String>,
 }
@@ -152,19 +152,20 @@ impl<'a> Storage<'_, 'a> {
     }
 
     /// Writes the directory of the last of `chain`; those before it are below it.
-    fn add_layer(&mut self, chain: &[String], layer: &'a Layer) -> Result<(), ContainerProblem> {
+    fn add_layer(&mut self, chain: &[String], layer: &Arc<Layer>) -> Result<(), ContainerProblem> {
         let Some((id, below)) = chain.split_last() else { return Ok(()) };
         let source = self.sources.len();
-        self.sources.push(layer);
+        self.sources.push(layer.clone());
         let home = format!("{STORAGE}/overlay/{id}");
         self.directory(&home)?;
         let link = link_name(id);
         self.file(&format!("{home}/link"), link.as_bytes(), 0o644)?;
-        // The directory that a layer without parents is mounted over.
-        self.directory(&format!("{home}/{}", if below.is_empty() { "empty" } else { "work" }))?;
         self.directory(&format!("{home}/work"))?;
         self.directory(&format!("{home}/merged"))?;
-        if !below.is_empty() {
+        if below.is_empty() {
+            // Overlayfs wants something below even where a layer has nothing below it.
+            self.directory(&format!("{home}/empty"))?;
+        } else {
             let lower: Vec<String> = below.iter().rev().map(|id| format!("l/{}", link_name(id))).collect();
             self.file(&format!("{home}/lower"), lower.join(":").as_bytes(), 0o644)?;
         }
@@ -275,12 +276,8 @@ impl<'a> Storage<'_, 'a> {
     fn insert(&mut self, path: &str, node: Node<Content>) -> Result<(), ContainerProblem> {
         let (uid, gid) = (self.owner.uid, self.owner.gid);
         let failed = |source| ContainerProblem::Tree { layer: "storage".into(), source };
-        for (at, _) in path.match_indices('/').skip(1) {
-            if self.tree.get(&path[..at]).is_none() {
-                let parent = Node::new(NodeKind::Directory, 0o700).owned_by(uid, gid);
-                self.tree.insert(&path[..at], parent).map_err(failed)?;
-            }
-        }
+        let parent = || Node::new(NodeKind::Directory, 0o700).owned_by(uid, gid);
+        self.tree.make_parents(path, parent).map_err(failed)?;
         self.tree.insert(path, node.owned_by(uid, gid)).map_err(failed)
     }
 }
@@ -307,7 +304,7 @@ fn file_of_key(key: &str) -> String {
 
 /// Ids of layers as containers/image gives them: the digest of the tar for the lowest, then that of
 /// `<id below>+<digest of the tar>`.
-fn layer_ids(layers: &[Layer]) -> Vec<String> {
+fn layer_ids(layers: &[Arc<Layer>]) -> Vec<String> {
     let mut ids: Vec<String> = Vec::new();
     for layer in layers {
         let own = layer.diff_id.to_string();
