@@ -1,4 +1,4 @@
-//! The recipes, kernel configs and keys that come with sisforge, inside the program.
+//! The recipes and kernel configs that come with sisforge, inside the program.
 
 macro_rules! embedded {
     ($($path:literal,)+) => {
@@ -17,9 +17,6 @@ const FILES: &[(&str, &[u8])] = embedded![
     "kernel-configs/fragments/rootless-podman.config",
     "kernel-configs/fragments/vsock.config",
     "kernel-configs/microvm-6.1-x86_64.config",
-    "keys/alpine/alpine-devel@lists.alpinelinux.org-4a6a0840.rsa.pub",
-    "keys/alpine/alpine-devel@lists.alpinelinux.org-5261cecb.rsa.pub",
-    "keys/alpine/alpine-devel@lists.alpinelinux.org-6165ee59.rsa.pub",
     "recipes/openrc/inittab",
     "recipes/openrc/rc.conf",
     "recipes/openrc/recipe.toml",
@@ -36,11 +33,6 @@ const FILES: &[(&str, &[u8])] = embedded![
 /// The content of a built-in file.
 pub fn read(path: &str) -> Option<&'static [u8]> {
     FILES.iter().find(|(name, _)| *name == path).map(|(_, bytes)| *bytes)
-}
-
-/// The built-in files in a directory and below it: path and content.
-pub fn below(directory: &str) -> impl Iterator<Item = (&'static str, &'static [u8])> {
-    FILES.iter().copied().filter(move |(path, _)| inside(directory, path).is_some())
 }
 
 /// Names of the files and directories directly in a built-in directory; a name may come more than once.
@@ -74,7 +66,7 @@ mod tests {
     #[test]
     fn every_file_of_the_directories_is_built_in() {
         let mut found = Vec::new();
-        for directory in ["recipes", "kernel-configs", "keys"] {
+        for directory in ["recipes", "kernel-configs"] {
             files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join(directory), &mut found);
         }
         found.sort();

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::sys::fs::{self as sys_fs, FileError};
+use crate::sys::fs::FileError;
 
 use super::builtin;
 
@@ -113,26 +113,10 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Writes the built-in files below `directory`, such as `keys/alpine`, into the directory of a new fleet.
-/// Files that are there already are left as they are.
-///
-/// # Errors
-/// Names the file that cannot be written.
-pub fn write_builtin(directory: &str, root: &Path) -> Result<Vec<PathBuf>, FileError> {
-    let mut written = Vec::new();
-    for (relative, bytes) in builtin::below(directory) {
-        let path = root.join(relative);
-        if !path.exists() {
-            sys_fs::write(&path, bytes, 0o644)?;
-            written.push(path);
-        }
-    }
-    Ok(written)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::fs as sys_fs;
 
     #[test]
     fn a_recipe_beside_the_fleet_replaces_the_built_in_one_as_a_whole() {
@@ -156,18 +140,6 @@ mod tests {
         let other = files.read("kernel-configs/fragments/nftables.config").unwrap().unwrap();
         assert_eq!(other.origin, "kernel-configs/fragments/nftables.config (built in)");
         assert!(files.list("kernel-configs").unwrap().contains("fragments"));
-    }
-
-    #[test]
-    fn built_in_files_are_written_where_there_are_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let written = write_builtin("keys/alpine", dir.path()).unwrap();
-        assert!(
-            written.iter().all(|path| path.to_str().unwrap().ends_with(".rsa.pub")) && !written.is_empty()
-        );
-        sys_fs::write(&written[0], b"mine", 0o644).unwrap();
-        assert_eq!(write_builtin("keys/alpine", dir.path()).unwrap(), [""; 0].map(PathBuf::from));
-        assert_eq!(fs::read(&written[0]).unwrap(), b"mine");
     }
 
     #[test]

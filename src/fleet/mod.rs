@@ -20,7 +20,7 @@ use std::path::Path;
 use crate::sys::fs::{self as sys_fs, FileError};
 
 use file::FleetFile;
-pub use files::{SourceFile, SourceFiles, write_builtin};
+pub use files::{SourceFile, SourceFiles};
 pub use model::*;
 use problem::Problems;
 pub use problem::{InvalidFleet, Problem, nearest, render, suggest};

@@ -188,7 +188,7 @@ pub struct GuestSpec {
 }
 
 /// A container that is started in a guest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ContainerSpec {
     pub name: Label,
     pub image: String,

@@ -60,8 +60,11 @@ fn guest(name: &str) -> GuestName {
 }
 
 #[test]
-fn the_example_loads() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fleet.toml");
+fn the_example_loads_beside_a_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fleet.toml");
+    std::fs::write(&path, EXAMPLE).unwrap();
+    crate::sys::fs::write(&dir.path().join("keys/alpine/any.rsa.pub"), b"key", 0o644).unwrap();
     let fleet = load(&path).unwrap_or_else(|error| match error {
         LoadError::Invalid(invalid) => panic!("{}", render(&invalid, false)),
         LoadError::Read(error) => panic!("{error}"),
@@ -317,6 +320,17 @@ fn a_mistake_is_told_once() {
         ("[network.surf]", "[network.surf]\ndefault = \"dney\"", "\"dney\" is not one of allow, deny"),
         ("image = \"surf\"\n", "image = \"sruf\"\n", "image `sruf` is not declared"),
     ]);
+}
+
+#[test]
+fn a_mistake_in_a_list_hides_none_behind_it() {
+    let dns = "[network.surf]\ndns = [\"x\", \"10.107.0.9\"]";
+    assert_eq!(
+        messages("[network.surf]", dns),
+        ["\"x\" must be an IPv4 address", "10.107.0.9 is an address of the guests' own 10.107.0.0/16"]
+    );
+    let rules = "[network.surf]\ndeny = [{ icmp = 1 }, { tcp = [1] }]";
+    assert_eq!(messages("[network.surf]", rules).len(), 3);
 }
 
 #[test]

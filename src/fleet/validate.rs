@@ -63,6 +63,12 @@ fn whole<K: Ord, U>(table: BTreeMap<K, Read<U>>) -> Read<BTreeMap<K, U>> {
     table.into_iter().map(|(name, value)| Ok((name, value?))).collect()
 }
 
+/// Collects everything there is; plain `collect` would leave what comes after the first mistake unseen.
+fn all<T, C: FromIterator<T>>(items: impl Iterator<Item = Read<T>>) -> Read<C> {
+    let items: Vec<Read<T>> = items.collect();
+    items.into_iter().collect()
+}
+
 /// Where problems and mentions go while parts are validated.
 pub(super) struct Validator<'a> {
     root: &'a Path,
@@ -123,9 +129,7 @@ impl Validator<'_> {
                     .hint("name one that packages come from: [[repository]] with a `url`"),
             ));
         }
-        let validated: Vec<Read<RepositorySpec>> =
-            sections.iter().map(|section| self.repository(section.by_ref()?)).collect();
-        validated.into_iter().collect()
+        all(sections.iter().map(|section| self.repository(section.by_ref()?)))
     }
 
     fn repository(&mut self, section: &RepositorySection) -> Read<RepositorySpec> {
@@ -156,7 +160,7 @@ impl Validator<'_> {
 
     /// Names of files that are looked up in `recipes/` or `kernel-configs/`.
     fn labels(&mut self, list: &List<Label>, thing: fn(Label) -> Thing) -> Read<Vec<Label>> {
-        list.iter().map(|label| label.clone().map(|label| self.label(&label, thing))).collect()
+        all(list.iter().map(|label| label.by_ref().map(|label| self.label(label, thing))))
     }
 
     fn label(&mut self, label: &Spanned<Label>, thing: fn(Label) -> Thing) -> Label {

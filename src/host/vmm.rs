@@ -6,10 +6,16 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::fleet::{GuestName, VmmKind};
+use crate::sys::cgroup::Hierarchy;
+use crate::sys::jailer::{self, CgroupVersion, JailCgroup};
+use crate::sys::tool::Tool;
 
 use super::jail::{API_SOCKET, CONFIG, DISK, KERNEL, QMP_SOCKET, ROOTFS, VMM_LOG};
 use super::layout::Layout;
-use super::state::Machine;
+use super::state::{CPU_PERIOD, CgroupLimits, Machine};
+
+/// The one user of every guest, as the recipes make it by default.
+pub const GUEST_USER: &str = "user";
 
 /// What the guest's kernel is told of itself.
 #[derive(Clone, Debug)]
@@ -52,6 +58,12 @@ pub fn command_line(vmm: VmmKind, boot: &BootInfo<'_>) -> String {
     words.join(" ")
 }
 
+/// The guest's own address, as its command line tells it.
+pub fn guest_address(command_line: &str) -> Option<Ipv4Addr> {
+    let ip = command_line.split(' ').find_map(|word| word.strip_prefix("ip="))?;
+    ip.split(':').next()?.parse().ok()
+}
+
 /// Firecracker's configuration file (its `docs/getting-started.md`, "Configuration file"); paths are the jail's.
 pub fn firecracker_config(machine: &Machine) -> Vec<u8> {
     let drive = |id: &str, path: &str, is_root: bool| json!({ "drive_id": id, "path_on_host": format!("/{path}"), "is_root_device": is_root, "is_read_only": is_root });
@@ -70,28 +82,61 @@ pub fn firecracker_config(machine: &Machine) -> Vec<u8> {
     text
 }
 
-/// The jailer's command line; `executable` is the Firecracker binary, a file of its own inode and static. The
-/// jailer's own cgroup flags are not used: they cannot say everything, so the process is in its cgroup before.
-pub fn jailer_command(
+/// Files and values by which a hierarchy takes limits.
+fn cgroup_values(hierarchy: &Hierarchy, limits: &CgroupLimits) -> (CgroupVersion, Vec<(String, String)>) {
+    let (memory, pids, quota) = (limits.memory, limits.pids, limits.cpu_quota);
+    let (version, values) = match hierarchy {
+        Hierarchy::V1 { .. } => (
+            CgroupVersion::V1,
+            [
+                ("memory.limit_in_bytes", memory.to_string()),
+                ("pids.max", pids.to_string()),
+                ("cpu.cfs_period_us", CPU_PERIOD.to_string()),
+                ("cpu.cfs_quota_us", quota.to_string()),
+            ]
+            .to_vec(),
+        ),
+        Hierarchy::V2 { .. } => (
+            CgroupVersion::V2,
+            [
+                ("memory.max", memory.to_string()),
+                ("pids.max", pids.to_string()),
+                ("cpu.max", format!("{quota} {CPU_PERIOD}")),
+            ]
+            .to_vec(),
+        ),
+    };
+    (version, values.into_iter().map(|(file, value)| (file.to_owned(), value)).collect())
+}
+
+/// The jailer's call; `executable` is the Firecracker binary, static. The cgroup that it makes is the one that its
+/// process is in already.
+pub fn jailer(
     guest: &GuestName,
     machine: &Machine,
     layout: &Layout,
     executable: &Path,
-) -> Vec<String> {
-    let (uid, jails) = (machine.uid.to_string(), layout.jails());
-    let (jails, executable) = (jails.to_string_lossy(), executable.to_string_lossy());
+    hierarchy: &Hierarchy,
+) -> Tool {
+    let (version, values) = cgroup_values(hierarchy, &super::desired::limits(machine));
+    let jail = jailer::Jail {
+        base: layout.jails(),
+        id: guest.to_string(),
+        exec_file: executable.to_owned(),
+        uid: machine.uid,
+        gid: machine.uid,
+        cgroup: Some(JailCgroup { version, parent: layout.cgroups(), values }),
+        open_files: None,
+    };
     let (socket, config) = (format!("/{API_SOCKET}"), format!("/{CONFIG}"));
-    let jail = ["--id", guest.as_str(), "--exec-file", &executable, "--uid", &uid, "--gid", &uid];
-    let firecracker = ["--chroot-base-dir", &jails, "--", "--api-sock", &socket, "--config-file", &config];
-    std::iter::once("jailer").chain(jail).chain(firecracker).map(str::to_owned).collect()
+    jail.tool(Path::new("jailer"), &["--api-sock", &socket, "--config-file", &config])
 }
 
 /// QEMU's command line for the same machine: chrooted, as the guest's uid, under its seccomp filter. It is run in
 /// the jail's root, so that names are short (a socket's path holds 107 bytes); files are opened before the chroot.
-pub fn qemu_command(guest: &GuestName, machine: &Machine) -> Vec<String> {
+pub fn qemu(guest: &GuestName, machine: &Machine) -> Tool {
     let uid = machine.uid;
-    let words: &[&str] = &[
-        "qemu-system-x86_64",
+    Tool::new("qemu-system-x86_64").args([
         "-name",
         &format!("guest={guest}"),
         "-M",
@@ -139,6 +184,5 @@ pub fn qemu_command(guest: &GuestName, machine: &Machine) -> Vec<String> {
         &format!("{uid}:{uid}"),
         "-sandbox",
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-    ];
-    words.iter().map(|word| (*word).to_owned()).collect()
+    ])
 }

@@ -229,7 +229,9 @@ impl Filling<'_> {
         let mut streamed: Vec<Wanted<'_>> = sources.iter().map(|_| Wanted::new()).collect();
         let mut strays = 0;
         for (handle, path) in &self.files {
-            let Some(NodeKind::File { size, content }) = self.tree.get(path).map(|node| &node.kind) else { continue };
+            let Some(NodeKind::File { size, content }) = self.tree.get(path).map(|node| &node.kind) else {
+                continue;
+            };
             match content {
                 Content::Inline(bytes) => self.fill(*handle, path, *size, &mut &bytes[..])?,
                 Content::Streamed { source, entry } => match streamed.get_mut(*source) {
@@ -254,7 +256,13 @@ impl Filling<'_> {
     }
 
     /// Copies exactly `size` bytes to the extents of a file; the rest of its last block is a hole already.
-    fn fill(&self, handle: InodeHandle, file: &str, size: u64, reader: &mut dyn Read) -> Result<(), Ext4Error> {
+    fn fill(
+        &self,
+        handle: InodeHandle,
+        file: &str,
+        size: u64,
+        reader: &mut dyn Read,
+    ) -> Result<(), Ext4Error> {
         let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK))];
         for (mut offset, length) in self.layout.extents(handle) {
             let mut left = length;

@@ -111,7 +111,8 @@ pub fn name_of(path: &str) -> &str {
 fn is_tree_path(path: &str) -> bool {
     path.is_empty()
         || path.strip_prefix('/').is_some_and(|rest| {
-            rest.split('/').all(|part| !matches!(part, "" | "." | "..") && part.len() <= 255 && !part.contains('\0'))
+            rest.split('/')
+                .all(|part| !matches!(part, "" | "." | "..") && part.len() <= 255 && !part.contains('\0'))
         })
 }
 
@@ -313,7 +314,8 @@ mod tests {
 
     #[test]
     fn a_directory_that_holds_something_is_not_replaced_by_a_file() {
-        let mut tree = tree(&[("/d", directory()), ("/d-e", file("")), ("/e", directory()), ("/d/f", file(""))]);
+        let mut tree =
+            tree(&[("/d", directory()), ("/d-e", file("")), ("/e", directory()), ("/d/f", file(""))]);
         assert_eq!(tree.insert("/d", file("x")), Err(TreeError::DirectoryInUse { path: "/d".into() }));
         tree.insert("/e", file("x")).unwrap();
         tree.insert("/d", Node { mode: 0o700, ..directory() }).unwrap();
@@ -322,8 +324,13 @@ mod tests {
 
     #[test]
     fn children_are_the_direct_ones_in_byte_order() {
-        let tree =
-            tree(&[("/a", directory()), ("/a-b", file("")), ("/a/z", directory()), ("/a/b", file("")), ("/a/z/c", file(""))]);
+        let tree = tree(&[
+            ("/a", directory()),
+            ("/a-b", file("")),
+            ("/a/z", directory()),
+            ("/a/b", file("")),
+            ("/a/z/c", file("")),
+        ]);
         assert_eq!(tree.children("/a").collect::<Vec<_>>(), ["/a/b", "/a/z"]);
         assert_eq!(tree.children("").collect::<Vec<_>>(), ["/a", "/a-b"]);
     }

@@ -127,6 +127,22 @@ pub struct GuestSteps {
     /// Such as `new` or `image changed`.
     pub why: String,
     pub steps: Vec<Step>,
+    /// What clears away after one of `steps` failed.
+    pub undo: Vec<Step>,
+    /// Taken after all of `steps`; their failure clears nothing away.
+    pub then: Vec<Step>,
+}
+
+impl GuestSteps {
+    /// Steps that nothing follows and nothing undoes.
+    pub fn new(guest: &GuestName, why: &str, steps: Vec<Step>) -> Self {
+        Self { guest: guest.clone(), why: why.to_owned(), steps, undo: Vec::new(), then: Vec::new() }
+    }
+
+    /// Every step that is taken where none fails, in order.
+    pub fn all(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().chain(&self.then)
+    }
 }
 
 /// Everything that is to be done. Lists are carried out in the order of the fields; the guests of one list are
@@ -166,7 +182,7 @@ impl Plan {
         let guests = |text: &mut String, verb: &str, all: &[GuestSteps]| {
             for guest in all {
                 let _ = writeln!(text, "{verb} {}: {}", guest.guest, guest.why);
-                for step in guest.steps.iter().filter(|_| with_steps) {
+                for step in guest.all().filter(|_| with_steps) {
                     let _ = writeln!(text, "  {step}");
                 }
             }

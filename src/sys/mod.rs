@@ -4,6 +4,7 @@ pub mod cgroup;
 pub mod fetch;
 pub mod firecracker;
 pub mod fs;
+pub mod git;
 pub mod http;
 pub mod ip;
 pub mod jailer;

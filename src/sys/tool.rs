@@ -124,10 +124,14 @@ impl Tool {
         self
     }
 
+    /// The program and its arguments.
+    pub fn argv(&self) -> impl Iterator<Item = &OsString> {
+        std::iter::once(&self.program).chain(&self.args)
+    }
+
     /// The call as one would type it, for messages.
     pub fn command_line(&self) -> String {
-        let words = std::iter::once(&self.program).chain(&self.args);
-        words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+        self.argv().map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
     }
 
     fn name(&self) -> String {

@@ -10,7 +10,7 @@ use super::super::model::{ContainerSpec, DiskSpec, GuestSpec};
 use super::super::problem::{Problem, Read, ReadRef};
 use super::super::scalar::Count;
 use super::super::value::{ByteSize, GuestName, InvalidValue, Label};
-use super::{Declared, Validator};
+use super::{Declared, Validator, all};
 
 /// Below it, the kernel, its page tables and an init leave nothing for a container.
 const LEAST_MEMORY_MIB: u64 = 64;
@@ -182,24 +182,18 @@ impl Validator<'_> {
     }
 
     fn containers(&mut self, sections: &[Read<ContainerSection>]) -> Read<Vec<ContainerSpec>> {
-        let mut containers: BTreeMap<Label, Range<usize>> = BTreeMap::new();
-        let mut specs = Vec::new();
-        for section in sections {
+        let mut places: BTreeMap<Label, Range<usize>> = BTreeMap::new();
+        let check = |section: &Read<ContainerSection>| {
             let section = section.by_ref()?;
-            let name = section.name.clone()?;
-            if let Some(first) = containers.insert(name.get_ref().clone(), name.span()) {
-                self.problems.tell(
-                    Problem::new(
-                        name.span(),
-                        format!("container `{}` stands here a second time", name.get_ref()),
-                    )
-                    .also(first, "first")
-                    .hint("give each container of a guest its own name"),
-                );
+            let name = section.name.by_ref()?;
+            if let Some(first) = places.insert(name.get_ref().clone(), name.span()) {
+                let message = format!("container `{}` stands here a second time", name.get_ref());
+                let problem = Problem::new(name.span(), message).also(first, "first");
+                return Err(self.problems.tell(problem.hint("give each container of a guest its own name")));
             }
-            specs.push(ContainerSpec { name: name.into_inner(), image: section.image.clone()?.0 });
-        }
-        Ok(specs)
+            Ok(ContainerSpec { name: name.get_ref().clone(), image: section.image.clone()?.0 })
+        };
+        all(sections.iter().map(check))
     }
 }
 

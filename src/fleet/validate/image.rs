@@ -7,7 +7,7 @@ use super::super::model::{ContainerImage, DiskSpec, FileContent, FileSpec, Image
 use super::super::problem::{Problem, Read, ReadRef, suggest};
 use super::super::scalar::{Auto, ImageLocation, LocalPath, Mode, Package};
 use super::super::value::ByteSize;
-use super::{Thing, Validator};
+use super::{Thing, Validator, all};
 
 /// An ext4 file system with a journal of 4 MiB, its inodes and something to hold.
 const LEAST_DISK_MIB: u64 = 16;
@@ -16,18 +16,13 @@ impl Validator<'_> {
     /// `tags` are those of the repositories; `None` where they are not known.
     pub(super) fn image(&mut self, section: &ImageSection, tags: Option<&[String]>) -> Read<ImageSpec> {
         let recipes = section.recipes.by_ref().and_then(|list| self.labels(list, Thing::Recipe));
-        let packages = section.packages.by_ref().and_then(|list| {
-            let checked: Vec<Read<String>> =
-                list.iter().map(|package| self.package(package.by_ref()?, tags)).collect();
-            checked.into_iter().collect()
-        });
+        let packages = section
+            .packages
+            .by_ref()
+            .and_then(|list| all(list.iter().map(|package| self.package(package.by_ref()?, tags))));
         let size = section.size.clone().and_then(|size| self.image_size(size));
         let files = section.files.by_ref().and_then(|files| {
-            let checked: Vec<Read<_>> = files
-                .iter()
-                .map(|(path, file)| Ok((path.get_ref().clone(), self.file(file.by_ref()?)?)))
-                .collect();
-            checked.into_iter().collect()
+            all(files.iter().map(|(path, file)| Ok((path.get_ref().clone(), self.file(file.by_ref()?)?))))
         });
         Ok(ImageSpec { recipes: recipes?, packages: packages?, size: size?, files: files? })
     }
@@ -39,9 +34,8 @@ impl Validator<'_> {
 
     fn package(&mut self, package: &Spanned<Package>, tags: Option<&[String]>) -> Read<String> {
         let Package { entry, tag } = package.get_ref();
-        if let (Some(tag), Some(tags)) = (tag, tags)
-            && !tags.contains(tag)
-        {
+        let undeclared = tag.as_ref().zip(tags).filter(|(tag, tags)| !tags.contains(tag));
+        if let Some((tag, tags)) = undeclared {
             return Err(self.problems.tell(
                 Problem::new(package.span(), format!("no repository has the tag `{tag}`")).hint(suggest(
                     "tags of repositories",
@@ -84,9 +78,10 @@ impl Validator<'_> {
 
     pub(super) fn disk(&mut self, section: &DiskSection) -> Read<DiskSpec> {
         let size = section.size.clone().and_then(|size| self.size(&size, "a disk", LEAST_DISK_MIB));
-        let images = section.images.by_ref().and_then(|images| {
-            images.iter().map(|image| Ok(self.container_image(image.by_ref()?))).collect()
-        });
+        let images = section
+            .images
+            .by_ref()
+            .and_then(|images| all(images.iter().map(|image| Ok(self.container_image(image.by_ref()?)))));
         Ok(DiskSpec { size: size?, backing: section.backing?, images: images? })
     }
 

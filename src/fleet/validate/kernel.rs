@@ -10,7 +10,7 @@ use super::super::model::{KernelBuild, KernelSpec, OptionValue};
 use super::super::problem::{Problem, Read, ReadRef};
 use super::super::reader::Named;
 use super::super::value::KernelOption;
-use super::{Thing, Validator};
+use super::{Thing, Validator, all};
 
 impl Validator<'_> {
     pub(super) fn kernel(&mut self, section: &KernelSection) -> Read<KernelSpec> {
@@ -69,7 +69,7 @@ impl Validator<'_> {
         });
         let patches = section.patches.by_ref().and_then(|patches| {
             let patches = patches.iter().flat_map(|list| list.get_ref());
-            patches.map(|path| Ok(self.path(path.by_ref()?, Thing::File))).collect()
+            all(patches.map(|path| Ok(self.path(path.by_ref()?, Thing::File))))
         });
         Ok(KernelBuild {
             source: source?,

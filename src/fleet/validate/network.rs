@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net};
+use toml::Spanned;
 
 use super::super::file::{NetworkSection, RuleSection};
 use super::super::model::{NetworkPolicy, PolicyRule};
 use super::super::problem::{Problem, Read, ReadRef};
-use super::super::scalar::{Ports, Verdict};
-use super::{Thing, Validator};
+use super::super::scalar::{NameServer, Ports, Verdict};
+use super::{Thing, Validator, all};
 
 impl Validator<'_> {
     /// `subnet` is that of the guests; `None` where it is not known.
@@ -36,28 +37,25 @@ impl Validator<'_> {
     }
 
     fn name_servers(&mut self, section: &NetworkSection, subnet: Option<Ipv4Net>) -> Read<Vec<IpAddr>> {
-        let mut servers = Vec::new();
-        for server in section.dns.by_ref()? {
+        let check = |server: &Read<Spanned<NameServer>>| {
             let server = server.by_ref()?;
             let address = server.get_ref().0;
-            if let Some(subnet) = subnet.filter(|subnet| subnet.contains(&address)) {
-                self.problems.tell(
+            match subnet.filter(|subnet| subnet.contains(&address)) {
+                None => Ok(IpAddr::V4(address)),
+                Some(subnet) => Err(self.problems.tell(
                     Problem::new(
                         server.span(),
                         format!("{address} is an address of the guests' own {subnet}"),
                     )
                     .hint("name a server outside of [host] subnet: guests reach neither host nor each other"),
-                );
+                )),
             }
-            servers.push(IpAddr::V4(address));
-        }
-        Ok(servers)
+        };
+        all(section.dns.by_ref()?.iter().map(check))
     }
 
     fn rules(&mut self, rules: &Read<Vec<Read<RuleSection>>>) -> Read<Vec<PolicyRule>> {
-        let rules = rules.by_ref()?.iter();
-        let rules: Vec<Read<PolicyRule>> = rules.map(|rule| self.rule(rule.by_ref()?)).collect();
-        rules.into_iter().collect()
+        all(rules.by_ref()?.iter().map(|rule| self.rule(rule.by_ref()?)))
     }
 
     fn rule(&mut self, section: &RuleSection) -> Read<PolicyRule> {

@@ -47,7 +47,9 @@ pub enum ContainerProblem {
     Tree { layer: String, source: TreeError },
     #[error("layer {layer}: {entry:?} {problem}")]
     Entry { layer: String, entry: String, problem: String },
-    #[error("{path} belongs to {kind} {id} of the container; the user has {count} subordinate ids, which end at {count}")]
+    #[error(
+        "{path} belongs to {kind} {id} of the container; the user has {count} subordinate ids, which end at {count}"
+    )]
     Unmapped { path: String, kind: &'static str, id: u32, count: u32 },
     #[error("the name {name} is also that of another image of the disk")]
     NameTaken { name: String },

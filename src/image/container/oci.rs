@@ -175,9 +175,11 @@ fn is_rfc3339(text: &str) -> bool {
         bytes.len() == shape.len()
             && bytes.iter().zip(shape).all(|(b, s)| if *s == b'0' { b.is_ascii_digit() } else { b == s })
     };
-    let digits = rest.strip_prefix(b".").map_or(0, |rest| rest.iter().take_while(|b| b.is_ascii_digit()).count());
+    let digits =
+        rest.strip_prefix(b".").map_or(0, |rest| rest.iter().take_while(|b| b.is_ascii_digit()).count());
     let zone = if digits > 0 { &rest[1 + digits..] } else { rest };
-    shape(moment, b"0000-00-00T00:00:00") && (zone == b"Z" || shape(zone, b"+00:00") || shape(zone, b"-00:00"))
+    shape(moment, b"0000-00-00T00:00:00")
+        && (zone == b"Z" || shape(zone, b"+00:00") || shape(zone, b"-00:00"))
 }
 
 impl Blobs {
@@ -229,7 +231,8 @@ impl Blobs {
                 }
             }
             Self::Archive { path, files } => {
-                let (offset, size) = files.get(name).ok_or_else(|| ContainerProblem::Missing(name.to_owned()))?;
+                let (offset, size) =
+                    files.get(name).ok_or_else(|| ContainerProblem::Missing(name.to_owned()))?;
                 let mut file = File::open(path).map_err(FileError::when("open", path))?;
                 file.seek(SeekFrom::Start(*offset)).map_err(FileError::when("read", path))?;
                 Ok(Box::new(file.take(*size)))
@@ -296,7 +299,8 @@ mod tests {
         for good in ["2023-11-14T22:13:20Z", "2023-11-14T22:13:20.123456789Z", "2023-11-14T22:13:20+01:00"] {
             assert!(is_rfc3339(good), "{good}");
         }
-        for bad in ["", "2023-11-14", "2023-11-14T22:13:20", "2023-11-14 22:13:20Z", "2023-11-14T22:13:20.Z"] {
+        for bad in ["", "2023-11-14", "2023-11-14T22:13:20", "2023-11-14 22:13:20Z", "2023-11-14T22:13:20.Z"]
+        {
             assert!(!is_rfc3339(bad), "{bad}");
         }
     }

@@ -112,9 +112,7 @@ pub fn add_images(
         records.push(image);
     }
     if let Some(image) = images.first() {
-        storage
-            .finish(&records)
-            .map_err(|problem| ContainerError { path: image.path.clone(), problem })?;
+        storage.finish(&records).map_err(|problem| ContainerError { path: image.path.clone(), problem })?;
     }
     Ok(storage.sources)
 }
@@ -250,7 +248,10 @@ impl<'a> Storage<'_, 'a> {
                 metadata: "{}",
                 big_data_names: data.iter().map(|(key, ..)| *key).collect(),
                 big_data_sizes: data.iter().map(|(key, bytes, _)| (*key, bytes.len())).collect(),
-                big_data_digests: data.iter().map(|(key, _, digest)| (*key, format!("sha256:{digest}"))).collect(),
+                big_data_digests: data
+                    .iter()
+                    .map(|(key, _, digest)| (*key, format!("sha256:{digest}")))
+                    .collect(),
                 created: &image.created,
             });
         }
