@@ -8,12 +8,13 @@
 //! out/.work/...             builds under way; nothing here is ever trusted
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{Label, Sha256};
+use crate::fleet::{GuestName, Label, Sha256};
 pub use crate::lock::digest::digest_file;
 use crate::sys::fs::{self as files, FileError, FileLock};
 
@@ -61,6 +62,15 @@ pub struct Artifact {
     pub size: u64,
     /// Whether it was there before.
     pub cached: bool,
+}
+
+/// What a whole fleet runs on.
+#[derive(Clone, Debug)]
+pub struct Artifacts {
+    pub kernel: Artifact,
+    pub images: BTreeMap<Label, Artifact>,
+    /// The data disk that each guest begins with.
+    pub disks: BTreeMap<GuestName, Artifact>,
 }
 
 fn as_text<S: serde::Serializer>(key: &BuildKey, serializer: S) -> Result<S::Ok, S::Error> {
@@ -132,20 +142,31 @@ impl OutDir {
         if let Some(found) = self.find(kind, key) {
             return Ok(found);
         }
-        let work = self.scratch(kind.folder())?;
+        // What a killed process left of the same build goes first.
+        let work = self.root.join(".work").join(format!("{}-{key}", kind.folder()));
+        files::remove(&work)?;
+        let work = self.scratch(&format!("{}-{key}", kind.folder()), 0)?;
         make(work.path())?;
         self.store(kind, key, &work).map_err(E::from)
     }
 
-    /// An empty directory below `out/.work`, removed when it is dropped.
+    /// Where things are kept that no artifact depends on, such as the log of a build that failed.
     ///
     /// # Errors
     /// Where it cannot be made.
-    pub fn scratch(&self, prefix: &str) -> Result<tempfile::TempDir, FileError> {
+    pub fn notes(&self) -> Result<PathBuf, FileError> {
+        let notes = self.root.join(".work").join("notes");
+        files::create_dir_all(&notes)?;
+        Ok(notes)
+    }
+
+    /// An empty directory below `out/.work`, removed when it is dropped; its name ends with so many random letters.
+    fn scratch(&self, prefix: &str, letters: usize) -> Result<tempfile::TempDir, FileError> {
         let work = self.root.join(".work");
         files::create_dir_all(&work)?;
         tempfile::Builder::new()
-            .prefix(&format!("{prefix}-"))
+            .prefix(prefix)
+            .rand_bytes(letters)
             .tempdir_in(&work)
             .map_err(FileError::when("create a directory in", &work))
     }
@@ -181,7 +202,7 @@ impl OutDir {
             return Ok(());
         }
         let named = || FileError::when("link", &link);
-        let scratch = self.scratch("link")?;
+        let scratch = self.scratch("link-", 8)?;
         let new = scratch.path().join("link");
         std::os::unix::fs::symlink(&target, &new).map_err(named())?;
         fs::rename(&new, &link).map_err(named())

@@ -63,8 +63,6 @@ pub struct WantedRepository {
 pub enum WantedError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     #[error("{} has the SHA-256 {found}, and [kernel] sha256 in fleet.toml is {expected}", path.display())]
     Digest { path: PathBuf, expected: Sha256, found: Sha256 },
 }
@@ -83,18 +81,23 @@ pub enum ConfigError {
 }
 
 impl Wanted {
-    /// Reads what a fleet asks for. Large files are read only when they changed since `digests` saw them.
+    /// Reads what a fleet asks for; `wishes` are those of a kernel that is to be built. Large files are read only when they changed since `digests` saw them.
     ///
     /// # Errors
     /// Where a file cannot be read, or is not what `fleet.toml` says of it.
-    pub fn of(fleet: &Fleet, recipes: &RecipePins, digests: &Digests) -> Result<Self, WantedError> {
+    pub fn of(
+        fleet: &Fleet,
+        recipes: &RecipePins,
+        wishes: Option<&KernelWishes>,
+        digests: &Digests,
+    ) -> Result<Self, WantedError> {
         let worlds = fleet.images.iter().map(|(name, image)| {
             let own = recipes.packages.get(name).into_iter().flatten();
             let world: BTreeSet<&String> = own.chain(&image.packages).collect();
             (name.clone(), world.into_iter().cloned().collect())
         });
         Ok(Self {
-            kernel: kernel(fleet, digests)?,
+            kernel: kernel(fleet, wishes, digests)?,
             repositories: fleet
                 .repositories
                 .iter()
@@ -145,7 +148,11 @@ pub fn kernel_wishes(files: &SourceFiles, build: &KernelBuild) -> Result<KernelW
     Ok(wishes)
 }
 
-fn kernel(fleet: &Fleet, digests: &Digests) -> Result<WantedKernel, WantedError> {
+fn kernel(
+    fleet: &Fleet,
+    wishes: Option<&KernelWishes>,
+    digests: &Digests,
+) -> Result<WantedKernel, WantedError> {
     let on_this_machine = |path: &Path, expected: Option<Sha256>| match (digests.of(path)?, expected) {
         (found, Some(expected)) if found != expected => {
             Err(WantedError::Digest { path: path.to_owned(), expected, found })
@@ -160,7 +167,6 @@ fn kernel(fleet: &Fleet, digests: &Digests) -> Result<WantedKernel, WantedError>
             patches: Vec::new(),
         }),
         KernelSpec::Build(build) => {
-            let wishes = kernel_wishes(&SourceFiles::new(&fleet.root), build)?;
             let patches = build.patches.iter().map(|path| files::read(path).map(Sha256::of));
             Ok(WantedKernel {
                 source: spelled(&fleet.root, &build.source),
@@ -168,7 +174,7 @@ fn kernel(fleet: &Fleet, digests: &Digests) -> Result<WantedKernel, WantedError>
                     Source::Url(_) => build.sha256,
                     Source::Path(path) => on_this_machine(path, build.sha256)?,
                 },
-                config: Some(Sha256::of(wishes.to_allconfig())),
+                config: wishes.map(|wishes| Sha256::of(wishes.to_allconfig())),
                 patches: patches.collect::<Result<_, _>>()?,
             })
         }
