@@ -65,7 +65,7 @@ impl SolveError {
 }
 
 /// How alike a name must be to be offered instead (Jaro-Winkler, 0 to 1).
-const ALIKE: f64 = 0.8;
+const ALIKE: f64 = 0.87;
 /// Longest list of names in a message.
 const MAX_NAMES: usize = 5;
 

@@ -97,11 +97,6 @@ impl<'u, 'a: 'u> Universe<'u, 'a> {
         tag.map_or(self.untagged, |tag| self.tags.get(tag).copied().unwrap_or(0))
     }
 
-    /// Is there such a tag?
-    pub fn has_tag(&self, tag: &str) -> bool {
-        self.tags.contains_key(tag)
-    }
-
     fn name(&mut self, text: &'u str) -> NameId {
         *self.by_text.entry(text).or_insert_with(|| {
             self.names.push(Name { text, ..Name::default() });
@@ -115,7 +110,9 @@ impl<'u, 'a: 'u> Universe<'u, 'a> {
 
     fn add(&mut self, info: &'a PackageInfo, repository: RepositorySet, arch: &str) -> PackageId {
         let id = self.packages.len();
+        // Numbers are given in the order in which apk meets the names.
         let name = self.name(&info.name);
+        let depends = self.wishes(&info.depends);
         self.names[name].providers.push(Provider { package: id, version: Some(&info.version) });
         let provides: Vec<_> =
             info.provides.iter().map(|wish| (self.name(&wish.name), wish.provided_version())).collect();
@@ -127,7 +124,7 @@ impl<'u, 'a: 'u> Universe<'u, 'a> {
             name,
             repositories: repository,
             fits_arch: info.arch == arch || info.arch == "noarch",
-            depends: self.wishes(&info.depends),
+            depends,
             install_if: self.wishes(&info.install_if),
             provides,
         };
@@ -135,8 +132,11 @@ impl<'u, 'a: 'u> Universe<'u, 'a> {
         id
     }
 
+    /// Links names in the order of apk's hash table, which decides what comes first where nothing else does.
     fn link(&mut self) {
-        for name in 0..self.names.len() {
+        let mut order: Vec<NameId> = (0..self.names.len()).collect();
+        order.sort_by_key(|name| (bucket(self.names[*name].text), std::cmp::Reverse(*name)));
+        for name in order {
             let mut needed: Vec<NameId> = Vec::new();
             let mut mentioned: Vec<NameId> = Vec::new();
             for provider in &self.names[name].providers {
@@ -152,6 +152,27 @@ impl<'u, 'a: 'u> Universe<'u, 'a> {
             }
         }
     }
+}
+
+/// Where apk keeps a name: it has 20000 buckets, and the newest name of a bucket comes first.
+fn bucket(name: &str) -> u32 {
+    murmur3(name.as_bytes(), 5381) % 20_000
+}
+
+/// MurmurHash3, x86, 32 bits (Austin Appleby, public domain).
+fn murmur3(key: &[u8], seed: u32) -> u32 {
+    let scramble = |k: u32| k.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, b| word << 8 | u32::from(*b));
+    let blocks = key.chunks_exact(4);
+    let tail = scramble(word(blocks.remainder()));
+    let body = blocks.fold(seed, |h, block| {
+        (h ^ scramble(word(block))).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
+    });
+    // The length counts modulo 2^32.
+    let mixed = body ^ tail ^ (key.len() as u32);
+    let mixed = (mixed ^ mixed >> 16).wrapping_mul(0x85eb_ca6b);
+    let mixed = (mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35);
+    mixed ^ mixed >> 16
 }
 
 /// Names are linked one after the other, so that a repeated one is the last.
@@ -170,5 +191,15 @@ impl Wish<'_> {
             }
             None => self.text.conflict,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_hash_is_murmur3() {
+        assert_eq!(super::murmur3(b"", 1), 0x514e_28b7);
+        assert_eq!(super::murmur3(b"test", 0), 0xba6b_d213);
+        assert_eq!(super::murmur3(b"Hello, world!", 0x9747_b28c), 0x2488_4cba);
     }
 }
