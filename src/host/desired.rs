@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+pub use crate::build::artifacts::Artifacts;
 use crate::build::artifacts::Artifact;
-use crate::fleet::{Backing, Fleet, GuestName, GuestSpec, InterfaceName, Label, Sha256};
+use crate::fleet::{Backing, Fleet, GuestName, GuestSpec, InterfaceName, Sha256};
 use crate::lock::model::{Lock, LockedGuest};
 
 use super::firewall::{self, Endpoint, FirewallInput};
@@ -15,15 +16,6 @@ use super::state::{
     CPU_PERIOD, CgroupLimits, DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind, TapSpec,
 };
 use super::vmm::{self, BootInfo, COMMAND_LINE_MAX};
-
-/// What a fleet runs on, built.
-#[derive(Clone, Debug)]
-pub struct Artifacts {
-    pub kernel: Artifact,
-    pub images: BTreeMap<Label, Artifact>,
-    /// The data disk that each guest begins with.
-    pub disks: BTreeMap<GuestName, Artifact>,
-}
 
 impl Artifacts {
     /// Every artifact once, by digest: where its file is and what it is for.
