@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::build::artifacts::{Artifacts, OutDir};
-use crate::build::builder::{Builder, Built, Selection};
+use crate::build::{Builder, Built, Comparison, Selection};
 use crate::fleet::{Fleet, Label};
 use crate::lock::model::Lock;
 use crate::sys::fetch::Cache;
@@ -42,14 +42,29 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         Some(What::Disk { name }) => Selection::Disk(name.clone()),
     };
     with_builder(context, context.fleet()?, args.locked, |builder| {
-        let built = builder.build(&selection)?;
-        show(&built, context);
         if args.check {
-            builder.check_reproducible(&selection)?;
-            context.say("built a second time from nothing: the same bytes");
+            return check(builder, &selection, context);
         }
+        show(&builder.build(&selection)?, context);
         Ok(ExitCode::SUCCESS)
     })
+}
+
+fn check(builder: &Builder<'_>, selection: &Selection, context: &Context) -> Result<ExitCode, CliError> {
+    let compared = builder.check_reproducible(selection, &std::env::temp_dir())?;
+    if context.settings.json {
+        render::json(&serde_json::json!({ "event": "compared", "artifacts": compared }));
+    }
+    let mut same = true;
+    for Comparison { built, first_difference } in &compared {
+        let name = format!("{} {}", built.artifact.kind.folder(), built.name);
+        match first_difference {
+            None => context.say(&format!("{name}: {} both times", built.artifact.sha256.short())),
+            Some(offset) => context.report.note(&format!("error: {name}: a second build differs from byte {offset} on")),
+        }
+        same &= first_difference.is_none();
+    }
+    if same { Ok(ExitCode::SUCCESS) } else { Err(CliError::said(1)) }
 }
 
 fn show(built: &[Built], context: &Context) {

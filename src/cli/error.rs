@@ -130,13 +130,13 @@ from_library! {
     crate::apk::RepositoryError => |_| 2,
     crate::apk::KeyError => |_| 2,
     crate::lock::model::LockFileError => |_| 2,
-    crate::build::project::ProjectError => |_| 2,
-    crate::build::builder::BuildError => build_status,
+    crate::build::ProjectError => |_| 2,
+    crate::build::BuildError => build_status,
 }
 
 /// What the configuration asks for and cannot be had is the configuration's fault; all else is a failure.
-fn build_status(error: &crate::build::builder::BuildError) -> u8 {
-    use crate::build::builder::BuildError as E;
+fn build_status(error: &crate::build::BuildError) -> u8 {
+    use crate::build::BuildError as E;
     use crate::build::kernel::KernelError as K;
     match error {
         E::Stale(_) | E::NotLocked(_) | E::Unknown { .. } | E::Layout { .. } | E::DiskLayout { .. } | E::Vmlinux(_) => 2,

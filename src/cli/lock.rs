@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::build::project::Project;
+use crate::build::Project;
 use crate::fleet::Fleet;
-use crate::lock::changes::changes;
+use crate::lock::changes;
 use crate::lock::model::Lock;
 use crate::lock::resolve::Update;
 use crate::sys::fetch::Cache;
