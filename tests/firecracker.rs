@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -165,7 +166,8 @@ fn a_guest_that_hears_nothing_ends_by_a_signal() {
     guest.api().send_ctrl_alt_del().unwrap();
     assert_eq!(guest.api().instance_info().unwrap().state, VmState::Running);
     guest.vmm.kill().unwrap();
-    assert_eq!(guest.wait_for_end().and_then(|status| status.code()), None);
+    let status = guest.wait_for_end().unwrap();
+    assert_eq!(status.signal(), Some(9));
 }
 
 #[test]

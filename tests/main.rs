@@ -1,4 +1,7 @@
-//! One binary for all tests that need more than one module.
+//! Tests through the public interface, and against the real programs.
 
+mod apk;
 mod common;
 mod firecracker;
+mod image;
+mod sys;

@@ -1,1 +1,34 @@
 //! Packages: index and package bytes become verified contents.
+//!
+//! The chain of trust: a trusted key signs an index; the index names each package's identity (SHA-1 of its compressed control
+//! member) and size; the control member names the SHA-256 of the compressed data member; that one the SHA-1 of each file.
+
+mod archive;
+mod contents;
+mod convert;
+mod debian;
+mod dependency;
+mod entry;
+mod gzip;
+mod index;
+mod info;
+mod pack;
+mod package;
+mod repository;
+mod signature;
+mod solver;
+mod version;
+
+pub use contents::{Contents, ContentsError};
+pub use convert::{Changes, ConvertError, Missing, PackMap, convert_debs};
+pub use debian::{Deb, DebError, map_version};
+pub use dependency::{Checksum, Constraint, Dependency, InvalidChecksum, InvalidDependency, Operator};
+pub use entry::{Entry, EntryError, EntryKind};
+pub use index::{Index, IndexError};
+pub use info::{InfoError, PackageInfo};
+pub use pack::{PackError, Packed, pack};
+pub use package::{Expected, PackageContents, PackageError, Refusal, Script, ScriptKind};
+pub use repository::{INDEX_FILE, RepositoryError, index_directory, sign_directory};
+pub use signature::{KeyError, KeyRing, SignatureError, SigningKey};
+pub use solver::{Chosen, Problem, Repository, SolveError, solve};
+pub use version::{InvalidVersion, Version};

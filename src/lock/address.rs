@@ -14,10 +14,7 @@ pub struct OutOfNumbers(pub GuestName);
 
 /// How many guests a host's subnet and uids can hold.
 pub fn capacity(host: &HostSpec) -> u32 {
-    let blocks = 1u64 << (30u32.saturating_sub(u32::from(host.subnet.prefix_len())));
-    let blocks = if host.subnet.prefix_len() > 30 { 0 } else { blocks };
-    let uids = u64::from(host.uids.end().saturating_sub(*host.uids.start())) + 1;
-    u32::try_from(blocks.min(uids)).unwrap_or(u32::MAX)
+    u32::try_from(host.address_capacity().min(host.uid_capacity())).unwrap_or(u32::MAX)
 }
 
 /// The numbers of slot `slot`: uid `first + slot`, and the slot's /30, of which the guest has the second address.

@@ -59,6 +59,16 @@ pub fn create_dir_all(path: &Path) -> Result<(), FileError> {
     fs::create_dir_all(path).map_err(FileError::when("create directory", path))
 }
 
+/// Makes a directory that only its owner may enter, and those above it; one that is there is left as it is.
+///
+/// # Errors
+/// Names the path.
+pub fn create_private_dir(path: &Path) -> Result<(), FileError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(FileError::when("create directory", path))
+}
+
 /// A file that takes its name only once it is whole: dropped before [`NewFile::persist`], it leaves nothing.
 pub struct NewFile {
     temporary: tempfile::NamedTempFile,

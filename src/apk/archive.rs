@@ -1,0 +1,521 @@
+//! tar, read and written as packages need it: ustar with PAX headers (parsed by length, so that values are raw bytes), and
+//! GNU's long names, which Debian's packages use. A header is never larger than stated here, whatever it claims.
+//!
+//! Follows POSIX.1-2024 `pax` and GNU tar's `tar.h`.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+/// Longest PAX header or GNU long name: room for several extended attributes of the kernel's 64 KiB.
+const MAX_EXTENSION: u64 = 1 << 20;
+const BLOCK: usize = 512;
+
+/// What is wrong with an archive.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    #[error("it cannot be unpacked: {0}")]
+    Read(#[from] io::Error),
+    #[error("it ends in the middle of {0}")]
+    Cut(&'static str),
+    #[error("a header has a wrong checksum")]
+    HeaderChecksum,
+    #[error("{entry}: its {field} is no number")]
+    Number { entry: String, field: &'static str },
+    #[error("a name is not UTF-8: {0:?}")]
+    NotUtf8(String),
+    #[error("an extended header has {0} bytes; at most {MAX_EXTENSION} are allowed")]
+    ExtensionTooLong(u64),
+    #[error("an extended header is malformed")]
+    Extension,
+    #[error("{entry}: type '{kind}' is not known")]
+    Kind { entry: String, kind: char },
+    #[error("bytes follow the end of the archive")]
+    Trailing,
+}
+
+/// Type of a tar entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TarKind {
+    File,
+    HardLink,
+    Symlink,
+    CharDevice,
+    BlockDevice,
+    Directory,
+    Fifo,
+}
+
+/// One entry, as the archive states it; nothing of it is checked but that it can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TarEntry {
+    pub path: String,
+    pub kind: TarKind,
+    /// Bytes of content that follow; 0 for all but files.
+    pub size: u64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub owner: String,
+    pub group: String,
+    pub mtime: i64,
+    pub link: String,
+    pub device: (u32, u32),
+    /// PAX records, without those that the fields above come from.
+    pub pax: BTreeMap<String, Vec<u8>>,
+}
+
+/// Reads entries one after the other. Content is read through [`Read`] until the next entry is asked for.
+pub struct TarReader<R> {
+    source: R,
+    /// Content of the current entry that is not read yet, and the padding after it.
+    content: u64,
+    padding: u64,
+    /// A tar may end without its two zero blocks: those of apk's signature and control members do.
+    ended: bool,
+}
+
+impl<R: Read> TarReader<R> {
+    pub fn new(source: R) -> Self {
+        Self { source, content: 0, padding: 0, ended: false }
+    }
+
+    /// The next entry; what is left of the one before is skipped.
+    ///
+    /// # Errors
+    /// Where the archive is damaged. At its end, also where anything but zeros follows.
+    pub fn next_entry(&mut self) -> Result<Option<TarEntry>, ArchiveError> {
+        let mut extension = Extension::default();
+        loop {
+            let Some(header) = self.next_header()? else { return Ok(None) };
+            let size = extension.size(number(&header[124..136], "header", "size")?)?;
+            match header[156] {
+                b'x' => extension.read_pax(&self.extension_body(size)?)?,
+                b'g' => drop(self.extension_body(size)?),
+                b'L' => extension.long_name = Some(long_text(self.extension_body(size)?)?),
+                b'K' => extension.long_link = Some(long_text(self.extension_body(size)?)?),
+                _ => {
+                    let entry = extension.entry(&header, size)?;
+                    self.expect_content(entry.size);
+                    return Ok(Some(entry));
+                }
+            }
+        }
+    }
+
+    fn expect_content(&mut self, size: u64) {
+        self.content = size;
+        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+    }
+
+    fn next_header(&mut self) -> Result<Option<[u8; BLOCK]>, ArchiveError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let left = self.content + self.padding;
+        self.content = 0;
+        self.padding = 0;
+        if io::copy(&mut (&mut self.source).take(left), &mut io::sink())? != left {
+            return Err(ArchiveError::Cut("an entry"));
+        }
+        let mut block = [0; BLOCK];
+        match fill(&mut self.source, &mut block)? {
+            0 => {
+                self.ended = true;
+                return Ok(None);
+            }
+            BLOCK => {}
+            _ => return Err(ArchiveError::Cut("a header")),
+        }
+        if block.iter().all(|b| *b == 0) {
+            self.ended = true;
+            self.only_zeros()?;
+            return Ok(None);
+        }
+        check_sum(&block)?;
+        Ok(Some(block))
+    }
+
+    fn only_zeros(&mut self) -> Result<(), ArchiveError> {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.source.read(&mut buffer)? {
+                0 => return Ok(()),
+                n if buffer[..n].iter().all(|b| *b == 0) => {}
+                _ => return Err(ArchiveError::Trailing),
+            }
+        }
+    }
+
+    fn extension_body(&mut self, size: u64) -> Result<Vec<u8>, ArchiveError> {
+        if size > MAX_EXTENSION {
+            return Err(ArchiveError::ExtensionTooLong(size));
+        }
+        self.expect_content(size);
+        let mut body = Vec::new();
+        self.read_to_end(&mut body)?;
+        if body.len() as u64 == size { Ok(body) } else { Err(ArchiveError::Cut("an extended header")) }
+    }
+}
+
+impl<R: Read> Read for TarReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = buffer.len().min(usize::try_from(self.content).unwrap_or(usize::MAX));
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let got = self.source.read(&mut buffer[..wanted])?;
+        if got == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ends within a file"));
+        }
+        self.content -= got as u64;
+        Ok(got)
+    }
+}
+
+fn fill(source: &mut impl Read, block: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < block.len() {
+        match source.read(&mut block[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+fn check_sum(block: &[u8; BLOCK]) -> Result<(), ArchiveError> {
+    let stated = number(&block[148..156], "header", "checksum").map_err(|_| ArchiveError::HeaderChecksum)?;
+    if stated == sum(block) { Ok(()) } else { Err(ArchiveError::HeaderChecksum) }
+}
+
+/// Sum of the bytes, the checksum field counted as spaces.
+fn sum(block: &[u8; BLOCK]) -> u64 {
+    let field: u64 = block[148..156].iter().map(|b| u64::from(*b)).sum();
+    block.iter().map(|b| u64::from(*b)).sum::<u64>() - field + 8 * u64::from(b' ')
+}
+
+/// An octal field, or GNU's base-256 where the top bit is set. Negative numbers are refused.
+fn number(field: &[u8], entry: &str, name: &'static str) -> Result<u64, ArchiveError> {
+    let wrong = || ArchiveError::Number { entry: entry.to_owned(), field: name };
+    if field[0] & 0x80 != 0 {
+        let first = u64::from(field[0] & 0x7f);
+        return field[1..]
+            .iter()
+            .try_fold(first, |n, b| if n >> 56 != 0 { Err(wrong()) } else { Ok(n << 8 | u64::from(*b)) });
+    }
+    let text = field.iter().skip_while(|b| **b == b' ').take_while(|b| !matches!(**b, 0 | b' '));
+    text.copied().try_fold(0u64, |n, b| match b {
+        b'0'..=b'7' if n >> 61 == 0 => Ok(n << 3 | u64::from(b - b'0')),
+        _ => Err(wrong()),
+    })
+}
+
+fn text(bytes: &[u8]) -> Result<String, ArchiveError> {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8(bytes[..end].to_vec())
+        .map_err(|_| ArchiveError::NotUtf8(String::from_utf8_lossy(&bytes[..end]).into_owned()))
+}
+
+fn long_text(bytes: Vec<u8>) -> Result<String, ArchiveError> {
+    text(&bytes)
+}
+
+/// What extended headers say of the entry after them.
+#[derive(Default)]
+struct Extension {
+    pax: BTreeMap<String, Vec<u8>>,
+    long_name: Option<String>,
+    long_link: Option<String>,
+}
+
+impl Extension {
+    fn read_pax(&mut self, body: &[u8]) -> Result<(), ArchiveError> {
+        let mut rest = body;
+        while !rest.is_empty() {
+            let (key, value, after) = pax_record(rest).ok_or(ArchiveError::Extension)?;
+            self.pax.insert(key, value);
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn take_text(&mut self, key: &str) -> Result<Option<String>, ArchiveError> {
+        let Some(value) = self.pax.remove(key) else { return Ok(None) };
+        String::from_utf8(value)
+            .map(Some)
+            .map_err(|error| ArchiveError::NotUtf8(String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    }
+
+    fn take_number(&mut self, key: &'static str) -> Result<Option<u64>, ArchiveError> {
+        let Some(text) = self.take_text(key)? else { return Ok(None) };
+        // Times may have a fraction, which no file system here needs.
+        let whole = text.split('.').next().unwrap_or_default();
+        whole.parse().map(Some).map_err(|_| ArchiveError::Number { entry: "header".into(), field: key })
+    }
+
+    fn size(&mut self, in_header: u64) -> Result<u64, ArchiveError> {
+        Ok(self.take_number("size")?.unwrap_or(in_header))
+    }
+
+    fn entry(mut self, header: &[u8; BLOCK], size: u64) -> Result<TarEntry, ArchiveError> {
+        let is_ustar = header[257..263] == *b"ustar\0";
+        let mut path = text(&header[..100])?;
+        if is_ustar && header[345] != 0 {
+            path = format!("{}/{path}", text(&header[345..500])?);
+        }
+        let path = match (self.take_text("path")?, self.long_name.take()) {
+            (Some(path), _) | (None, Some(path)) => path,
+            (None, None) => path,
+        };
+        let link = match (self.take_text("linkpath")?, self.long_link.take()) {
+            (Some(link), _) | (None, Some(link)) => link,
+            (None, None) => text(&header[157..257])?,
+        };
+        let kind = kind_of(header[156], &path)?;
+        let narrow = |value: u64, field| {
+            u32::try_from(value).map_err(|_| ArchiveError::Number { entry: path.clone(), field })
+        };
+        let field = |range: std::ops::Range<usize>, name| number(&header[range], &path, name);
+        let uid = self.take_number("uid")?.map_or_else(|| field(108..116, "uid"), Ok)?;
+        let gid = self.take_number("gid")?.map_or_else(|| field(116..124, "gid"), Ok)?;
+        let mtime = self.take_number("mtime")?.map_or_else(|| field(136..148, "mtime"), Ok)?;
+        let device = match kind {
+            TarKind::CharDevice | TarKind::BlockDevice => {
+                (field(329..337, "device")?, field(337..345, "device")?)
+            }
+            _ => (0, 0),
+        };
+        Ok(TarEntry {
+            kind,
+            size: if kind == TarKind::File { size } else { 0 },
+            mode: narrow(field(100..108, "mode")?, "mode")?,
+            uid: narrow(uid, "uid")?,
+            gid: narrow(gid, "gid")?,
+            owner: self.take_text("uname")?.map_or_else(|| text(&header[265..297]), Ok)?,
+            group: self.take_text("gname")?.map_or_else(|| text(&header[297..329]), Ok)?,
+            mtime: i64::try_from(mtime)
+                .map_err(|_| ArchiveError::Number { entry: path.clone(), field: "mtime" })?,
+            link,
+            device: (narrow(device.0, "device")?, narrow(device.1, "device")?),
+            pax: self.pax,
+            path,
+        })
+    }
+}
+
+fn kind_of(flag: u8, path: &str) -> Result<TarKind, ArchiveError> {
+    Ok(match flag {
+        // Before ustar, a directory was a file whose name ends in a slash.
+        0 | b'0' | b'7' if path.ends_with('/') => TarKind::Directory,
+        0 | b'0' | b'7' => TarKind::File,
+        b'1' => TarKind::HardLink,
+        b'2' => TarKind::Symlink,
+        b'3' => TarKind::CharDevice,
+        b'4' => TarKind::BlockDevice,
+        b'5' => TarKind::Directory,
+        b'6' => TarKind::Fifo,
+        other => {
+            return Err(ArchiveError::Kind {
+                entry: path.to_owned(),
+                kind: other.escape_ascii().to_string().chars().next().unwrap_or('?'),
+            });
+        }
+    })
+}
+
+/// `<length> <key>=<value>\n`, the length counting the whole record.
+fn pax_record(bytes: &[u8]) -> Option<(String, Vec<u8>, &[u8])> {
+    let space = bytes.iter().take(12).position(|b| *b == b' ')?;
+    let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
+    let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
+    let equals = record.iter().position(|b| *b == b'=')?;
+    let key = std::str::from_utf8(&record[..equals]).ok()?.to_owned();
+    Some((key, record[equals + 1..].to_vec(), &bytes[length..]))
+}
+
+/// Writes a tar into memory, the same bytes for the same entries.
+#[derive(Default)]
+pub struct TarWriter {
+    bytes: Vec<u8>,
+}
+
+impl TarWriter {
+    /// Adds one entry; `content` is empty for all but files.
+    pub fn add(&mut self, entry: &TarEntry, content: &[u8]) {
+        let mut pax = entry.pax.clone();
+        let in_header = |text: &str, room: usize| text.len() <= room;
+        if !in_header(&entry.path, 100) {
+            pax.insert("path".into(), entry.path.clone().into_bytes());
+        }
+        if !in_header(&entry.link, 100) {
+            pax.insert("linkpath".into(), entry.link.clone().into_bytes());
+        }
+        if !pax.is_empty() {
+            let body: Vec<u8> = pax.iter().flat_map(|(key, value)| encode_pax(key, value)).collect();
+            let header = TarEntry { path: "PaxHeader".into(), mode: 0o644, ..TarEntry::empty() };
+            self.block(&header, b'x', body.len() as u64);
+            self.content(&body);
+        }
+        self.block(entry, flag_of(entry.kind), content.len() as u64);
+        self.content(content);
+    }
+
+    /// The archive so far, without the two zero blocks that end one.
+    pub fn unended(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// The whole archive.
+    pub fn ended(mut self) -> Vec<u8> {
+        self.bytes.resize(self.bytes.len() + 2 * BLOCK, 0);
+        self.bytes
+    }
+
+    fn content(&mut self, content: &[u8]) {
+        self.bytes.extend_from_slice(content);
+        self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK), 0);
+    }
+
+    fn block(&mut self, entry: &TarEntry, flag: u8, size: u64) {
+        let mut block = [0; BLOCK];
+        put(&mut block[..100], entry.path.as_bytes());
+        put_octal(&mut block[100..108], u64::from(entry.mode));
+        put_octal(&mut block[108..116], u64::from(entry.uid));
+        put_octal(&mut block[116..124], u64::from(entry.gid));
+        put_octal(&mut block[124..136], size);
+        put_octal(&mut block[136..148], u64::try_from(entry.mtime).unwrap_or(0));
+        block[156] = flag;
+        put(&mut block[157..257], entry.link.as_bytes());
+        block[257..265].copy_from_slice(b"ustar\x0000");
+        put(&mut block[265..296], entry.owner.as_bytes());
+        put(&mut block[297..328], entry.group.as_bytes());
+        put_octal(&mut block[329..337], u64::from(entry.device.0));
+        put_octal(&mut block[337..345], u64::from(entry.device.1));
+        let sum = sum(&block);
+        put(&mut block[148..156], format!("{sum:06o}\0 ").as_bytes());
+        self.bytes.extend_from_slice(&block);
+    }
+}
+
+impl TarEntry {
+    /// A file of no bytes, owned by root, of the epoch.
+    pub fn empty() -> Self {
+        Self {
+            path: String::new(),
+            kind: TarKind::File,
+            size: 0,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            owner: "root".into(),
+            group: "root".into(),
+            mtime: 0,
+            link: String::new(),
+            device: (0, 0),
+            pax: BTreeMap::new(),
+        }
+    }
+}
+
+fn flag_of(kind: TarKind) -> u8 {
+    match kind {
+        TarKind::File => b'0',
+        TarKind::HardLink => b'1',
+        TarKind::Symlink => b'2',
+        TarKind::CharDevice => b'3',
+        TarKind::BlockDevice => b'4',
+        TarKind::Directory => b'5',
+        TarKind::Fifo => b'6',
+    }
+}
+
+fn put(field: &mut [u8], bytes: &[u8]) {
+    let length = bytes.len().min(field.len());
+    field[..length].copy_from_slice(&bytes[..length]);
+}
+
+/// Octal with a closing NUL, or GNU's base-256 where that does not hold the number.
+fn put_octal(field: &mut [u8], value: u64) {
+    let digits = field.len() - 1;
+    if value < 1 << (3 * digits) {
+        put(field, format!("{value:0digits$o}").as_bytes());
+    } else {
+        let start = field.len() - 8;
+        field[start..].copy_from_slice(&value.to_be_bytes());
+        field[0] = 0x80;
+    }
+}
+
+fn encode_pax(key: &str, value: &[u8]) -> Vec<u8> {
+    // The length counts its own digits.
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    let mut record = format!("{length} {key}=").into_bytes();
+    record.extend_from_slice(value);
+    record.push(b'\n');
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_back(bytes: &[u8]) -> Vec<(TarEntry, Vec<u8>)> {
+        let mut reader = TarReader::new(bytes);
+        let mut found = Vec::new();
+        while let Some(entry) = reader.next_entry().unwrap() {
+            let mut content = Vec::new();
+            reader.read_to_end(&mut content).unwrap();
+            found.push((entry, content));
+        }
+        found
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let mut writer = TarWriter::default();
+        let long = TarEntry { path: "d/".repeat(80) + "x", size: 3, mtime: 1 << 34, ..TarEntry::empty() };
+        let mut with_xattr = TarEntry { path: "cap".into(), uid: 1 << 24, ..TarEntry::empty() };
+        with_xattr.pax.insert("SCHILY.xattr.security.capability".into(), b"\x01\0\n= \n\xff".to_vec());
+        let link =
+            TarEntry { path: "l".into(), kind: TarKind::Symlink, link: "t".repeat(101), ..TarEntry::empty() };
+        writer.add(&long, b"abc");
+        writer.add(&with_xattr, b"");
+        writer.add(&link, b"");
+        let found = read_back(&writer.ended());
+        assert_eq!(found, [(long, b"abc".to_vec()), (with_xattr, vec![]), (link, vec![])]);
+    }
+
+    #[test]
+    fn a_damaged_archive_is_refused() {
+        let mut writer = TarWriter::default();
+        writer.add(&TarEntry { path: "a".into(), size: 600, ..TarEntry::empty() }, &[7; 600]);
+        let good = writer.ended();
+        let read = |bytes: &[u8]| {
+            let mut reader = TarReader::new(bytes);
+            while reader.next_entry()?.is_some() {}
+            Ok::<_, ArchiveError>(())
+        };
+        assert!(read(&good).is_ok());
+        let mut flipped = good.clone();
+        flipped[3] ^= 1;
+        assert!(matches!(read(&flipped), Err(ArchiveError::HeaderChecksum)));
+        assert!(matches!(read(&good[..700]), Err(ArchiveError::Cut("an entry"))));
+        assert!(matches!(read(&good[..300]), Err(ArchiveError::Cut("a header"))));
+        let trailing = [&good[..], b"x"].concat();
+        assert!(matches!(read(&trailing), Err(ArchiveError::Trailing)));
+    }
+
+    #[test]
+    fn a_giant_extended_header_takes_no_memory() {
+        let mut writer = TarWriter::default();
+        writer.block(&TarEntry { path: "h".into(), ..TarEntry::empty() }, b'x', 1 << 40);
+        let error = TarReader::new(&writer.bytes[..]).next_entry().unwrap_err();
+        assert!(matches!(error, ArchiveError::ExtensionTooLong(_)), "{error}");
+    }
+}

@@ -1,0 +1,229 @@
+//! Entries of a package's data member, checked one after the other: what cannot be laid out safely is refused.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::archive::{TarEntry, TarKind};
+use super::dependency::Checksum;
+
+/// One entry of the data member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Without a leading slash; no `.`, `..` or empty part, no control character. Its directory has an entry before it, or is
+    /// the root.
+    pub path: String,
+    pub kind: EntryKind,
+    /// Permission bits, 0 to 0o7777.
+    pub mode: u16,
+    /// By name; where the image does not know the name, the number counts.
+    pub owner: String,
+    pub group: String,
+    pub uid: u32,
+    pub gid: u32,
+    /// Seconds since the epoch.
+    pub mtime: i64,
+    /// Sorted by name; values are raw bytes.
+    pub xattrs: BTreeMap<String, Vec<u8>>,
+    /// Of a file's bytes or of a symlink's target.
+    pub sha1: Option<[u8; 20]>,
+}
+
+/// What an entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    Directory,
+    /// `size` in bytes.
+    File {
+        size: u64,
+    },
+    /// `target` is any text: it is a name inside the image, and sisforge never follows it.
+    Symlink {
+        target: String,
+    },
+    /// Another name of the regular file at `target`: a path without a leading slash that stands earlier in this package.
+    HardLink {
+        target: String,
+    },
+    CharDevice {
+        major: u32,
+        minor: u32,
+    },
+    BlockDevice {
+        major: u32,
+        minor: u32,
+    },
+    Fifo,
+}
+
+/// Why an entry is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    #[error("its name is absolute, or has an empty, '.' or '..' part, or is too long")]
+    Path,
+    #[error("{0} holds a control character")]
+    ControlCharacter(&'static str),
+    #[error("its directory has no entry before it")]
+    NoDirectory,
+    #[error("it stands below something that is no directory")]
+    BelowNoDirectory,
+    #[error("it stands in the archive twice")]
+    Duplicate,
+    #[error("it links to '{0}', which is no regular file that stands earlier in this package")]
+    HardLink(String),
+    #[error("its link has no target")]
+    NoTarget,
+    #[error("a device belongs below dev/ alone")]
+    Device,
+    #[error("mode {0:o} is no mode of a file")]
+    Mode(u32),
+    #[error("its SHA-1 is {found}, the archive says {stated}")]
+    Sum { stated: String, found: Checksum },
+    #[error("its checksum record is malformed")]
+    SumRecord,
+    #[error("the package's names and attributes take more than {MAX_METADATA} bytes")]
+    TooMuch,
+}
+
+/// Most bytes of names, targets and attributes of one package: a bound for memory. A large real package (linux-firmware) has
+/// under 1 MiB.
+const MAX_METADATA: usize = 64 << 20;
+/// Fixed cost of one entry in that sum.
+const ENTRY_COST: usize = 256;
+/// Linux `PATH_MAX`.
+const MAX_PATH: usize = 4095;
+
+pub(super) const XATTR_PREFIX: &str = "SCHILY.xattr.";
+pub(super) const SUM_KEY: &str = "APK-TOOLS.checksum.SHA1";
+
+/// Entries as they come, and what the next ones may refer to.
+#[derive(Default)]
+pub(super) struct Layout {
+    entries: Vec<Entry>,
+    by_path: HashMap<String, usize>,
+    metadata: usize,
+}
+
+impl Layout {
+    /// Checks and keeps one entry; `sum` is the SHA-1 of its bytes or target.
+    pub(super) fn add(&mut self, mut header: TarEntry, sum: [u8; 20]) -> Result<(), EntryError> {
+        if header.kind == TarKind::Directory {
+            header.path.truncate(header.path.trim_end_matches('/').len());
+        }
+        check_path(&header.path)?;
+        for (what, text) in
+            [("its link", &header.link), ("its owner", &header.owner), ("its group", &header.group)]
+        {
+            if text.chars().any(char::is_control) {
+                return Err(EntryError::ControlCharacter(what));
+            }
+        }
+        self.check_place(&header.path)?;
+        let kind = self.kind(&header)?;
+        let xattrs = xattrs(&header)?;
+        let sha1 = checked_sum(&header, sum)?;
+        self.metadata += ENTRY_COST + 2 * header.path.len() + header.link.len();
+        self.metadata += xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        if self.metadata > MAX_METADATA {
+            return Err(EntryError::TooMuch);
+        }
+        let entry = Entry {
+            mode: permission_bits(header.mode)?,
+            kind,
+            owner: header.owner,
+            group: header.group,
+            uid: header.uid,
+            gid: header.gid,
+            mtime: header.mtime,
+            xattrs,
+            sha1,
+            path: header.path.clone(),
+        };
+        self.by_path.insert(header.path, self.entries.len());
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    pub(super) fn into_entries(self) -> Vec<Entry> {
+        self.entries
+    }
+
+    fn at(&self, path: &str) -> Option<&Entry> {
+        self.by_path.get(path).map(|index| &self.entries[*index])
+    }
+
+    fn check_place(&self, path: &str) -> Result<(), EntryError> {
+        if self.at(path).is_some() {
+            return Err(EntryError::Duplicate);
+        }
+        let Some((parent, _)) = path.rsplit_once('/') else { return Ok(()) };
+        match self.at(parent) {
+            Some(Entry { kind: EntryKind::Directory, .. }) => Ok(()),
+            Some(_) => Err(EntryError::BelowNoDirectory),
+            None => Err(EntryError::NoDirectory),
+        }
+    }
+
+    fn kind(&self, header: &TarEntry) -> Result<EntryKind, EntryError> {
+        let (major, minor) = header.device;
+        let in_dev = header.path.starts_with("dev/");
+        Ok(match header.kind {
+            TarKind::Directory => EntryKind::Directory,
+            TarKind::File => EntryKind::File { size: header.size },
+            TarKind::Symlink if header.link.is_empty() => return Err(EntryError::NoTarget),
+            TarKind::Symlink => EntryKind::Symlink { target: header.link.clone() },
+            TarKind::HardLink => match self.at(&header.link) {
+                Some(Entry { kind: EntryKind::File { .. }, .. }) => {
+                    EntryKind::HardLink { target: header.link.clone() }
+                }
+                _ => return Err(EntryError::HardLink(header.link.clone())),
+            },
+            TarKind::CharDevice if in_dev => EntryKind::CharDevice { major, minor },
+            TarKind::BlockDevice if in_dev => EntryKind::BlockDevice { major, minor },
+            TarKind::CharDevice | TarKind::BlockDevice => return Err(EntryError::Device),
+            TarKind::Fifo => EntryKind::Fifo,
+        })
+    }
+}
+
+/// Old archives repeat the file type above the permission bits.
+fn permission_bits(mode: u32) -> Result<u16, EntryError> {
+    let bits = u16::try_from(mode).map_err(|_| EntryError::Mode(mode))?;
+    Ok(bits & 0o7777)
+}
+
+/// Is this a path that can stand in a package?
+pub(super) fn check_path(path: &str) -> Result<(), EntryError> {
+    if path.chars().any(char::is_control) {
+        return Err(EntryError::ControlCharacter("its name"));
+    }
+    let is_part = |part: &str| !part.is_empty() && part != "." && part != ".." && part.len() <= 255;
+    if path.len() <= MAX_PATH && path.split('/').all(is_part) { Ok(()) } else { Err(EntryError::Path) }
+}
+
+fn xattrs(header: &TarEntry) -> Result<BTreeMap<String, Vec<u8>>, EntryError> {
+    let mut found = BTreeMap::new();
+    for (key, value) in &header.pax {
+        let Some(name) = key.strip_prefix(XATTR_PREFIX) else { continue };
+        if name.is_empty() || name.chars().any(char::is_control) {
+            return Err(EntryError::ControlCharacter("the name of an attribute"));
+        }
+        found.insert(name.to_owned(), value.clone());
+    }
+    Ok(found)
+}
+
+/// The sum of a file or symlink, which must be what the archive states, where it states one.
+fn checked_sum(header: &TarEntry, found: [u8; 20]) -> Result<Option<[u8; 20]>, EntryError> {
+    if !matches!(header.kind, TarKind::File | TarKind::Symlink) {
+        return Ok(None);
+    }
+    if let Some(stated) = header.pax.get(SUM_KEY) {
+        let stated = std::str::from_utf8(stated).map_err(|_| EntryError::SumRecord)?;
+        if stated != hex::encode(found) {
+            return Err(EntryError::Sum {
+                stated: stated.escape_debug().to_string(),
+                found: Checksum(found),
+            });
+        }
+    }
+    Ok(Some(found))
+}

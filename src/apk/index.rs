@@ -1,0 +1,190 @@
+//! `APKINDEX.tar.gz`: which packages a repository has. Parsed only once its signature is checked.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+
+use super::archive::{ArchiveError, TarEntry, TarKind, TarReader, TarWriter};
+use super::gzip::{self, GzipError};
+use super::info::{Draft, PackageInfo, index_record};
+use super::signature::{KeyError, KeyRing, Signature, SignatureError, SigningKey};
+
+/// Largest signature member, inflated: several signatures of at most 64 KiB.
+pub(super) const MAX_SIGNATURES: u64 = 1 << 20;
+/// Largest signature that is read.
+pub(super) const MAX_SIGNATURE: u64 = 1 << 16;
+/// Largest index, inflated: Alpine's community repository has 20 MB.
+const MAX_INDEX: u64 = 1 << 30;
+
+/// Why an index is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    #[error("the index: {0}")]
+    Signature(#[from] SignatureError),
+    #[error("the index: {0}")]
+    Gzip(#[from] GzipError),
+    #[error("the index: {0}")]
+    Archive(#[from] ArchiveError),
+    #[error("the index has no APKINDEX")]
+    Missing,
+    #[error("the index is not UTF-8")]
+    NotUtf8,
+    #[error("the index: bytes follow its end")]
+    Trailing,
+    #[error("the index cannot be signed")]
+    Key(#[from] KeyError),
+}
+
+/// The packages of a repository.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Index {
+    pub description: String,
+    /// In the order of the index, which decides between equals.
+    pub packages: Vec<PackageInfo>,
+    /// Records that cannot be installed, by name and version, with the reason.
+    pub rejected: Vec<(String, String)>,
+    /// File name of the key whose signature was checked; `None` for an index that was made here.
+    pub key: Option<String>,
+}
+
+impl Index {
+    /// Checks the signature of a whole `APKINDEX.tar.gz` and reads it.
+    ///
+    /// # Errors
+    /// Where it is not signed by a trusted key, damaged, or larger than an index can be. Single records that cannot be
+    /// installed are no error: see [`Index::rejected`].
+    pub fn verify(bytes: &[u8], keys: &KeyRing) -> Result<Self, IndexError> {
+        let (signatures, signed) = signatures(bytes)?;
+        let key = keys.verify(&signatures, signed)?;
+        Ok(Self { key: Some(key), ..Self::read_members(signed)? })
+    }
+
+    fn read_members(bytes: &[u8]) -> Result<Self, IndexError> {
+        let member = gzip::first_member(bytes, MAX_INDEX)?;
+        if !member.rest.is_empty() {
+            return Err(IndexError::Trailing);
+        }
+        let mut reader = TarReader::new(&member.inflated[..]);
+        let mut files = BTreeMap::new();
+        while let Some(entry) = reader.next_entry()? {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).map_err(|_| IndexError::NotUtf8)?;
+            files.insert(entry.path, text);
+        }
+        let mut index = Self::parse(files.get("APKINDEX").ok_or(IndexError::Missing)?);
+        index.description = files.remove("DESCRIPTION").unwrap_or_default().trim_end().to_owned();
+        Ok(index)
+    }
+
+    /// Reads the text of an `APKINDEX`.
+    pub fn parse(text: &str) -> Self {
+        let mut index = Self::default();
+        for record in text.split("\n\n").filter(|record| !record.trim().is_empty()) {
+            match parse_record(record) {
+                Ok(info) => index.packages.push(info),
+                Err(rejected) => index.rejected.push(rejected),
+            }
+        }
+        index
+    }
+
+    /// The text of an `APKINDEX`.
+    pub fn to_text(&self) -> String {
+        self.packages.iter().map(|info| index_record(info) + "\n").collect()
+    }
+
+    /// The bytes of an `APKINDEX.tar.gz`, signed: the same for the same packages and key.
+    ///
+    /// # Errors
+    /// Where the key cannot sign.
+    pub fn to_signed(&self, key: &SigningKey) -> Result<Vec<u8>, IndexError> {
+        let mut tar = TarWriter::default();
+        for (name, text) in [("DESCRIPTION", self.description.clone()), ("APKINDEX", self.to_text())] {
+            tar.add(
+                &TarEntry { path: name.into(), size: text.len() as u64, ..TarEntry::empty() },
+                text.as_bytes(),
+            );
+        }
+        let body = gzip::compress(&tar.ended());
+        let mut bytes = signature_member(key, &body)?;
+        bytes.extend_from_slice(&body);
+        Ok(bytes)
+    }
+}
+
+fn parse_record(record: &str) -> Result<PackageInfo, (String, String)> {
+    let mut draft = Draft::default();
+    let mut problem = None;
+    for line in record.lines() {
+        let Some((letter, value)) = line.split_once(':') else { continue };
+        let (Some(letter), 1) = (letter.chars().next(), letter.len()) else { continue };
+        if let Err(error) = draft.index_line(letter, value) {
+            problem.get_or_insert(error);
+        }
+    }
+    let label = draft.label();
+    match problem {
+        Some(error) => Err((label, error.to_string())),
+        None => draft.finish_indexed().map_err(|error| (label, error.to_string())),
+    }
+}
+
+/// Signatures in front of what they sign, and the rest. A file without any is returned whole.
+pub(super) fn signatures(bytes: &[u8]) -> Result<(Vec<Signature>, &[u8]), IndexError> {
+    let Ok(member) = gzip::first_member(bytes, MAX_SIGNATURES) else { return Ok((Vec::new(), bytes)) };
+    let mut reader = TarReader::new(&member.inflated[..]);
+    let mut found = Vec::new();
+    while let Some(entry) = reader.next_entry()? {
+        if !entry.path.starts_with(".SIGN.") {
+            return Ok((Vec::new(), bytes));
+        }
+        let Some((algorithm, key)) = Signature::parse_name(&entry.path) else { continue };
+        if entry.kind != TarKind::File || entry.size > MAX_SIGNATURE {
+            continue;
+        }
+        let mut signature = Vec::new();
+        reader.read_to_end(&mut signature).map_err(ArchiveError::Read)?;
+        found.push(Signature { algorithm, key: key.to_owned(), bytes: signature });
+    }
+    Ok((found, member.rest))
+}
+
+/// The member that signs `body`.
+pub(super) fn signature_member(key: &SigningKey, body: &[u8]) -> Result<Vec<u8>, KeyError> {
+    let (name, signature) = key.sign(body)?;
+    let mut tar = TarWriter::default();
+    tar.add(&TarEntry { path: name, size: signature.len() as u64, ..TarEntry::empty() }, &signature);
+    Ok(gzip::compress(&tar.unended()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORD: &str = "C:Q1AAAAAAAAAAAAAAAAAAAAAAAAAAA=\nP:busybox\nV:1.35.0-r17\nA:x86_64\nS:508909\nI:962560\n\
+        T:Size optimized toolbox\nU:https://busybox.net/\nL:GPL-2.0-only\no:busybox\n\
+        m:A. Person <a@example.org>\nt:1655934198\nc:abc\nk:100\nD:so:libc.musl-x86_64.so.1\np:/bin/sh cmd:[=1.35.0-r17\n\n";
+
+    #[test]
+    fn a_record_is_written_as_it_was_read() {
+        let index = Index::parse(RECORD);
+        assert_eq!(index.rejected, []);
+        assert_eq!(index.to_text(), RECORD);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_installed_is_told_and_left_out() {
+        let with = |line: &str| Index::parse(&RECORD.replace("k:100", line));
+        assert_eq!(with("x:1").rejected, []);
+        assert_eq!(
+            with("X:1").rejected,
+            [(
+                "busybox-1.35.0-r17".to_owned(),
+                "field 'X' is not known, and a field in upper case must be".to_owned()
+            )]
+        );
+        assert_eq!(with("i:a=b").rejected, []);
+        for wrong in ["D:a=b", "P:../x", "V:1/2", "A:..", "D:a@edge", "T:a\u{1b}[2J"] {
+            assert_eq!(with(wrong).rejected.len(), 1, "{wrong} was accepted");
+        }
+    }
+}

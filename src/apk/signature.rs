@@ -1,0 +1,219 @@
+//! Signatures: RSA, PKCS#1 v1.5, over SHA-1 (`RSA`), SHA-256 (`RSA256`) or SHA-512 (`RSA512`), as apk and abuild make them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rsa::pkcs1::DecodeRsaPrivateKey as _;
+use rsa::pkcs8::{
+    DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _, LineEnding,
+};
+use rsa::{Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
+use sha1::Sha1;
+use sha2::{Digest as _, Sha256, Sha512};
+
+use crate::sys::fs::{self, FileError};
+
+/// Ending of a public key's file name; the whole name stands in the signature.
+const PUBLIC_ENDING: &str = ".rsa.pub";
+/// Bits of a key that is made here, as abuild makes them.
+const KEY_BITS: usize = 4096;
+
+/// A key that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("cannot list {}", .path.display())]
+    List { path: PathBuf, source: std::io::Error },
+    #[error("{}: it is not an RSA key in PEM: {reason}", .path.display())]
+    Malformed { path: PathBuf, reason: String },
+    #[error("{}: a key file is named like maker.rsa", .0.display())]
+    Name(PathBuf),
+    #[error("no key *{PUBLIC_ENDING} in {}", .0.display())]
+    Empty(PathBuf),
+    #[error("cannot make a key: {0}")]
+    Generate(#[source] rsa::Error),
+    #[error("cannot sign: {0}")]
+    Sign(#[source] rsa::Error),
+}
+
+/// Why signatures do not make a file trusted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    #[error("it is not signed")]
+    Missing,
+    #[error("it is signed by {}, which is not among the trusted keys ({})", .signers.join(", "), .trusted.join(", "))]
+    Untrusted { signers: Vec<String>, trusted: Vec<String> },
+    #[error("the signature by {0} is wrong")]
+    Wrong(String),
+}
+
+/// Hash under a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    Rsa,
+    Rsa256,
+    Rsa512,
+}
+
+/// One signature of a file, not yet checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    pub algorithm: Algorithm,
+    /// File name of the public key.
+    pub key: String,
+    pub bytes: Vec<u8>,
+}
+
+impl Signature {
+    /// Reads the name of a signature's entry, `.SIGN.<algorithm>.<key>`; `None` for an algorithm that is not known.
+    pub fn parse_name(entry: &str) -> Option<(Algorithm, &str)> {
+        let (algorithm, key) = entry.strip_prefix(".SIGN.")?.split_once('.')?;
+        let algorithm = match algorithm {
+            "RSA" => Algorithm::Rsa,
+            "RSA256" => Algorithm::Rsa256,
+            "RSA512" => Algorithm::Rsa512,
+            _ => return None,
+        };
+        Some((algorithm, key))
+    }
+}
+
+/// Trusted public keys by file name.
+#[derive(Clone, Debug, Default)]
+pub struct KeyRing {
+    keys: BTreeMap<String, (RsaPublicKey, Vec<u8>)>,
+}
+
+impl KeyRing {
+    /// Reads every `*.rsa.pub` of these directories.
+    ///
+    /// # Errors
+    /// Where a directory cannot be read or holds no key, or where a key is malformed.
+    pub fn read(directories: &[PathBuf]) -> Result<Self, KeyError> {
+        let mut ring = Self::default();
+        for directory in directories {
+            let list = |source| KeyError::List { path: directory.clone(), source };
+            let before = ring.keys.len();
+            for entry in std::fs::read_dir(directory).map_err(list)? {
+                let path = entry.map_err(list)?.path();
+                let name =
+                    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                if name.ends_with(PUBLIC_ENDING) {
+                    ring.add(&path, name, fs::read(&path)?)?;
+                }
+            }
+            if ring.keys.len() == before {
+                return Err(KeyError::Empty(directory.clone()));
+            }
+        }
+        Ok(ring)
+    }
+
+    fn add(&mut self, path: &Path, name: String, pem: Vec<u8>) -> Result<(), KeyError> {
+        let malformed = |reason: String| KeyError::Malformed { path: path.to_owned(), reason };
+        let text = std::str::from_utf8(&pem).map_err(|error| malformed(error.to_string()))?;
+        let key = RsaPublicKey::from_public_key_pem(text).map_err(|error| malformed(error.to_string()))?;
+        self.keys.insert(name, (key, pem));
+        Ok(())
+    }
+
+    /// File names and PEM texts, sorted: what an image's `/etc/apk/keys` holds.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.keys.iter().map(|(name, (_, pem))| (name.as_str(), pem.as_slice()))
+    }
+
+    /// Checks the first signature whose key is trusted, as apk does; gives the key's file name.
+    ///
+    /// # Errors
+    /// Where there is no signature, none by a trusted key, or where that one is wrong.
+    pub fn verify(&self, signatures: &[Signature], signed: &[u8]) -> Result<String, SignatureError> {
+        let trusted =
+            signatures.iter().find_map(|signature| Some((signature, &self.keys.get(&signature.key)?.0)));
+        match trusted {
+            Some((signature, key)) if is_valid(key, signature, signed) => Ok(signature.key.clone()),
+            Some((signature, _)) => Err(SignatureError::Wrong(signature.key.clone())),
+            None if signatures.is_empty() => Err(SignatureError::Missing),
+            None => Err(SignatureError::Untrusted {
+                signers: signatures.iter().map(|signature| signature.key.clone()).collect(),
+                trusted: self.keys.keys().cloned().collect(),
+            }),
+        }
+    }
+}
+
+fn is_valid(key: &RsaPublicKey, signature: &Signature, signed: &[u8]) -> bool {
+    let (scheme, digest) = match signature.algorithm {
+        Algorithm::Rsa => (Pkcs1v15Sign::new::<Sha1>(), Sha1::digest(signed).to_vec()),
+        Algorithm::Rsa256 => (Pkcs1v15Sign::new::<Sha256>(), Sha256::digest(signed).to_vec()),
+        Algorithm::Rsa512 => (Pkcs1v15Sign::new::<Sha512>(), Sha512::digest(signed).to_vec()),
+    };
+    key.verify(scheme, &digest, &signature.bytes).is_ok()
+}
+
+/// A private key, and the file name that its public half has.
+#[derive(Clone, Debug)]
+pub struct SigningKey {
+    key: RsaPrivateKey,
+    public_name: String,
+}
+
+impl SigningKey {
+    /// Reads a private key in PEM (PKCS#1 or PKCS#8), as `abuild-keygen`, `openssl genrsa` or [`SigningKey::generate`] makes it.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or holds no such key, or is not named `NAME.rsa`.
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        let public_name = public_name(path)?;
+        let text = fs::read_text(path)?;
+        let key = RsaPrivateKey::from_pkcs8_pem(&text)
+            .or_else(|_| RsaPrivateKey::from_pkcs1_pem(&text))
+            .map_err(|error| KeyError::Malformed { path: path.to_owned(), reason: error.to_string() })?;
+        Ok(Self { key, public_name })
+    }
+
+    /// Makes a new key: `NAME.rsa`, readable by its owner alone, and `NAME.rsa.pub` beside it.
+    ///
+    /// # Errors
+    /// Where the file is not named so, or cannot be written.
+    pub fn generate(path: &Path) -> Result<Self, KeyError> {
+        let public_name = public_name(path)?;
+        let key = RsaPrivateKey::new(&mut rsa::rand_core::OsRng, KEY_BITS).map_err(KeyError::Generate)?;
+        let malformed = |reason: String| KeyError::Malformed { path: path.to_owned(), reason };
+        let private = key.to_pkcs8_pem(LineEnding::LF).map_err(|error| malformed(error.to_string()))?;
+        let public = key
+            .to_public_key()
+            .to_public_key_pem(LineEnding::LF)
+            .map_err(|error| malformed(error.to_string()))?;
+        fs::write(path, private.as_bytes(), 0o600)?;
+        fs::write(&path.with_file_name(&public_name), public.as_bytes(), 0o644)?;
+        Ok(Self { key, public_name })
+    }
+
+    /// File name of the public key, which a repository's users put among their trusted keys.
+    pub fn public_name(&self) -> &str {
+        &self.public_name
+    }
+
+    /// Signs with SHA-1 (`RSA`), which every apk reads; gives the name of the entry and its bytes.
+    ///
+    /// SHA-1 is what apk 2's format asks for; a second preimage, which a forged index would need, is not known for it.
+    ///
+    /// # Errors
+    /// Where the key is too small to sign at all.
+    pub fn sign(&self, bytes: &[u8]) -> Result<(String, Vec<u8>), KeyError> {
+        let signature =
+            self.key.sign(Pkcs1v15Sign::new::<Sha1>(), &Sha1::digest(bytes)).map_err(KeyError::Sign)?;
+        Ok((format!(".SIGN.RSA.{}", self.public_name), signature))
+    }
+}
+
+fn public_name(private: &Path) -> Result<String, KeyError> {
+    let name = private.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.@+".contains(&b);
+    if name.len() > 4 && name.len() < 80 && name.ends_with(".rsa") && name.bytes().all(plain) {
+        Ok(format!("{name}.pub"))
+    } else {
+        Err(KeyError::Name(private.to_owned()))
+    }
+}
