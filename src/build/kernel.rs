@@ -139,7 +139,9 @@ pub fn check_needs(config: &DotConfig, needs: &[(Label, KernelOption)]) -> Resul
 pub enum NeedDoubt {
     #[error("recipe {recipe} needs the kernel option {option}, which {origin} turns off")]
     TurnedOff { recipe: Label, option: KernelOption, origin: Origin },
-    #[error("recipe {recipe} needs the kernel option {option}, which neither base, fragments nor options mention")]
+    #[error(
+        "recipe {recipe} needs the kernel option {option}, which neither base, fragments nor options mention"
+    )]
     NotMentioned { recipe: Label, option: KernelOption },
 }
 

@@ -2,7 +2,7 @@
 
 pub mod artifacts;
 pub mod kernel;
-pub mod project;
 pub mod key;
+pub mod project;
 pub mod source;
 pub mod vmlinux;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-pub use crate::build::artifacts::Artifacts;
 use crate::build::artifacts::Artifact;
+pub use crate::build::artifacts::Artifacts;
 use crate::fleet::{Backing, Fleet, GuestName, GuestSpec, InterfaceName, Sha256};
 use crate::lock::model::{Lock, LockedGuest};
 
