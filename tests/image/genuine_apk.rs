@@ -17,7 +17,7 @@ use tar::EntryType;
 
 use super::ext4::{by_the_kernel, mounted};
 use super::oci::{self, Item, directory, file, link};
-use super::{e2fsck, missing, skip};
+use super::{e2fsck, missing, open_ext4, skip};
 use crate::apk::data;
 
 const TEST: &str = "image::genuine_apk::the_root_is_what_apk_lays_out";
@@ -224,5 +224,10 @@ fn the_root_is_what_apk_lays_out() {
     assert_eq!(lines, genuine.0);
     assert_eq!(attributes, genuine.1);
     assert_eq!(links, genuine.2);
+    for file in ["installed", "triggers"] {
+        let of_apk = fs::read_to_string(chroot.join("o/lib/apk/db").join(file)).unwrap();
+        let ours = open_ext4(&image).read_to_string(format!("/lib/apk/db/{file}").as_str()).unwrap();
+        assert_eq!(ours, of_apk, "{file}");
+    }
     assert!(links.len() == 2 && attributes.len() == 1, "the packages hold what is to be compared");
 }
