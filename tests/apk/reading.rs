@@ -1,0 +1,133 @@
+//! What others made is read; what is damaged is refused.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sisforge::apk::{Expected, Index, IndexError, KeyRing, PackageContents, Version};
+
+use super::oracle::{Apk, data};
+
+fn bytes(path: &Path) -> Arc<[u8]> {
+    std::fs::read(path).unwrap().into()
+}
+
+#[test]
+fn real_indexes_are_read_whole() {
+    for (repository, keys, packages) in [
+        ("alpine-3.16-main/x86_64", "keys/alpine-x86_64", 4929),
+        ("alpine-3.17-main/aarch64", "keys/alpine-aarch64", 5004),
+    ] {
+        let (Some(index), Some(keys)) = (data(repository), data(keys)) else { return };
+        let text = bytes(&index.join("APKINDEX.tar.gz"));
+        let index = Index::verify(&text, &KeyRing::read(&[keys]).unwrap()).unwrap();
+        assert_eq!(index.rejected, []);
+        assert_eq!(index.packages.len(), packages);
+        assert_eq!(Index::parse(&index.to_text()).packages, index.packages);
+    }
+}
+
+#[test]
+fn every_kind_of_signature_is_checked() {
+    for (index, keys) in [
+        ("chain/packages/x86_64/APKINDEX.tar.gz", "chain/packages"),
+        ("chain/rsa256-signed/APKINDEX.tar.gz", "chain/rsa256-signed"),
+        ("chain/signing/APKINDEX.tar.gz", "chain/signing/keys"),
+    ] {
+        let (Some(index), Some(keys)) = (data(index), data(keys)) else { return };
+        let text = bytes(&index);
+        let keys = KeyRing::read(&[keys]).unwrap();
+        Index::verify(&text, &keys).unwrap();
+        let mut changed = text.to_vec();
+        let at = changed.len() - 30;
+        changed[at] ^= 1;
+        let error = Index::verify(&changed, &keys).unwrap_err();
+        assert!(matches!(error, IndexError::Signature(_)), "{}: {error}", index.display());
+    }
+}
+
+#[test]
+fn a_key_of_another_repository_is_refused_by_name() {
+    let (Some(index), Some(keys)) = (data("alpine-3.16-main/x86_64"), data("keys/alpine-aarch64")) else {
+        return;
+    };
+    let text = bytes(&index.join("APKINDEX.tar.gz"));
+    let error = Index::verify(&text, &KeyRing::read(&[keys]).unwrap()).unwrap_err();
+    assert!(
+        error.to_string().starts_with(
+            "the index: it is signed by alpine-devel@lists.alpinelinux.org-6165ee59.rsa.pub, which is not among"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn packages_hold_by_their_index() {
+    for arch in ["x86_64", "aarch64"] {
+        let (Some(dir), Some(keys)) = (data(&format!("chain/packages/{arch}")), data("chain/packages"))
+        else {
+            return;
+        };
+        let keys = KeyRing::read(&[keys]).unwrap();
+        let index = Index::verify(&bytes(&dir.join("APKINDEX.tar.gz")), &keys).unwrap();
+        assert!(!index.packages.is_empty());
+        for info in &index.packages {
+            let package = bytes(&dir.join(info.file_name()));
+            let read = PackageContents::verify(package.clone(), &Expected::from(info)).unwrap();
+            assert_eq!(read.info.depends, info.depends);
+            let (signed, key) = PackageContents::verify_signed(package, &keys).unwrap();
+            assert_eq!((signed.entries, key.as_str()), (read.entries, "melange.rsa.pub"));
+        }
+    }
+}
+
+/// Wherever a byte is changed, the package is refused: there is no byte that nothing vouches for.
+#[test]
+fn a_package_with_one_byte_changed_is_refused() {
+    let Some(path) = data("chain/packages/x86_64/replayout-1.0.0-r0.apk") else { return };
+    let good = bytes(&path);
+    let expected = Expected::from(&PackageContents::inspect(good.clone()).unwrap().info);
+    let signature = good.windows(2).skip(1).position(|w| w == [0x1f, 0x8b]).unwrap() + 1;
+    for at in (signature..good.len()).step_by(7) {
+        let mut changed = good.to_vec();
+        changed[at] ^= 0x10;
+        let result = PackageContents::verify(changed.into(), &expected);
+        assert!(result.is_err(), "a change of byte {at} was not seen");
+    }
+}
+
+#[test]
+fn packages_of_other_makers_are_read() {
+    let Some(dir) = data("apk") else { return };
+    for (name, entries, scripts) in [
+        ("alpine-baselayout-3.2.0-r23.aarch64.apk", 83, 4),
+        ("hello-2.12-r0.apk", 144, 0),
+        ("hello-wolfi-2.12.1-r0.apk", 144, 0),
+        ("replaces-0.0.1-r0.apk", 6, 0),
+    ] {
+        let package = PackageContents::inspect(bytes(&dir.join(name))).unwrap();
+        assert_eq!((package.entries.len(), package.scripts.len()), (entries, scripts), "{name}");
+    }
+}
+
+/// Versions that follow each other in a real index, and one of each kind, in the order of the genuine apk.
+#[test]
+fn versions_compare_as_apk_compares_them() {
+    let (Some(apk), Some(index)) = (Apk::find(), data("alpine-3.16-main/x86_64")) else { return };
+    let keys = KeyRing::read(&[data("keys/alpine-x86_64").unwrap()]).unwrap();
+    let index = Index::verify(&bytes(&index.join("APKINDEX.tar.gz")), &keys).unwrap();
+    let mut versions: Vec<Version> =
+        index.packages.iter().step_by(50).map(|info| info.version.clone()).collect();
+    for text in ["1_alpha", "1_rc2", "1", "1-r1", "1_p1", "1_git20200101", "1a", "1.0", "1.01", "1.1", "1.10"]
+    {
+        versions.push(text.parse().unwrap());
+    }
+    for pair in versions.windows(2).chain(versions.windows(3)) {
+        let (a, b) = (&pair[0], &pair[pair.len() - 1]);
+        let ours = match a.compare(b) {
+            std::cmp::Ordering::Less => "<",
+            std::cmp::Ordering::Equal => "=",
+            std::cmp::Ordering::Greater => ">",
+        };
+        assert_eq!(apk.text(["version", "-t", a.as_str(), b.as_str()]).trim(), ours, "{a} against {b}");
+    }
+}

@@ -1,0 +1,149 @@
+//! The genuine apk is asked the same.
+
+use std::path::Path;
+
+use sisforge::apk::{Dependency, Index, KeyRing, Repository, solve};
+
+use super::oracle::{Apk, data};
+
+/// A generator that gives the same worlds everywhere (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ z >> 31) % limit as u64) as usize
+    }
+}
+
+/// Names of packages, most of them plain, some with a version, a conflict, or a name that others provide.
+fn world(random: &mut Random, index: &Index) -> Vec<Dependency> {
+    let size = [1, 1, 2, 2, 3, 3, 4, 5, 8, 15, 40][random.below(11)];
+    let mut world: Vec<Dependency> = Vec::new();
+    for _ in 0..size {
+        let package = &index.packages[random.below(index.packages.len())];
+        let (name, version) = (&package.name, &package.version);
+        let major = version.as_str().split(['.', '_', '-', '~']).next().unwrap();
+        let provided = package.provides.first().map_or(name.as_str(), |wish| wish.name.as_str());
+        let wish = match random.below(20) {
+            0 => format!("{name}={version}"),
+            1 => format!("{name}>={version}"),
+            2 => format!("{name}<{version}"),
+            3 => format!("{name}~{major}"),
+            4 => format!("!{name}"),
+            5 | 6 => provided.to_owned(),
+            _ => name.clone(),
+        };
+        world.extend(wish.parse());
+    }
+    // Most packages need /bin/sh, which a world must name a provider of.
+    if random.below(3) > 0 {
+        world.push(Dependency::any("busybox"));
+    }
+    world.sort_by(|a, b| a.name.cmp(&b.name));
+    world.dedup_by(|a, b| a.name == b.name);
+    world
+}
+
+fn new_root(root: &Path, repository: &Path, keys: &Path, arch: &str) {
+    for dir in ["etc/apk/keys", "lib/apk/db", "var/cache/apk"] {
+        std::fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    for key in std::fs::read_dir(keys).unwrap() {
+        let key = key.unwrap();
+        std::fs::copy(key.path(), root.join("etc/apk/keys").join(key.file_name())).unwrap();
+    }
+    for (file, text) in [
+        ("etc/apk/world", ""),
+        ("lib/apk/db/installed", ""),
+        ("lib/apk/db/triggers", ""),
+        ("etc/apk/arch", arch),
+        ("etc/apk/repositories", repository.to_str().unwrap()),
+    ] {
+        std::fs::write(root.join(file), format!("{text}\n").trim_start()).unwrap();
+    }
+}
+
+fn agree_on_random_worlds(repository: &str, arch: &str, keys: &str, seed: u64) {
+    let (Some(apk), Some(repository), Some(keys)) = (Apk::find(), data(repository), data(keys)) else {
+        return;
+    };
+    let index = std::fs::read(repository.join(arch).join("APKINDEX.tar.gz")).unwrap();
+    let index = Index::verify(&index, &KeyRing::read(&[keys.clone()]).unwrap()).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    new_root(root.path(), &repository, &keys, arch);
+    let mut random = Random(seed);
+    let mut answered = 0;
+    for _ in 0..100 {
+        let world = world(&mut random, &index);
+        let words: Vec<String> = world.iter().map(Dependency::to_string).collect();
+        let root = root.path().to_str().unwrap();
+        let fixed = ["--root", root, "--arch", arch, "--no-network", "--no-progress", "--simulate", "add"];
+        let output = apk.run(fixed.into_iter().chain(words.iter().map(String::as_str)));
+        let theirs = String::from_utf8_lossy(&output.stdout);
+        let theirs: Vec<&str> = theirs.lines().filter(|line| line.contains(" Installing ")).collect();
+        match solve(&world, &[Repository { index: &index, tag: None }], arch) {
+            Ok(chosen) => {
+                let line = |(at, chosen): (usize, &sisforge::apk::Chosen<'_>)| {
+                    let info = chosen.info;
+                    format!("({}/{}) Installing {} ({})", at + 1, theirs.len(), info.name, info.version)
+                };
+                let ours: Vec<String> = chosen.iter().enumerate().map(line).collect();
+                assert!(output.status.success(), "apk has no answer for {}", words.join(" "));
+                assert_eq!(ours, theirs, "{}", words.join(" "));
+                answered += 1;
+            }
+            Err(error) => {
+                assert!(!output.status.success(), "apk has an answer for {}: {error}", words.join(" "))
+            }
+        }
+    }
+    assert!(answered > 30, "only {answered} of 100 worlds have an answer");
+}
+
+#[test]
+fn random_worlds_of_alpine_3_16_are_solved_as_apk_solves_them() {
+    agree_on_random_worlds("alpine-3.16-main", "x86_64", "keys/alpine-x86_64", 1);
+}
+
+#[test]
+fn random_worlds_of_alpine_3_17_are_solved_as_apk_solves_them() {
+    agree_on_random_worlds("alpine-3.17-main", "aarch64", "keys/alpine-aarch64", 2);
+}
+
+/// A released image is the closure of its own world.
+#[test]
+fn the_world_of_alpines_own_root_gives_its_packages() {
+    let (Some(repository), Some(keys)) = (data("alpine-3.16-main/x86_64"), data("keys/alpine-x86_64")) else {
+        return;
+    };
+    let index = std::fs::read(repository.join("APKINDEX.tar.gz")).unwrap();
+    let index = Index::verify(&index, &KeyRing::read(&[keys]).unwrap()).unwrap();
+    let world =
+        ["alpine-baselayout", "alpine-keys", "apk-tools", "busybox", "libc-utils"].map(Dependency::any);
+    let chosen = solve(&world, &[Repository { index: &index, tag: None }], "x86_64").unwrap();
+    let mut names: Vec<&str> = chosen.iter().map(|chosen| chosen.info.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "alpine-baselayout",
+            "alpine-baselayout-data",
+            "alpine-keys",
+            "apk-tools",
+            "busybox",
+            "ca-certificates-bundle",
+            "libc-utils",
+            "libcrypto1.1",
+            "libssl1.1",
+            "musl",
+            "musl-utils",
+            "scanelf",
+            "ssl_client",
+            "zlib",
+        ]
+    );
+}
