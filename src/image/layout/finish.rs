@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::apk::database::{self, Installed};
 use crate::fleet::{FileContent, FileSpec, GuestPath};
 use crate::sys::fs as files;
 
@@ -126,25 +127,26 @@ impl Finish {
         Ok(())
     }
 
-    /// What apk reads in `/etc/apk`, so that it can be asked in the guest what is installed.
-    pub(super) fn add_apk_settings(&mut self, apk: &ApkSettings) -> Result<(), LayoutError> {
-        const ORIGIN: &str = "apk's settings";
-        let lines = |lines: &[String]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-        let mut world = apk.world.clone();
-        world.sort();
-        world.dedup();
-        let texts = [
-            ("/etc/apk/arch", format!("{}\n", apk.arch)),
-            ("/etc/apk/repositories", lines(&apk.repositories)),
-            ("/etc/apk/world", lines(&world)),
+    /// What apk reads in `/etc/apk` and `/lib/apk/db`, so that it can be asked in the guest what is installed.
+    pub(super) fn add_apk(&mut self, apk: &ApkSettings, installed: &[Installed<'_>]) -> Result<(), LayoutError> {
+        const ORIGIN: &str = "apk's database";
+        let repositories: String = apk.repositories.iter().map(|line| format!("{line}\n")).collect();
+        let files = [
+            ("/etc/apk/arch", format!("{}\n", apk.arch).into_bytes(), 0o644),
+            ("/etc/apk/repositories", repositories.into_bytes(), 0o644),
+            ("/etc/apk/world", database::world(&apk.world).into_bytes(), 0o644),
+            ("/lib/apk/db/installed", database::installed(installed).into_bytes(), 0o644),
+            ("/lib/apk/db/lock", Vec::new(), 0o600),
+            ("/lib/apk/db/scripts.tar", database::scripts(installed), 0o644),
+            ("/lib/apk/db/triggers", database::triggers(installed).into_bytes(), 0o644),
         ];
-        for (path, text) in &texts {
-            self.put(ORIGIN, path, inline_file(text.as_bytes(), 0o644))?;
+        for (path, bytes, mode) in &files {
+            self.put(ORIGIN, path, inline_file(bytes, *mode))?;
         }
         for (name, key) in &apk.keys {
             self.put(ORIGIN, &format!("/etc/apk/keys/{name}"), inline_file(key, 0o644))?;
         }
-        Ok(())
+        self.put(ORIGIN, "/var/cache/apk", plain_directory())
     }
 
     /// Puts a node where a path leads, directories above made where they are missing. A directory that is there keeps its

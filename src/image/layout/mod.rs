@@ -7,7 +7,7 @@ mod packages;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::apk::{PackageContents, PackageError};
+use crate::apk::{Dependency, PackageContents, PackageError};
 use crate::fleet::{FileSpec, GuestPath, Label};
 use crate::sys::fs::FileError;
 
@@ -27,11 +27,13 @@ pub struct ApkSettings {
     /// Such as `x86_64`.
     pub arch: String,
     /// Wishes of recipes and image together.
-    pub world: Vec<String>,
+    pub world: Vec<Dependency>,
     /// Lines of `/etc/apk/repositories`.
     pub repositories: Vec<String>,
     /// Public keys by file name.
     pub keys: BTreeMap<String, Vec<u8>>,
+    /// `@tag`s, without the `@`, of the repositories that packages come from, by package name.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// A root file system that is laid out and not written yet.
@@ -95,6 +97,7 @@ pub fn rootfs<'a>(
     let brought = laid.read(&needed)?;
     let accounts = Accounts::merge(&brought, recipes)?;
     laid.resolve_owners(&accounts);
+    let installed = laid.installed(&accounts, &apk.tags);
     let mut finish = finish::Finish { tree: laid.tree, accounts };
     finish.add_accounts(&brought)?;
     if let Some(paths) = brought.get(finish::BUSYBOX_PATHS) {
@@ -102,7 +105,7 @@ pub fn rootfs<'a>(
     }
     finish.add_recipes(recipes)?;
     finish.add_files(files)?;
-    finish.add_apk_settings(apk)?;
+    finish.add_apk(apk, &installed)?;
     Ok(Rootfs { tree: finish.tree, packages })
 }
 

@@ -1,8 +1,9 @@
 //! Packages one after the other, by apk's rules on who owns what (`apk_db_install_archive_entry` and
 //! `apk_pkg_replaces_dir` of apk-tools).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::apk::database::{Installed, Owned};
 use crate::apk::{Entry, EntryKind, PackageContents, PackageInfo};
 
 use super::super::accounts::Accounts;
@@ -163,16 +164,66 @@ impl<'a> Packages<'a> {
         Ok(found)
     }
 
+    /// What each package owns, for apk's database. `tags` are those of the repositories that packages come from, by name.
+    pub(super) fn installed<'t>(
+        &self,
+        accounts: &Accounts,
+        tags: &'t BTreeMap<String, String>,
+    ) -> Vec<Installed<'t>>
+    where
+        'a: 't,
+    {
+        let kept: BTreeSet<(usize, usize)> = self.owners.values().copied().collect();
+        let of = |(number, package): (usize, &'a PackageContents)| {
+            let sums: BTreeMap<&str, _> =
+                package.entries.iter().map(|entry| (entry.path.as_str(), entry.sha1)).collect();
+            let entries = package.entries.iter().enumerate().filter(|(index, entry)| {
+                entry.kind == EntryKind::Directory || kept.contains(&(number, *index))
+            });
+            let owned = entries.map(|(_, entry)| {
+                let (uid, gid) = owner(entry, accounts);
+                Owned {
+                    path: &entry.path,
+                    is_directory: entry.kind == EntryKind::Directory,
+                    mode: mode(entry),
+                    uid,
+                    gid,
+                    sha1: match &entry.kind {
+                        EntryKind::HardLink { target } => sums.get(target.as_str()).copied().flatten(),
+                        _ => entry.sha1,
+                    },
+                    xattrs: &entry.xattrs,
+                }
+            });
+            Installed {
+                info: &package.info,
+                scripts: &package.scripts,
+                tag: tags.get(&package.info.name).map(String::as_str),
+                owned: owned.collect(),
+            }
+        };
+        self.packages.iter().enumerate().map(of).collect()
+    }
+
     /// Owners by name where the image knows the name, else by number.
     pub(super) fn resolve_owners(&mut self, accounts: &Accounts) {
         for (path, (package, index)) in &self.owners {
             let entry = &self.packages[*package].entries[*index];
             if let Some(node) = self.tree.get_mut(path) {
-                node.uid = accounts.uid(&entry.owner).unwrap_or(entry.uid);
-                node.gid = accounts.gid(&entry.group).unwrap_or(entry.gid);
+                (node.uid, node.gid) = owner(entry, accounts);
             }
         }
     }
+}
+
+fn owner(entry: &Entry, accounts: &Accounts) -> (u32, u32) {
+    let (uid, gid) = (accounts.uid(&entry.owner), accounts.gid(&entry.group));
+    (uid.unwrap_or(entry.uid), gid.unwrap_or(entry.gid))
+}
+
+/// The kernel gives every symlink one mode.
+fn mode(entry: &Entry) -> u16 {
+    if matches!(entry.kind, EntryKind::Symlink { .. }) { 0o777 } else { entry.mode }
 }
 
 fn node(package: usize, index: usize, entry: &Entry) -> Node<Content> {
@@ -187,9 +238,7 @@ fn node(package: usize, index: usize, entry: &Entry) -> Node<Content> {
         EntryKind::BlockDevice { major, minor } => NodeKind::BlockDevice { major: *major, minor: *minor },
         EntryKind::Fifo => NodeKind::Fifo,
     };
-    // The kernel gives every symlink this mode.
-    let mode = if matches!(kind, NodeKind::Symlink { .. }) { 0o777 } else { entry.mode };
-    Node { kind, mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs: entry.xattrs.clone() }
+    Node { kind, mode: mode(entry), uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs: entry.xattrs.clone() }
 }
 
 /// How much a package insists on a file of another: nothing where it does not replace it.
