@@ -2,4 +2,5 @@
 
 mod apk;
 mod image;
+mod lock_build;
 mod sys;
