@@ -70,7 +70,8 @@ impl Table {
 
     /// The name of the line whose third field is a number.
     fn name_of(&self, number: u32) -> Option<&str> {
-        let has = |line: &&String| line.split(':').nth(2).and_then(|field| field.parse().ok()) == Some(number);
+        let has =
+            |line: &&String| line.split(':').nth(2).and_then(|field| field.parse().ok()) == Some(number);
         self.lines.iter().find(has).and_then(|line| line.split(':').next())
     }
 
@@ -101,7 +102,10 @@ impl Accounts {
     ///
     /// # Errors
     /// Where a name has another number already, a number another name, or a user's group is missing.
-    pub(super) fn merge(brought: &BTreeMap<String, Vec<u8>>, recipes: &Recipes) -> Result<Self, AccountError> {
+    pub(super) fn merge(
+        brought: &BTreeMap<String, Vec<u8>>,
+        recipes: &Recipes,
+    ) -> Result<Self, AccountError> {
         let read = |path: &'static str| match brought.get(path).map(|bytes| std::str::from_utf8(bytes)) {
             None => Ok(Table::default()),
             Some(Ok(text)) => Ok(Table::parse(text)),
@@ -183,7 +187,13 @@ impl Accounts {
     }
 }
 
-fn check(table: &Table, path: &'static str, name: &str, recipe: &Label, number: u32) -> Result<(), AccountError> {
+fn check(
+    table: &Table,
+    path: &'static str,
+    name: &str,
+    recipe: &Label,
+    number: u32,
+) -> Result<(), AccountError> {
     let (name_text, recipe) = (name.to_owned(), recipe.clone());
     match table.field(name, 2) {
         Some(there) if there.parse() != Ok(number) => {
@@ -212,7 +222,8 @@ mod tests {
     fn recipes(text: &str) -> Recipes {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("recipes/r")).unwrap();
-        std::fs::write(dir.path().join("recipes/r/recipe.toml"), format!("description = \"\"\n{text}")).unwrap();
+        std::fs::write(dir.path().join("recipes/r/recipe.toml"), format!("description = \"\"\n{text}"))
+            .unwrap();
         Recipes::load(&["r".parse().unwrap()], &Parameters::new(), &SourceFiles::new(dir.path())).unwrap()
     }
 
@@ -238,7 +249,10 @@ mod tests {
         assert_eq!(text("/etc/group"), format!("{}u:x:1000:\n", brought[1].1));
         assert_eq!(text("/etc/shadow"), "root:*::0:::::\nu:!::0:::::\n");
         assert_eq!(text("/etc/subuid"), "u:100000:65536\n");
-        assert_eq!((accounts.uid("nobody"), accounts.gid("wheel"), accounts.uid("x")), (Some(65534), Some(10), None));
+        assert_eq!(
+            (accounts.uid("nobody"), accounts.gid("wheel"), accounts.uid("x")),
+            (Some(65534), Some(10), None)
+        );
     }
 
     #[test]

@@ -99,7 +99,7 @@ pub fn write_ext4(
 }
 
 /// Declares the tree, directories before what is in them, and fixes the place of every byte.
-fn lay_out<'t>(
+pub(super) fn lay_out<'t>(
     tree: &'t Tree<Content>,
     options: &Ext4Options,
 ) -> Result<(Layout, Vec<(InodeHandle, &'t str)>), Ext4Error> {

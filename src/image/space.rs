@@ -139,3 +139,59 @@ fn directory_blocks(record_bytes: u64) -> u64 {
     let leaves = bytes.div_ceil(BLOCK - 12 - 264);
     leaves + 2 + leaves / 500
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ext4::{Ext4Options, lay_out};
+    use super::super::tree::Node;
+    use super::*;
+
+    fn tree(files: impl IntoIterator<Item = (String, u64)>) -> Tree<Content> {
+        let mut tree = Tree::new();
+        for (entry, (path, size)) in files.into_iter().enumerate() {
+            tree.make_parents(&path, || Node::new(NodeKind::Directory, 0o755)).unwrap();
+            let kind = NodeKind::File { size, content: Content::Streamed { source: 0, entry } };
+            tree.insert(&path, Node::new(kind, 0o644)).unwrap();
+        }
+        tree
+    }
+
+    #[test]
+    fn what_is_needed_is_enough_and_little_more() {
+        let name = |n: u64| format!("{n:0>200}");
+        let trees = [
+            tree([]),
+            tree((0..40_000).map(|n| (format!("/{n}"), 1))),
+            tree((0..5_000).map(|n| (format!("/d/{}", name(n)), 0))),
+            tree((0..3_000).map(|n| (format!("/{n}/a/b/c"), n * 7))),
+            tree([("/large".to_owned(), 9 << 30)]),
+            tree((0..5).map(|n| (format!("/{n}"), 140 << 20))),
+        ];
+        for (at, tree) in trees.iter().enumerate() {
+            for purpose in [Purpose::ReadOnly, Purpose::ReadWrite] {
+                let size = needed(tree, purpose, None);
+                let options = |size| Ext4Options {
+                    label: String::new(),
+                    uuid: [1; 16],
+                    hash_seed: [1; 16],
+                    size: Some(size),
+                    purpose,
+                };
+                lay_out(tree, &options(size))
+                    .unwrap_or_else(|error| panic!("{at} {purpose:?} {size}: {error:?}"));
+                let data: u64 = tree
+                    .iter()
+                    .map(|(_, node)| match node.kind {
+                        NodeKind::File { size, .. } => size.next_multiple_of(BLOCK),
+                        NodeKind::Directory => BLOCK,
+                        _ => 0,
+                    })
+                    .sum();
+                assert!(
+                    size.bytes() < data * 12 / 10 + (20 << 20),
+                    "{at} {purpose:?}: {size} for {data} bytes"
+                );
+            }
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Images, written and read back: by another reader, by the kernel, by Podman, and against what apk itself lays out.
 
+mod container;
+mod ext4;
 mod oci;
 mod podman;
 
@@ -38,7 +40,11 @@ fn e2fsck(image: &Path) {
 fn open_ext4(image: &Path) -> ext4_view::Ext4 {
     struct Image(File);
     impl ext4_view::Ext4Read for Image {
-        fn read(&mut self, start: u64, bytes: &mut [u8]) -> Result<(), Box<dyn Error + Send + Sync + 'static>> {
+        fn read(
+            &mut self,
+            start: u64,
+            bytes: &mut [u8],
+        ) -> Result<(), Box<dyn Error + Send + Sync + 'static>> {
             Ok(self.0.read_exact_at(bytes, start)?)
         }
     }

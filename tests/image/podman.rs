@@ -29,7 +29,13 @@ cd "$DIR/home"
 setpriv --reuid 1000 --regid 1000 --clear-groups env -i \
     HOME="$DIR/home" PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin XDG_RUNTIME_DIR="$DIR/run" sh -eu -c "$SCRIPT"
 cd /
-umount "$DIR/home"
+# Podman's own processes end a little later.
+tries=0
+until umount "$DIR/home" 2>/dev/null; do
+    tries=$((tries + 1))
+    [ $tries -lt 100 ]
+    sleep 0.1
+done
 "#;
 
 const WITH_PODMAN: &str = r#"
@@ -126,7 +132,16 @@ fn images_of_a_data_disk_are_there_for_podman() {
         fs::write(dir.path().join("etc").join(file), text).unwrap();
     }
     let said = Tool::new("unshare")
-        .args(["--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc", "--kill-child", "--"])
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+            "--",
+        ])
         .args(["sh", "-c", AS_THE_USER])
         .env("DIR", dir.path())
         .env("SCRIPT", WITH_PODMAN)

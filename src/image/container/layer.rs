@@ -62,7 +62,8 @@ impl Compression {
         } else if kind.ends_with("+gzip") || kind.ends_with(".tar.gzip") {
             Ok(Self::Gzip)
         } else {
-            let text = format!("a layer is of the kind {kind:?}; only plain and gzip layers are taken");
+            let text =
+                format!("a layer is of the kind {kind:?}; only plain and gzip layers are taken, so not zstd");
             Err(ContainerProblem::Unsupported(text))
         }
     }
@@ -107,7 +108,7 @@ impl Layer {
                 Ok(())
             })
             .map_err(|error| match error {
-                Stopped::Layer(problem) | Stopped::Visit(problem) => problem,
+                Stopped::Layer(problem) | Stopped::Visit(problem) => layer.blame(problem),
             })?;
         split.raw(&tap.borrow().bytes).map_err(read)?;
         layer.tar_split = split.finish().map_err(read)?;
@@ -116,6 +117,17 @@ impl Layer {
             layer.apply(entry)?;
         }
         Ok(layer)
+    }
+
+    /// What is to be said of a layer that cannot be read: that it is damaged, where it is.
+    fn blame(&self, problem: ContainerProblem) -> ContainerProblem {
+        let hash = || -> Result<(), ContainerProblem> {
+            let mut packed = Hashing::new(self.blobs.stream(&self.blob)?);
+            let read = |source| ContainerProblem::Read { what: "a layer".into(), source };
+            io::copy(&mut packed, &mut io::sink()).map_err(read)?;
+            check_digest("layer", &self.blob.digest, finish(&packed.hash).0)
+        };
+        hash().err().unwrap_or(problem)
     }
 
     /// Reads the tar from its beginning to its end and verifies both digests. Gives the size of the tar.

@@ -28,7 +28,11 @@ impl Finish {
             let is_same = brought.get(file.path).map_or(text.is_empty(), |bytes| *bytes == text.as_bytes());
             let gid = self.accounts.gid(file.group).unwrap_or(0);
             if !is_same {
-                self.put("the users of recipes", file.path, inline_file(text.as_bytes(), file.mode).owned_by(0, gid))?;
+                self.put(
+                    "the users of recipes",
+                    file.path,
+                    inline_file(text.as_bytes(), file.mode).owned_by(0, gid),
+                )?;
             } else if let Some(node) = self.tree.inode_mut(file.path) {
                 (node.mode, node.uid, node.gid) = (file.mode, 0, gid);
             }
@@ -147,8 +151,7 @@ impl Finish {
     /// time.
     fn put(&mut self, origin: &str, path: &str, mut node: Node<Content>) -> Result<(), LayoutError> {
         let real = self.real_path(path)?;
-        let failed =
-            |source| LayoutError::Place { origin: origin.to_owned(), path: path.to_owned(), source };
+        let failed = |source| LayoutError::Place { origin: origin.to_owned(), path: path.to_owned(), source };
         self.tree.make_parents(&real, plain_directory).map_err(failed)?;
         let there = self.tree.get(&real).filter(|there| there.is_directory() && node.is_directory());
         node.mtime = there.map_or(GENERATED_AT, |there| there.mtime);

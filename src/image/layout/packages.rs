@@ -104,7 +104,13 @@ impl<'a> Packages<'a> {
         self.put(package, index, &path, node)
     }
 
-    fn put(&mut self, package: usize, index: usize, path: &str, node: Node<Content>) -> Result<(), LayoutError> {
+    fn put(
+        &mut self,
+        package: usize,
+        index: usize,
+        path: &str,
+        node: Node<Content>,
+    ) -> Result<(), LayoutError> {
         self.tree.insert(path, node).map_err(|source| LayoutError::Place {
             origin: format!("package {}", self.info(package).id()),
             path: path.to_owned(),

@@ -10,7 +10,8 @@ use crate::fleet::{GuestPath, Label, Sha256, SourceFiles, suggest};
 use super::render::{Renderer, with_given};
 use super::schema::{AttributeEntry, FileEntry, RecipeFile, UserEntry};
 use super::{
-    Attributes, Declared, FileItem, Group, Parameters, PathItem, RecipeError, Recipes, SubIds, User, capability,
+    Attributes, Declared, FileItem, Group, Parameters, PathItem, RecipeError, Recipes, SubIds, User,
+    capability,
 };
 
 impl Recipes {
@@ -30,8 +31,14 @@ impl Recipes {
             let parameters = with_given(&parameters_of(name, &loaded)?, given)?;
             let path = recipe_path(name);
             let renderer = Renderer::new(&path, &parameters);
-            let mut composing =
-                Composing { name, path: &path, files, renderer, digest: sha2::Sha256::new(), recipes: &mut recipes };
+            let mut composing = Composing {
+                name,
+                path: &path,
+                files,
+                renderer,
+                digest: sha2::Sha256::new(),
+                recipes: &mut recipes,
+            };
             let recipe = &loaded[name];
             composing.note(&path, recipe.text.as_bytes());
             composing.add(&recipe.file)?;
@@ -96,7 +103,9 @@ fn parameters_of(name: &Label, loaded: &BTreeMap<Label, Loaded>) -> Result<Param
     while let Some(name) = open.pop() {
         let file = &loaded[name].file;
         for (parameter, entry) in &file.parameters {
-            declare(&mut found, parameter.clone(), name, entry.default.clone(), || format!("parameter {parameter}"))?;
+            declare(&mut found, parameter.clone(), name, entry.default.clone(), || {
+                format!("parameter {parameter}")
+            })?;
         }
         open.extend(&file.extends);
     }
@@ -106,9 +115,10 @@ fn parameters_of(name: &Label, loaded: &BTreeMap<Label, Loaded>) -> Result<Param
 fn check_given(given: &Parameters, loaded: &BTreeMap<Label, Loaded>) -> Result<(), RecipeError> {
     let known = || loaded.values().flat_map(|recipe| recipe.file.parameters.keys().map(String::as_str));
     match given.keys().find(|name| known().all(|known| known != name.as_str())) {
-        Some(name) => {
-            Err(RecipeError::UnknownParameter { name: name.clone(), hint: suggest("parameters", name, known()) })
-        }
+        Some(name) => Err(RecipeError::UnknownParameter {
+            name: name.clone(),
+            hint: suggest("parameters", name, known()),
+        }),
         None => Ok(()),
     }
 }
@@ -142,11 +152,9 @@ fn declare<K: Ord, T: PartialEq>(
     what: impl FnOnce() -> String,
 ) -> Result<(), RecipeError> {
     match map.get(&key) {
-        Some(first) if first.value != value => Err(RecipeError::Conflict {
-            what: what(),
-            first: first.recipe.clone(),
-            second: recipe.clone(),
-        }),
+        Some(first) if first.value != value => {
+            Err(RecipeError::Conflict { what: what(), first: first.recipe.clone(), second: recipe.clone() })
+        }
         Some(_) => Ok(()),
         None => {
             map.insert(key, Declared { recipe: recipe.clone(), value });
@@ -291,7 +299,11 @@ impl Composing<'_> {
                 return Err(self.invalid(format!("user {name}: {text:?} holds a ':' or a line break")));
             }
         }
-        if entry.subids.as_ref().is_some_and(|ids| ids.start.checked_add(ids.count).is_none() || ids.count == 0) {
+        if entry
+            .subids
+            .as_ref()
+            .is_some_and(|ids| ids.start.checked_add(ids.count).is_none() || ids.count == 0)
+        {
             return Err(self.invalid(format!("user {name}: subids must lie below 2^32, and be some")));
         }
         declare(&mut self.recipes.users, name.clone(), self.name, user, || format!("user {name}"))
@@ -302,7 +314,10 @@ impl Composing<'_> {
         let name = self.renderer.text(text)?;
         let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
         let first = name.bytes().next();
-        if name.len() <= 32 && name.bytes().all(good) && first.is_some_and(|b| b.is_ascii_lowercase() || b == b'_') {
+        if name.len() <= 32
+            && name.bytes().all(good)
+            && first.is_some_and(|b| b.is_ascii_lowercase() || b == b'_')
+        {
             Ok(name)
         } else {
             Err(self.invalid(format!("{name:?} cannot be the name of a user or group")))

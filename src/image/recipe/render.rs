@@ -44,7 +44,9 @@ impl<'a> Renderer<'a> {
                 let rendered = self.text(text)?;
                 rendered.trim().parse().map_err(|_| RecipeError::Invalid {
                     path: self.recipe.to_owned(),
-                    problem: format!("{text:?} renders to {rendered:?}, which is no number from 0 to 2^32 - 1"),
+                    problem: format!(
+                        "{text:?} renders to {rendered:?}, which is no number from 0 to 2^32 - 1"
+                    ),
                 })
             }
         }

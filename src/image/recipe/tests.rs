@@ -117,9 +117,12 @@ fn the_recipes_of_the_project_compose() {
     let recipes = Recipes::load(&["rootless-podman".parse().unwrap()], &Parameters::new(), &files).unwrap();
     assert!(recipes.digests().contains_key(&"openrc".parse().unwrap()));
     assert!(recipes.world().any(|name| name == "podman"));
-    assert!(recipes.kernel_needs().iter().any(|(recipe, option)| {
-        (recipe.as_str(), option.as_str()) == ("rootless-podman", "TUN")
-    }));
+    assert!(
+        recipes
+            .kernel_needs()
+            .iter()
+            .any(|(recipe, option)| { (recipe.as_str(), option.as_str()) == ("rootless-podman", "TUN") })
+    );
     let owner = recipes.owner().unwrap();
     assert_eq!((owner.uid, owner.gid, owner.subuids.start), (1000, 1000, 100_000));
 }
