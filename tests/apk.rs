@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sisforge::apk::{Expected, Index, IndexError, KeyRing, PackageContents};
 
 /// Real files made by others; `None`, said aloud, where they are not here.
-fn data(path: &str) -> Option<PathBuf> {
+pub fn data(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("SISFORGE_TEST_DATA").map(PathBuf::from);
     let root = root.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"));
     let found = root.join(path);

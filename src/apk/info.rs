@@ -266,11 +266,11 @@ fn is_arch(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-/// Lines of an index record in apk's order, `C:` first; empty fields are left out.
+/// Lines of an index record in apk's order. As apk does, the description, the URL and the license are there even if empty.
 pub(super) fn index_record(info: &PackageInfo) -> String {
     let mut lines = format!("C:{}\n", info.checksum);
     let mut line = |letter: char, value: &str| {
-        if !value.is_empty() {
+        if !value.is_empty() || "TUL".contains(letter) {
             lines.push_str(&format!("{letter}:{value}\n"));
         }
     };

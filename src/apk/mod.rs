@@ -6,6 +6,7 @@
 mod archive;
 mod contents;
 mod convert;
+pub mod database;
 mod debian;
 mod dependency;
 mod entry;

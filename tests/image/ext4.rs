@@ -133,7 +133,7 @@ fn by_another_reader(image: &Path) -> BTreeMap<String, String> {
     found
 }
 
-fn by_the_kernel(root: &Path) -> BTreeMap<String, String> {
+pub fn by_the_kernel(root: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut open = vec![String::new()];
     while let Some(path) = open.pop() {
@@ -165,7 +165,7 @@ fn by_the_kernel(root: &Path) -> BTreeMap<String, String> {
 }
 
 /// Gives what `look` finds in an image that the kernel has mounted; the mount ends with the closure.
-fn mounted<T>(image: &Path, look: impl FnOnce(&Path) -> T) -> T {
+pub fn mounted<T>(image: &Path, look: impl FnOnce(&Path) -> T) -> T {
     let dir = tempfile::tempdir().unwrap();
     Tool::new("mount").args(["-o", "loop"]).arg(image).arg(dir.path()).run().unwrap();
     let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| look(dir.path())));
@@ -227,7 +227,7 @@ fn a_size_that_is_too_small_is_refused_with_one_that_does() {
     tree.insert("/larger", Node::new(streamed(3, large), 0o644)).unwrap();
     let mut archive = archive();
     archive.0.push(vec![1; large as usize]);
-    let mut write = |mib| {
+    let write = |mib| {
         write_ext4(&tree, &[&archive], &options(Some(ByteSize::from_mib(mib)), Purpose::ReadOnly), &path)
     };
     let Err(Ext4Error::TooSmall { needed, .. }) = write(16) else { panic!("it was written") };
@@ -246,7 +246,7 @@ fn a_data_disk_takes_no_more_room_than_it_holds() {
         write_ext4(&every_kind(), &[&archive()], &options(Some(size), Purpose::ReadWrite), &path).unwrap();
         let meta = fs::metadata(&path).unwrap();
         assert_eq!(meta.len(), size.bytes());
-        let allocated = meta.blocks() * 512 >> 20;
+        let allocated = (meta.blocks() * 512) >> 20;
         assert!(allocated <= allocated_mib + 3, "{gib} GiB takes {allocated} MiB");
     }
     e2fsck(&path);

@@ -2,6 +2,7 @@
 
 mod container;
 mod ext4;
+mod genuine_apk;
 mod oci;
 mod podman;
 
