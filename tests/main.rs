@@ -4,4 +4,5 @@ mod apk;
 mod common;
 mod firecracker;
 mod image;
+mod lock_build;
 mod sys;
