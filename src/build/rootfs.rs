@@ -42,7 +42,7 @@ impl<'a> ImagePlan<'a> {
         let packages = lock.packages_of(locked).collect::<Result<Vec<_>, _>>();
         let packages =
             packages.map_err(|id| BuildError::NotPinned { image: name.clone(), package: id.to_owned() })?;
-        Ok(Self { name, spec, recipes, packages, apk: apk_settings(locked, repositories)? })
+        Ok(Self { name, spec, recipes, packages, apk: apk_settings(lock, locked, repositories)? })
     }
 
     /// The key of the image.
@@ -68,11 +68,14 @@ impl<'a> ImagePlan<'a> {
         for (name, bytes) in &self.apk.keys {
             key = key.input("trusted", name).input("key", bytes);
         }
-        let lines = [("world", &self.apk.world), ("repository", &self.apk.repositories)];
-        for (what, line) in
-            lines.into_iter().flat_map(|(what, lines)| lines.iter().map(move |line| (what, line)))
-        {
-            key = key.input(what, line);
+        for wish in &self.apk.world {
+            key = key.input("world", wish.to_string());
+        }
+        for line in &self.apk.repositories {
+            key = key.input("repository", line);
+        }
+        for (package, tag) in &self.apk.tags {
+            key = key.input("tagged", package).input("tag", tag);
         }
         let size = self.spec.size.map_or_else(|| "auto".to_owned(), |size| size.bytes().to_string());
         Ok(key.input("size", size).finish())
@@ -144,14 +147,16 @@ pub(super) fn ext4_options(
 
 /// What apk in the guest is told: the world, the repositories that have an address, and whom to trust.
 fn apk_settings(
+    lock: &Lock,
     locked: &LockedImage,
     repositories: &Repositories<'_>,
 ) -> Result<ApkSettings, RepositoryError> {
     let mut settings = ApkSettings {
         arch: locked.arch.clone(),
-        world: locked.world.clone(),
+        world: locked.world.iter().filter_map(|wish| wish.parse().ok()).collect(),
         repositories: Vec::new(),
         keys: BTreeMap::new(),
+        tags: tags(locked, lock),
     };
     for spec in &repositories.fleet.repositories {
         if let Source::Url(url) = &spec.location {
@@ -164,6 +169,15 @@ fn apk_settings(
         settings.keys.extend(keys.files().map(|(name, pem)| (name.to_owned(), pem.to_vec())));
     }
     Ok(settings)
+}
+
+/// Tags of the repositories that an image's packages were chosen from, by package.
+fn tags(locked: &LockedImage, lock: &Lock) -> BTreeMap<String, String> {
+    let tag_of = |package: &LockedPackage| {
+        let repository = lock.repository.iter().find(|known| known.location == package.repository)?;
+        Some((package.name.clone(), repository.tag.clone()?))
+    };
+    lock.packages_of(locked).filter_map(|package| tag_of(package.ok()?)).collect()
 }
 
 #[cfg(test)]
