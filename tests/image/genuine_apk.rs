@@ -18,7 +18,7 @@ use tar::EntryType;
 use super::ext4::{by_the_kernel, mounted};
 use super::oci::{self, Item, directory, file, link};
 use super::{e2fsck, missing, open_ext4, skip};
-use crate::apk::data;
+use crate::apk::oracle::data;
 
 const TEST: &str = "image::genuine_apk::the_root_is_what_apk_lays_out";
 
