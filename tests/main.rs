@@ -1,5 +1,8 @@
 //! Tests through the public interface, and against the real programs.
 
 mod apk;
+mod common;
+mod firecracker;
 mod image;
+mod lock_build;
 mod sys;

@@ -17,7 +17,7 @@ mod remote;
 const INSIDE: &str = "SISFORGE_TEST_INSIDE";
 
 /// Runs a test again in network and mount namespaces of its own; `true` in that copy, whose body is to be run.
-fn inside_namespaces(test: &str, tools: &[&str]) -> bool {
+pub fn inside_namespaces(test: &str, tools: &[&str]) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }

@@ -318,7 +318,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("etc")).unwrap();
         fs::write(dir.path().join("etc/motd"), "hello").unwrap();
-        let mode = |mode| fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(mode));
+        let mode = |mode| -> fs::Permissions { std::os::unix::fs::PermissionsExt::from_mode(mode) };
         fs::set_permissions(dir.path().join("etc/motd"), mode(0o600)).unwrap();
         fs::set_permissions(dir.path().join("etc"), mode(0o700)).unwrap();
         assert_eq!(listing(Contents::from_directory(dir.path()).unwrap()), ["755 etc", "644 etc/motd"]);

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::contents::Contents;
 use super::debian::{Deb, DebError};
-use super::dependency::{Constraint, Dependency, InvalidDependency, Operator};
+use super::dependency::{Dependency, InvalidDependency};
 use super::info::PackageInfo;
 use super::pack::{PackError, Packed, pack};
 use super::signature::SigningKey;
@@ -177,7 +177,7 @@ impl<'a> Names<'a> {
                 let wish: Dependency = text.parse().map_err(invalid)?;
                 names.provided.entry(wish.name).or_insert(name);
             }
-            for (provided, _) in deb.provides() {
+            for provided in deb.provides() {
                 names.provided.entry(provided.to_owned()).or_insert(name);
             }
         }
@@ -207,7 +207,9 @@ impl<'a> Names<'a> {
         deb.field("Homepage").clone_into(&mut info.url);
         info.origin = Some(deb.source().to_owned());
         info.maintainer = Some(deb.field("Maintainer").to_owned()).filter(|name| !name.is_empty());
-        info.provides = deb.provides().into_iter().map(provide).collect();
+        // To apk a package owns its name: none may have it beside it, as sysvinit-utils has lsb-base.
+        let is_free = |name: &&str| !self.packages.contains_key(name);
+        info.provides = deb.provides().into_iter().filter(is_free).map(Dependency::any).collect();
         let mut notes = Vec::new();
         info.depends = self.depends(deb, map, missing, &mut notes);
         let mut contents = deb.contents().map_err(wrong)?;
@@ -243,14 +245,6 @@ impl<'a> Names<'a> {
         }
         names.into_iter().map(Dependency::any).collect()
     }
-}
-
-fn provide((name, version): (&str, Option<super::Version>)) -> Dependency {
-    let constraint = match version {
-        Some(version) => Constraint::Version { operator: Operator::EQUAL, version },
-        None => Constraint::Any,
-    };
-    Dependency { constraint, ..Dependency::any(name) }
 }
 
 #[cfg(test)]
@@ -291,13 +285,13 @@ mod tests {
         let paths = [
             deb(dir.path(), "tool", control),
             deb(dir.path(), "gawk", "Provides: awk\n"),
-            deb(dir.path(), "libc6", "Provides: libc (= 2.36)\n"),
+            deb(dir.path(), "libc6", "Provides: libc (= 2.36), gawk\n"),
         ];
         let map: PackMap = toml::from_str("[all]\ndrop-depends = ['debconf']").unwrap();
         let packed = convert_debs(&paths, &map, Missing::Keep, None).unwrap();
         assert_eq!(wishes(&packed[0]), "gawk init libc6");
         assert_eq!(packed[0].notes, ["dropped its scripts: postinst"]);
-        assert_eq!(packed[2].info.provides[0].to_string(), "libc=2.36-r0");
+        assert_eq!(packed[2].info.provides, [Dependency::any("libc")]);
         let packed = convert_debs(&paths, &map, Missing::Ignore, None).unwrap();
         assert_eq!(wishes(&packed[0]), "gawk libc6");
         assert_eq!(packed[0].notes[0], "dropped its dependency init");

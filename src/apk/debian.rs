@@ -121,14 +121,10 @@ impl Deb {
             .collect()
     }
 
-    /// Names that the package provides, with the version where one is stated.
-    pub fn provides(&self) -> Vec<(&str, Option<Version>)> {
-        let provided = self.field("Provides").split(',').map(|item| {
-            let version =
-                item.split_once('=').and_then(|(_, rest)| map_version(rest.trim_end_matches([' ', ')'])));
-            (name_of(item), version)
-        });
-        provided.filter(|(name, _)| !name.is_empty()).collect()
+    /// Names that the package provides. Their versions are dropped: in Debian several packages may provide the same name, while
+    /// to apk one that does so with a version owns it.
+    pub fn provides(&self) -> Vec<&str> {
+        self.field("Provides").split(',').map(name_of).filter(|name| !name.is_empty()).collect()
     }
 
     /// The files.

@@ -25,6 +25,8 @@ use super::record::{self, Ready};
 use super::{ApplyError, observe};
 
 const POLL: Duration = Duration::from_millis(50);
+/// How often a new process is looked for in its cgroup.
+const JOIN_POLL: Duration = Duration::from_millis(1);
 /// How long the kernel may take to end a process that was killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lines of a log that an error shows.
@@ -48,7 +50,12 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
     let cgroups = host.hierarchy.procs_files(&layout.cgroup(guest));
     let launcher = cgroups.iter().fold(launcher, |tool, file| tool.arg("--cgroup").arg(file));
     let launcher = launcher.arg("--").args(vmm.argv()).dir(layout.jail_root(machine.vmm, guest));
-    launch::spawn(&launcher, input, append(&layout.serial_log(guest))?, append(&layout.vmm_log(guest))?)?;
+    let (serial, said) = (append(&layout.serial_log(guest))?, append(&layout.launch_log(guest))?);
+    let pid = launch::spawn(&launcher, input, serial, said)?;
+    // From here on the cgroup says whether the VMM runs, so it must be in it, or have ended.
+    while process::inspect(pid).is_some() && !host.hierarchy.procs(&layout.cgroup(guest)).contains(&pid) {
+        std::thread::sleep(JOIN_POLL);
+    }
     Ok(())
 }
 
@@ -73,7 +80,10 @@ pub(super) fn await_ready(host: &LinuxHost, guest: &GuestName) -> Result<(), App
         let vmm = observe::vmm_process(layout, &host.hierarchy, guest);
         let serial = read_lossy(&layout.serial_log(guest))?;
         let last_lines = || -> Result<Vec<String>, ApplyError> {
-            let mut lines = console::last_lines(&read_lossy(&layout.vmm_log(guest))?, SHOWN_LINES);
+            let mut lines = Vec::new();
+            for log in [layout.vmm_log(guest), layout.launch_log(guest)] {
+                lines.extend(console::last_lines(&read_lossy(&log)?, SHOWN_LINES));
+            }
             lines.extend(console::last_lines(&serial, SHOWN_LINES));
             Ok(lines)
         };

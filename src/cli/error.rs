@@ -130,6 +130,19 @@ from_library! {
     crate::apk::RepositoryError => |_| 2,
     crate::apk::KeyError => |_| 2,
     crate::lock::model::LockFileError => |_| 2,
+    crate::build::ProjectError => |_| 2,
+    crate::build::BuildError => build_status,
+}
+
+/// What the configuration asks for and cannot be had is the configuration's fault; all else is a failure.
+fn build_status(error: &crate::build::BuildError) -> u8 {
+    use crate::build::BuildError as E;
+    use crate::build::kernel::KernelError as K;
+    match error {
+        E::Stale(_) | E::NotLocked(_) | E::Unknown { .. } | E::Layout { .. } | E::DiskLayout { .. } | E::Vmlinux(_) => 2,
+        E::Kernel(K::Unmet(_) | K::Needs(_) | K::ConfigLine(_) | K::Patch { .. }) => 2,
+        _ => 1,
+    }
 }
 
 fn from_error(error: &(dyn Error + 'static)) -> CliError {

@@ -38,6 +38,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if !log.exists() {
         return Err(CliError::failed(format!("{guest} has no such log: it was not started on this host")));
     }
+    if args.vmm {
+        render::text(&fs::read_text_if_present(&host.layout.launch_log(&guest))?.unwrap_or_default());
+    }
     let bytes = fs::read(&log)?;
     let text = String::from_utf8_lossy(&bytes);
     render::text(last(&text, args.tail));

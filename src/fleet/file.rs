@@ -109,8 +109,8 @@ section! {
     pub struct DiskSection {
         /// Size of the disk.
         size: Spanned<ByteSize>,
-        /// "file": kept across down and up. "tmpfs": in RAM, gone after down.
-        backing: Backing,
+        /// "file": kept across down and up; what it is unless given. "tmpfs": in RAM, gone after down.
+        backing: Option<Backing>,
         /// Container images already present when the guest boots: oci-archive:PATH or oci:PATH.
         images: List<ImageLocation>,
     }

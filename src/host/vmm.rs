@@ -75,7 +75,6 @@ pub fn firecracker_config(machine: &Machine) -> Vec<u8> {
             { "iface_id": "eth0", "host_dev_name": machine.tap.as_str(), "guest_mac": machine.mac }
         ],
         "entropy": {},
-        "logger": { "log_path": format!("/{VMM_LOG}"), "level": "Info", "show_level": true, "show_log_origin": false },
     });
     let mut text = serde_json::to_vec_pretty(&config).unwrap_or_default();
     text.push(b'\n');
@@ -128,8 +127,10 @@ pub fn jailer(
         cgroup: Some(JailCgroup { version, parent: layout.cgroups(), values }),
         open_files: None,
     };
-    let (socket, config) = (format!("/{API_SOCKET}"), format!("/{CONFIG}"));
-    jail.tool(Path::new("jailer"), &["--api-sock", &socket, "--config-file", &config])
+    let [socket, config, log] = [API_SOCKET, CONFIG, VMM_LOG].map(|path| format!("/{path}"));
+    // A logger of the configuration file would begin too late: the first lines would go to the guest's console.
+    let arguments = ["--api-sock", &socket, "--config-file", &config, "--log-path", &log, "--show-level"];
+    jail.tool(Path::new("jailer"), &arguments)
 }
 
 /// QEMU's command line for the same machine: chrooted, as the guest's uid, under its seccomp filter. It is run in

@@ -20,6 +20,14 @@
 //! `--daemonize` points all three at `/dev/null`, and with them the serial console and the log;
 //! `--new-pid-ns` leaves a child whose end nobody can wait for, and both report success before
 //! Firecracker has started.
+//!
+//! The console and the log are best kept apart, and outside the jail where they can be:
+//! - stdin and stdout are the guest's serial port. Opened for appending, stdout may be truncated at any time.
+//! - `--log-path /vmm.log` takes the log from the first line on; the `logger` section of a configuration
+//!   file is read only after two lines have gone to stdout. The file is opened as the uid, at offset 0 and
+//!   not for appending, so it is a new one for each start. A hard link in the jail lets it outlive the jail.
+//! - stderr has the jailer's own errors, and Firecracker's last one, which the log has as well. It must not
+//!   be the log's file: Firecracker writes over what was appended there.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -78,7 +78,7 @@ fn apk_installs_what_was_packed_from_a_debian_package() {
     let repo = dir.path().join("repo");
     repository(&repo, &packages, &key);
 
-    let ring = KeyRing::read(&[keys.clone()]).unwrap();
+    let ring = KeyRing::read(std::slice::from_ref(&keys)).unwrap();
     let contents: Vec<PackageContents> = packages
         .iter()
         .map(|packed| PackageContents::verify_signed(packed.bytes.as_slice().into(), &ring).unwrap().0)

@@ -72,7 +72,7 @@ fn agree_on_random_worlds(repository: &str, arch: &str, keys: &str, seed: u64) {
         return;
     };
     let index = std::fs::read(repository.join(arch).join("APKINDEX.tar.gz")).unwrap();
-    let index = Index::verify(&index, &KeyRing::read(&[keys.clone()]).unwrap()).unwrap();
+    let index = Index::verify(&index, &KeyRing::read(std::slice::from_ref(&keys)).unwrap()).unwrap();
     let root = tempfile::tempdir().unwrap();
     new_root(root.path(), &repository, &keys, arch);
     let mut random = Random(seed);

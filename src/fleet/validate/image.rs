@@ -3,7 +3,7 @@
 use toml::Spanned;
 
 use super::super::file::{DiskSection, FileSection, ImageSection};
-use super::super::model::{ContainerImage, DiskSpec, FileContent, FileSpec, ImageSpec};
+use super::super::model::{Backing, ContainerImage, DiskSpec, FileContent, FileSpec, ImageSpec};
 use super::super::problem::{Problem, Read, ReadRef, suggest};
 use super::super::scalar::{Auto, ImageLocation, LocalPath, Mode, Package};
 use super::super::value::ByteSize;
@@ -82,7 +82,7 @@ impl Validator<'_> {
             .images
             .by_ref()
             .and_then(|images| all(images.iter().map(|image| Ok(self.container_image(image.by_ref()?)))));
-        Ok(DiskSpec { size: size?, backing: section.backing?, images: images? })
+        Ok(DiskSpec { size: size?, backing: section.backing?.unwrap_or(Backing::File), images: images? })
     }
 
     fn container_image(&mut self, image: &Spanned<ImageLocation>) -> ContainerImage {

@@ -1,0 +1,3 @@
+//! The shared parts of the tests.
+
+pub mod tiny_guest;
