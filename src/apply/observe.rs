@@ -7,6 +7,7 @@ use crate::fleet::{GuestName, Sha256, VmmKind};
 use crate::host::firewall::Ruleset;
 use crate::host::layout::{Layout, vmm_folder};
 use crate::host::state::{CgroupLimits, DiskState, GuestState, HostState, Machine, StoredKind, TapSpec};
+use crate::lock::address::TAP_NAME_PREFIX;
 use crate::sys::cgroup::Hierarchy;
 use crate::sys::fs::FileError;
 use crate::sys::process::{self, ProcessInfo};
@@ -14,9 +15,6 @@ use crate::sys::{ip, process as processes};
 
 use super::record::{self, LoadedRuleset, Ready};
 use super::{ApplyError, jail, linux};
-
-/// Names of TAPs are a prefix and the guest's name.
-const TAP_PREFIX: &str = "sis-";
 
 /// Everything that the host has of the fleet.
 ///
@@ -70,7 +68,7 @@ fn jailed_names(layout: &Layout) -> Result<BTreeSet<GuestName>, ApplyError> {
 
 fn taps() -> Result<BTreeMap<GuestName, TapSpec>, ApplyError> {
     let of_guest = |tap: ip::Tap| {
-        let guest = tap.name.strip_prefix(TAP_PREFIX)?.parse::<GuestName>().ok()?;
+        let guest = tap.name.strip_prefix(TAP_NAME_PREFIX)?.parse::<GuestName>().ok()?;
         // One that is half made is like none: it is made anew.
         let (address, _) = tap.address.filter(|_| tap.up)?;
         Some((guest, TapSpec { name: tap.name.parse().ok()?, owner: tap.owner?, address }))
