@@ -3,6 +3,7 @@
 mod apk;
 mod common;
 mod firecracker;
+mod firewall;
 mod image;
 mod lock_build;
 mod sys;
