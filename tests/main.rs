@@ -1,6 +1,7 @@
 //! Tests through the public interface, and against the real programs.
 
 mod apk;
+mod apply;
 mod common;
 mod firecracker;
 mod firewall;
