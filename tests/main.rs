@@ -2,6 +2,7 @@
 
 mod apk;
 mod apply;
+mod architecture;
 mod common;
 mod firecracker;
 mod firewall;
