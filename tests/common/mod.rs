@@ -1,3 +1,4 @@
 //! The shared parts of the tests.
 
+pub mod sandbox;
 pub mod tiny_guest;

@@ -1,0 +1,3 @@
+//! The program as people use it: its words, its exit status, and what it does to the machine.
+
+mod line;
