@@ -279,7 +279,7 @@ fn xattrs(path: &Path) -> Result<BTreeMap<String, Vec<u8>>, ContentsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apk::archive::TarWriter;
+    use crate::apk::archive_writer::TarWriter;
 
     fn listing(contents: Contents) -> Vec<String> {
         let line = |(entry, _): (TarEntry, Vec<u8>)| {

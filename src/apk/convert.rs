@@ -250,7 +250,8 @@ impl<'a> Names<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apk::archive::{TarEntry, TarWriter};
+    use crate::apk::archive::TarEntry;
+    use crate::apk::archive_writer::TarWriter;
 
     fn deb(dir: &Path, name: &str, control: &str) -> PathBuf {
         let text = format!("Package: {name}\nVersion: 1:2.0-1\nArchitecture: all\n{control}");

@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 
 use sha1::{Digest as _, Sha1};
 
-use super::archive::{TarEntry, TarWriter};
+use super::archive::TarEntry;
+use super::archive_writer::TarWriter;
 use super::dependency::{Checksum, Dependency};
 use super::info::{PackageInfo, index_record, join};
 use super::package::{PackageContents, Script, ScriptKind};

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
-use super::archive::{ArchiveError, TarEntry, TarKind, TarReader, TarWriter};
+use super::archive::{ArchiveError, TarEntry, TarKind, TarReader};
+use super::archive_writer::TarWriter;
 use super::gzip::{self, GzipError};
 use super::info::{Draft, PackageInfo, index_record};
 use super::signature::{KeyError, KeyRing, Signature, SignatureError, SigningKey};

@@ -4,6 +4,7 @@
 //! member) and size; the control member names the SHA-256 of the compressed data member; that one the SHA-1 of each file.
 
 mod archive;
+mod archive_writer;
 mod contents;
 mod convert;
 pub mod database;

@@ -1,7 +1,8 @@
 //! Makes packages: control and data members, their hashes, and a signature where a key is given. The same bytes for the same
 //! files.
 
-use super::archive::{TarEntry, TarWriter};
+use super::archive::TarEntry;
+use super::archive_writer::TarWriter;
 use super::contents::Contents;
 use super::dependency::{Checksum, Dependency, InvalidDependency};
 use super::gzip;

@@ -371,6 +371,22 @@ mod tests {
     }
 
     #[test]
+    fn a_need_that_the_configuration_does_not_turn_on_is_doubted() {
+        let mut wishes = KernelWishes::default();
+        wishes.overlay_file("base.config", "CONFIG_TUN=y\n# CONFIG_FUSE_FS is not set\n").unwrap();
+        let needs = ["TUN", "FUSE_FS", "MEMCG"]
+            .map(|option| ("podman".parse().unwrap(), KernelOption::parse(option).unwrap()));
+        let doubts: Vec<_> = need_doubts(&wishes, &needs).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            doubts,
+            [
+                "recipe podman needs the kernel option FUSE_FS, which base.config:2 turns off",
+                "recipe podman needs the kernel option MEMCG, which neither base, fragments nor options mention"
+            ]
+        );
+    }
+
+    #[test]
     fn every_input_changes_the_key() {
         let inputs = KernelInputs {
             source: "/a/linux.tar".into(),

@@ -19,19 +19,23 @@ pub enum SourceError {
     NotLinux(PathBuf),
 }
 
-/// Folders of a Linux tree that no build of a guest for `arch` opens: other machines' code, tests and the
-/// description of their hardware. Leaving them out saves a third of the unpacking.
+/// What a build of a guest for `arch` may open. Other machines' code, the description of their hardware, and tests are left
+/// out, which saves a third of the unpacking; Kconfig reads files of other machines though (`crypto/Kconfig` names them).
 fn is_needed(path: &Path, arch: &str) -> bool {
     let mut parts = path.components().filter_map(|part| match part {
         Component::Normal(name) => name.to_str(),
         _ => None,
     });
     match (parts.next(), parts.next(), parts.next()) {
-        (Some("arch"), Some(other), Some(_)) => other == arch || other == "um",
+        (Some("arch"), Some(other), Some(_)) => other == arch || other == "um" || is_kconfig(path),
         (Some("Documentation"), Some("devicetree"), _) => false,
         (Some("tools"), Some("testing" | "perf"), _) => false,
         _ => true,
     }
+}
+
+fn is_kconfig(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"Kconfig"))
 }
 
 /// Unpacks a tarball (xz, gz or plain; its one top folder is dropped), or copies a directory, into `to`.
@@ -154,12 +158,14 @@ mod tests {
             ("linux-6.1/Kconfig", "x"),
             ("linux-6.1/arch/x86/Makefile", "x"),
             ("linux-6.1/arch/mips/Makefile", "x"),
+            ("linux-6.1/arch/arm/crypto/Kconfig", "x"),
         ];
         fs::write(&path, tarball(&entries)).unwrap();
         let to = dir.path().join("src");
         unpack(&path, "x86", &to, &Silent).unwrap();
         assert!(to.join("Kconfig").exists() && to.join("arch/x86/Makefile").exists());
         assert!(!to.join("arch/mips").exists());
+        assert!(to.join("arch/arm/crypto/Kconfig").exists(), "crypto/Kconfig reads it");
     }
 
     #[test]

@@ -98,11 +98,14 @@ pub fn write_ext4(
     Filling { path, image: sink.into_file(), layout: &layout, tree, files }.run(sources)
 }
 
+/// Regular files as they are declared, by path.
+type Files<'t> = Vec<(InodeHandle, &'t str)>;
+
 /// Declares the tree, directories before what is in them, and fixes the place of every byte.
 pub(super) fn lay_out<'t>(
     tree: &'t Tree<Content>,
     options: &Ext4Options,
-) -> Result<(Layout, Vec<(InodeHandle, &'t str)>), Ext4Error> {
+) -> Result<(Layout, Files<'t>), Ext4Error> {
     let needed = space::needed(tree, options.purpose, options.size);
     let size = options.size.unwrap_or_else(|| round_to_mib(needed.bytes() + AUTO_MARGIN.bytes()));
     // Whole blocks: what is over, up to 4095 bytes, is left out.
@@ -129,10 +132,7 @@ fn seed_words(seed: &[u8; 16]) -> [u32; 4] {
     std::array::from_fn(|i| u32::from_le_bytes(std::array::from_fn(|j| seed[4 * i + j])))
 }
 
-fn declare<'t>(
-    builder: &mut FsBuilder,
-    tree: &'t Tree<Content>,
-) -> Result<Vec<(InodeHandle, &'t str)>, Ext4Error> {
+fn declare<'t>(builder: &mut FsBuilder, tree: &'t Tree<Content>) -> Result<Files<'t>, Ext4Error> {
     let mut directories = BTreeMap::from([("", ROOT)]);
     let mut files = BTreeMap::new();
     for (path, node) in tree.iter().filter(|(_, node)| node.is_directory()) {
@@ -218,7 +218,7 @@ struct Filling<'a> {
     image: File,
     layout: &'a Layout,
     tree: &'a Tree<Content>,
-    files: Vec<(InodeHandle, &'a str)>,
+    files: Files<'a>,
 }
 
 /// Files of one archive that the image holds, by entry.

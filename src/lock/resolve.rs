@@ -167,7 +167,7 @@ fn refuse_unknown(request: &Request<'_>) -> Result<(), ResolveError> {
     match names.iter().find(|name| !known.contains(name.as_str())) {
         None => Ok(()),
         Some(name) => {
-            let suggestion = nearest(name, known.into_iter()).map(str::to_owned);
+            let suggestion = nearest(name, known).map(str::to_owned);
             Err(ResolveError::NotLocked { name: name.clone(), suggestion })
         }
     }
@@ -189,7 +189,8 @@ fn kept<'a>(
     };
     let same =
         image.world == world && image.arch == ARCH && old.repository == locked_repositories(request.wanted);
-    (may_stay && same).then_some((image, packages))
+    let trusted = packages.iter().all(|package| request.wanted.trusts(package));
+    (may_stay && same && trusted).then_some((image, packages))
 }
 
 /// A package that was chosen, and the position of its repository.

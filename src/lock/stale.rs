@@ -73,15 +73,10 @@ fn repositories(wanted: &Wanted, lock: &Lock) -> Vec<String> {
     if reasons.is_empty() && now != then {
         reasons.push("the repositories stand in another order, which decides between equal packages".into());
     }
-    let trusts = |repository: &str, key: &str| {
-        let mut named =
-            wanted.repositories.iter().filter(|wanted| wanted.locked.location == repository).peekable();
-        // A repository that is gone was told already.
-        named.peek().is_none() || named.any(|wanted| wanted.keys.contains(key))
-    };
-    let signed: BTreeSet<_> =
-        lock.package.iter().map(|package| (&package.repository, &package.key)).collect();
-    let untrusted = signed.into_iter().filter(|(repository, key)| !trusts(repository, key));
+    let untrusted = lock.package.iter().filter(|package| !wanted.trusts(package));
+    let untrusted: BTreeSet<_> = untrusted.map(|package| (&package.repository, &package.key)).collect();
+    // Of a repository that is gone was told already.
+    let untrusted = untrusted.into_iter().filter(|(location, _)| wanted.repository(location).is_some());
     reasons.extend(untrusted.map(|(repository, key)| {
         format!("packages of {repository} were chosen by the key {key}, which is no longer trusted for it")
     }));

@@ -1,6 +1,7 @@
 //! What `fleet.toml` and the files beside it ask for today, found without any network: a lock is right for as long as
 //! it agrees with this.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use crate::sys::fs::{self as files, FileError};
 
 use super::digest::Digests;
 use super::kernel::{ConfigLineError, KernelWishes};
-use super::model::LockedRepository;
+use super::model::{LockedPackage, LockedRepository};
 
 /// The architecture of every guest: apk's and the kernel's name for it. The host's is the same, as KVM needs it.
 pub const ARCH: &str = "x86_64";
@@ -110,6 +111,19 @@ impl Wanted {
     }
 }
 
+impl Wanted {
+    /// The repository at a place, if it is still asked for.
+    pub fn repository(&self, location: &str) -> Option<&WantedRepository> {
+        self.repositories.iter().find(|repository| repository.locked.location == location)
+    }
+
+    /// Whether the key by which a package was chosen is still trusted for its repository.
+    pub fn trusts(&self, package: &LockedPackage) -> bool {
+        let mut named = self.repositories.iter().filter(|r| r.locked.location == package.repository);
+        named.any(|repository| repository.keys.contains(&package.key))
+    }
+}
+
 /// A path as a lock has it: relative to the fleet's directory where it is below it, or was written so.
 pub fn spelled_path(root: &Path, path: &Path) -> String {
     path.strip_prefix(root).unwrap_or(path).display().to_string()
@@ -200,14 +214,12 @@ fn containers(fleet: &Fleet, digests: &Digests) -> Result<BTreeMap<String, Sha25
     let mut found = BTreeMap::new();
     let disks = fleet.disks.values().chain(fleet.guests.values().map(|guest| &guest.disk));
     for image in disks.flat_map(|disk| &disk.images) {
-        let spelled = spelled_container(&fleet.root, image);
-        if !found.contains_key(&spelled) {
-            let sha256 = match image {
+        if let Entry::Vacant(place) = found.entry(spelled_container(&fleet.root, image)) {
+            place.insert(match image {
                 ContainerImage::OciArchive(path) => digests.of(path)?,
                 // The index names everything else by digest.
                 ContainerImage::OciLayout(path) => Sha256::of(files::read(&path.join("index.json"))?),
-            };
-            found.insert(spelled, sha256);
+            });
         }
     }
     Ok(found)

@@ -18,7 +18,7 @@ use tar::EntryType;
 use super::ext4::{by_the_kernel, mounted};
 use super::oci::{self, Item, directory, file, link};
 use super::{e2fsck, missing, open_ext4, skip};
-use crate::apk::oracle::data;
+use crate::apk::oracle::{Apk, data};
 
 const TEST: &str = "image::genuine_apk::the_root_is_what_apk_lays_out";
 
@@ -107,23 +107,13 @@ fn debian_package(dir: &Path) -> PathBuf {
     path
 }
 
-/// Runs the genuine apk within Alpine's minirootfs; gives the packages in the order in which it installed them.
-fn install(chroot: &Path, names: &[&str]) -> Vec<String> {
-    let text = Tool::new("chroot")
-        .arg(chroot)
-        .args(["/sbin/apk", "--root", "/o", "--arch", ARCH, "--keys-dir", "/keys"])
-        .args([
-            "--repositories-file",
-            "/repositories",
-            "--no-network",
-            "--no-progress",
-            "--no-scripts",
-            "--no-cache",
-        ])
-        .args(["add", "--initdb"])
-        .args(names)
-        .text()
-        .unwrap_or_else(|error| panic!("{error}"));
+/// Lets the genuine apk install packages; gives their names in the order in which it did.
+fn install(apk: &Apk, dir: &Path, names: &[&str]) -> Vec<String> {
+    let at = |name: &str| dir.join(name).into_os_string().into_string().unwrap();
+    let (root, keys, repository) = (at("root"), at("keys"), at("repo"));
+    let fixed = ["--root", &root, "--arch", ARCH, "--keys-dir", &keys, "--repository", &repository];
+    let how = ["--no-network", "--no-progress", "--no-scripts", "--no-cache", "add", "--initdb"];
+    let text = apk.text(fixed.iter().chain(&how).chain(names));
     let installing = |line: &str| Some(line.split_once("Installing ")?.1.split(' ').next()?.to_owned());
     text.lines().filter_map(installing).collect()
 }
@@ -155,8 +145,15 @@ fn links(root: &Path, paths: impl IntoIterator<Item = String>) -> BTreeSet<Vec<S
     by_inode.into_values().filter(|names| names.len() > 1).collect()
 }
 
-/// Everything that is compared. Times of directories and symlinks are left out: apk does not set them.
-fn look(root: &Path) -> (BTreeMap<String, String>, BTreeMap<String, String>, BTreeSet<Vec<String>>) {
+/// Everything that is compared.
+struct Look {
+    lines: BTreeMap<String, String>,
+    attributes: BTreeMap<String, String>,
+    links: BTreeSet<Vec<String>>,
+}
+
+/// What a root holds. Times of directories and symlinks are left out: apk does not set them.
+fn look(root: &Path) -> Look {
     let mut lines = by_the_kernel(root);
     lines.retain(|path, _| !is_of_apk(path));
     for line in lines.values_mut().filter(|line| !line.starts_with("file")) {
@@ -164,38 +161,32 @@ fn look(root: &Path) -> (BTreeMap<String, String>, BTreeMap<String, String>, BTr
     }
     let attributes = attributes(root, lines.keys().cloned());
     let links = links(root, lines.keys().cloned());
-    (lines, attributes, links)
+    Look { lines, attributes, links }
 }
 
 #[test]
 fn the_root_is_what_apk_lays_out() {
-    let (Some(rootfs_tar), Some(baselayout)) =
-        (data("alpine-minirootfs-3.20.3-x86_64.tar.gz"), data("apk/alpine-baselayout-3.2.0-r23.aarch64.apk"))
+    let (Some(apk), Some(baselayout)) = (Apk::find(), data("apk/alpine-baselayout-3.2.0-r23.aarch64.apk"))
     else {
         return skip(TEST, "the test data are not here");
     };
-    if let Some(reason) = missing(&["chroot", "tar", "dpkg-deb", "mount"]) {
+    if let Some(reason) = missing(&["dpkg-deb", "mount"]) {
         return skip(TEST, &reason);
     }
     let dir = tempfile::tempdir().unwrap();
-    let chroot = dir.path().join("chroot");
-    let repository = chroot.join("repo").join(ARCH);
+    let repository = dir.path().join("repo").join(ARCH);
     fs::create_dir_all(&repository).unwrap();
-    Tool::new("tar").arg("-C").arg(&chroot).arg("-xzf").arg(&rootfs_tar).run().unwrap();
     let debs =
         convert_debs(&[debian_package(dir.path())], &PackMap::default(), Missing::Ignore, None).unwrap();
     for made in packages().iter().chain(&debs) {
         fs::write(repository.join(made.info.file_name()), &made.bytes).unwrap();
     }
     fs::copy(baselayout, repository.join("alpine-baselayout-3.2.0-r23.apk")).unwrap();
-    fs::create_dir(chroot.join("keys")).unwrap();
-    let key = SigningKey::generate(&chroot.join("keys/test.rsa")).unwrap();
+    fs::create_dir(dir.path().join("keys")).unwrap();
+    let key = SigningKey::generate(&dir.path().join("keys/test.rsa")).unwrap();
     fs::write(repository.join("APKINDEX.tar.gz"), sign_directory(&repository, &key).unwrap()).unwrap();
 
-    fs::write(chroot.join("repositories"), "/repo\n").unwrap();
-    fs::create_dir(chroot.join("o")).unwrap();
-
-    let order = install(&chroot, &["tool", "deb"]);
+    let order = install(&apk, dir.path(), &["tool", "deb"]);
     assert_eq!(order.len(), 5, "{order:?}");
     let packages: Vec<PackageContents> = order
         .iter()
@@ -208,7 +199,8 @@ fn the_root_is_what_apk_lays_out() {
             bytes.unwrap_or_else(|| panic!("there is no {name}"))
         })
         .collect();
-    let root = rootfs(&packages, &Recipes::default(), &BTreeMap::new(), &ApkSettings::default()).unwrap();
+    let settings = ApkSettings { arch: ARCH.into(), ..ApkSettings::default() };
+    let root = rootfs(&packages, &Recipes::default(), &BTreeMap::new(), &settings).unwrap();
     let image = dir.path().join("image");
     let options = Ext4Options {
         label: "root".into(),
@@ -219,15 +211,15 @@ fn the_root_is_what_apk_lays_out() {
     };
     write_ext4(&root.tree, &root.sources(), &options, &image).unwrap();
     e2fsck(&image);
-    let (lines, attributes, links) = mounted(&image, look);
-    let genuine = look(&chroot.join("o"));
-    assert_eq!(lines, genuine.0);
-    assert_eq!(attributes, genuine.1);
-    assert_eq!(links, genuine.2);
+    let ours = mounted(&image, look);
+    let genuine = look(&dir.path().join("root"));
+    assert_eq!(ours.lines, genuine.lines);
+    assert_eq!(ours.attributes, genuine.attributes);
+    assert_eq!(ours.links, genuine.links);
     for file in ["installed", "triggers"] {
-        let of_apk = fs::read_to_string(chroot.join("o/lib/apk/db").join(file)).unwrap();
+        let of_apk = fs::read_to_string(dir.path().join("root/lib/apk/db").join(file)).unwrap();
         let ours = open_ext4(&image).read_to_string(format!("/lib/apk/db/{file}").as_str()).unwrap();
         assert_eq!(ours, of_apk, "{file}");
     }
-    assert!(links.len() == 2 && attributes.len() == 1, "the packages hold what is to be compared");
+    assert!(ours.links.len() == 2 && ours.attributes.len() == 1, "the packages hold what is to be compared");
 }

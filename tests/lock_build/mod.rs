@@ -125,9 +125,12 @@ fn bytes_that_cannot_be_made_again_are_told() {
     assert_eq!(compared[0].first_difference, Some(5000));
 }
 
+/// An input, and how to change it.
+type Change<'a> = (&'a str, &'a dyn Fn(&Site));
+
 #[test]
 fn every_input_of_an_image_changes_its_key_and_no_other_does() {
-    let change: [(&str, &dyn Fn(&Site)); 7] = [
+    let changes: [Change; 7] = [
         ("a file's content", &|site| site.edit("fleet.toml", "welcome", "good day")),
         ("a file's mode", &|site| {
             site.edit("fleet.toml", r#"content = "welcome\n""#, r#"content = "welcome\n", mode = 0o600"#)
@@ -149,7 +152,7 @@ fn every_input_of_an_image_changes_its_key_and_no_other_does() {
         }),
     ];
     let reference = Site::new().build_one(&image()).artifact;
-    for (what, change) in change {
+    for (what, change) in changes {
         let site = Site::new();
         change(&site);
         let changed = site.build_one(&image()).artifact;
@@ -279,6 +282,10 @@ fn a_key_that_is_no_longer_trusted_makes_a_lock_stale() {
     assert_eq!(
         site.project().stale(&lock),
         ["packages of repo were chosen by the key maker.rsa.pub, which is no longer trusted for it"]
+    );
+    assert!(
+        site.update(Some(&lock), &Update::None).is_err(),
+        "packages stay that nobody trusted vouches for"
     );
 }
 

@@ -147,7 +147,10 @@ impl Site {
     }
 
     pub fn update(&self, old: Option<&Lock>, update: &Update) -> Result<Lock, ProjectError> {
-        self.project().lock(old, update, &self.cache(), false, &Silent)
+        let project = self.project();
+        let lock = project.lock(old, update, &self.cache(), false, &Silent)?;
+        assert_eq!(project.stale(&lock), [""; 0], "a new lock fits");
+        Ok(lock)
     }
 
     pub fn build(&self, lock: &Lock) -> Result<Vec<Built>, BuildError> {

@@ -3,9 +3,11 @@
 //! It is greedy and never goes back: constraints spread from the world; whenever nothing is left to spread, one name is given
 //! to one package. Follows `src/solver.c` of apk-tools; the world is that of a new root, where nothing is installed.
 
+mod candidates;
 mod explain;
 mod propagate;
 mod select;
+mod state;
 mod universe;
 
 use super::dependency::Dependency;

@@ -2,65 +2,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::universe::{NameId, PackageId, Provider, RepositorySet, Universe, Wish};
-
-/// What is known of a name so far.
-#[derive(Clone, Debug, Default)]
-pub(super) struct NameState<'u> {
-    seen: bool,
-    in_world: bool,
-    /// Wishes for it, conflicts not counted.
-    pub requirers: u32,
-    /// Decided: by `chosen`, or by nobody.
-    pub locked: bool,
-    pub chosen: Option<Provider<'u>>,
-    /// Where no better reason is known, the highest is decided first. Wished by the world: above zero.
-    order: i32,
-    in_dirty: bool,
-    queue: Option<Queue>,
-    recheck_depends: bool,
-    recheck_install_if: bool,
-    /// No provider's install_if can be met any more.
-    no_install_if: bool,
-    /// A provider's install_if is met.
-    pub has_install_if: bool,
-    /// A conflict in some install_if waits for this name to be decided.
-    install_if_waits: bool,
-    has_options: bool,
-    has_auto_selectable: bool,
-    /// Every name that depends on it is decided.
-    reverse_done: bool,
-    /// How many candidates in a row had it among their dependencies, and among what they provide.
-    merged_depends: usize,
-    merged_provides: usize,
-    merged_virtual: bool,
-}
-
-/// What is known of a package so far.
-#[derive(Clone, Debug, Default)]
-pub(super) struct PackageState {
-    seen: bool,
-    pub selectable: bool,
-    /// Wishes that it does not meet though it has their name.
-    pub conflicts: u32,
-    pub tag_ok: bool,
-    pub tag_preferred: bool,
-    allowed: RepositorySet,
-    pub install_if_met: bool,
-    install_if_failed: bool,
-    merging: bool,
-    /// Was it a candidate when its name's candidates were last compared?
-    pub merged: bool,
-    pub in_order: bool,
-}
-
-/// Lists of names that wait for a decision, the most urgent first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Queue {
-    Now,
-    Selectable,
-    Unresolved,
-}
+use super::state::{NameState, PackageState, Queue};
+use super::universe::{NameId, PackageId, Universe, Wish};
 
 /// The state of a solution in the making.
 pub(super) struct Solver<'s, 'u, 'a> {
@@ -201,14 +144,14 @@ impl<'s, 'u, 'a: 'u> Solver<'s, 'u, 'a> {
         }
     }
 
-    fn first_required(&mut self, name: NameId) {
+    pub fn first_required(&mut self, name: NameId) {
         self.queue(name, false);
         self.recheck_install_if(name);
         self.mark_dirty(name);
     }
 
     /// What a package may be taken from grows by what those that need it are taken from.
-    fn inherit(&mut self, id: PackageId, parent: Option<PackageId>, tag: Option<&str>) {
+    pub fn inherit(&mut self, id: PackageId, parent: Option<PackageId>, tag: Option<&str>) {
         let repositories = self.universe.packages[id].repositories;
         match parent {
             Some(parent) => self.packages[id].allowed |= self.packages[parent].allowed,
@@ -268,7 +211,7 @@ impl<'s, 'u, 'a: 'u> Solver<'s, 'u, 'a> {
     }
 
     /// Puts a name among those that wait for a decision; with `again`, also where its urgency has changed.
-    fn queue(&mut self, name: NameId, again: bool) {
+    pub fn queue(&mut self, name: NameId, again: bool) {
         let state = &self.names[name];
         let is_now =
             state.reverse_done && state.requirers > 0 && state.has_auto_selectable && !state.has_options;
@@ -301,178 +244,6 @@ impl<'s, 'u, 'a: 'u> Solver<'s, 'u, 'a> {
             Some(Queue::Selectable) => drop(self.selectable.remove(&(order, name))),
             Some(Queue::Unresolved) => drop(self.unresolved.remove(&(order, name))),
             None => {}
-        }
-    }
-
-    fn is_satisfiable(&self, wish: Wish<'u>) -> bool {
-        let state = &self.names[wish.name];
-        let packages = &self.universe.packages;
-        if state.locked {
-            return wish.is_met_by(state.chosen, packages);
-        }
-        (state.requirers == 0 && wish.is_met_by(None, packages))
-            || self.universe.names[wish.name].providers.iter().any(|provider| {
-                self.packages[provider.package].selectable && wish.is_met_by(Some(*provider), packages)
-            })
-    }
-
-    /// A name without a version is chosen by itself only where it is ranked, or its package is wanted anyway.
-    pub fn is_auto_selectable(&self, provider: Provider<'u>) -> bool {
-        let package = &self.universe.packages[provider.package];
-        provider.version.is_some()
-            || package.info.provider_priority.unwrap_or(0) != 0
-            || self.names[package.name].requirers > 0
-    }
-
-    /// Looks again at the candidates of a name, and spreads what all of them have in common.
-    fn reconsider(&mut self, name: NameId) {
-        let universe = self.universe;
-        let recheck_depends = std::mem::take(&mut self.names[name].recheck_depends);
-        let recheck_install_if = std::mem::take(&mut self.names[name].recheck_install_if);
-        let (mut has_install_if, mut no_install_if, mut has_auto_selectable) = (false, true, false);
-        let (mut options, mut tags_not_ok) = (0, 0);
-        let mut first_candidate = None;
-        for provider in &universe.names[name].providers {
-            let id = provider.package;
-            self.packages[id].merging = false;
-            if recheck_depends && self.packages[id].selectable {
-                let is_broken = universe.packages[id].depends.iter().any(|wish| !self.is_satisfiable(*wish));
-                if is_broken {
-                    self.disqualify(id);
-                }
-            }
-            if !self.packages[id].selectable {
-                continue;
-            }
-            if recheck_install_if {
-                self.check_install_if(id);
-            }
-            has_install_if |= self.packages[id].install_if_met;
-            no_install_if &= self.packages[id].install_if_failed;
-            has_auto_selectable |= self.packages[id].install_if_met;
-            if self.names[name].requirers == 0 {
-                continue;
-            }
-            first_candidate.get_or_insert(id);
-            self.merge(*provider, options);
-            options += 1;
-            tags_not_ok += usize::from(!self.packages[id].tag_ok);
-            has_auto_selectable |= self.is_auto_selectable(*provider);
-        }
-        let state = &mut self.names[name];
-        state.has_options = options > 1 || tags_not_ok > 0;
-        state.has_install_if = has_install_if;
-        state.no_install_if = no_install_if;
-        let changed =
-            std::mem::replace(&mut state.has_auto_selectable, has_auto_selectable) != has_auto_selectable;
-        if let Some(first) = first_candidate {
-            self.spread_common(name, first, options);
-        }
-        let is_open = |other: &NameId| self.names[*other].seen && !self.names[*other].locked;
-        self.names[name].reverse_done = !universe.names[name].needed_by.iter().any(is_open);
-        self.queue(name, changed);
-    }
-
-    /// Is all of a package's install_if decided, and met?
-    fn check_install_if(&mut self, id: PackageId) {
-        let universe = self.universe;
-        let package = &universe.packages[id];
-        if !self.packages[id].install_if_met && !self.packages[id].install_if_failed {
-            self.packages[id].install_if_met = true;
-            for wish in &package.install_if {
-                let state = &mut self.names[wish.name];
-                if !state.locked {
-                    if wish.text.conflict {
-                        state.install_if_waits = true;
-                        self.queue(wish.name, false);
-                    }
-                    self.packages[id].install_if_met = false;
-                    break;
-                }
-                if !wish.is_met_by(state.chosen, &universe.packages) {
-                    self.packages[id].install_if_met = false;
-                    self.packages[id].install_if_failed = true;
-                    break;
-                }
-            }
-        }
-        if self.packages[id].install_if_met {
-            for wish in &package.install_if {
-                if let Some(chosen) = self.names[wish.name].chosen {
-                    self.inherit(id, Some(chosen.package), None);
-                }
-            }
-        }
-    }
-
-    /// Counts what a candidate has in common with the `before` candidates before it.
-    fn merge(&mut self, provider: Provider<'u>, before: usize) {
-        let universe = self.universe;
-        let package = &universe.packages[provider.package];
-        self.packages[provider.package].merging = true;
-        for wish in package.depends.iter().filter(|wish| !wish.text.conflict) {
-            let count = &mut self.names[wish.name].merged_depends;
-            if *count == before {
-                *count = before + 1;
-            }
-        }
-        let own = std::iter::once((package.name, provider.version));
-        for (name, version) in own.chain(package.provides.iter().copied()) {
-            let state = &mut self.names[name];
-            if state.merged_provides == before {
-                state.merged_provides = before + 1;
-                state.merged_virtual |= version.is_none();
-            }
-        }
-    }
-
-    fn spread_common(&mut self, name: NameId, first: PackageId, options: usize) {
-        let universe = self.universe;
-        for provider in &universe.names[name].providers {
-            let state = &mut self.packages[provider.package];
-            state.merged = state.merging;
-        }
-        let package = &universe.packages[first];
-        for wish in &package.depends {
-            let is_common = std::mem::take(&mut self.names[wish.name].merged_depends) == options;
-            if is_common && options == 1 {
-                self.apply(Some(first), *wish);
-            } else if is_common && self.names[wish.name].requirers == 0 {
-                self.names[wish.name].requirers += 1;
-                self.first_required(wish.name);
-                for provider in &universe.names[wish.name].providers {
-                    self.inherit(provider.package, Some(first), None);
-                }
-            }
-        }
-        let provided = || std::iter::once(package.name).chain(package.provides.iter().map(|(name, _)| *name));
-        for other in provided() {
-            if std::mem::take(&mut self.names[other].merged_provides) == options {
-                self.exclude_others(other, name);
-            }
-        }
-        provided().for_each(|other| self.names[other].merged_virtual = false);
-    }
-
-    /// Every candidate of `must_provide` has `name` too: a package that has `name` alone would shut all of them out.
-    fn exclude_others(&mut self, name: NameId, must_provide: NameId) {
-        let universe = self.universe;
-        let skip_virtual = self.names[name].merged_virtual;
-        if name == must_provide {
-            return;
-        }
-        for provider in &universe.names[name].providers {
-            let package = &universe.packages[provider.package];
-            let is_exempt = package.name == must_provide
-                || !self.packages[provider.package].selectable
-                || (skip_virtual && provider.version.is_none())
-                || package
-                    .provides
-                    .iter()
-                    .any(|(other, version)| *other == must_provide || (skip_virtual && version.is_none()));
-            if !is_exempt {
-                self.disqualify(provider.package);
-            }
         }
     }
 }

@@ -95,20 +95,47 @@ impl Image {
     }
 }
 
+/// What a container image is, as far as its index says: enough to know whether it has changed, since the manifest's digest
+/// names all the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// As [`Image::name`].
+    pub name: String,
+    /// As [`Image::digest`].
+    pub digest: Sha256,
+}
+
+impl Identity {
+    /// Reads the index of an image and nothing else.
+    ///
+    /// # Errors
+    /// Where it is missing or no index of one image.
+    pub fn of(image: &ContainerImage) -> Result<Self, ContainerError> {
+        let (ContainerImage::OciArchive(path) | ContainerImage::OciLayout(path)) = image;
+        let read = || -> Result<Self, ContainerProblem> {
+            let manifest = Blobs::open(image)?.manifest()?;
+            Ok(Self { name: manifest.image_name(path), digest: sha256_of("manifest", &manifest.digest)? })
+        };
+        read().map_err(|problem| ContainerError { path: path.clone(), problem })
+    }
+}
+
+impl Descriptor {
+    fn image_name(&self, path: &Path) -> String {
+        image_name(self.annotations.get(REF_NAME).map(String::as_str), path)
+    }
+}
+
 fn open(image: &ContainerImage, path: &Path) -> Result<Image, ContainerProblem> {
     let blobs = Arc::new(Blobs::open(image)?);
-    let index: Index = parse("index.json", &blobs.read_file("index.json")?)?;
-    let [manifest] = index.manifests.as_slice() else {
-        let count = index.manifests.len();
-        return Err(ContainerProblem::Unsupported(format!("it holds {count} images; one is expected")));
-    };
+    let manifest = blobs.manifest()?;
     let digest = sha256_of("manifest", &manifest.digest)?;
-    let manifest_bytes = blobs.read_blob("manifest", manifest)?;
+    let manifest_bytes = blobs.read_blob("manifest", &manifest)?;
     if manifest.media_type.contains(".index.") || manifest.media_type.contains("manifest.list") {
         let text = "it is an index of images for several platforms; export the one for the guest's";
         return Err(ContainerProblem::Unsupported(text.into()));
     }
-    let name = image_name(manifest.annotations.get(REF_NAME).map(String::as_str), path);
+    let name = manifest.image_name(path);
     let manifest: Manifest = parse("manifest", &manifest_bytes)?;
     let id = sha256_of("config", &manifest.config.digest)?;
     let config_bytes = blobs.read_blob("config", &manifest.config)?;
@@ -236,6 +263,18 @@ impl Blobs {
                 let mut file = File::open(path).map_err(FileError::when("open", path))?;
                 file.seek(SeekFrom::Start(*offset)).map_err(FileError::when("read", path))?;
                 Ok(Box::new(file.take(*size)))
+            }
+        }
+    }
+
+    /// The one image of the layout.
+    fn manifest(&self) -> Result<Descriptor, ContainerProblem> {
+        let mut index: Index = parse("index.json", &self.read_file("index.json")?)?;
+        match (index.manifests.pop(), index.manifests.len()) {
+            (Some(manifest), 0) => Ok(manifest),
+            (last, others) => {
+                let count = others + usize::from(last.is_some());
+                Err(ContainerProblem::Unsupported(format!("it holds {count} images; one is expected")))
             }
         }
     }

@@ -128,7 +128,11 @@ impl Finish {
     }
 
     /// What apk reads in `/etc/apk` and `/lib/apk/db`, so that it can be asked in the guest what is installed.
-    pub(super) fn add_apk(&mut self, apk: &ApkSettings, installed: &[Installed<'_>]) -> Result<(), LayoutError> {
+    pub(super) fn add_apk(
+        &mut self,
+        apk: &ApkSettings,
+        installed: &[Installed<'_>],
+    ) -> Result<(), LayoutError> {
         const ORIGIN: &str = "apk's database";
         let repositories: String = apk.repositories.iter().map(|line| format!("{line}\n")).collect();
         let files = [

@@ -164,17 +164,19 @@ impl<'a> Packages<'a> {
         Ok(found)
     }
 
-    /// What each package owns, for apk's database. `tags` are those of the repositories that packages come from, by name.
+    /// What each package owns, for apk's database. `listed` are the packages as their repositories list them; `tags` are those
+    /// of the repositories, by package name.
     pub(super) fn installed<'t>(
         &self,
-        accounts: &Accounts,
+        listed: &'t [PackageInfo],
         tags: &'t BTreeMap<String, String>,
+        accounts: &Accounts,
     ) -> Vec<Installed<'t>>
     where
         'a: 't,
     {
         let kept: BTreeSet<(usize, usize)> = self.owners.values().copied().collect();
-        let of = |(number, package): (usize, &'a PackageContents)| {
+        let of = |((number, package), info): ((usize, &'a PackageContents), &'t PackageInfo)| {
             let sums: BTreeMap<&str, _> =
                 package.entries.iter().map(|entry| (entry.path.as_str(), entry.sha1)).collect();
             let entries = package.entries.iter().enumerate().filter(|(index, entry)| {
@@ -196,13 +198,13 @@ impl<'a> Packages<'a> {
                 }
             });
             Installed {
-                info: &package.info,
+                info,
                 scripts: &package.scripts,
-                tag: tags.get(&package.info.name).map(String::as_str),
+                tag: tags.get(&info.name).map(String::as_str),
                 owned: owned.collect(),
             }
         };
-        self.packages.iter().enumerate().map(of).collect()
+        self.packages.iter().enumerate().zip(listed).map(of).collect()
     }
 
     /// Owners by name where the image knows the name, else by number.
@@ -238,7 +240,14 @@ fn node(package: usize, index: usize, entry: &Entry) -> Node<Content> {
         EntryKind::BlockDevice { major, minor } => NodeKind::BlockDevice { major: *major, minor: *minor },
         EntryKind::Fifo => NodeKind::Fifo,
     };
-    Node { kind, mode: mode(entry), uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs: entry.xattrs.clone() }
+    Node {
+        kind,
+        mode: mode(entry),
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: entry.mtime,
+        xattrs: entry.xattrs.clone(),
+    }
 }
 
 /// How much a package insists on a file of another: nothing where it does not replace it.
