@@ -1,6 +1,7 @@
 //! Reading what a host has of a fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::fleet::{GuestName, Sha256, VmmKind};
@@ -71,9 +72,9 @@ fn jailed_names(layout: &Layout) -> Result<BTreeSet<GuestName>, ApplyError> {
 fn taps() -> Result<BTreeMap<GuestName, TapSpec>, ApplyError> {
     let of_guest = |tap: ip::Tap| {
         let guest = tap.name.strip_prefix(TAP_PREFIX)?.parse::<GuestName>().ok()?;
-        // One that is half made is like none: it is made anew.
-        let (address, _) = tap.address.filter(|_| tap.up)?;
-        Some((guest, TapSpec { name: tap.name.parse().ok()?, owner: tap.owner?, address }))
+        // One that is half made has no address that is wanted of it: it is made anew, or removed.
+        let address = tap.address.filter(|_| tap.up).map_or(Ipv4Addr::UNSPECIFIED, |(address, _)| address);
+        Some((guest, TapSpec { name: tap.name.parse().ok()?, owner: tap.owner.unwrap_or(0), address }))
     };
     Ok(ip::taps()?.into_iter().filter_map(of_guest).collect())
 }
@@ -127,7 +128,7 @@ pub fn vmm_process(layout: &Layout, hierarchy: &Hierarchy, name: &GuestName) -> 
 /// What the running VMM's guest said when it was ready.
 ///
 /// # Errors
-/// Where the record is damaged.
+/// Where the record cannot be read.
 pub fn ready(
     layout: &Layout,
     name: &GuestName,

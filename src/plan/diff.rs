@@ -138,9 +138,10 @@ fn start(name: &GuestName, have: &GuestState, want: &GuestState, machine: &Machi
             _ => {}
         }
     }
-    steps.extend(want.tap.clone().filter(|_| have.tap != want.tap).map(Step::CreateTap));
+    // The cgroup first: it tells whose a TAP is that was left behind.
     let cgroup = want.cgroup.filter(|_| have.cgroup != want.cgroup);
     steps.extend(cgroup.map(|limits| Step::CreateCgroup { guest: guest(), limits }));
+    steps.extend(want.tap.clone().filter(|_| have.tap != want.tap).map(Step::CreateTap));
     steps.push(Step::CreateJail { guest: guest(), machine: machine.clone() });
     steps.push(Step::StartVmm { guest: guest(), machine: machine.clone() });
     steps.push(Step::AwaitReady { guest: guest() });
