@@ -3,6 +3,7 @@
 mod apk;
 mod apply;
 mod architecture;
+mod cli;
 mod common;
 mod firecracker;
 mod firewall;

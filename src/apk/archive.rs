@@ -411,7 +411,7 @@ mod tests {
     fn a_giant_extended_header_takes_no_memory() {
         let mut writer = TarWriter::default();
         writer.block(&TarEntry { path: "h".into(), ..TarEntry::empty() }, b'x', 1 << 40);
-        let error = TarReader::new(&writer.bytes[..]).next_entry().unwrap_err();
+        let error = TarReader::new(&writer.unended()[..]).next_entry().unwrap_err();
         assert!(matches!(error, ArchiveError::ExtensionTooLong(_)), "{error}");
     }
 }

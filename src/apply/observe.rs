@@ -135,7 +135,7 @@ pub fn vmm_process(layout: &Layout, hierarchy: &Hierarchy, name: &GuestName) -> 
 /// What the running VMM's guest said when it was ready.
 ///
 /// # Errors
-/// Where the record is damaged.
+/// Where the record cannot be read.
 pub fn ready(
     layout: &Layout,
     name: &GuestName,
