@@ -1,3 +1,5 @@
-//! Parse, run, print the error, exit.
+//! The `sisforge` program: everything is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    sisforge::cli::main()
+}

@@ -1,1 +1,156 @@
 //! Apply: steps are carried out; nothing is decided here.
+
+pub mod error;
+pub mod host;
+pub mod jail;
+pub mod linux;
+pub mod observe;
+pub mod preflight;
+pub mod record;
+pub mod status;
+pub mod vmm;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+use crate::fleet::GuestName;
+use crate::plan::{GuestSteps, Plan, Step};
+use crate::sys::report::{Report, Unit};
+
+pub use error::ApplyError;
+pub use host::Host;
+
+/// What became of a plan.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Guests whose every step was taken.
+    pub stopped: Vec<GuestName>,
+    pub started: Vec<GuestName>,
+    pub failures: Vec<Failure>,
+}
+
+/// A step that failed; those behind it in the same list were not taken.
+#[derive(Debug)]
+pub struct Failure {
+    /// `None`: the host itself.
+    pub guest: Option<GuestName>,
+    pub step: String,
+    pub error: ApplyError,
+}
+
+/// The outcome in `--json`.
+#[derive(Serialize)]
+pub struct Summary<'a> {
+    pub stopped: &'a [GuestName],
+    pub started: &'a [GuestName],
+    pub failed: Vec<&'a GuestName>,
+}
+
+impl Applied {
+    /// For machines.
+    pub fn summary(&self) -> Summary<'_> {
+        let failed = self.failures.iter().filter_map(|failure| failure.guest.as_ref()).collect();
+        Summary { stopped: &self.stopped, started: &self.started, failed }
+    }
+}
+
+/// What happens to a guest, which decides how its failures are met.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    /// Takes every step, whatever fails: a TAP is removed even where its VMM does not end.
+    Stop,
+    /// Takes no step that would build on a failed one.
+    Start,
+}
+
+/// Carries out a plan. A guest that fails does not stop the others; a host step that fails ends everything that
+/// would build on it. Rules are not removed while a guest that they hold may be left.
+pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) -> Applied {
+    let mut applied = Applied::default();
+    let prepared = host_steps(&plan.prepare, host, report, &mut applied.failures);
+    applied.stopped = guests(Doing::Stop, &plan.stop, host, at_once, report, &mut applied.failures);
+    let all_stopped = applied.stopped.len() == plan.stop.len();
+    let rules: Vec<_> =
+        plan.rules.iter().filter(|step| all_stopped || **step != Step::RemoveRuleset).cloned().collect();
+    if !prepared || !host_steps(&rules, host, report, &mut applied.failures) {
+        return applied;
+    }
+    let not_stopped = |guest: &GuestSteps| {
+        applied.failures.iter().any(|failure| failure.guest.as_ref() == Some(&guest.guest))
+    };
+    let start: Vec<_> = plan.start.iter().filter(|guest| !not_stopped(guest)).cloned().collect();
+    applied.started = guests(Doing::Start, &start, host, at_once, report, &mut applied.failures);
+    applied
+}
+
+fn host_steps(steps: &[Step], host: &dyn Host, report: &dyn Report, failures: &mut Vec<Failure>) -> bool {
+    for step in steps {
+        let task = report.begin("host", None, Unit::Steps);
+        match host::take(step, host) {
+            Ok(()) => task.finish(&step.to_string()),
+            Err(error) => {
+                failures.push(Failure { guest: None, step: step.to_string(), error });
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Takes the steps of several guests, `at_once` guests at a time; gives those that came through, sorted.
+fn guests(
+    doing: Doing,
+    all: &[GuestSteps],
+    host: &dyn Host,
+    at_once: usize,
+    report: &dyn Report,
+    failures: &mut Vec<Failure>,
+) -> Vec<GuestName> {
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..at_once.clamp(1, all.len().max(1)) {
+            scope.spawn(|| {
+                while let Some(guest) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = one_guest(doing, guest, host, report);
+                    failed.lock().unwrap_or_else(PoisonError::into_inner).extend(outcome);
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failed.sort_by(|a, b| a.guest.cmp(&b.guest));
+    let came_through = |guest: &&GuestSteps| !failed.iter().any(|f| f.guest.as_ref() == Some(&guest.guest));
+    let done = all.iter().filter(came_through).map(|guest| guest.guest.clone()).collect();
+    failures.extend(failed);
+    done
+}
+
+fn one_guest(doing: Doing, guest: &GuestSteps, host: &dyn Host, report: &dyn Report) -> Vec<Failure> {
+    let verb = if doing == Doing::Stop { "stop" } else { "start" };
+    let total = guest.all().count() as u64;
+    let task = report.begin(&format!("{verb} {}", guest.guest), Some(total), Unit::Steps);
+    let take = |step: &Step| {
+        task.detail(&step.to_string());
+        let taken = host::take(step, host);
+        task.advance(1);
+        let failure = |error| Failure { guest: Some(guest.guest.clone()), step: step.to_string(), error };
+        taken.map_err(failure)
+    };
+    let failures: Vec<Failure> = match doing {
+        Doing::Stop => guest.steps.iter().filter_map(|step| take(step).err()).collect(),
+        Doing::Start => match guest.steps.iter().try_for_each(take) {
+            Ok(()) => guest.then.iter().try_for_each(take).err().into_iter().collect(),
+            Err(failure) => {
+                let not_undone = guest.undo.iter().filter_map(|step| take(step).err());
+                std::iter::once(failure).chain(not_undone).collect()
+            }
+        },
+    };
+    if failures.is_empty() {
+        task.finish(if doing == Doing::Stop { "stopped" } else { "ready" });
+    }
+    failures
+}

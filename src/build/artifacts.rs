@@ -8,14 +8,14 @@
 //! out/.work/...             builds under way; nothing here is ever trusted
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::Digest;
 
-use crate::fleet::{Label, Sha256};
+use crate::fleet::{GuestName, Label, Sha256};
+pub use crate::lock::digest::digest_file;
 use crate::sys::fs::{self as files, FileError, FileLock};
 
 use super::key::BuildKey;
@@ -62,6 +62,15 @@ pub struct Artifact {
     pub size: u64,
     /// Whether it was there before.
     pub cached: bool,
+}
+
+/// What a whole fleet runs on.
+#[derive(Clone, Debug)]
+pub struct Artifacts {
+    pub kernel: Artifact,
+    pub images: BTreeMap<Label, Artifact>,
+    /// The data disk that each guest begins with.
+    pub disks: BTreeMap<GuestName, Artifact>,
 }
 
 fn as_text<S: serde::Serializer>(key: &BuildKey, serializer: S) -> Result<S::Ok, S::Error> {
@@ -133,20 +142,31 @@ impl OutDir {
         if let Some(found) = self.find(kind, key) {
             return Ok(found);
         }
-        let work = self.scratch(kind.folder())?;
+        // What a killed process left of the same build goes first.
+        let work = self.root.join(".work").join(format!("{}-{key}", kind.folder()));
+        files::remove(&work)?;
+        let work = self.scratch(&format!("{}-{key}", kind.folder()), 0)?;
         make(work.path())?;
         self.store(kind, key, &work).map_err(E::from)
     }
 
-    /// An empty directory below `out/.work`, removed when it is dropped.
+    /// Where things are kept that no artifact depends on, such as the log of a build that failed.
     ///
     /// # Errors
     /// Where it cannot be made.
-    pub fn scratch(&self, prefix: &str) -> Result<tempfile::TempDir, FileError> {
+    pub fn notes(&self) -> Result<PathBuf, FileError> {
+        let notes = self.root.join(".work").join("notes");
+        files::create_dir_all(&notes)?;
+        Ok(notes)
+    }
+
+    /// An empty directory below `out/.work`, removed when it is dropped; its name ends with so many random letters.
+    fn scratch(&self, prefix: &str, letters: usize) -> Result<tempfile::TempDir, FileError> {
         let work = self.root.join(".work");
         files::create_dir_all(&work)?;
         tempfile::Builder::new()
-            .prefix(&format!("{prefix}-"))
+            .prefix(prefix)
+            .rand_bytes(letters)
             .tempdir_in(&work)
             .map_err(FileError::when("create a directory in", &work))
     }
@@ -182,7 +202,7 @@ impl OutDir {
             return Ok(());
         }
         let named = || FileError::when("link", &link);
-        let scratch = self.scratch("link")?;
+        let scratch = self.scratch("link-", 8)?;
         let new = scratch.path().join("link");
         std::os::unix::fs::symlink(&target, &new).map_err(named())?;
         fs::rename(&new, &link).map_err(named())
@@ -195,32 +215,10 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), FileError> {
         .map_err(FileError::when("set the mode of", path))
 }
 
-/// SHA-256 and length of a file; the holes of a sparse file count as the zeros that they are.
-///
-/// # Errors
-/// Names the path.
-pub fn digest_file(path: &Path) -> Result<(Sha256, u64), FileError> {
-    let named = || FileError::when("read", path);
-    let mut file = File::open(path).map_err(named())?;
-    let mut hasher = sha2::Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut size = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => {
-                hasher.update(&buffer[..count]);
-                size += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(named()(error)),
-        }
-    }
-    Ok((Sha256(hasher.finalize().into()), size))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::super::key::KeyBuilder;
     use super::*;
 

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::fleet::{KernelOption, Label, OptionValue, Sha256};
-use crate::lock::kernel::{ConfigLineError, DotConfig, KernelWishes, Symbol, Unmet, read_kconfig};
+use crate::lock::kernel::{ConfigLineError, DotConfig, KernelWishes, Origin, Symbol, Unmet, read_kconfig};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::make::{self, KernelTree};
 use crate::sys::report::{Report, Unit};
@@ -132,6 +132,31 @@ pub fn check_needs(config: &DotConfig, needs: &[(Label, KernelOption)]) -> Resul
     let unmet: Vec<_> =
         unmet.map(|(recipe, option)| UnmetNeed { recipe: recipe.clone(), option: option.clone() }).collect();
     if unmet.is_empty() { Ok(()) } else { Err(KernelError::Needs(unmet)) }
+}
+
+/// An option that a recipe needs, and that the wishes do not turn on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NeedDoubt {
+    #[error("recipe {recipe} needs the kernel option {option}, which {origin} turns off")]
+    TurnedOff { recipe: Label, option: KernelOption, origin: Origin },
+    #[error(
+        "recipe {recipe} needs the kernel option {option}, which neither base, fragments nor options mention"
+    )]
+    NotMentioned { recipe: Label, option: KernelOption },
+}
+
+/// The needs of recipes that wishes do not meet by themselves. What is not mentioned may still come out on, because other
+/// options select it; what is turned off hardly.
+pub fn need_doubts(wishes: &KernelWishes, needs: &[(Label, KernelOption)]) -> Vec<NeedDoubt> {
+    let doubt = |(recipe, option): &(Label, KernelOption)| {
+        let (recipe, option) = (recipe.clone(), option.clone());
+        match wishes.get(&option) {
+            Some(wish) if wish.value == OptionValue::Yes => None,
+            Some(wish) => Some(NeedDoubt::TurnedOff { recipe, option, origin: wish.origin.clone() }),
+            None => Some(NeedDoubt::NotMentioned { recipe, option }),
+        }
+    };
+    needs.iter().filter_map(doubt).collect()
 }
 
 impl KernelInputs {
@@ -342,6 +367,22 @@ mod tests {
         assert!(
             error.to_string().starts_with("recipe rootless-podman needs the kernel option FUSE_FS"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn a_need_that_the_configuration_does_not_turn_on_is_doubted() {
+        let mut wishes = KernelWishes::default();
+        wishes.overlay_file("base.config", "CONFIG_TUN=y\n# CONFIG_FUSE_FS is not set\n").unwrap();
+        let needs = ["TUN", "FUSE_FS", "MEMCG"]
+            .map(|option| ("podman".parse().unwrap(), KernelOption::parse(option).unwrap()));
+        let doubts: Vec<_> = need_doubts(&wishes, &needs).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            doubts,
+            [
+                "recipe podman needs the kernel option FUSE_FS, which base.config:2 turns off",
+                "recipe podman needs the kernel option MEMCG, which neither base, fragments nor options mention"
+            ]
         );
     }
 

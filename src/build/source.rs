@@ -4,12 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
-use crate::fleet::Sha256;
+use crate::lock::digest::sorted_files;
 use crate::sys::fs::FileError;
 use crate::sys::report::{Report, Unit};
-
-use super::artifacts::digest_file;
-use super::key::KeyBuilder;
 
 /// Sources that cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -22,64 +19,23 @@ pub enum SourceError {
     NotLinux(PathBuf),
 }
 
-/// Digest of a source: of a tarball's bytes, or of a directory's sorted paths, modes and contents.
-///
-/// # Errors
-/// Where something cannot be read.
-pub fn digest(source: &Path) -> Result<Sha256, FileError> {
-    if !source.is_dir() {
-        return digest_file(source).map(|(sha256, _)| sha256);
-    }
-    let mut key = KeyBuilder::new("source directory");
-    for path in sorted_files(source)? {
-        let relative = path.strip_prefix(source).unwrap_or(&path);
-        let meta = fs::symlink_metadata(&path).map_err(FileError::when("read", &path))?;
-        if meta.is_symlink() {
-            let target = fs::read_link(&path).map_err(FileError::when("read", &path))?;
-            key = key.input("link", relative.as_os_str().as_encoded_bytes());
-            key = key.input("target", target.as_os_str().as_encoded_bytes());
-        } else {
-            use std::os::unix::fs::PermissionsExt;
-            let runs = meta.permissions().mode() & 0o100 != 0;
-            key = key.input(if runs { "program" } else { "file" }, relative.as_os_str().as_encoded_bytes());
-            key = key.input("content", digest_file(&path)?.0.0);
-        }
-    }
-    Ok(*key.finish().digest())
-}
-
-/// Files and links below a directory, sorted by path; version control is left out.
-fn sorted_files(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
-    let mut found = Vec::new();
-    let mut waiting = vec![dir.to_owned()];
-    while let Some(dir) = waiting.pop() {
-        let named = || FileError::when("read", &dir);
-        for entry in fs::read_dir(&dir).map_err(named())? {
-            let entry = entry.map_err(named())?;
-            let kind = entry.file_type().map_err(named())?;
-            if entry.file_name() == ".git" {
-                continue;
-            }
-            if kind.is_dir() { waiting.push(entry.path()) } else { found.push(entry.path()) }
-        }
-    }
-    found.sort_unstable();
-    Ok(found)
-}
-
-/// Folders of a Linux tree that no build of a guest for `arch` opens: other machines' code, tests and the
-/// description of their hardware. Leaving them out saves a third of the unpacking.
+/// What a build of a guest for `arch` may open. Other machines' code, the description of their hardware, and tests are left
+/// out, which saves a third of the unpacking; Kconfig reads files of other machines though (`crypto/Kconfig` names them).
 fn is_needed(path: &Path, arch: &str) -> bool {
     let mut parts = path.components().filter_map(|part| match part {
         Component::Normal(name) => name.to_str(),
         _ => None,
     });
     match (parts.next(), parts.next(), parts.next()) {
-        (Some("arch"), Some(other), Some(_)) => other == arch || other == "um",
+        (Some("arch"), Some(other), Some(_)) => other == arch || other == "um" || is_kconfig(path),
         (Some("Documentation"), Some("devicetree"), _) => false,
         (Some("tools"), Some("testing" | "perf"), _) => false,
         _ => true,
     }
+}
+
+fn is_kconfig(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"Kconfig"))
 }
 
 /// Unpacks a tarball (xz, gz or plain; its one top folder is dropped), or copies a directory, into `to`.
@@ -202,12 +158,14 @@ mod tests {
             ("linux-6.1/Kconfig", "x"),
             ("linux-6.1/arch/x86/Makefile", "x"),
             ("linux-6.1/arch/mips/Makefile", "x"),
+            ("linux-6.1/arch/arm/crypto/Kconfig", "x"),
         ];
         fs::write(&path, tarball(&entries)).unwrap();
         let to = dir.path().join("src");
         unpack(&path, "x86", &to, &Silent).unwrap();
         assert!(to.join("Kconfig").exists() && to.join("arch/x86/Makefile").exists());
         assert!(!to.join("arch/mips").exists());
+        assert!(to.join("arch/arm/crypto/Kconfig").exists(), "crypto/Kconfig reads it");
     }
 
     #[test]
@@ -230,18 +188,5 @@ mod tests {
             error.to_string().ends_with("other.tar is not a Linux source tree: it has no Kconfig"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn a_directory_is_known_by_its_contents_not_its_place() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["one", "two"] {
-            fs::create_dir(dir.path().join(name)).unwrap();
-            fs::write(dir.path().join(name).join("Kconfig"), "x").unwrap();
-        }
-        let one = digest(&dir.path().join("one")).unwrap();
-        assert_eq!(one, digest(&dir.path().join("two")).unwrap());
-        fs::write(dir.path().join("two/Kconfig"), "y").unwrap();
-        assert_ne!(one, digest(&dir.path().join("two")).unwrap());
     }
 }

@@ -1,1 +1,125 @@
 //! Speak: text, JSON, progress and exit status.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+mod apk;
+mod build;
+mod check;
+mod console;
+mod context;
+mod down;
+pub mod error;
+mod exec;
+mod init;
+mod launch;
+mod lock;
+mod logs;
+mod man;
+mod plan;
+mod progress;
+mod ps;
+mod render;
+mod schema;
+mod settings;
+mod status;
+mod tree;
+mod up;
+mod watch;
+
+use context::Context;
+use error::CliError;
+use settings::{GlobalArgs, Settings};
+
+/// Turn a committed fleet.toml into a fleet of hardened microVMs
+#[derive(Parser)]
+#[command(name = "sisforge", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write a commented fleet.toml to start from
+    Init(init::Args),
+    /// Say everything that is wrong with fleet.toml, recipes and kernel needs, without building
+    Check,
+    /// Choose package versions, digests and numbers, and write fleet.lock
+    Lock(lock::Args),
+    /// Build kernel, images and data disks into out/
+    Build(build::Args),
+    /// Write complete jail trees into a directory, and start nothing
+    Tree(tree::Args),
+    /// Show what `up` would do, and why
+    Plan(plan::Args),
+    /// Bring guests up, and wait until each says that it is ready
+    Up(up::Args),
+    /// Take guests down; data disks stay
+    Down(down::Args),
+    /// List guests that run
+    Ps(ps::Args),
+    /// List all guests, and what has drifted from fleet.toml
+    Status,
+    /// Show what a guest's serial port and its VMM said
+    Logs(logs::Args),
+    /// Attach to a guest's serial console
+    Console(console::Args),
+    /// Run a command in a guest, as its user
+    Exec(exec::Args),
+    /// Follow a Git branch or a fleet.toml: apply each change, repair drift
+    Watch(watch::Args),
+    /// Make apk packages and signed repositories
+    #[command(subcommand)]
+    Apk(apk::Command),
+    /// Print the JSON Schema of fleet.toml
+    Schema,
+    /// Print completions for a shell
+    Completions(man::CompletionsArgs),
+    /// Write man pages, one for each command
+    Man(man::ManArgs),
+    /// Join cgroups and become another program (how `up` starts a VMM)
+    #[command(hide = true)]
+    Launch(launch::Args),
+}
+
+/// Parses the command line, runs the command, and says how it ended.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let settings = Settings::resolve(cli.global);
+    let context = Context::new(settings);
+    match run(cli.command, &context) {
+        Ok(code) => code,
+        Err(error) => {
+            error.print(&context.settings);
+            ExitCode::from(error.status)
+        }
+    }
+}
+
+fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
+    match command {
+        Command::Init(args) => init::run(&args, context),
+        Command::Check => check::run(context),
+        Command::Lock(args) => lock::run(&args, context),
+        Command::Build(args) => build::run(&args, context),
+        Command::Tree(args) => tree::run(&args, context),
+        Command::Plan(args) => plan::run(&args, context),
+        Command::Up(args) => up::run(&args, context),
+        Command::Down(args) => down::run(&args, context),
+        Command::Ps(args) => ps::run(&args, context),
+        Command::Status => status::run(context),
+        Command::Logs(args) => logs::run(&args, context),
+        Command::Console(args) => console::run(&args, context),
+        Command::Exec(args) => exec::run(&args, context),
+        Command::Watch(args) => watch::run(&args, context),
+        Command::Apk(command) => apk::run(&command, context),
+        Command::Schema => schema::run(),
+        Command::Completions(args) => man::completions(&args, Cli::command()),
+        Command::Man(args) => man::pages(&args, Cli::command()),
+        Command::Launch(args) => launch::run(&args),
+    }
+}

@@ -14,7 +14,7 @@ pub struct GlobalArgs {
 
     /// Directory for artifacts [default: out, beside the fleet file]
     #[arg(long, global = true, env = "SISFORGE_OUT_DIR", value_name = "DIR")]
-    pub out: Option<PathBuf>,
+    pub out_dir: Option<PathBuf>,
 
     /// Print JSON: one document, or one object a line for long work
     #[arg(long, global = true, env = "SISFORGE_JSON")]
@@ -68,7 +68,8 @@ pub struct Settings {
 impl Settings {
     /// Fills in what was not said from the environment and the machine.
     pub fn resolve(args: GlobalArgs) -> Self {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let variable =
+            |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let beside = args.file.parent().map(PathBuf::from).unwrap_or_default();
         let cache = variable("SISFORGE_CACHE_DIR")
             .or_else(|| variable("XDG_CACHE_HOME").map(|dir| dir.join("sisforge")))
@@ -80,7 +81,7 @@ impl Settings {
         };
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            out: args.out.unwrap_or_else(|| beside.join("out")),
+            out: args.out_dir.unwrap_or_else(|| beside.join("out")),
             cache: cache.unwrap_or_else(|| PathBuf::from("/var/cache/sisforge")),
             file: args.file,
             json: args.json,

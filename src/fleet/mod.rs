@@ -1,7 +1,93 @@
 //! Declare: the text of `fleet.toml` becomes a validated [`Fleet`].
+//!
+//! Text -> document (`syntax`) -> `FleetFile` (`reader`, `file`) -> [`Fleet`] (`validate`) -> what it mentions
+//! is looked up (`check`). Each stage adds to one list of problems, told together.
 
+pub mod builtin;
+mod check;
+mod file;
+pub mod files;
 pub mod model;
+pub mod problem;
+mod reader;
+mod scalar;
+mod syntax;
+mod validate;
 pub mod value;
 
+use std::path::Path;
+
+use crate::sys::fs::{self as sys_fs, FileError};
+
+use file::FleetFile;
+pub use files::{SourceFile, SourceFiles};
 pub use model::*;
+use problem::Problems;
+pub use problem::{InvalidFleet, Problem, nearest, render, suggest};
+use reader::FromToml;
 pub use value::*;
+
+/// The fleet that a user starts from: what `sisforge init` prints.
+pub const EXAMPLE: &str = include_str!("../../fleet.toml");
+
+/// A fleet that could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Read(#[from] FileError),
+    #[error(transparent)]
+    Invalid(#[from] InvalidFleet),
+}
+
+/// Reads and validates a `fleet.toml`, and looks up the files, keys, recipes and kernel configs that it mentions.
+///
+/// # Errors
+/// Where it cannot be read, or with everything that is wrong with it.
+pub fn load(path: &Path) -> Result<Fleet, LoadError> {
+    let text = sys_fs::read_text(path)?;
+    Ok(read(path, &text, true)?)
+}
+
+/// Validates the text of a `fleet.toml` that stands at `path`, without looking at any other file.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(path: &Path, text: &str) -> Result<Fleet, InvalidFleet> {
+    read(path, text, false)
+}
+
+fn read(path: &Path, text: &str, look_up: bool) -> Result<Fleet, InvalidFleet> {
+    // Fails only for an empty path and where the working directory is gone; both stay as they are.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let root = absolute.parent().unwrap_or(Path::new("/"));
+    let mut problems = Problems::default();
+    let file = syntax::parse(text, &mut problems)
+        .and_then(|document| FleetFile::from_toml(&document, &mut problems));
+    let fleet = file.and_then(|file| {
+        let (fleet, mentions) = validate::validate(root, &file, &mut problems);
+        if look_up {
+            check::check_files(&mentions, &SourceFiles::new(root), &mut problems);
+        }
+        fleet
+    });
+    match fleet {
+        Ok(fleet) if problems.is_empty() => Ok(fleet),
+        _ => Err(InvalidFleet {
+            path: path.to_owned(),
+            text: text.to_owned(),
+            problems: problems.into_sorted(),
+        }),
+    }
+}
+
+/// The JSON Schema of `fleet.toml` (draft 2020-12).
+pub fn schema() -> serde_json::Value {
+    let mut schema = schemars::generate::SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<FleetFile>();
+    schema.insert("title".into(), "fleet.toml".into());
+    schema.to_value()
+}
+
+#[cfg(test)]
+mod tests;

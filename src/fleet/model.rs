@@ -188,7 +188,7 @@ pub struct GuestSpec {
 }
 
 /// A container that is started in a guest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ContainerSpec {
     pub name: Label,
     pub image: String,
@@ -205,4 +205,19 @@ pub struct HostSpec {
     pub uids: RangeInclusive<u32>,
     /// Images, disks, snapshots, state and jails: one file system.
     pub store: PathBuf,
+}
+
+impl HostSpec {
+    /// How many guests the subnet has addresses for: a /30 each.
+    pub fn address_capacity(&self) -> u64 {
+        match 30u8.checked_sub(self.subnet.prefix_len()) {
+            Some(bits) => 1 << bits,
+            None => 0,
+        }
+    }
+
+    /// How many guests there are user ids for.
+    pub fn uid_capacity(&self) -> u64 {
+        u64::from(self.uids.end().saturating_sub(*self.uids.start())) + 1
+    }
 }

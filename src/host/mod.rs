@@ -1,1 +1,9 @@
 //! Desire: a fleet and its artifacts become the state that a host should have, as data.
+
+pub mod console;
+pub mod desired;
+pub mod firewall;
+pub mod jail;
+pub mod layout;
+pub mod state;
+pub mod vmm;

@@ -1,11 +1,13 @@
 //! The tree of an image before it is written: sorted, in memory, without file contents.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// A file system tree by absolute path. The root itself is `""`; every other path begins with `/`.
 ///
-/// Invariant held by [`Tree::insert`]: the parent of every node is a directory of the same tree.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Invariants held by [`Tree::insert`]: the root is a directory, the parent of every node is a directory of the
+/// same tree, and the target of every hard link is a regular file of the same tree.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tree<C> {
     nodes: BTreeMap<String, Node<C>>,
 }
@@ -36,7 +38,7 @@ pub enum NodeKind<C> {
     Symlink {
         target: String,
     },
-    /// Another name of the regular file at `target`.
+    /// Another name of the regular file at `target`. Owner, mode and attributes are those of the target.
     HardLink {
         target: String,
     },
@@ -49,4 +51,319 @@ pub enum NodeKind<C> {
         minor: u32,
     },
     Fifo,
+}
+
+/// Why a node cannot stand where it was meant to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TreeError {
+    #[error("{path:?} is not a path of a tree: it must be absolute, without '.', '..' or doubled slashes")]
+    BadPath { path: String },
+    #[error("{path} cannot be made: {parent} is not a directory")]
+    ParentIsNoDirectory { path: String, parent: String },
+    #[error("{path} would take the place of a directory that is not empty")]
+    DirectoryInUse { path: String },
+    #[error("{path} is a hard link to {target}, which is no regular file of the tree")]
+    BadLink { path: String, target: String },
+}
+
+impl<C> Node<C> {
+    /// A node of `root:root`, dated at the epoch, without attributes.
+    pub fn new(kind: NodeKind<C>, mode: u16) -> Self {
+        Self { kind, mode, uid: 0, gid: 0, mtime: 0, xattrs: BTreeMap::new() }
+    }
+
+    /// The same node, owned by `uid:gid`.
+    pub fn owned_by(self, uid: u32, gid: u32) -> Self {
+        Self { uid, gid, ..self }
+    }
+
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        matches!(self.kind, NodeKind::Directory)
+    }
+}
+
+impl<C> NodeKind<C> {
+    /// A word for messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Directory => "directory",
+            Self::File { .. } => "file",
+            Self::Symlink { .. } => "symlink",
+            Self::HardLink { .. } => "hard link",
+            Self::CharDevice { .. } => "character device",
+            Self::BlockDevice { .. } => "block device",
+            Self::Fifo => "named pipe",
+        }
+    }
+}
+
+/// The directory that a path stands in: `""` for `/etc`, `/etc` for `/etc/motd`.
+pub fn parent_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
+
+/// The last part of a path.
+pub fn name_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
+}
+
+fn is_tree_path(path: &str) -> bool {
+    path.is_empty()
+        || path.strip_prefix('/').is_some_and(|rest| {
+            rest.split('/')
+                .all(|part| !matches!(part, "" | "." | "..") && part.len() <= 255 && !part.contains('\0'))
+        })
+}
+
+impl<C> Tree<C> {
+    /// A tree with nothing but its root directory, `root:root` and 0755.
+    pub fn new() -> Self {
+        Self { nodes: BTreeMap::from([(String::new(), Node::new(NodeKind::Directory, 0o755))]) }
+    }
+
+    /// The node at a path, links not followed.
+    pub fn get(&self, path: &str) -> Option<&Node<C>> {
+        self.nodes.get(path)
+    }
+
+    /// The node at a path, for changes to its metadata; its kind must stay what it is.
+    pub(super) fn get_mut(&mut self, path: &str) -> Option<&mut Node<C>> {
+        self.nodes.get_mut(path)
+    }
+
+    /// The node that holds a path's metadata and bytes: the target's where the path is a hard link. Its kind must
+    /// not be changed to or from a directory or file.
+    pub(super) fn inode_mut(&mut self, path: &str) -> Option<&mut Node<C>> {
+        let path = match &self.nodes.get(path)?.kind {
+            NodeKind::HardLink { target } => target.clone(),
+            _ => path.to_owned(),
+        };
+        self.nodes.get_mut(&path)
+    }
+
+    /// Every node, the root first, each directory before what is in it (byte order of paths).
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Node<C>)> {
+        self.nodes.iter().map(|(path, node)| (path.as_str(), node))
+    }
+
+    /// How many nodes there are, the root counted.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is nothing but the root.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
+    /// The full paths of what stands directly in a directory, in byte order.
+    pub fn children<'a>(&'a self, directory: &'a str) -> impl Iterator<Item = &'a str> {
+        self.below(directory).filter(move |path| parent_of(path) == directory)
+    }
+
+    /// Everything below a directory. Paths such as `/a-b` sort between `/a` and `/a/b`, so the range starts at the slash.
+    fn below<'a>(&'a self, directory: &str) -> impl Iterator<Item = &'a str> + use<'a, C> {
+        let prefix = format!("{directory}/");
+        self.nodes
+            .range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded))
+            .map(|(path, _)| path.as_str())
+            .take_while(move |path| path.starts_with(&prefix))
+    }
+
+    /// Puts a node at a path, in place of what is there. Where that was a regular file with other names, the bytes stay
+    /// under those names, as they would on disk.
+    ///
+    /// # Errors
+    /// Where an invariant of the tree would break, or a directory that holds something would be lost.
+    pub fn insert(&mut self, path: &str, node: Node<C>) -> Result<(), TreeError> {
+        if !is_tree_path(path) {
+            return Err(TreeError::BadPath { path: path.to_owned() });
+        }
+        if path.is_empty() {
+            if !node.is_directory() {
+                return Err(TreeError::DirectoryInUse { path: "/".into() });
+            }
+        } else if !self.get(parent_of(path)).is_some_and(Node::is_directory) {
+            let parent = parent_of(path);
+            let parent = if parent.is_empty() { "/" } else { parent }.to_owned();
+            return Err(TreeError::ParentIsNoDirectory { path: path.to_owned(), parent });
+        }
+        if let NodeKind::HardLink { target } = &node.kind {
+            let is_file = self.get(target).is_some_and(|node| matches!(node.kind, NodeKind::File { .. }));
+            if !is_file || target == path {
+                return Err(TreeError::BadLink { path: path.to_owned(), target: target.clone() });
+            }
+        }
+        let old = self.get(path);
+        if old.is_some_and(Node::is_directory) && !node.is_directory() && self.below(path).next().is_some() {
+            return Err(TreeError::DirectoryInUse { path: path.to_owned() });
+        }
+        let old = self.nodes.insert(path.to_owned(), node);
+        if let Some(old) = old.filter(|old| matches!(old.kind, NodeKind::File { .. })) {
+            self.rehome_links(path, old);
+        }
+        Ok(())
+    }
+
+    /// Gives the inode of a path that was taken to the first of its other names.
+    fn rehome_links(&mut self, path: &str, inode: Node<C>) {
+        let is_link = |node: &Node<C>| matches!(&node.kind, NodeKind::HardLink { target } if target == path);
+        let names: Vec<String> =
+            self.nodes.iter().filter(|(_, node)| is_link(node)).map(|(name, _)| name.clone()).collect();
+        let Some((first, others)) = names.split_first() else { return };
+        self.nodes.insert(first.clone(), inode);
+        for name in others {
+            if let Some(node) = self.nodes.get_mut(name) {
+                node.kind = NodeKind::HardLink { target: first.clone() };
+            }
+        }
+    }
+
+    /// Makes the directories above a path that are missing, each as `make` gives it.
+    ///
+    /// # Errors
+    /// Where something above the path is no directory, or `make` gives none.
+    pub fn make_parents(&mut self, path: &str, make: impl Fn() -> Node<C>) -> Result<(), TreeError> {
+        let slashes: Vec<usize> = path.match_indices('/').map(|(at, _)| at).skip(1).collect();
+        for at in slashes {
+            if self.get(&path[..at]).is_none() {
+                self.insert(&path[..at], make())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The path that the kernel would open: symlinks among the directories above followed, the last part not. What does not
+    /// exist is left as it is. `None` where the links lead in a circle.
+    pub fn real_path(&self, path: &str) -> Option<String> {
+        /// As the kernel has it (`MAXSYMLINKS`).
+        const MOST_LINKS: usize = 40;
+        let mut links = 0;
+        let mut real = String::new();
+        let mut open: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
+        while let Some(part) = open.pop() {
+            match part.as_str() {
+                "" | "." => {}
+                ".." => real.truncate(parent_of(&real).len()),
+                part => {
+                    let next = format!("{real}/{part}");
+                    let is_last = open.iter().all(String::is_empty);
+                    match self.get(&next).map(|node| &node.kind) {
+                        Some(NodeKind::Symlink { target }) if !is_last => {
+                            links += 1;
+                            if links > MOST_LINKS {
+                                return None;
+                            }
+                            if target.starts_with('/') {
+                                real.clear();
+                            }
+                            open.extend(target.split('/').rev().map(str::to_owned));
+                        }
+                        _ => real = next,
+                    }
+                }
+            }
+        }
+        Some(real)
+    }
+}
+
+impl<C> Default for Tree<C> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> Node<&'static str> {
+        Node::new(NodeKind::Directory, 0o755)
+    }
+
+    fn file(content: &'static str) -> Node<&'static str> {
+        Node::new(NodeKind::File { size: content.len() as u64, content }, 0o644)
+    }
+
+    fn link(target: &str) -> Node<&'static str> {
+        Node::new(NodeKind::HardLink { target: target.into() }, 0o644)
+    }
+
+    fn tree(nodes: &[(&str, Node<&'static str>)]) -> Tree<&'static str> {
+        let mut tree = Tree::new();
+        for (path, node) in nodes {
+            tree.insert(path, node.clone()).unwrap();
+        }
+        tree
+    }
+
+    #[test]
+    fn a_node_stands_in_a_directory() {
+        let mut tree = tree(&[("/a", file("x"))]);
+        let parent = |path: &str, parent: &str| {
+            Err(TreeError::ParentIsNoDirectory { path: path.into(), parent: parent.into() })
+        };
+        assert_eq!(tree.insert("/a/b", file("y")), parent("/a/b", "/a"));
+        assert_eq!(tree.insert("/none/b", file("y")), parent("/none/b", "/none"));
+        for wrong in ["a", "/", "/a/", "//a", "/./a", "/../a"] {
+            assert_eq!(tree.insert(wrong, file("y")), Err(TreeError::BadPath { path: wrong.into() }));
+        }
+    }
+
+    #[test]
+    fn a_directory_that_holds_something_is_not_replaced_by_a_file() {
+        let mut tree =
+            tree(&[("/d", directory()), ("/d-e", file("")), ("/e", directory()), ("/d/f", file(""))]);
+        assert_eq!(tree.insert("/d", file("x")), Err(TreeError::DirectoryInUse { path: "/d".into() }));
+        tree.insert("/e", file("x")).unwrap();
+        tree.insert("/d", Node { mode: 0o700, ..directory() }).unwrap();
+        assert!(tree.get("/d/f").is_some());
+    }
+
+    #[test]
+    fn children_are_the_direct_ones_in_byte_order() {
+        let tree = tree(&[
+            ("/a", directory()),
+            ("/a-b", file("")),
+            ("/a/z", directory()),
+            ("/a/b", file("")),
+            ("/a/z/c", file("")),
+        ]);
+        assert_eq!(tree.children("/a").collect::<Vec<_>>(), ["/a/b", "/a/z"]);
+        assert_eq!(tree.children("").collect::<Vec<_>>(), ["/a", "/a-b"]);
+    }
+
+    #[test]
+    fn bytes_of_a_replaced_file_stay_under_its_other_names() {
+        let mut tree = tree(&[("/a", file("old")), ("/b", link("/a")), ("/c", link("/a"))]);
+        tree.insert("/a", file("new")).unwrap();
+        assert_eq!(tree, self::tree(&[("/a", file("new")), ("/b", file("old")), ("/c", link("/b"))]));
+    }
+
+    #[test]
+    fn a_real_path_follows_the_links_above_its_last_part() {
+        let symlink = |target: &str| Node::new(NodeKind::Symlink { target: target.into() }, 0o777);
+        let tree = tree(&[
+            ("/usr", directory()),
+            ("/usr/lib", directory()),
+            ("/usr/lib/up", symlink("../../lib")),
+            ("/lib", symlink("usr/lib")),
+            ("/round", symlink("/round")),
+        ]);
+        let real = |path| tree.real_path(path);
+        assert_eq!(real("/lib/x").as_deref(), Some("/usr/lib/x"));
+        assert_eq!(real("/lib/up/up/none/x").as_deref(), Some("/usr/lib/none/x"));
+        assert_eq!(real("/lib").as_deref(), Some("/lib"));
+        assert_eq!(real("/round/x"), None);
+    }
+
+    #[test]
+    fn a_hard_link_needs_a_file() {
+        let mut tree = tree(&[("/d", directory())]);
+        let error = |target: &str| Err(TreeError::BadLink { path: "/l".into(), target: target.into() });
+        assert_eq!(tree.insert("/l", link("/d")), error("/d"));
+        assert_eq!(tree.insert("/l", link("/none")), error("/none"));
+    }
 }

@@ -14,11 +14,11 @@ pub struct OutOfNumbers(pub GuestName);
 
 /// How many guests a host's subnet and uids can hold.
 pub fn capacity(host: &HostSpec) -> u32 {
-    let blocks = 1u64 << (30u32.saturating_sub(u32::from(host.subnet.prefix_len())));
-    let blocks = if host.subnet.prefix_len() > 30 { 0 } else { blocks };
-    let uids = u64::from(host.uids.end().saturating_sub(*host.uids.start())) + 1;
-    u32::try_from(blocks.min(uids)).unwrap_or(u32::MAX)
+    u32::try_from(host.address_capacity().min(host.uid_capacity())).unwrap_or(u32::MAX)
 }
+
+/// Names of TAPs are this and the guest's name.
+pub const TAP_NAME_PREFIX: &str = "sis-";
 
 /// The numbers of slot `slot`: uid `first + slot`, and the slot's /30, of which the guest has the second address.
 fn numbers(host: &HostSpec, name: &GuestName, slot: u32) -> Option<LockedGuest> {
@@ -29,7 +29,7 @@ fn numbers(host: &HostSpec, name: &GuestName, slot: u32) -> Option<LockedGuest> 
         ip,
         // Locally administered, unicast; unique because the address is.
         mac: format!("02:53:{a:02x}:{b:02x}:{c:02x}:{d:02x}"),
-        tap: format!("sis-{name}").parse::<InterfaceName>().ok()?,
+        tap: format!("{TAP_NAME_PREFIX}{name}").parse::<InterfaceName>().ok()?,
     })
 }
 

@@ -1,5 +1,13 @@
 //! Pin: a fleet and the indexes become a lock.
 
 pub mod address;
+mod changes;
+pub mod digest;
 pub mod kernel;
 pub mod model;
+pub mod repository;
+pub mod resolve;
+pub mod stale;
+pub mod wanted;
+
+pub use changes::changes;

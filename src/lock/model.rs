@@ -17,6 +17,9 @@ pub struct Lock {
     pub version: u32,
     pub fleet: FleetName,
     pub kernel: LockedKernel,
+    /// In the order of `fleet.toml`, which decides between equal packages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repository: Vec<LockedRepository>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub image: BTreeMap<Label, LockedImage>,
     /// Digest of all that a recipe reads.
@@ -49,6 +52,26 @@ pub struct LockedKernel {
     /// Compiler, assembler and linker that the lock was made with: others make other bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub toolchain: Option<String>,
+}
+
+/// A repository that packages were chosen from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedRepository {
+    /// As `fleet.toml` spells it.
+    pub location: String,
+    /// `@tag` of apk's pinning, without the `@`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+}
+
+impl std::fmt::Display for LockedRepository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.tag {
+            Some(tag) => write!(f, "@{tag} {}", self.location),
+            None => f.write_str(&self.location),
+        }
+    }
 }
 
 /// What an image is made of.
@@ -134,76 +157,12 @@ impl Lock {
         Ok(format!("# Written by `sisforge lock`. Commit it; do not edit it.\n{body}"))
     }
 
-    /// The packages of an image, in install order. `None` stands for one that the lock does not list.
+    /// The packages of an image, in install order; the `name-version` of one that the lock does not list.
     pub fn packages_of<'a>(
         &'a self,
         image: &'a LockedImage,
-    ) -> impl Iterator<Item = Option<&'a LockedPackage>> {
+    ) -> impl Iterator<Item = Result<&'a LockedPackage, &'a str>> {
         let by_id: BTreeMap<String, &LockedPackage> = self.package.iter().map(|p| (p.id(), p)).collect();
-        image.packages.iter().map(move |id| by_id.get(id).copied())
+        image.packages.iter().map(move |id| by_id.get(id).copied().ok_or(id.as_str()))
     }
-}
-
-/// What differs between two locks, one line each, for people.
-pub fn changes(old: Option<&Lock>, new: &Lock) -> Vec<String> {
-    let mut lines = Vec::new();
-    let old_packages: BTreeMap<&str, &LockedPackage> =
-        old.iter().flat_map(|lock| &lock.package).map(|p| (p.name.as_str(), p)).collect();
-    let new_packages: BTreeMap<&str, &LockedPackage> =
-        new.package.iter().map(|p| (p.name.as_str(), p)).collect();
-    for (name, package) in &new_packages {
-        match old_packages.get(name) {
-            None => lines.push(format!("add {name} {}", package.version)),
-            Some(before) if before.version != package.version => {
-                lines.push(format!("update {name} {} -> {}", before.version, package.version));
-            }
-            Some(before) if before.sha256 != package.sha256 => {
-                lines.push(format!(
-                    "rebuild {name} {}: another package behind the same version",
-                    package.version
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    for (name, package) in &old_packages {
-        if !new_packages.contains_key(name) {
-            lines.push(format!("remove {name} {}", package.version));
-        }
-    }
-    lines.extend(changes_by_name("recipe", old.map(|l| &l.recipe), &new.recipe));
-    lines.extend(changes_by_name("container image", old.map(|l| &l.container), &new.container));
-    lines.extend(changes_by_name("guest", old.map(|l| &l.guest), &new.guest));
-    if let Some(old) = old.filter(|old| old.kernel != new.kernel) {
-        lines.push(kernel_change(&old.kernel, &new.kernel));
-    }
-    lines
-}
-
-fn kernel_change(old: &LockedKernel, new: &LockedKernel) -> String {
-    let changed = [
-        ("source", old.source != new.source || old.sha256 != new.sha256),
-        ("config", old.config != new.config),
-        ("patches", old.patches != new.patches),
-        ("toolchain", old.toolchain != new.toolchain),
-    ];
-    let changed: Vec<_> = changed.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect();
-    format!("update kernel: {}", changed.join(", "))
-}
-
-fn changes_by_name<K: Ord + std::fmt::Display, V: PartialEq>(
-    kind: &str,
-    old: Option<&BTreeMap<K, V>>,
-    new: &BTreeMap<K, V>,
-) -> Vec<String> {
-    let nothing = BTreeMap::new();
-    let old = old.unwrap_or(&nothing);
-    let added = new.iter().filter_map(|(name, value)| match old.get(name) {
-        None => Some(format!("add {kind} {name}")),
-        Some(before) if before != value => Some(format!("update {kind} {name}")),
-        Some(_) => None,
-    });
-    let removed =
-        old.keys().filter(|name| !new.contains_key(name)).map(|name| format!("remove {kind} {name}"));
-    added.chain(removed).collect()
 }

@@ -1,6 +1,19 @@
 //! Tools: what the host's programs, files and kernel interfaces say, parsed. No domain type is known here.
 
+pub mod cgroup;
+pub mod fetch;
+pub mod firecracker;
 pub mod fs;
+pub mod git;
+pub mod http;
+pub mod ip;
+pub mod jailer;
+pub mod launch;
 pub mod make;
+pub mod mount;
+pub mod nft;
+pub mod process;
+pub mod qemu;
 pub mod report;
+pub mod ssh;
 pub mod tool;

@@ -101,6 +101,15 @@ impl Tool {
         self
     }
 
+    /// Passes a variable on from this process's own environment, where it is set.
+    #[must_use]
+    pub fn pass(self, name: &str) -> Self {
+        match std::env::var_os(name) {
+            Some(value) => self.env(name, value),
+            None => self,
+        }
+    }
+
     /// Runs in this directory.
     #[must_use]
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
@@ -115,10 +124,14 @@ impl Tool {
         self
     }
 
+    /// The program and its arguments.
+    pub fn argv(&self) -> impl Iterator<Item = &OsString> {
+        std::iter::once(&self.program).chain(&self.args)
+    }
+
     /// The call as one would type it, for messages.
     pub fn command_line(&self) -> String {
-        let words = std::iter::once(&self.program).chain(&self.args);
-        words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+        self.argv().map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
     }
 
     fn name(&self) -> String {

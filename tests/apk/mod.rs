@@ -1,6 +1,6 @@
 //! Packages against real files, and against the genuine `apk`.
 
-mod oracle;
+pub mod oracle;
 mod packing;
 mod reading;
 mod solving;

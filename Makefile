@@ -1,0 +1,29 @@
+# The two commands of a newcomer: `make demo` and `make test`. Everything else is cargo.
+
+CARGO ?= cargo
+RELEASE = target/release/sisforge
+
+.PHONY: demo test lint bench build packages
+
+## the whole job on this machine, from Debian's packages to a rootless container in a guest
+demo: packages build
+	demo/run $(abspath $(RELEASE))
+
+## every check that CI makes
+test: packages lint build
+	SISFORGE_REQUIRE_ORACLES=1 $(CARGO) test --locked
+	demo/run $(abspath $(RELEASE))
+
+build:
+	$(CARGO) build --release --locked
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+## sisforge against its peers on the same work, as ratios
+bench: packages build
+	benches/image $(abspath $(RELEASE))
+
+packages:
+	demo/install-packages

@@ -1,0 +1,67 @@
+//! What can go wrong while a host is read or changed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::fleet::{GuestName, Sha256};
+use crate::sys::cgroup::CgroupError;
+use crate::sys::firecracker::ApiError;
+use crate::sys::fs::FileError;
+use crate::sys::ip::IpError;
+use crate::sys::launch::LaunchError;
+use crate::sys::mount::MountError;
+use crate::sys::nft::NftError;
+use crate::sys::qemu::QmpError;
+use crate::sys::ssh::SshError;
+use crate::sys::tool::ToolError;
+
+/// An operation on the host that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    #[error(transparent)]
+    Ip(#[from] IpError),
+    #[error(transparent)]
+    Nft(#[from] NftError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error("no artifact with the digest {0} was built")]
+    NoArtifact(Sha256),
+    #[error("{} changed while it was copied into the store: its digest is {found}, not {expected}", path.display())]
+    ArtifactChanged { path: PathBuf, expected: Sha256, found: Sha256 },
+    #[error("cannot write the record {}", path.display())]
+    Record { path: PathBuf, source: serde_json::Error },
+    #[error(
+        "this host has no /dev/net/tun, and every guest needs a TAP (`modprobe tun`, or give it to this container)"
+    )]
+    NoTun,
+    #[error("{} has {} MiB free, {} MiB are needed", store.display(), .free >> 20, .needed >> 20)]
+    NoRoom { store: PathBuf, needed: u64, free: u64 },
+    #[error("{program} is not installed: it is the VMM that [fleet] vmm names")]
+    NoVmm { program: &'static str },
+    #[error("the VMM of {guest} ended before the guest was ready{}", indented(.last_lines))]
+    Ended { guest: GuestName, last_lines: Vec<String> },
+    #[error("{guest} did not say that it is ready within {} s{}", .after.as_secs(), indented(.last_lines))]
+    NotReady { guest: GuestName, after: Duration, last_lines: Vec<String> },
+    #[error("the VMM of {0} does not end, not even by SIGKILL")]
+    DoesNotEnd(GuestName),
+    #[error("container {container} of {guest} did not start: {reason}")]
+    Container { guest: GuestName, container: String, reason: String },
+}
+
+fn indented(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n    {line}")).collect()
+}

@@ -1,0 +1,60 @@
+//! What applying a plan needs of a host. [`super::linux::LinuxHost`] is the real one; tests use another to make
+//! faults that a real host does not make on demand.
+
+use crate::fleet::{ContainerSpec, GuestName, Sha256};
+use crate::host::firewall::Ruleset;
+use crate::host::state::{CgroupLimits, HostState, Machine, TapSpec};
+use crate::plan::Step;
+
+use super::error::ApplyError;
+
+/// One operation for each kind of [`Step`], and a look at what is there. Every operation can be repeated.
+pub trait Host: Sync {
+    /// Reads what the host has of the fleet, from its processes, interfaces, rules, cgroups and jails.
+    ///
+    /// # Errors
+    /// Where a tool or a file cannot be read.
+    fn observe(&self) -> Result<HostState, ApplyError>;
+
+    fn enable_forwarding(&self) -> Result<(), ApplyError>;
+    fn store_file(&self, sha256: &Sha256) -> Result<(), ApplyError>;
+    fn load_ruleset(&self, ruleset: &Ruleset) -> Result<(), ApplyError>;
+    fn remove_ruleset(&self) -> Result<(), ApplyError>;
+    fn create_disk(&self, guest: &GuestName, base: &Sha256, uid: u32) -> Result<(), ApplyError>;
+    fn chown_disk(&self, guest: &GuestName, uid: u32) -> Result<(), ApplyError>;
+    fn create_tap(&self, tap: &TapSpec) -> Result<(), ApplyError>;
+    fn remove_tap(&self, tap: &TapSpec) -> Result<(), ApplyError>;
+    fn create_cgroup(&self, guest: &GuestName, limits: &CgroupLimits) -> Result<(), ApplyError>;
+    fn remove_cgroup(&self, guest: &GuestName) -> Result<(), ApplyError>;
+    fn create_jail(&self, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError>;
+    fn remove_jail(&self, guest: &GuestName) -> Result<(), ApplyError>;
+    fn start_vmm(&self, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError>;
+    fn await_ready(&self, guest: &GuestName) -> Result<(), ApplyError>;
+    fn start_containers(&self, guest: &GuestName, containers: &[ContainerSpec]) -> Result<(), ApplyError>;
+    fn stop_vmm(&self, guest: &GuestName) -> Result<(), ApplyError>;
+}
+
+/// Takes one step.
+///
+/// # Errors
+/// Those of the host.
+pub fn take(step: &Step, host: &dyn Host) -> Result<(), ApplyError> {
+    match step {
+        Step::EnableForwarding => host.enable_forwarding(),
+        Step::StoreFile { sha256, .. } => host.store_file(sha256),
+        Step::LoadRuleset(ruleset) => host.load_ruleset(ruleset),
+        Step::RemoveRuleset => host.remove_ruleset(),
+        Step::CreateDisk { guest, base, uid } => host.create_disk(guest, base, *uid),
+        Step::ChownDisk { guest, uid } => host.chown_disk(guest, *uid),
+        Step::CreateTap(tap) => host.create_tap(tap),
+        Step::RemoveTap { tap, .. } => host.remove_tap(tap),
+        Step::CreateCgroup { guest, limits } => host.create_cgroup(guest, limits),
+        Step::RemoveCgroup { guest } => host.remove_cgroup(guest),
+        Step::CreateJail { guest, machine } => host.create_jail(guest, machine),
+        Step::RemoveJail { guest } => host.remove_jail(guest),
+        Step::StartVmm { guest, machine } => host.start_vmm(guest, machine),
+        Step::AwaitReady { guest } => host.await_ready(guest),
+        Step::StartContainers { guest, containers } => host.start_containers(guest, containers),
+        Step::StopVmm { guest } => host.stop_vmm(guest),
+    }
+}

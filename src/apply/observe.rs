@@ -1,0 +1,167 @@
+//! Reading what a host has of a fleet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use crate::fleet::{GuestName, Sha256, VmmKind};
+use crate::host::firewall::Ruleset;
+use crate::host::layout::{Layout, vmm_folder};
+use crate::host::state::{CgroupLimits, DiskState, GuestState, HostState, Machine, StoredKind, TapSpec};
+use crate::lock::address::TAP_NAME_PREFIX;
+use crate::sys::cgroup::Hierarchy;
+use crate::sys::fs::FileError;
+use crate::sys::process::{self, ProcessInfo};
+use crate::sys::{ip, process as processes};
+
+use super::record::{self, LoadedRuleset, Ready};
+use super::{ApplyError, jail, linux};
+
+/// Everything that the host has of the fleet.
+///
+/// # Errors
+/// Where a tool, `/proc` or the store cannot be read.
+pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<HostState, ApplyError> {
+    let jailed = jailed_names(layout)?;
+    let known: BTreeSet<GuestName> = names_in(&layout.guests(), "")?
+        .into_iter()
+        .chain(names_in(&layout.disks(), ".ext4")?)
+        .chain(hierarchy.children(&layout.cgroups()).iter().filter_map(|name| name.parse().ok()))
+        .chain(jailed)
+        .collect();
+    let taps = taps()?;
+    let mut guests = BTreeMap::new();
+    for name in known {
+        let state = guest(layout, hierarchy, &name, taps.get(&name).cloned())?;
+        if state != GuestState::default() {
+            guests.insert(name, state);
+        }
+    }
+    Ok(HostState {
+        forwarding: linux::forwards()?,
+        ruleset: ruleset(layout)?,
+        stored: stored(layout)?,
+        guests,
+    })
+}
+
+/// What `guests/<name>`, `disks/<name>.ext4` and the like are called after.
+fn names_in(dir: &Path, suffix: &str) -> Result<BTreeSet<GuestName>, ApplyError> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) => return Err(FileError::when("read", dir)(error).into()),
+    };
+    let names = entries.filter_map(|entry| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        name.strip_suffix(suffix)?.parse().ok()
+    });
+    Ok(names.collect())
+}
+
+fn jailed_names(layout: &Layout) -> Result<BTreeSet<GuestName>, ApplyError> {
+    let mut names = BTreeSet::new();
+    for vmm in [VmmKind::Firecracker, VmmKind::Qemu] {
+        names.extend(names_in(&layout.jails().join(vmm_folder(vmm)), "")?);
+    }
+    Ok(names)
+}
+
+fn taps() -> Result<BTreeMap<GuestName, TapSpec>, ApplyError> {
+    let of_guest = |tap: ip::Tap| {
+        let guest = tap.name.strip_prefix(TAP_NAME_PREFIX)?.parse::<GuestName>().ok()?;
+        // One that is half made is seen as what nobody wants: it is made anew, or removed.
+        let address = tap.address.filter(|_| tap.up).map_or(Ipv4Addr::UNSPECIFIED, |(address, _)| address);
+        let owner = tap.owner.unwrap_or(u32::MAX);
+        Some((guest, TapSpec { name: tap.name.parse().ok()?, owner, address }))
+    };
+    Ok(ip::taps()?.into_iter().filter_map(of_guest).collect())
+}
+
+fn guest(
+    layout: &Layout,
+    hierarchy: &Hierarchy,
+    name: &GuestName,
+    tap: Option<TapSpec>,
+) -> Result<GuestState, ApplyError> {
+    let vmm = vmm_process(layout, hierarchy, name);
+    let machine: Option<Machine> = match vmm {
+        Some(_) => record::read(&layout.machine(name))?,
+        None => None,
+    };
+    let ready = ready(layout, name, vmm.as_ref())?;
+    Ok(GuestState {
+        disk: linux::owner_and_size(&layout.disk(name)).map(|(uid, size)| DiskState {
+            uid,
+            size,
+            base: None,
+        }),
+        tap,
+        cgroup: cgroup(layout, hierarchy, name),
+        jail: jail::exists(layout, name),
+        occupied: vmm.is_some(),
+        machine,
+        ready: ready.is_some(),
+        containers: ready.map(|ready| ready.containers).unwrap_or_default(),
+    })
+}
+
+/// The limits of a guest's cgroup. One that is half made, or half removed, limits nothing: it is made anew, or removed.
+fn cgroup(layout: &Layout, hierarchy: &Hierarchy, name: &GuestName) -> Option<CgroupLimits> {
+    const HALF: CgroupLimits = CgroupLimits { memory: u64::MAX, pids: u64::MAX, cpu_quota: u64::MAX };
+    match hierarchy.limits(&layout.cgroup(name)) {
+        Some(limits) => Some(CgroupLimits {
+            memory: limits.memory,
+            pids: limits.pids,
+            cpu_quota: limits.cpu_quota.map_or(u64::MAX, |(quota, _)| quota),
+        }),
+        None => hierarchy.children(&layout.cgroups()).contains(name.as_str()).then_some(HALF),
+    }
+}
+
+/// The guest's VMM: whatever lives in its cgroup, or, where that is gone, in its jail.
+pub fn vmm_process(layout: &Layout, hierarchy: &Hierarchy, name: &GuestName) -> Option<ProcessInfo> {
+    let in_cgroup = hierarchy.procs(&layout.cgroup(name));
+    let in_jail = || {
+        let jails = [VmmKind::Firecracker, VmmKind::Qemu].map(|vmm| layout.jail_root(vmm, name));
+        jails.iter().flat_map(|root| processes::rooted_in(root)).collect::<Vec<_>>()
+    };
+    in_cgroup
+        .into_iter()
+        .find_map(process::inspect)
+        .or_else(|| in_jail().into_iter().find_map(process::inspect))
+}
+
+/// What the running VMM's guest said when it was ready.
+///
+/// # Errors
+/// Where the record cannot be read.
+pub fn ready(
+    layout: &Layout,
+    name: &GuestName,
+    vmm: Option<&ProcessInfo>,
+) -> Result<Option<Ready>, ApplyError> {
+    let Some(vmm) = vmm else { return Ok(None) };
+    let ready: Option<Ready> = record::read(&layout.ready(name))?;
+    Ok(ready.filter(|ready| (ready.pid, ready.start_time) == (vmm.pid, vmm.start_time)))
+}
+
+fn ruleset(layout: &Layout) -> Result<Option<Ruleset>, ApplyError> {
+    let Some(listing) = linux::listing(layout.fleet())? else { return Ok(None) };
+    let loaded: Option<LoadedRuleset> = record::read(&layout.ruleset())?;
+    // Rules that someone else changed are known by what they list as, which is the digest of no text of ours.
+    let digest = loaded.filter(|loaded| loaded.listing == listing).map_or(listing, |loaded| loaded.digest);
+    Ok(Some(Ruleset { digest, text: String::new() }))
+}
+
+/// The files of the store. What each is for is not observed; a plan looks at the digests alone.
+fn stored(layout: &Layout) -> Result<BTreeMap<Sha256, StoredKind>, ApplyError> {
+    let dir = layout.files();
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(FileError::when("read", &dir)(error).into()),
+    };
+    let digests = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<Sha256>().ok());
+    Ok(digests.map(|sha256| (sha256, StoredKind::Image)).collect())
+}

@@ -1,0 +1,84 @@
+//! What a plan needs of its host, looked at before the first step, so that nothing is left half-made.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::fleet::VmmKind;
+use crate::plan::{GuestSteps, Plan, Step};
+use crate::sys::fs::{self as files, FileError};
+use crate::sys::tool;
+
+use super::ApplyError;
+use super::linux::LinuxHost;
+
+/// Space that is left free beside what a plan copies, in bytes: logs and records are written too.
+const FREE_MARGIN: u64 = 64 << 20;
+
+/// Looks whether every step can be taken.
+///
+/// # Errors
+/// The first need that is not met: a tool, `/dev/net/tun`, a store that can be written and has the room.
+pub fn check(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
+    let steps: Vec<&Step> =
+        plan.prepare.iter().chain(&plan.rules).chain(plan.start.iter().flat_map(GuestSteps::all)).collect();
+    for program in programs(&steps) {
+        if tool::find(program).is_none() {
+            return Err(tool::ToolError::Missing { tool: program.to_owned() }.into());
+        }
+    }
+    let has = |kind: fn(&Step) -> bool| steps.iter().any(|step| kind(step));
+    if has(|step| matches!(step, Step::CreateTap(_))) && !Path::new("/dev/net/tun").exists() {
+        return Err(ApplyError::NoTun);
+    }
+    let writes = |step: &Step| {
+        matches!(step, Step::StoreFile { .. } | Step::CreateDisk { .. } | Step::CreateJail { .. })
+    };
+    if steps.iter().any(|step| writes(step)) { room(&steps, host) } else { Ok(()) }
+}
+
+fn programs(steps: &[&Step]) -> BTreeSet<&'static str> {
+    let needed = |step: &&Step| -> &'static [&'static str] {
+        match step {
+            Step::LoadRuleset(_) | Step::RemoveRuleset => &["nft"],
+            Step::CreateTap(_) => &["ip"],
+            Step::StartContainers { .. } => &["ssh"],
+            Step::StartVmm { machine, .. } => match machine.vmm {
+                VmmKind::Qemu => &["qemu-system-x86_64"],
+                VmmKind::Firecracker => &["jailer", "firecracker"],
+            },
+            _ => &[],
+        }
+    };
+    steps.iter().flat_map(|step| needed(step).iter().copied()).collect()
+}
+
+/// Whether the store can be written and holds what the plan copies into it.
+fn room(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
+    let store = host.layout.dir();
+    files::create_private_dir(&store)?;
+    // What permissions and mount flags say is not all: only a file that was written tells.
+    tempfile::tempfile_in(&store).map_err(FileError::when("write into the store", &store))?;
+    let blocks = |step: &&&Step| match step {
+        Step::StoreFile { sha256, .. } => host.artifacts.get(sha256).map(|path| allocated(path)),
+        Step::CreateDisk { base, .. } => host
+            .artifacts
+            .get(base)
+            .map(|path| allocated(path))
+            .or_else(|| Some(allocated(&host.layout.file(base)))),
+        _ => None,
+    };
+    let needed: u64 = steps.iter().filter_map(|step| blocks(&step)).sum();
+    let free =
+        rustix::fs::statvfs(&store).map_err(|error| FileError::when("look at", &store)(error.into()))?;
+    let free = free.f_bavail * free.f_frsize;
+    if free < needed + FREE_MARGIN {
+        return Err(ApplyError::NoRoom { store, needed: needed + FREE_MARGIN, free });
+    }
+    Ok(())
+}
+
+/// Bytes that a file takes on its disk, holes left out.
+fn allocated(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).map_or(0, |meta| meta.blocks() * 512)
+}

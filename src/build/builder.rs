@@ -1,0 +1,230 @@
+//! Building: a project and a lock that fits it become artifacts. What is there already is found by its key, without a
+//! package being opened.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::fleet::{InvalidValue, KernelSpec, Label, Sha256};
+use crate::image::disk::DiskError;
+use crate::image::ext4::Ext4Error;
+use crate::image::layout::LayoutError;
+use crate::lock::kernel::ConfigLineError;
+use crate::lock::model::{Lock, LockedPackage};
+use crate::lock::repository::{Repositories, RepositoryError};
+use crate::sys::fetch::{Cache, FetchError};
+use crate::sys::fs::FileError;
+use crate::sys::report::Report;
+use crate::sys::tool::ToolError;
+
+use super::artifacts::{Artifact, ArtifactKind, Artifacts, OutDir};
+use super::disk::{self, DiskPlan};
+use super::kernel::KernelError;
+use super::project::Project;
+use super::rootfs::{self, ImagePlan};
+use super::vmlinux::VmlinuxError;
+
+/// What is to be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    All,
+    Kernel,
+    Image(Label),
+    /// By the name of a declared disk, or of its link in `out/disk/`.
+    Disk(Label),
+}
+
+/// An artifact and its name in `out/`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Built {
+    pub name: Label,
+    #[serde(flatten)]
+    pub artifact: Artifact,
+}
+
+/// Why something was not built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("fleet.lock does not fit fleet.toml: {}", .0.join("; "))]
+    Stale(Vec<String>),
+    #[error("the image {0} is not in fleet.lock")]
+    NotLocked(Label),
+    #[error("the image {image} has the package {package}, which fleet.lock does not pin")]
+    NotPinned { image: Label, package: String },
+    #[error("the container image {0} is not in fleet.lock")]
+    ContainerNotLocked(String),
+    #[error("there is no {what} {name}; there {}", if known.is_empty() { "is none".to_owned() } else { format!("are {}", known.join(", ")) })]
+    Unknown { what: &'static str, name: Label, known: Vec<String> },
+    #[error("{name:?} cannot be a name in out/")]
+    Name { name: String, source: InvalidValue },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error("the kernel source cannot be had")]
+    KernelSource(#[source] FetchError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    KernelConfig(#[from] ConfigLineError),
+    #[error("the kernel needs a compiler")]
+    Toolchain(#[source] ToolError),
+    #[error(transparent)]
+    Vmlinux(#[from] VmlinuxError),
+    #[error("{} has the SHA-256 {found}, and fleet.lock says {expected}", path.display())]
+    KernelDigest { path: PathBuf, expected: Sha256, found: Sha256 },
+    #[error("the image {image} cannot be laid out")]
+    Layout { image: Label, source: LayoutError },
+    #[error("the image {image} cannot be written")]
+    Image { image: Label, source: Ext4Error },
+    #[error("the data disk {disk} cannot be laid out")]
+    DiskLayout { disk: Label, source: DiskError },
+    #[error("the data disk {disk} cannot be written")]
+    Disk { disk: Label, source: Ext4Error },
+    #[error("a file of the image {0} changed while the image was built; build again")]
+    Changed(Label),
+    #[error("cannot start threads")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+/// Threads for one piece of work.
+pub(super) fn pool(threads: usize) -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build()
+}
+
+/// A name in `out/`.
+pub(super) fn label(name: String) -> Result<Label, BuildError> {
+    name.parse().map_err(|source| BuildError::Name { name, source })
+}
+
+/// Everything that a build has at hand.
+#[derive(Clone, Copy)]
+pub struct Builder<'a> {
+    pub project: &'a Project,
+    pub lock: &'a Lock,
+    pub out: &'a OutDir,
+    pub cache: &'a Cache,
+    pub jobs: usize,
+    pub offline: bool,
+    pub report: &'a dyn Report,
+}
+
+impl<'a> Builder<'a> {
+    fn repositories(&self) -> Repositories<'a> {
+        Repositories {
+            fleet: &self.project.fleet,
+            cache: self.cache,
+            offline: self.offline,
+            report: self.report,
+        }
+    }
+
+    fn refuse_stale(&self) -> Result<(), BuildError> {
+        let reasons = self.project.stale(self.lock);
+        if reasons.is_empty() { Ok(()) } else { Err(BuildError::Stale(reasons)) }
+    }
+
+    /// Builds what is selected, in the order kernel, images, disks, and gives every artifact its name in `out/`.
+    ///
+    /// # Errors
+    /// Where the lock does not fit, an input is missing or not to be trusted, or something does not build. What was finished
+    /// before stays; nothing half-made does.
+    pub fn build(&self, what: &Selection) -> Result<Vec<Built>, BuildError> {
+        self.refuse_stale()?;
+        match what {
+            Selection::Kernel => Ok(vec![self.kernel()?]),
+            Selection::Image(name) => Ok(vec![self.image(name)?]),
+            Selection::Disk(name) => self.disks_named(name),
+            Selection::All => {
+                let mut built = vec![self.kernel()?];
+                for name in self.project.fleet.images.keys() {
+                    built.push(self.image(name)?);
+                }
+                for plan in self.disk_plans()? {
+                    built.push(self.disk(&plan)?);
+                }
+                Ok(built)
+            }
+        }
+    }
+
+    /// Builds everything, for whoever runs the fleet.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn artifacts(&self) -> Result<Artifacts, BuildError> {
+        self.refuse_stale()?;
+        let kernel = self.kernel()?.artifact;
+        let mut images = BTreeMap::new();
+        for name in self.project.fleet.images.keys() {
+            images.insert(name.clone(), self.image(name)?.artifact);
+        }
+        let mut disks = BTreeMap::new();
+        for plan in self.disk_plans()? {
+            let artifact = self.disk(&plan)?.artifact;
+            disks.extend(plan.guests.iter().map(|guest| ((*guest).clone(), artifact.clone())));
+        }
+        Ok(Artifacts { kernel, images, disks })
+    }
+
+    /// Downloads everything that a build needs and the cache does not have.
+    ///
+    /// # Errors
+    /// Names what cannot be had.
+    pub fn fetch(&self) -> Result<(), BuildError> {
+        self.refuse_stale()?;
+        let packages: Vec<&LockedPackage> = self.lock.package.iter().collect();
+        rootfs::fetch(&packages, &self.repositories())?;
+        if let KernelSpec::Build(build) = &self.project.fleet.kernel {
+            self.kernel_source(&build.source)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn named(&self, name: Label, artifact: Artifact) -> Result<Built, BuildError> {
+        self.out.link(&artifact, &name)?;
+        Ok(Built { name, artifact })
+    }
+
+    fn image(&self, name: &Label) -> Result<Built, BuildError> {
+        let images = &self.project.fleet.images;
+        let (Some((name, spec)), Some(recipes)) =
+            (images.get_key_value(name), self.project.recipes.get(name))
+        else {
+            let known = images.keys().map(Label::to_string).collect();
+            return Err(BuildError::Unknown { what: "image", name: name.clone(), known });
+        };
+        let repositories = self.repositories();
+        let plan = ImagePlan::new(name, spec, recipes, self.lock, &repositories)?;
+        let key = plan.key()?;
+        let write = |dir: &Path| plan.write(&key, dir, &repositories, self.jobs);
+        self.named(name.clone(), self.out.obtain(ArtifactKind::Image, &key, write)?)
+    }
+
+    fn disk_plans(&self) -> Result<Vec<DiskPlan<'a>>, BuildError> {
+        disk::plan(&self.project.fleet, &self.project.recipes, self.lock)
+    }
+
+    fn disk(&self, plan: &DiskPlan<'_>) -> Result<Built, BuildError> {
+        let key = plan.key();
+        let write = |dir: &Path| plan.write(&key, dir, self.jobs, self.report);
+        self.named(plan.name.clone(), self.out.obtain(ArtifactKind::Disk, &key, write)?)
+    }
+
+    fn disks_named(&self, name: &Label) -> Result<Vec<Built>, BuildError> {
+        let plans = self.disk_plans()?;
+        let of_images = format!("{name}.");
+        let is_meant = |plan: &&DiskPlan<'_>| {
+            plan.name == *name
+                || plan.name.as_str().strip_prefix(&of_images).is_some_and(|image| {
+                    self.project.fleet.images.keys().any(|known| known.as_str() == image)
+                })
+        };
+        let built =
+            plans.iter().filter(is_meant).map(|plan| self.disk(plan)).collect::<Result<Vec<_>, _>>()?;
+        if built.is_empty() {
+            let known = plans.iter().map(|plan| plan.name.to_string()).collect();
+            return Err(BuildError::Unknown { what: "data disk of a guest", name: name.clone(), known });
+        }
+        Ok(built)
+    }
+}

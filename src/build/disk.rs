@@ -1,0 +1,104 @@
+//! Data disks: what a guest finds in its home when it first boots, one artifact for all guests that begin alike.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::fleet::{DiskSpec, Fleet, GuestName, GuestSpec, Label, Sha256};
+use crate::image::container::Image;
+use crate::image::disk::data_disk;
+use crate::image::ext4::{Purpose, write_ext4};
+use crate::image::recipe::Recipes;
+use crate::lock::model::Lock;
+use crate::lock::wanted::spelled_container;
+use crate::sys::report::{Report, Unit};
+
+use super::artifacts::ArtifactKind;
+use super::builder::{BuildError, label, pool};
+use super::key::{BuildKey, KeyBuilder};
+use super::rootfs::ext4_options;
+
+/// A data disk that is to be built, and for whom.
+pub(super) struct DiskPlan<'a> {
+    /// Of the link in `out/disk/`: the declared disk, else `user.NAME` or `pool.NAME`; where guests of several images have
+    /// the same disk and different homes, the image follows.
+    pub name: Label,
+    spec: &'a DiskSpec,
+    recipes: &'a Recipes,
+    /// Spelling and digest of each container image.
+    containers: Vec<(String, Sha256)>,
+    pub guests: Vec<&'a GuestName>,
+}
+
+/// The data disks of a fleet: as few as there are differences.
+pub(super) fn plan<'a>(
+    fleet: &'a Fleet,
+    recipes: &'a BTreeMap<Label, Recipes>,
+    lock: &Lock,
+) -> Result<Vec<DiskPlan<'a>>, BuildError> {
+    let mut groups: BTreeMap<(String, &Label), Vec<(&GuestName, &GuestSpec)>> = BTreeMap::new();
+    for (name, guest) in &fleet.guests {
+        groups.entry((disk_name(name, guest), &guest.image)).or_default().push((name, guest));
+    }
+    let mut plans: Vec<DiskPlan<'a>> = Vec::new();
+    let images = |name: &String| groups.keys().filter(|(other, _)| other == name).count();
+    for ((name, image), guests) in &groups {
+        let full = if images(name) > 1 { format!("{name}.{image}") } else { name.clone() };
+        let name = label(full)?;
+        let Some((_, first)) = guests.first() else { continue };
+        let recipes = recipes.get(*image).ok_or_else(|| BuildError::NotLocked((*image).clone()))?;
+        let containers = first.disk.images.iter().map(|container| {
+            let spelled = spelled_container(&fleet.root, container);
+            match lock.container.get(&spelled) {
+                Some(sha256) => Ok((spelled, *sha256)),
+                None => Err(BuildError::ContainerNotLocked(spelled)),
+            }
+        });
+        let containers = containers.collect::<Result<_, _>>()?;
+        let guests = guests.iter().map(|(name, _)| *name).collect();
+        plans.push(DiskPlan { name, spec: &first.disk, recipes, containers, guests });
+    }
+    Ok(plans)
+}
+
+/// A disk that is written out in a guest or pool has the name of that table.
+fn disk_name(guest: &GuestName, spec: &GuestSpec) -> String {
+    match (&spec.disk_name, &spec.pool) {
+        (Some(declared), _) => declared.to_string(),
+        (None, Some(pool)) => format!("pool.{pool}"),
+        (None, None) => format!("user.{guest}"),
+    }
+}
+
+impl DiskPlan<'_> {
+    /// The key of the disk. Where it is kept plays no part.
+    pub fn key(&self) -> BuildKey {
+        let mut key = KeyBuilder::new("disk").input("size", self.spec.size.bytes().to_le_bytes());
+        for (recipe, sha256) in self.recipes.digests() {
+            key = key.input("recipe", recipe.as_str()).input("sha256", sha256.0);
+        }
+        for (spelled, sha256) in &self.containers {
+            key = key.input("container", spelled).input("sha256", sha256.0);
+        }
+        key.finish()
+    }
+
+    /// Writes the disk into an empty directory.
+    pub fn write(
+        &self,
+        key: &BuildKey,
+        dir: &Path,
+        jobs: usize,
+        report: &dyn Report,
+    ) -> Result<(), BuildError> {
+        let failed = |source| BuildError::DiskLayout { disk: self.name.clone(), source };
+        let task = report.begin(&format!("write disk {}", self.name), None, Unit::Steps);
+        let images = self.spec.images.iter().map(Image::open).collect::<Result<Vec<_>, _>>();
+        let disk = data_disk(self.recipes, &images.map_err(|error| failed(error.into()))?).map_err(failed)?;
+        let path = dir.join(ArtifactKind::Disk.file_name());
+        let options = ext4_options(key, Some(self.spec.size), Purpose::ReadWrite);
+        let written = pool(jobs)?.install(|| write_ext4(&disk.tree, &disk.sources(), &options, &path));
+        written.map_err(|source| BuildError::Disk { disk: self.name.clone(), source })?;
+        task.finish(&self.spec.size.to_string());
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! The kernel as an artifact: built, or a ready image that is taken in.
+
+use std::path::{Path, PathBuf};
+
+use crate::fleet::{KernelBuild, KernelSpec, Sha256, Source, VmmKind};
+use crate::lock::kernel::DotConfig;
+use crate::sys::fetch::Expected;
+use crate::sys::fs::{self as files, FileError};
+use crate::sys::make;
+
+use super::artifacts::{Artifact, ArtifactKind, digest_file};
+use super::builder::{BuildError, Builder, Built, label};
+use super::kernel::{self, KernelInputs, check_needs};
+use super::key::KeyBuilder;
+use super::vmlinux;
+
+/// Name of a ready image in `out/kernel/`; a kernel that is built has that of its base.
+const READY: &str = "ready";
+
+impl Builder<'_> {
+    /// The kernel of the fleet.
+    pub(super) fn kernel(&self) -> Result<Built, BuildError> {
+        let (name, artifact) = match &self.project.fleet.kernel {
+            KernelSpec::Ready { image, .. } => {
+                (label(READY.into())?, self.ready_kernel(image, self.project.fleet.vmm)?)
+            }
+            KernelSpec::Build(build) => (build.base.clone(), self.built_kernel(build)?),
+        };
+        self.named(name, artifact)
+    }
+
+    fn ready_kernel(&self, image: &Path, vmm: VmmKind) -> Result<Artifact, BuildError> {
+        let expected = self.lock.kernel.sha256;
+        if !self.project.kernel_needs().is_empty() {
+            let text =
+                "the kernel is a ready image: whether it has what the recipes need shows when a guest boots";
+            self.report.note(text);
+        }
+        // Each VMM asks something else of a kernel.
+        let key = KeyBuilder::new("ready kernel").input("image", expected.0).input("vmm", format!("{vmm:?}"));
+        self.out.obtain(ArtifactKind::Kernel, &key.finish(), |dir| {
+            let copy = dir.join(ArtifactKind::Kernel.file_name());
+            std::fs::copy(image, &copy).map_err(FileError::when("copy", image))?;
+            check_digest(image, digest_file(&copy)?.0, expected)?;
+            Ok(vmlinux::check(image, vmm)?)
+        })
+    }
+
+    fn built_kernel(&self, build: &KernelBuild) -> Result<Artifact, BuildError> {
+        let inputs = KernelInputs {
+            source: match &build.source {
+                Source::Path(path) => path.clone(),
+                Source::Url(_) => self.cache.path(&self.lock.kernel.sha256.0),
+            },
+            source_sha256: self.lock.kernel.sha256,
+            wishes: self.project.wishes.clone().unwrap_or_default(),
+            patches: build.patches.clone(),
+            patch_sha256: self.lock.kernel.patches.clone(),
+            toolchain: self.toolchain()?,
+        };
+        let notes = self.out.notes()?;
+        let artifact = self.out.obtain(ArtifactKind::Kernel, &inputs.key(), |dir| {
+            self.kernel_source(&build.source)?;
+            let log = notes.join("kernel-build.log");
+            Ok::<_, BuildError>(kernel::build(&inputs, dir, &log, self.jobs, self.report)?)
+        })?;
+        // A recipe may need more than it did when the kernel was built.
+        let config = artifact.path.with_file_name("config");
+        let config = DotConfig::parse(&config.display().to_string(), &files::read_text(&config)?)?;
+        check_needs(&config, &self.project.kernel_needs())?;
+        Ok(artifact)
+    }
+
+    /// The compiler of this machine. A kernel that is built already needs none.
+    fn toolchain(&self) -> Result<String, BuildError> {
+        match (make::toolchain(), &self.lock.kernel.toolchain) {
+            (Ok(toolchain), _) => Ok(toolchain),
+            (Err(_), Some(locked)) => Ok(locked.clone()),
+            (Err(error), None) => Err(BuildError::Toolchain(error)),
+        }
+    }
+
+    /// The source of the kernel, on this machine and as the lock has it.
+    pub(super) fn kernel_source(&self, source: &Source) -> Result<PathBuf, BuildError> {
+        let expected = self.lock.kernel.sha256;
+        match source {
+            // Its digest was compared when the project was read.
+            Source::Path(path) => Ok(path.clone()),
+            Source::Url(url) => {
+                let pinned = Expected { sha256: Some(expected.0), size: None };
+                self.cache.get(url, pinned, self.offline, self.report).map_err(BuildError::KernelSource)
+            }
+        }
+    }
+}
+
+fn check_digest(path: &Path, found: Sha256, expected: Sha256) -> Result<(), BuildError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(BuildError::KernelDigest { path: path.to_owned(), expected, found })
+}

@@ -1,0 +1,200 @@
+//! Root images: the packages of a lock, recipes and files become `rootfs.ext4`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use crate::apk::PackageContents;
+use crate::fleet::{FileContent, ImageSpec, Label, Source};
+use crate::image::ext4::{Ext4Options, Purpose, write_ext4};
+use crate::image::layout::{ApkSettings, rootfs};
+use crate::image::recipe::Recipes;
+use crate::lock::model::{Lock, LockedImage, LockedPackage};
+use crate::lock::repository::{DOWNLOADS, Repositories, RepositoryError};
+use crate::sys::fs::{self as files, FileError};
+use crate::sys::report::Unit;
+
+use super::artifacts::ArtifactKind;
+use super::builder::{BuildError, pool};
+use super::key::{BuildKey, KeyBuilder};
+
+/// An image that is to be built: everything that its bytes depend on.
+pub(super) struct ImagePlan<'a> {
+    pub name: &'a Label,
+    spec: &'a ImageSpec,
+    recipes: &'a Recipes,
+    /// In install order.
+    packages: Vec<&'a LockedPackage>,
+    apk: ApkSettings,
+}
+
+impl<'a> ImagePlan<'a> {
+    /// Gathers what an image is made of; opens no package.
+    pub fn new(
+        name: &'a Label,
+        spec: &'a ImageSpec,
+        recipes: &'a Recipes,
+        lock: &'a Lock,
+        repositories: &Repositories<'_>,
+    ) -> Result<Self, BuildError> {
+        let locked = lock.image.get(name).ok_or_else(|| BuildError::NotLocked(name.clone()))?;
+        let packages = lock.packages_of(locked).collect::<Result<Vec<_>, _>>();
+        let packages =
+            packages.map_err(|id| BuildError::NotPinned { image: name.clone(), package: id.to_owned() })?;
+        Ok(Self { name, spec, recipes, packages, apk: apk_settings(lock, locked, repositories)? })
+    }
+
+    /// The key of the image.
+    pub fn key(&self) -> Result<BuildKey, FileError> {
+        let mut key = KeyBuilder::new("image").input("arch", &self.apk.arch);
+        for package in &self.packages {
+            key = key.input("package", package.id()).input("sha256", package.sha256.0);
+        }
+        for (recipe, sha256) in self.recipes.digests() {
+            key = key.input("recipe", recipe.as_str()).input("sha256", sha256.0);
+        }
+        for (path, file) in &self.spec.files {
+            let content = match &file.content {
+                FileContent::Inline(text) => text.clone().into_bytes(),
+                FileContent::File(path) => files::read(path)?,
+            };
+            key = key.input("file", path.as_str()).input("content", content);
+            key = key
+                .input("mode", file.mode.to_le_bytes())
+                .input("owner", &file.owner)
+                .input("group", &file.group);
+        }
+        for (name, bytes) in &self.apk.keys {
+            key = key.input("trusted", name).input("key", bytes);
+        }
+        for wish in &self.apk.world {
+            key = key.input("world", wish.to_string());
+        }
+        for line in &self.apk.repositories {
+            key = key.input("repository", line);
+        }
+        for (package, tag) in &self.apk.tags {
+            key = key.input("tagged", package).input("tag", tag);
+        }
+        let size = self.spec.size.map_or_else(|| "auto".to_owned(), |size| size.bytes().to_string());
+        Ok(key.input("size", size).finish())
+    }
+
+    /// Writes the image into an empty directory.
+    pub fn write(
+        &self,
+        key: &BuildKey,
+        dir: &Path,
+        repositories: &Repositories<'_>,
+        jobs: usize,
+    ) -> Result<(), BuildError> {
+        let packages = self.open_packages(repositories, jobs)?;
+        let task = repositories.report.begin(&format!("write image {}", self.name), None, Unit::Steps);
+        let failed = |source| BuildError::Layout { image: self.name.clone(), source };
+        let root = rootfs(&packages, self.recipes, &self.spec.files, &self.apk).map_err(failed)?;
+        let path = dir.join(ArtifactKind::Image.file_name());
+        let options = ext4_options(key, self.spec.size, Purpose::ReadOnly);
+        let written = pool(jobs)?.install(|| write_ext4(&root.tree, &root.sources(), &options, &path));
+        written.map_err(|source| BuildError::Image { image: self.name.clone(), source })?;
+        task.finish(&format!("{} files", root.tree.len()));
+        // A file that changed while it was read would stand under the wrong key.
+        if self.key()? == *key { Ok(()) } else { Err(BuildError::Changed(self.name.clone())) }
+    }
+
+    /// Every package, verified against the lock.
+    fn open_packages(
+        &self,
+        repositories: &Repositories<'_>,
+        jobs: usize,
+    ) -> Result<Vec<PackageContents>, BuildError> {
+        fetch(&self.packages, repositories)?;
+        let name = format!("verify packages of {}", self.name);
+        let task = repositories.report.begin(&name, Some(self.packages.len() as u64), Unit::Steps);
+        let open = |locked: &&LockedPackage| {
+            let package = repositories.package(locked);
+            task.advance(1);
+            package
+        };
+        let packages =
+            pool(jobs)?.install(|| self.packages.par_iter().map(open).collect::<Result<Vec<_>, _>>())?;
+        task.finish(&format!("{} packages", packages.len()));
+        Ok(packages)
+    }
+}
+
+/// Downloads packages that are not in the cache.
+pub(super) fn fetch(packages: &[&LockedPackage], repositories: &Repositories<'_>) -> Result<(), BuildError> {
+    let fetch = |locked: &&LockedPackage| repositories.pinned_file(locked).map(drop);
+    Ok(pool(DOWNLOADS)?.install(|| packages.par_iter().try_for_each(fetch))?)
+}
+
+/// Label, UUID and hash seed are functions of the key.
+pub(super) fn ext4_options(
+    key: &BuildKey,
+    size: Option<crate::fleet::ByteSize>,
+    purpose: Purpose,
+) -> Ext4Options {
+    let (mut uuid, mut hash_seed) = ([0; 16], [0; 16]);
+    let (first, last) = key.digest().0.split_at(16);
+    uuid.copy_from_slice(first);
+    hash_seed.copy_from_slice(last);
+    // Version 8, whose bits are the maker's own, of the usual variant (RFC 9562).
+    uuid[6] = uuid[6] & 0x0f | 0x80;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    Ext4Options { label: format!("sis-{}", key.digest().short()), uuid, hash_seed, size, purpose }
+}
+
+/// What apk in the guest is told: the world, the repositories that have an address, and whom to trust.
+fn apk_settings(
+    lock: &Lock,
+    locked: &LockedImage,
+    repositories: &Repositories<'_>,
+) -> Result<ApkSettings, RepositoryError> {
+    let mut settings = ApkSettings {
+        arch: locked.arch.clone(),
+        world: locked.world.iter().filter_map(|wish| wish.parse().ok()).collect(),
+        repositories: Vec::new(),
+        keys: BTreeMap::new(),
+        tags: tags(locked, lock),
+    };
+    for spec in &repositories.fleet.repositories {
+        if let Source::Url(url) = &spec.location {
+            settings.repositories.push(match &spec.tag {
+                Some(tag) => format!("@{tag} {url}"),
+                None => url.clone(),
+            });
+        }
+        let keys = repositories.keys(spec)?;
+        settings.keys.extend(keys.files().map(|(name, pem)| (name.to_owned(), pem.to_vec())));
+    }
+    Ok(settings)
+}
+
+/// Tags of the repositories that an image's packages were chosen from, by package.
+fn tags(locked: &LockedImage, lock: &Lock) -> BTreeMap<String, String> {
+    let tag_of = |package: &LockedPackage| {
+        let repository = lock.repository.iter().find(|known| known.location == package.repository)?;
+        Some((package.name.clone(), repository.tag.clone()?))
+    };
+    lock.packages_of(locked).filter_map(|package| tag_of(package.ok()?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_is_named_by_its_key() {
+        let key = KeyBuilder::new("image").finish();
+        let options = ext4_options(&key, None, Purpose::ReadOnly);
+        assert_eq!(options.label.len(), 16);
+        assert_eq!((options.uuid[6] >> 4, options.uuid[8] >> 6), (8, 2));
+        let other = ext4_options(&KeyBuilder::new("disk").finish(), None, Purpose::ReadOnly);
+        assert!(
+            options.uuid != other.uuid
+                && options.hash_seed != other.hash_seed
+                && options.label != other.label
+        );
+    }
+}

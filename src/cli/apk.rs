@@ -1,0 +1,155 @@
+//! `apk`: packages and signed repositories of one's own files.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::apk::{
+    Contents, INDEX_FILE, Missing, PackMap, PackageInfo, Packed, SigningKey, convert_debs, pack,
+    sign_directory,
+};
+use crate::sys::fs::{self, FileError};
+
+use super::context::Context;
+use super::error::CliError;
+use super::render;
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Make apk packages of Debian packages, a directory or a tar
+    Pack(PackArgs),
+    /// Index the packages of a directory, and sign the index
+    Index(IndexArgs),
+    /// Make a key pair that signs: NAME.rsa, and NAME.rsa.pub for those who trust it
+    Key(KeyArgs),
+}
+
+#[derive(clap::Args)]
+pub struct PackArgs {
+    /// .deb files, or one directory, or one tar
+    #[arg(required = true, value_name = "INPUT")]
+    inputs: Vec<PathBuf>,
+    /// Where the packages go
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    to: PathBuf,
+    /// Name of the package (of a directory or tar)
+    #[arg(long)]
+    name: Option<String>,
+    /// Version of the package (of a directory or tar), such as 1.0-r0
+    #[arg(long, value_name = "VERSION")]
+    pkgver: Option<String>,
+    /// Architecture (of a directory or tar)
+    #[arg(long, default_value = "noarch")]
+    arch: String,
+    /// A name that it provides as well, such as shadow-subids=4.13
+    #[arg(long, value_name = "NAME[=VERSION]")]
+    provides: Vec<String>,
+    /// A package that it needs
+    #[arg(long, value_name = "WISH")]
+    depends: Vec<String>,
+    /// A TOML file of changes: extra names, dependencies to drop, paths to leave out, modes, owners
+    #[arg(long, value_name = "FILE")]
+    map: Option<PathBuf>,
+    /// Drop dependencies of .debs that are not among the inputs
+    #[arg(long)]
+    ignore_missing: bool,
+    /// Sign the packages with this private key
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub struct IndexArgs {
+    /// Directory of the packages, called after their architecture: REPOSITORY/x86_64
+    dir: PathBuf,
+    /// Private key to sign with
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub struct KeyArgs {
+    /// File of the private key, such as keys/me.rsa
+    path: PathBuf,
+}
+
+pub fn run(command: &Command, context: &Context) -> Result<ExitCode, CliError> {
+    match command {
+        Command::Pack(args) => run_pack(args, context),
+        Command::Index(args) => {
+            let key = SigningKey::read(&args.key)?;
+            let target = args.dir.join(INDEX_FILE);
+            fs::write(&target, &sign_directory(&args.dir, &key)?, 0o644)?;
+            context.say(&format!("wrote {}, signed by {}", target.display(), key.public_name()));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Key(args) => {
+            let key = SigningKey::generate(&args.path)?;
+            context.say(&format!("wrote {} and {}", args.path.display(), key.public_name()));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn run_pack(args: &PackArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let key = args.key.as_deref().map(SigningKey::read).transpose()?;
+    let map = args.map.as_deref().map(PackMap::read).transpose()?.unwrap_or_default();
+    let is_deb = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
+    let packed = if args.inputs.iter().all(is_deb) {
+        if args.name.is_some()
+            || args.pkgver.is_some()
+            || !args.provides.is_empty()
+            || !args.depends.is_empty()
+        {
+            return Err(CliError::invalid(
+                "--name, --pkgver, --provides and --depends are for a directory or a tar",
+            )
+            .hint("a .deb brings its own; change them with --map"));
+        }
+        let missing = if args.ignore_missing { Missing::Ignore } else { Missing::Keep };
+        convert_debs(&args.inputs, &map, missing, key.as_ref())?
+    } else {
+        vec![pack_files(args, &map, key.as_ref())?]
+    };
+    for package in &packed {
+        let target = args.to.join(package.info.file_name());
+        fs::write(&target, &package.bytes, 0o644)?;
+        if context.settings.json {
+            let (name, version) = (&package.info.name, package.info.version.to_string());
+            render::json(
+                &serde_json::json!({ "name": name, "version": version, "file": target, "notes": package.notes }),
+            );
+        } else if context.settings.verbose {
+            package.notes.iter().for_each(|note| context.say(&format!("{}: {note}", package.info.name)));
+        }
+    }
+    let bytes: usize = packed.iter().map(|package| package.bytes.len()).sum();
+    context.say(&format!(
+        "packed {} packages, {:.1} MB, into {}",
+        packed.len(),
+        bytes as f64 / 1e6,
+        args.to.display()
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn pack_files(args: &PackArgs, map: &PackMap, key: Option<&SigningKey>) -> Result<Packed, CliError> {
+    let [input] = args.inputs.as_slice() else {
+        return Err(CliError::invalid("several inputs are for .deb files alone")
+            .hint("pack one directory or tar at a time"));
+    };
+    let (Some(name), Some(version)) = (&args.name, &args.pkgver) else {
+        return Err(CliError::invalid(format!("{} needs a name and a version", input.display()))
+            .hint("add --name NAME --pkgver 1.0-r0"));
+    };
+    let version =
+        version.parse().map_err(|error| CliError::invalid(format!("--pkgver {version}: {error}")))?;
+    let mut info = PackageInfo::new(name, version, &args.arch)?;
+    info.extend(&args.provides, &args.depends)?;
+    let mut contents = if input.is_dir() {
+        Contents::from_directory(input)?
+    } else {
+        Contents::from_tar(std::fs::File::open(input).map_err(FileError::when("open", input))?)?
+    };
+    map.apply(input, &mut info, &mut contents)?;
+    Ok(pack(info, contents, key)?)
+}

@@ -1,0 +1,46 @@
+//! `check`: everything that is wrong, without building and without the network.
+
+use std::process::ExitCode;
+
+use crate::build::kernel::NeedDoubt;
+use crate::lock::model::Lock;
+
+use super::context::{Context, lists};
+use super::error::CliError;
+use super::render;
+
+pub fn run(context: &Context) -> Result<ExitCode, CliError> {
+    let fleet = context.fleet()?;
+    lists(&fleet)?;
+    let project = context.project(fleet)?;
+    let doubts = project.need_doubts();
+    let wrong: Vec<_> = doubts
+        .iter()
+        .filter(|doubt| matches!(doubt, NeedDoubt::TurnedOff { .. }))
+        .map(ToString::to_string)
+        .collect();
+    if !wrong.is_empty() {
+        return Err(CliError::invalid(wrong.join("\n"))
+            .hint("leave the option out of [kernel] options, or the recipe out of the image"));
+    }
+    let notes: Vec<_> = doubts.iter().map(ToString::to_string).collect();
+    let stale = Lock::read(&context.lock_path())?.map_or_else(Vec::new, |lock| project.stale(&lock));
+    let fleet = &project.fleet;
+    if context.settings.json {
+        render::json(&serde_json::json!({
+            "ok": true, "guests": fleet.guests.len(), "notes": notes, "lock_differs": stale,
+        }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    notes.iter().for_each(|note| context.say(&format!("note: {note}; the build checks what comes out")));
+    stale.iter().for_each(|reason| context.say(&format!("note: fleet.lock: {reason}")));
+    let count = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
+    context.say(&format!(
+        "{} is valid: {}, {}, {}",
+        context.settings.file.display(),
+        count(fleet.guests.len(), "guest"),
+        count(fleet.images.len(), "image"),
+        count(fleet.networks.len(), "network policy").replace("policys", "policies"),
+    ));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,100 @@
+//! `console`: the guest's serial console on this terminal, until Ctrl-].
+
+use std::fs::File;
+use std::io::{IsTerminal, Read, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::termios::{self, OptionalActions, Termios};
+
+use crate::apply::observe::vmm_process;
+use crate::sys::fs::FileError;
+
+use super::context::{Context, declared_or_there};
+use super::error::CliError;
+use super::logs;
+
+#[derive(clap::Args)]
+pub struct Args {
+    guest: String,
+}
+
+/// Ctrl-], which detaches as in telnet and virsh.
+const DETACH: u8 = 0x1d;
+/// How long what was asked last may take to be answered where input is no terminal.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let fleet = context.fleet()?;
+    let host = context.host(&fleet)?;
+    let guest = declared_or_there(&args.guest, &fleet, &host)?;
+    if vmm_process(&host.layout, &host.hierarchy, &guest).is_none() {
+        return Err(CliError::failed(format!("{guest} does not run"))
+            .hint(format!("bring it up with `sisforge up {guest}`")));
+    }
+    let path = host.layout.console_input(&guest);
+    let mut input = File::options().write(true).open(&path).map_err(FileError::when("open", &path))?;
+    let log = host.layout.serial_log(&guest);
+    context.say("attached; detach with Ctrl-]");
+    let raw = Raw::enter();
+    let detached = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let printer = scope.spawn(|| {
+            let mut seen = 0;
+            while !detached.load(Ordering::Relaxed) {
+                seen = logs::print_from(&log, seen)?;
+                std::thread::sleep(Duration::from_millis(30));
+            }
+            logs::print_from(&log, seen)
+        });
+        let forwarded = forward(&mut input);
+        if raw.is_none() {
+            std::thread::sleep(LAST_WORDS);
+        }
+        detached.store(true, Ordering::Relaxed);
+        // A thread that panicked has said so itself.
+        let printed = printer.join().unwrap_or(Ok(0));
+        forwarded.map_err(FileError::when("write to", &path))?;
+        printed.map(|_| ExitCode::SUCCESS)
+    })
+}
+
+/// Hands keys on until Ctrl-] or the end of input.
+fn forward(to: &mut File) -> std::io::Result<()> {
+    let mut from = std::io::stdin().lock();
+    let mut buffer = [0; 1024];
+    loop {
+        let count = from.read(&mut buffer)?;
+        let detach = buffer[..count].iter().position(|key| *key == DETACH);
+        to.write_all(&buffer[..detach.unwrap_or(count)])?;
+        if count == 0 || detach.is_some() {
+            return Ok(());
+        }
+    }
+}
+
+/// A terminal whose keys go through as they are; as it was when this is dropped.
+struct Raw(Termios);
+
+impl Raw {
+    /// `None` where stdin is no terminal.
+    fn enter() -> Option<Self> {
+        let stdin = std::io::stdin();
+        if !stdin.is_terminal() {
+            return None;
+        }
+        let before = termios::tcgetattr(&stdin).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        termios::tcsetattr(&stdin, OptionalActions::Now, &raw).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // There is no better terminal to tell of a failure.
+        let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
+    }
+}

@@ -1,0 +1,76 @@
+//! `down`: guests go, and everything of them but their data disks.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::fleet::GuestName;
+use crate::host::state::HostState;
+use crate::plan::diff;
+
+use super::context::{Context, forget, named, observed};
+use super::error::CliError;
+use super::up::carry_out;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only these guests
+    guests: Vec<String>,
+    /// Remove their data disks and logs too, after asking
+    #[arg(long)]
+    purge: bool,
+    /// Do not ask
+    #[arg(long, requires = "purge")]
+    yes: bool,
+    /// Seconds that a guest may take to shut down before it is killed
+    #[arg(long, value_name = "SECONDS", default_value_t = crate::apply::linux::STOP_TIMEOUT.as_secs())]
+    timeout: u64,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let fleet = context.fleet()?;
+    let mut host = context.host(&fleet)?;
+    host.stop_timeout = Duration::from_secs(args.timeout);
+    if !host.layout.dir().exists() {
+        context.say("nothing to do: this host has nothing of the fleet");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let _held = context.hold(&host.layout)?;
+    let observed = observed(&host)?;
+    let known: Vec<&GuestName> = observed.guests.keys().chain(fleet.guests.keys()).collect();
+    let names = named(&args.guests, &known)?;
+    let gone: Vec<GuestName> =
+        if names.is_empty() { observed.guests.keys().cloned().collect() } else { names.clone() };
+    if args.purge && !args.yes {
+        confirm(&gone)?;
+    }
+    let wanted = if names.is_empty() {
+        HostState::default()
+    } else {
+        observed.clone().with_guests_of(&names, &HostState::default())
+    };
+    let code = carry_out(&diff(&observed, &wanted), &host, context)?;
+    if args.purge {
+        gone.iter().try_for_each(|guest| forget(&host, guest))?;
+        context.say(&format!("data disks removed: {}", listed(&gone)));
+    }
+    Ok(code)
+}
+
+fn listed(guests: &[GuestName]) -> String {
+    guests.iter().map(GuestName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn confirm(guests: &[GuestName]) -> Result<(), CliError> {
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::invalid(
+            "--purge asks before it removes data disks, and there is no terminal to ask on",
+        )
+        .hint("add --yes"));
+    }
+    eprint!("remove the data disks of {} for good? Type yes: ", listed(guests));
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    if read.is_ok() && answer.trim() == "yes" { Ok(()) } else { Err(CliError::failed("nothing was changed")) }
+}

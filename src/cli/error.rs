@@ -1,0 +1,224 @@
+//! The only place that turns errors of the library into words for people: message, causes, hint, exit status.
+
+use std::error::Error;
+
+use serde_json::json;
+
+use crate::apply::ApplyError;
+use crate::fleet::{InvalidFleet, LoadError};
+use crate::sys::tool::ToolError;
+
+use super::render;
+use super::settings::Settings;
+
+/// How a command ended that did not do its work.
+#[derive(Debug)]
+pub struct CliError {
+    /// 1 failed; 2 wrong usage or invalid configuration.
+    pub status: u8,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// Everything was said already.
+    Said,
+    Fleet(InvalidFleet),
+    Words {
+        message: String,
+        causes: Vec<String>,
+        hint: Option<String>,
+    },
+}
+
+impl CliError {
+    /// A failure in words.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::words(1, message)
+    }
+
+    /// Wrong usage or configuration.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::words(2, message)
+    }
+
+    /// What was wrong has been printed already.
+    pub fn said(status: u8) -> Self {
+        Self { status, body: Body::Said }
+    }
+
+    fn words(status: u8, message: impl Into<String>) -> Self {
+        Self { status, body: Body::Words { message: message.into(), causes: Vec::new(), hint: None } }
+    }
+
+    /// Says what to do.
+    #[must_use]
+    pub fn hint(mut self, text: impl Into<String>) -> Self {
+        if let Body::Words { hint, .. } = &mut self.body {
+            *hint = Some(text.into());
+        }
+        self
+    }
+
+    /// Prints the error on stderr, or as one object on stdout with `--json`.
+    pub fn print(&self, settings: &Settings) {
+        match &self.body {
+            Body::Said => {}
+            Body::Fleet(invalid) if settings.json => render::json(&problems(invalid)),
+            Body::Fleet(invalid) => eprint!("{}", crate::fleet::render(invalid, settings.color)),
+            Body::Words { message, causes, hint } if settings.json => {
+                render::json(&json!({ "error": message, "causes": causes, "hint": hint }));
+            }
+            Body::Words { message, causes, hint } => {
+                let (red, bold, plain) =
+                    if settings.color { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+                eprintln!("{red}error{plain}{bold}:{plain} {message}");
+                for cause in causes {
+                    eprintln!("  because: {cause}");
+                }
+                if let Some(hint) = hint {
+                    eprintln!("  help: {hint}");
+                }
+            }
+        }
+    }
+}
+
+fn problems(invalid: &InvalidFleet) -> serde_json::Value {
+    let problems = invalid.problems.iter().map(|problem| {
+        let (line, column) = invalid.line_column(problem.span.start);
+        json!({ "line": line, "column": column, "message": problem.message, "hint": problem.hint })
+    });
+    json!({ "error": invalid.to_string(), "problems": problems.collect::<Vec<_>>() })
+}
+
+impl From<LoadError> for CliError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Invalid(invalid) => Self { status: 2, body: Body::Fleet(invalid) },
+            LoadError::Read(error) => Self { status: 2, ..from_error(&error) }
+                .hint("run `sisforge init` for a fleet.toml to start from, or name one with --file"),
+        }
+    }
+}
+
+/// Any other error of the library: its words, those of its causes, and a hint where one is known.
+macro_rules! from_library {
+    ($($error:ty => $status:expr),+ $(,)?) => {$(
+        impl From<$error> for CliError {
+            fn from(error: $error) -> Self {
+                let status: fn(&$error) -> u8 = $status;
+                Self { status: status(&error), ..from_error(&error) }
+            }
+        }
+    )+};
+}
+
+from_library! {
+    ApplyError => |_| 1,
+    ToolError => |_| 1,
+    crate::sys::fs::FileError => |_| 1,
+    crate::sys::cgroup::CgroupError => |_| 1,
+    crate::sys::ip::IpError => |_| 1,
+    crate::sys::ssh::SshError => |_| 1,
+    crate::sys::git::GitError => |_| 1,
+    crate::sys::launch::LaunchError => |_| 1,
+    crate::host::desired::DesiredError => |_| 2,
+    crate::apk::PackError => |_| 2,
+    crate::apk::ConvertError => |_| 2,
+    crate::apk::ContentsError => |_| 2,
+    crate::apk::RepositoryError => |_| 2,
+    crate::apk::KeyError => |_| 2,
+    crate::lock::model::LockFileError => |_| 2,
+    crate::build::ProjectError => |_| 2,
+    crate::build::BuildError => build_status,
+}
+
+/// What the configuration asks for and cannot be had is the configuration's fault; all else is a failure.
+fn build_status(error: &crate::build::BuildError) -> u8 {
+    use crate::build::BuildError as E;
+    use crate::build::kernel::KernelError as K;
+    match error {
+        E::Stale(_)
+        | E::NotLocked(_)
+        | E::Unknown { .. }
+        | E::Layout { .. }
+        | E::DiskLayout { .. }
+        | E::Vmlinux(_) => 2,
+        E::Kernel(K::Unmet(_) | K::Needs(_) | K::ConfigLine(_) | K::Patch { .. }) => 2,
+        _ => 1,
+    }
+}
+
+fn from_error(error: &(dyn Error + 'static)) -> CliError {
+    let mut causes = Vec::new();
+    let mut said = error.to_string();
+    let message = said.clone();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // A transparent error says what its source says.
+        if text != said {
+            causes.push(text.clone());
+            said = text;
+        }
+        next = cause.source();
+    }
+    CliError { status: 1, body: Body::Words { message, causes, hint: hint_for(error) } }
+}
+
+/// What to do about an error, found at any depth of its causes.
+fn hint_for(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(hint) = hint_of(error) {
+            return Some(hint);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(ToolError::Missing { tool }) = error.downcast_ref() {
+        return Some(match package_of(tool) {
+            Some(package) => format!("install it: on Debian, `apt-get install {package}`"),
+            None => format!("install {tool}, or put it on PATH"),
+        });
+    }
+    let io: &std::io::Error = error.downcast_ref()?;
+    match io.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            Some("run it as root, or change the owner of that path".into())
+        }
+        std::io::ErrorKind::StorageFull => Some("free some space, then run the same command again".into()),
+        std::io::ErrorKind::ReadOnlyFilesystem => Some("that file system is mounted read-only".into()),
+        _ => None,
+    }
+}
+
+/// The Debian package that brings a tool.
+fn package_of(tool: &str) -> Option<&'static str> {
+    Some(match tool {
+        "ip" => "iproute2",
+        "nft" => "nftables",
+        "qemu-system-x86_64" => "qemu-system-x86",
+        "ssh" | "ssh-keygen" => "openssh-client",
+        "git" => "git",
+        "make" => "make",
+        "objcopy" => "binutils",
+        "gcc" => "gcc",
+        "patch" => "patch",
+        _ => return None,
+    })
+}
+
+/// The words of an error and of its causes in one line, for a summary.
+pub fn one_line(error: &(dyn Error + 'static)) -> String {
+    match from_error(error).body {
+        Body::Words { message, causes, .. } => {
+            std::iter::once(message).chain(causes).collect::<Vec<_>>().join(": ")
+        }
+        Body::Said | Body::Fleet(_) => String::new(),
+    }
+}

@@ -1,0 +1,34 @@
+//! `init`: a commented fleet.toml to start from.
+
+use std::process::ExitCode;
+
+use crate::sys::fs;
+
+use super::context::Context;
+use super::error::CliError;
+use super::render;
+
+use crate::fleet::EXAMPLE as TEMPLATE;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Print it instead of writing it
+    #[arg(long)]
+    print: bool,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let path = &context.settings.file;
+    if args.print {
+        render::text(TEMPLATE);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if path.exists() {
+        return Err(CliError::invalid(format!("{} is there already", path.display()))
+            .hint("name another with --file, or print the template with `sisforge init --print`"));
+    }
+    fs::write(path, TEMPLATE.as_bytes(), 0o644)?;
+    context
+        .say(&format!("wrote {}; next: `sisforge check`, `sisforge lock`, `sisforge build`", path.display()));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,23 @@
+//! `launch`: what `up` starts in place of a VMM, so that the VMM is in its cgroup from its first instruction on.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::sys::launch;
+
+use super::error::CliError;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A cgroup.procs file to join
+    #[arg(long = "cgroup", value_name = "FILE")]
+    cgroups: Vec<PathBuf>,
+    /// The program and its arguments
+    #[arg(last = true, required = true)]
+    argv: Vec<OsString>,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, CliError> {
+    Err(launch::exec_in_cgroup(&args.cgroups, &args.argv).into())
+}

@@ -1,0 +1,62 @@
+//! How results look: text on stdout, tables, JSON.
+
+use std::io::Write;
+use std::time::Duration;
+
+/// Prints text as it is. A reader that went away ends the program, as it does for every tool in a pipe.
+pub fn text(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        std::process::exit(1);
+    }
+}
+
+/// Prints one JSON document.
+pub fn json(value: &impl serde::Serialize) {
+    // A value of this program always serializes: its maps have text keys.
+    let document = serde_json::to_string(value).unwrap_or_default();
+    text(&format!("{document}\n"));
+}
+
+/// Columns as wide as their widest cell, two spaces between them; the first row is the head.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+/// A duration in its two largest units, such as `3m 20s`.
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s}s"),
+        (0, 0, m, s) => format!("{m}m {s}s"),
+        (0, h, m, _) => format!("{h}h {m}m"),
+        (d, h, _, _) => format!("{d}d {h}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [["NAME", "PID"], ["alice", "7"]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(table(&rows), "NAME   PID\nalice  7\n");
+    }
+
+    #[test]
+    fn durations_show_their_two_largest_units() {
+        let shown: Vec<_> =
+            [5, 200, 7_260, 90_000].iter().map(|s| duration(Duration::from_secs(*s))).collect();
+        assert_eq!(shown, ["5s", "3m 20s", "2h 1m", "1d 1h"]);
+    }
+}

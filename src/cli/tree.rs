@@ -1,0 +1,104 @@
+//! `tree`: the complete jails of a fleet as files, for whoever starts VMMs by other means or wants to look.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::apply::Host;
+use crate::apply::linux::{LinuxHost, Scope};
+use crate::fleet::{Fleet, HostSpec, VmmKind};
+use crate::host::layout::Layout;
+use crate::host::state::{HostState, Machine, MachineDisk};
+use crate::host::vmm;
+use crate::sys::fs::{self, FileError};
+use crate::sys::{ssh, tool};
+
+use super::context::{Context, named};
+use super::error::CliError;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only this guest
+    guest: Option<String>,
+    /// Where the trees go: a store of their own, which must not be there yet
+    #[arg(long, value_name = "DIR", default_value = "tree")]
+    out: PathBuf,
+    /// Fail where fleet.lock does not fit fleet.toml, instead of updating it
+    #[arg(long)]
+    locked: bool,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let fleet = context.fleet()?;
+    let names: Vec<String> = args.guest.iter().cloned().collect();
+    let only = named(&names, &fleet.guests.keys().collect::<Vec<_>>())?;
+    if args.out.exists() {
+        return Err(CliError::invalid(format!("{} is there already", args.out.display()))
+            .hint("remove it, or name another directory with --out"));
+    }
+    fs::create_private_dir(&args.out)?;
+    let written = write(args, &fleet, &only, context);
+    if written.is_err() {
+        fs::remove(&args.out)?;
+    }
+    written
+}
+
+fn write(
+    args: &Args,
+    fleet: &Fleet,
+    only: &[crate::fleet::GuestName],
+    context: &Context,
+) -> Result<ExitCode, CliError> {
+    let store = std::fs::canonicalize(&args.out).map_err(FileError::when("open", &args.out))?;
+    let layout = Layout::new(&HostSpec { store, ..fleet.host.clone() }, &fleet.name);
+    let mut host = context.host_at(layout, Scope::FilesAlone)?;
+    fs::create_private_dir(&host.layout.dir())?;
+    ssh::keygen(&host.layout.key())?;
+    let desired = context.desired(fleet, args.locked, &mut host)?;
+    for (name, guest) in &desired.guests {
+        let Some(machine) = guest.machine.as_ref().filter(|_| only.is_empty() || only.contains(name)) else {
+            continue;
+        };
+        for sha256 in stored(machine).chain(guest.disk.and_then(|disk| disk.base)) {
+            host.store_file(&sha256)?;
+        }
+        if let Some((base, disk)) = guest.disk.and_then(|disk| Some((disk.base?, disk))) {
+            host.create_disk(name, &base, disk.uid)?;
+        }
+        host.create_jail(name, machine)?;
+        let command = command_of(name, machine, &host)?;
+        fs::write(&host.layout.guest(name).join("command"), command.as_bytes(), 0o644)?;
+        context.say(&format!("{}", host.layout.jail_root(machine.vmm, name).display()));
+    }
+    ruleset(&desired, &host.layout.dir())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stored(machine: &Machine) -> impl Iterator<Item = crate::fleet::Sha256> {
+    let base = match machine.disk {
+        MachineDisk::Kept => None,
+        MachineDisk::Ephemeral { base, .. } => Some(base),
+    };
+    [machine.kernel, machine.image].into_iter().chain(base)
+}
+
+/// What starts the VMM, as one would type it in the jail's root.
+fn command_of(
+    name: &crate::fleet::GuestName,
+    machine: &Machine,
+    host: &LinuxHost,
+) -> Result<String, CliError> {
+    let call = match machine.vmm {
+        VmmKind::Qemu => vmm::qemu(name, machine),
+        VmmKind::Firecracker => {
+            let executable = tool::find("firecracker").unwrap_or_else(|| "/usr/local/bin/firecracker".into());
+            vmm::jailer(name, machine, &host.layout, &executable, &host.hierarchy)
+        }
+    };
+    Ok(format!("{}\n", call.command_line()))
+}
+
+fn ruleset(desired: &HostState, dir: &Path) -> Result<(), CliError> {
+    let text = desired.ruleset.as_ref().map(|ruleset| ruleset.text.as_str()).unwrap_or_default();
+    Ok(fs::write(&dir.join("ruleset.nft"), text.as_bytes(), 0o644)?)
+}

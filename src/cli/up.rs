@@ -1,0 +1,78 @@
+//! `up`: the host becomes what fleet.toml wants.
+
+use std::process::ExitCode;
+
+use crate::apply::{Applied, apply, preflight};
+use crate::fleet::GuestName;
+use crate::plan::{Plan, diff};
+use crate::sys::ssh;
+
+use super::context::{Context, named, observed};
+use super::error::{CliError, one_line};
+use super::render;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only these guests
+    guests: Vec<String>,
+    /// Fail where fleet.lock does not fit fleet.toml, instead of updating it
+    #[arg(long)]
+    locked: bool,
+    /// Seconds that a guest may take to be ready
+    #[arg(long, value_name = "SECONDS", default_value_t = crate::apply::linux::READY_TIMEOUT.as_secs())]
+    timeout: u64,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let fleet = context.fleet()?;
+    let names = named(&args.guests, &fleet.guests.keys().collect::<Vec<_>>())?;
+    let mut host = context.host(&fleet)?;
+    host.ready_timeout = std::time::Duration::from_secs(args.timeout);
+    let _held = context.hold(&host.layout)?;
+    // Before the fleet's wishes are known: the key is part of what each guest is told.
+    ssh::keygen(&host.layout.key())?;
+    let desired = context.desired(&fleet, args.locked, &mut host)?;
+    let observed = observed(&host)?;
+    let wanted = if names.is_empty() {
+        desired
+    } else {
+        let guests = observed.guests.clone();
+        let mut only = desired.clone();
+        only.guests = guests;
+        only.with_guests_of(&names, &desired)
+    };
+    let plan = diff(&observed, &wanted);
+    carry_out(&plan, &host, context)
+}
+
+/// Applies a plan and says what became of it.
+pub fn carry_out(
+    plan: &Plan,
+    host: &crate::apply::linux::LinuxHost,
+    context: &Context,
+) -> Result<ExitCode, CliError> {
+    preflight::check(plan, host)?;
+    plan.notes.iter().for_each(|note| context.report.note(&format!("note: {note}")));
+    let applied = apply(plan, host, context.guests_at_once(), &*context.report);
+    finish(&applied, plan, context)
+}
+
+fn finish(applied: &Applied, plan: &Plan, context: &Context) -> Result<ExitCode, CliError> {
+    for failure in &applied.failures {
+        let who = failure.guest.as_ref().map_or("host", GuestName::as_str);
+        context.report.note(&format!("error: {who}: {}: {}", failure.step, one_line(&failure.error)));
+    }
+    if context.settings.json {
+        render::json(&serde_json::json!({ "event": "summary", "summary": applied.summary() }));
+    } else if plan.is_empty() {
+        context.say("nothing to do: the host is as it should be");
+    } else {
+        let mut failed: Vec<_> =
+            applied.failures.iter().map(|f| f.guest.as_ref().map_or("host", GuestName::as_str)).collect();
+        failed.dedup();
+        let failed =
+            if failed.is_empty() { String::new() } else { format!(", failed: {}", failed.join(", ")) };
+        context.say(&format!("{} started, {} stopped{failed}", applied.started.len(), applied.stopped.len()));
+    }
+    if applied.failures.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(CliError::said(1)) }
+}

@@ -1,0 +1,124 @@
+//! `watch`: follow a Git branch or a file, apply each change, repair drift.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::plan::diff;
+use crate::sys::fs::{self, FileError};
+use crate::sys::{git, ssh};
+
+use super::context::{Context, observed};
+use super::error::CliError;
+use super::up::carry_out;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A Git repository to follow; --file is then a path in it. Without it, the file itself is followed
+    #[arg(long, value_name = "URL")]
+    repo: Option<String>,
+    /// The branch to follow
+    #[arg(long, default_value = "main", requires = "repo")]
+    branch: String,
+    /// Time between two looks
+    #[arg(long, default_value = "30s", value_parser = interval)]
+    interval: Duration,
+    /// Look once, apply, and exit
+    #[arg(long)]
+    once: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let parsed =
+        [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)].iter().find_map(|(unit, factor)| {
+            let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+            Some(Duration::from_millis(count.checked_mul(*factor)?))
+        });
+    parsed.filter(|duration| !duration.is_zero()).ok_or_else(|| "write it as 30s, 5m or 1h".into())
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let mut watch = Watch { args, base: context, good: None, looked_at: None };
+    loop {
+        let outcome = watch.look();
+        if args.once {
+            return outcome.map(|()| ExitCode::SUCCESS);
+        }
+        if let Err(error) = outcome {
+            error.print(&context.settings);
+            context.say("nothing was changed; watching on");
+        }
+        std::thread::sleep(args.interval);
+    }
+}
+
+/// What is being followed, and how far.
+struct Watch<'a> {
+    args: &'a Args,
+    base: &'a Context,
+    /// The last fleet that could be applied: what drift is measured against.
+    good: Option<Context>,
+    /// The revision that was looked at last, good or bad, so that a bad one is reported once.
+    looked_at: Option<String>,
+}
+
+impl Watch<'_> {
+    /// One look: a new revision is applied, else drift is repaired.
+    fn look(&mut self) -> Result<(), CliError> {
+        let (revision, file) = self.revision()?;
+        if self.looked_at.as_deref() != Some(&revision) {
+            self.looked_at = Some(revision.clone());
+            let next = self.base.at(file);
+            self.base.say(&format!("{}: applying", short(&revision)));
+            apply_once(&next, true)?;
+            self.base.say(&format!("{}: applied", short(&revision)));
+            self.good = Some(next);
+        } else if let Some(good) = &self.good {
+            apply_once(good, false)?;
+        }
+        Ok(())
+    }
+
+    /// The newest revision, and where its fleet.toml is.
+    fn revision(&self) -> Result<(String, PathBuf), CliError> {
+        let Some(repo) = &self.args.repo else {
+            let file = &self.base.settings.file;
+            let lock = fs::read_text_if_present(&self.base.lock_path())?.unwrap_or_default();
+            let text = fs::read_text(file)? + &lock;
+            return Ok((crate::fleet::Sha256::of(text).to_string(), file.clone()));
+        };
+        let dir = self.base.settings.out.join(".watch");
+        fs::create_dir_all(&dir)?;
+        let commit = git::clone_or_fetch(repo, &self.args.branch, &dir.join("repository"))?;
+        let tree = dir.join(&commit);
+        if !tree.exists() {
+            let scratch =
+                tempfile::tempdir_in(&dir).map_err(FileError::when("create a directory in", &dir))?;
+            git::checkout(&dir.join("repository"), &commit, scratch.path())?;
+            std::fs::rename(scratch.path(), &tree).map_err(FileError::when("create", &tree))?;
+        }
+        Ok((commit, tree.join(&self.base.settings.file)))
+    }
+}
+
+fn short(revision: &str) -> &str {
+    revision.get(..12).unwrap_or(revision)
+}
+
+/// Brings the host to what a fleet wants; says nothing where it already is there and `always` is not set.
+fn apply_once(context: &Context, always: bool) -> Result<(), CliError> {
+    let fleet = context.fleet()?;
+    let mut host = context.host(&fleet)?;
+    let _held = context.hold(&host.layout)?;
+    ssh::keygen(&host.layout.key())?;
+    // What was committed is what is applied: a lock that does not fit is a mistake in the commit.
+    let desired = context.desired(&fleet, true, &mut host)?;
+    let plan = diff(&observed(&host)?, &desired);
+    if !always && plan.is_empty() {
+        return Ok(());
+    }
+    if !always {
+        context.say(&format!("repairing drift:\n{plan}"));
+    }
+    carry_out(&plan, &host, context).map(drop)
+}

@@ -1,0 +1,245 @@
+//! `fleet.toml` as it is written: each value well-formed, none compared with another yet.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::model::{Backing, OptionValue, VmmKind};
+use super::problem::{Problems, Read};
+use super::reader::{FieldSchema, FromToml, Named, Section, Value, section, section_schema, unexpected};
+use super::scalar::{
+    AbsolutePath, Account, Auto, Count, Destination, GuestNet, ImageLocation, ImageName, LocalPath, Location,
+    Mode, NameServer, Package, Ports, Tag, UidRange, Verdict,
+};
+use super::value::{
+    ByteSize, FleetName, GuestName, GuestPath, InterfaceName, KernelOption, Label, Rate, Sha256,
+};
+
+/// A list, each of its elements with its place.
+pub type List<T> = Vec<Read<Spanned<T>>>;
+
+section! {
+    /// A fleet of microVMs: what sisforge builds and runs.
+    pub struct FleetFile {
+        /// The fleet itself.
+        fleet: FleetSection,
+        /// The kernel that every guest boots.
+        kernel: KernelSection,
+        /// Repositories of apk packages, the preferred ones first.
+        repository: Vec<Read<RepositorySection>>,
+        /// Root images, by name.
+        image: Named<Label, ImageSection>,
+        /// Kinds of data disks, by name.
+        disk: Named<Label, DiskSection>,
+        /// Network policies, by name.
+        network: Named<Label, NetworkSection>,
+        /// What guests have that do not say otherwise.
+        defaults: Option<GuestSection>,
+        /// Users, by name; each has a guest of that name.
+        user: Named<GuestName, GuestSection>,
+        /// Pools of guests that are alike and ephemeral: NAME-0, NAME-1 and so on.
+        pool: Named<Label, PoolSection>,
+        /// What the fleet takes of its host.
+        host: Option<HostSection>,
+    }
+
+    /// The fleet itself.
+    pub struct FleetSection {
+        /// Names the nft table, the cgroup and the state directory.
+        name: FleetName,
+        /// The program that runs guests; "firecracker" unless given. "qemu" also works without KVM.
+        vmm: Option<VmmKind>,
+    }
+
+    /// The kernel of the guests: either `source`, `base` and so on to build one, or `image`.
+    pub struct KernelSection {
+        /// URL of a tarball, or a local tarball or directory.
+        source: Option<Spanned<Location>>,
+        /// Digest of the tarball, or of `image`; always pinned in fleet.lock.
+        sha256: Option<Spanned<Sha256>>,
+        /// Configuration to begin with: kernel-configs/BASE.config.
+        base: Option<Spanned<Label>>,
+        /// Laid over the base in this order: kernel-configs/fragments/NAME.config.
+        fragments: Option<Spanned<List<Label>>>,
+        /// Options laid over base and fragments, with or without CONFIG_: true, false, a number or a string.
+        options: Option<Spanned<Named<KernelOption, OptionValue>>>,
+        /// Patches, applied in this order.
+        patches: Option<Spanned<List<LocalPath>>>,
+        /// A ready vmlinux, instead of building one.
+        image: Option<Spanned<LocalPath>>,
+    }
+
+    /// A repository of apk packages.
+    pub struct RepositorySection {
+        /// URL or path of the directory that holds x86_64/APKINDEX.tar.gz.
+        url: Spanned<Location>,
+        /// Directory of the *.rsa.pub keys that may sign its index; "keys" unless given.
+        keys: Option<Spanned<LocalPath>>,
+        /// Packages come from here only where they are written NAME@TAG.
+        tag: Option<Spanned<Tag>>,
+    }
+
+    /// A root image, shared read-only by the guests that name it.
+    pub struct ImageSection {
+        /// What the image can do: recipes/NAME/recipe.toml.
+        recipes: List<Label>,
+        /// Packages beyond those of the recipes, as in apk's world.
+        packages: List<Package>,
+        /// Size of the file system; "auto" unless given.
+        size: Option<Spanned<Auto<ByteSize>>>,
+        /// Files by their path in the guest.
+        files: Named<GuestPath, FileSection>,
+    }
+
+    /// A file in an image: `content` or `file`.
+    pub struct FileSection {
+        /// The text of the file.
+        content: Option<Spanned<String>>,
+        /// A file to copy.
+        file: Option<Spanned<LocalPath>>,
+        /// Permissions in octal; 0o644 unless given.
+        mode: Option<Mode>,
+        /// Owner; root unless given.
+        owner: Option<Account>,
+        /// Group; root unless given.
+        group: Option<Account>,
+    }
+
+    /// A kind of data disk: it holds the user's home and with it all container storage.
+    pub struct DiskSection {
+        /// Size of the disk.
+        size: Spanned<ByteSize>,
+        /// "file": kept across down and up; what it is unless given. "tmpfs": in RAM, gone after down.
+        backing: Option<Backing>,
+        /// Container images already present when the guest boots: oci-archive:PATH or oci:PATH.
+        images: List<ImageLocation>,
+    }
+
+    /// What guests may reach. Deny wins over allow.
+    pub struct NetworkSection {
+        /// What happens to packets that no rule names; "deny" unless given.
+        default: Option<Verdict>,
+        /// Name servers, which may be asked at port 53.
+        dns: List<NameServer>,
+        /// What may be reached.
+        allow: Vec<Read<RuleSection>>,
+        /// What may not be reached, whatever `allow` says.
+        deny: Vec<Read<RuleSection>>,
+        /// Limits of the traffic of each guest.
+        rate: Option<RateSection>,
+    }
+
+    /// Destinations and ports. Without ports, every protocol and port is meant.
+    pub struct RuleSection {
+        /// Addresses or prefixes.
+        to: Option<Spanned<List<Destination>>>,
+        /// A file of addresses or prefixes, one a line.
+        list: Option<Spanned<LocalPath>>,
+        /// TCP ports, or ranges of them.
+        tcp: Vec<Read<Ports>>,
+        /// UDP ports, or ranges of them.
+        udp: Vec<Read<Ports>>,
+        /// Whether ICMP is meant too.
+        icmp: Option<bool>,
+    }
+
+    /// Limits of traffic.
+    pub struct RateSection {
+        /// Towards the guest.
+        down: Option<Rate>,
+        /// From the guest.
+        up: Option<Rate>,
+    }
+
+    /// A guest; what is not said here comes from `[defaults]`.
+    pub struct GuestSection {
+        /// Name of its root image.
+        image: Option<Spanned<Label>>,
+        /// Name of its network policy.
+        network: Option<Spanned<Label>>,
+        /// Name of its kind of data disk, or the disk itself.
+        disk: Option<Spanned<DiskChoice>>,
+        /// Virtual processors; 1 unless given.
+        vcpus: Option<Count<1, 32>>,
+        /// Memory; "512MiB" unless given.
+        memory: Option<Spanned<ByteSize>>,
+        /// Containers that start with the guest.
+        containers: Option<Vec<Read<ContainerSection>>>,
+    }
+
+    /// Guests that are alike and ephemeral; what is not said here comes from `[defaults]`.
+    pub struct PoolSection {
+        /// How many there are.
+        replicas: Spanned<Count<0, 65536>>,
+        /// Name of their root image.
+        image: Option<Spanned<Label>>,
+        /// Name of their network policy.
+        network: Option<Spanned<Label>>,
+        /// Name of their kind of data disk, or the disk itself.
+        disk: Option<Spanned<DiskChoice>>,
+        /// Virtual processors of each; 1 unless given.
+        vcpus: Option<Count<1, 32>>,
+        /// Memory of each; "512MiB" unless given.
+        memory: Option<Spanned<ByteSize>>,
+        /// Containers that start with each.
+        containers: Option<Vec<Read<ContainerSection>>>,
+    }
+
+    /// A container that starts with its guest.
+    pub struct ContainerSection {
+        /// Name of the container.
+        name: Spanned<Label>,
+        /// The image that it is started from.
+        image: ImageName,
+    }
+
+    /// What the fleet takes of its host.
+    pub struct HostSection {
+        /// Interface that faces the network; "auto", that of the default route, unless given.
+        uplink: Option<Auto<InterfaceName>>,
+        /// Addresses of the guests, a /30 for each; "10.107.0.0/16" unless given.
+        subnet: Option<Spanned<GuestNet>>,
+        /// User ids, one for each guest; "200000-265535" unless given.
+        uids: Option<Spanned<UidRange>>,
+        /// Directory of images, disks, snapshots, state and jails, all on one file system; "/var/lib/sisforge" unless given.
+        store: Option<AbsolutePath>,
+    }
+}
+
+impl PoolSection {
+    /// What a member is, apart from its name.
+    pub fn member(&self) -> GuestSection {
+        GuestSection {
+            place: self.place.clone(),
+            image: self.image.clone(),
+            network: self.network.clone(),
+            disk: self.disk.clone(),
+            vcpus: self.vcpus,
+            memory: self.memory.clone(),
+            containers: self.containers.clone(),
+        }
+    }
+}
+
+/// The data disk of a guest.
+#[derive(Clone, Debug)]
+pub enum DiskChoice {
+    /// One of `[disk.NAME]`.
+    Named(Label),
+    /// Written out in the guest.
+    Inline(DiskSection),
+}
+
+impl FromToml for DiskChoice {
+    fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
+        match value.get_ref() {
+            DeValue::String(_) => Label::from_toml(value, problems).map(Self::Named),
+            DeValue::Table(_) => DiskSection::from_toml(value, problems).map(Self::Inline),
+            _ => Err(unexpected(value, "the name of a disk, or { size, backing }", problems)),
+        }
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [Label::schema(generator), DiskSection::schema(generator)] })
+    }
+}

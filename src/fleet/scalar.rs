@@ -1,0 +1,300 @@
+//! The scalars of `fleet.toml`: how each is written, and what it is when it is written wrongly.
+
+mod text;
+
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use toml::de::{DeInteger, DeValue};
+
+use super::model::{Backing, OptionValue, VmmKind};
+use super::problem::{Problem, Problems, Read, suggest};
+use super::reader::{FromKey, FromToml, Value, unexpected};
+use super::value::{
+    ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, Rate, Sha256,
+};
+
+pub use text::*;
+
+/// Reads a string and parses it.
+fn parse_text<T: FromStr<Err = InvalidValue>>(
+    value: &Value<'_>,
+    wanted: &str,
+    problems: &mut Problems,
+) -> Read<T> {
+    let DeValue::String(text) = value.get_ref() else {
+        return Err(unexpected(value, wanted, problems));
+    };
+    text.parse()
+        .map_err(|InvalidValue(rule)| problems.tell(Problem::new(value.span(), format!("{text:?} {rule}"))))
+}
+
+/// Scalars that are written as a string: the type, what it is called, and a regular expression for the schema.
+macro_rules! text_scalars {
+    ($( $type:ty, $wanted:literal, $pattern:literal; )+) => { $(
+        impl FromToml for $type {
+            fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
+                parse_text(value, $wanted, problems)
+            }
+
+            fn schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": $pattern })
+            }
+        }
+    )+ };
+}
+
+text_scalars! {
+    FleetName, "a name", "^[a-z0-9][a-z0-9-]{0,31}$";
+    Label, "a name", "^[a-z0-9][a-z0-9._-]{0,63}$";
+    ByteSize, "a size such as \"512MiB\"", "^[0-9]+ *(KiB|MiB|GiB|TiB)$";
+    Rate, "a rate such as \"20Mbit/s\"", "^[0-9]+ *[kMG]bit/s$";
+    Sha256, "a SHA-256 digest", "^[0-9a-fA-F]{64}$";
+    InterfaceName, "the name of a network interface", "^[^/:\"\\s]{1,15}$";
+    Location, "a URL or a path", ".";
+    LocalPath, "a path", ".";
+    AbsolutePath, "an absolute path", "^/";
+    Destination, "an address or prefix such as \"10.0.0.0/8\"", "^[0-9a-fA-F.:]+(/[0-9]+)?$";
+    GuestNet, "an IPv4 prefix such as \"10.107.0.0/16\"", "^[0-9.]+/[0-9]+$";
+    NameServer, "an IPv4 address", "^[0-9.]+$";
+    UidRange, "a range such as \"200000-265535\"", "^[0-9]+-[0-9]+$";
+    ImageLocation, "\"oci-archive:PATH\" or \"oci:PATH\"", "^oci(-archive)?:.";
+    ImageName, "the name of a container image", "^\\S+$";
+    Package, "a package such as \"podman~5\"", "^!?[^\\s!]+$";
+    Tag, "a tag", "^[A-Za-z0-9._-]+$";
+    Account, "the name of a user or group", "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}$";
+}
+
+/// Keys of free-form tables: the type, how it is parsed, and its regular expression.
+macro_rules! keys {
+    ($( $type:ty, $parse:expr, $pattern:literal; )+) => { $(
+        impl FromKey for $type {
+            const PATTERN: &'static str = $pattern;
+
+            fn from_key(key: &str) -> Result<Self, InvalidValue> {
+                let parse: fn(&str) -> Result<Self, InvalidValue> = $parse;
+                parse(key)
+            }
+        }
+    )+ };
+}
+
+keys! {
+    Label, Label::from_str, "^[a-z0-9][a-z0-9._-]{0,63}$";
+    GuestName, GuestName::from_str, "^[a-z0-9][a-z0-9-]{0,10}$";
+    GuestPath, GuestPath::from_str, "^/.";
+    KernelOption, KernelOption::parse, "^(CONFIG_)?[A-Za-z0-9_]+$";
+}
+
+/// Scalars that are one of a few words.
+macro_rules! choices {
+    ($( $type:ident { $( $word:literal => $variant:ident ),+ } )+) => { $(
+        impl FromToml for $type {
+            fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
+                let words = [$($word),+];
+                match value.get_ref() {
+                    $( DeValue::String(text) if text == $word => Ok(Self::$variant), )+
+                    DeValue::String(text) => Err(problems.tell(
+                        Problem::new(value.span(), format!("{text:?} is not one of {}", words.join(", ")))
+                            .hint(suggest("choices", text, words)),
+                    )),
+                    _ => Err(unexpected(value, &format!("one of {}", words.join(", ")), problems)),
+                }
+            }
+
+            fn schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "enum": [$($word),+] })
+            }
+        }
+    )+ };
+}
+
+/// What happens to packets that no rule names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Allow,
+    Deny,
+}
+
+choices! {
+    VmmKind { "firecracker" => Firecracker, "qemu" => Qemu }
+    Backing { "file" => File, "tmpfs" => Tmpfs }
+    Verdict { "allow" => Allow, "deny" => Deny }
+}
+
+/// Either the word `"auto"` or a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auto<T> {
+    Auto,
+    Given(T),
+}
+
+impl<T> Auto<T> {
+    /// The value, if one was given.
+    pub fn given(self) -> Option<T> {
+        match self {
+            Self::Auto => None,
+            Self::Given(value) => Some(value),
+        }
+    }
+}
+
+impl<T: FromToml> FromToml for Auto<T> {
+    fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
+        match value.get_ref() {
+            DeValue::String(text) if text == "auto" => Ok(Self::Auto),
+            _ => T::from_toml(value, problems).map(Self::Given),
+        }
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "const": "auto" }, T::schema(generator)] })
+    }
+}
+
+impl FromToml for bool {
+    fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
+        match value.get_ref() {
+            DeValue::Boolean(value) => Ok(*value),
+            _ => Err(unexpected(value, "true or false", problems)),
+        }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "boolean" })
+    }
+}
+
+impl FromToml for String {
+    fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
+        match value.get_ref() {
+            DeValue::String(text) => Ok(text.clone().into_owned()),
+            _ => Err(unexpected(value, "a string", problems)),
+        }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string" })
+    }
+}
+
+fn number(integer: &DeInteger<'_>) -> Option<i64> {
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+/// An integer from `MIN` to `MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count<const MIN: u32, const MAX: u32>(pub u32);
+
+impl<const MIN: u32, const MAX: u32> FromToml for Count<MIN, MAX> {
+    fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
+        let DeValue::Integer(integer) = value.get_ref() else {
+            return Err(unexpected(value, &format!("an integer from {MIN} to {MAX}"), problems));
+        };
+        let count = number(integer).and_then(|count| u32::try_from(count).ok());
+        count.filter(|count| (MIN..=MAX).contains(count)).map(Self).ok_or_else(|| {
+            problems.tell(Problem::new(value.span(), format!("{integer} is not from {MIN} to {MAX}")))
+        })
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": MIN, "maximum": MAX })
+    }
+}
+
+/// Permission bits. They are only ever read in octal: decimal 644 would be 0o1204.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode(pub u16);
+
+impl FromToml for Mode {
+    fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
+        let DeValue::Integer(integer) = value.get_ref() else {
+            return Err(unexpected(value, "an octal integer such as 0o644", problems));
+        };
+        if integer.radix() != 8 && integer.as_str() != "0" {
+            let octal = integer.as_str().bytes().all(|b| matches!(b, b'0'..=b'7'));
+            let hint = if octal { format!("write 0o{}", integer.as_str()) } else { "such as 0o644".into() };
+            return Err(problems.tell(
+                Problem::new(value.span(), format!("{integer} is not an octal file mode")).hint(hint),
+            ));
+        }
+        let mode = number(integer).and_then(|mode| u16::try_from(mode).ok()).filter(|mode| *mode <= 0o7777);
+        mode.map(Self).ok_or_else(|| {
+            problems.tell(Problem::new(value.span(), format!("{integer} is not from 0o0 to 0o7777")))
+        })
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 0, "maximum": 0o7777 })
+    }
+}
+
+/// A port, or a range `"8000-8100"`, both ends included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ports(pub RangeInclusive<u16>);
+
+impl FromToml for Ports {
+    fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
+        let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port != 0);
+        let range = match value.get_ref() {
+            DeValue::Integer(integer) => {
+                let port =
+                    number(integer).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0);
+                port.map(|port| port..=port)
+            }
+            DeValue::String(text) => {
+                text.split_once('-').and_then(|(first, last)| Some(port(first)?..=port(last)?))
+            }
+            _ => return Err(unexpected(value, "a port, or a range such as \"8000-8100\"", problems)),
+        };
+        match range {
+            None => Err(problems.tell(
+                Problem::new(value.span(), "ports are from 1 to 65535")
+                    .hint("write a number, or a range such as \"8000-8100\""),
+            )),
+            Some(range) if range.is_empty() => Err(problems
+                .tell(Problem::new(value.span(), "the range is empty: its end is before its beginning"))),
+            Some(range) => Ok(Self(range)),
+        }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [
+            { "type": "integer", "minimum": 1, "maximum": 65535 },
+            { "type": "string", "pattern": "^[0-9]+-[0-9]+$" },
+        ] })
+    }
+}
+
+impl FromToml for OptionValue {
+    fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
+        let refuse = |problems: &mut Problems, message: &str, hint: &str| {
+            Err(problems.tell(Problem::new(value.span(), message).hint(hint)))
+        };
+        match value.get_ref() {
+            DeValue::Boolean(true) => Ok(Self::Yes),
+            DeValue::Boolean(false) => Ok(Self::No),
+            DeValue::Integer(integer) => match number(integer) {
+                Some(number) => Ok(Self::Number(number)),
+                None => refuse(problems, "the number is too large", "kernel options have 64 bits"),
+            },
+            DeValue::String(text) => match text.as_ref() {
+                "m" => {
+                    refuse(problems, "guests load no modules, so \"m\" cannot be", "build it in: write true")
+                }
+                "y" => refuse(problems, "\"y\" is a string here", "write true"),
+                "n" => refuse(problems, "\"n\" is a string here", "write false"),
+                text if text.chars().any(char::is_control) => {
+                    refuse(problems, "kernel options hold no control characters", "write one line")
+                }
+                text => Ok(Self::Text(text.to_owned())),
+            },
+            _ => Err(unexpected(value, "true, false, a number or a string", problems)),
+        }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["boolean", "integer", "string"], "not": { "enum": ["m", "y", "n"] } })
+    }
+}

@@ -1,0 +1,282 @@
+//! Scalars that are written as a string, made only by parsing.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::super::value::InvalidValue;
+
+fn wrong<T>(rule: impl Into<String>) -> Result<T, InvalidValue> {
+    Err(InvalidValue(rule.into()))
+}
+
+/// A path as it is written: relative to the directory of `fleet.toml`, or absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalPath(pub PathBuf);
+
+impl FromStr for LocalPath {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if text.is_empty() || text.chars().any(char::is_control) {
+            return wrong("must be a path without control characters");
+        }
+        if text.starts_with("file:") || text.contains("://") {
+            return wrong("must be a path, not a URL");
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+/// A URL, or a path as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// Without a trailing slash.
+    Url(String),
+    Path(PathBuf),
+}
+
+impl FromStr for Location {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return text.parse().map(|LocalPath(path)| Self::Path(path));
+        };
+        if !matches!(scheme, "http" | "https") {
+            return wrong("must begin with http:// or https://, or be a path");
+        }
+        let host = rest.split('/').next().unwrap_or_default();
+        if host.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return wrong("must be a URL with a host and without white space");
+        }
+        if host.contains('@') {
+            return wrong("must not hold a user name or password");
+        }
+        Ok(Self::Url(text.trim_end_matches('/').to_owned()))
+    }
+}
+
+/// A path that does not depend on where `fleet.toml` is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbsolutePath(pub PathBuf);
+
+impl FromStr for AbsolutePath {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let path = Path::new(text);
+        let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        if !path.is_absolute() || !plain || text.len() < 2 || text.chars().any(char::is_control) {
+            return wrong("must be an absolute path below /, without '..'");
+        }
+        Ok(Self(path.components().collect()))
+    }
+}
+
+/// An address or prefix of either family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination(pub IpNet);
+
+impl FromStr for Destination {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self(address.into()));
+        }
+        let Ok(net) = text.parse::<IpNet>() else {
+            return wrong("must be an address or a prefix, such as \"10.0.0.0/8\" or \"2001:db8::/32\"");
+        };
+        if net.trunc() == net {
+            Ok(Self(net))
+        } else {
+            wrong(format!("has bits set behind its prefix: the network is {}", net.trunc()))
+        }
+    }
+}
+
+/// The addresses that guests are given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestNet(pub Ipv4Net);
+
+impl FromStr for GuestNet {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let Ok(net) = text.parse::<Ipv4Net>() else {
+            return wrong("must be an IPv4 network, such as \"10.107.0.0/16\"");
+        };
+        if net.trunc() != net {
+            return wrong(format!("has bits set behind its prefix: the network is {}", net.trunc()));
+        }
+        if !(8..=30).contains(&net.prefix_len()) {
+            return wrong("must have a prefix of /8 to /30: every guest takes a /30 of it");
+        }
+        Ok(Self(net))
+    }
+}
+
+/// A name server. Guests have IPv4 addresses alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameServer(pub Ipv4Addr);
+
+impl FromStr for NameServer {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text.parse::<IpAddr>() {
+            Ok(IpAddr::V4(address)) => Ok(Self(address)),
+            Ok(IpAddr::V6(_)) => wrong("cannot be reached: guests have IPv4 addresses alone"),
+            Err(_) => wrong("must be an IPv4 address"),
+        }
+    }
+}
+
+/// User ids, both ends included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UidRange(pub RangeInclusive<u32>);
+
+/// Below it, Debian and Alpine have ids of the system and of people.
+const FIRST_UID: u32 = 1000;
+/// Owner of files that no id of a namespace maps to (`nobody`), and the 16-bit "no id" beside it.
+const RESERVED_UIDS: RangeInclusive<u32> = 65_534..=65_535;
+
+impl FromStr for UidRange {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let bounds = text.split_once('-').and_then(|(first, last)| {
+            Some((first.trim().parse::<u32>().ok()?, last.trim().parse::<u32>().ok()?))
+        });
+        match bounds {
+            None => wrong("must be a range of user ids, such as \"200000-265535\""),
+            Some((first, last)) if first > last => wrong("is empty: its end is before its beginning"),
+            Some((first, _)) if first < FIRST_UID => {
+                wrong(format!("must begin at {FIRST_UID} or above: lower ids belong to the system"))
+            }
+            Some((_, u32::MAX)) => wrong("must end below 4294967295, which means \"no id\""),
+            Some((first, last)) if first <= *RESERVED_UIDS.end() && last >= *RESERVED_UIDS.start() => {
+                wrong("must not hold 65534 (nobody) and 65535")
+            }
+            Some((first, last)) => Ok(Self(first..=last)),
+        }
+    }
+}
+
+/// A container image in a file, with the path as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageLocation {
+    OciArchive(LocalPath),
+    OciLayout(LocalPath),
+}
+
+impl FromStr for ImageLocation {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text.split_once(':') {
+            Some(("oci-archive", path)) => path.parse().map(Self::OciArchive),
+            Some(("oci", path)) => path.parse().map(Self::OciLayout),
+            Some((transport, _)) => wrong(format!(
+                "is of the transport `{transport}`: it must be \"oci-archive:PATH\" (a tar file) or \"oci:PATH\" (a layout directory)"
+            )),
+            None => wrong("must be \"oci-archive:PATH\" (a tar file) or \"oci:PATH\" (a layout directory)"),
+        }
+    }
+}
+
+/// What a container is started from, such as `localhost/browser:latest`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageName(pub String);
+
+impl FromStr for ImageName {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@+".contains(&b);
+        if text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric()) && text.bytes().all(plain) {
+            Ok(Self(text.into()))
+        } else {
+            wrong("must be the name of a container image, such as \"localhost/browser:latest\"")
+        }
+    }
+}
+
+/// An entry of apk's world: `[!]name[@tag][op version]`, the tag before or behind the version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Package {
+    /// As apk writes it.
+    pub entry: String,
+    pub tag: Option<String>,
+}
+
+impl FromStr for Package {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let rule = "must be a package, such as \"podman\", \"podman~5\", \"so:libc.musl-x86_64.so.1\" or \"podman@edge\"";
+        let (rest, tag) = match text.split_once('@') {
+            None => (text.to_owned(), None),
+            Some((name, tail)) => {
+                let end = tail.find(['<', '>', '=', '~']).unwrap_or(tail.len());
+                (format!("{name}{}", &tail[end..]), Some(tail[..end].parse::<Tag>()?.0))
+            }
+        };
+        let name_end = rest.find(['<', '>', '=', '~']).unwrap_or(rest.len());
+        let (name, constraint) = rest.split_at(name_end);
+        let name = name.strip_prefix('!').unwrap_or(name);
+        let version = constraint.trim_start_matches(['<', '>', '=', '~']);
+        let operator = &constraint[..constraint.len() - version.len()];
+        let name_ok =
+            name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'/' || b == b'_')
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+_.:/,[]-".contains(&b));
+        let version_ok = version.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+            && version.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+=/".contains(&b));
+        let constraint_ok = constraint.is_empty() || (version_ok && operator.len() <= 2);
+        if !name_ok || !constraint_ok {
+            return wrong(rule);
+        }
+        let shown_tag = tag.as_ref().map(|tag| format!("@{tag}")).unwrap_or_default();
+        let conflict = if text.starts_with('!') { "!" } else { "" };
+        Ok(Self { entry: format!("{conflict}{name}{shown_tag}{constraint}"), tag })
+    }
+}
+
+/// A tag of a repository, without the `@`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag(pub String);
+
+impl FromStr for Tag {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if !text.is_empty() && text.bytes().all(plain) {
+            Ok(Self(text.into()))
+        } else {
+            wrong("must name a tag with letters, digits, '.', '_' and '-', without the '@'")
+        }
+    }
+}
+
+/// A user or group of the guest, by name or number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account(pub String);
+
+impl FromStr for Account {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        let starts = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if starts && text.len() <= 32 && text.bytes().all(plain) {
+            Ok(Self(text.into()))
+        } else {
+            wrong("must be the name or number of a user or group")
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! From what is written to a [`Fleet`]: names are looked up, defaults filled in, values compared.
+//!
+//! Every part is validated whatever is wrong with the others, so that all problems are told together.
+
+mod guest;
+mod host;
+mod image;
+mod kernel;
+mod network;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+
+use toml::Spanned;
+
+use super::file::{FleetFile, List, RepositorySection};
+use super::model::{DiskSpec, Fleet, ImageSpec, NetworkPolicy, RepositorySpec, Source, VmmKind};
+use super::problem::{Problem, Problems, Read, ReadRef, suggest};
+use super::reader::Named;
+use super::scalar::{LocalPath, Location};
+use super::value::{ByteSize, Label};
+
+/// Something outside of `fleet.toml` that it mentions, to be looked up when it is loaded from disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mention {
+    pub span: Range<usize>,
+    pub thing: Thing,
+}
+
+/// What is mentioned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Thing {
+    File(PathBuf),
+    Directory(PathBuf),
+    FileOrDirectory(PathBuf),
+    /// A directory that must hold a `*.rsa.pub`.
+    Keys(PathBuf),
+    Recipe(Label),
+    KernelBase(Label),
+    KernelFragment(Label),
+}
+
+/// Validates what was read. The mentions are complete even where there is no fleet.
+pub fn validate(root: &Path, file: &FleetFile, problems: &mut Problems) -> (Read<Fleet>, Vec<Mention>) {
+    let mut validator = Validator { root, problems, mentions: Vec::new() };
+    let fleet = validator.fleet(file);
+    (fleet, validator.mentions)
+}
+
+/// Things by name. A name is declared even where what it names is wrong.
+type Table<U> = Read<BTreeMap<Label, Read<U>>>;
+
+/// What guests refer to.
+struct Declared {
+    images: Table<ImageSpec>,
+    disks: Table<DiskSpec>,
+    networks: Table<NetworkPolicy>,
+}
+
+/// The table, where nothing in it is wrong.
+fn whole<K: Ord, U>(table: BTreeMap<K, Read<U>>) -> Read<BTreeMap<K, U>> {
+    table.into_iter().map(|(name, value)| Ok((name, value?))).collect()
+}
+
+/// Collects everything there is; plain `collect` would leave what comes after the first mistake unseen.
+fn all<T, C: FromIterator<T>>(items: impl Iterator<Item = Read<T>>) -> Read<C> {
+    let items: Vec<Read<T>> = items.collect();
+    items.into_iter().collect()
+}
+
+/// Where problems and mentions go while parts are validated.
+pub(super) struct Validator<'a> {
+    root: &'a Path,
+    problems: &'a mut Problems,
+    mentions: Vec<Mention>,
+}
+
+impl Validator<'_> {
+    fn fleet(&mut self, file: &FleetFile) -> Read<Fleet> {
+        let kernel = file.kernel.by_ref().and_then(|kernel| self.kernel(kernel));
+        let repositories = self.repositories(file);
+        let tags = repository_tags(file);
+        let host = self.host(file.host.by_ref());
+        let subnet = host.as_ref().ok().map(|host| host.subnet);
+        let declared = Declared {
+            images: self.each(&file.image, |validator, image| validator.image(image, tags.as_deref())),
+            disks: self.each(&file.disk, Self::disk),
+            networks: self.each(&file.network, |validator, network| validator.network(network, subnet)),
+        };
+        let guests = self.guests(file, &declared);
+        if let (Ok(host), Ok(guests)) = (&host, &guests) {
+            self.capacity(file, host, guests.len());
+        }
+        let fleet = file.fleet.by_ref()?;
+        Ok(Fleet {
+            root: self.root.to_owned(),
+            name: fleet.name.clone()?,
+            vmm: fleet.vmm?.unwrap_or(VmmKind::Firecracker),
+            kernel: kernel?,
+            repositories: repositories?,
+            images: whole(declared.images?)?,
+            disks: whole(declared.disks?)?,
+            networks: whole(declared.networks?)?,
+            guests: whole(guests?)?,
+            host: host?,
+        })
+    }
+
+    /// Validates each value of a table of named things.
+    fn each<T, U>(
+        &mut self,
+        table: &Read<Named<Label, T>>,
+        mut validate: impl FnMut(&mut Self, &T) -> Read<U>,
+    ) -> Table<U> {
+        let entries = table.by_ref()?.iter();
+        Ok(entries
+            .map(|(name, value)| {
+                (name.get_ref().clone(), value.by_ref().and_then(|value| validate(self, value)))
+            })
+            .collect())
+    }
+
+    fn repositories(&mut self, file: &FleetFile) -> Read<Vec<RepositorySpec>> {
+        let sections = file.repository.by_ref()?;
+        if sections.is_empty() {
+            return Err(self.problems.tell(
+                Problem::new(file.place.clone(), "there is no [[repository]]")
+                    .hint("name one that packages come from: [[repository]] with a `url`"),
+            ));
+        }
+        all(sections.iter().map(|section| self.repository(section.by_ref()?)))
+    }
+
+    fn repository(&mut self, section: &RepositorySection) -> Read<RepositorySpec> {
+        let location = section.url.by_ref().map(|url| self.source(url, Thing::Directory));
+        let keys = section.keys.clone().map(|keys| {
+            let keys = keys.unwrap_or_else(|| Spanned::new(section.place.clone(), LocalPath("keys".into())));
+            self.path(&keys, Thing::Keys)
+        });
+        let tag = section.tag.clone().map(|tag| tag.map(|tag| tag.into_inner().0));
+        Ok(RepositorySpec { location: location?, tag: tag?, keys: vec![keys?] })
+    }
+
+    /// Resolves a path, and remembers that it was mentioned.
+    fn path(&mut self, path: &Spanned<LocalPath>, thing: fn(PathBuf) -> Thing) -> PathBuf {
+        let resolved = resolve(self.root, &path.get_ref().0);
+        self.mentions.push(Mention { span: path.span(), thing: thing(resolved.clone()) });
+        resolved
+    }
+
+    fn source(&mut self, location: &Spanned<Location>, thing: fn(PathBuf) -> Thing) -> Source {
+        match location.get_ref() {
+            Location::Url(url) => Source::Url(url.clone()),
+            Location::Path(path) => {
+                Source::Path(self.path(&Spanned::new(location.span(), LocalPath(path.clone())), thing))
+            }
+        }
+    }
+
+    /// Names of files that are looked up in `recipes/` or `kernel-configs/`.
+    fn labels(&mut self, list: &List<Label>, thing: fn(Label) -> Thing) -> Read<Vec<Label>> {
+        all(list.iter().map(|label| label.by_ref().map(|label| self.label(label, thing))))
+    }
+
+    fn label(&mut self, label: &Spanned<Label>, thing: fn(Label) -> Thing) -> Label {
+        self.mentions.push(Mention { span: label.span(), thing: thing(label.get_ref().clone()) });
+        label.get_ref().clone()
+    }
+
+    /// Looks up what is declared as `[table.NAME]`.
+    fn declared<'t, U>(
+        &mut self,
+        table: &'static str,
+        name: &Spanned<Label>,
+        known: &'t Table<U>,
+    ) -> Read<&'t Read<U>> {
+        let known = known.by_ref()?;
+        known.get(name.get_ref()).ok_or_else(|| {
+            let text = name.get_ref().as_str();
+            self.problems.tell(
+                Problem::new(name.span(), format!("{table} `{text}` is not declared"))
+                    .label(format!("there is no [{table}.{text}]"))
+                    .hint(suggest(&format!("declared {table}s"), text, known.keys().map(Label::as_str))),
+            )
+        })
+    }
+
+    /// Checks a size that a machine or a file system is given.
+    fn size(&mut self, size: &Spanned<ByteSize>, what: &str, least_mib: u64) -> Read<ByteSize> {
+        let value = *size.get_ref();
+        let message = if value.mib() < least_mib {
+            format!("{value} is too small: {what} has at least {least_mib}MiB")
+        } else if value != ByteSize::from_mib(value.mib()) {
+            format!("{value} is not a whole number of MiB")
+        } else {
+            return Ok(value);
+        };
+        Err(self.problems.tell(Problem::new(size.span(), message)))
+    }
+}
+
+/// The tags of all repositories; `None` where one of them could not be read.
+fn repository_tags(file: &FleetFile) -> Option<Vec<String>> {
+    let sections = file.repository.as_ref().ok()?;
+    let tags: Option<Vec<Option<String>>> = sections
+        .iter()
+        .map(|section| {
+            let tag = section.as_ref().ok()?.tag.as_ref().ok()?;
+            Some(tag.as_ref().map(|tag| tag.get_ref().0.clone()))
+        })
+        .collect();
+    Some(tags?.into_iter().flatten().collect())
+}
+
+/// `path` seen from `root`, without `.`; `..` stays, since it may cross a link.
+fn resolve(root: &Path, path: &Path) -> PathBuf {
+    root.join(path).components().filter(|part| !matches!(part, Component::CurDir)).collect()
+}

@@ -1,0 +1,203 @@
+//! Users and pools: every guest with every default filled in.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::Spanned;
+
+use super::super::file::{ContainerSection, DiskChoice, FleetFile, GuestSection, PoolSection};
+use super::super::model::{ContainerSpec, DiskSpec, GuestSpec};
+use super::super::problem::{Problem, Read, ReadRef};
+use super::super::scalar::Count;
+use super::super::value::{ByteSize, GuestName, InvalidValue, Label};
+use super::{Declared, Validator, all};
+
+/// Below it, the kernel, its page tables and an init leave nothing for a container.
+const LEAST_MEMORY_MIB: u64 = 64;
+
+const DEFAULT_MEMORY: ByteSize = ByteSize::from_mib(512);
+
+/// Guests by name.
+pub(super) type Guests = BTreeMap<GuestName, Read<GuestSpec>>;
+
+/// A disk, and the name that it was declared under.
+type NamedDisk = (Option<Label>, DiskSpec);
+
+/// What a section of a guest, or `[defaults]`, says itself.
+#[derive(Clone)]
+struct Own {
+    image: Read<Option<Label>>,
+    network: Read<Option<Label>>,
+    disk: Read<Option<NamedDisk>>,
+    vcpus: Read<Option<u8>>,
+    memory: Read<Option<ByteSize>>,
+    containers: Read<Option<Vec<ContainerSpec>>>,
+}
+
+impl Own {
+    /// Nothing at all.
+    const NOTHING: Self = Self {
+        image: Ok(None),
+        network: Ok(None),
+        disk: Ok(None),
+        vcpus: Ok(None),
+        memory: Ok(None),
+        containers: Ok(None),
+    };
+}
+
+impl Validator<'_> {
+    /// All guests, named even where they are wrong.
+    pub(super) fn guests(&mut self, file: &FleetFile, declared: &Declared) -> Read<Guests> {
+        let defaults = file.defaults.by_ref().map(|section| match section {
+            Some(section) => self.own(section, declared),
+            None => Own::NOTHING,
+        });
+        let mut guests = Guests::new();
+        let mut places = BTreeMap::new();
+        for (name, section) in file.user.iter().flat_map(|users| users.iter()) {
+            let what = format!("user `{}`", name.get_ref());
+            let own = section.by_ref().map(|section| (&section.place, self.own(section, declared)));
+            let guest = own.and_then(|(place, own)| self.guest(own, defaults.by_ref()?, None, place, &what));
+            places.insert(name.get_ref().clone(), name.span());
+            guests.insert(name.get_ref().clone(), guest);
+        }
+        for (name, section) in file.pool.iter().flat_map(|pools| pools.iter()) {
+            let what = format!("pool `{}`", name.get_ref());
+            let Ok(section) = section else { continue };
+            let own = self.own(&section.member(), declared);
+            let pool = Some(name.get_ref().clone());
+            let member =
+                defaults.by_ref().and_then(|defaults| self.guest(own, defaults, pool, &section.place, &what));
+            for member_name in self.members(name, section) {
+                if let Some(place) = places.insert(member_name.clone(), name.span()) {
+                    self.clash(name, &member_name, place);
+                }
+                guests.insert(member_name, member.clone());
+            }
+        }
+        file.user.by_ref()?;
+        file.pool.by_ref()?;
+        Ok(guests)
+    }
+
+    /// Names of a pool's members; none where one of them would not be the name of a guest.
+    fn members(&mut self, pool: &Spanned<Label>, section: &PoolSection) -> Vec<GuestName> {
+        let replicas = section.replicas.as_ref().map_or(0, |replicas| replicas.get_ref().0);
+        let name = |number: u32| {
+            let text = format!("{}-{number}", pool.get_ref());
+            text.parse::<GuestName>().map_err(|InvalidValue(rule)| (text, rule))
+        };
+        // The last name is the longest.
+        let names = (0..replicas).rev().map(name).collect::<Result<Vec<_>, _>>();
+        names.unwrap_or_else(|(text, rule)| {
+            let message = format!("pool `{}` has a guest `{text}`, whose name {rule}", pool.get_ref());
+            self.problems.tell(Problem::new(pool.span(), message).hint("shorten the name of the pool"));
+            Vec::new()
+        })
+    }
+
+    fn clash(&mut self, pool: &Spanned<Label>, member: &GuestName, place: Range<usize>) {
+        self.problems.tell(
+            Problem::new(pool.span(), format!("there are two guests `{member}`"))
+                .label(format!("this pool has a `{member}`"))
+                .also(place, format!("`{member}` is declared here"))
+                .hint("rename one of the two"),
+        );
+    }
+
+    /// A guest made of what it says itself and of the defaults. `what` is for messages, such as ``user `bob` ``.
+    fn guest(
+        &mut self,
+        own: Own,
+        defaults: &Own,
+        pool: Option<Label>,
+        place: &Range<usize>,
+        what: &str,
+    ) -> Read<GuestSpec> {
+        let image = self.given("image", own.image, &defaults.image, place, what);
+        let network = self.given("network", own.network, &defaults.network, place, what);
+        let disk = self.given("disk", own.disk, &defaults.disk, place, what);
+        let (disk_name, disk) = disk?;
+        Ok(GuestSpec {
+            image: image?,
+            network: network?,
+            disk_name,
+            disk,
+            vcpus: own.vcpus?.or(defaults.vcpus?).unwrap_or(1),
+            memory: own.memory?.or(defaults.memory?).unwrap_or(DEFAULT_MEMORY),
+            containers: match own.containers? {
+                Some(containers) => containers,
+                None => defaults.containers.clone()?.unwrap_or_default(),
+            },
+            pool,
+        })
+    }
+
+    /// The guest's own value, else the default; one of the two must be there.
+    fn given<T: Clone>(
+        &mut self,
+        key: &str,
+        own: Read<Option<T>>,
+        default: &Read<Option<T>>,
+        place: &Range<usize>,
+        what: &str,
+    ) -> Read<T> {
+        let given = match own? {
+            Some(own) => Some(own),
+            None => default.clone()?,
+        };
+        given.ok_or_else(|| {
+            self.problems.tell(
+                Problem::new(place.clone(), format!("{what} has no `{key}`"))
+                    .hint("name one here, or for all guests in [defaults]"),
+            )
+        })
+    }
+
+    fn own(&mut self, section: &GuestSection, declared: &Declared) -> Own {
+        let image = optional(&section.image, |image| {
+            self.declared("image", image, &declared.images).map(|_| image.get_ref().clone())
+        });
+        let network = optional(&section.network, |network| {
+            self.declared("network", network, &declared.networks).map(|_| network.get_ref().clone())
+        });
+        let disk = optional(&section.disk, |disk| self.disk_choice(disk, declared));
+        let memory = optional(&section.memory, |memory| self.size(memory, "a guest", LEAST_MEMORY_MIB));
+        let containers = optional(&section.containers, |containers| self.containers(containers));
+        // Count<1, 32> has made sure that it fits.
+        let vcpus = section.vcpus.map(|vcpus| vcpus.map(|Count(vcpus)| vcpus as u8));
+        Own { image, network, disk, vcpus, memory, containers }
+    }
+
+    fn disk_choice(&mut self, disk: &Spanned<DiskChoice>, declared: &Declared) -> Read<NamedDisk> {
+        match disk.get_ref() {
+            DiskChoice::Inline(section) => Ok((None, self.disk(section)?)),
+            DiskChoice::Named(name) => {
+                let place = Spanned::new(disk.span(), name.clone());
+                let spec = self.declared("disk", &place, &declared.disks)?.clone()?;
+                Ok((Some(name.clone()), spec))
+            }
+        }
+    }
+
+    fn containers(&mut self, sections: &[Read<ContainerSection>]) -> Read<Vec<ContainerSpec>> {
+        let mut places: BTreeMap<Label, Range<usize>> = BTreeMap::new();
+        let check = |section: &Read<ContainerSection>| {
+            let section = section.by_ref()?;
+            let name = section.name.by_ref()?;
+            if let Some(first) = places.insert(name.get_ref().clone(), name.span()) {
+                let message = format!("container `{}` stands here a second time", name.get_ref());
+                let problem = Problem::new(name.span(), message).also(first, "first");
+                return Err(self.problems.tell(problem.hint("give each container of a guest its own name")));
+            }
+            Ok(ContainerSpec { name: name.get_ref().clone(), image: section.image.clone()?.0 })
+        };
+        all(sections.iter().map(check))
+    }
+}
+
+/// Validates a value where there is one.
+fn optional<T, U>(value: &Read<Option<T>>, validate: impl FnOnce(&T) -> Read<U>) -> Read<Option<U>> {
+    value.by_ref()?.as_ref().map(validate).transpose()
+}

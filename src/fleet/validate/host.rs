@@ -1,0 +1,77 @@
+//! `[host]`, and whether its numbers suffice for all guests.
+
+use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
+use toml::Spanned;
+
+use super::super::file::{FleetFile, HostSection};
+use super::super::model::HostSpec;
+use super::super::problem::{Problem, Read};
+use super::super::scalar::{AbsolutePath, Auto};
+use super::Validator;
+
+/// What `[host]` is unless it says otherwise, as the product's documentation shows it.
+fn default_host() -> HostSpec {
+    HostSpec {
+        uplink: None,
+        subnet: Ipv4Net::new_assert([10, 107, 0, 0].into(), 16),
+        uids: 200_000..=265_535,
+        store: PathBuf::from("/var/lib/sisforge"),
+    }
+}
+
+impl Validator<'_> {
+    pub(super) fn host(&mut self, section: Read<&Option<HostSection>>) -> Read<HostSpec> {
+        let default = default_host();
+        let Some(section) = section? else {
+            return Ok(default);
+        };
+        Ok(HostSpec {
+            uplink: section.uplink.clone()?.and_then(Auto::given),
+            subnet: section.subnet.clone()?.map_or(default.subnet, |subnet| subnet.into_inner().0),
+            uids: section.uids.clone()?.map_or(default.uids, |uids| uids.into_inner().0),
+            store: section.store.clone()?.map_or(default.store, |AbsolutePath(store)| store),
+        })
+    }
+
+    /// Tells where there are more guests than addresses or user ids.
+    pub(super) fn capacity(&mut self, file: &FleetFile, host: &HostSpec, guests: usize) {
+        let section = file.host.as_ref().ok().and_then(Option::as_ref);
+        let place = |span: Option<std::ops::Range<usize>>| {
+            span.or(section.map(|host| host.place.clone())).unwrap_or(file.place.clone())
+        };
+        let guests = guests as u64;
+        if guests > host.address_capacity() {
+            let span = section.and_then(|host| host.subnet.as_ref().ok()?.as_ref().map(Spanned::span));
+            self.problems.tell(
+                Problem::new(
+                    place(span),
+                    format!(
+                        "{} has room for {} guests, but there are {guests}",
+                        host.subnet,
+                        host.address_capacity()
+                    ),
+                )
+                .label("a /30 for each guest")
+                .hint("widen `subnet`, or lower the `replicas` of a pool"),
+            );
+        }
+        if guests > host.uid_capacity() {
+            let span = section.and_then(|host| host.uids.as_ref().ok()?.as_ref().map(Spanned::span));
+            self.problems.tell(
+                Problem::new(
+                    place(span),
+                    format!(
+                        "{}-{} are {} user ids, but there are {guests} guests",
+                        host.uids.start(),
+                        host.uids.end(),
+                        host.uid_capacity()
+                    ),
+                )
+                .label("one for each guest")
+                .hint("widen `uids`, or lower the `replicas` of a pool"),
+            );
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `[image.NAME]` and `[disk.NAME]`.
+
+use toml::Spanned;
+
+use super::super::file::{DiskSection, FileSection, ImageSection};
+use super::super::model::{Backing, ContainerImage, DiskSpec, FileContent, FileSpec, ImageSpec};
+use super::super::problem::{Problem, Read, ReadRef, suggest};
+use super::super::scalar::{Auto, ImageLocation, LocalPath, Mode, Package};
+use super::super::value::ByteSize;
+use super::{Thing, Validator, all};
+
+/// An ext4 file system with a journal of 4 MiB, its inodes and something to hold.
+const LEAST_DISK_MIB: u64 = 16;
+
+impl Validator<'_> {
+    /// `tags` are those of the repositories; `None` where they are not known.
+    pub(super) fn image(&mut self, section: &ImageSection, tags: Option<&[String]>) -> Read<ImageSpec> {
+        let recipes = section.recipes.by_ref().and_then(|list| self.labels(list, Thing::Recipe));
+        let packages = section
+            .packages
+            .by_ref()
+            .and_then(|list| all(list.iter().map(|package| self.package(package.by_ref()?, tags))));
+        let size = section.size.clone().and_then(|size| self.image_size(size));
+        let files = section.files.by_ref().and_then(|files| {
+            all(files.iter().map(|(path, file)| Ok((path.get_ref().clone(), self.file(file.by_ref()?)?))))
+        });
+        Ok(ImageSpec { recipes: recipes?, packages: packages?, size: size?, files: files? })
+    }
+
+    fn image_size(&mut self, size: Option<Spanned<Auto<ByteSize>>>) -> Read<Option<ByteSize>> {
+        let given = size.and_then(|size| Some(Spanned::new(size.span(), size.into_inner().given()?)));
+        given.map(|size| self.size(&size, "an image", LEAST_DISK_MIB)).transpose()
+    }
+
+    fn package(&mut self, package: &Spanned<Package>, tags: Option<&[String]>) -> Read<String> {
+        let Package { entry, tag } = package.get_ref();
+        let undeclared = tag.as_ref().zip(tags).filter(|(tag, tags)| !tags.contains(tag));
+        if let Some((tag, tags)) = undeclared {
+            return Err(self.problems.tell(
+                Problem::new(package.span(), format!("no repository has the tag `{tag}`")).hint(suggest(
+                    "tags of repositories",
+                    tag,
+                    tags.iter().map(String::as_str),
+                )),
+            ));
+        }
+        Ok(entry.clone())
+    }
+
+    fn file(&mut self, section: &FileSection) -> Read<FileSpec> {
+        let content = match (section.content.clone()?, section.file.clone()?) {
+            (Some(content), None) => FileContent::Inline(content.into_inner()),
+            (None, Some(file)) => FileContent::File(self.path(&file, Thing::File)),
+            (None, None) => {
+                return Err(self.problems.tell(
+                    Problem::new(section.place.clone(), "the file has neither `content` nor `file`")
+                        .hint("give its text as `content`, or the path of a `file` to copy"),
+                ));
+            }
+            (Some(content), Some(file)) => {
+                return Err(self.problems.tell(
+                    Problem::new(file.span(), "the file has both `content` and `file`")
+                        .also(content.span(), "its text")
+                        .hint("keep one of the two"),
+                ));
+            }
+        };
+        let account = |account: &Read<Option<super::super::scalar::Account>>| {
+            account.clone().map(|account| account.map_or_else(|| "root".to_owned(), |account| account.0))
+        };
+        Ok(FileSpec {
+            content,
+            mode: section.mode?.unwrap_or(Mode(0o644)).0,
+            owner: account(&section.owner)?,
+            group: account(&section.group)?,
+        })
+    }
+
+    pub(super) fn disk(&mut self, section: &DiskSection) -> Read<DiskSpec> {
+        let size = section.size.clone().and_then(|size| self.size(&size, "a disk", LEAST_DISK_MIB));
+        let images = section
+            .images
+            .by_ref()
+            .and_then(|images| all(images.iter().map(|image| Ok(self.container_image(image.by_ref()?)))));
+        Ok(DiskSpec { size: size?, backing: section.backing?.unwrap_or(Backing::File), images: images? })
+    }
+
+    fn container_image(&mut self, image: &Spanned<ImageLocation>) -> ContainerImage {
+        let place = |path: &LocalPath| Spanned::new(image.span(), path.clone());
+        match image.get_ref() {
+            ImageLocation::OciArchive(path) => {
+                ContainerImage::OciArchive(self.path(&place(path), Thing::File))
+            }
+            ImageLocation::OciLayout(path) => {
+                ContainerImage::OciLayout(self.path(&place(path), Thing::Directory))
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `[kernel]`: either a ready image or the parts of a build.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::Spanned;
+
+use super::super::file::KernelSection;
+use super::super::model::{KernelBuild, KernelSpec, OptionValue};
+use super::super::problem::{Problem, Read, ReadRef};
+use super::super::reader::Named;
+use super::super::value::KernelOption;
+use super::{Thing, Validator, all};
+
+impl Validator<'_> {
+    pub(super) fn kernel(&mut self, section: &KernelSection) -> Read<KernelSpec> {
+        let image = section.image.by_ref()?;
+        let built_with = build_keys(section);
+        if let Some(image) = image {
+            if !built_with.is_empty() {
+                return Err(self.conflict(image.span(), &built_with));
+            }
+            let image = self.path(image, Thing::File);
+            return Ok(KernelSpec::Ready { image, sha256: section.sha256.clone()?.map(Spanned::into_inner) });
+        }
+        self.kernel_build(section).map(KernelSpec::Build)
+    }
+
+    fn conflict(
+        &mut self,
+        image: Range<usize>,
+        built_with: &[(&str, Range<usize>)],
+    ) -> super::super::problem::Told {
+        let keys = built_with.iter().map(|(key, _)| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+        let (_, first) = &built_with[0];
+        self.problems.tell(
+            Problem::new(image, format!("a kernel is either ready or built: `image` conflicts with {keys}"))
+                .label("a ready kernel")
+                .also(first.clone(), "a kernel to build")
+                .hint(format!("keep `image`, or remove it and keep {keys}")),
+        )
+    }
+
+    fn kernel_build(&mut self, section: &KernelSection) -> Read<KernelBuild> {
+        let source = section.source.by_ref().and_then(|source| match source {
+            Some(source) => Ok(self.source(source, Thing::FileOrDirectory)),
+            None => Err(self.problems.tell(
+                Problem::new(section.place.clone(), "the kernel has neither `source` nor `image`")
+                    .hint("name the source of a kernel to build, or a ready `image`"),
+            )),
+        });
+        let base = section.base.by_ref().and_then(|base| match base {
+            Some(base) => Ok(self.label(base, Thing::KernelBase)),
+            // Without a source, the kernel may be meant to be a ready one: that was told.
+            None => source.clone().and_then(|_| {
+                Err(self.problems.tell(
+                    Problem::new(section.place.clone(), "`base` is missing")
+                        .hint("a kernel that is built begins with one of kernel-configs/BASE.config"),
+                ))
+            }),
+        });
+        let fragments = section.fragments.by_ref().and_then(|fragments| {
+            fragments
+                .as_ref()
+                .map_or(Ok(Vec::new()), |list| self.labels(list.get_ref(), Thing::KernelFragment))
+        });
+        let options = section.options.by_ref().and_then(|options| {
+            options.as_ref().map_or(Ok(BTreeMap::new()), |options| self.options(options.get_ref()))
+        });
+        let patches = section.patches.by_ref().and_then(|patches| {
+            let patches = patches.iter().flat_map(|list| list.get_ref());
+            all(patches.map(|path| Ok(self.path(path.by_ref()?, Thing::File))))
+        });
+        Ok(KernelBuild {
+            source: source?,
+            sha256: section.sha256.clone()?.map(Spanned::into_inner),
+            base: base?,
+            fragments: fragments?,
+            options: options?,
+            patches: patches?,
+        })
+    }
+
+    fn options(
+        &mut self,
+        options: &Named<KernelOption, OptionValue>,
+    ) -> Read<BTreeMap<KernelOption, OptionValue>> {
+        let mut places: BTreeMap<&KernelOption, Range<usize>> = BTreeMap::new();
+        for (name, _) in options.iter() {
+            if let Some(first) = places.insert(name.get_ref(), name.span()) {
+                let (first, second) =
+                    if first.start < name.span().start { (first, name.span()) } else { (name.span(), first) };
+                self.problems.tell(
+                    Problem::new(
+                        second,
+                        format!("kernel option {} stands here a second time", name.get_ref()),
+                    )
+                    .label("again")
+                    .also(first, "first")
+                    .hint("NAME and CONFIG_NAME are the same option"),
+                );
+            }
+        }
+        options.iter().map(|(name, value)| Ok((name.get_ref().clone(), value.clone()?))).collect()
+    }
+}
+
+/// The keys of a build that are there, and where.
+fn build_keys(section: &KernelSection) -> Vec<(&'static str, Range<usize>)> {
+    fn place<T>(value: &Read<Option<Spanned<T>>>) -> Option<Range<usize>> {
+        value.as_ref().ok()?.as_ref().map(Spanned::span)
+    }
+    let keys = [
+        ("source", place(&section.source)),
+        ("base", place(&section.base)),
+        ("fragments", place(&section.fragments)),
+        ("options", place(&section.options)),
+        ("patches", place(&section.patches)),
+    ];
+    keys.into_iter().filter_map(|(key, place)| Some((key, place?))).collect()
+}

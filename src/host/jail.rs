@@ -1,0 +1,94 @@
+//! What a guest's jail holds, as data: the shared root image and the kernel by hard link, the guest's own disk,
+//! what its VMM writes, nothing else. Names inside a jail never change, because a snapshot refers to them.
+
+use std::path::PathBuf;
+
+use crate::fleet::{GuestName, VmmKind};
+
+use super::layout::Layout;
+use super::state::{Machine, MachineDisk};
+use super::vmm;
+
+/// Names inside the jail.
+pub const KERNEL: &str = "vmlinux";
+/// The shared root image.
+pub const ROOTFS: &str = "rootfs.ext4";
+/// The guest's own data disk. In a subdirectory, so that a tmpfs can hold it.
+pub const DISK: &str = "data/disk.ext4";
+/// Firecracker's configuration.
+pub const CONFIG: &str = "config.json";
+/// Sockets of the VMM.
+pub const RUN: &str = "run";
+/// Firecracker's API socket.
+pub const API_SOCKET: &str = "run/api.sock";
+/// QEMU's control socket.
+pub const QMP_SOCKET: &str = "run/qmp.sock";
+/// Where Firecracker logs; the same inode as the guest's `vmm.log`.
+pub const VMM_LOG: &str = "vmm.log";
+
+/// One thing in a jail, by its path below the jail's root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JailEntry {
+    pub path: &'static str,
+    pub kind: EntryKind,
+}
+
+/// What it is. Shared inodes are root's and 0444; what the VMM may write is its uid's alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// 0700, of the guest's uid.
+    OwnDirectory,
+    /// A tmpfs of this many bytes, mode 0700, of the guest's uid.
+    Tmpfs { size: u64 },
+    /// Another name of an immutable file of the store.
+    SharedLink { from: PathBuf },
+    /// Another name of a file that belongs to the guest's uid (0600) and to no other jail.
+    OwnLink { from: PathBuf },
+    /// A copy, 0600, of the guest's uid.
+    OwnCopy { from: PathBuf },
+    /// Bytes that root wrote, 0444.
+    Bytes(Vec<u8>),
+}
+
+/// A whole jail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Jail {
+    pub guest: GuestName,
+    pub vmm: VmmKind,
+    pub uid: u32,
+    /// Parents stand before children.
+    pub entries: Vec<JailEntry>,
+}
+
+/// Room beside the disk in a tmpfs, for the file system's own blocks.
+const TMPFS_MARGIN: u64 = 1 << 20;
+
+/// The jail of a machine.
+pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
+    let entry = |path, kind| JailEntry { path, kind };
+    let mut entries = vec![
+        entry(RUN, EntryKind::OwnDirectory),
+        entry(KERNEL, EntryKind::SharedLink { from: layout.file(&machine.kernel) }),
+        entry(ROOTFS, EntryKind::SharedLink { from: layout.file(&machine.image) }),
+    ];
+    match machine.disk {
+        MachineDisk::Kept => {
+            entries.push(entry("data", EntryKind::OwnDirectory));
+            entries.push(entry(DISK, EntryKind::OwnLink { from: layout.disk(guest) }));
+        }
+        MachineDisk::Ephemeral { base, size, in_memory } => {
+            let dir = if in_memory {
+                EntryKind::Tmpfs { size: size + TMPFS_MARGIN }
+            } else {
+                EntryKind::OwnDirectory
+            };
+            entries.push(entry("data", dir));
+            entries.push(entry(DISK, EntryKind::OwnCopy { from: layout.file(&base) }));
+        }
+    }
+    if machine.vmm == VmmKind::Firecracker {
+        entries.push(entry(CONFIG, EntryKind::Bytes(vmm::firecracker_config(machine))));
+        entries.push(entry(VMM_LOG, EntryKind::OwnLink { from: layout.vmm_log(guest) }));
+    }
+    Jail { guest: guest.clone(), vmm: machine.vmm, uid: machine.uid, entries }
+}

@@ -1,0 +1,152 @@
+//! Where everything of a fleet stands in the store.
+//!
+//! ```text
+//! <store>/files/<sha256>                 kernels, root images, disks to copy; root's, 0444, never changed
+//! <store>/<fleet>/lock                   held while the host is changed
+//! <store>/<fleet>/key, key.pub           the host's ssh key, whose public half every guest is told at boot
+//! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of how nft lists them
+//! <store>/<fleet>/disks/<guest>.ext4     data disks
+//! <store>/<fleet>/guests/<guest>/        serial.log, vmm.log, launch.log, console.in, machine.json, ready.json
+//! <store>/<fleet>/jails/<vmm>/<guest>/root/   the jail, as Firecracker's jailer lays it out
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use crate::fleet::{FleetName, GuestName, HostSpec, Sha256, VmmKind};
+
+/// Paths of one fleet in one store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    store: PathBuf,
+    fleet: FleetName,
+}
+
+impl Layout {
+    /// Of a fleet on its host.
+    pub fn new(host: &HostSpec, fleet: &FleetName) -> Self {
+        Self { store: host.store.clone(), fleet: fleet.clone() }
+    }
+
+    /// The fleet's name.
+    pub fn fleet(&self) -> &FleetName {
+        &self.fleet
+    }
+
+    /// The store itself.
+    pub fn store(&self) -> &Path {
+        &self.store
+    }
+
+    /// The fleet's own directory.
+    pub fn dir(&self) -> PathBuf {
+        self.store.join(self.fleet.as_str())
+    }
+
+    /// Immutable files by digest, shared between fleets.
+    pub fn files(&self) -> PathBuf {
+        self.store.join("files")
+    }
+
+    /// One of them.
+    pub fn file(&self, sha256: &Sha256) -> PathBuf {
+        self.files().join(sha256.to_string())
+    }
+
+    /// Held while the host is changed.
+    pub fn lock(&self) -> PathBuf {
+        self.dir().join("lock")
+    }
+
+    /// The host's private ssh key.
+    pub fn key(&self) -> PathBuf {
+        self.dir().join("key")
+    }
+
+    /// What was loaded into nft.
+    pub fn ruleset(&self) -> PathBuf {
+        self.dir().join("ruleset.json")
+    }
+
+    /// Data disks that are kept.
+    pub fn disks(&self) -> PathBuf {
+        self.dir().join("disks")
+    }
+
+    /// A guest's kept data disk.
+    pub fn disk(&self, guest: &GuestName) -> PathBuf {
+        self.disks().join(format!("{guest}.ext4"))
+    }
+
+    /// Records and logs of all guests.
+    pub fn guests(&self) -> PathBuf {
+        self.dir().join("guests")
+    }
+
+    /// Records and logs of one guest.
+    pub fn guest(&self, guest: &GuestName) -> PathBuf {
+        self.guests().join(guest.as_str())
+    }
+
+    /// What the guest's serial port said.
+    pub fn serial_log(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("serial.log")
+    }
+
+    /// A FIFO whose bytes the guest reads on its serial port.
+    pub fn console_input(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("console.in")
+    }
+
+    /// What the VMM said.
+    pub fn vmm_log(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("vmm.log")
+    }
+
+    /// What the jailer, or QEMU, said on stderr. Firecracker's own log is another file: it does not append to it.
+    pub fn launch_log(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("launch.log")
+    }
+
+    /// The machine that was started.
+    pub fn machine(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("machine.json")
+    }
+
+    /// That the guest is ready, and its ssh host key.
+    pub fn ready(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("ready.json")
+    }
+
+    /// Chroots of every VMM; the jailer's `--chroot-base-dir`.
+    pub fn jails(&self) -> PathBuf {
+        self.dir().join("jails")
+    }
+
+    /// A guest's jail directory, `<jails>/<name of the executable>/<id>` as the jailer makes it.
+    pub fn jail(&self, vmm: VmmKind, guest: &GuestName) -> PathBuf {
+        self.jails().join(vmm_folder(vmm)).join(guest.as_str())
+    }
+
+    /// The chroot in it.
+    pub fn jail_root(&self, vmm: VmmKind, guest: &GuestName) -> PathBuf {
+        self.jail(vmm, guest).join("root")
+    }
+
+    /// The guest's cgroup, below each controller's root.
+    pub fn cgroup(&self, guest: &GuestName) -> String {
+        format!("{}/{guest}", self.cgroups())
+    }
+
+    /// The fleet's cgroup, of which those of the guests are children.
+    pub fn cgroups(&self) -> String {
+        format!("sisforge/{}", self.fleet)
+    }
+}
+
+/// Folder of a VMM's jails.
+pub fn vmm_folder(vmm: VmmKind) -> &'static str {
+    match vmm {
+        VmmKind::Firecracker => "firecracker",
+        VmmKind::Qemu => "qemu",
+    }
+}

@@ -1,0 +1,147 @@
+//! What a host has for a fleet, or should have: one type for both, so that a plan is their difference.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fleet::{ContainerSpec, GuestName, InterfaceName, Sha256, VmmKind};
+
+use super::firewall::Ruleset;
+
+/// Everything of one fleet on one host. The default is a host that has nothing of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostState {
+    /// Whether the kernel forwards IPv4 packets between interfaces.
+    pub forwarding: bool,
+    /// The fleet's nft table.
+    pub ruleset: Option<Ruleset>,
+    /// Immutable files of the store: kernels, root images, data disks to copy.
+    pub stored: BTreeMap<Sha256, StoredKind>,
+    pub guests: BTreeMap<GuestName, GuestState>,
+}
+
+/// What a file of the store is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoredKind {
+    Kernel,
+    Image,
+    Disk,
+}
+
+impl StoredKind {
+    /// For people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Image => "image",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// One guest, part by part. A part that is absent is `None`; in a desired state all are there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GuestState {
+    /// The data disk in the store, of a guest that keeps one.
+    pub disk: Option<DiskState>,
+    pub tap: Option<TapSpec>,
+    pub cgroup: Option<CgroupLimits>,
+    /// Whether there is a jail directory.
+    pub jail: bool,
+    /// Whether a process runs in its cgroup or its jail.
+    pub occupied: bool,
+    /// The machine that runs, as it was started; `None` where nothing runs, or no record says what.
+    pub machine: Option<Machine>,
+    /// Whether the guest has said that it is ready.
+    pub ready: bool,
+    /// Containers that have been started in it.
+    pub containers: Vec<ContainerSpec>,
+}
+
+/// A data disk in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskState {
+    /// Owner of the file.
+    pub uid: u32,
+    /// In bytes, holes included.
+    pub size: u64,
+    /// The stored disk that one which is missing is copied from; unknown for a disk that is there.
+    pub base: Option<Sha256>,
+}
+
+/// A TAP between host and guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapSpec {
+    pub name: InterfaceName,
+    /// The only user who may attach to it.
+    pub owner: u32,
+    /// The host's address on it, in a /30 whose other address is the guest's.
+    pub address: Ipv4Addr,
+}
+
+/// Prefix length of the network between host and guest.
+pub const TAP_PREFIX: u8 = 30;
+
+/// What a guest's cgroup allows its VMM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupLimits {
+    /// In bytes: the guest's memory and what the VMM needs beside it.
+    pub memory: u64,
+    /// Threads and processes.
+    pub pids: u64,
+    /// Of [`CPU_PERIOD`], in microseconds.
+    pub cpu_quota: u64,
+}
+
+/// Microseconds over which [`CgroupLimits::cpu_quota`] counts.
+pub const CPU_PERIOD: u64 = 100_000;
+
+/// All that decides how a guest's VMM is started: two machines that are equal run the same guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    pub vmm: VmmKind,
+    /// User and group of the VMM.
+    pub uid: u32,
+    pub tap: InterfaceName,
+    pub mac: String,
+    pub vcpus: u8,
+    pub memory_mib: u64,
+    pub kernel: Sha256,
+    pub image: Sha256,
+    pub disk: MachineDisk,
+    /// What the kernel is told; the VMM's own part (`root=`, `reboot=`) included.
+    pub command_line: String,
+}
+
+/// Where a machine's data disk comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum MachineDisk {
+    /// The guest's own file in the store, kept when the guest goes. What it was once copied from no longer matters.
+    Kept,
+    /// A copy of a stored disk that lives and dies with the jail.
+    Ephemeral {
+        base: Sha256,
+        /// In bytes.
+        size: u64,
+        /// Whether the copy lives in a tmpfs.
+        in_memory: bool,
+    },
+}
+
+impl HostState {
+    /// The same state with the guests of `names` as they are in `other`: what `up NAME` wants is what there is,
+    /// but for the guests that it names.
+    #[must_use]
+    pub fn with_guests_of(mut self, names: &[GuestName], other: &Self) -> Self {
+        for name in names {
+            match other.guests.get(name) {
+                Some(guest) => self.guests.insert(name.clone(), guest.clone()),
+                None => self.guests.remove(name),
+            };
+        }
+        self
+    }
+}

@@ -1,0 +1,56 @@
+//! Container images that a data disk holds when its guest first boots: read from OCI layouts, every digest verified, and
+//! written as the files that containers/storage would have made of them, so that the guest has nothing to import.
+
+mod layer;
+mod oci;
+mod split;
+mod storage;
+
+pub use layer::Layer;
+pub use oci::Image;
+pub use storage::{IdMap, SubIds, add_images};
+
+use std::path::PathBuf;
+
+use crate::sys::fs::FileError;
+
+use super::tree::TreeError;
+
+/// Why a container image is refused.
+#[derive(Debug, thiserror::Error)]
+#[error("container image {} is refused", path.display())]
+pub struct ContainerError {
+    /// The archive or layout directory.
+    pub path: PathBuf,
+    #[source]
+    pub problem: ContainerProblem,
+}
+
+/// What is wrong with a container image.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerProblem {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{what} cannot be read")]
+    Read { what: String, source: std::io::Error },
+    #[error("the archive itself is compressed; unpack it to a plain tar")]
+    CompressedArchive,
+    #[error("it holds no {0}; is it an OCI layout?")]
+    Missing(String),
+    #[error("{what} is not as the OCI image specification has it")]
+    Json { what: String, source: serde_json::Error },
+    #[error("{what} is not what its digest says: expected {expected}, found {found}")]
+    Digest { what: String, expected: String, found: String },
+    #[error("{0}")]
+    Unsupported(String),
+    #[error("layer {layer} cannot be unpacked")]
+    Tree { layer: String, source: TreeError },
+    #[error("layer {layer}: {entry:?} {problem}")]
+    Entry { layer: String, entry: String, problem: String },
+    #[error(
+        "{path} belongs to {kind} {id} of the container, and the user has subordinate ids for 1 to {count}"
+    )]
+    Unmapped { path: String, kind: &'static str, id: u32, count: u32 },
+    #[error("the name {name} is also that of another image of the disk")]
+    NameTaken { name: String },
+}

@@ -1,0 +1,321 @@
+//! OCI image layouts: `index.json` -> manifest -> config and layers, each verified by the digest that names it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::fleet::{ContainerImage, Sha256};
+use crate::sys::fs::FileError;
+
+use super::layer::{Compression, Layer};
+use super::{ContainerError, ContainerProblem};
+
+/// Larger manifests, configs and indexes are refused: registries allow 4 MiB.
+const LARGEST_DOCUMENT: u64 = 4 << 20;
+
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// A container image, verified.
+#[derive(Debug)]
+pub struct Image {
+    /// Full name with a tag, such as `localhost/browser:latest`.
+    pub name: String,
+    /// Digest of the manifest.
+    pub digest: Sha256,
+    /// The manifest as it is in the layout.
+    pub manifest: Vec<u8>,
+    /// Digest of the config: the id of the image.
+    pub id: Sha256,
+    /// The config as it is in the layout.
+    pub config: Vec<u8>,
+    /// When the image was made, RFC 3339; the epoch where it does not say so.
+    pub created: String,
+    /// The lowest first.
+    pub layers: Vec<Arc<Layer>>,
+    pub(super) path: PathBuf,
+}
+
+/// Where the blobs of a layout are.
+#[derive(Debug)]
+pub(super) enum Blobs {
+    Directory(PathBuf),
+    /// A plain tar: offset and size of each file by name.
+    Archive {
+        path: PathBuf,
+        files: BTreeMap<String, (u64, u64)>,
+    },
+}
+
+/// A part of an image, as whatever mentions it says.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Descriptor {
+    #[serde(default)]
+    pub media_type: String,
+    pub digest: String,
+    pub size: u64,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Descriptor>,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    created: Option<String>,
+    rootfs: RootFs,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    diff_ids: Vec<String>,
+}
+
+impl Image {
+    /// Opens an image and verifies all of it: manifest, config, and each layer both compressed and unpacked.
+    ///
+    /// # Errors
+    /// Where anything is missing, is not what its digest says, or is of a kind that is not supported.
+    pub fn open(image: &ContainerImage) -> Result<Self, ContainerError> {
+        let (ContainerImage::OciArchive(path) | ContainerImage::OciLayout(path)) = image;
+        open(image, path).map_err(|problem| ContainerError { path: path.clone(), problem })
+    }
+}
+
+impl Descriptor {
+    fn image_name(&self, path: &Path) -> String {
+        image_name(self.annotations.get(REF_NAME).map(String::as_str), path)
+    }
+}
+
+fn open(image: &ContainerImage, path: &Path) -> Result<Image, ContainerProblem> {
+    let blobs = Arc::new(Blobs::open(image)?);
+    let manifest = blobs.manifest()?;
+    let digest = sha256_of("manifest", &manifest.digest)?;
+    let manifest_bytes = blobs.read_blob("manifest", &manifest)?;
+    if manifest.media_type.contains(".index.") || manifest.media_type.contains("manifest.list") {
+        let text = "it is an index of images for several platforms; export the one for the guest's";
+        return Err(ContainerProblem::Unsupported(text.into()));
+    }
+    let name = manifest.image_name(path);
+    let manifest: Manifest = parse("manifest", &manifest_bytes)?;
+    let id = sha256_of("config", &manifest.config.digest)?;
+    let config_bytes = blobs.read_blob("config", &manifest.config)?;
+    let config: Config = parse("config", &config_bytes)?;
+    let (layers, diffs) = (manifest.layers.len(), config.rootfs.diff_ids.len());
+    if layers != diffs || layers == 0 {
+        let text = format!("its manifest has {layers} layers and its config {diffs}");
+        return Err(ContainerProblem::Unsupported(text));
+    }
+    let layers = manifest
+        .layers
+        .into_iter()
+        .zip(&config.rootfs.diff_ids)
+        .map(|(blob, diff)| {
+            let compression = Compression::of(&blob)?;
+            Layer::scan(blobs.clone(), blob, compression, sha256_of("layer", diff)?).map(Arc::new)
+        })
+        .collect::<Result<_, ContainerProblem>>()?;
+    Ok(Image {
+        name,
+        digest,
+        manifest: manifest_bytes,
+        id,
+        config: config_bytes,
+        created: config.created.filter(|time| is_rfc3339(time)).unwrap_or("1970-01-01T00:00:00Z".into()),
+        layers,
+        path: path.to_owned(),
+    })
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(what: &str, bytes: &[u8]) -> Result<T, ContainerProblem> {
+    serde_json::from_slice(bytes).map_err(|source| ContainerProblem::Json { what: what.to_owned(), source })
+}
+
+/// The digest in `sha256:<hex>`, the one algorithm that is taken.
+pub(super) fn sha256_of(what: &str, digest: &str) -> Result<Sha256, ContainerProblem> {
+    digest.strip_prefix("sha256:").and_then(|hex| hex.parse().ok()).ok_or_else(|| {
+        ContainerProblem::Unsupported(format!("the digest {digest:?} of its {what} is not a sha256"))
+    })
+}
+
+/// What the image is called: its annotation where that is a name, the annotation as tag of the file's name where it is
+/// a tag (as the OCI specification has it), else the file's name and `latest`. A name without a registry is `localhost/`'s.
+fn image_name(annotation: Option<&str>, path: &Path) -> String {
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("image").to_ascii_lowercase();
+    let (name, tag) = match annotation {
+        Some(name) if name.contains(['/', ':']) => (name, "latest"),
+        Some(tag) => (stem.as_str(), tag),
+        None => (stem.as_str(), "latest"),
+    };
+    let registry = name.split_once('/').map(|(first, _)| first);
+    let prefix = match registry {
+        Some(first) if first == "localhost" || first.contains(['.', ':']) => "",
+        _ => "localhost/",
+    };
+    let has_tag = name.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+    if has_tag { format!("{prefix}{name}") } else { format!("{prefix}{name}:{tag}") }
+}
+
+/// Whether Go's JSON reads a text as a time: `2006-01-02T15:04:05[.9]Z` or with an offset.
+fn is_rfc3339(text: &str) -> bool {
+    let Some((moment, rest)) = text.as_bytes().split_at_checked(19) else { return false };
+    let shape = |bytes: &[u8], shape: &[u8]| {
+        bytes.len() == shape.len()
+            && bytes.iter().zip(shape).all(|(b, s)| if *s == b'0' { b.is_ascii_digit() } else { b == s })
+    };
+    let digits =
+        rest.strip_prefix(b".").map_or(0, |rest| rest.iter().take_while(|b| b.is_ascii_digit()).count());
+    let zone = if digits > 0 { &rest[1 + digits..] } else { rest };
+    shape(moment, b"0000-00-00T00:00:00")
+        && (zone == b"Z" || shape(zone, b"+00:00") || shape(zone, b"-00:00"))
+}
+
+impl Blobs {
+    /// The archive or directory.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Directory(path) | Self::Archive { path, .. } => path,
+        }
+    }
+
+    fn open(image: &ContainerImage) -> Result<Self, ContainerProblem> {
+        match image {
+            ContainerImage::OciLayout(path) => Ok(Self::Directory(path.clone())),
+            ContainerImage::OciArchive(path) => Self::open_archive(path),
+        }
+    }
+
+    fn open_archive(path: &Path) -> Result<Self, ContainerProblem> {
+        let read = |source| ContainerProblem::Read { what: "the archive".into(), source };
+        let mut file = File::open(path).map_err(FileError::when("open", path))?;
+        let mut magic = [0; 4];
+        let length = file.read(&mut magic).map_err(read)?;
+        let compressed: [&[u8]; 3] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd], &[0xfd, b'7', b'z', b'X']];
+        if compressed.iter().any(|start| magic[..length].starts_with(start)) {
+            return Err(ContainerProblem::CompressedArchive);
+        }
+        file.seek(SeekFrom::Start(0)).map_err(read)?;
+        let mut files = BTreeMap::new();
+        for entry in tar::Archive::new(file).entries_with_seek().map_err(read)? {
+            let entry = entry.map_err(read)?;
+            if entry.header().entry_type().is_file() {
+                let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
+                files.insert(name, (entry.raw_file_position(), entry.size()));
+            }
+        }
+        Ok(Self::Archive { path: path.to_owned(), files })
+    }
+
+    fn reader(&self, name: &str) -> Result<Box<dyn Read>, ContainerProblem> {
+        match self {
+            Self::Directory(root) => {
+                let path = root.join(name);
+                match File::open(&path) {
+                    Ok(file) => Ok(Box::new(file)),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        Err(ContainerProblem::Missing(name.to_owned()))
+                    }
+                    Err(error) => Err(FileError::when("open", path)(error).into()),
+                }
+            }
+            Self::Archive { path, files } => {
+                let (offset, size) =
+                    files.get(name).ok_or_else(|| ContainerProblem::Missing(name.to_owned()))?;
+                let mut file = File::open(path).map_err(FileError::when("open", path))?;
+                file.seek(SeekFrom::Start(*offset)).map_err(FileError::when("read", path))?;
+                Ok(Box::new(file.take(*size)))
+            }
+        }
+    }
+
+    /// The one image of the layout.
+    fn manifest(&self) -> Result<Descriptor, ContainerProblem> {
+        let mut index: Index = parse("index.json", &self.read_file("index.json")?)?;
+        match (index.manifests.pop(), index.manifests.len()) {
+            (Some(manifest), 0) => Ok(manifest),
+            (last, others) => {
+                let count = others + usize::from(last.is_some());
+                Err(ContainerProblem::Unsupported(format!("it holds {count} images; one is expected")))
+            }
+        }
+    }
+
+    /// A file of the layout that no digest names.
+    fn read_file(&self, name: &str) -> Result<Vec<u8>, ContainerProblem> {
+        let mut bytes = Vec::new();
+        self.reader(name)?
+            .take(LARGEST_DOCUMENT)
+            .read_to_end(&mut bytes)
+            .map_err(|source| ContainerProblem::Read { what: name.to_owned(), source })?;
+        Ok(bytes)
+    }
+
+    /// A blob's bytes as they come: whoever reads it verifies it.
+    pub(super) fn stream(&self, blob: &Descriptor) -> Result<Box<dyn Read>, ContainerProblem> {
+        let digest = sha256_of("blob", &blob.digest)?;
+        self.reader(&format!("blobs/sha256/{digest}"))
+    }
+
+    fn read_blob(&self, what: &str, blob: &Descriptor) -> Result<Vec<u8>, ContainerProblem> {
+        if blob.size > LARGEST_DOCUMENT {
+            return Err(ContainerProblem::Unsupported(format!("its {what} is larger than 4 MiB")));
+        }
+        let mut bytes = Vec::new();
+        self.stream(blob)?
+            .take(LARGEST_DOCUMENT)
+            .read_to_end(&mut bytes)
+            .map_err(|source| ContainerProblem::Read { what: what.to_owned(), source })?;
+        check_digest(what, &blob.digest, Sha256::of(&bytes))?;
+        Ok(bytes)
+    }
+}
+
+pub(super) fn check_digest(what: &str, expected: &str, found: Sha256) -> Result<(), ContainerProblem> {
+    let found = format!("sha256:{found}");
+    if found == expected {
+        return Ok(());
+    }
+    Err(ContainerProblem::Digest { what: format!("its {what}"), expected: expected.to_owned(), found })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_called_as_podman_would_call_it() {
+        let name = |annotation| image_name(annotation, Path::new("images/Browser.tar"));
+        assert_eq!(name(Some("localhost/hello:1")), "localhost/hello:1");
+        assert_eq!(name(Some("quay.io/a/b")), "quay.io/a/b:latest");
+        assert_eq!(name(Some("quay.io:443/a/b")), "quay.io:443/a/b:latest");
+        assert_eq!(name(Some("hello:2")), "localhost/hello:2");
+        assert_eq!(name(Some("team/hello")), "localhost/team/hello:latest");
+        assert_eq!(name(Some("1.0")), "localhost/browser:1.0");
+        assert_eq!(name(None), "localhost/browser:latest");
+    }
+
+    #[test]
+    fn a_time_that_go_cannot_parse_is_not_taken() {
+        for good in ["2023-11-14T22:13:20Z", "2023-11-14T22:13:20.123456789Z", "2023-11-14T22:13:20+01:00"] {
+            assert!(is_rfc3339(good), "{good}");
+        }
+        for bad in ["", "2023-11-14", "2023-11-14T22:13:20", "2023-11-14 22:13:20Z", "2023-11-14T22:13:20.Z"]
+        {
+            assert!(!is_rfc3339(bad), "{bad}");
+        }
+    }
+}

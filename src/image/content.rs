@@ -1,0 +1,35 @@
+//! Where the bytes of an image's files come from: they stay where they are until the image is written.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use crate::apk::PackageContents;
+
+use super::ext4::Ext4Error;
+
+/// The bytes of one regular file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Entry `entry` of the source numbered `source`: a file of a package, or of a container layer.
+    Streamed { source: usize, entry: usize },
+    /// Generated, or read from the project.
+    Inline(Arc<[u8]>),
+}
+
+/// Called with an entry's number and its bytes. What it does not read is skipped.
+pub type Visit<'a> = &'a mut dyn FnMut(usize, &mut dyn Read) -> Result<(), Ext4Error>;
+
+/// An archive whose files can be read only one after the other.
+pub trait Source: Sync {
+    /// Visits every regular file in archive order.
+    ///
+    /// # Errors
+    /// What `visit` gives, and where the archive cannot be read or is not what it was.
+    fn each_file(&self, visit: Visit<'_>) -> Result<(), Ext4Error>;
+}
+
+impl Source for PackageContents {
+    fn each_file(&self, visit: Visit<'_>) -> Result<(), Ext4Error> {
+        PackageContents::each_file(self, visit)
+    }
+}

@@ -1,0 +1,133 @@
+//! Layout: packages in install order, then links for busybox, then recipes, then the files of `fleet.toml`, then what apk
+//! itself keeps. What packages bring lies as `apk add` would lay it, without a script being run.
+
+mod finish;
+mod packages;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::apk::{Dependency, PackageContents, PackageError, PackageInfo};
+use crate::fleet::{FileSpec, GuestPath, Label};
+use crate::sys::fs::FileError;
+
+use super::accounts::{ACCOUNT_FILES, AccountError, Accounts};
+use super::content::{Content, Source};
+use super::recipe::Recipes;
+use super::tree::{Node, NodeKind, Tree, TreeError};
+
+use packages::Packages;
+
+/// Time of everything that is generated, in seconds since the epoch. What packages bring keeps its own.
+pub(super) const GENERATED_AT: i64 = 0;
+
+/// What apk finds in the image about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApkSettings {
+    /// Such as `x86_64`.
+    pub arch: String,
+    /// Wishes of recipes and image together.
+    pub world: Vec<Dependency>,
+    /// Lines of `/etc/apk/repositories`.
+    pub repositories: Vec<String>,
+    /// Public keys by file name.
+    pub keys: BTreeMap<String, Vec<u8>>,
+    /// `@tag`s, without the `@`, of the repositories that packages come from, by package name.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A root file system that is laid out and not written yet.
+#[derive(Debug)]
+pub struct Rootfs<'a> {
+    pub tree: Tree<Content>,
+    packages: &'a [PackageContents],
+}
+
+/// Why a root file system cannot be laid out.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    #[error("{path} is in package {first} and in package {second}, and neither replaces the other")]
+    Clash { path: String, first: String, second: String },
+    #[error("{path} is a {there} of package {first}, and a {arriving} of package {second}")]
+    KindClash { path: String, there: &'static str, first: String, arriving: &'static str, second: String },
+    #[error("package {package}: {path} is a hard link to {target}, which package {owner} has replaced")]
+    LostLinkTarget { package: String, path: String, target: String, owner: String },
+    #[error("package {package}: {path} cannot be read")]
+    Read { package: String, path: String, source: std::io::Error },
+    #[error("{path} leads through symlinks in a circle")]
+    LinkCircle { path: String },
+    #[error("{origin} cannot put {path} into the image")]
+    Place { origin: String, path: String, source: TreeError },
+    #[error("recipe {recipe} changes {path}, which no package brings as a file or directory")]
+    NothingToChange { recipe: Label, path: String },
+    #[error("recipe {recipe} starts the service {service}, and there is no /etc/init.d/{service}")]
+    NoService { recipe: Label, service: String },
+    #[error("{origin}: {path} is to belong to {kind} {name}, which the image does not have")]
+    NoAccount { origin: String, path: String, kind: &'static str, name: String },
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl Rootfs<'_> {
+    /// What the tree's contents are numbered by.
+    pub fn sources(&self) -> Vec<&dyn Source> {
+        self.packages.iter().map(|package| package as &dyn Source).collect()
+    }
+}
+
+/// Lays out a root file system.
+///
+/// `packages` stand in the order in which apk would install them; `files` are those of the image in `fleet.toml`.
+///
+/// # Errors
+/// Where packages clash, recipes do not fit them, or a file cannot be read; each names both sides.
+pub fn rootfs<'a>(
+    packages: &'a [PackageContents],
+    recipes: &Recipes,
+    files: &BTreeMap<GuestPath, FileSpec>,
+    apk: &ApkSettings,
+) -> Result<Rootfs<'a>, LayoutError> {
+    let mut laid = Packages::lay_out(packages)?;
+    let needed: Vec<&str> =
+        ACCOUNT_FILES.iter().map(|file| file.path).chain([finish::BUSYBOX_PATHS]).collect();
+    let brought = laid.read(&needed)?;
+    let accounts = Accounts::merge(&brought, recipes)?;
+    laid.resolve_owners(&accounts);
+    let listed: Vec<PackageInfo> =
+        packages.iter().map(|package| as_listed(&package.info, &apk.arch)).collect();
+    let installed = laid.installed(&listed, &apk.tags, &accounts);
+    let mut finish = finish::Finish { tree: laid.tree, accounts };
+    finish.add_accounts(&brought)?;
+    if let Some(paths) = brought.get(finish::BUSYBOX_PATHS) {
+        finish.add_busybox_links(paths)?;
+    }
+    finish.add_recipes(recipes)?;
+    finish.add_files(files)?;
+    finish.add_apk(apk, &installed)?;
+    Ok(Rootfs { tree: finish.tree, packages })
+}
+
+/// A package as its repository lists it, which is what apk records: one for any machine stands under the repository's own
+/// (`apk index --rewrite-arch`).
+fn as_listed(info: &PackageInfo, arch: &str) -> PackageInfo {
+    let arch = if info.arch == "noarch" { arch } else { &info.arch };
+    PackageInfo { arch: arch.to_owned(), ..info.clone() }
+}
+
+/// A file of generated bytes.
+fn inline_file(bytes: &[u8], mode: u16) -> Node<Content> {
+    let content = Content::Inline(Arc::from(bytes));
+    Node { mtime: GENERATED_AT, ..Node::new(NodeKind::File { size: bytes.len() as u64, content }, mode) }
+}
+
+/// A directory that nobody brings.
+fn plain_directory() -> Node<Content> {
+    Node { mtime: GENERATED_AT, ..Node::new(NodeKind::Directory, 0o755) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,331 @@
+//! A fleet and the indexes of its repositories become a lock.
+//!
+//! What was chosen once stays for as long as it fits, as with Cargo: an image whose world and repositories are as they were
+//! keeps its packages, and no index is read for it. An image that must be solved anew keeps the versions that the lock has
+//! where the indexes still offer them and the world can be met so; else it gets what `apk add` would install.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rayon::prelude::*;
+
+use crate::apk::{self, Dependency, Index, InvalidDependency, PackageInfo, SolveError};
+use crate::fleet::{Fleet, InvalidValue, Label, Sha256, nearest};
+use crate::sys::fetch::{Cache, Expected, FetchError};
+use crate::sys::report::{Report, Unit};
+
+use super::address::{self, OutOfNumbers};
+use super::model::{LOCK_VERSION, Lock, LockedImage, LockedKernel, LockedPackage, LockedRepository};
+use super::repository::{DOWNLOADS, Repositories, RepositoryError};
+use super::wanted::{ARCH, Wanted};
+
+/// What may change though it still fits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    None,
+    All,
+    /// These packages alone, and what they then need.
+    Packages(BTreeSet<String>),
+}
+
+/// All that a lock is made from.
+pub struct Request<'a> {
+    pub fleet: &'a Fleet,
+    pub wanted: &'a Wanted,
+    pub old: Option<&'a Lock>,
+    pub update: &'a Update,
+    /// From [`crate::sys::make::toolchain`]; `None` where this machine cannot build a kernel.
+    pub toolchain: Option<&'a str>,
+    pub cache: &'a Cache,
+    pub offline: bool,
+    pub report: &'a dyn Report,
+}
+
+/// Why there is no lock.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error("the packages of the image {image} do not go together")]
+    Solve { image: Label, source: SolveError },
+    #[error("the image {image} wants {package}")]
+    World { image: Label, package: String, source: InvalidDependency },
+    #[error("no image has the package {name}{}", suggestion.as_ref().map(|s| format!("; did you mean {s}?")).unwrap_or_default())]
+    NotLocked { name: String, suggestion: Option<String> },
+    #[error("{package} comes from {first} and from {second}, and differs: images of one fleet must agree")]
+    TwoOfOne { package: String, first: String, second: String },
+    #[error("the kernel source cannot be had")]
+    Kernel(#[source] FetchError),
+    #[error("the cache has named the kernel source {0:?}, which is no digest")]
+    KernelDigest(String, #[source] InvalidValue),
+    #[error(transparent)]
+    Numbers(#[from] OutOfNumbers),
+    #[error("cannot start threads")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+/// Makes the lock.
+///
+/// # Errors
+/// Where an index or package is missing or not to be trusted, packages do not go together, or numbers run out.
+pub fn resolve(request: &Request<'_>) -> Result<Lock, ResolveError> {
+    let (image, package) = images(request)?;
+    let none = BTreeMap::new();
+    let old_guests = request.old.map_or(&none, |lock| &lock.guest);
+    Ok(Lock {
+        version: LOCK_VERSION,
+        fleet: request.fleet.name.clone(),
+        kernel: kernel(request)?,
+        repository: locked_repositories(request.wanted),
+        image,
+        recipe: request.wanted.recipes.clone(),
+        container: request.wanted.containers.clone(),
+        guest: address::assign(&request.fleet.host, request.fleet.guests.keys(), old_guests)?,
+        package,
+    })
+}
+
+fn locked_repositories(wanted: &Wanted) -> Vec<LockedRepository> {
+    wanted.repositories.iter().map(|repository| repository.locked.clone()).collect()
+}
+
+/// A source at an address is downloaded and hashed once, when it is new; from then on its digest stands.
+fn kernel(request: &Request<'_>) -> Result<LockedKernel, ResolveError> {
+    let wanted = &request.wanted.kernel;
+    let old = request.old.map(|lock| &lock.kernel).filter(|old| old.source == wanted.source);
+    let sha256 = match (wanted.sha256, old) {
+        (Some(sha256), _) => sha256,
+        (None, Some(old)) => old.sha256,
+        (None, None) => download_kernel(&wanted.source, request)?,
+    };
+    let mut locked = LockedKernel {
+        source: wanted.source.clone(),
+        sha256,
+        config: wanted.config,
+        patches: wanted.patches.clone(),
+        toolchain: request.old.and_then(|lock| lock.kernel.toolchain.clone()),
+    };
+    let unchanged = old == Some(&locked) && *request.update != Update::All && locked.toolchain.is_some();
+    if locked.config.is_none() {
+        locked.toolchain = None;
+    } else if !unchanged && let Some(toolchain) = request.toolchain {
+        locked.toolchain = Some(toolchain.to_owned());
+    }
+    Ok(locked)
+}
+
+fn download_kernel(url: &str, request: &Request<'_>) -> Result<Sha256, ResolveError> {
+    let path = request.cache.get(url, Expected::default(), request.offline, request.report);
+    let path = path.map_err(ResolveError::Kernel)?;
+    // The cache names what it was not told the digest of by its digest.
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    name.parse().map_err(|reason| ResolveError::KernelDigest(name, reason))
+}
+
+type Images = (BTreeMap<Label, LockedImage>, Vec<LockedPackage>);
+
+fn images(request: &Request<'_>) -> Result<Images, ResolveError> {
+    refuse_unknown(request)?;
+    let mut locked = BTreeMap::new();
+    let mut packages: BTreeMap<String, LockedPackage> = BTreeMap::new();
+    let mut changed = Vec::new();
+    for (name, world) in &request.wanted.worlds {
+        match kept(name, world, request) {
+            Some((image, kept)) => {
+                locked.insert(name.clone(), image.clone());
+                packages.extend(kept.into_iter().map(|package| (package.id(), package.clone())));
+            }
+            None => changed.push((name, world)),
+        }
+    }
+    if !changed.is_empty() {
+        let universe = Universe::open(request)?;
+        let chosen = universe.choose(&changed)?;
+        for package in universe.pin(chosen.values().flatten())? {
+            if let Some(other) = packages.insert(package.id(), package.clone())
+                && other.sha256 != package.sha256
+            {
+                let (first, second) = (other.repository, package.repository.clone());
+                return Err(ResolveError::TwoOfOne { package: package.id(), first, second });
+            }
+        }
+        for (name, world) in changed {
+            let chosen = chosen.get(name).into_iter().flatten();
+            let packages = chosen.map(|choice| choice.info.id()).collect();
+            locked.insert(name.clone(), LockedImage { arch: ARCH.into(), world: world.clone(), packages });
+        }
+    }
+    let mut packages: Vec<LockedPackage> = packages.into_values().collect();
+    packages.sort();
+    Ok((locked, packages))
+}
+
+/// Naming a package that no image has is a slip of the pen.
+fn refuse_unknown(request: &Request<'_>) -> Result<(), ResolveError> {
+    let Update::Packages(names) = request.update else { return Ok(()) };
+    let known: BTreeSet<&str> =
+        request.old.iter().flat_map(|lock| &lock.package).map(|package| package.name.as_str()).collect();
+    match names.iter().find(|name| !known.contains(name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let suggestion = nearest(name, known).map(str::to_owned);
+            Err(ResolveError::NotLocked { name: name.clone(), suggestion })
+        }
+    }
+}
+
+/// The packages of an image that need not be solved anew.
+fn kept<'a>(
+    name: &Label,
+    world: &[String],
+    request: &Request<'a>,
+) -> Option<(&'a LockedImage, Vec<&'a LockedPackage>)> {
+    let old = request.old?;
+    let image = old.image.get(name)?;
+    let packages = old.packages_of(image).collect::<Result<Vec<_>, _>>().ok()?;
+    let may_stay = match request.update {
+        Update::None => true,
+        Update::All => false,
+        Update::Packages(names) => !packages.iter().any(|package| names.contains(&package.name)),
+    };
+    let same =
+        image.world == world && image.arch == ARCH && old.repository == locked_repositories(request.wanted);
+    let trusted = packages.iter().all(|package| request.wanted.trusts(package));
+    (may_stay && same && trusted).then_some((image, packages))
+}
+
+/// A package that was chosen, and the position of its repository.
+struct Choice {
+    info: PackageInfo,
+    repository: usize,
+}
+
+/// The indexes of all repositories.
+struct Universe<'a> {
+    request: &'a Request<'a>,
+    repositories: Repositories<'a>,
+    indexes: Vec<Index>,
+    pool: rayon::ThreadPool,
+}
+
+impl<'a> Universe<'a> {
+    fn open(request: &'a Request<'a>) -> Result<Self, ResolveError> {
+        let Request { fleet, cache, offline, report, .. } = *request;
+        let repositories = Repositories { fleet, cache, offline, report };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(DOWNLOADS).build()?;
+        let task = report.begin("read indexes", Some(fleet.repositories.len() as u64), Unit::Steps);
+        let read = |spec| {
+            let index = repositories.index(spec);
+            task.advance(1);
+            index
+        };
+        let indexes =
+            pool.install(|| fleet.repositories.par_iter().map(read).collect::<Result<Vec<Index>, _>>())?;
+        task.finish(&format!(
+            "{} packages to choose from",
+            indexes.iter().map(|index| index.packages.len()).sum::<usize>()
+        ));
+        Ok(Self { request, repositories, indexes, pool })
+    }
+
+    /// Solves each image: with what the lock has, and where that has no answer without it.
+    fn choose(
+        &self,
+        images: &[(&Label, &Vec<String>)],
+    ) -> Result<BTreeMap<Label, Vec<Choice>>, ResolveError> {
+        let held = self.held();
+        let narrowed = (!held.is_empty()).then(|| self.narrowed(&held));
+        let mut chosen = BTreeMap::new();
+        for (image, world) in images {
+            let world = parse_world(image, world)?;
+            let with_held = narrowed.as_ref().and_then(|indexes| self.solve(&world, indexes).ok());
+            let choices = match with_held {
+                Some(choices) => choices,
+                None => self
+                    .solve(&world, &self.indexes)
+                    .map_err(|source| ResolveError::Solve { image: (*image).clone(), source })?,
+            };
+            chosen.insert((*image).clone(), choices);
+        }
+        Ok(chosen)
+    }
+
+    fn solve(&self, world: &[Dependency], indexes: &[Index]) -> Result<Vec<Choice>, SolveError> {
+        let tags = self.request.fleet.repositories.iter().map(|spec| spec.tag.as_deref());
+        let repositories: Vec<_> =
+            indexes.iter().zip(tags).map(|(index, tag)| apk::Repository { index, tag }).collect();
+        let chosen = apk::solve(world, &repositories, ARCH)?;
+        Ok(chosen.into_iter().map(|c| Choice { info: c.info.clone(), repository: c.repository }).collect())
+    }
+
+    /// Name, version and checksum of the packages that the lock has and an index still offers.
+    fn held(&self) -> BTreeSet<(String, String, String)> {
+        let stays = |package: &&LockedPackage| match self.request.update {
+            Update::None => true,
+            Update::All => false,
+            Update::Packages(names) => !names.contains(&package.name),
+        };
+        let locked = self.request.old.iter().flat_map(|lock| &lock.package).filter(stays);
+        let locked: BTreeSet<_> =
+            locked.map(|p| (p.name.clone(), p.version.clone(), p.checksum.clone())).collect();
+        let names: BTreeSet<&str> = locked.iter().map(|(name, ..)| name.as_str()).collect();
+        let offered = self.indexes.iter().flat_map(|index| &index.packages);
+        let offered = offered.filter(|info| names.contains(info.name.as_str())).map(identity);
+        offered.filter(|package| locked.contains(package)).collect()
+    }
+
+    /// The indexes without other versions of what is held.
+    fn narrowed(&self, held: &BTreeSet<(String, String, String)>) -> Vec<Index> {
+        let names: BTreeSet<&str> = held.iter().map(|(name, ..)| name.as_str()).collect();
+        let stays =
+            |info: &&PackageInfo| !names.contains(info.name.as_str()) || held.contains(&identity(info));
+        let narrow = |index: &Index| Index {
+            packages: index.packages.iter().filter(stays).cloned().collect(),
+            key: index.key.clone(),
+            ..Index::default()
+        };
+        self.indexes.iter().map(narrow).collect()
+    }
+
+    /// Pins what was chosen. What the lock has of the same identity stays as it is, without its bytes being looked at.
+    fn pin<'c>(&self, chosen: impl Iterator<Item = &'c Choice>) -> Result<Vec<LockedPackage>, ResolveError> {
+        let chosen: BTreeMap<_, _> =
+            chosen.map(|choice| ((choice.info.id(), choice.repository), choice)).collect();
+        let task = self.request.report.begin("verify packages", Some(chosen.len() as u64), Unit::Steps);
+        let pin = |choice: &&Choice| {
+            let package = self.pin_one(choice);
+            task.advance(1);
+            package
+        };
+        let chosen: Vec<_> = chosen.into_values().collect();
+        let packages = self.pool.install(|| chosen.par_iter().map(pin).collect::<Result<Vec<_>, _>>())?;
+        task.finish(&format!("{} packages", packages.len()));
+        Ok(packages)
+    }
+
+    fn pin_one(&self, choice: &Choice) -> Result<LockedPackage, RepositoryError> {
+        let (info, repository) = (&choice.info, choice.repository);
+        let location = &self.request.wanted.repositories[repository].locked.location;
+        let key = self.indexes[repository].key.clone().unwrap_or_default();
+        let same = |old: &&LockedPackage| {
+            identity(info) == (old.name.clone(), old.version.clone(), old.checksum.clone())
+                && old.size == info.size
+                && old.repository == *location
+        };
+        match self.request.old.iter().flat_map(|lock| &lock.package).find(same) {
+            Some(old) => Ok(LockedPackage { key, ..old.clone() }),
+            None => self.repositories.pin(&self.request.fleet.repositories[repository], info, &key),
+        }
+    }
+}
+
+fn identity(info: &PackageInfo) -> (String, String, String) {
+    (info.name.clone(), info.version.to_string(), info.checksum.to_string())
+}
+
+fn parse_world(image: &Label, world: &[String]) -> Result<Vec<Dependency>, ResolveError> {
+    let parse = |entry: &String| {
+        let (image, package) = (image.clone(), entry.clone());
+        entry.parse::<Dependency>().map_err(|source| ResolveError::World { image, package, source })
+    };
+    world.iter().map(parse).collect()
+}

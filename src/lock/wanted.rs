@@ -1,0 +1,226 @@
+//! What `fleet.toml` and the files beside it ask for today, found without any network: a lock is right for as long as
+//! it agrees with this.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::fleet::{
+    ContainerImage, Fleet, KernelBuild, KernelSpec, Label, RepositorySpec, Sha256, Source, SourceFiles,
+};
+use crate::sys::fs::{self as files, FileError};
+
+use super::digest::Digests;
+use super::kernel::{ConfigLineError, KernelWishes};
+use super::model::{LockedPackage, LockedRepository};
+
+/// The architecture of every guest: apk's and the kernel's name for it. The host's is the same, as KVM needs it.
+pub const ARCH: &str = "x86_64";
+
+/// What recipes ask for, as far as a lock pins it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecipePins {
+    /// Of every recipe that an image uses, also of those that another one extends: digest of all that it reads.
+    pub digests: BTreeMap<Label, Sha256>,
+    /// The packages that each image's recipes ask for.
+    pub packages: BTreeMap<Label, Vec<String>>,
+}
+
+/// What a lock must agree with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    pub kernel: WantedKernel,
+    /// In the order of the file.
+    pub repositories: Vec<WantedRepository>,
+    /// apk's world of each image, sorted, nothing twice.
+    pub worlds: BTreeMap<Label, Vec<String>>,
+    pub recipes: BTreeMap<Label, Sha256>,
+    /// By the spelling in `fleet.toml`.
+    pub containers: BTreeMap<String, Sha256>,
+}
+
+/// The kernel that is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WantedKernel {
+    /// As `fleet.toml` spells it.
+    pub source: String,
+    /// Of what is on this machine, or else what `fleet.toml` demands; `None` for an address without a digest.
+    pub sha256: Option<Sha256>,
+    /// `None` for a ready image.
+    pub config: Option<Sha256>,
+    pub patches: Vec<Sha256>,
+}
+
+/// A repository that is asked for, and whom it trusts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedRepository {
+    pub locked: LockedRepository,
+    /// File names of keys.
+    pub keys: BTreeSet<String>,
+}
+
+/// Files that `fleet.toml` mentions and that cannot be read, or are others than it says.
+#[derive(Debug, thiserror::Error)]
+pub enum WantedError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{} has the SHA-256 {found}, and [kernel] sha256 in fleet.toml is {expected}", path.display())]
+    Digest { path: PathBuf, expected: Sha256, found: Sha256 },
+}
+
+/// A kernel config that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Line(#[from] ConfigLineError),
+    #[error("there is no {0}, neither beside fleet.toml nor built in")]
+    Absent(String),
+    #[error("{0} is not UTF-8")]
+    NotUtf8(String),
+}
+
+impl Wanted {
+    /// Reads what a fleet asks for; `wishes` are those of a kernel that is to be built. Large files are read only when they changed since `digests` saw them.
+    ///
+    /// # Errors
+    /// Where a file cannot be read, or is not what `fleet.toml` says of it.
+    pub fn of(
+        fleet: &Fleet,
+        recipes: &RecipePins,
+        wishes: Option<&KernelWishes>,
+        digests: &Digests,
+    ) -> Result<Self, WantedError> {
+        let worlds = fleet.images.iter().map(|(name, image)| {
+            let own = recipes.packages.get(name).into_iter().flatten();
+            let world: BTreeSet<&String> = own.chain(&image.packages).collect();
+            (name.clone(), world.into_iter().cloned().collect())
+        });
+        Ok(Self {
+            kernel: kernel(fleet, wishes, digests)?,
+            repositories: fleet
+                .repositories
+                .iter()
+                .map(|r| repository(&fleet.root, r))
+                .collect::<Result<_, _>>()?,
+            worlds: worlds.collect(),
+            recipes: recipes.digests.clone(),
+            containers: containers(fleet, digests)?,
+        })
+    }
+}
+
+impl Wanted {
+    /// The repository at a place, if it is still asked for.
+    pub fn repository(&self, location: &str) -> Option<&WantedRepository> {
+        self.repositories.iter().find(|repository| repository.locked.location == location)
+    }
+
+    /// Whether the key by which a package was chosen is still trusted for its repository.
+    pub fn trusts(&self, package: &LockedPackage) -> bool {
+        let mut named = self.repositories.iter().filter(|r| r.locked.location == package.repository);
+        named.any(|repository| repository.keys.contains(&package.key))
+    }
+}
+
+/// A path as a lock has it: relative to the fleet's directory where it is below it, or was written so.
+pub fn spelled_path(root: &Path, path: &Path) -> String {
+    path.strip_prefix(root).unwrap_or(path).display().to_string()
+}
+
+/// A place as a lock has it.
+pub fn spelled(root: &Path, source: &Source) -> String {
+    match source {
+        Source::Url(url) => url.clone(),
+        Source::Path(path) => spelled_path(root, path),
+    }
+}
+
+/// A container image as `fleet.toml` spells it.
+pub fn spelled_container(root: &Path, image: &ContainerImage) -> String {
+    match image {
+        ContainerImage::OciArchive(path) => format!("oci-archive:{}", spelled_path(root, path)),
+        ContainerImage::OciLayout(path) => format!("oci:{}", spelled_path(root, path)),
+    }
+}
+
+/// Base, fragments and options of a kernel, laid over each other.
+///
+/// # Errors
+/// Where a file is missing, or a line of it is no option.
+pub fn kernel_wishes(files: &SourceFiles, build: &KernelBuild) -> Result<KernelWishes, ConfigError> {
+    let base = format!("kernel-configs/{}.config", build.base);
+    let fragments = build.fragments.iter().map(|name| format!("kernel-configs/fragments/{name}.config"));
+    let mut wishes = KernelWishes::default();
+    for path in std::iter::once(base).chain(fragments) {
+        let file = files.read(&path)?.ok_or_else(|| ConfigError::Absent(path.clone()))?;
+        let text = std::str::from_utf8(&file.bytes).map_err(|_| ConfigError::NotUtf8(file.origin.clone()))?;
+        wishes.overlay_file(&file.origin, text)?;
+    }
+    wishes.overlay_options(&build.options);
+    Ok(wishes)
+}
+
+fn kernel(
+    fleet: &Fleet,
+    wishes: Option<&KernelWishes>,
+    digests: &Digests,
+) -> Result<WantedKernel, WantedError> {
+    let on_this_machine = |path: &Path, expected: Option<Sha256>| match (digests.of(path)?, expected) {
+        (found, Some(expected)) if found != expected => {
+            Err(WantedError::Digest { path: path.to_owned(), expected, found })
+        }
+        (found, _) => Ok(Some(found)),
+    };
+    match &fleet.kernel {
+        KernelSpec::Ready { image, sha256 } => Ok(WantedKernel {
+            source: spelled_path(&fleet.root, image),
+            sha256: on_this_machine(image, *sha256)?,
+            config: None,
+            patches: Vec::new(),
+        }),
+        KernelSpec::Build(build) => {
+            let patches = build.patches.iter().map(|path| files::read(path).map(Sha256::of));
+            Ok(WantedKernel {
+                source: spelled(&fleet.root, &build.source),
+                sha256: match &build.source {
+                    Source::Url(_) => build.sha256,
+                    Source::Path(path) => on_this_machine(path, build.sha256)?,
+                },
+                config: wishes.map(|wishes| Sha256::of(wishes.to_allconfig())),
+                patches: patches.collect::<Result<_, _>>()?,
+            })
+        }
+    }
+}
+
+fn repository(root: &Path, spec: &RepositorySpec) -> Result<WantedRepository, FileError> {
+    let mut keys = BTreeSet::new();
+    for dir in &spec.keys {
+        let named = || FileError::when("list", dir);
+        for entry in std::fs::read_dir(dir).map_err(named())? {
+            let name = entry.map_err(named())?.file_name().to_string_lossy().into_owned();
+            keys.extend(Some(name).filter(|name| name.ends_with(".rsa.pub")));
+        }
+    }
+    Ok(WantedRepository {
+        locked: LockedRepository { location: spelled(root, &spec.location), tag: spec.tag.clone() },
+        keys,
+    })
+}
+
+fn containers(fleet: &Fleet, digests: &Digests) -> Result<BTreeMap<String, Sha256>, FileError> {
+    let mut found = BTreeMap::new();
+    let disks = fleet.disks.values().chain(fleet.guests.values().map(|guest| &guest.disk));
+    for image in disks.flat_map(|disk| &disk.images) {
+        if let Entry::Vacant(place) = found.entry(spelled_container(&fleet.root, image)) {
+            place.insert(match image {
+                ContainerImage::OciArchive(path) => digests.of(path)?,
+                // The index names everything else by digest.
+                ContainerImage::OciLayout(path) => Sha256::of(files::read(&path.join("index.json"))?),
+            });
+        }
+    }
+    Ok(found)
+}

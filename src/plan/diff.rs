@@ -1,0 +1,351 @@
+//! What leads from the state that a host is in to the one that it should be in.
+
+use std::collections::BTreeSet;
+
+use crate::fleet::GuestName;
+use crate::host::state::{GuestState, HostState, Machine};
+
+use super::step::{GuestSteps, Plan, Step};
+
+/// The difference between two states, as steps.
+pub fn diff(observed: &HostState, desired: &HostState) -> Plan {
+    let mut plan =
+        Plan { prepare: prepare(observed, desired), rules: rules(observed, desired), ..Plan::default() };
+    let names: BTreeSet<&GuestName> = observed.guests.keys().chain(desired.guests.keys()).collect();
+    let nothing = GuestState::default();
+    for name in names {
+        let have = observed.guests.get(name).unwrap_or(&nothing);
+        match desired.guests.get(name) {
+            None => plan.stop.extend(stop(name, have)),
+            // Not only to save work: `up NAME` wants every other guest as it is, be it broken.
+            Some(want) if want == have => {}
+            Some(want) => guest(&mut plan, name, have, want),
+        }
+    }
+    plan
+}
+
+fn prepare(observed: &HostState, desired: &HostState) -> Vec<Step> {
+    let forwarding = (desired.forwarding && !observed.forwarding).then_some(Step::EnableForwarding);
+    let missing = desired.stored.iter().filter(|(sha256, _)| !observed.stored.contains_key(sha256));
+    let store = missing.map(|(sha256, kind)| Step::StoreFile { sha256: *sha256, kind: *kind });
+    forwarding.into_iter().chain(store).collect()
+}
+
+fn rules(observed: &HostState, desired: &HostState) -> Vec<Step> {
+    let digest = |state: &HostState| state.ruleset.as_ref().map(|ruleset| ruleset.digest);
+    if digest(observed) == digest(desired) {
+        return Vec::new();
+    }
+    vec![desired.ruleset.clone().map_or(Step::RemoveRuleset, Step::LoadRuleset)]
+}
+
+/// What is left to remove of a guest that is not wanted. Its data disk is no such thing.
+fn stop(name: &GuestName, have: &GuestState) -> Option<GuestSteps> {
+    let why = if have.occupied { "no longer wanted" } else { "left over" };
+    let steps = removal(name, have);
+    (!steps.is_empty()).then(|| GuestSteps::new(name, why, steps))
+}
+
+fn removal(name: &GuestName, have: &GuestState) -> Vec<Step> {
+    let guest = || name.clone();
+    let vmm = have.occupied.then(|| Step::StopVmm { guest: guest() });
+    let tap = have.tap.clone().map(|tap| Step::RemoveTap { guest: guest(), tap });
+    let cgroup = have.cgroup.map(|_| Step::RemoveCgroup { guest: guest() });
+    let jail = have.jail.then(|| Step::RemoveJail { guest: guest() });
+    vmm.into_iter().chain(tap).chain(cgroup).chain(jail).collect()
+}
+
+fn guest(plan: &mut Plan, name: &GuestName, have: &GuestState, want: &GuestState) {
+    let Some(machine) = &want.machine else { return };
+    let replaced = why_replace(have, want, machine);
+    let only_disk = GuestState { disk: have.disk, ..GuestState::default() };
+    let (left, why) = match &replaced {
+        Some(why) => {
+            plan.stop.push(GuestSteps::new(name, why, removal(name, have)));
+            (&only_disk, why.as_str())
+        }
+        None => (have, why_start(have)),
+    };
+    let mut steps = GuestSteps::new(name, why, Vec::new());
+    if left.machine.is_some() {
+        steps.steps = repair(name, left, want);
+    } else {
+        steps.steps = start(name, left, want, machine);
+        steps.undo = removal(name, &GuestState { disk: None, ..want.clone() });
+    }
+    steps.then.extend(start_containers(name, left, want));
+    if !steps.steps.is_empty() || !steps.then.is_empty() {
+        plan.start.push(steps);
+    }
+    plan.notes.extend(note_on_disk(name, have, want));
+}
+
+/// Why a guest that runs must go before it can be as it should.
+fn why_replace(have: &GuestState, want: &GuestState, machine: &Machine) -> Option<String> {
+    let Some(running) = &have.machine else {
+        return have.occupied.then(|| "what runs is not known".to_owned());
+    };
+    let whole = have.tap == want.tap && have.jail && have.cgroup.is_some();
+    (running != machine || !whole).then(|| changes(running, machine, have, want))
+}
+
+fn note_on_disk(name: &GuestName, have: &GuestState, want: &GuestState) -> Option<String> {
+    let (there, wanted) = (have.disk?, want.disk?);
+    let mib = there.size >> 20;
+    (there.size != wanted.size).then(|| {
+        format!("the data disk of {name} stays as it is, {mib} MiB: one that is there is never resized or overwritten")
+    })
+}
+
+fn why_start(have: &GuestState) -> &'static str {
+    match (
+        have.machine.is_some(),
+        have.jail || have.tap.is_some() || have.cgroup.is_some(),
+        have.disk.is_some(),
+    ) {
+        (true, _, _) if !have.ready => "not ready yet",
+        (true, _, _) => "drifted",
+        (false, true, _) => "not running any more",
+        (false, false, true) => "not running",
+        (false, false, false) => "new",
+    }
+}
+
+/// Puts right what can be put right while the guest runs.
+fn repair(name: &GuestName, have: &GuestState, want: &GuestState) -> Vec<Step> {
+    let guest = || name.clone();
+    let cgroup = want.cgroup.filter(|_| have.cgroup != want.cgroup);
+    let cgroup = cgroup.map(|limits| Step::CreateCgroup { guest: guest(), limits });
+    let ready = (want.ready && !have.ready).then(|| Step::AwaitReady { guest: guest() });
+    cgroup.into_iter().chain(ready).collect()
+}
+
+/// Containers that have not been started since the guest's boot.
+fn start_containers(name: &GuestName, have: &GuestState, want: &GuestState) -> Option<Step> {
+    let missing: Vec<_> = want.containers.iter().filter(|c| !have.containers.contains(c)).cloned().collect();
+    (!missing.is_empty()).then(|| Step::StartContainers { guest: name.clone(), containers: missing })
+}
+
+/// Everything that a guest needs, from its disk to its first word.
+fn start(name: &GuestName, have: &GuestState, want: &GuestState, machine: &Machine) -> Vec<Step> {
+    let guest = || name.clone();
+    let mut steps = Vec::new();
+    if let Some(disk) = want.disk {
+        match (have.disk, disk.base) {
+            (None, Some(base)) => steps.push(Step::CreateDisk { guest: guest(), base, uid: disk.uid }),
+            (Some(there), _) if there.uid != disk.uid => {
+                steps.push(Step::ChownDisk { guest: guest(), uid: disk.uid });
+            }
+            _ => {}
+        }
+    }
+    // Before the TAP, which alone does not tell whose it is: a TAP that is left over has a cgroup beside it.
+    let cgroup = want.cgroup.filter(|_| have.cgroup != want.cgroup);
+    steps.extend(cgroup.map(|limits| Step::CreateCgroup { guest: guest(), limits }));
+    steps.extend(want.tap.clone().filter(|_| have.tap != want.tap).map(Step::CreateTap));
+    steps.push(Step::CreateJail { guest: guest(), machine: machine.clone() });
+    steps.push(Step::StartVmm { guest: guest(), machine: machine.clone() });
+    steps.push(Step::AwaitReady { guest: guest() });
+    steps
+}
+
+/// What makes a running guest another than the wanted one, in words.
+fn changes(running: &Machine, wanted: &Machine, have: &GuestState, want: &GuestState) -> String {
+    let all = [
+        ("vmm", running.vmm != wanted.vmm),
+        ("uid", running.uid != wanted.uid),
+        ("kernel", running.kernel != wanted.kernel),
+        ("image", running.image != wanted.image),
+        ("disk", running.disk != wanted.disk),
+        ("vcpus", running.vcpus != wanted.vcpus),
+        ("memory", running.memory_mib != wanted.memory_mib),
+        ("address", running.tap != wanted.tap || running.mac != wanted.mac),
+        ("kernel command line", running.command_line != wanted.command_line),
+        ("tap", have.tap != want.tap),
+        ("cgroup", have.cgroup.is_none()),
+        ("jail", !have.jail),
+    ];
+    let changed: Vec<_> = all.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect();
+    format!("{} changed", changed.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{ContainerSpec, Sha256, VmmKind};
+    use crate::host::firewall::Ruleset;
+    use crate::host::state::{CgroupLimits, DiskState, MachineDisk, StoredKind, TapSpec};
+
+    fn name(name: &str) -> GuestName {
+        name.parse().unwrap()
+    }
+
+    /// A guest that is wholly up; the number sets its uid and address.
+    fn running(guest: &str, number: u8) -> GuestState {
+        let uid = 2000 + u32::from(number);
+        let tap = format!("sis-{guest}").parse().unwrap();
+        GuestState {
+            disk: Some(DiskState { uid, size: 512 << 20, base: Some(Sha256::of("disk")) }),
+            tap: Some(TapSpec { name: tap, owner: uid, address: [10, 107, 0, number].into() }),
+            cgroup: Some(CgroupLimits { memory: 1 << 30, pids: 33, cpu_quota: 100_000 }),
+            jail: true,
+            occupied: true,
+            machine: Some(Machine {
+                vmm: VmmKind::Qemu,
+                uid,
+                tap: format!("sis-{guest}").parse().unwrap(),
+                mac: "02:53:0a:6b:00:02".into(),
+                vcpus: 1,
+                memory_mib: 512,
+                kernel: Sha256::of("kernel"),
+                image: Sha256::of("image"),
+                disk: MachineDisk::Kept,
+                command_line: "console=ttyS0".into(),
+            }),
+            ready: true,
+            containers: Vec::new(),
+        }
+    }
+
+    fn host(guests: &[&str]) -> HostState {
+        let up = guests.iter().zip(1..).map(|(guest, number)| (name(guest), running(guest, number)));
+        HostState {
+            forwarding: true,
+            ruleset: Some(Ruleset::new(guests.join(" "))),
+            stored: [(Sha256::of("image"), StoredKind::Image)].into(),
+            guests: up.collect(),
+        }
+    }
+
+    /// A host on which only the data disk of a guest is left.
+    fn disk_of(guest: &str) -> HostState {
+        let disk = running(guest, 1).disk;
+        let left = GuestState { disk, ..GuestState::default() };
+        HostState { guests: [(name(guest), left)].into(), ..HostState::default() }
+    }
+
+    fn steps(plan: &Plan) -> Vec<&Step> {
+        let guests = plan.stop.iter().chain(&plan.start).flat_map(|guest| &guest.steps);
+        plan.prepare.iter().chain(&plan.rules).chain(guests).collect()
+    }
+
+    #[test]
+    fn a_host_that_is_as_it_should_be_needs_nothing() {
+        assert!(diff(&host(&["alice", "bob"]), &host(&["alice", "bob"])).is_empty());
+    }
+
+    #[test]
+    fn removing_a_user_keeps_the_data_disk() {
+        let plan = diff(&host(&["alice", "bob"]), &host(&["alice"]));
+        assert_eq!(
+            plan.detailed(),
+            "stop bob: no longer wanted\n  stop vmm\n  remove tap sis-bob\n  remove cgroup\n  remove jail\nload nft ruleset 2bd806c97f0e\n"
+        );
+        assert!(diff(&disk_of("bob"), &HostState::default()).is_empty());
+    }
+
+    #[test]
+    fn a_new_guest_has_its_rules_before_its_tap() {
+        let plan = diff(&HostState::default(), &host(&["alice"]));
+        let all = steps(&plan);
+        let place = |wanted: fn(&Step) -> bool| all.iter().position(|step| wanted(step)).unwrap();
+        let rules = place(|step| matches!(step, Step::LoadRuleset(_)));
+        let tap = place(|step| matches!(step, Step::CreateTap(_)));
+        let vmm = place(|step| matches!(step, Step::StartVmm { .. }));
+        assert!(rules < tap && tap < vmm, "{}", plan.detailed());
+        assert!(plan.to_string().ends_with("start alice: new\n"), "{plan}");
+    }
+
+    #[test]
+    fn a_data_disk_that_is_there_is_neither_made_nor_resized() {
+        let mut wanted = host(&["alice"]);
+        let disk = &mut wanted.guests.get_mut(&name("alice")).unwrap().disk;
+        *disk = disk.map(|disk| DiskState { size: 1 << 30, uid: 3000, ..disk });
+        let plan = diff(&disk_of("alice"), &wanted);
+        let disks: Vec<_> = steps(&plan)
+            .into_iter()
+            .filter(|step| matches!(step, Step::CreateDisk { .. } | Step::ChownDisk { .. }))
+            .collect();
+        assert_eq!(disks, [&Step::ChownDisk { guest: name("alice"), uid: 3000 }]);
+        assert!(plan.notes[0].contains("stays as it is, 512 MiB"), "{:?}", plan.notes);
+    }
+
+    #[test]
+    fn a_changed_image_restarts_its_guests_alone_and_says_why() {
+        let mut wanted = host(&["alice", "bob"]);
+        let bob = wanted.guests.get_mut(&name("bob")).unwrap();
+        bob.machine.as_mut().unwrap().image = Sha256::of("new image");
+        assert_eq!(
+            diff(&host(&["alice", "bob"]), &wanted).to_string(),
+            "stop bob: image changed\nstart bob: image changed\n"
+        );
+    }
+
+    #[test]
+    fn a_guest_that_died_is_cleared_away_and_started() {
+        let mut found = host(&["alice"]);
+        let alice = found.guests.get_mut(&name("alice")).unwrap();
+        (alice.machine, alice.occupied, alice.ready) = (None, false, false);
+        let plan = diff(&found, &host(&["alice"]));
+        assert_eq!(
+            plan.detailed(),
+            "start alice: not running any more\n  create jail with kernel 6923dd1bc046 image 6105d6cc76af\n  start qemu with 1 vcpu, 512 MiB\n  wait until ready\n"
+        );
+    }
+
+    #[test]
+    fn a_guest_that_does_not_come_up_is_cleared_away_but_for_its_disk() {
+        let plan = diff(&HostState::default(), &host(&["alice"]));
+        let undo: Vec<_> = plan.start[0].undo.iter().map(ToString::to_string).collect();
+        assert_eq!(undo, ["stop vmm", "remove tap sis-alice", "remove cgroup", "remove jail"]);
+    }
+
+    #[test]
+    fn a_process_that_no_record_describes_is_stopped_first() {
+        let mut found = host(&["alice"]);
+        found.guests.get_mut(&name("alice")).unwrap().machine = None;
+        let plan = diff(&found, &host(&["alice"]));
+        assert_eq!(plan.stop[0].why, "what runs is not known");
+        assert_eq!(plan.stop[0].steps[0], Step::StopVmm { guest: name("alice") });
+    }
+
+    #[test]
+    fn what_an_interrupted_down_left_is_removed() {
+        let mut found = host(&["alice"]);
+        let alice = found.guests.get_mut(&name("alice")).unwrap();
+        *alice = GuestState { jail: true, disk: alice.disk, ..GuestState::default() };
+        let plan = diff(&found, &HostState::default());
+        assert_eq!(plan.detailed(), "stop alice: left over\n  remove jail\nremove nft ruleset\n");
+    }
+
+    #[test]
+    fn a_missing_tap_restarts_its_guest_and_changed_rules_restart_none() {
+        let mut found = host(&["alice"]);
+        found.guests.get_mut(&name("alice")).unwrap().tap = None;
+        found.ruleset = Some(Ruleset::new("someone's".into()));
+        let plan = diff(&found, &host(&["alice"]));
+        assert_eq!(plan.stop[0].why, "tap changed");
+        let mut found = host(&["alice"]);
+        found.ruleset = Some(Ruleset::new("someone's".into()));
+        assert_eq!(steps(&diff(&found, &host(&["alice"]))).len(), 1);
+    }
+
+    #[test]
+    fn a_container_that_was_not_started_yet_is_started_without_a_restart() {
+        let mut wanted = host(&["alice"]);
+        let browser = ContainerSpec { name: "browser".parse().unwrap(), image: "localhost/browser".into() };
+        wanted.guests.get_mut(&name("alice")).unwrap().containers = vec![browser];
+        assert_eq!(
+            diff(&host(&["alice"]), &wanted).detailed(),
+            "start alice: drifted\n  start containers browser\n"
+        );
+    }
+
+    #[test]
+    fn up_of_one_guest_leaves_the_others_as_they_are() {
+        let found = host(&["alice"]);
+        let wanted = found.clone().with_guests_of(&[name("bob")], &host(&["alice", "bob"]));
+        assert_eq!(diff(&found, &wanted).to_string(), "start bob: new\n");
+    }
+}

@@ -1,0 +1,202 @@
+//! The steps that change a host. Each can be taken twice, and a host that stopped after any of them is understood
+//! by the next [`super::diff`].
+
+use std::fmt;
+
+use crate::fleet::{ContainerSpec, GuestName, Sha256};
+use crate::host::firewall::Ruleset;
+use crate::host::state::{CgroupLimits, Machine, StoredKind, TapSpec};
+
+/// One change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Lets the kernel forward IPv4.
+    EnableForwarding,
+    /// Brings an artifact into the store.
+    StoreFile {
+        sha256: Sha256,
+        kind: StoredKind,
+    },
+    /// Swaps the whole nft table.
+    LoadRuleset(Ruleset),
+    /// Removes the nft table.
+    RemoveRuleset,
+    /// Copies a stored disk to be a guest's own.
+    CreateDisk {
+        guest: GuestName,
+        base: Sha256,
+        uid: u32,
+    },
+    /// Gives a data disk that is there to the guest's present uid.
+    ChownDisk {
+        guest: GuestName,
+        uid: u32,
+    },
+    CreateTap(TapSpec),
+    RemoveTap {
+        guest: GuestName,
+        tap: TapSpec,
+    },
+    CreateCgroup {
+        guest: GuestName,
+        limits: CgroupLimits,
+    },
+    RemoveCgroup {
+        guest: GuestName,
+    },
+    /// Lays out the jail of a machine anew; one that was there goes.
+    CreateJail {
+        guest: GuestName,
+        machine: Machine,
+    },
+    /// Unmounts and removes a guest's jails.
+    RemoveJail {
+        guest: GuestName,
+    },
+    StartVmm {
+        guest: GuestName,
+        machine: Machine,
+    },
+    /// Waits until the guest says on its console that it is ready.
+    AwaitReady {
+        guest: GuestName,
+    },
+    StartContainers {
+        guest: GuestName,
+        containers: Vec<ContainerSpec>,
+    },
+    /// Asks the guest to shut down, waits, and ends what is left of its VMM.
+    StopVmm {
+        guest: GuestName,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EnableForwarding => f.write_str("enable IPv4 forwarding"),
+            Self::StoreFile { sha256, kind } => write!(f, "store {} {}", kind.word(), sha256.short()),
+            Self::LoadRuleset(ruleset) => write!(f, "load nft ruleset {}", ruleset.digest.short()),
+            Self::RemoveRuleset => f.write_str("remove nft ruleset"),
+            Self::CreateDisk { base, uid, .. } => {
+                write!(f, "create data disk from {} for uid {uid}", base.short())
+            }
+            Self::ChownDisk { uid, .. } => write!(f, "give data disk to uid {uid}"),
+            Self::CreateTap(tap) => {
+                write!(f, "create tap {} {} for uid {}", tap.name, tap.address, tap.owner)
+            }
+            Self::RemoveTap { tap, .. } => write!(f, "remove tap {}", tap.name),
+            Self::CreateCgroup { limits, .. } => write!(
+                f,
+                "set cgroup limits: {} MiB, {} pids, {} us of cpu",
+                limits.memory >> 20,
+                limits.pids,
+                limits.cpu_quota
+            ),
+            Self::RemoveCgroup { .. } => f.write_str("remove cgroup"),
+            Self::CreateJail { machine, .. } => {
+                write!(
+                    f,
+                    "create jail with kernel {} image {}",
+                    machine.kernel.short(),
+                    machine.image.short()
+                )
+            }
+            Self::RemoveJail { .. } => f.write_str("remove jail"),
+            Self::StartVmm { machine, .. } => write!(
+                f,
+                "start {} with {} vcpu, {} MiB",
+                crate::host::layout::vmm_folder(machine.vmm),
+                machine.vcpus,
+                machine.memory_mib
+            ),
+            Self::AwaitReady { .. } => f.write_str("wait until ready"),
+            Self::StartContainers { containers, .. } => {
+                let names: Vec<_> = containers.iter().map(|container| container.name.as_str()).collect();
+                write!(f, "start containers {}", names.join(", "))
+            }
+            Self::StopVmm { .. } => f.write_str("stop vmm"),
+        }
+    }
+}
+
+/// What happens to one guest, in order, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GuestSteps {
+    pub guest: GuestName,
+    /// Such as `new` or `image changed`.
+    pub why: String,
+    pub steps: Vec<Step>,
+    /// What clears away after one of `steps` failed.
+    pub undo: Vec<Step>,
+    /// Taken after all of `steps`; their failure clears nothing away.
+    pub then: Vec<Step>,
+}
+
+impl GuestSteps {
+    /// Steps that nothing follows and nothing undoes.
+    pub fn new(guest: &GuestName, why: &str, steps: Vec<Step>) -> Self {
+        Self { guest: guest.clone(), why: why.to_owned(), steps, undo: Vec::new(), then: Vec::new() }
+    }
+
+    /// Every step that is taken where none fails, in order.
+    pub fn all(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().chain(&self.then)
+    }
+}
+
+/// Everything that is to be done. Lists are carried out in the order of the fields; the guests of one list are
+/// independent of each other.
+///
+/// A guest that goes is dead before the rules that held it are swapped, and rules are there before a new guest's
+/// TAP is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub prepare: Vec<Step>,
+    pub stop: Vec<GuestSteps>,
+    pub rules: Vec<Step>,
+    pub start: Vec<GuestSteps>,
+    /// What `up` will not do, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// Whether nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.prepare.is_empty() && self.stop.is_empty() && self.rules.is_empty() && self.start.is_empty()
+    }
+
+    /// Each step on a line of its own below the guest that it is for.
+    pub fn detailed(&self) -> String {
+        self.text(true)
+    }
+
+    fn text(&self, with_steps: bool) -> String {
+        use fmt::Write as _;
+        let mut text = String::new();
+        let host = |text: &mut String, steps: &[Step]| {
+            for step in steps {
+                let _ = writeln!(text, "{step}");
+            }
+        };
+        let guests = |text: &mut String, verb: &str, all: &[GuestSteps]| {
+            for guest in all {
+                let _ = writeln!(text, "{verb} {}: {}", guest.guest, guest.why);
+                for step in guest.all().filter(|_| with_steps) {
+                    let _ = writeln!(text, "  {step}");
+                }
+            }
+        };
+        host(&mut text, &self.prepare);
+        guests(&mut text, "stop", &self.stop);
+        host(&mut text, &self.rules);
+        guests(&mut text, "start", &self.start);
+        text
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text(false))
+    }
+}

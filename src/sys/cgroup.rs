@@ -1,0 +1,406 @@
+//! Control groups of both versions: limits on memory, processes and CPU time.
+//!
+//! Source: the kernel's `admin-guide/cgroup-v2.rst` and `admin-guide/cgroup-v1/`.
+//!
+//! Paths are relative to the hierarchy's root, such as `sisforge/sis/alice`. Only directories named by the
+//! caller are made, changed or removed; nothing is ever written to a cgroup above them, but that version 2
+//! must be told at its root which controllers the cgroups below may use.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Component, Path, PathBuf};
+
+use super::mount::unescape;
+
+mod kill;
+
+/// Why a control group is not as it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// Neither version can limit memory, processes and CPU time here.
+    #[error(
+        "this host has no cgroup hierarchy with the controllers cpu, memory and pids (found: {found}); \
+         mount cgroup2 at /sys/fs/cgroup, or give this container its cgroups read-write"
+    )]
+    Unsupported { found: String },
+    /// The path would leave the hierarchy.
+    #[error("{path:?} is no path of a cgroup below the root")]
+    InvalidPath { path: String },
+    /// The kernel refused.
+    #[error("cannot {action} {}{}", path.display(), hint(.source))]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// It still has processes.
+    #[error("the cgroup {path} still has processes: {pids:?}")]
+    Busy { path: String, pids: Vec<u32> },
+}
+
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::PermissionDenied => " (this needs root)",
+        ErrorKind::ReadOnlyFilesystem => " (the cgroups are mounted read-only here)",
+        ErrorKind::ResourceBusy => " (a cgroup with processes of its own cannot hand controllers down)",
+        _ => "",
+    }
+}
+
+/// What every cgroup made here limits.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+/// Version 1 stops processes with this one while they are killed, where it is there.
+const FREEZER: &str = "freezer";
+
+/// Where this host's cgroups are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hierarchy {
+    /// One tree with all controllers.
+    V2 { root: PathBuf },
+    /// One tree for each controller; several controllers may share one.
+    V1 { mounts: BTreeMap<String, PathBuf> },
+}
+
+/// What a cgroup may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes; the kernel rounds down to whole pages. `u64::MAX` is no limit.
+    pub memory: u64,
+    /// Processes and threads. `u64::MAX` is no limit.
+    pub pids: u64,
+    /// So many microseconds of CPU time in each period of so many; `None` is no limit.
+    pub cpu_quota: Option<(u64, u64)>,
+}
+
+/// Finds the hierarchy that can limit CPU, memory and processes. On a hybrid host that is version 1.
+///
+/// # Errors
+/// Where there is none.
+pub fn detect() -> Result<Hierarchy, CgroupError> {
+    let path = Path::new("/proc/self/mounts");
+    let text = fs::read_to_string(path).map_err(failed("read", path))?;
+    let (unified, mounts) = parse_mounts(&text);
+    let mut found = Vec::new();
+    if let Some(root) = unified {
+        let available = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        if has_all(|name| available.split_whitespace().any(|word| word == name)) {
+            return Ok(Hierarchy::V2 { root });
+        }
+        found.push(format!("version 2 with {:?}", available.trim()));
+    }
+    if has_all(|name| mounts.contains_key(name)) {
+        return Ok(Hierarchy::V1 { mounts });
+    }
+    if !mounts.is_empty() {
+        found.push(format!("version 1 with {:?}", mounts.keys().collect::<Vec<_>>()));
+    }
+    Err(CgroupError::Unsupported {
+        found: if found.is_empty() { "nothing".to_owned() } else { found.join(", ") },
+    })
+}
+
+fn has_all(has: impl Fn(&str) -> bool) -> bool {
+    CONTROLLERS.into_iter().all(has)
+}
+
+/// Reads `/proc/self/mounts`: where version 2 is, and where each controller of version 1 is that matters here.
+pub fn parse_mounts(text: &str) -> (Option<PathBuf>, BTreeMap<String, PathBuf>) {
+    let mut unified = None;
+    let mut mounts = BTreeMap::new();
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [_, target, kind, options, ..] = fields[..] else { continue };
+        match kind {
+            "cgroup2" if unified.is_none() => unified = Some(unescape(target)),
+            "cgroup" => {
+                let ours = |name: &&str| CONTROLLERS.contains(name) || *name == FREEZER;
+                for name in options.split(',').filter(ours) {
+                    mounts.entry(name.to_owned()).or_insert_with(|| unescape(target));
+                }
+            }
+            _ => {}
+        }
+    }
+    (unified, mounts)
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
+    let path = path.to_owned();
+    move |source| CgroupError::Io { action, path, source }
+}
+
+fn checked(path: &str) -> Result<&str, CgroupError> {
+    let plain = |part| matches!(part, Component::Normal(_));
+    if !path.is_empty() && Path::new(path).components().all(plain) {
+        Ok(path)
+    } else {
+        Err(CgroupError::InvalidPath { path: path.to_owned() })
+    }
+}
+
+fn write(file: &Path, value: &str) -> Result<(), CgroupError> {
+    fs::write(file, value).map_err(failed("write", file))
+}
+
+fn read(file: &Path) -> Option<String> {
+    fs::read_to_string(file).ok()
+}
+
+/// A number, or `max` for none; version 1 writes a huge number for none.
+fn parse_limit(text: &str) -> Option<u64> {
+    /// The largest multiple of a 4 KiB page: what `memory.limit_in_bytes` shows where nothing is set.
+    const V1_NO_LIMIT: u64 = 0x7FFF_FFFF_FFFF_F000;
+    match text.trim() {
+        "max" => Some(u64::MAX),
+        number => number.parse().ok().map(|n| if n >= V1_NO_LIMIT { u64::MAX } else { n }),
+    }
+}
+
+/// Reads `cpu.max`: `50000 100000`, or `max 100000` for no limit.
+fn parse_cpu_max(text: &str) -> Option<Option<(u64, u64)>> {
+    let (quota, period) = text.trim().split_once(' ')?;
+    match quota {
+        "max" => Some(None),
+        quota => Some(Some((quota.parse().ok()?, period.parse().ok()?))),
+    }
+}
+
+/// Reads one number from `memory.events` or `memory.oom_control`: lines of `name number`.
+fn parse_counter(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    value.trim().parse().ok()
+}
+
+fn limit_text(limit: u64) -> String {
+    if limit == u64::MAX { "max".to_owned() } else { limit.to_string() }
+}
+
+impl Hierarchy {
+    /// The directory of `path` for one controller.
+    fn dir(&self, controller: &str, path: &str) -> Option<PathBuf> {
+        match self {
+            Self::V2 { root } => Some(root.join(path)),
+            Self::V1 { mounts } => mounts.get(controller).map(|mount| mount.join(path)),
+        }
+    }
+
+    /// The directories of `path`, each once.
+    fn dirs(&self, path: &str) -> BTreeSet<PathBuf> {
+        match self {
+            Self::V2 { root } => BTreeSet::from([root.join(path)]),
+            Self::V1 { mounts } => mounts.values().map(|mount| mount.join(path)).collect(),
+        }
+    }
+
+    /// Makes a cgroup and sets its limits; one that is there keeps its processes. On version 2 its memory
+    /// is never swapped out, and where it runs out of memory all of its processes are killed together.
+    ///
+    /// # Errors
+    /// Where the kernel refuses; names the file.
+    pub fn create(&self, path: &str, limits: &Limits) -> Result<(), CgroupError> {
+        checked(path)?;
+        if let Self::V2 { root } = self {
+            hand_down_controllers(root, path)?;
+        }
+        for dir in self.dirs(path) {
+            fs::create_dir_all(&dir).map_err(failed("create cgroup", &dir))?;
+        }
+        match self {
+            Self::V2 { root } => set_v2(&root.join(path), limits),
+            Self::V1 { mounts } => set_v1(mounts, path, limits),
+        }
+    }
+
+    /// The limits as the kernel holds them; `None` where the cgroup is missing from any hierarchy.
+    pub fn limits(&self, path: &str) -> Option<Limits> {
+        let dir = |controller| self.dir(controller, path);
+        let (cpu, memory, pids) = (dir("cpu")?, dir("memory")?, dir("pids")?);
+        let pids = parse_limit(&read(&pids.join("pids.max"))?)?;
+        Some(match self {
+            Self::V2 { .. } => Limits {
+                memory: parse_limit(&read(&memory.join("memory.max"))?)?,
+                pids,
+                cpu_quota: parse_cpu_max(&read(&cpu.join("cpu.max"))?)?,
+            },
+            Self::V1 { .. } => {
+                // -1, no limit, is no u64.
+                let quota: Option<u64> = read(&cpu.join("cpu.cfs_quota_us"))?.trim().parse().ok();
+                let period: u64 = read(&cpu.join("cpu.cfs_period_us"))?.trim().parse().ok()?;
+                Limits {
+                    memory: parse_limit(&read(&memory.join("memory.limit_in_bytes"))?)?,
+                    pids,
+                    cpu_quota: quota.map(|quota| (quota, period)),
+                }
+            }
+        })
+    }
+
+    /// The processes in the cgroup itself, in any hierarchy; none where it is absent.
+    pub fn procs(&self, path: &str) -> Vec<u32> {
+        let files = self.dirs(path).into_iter().filter_map(|dir| read(&dir.join("cgroup.procs")));
+        let pids: BTreeSet<u32> = files
+            .flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>())
+            .collect();
+        pids.into_iter().collect()
+    }
+
+    /// The files to which a process writes `0` to join the cgroup.
+    pub fn procs_files(&self, path: &str) -> Vec<PathBuf> {
+        self.dirs(path).into_iter().map(|dir| dir.join("cgroup.procs")).collect()
+    }
+
+    /// The cgroups directly below, in any hierarchy; none where it is absent.
+    pub fn children(&self, path: &str) -> BTreeSet<String> {
+        let entries =
+            self.dirs(path).into_iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
+        let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+        entries.filter(is_dir).filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// Bytes of memory in use, page cache included.
+    pub fn memory_current(&self, path: &str) -> Option<u64> {
+        let file = match self {
+            Self::V2 { .. } => "memory.current",
+            Self::V1 { .. } => "memory.usage_in_bytes",
+        };
+        read(&self.dir("memory", path)?.join(file))?.trim().parse().ok()
+    }
+
+    /// Whether, and about how often, processes were killed because the cgroup ran out of memory: version 2 counts the
+    /// one that it picked twice, alone and as one of the group.
+    pub fn oom_kills(&self, path: &str) -> u64 {
+        let file = match self {
+            Self::V2 { .. } => "memory.events",
+            Self::V1 { .. } => "memory.oom_control",
+        };
+        let text = self.dir("memory", path).and_then(|dir| read(&dir.join(file)));
+        text.and_then(|text| parse_counter(&text, "oom_kill")).unwrap_or(0)
+    }
+}
+
+/// Version 2: a cgroup has a controller's files only where each cgroup above hands it down.
+fn hand_down_controllers(root: &Path, path: &str) -> Result<(), CgroupError> {
+    let mut dir = root.to_owned();
+    for part in Path::new(path) {
+        let file = dir.join("cgroup.subtree_control");
+        let enabled = read(&file).unwrap_or_default();
+        let is_on = |name: &str| enabled.split_whitespace().any(|word| word == name);
+        let missing: Vec<String> =
+            CONTROLLERS.iter().filter(|name| !is_on(name)).map(|name| format!("+{name}")).collect();
+        if !missing.is_empty() {
+            write(&file, &missing.join(" "))?;
+        }
+        dir.push(part);
+        absent_or_made(&dir)?;
+    }
+    Ok(())
+}
+
+fn absent_or_made(dir: &Path) -> Result<(), CgroupError> {
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        done => done.map_err(failed("create cgroup", dir)),
+    }
+}
+
+fn set_v2(dir: &Path, limits: &Limits) -> Result<(), CgroupError> {
+    write(&dir.join("memory.max"), &limit_text(limits.memory))?;
+    for (name, value) in [("memory.swap.max", "0"), ("memory.oom.group", "1")] {
+        let file = dir.join(name);
+        // Absent on a kernel without swap, or older than 4.19.
+        if file.exists() {
+            write(&file, value)?;
+        }
+    }
+    write(&dir.join("pids.max"), &limit_text(limits.pids))?;
+    let cpu = match limits.cpu_quota {
+        Some((quota, period)) => format!("{quota} {period}"),
+        None => "max".to_owned(),
+    };
+    write(&dir.join("cpu.max"), &cpu)
+}
+
+fn set_v1(mounts: &BTreeMap<String, PathBuf>, path: &str, limits: &Limits) -> Result<(), CgroupError> {
+    let set = |controller: &str, file: &str, value: &str| match mounts.get(controller) {
+        Some(mount) => write(&mount.join(path).join(file), value),
+        None => Ok(()),
+    };
+    let memory = if limits.memory == u64::MAX { "-1".to_owned() } else { limits.memory.to_string() };
+    set("memory", "memory.limit_in_bytes", &memory)?;
+    set("pids", "pids.max", &limit_text(limits.pids))?;
+    match limits.cpu_quota {
+        // No limit first: a quota that fits the new period may not fit the old one.
+        Some((quota, period)) => {
+            set("cpu", "cpu.cfs_quota_us", "-1")?;
+            set("cpu", "cpu.cfs_period_us", &period.to_string())?;
+            set("cpu", "cpu.cfs_quota_us", &quota.to_string())
+        }
+        None => set("cpu", "cpu.cfs_quota_us", "-1"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+tmpfs /sys/fs/cgroup tmpfs rw,relatime,mode=755 0 0
+cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,relatime,cpu,cpuacct 0 0
+cgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0
+cgroup /sys/fs/cgroup/freezer cgroup rw,relatime,freezer 0 0
+cgroup /sys/fs/cgroup/pids cgroup rw,relatime,pids 0 0
+cgroup /sys/fs/cgroup/systemd cgroup rw,relatime,name=systemd 0 0
+cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0
+";
+
+    #[test]
+    fn mounts_say_which_controller_is_where() {
+        let (unified, mounts) = parse_mounts(HYBRID);
+        assert_eq!(unified, Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        let expected = [
+            ("cpu", "/sys/fs/cgroup/cpu,cpuacct"),
+            ("freezer", "/sys/fs/cgroup/freezer"),
+            ("memory", "/sys/fs/cgroup/memory"),
+            ("pids", "/sys/fs/cgroup/pids"),
+        ];
+        let expected = expected.map(|(name, path)| (name.to_owned(), PathBuf::from(path)));
+        assert_eq!(mounts, BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn no_limit_reads_the_same_in_both_versions() {
+        assert_eq!(parse_limit("max\n"), Some(u64::MAX));
+        assert_eq!(parse_limit("9223372036854771712\n"), Some(u64::MAX));
+        assert_eq!(parse_limit("536870912\n"), Some(536_870_912));
+        assert_eq!(parse_cpu_max("max 100000\n"), Some(None));
+        assert_eq!(parse_cpu_max("50000 100000\n"), Some(Some((50_000, 100_000))));
+    }
+
+    #[test]
+    fn oom_kills_are_told_from_oom_events() {
+        assert_eq!(parse_counter("low 0\nhigh 0\nmax 7\noom 2\noom_kill 1\n", "oom_kill"), Some(1));
+        assert_eq!(parse_counter("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "oom_kill"), Some(3));
+    }
+
+    #[test]
+    fn a_path_cannot_leave_the_hierarchy() {
+        let hierarchy = Hierarchy::V2 { root: PathBuf::from("/nonexistent") };
+        for path in ["", "/", "../x", "sisforge/../../x", "/sys/fs/cgroup/x"] {
+            let error = hierarchy.remove(path).unwrap_err();
+            assert!(matches!(error, CgroupError::InvalidPath { .. }), "{path}: {error}");
+        }
+    }
+
+    #[test]
+    fn version_2_hands_controllers_down_and_sets_limits() {
+        let root = tempfile::tempdir().unwrap();
+        let text = |file: &str| fs::read_to_string(root.path().join(file)).unwrap();
+        fs::write(root.path().join("cgroup.subtree_control"), "cpuset memory").unwrap();
+        let hierarchy = Hierarchy::V2 { root: root.path().to_owned() };
+        let limits = Limits { memory: 64 << 20, pids: 32, cpu_quota: Some((50_000, 100_000)) };
+        hierarchy.create("sisforge/sis/alice", &limits).unwrap();
+        assert_eq!(text("cgroup.subtree_control"), "+cpu +pids");
+        assert_eq!(text("sisforge/cgroup.subtree_control"), "+cpu +memory +pids");
+        assert_eq!(text("sisforge/sis/cgroup.subtree_control"), "+cpu +memory +pids");
+        assert_eq!(hierarchy.limits("sisforge/sis/alice"), Some(limits));
+        assert_eq!(hierarchy.children("sisforge/sis"), BTreeSet::from(["alice".to_owned()]));
+        assert_eq!(hierarchy.limits("sisforge/sis/bob"), None);
+    }
+}

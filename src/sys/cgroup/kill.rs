@@ -1,0 +1,109 @@
+//! The end of a cgroup: its processes killed, its directories removed.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{CgroupError, FREEZER, Hierarchy, checked, failed};
+use crate::sys::process;
+
+/// How long killed processes may take to go. One in uninterruptible sleep takes as long as its disk.
+const PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(5);
+
+impl Hierarchy {
+    /// Kills every process in the cgroup and below it, and waits until they are gone; absence is fine.
+    ///
+    /// # Errors
+    /// Where the kernel refuses, or processes are still there after ten seconds.
+    pub fn kill(&self, path: &str) -> Result<(), CgroupError> {
+        checked(path)?;
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let pids = self.procs_below(path);
+            if pids.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                return Err(CgroupError::Busy { path: path.to_owned(), pids });
+            }
+            self.kill_once(path, &pids)?;
+            thread::sleep(POLL);
+        }
+    }
+
+    fn procs_below(&self, path: &str) -> Vec<u32> {
+        let mut pids = self.procs(path);
+        for child in self.children(path) {
+            pids.extend(self.procs_below(&format!("{path}/{child}")));
+        }
+        pids
+    }
+
+    /// `cgroup.kill` (Linux 5.14) where it is there; else every process by itself while all of them stand still,
+    /// so that none can make new ones faster than they are killed.
+    fn kill_once(&self, path: &str, pids: &[u32]) -> Result<(), CgroupError> {
+        if let Self::V2 { root } = self {
+            let file = root.join(path).join("cgroup.kill");
+            if file.exists() {
+                return absent_is_fine(fs::write(&file, "1")).map_err(failed("write", &file));
+            }
+        }
+        let (file, freeze, thaw) = match self {
+            Self::V2 { root } => (Some(root.join(path).join("cgroup.freeze")), "1", "0"),
+            Self::V1 { mounts } => {
+                let file = mounts.get(FREEZER).map(|mount| mount.join(path).join("freezer.state"));
+                (file, "FROZEN", "THAWED")
+            }
+        };
+        // Freezing is a help, not a need: one that fails only makes the loop longer.
+        let set = |value| file.as_ref().is_some_and(|file| fs::write(file, value).is_ok());
+        set(freeze);
+        let held: Vec<_> = pids.iter().filter_map(|pid| process::Handle::open(*pid)).collect();
+        // A number that is still listed once its process is held is that process, and of this cgroup.
+        let listed = self.procs_below(path);
+        for process in held.iter().filter(|process| listed.contains(&process.pid())) {
+            process.kill();
+        }
+        set(thaw);
+        Ok(())
+    }
+
+    /// Removes the cgroup from every hierarchy, waiting a little for its last process; absence is fine.
+    /// One that has cgroups below it is not removed.
+    ///
+    /// # Errors
+    /// Where it still has processes or cgroups after ten seconds; kill first.
+    pub fn remove(&self, path: &str) -> Result<(), CgroupError> {
+        checked(path)?;
+        let end = Instant::now() + PATIENCE;
+        for dir in self.dirs(path) {
+            loop {
+                match absent_is_fine(fs::remove_dir(&dir)) {
+                    Ok(()) => break,
+                    Err(error) if error.kind() != ErrorKind::ResourceBusy => {
+                        return Err(failed("remove cgroup", &dir)(error));
+                    }
+                    Err(error) if Instant::now() > end || !self.children(path).is_empty() => {
+                        return Err(match self.procs(path) {
+                            pids if pids.is_empty() => failed("remove cgroup", &dir)(error),
+                            pids => CgroupError::Busy { path: path.to_owned(), pids },
+                        });
+                    }
+                    Err(_) => thread::sleep(POLL),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A cgroup that goes while it is looked at answers `ENOENT` or `ENODEV`.
+fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => Ok(()),
+        done => done,
+    }
+}

@@ -1,0 +1,277 @@
+//! Following a Git branch: a bare mirror of it, and clean trees of its commits.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::fs::{FileError, create_dir_all, remove};
+use super::tool::{Tool, ToolError};
+
+/// Why a branch cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    #[error("cannot {action}{}", hint(.source))]
+    Tool { action: String, source: ToolError },
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The network or the server hangs.
+    #[error("{url} did not answer within {NETWORK_SECONDS} s")]
+    Timeout { url: String },
+    /// Such as a name that git would read as an option.
+    #[error("{text:?} is no {what}")]
+    Invalid { what: &'static str, text: String },
+    /// Export goes to a directory of its own.
+    #[error("cannot check out into {}: it is not empty", path.display())]
+    NotEmpty { path: PathBuf },
+}
+
+fn hint(source: &ToolError) -> &'static str {
+    let stderr = source.stderr();
+    if stderr.contains("couldn't find remote ref") {
+        " (the repository has no branch of that name)"
+    } else if stderr.contains("could not read Username") || stderr.contains("Permission denied") {
+        " (it asks for a password or a key: use an address that needs none, or give root's SSH a key)"
+    } else if stderr.contains("does not appear to be a git repository") {
+        " (the path or address is wrong)"
+    } else {
+        ""
+    }
+}
+
+/// Seconds that a fetch may take altogether.
+const NETWORK_SECONDS: u32 = 600;
+/// The status with which `timeout` says that it killed its command.
+const TIMED_OUT: i32 = 124;
+
+/// What git and the transports below it read from the environment that has no other way in.
+const PASSED: [&str; 9] = [
+    "http_proxy",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "GIT_SSL_CAINFO",
+    "SSL_CERT_FILE",
+    "SSH_AUTH_SOCK",
+];
+
+/// Git without questions and without the settings of whoever runs it; the host's own (`/etc/gitconfig`) hold.
+fn git(program: Tool, config: &Path) -> Tool {
+    let tool = program
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_CONFIG_GLOBAL", config)
+        .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=15 -o ServerAliveInterval=15")
+        .env("GIT_HTTP_LOW_SPEED_LIMIT", "1")
+        .env("GIT_HTTP_LOW_SPEED_TIME", "60");
+    PASSED.into_iter().fold(tool, Tool::pass)
+}
+
+fn failed(action: String) -> impl FnOnce(ToolError) -> GitError {
+    move |source| GitError::Tool { action, source }
+}
+
+/// Fetches a branch into the bare repository `dir`, which is made where it is missing, and gives the commit at its tip.
+/// `url` is anything that git fetches from; a local path may belong to another user.
+///
+/// # Errors
+/// Where the address does not answer, asks for a password, or has no such branch.
+pub fn clone_or_fetch(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
+    if url.is_empty() || url.starts_with('-') {
+        return Err(GitError::Invalid { what: "address of a repository", text: url.to_owned() });
+    }
+    let scratch = tempfile::tempdir().map_err(FileError::when("create", std::env::temp_dir()))?;
+    let config = scratch.path().join("gitconfig");
+    // Git refuses repositories of other users, whose hooks and settings it might run. A fetch runs none, and the
+    // caller has named this one. The program on the other side of the fetch reads this file, and not `-c`.
+    let local = url.strip_prefix("file://").unwrap_or(url);
+    let source = fs::canonicalize(local).unwrap_or_else(|_| PathBuf::from(local));
+    create_dir_all(dir)?;
+    let mirror = fs::canonicalize(dir).map_err(FileError::when("open", dir))?;
+    fs::write(&config, safe_directories(&[&source, &mirror])).map_err(FileError::when("write", &config))?;
+    // As git itself reads it: relative to where this process is, not to the mirror.
+    let address = if source.exists() { source.to_string_lossy() } else { url.into() };
+
+    if !mirror.join("HEAD").exists() {
+        let init = Tool::new("git").args(["init", "--quiet", "--bare"]).arg(&mirror);
+        git(init, &config).run().map_err(failed(format!("make the repository {}", mirror.display())))?;
+    }
+    let reference = format!("refs/heads/{branch}");
+    let check = Tool::new("git").args(["check-ref-format", &reference]);
+    if !git(check, &config).output().map_err(failed("run git".to_owned()))?.status.success() {
+        return Err(GitError::Invalid { what: "name of a branch", text: branch.to_owned() });
+    }
+    let fetch = Tool::new("timeout")
+        .args(["-k", "10", &NETWORK_SECONDS.to_string(), "git", "fetch", "--quiet", "--no-tags", "--force"])
+        .args(["--", &address, &format!("{reference}:{reference}")])
+        .dir(&mirror);
+    match git(fetch, &config).run() {
+        Err(ToolError::Failed { code: Some(TIMED_OUT), .. }) => {
+            return Err(GitError::Timeout { url: url.to_owned() });
+        }
+        done => drop(done.map_err(failed(format!("fetch branch {branch} of {url}")))?),
+    }
+    let tip = Tool::new("git").args(["rev-parse", "--verify", "--end-of-options", &reference]).dir(&mirror);
+    let tip = git(tip, &config).text().map_err(failed(format!("find branch {branch} of {url}")))?;
+    Ok(tip.trim().to_owned())
+}
+
+/// The only settings of git's that hold here: whose repositories it may read.
+fn safe_directories(paths: &[&Path]) -> String {
+    let quoted = |path: &Path| path.to_string_lossy().replace('\\', r"\\").replace('"', "\\\"");
+    let line = |path: &&Path| {
+        // A repository with a work tree is asked for by either path.
+        format!("\tdirectory = \"{}\"\n\tdirectory = \"{}\"\n", quoted(path), quoted(&path.join(".git")))
+    };
+    format!("[safe]\n{}", paths.iter().map(line).collect::<String>())
+}
+
+/// Writes the files of one commit of the bare repository `dir` into `to`, which is made, and must be empty where it is
+/// there. All files of the commit and no others come out, with their bytes unchanged.
+///
+/// # Errors
+/// Where the commit is not in the repository, or `to` cannot be written.
+pub fn checkout(dir: &Path, commit: &str, to: &Path) -> Result<(), GitError> {
+    if commit.is_empty() || !commit.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(GitError::Invalid { what: "commit", text: commit.to_owned() });
+    }
+    create_dir_all(to)?;
+    let open = FileError::when("open", to);
+    let (to, mut entries) =
+        fs::canonicalize(to).and_then(|path| Ok((path.clone(), fs::read_dir(path)?))).map_err(open)?;
+    if entries.next().is_some() {
+        return Err(GitError::NotEmpty { path: to });
+    }
+    let dir = fs::canonicalize(dir).map_err(FileError::when("open", dir))?;
+    let scratch = tempfile::tempdir().map_err(FileError::when("create", std::env::temp_dir()))?;
+    let config = scratch.path().join("gitconfig");
+    fs::write(&config, safe_directories(&[&dir])).map_err(FileError::when("write", &config))?;
+    // Not `git archive`: it leaves out what the repository marks `export-ignore`.
+    let call = |args: &[&str]| {
+        let tool = Tool::new("git").args(["-c", "core.autocrlf=false", "-c", "core.bare=false"]);
+        let tool = tool.arg("--git-dir").arg(&dir).arg("--work-tree").arg(&to).args(args).dir(&to);
+        git(tool.env("GIT_INDEX_FILE", scratch.path().join("index")), &config).run()
+    };
+    let exported = call(&["read-tree", commit]).and_then(|_| call(&["checkout-index", "--all", "--force"]));
+    match exported {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            // Half a tree is worse than none.
+            remove(&to)?;
+            Err(failed(format!("check out commit {commit} of {}", dir.display()))(error))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tool;
+    use super::*;
+
+    /// A repository with one commit on `main`.
+    struct Repository(tempfile::TempDir);
+
+    impl Repository {
+        fn new() -> Option<Self> {
+            if tool::find("git").is_none() {
+                eprintln!("skipped: git is not installed");
+                return None;
+            }
+            let repository = Self(tempfile::tempdir().unwrap());
+            repository.git(&["init", "--quiet", "--initial-branch=main"]);
+            repository.commit("fleet.toml", "one\r\n");
+            Some(repository)
+        }
+
+        fn path(&self) -> &Path {
+            self.0.path()
+        }
+
+        fn url(&self) -> &str {
+            self.path().to_str().unwrap()
+        }
+
+        fn git(&self, args: &[&str]) -> String {
+            let tool = Tool::new("git").args(["-c", "user.name=t", "-c", "user.email=t@example.org"]);
+            let tool = tool.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", "safe.directory");
+            let tool = tool.env("GIT_CONFIG_VALUE_0", "*").args(args).dir(self.path());
+            tool.text().unwrap().trim().to_owned()
+        }
+
+        fn commit(&self, file: &str, text: &str) -> String {
+            fs::write(self.path().join(file), text).unwrap();
+            self.git(&["add", "--all"]);
+            self.git(&["commit", "--quiet", "--message", "change"]);
+            self.git(&["rev-parse", "HEAD"])
+        }
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn each_commit_of_the_branch_comes_out_whole_and_unchanged() {
+        let Some(source) = Repository::new() else { return };
+        let dir = tempfile::tempdir().unwrap();
+        let mirror = dir.path().join("state/mirror");
+        let first = clone_or_fetch(source.url(), "main", &mirror).unwrap();
+        source.commit(".gitattributes", "secret export-ignore\n* text=auto\n");
+        let second = source.commit("secret", "kept");
+        assert_eq!(clone_or_fetch(source.url(), "main", &mirror).unwrap(), second);
+
+        let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+        checkout(&mirror, &first, &old).unwrap();
+        checkout(&mirror, &second, &new).unwrap();
+        assert_eq!(names(&old), ["fleet.toml"]);
+        assert_eq!(fs::read_to_string(old.join("fleet.toml")).unwrap(), "one\r\n");
+        assert_eq!(names(&new), [".gitattributes", "fleet.toml", "secret"]);
+        assert!(matches!(checkout(&mirror, &first, &new), Err(GitError::NotEmpty { .. })));
+    }
+
+    #[test]
+    fn a_branch_that_was_rewritten_is_followed() {
+        let Some(source) = Repository::new() else { return };
+        let dir = tempfile::tempdir().unwrap();
+        source.commit("a", "1");
+        clone_or_fetch(&format!("file://{}", source.url()), "main", dir.path()).unwrap();
+        source.git(&["reset", "--quiet", "--hard", "HEAD~1"]);
+        let other = source.commit("b", "2");
+        assert_eq!(clone_or_fetch(source.url(), "main", dir.path()).unwrap(), other);
+    }
+
+    #[test]
+    fn a_repository_of_another_user_is_read() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let Some(source) = Repository::new() else { return };
+        Tool::new("chown").args(["-R", "200001:200001"]).arg(source.path()).run().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let tip = clone_or_fetch(source.url(), "main", dir.path()).unwrap();
+        assert_eq!(tip, source.git(&["rev-parse", "main"]));
+    }
+
+    #[test]
+    fn what_cannot_be_fetched_is_told_with_its_cause() {
+        let Some(source) = Repository::new() else { return };
+        let dir = tempfile::tempdir().unwrap();
+        let error = clone_or_fetch(source.url(), "none", dir.path()).unwrap_err().to_string();
+        assert!(error.ends_with("(the repository has no branch of that name)"), "{error}");
+        let error = clone_or_fetch("/nonexistent", "main", dir.path()).unwrap_err().to_string();
+        assert!(error.ends_with("(the path or address is wrong)"), "{error}");
+        for (url, branch) in [("--upload-pack=x", "main"), (source.url(), "a..b"), (source.url(), "x:y")] {
+            let error = clone_or_fetch(url, branch, dir.path()).unwrap_err();
+            assert!(matches!(error, GitError::Invalid { .. }), "{error}");
+        }
+        let to = dir.path().join("to");
+        checkout(dir.path(), "--help", &to).unwrap_err();
+        checkout(dir.path(), "0123456789012345678901234567890123456789", &to).unwrap_err();
+        assert!(!to.exists());
+    }
+}

@@ -1,0 +1,371 @@
+//! HTTP downloads that survive what networks do: cut connections, busy servers, lies about length.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+
+/// Why a download failed for good.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    #[error("cannot download {url}: the server answers {status}{}", status_hint(*.status))]
+    Status { url: String, status: u16 },
+    #[error("cannot reach the server of {url} (check the network, the address and the proxy variables)")]
+    Unreachable { url: String, source: Box<ureq::Error> },
+    #[error("the download of {url} broke off after {received} bytes, again and again")]
+    Cut { url: String, received: u64, source: io::Error },
+    #[error("{url} is {found} bytes long, and {expected} are expected: it is another file by now")]
+    Length { url: String, found: u64, expected: u64 },
+    #[error("{url} is longer than the {limit} bytes that are allowed for it")]
+    TooLarge { url: String, limit: u64 },
+    #[error("cannot store the download of {url}")]
+    Store { url: String, source: io::Error },
+    #[error("cannot read {url}")]
+    Local { url: String, source: io::Error },
+}
+
+fn status_hint(status: u16) -> &'static str {
+    match status {
+        401 | 403 | 407 => " (it wants to know who asks, or a proxy forbids it)",
+        404 | 410 => " (it is gone from there, or the address is wrong; repositories drop old versions)",
+        429 => " (it is asked too often; try again later)",
+        500..=599 => " (it is in trouble; try again later)",
+        _ => "",
+    }
+}
+
+/// Where the bytes of a download go.
+pub trait Sink {
+    /// Bytes that are there already.
+    fn len(&self) -> u64;
+    /// Whether nothing is there yet.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Forgets them.
+    ///
+    /// # Errors
+    /// Of the file system.
+    fn restart(&mut self) -> io::Result<()>;
+    /// Adds more.
+    ///
+    /// # Errors
+    /// Of the file system.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
+impl Sink for Vec<u8> {
+    fn len(&self) -> u64 {
+        self.len() as u64
+    }
+    fn restart(&mut self) -> io::Result<()> {
+        self.clear();
+        Ok(())
+    }
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// A file that is written at its end.
+pub struct FileSink {
+    file: File,
+    len: u64,
+}
+
+impl FileSink {
+    /// Goes on at the end of an open file.
+    ///
+    /// # Errors
+    /// Where the file cannot be moved in.
+    pub fn new(mut file: File) -> io::Result<Self> {
+        let len = file.seek(SeekFrom::End(0))?;
+        Ok(Self { file, len })
+    }
+}
+
+impl Sink for FileSink {
+    fn len(&self) -> u64 {
+        self.len
+    }
+    fn restart(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.len = 0;
+        Ok(())
+    }
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// What is known of a download before it comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Its exact length in bytes.
+    pub size: Option<u64>,
+    /// The most bytes that are taken.
+    pub limit: u64,
+    /// Whether bytes that are there already may be the beginning of it. Only for what is verified in the end: the
+    /// file may be another one by now.
+    pub resume: bool,
+}
+
+/// A client with a pool of connections. It takes its proxy from the usual variables, and trusts the certificate
+/// authorities that the host trusts, else Mozilla's.
+#[derive(Clone, Debug)]
+pub struct Client {
+    agent: ureq::Agent,
+    first_pause: Duration,
+}
+
+/// Failures in a row, without a byte more in between, after which a download is given up.
+const ATTEMPTS: u32 = 5;
+/// The most requests for one download, however well each of them goes.
+const REQUESTS: u32 = 200;
+/// The pause after the first failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause that a server may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a server may think, and how long it may stay silent within an answer.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where distributions keep the authorities that they trust.
+const TRUSTED: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+fn trusted_roots() -> RootCerts {
+    let pem = TRUSTED.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
+    let certificates: Vec<_> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() { RootCerts::WebPki } else { RootCerts::Specific(Arc::new(certificates)) }
+}
+
+/// Why one attempt failed.
+enum Failure {
+    /// It would fail again.
+    Final(HttpError),
+    /// It may go better later; the server may say when.
+    Passing(HttpError, Option<Duration>),
+}
+
+impl Client {
+    /// The client of this process.
+    pub fn shared() -> &'static Self {
+        static CLIENT: OnceLock<Client> = OnceLock::new();
+        CLIENT.get_or_init(|| {
+            let tls = TlsConfig::builder().root_certs(trusted_roots()).build();
+            let config = ureq::Agent::config_builder()
+                .tls_config(tls)
+                .user_agent(concat!("sisforge/", env!("CARGO_PKG_VERSION")))
+                .http_status_as_error(false)
+                .timeout_resolve(Some(CONNECT_TIMEOUT))
+                .timeout_connect(Some(CONNECT_TIMEOUT))
+                .timeout_recv_response(Some(SILENCE_TIMEOUT))
+                .timeout_per_read(Some(SILENCE_TIMEOUT));
+            Self { agent: config.build().new_agent(), first_pause: FIRST_PAUSE }
+        })
+    }
+
+    /// The same client with another first pause.
+    #[must_use]
+    pub fn with_first_pause(mut self, pause: Duration) -> Self {
+        self.first_pause = pause;
+        self
+    }
+
+    /// Downloads `url` (`http`, `https` or `file`) into `sink`; `more` is told of each piece. What passes (no connection,
+    /// a cut, 408, 429 and 5xx) is tried again, from where it broke off where `wanted` allows.
+    ///
+    /// # Errors
+    /// Names the address, what came of it, and what may help. What has come so far stays in `sink`.
+    pub fn download(
+        &self,
+        url: &str,
+        sink: &mut dyn Sink,
+        wanted: Wanted,
+        more: &dyn Fn(u64),
+    ) -> Result<(), HttpError> {
+        if let Some(path) = url.strip_prefix("file://") {
+            return copy(url, Path::new(path), sink, wanted, more);
+        }
+        let (mut failures, mut furthest) = (0, sink.len());
+        for request in 1.. {
+            let (error, pause) = match self.attempt(url, sink, wanted, more) {
+                Ok(()) => break,
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Passing(error, pause)) => (error, pause),
+            };
+            if sink.len() > furthest {
+                (failures, furthest) = (0, sink.len());
+            }
+            failures += 1;
+            if failures == ATTEMPTS || request == REQUESTS {
+                return Err(error);
+            }
+            thread::sleep(pause.unwrap_or(self.first_pause * (1 << (failures - 1))).min(LONGEST_PAUSE));
+        }
+        Ok(())
+    }
+
+    fn attempt(
+        &self,
+        url: &str,
+        sink: &mut dyn Sink,
+        wanted: Wanted,
+        more: &dyn Fn(u64),
+    ) -> Result<(), Failure> {
+        let store = |source| Failure::Final(HttpError::Store { url: url.to_owned(), source });
+        if !wanted.resume || sink.len() > wanted.size.unwrap_or(wanted.limit) {
+            sink.restart().map_err(store)?;
+        }
+        if !sink.is_empty() && Some(sink.len()) == wanted.size {
+            return Ok(());
+        }
+        let mut request = self.agent.get(url);
+        if !sink.is_empty() {
+            request = request.header("Range", format!("bytes={}-", sink.len()));
+        }
+        let response = request.call().map_err(|error| unreachable(url, error))?;
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let status = response.status().as_u16();
+        match status {
+            // The server does not do ranges, and sends all of it.
+            200 => sink.restart().map_err(store)?,
+            206 if starts_at(header("Content-Range"), sink.len()) => {}
+            // What is here is no beginning of what is there.
+            206 | 416 if !sink.is_empty() => {
+                sink.restart().map_err(store)?;
+                return Err(Failure::Passing(HttpError::Status { url: url.to_owned(), status }, None));
+            }
+            408 | 429 | 500..=599 => {
+                let seconds = header("Retry-After").and_then(|text| text.parse().ok());
+                let error = HttpError::Status { url: url.to_owned(), status };
+                return Err(Failure::Passing(error, seconds.map(Duration::from_secs)));
+            }
+            _ => return Err(Failure::Final(HttpError::Status { url: url.to_owned(), status })),
+        }
+        let left = header("Content-Length").and_then(|text| text.parse::<u64>().ok());
+        receive(url, response.into_body().into_reader(), left, sink, wanted, more)
+    }
+}
+
+/// Reads a `Content-Range` such as `bytes 100-199/200`.
+fn starts_at(range: Option<&str>, at: u64) -> bool {
+    let start = range.and_then(|text| text.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+    start == Some(at)
+}
+
+fn unreachable(url: &str, error: ureq::Error) -> Failure {
+    use ureq::Error as E;
+    let lasting = matches!(
+        error,
+        E::BadUri(_) | E::Http(_) | E::InvalidProxyUrl | E::TooManyRedirects | E::Tls(_) | E::Rustls(_)
+    );
+    let error = HttpError::Unreachable { url: url.to_owned(), source: Box::new(error) };
+    if lasting { Failure::Final(error) } else { Failure::Passing(error, None) }
+}
+
+/// Takes in a body of `left` bytes, where the server has said so many.
+fn receive(
+    url: &str,
+    mut body: impl Read,
+    left: Option<u64>,
+    sink: &mut dyn Sink,
+    wanted: Wanted,
+    more: &dyn Fn(u64),
+) -> Result<(), Failure> {
+    let url = || url.to_owned();
+    let length = |found, expected| Failure::Final(HttpError::Length { url: url(), found, expected });
+    let too_large = || Failure::Final(HttpError::TooLarge { url: url(), limit: wanted.limit });
+    let total = left.map(|left| sink.len().saturating_add(left));
+    match (total, wanted.size) {
+        (Some(found), Some(expected)) if found != expected => return Err(length(found, expected)),
+        (Some(found), None) if found > wanted.limit => return Err(too_large()),
+        _ => {}
+    }
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = match body.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(source) => {
+                return Err(Failure::Passing(
+                    HttpError::Cut { url: url(), received: sink.len(), source },
+                    None,
+                ));
+            }
+        };
+        let reached = sink.len() + count as u64;
+        if let Some(expected) = wanted.size.filter(|size| reached > *size) {
+            return Err(length(reached, expected));
+        }
+        if reached > wanted.limit {
+            return Err(too_large());
+        }
+        let stored = sink.append(&buffer[..count]);
+        stored.map_err(|source| Failure::Final(HttpError::Store { url: url(), source }))?;
+        more(count as u64);
+    }
+    // A server that said no length just closes, whether it is done or not.
+    if total.or(wanted.size).is_some_and(|total| sink.len() < total) {
+        let source = io::ErrorKind::UnexpectedEof.into();
+        return Err(Failure::Passing(HttpError::Cut { url: url(), received: sink.len(), source }, None));
+    }
+    Ok(())
+}
+
+/// A file of this host in place of a download.
+fn copy(
+    url: &str,
+    path: &Path,
+    sink: &mut dyn Sink,
+    wanted: Wanted,
+    more: &dyn Fn(u64),
+) -> Result<(), HttpError> {
+    let local = |source| HttpError::Local { url: url.to_owned(), source };
+    let file = File::open(path).map_err(local)?;
+    let len = file.metadata().map_err(local)?.len();
+    sink.restart().map_err(|source| HttpError::Store { url: url.to_owned(), source })?;
+    match receive(url, file, Some(len), sink, wanted, more) {
+        Ok(()) => Ok(()),
+        Err(Failure::Final(error) | Failure::Passing(error, _)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_that_starts_elsewhere_is_not_taken() {
+        assert!(starts_at(Some("bytes 100-199/200"), 100));
+        assert!(!starts_at(Some("bytes 0-199/200"), 100));
+        assert!(!starts_at(None, 100));
+    }
+
+    #[test]
+    fn the_hosts_authorities_are_trusted() {
+        if !TRUSTED.iter().any(|path| Path::new(path).exists()) {
+            eprintln!("skipped: this host has no certificate authorities");
+            return;
+        }
+        assert!(matches!(trusted_roots(), RootCerts::Specific(certificates) if !certificates.is_empty()));
+    }
+}

@@ -1,0 +1,334 @@
+//! Network links and addresses through iproute2's JSON (`ip -j`), and the sysctls that belong to them.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::tool::{Tool, ToolError};
+
+/// Why a link is not as it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum IpError {
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// `ip` answered something else than it should.
+    #[error("cannot understand what `{command}` printed")]
+    Output { command: String, source: serde_json::Error },
+    /// TAP devices cannot be made here.
+    #[error(
+        "/dev/net/tun is missing: load the driver (`modprobe tun`), or give the container the device \
+         (`--device /dev/net/tun`)"
+    )]
+    NoTun,
+    /// A link of that name is there and is none of ours.
+    #[error("cannot make the TAP {name}: a {kind} link of that name is there already")]
+    Foreign { name: String, kind: String },
+    /// The owner is a user name that nothing resolves.
+    #[error("the TAP {name} belongs to {owner:?}, which is no user of this host")]
+    Owner { name: String, owner: String },
+    /// A setting below `/proc/sys`.
+    #[error("cannot {action} the sysctl {key}{}", if .source.kind() == ErrorKind::ReadOnlyFilesystem {
+        " (/proc/sys is read-only here; set it where the container was started)"
+    } else { "" })]
+    Sysctl { action: &'static str, key: String, source: io::Error },
+}
+
+/// A TAP device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tap {
+    pub name: String,
+    /// The uid that may attach to it; `None` for one that anyone may attach to.
+    pub owner: Option<u32>,
+    /// Its first IPv4 address, with the length of the prefix.
+    pub address: Option<(Ipv4Addr, u8)>,
+    /// Whether it is administratively up, with a process attached or not.
+    pub up: bool,
+}
+
+/// A link as `ip -j -d addr show` prints it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Link {
+    ifname: String,
+    flags: Vec<String>,
+    link_type: String,
+    linkinfo: LinkInfo,
+    addr_info: Vec<Address>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct LinkInfo {
+    info_kind: String,
+    info_data: Tun,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Tun {
+    r#type: String,
+    /// A number, or the name where the host knows one; `-N` does not change that.
+    user: Option<Id>,
+    group: Option<Id>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Id {
+    Number(u32),
+    Name(String),
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Address {
+    local: Option<IpAddr>,
+    prefixlen: u8,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Route {
+    dev: String,
+    metric: u32,
+}
+
+impl Link {
+    fn is_tap(&self) -> bool {
+        self.linkinfo.info_kind == "tun" && self.linkinfo.info_data.r#type == "tap"
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = (IpAddr, u8)> {
+        self.addr_info.iter().filter_map(|address| Some((address.local?, address.prefixlen)))
+    }
+
+    fn addresses_v4(&self) -> impl Iterator<Item = (Ipv4Addr, u8)> {
+        self.addresses().filter_map(|(address, prefix)| match address {
+            IpAddr::V4(address) => Some((address, prefix)),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    fn owner(&self) -> Result<Option<u32>, IpError> {
+        match &self.linkinfo.info_data.user {
+            None => Ok(None),
+            Some(Id::Number(uid)) => Ok(Some(*uid)),
+            Some(Id::Name(owner)) => {
+                let uid = Tool::new("id").args(["-u", "--", owner]).text()?.trim().parse();
+                uid.map(Some).map_err(|_| IpError::Owner { name: self.ifname.clone(), owner: owner.clone() })
+            }
+        }
+    }
+
+    fn tap(&self) -> Result<Tap, IpError> {
+        Ok(Tap {
+            name: self.ifname.clone(),
+            owner: self.owner()?,
+            address: self.addresses_v4().next(),
+            up: self.flags.iter().any(|flag| flag == "UP"),
+        })
+    }
+}
+
+fn ip<const N: usize>(args: [&str; N]) -> Tool {
+    Tool::new("ip").args(args)
+}
+
+/// Runs a query; `ip` prints nothing at all, or empty objects, where there is nothing to show.
+fn query<T: for<'de> Deserialize<'de>>(tool: &Tool) -> Result<Vec<T>, IpError> {
+    parse_list(&tool.text()?).map_err(|source| IpError::Output { command: tool.command_line(), source })
+}
+
+fn parse_list<T: for<'de> Deserialize<'de>>(text: &str) -> Result<Vec<T>, serde_json::Error> {
+    if text.trim().is_empty() { Ok(Vec::new()) } else { serde_json::from_str(text) }
+}
+
+/// A missing link is no failure of the tool but an answer.
+fn is_absence(error: &ToolError) -> bool {
+    let stderr = error.stderr();
+    stderr.contains("does not exist") || stderr.contains("Cannot find device")
+}
+
+fn link(name: &str) -> Result<Option<Link>, IpError> {
+    match query::<Link>(&ip(["-j", "-d", "addr", "show", "dev", name])) {
+        Ok(links) => Ok(links.into_iter().find(|link| link.ifname == name)),
+        Err(IpError::Tool(error)) if is_absence(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// All TAP devices of this network namespace.
+///
+/// # Errors
+/// Where `ip` fails.
+pub fn taps() -> Result<Vec<Tap>, IpError> {
+    let links = query::<Link>(&ip(["-j", "-d", "addr", "show", "type", "tun"]))?;
+    links.iter().filter(|link| link.is_tap()).map(Link::tap).collect()
+}
+
+/// Whether a link of that name is there, of whatever kind.
+///
+/// # Errors
+/// Where `ip` fails.
+pub fn link_exists(name: &str) -> Result<bool, IpError> {
+    link(name).map(|link| link.is_some())
+}
+
+/// Makes a TAP that only `owner` may attach to, gives it one address, and takes it up last: before that no packet
+/// passes. It speaks no IPv6 and drops packets from addresses that are not routed to it. A TAP of that name which is
+/// right already is left alone, so that a guest on it notices nothing; one of another owner is made anew.
+///
+/// # Errors
+/// Where the host has no TAP driver, or the name is taken by another kind of link.
+pub fn create_tap(name: &str, owner: u32, address: Ipv4Addr, prefix: u8) -> Result<(), IpError> {
+    if !Path::new("/dev/net/tun").exists() {
+        return Err(IpError::NoTun);
+    }
+    let mut found = link(name)?;
+    if let Some(link) = &found {
+        if !link.is_tap() {
+            let kind = &link.linkinfo.info_kind;
+            let kind = if kind.is_empty() { &link.link_type } else { kind };
+            return Err(IpError::Foreign { name: name.to_owned(), kind: kind.clone() });
+        }
+        if link.owner()? != Some(owner) || link.linkinfo.info_data.group.is_some() {
+            delete_link(name)?;
+            found = None;
+        }
+    }
+    if found.is_none() {
+        ip(["tuntap", "add", "dev", name, "mode", "tap", "user", &owner.to_string()]).run()?;
+    }
+    let link = found.unwrap_or_default();
+    set_interface_sysctl("ipv6", name, "disable_ipv6", "1")?;
+    set_interface_sysctl("ipv4", name, "rp_filter", "1")?;
+    if link.addresses_v4().collect::<Vec<_>>() != [(address, prefix)] {
+        ip(["-4", "addr", "flush", "dev", name]).run()?;
+        ip(["addr", "add", &format!("{address}/{prefix}"), "dev", name]).run()?;
+    }
+    if !link.flags.iter().any(|flag| flag == "UP") {
+        ip(["link", "set", "dev", name, "up"]).run()?;
+    }
+    Ok(())
+}
+
+/// Sets what may be absent: a kernel without IPv6 has no such file and needs none.
+fn set_interface_sysctl(family: &str, name: &str, key: &str, value: &str) -> Result<(), IpError> {
+    let path = PathBuf::from(format!("/proc/sys/net/{family}/conf/{name}/{key}"));
+    match write_if_other(&path, value) {
+        Err(error) if error.kind() == ErrorKind::NotFound && family == "ipv6" => Ok(()),
+        done => {
+            done.map_err(|source| sysctl_error("set", &format!("net.{family}.conf.{name}.{key}"), source))
+        }
+    }
+}
+
+/// A value that is right already is not written: `/proc/sys` may be read-only in a container that was set up well.
+fn write_if_other(path: &Path, value: &str) -> io::Result<()> {
+    if std::fs::read_to_string(path)?.trim() == value {
+        return Ok(());
+    }
+    std::fs::write(path, value)
+}
+
+fn sysctl_error(action: &'static str, key: &str, source: io::Error) -> IpError {
+    IpError::Sysctl { action, key: key.to_owned(), source }
+}
+
+/// Removes a link; absence is fine.
+///
+/// # Errors
+/// Where `ip` fails, such as for a device that cannot be removed.
+pub fn delete_link(name: &str) -> Result<(), IpError> {
+    match ip(["link", "delete", "dev", name]).run() {
+        Err(error) if !is_absence(&error) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The link of the default route with the smallest metric: IPv4's, else IPv6's.
+///
+/// # Errors
+/// Where `ip` fails.
+pub fn default_uplink() -> Result<Option<String>, IpError> {
+    for family in ["-4", "-6"] {
+        let routes = query::<Route>(&ip(["-j", family, "route", "show", "default"]))?;
+        let best = routes.into_iter().filter(|route| !route.dev.is_empty()).min_by_key(|route| route.metric);
+        if best.is_some() {
+            return Ok(best.map(|route| route.dev));
+        }
+    }
+    Ok(None)
+}
+
+/// All addresses of this host, with the lengths of their prefixes.
+///
+/// # Errors
+/// Where `ip` fails.
+pub fn addresses() -> Result<Vec<(IpAddr, u8)>, IpError> {
+    let links = query::<Link>(&ip(["-j", "addr", "show"]))?;
+    Ok(links.iter().flat_map(Link::addresses).collect())
+}
+
+fn sysctl_path(key: &str) -> PathBuf {
+    Path::new("/proc/sys").join(key.replace('.', "/"))
+}
+
+/// Sets a sysctl such as `net.ipv4.ip_forward`; one that has the value already is not written.
+///
+/// # Errors
+/// Names the key.
+pub fn set_sysctl(key: &str, value: &str) -> Result<(), IpError> {
+    write_if_other(&sysctl_path(key), value).map_err(|source| sysctl_error("set", key, source))
+}
+
+/// The value of a sysctl, without its newline; `None` where this kernel has none of that name.
+///
+/// # Errors
+/// Names the key.
+pub fn get_sysctl(key: &str) -> Result<Option<String>, IpError> {
+    match std::fs::read_to_string(sysctl_path(key)) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(sysctl_error("read", key, source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAP: &str = r#"[{"ifindex":2,"ifname":"sis-alice","flags":["NO-CARRIER","BROADCAST","MULTICAST","UP"],
+        "mtu":1500,"operstate":"DOWN","link_type":"ether","address":"2a:fe:c1:a7:de:06",
+        "linkinfo":{"info_kind":"tun","info_data":{"type":"tap","pi":false,"persist":true,"user":200001}},
+        "addr_info":[{"family":"inet","local":"10.107.0.1","prefixlen":30,"scope":"global","label":"sis-alice"}]},
+        {"ifname":"t2","flags":["POINTOPOINT","NOARP"],"link_type":"none",
+        "linkinfo":{"info_kind":"tun","info_data":{"type":"tun","user":"root"}},"addr_info":[]}]"#;
+
+    #[test]
+    fn a_tap_is_told_from_a_tun_and_read_whole() {
+        let links: Vec<Link> = parse_list(TAP).unwrap();
+        assert!(!links[1].is_tap());
+        let expected = Tap {
+            name: "sis-alice".to_owned(),
+            owner: Some(200_001),
+            address: Some((Ipv4Addr::new(10, 107, 0, 1), 30)),
+            up: true,
+        };
+        assert_eq!(links[0].tap().unwrap(), expected);
+    }
+
+    #[test]
+    fn an_owner_that_ip_prints_by_name_is_still_a_number() {
+        let links: Vec<Link> = parse_list(TAP).unwrap();
+        assert_eq!(links[1].owner().unwrap(), Some(0));
+    }
+
+    #[test]
+    fn nothing_printed_is_nothing_there() {
+        assert!(parse_list::<Link>("").unwrap().is_empty());
+        assert!(parse_list::<Link>("[{},{}]").unwrap().iter().all(|link| !link.is_tap()));
+    }
+}

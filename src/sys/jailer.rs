@@ -1,0 +1,165 @@
+//! `jailer`: Firecracker's own tool that puts it behind a chroot, a uid, cgroups and limits
+//! (`docs/jailer.md` in its sources, version 1.16).
+//!
+//! What it makes, below a base directory that must exist:
+//!
+//! ```text
+//! BASE/firecracker/ID/root/           0700, owned by the uid; what Firecracker sees as /
+//!     firecracker                     a copy of the binary, owned by the uid
+//!     firecracker.pid                 its process id, owned by root
+//!     dev/{kvm,net/tun,urandom,userfaultfd}
+//!     run/firecracker.socket          the API, made by Firecracker itself
+//! /sys/fs/cgroup/CONTROLLER/PARENT/ID on cgroup v1; /sys/fs/cgroup/PARENT/ID on v2
+//! ```
+//!
+//! `root` may be there already with the kernel, disks and configuration in it, and should be; the binary, the
+//! pid file and `dev` must not, so a jail is used once. The jailer removes nothing, ever.
+//!
+//! It never forks here: it becomes Firecracker by exec, so the process that is started is the VMM, with
+//! the stdin, stdout and stderr it was given. Two of its options would break that and are not offered.
+//! `--daemonize` points all three at `/dev/null`, and with them the serial console and the log;
+//! `--new-pid-ns` leaves a child whose end nobody can wait for, and both report success before
+//! Firecracker has started.
+//!
+//! The console and the log are best kept apart, and outside the jail where they can be:
+//! - stdin and stdout are the guest's serial port. Opened for appending, stdout may be truncated at any time.
+//! - `--log-path /vmm.log` takes the log from the first line on; the `logger` section of a configuration
+//!   file is read only after two lines have gone to stdout. The file is opened as the uid, at offset 0 and
+//!   not for appending, so it is a new one for each start. A hard link in the jail lets it outlive the jail.
+//! - stderr has the jailer's own errors, and Firecracker's last one, which the log has as well. It must not
+//!   be the log's file: Firecracker writes over what was appended there.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::tool::Tool;
+
+/// Which interface a host's cgroup controllers have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupVersion {
+    /// One hierarchy per controller.
+    V1,
+    /// The unified hierarchy.
+    V2,
+}
+
+/// The cgroup `PARENT/ID` that the jailer makes and enters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JailCgroup {
+    pub version: CgroupVersion,
+    /// Path below the hierarchy's root, without `.` or `..`.
+    pub parent: String,
+    /// File and value, such as `("pids.max", "64")`. On v1 each file's controller is entered, and no
+    /// other. A value may not have a `=` in it, which rules out `io.max`. Empty on v1 means no cgroup.
+    pub values: Vec<(String, String)>,
+}
+
+/// One jail for one Firecracker process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Jail {
+    /// Must exist, on a file system without `nodev` and `noexec`.
+    pub base: PathBuf,
+    /// 1 to 64 of letters, digits and `-`; also Firecracker's `--id`.
+    pub id: String,
+    /// A static binary; its file name names a directory below the base.
+    pub exec_file: PathBuf,
+    pub uid: u32,
+    pub gid: u32,
+    pub cgroup: Option<JailCgroup>,
+    /// Limit on the number of open files; the jailer's own default is 2048.
+    pub open_files: Option<u64>,
+}
+
+impl Jail {
+    /// All that belongs to this jail and to no other.
+    pub fn dir(&self) -> PathBuf {
+        self.base.join(self.exec_name()).join(&self.id)
+    }
+
+    /// What Firecracker sees as `/`.
+    pub fn root(&self) -> PathBuf {
+        self.dir().join("root")
+    }
+
+    /// Where the API is, unless Firecracker's arguments move it.
+    pub fn api_socket(&self) -> PathBuf {
+        self.root().join("run/firecracker.socket")
+    }
+
+    /// Holds the process id in decimal, without a newline, from just before Firecracker starts.
+    pub fn pid_file(&self) -> PathBuf {
+        let mut name = self.exec_name();
+        name.push(".pid");
+        self.root().join(name)
+    }
+
+    fn exec_name(&self) -> OsString {
+        self.exec_file.file_name().unwrap_or_default().to_owned()
+    }
+
+    /// The call of `jailer`; `arguments` are Firecracker's, with paths as seen from inside.
+    pub fn tool(&self, jailer: &Path, arguments: &[&str]) -> Tool {
+        let mut tool = Tool::new(jailer)
+            .args(["--id", &self.id])
+            .arg("--exec-file")
+            .arg(&self.exec_file)
+            .args(["--uid", &self.uid.to_string(), "--gid", &self.gid.to_string()])
+            .arg("--chroot-base-dir")
+            .arg(&self.base);
+        if let Some(cgroup) = &self.cgroup {
+            let version = match cgroup.version {
+                CgroupVersion::V1 => "1",
+                CgroupVersion::V2 => "2",
+            };
+            tool = tool.args(["--cgroup-version", version, "--parent-cgroup", &cgroup.parent]);
+            for (file, value) in &cgroup.values {
+                tool = tool.args(["--cgroup", &format!("{file}={value}")]);
+            }
+        }
+        if let Some(count) = self.open_files {
+            tool = tool.args(["--resource-limit", &format!("no-file={count}")]);
+        }
+        tool.arg("--").args(arguments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jail() -> Jail {
+        Jail {
+            base: "/srv/jails".into(),
+            id: "alice-1".to_owned(),
+            exec_file: "/usr/local/bin/firecracker".into(),
+            uid: 200_000,
+            gid: 200_000,
+            cgroup: None,
+            open_files: Some(1024),
+        }
+    }
+
+    #[test]
+    fn a_jail_is_told_all_of_its_limits() {
+        let values =
+            vec![("memory.max".to_owned(), "1G".to_owned()), ("pids.max".to_owned(), "64".to_owned())];
+        let cgroup = JailCgroup { version: CgroupVersion::V2, parent: "sis".to_owned(), values };
+        let jail = Jail { cgroup: Some(cgroup), ..jail() };
+        assert_eq!(
+            jail.tool(Path::new("jailer"), &["--config-file", "/config.json"]).command_line(),
+            "jailer --id alice-1 --exec-file /usr/local/bin/firecracker --uid 200000 --gid 200000 \
+             --chroot-base-dir /srv/jails --cgroup-version 2 --parent-cgroup sis --cgroup memory.max=1G \
+             --cgroup pids.max=64 --resource-limit no-file=1024 -- --config-file /config.json"
+        );
+    }
+
+    #[test]
+    fn a_jail_knows_where_its_files_are() {
+        let jail = jail();
+        assert_eq!(jail.pid_file(), Path::new("/srv/jails/firecracker/alice-1/root/firecracker.pid"));
+        assert_eq!(
+            jail.api_socket(),
+            Path::new("/srv/jails/firecracker/alice-1/root/run/firecracker.socket")
+        );
+    }
+}

@@ -1,0 +1,146 @@
+//! Starting what outlives its starter: a process of its own session, in its cgroups from its first instruction on.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use super::tool::{self, Tool};
+
+/// Why a program was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    #[error("cannot join the cgroup {}", path.display())]
+    Join { path: PathBuf, source: io::Error },
+    #[error("cannot give up new privileges")]
+    Privileges { source: io::Error },
+    #[error("{program} is not installed")]
+    Missing { program: String },
+    #[error("cannot start {program}")]
+    Start { program: String, source: io::Error },
+    #[error("there is no program to start")]
+    NoProgram,
+}
+
+/// Joins cgroups and becomes another program, in the clean environment of [`Tool`]; returns only where that fails.
+/// The limits hold from the program's first instruction on, and nothing it starts can gain privileges through
+/// set-user-id files (`no_new_privs`); a jailer that starts as root can still give its own up.
+///
+/// `procs_files` are the `cgroup.procs` files to write `0` to.
+pub fn exec_in_cgroup(procs_files: &[PathBuf], argv: &[OsString]) -> LaunchError {
+    let Some((program, args)) = argv.split_first() else { return LaunchError::NoProgram };
+    for path in procs_files {
+        if let Err(source) = fs::write(path, "0") {
+            return LaunchError::Join { path: path.clone(), source };
+        }
+    }
+    if let Err(error) = rustix::thread::set_no_new_privs(true) {
+        return LaunchError::Privileges { source: error.into() };
+    }
+    let source = Tool::new(program).args(args).command().exec();
+    start_error(&program.to_string_lossy(), source)
+}
+
+fn start_error(program: &str, source: io::Error) -> LaunchError {
+    match source.kind() {
+        io::ErrorKind::NotFound => LaunchError::Missing { program: program.to_owned() },
+        _ => LaunchError::Start { program: program.to_owned(), source },
+    }
+}
+
+/// Starts a program that goes on when this process ends and when its terminal hangs up, and gives its process
+/// number. It leads a session of its own where `setsid` of util-linux is installed, else a process group. While this
+/// process lives, a thread waits for it, so that it leaves no zombie.
+///
+/// # Errors
+/// Where the program is missing or cannot be started.
+pub fn spawn(tool: &Tool, stdin: File, stdout: File, stderr: File) -> Result<u32, LaunchError> {
+    let plain = tool.command();
+    let program = plain.get_program().to_string_lossy().into_owned();
+    // `setsid` would find out too late to say so.
+    if tool::find(&program).is_none() {
+        return Err(LaunchError::Missing { program });
+    }
+    let mut command = match tool::find("setsid") {
+        Some(setsid) => in_session(&setsid, &plain),
+        None => {
+            let mut plain = plain;
+            plain.process_group(0);
+            plain
+        }
+    };
+    command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
+    let mut child = command.spawn().map_err(|source| start_error(&program, source))?;
+    let pid = child.id();
+    // The thread ends with the child or with this process; there is nobody to tell of the status.
+    thread::spawn(move || child.wait());
+    Ok(pid)
+}
+
+/// The same command through `setsid`, which starts a session and becomes the program: the process stays the same,
+/// since a fresh child leads no process group.
+fn in_session(setsid: &Path, plain: &Command) -> Command {
+    let mut tool = Tool::new(setsid).arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        if let Some(value) = value {
+            tool = tool.env(name, value);
+        }
+    }
+    if let Some(dir) = plain.get_current_dir() {
+        tool = tool.dir(dir);
+    }
+    tool.command()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn null() -> File {
+        File::options().read(true).write(true).open("/dev/null").unwrap()
+    }
+
+    /// Waits for the process to be gone altogether, zombie included.
+    fn is_reaped(pid: u32) -> bool {
+        let end = Instant::now() + Duration::from_secs(5);
+        while Path::new(&format!("/proc/{pid}")).exists() {
+            if Instant::now() > end {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
+    #[test]
+    fn a_spawned_process_leads_a_session_and_leaves_no_zombie() {
+        let mut out = tempfile::tempfile().unwrap();
+        let script = "cut -d' ' -f6 /proc/self/stat; echo $$ $EXTRA";
+        let tool = Tool::new("sh").args(["-c", script]).env("EXTRA", "kept");
+        let pid = spawn(&tool, null(), out.try_clone().unwrap(), null()).unwrap();
+        assert!(is_reaped(pid));
+        io::Seek::rewind(&mut out).unwrap();
+        let mut text = String::new();
+        out.read_to_string(&mut text).unwrap();
+        assert_eq!(text, format!("{pid}\n{pid} kept\n"));
+    }
+
+    #[test]
+    fn a_missing_program_is_named_at_once() {
+        let error = spawn(&Tool::new("no-such-tool-here"), null(), null(), null()).unwrap_err();
+        assert_eq!(error.to_string(), "no-such-tool-here is not installed");
+    }
+
+    #[test]
+    fn a_cgroup_that_cannot_be_joined_starts_nothing() {
+        let procs = PathBuf::from("/nonexistent/cgroup.procs");
+        let error = exec_in_cgroup(&[procs], &["true".into()]);
+        assert_eq!(error.to_string(), "cannot join the cgroup /nonexistent/cgroup.procs");
+    }
+}

@@ -1,0 +1,165 @@
+//! nftables through `nft`: whole rulesets in one transaction, tables and counters read back.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::tool::{Tool, ToolError};
+
+/// Why a ruleset is not loaded or cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum NftError {
+    #[error("cannot {action}{}", hint(.source))]
+    Tool { action: String, source: ToolError },
+    /// `nft` answered something else than it should.
+    #[error("cannot understand what nft printed for `{action}`")]
+    Output { action: String, source: serde_json::Error },
+}
+
+fn hint(source: &ToolError) -> &'static str {
+    let stderr = source.stderr();
+    if stderr.contains("Operation not permitted") {
+        " (this needs root, and CAP_NET_ADMIN in a container)"
+    } else if stderr.contains("Operation not supported") || stderr.contains("Protocol not supported") {
+        " (this kernel may lack nf_tables: CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET)"
+    } else {
+        ""
+    }
+}
+
+/// What a named counter has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Counter {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// A table names nothing that is not there: nft says the same for a missing table and for a missing family.
+fn is_absence(error: &ToolError) -> bool {
+    error.stderr().contains("No such file or directory")
+}
+
+fn failed(action: impl Into<String>) -> impl FnOnce(ToolError) -> NftError {
+    let action = action.into();
+    move |source| NftError::Tool { action, source }
+}
+
+/// Loads a ruleset: all of it, or nothing where one line is wrong.
+///
+/// # Errors
+/// With nft's message, which names the line.
+pub fn load(ruleset: &str) -> Result<(), NftError> {
+    Tool::new("nft").args(["-f", "-"]).stdin(ruleset).run().map_err(failed("load the nft ruleset"))?;
+    Ok(())
+}
+
+/// Whether this host's nft and kernel would take the ruleset; nothing is changed.
+///
+/// # Errors
+/// With nft's message, which names the line.
+pub fn check(ruleset: &str) -> Result<(), NftError> {
+    Tool::new("nft").args(["-c", "-f", "-"]).stdin(ruleset).run().map_err(failed("check the nft ruleset"))?;
+    Ok(())
+}
+
+/// A table as nft prints it, without counters and other state; `None` where it is absent.
+///
+/// # Errors
+/// Where nft fails for another reason.
+pub fn list_table(family: &str, name: &str) -> Result<Option<String>, NftError> {
+    match Tool::new("nft").args(["-s", "list", "table", family, name]).text() {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if is_absence(&error) => Ok(None),
+        Err(error) => Err(failed(format!("list the nft table {family} {name}"))(error)),
+    }
+}
+
+/// Removes a table with all that is in it; absence is fine.
+///
+/// # Errors
+/// Where nft fails for another reason.
+pub fn delete_table(family: &str, name: &str) -> Result<(), NftError> {
+    match Tool::new("nft").args(["delete", "table", family, name]).run() {
+        Err(error) if !is_absence(&error) => {
+            Err(failed(format!("delete the nft table {family} {name}"))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All tables of this network namespace, as family and name.
+///
+/// # Errors
+/// Where nft fails.
+pub fn tables() -> Result<Vec<(String, String)>, NftError> {
+    let action = "list the nft tables";
+    let text = Tool::new("nft").args(["-j", "list", "tables"]).text().map_err(failed(action))?;
+    let items =
+        parse_items(&text).map_err(|source| NftError::Output { action: action.to_owned(), source })?;
+    Ok(items.into_iter().filter_map(|item| item.table).map(|table| (table.family, table.name)).collect())
+}
+
+/// The named counters of a table; none where it is absent.
+///
+/// # Errors
+/// Where nft fails for another reason.
+pub fn counters(family: &str, table: &str) -> Result<BTreeMap<String, Counter>, NftError> {
+    let action = format!("list the counters of the nft table {family} {table}");
+    match Tool::new("nft").args(["-j", "list", "counters", "table", family, table]).text() {
+        Ok(text) => parse_counters(&text).map_err(|source| NftError::Output { action, source }),
+        Err(error) if is_absence(&error) => Ok(BTreeMap::new()),
+        Err(error) => Err(failed(action)(error)),
+    }
+}
+
+/// What `nft -j` prints (libnftables-json(5)): a list of objects with one key each.
+#[derive(Deserialize)]
+struct Document {
+    nftables: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    table: Option<Table>,
+    counter: Option<Named>,
+}
+
+#[derive(Deserialize)]
+struct Table {
+    family: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+    #[serde(flatten)]
+    counter: Counter,
+}
+
+fn parse_items(text: &str) -> Result<Vec<Item>, serde_json::Error> {
+    Ok(serde_json::from_str::<Document>(text)?.nftables)
+}
+
+/// Reads `nft -j list counters`.
+///
+/// # Errors
+/// Where the text is not such a document.
+pub fn parse_counters(text: &str) -> Result<BTreeMap<String, Counter>, serde_json::Error> {
+    let named = parse_items(text)?.into_iter().filter_map(|item| item.counter);
+    Ok(named.map(|named| (named.name, named.counter)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_read_by_name() {
+        let text = r#"{"nftables": [{"metainfo": {"version": "1.0.6", "json_schema_version": 1}},
+            {"counter": {"family": "inet", "name": "alice-denied", "table": "sis", "handle": 2,
+            "packets": 3, "bytes": 252}}]}"#;
+        let expected = BTreeMap::from([("alice-denied".to_owned(), Counter { packets: 3, bytes: 252 })]);
+        assert_eq!(parse_counters(text).unwrap(), expected);
+    }
+}

@@ -1,0 +1,318 @@
+//! Processes as `/proc` shows them (proc(5)), told apart by number and start time, signalled by pidfd.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+
+pub use rustix::process::Signal;
+
+use super::mount::{MountEntry, parse_mountinfo};
+
+/// A process that could not be signalled.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot send {signal:?} to process {pid}")]
+pub struct ProcessError {
+    pub pid: u32,
+    pub signal: Signal,
+    pub source: io::Error,
+}
+
+/// Start times in `/proc/PID/stat` count these; the kernel's `USER_HZ` is 100 on x86-64 and arm64.
+const CLOCK_TICKS_PER_SECOND: u64 = 100;
+
+/// A live process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessInfo {
+    pub pid: u32,
+    /// Clock ticks since boot; with `pid` it names one process for as long as the host runs.
+    pub start_time: u64,
+    /// Effective user id.
+    pub uid: u32,
+    /// Its root directory as seen from here, also where the process has pivoted into it in a mount namespace of
+    /// its own. It may be removed already.
+    pub root: PathBuf,
+    /// Its arguments, the program first; empty for a kernel thread.
+    pub command: Vec<String>,
+    /// `R`, `S`, `D`, `T` or another letter of proc(5).
+    pub state: char,
+    /// Seconds between boot and its start.
+    pub started: u64,
+}
+
+/// What `/proc/PID/stat` says that matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    pub state: char,
+    /// Clock ticks since boot.
+    pub start_time: u64,
+}
+
+/// Reads `/proc/PID/stat`. The name, in parentheses, may hold spaces and parentheses itself.
+pub fn parse_stat(text: &str) -> Option<Stat> {
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    // Field 22 of the line; the state is field 3.
+    let start_time = fields.nth(18)?.parse().ok()?;
+    Some(Stat { state, start_time })
+}
+
+/// Reads the effective user id from `/proc/PID/status`: `Uid:` real, effective, saved, file system.
+pub fn parse_uid(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Reads resident memory in bytes from `/proc/PID/status`.
+pub fn parse_resident(status: &str) -> Option<u64> {
+    let kib: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()?;
+    Some(kib * 1024)
+}
+
+fn proc_file(pid: u32, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/{name}"))
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    let stat = parse_stat(&String::from_utf8_lossy(&fs::read(proc_file(pid, "stat")).ok()?))?;
+    // A zombie is dead and only waits for its parent.
+    (!matches!(stat.state, 'Z' | 'X' | 'x')).then_some(stat)
+}
+
+/// What is known of a process; `None` where it is dead or never was, or (for those of others) is not to be seen.
+pub fn inspect(pid: u32) -> Option<ProcessInfo> {
+    let stat_before = stat(pid)?;
+    let status = fs::read_to_string(proc_file(pid, "status")).ok()?;
+    let command = fs::read(proc_file(pid, "cmdline")).ok()?;
+    let words = command.strip_suffix(b"\0").unwrap_or(&command);
+    let command = if words.is_empty() {
+        Vec::new()
+    } else {
+        words.split(|b| *b == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    };
+    let root = root_of(pid).unwrap_or_default();
+    // Unchanged at the end: all of the above was one process.
+    (stat(pid)?.start_time == stat_before.start_time).then_some(())?;
+    Some(ProcessInfo {
+        pid,
+        start_time: stat_before.start_time,
+        uid: parse_uid(&status)?,
+        root,
+        command,
+        state: stat_before.state,
+        started: stat_before.start_time / CLOCK_TICKS_PER_SECOND,
+    })
+}
+
+/// How long the process has run; zero where `/proc/uptime` cannot be read.
+pub fn uptime(info: &ProcessInfo) -> Duration {
+    let now = fs::read_to_string("/proc/uptime").ok();
+    let now = now.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0);
+    let started = Duration::from_millis(info.start_time * 1000 / CLOCK_TICKS_PER_SECOND);
+    Duration::from_secs_f64(now).saturating_sub(started)
+}
+
+/// Bytes of memory that the process holds, a guest's memory included; `None` where it is gone.
+pub fn resident_memory(pid: u32) -> Option<u64> {
+    parse_resident(&fs::read_to_string(proc_file(pid, "status")).ok()?)
+}
+
+/// A process held by a file descriptor: its number cannot come to mean another while this lives.
+#[derive(Debug)]
+pub struct Handle {
+    pid: u32,
+    fd: OwnedFd,
+}
+
+impl Handle {
+    /// Takes hold of whatever process has this number now; `None` where there is none.
+    pub fn open(pid: u32) -> Option<Self> {
+        let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        pidfd_open(raw, PidfdFlags::empty()).ok().map(|fd| Self { pid, fd })
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends SIGKILL; one that is dead already is fine.
+    pub fn kill(&self) {
+        // Fails only for the dead and for those of others; whoever kills looks again who is left.
+        let _ = pidfd_send_signal(&self.fd, Signal::KILL);
+    }
+}
+
+/// Sends a signal to the process with this number that started at this time. `false` where it is gone.
+///
+/// # Errors
+/// Where the process is there but may not be signalled.
+pub fn terminate(pid: u32, start_time: u64, signal: Signal) -> Result<bool, ProcessError> {
+    let Some(handle) = Handle::open(pid) else { return Ok(false) };
+    // Looked up after the process is held, so it is the one that gets the signal.
+    if stat(pid).map(|stat| stat.start_time) != Some(start_time) {
+        return Ok(false);
+    }
+    match pidfd_send_signal(&handle.fd, signal) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::SRCH) => Ok(false),
+        Err(error) => Err(ProcessError { pid, signal, source: error.into() }),
+    }
+}
+
+/// Waits until the process is dead (a zombie is); `false` where it still lives after `timeout`.
+pub fn wait_gone(pid: u32, start_time: u64, timeout: Duration) -> bool {
+    let end = Instant::now() + timeout;
+    while stat(pid).is_some_and(|stat| stat.start_time == start_time) {
+        if Instant::now() >= end {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// The processes whose root directory is `dir` or below it, also where it has been removed meanwhile. For those of
+/// other users this needs root.
+pub fn rooted_in(dir: &Path) -> Vec<u32> {
+    let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_inside = |root: &PathBuf| root.starts_with(&dir);
+    let is_below = |pid: &u32| stat(*pid).is_some() && roots_of(*pid).iter().any(is_inside);
+    let mut pids: Vec<u32> = numbers.filter(is_below).collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// The root directory of a process as a path of this process's own mount namespace.
+fn root_of(pid: u32) -> Option<PathBuf> {
+    roots_of(pid).into_iter().next()
+}
+
+/// The same by every path that leads there: a file system may be mounted at several places here.
+///
+/// `/proc/PID/root` reads `/` for one that has called pivot_root in a namespace of its own, as a jailer does.
+/// Its mountinfo then tells which directory of which file system is mounted there.
+fn roots_of(pid: u32) -> Vec<PathBuf> {
+    let Ok(link) = fs::read_link(proc_file(pid, "root")) else { return Vec::new() };
+    let link = without_mark(&link);
+    let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/mnt")).ok();
+    if link != Path::new("/") || namespace(&pid.to_string()) == namespace("self") {
+        return vec![link];
+    }
+    let mounts = |of: &str| fs::read_to_string(format!("/proc/{of}/mountinfo")).unwrap_or_default();
+    let places = seen_from(&parse_mountinfo(&mounts("self")), &parse_mountinfo(&mounts(&pid.to_string())));
+    if places.is_empty() { vec![link] } else { places }
+}
+
+/// Where in `ours` the directory is that is mounted at `/` in `theirs`.
+fn seen_from(ours: &[MountEntry], theirs: &[MountEntry]) -> Vec<PathBuf> {
+    // Later mounts hide earlier ones.
+    let Some(root) = theirs.iter().rev().find(|entry| entry.target == Path::new("/")) else {
+        return Vec::new();
+    };
+    let inside = without_mark(&root.root);
+    let place = |entry: &MountEntry| {
+        let rest = inside.strip_prefix(&entry.root).ok()?;
+        Some(if rest.as_os_str().is_empty() { entry.target.clone() } else { entry.target.join(rest) })
+    };
+    ours.iter().filter(|entry| entry.device == root.device).filter_map(place).collect()
+}
+
+/// The kernel marks a directory that has been removed: ` (deleted)` in links, `//deleted` in mountinfo.
+fn without_mark(path: &Path) -> PathBuf {
+    let bytes = path.as_os_str().as_bytes();
+    let plain =
+        bytes.strip_suffix(b" (deleted)").or_else(|| bytes.strip_suffix(b"//deleted")).unwrap_or(bytes);
+    PathBuf::from(OsStr::from_bytes(plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("60").spawn().unwrap()
+    }
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let line = "4242 (a) b (c) S 1 4242 4242 0 -1 4194560 118 0 0 0 0 0 0 0 20 0 1 0 123456 2523136 211";
+        assert_eq!(parse_stat(line), Some(Stat { state: 'S', start_time: 123_456 }));
+    }
+
+    #[test]
+    fn status_gives_effective_uid_and_bytes() {
+        let text = "Name:\tsleep\nUid:\t0\t200001\t0\t0\nVmRSS:\t    1920 kB\n";
+        assert_eq!(parse_uid(text), Some(200_001));
+        assert_eq!(parse_resident(text), Some(1_966_080));
+    }
+
+    #[test]
+    fn a_live_process_is_described() {
+        let mut child = sleeper();
+        // Between fork and exec the command is still this test's.
+        let info = (0..200)
+            .find_map(|_| {
+                thread::sleep(Duration::from_millis(5));
+                inspect(child.id()).filter(|info| info.command == ["sleep", "60"])
+            })
+            .unwrap();
+        assert_eq!(info.root, Path::new("/"));
+        assert_eq!(info.uid, rustix::process::geteuid().as_raw());
+        assert!(uptime(&info) < Duration::from_secs(60));
+        assert!(resident_memory(child.id()).unwrap() > 0);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_zombie_is_dead() {
+        let mut child = sleeper();
+        let info = inspect(child.id()).unwrap();
+        assert!(!wait_gone(child.id(), info.start_time, Duration::ZERO));
+        assert!(terminate(child.id(), info.start_time, Signal::TERM).unwrap());
+        assert!(wait_gone(child.id(), info.start_time, Duration::from_secs(5)));
+        assert_eq!(inspect(child.id()), None);
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_number_that_was_given_again_is_not_signalled() {
+        let mut child = sleeper();
+        let start_time = inspect(child.id()).unwrap().start_time;
+        assert!(!terminate(child.id(), start_time - 1, Signal::KILL).unwrap());
+        assert!(inspect(child.id()).is_some());
+        assert!(wait_gone(child.id(), start_time - 1, Duration::ZERO));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_root_in_another_namespace_is_found_by_its_mount() {
+        let ours = parse_mountinfo(
+            "22 1 254:0 / / rw - ext4 /dev/vda rw\n30 22 254:16 / /srv rw - ext4 /dev/vdb rw\n\
+             31 22 254:16 /jail /jails rw - ext4 /dev/vdb rw\n",
+        );
+        let theirs = parse_mountinfo("99 88 254:16 /jail/alice/root / rw - ext4 /dev/vdb rw\n");
+        let expected = [Path::new("/srv/jail/alice/root"), Path::new("/jails/alice/root")];
+        assert_eq!(seen_from(&ours, &theirs), expected);
+        let removed = parse_mountinfo("99 88 254:0 /jail/bob/root//deleted / rw - ext4 /dev/vda rw\n");
+        assert_eq!(seen_from(&ours, &removed), [Path::new("/jail/bob/root")]);
+    }
+}

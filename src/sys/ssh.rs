@@ -1,0 +1,288 @@
+//! Commands on another machine through the OpenSSH client, and the keys for that.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use super::fs::{FileError, create_dir_all, read_text, write};
+use super::tool::{self, Tool, ToolError};
+
+/// Why a command was not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum SshError {
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// No session came about, so the command did not run.
+    #[error("cannot open an SSH session as {user} on {address}: {message}{}", hint(.message))]
+    Connect { user: String, address: Ipv4Addr, message: String },
+    /// The session ended before the command did; whether that has done its work is not known.
+    #[error("the SSH session as {user} on {address} ended before the command did: {message}")]
+    Lost { user: String, address: Ipv4Addr, message: String },
+    #[error("{} is no public key of OpenSSH", path.display())]
+    NoKey { path: PathBuf },
+}
+
+fn hint(message: &str) -> &'static str {
+    if message.contains("Host key verification failed") {
+        " (it does not show the host key that is expected: another machine has its address, or its key was renewed)"
+    } else if message.contains("Permission denied") {
+        " (it does not accept the key: its user or its authorized keys are of another build)"
+    } else if message.contains("refused") || message.contains("timed out") || message.contains("No route") {
+        " (it may still be booting, or its SSH server does not run)"
+    } else {
+        ""
+    }
+}
+
+/// Who to be, where, and what proves either side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub address: Ipv4Addr,
+    pub user: String,
+    /// File of the private key.
+    pub identity: PathBuf,
+    /// The only host key to accept, such as `ssh-ed25519 AAAA…`.
+    pub host_key: String,
+}
+
+/// What the command's input and output are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// This process's own; with a terminal on the other side too if `tty`.
+    Inherit { tty: bool },
+    /// No input; output is kept.
+    Capture,
+}
+
+/// A command that ran to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Its exit status, 0 to 255; 255 also where a signal ended it.
+    pub code: i32,
+    /// Empty where it was inherited.
+    pub stdout: Vec<u8>,
+    /// Empty where it was inherited.
+    pub stderr: Vec<u8>,
+}
+
+/// Seconds until a machine that does not answer is given up.
+const CONNECT_TIMEOUT: u32 = 10;
+
+/// Runs a command, or the user's login shell where `argv` is empty. The other side's shell sees each argument as it is.
+///
+/// `ssh` itself exits with 255 where there was no session, as a command may too. Its own log tells them apart: with
+/// `-v` it ends with the exit status that the other side sent, or -1 where none came.
+///
+/// # Errors
+/// Where `ssh` is missing, or the session failed; a command that failed is no error.
+pub fn run(target: &Target, argv: &[String], io: Io) -> Result<Finished, SshError> {
+    if tool::find("ssh").is_none() {
+        return Err(ToolError::Missing { tool: "ssh".to_owned() }.into());
+    }
+    let scratch = tempfile::tempdir().map_err(FileError::when("create", std::env::temp_dir()))?;
+    let known_hosts = scratch.path().join("known_hosts");
+    write(&known_hosts, format!("{} {}\n", target.address, target.host_key).as_bytes(), 0o600)?;
+    let log = scratch.path().join("log");
+
+    let mut command = call(target, argv, io, &known_hosts, &log).command();
+    let started = |source: io::Error| ToolError::Start { tool: "ssh".to_owned(), source };
+    let (status, stdout, stderr) = match io {
+        Io::Inherit { .. } => (command.status().map_err(started)?, Vec::new(), Vec::new()),
+        Io::Capture => {
+            let output = command.stdin(Stdio::null()).output().map_err(started)?;
+            (output.status, output.stdout, output.stderr)
+        }
+    };
+    let log = fs::read(&log).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    match (status.code(), parse_log(&log)) {
+        (Some(255) | None, End::NoSession { message }) => {
+            Err(SshError::Connect { user: target.user.clone(), address: target.address, message })
+        }
+        (Some(255), End::Lost { message }) => {
+            Err(SshError::Lost { user: target.user.clone(), address: target.address, message })
+        }
+        (Some(code), _) => Ok(Finished { code, stdout, stderr }),
+        (None, _) => {
+            let message = format!("ssh was killed by signal {}", status.signal().unwrap_or_default());
+            Err(SshError::Lost { user: target.user.clone(), address: target.address, message })
+        }
+    }
+}
+
+fn call(target: &Target, argv: &[String], io: Io, known_hosts: &Path, log: &Path) -> Tool {
+    let algorithm = target.host_key.split_whitespace().next().unwrap_or_default();
+    let options = [
+        "BatchMode=yes".to_owned(),
+        "StrictHostKeyChecking=yes".to_owned(),
+        format!("UserKnownHostsFile={}", known_hosts.display()),
+        "GlobalKnownHostsFile=/dev/null".to_owned(),
+        format!("HostKeyAlgorithms={algorithm}"),
+        "UpdateHostKeys=no".to_owned(),
+        "IdentitiesOnly=yes".to_owned(),
+        "IdentityAgent=none".to_owned(),
+        format!("ConnectTimeout={CONNECT_TIMEOUT}"),
+        "ServerAliveInterval=15".to_owned(),
+        "ServerAliveCountMax=4".to_owned(),
+    ];
+    let mut tool = Tool::new("ssh").args(["-F", "none", "-v", "-E"]).arg(log);
+    for option in &options {
+        tool = tool.args(["-o", option]);
+    }
+    tool = match io {
+        Io::Inherit { tty: true } => tool.arg("-tt").pass("TERM"),
+        Io::Inherit { tty: false } | Io::Capture => tool.arg("-T"),
+    };
+    tool = tool.arg("-i").arg(&target.identity).args(["-l", &target.user, "--", &target.address.to_string()]);
+    if argv.is_empty() { tool } else { tool.arg(command_line(argv)) }
+}
+
+/// One line that a POSIX shell splits into exactly these words.
+pub fn command_line(argv: &[String]) -> String {
+    let quoted = |word: &String| format!("'{}'", word.replace('\'', r"'\''"));
+    argv.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// How a session ended, by the log of `ssh -v`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum End {
+    /// The other side said how the command ended.
+    Told,
+    /// There was no session.
+    NoSession { message: String },
+    /// There was one, and it went away.
+    Lost { message: String },
+}
+
+fn parse_log(log: &str) -> End {
+    let told =
+        |line: &&str| line.contains(": client_input_channel_req: channel ") && line.contains(" rtype exit-");
+    if log.lines().any(|line| told(&line)) {
+        return End::Told;
+    }
+    let own =
+        |line: &&str| !line.starts_with("debug") && !line.starts_with("OpenSSH_") && !line.trim().is_empty();
+    let last = log.lines().rfind(own).unwrap_or("it gave no reason");
+    let message = last.trim().trim_end_matches('.').to_owned();
+    if log.lines().any(|line| line.starts_with("debug1: Entering interactive session")) {
+        // Statistics of the transfer come last and tell nothing.
+        let broken =
+            log.lines().filter(own).find(|line| !line.starts_with("Transferred") && !is_chatter(line));
+        let message = broken.unwrap_or("connection closed").trim().trim_end_matches('.').to_owned();
+        End::Lost { message }
+    } else {
+        End::NoSession { message }
+    }
+}
+
+/// Lines of `ssh -v` that tell of success or of statistics.
+fn is_chatter(line: &str) -> bool {
+    line.starts_with("Authenticated to ") || line.starts_with("Bytes per second")
+}
+
+/// Makes an ed25519 key pair at `path` and `path.pub`. A private key that is there stays, and its public half is
+/// made again where that is missing. Safe against itself in another process, and against being killed.
+///
+/// # Errors
+/// Where `ssh-keygen` fails or the directory cannot be written.
+pub fn keygen(path: &Path) -> Result<(), SshError> {
+    let public = public_path(path);
+    if !path.exists() {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        create_dir_all(dir)?;
+        let scratch = tempfile::Builder::new().prefix(".new-").tempdir_in(dir);
+        let scratch = scratch.map_err(FileError::when("create", dir))?;
+        let new = scratch.path().join("key");
+        Tool::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(&new).run()?;
+        File::open(&new).and_then(|file| file.sync_all()).map_err(FileError::when("write", &new))?;
+        // Unlike a rename, a link does not replace the key that another process has made meanwhile.
+        match fs::hard_link(&new, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            done => done.map_err(FileError::when("write", path))?,
+        }
+    }
+    if !public.exists() {
+        let text = Tool::new("ssh-keygen").args(["-y", "-f"]).arg(path).run()?;
+        write(&public, &text, 0o644)?;
+    }
+    Ok(())
+}
+
+fn public_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".pub");
+    PathBuf::from(name)
+}
+
+/// The base64 part of the public key that belongs to the private key at `path`.
+///
+/// # Errors
+/// Where `path.pub` is missing or is no public key.
+pub fn public_key(path: &Path) -> Result<String, SshError> {
+    let path = public_path(path);
+    let text = read_text(&path)?;
+    let key = text.split_whitespace().nth(1).filter(|key| key.starts_with("AAAA"));
+    key.map(str::to_owned).ok_or(SshError::NoKey { path })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_shell_sees_each_argument_as_it_is() {
+        let argv =
+            ["printf", "%s|", "", "two words", "it's", "$HOME `id` \"x\" \\ *", "a\nb"].map(str::to_owned);
+        let output = Tool::new("sh").arg("-c").arg(command_line(&argv)).text().unwrap();
+        assert_eq!(output, "|two words|it's|$HOME `id` \"x\" \\ *|a\nb|");
+    }
+
+    #[test]
+    fn a_status_that_was_sent_is_the_commands_own() {
+        let log = "OpenSSH_9.2p1\ndebug1: Connecting to 10.107.0.2 [10.107.0.2] port 22.\n\
+            Authenticated to 10.107.0.2 ([10.107.0.2]:22) using \"publickey\".\n\
+            debug1: Entering interactive session.\n\
+            debug1: client_input_channel_req: channel 0 rtype exit-status reply 0\n\
+            Transferred: sent 3000, received 2800 bytes, in 0.1 seconds\n\
+            Bytes per second: sent 30000.0, received 28000.0\ndebug1: Exit status 255\n";
+        assert_eq!(parse_log(log), End::Told);
+    }
+
+    #[test]
+    fn no_session_is_told_from_one_that_broke() {
+        let refused = "OpenSSH_9.2p1\ndebug1: Connecting to 10.107.0.2 [10.107.0.2] port 22.\n\
+            debug1: connect to address 10.107.0.2 port 22: Connection refused\n\
+            ssh: connect to host 10.107.0.2 port 22: Connection refused\r\n";
+        let message = "ssh: connect to host 10.107.0.2 port 22: Connection refused".to_owned();
+        assert_eq!(parse_log(refused), End::NoSession { message });
+        let broken = "Authenticated to 10.107.0.2 ([10.107.0.2]:22) using \"publickey\".\n\
+            debug1: Entering interactive session.\nTimeout, server 10.107.0.2 not responding.\r\n";
+        let message = "Timeout, server 10.107.0.2 not responding".to_owned();
+        assert_eq!(parse_log(broken), End::Lost { message });
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_its_public_half_again() {
+        if tool::find("ssh-keygen").is_none() {
+            eprintln!("skipped: ssh-keygen is not installed");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys/id");
+        keygen(&path).unwrap();
+        let (private, public) = (fs::read(&path).unwrap(), public_key(&path).unwrap());
+        assert!(public.starts_with("AAAAC3NzaC1lZDI1NTE5"), "{public}");
+        fs::remove_file(dir.path().join("keys/id.pub")).unwrap();
+        keygen(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), private);
+        assert_eq!(public_key(&path).unwrap(), public);
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path().join("keys")).unwrap().count(), 2);
+    }
+}

@@ -1,0 +1,91 @@
+//! A guest of a few instructions: it writes a text to its serial port and then does one thing more.
+//!
+//! Small enough for KVM without hardware virtualization, where a whole kernel does not come up.
+//! The file is what Firecracker takes as a kernel without a PVH note: a static x86-64 ELF, entered
+//! in 64-bit mode with the first GiB mapped one to one.
+
+/// What the guest does after its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Halts for ever with interrupts off: it hears nothing, only a signal to the VMM ends it.
+    Halt,
+    /// Waits for a key on the i8042 keyboard controller, such as Ctrl+Alt+Del, and then resets, which
+    /// ends Firecracker with status 0. It polls, and so keeps one host CPU busy.
+    ResetOnKey,
+    /// Resets at once, which ends Firecracker with status 0.
+    Reset,
+}
+
+/// Guest-physical address of the only segment: 16 MiB, where Linux is loaded as well.
+const LOAD_ADDRESS: u64 = 0x100_0000;
+
+/// Sizes of `Elf64_Ehdr` and `Elf64_Phdr` (System V ABI, chapters 4 and 5).
+const HEADERS: u64 = 64 + 56;
+
+/// Pulses the CPU's reset line through the i8042 command port.
+const RESET: &[u8] = &[
+    0xb0, 0xfe, // mov al, 0xfe
+    0xe6, 0x64, // out 0x64, al
+];
+
+/// Until a byte is in the keyboard controller's output buffer.
+const WAIT_FOR_KEY: &[u8] = &[
+    0xe4, 0x64, // wait: in al, 0x64
+    0xa8, 0x01, // test al, 1
+    0x74, 0xfa, // jz wait
+];
+
+const HALT: &[u8] = &[
+    0xf4, // halt: hlt
+    0xeb, 0xfd, // jmp halt
+];
+
+/// The guest's kernel image.
+///
+/// # Panics
+/// Where `text` is empty.
+pub fn elf(text: &str, then: Then) -> Vec<u8> {
+    let code = code(text, then);
+    let size = HEADERS + code.len() as u64;
+    let mut file = Vec::new();
+    file.extend(b"\x7fELF\x02\x01\x01"); // 64-bit, little-endian, version 1
+    file.resize(16, 0);
+    file.extend(2_u16.to_le_bytes()); // e_type: EXEC
+    file.extend(62_u16.to_le_bytes()); // e_machine: x86-64
+    file.extend(1_u32.to_le_bytes()); // e_version
+    file.extend((LOAD_ADDRESS + HEADERS).to_le_bytes()); // e_entry
+    file.extend(64_u64.to_le_bytes()); // e_phoff
+    file.extend(0_u64.to_le_bytes()); // e_shoff
+    file.extend(0_u32.to_le_bytes()); // e_flags
+    for half in [64_u16, 56, 1, 0, 0, 0] {
+        file.extend(half.to_le_bytes()); // e_ehsize, e_phentsize, e_phnum; no sections
+    }
+    file.extend(1_u32.to_le_bytes()); // p_type: LOAD
+    file.extend(5_u32.to_le_bytes()); // p_flags: read, execute
+    for word in [0, LOAD_ADDRESS, LOAD_ADDRESS, size, size, 0x1000] {
+        file.extend(word.to_le_bytes()); // p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align
+    }
+    file.extend(code);
+    file
+}
+
+fn code(text: &str, then: Then) -> Vec<u8> {
+    assert!(!text.is_empty(), "`loop` with a count of 0 does not end");
+    let after = match then {
+        Then::Halt => [HALT].concat(),
+        Then::ResetOnKey => [WAIT_FOR_KEY, RESET, HALT].concat(),
+        Then::Reset => [RESET, HALT].concat(),
+    };
+    let write = [
+        &[0xb9][..],
+        &u32::try_from(text.len()).unwrap().to_le_bytes(), // mov ecx, len
+        &[0x66, 0xba, 0xf8, 0x03],                         // mov dx, 0x3f8
+        &[0xac],                                           // next: lodsb
+        &[0xee],                                           // out dx, al
+        &[0xe2, 0xfc],                                     // loop next
+    ]
+    .concat();
+    let to_text = u32::try_from(write.len() + after.len()).unwrap();
+    let point = [&[0x48, 0x8d, 0x35][..], &to_text.to_le_bytes()].concat(); // lea rsi, [rip + to_text]
+    [&point[..], &write, &after, text.as_bytes()].concat()
+}

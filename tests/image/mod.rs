@@ -1,0 +1,57 @@
+//! Images, written and read back: by another reader, by the kernel, by Podman, and against what apk itself lays out.
+
+mod container;
+mod disk;
+mod ext4;
+mod genuine_apk;
+mod oci;
+mod podman;
+
+use std::error::Error;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use sisforge::sys::tool::{self, Tool};
+
+fn missing(tools: &[&str]) -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("needs root".to_owned());
+    }
+    if !Path::new("/dev/loop-control").exists() {
+        return Some("needs loop devices".to_owned());
+    }
+    tools.iter().find(|name| tool::find(name).is_none()).map(|name| format!("{name} is not installed"))
+}
+
+/// Says aloud that a test was not run; fails where the machine is meant to have all that tests need.
+fn skip(test: &str, reason: &str) {
+    let required = std::env::var_os("SISFORGE_REQUIRE_ORACLES").is_some_and(|value| value == "1");
+    assert!(!required, "{test} could not run: {reason}");
+    eprintln!("skipped {test}: {reason}");
+}
+
+/// Lets e2fsck find fault with a file system, where it is installed.
+fn e2fsck(image: &Path) {
+    if tool::find("e2fsck").is_none() {
+        return skip("e2fsck", "e2fsck is not installed");
+    }
+    if let Err(error) = Tool::new("e2fsck").args(["-f", "-n"]).arg(image).run() {
+        panic!("{error}");
+    }
+}
+
+/// A file system, read by a program that shares nothing with the one that wrote it.
+fn open_ext4(image: &Path) -> ext4_view::Ext4 {
+    struct Image(File);
+    impl ext4_view::Ext4Read for Image {
+        fn read(
+            &mut self,
+            start: u64,
+            bytes: &mut [u8],
+        ) -> Result<(), Box<dyn Error + Send + Sync + 'static>> {
+            Ok(self.0.read_exact_at(bytes, start)?)
+        }
+    }
+    ext4_view::Ext4::load(Box::new(Image(File::open(image).unwrap()))).unwrap()
+}

@@ -1,0 +1,197 @@
+//! The host's own tools, used for real: as root, in namespaces of their own, so that nothing of the host is touched.
+
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sisforge::sys::tool::Tool;
+use sisforge::sys::{ip, mount, nft};
+
+use crate::common::namespaces::{inside_namespaces, missing, skip};
+
+mod processes;
+mod remote;
+
+fn null() -> File {
+    File::options().read(true).write(true).open("/dev/null").unwrap()
+}
+
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < end, "{what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Ends with its test, also where that fails.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn start() -> Self {
+        Self(Command::new("sleep").arg("60").spawn().unwrap())
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 107, 0, 1);
+
+#[test]
+fn a_tap_is_made_repaired_and_removed() {
+    if !inside_namespaces("sys::a_tap_is_made_repaired_and_removed", &["unshare", "ip"]) {
+        return;
+    }
+    if !Path::new("/dev/net/tun").exists() {
+        return skip("a_tap_is_made_repaired_and_removed", "/dev/net/tun is missing");
+    }
+    let wanted =
+        ip::Tap { name: "sis-a".to_owned(), owner: Some(200_001), address: Some((ADDRESS, 30)), up: true };
+    ip::create_tap("sis-a", 200_001, ADDRESS, 30).unwrap();
+    assert_eq!(ip::taps().unwrap(), std::slice::from_ref(&wanted));
+    assert!(ip::addresses().unwrap().contains(&(ADDRESS.into(), 30)));
+    let rp_filter = ip::get_sysctl("net.ipv4.conf.sis-a.rp_filter").unwrap();
+    assert_eq!(rp_filter.as_deref(), Some("1"));
+    let no_ipv6 = ip::get_sysctl("net.ipv6.conf.sis-a.disable_ipv6").unwrap();
+    assert!(no_ipv6.is_none_or(|value| value == "1"));
+
+    // Right already: the very device stays.
+    let index = || {
+        let line = Tool::new("ip").args(["-o", "link", "show", "dev", "sis-a"]).text().unwrap();
+        line.split(':').next().map(str::to_owned)
+    };
+    let before = index();
+    ip::create_tap("sis-a", 200_001, ADDRESS, 30).unwrap();
+    assert_eq!(index(), before);
+
+    // Of another owner, of anyone, or with another address: made right.
+    for args in ["sis-a mode tap user 200002", "sis-a mode tap", "sis-a mode tap user 200001 group 0"] {
+        ip::delete_link("sis-a").unwrap();
+        Tool::new("ip").args(["tuntap", "add", "dev"]).args(args.split(' ')).run().unwrap();
+        ip::create_tap("sis-a", 200_001, ADDRESS, 30).unwrap();
+        assert_eq!(ip::taps().unwrap(), std::slice::from_ref(&wanted), "{args}");
+    }
+    ip::create_tap("sis-a", 200_001, Ipv4Addr::new(10, 107, 0, 5), 30).unwrap();
+    assert_eq!(ip::taps().unwrap()[0].address, Some((Ipv4Addr::new(10, 107, 0, 5), 30)));
+
+    ip::delete_link("sis-a").unwrap();
+    ip::delete_link("sis-a").unwrap();
+    assert!(!ip::link_exists("sis-a").unwrap());
+}
+
+#[test]
+fn a_link_of_another_kind_is_not_replaced() {
+    if !inside_namespaces("sys::a_link_of_another_kind_is_not_replaced", &["unshare", "ip"]) {
+        return;
+    }
+    let error = ip::create_tap("lo", 200_001, ADDRESS, 30).unwrap_err();
+    assert_eq!(error.to_string(), "cannot make the TAP lo: a loopback link of that name is there already");
+    Tool::new("ip").args(["tuntap", "add", "dev", "tun-a", "mode", "tun"]).run().unwrap();
+    ip::create_tap("tun-a", 200_001, ADDRESS, 30).unwrap_err();
+    assert!(ip::link_exists("tun-a").unwrap());
+    assert_eq!(ip::taps().unwrap(), []);
+}
+
+#[test]
+fn the_uplink_is_the_default_route_of_least_metric() {
+    if !inside_namespaces("sys::the_uplink_is_the_default_route_of_least_metric", &["unshare", "ip"]) {
+        return;
+    }
+    assert_eq!(ip::default_uplink().unwrap(), None);
+    for (name, network, metric) in [("far", 1, "200"), ("near", 2, "100")] {
+        ip::create_tap(name, 0, Ipv4Addr::new(10, 1, network, 1), 30).unwrap();
+        let gateway = format!("10.1.{network}.2");
+        let route = ["route", "add", "default", "via", &gateway, "dev", name, "metric", metric];
+        Tool::new("ip").args(route).run().unwrap();
+    }
+    assert_eq!(ip::default_uplink().unwrap().as_deref(), Some("near"));
+}
+
+#[test]
+fn a_sysctl_is_set_and_an_unknown_one_is_told_from_it() {
+    if !inside_namespaces("sys::a_sysctl_is_set_and_an_unknown_one_is_told_from_it", &["unshare"]) {
+        return;
+    }
+    ip::set_sysctl("net.ipv4.ip_forward", "0").unwrap();
+    ip::set_sysctl("net.ipv4.ip_forward", "1").unwrap();
+    assert_eq!(ip::get_sysctl("net.ipv4.ip_forward").unwrap().as_deref(), Some("1"));
+    assert_eq!(ip::get_sysctl("net.ipv4.no_such_key").unwrap(), None);
+    assert!(ip::set_sysctl("net.ipv4.no_such_key", "1").unwrap_err().to_string().contains("no_such_key"));
+}
+
+const RULESET: &str = "\
+table inet sis-test
+delete table inet sis-test
+table inet sis-test {
+    counter denied { packets 3 bytes 252; }
+    chain forward {
+        type filter hook forward priority filter; policy accept;
+        counter name denied drop
+    }
+}
+";
+
+#[test]
+fn a_ruleset_is_loaded_whole_or_not_at_all() {
+    if !inside_namespaces("sys::a_ruleset_is_loaded_whole_or_not_at_all", &["unshare", "nft"]) {
+        return;
+    }
+    assert_eq!(nft::list_table("inet", "sis-test").unwrap(), None);
+    nft::check(RULESET).unwrap();
+    assert_eq!(nft::tables().unwrap(), []);
+
+    nft::load(RULESET).unwrap();
+    nft::load(RULESET).unwrap();
+    assert_eq!(nft::tables().unwrap(), [("inet".to_owned(), "sis-test".to_owned())]);
+    let listed = nft::list_table("inet", "sis-test").unwrap().unwrap();
+    assert!(listed.contains("counter name \"denied\" drop") && !listed.contains("252"), "{listed}");
+    let denied = nft::counters("inet", "sis-test").unwrap()["denied"];
+    assert_eq!(denied, nft::Counter { packets: 3, bytes: 252 });
+
+    let error =
+        nft::load("table inet other { }\ntable inet sis-test { chain forward { nonsense } }\n").unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("nonsense"), "{error}");
+    assert_eq!(nft::tables().unwrap().len(), 1);
+    nft::check("table inet x { chain y { nonsense } }").unwrap_err();
+
+    nft::delete_table("inet", "sis-test").unwrap();
+    nft::delete_table("inet", "sis-test").unwrap();
+    assert_eq!(nft::counters("inet", "sis-test").unwrap().len(), 0);
+}
+
+#[test]
+fn a_tmpfs_is_bounded_owned_and_removed() {
+    if !inside_namespaces("sys::a_tmpfs_is_bounded_owned_and_removed", &["unshare"]) {
+        return;
+    }
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("a jail/disk");
+    mount::tmpfs(&disk, 1 << 20, 200_001, 200_001, 0o700).unwrap();
+    let meta = fs::metadata(&disk).unwrap();
+    assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (200_001, 200_001, 0o700));
+    fs::write(disk.join("kept"), "x").unwrap();
+    mount::tmpfs(&disk, 1 << 20, 200_001, 200_001, 0o700).unwrap();
+    assert_eq!(fs::read_to_string(disk.join("kept")).unwrap(), "x");
+    let error = fs::write(disk.join("large"), vec![1; 2 << 20]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+
+    mount::tmpfs(&disk.join("inner"), 1 << 16, 0, 0, 0o700).unwrap();
+    assert_eq!(mount::mounts_below(dir.path()).unwrap(), [disk.join("inner"), disk.clone()]);
+    let open = File::open(disk.join("inner")).unwrap();
+    assert!(mount::unmount(&disk.join("inner")).unwrap_err().to_string().contains("still uses it"));
+    drop(open);
+    for place in mount::mounts_below(dir.path()).unwrap() {
+        mount::unmount(&place).unwrap();
+    }
+    assert_eq!(mount::mounts_below(dir.path()).unwrap(), Vec::<PathBuf>::new());
+    assert!(!disk.join("kept").exists());
+}
