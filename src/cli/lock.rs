@@ -33,7 +33,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         render::json(&serde_json::json!({ "changes": changed, "packages": lock.package.len() }));
     } else if changed.is_empty() {
         context.say(&format!("{} fits already", context.lock_path().display()));
-    } else {
+    } else if !context.settings.quiet {
         changed.iter().for_each(|line| render::text(&format!("{line}\n")));
         context.say(&format!("wrote {}", context.lock_path().display()));
     }
