@@ -17,6 +17,8 @@ pub fn diff(observed: &HostState, desired: &HostState) -> Plan {
         let have = observed.guests.get(name).unwrap_or(&nothing);
         match desired.guests.get(name) {
             None => plan.stop.extend(stop(name, have)),
+            // Not only to save work: `up NAME` wants every other guest as it is, be it broken.
+            Some(want) if want == have => {}
             Some(want) => guest(&mut plan, name, have, want),
         }
     }
@@ -138,7 +140,7 @@ fn start(name: &GuestName, have: &GuestState, want: &GuestState, machine: &Machi
             _ => {}
         }
     }
-    // The cgroup first: it tells whose a TAP is that was left behind.
+    // Before the TAP, which alone does not tell whose it is: a TAP that is left over has a cgroup beside it.
     let cgroup = want.cgroup.filter(|_| have.cgroup != want.cgroup);
     steps.extend(cgroup.map(|limits| Step::CreateCgroup { guest: guest(), limits }));
     steps.extend(want.tap.clone().filter(|_| have.tap != want.tap).map(Step::CreateTap));
