@@ -4,13 +4,14 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::apply::Applied;
 use crate::fleet::GuestName;
 use crate::host::state::HostState;
-use crate::plan::diff;
+use crate::plan::{Plan, diff};
 
 use super::context::{Context, forget, named, observed};
 use super::error::CliError;
-use super::up::carry_out;
+use super::up::{carry_out, finish};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -32,8 +33,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let mut host = context.host(&fleet)?;
     host.stop_timeout = Duration::from_secs(args.timeout);
     if !host.layout.dir().exists() {
-        context.say("nothing to do: this host has nothing of the fleet");
-        return Ok(ExitCode::SUCCESS);
+        return finish(&Applied::default(), &Plan::default(), context);
     }
     let _held = context.hold(&host.layout)?;
     let observed = observed(&host)?;
