@@ -2,5 +2,11 @@
 
 mod crash;
 mod drift;
+mod input;
 mod jail;
 mod line;
+mod machine;
+mod repository;
+mod surface;
+mod tree;
+mod watch;
