@@ -104,6 +104,8 @@ fn no_policy_opens_the_host_other_guests_or_metadata() {
     connect("bob", "10.1.2.3:80");
     unreachable("alice", OUTSIDE, &["169.254.169.254:80", "169.254.169.254:53"]);
     unreachable("alice", "bob", &["10.107.0.6:22"]);
+    // Another network of the host, not behind its uplink.
+    unreachable("alice", "carol", &["10.108.0.2:22"]);
     unreachable("alice", HOST, &["10.107.0.1:22", "10.107.0.5:22", "203.0.113.2:22", "203.0.113.2:53"]);
     nothing_arrives(&[HOST, "bob", OUTSIDE], "a broadcast", || {
         let socket = within("alice", || UdpSocket::bind("0.0.0.0:0")).unwrap();

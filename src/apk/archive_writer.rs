@@ -45,7 +45,7 @@ impl TarWriter {
         self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK), 0);
     }
 
-    pub(super) fn block(&mut self, entry: &TarEntry, flag: u8, size: u64) {
+    fn block(&mut self, entry: &TarEntry, flag: u8, size: u64) {
         let mut block = [0; BLOCK];
         put(&mut block[..100], entry.path.as_bytes());
         put_octal(&mut block[100..108], u64::from(entry.mode));
