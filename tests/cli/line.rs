@@ -1,7 +1,6 @@
 //! From `fleet.toml` to guests that run and back: the line in its order.
 
 use std::fs;
-use std::path::Path;
 
 use crate::common::sandbox::Sandbox;
 use crate::needs_firecracker;
@@ -56,7 +55,7 @@ fn purge_asks_and_alone_removes_data_disks() {
     sandbox.done("up");
     sandbox.run("down --purge").fails(2, &["no terminal to ask on", "help: add --yes"]);
     assert_eq!(sandbox.ps(a)["state"], "ready", "a refused purge changes nothing");
-    sandbox.run(&format!("down {b} --purge --yes")).fails(0, &[&format!("data disks removed: {b}")]);
+    sandbox.run(&format!("down {b} --purge --yes")).fails(0, &[&format!("data disks and logs removed: {b}")]);
     assert!(!sandbox.disk(b).exists() && sandbox.disk(a).exists());
     assert_eq!(sandbox.ps(a)["state"], "ready");
     sandbox.done("down --purge --yes");
@@ -112,5 +111,28 @@ fn a_pool_in_memory_has_its_disk_mounted_in_the_jail_and_nothing_after_down() {
     assert!(!store.join("disks").exists(), "an ephemeral guest has no file in the store");
     sandbox.done("down");
     assert_eq!(sandbox.traces(), [""; 0]);
-    assert!(!Path::new(&sandbox.jail(&pool)).exists());
+    let log = sandbox.record(&format!("{pool}-0"), "serial.log");
+    assert!(log.exists());
+    sandbox.run("down --purge --yes").fails(0, &[&format!("removed: {pool}-0, {pool}-1")]);
+    assert!(!log.exists(), "what is left of a pool is its logs");
+    let run = sandbox.run("down --purge");
+    run.fails(0, &["nothing to do"]);
+    assert!(!run.err.contains("removed"), "{run}");
+}
+
+#[test]
+fn two_fleets_with_a_guest_of_one_name_do_not_touch_each_other() {
+    needs_firecracker!();
+    let (sandbox, other) = (Sandbox::new(), Sandbox::new());
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    other.fleet_with("", &format!("[user.{a}]\n"));
+    sandbox.done("up");
+    let pid = sandbox.pid(a);
+    let taken =
+        format!("the TAP sis-{a}: it is there already and belongs to sisforge fleet {}", sandbox.name);
+    other.run("up").fails(1, &[&format!("error: {a}: create tap"), &taken]);
+    other.run("down").fails(0, &[]);
+    assert_eq!(sandbox.pid(a), pid);
+    sandbox.run("plan --detailed-exitcode").fails(0, &[]);
 }
