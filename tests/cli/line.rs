@@ -1,8 +1,11 @@
 //! From `fleet.toml` to guests that run and back: the line in its order.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
 
 use crate::common::sandbox::Sandbox;
+use crate::common::tiny_guest::Then;
 use crate::needs_firecracker;
 
 #[test]
@@ -135,4 +138,45 @@ fn two_fleets_with_a_guest_of_one_name_do_not_touch_each_other() {
     other.run("down").fails(0, &[]);
     assert_eq!(sandbox.pid(a), pid);
     sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+}
+
+#[test]
+fn logs_are_kept_over_one_start_and_cut_from_their_end() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    sandbox.kernel("first\nsisforge: ready\n", Then::ResetOnKey);
+    sandbox.done("up");
+    sandbox.run(&format!("logs {a} --previous")).fails(1, &["no such log"]);
+    sandbox.kernel("second\nsisforge: ready\n", Then::ResetOnKey);
+    assert!(sandbox.done("plan").contains(&format!("stop {a}: kernel changed")));
+    sandbox.run("up").fails(0, &["1 started, 1 stopped"]);
+    assert_eq!(sandbox.done(&format!("logs {a}")), "second\nsisforge: ready\n");
+    assert_eq!(sandbox.done(&format!("logs {a} -n 1")), "sisforge: ready\n");
+    assert_eq!(sandbox.done(&format!("logs {a} --previous")), "first\nsisforge: ready\n");
+
+    let mut follow = sandbox.command();
+    let mut follow = follow.args(["logs", a, "-f"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "second");
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(sandbox.record(a, "serial.log"))
+        .and_then(|mut log| log.write_all(b"later\n"))
+        .unwrap();
+    assert_eq!(lines.nth(1).unwrap().unwrap(), "later");
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+}
+
+#[test]
+fn a_console_shows_what_is_there_and_ends_with_its_input() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    sandbox.run(&format!("console {a}")).fails(1, &["does not run", &format!("`sisforge up {a}`")]);
+    sandbox.done("up");
+    assert_eq!(sandbox.done(&format!("console {a}")), "sisforge: ready\n");
 }

@@ -4,6 +4,7 @@ mod crash;
 mod drift;
 mod input;
 mod jail;
+mod kernel;
 mod line;
 mod machine;
 mod repository;
