@@ -149,7 +149,11 @@ impl Host for LinuxHost {
         // The fleet's own cgroup goes with its last guest.
         for parent in [self.layout.cgroups(), "sisforge".to_owned()] {
             if self.hierarchy.children(&parent).is_empty() {
-                self.hierarchy.remove(&parent)?;
+                let removed = self.hierarchy.remove(&parent);
+                // Another fleet or guest may have come meanwhile, and then it stays.
+                if self.hierarchy.children(&parent).is_empty() {
+                    removed?;
+                }
             }
         }
         Ok(())
