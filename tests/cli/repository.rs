@@ -34,7 +34,7 @@ fn a_package_that_does_not_exist_is_shown_with_the_nearest_one() {
     }
     assert_eq!(sandbox.read("fleet.lock"), lock, "a lock is written whole or not at all");
     sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("\"tinny\"", "\"tiny~2\""));
-    sandbox.run("lock").fails(2, &["tiny~2", "tiny-1.0-r0, which does not fit"]);
+    sandbox.run("lock").fails(2, &["tiny~2", "tiny 1.0-r0"]);
 }
 
 #[test]
