@@ -53,9 +53,14 @@ fn a_tap_is_made_repaired_and_removed() {
     if !Path::new("/dev/net/tun").exists() {
         return skip("a_tap_is_made_repaired_and_removed", "/dev/net/tun is missing");
     }
-    let wanted =
-        ip::Tap { name: "sis-a".to_owned(), owner: Some(200_001), address: Some((ADDRESS, 30)), up: true };
-    ip::create_tap("sis-a", 200_001, ADDRESS, 30).unwrap();
+    let wanted = ip::Tap {
+        name: "sis-a".to_owned(),
+        owner: Some(200_001),
+        address: Some((ADDRESS, 30)),
+        up: true,
+        alias: "ours".to_owned(),
+    };
+    ip::create_tap("sis-a", 200_001, ADDRESS, 30, "ours").unwrap();
     assert_eq!(ip::taps().unwrap(), std::slice::from_ref(&wanted));
     assert!(ip::addresses().unwrap().contains(&(ADDRESS.into(), 30)));
     let rp_filter = ip::get_sysctl("net.ipv4.conf.sis-a.rp_filter").unwrap();
@@ -69,18 +74,20 @@ fn a_tap_is_made_repaired_and_removed() {
         line.split(':').next().map(str::to_owned)
     };
     let before = index();
-    ip::create_tap("sis-a", 200_001, ADDRESS, 30).unwrap();
+    ip::create_tap("sis-a", 200_001, ADDRESS, 30, "ours").unwrap();
     assert_eq!(index(), before);
 
     // Of another owner, of anyone, or with another address: made right.
     for args in ["sis-a mode tap user 200002", "sis-a mode tap", "sis-a mode tap user 200001 group 0"] {
         ip::delete_link("sis-a").unwrap();
         Tool::new("ip").args(["tuntap", "add", "dev"]).args(args.split(' ')).run().unwrap();
-        ip::create_tap("sis-a", 200_001, ADDRESS, 30).unwrap();
+        ip::create_tap("sis-a", 200_001, ADDRESS, 30, "ours").unwrap();
         assert_eq!(ip::taps().unwrap(), std::slice::from_ref(&wanted), "{args}");
     }
-    ip::create_tap("sis-a", 200_001, Ipv4Addr::new(10, 107, 0, 5), 30).unwrap();
+    ip::create_tap("sis-a", 200_001, Ipv4Addr::new(10, 107, 0, 5), 30, "ours").unwrap();
     assert_eq!(ip::taps().unwrap()[0].address, Some((Ipv4Addr::new(10, 107, 0, 5), 30)));
+    let error = ip::create_tap("sis-a", 200_001, ADDRESS, 30, "theirs").unwrap_err();
+    assert_eq!(error.to_string(), "cannot make the TAP sis-a: it is there already and belongs to ours");
 
     ip::delete_link("sis-a").unwrap();
     ip::delete_link("sis-a").unwrap();
@@ -92,10 +99,10 @@ fn a_link_of_another_kind_is_not_replaced() {
     if !inside_namespaces("sys::a_link_of_another_kind_is_not_replaced", &["unshare", "ip"]) {
         return;
     }
-    let error = ip::create_tap("lo", 200_001, ADDRESS, 30).unwrap_err();
+    let error = ip::create_tap("lo", 200_001, ADDRESS, 30, "ours").unwrap_err();
     assert_eq!(error.to_string(), "cannot make the TAP lo: a loopback link of that name is there already");
     Tool::new("ip").args(["tuntap", "add", "dev", "tun-a", "mode", "tun"]).run().unwrap();
-    ip::create_tap("tun-a", 200_001, ADDRESS, 30).unwrap_err();
+    ip::create_tap("tun-a", 200_001, ADDRESS, 30, "ours").unwrap_err();
     assert!(ip::link_exists("tun-a").unwrap());
     assert_eq!(ip::taps().unwrap(), []);
 }
@@ -107,7 +114,7 @@ fn the_uplink_is_the_default_route_of_least_metric() {
     }
     assert_eq!(ip::default_uplink().unwrap(), None);
     for (name, network, metric) in [("far", 1, "200"), ("near", 2, "100")] {
-        ip::create_tap(name, 0, Ipv4Addr::new(10, 1, network, 1), 30).unwrap();
+        ip::create_tap(name, 0, Ipv4Addr::new(10, 1, network, 1), 30, "ours").unwrap();
         let gateway = format!("10.1.{network}.2");
         let route = ["route", "add", "default", "via", &gateway, "dev", name, "metric", metric];
         Tool::new("ip").args(route).run().unwrap();

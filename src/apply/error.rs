@@ -50,6 +50,8 @@ pub enum ApplyError {
     NoTun,
     #[error("{} has {} MiB free, {} MiB are needed", store.display(), .free >> 20, .needed >> 20)]
     NoRoom { store: PathBuf, needed: u64, free: u64 },
+    #[error("{} is mounted {flag}, and jails hold programs and device nodes", store.display())]
+    MountedWithout { store: PathBuf, flag: &'static str },
     #[error("{program} is not installed: it is the VMM that [fleet] vmm names")]
     NoVmm { program: &'static str },
     #[error("the VMM of {guest} ended before the guest was ready{}", indented(.last_lines))]

@@ -48,7 +48,7 @@ fn prepare_logs(
 /// Where something cannot be made.
 pub fn lay_out(jail: &Jail, scope: Scope, root: &Path) -> Result<(), ApplyError> {
     // Others may pass through, the jails' own parent lets only root in.
-    DirBuilder::new().recursive(true).mode(0o755).create(root).map_err(FileError::when("create", root))?;
+    files::create_dirs(root, 0o755)?;
     for entry in &jail.entries {
         let path = root.join(entry.path);
         let failed = |action: &'static str| FileError::when(action, &path);

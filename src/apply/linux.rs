@@ -131,15 +131,13 @@ impl Host for LinuxHost {
     }
 
     fn create_tap(&self, tap: &TapSpec) -> Result<(), ApplyError> {
-        Ok(ip::create_tap(tap.name.as_str(), tap.owner, tap.address, TAP_PREFIX)?)
+        Ok(ip::create_tap(tap.name.as_str(), tap.owner, tap.address, TAP_PREFIX, &self.layout.tap_alias())?)
     }
 
     fn remove_tap(&self, tap: &TapSpec) -> Result<(), ApplyError> {
         // Something else that has the name is not ours to remove.
-        if ip::taps()?.iter().any(|there| there.name == tap.name.as_str()) {
-            ip::delete_link(tap.name.as_str())?;
-        }
-        Ok(())
+        let is_ours = |there: &ip::Tap| there.name == tap.name.as_str() && self.layout.owns_tap(&there.alias);
+        if ip::taps()?.iter().any(is_ours) { Ok(ip::delete_link(tap.name.as_str())?) } else { Ok(()) }
     }
 
     fn create_cgroup(&self, guest: &GuestName, limits: &CgroupLimits) -> Result<(), ApplyError> {
@@ -151,7 +149,11 @@ impl Host for LinuxHost {
         // The fleet's own cgroup goes with its last guest.
         for parent in [self.layout.cgroups(), "sisforge".to_owned()] {
             if self.hierarchy.children(&parent).is_empty() {
-                self.hierarchy.remove(&parent)?;
+                let removed = self.hierarchy.remove(&parent);
+                // Another fleet or guest may have come meanwhile, and then it stays.
+                if self.hierarchy.children(&parent).is_empty() {
+                    removed?;
+                }
             }
         }
         Ok(())

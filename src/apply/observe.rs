@@ -23,13 +23,13 @@ use super::{ApplyError, jail, linux};
 /// Where a tool, `/proc` or the store cannot be read.
 pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<HostState, ApplyError> {
     let jailed = jailed_names(layout)?;
-    let known: BTreeSet<GuestName> = names_in(&layout.guests(), "")?
+    let known: BTreeSet<GuestName> = recorded(layout)?
         .into_iter()
         .chain(names_in(&layout.disks(), ".ext4")?)
         .chain(hierarchy.children(&layout.cgroups()).iter().filter_map(|name| name.parse().ok()))
         .chain(jailed)
         .collect();
-    let taps = taps()?;
+    let taps = taps(layout)?;
     let mut guests = BTreeMap::new();
     for name in known {
         let state = guest(layout, hierarchy, &name, taps.get(&name).cloned())?;
@@ -43,6 +43,14 @@ pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<HostState, Appl
         stored: stored(layout)?,
         guests,
     })
+}
+
+/// The guests that have records or logs in the store, whether anything else of them is there or not.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn recorded(layout: &Layout) -> Result<BTreeSet<GuestName>, ApplyError> {
+    names_in(&layout.guests(), "")
 }
 
 /// What `guests/<name>`, `disks/<name>.ext4` and the like are called after.
@@ -67,7 +75,7 @@ fn jailed_names(layout: &Layout) -> Result<BTreeSet<GuestName>, ApplyError> {
     Ok(names)
 }
 
-fn taps() -> Result<BTreeMap<GuestName, TapSpec>, ApplyError> {
+fn taps(layout: &Layout) -> Result<BTreeMap<GuestName, TapSpec>, ApplyError> {
     let of_guest = |tap: ip::Tap| {
         let guest = tap.name.strip_prefix(TAP_NAME_PREFIX)?.parse::<GuestName>().ok()?;
         // One that is half made is seen as what nobody wants: it is made anew, or removed.
@@ -75,7 +83,8 @@ fn taps() -> Result<BTreeMap<GuestName, TapSpec>, ApplyError> {
         let owner = tap.owner.unwrap_or(u32::MAX);
         Some((guest, TapSpec { name: tap.name.parse().ok()?, owner, address }))
     };
-    Ok(ip::taps()?.into_iter().filter_map(of_guest).collect())
+    let ours = ip::taps()?.into_iter().filter(|tap| layout.owns_tap(&tap.alias));
+    Ok(ours.filter_map(of_guest).collect())
 }
 
 fn guest(

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use rustix::fs::StatVfsMountFlags;
+
 use crate::fleet::VmmKind;
 use crate::plan::{GuestSteps, Plan, Step};
 use crate::sys::fs::{self as files, FileError};
@@ -33,7 +35,22 @@ pub fn check(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     let writes = |step: &Step| {
         matches!(step, Step::StoreFile { .. } | Step::CreateDisk { .. } | Step::CreateJail { .. })
     };
-    if steps.iter().any(|step| writes(step)) { room(&steps, host) } else { Ok(()) }
+    if steps.iter().any(|step| writes(step)) {
+        room(&steps, host)?;
+    }
+    let jails =
+        |step: &Step| matches!(step, Step::StartVmm { machine, .. } if machine.vmm == VmmKind::Firecracker);
+    if steps.iter().any(|step| jails(step)) { allows_jails(&host.layout.dir()) } else { Ok(()) }
+}
+
+/// Firecracker's jailer copies the program into the jail and makes device nodes there.
+fn allows_jails(store: &Path) -> Result<(), ApplyError> {
+    let stat = rustix::fs::statvfs(store).map_err(|error| FileError::when("look at", store)(error.into()))?;
+    let forbidden = [("noexec", StatVfsMountFlags::NOEXEC), ("nodev", StatVfsMountFlags::NODEV)];
+    match forbidden.iter().find(|(_, flag)| stat.f_flag.contains(*flag)) {
+        Some((flag, _)) => Err(ApplyError::MountedWithout { store: store.to_owned(), flag }),
+        None => Ok(()),
+    }
 }
 
 fn programs(steps: &[&Step]) -> BTreeSet<&'static str> {

@@ -91,6 +91,17 @@ impl Project {
         self.wishes.as_ref().map_or_else(Vec::new, |wishes| need_doubts(wishes, &needs))
     }
 
+    /// Looks whether a ready kernel is one that the fleet's VMM can start.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub fn check_kernel(&self) -> Result<(), ProjectError> {
+        match &self.fleet.kernel {
+            KernelSpec::Ready { image, .. } => Ok(vmlinux::check(image, self.fleet.vmm)?),
+            KernelSpec::Build(_) => Ok(()),
+        }
+    }
+
     /// The lock of this fleet. A lock that fits is given back as it is, without the network being used, unless an update is
     /// asked for.
     ///
@@ -107,9 +118,7 @@ impl Project {
         if let Some(old) = old.filter(|old| *update == Update::None && self.stale(old).is_empty()) {
             return Ok(old.clone());
         }
-        if let KernelSpec::Ready { image, .. } = &self.fleet.kernel {
-            vmlinux::check(image, self.fleet.vmm)?;
-        }
+        self.check_kernel()?;
         // A machine without a compiler can lock; who builds the kernel needs one.
         let toolchain = make::toolchain().ok();
         let (fleet, wanted, toolchain) = (&self.fleet, &self.wanted, toolchain.as_deref());

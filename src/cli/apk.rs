@@ -79,12 +79,12 @@ pub fn run(command: &Command, context: &Context) -> Result<ExitCode, CliError> {
             let key = SigningKey::read(&args.key)?;
             let target = args.dir.join(INDEX_FILE);
             fs::write(&target, &sign_directory(&args.dir, &key)?, 0o644)?;
-            context.say(&format!("wrote {}, signed by {}", target.display(), key.public_name()));
+            context.wrote(&target, &format!(", signed by {}", key.public_name()));
             Ok(ExitCode::SUCCESS)
         }
         Command::Key(args) => {
             let key = SigningKey::generate(&args.path)?;
-            context.say(&format!("wrote {} and {}", args.path.display(), key.public_name()));
+            context.wrote(&args.path, &format!(" and {}", key.public_name()));
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -13,6 +13,7 @@ pub fn run(context: &Context) -> Result<ExitCode, CliError> {
     let fleet = context.fleet()?;
     lists(&fleet)?;
     let project = context.project(fleet)?;
+    project.check_kernel()?;
     let doubts = project.need_doubts();
     let wrong: Vec<_> = doubts
         .iter()

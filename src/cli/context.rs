@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
@@ -20,8 +20,8 @@ use crate::sys::ssh::{self, Target};
 use crate::sys::{cgroup, ip};
 
 use super::error::CliError;
-use super::progress;
 use super::settings::Settings;
+use super::{progress, render};
 
 /// The settings of this run, and how it reports.
 pub struct Context {
@@ -41,6 +41,14 @@ impl Context {
         if !self.settings.quiet && !self.settings.json {
             eprintln!("{text}");
         }
+    }
+
+    /// Says that a file was written, and more about it.
+    pub fn wrote(&self, path: &Path, more: &str) {
+        if self.settings.json {
+            render::json(&serde_json::json!({ "wrote": path }));
+        }
+        self.say(&format!("wrote {}{more}", path.display()));
     }
 
     /// The fleet, validated.

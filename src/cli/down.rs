@@ -4,13 +4,15 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::apply::linux::LinuxHost;
+use crate::apply::{Applied, observe};
 use crate::fleet::GuestName;
 use crate::host::state::HostState;
-use crate::plan::diff;
+use crate::plan::{Plan, diff};
 
 use super::context::{Context, forget, named, observed};
 use super::error::CliError;
-use super::up::carry_out;
+use super::up::{carry_out, finish};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -32,16 +34,14 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let mut host = context.host(&fleet)?;
     host.stop_timeout = Duration::from_secs(args.timeout);
     if !host.layout.dir().exists() {
-        context.say("nothing to do: this host has nothing of the fleet");
-        return Ok(ExitCode::SUCCESS);
+        return finish(&Applied::default(), &Plan::default(), context);
     }
     let _held = context.hold(&host.layout)?;
     let observed = observed(&host)?;
     let known: Vec<&GuestName> = observed.guests.keys().chain(fleet.guests.keys()).collect();
     let names = named(&args.guests, &known)?;
-    let gone: Vec<GuestName> =
-        if names.is_empty() { observed.guests.keys().cloned().collect() } else { names.clone() };
-    if args.purge && !args.yes {
+    let gone: Vec<GuestName> = if names.is_empty() { kept(&host, &observed)? } else { names.clone() };
+    if args.purge && !args.yes && !gone.is_empty() {
         confirm(&gone)?;
     }
     let wanted = if names.is_empty() {
@@ -50,11 +50,18 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         observed.clone().with_guests_of(&names, &HostState::default())
     };
     let code = carry_out(&diff(&observed, &wanted), &host, context)?;
-    if args.purge {
+    if args.purge && !gone.is_empty() {
         gone.iter().try_for_each(|guest| forget(&host, guest))?;
-        context.say(&format!("data disks removed: {}", listed(&gone)));
+        context.say(&format!("data disks and logs removed: {}", listed(&gone)));
     }
     Ok(code)
+}
+
+/// Every guest that the host has something of, be it its logs alone.
+fn kept(host: &LinuxHost, observed: &HostState) -> Result<Vec<GuestName>, CliError> {
+    let mut guests = observe::recorded(&host.layout)?;
+    guests.extend(observed.guests.keys().cloned());
+    Ok(guests.into_iter().collect())
 }
 
 fn listed(guests: &[GuestName]) -> String {
@@ -68,7 +75,7 @@ fn confirm(guests: &[GuestName]) -> Result<(), CliError> {
         )
         .hint("add --yes"));
     }
-    eprint!("remove the data disks of {} for good? Type yes: ", listed(guests));
+    eprint!("remove the data disks and logs of {} for good? Type yes: ", listed(guests));
     let _ = std::io::stderr().flush();
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);

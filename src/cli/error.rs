@@ -1,11 +1,17 @@
 //! The only place that turns errors of the library into words for people: message, causes, hint, exit status.
 
 use std::error::Error;
+use std::io::ErrorKind;
 
 use serde_json::json;
 
+use crate::apk::{IndexError, SignatureError};
 use crate::apply::ApplyError;
+use crate::build::vmlinux::VmlinuxError;
+use crate::build::{BuildError, ProjectError};
 use crate::fleet::{InvalidFleet, LoadError};
+use crate::lock::repository::RepositoryError;
+use crate::lock::resolve::ResolveError;
 use crate::sys::tool::ToolError;
 
 use super::render;
@@ -74,7 +80,7 @@ impl CliError {
                     if settings.color { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
                 eprintln!("{red}error{plain}{bold}:{plain} {message}");
                 for cause in causes {
-                    eprintln!("  because: {cause}");
+                    eprintln!("  because: {}", cause.trim_end().replace('\n', "\n    "));
                 }
                 if let Some(hint) = hint {
                     eprintln!("  help: {hint}");
@@ -96,8 +102,17 @@ impl From<LoadError> for CliError {
     fn from(error: LoadError) -> Self {
         match error {
             LoadError::Invalid(invalid) => Self { status: 2, body: Body::Fleet(invalid) },
-            LoadError::Read(error) => Self { status: 2, ..from_error(&error) }
-                .hint("run `sisforge init` for a fleet.toml to start from, or name one with --file"),
+            LoadError::Read(error) => {
+                let hint = match error.source.kind() {
+                    ErrorKind::NotFound => {
+                        "run `sisforge init` for a fleet.toml to start from, or name one with --file"
+                    }
+                    ErrorKind::IsADirectory => "name the file itself, as in --file DIR/fleet.toml",
+                    ErrorKind::InvalidData => "save it as UTF-8",
+                    _ => "make it readable for you, or name another with --file",
+                };
+                Self { status: 2, ..from_error(&error) }.hint(hint)
+            }
         }
     }
 }
@@ -157,8 +172,8 @@ fn from_error(error: &(dyn Error + 'static)) -> CliError {
     let mut next = error.source();
     while let Some(cause) = next {
         let text = cause.to_string();
-        // A transparent error says what its source says.
-        if text != said {
+        // A transparent error says what its source says, and others end with it.
+        if !said.ends_with(&text) {
             causes.push(text.clone());
             said = text;
         }
@@ -186,13 +201,64 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
             None => format!("install {tool}, or put it on PATH"),
         });
     }
+    if let Some(hint) = configuration_hint(error).or_else(|| host_hint(error)) {
+        return Some(hint.to_owned());
+    }
     let io: &std::io::Error = error.downcast_ref()?;
     match io.kind() {
-        std::io::ErrorKind::PermissionDenied => {
-            Some("run it as root, or change the owner of that path".into())
+        ErrorKind::PermissionDenied => Some("run it as root, or change the owner of that path".into()),
+        ErrorKind::StorageFull => Some("free some space, then run the same command again".into()),
+        ErrorKind::ReadOnlyFilesystem => Some("that file system is mounted read-only".into()),
+        _ => None,
+    }
+}
+
+/// What to do about a fleet that asks for what cannot be had.
+fn configuration_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let vmlinux = "[kernel] image takes a vmlinux, the ELF file at the top of a kernel's build directory; \
+                   its scripts/extract-vmlinux gets it out of a bzImage";
+    if let Some(error) = error.downcast_ref() {
+        return match error {
+            ProjectError::Resolve(ResolveError::Repository(error)) => repository_hint(error),
+            ProjectError::Resolve(ResolveError::Solve { .. }) => {
+                Some("change the image's `packages`, those of its recipes, or the repositories")
+            }
+            ProjectError::Vmlinux(VmlinuxError::Unusable { .. }) => Some(vmlinux),
+            _ => None,
+        };
+    }
+    match error.downcast_ref()? {
+        BuildError::Repository(error) => repository_hint(error),
+        BuildError::Vmlinux(VmlinuxError::Unusable { .. }) => Some(vmlinux),
+        _ => None,
+    }
+}
+
+fn repository_hint(error: &RepositoryError) -> Option<&'static str> {
+    Some(match error {
+        RepositoryError::Index {
+            source: IndexError::Signature(SignatureError::Untrusted { .. }), ..
+        } => {
+            "if you trust whoever signed it, put that key into the directory that `keys` of the [[repository]] names"
         }
-        std::io::ErrorKind::StorageFull => Some("free some space, then run the same command again".into()),
-        std::io::ErrorKind::ReadOnlyFilesystem => Some("that file system is mounted read-only".into()),
+        RepositoryError::Index { .. } | RepositoryError::Package { .. } => {
+            "it was damaged or changed on its way: get it again, or make its index anew"
+        }
+        RepositoryError::Digest { .. } => {
+            "get the file back that was locked, or take the new one with `sisforge lock --update`"
+        }
+        RepositoryError::Offline { .. } => "run once without --offline",
+        _ => return None,
+    })
+}
+
+/// What to do about a host that cannot take the fleet.
+fn host_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    match error.downcast_ref()? {
+        ApplyError::NoRoom { .. } => Some("free some space, or move [host] store to a larger file system"),
+        ApplyError::MountedWithout { .. } => {
+            Some("mount it otherwise, or move [host] store to another file system")
+        }
         _ => None,
     }
 }

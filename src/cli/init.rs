@@ -28,7 +28,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             .hint("name another with --file, or print the template with `sisforge init --print`"));
     }
     fs::write(path, TEMPLATE.as_bytes(), 0o644)?;
-    context
-        .say(&format!("wrote {}; next: `sisforge check`, `sisforge lock`, `sisforge build`", path.display()));
+    context.wrote(path, "; next: `sisforge check`, `sisforge lock`, `sisforge build`");
     Ok(ExitCode::SUCCESS)
 }

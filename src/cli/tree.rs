@@ -1,5 +1,6 @@
 //! `tree`: the complete jails of a fleet as files, for whoever starts VMMs by other means or wants to look.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,6 +15,7 @@ use crate::sys::{ssh, tool};
 
 use super::context::{Context, named};
 use super::error::CliError;
+use super::render;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -55,6 +57,7 @@ fn write(
     fs::create_private_dir(&host.layout.dir())?;
     ssh::keygen(&host.layout.key())?;
     let desired = context.desired(fleet, args.locked, &mut host)?;
+    let mut jails = BTreeMap::new();
     for (name, guest) in &desired.guests {
         let Some(machine) = guest.machine.as_ref().filter(|_| only.is_empty() || only.contains(name)) else {
             continue;
@@ -68,9 +71,16 @@ fn write(
         host.create_jail(name, machine)?;
         let command = command_of(name, machine, &host)?;
         fs::write(&host.layout.guest(name).join("command"), command.as_bytes(), 0o644)?;
-        context.say(&format!("{}", host.layout.jail_root(machine.vmm, name).display()));
+        let root = host.layout.jail_root(machine.vmm, name);
+        if !context.settings.json {
+            render::text(&format!("{}\n", root.display()));
+        }
+        jails.insert(name.to_string(), root);
     }
     ruleset(&desired, &host.layout.dir())?;
+    if context.settings.json {
+        render::json(&serde_json::json!({ "jails": jails }));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

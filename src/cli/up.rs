@@ -57,7 +57,8 @@ pub fn carry_out(
     finish(&applied, plan, context)
 }
 
-fn finish(applied: &Applied, plan: &Plan, context: &Context) -> Result<ExitCode, CliError> {
+/// Says what became of a plan.
+pub fn finish(applied: &Applied, plan: &Plan, context: &Context) -> Result<ExitCode, CliError> {
     for failure in &applied.failures {
         let who = failure.guest.as_ref().map_or("host", GuestName::as_str);
         context.report.note(&format!("error: {who}: {}: {}", failure.step, one_line(&failure.error)));

@@ -38,6 +38,11 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    if args.repo.is_some() && context.settings.file.is_absolute() {
+        return Err(CliError::invalid(
+            "with --repo, --file is a path in the repository, and this one is absolute",
+        ));
+    }
     let mut watch = Watch { args, base: context, good: None, looked_at: None };
     loop {
         let outcome = watch.look();
@@ -46,17 +51,21 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         }
         if let Err(error) = outcome {
             error.print(&context.settings);
-            context.say("nothing was changed; watching on");
+            let then = if error.status == MISTAKE { "nothing was changed" } else { "this is tried again" };
+            context.report.note(&format!("{then}; watching on"));
         }
         std::thread::sleep(args.interval);
     }
 }
 
+/// Status of what only another commit can mend.
+const MISTAKE: u8 = 2;
+
 /// What is being followed, and how far.
 struct Watch<'a> {
     args: &'a Args,
     base: &'a Context,
-    /// The last fleet that could be applied: what drift is measured against.
+    /// The last fleet without a mistake: what the host is brought to, again and again.
     good: Option<Context>,
     /// The revision that was looked at last, good or bad, so that a bad one is reported once.
     looked_at: Option<String>,
@@ -66,17 +75,29 @@ impl Watch<'_> {
     /// One look: a new revision is applied, else drift is repaired.
     fn look(&mut self) -> Result<(), CliError> {
         let (revision, file) = self.revision()?;
-        if self.looked_at.as_deref() != Some(&revision) {
-            self.looked_at = Some(revision.clone());
-            let next = self.base.at(file);
-            self.base.say(&format!("{}: applying", short(&revision)));
-            apply_once(&next, true)?;
-            self.base.say(&format!("{}: applied", short(&revision)));
-            self.good = Some(next);
-        } else if let Some(good) = &self.good {
-            apply_once(good, false)?;
+        if self.looked_at.as_deref() == Some(&revision) {
+            return self.good.as_ref().map_or(Ok(()), |good| apply_once(good, false));
         }
-        Ok(())
+        let next = self.base.at(file);
+        self.base.report.note(&format!("{}: applying", short(&revision)));
+        let outcome = apply_once(&next, true);
+        match &outcome {
+            Ok(()) => {
+                if self.args.repo.is_some() {
+                    self.forget_all_but(&revision)?;
+                }
+                self.base.report.note(&format!("{}: applied", short(&revision)));
+                (self.good, self.looked_at) = (Some(next), Some(revision));
+            }
+            Err(error) if error.status == MISTAKE => {
+                self.looked_at = Some(revision);
+                // What a file said before is gone; what a commit said is not.
+                self.good = self.good.take().filter(|_| self.args.repo.is_some());
+            }
+            // What failed is tried again at the next look.
+            Err(_) => {}
+        }
+        outcome
     }
 
     /// The newest revision, and where its fleet.toml is.
@@ -87,7 +108,7 @@ impl Watch<'_> {
             let text = fs::read_text(file)? + &lock;
             return Ok((crate::fleet::Sha256::of(text).to_string(), file.clone()));
         };
-        let dir = self.base.settings.out.join(".watch");
+        let dir = self.dir();
         fs::create_dir_all(&dir)?;
         let commit = git::clone_or_fetch(repo, &self.args.branch, &dir.join("repository"))?;
         let tree = dir.join(&commit);
@@ -98,6 +119,23 @@ impl Watch<'_> {
             std::fs::rename(scratch.path(), &tree).map_err(FileError::when("create", &tree))?;
         }
         Ok((commit, tree.join(&self.base.settings.file)))
+    }
+
+    /// The clone and the checkouts.
+    fn dir(&self) -> PathBuf {
+        self.base.settings.out.join(".watch")
+    }
+
+    /// Removes the checkouts of other commits.
+    fn forget_all_but(&self, commit: &str) -> Result<(), CliError> {
+        let dir = self.dir();
+        let kept = ["repository", commit];
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if !kept.iter().any(|name| entry.file_name() == *name) {
+                fs::remove(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -118,7 +156,7 @@ fn apply_once(context: &Context, always: bool) -> Result<(), CliError> {
         return Ok(());
     }
     if !always {
-        context.say(&format!("repairing drift:\n{plan}"));
+        context.report.note(&format!("repairing drift:\n{plan}"));
     }
     carry_out(&plan, &host, context).map(drop)
 }

@@ -137,6 +137,16 @@ impl Layout {
         format!("{}/{guest}", self.cgroups())
     }
 
+    /// What the TAPs of this fleet have as alias, since their names are those of guests alone.
+    pub fn tap_alias(&self) -> String {
+        format!("sisforge fleet {}", self.fleet)
+    }
+
+    /// Whether a TAP of that alias may be this fleet's; one that is half made has none yet.
+    pub fn owns_tap(&self, alias: &str) -> bool {
+        alias.is_empty() || alias == self.tap_alias()
+    }
+
     /// The fleet's cgroup, of which those of the guests are children.
     pub fn cgroups(&self) -> String {
         format!("sisforge/{}", self.fleet)

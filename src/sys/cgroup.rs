@@ -46,6 +46,8 @@ fn hint(source: &io::Error) -> &'static str {
 
 /// What every cgroup made here limits.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+/// How often a cgroup is tried to be made while its parents vanish.
+const ATTEMPTS: usize = 100;
 /// Version 1 stops processes with this one while they are killed, where it is there.
 const FREEZER: &str = "freezer";
 
@@ -196,6 +198,17 @@ impl Hierarchy {
     /// Where the kernel refuses; names the file.
     pub fn create(&self, path: &str, limits: &Limits) -> Result<(), CgroupError> {
         checked(path)?;
+        // Whoever removes the last cgroup beside this one may take the empty parent with it at any moment.
+        for _ in 1..ATTEMPTS {
+            match self.attempt_to_create(path, limits) {
+                Err(CgroupError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                done => return done,
+            }
+        }
+        self.attempt_to_create(path, limits)
+    }
+
+    fn attempt_to_create(&self, path: &str, limits: &Limits) -> Result<(), CgroupError> {
         if let Self::V2 { root } = self {
             hand_down_controllers(root, path)?;
         }

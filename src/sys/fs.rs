@@ -57,7 +57,7 @@ pub fn read_text_if_present(path: &Path) -> Result<Option<String>, FileError> {
 /// # Errors
 /// Names the path.
 pub fn create_dir_all(path: &Path) -> Result<(), FileError> {
-    fs::create_dir_all(path).map_err(FileError::when("create directory", path))
+    create_dirs(path, 0o777)
 }
 
 /// Makes a directory that only its owner may enter, and those above it; one that is there is left as it is.
@@ -65,8 +65,21 @@ pub fn create_dir_all(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// Names the path.
 pub fn create_private_dir(path: &Path) -> Result<(), FileError> {
+    create_dirs(path, 0o700)
+}
+
+/// Makes a directory and those above it with a mode, of which the umask is taken; one that is there is left as it is.
+/// An empty one above it that somebody removes meanwhile is made again.
+///
+/// # Errors
+/// Names the path.
+pub fn create_dirs(path: &Path, mode: u32) -> Result<(), FileError> {
     use std::os::unix::fs::DirBuilderExt;
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    const ATTEMPTS: usize = 100;
+    let create = || fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    let is_vanished =
+        |made: &io::Result<()>| matches!(made, Err(error) if error.kind() == io::ErrorKind::NotFound);
+    let made = (1..ATTEMPTS).map(|_| create()).find(|made| !is_vanished(made)).unwrap_or_else(create);
     made.map_err(FileError::when("create directory", path))
 }
 

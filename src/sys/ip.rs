@@ -25,6 +25,9 @@ pub enum IpError {
     /// A link of that name is there and is none of ours.
     #[error("cannot make the TAP {name}: a {kind} link of that name is there already")]
     Foreign { name: String, kind: String },
+    /// A TAP of that name is there and is another's.
+    #[error("cannot make the TAP {name}: it is there already and belongs to {alias}")]
+    Taken { name: String, alias: String },
     /// The owner is a user name that nothing resolves.
     #[error("the TAP {name} belongs to {owner:?}, which is no user of this host")]
     Owner { name: String, owner: String },
@@ -45,6 +48,8 @@ pub struct Tap {
     pub address: Option<(Ipv4Addr, u8)>,
     /// Whether it is administratively up, with a process attached or not.
     pub up: bool,
+    /// Whose it is, in words that whoever made it chose; empty where nobody said.
+    pub alias: String,
 }
 
 /// A link as `ip -j -d addr show` prints it.
@@ -54,6 +59,7 @@ struct Link {
     ifname: String,
     flags: Vec<String>,
     link_type: String,
+    ifalias: String,
     linkinfo: LinkInfo,
     addr_info: Vec<Address>,
 }
@@ -128,6 +134,7 @@ impl Link {
             owner: self.owner()?,
             address: self.addresses_v4().next(),
             up: self.flags.iter().any(|flag| flag == "UP"),
+            alias: self.ifalias.clone(),
         })
     }
 }
@@ -177,12 +184,12 @@ pub fn link_exists(name: &str) -> Result<bool, IpError> {
 }
 
 /// Makes a TAP that only `owner` may attach to, gives it one address, and takes it up last: before that no packet
-/// passes. It speaks no IPv6 and drops packets from addresses that are not routed to it. A TAP of that name which is
+/// passes. Its alias says whose it is. It speaks no IPv6 and drops packets from addresses that are not routed to it. A TAP of that name which is
 /// right already is left alone, so that a guest on it notices nothing; one of another owner is made anew.
 ///
 /// # Errors
-/// Where the host has no TAP driver, or the name is taken by another kind of link.
-pub fn create_tap(name: &str, owner: u32, address: Ipv4Addr, prefix: u8) -> Result<(), IpError> {
+/// Where the host has no TAP driver, or the name is taken by another kind of link or by a TAP of another alias.
+pub fn create_tap(name: &str, owner: u32, address: Ipv4Addr, prefix: u8, alias: &str) -> Result<(), IpError> {
     if !Path::new("/dev/net/tun").exists() {
         return Err(IpError::NoTun);
     }
@@ -192,6 +199,9 @@ pub fn create_tap(name: &str, owner: u32, address: Ipv4Addr, prefix: u8) -> Resu
             let kind = &link.linkinfo.info_kind;
             let kind = if kind.is_empty() { &link.link_type } else { kind };
             return Err(IpError::Foreign { name: name.to_owned(), kind: kind.clone() });
+        }
+        if !link.ifalias.is_empty() && link.ifalias != alias {
+            return Err(IpError::Taken { name: name.to_owned(), alias: link.ifalias.clone() });
         }
         if link.owner()? != Some(owner) || link.linkinfo.info_data.group.is_some() {
             delete_link(name)?;
@@ -208,8 +218,8 @@ pub fn create_tap(name: &str, owner: u32, address: Ipv4Addr, prefix: u8) -> Resu
         ip(["-4", "addr", "flush", "dev", name]).run()?;
         ip(["addr", "add", &format!("{address}/{prefix}"), "dev", name]).run()?;
     }
-    if !link.flags.iter().any(|flag| flag == "UP") {
-        ip(["link", "set", "dev", name, "up"]).run()?;
+    if link.ifalias != alias || !link.flags.iter().any(|flag| flag == "UP") {
+        ip(["link", "set", "dev", name, "alias", alias, "up"]).run()?;
     }
     Ok(())
 }
@@ -301,7 +311,7 @@ mod tests {
     use super::*;
 
     const TAP: &str = r#"[{"ifindex":2,"ifname":"sis-alice","flags":["NO-CARRIER","BROADCAST","MULTICAST","UP"],
-        "mtu":1500,"operstate":"DOWN","link_type":"ether","address":"2a:fe:c1:a7:de:06",
+        "mtu":1500,"operstate":"DOWN","link_type":"ether","ifalias":"ours","address":"2a:fe:c1:a7:de:06",
         "linkinfo":{"info_kind":"tun","info_data":{"type":"tap","pi":false,"persist":true,"user":200001}},
         "addr_info":[{"family":"inet","local":"10.107.0.1","prefixlen":30,"scope":"global","label":"sis-alice"}]},
         {"ifname":"t2","flags":["POINTOPOINT","NOARP"],"link_type":"none",
@@ -316,6 +326,7 @@ mod tests {
             owner: Some(200_001),
             address: Some((Ipv4Addr::new(10, 107, 0, 1), 30)),
             up: true,
+            alias: "ours".to_owned(),
         };
         assert_eq!(links[0].tap().unwrap(), expected);
     }

@@ -139,8 +139,9 @@ mod tests {
 
     #[test]
     fn a_cgroup_that_cannot_be_joined_starts_nothing() {
-        let procs = PathBuf::from("/nonexistent/cgroup.procs");
-        let error = exec_in_cgroup(&[procs], &["true".into()]);
-        assert_eq!(error.to_string(), "cannot join the cgroup /nonexistent/cgroup.procs");
+        // Where it could be joined, the test would become `false` and fail.
+        let procs = PathBuf::from("/proc/nonexistent/cgroup.procs");
+        let error = exec_in_cgroup(&[procs], &["false".into()]);
+        assert_eq!(error.to_string(), "cannot join the cgroup /proc/nonexistent/cgroup.procs");
     }
 }

@@ -94,7 +94,8 @@ impl Tool {
         self
     }
 
-    /// Sets a variable beyond the clean environment (`PATH`, `LC_ALL=C`, `TZ=UTC`, `HOME=/nonexistent`).
+    /// Sets a variable beyond the clean environment (`PATH`, `LC_ALL=C`, `TZ=UTC`, and as `HOME` a path that
+    /// not even root can make: tools would else leave their settings there).
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
@@ -143,7 +144,7 @@ impl Tool {
             ("PATH", search_path()),
             ("LC_ALL", "C".into()),
             ("TZ", "UTC".into()),
-            ("HOME", "/nonexistent".into()),
+            ("HOME", "/proc/nonexistent".into()),
         ];
         let fixed = fixed.into_iter().map(|(name, value)| (OsString::from(name), value));
         let mut command =
@@ -247,7 +248,7 @@ impl Tool {
     pub fn command(&self) -> std::process::Command {
         let mut command = std::process::Command::new(&self.program);
         command.args(&self.args).env_clear().env("PATH", search_path());
-        command.env("LC_ALL", "C").env("TZ", "UTC").env("HOME", "/nonexistent");
+        command.env("LC_ALL", "C").env("TZ", "UTC").env("HOME", "/proc/nonexistent");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(dir) = &self.dir {
             command.current_dir(dir);

@@ -96,3 +96,34 @@ fn a_removed_jail_and_cgroup_are_seen() {
     std::fs::write(&record, "{").unwrap();
     is_seen_and_repaired(&sandbox, "what runs is not known");
 }
+
+#[test]
+fn changed_limits_are_seen_and_set_again_without_a_restart() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    let pid = sandbox.pid(a);
+    let limit = sandbox.cgroups(a).into_iter().map(|dir| dir.join("pids.max")).find(|file| file.exists());
+    std::fs::write(limit.unwrap(), "99").unwrap();
+    is_seen_and_repaired(&sandbox, "set cgroup limits: 128 MiB, 33 pids");
+    assert_eq!(sandbox.pid(a), pid);
+}
+
+#[test]
+fn a_half_made_cgroup_goes_with_its_guest() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    let dirs = sandbox.cgroups(a);
+    sandbox.done("down");
+    std::fs::create_dir_all(&dirs[0]).unwrap();
+    sandbox.done("down");
+    assert_eq!(sandbox.traces(), [""; 0]);
+    std::fs::create_dir_all(&dirs[0]).unwrap();
+    sandbox.done("up");
+    assert_eq!(sandbox.ps(a)["state"], "ready");
+}

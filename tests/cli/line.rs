@@ -1,9 +1,11 @@
 //! From `fleet.toml` to guests that run and back: the line in its order.
 
 use std::fs;
-use std::path::Path;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
 
 use crate::common::sandbox::Sandbox;
+use crate::common::tiny_guest::Then;
 use crate::needs_firecracker;
 
 #[test]
@@ -56,7 +58,7 @@ fn purge_asks_and_alone_removes_data_disks() {
     sandbox.done("up");
     sandbox.run("down --purge").fails(2, &["no terminal to ask on", "help: add --yes"]);
     assert_eq!(sandbox.ps(a)["state"], "ready", "a refused purge changes nothing");
-    sandbox.run(&format!("down {b} --purge --yes")).fails(0, &[&format!("data disks removed: {b}")]);
+    sandbox.run(&format!("down {b} --purge --yes")).fails(0, &[&format!("data disks and logs removed: {b}")]);
     assert!(!sandbox.disk(b).exists() && sandbox.disk(a).exists());
     assert_eq!(sandbox.ps(a)["state"], "ready");
     sandbox.done("down --purge --yes");
@@ -112,5 +114,69 @@ fn a_pool_in_memory_has_its_disk_mounted_in_the_jail_and_nothing_after_down() {
     assert!(!store.join("disks").exists(), "an ephemeral guest has no file in the store");
     sandbox.done("down");
     assert_eq!(sandbox.traces(), [""; 0]);
-    assert!(!Path::new(&sandbox.jail(&pool)).exists());
+    let log = sandbox.record(&format!("{pool}-0"), "serial.log");
+    assert!(log.exists());
+    sandbox.run("down --purge --yes").fails(0, &[&format!("removed: {pool}-0, {pool}-1")]);
+    assert!(!log.exists(), "what is left of a pool is its logs");
+    let run = sandbox.run("down --purge");
+    run.fails(0, &["nothing to do"]);
+    assert!(!run.err.contains("removed"), "{run}");
+}
+
+#[test]
+fn two_fleets_with_a_guest_of_one_name_do_not_touch_each_other() {
+    needs_firecracker!();
+    let (sandbox, other) = (Sandbox::new(), Sandbox::new());
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    other.fleet_with("", &format!("[user.{a}]\n"));
+    sandbox.done("up");
+    let pid = sandbox.pid(a);
+    let taken =
+        format!("the TAP sis-{a}: it is there already and belongs to sisforge fleet {}", sandbox.name);
+    other.run("up").fails(1, &[&format!("error: {a}: create tap"), &taken]);
+    other.run("down").fails(0, &[]);
+    assert_eq!(sandbox.pid(a), pid);
+    sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+}
+
+#[test]
+fn logs_are_kept_over_one_start_and_cut_from_their_end() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    sandbox.kernel("first\nsisforge: ready\n", Then::ResetOnKey);
+    sandbox.done("up");
+    sandbox.run(&format!("logs {a} --previous")).fails(1, &["no such log"]);
+    sandbox.kernel("second\nsisforge: ready\n", Then::ResetOnKey);
+    assert!(sandbox.done("plan").contains(&format!("stop {a}: kernel changed")));
+    sandbox.run("up").fails(0, &["1 started, 1 stopped"]);
+    assert_eq!(sandbox.done(&format!("logs {a}")), "second\nsisforge: ready\n");
+    assert_eq!(sandbox.done(&format!("logs {a} -n 1")), "sisforge: ready\n");
+    assert_eq!(sandbox.done(&format!("logs {a} --previous")), "first\nsisforge: ready\n");
+
+    let mut follow = sandbox.command();
+    let mut follow = follow.args(["logs", a, "-f"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "second");
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(sandbox.record(a, "serial.log"))
+        .and_then(|mut log| log.write_all(b"later\n"))
+        .unwrap();
+    assert_eq!(lines.nth(1).unwrap().unwrap(), "later");
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+}
+
+#[test]
+fn a_console_shows_what_is_there_and_ends_with_its_input() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    sandbox.run(&format!("console {a}")).fails(1, &["does not run", &format!("`sisforge up {a}`")]);
+    sandbox.done("up");
+    assert_eq!(sandbox.done(&format!("console {a}")), "sisforge: ready\n");
 }

@@ -2,5 +2,12 @@
 
 mod crash;
 mod drift;
+mod input;
 mod jail;
+mod kernel;
 mod line;
+mod machine;
+mod repository;
+mod surface;
+mod tree;
+mod watch;

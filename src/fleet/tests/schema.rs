@@ -59,5 +59,5 @@ fn the_schema_is_of_draft_2020_12_and_names_what_is_required() {
     let schema = schema();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     assert_eq!(schema["required"], serde_json::json!(["fleet", "kernel"]));
-    assert_eq!(schema["$defs"]["DiskSection"]["required"], serde_json::json!(["size", "backing"]));
+    assert_eq!(schema["$defs"]["DiskSection"]["required"], serde_json::json!(["size"]));
 }

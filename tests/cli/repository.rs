@@ -1,0 +1,118 @@
+//! Packages and repositories that are not what they should be, and locks that do not fit.
+
+use std::fs;
+
+use crate::common::sandbox::Sandbox;
+
+/// The package's file in the repository.
+const TINY: &str = "repository/x86_64/tiny-1.0-r0.apk";
+
+/// A sandbox with one guest, and nothing locked.
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    sandbox
+}
+
+/// Turns one bit of a file over, some bytes before its end.
+fn change(sandbox: &Sandbox, path: &str) {
+    let mut bytes = fs::read(sandbox.path(path)).unwrap();
+    let place = bytes.len() - 20;
+    bytes[place] ^= 1;
+    sandbox.write(path, bytes);
+}
+
+#[test]
+fn a_package_that_does_not_exist_is_shown_with_the_nearest_one() {
+    let sandbox = sandbox();
+    sandbox.done("lock");
+    let lock = sandbox.read("fleet.lock");
+    sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("\"tiny\"", "\"tinny\""));
+    for command in ["lock", "build"] {
+        let words = ["the packages of the image i", "tinny: no such package; did you mean tiny?", "help: "];
+        sandbox.run(command).fails(2, &words);
+    }
+    assert_eq!(sandbox.read("fleet.lock"), lock, "a lock is written whole or not at all");
+    sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("\"tinny\"", "\"tiny~2\""));
+    sandbox.run("lock").fails(2, &["tiny~2", "tiny 1.0-r0"]);
+}
+
+#[test]
+fn a_repository_whose_key_is_not_trusted_is_refused() {
+    let sandbox = sandbox();
+    fs::remove_dir_all(sandbox.path("keys")).unwrap();
+    sandbox.run("check").fails(2, &["there are no keys in ", "fleet.toml:7:1", "*.rsa.pub"]);
+    fs::create_dir(sandbox.path("keys")).unwrap();
+    sandbox.done("apk key keys/other.rsa");
+    let run = sandbox.run("lock");
+    run.fails(
+        2,
+        &["the repository repository is refused", "signed by me.rsa.pub", "(other.rsa.pub)", "help: "],
+    );
+    assert_eq!(run.err.matches("not among the trusted keys").count(), 1, "a cause is said once\n{run}");
+    // A key of the right name and other content.
+    fs::rename(sandbox.path("keys/other.rsa.pub"), sandbox.path("keys/me.rsa.pub")).unwrap();
+    sandbox.run("lock").fails(2, &["the signature by me.rsa.pub is wrong"]);
+    assert!(!sandbox.path("fleet.lock").exists());
+}
+
+#[test]
+fn a_package_with_one_bit_changed_is_refused_by_name() {
+    let sandbox = sandbox();
+    let good = fs::read(sandbox.path(TINY)).unwrap();
+    change(&sandbox, TINY);
+    sandbox
+        .run("lock")
+        .fails(2, &["a package of the repository repository is refused", "tiny-1.0-r0", "help: "]);
+    assert!(!sandbox.path("fleet.lock").exists());
+
+    sandbox.write(TINY, good);
+    sandbox.done("lock");
+    change(&sandbox, TINY);
+    let words = [
+        "tiny-1.0-r0 of the repository repository has the SHA-256",
+        "fleet.lock says",
+        "help: get the file back",
+    ];
+    sandbox.run("build").fails(1, &words);
+    sandbox.run("build --locked").fails(1, &words);
+    assert!(!sandbox.path("out/image/i").exists());
+}
+
+#[test]
+fn an_index_that_was_changed_or_cut_is_refused() {
+    let sandbox = sandbox();
+    let index = "repository/x86_64/APKINDEX.tar.gz";
+    let good = fs::read(sandbox.path(index)).unwrap();
+    change(&sandbox, index);
+    sandbox
+        .run("lock")
+        .fails(2, &["the repository repository is refused", "signature by me.rsa.pub is wrong"]);
+    sandbox.write(index, &good[..good.len() / 3]);
+    sandbox.run("lock").fails(2, &["the repository repository is refused"]);
+    fs::remove_file(sandbox.path(index)).unwrap();
+    sandbox.run("lock").fails(2, &["APKINDEX.tar.gz", "No such file"]);
+}
+
+#[test]
+fn a_locked_build_says_exactly_why_a_lock_does_not_fit() {
+    let sandbox = sandbox();
+    let help = "help: run `sisforge lock` and commit the file";
+    sandbox.run("build --locked").fails(2, &["there is no fleet.lock", help]);
+    sandbox.done("lock");
+    sandbox.run("build --locked").fails(0, &[]);
+    sandbox.pack("more", "2.0-r0");
+    sandbox.index();
+    sandbox.fleet("b");
+    let added = sandbox.read("fleet.toml").replace("[\"tiny\"]", "[\"tiny\", \"more\"]");
+    sandbox.write("fleet.toml", added);
+    let lock = sandbox.read("fleet.lock");
+    let come = format!("the guest {} is not in fleet.lock", sandbox.guest('b'));
+    let gone = format!("the guest {} is no longer in fleet.toml", sandbox.guest('a'));
+    let words = ["fleet.lock does not fit fleet.toml", &come, &gone, "more", help];
+    sandbox.run("build --locked").fails(2, &words);
+    assert_eq!(sandbox.read("fleet.lock"), lock);
+    sandbox.run("check").fails(0, &["note: fleet.lock: ", &come]);
+    sandbox.write("fleet.lock", "version = 99\n");
+    sandbox.run("build --locked").fails(2, &["fleet.lock"]);
+}

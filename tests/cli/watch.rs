@@ -1,0 +1,131 @@
+//! Following a Git branch: each commit is applied, mistakes change nothing, drift is repaired.
+
+use std::fs::{self, File};
+use std::process::{Child, Command, Stdio};
+
+use crate::common::sandbox::{Run, Sandbox, until};
+use crate::needs_firecracker;
+
+/// A sandbox that is a Git repository.
+struct Repository(Sandbox);
+
+impl Repository {
+    fn new() -> Self {
+        let repository = Self(Sandbox::new());
+        repository.0.write(".gitignore", "out\nstore\ncache\nlog\n*.rsa\n");
+        repository.git(&["init", "--quiet", "--initial-branch", "main"]);
+        repository
+    }
+
+    fn git(&self, args: &[&str]) {
+        let names = ["user.name=t", "user.email=t@example.org"].iter().flat_map(|name| ["-c", name]);
+        let mut git = Command::new("git");
+        Run::of(git.args(names).args(args).current_dir(self.0.path(""))).fails(0, &[]);
+    }
+
+    /// Commits the fleet of these guests with a lock that fits.
+    fn commit(&self, guests: &str) {
+        self.0.fleet(guests);
+        self.0.done("lock");
+        self.commit_as_it_is();
+    }
+
+    fn commit_as_it_is(&self) {
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--message", "change"]);
+    }
+
+    fn watch(&self) -> Watching<'_> {
+        let log = File::create(self.0.path("log")).unwrap();
+        let mut watch = self.0.command();
+        watch.args(["watch", "--repo", ".", "--interval", "200ms"]).stdin(Stdio::null());
+        Watching {
+            sandbox: &self.0,
+            child: watch.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap(),
+        }
+    }
+
+    fn is_ready(&self, letter: char) -> bool {
+        self.0.ps(&self.0.guest(letter))["state"] == "ready"
+    }
+}
+
+/// A `watch` that runs; ended when it is dropped.
+struct Watching<'a> {
+    sandbox: &'a Sandbox,
+    child: Child,
+}
+
+impl Watching<'_> {
+    fn said(&self) -> String {
+        fs::read_to_string(self.sandbox.path("log")).unwrap()
+    }
+}
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", self.said());
+        }
+    }
+}
+
+#[test]
+fn each_commit_is_applied_and_a_mistaken_one_changes_nothing() {
+    needs_firecracker!();
+    let repository = Repository::new();
+    let (a, b) = (&repository.0.guest('a'), &repository.0.guest('b'));
+    repository.commit("a");
+    let watch = repository.watch();
+    until("the first commit is applied", || watch.said().contains(": applied"));
+    let pid = repository.0.pid(a);
+
+    repository.commit("ab");
+    until("a commit that adds a guest brings it up", || repository.is_ready('b'));
+    assert_eq!(repository.0.pid(a), pid, "the other guest is not touched");
+
+    let text = repository.0.fleet_text("a", "");
+    repository.0.write("fleet.toml", text.replace("[defaults]", "[default]"));
+    repository.commit_as_it_is();
+    until("a mistake is reported", || watch.said().contains("unknown key `default`"));
+
+    repository.0.fleet("a");
+    repository.commit_as_it_is();
+    let stale = format!("the guest {b} is no longer in fleet.toml");
+    until("a stale lock is reported", || watch.said().contains(&stale));
+    until("and nothing comes of it", || watch.said().matches("nothing was changed").count() == 2);
+    assert!(repository.is_ready('b'), "what a mistaken commit takes away stays");
+
+    Run::of(Command::new("kill").args(["-9", &pid.to_string()])).fails(0, &[]);
+    until("a killed VMM is repaired", || watch.said().contains("repairing drift"));
+    until("and runs", || repository.is_ready('a'));
+    let said = watch.said();
+    assert_eq!(said.matches("unknown key `default`").count(), 1, "a mistake is reported once");
+    assert_eq!(said.matches(&stale).count(), 1, "a mistake is reported once");
+
+    repository.commit("a");
+    until("a commit that removes a guest takes it down", || !repository.is_ready('b'));
+    until("and says so", || watch.said().matches(": applied").count() == 3);
+    assert!(repository.0.disk(b).exists(), "its disk is kept");
+    let checkouts = fs::read_dir(repository.0.path("out/.watch")).unwrap().count();
+    assert_eq!(checkouts, 2, "the clone and the last commit; the others are gone");
+}
+
+#[test]
+fn watch_once_looks_applies_and_ends() {
+    needs_firecracker!();
+    let repository = Repository::new();
+    repository.0.fleet("a");
+    repository.commit_as_it_is();
+    let once = "watch --repo . --once";
+    repository.0.run(once).fails(2, &["there is no ", "fleet.lock", "help: run `sisforge lock`"]);
+    repository.commit("a");
+    repository.0.run(once).fails(0, &["1 started"]);
+    repository.0.run(once).fails(0, &["nothing to do"]);
+    repository.0.run("watch --once").fails(0, &["nothing to do"]);
+    repository.0.run("watch --repo nowhere --once").fails(1, &["error: ", "nowhere"]);
+    repository.0.run("watch --repo . --branch gone --once").fails(1, &["error: ", "gone"]);
+    repository.0.run("watch --once --repo . --file /fleet.toml").fails(2, &["absolute"]);
+}
