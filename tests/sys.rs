@@ -7,47 +7,13 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sisforge::sys::tool::{self, Tool};
+use sisforge::sys::tool::Tool;
 use sisforge::sys::{ip, mount, nft};
+
+use crate::common::namespaces::{inside_namespaces, missing, skip};
 
 mod processes;
 mod remote;
-
-/// Set in the copy of a test that runs inside its namespaces.
-const INSIDE: &str = "SISFORGE_TEST_INSIDE";
-
-/// Runs a test again in network and mount namespaces of its own; `true` in that copy, whose body is to be run.
-pub fn inside_namespaces(test: &str, tools: &[&str]) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    if let Some(reason) = missing(tools) {
-        skip(test, &reason);
-        return false;
-    }
-    let call = Tool::new("unshare").args(["--net", "--mount", "--propagation", "private", "--"]);
-    let call =
-        call.arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
-    match call.text() {
-        Ok(text) => assert!(text.contains("1 passed"), "no test is called {test}"),
-        Err(error) => panic!("{error}"),
-    }
-    false
-}
-
-fn missing(tools: &[&str]) -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return Some("needs root".to_owned());
-    }
-    tools.iter().find(|name| tool::find(name).is_none()).map(|name| format!("{name} is not installed"))
-}
-
-/// Says aloud that a test was not run; fails where the machine is meant to have all that tests need.
-fn skip(test: &str, reason: &str) {
-    let required = std::env::var_os("SISFORGE_REQUIRE_ORACLES").is_some_and(|value| value == "1");
-    assert!(!required, "{test} could not run: {reason}");
-    eprintln!("skipped {test}: {reason}");
-}
 
 fn null() -> File {
     File::options().read(true).write(true).open("/dev/null").unwrap()

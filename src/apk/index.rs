@@ -134,7 +134,9 @@ pub(super) fn signatures(bytes: &[u8]) -> Result<(Vec<Signature>, &[u8]), IndexE
     let Ok(member) = gzip::first_member(bytes, MAX_SIGNATURES) else { return Ok((Vec::new(), bytes)) };
     let mut reader = TarReader::new(&member.inflated[..]);
     let mut found = Vec::new();
+    let mut has_entries = false;
     while let Some(entry) = reader.next_entry()? {
+        has_entries = true;
         if !entry.path.starts_with(".SIGN.") {
             return Ok((Vec::new(), bytes));
         }
@@ -146,7 +148,7 @@ pub(super) fn signatures(bytes: &[u8]) -> Result<(Vec<Signature>, &[u8]), IndexE
         reader.read_to_end(&mut signature).map_err(ArchiveError::Read)?;
         found.push(Signature { algorithm, key: key.to_owned(), bytes: signature });
     }
-    Ok((found, member.rest))
+    Ok((found, if has_entries { member.rest } else { bytes }))
 }
 
 /// The member that signs `body`.

@@ -12,6 +12,8 @@ mod debian;
 mod dependency;
 mod entry;
 mod gzip;
+#[cfg(test)]
+mod hostile_tests;
 mod index;
 mod info;
 mod pack;

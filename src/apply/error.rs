@@ -42,7 +42,7 @@ pub enum ApplyError {
     NoArtifact(Sha256),
     #[error("{} changed while it was copied into the store: its digest is {found}, not {expected}", path.display())]
     ArtifactChanged { path: PathBuf, expected: Sha256, found: Sha256 },
-    #[error("cannot tell what runs: {} is damaged", path.display())]
+    #[error("cannot write the record {}", path.display())]
     Record { path: PathBuf, source: serde_json::Error },
     #[error(
         "this host has no /dev/net/tun, and every guest needs a TAP (`modprobe tun`, or give it to this container)"

@@ -135,7 +135,11 @@ impl Host for LinuxHost {
     }
 
     fn remove_tap(&self, tap: &TapSpec) -> Result<(), ApplyError> {
-        Ok(ip::delete_link(tap.name.as_str())?)
+        // Something else that has the name is not ours to remove.
+        if ip::taps()?.iter().any(|there| there.name == tap.name.as_str()) {
+            ip::delete_link(tap.name.as_str())?;
+        }
+        Ok(())
     }
 
     fn create_cgroup(&self, guest: &GuestName, limits: &CgroupLimits) -> Result<(), ApplyError> {

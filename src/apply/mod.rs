@@ -66,12 +66,15 @@ enum Doing {
 }
 
 /// Carries out a plan. A guest that fails does not stop the others; a host step that fails ends everything that
-/// would build on it.
+/// would build on it. Rules are not removed while a guest that they hold may be left.
 pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) -> Applied {
     let mut applied = Applied::default();
     let prepared = host_steps(&plan.prepare, host, report, &mut applied.failures);
     applied.stopped = guests(Doing::Stop, &plan.stop, host, at_once, report, &mut applied.failures);
-    if !prepared || !host_steps(&plan.rules, host, report, &mut applied.failures) {
+    let all_stopped = applied.stopped.len() == plan.stop.len();
+    let rules: Vec<_> =
+        plan.rules.iter().filter(|step| all_stopped || **step != Step::RemoveRuleset).cloned().collect();
+    if !prepared || !host_steps(&rules, host, report, &mut applied.failures) {
         return applied;
     }
     let not_stopped = |guest: &GuestSteps| {

@@ -1,12 +1,14 @@
 //! Reading what a host has of a fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::fleet::{GuestName, Sha256, VmmKind};
 use crate::host::firewall::Ruleset;
 use crate::host::layout::{Layout, vmm_folder};
 use crate::host::state::{CgroupLimits, DiskState, GuestState, HostState, Machine, StoredKind, TapSpec};
+use crate::lock::address::TAP_NAME_PREFIX;
 use crate::sys::cgroup::Hierarchy;
 use crate::sys::fs::FileError;
 use crate::sys::process::{self, ProcessInfo};
@@ -14,9 +16,6 @@ use crate::sys::{ip, process as processes};
 
 use super::record::{self, LoadedRuleset, Ready};
 use super::{ApplyError, jail, linux};
-
-/// Names of TAPs are a prefix and the guest's name.
-const TAP_PREFIX: &str = "sis-";
 
 /// Everything that the host has of the fleet.
 ///
@@ -70,10 +69,11 @@ fn jailed_names(layout: &Layout) -> Result<BTreeSet<GuestName>, ApplyError> {
 
 fn taps() -> Result<BTreeMap<GuestName, TapSpec>, ApplyError> {
     let of_guest = |tap: ip::Tap| {
-        let guest = tap.name.strip_prefix(TAP_PREFIX)?.parse::<GuestName>().ok()?;
-        // One that is half made is like none: it is made anew.
-        let (address, _) = tap.address.filter(|_| tap.up)?;
-        Some((guest, TapSpec { name: tap.name.parse().ok()?, owner: tap.owner?, address }))
+        let guest = tap.name.strip_prefix(TAP_NAME_PREFIX)?.parse::<GuestName>().ok()?;
+        // One that is half made is seen as what nobody wants: it is made anew, or removed.
+        let address = tap.address.filter(|_| tap.up).map_or(Ipv4Addr::UNSPECIFIED, |(address, _)| address);
+        let owner = tap.owner.unwrap_or(u32::MAX);
+        Some((guest, TapSpec { name: tap.name.parse().ok()?, owner, address }))
     };
     Ok(ip::taps()?.into_iter().filter_map(of_guest).collect())
 }
@@ -90,11 +90,6 @@ fn guest(
         None => None,
     };
     let ready = ready(layout, name, vmm.as_ref())?;
-    let limits = hierarchy.limits(&layout.cgroup(name)).map(|limits| CgroupLimits {
-        memory: limits.memory,
-        pids: limits.pids,
-        cpu_quota: limits.cpu_quota.map_or(u64::MAX, |(quota, _)| quota),
-    });
     Ok(GuestState {
         disk: linux::owner_and_size(&layout.disk(name)).map(|(uid, size)| DiskState {
             uid,
@@ -102,13 +97,26 @@ fn guest(
             base: None,
         }),
         tap,
-        cgroup: limits,
+        cgroup: cgroup(layout, hierarchy, name),
         jail: jail::exists(layout, name),
         occupied: vmm.is_some(),
         machine,
         ready: ready.is_some(),
         containers: ready.map(|ready| ready.containers).unwrap_or_default(),
     })
+}
+
+/// The limits of a guest's cgroup. One that is half made, or half removed, limits nothing: it is made anew, or removed.
+fn cgroup(layout: &Layout, hierarchy: &Hierarchy, name: &GuestName) -> Option<CgroupLimits> {
+    const HALF: CgroupLimits = CgroupLimits { memory: u64::MAX, pids: u64::MAX, cpu_quota: u64::MAX };
+    match hierarchy.limits(&layout.cgroup(name)) {
+        Some(limits) => Some(CgroupLimits {
+            memory: limits.memory,
+            pids: limits.pids,
+            cpu_quota: limits.cpu_quota.map_or(u64::MAX, |(quota, _)| quota),
+        }),
+        None => hierarchy.children(&layout.cgroups()).contains(name.as_str()).then_some(HALF),
+    }
 }
 
 /// The guest's VMM: whatever lives in its cgroup, or, where that is gone, in its jail.
@@ -127,7 +135,7 @@ pub fn vmm_process(layout: &Layout, hierarchy: &Hierarchy, name: &GuestName) -> 
 /// What the running VMM's guest said when it was ready.
 ///
 /// # Errors
-/// Where the record is damaged.
+/// Where the record cannot be read.
 pub fn ready(
     layout: &Layout,
     name: &GuestName,

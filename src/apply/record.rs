@@ -32,15 +32,13 @@ pub struct LoadedRuleset {
     pub listing: Sha256,
 }
 
-/// Reads a record; `None` where there is none.
+/// Reads a record; `None` where there is none. One that does not parse is like none: a guest whose machine is not
+/// known is started anew, which mends it.
 ///
 /// # Errors
-/// Where it cannot be read or does not parse.
+/// Where it cannot be read.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ApplyError> {
-    let Some(text) = files::read_text_if_present(path)? else { return Ok(None) };
-    serde_json::from_str(&text)
-        .map(Some)
-        .map_err(|source| ApplyError::Record { path: path.to_owned(), source })
+    Ok(files::read_text_if_present(path)?.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
 /// Writes a record, atomically.

@@ -179,7 +179,7 @@ pub(super) fn start_container(
 /// How the host reaches a guest's sshd; `None` where it runs none, or its machine has no address.
 ///
 /// # Errors
-/// Where a record is damaged.
+/// Where a record cannot be read.
 pub fn target(layout: &Layout, guest: &GuestName, ready: &Ready) -> Result<Option<Target>, ApplyError> {
     let machine: Option<Machine> = record::read(&layout.machine(guest))?;
     let address = machine.and_then(|machine| command::guest_address(&machine.command_line));

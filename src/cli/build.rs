@@ -60,7 +60,9 @@ fn check(builder: &Builder<'_>, selection: &Selection, context: &Context) -> Res
         let name = format!("{} {}", built.artifact.kind.folder(), built.name);
         match first_difference {
             None => context.say(&format!("{name}: {} both times", built.artifact.sha256.short())),
-            Some(offset) => context.report.note(&format!("error: {name}: a second build differs from byte {offset} on")),
+            Some(offset) => {
+                context.report.note(&format!("error: {name}: a second build differs from byte {offset} on"))
+            }
         }
         same &= first_difference.is_none();
     }
@@ -81,7 +83,11 @@ fn show(built: &[Built], context: &Context) {
 }
 
 /// A lock that fits and everything that is built from it, for whoever runs the fleet.
-pub fn locked_artifacts(context: &Context, fleet: &Fleet, locked: bool) -> Result<(Lock, Artifacts), CliError> {
+pub fn locked_artifacts(
+    context: &Context,
+    fleet: &Fleet,
+    locked: bool,
+) -> Result<(Lock, Artifacts), CliError> {
     with_builder(context, fleet.clone(), locked, |builder| Ok((builder.lock.clone(), builder.artifacts()?)))
 }
 

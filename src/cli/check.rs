@@ -14,10 +14,14 @@ pub fn run(context: &Context) -> Result<ExitCode, CliError> {
     lists(&fleet)?;
     let project = context.project(fleet)?;
     let doubts = project.need_doubts();
-    let wrong: Vec<_> =
-        doubts.iter().filter(|doubt| matches!(doubt, NeedDoubt::TurnedOff { .. })).map(ToString::to_string).collect();
+    let wrong: Vec<_> = doubts
+        .iter()
+        .filter(|doubt| matches!(doubt, NeedDoubt::TurnedOff { .. }))
+        .map(ToString::to_string)
+        .collect();
     if !wrong.is_empty() {
-        return Err(CliError::invalid(wrong.join("\n")).hint("leave the option out of [kernel] options, or the recipe out of the image"));
+        return Err(CliError::invalid(wrong.join("\n"))
+            .hint("leave the option out of [kernel] options, or the recipe out of the image"));
     }
     let notes: Vec<_> = doubts.iter().map(ToString::to_string).collect();
     let stale = Lock::read(&context.lock_path())?.map_or_else(Vec::new, |lock| project.stale(&lock));

@@ -139,7 +139,12 @@ fn build_status(error: &crate::build::BuildError) -> u8 {
     use crate::build::BuildError as E;
     use crate::build::kernel::KernelError as K;
     match error {
-        E::Stale(_) | E::NotLocked(_) | E::Unknown { .. } | E::Layout { .. } | E::DiskLayout { .. } | E::Vmlinux(_) => 2,
+        E::Stale(_)
+        | E::NotLocked(_)
+        | E::Unknown { .. }
+        | E::Layout { .. }
+        | E::DiskLayout { .. }
+        | E::Vmlinux(_) => 2,
         E::Kernel(K::Unmet(_) | K::Needs(_) | K::ConfigLine(_) | K::Patch { .. }) => 2,
         _ => 1,
     }

@@ -33,7 +33,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         render::json(&serde_json::json!({ "changes": changed, "packages": lock.package.len() }));
     } else if changed.is_empty() {
         context.say(&format!("{} fits already", context.lock_path().display()));
-    } else {
+    } else if !context.settings.quiet {
         changed.iter().for_each(|line| render::text(&format!("{line}\n")));
         context.say(&format!("wrote {}", context.lock_path().display()));
     }
@@ -41,7 +41,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// Brings the lock file up to date; gives the lock and what changed in it.
-fn update_lock(context: &Context, project: &Project, update: &Update) -> Result<(Lock, Vec<String>), CliError> {
+fn update_lock(
+    context: &Context,
+    project: &Project,
+    update: &Update,
+) -> Result<(Lock, Vec<String>), CliError> {
     let path = context.lock_path();
     let old = Lock::read(&path)?;
     let cache = Cache::new(&context.settings.cache);
@@ -72,8 +76,12 @@ pub fn fitting(context: &Context, project: &Project, locked: bool) -> Result<Loc
         return Ok(lock);
     }
     let reasons: String = reasons.iter().map(|reason| format!("\n  {reason}")).collect();
-    Err(CliError::invalid(format!("{} does not fit {}:{reasons}", path.display(), context.settings.file.display()))
-        .hint(hint))
+    Err(CliError::invalid(format!(
+        "{} does not fit {}:{reasons}",
+        path.display(),
+        context.settings.file.display()
+    ))
+    .hint(hint))
 }
 
 impl Context {

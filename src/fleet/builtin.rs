@@ -23,6 +23,7 @@ const FILES: &[(&str, &[u8])] = embedded![
     "recipes/openrc/sis-mounts",
     "recipes/openrc/sis-ready",
     "recipes/rootless-podman/containers.conf",
+    "recipes/rootless-podman/podman-limits",
     "recipes/rootless-podman/recipe.toml",
     "recipes/rootless-podman/sis-session",
     "recipes/rootless-podman/sis-sshd",

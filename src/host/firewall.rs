@@ -1,7 +1,8 @@
 //! The nft ruleset of a fleet, rendered whole from data: one table, swapped in one transaction.
 //!
-//! Every packet of a guest meets the policy in its original direction, whatever connection it belongs to, so a
-//! policy that is swapped holds at once. Answers alone come back. Guests have no IPv6: such packets are dropped.
+//! Every packet of a guest meets its policy, whatever connection it belongs to, so a policy that is swapped holds at
+//! once. Answers alone come back, and those meet the policy as well: a server that was asked under an earlier one
+//! does not send on. Guests have no IPv6: such packets are dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::fleet::{FleetName, GuestName, InterfaceName, Label, NetworkPolicy, PolicyRule, Rate, Sha256};
+use crate::lock::address::TAP_NAME_PREFIX;
 
 /// A ruleset by its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +75,9 @@ pub fn render(input: &FirewallInput<'_>) -> Ruleset {
     let used: BTreeSet<&Label> = input.endpoints.iter().map(|endpoint| &endpoint.policy).collect();
     for label in used {
         if let Some(policy) = input.policies.get(label) {
-            policy_chain(&mut text, label, policy, input.lists);
+            for way in [&OUT, &BACK] {
+                policy_chain(&mut text, way, label, policy, input.lists);
+            }
         }
     }
     text.push_str("}\n");
@@ -112,6 +116,8 @@ fn declare_sets(text: &mut String, input: &FirewallInput<'_>) {
     elements(text, "set never { type ipv4_addr; flags interval", &never);
 }
 
+/// Chains that are the same for all guests. The last two rules of `arriving` are for a TAP that no table knows any
+/// more, because its guest could not be removed; they take nothing from the TAPs of another fleet.
 fn fixed_chains(text: &mut String, input: &FirewallInput<'_>) {
     let (subnet, uplink) = (input.subnet, input.uplink);
     let _ = write!(
@@ -120,6 +126,8 @@ fn fixed_chains(text: &mut String, input: &FirewallInput<'_>) {
     type filter hook prerouting priority raw; policy accept;
     iifname @taps goto own_identity
     iifname != "lo" ip saddr {subnet} counter drop
+    iifname "{TAP_NAME_PREFIX}*" meta nfproto ipv6 counter drop
+    iifname "{TAP_NAME_PREFIX}*" fib saddr . iif oif missing counter drop
   }}
   chain own_identity {{
     meta nfproto ipv6 counter drop
@@ -162,43 +170,66 @@ fn guest_chains(text: &mut String, endpoint: &Endpoint, policies: &BTreeMap<Labe
     let (name, label) = (&endpoint.name, &endpoint.policy);
     let _ = write!(
         text,
-        "  chain from-{name} {{\n{up}    counter goto policy-{label}\n  }}\n  chain to-{name} {{\n{down}    ct direction reply ct state established,related counter accept\n    counter drop\n  }}\n"
+        "  chain from-{name} {{\n{up}    counter goto policy-{label}\n  }}\n  chain to-{name} {{\n{down}    ct direction reply ct state related counter accept\n    ct direction reply ct state established counter goto answers-{label}\n    counter drop\n  }}\n"
     );
 }
 
-/// A policer: what comes faster is dropped. The burst is a tenth of a second, and at least some full packets.
+/// A policer: what comes faster is dropped. The kernel's bucket holds what one second lets pass and the burst
+/// (`nft_limit_init`); the largest packet, which segmentation offload makes of many, must fit at the lowest rate.
 fn limit_rule(rate: Rate) -> String {
-    const SMALLEST_BURST: u64 = 16_000;
+    const LARGEST_PACKET: u64 = 65_550;
     let bytes = (rate.bits_per_second() / 8).max(1);
-    let burst = (bytes / 10).max(SMALLEST_BURST);
-    format!("    limit rate over {bytes} bytes/second burst {burst} bytes counter drop\n")
+    format!("    limit rate over {bytes} bytes/second burst {LARGEST_PACKET} bytes counter drop\n")
 }
+
+/// A way through a policy, and where on it the server's side of a packet stands.
+struct Way {
+    chain: &'static str,
+    address: &'static str,
+    port: &'static str,
+    refuse: &'static str,
+}
+
+/// What a guest sends; refusals are told to it.
+const OUT: Way = Way {
+    chain: "policy",
+    address: "daddr",
+    port: "dport",
+    refuse: "counter reject with icmpx admin-prohibited",
+};
+
+/// What is answered; refusals are told to nobody outside.
+const BACK: Way = Way { chain: "answers", address: "saddr", port: "sport", refuse: "counter drop" };
 
 fn policy_chain(
     text: &mut String,
+    way: &Way,
     label: &Label,
     policy: &NetworkPolicy,
     lists: &BTreeMap<PathBuf, Vec<IpNet>>,
 ) {
-    const REFUSE: &str = "counter reject with icmpx admin-prohibited";
-    let _ = writeln!(text, "  chain policy-{label} {{");
+    let Way { chain, address, port, refuse } = way;
+    let _ = writeln!(text, "  chain {chain}-{label} {{");
     let servers: Vec<_> = policy.dns.iter().filter(|ip| ip.is_ipv4()).map(IpAddr::to_string).collect();
     if !servers.is_empty() {
         let servers = servers.join(", ");
-        let _ = writeln!(text, "    ip daddr {{ {servers} }} meta l4proto {{ tcp, udp }} th dport 53 accept");
+        let _ = writeln!(
+            text,
+            "    ip {address} {{ {servers} }} meta l4proto {{ tcp, udp }} th {port} 53 accept"
+        );
     }
-    for (rules, verdict) in [(&policy.deny, REFUSE), (&policy.allow, "accept")] {
+    for (rules, verdict) in [(&policy.deny, *refuse), (&policy.allow, "accept")] {
         for rule in rules {
-            for line in rule_matches(rule, lists) {
+            for line in rule_matches(rule, way, lists) {
                 let _ = writeln!(text, "    {line}{verdict}");
             }
         }
     }
-    let _ = writeln!(text, "    {}\n  }}", if policy.default_allow { "accept" } else { REFUSE });
+    let _ = writeln!(text, "    {}\n  }}", if policy.default_allow { "accept" } else { refuse });
 }
 
 /// The matches of one rule, each ending in a space: one for each protocol that it names.
-fn rule_matches(rule: &PolicyRule, lists: &BTreeMap<PathBuf, Vec<IpNet>>) -> Vec<String> {
+fn rule_matches(rule: &PolicyRule, way: &Way, lists: &BTreeMap<PathBuf, Vec<IpNet>>) -> Vec<String> {
     let listed = rule.list.iter().filter_map(|path| lists.get(path)).flatten();
     let v4: Vec<Ipv4Net> = rule
         .to
@@ -219,12 +250,12 @@ fn rule_matches(rule: &PolicyRule, lists: &BTreeMap<PathBuf, Vec<IpNet>>) -> Vec
         String::new()
     } else {
         let nets: Vec<_> = merged.iter().map(ToString::to_string).collect();
-        format!("ip daddr {{ {} }} ", nets.join(", "))
+        format!("ip {} {{ {} }} ", way.address, nets.join(", "))
     };
     let mut protocols = Vec::new();
     for (name, ports) in [("tcp", &rule.tcp), ("udp", &rule.udp)] {
         if !ports.is_empty() {
-            protocols.push(format!("{destination}{name} dport {{ {} }} ", port_list(ports)));
+            protocols.push(format!("{destination}{name} {} {{ {} }} ", way.port, port_list(ports)));
         }
     }
     if rule.icmp {

@@ -17,6 +17,9 @@ pub fn capacity(host: &HostSpec) -> u32 {
     u32::try_from(host.address_capacity().min(host.uid_capacity())).unwrap_or(u32::MAX)
 }
 
+/// Names of TAPs are this and the guest's name.
+pub const TAP_NAME_PREFIX: &str = "sis-";
+
 /// The numbers of slot `slot`: uid `first + slot`, and the slot's /30, of which the guest has the second address.
 fn numbers(host: &HostSpec, name: &GuestName, slot: u32) -> Option<LockedGuest> {
     let ip = Ipv4Addr::from(u32::from(host.subnet.network()) + 4 * slot + 2);
@@ -26,7 +29,7 @@ fn numbers(host: &HostSpec, name: &GuestName, slot: u32) -> Option<LockedGuest> 
         ip,
         // Locally administered, unicast; unique because the address is.
         mac: format!("02:53:{a:02x}:{b:02x}:{c:02x}:{d:02x}"),
-        tap: format!("sis-{name}").parse::<InterfaceName>().ok()?,
+        tap: format!("{TAP_NAME_PREFIX}{name}").parse::<InterfaceName>().ok()?,
     })
 }
 

@@ -17,6 +17,8 @@ pub fn diff(observed: &HostState, desired: &HostState) -> Plan {
         let have = observed.guests.get(name).unwrap_or(&nothing);
         match desired.guests.get(name) {
             None => plan.stop.extend(stop(name, have)),
+            // Not only to save work: `up NAME` wants every other guest as it is, be it broken.
+            Some(want) if want == have => {}
             Some(want) => guest(&mut plan, name, have, want),
         }
     }
@@ -138,9 +140,10 @@ fn start(name: &GuestName, have: &GuestState, want: &GuestState, machine: &Machi
             _ => {}
         }
     }
-    steps.extend(want.tap.clone().filter(|_| have.tap != want.tap).map(Step::CreateTap));
+    // Before the TAP, which alone does not tell whose it is: a TAP that is left over has a cgroup beside it.
     let cgroup = want.cgroup.filter(|_| have.cgroup != want.cgroup);
     steps.extend(cgroup.map(|limits| Step::CreateCgroup { guest: guest(), limits }));
+    steps.extend(want.tap.clone().filter(|_| have.tap != want.tap).map(Step::CreateTap));
     steps.push(Step::CreateJail { guest: guest(), machine: machine.clone() });
     steps.push(Step::StartVmm { guest: guest(), machine: machine.clone() });
     steps.push(Step::AwaitReady { guest: guest() });

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -69,11 +70,23 @@ pub fn create_private_dir(path: &Path) -> Result<(), FileError> {
     made.map_err(FileError::when("create directory", path))
 }
 
-/// A file that takes its name only once it is whole: dropped before [`NewFile::persist`], it leaves nothing.
+/// A file that takes its name only once it is whole: dropped before [`NewFile::persist`], it leaves nothing, nor does
+/// a process that is killed (`O_TMPFILE`, where the file system knows it).
 pub struct NewFile {
-    temporary: tempfile::NamedTempFile,
+    file: File,
+    /// Where the bytes are until then.
+    temporary: Temporary,
     path: PathBuf,
 }
+
+enum Temporary {
+    /// A file without a name, by the way that other processes reach it.
+    Nameless(PathBuf),
+    Named(tempfile::TempPath),
+}
+
+/// What the names of files begin with that are not whole yet.
+const NOT_WHOLE: &str = ".new-";
 
 impl NewFile {
     /// Starts a file that will be called `path`, making its directory where it is missing.
@@ -81,23 +94,28 @@ impl NewFile {
     /// # Errors
     /// Names the path.
     pub fn create(path: &Path) -> Result<Self, FileError> {
-        let dir = path.parent().unwrap_or(Path::new("."));
+        let dir = dir_of(path);
         create_dir_all(dir)?;
-        let temporary = tempfile::Builder::new()
-            .prefix(".new-")
-            .tempfile_in(dir)
-            .map_err(FileError::when("create", path))?;
-        Ok(Self { temporary, path: path.to_owned() })
+        let path = path.to_owned();
+        if let Some((file, temporary)) = nameless(dir) {
+            return Ok(Self { file, temporary: Temporary::Nameless(temporary), path });
+        }
+        let named = tempfile::Builder::new().prefix(NOT_WHOLE).tempfile_in(dir);
+        let (file, temporary) = named.map_err(FileError::when("create", &path))?.into_parts();
+        Ok(Self { file, temporary: Temporary::Named(temporary), path })
     }
 
     /// The open file, read and write.
     pub fn file(&mut self) -> &mut File {
-        self.temporary.as_file_mut()
+        &mut self.file
     }
 
     /// Where the bytes are until the file has its name.
     pub fn temporary_path(&self) -> &Path {
-        self.temporary.path()
+        match &self.temporary {
+            Temporary::Nameless(path) => path,
+            Temporary::Named(path) => path,
+        }
     }
 
     /// Sets the mode, syncs, and gives the file its name; a file of that name is replaced.
@@ -105,21 +123,47 @@ impl NewFile {
     /// # Errors
     /// Names the path.
     pub fn persist(self, mode: u32) -> Result<(), FileError> {
-        let Self { temporary, path } = self;
+        let Self { file, temporary, path } = self;
         let named = FileError::when("write", &path);
         let finish = || -> io::Result<()> {
-            temporary.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-            temporary.as_file().sync_all()?;
-            temporary.persist(&path).map_err(|error| error.error)?;
-            sync_dir_of(&path)
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            file.sync_all()?;
+            match temporary {
+                Temporary::Named(temporary) => temporary.persist(&path).map_err(|error| error.error)?,
+                Temporary::Nameless(temporary) => give_name(&temporary, &path)?,
+            }
+            File::open(dir_of(&path))?.sync_all()
         };
         finish().map_err(named)
     }
 }
 
-fn sync_dir_of(path: &Path) -> io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(dir)?.sync_all()
+/// A file without a name in a directory; `None` where the file system or a missing `/proc` does not allow it.
+fn nameless(dir: &Path) -> Option<(File, PathBuf)> {
+    use rustix::fs::{CWD, Mode, OFlags};
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::openat(CWD, dir, flags, Mode::RUSR | Mode::WUSR).ok()?);
+    let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+    path.exists().then_some((file, path))
+}
+
+/// Gives a nameless file its name. A link replaces nothing, so where there is a file already it is replaced by a
+/// second name.
+fn give_name(nameless: &Path, path: &Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD};
+    let link = |to: &Path| rustix::fs::linkat(CWD, nameless, CWD, to, AtFlags::SYMLINK_FOLLOW);
+    match link(path) {
+        Err(rustix::io::Errno::EXIST) => {
+            let mut second = tempfile::Builder::new();
+            let second = second.prefix(NOT_WHOLE).make_in(dir_of(path), |to| Ok(link(to)?))?;
+            second.into_temp_path().persist(path).map_err(|error| error.error)
+        }
+        done => Ok(done?),
+    }
+}
+
+fn dir_of(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Writes a whole file, atomically and durably.
@@ -201,6 +245,21 @@ mod tests {
         new.file().write_all(b"half").unwrap();
         drop(new);
         assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_that_is_not_whole_has_no_name_and_replaces_the_old_one_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for text in ["old", "new"] {
+            let mut new = NewFile::create(&path).unwrap();
+            new.file().write_all(text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(new.temporary_path()).unwrap(), text);
+            new.persist(0o640).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

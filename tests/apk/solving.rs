@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sisforge::apk::{Dependency, Index, KeyRing, Repository, solve};
+use sisforge::apk::{Checksum, Chosen, Dependency, Index, KeyRing, Repository, SigningKey, solve};
 
 use super::oracle::{Apk, data};
 
@@ -67,6 +67,25 @@ fn new_root(root: &Path, repository: &Path, keys: &Path, arch: &str) {
     }
 }
 
+/// What the genuine apk would install, as it prints it; `None` where it has no answer.
+fn ask(apk: &Apk, root: &Path, arch: &str, world: &[&str]) -> Option<Vec<String>> {
+    let root = root.to_str().unwrap();
+    let fixed = ["--root", root, "--arch", arch, "--no-network", "--no-progress", "--simulate", "add"];
+    let output = apk.run(fixed.iter().chain(world));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines = text.lines().filter(|line| line.contains(" Installing "));
+    output.status.success().then(|| lines.map(str::to_owned).collect())
+}
+
+/// The same by sisforge.
+fn answer(index: &Index, arch: &str, world: &[Dependency]) -> Option<Vec<String>> {
+    let chosen = solve(world, &[Repository { index, tag: None }], arch).ok()?;
+    let line = |(at, one): (usize, &Chosen<'_>)| {
+        format!("({}/{}) Installing {} ({})", at + 1, chosen.len(), one.info.name, one.info.version)
+    };
+    Some(chosen.iter().enumerate().map(line).collect())
+}
+
 fn agree_on_random_worlds(repository: &str, arch: &str, keys: &str, seed: u64) {
     let (Some(apk), Some(repository), Some(keys)) = (Apk::find(), data(repository), data(keys)) else {
         return;
@@ -80,26 +99,10 @@ fn agree_on_random_worlds(repository: &str, arch: &str, keys: &str, seed: u64) {
     for _ in 0..100 {
         let world = world(&mut random, &index);
         let words: Vec<String> = world.iter().map(Dependency::to_string).collect();
-        let root = root.path().to_str().unwrap();
-        let fixed = ["--root", root, "--arch", arch, "--no-network", "--no-progress", "--simulate", "add"];
-        let output = apk.run(fixed.into_iter().chain(words.iter().map(String::as_str)));
-        let theirs = String::from_utf8_lossy(&output.stdout);
-        let theirs: Vec<&str> = theirs.lines().filter(|line| line.contains(" Installing ")).collect();
-        match solve(&world, &[Repository { index: &index, tag: None }], arch) {
-            Ok(chosen) => {
-                let line = |(at, chosen): (usize, &sisforge::apk::Chosen<'_>)| {
-                    let info = chosen.info;
-                    format!("({}/{}) Installing {} ({})", at + 1, theirs.len(), info.name, info.version)
-                };
-                let ours: Vec<String> = chosen.iter().enumerate().map(line).collect();
-                assert!(output.status.success(), "apk has no answer for {}", words.join(" "));
-                assert_eq!(ours, theirs, "{}", words.join(" "));
-                answered += 1;
-            }
-            Err(error) => {
-                assert!(!output.status.success(), "apk has an answer for {}: {error}", words.join(" "))
-            }
-        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let theirs = ask(&apk, root.path(), arch, &words);
+        answered += usize::from(theirs.is_some());
+        assert_eq!(answer(&index, arch, &world), theirs, "{}", words.join(" "));
     }
     assert!(answered > 30, "only {answered} of 100 worlds have an answer");
 }
@@ -112,6 +115,88 @@ fn random_worlds_of_alpine_3_16_are_solved_as_apk_solves_them() {
 #[test]
 fn random_worlds_of_alpine_3_17_are_solved_as_apk_solves_them() {
     agree_on_random_worlds("alpine-3.17-main", "aarch64", "keys/alpine-aarch64", 2);
+}
+
+/// A small universe of five names, with versions, virtual names, priorities, conflicts and install_if.
+fn universe(random: &mut Random) -> String {
+    let mut text = String::new();
+    let names = ["a", "b", "c", "d", "e"];
+    for (at, name) in names.iter().enumerate() {
+        for version in 1..=1 + random.below(3) {
+            let mut record = format!(
+                "C:{}\nP:{name}\nV:{version}\nA:x86_64\nS:1\nI:1\n",
+                Checksum::of(format!("{name}{version}"))
+            );
+            record += "T:t\nU:u\nL:l\n";
+            if random.below(4) == 0 {
+                record += &format!("k:{}\n", 1 + random.below(3));
+            }
+            let wish = |random: &mut Random| {
+                let name = ["a", "b", "c", "d", "e", "v", "w"][random.below(7)];
+                let version = 1 + random.below(3);
+                match random.below(8) {
+                    0 => format!("{name}={version}"),
+                    1 => format!("{name}>{version}"),
+                    2 => format!("{name}<{version}"),
+                    3 => format!("!{name}"),
+                    _ => name.to_owned(),
+                }
+            };
+            let depends: Vec<String> =
+                (0..random.below(3)).map(|_| wish(random)).filter(|wish| !wish.contains(name)).collect();
+            if !depends.is_empty() {
+                record += &format!("D:{}\n", depends.join(" "));
+            }
+            match random.below(5) {
+                0 => record += &format!("p:v={}\n", 1 + random.below(3)),
+                1 => record += "p:w\n",
+                2 => record += "p:v w=1\n",
+                _ => {}
+            }
+            if random.below(5) == 0 {
+                let (one, two) = (names[(at + 1) % 5], names[(at + 2) % 5]);
+                record += &format!("i:{one} {two}\n");
+            }
+            text += &(record + "\n");
+        }
+    }
+    text
+}
+
+/// Universes made to be hard. apk 2.14.4 decides names in an order that later versions gave up, so that one or two of
+/// a hundred may come out otherwise; sisforge follows the later order, in which real indexes come out alike.
+#[test]
+fn hard_small_universes_are_solved_as_apk_solves_them() {
+    let Some(apk) = Apk::find() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("keys");
+    let key = SigningKey::generate(&keys.join("test.rsa")).unwrap();
+    let mut random = Random(3);
+    let (mut answered, mut different) = (0, Vec::new());
+    for round in 0..100 {
+        let text = universe(&mut random);
+        let index = Index::parse(&text);
+        assert_eq!(index.rejected, []);
+        let mut world = vec!["a", "b", "c", "d", "e", "v", "w", "a>1", "c<2", "d~1"];
+        let size = 1 + random.below(3);
+        while world.len() > size {
+            world.remove(random.below(world.len()));
+        }
+        let (repository, root) =
+            (dir.path().join(format!("repo{round}")), dir.path().join(format!("root{round}")));
+        std::fs::create_dir_all(repository.join("x86_64")).unwrap();
+        std::fs::write(repository.join("x86_64/APKINDEX.tar.gz"), index.to_signed(&key).unwrap()).unwrap();
+        new_root(&root, &repository, &keys, "x86_64");
+        let theirs = ask(&apk, &root, "x86_64", &world);
+        let wishes: Vec<Dependency> = world.iter().map(|wish| wish.parse().unwrap()).collect();
+        let ours = answer(&index, "x86_64", &wishes);
+        answered += usize::from(theirs.is_some());
+        if ours != theirs {
+            different.push(format!("{world:?}: apk {theirs:?}, sisforge {ours:?}\n{text}"));
+        }
+    }
+    assert!(answered > 40, "only {answered} of 100 worlds have an answer");
+    assert!(different.len() <= 2, "{}", different.join("\n"));
 }
 
 /// A released image is the closure of its own world.

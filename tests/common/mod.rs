@@ -1,3 +1,5 @@
 //! The shared parts of the tests.
 
+pub mod namespaces;
+pub mod sandbox;
 pub mod tiny_guest;

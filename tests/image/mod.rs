@@ -18,6 +18,9 @@ fn missing(tools: &[&str]) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("needs root".to_owned());
     }
+    if !Path::new("/dev/loop-control").exists() {
+        return Some("needs loop devices".to_owned());
+    }
     tools.iter().find(|name| tool::find(name).is_none()).map(|name| format!("{name} is not installed"))
 }
 

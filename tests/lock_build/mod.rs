@@ -13,7 +13,7 @@ use sisforge::lock::resolve::Update;
 use sisforge::sys::report::Silent;
 use sisforge::sys::tool::Tool;
 
-use crate::sys::inside_namespaces;
+use crate::common::namespaces::inside_namespaces;
 
 use site::{Site, chain, serve};
 

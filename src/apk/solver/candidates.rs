@@ -4,15 +4,16 @@ use super::propagate::Solver;
 use super::universe::{NameId, PackageId, Provider, Wish};
 
 impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
-    fn is_satisfiable(&self, wish: Wish<'u>) -> bool {
+    fn is_satisfiable(&self, package: PackageId, wish: Wish<'u>) -> bool {
         let state = &self.names[wish.name];
         let packages = &self.universe.packages;
         if state.locked {
-            return wish.is_met_by(state.chosen, packages);
+            return wish.is_met_by(Some(package), state.chosen, packages);
         }
-        (state.requirers == 0 && wish.is_met_by(None, packages))
+        (state.requirers == 0 && wish.is_met_by(Some(package), None, packages))
             || self.universe.names[wish.name].providers.iter().any(|provider| {
-                self.packages[provider.package].selectable && wish.is_met_by(Some(*provider), packages)
+                self.packages[provider.package].selectable
+                    && wish.is_met_by(Some(package), Some(*provider), packages)
             })
     }
 
@@ -36,7 +37,8 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
             let id = provider.package;
             self.packages[id].merging = false;
             if recheck_depends && self.packages[id].selectable {
-                let is_broken = universe.packages[id].depends.iter().any(|wish| !self.is_satisfiable(*wish));
+                let is_broken =
+                    universe.packages[id].depends.iter().any(|wish| !self.is_satisfiable(id, *wish));
                 if is_broken {
                     self.disqualify(id);
                 }
@@ -89,7 +91,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
                     self.packages[id].install_if_met = false;
                     break;
                 }
-                if !wish.is_met_by(state.chosen, &universe.packages) {
+                if !wish.is_met_by(Some(id), state.chosen, &universe.packages) {
                     self.packages[id].install_if_met = false;
                     self.packages[id].install_if_failed = true;
                     break;

@@ -8,6 +8,8 @@ mod explain;
 mod propagate;
 mod select;
 mod state;
+#[cfg(test)]
+mod tests;
 mod universe;
 
 use super::dependency::Dependency;

@@ -132,7 +132,7 @@ impl<'s, 'u, 'a: 'u> Solver<'s, 'u, 'a> {
             }
         }
         for provider in &universe.names[wish.name].providers {
-            let met = wish.is_met_by(Some(*provider), &universe.packages);
+            let met = wish.is_met_by(parent, Some(*provider), &universe.packages);
             let state = &mut self.packages[provider.package];
             state.conflicts += u32::from(!met);
             if state.selectable && state.conflicts > 0 {

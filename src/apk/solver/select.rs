@@ -71,7 +71,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
         if self.names[name].locked {
             if let (Some(new), Some(old)) = (chosen, self.names[name].chosen) {
                 let both_virtual = new.version.is_none() && old.version.is_none();
-                if !both_virtual && new.package != old.package {
+                if !both_virtual {
                     self.clashes.push((name, old.package, new.package));
                 }
             }
@@ -156,7 +156,9 @@ impl Order<'_, '_, '_, '_> {
         let universe = self.solver.universe;
         let Some(chosen) = self.solver.names[name].chosen else { return };
         let is_done = universe.packages[chosen.package].install_if.iter().all(|wish| {
-            self.done[wish.name] && wish.is_met_by(self.solver.names[wish.name].chosen, &universe.packages)
+            let state = &self.solver.names[wish.name];
+            (wish.text.conflict || self.done[wish.name])
+                && wish.is_met_by(Some(chosen.package), state.chosen, &universe.packages)
         });
         if is_done && !self.done[name] {
             self.visit(name);

@@ -183,9 +183,16 @@ fn push_once(list: &mut Vec<NameId>, name: NameId) {
 }
 
 impl Wish<'_> {
-    /// Is this wish met where `chosen` has its name?
-    pub fn is_met_by(&self, chosen: Option<Provider<'_>>, packages: &[Package<'_, '_>]) -> bool {
+    /// Is this wish, of the package `of` or of the world, met where `chosen` has its name? A package never conflicts with
+    /// itself (apk 3): it may shut out all others that provide what it provides.
+    pub fn is_met_by(
+        &self,
+        of: Option<PackageId>,
+        chosen: Option<Provider<'_>>,
+        packages: &[Package<'_, '_>],
+    ) -> bool {
         match chosen {
+            Some(provider) if self.text.conflict && of == Some(provider.package) => true,
             Some(provider) => {
                 self.text.is_met_by(provider.version, &packages[provider.package].info.checksum)
             }

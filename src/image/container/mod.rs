@@ -7,7 +7,7 @@ mod split;
 mod storage;
 
 pub use layer::Layer;
-pub use oci::{Identity, Image};
+pub use oci::Image;
 pub use storage::{IdMap, SubIds, add_images};
 
 use std::path::PathBuf;

@@ -95,31 +95,6 @@ impl Image {
     }
 }
 
-/// What a container image is, as far as its index says: enough to know whether it has changed, since the manifest's digest
-/// names all the rest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// As [`Image::name`].
-    pub name: String,
-    /// As [`Image::digest`].
-    pub digest: Sha256,
-}
-
-impl Identity {
-    /// Reads the index of an image and nothing else.
-    ///
-    /// # Errors
-    /// Where it is missing or no index of one image.
-    pub fn of(image: &ContainerImage) -> Result<Self, ContainerError> {
-        let (ContainerImage::OciArchive(path) | ContainerImage::OciLayout(path)) = image;
-        let read = || -> Result<Self, ContainerProblem> {
-            let manifest = Blobs::open(image)?.manifest()?;
-            Ok(Self { name: manifest.image_name(path), digest: sha256_of("manifest", &manifest.digest)? })
-        };
-        read().map_err(|problem| ContainerError { path: path.clone(), problem })
-    }
-}
-
 impl Descriptor {
     fn image_name(&self, path: &Path) -> String {
         image_name(self.annotations.get(REF_NAME).map(String::as_str), path)

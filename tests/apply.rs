@@ -1,0 +1,258 @@
+//! Plans carried out on a host that fails or stops at any point: nothing is left behind, nobody else is disturbed.
+
+use sisforge::apply::{Applied, Host, apply};
+use sisforge::fleet::{ContainerSpec, GuestName, Sha256, VmmKind};
+use sisforge::host::firewall::Ruleset;
+use sisforge::host::state::{
+    CgroupLimits, DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind, TapSpec,
+};
+use sisforge::plan::diff;
+use sisforge::sys::report::Silent;
+
+mod model;
+
+use model::{Fault, Inner, ModelHost};
+
+fn name(name: &str) -> GuestName {
+    name.parse().unwrap()
+}
+
+fn container(name: &str) -> ContainerSpec {
+    ContainerSpec { name: name.parse().unwrap(), image: format!("localhost/{name}") }
+}
+
+/// A guest that is wholly up; the number sets its uid and address.
+fn guest(guest: &str, number: u8) -> GuestState {
+    let uid = 200_000 + u32::from(number);
+    let tap = TapSpec {
+        name: format!("sis-{guest}").parse().unwrap(),
+        owner: uid,
+        address: [10, 107, 0, 4 * number + 1].into(),
+    };
+    let machine = Machine {
+        vmm: VmmKind::Firecracker,
+        uid,
+        tap: tap.name.clone(),
+        mac: format!("02:53:0a:6b:00:{number:02x}"),
+        vcpus: 1,
+        memory_mib: 512,
+        kernel: Sha256::of("kernel"),
+        image: Sha256::of("image"),
+        disk: MachineDisk::Kept,
+        command_line: "console=ttyS0".into(),
+    };
+    GuestState {
+        disk: Some(DiskState { uid, size: 1 << 30, base: Some(Sha256::of("disk")) }),
+        tap: Some(tap),
+        cgroup: Some(CgroupLimits { memory: 1 << 30, pids: 33, cpu_quota: 100_000 }),
+        jail: true,
+        occupied: true,
+        machine: Some(machine),
+        ready: true,
+        containers: Vec::new(),
+    }
+}
+
+/// A guest whose disk goes with it.
+fn ephemeral(name: &str, number: u8) -> GuestState {
+    let mut state = guest(name, number);
+    state.disk = None;
+    let disk = MachineDisk::Ephemeral { base: Sha256::of("disk"), size: 1 << 20, in_memory: true };
+    state.machine.as_mut().unwrap().disk = disk;
+    state
+}
+
+fn fleet(guests: &[(&str, GuestState)]) -> HostState {
+    let stored = ["kernel", "image", "disk"].map(|file| (Sha256::of(file), StoredKind::Image));
+    let images = guests.iter().map(|(_, guest)| (guest.machine.as_ref().unwrap().image, StoredKind::Image));
+    HostState {
+        forwarding: true,
+        ruleset: Some(Ruleset::new(format!("{guests:?}"))),
+        stored: stored.into_iter().chain(images).collect(),
+        guests: guests.iter().map(|(guest, state)| (name(guest), state.clone())).collect(),
+    }
+}
+
+fn two() -> HostState {
+    fleet(&[("alice", guest("alice", 0)), ("bob", guest("bob", 1))])
+}
+
+/// Brings a host towards a state; gives what became of it, and the host.
+fn towards(before: &Inner, desired: &HostState, fault: Fault) -> (Applied, Inner) {
+    let host = ModelHost::new(before, desired, fault);
+    let observed = host.observe().unwrap();
+    let applied = apply(&diff(&observed, desired), &host, 1, &Silent);
+    let after = host.inner().clone();
+    (applied, after)
+}
+
+fn up(desired: &HostState) -> Inner {
+    let (applied, host) = towards(&Inner::default(), desired, Fault::None);
+    assert!(applied.failures.is_empty(), "{:?}", applied.failures);
+    host
+}
+
+/// Holds that a host is as desired, with nothing else on it but data disks of guests that left.
+fn is_as(host: &Inner, desired: &HostState, story: &str) {
+    let digest = |state: &HostState| state.ruleset.as_ref().map(|rules| rules.digest);
+    assert_eq!(digest(&host.state), digest(desired), "{story}");
+    for (name, found) in &host.state.guests {
+        let disk = found.disk.map(|disk| DiskState { base: None, ..disk });
+        let wanted = match desired.guests.get(name) {
+            // A disk that was kept once is kept, even where the guest has no use for it any more, and containers
+            // that are no longer wanted run until the guest restarts.
+            Some(wanted) => {
+                let missing = |container: &&ContainerSpec| !found.containers.contains(container);
+                assert_eq!(wanted.containers.iter().find(missing), None, "{story}");
+                GuestState { disk, containers: found.containers.clone(), ..wanted.clone() }
+            }
+            None => GuestState { disk, ..GuestState::default() },
+        };
+        assert_eq!(*found, wanted, "{story}");
+    }
+    for (name, wanted) in &desired.guests {
+        let found = host.state.guests.get(name);
+        let uid = |guest: &GuestState| guest.disk.map(|disk| disk.uid);
+        assert!(wanted.disk.is_none() || found.and_then(uid) == uid(wanted), "{story}: disk of {name}");
+        assert!(found.is_some_and(|found| found.ready), "{story}: {name} is up");
+    }
+    assert!(desired.stored.keys().all(|file| host.state.stored.contains_key(file)), "{story}");
+}
+
+/// Fleets that differ in all that a plan tells apart.
+fn fleets() -> Vec<(&'static str, HostState)> {
+    let mut changed = guest("alice", 0);
+    changed.machine.as_mut().unwrap().image = Sha256::of("new image");
+    changed.cgroup = Some(CgroupLimits { memory: 2 << 30, pids: 33, cpu_quota: 100_000 });
+    let with_containers =
+        GuestState { containers: vec![container("one"), container("two")], ..guest("bob", 1) };
+    let mut only_limits = guest("alice", 0);
+    only_limits.cgroup = Some(CgroupLimits { memory: 1 << 30, pids: 64, cpu_quota: 200_000 });
+    vec![
+        ("none", HostState::default()),
+        ("alice", fleet(&[("alice", guest("alice", 0))])),
+        ("both", two()),
+        ("changed", fleet(&[("alice", changed), ("bob", with_containers)])),
+        ("moved", fleet(&[("alice", guest("alice", 7)), ("kiosk-0", ephemeral("kiosk-0", 3))])),
+        ("limits", fleet(&[("alice", only_limits), ("kiosk-0", ephemeral("kiosk-0", 4))])),
+        ("alice without a disk", fleet(&[("alice", ephemeral("alice", 0))])),
+    ]
+}
+
+/// Every fault that an operation of a plan can meet, from its first to its last operation.
+fn faults(operations: usize) -> impl Iterator<Item = Fault> {
+    (0..operations).flat_map(|at| {
+        [Fault::Crash { at, torn: false }, Fault::Crash { at, torn: true }, Fault::Once { at }]
+    })
+}
+
+#[test]
+fn whatever_stops_a_plan_anywhere_the_next_one_completes_the_work() {
+    let mut stories = 0;
+    for (from_name, from) in &fleets() {
+        let start = up(from);
+        for (via_name, via) in &fleets() {
+            let whole = towards(&start, via, Fault::None).1.asked.len();
+            for fault in faults(whole) {
+                let (_, broken) = towards(&start, via, fault.clone());
+                for (to_name, to) in &fleets() {
+                    let story = format!("{from_name}, {via_name} with {fault:?}, {to_name}");
+                    let (applied, host) = towards(&broken, to, Fault::None);
+                    assert!(applied.failures.is_empty(), "{story}: {:?}", applied.failures);
+                    is_as(&host, to, &story);
+                    let again = towards(&host, to, Fault::None).1;
+                    assert!(again.asked.is_empty(), "{story}: a second up is not empty: {:?}", again.asked);
+                    stories += 1;
+                }
+            }
+        }
+    }
+    assert!(stories > 5_000, "{stories}");
+}
+
+#[test]
+fn a_guest_that_dies_on_its_own_is_brought_back_alone() {
+    let mut host = up(&two());
+    let bob = host.state.guests.get_mut(&name("bob")).unwrap();
+    (bob.occupied, bob.machine, bob.ready) = (false, None, false);
+    let (applied, host) = towards(&host, &two(), Fault::None);
+    assert_eq!(applied.started, [name("bob")]);
+    assert_eq!(host.asked, ["create jail bob", "start bob", "await bob"]);
+    is_as(&host, &two(), "after bob's death");
+}
+
+#[test]
+fn a_guest_that_does_not_start_is_cleared_away_and_the_others_start() {
+    let (applied, host) = towards(&Inner::default(), &two(), Fault::Named(&["await alice"]));
+    assert_eq!((applied.started.as_slice(), applied.failures.len()), (&[name("bob")][..], 1));
+    assert_eq!(applied.failures[0].guest, Some(name("alice")));
+    assert_eq!(applied.failures[0].step, "wait until ready");
+    let left = &host.state.guests[&name("alice")];
+    assert_eq!(*left, GuestState { disk: left.disk, ..GuestState::default() });
+    assert!(left.disk.is_some() && host.state.guests[&name("bob")].ready);
+    let undone: Vec<_> =
+        host.asked.iter().filter(|asked| asked.contains("stop") || asked.contains("remove")).collect();
+    assert_eq!(undone, ["stop alice", "remove tap alice", "remove cgroup alice", "remove jail alice"]);
+}
+
+#[test]
+fn without_its_rules_no_guest_starts_but_those_that_go_are_stopped() {
+    let wanted = fleet(&[("bob", guest("bob", 1)), ("carol", guest("carol", 2))]);
+    for broken in [&["load rules"][..], &["store"]] {
+        let mut wanted = wanted.clone();
+        wanted.stored.insert(Sha256::of("more"), StoredKind::Image);
+        let (applied, host) = towards(
+            &up(&two()),
+            &wanted,
+            Fault::Named(match broken {
+                ["store"] => &["store"],
+                _ => &["load rules"],
+            }),
+        );
+        assert_eq!(applied.stopped, [name("alice")]);
+        assert!(applied.started.is_empty() && applied.failures[0].guest.is_none());
+        assert!(!host.state.guests.contains_key(&name("carol")));
+        assert!(host.state.guests[&name("bob")].ready, "who stays is left alone");
+    }
+}
+
+#[test]
+fn a_guest_that_cannot_be_stopped_is_not_started_again_and_loses_its_network() {
+    let (_, changed) = fleets().swap_remove(3);
+    let (applied, host) = towards(&up(&two()), &changed, Fault::Named(&["stop alice"]));
+    assert!(applied.started == [name("bob")] && applied.stopped.is_empty());
+    assert!(host.asked.contains(&"remove tap alice".to_owned()));
+    assert!(host.asked.contains(&"remove jail alice".to_owned()));
+    assert!(!host.asked.contains(&"start alice".to_owned()));
+}
+
+#[test]
+fn rules_stay_while_a_guest_could_not_be_removed() {
+    let stuck = Fault::Named(&["stop alice", "remove tap alice"]);
+    let (applied, host) = towards(&up(&two()), &HostState::default(), stuck);
+    assert_eq!(applied.stopped, [name("bob")]);
+    assert!(host.state.ruleset.is_some(), "a guest that lives on has no rules");
+    let (_, host) = towards(&host, &HostState::default(), Fault::None);
+    is_as(&host, &HostState::default(), "down once more");
+}
+
+#[test]
+fn a_container_that_does_not_start_takes_nothing_from_its_guest() {
+    let bob = GuestState { containers: vec![container("one")], ..guest("bob", 1) };
+    let wanted = fleet(&[("bob", bob)]);
+    let (applied, host) = towards(&Inner::default(), &wanted, Fault::Named(&["containers"]));
+    assert!(applied.started.is_empty() && applied.failures[0].step == "start containers one");
+    assert!(host.state.guests[&name("bob")].ready);
+    let (_, host) = towards(&host, &wanted, Fault::None);
+    assert_eq!(host.asked, ["containers bob"]);
+}
+
+#[test]
+fn a_plan_for_one_guest_does_nothing_to_others_however_broken_they_are() {
+    let mut host = up(&two());
+    let bob = host.state.guests.get_mut(&name("bob")).unwrap();
+    (bob.cgroup, bob.jail, bob.tap) = (None, false, None);
+    let wanted = host.state.clone().with_guests_of(&[name("alice")], &HostState::default());
+    let (_, after) = towards(&host, &wanted, Fault::None);
+    assert_eq!(after.asked, ["stop alice", "remove tap alice", "remove cgroup alice", "remove jail alice"]);
+}

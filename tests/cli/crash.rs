@@ -1,0 +1,134 @@
+//! Whatever is killed or fails at whatever moment, the next command completes the work.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::common::sandbox::{Run, Sandbox};
+use crate::common::tiny_guest::Then;
+use crate::needs_firecracker;
+
+/// A kept disk, a disk in memory and one in the jail: every kind of guest.
+fn every_kind(sandbox: &Sandbox) {
+    let pool = sandbox.guest('k');
+    let ram = r#"disk = { size = "16MiB", backing = "tmpfs" }"#;
+    sandbox.fleet_with("a", &format!("[pool.{pool}]\nreplicas = 1\n{ram}\n"));
+}
+
+/// Files that a killed process began to write.
+fn half_written(sandbox: &Sandbox) -> Vec<String> {
+    let find = Run::of(Command::new("find").arg(sandbox.path("")).args(["-name", ".new-*"]));
+    find.out.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn an_up_that_was_killed_is_completed_by_the_next_and_leaves_nothing_after_down() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.kernel("sisforge: ready\n", Then::Halt);
+    every_kind(&sandbox);
+    sandbox.done("build");
+    for round in 0..12_u64 {
+        // What `up` does takes from 20 ms to about a second.
+        let delay = Duration::from_millis(20 + round * 70 + round * round % 17);
+        let mut up = sandbox.command();
+        let mut up = up.arg("up").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(delay);
+        up.kill().unwrap();
+        up.wait().unwrap();
+        // Every other time nobody completes the work before it is taken back.
+        if round % 2 == 0 {
+            sandbox.run("up").fails(0, &[]);
+            sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+        }
+        sandbox.run("down --timeout 0").fails(0, &[]);
+        assert_eq!(sandbox.traces(), [""; 0], "killed after {delay:?}");
+        assert_eq!(half_written(&sandbox), [""; 0], "killed after {delay:?}");
+    }
+}
+
+#[test]
+fn a_down_that_was_killed_is_completed_by_the_next() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.kernel("sisforge: ready\n", Then::Halt);
+    every_kind(&sandbox);
+    for delay in [60, 120, 200] {
+        sandbox.done("up");
+        let mut down = sandbox.command();
+        let down = down.args(["down", "--timeout", "0"]).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut down = down.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        down.kill().unwrap();
+        down.wait().unwrap();
+        sandbox.run("down --timeout 0").fails(0, &[]);
+        assert_eq!(sandbox.traces(), [""; 0], "killed after {delay} ms");
+    }
+}
+
+#[test]
+fn of_two_ups_at_a_time_one_waits() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    sandbox.done("build");
+    let start = || {
+        let mut up = sandbox.command();
+        up.arg("up").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let runs = [start(), start()].map(|up| Run::from(up.wait_with_output().unwrap()));
+    let said = |words: &str| runs.iter().filter(|run| run.err.contains(words)).count();
+    assert!(runs.iter().all(|run| run.code == 0), "{} {}", runs[0], runs[1]);
+    assert_eq!((said("1 started"), said("nothing to do")), (1, 1), "{} {}", runs[0], runs[1]);
+    assert_eq!(said("waiting for it"), 1, "{} {}", runs[0], runs[1]);
+}
+
+#[test]
+fn a_guest_that_is_never_ready_is_named_and_cleared_away() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    sandbox.kernel("the dog ate my root\n", Then::Halt);
+    let a = &sandbox.guest('a');
+    let run = sandbox.run("up --timeout 2");
+    run.fails(
+        1,
+        &[
+            &format!("error: {a}: wait until ready: {a} did not say that it is ready within 2 s"),
+            "the dog ate my root",
+            &format!("0 started, 0 stopped, failed: {a}"),
+        ],
+    );
+    let left: Vec<_> = sandbox.traces().into_iter().filter(|trace| !trace.starts_with("nft:")).collect();
+    assert_eq!(left, [""; 0], "the rules alone are the fleet's, not the guest's");
+    assert!(sandbox.disk(a).exists());
+    assert!(sandbox.done(&format!("logs {a}")).contains("the dog"), "the log is there to be read");
+}
+
+#[test]
+fn a_guest_that_ends_at_once_is_named_with_its_last_words() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    sandbox.kernel("Kernel panic\n", Then::Reset);
+    let ended = format!("the VMM of {} ended before the guest was ready", sandbox.guest('a'));
+    sandbox.run("up").fails(1, &[&ended, "Kernel panic"]);
+}
+
+#[test]
+fn a_guest_that_fails_does_not_stop_the_others() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("abc");
+    let [a, b, c] = ['a', 'b', 'c'].map(|letter| sandbox.guest(letter));
+    sandbox.done("lock");
+    // Its TAP cannot be made: something else has that name.
+    let tap = format!("sis-{b}");
+    Run::of(Command::new("ip").args(["link", "add", &tap, "type", "bridge"])).fails(0, &[]);
+    let run = sandbox.run("up");
+    Run::of(Command::new("ip").args(["link", "delete", &tap])).fails(0, &[]);
+    run.fails(1, &[&format!("error: {b}: "), &tap, &format!("2 started, 0 stopped, failed: {b}")]);
+    assert_eq!([&a, &c].map(|guest| sandbox.ps(guest)["state"] == "ready"), [true, true]);
+    assert!(!sandbox.jail(&b).exists());
+    sandbox.run("up").fails(0, &["1 started"]);
+    assert_eq!(sandbox.ps(&b)["state"], "ready");
+}

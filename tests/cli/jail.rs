@@ -1,0 +1,121 @@
+//! What stands in a guest's jail, whose it is, and what its VMM may do.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::common::sandbox::Sandbox;
+use crate::needs_firecracker;
+
+/// Every file below a directory by its path there.
+fn files(root: &Path) -> BTreeMap<String, Metadata> {
+    let mut found = BTreeMap::new();
+    let mut dirs = vec![root.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            let meta = entry.metadata().unwrap();
+            if meta.is_dir() {
+                dirs.push(entry.path());
+            }
+            found.insert(entry.path().strip_prefix(root).unwrap().display().to_string(), meta);
+        }
+    }
+    found
+}
+
+fn mode(meta: &Metadata) -> u32 {
+    meta.mode() & 0o7777
+}
+
+#[test]
+fn a_jail_holds_its_guests_files_alone() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("ab");
+    let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
+    sandbox.done("up");
+    let (jail_a, jail_b) = (files(&sandbox.jail(a)), files(&sandbox.jail(b)));
+    let names: Vec<_> = jail_a.keys().map(String::as_str).filter(|name| !name.starts_with("dev/")).collect();
+    let expected = [
+        "config.json",
+        "data",
+        "data/disk.ext4",
+        "dev",
+        "firecracker",
+        "firecracker.pid",
+        "rootfs.ext4",
+        "run",
+        "run/api.sock",
+        "vmlinux",
+        "vmm.log",
+    ];
+    assert_eq!(names, expected);
+    let devices: Vec<_> = jail_a.keys().filter(|name| name.starts_with("dev/")).collect();
+    assert!(
+        devices.iter().all(|name| ["dev/kvm", "dev/net", "dev/net/tun", "dev/urandom", "dev/userfaultfd"]
+            .contains(&name.as_str())),
+        "{devices:?}"
+    );
+
+    let store = files(&sandbox.path("store/files"));
+    for shared in ["rootfs.ext4", "vmlinux"] {
+        let meta = &jail_a[shared];
+        assert_eq!((meta.uid(), meta.gid(), mode(meta)), (0, 0, 0o444), "{shared}");
+        assert_eq!(meta.ino(), jail_b[shared].ino(), "{shared} is one file for all");
+        assert!(store.values().any(|file| file.ino() == meta.ino()), "{shared} is the store's");
+    }
+    for own in ["data/disk.ext4", "vmm.log", "run", "data"] {
+        let (of_a, of_b) = (&jail_a[own], &jail_b[own]);
+        assert_ne!(of_a.uid(), of_b.uid(), "{own}");
+        assert_eq!(u64::from(of_a.uid()), sandbox.ps(a)["uid"].as_u64().unwrap(), "{own}");
+        assert_eq!(mode(of_a) & 0o077, 0, "{own} is for its user alone: {:o}", mode(of_a));
+        assert_ne!(of_a.ino(), of_b.ino(), "{own}");
+    }
+    let disk = fs::metadata(sandbox.disk(a)).unwrap();
+    assert_eq!((disk.ino(), mode(&disk)), (jail_a["data/disk.ext4"].ino(), 0o600));
+    assert_eq!(mode(&jail_a["config.json"]), 0o444);
+    for above in [sandbox.path("store").join(&sandbox.name), sandbox.path("store/files")] {
+        assert_eq!(mode(&fs::metadata(&above).unwrap()), 0o700, "{}", above.display());
+    }
+}
+
+/// A line of `/proc/PID/status`.
+fn status(pid: u32, key: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    line.trim_start_matches(':').split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_vmm_runs_as_its_guests_uid_confined_and_limited() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    let (pid, ps) = (sandbox.pid(a), sandbox.ps(a));
+    let uid = ps["uid"].to_string();
+    assert_eq!(status(pid, "Uid"), format!("{uid} {uid} {uid} {uid}"));
+    assert_eq!(status(pid, "Gid"), format!("{uid} {uid} {uid} {uid}"));
+    assert_eq!(status(pid, "Groups"), "");
+    assert_eq!(status(pid, "NoNewPrivs"), "1");
+    assert_eq!(status(pid, "Seccomp"), "2", "filtered");
+    assert_eq!(status(pid, "CapEff"), "0000000000000000");
+    let root = fs::metadata(format!("/proc/{pid}/root/")).unwrap();
+    assert_eq!(root.ino(), fs::metadata(sandbox.jail(a)).unwrap().ino(), "the jail is all that it sees");
+    let mounts = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
+    assert_ne!(mounts(&pid.to_string()), mounts("self"), "a mount namespace of its own");
+
+    let read = |file: &str| {
+        let values = sandbox.cgroups(a).into_iter().filter_map(|dir| fs::read_to_string(dir.join(file)).ok());
+        values.map(|value| value.trim().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(!read("cgroup.procs").is_empty());
+    assert!(read("cgroup.procs").iter().all(|procs| *procs == pid.to_string()), "{:?}", read("cgroup.procs"));
+    let memory = [read("memory.max"), read("memory.limit_in_bytes")].concat();
+    assert_eq!(memory, [((64 + 64) << 20).to_string()], "the guest's memory and the VMM's own");
+    assert_eq!(read("pids.max"), ["33"]);
+    let cpu = [read("cpu.max"), read("cpu.cfs_quota_us")].concat();
+    assert!(cpu == ["100000 100000"] || cpu == ["100000"], "{cpu:?}");
+}

@@ -1,0 +1,116 @@
+//! From `fleet.toml` to guests that run and back: the line in its order.
+
+use std::fs;
+use std::path::Path;
+
+use crate::common::sandbox::Sandbox;
+use crate::needs_firecracker;
+
+#[test]
+fn a_fleet_goes_from_its_file_to_running_guests_and_back() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("ab");
+    let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
+
+    assert!(sandbox.run("check").err.contains("fleet.toml is valid: 2 guests, 1 image"));
+    assert!(sandbox.done("lock").contains("tiny 1.0-r0"));
+    assert!(sandbox.done("build").contains("image  i"));
+    let plan = sandbox.done("plan");
+    for step in [&format!("start {a}: new"), "create data disk", "create tap", "start firecracker"] {
+        assert!(plan.contains(step), "{step} is not in\n{plan}");
+    }
+    assert_eq!(sandbox.run("plan --detailed-exitcode").code, 2);
+    assert_eq!(sandbox.traces(), [""; 0], "plan changes nothing");
+
+    let up = sandbox.run("up");
+    up.fails(0, &["2 started, 0 stopped"]);
+    let ps = sandbox.done("ps");
+    assert_eq!(ps.lines().filter(|line| line.contains(" ready ")).count(), 2, "{ps}");
+    assert_eq!(sandbox.ps(a)["state"], "ready");
+    assert_ne!(sandbox.ps(a)["uid"], sandbox.ps(b)["uid"], "a uid is one guest's alone");
+    assert_eq!(sandbox.done(&format!("logs {a}")), "sisforge: ready\n");
+    assert!(sandbox.done(&format!("logs {a} --vmm")).contains("Running Firecracker"));
+    let status = sandbox.done("status");
+    assert!(status.contains("DRIFT") && !status.contains("would"), "{status}");
+    sandbox.run(&format!("exec {a} true")).fails(1, &["error: ", "runs no sshd", "help: "]);
+    sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+
+    let pids = (sandbox.pid(a), sandbox.pid(b));
+    sandbox.run("up").fails(0, &["nothing to do"]);
+    assert_eq!((sandbox.pid(a), sandbox.pid(b)), pids);
+
+    sandbox.run("down").fails(0, &["0 started, 2 stopped"]);
+    assert_eq!(sandbox.traces(), [""; 0], "down leaves nothing");
+    assert!(sandbox.disk(a).exists() && sandbox.disk(b).exists(), "but data disks");
+    assert!(sandbox.record(a, "serial.log").exists(), "and logs");
+    sandbox.run("down").fails(0, &["nothing to do"]);
+}
+
+#[test]
+fn purge_asks_and_alone_removes_data_disks() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("ab");
+    let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
+    sandbox.done("up");
+    sandbox.run("down --purge").fails(2, &["no terminal to ask on", "help: add --yes"]);
+    assert_eq!(sandbox.ps(a)["state"], "ready", "a refused purge changes nothing");
+    sandbox.run(&format!("down {b} --purge --yes")).fails(0, &[&format!("data disks removed: {b}")]);
+    assert!(!sandbox.disk(b).exists() && sandbox.disk(a).exists());
+    assert_eq!(sandbox.ps(a)["state"], "ready");
+    sandbox.done("down --purge --yes");
+    assert!(!sandbox.disk(a).exists() && !sandbox.record(a, "").exists());
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+#[test]
+fn up_of_one_guest_brings_that_one_up_alone() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("ab");
+    let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
+    sandbox.run(&format!("up {b}")).fails(0, &["1 started"]);
+    assert_eq!((&sandbox.ps(a)["state"], &sandbox.ps(b)["state"]), (&"down".into(), &"ready".into()));
+    let nearest = format!("there is no guest \"{a}x\"");
+    sandbox.run(&format!("up {a}x")).fails(2, &[&nearest, "did you mean"]);
+}
+
+#[test]
+fn a_removed_user_is_stopped_and_the_data_disk_is_kept() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("ab");
+    let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
+    sandbox.done("up");
+    fs::write(sandbox.disk(b), "the user's").unwrap();
+    let pid = sandbox.pid(a);
+    sandbox.fleet("a");
+    assert!(sandbox.done("plan").contains(&format!("stop {b}: no longer wanted")));
+    sandbox.run("up").fails(0, &["0 started, 1 stopped"]);
+    assert_eq!(sandbox.pid(a), pid, "the guest that stays is not touched");
+    assert!(!sandbox.traces().iter().any(|trace| trace.contains(b.as_str())), "{:?}", sandbox.traces());
+    assert_eq!(fs::read_to_string(sandbox.disk(b)).unwrap(), "the user's");
+}
+
+#[test]
+fn a_pool_in_memory_has_its_disk_mounted_in_the_jail_and_nothing_after_down() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    let pool = sandbox.guest('k');
+    let ram = r#"disk = { size = "16MiB", backing = "tmpfs" }"#;
+    sandbox.fleet_with("", &format!("[pool.{pool}]\nreplicas = 2\n{ram}\n"));
+    sandbox.done("up");
+    for member in [format!("{pool}-0"), format!("{pool}-1")] {
+        assert_eq!(sandbox.ps(&member)["state"], "ready");
+        let data = sandbox.jail(&member).join("data");
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        assert!(mounts.contains(&format!("tmpfs {} tmpfs", data.display())), "{mounts}");
+        assert!(data.join("disk.ext4").exists());
+    }
+    let store = sandbox.path("store").join(&sandbox.name);
+    assert!(!store.join("disks").exists(), "an ephemeral guest has no file in the store");
+    sandbox.done("down");
+    assert_eq!(sandbox.traces(), [""; 0]);
+    assert!(!Path::new(&sandbox.jail(&pool)).exists());
+}

@@ -1,0 +1,348 @@
+//! Real packets through the rules: what a policy lets pass, and that nothing else does.
+
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sisforge::fleet::{NetworkPolicy, PolicyRule};
+use sisforge::host::firewall::table_name;
+use sisforge::sys::nft;
+
+use crate::common::namespaces::inside_namespaces;
+
+mod rules;
+mod world;
+
+use rules::{Rules, allow_all, deny_all, tcp, to, udp};
+use world::{ALICE, BOB, CAROL, OUTSIDE, PUMP, UPLINK_ADDRESS};
+use world::{arrived, ask, connect, counter, ip, nothing_arrives, throw, unreachable, within};
+
+/// Namespace of the host itself.
+const HOST: &str = "";
+
+/// Whether this is the copy of a test that has a network of its own, which is then laid out.
+fn in_a_world(test: &str) -> bool {
+    let inside = inside_namespaces(&format!("firewall::{test}"), &["unshare", "ip", "nft", "mount"]);
+    if inside {
+        world::build();
+    }
+    inside
+}
+
+/// Holds for the network itself, so that what the other tests find unreachable is so because of the rules.
+#[test]
+fn without_rules_everything_is_reached() {
+    if !in_a_world("without_rules_everything_is_reached") {
+        return;
+    }
+    for target in
+        ["198.51.100.10:80", "10.1.2.3:443", "169.254.169.254:8080", "10.107.0.1:22", "10.107.0.6:22"]
+    {
+        assert_eq!(connect("alice", target).seen_as, ALICE.ip, "{target}");
+    }
+    connect("alice", "203.0.113.2:22");
+    connect(OUTSIDE, "10.107.0.2:22");
+    assert_eq!(ask("alice", "9.9.9.9:53").as_deref(), Some(ALICE.ip));
+    let (host, outside) = (arrived(HOST), arrived(OUTSIDE));
+    throw("alice", "::", "[fd00:a::1]:99");
+    throw("alice", "::", "[2001:db8::1]:99");
+    assert_eq!((arrived(HOST) - host, arrived(OUTSIDE) - outside), (1, 1));
+}
+
+#[test]
+fn a_policy_lets_pass_what_it_allows_and_nothing_else() {
+    if !in_a_world("a_policy_lets_pass_what_it_allows_and_nothing_else") {
+        return;
+    }
+    let list = "blocklists/unsafe.txt";
+    let alice = NetworkPolicy {
+        dns: vec!["9.9.9.9".parse().unwrap()],
+        allow: vec![tcp(&["198.51.100.0/24"], &[80, 443]), udp(&["192.0.2.0/24"], &[53])],
+        deny: vec![
+            to(&["198.51.100.66/32", "10.0.0.0/8"]),
+            PolicyRule { list: Some(list.into()), ..PolicyRule::default() },
+        ],
+        ..deny_all()
+    };
+    let mut rules = Rules::of(alice, deny_all());
+    rules
+        .lists
+        .insert(list.into(), vec!["198.51.100.11/32".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
+    rules.load();
+
+    for target in ["198.51.100.10:80", "198.51.100.10:443"] {
+        assert_eq!(connect("alice", target).seen_as, UPLINK_ADDRESS, "{target} sees the guest itself");
+    }
+    for target in ["9.9.9.9:53", "192.0.2.7:53"] {
+        assert_eq!(ask("alice", target).as_deref(), Some(UPLINK_ADDRESS), "{target}");
+    }
+    unreachable(
+        "alice",
+        OUTSIDE,
+        &[
+            "198.51.100.10:8080", // another port
+            "192.0.2.7:80",       // another protocol
+            "198.51.100.10:53",   // name servers that are not the policy's
+            "10.1.2.3:53",
+            "9.9.9.9:443",      // its name server, for something else
+            "198.51.100.66:80", // allowed and denied
+            "198.51.100.11:80", // allowed and denied by a list
+            "10.1.2.3:80",
+        ],
+    );
+    unreachable("bob", OUTSIDE, &["198.51.100.10:80", "9.9.9.9:53"]);
+}
+
+#[test]
+fn no_policy_opens_the_host_other_guests_or_metadata() {
+    if !in_a_world("no_policy_opens_the_host_other_guests_or_metadata") {
+        return;
+    }
+    Rules::of(allow_all(), allow_all()).load();
+    connect("alice", "198.51.100.10:8080");
+    connect("bob", "10.1.2.3:80");
+    unreachable("alice", OUTSIDE, &["169.254.169.254:80", "169.254.169.254:53"]);
+    unreachable("alice", "bob", &["10.107.0.6:22"]);
+    // Another network of the host, not behind its uplink.
+    unreachable("alice", "carol", &["10.108.0.2:22"]);
+    unreachable("alice", HOST, &["10.107.0.1:22", "10.107.0.5:22", "203.0.113.2:22", "203.0.113.2:53"]);
+    nothing_arrives(&[HOST, "bob", OUTSIDE], "a broadcast", || {
+        let socket = within("alice", || UdpSocket::bind("0.0.0.0:0")).unwrap();
+        socket.set_broadcast(true).unwrap();
+        for target in ["255.255.255.255:67", "10.107.0.3:67", "224.0.0.251:5353"] {
+            let _ = socket.send_to(b"?", target);
+        }
+    });
+}
+
+#[test]
+fn a_guest_sends_from_its_own_mac_and_address_alone() {
+    if !in_a_world("a_guest_sends_from_its_own_mac_and_address_alone") {
+        return;
+    }
+    Rules::of(allow_all(), allow_all()).load();
+    // Without it the kernel's own filter might do the rules' work.
+    for interface in ["all", "sis-alice"] {
+        std::fs::write(format!("/proc/sys/net/ipv4/conf/{interface}/rp_filter"), "0").unwrap();
+    }
+    let everywhere = [HOST, "bob", OUTSIDE];
+    for source in ["10.107.0.6", "192.168.7.7", "203.0.113.2"] {
+        ip(&format!("-n alice addr add {source}/32 dev eth0"));
+        nothing_arrives(&everywhere, source, || {
+            throw("alice", source, "198.51.100.10:53");
+            throw("alice", source, "10.107.0.1:99");
+        });
+    }
+    nothing_arrives(&everywhere, "IPv6", || {
+        throw("alice", "::", "[fd00:a::1]:99");
+        throw("alice", "::", "[fd00:b::2]:99");
+        throw("alice", "::", "[2001:db8::1]:99");
+        throw("alice", "::", "[ff02::1%2]:99");
+    });
+    ip("-n alice link set eth0 address 02:53:0a:6b:00:99");
+    nothing_arrives(&everywhere, "another MAC", || throw("alice", ALICE.ip, "198.51.100.10:53"));
+    ip(&format!("-n alice link set eth0 address {}", ALICE.mac));
+    connect("alice", "198.51.100.10:80");
+}
+
+#[test]
+fn a_guest_is_reached_by_its_host_alone() {
+    if !in_a_world("a_guest_is_reached_by_its_host_alone") {
+        return;
+    }
+    Rules::of(allow_all(), deny_all()).load();
+    unreachable(OUTSIDE, "alice", &["10.107.0.2:22"]);
+    unreachable("carol", "alice", &["10.107.0.2:22"]);
+    for guest in [ALICE, BOB] {
+        assert_eq!(connect(HOST, &format!("{}:22", guest.ip)).seen_as, guest.host);
+    }
+}
+
+#[test]
+fn a_guest_whose_rules_are_gone_reaches_nothing() {
+    if !in_a_world("a_guest_whose_rules_are_gone_reaches_nothing") {
+        return;
+    }
+    let mut rules = Rules::of(allow_all(), allow_all());
+    rules.load();
+    let mut open = connect("bob", "198.51.100.10:80");
+    rules.guests.pop();
+    rules.load();
+    assert!(!open.echoes_within(Duration::from_millis(300)));
+    unreachable("bob", OUTSIDE, &["198.51.100.10:80", "9.9.9.9:53"]);
+    unreachable("bob", HOST, &["10.107.0.5:22", "203.0.113.2:22"]);
+    unreachable("bob", "alice", &["10.107.0.2:22"]);
+    // Its /30 is routed to it still, but no other address is.
+    ip("-n bob addr add 192.168.7.7/32 dev eth0");
+    nothing_arrives(&[HOST, "alice", OUTSIDE], "an address that no guest has", || {
+        throw("bob", "192.168.7.7", "198.51.100.10:53");
+        throw("bob", "192.168.7.7", "203.0.113.2:53");
+        throw("bob", "::", "[fd00:b::1]:99");
+        throw("bob", "::", "[2001:db8::1]:99");
+    });
+    connect("alice", "198.51.100.10:80");
+}
+
+#[test]
+fn a_swapped_policy_holds_for_what_is_open_already() {
+    if !in_a_world("a_swapped_policy_holds_for_what_is_open_already") {
+        return;
+    }
+    Rules::of(allow_all(), deny_all()).load();
+    let mut web = connect("alice", "198.51.100.10:80");
+    assert!(web.echoes());
+    let pump = within("alice", || UdpSocket::bind("0.0.0.0:0")).unwrap();
+    pump.send_to(b"?", ("198.51.100.10", PUMP)).unwrap();
+    pump.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    pump.recv(&mut [0; 2000]).unwrap();
+
+    Rules::of(NetworkPolicy { allow: vec![tcp(&["192.0.2.7/32"], &[80])], ..deny_all() }, deny_all()).load();
+    let before = arrived(OUTSIDE);
+    assert!(!web.echoes_within(Duration::from_millis(300)));
+    assert_eq!(arrived(OUTSIDE), before);
+    // What the server goes on sending does not come in either.
+    pump.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let end = Instant::now() + Duration::from_secs(2);
+    while pump.recv(&mut [0; 2000]).is_ok() {
+        assert!(Instant::now() < end, "a server that was once asked sends on");
+    }
+    connect("alice", "192.0.2.7:80");
+}
+
+/// Sends to a port that nothing listens on, as fast as it can; gives how often.
+fn flood(stop: &AtomicBool, target: &str) -> u64 {
+    let socket = within("alice", || UdpSocket::bind("0.0.0.0:0")).unwrap();
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) {
+        sent += u64::from(socket.send_to(b"?", target).is_ok());
+    }
+    sent
+}
+
+#[test]
+fn no_forbidden_packet_passes_while_rules_are_swapped() {
+    const SWAPS: usize = 200;
+    if !in_a_world("no_forbidden_packet_passes_while_rules_are_swapped") {
+        return;
+    }
+    let policy = |port| NetworkPolicy { allow: vec![tcp(&["198.51.100.10/32"], &[80, port])], ..deny_all() };
+    let rules = [Rules::of(policy(443), deny_all()), Rules::of(policy(8080), deny_all())];
+    rules[0].load();
+    let mut open = connect("alice", "198.51.100.10:80");
+    let (stop, echoes) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let floods = ["198.51.100.10:9", "10.107.0.1:9"].map(|target| scope.spawn(|| flood(&stop, target)));
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                assert!(open.echoes(), "an allowed connection is cut");
+                echoes.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        (0..SWAPS).for_each(|swap| rules[swap % 2].load());
+        stop.store(true, Ordering::Relaxed);
+        for flood in floods {
+            assert!(flood.join().unwrap() > 1000);
+        }
+    });
+    assert!(echoes.into_inner() > 100);
+    let passed = [OUTSIDE, HOST].map(|namespace| counter(namespace, "forbidden").packets);
+    assert_eq!(passed, [0, 0], "forbidden packets that passed");
+}
+
+#[test]
+fn rates_bound_both_directions() {
+    if !in_a_world("rates_bound_both_directions") {
+        return;
+    }
+    let rate = Some("4Mbit/s".parse().unwrap());
+    Rules::of(NetworkPolicy { rate_up: rate, rate_down: rate, ..allow_all() }, deny_all()).load();
+    let bytes = |namespace| counter(namespace, "arrived").bytes;
+    // The kernel's bucket holds what a second lets pass, and the largest packet.
+    let (per_second, burst) = (500_000.0, 500_000.0 + 65_550.0);
+    let bounds = |began: Instant, came: u64| {
+        let allowed = burst + per_second * began.elapsed().as_secs_f64();
+        assert!((came as f64) < 1.3 * allowed && came as f64 > burst / 2.0, "{came} bytes of {allowed}");
+    };
+    let socket = within("alice", || UdpSocket::bind("0.0.0.0:0")).unwrap();
+    let (began, before) = (Instant::now(), bytes(OUTSIDE));
+    for _ in 0..2000 {
+        let _ = socket.send_to(&[0; 1000], "198.51.100.10:9");
+    }
+    bounds(began, bytes(OUTSIDE) - before);
+
+    // The other side sends two megabytes to a guest that asked.
+    let server = within(OUTSIDE, || UdpSocket::bind("192.0.2.7:7")).unwrap();
+    thread::sleep(Duration::from_millis(200));
+    socket.send_to(b"?", "192.0.2.7:7").unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let (_, guest) = server.recv_from(&mut [0; 64]).unwrap();
+    let (began, before) = (Instant::now(), bytes("alice"));
+    for _ in 0..2000 {
+        let _ = server.send_to(&[0; 1000], guest);
+    }
+    bounds(began, bytes("alice") - before);
+}
+
+#[test]
+fn two_fleets_on_one_host_do_not_disturb_each_other() {
+    if !in_a_world("two_fleets_on_one_host_do_not_disturb_each_other") {
+        return;
+    }
+    let other = Rules {
+        fleet: "two-of-two",
+        subnet: "10.108.0.0/16",
+        guests: vec![(CAROL, allow_all())],
+        lists: Default::default(),
+    };
+    Rules::of(allow_all(), deny_all()).load();
+    other.load();
+    let both_work = || {
+        for guest in ["alice", "carol"] {
+            assert_eq!(connect(guest, "198.51.100.10:80").seen_as, UPLINK_ADDRESS);
+        }
+        connect(HOST, "10.107.0.2:22");
+    };
+    both_work();
+    unreachable("alice", "carol", &["10.108.0.2:22"]);
+    unreachable("carol", "alice", &["10.107.0.2:22"]);
+    unreachable("carol", HOST, &["10.107.0.1:22"]);
+    let mut open = connect("alice", "198.51.100.10:80");
+    other.load();
+    both_work();
+    nft::delete_table("inet", &table_name(&other.fleet.parse().unwrap())).unwrap();
+    assert!(open.echoes());
+    connect("alice", "198.51.100.10:80");
+    unreachable("alice", HOST, &["10.107.0.1:22"]);
+}
+
+#[test]
+fn nft_takes_rulesets_of_every_size() {
+    let test = "firewall::nft_takes_rulesets_of_every_size";
+    if !inside_namespaces(test, &["unshare", "nft"]) {
+        return;
+    }
+    let mut rules = Rules::of(deny_all(), deny_all());
+    rules.guests.clear();
+    nft::check(&rules.render().text).unwrap();
+
+    let list = std::path::PathBuf::from("long.txt");
+    let prefixes = (0..20_000_u32).map(|n| format!("{}.{}.{}.0/25", 11 + n / 6000, n / 250 % 256, n % 250));
+    rules.lists.insert(list.clone(), prefixes.map(|prefix| prefix.parse().unwrap()).collect());
+    let denying = PolicyRule { list: Some(list), ..PolicyRule::default() };
+    let policy =
+        NetworkPolicy { deny: vec![denying], rate_up: Some("1Gbit/s".parse().unwrap()), ..allow_all() };
+    rules.guests = vec![(ALICE, policy)];
+    nft::check(&rules.render().text).unwrap();
+
+    rules.guests = (0..300_u32)
+        .map(|n| {
+            let leak = |text: String| -> &'static str { text.leak() };
+            let mac = leak(format!("02:53:0a:6b:{:02x}:{:02x}", n / 64, n % 64 * 4 + 2));
+            let ip = leak(format!("10.107.{}.{}", n / 64, n % 64 * 4 + 2));
+            (world::Guest { name: leak(format!("kiosk-{n}")), mac, host: "", ip }, allow_all())
+        })
+        .collect();
+    nft::check(&rules.render().text).unwrap();
+    nft::load(&rules.render().text).unwrap();
+}

@@ -1,0 +1,83 @@
+//! Policies and rulesets for tests, with little to write.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use sisforge::fleet::{NetworkPolicy, PolicyRule};
+use sisforge::host::firewall::{self, Endpoint, FirewallInput, Ruleset};
+
+use super::world::{ALICE, BOB, Guest};
+
+/// Destinations of a rule, and nothing else.
+pub fn to(nets: &[&str]) -> PolicyRule {
+    PolicyRule { to: nets.iter().map(|net| net.parse().unwrap()).collect(), ..PolicyRule::default() }
+}
+
+/// A rule with TCP ports.
+pub fn tcp(nets: &[&str], ports: &[u16]) -> PolicyRule {
+    PolicyRule { tcp: ports.iter().map(|port| *port..=*port).collect(), ..to(nets) }
+}
+
+/// A rule with UDP ports.
+pub fn udp(nets: &[&str], ports: &[u16]) -> PolicyRule {
+    PolicyRule { udp: ports.iter().map(|port| *port..=*port).collect(), ..to(nets) }
+}
+
+/// A policy that allows nothing yet.
+pub fn deny_all() -> NetworkPolicy {
+    NetworkPolicy {
+        default_allow: false,
+        dns: Vec::new(),
+        allow: Vec::new(),
+        deny: Vec::new(),
+        rate_down: None,
+        rate_up: None,
+    }
+}
+
+/// A policy that allows whatever a policy can allow.
+pub fn allow_all() -> NetworkPolicy {
+    NetworkPolicy { default_allow: true, allow: vec![to(&["0.0.0.0/0", "::/0"])], ..deny_all() }
+}
+
+/// A fleet's rules: each guest with a policy of its own name.
+pub struct Rules {
+    pub fleet: &'static str,
+    pub subnet: &'static str,
+    pub guests: Vec<(Guest, NetworkPolicy)>,
+    pub lists: BTreeMap<PathBuf, Vec<IpNet>>,
+}
+
+impl Rules {
+    /// For alice and bob.
+    pub fn of(alice: NetworkPolicy, bob: NetworkPolicy) -> Self {
+        let guests = vec![(ALICE, alice), (BOB, bob)];
+        Self { fleet: "sis", subnet: "10.107.0.0/16", guests, lists: BTreeMap::new() }
+    }
+
+    /// As sisforge renders them.
+    pub fn render(&self) -> Ruleset {
+        let label = |guest: &Guest| format!("{}-only", guest.name).parse().unwrap();
+        let endpoint = |(guest, _): &(Guest, NetworkPolicy)| Endpoint {
+            name: guest.name.parse().unwrap(),
+            tap: format!("sis-{}", guest.name).parse().unwrap(),
+            mac: guest.mac.to_owned(),
+            ip: guest.ip.parse().unwrap(),
+            policy: label(guest),
+        };
+        firewall::render(&FirewallInput {
+            fleet: &self.fleet.parse().unwrap(),
+            uplink: &"up0".parse().unwrap(),
+            subnet: self.subnet.parse().unwrap(),
+            endpoints: self.guests.iter().map(endpoint).collect(),
+            policies: &self.guests.iter().map(|(guest, policy)| (label(guest), policy.clone())).collect(),
+            lists: &self.lists,
+        })
+    }
+
+    /// Loaded as `up` loads them.
+    pub fn load(&self) {
+        sisforge::sys::nft::load(&self.render().text).unwrap_or_else(|error| panic!("{error:?}"));
+    }
+}
