@@ -58,6 +58,8 @@ pub enum ApplyError {
     Ended { guest: GuestName, last_lines: Vec<String> },
     #[error("{guest} did not say that it is ready within {} s{}", .after.as_secs(), indented(.last_lines))]
     NotReady { guest: GuestName, after: Duration, last_lines: Vec<String> },
+    #[error("services of {guest} did not start: {services}{}", indented(.last_lines))]
+    Services { guest: GuestName, services: String, last_lines: Vec<String> },
     #[error("the VMM of {0} does not end, not even by SIGKILL")]
     DoesNotEnd(GuestName),
     #[error("container {container} of {guest} did not start: {reason}")]

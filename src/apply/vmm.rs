@@ -87,6 +87,9 @@ pub(super) fn await_ready(host: &LinuxHost, guest: &GuestName) -> Result<(), App
             lines.extend(console::last_lines(&serial, SHOWN_LINES));
             Ok(lines)
         };
+        if let Some(services) = console::failed_services(&serial) {
+            return Err(ApplyError::Services { guest: guest.clone(), services, last_lines: last_lines()? });
+        }
         match (console::ready_key(&serial), vmm) {
             (Some(host_key), Some(vmm)) => {
                 let (pid, start_time) = (vmm.pid, vmm.start_time);

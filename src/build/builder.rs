@@ -19,6 +19,7 @@ use crate::sys::tool::ToolError;
 use super::artifacts::{Artifact, ArtifactKind, Artifacts, OutDir};
 use super::disk::{self, DiskPlan};
 use super::kernel::KernelError;
+use super::key::BuildKey;
 use super::project::Project;
 use super::rootfs::{self, ImagePlan};
 use super::vmlinux::VmlinuxError;
@@ -82,6 +83,8 @@ pub enum BuildError {
     Disk { disk: Label, source: Ext4Error },
     #[error("a file of the image {0} changed while the image was built; build again")]
     Changed(Label),
+    #[error("the {} {key} is not built", kind.folder())]
+    NotBuilt { kind: ArtifactKind, key: BuildKey },
     #[error("cannot start threads")]
     Threads(#[from] rayon::ThreadPoolBuildError),
 }
@@ -96,6 +99,14 @@ pub(super) fn label(name: String) -> Result<Label, BuildError> {
     name.parse().map_err(|source| BuildError::Name { name, source })
 }
 
+/// What becomes of an artifact that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    Build,
+    /// It is an error, [`BuildError::NotBuilt`]: for whoever only looks.
+    Refuse,
+}
+
 /// Everything that a build has at hand.
 #[derive(Clone, Copy)]
 pub struct Builder<'a> {
@@ -105,10 +116,24 @@ pub struct Builder<'a> {
     pub cache: &'a Cache,
     pub jobs: usize,
     pub offline: bool,
+    pub missing: Missing,
     pub report: &'a dyn Report,
 }
 
 impl<'a> Builder<'a> {
+    /// The artifact of a key, made where it is missing and may be made.
+    pub(super) fn obtain(
+        &self,
+        kind: ArtifactKind,
+        key: &BuildKey,
+        make: impl FnOnce(&Path) -> Result<(), BuildError>,
+    ) -> Result<Artifact, BuildError> {
+        match self.missing {
+            Missing::Build => self.out.obtain(kind, key, make),
+            Missing::Refuse => self.out.find(kind, key).ok_or(BuildError::NotBuilt { kind, key: *key }),
+        }
+    }
+
     fn repositories(&self) -> Repositories<'a> {
         Repositories {
             fleet: &self.project.fleet,
@@ -197,7 +222,7 @@ impl<'a> Builder<'a> {
         let plan = ImagePlan::new(name, spec, recipes, self.lock, &repositories)?;
         let key = plan.key()?;
         let write = |dir: &Path| plan.write(&key, dir, &repositories, self.jobs);
-        self.named(name.clone(), self.out.obtain(ArtifactKind::Image, &key, write)?)
+        self.named(name.clone(), self.obtain(ArtifactKind::Image, &key, write)?)
     }
 
     fn disk_plans(&self) -> Result<Vec<DiskPlan<'a>>, BuildError> {
@@ -207,7 +232,7 @@ impl<'a> Builder<'a> {
     fn disk(&self, plan: &DiskPlan<'_>) -> Result<Built, BuildError> {
         let key = plan.key();
         let write = |dir: &Path| plan.write(&key, dir, self.jobs, self.report);
-        self.named(plan.name.clone(), self.out.obtain(ArtifactKind::Disk, &key, write)?)
+        self.named(plan.name.clone(), self.obtain(ArtifactKind::Disk, &key, write)?)
     }
 
     fn disks_named(&self, name: &Label) -> Result<Vec<Built>, BuildError> {

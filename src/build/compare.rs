@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::sys::fs::FileError;
 
 use super::artifacts::OutDir;
-use super::builder::{BuildError, Builder, Built, Selection};
+use super::builder::{BuildError, Builder, Built, Missing, Selection};
 
 /// What building twice has shown of an artifact.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -35,7 +35,7 @@ impl Builder<'_> {
             .tempdir_in(scratch)
             .map_err(FileError::when("create a directory in", scratch))?;
         let out = OutDir::open(dir.path())?;
-        let second = Builder { out: &out, ..*self }.build(what)?;
+        let second = Builder { out: &out, missing: Missing::Build, ..*self }.build(what)?;
         let compare = |(built, again): (Built, Built)| {
             let first_difference = first_difference(&built.artifact.path, &again.artifact.path)?;
             Ok(Comparison { built, first_difference })

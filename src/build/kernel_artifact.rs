@@ -38,7 +38,7 @@ impl Builder<'_> {
         }
         // Each VMM asks something else of a kernel.
         let key = KeyBuilder::new("ready kernel").input("image", expected.0).input("vmm", format!("{vmm:?}"));
-        self.out.obtain(ArtifactKind::Kernel, &key.finish(), |dir| {
+        self.obtain(ArtifactKind::Kernel, &key.finish(), |dir| {
             let copy = dir.join(ArtifactKind::Kernel.file_name());
             std::fs::copy(image, &copy).map_err(FileError::when("copy", image))?;
             check_digest(image, digest_file(&copy)?.0, expected)?;
@@ -59,10 +59,10 @@ impl Builder<'_> {
             toolchain: self.toolchain()?,
         };
         let notes = self.out.notes()?;
-        let artifact = self.out.obtain(ArtifactKind::Kernel, &inputs.key(), |dir| {
+        let artifact = self.obtain(ArtifactKind::Kernel, &inputs.key(), |dir| {
             self.kernel_source(&build.source)?;
             let log = notes.join("kernel-build.log");
-            Ok::<_, BuildError>(kernel::build(&inputs, dir, &log, self.jobs, self.report)?)
+            Ok(kernel::build(&inputs, dir, &log, self.jobs, self.report)?)
         })?;
         // A recipe may need more than it did when the kernel was built.
         let config = artifact.path.with_file_name("config");

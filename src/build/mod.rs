@@ -12,6 +12,6 @@ mod rootfs;
 pub mod source;
 pub mod vmlinux;
 
-pub use builder::{BuildError, Builder, Built, Selection};
+pub use builder::{BuildError, Builder, Built, Missing, Selection};
 pub use compare::{Comparison, first_difference};
 pub use project::{Project, ProjectError};

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::build::artifacts::{Artifacts, OutDir};
-use crate::build::{Builder, Built, Comparison, Selection};
+use crate::build::{Builder, Built, Comparison, Missing, Selection};
 use crate::fleet::{Fleet, Label};
 use crate::lock::model::Lock;
 use crate::sys::fetch::Cache;
@@ -41,7 +41,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         Some(What::Image { name }) => Selection::Image(name.clone()),
         Some(What::Disk { name }) => Selection::Disk(name.clone()),
     };
-    with_builder(context, context.fleet()?, args.locked, |builder| {
+    with_builder(context, context.fleet()?, Inputs::of(args.locked), |builder| {
         if args.check {
             return check(builder, &selection, context);
         }
@@ -83,22 +83,41 @@ fn show(built: &[Built], context: &Context) {
 }
 
 /// A lock that fits and everything that is built from it, for whoever runs the fleet.
+/// How much of what a command works from may change on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inputs {
+    /// fleet.lock is brought up to date, what is missing is built.
+    Refresh,
+    /// fleet.lock must fit; what is missing is built.
+    Locked,
+    /// fleet.lock must fit, and everything must be built.
+    AsTheyAre,
+}
+
+impl Inputs {
+    /// What `--locked` asks for.
+    pub fn of(locked: bool) -> Self {
+        if locked { Self::Locked } else { Self::Refresh }
+    }
+}
+
+/// A lock that fits and everything that is built from it, for whoever runs the fleet.
 pub fn locked_artifacts(
     context: &Context,
     fleet: &Fleet,
-    locked: bool,
+    inputs: Inputs,
 ) -> Result<(Lock, Artifacts), CliError> {
-    with_builder(context, fleet.clone(), locked, |builder| Ok((builder.lock.clone(), builder.artifacts()?)))
+    with_builder(context, fleet.clone(), inputs, |builder| Ok((builder.lock.clone(), builder.artifacts()?)))
 }
 
 fn with_builder<T>(
     context: &Context,
     fleet: Fleet,
-    locked: bool,
+    inputs: Inputs,
     work: impl FnOnce(&Builder<'_>) -> Result<T, CliError>,
 ) -> Result<T, CliError> {
     let project = context.project(fleet)?;
-    let lock = lock::fitting(context, &project, locked)?;
+    let lock = lock::fitting(context, &project, inputs != Inputs::Refresh)?;
     if let Some(note) = project.toolchain_note(&lock) {
         context.report.note(&format!("note: {note}"));
     }
@@ -110,6 +129,7 @@ fn with_builder<T>(
         cache: &Cache::new(&settings.cache),
         jobs: settings.jobs,
         offline: settings.offline,
+        missing: if inputs == Inputs::AsTheyAre { Missing::Refuse } else { Missing::Build },
         report: &*context.report,
     };
     work(&builder)

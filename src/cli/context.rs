@@ -19,6 +19,7 @@ use crate::sys::report::Report;
 use crate::sys::ssh::{self, Target};
 use crate::sys::{cgroup, ip};
 
+use super::build::{Inputs, locked_artifacts};
 use super::error::CliError;
 use super::settings::Settings;
 use super::{progress, render};
@@ -102,9 +103,14 @@ impl Context {
         Ok(FileLock::wait(&layout.lock())?)
     }
 
-    /// Locks, builds what is missing, and says what the fleet wants of its host; the host then knows its artifacts.
-    pub fn desired(&self, fleet: &Fleet, locked: bool, host: &mut LinuxHost) -> Result<HostState, CliError> {
-        let (lock, artifacts) = super::build::locked_artifacts(self, fleet, locked)?;
+    /// What the fleet wants of its host, from its lock and what is built of it; the host then knows its artifacts.
+    pub fn desired(
+        &self,
+        fleet: &Fleet,
+        inputs: Inputs,
+        host: &mut LinuxHost,
+    ) -> Result<HostState, CliError> {
+        let (lock, artifacts) = locked_artifacts(self, fleet, inputs)?;
         let facts = HostFacts {
             uplink: uplink(fleet)?,
             ssh_key: host.layout.key().exists().then(|| ssh::public_key(&host.layout.key())).transpose()?,

@@ -66,6 +66,15 @@ impl CliError {
         self
     }
 
+    /// What failed, without causes and hint.
+    pub fn message(&self) -> String {
+        match &self.body {
+            Body::Said => String::new(),
+            Body::Fleet(invalid) => invalid.to_string(),
+            Body::Words { message, .. } => message.clone(),
+        }
+    }
+
     /// Prints the error on stderr, or as one object on stdout with `--json`.
     pub fn print(&self, settings: &Settings) {
         match &self.body {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::plan::{GuestSteps, Plan, Step, diff};
 
+use super::build::Inputs;
 use super::context::{Context, observed};
 use super::error::CliError;
 use super::render;
@@ -21,7 +22,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let fleet = context.fleet()?;
     let mut host = context.host(&fleet)?;
-    let desired = context.desired(&fleet, args.locked, &mut host)?;
+    let desired = context.desired(&fleet, Inputs::of(args.locked), &mut host)?;
     let plan = diff(&observed(&host)?, &desired);
     show(&plan, context);
     let changes = args.detailed_exitcode && !plan.is_empty();

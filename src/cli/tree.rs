@@ -13,6 +13,7 @@ use crate::host::vmm;
 use crate::sys::fs::{self, FileError};
 use crate::sys::{ssh, tool};
 
+use super::build::Inputs;
 use super::context::{Context, named};
 use super::error::CliError;
 use super::render;
@@ -56,7 +57,7 @@ fn write(
     let mut host = context.host_at(layout, Scope::FilesAlone)?;
     fs::create_private_dir(&host.layout.dir())?;
     ssh::keygen(&host.layout.key())?;
-    let desired = context.desired(fleet, args.locked, &mut host)?;
+    let desired = context.desired(fleet, Inputs::of(args.locked), &mut host)?;
     let mut jails = BTreeMap::new();
     for (name, guest) in &desired.guests {
         let Some(machine) = guest.machine.as_ref().filter(|_| only.is_empty() || only.contains(name)) else {

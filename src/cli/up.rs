@@ -7,6 +7,7 @@ use crate::fleet::GuestName;
 use crate::plan::{Plan, diff};
 use crate::sys::ssh;
 
+use super::build::Inputs;
 use super::context::{Context, named, observed};
 use super::error::{CliError, one_line};
 use super::render;
@@ -31,7 +32,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let _held = context.hold(&host.layout)?;
     // Before the fleet's wishes are known: the key is part of what each guest is told.
     ssh::keygen(&host.layout.key())?;
-    let desired = context.desired(&fleet, args.locked, &mut host)?;
+    let desired = context.desired(&fleet, Inputs::of(args.locked), &mut host)?;
     let observed = observed(&host)?;
     let wanted = if names.is_empty() {
         desired

@@ -8,6 +8,7 @@ use crate::plan::diff;
 use crate::sys::fs::{self, FileError};
 use crate::sys::{git, ssh};
 
+use super::build::Inputs;
 use super::context::{Context, observed};
 use super::error::CliError;
 use super::up::carry_out;
@@ -150,7 +151,7 @@ fn apply_once(context: &Context, always: bool) -> Result<(), CliError> {
     let _held = context.hold(&host.layout)?;
     ssh::keygen(&host.layout.key())?;
     // What was committed is what is applied: a lock that does not fit is a mistake in the commit.
-    let desired = context.desired(&fleet, true, &mut host)?;
+    let desired = context.desired(&fleet, Inputs::Locked, &mut host)?;
     let plan = diff(&observed(&host)?, &desired);
     if !always && plan.is_empty() {
         return Ok(());

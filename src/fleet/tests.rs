@@ -364,6 +364,14 @@ fn numbers_of_guests_have_bounds() {
 }
 
 #[test]
+fn software_emulation_runs_one_processor_a_guest() {
+    let text = SMALL.replace("[fleet]\n", "[fleet]\nvmm = \"qemu\"\n") + "vcpus = 2\n";
+    let problems = at(&text).unwrap_err().problems;
+    assert!(problems[0].message.ends_with("more were given to alice"), "{problems:?}");
+    assert!(at(&text.replace("vcpus = 2", "vcpus = 1")).is_ok());
+}
+
+#[test]
 fn the_host_gives_numbers_that_are_safe_to_give() {
     refused(&[
         ("", "[host]\nsubnet = \"10.0.0.1/24\"", "the network is 10.0.0.0/24"),

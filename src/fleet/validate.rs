@@ -93,6 +93,9 @@ impl Validator<'_> {
             self.capacity(file, host, guests.len());
         }
         let fleet = file.fleet.by_ref()?;
+        if let (Ok(Some(VmmKind::Qemu)), Ok(guests)) = (fleet.vmm, &guests) {
+            self.emulated(fleet.place.clone(), guests)?;
+        }
         Ok(Fleet {
             root: self.root.to_owned(),
             name: fleet.name.clone()?,

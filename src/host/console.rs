@@ -13,6 +13,15 @@ pub fn ready_key(serial: &str) -> Option<String> {
     Some(words.join(" "))
 }
 
+/// The line by which a guest says that some of its services do not stand.
+const FAILED: &str = "sisforge: failed:";
+
+/// The services that a guest says do not stand; `None` where it has not said so.
+pub fn failed_services(serial: &str) -> Option<String> {
+    let whole = &serial[..serial.rfind('\n')? + 1];
+    Some(whole.lines().find_map(|line| line.split_once(FAILED))?.1.trim().to_owned())
+}
+
 /// The last `count` lines that hold something, for an error.
 pub fn last_lines(text: &str, count: usize) -> Vec<String> {
     let printable = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
@@ -30,6 +39,12 @@ mod tests {
         let said = "booting\r\nsisforge: ready ssh-ed25519 AAAB\r\nsisforge: ready ssh-ed25519 EVIL\r\n";
         assert_eq!(ready_key(said).as_deref(), Some("ssh-ed25519 AAAB"));
         assert_eq!(ready_key("sisforge: ready\n").as_deref(), Some(""));
+    }
+
+    #[test]
+    fn a_guest_names_the_services_that_do_not_stand() {
+        assert_eq!(failed_services("sisforge: ready\n"), None);
+        assert_eq!(failed_services("sisforge: failed: sis-sshd x\r\n").as_deref(), Some("sis-sshd x"));
     }
 
     #[test]

@@ -167,6 +167,7 @@ impl Site {
             cache: &cache,
             jobs: 2,
             offline: true,
+            missing: sisforge::build::Missing::Build,
             report: &Silent,
         };
         run(&builder)

@@ -97,6 +97,20 @@ impl Validator<'_> {
         })
     }
 
+    /// Refuses what software emulation cannot run.
+    pub(super) fn emulated(&mut self, place: Range<usize>, guests: &Guests) -> Read<()> {
+        let several = guests.iter().filter(|(_, spec)| spec.as_ref().is_ok_and(|spec| spec.vcpus > 1));
+        let names: Vec<_> = several.map(|(name, _)| name.as_str()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let message = "with `vmm = \"qemu\"` a guest has one virtual processor, and more were given to";
+        Err(self.problems.tell(
+            Problem::new(place, format!("{message} {}", names.join(", ")))
+                .hint("a second one hangs under software emulation; set `vcpus = 1`"),
+        ))
+    }
+
     fn clash(&mut self, pool: &Spanned<Label>, member: &GuestName, place: Range<usize>) {
         self.problems.tell(
             Problem::new(pool.span(), format!("there are two guests `{member}`"))
