@@ -3,15 +3,15 @@
 CARGO ?= cargo
 RELEASE = target/release/sisforge
 
-.PHONY: demo test lint bench build packages
+.PHONY: demo test lint bench build packages test-packages
 
 ## the whole job on this machine, from Debian's packages to a rootless container in a guest
 demo: packages build
 	demo/run $(abspath $(RELEASE))
 
 ## every check that CI makes
-test: packages lint build
-	SISFORGE_REQUIRE_ORACLES=1 $(CARGO) test --locked
+test: test-packages lint build
+	PATH="$(CURDIR)/target/test-tools/usr/sbin:$$PATH" SISFORGE_REQUIRE_ORACLES=1 $(CARGO) test --locked
 	demo/run $(abspath $(RELEASE))
 
 build:
@@ -27,3 +27,6 @@ bench: packages build
 
 packages:
 	demo/install-packages
+
+test-packages:
+	demo/install-packages test
