@@ -81,6 +81,8 @@ pub enum BuildError {
     DiskLayout { disk: Label, source: DiskError },
     #[error("the data disk {disk} cannot be written")]
     Disk { disk: Label, source: Ext4Error },
+    #[error("the container image {0} changed since it was locked; lock and build again")]
+    ContainerChanged(String),
     #[error("a file of the image {0} changed while the image was built; build again")]
     Changed(Label),
     #[error("the {} {key} is not built", kind.folder())]

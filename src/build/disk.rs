@@ -9,7 +9,7 @@ use crate::image::disk::data_disk;
 use crate::image::ext4::{Purpose, write_ext4};
 use crate::image::recipe::Recipes;
 use crate::lock::model::Lock;
-use crate::lock::wanted::spelled_container;
+use crate::lock::wanted::{container_digest, spelled_container};
 use crate::sys::report::{Report, Unit};
 
 use super::artifacts::ArtifactKind;
@@ -77,7 +77,9 @@ impl DiskPlan<'_> {
             key = key.input("recipe", recipe.as_str()).input("sha256", sha256.0);
         }
         for (spelled, sha256) in &self.containers {
-            key = key.input("container", spelled).input("sha256", sha256.0);
+            // Not the whole path: an image that tells no name of its own is called after its file alone.
+            let file = spelled.rsplit(['/', ':']).next().unwrap_or(spelled);
+            key = key.input("container", file).input("sha256", sha256.0);
         }
         key.finish()
     }
@@ -98,6 +100,12 @@ impl DiskPlan<'_> {
         let options = ext4_options(key, Some(self.spec.size), Purpose::ReadWrite);
         let written = pool(jobs)?.install(|| write_ext4(&disk.tree, &disk.sources(), &options, &path));
         written.map_err(|source| BuildError::Disk { disk: self.name.clone(), source })?;
+        // An image that changed while it was read would stand under the wrong key.
+        for (image, (spelled, sha256)) in self.spec.images.iter().zip(&self.containers) {
+            if container_digest(image)? != *sha256 {
+                return Err(BuildError::ContainerChanged(spelled.clone()));
+            }
+        }
         task.finish(&self.spec.size.to_string());
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::fleet::{
 };
 use crate::sys::fs::{self as files, FileError};
 
-use super::digest::Digests;
+use super::digest::{Digests, digest_file};
 use super::kernel::{ConfigLineError, KernelWishes};
 use super::model::{LockedPackage, LockedRepository};
 
@@ -217,10 +217,20 @@ fn containers(fleet: &Fleet, digests: &Digests) -> Result<BTreeMap<String, Sha25
         if let Entry::Vacant(place) = found.entry(spelled_container(&fleet.root, image)) {
             place.insert(match image {
                 ContainerImage::OciArchive(path) => digests.of(path)?,
-                // The index names everything else by digest.
-                ContainerImage::OciLayout(path) => Sha256::of(files::read(&path.join("index.json"))?),
+                ContainerImage::OciLayout(_) => container_digest(image)?,
             });
         }
     }
     Ok(found)
+}
+
+/// Digest of a container image as it is now: of the archive, or of a layout's index, which names everything else by digest.
+///
+/// # Errors
+/// Names the file.
+pub fn container_digest(image: &ContainerImage) -> Result<Sha256, FileError> {
+    match image {
+        ContainerImage::OciArchive(path) => digest_file(path).map(|(sha256, _)| sha256),
+        ContainerImage::OciLayout(path) => files::read(&path.join("index.json")).map(Sha256::of),
+    }
 }
