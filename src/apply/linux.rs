@@ -59,9 +59,9 @@ pub(super) fn listing(fleet: &FleetName) -> Result<Option<Sha256>, ApplyError> {
     Ok(nft::list_table("inet", &firewall::table_name(fleet))?.map(Sha256::of))
 }
 
-/// A sparse copy that shares its blocks with the original where the file system can.
+/// A copy with the same holes that shares its blocks with the original where the file system can.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<(), ApplyError> {
-    Ok(Tool::new("cp").args(["--reflink=auto", "--sparse=always", "--"]).arg(from).arg(to).run().map(drop)?)
+    Ok(Tool::new("cp").args(["--reflink=auto", "--sparse=auto", "--"]).arg(from).arg(to).run().map(drop)?)
 }
 
 impl Scope {
