@@ -74,6 +74,14 @@ fn the_example_loads_beside_a_key() {
 }
 
 #[test]
+fn the_fleet_of_the_readme_is_valid() {
+    let readme = include_str!("../../README.md");
+    let text = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let fleet = at(text).unwrap_or_else(|invalid| panic!("{}", render(&invalid, false)));
+    assert_eq!(fleet.guests.len(), 2);
+}
+
+#[test]
 fn the_demo_is_valid() {
     let text = include_str!("../../demo/fleet.toml");
     let fleet =
