@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::apply::{Applied, apply, preflight};
 use crate::fleet::GuestName;
+use crate::host::state::HostState;
 use crate::plan::{Plan, diff};
 use crate::sys::ssh;
 
@@ -37,10 +38,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let wanted = if names.is_empty() {
         desired
     } else {
-        let guests = observed.guests.clone();
-        let mut only = desired.clone();
-        only.guests = guests;
-        only.with_guests_of(&names, &desired)
+        let others = HostState { guests: observed.guests.clone(), ..desired.clone() };
+        others.with_guests_of(&names, &desired)
     };
     let plan = diff(&observed, &wanted);
     carry_out(&plan, &host, context)
