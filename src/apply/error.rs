@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::fleet::{GuestName, Sha256};
+use crate::fleet::{GuestName, InterfaceName, Sha256};
 use crate::sys::cgroup::CgroupError;
 use crate::sys::firecracker::ApiError;
 use crate::sys::fs::FileError;
@@ -48,6 +48,10 @@ pub enum ApplyError {
         "this host has no /dev/net/tun, and every guest needs a TAP (`modprobe tun`, or give it to this container)"
     )]
     NoTun,
+    #[error(
+        "the uid or the address of {tap} is that of {other} ({whose}): fleets of one host need [host] uids and subnet of their own"
+    )]
+    Taken { tap: InterfaceName, other: String, whose: String },
     #[error("{} has {} MiB free, {} MiB are needed", store.display(), .free >> 20, .needed >> 20)]
     NoRoom { store: PathBuf, needed: u64, free: u64 },
     #[error("{} is mounted {flag}, and jails hold programs and device nodes", store.display())]

@@ -6,9 +6,10 @@ use std::path::Path;
 use rustix::fs::StatVfsMountFlags;
 
 use crate::fleet::VmmKind;
+use crate::host::state::TapSpec;
 use crate::plan::{GuestSteps, Plan, Step};
 use crate::sys::fs::{self as files, FileError};
-use crate::sys::tool;
+use crate::sys::{ip, tool};
 
 use super::ApplyError;
 use super::linux::LinuxHost;
@@ -19,7 +20,8 @@ const FREE_MARGIN: u64 = 64 << 20;
 /// Looks whether every step can be taken.
 ///
 /// # Errors
-/// The first need that is not met: a tool, `/dev/net/tun`, a store that can be written and has the room.
+/// The first need that is not met: a tool, `/dev/net/tun`, uids and addresses of its own, a store that can be written and
+/// has the room.
 pub fn check(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     let steps: Vec<&Step> =
         plan.prepare.iter().chain(&plan.rules).chain(plan.start.iter().flat_map(GuestSteps::all)).collect();
@@ -28,10 +30,7 @@ pub fn check(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
             return Err(tool::ToolError::Missing { tool: program.to_owned() }.into());
         }
     }
-    let has = |kind: fn(&Step) -> bool| steps.iter().any(|step| kind(step));
-    if has(|step| matches!(step, Step::CreateTap(_))) && !Path::new("/dev/net/tun").exists() {
-        return Err(ApplyError::NoTun);
-    }
+    taps(&steps, host)?;
     let writes = |step: &Step| {
         matches!(step, Step::StoreFile { .. } | Step::CreateDisk { .. } | Step::CreateJail { .. })
     };
@@ -41,6 +40,31 @@ pub fn check(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     let jails =
         |step: &Step| matches!(step, Step::StartVmm { machine, .. } if machine.vmm == VmmKind::Firecracker);
     if steps.iter().any(|step| jails(step)) { allows_jails(&host.layout.dir()) } else { Ok(()) }
+}
+
+/// Whether TAPs can be made, and no other fleet of this host has given out the same uids or addresses.
+fn taps(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
+    let new: Vec<_> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::CreateTap(tap) => Some(tap),
+            _ => None,
+        })
+        .collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    if !Path::new("/dev/net/tun").exists() {
+        return Err(ApplyError::NoTun);
+    }
+    for there in ip::taps()?.into_iter().filter(|tap| !host.layout.owns_tap(&tap.alias)) {
+        let address = there.address.map(|(address, _)| address);
+        let same = |tap: &&&TapSpec| there.owner == Some(tap.owner) || address == Some(tap.address);
+        if let Some(tap) = new.iter().find(same) {
+            return Err(ApplyError::Taken { tap: tap.name.clone(), other: there.name, whose: there.alias });
+        }
+    }
+    Ok(())
 }
 
 /// Firecracker's jailer copies the program into the jail and makes device nodes there.

@@ -24,7 +24,7 @@ pub struct GlobalArgs {
     #[arg(short, long, global = true, env = "SISFORGE_QUIET", conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Print more, such as every cause of an error
+    /// Print more: each step before it is taken, what packing leaves out
     #[arg(short, long, global = true, env = "SISFORGE_VERBOSE")]
     pub verbose: bool,
 

@@ -51,6 +51,9 @@ pub fn carry_out(
     host: &crate::apply::linux::LinuxHost,
     context: &Context,
 ) -> Result<ExitCode, CliError> {
+    if context.settings.verbose && !plan.is_empty() {
+        context.say(plan.detailed().trim_end());
+    }
     preflight::check(plan, host)?;
     plan.notes.iter().for_each(|note| context.report.note(&format!("note: {note}")));
     let applied = apply(plan, host, context.guests_at_once(), &*context.report);

@@ -66,3 +66,15 @@ fn an_uplink_that_is_not_there_is_named() {
     sandbox.run("up").fails(2, &["[host] uplink \"eth99\"", "help: `ip link` lists them"]);
     assert_eq!(sandbox.traces(), [""; 0]);
 }
+
+#[test]
+fn two_fleets_of_one_host_do_not_share_uids_or_addresses() {
+    needs_firecracker!();
+    let (first, second) = (Sandbox::new(), Sandbox::new());
+    first.fleet("a");
+    first.done("up");
+    let text = second.fleet_text("b", "").replace(&second.uids(), &first.uids());
+    second.write("fleet.toml", text);
+    second.run("up").fails(1, &["uids", &first.name, "of their own"]);
+    assert_eq!(second.traces(), [""; 0]);
+}

@@ -70,6 +70,17 @@ impl Sandbox {
         format!("{}{letter}", self.name)
     }
 
+    /// What tells the addresses and uids of this project's guests from those of others.
+    fn net(&self) -> u32 {
+        (std::process::id() + self.number) % 256
+    }
+
+    /// The uids of this project's guests.
+    pub fn uids(&self) -> String {
+        let first = 300_000 + 64 * self.net();
+        format!("{first}-{}", first + 63)
+    }
+
     /// `fleet.toml` with these users, each by its letter.
     pub fn fleet(&self, letters: &str) {
         self.fleet_with(letters, "");
@@ -111,11 +122,13 @@ memory = "64MiB"
 [host]
 uplink = "lo"
 subnet = "10.109.{net}.0/24"
+uids = "{uids}"
 store = "{store}"
 
 {users}{more}"#,
             name = self.name,
-            net = (std::process::id() + self.number) % 256,
+            net = self.net(),
+            uids = self.uids(),
             store = self.path("store").display(),
         )
     }
