@@ -138,16 +138,32 @@ impl OutDir {
         if let Some(found) = self.find(kind, key) {
             return Ok(found);
         }
+        self.clear_left_over()?;
         let _lock = FileLock::wait(&self.root.join(".work").join(format!("{}-{key}.lock", kind.folder())))?;
         if let Some(found) = self.find(kind, key) {
             return Ok(found);
         }
-        // What a killed process left of the same build goes first.
-        let work = self.root.join(".work").join(format!("{}-{key}", kind.folder()));
-        files::remove(&work)?;
+        // Another that was waited for may have been killed.
+        files::remove(&self.root.join(".work").join(format!("{}-{key}", kind.folder())))?;
         let work = self.scratch(&format!("{}-{key}", kind.folder()), 0)?;
         make(work.path())?;
         self.store(kind, key, &work).map_err(E::from)
+    }
+
+    /// Removes what killed builds left, of whatever key: nobody holds their locks any more.
+    fn clear_left_over(&self) -> Result<(), FileError> {
+        let work = self.root.join(".work");
+        files::create_dir_all(&work)?;
+        for entry in fs::read_dir(&work).map_err(FileError::when("read", &work))?.flatten() {
+            let path = entry.path();
+            let dir = path.with_extension("");
+            if path.extension().is_some_and(|extension| extension == "lock") && dir.is_dir() {
+                if let Some(_held) = FileLock::attempt(&path)? {
+                    files::remove(&dir)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Where things are kept that no artifact depends on, such as the log of a build that failed.
@@ -242,6 +258,22 @@ mod tests {
             .filter(|name| !name.ends_with(".lock"))
             .collect();
         assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn what_a_killed_build_left_goes_with_the_next_build_and_what_is_being_built_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = OutDir::open(dir.path()).unwrap();
+        let work = dir.path().join(".work");
+        let names = ["kernel-0123", "kernel-4567"];
+        names.iter().for_each(|name| fs::create_dir_all(work.join(name).join("src")).unwrap());
+        fs::write(work.join("kernel-0123.lock"), "").unwrap();
+        let _held = FileLock::wait(&work.join("kernel-4567.lock")).unwrap();
+        let make = |work: &Path| {
+            fs::write(work.join("rootfs.ext4"), "bytes").map_err(FileError::when("write", work))
+        };
+        out.obtain(ArtifactKind::Image, &key(), make).unwrap();
+        assert_eq!(names.map(|name| work.join(name).exists()), [false, true]);
     }
 
     #[test]
