@@ -8,6 +8,7 @@ pub mod observe;
 pub mod preflight;
 pub mod record;
 pub mod status;
+mod steps;
 pub mod vmm;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

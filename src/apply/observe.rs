@@ -2,20 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::fleet::{GuestName, Sha256, VmmKind};
-use crate::host::firewall::Ruleset;
+use crate::fleet::{FleetName, GuestName, Sha256, VmmKind};
+use crate::host::firewall::{self, Ruleset};
 use crate::host::layout::{Layout, vmm_folder};
 use crate::host::state::{CgroupLimits, DiskState, GuestState, HostState, Machine, StoredKind, TapSpec};
 use crate::lock::address::TAP_NAME_PREFIX;
 use crate::sys::cgroup::Hierarchy;
 use crate::sys::fs::FileError;
 use crate::sys::process::{self, ProcessInfo};
-use crate::sys::{ip, process as processes};
+use crate::sys::{ip, nft, process as processes};
 
 use super::record::{self, LoadedRuleset, Ready};
-use super::{ApplyError, jail, linux};
+use super::{ApplyError, jail};
 
 /// Everything that the host has of the fleet.
 ///
@@ -37,12 +38,7 @@ pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<HostState, Appl
             guests.insert(name, state);
         }
     }
-    Ok(HostState {
-        forwarding: linux::forwards()?,
-        ruleset: ruleset(layout)?,
-        stored: stored(layout)?,
-        guests,
-    })
+    Ok(HostState { forwarding: forwards()?, ruleset: ruleset(layout)?, stored: stored(layout)?, guests })
 }
 
 /// The guests that have records or logs in the store, whether anything else of them is there or not.
@@ -100,11 +96,7 @@ fn guest(
     };
     let ready = ready(layout, name, vmm.as_ref())?;
     Ok(GuestState {
-        disk: linux::owner_and_size(&layout.disk(name)).map(|(uid, size)| DiskState {
-            uid,
-            size,
-            base: None,
-        }),
+        disk: owner_and_size(&layout.disk(name)).map(|(uid, size)| DiskState { uid, size, base: None }),
         tap,
         cgroup: cgroup(layout, hierarchy, name),
         jail: jail::exists(layout, name),
@@ -156,7 +148,7 @@ pub fn ready(
 }
 
 fn ruleset(layout: &Layout) -> Result<Option<Ruleset>, ApplyError> {
-    let Some(listing) = linux::listing(layout.fleet())? else { return Ok(None) };
+    let Some(listing) = listing(layout.fleet())? else { return Ok(None) };
     let loaded: Option<LoadedRuleset> = record::read(&layout.ruleset())?;
     // Rules that someone else changed are known by what they list as, which is the digest of no text of ours.
     let digest = loaded.filter(|loaded| loaded.listing == listing).map_or(listing, |loaded| loaded.digest);
@@ -173,4 +165,22 @@ fn stored(layout: &Layout) -> Result<BTreeMap<Sha256, StoredKind>, ApplyError> {
     };
     let digests = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<Sha256>().ok());
     Ok(digests.map(|sha256| (sha256, StoredKind::Image)).collect())
+}
+
+/// The kernel's switch for forwarding IPv4.
+pub(super) const FORWARDING: &str = "net.ipv4.ip_forward";
+
+/// Whether the kernel forwards IPv4.
+fn forwards() -> Result<bool, ApplyError> {
+    Ok(ip::get_sysctl(FORWARDING)?.is_some_and(|value| value.trim() == "1"))
+}
+
+/// How nft lists the fleet's table; `None` where there is none.
+pub(super) fn listing(fleet: &FleetName) -> Result<Option<Sha256>, ApplyError> {
+    Ok(nft::list_table("inet", &firewall::table_name(fleet))?.map(Sha256::of))
+}
+
+/// Owner and length of a file; `None` where there is none.
+fn owner_and_size(path: &Path) -> Option<(u32, u64)> {
+    std::fs::metadata(path).ok().map(|meta| (meta.uid(), meta.len()))
 }

@@ -8,8 +8,8 @@ use rustix::fs::{CWD, FileType, Mode};
 
 use crate::fleet::{ContainerSpec, GuestName, VmmKind};
 use crate::host::console;
-use crate::host::jail::{API_SOCKET, QMP_SOCKET};
 use crate::host::layout::Layout;
+use crate::host::names::{API_SOCKET, QMP_SOCKET};
 use crate::host::state::Machine;
 use crate::host::vmm::{self as command, GUEST_USER};
 use crate::sys::firecracker::Api;

@@ -12,9 +12,8 @@ use crate::fleet::{Backing, Fleet, GuestName, GuestSpec, InterfaceName, Sha256};
 use crate::lock::model::{Lock, LockedGuest};
 
 use super::firewall::{self, Endpoint, FirewallInput};
-use super::state::{
-    CPU_PERIOD, CgroupLimits, DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind, TapSpec,
-};
+use super::limits::limits;
+use super::state::{DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind, TapSpec};
 use super::vmm::{self, BootInfo, COMMAND_LINE_MAX};
 
 impl Artifacts {
@@ -54,13 +53,6 @@ pub enum DesiredError {
     )]
     CommandLineTooLong { guest: GuestName, length: usize },
 }
-
-/// Memory that a VMM takes beside its guest's (Firecracker's own overhead is under 5 MiB, QEMU's with its
-/// translation cache is far more; page tables and socket buffers count too).
-const FIRECRACKER_OVERHEAD: u64 = 64 << 20;
-const QEMU_OVERHEAD: u64 = 512 << 20;
-/// Threads of a VMM: one for each virtual CPU and a few of its own.
-const PIDS_BESIDE_VCPUS: u64 = 32;
 
 /// The state that `fleet` wants of its host.
 ///
@@ -158,22 +150,4 @@ fn guest(
         ready: true,
         containers: spec.containers.clone(),
     })
-}
-
-/// What the VMM of a machine may take of its host.
-pub fn limits(machine: &Machine) -> CgroupLimits {
-    use crate::fleet::VmmKind::{Firecracker, Qemu};
-    let ram_disk = match machine.disk {
-        MachineDisk::Ephemeral { size, in_memory: true, .. } => size,
-        MachineDisk::Ephemeral { .. } | MachineDisk::Kept => 0,
-    };
-    let overhead = match machine.vmm {
-        Firecracker => FIRECRACKER_OVERHEAD,
-        Qemu => QEMU_OVERHEAD,
-    };
-    CgroupLimits {
-        memory: (machine.memory_mib << 20) + overhead + ram_disk,
-        pids: u64::from(machine.vcpus) + PIDS_BESIDE_VCPUS,
-        cpu_quota: u64::from(machine.vcpus) * CPU_PERIOD,
-    }
 }

@@ -6,25 +6,9 @@ use std::path::PathBuf;
 use crate::fleet::{GuestName, VmmKind};
 
 use super::layout::Layout;
+use super::names::{CONFIG, DISK, KERNEL, ROOTFS, RUN, VMM_LOG};
 use super::state::{Machine, MachineDisk};
 use super::vmm;
-
-/// Names inside the jail.
-pub const KERNEL: &str = "vmlinux";
-/// The shared root image.
-pub const ROOTFS: &str = "rootfs.ext4";
-/// The guest's own data disk. In a subdirectory, so that a tmpfs can hold it.
-pub const DISK: &str = "data/disk.ext4";
-/// Firecracker's configuration.
-pub const CONFIG: &str = "config.json";
-/// Sockets of the VMM.
-pub const RUN: &str = "run";
-/// Firecracker's API socket.
-pub const API_SOCKET: &str = "run/api.sock";
-/// QEMU's control socket.
-pub const QMP_SOCKET: &str = "run/qmp.sock";
-/// Where Firecracker logs; the same inode as the guest's `vmm.log`.
-pub const VMM_LOG: &str = "vmm.log";
 
 /// One thing in a jail, by its path below the jail's root.
 #[derive(Clone, Debug, PartialEq, Eq)]

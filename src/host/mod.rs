@@ -5,5 +5,7 @@ pub mod desired;
 pub mod firewall;
 pub mod jail;
 pub mod layout;
+pub mod limits;
+pub mod names;
 pub mod state;
 pub mod vmm;

@@ -10,8 +10,9 @@ use crate::sys::cgroup::Hierarchy;
 use crate::sys::jailer::{self, CgroupVersion, JailCgroup};
 use crate::sys::tool::Tool;
 
-use super::jail::{API_SOCKET, CONFIG, DISK, KERNEL, QMP_SOCKET, ROOTFS, VMM_LOG};
 use super::layout::Layout;
+use super::limits::limits;
+use super::names::{API_SOCKET, CONFIG, DISK, KERNEL, QMP_SOCKET, ROOTFS, VMM_LOG};
 use super::state::{CPU_PERIOD, CgroupLimits, Machine};
 
 /// The one user of every guest, as the recipes make it by default.
@@ -120,7 +121,7 @@ pub fn jailer(
     executable: &Path,
     hierarchy: &Hierarchy,
 ) -> Tool {
-    let (version, values) = cgroup_values(hierarchy, &super::desired::limits(machine));
+    let (version, values) = cgroup_values(hierarchy, &limits(machine));
     let jail = jailer::Jail {
         base: layout.jails(),
         id: guest.to_string(),

@@ -1,0 +1,127 @@
+//! The steps of a plan on the real host. What needs more than a call of a tool stands in the files beside this one.
+
+use crate::fleet::{ContainerSpec, GuestName, Sha256};
+use crate::host::firewall::{self, Ruleset};
+use crate::host::state::{CPU_PERIOD, CgroupLimits, HostState, Machine, TAP_PREFIX, TapSpec};
+use crate::lock::digest::digest_file;
+use crate::sys::cgroup::Limits;
+use crate::sys::fs as files;
+use crate::sys::{ip, nft};
+
+use super::linux::{LinuxHost, copy};
+use super::record::{self, LoadedRuleset};
+use super::{ApplyError, Host, jail, observe, vmm};
+
+impl Host for LinuxHost {
+    fn observe(&self) -> Result<HostState, ApplyError> {
+        observe::observe(&self.layout, &self.hierarchy)
+    }
+
+    fn enable_forwarding(&self) -> Result<(), ApplyError> {
+        Ok(ip::set_sysctl(observe::FORWARDING, "1")?)
+    }
+
+    fn store_file(&self, sha256: &Sha256) -> Result<(), ApplyError> {
+        let target = self.layout.file(sha256);
+        if target.exists() {
+            return Ok(());
+        }
+        let from = self.artifacts.get(sha256).ok_or(ApplyError::NoArtifact(*sha256))?;
+        files::create_private_dir(&self.layout.files())?;
+        let new = files::NewFile::create(&target)?;
+        copy(from, new.temporary_path())?;
+        let (found, _) = digest_file(new.temporary_path())?;
+        if found != *sha256 {
+            return Err(ApplyError::ArtifactChanged { path: from.clone(), expected: *sha256, found });
+        }
+        Ok(new.persist(0o444)?)
+    }
+
+    fn load_ruleset(&self, ruleset: &Ruleset) -> Result<(), ApplyError> {
+        nft::load(&ruleset.text)?;
+        if let Some(listing) = observe::listing(self.layout.fleet())? {
+            record::write(&self.layout.ruleset(), &LoadedRuleset { digest: ruleset.digest, listing })?;
+        }
+        Ok(())
+    }
+
+    fn remove_ruleset(&self) -> Result<(), ApplyError> {
+        nft::delete_table("inet", &firewall::table_name(self.layout.fleet()))?;
+        Ok(files::remove(&self.layout.ruleset())?)
+    }
+
+    fn create_disk(&self, guest: &GuestName, base: &Sha256, uid: u32) -> Result<(), ApplyError> {
+        let target = self.layout.disk(guest);
+        // A data disk that is there is never overwritten.
+        if !target.exists() {
+            files::create_private_dir(&self.layout.disks())?;
+            let new = files::NewFile::create(&target)?;
+            copy(&self.layout.file(base), new.temporary_path())?;
+            self.scope.chown(new.temporary_path(), uid)?;
+            new.persist(0o600)?;
+        }
+        Ok(())
+    }
+
+    fn chown_disk(&self, guest: &GuestName, uid: u32) -> Result<(), ApplyError> {
+        self.scope.chown(&self.layout.disk(guest), uid)
+    }
+
+    fn create_tap(&self, tap: &TapSpec) -> Result<(), ApplyError> {
+        Ok(ip::create_tap(tap.name.as_str(), tap.owner, tap.address, TAP_PREFIX, &self.layout.tap_alias())?)
+    }
+
+    fn remove_tap(&self, tap: &TapSpec) -> Result<(), ApplyError> {
+        // Something else that has the name is not ours to remove.
+        let is_ours = |there: &ip::Tap| there.name == tap.name.as_str() && self.layout.owns_tap(&there.alias);
+        if ip::taps()?.iter().any(is_ours) { Ok(ip::delete_link(tap.name.as_str())?) } else { Ok(()) }
+    }
+
+    fn create_cgroup(&self, guest: &GuestName, limits: &CgroupLimits) -> Result<(), ApplyError> {
+        Ok(self.hierarchy.create(&self.layout.cgroup(guest), &kernel_limits(limits))?)
+    }
+
+    fn remove_cgroup(&self, guest: &GuestName) -> Result<(), ApplyError> {
+        self.hierarchy.remove(&self.layout.cgroup(guest))?;
+        // The fleet's own cgroup goes with its last guest.
+        for parent in [self.layout.cgroups(), "sisforge".to_owned()] {
+            if self.hierarchy.children(&parent).is_empty() {
+                let removed = self.hierarchy.remove(&parent);
+                // Another fleet or guest may have come meanwhile, and then it stays.
+                if self.hierarchy.children(&parent).is_empty() {
+                    removed?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn create_jail(&self, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError> {
+        jail::remove(&self.layout, guest)?;
+        jail::create(&self.layout, self.scope, guest, machine)
+    }
+
+    fn remove_jail(&self, guest: &GuestName) -> Result<(), ApplyError> {
+        jail::remove(&self.layout, guest)
+    }
+
+    fn start_vmm(&self, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError> {
+        vmm::start(self, guest, machine)
+    }
+
+    fn await_ready(&self, guest: &GuestName) -> Result<(), ApplyError> {
+        vmm::await_ready(self, guest)
+    }
+
+    fn start_containers(&self, guest: &GuestName, containers: &[ContainerSpec]) -> Result<(), ApplyError> {
+        containers.iter().try_for_each(|container| vmm::start_container(&self.layout, guest, container))
+    }
+
+    fn stop_vmm(&self, guest: &GuestName) -> Result<(), ApplyError> {
+        vmm::stop(self, guest)
+    }
+}
+
+fn kernel_limits(limits: &CgroupLimits) -> Limits {
+    Limits { memory: limits.memory, pids: limits.pids, cpu_quota: Some((limits.cpu_quota, CPU_PERIOD)) }
+}
