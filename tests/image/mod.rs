@@ -14,21 +14,14 @@ use std::path::Path;
 
 use sisforge::sys::tool::{self, Tool};
 
+use crate::common::namespaces::{self, skip};
+
+/// What a test lacks that mounts images.
 fn missing(tools: &[&str]) -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return Some("needs root".to_owned());
-    }
     if !Path::new("/dev/loop-control").exists() {
         return Some("needs loop devices".to_owned());
     }
-    tools.iter().find(|name| tool::find(name).is_none()).map(|name| format!("{name} is not installed"))
-}
-
-/// Says aloud that a test was not run; fails where the machine is meant to have all that tests need.
-fn skip(test: &str, reason: &str) {
-    let required = std::env::var_os("SISFORGE_REQUIRE_ORACLES").is_some_and(|value| value == "1");
-    assert!(!required, "{test} could not run: {reason}");
-    eprintln!("skipped {test}: {reason}");
+    namespaces::missing(tools)
 }
 
 /// Lets e2fsck find fault with a file system, where it is installed.
