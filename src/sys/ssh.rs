@@ -1,13 +1,13 @@
 //! Commands on another machine through the OpenSSH client, and the keys for that.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::fs::{FileError, create_dir_all, read_text, write};
+use super::fs::{FileError, read, read_text, write};
 use super::tool::{self, Tool, ToolError};
 
 /// Why a command was not run to its end.
@@ -186,25 +186,18 @@ fn is_chatter(line: &str) -> bool {
 }
 
 /// Makes an ed25519 key pair at `path` and `path.pub`. A private key that is there stays, and its public half is
-/// made again where that is missing. Safe against itself in another process, and against being killed.
+/// made again where that is missing. It may be killed at any moment; whoever calls it sees to it that nobody else does.
 ///
 /// # Errors
 /// Where `ssh-keygen` fails or the directory cannot be written.
 pub fn keygen(path: &Path) -> Result<(), SshError> {
     let public = public_path(path);
     if !path.exists() {
-        let dir = path.parent().unwrap_or(Path::new("."));
-        create_dir_all(dir)?;
-        let scratch = tempfile::Builder::new().prefix(".new-").tempdir_in(dir);
-        let scratch = scratch.map_err(FileError::when("create", dir))?;
+        // Not beside the key: a process that is killed here leaves nothing there, and nobody ever uses what it leaves.
+        let scratch = tempfile::tempdir().map_err(FileError::when("create", std::env::temp_dir()))?;
         let new = scratch.path().join("key");
         Tool::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(&new).run()?;
-        File::open(&new).and_then(|file| file.sync_all()).map_err(FileError::when("write", &new))?;
-        // Unlike a rename, a link does not replace the key that another process has made meanwhile.
-        match fs::hard_link(&new, path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            done => done.map_err(FileError::when("write", path))?,
-        }
+        write(path, &read(&new)?, 0o600)?;
     }
     if !public.exists() {
         let text = Tool::new("ssh-keygen").args(["-y", "-f"]).arg(path).run()?;
