@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::fleet::{GuestName, VmmKind};
 use crate::host::jail::{EntryKind, Jail, jail};
-use crate::host::layout::Layout;
+use crate::host::layout::{Layout, vmm_folder};
 use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::mount;
@@ -93,15 +93,22 @@ pub fn remove(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
             mount::unmount(&target)?;
         }
         files::remove(&dir)?;
-        // Empty parents go too, so that nothing is left of a fleet that is down; one that is in use stays.
-        for parent in [dir.parent(), Some(layout.jails().as_path())].into_iter().flatten() {
-            let _ = fs::remove_dir(parent);
-        }
     }
+    remove_parents(layout);
     for record in [layout.machine(guest), layout.ready(guest), layout.console_input(guest)] {
         files::remove(&record)?;
     }
     Ok(())
+}
+
+/// Removes the directories that jails stand in where they are empty, so that nothing is left of a fleet that is down.
+pub fn remove_parents(layout: &Layout) {
+    let jails = layout.jails();
+    for vmm in [VmmKind::Firecracker, VmmKind::Qemu] {
+        // One that is in use stays.
+        let _ = fs::remove_dir(jails.join(vmm_folder(vmm)));
+    }
+    let _ = fs::remove_dir(jails);
 }
 
 /// Whether a guest has a jail directory of any VMM.

@@ -45,7 +45,10 @@ impl Host for LinuxHost {
         Ok(())
     }
 
+    /// What else is the fleet's and no guest's goes first: whoever is killed here still finds the rules, and goes on.
     fn remove_ruleset(&self) -> Result<(), ApplyError> {
+        self.remove_cgroup_parents()?;
+        jail::remove_parents(&self.layout);
         nft::delete_table("inet", &firewall::table_name(self.layout.fleet()))?;
         Ok(files::remove(&self.layout.ruleset())?)
     }
@@ -83,17 +86,7 @@ impl Host for LinuxHost {
 
     fn remove_cgroup(&self, guest: &GuestName) -> Result<(), ApplyError> {
         self.hierarchy.remove(&self.layout.cgroup(guest))?;
-        // The fleet's own cgroup goes with its last guest.
-        for parent in [self.layout.cgroups(), "sisforge".to_owned()] {
-            if self.hierarchy.children(&parent).is_empty() {
-                let removed = self.hierarchy.remove(&parent);
-                // Another fleet or guest may have come meanwhile, and then it stays.
-                if self.hierarchy.children(&parent).is_empty() {
-                    removed?;
-                }
-            }
-        }
-        Ok(())
+        self.remove_cgroup_parents()
     }
 
     fn create_jail(&self, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError> {
@@ -119,6 +112,22 @@ impl Host for LinuxHost {
 
     fn stop_vmm(&self, guest: &GuestName) -> Result<(), ApplyError> {
         vmm::stop(self, guest)
+    }
+}
+
+impl LinuxHost {
+    /// The fleet's own cgroup goes with its last guest, and that of all fleets with the last fleet.
+    fn remove_cgroup_parents(&self) -> Result<(), ApplyError> {
+        for parent in [self.layout.cgroups(), "sisforge".to_owned()] {
+            if self.hierarchy.children(&parent).is_empty() {
+                let removed = self.hierarchy.remove(&parent);
+                // Another fleet or guest may have come meanwhile, and then it stays.
+                if self.hierarchy.children(&parent).is_empty() {
+                    removed?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
