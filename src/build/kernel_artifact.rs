@@ -88,7 +88,9 @@ impl Builder<'_> {
             Source::Path(path) => Ok(path.clone()),
             Source::Url(url) => {
                 let pinned = Expected { sha256: Some(expected.0), size: None };
-                self.cache.get(url, pinned, self.offline, self.report).map_err(BuildError::KernelSource)
+                // Hashed also where it was there before: a kernel is built from nothing that was not checked.
+                let cache = self.cache.clone().verifying();
+                cache.get(url, pinned, self.offline, self.report).map_err(BuildError::KernelSource)
             }
         }
     }

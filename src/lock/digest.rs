@@ -1,7 +1,6 @@
 //! Digests of inputs, remembered: a kernel tarball of 130 MB is not read again for as long as nobody touches it.
 
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -16,23 +15,7 @@ use crate::sys::fs::{self as files, FileError};
 /// # Errors
 /// Names the path.
 pub fn digest_file(path: &Path) -> Result<(Sha256, u64), FileError> {
-    let named = || FileError::when("read", path);
-    let mut file = File::open(path).map_err(named())?;
-    let mut hasher = sha2::Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut size = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => {
-                hasher.update(&buffer[..count]);
-                size += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(named()(error)),
-        }
-    }
-    Ok((Sha256(hasher.finalize().into()), size))
+    files::sha256(path).map(|(digest, size)| (Sha256(digest), size))
 }
 
 /// Digest of a file's bytes, or of a directory's sorted paths, execute bits, link targets and contents; where it stands,

@@ -213,11 +213,6 @@ impl DotConfig {
     pub fn is_on(&self, option: &KernelOption) -> bool {
         self.get(option) == Some(&OptionValue::Yes)
     }
-
-    /// How many options are `=y`.
-    pub fn count_on(&self) -> usize {
-        self.options.values().filter(|value| **value == OptionValue::Yes).count()
-    }
 }
 
 /// What Kconfig files say of one symbol, as far as a person needs it to see why a wish was not met.

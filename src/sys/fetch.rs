@@ -7,11 +7,9 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-
-use sha2::{Digest, Sha256};
 
 use super::fs::{FileError, FileLock, create_dir_all, remove};
 use super::http::{Client, FileSink, HttpError, Sink, Wanted};
@@ -112,8 +110,8 @@ impl Cache {
     /// Whether the file is there and right; one that is wrong is removed.
     fn holds(&self, path: &Path, sha256: &[u8; 32], size: Option<u64>) -> Result<bool, FetchError> {
         let Ok(meta) = fs::metadata(path) else { return Ok(false) };
-        let is_right =
-            size.is_none_or(|size| size == meta.len()) && (!self.verify || digest_of(path)? == *sha256);
+        let is_right = size.is_none_or(|size| size == meta.len())
+            && (!self.verify || super::fs::sha256(path)?.0 == *sha256);
         if !is_right {
             remove(path)?;
         }
@@ -133,7 +131,7 @@ impl Cache {
         loop {
             let resumed = fs::metadata(&partial).is_ok_and(|meta| meta.len() > 0);
             self.download(url, &partial, size, true, progress)?;
-            let found = digest_of(&partial)?;
+            let (found, _) = super::fs::sha256(&partial)?;
             if found == *sha256 {
                 return self.keep(&partial, sha256).map(drop);
             }
@@ -157,7 +155,7 @@ impl Cache {
         let temporary =
             tempfile::NamedTempFile::new_in(&dir).map_err(FileError::when("create file in", &dir))?;
         self.download(url, temporary.path(), size, false, progress)?;
-        let sha256 = digest_of(temporary.path())?;
+        let (sha256, _) = super::fs::sha256(temporary.path())?;
         let path = self.keep(temporary.path(), &sha256)?;
         // It has another name now; there is nothing left to remove.
         let _ = temporary.keep();
@@ -209,25 +207,6 @@ pub fn get_fresh(url: &str, max_bytes: u64) -> Result<Vec<u8>, FetchError> {
     Ok(bytes)
 }
 
-/// The SHA-256 of a file.
-///
-/// # Errors
-/// Names the path.
-pub fn digest_of(path: &Path) -> Result<[u8; 32], FileError> {
-    let digest = || -> io::Result<[u8; 32]> {
-        let mut file = File::open(path)?;
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 128 << 10];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(hash.finalize().into()),
-                count => hash.update(&buffer[..count]),
-            }
-        }
-    };
-    digest().map_err(FileError::when("read", path))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader, Write};
@@ -237,6 +216,8 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::report::Silent;
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     const BODY: &[u8] = b"0123456789abcdef";

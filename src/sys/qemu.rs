@@ -158,15 +158,6 @@ impl Qmp {
         }
     }
 
-    /// Presses keys together, by QEMU's names, such as `["ctrl", "alt", "delete"]`.
-    ///
-    /// # Errors
-    /// As [`Qmp::execute`]; a machine without a keyboard refuses.
-    pub fn send_key(&mut self, keys: &[&str]) -> Result<(), QmpError> {
-        let keys: Vec<Value> = keys.iter().map(|key| json!({ "type": "qcode", "data": key })).collect();
-        self.execute("send-key", json!({ "keys": keys })).map(drop)
-    }
-
     /// The state of the machine, such as `running`, `paused` or `shutdown`.
     ///
     /// # Errors
