@@ -4,6 +4,7 @@ pub mod artifacts;
 mod builder;
 mod compare;
 mod disk;
+mod inputs;
 pub mod kernel;
 mod kernel_artifact;
 pub mod key;
@@ -14,4 +15,5 @@ pub mod vmlinux;
 
 pub use builder::{BuildError, Builder, Built, Missing, Selection};
 pub use compare::{Comparison, first_difference};
+pub use inputs::{Input, VendorError, Vendored};
 pub use project::{Project, ProjectError};

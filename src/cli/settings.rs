@@ -16,6 +16,10 @@ pub struct GlobalArgs {
     #[arg(long, global = true, env = "SISFORGE_OUT_DIR", value_name = "DIR")]
     pub out_dir: Option<PathBuf>,
 
+    /// Directory of `sisforge vendor`, looked into before the network [default: vendor, beside the fleet file]
+    #[arg(long, global = true, env = "SISFORGE_VENDOR_DIR", value_name = "DIR")]
+    pub vendor_dir: Option<PathBuf>,
+
     /// Print JSON: one document, or one object a line for long work
     #[arg(long, global = true, env = "SISFORGE_JSON")]
     pub json: bool,
@@ -56,6 +60,10 @@ pub struct Settings {
     pub out: PathBuf,
     /// Downloads by digest.
     pub cache: PathBuf,
+    /// Files of the network, for builds without one.
+    pub vendor: PathBuf,
+    /// Certificate authorities to trust instead of the host's: a PEM file.
+    pub certificates: Option<PathBuf>,
     pub json: bool,
     pub quiet: bool,
     pub verbose: bool,
@@ -83,6 +91,9 @@ impl Settings {
         Self {
             out: args.out_dir.unwrap_or_else(|| beside.join("out")),
             cache: cache.unwrap_or_else(|| PathBuf::from("/var/cache/sisforge")),
+            vendor: args.vendor_dir.unwrap_or_else(|| beside.join("vendor")),
+            // OpenSSL's name for it, which curl and others know.
+            certificates: variable("SSL_CERT_FILE"),
             file: args.file,
             json: args.json,
             quiet: args.quiet,
