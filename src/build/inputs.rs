@@ -102,13 +102,16 @@ impl Builder<'_> {
     /// Where something cannot be had or written, or where the directory holds what no earlier run has put there.
     pub fn vendor(&self, dir: &Path) -> Result<Vendored, BuildError> {
         let before = listed(dir)?;
-        let inputs = self.fetch()?;
+        // What an earlier run has brought is not downloaded again, but is looked at.
+        let cache = self.cache.clone().vendored(Some(dir.to_owned())).verifying();
+        let looking = Builder { cache: &cache, ..*self };
+        let inputs = looking.fetch()?;
         let mut wanted: BTreeMap<PathBuf, Content> = BTreeMap::new();
         for input in &inputs {
             let content = Content { sha256: input.sha256, from: From::File(&input.path) };
             wanted.insert(place(dir, &input.url)?, content);
         }
-        for (path, bytes) in self.indexes_and_keys(dir)? {
+        for (path, bytes) in looking.indexes_and_keys(dir)? {
             wanted.insert(path, Content { sha256: Sha256::of(&bytes), from: From::Bytes(bytes) });
         }
         // Written first and last, so that whatever a killed run leaves is known to be of such a run.
