@@ -68,9 +68,10 @@ impl FromStr for WebUrl {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        match text.parse()? {
-            Location::Url(url) => Ok(Self(url)),
-            Location::Path(_) => wrong("must begin with http:// or https://"),
+        match text.parse() {
+            Ok(Location::Url(url)) => Ok(Self(url)),
+            Err(error) if text.starts_with("http") => Err(error),
+            _ => wrong("must begin with http:// or https://"),
         }
     }
 }
