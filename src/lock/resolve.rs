@@ -103,6 +103,8 @@ fn kernel(request: &Request<'_>) -> Result<LockedKernel, ResolveError> {
         config: wanted.config,
         patches: wanted.patches.clone(),
         toolchain: request.old.and_then(|lock| lock.kernel.toolchain.clone()),
+        files: wanted.parts.files.clone(),
+        options: wanted.parts.options.clone(),
     };
     let unchanged = old == Some(&locked) && *request.update != Update::All && locked.toolchain.is_some();
     if locked.config.is_none() {

@@ -7,6 +7,7 @@ mod input;
 mod jail;
 mod kernel;
 mod line;
+mod locking;
 mod machine;
 mod network;
 mod repository;
