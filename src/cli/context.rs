@@ -76,13 +76,13 @@ impl Context {
 
     /// The cache of downloads, and how it reaches the network.
     pub fn cache(&self) -> Result<Cache, CliError> {
-        let Settings { cache, vendor, certificates, .. } = &self.settings;
-        let cache = Cache::new(cache).vendored(vendor.is_dir().then(|| vendor.clone()));
-        let Some(path) = certificates else { return Ok(cache) };
-        let client = Client::trusting(path).map_err(|error| {
-            CliError::invalid(one_line(&error)).hint("SSL_CERT_FILE names a file of certificates in PEM")
+        let Settings { cache, vendor, network, .. } = &self.settings;
+        let client = Client::new(network.clone()).map_err(|error| {
+            CliError::invalid(one_line(&error))
+                .hint("http_proxy, https_proxy, no_proxy and SSL_CERT_FILE say how the network is reached")
         })?;
-        Ok(cache.with_client(client))
+        let vendor = vendor.is_dir().then(|| vendor.clone());
+        Ok(Cache::new(cache).vendored(vendor).with_client(client))
     }
 
     /// The host of a fleet, to look at and to take down.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::sys::http::Network;
+
 /// Flags that every command takes; each has a `SISFORGE_*` variable.
 #[derive(Args, Clone, Debug)]
 pub struct GlobalArgs {
@@ -62,8 +64,8 @@ pub struct Settings {
     pub cache: PathBuf,
     /// Files of the network, for builds without one.
     pub vendor: PathBuf,
-    /// Certificate authorities to trust instead of the host's: a PEM file.
-    pub certificates: Option<PathBuf>,
+    /// Proxies, and certificate authorities to trust instead of the host's.
+    pub network: Network,
     pub json: bool,
     pub quiet: bool,
     pub verbose: bool,
@@ -92,8 +94,7 @@ impl Settings {
             out: args.out_dir.unwrap_or_else(|| beside.join("out")),
             cache: cache.unwrap_or_else(|| PathBuf::from("/var/cache/sisforge")),
             vendor: args.vendor_dir.unwrap_or_else(|| beside.join("vendor")),
-            // OpenSSL's name for it, which curl and others know.
-            certificates: variable("SSL_CERT_FILE"),
+            network: network(),
             file: args.file,
             json: args.json,
             quiet: args.quiet,
@@ -102,5 +103,17 @@ impl Settings {
             jobs: args.jobs.map_or(processors, usize::from),
             offline: args.offline,
         }
+    }
+}
+
+/// What the variables say that curl, OpenSSL and others know; those in lower case come first.
+fn network() -> Network {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let proxy = |name: &str| variable(name).or_else(|| variable(&name.to_ascii_uppercase()));
+    Network {
+        certificates: variable("SSL_CERT_FILE").map(PathBuf::from),
+        http_proxy: proxy("http_proxy").or_else(|| proxy("all_proxy")),
+        https_proxy: proxy("https_proxy").or_else(|| proxy("all_proxy")),
+        no_proxy: proxy("no_proxy"),
     }
 }

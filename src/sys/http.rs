@@ -1,18 +1,19 @@
 //! HTTP downloads that survive what networks do: cut connections, busy servers, lies about length.
 
+mod network;
 mod sink;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::Proxy;
+use ureq::tls::{RootCerts, TlsConfig};
 
-use super::fs::FileError;
-
+pub use network::{Network, NetworkError};
 pub use sink::{FileSink, Sink};
 
 /// Why a download failed for good.
@@ -105,11 +106,13 @@ impl Stamp {
     }
 }
 
-/// A client with a pool of connections. It takes its proxy from the usual variables, and trusts the certificate
-/// authorities that the host trusts, else Mozilla's.
+/// A client with a pool of connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    agent: ureq::Agent,
+    direct: ureq::Agent,
+    by_http_proxy: Option<ureq::Agent>,
+    by_https_proxy: Option<ureq::Agent>,
+    network: Network,
     first_pause: Duration,
 }
 
@@ -125,28 +128,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a server may think, and how long it may stay silent within an answer.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where distributions keep the authorities that they trust.
-const TRUSTED: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
-fn certificates(pem: &[u8]) -> Vec<Certificate<'static>> {
-    let certificate = |item| match item {
-        Ok(PemItem::Certificate(certificate)) => Some(certificate),
-        _ => None,
-    };
-    parse_pem(pem).filter_map(certificate).collect()
-}
-
-fn trusted_roots() -> RootCerts {
-    let pem = TRUSTED.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
-    let certificates = certificates(&pem);
-    if certificates.is_empty() { RootCerts::WebPki } else { RootCerts::Specific(Arc::new(certificates)) }
-}
-
 /// Why one attempt failed.
 enum Failure {
     /// It would fail again.
@@ -156,36 +137,49 @@ enum Failure {
 }
 
 impl Client {
-    /// The client of this process.
+    /// The client of this process for a network of which nothing is said: no proxy, and the authorities that the host trusts.
     pub fn shared() -> &'static Self {
         static CLIENT: OnceLock<Client> = OnceLock::new();
-        CLIENT.get_or_init(|| Self::with_roots(trusted_roots()))
+        CLIENT.get_or_init(|| Self::with(Network::default(), network::trusted_roots(), [None, None]))
     }
 
-    /// A client that trusts the certificate authorities of a PEM file alone.
+    /// A client for the network as it is described.
     ///
     /// # Errors
-    /// Where the file cannot be read or holds none.
-    pub fn trusting(path: &Path) -> Result<Self, FileError> {
-        let certificates = certificates(&super::fs::read(path)?);
-        if certificates.is_empty() {
-            let none = io::Error::other("it holds no certificate");
-            return Err(FileError::when("read", path)(none));
-        }
-        Ok(Self::with_roots(RootCerts::Specific(Arc::new(certificates))))
+    /// Where a proxy or the certificate authorities cannot be used.
+    pub fn new(network: Network) -> Result<Self, NetworkError> {
+        let (roots, proxies) = (network.roots()?, network.proxies()?);
+        Ok(Self::with(network, roots, proxies))
     }
 
-    fn with_roots(roots: RootCerts) -> Self {
+    fn with(network: Network, roots: RootCerts, [http, https]: [Option<Proxy>; 2]) -> Self {
         let tls = TlsConfig::builder().root_certs(roots).build();
-        let config = ureq::Agent::config_builder()
-            .tls_config(tls)
-            .user_agent(concat!("sisforge/", env!("CARGO_PKG_VERSION")))
-            .http_status_as_error(false)
-            .timeout_resolve(Some(CONNECT_TIMEOUT))
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_recv_response(Some(SILENCE_TIMEOUT))
-            .timeout_per_read(Some(SILENCE_TIMEOUT));
-        Self { agent: config.build().new_agent(), first_pause: FIRST_PAUSE }
+        let agent = |proxy| {
+            let config = ureq::Agent::config_builder()
+                .tls_config(tls.clone())
+                // Where none is given, the library would read the environment by itself.
+                .proxy(proxy)
+                .user_agent(concat!("sisforge/", env!("CARGO_PKG_VERSION")))
+                .http_status_as_error(false)
+                .timeout_resolve(Some(CONNECT_TIMEOUT))
+                .timeout_connect(Some(CONNECT_TIMEOUT))
+                .timeout_recv_response(Some(SILENCE_TIMEOUT))
+                .timeout_per_read(Some(SILENCE_TIMEOUT));
+            config.build().new_agent()
+        };
+        Self {
+            direct: agent(None),
+            by_http_proxy: http.map(|proxy| agent(Some(proxy))),
+            by_https_proxy: https.map(|proxy| agent(Some(proxy))),
+            network,
+            first_pause: FIRST_PAUSE,
+        }
+    }
+
+    /// The one by which a URL is reached.
+    fn agent(&self, url: &str) -> &ureq::Agent {
+        let proxy = if url.starts_with("https:") { &self.by_https_proxy } else { &self.by_http_proxy };
+        proxy.as_ref().filter(|_| !self.network.is_direct(url)).unwrap_or(&self.direct)
     }
 
     /// The same client with another first pause.
@@ -264,7 +258,7 @@ impl Client {
         if !sink.is_empty() && Some(sink.len()) == wanted.size {
             return Ok(Some(Stamp::default()));
         }
-        let mut request = self.agent.get(url);
+        let mut request = self.agent(url).get(url);
         if !sink.is_empty() {
             request = request.header("Range", format!("bytes={}-", sink.len()));
         } else {
@@ -388,14 +382,5 @@ mod tests {
         assert!(starts_at(Some("bytes 100-199/200"), 100));
         assert!(!starts_at(Some("bytes 0-199/200"), 100));
         assert!(!starts_at(None, 100));
-    }
-
-    #[test]
-    fn the_hosts_authorities_are_trusted() {
-        if !TRUSTED.iter().any(|path| Path::new(path).exists()) {
-            eprintln!("skipped: this host has no certificate authorities");
-            return;
-        }
-        assert!(matches!(trusted_roots(), RootCerts::Specific(certificates) if !certificates.is_empty()));
     }
 }

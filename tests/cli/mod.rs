@@ -10,6 +10,7 @@ mod line;
 mod locking;
 mod machine;
 mod network;
+mod reach;
 mod repository;
 mod surface;
 mod tree;
