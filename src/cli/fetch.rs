@@ -7,9 +7,12 @@ use super::context::Context;
 use super::error::CliError;
 use super::render;
 
-/// Afterwards `sisforge build --offline` needs no network. What is in the cache already, or in the vendor directory, is
-/// not downloaded again.
+const HELP: &str = "\
+Packages and the kernel source, several at a time. Afterwards `sisforge build --offline` needs no network. What is \
+in the cache already, or in the vendor directory, is not downloaded again; what broke off goes on where it did.";
+
 #[derive(clap::Args)]
+#[command(after_help = HELP)]
 pub struct Args {
     /// Fail where fleet.lock does not fit fleet.toml, instead of updating it
     #[arg(long)]

@@ -9,12 +9,18 @@ use super::error::CliError;
 use super::fetch::mebibytes;
 use super::render;
 
-/// Files lie under the addresses that they have in the network, DIR/HOST/PATH: each package, each repository's signed index,
-/// the kernel source. Every command looks there before it asks the network, in `vendor` beside fleet.toml or where
-/// --vendor-dir says, so that the fleet builds with --offline and an empty cache; nothing in fleet.toml changes, and nothing
-/// in DIR is trusted: the lock pins digests, and indexes are verified by the keys of fleet.toml. SHA256SUMS lists what is
-/// there. Of an earlier run, what is no longer needed is removed.
+const HELP: &str = "\
+Files lie under the addresses that they have in the network, DIR/HOST/PATH: each package, each repository's \
+signed index, the kernel source; a repository in DIR is one that apk can read. Every command looks there \
+before it asks the network, in `vendor` beside fleet.toml or where --vendor-dir says, so that the fleet \
+builds with --offline and an empty cache. Nothing in fleet.toml changes, and nothing in DIR is trusted: \
+fleet.lock pins digests, and indexes are verified by the keys that fleet.toml names.
+
+SHA256SUMS lists what is there. Of an earlier run, what is no longer needed is removed; what stands in no \
+SHA256SUMS is left alone. What fleet.toml names by a path is on this machine already and is not copied.";
+
 #[derive(clap::Args)]
+#[command(after_help = HELP)]
 pub struct Args {
     /// The directory [default: that of --vendor-dir]
     dir: Option<PathBuf>,

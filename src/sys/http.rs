@@ -54,10 +54,14 @@ fn may_pass(status: u16) -> bool {
 
 fn is_lasting(error: &ureq::Error) -> bool {
     use ureq::Error as E;
-    matches!(
-        error,
-        E::BadUri(_) | E::Http(_) | E::InvalidProxyUrl | E::TooManyRedirects | E::Tls(_) | E::Rustls(_)
-    )
+    match error {
+        E::BadUri(_) | E::Http(_) | E::InvalidProxyUrl | E::TooManyRedirects | E::Tls(_) | E::Rustls(_) => {
+            true
+        }
+        // So rustls tells of a certificate that is not to be trusted.
+        E::Io(error) => error.kind() == io::ErrorKind::InvalidData,
+        _ => false,
+    }
 }
 
 fn status_hint(status: u16) -> &'static str {
