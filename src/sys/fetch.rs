@@ -265,7 +265,7 @@ impl Cache {
     ///
     /// # Errors
     /// Those of the places that gave nothing, at least one.
-    fn from_any<T, E: Curable + Error>(
+    fn any_of<T, E: Curable + Error>(
         &self,
         address: &Address,
         progress: &dyn Report,
@@ -325,7 +325,7 @@ impl Cache {
         let partial = self.dir.join("partial").join(hex::encode(sha256));
         create_dir_all(&self.dir.join("partial"))?;
         let ask = |url: &str, attempts| self.fetch_from(url, &partial, sha256, size, attempts, progress);
-        self.from_any(address, progress, ask).map_err(one_or_all)
+        self.any_of(address, progress, ask).map_err(one_or_all)
     }
 
     /// Goes on with what is there, from one place, until it is the expected file.
@@ -372,7 +372,7 @@ impl Cache {
             let path = self.last_known(address, size).map_err(|error| vec![error.into()])?;
             return accept(path).map_err(|error| vec![GetError::Refused(error)]);
         }
-        self.from_any(address, progress, |url, attempts| {
+        self.any_of(address, progress, |url, attempts| {
             let (path, sha256) = self.fetch_unpinned(url, size, attempts, progress)?;
             let accepted = accept(path).map_err(GetError::Refused)?;
             self.remember(address, &sha256)?;

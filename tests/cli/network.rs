@@ -124,6 +124,23 @@ fn what_is_vendored_builds_the_same_bytes_with_no_server_and_no_cache() {
 }
 
 #[test]
+fn the_genuine_apk_installs_from_a_vendor_directory() {
+    let Some(apk) = crate::apk::oracle::Apk::find() else { return };
+    let (sandbox, server) = served();
+    sandbox.done("vendor");
+    let repository = server.url("repository").replace("http://", "vendor/");
+    let root = sandbox.path("root").display().to_string();
+    let (repository, keys) = (sandbox.path(&repository), sandbox.path("vendor/keys"));
+    drop(server);
+    let (repository, keys) = (repository.display().to_string(), keys.display().to_string());
+    let to = ["--root", &root, "--initdb", "--usermode", "--arch", "x86_64", "--no-cache", "--no-network"];
+    let from = ["--keys-dir", &keys, "--repository", &repository, "add", "tiny"];
+    let said = apk.text(to.iter().chain(&from));
+    assert!(said.contains("(1/1) Installing tiny (1.0-r0)"), "{said}");
+    assert_eq!(sandbox.read("root/etc/tiny"), "tiny\n");
+}
+
+#[test]
 fn a_kernel_source_is_fetched_from_a_mirror_and_vendored() {
     let sandbox = Sandbox::new();
     let server = Server::of(&sandbox.path(""));

@@ -50,7 +50,7 @@ impl Cache {
         progress: &dyn Report,
         accept: impl Fn(&[u8]) -> Result<T, E>,
     ) -> Result<T, Vec<GetError<E>>> {
-        self.from_any(address, progress, |url, attempts| {
+        self.any_of(address, progress, |url, attempts| {
             let (known, old) = self.recall(address).filter(|(record, _)| record.from == url).unzip();
             let stamp = known.map(|record| record.stamp).unwrap_or_default();
             let wanted = Wanted { size: None, limit, resume: false, attempts };
