@@ -257,7 +257,10 @@ impl Extension {
     }
 
     fn size(&mut self, in_header: u64) -> Result<u64, ArchiveError> {
-        Ok(self.take_number("size")?.unwrap_or(in_header))
+        let size = self.take_number("size")?.unwrap_or(in_header);
+        // More than any file has; what is padded and added to it still fits.
+        let fits = size <= i64::MAX.unsigned_abs();
+        if fits { Ok(size) } else { Err(ArchiveError::Number { entry: "header".into(), field: "size" }) }
     }
 
     fn entry(mut self, header: &[u8; BLOCK], size: u64) -> Result<TarEntry, ArchiveError> {

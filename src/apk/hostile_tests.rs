@@ -1,5 +1,10 @@
 //! Damaged and hostile packages: each is refused with the package, the member and the reason.
 
+mod indexes;
+mod mutations;
+mod raw;
+mod signatures;
+
 use super::archive::{TarEntry, TarKind};
 use super::archive_writer::TarWriter;
 use super::dependency::Checksum;

@@ -14,7 +14,7 @@ pub(super) const MAX_SIGNATURES: u64 = 1 << 20;
 /// Largest signature that is read.
 pub(super) const MAX_SIGNATURE: u64 = 1 << 16;
 /// Largest index, inflated: Alpine's community repository has 20 MB.
-const MAX_INDEX: u64 = 1 << 30;
+const MAX_INDEX: u64 = 256 << 20;
 
 /// Why an index is refused.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,8 @@ pub enum IndexError {
     Archive(#[from] ArchiveError),
     #[error("the index has no APKINDEX")]
     Missing,
+    #[error("the index has two files {0}")]
+    Twice(String),
     #[error("the index is not UTF-8")]
     NotUtf8,
     #[error("the index: bytes follow its end")]
@@ -69,7 +71,10 @@ impl Index {
         while let Some(entry) = reader.next_entry()? {
             let mut text = String::new();
             reader.read_to_string(&mut text).map_err(|_| IndexError::NotUtf8)?;
-            files.insert(entry.path, text);
+            let path = entry.path.escape_debug().to_string();
+            if files.insert(entry.path, text).is_some() {
+                return Err(IndexError::Twice(path));
+            }
         }
         let mut index = Self::parse(files.get("APKINDEX").ok_or(IndexError::Missing)?);
         index.description = files.remove("DESCRIPTION").unwrap_or_default().trim_end().to_owned();

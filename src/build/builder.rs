@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::fleet::{InvalidValue, KernelSpec, Label, Sha256};
+use crate::fleet::{InvalidValue, Label, Sha256};
 use crate::image::disk::DiskError;
 use crate::image::ext4::Ext4Error;
 use crate::image::layout::LayoutError;
 use crate::lock::kernel::ConfigLineError;
-use crate::lock::model::{Lock, LockedPackage};
+use crate::lock::model::Lock;
 use crate::lock::repository::{Repositories, RepositoryError};
 use crate::sys::fetch::{Cache, FetchError};
 use crate::sys::fs::FileError;
@@ -18,10 +18,11 @@ use crate::sys::tool::ToolError;
 
 use super::artifacts::{Artifact, ArtifactKind, Artifacts, Made, OutDir};
 use super::disk::{self, DiskPlan};
+use super::inputs::VendorError;
 use super::kernel::KernelError;
 use super::key::BuildKey;
 use super::project::Project;
-use super::rootfs::{self, ImagePlan};
+use super::rootfs::ImagePlan;
 use super::vmlinux::VmlinuxError;
 
 /// What is to be built.
@@ -61,6 +62,8 @@ pub enum BuildError {
     File(#[from] FileError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    #[error(transparent)]
+    Vendor(#[from] VendorError),
     #[error("the kernel source cannot be had")]
     KernelSource(#[source] FetchError),
     #[error(transparent)]
@@ -136,7 +139,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn repositories(&self) -> Repositories<'a> {
+    pub(super) fn repositories(&self) -> Repositories<'a> {
         Repositories {
             fleet: &self.project.fleet,
             cache: self.cache,
@@ -145,7 +148,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn refuse_stale(&self) -> Result<(), BuildError> {
+    pub(super) fn refuse_stale(&self) -> Result<(), BuildError> {
         let reasons = self.project.stale(self.lock);
         if reasons.is_empty() { Ok(()) } else { Err(BuildError::Stale(reasons)) }
     }
@@ -191,20 +194,6 @@ impl<'a> Builder<'a> {
             disks.extend(plan.guests.iter().map(|guest| ((*guest).clone(), artifact.clone())));
         }
         Ok(Artifacts { kernel, images, disks })
-    }
-
-    /// Downloads everything that a build needs and the cache does not have.
-    ///
-    /// # Errors
-    /// Names what cannot be had.
-    pub fn fetch(&self) -> Result<(), BuildError> {
-        self.refuse_stale()?;
-        let packages: Vec<&LockedPackage> = self.lock.package.iter().collect();
-        rootfs::fetch(&packages, &self.repositories())?;
-        if let KernelSpec::Build(build) = &self.project.fleet.kernel {
-            self.kernel_source(&build.source)?;
-        }
-        Ok(())
     }
 
     pub(super) fn named(&self, name: Label, artifact: Artifact) -> Result<Built, BuildError> {

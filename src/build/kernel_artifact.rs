@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::fleet::{KernelBuild, KernelSpec, Sha256, Source, VmmKind};
 use crate::lock::kernel::DotConfig;
-use crate::sys::fetch::Expected;
+use crate::sys::fetch::{Address, Expected};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::make;
 
@@ -50,10 +50,8 @@ impl Builder<'_> {
 
     fn built_kernel(&self, build: &KernelBuild) -> Result<Artifact, BuildError> {
         let inputs = KernelInputs {
-            source: match &build.source {
-                Source::Path(path) => path.clone(),
-                Source::Url(_) => self.cache.path(&self.lock.kernel.sha256.0),
-            },
+            // Where it is plays no part in the key, and is found when the kernel is built.
+            source: PathBuf::new(),
             source_sha256: self.lock.kernel.sha256,
             wishes: self.project.wishes.clone().unwrap_or_default(),
             patches: build.patches.clone(),
@@ -62,7 +60,7 @@ impl Builder<'_> {
         };
         let notes = self.out.notes()?;
         let artifact = self.obtain(ArtifactKind::Kernel, &inputs.key(), |dir| {
-            self.kernel_source(&build.source)?;
+            let inputs = KernelInputs { source: self.kernel_source(build)?, ..inputs.clone() };
             let log = notes.join("kernel-build.log");
             kernel::build(&inputs, dir, &log, self.jobs, self.report)?;
             Ok(Made::of(&dir.join(ArtifactKind::Kernel.file_name()))?)
@@ -84,16 +82,17 @@ impl Builder<'_> {
     }
 
     /// The source of the kernel, on this machine and as the lock has it.
-    pub(super) fn kernel_source(&self, source: &Source) -> Result<PathBuf, BuildError> {
+    pub(super) fn kernel_source(&self, build: &KernelBuild) -> Result<PathBuf, BuildError> {
         let expected = self.lock.kernel.sha256;
-        match source {
+        match &build.source {
             // Its digest was compared when the project was read.
             Source::Path(path) => Ok(path.clone()),
             Source::Url(url) => {
+                let address = Address { url: url.clone(), mirrors: build.mirrors.clone() };
                 let pinned = Expected { sha256: Some(expected.0), size: None };
                 // Hashed also where it was there before: a kernel is built from nothing that was not checked.
                 let cache = self.cache.clone().verifying();
-                cache.get(url, pinned, self.offline, self.report).map_err(BuildError::KernelSource)
+                cache.get(&address, pinned, self.offline, self.report).map_err(BuildError::KernelSource)
             }
         }
     }

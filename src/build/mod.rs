@@ -5,6 +5,7 @@ mod builder;
 mod compare;
 mod disk;
 mod earlier;
+mod inputs;
 pub mod kernel;
 mod kernel_artifact;
 pub mod key;
@@ -15,4 +16,5 @@ pub mod vmlinux;
 
 pub use builder::{BuildError, Builder, Built, Missing, Selection};
 pub use compare::{Comparison, first_difference};
+pub use inputs::{Input, VendorError, Vendored};
 pub use project::{Project, ProjectError};

@@ -10,7 +10,7 @@ use crate::lock::kernel::KernelWishes;
 use crate::lock::model::Lock;
 use crate::lock::resolve::{Request, ResolveError, Update, resolve};
 use crate::lock::stale::{other_toolchain, stale};
-use crate::lock::wanted::{ConfigError, RecipePins, Wanted, WantedError, kernel_wishes};
+use crate::lock::wanted::{ConfigError, RecipePins, Wanted, WantedError, kernel_config};
 use crate::sys::fetch::Cache;
 use crate::sys::make;
 use crate::sys::report::Report;
@@ -62,11 +62,12 @@ impl Project {
             pins.packages.insert(name.clone(), loaded.world().map(str::to_owned).collect());
             recipes.insert(name.clone(), loaded);
         }
-        let wishes = match &fleet.kernel {
-            KernelSpec::Build(build) => Some(kernel_wishes(&files, build)?),
+        let config = match &fleet.kernel {
+            KernelSpec::Build(build) => Some(kernel_config(&files, build)?),
             KernelSpec::Ready { .. } => None,
         };
-        let wanted = Wanted::of(&fleet, &pins, wishes.as_ref(), &Digests::new(cache_dir))?;
+        let wanted = Wanted::of(&fleet, &pins, config.as_ref(), &Digests::new(cache_dir))?;
+        let wishes = config.map(|config| config.wishes);
         Ok(Self { fleet, recipes, wanted, wishes })
     }
 

@@ -153,7 +153,7 @@ impl<'a> ImagePlan<'a> {
 }
 
 /// Downloads packages that are not in the cache.
-pub(super) fn fetch(packages: &[&LockedPackage], repositories: &Repositories<'_>) -> Result<(), BuildError> {
+fn fetch(packages: &[&LockedPackage], repositories: &Repositories<'_>) -> Result<(), BuildError> {
     let fetch = |locked: &&LockedPackage| repositories.pinned_file(locked).map(drop);
     Ok(pool(DOWNLOADS)?.install(|| packages.par_iter().try_for_each(fetch))?)
 }

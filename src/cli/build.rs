@@ -6,7 +6,6 @@ use crate::build::artifacts::{Artifacts, OutDir};
 use crate::build::{Builder, Built, Comparison, Missing, Selection};
 use crate::fleet::{Fleet, Label};
 use crate::lock::model::Lock;
-use crate::sys::fetch::Cache;
 
 use super::context::Context;
 use super::error::CliError;
@@ -110,7 +109,7 @@ pub fn locked_artifacts(
     with_builder(context, fleet.clone(), inputs, |builder| Ok((builder.lock.clone(), builder.artifacts()?)))
 }
 
-fn with_builder<T>(
+pub fn with_builder<T>(
     context: &Context,
     fleet: Fleet,
     inputs: Inputs,
@@ -126,7 +125,7 @@ fn with_builder<T>(
         project: &project,
         lock: &lock,
         out: &OutDir::open(&settings.out)?,
-        cache: &Cache::new(&settings.cache),
+        cache: &context.cache()?,
         jobs: settings.jobs,
         offline: settings.offline,
         missing: if inputs == Inputs::AsTheyAre { Missing::Refuse } else { Missing::Build },

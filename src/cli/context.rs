@@ -14,13 +14,15 @@ use crate::fleet::{Fleet, GuestName, InterfaceName, suggest};
 use crate::host::desired::{HostFacts, desired};
 use crate::host::layout::Layout;
 use crate::host::state::HostState;
+use crate::sys::fetch::Cache;
 use crate::sys::fs::{self, FileLock};
+use crate::sys::http::Client;
 use crate::sys::report::Report;
 use crate::sys::ssh::{self, Target};
 use crate::sys::{cgroup, ip};
 
 use super::build::{Inputs, locked_artifacts};
-use super::error::CliError;
+use super::error::{CliError, one_line};
 use super::settings::Settings;
 use super::{progress, render};
 
@@ -70,6 +72,17 @@ impl Context {
     /// `fleet.lock`, beside the fleet.
     pub fn lock_path(&self) -> PathBuf {
         self.settings.file.with_extension("lock")
+    }
+
+    /// The cache of downloads, and how it reaches the network.
+    pub fn cache(&self) -> Result<Cache, CliError> {
+        let Settings { cache, vendor, network, .. } = &self.settings;
+        let client = Client::new(network.clone()).map_err(|error| {
+            CliError::invalid(one_line(&error))
+                .hint("http_proxy, https_proxy, no_proxy and SSL_CERT_FILE say how the network is reached")
+        })?;
+        let vendor = vendor.is_dir().then(|| vendor.clone());
+        Ok(Cache::new(cache).vendored(vendor).with_client(client))
     }
 
     /// The host of a fleet, to look at and to take down.

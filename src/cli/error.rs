@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::apk::{IndexError, PackageError, Refusal, SignatureError};
 use crate::apply::ApplyError;
 use crate::build::vmlinux::VmlinuxError;
-use crate::build::{BuildError, ProjectError};
+use crate::build::{BuildError, ProjectError, VendorError};
 use crate::fleet::{InvalidFleet, LoadError};
 use crate::lock::repository::RepositoryError;
 use crate::lock::resolve::ResolveError;
@@ -164,6 +164,7 @@ fn build_status(error: &crate::build::BuildError) -> u8 {
     use crate::build::kernel::KernelError as K;
     match error {
         E::Stale(_)
+        | E::Vendor(VendorError::Foreign(_) | VendorError::Place { .. })
         | E::NotLocked(_)
         | E::Unknown { .. }
         | E::Layout { .. }
@@ -239,6 +240,9 @@ fn configuration_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     match error.downcast_ref()? {
         BuildError::Repository(error) => repository_hint(error),
         BuildError::Vmlinux(VmlinuxError::Unusable { .. }) => Some(vmlinux),
+        BuildError::Vendor(VendorError::Foreign(_)) => {
+            Some("name a directory that is empty or not there yet")
+        }
         _ => None,
     }
 }
@@ -257,6 +261,7 @@ fn repository_hint(error: &RepositoryError) -> Option<&'static str> {
             "it was damaged or changed on its way: get it again, or make its index anew"
         }
         RepositoryError::Offline { .. } => "run once without --offline",
+        RepositoryError::Nowhere { errors, .. } => return errors.first().and_then(repository_hint),
         _ => return None,
     })
 }

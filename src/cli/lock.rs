@@ -7,7 +7,6 @@ use crate::fleet::Fleet;
 use crate::lock::changes;
 use crate::lock::model::Lock;
 use crate::lock::resolve::Update;
-use crate::sys::fetch::Cache;
 use crate::sys::fs;
 
 use super::context::Context;
@@ -48,7 +47,7 @@ fn update_lock(
 ) -> Result<(Lock, Vec<String>), CliError> {
     let path = context.lock_path();
     let old = Lock::read(&path)?;
-    let cache = Cache::new(&context.settings.cache);
+    let cache = context.cache()?;
     let lock = project.lock(old.as_ref(), update, &cache, context.settings.offline, &*context.report)?;
     if old.as_ref() == Some(&lock) {
         return Ok((lock, Vec::new()));

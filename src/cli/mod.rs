@@ -12,6 +12,7 @@ mod context;
 mod down;
 pub mod error;
 mod exec;
+mod fetch;
 mod init;
 mod launch;
 mod lock;
@@ -26,6 +27,7 @@ mod settings;
 mod status;
 mod tree;
 mod up;
+mod vendor;
 mod watch;
 
 use context::Context;
@@ -50,6 +52,10 @@ enum Command {
     Check,
     /// Choose package versions, digests and numbers, and write fleet.lock
     Lock(lock::Args),
+    /// Download all inputs of fleet.lock into the cache
+    Fetch(fetch::Args),
+    /// Copy all inputs of fleet.lock into a directory, for builds without a network
+    Vendor(vendor::Args),
     /// Build kernel, images and data disks into out/
     Build(build::Args),
     /// Write complete jail trees into a directory, and start nothing
@@ -105,6 +111,8 @@ fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
         Command::Init(args) => init::run(&args, context),
         Command::Check => check::run(context),
         Command::Lock(args) => lock::run(&args, context),
+        Command::Fetch(args) => fetch::run(&args, context),
+        Command::Vendor(args) => vendor::run(&args, context),
         Command::Build(args) => build::run(&args, context),
         Command::Tree(args) => tree::run(&args, context),
         Command::Plan(args) => plan::run(&args, context),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::sys::http::Network;
+
 /// Flags that every command takes; each has a `SISFORGE_*` variable.
 #[derive(Args, Clone, Debug)]
 pub struct GlobalArgs {
@@ -15,6 +17,10 @@ pub struct GlobalArgs {
     /// Directory for artifacts [default: out, beside the fleet file]
     #[arg(long, global = true, env = "SISFORGE_OUT_DIR", value_name = "DIR")]
     pub out_dir: Option<PathBuf>,
+
+    /// Directory of `sisforge vendor`, looked into before the network [default: vendor, beside the fleet file]
+    #[arg(long, global = true, env = "SISFORGE_VENDOR_DIR", value_name = "DIR")]
+    pub vendor_dir: Option<PathBuf>,
 
     /// Print JSON: one document, or one object a line for long work
     #[arg(long, global = true, env = "SISFORGE_JSON")]
@@ -56,6 +62,10 @@ pub struct Settings {
     pub out: PathBuf,
     /// Downloads by digest.
     pub cache: PathBuf,
+    /// Files of the network, for builds without one.
+    pub vendor: PathBuf,
+    /// Proxies, and certificate authorities to trust instead of the host's.
+    pub network: Network,
     pub json: bool,
     pub quiet: bool,
     pub verbose: bool,
@@ -83,6 +93,8 @@ impl Settings {
         Self {
             out: args.out_dir.unwrap_or_else(|| beside.join("out")),
             cache: cache.unwrap_or_else(|| PathBuf::from("/var/cache/sisforge")),
+            vendor: args.vendor_dir.unwrap_or_else(|| beside.join("vendor")),
+            network: network(),
             file: args.file,
             json: args.json,
             quiet: args.quiet,
@@ -91,5 +103,17 @@ impl Settings {
             jobs: args.jobs.map_or(processors, usize::from),
             offline: args.offline,
         }
+    }
+}
+
+/// What the variables say that curl, OpenSSL and others know; those in lower case come first.
+fn network() -> Network {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let proxy = |name: &str| variable(name).or_else(|| variable(&name.to_ascii_uppercase()));
+    Network {
+        certificates: variable("SSL_CERT_FILE").map(PathBuf::from),
+        http_proxy: proxy("http_proxy").or_else(|| proxy("all_proxy")),
+        https_proxy: proxy("https_proxy").or_else(|| proxy("all_proxy")),
+        no_proxy: proxy("no_proxy"),
     }
 }

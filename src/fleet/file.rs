@@ -9,7 +9,7 @@ use super::problem::{Problems, Read};
 use super::reader::{FieldSchema, FromToml, Named, Section, Value, section, section_schema, unexpected};
 use super::scalar::{
     AbsolutePath, Account, Auto, Count, Destination, GuestNet, ImageLocation, ImageName, LocalPath, Location,
-    Mode, NameServer, Package, Ports, Tag, UidRange, Verdict,
+    Mode, NameServer, Package, Ports, Tag, UidRange, Verdict, WebUrl,
 };
 use super::value::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, KernelOption, Label, Rate, Sha256,
@@ -55,6 +55,8 @@ section! {
     pub struct KernelSection {
         /// URL of a tarball, or a local tarball or directory.
         source: Option<Spanned<Location>>,
+        /// Other URLs of the same tarball, tried in this order where the source cannot be had.
+        mirrors: Option<Spanned<List<WebUrl>>>,
         /// Digest of the tarball, or of `image`; always pinned in fleet.lock.
         sha256: Option<Spanned<Sha256>>,
         /// Configuration to begin with: kernel-configs/BASE.config.
@@ -73,6 +75,8 @@ section! {
     pub struct RepositorySection {
         /// URL or path of the directory that holds x86_64/APKINDEX.tar.gz.
         url: Spanned<Location>,
+        /// Other URLs of the same repository, tried in this order where the first one fails or serves what is not to be trusted.
+        mirrors: Option<Spanned<List<WebUrl>>>,
         /// Directory of the *.rsa.pub keys that may sign its index; "keys" unless given.
         keys: Option<Spanned<LocalPath>>,
         /// Packages come from here only where they are written NAME@TAG.

@@ -62,6 +62,8 @@ pub enum KernelSpec {
 pub struct KernelBuild {
     /// A tarball (xz or gz) or a source directory.
     pub source: Source,
+    /// Other addresses of the same tarball, asked in this order where the source cannot be had there.
+    pub mirrors: Vec<String>,
     pub sha256: Option<Sha256>,
     /// `kernel-configs/<base>.config`
     pub base: Label,
@@ -85,6 +87,8 @@ pub enum OptionValue {
 pub struct RepositorySpec {
     /// Without the architecture: `<location>/<arch>/APKINDEX.tar.gz`.
     pub location: Source,
+    /// Other addresses of the same repository, asked in this order where the location fails. A lock does not name them.
+    pub mirrors: Vec<String>,
     /// `@tag` of apk's pinning, without the `@`.
     pub tag: Option<String>,
     /// Directories of trusted `*.rsa.pub` files.

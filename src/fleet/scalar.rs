@@ -53,6 +53,7 @@ text_scalars! {
     Sha256, "a SHA-256 digest", "^[0-9a-fA-F]{64}$";
     InterfaceName, "the name of a network interface", "^[^/:\"\\s]{1,15}$";
     Location, "a URL or a path", ".";
+    WebUrl, "a URL", "^https?://[^/\\s]";
     LocalPath, "a path", ".";
     AbsolutePath, "an absolute path", "^/";
     Destination, "an address or prefix such as \"10.0.0.0/8\"", "^[0-9a-fA-F.:]+(/[0-9]+)?$";

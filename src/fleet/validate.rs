@@ -18,7 +18,7 @@ use super::file::{FleetFile, List, RepositorySection};
 use super::model::{DiskSpec, Fleet, ImageSpec, NetworkPolicy, RepositorySpec, Source, VmmKind};
 use super::problem::{Problem, Problems, Read, ReadRef, suggest};
 use super::reader::Named;
-use super::scalar::{LocalPath, Location};
+use super::scalar::{LocalPath, Location, WebUrl};
 use super::value::{ByteSize, Label};
 
 /// Something outside of `fleet.toml` that it mentions, to be looked up when it is loaded from disk.
@@ -142,7 +142,40 @@ impl Validator<'_> {
             self.path(&keys, Thing::Keys)
         });
         let tag = section.tag.clone().map(|tag| tag.map(|tag| tag.into_inner().0));
-        Ok(RepositorySpec { location: location?, tag: tag?, keys: vec![keys?] })
+        let mirrors = self.mirrors(section.url.by_ref().ok(), &section.mirrors);
+        Ok(RepositorySpec { location: location?, mirrors: mirrors?, tag: tag?, keys: vec![keys?] })
+    }
+
+    /// Mirrors of a URL: each another one.
+    pub(super) fn mirrors(
+        &mut self,
+        of: Option<&Spanned<Location>>,
+        mirrors: &Read<Option<Spanned<List<WebUrl>>>>,
+    ) -> Read<Vec<String>> {
+        let Some(mirrors) = mirrors.by_ref()? else { return Ok(Vec::new()) };
+        if let Some(path) = of.filter(|of| matches!(of.get_ref(), Location::Path(_))) {
+            return Err(self.problems.tell(
+                Problem::new(mirrors.span(), "what is on this machine has no `mirrors`")
+                    .also(path.span(), "a path")
+                    .hint("remove `mirrors`, or begin with http:// or https://"),
+            ));
+        }
+        let mut places: BTreeMap<&str, Range<usize>> = BTreeMap::new();
+        if let Some((Location::Url(url), span)) = of.map(|of| (of.get_ref(), of.span())) {
+            places.insert(url, span);
+        }
+        all(mirrors.get_ref().iter().map(|mirror| {
+            let mirror = mirror.by_ref()?;
+            match places.insert(&mirror.get_ref().0, mirror.span()) {
+                None => Ok(mirror.get_ref().0.clone()),
+                Some(first) => Err(self.problems.tell(
+                    Problem::new(mirror.span(), "this URL stands here a second time")
+                        .label("again")
+                        .also(first, "first")
+                        .hint("keep one of the two"),
+                )),
+            }
+        }))
     }
 
     /// Resolves a path, and remembers that it was mentioned.

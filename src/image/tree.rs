@@ -235,7 +235,8 @@ impl<C> Tree<C> {
     }
 
     /// The path that the kernel would open: symlinks among the directories above followed, the last part not. What does not
-    /// exist is left as it is. `None` where the links lead in a circle.
+    /// exist is left as it is. `None` where the links lead in a circle, or above the root, where the kernel would stay in it:
+    /// a link that means to leave is not followed.
     pub fn real_path(&self, path: &str) -> Option<String> {
         /// As the kernel has it (`MAXSYMLINKS`).
         const MOST_LINKS: usize = 40;
@@ -245,6 +246,7 @@ impl<C> Tree<C> {
         while let Some(part) = open.pop() {
             match part.as_str() {
                 "" | "." => {}
+                ".." if real.is_empty() => return None,
                 ".." => real.truncate(parent_of(&real).len()),
                 part => {
                     let next = format!("{real}/{part}");
@@ -357,6 +359,7 @@ mod tests {
         assert_eq!(real("/lib/up/up/none/x").as_deref(), Some("/usr/lib/none/x"));
         assert_eq!(real("/lib").as_deref(), Some("/lib"));
         assert_eq!(real("/round/x"), None);
+        assert_eq!(real("/usr/../../etc/x"), None);
     }
 
     #[test]

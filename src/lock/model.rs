@@ -52,6 +52,12 @@ pub struct LockedKernel {
     /// Compiler, assembler and linker that the lock was made with: others make other bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub toolchain: Option<String>,
+    /// Of each file of kernel-configs that `config` was made of, the digest of its wishes: they tell what changed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, Sha256>,
+    /// The options of `fleet.toml` itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
 }
 
 /// A repository that packages were chosen from.

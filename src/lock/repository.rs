@@ -1,13 +1,14 @@
 //! Repositories: signed indexes and pinned packages, from the network by way of the cache, or from a directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::apk::{
-    Checksum, Expected, Index, IndexError, InvalidChecksum, KeyError, KeyRing, PackageContents, PackageError,
-    PackageInfo,
+    Checksum, Expected, INDEX_FILE, Index, IndexError, InvalidChecksum, KeyError, KeyRing, PackageContents,
+    PackageError, PackageInfo,
 };
 use crate::fleet::{Fleet, RepositorySpec, Sha256, Source};
-use crate::sys::fetch::{self, Cache, FetchError, get_fresh};
+use crate::sys::fetch::{self, Address, Cache, FetchError, GetError, LastSeen, each};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::report::Report;
 
@@ -42,6 +43,15 @@ pub enum RepositoryError {
     Unknown { package: String, repository: String },
     #[error("{package} in fleet.lock")]
     Checksum { package: String, source: InvalidChecksum },
+    /// In the order of the places, the repository's own address first.
+    #[error("none of the {} places of the repository {repository} serves: {}", errors.len(), each(errors))]
+    Nowhere { repository: String, errors: Vec<RepositoryError> },
+}
+
+/// An index, and the bytes that it was read from.
+pub struct SignedIndex {
+    pub index: Index,
+    pub bytes: Vec<u8>,
 }
 
 /// The repositories of a fleet, and the way to them.
@@ -66,23 +76,60 @@ impl Repositories<'_> {
             .map_err(|source| RepositoryError::Keys { repository: self.name(spec), source })
     }
 
-    /// The newest index of a repository, its signature checked.
+    /// The newest index of a repository, its signature checked. Offline, it is the one that was seen last.
     ///
     /// # Errors
     /// Where it cannot be had, or no trusted key has signed it.
-    pub fn index(&self, spec: &RepositorySpec) -> Result<Index, RepositoryError> {
-        let repository = || self.name(spec);
+    pub fn index(&self, spec: &RepositorySpec) -> Result<SignedIndex, RepositoryError> {
         let keys = self.keys(spec)?;
-        let bytes = match &spec.location {
-            Source::Path(dir) => files::read(&dir.join(ARCH).join("APKINDEX.tar.gz"))?,
-            Source::Url(_) if self.offline => {
-                return Err(RepositoryError::Offline { repository: repository() });
-            }
-            Source::Url(url) => get_fresh(&format!("{url}/{ARCH}/APKINDEX.tar.gz"), MAX_INDEX)
-                .map_err(|source| RepositoryError::FetchIndex { repository: repository(), source })?,
+        let accept = |bytes: &[u8]| match Index::verify(bytes, &keys) {
+            Ok(index) => Ok(SignedIndex { index, bytes: bytes.to_vec() }),
+            Err(source) => Err(RepositoryError::Index { repository: self.name(spec), source }),
         };
-        Index::verify(&bytes, &keys)
-            .map_err(|source| RepositoryError::Index { repository: repository(), source })
+        match index_place(spec) {
+            Place::Here(path) => accept(&files::read(&path)?),
+            Place::Network(address) if self.offline => accept(&self.last_index(spec, &address)?),
+            Place::Network(address) => {
+                let had = self.cache.latest(&address, MAX_INDEX, self.report, accept);
+                had.map_err(|errors| {
+                    self.nowhere(spec, errors, |source| {
+                        let repository = self.name(spec);
+                        RepositoryError::FetchIndex { repository, source }
+                    })
+                })
+            }
+        }
+    }
+
+    /// The index that was seen last, and a note that tells so.
+    fn last_index(&self, spec: &RepositorySpec, address: &Address) -> Result<Vec<u8>, RepositoryError> {
+        let repository = self.name(spec);
+        let (bytes, whence) = match self.cache.last_seen(address) {
+            None => return Err(RepositoryError::Offline { repository }),
+            Some(LastSeen::Vendored { bytes, path }) => (bytes, format!("that in {}", path.display())),
+            Some(LastSeen::Cached { bytes, since }) => {
+                (bytes, format!("the one last seen, {} ago", ago(since)))
+            }
+        };
+        self.report.note(&format!("note: offline: the index of the repository {repository} is {whence}"));
+        Ok(bytes)
+    }
+
+    fn nowhere(
+        &self,
+        spec: &RepositorySpec,
+        errors: Vec<GetError<RepositoryError>>,
+        fetch: impl Fn(FetchError) -> RepositoryError,
+    ) -> RepositoryError {
+        let plain = |error| match error {
+            GetError::Fetch(error) => fetch(error),
+            GetError::Refused(error) => error,
+        };
+        let mut errors: Vec<_> = errors.into_iter().map(plain).collect();
+        match errors.len() {
+            1 => errors.remove(0),
+            _ => RepositoryError::Nowhere { repository: self.name(spec), errors },
+        }
     }
 
     /// Pins a package that an index names: its bytes are verified against the index, and their digest is taken.
@@ -95,9 +142,30 @@ impl Repositories<'_> {
         info: &PackageInfo,
         key: &str,
     ) -> Result<LockedPackage, RepositoryError> {
-        let path = self.file(spec, &info.id(), None, info.size)?;
+        let pin = |path: PathBuf| self.pin_file(spec, info, key, &path);
+        match package_place(spec, &info.id()) {
+            Place::Here(path) => pin(path),
+            Place::Network(address) => {
+                let had = self.cache.get_accepted(&address, Some(info.size), self.offline, self.report, pin);
+                had.map_err(|errors| {
+                    self.nowhere(spec, errors, |source| {
+                        let (package, repository) = (info.id(), self.name(spec));
+                        RepositoryError::FetchPackage { package, repository, source }
+                    })
+                })
+            }
+        }
+    }
+
+    fn pin_file(
+        &self,
+        spec: &RepositorySpec,
+        info: &PackageInfo,
+        key: &str,
+        path: &Path,
+    ) -> Result<LockedPackage, RepositoryError> {
         let repository = self.name(spec);
-        let (contents, sha256) = PackageContents::verify_file(path, None, &Expected::from(info))
+        let (contents, sha256) = PackageContents::verify_file(path.to_owned(), None, &Expected::from(info))
             .map_err(|source| RepositoryError::Package { repository: repository.clone(), source })?;
         let sha256 = Sha256(sha256);
         self.listings().keep(&sha256, &contents);
@@ -145,31 +213,78 @@ impl Repositories<'_> {
     /// # Errors
     /// Where it cannot be had, or its repository is gone.
     pub fn pinned_file(&self, locked: &LockedPackage) -> Result<PathBuf, RepositoryError> {
+        match self.pinned_place(locked)? {
+            Place::Here(path) => Ok(path),
+            Place::Network(address) => {
+                let (sha256, size) = (Some(locked.sha256.0), Some(locked.size));
+                let expected = fetch::Expected { sha256, size };
+                self.cache.get(&address, expected, self.offline, self.report).map_err(|source| {
+                    let (package, repository) = (locked.id(), locked.repository.clone());
+                    RepositoryError::FetchPackage { package, repository, source }
+                })
+            }
+        }
+    }
+
+    /// Where a pinned package is.
+    ///
+    /// # Errors
+    /// Where its repository is gone.
+    pub fn pinned_place(&self, locked: &LockedPackage) -> Result<Place, RepositoryError> {
         let spec = self.fleet.repositories.iter().find(|spec| self.name(spec) == locked.repository);
         let spec = spec.ok_or_else(|| RepositoryError::Unknown {
             package: locked.id(),
             repository: locked.repository.clone(),
         })?;
-        self.file(spec, &locked.id(), Some(locked.sha256), locked.size)
+        Ok(package_place(spec, &locked.id()))
     }
+}
 
-    fn file(
-        &self,
-        spec: &RepositorySpec,
-        package: &str,
-        sha256: Option<Sha256>,
-        size: u64,
-    ) -> Result<PathBuf, RepositoryError> {
-        match &spec.location {
-            Source::Path(dir) => Ok(dir.join(ARCH).join(format!("{package}.apk"))),
-            Source::Url(url) => {
-                let url = format!("{url}/{ARCH}/{package}.apk");
-                let expected = fetch::Expected { sha256: sha256.map(|sha256| sha256.0), size: Some(size) };
-                let (package, repository) = (package.to_owned(), self.name(spec));
-                self.cache
-                    .get(&url, expected, self.offline, self.report)
-                    .map_err(|source| RepositoryError::FetchPackage { package, repository, source })
-            }
+/// Where a file of a repository is.
+pub enum Place {
+    Network(Address),
+    /// On this machine.
+    Here(PathBuf),
+}
+
+/// Where the index of a repository is.
+pub fn index_place(spec: &RepositorySpec) -> Place {
+    place(spec, INDEX_FILE)
+}
+
+fn package_place(spec: &RepositorySpec, package: &str) -> Place {
+    place(spec, &format!("{package}.apk"))
+}
+
+fn place(spec: &RepositorySpec, file: &str) -> Place {
+    match &spec.location {
+        Source::Path(dir) => Place::Here(dir.join(ARCH).join(file)),
+        Source::Url(url) => {
+            let address = Address { url: url.clone(), mirrors: spec.mirrors.clone() };
+            Place::Network(address.below(&format!("{ARCH}/{file}")))
         }
+    }
+}
+
+/// A time that has passed, in the largest unit of which there are two.
+fn ago(since: SystemTime) -> String {
+    let seconds = SystemTime::now().duration_since(since).unwrap_or_default().as_secs();
+    let units = [(86_400, "days"), (3600, "hours"), (60, "minutes")];
+    let unit = units.iter().find(|(length, _)| seconds >= 2 * length);
+    unit.map_or_else(|| format!("{seconds} seconds"), |(length, name)| format!("{} {name}", seconds / length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_time_is_told_in_a_unit_that_fits() {
+        let told = |seconds| ago(SystemTime::now() - Duration::from_secs(seconds));
+        assert_eq!(
+            [told(119), told(120), told(7300), told(200_000)],
+            ["119 seconds", "2 minutes", "2 hours", "2 days"]
+        );
     }
 }

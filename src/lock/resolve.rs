@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rayon::prelude::*;
 
 use crate::apk::{self, Dependency, Index, InvalidDependency, PackageInfo, SolveError};
-use crate::fleet::{Fleet, InvalidValue, Label, Sha256, nearest};
-use crate::sys::fetch::{Cache, Expected, FetchError};
+use crate::fleet::{Fleet, InvalidValue, KernelSpec, Label, Sha256, nearest};
+use crate::sys::fetch::{Address, Cache, Expected, FetchError};
 use crate::sys::report::{Report, Unit};
 
 use super::address::{self, OutOfNumbers};
@@ -103,6 +103,8 @@ fn kernel(request: &Request<'_>) -> Result<LockedKernel, ResolveError> {
         config: wanted.config,
         patches: wanted.patches.clone(),
         toolchain: request.old.and_then(|lock| lock.kernel.toolchain.clone()),
+        files: wanted.parts.files.clone(),
+        options: wanted.parts.options.clone(),
     };
     let unchanged = old == Some(&locked) && *request.update != Update::All && locked.toolchain.is_some();
     if locked.config.is_none() {
@@ -114,7 +116,12 @@ fn kernel(request: &Request<'_>) -> Result<LockedKernel, ResolveError> {
 }
 
 fn download_kernel(url: &str, request: &Request<'_>) -> Result<Sha256, ResolveError> {
-    let path = request.cache.get(url, Expected::default(), request.offline, request.report);
+    let mirrors = match &request.fleet.kernel {
+        KernelSpec::Build(build) => build.mirrors.clone(),
+        KernelSpec::Ready { .. } => Vec::new(),
+    };
+    let address = Address { url: url.to_owned(), mirrors };
+    let path = request.cache.get(&address, Expected::default(), request.offline, request.report);
     let path = path.map_err(ResolveError::Kernel)?;
     // The cache names what it was not told the digest of by its digest.
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -214,9 +221,9 @@ impl<'a> Universe<'a> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(DOWNLOADS).build()?;
         let task = report.begin("read indexes", Some(fleet.repositories.len() as u64), Unit::Steps);
         let read = |spec| {
-            let index = repositories.index(spec);
+            let signed = repositories.index(spec);
             task.advance(1);
-            index
+            signed.map(|signed| signed.index)
         };
         let indexes =
             pool.install(|| fleet.repositories.par_iter().map(read).collect::<Result<Vec<Index>, _>>())?;

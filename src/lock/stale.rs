@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::fleet::{Fleet, Label, Sha256};
+use crate::fleet::{Fleet, GuestName, KernelSpec, Label, Sha256};
 
 use super::address;
-use super::model::{Lock, LockedImage};
-use super::wanted::{Wanted, WantedKernel};
+use super::model::{Lock, LockedGuest, LockedImage, LockedKernel, LockedRepository};
+use super::wanted::{ARCH, Wanted, WantedKernel, spelled_path};
 
 /// Why `lock` no longer fits, one sentence for each thing that differs; none where it fits.
 pub fn stale(fleet: &Fleet, wanted: &Wanted, lock: &Lock) -> Vec<String> {
@@ -14,7 +14,7 @@ pub fn stale(fleet: &Fleet, wanted: &Wanted, lock: &Lock) -> Vec<String> {
     if lock.fleet != fleet.name {
         reasons.push(format!("fleet.lock is of the fleet {}, fleet.toml of {}", lock.fleet, fleet.name));
     }
-    reasons.extend(kernel(&wanted.kernel, lock));
+    reasons.extend(kernel(fleet, &wanted.kernel, lock));
     reasons.extend(repositories(wanted, lock));
     reasons.extend(images(wanted, lock));
     reasons.extend(digests("recipe", &wanted.recipes, &lock.recipe));
@@ -32,7 +32,7 @@ pub fn other_toolchain(lock: &Lock, toolchain: &str) -> Option<String> {
     ))
 }
 
-fn kernel(wanted: &WantedKernel, lock: &Lock) -> Vec<String> {
+fn kernel(fleet: &Fleet, wanted: &WantedKernel, lock: &Lock) -> Vec<String> {
     let locked = &lock.kernel;
     let mut reasons = Vec::new();
     if wanted.source != locked.source {
@@ -50,15 +50,56 @@ fn kernel(wanted: &WantedKernel, lock: &Lock) -> Vec<String> {
         (None, Some(_)) => {
             reasons.push("the kernel is a ready image, and is to be built in fleet.lock".into())
         }
-        (wanted, locked) if wanted != locked => {
-            reasons.push("the kernel configuration changed: its base, a fragment or [kernel] options".into());
-        }
+        (Some(now), Some(then)) if now != then => reasons.extend(config(wanted, locked)),
         _ => {}
     }
-    if wanted.patches != locked.patches {
-        reasons.push("the kernel patches changed".into());
+    reasons.extend(patches(fleet, &wanted.patches, &locked.patches));
+    reasons
+}
+
+/// What differs between two configurations, of which it is known that they differ.
+fn config(wanted: &WantedKernel, locked: &LockedKernel) -> Vec<String> {
+    let mut reasons = digests("kernel config", &wanted.parts.files, &locked.files);
+    let (now, then) = (&wanted.parts.options, &locked.options);
+    let names: BTreeSet<&String> = now.keys().chain(then.keys()).collect();
+    for name in names.into_iter().filter(|name| now.get(*name) != then.get(*name)) {
+        let value = |options: &BTreeMap<String, String>| options.get(name).cloned();
+        let (now, then) = (value(now), value(then));
+        let told = |value: Option<String>| value.unwrap_or_else(|| "not set".into());
+        reasons.push(format!(
+            "the kernel option {name} is {} in fleet.toml, {} in fleet.lock",
+            told(now),
+            told(then)
+        ));
+    }
+    if reasons.is_empty() {
+        reasons.push(
+            "the kernel fragments stand in another order, and the last one that names an option wins".into(),
+        );
     }
     reasons
+}
+
+fn patches(fleet: &Fleet, now: &[Sha256], then: &[Sha256]) -> Vec<String> {
+    let KernelSpec::Build(build) = &fleet.kernel else { return Vec::new() };
+    let name = |index: usize| {
+        build.patches.get(index).map(|path| spelled_path(&fleet.root, path)).unwrap_or_default()
+    };
+    let short = |digests: &[Sha256], index: usize| digests.get(index).map(Sha256::short);
+    let reason = |index| match (short(now, index), short(then, index)) {
+        (Some(now), Some(then)) if now != then => Some(format!(
+            "the kernel patch {} is {} with the SHA-256 {now}..., {then}... in fleet.lock",
+            index + 1,
+            name(index)
+        )),
+        (Some(_), None) => Some(format!("the kernel patch {} is not in fleet.lock", name(index))),
+        (None, Some(then)) => Some(format!(
+            "the kernel patch {} of fleet.lock, with the SHA-256 {then}..., is no longer in fleet.toml",
+            index + 1
+        )),
+        _ => None,
+    };
+    (0..now.len().max(then.len())).filter_map(reason).collect()
 }
 
 fn repositories(wanted: &Wanted, lock: &Lock) -> Vec<String> {
@@ -71,7 +112,15 @@ fn repositories(wanted: &Wanted, lock: &Lock) -> Vec<String> {
     reasons
         .extend(removed.map(|repository| format!("the repository {repository} is no longer in fleet.toml")));
     if reasons.is_empty() && now != then {
-        reasons.push("the repositories stand in another order, which decides between equal packages".into());
+        let list = |repositories: &[&LockedRepository]| {
+            repositories.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        reasons.push(format!(
+            "the repositories stand in another order, which decides between equal packages: {} in fleet.toml, {} in \
+             fleet.lock",
+            list(&now),
+            list(&then)
+        ));
     }
     let untrusted = lock.package.iter().filter(|package| !wanted.trusts(package));
     let untrusted: BTreeSet<_> = untrusted.map(|package| (&package.repository, &package.key)).collect();
@@ -104,10 +153,12 @@ fn image_reasons(name: &Label, world: &[String], image: &LockedImage, lock: &Loc
     let removed = then
         .difference(&now)
         .map(|package| format!("the image {name} no longer wants the package {package}"));
+    let arch = (image.arch != ARCH)
+        .then(|| format!("the image {name} is for {} in fleet.lock, and guests are {ARCH}", image.arch));
     let missing = lock.packages_of(image).filter_map(Result::err);
     let missing =
         missing.map(|id| format!("the image {name} has the package {id}, which fleet.lock does not pin"));
-    added.chain(removed).chain(missing).collect()
+    added.chain(removed).chain(arch).chain(missing).collect()
 }
 
 fn digests<K: Ord + std::fmt::Display>(
@@ -117,7 +168,10 @@ fn digests<K: Ord + std::fmt::Display>(
 ) -> Vec<String> {
     let new = now.iter().filter_map(|(name, sha256)| match then.get(name) {
         None => Some(format!("the {kind} {name} is not in fleet.lock")),
-        Some(locked) if locked != sha256 => Some(format!("the {kind} {name} changed")),
+        Some(locked) if locked != sha256 => {
+            let (now, then) = (sha256.short(), locked.short());
+            Some(format!("the {kind} {name} changed: it has the SHA-256 {now}..., {then}... in fleet.lock"))
+        }
         Some(_) => None,
     });
     let gone = then.keys().filter(|name| !now.contains_key(name));
@@ -131,13 +185,29 @@ fn guests(fleet: &Fleet, lock: &Lock) -> Vec<String> {
     for name in fleet.guests.keys() {
         match lock.guest.get(name) {
             None => reasons.push(format!("the guest {name} is not in fleet.lock")),
-            Some(numbers) if assigned.get(name) != Some(numbers) => {
-                reasons.push(format!("the numbers of the guest {name} do not fit [host] subnet and uids"));
-            }
-            Some(_) => {}
+            Some(then) => reasons.extend(assigned.get(name).and_then(|now| numbers(name, now, then))),
         }
     }
     let gone = lock.guest.keys().filter(|name| !fleet.guests.contains_key(name));
     reasons.extend(gone.map(|name| format!("the guest {name} is no longer in fleet.toml")));
     reasons
+}
+
+/// What differs between the numbers that a guest has by `[host]` and those that it has in the lock.
+fn numbers(name: &GuestName, now: &LockedGuest, then: &LockedGuest) -> Option<String> {
+    let told = |guest: &LockedGuest| {
+        [
+            ("uid", guest.uid.to_string()),
+            ("address", guest.ip.to_string()),
+            ("MAC", guest.mac.clone()),
+            ("TAP", guest.tap.to_string()),
+        ]
+    };
+    let differ: Vec<String> = told(now)
+        .into_iter()
+        .zip(told(then))
+        .filter(|((_, now), (_, then))| now != then)
+        .map(|((what, now), (_, then))| format!("the {what} {then}, where [host] gives {now}"))
+        .collect();
+    (!differ.is_empty()).then(|| format!("the guest {name} has in fleet.lock {}", differ.join("; ")))
 }

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::fleet::{
-    ContainerImage, Fleet, KernelBuild, KernelSpec, Label, RepositorySpec, Sha256, Source, SourceFiles,
+    ContainerImage, Fleet, KernelBuild, KernelOption, KernelSpec, Label, OptionValue, RepositorySpec, Sha256,
+    Source, SourceFiles,
 };
 use crate::sys::fs::{self as files, FileError};
 
@@ -49,6 +50,16 @@ pub struct WantedKernel {
     /// `None` for a ready image.
     pub config: Option<Sha256>,
     pub patches: Vec<Sha256>,
+    pub parts: KernelParts,
+}
+
+/// What a kernel's configuration is made of, each part by itself: an explanation, which decides nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelParts {
+    /// Of each base and fragment, by its file below kernel-configs: digest of its wishes.
+    pub files: BTreeMap<String, Sha256>,
+    /// The options of `fleet.toml`, as Kconfig writes their values.
+    pub options: BTreeMap<String, String>,
 }
 
 /// A repository that is asked for, and whom it trusts.
@@ -82,14 +93,14 @@ pub enum ConfigError {
 }
 
 impl Wanted {
-    /// Reads what a fleet asks for; `wishes` are those of a kernel that is to be built. Large files are read only when they changed since `digests` saw them.
+    /// Reads what a fleet asks for; `config` is that of a kernel that is to be built. Large files are read only when they changed since `digests` saw them.
     ///
     /// # Errors
     /// Where a file cannot be read, or is not what `fleet.toml` says of it.
     pub fn of(
         fleet: &Fleet,
         recipes: &RecipePins,
-        wishes: Option<&KernelWishes>,
+        config: Option<&KernelConfig>,
         digests: &Digests,
     ) -> Result<Self, WantedError> {
         let worlds = fleet.images.iter().map(|(name, image)| {
@@ -98,7 +109,7 @@ impl Wanted {
             (name.clone(), world.into_iter().cloned().collect())
         });
         Ok(Self {
-            kernel: kernel(fleet, wishes, digests)?,
+            kernel: kernel(fleet, config, digests)?,
             repositories: fleet
                 .repositories
                 .iter()
@@ -145,26 +156,48 @@ pub fn spelled_container(root: &Path, image: &ContainerImage) -> String {
     }
 }
 
-/// Base, fragments and options of a kernel, laid over each other.
+/// The configuration of a kernel that is to be built.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelConfig {
+    /// Base, fragments and options, laid over each other.
+    pub wishes: KernelWishes,
+    pub parts: KernelParts,
+}
+
+/// Reads the configuration of a kernel.
 ///
 /// # Errors
 /// Where a file is missing, or a line of it is no option.
-pub fn kernel_wishes(files: &SourceFiles, build: &KernelBuild) -> Result<KernelWishes, ConfigError> {
-    let base = format!("kernel-configs/{}.config", build.base);
-    let fragments = build.fragments.iter().map(|name| format!("kernel-configs/fragments/{name}.config"));
-    let mut wishes = KernelWishes::default();
-    for path in std::iter::once(base).chain(fragments) {
+pub fn kernel_config(files: &SourceFiles, build: &KernelBuild) -> Result<KernelConfig, ConfigError> {
+    let base = format!("{}.config", build.base);
+    let fragments = build.fragments.iter().map(|name| format!("fragments/{name}.config"));
+    let mut config = KernelConfig::default();
+    for name in std::iter::once(base).chain(fragments) {
+        let path = format!("kernel-configs/{name}");
         let file = files.read(&path)?.ok_or_else(|| ConfigError::Absent(path.clone()))?;
         let text = std::str::from_utf8(&file.bytes).map_err(|_| ConfigError::NotUtf8(file.origin.clone()))?;
-        wishes.overlay_file(&file.origin, text)?;
+        config.wishes.overlay_file(&file.origin, text)?;
+        let mut alone = KernelWishes::default();
+        alone.overlay_file(&file.origin, text)?;
+        config.parts.files.insert(name, Sha256::of(alone.to_allconfig()));
     }
-    wishes.overlay_options(&build.options);
-    Ok(wishes)
+    config.wishes.overlay_options(&build.options);
+    let option = |(name, value): (&KernelOption, &OptionValue)| {
+        let value = match value {
+            OptionValue::Yes => "y".to_owned(),
+            OptionValue::No => "n".to_owned(),
+            OptionValue::Number(number) => number.to_string(),
+            OptionValue::Text(text) => format!("{text:?}"),
+        };
+        (name.to_string(), value)
+    };
+    config.parts.options = build.options.iter().map(option).collect();
+    Ok(config)
 }
 
 fn kernel(
     fleet: &Fleet,
-    wishes: Option<&KernelWishes>,
+    config: Option<&KernelConfig>,
     digests: &Digests,
 ) -> Result<WantedKernel, WantedError> {
     let on_this_machine = |path: &Path, expected: Option<Sha256>| match (digests.of(path)?, expected) {
@@ -179,6 +212,7 @@ fn kernel(
             sha256: on_this_machine(image, *sha256)?,
             config: None,
             patches: Vec::new(),
+            parts: KernelParts::default(),
         }),
         KernelSpec::Build(build) => {
             let patches = build.patches.iter().map(|path| files::read(path).map(Sha256::of));
@@ -188,7 +222,8 @@ fn kernel(
                     Source::Url(_) => build.sha256,
                     Source::Path(path) => on_this_machine(path, build.sha256)?,
                 },
-                config: wishes.map(|wishes| Sha256::of(wishes.to_allconfig())),
+                config: config.map(|config| Sha256::of(config.wishes.to_allconfig())),
+                parts: config.map(|config| config.parts.clone()).unwrap_or_default(),
                 patches: patches.collect::<Result<_, _>>()?,
             })
         }

@@ -4,16 +4,33 @@
 //! <dir>/sha256/<hex>     a whole download, verified, read-only
 //! <dir>/partial/<hex>    the beginning of one, to go on with
 //! <dir>/locks/<2 hex>    held while a download whose digest begins so is made
+//! <dir>/known/<hex>      the digest of what an address held when it was last asked without one; named by the address
+//! <dir>/latest/<hex>     an index as it last was, and what its server said of it; named by the address
 //! ```
+//!
+//! Beside it there may be a vendor directory ([`vendor`](super::vendor)), which is looked into before the network.
 
+mod address;
+mod latest;
+
+use std::collections::BTreeSet;
+use std::error::Error;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use sha2::{Digest as _, Sha256};
 
 use super::fs::{FileError, FileLock, create_dir_all, remove};
-use super::http::{Client, FileSink, HttpError, Sink, Wanted};
+use super::http::{ATTEMPTS, Client, FileSink, HttpError, Sink, Wanted};
 use super::report::{Report, Unit};
+use super::vendor;
+
+pub use address::Address;
+pub use latest::LastSeen;
 
 /// Why a download is not there.
 #[derive(Debug, thiserror::Error)]
@@ -23,13 +40,82 @@ pub enum FetchError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The network may not be used.
-    #[error("{url} is not in the cache {}, and this run is offline: run once with the network first", dir.display())]
-    Offline { url: String, dir: PathBuf },
+    #[error("{url} is not in the cache {}{}, and this run is offline: run once with the network first", dir.display(), or_in(vendor.as_deref()))]
+    Offline { url: String, dir: PathBuf, vendor: Option<PathBuf> },
     /// Another file than the one that was asked for.
     #[error(
         "{url} has the SHA-256 {found}, and {expected} is expected: it is another file by now, or was tampered with"
     )]
     Digest { url: String, expected: String, found: String },
+    /// In the order of the places, the address first.
+    #[error("none of {} places has it: {}", .0.len(), each(.0))]
+    Nowhere(Vec<FetchError>),
+}
+
+fn or_in(vendor: Option<&Path>) -> String {
+    vendor.map(|dir| format!(" or in {}", dir.display())).unwrap_or_default()
+}
+
+/// Several errors with their causes, one behind the other.
+pub fn each<E: Error>(errors: &[E]) -> String {
+    let whole = |error: &E| {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            if !text.ends_with(&error.to_string()) {
+                text += &format!(": {error}");
+            }
+            cause = error.source();
+        }
+        text
+    };
+    errors.iter().map(whole).collect::<Vec<_>>().join("; ")
+}
+
+/// What is to be done after a place gave nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// It may give it later, another place may at once.
+    Later,
+    /// Another place may.
+    Elsewhere,
+    /// Nothing that a place does changes it.
+    None,
+}
+
+/// An error that knows what may help.
+pub trait Curable {
+    /// What may.
+    fn remedy(&self) -> Remedy;
+}
+
+impl Curable for FetchError {
+    fn remedy(&self) -> Remedy {
+        match self {
+            Self::Http(HttpError::Store { .. }) | Self::File(_) => Remedy::None,
+            Self::Http(error) if error.may_pass() => Remedy::Later,
+            _ => Remedy::Elsewhere,
+        }
+    }
+}
+
+/// Why a file that its taker looks at is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum GetError<E: Error + 'static> {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// It came, and was not accepted.
+    #[error(transparent)]
+    Refused(E),
+}
+
+impl<E: Error> Curable for GetError<E> {
+    fn remedy(&self) -> Remedy {
+        match self {
+            Self::Fetch(error) => error.remedy(),
+            Self::Refused(_) => Remedy::Elsewhere,
+        }
+    }
 }
 
 /// What is known of a download before it comes.
@@ -48,14 +134,32 @@ const LARGEST: u64 = 8 << 30;
 #[derive(Clone, Debug)]
 pub struct Cache {
     dir: PathBuf,
+    vendor: Option<PathBuf>,
     verify: bool,
     client: Client,
+    /// Servers that gave nothing in this run: they are asked last.
+    failing: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Cache {
     /// The cache in `dir`, which is made where it is missing. A file that is there already is trusted if its size is right.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), verify: false, client: Client::shared().clone() }
+        let client = Client::shared().clone();
+        Self { dir: dir.into(), vendor: None, verify: false, client, failing: Arc::default() }
+    }
+
+    /// The same, but what a vendor directory has is taken from there.
+    #[must_use]
+    pub fn vendored(mut self, dir: Option<PathBuf>) -> Self {
+        self.vendor = dir;
+        self
+    }
+
+    /// The same with another client.
+    #[must_use]
+    pub fn with_client(mut self, client: Client) -> Self {
+        self.client = client;
+        self
     }
 
     /// The same, but a file that is there already is hashed before it is used.
@@ -75,41 +179,49 @@ impl Cache {
         self.dir.join("sha256").join(hex::encode(sha256))
     }
 
-    /// The path of what `url` holds, downloaded if need be. Without a digest to expect, it is downloaded each time, and
-    /// the name of the path is its digest.
+    /// The path of what an address holds, downloaded if need be. Without a digest to expect, it is downloaded each time, or,
+    /// offline, is what was downloaded last; the name of the path is then its digest.
     ///
     /// # Errors
     /// Names the address. A file that is not the expected one is not kept.
     pub fn get(
         &self,
-        url: &str,
+        address: &Address,
         expected: Expected,
         offline: bool,
         progress: &dyn Report,
     ) -> Result<PathBuf, FetchError> {
         let Some(sha256) = expected.sha256 else {
-            self.refuse_offline(url, offline)?;
-            return self.fetch_unpinned(url, expected.size, progress);
+            let any = |path: PathBuf| Ok::<_, FetchError>(path);
+            return self.get_accepted(address, expected.size, offline, progress, any).map_err(|errors| {
+                let plain = |error| match error {
+                    GetError::Fetch(error) | GetError::Refused(error) => error,
+                };
+                one_or_all(errors.into_iter().map(plain).collect())
+            });
         };
         let path = self.path(&sha256);
         if self.holds(&path, &sha256, expected.size)? {
             return Ok(path);
         }
-        self.refuse_offline(url, offline)?;
+        if let Some(path) = self.vendored_file(address, &sha256, expected.size, offline, progress)? {
+            return Ok(path);
+        }
+        if offline && !address.is_local() {
+            return Err(self.offline(address));
+        }
         let name = hex::encode(sha256);
         let _lock = FileLock::wait(&self.dir.join("locks").join(&name[..2]))?;
         // Another process may have made it meanwhile.
         if !self.holds(&path, &sha256, expected.size)? {
-            self.fetch_pinned(url, &sha256, expected.size, progress)?;
+            self.fetch_pinned(address, &sha256, expected.size, progress)?;
         }
         Ok(path)
     }
 
-    fn refuse_offline(&self, url: &str, offline: bool) -> Result<(), FetchError> {
-        if offline && !url.starts_with("file://") {
-            return Err(FetchError::Offline { url: url.to_owned(), dir: self.dir.clone() });
-        }
-        Ok(())
+    fn offline(&self, address: &Address) -> FetchError {
+        let vendor = self.vendor.clone();
+        FetchError::Offline { url: address.url.clone(), dir: self.dir.clone(), vendor }
     }
 
     /// Whether the file is there and right; one that is wrong is removed.
@@ -123,65 +235,216 @@ impl Cache {
         Ok(is_right)
     }
 
+    /// What the vendor directory has of an address. A file that is not the expected one is an error offline; with the network it
+    /// is told and not used.
+    fn vendored_file(
+        &self,
+        address: &Address,
+        sha256: &[u8; 32],
+        size: Option<u64>,
+        offline: bool,
+        progress: &dyn Report,
+    ) -> Result<Option<PathBuf>, FetchError> {
+        let Some(path) = self.vendor.as_deref().and_then(|dir| vendor::place(dir, &address.url)) else {
+            return Ok(None);
+        };
+        let Ok(meta) = fs::metadata(&path) else { return Ok(None) };
+        if size == Some(meta.len()) && !self.verify {
+            return Ok(Some(path));
+        }
+        let found = super::fs::sha256(&path)?.0;
+        if found == *sha256 {
+            return Ok(Some(path));
+        }
+        let (url, expected, found) = (path.display().to_string(), hex::encode(sha256), hex::encode(found));
+        let error = FetchError::Digest { url, expected, found };
+        if offline {
+            return Err(error);
+        }
+        progress.note(&format!("note: {error}; it is downloaded instead"));
+        Ok(None)
+    }
+
+    /// Asks one place after the other, those whose servers failed before last; all of them again, after a pause, for as long as
+    /// that may help. `ask` is given the place and how often it may try.
+    ///
+    /// # Errors
+    /// Those of the places that gave nothing, at least one.
+    fn any_of<T, E: Curable + Error>(
+        &self,
+        address: &Address,
+        progress: &dyn Report,
+        mut ask: impl FnMut(&str, u32) -> Result<T, E>,
+    ) -> Result<T, Vec<E>> {
+        if address.mirrors.is_empty() {
+            return ask(&address.url, ATTEMPTS).map_err(|error| vec![error]);
+        }
+        let mut places: Vec<&str> = address.places().collect();
+        places.sort_by_key(|place| self.is_failing(place));
+        for round in 1.. {
+            let mut errors = Vec::new();
+            let mut left = Vec::new();
+            for (index, place) in places.iter().enumerate() {
+                let error = match ask(place, 1) {
+                    Ok(found) => return Ok(found),
+                    Err(error) => error,
+                };
+                match error.remedy() {
+                    Remedy::None => return Err(vec![error]),
+                    Remedy::Later => {
+                        self.failing().insert(address::server(place).to_owned());
+                        left.push(*place);
+                    }
+                    Remedy::Elsewhere => {}
+                }
+                if round == 1 && index + 1 < places.len() {
+                    let error = each(std::slice::from_ref(&error));
+                    progress.note(&format!("note: {error}; the next mirror is asked"));
+                }
+                errors.push(error);
+            }
+            if left.is_empty() || round == ATTEMPTS {
+                return Err(errors);
+            }
+            places = left;
+            thread::sleep(self.client.pause(round));
+        }
+        Err(Vec::new())
+    }
+
+    fn failing(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_failing(&self, place: &str) -> bool {
+        self.failing().contains(address::server(place))
+    }
+
     fn fetch_pinned(
         &self,
-        url: &str,
+        address: &Address,
         sha256: &[u8; 32],
         size: Option<u64>,
         progress: &dyn Report,
     ) -> Result<(), FetchError> {
-        let name = hex::encode(sha256);
-        let partial = self.dir.join("partial").join(&name);
+        let partial = self.dir.join("partial").join(hex::encode(sha256));
         create_dir_all(&self.dir.join("partial"))?;
+        let ask = |url: &str, attempts| self.fetch_from(url, &partial, sha256, size, attempts, progress);
+        self.any_of(address, progress, ask).map_err(one_or_all)
+    }
+
+    /// Goes on with what is there, from one place, until it is the expected file.
+    fn fetch_from(
+        &self,
+        url: &str,
+        partial: &Path,
+        sha256: &[u8; 32],
+        size: Option<u64>,
+        attempts: u32,
+        progress: &dyn Report,
+    ) -> Result<(), FetchError> {
         loop {
-            let resumed = fs::metadata(&partial).is_ok_and(|meta| meta.len() > 0);
-            self.download(url, &partial, size, true, progress)?;
-            let (found, _) = super::fs::sha256(&partial)?;
+            let resumed = fs::metadata(partial).is_ok_and(|meta| meta.len() > 0);
+            let wanted = Wanted { size, limit: size.unwrap_or(LARGEST), resume: true, attempts };
+            self.download(url, partial, wanted, progress)?;
+            let (found, _) = super::fs::sha256(partial)?;
             if found == *sha256 {
-                return self.keep(&partial, sha256).map(drop);
+                return self.keep(partial, sha256).map(drop);
             }
-            remove(&partial)?;
+            remove(partial)?;
             // The beginning may have been of another file; then a whole one is right.
             if !resumed {
-                let found = hex::encode(found);
-                return Err(FetchError::Digest { url: url.to_owned(), expected: name, found });
+                let (expected, found) = (hex::encode(sha256), hex::encode(found));
+                return Err(FetchError::Digest { url: url.to_owned(), expected, found });
             }
         }
+    }
+
+    /// What `accept` makes of the file that an address holds now, or, offline, held when it was last downloaded. What it refuses
+    /// counts as not had, so that a mirror is asked.
+    ///
+    /// # Errors
+    /// Those of each place, at least one.
+    pub fn get_accepted<T, E: Error + 'static>(
+        &self,
+        address: &Address,
+        size: Option<u64>,
+        offline: bool,
+        progress: &dyn Report,
+        accept: impl Fn(PathBuf) -> Result<T, E>,
+    ) -> Result<T, Vec<GetError<E>>> {
+        if offline && !address.is_local() {
+            let path = self.last_known(address, size).map_err(|error| vec![error.into()])?;
+            return accept(path).map_err(|error| vec![GetError::Refused(error)]);
+        }
+        self.any_of(address, progress, |url, attempts| {
+            let (path, sha256) = self.fetch_unpinned(url, size, attempts, progress)?;
+            let accepted = accept(path).map_err(GetError::Refused)?;
+            self.remember(address, &sha256)?;
+            Ok(accepted)
+        })
     }
 
     fn fetch_unpinned(
         &self,
         url: &str,
         size: Option<u64>,
+        attempts: u32,
         progress: &dyn Report,
-    ) -> Result<PathBuf, FetchError> {
+    ) -> Result<(PathBuf, [u8; 32]), FetchError> {
         let dir = self.dir.join("partial");
         create_dir_all(&dir)?;
         let temporary =
             tempfile::NamedTempFile::new_in(&dir).map_err(FileError::when("create file in", &dir))?;
-        self.download(url, temporary.path(), size, false, progress)?;
+        let wanted = Wanted { size, limit: size.unwrap_or(LARGEST), resume: false, attempts };
+        self.download(url, temporary.path(), wanted, progress)?;
         let (sha256, _) = super::fs::sha256(temporary.path())?;
         let path = self.keep(temporary.path(), &sha256)?;
         // It has another name now; there is nothing left to remove.
         let _ = temporary.keep();
-        Ok(path)
+        Ok((path, sha256))
+    }
+
+    /// Where the digest of what an address held is remembered.
+    fn known(&self, address: &Address) -> PathBuf {
+        self.dir.join("known").join(hex::encode(Sha256::digest(&address.url)))
+    }
+
+    fn remember(&self, address: &Address, sha256: &[u8; 32]) -> Result<(), FetchError> {
+        let text = format!("{} {}\n", hex::encode(sha256), address.url);
+        Ok(super::fs::write(&self.known(address), text.as_bytes(), 0o644)?)
+    }
+
+    /// What an address held when it was last downloaded.
+    fn last_known(&self, address: &Address, size: Option<u64>) -> Result<PathBuf, FetchError> {
+        let text = super::fs::read_text_if_present(&self.known(address))?.unwrap_or_default();
+        let mut sha256 = [0; 32];
+        let digest = text.split(' ').next().unwrap_or_default();
+        let path = match hex::decode_to_slice(digest, &mut sha256) {
+            Ok(()) => self.path(&sha256),
+            Err(_) => PathBuf::new(),
+        };
+        if self.holds(&path, &sha256, size)? {
+            return Ok(path);
+        }
+        // Whoever asks without a digest checks otherwise what is there.
+        let vendored = self.vendor.as_deref().and_then(|dir| vendor::place(dir, &address.url));
+        vendored.filter(|path| path.is_file()).ok_or_else(|| self.offline(address))
     }
 
     fn download(
         &self,
         url: &str,
         path: &Path,
-        size: Option<u64>,
-        resume: bool,
+        wanted: Wanted,
         progress: &dyn Report,
     ) -> Result<(), FetchError> {
         let open = File::options().create(true).truncate(false).read(true).write(true).open(path);
         let sink = open.and_then(FileSink::new);
         let mut sink = sink.map_err(FileError::when("open", path))?;
         let name = url.rsplit('/').find(|part| !part.is_empty()).unwrap_or(url);
-        let task = progress.begin(name, size, Unit::Bytes);
+        let task = progress.begin(name, wanted.size, Unit::Bytes);
         task.advance(sink.len());
-        let wanted = Wanted { size, limit: size.unwrap_or(LARGEST), resume };
         self.client.download(url, &mut sink, wanted, &|count| task.advance(count))?;
         task.finish("downloaded");
         Ok(())
@@ -201,261 +464,13 @@ impl Cache {
     }
 }
 
-/// Downloads a small file that changes, such as an index, into memory; at most `max_bytes` of it.
-///
-/// # Errors
-/// Names the address.
-pub fn get_fresh(url: &str, max_bytes: u64) -> Result<Vec<u8>, FetchError> {
-    let mut bytes = Vec::new();
-    let wanted = Wanted { size: None, limit: max_bytes, resume: false };
-    Client::shared().download(url, &mut bytes, wanted, &|_| {})?;
-    Ok(bytes)
+/// The error of the only place, or those of all.
+fn one_or_all(mut errors: Vec<FetchError>) -> FetchError {
+    match errors.len() {
+        1 => errors.remove(0),
+        _ => FetchError::Nowhere(errors),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{BufRead, BufReader, Write};
-    use std::net::{TcpListener, TcpStream};
-    use std::sync::{Arc, Mutex};
-    use std::thread;
-    use std::time::{Duration, Instant};
-
-    use super::super::report::Silent;
-    use sha2::{Digest, Sha256};
-
-    use super::*;
-
-    const BODY: &[u8] = b"0123456789abcdef";
-
-    /// What the test's server answers to one request.
-    #[derive(Clone, Copy)]
-    enum Reply {
-        /// Nothing but a status, and headers.
-        Status(&'static str),
-        /// The body, or the part asked for, of which only so many bytes come.
-        Part(usize),
-        /// All of it, whatever was asked for.
-        Whole,
-        /// All of it without a length.
-        Unmeasured,
-        /// Something longer than was asked for.
-        Endless,
-    }
-    use Reply::*;
-
-    struct Server {
-        url: String,
-        /// The `Range` of each request, or nothing.
-        ranges: Arc<Mutex<Vec<String>>>,
-    }
-
-    fn serve(replies: &'static [Reply]) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/dir/file.apk", listener.local_addr().unwrap());
-        let ranges = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&ranges);
-        thread::spawn(move || {
-            for reply in replies {
-                let (stream, _) = listener.accept().unwrap();
-                seen.lock().unwrap().push(answer(stream, *reply));
-            }
-        });
-        Server { url, ranges }
-    }
-
-    fn answer(mut stream: TcpStream, reply: Reply) -> String {
-        let mut range = String::new();
-        for line in BufReader::new(stream.try_clone().unwrap()).lines() {
-            let line = line.unwrap().to_ascii_lowercase();
-            if line.is_empty() {
-                break;
-            }
-            if let Some(value) = line.strip_prefix("range: bytes=") {
-                range = value.to_owned();
-            }
-        }
-        let from: usize = range.strip_suffix('-').and_then(|at| at.parse().ok()).unwrap_or(0);
-        let head = |status: &str, length: usize| {
-            format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n")
-        };
-        let rest = BODY.len() - from;
-        let (head, body) = match reply {
-            Status(status) => {
-                (format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n"), &b""[..])
-            }
-            Part(count) if from > 0 => {
-                let range = format!("Content-Range: bytes {from}-15/16\r\n");
-                (head("206 Partial Content", rest) + &range, &BODY[from..][..count.min(rest)])
-            }
-            Part(count) => (head("200 OK", BODY.len()), &BODY[..count]),
-            Whole => (head("200 OK", BODY.len()), BODY),
-            Unmeasured => ("HTTP/1.1 200 OK\r\nConnection: close\r\n".to_owned(), BODY),
-            Endless => ("HTTP/1.1 200 OK\r\nConnection: close\r\n".to_owned(), &[b'x'; 4096][..]),
-        };
-        // A client that has heard enough hangs up.
-        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(b"\r\n"));
-        let _ = stream.write_all(body);
-        range
-    }
-
-    fn cache() -> (tempfile::TempDir, Cache) {
-        let dir = tempfile::tempdir().unwrap();
-        let client = Client::shared().clone().with_first_pause(Duration::from_millis(1));
-        let cache = Cache { client, ..Cache::new(dir.path().join("cache")) };
-        (dir, cache)
-    }
-
-    fn expected() -> Expected {
-        Expected { sha256: Some(Sha256::digest(BODY).into()), size: Some(16) }
-    }
-
-    fn ranges(server: &Server) -> Vec<String> {
-        server.ranges.lock().unwrap().clone()
-    }
-
-    #[test]
-    fn a_download_is_made_once_and_found_offline() {
-        let (_dir, cache) = cache();
-        let server = serve(&[Whole]);
-        let error = cache.get(&server.url, expected(), true, &Silent).unwrap_err();
-        assert!(error.to_string().contains("this run is offline"), "{error}");
-        let path = cache.get(&server.url, expected(), false, &Silent).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), BODY);
-        assert_eq!(cache.get(&server.url, expected(), true, &Silent).unwrap(), path);
-        assert_eq!(path.file_name().unwrap().to_str().unwrap(), hex::encode(Sha256::digest(BODY)));
-    }
-
-    #[test]
-    fn a_download_that_is_cut_goes_on_where_it_broke_off() {
-        let (_dir, cache) = cache();
-        let server = serve(&[Part(5), Status("503 Busy"), Part(4), Part(99)]);
-        let path = cache.get(&server.url, expected(), false, &Silent).unwrap();
-        assert_eq!(fs::read(path).unwrap(), BODY);
-        assert_eq!(ranges(&server), ["", "5-", "5-", "9-"]);
-    }
-
-    #[test]
-    fn a_server_without_ranges_is_asked_for_all_of_it() {
-        let (_dir, cache) = cache();
-        let server = serve(&[Part(5), Whole]);
-        let path = cache.get(&server.url, expected(), false, &Silent).unwrap();
-        assert_eq!(fs::read(path).unwrap(), BODY);
-    }
-
-    #[test]
-    fn the_beginning_of_another_file_is_thrown_away() {
-        let (_dir, cache) = cache();
-        let partial = cache.dir.join("partial").join(hex::encode(Sha256::digest(BODY)));
-        create_dir_all(partial.parent().unwrap()).unwrap();
-        fs::write(&partial, "other").unwrap();
-        let server = serve(&[Part(99), Whole]);
-        let path = cache.get(&server.url, expected(), false, &Silent).unwrap();
-        assert_eq!(fs::read(path).unwrap(), BODY);
-        assert_eq!(ranges(&server), ["5-", ""]);
-        assert!(!partial.exists());
-    }
-
-    #[test]
-    fn another_file_than_the_expected_is_not_kept() {
-        let (_dir, cache) = cache();
-        let wanted = Expected { sha256: Some([7; 32]), size: Some(16) };
-        let error = cache.get(&serve(&[Whole]).url, wanted, false, &Silent).unwrap_err();
-        assert!(matches!(error, FetchError::Digest { .. }), "{error}");
-        let longer = Expected { sha256: Some([7; 32]), size: Some(17) };
-        let error = cache.get(&serve(&[Whole]).url, longer, false, &Silent).unwrap_err();
-        assert!(error.to_string().contains("is 16 bytes long, and 17 are expected"), "{error}");
-        assert!(!cache.path(&[7; 32]).exists());
-    }
-
-    #[test]
-    fn an_answer_without_end_is_cut_off_at_the_expected_size() {
-        let (_dir, cache) = cache();
-        let error = cache.get(&serve(&[Endless]).url, expected(), false, &Silent).unwrap_err();
-        assert!(matches!(error, FetchError::Http(HttpError::Length { expected: 16, .. })), "{error}");
-        let error = get_fresh(&serve(&[Endless]).url, 1000).unwrap_err();
-        assert!(matches!(error, FetchError::Http(HttpError::TooLarge { limit: 1000, .. })), "{error}");
-        let error = get_fresh(&serve(&[Whole]).url, 15).unwrap_err();
-        assert!(matches!(error, FetchError::Http(HttpError::TooLarge { limit: 15, .. })), "{error}");
-        assert_eq!(get_fresh(&serve(&[Unmeasured]).url, 16).unwrap(), BODY);
-    }
-
-    #[test]
-    fn what_is_gone_is_not_asked_for_again() {
-        let (_dir, cache) = cache();
-        let server = serve(&[Status("404 Not Found"), Whole]);
-        let error = cache.get(&server.url, expected(), false, &Silent).unwrap_err();
-        assert!(error.to_string().contains("the server answers 404 (it is gone from there"), "{error}");
-        assert_eq!(ranges(&server).len(), 1);
-    }
-
-    #[test]
-    fn a_busy_server_is_asked_again_when_it_says() {
-        let (_dir, cache) = cache();
-        let server = serve(&[Status("429 Slow down\r\nRetry-After: 1"), Whole]);
-        let started = Instant::now();
-        cache.get(&server.url, expected(), false, &Silent).unwrap();
-        assert!(started.elapsed() >= Duration::from_secs(1));
-    }
-
-    #[test]
-    fn a_server_that_stays_in_trouble_is_given_up() {
-        let (_dir, cache) = cache();
-        let server = serve(&[Status("500 No"); 9]);
-        let error = cache.get(&server.url, expected(), false, &Silent).unwrap_err();
-        assert!(error.to_string().contains("answers 500"), "{error}");
-        assert_eq!(ranges(&server).len(), 5);
-    }
-
-    #[test]
-    fn nobody_listening_is_told_plainly() {
-        let (_dir, cache) = cache();
-        let error = cache.get("http://127.0.0.1:1/x", expected(), false, &Silent).unwrap_err();
-        assert!(error.to_string().starts_with("cannot reach the server of http://127.0.0.1:1/x"), "{error}");
-    }
-
-    #[test]
-    fn a_damaged_file_is_seen_by_its_size_or_when_verifying() {
-        let (_dir, cache) = cache();
-        let path = cache.get(&serve(&[Whole]).url, expected(), false, &Silent).unwrap();
-        let damage = |bytes: &[u8]| {
-            remove(&path).unwrap();
-            fs::write(&path, bytes).unwrap();
-        };
-        damage(b"short");
-        cache.get(&serve(&[Whole]).url, expected(), false, &Silent).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), BODY);
-        damage(b"0123456789abcdeX");
-        let verifying = cache.clone().verifying();
-        verifying.get(&serve(&[Whole]).url, expected(), false, &Silent).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), BODY);
-    }
-
-    #[test]
-    fn many_at_once_download_once() {
-        let (_dir, cache) = cache();
-        let server = serve(&[Whole]);
-        thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| cache.get(&server.url, expected(), false, &Silent).unwrap());
-            }
-        });
-        assert_eq!(ranges(&server), [""]);
-    }
-
-    #[test]
-    fn without_a_digest_it_is_fetched_each_time_and_named_by_what_came() {
-        let (dir, cache) = cache();
-        let server = serve(&[Part(5), Whole, Whole]);
-        let first = cache.get(&server.url, Expected::default(), false, &Silent).unwrap();
-        assert_eq!(cache.get(&server.url, Expected::default(), false, &Silent).unwrap(), first);
-        assert_eq!(ranges(&server).len(), 3);
-        assert_eq!(first, cache.path(&Sha256::digest(BODY).into()));
-        assert_eq!(fs::read_dir(dir.path().join("cache/partial")).unwrap().count(), 0);
-        // A local file needs no network.
-        let local = dir.path().join("local");
-        fs::write(&local, BODY).unwrap();
-        let url = format!("file://{}", local.display());
-        assert_eq!(cache.get(&url, Expected::default(), true, &Silent).unwrap(), first);
-        assert_eq!(get_fresh(&url, 16).unwrap(), BODY);
-    }
-}
+mod tests;

@@ -1,13 +1,20 @@
 //! HTTP downloads that survive what networks do: cut connections, busy servers, lies about length.
 
+mod network;
+mod sink;
+
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::Proxy;
+use ureq::tls::{RootCerts, TlsConfig};
+
+pub use network::{Network, NetworkError};
+pub use sink::{FileSink, Sink};
 
 /// Why a download failed for good.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +35,35 @@ pub enum HttpError {
     Local { url: String, source: io::Error },
 }
 
+impl HttpError {
+    /// Whether the same request may go better later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            // 206 and 416: of what was here already nothing is left now.
+            Self::Status { status, .. } => may_pass(*status) || matches!(status, 206 | 416),
+            Self::Unreachable { source, .. } => !is_lasting(source),
+            Self::Cut { .. } => true,
+            Self::Length { .. } | Self::TooLarge { .. } | Self::Store { .. } | Self::Local { .. } => false,
+        }
+    }
+}
+
+fn may_pass(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500..=599)
+}
+
+fn is_lasting(error: &ureq::Error) -> bool {
+    use ureq::Error as E;
+    match error {
+        E::BadUri(_) | E::Http(_) | E::InvalidProxyUrl | E::TooManyRedirects | E::Tls(_) | E::Rustls(_) => {
+            true
+        }
+        // So rustls tells of a certificate that is not to be trusted.
+        E::Io(error) => error.kind() == io::ErrorKind::InvalidData,
+        _ => false,
+    }
+}
+
 fn status_hint(status: u16) -> &'static str {
     match status {
         401 | 403 | 407 => " (it wants to know who asks, or a proxy forbids it)",
@@ -35,74 +71,6 @@ fn status_hint(status: u16) -> &'static str {
         429 => " (it is asked too often; try again later)",
         500..=599 => " (it is in trouble; try again later)",
         _ => "",
-    }
-}
-
-/// Where the bytes of a download go.
-pub trait Sink {
-    /// Bytes that are there already.
-    fn len(&self) -> u64;
-    /// Whether nothing is there yet.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// Forgets them.
-    ///
-    /// # Errors
-    /// Of the file system.
-    fn restart(&mut self) -> io::Result<()>;
-    /// Adds more.
-    ///
-    /// # Errors
-    /// Of the file system.
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
-}
-
-impl Sink for Vec<u8> {
-    fn len(&self) -> u64 {
-        self.len() as u64
-    }
-    fn restart(&mut self) -> io::Result<()> {
-        self.clear();
-        Ok(())
-    }
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.extend_from_slice(bytes);
-        Ok(())
-    }
-}
-
-/// A file that is written at its end.
-pub struct FileSink {
-    file: File,
-    len: u64,
-}
-
-impl FileSink {
-    /// Goes on at the end of an open file.
-    ///
-    /// # Errors
-    /// Where the file cannot be moved in.
-    pub fn new(mut file: File) -> io::Result<Self> {
-        let len = file.seek(SeekFrom::End(0))?;
-        Ok(Self { file, len })
-    }
-}
-
-impl Sink for FileSink {
-    fn len(&self) -> u64 {
-        self.len
-    }
-    fn restart(&mut self) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.rewind()?;
-        self.len = 0;
-        Ok(())
-    }
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.len += bytes.len() as u64;
-        Ok(())
     }
 }
 
@@ -116,18 +84,44 @@ pub struct Wanted {
     /// Whether bytes that are there already may be the beginning of it. Only for what is verified in the end: the
     /// file may be another one by now.
     pub resume: bool,
+    /// Failures in a row, without a byte more in between, after which it is given up.
+    pub attempts: u32,
 }
 
-/// A client with a pool of connections. It takes its proxy from the usual variables, and trusts the certificate
-/// authorities that the host trusts, else Mozilla's.
+/// What a server says of the version of a file that it sends (`ETag` and `Last-Modified`, RFC 9110), and is asked by later
+/// whether the file is still that one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Stamp {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub modified: Option<String>,
+}
+
+impl Stamp {
+    /// Whether the server has said nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn of(headers: &ureq::http::HeaderMap) -> Self {
+        let text = |name: &str| Some(headers.get(name)?.to_str().ok()?.to_owned());
+        Self { etag: text("ETag"), modified: text("Last-Modified") }
+    }
+}
+
+/// A client with a pool of connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    agent: ureq::Agent,
+    direct: ureq::Agent,
+    by_http_proxy: Option<ureq::Agent>,
+    by_https_proxy: Option<ureq::Agent>,
+    network: Network,
     first_pause: Duration,
 }
 
-/// Failures in a row, without a byte more in between, after which a download is given up.
-const ATTEMPTS: u32 = 5;
+/// Failures in a row after which a download is given up that has one place only.
+pub const ATTEMPTS: u32 = 5;
 /// The most requests for one download, however well each of them goes.
 const REQUESTS: u32 = 200;
 /// The pause after the first failure; it doubles with each further one.
@@ -138,25 +132,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a server may think, and how long it may stay silent within an answer.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where distributions keep the authorities that they trust.
-const TRUSTED: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
-fn trusted_roots() -> RootCerts {
-    let pem = TRUSTED.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
-    let certificates: Vec<_> = parse_pem(&pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if certificates.is_empty() { RootCerts::WebPki } else { RootCerts::Specific(Arc::new(certificates)) }
-}
-
 /// Why one attempt failed.
 enum Failure {
     /// It would fail again.
@@ -166,21 +141,49 @@ enum Failure {
 }
 
 impl Client {
-    /// The client of this process.
+    /// The client of this process for a network of which nothing is said: no proxy, and the authorities that the host trusts.
     pub fn shared() -> &'static Self {
         static CLIENT: OnceLock<Client> = OnceLock::new();
-        CLIENT.get_or_init(|| {
-            let tls = TlsConfig::builder().root_certs(trusted_roots()).build();
+        CLIENT.get_or_init(|| Self::with(Network::default(), network::trusted_roots(), [None, None]))
+    }
+
+    /// A client for the network as it is described.
+    ///
+    /// # Errors
+    /// Where a proxy or the certificate authorities cannot be used.
+    pub fn new(network: Network) -> Result<Self, NetworkError> {
+        let (roots, proxies) = (network.roots()?, network.proxies()?);
+        Ok(Self::with(network, roots, proxies))
+    }
+
+    fn with(network: Network, roots: RootCerts, [http, https]: [Option<Proxy>; 2]) -> Self {
+        let tls = TlsConfig::builder().root_certs(roots).build();
+        let agent = |proxy| {
             let config = ureq::Agent::config_builder()
-                .tls_config(tls)
+                .tls_config(tls.clone())
+                // Where none is given, the library would read the environment by itself.
+                .proxy(proxy)
                 .user_agent(concat!("sisforge/", env!("CARGO_PKG_VERSION")))
                 .http_status_as_error(false)
                 .timeout_resolve(Some(CONNECT_TIMEOUT))
                 .timeout_connect(Some(CONNECT_TIMEOUT))
                 .timeout_recv_response(Some(SILENCE_TIMEOUT))
                 .timeout_per_read(Some(SILENCE_TIMEOUT));
-            Self { agent: config.build().new_agent(), first_pause: FIRST_PAUSE }
-        })
+            config.build().new_agent()
+        };
+        Self {
+            direct: agent(None),
+            by_http_proxy: http.map(|proxy| agent(Some(proxy))),
+            by_https_proxy: https.map(|proxy| agent(Some(proxy))),
+            network,
+            first_pause: FIRST_PAUSE,
+        }
+    }
+
+    /// The one by which a URL is reached.
+    fn agent(&self, url: &str) -> &ureq::Agent {
+        let proxy = if url.starts_with("https:") { &self.by_https_proxy } else { &self.by_http_proxy };
+        proxy.as_ref().filter(|_| !self.network.is_direct(url)).unwrap_or(&self.direct)
     }
 
     /// The same client with another first pause.
@@ -202,13 +205,28 @@ impl Client {
         wanted: Wanted,
         more: &dyn Fn(u64),
     ) -> Result<(), HttpError> {
+        self.download_newer(url, &Stamp::default(), sink, wanted, more).map(drop)
+    }
+
+    /// The same, but nothing is sent where the server still has the version of `known`; else gives the stamp of what came.
+    ///
+    /// # Errors
+    /// As [`Client::download`].
+    pub fn download_newer(
+        &self,
+        url: &str,
+        known: &Stamp,
+        sink: &mut dyn Sink,
+        wanted: Wanted,
+        more: &dyn Fn(u64),
+    ) -> Result<Option<Stamp>, HttpError> {
         if let Some(path) = url.strip_prefix("file://") {
-            return copy(url, Path::new(path), sink, wanted, more);
+            return copy(url, Path::new(path), sink, wanted, more).map(|()| Some(Stamp::default()));
         }
-        let (mut failures, mut furthest) = (0, sink.len());
-        for request in 1.. {
-            let (error, pause) = match self.attempt(url, sink, wanted, more) {
-                Ok(()) => break,
+        let (mut failures, mut furthest, mut request) = (0, sink.len(), 0);
+        loop {
+            let (error, pause) = match self.attempt(url, known, sink, wanted, more) {
+                Ok(stamp) => return Ok(stamp),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Passing(error, pause)) => (error, pause),
             };
@@ -216,36 +234,48 @@ impl Client {
                 (failures, furthest) = (0, sink.len());
             }
             failures += 1;
-            if failures == ATTEMPTS || request == REQUESTS {
+            request += 1;
+            if failures >= wanted.attempts || request == REQUESTS {
                 return Err(error);
             }
-            thread::sleep(pause.unwrap_or(self.first_pause * (1 << (failures - 1))).min(LONGEST_PAUSE));
+            thread::sleep(pause.unwrap_or(self.pause(failures)).min(LONGEST_PAUSE));
         }
-        Ok(())
+    }
+
+    /// The pause after so many failures in a row.
+    pub fn pause(&self, failures: u32) -> Duration {
+        self.first_pause * (1 << (failures.clamp(1, 8) - 1))
     }
 
     fn attempt(
         &self,
         url: &str,
+        known: &Stamp,
         sink: &mut dyn Sink,
         wanted: Wanted,
         more: &dyn Fn(u64),
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<Stamp>, Failure> {
         let store = |source| Failure::Final(HttpError::Store { url: url.to_owned(), source });
         if !wanted.resume || sink.len() > wanted.size.unwrap_or(wanted.limit) {
             sink.restart().map_err(store)?;
         }
         if !sink.is_empty() && Some(sink.len()) == wanted.size {
-            return Ok(());
+            return Ok(Some(Stamp::default()));
         }
-        let mut request = self.agent.get(url);
+        let mut request = self.agent(url).get(url);
         if !sink.is_empty() {
             request = request.header("Range", format!("bytes={}-", sink.len()));
+        } else {
+            let validators = [("If-None-Match", &known.etag), ("If-Modified-Since", &known.modified)];
+            for (name, value) in validators {
+                request = value.iter().fold(request, |request, value| request.header(name, value));
+            }
         }
         let response = request.call().map_err(|error| unreachable(url, error))?;
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let status = response.status().as_u16();
         match status {
+            304 if !known.is_empty() && sink.is_empty() => return Ok(None),
             // The server does not do ranges, and sends all of it.
             200 => sink.restart().map_err(store)?,
             206 if starts_at(header("Content-Range"), sink.len()) => {}
@@ -254,7 +284,7 @@ impl Client {
                 sink.restart().map_err(store)?;
                 return Err(Failure::Passing(HttpError::Status { url: url.to_owned(), status }, None));
             }
-            408 | 429 | 500..=599 => {
+            status if may_pass(status) => {
                 let seconds = header("Retry-After").and_then(|text| text.parse().ok());
                 let error = HttpError::Status { url: url.to_owned(), status };
                 return Err(Failure::Passing(error, seconds.map(Duration::from_secs)));
@@ -262,7 +292,9 @@ impl Client {
             _ => return Err(Failure::Final(HttpError::Status { url: url.to_owned(), status })),
         }
         let left = header("Content-Length").and_then(|text| text.parse::<u64>().ok());
-        receive(url, response.into_body().into_reader(), left, sink, wanted, more)
+        let stamp = Stamp::of(response.headers());
+        receive(url, response.into_body().into_reader(), left, sink, wanted, more)?;
+        Ok(Some(stamp))
     }
 }
 
@@ -273,11 +305,7 @@ fn starts_at(range: Option<&str>, at: u64) -> bool {
 }
 
 fn unreachable(url: &str, error: ureq::Error) -> Failure {
-    use ureq::Error as E;
-    let lasting = matches!(
-        error,
-        E::BadUri(_) | E::Http(_) | E::InvalidProxyUrl | E::TooManyRedirects | E::Tls(_) | E::Rustls(_)
-    );
+    let lasting = is_lasting(&error);
     let error = HttpError::Unreachable { url: url.to_owned(), source: Box::new(error) };
     if lasting { Failure::Final(error) } else { Failure::Passing(error, None) }
 }
@@ -358,14 +386,5 @@ mod tests {
         assert!(starts_at(Some("bytes 100-199/200"), 100));
         assert!(!starts_at(Some("bytes 0-199/200"), 100));
         assert!(!starts_at(None, 100));
-    }
-
-    #[test]
-    fn the_hosts_authorities_are_trusted() {
-        if !TRUSTED.iter().any(|path| Path::new(path).exists()) {
-            eprintln!("skipped: this host has no certificate authorities");
-            return;
-        }
-        assert!(matches!(trusted_roots(), RootCerts::Specific(certificates) if !certificates.is_empty()));
     }
 }

@@ -17,3 +17,4 @@ pub mod qemu;
 pub mod report;
 pub mod ssh;
 pub mod tool;
+pub mod vendor;

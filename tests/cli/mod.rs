@@ -2,11 +2,15 @@
 
 mod crash;
 mod drift;
+mod hostile;
 mod input;
 mod jail;
 mod kernel;
 mod line;
+mod locking;
 mod machine;
+mod network;
+mod reach;
 mod repository;
 mod surface;
 mod tree;

@@ -2,4 +2,5 @@
 
 pub mod namespaces;
 pub mod sandbox;
+pub mod server;
 pub mod tiny_guest;

@@ -160,7 +160,7 @@ store = "{store}"
         self.done("apk index repository/x86_64 --key me.rsa");
     }
 
-    /// The program in the project's directory, with a cache of its own and no `SISFORGE_*` of the outside.
+    /// The program in the project's directory, with a cache of its own and no `SISFORGE_*` and no proxy of the outside.
     pub fn command(&self) -> Command {
         let mut command = Command::new(SISFORGE);
         self.surround(&mut command);
@@ -170,7 +170,8 @@ store = "{store}"
     /// Gives another program the same surroundings.
     pub fn surround(&self, command: &mut Command) {
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("SISFORGE_") {
+            let text = name.to_string_lossy().to_ascii_lowercase();
+            if text.starts_with("sisforge_") || text.ends_with("_proxy") || text == "ssl_cert_file" {
                 command.env_remove(name);
             }
         }

@@ -260,6 +260,8 @@ fn locked_says_everything_that_differs() {
     let project = site.project();
     let reasons = project.stale(&lock);
     let (now, then) = (project.wanted.kernel.sha256.unwrap().short(), lock.kernel.sha256.short());
+    let plain = "plain".parse().unwrap();
+    let (recipe, locked) = (project.wanted.recipes[&plain].short(), lock.recipe[&plain].short());
     assert_eq!(
         reasons,
         [
@@ -267,13 +269,33 @@ fn locked_says_everything_that_differs() {
             "the repository https://example.org/alpine is not in fleet.lock",
             "the image small now wants the package bye",
             "the image small no longer wants the package hello",
-            "the recipe plain changed",
+            &*format!("the recipe plain changed: it has the SHA-256 {recipe}..., {locked}... in fleet.lock"),
             "the guest carol is not in fleet.lock",
             "the guest bob is no longer in fleet.toml",
         ]
     );
     let error = site.build(&lock).unwrap_err().to_string();
     assert!(error.starts_with("fleet.lock does not fit fleet.toml: the kernel vmlinux has"), "{error}");
+}
+
+#[test]
+fn the_order_of_repositories_is_locked() {
+    let site = Site::new();
+    for file in ["APKINDEX.tar.gz", "base-1.0-r0.apk", "hello-1.0-r0.apk"] {
+        site.write(&format!("copy/x86_64/{file}"), &fs::read(site.path("repo/x86_64").join(file)).unwrap());
+    }
+    let copy = "[[repository]]\nurl = \"copy\"\n\n";
+    site.edit("fleet.toml", "[image.small]", &format!("{copy}[image.small]"));
+    let lock = site.lock(None);
+    site.edit("fleet.toml", copy, "");
+    site.edit("fleet.toml", "[[repository]]", &format!("{copy}[[repository]]"));
+    assert_eq!(
+        site.project().stale(&lock),
+        [
+            "the repositories stand in another order, which decides between equal packages: copy, repo in fleet.toml, \
+          repo, copy in fleet.lock"
+        ]
+    );
 }
 
 #[test]

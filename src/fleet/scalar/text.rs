@@ -60,6 +60,22 @@ impl FromStr for Location {
     }
 }
 
+/// A URL, without a trailing slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebUrl(pub String);
+
+impl FromStr for WebUrl {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text.parse() {
+            Ok(Location::Url(url)) => Ok(Self(url)),
+            Err(error) if text.starts_with("http") => Err(error),
+            _ => wrong("must begin with http:// or https://"),
+        }
+    }
+}
+
 /// A path that does not depend on where `fleet.toml` is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AbsolutePath(pub PathBuf);

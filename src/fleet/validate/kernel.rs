@@ -49,6 +49,8 @@ impl Validator<'_> {
                     .hint("name the source of a kernel to build, or a ready `image`"),
             )),
         });
+        let of = section.source.as_ref().ok().and_then(Option::as_ref);
+        let mirrors = self.mirrors(of, &section.mirrors);
         let base = section.base.by_ref().and_then(|base| match base {
             Some(base) => Ok(self.label(base, Thing::KernelBase)),
             // Without a source, the kernel may be meant to be a ready one: that was told.
@@ -73,6 +75,7 @@ impl Validator<'_> {
         });
         Ok(KernelBuild {
             source: source?,
+            mirrors: mirrors?,
             sha256: section.sha256.clone()?.map(Spanned::into_inner),
             base: base?,
             fragments: fragments?,
@@ -112,6 +115,7 @@ fn build_keys(section: &KernelSection) -> Vec<(&'static str, Range<usize>)> {
     }
     let keys = [
         ("source", place(&section.source)),
+        ("mirrors", place(&section.mirrors)),
         ("base", place(&section.base)),
         ("fragments", place(&section.fragments)),
         ("options", place(&section.options)),

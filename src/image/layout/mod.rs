@@ -54,7 +54,7 @@ pub enum LayoutError {
     LostLinkTarget { package: String, path: String, target: String, owner: String },
     #[error("package {package}: {path} cannot be read")]
     Read { package: String, path: String, source: std::io::Error },
-    #[error("{path} leads through symlinks in a circle")]
+    #[error("{path} leads through symlinks in a circle or out of the root")]
     LinkCircle { path: String },
     #[error("{origin} cannot put {path} into the image")]
     Place { origin: String, path: String, source: TreeError },

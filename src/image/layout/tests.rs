@@ -138,6 +138,24 @@ fn a_directory_that_is_a_symlink_already_is_entered() {
 }
 
 #[test]
+fn nothing_is_laid_through_a_link_that_leaves_the_root_or_leads_nowhere() {
+    let first = |target: &str| {
+        let first = package("a").directory("etc", 0o755).file("etc/file", "");
+        first.add(tar::EntryType::Symlink, "opt", 0o777, "root", target.as_bytes()).packed()
+    };
+    for target in ["../../etc", "../usr/../../etc", "/../etc", "nowhere", "opt", "/etc/file"] {
+        let alone = laid_out(&[first(target)], "");
+        assert!(alone.is_ok(), "a link may point anywhere: {target}: {:?}", alone.err());
+        let through = package("b").directory("opt", 0o755).file("opt/x", "").packed();
+        let error = laid_out(&[first(target), through], "").map(drop).expect_err(target);
+        assert_eq!(
+            error, "/opt is a symlink of package a-1-r0, and a directory of package b-1-r0",
+            "{target}"
+        );
+    }
+}
+
+#[test]
 fn owners_are_resolved_by_name_and_else_by_number() {
     let packages = [
         package("a").file("etc/passwd", "web:x:80:80:::\n").file("etc/group", "web:x:81:\n").packed(),

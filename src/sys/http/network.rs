@@ -1,0 +1,139 @@
+//! How this host reaches the network: through which proxies, and trusting whose certificates.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ureq::Proxy;
+use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
+
+use super::super::fs::{FileError, read};
+
+/// What the environment says of the network. Nothing said: no proxy, and the certificate authorities that the host trusts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// A PEM file of the only authorities to trust.
+    pub certificates: Option<PathBuf>,
+    /// The proxy for `http://`, such as `http://proxy:3128`. It must allow CONNECT to the repository's port.
+    pub http_proxy: Option<String>,
+    /// The proxy for `https://`.
+    pub https_proxy: Option<String>,
+    /// Hosts that are reached without a proxy, separated by commas: `example.org` is its subdomains too, `*` is every host.
+    pub no_proxy: Option<String>,
+}
+
+/// A network that cannot be used as it is described.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error("the certificate authorities cannot be had")]
+    Certificates(#[source] FileError),
+    #[error("{text:?} is no proxy: it must be like http://proxy:3128")]
+    Proxy { text: String, source: Box<ureq::Error> },
+}
+
+impl Network {
+    /// The authorities to trust: those that are named, else the host's, else Mozilla's.
+    pub(super) fn roots(&self) -> Result<RootCerts, NetworkError> {
+        let Some(path) = &self.certificates else { return Ok(trusted_roots()) };
+        let found = certificates(&read(path).map_err(NetworkError::Certificates)?);
+        if found.is_empty() {
+            let none = FileError::when("read", path)(io::Error::other("it holds no certificate in PEM"));
+            return Err(NetworkError::Certificates(none));
+        }
+        Ok(RootCerts::Specific(Arc::new(found)))
+    }
+
+    /// The proxies for `http://` and for `https://`.
+    pub(super) fn proxies(&self) -> Result<[Option<Proxy>; 2], NetworkError> {
+        let parse = |text: &Option<String>| text.as_deref().map(proxy).transpose();
+        Ok([parse(&self.http_proxy)?, parse(&self.https_proxy)?])
+    }
+
+    /// Whether a URL's host is reached without a proxy.
+    pub(super) fn is_direct(&self, url: &str) -> bool {
+        let host = host(url).to_ascii_lowercase();
+        let entries = self.no_proxy.iter().flat_map(|list| list.split([',', ' ']));
+        entries.map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
+            let entry = entry.trim_start_matches('*').trim_start_matches('.').to_ascii_lowercase();
+            entry.is_empty()
+                || host == entry
+                || host.strip_suffix(&entry).is_some_and(|sub| sub.ends_with('.'))
+        })
+    }
+}
+
+fn proxy(text: &str) -> Result<Proxy, NetworkError> {
+    let is_http = text.split_once("://").is_none_or(|(scheme, _)| matches!(scheme, "http" | "https"));
+    let proxy = if is_http { Proxy::new(text) } else { Err(ureq::Error::InvalidProxyUrl) };
+    proxy.map_err(|source| NetworkError::Proxy { text: text.to_owned(), source: Box::new(source) })
+}
+
+/// The host of a URL, without its port.
+fn host(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    match authority.strip_prefix('[') {
+        Some(address) => address.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    }
+}
+
+/// Where distributions keep the authorities that they trust.
+const TRUSTED: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+fn certificates(pem: &[u8]) -> Vec<Certificate<'static>> {
+    let certificate = |item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    };
+    parse_pem(pem).filter_map(certificate).collect()
+}
+
+/// The authorities that the host trusts, else Mozilla's.
+pub(super) fn trusted_roots() -> RootCerts {
+    let pem = TRUSTED.iter().find_map(|path| std::fs::read(Path::new(path)).ok()).unwrap_or_default();
+    let certificates = certificates(&pem);
+    if certificates.is_empty() { RootCerts::WebPki } else { RootCerts::Specific(Arc::new(certificates)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_authorities_are_trusted() {
+        if !TRUSTED.iter().any(|path| Path::new(path).exists()) {
+            eprintln!("skipped: this host has no certificate authorities");
+            return;
+        }
+        assert!(matches!(trusted_roots(), RootCerts::Specific(certificates) if !certificates.is_empty()));
+    }
+
+    #[test]
+    fn hosts_and_their_subdomains_may_be_reached_without_a_proxy() {
+        let is_direct = |list: &str, url: &str| {
+            Network { no_proxy: Some(list.into()), ..Network::default() }.is_direct(url)
+        };
+        for list in ["example.org", ".example.org", "*.example.org", "a, EXAMPLE.org", "*"] {
+            assert!(is_direct(list, "https://mirror.example.org:8443/x"), "{list}");
+        }
+        for list in ["", ",", "ample.org", "example.org.evil.net", "mirror"] {
+            assert!(!is_direct(list, "https://mirror.example.org/x"), "{list}");
+        }
+        assert!(is_direct("127.0.0.1", "http://127.0.0.1:80/") && is_direct("::1", "http://[::1]:80/"));
+    }
+
+    #[test]
+    fn what_is_no_proxy_is_refused() {
+        for text in ["socks5://proxy:1080", "http://", "ftp://x"] {
+            let error = proxy(text).unwrap_err().to_string();
+            assert!(error.ends_with("is no proxy: it must be like http://proxy:3128"), "{error}");
+        }
+        assert!(proxy("proxy:3128").is_ok());
+    }
+}
