@@ -103,7 +103,7 @@ impl Repositories<'_> {
         let bytes: Arc<[u8]> = files::read(&path)?.into();
         let sha256 = Sha256::of(&bytes);
         let repository = self.name(spec);
-        PackageContents::verify(bytes, &Expected::from(info))
+        let package = PackageContents::verify(bytes, &Expected::from(info))
             .map_err(|source| RepositoryError::Package { repository: repository.clone(), source })?;
         Ok(LockedPackage {
             name: info.name.clone(),
@@ -113,6 +113,7 @@ impl Repositories<'_> {
             size: info.size,
             sha256,
             key: key.to_owned(),
+            scripts: package.scripts_at_install(),
         })
     }
 

@@ -2,4 +2,5 @@
 
 pub mod namespaces;
 pub mod sandbox;
+pub mod scripts;
 pub mod tiny_guest;

@@ -189,7 +189,7 @@ fn busybox_is_linked_where_nothing_stands() {
 #[test]
 fn a_recipe_changes_what_packages_bring() {
     let tools = || package("a").file("usr/bin/newuidmap", "ELF").file("etc/init.d/net", "#!").packed();
-    let recipe = "attribute = [{ path = \"/usr/bin/newuidmap\", mode = 0o755, capabilities = \"cap_setuid=ep\" }]\n\
+    let recipe = "attribute = [{ path = \"/usr/bin/newuidmap\", mode = 0o755, capabilities = \"cap_setuid=ep\", xattrs = { \"user.x\" = \"0x0a\" } }]\n\
         service = [{ name = \"net\", runlevel = \"boot\" }]\n";
     let tree = laid_out(&[tools()], recipe).unwrap();
     let newuidmap = tree.get("/usr/bin/newuidmap").unwrap();
@@ -198,6 +198,7 @@ fn a_recipe_changes_what_packages_bring() {
         hex::encode(&newuidmap.xattrs["security.capability"]),
         "0100000280000000000000000000000000000000"
     );
+    assert_eq!(newuidmap.xattrs["user.x"], b"\n");
     let target = NodeKind::Symlink { target: "/etc/init.d/net".into() };
     assert_eq!(tree.get("/etc/runlevels/boot/net").unwrap().kind, target);
 
@@ -207,7 +208,11 @@ fn a_recipe_changes_what_packages_bring() {
         "recipe r starts the service ntp, and there is no /etc/init.d/ntp"
     );
     assert_eq!(
-        error("attribute = [{ path = \"/usr/bin/none\", mode = 1 }]"),
+        error("service = [{ name = \"net\", runlevel = \"boot\", enabled = false }]"),
+        "recipe r turns off the service net, which the runlevel boot does not have"
+    );
+    assert_eq!(
+        error("attribute = [{ path = \"/usr/bin/none\", mode = 0o1 }]"),
         "recipe r changes /usr/bin/none, which no package brings as a file or directory"
     );
     assert_eq!(
@@ -218,6 +223,20 @@ fn a_recipe_changes_what_packages_bring() {
         error("symlink = [{ path = \"/usr\", target = \"/x\" }]"),
         "recipe r cannot put /usr into the image"
     );
+}
+
+#[test]
+fn a_service_that_a_package_has_on_can_be_off() {
+    let package = package("a").add(
+        tar::EntryType::Symlink,
+        "etc/runlevels/boot/net",
+        0o777,
+        "root",
+        b"/etc/init.d/net",
+    );
+    let off = "service = [{ name = 'net', runlevel = 'boot', enabled = false }]";
+    let tree = laid_out(&[package.packed()], off).unwrap();
+    assert!(tree.get("/etc/runlevels/boot").is_some() && tree.get("/etc/runlevels/boot/net").is_none());
 }
 
 #[test]
