@@ -54,9 +54,10 @@ impl KeyBuilder {
             key.input("recipe", recipe.as_str()).input("sha256", sha256.0)
         });
         // The text of a value with its type: "1" is not 1.
-        recipes.parameters().iter().fold(key, |key, (name, value)| {
-            key.input("parameter", name).input("value", format!("{value:?}"))
-        })
+        recipes
+            .parameters()
+            .iter()
+            .fold(key, |key, (name, value)| key.input("parameter", name).input("value", format!("{value:?}")))
     }
 
     /// The key of all inputs so far.

@@ -121,10 +121,18 @@ pub struct ImageSpec {
     /// `None` is `"auto"`: content plus a stated margin.
     pub size: Option<ByteSize>,
     pub files: BTreeMap<GuestPath, FileSpec>,
-    /// Parameters of the recipes, each with its place in `fleet.toml`.
-    pub parameters: BTreeMap<String, Spanned<ParameterValue>>,
+    /// Parameters of the recipes, by name.
+    pub parameters: BTreeMap<String, GivenParameter>,
     /// Scripts that no recipe covers, and that the image does without.
     pub accepted: Vec<AcceptedScript>,
+}
+
+/// A value that `fleet.toml` gives a parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenParameter {
+    /// Where its name stands.
+    pub place: Range<usize>,
+    pub value: Spanned<ParameterValue>,
 }
 
 /// A script that an image does without: which one, and what its body hashes to.
@@ -150,9 +158,7 @@ impl std::fmt::Display for ScriptName {
 
 /// When apk runs a script of a package that it installs for the first time. Those for upgrades and removals never would be
 /// run for an image, which is always made anew.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScriptMoment {
     PreInstall,

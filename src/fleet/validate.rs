@@ -15,9 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use toml::Spanned;
 
 use super::file::{FleetFile, List, RepositorySection};
-use super::model::{
-    DiskSpec, Fleet, ImageSpec, NetworkPolicy, RepositorySpec, Source, SourceText, VmmKind,
-};
+use super::model::{DiskSpec, Fleet, ImageSpec, NetworkPolicy, RepositorySpec, Source, SourceText, VmmKind};
 use super::problem::{Problem, Problems, Read, ReadRef, suggest};
 use super::reader::Named;
 use super::scalar::{LocalPath, Location};

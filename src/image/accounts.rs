@@ -262,7 +262,10 @@ mod tests {
             merged(&[("/etc/passwd", &file)], USER).map(drop).map_err(|error| error.to_string())
         };
         assert_eq!(passwd("user:x:1000:1000:::"), Ok(()));
-        assert_eq!(passwd("user:x:1:1:::").unwrap_err(), "/etc/passwd: user has number 1, and recipe r wants 1000");
+        assert_eq!(
+            passwd("user:x:1:1:::").unwrap_err(),
+            "/etc/passwd: user has number 1, and recipe r wants 1000"
+        );
         assert_eq!(
             passwd("v:x:1000:1:::").unwrap_err(),
             "/etc/passwd: user of recipe r has number 1000, which v has already"

@@ -121,7 +121,8 @@ fn idle(accepted: &AcceptedScript, packages: &[PackageScripts]) -> Vec<Problem> 
     let others = accepted.sha256.iter().filter(|sha256| !there.contains(sha256.get_ref()));
     others
         .map(|sha256| {
-            let message = format!("no {} script of `{}` in this image has this digest", name.moment, name.package);
+            let message =
+                format!("no {} script of `{}` in this image has this digest", name.moment, name.package);
             let there: Vec<_> = there.iter().map(|sha256| format!("sha256:{sha256}")).collect();
             Problem::new(sha256.span(), message).hint(format!("what is there has {}", there.join(", ")))
         })
@@ -181,7 +182,11 @@ mod tests {
         assert_eq!(said(line, &packages), [], "the line that the hint gives accepts it");
         let changed = [package("busybox", &[(Trigger, "known"), (PostInstall, "newer")])];
         let messages: Vec<String> = said(line, &changed).into_iter().map(|(message, _)| message).collect();
-        assert_eq!(messages.len(), 2, "the old digest accepts nothing, the new one is not covered: {messages:?}");
+        assert_eq!(
+            messages.len(),
+            2,
+            "the old digest accepts nothing, the new one is not covered: {messages:?}"
+        );
     }
 
     #[test]

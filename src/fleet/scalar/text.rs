@@ -303,10 +303,13 @@ impl FromStr for ScriptName {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let rule = "must be a package and a kind of script, such as \"busybox.post-install\" or \"busybox.trigger\"";
+        let rule =
+            "must be a package and a kind of script, such as \"busybox.post-install\" or \"busybox.trigger\"";
         let Some((package, kind)) = text.rsplit_once('.') else { return wrong(rule) };
         if matches!(kind, "pre-upgrade" | "post-upgrade" | "pre-deinstall" | "post-deinstall") {
-            return wrong("needs no acceptance: an image is made anew, so that nothing is upgraded or removed");
+            return wrong(
+                "needs no acceptance: an image is made anew, so that nothing is upgraded or removed",
+            );
         }
         match ScriptMoment::ALL.into_iter().find(|moment| moment.as_str() == kind) {
             Some(moment) if !package.is_empty() => Ok(Self { package: package.into(), moment }),

@@ -3,7 +3,9 @@
 use toml::Spanned;
 
 use super::super::file::{DiskSection, FileSection, ImageSection};
-use super::super::model::{AcceptedScript, Backing, ContainerImage, DiskSpec, FileContent, FileSpec, ImageSpec};
+use super::super::model::{
+    AcceptedScript, Backing, ContainerImage, DiskSpec, FileContent, FileSpec, GivenParameter, ImageSpec,
+};
 use super::super::problem::{Problem, Read, ReadRef, suggest};
 use super::super::scalar::{Auto, ImageLocation, LocalPath, Mode, Package};
 use super::super::value::ByteSize;
@@ -25,7 +27,10 @@ impl Validator<'_> {
             all(files.iter().map(|(path, file)| Ok((path.get_ref().clone(), self.file(file.by_ref()?)?))))
         });
         let parameters = section.parameters.by_ref().and_then(|parameters| {
-            all(parameters.iter().map(|(name, value)| Ok((name.get_ref().0.clone(), value.clone()?))))
+            all(parameters.iter().map(|(name, value)| {
+                let given = GivenParameter { place: name.span(), value: value.clone()? };
+                Ok((name.get_ref().0.clone(), given))
+            }))
         });
         let accepted = section.accept_scripts.by_ref().and_then(|scripts| {
             all(scripts.iter().map(|(name, digests)| {

@@ -18,8 +18,8 @@ use super::schema::{
     ScriptSection, ServiceSection, SymlinkSection, UserSection,
 };
 use super::{
-    Attributes, Declared, FileItem, GUEST_USER, Group, Parameters, PathItem, RecipeError, Recipes,
-    Service, SubIds, User, attribute, capability, parameters,
+    Attributes, Declared, FileItem, GUEST_USER, Group, Parameters, PathItem, RecipeError, Recipes, Service,
+    SubIds, User, attribute, capability, parameters,
 };
 
 /// What every file gets that does not say otherwise.
@@ -138,7 +138,8 @@ impl Composing<'_> {
 
     /// Adds everything; whatever is wrong is told when this returns.
     fn add(&mut self, file: &RecipeFile) {
-        if let Some(description) = file.description.as_ref().ok().filter(|text| text.get_ref().contains('\n')) {
+        if let Some(description) = file.description.as_ref().ok().filter(|text| text.get_ref().contains('\n'))
+        {
             self.tell(description.span(), "a description is one line");
         }
         if let Ok(packages) = &file.packages {
@@ -168,38 +169,45 @@ impl Composing<'_> {
         }
     }
 
-    fn add_path(&mut self, path: &Spanned<String>, item: PathItem) -> Read<()> {
-        let place = path.span();
-        let path: GuestPath = self.value(path)?;
+    /// A path, and where it stands in `recipe.toml`.
+    fn path(&mut self, path: &Read<Spanned<String>>) -> Read<Spanned<GuestPath>> {
+        let text = path.by_ref()?;
+        self.value(text).map(|path| Spanned::new(text.span(), path))
+    }
+
+    fn add_path(&mut self, path: Spanned<GuestPath>, item: PathItem) -> Read<()> {
+        let (place, path) = (path.span(), path.into_inner());
         self.declare(|recipes| &mut recipes.paths, path.clone(), item, place, path.as_str())
     }
 
     fn add_directory(&mut self, section: &DirectorySection) -> Read<()> {
+        let path = self.path(&section.path);
         let owner = self.account(&section.owner);
         let group = self.account(&section.group);
         let mode = section.mode?.unwrap_or(DIRECTORY_MODE).0;
         let item = PathItem::Directory { mode, owner: owner?, group: group? };
-        self.add_path(section.path.by_ref()?, item)
+        self.add_path(path?, item)
     }
 
     fn add_file(&mut self, section: &FileSection) -> Read<()> {
         let FileSection { template, content, copy, .. } = section;
-        let path = section.path.by_ref()?;
-        let content = self.content(&Origin { path, template, content, copy });
+        let content = self.content(&Origin { path: section.path.by_ref()?, template, content, copy });
+        let path = self.path(&section.path);
         let owner = self.account(&section.owner);
         let group = self.account(&section.group);
         let mode = section.mode?.unwrap_or(FILE_MODE).0;
         let item = FileItem { content: content?, mode, owner: owner?, group: group? };
-        self.add_path(path, PathItem::File(item))
+        self.add_path(path?, PathItem::File(item))
     }
 
     fn add_symlink(&mut self, section: &SymlinkSection) -> Read<()> {
+        let path = self.path(&section.path);
         let text = section.target.by_ref()?;
         let target = self.text(text)?;
         if target.is_empty() || target.chars().any(char::is_control) {
             return Err(self.tell(text.span(), "the target is empty, or holds a control character"));
         }
-        self.add_path(section.path.by_ref()?, PathItem::Symlink { target })
+        self.add_path(path?, PathItem::Symlink { target })
     }
 
     fn add_home(&mut self, section: &HomeSection) -> Read<()> {
@@ -222,14 +230,17 @@ impl Composing<'_> {
             (Some(template), None, None) => {
                 let (path, bytes) = self.file_beside(template)?;
                 let Ok(text) = String::from_utf8(bytes) else {
-                    return Err(self.tell(template.span(), format!("{path} is not UTF-8; `copy` takes any file")));
+                    return Err(
+                        self.tell(template.span(), format!("{path} is not UTF-8; `copy` takes any file"))
+                    );
                 };
                 self.template(path, text)
             }
             (None, Some(content), None) => Ok(content.get_ref().as_bytes().to_owned()),
             (None, None, Some(copy)) => self.file_beside(copy).map(|(_, bytes)| bytes),
             _ => {
-                let message = format!("{} needs one of `template`, `content` and `copy`", origin.path.get_ref());
+                let message =
+                    format!("{} needs one of `template`, `content` and `copy`", origin.path.get_ref());
                 Err(self.tell(origin.path.span(), message))
             }
         }
@@ -274,9 +285,7 @@ impl Composing<'_> {
     }
 
     fn add_attributes(&mut self, section: &AttributeSection) -> Read<()> {
-        let path = section.path.by_ref()?;
-        let place = path.span();
-        let path: GuestPath = self.value(path)?;
+        let path = self.path(&section.path);
         let account = |this: &mut Self, name: &Read<Option<Spanned<String>>>| match name.by_ref()? {
             Some(_) => this.account(name).map(Some),
             None => Ok(None),
@@ -290,6 +299,7 @@ impl Composing<'_> {
             group: group?,
             xattrs: xattrs?,
         };
+        let (place, path) = path.map(|path| (path.span(), path.into_inner()))?;
         let recipe = self.recipe.name.clone();
         let Some(there) = self.recipes.attributes.get_mut(&path) else {
             self.recipes.attributes.insert(path, Declared { recipe, value: attributes });
@@ -437,9 +447,7 @@ impl Composing<'_> {
     /// Renders and parses a text.
     fn value<T: FromStr<Err = InvalidValue>>(&mut self, text: &Spanned<String>) -> Read<T> {
         let rendered = self.text(text)?;
-        rendered
-            .parse()
-            .map_err(|InvalidValue(rule)| self.tell(text.span(), format!("{rendered:?} {rule}")))
+        rendered.parse().map_err(|InvalidValue(rule)| self.tell(text.span(), format!("{rendered:?} {rule}")))
     }
 
     fn number(&mut self, number: &Spanned<Number>) -> Read<u32> {

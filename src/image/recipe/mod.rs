@@ -11,10 +11,8 @@ mod schema;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use toml::Spanned;
-
 use crate::fleet::{
-    GuestPath, InvalidFile, KernelOption, Label, ParameterValue, Problem, ScriptName, Sha256,
+    GivenParameter, GuestPath, InvalidFile, KernelOption, Label, ParameterValue, Problem, ScriptName, Sha256,
 };
 use crate::sys::fs::FileError;
 
@@ -22,8 +20,8 @@ pub use schema::schema;
 
 use super::container::{IdMap, SubIds};
 
-/// Parameters given to recipes, by name, each with its place in `fleet.toml`; what is not given keeps its default.
-pub type Parameters = BTreeMap<String, Spanned<ParameterValue>>;
+/// Parameters given to recipes, by name; what is not given keeps its default.
+pub type Parameters = BTreeMap<String, GivenParameter>;
 
 /// Name of the user whose home is the data disk: the host logs in as that one.
 pub const GUEST_USER: &str = "user";

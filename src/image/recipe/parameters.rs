@@ -8,7 +8,7 @@ use std::ops::Range;
 use toml::Spanned;
 
 use crate::fleet::problem::{Problem, Read, ReadRef, suggest};
-use crate::fleet::{Label, ParameterValue};
+use crate::fleet::{GivenParameter, Label, ParameterValue};
 
 use super::Parameters;
 use super::load::Loaded;
@@ -60,10 +60,12 @@ pub(super) fn resolve(recipes: &mut [Loaded], given: &Parameters) -> (Values, Ve
     }
     values.extend(set(recipes, &declared));
     let mut problems = Vec::new();
-    for (name, value) in given {
+    for (name, GivenParameter { place, value }) in given {
         let checked = match declared.get(name) {
-            None => Err(Problem::new(value.span(), format!("no recipe of this image has a parameter `{name}`"))
-                .hint(suggest("parameters of its recipes", name, declared.keys().map(String::as_str)))),
+            None => {
+                Err(Problem::new(place.clone(), format!("no recipe of this image has a parameter `{name}`"))
+                    .hint(suggest("parameters of its recipes", name, declared.keys().map(String::as_str))))
+            }
             Some(parameter) => check(name, &parameter.what, value),
         };
         match checked {
@@ -154,10 +156,7 @@ fn declaration(name: &str, section: &ParameterSection) -> Result<Declaration, Op
 }
 
 /// What recipes set of the parameters of those that they extend.
-fn set(
-    recipes: &mut [Loaded],
-    declared: &BTreeMap<String, Declared>,
-) -> BTreeMap<String, ParameterValue> {
+fn set(recipes: &mut [Loaded], declared: &BTreeMap<String, Declared>) -> BTreeMap<String, ParameterValue> {
     let mut values: BTreeMap<String, (ParameterValue, Label)> = BTreeMap::new();
     for at in 0..recipes.len() {
         let Ok(file) = &recipes[at].file else { continue };
@@ -221,10 +220,11 @@ fn check(name: &str, what: &Declaration, value: &Spanned<ParameterValue>) -> Res
         return Err(Problem::new(place, format!("parameter `{name}` must be {wanted}, and this is {found}")));
     }
     let one_of = |text: &str| match &what.choices {
-        Some(choices) if !choices.iter().any(|choice| choice == text) => {
-            Err(Problem::new(value.span(), format!("parameter `{name}` cannot be {text:?}"))
-                .hint(suggest("choices", text, choices.iter().map(String::as_str))))
-        }
+        Some(choices) if !choices.iter().any(|choice| choice == text) => Err(Problem::new(
+            value.span(),
+            format!("parameter `{name}` cannot be {text:?}"),
+        )
+        .hint(suggest("choices", text, choices.iter().map(String::as_str)))),
         _ => Ok(()),
     };
     match value.get_ref() {

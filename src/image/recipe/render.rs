@@ -36,8 +36,11 @@ impl Renderer {
         if error.kind() == ErrorKind::UndefinedError
             && let Some(name) = self.unknown(text, &place)
         {
-            return Problem::new(place, format!("`{name}` is no parameter of this recipe"))
-                .hint(suggest("parameters", &name, known()));
+            return Problem::new(place, format!("`{name}` is no parameter of this recipe")).hint(suggest(
+                "parameters",
+                &name,
+                known(),
+            ));
         }
         let words = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
         Problem::new(place, format!("it cannot be rendered: {words}"))

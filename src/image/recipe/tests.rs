@@ -26,7 +26,8 @@ fn recipe(body: &str) -> String {
 fn composed(bodies: &[&str], given: &Parameters) -> Result<Recipes, RecipeError> {
     let bodies: Vec<String> = bodies.iter().map(|body| recipe(body)).collect();
     let names = ["a", "b", "c", "d"];
-    let files: Vec<_> = names.iter().zip(&bodies).map(|(name, body)| (*name, "recipe.toml", body.as_str())).collect();
+    let files: Vec<_> =
+        names.iter().zip(&bodies).map(|(name, body)| (*name, "recipe.toml", body.as_str())).collect();
     load(&files, &["a"], given)
 }
 
@@ -36,7 +37,8 @@ fn refused(bodies: &[&str]) -> String {
 }
 
 fn given(parameters: &[(&str, ParameterValue)]) -> Parameters {
-    let placed = |value: &ParameterValue| Spanned::new(0..0, value.clone());
+    let placed =
+        |value: &ParameterValue| GivenParameter { place: 0..0, value: Spanned::new(0..0, value.clone()) };
     parameters.iter().map(|(name, value)| ((*name).to_owned(), placed(value))).collect()
 }
 
@@ -116,9 +118,11 @@ fn parameters_given_are_checked_like_all_else() {
 #[test]
 fn an_extender_sets_parameters_and_the_fleet_wins() {
     let above = "extends = ['b']\nset = { user = 'bob' }";
-    let below = "parameters.user = { description = '', default = 'ann' }\nfile = [{ path = '/f', template = 't' }]";
+    let below =
+        "parameters.user = { description = '', default = 'ann' }\nfile = [{ path = '/f', template = 't' }]";
     let (above, below) = (recipe(above), recipe(below));
-    let files = [("a", "recipe.toml", above.as_str()), ("b", "recipe.toml", &below), ("b", "t", "{{ user }}")];
+    let files =
+        [("a", "recipe.toml", above.as_str()), ("b", "recipe.toml", &below), ("b", "t", "{{ user }}")];
     let content = |given: &Parameters| content_of(&load(&files, &["a"], given).unwrap(), "/f");
     assert_eq!(content(&Parameters::new()), "bob");
     assert_eq!(content(&given(&[("user", text("eve"))])), "eve");
@@ -251,14 +255,18 @@ fn the_user_of_the_data_disk_is_the_one_that_the_host_knows() {
     let recipes = composed(&[&user("user")], &Parameters::new()).unwrap();
     assert_eq!(recipes.owner().unwrap().uid, 5);
     assert!(refused(&[&user("ann")]).ends_with("the user with subids is called ann"));
-    assert!(refused(&[&user("user").replace("100000", "4294967295")]).ends_with("the subids end above 2^32 - 1"));
+    assert!(
+        refused(&[&user("user").replace("100000", "4294967295")]).ends_with("the subids end above 2^32 - 1")
+    );
 }
 
 #[test]
 fn a_rule_for_a_script_needs_a_reason() {
     let rule = |because: &str| {
         let digest = "0".repeat(64);
-        format!("[[script]]\npackage = 'p'\nkind = 'trigger'\nsha256 = ['sha256:{digest}']\nbecause = '{because}'\n")
+        format!(
+            "[[script]]\npackage = 'p'\nkind = 'trigger'\nsha256 = ['sha256:{digest}']\nbecause = '{because}'\n"
+        )
     };
     let recipes = composed(&[&rule("not needed")], &Parameters::new()).unwrap();
     let script = "p.trigger".parse().unwrap();
