@@ -4,6 +4,7 @@ mod container;
 mod disk;
 mod ext4;
 mod genuine_apk;
+mod layouts;
 mod oci;
 mod podman;
 
