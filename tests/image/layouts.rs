@@ -18,8 +18,9 @@ use crate::apk::oracle::Apk;
 use crate::common::random::Random;
 
 const ARCH: &str = "x86_64";
-/// All that the packages bring is below this; the rest of a root is apk's own.
-const BELOW: &str = "/t";
+/// All that the packages bring is below these; the rest of a root is apk's own. What is in `/etc`, and in `/t/c`, which a
+/// file of `protected_paths.d` names, apk keeps from upgrades, but not from other packages.
+const BELOW: [&str; 2] = ["/etc/x", "/t"];
 const ATTRIBUTES: [&str; 2] = ["security.capability", "user.x"];
 
 /// What an entry of a package is, by path.
@@ -108,6 +109,10 @@ fn base() -> (PackageInfo, Entries) {
     let folder = || Entry::new(EntryType::Directory, 0o755, "");
     let entries = [
         ("etc", folder()),
+        ("etc/apk", folder()),
+        ("etc/apk/protected_paths.d", folder()),
+        ("etc/apk/protected_paths.d/base.list", text("+t/c\n-etc/x/f\n")),
+        ("etc/x", folder()),
         ("etc/group", text("root:x:0:root\nann:x:601:\n")),
         ("etc/passwd", text("root:x:0:0:root:/root:/bin/sh\nann:x:600:601::/:\n")),
         ("t", folder()),
@@ -129,8 +134,11 @@ fn packages(random: &mut Random) -> Vec<(PackageInfo, Entries)> {
     let apk = PackageInfo::new("apk-tools", "2.14.4-r0".parse().unwrap(), ARCH).unwrap();
     let mut packages = vec![base(), (apk, Entries::new())];
     // A file under two names of its directory clashes for sisforge, while apk overwrites it unseen.
-    let folders: &[&str] =
-        if random.once_in(3) { &["t", "t/c", "t/link", "t/link/b"] } else { &["t", "t/a", "t/a/b", "t/c"] };
+    let folders: &[&str] = if random.once_in(3) {
+        &["t", "t/c", "t/link", "t/link/b"]
+    } else {
+        &["t", "t/a", "t/a/b", "t/c", "etc/x"]
+    };
     for name in &names[..2 + random.below(4)] {
         let mut info = info(name);
         info.depends.push("base".parse().unwrap());
@@ -204,7 +212,7 @@ fn groups(by_inode: BTreeMap<String, Vec<String>>) -> BTreeSet<Vec<String>> {
 fn theirs(root: &Path) -> Look {
     let mut lines = BTreeMap::new();
     let mut inodes: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut open = vec![BELOW.to_owned()];
+    let mut open: Vec<String> = BELOW.map(str::to_owned).into();
     while let Some(path) = open.pop() {
         let at = root.join(&path[1..]);
         let meta = fs::symlink_metadata(&at).unwrap();
@@ -243,7 +251,7 @@ fn ours(tree: &Tree<Content>, packages: &[PackageContents]) -> Look {
         {
             database = String::from_utf8(bytes.to_vec()).unwrap();
         }
-        if path != BELOW && !path.starts_with("/t/") {
+        if !BELOW.iter().any(|below| path == *below || path.starts_with(&format!("{below}/"))) {
             continue;
         }
         let inode = match &node.kind {
