@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::common::sandbox::Sandbox;
+use crate::common::scripts::with_script;
 
 /// A sandbox with a recipe `mine`, and lines below its image.
 fn sandbox(recipe: &str, lines: &str) -> Sandbox {
@@ -76,4 +77,37 @@ fn an_option_that_a_recipe_needs_and_the_kernel_turns_off_is_named_with_the_reci
     let run = sandbox.run("check");
     run.fails(2, &["mine", "TUN", "fleet.toml"]);
     assert!(!run.err.contains("CONFIG_CONFIG_"), "{run}");
+}
+
+/// The script whose digest the example has.
+const SCRIPT: &str = "#!/bin/sh\naddgroup -S lighttpd\nadduser -S -H -h /var/www -s /sbin/nologin -G lighttpd lighttpd\nexit 0\n";
+
+#[test]
+fn the_example_of_the_reference_builds() {
+    let reference = include_str!("../../recipes/README.md");
+    let example = reference.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let sandbox = sandbox("", "parameters = { port = 8080, log = \"all\" }");
+    sandbox.write(
+        "fleet.toml",
+        sandbox.read("fleet.toml").replace("[\"mine\"]", "[\"web\"]").replace("\"tiny\"", ""),
+    );
+    sandbox.write("recipes/web/recipe.toml", example);
+    sandbox.write("recipes/web/lighttpd.conf", "port {{ port }}, log {{ log }}\n");
+    let openrc =
+        "description = \"a small one\"\nservice = [{ name = \"sis-ready\", runlevel = \"default\" }]\n";
+    sandbox.write("recipes/openrc/recipe.toml", openrc);
+    sandbox.write("files/usr/sbin/lighttpd", "ELF");
+    sandbox.done("apk pack files --name lighttpd --pkgver 1.4-r0 --to repository/x86_64 --arch x86_64");
+    let path = sandbox.path("repository/x86_64/lighttpd-1.4-r0.apk");
+    let apk = with_script(&fs::read(&path).unwrap(), "pre-install", SCRIPT);
+    fs::write(path, apk).unwrap();
+    sandbox.index();
+    sandbox.done("build image i");
+    let image = fs::read(sandbox.path("out/image/i/rootfs.ext4")).unwrap();
+    let image = ext4_view::Ext4::load(Box::new(image)).unwrap();
+    assert_eq!(image.read_to_string("/etc/lighttpd/lighttpd.conf").unwrap(), "port 8080, log all\n");
+    assert!(image.exists("/etc/runlevels/default/web").unwrap());
+    assert!(!image.exists("/etc/runlevels/default/sis-ready").unwrap());
+    let owner = image.metadata("/srv/www").unwrap();
+    assert_eq!((owner.uid(), owner.gid(), owner.is_dir()), (82, 0, true));
 }

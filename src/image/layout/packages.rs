@@ -61,7 +61,7 @@ impl<'a> Packages<'a> {
             claims: BTreeMap::new(),
         };
         for (number, package) in packages.iter().enumerate() {
-            for (index, entry) in package.entries.iter().enumerate().filter(|(_, entry)| is_installed(entry))
+            for (index, entry) in package.entries.iter().enumerate().filter(|(_, entry)| entry.is_installed())
             {
                 match entry.kind {
                     EntryKind::Directory => laid.add_directory(number, index, entry)?,
@@ -213,7 +213,7 @@ impl<'a> Packages<'a> {
             let sums: BTreeMap<&str, _> =
                 package.entries.iter().map(|entry| (entry.path.as_str(), entry.sha1)).collect();
             let entries = package.entries.iter().enumerate().filter(|(index, entry)| {
-                (entry.kind == EntryKind::Directory && is_installed(entry))
+                (entry.kind == EntryKind::Directory && entry.is_installed())
                     || kept.contains(&(number, *index))
             });
             let owned = entries.map(|(_, entry)| {
@@ -259,15 +259,6 @@ impl<'a> Packages<'a> {
             }
         }
     }
-}
-
-/// Whether apk installs an entry at all: it skips what stands at the top with a dot, and what keeps a directory from being
-/// empty.
-fn is_installed(entry: &Entry) -> bool {
-    const KEEP: &str = ".keep_";
-    let name = entry.path.rsplit('/').next().unwrap_or_default();
-    let keeps = entry.kind != EntryKind::Directory && name.len() > KEEP.len() && name.starts_with(KEEP);
-    !entry.path.starts_with('.') && !keeps
 }
 
 /// The owner and mode of a directory by apk 2: the smallest owner, and what all entries of that owner allow.
