@@ -8,8 +8,8 @@ use super::render;
 #[derive(clap::Args)]
 pub struct Args {
     /// Of which file
-    #[arg(value_enum, default_value_t = File::Fleet)]
-    file: File,
+    #[arg(value_enum, value_name = "FILE", default_value_t = File::Fleet)]
+    of: File,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -21,7 +21,7 @@ enum File {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, CliError> {
-    let schema = match args.file {
+    let schema = match args.of {
         File::Fleet => crate::fleet::schema(),
         File::Recipe => crate::image::recipe::schema(),
     };

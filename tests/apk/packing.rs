@@ -134,8 +134,11 @@ fn the_database_is_the_one_that_apk_writes() {
 const CAPABILITY: &[u8] = b"\x01\0\0\x02\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 const BINARY: &[u8] = b"\0 =\n12 a=b\n\xff";
 
+/// Name and value of an attribute.
+type Attribute = (&'static str, &'static [u8]);
+
 /// Attributes of each file, by name.
-const ATTRIBUTES: [(&str, &[(&str, &[u8])]); 3] = [
+const ATTRIBUTES: [(&str, &[Attribute]); 3] = [
     ("usr/bin/capable", &[("security.capability", CAPABILITY)]),
     ("usr/bin/both", &[("security.capability", CAPABILITY), ("user.note", BINARY)]),
     ("usr/share/note", &[("user.empty", b""), ("user.note", BINARY)]),

@@ -111,3 +111,24 @@ fn the_example_of_the_reference_builds() {
     let owner = image.metadata("/srv/www").unwrap();
     assert_eq!((owner.uid(), owner.gid(), owner.is_dir()), (82, 0, true));
 }
+
+#[test]
+fn the_schema_of_recipes_describes_every_key_of_the_project_s_own() {
+    let sandbox = Sandbox::new();
+    let schema: serde_json::Value = serde_json::from_str(&sandbox.done("schema recipe")).unwrap();
+    assert_eq!(schema["title"], "recipe.toml");
+    for recipe in ["openrc", "rootless-podman"] {
+        let path = format!("{}/recipes/{recipe}/recipe.toml", env!("CARGO_MANIFEST_DIR"));
+        let recipe: toml::Table = fs::read_to_string(path).unwrap().parse().unwrap();
+        for (key, value) in &recipe {
+            let part = &schema["properties"][key];
+            assert!(part["description"].is_string(), "{key} is not in the schema");
+            let Some(section) = part["items"]["$ref"].as_str() else { continue };
+            let section = &schema["$defs"][section.strip_prefix("#/$defs/").unwrap()];
+            let tables = value.as_array().unwrap().iter().filter_map(toml::Value::as_table);
+            for inner in tables.flat_map(toml::Table::keys) {
+                assert!(section["properties"][inner]["description"].is_string(), "{key}.{inner}");
+            }
+        }
+    }
+}

@@ -90,7 +90,10 @@ fn entries(random: &mut Random, package: &str, folders: &[&str]) -> Entries {
         }
         let path = format!("{folder}/{}", random.one_of(&["f", "g", "h", ".keep_me"]));
         let entry = match random.below(8) {
-            0 => Entry::new(EntryType::Symlink, 0o777, *random.one_of(&["f", "/t/c", "../none"])),
+            0 => {
+                let target = *random.one_of(&["f", "/t/c", "../none"]);
+                Entry::new(EntryType::Symlink, 0o777, target)
+            }
             1 => hard_link(random, &entries, &path).unwrap_or_else(|| file(random, package)),
             _ => file(random, package),
         };

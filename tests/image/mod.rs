@@ -7,6 +7,7 @@ mod genuine_apk;
 mod layouts;
 mod oci;
 mod podman;
+mod scripts;
 
 use std::error::Error;
 use std::fs::File;
