@@ -74,6 +74,15 @@ impl Invalid {
 
     /// Fails unless nothing was added.
     fn none(mut self, fleet: &Fleet) -> Result<(), ProjectError> {
+        let folder = fleet.source.path.parent().unwrap_or(Path::new(""));
+        for file in &mut self.files {
+            let is_beside = fleet.root.join(&file.path).exists();
+            file.path = if is_beside {
+                folder.join(&file.path)
+            } else {
+                format!("{} (built in)", file.path.display()).into()
+            };
+        }
         if !self.given.is_empty() {
             self.files.insert(0, fleet.source.refuse(self.given));
         }

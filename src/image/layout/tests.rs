@@ -115,6 +115,31 @@ fn the_highest_priority_owns_a_directory_and_then_the_smaller_name() {
     assert_eq!(mode(package("o").origin("o"), package("a").origin("o")), 0o700);
 }
 
+/// apk-tools 2.14 itself; the genuine one is asked the same in `tests/image/layouts.rs`.
+#[test]
+fn an_image_that_holds_apk_2_is_laid_out_by_its_rules() {
+    let apk = |version: &str| {
+        let mut apk = package("apk-tools");
+        apk.info.version = version.parse().unwrap();
+        apk.packed()
+    };
+    let laid = |version: &str| {
+        let first = package("a").origin("o").replaces("b", Some(2)).directory("d", 0o750).file("f", "1");
+        let second = package("b").origin("o").replaces("a", Some(1)).directory("d", 0o705).file("f", "2");
+        let tree = laid_out(&[apk(version), first.packed(), second.packed()], "").unwrap();
+        (source_of(&tree, "/f"), tree.get("/d").unwrap().mode)
+    };
+    assert_eq!(laid("2.14.4-r0"), (2, 0o700), "one origin takes, and a directory has what all allow");
+    assert_eq!(laid("3.0.0-r0"), (1, 0o750), "the priority decides on both");
+}
+
+#[test]
+fn what_apk_does_not_install_is_not_in_the_image() {
+    let packages = [package("a").directory("d", 0o755).file("d/.keep_d", "").file(".profile", "").packed()];
+    let tree = laid_out(&packages, "").unwrap();
+    assert!(tree.get("/d").is_some() && tree.get("/d/.keep_d").is_none() && tree.get("/.profile").is_none());
+}
+
 #[test]
 fn a_file_and_a_directory_do_not_stand_in_one_place() {
     let packages = [package("a").file("x", "").packed(), package("b").directory("x", 0o755).packed()];
