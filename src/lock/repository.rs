@@ -165,8 +165,9 @@ impl Repositories<'_> {
         path: &Path,
     ) -> Result<LockedPackage, RepositoryError> {
         let repository = self.name(spec);
-        let (contents, sha256) = PackageContents::verify_file(path.to_owned(), None, &Expected::from(info))
-            .map_err(|source| RepositoryError::Package { repository: repository.clone(), source })?;
+        let (contents, sha256) =
+            PackageContents::verify_file(path.to_owned(), None, &Expected::from(info))
+                .map_err(|source| RepositoryError::Package { repository: repository.clone(), source })?;
         let sha256 = Sha256(sha256);
         self.listings().keep(&sha256, &contents);
         Ok(LockedPackage {
@@ -177,6 +178,7 @@ impl Repositories<'_> {
             size: info.size,
             sha256,
             key: key.to_owned(),
+            scripts: contents.scripts_at_install(),
         })
     }
 
