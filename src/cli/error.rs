@@ -154,6 +154,7 @@ from_library! {
     crate::apk::RepositoryError => |_| 2,
     crate::apk::KeyError => |_| 2,
     crate::lock::model::LockFileError => |_| 2,
+    crate::image::read::ReadError => |_| 2,
     crate::build::ProjectError => |_| 2,
     crate::build::BuildError => build_status,
 }

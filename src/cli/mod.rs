@@ -9,10 +9,13 @@ mod build;
 mod check;
 mod console;
 mod context;
+mod diff;
 mod down;
 pub mod error;
 mod exec;
+mod image_file;
 mod init;
+mod inspect;
 mod launch;
 mod lock;
 mod logs;
@@ -72,6 +75,10 @@ enum Command {
     Exec(exec::Args),
     /// Follow a Git branch or a fleet.toml: apply each change, repair drift
     Watch(watch::Args),
+    /// Show what is in an image: packages, sizes, setuid files, users, services
+    Inspect(inspect::Args),
+    /// Show what differs between two images
+    Diff(diff::Args),
     /// Make apk packages and signed repositories
     #[command(subcommand)]
     Apk(apk::Command),
@@ -116,6 +123,8 @@ fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
         Command::Console(args) => console::run(&args, context),
         Command::Exec(args) => exec::run(&args, context),
         Command::Watch(args) => watch::run(&args, context),
+        Command::Inspect(args) => inspect::run(&args, context),
+        Command::Diff(args) => diff::run(&args, context),
         Command::Apk(command) => apk::run(&command, context),
         Command::Schema => schema::run(),
         Command::Completions(args) => man::completions(&args, Cli::command()),

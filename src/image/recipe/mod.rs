@@ -1,7 +1,7 @@
 //! Recipes: templates and data that turn packages into a guest. Several are composed into one list of changes; two that
 //! want different things in one place are an error that names both.
 
-mod capability;
+pub(super) mod capability;
 mod compose;
 mod render;
 mod schema;
