@@ -144,15 +144,7 @@ impl Reading {
         if is_directory {
             self.directory = Some(path.clone());
         }
-        self.files.push(RecordedFile {
-            path,
-            is_directory,
-            mode,
-            uid: 0,
-            gid: 0,
-            sha1: None,
-            xattrs: None,
-        });
+        self.files.push(RecordedFile { path, is_directory, mode, uid: 0, gid: 0, sha1: None, xattrs: None });
         Ok(())
     }
 
@@ -222,13 +214,22 @@ mod tests {
     #[test]
     fn a_line_that_cannot_be_read_is_named_with_its_package() {
         let error = |files: &str| parse_installed(&record(files)).unwrap_err().to_string();
-        assert_eq!(error("R:x\n"), "line 10 (package b-1-r0): it stands before the file or directory that it is about");
+        assert_eq!(
+            error("R:x\n"),
+            "line 10 (package b-1-r0): it stands before the file or directory that it is about"
+        );
         assert_eq!(error("F:usr\nZ:x\n"), "line 11 (package b-1-r0): \"x\" is not a checksum");
         assert_eq!(error("F:../etc\n"), "line 10 (package b-1-r0): \"../etc\" cannot be the path of a file");
         assert_eq!(error("F:a\nR:b/c\n"), "line 11 (package b-1-r0): \"a/b/c\" cannot be the path of a file");
         assert_eq!(error("F:a\nM:0:0:99\n"), "line 11 (package b-1-r0): \"0:0:99\" is not uid:gid:mode");
-        assert_eq!(error("F:a\nM:0:0:17777\n"), "line 11 (package b-1-r0): \"0:0:17777\" is not uid:gid:mode");
+        assert_eq!(
+            error("F:a\nM:0:0:17777\n"),
+            "line 11 (package b-1-r0): \"0:0:17777\" is not uid:gid:mode"
+        );
         assert_eq!(error("nonsense\n"), "line 10 (package b-1-r0): it is not a letter, a colon and a value");
-        assert_eq!(parse_installed("P:x\n\n").unwrap_err().to_string(), "line 2 (package x): it has no checksum");
+        assert_eq!(
+            parse_installed("P:x\n\n").unwrap_err().to_string(),
+            "line 2 (package x): it has no checksum"
+        );
     }
 }

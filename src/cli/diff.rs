@@ -34,7 +34,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     } else if difference.is_empty() {
         context.say("they hold the same");
     } else {
-        render::text(&(packages(&difference.packages) + &files(&difference.files) + &privileged(&difference)));
+        render::text(
+            &(packages(&difference.packages) + &files(&difference.files) + &privileged(&difference)),
+        );
     }
     if !args.times && difference.times_alone > 0 {
         let count = difference.times_alone;
@@ -114,9 +116,7 @@ fn aspect(what: Aspect, from: &FileState, to: &FileState) -> String {
 }
 
 fn privileged(difference: &Difference) -> String {
-    let state = |file: &Privileged| {
-        format!("{} ({} {}:{})", gives(file), file.mode, file.uid, file.gid)
-    };
+    let state = |file: &Privileged| format!("{} ({} {}:{})", gives(file), file.mode, file.uid, file.gid);
     let lines = difference.privileged.iter().map(|change| {
         let sign = sign(change.from.as_ref(), change.to.as_ref());
         let states: Vec<_> = [&change.from, &change.to].into_iter().flatten().map(state).collect();

@@ -91,14 +91,14 @@ fn packages(inspection: &Inspection, top: usize) -> String {
         return String::new();
     }
     let (shown, left_out) = first(&inspection.packages, top);
-    let mut rows = vec![["      SIZE", " FILES", "PACKAGE", "VERSION", "LICENSE"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["      SIZE", " FILES", "PACKAGE", "VERSION", "LICENSE"].map(str::to_owned).to_vec()];
     rows.extend(shown.iter().map(|package| {
         let [size, files] = sizes(&package.share);
         vec![size, files, package.name.clone(), package.version.clone(), plain(&package.license)]
     }));
     let [size, files] = sizes(&inspection.unpackaged);
-    let mut text =
-        section(&format!("packages: {}", inspection.packages.len()), rows, left_out);
+    let mut text = section(&format!("packages: {}", inspection.packages.len()), rows, left_out);
     text += &format!("  {size}  {files}  in no package\n");
     text
 }
@@ -151,9 +151,11 @@ fn users(inspection: &Inspection) -> String {
     }
     if !inspection.groups.is_empty() {
         let mut rows = vec![["GROUP", "GID", "MEMBERS"].map(str::to_owned).to_vec()];
-        rows.extend(inspection.groups.iter().map(|group| {
-            vec![plain(&group.name), group.gid.to_string(), plain(&group.members.join(", "))]
-        }));
+        rows.extend(
+            inspection.groups.iter().map(|group| {
+                vec![plain(&group.name), group.gid.to_string(), plain(&group.members.join(", "))]
+            }),
+        );
         text += "\n";
         text += &section("groups", rows, 0);
     }

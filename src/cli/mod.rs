@@ -24,6 +24,7 @@ mod plan;
 mod progress;
 mod ps;
 mod render;
+mod sbom;
 mod schema;
 mod settings;
 mod status;
@@ -79,6 +80,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Show what differs between two images
     Diff(diff::Args),
+    /// Print the bill of materials of an image: SPDX or CycloneDX
+    Sbom(sbom::Args),
     /// Make apk packages and signed repositories
     #[command(subcommand)]
     Apk(apk::Command),
@@ -125,6 +128,7 @@ fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
         Command::Watch(args) => watch::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Diff(args) => diff::run(&args, context),
+        Command::Sbom(args) => sbom::run(&args, context),
         Command::Apk(command) => apk::run(&command, context),
         Command::Schema => schema::run(),
         Command::Completions(args) => man::completions(&args, Cli::command()),

@@ -45,7 +45,13 @@ pub fn bytes(size: u64) -> String {
         let Some(next) = units.next() else { break };
         (number, unit) = (number / 1024.0, Some(next));
     }
-    let digits = if number < 9.995 { 2 } else if number < 99.95 { 1 } else { 0 };
+    let digits = if number < 9.995 {
+        2
+    } else if number < 99.95 {
+        1
+    } else {
+        0
+    };
     format!("{number:.digits$} {}", unit.unwrap_or(&""))
 }
 

@@ -226,10 +226,7 @@ fn by_package(inventory: &Inventory, system: &System, packaged: &mut BTreeSet<u3
     packages
 }
 
-fn by_directory<'a>(
-    files: impl Iterator<Item = (&'a str, &'a Entry)>,
-    depth: usize,
-) -> Vec<DirectorySize> {
+fn by_directory<'a>(files: impl Iterator<Item = (&'a str, &'a Entry)>, depth: usize) -> Vec<DirectorySize> {
     let mut shares: BTreeMap<&str, Share> = BTreeMap::new();
     for (path, entry) in files {
         let share = shares.entry(cut(parent_of(path), depth)).or_default();
@@ -254,7 +251,10 @@ mod tests {
 
     #[test]
     fn a_path_is_cut_to_its_first_directories() {
-        assert_eq!([0, 1, 2, 3, 9].map(|depth| cut("/usr/lib/x", depth)), ["", "/usr", "/usr/lib", "/usr/lib/x", "/usr/lib/x"]);
+        assert_eq!(
+            [0, 1, 2, 3, 9].map(|depth| cut("/usr/lib/x", depth)),
+            ["", "/usr", "/usr/lib", "/usr/lib/x", "/usr/lib/x"]
+        );
         assert_eq!(cut("", 2), "");
     }
 }

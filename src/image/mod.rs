@@ -11,5 +11,6 @@ pub mod layout;
 pub mod read;
 pub mod read_back;
 pub mod recipe;
+pub mod sbom;
 mod space;
 pub mod tree;

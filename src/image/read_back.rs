@@ -222,9 +222,7 @@ impl Comparing<'_> {
                 self.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(mismatch);
                 Ok(())
             }
-            Err((Side::Left, source)) => {
-                Err(Ext4Error::Content { file: path.to_owned(), source }.into())
-            }
+            Err((Side::Left, source)) => Err(Ext4Error::Content { file: path.to_owned(), source }.into()),
             Err((Side::Right, error)) => Err(ReadError::of(self.volume.path(), Flaw::at(path, error)).into()),
         }
     }

@@ -72,9 +72,8 @@ impl System {
     /// # Errors
     /// Where a file is there and cannot be read, with its path and line.
     pub fn of(volume: &Volume, inventory: &Inventory) -> Result<Self, ReadError> {
-        let text = |path: &str| {
-            inventory.text(volume, path, MAX_SETTINGS).map(|text| text.unwrap_or_default())
-        };
+        let text =
+            |path: &str| inventory.text(volume, path, MAX_SETTINGS).map(|text| text.unwrap_or_default());
         let passwords = passwords(&text("/etc/shadow")?);
         let release = text("/etc/os-release")?;
         Ok(Self {
@@ -101,7 +100,6 @@ fn packages(volume: &Volume, inventory: &Inventory) -> Result<Vec<InstalledPacka
     }
     Ok(Vec::new())
 }
-
 
 /// Lines of fields with colons between them; others, such as comments, have no second field.
 fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
@@ -191,7 +189,8 @@ mod tests {
 
     #[test]
     fn fields_of_os_release_lose_their_quotes() {
-        let text = "NAME=\"Alpine Linux\"\nID=alpine\nVERSION_ID=3.22.1\nPRETTY_NAME='Alpine Linux v3.22'\nANSI=\n";
+        let text =
+            "NAME=\"Alpine Linux\"\nID=alpine\nVERSION_ID=3.22.1\nPRETTY_NAME='Alpine Linux v3.22'\nANSI=\n";
         let field = |key| release_field(text, key);
         assert_eq!(field("ID").as_deref(), Some("alpine"));
         assert_eq!(field("PRETTY_NAME").as_deref(), Some("Alpine Linux v3.22"));

@@ -85,6 +85,12 @@ impl Volume {
         ReadError { image: self.path.clone(), flaw }
     }
 
+    /// Its label; empty without one.
+    pub fn label(&self) -> String {
+        let label = self.fs.superblock().volume_name.split(|byte| *byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(label).into_owned()
+    }
+
     /// What it says of itself.
     ///
     /// # Errors
@@ -98,10 +104,9 @@ impl Volume {
         } else {
             0
         };
-        let label = superblock.volume_name.split(|byte| *byte == 0).next().unwrap_or_default();
         let meta = self.file.metadata().map_err(|error| self.error(Flaw::Open(error)))?;
         Ok(Facts {
-            label: String::from_utf8_lossy(label).into_owned(),
+            label: self.label(),
             uuid: uuid_text(&superblock.uuid),
             size: superblock.blocks_count * BLOCK,
             free: superblock.free_blocks_count.min(superblock.blocks_count) * BLOCK,

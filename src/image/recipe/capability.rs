@@ -104,7 +104,8 @@ pub(in crate::image) fn describe(value: &[u8]) -> Option<String> {
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();
     for number in 0..u64::BITS {
         let Some(flags) = flags_of(number) else { continue };
-        let name = NAMES.get(number as usize).map_or_else(|| number.to_string(), |name| format!("cap_{name}"));
+        let name =
+            NAMES.get(number as usize).map_or_else(|| number.to_string(), |name| format!("cap_{name}"));
         match groups.iter_mut().find(|(known, _)| *known == flags) {
             Some((_, names)) => names.push(name),
             None => groups.push((flags, vec![name])),
