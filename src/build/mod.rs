@@ -13,5 +13,5 @@ pub mod source;
 pub mod vmlinux;
 
 pub use builder::{BuildError, Builder, Built, Missing, Selection};
-pub use compare::{Comparison, first_difference};
+pub use compare::{Comparison, FileSystemCheck, first_difference};
 pub use project::{Project, ProjectError};

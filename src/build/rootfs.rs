@@ -9,6 +9,7 @@ use crate::apk::PackageContents;
 use crate::fleet::{FileContent, ImageSpec, Label, Source};
 use crate::image::ext4::{Ext4Options, Purpose, write_ext4};
 use crate::image::layout::{ApkSettings, rootfs};
+use crate::image::read_back::{ReadBack, read_back};
 use crate::image::recipe::Recipes;
 use crate::lock::model::{Lock, LockedImage, LockedPackage};
 use crate::lock::repository::{DOWNLOADS, Repositories, RepositoryError};
@@ -100,6 +101,21 @@ impl<'a> ImagePlan<'a> {
         task.finish(&format!("{} files", root.tree.len()));
         // A file that changed while it was read would stand under the wrong key.
         if self.key()? == *key { Ok(()) } else { Err(BuildError::Changed(self.name.clone())) }
+    }
+
+    /// Lays the image out again and holds a written one against it.
+    pub fn read_back(
+        &self,
+        key: &BuildKey,
+        image: &Path,
+        repositories: &Repositories<'_>,
+        jobs: usize,
+    ) -> Result<ReadBack, BuildError> {
+        let packages = self.open_packages(repositories, jobs)?;
+        let failed = |source| BuildError::Layout { image: self.name.clone(), source };
+        let root = rootfs(&packages, self.recipes, &self.spec.files, &self.apk).map_err(failed)?;
+        let options = ext4_options(key, self.spec.size, Purpose::ReadOnly);
+        Ok(pool(jobs)?.install(|| read_back(image, &root.tree, &root.sources(), &options))?)
     }
 
     /// Every package, verified against the lock.

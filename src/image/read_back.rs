@@ -21,6 +21,12 @@ pub struct Mismatch {
     pub what: String,
 }
 
+impl Mismatch {
+    fn at(path: &str, what: String) -> Self {
+        Self { path: if path.is_empty() { "/" } else { path }.to_owned(), what }
+    }
+}
+
 /// What was read back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct ReadBack {
@@ -63,12 +69,12 @@ pub fn read_back(
     for (path, node) in tree.iter() {
         let more_names = links.get(path).copied().unwrap_or(0);
         for what in differences(&inventory, tree, path, node, more_names) {
-            found.push(Mismatch { path: path.to_owned(), what });
+            found.push(Mismatch::at(path, what));
         }
     }
     for (path, entry) in inventory.iter().filter(|(path, _)| tree.get(path).is_none()) {
         let what = format!("nobody wanted this {}", entry.kind.name());
-        found.push(Mismatch { path: path.to_owned(), what });
+        found.push(Mismatch::at(path, what));
     }
     let comparing = Comparing { volume: &volume, inventory: &inventory, tree, found: Mutex::new(Vec::new()) };
     let bytes = comparing.run(sources)?;
@@ -218,7 +224,7 @@ impl Comparing<'_> {
         match same_bytes(wanted, &mut is, size) {
             Ok(true) => Ok(()),
             Ok(false) => {
-                let mismatch = Mismatch { path: path.to_owned(), what: "its bytes are others".into() };
+                let mismatch = Mismatch::at(path, "its bytes are others".into());
                 self.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(mismatch);
                 Ok(())
             }

@@ -6,6 +6,7 @@ mod ext4;
 mod genuine_apk;
 mod oci;
 mod podman;
+mod reading;
 
 use std::error::Error;
 use std::fs::File;

@@ -208,6 +208,7 @@ impl Volume {
         let Some(root) = inode.extent_root() else {
             return match inode.size {
                 0 => Ok(Vec::new()),
+                _ if inode.uses_extents() => Err(corrupt("extent tree", "it has no root".into())),
                 _ => Err(Error::Unsupported("files without extents, as ext2 and ext3 have them".into())),
             };
         };
