@@ -2,6 +2,7 @@
 
 mod crash;
 mod drift;
+mod images;
 mod input;
 mod jail;
 mod kernel;

@@ -7,6 +7,7 @@ mod genuine_apk;
 mod oci;
 mod podman;
 mod reading;
+pub mod sbom;
 
 use std::error::Error;
 use std::fs::File;
