@@ -9,6 +9,7 @@ mod kernel;
 mod line;
 mod machine;
 mod repository;
+mod same_bytes;
 mod surface;
 mod tree;
 mod watch;

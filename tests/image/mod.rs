@@ -6,7 +6,7 @@ mod ext4;
 mod genuine_apk;
 mod oci;
 mod podman;
-mod reading;
+pub mod reading;
 pub mod sbom;
 
 use std::error::Error;

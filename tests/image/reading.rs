@@ -15,7 +15,7 @@ use sisforge::image::tree::{Node, NodeKind, Tree};
 use sisforge::sys::tool::{self, Tool};
 
 use super::ext4::{Archive, archive, every_kind, options};
-use super::{e2fsck, skip};
+use super::{e2fsck, missing, skip};
 use crate::apk::oracle::data;
 
 /// An image of every kind of file, in a directory that goes with it.
@@ -318,4 +318,63 @@ fn an_image_of_mke2fs_is_read() {
     assert_eq!((system.distribution.as_deref(), system.arch.as_deref()), (Some("alpine"), Some("x86_64")));
     assert_eq!(system.packages.len(), 14);
     assert_eq!(system.users.first().map(|user| user.name.as_str()), Some("root"));
+}
+
+/// Asserts that the kernel, which mounts an image read-only, sees in it what reading it has found: every path, mode, owner,
+/// time, attribute, link, device and byte. Not done, said aloud, where nothing can be mounted.
+pub fn is_what_the_kernel_sees(test: &str, image: &Path) {
+    if let Some(reason) = missing(&["mount"]) {
+        return skip(test, &reason);
+    }
+    let opened = Opened::read(image).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    Tool::new("mount").args(["-t", "ext4", "-o", "loop,ro"]).arg(image).arg(dir.path()).run().unwrap();
+    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| compare(&opened, dir.path())));
+    Tool::new("umount").arg(dir.path()).run().unwrap();
+    found.unwrap();
+}
+
+fn compare(opened: &Opened, root: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    for (path, entry) in opened.inventory.iter() {
+        let at = root.join(path.trim_start_matches('/'));
+        let meta = fs::symlink_metadata(&at).unwrap();
+        let numbers = [entry.mode.into(), entry.uid, entry.gid];
+        assert_eq!([meta.mode() & 0o7777, meta.uid(), meta.gid()], numbers, "{path}");
+        assert_eq!((meta.mtime(), meta.ino()), (entry.mtime, u64::from(entry.inode)), "{path}");
+        let device = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+        match &entry.kind {
+            EntryKind::Directory => assert!(meta.is_dir(), "{path}"),
+            EntryKind::File { size } => {
+                assert_eq!((meta.nlink(), meta.len()), (u64::from(entry.links), *size), "{path}");
+                let mut bytes = Vec::new();
+                opened.volume.bytes_of(entry.inode).unwrap().read_to_end(&mut bytes).unwrap();
+                assert!(bytes == fs::read(&at).unwrap(), "the bytes of {path}");
+            }
+            EntryKind::Symlink { target } => assert_eq!(fs::read_link(&at).unwrap(), Path::new(target)),
+            EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } => {
+                assert_eq!(device, (*major, *minor), "{path}");
+            }
+            EntryKind::Fifo | EntryKind::Socket => {}
+        }
+        let mut names = vec![0; 4096];
+        let length = rustix::fs::llistxattr(&at, &mut names).unwrap();
+        let names = String::from_utf8(names[..length].to_vec()).unwrap();
+        let mut seen: Vec<_> = names.split_terminator('\0').collect();
+        seen.sort_unstable();
+        assert_eq!(seen, entry.xattrs.keys().map(String::as_str).collect::<Vec<_>>(), "{path}");
+        for (name, value) in &entry.xattrs {
+            let mut bytes = vec![0; 4096];
+            let length = rustix::fs::lgetxattr(&at, name.as_str(), &mut bytes).unwrap();
+            assert_eq!(bytes[..length], value[..], "{path} {name}");
+        }
+    }
+    let walked = Tool::new("find").arg(root).args(["-path", "*/lost+found", "-prune", "-o", "-print"]);
+    assert_eq!(walked.text().unwrap().lines().count(), opened.inventory.len());
+}
+
+#[test]
+fn the_kernel_sees_what_is_read() {
+    let (_dir, image) = written();
+    is_what_the_kernel_sees("the_kernel_sees_what_is_read", &image);
 }
