@@ -19,7 +19,7 @@ pub struct Args {
     /// Exit with 1 where they differ
     #[arg(long)]
     exit_code: bool,
-    /// Tell of files that differ in nothing but their time, too
+    /// Tell of times, too, and of files that differ in nothing else
     #[arg(long)]
     times: bool,
 }
@@ -39,8 +39,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         );
     }
     if !args.times && difference.times_alone > 0 {
-        let count = difference.times_alone;
-        context.say(&format!("note: {count} files differ in their time alone; --times tells them"));
+        let files = match difference.times_alone {
+            1 => "1 file differs".to_owned(),
+            count => format!("{count} files differ"),
+        };
+        context.say(&format!("note: {files} in time alone; --times tells of times"));
     }
     let differs = args.exit_code && !difference.is_empty();
     Ok(if differs { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -81,6 +81,9 @@ enum Command {
     /// Show what differs between two images
     Diff(diff::Args),
     /// Print the bill of materials of an image: SPDX or CycloneDX
+    ///
+    /// It is made of the image's own record of packages; where fleet.lock pins the very same ones, it tells their digests
+    /// and download locations, too. It is dated at the build of the newest package, or at SOURCE_DATE_EPOCH.
     Sbom(sbom::Args),
     /// Make apk packages and signed repositories
     #[command(subcommand)]

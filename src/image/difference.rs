@@ -17,7 +17,7 @@ pub struct Difference {
     pub files: Vec<FileChange>,
     /// Files that are setuid, setgid or have capabilities in one of the images, and not alike in both.
     pub privileged: Vec<PrivilegeChange>,
-    /// Files that differ in nothing but their time. They count as files that differ only where times are asked for.
+    /// How many files differ in nothing but their time; they are among the files only where times are asked for.
     pub times_alone: usize,
 }
 
@@ -88,8 +88,7 @@ pub struct PrivilegeChange {
 }
 
 impl Difference {
-    /// Compares two images. Contents are compared by their bytes, where sizes are equal; with `times`, a file that differs
-    /// in its time alone is told, too.
+    /// Compares two images. Contents are compared by their bytes, where sizes are equal; times are told with `times` alone.
     ///
     /// # Errors
     /// Where a file of one of them cannot be read.
@@ -109,22 +108,24 @@ impl Difference {
                 if !what.contains(&Aspect::Kind) && !same_content(path, (one, a), (two, b))? {
                     what.insert(0, Aspect::Content);
                 }
+                if a.mtime != b.mtime {
+                    what.push(Aspect::Time);
+                }
                 if what.is_empty() {
                     return Ok(None);
                 }
             }
-            let shown = |path: &str| if path.is_empty() { "/".to_owned() } else { path.to_owned() };
+            let path = if path.is_empty() { "/" } else { path }.to_owned();
             let (from, to) = (from.map(FileState::of), to.map(FileState::of));
-            Ok(Some(FileChange { path: shown(path), what, from, to }))
+            Ok(Some(FileChange { path, what, from, to }))
         };
         let found = paths.par_iter().map(compare).collect::<Result<Vec<_>, _>>()?;
-        let (alone, files): (Vec<_>, Vec<_>) =
-            found.into_iter().flatten().partition(|change| change.what == [Aspect::Time]);
-        let times_alone = alone.len();
-        let mut files = files;
-        if times {
-            files.extend(alone);
-            files.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut files: Vec<FileChange> = found.into_iter().flatten().collect();
+        let is_time_alone = |change: &FileChange| change.what == [Aspect::Time];
+        let times_alone = files.iter().filter(|change| is_time_alone(change)).count();
+        if !times {
+            files.retain(|change| !is_time_alone(change));
+            files.iter_mut().for_each(|change| change.what.retain(|what| *what != Aspect::Time));
         }
         Ok(Self {
             packages: packages(&one.system.packages, &two.system.packages),
@@ -162,7 +163,7 @@ impl FileState {
     }
 }
 
-/// In what two entries differ, their contents aside. Symlinks have no mode of their own.
+/// In what two entries differ, contents and times aside. Symlinks have no mode of their own.
 fn metadata(a: &Entry, b: &Entry) -> Vec<Aspect> {
     let mut what = Vec::new();
     if std::mem::discriminant(&a.kind) != std::mem::discriminant(&b.kind) {
@@ -184,9 +185,6 @@ fn metadata(a: &Entry, b: &Entry) -> Vec<Aspect> {
     }
     if a.xattrs != b.xattrs {
         what.push(Aspect::Attributes);
-    }
-    if a.mtime != b.mtime {
-        what.push(Aspect::Time);
     }
     what
 }

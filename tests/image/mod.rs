@@ -1,6 +1,7 @@
 //! Images, written and read back: by another reader, by the kernel, by Podman, and against what apk itself lays out.
 
 mod container;
+mod difference;
 mod disk;
 mod ext4;
 mod genuine_apk;

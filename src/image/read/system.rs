@@ -95,7 +95,14 @@ fn packages(volume: &Volume, inventory: &Inventory) -> Result<Vec<InstalledPacka
             let parsed = parse_installed(&text);
             let mut packages = parsed.map_err(|error| volume.error(Flaw::at(path, error)))?;
             packages.sort_by(|one, other| one.info.name.cmp(&other.info.name));
-            return Ok(packages);
+            let twice = packages.windows(2).find(|pair| pair[0].info.name == pair[1].info.name);
+            return match twice {
+                Some(pair) => {
+                    let name = &pair[0].info.name;
+                    Err(volume.error(Flaw::at(path, format!("it has the package {name} twice"))))
+                }
+                None => Ok(packages),
+            };
         }
     }
     Ok(Vec::new())
