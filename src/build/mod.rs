@@ -4,6 +4,7 @@ pub mod artifacts;
 mod builder;
 mod compare;
 mod disk;
+mod earlier;
 pub mod kernel;
 mod kernel_artifact;
 pub mod key;

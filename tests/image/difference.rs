@@ -12,7 +12,7 @@ use super::ext4::{Archive, archive, every_kind, options};
 
 fn image(dir: &Path, name: &str, tree: &Tree<Content>, archive: &Archive) -> Opened {
     let path = dir.join(name);
-    write_ext4(tree, &[archive], &options(None, Purpose::ReadOnly), &path).unwrap();
+    write_ext4(tree, &[archive], &options(None, Purpose::ReadOnly), None, &path).unwrap();
     Opened::read(&path).unwrap()
 }
 

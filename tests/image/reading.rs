@@ -22,7 +22,7 @@ use crate::apk::oracle::data;
 fn written() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("image");
-    write_ext4(&every_kind(), &[&archive()], &options(None, Purpose::ReadOnly), &image).unwrap();
+    write_ext4(&every_kind(), &[&archive()], &options(None, Purpose::ReadOnly), None, &image).unwrap();
     (dir, image)
 }
 
@@ -117,7 +117,7 @@ fn sizes_margin_and_journal_are_what_is_said_of_them() {
     archive.0.push(vec![1; 20 << 20]);
     let facts = |size: Option<u64>| {
         let given = options(size.map(ByteSize::from_mib), Purpose::ReadOnly);
-        write_ext4(&tree, &[&archive], &given, &image).unwrap();
+        write_ext4(&tree, &[&archive], &given, None, &image).unwrap();
         e2fsck(&image);
         let facts = Volume::open(&image).unwrap().facts().unwrap();
         assert_eq!(fs::metadata(&image).unwrap().len(), facts.size);
