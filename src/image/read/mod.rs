@@ -7,7 +7,7 @@ mod system;
 mod volume;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use bytes::{Side, same_bytes};
 pub use inventory::{Entry, EntryKind, Inventory};
@@ -25,7 +25,7 @@ pub struct ReadError {
 
 impl ReadError {
     /// About the image in a file.
-    pub(super) fn of(image: &std::path::Path, flaw: Flaw) -> Self {
+    pub(super) fn of(image: &Path, flaw: Flaw) -> Self {
         Self { image: image.to_owned(), flaw }
     }
 }
