@@ -95,8 +95,11 @@ impl<'a> ImagePlan<'a> {
         let earlier = earlier.and_then(earlier::open);
         let write = || self.write_once(key, dir, repositories, earlier.as_ref(), jobs);
         let written = match write() {
-            Err(BuildError::Image { source: Ext4Error::Package(_) | Ext4Error::Content { .. }, .. }) => {
-                // It may be what was remembered that is wrong; if it is the package, reading it from its beginning tells.
+            // It may be what was remembered that is wrong; if it is the package, reading it from its beginning tells.
+            Err(
+                BuildError::Layout { .. }
+                | BuildError::Image { source: Ext4Error::Package(_) | Ext4Error::Content { .. }, .. },
+            ) => {
                 let listings = repositories.listings();
                 self.packages.iter().for_each(|package| listings.forget(&package.sha256));
                 write()?
