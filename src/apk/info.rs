@@ -157,6 +157,14 @@ impl Draft {
         Ok(())
     }
 
+    /// Reads one line of a record of what is installed, where fields of the package alone count too.
+    pub(super) fn installed_line(&mut self, letter: char, value: &str) -> Result<(), InfoError> {
+        match letter {
+            'r' | 'q' | 'g' => self.set(letter, value).map_err(|error| field(letter, error)),
+            letter => self.index_line(letter, value),
+        }
+    }
+
     fn set(&mut self, letter: char, value: &str) -> Result<(), String> {
         if value.len() > MAX_FIELD {
             return Err(format!("it has {} bytes", value.len()));

@@ -17,6 +17,7 @@ mod gzip;
 mod hostile_tests;
 mod index;
 mod info;
+mod installed;
 mod pack;
 mod package;
 mod repository;
@@ -33,6 +34,7 @@ pub use dependency::{Checksum, Constraint, Dependency, InvalidChecksum, InvalidD
 pub use entry::{Entry, EntryError, EntryKind};
 pub use index::{Index, IndexError};
 pub use info::{InfoError, PackageInfo};
+pub use installed::{InstalledError, InstalledPackage, InstalledReason, RecordedFile, parse_installed};
 pub use pack::{PackError, Packed, pack};
 pub use package::{Expected, PackageContents, PackageError, Refusal, Script, ScriptKind};
 pub use repository::{INDEX_FILE, RepositoryError, index_directory, sign_directory};

@@ -8,6 +8,7 @@ use crate::fleet::{InvalidFile, InvalidValue, Label, Sha256};
 use crate::image::disk::DiskError;
 use crate::image::ext4::Ext4Error;
 use crate::image::layout::LayoutError;
+use crate::image::read_back::ReadBackError;
 use crate::lock::kernel::ConfigLineError;
 use crate::lock::model::Lock;
 use crate::lock::repository::{Repositories, RepositoryError};
@@ -93,6 +94,10 @@ pub enum BuildError {
     Changed(Label),
     #[error("the {} {key} is not built", kind.folder())]
     NotBuilt { kind: ArtifactKind, key: BuildKey },
+    #[error(transparent)]
+    ReadBack(#[from] ReadBackError),
+    #[error("e2fsck cannot check what was built")]
+    E2fsck(#[source] ToolError),
     #[error("cannot start threads")]
     Threads(#[from] rayon::ThreadPoolBuildError),
 }
@@ -204,7 +209,8 @@ impl<'a> Builder<'a> {
         Ok(Built { name, artifact })
     }
 
-    fn image(&self, name: &Label) -> Result<Built, BuildError> {
+    /// What an image is made of.
+    pub(super) fn image_plan(&self, name: &Label) -> Result<ImagePlan<'a>, BuildError> {
         let images = &self.project.fleet.images;
         let (Some((name, spec)), Some(recipes)) =
             (images.get_key_value(name), self.project.recipes.get(name))
@@ -212,15 +218,18 @@ impl<'a> Builder<'a> {
             let known = images.keys().map(Label::to_string).collect();
             return Err(BuildError::Unknown { what: "image", name: name.clone(), known });
         };
-        let repositories = self.repositories();
-        let plan = ImagePlan::new(name, spec, recipes, self.lock, &repositories)?;
+        ImagePlan::new(name, spec, recipes, self.lock, &self.repositories())
+    }
+
+    fn image(&self, name: &Label) -> Result<Built, BuildError> {
+        let (plan, repositories) = (self.image_plan(name)?, self.repositories());
         let key = plan.key()?;
         let earlier = self.out.named(ArtifactKind::Image, name);
         let write = |dir: &Path| plan.write(&key, dir, &repositories, earlier.as_deref(), self.jobs);
         self.named(name.clone(), self.obtain(ArtifactKind::Image, &key, write)?)
     }
 
-    fn disk_plans(&self) -> Result<Vec<DiskPlan<'a>>, BuildError> {
+    pub(super) fn disk_plans(&self) -> Result<Vec<DiskPlan<'a>>, BuildError> {
         disk::plan(&self.project.fleet, &self.project.recipes, self.lock)
     }
 

@@ -1,12 +1,14 @@
-//! Whether a build gives the same bytes again: `build --check`.
+//! Whether a build gives the same bytes again, and the file systems that were wanted: `build --check`.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::image::read_back::ReadBack;
+use crate::sys::e2fsck::{self, Verdict};
 use crate::sys::fs::FileError;
 
-use super::artifacts::OutDir;
+use super::artifacts::{Artifact, ArtifactKind, OutDir};
 use super::builder::{BuildError, Builder, Built, Missing, Selection};
 
 /// What building twice has shown of an artifact.
@@ -16,11 +18,31 @@ pub struct Comparison {
     pub built: Built,
     /// Offset of the first byte that differs; `None` where all are the same.
     pub first_difference: Option<u64>,
+    /// What is in the file system, and what was to be; a kernel holds none.
+    pub file_system: Option<FileSystemCheck>,
+}
+
+/// What reading a file system back has shown.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct FileSystemCheck {
+    /// Against the tree that it was made of.
+    pub read_back: ReadBack,
+    pub e2fsck: Verdict,
+}
+
+impl Comparison {
+    /// Whether nothing was found that is not as it should be.
+    pub fn is_good(&self) -> bool {
+        let is_good = |check: &FileSystemCheck| {
+            check.read_back.mismatches.is_empty() && !matches!(check.e2fsck, Verdict::Faulty(_))
+        };
+        self.first_difference.is_none() && self.file_system.as_ref().is_none_or(is_good)
+    }
 }
 
 impl Builder<'_> {
     /// Builds what is selected, and then a second time from nothing in a new directory below `scratch`, which should not be
-    /// in `out/`; compares byte by byte.
+    /// in `out/`; compares byte by byte. File systems are read back, too, and held against the trees that they were made of.
     ///
     /// # Errors
     /// As [`Builder::build`].
@@ -38,9 +60,27 @@ impl Builder<'_> {
         let second = Builder { out: &out, missing: Missing::Build, ..*self }.build(what)?;
         let compare = |(built, again): (Built, Built)| {
             let first_difference = first_difference(&built.artifact.path, &again.artifact.path)?;
-            Ok(Comparison { built, first_difference })
+            let file_system = self.check_file_system(&built)?;
+            Ok(Comparison { built, first_difference, file_system })
         };
         first.into_iter().zip(second).map(compare).collect()
+    }
+
+    fn check_file_system(&self, built: &Built) -> Result<Option<FileSystemCheck>, BuildError> {
+        let Artifact { kind, key, path, .. } = &built.artifact;
+        let read_back = match kind {
+            ArtifactKind::Kernel => return Ok(None),
+            ArtifactKind::Image => {
+                self.image_plan(&built.name)?.read_back(key, path, &self.repositories(), self.jobs)?
+            }
+            ArtifactKind::Disk => {
+                let plans = self.disk_plans()?;
+                let Some(plan) = plans.iter().find(|plan| plan.name == built.name) else { return Ok(None) };
+                plan.read_back(key, path, self.jobs)?
+            }
+        };
+        let e2fsck = e2fsck::check(path).map_err(BuildError::E2fsck)?;
+        Ok(Some(FileSystemCheck { read_back, e2fsck }))
     }
 }
 

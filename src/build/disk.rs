@@ -7,6 +7,7 @@ use crate::fleet::{DiskSpec, Fleet, GuestName, GuestSpec, Label, Sha256};
 use crate::image::container::Image;
 use crate::image::disk::data_disk;
 use crate::image::ext4::{LAYOUT, Purpose, write_ext4};
+use crate::image::read_back::{ReadBack, read_back};
 use crate::image::recipe::Recipes;
 use crate::lock::model::Lock;
 use crate::lock::wanted::{container_digest, spelled_container};
@@ -108,5 +109,14 @@ impl DiskPlan<'_> {
         }
         task.finish(&self.spec.size.to_string());
         Ok(Made { sha256: written.sha256, size: written.size })
+    }
+
+    /// Lays the disk out again and holds a written one against it.
+    pub fn read_back(&self, key: &BuildKey, image: &Path, jobs: usize) -> Result<ReadBack, BuildError> {
+        let failed = |source| BuildError::DiskLayout { disk: self.name.clone(), source };
+        let images = self.spec.images.iter().map(Image::open).collect::<Result<Vec<_>, _>>();
+        let disk = data_disk(self.recipes, &images.map_err(|error| failed(error.into()))?).map_err(failed)?;
+        let options = ext4_options(key, Some(self.spec.size), Purpose::ReadWrite);
+        Ok(pool(jobs)?.install(|| read_back(image, &disk.tree, &disk.sources(), &options))?)
     }
 }

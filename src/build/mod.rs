@@ -15,6 +15,6 @@ pub mod source;
 pub mod vmlinux;
 
 pub use builder::{BuildError, Builder, Built, Missing, Selection};
-pub use compare::{Comparison, first_difference};
+pub use compare::{Comparison, FileSystemCheck, first_difference};
 pub use inputs::{Input, VendorError, Vendored};
 pub use project::{Project, ProjectError};

@@ -9,6 +9,7 @@ use crate::apk::PackageContents;
 use crate::fleet::{FileContent, ImageSpec, Label, Source};
 use crate::image::ext4::{Earlier, Ext4Error, Ext4Options, LAYOUT, Purpose, Written, write_ext4};
 use crate::image::layout::{ApkSettings, rootfs};
+use crate::image::read_back::{ReadBack, read_back};
 use crate::image::recipe::Recipes;
 use crate::image::scripts::{self, PackageScripts};
 use crate::lock::model::{Lock, LockedImage, LockedPackage};
@@ -148,6 +149,21 @@ impl<'a> ImagePlan<'a> {
             problems if problems.is_empty() => Ok(()),
             problems => Err(BuildError::Invalid(repositories.fleet.source.refuse(problems))),
         }
+    }
+
+    /// Lays the image out again and holds a written one against it.
+    pub fn read_back(
+        &self,
+        key: &BuildKey,
+        image: &Path,
+        repositories: &Repositories<'_>,
+        jobs: usize,
+    ) -> Result<ReadBack, BuildError> {
+        let packages = self.open_packages(repositories, jobs)?;
+        let failed = |source| BuildError::Layout { image: self.name.clone(), source };
+        let root = rootfs(&packages, self.recipes, &self.spec.files, &self.apk).map_err(failed)?;
+        let options = ext4_options(key, self.spec.size, Purpose::ReadOnly);
+        Ok(pool(jobs)?.install(|| read_back(image, &root.tree, &root.sources(), &options))?)
     }
 
     /// Every package, verified against the lock.

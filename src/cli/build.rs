@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 
 use crate::build::artifacts::{Artifacts, OutDir};
-use crate::build::{Builder, Built, Comparison, Missing, Selection};
+use crate::build::{Builder, Built, Comparison, FileSystemCheck, Missing, Selection};
 use crate::fleet::{Fleet, Label};
+use crate::image::read_back::ReadBack;
 use crate::lock::model::Lock;
+use crate::sys::e2fsck::Verdict;
 
 use super::context::Context;
 use super::error::CliError;
@@ -18,7 +20,7 @@ pub struct Args {
     /// Fail where fleet.lock does not fit fleet.toml, instead of updating it
     #[arg(long, global = true)]
     locked: bool,
-    /// Build everything a second time from nothing, in another directory, and compare bytes
+    /// Build everything a second time from nothing, in another directory, compare bytes, and read file systems back
     #[arg(long, global = true)]
     check: bool,
 }
@@ -54,18 +56,42 @@ fn check(builder: &Builder<'_>, selection: &Selection, context: &Context) -> Res
     if context.settings.json {
         render::json(&serde_json::json!({ "event": "compared", "artifacts": compared }));
     }
-    let mut same = true;
-    for Comparison { built, first_difference } in &compared {
+    for comparison in &compared {
+        let Comparison { built, first_difference, file_system } = comparison;
         let name = format!("{} {}", built.artifact.kind.folder(), built.name);
+        let error = |text: &str| context.report.note(&format!("error: {name}: {text}"));
         match first_difference {
             None => context.say(&format!("{name}: {} both times", built.artifact.sha256.short())),
-            Some(offset) => {
-                context.report.note(&format!("error: {name}: a second build differs from byte {offset} on"))
-            }
+            Some(offset) => error(&format!("a second build differs from byte {offset} on")),
         }
-        same &= first_difference.is_none();
+        file_system.iter().for_each(|check| tell(&name, check, &error, context));
     }
-    if same { Ok(ExitCode::SUCCESS) } else { Err(CliError::said(1)) }
+    if compared.iter().all(Comparison::is_good) { Ok(ExitCode::SUCCESS) } else { Err(CliError::said(1)) }
+}
+
+/// Says what reading a file system back has shown.
+fn tell(name: &str, check: &FileSystemCheck, error: &dyn Fn(&str), context: &Context) {
+    /// Paths that are told; the rest would be more of the same.
+    const TOLD: usize = 20;
+    let ReadBack { paths, bytes, mismatches } = &check.read_back;
+    for mismatch in mismatches.iter().take(TOLD) {
+        error(&format!("{}: {}", render::plain(&mismatch.path), render::plain(&mismatch.what)));
+    }
+    match mismatches.len() {
+        0 => {
+            let size = render::bytes(*bytes);
+            context.say(&format!("{name}: {paths} paths and {size} of files read back as they were to be"));
+        }
+        count if count > TOLD => error(&format!("{} more paths are not as they were to be", count - TOLD)),
+        _ => {}
+    }
+    match &check.e2fsck {
+        Verdict::Clean => context.say(&format!("{name}: e2fsck finds no fault")),
+        Verdict::NotInstalled => {
+            context.say(&format!("{name}: not checked by e2fsck, which is not installed"))
+        }
+        Verdict::Faulty(text) => error(&format!("e2fsck finds fault:\n{text}")),
+    }
 }
 
 fn show(built: &[Built], context: &Context) {

@@ -10,6 +10,7 @@ use crate::apply::ApplyError;
 use crate::build::vmlinux::VmlinuxError;
 use crate::build::{BuildError, ProjectError, VendorError};
 use crate::fleet::{InvalidFile, LoadError};
+use crate::image::read::{Flaw, ReadError};
 use crate::lock::repository::RepositoryError;
 use crate::lock::resolve::ResolveError;
 use crate::sys::tool::ToolError;
@@ -169,6 +170,7 @@ from_library! {
     crate::apk::RepositoryError => |_| 2,
     crate::apk::KeyError => |_| 2,
     crate::lock::model::LockFileError => |_| 2,
+    crate::image::read::ReadError => |_| 2,
 }
 
 impl From<ProjectError> for CliError {
@@ -242,7 +244,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
             None => format!("install {tool}, or put it on PATH"),
         });
     }
-    if let Some(hint) = configuration_hint(error).or_else(|| host_hint(error)) {
+    if let Some(hint) = configuration_hint(error).or_else(|| host_hint(error)).or_else(|| image_hint(error)) {
         return Some(hint.to_owned());
     }
     let io: &std::io::Error = error.downcast_ref()?;
@@ -306,6 +308,19 @@ fn host_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// What to do about an image that cannot be read.
+fn image_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let ReadError { flaw, .. } = error.downcast_ref()?;
+    Some(match flaw {
+        Flaw::Open(_) => return None,
+        Flaw::NotExt4(_) => "an ext4 image is read, with blocks of 4096 bytes, such as those in out/image/",
+        Flaw::Cut { .. } | Flaw::At { .. } => {
+            "`e2fsck -fn` says more of it; one in out/ is made anew once its directory there is removed"
+        }
+        Flaw::TooMuch(_) => "no image of packages is as large: it may be forged",
+    })
 }
 
 /// The Debian package that brings a tool.

@@ -9,11 +9,14 @@ mod build;
 mod check;
 mod console;
 mod context;
+mod diff;
 mod down;
 pub mod error;
 mod exec;
 mod fetch;
+mod image_file;
 mod init;
+mod inspect;
 mod launch;
 mod lock;
 mod logs;
@@ -22,6 +25,7 @@ mod plan;
 mod progress;
 mod ps;
 mod render;
+mod sbom;
 mod schema;
 mod settings;
 mod status;
@@ -78,6 +82,15 @@ enum Command {
     Exec(exec::Args),
     /// Follow a Git branch or a fleet.toml: apply each change, repair drift
     Watch(watch::Args),
+    /// Show what is in an image: packages, sizes, setuid files, users, services
+    Inspect(inspect::Args),
+    /// Show what differs between two images
+    Diff(diff::Args),
+    /// Print the bill of materials of an image: SPDX or CycloneDX
+    ///
+    /// It is made of the image's own record of packages; where fleet.lock pins the very same ones, it tells their digests
+    /// and download locations, too. It is dated at the build of the newest package, or at SOURCE_DATE_EPOCH.
+    Sbom(sbom::Args),
     /// Make apk packages and signed repositories
     #[command(subcommand)]
     Apk(apk::Command),
@@ -124,6 +137,9 @@ fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
         Command::Console(args) => console::run(&args, context),
         Command::Exec(args) => exec::run(&args, context),
         Command::Watch(args) => watch::run(&args, context),
+        Command::Inspect(args) => inspect::run(&args, context),
+        Command::Diff(args) => diff::run(&args, context),
+        Command::Sbom(args) => sbom::run(&args, context),
         Command::Apk(command) => apk::run(&command, context),
         Command::Schema(args) => schema::run(&args),
         Command::Completions(args) => man::completions(&args, Cli::command()),

@@ -32,6 +32,35 @@ pub fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
+/// A size for people: three digits and a binary unit, such as `1.25 MiB`.
+pub fn bytes(size: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if size < 1024 {
+        return format!("{size} B");
+    }
+    let mut number = size as f64 / 1024.0;
+    let mut units = UNITS.iter();
+    let mut unit = units.next();
+    while number >= 999.5 {
+        let Some(next) = units.next() else { break };
+        (number, unit) = (number / 1024.0, Some(next));
+    }
+    let digits = if number < 9.995 {
+        2
+    } else if number < 99.95 {
+        1
+    } else {
+        0
+    };
+    format!("{number:.digits$} {}", unit.unwrap_or(&""))
+}
+
+/// A text of somebody else's, such as a file name: what a terminal would obey is shown instead.
+pub fn plain(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
+
 /// A duration in its two largest units, such as `3m 20s`.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -51,6 +80,17 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [["NAME", "PID"], ["alice", "7"]].map(|row| row.map(str::to_owned).to_vec());
         assert_eq!(table(&rows), "NAME   PID\nalice  7\n");
+    }
+
+    #[test]
+    fn sizes_have_three_digits() {
+        let shown: Vec<_> = [0, 1023, 1024, 1_310_720, 52 << 20, 1023 << 20, u64::MAX].map(bytes).into();
+        assert_eq!(shown, ["0 B", "1023 B", "1.00 KiB", "1.25 MiB", "52.0 MiB", "1.00 GiB", "16384 PiB"]);
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown() {
+        assert_eq!(plain("a\x1b[31m\nb ü"), "a\\u{1b}[31m\\nb ü");
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub struct Settings {
     pub color: bool,
     pub jobs: usize,
     pub offline: bool,
+    /// `SOURCE_DATE_EPOCH`, by which a caller dates what is made (<https://reproducible-builds.org/specs/source-date-epoch/>).
+    pub source_date_epoch: Option<String>,
 }
 
 impl Settings {
@@ -102,6 +104,8 @@ impl Settings {
             color,
             jobs: args.jobs.map_or(processors, usize::from),
             offline: args.offline,
+            source_date_epoch: variable("SOURCE_DATE_EPOCH")
+                .map(|value| value.to_string_lossy().into_owned()),
         }
     }
 }

@@ -3,10 +3,15 @@
 mod accounts;
 pub mod container;
 pub mod content;
+pub mod difference;
 pub mod disk;
 pub mod ext4;
+pub mod inspect;
 pub mod layout;
+pub mod read;
+pub mod read_back;
 pub mod recipe;
+pub mod sbom;
 pub mod scripts;
 mod space;
 pub mod tree;

@@ -1,9 +1,14 @@
 //! What others made is read; what is damaged is refused.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use sisforge::apk::{Expected, Index, IndexError, KeyRing, PackageContents, Version};
+use sisforge::apk::database::{self, Installed, Owned};
+use sisforge::apk::{
+    Expected, Index, IndexError, KeyRing, PackageContents, RecordedFile, Version, parse_installed,
+};
+use sisforge::sys::tool::Tool;
 
 use super::oracle::{Apk, data};
 
@@ -129,5 +134,47 @@ fn versions_compare_as_apk_compares_them() {
             std::cmp::Ordering::Greater => ">",
         };
         assert_eq!(apk.text(["version", "-t", a.as_str(), b.as_str()]).trim(), ours, "{a} against {b}");
+    }
+}
+
+#[test]
+fn the_record_of_a_real_root_is_read_and_written_alike() {
+    for name in ["alpine-minirootfs-3.16.9-x86_64.tar.gz", "alpine-minirootfs-3.20.3-x86_64.tar.gz"] {
+        let Some(archive) = data(name) else { return };
+        let call = Tool::new("tar").arg("-xzOf").arg(archive).arg("./lib/apk/db/installed");
+        let text = call.text().unwrap();
+        let packages = parse_installed(&text).unwrap();
+        assert!(packages.len() >= 14, "{name}: {} packages", packages.len());
+        let none = BTreeMap::new();
+        let owned = |file: &'_ RecordedFile| {
+            assert_eq!(file.xattrs, None, "the digest alone does not tell the attributes");
+            (file.path.clone(), file.is_directory, file.mode, file.uid, file.gid, file.sha1)
+        };
+        let files: Vec<Vec<_>> =
+            packages.iter().map(|package| package.files.iter().map(owned).collect()).collect();
+        let installed: Vec<Installed<'_>> = packages
+            .iter()
+            .zip(&files)
+            .map(|(package, files)| Installed {
+                info: &package.info,
+                scripts: &[],
+                tag: package.tag.as_deref(),
+                owned: files
+                    .iter()
+                    .map(|(path, is_directory, mode, uid, gid, sha1)| Owned {
+                        path,
+                        is_directory: *is_directory,
+                        mode: *mode,
+                        uid: *uid,
+                        gid: *gid,
+                        sha1: sha1.map(|sum| sum.0),
+                        xattrs: &none,
+                    })
+                    .collect(),
+            })
+            .collect();
+        // apk 2.12 writes packages in the order in which it installed them.
+        let records = |text: &str| text.split_inclusive("\n\n").map(str::to_owned).collect::<BTreeSet<_>>();
+        assert_eq!(records(&database::installed(&installed)), records(&text), "{name}");
     }
 }

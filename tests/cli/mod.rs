@@ -3,6 +3,7 @@
 mod crash;
 mod drift;
 mod hostile;
+mod images;
 mod input;
 mod jail;
 mod kernel;
@@ -13,6 +14,7 @@ mod network;
 mod reach;
 mod recipes;
 mod repository;
+mod same_bytes;
 mod scripts;
 mod surface;
 mod tree;

@@ -85,6 +85,10 @@ fn with_json_nothing_but_json_is_printed() {
     for command in ["check", "lock", "build", "build --check", "build kernel"] {
         is_json(&sandbox.run(&format!("{command} --json")), 0);
     }
+    for command in ["inspect i", "diff i i", "sbom i", "sbom i --format cyclonedx"] {
+        is_json(&sandbox.run(&format!("{command} --json")), 0);
+    }
+    is_json(&sandbox.run("inspect j --json"), 2);
     is_json(&sandbox.run("build image j --json"), 2);
     sandbox.write("fleet.toml", "[fleet]\nnam = 1\n");
     is_json(&sandbox.run("check --json"), 2);

@@ -16,7 +16,7 @@ use sisforge::sys::tool::Tool;
 use super::{e2fsck, missing, open_ext4, skip};
 
 /// An archive of files.
-struct Archive(Vec<Vec<u8>>);
+pub struct Archive(pub Vec<Vec<u8>>);
 
 impl Source for Archive {
     fn each_file(&self, visit: Visit<'_>) -> Result<(), Ext4Error> {
@@ -24,11 +24,11 @@ impl Source for Archive {
     }
 }
 
-fn options(size: Option<ByteSize>, purpose: Purpose) -> Ext4Options {
+pub fn options(size: Option<ByteSize>, purpose: Purpose) -> Ext4Options {
     Ext4Options { label: "test".into(), uuid: [7; 16], hash_seed: [9; 16], size, purpose }
 }
 
-fn archive() -> Archive {
+pub fn archive() -> Archive {
     Archive(vec![b"first".to_vec(), (0..=255).cycle().take(1 << 20).collect(), b"third".to_vec()])
 }
 
@@ -36,7 +36,7 @@ fn streamed(entry: usize, size: u64) -> NodeKind<Content> {
     NodeKind::File { size, content: Content::Streamed { source: 0, entry } }
 }
 
-fn every_kind() -> Tree<Content> {
+pub fn every_kind() -> Tree<Content> {
     let inline = |text: &str| {
         let content = Content::Inline(Arc::from(text.as_bytes()));
         NodeKind::File { size: text.len() as u64, content }

@@ -118,6 +118,36 @@ fn install(apk: &Apk, dir: &Path, names: &[&str]) -> Vec<String> {
     text.lines().filter_map(installing).collect()
 }
 
+/// What the genuine apk says of a root when it is asked for what is installed, what was changed by hand, and what it would
+/// mend; with its exit status.
+fn answers(apk: &Apk, dir: &Path, root: &str) -> Vec<(String, String)> {
+    let at = |name: &str| dir.join(name).into_os_string().into_string().unwrap();
+    let (root, keys, repository) = (at(root), at("keys"), at("repo"));
+    let fixed = ["--root", &root, "--arch", ARCH, "--keys-dir", &keys, "--repository", &repository];
+    let how = ["--no-network", "--no-progress", "--no-cache"];
+    let questions = [
+        "info -vv",
+        "info -a tool",
+        "info -L tool",
+        "info -R alpine-baselayout",
+        "info --who-owns /usr/bin/capable",
+        "audit --system",
+        "audit --check-permissions",
+        "fix --simulate",
+        "add --simulate",
+        "del --simulate tool",
+        "version",
+        "list --installed",
+    ];
+    let ask = |question: &str| {
+        let output = apk.run(fixed.iter().copied().chain(how).chain(question.split(' ')));
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8(text).unwrap().replace(&root, "ROOT");
+        (question.to_owned(), format!("{}\n{text}", output.status))
+    };
+    questions.map(ask).into()
+}
+
 /// What `apk add --initdb` makes before any package: a root without packages has it, too.
 fn is_of_apk(path: &str) -> bool {
     ["/etc/apk", "/lib/apk", "/var/cache", "/dev/", "/proc"].iter().any(|own| path.starts_with(own))
@@ -199,7 +229,8 @@ fn the_root_is_what_apk_lays_out() {
             bytes.unwrap_or_else(|| panic!("there is no {name}"))
         })
         .collect();
-    let settings = ApkSettings { arch: ARCH.into(), ..ApkSettings::default() };
+    let world = ["deb", "tool"].map(|wish| wish.parse().unwrap()).into();
+    let settings = ApkSettings { arch: ARCH.into(), world, ..ApkSettings::default() };
     let root = rootfs(&packages, &Recipes::default(), &BTreeMap::new(), &settings).unwrap();
     let image = dir.path().join("image");
     let options = Ext4Options {
@@ -216,10 +247,27 @@ fn the_root_is_what_apk_lays_out() {
     assert_eq!(ours.lines, genuine.lines);
     assert_eq!(ours.attributes, genuine.attributes);
     assert_eq!(ours.links, genuine.links);
-    for file in ["installed", "triggers"] {
-        let of_apk = fs::read_to_string(dir.path().join("root/lib/apk/db").join(file)).unwrap();
-        let ours = open_ext4(&image).read_to_string(format!("/lib/apk/db/{file}").as_str()).unwrap();
+    for file in ["lib/apk/db/installed", "lib/apk/db/triggers", "etc/apk/world", "etc/apk/arch"] {
+        let of_apk = fs::read_to_string(dir.path().join("root").join(file)).unwrap();
+        let ours = open_ext4(&image).read_to_string(format!("/{file}").as_str()).unwrap();
         assert_eq!(ours, of_apk, "{file}");
     }
+    let unpacked = dir.path().join("unpacked");
+    mounted(&image, |root| Tool::new("cp").arg("-a").arg(root).arg(&unpacked).run().unwrap());
+    // Whoever runs `apk add` brings this file.
+    fs::write(dir.path().join("root/etc/apk/repositories"), "").unwrap();
+    let said = answers(&apk, dir.path(), "unpacked");
+    assert_eq!(said, answers(&apk, dir.path(), "root"));
+    let of = |question: &str| said.iter().find(|(asked, _)| asked == question).unwrap().1.as_str();
+    assert!(
+        of("info -vv").lines().count() == 6 && of("info -L tool").contains("usr/bin/capable"),
+        "{said:?}"
+    );
+    // apk looks: what is changed under its hands, it tells.
+    fs::write(unpacked.join("usr/bin/tool"), "changed").unwrap();
+    fs::remove_file(unpacked.join("usr/share/tool")).unwrap();
+    let changed = answers(&apk, dir.path(), "unpacked");
+    let audit = changed.iter().find(|(asked, _)| asked == "audit --system").unwrap();
+    assert!(audit.1.contains("U usr/bin/tool") && audit.1.contains("X usr/share/tool"), "{audit:?}");
     assert!(ours.links.len() == 2 && ours.attributes.len() == 1, "the packages hold what is to be compared");
 }

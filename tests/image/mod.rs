@@ -1,12 +1,15 @@
 //! Images, written and read back: by another reader, by the kernel, by Podman, and against what apk itself lays out.
 
 mod container;
+mod difference;
 mod disk;
 mod ext4;
 mod genuine_apk;
 mod layouts;
 mod oci;
 mod podman;
+pub mod reading;
+pub mod sbom;
 mod scripts;
 
 use std::error::Error;

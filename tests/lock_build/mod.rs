@@ -11,10 +11,12 @@ use sisforge::build::{Builder, Selection};
 use sisforge::lock::changes;
 use sisforge::lock::model::Lock;
 use sisforge::lock::resolve::Update;
+use sisforge::sys::e2fsck::Verdict;
 use sisforge::sys::report::Silent;
 use sisforge::sys::tool::Tool;
 
-use crate::common::namespaces::inside_namespaces;
+use crate::common::namespaces::{inside_namespaces, skip};
+use crate::image::reading::is_what_the_kernel_sees;
 
 use site::{Site, chain, serve};
 
@@ -82,6 +84,30 @@ fn an_image_holds_packages_recipes_and_files() {
 }
 
 #[test]
+fn what_is_built_is_what_was_laid_out() {
+    const TEST: &str = "what_is_built_is_what_was_laid_out";
+    let site = Site::new();
+    let lock = site.lock(None);
+    let scratch = tempfile::tempdir().unwrap();
+    let checked = site
+        .with_builder(&lock, |builder| builder.check_reproducible(&Selection::All, scratch.path()))
+        .unwrap();
+    for comparison in &checked {
+        let name = &comparison.built.name;
+        assert!(comparison.is_good(), "{comparison:?}");
+        let Some(check) = &comparison.file_system else { continue };
+        assert!(check.read_back.paths > 0, "{name}");
+        match &check.e2fsck {
+            Verdict::NotInstalled => skip(TEST, "e2fsck is not installed"),
+            verdict => assert_eq!(*verdict, Verdict::Clean, "{name}"),
+        }
+        is_what_the_kernel_sees(TEST, &comparison.built.artifact.path);
+    }
+    let looked_into = checked.iter().filter(|one| one.file_system.is_some()).count();
+    assert_eq!(looked_into, 2, "an image and a disk");
+}
+
+#[test]
 fn guests_that_begin_alike_share_a_disk() {
     let site = Site::new();
     let pool = "[pool.kiosk]\nreplicas = 2\ndisk = { size = \"32MiB\", backing = \"tmpfs\" }\n\n[host]";
@@ -131,10 +157,26 @@ type Change<'a> = (&'a str, &'a dyn Fn(&Site));
 
 #[test]
 fn every_input_of_an_image_changes_its_key_and_no_other_does() {
-    let changes: [Change; 7] = [
+    let changes: [Change; 13] = [
         ("a file's content", &|site| site.edit("fleet.toml", "welcome", "good day")),
         ("a file's mode", &|site| {
             site.edit("fleet.toml", r#"content = "welcome\n""#, r#"content = "welcome\n", mode = 0o600"#)
+        }),
+        ("a file's owner", &|site| {
+            site.edit("fleet.toml", r#"content = "welcome\n""#, r#"content = "welcome\n", owner = "guest""#)
+        }),
+        ("a file's group", &|site| {
+            site.edit("fleet.toml", r#"content = "welcome\n""#, r#"content = "welcome\n", group = "guest""#)
+        }),
+        ("a file's path", &|site| site.edit("fleet.toml", "/etc/motd", "/etc/issue")),
+        ("a file of the project", &|site| site.write("given", b"given too")),
+        ("another recipe", &|site| {
+            site.write("recipes/more/recipe.toml", b"description = \"\"\n[[directory]]\npath = \"/more\"\n");
+            site.edit("fleet.toml", "recipes = [\"plain\"]", "recipes = [\"plain\", \"more\"]");
+        }),
+        ("the tag of a repository", &|site| {
+            site.edit("fleet.toml", "url = \"repo\"", "url = \"repo\"\ntag = \"mine\"");
+            site.edit("fleet.toml", "packages = [\"hello\"]", "packages = [\"hello@mine\", \"base@mine\"]");
         }),
         ("the size", &|site| {
             site.edit("fleet.toml", "recipes = [\"plain\"]", "recipes = [\"plain\"]\nsize = \"32MiB\"")
@@ -152,15 +194,25 @@ fn every_input_of_an_image_changes_its_key_and_no_other_does() {
             site.write("keys/other.rsa.pub", &fs::read(name).unwrap());
         }),
     ];
-    let reference = Site::new().build_one(&image()).artifact;
-    for (what, change) in changes {
+    let site = || {
         let site = Site::new();
+        site.write("given", b"given");
+        let files = "files = { \"/etc/given\" = { file = \"given\" }, ";
+        site.edit("fleet.toml", "files = { ", files);
+        let accounts = "[[group]]\nname = \"guest\"\ngid = 9\n[[user]]\nname = \"guest\"\nuid = 9\ngroup = \"guest\"\n\
+                        home = \"/var/guest\"\nshell = \"/bin/sh\"\n[[file]]\n";
+        site.edit("recipes/plain/recipe.toml", "[[file]]\n", accounts);
+        site
+    };
+    let reference = site().build_one(&image()).artifact;
+    for (what, change) in changes {
+        let site = site();
         change(&site);
         let changed = site.build_one(&image()).artifact;
         assert_ne!(changed.key, reference.key, "{what} plays no part");
         assert_ne!(changed.sha256, reference.sha256, "{what} does not reach the image");
     }
-    let site = Site::new();
+    let site = site();
     site.edit("fleet.toml", "16MiB", "17MiB");
     site.edit("fleet.toml", "[user.bob]", "[user.carol]");
     assert_eq!(site.build_one(&image()).artifact.key, reference.key);

@@ -1,4 +1,4 @@
-//! File capabilities, from `setcap`'s text to the bytes of `security.capability`.
+//! File capabilities: between `setcap`'s text and the bytes of `security.capability`.
 
 /// Names by number (`include/uapi/linux/capability.h`).
 const NAMES: [&str; 41] = [
@@ -47,6 +47,10 @@ const NAMES: [&str; 41] = [
 
 /// `VFS_CAP_REVISION_2`
 const REVISION_2: u32 = 0x0200_0000;
+/// `VFS_CAP_REVISION_3`: the same and the user id that is root in the namespace where it counts.
+const REVISION_3: u32 = 0x0300_0000;
+/// `VFS_CAP_REVISION_MASK`
+const REVISION_MASK: u32 = 0xff00_0000;
 /// `VFS_CAP_FLAGS_EFFECTIVE`
 const EFFECTIVE: u32 = 1;
 
@@ -75,9 +79,66 @@ pub(super) fn parse(text: &str) -> Result<Vec<u8>, String> {
     Ok(words.into_iter().flat_map(u32::to_le_bytes).collect())
 }
 
+/// The text that `getcap` prints of a value of `security.capability`, such as `cap_setuid,cap_setgid=ep`; `None` for bytes
+/// that are none.
+pub(in crate::image) fn describe(value: &[u8]) -> Option<String> {
+    let word = |index: usize| {
+        let bytes = value.get(4 * index..4 * index + 4)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?))
+    };
+    let head = word(0)?;
+    let root = match (head & REVISION_MASK, value.len()) {
+        (REVISION_2, 20) => None,
+        (REVISION_3, 24) => word(5),
+        _ => return None,
+    };
+    let set = |low: usize| Some(u64::from(word(low)?) | u64::from(word(low + 2)?) << 32);
+    let (permitted, inheritable) = (set(1)?, set(2)?);
+    let flags_of = |number: u32| {
+        let has = |set: u64| set >> number & 1 == 1;
+        let flags = [(head & EFFECTIVE != 0, 'e'), (has(inheritable), 'i'), (has(permitted), 'p')];
+        let is_in = has(permitted) || has(inheritable);
+        let flags: String = flags.iter().filter(|(has, _)| *has).map(|(_, flag)| flag).collect();
+        is_in.then_some(flags)
+    };
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for number in 0..u64::BITS {
+        let Some(flags) = flags_of(number) else { continue };
+        let name =
+            NAMES.get(number as usize).map_or_else(|| number.to_string(), |name| format!("cap_{name}"));
+        match groups.iter_mut().find(|(known, _)| *known == flags) {
+            Some((_, names)) => names.push(name),
+            None => groups.push((flags, vec![name])),
+        }
+    }
+    let mut words: Vec<_> =
+        groups.into_iter().map(|(flags, names)| format!("{}={flags}", names.join(","))).collect();
+    if words.is_empty() {
+        words.push("=".into());
+    }
+    words.extend(root.map(|root| format!("[rootid={root}]")));
+    Some(words.join(" "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_described_alike() {
+        for text in ["cap_setuid=ep", "cap_chown,cap_bpf=i", "cap_setgid,cap_setuid=eip"] {
+            assert_eq!(describe(&parse(text).unwrap()).as_deref(), Some(text));
+        }
+        let bytes = |text| hex::decode(text).unwrap();
+        // Inheritable alone beside permitted ones; a bit without a name; a namespace's root.
+        let mixed = bytes("0100000280000000010000000002000000000000");
+        assert_eq!(describe(&mixed).as_deref(), Some("cap_chown=ei cap_setuid,41=ep"));
+        let of_namespace = bytes("0100000380000000000000000000000000000000e8030000");
+        assert_eq!(describe(&of_namespace).as_deref(), Some("cap_setuid=ep [rootid=1000]"));
+        for wrong in ["", "01", "0100000280000000", "0100000180000000000000000000000000000000"] {
+            assert_eq!(describe(&bytes(wrong)), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn capabilities_are_what_setcap_writes() {

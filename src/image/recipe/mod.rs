@@ -2,7 +2,7 @@
 //! want different things in one place are an error that names both.
 
 mod attribute;
-mod capability;
+pub(super) mod capability;
 mod compose;
 mod load;
 mod parameters;

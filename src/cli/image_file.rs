@@ -1,0 +1,71 @@
+//! Images as they are named on the command line: a file, a name of the fleet, or a build key of `out/`.
+
+use std::path::{Path, PathBuf};
+
+use crate::build::artifacts::ArtifactKind;
+use crate::fleet::suggest;
+use crate::image::inspect::Opened;
+
+use super::context::Context;
+use super::error::CliError;
+
+/// Fewest digits by which a build key is known.
+const SHORTEST_KEY: usize = 6;
+
+/// Kinds of artifacts that are file systems.
+const KINDS: [ArtifactKind; 2] = [ArtifactKind::Image, ArtifactKind::Disk];
+
+impl Context {
+    /// The file of an image: a path, the name of an image or data disk in `out/`, or the first digits of a build key.
+    pub fn image_file(&self, named: &str) -> Result<PathBuf, CliError> {
+        let path = Path::new(named);
+        if path.is_file() || named.contains('/') {
+            return Ok(path.to_owned());
+        }
+        let built: Vec<(String, PathBuf)> =
+            KINDS.iter().flat_map(|kind| built(&self.settings.out, *kind)).collect();
+        if let Some((_, path)) = built.iter().find(|(name, _)| name == named) {
+            return Ok(path.clone());
+        }
+        let is_key = named.len() >= SHORTEST_KEY && named.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let mut of_key = built.iter().filter(|(name, _)| is_key && name.starts_with(named));
+        match (of_key.next(), of_key.next()) {
+            (Some((_, path)), None) => return Ok(path.clone()),
+            (Some(_), Some(_)) => {
+                return Err(CliError::invalid(format!("several build keys begin with {named}"))
+                    .hint("write more of its digits"));
+            }
+            _ => {}
+        }
+        let out = self.settings.out.display();
+        let names = built.iter().map(|(name, _)| name.as_str()).filter(|name| !is_build_key(name));
+        let hint = if built.is_empty() {
+            format!("there is no image in {out}: `sisforge build` makes them")
+        } else {
+            suggest("images", named, names)
+        };
+        Err(CliError::invalid(format!("{named:?} is neither a file nor an image in {out}")).hint(hint))
+    }
+
+    /// An image by any of its names, opened and its metadata read.
+    pub fn open_image(&self, named: &str) -> Result<Opened, CliError> {
+        Ok(Opened::read(&self.image_file(named)?)?)
+    }
+}
+
+/// What is in `out/` of a kind: names and build keys, each with the file that it leads to.
+fn built(out: &Path, kind: ArtifactKind) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(out.join(kind.folder())).into_iter().flatten().flatten();
+    let mut found: Vec<_> = entries
+        .filter_map(|entry| {
+            let file = entry.path().join(kind.file_name());
+            Some((entry.file_name().into_string().ok()?, file)).filter(|(_, file)| file.is_file())
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn is_build_key(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|digit| digit.is_ascii_hexdigit())
+}

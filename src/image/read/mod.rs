@@ -1,0 +1,61 @@
+//! Reading images: what is in an ext4 file, whoever made it. Nothing that it says is trusted, and nothing of it is held in
+//! memory but names and metadata, whose amount is bounded.
+
+mod bytes;
+mod inventory;
+mod system;
+mod volume;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use bytes::{Side, same_bytes};
+pub use inventory::{Entry, EntryKind, Inventory};
+pub use system::{Group, Password, System, User};
+pub use volume::{Facts, FileReader, Volume};
+
+/// An image that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the image {}", image.display())]
+pub struct ReadError {
+    pub image: PathBuf,
+    #[source]
+    pub flaw: Flaw,
+}
+
+impl ReadError {
+    /// About the image in a file.
+    pub(super) fn of(image: &Path, flaw: Flaw) -> Self {
+        Self { image: image.to_owned(), flaw }
+    }
+}
+
+/// What is wrong with an image.
+#[derive(Debug, thiserror::Error)]
+pub enum Flaw {
+    #[error("it cannot be opened")]
+    Open(#[source] io::Error),
+    #[error("its file system has {expected} bytes, and the file {found}: it is cut")]
+    Cut { expected: u64, found: u64 },
+    #[error("it is no ext4 file system that can be read: {0}")]
+    NotExt4(String),
+    #[error("{place}: {reason}")]
+    At { place: String, reason: String },
+    #[error("its names and attributes take more than {} MiB", .0 >> 20)]
+    TooMuch(usize),
+}
+
+impl Flaw {
+    /// Something below a path, or in a structure that has a name.
+    pub(super) fn at(place: &str, reason: impl std::fmt::Display) -> Self {
+        let place = if place.is_empty() { "/" } else { place };
+        Self::At { place: place.to_owned(), reason: reason.to_string() }
+    }
+
+    fn not_ext4(error: mkext4::Error) -> Self {
+        match error {
+            mkext4::Error::Io(error) => Self::Open(error),
+            error => Self::NotExt4(error.to_string()),
+        }
+    }
+}
