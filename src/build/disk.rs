@@ -100,7 +100,7 @@ impl DiskPlan<'_> {
         let path = dir.join(ArtifactKind::Disk.file_name());
         let options = ext4_options(key, Some(self.spec.size), Purpose::ReadWrite);
         let written = pool(jobs)?.install(|| write_ext4(&disk.tree, &disk.sources(), &options, None, &path));
-        let written = written.map_err(|source| BuildError::Disk { disk: self.name.clone(), source })?;
+        written.map_err(|source| BuildError::Disk { disk: self.name.clone(), source })?;
         // An image that changed while it was read would stand under the wrong key.
         for (image, (spelled, sha256)) in self.spec.images.iter().zip(&self.containers) {
             if container_digest(image)? != *sha256 {
@@ -108,7 +108,7 @@ impl DiskPlan<'_> {
             }
         }
         task.finish(&self.spec.size.to_string());
-        Ok(Made { sha256: written.sha256, size: written.size })
+        Ok(Made::of(&path)?)
     }
 
     /// Lays the disk out again and holds a written one against it.

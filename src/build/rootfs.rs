@@ -111,8 +111,10 @@ impl<'a> ImagePlan<'a> {
             }
             written => written?,
         };
-        earlier::keep(&dir.join(ArtifactKind::Image.file_name()), &written.placed)?;
-        Ok(Made { sha256: written.sha256, size: written.size })
+        let image = dir.join(ArtifactKind::Image.file_name());
+        earlier::keep(&image, &written.placed)?;
+        let Some(sha256) = written.sha256 else { return Ok(Made::of(&image)?) };
+        Ok(Made { sha256, size: written.size })
     }
 
     fn write_once(

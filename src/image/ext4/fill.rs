@@ -64,30 +64,39 @@ struct Run {
     length: u64,
 }
 
-/// Writes the bytes of every file of the tree.
-pub(super) fn fill(
-    path: &Path,
-    layout: &Layout,
-    tree: &Tree<Content>,
-    files: &Files<'_>,
-    sources: &[&dyn Source],
-    earlier: Option<&Earlier>,
-) -> Result<Written, Ext4Error> {
-    let image = File::options().read(true).write(true).open(path);
-    let image = image.map_err(|source| Ext4Error::Write { path: path.to_owned(), source })?;
-    let filling = Filling { path, image, layout, earlier };
-    let wanted = filling.inline(tree, files, sources.len())?;
-    filling.streamed(sources, &wanted)
-}
-
-struct Filling<'a> {
+/// The data of an image whose metadata are written.
+pub(super) struct Filling<'a> {
     path: &'a Path,
     image: File,
     layout: &'a Layout,
     earlier: Option<&'a Earlier>,
+    /// Whether the whole file is hashed behind the writers.
+    hash: bool,
 }
 
-impl Filling<'_> {
+impl<'a> Filling<'a> {
+    pub fn new(
+        path: &'a Path,
+        layout: &'a Layout,
+        earlier: Option<&'a Earlier>,
+        hash: bool,
+    ) -> Result<Self, Ext4Error> {
+        let image = File::options().read(true).write(true).open(path);
+        let image = image.map_err(|source| Ext4Error::Write { path: path.to_owned(), source })?;
+        Ok(Self { path, image, layout, earlier, hash })
+    }
+
+    /// Writes the bytes of every file of the tree.
+    pub fn run(
+        &self,
+        tree: &Tree<Content>,
+        files: &Files<'_>,
+        sources: &[&dyn Source],
+    ) -> Result<Written, Ext4Error> {
+        let wanted = self.inline(tree, files, sources.len())?;
+        self.streamed(sources, &wanted)
+    }
+
     /// Writes what is inline; gives what is to come from archives.
     fn inline<'t>(
         &self,
@@ -138,15 +147,18 @@ impl Filling<'_> {
             }
         };
         let digest = std::thread::scope(|scope| {
-            let digest = scope.spawn(|| frontier.sha256(&self.image));
+            let digest = self.hash.then(|| scope.spawn(|| frontier.sha256(&self.image)));
             rayon::scope(|scope| (0..rayon::current_num_threads()).for_each(|_| scope.spawn(|_| work())));
             // It cannot panic; if it did, this would be the place to say so.
-            digest.join().unwrap_or_else(|_| Err(io::Error::other("hashing it failed")))
+            let join = |digest: std::thread::ScopedJoinHandle<'_, io::Result<[u8; 32]>>| {
+                digest.join().unwrap_or_else(|_| Err(io::Error::other("hashing it failed")))
+            };
+            digest.map(join).transpose()
         });
         if let Some(error) = failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
             return Err(error);
         }
-        let sha256 = Sha256(digest.map_err(|source| self.failed(source))?);
+        let sha256 = digest.map_err(|source| self.failed(source))?.map(Sha256);
         let placed =
             sources.iter().zip(wanted).flat_map(|(source, wanted)| self.placed(*source, wanted)).collect();
         Ok(Written { sha256, size: self.layout.image_len(), placed })

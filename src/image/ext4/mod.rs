@@ -81,8 +81,8 @@ pub enum Ext4Error {
 /// A file system that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// Of the whole file, its holes as zeros.
-    pub sha256: Sha256,
+    /// Of the whole file, its holes as zeros; of a read-only image alone. A data disk is mostly a hole.
+    pub sha256: Option<Sha256>,
     /// Bytes of the whole file.
     pub size: u64,
     /// Where the files of archives lie, as far as they have a sum and lie in one piece.
@@ -113,7 +113,8 @@ pub fn write_ext4(
         error => Ext4Error::Layout(error),
     })?;
     drop(sink);
-    fill::fill(path, &layout, tree, &files, sources, earlier)
+    let filling = fill::Filling::new(path, &layout, earlier, options.purpose == Purpose::ReadOnly);
+    filling?.run(tree, &files, sources)
 }
 
 /// Regular files as they are declared, by path.
