@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::{Deserialize, Serialize};
+
 use super::archive::{TarEntry, TarKind};
 use super::dependency::Checksum;
 
 /// One entry of the data member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Without a leading slash; no `.`, `..` or empty part, no control character. Its directory has an entry before it, or is
     /// the root.
@@ -28,7 +30,7 @@ pub struct Entry {
 }
 
 /// What an entry is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EntryKind {
     Directory,
     /// `size` in bytes.
@@ -144,6 +146,11 @@ impl Layout {
 
     pub(super) fn into_entries(self) -> Vec<Entry> {
         self.entries
+    }
+
+    /// The entry that was added last.
+    pub(super) fn last(&self) -> Option<&Entry> {
+        self.entries.last()
     }
 
     fn at(&self, path: &str) -> Option<&Entry> {

@@ -1,6 +1,7 @@
 //! gzip members, one by one: what apk hashes and signs are compressed members, whose ends only inflating finds.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flate2::Compression;
 use flate2::bufread::GzDecoder;
@@ -40,21 +41,21 @@ pub fn first_member(bytes: &[u8], limit: u64) -> Result<Member<'_>, GzipError> {
 }
 
 /// Inflates one member as it is read; more than `limit` bytes, or anything after the member, is an error.
-pub struct MemberReader<'a> {
-    decoder: GzDecoder<&'a [u8]>,
+pub struct MemberReader<R> {
+    decoder: GzDecoder<R>,
     left: u64,
 }
 
-impl<'a> MemberReader<'a> {
-    pub fn new(bytes: &'a [u8], limit: u64) -> Self {
-        Self { decoder: GzDecoder::new(bytes), left: limit }
+impl<R: BufRead> MemberReader<R> {
+    pub fn new(source: R, limit: u64) -> Self {
+        Self { decoder: GzDecoder::new(source), left: limit }
     }
 }
 
-impl Read for MemberReader<'_> {
+impl<R: BufRead> Read for MemberReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.decoder.read(buffer)?;
-        if got == 0 && !buffer.is_empty() && !self.decoder.get_ref().is_empty() {
+        if got == 0 && !buffer.is_empty() && !self.decoder.get_mut().fill_buf()?.is_empty() {
             return Err(io::Error::other("bytes follow its end"));
         }
         self.left = self
@@ -63,6 +64,44 @@ impl Read for MemberReader<'_> {
             .ok_or_else(|| io::Error::other("it inflates to more than is allowed"))?;
         Ok(got)
     }
+}
+
+/// Most bytes that all threads together hold of members that are inflated whole.
+const MAX_WHOLE: usize = 48 << 20;
+
+/// How much of that is taken.
+static WHOLE: AtomicUsize = AtomicUsize::new(0);
+
+/// A member that was inflated at once.
+pub struct Whole(Vec<u8>);
+
+impl Whole {
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        WHOLE.fetch_sub(self.0.len(), Ordering::Relaxed);
+    }
+}
+
+/// Inflates a member at once, which is about half as fast again as [`MemberReader`], and not strict: what follows the member is
+/// not seen. For bytes that the strict reader has accepted before. `None` where there is no room for it just now, or where it
+/// is damaged, which the strict reader then explains.
+pub fn inflate_whole(bytes: &[u8]) -> Option<Whole> {
+    // RFC 1952: a member ends with its length modulo 2^32. Deflate makes 1032 bytes of one at most.
+    let (_, length) = bytes.split_last_chunk::<4>()?;
+    let length = u32::from_le_bytes(*length) as usize;
+    if length / 1032 > bytes.len() {
+        return None;
+    }
+    let take = |taken: usize| taken.checked_add(length).filter(|taken| *taken <= MAX_WHOLE);
+    WHOLE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+    let mut whole = Whole(vec![0; length]);
+    let inflated = libdeflater::Decompressor::new().gzip_decompress(bytes, &mut whole.0);
+    (inflated == Ok(length)).then_some(whole)
 }
 
 /// Compresses into one member, without a time or a name.
@@ -89,14 +128,28 @@ mod tests {
     fn a_bomb_stops_at_the_limit() {
         let bomb = compress(&vec![0; 1 << 20]);
         assert!(matches!(first_member(&bomb, 1000), Err(GzipError::TooLarge(1000))));
-        let error = io::copy(&mut MemberReader::new(&bomb, 1000), &mut io::sink()).unwrap_err();
+        let error = io::copy(&mut MemberReader::new(&bomb[..], 1000), &mut io::sink()).unwrap_err();
         assert_eq!(error.to_string(), "it inflates to more than is allowed");
     }
 
     #[test]
     fn bytes_after_a_member_are_seen() {
         let trailing = [&compress(b"x")[..], b"y"].concat();
-        let error = io::copy(&mut MemberReader::new(&trailing, 10), &mut io::sink()).unwrap_err();
+        let error = io::copy(&mut MemberReader::new(&trailing[..], 10), &mut io::sink()).unwrap_err();
         assert_eq!(error.to_string(), "bytes follow its end");
+    }
+
+    #[test]
+    fn a_member_that_is_inflated_at_once_is_what_the_strict_reader_gives() {
+        let plain: Vec<u8> = (0..100_000u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+        let packed = compress(&plain);
+        assert_eq!(inflate_whole(&packed).unwrap().bytes(), plain);
+        let mut damaged = packed.clone();
+        damaged[packed.len() / 2] ^= 1;
+        assert!(inflate_whole(&damaged).is_none());
+        assert!(inflate_whole(&packed[..100]).is_none() && inflate_whole(b"").is_none());
+        // A length that is a lie takes no memory.
+        let liar = [&packed[..packed.len() - 4], &[0xff; 4][..]].concat();
+        assert!(inflate_whole(&liar).is_none());
     }
 }

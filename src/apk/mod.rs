@@ -6,6 +6,7 @@
 mod archive;
 mod archive_writer;
 mod contents;
+mod control;
 mod convert;
 pub mod database;
 mod debian;
@@ -21,6 +22,7 @@ mod package;
 mod repository;
 mod signature;
 mod solver;
+mod stored;
 mod version;
 
 pub use contents::{Contents, ContentsError};

@@ -3,25 +3,25 @@
 //! An `.apk` (version 2) is up to three gzip members, each a tar: signatures, control (`.PKGINFO` and scripts), data. The
 //! index names the SHA-1 of the compressed control member, which names the SHA-256 of the compressed data member.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use sha1::Sha1;
-use sha2::{Digest as _, Sha256};
+use serde::{Deserialize, Serialize};
+use sha1::{Digest as _, Sha1};
 
 use super::archive::{ArchiveError, TarEntry, TarReader};
+use super::control::{Control, Stated};
 use super::dependency::Checksum;
 use super::entry::{EntryError, Layout};
 use super::gzip::{self, GzipError, MemberReader};
-use super::index::{IndexError, signatures};
+use super::index::IndexError;
 use super::info::{Draft, InfoError, PackageInfo};
 use super::signature::{KeyRing, SignatureError};
+use super::stored::{Opened, Stored};
 
 pub use super::entry::{Entry, EntryKind};
 
-/// Largest control member, inflated: `.PKGINFO` and a few scripts.
-const MAX_CONTROL: u64 = 16 << 20;
 /// Largest data member, inflated. It is never held in memory.
 const MAX_DATA: u64 = 16 << 30;
 
@@ -62,6 +62,12 @@ pub enum Refusal {
     Data(#[from] ArchiveError),
     #[error("data member: {path}: {reason}")]
     Entry { path: String, reason: EntryError },
+    #[error("it cannot be read")]
+    Read(#[source] io::Error),
+    #[error("its SHA-256 is {found}, and {expected} was expected")]
+    Digest { expected: String, found: String },
+    #[error("what is remembered of it is not what it holds")]
+    Listing,
 }
 
 /// What an index or a lock says of a package: its bytes must agree with all of it.
@@ -85,27 +91,30 @@ impl From<&PackageInfo> for Expected {
     }
 }
 
-/// A verified package, ready to be laid out. Cheap to hold: the data stay compressed.
+/// A verified package, ready to be laid out. Cheap to hold: the data stay compressed, in memory or in their file.
 #[derive(Clone, Debug)]
 pub struct PackageContents {
     pub info: PackageInfo,
     pub scripts: Vec<Script>,
     /// In archive order.
     pub entries: Vec<Entry>,
-    bytes: Arc<[u8]>,
-    /// Where the data member begins in `bytes`; it ends with them.
+    pkginfo: String,
+    bytes: Stored,
+    /// SHA-256 of the whole file, for one that is read again.
+    sha256: Option<[u8; 32]>,
+    /// Where the data member begins; it ends with the file.
     data: usize,
 }
 
 /// A script of a package. sisforge never runs one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Script {
     pub kind: ScriptKind,
     pub body: Vec<u8>,
 }
 
 /// When apk would run a script.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ScriptKind {
     PreInstall,
     PostInstall,
@@ -117,7 +126,7 @@ pub enum ScriptKind {
 }
 
 impl ScriptKind {
-    const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::PreInstall,
         Self::PostInstall,
         Self::PreDeinstall,
@@ -148,23 +157,31 @@ impl PackageContents {
     /// # Errors
     /// Where anything is not as it should be, with the package, the member and the reason.
     pub fn verify(bytes: Arc<[u8]>, expected: &Expected) -> Result<Self, PackageError> {
-        let label = format!("{}-{}", expected.name, expected.version);
-        let refuse = |reason| PackageError { package: label.clone(), reason };
-        let found = bytes.len() as u64;
-        if found != expected.size {
-            return Err(refuse(Refusal::Size { expected: expected.size, found }));
-        }
-        let control = Control::read(&bytes).map_err(refuse)?;
-        if control.checksum != expected.checksum {
-            let found = control.checksum;
-            return Err(refuse(Refusal::Checksum { expected: expected.checksum, found }));
-        }
-        let (info, scripts, data_hash) = control.parse(found).map_err(refuse)?;
-        if info.name != expected.name || info.version.as_str() != expected.version {
-            return Err(refuse(Refusal::OtherPackage { found: info.id() }));
-        }
-        let data = control.data;
-        Self::check_data(bytes, data, info, scripts, &data_hash)
+        let stored = Stored::Memory(bytes);
+        let verified =
+            stored.open().map_err(Refusal::Read).and_then(|opened| Verified::read(&opened, Some(expected)));
+        verified.map(|verified| verified.of(stored, None)).map_err(|reason| expected.refuse(reason))
+    }
+
+    /// The same of a file, of which no more than a beginning is held in memory; gives the SHA-256 of the whole file too. Where
+    /// that is known, it is checked first.
+    ///
+    /// # Errors
+    /// As [`PackageContents::verify`], and where the file cannot be read or has another SHA-256.
+    pub fn verify_file(
+        path: PathBuf,
+        sha256: Option<&[u8; 32]>,
+        expected: &Expected,
+    ) -> Result<(Self, [u8; 32]), PackageError> {
+        let stored = Stored::File(path);
+        let verify = || {
+            let opened = stored.open().map_err(Refusal::Read)?;
+            let found = opened.sha256(0).map_err(Refusal::Read)?;
+            check_digest(sha256.unwrap_or(&found), &found)?;
+            Ok((Verified::read(&opened, Some(expected))?, found))
+        };
+        let (verified, found) = verify().map_err(|reason| expected.refuse(reason))?;
+        Ok((verified.of(stored, Some(found)), found))
     }
 
     /// Verifies a package that no index vouches for, by its own signature; gives the file name of the key too.
@@ -172,10 +189,9 @@ impl PackageContents {
     /// # Errors
     /// As [`PackageContents::verify`], and where no trusted key has signed it.
     pub fn verify_signed(bytes: Arc<[u8]>, keys: &KeyRing) -> Result<(Self, String), PackageError> {
-        let unknown = |reason| PackageError { package: "(name not known yet)".into(), reason };
-        let control = Control::read(&bytes).map_err(unknown)?;
+        let control = Control::read(&bytes).map_err(unnamed)?;
         let key =
-            keys.verify(&control.signatures, control.compressed(&bytes)).map_err(|e| unknown(e.into()))?;
+            keys.verify(&control.signatures, control.compressed(&bytes)).map_err(|e| unnamed(e.into()))?;
         Ok((Self::inspect(bytes)?, key))
     }
 
@@ -184,74 +200,210 @@ impl PackageContents {
     /// # Errors
     /// As [`PackageContents::verify`].
     pub fn inspect(bytes: Arc<[u8]>) -> Result<Self, PackageError> {
-        let unknown = |reason| PackageError { package: "(name not known yet)".into(), reason };
-        let control = Control::read(&bytes).map_err(unknown)?;
-        let (info, scripts, data_hash) = control.parse(bytes.len() as u64).map_err(unknown)?;
-        let data = control.data;
-        Self::check_data(bytes, data, info, scripts, &data_hash)
+        let stored = Stored::Memory(bytes);
+        let opened = stored.open().map_err(|error| unnamed(Refusal::Read(error)))?;
+        let control = Control::read(&opened.head).map_err(unnamed)?;
+        let stated = control.parse(opened.size).map_err(unnamed)?;
+        let package = stated.info.id();
+        let verified = Verified::data(&opened, control.data, stated);
+        let verified = verified.map_err(|reason| PackageError { package, reason })?;
+        drop(opened);
+        Ok(verified.of(stored, None))
     }
 
-    fn check_data(
-        bytes: Arc<[u8]>,
-        data: usize,
-        info: PackageInfo,
-        scripts: Vec<Script>,
-        data_hash: &[u8; 32],
-    ) -> Result<Self, PackageError> {
-        let mut package = Self { info, scripts, entries: Vec::new(), bytes, data };
-        let found = Sha256::digest(package.data());
-        if found[..] != data_hash[..] {
-            let (expected, found) = (hex::encode(data_hash), hex::encode(found));
-            return Err(package.refuse(Refusal::DataHash { expected, found }));
-        }
-        package.entries = package.read_entries().map_err(|reason| package.refuse(reason))?;
-        Ok(package)
+    /// What is worth remembering of a package that was verified: all but the bytes of its files.
+    ///
+    /// # Errors
+    /// Where it cannot be put into bytes.
+    pub fn to_listing(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_allocvec(&Listing {
+            pkginfo: self.pkginfo.clone(),
+            checksum: self.info.checksum.0,
+            size: self.info.size,
+            scripts: self.scripts.clone(),
+            entries: self.entries.clone(),
+            data: self.data,
+        })
     }
 
-    fn refuse(&self, reason: Refusal) -> PackageError {
-        PackageError { package: self.info.id(), reason }
-    }
-
-    fn data(&self) -> &[u8] {
-        &self.bytes[self.data..]
-    }
-
-    fn read_entries(&self) -> Result<Vec<Entry>, Refusal> {
-        let mut layout = Layout::default();
-        if self.data().is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut reader = TarReader::new(MemberReader::new(self.data(), MAX_DATA));
-        while let Some(header) = reader.next_entry()? {
-            let path = header.path.clone();
-            let refuse = |reason| Refusal::Entry { path: path.escape_debug().to_string(), reason };
-            let sum = content_sum(&header, &mut reader)?;
-            layout.add(header, sum).map_err(refuse)?;
-        }
-        Ok(layout.into_entries())
+    /// A package as it was remembered, without opening its file; `None` where the listing is of another package, or damaged.
+    ///
+    /// When the files are read, all of it is held against the package: the SHA-256 of the whole, every entry, every sum.
+    pub fn from_listing(
+        listing: &[u8],
+        path: PathBuf,
+        sha256: [u8; 32],
+        expected: &Expected,
+    ) -> Option<Self> {
+        let listing: Listing = postcard::from_bytes(listing).ok()?;
+        let info = Draft::from_pkginfo(&listing.pkginfo).ok()?;
+        let info = info.finish(Checksum(listing.checksum), listing.size).ok()?;
+        let is_meant = Expected::from(&info) == *expected;
+        is_meant.then_some(Self {
+            info,
+            scripts: listing.scripts,
+            entries: listing.entries,
+            pkginfo: listing.pkginfo,
+            bytes: Stored::File(path),
+            sha256: Some(sha256),
+            data: listing.data,
+        })
     }
 
     /// Streams every regular file's bytes in archive order: `visit(index into entries, reader)`. What `visit` leaves unread is
     /// skipped.
     ///
     /// # Errors
-    /// What `visit` gives. The bytes were verified before, so that reading them fails only where memory does.
+    /// What `visit` gives, and where a package that is read from a file is no longer what was verified: the whole file by its
+    /// SHA-256 before anything is given, entries and sums as they come. What was given before such an error is not to be
+    /// used.
     pub fn each_file<E: From<PackageError>>(
         &self,
         mut visit: impl FnMut(usize, &mut dyn Read) -> Result<(), E>,
     ) -> Result<(), E> {
-        if self.data().is_empty() {
-            return Ok(());
+        let refuse = |reason| E::from(PackageError { package: self.info.id(), reason });
+        let opened = self.bytes.open().map_err(|error| refuse(Refusal::Read(error)))?;
+        if let Some(expected) = &self.sha256 {
+            let found = opened.sha256(0).map_err(|error| refuse(Refusal::Read(error)))?;
+            check_digest(expected, &found).map_err(refuse)?;
         }
-        let mut reader = TarReader::new(MemberReader::new(self.data(), MAX_DATA));
-        let mut index = 0;
-        while reader.next_entry().map_err(|error| self.refuse(error.into()))?.is_some() {
-            if matches!(self.entries[index].kind, EntryKind::File { .. }) {
-                visit(index, &mut reader)?;
+        // Bytes that have this SHA-256 were verified with the strict reader; so the fast one will do.
+        let whole = opened.slice(self.data).and_then(gzip::inflate_whole);
+        let data: Box<dyn Read + '_> = match &whole {
+            Some(whole) => Box::new(whole.bytes()),
+            None => data_reader(&opened, self.data).map_err(refuse)?,
+        };
+        let Some(data) = (opened.size > self.data as u64).then_some(data) else { return Ok(()) };
+        let mut reader = TarReader::new(data);
+        let mut layout = Layout::default();
+        for (index, entry) in self.entries.iter().enumerate() {
+            let header = reader.next_entry().map_err(|error| refuse(error.into()))?;
+            let header = header.ok_or_else(|| refuse(Refusal::Listing))?;
+            let mut sum = entry.sha1.unwrap_or_default();
+            if matches!(entry.kind, EntryKind::File { .. }) {
+                let mut summing =
+                    Summing { inner: &mut reader, hash: Sha1::new(), is_read: header.size == 0 };
+                visit(index, &mut summing)?;
+                if summing.is_read {
+                    io::copy(&mut summing, &mut io::sink()).map_err(|error| refuse(Refusal::Read(error)))?;
+                    sum = summing.hash.finalize().into();
+                }
             }
-            index += 1;
+            let path = header.path.clone();
+            layout.add(header, sum).map_err(|reason| refuse(Refusal::Entry { path, reason }))?;
+            if layout.last() != Some(entry) {
+                return Err(refuse(Refusal::Listing));
+            }
         }
-        Ok(())
+        match reader.next_entry().map_err(|error| refuse(error.into()))? {
+            None => Ok(()),
+            Some(_) => Err(refuse(Refusal::Listing)),
+        }
+    }
+}
+
+fn unnamed(reason: Refusal) -> PackageError {
+    PackageError { package: "(name not known yet)".into(), reason }
+}
+
+fn check_digest(expected: &[u8; 32], found: &[u8; 32]) -> Result<(), Refusal> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Refusal::Digest { expected: hex::encode(expected), found: hex::encode(found) })
+}
+
+impl Expected {
+    fn refuse(&self, reason: Refusal) -> PackageError {
+        PackageError { package: format!("{}-{}", self.name, self.version), reason }
+    }
+}
+
+/// What is remembered of a package.
+#[derive(Serialize, Deserialize)]
+struct Listing {
+    pkginfo: String,
+    checksum: [u8; 20],
+    size: u64,
+    scripts: Vec<Script>,
+    entries: Vec<Entry>,
+    data: usize,
+}
+
+/// What verifying gives.
+struct Verified {
+    stated: Stated,
+    entries: Vec<Entry>,
+    data: usize,
+}
+
+impl Verified {
+    fn read(opened: &Opened<'_>, expected: Option<&Expected>) -> Result<Self, Refusal> {
+        if let Some(expected) = expected
+            && opened.size != expected.size
+        {
+            return Err(Refusal::Size { expected: expected.size, found: opened.size });
+        }
+        let control = Control::read(&opened.head)?;
+        if let Some(expected) = expected
+            && control.checksum != expected.checksum
+        {
+            return Err(Refusal::Checksum { expected: expected.checksum, found: control.checksum });
+        }
+        let stated = control.parse(opened.size)?;
+        if let Some(expected) = expected
+            && (stated.info.name != expected.name || stated.info.version.as_str() != expected.version)
+        {
+            return Err(Refusal::OtherPackage { found: stated.info.id() });
+        }
+        Self::data(opened, control.data, stated)
+    }
+
+    /// Checks the data member against what the control member says of it.
+    fn data(opened: &Opened<'_>, data: usize, stated: Stated) -> Result<Self, Refusal> {
+        let found = opened.sha256(data).map_err(Refusal::Read)?;
+        if found != stated.data_hash {
+            let (expected, found) = (hex::encode(stated.data_hash), hex::encode(found));
+            return Err(Refusal::DataHash { expected, found });
+        }
+        let mut layout = Layout::default();
+        if opened.size > data as u64 {
+            let mut reader = TarReader::new(data_reader(opened, data)?);
+            while let Some(header) = reader.next_entry()? {
+                let path = header.path.clone();
+                let sum = content_sum(&header, &mut reader)?;
+                layout
+                    .add(header, sum)
+                    .map_err(|reason| Refusal::Entry { path: path.escape_debug().to_string(), reason })?;
+            }
+        }
+        Ok(Self { stated, entries: layout.into_entries(), data })
+    }
+
+    fn of(self, bytes: Stored, sha256: Option<[u8; 32]>) -> PackageContents {
+        let Stated { info, pkginfo, scripts, .. } = self.stated;
+        PackageContents { info, scripts, entries: self.entries, pkginfo, bytes, sha256, data: self.data }
+    }
+}
+
+/// The data member, inflated as it is read; bytes after it are an error.
+fn data_reader<'a>(opened: &'a Opened<'_>, data: usize) -> Result<Box<dyn Read + 'a>, Refusal> {
+    Ok(Box::new(MemberReader::new(opened.reader(data).map_err(Refusal::Read)?, MAX_DATA)))
+}
+
+/// Takes the SHA-1 of what is read of a file.
+struct Summing<'a, R> {
+    inner: &'a mut R,
+    hash: Sha1,
+    is_read: bool,
+}
+
+impl<R: Read> Read for Summing<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.is_read = true;
+        let count = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..count]);
+        Ok(count)
     }
 }
 
@@ -264,58 +416,4 @@ fn content_sum(header: &TarEntry, reader: &mut impl Read) -> Result<[u8; 20], Ar
         io::copy(reader, &mut hash)?;
     }
     Ok(hash.finalize().into())
-}
-
-/// The control member, and where its neighbours are.
-struct Control {
-    signatures: Vec<super::signature::Signature>,
-    inflated: Vec<u8>,
-    checksum: Checksum,
-    /// Where the control member begins and the data member begins.
-    start: usize,
-    data: usize,
-}
-
-impl Control {
-    fn read(bytes: &[u8]) -> Result<Self, Refusal> {
-        let (signatures, signed) = signatures(bytes).map_err(Refusal::SignatureMember)?;
-        let member = gzip::first_member(signed, MAX_CONTROL)?;
-        Ok(Self {
-            signatures,
-            checksum: Checksum::of(member.compressed),
-            start: bytes.len() - signed.len(),
-            data: bytes.len() - member.rest.len(),
-            inflated: member.inflated,
-        })
-    }
-
-    fn compressed<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        &bytes[self.start..self.data]
-    }
-
-    fn parse(&self, size: u64) -> Result<(PackageInfo, Vec<Script>, [u8; 32]), Refusal> {
-        let mut reader = TarReader::new(&self.inflated[..]);
-        let mut files = BTreeMap::new();
-        while let Some(entry) = reader.next_entry().map_err(Refusal::ControlArchive)? {
-            if !entry.path.starts_with('.') || entry.path.contains('/') {
-                return Err(Refusal::Control("it holds a file that belongs into the data member"));
-            }
-            let mut body = Vec::new();
-            reader.read_to_end(&mut body).map_err(|error| Refusal::ControlArchive(error.into()))?;
-            if files.insert(entry.path, body).is_some() {
-                return Err(Refusal::Control("a file stands in it twice"));
-            }
-        }
-        if files.contains_key(".INSTALL") {
-            return Err(Refusal::Control("it holds .INSTALL, which apk no longer knows"));
-        }
-        let info = files.remove(".PKGINFO").ok_or(Refusal::Control("it has no .PKGINFO"))?;
-        let info = String::from_utf8(info).map_err(|_| Refusal::Control(".PKGINFO is not UTF-8"))?;
-        let draft = Draft::from_pkginfo(&info)?;
-        let data_hash = draft.data_hash.ok_or(InfoError::Missing("datahash"))?;
-        let script =
-            |kind: ScriptKind| files.remove(&format!(".{}", kind.as_str())).map(|body| Script { kind, body });
-        let scripts = ScriptKind::ALL.into_iter().filter_map(script).collect();
-        Ok((draft.finish(self.checksum, size)?, scripts, data_hash))
-    }
 }

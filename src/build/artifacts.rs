@@ -77,11 +77,33 @@ fn as_text<S: serde::Serializer>(key: &BuildKey, serializer: S) -> Result<S::Ok,
     serializer.collect_str(key)
 }
 
+/// What making an artifact's file gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Made {
+    pub sha256: Sha256,
+    /// In bytes, holes included.
+    pub size: u64,
+}
+
+impl Made {
+    /// Of a file that was not hashed while it was written.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn of(path: &Path) -> Result<Self, FileError> {
+        digest_file(path).map(|(sha256, size)| Self { sha256, size })
+    }
+}
+
 /// `artifact.json`, beside the file.
 #[derive(Serialize, Deserialize)]
 struct Record {
     sha256: Sha256,
     size: u64,
+    /// The boot of the machine in which the file was written, not synced: waiting for a disk takes longer than making an
+    /// image. After another boot, which may follow a loss of power, the file is hashed once before it is trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
 }
 
 const RECORD: &str = "artifact.json";
@@ -110,18 +132,13 @@ impl OutDir {
 
     /// The finished artifact of a key, if there is one. Only whole artifacts ever have their key's name.
     pub fn find(&self, kind: ArtifactKind, key: &BuildKey) -> Option<Artifact> {
-        let dir = self.dir_of(kind, key);
-        let record: Record = serde_json::from_slice(&fs::read(dir.join(RECORD)).ok()?).ok()?;
-        let path = dir.join(kind.file_name());
-        let size = fs::metadata(&path).ok()?.len();
-        (size == record.size).then_some(Artifact {
-            kind,
-            key: *key,
-            path,
-            sha256: record.sha256,
-            size,
-            cached: true,
-        })
+        let (path, Made { sha256, size }) = whole(kind, &self.dir_of(kind, key))?;
+        Some(Artifact { kind, key: *key, path, sha256, size, cached: true })
+    }
+
+    /// The file of the artifact that a name leads to now.
+    pub fn named(&self, kind: ArtifactKind, name: &Label) -> Option<PathBuf> {
+        whole(kind, &self.root.join(kind.folder()).join(name.as_str())).map(|(path, _)| path)
     }
 
     /// Gives the artifact of a key, made by `make` in an empty directory where it is not there yet. Processes
@@ -133,7 +150,7 @@ impl OutDir {
         &self,
         kind: ArtifactKind,
         key: &BuildKey,
-        make: impl FnOnce(&Path) -> Result<(), E>,
+        make: impl FnOnce(&Path) -> Result<Made, E>,
     ) -> Result<Artifact, E> {
         if let Some(found) = self.find(kind, key) {
             return Ok(found);
@@ -146,8 +163,8 @@ impl OutDir {
         // Another that was waited for may have been killed.
         files::remove(&self.root.join(".work").join(format!("{}-{key}", kind.folder())))?;
         let work = self.scratch(&format!("{}-{key}", kind.folder()), 0)?;
-        make(work.path())?;
-        self.store(kind, key, &work).map_err(E::from)
+        let made = make(work.path())?;
+        self.store(kind, key, &work, made).map_err(E::from)
     }
 
     /// Removes what killed builds left, of whatever key: nobody holds their locks any more.
@@ -192,13 +209,14 @@ impl OutDir {
         kind: ArtifactKind,
         key: &BuildKey,
         work: &tempfile::TempDir,
+        Made { sha256, size }: Made,
     ) -> Result<Artifact, FileError> {
-        let made = work.path().join(kind.file_name());
-        let (sha256, size) = digest_file(&made)?;
-        let record = serde_json::to_vec(&Record { sha256, size })
-            .map_err(|error| FileError::when("describe", &made)(error.into()))?;
-        File::open(&made).and_then(|file| file.sync_all()).map_err(FileError::when("sync", &made))?;
-        files::write(&work.path().join(RECORD), &record, 0o644)?;
+        let boot = files::boot_id();
+        if boot.is_none() {
+            let file = work.path().join(kind.file_name());
+            File::open(&file).and_then(|file| file.sync_all()).map_err(FileError::when("sync", &file))?;
+        }
+        write_record(work.path(), &Record { sha256, size, boot })?;
         let dir = self.dir_of(kind, key);
         files::create_dir_all(&self.root.join(kind.folder()))?;
         files::remove(&dir)?;
@@ -223,6 +241,31 @@ impl OutDir {
         std::os::unix::fs::symlink(&target, &new).map_err(named())?;
         fs::rename(&new, &link).map_err(named())
     }
+}
+
+/// The file of an artifact's directory, if it is whole, and what it is.
+fn whole(kind: ArtifactKind, dir: &Path) -> Option<(PathBuf, Made)> {
+    let record: Record = serde_json::from_slice(&fs::read(dir.join(RECORD)).ok()?).ok()?;
+    let path = dir.join(kind.file_name());
+    let made = Made { sha256: record.sha256, size: fs::metadata(&path).ok()?.len() };
+    if made.size != record.size {
+        return None;
+    }
+    if record.boot.is_some() && record.boot != files::boot_id() {
+        if Made::of(&path).ok()? != made {
+            return None;
+        }
+        // Without this record it is hashed again next time.
+        let _ = write_record(dir, &Record { boot: None, ..record });
+    }
+    Some((path, made))
+}
+
+fn write_record(dir: &Path, record: &Record) -> Result<(), FileError> {
+    let path = dir.join(RECORD);
+    let bytes =
+        serde_json::to_vec(record).map_err(|error| FileError::when("describe", &path)(error.into()))?;
+    files::write_unsynced(&path, &bytes, 0o644)
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), FileError> {
@@ -270,7 +313,8 @@ mod tests {
         fs::write(work.join("kernel-0123.lock"), "").unwrap();
         let _held = FileLock::wait(&work.join("kernel-4567.lock")).unwrap();
         let make = |work: &Path| {
-            fs::write(work.join("rootfs.ext4"), "bytes").map_err(FileError::when("write", work))
+            fs::write(work.join("rootfs.ext4"), "bytes").map_err(FileError::when("write", work))?;
+            Made::of(&work.join("rootfs.ext4"))
         };
         out.obtain(ArtifactKind::Image, &key(), make).unwrap();
         assert_eq!(names.map(|name| work.join(name).exists()), [false, true]);
@@ -281,16 +325,40 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let out = OutDir::open(dir.path()).unwrap();
         let make = |work: &Path| {
-            fs::write(work.join("rootfs.ext4"), "bytes").map_err(FileError::when("write", work))
+            fs::write(work.join("rootfs.ext4"), "bytes").map_err(FileError::when("write", work))?;
+            Made::of(&work.join("rootfs.ext4"))
         };
         let first = out.obtain(ArtifactKind::Image, &key(), make).unwrap();
         let second: Artifact = out
-            .obtain(ArtifactKind::Image, &key(), |_| -> Result<(), FileError> { panic!("built twice") })
+            .obtain(ArtifactKind::Image, &key(), |_| -> Result<Made, FileError> { panic!("built twice") })
             .unwrap();
         assert_eq!((first.cached, second.cached), (false, true));
         assert_eq!(first.sha256, Sha256::of("bytes"));
         out.link(&second, &"surf".parse().unwrap()).unwrap();
         out.link(&second, &"surf".parse().unwrap()).unwrap();
         assert_eq!(fs::read(dir.path().join("image/surf/rootfs.ext4")).unwrap(), b"bytes");
+    }
+
+    #[test]
+    fn after_another_boot_a_file_is_hashed_before_it_is_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = OutDir::open(dir.path()).unwrap();
+        let make = |work: &Path| {
+            fs::write(work.join("rootfs.ext4"), "bytes").map_err(FileError::when("write", work))?;
+            Made::of(&work.join("rootfs.ext4"))
+        };
+        let made: Artifact = out.obtain(ArtifactKind::Image, &key(), make).unwrap();
+        let record = out.dir_of(ArtifactKind::Image, &key());
+        let other_boot = || {
+            let boot = Some("another".to_owned());
+            write_record(&record, &Record { sha256: made.sha256, size: made.size, boot }).unwrap();
+        };
+        other_boot();
+        assert!(out.find(ArtifactKind::Image, &key()).is_some());
+        assert!(!fs::read_to_string(record.join(RECORD)).unwrap().contains("another"), "hashed once");
+        // What a loss of power leaves: the length without the bytes.
+        fs::write(&made.path, [0; 5]).unwrap();
+        other_boot();
+        assert_eq!(out.find(ArtifactKind::Image, &key()), None);
     }
 }

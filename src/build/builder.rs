@@ -16,7 +16,7 @@ use crate::sys::fs::FileError;
 use crate::sys::report::Report;
 use crate::sys::tool::ToolError;
 
-use super::artifacts::{Artifact, ArtifactKind, Artifacts, OutDir};
+use super::artifacts::{Artifact, ArtifactKind, Artifacts, Made, OutDir};
 use super::disk::{self, DiskPlan};
 use super::inputs::VendorError;
 use super::kernel::KernelError;
@@ -131,7 +131,7 @@ impl<'a> Builder<'a> {
         &self,
         kind: ArtifactKind,
         key: &BuildKey,
-        make: impl FnOnce(&Path) -> Result<(), BuildError>,
+        make: impl FnOnce(&Path) -> Result<Made, BuildError>,
     ) -> Result<Artifact, BuildError> {
         match self.missing {
             Missing::Build => self.out.obtain(kind, key, make),
@@ -212,7 +212,8 @@ impl<'a> Builder<'a> {
         let repositories = self.repositories();
         let plan = ImagePlan::new(name, spec, recipes, self.lock, &repositories)?;
         let key = plan.key()?;
-        let write = |dir: &Path| plan.write(&key, dir, &repositories, self.jobs);
+        let earlier = self.out.named(ArtifactKind::Image, name);
+        let write = |dir: &Path| plan.write(&key, dir, &repositories, earlier.as_deref(), self.jobs);
         self.named(name.clone(), self.obtain(ArtifactKind::Image, &key, write)?)
     }
 

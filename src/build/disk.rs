@@ -6,13 +6,13 @@ use std::path::Path;
 use crate::fleet::{DiskSpec, Fleet, GuestName, GuestSpec, Label, Sha256};
 use crate::image::container::Image;
 use crate::image::disk::data_disk;
-use crate::image::ext4::{Purpose, write_ext4};
+use crate::image::ext4::{LAYOUT, Purpose, write_ext4};
 use crate::image::recipe::Recipes;
 use crate::lock::model::Lock;
 use crate::lock::wanted::{container_digest, spelled_container};
 use crate::sys::report::{Report, Unit};
 
-use super::artifacts::ArtifactKind;
+use super::artifacts::{ArtifactKind, Made};
 use super::builder::{BuildError, label, pool};
 use super::key::{BuildKey, KeyBuilder};
 use super::rootfs::ext4_options;
@@ -72,7 +72,9 @@ fn disk_name(guest: &GuestName, spec: &GuestSpec) -> String {
 impl DiskPlan<'_> {
     /// The key of the disk. Where it is kept plays no part.
     pub fn key(&self) -> BuildKey {
-        let mut key = KeyBuilder::new("disk").input("size", self.spec.size.bytes().to_le_bytes());
+        let mut key = KeyBuilder::new("disk")
+            .input("layout", LAYOUT)
+            .input("size", self.spec.size.bytes().to_le_bytes());
         for (recipe, sha256) in self.recipes.digests() {
             key = key.input("recipe", recipe.as_str()).input("sha256", sha256.0);
         }
@@ -91,15 +93,15 @@ impl DiskPlan<'_> {
         dir: &Path,
         jobs: usize,
         report: &dyn Report,
-    ) -> Result<(), BuildError> {
+    ) -> Result<Made, BuildError> {
         let failed = |source| BuildError::DiskLayout { disk: self.name.clone(), source };
         let task = report.begin(&format!("write disk {}", self.name), None, Unit::Steps);
         let images = self.spec.images.iter().map(Image::open).collect::<Result<Vec<_>, _>>();
         let disk = data_disk(self.recipes, &images.map_err(|error| failed(error.into()))?).map_err(failed)?;
         let path = dir.join(ArtifactKind::Disk.file_name());
         let options = ext4_options(key, Some(self.spec.size), Purpose::ReadWrite);
-        let written = pool(jobs)?.install(|| write_ext4(&disk.tree, &disk.sources(), &options, &path));
-        written.map_err(|source| BuildError::Disk { disk: self.name.clone(), source })?;
+        let written = pool(jobs)?.install(|| write_ext4(&disk.tree, &disk.sources(), &options, None, &path));
+        let written = written.map_err(|source| BuildError::Disk { disk: self.name.clone(), source })?;
         // An image that changed while it was read would stand under the wrong key.
         for (image, (spelled, sha256)) in self.spec.images.iter().zip(&self.containers) {
             if container_digest(image)? != *sha256 {
@@ -107,6 +109,6 @@ impl DiskPlan<'_> {
             }
         }
         task.finish(&self.spec.size.to_string());
-        Ok(())
+        Ok(Made { sha256: written.sha256, size: written.size })
     }
 }

@@ -8,7 +8,7 @@ use crate::sys::fetch::{Address, Expected};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::make;
 
-use super::artifacts::{Artifact, ArtifactKind, digest_file};
+use super::artifacts::{Artifact, ArtifactKind, Made};
 use super::builder::{BuildError, Builder, Built, label};
 use super::kernel::{self, KernelInputs, check_needs};
 use super::key::KeyBuilder;
@@ -41,8 +41,10 @@ impl Builder<'_> {
         self.obtain(ArtifactKind::Kernel, &key.finish(), |dir| {
             let copy = dir.join(ArtifactKind::Kernel.file_name());
             std::fs::copy(image, &copy).map_err(FileError::when("copy", image))?;
-            check_digest(image, digest_file(&copy)?.0, expected)?;
-            Ok(vmlinux::check(image, vmm)?)
+            let made = Made::of(&copy)?;
+            check_digest(image, made.sha256, expected)?;
+            vmlinux::check(image, vmm)?;
+            Ok(made)
         })
     }
 
@@ -60,7 +62,8 @@ impl Builder<'_> {
         let artifact = self.obtain(ArtifactKind::Kernel, &inputs.key(), |dir| {
             let inputs = KernelInputs { source: self.kernel_source(build)?, ..inputs.clone() };
             let log = notes.join("kernel-build.log");
-            Ok(kernel::build(&inputs, dir, &log, self.jobs, self.report)?)
+            kernel::build(&inputs, dir, &log, self.jobs, self.report)?;
+            Ok(Made::of(&dir.join(ArtifactKind::Kernel.file_name()))?)
         })?;
         // A recipe may need more than it did when the kernel was built.
         let config = artifact.path.with_file_name("config");

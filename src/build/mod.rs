@@ -4,6 +4,7 @@ pub mod artifacts;
 mod builder;
 mod compare;
 mod disk;
+mod earlier;
 mod inputs;
 pub mod kernel;
 mod kernel_artifact;

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::apk::PackageContents;
 use crate::fleet::{FileContent, ImageSpec, Label, Source};
-use crate::image::ext4::{Ext4Options, Purpose, write_ext4};
+use crate::image::ext4::{Earlier, Ext4Error, Ext4Options, LAYOUT, Purpose, Written, write_ext4};
 use crate::image::layout::{ApkSettings, rootfs};
 use crate::image::recipe::Recipes;
 use crate::lock::model::{Lock, LockedImage, LockedPackage};
@@ -15,8 +15,9 @@ use crate::lock::repository::{DOWNLOADS, Repositories, RepositoryError};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::report::Unit;
 
-use super::artifacts::ArtifactKind;
+use super::artifacts::{ArtifactKind, Made};
 use super::builder::{BuildError, pool};
+use super::earlier;
 use super::key::{BuildKey, KeyBuilder};
 
 /// An image that is to be built: everything that its bytes depend on.
@@ -47,7 +48,7 @@ impl<'a> ImagePlan<'a> {
 
     /// The key of the image.
     pub fn key(&self) -> Result<BuildKey, FileError> {
-        let mut key = KeyBuilder::new("image").input("arch", &self.apk.arch);
+        let mut key = KeyBuilder::new("image").input("layout", LAYOUT).input("arch", &self.apk.arch);
         for package in &self.packages {
             key = key.input("package", package.id()).input("sha256", package.sha256.0);
         }
@@ -81,25 +82,50 @@ impl<'a> ImagePlan<'a> {
         Ok(key.input("size", size).finish())
     }
 
-    /// Writes the image into an empty directory.
+    /// Writes the image into an empty directory. What an earlier image has of it is copied from there.
     pub fn write(
         &self,
         key: &BuildKey,
         dir: &Path,
         repositories: &Repositories<'_>,
+        earlier: Option<&Path>,
         jobs: usize,
-    ) -> Result<(), BuildError> {
+    ) -> Result<Made, BuildError> {
+        let earlier = earlier.and_then(earlier::open);
+        let write = || self.write_once(key, dir, repositories, earlier.as_ref(), jobs);
+        let written = match write() {
+            Err(BuildError::Image { source: Ext4Error::Package(_) | Ext4Error::Content { .. }, .. }) => {
+                // It may be what was remembered that is wrong; if it is the package, reading it from its beginning tells.
+                let listings = repositories.listings();
+                self.packages.iter().for_each(|package| listings.forget(&package.sha256));
+                write()?
+            }
+            written => written?,
+        };
+        earlier::keep(&dir.join(ArtifactKind::Image.file_name()), &written.placed)?;
+        Ok(Made { sha256: written.sha256, size: written.size })
+    }
+
+    fn write_once(
+        &self,
+        key: &BuildKey,
+        dir: &Path,
+        repositories: &Repositories<'_>,
+        earlier: Option<&Earlier>,
+        jobs: usize,
+    ) -> Result<Written, BuildError> {
         let packages = self.open_packages(repositories, jobs)?;
         let task = repositories.report.begin(&format!("write image {}", self.name), None, Unit::Steps);
         let failed = |source| BuildError::Layout { image: self.name.clone(), source };
         let root = rootfs(&packages, self.recipes, &self.spec.files, &self.apk).map_err(failed)?;
         let path = dir.join(ArtifactKind::Image.file_name());
         let options = ext4_options(key, self.spec.size, Purpose::ReadOnly);
-        let written = pool(jobs)?.install(|| write_ext4(&root.tree, &root.sources(), &options, &path));
-        written.map_err(|source| BuildError::Image { image: self.name.clone(), source })?;
+        let written =
+            pool(jobs)?.install(|| write_ext4(&root.tree, &root.sources(), &options, earlier, &path));
+        let written = written.map_err(|source| BuildError::Image { image: self.name.clone(), source })?;
         task.finish(&format!("{} files", root.tree.len()));
         // A file that changed while it was read would stand under the wrong key.
-        if self.key()? == *key { Ok(()) } else { Err(BuildError::Changed(self.name.clone())) }
+        if self.key()? == *key { Ok(written) } else { Err(BuildError::Changed(self.name.clone())) }
     }
 
     /// Every package, verified against the lock.

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use serde_json::json;
 
-use crate::apk::{IndexError, SignatureError};
+use crate::apk::{IndexError, PackageError, Refusal, SignatureError};
 use crate::apply::ApplyError;
 use crate::build::vmlinux::VmlinuxError;
 use crate::build::{BuildError, ProjectError, VendorError};
@@ -254,11 +254,11 @@ fn repository_hint(error: &RepositoryError) -> Option<&'static str> {
         } => {
             "if you trust whoever signed it, put that key into the directory that `keys` of the [[repository]] names"
         }
+        RepositoryError::Package { source: PackageError { reason: Refusal::Digest { .. }, .. }, .. } => {
+            "fleet.lock pins other bytes: get that file back, or take the new one with `sisforge lock --update`"
+        }
         RepositoryError::Index { .. } | RepositoryError::Package { .. } => {
             "it was damaged or changed on its way: get it again, or make its index anew"
-        }
-        RepositoryError::Digest { .. } => {
-            "get the file back that was locked, or take the new one with `sisforge lock --update`"
         }
         RepositoryError::Offline { .. } => "run once without --offline",
         RepositoryError::Nowhere { errors, .. } => return errors.first().and_then(repository_hint),

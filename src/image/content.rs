@@ -26,10 +26,19 @@ pub trait Source: Sync {
     /// # Errors
     /// What `visit` gives, and where the archive cannot be read or is not what it was.
     fn each_file(&self, visit: Visit<'_>) -> Result<(), Ext4Error>;
+
+    /// SHA-1 of a regular file's bytes, where the archive states it.
+    fn sum(&self, _entry: usize) -> Option<[u8; 20]> {
+        None
+    }
 }
 
 impl Source for PackageContents {
     fn each_file(&self, visit: Visit<'_>) -> Result<(), Ext4Error> {
         PackageContents::each_file(self, visit)
+    }
+
+    fn sum(&self, entry: usize) -> Option<[u8; 20]> {
+        self.entries.get(entry)?.sha1
     }
 }

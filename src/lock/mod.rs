@@ -4,6 +4,7 @@ pub mod address;
 mod changes;
 pub mod digest;
 pub mod kernel;
+mod listings;
 pub mod model;
 pub mod repository;
 pub mod resolve;

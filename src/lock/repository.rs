@@ -1,7 +1,6 @@
 //! Repositories: signed indexes and pinned packages, from the network by way of the cache, or from a directory.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use crate::apk::{
@@ -13,6 +12,7 @@ use crate::sys::fetch::{self, Address, Cache, FetchError, GetError, LastSeen, ea
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::report::Report;
 
+use super::listings::Listings;
 use super::model::LockedPackage;
 use super::wanted::{ARCH, spelled};
 
@@ -39,10 +39,6 @@ pub enum RepositoryError {
     File(#[from] FileError),
     #[error("a package of the repository {repository} is refused")]
     Package { repository: String, source: PackageError },
-    #[error(
-        "{package} of the repository {repository} has the SHA-256 {found}, and fleet.lock says {expected}"
-    )]
-    Digest { package: String, repository: String, expected: Sha256, found: Sha256 },
     #[error("{package} in fleet.lock is of the repository {repository}, which fleet.toml does not have")]
     Unknown { package: String, repository: String },
     #[error("{package} in fleet.lock")]
@@ -146,7 +142,7 @@ impl Repositories<'_> {
         info: &PackageInfo,
         key: &str,
     ) -> Result<LockedPackage, RepositoryError> {
-        let pin = |path: PathBuf| self.pin_file(spec, info, key, &path);
+        let pin = |path: PathBuf| self.pin_file(spec, info, key, path);
         match package_place(spec, &info.id()) {
             Place::Here(path) => pin(path),
             Place::Network(address) => {
@@ -166,13 +162,13 @@ impl Repositories<'_> {
         spec: &RepositorySpec,
         info: &PackageInfo,
         key: &str,
-        path: &Path,
+        path: PathBuf,
     ) -> Result<LockedPackage, RepositoryError> {
-        let bytes: Arc<[u8]> = files::read(path)?.into();
-        let sha256 = Sha256::of(&bytes);
         let repository = self.name(spec);
-        PackageContents::verify(bytes, &Expected::from(info))
+        let (contents, sha256) = PackageContents::verify_file(path, None, &Expected::from(info))
             .map_err(|source| RepositoryError::Package { repository: repository.clone(), source })?;
+        let sha256 = Sha256(sha256);
+        self.listings().keep(&sha256, &contents);
         Ok(LockedPackage {
             name: info.name.clone(),
             version: info.version.to_string(),
@@ -184,25 +180,32 @@ impl Repositories<'_> {
         })
     }
 
-    /// A pinned package, whole and verified: by the digest in the lock, and by all that the package says of itself.
+    /// A pinned package: by the digest in the lock, and by all that the package says of itself. One that was verified on this
+    /// machine before is taken as it was remembered; it is held against that when its files are read.
     ///
     /// # Errors
     /// Where it cannot be had, or is not what the lock says.
     pub fn package(&self, locked: &LockedPackage) -> Result<PackageContents, RepositoryError> {
-        let bytes: Arc<[u8]> = files::read(&self.pinned_file(locked)?)?.into();
-        let found = Sha256::of(&bytes);
-        let repository = || locked.repository.clone();
-        if found != locked.sha256 {
-            let (package, expected) = (locked.id(), locked.sha256);
-            return Err(RepositoryError::Digest { package, repository: repository(), expected, found });
-        }
+        let path = self.pinned_file(locked)?;
         let checksum: Checksum = locked
             .checksum
             .parse()
             .map_err(|source| RepositoryError::Checksum { package: locked.id(), source })?;
         let (name, version) = (locked.name.clone(), locked.version.clone());
-        PackageContents::verify(bytes, &Expected { name, version, checksum, size: locked.size })
-            .map_err(|source| RepositoryError::Package { repository: repository(), source })
+        let expected = Expected { name, version, checksum, size: locked.size };
+        let listings = self.listings();
+        if let Some(remembered) = listings.find(&path, &locked.sha256, &expected) {
+            return Ok(remembered);
+        }
+        let (package, _) = PackageContents::verify_file(path, Some(&locked.sha256.0), &expected)
+            .map_err(|source| RepositoryError::Package { repository: locked.repository.clone(), source })?;
+        listings.keep(&locked.sha256, &package);
+        Ok(package)
+    }
+
+    /// What packages hold, as far as it is remembered.
+    pub fn listings(&self) -> Listings {
+        Listings::new(self.cache.dir())
     }
 
     /// The file of a pinned package, downloaded if need be.

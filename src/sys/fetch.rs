@@ -169,6 +169,11 @@ impl Cache {
         self
     }
 
+    /// The directory of the cache.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where a download of this digest is or would be.
     pub fn path(&self, sha256: &[u8; 32]) -> PathBuf {
         self.dir.join("sha256").join(hex::encode(sha256))

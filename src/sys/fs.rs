@@ -160,16 +160,23 @@ impl NewFile {
     /// # Errors
     /// Names the path.
     pub fn persist(self, mode: u32) -> Result<(), FileError> {
+        let path = self.path.clone();
+        let named = || FileError::when("write", &path);
+        self.file.sync_all().map_err(named())?;
+        self.persist_unsynced(mode)?;
+        File::open(dir_of(&path)).and_then(|dir| dir.sync_all()).map_err(named())
+    }
+
+    /// The same without syncing: after a loss of power, the file may be there without its bytes.
+    fn persist_unsynced(self, mode: u32) -> Result<(), FileError> {
         let Self { file, temporary, path } = self;
         let named = FileError::when("write", &path);
         let finish = || -> io::Result<()> {
             file.set_permissions(fs::Permissions::from_mode(mode))?;
-            file.sync_all()?;
             match temporary {
-                Temporary::Named(temporary) => temporary.persist(&path).map_err(|error| error.error)?,
-                Temporary::Nameless(temporary) => give_name(&temporary, &path)?,
+                Temporary::Named(temporary) => temporary.persist(&path).map_err(|error| error.error),
+                Temporary::Nameless(temporary) => give_name(&temporary, &path),
             }
-            File::open(dir_of(&path))?.sync_all()
         };
         finish().map_err(named)
     }
@@ -203,6 +210,12 @@ fn dir_of(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// Which boot of this machine it is: what was not synced in an earlier one may be lost. `None` where the kernel does not tell.
+pub fn boot_id() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
 /// Writes a whole file, atomically and durably.
 ///
 /// # Errors
@@ -211,6 +224,17 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let mut new = NewFile::create(path)?;
     new.file().write_all(bytes).map_err(FileError::when("write", path))?;
     new.persist(mode)
+}
+
+/// Writes a whole file, atomically. After a loss of power it may be there without its bytes, so that it must be one whose
+/// damage is seen and costs nothing.
+///
+/// # Errors
+/// Names the path.
+pub fn write_unsynced(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let mut new = NewFile::create(path)?;
+    new.file().write_all(bytes).map_err(FileError::when("write", path))?;
+    new.persist_unsynced(mode)
 }
 
 /// Removes a file or a whole directory without following links; absence is no error.

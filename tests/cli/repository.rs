@@ -70,9 +70,9 @@ fn a_package_with_one_bit_changed_is_refused_by_name() {
     sandbox.done("lock");
     change(&sandbox, TINY);
     let words = [
-        "tiny-1.0-r0 of the repository repository has the SHA-256",
-        "fleet.lock says",
-        "help: get the file back",
+        "a package of the repository repository is refused",
+        "package tiny-1.0-r0: its SHA-256 is",
+        "help: fleet.lock pins other bytes",
     ];
     sandbox.run("build").fails(1, &words);
     sandbox.run("build --locked").fails(1, &words);

@@ -46,7 +46,7 @@ fn write(disk: &DataDisk, path: &Path) -> Result<(), Ext4Error> {
         size: Some(ByteSize::from_mib(32)),
         purpose: Purpose::ReadWrite,
     };
-    write_ext4(&disk.tree, &disk.sources(), &options, path)
+    write_ext4(&disk.tree, &disk.sources(), &options, None, path).map(drop)
 }
 
 fn base() -> Vec<u8> {

@@ -178,7 +178,7 @@ fn a_written_tree_is_read_back_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("image");
     let (tree, archive) = (every_kind(), archive());
-    write_ext4(&tree, &[&archive], &options(None, Purpose::ReadOnly), &image).unwrap();
+    write_ext4(&tree, &[&archive], &options(None, Purpose::ReadOnly), None, &image).unwrap();
     e2fsck(&image);
     let mut expected = expected(&tree, &archive);
     let devices: Vec<_> = ["/null", "/loop", "/pipe"].map(|path| expected.remove_entry(path).unwrap()).into();
@@ -209,7 +209,7 @@ fn the_same_inputs_give_the_same_bytes_and_another_seed_gives_others() {
     let write = |options: &Ext4Options| {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("image");
-        write_ext4(&every_kind(), &[&archive()], options, &path).unwrap();
+        write_ext4(&every_kind(), &[&archive()], options, None, &path).unwrap();
         sisforge::fleet::Sha256::of(fs::read(path).unwrap())
     };
     let given = options(None, Purpose::ReadOnly);
@@ -228,7 +228,13 @@ fn a_size_that_is_too_small_is_refused_with_one_that_does() {
     let mut archive = archive();
     archive.0.push(vec![1; large as usize]);
     let write = |mib| {
-        write_ext4(&tree, &[&archive], &options(Some(ByteSize::from_mib(mib)), Purpose::ReadOnly), &path)
+        write_ext4(
+            &tree,
+            &[&archive],
+            &options(Some(ByteSize::from_mib(mib)), Purpose::ReadOnly),
+            None,
+            &path,
+        )
     };
     let Err(Ext4Error::TooSmall { needed, .. }) = write(16) else { panic!("it was written") };
     assert!(matches!(write(needed.mib() - 1), Err(Ext4Error::TooSmall { .. })), "{needed}");
@@ -243,7 +249,8 @@ fn a_data_disk_takes_no_more_room_than_it_holds() {
     let path = dir.path().join("image");
     for (gib, allocated_mib) in [(1, 1), (100, 16)] {
         let size = ByteSize::from_mib(gib << 10);
-        write_ext4(&every_kind(), &[&archive()], &options(Some(size), Purpose::ReadWrite), &path).unwrap();
+        write_ext4(&every_kind(), &[&archive()], &options(Some(size), Purpose::ReadWrite), None, &path)
+            .unwrap();
         let meta = fs::metadata(&path).unwrap();
         assert_eq!(meta.len(), size.bytes());
         let allocated = (meta.blocks() * 512) >> 20;
@@ -268,7 +275,8 @@ fn a_file_that_is_not_all_there_is_an_error() {
     let mut tree = Tree::new();
     tree.insert("/f", Node::new(streamed(0, 5), 0o644)).unwrap();
     let given = options(None, Purpose::ReadOnly);
-    let write = |sources: &[&dyn Source]| write_ext4(&tree, sources, &given, &path).unwrap_err().to_string();
+    let write =
+        |sources: &[&dyn Source]| write_ext4(&tree, sources, &given, None, &path).unwrap_err().to_string();
     assert_eq!(write(&[&Short]), "cannot read /f");
     assert_eq!(write(&[&Archive(Vec::new())]), "1 files of the tree are in no source");
     assert_eq!(write(&[]), "1 files of the tree are in no source");

@@ -209,7 +209,7 @@ fn the_root_is_what_apk_lays_out() {
         size: None,
         purpose: Purpose::ReadOnly,
     };
-    write_ext4(&root.tree, &root.sources(), &options, &image).unwrap();
+    write_ext4(&root.tree, &root.sources(), &options, None, &image).unwrap();
     e2fsck(&image);
     let ours = mounted(&image, look);
     let genuine = look(&dir.path().join("root"));

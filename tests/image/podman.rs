@@ -114,7 +114,7 @@ fn images_of_a_data_disk_are_there_for_podman() {
         purpose: Purpose::ReadWrite,
     };
     let path = dir.path().join("disk.ext4");
-    write_ext4(&disk.tree, &disk.sources(), &options, &path).unwrap();
+    write_ext4(&disk.tree, &disk.sources(), &options, None, &path).unwrap();
     e2fsck(&path);
 
     for folder in ["etc", "home", "run"] {

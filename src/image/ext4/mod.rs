@@ -2,35 +2,38 @@
 //! from inflating to their place in the image.
 //!
 //! Bytes follow from the tree, the contents and [`Ext4Options`] alone. Directories are declared first, in byte order of
-//! their paths, then files in the order of their archives, so that data lie in the order they are read.
+//! their paths, then files archive by archive, the largest archive first, and in its own order: data lie in the order in which
+//! they are read, and the longest work is begun first.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+mod fill;
+mod frontier;
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mkext4::sink::FileSink;
 use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, ROOT, SpecialKind};
-use rayon::prelude::*;
 
 use crate::apk::PackageError;
-use crate::fleet::ByteSize;
+use crate::fleet::{ByteSize, Sha256};
 
 use super::container::ContainerError;
 use super::content::{Content, Source};
 use super::space;
 use super::tree::{Node, NodeKind, Tree, name_of, parent_of};
 
+pub use fill::{Earlier, Placed};
+
 /// Free space that `size = "auto"` leaves. The root is mounted read-only, so it is room for nothing but a look by hand.
 pub const AUTO_MARGIN: ByteSize = ByteSize::from_mib(4);
 
+/// Part of every key of a file system: changed whenever the same tree would be given other bytes.
+pub const LAYOUT: &str = "2";
+
 /// Times of the superblock and of what the file system brings itself, in seconds since the epoch.
 const MADE_AT: i64 = 0;
-
-/// Bytes read at a time.
-const CHUNK: usize = 256 * 1024;
 
 /// What a file system is like besides its tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +78,20 @@ pub enum Ext4Error {
     Container(#[from] ContainerError),
 }
 
+/// A file system that was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Of the whole file, its holes as zeros.
+    pub sha256: Sha256,
+    /// Bytes of the whole file.
+    pub size: u64,
+    /// Where the files of archives lie, as far as they have a sum and lie in one piece.
+    pub placed: Vec<Placed>,
+}
+
 /// Writes the file system to `path`, sparse, in place of what is there. It is whole only where this succeeds.
+///
+/// An archive whose files are all in an earlier image is not opened: they are copied from there.
 ///
 /// # Errors
 /// Where the size is too small, naming the size that would do; where a source is not what it was when it was verified;
@@ -84,8 +100,9 @@ pub fn write_ext4(
     tree: &Tree<Content>,
     sources: &[&dyn Source],
     options: &Ext4Options,
+    earlier: Option<&Earlier>,
     path: &Path,
-) -> Result<(), Ext4Error> {
+) -> Result<Written, Ext4Error> {
     let (layout, files) = lay_out(tree, options)?;
     let failed = |source| Ext4Error::Write { path: path.to_owned(), source };
     let mut sink = FileSink::create(path, layout.image_len()).map_err(failed)?;
@@ -95,7 +112,8 @@ pub fn write_ext4(
         mkext4::Error::Io(source) => failed(source),
         error => Ext4Error::Layout(error),
     })?;
-    Filling { path, image: sink.into_file(), layout: &layout, tree, files }.run(sources)
+    drop(sink);
+    fill::fill(path, &layout, tree, &files, sources, earlier)
 }
 
 /// Regular files as they are declared, by path.
@@ -188,9 +206,15 @@ fn declare_leaf(
     }
 }
 
-/// Everything but directories: files as their archives hold them, then what is inline, then what has no bytes, and
-/// last the hard links, whose targets must be there.
+/// Everything but directories: files archive by archive, then what is inline, then what has no bytes, and last the hard
+/// links, whose targets must be there.
 fn in_archive_order(tree: &Tree<Content>) -> Vec<(&str, &Node<Content>)> {
+    let mut bytes: BTreeMap<usize, u64> = BTreeMap::new();
+    for (_, node) in tree.iter() {
+        if let NodeKind::File { content: Content::Streamed { source, .. }, size } = &node.kind {
+            *bytes.entry(*source).or_default() += size;
+        }
+    }
     let mut nodes: Vec<_> = tree.iter().filter(|(_, node)| !node.is_directory()).collect();
     nodes.sort_by_key(|(path, node)| {
         let (class, source, entry) = match &node.kind {
@@ -199,7 +223,8 @@ fn in_archive_order(tree: &Tree<Content>) -> Vec<(&str, &Node<Content>)> {
             NodeKind::HardLink { .. } => (3, 0, 0),
             _ => (2, 0, 0),
         };
-        (class, source, entry, *path)
+        let weight = if class == 0 { bytes.get(&source).copied().unwrap_or_default() } else { 0 };
+        (class, Reverse(weight), source, entry, *path)
     });
     nodes
 }
@@ -210,74 +235,4 @@ fn meta(node: &Node<Content>) -> Meta {
 
 fn set_xattrs(builder: &mut FsBuilder, handle: InodeHandle, node: &Node<Content>) -> mkext4::Result<()> {
     node.xattrs.iter().try_for_each(|(name, value)| builder.set_xattr(handle, name, value))
-}
-
-/// Copying file data into an image whose metadata are written.
-struct Filling<'a> {
-    path: &'a Path,
-    image: File,
-    layout: &'a Layout,
-    tree: &'a Tree<Content>,
-    files: Files<'a>,
-}
-
-/// Files of one archive that the image holds, by entry.
-type Wanted<'a> = HashMap<usize, (InodeHandle, &'a str, u64)>;
-
-impl Filling<'_> {
-    fn run(&self, sources: &[&dyn Source]) -> Result<(), Ext4Error> {
-        let mut streamed: Vec<Wanted<'_>> = sources.iter().map(|_| Wanted::new()).collect();
-        let mut strays = 0;
-        for (handle, path) in &self.files {
-            let Some(NodeKind::File { size, content }) = self.tree.get(path).map(|node| &node.kind) else {
-                continue;
-            };
-            match content {
-                Content::Inline(bytes) => self.fill(*handle, path, *size, &mut &bytes[..])?,
-                Content::Streamed { source, entry } => match streamed.get_mut(*source) {
-                    Some(wanted) => drop(wanted.insert(*entry, (*handle, path, *size))),
-                    None => strays += 1,
-                },
-            }
-        }
-        let expected: usize = streamed.iter().map(Wanted::len).sum();
-        let filled = AtomicUsize::new(0);
-        sources.par_iter().zip(&streamed).filter(|(_, wanted)| !wanted.is_empty()).try_for_each(
-            |(source, wanted)| {
-                source.each_file(&mut |entry, reader| {
-                    let Some((handle, path, size)) = wanted.get(&entry) else { return Ok(()) };
-                    filled.fetch_add(1, Ordering::Relaxed);
-                    self.fill(*handle, path, *size, reader)
-                })
-            },
-        )?;
-        let count = strays + expected.saturating_sub(filled.into_inner());
-        if count > 0 { Err(Ext4Error::Unfilled { count }) } else { Ok(()) }
-    }
-
-    /// Copies exactly `size` bytes to the extents of a file; the rest of its last block is a hole already.
-    fn fill(
-        &self,
-        handle: InodeHandle,
-        file: &str,
-        size: u64,
-        reader: &mut dyn Read,
-    ) -> Result<(), Ext4Error> {
-        let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK))];
-        for (mut offset, length) in self.layout.extents(handle) {
-            let mut left = length;
-            while left > 0 {
-                let chunk = &mut buffer[..left.min(CHUNK as u64) as usize];
-                reader
-                    .read_exact(chunk)
-                    .map_err(|source| Ext4Error::Content { file: file.to_owned(), source })?;
-                self.image
-                    .write_all_at(chunk, offset)
-                    .map_err(|source| Ext4Error::Write { path: self.path.to_owned(), source })?;
-                offset += chunk.len() as u64;
-                left -= chunk.len() as u64;
-            }
-        }
-        Ok(())
-    }
 }

@@ -1,0 +1,105 @@
+//! Where the bytes of a package are, and how they are read in bounded memory.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+/// Bytes of a package that are held in memory at most; what is longer is read as it is needed. Signatures and control
+/// member must lie within: real ones have some kilobytes.
+const MAX_HEAD: u64 = 16 << 20;
+
+const CHUNK: usize = 256 * 1024;
+
+/// The bytes of a package.
+#[derive(Clone, Debug)]
+pub(super) enum Stored {
+    Memory(Arc<[u8]>),
+    File(PathBuf),
+}
+
+/// A package's bytes, opened for one look: all parts are of the same file.
+pub(super) struct Opened<'a> {
+    /// The beginning; for all but large packages, all of it.
+    pub head: Cow<'a, [u8]>,
+    /// Where there is more than the beginning.
+    rest: Option<File>,
+    /// Bytes in all.
+    pub size: u64,
+}
+
+impl Stored {
+    pub(super) fn open(&self) -> io::Result<Opened<'_>> {
+        match self {
+            Self::Memory(bytes) => {
+                Ok(Opened { head: Cow::Borrowed(bytes), rest: None, size: bytes.len() as u64 })
+            }
+            Self::File(path) => Opened::read(path),
+        }
+    }
+}
+
+impl Opened<'_> {
+    fn read(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let size = file.metadata()?.len();
+        let mut head = Vec::with_capacity(size.min(MAX_HEAD) as usize);
+        (&mut file).take(MAX_HEAD).read_to_end(&mut head)?;
+        let rest = (size > head.len() as u64).then_some(file);
+        Ok(Self { head: Cow::Owned(head), rest, size })
+    }
+
+    /// All bytes from an offset within the head on.
+    pub(super) fn reader(&self, from: usize) -> io::Result<Box<dyn BufRead + '_>> {
+        let head = self.head.get(from..).unwrap_or_default();
+        let Some(file) = &self.rest else { return Ok(Box::new(head)) };
+        let mut file = file;
+        file.seek(SeekFrom::Start(self.head.len() as u64))?;
+        Ok(Box::new(head.chain(BufReader::with_capacity(CHUNK, file))))
+    }
+
+    /// The bytes from an offset within the head on, where all of them are in memory.
+    pub(super) fn slice(&self, from: usize) -> Option<&[u8]> {
+        if self.rest.is_some() { None } else { self.head.get(from..) }
+    }
+
+    /// SHA-256 of the bytes from an offset within the head on.
+    pub(super) fn sha256(&self, from: usize) -> io::Result<[u8; 32]> {
+        let mut hash = Sha256::new();
+        let mut reader = self.reader(from)?;
+        loop {
+            let bytes = reader.fill_buf()?;
+            if bytes.is_empty() {
+                return Ok(hash.finalize().into());
+            }
+            hash.update(bytes);
+            let count = bytes.len();
+            reader.consume(count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_file_is_read_whole_from_any_place_of_its_head() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("large");
+        let bytes: Vec<u8> = (0..MAX_HEAD + 1000).map(|n| (n % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let stored = Stored::File(path);
+        let opened = stored.open().unwrap();
+        assert_eq!((opened.size, opened.head.len() as u64), (bytes.len() as u64, MAX_HEAD));
+        assert!(opened.slice(0).is_none());
+        for from in [0, 7, MAX_HEAD as usize] {
+            let expected: [u8; 32] = Sha256::digest(&bytes[from..]).into();
+            assert_eq!(opened.sha256(from).unwrap(), expected);
+            assert_eq!(opened.sha256(from).unwrap(), expected, "a second time");
+        }
+    }
+}

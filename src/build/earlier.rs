@@ -1,0 +1,59 @@
+//! Where the files of an image lie, beside it in `out/`: the next image takes from there what has not changed.
+//!
+//! An image is taken from only if nobody touched it since it was written, which its size and modification time tell, as Git
+//! and make do. What is taken has the sum that its package states; whether the bytes do, was checked when they were written.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::ext4::{Earlier, Placed};
+use crate::sys::fs::{self as files, FileError};
+
+/// The file beside an image.
+const FILES: &str = "files";
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    state: State,
+    placed: Vec<Placed>,
+}
+
+/// What changes with a file's bytes.
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl State {
+    fn of(file: &File) -> std::io::Result<Self> {
+        let meta = file.metadata()?;
+        Ok(Self { size: meta.len(), modified: (meta.mtime(), meta.mtime_nsec()) })
+    }
+}
+
+/// Notes where the files of an image lie.
+///
+/// # Errors
+/// Where the image cannot be read or the note not be written.
+pub(super) fn keep(image: &Path, placed: &[Placed]) -> Result<(), FileError> {
+    let state =
+        File::open(image).and_then(|file| State::of(&file)).map_err(FileError::when("read", image))?;
+    let path = image.with_file_name(FILES);
+    let record = Record { state, placed: placed.to_vec() };
+    let bytes = postcard::to_allocvec(&record)
+        .map_err(|error| FileError::when("describe", &path)(std::io::Error::other(error)))?;
+    files::write_unsynced(&path, &bytes, 0o644)
+}
+
+/// An image that was written before, if nobody touched it since.
+pub(super) fn open(path: &Path) -> Option<Earlier> {
+    let record: Record = postcard::from_bytes(&std::fs::read(path.with_file_name(FILES)).ok()?).ok()?;
+    let image = File::open(path).ok()?;
+    let is_untouched = State::of(&image).ok()? == record.state;
+    is_untouched.then(|| Earlier::new(image, &record.placed))
+}

@@ -1,0 +1,271 @@
+//! File data into an image whose metadata are written: from archives, several at a time, or from an earlier image.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mkext4::{InodeHandle, Layout};
+use serde::{Deserialize, Serialize};
+
+use super::super::content::{Content, Source};
+use super::super::space::BLOCK;
+use super::super::tree::{NodeKind, Tree};
+use super::frontier::Frontier;
+use super::{Ext4Error, Files, Written};
+use crate::fleet::Sha256;
+
+/// Bytes read at a time.
+const CHUNK: usize = 256 * 1024;
+
+/// A file's bytes within an image, in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// SHA-1 of the bytes, as the file's package states it.
+    pub sum: [u8; 20],
+    pub size: u64,
+    /// In bytes from the beginning of the image, a whole number of blocks.
+    pub offset: u64,
+}
+
+/// An image that was written before: its files need not be inflated again.
+#[derive(Debug)]
+pub struct Earlier {
+    image: File,
+    offsets: HashMap<([u8; 20], u64), u64>,
+}
+
+impl Earlier {
+    /// An image, and where its files lie.
+    pub fn new(image: File, placed: &[Placed]) -> Self {
+        let offsets = placed.iter().map(|placed| ((placed.sum, placed.size), placed.offset)).collect();
+        Self { image, offsets }
+    }
+}
+
+/// One file of an archive that the image is to hold.
+struct Wanted<'a> {
+    handle: InodeHandle,
+    path: &'a str,
+    size: u64,
+}
+
+/// Files of one archive, by entry.
+type OfSource<'a> = HashMap<usize, Wanted<'a>>;
+
+/// Bytes that lie in an earlier image, and where they belong.
+#[derive(Debug, PartialEq, Eq)]
+struct Run {
+    from: u64,
+    to: u64,
+    length: u64,
+}
+
+/// Writes the bytes of every file of the tree.
+pub(super) fn fill(
+    path: &Path,
+    layout: &Layout,
+    tree: &Tree<Content>,
+    files: &Files<'_>,
+    sources: &[&dyn Source],
+    earlier: Option<&Earlier>,
+) -> Result<Written, Ext4Error> {
+    let image = File::options().read(true).write(true).open(path);
+    let image = image.map_err(|source| Ext4Error::Write { path: path.to_owned(), source })?;
+    let filling = Filling { path, image, layout, earlier };
+    let wanted = filling.inline(tree, files, sources.len())?;
+    filling.streamed(sources, &wanted)
+}
+
+struct Filling<'a> {
+    path: &'a Path,
+    image: File,
+    layout: &'a Layout,
+    earlier: Option<&'a Earlier>,
+}
+
+impl Filling<'_> {
+    /// Writes what is inline; gives what is to come from archives.
+    fn inline<'t>(
+        &self,
+        tree: &'t Tree<Content>,
+        files: &Files<'t>,
+        sources: usize,
+    ) -> Result<Vec<OfSource<'t>>, Ext4Error> {
+        let mut streamed: Vec<OfSource<'_>> = (0..sources).map(|_| OfSource::new()).collect();
+        let mut strays = 0;
+        for (handle, path) in files {
+            let Some(NodeKind::File { size, content }) = tree.get(path).map(|node| &node.kind) else {
+                continue;
+            };
+            let wanted = Wanted { handle: *handle, path, size: *size };
+            match content {
+                Content::Inline(bytes) => self.copy(&wanted, &mut &bytes[..])?,
+                Content::Streamed { source, entry } => match streamed.get_mut(*source) {
+                    Some(of_source) => drop(of_source.insert(*entry, wanted)),
+                    None => strays += 1,
+                },
+            }
+        }
+        if strays > 0 { Err(Ext4Error::Unfilled { count: strays }) } else { Ok(streamed) }
+    }
+
+    /// Writes what comes from archives, in the order in which they lie in the image, and hashes behind.
+    fn streamed(&self, sources: &[&dyn Source], wanted: &[OfSource<'_>]) -> Result<Written, Ext4Error> {
+        let begin = |of_source: &OfSource<'_>| {
+            let extents =
+                of_source.values().filter_map(|wanted| self.layout.extents(wanted.handle).first().copied());
+            extents.map(|(offset, _)| offset).min()
+        };
+        let begins: Vec<Option<u64>> = wanted.iter().map(begin).collect();
+        let mut order: Vec<usize> = (0..sources.len()).filter(|source| !wanted[*source].is_empty()).collect();
+        order.sort_by_key(|source| (begins[*source].unwrap_or(u64::MAX), *source));
+        let frontier = Frontier::new(begins, self.layout.image_len());
+        let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
+        let work = || {
+            while let Some(source) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+                match self.source(sources[*source], &wanted[*source]) {
+                    Ok(()) => frontier.done(*source),
+                    Err(error) => {
+                        next.store(order.len(), Ordering::Relaxed);
+                        frontier.give_up();
+                        failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
+                    }
+                }
+            }
+        };
+        let digest = std::thread::scope(|scope| {
+            let digest = scope.spawn(|| frontier.sha256(&self.image));
+            rayon::scope(|scope| (0..rayon::current_num_threads()).for_each(|_| scope.spawn(|_| work())));
+            // It cannot panic; if it did, this would be the place to say so.
+            digest.join().unwrap_or_else(|_| Err(io::Error::other("hashing it failed")))
+        });
+        if let Some(error) = failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+            return Err(error);
+        }
+        let sha256 = Sha256(digest.map_err(|source| self.failed(source))?);
+        let placed =
+            sources.iter().zip(wanted).flat_map(|(source, wanted)| self.placed(*source, wanted)).collect();
+        Ok(Written { sha256, size: self.layout.image_len(), placed })
+    }
+
+    fn source(&self, source: &dyn Source, wanted: &OfSource<'_>) -> Result<(), Ext4Error> {
+        if let Some(earlier) = self.earlier
+            && let Some(runs) = self.runs(earlier, source, wanted)
+            && self.copy_runs(earlier, &runs).is_ok()
+        {
+            return Ok(());
+        }
+        let mut filled = 0;
+        source.each_file(&mut |entry, reader| {
+            let Some(wanted) = wanted.get(&entry) else { return Ok(()) };
+            filled += 1;
+            self.copy(wanted, reader)
+        })?;
+        let count = wanted.len() - filled;
+        if count > 0 { Err(Ext4Error::Unfilled { count }) } else { Ok(()) }
+    }
+
+    /// Where an archive's files lie in an earlier image, in few pieces; `None` where one of them is not there.
+    fn runs(&self, earlier: &Earlier, source: &dyn Source, wanted: &OfSource<'_>) -> Option<Vec<Run>> {
+        let mut runs = Vec::new();
+        for (entry, file) in wanted {
+            let mut from = *earlier.offsets.get(&(source.sum(*entry)?, file.size))?;
+            for (to, length) in self.layout.extents(file.handle) {
+                runs.push(Run { from, to, length });
+                from += length;
+            }
+        }
+        runs.sort_by_key(|run| run.to);
+        Some(merged(runs))
+    }
+
+    fn copy_runs(&self, earlier: &Earlier, runs: &[Run]) -> io::Result<()> {
+        for run in runs {
+            let (mut from, mut to, mut left) = (run.from, run.to, run.length);
+            while left > 0 {
+                let most = left.min(1 << 30) as usize;
+                let copied = rustix::fs::copy_file_range(
+                    &earlier.image,
+                    Some(&mut from),
+                    &self.image,
+                    Some(&mut to),
+                    most,
+                )?;
+                if copied == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                left -= copied as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies exactly a file's bytes to its extents; the rest of its last block is a hole already.
+    fn copy(&self, wanted: &Wanted<'_>, reader: &mut dyn Read) -> Result<(), Ext4Error> {
+        let mut buffer = vec![0; CHUNK.min(usize::try_from(wanted.size).unwrap_or(CHUNK))];
+        for (mut offset, length) in self.layout.extents(wanted.handle) {
+            let mut left = length;
+            while left > 0 {
+                let chunk = &mut buffer[..left.min(CHUNK as u64) as usize];
+                reader
+                    .read_exact(chunk)
+                    .map_err(|source| Ext4Error::Content { file: wanted.path.to_owned(), source })?;
+                self.image.write_all_at(chunk, offset).map_err(|source| self.failed(source))?;
+                offset += chunk.len() as u64;
+                left -= chunk.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    fn placed(&self, source: &dyn Source, wanted: &OfSource<'_>) -> Vec<Placed> {
+        let place = |(entry, file): (&usize, &Wanted<'_>)| match self.layout.extents(file.handle)[..] {
+            [(offset, _)] => Some(Placed { sum: source.sum(*entry)?, size: file.size, offset }),
+            _ => None,
+        };
+        let mut placed: Vec<Placed> = wanted.iter().filter_map(place).collect();
+        placed.sort_by_key(|placed| placed.offset);
+        placed
+    }
+
+    fn failed(&self, source: io::Error) -> Ext4Error {
+        Ext4Error::Write { path: self.path.to_owned(), source }
+    }
+}
+
+/// Puts together what lies side by side in both images: files begin at whole blocks, and the rest of a file's last block is
+/// zeros in both.
+fn merged(runs: Vec<Run>) -> Vec<Run> {
+    let mut merged: Vec<Run> = Vec::new();
+    for run in runs {
+        match merged.last_mut() {
+            Some(last) => {
+                let padded = last.length.next_multiple_of(BLOCK);
+                if last.from + padded == run.from && last.to + padded == run.to {
+                    last.length = padded + run.length;
+                } else {
+                    merged.push(run);
+                }
+            }
+            None => merged.push(run),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_side_by_side_in_both_images_are_copied_together() {
+        let run = |from, to, length| Run { from, to, length };
+        let apart =
+            vec![run(0, 4096, 100), run(4096, 8192, 4096), run(16384, 12288, 1), run(20480, 20480, 1)];
+        assert_eq!(merged(apart), [run(0, 4096, 8192), run(16384, 12288, 1), run(20480, 20480, 1)]);
+    }
+}

@@ -1,0 +1,81 @@
+//! What packages hold, remembered in `<cache>/listings/`: an image is laid out without inflating its packages first.
+//!
+//! A listing is made when a package is verified, and named by the SHA-256 of the package. It saves time and vouches for
+//! nothing: a package whose files are read is held against its listing, entry by entry and sum by sum.
+
+use std::path::{Path, PathBuf};
+
+use crate::apk::{Expected, PackageContents};
+use crate::fleet::Sha256;
+use crate::sys::fs as files;
+
+/// Changes with what [`PackageContents::to_listing`] gives, or what is checked before a listing is made.
+const VERSION: &str = "1";
+
+/// The listings of a cache directory.
+#[derive(Clone, Debug)]
+pub struct Listings {
+    dir: PathBuf,
+}
+
+impl Listings {
+    /// Those of a cache.
+    pub fn new(cache: &Path) -> Self {
+        Self { dir: cache.join("listings").join(VERSION) }
+    }
+
+    fn path(&self, sha256: &Sha256) -> PathBuf {
+        self.dir.join(sha256.to_string())
+    }
+
+    /// A package as it was remembered; `None` where it was not, or where the listing is damaged.
+    pub fn find(&self, package: &Path, sha256: &Sha256, expected: &Expected) -> Option<PackageContents> {
+        let bytes = std::fs::read(self.path(sha256)).ok()?;
+        let (sum, listing) = bytes.split_first_chunk::<32>()?;
+        let is_whole = Sha256::of(listing).0 == *sum;
+        is_whole.then(|| PackageContents::from_listing(listing, package.to_owned(), sha256.0, expected))?
+    }
+
+    /// Remembers a package that was verified. Without memory it is verified again next time, so that failing is no error.
+    pub fn keep(&self, sha256: &Sha256, package: &PackageContents) {
+        let Ok(listing) = package.to_listing() else { return };
+        let bytes = [&Sha256::of(&listing).0[..], &listing].concat();
+        let _ = files::write_unsynced(&self.path(sha256), &bytes, 0o644);
+    }
+
+    /// Forgets a listing that does not fit its package.
+    pub fn forget(&self, sha256: &Sha256) {
+        let _ = files::remove(&self.path(sha256));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apk::{Contents, PackageInfo, pack};
+
+    #[test]
+    fn a_listing_that_is_damaged_or_of_another_package_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let listings = Listings::new(dir.path());
+        let info = PackageInfo::new("a", "1-r0".parse().unwrap(), "noarch").unwrap();
+        let packed = pack(info, Contents::default(), None).unwrap();
+        let (path, sha256) = (dir.path().join("a.apk"), Sha256::of(&packed.bytes));
+        std::fs::write(&path, &packed.bytes).unwrap();
+        let expected = Expected::from(&packed.info);
+        let (package, _) = PackageContents::verify_file(path.clone(), None, &expected).unwrap();
+        assert!(listings.find(&path, &sha256, &expected).is_none());
+        listings.keep(&sha256, &package);
+        let found = listings.find(&path, &sha256, &expected).unwrap();
+        assert_eq!((found.info, found.entries), (package.info, package.entries));
+        let other = Expected { name: "b".into(), ..expected.clone() };
+        assert!(listings.find(&path, &sha256, &other).is_none());
+        let listing = listings.path(&sha256);
+        let mut bytes = std::fs::read(&listing).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&listing, &bytes).unwrap();
+        assert!(listings.find(&path, &sha256, &expected).is_none());
+        std::fs::write(&listing, b"short").unwrap();
+        assert!(listings.find(&path, &sha256, &expected).is_none());
+    }
+}
