@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
-use std::io::Read;
+use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use super::archive::{ArchiveError, TarEntry, TarKind, TarReader};
-use super::entry::{EntryError, SUM_KEY, XATTR_PREFIX, check_path};
+use super::debian::XZ_MEMORY;
+use super::entry::{EntryError, SUM_KEY, XATTR_PREFIX, check_path, is_installed};
 
 /// Why files cannot become a package.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,10 @@ pub enum ContentsError {
 
 /// Most bytes of files that are packed: they are held in memory.
 const MAX_CONTENT: u64 = 4 << 30;
+
+/// First bytes of a gzip file (RFC 1952) and of an xz file.
+const GZIP: &[u8] = b"\x1f\x8b";
+const XZ: &[u8] = b"\xfd7zXZ\0";
 
 /// Files by path, with their bytes. Every directory above a file has an entry, and a hard link stands after its target.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +78,39 @@ impl Contents {
             contents.files.insert(entry.path.clone(), (entry, bytes));
         }
         contents.settled()
+    }
+
+    /// Everything in the file of a tar, plain or compressed by gzip or xz.
+    ///
+    /// # Errors
+    /// As [`Contents::from_tar`], and where it cannot be read.
+    pub fn from_tar_file(path: &Path) -> Result<Self, ContentsError> {
+        let failed = |source| ContentsError::Read { path: path.to_owned(), source };
+        let mut file = BufReader::new(fs::File::open(path).map_err(failed)?);
+        let head = file.fill_buf().map_err(failed)?;
+        if head.starts_with(GZIP) {
+            Self::from_tar(flate2::bufread::MultiGzDecoder::new(file))
+        } else if head.starts_with(XZ) {
+            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0);
+            let stream = stream.map_err(|error| failed(error.into()))?;
+            Self::from_tar(liblzma::bufread::XzDecoder::new_stream(file, stream))
+        } else {
+            Self::from_tar(file)
+        }
+    }
+
+    /// Leaves out what apk would not install: names that begin with a dot at the top, and files that keep a directory from
+    /// being empty. Gives their names.
+    pub(super) fn leave_out_ignored(&mut self) -> Vec<String> {
+        let mut ignored = Vec::new();
+        self.files.retain(|path, (entry, _)| {
+            let stays = is_installed(path, entry.kind == TarKind::Directory);
+            if !stays {
+                ignored.push(path.clone());
+            }
+            stays
+        });
+        ignored
     }
 
     /// Leaves out a file, or a directory with all below it.
@@ -295,6 +333,22 @@ mod tests {
         tar.add(&TarEntry { path: "./usr/bin/x".into(), size: 1, mode: 0o4755, ..TarEntry::empty() }, b"x");
         let contents = Contents::from_tar(&tar.ended()[..]).unwrap();
         assert_eq!(listing(contents), ["755 usr", "755 usr/bin", "4755 usr/bin/x"]);
+    }
+
+    #[test]
+    fn a_tar_is_read_whatever_it_is_compressed_by() {
+        let mut tar = TarWriter::default();
+        tar.add(&TarEntry { path: "a".into(), size: 1, ..TarEntry::empty() }, b"x");
+        let tar = tar.ended();
+        let dir = tempfile::tempdir().unwrap();
+        let gzip = crate::apk::gzip::compress(&tar);
+        let mut xz = Vec::new();
+        liblzma::read::XzEncoder::new(&tar[..], 1).read_to_end(&mut xz).unwrap();
+        for (name, bytes) in [("plain", &tar), ("gzip", &gzip), ("xz", &xz)] {
+            let path = dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(listing(Contents::from_tar_file(&path).unwrap()), ["644 a"], "{name}");
+        }
     }
 
     #[test]

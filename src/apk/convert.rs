@@ -218,7 +218,8 @@ impl<'a> Names<'a> {
             notes.push(format!("dropped its scripts: {}", deb.scripts.join(", ")));
         }
         let packed = pack(info, contents, key).map_err(unpacked)?;
-        Ok(Packed { notes, ..packed })
+        notes.extend(packed.notes);
+        Ok(Packed { info: packed.info, bytes: packed.bytes, notes })
     }
 
     fn depends(

@@ -44,7 +44,7 @@ impl<'a> Installed<'a> {
     pub fn whole(package: &'a PackageContents) -> Self {
         let sums: BTreeMap<&str, Option<[u8; 20]>> =
             package.entries.iter().map(|entry| (entry.path.as_str(), entry.sha1)).collect();
-        let owned = package.entries.iter().map(|entry| Owned {
+        let owned = package.entries.iter().filter(|entry| entry.is_installed()).map(|entry| Owned {
             path: &entry.path,
             is_directory: entry.kind == super::EntryKind::Directory,
             mode: entry.mode,

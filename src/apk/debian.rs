@@ -11,7 +11,7 @@ use super::version::Version;
 /// Largest control member, inflated.
 const MAX_CONTROL: u64 = 16 << 20;
 /// Memory that xz may take to decompress: `xz -9` needs 65 MiB.
-const XZ_MEMORY: u64 = 256 << 20;
+pub(super) const XZ_MEMORY: u64 = 256 << 20;
 
 /// What is wrong with a `.deb`.
 #[derive(Debug, thiserror::Error)]

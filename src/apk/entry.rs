@@ -191,6 +191,22 @@ impl Layout {
     }
 }
 
+/// Whether apk installs what a package has at a path: it skips what stands at the top with a dot, and what only keeps a
+/// directory from being empty.
+pub(super) fn is_installed(path: &str, is_directory: bool) -> bool {
+    const KEEP: &str = ".keep_";
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let keeps = !is_directory && name.len() > KEEP.len() && name.starts_with(KEEP);
+    !path.starts_with('.') && !keeps
+}
+
+impl Entry {
+    /// Whether apk installs it at all.
+    pub fn is_installed(&self) -> bool {
+        is_installed(&self.path, self.kind == EntryKind::Directory)
+    }
+}
+
 /// Old archives repeat the file type above the permission bits.
 fn permission_bits(mode: u32) -> Result<u16, EntryError> {
     let bits = u16::try_from(mode).map_err(|_| EntryError::Mode(mode))?;

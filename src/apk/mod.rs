@@ -20,6 +20,7 @@ mod info;
 mod pack;
 mod package;
 mod repository;
+mod scripts;
 mod signature;
 mod solver;
 mod stored;

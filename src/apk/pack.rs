@@ -93,9 +93,10 @@ impl PackageInfo {
 /// Where a file cannot stand in a package, or the key cannot sign.
 pub fn pack(
     mut info: PackageInfo,
-    contents: Contents,
+    mut contents: Contents,
     key: Option<&SigningKey>,
 ) -> Result<Packed, PackError> {
+    let ignored = contents.leave_out_ignored();
     info.installed_size = contents.installed_size();
     let mut tar = TarWriter::default();
     for (entry, bytes) in contents.into_entries() {
@@ -110,7 +111,8 @@ pub fn pack(
     bytes.extend_from_slice(&control);
     bytes.extend_from_slice(&data);
     let made = PackageContents::inspect(bytes.as_slice().into())?;
-    Ok(Packed { info: made.info, bytes, notes: Vec::new() })
+    let notes = ignored.into_iter().map(|path| format!("left out {path}, which apk would not install"));
+    Ok(Packed { info: made.info, bytes, notes: notes.collect() })
 }
 
 fn control_member(info: &PackageInfo, data: &[u8]) -> Vec<u8> {
@@ -160,6 +162,19 @@ mod tests {
             })
             .unwrap();
         assert_eq!(seen, [(2, "ELF".to_owned())]);
+    }
+
+    #[test]
+    fn what_apk_would_not_install_is_left_out_and_told() {
+        let mut tar = TarWriter::default();
+        for path in [".gitignore", ".git/x", "a/.keep_me", "a/.keep_", "a/.profile"] {
+            tar.add(&TarEntry { path: path.into(), ..TarEntry::empty() }, b"");
+        }
+        let packed = pack(info(), Contents::from_tar(&tar.ended()[..]).unwrap(), None).unwrap();
+        let package = PackageContents::inspect(packed.bytes.into()).unwrap();
+        let paths: Vec<&str> = package.entries.iter().map(|entry| entry.path.as_str()).collect();
+        assert_eq!(paths, ["a", "a/.keep_", "a/.profile"]);
+        assert_eq!(packed.notes.len(), 4, "{:?}", packed.notes);
     }
 
     #[test]

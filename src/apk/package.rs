@@ -13,7 +13,7 @@ use sha1::{Digest as _, Sha1};
 use super::archive::{ArchiveError, TarEntry, TarReader};
 use super::control::{Control, Stated};
 use super::dependency::Checksum;
-use super::entry::{EntryError, Layout};
+use super::entry::{EntryError, Layout, SUM_KEY};
 use super::gzip::{self, GzipError, MemberReader};
 use super::index::IndexError;
 use super::info::{Draft, InfoError, PackageInfo};
@@ -228,7 +228,7 @@ impl PackageContents {
 
     /// A package as it was remembered, without opening its file; `None` where the listing is of another package, or damaged.
     ///
-    /// When the files are read, all of it is held against the package: the SHA-256 of the whole, every entry, every sum.
+    /// When the files are read, all of it is held against the package: the SHA-256 of the whole, and every entry.
     pub fn from_listing(
         listing: &[u8],
         path: PathBuf,
@@ -254,37 +254,58 @@ impl PackageContents {
     /// skipped.
     ///
     /// # Errors
-    /// What `visit` gives, and where a package that is read from a file is no longer what was verified: the whole file by its
-    /// SHA-256 before anything is given, entries and sums as they come. What was given before such an error is not to be
-    /// used.
+    /// What `visit` gives, and where a package that is read from a file is no longer what was verified: by the SHA-256 of the
+    /// whole file, and entry by entry. That may show only at the end, so what was given before an error is not to be used.
     pub fn each_file<E: From<PackageError>>(
         &self,
+        visit: impl FnMut(usize, &mut dyn Read) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let refuse = |reason| E::from(self.refuse(reason));
+        let opened = self.bytes.open().map_err(|error| refuse(Refusal::Read(error)))?;
+        let size = opened.size;
+        match (opened.slice(self.data), &self.sha256) {
+            _ if size <= self.data as u64 => Ok(()),
+            (Some(data), expected) => {
+                if let Some(expected) = expected {
+                    let found = opened.sha256(0).map_err(|error| refuse(Refusal::Read(error)))?;
+                    check_digest(expected, &found).map_err(refuse)?;
+                }
+                // Bytes that have this SHA-256 were verified with the strict reader; so the fast one will do.
+                match gzip::inflate_whole(data) {
+                    Some(whole) => self.each_entry(whole.bytes(), visit),
+                    None => self.each_entry(MemberReader::new(data, MAX_DATA), visit),
+                }
+            }
+            (None, expected) => {
+                let mut hashing = opened.hashing(self.data).map_err(|error| refuse(Refusal::Read(error)))?;
+                self.each_entry(MemberReader::new(&mut hashing, MAX_DATA), visit)?;
+                let found = hashing.finish().map_err(|error| refuse(Refusal::Read(error)))?;
+                check_digest(expected.as_ref().unwrap_or(&found), &found).map_err(refuse)
+            }
+        }
+    }
+
+    /// Walks the inflated data member, and holds it against the entries.
+    fn each_entry<E: From<PackageError>>(
+        &self,
+        data: impl Read,
         mut visit: impl FnMut(usize, &mut dyn Read) -> Result<(), E>,
     ) -> Result<(), E> {
-        let refuse = |reason| E::from(PackageError { package: self.info.id(), reason });
-        let opened = self.bytes.open().map_err(|error| refuse(Refusal::Read(error)))?;
-        if let Some(expected) = &self.sha256 {
-            let found = opened.sha256(0).map_err(|error| refuse(Refusal::Read(error)))?;
-            check_digest(expected, &found).map_err(refuse)?;
-        }
-        // Bytes that have this SHA-256 were verified with the strict reader; so the fast one will do.
-        let whole = opened.slice(self.data).and_then(gzip::inflate_whole);
-        let data: Box<dyn Read + '_> = match &whole {
-            Some(whole) => Box::new(whole.bytes()),
-            None => data_reader(&opened, self.data).map_err(refuse)?,
-        };
-        let Some(data) = (opened.size > self.data as u64).then_some(data) else { return Ok(()) };
+        let refuse = |reason| E::from(self.refuse(reason));
         let mut reader = TarReader::new(data);
         let mut layout = Layout::default();
         for (index, entry) in self.entries.iter().enumerate() {
             let header = reader.next_entry().map_err(|error| refuse(error.into()))?;
             let header = header.ok_or_else(|| refuse(Refusal::Listing))?;
+            // A stated sum was compared with the bytes when they were verified, and is compared with the entry below; where the
+            // archive states none, the bytes are all there is.
             let mut sum = entry.sha1.unwrap_or_default();
             if matches!(entry.kind, EntryKind::File { .. }) {
-                let mut summing =
-                    Summing { inner: &mut reader, hash: Sha1::new(), is_read: header.size == 0 };
-                visit(index, &mut summing)?;
-                if summing.is_read {
+                if header.pax.contains_key(SUM_KEY) {
+                    visit(index, &mut reader)?;
+                } else {
+                    let mut summing = Summing { inner: &mut reader, hash: Sha1::new() };
+                    visit(index, &mut summing)?;
                     io::copy(&mut summing, &mut io::sink()).map_err(|error| refuse(Refusal::Read(error)))?;
                     sum = summing.hash.finalize().into();
                 }
@@ -299,6 +320,10 @@ impl PackageContents {
             None => Ok(()),
             Some(_) => Err(refuse(Refusal::Listing)),
         }
+    }
+
+    fn refuse(&self, reason: Refusal) -> PackageError {
+        PackageError { package: self.info.id(), reason }
     }
 }
 
@@ -395,12 +420,10 @@ fn data_reader<'a>(opened: &'a Opened<'_>, data: usize) -> Result<Box<dyn Read +
 struct Summing<'a, R> {
     inner: &'a mut R,
     hash: Sha1,
-    is_read: bool,
 }
 
 impl<R: Read> Read for Summing<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.is_read = true;
         let count = self.inner.read(buffer)?;
         self.hash.update(&buffer[..count]);
         Ok(count)

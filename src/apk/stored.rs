@@ -61,6 +61,13 @@ impl Opened<'_> {
         Ok(Box::new(head.chain(BufReader::with_capacity(CHUNK, file))))
     }
 
+    /// The same, with the SHA-256 of all bytes, those before the offset too, taken on the way.
+    pub(super) fn hashing(&self, from: usize) -> io::Result<Hashing<'_>> {
+        let mut hash = Sha256::new();
+        hash.update(self.head.get(..from).unwrap_or_default());
+        Ok(Hashing { inner: self.reader(from)?, hash })
+    }
+
     /// The bytes from an offset within the head on, where all of them are in memory.
     pub(super) fn slice(&self, from: usize) -> Option<&[u8]> {
         if self.rest.is_some() { None } else { self.head.get(from..) }
@@ -82,6 +89,46 @@ impl Opened<'_> {
     }
 }
 
+/// Takes the SHA-256 of what is read.
+pub(super) struct Hashing<'a> {
+    inner: Box<dyn BufRead + 'a>,
+    hash: Sha256,
+}
+
+impl Hashing<'_> {
+    /// SHA-256 of everything, what was not read too.
+    pub(super) fn finish(mut self) -> io::Result<[u8; 32]> {
+        loop {
+            match self.fill_buf()?.len() {
+                0 => return Ok(self.hash.finalize().into()),
+                count => self.consume(count),
+            }
+        }
+    }
+}
+
+impl Read for Hashing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+impl BufRead for Hashing<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        // What is consumed is what was filled last, so that filling again gives it without reading.
+        if let Ok(bytes) = self.inner.fill_buf() {
+            self.hash.update(&bytes[..count.min(bytes.len())]);
+        }
+        self.inner.consume(count);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +147,12 @@ mod tests {
             let expected: [u8; 32] = Sha256::digest(&bytes[from..]).into();
             assert_eq!(opened.sha256(from).unwrap(), expected);
             assert_eq!(opened.sha256(from).unwrap(), expected, "a second time");
+            let whole: [u8; 32] = Sha256::digest(&bytes).into();
+            let mut hashing = opened.hashing(from).unwrap();
+            hashing.read_exact(&mut [0; 1000]).unwrap();
+            hashing.fill_buf().unwrap();
+            hashing.consume(500);
+            assert_eq!(hashing.finish().unwrap(), whole);
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::fleet::{InvalidValue, Label, Sha256};
+use crate::fleet::{InvalidFile, InvalidValue, Label, Sha256};
 use crate::image::disk::DiskError;
 use crate::image::ext4::Ext4Error;
 use crate::image::layout::LayoutError;
@@ -58,6 +58,9 @@ pub enum BuildError {
     Unknown { what: &'static str, name: Label, known: Vec<String> },
     #[error("{name:?} cannot be a name in out/")]
     Name { name: String, source: InvalidValue },
+    /// What shows only when packages are opened.
+    #[error(transparent)]
+    Invalid(InvalidFile),
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]

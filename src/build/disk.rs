@@ -74,10 +74,8 @@ impl DiskPlan<'_> {
     pub fn key(&self) -> BuildKey {
         let mut key = KeyBuilder::new("disk")
             .input("layout", LAYOUT)
-            .input("size", self.spec.size.bytes().to_le_bytes());
-        for (recipe, sha256) in self.recipes.digests() {
-            key = key.input("recipe", recipe.as_str()).input("sha256", sha256.0);
-        }
+            .input("size", self.spec.size.bytes().to_le_bytes())
+            .recipes(self.recipes);
         for (spelled, sha256) in &self.containers {
             // Not the whole path: an image that tells no name of its own is called after its file alone.
             let file = spelled.rsplit(['/', ':']).next().unwrap_or(spelled);

@@ -5,6 +5,7 @@ use std::fmt;
 use sha2::Digest;
 
 use crate::fleet::Sha256;
+use crate::image::recipe::Recipes;
 
 /// Changed whenever this version would make other bytes of the same inputs.
 const RECIPE_OF_SISFORGE: &str = "1";
@@ -43,6 +44,20 @@ impl KeyBuilder {
             self.0.update(bytes);
         }
         self
+    }
+
+    /// Adds all that recipes read, and the values of their parameters.
+    #[must_use]
+    pub fn recipes(self, recipes: &Recipes) -> Self {
+        let digests = recipes.digests().iter();
+        let key = digests.fold(self, |key, (recipe, sha256)| {
+            key.input("recipe", recipe.as_str()).input("sha256", sha256.0)
+        });
+        // The text of a value with its type: "1" is not 1.
+        recipes
+            .parameters()
+            .iter()
+            .fold(key, |key, (name, value)| key.input("parameter", name).input("value", format!("{value:?}")))
     }
 
     /// The key of all inputs so far.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::fleet::{Fleet, KernelOption, KernelSpec, Label, SourceFiles};
-use crate::image::recipe::{Parameters, RecipeError, Recipes};
+use crate::fleet::{Fleet, InvalidFile, KernelOption, KernelSpec, Label, Problem, SourceFiles};
+use crate::image::recipe::{RecipeError, Recipes};
+use crate::image::scripts::{self, PackageScripts};
 use crate::lock::digest::Digests;
 use crate::lock::kernel::KernelWishes;
 use crate::lock::model::Lock;
@@ -35,6 +36,9 @@ pub struct Project {
 pub enum ProjectError {
     #[error("the recipes of the image {image} cannot be used")]
     Recipe { image: Label, source: RecipeError },
+    /// Everything that is wrong with recipes, and with what `fleet.toml` says of them.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    Invalid(Vec<InvalidFile>),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -43,6 +47,47 @@ pub enum ProjectError {
     Vmlinux(#[from] VmlinuxError),
     #[error(transparent)]
     Resolve(#[from] ResolveError),
+}
+
+/// What is wrong with recipes, each file once whatever images use it.
+#[derive(Default)]
+struct Invalid {
+    files: Vec<InvalidFile>,
+    /// Places in `fleet.toml`.
+    given: Vec<Problem>,
+}
+
+impl Invalid {
+    fn add(&mut self, files: Vec<InvalidFile>, given: Vec<Problem>) {
+        for file in files {
+            match self.files.iter_mut().find(|known| known.path == file.path) {
+                None => self.files.push(file),
+                Some(known) => {
+                    let new = file.problems.into_iter().filter(|problem| !known.problems.contains(problem));
+                    let new: Vec<_> = new.collect();
+                    known.problems.extend(new);
+                }
+            }
+        }
+        self.given.extend(given);
+    }
+
+    /// Fails unless nothing was added.
+    fn none(mut self, fleet: &Fleet) -> Result<(), ProjectError> {
+        let folder = fleet.source.path.parent().unwrap_or(Path::new(""));
+        for file in &mut self.files {
+            let is_beside = fleet.root.join(&file.path).exists();
+            file.path = if is_beside {
+                folder.join(&file.path)
+            } else {
+                format!("{} (built in)", file.path.display()).into()
+            };
+        }
+        if !self.given.is_empty() {
+            self.files.insert(0, fleet.source.refuse(self.given));
+        }
+        if self.files.is_empty() { Ok(()) } else { Err(ProjectError::Invalid(self.files)) }
+    }
 }
 
 impl Project {
@@ -55,13 +100,21 @@ impl Project {
         let files = SourceFiles::new(&fleet.root);
         let mut recipes = BTreeMap::new();
         let mut pins = RecipePins::default();
+        let mut invalid = Invalid::default();
         for (name, image) in &fleet.images {
-            let loaded = Recipes::load(&image.recipes, &Parameters::new(), &files)
-                .map_err(|source| ProjectError::Recipe { image: name.clone(), source })?;
+            let loaded = match Recipes::load(&image.recipes, &image.parameters, &files) {
+                Ok(loaded) => loaded,
+                Err(RecipeError::Invalid { files, given }) => {
+                    invalid.add(files, given);
+                    continue;
+                }
+                Err(source) => return Err(ProjectError::Recipe { image: name.clone(), source }),
+            };
             pins.digests.extend(loaded.digests().clone());
             pins.packages.insert(name.clone(), loaded.world().map(str::to_owned).collect());
             recipes.insert(name.clone(), loaded);
         }
+        invalid.none(&fleet)?;
         let config = match &fleet.kernel {
             KernelSpec::Build(build) => Some(kernel_config(&files, build)?),
             KernelSpec::Ready { .. } => None,
@@ -107,7 +160,7 @@ impl Project {
     /// asked for.
     ///
     /// # Errors
-    /// As [`resolve`], and where a ready kernel is one that no VMM can start.
+    /// As [`resolve`] and [`Project::check_scripts`], and where a ready kernel is one that no VMM can start.
     pub fn lock(
         &self,
         old: Option<&Lock>,
@@ -117,13 +170,36 @@ impl Project {
         report: &dyn Report,
     ) -> Result<Lock, ProjectError> {
         if let Some(old) = old.filter(|old| *update == Update::None && self.stale(old).is_empty()) {
+            self.check_scripts(old)?;
             return Ok(old.clone());
         }
         self.check_kernel()?;
         // A machine without a compiler can lock; who builds the kernel needs one.
         let toolchain = make::toolchain().ok();
         let (fleet, wanted, toolchain) = (&self.fleet, &self.wanted, toolchain.as_deref());
-        Ok(resolve(&Request { fleet, wanted, old, update, toolchain, cache, offline, report })?)
+        let lock = resolve(&Request { fleet, wanted, old, update, toolchain, cache, offline, report })?;
+        self.check_scripts(&lock)?;
+        Ok(lock)
+    }
+
+    /// Looks whether every package script that a lock lists is covered or accepted, and whether every acceptance accepts one.
+    ///
+    /// # Errors
+    /// Everything that is not so, with its place in `fleet.toml`.
+    pub fn check_scripts(&self, lock: &Lock) -> Result<(), ProjectError> {
+        let mut problems = Vec::new();
+        for (name, image) in &self.fleet.images {
+            let (Some(recipes), Some(locked)) = (self.recipes.get(name), lock.image.get(name)) else {
+                continue;
+            };
+            let packages = lock.packages_of(locked).filter_map(Result::ok).map(PackageScripts::locked);
+            problems.extend(scripts::problems(image, recipes, &packages.collect::<Vec<_>>()));
+        }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ProjectError::Invalid(vec![self.fleet.source.refuse(problems)]))
+        }
     }
 
     /// A note where this machine would build another kernel from the lock than the one that locked; no error.

@@ -10,6 +10,7 @@ use crate::fleet::{FileContent, ImageSpec, Label, Source};
 use crate::image::ext4::{Earlier, Ext4Error, Ext4Options, LAYOUT, Purpose, Written, write_ext4};
 use crate::image::layout::{ApkSettings, rootfs};
 use crate::image::recipe::Recipes;
+use crate::image::scripts::{self, PackageScripts};
 use crate::lock::model::{Lock, LockedImage, LockedPackage};
 use crate::lock::repository::{DOWNLOADS, Repositories, RepositoryError};
 use crate::sys::fs::{self as files, FileError};
@@ -52,8 +53,12 @@ impl<'a> ImagePlan<'a> {
         for package in &self.packages {
             key = key.input("package", package.id()).input("sha256", package.sha256.0);
         }
-        for (recipe, sha256) in self.recipes.digests() {
-            key = key.input("recipe", recipe.as_str()).input("sha256", sha256.0);
+        key = key.recipes(self.recipes);
+        for script in &self.spec.accepted {
+            for sha256 in &script.sha256 {
+                let name = script.name.get_ref().to_string();
+                key = key.input("accepted", name).input("sha256", sha256.get_ref().0);
+            }
         }
         for (path, file) in &self.spec.files {
             let content = match &file.content {
@@ -94,8 +99,11 @@ impl<'a> ImagePlan<'a> {
         let earlier = earlier.and_then(earlier::open);
         let write = || self.write_once(key, dir, repositories, earlier.as_ref(), jobs);
         let written = match write() {
-            Err(BuildError::Image { source: Ext4Error::Package(_) | Ext4Error::Content { .. }, .. }) => {
-                // It may be what was remembered that is wrong; if it is the package, reading it from its beginning tells.
+            // It may be what was remembered that is wrong; if it is the package, reading it from its beginning tells.
+            Err(
+                BuildError::Layout { .. }
+                | BuildError::Image { source: Ext4Error::Package(_) | Ext4Error::Content { .. }, .. },
+            ) => {
                 let listings = repositories.listings();
                 self.packages.iter().for_each(|package| listings.forget(&package.sha256));
                 write()?
@@ -115,6 +123,7 @@ impl<'a> ImagePlan<'a> {
         jobs: usize,
     ) -> Result<Written, BuildError> {
         let packages = self.open_packages(repositories, jobs)?;
+        self.check_scripts(&packages, repositories)?;
         let task = repositories.report.begin(&format!("write image {}", self.name), None, Unit::Steps);
         let failed = |source| BuildError::Layout { image: self.name.clone(), source };
         let root = rootfs(&packages, self.recipes, &self.spec.files, &self.apk).map_err(failed)?;
@@ -126,6 +135,19 @@ impl<'a> ImagePlan<'a> {
         task.finish(&format!("{} files", root.tree.len()));
         // A file that changed while it was read would stand under the wrong key.
         if self.key()? == *key { Ok(written) } else { Err(BuildError::Changed(self.name.clone())) }
+    }
+
+    /// The lock may be older than the scripts that it lists; the packages themselves decide.
+    fn check_scripts(
+        &self,
+        packages: &[PackageContents],
+        repositories: &Repositories<'_>,
+    ) -> Result<(), BuildError> {
+        let scripts: Vec<_> = packages.iter().map(PackageScripts::of).collect();
+        match scripts::problems(self.spec, self.recipes, &scripts) {
+            problems if problems.is_empty() => Ok(()),
+            problems => Err(BuildError::Invalid(repositories.fleet.source.refuse(problems))),
+        }
     }
 
     /// Every package, verified against the lock.

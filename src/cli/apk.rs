@@ -7,7 +7,7 @@ use crate::apk::{
     Contents, INDEX_FILE, Missing, PackMap, PackageInfo, Packed, SigningKey, convert_debs, pack,
     sign_directory,
 };
-use crate::sys::fs::{self, FileError};
+use crate::sys::fs;
 
 use super::context::Context;
 use super::error::CliError;
@@ -25,7 +25,7 @@ pub enum Command {
 
 #[derive(clap::Args)]
 pub struct PackArgs {
-    /// .deb files, or one directory, or one tar
+    /// .deb files, or one directory, or one tar (plain, gzip or xz)
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
     /// Where the packages go
@@ -145,11 +145,8 @@ fn pack_files(args: &PackArgs, map: &PackMap, key: Option<&SigningKey>) -> Resul
         version.parse().map_err(|error| CliError::invalid(format!("--pkgver {version}: {error}")))?;
     let mut info = PackageInfo::new(name, version, &args.arch)?;
     info.extend(&args.provides, &args.depends)?;
-    let mut contents = if input.is_dir() {
-        Contents::from_directory(input)?
-    } else {
-        Contents::from_tar(std::fs::File::open(input).map_err(FileError::when("open", input))?)?
-    };
+    let mut contents =
+        if input.is_dir() { Contents::from_directory(input)? } else { Contents::from_tar_file(input)? };
     map.apply(input, &mut info, &mut contents)?;
     Ok(pack(info, contents, key)?)
 }

@@ -25,7 +25,12 @@ pub fn run(context: &Context) -> Result<ExitCode, CliError> {
             .hint("leave the option out of [kernel] options, or the recipe out of the image"));
     }
     let notes: Vec<_> = doubts.iter().map(ToString::to_string).collect();
-    let stale = Lock::read(&context.lock_path())?.map_or_else(Vec::new, |lock| project.stale(&lock));
+    let lock = Lock::read(&context.lock_path())?;
+    let stale = lock.as_ref().map_or_else(Vec::new, |lock| project.stale(lock));
+    // Of packages that are no longer those of the fleet nothing need be said.
+    if let Some(lock) = lock.filter(|_| stale.is_empty()) {
+        project.check_scripts(&lock)?;
+    }
     let fleet = &project.fleet;
     if context.settings.json {
         render::json(&serde_json::json!({

@@ -9,7 +9,7 @@ use crate::apk::{IndexError, PackageError, Refusal, SignatureError};
 use crate::apply::ApplyError;
 use crate::build::vmlinux::VmlinuxError;
 use crate::build::{BuildError, ProjectError, VendorError};
-use crate::fleet::{InvalidFleet, LoadError};
+use crate::fleet::{InvalidFile, LoadError};
 use crate::lock::repository::RepositoryError;
 use crate::lock::resolve::ResolveError;
 use crate::sys::tool::ToolError;
@@ -29,7 +29,8 @@ pub struct CliError {
 enum Body {
     /// Everything was said already.
     Said,
-    Fleet(InvalidFleet),
+    /// Files with problems in them.
+    Files(Vec<InvalidFile>),
     Words {
         message: String,
         causes: Vec<String>,
@@ -53,6 +54,11 @@ impl CliError {
         Self { status, body: Body::Said }
     }
 
+    /// Everything that is wrong with the files of a fleet.
+    fn invalid_files(files: Vec<InvalidFile>) -> Self {
+        Self { status: 2, body: Body::Files(files) }
+    }
+
     fn words(status: u8, message: impl Into<String>) -> Self {
         Self { status, body: Body::Words { message: message.into(), causes: Vec::new(), hint: None } }
     }
@@ -70,7 +76,7 @@ impl CliError {
     pub fn message(&self) -> String {
         match &self.body {
             Body::Said => String::new(),
-            Body::Fleet(invalid) => invalid.to_string(),
+            Body::Files(files) => files.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
             Body::Words { message, .. } => message.clone(),
         }
     }
@@ -79,8 +85,11 @@ impl CliError {
     pub fn print(&self, settings: &Settings) {
         match &self.body {
             Body::Said => {}
-            Body::Fleet(invalid) if settings.json => render::json(&problems(invalid)),
-            Body::Fleet(invalid) => eprint!("{}", crate::fleet::render(invalid, settings.color)),
+            Body::Files(files) if settings.json => render::json(&problems(files, &self.message())),
+            Body::Files(files) => {
+                let shown = files.iter().map(|file| crate::fleet::render(file, settings.color));
+                eprint!("{}", shown.collect::<Vec<_>>().join("\n"));
+            }
             Body::Words { message, causes, hint } if settings.json => {
                 render::json(&json!({ "error": message, "causes": causes, "hint": hint }));
             }
@@ -99,18 +108,24 @@ impl CliError {
     }
 }
 
-fn problems(invalid: &InvalidFleet) -> serde_json::Value {
-    let problems = invalid.problems.iter().map(|problem| {
-        let (line, column) = invalid.line_column(problem.span.start);
-        json!({ "line": line, "column": column, "message": problem.message, "hint": problem.hint })
-    });
-    json!({ "error": invalid.to_string(), "problems": problems.collect::<Vec<_>>() })
+fn problems(files: &[InvalidFile], message: &str) -> serde_json::Value {
+    let of_file = |file: &InvalidFile| -> Vec<serde_json::Value> {
+        let problems = file.problems.iter().map(|problem| {
+            let (line, column) = file.line_column(problem.span.start);
+            json!({
+                "file": file.path, "line": line, "column": column,
+                "message": problem.message, "hint": problem.hint,
+            })
+        });
+        problems.collect()
+    };
+    json!({ "error": message, "problems": files.iter().flat_map(of_file).collect::<Vec<_>>() })
 }
 
 impl From<LoadError> for CliError {
     fn from(error: LoadError) -> Self {
         match error {
-            LoadError::Invalid(invalid) => Self { status: 2, body: Body::Fleet(invalid) },
+            LoadError::Invalid(invalid) => Self::invalid_files(vec![invalid]),
             LoadError::Read(error) => {
                 let hint = match error.source.kind() {
                     ErrorKind::NotFound => {
@@ -154,8 +169,24 @@ from_library! {
     crate::apk::RepositoryError => |_| 2,
     crate::apk::KeyError => |_| 2,
     crate::lock::model::LockFileError => |_| 2,
-    crate::build::ProjectError => |_| 2,
-    crate::build::BuildError => build_status,
+}
+
+impl From<ProjectError> for CliError {
+    fn from(error: ProjectError) -> Self {
+        match error {
+            ProjectError::Invalid(files) => Self::invalid_files(files),
+            error => Self { status: 2, ..from_error(&error) },
+        }
+    }
+}
+
+impl From<BuildError> for CliError {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Invalid(file) => Self::invalid_files(vec![file]),
+            error => Self { status: build_status(&error), ..from_error(&error) },
+        }
+    }
 }
 
 /// What the configuration asks for and cannot be had is the configuration's fault; all else is a failure.
@@ -299,6 +330,6 @@ pub fn one_line(error: &(dyn Error + 'static)) -> String {
         Body::Words { message, causes, .. } => {
             std::iter::once(message).chain(causes).collect::<Vec<_>>().join(": ")
         }
-        Body::Said | Body::Fleet(_) => String::new(),
+        Body::Said | Body::Files(_) => String::new(),
     }
 }

@@ -72,6 +72,7 @@ pub fn fitting(context: &Context, project: &Project, locked: bool) -> Result<Loc
     };
     let reasons = project.stale(&lock);
     if reasons.is_empty() {
+        project.check_scripts(&lock)?;
         return Ok(lock);
     }
     let reasons: String = reasons.iter().map(|reason| format!("\n  {reason}")).collect();

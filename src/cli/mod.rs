@@ -81,8 +81,8 @@ enum Command {
     /// Make apk packages and signed repositories
     #[command(subcommand)]
     Apk(apk::Command),
-    /// Print the JSON Schema of fleet.toml
-    Schema,
+    /// Print the JSON Schema of fleet.toml or recipe.toml
+    Schema(schema::Args),
     /// Print completions for a shell
     Completions(man::CompletionsArgs),
     /// Write man pages, one for each command
@@ -125,7 +125,7 @@ fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
         Command::Exec(args) => exec::run(&args, context),
         Command::Watch(args) => watch::run(&args, context),
         Command::Apk(command) => apk::run(&command, context),
-        Command::Schema => schema::run(),
+        Command::Schema(args) => schema::run(&args),
         Command::Completions(args) => man::completions(&args, Cli::command()),
         Command::Man(args) => man::pages(&args, Cli::command()),
         Command::Launch(args) => launch::run(&args),

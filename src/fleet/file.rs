@@ -4,12 +4,12 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::model::{Backing, OptionValue, VmmKind};
+use super::model::{Backing, OptionValue, ParameterValue, ScriptName, VmmKind};
 use super::problem::{Problems, Read};
-use super::reader::{FieldSchema, FromToml, Named, Section, Value, section, section_schema, unexpected};
+use super::reader::{FieldSchema, FromToml, Named, Section, Value, key, section, section_schema, unexpected};
 use super::scalar::{
     AbsolutePath, Account, Auto, Count, Destination, GuestNet, ImageLocation, ImageName, LocalPath, Location,
-    Mode, NameServer, Package, Ports, Tag, UidRange, Verdict, WebUrl,
+    Mode, NameServer, OneOrMore, Package, ParameterName, Ports, ScriptDigest, Tag, UidRange, Verdict, WebUrl,
 };
 use super::value::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, KernelOption, Label, Rate, Sha256,
@@ -93,6 +93,11 @@ section! {
         size: Option<Spanned<Auto<ByteSize>>>,
         /// Files by their path in the guest.
         files: Named<GuestPath, FileSection>,
+        /// Values of the recipes' parameters, by name.
+        parameters: Named<ParameterName, Spanned<ParameterValue>>,
+        /// Scripts that no recipe covers and the image does without: their SHA-256 by PACKAGE.KIND, such as
+        /// "busybox.post-install". No script ever runs.
+        accept_scripts as "accept-scripts": Named<ScriptName, OneOrMore<ScriptDigest>>,
     }
 
     /// A file in an image: `content` or `file`.

@@ -9,9 +9,9 @@ mod file;
 pub mod files;
 pub mod model;
 pub mod problem;
-mod reader;
-mod scalar;
-mod syntax;
+pub(crate) mod reader;
+pub(crate) mod scalar;
+pub(crate) mod syntax;
 mod validate;
 pub mod value;
 
@@ -22,8 +22,7 @@ use crate::sys::fs::{self as sys_fs, FileError};
 use file::FleetFile;
 pub use files::{SourceFile, SourceFiles};
 pub use model::*;
-use problem::Problems;
-pub use problem::{InvalidFleet, Problem, nearest, render, suggest};
+pub use problem::{InvalidFile, Problem, Problems, nearest, render, suggest};
 use reader::FromToml;
 pub use value::*;
 
@@ -36,7 +35,7 @@ pub enum LoadError {
     #[error(transparent)]
     Read(#[from] FileError),
     #[error(transparent)]
-    Invalid(#[from] InvalidFleet),
+    Invalid(#[from] InvalidFile),
 }
 
 /// Reads and validates a `fleet.toml`, and looks up the files, keys, recipes and kernel configs that it mentions.
@@ -52,11 +51,11 @@ pub fn load(path: &Path) -> Result<Fleet, LoadError> {
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn parse(path: &Path, text: &str) -> Result<Fleet, InvalidFleet> {
+pub fn parse(path: &Path, text: &str) -> Result<Fleet, InvalidFile> {
     read(path, text, false)
 }
 
-fn read(path: &Path, text: &str, look_up: bool) -> Result<Fleet, InvalidFleet> {
+fn read(path: &Path, text: &str, look_up: bool) -> Result<Fleet, InvalidFile> {
     // Fails only for an empty path and where the working directory is gone; both stay as they are.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let root = absolute.parent().unwrap_or(Path::new("/"));
@@ -64,7 +63,8 @@ fn read(path: &Path, text: &str, look_up: bool) -> Result<Fleet, InvalidFleet> {
     let file = syntax::parse(text, &mut problems)
         .and_then(|document| FleetFile::from_toml(&document, &mut problems));
     let fleet = file.and_then(|file| {
-        let (fleet, mentions) = validate::validate(root, &file, &mut problems);
+        let source = SourceText { path: path.to_owned(), text: text.to_owned() };
+        let (fleet, mentions) = validate::validate(root, source, &file, &mut problems);
         if look_up {
             check::check_files(&mentions, &SourceFiles::new(root), &mut problems);
         }
@@ -72,7 +72,7 @@ fn read(path: &Path, text: &str, look_up: bool) -> Result<Fleet, InvalidFleet> {
     });
     match fleet {
         Ok(fleet) if problems.is_empty() => Ok(fleet),
-        _ => Err(InvalidFleet {
+        _ => Err(InvalidFile {
             path: path.to_owned(),
             text: text.to_owned(),
             problems: problems.into_sorted(),
@@ -82,11 +82,7 @@ fn read(path: &Path, text: &str, look_up: bool) -> Result<Fleet, InvalidFleet> {
 
 /// The JSON Schema of `fleet.toml` (draft 2020-12).
 pub fn schema() -> serde_json::Value {
-    let mut schema = schemars::generate::SchemaSettings::draft2020_12()
-        .into_generator()
-        .into_root_schema_for::<FleetFile>();
-    schema.insert("title".into(), "fleet.toml".into());
-    schema.to_value()
+    reader::file_schema::<FleetFile>("fleet.toml")
 }
 
 #[cfg(test)]

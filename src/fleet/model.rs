@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net};
+use toml::Spanned;
 
+use super::problem::{InvalidFile, Problem};
 use super::value::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, KernelOption, Label, Rate, Sha256,
 };
@@ -17,6 +19,8 @@ use super::value::{
 pub struct Fleet {
     /// Directory of `fleet.toml`; recipes, kernel configs and keys are looked up below it.
     pub root: PathBuf,
+    /// What it was read from, for problems that show only later.
+    pub source: SourceText,
     pub name: FleetName,
     pub vmm: VmmKind,
     pub kernel: KernelSpec,
@@ -28,6 +32,21 @@ pub struct Fleet {
     /// Users and the members of pools alike, by name.
     pub guests: BTreeMap<GuestName, GuestSpec>,
     pub host: HostSpec,
+}
+
+/// The text of a `fleet.toml`, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceText {
+    pub path: PathBuf,
+    pub text: String,
+}
+
+impl SourceText {
+    /// The file with problems whose places are in its text.
+    pub fn refuse(&self, mut problems: Vec<Problem>) -> InvalidFile {
+        problems.sort_by_key(|problem| (problem.span.start, problem.span.end));
+        InvalidFile { path: self.path.clone(), text: self.text.clone(), problems }
+    }
 }
 
 /// The program that runs a guest.
@@ -98,12 +117,87 @@ pub struct RepositorySpec {
 /// A root image to build.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageSpec {
+    /// Where `fleet.toml` declares it.
+    pub place: Range<usize>,
     pub recipes: Vec<Label>,
     /// Entries of apk's world beyond those of the recipes, such as `podman~5`.
     pub packages: Vec<String>,
     /// `None` is `"auto"`: content plus a stated margin.
     pub size: Option<ByteSize>,
     pub files: BTreeMap<GuestPath, FileSpec>,
+    /// Parameters of the recipes, by name.
+    pub parameters: BTreeMap<String, GivenParameter>,
+    /// Scripts that no recipe covers, and that the image does without.
+    pub accepted: Vec<AcceptedScript>,
+}
+
+/// A value that `fleet.toml` gives a parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenParameter {
+    /// Where its name stands.
+    pub place: Range<usize>,
+    pub value: Spanned<ParameterValue>,
+}
+
+/// A script that an image does without: which one, and what its body hashes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptedScript {
+    pub name: Spanned<ScriptName>,
+    /// At least one.
+    pub sha256: Vec<Spanned<Sha256>>,
+}
+
+/// A script of a package, written `busybox.post-install`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ScriptName {
+    pub package: String,
+    pub moment: ScriptMoment,
+}
+
+impl std::fmt::Display for ScriptName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.package, self.moment)
+    }
+}
+
+/// When apk runs a script of a package that it installs for the first time. Those for upgrades and removals never would be
+/// run for an image, which is always made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScriptMoment {
+    PreInstall,
+    PostInstall,
+    Trigger,
+}
+
+impl ScriptMoment {
+    /// All of them, in the order in which apk would run them.
+    pub const ALL: [Self; 3] = [Self::PreInstall, Self::PostInstall, Self::Trigger];
+
+    /// apk's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PreInstall => "pre-install",
+            Self::PostInstall => "post-install",
+            Self::Trigger => "trigger",
+        }
+    }
+}
+
+impl std::fmt::Display for ScriptMoment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Value of a recipe's parameter.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
+pub enum ParameterValue {
+    Boolean(bool),
+    Integer(i64),
+    Text(String),
+    List(Vec<String>),
 }
 
 /// A file given in `fleet.toml` itself.

@@ -1,4 +1,4 @@
-//! What is wrong with a `fleet.toml`: collected while it is read, told all at once.
+//! What is wrong with a `fleet.toml` or a `recipe.toml`: collected while it is read, told all at once.
 
 use std::fmt;
 use std::ops::Range;
@@ -91,9 +91,9 @@ impl Problems {
     }
 }
 
-/// A `fleet.toml` that cannot be used, with everything that is wrong with it.
+/// A file that cannot be used, with everything that is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct InvalidFleet {
+pub struct InvalidFile {
     pub path: PathBuf,
     /// The text that the problems point into.
     pub text: String,
@@ -101,14 +101,14 @@ pub struct InvalidFleet {
     pub problems: Vec<Problem>,
 }
 
-impl fmt::Display for InvalidFleet {
+impl fmt::Display for InvalidFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.problems.len();
         write!(f, "{count} problem{} in {}", if count == 1 { "" } else { "s" }, self.path.display())
     }
 }
 
-impl InvalidFleet {
+impl InvalidFile {
     /// Line and column of a byte offset, both from 1, the column in characters.
     pub fn line_column(&self, offset: usize) -> (usize, usize) {
         let before = &self.text[..floor_char_boundary(&self.text, offset)];
@@ -127,7 +127,7 @@ struct ProblemRecord<'a> {
     hint: Option<&'a str>,
 }
 
-impl Serialize for InvalidFleet {
+impl Serialize for InvalidFile {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct as _;
         let records: Vec<ProblemRecord<'_>> = self
@@ -144,7 +144,7 @@ impl Serialize for InvalidFleet {
                 }
             })
             .collect();
-        let mut document = serializer.serialize_struct("InvalidFleet", 2)?;
+        let mut document = serializer.serialize_struct("InvalidFile", 2)?;
         document.serialize_field("file", &self.path.to_string_lossy())?;
         document.serialize_field("problems", &records)?;
         document.end()
@@ -152,7 +152,7 @@ impl Serialize for InvalidFleet {
 }
 
 /// The problems as text for people, each with its line underlined and its hint below, ending with a newline.
-pub fn render(invalid: &InvalidFleet, color: bool) -> String {
+pub fn render(invalid: &InvalidFile, color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let path = invalid.path.to_string_lossy();
     let mut reports: Vec<String> = Vec::new();
@@ -220,8 +220,8 @@ fn list(names: &[&str]) -> String {
 mod tests {
     use super::*;
 
-    fn invalid(text: &str, problem: Problem) -> InvalidFleet {
-        InvalidFleet { path: "fleet.toml".into(), text: text.into(), problems: vec![problem] }
+    fn invalid(text: &str, problem: Problem) -> InvalidFile {
+        InvalidFile { path: "fleet.toml".into(), text: text.into(), problems: vec![problem] }
     }
 
     #[test]

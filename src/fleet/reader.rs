@@ -17,7 +17,7 @@ use super::value::InvalidValue;
 /// A value of the document, and where it stands.
 pub type Value<'i> = Spanned<DeValue<'i>>;
 
-/// What can stand in a `fleet.toml`.
+/// What can stand in a `fleet.toml` or a `recipe.toml`.
 pub trait FromToml: Sized {
     /// Whether the key of such a value must be there.
     const REQUIRED: bool = true;
@@ -242,12 +242,13 @@ fn paragraph(doc: &str) -> String {
 }
 
 /// Declares a table of fixed keys: the struct, its reader, and its JSON Schema. Doc comments become the
-/// schema's descriptions. Every field becomes a [`Read`], so that one wrong value hides no other.
+/// schema's descriptions. Every field becomes a [`Read`], so that one wrong value hides no other. A key that is no name of
+/// Rust is written behind the field: `kind as "type": String`.
 macro_rules! section {
     ($(
         $(#[doc = $doc:literal])+
         pub struct $name:ident {
-            $( $(#[doc = $field_doc:literal])+ $field:ident: $type:ty, )+
+            $( $(#[doc = $field_doc:literal])+ $field:ident $(as $key:literal)?: $type:ty, )+
         }
     )+) => { $(
         $(#[doc = $doc])+
@@ -261,8 +262,8 @@ macro_rules! section {
 
         impl FromToml for $name {
             fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
-                let mut section = Section::open(value, &[$(stringify!($field)),+], problems)?;
-                Ok(Self { place: value.span(), $( $field: section.field(stringify!($field)), )+ })
+                let mut section = Section::open(value, &[$(key!($field $($key)?)),+], problems)?;
+                Ok(Self { place: value.span(), $( $field: section.field(key!($field $($key)?)), )+ })
             }
 
             fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
@@ -277,7 +278,7 @@ macro_rules! section {
 
             fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
                 let fields = vec![$( FieldSchema {
-                    key: stringify!($field),
+                    key: key!($field $($key)?),
                     required: <$type as FromToml>::REQUIRED,
                     description: concat!($($field_doc, "\n"),+).into(),
                     schema: <$type as FromToml>::schema(generator),
@@ -287,4 +288,23 @@ macro_rules! section {
         }
     )+ };
 }
-pub(super) use section;
+pub(crate) use section;
+
+/// The key of a field of [`section!`].
+macro_rules! key {
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $key:literal) => {
+        $key
+    };
+}
+pub(crate) use key;
+
+/// The JSON Schema of a whole file (draft 2020-12).
+pub fn file_schema<T: schemars::JsonSchema>(title: &str) -> Json {
+    let mut schema =
+        schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
+    schema.insert("title".into(), title.into());
+    schema.to_value()
+}

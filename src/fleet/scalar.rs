@@ -6,9 +6,10 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
+use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
-use super::model::{Backing, OptionValue, VmmKind};
+use super::model::{Backing, OptionValue, ParameterValue, ScriptMoment, ScriptName, VmmKind};
 use super::problem::{Problem, Problems, Read, suggest};
 use super::reader::{FromKey, FromToml, Value, unexpected};
 use super::value::{
@@ -64,6 +65,7 @@ text_scalars! {
     ImageName, "the name of a container image", "^\\S+$";
     Package, "a package such as \"podman~5\"", "^!?[^\\s!]+$";
     Tag, "a tag", "^[A-Za-z0-9._-]+$";
+    ScriptDigest, "a digest such as \"sha256:0123...\"", "^(sha256:)?[0-9a-fA-F]{64}$";
     Account, "the name of a user or group", "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}$";
 }
 
@@ -86,6 +88,9 @@ keys! {
     GuestName, GuestName::from_str, "^[a-z0-9][a-z0-9-]{0,10}$";
     GuestPath, GuestPath::from_str, "^/.";
     KernelOption, KernelOption::parse, "^(CONFIG_)?[A-Za-z0-9_]+$";
+    ParameterName, ParameterName::from_str, "^[A-Za-z_][A-Za-z0-9_]*$";
+    String, |key| Ok(key.to_owned()), "";
+    ScriptName, ScriptName::from_str, "^.+\\.(pre-install|post-install|trigger)$";
 }
 
 /// Scalars that are one of a few words.
@@ -111,6 +116,8 @@ macro_rules! choices {
     )+ };
 }
 
+pub(crate) use choices;
+
 /// What happens to packets that no rule names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -122,6 +129,55 @@ choices! {
     VmmKind { "firecracker" => Firecracker, "qemu" => Qemu }
     Backing { "file" => File, "tmpfs" => Tmpfs }
     Verdict { "allow" => Allow, "deny" => Deny }
+    ScriptMoment { "pre-install" => PreInstall, "post-install" => PostInstall, "trigger" => Trigger }
+}
+
+/// One value, or a list of them.
+#[derive(Clone, Debug)]
+pub struct OneOrMore<T>(pub Vec<Spanned<T>>);
+
+impl<T: FromToml> FromToml for OneOrMore<T> {
+    fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
+        let DeValue::Array(array) = value.get_ref() else {
+            return Spanned::from_toml(value, problems).map(|one| Self(vec![one]));
+        };
+        if array.is_empty() {
+            return Err(problems.tell(Problem::new(value.span(), "the list is empty")));
+        }
+        let all: Vec<Read<Spanned<T>>> =
+            array.iter().map(|value| Spanned::from_toml(value, problems)).collect();
+        all.into_iter().collect::<Read<_>>().map(Self)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = T::schema(generator);
+        json_schema!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1 }] })
+    }
+}
+
+impl FromToml for ParameterValue {
+    fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
+        match value.get_ref() {
+            DeValue::Boolean(value) => Ok(Self::Boolean(*value)),
+            DeValue::String(text) => Ok(Self::Text(text.clone().into_owned())),
+            DeValue::Integer(integer) => number(integer).map(Self::Integer).ok_or_else(|| {
+                problems.tell(Problem::new(value.span(), format!("{integer} does not fit 64 bits")))
+            }),
+            DeValue::Array(array) => {
+                let all: Vec<Read<String>> =
+                    array.iter().map(|value| String::from_toml(value, problems)).collect();
+                all.into_iter().collect::<Read<_>>().map(Self::List)
+            }
+            _ => Err(unexpected(value, "a string, an integer, true, false, or a list of strings", problems)),
+        }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [
+            { "type": ["string", "integer", "boolean"] },
+            { "type": "array", "items": { "type": "string" } },
+        ] })
+    }
 }
 
 /// Either the word `"auto"` or a value.
@@ -265,6 +321,18 @@ impl FromToml for Ports {
             { "type": "integer", "minimum": 1, "maximum": 65535 },
             { "type": "string", "pattern": "^[0-9]+-[0-9]+$" },
         ] })
+    }
+}
+
+impl FromToml for KernelOption {
+    fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
+        let text = String::from_toml(value, problems)?;
+        let told = |InvalidValue(rule)| problems.tell(Problem::new(value.span(), format!("{text:?} {rule}")));
+        Self::parse(&text).map_err(told)
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": Self::PATTERN })
     }
 }
 

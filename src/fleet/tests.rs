@@ -31,7 +31,7 @@ disk = "home"
 /// Every key that there is, after the example of the documentation.
 const FULL: &str = include_str!("tests/full.toml");
 
-fn at(text: &str) -> Result<Fleet, InvalidFleet> {
+fn at(text: &str) -> Result<Fleet, InvalidFile> {
     parse(Path::new("/f/fleet.toml"), text)
 }
 

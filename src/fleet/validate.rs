@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use toml::Spanned;
 
 use super::file::{FleetFile, List, RepositorySection};
-use super::model::{DiskSpec, Fleet, ImageSpec, NetworkPolicy, RepositorySpec, Source, VmmKind};
+use super::model::{DiskSpec, Fleet, ImageSpec, NetworkPolicy, RepositorySpec, Source, SourceText, VmmKind};
 use super::problem::{Problem, Problems, Read, ReadRef, suggest};
 use super::reader::Named;
 use super::scalar::{LocalPath, Location, WebUrl};
@@ -42,9 +42,14 @@ pub enum Thing {
 }
 
 /// Validates what was read. The mentions are complete even where there is no fleet.
-pub fn validate(root: &Path, file: &FleetFile, problems: &mut Problems) -> (Read<Fleet>, Vec<Mention>) {
+pub fn validate(
+    root: &Path,
+    source: SourceText,
+    file: &FleetFile,
+    problems: &mut Problems,
+) -> (Read<Fleet>, Vec<Mention>) {
     let mut validator = Validator { root, problems, mentions: Vec::new() };
-    let fleet = validator.fleet(file);
+    let fleet = validator.fleet(source, file);
     (fleet, validator.mentions)
 }
 
@@ -77,7 +82,7 @@ pub(super) struct Validator<'a> {
 }
 
 impl Validator<'_> {
-    fn fleet(&mut self, file: &FleetFile) -> Read<Fleet> {
+    fn fleet(&mut self, source: SourceText, file: &FleetFile) -> Read<Fleet> {
         let kernel = file.kernel.by_ref().and_then(|kernel| self.kernel(kernel));
         let repositories = self.repositories(file);
         let tags = repository_tags(file);
@@ -98,6 +103,7 @@ impl Validator<'_> {
         }
         Ok(Fleet {
             root: self.root.to_owned(),
+            source,
             name: fleet.name.clone()?,
             vmm: fleet.vmm?.unwrap_or(VmmKind::Firecracker),
             kernel: kernel?,

@@ -15,8 +15,7 @@ use super::limits::limits;
 use super::names::{API_SOCKET, CONFIG, DISK, KERNEL, QMP_SOCKET, ROOTFS, VMM_LOG};
 use super::state::{CPU_PERIOD, CgroupLimits, Machine};
 
-/// The one user of every guest, as the recipes make it by default.
-pub const GUEST_USER: &str = "user";
+pub use crate::image::recipe::GUEST_USER;
 
 /// What the guest's kernel is told of itself.
 #[derive(Clone, Debug)]

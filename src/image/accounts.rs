@@ -233,7 +233,7 @@ mod tests {
         Accounts::merge(&brought, &recipes(text))
     }
 
-    const USER: &str = "group = [{ name = \"u\", gid = 1000 }]\n[[user]]\nname = \"u\"\nuid = 1000\ngroup = \"u\"\n\
+    const USER: &str = "group = [{ name = \"u\", gid = 1000 }]\n[[user]]\nname = \"user\"\nuid = 1000\ngroup = \"u\"\n\
         home = \"/home/u\"\nshell = \"/bin/sh\"\nsubids = { start = 100000, count = 65536 }\n";
 
     #[test]
@@ -245,10 +245,10 @@ mod tests {
         ];
         let accounts = merged(&brought, USER).unwrap();
         let text = |path| accounts.text(ACCOUNT_FILES.iter().find(|file| file.path == path).unwrap());
-        assert_eq!(text("/etc/passwd"), format!("{}u:x:1000:1000::/home/u:/bin/sh\n", brought[0].1));
+        assert_eq!(text("/etc/passwd"), format!("{}user:x:1000:1000::/home/u:/bin/sh\n", brought[0].1));
         assert_eq!(text("/etc/group"), format!("{}u:x:1000:\n", brought[1].1));
-        assert_eq!(text("/etc/shadow"), "root:*::0:::::\nu:!::0:::::\n");
-        assert_eq!(text("/etc/subuid"), "u:100000:65536\n");
+        assert_eq!(text("/etc/shadow"), "root:*::0:::::\nuser:!::0:::::\n");
+        assert_eq!(text("/etc/subuid"), "user:100000:65536\n");
         assert_eq!(
             (accounts.uid("nobody"), accounts.gid("wheel"), accounts.uid("x")),
             (Some(65534), Some(10), None)
@@ -261,11 +261,14 @@ mod tests {
             let file = format!("{line}\n");
             merged(&[("/etc/passwd", &file)], USER).map(drop).map_err(|error| error.to_string())
         };
-        assert_eq!(passwd("u:x:1000:1000:::"), Ok(()));
-        assert_eq!(passwd("u:x:1:1:::").unwrap_err(), "/etc/passwd: u has number 1, and recipe r wants 1000");
+        assert_eq!(passwd("user:x:1000:1000:::"), Ok(()));
+        assert_eq!(
+            passwd("user:x:1:1:::").unwrap_err(),
+            "/etc/passwd: user has number 1, and recipe r wants 1000"
+        );
         assert_eq!(
             passwd("v:x:1000:1:::").unwrap_err(),
-            "/etc/passwd: u of recipe r has number 1000, which v has already"
+            "/etc/passwd: user of recipe r has number 1000, which v has already"
         );
     }
 

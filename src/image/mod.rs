@@ -7,5 +7,6 @@ pub mod disk;
 pub mod ext4;
 pub mod layout;
 pub mod recipe;
+pub mod scripts;
 mod space;
 pub mod tree;

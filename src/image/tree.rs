@@ -206,6 +206,12 @@ impl<C> Tree<C> {
         Ok(())
     }
 
+    /// Takes a symlink away; `false` where there is none.
+    pub(super) fn remove_symlink(&mut self, path: &str) -> bool {
+        let is_symlink = self.get(path).is_some_and(|node| matches!(node.kind, NodeKind::Symlink { .. }));
+        is_symlink && self.nodes.remove(path).is_some()
+    }
+
     /// Gives the inode of a path that was taken to the first of its other names.
     fn rehome_links(&mut self, path: &str, inode: Node<C>) {
         let is_link = |node: &Node<C>| matches!(&node.kind, NodeKind::HardLink { target } if target == path);

@@ -93,6 +93,7 @@ mod tests {
 
     fn package(name: &str, version: &str, bytes: &str) -> LockedPackage {
         LockedPackage {
+            scripts: BTreeMap::new(),
             name: name.into(),
             version: version.into(),
             repository: "repo".into(),

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{FleetName, GuestName, InterfaceName, Label, Sha256};
+use crate::fleet::{FleetName, GuestName, InterfaceName, Label, ScriptMoment, Sha256};
 
 /// The format that this version writes and reads.
 pub const LOCK_VERSION: u32 = 1;
@@ -106,6 +106,9 @@ pub struct LockedPackage {
     pub sha256: Sha256,
     /// File name of the key that signed the index.
     pub key: String,
+    /// SHA-256 of each script that apk would run when it installs the package; locks of earlier versions have none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scripts: BTreeMap<ScriptMoment, Sha256>,
 }
 
 impl LockedPackage {

@@ -1,6 +1,6 @@
 //! Repositories: signed indexes and pinned packages, from the network by way of the cache, or from a directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::apk::{
@@ -142,7 +142,7 @@ impl Repositories<'_> {
         info: &PackageInfo,
         key: &str,
     ) -> Result<LockedPackage, RepositoryError> {
-        let pin = |path: PathBuf| self.pin_file(spec, info, key, path);
+        let pin = |path: PathBuf| self.pin_file(spec, info, key, &path);
         match package_place(spec, &info.id()) {
             Place::Here(path) => pin(path),
             Place::Network(address) => {
@@ -162,11 +162,12 @@ impl Repositories<'_> {
         spec: &RepositorySpec,
         info: &PackageInfo,
         key: &str,
-        path: PathBuf,
+        path: &Path,
     ) -> Result<LockedPackage, RepositoryError> {
         let repository = self.name(spec);
-        let (contents, sha256) = PackageContents::verify_file(path, None, &Expected::from(info))
-            .map_err(|source| RepositoryError::Package { repository: repository.clone(), source })?;
+        let (contents, sha256) =
+            PackageContents::verify_file(path.to_owned(), None, &Expected::from(info))
+                .map_err(|source| RepositoryError::Package { repository: repository.clone(), source })?;
         let sha256 = Sha256(sha256);
         self.listings().keep(&sha256, &contents);
         Ok(LockedPackage {
@@ -177,6 +178,7 @@ impl Repositories<'_> {
             size: info.size,
             sha256,
             key: key.to_owned(),
+            scripts: contents.scripts_at_install(),
         })
     }
 

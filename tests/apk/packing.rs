@@ -1,5 +1,6 @@
 //! What sisforge packs, the genuine apk installs; and its database is the one that sisforge writes.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -127,4 +128,135 @@ fn the_database_is_the_one_that_apk_writes() {
     let wishes = contents.iter().map(|package| package.info.name.as_str());
     apk.text(fixed.into_iter().chain(add).chain(wishes));
     same_database(root.path(), &contents);
+}
+
+/// As `setcap cap_setuid=ep` writes it, and a value that no text can hold.
+const CAPABILITY: &[u8] = b"\x01\0\0\x02\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+const BINARY: &[u8] = b"\0 =\n12 a=b\n\xff";
+
+/// Name and value of an attribute.
+type Attribute = (&'static str, &'static [u8]);
+
+/// Attributes of each file, by name.
+const ATTRIBUTES: [(&str, &[Attribute]); 3] = [
+    ("usr/bin/capable", &[("security.capability", CAPABILITY)]),
+    ("usr/bin/both", &[("security.capability", CAPABILITY), ("user.note", BINARY)]),
+    ("usr/share/note", &[("user.empty", b""), ("user.note", BINARY)]),
+];
+
+/// A tar of those files, as `tar --xattrs` writes it.
+fn tar_with_attributes() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, attributes) in ATTRIBUTES {
+        let records: Vec<_> =
+            attributes.iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), *value)).collect();
+        tar.append_pax_extensions(records.iter().map(|(name, value)| (name.as_str(), *value))).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o755);
+        header.set_size(path.len() as u64);
+        header.set_username("root").unwrap();
+        header.set_groupname("root").unwrap();
+        tar.append_data(&mut header, format!("./{path}"), path.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+fn directory_with_attributes(dir: &Path) -> PathBuf {
+    let tree = dir.join("files");
+    for (path, attributes) in ATTRIBUTES {
+        let at = tree.join(path);
+        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+        std::fs::write(&at, path).unwrap();
+        std::fs::set_permissions(&at, std::fs::Permissions::from_mode(0o755)).unwrap();
+        for (name, value) in attributes {
+            rustix::fs::lsetxattr(&at, *name, value, rustix::fs::XattrFlags::empty()).unwrap();
+        }
+        // Another machine's labels and lists are not part of the files.
+        rustix::fs::lsetxattr(&at, "trusted.x", b"x", rustix::fs::XattrFlags::empty()).unwrap();
+    }
+    tree
+}
+
+/// A `.deb` around a tar: Debian's own tool writes no attributes.
+fn deb_with_attributes(dir: &Path) -> PathBuf {
+    let mut control = tar::Builder::new(Vec::new());
+    let text = b"Package: files\nVersion: 1\nArchitecture: all\n";
+    let mut header = tar::Header::new_ustar();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    control.append_data(&mut header, "./control", &text[..]).unwrap();
+    let mut deb = ar::Builder::new(Vec::new());
+    for (name, bytes) in [
+        ("debian-binary", b"2.0\n".to_vec()),
+        ("control.tar", control.into_inner().unwrap()),
+        ("data.tar", tar_with_attributes()),
+    ] {
+        deb.append(&ar::Header::new(name.into(), bytes.len() as u64), &bytes[..]).unwrap();
+    }
+    let path = dir.join("files.deb");
+    std::fs::write(&path, deb.into_inner().unwrap()).unwrap();
+    path
+}
+
+#[test]
+fn attributes_are_kept_from_a_directory_a_tar_and_a_deb() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("SKIPPED: capabilities are given by root alone");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("keys");
+    let key = SigningKey::generate(&keys.join("test.rsa")).unwrap();
+    let directory = directory_with_attributes(dir.path());
+    let debs = [deb_with_attributes(dir.path())];
+    let info = || PackageInfo::new("files", "1-r0".parse().unwrap(), "noarch").unwrap();
+    let packed_twice = |make: &dyn Fn() -> Packed| {
+        let (first, second) = (make(), make());
+        assert!(first.bytes == second.bytes, "the same files make the same bytes");
+        first
+    };
+    let inputs = [
+        packed_twice(&|| pack(info(), Contents::from_directory(&directory).unwrap(), Some(&key)).unwrap()),
+        packed_twice(&|| {
+            pack(info(), Contents::from_tar(&tar_with_attributes()[..]).unwrap(), Some(&key)).unwrap()
+        }),
+        packed_twice(&|| {
+            convert_debs(&debs, &PackMap::default(), Missing::Ignore, Some(&key)).unwrap().remove(0)
+        }),
+    ];
+    let Some(apk) = Apk::find() else { return };
+    for (at, packed) in inputs.iter().enumerate() {
+        let repo = dir.path().join(format!("repo{at}"));
+        repository(&repo, std::slice::from_ref(packed), &key);
+        let (root, repo) = (dir.path().join(format!("root{at}")), repo.to_str().unwrap().to_owned());
+        let keys = keys.to_str().unwrap();
+        let file = format!("{repo}/x86_64/{}", packed.info.file_name());
+        assert!(apk.text(["verify", "--keys-dir", keys, &file]).ends_with(": 0 - OK\n"));
+        let fixed =
+            ["--root", root.to_str().unwrap(), "--arch", "x86_64", "--keys-dir", keys, "--no-network"];
+        apk.text(fixed.into_iter().chain(["add", "--initdb", "-X", &repo, "files"]));
+        for (path, attributes) in ATTRIBUTES {
+            let installed = root.join(path);
+            assert_eq!(std::fs::read_to_string(&installed).unwrap(), path);
+            let expected: BTreeMap<_, _> =
+                attributes.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
+            assert_eq!(found_attributes(&installed), expected, "{path} of input {at}");
+        }
+        assert_eq!(apk.text(fixed.into_iter().chain(["audit", "--system"])), "");
+        let package = PackageContents::inspect(packed.bytes.as_slice().into()).unwrap();
+        same_database(&root, &[package]);
+    }
+}
+
+/// Attributes of a file, by name.
+fn found_attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut names = [0; 256];
+    let length = rustix::fs::llistxattr(path, &mut names).unwrap();
+    let names = names[..length].split(|b| *b == 0).filter(|name| !name.is_empty());
+    let value = |name: &[u8]| {
+        let name = String::from_utf8(name.to_vec()).unwrap();
+        let mut value = [0; 64];
+        let length = rustix::fs::lgetxattr(path, name.as_str(), &mut value).unwrap();
+        (name, value[..length].to_vec())
+    };
+    names.map(value).collect()
 }

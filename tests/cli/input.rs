@@ -94,9 +94,9 @@ fn a_mistake_in_a_recipe_is_shown_where_it_is() {
     sandbox.write("fleet.toml", text.replace("packages = [\"tiny\"]", "recipes = [\"mine\"]"));
     let recipe = "recipes/mine/recipe.toml";
     sandbox.write(recipe, "description = \"mine\"\npackagess = [\"tiny\"]\n");
-    sandbox.run("check").fails(2, &[recipe, "line 2", "unknown field `packagess`", "`packages`"]);
+    sandbox.run("check").fails(2, &["recipes/mine/recipe.toml:2:1", "unknown key `packagess`", "`packages`"]);
     sandbox.write(recipe, "description = \"mine\"\n[[file]]\npath = \"/etc/x\"\ntemplate = \"gone.txt\"\n");
-    sandbox.run("check").fails(2, &["recipe", "mine", "gone.txt"]);
+    sandbox.run("check").fails(2, &["recipes/mine/recipe.toml:4:12", "there is no recipes/mine/gone.txt"]);
 }
 
 #[test]

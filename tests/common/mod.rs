@@ -1,6 +1,8 @@
 //! The shared parts of the tests.
 
 pub mod namespaces;
+pub mod random;
 pub mod sandbox;
+pub mod scripts;
 pub mod server;
 pub mod tiny_guest;

@@ -4,8 +4,10 @@ mod container;
 mod disk;
 mod ext4;
 mod genuine_apk;
+mod layouts;
 mod oci;
 mod podman;
+mod scripts;
 
 use std::error::Error;
 use std::fs::File;

@@ -1,5 +1,6 @@
 //! From `fleet.toml` to artifacts, with small repositories made on the spot.
 
+mod one_pass;
 mod site;
 
 use std::collections::BTreeSet;

@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::super::value::InvalidValue;
+use super::super::model::{ScriptMoment, ScriptName};
+use super::super::value::{InvalidValue, Sha256};
 
 fn wrong<T>(rule: impl Into<String>) -> Result<T, InvalidValue> {
     Err(InvalidValue(rule.into()))
@@ -294,5 +295,53 @@ impl FromStr for Account {
         } else {
             wrong("must be the name or number of a user or group")
         }
+    }
+}
+
+/// Name of a recipe's parameter, as templates spell it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ParameterName(pub String);
+
+impl FromStr for ParameterName {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+        if first && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            Ok(Self(text.into()))
+        } else {
+            wrong("must name a parameter with letters, digits and '_', beginning with no digit")
+        }
+    }
+}
+
+impl FromStr for ScriptName {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let rule =
+            "must be a package and a kind of script, such as \"busybox.post-install\" or \"busybox.trigger\"";
+        let Some((package, kind)) = text.rsplit_once('.') else { return wrong(rule) };
+        if matches!(kind, "pre-upgrade" | "post-upgrade" | "pre-deinstall" | "post-deinstall") {
+            return wrong(
+                "needs no acceptance: an image is made anew, so that nothing is upgraded or removed",
+            );
+        }
+        match ScriptMoment::ALL.into_iter().find(|moment| moment.as_str() == kind) {
+            Some(moment) if !package.is_empty() => Ok(Self { package: package.into(), moment }),
+            _ => wrong(rule),
+        }
+    }
+}
+
+/// The SHA-256 of a script, with or without `sha256:` before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScriptDigest(pub Sha256);
+
+impl FromStr for ScriptDigest {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        text.strip_prefix("sha256:").unwrap_or(text).parse().map(Self)
     }
 }

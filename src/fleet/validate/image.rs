@@ -3,7 +3,9 @@
 use toml::Spanned;
 
 use super::super::file::{DiskSection, FileSection, ImageSection};
-use super::super::model::{Backing, ContainerImage, DiskSpec, FileContent, FileSpec, ImageSpec};
+use super::super::model::{
+    AcceptedScript, Backing, ContainerImage, DiskSpec, FileContent, FileSpec, GivenParameter, ImageSpec,
+};
 use super::super::problem::{Problem, Read, ReadRef, suggest};
 use super::super::scalar::{Auto, ImageLocation, LocalPath, Mode, Package};
 use super::super::value::ByteSize;
@@ -24,7 +26,28 @@ impl Validator<'_> {
         let files = section.files.by_ref().and_then(|files| {
             all(files.iter().map(|(path, file)| Ok((path.get_ref().clone(), self.file(file.by_ref()?)?))))
         });
-        Ok(ImageSpec { recipes: recipes?, packages: packages?, size: size?, files: files? })
+        let parameters = section.parameters.by_ref().and_then(|parameters| {
+            all(parameters.iter().map(|(name, value)| {
+                let given = GivenParameter { place: name.span(), value: value.clone()? };
+                Ok((name.get_ref().0.clone(), given))
+            }))
+        });
+        let accepted = section.accept_scripts.by_ref().and_then(|scripts| {
+            all(scripts.iter().map(|(name, digests)| {
+                let digests = digests.by_ref()?.0.iter();
+                let sha256 = digests.map(|digest| Spanned::new(digest.span(), digest.get_ref().0)).collect();
+                Ok(AcceptedScript { name: name.clone(), sha256 })
+            }))
+        });
+        Ok(ImageSpec {
+            place: section.place.clone(),
+            recipes: recipes?,
+            packages: packages?,
+            size: size?,
+            files: files?,
+            parameters: parameters?,
+            accepted: accepted?,
+        })
     }
 
     fn image_size(&mut self, size: Option<Spanned<Auto<ByteSize>>>) -> Read<Option<ByteSize>> {

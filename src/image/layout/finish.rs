@@ -8,7 +8,7 @@ use crate::sys::fs as files;
 
 use super::super::accounts::{ACCOUNT_FILES, Accounts};
 use super::super::content::Content;
-use super::super::recipe::{Attributes, Declared, PathItem, Recipes};
+use super::super::recipe::{Attributes, Declared, PathItem, Recipes, Service};
 use super::super::tree::{Node, NodeKind, Tree};
 use super::{ApkSettings, GENERATED_AT, LayoutError, inline_file, plain_directory};
 
@@ -63,15 +63,34 @@ impl Finish {
             self.change(path.as_str(), attributes)?;
         }
         for ((runlevel, name), declared) in &recipes.services {
-            let script = format!("/etc/init.d/{name}");
-            let recipe = &declared.recipe;
-            if self.tree.get(&self.real_path(&script)?).is_none() {
-                return Err(LayoutError::NoService { recipe: recipe.clone(), service: name.clone() });
-            }
-            let link = Node::new(NodeKind::Symlink { target: script }, 0o777);
-            self.put(&format!("recipe {recipe}"), &format!("/etc/runlevels/{runlevel}/{name}"), link)?;
+            self.set_service(runlevel, name, declared)?;
         }
         Ok(())
+    }
+
+    fn set_service(
+        &mut self,
+        runlevel: &str,
+        name: &str,
+        declared: &Declared<Service>,
+    ) -> Result<(), LayoutError> {
+        let recipe = &declared.recipe;
+        let path = format!("/etc/runlevels/{runlevel}/{name}");
+        if declared.value == Service::On {
+            let script = format!("/etc/init.d/{name}");
+            if self.tree.get(&self.real_path(&script)?).is_none() {
+                return Err(LayoutError::NoService { recipe: recipe.clone(), service: name.to_owned() });
+            }
+            let link = Node::new(NodeKind::Symlink { target: script }, 0o777);
+            return self.put(&format!("recipe {recipe}"), &path, link);
+        }
+        let was_on = self.tree.remove_symlink(&self.real_path(&path)?);
+        if was_on || declared.value == Service::OffAgain {
+            Ok(())
+        } else {
+            let (recipe, service, runlevel) = (recipe.clone(), name.to_owned(), runlevel.to_owned());
+            Err(LayoutError::NotOn { recipe, service, runlevel })
+        }
     }
 
     fn add_item(&mut self, path: &str, item: &Declared<PathItem>) -> Result<(), LayoutError> {
@@ -107,9 +126,7 @@ impl Finish {
         node.mode = attributes.mode.unwrap_or(node.mode);
         node.uid = uid.unwrap_or(node.uid);
         node.gid = gid.unwrap_or(node.gid);
-        if let Some(value) = &attributes.capabilities {
-            node.xattrs.insert("security.capability".into(), value.clone());
-        }
+        node.xattrs.extend(attributes.xattrs.clone());
         Ok(())
     }
 

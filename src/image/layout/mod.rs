@@ -62,6 +62,8 @@ pub enum LayoutError {
     NothingToChange { recipe: Label, path: String },
     #[error("recipe {recipe} starts the service {service}, and there is no /etc/init.d/{service}")]
     NoService { recipe: Label, service: String },
+    #[error("recipe {recipe} turns off the service {service}, which the runlevel {runlevel} does not have")]
+    NotOn { recipe: Label, service: String, runlevel: String },
     #[error("{origin}: {path} is to belong to {kind} {name}, which the image does not have")]
     NoAccount { origin: String, path: String, kind: &'static str, name: String },
     #[error(transparent)]

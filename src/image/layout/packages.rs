@@ -1,6 +1,10 @@
-//! Packages one after the other, by apk's rules on who owns what (`apk_db_install_archive_entry` and
-//! `apk_pkg_replaces_dir` of apk-tools).
+//! Packages one after the other, by apk's rules on who owns what.
+//!
+//! apk 2 (`apk_db_install_archive_entry` and `apk_db_dir_apply_diri_permissions` of apk-tools 2.14) and apk 3
+//! (`apk_pkg_replaces_file` and `apk_pkg_replaces_dir`) differ in two things. An image that holds apk 2 is laid out by its
+//! rules, so that the apk inside finds what it would have made; every other by those of apk 3.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::apk::database::{Installed, Owned};
@@ -17,6 +21,24 @@ pub(super) struct Packages<'a> {
     pub tree: Tree<Content>,
     /// Which package's which entry a path of the tree is.
     owners: BTreeMap<String, (usize, usize)>,
+    rules: Rules,
+    /// By apk 2, every entry of a directory has a say in its owner and mode.
+    claims: BTreeMap<String, Vec<(usize, usize)>>,
+}
+
+/// Whose rules decide between packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rules {
+    Apk2,
+    Apk3,
+}
+
+impl Rules {
+    fn of(packages: &[PackageContents]) -> Self {
+        let apk = packages.iter().find(|package| package.info.name == "apk-tools");
+        let is_2 = apk.is_some_and(|apk| apk.info.version.as_str().starts_with("2."));
+        if is_2 { Self::Apk2 } else { Self::Apk3 }
+    }
 }
 
 /// What becomes of a file that is there already.
@@ -31,9 +53,16 @@ enum Verdict {
 
 impl<'a> Packages<'a> {
     pub(super) fn lay_out(packages: &'a [PackageContents]) -> Result<Self, LayoutError> {
-        let mut laid = Self { packages, tree: Tree::new(), owners: BTreeMap::new() };
+        let mut laid = Self {
+            packages,
+            tree: Tree::new(),
+            owners: BTreeMap::new(),
+            rules: Rules::of(packages),
+            claims: BTreeMap::new(),
+        };
         for (number, package) in packages.iter().enumerate() {
-            for (index, entry) in package.entries.iter().enumerate() {
+            for (index, entry) in package.entries.iter().enumerate().filter(|(_, entry)| entry.is_installed())
+            {
                 match entry.kind {
                     EntryKind::Directory => laid.add_directory(number, index, entry)?,
                     _ => laid.add_file(number, index, entry)?,
@@ -55,11 +84,15 @@ impl<'a> Packages<'a> {
 
     fn add_directory(&mut self, package: usize, index: usize, entry: &Entry) -> Result<(), LayoutError> {
         let path = self.place(&entry.path)?;
+        if self.rules == Rules::Apk2 {
+            self.claims.entry(path.clone()).or_default().push((package, index));
+        }
         let takes = match self.tree.get(&path).map(|node| &node.kind) {
             None => true,
             Some(NodeKind::Directory) => {
                 let owner = self.owners.get(&path).map(|(owner, _)| self.info(*owner));
-                owner.is_none_or(|owner| takes_directory(owner, self.info(package)))
+                self.rules == Rules::Apk3
+                    && owner.is_none_or(|owner| takes_directory(owner, self.info(package)))
             }
             Some(NodeKind::Symlink { .. }) if self.leads_to_directory(&path) => return Ok(()),
             Some(kind) => return Err(self.kind_clash(&path, kind.name(), "directory", package)),
@@ -93,7 +126,7 @@ impl<'a> Packages<'a> {
                 return Err(self.kind_clash(&path, "directory", node.kind.name(), package));
             }
             let owner = self.owners.get(&path).map_or(package, |(owner, _)| *owner);
-            match verdict(self.info(owner), self.info(package)) {
+            match verdict(self.info(owner), self.info(package), self.rules) {
                 Verdict::Take => {}
                 Verdict::Keep => return Ok(()),
                 Verdict::Clash => {
@@ -180,7 +213,8 @@ impl<'a> Packages<'a> {
             let sums: BTreeMap<&str, _> =
                 package.entries.iter().map(|entry| (entry.path.as_str(), entry.sha1)).collect();
             let entries = package.entries.iter().enumerate().filter(|(index, entry)| {
-                entry.kind == EntryKind::Directory || kept.contains(&(number, *index))
+                (entry.kind == EntryKind::Directory && entry.is_installed())
+                    || kept.contains(&(number, *index))
             });
             let owned = entries.map(|(_, entry)| {
                 let (uid, gid) = owner(entry, accounts);
@@ -215,7 +249,25 @@ impl<'a> Packages<'a> {
                 (node.uid, node.gid) = owner(entry, accounts);
             }
         }
+        for (path, claims) in &self.claims {
+            let entries = claims.iter().map(|(package, index)| &self.packages[*package].entries[*index]);
+            let claims = entries.map(|entry| (owner(entry, accounts), entry.mode));
+            if let Some(node) = self.tree.get_mut(path).filter(|node| node.is_directory())
+                && let Some(((uid, gid), mode)) = least(claims)
+            {
+                (node.uid, node.gid, node.mode) = (uid, gid, mode);
+            }
+        }
     }
+}
+
+/// The owner and mode of a directory by apk 2: the smallest owner, and what all entries of that owner allow.
+fn least(claims: impl Iterator<Item = ((u32, u32), u16)>) -> Option<((u32, u32), u16)> {
+    claims.reduce(|least, claim| match claim.0.cmp(&least.0) {
+        Ordering::Less => claim,
+        Ordering::Equal => (least.0, least.1 & claim.1),
+        Ordering::Greater => least,
+    })
 }
 
 fn owner(entry: &Entry, accounts: &Accounts) -> (u32, u32) {
@@ -259,13 +311,14 @@ fn same_origin(one: &PackageInfo, other: &PackageInfo) -> bool {
     one.origin.as_deref().is_some_and(|origin| !origin.is_empty() && other.origin.as_deref() == Some(origin))
 }
 
-fn verdict(there: &PackageInfo, arriving: &PackageInfo) -> Verdict {
+fn verdict(there: &PackageInfo, arriving: &PackageInfo, rules: Rules) -> Verdict {
     let (there_prio, arriving_prio) = (priority(there, arriving), priority(arriving, there));
-    if there.name == arriving.name {
+    let same_origin = same_origin(there, arriving);
+    if there.name == arriving.name || (same_origin && rules == Rules::Apk2) {
         Verdict::Take
     } else if there_prio > arriving_prio {
         Verdict::Keep
-    } else if arriving_prio >= 0 || same_origin(there, arriving) {
+    } else if arriving_prio >= 0 || same_origin {
         Verdict::Take
     } else {
         Verdict::Clash

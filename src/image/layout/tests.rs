@@ -115,6 +115,31 @@ fn the_highest_priority_owns_a_directory_and_then_the_smaller_name() {
     assert_eq!(mode(package("o").origin("o"), package("a").origin("o")), 0o700);
 }
 
+/// apk-tools 2.14 itself; the genuine one is asked the same in `tests/image/layouts.rs`.
+#[test]
+fn an_image_that_holds_apk_2_is_laid_out_by_its_rules() {
+    let apk = |version: &str| {
+        let mut apk = package("apk-tools");
+        apk.info.version = version.parse().unwrap();
+        apk.packed()
+    };
+    let laid = |version: &str| {
+        let first = package("a").origin("o").replaces("b", Some(2)).directory("d", 0o750).file("f", "1");
+        let second = package("b").origin("o").replaces("a", Some(1)).directory("d", 0o705).file("f", "2");
+        let tree = laid_out(&[apk(version), first.packed(), second.packed()], "").unwrap();
+        (source_of(&tree, "/f"), tree.get("/d").unwrap().mode)
+    };
+    assert_eq!(laid("2.14.4-r0"), (2, 0o700), "one origin takes, and a directory has what all allow");
+    assert_eq!(laid("3.0.0-r0"), (1, 0o750), "the priority decides on both");
+}
+
+#[test]
+fn what_apk_does_not_install_is_not_in_the_image() {
+    let packages = [package("a").directory("d", 0o755).file("d/.keep_d", "").file(".profile", "").packed()];
+    let tree = laid_out(&packages, "").unwrap();
+    assert!(tree.get("/d").is_some() && tree.get("/d/.keep_d").is_none() && tree.get("/.profile").is_none());
+}
+
 #[test]
 fn a_file_and_a_directory_do_not_stand_in_one_place() {
     let packages = [package("a").file("x", "").packed(), package("b").directory("x", 0o755).packed()];
@@ -207,7 +232,7 @@ fn busybox_is_linked_where_nothing_stands() {
 #[test]
 fn a_recipe_changes_what_packages_bring() {
     let tools = || package("a").file("usr/bin/newuidmap", "ELF").file("etc/init.d/net", "#!").packed();
-    let recipe = "attribute = [{ path = \"/usr/bin/newuidmap\", mode = 0o755, capabilities = \"cap_setuid=ep\" }]\n\
+    let recipe = "attribute = [{ path = \"/usr/bin/newuidmap\", mode = 0o755, capabilities = \"cap_setuid=ep\", xattrs = { \"user.x\" = \"0x0a\" } }]\n\
         service = [{ name = \"net\", runlevel = \"boot\" }]\n";
     let tree = laid_out(&[tools()], recipe).unwrap();
     let newuidmap = tree.get("/usr/bin/newuidmap").unwrap();
@@ -216,6 +241,7 @@ fn a_recipe_changes_what_packages_bring() {
         hex::encode(&newuidmap.xattrs["security.capability"]),
         "0100000280000000000000000000000000000000"
     );
+    assert_eq!(newuidmap.xattrs["user.x"], b"\n");
     let target = NodeKind::Symlink { target: "/etc/init.d/net".into() };
     assert_eq!(tree.get("/etc/runlevels/boot/net").unwrap().kind, target);
 
@@ -225,7 +251,11 @@ fn a_recipe_changes_what_packages_bring() {
         "recipe r starts the service ntp, and there is no /etc/init.d/ntp"
     );
     assert_eq!(
-        error("attribute = [{ path = \"/usr/bin/none\", mode = 1 }]"),
+        error("service = [{ name = \"net\", runlevel = \"boot\", enabled = false }]"),
+        "recipe r turns off the service net, which the runlevel boot does not have"
+    );
+    assert_eq!(
+        error("attribute = [{ path = \"/usr/bin/none\", mode = 0o1 }]"),
         "recipe r changes /usr/bin/none, which no package brings as a file or directory"
     );
     assert_eq!(
@@ -236,6 +266,20 @@ fn a_recipe_changes_what_packages_bring() {
         error("symlink = [{ path = \"/usr\", target = \"/x\" }]"),
         "recipe r cannot put /usr into the image"
     );
+}
+
+#[test]
+fn a_service_that_a_package_has_on_can_be_off() {
+    let package = package("a").add(
+        tar::EntryType::Symlink,
+        "etc/runlevels/boot/net",
+        0o777,
+        "root",
+        b"/etc/init.d/net",
+    );
+    let off = "service = [{ name = 'net', runlevel = 'boot', enabled = false }]";
+    let tree = laid_out(&[package.packed()], off).unwrap();
+    assert!(tree.get("/etc/runlevels/boot").is_some() && tree.get("/etc/runlevels/boot/net").is_none());
 }
 
 #[test]

@@ -1,176 +1,93 @@
-//! Loading recipes and those they extend, and composing them into [`Recipes`].
+//! Composing recipes into [`Recipes`]: texts are rendered, values checked, and what two recipes say of one thing compared.
+
+mod accounts;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::str::FromStr;
 
 use sha2::Digest;
+use toml::Spanned;
 
-use crate::fleet::{GuestPath, Label, Sha256, SourceFiles, suggest};
+use crate::fleet::problem::{Problem, Problems, Read, ReadRef, Told};
+use crate::fleet::scalar::Mode;
+use crate::fleet::{GuestPath, InvalidFile, InvalidValue, Label, ScriptName, Sha256, SourceFiles, suggest};
 
-use super::render::{Renderer, with_given};
-use super::schema::{AttributeEntry, FileEntry, RecipeFile, UserEntry};
-use super::{
-    Attributes, Declared, FileItem, Group, Parameters, PathItem, RecipeError, Recipes, SubIds, User,
-    capability,
+use super::load::{Loaded, load};
+use super::render::Renderer;
+use super::schema::{
+    AttributeSection, DirectorySection, FileSection, HomeSection, Number, RecipeFile, ScriptSection,
+    ServiceSection, SymlinkSection,
 };
+use super::{
+    Attributes, Declared, FileItem, Parameters, PathItem, RecipeError, Recipes, Service, attribute,
+    capability, parameters,
+};
+
+/// What every file gets that does not say otherwise.
+const FILE_MODE: Mode = Mode(0o644);
+const DIRECTORY_MODE: Mode = Mode(0o755);
 
 impl Recipes {
     /// Loads recipes and all that they extend, renders and composes them.
     ///
     /// # Errors
-    /// Where a recipe or template is missing or wrong, naming the file and line, or two want different things in one place.
+    /// Where a file cannot be read; else everything that is wrong with the recipes and the parameters given, together.
     pub fn load(names: &[Label], given: &Parameters, files: &SourceFiles) -> Result<Self, RecipeError> {
-        let mut loader = Loader { files, loaded: BTreeMap::new(), order: Vec::new() };
-        for name in names {
-            loader.load(name, &mut Vec::new())?;
-        }
-        let Loader { loaded, order, .. } = loader;
-        check_given(given, &loaded)?;
+        let mut loaded = load(names, files)?;
+        let (values, given) = parameters::resolve(&mut loaded, given);
         let mut recipes = Self::default();
-        for name in &order {
-            let parameters = with_given(&parameters_of(name, &loaded)?, given)?;
-            let path = recipe_path(name);
-            let renderer = Renderer::new(&path, &parameters);
+        let mut invalid = Vec::new();
+        for recipe in &mut loaded {
+            let Ok(file) = recipe.file.clone() else { continue };
             let mut composing = Composing {
-                name,
-                path: &path,
+                renderer: Renderer::new(values.seen_by(recipe)),
+                recipe,
                 files,
-                renderer,
                 digest: sha2::Sha256::new(),
                 recipes: &mut recipes,
+                templates: Vec::new(),
+                failure: None,
             };
-            let recipe = &loaded[name];
-            composing.note(&path, recipe.text.as_bytes());
-            composing.add(&recipe.file)?;
+            let (path, text) = (composing.recipe.path.clone(), composing.recipe.text.clone());
+            composing.note(&path, text.as_bytes());
+            composing.add(&file);
             let digest = Sha256(composing.digest.finalize().into());
-            recipes.digests.insert(name.clone(), digest);
+            invalid.append(&mut composing.templates);
+            if let Some(failure) = composing.failure {
+                return Err(failure);
+            }
+            recipes.digests.insert(recipe.name.clone(), digest);
         }
-        check_owner(&recipes)?;
-        Ok(recipes)
-    }
-}
-
-fn recipe_path(name: &Label) -> String {
-    format!("recipes/{name}/recipe.toml")
-}
-
-struct Loaded {
-    text: String,
-    file: RecipeFile,
-}
-
-struct Loader<'a> {
-    files: &'a SourceFiles,
-    loaded: BTreeMap<Label, Loaded>,
-    /// Each recipe after those it extends.
-    order: Vec<Label>,
-}
-
-impl Loader<'_> {
-    fn load(&mut self, name: &Label, above: &mut Vec<Label>) -> Result<(), RecipeError> {
-        if let Some(at) = above.iter().position(|other| other == name) {
-            let names = above[at..].iter().chain([name]).cloned().collect();
-            return Err(RecipeError::Circle { names });
-        }
-        if self.loaded.contains_key(name) {
-            return Ok(());
-        }
-        let path = recipe_path(name);
-        let text = read_text(self.files, &path)?;
-        let file: RecipeFile =
-            toml::from_str(&text).map_err(|source| RecipeError::Parse { path: path.clone(), source })?;
-        above.push(name.clone());
-        for extended in &file.extends {
-            self.load(extended, above)?;
-        }
-        above.pop();
-        self.loaded.insert(name.clone(), Loaded { text, file });
-        self.order.push(name.clone());
-        Ok(())
-    }
-}
-
-fn read_text(files: &SourceFiles, path: &str) -> Result<String, RecipeError> {
-    let file = files.read(path)?.ok_or_else(|| RecipeError::Missing { path: path.to_owned() })?;
-    String::from_utf8(file.bytes.into_owned())
-        .map_err(|_| RecipeError::Invalid { path: path.to_owned(), problem: "is not UTF-8".into() })
-}
-
-/// Parameters that a recipe's templates may name: its own, and those of the recipes that it extends.
-fn parameters_of(name: &Label, loaded: &BTreeMap<Label, Loaded>) -> Result<Parameters, RecipeError> {
-    let mut found: BTreeMap<String, Declared<super::ParameterValue>> = BTreeMap::new();
-    let mut open = vec![name];
-    while let Some(name) = open.pop() {
-        let file = &loaded[name].file;
-        for (parameter, entry) in &file.parameters {
-            declare(&mut found, parameter.clone(), name, entry.default.clone(), || {
-                format!("parameter {parameter}")
-            })?;
-        }
-        open.extend(&file.extends);
-    }
-    Ok(found.into_iter().map(|(name, declared)| (name, declared.value)).collect())
-}
-
-fn check_given(given: &Parameters, loaded: &BTreeMap<Label, Loaded>) -> Result<(), RecipeError> {
-    let known = || loaded.values().flat_map(|recipe| recipe.file.parameters.keys().map(String::as_str));
-    match given.keys().find(|name| known().all(|known| known != name.as_str())) {
-        Some(name) => Err(RecipeError::UnknownParameter {
-            name: name.clone(),
-            hint: suggest("parameters", name, known()),
-        }),
-        None => Ok(()),
-    }
-}
-
-/// The data disk is one user's, whose group the recipes number.
-fn check_owner(recipes: &Recipes) -> Result<(), RecipeError> {
-    let mut owners = recipes.users.iter().filter(|(_, user)| user.value.subids.is_some());
-    let Some((name, user)) = owners.next() else { return Ok(()) };
-    if let Some((_, other)) = owners.next() {
-        return Err(RecipeError::Conflict {
-            what: "the data disk (users with subids)".into(),
-            first: user.recipe.clone(),
-            second: other.recipe.clone(),
-        });
-    }
-    if !recipes.groups.contains_key(&user.value.group) {
-        return Err(RecipeError::Invalid {
-            path: recipe_path(&user.recipe),
-            problem: format!("user {name} has subids, so its group {} must be a [[group]]", user.value.group),
-        });
-    }
-    Ok(())
-}
-
-/// Adds a value, unless the same is there already.
-fn declare<K: Ord, T: PartialEq>(
-    map: &mut BTreeMap<K, Declared<T>>,
-    key: K,
-    recipe: &Label,
-    value: T,
-    what: impl FnOnce() -> String,
-) -> Result<(), RecipeError> {
-    match map.get(&key) {
-        Some(first) if first.value != value => {
-            Err(RecipeError::Conflict { what: what(), first: first.recipe.clone(), second: recipe.clone() })
-        }
-        Some(_) => Ok(()),
-        None => {
-            map.insert(key, Declared { recipe: recipe.clone(), value });
-            Ok(())
+        recipes.parameters = values.into_all();
+        invalid.splice(0..0, loaded.into_iter().filter_map(Loaded::invalid));
+        if invalid.is_empty() && given.is_empty() {
+            Ok(recipes)
+        } else {
+            Err(RecipeError::Invalid { files: invalid, given })
         }
     }
 }
 
 /// One recipe being added.
 struct Composing<'a> {
-    name: &'a Label,
-    path: &'a str,
+    recipe: &'a mut Loaded,
     files: &'a SourceFiles,
-    renderer: Renderer<'a>,
+    renderer: Renderer,
     digest: sha2::Sha256,
     recipes: &'a mut Recipes,
+    /// Templates that cannot be rendered.
+    templates: Vec<InvalidFile>,
+    /// A file that is there and cannot be read.
+    failure: Option<RecipeError>,
+}
+
+/// Where the bytes of a file come from.
+struct Origin<'a> {
+    path: &'a Spanned<String>,
+    template: &'a Read<Option<Spanned<Label>>>,
+    content: &'a Read<Option<Spanned<String>>>,
+    copy: &'a Read<Option<Spanned<Label>>>,
 }
 
 impl Composing<'_> {
@@ -180,161 +97,322 @@ impl Composing<'_> {
         self.digest.update(bytes);
     }
 
-    fn invalid(&self, problem: String) -> RecipeError {
-        RecipeError::Invalid { path: self.path.to_owned(), problem }
+    fn tell(&mut self, place: Range<usize>, message: impl Into<String>) -> Told {
+        self.recipe.problems.tell(Problem::new(place, message))
     }
 
-    fn add(&mut self, file: &RecipeFile) -> Result<(), RecipeError> {
-        self.recipes.packages.extend(file.packages.iter().cloned());
-        self.recipes.needs.extend(file.kernel.needs.iter().map(|need| (self.name.clone(), need.clone())));
-        self.add_paths(file)?;
-        for entry in &file.attribute {
-            self.add_attributes(entry)?;
-        }
-        for entry in &file.group {
-            let name = self.account(&entry.name)?;
-            let group = Group { gid: self.renderer.number(&entry.gid)? };
-            declare(&mut self.recipes.groups, name.clone(), self.name, group, || format!("group {name}"))?;
-        }
-        for entry in &file.user {
-            self.add_user(entry)?;
-        }
-        for entry in &file.service {
-            let key = (self.plain_name(&entry.runlevel)?, self.plain_name(&entry.name)?);
-            declare(&mut self.recipes.services, key, self.name, (), String::new)?;
-        }
-        for entry in &file.home {
-            let path: GuestPath = self.value(&format!("/{}", self.renderer.text(&entry.path)?))?;
-            let content = self.content(path.as_str(), entry.template.as_deref(), entry.content.as_deref())?;
-            let mode = self.mode(entry.mode)?;
-            let item = FileItem { content, mode, owner: String::new(), group: String::new() };
-            declare(&mut self.recipes.home, path.clone(), self.name, item, || format!("{path} of the home"))?;
-        }
-        Ok(())
-    }
-
-    fn add_paths(&mut self, file: &RecipeFile) -> Result<(), RecipeError> {
-        let mut items = Vec::new();
-        for entry in &file.directory {
-            let (owner, group) = (self.account(&entry.owner)?, self.account(&entry.group)?);
-            let item = PathItem::Directory { mode: self.mode(entry.mode)?, owner, group };
-            items.push((self.renderer.text(&entry.path)?, item));
-        }
-        for entry in &file.file {
-            let item = PathItem::File(self.file_item(entry)?);
-            items.push((self.renderer.text(&entry.path)?, item));
-        }
-        for entry in &file.symlink {
-            let target = self.renderer.text(&entry.target)?;
-            if target.is_empty() || target.contains('\0') {
-                return Err(self.invalid(format!("symlink {} has no target", entry.path)));
-            }
-            items.push((self.renderer.text(&entry.path)?, PathItem::Symlink { target }));
-        }
-        for (path, item) in items {
-            let path: GuestPath = self.value(&path)?;
-            declare(&mut self.recipes.paths, path.clone(), self.name, item, || path.to_string())?;
-        }
-        Ok(())
-    }
-
-    fn file_item(&mut self, entry: &FileEntry) -> Result<FileItem, RecipeError> {
-        Ok(FileItem {
-            content: self.content(&entry.path, entry.template.as_deref(), entry.content.as_deref())?,
-            mode: self.mode(entry.mode)?,
-            owner: self.account(&entry.owner)?,
-            group: self.account(&entry.group)?,
-        })
-    }
-
-    fn content(
-        &mut self,
-        path: &str,
-        template: Option<&str>,
-        content: Option<&str>,
-    ) -> Result<Vec<u8>, RecipeError> {
-        match (template, content) {
-            (Some(template), None) => {
-                let file: Label = self.value(template)?;
-                let file = format!("recipes/{}/{file}", self.name);
-                let text = read_text(self.files, &file)?;
-                self.note(&file, text.as_bytes());
-                Ok(self.renderer.file(&file, &text)?.into_bytes())
-            }
-            (None, Some(content)) => Ok(content.as_bytes().to_owned()),
-            _ => Err(self.invalid(format!("file {path} needs either a template or a content"))),
-        }
-    }
-
-    fn add_attributes(&mut self, entry: &AttributeEntry) -> Result<(), RecipeError> {
-        let path: GuestPath = self.value(&self.renderer.text(&entry.path)?)?;
-        let account = |name: &Option<String>| name.as_ref().map(|name| self.account(name)).transpose();
-        let capabilities = entry.capabilities.as_deref().map(capability::parse).transpose();
-        let attributes = Attributes {
-            mode: entry.mode.map(|mode| self.mode(mode)).transpose()?,
-            owner: account(&entry.owner)?,
-            group: account(&entry.group)?,
-            capabilities: capabilities
-                .map_err(|problem| self.invalid(format!("capabilities of {path}: {problem}")))?,
-        };
-        let what = || format!("the attributes of {path}");
-        declare(&mut self.recipes.attributes, path.clone(), self.name, attributes, what)
-    }
-
-    fn add_user(&mut self, entry: &UserEntry) -> Result<(), RecipeError> {
-        let name = self.account(&entry.name)?;
-        let home: GuestPath = self.value(&self.renderer.text(&entry.home)?)?;
-        let shell: GuestPath = self.value(&self.renderer.text(&entry.shell)?)?;
-        let user = User {
-            uid: self.renderer.number(&entry.uid)?,
-            group: self.account(&entry.group)?,
-            home: home.to_string(),
-            shell: shell.to_string(),
-            gecos: self.renderer.text(&entry.gecos)?,
-            password: entry.password.clone(),
-            subids: entry.subids.as_ref().map(|ids| SubIds { start: ids.start, count: ids.count }),
-        };
-        for text in [&user.home, &user.shell, &user.gecos, &user.password] {
-            if text.contains([':', '\n']) {
-                return Err(self.invalid(format!("user {name}: {text:?} holds a ':' or a line break")));
-            }
-        }
-        if entry
-            .subids
-            .as_ref()
-            .is_some_and(|ids| ids.start.checked_add(ids.count).is_none() || ids.count == 0)
-        {
-            return Err(self.invalid(format!("user {name}: subids must lie below 2^32, and be some")));
-        }
-        declare(&mut self.recipes.users, name.clone(), self.name, user, || format!("user {name}"))
-    }
-
-    /// Name of a user or group (shadow's `is_valid_name`).
-    fn account(&self, text: &str) -> Result<String, RecipeError> {
-        let name = self.renderer.text(text)?;
-        let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-        let first = name.bytes().next();
-        if name.len() <= 32
-            && name.bytes().all(good)
-            && first.is_some_and(|b| b.is_ascii_lowercase() || b == b'_')
-        {
-            Ok(name)
+    /// Tells that two recipes differ, unless one says the same thing twice.
+    fn conflict(&mut self, place: Range<usize>, what: &str, first: &Label) -> Told {
+        let second = &self.recipe.name;
+        let message = if first == second {
+            format!("recipe {second} says two things of {what}")
         } else {
-            Err(self.invalid(format!("{name:?} cannot be the name of a user or group")))
+            format!("recipes {first} and {second} want different things of {what}")
+        };
+        self.recipe.problems.tell(Problem::new(place, message))
+    }
+
+    /// Adds a value, unless the same is there already.
+    fn declare<K: Ord, T: PartialEq>(
+        &mut self,
+        map: fn(&mut Recipes) -> &mut BTreeMap<K, Declared<T>>,
+        key: K,
+        value: T,
+        place: Range<usize>,
+        what: &str,
+    ) -> Read<()> {
+        let recipe = self.recipe.name.clone();
+        match map(self.recipes).get(&key) {
+            Some(first) if first.value != value => {
+                let first = first.recipe.clone();
+                Err(self.conflict(place, what, &first))
+            }
+            Some(_) => Ok(()),
+            None => {
+                map(self.recipes).insert(key, Declared { recipe, value });
+                Ok(())
+            }
         }
     }
 
-    /// Name of a service or runlevel: one part of a path.
-    fn plain_name(&self, text: &str) -> Result<String, RecipeError> {
-        let name: Label = self.value(&self.renderer.text(text)?)?;
-        Ok(name.to_string())
+    /// Adds everything; whatever is wrong is told when this returns.
+    fn add(&mut self, file: &RecipeFile) {
+        if let Some(description) = file.description.as_ref().ok().filter(|text| text.get_ref().contains('\n'))
+        {
+            self.tell(description.span(), "a description is one line");
+        }
+        if let Ok(packages) = &file.packages {
+            let entries = packages.iter().flatten().map(|package| package.get_ref().entry.clone());
+            self.recipes.packages.extend(entries);
+        }
+        if let Ok(Some(kernel)) = &file.kernel {
+            let needs = kernel.needs.iter().flatten().flatten();
+            let needs = needs.map(|need| (self.recipe.name.clone(), need.get_ref().clone()));
+            self.recipes.needs.extend(needs);
+        }
+        self.each(&file.directory, Self::add_directory);
+        self.each(&file.file, Self::add_file);
+        self.each(&file.symlink, Self::add_symlink);
+        self.each(&file.attribute, Self::add_attributes);
+        self.each(&file.group, Self::add_group);
+        self.each(&file.user, Self::add_user);
+        self.each(&file.service, Self::add_service);
+        self.each(&file.home, Self::add_home);
+        self.each(&file.script, Self::add_script);
     }
 
-    fn mode(&self, mode: u16) -> Result<u16, RecipeError> {
-        if mode <= 0o7777 { Ok(mode) } else { Err(self.invalid(format!("mode {mode:o} is above 7777"))) }
+    fn each<T>(&mut self, sections: &Read<Vec<Read<T>>>, add: fn(&mut Self, &T) -> Read<()>) {
+        for section in sections.iter().flatten().flatten() {
+            // What went wrong was told.
+            let _ = add(self, section);
+        }
     }
 
-    fn value<T: FromStr<Err = crate::fleet::InvalidValue>>(&self, text: &str) -> Result<T, RecipeError> {
-        text.parse().map_err(|problem| self.invalid(format!("{text:?} {problem}")))
+    /// A path, and where it stands in `recipe.toml`.
+    fn path(&mut self, path: &Read<Spanned<String>>) -> Read<Spanned<GuestPath>> {
+        let text = path.by_ref()?;
+        self.value(text).map(|path| Spanned::new(text.span(), path))
+    }
+
+    fn add_path(&mut self, path: Spanned<GuestPath>, item: PathItem) -> Read<()> {
+        let (place, path) = (path.span(), path.into_inner());
+        self.declare(|recipes| &mut recipes.paths, path.clone(), item, place, path.as_str())
+    }
+
+    fn add_directory(&mut self, section: &DirectorySection) -> Read<()> {
+        let path = self.path(&section.path);
+        let owner = self.account(&section.owner);
+        let group = self.account(&section.group);
+        let mode = section.mode?.unwrap_or(DIRECTORY_MODE).0;
+        let item = PathItem::Directory { mode, owner: owner?, group: group? };
+        self.add_path(path?, item)
+    }
+
+    fn add_file(&mut self, section: &FileSection) -> Read<()> {
+        let FileSection { template, content, copy, .. } = section;
+        let content = self.content(&Origin { path: section.path.by_ref()?, template, content, copy });
+        let path = self.path(&section.path);
+        let owner = self.account(&section.owner);
+        let group = self.account(&section.group);
+        let mode = section.mode?.unwrap_or(FILE_MODE).0;
+        let item = FileItem { content: content?, mode, owner: owner?, group: group? };
+        self.add_path(path?, PathItem::File(item))
+    }
+
+    fn add_symlink(&mut self, section: &SymlinkSection) -> Read<()> {
+        let path = self.path(&section.path);
+        let text = section.target.by_ref()?;
+        let target = self.text(text)?;
+        if target.is_empty() || target.chars().any(char::is_control) {
+            return Err(self.tell(text.span(), "the target is empty, or holds a control character"));
+        }
+        self.add_path(path?, PathItem::Symlink { target })
+    }
+
+    fn add_home(&mut self, section: &HomeSection) -> Read<()> {
+        let HomeSection { template, content, copy, .. } = section;
+        let path = section.path.by_ref()?;
+        let content = self.content(&Origin { path, template, content, copy });
+        let below = Spanned::new(path.span(), format!("/{}", path.get_ref()));
+        let inside: GuestPath = self.value(&below)?;
+        let mode = section.mode?.unwrap_or(FILE_MODE).0;
+        let item = FileItem { content: content?, mode, owner: String::new(), group: String::new() };
+        let what = format!("{inside} of the home");
+        self.declare(|recipes| &mut recipes.home, inside, item, path.span(), &what)
+    }
+
+    /// The bytes of a file.
+    fn content(&mut self, origin: &Origin<'_>) -> Read<Vec<u8>> {
+        let (template, content, copy) =
+            (origin.template.by_ref()?, origin.content.by_ref()?, origin.copy.by_ref()?);
+        match (template, content, copy) {
+            (Some(template), None, None) => {
+                let (path, bytes) = self.file_beside(template)?;
+                let Ok(text) = String::from_utf8(bytes) else {
+                    return Err(
+                        self.tell(template.span(), format!("{path} is not UTF-8; `copy` takes any file"))
+                    );
+                };
+                self.template(path, text)
+            }
+            (None, Some(content), None) => Ok(content.get_ref().as_bytes().to_owned()),
+            (None, None, Some(copy)) => self.file_beside(copy).map(|(_, bytes)| bytes),
+            _ => {
+                let message =
+                    format!("{} needs one of `template`, `content` and `copy`", origin.path.get_ref());
+                Err(self.tell(origin.path.span(), message))
+            }
+        }
+    }
+
+    /// Reads a file that stands beside `recipe.toml`; gives its path too.
+    fn file_beside(&mut self, name: &Spanned<Label>) -> Read<(String, Vec<u8>)> {
+        let folder = format!("recipes/{}", self.recipe.name);
+        let path = format!("{folder}/{}", name.get_ref());
+        match self.files.read(&path) {
+            Ok(Some(file)) => {
+                let bytes = file.bytes.into_owned();
+                self.note(&path, &bytes);
+                Ok((path, bytes))
+            }
+            Ok(None) => {
+                let names = self.files.list(&folder).unwrap_or_default();
+                let names = names.iter().map(String::as_str).filter(|name| *name != "recipe.toml");
+                let hint = suggest("files beside recipe.toml", name.get_ref().as_str(), names);
+                let problem = Problem::new(name.span(), format!("there is no {path}")).hint(hint);
+                Err(self.recipe.problems.tell(problem))
+            }
+            Err(error) => {
+                let told = self.tell(name.span(), error.to_string());
+                self.failure = Some(error.into());
+                Err(told)
+            }
+        }
+    }
+
+    fn template(&mut self, path: String, text: String) -> Read<Vec<u8>> {
+        match self.renderer.render(&text) {
+            Ok(rendered) => Ok(rendered.into_bytes()),
+            Err(problem) => {
+                let mut problems = Problems::default();
+                let told = problems.tell(problem);
+                let problems = problems.into_sorted();
+                self.templates.push(InvalidFile { path: path.into(), text, problems });
+                Err(told)
+            }
+        }
+    }
+
+    fn add_attributes(&mut self, section: &AttributeSection) -> Read<()> {
+        let path = self.path(&section.path);
+        let account = |this: &mut Self, name: &Read<Option<Spanned<String>>>| match name.by_ref()? {
+            Some(_) => this.account(name).map(Some),
+            None => Ok(None),
+        };
+        let owner = account(self, &section.owner);
+        let group = account(self, &section.group);
+        let xattrs = self.xattrs(section);
+        let attributes = Attributes {
+            mode: section.mode?.map(|mode| mode.0),
+            owner: owner?,
+            group: group?,
+            xattrs: xattrs?,
+        };
+        let (place, path) = path.map(|path| (path.span(), path.into_inner()))?;
+        let recipe = self.recipe.name.clone();
+        let Some(there) = self.recipes.attributes.get_mut(&path) else {
+            self.recipes.attributes.insert(path, Declared { recipe, value: attributes });
+            return Ok(());
+        };
+        if there.value.merge(attributes) {
+            return Ok(());
+        }
+        let first = there.recipe.clone();
+        Err(self.conflict(place, &format!("the attributes of {path}"), &first))
+    }
+
+    fn xattrs(&mut self, section: &AttributeSection) -> Read<BTreeMap<String, Vec<u8>>> {
+        let mut found = BTreeMap::new();
+        let mut wrong = None;
+        for (name, value) in section.xattrs.by_ref()?.iter() {
+            let value = value.by_ref()?;
+            let name_checked = attribute::check_name(name.get_ref());
+            let parsed = name_checked.map_err(|rule| (name.span(), format!("{:?} {rule}", name.get_ref())));
+            let parsed = parsed.and_then(|()| {
+                attribute::parse(value.get_ref())
+                    .map_err(|rule| (value.span(), format!("{:?} {rule}", value.get_ref())))
+            });
+            match parsed {
+                Ok(bytes) => drop(found.insert(name.get_ref().clone(), bytes)),
+                Err((place, message)) => wrong = Some(self.tell(place, message)),
+            }
+        }
+        if let Some(text) = section.capabilities.by_ref()? {
+            const NAME: &str = "security.capability";
+            match capability::parse(text.get_ref()) {
+                Ok(_) if found.contains_key(NAME) => {
+                    wrong = Some(self.tell(text.span(), format!("`xattrs` has {NAME}, too")));
+                }
+                Ok(bytes) => drop(found.insert(NAME.to_owned(), bytes)),
+                Err(rule) => wrong = Some(self.tell(text.span(), format!("{:?}: {rule}", text.get_ref()))),
+            }
+        }
+        wrong.map_or(Ok(found), Err)
+    }
+
+    /// A service on, or off where a package or a recipe that this one extends has it on.
+    fn add_service(&mut self, section: &ServiceSection) -> Read<()> {
+        let place = section.name.by_ref()?.span();
+        let name: Label = self.value(section.name.by_ref()?)?;
+        let runlevel: Label = self.value(section.runlevel.by_ref()?)?;
+        let key = (runlevel.to_string(), name.to_string());
+        let service = if section.enabled?.unwrap_or(true) { Service::On } else { Service::Off };
+        if service == Service::Off
+            && let Some(there) = self.recipes.services.get(&key)
+            && self.recipe.extends.contains(&there.recipe)
+        {
+            let declared = Declared { recipe: self.recipe.name.clone(), value: Service::OffAgain };
+            self.recipes.services.insert(key, declared);
+            return Ok(());
+        }
+        let what = format!("service {name} in runlevel {runlevel}");
+        self.declare(|recipes| &mut recipes.services, key, service, place, &what)
+    }
+
+    fn add_script(&mut self, section: &ScriptSection) -> Read<()> {
+        let because = section.because.by_ref()?;
+        if because.get_ref().trim().is_empty() {
+            return Err(self.tell(because.span(), "`because` must say why the script need not run"));
+        }
+        let package = section.package.by_ref()?.get_ref().clone();
+        let script = ScriptName { package, moment: section.kind? };
+        for sha256 in &section.sha256.by_ref()?.0 {
+            let key = (script.clone(), sha256.get_ref().0);
+            self.recipes.reviewed.entry(key).or_insert_with(|| self.recipe.name.clone());
+        }
+        Ok(())
+    }
+
+    /// Renders a text of `recipe.toml` itself.
+    fn text(&mut self, text: &Spanned<String>) -> Read<String> {
+        let rendered = self.renderer.render(text.get_ref());
+        rendered.map_err(|problem| self.recipe.problems.tell(Problem { span: text.span(), ..problem }))
+    }
+
+    /// Renders and parses a text.
+    fn value<T: FromStr<Err = InvalidValue>>(&mut self, text: &Spanned<String>) -> Read<T> {
+        let rendered = self.text(text)?;
+        rendered.parse().map_err(|InvalidValue(rule)| self.tell(text.span(), format!("{rendered:?} {rule}")))
+    }
+
+    fn number(&mut self, number: &Spanned<Number>) -> Read<u32> {
+        let text = match number.get_ref() {
+            Number::Plain(number) => return Ok(*number),
+            Number::Template(text) => Spanned::new(number.span(), text.clone()),
+        };
+        let rendered = self.text(&text)?;
+        let parsed = rendered.trim().parse();
+        parsed.map_err(|_| self.tell(number.span(), format!("{rendered:?} is no number from 0 to 2^32 - 1")))
+    }
+}
+
+impl Attributes {
+    /// Adds what another recipe says; `false`, with nothing added, where the two differ in one thing.
+    fn merge(&mut self, other: Self) -> bool {
+        fn differ<T: PartialEq>(one: Option<&T>, other: Option<&T>) -> bool {
+            one.is_some() && other.is_some() && one != other
+        }
+        if differ(self.mode.as_ref(), other.mode.as_ref())
+            || differ(self.owner.as_ref(), other.owner.as_ref())
+            || differ(self.group.as_ref(), other.group.as_ref())
+            || other.xattrs.iter().any(|(name, value)| differ(self.xattrs.get(name), Some(value)))
+        {
+            return false;
+        }
+        self.mode = self.mode.or(other.mode);
+        self.owner = self.owner.take().or(other.owner);
+        self.group = self.group.take().or(other.group);
+        self.xattrs.extend(other.xattrs);
+        true
     }
 }

@@ -1,22 +1,30 @@
 //! Recipes: templates and data that turn packages into a guest. Several are composed into one list of changes; two that
 //! want different things in one place are an error that names both.
 
+mod attribute;
 mod capability;
 mod compose;
+mod load;
+mod parameters;
 mod render;
 mod schema;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::fleet::{GuestPath, KernelOption, Label, Sha256};
+use crate::fleet::{
+    GivenParameter, GuestPath, InvalidFile, KernelOption, Label, ParameterValue, Problem, ScriptName, Sha256,
+};
 use crate::sys::fs::FileError;
 
-pub use schema::ParameterValue;
+pub use schema::schema;
 
 use super::container::{IdMap, SubIds};
 
 /// Parameters given to recipes, by name; what is not given keeps its default.
-pub type Parameters = BTreeMap<String, ParameterValue>;
+pub type Parameters = BTreeMap<String, GivenParameter>;
+
+/// Name of the user whose home is the data disk: the host logs in as that one.
+pub const GUEST_USER: &str = "user";
 
 /// Why recipes cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -25,20 +33,28 @@ pub enum RecipeError {
     File(#[from] FileError),
     #[error("there is no {path}")]
     Missing { path: String },
-    #[error("{path} is no recipe")]
-    Parse { path: String, source: toml::de::Error },
-    #[error("{path}: {problem}")]
-    Invalid { path: String, problem: String },
-    #[error("{path} cannot be rendered")]
-    Render { path: String, source: minijinja::Error },
-    #[error("recipes extend each other in a circle: {}", .names.iter().map(Label::as_str).collect::<Vec<_>>().join(" -> "))]
-    Circle { names: Vec<Label> },
-    #[error("recipes {first} and {second} want different things of {what}")]
-    Conflict { what: String, first: Label, second: Label },
-    #[error("no recipe has a parameter {name:?}; {hint}")]
-    UnknownParameter { name: String, hint: String },
-    #[error("parameter {name:?} must be a {kind}, as its default is")]
-    ParameterKind { name: String, kind: &'static str },
+    #[error("{path} is not UTF-8")]
+    NotUtf8 { path: String },
+    #[error("{}", summary(files, given))]
+    Invalid {
+        /// Recipes and templates, each with its problems.
+        files: Vec<InvalidFile>,
+        /// Problems of the parameters given, with the places that came with them.
+        given: Vec<Problem>,
+    },
+}
+
+/// Every message, for those who show no places.
+fn summary(files: &[InvalidFile], given: &[Problem]) -> String {
+    let of_file = |file: &InvalidFile| {
+        let lines = file.problems.iter().map(|problem| {
+            let (line, _) = file.line_column(problem.span.start);
+            format!("{}:{line}: {}", file.path.display(), problem.message)
+        });
+        lines.collect::<Vec<_>>()
+    };
+    let given = given.iter().map(|problem| problem.message.clone());
+    files.iter().flat_map(of_file).chain(given).collect::<Vec<_>>().join("\n")
 }
 
 /// Recipes of one image, rendered and composed.
@@ -53,9 +69,13 @@ pub struct Recipes {
     pub(super) groups: BTreeMap<String, Declared<Group>>,
     pub(super) users: BTreeMap<String, Declared<User>>,
     /// By runlevel and name.
-    pub(super) services: BTreeMap<(String, String), Declared<()>>,
+    pub(super) services: BTreeMap<(String, String), Declared<Service>>,
     /// Files of the home, by path below it (`/.config/x`).
     pub(super) home: BTreeMap<GuestPath, Declared<FileItem>>,
+    /// Values of all parameters.
+    parameters: BTreeMap<String, ParameterValue>,
+    /// Bodies of scripts that were read, and by which recipe's rule.
+    reviewed: BTreeMap<(ScriptName, Sha256), Label>,
 }
 
 /// A value and the recipe that it comes from.
@@ -81,13 +101,23 @@ pub(super) struct FileItem {
 }
 
 /// Changes to a file that is there.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Attributes {
     pub mode: Option<u16>,
     pub owner: Option<String>,
     pub group: Option<String>,
-    /// Value of `security.capability`.
-    pub capabilities: Option<Vec<u8>>,
+    /// Extended attributes, `security.capability` among them.
+    pub xattrs: BTreeMap<String, Vec<u8>>,
+}
+
+/// What becomes of a service in a runlevel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Service {
+    On,
+    /// A package has it on, and it is to be off.
+    Off,
+    /// An extended recipe has it on, and it is to be off.
+    OffAgain,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -120,6 +150,16 @@ impl Recipes {
     /// Digest of every file that a recipe reads; extended recipes have their own.
     pub fn digests(&self) -> &BTreeMap<Label, Sha256> {
         &self.digests
+    }
+
+    /// Values of all parameters, by name.
+    pub fn parameters(&self) -> &BTreeMap<String, ParameterValue> {
+        &self.parameters
+    }
+
+    /// The recipe whose rule covers a script with this body.
+    pub fn reviewer(&self, script: &ScriptName, sha256: &Sha256) -> Option<&Label> {
+        self.reviewed.get(&(script.clone(), *sha256))
     }
 
     /// Ids of the one user whose home is the data disk, if the recipes have such a user.

@@ -1,75 +1,68 @@
 //! Templates: minijinja, strict. A name that is no parameter is an error, and nothing is escaped.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 
-use super::schema::{Number, ParameterValue};
-use super::{Parameters, RecipeError};
+use crate::fleet::{ParameterValue, Problem, suggest};
 
-/// Renders texts with the parameters of one recipe.
-pub(super) struct Renderer<'a> {
+/// Renders texts with the parameters that one recipe sees.
+pub(super) struct Renderer {
     environment: Environment<'static>,
-    parameters: &'a Parameters,
-    /// Path of `recipe.toml`, for errors.
-    recipe: &'a str,
+    parameters: BTreeMap<String, ParameterValue>,
 }
 
-impl<'a> Renderer<'a> {
-    pub(super) fn new(recipe: &'a str, parameters: &'a Parameters) -> Self {
+impl Renderer {
+    pub(super) fn new(parameters: BTreeMap<String, ParameterValue>) -> Self {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_keep_trailing_newline(true);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
-        Self { environment, parameters, recipe }
+        Self { environment, parameters }
     }
 
-    /// Renders the text of a template file.
-    pub(super) fn file(&self, path: &str, text: &str) -> Result<String, RecipeError> {
-        self.environment
-            .render_named_str(path, text, self.parameters)
-            .map_err(|source| RecipeError::Render { path: path.to_owned(), source })
+    /// Renders a text.
+    ///
+    /// # Errors
+    /// Where it is no template, or names what is no parameter; the problem's place is in the text.
+    pub(super) fn render(&self, text: &str) -> Result<String, Problem> {
+        self.environment.render_str(text, &self.parameters).map_err(|error| self.problem(text, &error))
     }
 
-    /// Renders a text of `recipe.toml` itself.
-    pub(super) fn text(&self, text: &str) -> Result<String, RecipeError> {
-        self.file(self.recipe, text)
-    }
-
-    /// Renders a number.
-    pub(super) fn number(&self, number: &Number) -> Result<u32, RecipeError> {
-        match number {
-            Number::Plain(number) => Ok(*number),
-            Number::Template(text) => {
-                let rendered = self.text(text)?;
-                rendered.trim().parse().map_err(|_| RecipeError::Invalid {
-                    path: self.recipe.to_owned(),
-                    problem: format!(
-                        "{text:?} renders to {rendered:?}, which is no number from 0 to 2^32 - 1"
-                    ),
-                })
-            }
+    fn problem(&self, text: &str, error: &minijinja::Error) -> Problem {
+        let place = error.range().unwrap_or_else(|| line_of(text, error.line()));
+        let known = || self.parameters.keys().map(String::as_str);
+        if error.kind() == ErrorKind::UndefinedError
+            && let Some(name) = self.unknown(text, &place)
+        {
+            return Problem::new(place, format!("`{name}` is no parameter of this recipe")).hint(suggest(
+                "parameters",
+                &name,
+                known(),
+            ));
         }
+        let words = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+        Problem::new(place, format!("it cannot be rendered: {words}"))
+    }
+
+    /// The name at a place, or else the first of a text, that is no parameter.
+    fn unknown(&self, text: &str, place: &Range<usize>) -> Option<String> {
+        let template = self.environment.template_from_str(text).ok()?;
+        let unknown = template.undeclared_variables(false);
+        let mut unknown: Vec<_> =
+            unknown.into_iter().filter(|name| !self.parameters.contains_key(name)).collect();
+        unknown.sort();
+        let here = text.get(place.clone()).unwrap_or_default();
+        let at = unknown.iter().position(|name| here.contains(name.as_str()));
+        at.map(|at| unknown.swap_remove(at)).or_else(|| unknown.into_iter().next())
     }
 }
 
-/// Puts the parameters given in place of defaults.
-pub(super) fn with_given(defaults: &Parameters, given: &Parameters) -> Result<Parameters, RecipeError> {
-    let chosen = |name: &String, default: &ParameterValue| -> Result<ParameterValue, RecipeError> {
-        match (given.get(name), default) {
-            (None, default) => Ok(default.clone()),
-            (Some(value @ ParameterValue::Number(_)), ParameterValue::Number(_)) => Ok(value.clone()),
-            (Some(value @ ParameterValue::Text(_)), ParameterValue::Text(_)) => Ok(value.clone()),
-            (Some(_), ParameterValue::Number(_)) => {
-                Err(RecipeError::ParameterKind { name: name.clone(), kind: "number" })
-            }
-            (Some(_), ParameterValue::Text(_)) => {
-                Err(RecipeError::ParameterKind { name: name.clone(), kind: "text" })
-            }
-        }
-    };
-    defaults
-        .iter()
-        .map(|(name, default)| Ok((name.clone(), chosen(name, default)?)))
-        .collect::<Result<BTreeMap<_, _>, _>>()
+/// The place of a line, which counts from 1; of the whole text where there is none.
+fn line_of(text: &str, line: Option<usize>) -> Range<usize> {
+    let Some(line) = line else { return 0..text.len() };
+    let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let length = text[start..].lines().next().map_or(0, str::len);
+    start..start + length
 }

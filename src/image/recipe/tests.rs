@@ -1,6 +1,8 @@
 use std::fs;
 
-use crate::fleet::{Label, SourceFiles};
+use toml::Spanned;
+
+use crate::fleet::{Label, ParameterValue, SourceFiles, render};
 
 use super::*;
 
@@ -20,6 +22,30 @@ fn recipe(body: &str) -> String {
     format!("description = \"for a test\"\n{body}")
 }
 
+/// Recipes `a`, `b` and so on, of which the first alone is named.
+fn composed(bodies: &[&str], given: &Parameters) -> Result<Recipes, RecipeError> {
+    let bodies: Vec<String> = bodies.iter().map(|body| recipe(body)).collect();
+    let names = ["a", "b", "c", "d"];
+    let files: Vec<_> =
+        names.iter().zip(&bodies).map(|(name, body)| (*name, "recipe.toml", body.as_str())).collect();
+    load(&files, &["a"], given)
+}
+
+/// What is wrong with them: `file:line: message`.
+fn refused(bodies: &[&str]) -> String {
+    composed(bodies, &Parameters::new()).map(drop).unwrap_err().to_string()
+}
+
+fn given(parameters: &[(&str, ParameterValue)]) -> Parameters {
+    let placed =
+        |value: &ParameterValue| GivenParameter { place: 0..0, value: Spanned::new(0..0, value.clone()) };
+    parameters.iter().map(|(name, value)| ((*name).to_owned(), placed(value))).collect()
+}
+
+fn text(value: &str) -> ParameterValue {
+    ParameterValue::Text(value.into())
+}
+
 fn content_of(recipes: &Recipes, path: &str) -> String {
     match &recipes.paths[&path.parse().unwrap()].value {
         PathItem::File(file) => String::from_utf8(file.content.clone()).unwrap(),
@@ -36,79 +62,231 @@ fn templates_and_texts_take_parameters() {
     let files = [("a", "recipe.toml", recipe.as_str()), ("a", "hello", "<{{ user }}>\n")];
     let recipes = load(&files, &["a"], &Parameters::new()).unwrap();
     assert_eq!(content_of(&recipes, "/home/ann/hello"), "<ann>\n");
-    let given = Parameters::from([("user".into(), ParameterValue::Text("bob".into()))]);
-    let recipes = load(&files, &["a"], &given).unwrap();
+    let recipes = load(&files, &["a"], &given(&[("user", text("bob"))])).unwrap();
     assert_eq!(content_of(&recipes, "/home/bob/hello"), "<bob>\n");
 }
 
 #[test]
-fn a_name_that_is_no_parameter_is_an_error() {
-    let recipe = recipe(HELLO);
-    let files = [("a", "recipe.toml", recipe.as_str()), ("a", "hello", "one\n{{ usr }}\n")];
-    let error = load(&files, &["a"], &Parameters::new()).unwrap_err();
-    assert_eq!(error.to_string(), "recipes/a/hello cannot be rendered");
-    let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.contains("recipes/a/hello:2"), "{source}");
-
-    let files = [("a", "recipe.toml", recipe.as_str()), ("a", "hello", "")];
-    let given = Parameters::from([("usr".into(), ParameterValue::Text("bob".into()))]);
-    let error = load(&files, &["a"], &given).unwrap_err().to_string();
-    assert_eq!(error, "no recipe has a parameter \"usr\"; did you mean `user`?");
-    let given = Parameters::from([("user".into(), ParameterValue::Number(1))]);
-    let error = load(&files, &["a"], &given).unwrap_err().to_string();
-    assert_eq!(error, "parameter \"user\" must be a text, as its default is");
+fn parameters_of_every_type_are_seen_by_templates() {
+    let body = "[parameters]\nport = { description = '', default = 22 }\nroot = { description = '', default = false }\n\
+        names = { description = '', default = ['a', 'b'] }\n[[file]]\npath = '/f'\ntemplate = 't'\n";
+    let template = "{{ port + 1 }} {% if root %}yes{% else %}no{% endif %}{% for name in names %} {{ name }}{% endfor %}";
+    let body = recipe(body);
+    let recipes =
+        load(&[("a", "recipe.toml", &body), ("a", "t", template)], &["a"], &Parameters::new()).unwrap();
+    assert_eq!(content_of(&recipes, "/f"), "23 no a b");
 }
 
 #[test]
-fn an_unknown_key_is_an_error_with_its_line() {
-    let recipe = recipe("\n[[file]]\npath = \"/a\"\ncontents = \"x\"\n");
-    let error = load(&[("a", "recipe.toml", &recipe)], &["a"], &Parameters::new()).unwrap_err();
-    assert_eq!(error.to_string(), "recipes/a/recipe.toml is no recipe");
-    let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.contains("line 5") && source.contains("contents"), "{source}");
+fn a_name_that_is_no_parameter_is_told_where_it_stands() {
+    let recipe = recipe(HELLO);
+    let files = [("a", "recipe.toml", recipe.as_str()), ("a", "hello", "one\n{{ usr }}\n")];
+    let RecipeError::Invalid { files, .. } = load(&files, &["a"], &Parameters::new()).unwrap_err() else {
+        panic!("it is invalid");
+    };
+    let shown = render(&files[0], false);
+    assert_eq!(files.len(), 1);
+    assert!(shown.contains("`usr` is no parameter of this recipe"), "{shown}");
+    assert!(shown.contains("recipes/a/hello:2:4") && shown.contains("did you mean `user`?"), "{shown}");
+}
+
+#[test]
+fn parameters_given_are_checked_like_all_else() {
+    let body = "[parameters]\nuser = { description = '', default = 'ann', choices = ['ann', 'bob'] }\n\
+        port = { description = '', type = 'integer', min = 1, max = 65535 }\n";
+    let told = |parameters: &[(&str, ParameterValue)]| {
+        let error = composed(&[body], &given(parameters)).map(drop).unwrap_err();
+        let RecipeError::Invalid { files, given } = &error else { panic!("{error}") };
+        assert!(files.is_empty() || given.is_empty(), "{error}");
+        error.to_string()
+    };
+    let port = ("port", ParameterValue::Integer(22));
+    assert!(composed(&[body], &given(&[port.clone(), ("user", text("bob"))])).is_ok());
+    assert_eq!(told(&[]), "recipes/a/recipe.toml:4: parameter `port` has no value");
+    assert_eq!(told(&[port.clone(), ("usr", text("x"))]), "no recipe of this image has a parameter `usr`");
+    assert_eq!(
+        told(&[port.clone(), ("user", ParameterValue::Integer(1))]),
+        "parameter `user` must be a string, and this is an integer"
+    );
+    assert_eq!(told(&[port, ("user", text("eve"))]), "parameter `user` cannot be \"eve\"");
+    assert_eq!(
+        told(&[("port", ParameterValue::Integer(0))]),
+        "parameter `port` is from 1 to 65535, and this is 0"
+    );
+}
+
+#[test]
+fn an_extender_sets_parameters_and_the_fleet_wins() {
+    let above = "extends = ['b']\nset = { user = 'bob' }";
+    let below =
+        "parameters.user = { description = '', default = 'ann' }\nfile = [{ path = '/f', template = 't' }]";
+    let (above, below) = (recipe(above), recipe(below));
+    let files =
+        [("a", "recipe.toml", above.as_str()), ("b", "recipe.toml", &below), ("b", "t", "{{ user }}")];
+    let content = |given: &Parameters| content_of(&load(&files, &["a"], given).unwrap(), "/f");
+    assert_eq!(content(&Parameters::new()), "bob");
+    assert_eq!(content(&given(&[("user", text("eve"))])), "eve");
+}
+
+#[test]
+fn what_an_extender_sets_must_be_a_parameter_below_it_and_two_must_agree() {
+    let below = "parameters.user = { description = '', default = 'ann' }";
+    assert_eq!(
+        refused(&["extends = ['b']\nset = { usr = 'bob' }", below]),
+        "recipes/a/recipe.toml:3: no recipe that this one extends has a parameter `usr`"
+    );
+    assert_eq!(
+        refused(&["extends = ['b']\nset = { user = 1 }", below]),
+        "recipes/a/recipe.toml:3: parameter `user` must be a string, and this is an integer"
+    );
+    let setter = |name: &str| format!("extends = ['d']\nset = {{ user = '{name}' }}");
+    assert_eq!(
+        refused(&["extends = ['b', 'c']", &setter("x"), &setter("y"), below]),
+        "recipes/c/recipe.toml:3: recipes b and c set the parameter `user` differently"
+    );
+    assert_eq!(
+        refused(&["extends = ['b']\nparameters.user = { description = '', default = 1 }", below]),
+        "recipes/a/recipe.toml:3: recipes b and a declare the parameter `user` differently"
+    );
+}
+
+#[test]
+fn a_declaration_that_makes_no_sense_is_refused() {
+    for (declaration, words) in [
+        ("", "has no type"),
+        (", default = 5, max = 4", "is at most 4, and this is 5"),
+        (", default = 'x', min = 1", "`min` and `max` are for integers"),
+        (", default = 1, choices = ['1']", "`choices` are for strings and lists"),
+        (", type = 'text'", "\"text\" is not one of string, integer, boolean, list"),
+        (", type = 'list', default = 'x'", "must be a list of strings"),
+    ] {
+        let told = refused(&[&format!("parameters.p = {{ description = ''{declaration} }}")]);
+        assert!(told.contains(words) && told.lines().count() == 1, "{declaration}: {told}");
+    }
+}
+
+#[test]
+fn all_problems_of_all_recipes_are_told_together_with_their_lines() {
+    let told = refused(&[
+        "extends = ['b', 'none']\n[[file]]\npath = '/a'\ncontents = 'x'\n[[directory]]\npath = 'etc'\nmode = 755\n\
+         [[file]]\npath = '/f'\ntemplate = 'none'\n",
+        "[[group]]\nname = 'G'\ngid = '{{ nothing }}'\n[[attribute]]\npath = '/f'\nowner = '1x'\n\
+         capabilities = 'cap_no=ep'\nxattrs = { 'system.x' = '', 'user.x' = '0x0' }\n",
+    ]);
+    let lines: Vec<&str> = told.lines().collect();
+    for part in [
+        "recipes/a/recipe.toml:2: there is no recipes/none/recipe.toml",
+        "recipes/a/recipe.toml:5: unknown key `contents`",
+        "recipes/a/recipe.toml:8: 755 is not an octal file mode",
+        "recipes/a/recipe.toml:11: there is no recipes/a/none",
+        "recipes/b/recipe.toml:3: \"G\" cannot be the name of a user or group",
+        "recipes/b/recipe.toml:7: \"1x\" cannot be the name of a user or group",
+        "recipes/b/recipe.toml:8: \"cap_no=ep\": there is no capability",
+        "recipes/b/recipe.toml:9: \"system.x\" must begin with",
+        "recipes/b/recipe.toml:9: \"0x0\" is no hexadecimal value",
+    ] {
+        assert!(lines.iter().any(|line| line.starts_with(part)), "{part:?} is not in:\n{told}");
+    }
 }
 
 #[test]
 fn recipes_that_want_different_things_are_both_named() {
     let conflict = |first: &str, second: &str| {
-        let (first, second) = (recipe(first), recipe(second));
-        load(&[("a", "recipe.toml", &first), ("b", "recipe.toml", &second)], &["a", "b"], &Parameters::new())
-            .map(drop)
-            .map_err(|error| error.to_string())
+        let bodies = [&format!("extends = ['b']\n{second}"), first];
+        composed(&[bodies[0], bodies[1]], &Parameters::new()).map(drop).map_err(|error| {
+            let told = error.to_string();
+            told.split_once(": ").unwrap().1.to_owned()
+        })
     };
     let file = |text: &str| format!("file = [{{ path = \"/f\", content = \"{text}\" }}]");
     assert_eq!(conflict(&file("x"), &file("x")), Ok(()));
-    let of = |what: &str| Err(format!("recipes a and b want different things of {what}"));
+    let of = |what: &str| Err(format!("recipes b and a want different things of {what}"));
     assert_eq!(conflict(&file("x"), &file("y")), of("/f"));
     assert_eq!(conflict(&file("x"), "directory = [{ path = \"/f\" }]"), of("/f"));
     let group = |gid: u32| format!("group = [{{ name = \"g\", gid = {gid} }}]");
     assert_eq!(conflict(&group(1), &group(2)), of("group g"));
-    let attribute = |mode: u32| format!("attribute = [{{ path = \"/f\", mode = {mode} }}]");
-    assert_eq!(conflict(&attribute(1), &attribute(2)), of("the attributes of /f"));
+    let attribute = |what: &str| format!("attribute = [{{ path = \"/f\", {what} }}]");
+    assert_eq!(conflict(&attribute("mode = 0o1"), &attribute("mode = 0o2")), of("the attributes of /f"));
+    assert_eq!(conflict(&attribute("mode = 0o1"), &attribute("owner = 'x'")), Ok(()));
+    let service = |runlevel: &str| format!("service = [{{ name = \"s\", runlevel = \"boot\"{runlevel} }}]");
+    assert_eq!(conflict(&service(""), &service("")), Ok(()));
+    assert_eq!(
+        refused(&[&format!("{}\n{}", file("x"), "symlink = [{ path = '/f', target = 'g' }]")]),
+        "recipes/a/recipe.toml:3: recipe a says two things of /f"
+    );
 }
 
 #[test]
-fn an_extended_recipe_comes_with_it_and_a_circle_is_an_error() {
-    let (a, b) = (recipe("extends = [\"b\"]\npackages = [\"x\"]"), recipe("packages = [\"y\"]"));
-    let recipes =
-        load(&[("a", "recipe.toml", &a), ("b", "recipe.toml", &b)], &["a"], &Parameters::new()).unwrap();
+fn an_extender_turns_a_service_off_and_another_recipe_does_not() {
+    let (on, off) = (
+        "service = [{ name = 's', runlevel = 'boot' }]",
+        "service = [{ name = 's', runlevel = 'boot', enabled = false }]",
+    );
+    let recipes = composed(&[&format!("extends = ['b']\n{off}"), on], &Parameters::new()).unwrap();
+    let service = &recipes.services[&("boot".to_owned(), "s".to_owned())];
+    assert_eq!((service.value, service.recipe.as_str()), (Service::OffAgain, "a"));
+    assert_eq!(
+        refused(&["extends = ['b', 'c']", on, off]),
+        "recipes/c/recipe.toml:2: recipes b and c want different things of service s in runlevel boot"
+    );
+}
+
+#[test]
+fn an_extended_recipe_comes_once_and_a_circle_is_an_error() {
+    let diamond =
+        ["extends = ['b', 'c']\npackages = ['x']", "extends = ['d']", "extends = ['d']", "packages = ['y']"];
+    let recipes = composed(&diamond, &Parameters::new()).unwrap();
     assert_eq!(recipes.world().collect::<Vec<_>>(), ["x", "y"]);
-    let b = recipe("extends = [\"a\"]");
-    let error =
-        load(&[("a", "recipe.toml", &a), ("b", "recipe.toml", &b)], &["a"], &Parameters::new()).unwrap_err();
-    assert_eq!(error.to_string(), "recipes extend each other in a circle: a -> b -> a");
+    assert_eq!(recipes.digests().len(), 4);
+    assert_eq!(
+        refused(&["extends = ['b']", "extends = ['a']"]),
+        "recipes/b/recipe.toml:2: recipes extend each other in a circle: a -> b -> a"
+    );
 }
 
 #[test]
-fn a_template_is_part_of_the_digest() {
-    let digest = |text: &str| {
-        let recipe = recipe(HELLO);
+fn the_user_of_the_data_disk_is_the_one_that_the_host_knows() {
+    let user = |name: &str| {
+        format!(
+            "group = [{{ name = 'u', gid = 5 }}]\n[[user]]\nname = '{name}'\nuid = 5\ngroup = 'u'\nhome = '/h'\n\
+             shell = '/bin/sh'\nsubids = {{ start = 100000, count = 65536 }}\n"
+        )
+    };
+    let recipes = composed(&[&user("user")], &Parameters::new()).unwrap();
+    assert_eq!(recipes.owner().unwrap().uid, 5);
+    assert!(refused(&[&user("ann")]).ends_with("the user with subids is called ann"));
+    assert!(
+        refused(&[&user("user").replace("100000", "4294967295")]).ends_with("the subids end above 2^32 - 1")
+    );
+}
+
+#[test]
+fn a_rule_for_a_script_needs_a_reason() {
+    let rule = |because: &str| {
+        let digest = "0".repeat(64);
+        format!(
+            "[[script]]\npackage = 'p'\nkind = 'trigger'\nsha256 = ['sha256:{digest}']\nbecause = '{because}'\n"
+        )
+    };
+    let recipes = composed(&[&rule("not needed")], &Parameters::new()).unwrap();
+    let script = "p.trigger".parse().unwrap();
+    assert_eq!(recipes.reviewer(&script, &Sha256([0; 32])).map(Label::as_str), Some("a"));
+    assert_eq!(recipes.reviewer(&script, &Sha256([1; 32])), None);
+    assert!(refused(&[&rule(" ")]).ends_with("`because` must say why the script need not run"));
+}
+
+#[test]
+fn templates_and_copies_are_part_of_the_digest() {
+    let digest = |body: &str, text: &str| {
+        let recipe = recipe(body);
         let files = [("a", "recipe.toml", recipe.as_str()), ("a", "hello", text)];
         let recipes = load(&files, &["a"], &Parameters::new()).unwrap();
         recipes.digests()[&"a".parse().unwrap()]
     };
-    assert_eq!(digest("x"), digest("x"));
-    assert_ne!(digest("x"), digest("y"));
+    for body in [HELLO, "file = [{ path = '/f', copy = 'hello' }]"] {
+        assert_eq!(digest(body, "x"), digest(body, "x"));
+        assert_ne!(digest(body, "x"), digest(body, "y"));
+    }
 }
 
 #[test]
@@ -125,4 +303,7 @@ fn the_recipes_of_the_project_compose() {
     );
     let owner = recipes.owner().unwrap();
     assert_eq!((owner.uid, owner.gid, owner.subuids.start), (1000, 1000, 100_000));
+    let given = given(&[("uid", ParameterValue::Integer(1234))]);
+    let recipes = Recipes::load(&["rootless-podman".parse().unwrap()], &given, &files).unwrap();
+    assert_eq!(recipes.owner().map(|owner| (owner.uid, owner.gid)), Some((1234, 1234)));
 }

@@ -1,0 +1,48 @@
+//! Scripts of real packages, as Alpine's own roots keep them.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+
+use sisforge::fleet::{ScriptName, Sha256, SourceFiles};
+use sisforge::image::recipe::{Parameters, Recipes};
+
+use crate::apk::oracle::data;
+
+/// Scripts of a root that apk would run at a fresh install: name and digest of the body.
+fn scripts(root: &str) -> Option<Vec<(ScriptName, Sha256)>> {
+    let mut root = tar::Archive::new(flate2::read::GzDecoder::new(File::open(data(root)?).unwrap()));
+    let mut entries = root.entries().unwrap().map(Result::unwrap);
+    let scripts = entries.find(|entry| entry.path().unwrap().ends_with("lib/apk/db/scripts.tar")).unwrap();
+    let mut found = Vec::new();
+    for entry in tar::Archive::new(scripts).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        // NAME-VERSION-rN.CHECKSUM.KIND
+        let path = entry.path().unwrap().to_str().unwrap().to_owned();
+        let (rest, kind) = path.rsplit_once('.').unwrap();
+        let (id, _) = rest.rsplit_once('.').unwrap();
+        let name = id.rsplitn(3, '-').nth(2).unwrap();
+        let mut body = Vec::new();
+        entry.read_to_end(&mut body).unwrap();
+        found.extend(format!("{name}.{kind}").parse().ok().map(|script| (script, Sha256::of(&body))));
+    }
+    Some(found)
+}
+
+#[test]
+fn the_recipes_cover_the_scripts_of_alpines_own_roots() {
+    let files = SourceFiles::new(env!("CARGO_MANIFEST_DIR"));
+    let recipes = Recipes::load(&["openrc".parse().unwrap()], &Parameters::new(), &files).unwrap();
+    let uncovered = |scripts: Vec<(ScriptName, Sha256)>| -> BTreeSet<String> {
+        assert!(scripts.len() >= 4, "{scripts:?}");
+        let uncovered = scripts.into_iter().filter(|(name, sha256)| recipes.reviewer(name, sha256).is_none());
+        uncovered.map(|(name, _)| name.to_string()).collect()
+    };
+    if let Some(scripts) = scripts("alpine-minirootfs-3.20.3-x86_64.tar.gz") {
+        assert_eq!(uncovered(scripts), BTreeSet::new());
+    }
+    // Its busybox has no list of its links, so that nothing does what its script would do.
+    if let Some(scripts) = scripts("alpine-minirootfs-3.16.9-x86_64.tar.gz") {
+        assert_eq!(uncovered(scripts), BTreeSet::from(["busybox.post-install".to_owned()]));
+    }
+}
