@@ -214,10 +214,15 @@ fn vendor_keeps_what_is_needed_and_removes_what_it_brought_itself_alone() {
     let mut bytes = fs::read(sandbox.path(&path)).unwrap();
     bytes[100] ^= 1;
     sandbox.write(&path, &bytes);
+    // Also where it is remembered what the package holds.
+    fs::remove_dir_all(sandbox.path("cache/sha256")).unwrap();
+    let run = sandbox.run("build image i --offline --vendor-dir v");
+    assert!(run.code == 1 && run.err.contains("package tiny-1.1-r0"), "{run}");
     forget_downloads(&sandbox);
-    sandbox
-        .run("build image i --offline --vendor-dir v")
-        .fails(1, &["tiny-1.1-r0 of the repository", "has the SHA-256", "fleet.lock says"]);
+    sandbox.run("build image i --offline --vendor-dir v").fails(
+        1,
+        &["package tiny-1.1-r0: its SHA-256 is ", "was expected", "help: fleet.lock pins other bytes"],
+    );
     sandbox.write(&path, &bytes[..50]);
     sandbox.run("build image i --offline --vendor-dir v").fails(1, &[&path, "has the SHA-256", "tampered"]);
     sandbox.run("build image i --vendor-dir v").fails(0, &["note: ", &path, "downloaded instead"]);
