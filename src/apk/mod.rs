@@ -29,7 +29,7 @@ pub use debian::{Deb, DebError, map_version};
 pub use dependency::{Checksum, Constraint, Dependency, InvalidChecksum, InvalidDependency, Operator};
 pub use entry::{Entry, EntryError, EntryKind};
 pub use index::{Index, IndexError};
-pub use info::{InfoError, PackageInfo};
+pub use info::{Arch, InfoError, InvalidArch, PackageInfo};
 pub use pack::{PackError, Packed, pack};
 pub use package::{Expected, PackageContents, PackageError, Refusal, Script, ScriptKind};
 pub use repository::{INDEX_FILE, RepositoryError, index_directory, sign_directory};

@@ -1,4 +1,4 @@
-//! `apk`: packages and signed repositories of one's own files.
+//! `apk`: what apk would install; packages and signed repositories of one's own files.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,8 +13,12 @@ use super::context::Context;
 use super::error::CliError;
 use super::render;
 
+mod solve;
+
 #[derive(clap::Subcommand)]
 pub enum Command {
+    /// Print what apk would install, in its order
+    Solve(solve::Args),
     /// Make apk packages of Debian packages, a directory or a tar
     Pack(PackArgs),
     /// Index the packages of a directory, and sign the index
@@ -74,6 +78,7 @@ pub struct KeyArgs {
 
 pub fn run(command: &Command, context: &Context) -> Result<ExitCode, CliError> {
     match command {
+        Command::Solve(args) => solve::run(args, context),
         Command::Pack(args) => run_pack(args, context),
         Command::Index(args) => {
             let key = SigningKey::read(&args.key)?;

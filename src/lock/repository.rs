@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::apk::{
-    Checksum, Expected, Index, IndexError, InvalidChecksum, KeyError, KeyRing, PackageContents, PackageError,
-    PackageInfo,
+    Checksum, Expected, INDEX_FILE, Index, IndexError, InvalidChecksum, KeyError, KeyRing, PackageContents,
+    PackageError, PackageInfo,
 };
 use crate::fleet::{Fleet, RepositorySpec, Sha256, Source};
 use crate::sys::fetch::{self, Cache, FetchError, get_fresh};
@@ -75,18 +75,7 @@ impl Repositories<'_> {
     /// # Errors
     /// Where it cannot be had, or no trusted key has signed it.
     pub fn index(&self, spec: &RepositorySpec) -> Result<Index, RepositoryError> {
-        let repository = || self.name(spec);
-        let keys = self.keys(spec)?;
-        let bytes = match &spec.location {
-            Source::Path(dir) => files::read(&dir.join(ARCH).join("APKINDEX.tar.gz"))?,
-            Source::Url(_) if self.offline => {
-                return Err(RepositoryError::Offline { repository: repository() });
-            }
-            Source::Url(url) => get_fresh(&format!("{url}/{ARCH}/APKINDEX.tar.gz"), MAX_INDEX)
-                .map_err(|source| RepositoryError::FetchIndex { repository: repository(), source })?,
-        };
-        Index::verify(&bytes, &keys)
-            .map_err(|source| RepositoryError::Index { repository: repository(), source })
+        newest_index(&self.name(spec), &spec.location, ARCH, &self.keys(spec)?, self.offline)
     }
 
     /// Pins a package that an index names: its bytes are verified against the index, and their digest is taken.
@@ -169,4 +158,25 @@ impl Repositories<'_> {
             }
         }
     }
+}
+
+/// The newest index of a repository for machines of `arch`, its signature checked; `name` is what errors call it.
+///
+/// # Errors
+/// Where it cannot be had, or no trusted key has signed it.
+pub fn newest_index(
+    name: &str,
+    location: &Source,
+    arch: &str,
+    keys: &KeyRing,
+    offline: bool,
+) -> Result<Index, RepositoryError> {
+    let repository = || name.to_owned();
+    let bytes = match location {
+        Source::Path(dir) => files::read(&dir.join(arch).join(INDEX_FILE))?,
+        Source::Url(_) if offline => return Err(RepositoryError::Offline { repository: repository() }),
+        Source::Url(url) => get_fresh(&format!("{url}/{arch}/{INDEX_FILE}"), MAX_INDEX)
+            .map_err(|source| RepositoryError::FetchIndex { repository: repository(), source })?,
+    };
+    Index::verify(&bytes, keys).map_err(|source| RepositoryError::Index { repository: repository(), source })
 }

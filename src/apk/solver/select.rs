@@ -117,8 +117,14 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
         universe.world.iter().for_each(|wish| order.visit(wish.name));
         let found = order.found;
         let chosen = |id: PackageId| {
-            let package = &universe.packages[id];
-            Chosen { info: package.info, repository: package.repositories.trailing_zeros() as usize }
+            let (package, allowed) = (&universe.packages[id], self.packages[id].allowed);
+            let is_tagged = package.repositories & universe.untagged == 0;
+            let tag = universe.tags.iter().find(|(_, set)| set & allowed & package.repositories != 0);
+            Chosen {
+                info: package.info,
+                repository: package.repositories.trailing_zeros() as usize,
+                tag: tag.filter(|_| is_tagged).map(|(tag, _)| *tag),
+            }
         };
         found.into_iter().map(chosen).collect()
     }

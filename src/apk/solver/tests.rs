@@ -102,6 +102,7 @@ fn a_tagged_repository_is_used_where_the_tag_is_written() {
     let (main, edge) = (index("a-1 D:b\nb-1"), index("a-2 D:b>1\nb-2\nc-1"));
     let both = [Repository { index: &main, tag: None }, Repository { index: &edge, tag: Some("edge") }];
     assert_eq!(answer("a", &both), "b-1 a-1");
+    assert_eq!(answer("a@edge<2", &both), "b-1 a-1");
     assert_eq!(answer("a@edge", &both), "b-2 a-2");
     assert_eq!(
         answer("c", &both),

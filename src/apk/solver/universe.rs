@@ -59,7 +59,10 @@ pub(super) struct Universe<'u, 'a> {
     pub world: Vec<Wish<'u>>,
     /// Repositories without a tag.
     pub untagged: RepositorySet,
-    tags: HashMap<&'u str, RepositorySet>,
+    /// In the order in which they first appear.
+    pub tags: Vec<(&'a str, RepositorySet)>,
+    /// Records of the indexes that cannot be installed, with the reason.
+    pub rejected: Vec<(&'a str, &'a str)>,
     by_text: HashMap<&'u str, NameId>,
 }
 
@@ -70,16 +73,22 @@ impl<'u, 'a: 'u> Universe<'u, 'a> {
             packages: Vec::new(),
             world: Vec::new(),
             untagged: 0,
-            tags: HashMap::new(),
+            tags: Vec::new(),
+            rejected: Vec::new(),
             by_text: HashMap::new(),
         };
         let mut by_checksum: HashMap<Checksum, PackageId> = HashMap::new();
         for (position, repository) in repositories.iter().enumerate() {
             let bit = 1 << position;
             match repository.tag {
-                Some(tag) => *universe.tags.entry(tag).or_default() |= bit,
+                Some(tag) => match universe.tags.iter_mut().find(|(known, _)| *known == tag) {
+                    Some((_, set)) => *set |= bit,
+                    None => universe.tags.push((tag, bit)),
+                },
                 None => universe.untagged |= bit,
             }
+            let rejected = repository.index.rejected.iter();
+            universe.rejected.extend(rejected.map(|(label, reason)| (label.as_str(), reason.as_str())));
             for info in &repository.index.packages {
                 match by_checksum.get(&info.checksum) {
                     Some(package) => universe.packages[*package].repositories |= bit,
@@ -94,7 +103,8 @@ impl<'u, 'a: 'u> Universe<'u, 'a> {
 
     /// Repositories that a wish may be met from first.
     pub fn repositories_of(&self, tag: Option<&str>) -> RepositorySet {
-        tag.map_or(self.untagged, |tag| self.tags.get(tag).copied().unwrap_or(0))
+        let Some(tag) = tag else { return self.untagged };
+        self.tags.iter().find(|(known, _)| *known == tag).map_or(0, |(_, repositories)| *repositories)
     }
 
     fn name(&mut self, text: &'u str) -> NameId {
