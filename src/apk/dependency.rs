@@ -125,7 +125,9 @@ impl Dependency {
 }
 
 fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"<>=~@!".contains(&b))
+    let is_plain =
+        |b: u8| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'=' | b'~' | b'@' | b'!');
+    !text.is_empty() && text.bytes().all(is_plain)
 }
 
 impl FromStr for Dependency {
@@ -134,12 +136,14 @@ impl FromStr for Dependency {
     fn from_str(text: &str) -> Result<Self, InvalidDependency> {
         let invalid = || InvalidDependency(text.to_owned());
         let body = text.strip_prefix('!').unwrap_or(text);
-        let is_operator = |c: char| "<>=~".contains(c);
-        let (name, rest) = body.split_at(body.find(is_operator).unwrap_or(body.len()));
-        let (operator, value) = rest.split_at(rest.find(|c| !is_operator(c)).unwrap_or(rest.len()));
+        let is_operator = |b: u8| matches!(b, b'<' | b'>' | b'=' | b'~');
+        let (name, rest) = body.split_at(body.bytes().position(is_operator).unwrap_or(body.len()));
+        let (operator, value) = rest.split_at(rest.bytes().position(|b| !is_operator(b)).unwrap_or(rest.len()));
         let constraint = match operator {
             "" => Constraint::Any,
             "><" => Constraint::Checksum(value.parse().map_err(|_| invalid())?),
+            // apk takes both together for a checksum, whatever else stands beside them.
+            operator if operator.contains('<') && operator.contains('>') => return Err(invalid()),
             operator => Constraint::Version {
                 operator: Operator::parse(operator),
                 version: value.parse().map_err(|_| invalid())?,
@@ -248,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_is_no_wish_is_refused() {
-        for wrong in ["", "!", "=1", "a=", "a=b", "a b", "a@", "a\u{7}", "a><Q1", "a=1=2"] {
+        for wrong in ["", "!", "=1", "a=", "a=b", "a b", "a@", "a\u{7}", "a><Q1", "a=1=2", "a<>1", "a<=>1"] {
             assert!(wrong.parse::<Dependency>().is_err(), "{wrong:?} was accepted");
         }
     }

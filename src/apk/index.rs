@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
+use rayon::prelude::*;
+
 use super::archive::{ArchiveError, TarEntry, TarKind, TarReader};
 use super::archive_writer::TarWriter;
 use super::gzip::{self, GzipError};
@@ -15,6 +17,9 @@ pub(super) const MAX_SIGNATURES: u64 = 1 << 20;
 pub(super) const MAX_SIGNATURE: u64 = 1 << 16;
 /// Largest index, inflated: Alpine's community repository has 20 MB.
 const MAX_INDEX: u64 = 1 << 30;
+
+/// Records that are read by one processor before another may help.
+const RECORDS_AT_ONCE: usize = 256;
 
 /// Why an index is refused.
 #[derive(Debug, thiserror::Error)]
@@ -67,9 +72,9 @@ impl Index {
         let mut reader = TarReader::new(&member.inflated[..]);
         let mut files = BTreeMap::new();
         while let Some(entry) = reader.next_entry()? {
-            let mut text = String::new();
-            reader.read_to_string(&mut text).map_err(|_| IndexError::NotUtf8)?;
-            files.insert(entry.path, text);
+            let mut text = Vec::with_capacity(member.inflated.len().min(entry.size as usize));
+            reader.read_to_end(&mut text).map_err(ArchiveError::Read)?;
+            files.insert(entry.path, String::from_utf8(text).map_err(|_| IndexError::NotUtf8)?);
         }
         let mut index = Self::parse(files.get("APKINDEX").ok_or(IndexError::Missing)?);
         index.description = files.remove("DESCRIPTION").unwrap_or_default().trim_end().to_owned();
@@ -78,9 +83,11 @@ impl Index {
 
     /// Reads the text of an `APKINDEX`.
     pub fn parse(text: &str) -> Self {
-        let mut index = Self::default();
-        for record in text.split("\n\n").filter(|record| !record.trim().is_empty()) {
-            match parse_record(record) {
+        let records: Vec<&str> = text.split("\n\n").filter(|record| !record.trim().is_empty()).collect();
+        let parsed: Vec<_> = records.par_iter().with_min_len(RECORDS_AT_ONCE).map(|r| parse_record(r)).collect();
+        let mut index = Self { packages: Vec::with_capacity(parsed.len()), ..Self::default() };
+        for record in parsed {
+            match record {
                 Ok(info) => index.packages.push(info),
                 Err(rejected) => index.rejected.push(rejected),
             }
@@ -116,9 +123,8 @@ fn parse_record(record: &str) -> Result<PackageInfo, (String, String)> {
     let mut draft = Draft::default();
     let mut problem = None;
     for line in record.lines() {
-        let Some((letter, value)) = line.split_once(':') else { continue };
-        let (Some(letter), 1) = (letter.chars().next(), letter.len()) else { continue };
-        if let Err(error) = draft.index_line(letter, value) {
+        let (&[letter, b':', ..], Some(value)) = (line.as_bytes(), line.get(2..)) else { continue };
+        if let Err(error) = draft.index_line(char::from(letter), value) {
             problem.get_or_insert(error);
         }
     }

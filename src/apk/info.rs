@@ -163,7 +163,10 @@ impl Draft {
         if value.len() > MAX_FIELD {
             return Err(format!("it has {} bytes", value.len()));
         }
-        if let Some(control) = value.chars().find(|c| c.is_control() && *c != '\t') {
+        // Most fields are ASCII, of which a byte is enough to tell.
+        let is_plain = value.bytes().all(|b| matches!(b, b' '..=b'~'));
+        let control = || value.chars().find(|c| c.is_control() && *c != '\t');
+        if let Some(control) = (!is_plain).then(control).flatten() {
             return Err(format!("it holds the control character {control:?}"));
         }
         let text = || value.to_owned();

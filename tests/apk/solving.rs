@@ -107,14 +107,16 @@ impl Site {
     }
 }
 
+type Answer = Result<Vec<String>, String>;
+
 /// The same by sisforge.
-fn answer(repositories: &[Tagged<'_>], arch: &str, world: &[Dependency]) -> Option<Vec<String>> {
+fn answer(repositories: &[Tagged<'_>], arch: &str, world: &[Dependency]) -> Answer {
     let repositories: Vec<_> =
         repositories.iter().map(|(index, tag)| Repository { index, tag: *tag }).collect();
-    let chosen = solve(world, &repositories, arch).ok()?;
+    let chosen = solve(world, &repositories, arch).map_err(|error| error.to_string())?;
     let count = chosen.len();
     let line = |(at, label): (usize, String)| format!("({}/{count}) Installing {label}", at + 1);
-    Some(chosen.iter().map(|one| one.label()).enumerate().map(line).collect())
+    Ok(chosen.iter().map(|one| one.label()).enumerate().map(line).collect())
 }
 
 fn words(world: &[Dependency]) -> Vec<String> {
@@ -122,13 +124,13 @@ fn words(world: &[Dependency]) -> Vec<String> {
 }
 
 /// A world, and where the answers begin to differ.
-fn difference(world: &[String], theirs: &Option<Vec<String>>, ours: &Option<Vec<String>>) -> Option<String> {
+fn difference(world: &[String], theirs: &Option<Vec<String>>, ours: &Answer) -> Option<String> {
     let begin = match (theirs, ours) {
-        (theirs, ours) if theirs == ours => return None,
-        (None, Some(_)) => "apk has no answer".to_owned(),
-        (Some(_), None) => "sisforge has no answer".to_owned(),
-        (theirs, ours) => {
-            let [theirs, ours] = [theirs, ours].map(|lines| lines.as_deref().unwrap_or_default());
+        (None, Err(_)) => return None,
+        (Some(theirs), Ok(ours)) if theirs == ours => return None,
+        (None, Ok(_)) => "apk has no answer".to_owned(),
+        (Some(_), Err(error)) => format!("sisforge has no answer: {error}"),
+        (Some(theirs), Ok(ours)) => {
             let at = theirs.iter().zip(ours).take_while(|(a, b)| a == b).count();
             format!("apk {:?}, sisforge {:?}", theirs.get(at), ours.get(at))
         }

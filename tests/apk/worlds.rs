@@ -79,7 +79,7 @@ impl<'i> Names<'i> {
                 let version = wish.provided_version().map(ToString::to_string);
                 // Such a name rarely fits together with the rest unless it is asked for as it is.
                 match version.filter(|_| random.once_in(2)) {
-                    Some(version) => return format!("{}{}{version}", wish.name, operator(random)),
+                    Some(version) => return format!("{}{}", wish.name, constraint(random, &version)),
                     None => return wish.name.clone(),
                 }
             }
@@ -94,32 +94,32 @@ impl<'i> Names<'i> {
         if !self.tags.is_empty() && random.once_in(3) {
             let tag = random.pick(&self.tags);
             return match random.once_in(4) {
-                true => format!("{name}@{tag}{}{version}", operator(random)),
+                true => format!("{name}@{tag}{}", constraint(random, version)),
                 false => format!("{name}@{tag}"),
             };
         }
         match random.below(10) {
-            0 | 1 => format!("{name}{}{version}", operator(random)),
-            2 => format!("{name}~{}", prefix(random, version)),
+            0..=2 => format!("{name}{}", constraint(random, version)),
             3 => format!("!{name}"),
-            4 if random.once_in(3) => format!("!{name}{}{version}", operator(random)),
+            4 if random.once_in(3) => format!("!{name}{}", constraint(random, version)),
             _ => name.clone(),
         }
     }
 }
 
-fn operator(random: &mut Random) -> &'static str {
-    *random.pick::<&'static str>(&["=", "=", ">=", ">=", "<=", "<", ">", "~", "<~", ">~"])
-}
-
-/// The first parts of a version.
-fn prefix<'v>(random: &mut Random, version: &'v str) -> &'v str {
-    let ends: Vec<usize> = version
-        .match_indices(['.', '_', '-'])
-        .map(|(at, _)| at)
-        .chain(std::iter::once(version.len()))
-        .collect();
-    &version[..*random.pick(&ends)]
+/// An operator and a version: the one given, or its first parts behind `~`.
+///
+/// Those parts are numbers alone. Where the version that is wished for goes on and the package's does not, as in
+/// `~1.2_p1` for a 1.2-r0, apk 2.14 takes them for equal and apk 3 does not; sisforge follows apk 3.
+fn constraint(random: &mut Random, version: &str) -> String {
+    let operator = *random.pick(&["=", "=", ">=", ">=", "<=", "<", ">", "~", "~", "<~", ">~"]);
+    if !operator.contains('~') {
+        return format!("{operator}{version}");
+    }
+    let numbers = version.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap();
+    let dots = numbers.match_indices('.').map(|(at, _)| at);
+    let ends: Vec<usize> = dots.chain(std::iter::once(numbers.len())).collect();
+    format!("{operator}{}", &numbers[..*random.pick(&ends)])
 }
 
 /// Some packages of an index, most of them in another version: what a testing repository beside it would have.

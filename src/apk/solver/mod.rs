@@ -5,6 +5,7 @@
 
 mod candidates;
 mod explain;
+mod links;
 mod propagate;
 mod reason;
 mod select;

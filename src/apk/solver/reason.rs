@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::propagate::Solver;
-use super::universe::{Name, NameId, PackageId, Provider, Wish};
+use super::universe::{NameId, PackageId, Provider, Wish};
 
 /// A reason, and what would do.
 type Reason = (String, Option<String>);
@@ -15,14 +15,14 @@ const MAX_NAMES: usize = 5;
 /// How many packages deep a reason is looked for: `a needs b, which needs c, which no repository has`.
 pub(super) const DEPTH: usize = 4;
 
-impl<'u> Solver<'_, 'u, '_> {
+impl Solver<'_, '_, '_> {
     /// Why nothing that is chosen meets a wish that is no conflict.
     pub(super) fn why_unmet(&self, wish: Wish<'_>, of: Option<PackageId>) -> Reason {
         let packages = &self.universe.packages;
-        let name = &self.universe.names[wish.name];
-        let fits = |provider: &&Provider<'u>| wish.is_met_by(of, Some(**provider), packages);
-        let fitting: Vec<PackageId> = name.providers.iter().filter(fits).map(|p| p.package).collect();
-        if name.providers.is_empty() {
+        let (name, providers) = (self.universe.names[wish.name], self.universe.providers(wish.name));
+        let fits = |provider: &&Provider<'_>| wish.is_met_by(of, Some(**provider), packages);
+        let fitting: Vec<PackageId> = providers.iter().filter(fits).map(|p| p.package).collect();
+        if providers.is_empty() {
             return self.nobody_has(name.text);
         }
         if fitting.is_empty() {
@@ -34,7 +34,7 @@ impl<'u> Solver<'_, 'u, '_> {
             (Some((package, (why, hint))), _) => (format!("{} {why}", self.id(*package)), hint),
             (None, Some(chosen)) => (format!("{chosen} is in its place"), None),
             (None, None) => {
-                let (what, one) = (self.provided_by(name), "name one of them in the world");
+                let (what, one) = (self.provided_by(wish.name), "name one of them in the world");
                 ("no package is called so".into(), Some(format!("{what}; {one}")))
             }
         }
@@ -54,7 +54,8 @@ impl<'u> Solver<'_, 'u, '_> {
             return ("no package provides it".into(), hint);
         }
         let command = format!("cmd:{name}");
-        match self.universe.names.iter().find(|other| other.text == command && !other.providers.is_empty()) {
+        let is_it = |id: &NameId| self.universe.names[*id].text == command && self.is_had(*id);
+        match (0..self.universe.names.len()).find(is_it) {
             Some(command) => {
                 let packages = listed(&self.package_names(command));
                 ("no such package".into(), Some(format!("the command {name} is in {packages}")))
@@ -65,21 +66,21 @@ impl<'u> Solver<'_, 'u, '_> {
 
     /// Packages have this name, but in none of the versions that are wished for.
     fn no_version_fits(&self, name: NameId) -> Reason {
-        let (packages, name_of) = (&self.universe.packages, &self.universe.names[name]);
+        let (packages, providers) = (&self.universe.packages, self.universe.providers(name));
         let versions = |own: bool| {
-            let of_kind = name_of.providers.iter().filter(|p| (packages[p.package].name == name) == own);
+            let of_kind = providers.iter().filter(|p| (packages[p.package].name == name) == own);
             of_kind.filter_map(|p| p.version).map(ToString::to_string).collect::<Vec<_>>()
         };
         let (own, provided) = (versions(true), versions(false));
         match (own.as_slice(), provided.as_slice()) {
             ([], []) => {
-                ("it is provided without a version".into(), Some(self.provided_by(name_of)))
+                ("it is provided without a version".into(), Some(self.provided_by(name)))
             }
             ([], provided) => {
                 let what = format!("the repositories have it in {}", listed(provided));
-                (what, Some(self.provided_by(name_of)))
+                (what, Some(self.provided_by(name)))
             }
-            (own, _) => (format!("the repositories have {} {}", name_of.text, listed(own)), None),
+            (own, _) => (format!("the repositories have {} {}", self.universe.names[name].text, listed(own)), None),
         }
     }
 
@@ -88,9 +89,9 @@ impl<'u> Solver<'_, 'u, '_> {
         let kind = |text: &str| text.split_once(':').map(|(kind, _)| kind.to_owned());
         let (packages, own) = (&self.universe.packages, kind(name));
         let fits = |id: &NameId| {
-            let other = &self.universe.names[*id];
-            let is_real = other.providers.iter().any(|provider| packages[provider.package].name == *id);
-            if own.is_none() { is_real } else { !other.providers.is_empty() && kind(other.text) == own }
+            let mut providers = self.universe.providers(*id).iter();
+            let is_real = providers.any(|provider| packages[provider.package].name == *id);
+            if own.is_none() { is_real } else { self.is_had(*id) && kind(self.universe.names[*id].text) == own }
         };
         let names = (0..self.universe.names.len()).filter(fits).map(|id| self.universe.names[id].text);
         let scored = names.map(|other| (strsim::jaro_winkler(name, other), other));
@@ -98,12 +99,16 @@ impl<'u> Solver<'_, 'u, '_> {
         (best.0 >= ALIKE).then(|| format!("did you mean {}?", best.1))
     }
 
-    fn package_names(&self, name: &Name<'_>) -> Vec<String> {
-        let package = |provider: &Provider<'_>| self.universe.packages[provider.package].info.name.clone();
-        name.providers.iter().map(package).collect::<BTreeSet<_>>().into_iter().collect()
+    fn is_had(&self, name: NameId) -> bool {
+        !self.universe.providers(name).is_empty()
     }
 
-    fn provided_by(&self, name: &Name<'_>) -> String {
+    fn package_names(&self, name: NameId) -> Vec<String> {
+        let package = |provider: &Provider<'_>| self.universe.packages[provider.package].info.name.clone();
+        self.universe.providers(name).iter().map(package).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    fn provided_by(&self, name: NameId) -> String {
         format!("it is provided by {}", listed(&self.package_names(name)))
     }
 
@@ -163,9 +168,9 @@ impl<'u> Solver<'_, 'u, '_> {
         let depth = depth.checked_sub(1)?;
         let packages = &self.universe.packages;
         packages[id].depends.iter().filter(|wish| !wish.text.conflict).find_map(|wish| {
-            let name = &self.universe.names[wish.name];
-            let fits = |provider: &&Provider<'u>| wish.is_met_by(Some(id), Some(**provider), packages);
-            let mut fitting = name.providers.iter().filter(fits).map(|provider| provider.package);
+            let fits = |provider: &&Provider<'_>| wish.is_met_by(Some(id), Some(**provider), packages);
+            let providers = self.universe.providers(wish.name).iter();
+            let mut fitting = providers.filter(fits).map(|provider| provider.package);
             let Some(best) = fitting.next_back() else {
                 let (why, hint) = self.why_unmet(*wish, Some(id));
                 return Some((format!("{} ({why})", wish.text), hint));

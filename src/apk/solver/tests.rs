@@ -65,7 +65,7 @@ fn a_virtual_name_needs_a_priority_or_a_named_provider() {
     check(
         virtuals,
         "needs",
-        "error: v: no package is called so; it is provided by a, b; name one of them (needed by needs-1)",
+        "error: v: no package is called so; it is provided by a, b; name one of them in the world (needed by needs-1)",
     );
     check(virtuals, "needs b", "b-1 needs-1");
     check("a-1 p:v k:1\nb-1 p:v k:2\nneeds-1 D:v", "needs", "b-1 needs-1");
@@ -84,7 +84,7 @@ fn a_conflict_shuts_a_package_out() {
     check("a-1 D:b\nb-1 p:v=1\nc-1 p:v=2\nd-1 D:v", "d !c", "b-1 d-1");
     check("a-1 D:!v p:v", "a", "a-1");
     check("a-1 D:!v p:v\nb-1 p:v", "a b", "error: b-1 cannot be installed: a-1 wants !v");
-    check("a-1 D:b\nb-1", "a !b", "error: !b: but b-1 is needed");
+    check("a-1 D:b\nb-1", "a !b", "error: !b: but b-1 is needed by a-1");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_tagged_repository_is_used_where_the_tag_is_written() {
     assert_eq!(answer("a@edge", &both), "b-2 a-2");
     assert_eq!(
         answer("c", &both),
-        "error: c-1 is only in a tagged repository; write c@TAG with the tag of that repository"
+        "error: c-1 is only in the repository with the tag edge; write c@edge to take it from there"
     );
 }
 
