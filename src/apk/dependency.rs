@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use compact_str::CompactString;
 use sha1::Digest as _;
 
 use super::version::Version;
@@ -14,12 +15,13 @@ use super::version::Version;
 /// provides.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dependency {
-    pub name: String,
+    /// An index has a hundred thousand of these: most fit without memory of their own.
+    pub name: CompactString,
     /// `!`: whatever matches must not be there.
     pub conflict: bool,
     pub constraint: Constraint,
     /// `@tag`, without the `@`: from a tagged repository. In the world alone.
-    pub tag: Option<String>,
+    pub tag: Option<CompactString>,
 }
 
 /// Which versions fit.
@@ -87,7 +89,7 @@ pub struct InvalidDependency(pub String);
 
 impl Dependency {
     /// Any version of a name.
-    pub fn any(name: impl Into<String>) -> Self {
+    pub fn any(name: impl Into<CompactString>) -> Self {
         Self { name: name.into(), conflict: false, constraint: Constraint::Any, tag: None }
     }
 
@@ -150,14 +152,14 @@ impl FromStr for Dependency {
             },
         };
         let (name, tag) = match name.split_once('@') {
-            Some((name, tag)) if is_name(tag) => (name, Some(tag.to_owned())),
+            Some((name, tag)) if is_name(tag) => (name, Some(tag.into())),
             Some(_) => return Err(invalid()),
             None => (name, None),
         };
         if !is_name(name) {
             return Err(invalid());
         }
-        Ok(Self { name: name.to_owned(), conflict: body.len() != text.len(), constraint, tag })
+        Ok(Self { name: name.into(), conflict: body.len() != text.len(), constraint, tag })
     }
 }
 

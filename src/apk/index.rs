@@ -18,8 +18,8 @@ pub(super) const MAX_SIGNATURE: u64 = 1 << 16;
 /// Largest index, inflated: Alpine's community repository has 20 MB.
 const MAX_INDEX: u64 = 1 << 30;
 
-/// Records that are read by one processor before another may help.
-const RECORDS_AT_ONCE: usize = 256;
+/// Bytes of text that are worth another processor.
+const PART: usize = 256 << 10;
 
 /// Why an index is refused.
 #[derive(Debug, thiserror::Error)]
@@ -72,22 +72,31 @@ impl Index {
         let mut reader = TarReader::new(&member.inflated[..]);
         let mut files = BTreeMap::new();
         while let Some(entry) = reader.next_entry()? {
-            let mut text = Vec::with_capacity(member.inflated.len().min(entry.size as usize));
-            reader.read_to_end(&mut text).map_err(ArchiveError::Read)?;
-            files.insert(entry.path, String::from_utf8(text).map_err(|_| IndexError::NotUtf8)?);
+            files.insert(entry.path, reader.content()?);
         }
-        let mut index = Self::parse(files.get("APKINDEX").ok_or(IndexError::Missing)?);
-        index.description = files.remove("DESCRIPTION").unwrap_or_default().trim_end().to_owned();
-        Ok(index)
+        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| IndexError::NotUtf8);
+        let description = files.get("DESCRIPTION").map_or(Ok(""), |bytes| text(bytes))?;
+        let index = Self::parse(text(files.get("APKINDEX").ok_or(IndexError::Missing)?)?);
+        Ok(Self { description: description.trim_end().to_owned(), ..index })
     }
 
     /// Reads the text of an `APKINDEX`.
     pub fn parse(text: &str) -> Self {
-        let records: Vec<&str> = text.split("\n\n").filter(|record| !record.trim().is_empty()).collect();
-        let parsed: Vec<_> = records.par_iter().with_min_len(RECORDS_AT_ONCE).map(|r| parse_record(r)).collect();
-        let mut index = Self { packages: Vec::with_capacity(parsed.len()), ..Self::default() };
-        for record in parsed {
-            match record {
+        let parts: Vec<Self> = parts_of(text).into_par_iter().map(Self::parse_part).collect();
+        let mut parts = parts.into_iter();
+        let mut index = parts.next().unwrap_or_default();
+        for part in parts {
+            index.packages.extend(part.packages);
+            index.rejected.extend(part.rejected);
+        }
+        index
+    }
+
+    fn parse_part(text: &str) -> Self {
+        // A record has some hundred bytes.
+        let mut index = Self { packages: Vec::with_capacity(text.len() / 300), ..Self::default() };
+        for record in text.split("\n\n").filter(|record| !record.trim().is_empty()) {
+            match parse_record(record) {
                 Ok(info) => index.packages.push(info),
                 Err(rejected) => index.rejected.push(rejected),
             }
@@ -117,6 +126,22 @@ impl Index {
         bytes.extend_from_slice(&body);
         Ok(bytes)
     }
+}
+
+/// The text of an index in as many parts as there are processors, cut between records.
+fn parts_of(text: &str) -> Vec<&str> {
+    let count = (text.len() / PART).min(rayon::current_num_threads()).max(1);
+    let mut parts = Vec::with_capacity(count);
+    let mut rest = text;
+    for left in (2..=count).rev() {
+        let cut = rest.len() / left;
+        let Some(end) = rest.as_bytes()[cut..].windows(2).position(|pair| pair == b"\n\n") else { break };
+        let (part, after) = rest.split_at(cut + end + 2);
+        parts.push(part);
+        rest = after;
+    }
+    parts.push(rest);
+    parts
 }
 
 fn parse_record(record: &str) -> Result<PackageInfo, (String, String)> {

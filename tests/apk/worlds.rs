@@ -80,7 +80,7 @@ impl<'i> Names<'i> {
                 // Such a name rarely fits together with the rest unless it is asked for as it is.
                 match version.filter(|_| random.once_in(2)) {
                     Some(version) => return format!("{}{}", wish.name, constraint(random, &version)),
-                    None => return wish.name.clone(),
+                    None => return wish.name.to_string(),
                 }
             }
             3 => return (*random.pick(&self.triggers)).to_owned(),

@@ -1,5 +1,6 @@
 //! `apk solve`: what apk would install for a world, in its order and words.
 
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -51,14 +52,27 @@ impl FromStr for Tagged {
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    // Giving back a hundred thousand small pieces of memory, just before the end, would take as long as solving.
+    let indexes = ManuallyDrop::new(indexes(args, context)?);
+    let named = args.repositories.iter().zip(&*indexes);
+    let repositories: Vec<_> =
+        named.map(|(one, index)| Repository { index, tag: one.tag.as_deref() }).collect();
+    show(solve(&args.world, &repositories, args.arch.as_str()), args, context)
+}
+
+fn indexes(args: &Args, context: &Context) -> Result<Vec<Index>, CliError> {
     let keys = KeyRing::read(&args.keys)?;
     let offline = context.settings.offline;
     let read = |one: &Tagged| newest_index(&one.spelled, &one.location, args.arch.as_str(), &keys, offline);
-    let indexes: Vec<Index> = args.repositories.par_iter().map(read).collect::<Result<_, _>>()?;
-    let named = args.repositories.iter().zip(&indexes);
-    let repositories: Vec<_> =
-        named.map(|(one, index)| Repository { index, tag: one.tag.as_deref() }).collect();
-    match solve(&args.world, &repositories, args.arch.as_str()) {
+    Ok(args.repositories.par_iter().map(read).collect::<Result<_, _>>()?)
+}
+
+fn show(
+    solved: Result<Vec<Chosen<'_>>, SolveError>,
+    args: &Args,
+    context: &Context,
+) -> Result<ExitCode, CliError> {
+    match solved {
         Err(error) if context.settings.json => {
             render::json(&unsolvable(&error));
             Err(CliError::said(1))
