@@ -64,6 +64,14 @@ impl Index {
         Ok(Self { key: Some(key), ..Self::read_members(signed)? })
     }
 
+    /// Reads an index to show it, whoever signed it. Nothing may be installed by it.
+    ///
+    /// # Errors
+    /// As [`Index::verify`], but for the signature.
+    pub fn inspect(bytes: &[u8]) -> Result<Self, IndexError> {
+        Self::read_members(signatures(bytes)?.1)
+    }
+
     fn read_members(bytes: &[u8]) -> Result<Self, IndexError> {
         let member = gzip::first_member(bytes, MAX_INDEX)?;
         if !member.rest.is_empty() {

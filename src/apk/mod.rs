@@ -11,6 +11,7 @@ pub mod database;
 mod debian;
 mod dependency;
 mod entry;
+mod found;
 mod gzip;
 #[cfg(test)]
 mod hostile_tests;
@@ -28,6 +29,7 @@ pub use convert::{Changes, ConvertError, Missing, PackMap, convert_debs};
 pub use debian::{Deb, DebError, map_version};
 pub use dependency::{Checksum, Constraint, Dependency, InvalidChecksum, InvalidDependency, Operator};
 pub use entry::{Entry, EntryError, EntryKind};
+pub use found::{Distrust, Listings, Trusted, check_file, is_index, package_files};
 pub use index::{Index, IndexError};
 pub use info::{Arch, InfoError, InvalidArch, PackageInfo};
 pub use pack::{PackError, Packed, pack};

@@ -74,6 +74,12 @@ pub struct Expected {
     pub size: u64,
 }
 
+impl Expected {
+    fn refuse(&self, reason: Refusal) -> PackageError {
+        PackageError { package: format!("{}-{}", self.name, self.version), reason }
+    }
+}
+
 impl From<&PackageInfo> for Expected {
     fn from(info: &PackageInfo) -> Self {
         Self {
@@ -148,8 +154,7 @@ impl PackageContents {
     /// # Errors
     /// Where anything is not as it should be, with the package, the member and the reason.
     pub fn verify(bytes: Arc<[u8]>, expected: &Expected) -> Result<Self, PackageError> {
-        let label = format!("{}-{}", expected.name, expected.version);
-        let refuse = |reason| PackageError { package: label.clone(), reason };
+        let refuse = |reason| expected.refuse(reason);
         let found = bytes.len() as u64;
         if found != expected.size {
             return Err(refuse(Refusal::Size { expected: expected.size, found }));
@@ -165,6 +170,20 @@ impl PackageContents {
         }
         let data = control.data;
         Self::check_data(bytes, data, info, scripts, &data_hash)
+    }
+
+    /// Is this package, which says `found` of itself, the one that an index lists?
+    pub(super) fn agrees(&self, found: &Expected, listed: &Expected) -> Result<(), PackageError> {
+        let refusal = if found.size != listed.size {
+            Refusal::Size { expected: listed.size, found: found.size }
+        } else if found.checksum != listed.checksum {
+            Refusal::Checksum { expected: listed.checksum, found: found.checksum }
+        } else if (&found.name, &found.version) != (&listed.name, &listed.version) {
+            Refusal::OtherPackage { found: self.info.id() }
+        } else {
+            return Ok(());
+        };
+        Err(listed.refuse(refusal))
     }
 
     /// Verifies a package that no index vouches for, by its own signature; gives the file name of the key too.
