@@ -5,7 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::alphabet;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use compact_str::CompactString;
 use sha1::Digest as _;
 
@@ -187,6 +188,12 @@ pub struct Checksum(pub [u8; 20]);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not a checksum: Q1 and 28 characters of base64")]
 pub struct InvalidChecksum(pub String);
+
+/// As apk reads it: what the last character says beyond the last byte counts for nothing.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 impl Checksum {
     /// Of these bytes.

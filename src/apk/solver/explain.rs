@@ -116,10 +116,15 @@ impl Solver<'_, '_, '_> {
 
     fn unmet(&self, wish: Wish<'_>, of: Option<PackageId>, ways: &Ways) -> Problem {
         let text = wish.text;
-        let (why, hint) = match self.names[wish.name].chosen {
-            Some(chosen) if text.conflict => (self.needed_anyway(chosen.package, ways), None),
-            _ => self.why_unmet(wish, of),
-        };
+        if let Some(chosen) = self.names[wish.name].chosen.filter(|_| text.conflict) {
+            let (why, by_way_of) = (self.needed_anyway(chosen.package, ways), of.map(|of| ways.parents[of].flatten()));
+            let what = match of {
+                Some(of) => format!("{} does not go with {text}, {why}", self.id(of)).replacen('!', "", 1),
+                None => format!("{text}: {why}"),
+            };
+            return Problem { what, by_way_of: ways.to(by_way_of.flatten(), self), hint: None };
+        }
+        let (why, hint) = self.why_unmet(wish, of);
         Problem { what: format!("{text}: {why}"), by_way_of: ways.to(of, self), hint }
     }
 
