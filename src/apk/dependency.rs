@@ -128,8 +128,7 @@ impl Dependency {
 }
 
 fn is_name(text: &str) -> bool {
-    let is_plain =
-        |b: u8| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'=' | b'~' | b'@' | b'!');
+    let is_plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'=' | b'~' | b'@' | b'!');
     !text.is_empty() && text.bytes().all(is_plain)
 }
 
@@ -141,7 +140,8 @@ impl FromStr for Dependency {
         let body = text.strip_prefix('!').unwrap_or(text);
         let is_operator = |b: u8| matches!(b, b'<' | b'>' | b'=' | b'~');
         let (name, rest) = body.split_at(body.bytes().position(is_operator).unwrap_or(body.len()));
-        let (operator, value) = rest.split_at(rest.bytes().position(|b| !is_operator(b)).unwrap_or(rest.len()));
+        let (operator, value) =
+            rest.split_at(rest.bytes().position(|b| !is_operator(b)).unwrap_or(rest.len()));
         let constraint = match operator {
             "" => Constraint::Any,
             "><" => Constraint::Checksum(value.parse().map_err(|_| invalid())?),

@@ -235,12 +235,7 @@ fn hard_small_universes_are_solved_as_apk_solves_them() {
         different.extend(difference(&world, &theirs, &ours).map(|words| format!("{words}\n{text}")));
     }
     let allowed = if newer.is_some() { 0 } else { rounds / 50 };
-    assert!(
-        different.len() <= allowed,
-        "{} of {rounds} differ:\n{}",
-        different.len(),
-        different.join("\n")
-    );
+    assert!(different.len() <= allowed, "{} of {rounds} differ:\n{}", different.len(), different.join("\n"));
     assert!(answered * 6 > rounds, "only {answered} of {rounds} worlds have an answer");
 }
 

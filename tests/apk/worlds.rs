@@ -20,6 +20,10 @@ impl Random {
         &list[self.below(list.len())]
     }
 
+    pub fn word(&mut self, list: &[&'static str]) -> &'static str {
+        list[self.below(list.len())]
+    }
+
     /// Once in so many times.
     fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
@@ -112,7 +116,7 @@ impl<'i> Names<'i> {
 /// Those parts are numbers alone. Where the version that is wished for goes on and the package's does not, as in
 /// `~1.2_p1` for a 1.2-r0, apk 2.14 takes them for equal and apk 3 does not; sisforge follows apk 3.
 fn constraint(random: &mut Random, version: &str) -> String {
-    let operator = *random.pick(&["=", "=", ">=", ">=", "<=", "<", ">", "~", "~", "<~", ">~"]);
+    let operator = random.word(&["=", "=", ">=", ">=", "<=", "<", ">", "~", "~", "<~", ">~"]);
     if !operator.contains('~') {
         return format!("{operator}{version}");
     }
@@ -130,7 +134,7 @@ pub fn testing(random: &mut Random, index: &Index) -> Index {
             continue;
         }
         let mut info = info.clone();
-        let suffix = *random.pick(&["", "9", "_rc1-r0", "_p1-r0"]);
+        let suffix = random.word(&["", "9", "_rc1-r0", "_p1-r0"]);
         if !suffix.is_empty() {
             let version = info.version.as_str();
             let version = version.split_once("-r").map_or(version, |(version, _)| version);
@@ -165,7 +169,8 @@ pub fn universe(random: &mut Random, flavour: Flavour) -> String {
     for (at, name) in names.iter().enumerate() {
         for version in 1..=1 + random.below(flavour.versions) {
             let identity = Checksum::of(format!("{name}{version}"));
-            let mut record = format!("C:{identity}\nP:{name}\nV:{version}\nA:x86_64\nS:1\nI:1\nT:t\nU:u\nL:l\n");
+            let mut record =
+                format!("C:{identity}\nP:{name}\nV:{version}\nA:x86_64\nS:1\nI:1\nT:t\nU:u\nL:l\n");
             if random.once_in(flavour.priority) {
                 record += &format!("k:{}\n", 1 + random.below(3));
             }

@@ -7,6 +7,7 @@ mod jail;
 mod kernel;
 mod line;
 mod machine;
+mod packages;
 mod repository;
 mod surface;
 mod tree;

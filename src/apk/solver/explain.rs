@@ -117,7 +117,8 @@ impl Solver<'_, '_, '_> {
     fn unmet(&self, wish: Wish<'_>, of: Option<PackageId>, ways: &Ways) -> Problem {
         let text = wish.text;
         if let Some(chosen) = self.names[wish.name].chosen.filter(|_| text.conflict) {
-            let (why, by_way_of) = (self.needed_anyway(chosen.package, ways), of.map(|of| ways.parents[of].flatten()));
+            let (why, by_way_of) =
+                (self.needed_anyway(chosen.package, ways), of.map(|of| ways.parents[of].flatten()));
             let what = match of {
                 Some(of) => format!("{} does not go with {text}, {why}", self.id(of)).replacen('!', "", 1),
                 None => format!("{text}: {why}"),

@@ -44,7 +44,10 @@ mod tests {
     #[test]
     fn each_name_keeps_the_order_of_its_items() {
         let links = Links::gather(4, &[(2, 'a'), (0, 'b'), (2, 'c'), (3, 'd')]);
-        assert_eq!([0, 1, 2, 3].map(|name| links.of(name).to_vec()), [vec!['b'], vec![], vec!['a', 'c'], vec!['d']]);
+        assert_eq!(
+            [0, 1, 2, 3].map(|name| links.of(name).to_vec()),
+            [vec!['b'], vec![], vec!['a', 'c'], vec!['d']]
+        );
         assert!(Links::<char>::gather(1, &[]).of(0).is_empty());
     }
 }

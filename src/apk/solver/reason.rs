@@ -73,14 +73,14 @@ impl Solver<'_, '_, '_> {
         };
         let (own, provided) = (versions(true), versions(false));
         match (own.as_slice(), provided.as_slice()) {
-            ([], []) => {
-                ("it is provided without a version".into(), Some(self.provided_by(name)))
-            }
+            ([], []) => ("it is provided without a version".into(), Some(self.provided_by(name))),
             ([], provided) => {
                 let what = format!("the repositories have it in {}", listed(provided));
                 (what, Some(self.provided_by(name)))
             }
-            (own, _) => (format!("the repositories have {} {}", self.universe.names[name].text, listed(own)), None),
+            (own, _) => {
+                (format!("the repositories have {} {}", self.universe.names[name].text, listed(own)), None)
+            }
         }
     }
 
@@ -91,7 +91,11 @@ impl Solver<'_, '_, '_> {
         let fits = |id: &NameId| {
             let mut providers = self.universe.providers(*id).iter();
             let is_real = providers.any(|provider| packages[provider.package].name == *id);
-            if own.is_none() { is_real } else { self.is_had(*id) && kind(self.universe.names[*id].text) == own }
+            if own.is_none() {
+                is_real
+            } else {
+                self.is_had(*id) && kind(self.universe.names[*id].text) == own
+            }
         };
         let names = (0..self.universe.names.len()).filter(fits).map(|id| self.universe.names[id].text);
         let scored = names.map(|other| (strsim::jaro_winkler(name, other), other));
@@ -140,9 +144,9 @@ impl Solver<'_, '_, '_> {
         let packages = &self.universe.packages;
         let names = self.names_of(id);
         let in_the_way = |of: Option<PackageId>, wish: &Wish<'_>| {
-            names.iter().any(|provider| {
-                provider.0 == wish.name && !wish.is_met_by(of, Some(provider.1), packages)
-            })
+            names
+                .iter()
+                .any(|provider| provider.0 == wish.name && !wish.is_met_by(of, Some(provider.1), packages))
         };
         if let Some(wish) = self.universe.world.iter().find(|wish| in_the_way(None, wish)) {
             return Some(format!("the world wants {}", wish.text));

@@ -93,9 +93,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
                 }
             }
         }
-        universe.providers(name)
-            .iter()
-            .for_each(|provider| self.disqualify_rest(*provider, Some(chosen)));
+        universe.providers(name).iter().for_each(|provider| self.disqualify_rest(*provider, Some(chosen)));
         self.recheck_depends_on(name);
         self.recheck_install_if_of(chosen.package);
     }

@@ -185,7 +185,13 @@ fn operators_bound_versions() {
     );
     check_all(
         "a-1.2.3\na-1.20\nb-1 D:a~1.2\nc-1 D:a>~1.2\nd-1 D:a<~1.2",
-        &[("b", "a-1.2.3 b-1"), ("c", "a-1.20 c-1"), ("d", "a-1.2.3 d-1"), ("a~1.20", "a-1.20"), ("a~1.3", "error")],
+        &[
+            ("b", "a-1.2.3 b-1"),
+            ("c", "a-1.20 c-1"),
+            ("d", "a-1.2.3 d-1"),
+            ("a~1.20", "a-1.20"),
+            ("a~1.3", "error"),
+        ],
     );
 }
 
@@ -252,20 +258,11 @@ fn provided_versions_count_like_real_ones() {
 fn one_package_that_provides_all_is_found_by_what_is_common() {
     check_all(
         "a-1 p:x=1 y=1\nb-1 p:x=1\nc-1 p:y=1\nu-1 D:x y\nv-1 D:y\nw-1 D:x",
-        &[
-            ("u", "a-1 u-1"),
-            ("v w", "a-1 v-1 w-1"),
-            ("v b", "b-1 c-1 v-1"),
-            ("w c v", "c-1 v-1 b-1 w-1"),
-        ],
+        &[("u", "a-1 u-1"), ("v w", "a-1 v-1 w-1"), ("v b", "b-1 c-1 v-1"), ("w c v", "c-1 v-1 b-1 w-1")],
     );
     check_all(
         "u-1 D:v\na-1 p:v k:1 D:common\nb-1 p:v k:2 D:common\ncommon-1\ncommon-2\nw-1 D:common<2",
-        &[
-            ("u", "common-2 b-1 u-1"),
-            ("u w", "common-1 b-1 u-1 w-1"),
-            ("w u a", "common-1 a-1 u-1 w-1"),
-        ],
+        &[("u", "common-2 b-1 u-1"), ("u w", "common-1 b-1 u-1 w-1"), ("w u a", "common-1 a-1 u-1 w-1")],
     );
 }
 

@@ -229,7 +229,10 @@ fn murmur3(key: &[u8], seed: u32) -> u32 {
     let blocks = key.chunks_exact(4);
     let tail = scramble(blocks.remainder().iter().rev().fold(0, |word, b| word << 8 | u32::from(*b)));
     let body = blocks.fold(seed, |h, block| {
-        (h ^ scramble(u32::from_le_bytes([block[0], block[1], block[2], block[3]]))).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
+        (h ^ scramble(u32::from_le_bytes([block[0], block[1], block[2], block[3]])))
+            .rotate_left(13)
+            .wrapping_mul(5)
+            .wrapping_add(0xe654_6b64)
     });
     // The length counts modulo 2^32.
     let mixed = body ^ tail ^ (key.len() as u32);

@@ -106,9 +106,7 @@ fn package(chosen: &Chosen<'_>, repository: &Tagged) -> serde_json::Value {
 }
 
 fn unsolvable(error: &SolveError) -> serde_json::Value {
-    let problem = |problem: &crate::apk::Problem| {
-        serde_json::json!({ "what": problem.what, "by_way_of": problem.by_way_of, "hint": problem.hint })
-    };
+    let problem = |problem: &crate::apk::Problem| serde_json::json!({ "what": problem.what, "by_way_of": problem.by_way_of, "hint": problem.hint });
     let problems: Vec<_> = error.problems.iter().map(problem).collect();
     serde_json::json!({ "error": CliError::unsolvable(error).message(), "problems": problems })
 }

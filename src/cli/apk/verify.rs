@@ -55,7 +55,9 @@ fn words(trusted: &Trusted) -> String {
             [] => format!("{packages} packages, signed by {key}"),
             [(label, reason), ..] => {
                 let count = rejected.len();
-                format!("{packages} packages, signed by {key}; apk would not install {count} more: {label}: {reason}")
+                format!(
+                    "{packages} packages, signed by {key}; apk would not install {count} more: {label}: {reason}"
+                )
             }
         },
     }
