@@ -139,7 +139,7 @@ fn versions_compare_as_apk_compares_them() {
 fn drawn_version(random: &mut Random) -> String {
     let mut text = random.word(&["0", "1", "2", "10", "20200101"]).to_string();
     for _ in 0..random.below(3) {
-        text += random.word(&[".0", ".1", ".2", ".10", ".01", ".x", "."]);
+        text += random.word(&[".0", ".1", ".2", ".10", ".01"]);
     }
     text += random.word(&["", "", "", "", "a", "b", "z"]);
     for _ in 0..random.below(3) {
@@ -158,15 +158,16 @@ fn drawn_version(random: &mut Random) -> String {
             "_x",
         ]);
     }
-    text + random.word(&["", "", "-r0", "-r1", "-r10", "-r", "-1"])
+    text + random.word(&["", "", "-r0", "-r1", "-r10", "-1"])
 }
 
-/// apk compares what it takes for versions, and says which it does not.
+/// apk compares what it takes for versions, and says which it does not. Left out is what apk 2 takes and apk 3 does not:
+/// no digits after `.` and `-r`.
 #[test]
 fn drawn_versions_are_versions_and_compare_as_apk_says() {
     let Some(apk) = Apk::find() else { return };
     let mut random = Random(7);
-    let drawn: Vec<String> = (0..800).map(|_| drawn_version(&mut random)).collect();
+    let drawn: Vec<String> = (0..400).map(|_| drawn_version(&mut random)).collect();
     let output = apk.run(["version", "--check"].into_iter().chain(drawn.iter().map(String::as_str)));
     let wrong: BTreeSet<&str> = std::str::from_utf8(&output.stdout).unwrap().lines().collect();
     let mut versions: Vec<Version> = Vec::new();
@@ -175,7 +176,7 @@ fn drawn_versions_are_versions_and_compare_as_apk_says() {
         assert_eq!(parsed.is_err(), wrong.contains(text.as_str()), "{text}");
         versions.extend(parsed);
     }
-    assert!(versions.len() > 300 && wrong.len() > 100, "{} and {}", versions.len(), wrong.len());
+    assert!(versions.len() > 150 && wrong.len() > 50, "{} and {}", versions.len(), wrong.len());
     for pair in versions.windows(2).step_by(2) {
         let ours = match pair[0].compare(&pair[1]) {
             Ordering::Less => "<",
