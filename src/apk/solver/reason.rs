@@ -34,8 +34,10 @@ impl Solver<'_, '_, '_> {
             (Some((package, (why, hint))), _) => (format!("{} {why}", self.id(*package)), hint),
             (None, Some(chosen)) => (format!("{chosen} is in its place"), None),
             (None, None) => {
-                let (what, one) = (self.provided_by(wish.name), "name one of them in the world");
-                ("no package is called so".into(), Some(format!("{what}; {one}")))
+                let packages = self.package_names(wish.name);
+                let what = if packages.len() == 1 { "add it" } else { "add one of them" };
+                let hint = format!("it is provided by {}; {what} to the world", listed(&packages));
+                ("no package is called so".into(), Some(hint))
             }
         }
     }

@@ -65,7 +65,7 @@ fn a_virtual_name_needs_a_priority_or_a_named_provider() {
     check(
         virtuals,
         "needs",
-        "error: v: no package is called so; it is provided by a, b; name one of them in the world (needed by needs-1)",
+        "error: v: no package is called so; it is provided by a, b; add one of them to the world (needed by needs-1)",
     );
     check(virtuals, "needs b", "b-1 needs-1");
     check("a-1 p:v k:1\nb-1 p:v k:2\nneeds-1 D:v", "needs", "b-1 needs-1");
