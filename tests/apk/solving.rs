@@ -268,3 +268,29 @@ fn the_world_of_alpines_own_root_gives_its_packages() {
         ]
     );
 }
+
+#[test]
+fn worlds_of_alpine_without_an_answer_are_explained() {
+    let Some((_, index)) = real("alpine-3.16-main", "keys/alpine-x86_64", "x86_64") else { return };
+    for (world, expected) in [
+        ("busyboxx", "busyboxx: no such package; did you mean busybox?"),
+        ("nslookup", "nslookup: no such package; the command nslookup is in bind-tools"),
+        ("so:libssl.so.3.1", "so:libssl.so.3.1: no package provides it; did you mean so:libssl.so.1.1?"),
+        ("busybox>2", "busybox>2: the repositories have busybox 1.35.0-r17"),
+        ("perl !musl", "!musl: but musl-1.2.3-r2 is needed by perl-5.34.1-r0"),
+        ("openssh !libcrypto1.1", "!libcrypto1.1: but libcrypto1.1-1.1.1s-r0 is needed by openssh-9.0_p1-r2"),
+        (
+            "mariadb",
+            "/bin/sh: no package is called so; it is provided by busybox; add it to the world \
+             (needed by mariadb-10.6.10-r0)",
+        ),
+        (
+            "alpine-base@edge",
+            "alpine-base@edge: no repository has the tag edge; \
+             give the repository that it is meant to come from the tag edge",
+        ),
+    ] {
+        let wishes = Dependency::parse_list(world).unwrap();
+        assert_eq!(answer(&[(&index, None)], "x86_64", &wishes), Err(expected.to_owned()), "{world}");
+    }
+}
