@@ -116,17 +116,18 @@ impl Solver<'_, '_, '_> {
 
     fn unmet(&self, wish: Wish<'_>, of: Option<PackageId>, ways: &Ways) -> Problem {
         let text = wish.text;
-        if let Some(chosen) = self.names[wish.name].chosen.filter(|_| text.conflict) {
-            let (why, by_way_of) =
-                (self.needed_anyway(chosen.package, ways), of.map(|of| ways.parents[of].flatten()));
-            let what = match of {
-                Some(of) => format!("{} does not go with {text}, {why}", self.id(of)).replacen('!', "", 1),
-                None => format!("{text}: {why}"),
-            };
-            return Problem { what, by_way_of: ways.to(by_way_of.flatten(), self), hint: None };
-        }
-        let (why, hint) = self.why_unmet(wish, of);
-        Problem { what: format!("{text}: {why}"), by_way_of: ways.to(of, self), hint }
+        let chosen = self.names[wish.name].chosen.filter(|_| text.conflict);
+        let Some(chosen) = chosen else {
+            let (why, hint) = self.why_unmet(wish, of);
+            return Problem { what: format!("{text}: {why}"), by_way_of: ways.to(of, self), hint };
+        };
+        let why = self.needed_anyway(chosen.package, ways);
+        let Some(of) = of else {
+            return Problem { what: format!("{text}: {why}"), by_way_of: Vec::new(), hint: None };
+        };
+        let excluded = text.to_string();
+        let what = format!("{} does not go with {}, {why}", self.id(of), excluded.trim_start_matches('!'));
+        Problem { what, by_way_of: ways.to(ways.parents[of].flatten(), self), hint: None }
     }
 
     /// Why a package is there that somebody excludes.
