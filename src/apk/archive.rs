@@ -158,6 +158,17 @@ impl<R: Read> TarReader<R> {
     }
 }
 
+impl<'b> TarReader<&'b [u8]> {
+    /// The whole content of the entry that was just read; it need not be copied out.
+    ///
+    /// # Errors
+    /// Where the archive ends before it.
+    pub fn content(&self) -> Result<&'b [u8], ArchiveError> {
+        let size = usize::try_from(self.content).unwrap_or(usize::MAX);
+        self.source.get(..size).ok_or(ArchiveError::Cut("a file"))
+    }
+}
+
 impl<R: Read> Read for TarReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = buffer.len().min(usize::try_from(self.content).unwrap_or(usize::MAX));

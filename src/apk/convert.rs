@@ -175,7 +175,7 @@ impl<'a> Names<'a> {
             let extra = map.package.get(name).map(|changes| changes.provides.as_slice()).unwrap_or_default();
             for text in extra {
                 let wish: Dependency = text.parse().map_err(invalid)?;
-                names.provided.entry(wish.name).or_insert(name);
+                names.provided.entry(wish.name.into()).or_insert(name);
             }
             for provided in deb.provides() {
                 names.provided.entry(provided.to_owned()).or_insert(name);

@@ -5,7 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::alphabet;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
+use compact_str::CompactString;
 use sha1::Digest as _;
 
 use super::version::Version;
@@ -14,12 +16,13 @@ use super::version::Version;
 /// provides.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dependency {
-    pub name: String,
+    /// An index has a hundred thousand of these: most fit without memory of their own.
+    pub name: CompactString,
     /// `!`: whatever matches must not be there.
     pub conflict: bool,
     pub constraint: Constraint,
     /// `@tag`, without the `@`: from a tagged repository. In the world alone.
-    pub tag: Option<String>,
+    pub tag: Option<CompactString>,
 }
 
 /// Which versions fit.
@@ -87,7 +90,7 @@ pub struct InvalidDependency(pub String);
 
 impl Dependency {
     /// Any version of a name.
-    pub fn any(name: impl Into<String>) -> Self {
+    pub fn any(name: impl Into<CompactString>) -> Self {
         Self { name: name.into(), conflict: false, constraint: Constraint::Any, tag: None }
     }
 
@@ -125,7 +128,8 @@ impl Dependency {
 }
 
 fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"<>=~@!".contains(&b))
+    let is_plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'=' | b'~' | b'@' | b'!');
+    !text.is_empty() && text.bytes().all(is_plain)
 }
 
 impl FromStr for Dependency {
@@ -134,26 +138,29 @@ impl FromStr for Dependency {
     fn from_str(text: &str) -> Result<Self, InvalidDependency> {
         let invalid = || InvalidDependency(text.to_owned());
         let body = text.strip_prefix('!').unwrap_or(text);
-        let is_operator = |c: char| "<>=~".contains(c);
-        let (name, rest) = body.split_at(body.find(is_operator).unwrap_or(body.len()));
-        let (operator, value) = rest.split_at(rest.find(|c| !is_operator(c)).unwrap_or(rest.len()));
+        let is_operator = |b: u8| matches!(b, b'<' | b'>' | b'=' | b'~');
+        let (name, rest) = body.split_at(body.bytes().position(is_operator).unwrap_or(body.len()));
+        let (operator, value) =
+            rest.split_at(rest.bytes().position(|b| !is_operator(b)).unwrap_or(rest.len()));
         let constraint = match operator {
             "" => Constraint::Any,
             "><" => Constraint::Checksum(value.parse().map_err(|_| invalid())?),
+            // apk takes both together for a checksum, whatever else stands beside them.
+            operator if operator.contains('<') && operator.contains('>') => return Err(invalid()),
             operator => Constraint::Version {
                 operator: Operator::parse(operator),
                 version: value.parse().map_err(|_| invalid())?,
             },
         };
         let (name, tag) = match name.split_once('@') {
-            Some((name, tag)) if is_name(tag) => (name, Some(tag.to_owned())),
+            Some((name, tag)) if is_name(tag) => (name, Some(tag.into())),
             Some(_) => return Err(invalid()),
             None => (name, None),
         };
         if !is_name(name) {
             return Err(invalid());
         }
-        Ok(Self { name: name.to_owned(), conflict: body.len() != text.len(), constraint, tag })
+        Ok(Self { name: name.into(), conflict: body.len() != text.len(), constraint, tag })
     }
 }
 
@@ -181,6 +188,12 @@ pub struct Checksum(pub [u8; 20]);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not a checksum: Q1 and 28 characters of base64")]
 pub struct InvalidChecksum(pub String);
+
+/// As apk reads it: what the last character says beyond the last byte counts for nothing.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 impl Checksum {
     /// Of these bytes.
@@ -248,7 +261,7 @@ mod tests {
 
     #[test]
     fn what_is_no_wish_is_refused() {
-        for wrong in ["", "!", "=1", "a=", "a=b", "a b", "a@", "a\u{7}", "a><Q1", "a=1=2"] {
+        for wrong in ["", "!", "=1", "a=", "a=b", "a b", "a@", "a\u{7}", "a><Q1", "a=1=2", "a<>1", "a<=>1"] {
             assert!(wrong.parse::<Dependency>().is_err(), "{wrong:?} was accepted");
         }
     }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
+use rayon::prelude::*;
+
 use super::archive::{ArchiveError, TarEntry, TarKind, TarReader};
 use super::archive_writer::TarWriter;
 use super::gzip::{self, GzipError};
@@ -15,6 +17,9 @@ pub(super) const MAX_SIGNATURES: u64 = 1 << 20;
 pub(super) const MAX_SIGNATURE: u64 = 1 << 16;
 /// Largest index, inflated: Alpine's community repository has 20 MB.
 const MAX_INDEX: u64 = 256 << 20;
+
+/// Bytes of text that are worth another processor.
+const PART: usize = 256 << 10;
 
 /// Why an index is refused.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +66,14 @@ impl Index {
         Ok(Self { key: Some(key), ..Self::read_members(signed)? })
     }
 
+    /// Reads an index to show it, whoever signed it. Nothing may be installed by it.
+    ///
+    /// # Errors
+    /// As [`Index::verify`], but for the signature.
+    pub fn inspect(bytes: &[u8]) -> Result<Self, IndexError> {
+        Self::read_members(signatures(bytes)?.1)
+    }
+
     fn read_members(bytes: &[u8]) -> Result<Self, IndexError> {
         let member = gzip::first_member(bytes, MAX_INDEX)?;
         if !member.rest.is_empty() {
@@ -69,21 +82,32 @@ impl Index {
         let mut reader = TarReader::new(&member.inflated[..]);
         let mut files = BTreeMap::new();
         while let Some(entry) = reader.next_entry()? {
-            let mut text = String::new();
-            reader.read_to_string(&mut text).map_err(|_| IndexError::NotUtf8)?;
             let path = entry.path.escape_debug().to_string();
-            if files.insert(entry.path, text).is_some() {
+            if files.insert(entry.path, reader.content()?).is_some() {
                 return Err(IndexError::Twice(path));
             }
         }
-        let mut index = Self::parse(files.get("APKINDEX").ok_or(IndexError::Missing)?);
-        index.description = files.remove("DESCRIPTION").unwrap_or_default().trim_end().to_owned();
-        Ok(index)
+        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| IndexError::NotUtf8);
+        let description = files.get("DESCRIPTION").map_or(Ok(""), |bytes| text(bytes))?;
+        let index = Self::parse(text(files.get("APKINDEX").ok_or(IndexError::Missing)?)?);
+        Ok(Self { description: description.trim_end().to_owned(), ..index })
     }
 
     /// Reads the text of an `APKINDEX`.
     pub fn parse(text: &str) -> Self {
-        let mut index = Self::default();
+        let parts: Vec<Self> = parts_of(text).into_par_iter().map(Self::parse_part).collect();
+        let mut parts = parts.into_iter();
+        let mut index = parts.next().unwrap_or_default();
+        for part in parts {
+            index.packages.extend(part.packages);
+            index.rejected.extend(part.rejected);
+        }
+        index
+    }
+
+    fn parse_part(text: &str) -> Self {
+        // A record has some hundred bytes.
+        let mut index = Self { packages: Vec::with_capacity(text.len() / 300), ..Self::default() };
         for record in text.split("\n\n").filter(|record| !record.trim().is_empty()) {
             match parse_record(record) {
                 Ok(info) => index.packages.push(info),
@@ -117,13 +141,28 @@ impl Index {
     }
 }
 
+/// The text of an index in as many parts as there are processors, cut between records.
+fn parts_of(text: &str) -> Vec<&str> {
+    let count = (text.len() / PART).min(rayon::current_num_threads()).max(1);
+    let mut parts = Vec::with_capacity(count);
+    let mut rest = text;
+    for left in (2..=count).rev() {
+        let cut = rest.len() / left;
+        let Some(end) = rest.as_bytes()[cut..].windows(2).position(|pair| pair == b"\n\n") else { break };
+        let (part, after) = rest.split_at(cut + end + 2);
+        parts.push(part);
+        rest = after;
+    }
+    parts.push(rest);
+    parts
+}
+
 fn parse_record(record: &str) -> Result<PackageInfo, (String, String)> {
     let mut draft = Draft::default();
     let mut problem = None;
     for line in record.lines() {
-        let Some((letter, value)) = line.split_once(':') else { continue };
-        let (Some(letter), 1) = (letter.chars().next(), letter.len()) else { continue };
-        if let Err(error) = draft.index_line(letter, value) {
+        let (&[letter, b':', ..], Some(value)) = (line.as_bytes(), line.get(2..)) else { continue };
+        if let Err(error) = draft.index_line(char::from(letter), value) {
             problem.get_or_insert(error);
         }
     }

@@ -1,5 +1,7 @@
 //! What a package says of itself, in an index record or in its `.PKGINFO`: the same fields, spelled differently.
 
+use std::str::FromStr;
+
 use super::dependency::{Checksum, Dependency};
 use super::version::Version;
 
@@ -169,7 +171,10 @@ impl Draft {
         if value.len() > MAX_FIELD {
             return Err(format!("it has {} bytes", value.len()));
         }
-        if let Some(control) = value.chars().find(|c| c.is_control() && *c != '\t') {
+        // Most fields are ASCII, of which a byte is enough to tell.
+        let is_plain = value.bytes().all(|b| matches!(b, b' '..=b'~'));
+        let control = || value.chars().find(|c| c.is_control() && *c != '\t');
+        if let Some(control) = (!is_plain).then(control).flatten() {
             return Err(format!("it holds the control character {control:?}"));
         }
         let text = || value.to_owned();
@@ -267,6 +272,30 @@ pub(super) fn is_package_name(text: &str) -> bool {
     text.len() <= 200
         && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b))
+}
+
+/// apk's name for a kind of machine, such as `x86_64`; fits a file name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arch(String);
+
+/// A text that names no kind of machine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not an architecture such as x86_64 or aarch64")]
+pub struct InvalidArch(pub String);
+
+impl Arch {
+    /// The text itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Arch {
+    type Err = InvalidArch;
+
+    fn from_str(text: &str) -> Result<Self, InvalidArch> {
+        if is_arch(text) { Ok(Self(text.to_owned())) } else { Err(InvalidArch(text.to_owned())) }
+    }
 }
 
 fn is_arch(text: &str) -> bool {

@@ -12,6 +12,7 @@ pub mod database;
 mod debian;
 mod dependency;
 mod entry;
+mod found;
 mod gzip;
 #[cfg(test)]
 mod hostile_tests;
@@ -32,8 +33,9 @@ pub use convert::{Changes, ConvertError, Missing, PackMap, convert_debs};
 pub use debian::{Deb, DebError, map_version};
 pub use dependency::{Checksum, Constraint, Dependency, InvalidChecksum, InvalidDependency, Operator};
 pub use entry::{Entry, EntryError, EntryKind};
+pub use found::{Distrust, Listings, Trusted, check_file, is_index, package_files};
 pub use index::{Index, IndexError};
-pub use info::{InfoError, PackageInfo};
+pub use info::{Arch, InfoError, InvalidArch, PackageInfo};
 pub use installed::{InstalledError, InstalledPackage, InstalledReason, RecordedFile, parse_installed};
 pub use pack::{PackError, Packed, pack};
 pub use package::{Expected, PackageContents, PackageError, Refusal, Script, ScriptKind};

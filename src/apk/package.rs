@@ -184,6 +184,20 @@ impl PackageContents {
         Ok((verified.of(stored, Some(found)), found))
     }
 
+    /// Is this package, which says `found` of itself, the one that an index lists?
+    pub(super) fn agrees(&self, found: &Expected, listed: &Expected) -> Result<(), PackageError> {
+        let refusal = if found.size != listed.size {
+            Refusal::Size { expected: listed.size, found: found.size }
+        } else if found.checksum != listed.checksum {
+            Refusal::Checksum { expected: listed.checksum, found: found.checksum }
+        } else if (&found.name, &found.version) != (&listed.name, &listed.version) {
+            Refusal::OtherPackage { found: self.info.id() }
+        } else {
+            return Ok(());
+        };
+        Err(listed.refuse(refusal))
+    }
+
     /// Verifies a package that no index vouches for, by its own signature; gives the file name of the key too.
     ///
     /// # Errors

@@ -7,12 +7,13 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
+use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An apk version, such as `1.2.3_rc1-r0`. Equal by text; in [`Version::compare`], apk's order,
 /// different texts can be equal, such as `01` and `1`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Version(String);
+pub struct Version(CompactString);
 
 /// A text that is no apk version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +44,7 @@ impl FromStr for Version {
         let mut parts = Parts::new(text);
         loop {
             match parts.step() {
-                Part::End => return Ok(Self(text.to_owned())),
+                Part::End => return Ok(Self(text.into())),
                 Part::Invalid => return Err(InvalidVersion(text.to_owned())),
                 _ => {}
             }

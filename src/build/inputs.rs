@@ -7,8 +7,9 @@ use rayon::prelude::*;
 
 use crate::fleet::{KernelSpec, Sha256, Source};
 use crate::lock::digest::digest_file;
+use crate::lock::indexes::{Place, index_place};
 use crate::lock::model::LockedPackage;
-use crate::lock::repository::{DOWNLOADS, Place, index_place};
+use crate::lock::repository::DOWNLOADS;
 use crate::sys::fetch::Address;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::report::Unit;

@@ -1,4 +1,4 @@
-//! `apk`: packages and signed repositories of one's own files.
+//! `apk`: what apk would install; what is in packages and whether it holds; packages and signed repositories of one's own files.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,8 +13,18 @@ use super::context::Context;
 use super::error::CliError;
 use super::render;
 
+mod ls;
+mod solve;
+mod verify;
+
 #[derive(clap::Subcommand)]
 pub enum Command {
+    /// Print what apk would install, in its order
+    Solve(solve::Args),
+    /// Check packages and indexes: signatures, identities, hashes, every file
+    Verify(verify::Args),
+    /// Show what is in packages and indexes, without checking who made them
+    Ls(ls::Args),
     /// Make apk packages of Debian packages, a directory or a tar
     Pack(PackArgs),
     /// Index the packages of a directory, and sign the index
@@ -74,6 +84,9 @@ pub struct KeyArgs {
 
 pub fn run(command: &Command, context: &Context) -> Result<ExitCode, CliError> {
     match command {
+        Command::Solve(args) => solve::run(args, context),
+        Command::Verify(args) => verify::run(args, context),
+        Command::Ls(args) => ls::run(args, context),
         Command::Pack(args) => run_pack(args, context),
         Command::Index(args) => {
             let key = SigningKey::read(&args.key)?;

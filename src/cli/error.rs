@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use serde_json::json;
 
-use crate::apk::{IndexError, PackageError, Refusal, SignatureError};
+use crate::apk::{IndexError, PackageError, Refusal, SignatureError, SolveError};
 use crate::apply::ApplyError;
 use crate::build::vmlinux::VmlinuxError;
 use crate::build::{BuildError, ProjectError, VendorError};
@@ -71,6 +71,13 @@ impl CliError {
             *hint = Some(text.into());
         }
         self
+    }
+
+    /// Wishes for packages that cannot be met together.
+    pub fn unsolvable(error: &SolveError) -> Self {
+        let causes = error.problems.iter().map(ToString::to_string).collect();
+        let message = "there is no way to install these packages together".into();
+        Self { status: 1, body: Body::Words { message, causes, hint: None } }
     }
 
     /// What failed, without causes and hint.
@@ -170,6 +177,7 @@ from_library! {
     crate::apk::RepositoryError => |_| 2,
     crate::apk::KeyError => |_| 2,
     crate::lock::model::LockFileError => |_| 2,
+    RepositoryError => repository_status,
     crate::image::read::ReadError => |_| 2,
 }
 
@@ -206,6 +214,12 @@ fn build_status(error: &crate::build::BuildError) -> u8 {
         E::Kernel(K::Unmet(_) | K::Needs(_) | K::ConfigLine(_) | K::Patch { .. }) => 2,
         _ => 1,
     }
+}
+
+/// A network that fails is no fault of whoever asked.
+fn repository_status(error: &RepositoryError) -> u8 {
+    use RepositoryError as E;
+    if matches!(error, E::Offline { .. } | E::FetchIndex { .. } | E::FetchPackage { .. }) { 1 } else { 2 }
 }
 
 fn from_error(error: &(dyn Error + 'static)) -> CliError {
@@ -261,6 +275,9 @@ fn configuration_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     let vmlinux = "[kernel] image takes a vmlinux, the ELF file at the top of a kernel's build directory; \
                    its scripts/extract-vmlinux gets it out of a bzImage";
     if let Some(error) = error.downcast_ref() {
+        return repository_hint(error);
+    }
+    if let Some(error) = error.downcast_ref() {
         return match error {
             ProjectError::Resolve(ResolveError::Repository(error)) => repository_hint(error),
             ProjectError::Resolve(ResolveError::Solve { .. }) => {
@@ -285,7 +302,7 @@ fn repository_hint(error: &RepositoryError) -> Option<&'static str> {
         RepositoryError::Index {
             source: IndexError::Signature(SignatureError::Untrusted { .. }), ..
         } => {
-            "if you trust whoever signed it, put that key into the directory that `keys` of the [[repository]] names"
+            "if you trust whoever signed it, put that key into the directory of trusted keys (`keys` of the [[repository]], --keys)"
         }
         RepositoryError::Package { source: PackageError { reason: Refusal::Digest { .. }, .. }, .. } => {
             "fleet.lock pins other bytes: get that file back, or take the new one with `sisforge lock --update`"

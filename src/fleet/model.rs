@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 use toml::Spanned;
 
 use super::problem::{InvalidFile, Problem};
+use super::scalar::Location;
 use super::value::{
-    ByteSize, FleetName, GuestName, GuestPath, InterfaceName, KernelOption, Label, Rate, Sha256,
+    ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, Rate, Sha256,
 };
 
 /// A whole `fleet.toml`, checked: every name that it mentions is declared, every path is resolved
@@ -63,6 +65,18 @@ pub enum Source {
     /// `http://` or `https://`, without a trailing slash.
     Url(String),
     Path(PathBuf),
+}
+
+impl FromStr for Source {
+    type Err = InvalidValue;
+
+    /// An address, or a path as it is written: one that is not absolute is below the working directory.
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        Ok(match text.parse()? {
+            Location::Url(url) => Self::Url(url),
+            Location::Path(path) => Self::Path(path),
+        })
+    }
 }
 
 /// How the guest kernel is had.

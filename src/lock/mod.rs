@@ -3,6 +3,7 @@
 pub mod address;
 mod changes;
 pub mod digest;
+pub mod indexes;
 pub mod kernel;
 mod listings;
 pub mod model;

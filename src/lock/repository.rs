@@ -1,23 +1,20 @@
 //! Repositories: signed indexes and pinned packages, from the network by way of the cache, or from a directory.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use crate::apk::{
-    Checksum, Expected, INDEX_FILE, Index, IndexError, InvalidChecksum, KeyError, KeyRing, PackageContents,
-    PackageError, PackageInfo,
+    Checksum, Expected, IndexError, InvalidChecksum, KeyError, KeyRing, PackageContents, PackageError,
+    PackageInfo,
 };
-use crate::fleet::{Fleet, RepositorySpec, Sha256, Source};
-use crate::sys::fetch::{self, Address, Cache, FetchError, GetError, LastSeen, each};
-use crate::sys::fs::{self as files, FileError};
+use crate::fleet::{Fleet, RepositorySpec, Sha256};
+use crate::sys::fetch::{self, Cache, FetchError, each};
+use crate::sys::fs::FileError;
 use crate::sys::report::Report;
 
+use super::indexes::{Indexes, Place, SignedIndex, index_place, nowhere, package_place};
 use super::listings::Listings;
 use super::model::LockedPackage;
-use super::wanted::{ARCH, spelled};
-
-/// Largest index that is downloaded: Alpine's community repository has 2.5 MB.
-const MAX_INDEX: u64 = 256 << 20;
+use super::wanted::spelled;
 
 /// Downloads at the same time: waiting for a server takes no processor.
 pub const DOWNLOADS: usize = 8;
@@ -48,12 +45,6 @@ pub enum RepositoryError {
     Nowhere { repository: String, errors: Vec<RepositoryError> },
 }
 
-/// An index, and the bytes that it was read from.
-pub struct SignedIndex {
-    pub index: Index,
-    pub bytes: Vec<u8>,
-}
-
 /// The repositories of a fleet, and the way to them.
 pub struct Repositories<'a> {
     pub fleet: &'a Fleet,
@@ -81,55 +72,8 @@ impl Repositories<'_> {
     /// # Errors
     /// Where it cannot be had, or no trusted key has signed it.
     pub fn index(&self, spec: &RepositorySpec) -> Result<SignedIndex, RepositoryError> {
-        let keys = self.keys(spec)?;
-        let accept = |bytes: &[u8]| match Index::verify(bytes, &keys) {
-            Ok(index) => Ok(SignedIndex { index, bytes: bytes.to_vec() }),
-            Err(source) => Err(RepositoryError::Index { repository: self.name(spec), source }),
-        };
-        match index_place(spec) {
-            Place::Here(path) => accept(&files::read(&path)?),
-            Place::Network(address) if self.offline => accept(&self.last_index(spec, &address)?),
-            Place::Network(address) => {
-                let had = self.cache.latest(&address, MAX_INDEX, self.report, accept);
-                had.map_err(|errors| {
-                    self.nowhere(spec, errors, |source| {
-                        let repository = self.name(spec);
-                        RepositoryError::FetchIndex { repository, source }
-                    })
-                })
-            }
-        }
-    }
-
-    /// The index that was seen last, and a note that tells so.
-    fn last_index(&self, spec: &RepositorySpec, address: &Address) -> Result<Vec<u8>, RepositoryError> {
-        let repository = self.name(spec);
-        let (bytes, whence) = match self.cache.last_seen(address) {
-            None => return Err(RepositoryError::Offline { repository }),
-            Some(LastSeen::Vendored { bytes, path }) => (bytes, format!("that in {}", path.display())),
-            Some(LastSeen::Cached { bytes, since }) => {
-                (bytes, format!("the one last seen, {} ago", ago(since)))
-            }
-        };
-        self.report.note(&format!("note: offline: the index of the repository {repository} is {whence}"));
-        Ok(bytes)
-    }
-
-    fn nowhere(
-        &self,
-        spec: &RepositorySpec,
-        errors: Vec<GetError<RepositoryError>>,
-        fetch: impl Fn(FetchError) -> RepositoryError,
-    ) -> RepositoryError {
-        let plain = |error| match error {
-            GetError::Fetch(error) => fetch(error),
-            GetError::Refused(error) => error,
-        };
-        let mut errors: Vec<_> = errors.into_iter().map(plain).collect();
-        match errors.len() {
-            1 => errors.remove(0),
-            _ => RepositoryError::Nowhere { repository: self.name(spec), errors },
-        }
+        let indexes = Indexes { cache: self.cache, offline: self.offline, report: self.report };
+        indexes.newest(&self.name(spec), &index_place(spec), &self.keys(spec)?)
     }
 
     /// Pins a package that an index names: its bytes are verified against the index, and their digest is taken.
@@ -148,7 +92,7 @@ impl Repositories<'_> {
             Place::Network(address) => {
                 let had = self.cache.get_accepted(&address, Some(info.size), self.offline, self.report, pin);
                 had.map_err(|errors| {
-                    self.nowhere(spec, errors, |source| {
+                    nowhere(&self.name(spec), errors, |source| {
                         let (package, repository) = (info.id(), self.name(spec));
                         RepositoryError::FetchPackage { package, repository, source }
                     })
@@ -239,54 +183,5 @@ impl Repositories<'_> {
             repository: locked.repository.clone(),
         })?;
         Ok(package_place(spec, &locked.id()))
-    }
-}
-
-/// Where a file of a repository is.
-pub enum Place {
-    Network(Address),
-    /// On this machine.
-    Here(PathBuf),
-}
-
-/// Where the index of a repository is.
-pub fn index_place(spec: &RepositorySpec) -> Place {
-    place(spec, INDEX_FILE)
-}
-
-fn package_place(spec: &RepositorySpec, package: &str) -> Place {
-    place(spec, &format!("{package}.apk"))
-}
-
-fn place(spec: &RepositorySpec, file: &str) -> Place {
-    match &spec.location {
-        Source::Path(dir) => Place::Here(dir.join(ARCH).join(file)),
-        Source::Url(url) => {
-            let address = Address { url: url.clone(), mirrors: spec.mirrors.clone() };
-            Place::Network(address.below(&format!("{ARCH}/{file}")))
-        }
-    }
-}
-
-/// A time that has passed, in the largest unit of which there are two.
-fn ago(since: SystemTime) -> String {
-    let seconds = SystemTime::now().duration_since(since).unwrap_or_default().as_secs();
-    let units = [(86_400, "days"), (3600, "hours"), (60, "minutes")];
-    let unit = units.iter().find(|(length, _)| seconds >= 2 * length);
-    unit.map_or_else(|| format!("{seconds} seconds"), |(length, name)| format!("{} {name}", seconds / length))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn a_time_is_told_in_a_unit_that_fits() {
-        let told = |seconds| ago(SystemTime::now() - Duration::from_secs(seconds));
-        assert_eq!(
-            [told(119), told(120), told(7300), told(200_000)],
-            ["119 seconds", "2 minutes", "2 hours", "2 days"]
-        );
     }
 }

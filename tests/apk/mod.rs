@@ -4,3 +4,4 @@ pub mod oracle;
 mod packing;
 mod reading;
 mod solving;
+mod worlds;

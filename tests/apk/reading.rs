@@ -1,5 +1,6 @@
 //! What others made is read; what is damaged is refused.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use sisforge::apk::{
 use sisforge::sys::tool::Tool;
 
 use super::oracle::{Apk, data};
+use super::worlds::Random;
 
 fn bytes(path: &Path) -> Arc<[u8]> {
     std::fs::read(path).unwrap().into()
@@ -129,9 +131,9 @@ fn versions_compare_as_apk_compares_them() {
     for pair in versions.windows(2).chain(versions.windows(3)) {
         let (a, b) = (&pair[0], &pair[pair.len() - 1]);
         let ours = match a.compare(b) {
-            std::cmp::Ordering::Less => "<",
-            std::cmp::Ordering::Equal => "=",
-            std::cmp::Ordering::Greater => ">",
+            Ordering::Less => "<",
+            Ordering::Equal => "=",
+            Ordering::Greater => ">",
         };
         assert_eq!(apk.text(["version", "-t", a.as_str(), b.as_str()]).trim(), ours, "{a} against {b}");
     }
@@ -176,5 +178,58 @@ fn the_record_of_a_real_root_is_read_and_written_alike() {
         // apk 2.12 writes packages in the order in which it installed them.
         let records = |text: &str| text.split_inclusive("\n\n").map(str::to_owned).collect::<BTreeSet<_>>();
         assert_eq!(records(&database::installed(&installed)), records(&text), "{name}");
+    }
+}
+
+/// Versions of every kind of part, some of them none.
+fn drawn_version(random: &mut Random) -> String {
+    let mut text = random.word(&["0", "1", "2", "10", "20200101"]).to_string();
+    for _ in 0..random.below(3) {
+        text += random.word(&[".0", ".1", ".2", ".10", ".01"]);
+    }
+    text += random.word(&["", "", "", "", "a", "b", "z"]);
+    for _ in 0..random.below(3) {
+        text += random.word(&[
+            "_alpha",
+            "_beta2",
+            "_pre1",
+            "_rc",
+            "_rc10",
+            "_cvs",
+            "_svn3",
+            "_git20200101",
+            "_hg",
+            "_p",
+            "_p1",
+            "_x",
+        ]);
+    }
+    text + random.word(&["", "", "-r0", "-r1", "-r10", "-1"])
+}
+
+/// apk compares what it takes for versions, and says which it does not. Left out is what apk 2 takes and apk 3 does not:
+/// no digits after `.` and `-r`.
+#[test]
+fn drawn_versions_are_versions_and_compare_as_apk_says() {
+    let Some(apk) = Apk::find() else { return };
+    let mut random = Random(7);
+    let drawn: Vec<String> = (0..400).map(|_| drawn_version(&mut random)).collect();
+    let output = apk.run(["version", "--check"].into_iter().chain(drawn.iter().map(String::as_str)));
+    let wrong: BTreeSet<&str> = std::str::from_utf8(&output.stdout).unwrap().lines().collect();
+    let mut versions: Vec<Version> = Vec::new();
+    for text in &drawn {
+        let parsed = text.parse::<Version>();
+        assert_eq!(parsed.is_err(), wrong.contains(text.as_str()), "{text}");
+        versions.extend(parsed);
+    }
+    assert!(versions.len() > 150 && wrong.len() > 50, "{} and {}", versions.len(), wrong.len());
+    for pair in versions.windows(2).step_by(2) {
+        let ours = match pair[0].compare(&pair[1]) {
+            Ordering::Less => "<",
+            Ordering::Equal => "=",
+            Ordering::Greater => ">",
+        };
+        let theirs = apk.text(["version", "-t", pair[0].as_str(), pair[1].as_str()]);
+        assert_eq!(ours, theirs.trim(), "{} against {}", pair[0], pair[1]);
     }
 }

@@ -11,6 +11,7 @@ mod line;
 mod locking;
 mod machine;
 mod network;
+mod packages;
 mod reach;
 mod recipes;
 mod repository;

@@ -11,7 +11,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
             return wish.is_met_by(Some(package), state.chosen, packages);
         }
         (state.requirers == 0 && wish.is_met_by(Some(package), None, packages))
-            || self.universe.names[wish.name].providers.iter().any(|provider| {
+            || self.universe.providers(wish.name).iter().any(|provider| {
                 self.packages[provider.package].selectable
                     && wish.is_met_by(Some(package), Some(*provider), packages)
             })
@@ -33,7 +33,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
         let (mut has_install_if, mut no_install_if, mut has_auto_selectable) = (false, true, false);
         let (mut options, mut tags_not_ok) = (0, 0);
         let mut first_candidate = None;
-        for provider in &universe.names[name].providers {
+        for provider in universe.providers(name) {
             let id = provider.package;
             self.packages[id].merging = false;
             if recheck_depends && self.packages[id].selectable {
@@ -71,7 +71,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
             self.spread_common(name, first, options);
         }
         let is_open = |other: &NameId| self.names[*other].seen && !self.names[*other].locked;
-        self.names[name].reverse_done = !universe.names[name].needed_by.iter().any(is_open);
+        self.names[name].reverse_done = !universe.needed_by(name).iter().any(is_open);
         self.queue(name, changed);
     }
 
@@ -130,7 +130,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
 
     fn spread_common(&mut self, name: NameId, first: PackageId, options: usize) {
         let universe = self.universe;
-        for provider in &universe.names[name].providers {
+        for provider in universe.providers(name) {
             let state = &mut self.packages[provider.package];
             state.merged = state.merging;
         }
@@ -142,7 +142,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
             } else if is_common && self.names[wish.name].requirers == 0 {
                 self.names[wish.name].requirers += 1;
                 self.first_required(wish.name);
-                for provider in &universe.names[wish.name].providers {
+                for provider in universe.providers(wish.name) {
                     self.inherit(provider.package, Some(first), None);
                 }
             }
@@ -163,7 +163,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
         if name == must_provide {
             return;
         }
-        for provider in &universe.names[name].providers {
+        for provider in universe.providers(name) {
             let package = &universe.packages[provider.package];
             let is_exempt = package.name == must_provide
                 || !self.packages[provider.package].selectable

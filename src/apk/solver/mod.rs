@@ -5,7 +5,9 @@
 
 mod candidates;
 mod explain;
+mod links;
 mod propagate;
+mod reason;
 mod select;
 mod state;
 #[cfg(test)]
@@ -34,6 +36,16 @@ pub struct Chosen<'a> {
     pub info: &'a PackageInfo,
     /// Position of the first repository that has it.
     pub repository: usize,
+    /// The tag by which it is taken from a tagged repository, because no untagged one has it.
+    pub tag: Option<&'a str>,
+}
+
+impl Chosen<'_> {
+    /// As apk names what it installs: `name (version)`, or `name@tag (version)`.
+    pub fn label(&self) -> String {
+        let tag = self.tag.map(|tag| format!("@{tag}")).unwrap_or_default();
+        format!("{}{tag} ({})", self.info.name, self.info.version)
+    }
 }
 
 /// Stack of the thread that solves. Names refer to each other as deep as an index makes them; pages that are not touched

@@ -74,9 +74,9 @@ impl<'s, 'u, 'a: 'u> Solver<'s, 'u, 'a> {
             return;
         }
         let universe = self.universe;
-        let own = &universe.names[name];
+        let providers = universe.providers(name);
         let mut no_install_if = true;
-        for provider in &own.providers {
+        for provider in providers {
             if !std::mem::replace(&mut self.packages[provider.package].seen, true) {
                 self.prepare(provider.package);
                 for wish in &universe.packages[provider.package].depends {
@@ -86,15 +86,15 @@ impl<'s, 'u, 'a: 'u> Solver<'s, 'u, 'a> {
             no_install_if &= self.packages[provider.package].install_if_failed;
         }
         self.names[name].no_install_if = no_install_if;
-        own.install_if_of.iter().for_each(|other| self.discover(*other));
-        for provider in &own.providers {
+        universe.install_if_of(name).iter().for_each(|other| self.discover(*other));
+        for provider in providers {
             let package = &universe.packages[provider.package];
-            universe.names[package.name].install_if_of.iter().for_each(|other| self.discover(*other));
+            universe.install_if_of(package.name).iter().for_each(|other| self.discover(*other));
             package.provides.iter().for_each(|(other, _)| self.discover(*other));
         }
         self.last_order += 1;
         self.names[name].order = self.order_of(name);
-        for provider in &own.providers {
+        for provider in providers {
             universe.packages[provider.package].install_if.iter().for_each(|wish| self.discover(wish.name));
         }
     }
@@ -103,7 +103,7 @@ impl<'s, 'u, 'a: 'u> Solver<'s, 'u, 'a> {
         const NOT_IN_WORLD: i32 = i32::MIN;
         const HAS_REAL_PACKAGE: i32 = 1 << 30;
         let universe = self.universe;
-        let providers = &universe.names[name].providers;
+        let providers = universe.providers(name);
         let is_real = providers.iter().any(|provider| universe.packages[provider.package].name == name);
         let flags = if self.names[name].in_world { 0 } else { NOT_IN_WORLD }
             | if is_real { HAS_REAL_PACKAGE } else { 0 };
@@ -131,7 +131,7 @@ impl<'s, 'u, 'a: 'u> Solver<'s, 'u, 'a> {
                 self.first_required(wish.name);
             }
         }
-        for provider in &universe.names[wish.name].providers {
+        for provider in universe.providers(wish.name) {
             let met = wish.is_met_by(parent, Some(*provider), &universe.packages);
             let state = &mut self.packages[provider.package];
             state.conflicts += u32::from(!met);
@@ -175,7 +175,7 @@ impl<'s, 'u, 'a: 'u> Solver<'s, 'u, 'a> {
 
     pub fn recheck_depends_on(&mut self, name: NameId) {
         let universe = self.universe;
-        for other in &universe.names[name].needed_by {
+        for other in universe.needed_by(name) {
             if self.names[*other].seen {
                 self.names[*other].recheck_depends = true;
                 self.mark_dirty(*other);
@@ -192,7 +192,7 @@ impl<'s, 'u, 'a: 'u> Solver<'s, 'u, 'a> {
 
     pub fn recheck_install_if(&mut self, name: NameId) {
         let universe = self.universe;
-        for other in &universe.names[name].install_if_of {
+        for other in universe.install_if_of(name) {
             let state = &mut self.names[*other];
             if state.seen && !state.no_install_if {
                 state.recheck_install_if = true;

@@ -13,7 +13,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
         let required = self.names[name].requirers > 0;
         let mut best: Option<Provider<'u>> = None;
         if required || self.names[name].has_install_if {
-            for provider in &universe.names[name].providers {
+            for provider in universe.providers(name) {
                 let state = &self.packages[provider.package];
                 let is_candidate = required || (state.install_if_met && state.tag_ok && state.selectable);
                 if !is_candidate || !self.is_auto_selectable(*provider) {
@@ -81,7 +81,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
         self.names[name].locked = true;
         self.names[name].chosen = chosen;
         let Some(chosen) = chosen else {
-            universe.names[name].providers.iter().for_each(|provider| self.disqualify_rest(*provider, None));
+            universe.providers(name).iter().for_each(|provider| self.disqualify_rest(*provider, None));
             self.recheck_depends_on(name);
             self.recheck_install_if(name);
             return;
@@ -93,10 +93,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
                 }
             }
         }
-        universe.names[name]
-            .providers
-            .iter()
-            .for_each(|provider| self.disqualify_rest(*provider, Some(chosen)));
+        universe.providers(name).iter().for_each(|provider| self.disqualify_rest(*provider, Some(chosen)));
         self.recheck_depends_on(name);
         self.recheck_install_if_of(chosen.package);
     }
@@ -117,8 +114,14 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
         universe.world.iter().for_each(|wish| order.visit(wish.name));
         let found = order.found;
         let chosen = |id: PackageId| {
-            let package = &universe.packages[id];
-            Chosen { info: package.info, repository: package.repositories.trailing_zeros() as usize }
+            let (package, allowed) = (&universe.packages[id], self.packages[id].allowed);
+            let is_tagged = package.repositories & universe.untagged == 0;
+            let tag = universe.tags.iter().find(|(_, set)| set & allowed & package.repositories != 0);
+            Chosen {
+                info: package.info,
+                repository: package.repositories.trailing_zeros() as usize,
+                tag: tag.filter(|_| is_tagged).map(|(tag, _)| *tag),
+            }
         };
         found.into_iter().map(chosen).collect()
     }
@@ -147,7 +150,7 @@ impl Order<'_, '_, '_, '_> {
         package.depends.iter().for_each(|wish| self.visit(wish.name));
         self.found.push(chosen.package);
         for name in std::iter::once(package.name).chain(package.provides.iter().map(|(name, _)| *name)) {
-            universe.names[name].install_if_of.iter().for_each(|other| self.visit_by_install_if(*other));
+            universe.install_if_of(name).iter().for_each(|other| self.visit_by_install_if(*other));
         }
     }
 

@@ -1,9 +1,15 @@
 //! All packages of all repositories, with names as numbers and the links between them.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
 use super::Repository;
+use super::links::Links;
 use crate::apk::dependency::{Checksum, Dependency};
+use crate::apk::index::Index;
 use crate::apk::info::PackageInfo;
 use crate::apk::version::Version;
 
@@ -21,15 +27,10 @@ pub(super) struct Provider<'u> {
 }
 
 /// A name that is wished for or provided.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Name<'u> {
     pub text: &'u str,
-    /// In index order.
-    pub providers: Vec<Provider<'u>>,
-    /// Names with a provider that depends on this one.
-    pub needed_by: Vec<NameId>,
-    /// Names with a provider whose install_if mentions this one.
-    pub install_if_of: Vec<NameId>,
+    hash: u32,
 }
 
 /// A wish with its name as a number.
@@ -55,53 +56,107 @@ pub(super) struct Package<'u, 'a> {
 #[derive(Debug)]
 pub(super) struct Universe<'u, 'a> {
     pub names: Vec<Name<'u>>,
+    /// In index order.
+    providers: Links<Provider<'u>>,
+    /// Names with a provider that depends on this one.
+    needed_by: Links<NameId>,
+    /// Names with a provider whose install_if mentions this one.
+    install_if_of: Links<NameId>,
     pub packages: Vec<Package<'u, 'a>>,
     pub world: Vec<Wish<'u>>,
     /// Repositories without a tag.
     pub untagged: RepositorySet,
-    tags: HashMap<&'u str, RepositorySet>,
-    by_text: HashMap<&'u str, NameId>,
+    /// In the order in which they first appear.
+    pub tags: Vec<(&'a str, RepositorySet)>,
+    /// Records of the indexes that cannot be installed, with the reason.
+    pub rejected: Vec<(&'a str, &'a str)>,
 }
 
 impl<'u, 'a: 'u> Universe<'u, 'a> {
     pub fn new(world: &'u [Dependency], repositories: &[Repository<'a>], arch: &str) -> Self {
-        let mut universe = Self {
-            names: Vec::new(),
-            packages: Vec::new(),
-            world: Vec::new(),
-            untagged: 0,
-            tags: HashMap::new(),
-            by_text: HashMap::new(),
-        };
-        let mut by_checksum: HashMap<Checksum, PackageId> = HashMap::new();
+        let mut reader = Reader::default();
+        let (mut untagged, mut tags, mut rejected) = (0, Vec::new(), Vec::new());
         for (position, repository) in repositories.iter().enumerate() {
             let bit = 1 << position;
             match repository.tag {
-                Some(tag) => *universe.tags.entry(tag).or_default() |= bit,
-                None => universe.untagged |= bit,
+                None => untagged |= bit,
+                Some(tag) => match tags.iter_mut().find(|(known, _)| *known == tag) {
+                    Some((_, set)) => *set |= bit,
+                    None => tags.push((tag, bit)),
+                },
             }
-            for info in &repository.index.packages {
-                match by_checksum.get(&info.checksum) {
-                    Some(package) => universe.packages[*package].repositories |= bit,
-                    None => drop(by_checksum.insert(info.checksum, universe.add(info, bit, arch))),
-                }
-            }
+            let refused = repository.index.rejected.iter();
+            rejected.extend(refused.map(|(label, reason)| (label.as_str(), reason.as_str())));
+            reader.read(repository.index, bit, arch);
         }
-        universe.world = universe.wishes(world);
-        universe.link();
-        universe
+        let world = reader.wishes(world);
+        let Reader { names, providers, packages, .. } = reader;
+        let providers = Links::gather(names.len(), &providers);
+        let (needed_by, install_if_of) = reverse_links(&names, &providers, &packages);
+        Self { names, providers, needed_by, install_if_of, packages, world, untagged, tags, rejected }
+    }
+
+    /// The packages that have a name, in index order.
+    pub fn providers(&self, name: NameId) -> &[Provider<'u>] {
+        self.providers.of(name)
+    }
+
+    /// Names with a provider that depends on this one.
+    pub fn needed_by(&self, name: NameId) -> &[NameId] {
+        self.needed_by.of(name)
+    }
+
+    /// Names with a provider whose install_if mentions this one.
+    pub fn install_if_of(&self, name: NameId) -> &[NameId] {
+        self.install_if_of.of(name)
     }
 
     /// Repositories that a wish may be met from first.
     pub fn repositories_of(&self, tag: Option<&str>) -> RepositorySet {
-        tag.map_or(self.untagged, |tag| self.tags.get(tag).copied().unwrap_or(0))
+        let Some(tag) = tag else { return self.untagged };
+        self.tags.iter().find(|(known, _)| *known == tag).map_or(0, |(_, repositories)| *repositories)
+    }
+}
+
+/// Packages and names as they are met.
+#[derive(Default)]
+struct Reader<'u, 'a> {
+    names: Vec<Name<'u>>,
+    by_text: HashTable<NameId>,
+    providers: Vec<(NameId, Provider<'u>)>,
+    packages: Vec<Package<'u, 'a>>,
+    by_checksum: HashMap<Checksum, PackageId>,
+}
+
+impl<'u, 'a: 'u> Reader<'u, 'a> {
+    fn read(&mut self, index: &'a Index, repository: RepositorySet, arch: &str) {
+        self.packages.reserve(index.packages.len());
+        self.by_checksum.reserve(index.packages.len());
+        for info in &index.packages {
+            match self.by_checksum.get(&info.checksum) {
+                Some(package) => self.packages[*package].repositories |= repository,
+                None => {
+                    let id = self.add(info, repository, arch);
+                    self.by_checksum.insert(info.checksum, id);
+                }
+            }
+        }
     }
 
     fn name(&mut self, text: &'u str) -> NameId {
-        *self.by_text.entry(text).or_insert_with(|| {
-            self.names.push(Name { text, ..Name::default() });
-            self.names.len() - 1
-        })
+        let hash = murmur3(text.as_bytes(), 5381);
+        let Self { names, by_text, .. } = self;
+        let is_it = |id: &NameId| names[*id].hash == hash && names[*id].text == text;
+        let again = |id: &NameId| spread(names[*id].hash);
+        match by_text.entry(spread(hash), is_it, again) {
+            Entry::Occupied(entry) => *entry.get(),
+            Entry::Vacant(entry) => {
+                let id = names.len();
+                entry.insert(id);
+                names.push(Name { text, hash });
+                id
+            }
+        }
     }
 
     fn wishes(&mut self, wishes: &'u [Dependency]) -> Vec<Wish<'u>> {
@@ -113,12 +168,11 @@ impl<'u, 'a: 'u> Universe<'u, 'a> {
         // Numbers are given in the order in which apk meets the names.
         let name = self.name(&info.name);
         let depends = self.wishes(&info.depends);
-        self.names[name].providers.push(Provider { package: id, version: Some(&info.version) });
         let provides: Vec<_> =
             info.provides.iter().map(|wish| (self.name(&wish.name), wish.provided_version())).collect();
-        for (name, version) in &provides {
-            self.names[*name].providers.push(Provider { package: id, version: *version });
-        }
+        let own = std::iter::once((name, Some(&info.version)));
+        let provided = own.chain(provides.iter().copied());
+        self.providers.extend(provided.map(|(name, version)| (name, Provider { package: id, version })));
         let package = Package {
             info,
             name,
@@ -131,55 +185,60 @@ impl<'u, 'a: 'u> Universe<'u, 'a> {
         self.packages.push(package);
         id
     }
+}
 
-    /// Links names in the order of apk's hash table, which decides what comes first where nothing else does.
-    fn link(&mut self) {
-        let mut order: Vec<NameId> = (0..self.names.len()).collect();
-        order.sort_by_key(|name| (bucket(self.names[*name].text), std::cmp::Reverse(*name)));
-        for name in order {
-            let mut needed: Vec<NameId> = Vec::new();
-            let mut mentioned: Vec<NameId> = Vec::new();
-            for provider in &self.names[name].providers {
-                let package = &self.packages[provider.package];
-                needed.extend(package.depends.iter().map(|wish| wish.name));
-                mentioned.extend(package.install_if.iter().map(|wish| wish.name));
+/// Which names need a name, and which it installs, in the order of apk's hash table, which decides what comes first where
+/// nothing else does: it has 20000 buckets, and the newest name of a bucket comes first.
+fn reverse_links(
+    names: &[Name<'_>],
+    providers: &Links<Provider<'_>>,
+    packages: &[Package<'_, '_>],
+) -> (Links<NameId>, Links<NameId>) {
+    const NOBODY: NameId = NameId::MAX;
+    let mut order: Vec<NameId> = (0..names.len()).collect();
+    order.sort_unstable_by_key(|name| (names[*name].hash % 20_000, Reverse(*name)));
+    let (mut needed, mut mentioned) = (Vec::new(), Vec::new());
+    // Names are linked one after the other, so that a repeated one is the last.
+    let (mut last_needed, mut last_mentioned) = (vec![NOBODY; names.len()], vec![NOBODY; names.len()]);
+    for name in order {
+        for provider in providers.of(name) {
+            let package = &packages[provider.package];
+            for wish in &package.depends {
+                if std::mem::replace(&mut last_needed[wish.name], name) != name {
+                    needed.push((wish.name, name));
+                }
             }
-            for other in needed {
-                push_once(&mut self.names[other].needed_by, name);
-            }
-            for other in mentioned {
-                push_once(&mut self.names[other].install_if_of, name);
+            for wish in &package.install_if {
+                if std::mem::replace(&mut last_mentioned[wish.name], name) != name {
+                    mentioned.push((wish.name, name));
+                }
             }
         }
     }
+    (Links::gather(names.len(), &needed), Links::gather(names.len(), &mentioned))
 }
 
-/// Where apk keeps a name: it has 20000 buckets, and the newest name of a bucket comes first.
-fn bucket(name: &str) -> u32 {
-    murmur3(name.as_bytes(), 5381) % 20_000
+/// The hash with its bits in all places of 64, as the table wants them.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// MurmurHash3, x86, 32 bits (Austin Appleby, public domain).
 fn murmur3(key: &[u8], seed: u32) -> u32 {
     let scramble = |k: u32| k.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
-    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, b| word << 8 | u32::from(*b));
     let blocks = key.chunks_exact(4);
-    let tail = scramble(word(blocks.remainder()));
+    let tail = scramble(blocks.remainder().iter().rev().fold(0, |word, b| word << 8 | u32::from(*b)));
     let body = blocks.fold(seed, |h, block| {
-        (h ^ scramble(word(block))).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
+        (h ^ scramble(u32::from_le_bytes([block[0], block[1], block[2], block[3]])))
+            .rotate_left(13)
+            .wrapping_mul(5)
+            .wrapping_add(0xe654_6b64)
     });
     // The length counts modulo 2^32.
     let mixed = body ^ tail ^ (key.len() as u32);
     let mixed = (mixed ^ mixed >> 16).wrapping_mul(0x85eb_ca6b);
     let mixed = (mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35);
     mixed ^ mixed >> 16
-}
-
-/// Names are linked one after the other, so that a repeated one is the last.
-fn push_once(list: &mut Vec<NameId>, name: NameId) {
-    if list.last() != Some(&name) {
-        list.push(name);
-    }
 }
 
 impl Wish<'_> {

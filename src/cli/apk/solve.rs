@@ -1,0 +1,116 @@
+//! `apk solve`: what apk would install for a world, in its order and words.
+
+use std::mem::ManuallyDrop;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use rayon::prelude::*;
+
+use super::{CliError, Context, render};
+use crate::apk::{Arch, Chosen, Dependency, INDEX_FILE, Index, KeyRing, Repository, SolveError, solve};
+use crate::fleet::Source;
+use crate::lock::indexes::{Indexes, place};
+use crate::lock::wanted::ARCH;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Address or directory that has ARCH/APKINDEX.tar.gz, the preferred one first; "@TAG URL" for wishes @TAG alone
+    #[arg(long = "repository", short = 'X', required = true, value_name = "URL|DIR")]
+    repositories: Vec<Tagged>,
+    /// Architecture of the machine
+    #[arg(long, default_value = ARCH)]
+    arch: Arch,
+    /// Directory of trusted keys, *.rsa.pub
+    #[arg(long, required = true, value_name = "DIR")]
+    keys: Vec<PathBuf>,
+    /// What is to be installed, such as podman, podman~5, podman>=5.0, '!docker' or podman@TAG
+    #[arg(required = true)]
+    world: Vec<Dependency>,
+}
+
+/// `[@TAG ]URL|DIR`, as in apk's own list of repositories.
+#[derive(Clone)]
+struct Tagged {
+    spelled: String,
+    location: Source,
+    tag: Option<String>,
+}
+
+impl FromStr for Tagged {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (tag, location) = match text.strip_prefix('@').map(|text| text.split_once(' ')) {
+            Some(Some((tag, location))) => (Some(tag.to_owned()), location.trim()),
+            Some(None) => return Err(format!("behind {text} an address or a directory is missing")),
+            None => (None, text),
+        };
+        let parsed = location.parse().map_err(|error| format!("{error}"))?;
+        Ok(Self { spelled: location.to_owned(), location: parsed, tag })
+    }
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    // Giving back a hundred thousand small pieces of memory, just before the end, would take as long as solving.
+    let indexes = ManuallyDrop::new(indexes(args, context)?);
+    let named = args.repositories.iter().zip(&*indexes);
+    let repositories: Vec<_> =
+        named.map(|(one, index)| Repository { index, tag: one.tag.as_deref() }).collect();
+    show(solve(&args.world, &repositories, args.arch.as_str()), args, context)
+}
+
+fn indexes(args: &Args, context: &Context) -> Result<Vec<Index>, CliError> {
+    let keys = KeyRing::read(&args.keys)?;
+    let cache = context.cache()?;
+    let indexes = Indexes { cache: &cache, offline: context.settings.offline, report: &*context.report };
+    let read = |one: &Tagged| {
+        let place = place(&one.location, &[], args.arch.as_str(), INDEX_FILE);
+        indexes.newest(&one.spelled, &place, &keys).map(|found| found.index)
+    };
+    Ok(args.repositories.par_iter().map(read).collect::<Result<_, _>>()?)
+}
+
+fn show(
+    solved: Result<Vec<Chosen<'_>>, SolveError>,
+    args: &Args,
+    context: &Context,
+) -> Result<ExitCode, CliError> {
+    match solved {
+        Err(error) if context.settings.json => {
+            render::json(&unsolvable(&error));
+            Err(CliError::said(1))
+        }
+        Err(error) => Err(CliError::unsolvable(&error)),
+        Ok(chosen) if context.settings.json => {
+            let packages = chosen.iter().map(|one| package(one, &args.repositories[one.repository]));
+            render::json(&serde_json::json!({ "packages": packages.collect::<Vec<_>>() }));
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(chosen) => {
+            let line = |(at, one): (usize, &Chosen<'_>)| {
+                format!("({}/{}) Installing {}\n", at + 1, chosen.len(), one.label())
+            };
+            render::text(&chosen.iter().enumerate().map(line).collect::<String>());
+            let bytes = |size: fn(&Chosen<'_>) -> u64| chosen.iter().map(size).sum::<u64>() as f64 / 1e6;
+            let (loads, fills) = (bytes(|one| one.info.size), bytes(|one| one.info.installed_size));
+            context.say(&format!("{} packages, {loads:.1} MB, installed {fills:.1} MB", chosen.len()));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn package(chosen: &Chosen<'_>, repository: &Tagged) -> serde_json::Value {
+    let info = chosen.info;
+    serde_json::json!({
+        "name": info.name, "version": info.version, "arch": info.arch, "tag": chosen.tag,
+        "repository": repository.spelled, "checksum": info.checksum.to_string(),
+        "size": info.size, "installed_size": info.installed_size,
+    })
+}
+
+fn unsolvable(error: &SolveError) -> serde_json::Value {
+    let problem = |problem: &crate::apk::Problem| serde_json::json!({ "what": problem.what, "by_way_of": problem.by_way_of, "hint": problem.hint });
+    let problems: Vec<_> = error.problems.iter().map(problem).collect();
+    serde_json::json!({ "error": CliError::unsolvable(error).message(), "problems": problems })
+}

@@ -1,0 +1,76 @@
+//! `apk verify`: are packages and indexes what their makers made?
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use rayon::prelude::*;
+
+use super::{CliError, Context, render};
+use crate::apk::{Distrust, KeyRing, Listings, Trusted, check_file, package_files};
+use crate::cli::error::one_line;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Packages, indexes, and directories that have them
+    #[arg(required = true, value_name = "FILE|DIR")]
+    paths: Vec<PathBuf>,
+    /// Directory of trusted keys, *.rsa.pub
+    #[arg(long, required = true, value_name = "DIR")]
+    keys: Vec<PathBuf>,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let keys = KeyRing::read(&args.keys)?;
+    let files = package_files(&args.paths)?;
+    if files.is_empty() {
+        return Err(CliError::invalid("there is neither a package nor an index to check")
+            .hint("packages are *.apk files, an index is an APKINDEX.tar.gz"));
+    }
+    let listings = Listings::read(&files, &keys);
+    let checked: Vec<_> = files.par_iter().map(|file| check_file(file, &keys, &listings)).collect();
+    let results = || files.iter().zip(&checked);
+    if context.settings.json {
+        let documents: Vec<_> = results().map(|(file, result)| document(file, result)).collect();
+        render::json(&documents);
+    } else {
+        let line = |(file, result): (&PathBuf, &Result<Trusted, Distrust>)| match result {
+            Ok(trusted) => format!("{}: OK ({})\n", file.display(), words(trusted)),
+            Err(distrust) => format!("{}: {}\n", file.display(), one_line(distrust)),
+        };
+        render::text(&results().map(line).collect::<String>());
+    }
+    let bad = checked.iter().filter(|result| result.is_err()).count();
+    context.say(&format!("{} of {} are what their makers made", files.len() - bad, files.len()));
+    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What was checked, and by whose key.
+fn words(trusted: &Trusted) -> String {
+    match trusted {
+        Trusted::Package { key, entries, listed, .. } => {
+            let index = if *listed { ", as the index says" } else { "" };
+            format!("{entries} entries, signed by {key}{index}")
+        }
+        Trusted::Index { key, packages, rejected } => match rejected.as_slice() {
+            [] => format!("{packages} packages, signed by {key}"),
+            [(label, reason), ..] => {
+                let count = rejected.len();
+                format!(
+                    "{packages} packages, signed by {key}; apk would not install {count} more: {label}: {reason}"
+                )
+            }
+        },
+    }
+}
+
+fn document(file: &PathBuf, result: &Result<Trusted, Distrust>) -> serde_json::Value {
+    match result {
+        Ok(Trusted::Package { id, key, entries, listed }) => serde_json::json!({
+            "file": file, "ok": true, "package": id, "key": key, "entries": entries, "listed": listed,
+        }),
+        Ok(Trusted::Index { key, packages, rejected }) => serde_json::json!({
+            "file": file, "ok": true, "packages": packages, "key": key, "rejected": rejected,
+        }),
+        Err(distrust) => serde_json::json!({ "file": file, "ok": false, "reason": one_line(distrust) }),
+    }
+}
