@@ -169,19 +169,36 @@ struct Ways {
 
 impl Ways {
     fn of(solver: &Solver<'_, '_, '_>) -> Self {
-        let mut ways = Self { parents: vec![None; solver.universe.packages.len()], reached: Vec::new() };
-        let mut open: VecDeque<Option<PackageId>> = VecDeque::from([None]);
+        let packages = &solver.universe.packages;
+        let mut ways = Self { parents: vec![None; packages.len()], reached: Vec::new() };
+        ways.follow(None, solver);
+        // What came by its install_if is needed by nobody, and has wishes of its own.
+        for id in (0..packages.len()).filter(|id| solver.packages[*id].in_order) {
+            if ways.parents[id].is_none() {
+                let chosen = packages[id].install_if.iter().filter_map(|wish| solver.names[wish.name].chosen);
+                let mut reached =
+                    chosen.map(|chosen| chosen.package).filter(|by| ways.parents[*by].is_some());
+                ways.parents[id] = Some(reached.next());
+                ways.reached.push(id);
+                ways.follow(Some(id), solver);
+            }
+        }
+        ways
+    }
+
+    /// All that a package, or the world, needs directly or by others.
+    fn follow(&mut self, from: Option<PackageId>, solver: &Solver<'_, '_, '_>) {
+        let mut open = VecDeque::from([from]);
         while let Some(package) = open.pop_front() {
             for wish in solver.wishes_of(package).iter().filter(|wish| !wish.text.conflict) {
                 let Some(chosen) = solver.names[wish.name].chosen else { continue };
-                if ways.parents[chosen.package].is_none() {
-                    ways.parents[chosen.package] = Some(package);
-                    ways.reached.push(chosen.package);
+                if self.parents[chosen.package].is_none() {
+                    self.parents[chosen.package] = Some(package);
+                    self.reached.push(chosen.package);
                     open.push_back(Some(chosen.package));
                 }
             }
         }
-        ways
     }
 
     /// The packages from the world to this one.

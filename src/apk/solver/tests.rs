@@ -277,6 +277,8 @@ fn install_if_follows_virtual_names_and_other_install_ifs() {
             ("a libressl", "a-1 libressl-1 a-ssl-1"),
         ],
     );
+    // What it lacks is an error: nothing else is tried.
+    check("a-1\nb-1 i:a D:gone", "a", "error: gone: no such package (needed by a-1 -> b-1)");
     // It brings what it needs, and is left out where that cannot be.
     check_all(
         "a-1\nb-1\nx-1 i:a b D:y\ny-1\nz-1 i:x",
