@@ -21,6 +21,9 @@ use crate::fleet::Sha256;
 /// Bytes read at a time.
 const CHUNK: usize = 256 * 1024;
 
+/// Bytes copied at a time from an earlier image.
+const COPIED: u64 = 4 << 20;
+
 /// A file's bytes within an image, in one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
@@ -112,7 +115,7 @@ impl<'a> Filling<'a> {
             };
             let wanted = Wanted { handle: *handle, path, size: *size };
             match content {
-                Content::Inline(bytes) => self.copy(&wanted, &mut &bytes[..])?,
+                Content::Inline(bytes) => self.copy(&wanted, &mut &bytes[..], &|_| ())?,
                 Content::Streamed { source, entry } => match streamed.get_mut(*source) {
                     Some(of_source) => drop(of_source.insert(*entry, wanted)),
                     None => strays += 1,
@@ -136,7 +139,14 @@ impl<'a> Filling<'a> {
         let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
         let work = || {
             while let Some(source) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-                match self.source(sources[*source], &wanted[*source]) {
+                let of_source = &wanted[*source];
+                let is_ascending = self.is_ascending(of_source);
+                let written = |offset| {
+                    if is_ascending {
+                        frontier.reached(*source, offset);
+                    }
+                };
+                match self.source(sources[*source], of_source, &written) {
                     Ok(()) => frontier.done(*source),
                     Err(error) => {
                         next.store(order.len(), Ordering::Relaxed);
@@ -164,10 +174,24 @@ impl<'a> Filling<'a> {
         Ok(Written { sha256, size: self.layout.image_len(), placed })
     }
 
-    fn source(&self, source: &dyn Source, wanted: &OfSource<'_>) -> Result<(), Ext4Error> {
+    /// Whether an archive's files lie in the image in the order of the archive.
+    fn is_ascending(&self, wanted: &OfSource<'_>) -> bool {
+        let mut entries: Vec<_> = wanted.iter().collect();
+        entries.sort_unstable_by_key(|(entry, _)| **entry);
+        let extents = entries.iter().flat_map(|(_, wanted)| self.layout.extents(wanted.handle));
+        extents.map(|(offset, _)| offset).is_sorted()
+    }
+
+    /// Writes the files of one archive; `written` is told how far, as long as they are read in their order.
+    fn source(
+        &self,
+        source: &dyn Source,
+        wanted: &OfSource<'_>,
+        written: &dyn Fn(u64),
+    ) -> Result<(), Ext4Error> {
         if let Some(earlier) = self.earlier
             && let Some(runs) = self.runs(earlier, source, wanted)
-            && self.copy_runs(earlier, &runs).is_ok()
+            && self.copy_runs(earlier, &runs, written).map_err(|source| self.failed(source))?
         {
             return Ok(());
         }
@@ -175,7 +199,7 @@ impl<'a> Filling<'a> {
         source.each_file(&mut |entry, reader| {
             let Some(wanted) = wanted.get(&entry) else { return Ok(()) };
             filled += 1;
-            self.copy(wanted, reader)
+            self.copy(wanted, reader, written)
         })?;
         let count = wanted.len() - filled;
         if count > 0 { Err(Ext4Error::Unfilled { count }) } else { Ok(()) }
@@ -195,29 +219,34 @@ impl<'a> Filling<'a> {
         Some(merged(runs))
     }
 
-    fn copy_runs(&self, earlier: &Earlier, runs: &[Run]) -> io::Result<()> {
+    /// Copies from an earlier image; `false` where the file system does not do so at all.
+    fn copy_runs(&self, earlier: &Earlier, runs: &[Run], written: &dyn Fn(u64)) -> io::Result<bool> {
+        let mut is_begun = false;
         for run in runs {
             let (mut from, mut to, mut left) = (run.from, run.to, run.length);
             while left > 0 {
-                let most = left.min(1 << 30) as usize;
-                let copied = rustix::fs::copy_file_range(
-                    &earlier.image,
-                    Some(&mut from),
-                    &self.image,
-                    Some(&mut to),
-                    most,
-                )?;
-                if copied == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
+                let (source, target) = (Some(&mut from), Some(&mut to));
+                let most = left.min(COPIED) as usize;
+                match rustix::fs::copy_file_range(&earlier.image, source, &self.image, target, most) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(copied) => left -= copied as u64,
+                    Err(_) if !is_begun => return Ok(false),
+                    Err(error) => return Err(error.into()),
                 }
-                left -= copied as u64;
+                is_begun = true;
+                written(to);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Copies exactly a file's bytes to its extents; the rest of its last block is a hole already.
-    fn copy(&self, wanted: &Wanted<'_>, reader: &mut dyn Read) -> Result<(), Ext4Error> {
+    fn copy(
+        &self,
+        wanted: &Wanted<'_>,
+        reader: &mut dyn Read,
+        written: &dyn Fn(u64),
+    ) -> Result<(), Ext4Error> {
         let mut buffer = vec![0; CHUNK.min(usize::try_from(wanted.size).unwrap_or(CHUNK))];
         for (mut offset, length) in self.layout.extents(wanted.handle) {
             let mut left = length;
@@ -229,6 +258,7 @@ impl<'a> Filling<'a> {
                 self.image.write_all_at(chunk, offset).map_err(|source| self.failed(source))?;
                 offset += chunk.len() as u64;
                 left -= chunk.len() as u64;
+                written(offset);
             }
         }
         Ok(())

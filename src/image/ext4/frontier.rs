@@ -30,6 +30,14 @@ impl Frontier {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says that a writer writes nothing before an offset any more.
+    pub fn reached(&self, writer: usize, offset: u64) {
+        if let Some(Some(begin)) = self.open().get_mut(writer) {
+            *begin = offset.max(*begin);
+        }
+        self.moved.notify_one();
+    }
+
     /// Says that a writer is done.
     pub fn done(&self, writer: usize) {
         if let Some(begin) = self.open().get_mut(writer) {
@@ -87,9 +95,11 @@ mod tests {
         std::thread::scope(|scope| {
             let digest = scope.spawn(|| frontier.sha256(&file).unwrap());
             assert_eq!(frontier.beyond(0), 7);
+            frontier.reached(2, 100);
+            assert_eq!(frontier.beyond(7), 100);
             file.write_all_at(b"early", 100).unwrap();
             frontier.done(2);
-            assert_eq!(frontier.beyond(7), CHUNK + 5);
+            assert_eq!(frontier.beyond(100), CHUNK + 5);
             file.write_all_at(b"late", 2 * CHUNK).unwrap();
             frontier.done(0);
             let mut whole = vec![0; size as usize];
