@@ -3,7 +3,7 @@
 CARGO ?= cargo
 RELEASE = target/release/sisforge
 
-.PHONY: demo test lint bench build packages test-packages
+.PHONY: demo test lint bench build packages test-packages bench-packages
 
 ## the whole job on this machine, from Debian's packages to a rootless container in a guest
 demo: packages build
@@ -22,11 +22,15 @@ lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
 ## sisforge against its peers on the same work, as ratios
-bench: packages build
-	benches/image $(abspath $(RELEASE))
+bench: bench-packages build
+	benches/solve $(abspath $(RELEASE))
+	benches/image $(abspath $(RELEASE)) 5
 
 packages:
 	demo/install-packages
 
 test-packages:
 	demo/install-packages test
+
+bench-packages:
+	demo/install-packages bench
