@@ -10,7 +10,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::image::ext4::{Earlier, Placed};
-use crate::sys::fs::{self as files, FileError};
+use crate::sys::fs::FileError;
+use crate::sys::sealed;
 
 /// The file beside an image.
 const FILES: &str = "files";
@@ -47,13 +48,13 @@ pub(super) fn keep(image: &Path, placed: &[Placed]) -> Result<(), FileError> {
     let record = Record { state, placed: placed.to_vec() };
     let bytes = postcard::to_allocvec(&record)
         .map_err(|error| FileError::when("describe", &path)(std::io::Error::other(error)))?;
-    files::write_unsynced(&path, &bytes, 0o644)
+    sealed::write(&path, &bytes)
 }
 
 /// An image that was written before, if nobody touched it since.
 pub(super) fn open(path: &Path) -> Option<Earlier> {
-    let record: Record = postcard::from_bytes(&std::fs::read(path.with_file_name(FILES)).ok()?).ok()?;
+    let record: Record = postcard::from_bytes(&sealed::read(&path.with_file_name(FILES))?).ok()?;
     let image = File::open(path).ok()?;
     let is_untouched = State::of(&image).ok()? == record.state;
-    is_untouched.then(|| Earlier::new(image, &record.placed))
+    is_untouched.then(|| Earlier::new(image, record.placed))
 }

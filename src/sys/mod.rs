@@ -16,6 +16,7 @@ pub mod nft;
 pub mod process;
 pub mod qemu;
 pub mod report;
+pub mod sealed;
 pub mod ssh;
 pub mod tool;
 pub mod vendor;

@@ -24,28 +24,28 @@ const CHUNK: usize = 256 * 1024;
 /// Bytes copied at a time from an earlier image.
 const COPIED: u64 = 4 << 20;
 
-/// A file's bytes within an image, in one piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A file's bytes within an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
     /// SHA-1 of the bytes, as the file's package states it.
     pub sum: [u8; 20],
     pub size: u64,
-    /// In bytes from the beginning of the image, a whole number of blocks.
-    pub offset: u64,
+    /// In their order, where each piece begins, in bytes from the beginning of the image, and its length.
+    pub pieces: Vec<(u64, u64)>,
 }
 
 /// An image that was written before: its files need not be inflated again.
 #[derive(Debug)]
 pub struct Earlier {
     image: File,
-    offsets: HashMap<([u8; 20], u64), u64>,
+    pieces: HashMap<([u8; 20], u64), Vec<(u64, u64)>>,
 }
 
 impl Earlier {
     /// An image, and where its files lie.
-    pub fn new(image: File, placed: &[Placed]) -> Self {
-        let offsets = placed.iter().map(|placed| ((placed.sum, placed.size), placed.offset)).collect();
-        Self { image, offsets }
+    pub fn new(image: File, placed: Vec<Placed>) -> Self {
+        let pieces = placed.into_iter().map(|placed| ((placed.sum, placed.size), placed.pieces)).collect();
+        Self { image, pieces }
     }
 }
 
@@ -209,11 +209,12 @@ impl<'a> Filling<'a> {
     fn runs(&self, earlier: &Earlier, source: &dyn Source, wanted: &OfSource<'_>) -> Option<Vec<Run>> {
         let mut runs = Vec::new();
         for (entry, file) in wanted {
-            let mut from = *earlier.offsets.get(&(source.sum(*entry)?, file.size))?;
-            for (to, length) in self.layout.extents(file.handle) {
-                runs.push(Run { from, to, length });
-                from += length;
+            let there = earlier.pieces.get(&(source.sum(*entry)?, file.size))?;
+            let found = between(there, &self.layout.extents(file.handle));
+            if found.iter().map(|run| run.length).sum::<u64>() != file.size {
+                return None;
             }
+            runs.extend(found);
         }
         runs.sort_by_key(|run| run.to);
         Some(merged(runs))
@@ -265,18 +266,38 @@ impl<'a> Filling<'a> {
     }
 
     fn placed(&self, source: &dyn Source, wanted: &OfSource<'_>) -> Vec<Placed> {
-        let place = |(entry, file): (&usize, &Wanted<'_>)| match self.layout.extents(file.handle)[..] {
-            [(offset, _)] => Some(Placed { sum: source.sum(*entry)?, size: file.size, offset }),
-            _ => None,
+        let place = |(entry, file): (&usize, &Wanted<'_>)| {
+            let pieces = self.layout.extents(file.handle);
+            Some(Placed { sum: source.sum(*entry)?, size: file.size, pieces })
         };
         let mut placed: Vec<Placed> = wanted.iter().filter_map(place).collect();
-        placed.sort_by_key(|placed| placed.offset);
+        placed.sort_by(|a, b| a.pieces.cmp(&b.pieces));
         placed
     }
 
     fn failed(&self, source: io::Error) -> Ext4Error {
         Ext4Error::Write { path: self.path.to_owned(), source }
     }
+}
+
+/// What to copy of a file that lies in some pieces and is to lie in others.
+fn between(there: &[(u64, u64)], here: &[(u64, u64)]) -> Vec<Run> {
+    let mut runs = Vec::new();
+    let mut there = there.iter().copied();
+    let mut left = (0, 0);
+    for &(mut to, mut wanted) in here {
+        while wanted > 0 {
+            if left.1 == 0 {
+                let Some(next) = there.next() else { return runs };
+                left = next;
+            }
+            let length = wanted.min(left.1);
+            runs.push(Run { from: left.0, to, length });
+            left = (left.0 + length, left.1 - length);
+            (to, wanted) = (to + length, wanted - length);
+        }
+    }
+    runs
 }
 
 /// Puts together what lies side by side in both images: files begin at whole blocks, and the rest of a file's last block is
@@ -302,6 +323,18 @@ fn merged(runs: Vec<Run>) -> Vec<Run> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_copied_from_its_pieces_to_its_pieces() {
+        let run = |from, to, length| Run { from, to, length };
+        let there = [(100, 10), (200, 25)];
+        assert_eq!(between(&there, &[(0, 35)]), [run(100, 0, 10), run(200, 10, 25)]);
+        assert_eq!(
+            between(&there, &[(0, 5), (50, 20), (90, 10)]),
+            [run(100, 0, 5), run(105, 50, 5), run(200, 55, 15), run(215, 90, 10)]
+        );
+        assert_eq!(between(&[], &[]), []);
+    }
 
     #[test]
     fn files_side_by_side_in_both_images_are_copied_together() {

@@ -85,7 +85,7 @@ pub struct Written {
     pub sha256: Option<Sha256>,
     /// Bytes of the whole file.
     pub size: u64,
-    /// Where the files of archives lie, as far as they have a sum and lie in one piece.
+    /// Where the files of archives lie, as far as they have a sum.
     pub placed: Vec<Placed>,
 }
 
