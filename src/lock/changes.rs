@@ -65,7 +65,11 @@ fn kernel_change(old: &LockedKernel, new: &LockedKernel) -> String {
         ("patches", old.patches != new.patches),
         ("toolchain", old.toolchain != new.toolchain),
     ];
-    let changed: Vec<_> = changed.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect();
+    let mut changed: Vec<_> = changed.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect();
+    if changed.is_empty() {
+        // They are part of the config, and older locks do not name them.
+        changed.push("names of its files and options");
+    }
     format!("update kernel: {}", changed.join(", "))
 }
 
