@@ -19,6 +19,7 @@ mod hostile_tests;
 mod index;
 mod info;
 mod installed;
+mod listing;
 mod pack;
 mod package;
 mod repository;
@@ -26,6 +27,7 @@ mod scripts;
 mod signature;
 mod solver;
 mod stored;
+mod stream;
 mod version;
 
 pub use contents::{Contents, ContentsError};

@@ -13,17 +13,17 @@ use sha1::{Digest as _, Sha1};
 use super::archive::{ArchiveError, TarEntry, TarReader};
 use super::control::{Control, Stated};
 use super::dependency::Checksum;
-use super::entry::{EntryError, Layout, SUM_KEY};
-use super::gzip::{self, GzipError, MemberReader};
+use super::entry::{EntryError, Layout};
+use super::gzip::{GzipError, MemberReader};
 use super::index::IndexError;
-use super::info::{Draft, InfoError, PackageInfo};
+use super::info::{InfoError, PackageInfo};
 use super::signature::{KeyRing, SignatureError};
 use super::stored::{Opened, Stored};
 
-pub use super::entry::{Entry, EntryKind};
+use super::entry::Entry;
 
 /// Largest data member, inflated. It is never held in memory.
-const MAX_DATA: u64 = 16 << 30;
+pub(super) const MAX_DATA: u64 = 16 << 30;
 
 /// Why a package is refused.
 #[derive(Debug, thiserror::Error)]
@@ -98,12 +98,13 @@ pub struct PackageContents {
     pub scripts: Vec<Script>,
     /// In archive order.
     pub entries: Vec<Entry>,
-    pkginfo: String,
-    bytes: Stored,
+    /// The text that `info` was read from.
+    pub(super) pkginfo: String,
+    pub(super) bytes: Stored,
     /// SHA-256 of the whole file, for one that is read again.
-    sha256: Option<[u8; 32]>,
+    pub(super) sha256: Option<[u8; 32]>,
     /// Where the data member begins; it ends with the file.
-    data: usize,
+    pub(super) data: usize,
 }
 
 /// A script of a package. sisforge never runs one.
@@ -224,128 +225,13 @@ impl PackageContents {
         drop(opened);
         Ok(verified.of(stored, None))
     }
-
-    /// What is worth remembering of a package that was verified: all but the bytes of its files.
-    ///
-    /// # Errors
-    /// Where it cannot be put into bytes.
-    pub fn to_listing(&self) -> Result<Vec<u8>, postcard::Error> {
-        postcard::to_allocvec(&Listing {
-            pkginfo: self.pkginfo.clone(),
-            checksum: self.info.checksum.0,
-            size: self.info.size,
-            scripts: self.scripts.clone(),
-            entries: self.entries.clone(),
-            data: self.data,
-        })
-    }
-
-    /// A package as it was remembered, without opening its file; `None` where the listing is of another package, or damaged.
-    ///
-    /// When the files are read, all of it is held against the package: the SHA-256 of the whole, and every entry.
-    pub fn from_listing(
-        listing: &[u8],
-        path: PathBuf,
-        sha256: [u8; 32],
-        expected: &Expected,
-    ) -> Option<Self> {
-        let listing: Listing = postcard::from_bytes(listing).ok()?;
-        let info = Draft::from_pkginfo(&listing.pkginfo).ok()?;
-        let info = info.finish(Checksum(listing.checksum), listing.size).ok()?;
-        let is_meant = Expected::from(&info) == *expected;
-        is_meant.then_some(Self {
-            info,
-            scripts: listing.scripts,
-            entries: listing.entries,
-            pkginfo: listing.pkginfo,
-            bytes: Stored::File(path),
-            sha256: Some(sha256),
-            data: listing.data,
-        })
-    }
-
-    /// Streams every regular file's bytes in archive order: `visit(index into entries, reader)`. What `visit` leaves unread is
-    /// skipped.
-    ///
-    /// # Errors
-    /// What `visit` gives, and where a package that is read from a file is no longer what was verified: by the SHA-256 of the
-    /// whole file, and entry by entry. That may show only at the end, so what was given before an error is not to be used.
-    pub fn each_file<E: From<PackageError>>(
-        &self,
-        visit: impl FnMut(usize, &mut dyn Read) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let refuse = |reason| E::from(self.refuse(reason));
-        let opened = self.bytes.open().map_err(|error| refuse(Refusal::Read(error)))?;
-        let size = opened.size;
-        match (opened.slice(self.data), &self.sha256) {
-            _ if size <= self.data as u64 => Ok(()),
-            (Some(data), expected) => {
-                if let Some(expected) = expected {
-                    let found = opened.sha256(0).map_err(|error| refuse(Refusal::Read(error)))?;
-                    check_digest(expected, &found).map_err(refuse)?;
-                }
-                // Bytes that have this SHA-256 were verified with the strict reader; so the fast one will do.
-                match gzip::inflate_whole(data) {
-                    Some(whole) => self.each_entry(whole.bytes(), visit),
-                    None => self.each_entry(MemberReader::new(data, MAX_DATA), visit),
-                }
-            }
-            (None, expected) => {
-                let mut hashing = opened.hashing(self.data).map_err(|error| refuse(Refusal::Read(error)))?;
-                self.each_entry(MemberReader::new(&mut hashing, MAX_DATA), visit)?;
-                let found = hashing.finish().map_err(|error| refuse(Refusal::Read(error)))?;
-                check_digest(expected.as_ref().unwrap_or(&found), &found).map_err(refuse)
-            }
-        }
-    }
-
-    /// Walks the inflated data member, and holds it against the entries.
-    fn each_entry<E: From<PackageError>>(
-        &self,
-        data: impl Read,
-        mut visit: impl FnMut(usize, &mut dyn Read) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let refuse = |reason| E::from(self.refuse(reason));
-        let mut reader = TarReader::new(data);
-        let mut layout = Layout::default();
-        for (index, entry) in self.entries.iter().enumerate() {
-            let header = reader.next_entry().map_err(|error| refuse(error.into()))?;
-            let header = header.ok_or_else(|| refuse(Refusal::Listing))?;
-            // A stated sum was compared with the bytes when they were verified, and is compared with the entry below; where the
-            // archive states none, the bytes are all there is.
-            let mut sum = entry.sha1.unwrap_or_default();
-            if matches!(entry.kind, EntryKind::File { .. }) {
-                if header.pax.contains_key(SUM_KEY) {
-                    visit(index, &mut reader)?;
-                } else {
-                    let mut summing = Summing { inner: &mut reader, hash: Sha1::new() };
-                    visit(index, &mut summing)?;
-                    io::copy(&mut summing, &mut io::sink()).map_err(|error| refuse(Refusal::Read(error)))?;
-                    sum = summing.hash.finalize().into();
-                }
-            }
-            let path = header.path.clone();
-            layout.add(header, sum).map_err(|reason| refuse(Refusal::Entry { path, reason }))?;
-            if layout.last() != Some(entry) {
-                return Err(refuse(Refusal::Listing));
-            }
-        }
-        match reader.next_entry().map_err(|error| refuse(error.into()))? {
-            None => Ok(()),
-            Some(_) => Err(refuse(Refusal::Listing)),
-        }
-    }
-
-    fn refuse(&self, reason: Refusal) -> PackageError {
-        PackageError { package: self.info.id(), reason }
-    }
 }
 
 fn unnamed(reason: Refusal) -> PackageError {
     PackageError { package: "(name not known yet)".into(), reason }
 }
 
-fn check_digest(expected: &[u8; 32], found: &[u8; 32]) -> Result<(), Refusal> {
+pub(super) fn check_digest(expected: &[u8; 32], found: &[u8; 32]) -> Result<(), Refusal> {
     if expected == found {
         return Ok(());
     }
@@ -356,17 +242,6 @@ impl Expected {
     fn refuse(&self, reason: Refusal) -> PackageError {
         PackageError { package: format!("{}-{}", self.name, self.version), reason }
     }
-}
-
-/// What is remembered of a package.
-#[derive(Serialize, Deserialize)]
-struct Listing {
-    pkginfo: String,
-    checksum: [u8; 20],
-    size: u64,
-    scripts: Vec<Script>,
-    entries: Vec<Entry>,
-    data: usize,
 }
 
 /// What verifying gives.
@@ -428,20 +303,6 @@ impl Verified {
 /// The data member, inflated as it is read; bytes after it are an error.
 fn data_reader<'a>(opened: &'a Opened<'_>, data: usize) -> Result<Box<dyn Read + 'a>, Refusal> {
     Ok(Box::new(MemberReader::new(opened.reader(data).map_err(Refusal::Read)?, MAX_DATA)))
-}
-
-/// Takes the SHA-1 of what is read of a file.
-struct Summing<'a, R> {
-    inner: &'a mut R,
-    hash: Sha1,
-}
-
-impl<R: Read> Read for Summing<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.hash.update(&buffer[..count]);
-        Ok(count)
-    }
 }
 
 /// SHA-1 of a file's bytes, or of a symlink's target.

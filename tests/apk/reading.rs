@@ -12,7 +12,7 @@ use sisforge::apk::{
 use sisforge::sys::tool::Tool;
 
 use super::oracle::{Apk, data};
-use super::worlds::Random;
+use crate::common::random::Random;
 
 fn bytes(path: &Path) -> Arc<[u8]> {
     std::fs::read(path).unwrap().into()
@@ -183,13 +183,13 @@ fn the_record_of_a_real_root_is_read_and_written_alike() {
 
 /// Versions of every kind of part, some of them none.
 fn drawn_version(random: &mut Random) -> String {
-    let mut text = random.word(&["0", "1", "2", "10", "20200101"]).to_string();
+    let mut text = random.one_of(&["0", "1", "2", "10", "20200101"]).to_string();
     for _ in 0..random.below(3) {
-        text += random.word(&[".0", ".1", ".2", ".10", ".01"]);
+        text += *random.one_of(&[".0", ".1", ".2", ".10", ".01"]);
     }
-    text += random.word(&["", "", "", "", "a", "b", "z"]);
+    text += *random.one_of(&["", "", "", "", "a", "b", "z"]);
     for _ in 0..random.below(3) {
-        text += random.word(&[
+        text += *random.one_of(&[
             "_alpha",
             "_beta2",
             "_pre1",
@@ -204,7 +204,7 @@ fn drawn_version(random: &mut Random) -> String {
             "_x",
         ]);
     }
-    text + random.word(&["", "", "-r0", "-r1", "-r10", "-1"])
+    text + *random.one_of(&["", "", "-r0", "-r1", "-r10", "-1"])
 }
 
 /// apk compares what it takes for versions, and says which it does not. Left out is what apk 2 takes and apk 3 does not:

@@ -7,7 +7,8 @@ use std::process::Command;
 use sisforge::apk::{Dependency, Index, KeyRing, Repository, solve};
 
 use super::oracle::{Apk, data};
-use super::worlds::{Flavour, Names, Random, small_world, testing, universe};
+use super::worlds::{Flavour, Names, small_world, testing, universe};
+use crate::common::random::Random;
 
 /// More worlds than a run of the tests takes, for one who looks for differences: `SISFORGE_TEST_WORLDS=50` draws 50
 /// times as many, beginning with `SISFORGE_TEST_SEED`.

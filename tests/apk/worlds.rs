@@ -4,31 +4,7 @@ use std::collections::BTreeMap;
 
 use sisforge::apk::{Checksum, Dependency, Index, PackageInfo};
 
-/// A generator that gives the same numbers everywhere (splitmix64).
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ z >> 31) % limit as u64) as usize
-    }
-
-    pub fn pick<'l, T>(&mut self, list: &'l [T]) -> &'l T {
-        &list[self.below(list.len())]
-    }
-
-    pub fn word(&mut self, list: &[&'static str]) -> &'static str {
-        list[self.below(list.len())]
-    }
-
-    /// Once in so many times.
-    fn once_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-}
+use crate::common::random::Random;
 
 /// What the wishes of a world are drawn from.
 pub struct Names<'i> {
@@ -60,7 +36,7 @@ impl<'i> Names<'i> {
 
     /// Names of packages, most of them plain, and everything else that may stand in a world.
     pub fn world(&self, random: &mut Random) -> Vec<Dependency> {
-        let size = *random.pick(&[1, 1, 2, 2, 3, 3, 4, 5, 8, 15, 40]);
+        let size = *random.one_of(&[1, 1, 2, 2, 3, 3, 4, 5, 8, 15, 40]);
         let mut world: Vec<Dependency> = Vec::new();
         for _ in 0..size {
             world.extend(self.wish(random).parse());
@@ -78,8 +54,8 @@ impl<'i> Names<'i> {
     fn wish(&self, random: &mut Random) -> String {
         let (name, version) = match random.below(20) {
             0..=2 => {
-                let kind = random.pick(&self.provided);
-                let wish = random.pick(kind);
+                let kind = random.one_of(&self.provided);
+                let wish = random.one_of(kind);
                 let version = wish.provided_version().map(ToString::to_string);
                 // Such a name rarely fits together with the rest unless it is asked for as it is.
                 match version.filter(|_| random.once_in(2)) {
@@ -87,16 +63,16 @@ impl<'i> Names<'i> {
                     None => return wish.name.to_string(),
                 }
             }
-            3 => return (*random.pick(&self.triggers)).to_owned(),
+            3 => return (*random.one_of(&self.triggers)).to_owned(),
             4 if random.once_in(8) => return "nobody-has-this".to_owned(),
             4 if random.once_in(8) => return "!nobody-has-this".to_owned(),
             _ => {
-                let package = random.pick(&self.packages);
+                let package = random.one_of(&self.packages);
                 (&package.name, package.version.as_str())
             }
         };
         if !self.tags.is_empty() && random.once_in(3) {
-            let tag = random.pick(&self.tags);
+            let tag = random.one_of(&self.tags);
             return match random.once_in(4) {
                 true => format!("{name}@{tag}{}", constraint(random, version)),
                 false => format!("{name}@{tag}"),
@@ -116,14 +92,14 @@ impl<'i> Names<'i> {
 /// Those parts are numbers alone. Where the version that is wished for goes on and the package's does not, as in
 /// `~1.2_p1` for a 1.2-r0, apk 2.14 takes them for equal and apk 3 does not; sisforge follows apk 3.
 fn constraint(random: &mut Random, version: &str) -> String {
-    let operator = random.word(&["=", "=", ">=", ">=", "<=", "<", ">", "~", "~", "<~", ">~"]);
+    let operator = *random.one_of(&["=", "=", ">=", ">=", "<=", "<", ">", "~", "~", "<~", ">~"]);
     if !operator.contains('~') {
         return format!("{operator}{version}");
     }
     let numbers = version.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap();
     let dots = numbers.match_indices('.').map(|(at, _)| at);
     let ends: Vec<usize> = dots.chain(std::iter::once(numbers.len())).collect();
-    format!("{operator}{}", &numbers[..*random.pick(&ends)])
+    format!("{operator}{}", &numbers[..*random.one_of(&ends)])
 }
 
 /// Some packages of an index, most of them in another version: what a testing repository beside it would have.
@@ -134,7 +110,7 @@ pub fn testing(random: &mut Random, index: &Index) -> Index {
             continue;
         }
         let mut info = info.clone();
-        let suffix = random.word(&["", "9", "_rc1-r0", "_p1-r0"]);
+        let suffix = *random.one_of(&["", "9", "_rc1-r0", "_p1-r0"]);
         if !suffix.is_empty() {
             let version = info.version.as_str();
             let version = version.split_once("-r").map_or(version, |(version, _)| version);
@@ -175,7 +151,7 @@ pub fn universe(random: &mut Random, flavour: Flavour) -> String {
                 record += &format!("k:{}\n", 1 + random.below(3));
             }
             if random.once_in(flavour.replaces) {
-                record += &format!("r:{}\nq:{}\n", random.pick(&names), random.below(3));
+                record += &format!("r:{}\nq:{}\n", random.one_of(&names), random.below(3));
             }
             let depends: Vec<String> = (0..random.below(4))
                 .map(|_| wish(random, &wished, flavour))
@@ -209,7 +185,7 @@ pub fn universe(random: &mut Random, flavour: Flavour) -> String {
 }
 
 fn wish(random: &mut Random, wished: &[&str], flavour: Flavour) -> String {
-    let (name, version) = (*random.pick(wished), 1 + random.below(3));
+    let (name, version) = (*random.one_of(wished), 1 + random.below(3));
     if random.once_in(flavour.conflicts) {
         return format!("!{name}");
     }

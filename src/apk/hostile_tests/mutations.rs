@@ -3,8 +3,9 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::super::entry::{Entry, EntryKind};
 use super::super::index::Index;
-use super::super::package::{Entry, EntryKind, PackageError};
+use super::super::package::PackageError;
 use super::*;
 
 /// A change of some bytes; places are parts of the whole.

@@ -24,21 +24,25 @@ const CHUNK: usize = 256 * 1024;
 /// Bytes copied at a time from an earlier image.
 const COPIED: u64 = 4 << 20;
 
+/// Where each piece of a file begins, in bytes from the beginning of an image, and its length.
+type Pieces = Vec<(u64, u64)>;
+
 /// A file's bytes within an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
     /// SHA-1 of the bytes, as the file's package states it.
     pub sum: [u8; 20],
     pub size: u64,
-    /// In their order, where each piece begins, in bytes from the beginning of the image, and its length.
-    pub pieces: Vec<(u64, u64)>,
+    /// In their order.
+    pub pieces: Pieces,
 }
 
 /// An image that was written before: its files need not be inflated again.
 #[derive(Debug)]
 pub struct Earlier {
     image: File,
-    pieces: HashMap<([u8; 20], u64), Vec<(u64, u64)>>,
+    /// By sum and size.
+    pieces: HashMap<([u8; 20], u64), Pieces>,
 }
 
 impl Earlier {
