@@ -16,7 +16,7 @@ use crate::sys::fetch::Cache;
 use crate::sys::make;
 use crate::sys::report::Report;
 
-use super::kernel::{NeedDoubt, need_doubts};
+use super::needs::{NeedDoubt, need_doubts};
 use super::vmlinux::{self, VmlinuxError};
 
 /// A fleet with all that it mentions.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::build::kernel::NeedDoubt;
+use crate::build::needs::NeedDoubt;
 use crate::lock::model::Lock;
 
 use super::context::{Context, lists};
