@@ -26,12 +26,19 @@ pub struct Configured {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "from")]
 pub enum LineOrigin {
-    Base { place: String },
-    Fragment { name: String, place: String },
+    Base {
+        place: String,
+    },
+    Fragment {
+        name: String,
+        place: String,
+    },
     #[serde(rename = "fleet.toml")]
     Fleet,
     /// Options that are on have turned it on.
-    Selected { by: Vec<String> },
+    Selected {
+        by: Vec<String>,
+    },
     Default,
 }
 

@@ -123,7 +123,8 @@ fn prepare(
     files::create_dir_all(&tree.dir)?;
     source::unpack(&inputs.source, "x86", &tree.dir, report)?;
     for path in &inputs.patches {
-        let refused = |source| KernelError::Patch { patch: path.clone(), kernel: inputs.source.clone(), source };
+        let refused =
+            |source| KernelError::Patch { patch: path.clone(), kernel: inputs.source.clone(), source };
         make::patch(&tree.dir, &files::read(path)?).map_err(refused)?;
     }
     let configured = Configured::make(&tree, "x86", &inputs.wishes)?;

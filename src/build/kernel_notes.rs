@@ -63,7 +63,8 @@ impl KernelNotes {
     }
 
     fn keep(&self, path: &std::path::Path, value: &impl Serialize) -> Result<(), FileError> {
-        let bytes = serde_json::to_vec(value).map_err(|error| FileError::when("describe", path)(error.into()))?;
+        let bytes =
+            serde_json::to_vec(value).map_err(|error| FileError::when("describe", path)(error.into()))?;
         files::write(path, &bytes, 0o644)
     }
 
@@ -86,7 +87,8 @@ mod tests {
     fn notes_are_of_the_kernel_that_they_were_made_of_and_a_broken_one_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let notes = KernelNotes(dir.path().into());
-        let configured = Configured { text: "CONFIG_A=y\n".into(), symbols: Symbols::of("config A\n\tbool\n") };
+        let configured =
+            Configured { text: "CONFIG_A=y\n".into(), symbols: Symbols::of("config A\n\tbool\n") };
         let key = |name| KeyBuilder::new(name).finish();
         notes.keep_configured(&key("a"), &configured).unwrap();
         assert_eq!(notes.configured(&key("a")), Some(configured));

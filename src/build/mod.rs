@@ -22,7 +22,7 @@ pub mod unmet;
 pub mod vmlinux;
 
 pub use builder::{BuildError, Builder, Built, Missing, Selection};
-pub use configuration::Configuration;
 pub use compare::{Comparison, FileSystemCheck, first_difference};
+pub use configuration::Configuration;
 pub use inputs::{Input, VendorError, Vendored};
 pub use project::{Project, ProjectError};

@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_with_the_packages_that_bring_it() {
-        let found = missing(|program| !["flex", "as", "ld"].contains(&program), |header| !header.contains("elf"));
+        let found =
+            missing(|program| !["flex", "as", "ld"].contains(&program), |header| !header.contains("elf"));
         assert_eq!(
             named(&found),
             "as, ld, flex, /usr/include/libelf.h (on Debian: apt-get install binutils flex libelf-dev; \

@@ -113,7 +113,11 @@ impl fmt::Display for UnmetOption {
                 write!(f, "{option} cannot be set: Kconfig works it out")
             }
             Why::Hidden { selectors } => {
-                write!(f, "{option} cannot be set by itself: turn on what needs it, such as {}", selectors.join(", "))
+                write!(
+                    f,
+                    "{option} cannot be set by itself: turn on what needs it, such as {}",
+                    selectors.join(", ")
+                )
             }
             Why::OtherKind { kind } => {
                 write!(f, "{option} is {kind}, and {} was asked for", shown(&wish.value))
@@ -169,7 +173,10 @@ endchoice
         let mut all = KernelWishes::default();
         all.overlay_file("base.config", wishes).unwrap();
         let outcome = DotConfig::parse(".config", outcome).unwrap();
-        explain(all.unmet(&outcome), &Symbols::of(KCONFIG), &outcome).iter().map(ToString::to_string).collect()
+        explain(all.unmet(&outcome), &Symbols::of(KCONFIG), &outcome)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
@@ -220,7 +227,10 @@ endchoice
         );
         assert_eq!(
             unmet("CONFIG_NR_CPUS=y\nCONFIG_NET=3\n", "CONFIG_NR_CPUS=2\n"),
-            ["base.config:2: NET is true or false, and 3 was asked for", "base.config:1: NR_CPUS is a number, and y was asked for"]
+            [
+                "base.config:2: NET is true or false, and 3 was asked for",
+                "base.config:1: NR_CPUS is a number, and y was asked for"
+            ]
         );
     }
 }

@@ -275,7 +275,8 @@ mod tests {
             ("base", "# A title\n\n# because of A,\n# and of B\nCONFIG_A=y\nCONFIG_B=y\n"),
             ("more", "# not here\n# CONFIG_A is not set\n"),
         ]);
-        let reasons = |name| wishes.all(&option(name)).iter().map(|wish| wish.reason.as_str()).collect::<Vec<_>>();
+        let reasons =
+            |name| wishes.all(&option(name)).iter().map(|wish| wish.reason.as_str()).collect::<Vec<_>>();
         assert_eq!(reasons("A"), ["because of A, and of B", "not here"]);
         assert_eq!(reasons("B"), [""]);
         assert_eq!(reasons("C"), [""; 0]);

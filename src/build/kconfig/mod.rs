@@ -95,9 +95,7 @@ impl Symbols {
             let text = files::read(&path)?;
             let sources = reader::read(&file, &String::from_utf8_lossy(&text), &conditions, &mut symbols);
             waiting.extend(
-                sources
-                    .into_iter()
-                    .map(|(path, conditions)| (path.replace("$(SRCARCH)", arch), conditions)),
+                sources.into_iter().map(|(path, conditions)| (path.replace("$(SRCARCH)", arch), conditions)),
             );
         }
         Ok(symbols)
@@ -155,12 +153,14 @@ impl Symbols {
 
     /// The option that is on in the choice that another one is of, if it is not that one itself.
     pub fn chosen_instead(&self, option: &str, values: &dyn Values) -> Option<&str> {
-        let choices = self.get(option)?.definitions.iter().filter_map(|definition| definition.choice.as_ref());
+        let choices =
+            self.get(option)?.definitions.iter().filter_map(|definition| definition.choice.as_ref());
         let choices: Vec<_> = choices.collect();
         let is_of = |symbol: &Symbol| {
-            symbol.definitions.iter().any(|definition| {
-                definition.choice.as_ref().is_some_and(|choice| choices.contains(&choice))
-            })
+            symbol
+                .definitions
+                .iter()
+                .any(|definition| definition.choice.as_ref().is_some_and(|choice| choices.contains(&choice)))
         };
         self.0
             .iter()
