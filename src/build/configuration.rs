@@ -47,6 +47,7 @@ impl Configuration {
             source: kernel_source(build, source_sha256, cache, offline, report)?,
             source_sha256,
             wishes: wishes.clone(),
+            series: project.series.clone(),
             patches: build.patches.clone(),
             patch_sha256: wanted.patches.clone(),
             toolchain: make::toolchain().map_err(BuildError::Toolchain)?,

@@ -15,6 +15,7 @@ use super::configured::Configured;
 use super::kernel_notes::{KernelNotes, LastBuild};
 use super::key::{BuildKey, KeyBuilder};
 use super::needs::UnmetNeed;
+use super::series::of_release;
 use super::source::{self, SourceError};
 use super::tools::{MissingTool, missing_tools, named};
 use super::unmet::UnmetOption;
@@ -26,6 +27,8 @@ pub struct KernelInputs {
     pub source: PathBuf,
     pub source_sha256: Sha256,
     pub wishes: KernelWishes,
+    /// The series that the wishes are for, where it is known. It plays no part in the key: the source decides.
+    pub series: Option<String>,
     /// Patches in the order they are applied.
     pub patches: Vec<PathBuf>,
     pub patch_sha256: Vec<Sha256>,
@@ -127,6 +130,12 @@ fn prepare(
             |source| KernelError::Patch { patch: path.clone(), kernel: inputs.source.clone(), source };
         make::patch(&tree.dir, &files::read(path)?).map_err(refused)?;
     }
+    let release = tree.version().map_err(KernelError::Configure)?;
+    if let Some(series) =
+        inputs.series.as_ref().filter(|series| of_release(&release).as_ref() != Some(series))
+    {
+        report.note(&format!("note: the kernel base is for Linux {series}, and the source is {release}"));
+    }
     let configured = Configured::make(&tree, "x86", &inputs.wishes)?;
     Ok((tree, configured))
 }
@@ -191,6 +200,7 @@ mod tests {
             source: "/a/linux.tar".into(),
             source_sha256: Sha256::of("linux"),
             wishes: KernelWishes::default(),
+            series: None,
             patches: Vec::new(),
             patch_sha256: Vec::new(),
             toolchain: "gcc 12".into(),

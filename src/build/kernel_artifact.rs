@@ -57,6 +57,7 @@ impl Builder<'_> {
             source: PathBuf::new(),
             source_sha256: self.lock.kernel.sha256,
             wishes: self.project.wishes.clone().unwrap_or_default(),
+            series: self.project.series.clone(),
             patches: build.patches.clone(),
             patch_sha256: self.lock.kernel.patches.clone(),
             toolchain: self.toolchain()?,

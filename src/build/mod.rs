@@ -16,6 +16,7 @@ pub mod key;
 pub mod needs;
 mod project;
 mod rootfs;
+mod series;
 pub mod source;
 mod tools;
 pub mod unmet;

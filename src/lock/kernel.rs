@@ -82,7 +82,7 @@ impl KernelWishes {
                     let reason = std::mem::take(&mut comment).join(" ");
                     self.overlay(option, Wish { value, origin, reason });
                 }
-                None => match line.trim().strip_prefix('#') {
+                None => match line.trim().strip_prefix('#').filter(|text| !text.starts_with(':')) {
                     Some(text) => comment.push(text.trim()),
                     None => comment.clear(),
                 },
@@ -101,6 +101,13 @@ impl KernelWishes {
 
     fn overlay(&mut self, option: KernelOption, wish: Wish) {
         self.options.entry(option).or_default().push(wish);
+    }
+
+    /// Gives what is asked of an option to another name, or to none.
+    pub fn rename(&mut self, old: &KernelOption, new: Option<&KernelOption>) {
+        if let (Some(wishes), Some(new)) = (self.options.remove(old), new) {
+            self.options.entry(new.clone()).or_default().extend(wishes);
+        }
     }
 
     /// Who has the last word on an option, and what it is.
