@@ -45,8 +45,8 @@ pub enum KernelError {
     Source(#[from] SourceError),
     #[error("building a kernel needs {}", named(.0))]
     MissingTools(Vec<MissingTool>),
-    #[error("the patch {} does not apply to {}", patch.display(), kernel.display())]
-    Patch { patch: PathBuf, kernel: PathBuf, source: ToolError },
+    #[error("{} (patch {number} of {count}) does not apply to {}", patch.display(), kernel.display())]
+    Patch { patch: PathBuf, number: usize, count: usize, kernel: PathBuf, source: ToolError },
     #[error("Kconfig could not make a configuration")]
     Configure(#[source] ToolError),
     #[error(transparent)]
@@ -125,10 +125,14 @@ fn prepare(
     let tree = KernelTree { dir: dir.to_owned(), arch: "x86_64", jobs };
     files::create_dir_all(&tree.dir)?;
     source::unpack(&inputs.source, "x86", &tree.dir, report)?;
-    for path in &inputs.patches {
-        let refused =
-            |source| KernelError::Patch { patch: path.clone(), kernel: inputs.source.clone(), source };
-        make::patch(&tree.dir, &files::read(path)?).map_err(refused)?;
+    for (index, path) in inputs.patches.iter().enumerate() {
+        make::patch(&tree.dir, &files::read(path)?).map_err(|source| KernelError::Patch {
+            patch: path.clone(),
+            number: index + 1,
+            count: inputs.patches.len(),
+            kernel: inputs.source.clone(),
+            source,
+        })?;
     }
     let release = tree.version().map_err(KernelError::Configure)?;
     if let Some(series) =
