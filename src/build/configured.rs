@@ -110,24 +110,21 @@ impl Configured {
         }
     }
 
-    /// Each option that is set, and each that was asked to be off, with who set it; sorted by name.
+    /// Each option that the configuration mentions, with who set it; sorted by name. What it does not mention cannot be set.
     ///
     /// # Errors
     /// As [`Configured::config`].
     pub fn lines(&self, wishes: &KernelWishes) -> Result<Vec<ConfigLine>, KernelError> {
         let config = self.config()?;
         let line = |(option, value): (&KernelOption, &OptionValue)| {
-            let wish = wishes.get(option);
-            if *value == OptionValue::No && wish.is_none() {
-                return None;
-            }
-            let origin = match wish {
+            let origin = match wishes.get(option) {
                 Some(wish) => LineOrigin::of_wish(wish),
+                None if *value == OptionValue::No => LineOrigin::Default,
                 None => self.unasked(option, &config),
             };
-            Some(ConfigLine { option: option.to_string(), value: super::unmet::shown(value), origin })
+            ConfigLine { option: option.to_string(), value: super::unmet::shown(value), origin }
         };
-        Ok(config.options().filter_map(line).collect())
+        Ok(config.options().map(line).collect())
     }
 
     fn unasked(&self, option: &KernelOption, config: &DotConfig) -> LineOrigin {
@@ -183,6 +180,7 @@ mod tests {
                 "C=3 fleet.toml",
                 "D=y needed by B",
                 "E=\"x\" default",
+                "F=n default",
                 "OFF=n base, kernel-configs/b.config (built in):2",
             ]
         );

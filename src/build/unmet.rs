@@ -128,14 +128,14 @@ impl fmt::Display for UnmetOption {
     }
 }
 
-/// A value as people read it in a configuration, without the quotes of `.config` escaped.
+/// A value as `.config` has it, `n` for what is off.
 pub fn shown(value: &OptionValue) -> String {
     match value {
         OptionValue::Yes => "y".into(),
         OptionValue::No => "n".into(),
         OptionValue::Number(number) => number.to_string(),
         OptionValue::Text(text) if text.starts_with("0x") => text.clone(),
-        OptionValue::Text(text) => format!("\"{text}\""),
+        OptionValue::Text(text) => format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\"")),
     }
 }
 

@@ -18,8 +18,8 @@ mod why;
 pub enum Command {
     /// Print the final configuration, with the origin of each line
     ///
-    /// Nothing is compiled; the sources are unpacked only where the last kernel was another one. What stays off and
-    /// nobody mentioned is left out.
+    /// Nothing is compiled; the sources are unpacked only where the last kernel was another one. It is complete: without
+    /// what stands behind `#`, Kconfig's olddefconfig makes the same of it.
     Config,
     /// Show the options in which two kernels differ
     Diff(diff::Args),
