@@ -194,7 +194,7 @@ impl OutDir {
     }
 
     /// An empty directory below `out/.work`, removed when it is dropped; its name ends with so many random letters.
-    fn scratch(&self, prefix: &str, letters: usize) -> Result<tempfile::TempDir, FileError> {
+    pub(super) fn scratch(&self, prefix: &str, letters: usize) -> Result<tempfile::TempDir, FileError> {
         let work = self.root.join(".work");
         files::create_dir_all(&work)?;
         tempfile::Builder::new()

@@ -74,6 +74,10 @@ pub enum BuildError {
     Kernel(#[from] KernelError),
     #[error(transparent)]
     KernelConfig(#[from] ConfigLineError),
+    #[error("the kernel is a ready image, which does not tell its configuration")]
+    ReadyKernel,
+    #[error("the digest of the kernel source {0} is not known yet")]
+    UnpinnedKernel(String),
     #[error("the kernel needs a compiler")]
     Toolchain(#[source] ToolError),
     #[error(transparent)]

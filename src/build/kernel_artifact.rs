@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 
 use crate::fleet::{KernelBuild, KernelSpec, Sha256, Source, VmmKind};
 use crate::lock::kernel::DotConfig;
-use crate::sys::fetch::{Address, Expected};
+use crate::sys::fetch::{Address, Cache, Expected};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::make;
+use crate::sys::report::Report;
 
 use super::artifacts::{Artifact, ArtifactKind, Made};
 use super::builder::{BuildError, Builder, Built, label};
-use super::kernel::{self, KernelInputs, check_needs};
+use super::kernel::{self, KernelInputs};
+use super::kernel_notes::KernelNotes;
 use super::key::KeyBuilder;
+use super::needs::check_needs;
 use super::vmlinux;
 
 /// Name of a ready image in `out/kernel/`; a kernel that is built has that of its base.
@@ -54,15 +57,15 @@ impl Builder<'_> {
             source: PathBuf::new(),
             source_sha256: self.lock.kernel.sha256,
             wishes: self.project.wishes.clone().unwrap_or_default(),
+            series: self.project.series.clone(),
             patches: build.patches.clone(),
             patch_sha256: self.lock.kernel.patches.clone(),
             toolchain: self.toolchain()?,
         };
-        let notes = self.out.notes()?;
+        let notes = KernelNotes(self.out.notes()?);
         let artifact = self.obtain(ArtifactKind::Kernel, &inputs.key(), |dir| {
             let inputs = KernelInputs { source: self.kernel_source(build)?, ..inputs.clone() };
-            let log = notes.join("kernel-build.log");
-            kernel::build(&inputs, dir, &log, self.jobs, self.report)?;
+            kernel::build(&inputs, dir, &notes, self.jobs, self.report)?;
             Ok(Made::of(&dir.join(ArtifactKind::Kernel.file_name()))?)
         })?;
         // A recipe may need more than it did when the kernel was built.
@@ -83,17 +86,27 @@ impl Builder<'_> {
 
     /// The source of the kernel, on this machine and as the lock has it.
     pub(super) fn kernel_source(&self, build: &KernelBuild) -> Result<PathBuf, BuildError> {
-        let expected = self.lock.kernel.sha256;
-        match &build.source {
-            // Its digest was compared when the project was read.
-            Source::Path(path) => Ok(path.clone()),
-            Source::Url(url) => {
-                let address = Address { url: url.clone(), mirrors: build.mirrors.clone() };
-                let pinned = Expected { sha256: Some(expected.0), size: None };
-                // Hashed also where it was there before: a kernel is built from nothing that was not checked.
-                let cache = self.cache.clone().verifying();
-                cache.get(&address, pinned, self.offline, self.report).map_err(BuildError::KernelSource)
-            }
+        kernel_source(build, self.lock.kernel.sha256, self.cache, self.offline, self.report)
+    }
+}
+
+/// The source of a kernel on this machine.
+pub(super) fn kernel_source(
+    build: &KernelBuild,
+    expected: Sha256,
+    cache: &Cache,
+    offline: bool,
+    report: &dyn Report,
+) -> Result<PathBuf, BuildError> {
+    match &build.source {
+        // Its digest was compared when the project was read.
+        Source::Path(path) => Ok(path.clone()),
+        Source::Url(url) => {
+            let address = Address { url: url.clone(), mirrors: build.mirrors.clone() };
+            let pinned = Expected { sha256: Some(expected.0), size: None };
+            // Hashed also where it was there before: a kernel is built from nothing that was not checked.
+            let cache = cache.clone().verifying();
+            cache.get(&address, pinned, offline, report).map_err(BuildError::KernelSource)
         }
     }
 }

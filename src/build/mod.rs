@@ -3,18 +3,27 @@
 pub mod artifacts;
 mod builder;
 mod compare;
+mod configuration;
+pub mod configured;
 mod disk;
 mod earlier;
 mod inputs;
+pub mod kconfig;
 pub mod kernel;
 mod kernel_artifact;
+mod kernel_notes;
 pub mod key;
+pub mod needs;
 mod project;
 mod rootfs;
+mod series;
 pub mod source;
+mod tools;
+pub mod unmet;
 pub mod vmlinux;
 
 pub use builder::{BuildError, Builder, Built, Missing, Selection};
 pub use compare::{Comparison, FileSystemCheck, first_difference};
+pub use configuration::Configuration;
 pub use inputs::{Input, VendorError, Vendored};
 pub use project::{Project, ProjectError};

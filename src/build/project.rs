@@ -8,15 +8,17 @@ use crate::image::recipe::{RecipeError, Recipes};
 use crate::image::scripts::{self, PackageScripts};
 use crate::lock::digest::Digests;
 use crate::lock::kernel::KernelWishes;
+use crate::lock::kernel_config::{ConfigError, kernel_config};
 use crate::lock::model::Lock;
 use crate::lock::resolve::{Request, ResolveError, Update, resolve};
 use crate::lock::stale::{other_toolchain, stale};
-use crate::lock::wanted::{ConfigError, RecipePins, Wanted, WantedError, kernel_config};
+use crate::lock::wanted::{RecipePins, Wanted, WantedError};
 use crate::sys::fetch::Cache;
 use crate::sys::make;
 use crate::sys::report::Report;
 
-use super::kernel::{NeedDoubt, need_doubts};
+use super::needs::{NeedDoubt, need_doubts};
+use super::series;
 use super::vmlinux::{self, VmlinuxError};
 
 /// A fleet with all that it mentions.
@@ -29,6 +31,8 @@ pub struct Project {
     pub wanted: Wanted,
     /// `None` for a ready kernel.
     pub wishes: Option<KernelWishes>,
+    /// The Linux series that the kernel's base is for, where it says so.
+    pub series: Option<String>,
 }
 
 /// A fleet whose parts cannot be read.
@@ -120,8 +124,9 @@ impl Project {
             KernelSpec::Ready { .. } => None,
         };
         let wanted = Wanted::of(&fleet, &pins, config.as_ref(), &Digests::new(cache_dir))?;
+        let series = config.as_ref().and_then(|config| config.series.clone());
         let wishes = config.map(|config| config.wishes);
-        Ok(Self { fleet, recipes, wanted, wishes })
+        Ok(Self { fleet, recipes, wanted, wishes, series })
     }
 
     /// Why a lock no longer fits, one sentence for each thing that differs; none where it fits.
@@ -143,6 +148,26 @@ impl Project {
     pub fn need_doubts(&self) -> Vec<NeedDoubt> {
         let needs = self.kernel_needs();
         self.wishes.as_ref().map_or_else(Vec::new, |wishes| need_doubts(wishes, &needs))
+    }
+
+    /// What is worth knowing of the kernel's series, as its base and the name of its source tell it.
+    pub fn series_notes(&self) -> Vec<String> {
+        let (KernelSpec::Build(build), Some(series)) = (&self.fleet.kernel, &self.series) else {
+            return Vec::new();
+        };
+        let source = &self.wanted.kernel.source;
+        let named = series::of_file_name(source);
+        let other = named.filter(|named| named != series).map(|named| {
+            format!("the kernel base {} is for Linux {series}, and {source} looks like {named}", build.base)
+        });
+        let unsupported = (series != series::SUPPORTED).then(|| {
+            format!(
+                "guests of Firecracker and their snapshots are supported on Linux {}, and the kernel base {} is for {series}",
+                series::SUPPORTED,
+                build.base
+            )
+        });
+        other.into_iter().chain(unsupported).collect()
     }
 
     /// Looks whether a ready kernel is one that the fleet's VMM can start.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::build::kernel::NeedDoubt;
+use crate::build::needs::NeedDoubt;
 use crate::lock::model::Lock;
 
 use super::context::{Context, lists};
@@ -24,7 +24,8 @@ pub fn run(context: &Context) -> Result<ExitCode, CliError> {
         return Err(CliError::invalid(wrong.join("\n"))
             .hint("leave the option out of [kernel] options, or the recipe out of the image"));
     }
-    let notes: Vec<_> = doubts.iter().map(ToString::to_string).collect();
+    let doubts = doubts.iter().map(|doubt| format!("{doubt}; the build checks what comes out"));
+    let notes: Vec<_> = doubts.chain(project.series_notes()).collect();
     let lock = Lock::read(&context.lock_path())?;
     let stale = lock.as_ref().map_or_else(Vec::new, |lock| project.stale(lock));
     // Of packages that are no longer those of the fleet nothing need be said.
@@ -38,7 +39,7 @@ pub fn run(context: &Context) -> Result<ExitCode, CliError> {
         }));
         return Ok(ExitCode::SUCCESS);
     }
-    notes.iter().for_each(|note| context.say(&format!("note: {note}; the build checks what comes out")));
+    notes.iter().for_each(|note| context.say(&format!("note: {note}")));
     stale.iter().for_each(|reason| context.say(&format!("note: fleet.lock: {reason}")));
     let count = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
     context.say(&format!(

@@ -208,6 +208,8 @@ fn build_status(error: &crate::build::BuildError) -> u8 {
         | E::Vendor(VendorError::Foreign(_) | VendorError::Place { .. })
         | E::NotLocked(_)
         | E::Unknown { .. }
+        | E::ReadyKernel
+        | E::UnpinnedKernel(_)
         | E::Layout { .. }
         | E::DiskLayout { .. }
         | E::Vmlinux(_) => 2,
@@ -290,6 +292,7 @@ fn configuration_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     match error.downcast_ref()? {
         BuildError::Repository(error) => repository_hint(error),
         BuildError::Vmlinux(VmlinuxError::Unusable { .. }) => Some(vmlinux),
+        BuildError::UnpinnedKernel(_) => Some("`sisforge lock` finds it out"),
         BuildError::Vendor(VendorError::Foreign(_)) => {
             Some("name a directory that is empty or not there yet")
         }

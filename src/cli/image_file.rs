@@ -1,4 +1,4 @@
-//! Images as they are named on the command line: a file, a name of the fleet, or a build key of `out/`.
+//! Images and kernels as they are named on the command line: a file, a name of the fleet, or a build key of `out/`.
 
 use std::path::{Path, PathBuf};
 
@@ -18,12 +18,31 @@ const KINDS: [ArtifactKind; 2] = [ArtifactKind::Image, ArtifactKind::Disk];
 impl Context {
     /// The file of an image: a path, the name of an image or data disk in `out/`, or the first digits of a build key.
     pub fn image_file(&self, named: &str) -> Result<PathBuf, CliError> {
+        self.artifact_file(named, &KINDS, "image")
+    }
+
+    /// The configuration of a kernel: a config file, the name of a kernel in `out/`, or the first digits of a build key.
+    pub fn kernel_config_file(&self, named: &str) -> Result<PathBuf, CliError> {
+        let path = self.artifact_file(named, &[ArtifactKind::Kernel], "kernel")?;
+        let is_vmlinux = path.file_name().is_some_and(|name| name == ArtifactKind::Kernel.file_name());
+        if !is_vmlinux {
+            return Ok(path);
+        }
+        let config = path.with_file_name("config");
+        if config.is_file() {
+            return Ok(config);
+        }
+        Err(CliError::invalid(format!("nothing tells the configuration of {}", path.display()))
+            .hint("name its config file; that of a kernel of `sisforge build` stands beside it"))
+    }
+
+    fn artifact_file(&self, named: &str, kinds: &[ArtifactKind], what: &str) -> Result<PathBuf, CliError> {
         let path = Path::new(named);
         if path.is_file() || named.contains('/') {
             return Ok(path.to_owned());
         }
         let built: Vec<(String, PathBuf)> =
-            KINDS.iter().flat_map(|kind| built(&self.settings.out, *kind)).collect();
+            kinds.iter().flat_map(|kind| built(&self.settings.out, *kind)).collect();
         if let Some((_, path)) = built.iter().find(|(name, _)| name == named) {
             return Ok(path.clone());
         }
@@ -39,12 +58,14 @@ impl Context {
         }
         let out = self.settings.out.display();
         let names = built.iter().map(|(name, _)| name.as_str()).filter(|name| !is_build_key(name));
+        let article = if what.starts_with('i') { "an" } else { "a" };
         let hint = if built.is_empty() {
-            format!("there is no image in {out}: `sisforge build` makes them")
+            format!("there is no {what} in {out}: `sisforge build` makes them")
         } else {
-            suggest("images", named, names)
+            suggest(&format!("{what}s"), named, names)
         };
-        Err(CliError::invalid(format!("{named:?} is neither a file nor an image in {out}")).hint(hint))
+        Err(CliError::invalid(format!("{named:?} is neither a file nor {article} {what} in {out}"))
+            .hint(hint))
     }
 
     /// An image by any of its names, opened and its metadata read.

@@ -17,6 +17,7 @@ mod fetch;
 mod image_file;
 mod init;
 mod inspect;
+mod kernel;
 mod launch;
 mod lock;
 mod logs;
@@ -91,6 +92,9 @@ enum Command {
     /// It is made of the image's own record of packages; where fleet.lock pins the very same ones, it tells their digests
     /// and download locations, too. It is dated at the build of the newest package, or at SOURCE_DATE_EPOCH.
     Sbom(sbom::Args),
+    /// Explain the guest kernel: its configuration, who asked for what, how two kernels differ
+    #[command(subcommand)]
+    Kernel(kernel::Command),
     /// Make apk packages and signed repositories
     #[command(subcommand)]
     Apk(apk::Command),
@@ -140,6 +144,7 @@ fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Diff(args) => diff::run(&args, context),
         Command::Sbom(args) => sbom::run(&args, context),
+        Command::Kernel(command) => kernel::run(&command, context),
         Command::Apk(command) => apk::run(&command, context),
         Command::Schema(args) => schema::run(&args),
         Command::Completions(args) => man::completions(&args, Cli::command()),

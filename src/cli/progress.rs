@@ -1,6 +1,8 @@
 //! How long work looks: bars on a terminal, a line per task elsewhere, objects with `--json`, nothing with `-q`.
 
 use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -80,8 +82,9 @@ fn finished(name: &str, text: &str, took: Duration) -> String {
 struct Lines;
 
 impl Report for Lines {
-    fn begin(&self, name: &str, _: Option<u64>, _: Unit) -> Box<dyn Task> {
-        Box::new(LineTask { name: name.to_owned(), begun: Instant::now() })
+    fn begin(&self, name: &str, total: Option<u64>, _: Unit) -> Box<dyn Task> {
+        let now = Instant::now();
+        Box::new(LineTask { name: name.to_owned(), begun: now, pace: Pace::new(total, now) })
     }
 
     fn note(&self, text: &str) {
@@ -92,10 +95,42 @@ impl Report for Lines {
 struct LineTask {
     name: String,
     begun: Instant,
+    pace: Pace,
+}
+
+/// How often work that goes on for minutes tells of itself where there is no terminal to draw on.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// How far a task is, told at intervals.
+struct Pace {
+    total: Option<u64>,
+    done: AtomicU64,
+    told: Mutex<Instant>,
+}
+
+impl Pace {
+    fn new(total: Option<u64>, now: Instant) -> Self {
+        Self { total: total.filter(|total| *total > 0), done: AtomicU64::new(0), told: Mutex::new(now) }
+    }
+
+    /// Counts, and gives what is done in percent when it is time to tell. What was estimated too low is almost done.
+    fn advance(&self, amount: u64, now: Instant) -> Option<u64> {
+        let done = self.done.fetch_add(amount, Ordering::Relaxed) + amount;
+        let mut told = self.told.lock().ok()?;
+        if now.duration_since(*told) < EVERY {
+            return None;
+        }
+        *told = now;
+        Some((done.saturating_mul(100) / self.total?).min(99))
+    }
 }
 
 impl Task for LineTask {
-    fn advance(&self, _: u64) {}
+    fn advance(&self, amount: u64) {
+        if let Some(percent) = self.pace.advance(amount, Instant::now()) {
+            eprintln!("{:NAME_WIDTH$} {percent} %", self.name);
+        }
+    }
 
     fn detail(&self, _: &str) {}
 
@@ -113,9 +148,10 @@ fn emit(object: &serde_json::Value) {
 }
 
 impl Report for JsonLines {
-    fn begin(&self, name: &str, _: Option<u64>, _: Unit) -> Box<dyn Task> {
+    fn begin(&self, name: &str, total: Option<u64>, _: Unit) -> Box<dyn Task> {
         emit(&serde_json::json!({ "event": "begin", "task": name }));
-        Box::new(JsonTask { name: name.to_owned(), begun: Instant::now() })
+        let now = Instant::now();
+        Box::new(JsonTask { name: name.to_owned(), begun: now, pace: Pace::new(total, now) })
     }
 
     fn note(&self, text: &str) {
@@ -126,15 +162,36 @@ impl Report for JsonLines {
 struct JsonTask {
     name: String,
     begun: Instant,
+    pace: Pace,
 }
 
 impl Task for JsonTask {
-    fn advance(&self, _: u64) {}
+    fn advance(&self, amount: u64) {
+        if let Some(percent) = self.pace.advance(amount, Instant::now()) {
+            emit(&serde_json::json!({ "event": "progress", "task": self.name, "percent": percent }));
+        }
+    }
 
     fn detail(&self, _: &str) {}
 
     fn finish(&self, text: &str) {
         let seconds = self.begun.elapsed().as_secs_f64();
         emit(&serde_json::json!({ "event": "end", "task": self.name, "result": text, "seconds": seconds }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_of_minutes_tells_how_far_it_is_and_short_work_nothing() {
+        let begun = Instant::now();
+        let pace = Pace::new(Some(200), begun);
+        assert_eq!(pace.advance(50, begun + EVERY / 2), None);
+        assert_eq!(pace.advance(50, begun + EVERY), Some(50));
+        assert_eq!(pace.advance(50, begun + EVERY + EVERY / 2), None);
+        assert_eq!(pace.advance(500, begun + EVERY * 3), Some(99), "an estimate that was too low");
+        assert_eq!(Pace::new(None, begun).advance(1, begun + EVERY), None);
     }
 }

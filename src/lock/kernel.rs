@@ -25,17 +25,23 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Where the `options` of a fleet are written.
+pub const FLEET: &str = "fleet.toml";
+
 /// A value that an option should have, and who wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
     pub value: OptionValue,
     pub origin: Origin,
+    /// The comment that the option stands below; empty where there is none.
+    pub reason: String,
 }
 
 /// Every option that is asked for; whoever comes later wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelWishes {
-    options: BTreeMap<KernelOption, Wish>,
+    /// In the order in which they were asked for; none is empty.
+    options: BTreeMap<KernelOption, Vec<Wish>>,
 }
 
 /// A line of a kernel config file that is neither an option nor a comment.
@@ -62,6 +68,7 @@ impl KernelWishes {
     /// # Errors
     /// The first line that is not `CONFIG_X=value`, `# CONFIG_X is not set`, a comment or empty.
     pub fn overlay_file(&mut self, file: &str, text: &str) -> Result<(), ConfigLineError> {
+        let mut comment: Vec<&str> = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let line_number = index + 1;
             let parsed = parse_line(line).map_err(|reason| ConfigLineError {
@@ -69,8 +76,16 @@ impl KernelWishes {
                 line: line_number,
                 reason,
             })?;
-            if let Some((option, value)) = parsed {
-                self.overlay(option, value, Origin { file: file.to_owned(), line: line_number });
+            match parsed {
+                Some((option, value)) => {
+                    let origin = Origin { file: file.to_owned(), line: line_number };
+                    let reason = std::mem::take(&mut comment).join(" ");
+                    self.overlay(option, Wish { value, origin, reason });
+                }
+                None => match line.trim().strip_prefix('#').filter(|text| !text.starts_with(':')) {
+                    Some(text) => comment.push(text.trim()),
+                    None => comment.clear(),
+                },
             }
         }
         Ok(())
@@ -79,24 +94,41 @@ impl KernelWishes {
     /// Lays the `options` of `fleet.toml` over what is there.
     pub fn overlay_options(&mut self, options: &BTreeMap<KernelOption, OptionValue>) {
         for (option, value) in options {
-            let origin = Origin { file: "fleet.toml".into(), line: 0 };
-            self.overlay(option.clone(), value.clone(), origin);
+            let origin = Origin { file: FLEET.into(), line: 0 };
+            self.overlay(option.clone(), Wish { value: value.clone(), origin, reason: String::new() });
         }
     }
 
-    fn overlay(&mut self, option: KernelOption, value: OptionValue, origin: Origin) {
-        self.options.insert(option, Wish { value, origin });
+    fn overlay(&mut self, option: KernelOption, wish: Wish) {
+        self.options.entry(option).or_default().push(wish);
     }
 
-    /// Who asked for an option, and for what.
+    /// Gives what is asked of an option to another name, or to none.
+    pub fn rename(&mut self, old: &KernelOption, new: Option<&KernelOption>) {
+        if let (Some(wishes), Some(new)) = (self.options.remove(old), new) {
+            self.options.entry(new.clone()).or_default().extend(wishes);
+        }
+    }
+
+    /// Who has the last word on an option, and what it is.
     pub fn get(&self, option: &KernelOption) -> Option<&Wish> {
-        self.options.get(option)
+        self.options.get(option)?.last()
+    }
+
+    /// Everyone who asked for an option; the last one wins.
+    pub fn all(&self, option: &KernelOption) -> &[Wish] {
+        self.options.get(option).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every option that is asked for, with the wish that counts.
+    fn winners(&self) -> impl Iterator<Item = (&KernelOption, &Wish)> {
+        self.options.iter().filter_map(|(option, wishes)| Some((option, wishes.last()?)))
     }
 
     /// The wishes as a `KCONFIG_ALLCONFIG` file, sorted by name.
     pub fn to_allconfig(&self) -> String {
         let mut text = String::new();
-        for (option, wish) in &self.options {
+        for (option, wish) in self.winners() {
             let _ = match &wish.value {
                 OptionValue::Yes => writeln!(text, "CONFIG_{option}=y"),
                 OptionValue::No => writeln!(text, "# CONFIG_{option} is not set"),
@@ -114,7 +146,7 @@ impl KernelWishes {
             (wanted, Some(got)) => !same_value(wanted, got),
             (_, None) => true,
         };
-        let unmet = self.options.iter().filter(|(option, wish)| differs(option, wish));
+        let unmet = self.winners().filter(|(option, wish)| differs(option, wish));
         unmet
             .map(|(option, wish)| Unmet {
                 option: option.clone(),
@@ -200,7 +232,7 @@ impl DotConfig {
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigLineError> {
         let mut wishes = KernelWishes::default();
         wishes.overlay_file(file, text)?;
-        let options = wishes.options.into_iter().map(|(option, wish)| (option, wish.value)).collect();
+        let options = wishes.winners().map(|(option, wish)| (option.clone(), wish.value.clone())).collect();
         Ok(Self { options })
     }
 
@@ -209,52 +241,14 @@ impl DotConfig {
         self.options.get(option)
     }
 
+    /// Every option that it mentions, by name.
+    pub fn options(&self) -> impl Iterator<Item = (&KernelOption, &OptionValue)> {
+        self.options.iter()
+    }
+
     /// Whether an option is `=y`.
     pub fn is_on(&self, option: &KernelOption) -> bool {
         self.get(option) == Some(&OptionValue::Yes)
-    }
-}
-
-/// What Kconfig files say of one symbol, as far as a person needs it to see why a wish was not met.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Symbol {
-    /// Each `depends on` expression and each enclosing `if`, as written.
-    pub depends: Vec<String>,
-    /// Whether the symbol has a prompt; one without can only be selected by others.
-    pub has_prompt: bool,
-}
-
-/// Reads the symbols that one Kconfig file declares into `symbols`.
-///
-/// Follows Documentation/kbuild/kconfig-language.rst as far as `config`, `menuconfig`, `if`, `depends on` and
-/// prompts; it explains, it does not resolve.
-pub fn read_kconfig(text: &str, symbols: &mut BTreeMap<String, Symbol>) {
-    let mut conditions: Vec<String> = Vec::new();
-    let mut current: Option<String> = None;
-    for line in text.lines() {
-        let words = line.trim();
-        let (first, rest) = words.split_once(char::is_whitespace).unwrap_or((words, ""));
-        match first {
-            "config" | "menuconfig" => {
-                let symbol = symbols.entry(rest.trim().to_owned()).or_default();
-                symbol.depends.extend(conditions.iter().cloned());
-                current = Some(rest.trim().to_owned());
-            }
-            "if" if !line.starts_with(char::is_whitespace) => conditions.push(rest.trim().to_owned()),
-            "endif" => drop(conditions.pop()),
-            "menu" | "endmenu" | "choice" | "endchoice" | "source" | "comment" => current = None,
-            _ => {}
-        }
-        let Some(symbol) = current.as_ref().and_then(|name| symbols.get_mut(name)) else { continue };
-        match first {
-            "depends" => {
-                symbol.depends.push(rest.trim().trim_start_matches("on").trim().to_owned());
-            }
-            "bool" | "tristate" | "string" | "int" | "hex" | "prompt" if rest.contains('"') => {
-                symbol.has_prompt = true;
-            }
-            _ => {}
-        }
     }
 }
 
@@ -280,6 +274,19 @@ mod tests {
         wishes.overlay_options(&BTreeMap::from([(option("NR_CPUS"), OptionValue::Number(8))]));
         assert_eq!(wishes.get(&option("NET")).unwrap().origin.to_string(), "nft:2");
         assert_eq!(wishes.to_allconfig(), "CONFIG_A=y\n# CONFIG_NET is not set\nCONFIG_NR_CPUS=8\n");
+    }
+
+    #[test]
+    fn the_reason_is_the_comment_above_an_option() {
+        let wishes = wishes(&[
+            ("base", "# A title\n\n# because of A,\n# and of B\nCONFIG_A=y\nCONFIG_B=y\n"),
+            ("more", "# not here\n# CONFIG_A is not set\n"),
+        ]);
+        let reasons =
+            |name| wishes.all(&option(name)).iter().map(|wish| wish.reason.as_str()).collect::<Vec<_>>();
+        assert_eq!(reasons("A"), ["because of A, and of B", "not here"]);
+        assert_eq!(reasons("B"), [""]);
+        assert_eq!(reasons("C"), [""; 0]);
     }
 
     #[test]
@@ -309,17 +316,5 @@ mod tests {
         for wrong in ["NET=y", "CONFIG_NET", "CONFIG_NET=maybe", "CONFIG_N-T=y"] {
             assert!(KernelWishes::default().overlay_file("x", wrong).is_err(), "{wrong} was accepted");
         }
-    }
-
-    #[test]
-    fn kconfig_says_what_a_symbol_depends_on() {
-        let mut symbols = BTreeMap::new();
-        read_kconfig(
-            "if NF_TABLES\nconfig NFT_MASQ\n\tdepends on NF_CONNTRACK\n\tdepends on NF_NAT\n\ttristate \"masquerade\"\n\thelp\n\t  bool of help\nendif\nconfig HIDDEN\n\tbool\n",
-            &mut symbols,
-        );
-        assert_eq!(symbols["NFT_MASQ"].depends, ["NF_TABLES", "NF_CONNTRACK", "NF_NAT"]);
-        assert!(symbols["NFT_MASQ"].has_prompt);
-        assert!(!symbols["HIDDEN"].has_prompt);
     }
 }

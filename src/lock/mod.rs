@@ -5,6 +5,7 @@ mod changes;
 pub mod digest;
 pub mod indexes;
 pub mod kernel;
+pub mod kernel_config;
 mod listings;
 pub mod model;
 pub mod repository;

@@ -5,14 +5,11 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::fleet::{
-    ContainerImage, Fleet, KernelBuild, KernelOption, KernelSpec, Label, OptionValue, RepositorySpec, Sha256,
-    Source, SourceFiles,
-};
+use crate::fleet::{ContainerImage, Fleet, KernelSpec, Label, RepositorySpec, Sha256, Source};
 use crate::sys::fs::{self as files, FileError};
 
 use super::digest::{Digests, digest_file};
-use super::kernel::{ConfigLineError, KernelWishes};
+use super::kernel_config::{KernelConfig, KernelParts};
 use super::model::{LockedPackage, LockedRepository};
 
 /// The architecture of every guest: apk's and the kernel's name for it. The host's is the same, as KVM needs it.
@@ -53,15 +50,6 @@ pub struct WantedKernel {
     pub parts: KernelParts,
 }
 
-/// What a kernel's configuration is made of, each part by itself: an explanation, which decides nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KernelParts {
-    /// Of each base and fragment, by its file below kernel-configs: digest of its wishes.
-    pub files: BTreeMap<String, Sha256>,
-    /// The options of `fleet.toml`, as Kconfig writes their values.
-    pub options: BTreeMap<String, String>,
-}
-
 /// A repository that is asked for, and whom it trusts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedRepository {
@@ -77,19 +65,6 @@ pub enum WantedError {
     File(#[from] FileError),
     #[error("{} has the SHA-256 {found}, and [kernel] sha256 in fleet.toml is {expected}", path.display())]
     Digest { path: PathBuf, expected: Sha256, found: Sha256 },
-}
-
-/// A kernel config that cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error(transparent)]
-    Line(#[from] ConfigLineError),
-    #[error("there is no {0}, neither beside fleet.toml nor built in")]
-    Absent(String),
-    #[error("{0} is not UTF-8")]
-    NotUtf8(String),
 }
 
 impl Wanted {
@@ -154,45 +129,6 @@ pub fn spelled_container(root: &Path, image: &ContainerImage) -> String {
         ContainerImage::OciArchive(path) => format!("oci-archive:{}", spelled_path(root, path)),
         ContainerImage::OciLayout(path) => format!("oci:{}", spelled_path(root, path)),
     }
-}
-
-/// The configuration of a kernel that is to be built.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KernelConfig {
-    /// Base, fragments and options, laid over each other.
-    pub wishes: KernelWishes,
-    pub parts: KernelParts,
-}
-
-/// Reads the configuration of a kernel.
-///
-/// # Errors
-/// Where a file is missing, or a line of it is no option.
-pub fn kernel_config(files: &SourceFiles, build: &KernelBuild) -> Result<KernelConfig, ConfigError> {
-    let base = format!("{}.config", build.base);
-    let fragments = build.fragments.iter().map(|name| format!("fragments/{name}.config"));
-    let mut config = KernelConfig::default();
-    for name in std::iter::once(base).chain(fragments) {
-        let path = format!("kernel-configs/{name}");
-        let file = files.read(&path)?.ok_or_else(|| ConfigError::Absent(path.clone()))?;
-        let text = std::str::from_utf8(&file.bytes).map_err(|_| ConfigError::NotUtf8(file.origin.clone()))?;
-        config.wishes.overlay_file(&file.origin, text)?;
-        let mut alone = KernelWishes::default();
-        alone.overlay_file(&file.origin, text)?;
-        config.parts.files.insert(name, Sha256::of(alone.to_allconfig()));
-    }
-    config.wishes.overlay_options(&build.options);
-    let option = |(name, value): (&KernelOption, &OptionValue)| {
-        let value = match value {
-            OptionValue::Yes => "y".to_owned(),
-            OptionValue::No => "n".to_owned(),
-            OptionValue::Number(number) => number.to_string(),
-            OptionValue::Text(text) => format!("{text:?}"),
-        };
-        (name.to_string(), value)
-    };
-    config.parts.options = build.options.iter().map(option).collect();
-    Ok(config)
 }
 
 fn kernel(

@@ -87,8 +87,9 @@ pub fn strip(from: &Path, to: &Path) -> Result<(), ToolError> {
 pub fn patch(dir: &Path, patch: &[u8]) -> Result<(), ToolError> {
     let call =
         || Tool::new("patch").dir(dir).args(["-p1", "--batch", "--forward", "--no-backup-if-mismatch"]);
-    call().arg("--dry-run").stdin(patch).run()?;
-    call().stdin(patch).run().map(drop)
+    // It says on stdout which hunks it refuses.
+    call().arg("--dry-run").stdin(patch).lines(|_| {})?;
+    call().stdin(patch).lines(|_| {})
 }
 
 /// Reads one line of make's output: what it works on, if the line says that a target is made.

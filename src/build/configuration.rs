@@ -1,0 +1,81 @@
+//! The configuration of a fleet's kernel, for whoever asks about it without building.
+
+use crate::fleet::KernelSpec;
+use crate::lock::kernel::{DotConfig, KernelWishes};
+use crate::lock::model::Lock;
+use crate::sys::fetch::Cache;
+use crate::sys::make;
+use crate::sys::report::Report;
+
+use super::artifacts::OutDir;
+use super::builder::BuildError;
+use super::configured::{ConfigLine, Configured};
+use super::kconfig::Symbols;
+use super::kernel::{self, KernelInputs};
+use super::kernel_artifact::kernel_source;
+use super::kernel_notes::KernelNotes;
+use super::project::Project;
+
+/// What is wished of a kernel, and what Kconfig makes of it.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    pub wishes: KernelWishes,
+    configured: Configured,
+}
+
+impl Configuration {
+    /// Finds it out; the sources are unpacked only where the last kernel was another one.
+    ///
+    /// # Errors
+    /// Where the kernel is a ready image, its source cannot be had, or Kconfig fails.
+    pub fn of(
+        project: &Project,
+        lock: Option<&Lock>,
+        out: &OutDir,
+        cache: &Cache,
+        offline: bool,
+        report: &dyn Report,
+    ) -> Result<Self, BuildError> {
+        let (KernelSpec::Build(build), Some(wishes)) = (&project.fleet.kernel, &project.wishes) else {
+            return Err(BuildError::ReadyKernel);
+        };
+        let wanted = &project.wanted.kernel;
+        let locked = lock.map(|lock| &lock.kernel).filter(|kernel| kernel.source == wanted.source);
+        let digest = wanted.sha256.or(locked.map(|kernel| kernel.sha256));
+        let source_sha256 = digest.ok_or_else(|| BuildError::UnpinnedKernel(wanted.source.clone()))?;
+        let inputs = KernelInputs {
+            source: kernel_source(build, source_sha256, cache, offline, report)?,
+            source_sha256,
+            wishes: wishes.clone(),
+            series: project.series.clone(),
+            patches: build.patches.clone(),
+            patch_sha256: wanted.patches.clone(),
+            toolchain: make::toolchain().map_err(BuildError::Toolchain)?,
+        };
+        let (notes, scratch) = (KernelNotes(out.notes()?), out.scratch("configure-", 8)?);
+        let configured = kernel::configure(&inputs, &scratch.path().join("src"), &notes, report)?;
+        Ok(Self { wishes: wishes.clone(), configured })
+    }
+
+    /// Every line with its origin.
+    ///
+    /// # Errors
+    /// Wishes that did not survive, all of them.
+    pub fn lines(&self) -> Result<Vec<ConfigLine>, BuildError> {
+        self.configured.check(&self.wishes)?;
+        Ok(self.configured.lines(&self.wishes)?)
+    }
+
+    /// The final configuration, whether it fulfils the wishes or not.
+    ///
+    /// # Errors
+    /// Where Kconfig wrote what it never writes.
+    pub fn config(&self) -> Result<DotConfig, BuildError> {
+        Ok(self.configured.config()?)
+    }
+
+    /// All that could be set.
+    pub fn symbols(&self) -> &Symbols {
+        &self.configured.symbols
+    }
+}

@@ -1,0 +1,188 @@
+//! What Kconfig makes of the wishes: the final configuration, where each of its lines comes from, and who wants an option.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fleet::{KernelOption, OptionValue};
+use crate::lock::kernel::{DotConfig, FLEET, KernelWishes, Wish};
+use crate::sys::fs as files;
+use crate::sys::make::KernelTree;
+
+use super::kconfig::Symbols;
+use super::kernel::KernelError;
+use super::unmet::explain;
+
+/// A configured kernel source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configured {
+    /// The `.config`.
+    pub text: String,
+    /// Everything that could have been set.
+    pub symbols: Symbols,
+}
+
+/// Where a line of a final configuration comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "from")]
+pub enum LineOrigin {
+    Base {
+        place: String,
+    },
+    Fragment {
+        name: String,
+        place: String,
+    },
+    #[serde(rename = "fleet.toml")]
+    Fleet,
+    /// Options that are on have turned it on.
+    Selected {
+        by: Vec<String>,
+    },
+    Default,
+}
+
+/// A line of a final configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConfigLine {
+    pub option: String,
+    /// As `.config` has it, `n` for what is off.
+    pub value: String,
+    pub origin: LineOrigin,
+}
+
+impl LineOrigin {
+    fn of_wish(wish: &Wish) -> Self {
+        let place = wish.origin.to_string();
+        let file = wish.origin.file.as_str();
+        if file == FLEET {
+            return Self::Fleet;
+        }
+        match file.rsplit_once("fragments/").and_then(|(_, name)| name.split_once(".config")) {
+            Some((name, _)) => Self::Fragment { name: name.to_owned(), place },
+            None => Self::Base { place },
+        }
+    }
+}
+
+impl std::fmt::Display for LineOrigin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Base { place } => write!(f, "base, {place}"),
+            Self::Fragment { name, place } => write!(f, "fragment {name}, {place}"),
+            Self::Fleet => f.write_str(FLEET),
+            Self::Selected { by } => write!(f, "needed by {}", by.join(", ")),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+impl Configured {
+    /// Configures a source tree; `source_arch` is the architecture as its `arch/` calls it.
+    ///
+    /// # Errors
+    /// Where Kconfig fails.
+    pub fn make(tree: &KernelTree, source_arch: &str, wishes: &KernelWishes) -> Result<Self, KernelError> {
+        let wished = tree.dir.join(".sisforge-wishes");
+        files::write(&wished, wishes.to_allconfig().as_bytes(), 0o644)?;
+        tree.configure(&wished).map_err(KernelError::Configure)?;
+        let text = files::read_text(&tree.dir.join(".config"))?;
+        Ok(Self { text, symbols: Symbols::read(&tree.dir, source_arch)? })
+    }
+
+    /// The configuration, read.
+    ///
+    /// # Errors
+    /// Where Kconfig wrote what it never writes.
+    pub fn config(&self) -> Result<DotConfig, KernelError> {
+        Ok(DotConfig::parse(".config", &self.text)?)
+    }
+
+    /// Looks whether every wish has survived.
+    ///
+    /// # Errors
+    /// All that did not, with the reasons.
+    pub fn check(&self, wishes: &KernelWishes) -> Result<(), KernelError> {
+        let outcome = self.config()?;
+        match wishes.unmet(&outcome) {
+            unmet if unmet.is_empty() => Ok(()),
+            unmet => Err(KernelError::Unmet(explain(unmet, &self.symbols, &outcome))),
+        }
+    }
+
+    /// Each option that the configuration mentions, with who set it; sorted by name. What it does not mention cannot be set.
+    ///
+    /// # Errors
+    /// As [`Configured::config`].
+    pub fn lines(&self, wishes: &KernelWishes) -> Result<Vec<ConfigLine>, KernelError> {
+        let config = self.config()?;
+        let line = |(option, value): (&KernelOption, &OptionValue)| {
+            let origin = match wishes.get(option) {
+                Some(wish) => LineOrigin::of_wish(wish),
+                None if *value == OptionValue::No => LineOrigin::Default,
+                None => self.unasked(option, &config),
+            };
+            ConfigLine { option: option.to_string(), value: super::unmet::shown(value), origin }
+        };
+        Ok(config.options().map(line).collect())
+    }
+
+    fn unasked(&self, option: &KernelOption, config: &DotConfig) -> LineOrigin {
+        let by = self.symbols.selected_by(option.as_str(), config);
+        match by.is_empty() {
+            true => LineOrigin::Default,
+            false => LineOrigin::Selected { by: by.into_iter().map(str::to_owned).collect() },
+        }
+    }
+}
+
+/// Reads a configuration for a comparison: names and values, whoever made it and whatever the values are.
+///
+/// Gives nothing for a text that has no line of an option.
+pub fn read_any(path: &Path) -> Result<std::collections::BTreeMap<String, String>, files::FileError> {
+    let text = files::read_text(path)?;
+    let set = |line: &str| {
+        let (name, value) = line.strip_prefix("CONFIG_")?.split_once('=')?;
+        Some((name.to_owned(), value.to_owned()))
+    };
+    let off = |line: &str| {
+        let name = line.strip_prefix("# CONFIG_")?.strip_suffix(" is not set")?;
+        Some((name.to_owned(), "n".to_owned()))
+    };
+    Ok(text.lines().map(str::trim).filter_map(|line| set(line).or_else(|| off(line))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_says_where_it_comes_from() {
+        let mut wishes = KernelWishes::default();
+        wishes.overlay_file("kernel-configs/b.config (built in)", "CONFIG_A=y\nCONFIG_OFF=n\n").unwrap();
+        wishes.overlay_file("kernel-configs/fragments/nft.config", "\nCONFIG_B=y\n").unwrap();
+        let options = [("C", OptionValue::Number(3))];
+        wishes.overlay_options(
+            &options.into_iter().map(|(name, value)| (KernelOption::parse(name).unwrap(), value)).collect(),
+        );
+        let configured = Configured {
+            text: "CONFIG_A=y\nCONFIG_B=y\nCONFIG_C=3\nCONFIG_D=y\nCONFIG_E=\"x\"\n# CONFIG_F is not set\n# CONFIG_OFF is not set\n".into(),
+            symbols: Symbols::of("config B\n\tbool \"b\"\n\tselect D\n"),
+        };
+        let lines = configured.lines(&wishes).unwrap();
+        let shown: Vec<_> =
+            lines.iter().map(|line| format!("{}={} {}", line.option, line.value, line.origin)).collect();
+        assert_eq!(
+            shown,
+            [
+                "A=y base, kernel-configs/b.config (built in):1",
+                "B=y fragment nft, kernel-configs/fragments/nft.config:2",
+                "C=3 fleet.toml",
+                "D=y needed by B",
+                "E=\"x\" default",
+                "F=n default",
+                "OFF=n base, kernel-configs/b.config (built in):2",
+            ]
+        );
+    }
+}
