@@ -160,7 +160,7 @@ impl PackageContents {
     pub fn verify(bytes: Arc<[u8]>, expected: &Expected) -> Result<Self, PackageError> {
         let stored = Stored::Memory(bytes);
         let verified =
-            stored.open().map_err(Refusal::Read).and_then(|opened| Verified::read(&opened, Some(expected)));
+            stored.open().map_err(Refusal::Read).and_then(|opened| Verified::read(&opened, expected));
         verified.map(|verified| verified.of(stored, None)).map_err(|reason| expected.refuse(reason))
     }
 
@@ -179,7 +179,7 @@ impl PackageContents {
             let opened = stored.open().map_err(Refusal::Read)?;
             let found = opened.sha256(0).map_err(Refusal::Read)?;
             check_digest(sha256.unwrap_or(&found), &found)?;
-            Ok((Verified::read(&opened, Some(expected))?, found))
+            Ok((Verified::read(&opened, expected)?, found))
         };
         let (verified, found) = verify().map_err(|reason| expected.refuse(reason))?;
         Ok((verified.of(stored, Some(found)), found))
@@ -252,22 +252,16 @@ struct Verified {
 }
 
 impl Verified {
-    fn read(opened: &Opened<'_>, expected: Option<&Expected>) -> Result<Self, Refusal> {
-        if let Some(expected) = expected
-            && opened.size != expected.size
-        {
+    fn read(opened: &Opened<'_>, expected: &Expected) -> Result<Self, Refusal> {
+        if opened.size != expected.size {
             return Err(Refusal::Size { expected: expected.size, found: opened.size });
         }
         let control = Control::read(&opened.head)?;
-        if let Some(expected) = expected
-            && control.checksum != expected.checksum
-        {
+        if control.checksum != expected.checksum {
             return Err(Refusal::Checksum { expected: expected.checksum, found: control.checksum });
         }
         let stated = control.parse(opened.size)?;
-        if let Some(expected) = expected
-            && (stated.info.name != expected.name || stated.info.version.as_str() != expected.version)
-        {
+        if stated.info.name != expected.name || stated.info.version.as_str() != expected.version {
             return Err(Refusal::OtherPackage { found: stated.info.id() });
         }
         Self::data(opened, control.data, stated)
