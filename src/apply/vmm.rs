@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode};
 
 use crate::fleet::{ContainerSpec, GuestName, VmmKind};
-use crate::host::console;
 use crate::host::layout::Layout;
 use crate::host::names::{API_SOCKET, QMP_SOCKET};
 use crate::host::state::Machine;
-use crate::host::vmm::{self as command, GUEST_USER};
+use crate::host::vmm::{GUEST_USER, guest_address};
+use crate::host::{console, firecracker, qemu};
 use crate::sys::firecracker::Api;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::launch;
@@ -40,10 +40,10 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
     record::write(&layout.machine(guest), machine)?;
     let input = fifo(&layout.console_input(guest))?;
     let vmm = match machine.vmm {
-        VmmKind::Qemu => command::qemu(guest, machine),
+        VmmKind::Qemu => qemu::command(guest, machine),
         VmmKind::Firecracker => {
             let executable = tool::find("firecracker").ok_or(ApplyError::NoVmm { program: "firecracker" })?;
-            command::jailer(guest, machine, layout, &executable, &host.hierarchy)
+            firecracker::jailer(guest, machine, layout, &executable, &host.hierarchy)
         }
     };
     let launcher = Tool::new(&host.launcher).arg("launch");
@@ -185,7 +185,7 @@ pub(super) fn start_container(
 /// Where a record cannot be read.
 pub fn target(layout: &Layout, guest: &GuestName, ready: &Ready) -> Result<Option<Target>, ApplyError> {
     let machine: Option<Machine> = record::read(&layout.machine(guest))?;
-    let address = machine.and_then(|machine| command::guest_address(&machine.command_line));
+    let address = machine.and_then(|machine| guest_address(&machine.command_line));
     Ok(address.filter(|_| !ready.host_key.is_empty()).map(|address| Target {
         address,
         user: GUEST_USER.to_owned(),

@@ -9,7 +9,7 @@ use crate::apply::linux::{LinuxHost, Scope};
 use crate::fleet::{Fleet, HostSpec, VmmKind};
 use crate::host::layout::Layout;
 use crate::host::state::{HostState, Machine, MachineDisk};
-use crate::host::vmm;
+use crate::host::{firecracker, qemu};
 use crate::sys::fs::{self, FileError};
 use crate::sys::{ssh, tool};
 
@@ -100,10 +100,10 @@ fn command_of(
     host: &LinuxHost,
 ) -> Result<String, CliError> {
     let call = match machine.vmm {
-        VmmKind::Qemu => vmm::qemu(name, machine),
+        VmmKind::Qemu => qemu::command(name, machine),
         VmmKind::Firecracker => {
             let executable = tool::find("firecracker").unwrap_or_else(|| "/usr/local/bin/firecracker".into());
-            vmm::jailer(name, machine, &host.layout, &executable, &host.hierarchy)
+            firecracker::jailer(name, machine, &host.layout, &executable, &host.hierarchy)
         }
     };
     Ok(format!("{}\n", call.command_line()))

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use crate::fleet::{GuestName, VmmKind};
 
+use super::firecracker;
 use super::layout::Layout;
 use super::names::{CONFIG, DISK, KERNEL, ROOTFS, RUN, VMM_LOG};
 use super::state::{Machine, MachineDisk};
-use super::vmm;
 
 /// One thing in a jail, by its path below the jail's root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
         }
     }
     if machine.vmm == VmmKind::Firecracker {
-        entries.push(entry(CONFIG, EntryKind::Bytes(vmm::firecracker_config(machine))));
+        entries.push(entry(CONFIG, EntryKind::Bytes(firecracker::config(machine))));
         entries.push(entry(VMM_LOG, EntryKind::OwnLink { from: layout.vmm_log(guest) }));
     }
     Jail { guest: guest.clone(), vmm: machine.vmm, uid: machine.uid, entries }

@@ -2,10 +2,12 @@
 
 pub mod console;
 pub mod desired;
+pub mod firecracker;
 pub mod firewall;
 pub mod jail;
 pub mod layout;
 pub mod limits;
 pub mod names;
+pub mod qemu;
 pub mod state;
 pub mod vmm;
