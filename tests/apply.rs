@@ -46,6 +46,7 @@ fn guest(guest: &str, number: u8) -> GuestState {
         tap: Some(tap),
         cgroup: Some(CgroupLimits { memory: 1 << 30, pids: 33, cpu_quota: 100_000 }),
         jail: true,
+        old_jails: false,
         occupied: true,
         machine: Some(machine),
         ready: true,
@@ -177,7 +178,7 @@ fn a_guest_that_dies_on_its_own_is_brought_back_alone() {
     (bob.occupied, bob.machine, bob.ready) = (false, None, false);
     let (applied, host) = towards(&host, &two(), Fault::None);
     assert_eq!(applied.started, [name("bob")]);
-    assert_eq!(host.asked, ["create jail bob", "start bob", "await bob"]);
+    assert_eq!(host.asked, ["create jail bob", "start bob", "await bob", "remove old jails bob"]);
     is_as(&host, &two(), "after bob's death");
 }
 

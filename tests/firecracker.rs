@@ -50,7 +50,6 @@ impl Running {
             exec_file: tool::find("firecracker").unwrap(),
             uid: 200_001,
             gid: 200_001,
-            cgroup: None,
             open_files: None,
         };
         fill(&jail.root(), then);

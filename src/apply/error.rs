@@ -64,10 +64,25 @@ pub enum ApplyError {
     NotReady { guest: GuestName, after: Duration, last_lines: Vec<String> },
     #[error("services of {guest} did not start: {services}{}", indented(.last_lines))]
     Services { guest: GuestName, services: String, last_lines: Vec<String> },
+    #[error("cannot remove all of the jails of {guest}{}", indented(.left))]
+    NotRemoved { guest: GuestName, left: Vec<String> },
+    #[error("{0} has no jail to start in")]
+    NoJail(GuestName),
     #[error("the VMM of {0} does not end, not even by SIGKILL")]
     DoesNotEnd(GuestName),
     #[error("container {container} of {guest} did not start: {reason}")]
     Container { guest: GuestName, container: String, reason: String },
+}
+
+/// An error and its causes in one line.
+pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
 }
 
 fn indented(lines: &[String]) -> String {

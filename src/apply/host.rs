@@ -28,6 +28,7 @@ pub trait Host: Sync {
     fn remove_cgroup(&self, guest: &GuestName) -> Result<(), ApplyError>;
     fn create_jail(&self, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError>;
     fn remove_jail(&self, guest: &GuestName) -> Result<(), ApplyError>;
+    fn remove_old_jails(&self, guest: &GuestName) -> Result<(), ApplyError>;
     fn start_vmm(&self, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError>;
     fn await_ready(&self, guest: &GuestName) -> Result<(), ApplyError>;
     fn start_containers(&self, guest: &GuestName, containers: &[ContainerSpec]) -> Result<(), ApplyError>;
@@ -52,6 +53,7 @@ pub fn take(step: &Step, host: &dyn Host) -> Result<(), ApplyError> {
         Step::RemoveCgroup { guest } => host.remove_cgroup(guest),
         Step::CreateJail { guest, machine } => host.create_jail(guest, machine),
         Step::RemoveJail { guest } => host.remove_jail(guest),
+        Step::RemoveOldJails { guest } => host.remove_old_jails(guest),
         Step::StartVmm { guest, machine } => host.start_vmm(guest, machine),
         Step::AwaitReady { guest } => host.await_ready(guest),
         Step::StartContainers { guest, containers } => host.start_containers(guest, containers),

@@ -1,26 +1,94 @@
 //! Jail directories: laid out from data, removed without following a link.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::fleet::{GuestName, VmmKind};
 use crate::host::jail::{EntryKind, Jail, jail};
-use crate::host::layout::{Layout, vmm_folder};
+use crate::host::layout::{Layout, parse_jail_id, vmm_folder};
 use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::mount;
+use crate::sys::process::{self, ProcessInfo};
+use crate::sys::remove::remove_tree;
 
 use super::ApplyError;
+use super::error::with_causes;
 use super::linux::{Scope, copy};
 
-/// Lays out the jail of a machine; there is none before.
+/// One of the jails that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub attempt: u32,
+    pub vmm: VmmKind,
+}
+
+impl Place {
+    /// The chroot of this jail.
+    pub fn root(self, layout: &Layout, guest: &GuestName) -> PathBuf {
+        layout.jail_root(self.vmm, guest, self.attempt)
+    }
+
+    fn dir(self, layout: &Layout, guest: &GuestName) -> PathBuf {
+        layout.jail(self.vmm, guest, self.attempt)
+    }
+}
+
+/// Every jail of the fleet, those of a guest by their attempts.
 ///
 /// # Errors
-/// Where something cannot be made; what was made is removed by the next [`remove`].
-pub fn create(layout: &Layout, scope: Scope, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError> {
+/// Where the directory of jails cannot be read.
+pub fn all(layout: &Layout) -> Result<BTreeMap<GuestName, Vec<Place>>, ApplyError> {
+    let mut found: BTreeMap<GuestName, Vec<Place>> = BTreeMap::new();
+    for vmm in [VmmKind::Firecracker, VmmKind::Qemu] {
+        for name in files::names_in(&layout.jails().join(vmm_folder(vmm)))? {
+            if let Some((guest, attempt)) = parse_jail_id(&name) {
+                found.entry(guest).or_default().push(Place { attempt, vmm });
+            }
+        }
+    }
+    found.values_mut().for_each(|places| places.sort());
+    Ok(found)
+}
+
+/// The jails of one guest, by their attempts.
+///
+/// # Errors
+/// Where the directory of jails cannot be read.
+pub fn of(layout: &Layout, guest: &GuestName) -> Result<Vec<Place>, ApplyError> {
+    Ok(all(layout)?.remove(guest).unwrap_or_default())
+}
+
+/// The jail that a guest's VMM lives in, of those that are there: where its root is. One that is only about to enter its
+/// jail (QEMU opens its files first) is on its way to the newest.
+pub fn in_use(layout: &Layout, guest: &GuestName, places: &[Place], vmm: &ProcessInfo) -> Option<Place> {
+    let lives_in = |place: &&Place| process::is_rooted_in(vmm.pid, &place.root(layout, guest));
+    let newest = || places.last().filter(|_| vmm.root == Path::new("/"));
+    places.iter().find(lives_in).or_else(newest).copied()
+}
+
+/// Lays out a new jail for a machine, and gives its place. The jails of earlier attempts go as far as they can: what is
+/// left of one is in nobody's way, and the next [`remove_old`] tells it.
+///
+/// # Errors
+/// Where something cannot be made; what was made is removed with the jail.
+pub fn create(
+    layout: &Layout,
+    scope: Scope,
+    guest: &GuestName,
+    machine: &Machine,
+) -> Result<Place, ApplyError> {
+    let earlier = of(layout, guest)?;
+    for place in &earlier {
+        clear(&place.dir(layout, guest));
+    }
+    let attempt = earlier.last().map_or(0, |place| place.attempt) + 1;
+    let place = Place { attempt, vmm: machine.vmm };
     prepare_logs(layout, scope, guest, machine)?;
-    lay_out(&jail(guest, machine, layout), scope, &layout.jail_root(machine.vmm, guest))
+    lay_out(&jail(guest, machine, layout), scope, &place.root(layout, guest))?;
+    Ok(place)
 }
 
 /// The logs of a new start: those of the last one are kept beside them.
@@ -82,23 +150,45 @@ fn own_directory(path: &Path, scope: Scope, uid: u32) -> Result<(), ApplyError> 
     scope.chown(path, uid)
 }
 
-/// Unmounts and removes whatever jails a guest has.
+/// Unmounts and removes one jail as far as it can; gives what is left, in words.
+fn clear(dir: &Path) -> Vec<String> {
+    let mounted = match mount::mounts_below(dir) {
+        Ok(mounted) => mounted,
+        Err(error) => return vec![with_causes(&error)],
+    };
+    let unmounted = mounted.iter().filter_map(|target| mount::unmount(target).err());
+    let mut left: Vec<_> = unmounted.map(|error| with_causes(&error)).collect();
+    left.extend(remove_tree(dir).iter().map(|error| with_causes(error)));
+    left
+}
+
+fn clear_all(layout: &Layout, guest: &GuestName, places: &[Place]) -> Result<(), ApplyError> {
+    let left: Vec<_> = places.iter().flat_map(|place| clear(&place.dir(layout, guest))).collect();
+    if left.is_empty() { Ok(()) } else { Err(ApplyError::NotRemoved { guest: guest.clone(), left }) }
+}
+
+/// Unmounts and removes whatever jails a guest has, and the records of what ran in them.
 ///
 /// # Errors
-/// Where something cannot be unmounted or removed.
+/// Names all that cannot be unmounted or removed; the rest is gone.
 pub fn remove(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
-    for vmm in [VmmKind::Firecracker, VmmKind::Qemu] {
-        let dir = layout.jail(vmm, guest);
-        for target in mount::mounts_below(&dir)? {
-            mount::unmount(&target)?;
-        }
-        files::remove(&dir)?;
-    }
+    let cleared = clear_all(layout, guest, &of(layout, guest)?);
     remove_parents(layout);
     for record in [layout.machine(guest), layout.ready(guest), layout.console_input(guest)] {
         files::remove(&record)?;
     }
-    Ok(())
+    cleared
+}
+
+/// Removes the jails of earlier attempts beside the one that is in use.
+///
+/// # Errors
+/// As those of [`remove`].
+pub fn remove_old(layout: &Layout, guest: &GuestName, vmm: &ProcessInfo) -> Result<(), ApplyError> {
+    let mut places = of(layout, guest)?;
+    let used = in_use(layout, guest, &places, vmm);
+    places.retain(|place| Some(*place) != used);
+    clear_all(layout, guest, &places)
 }
 
 /// Removes the directories that jails stand in where they are empty, so that nothing is left of a fleet that is down.
@@ -109,9 +199,4 @@ pub fn remove_parents(layout: &Layout) {
         let _ = fs::remove_dir(jails.join(vmm_folder(vmm)));
     }
     let _ = fs::remove_dir(jails);
-}
-
-/// Whether a guest has a jail directory of any VMM.
-pub fn exists(layout: &Layout, guest: &GuestName) -> bool {
-    [VmmKind::Firecracker, VmmKind::Qemu].iter().any(|vmm| layout.jail(*vmm, guest).exists())
 }

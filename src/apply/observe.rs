@@ -5,16 +5,17 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::fleet::{FleetName, GuestName, Sha256, VmmKind};
+use crate::fleet::{FleetName, GuestName, Sha256};
 use crate::host::firewall::{self, Ruleset};
-use crate::host::layout::{Layout, vmm_folder};
+use crate::host::layout::Layout;
 use crate::host::state::{CgroupLimits, DiskState, GuestState, HostState, Machine, StoredKind, TapSpec};
 use crate::lock::address::TAP_NAME_PREFIX;
 use crate::sys::cgroup::Hierarchy;
-use crate::sys::fs::FileError;
+use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::{self, ProcessInfo};
 use crate::sys::{ip, nft, process as processes};
 
+use super::jail::Place;
 use super::record::{self, LoadedRuleset, Ready};
 use super::{ApplyError, jail};
 
@@ -23,17 +24,18 @@ use super::{ApplyError, jail};
 /// # Errors
 /// Where a tool, `/proc` or the store cannot be read.
 pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<HostState, ApplyError> {
-    let jailed = jailed_names(layout)?;
+    let jails = jail::all(layout)?;
     let known: BTreeSet<GuestName> = recorded(layout)?
         .into_iter()
         .chain(names_in(&layout.disks(), ".ext4")?)
         .chain(hierarchy.children(&layout.cgroups()).iter().filter_map(|name| name.parse().ok()))
-        .chain(jailed)
+        .chain(jails.keys().cloned())
         .collect();
     let taps = taps(layout)?;
     let mut guests = BTreeMap::new();
     for name in known {
-        let state = guest(layout, hierarchy, &name, taps.get(&name).cloned())?;
+        let places = jails.get(&name).map_or(&[][..], Vec::as_slice);
+        let state = guest(layout, hierarchy, &name, taps.get(&name).cloned(), places)?;
         if state != GuestState::default() {
             guests.insert(name, state);
         }
@@ -51,24 +53,8 @@ pub fn recorded(layout: &Layout) -> Result<BTreeSet<GuestName>, ApplyError> {
 
 /// What `guests/<name>`, `disks/<name>.ext4` and the like are called after.
 fn names_in(dir: &Path, suffix: &str) -> Result<BTreeSet<GuestName>, ApplyError> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        Err(error) => return Err(FileError::when("read", dir)(error).into()),
-    };
-    let names = entries.filter_map(|entry| {
-        let name = entry.ok()?.file_name().into_string().ok()?;
-        name.strip_suffix(suffix)?.parse().ok()
-    });
-    Ok(names.collect())
-}
-
-fn jailed_names(layout: &Layout) -> Result<BTreeSet<GuestName>, ApplyError> {
-    let mut names = BTreeSet::new();
-    for vmm in [VmmKind::Firecracker, VmmKind::Qemu] {
-        names.extend(names_in(&layout.jails().join(vmm_folder(vmm)), "")?);
-    }
-    Ok(names)
+    let names = files::names_in(dir)?;
+    Ok(names.iter().filter_map(|name| name.strip_suffix(suffix)?.parse().ok()).collect())
 }
 
 fn taps(layout: &Layout) -> Result<BTreeMap<GuestName, TapSpec>, ApplyError> {
@@ -88,8 +74,10 @@ fn guest(
     hierarchy: &Hierarchy,
     name: &GuestName,
     tap: Option<TapSpec>,
+    places: &[Place],
 ) -> Result<GuestState, ApplyError> {
-    let vmm = vmm_process(layout, hierarchy, name);
+    let vmm = vmm_process_of(layout, hierarchy, name, || places.to_vec());
+    let used = vmm.as_ref().and_then(|vmm| jail::in_use(layout, name, places, vmm));
     let machine: Option<Machine> = match vmm {
         Some(_) => record::read(&layout.machine(name))?,
         None => None,
@@ -99,7 +87,8 @@ fn guest(
         disk: owner_and_size(&layout.disk(name)).map(|(uid, size)| DiskState { uid, size, base: None }),
         tap,
         cgroup: cgroup(layout, hierarchy, name),
-        jail: jail::exists(layout, name),
+        jail: used.is_some() || (vmm.is_none() && !places.is_empty()),
+        old_jails: vmm.is_some() && places.len() > usize::from(used.is_some()),
         occupied: vmm.is_some(),
         machine,
         ready: ready.is_some(),
@@ -120,17 +109,21 @@ fn cgroup(layout: &Layout, hierarchy: &Hierarchy, name: &GuestName) -> Option<Cg
     }
 }
 
-/// The guest's VMM: whatever lives in its cgroup, or, where that is gone, in its jail.
+/// The guest's VMM: whatever lives in its cgroup, or, where that is gone, in one of its jails.
 pub fn vmm_process(layout: &Layout, hierarchy: &Hierarchy, name: &GuestName) -> Option<ProcessInfo> {
+    // Where the jails cannot be read, nobody can tell what lives in them.
+    vmm_process_of(layout, hierarchy, name, || jail::of(layout, name).unwrap_or_default())
+}
+
+fn vmm_process_of(
+    layout: &Layout,
+    hierarchy: &Hierarchy,
+    name: &GuestName,
+    places: impl FnOnce() -> Vec<Place>,
+) -> Option<ProcessInfo> {
     let in_cgroup = hierarchy.procs(&layout.cgroup(name));
-    let in_jail = || {
-        let jails = [VmmKind::Firecracker, VmmKind::Qemu].map(|vmm| layout.jail_root(vmm, name));
-        jails.iter().flat_map(|root| processes::rooted_in(root)).collect::<Vec<_>>()
-    };
-    in_cgroup
-        .into_iter()
-        .find_map(process::inspect)
-        .or_else(|| in_jail().into_iter().find_map(process::inspect))
+    let in_jail = || places().into_iter().flat_map(|place| processes::rooted_in(&place.root(layout, name)));
+    in_cgroup.into_iter().find_map(process::inspect).or_else(|| in_jail().find_map(process::inspect))
 }
 
 /// What the running VMM's guest said when it was ready.

@@ -90,8 +90,15 @@ impl Host for LinuxHost {
     }
 
     fn create_jail(&self, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError> {
-        jail::remove(&self.layout, guest)?;
-        jail::create(&self.layout, self.scope, guest, machine)
+        jail::create(&self.layout, self.scope, guest, machine).map(drop)
+    }
+
+    fn remove_old_jails(&self, guest: &GuestName) -> Result<(), ApplyError> {
+        match observe::vmm_process(&self.layout, &self.hierarchy, guest) {
+            Some(vmm) => jail::remove_old(&self.layout, guest, &vmm),
+            // One that ended meanwhile leaves its jail to the next start.
+            None => Ok(()),
+        }
     }
 
     fn remove_jail(&self, guest: &GuestName) -> Result<(), ApplyError> {

@@ -22,7 +22,7 @@ use crate::sys::tool::{self, Tool};
 
 use super::linux::LinuxHost;
 use super::record::{self, Ready};
-use super::{ApplyError, observe};
+use super::{ApplyError, jail, observe};
 
 const POLL: Duration = Duration::from_millis(50);
 /// How often a new process is looked for in its cgroup.
@@ -35,6 +35,8 @@ const SHOWN_LINES: usize = 12;
 /// Starts the VMM of a machine whose jail is laid out.
 pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError> {
     let layout = &host.layout;
+    let newest = jail::of(layout, guest)?.pop().filter(|place| place.vmm == machine.vmm);
+    let place = newest.ok_or_else(|| ApplyError::NoJail(guest.clone()))?;
     // The record first: a VMM that runs is then always known.
     files::remove(&layout.ready(guest))?;
     record::write(&layout.machine(guest), machine)?;
@@ -43,13 +45,13 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
         VmmKind::Qemu => qemu::command(guest, machine),
         VmmKind::Firecracker => {
             let executable = tool::find("firecracker").ok_or(ApplyError::NoVmm { program: "firecracker" })?;
-            firecracker::jailer(guest, machine, layout, &executable, &host.hierarchy)
+            firecracker::jailer(guest, place.attempt, machine, layout, &executable)
         }
     };
     let launcher = Tool::new(&host.launcher).arg("launch");
     let cgroups = host.hierarchy.procs_files(&layout.cgroup(guest));
     let launcher = cgroups.iter().fold(launcher, |tool, file| tool.arg("--cgroup").arg(file));
-    let launcher = launcher.arg("--").args(vmm.argv()).dir(layout.jail_root(machine.vmm, guest));
+    let launcher = launcher.arg("--").args(vmm.argv()).dir(place.root(layout, guest));
     let (serial, said) = (append(&layout.serial_log(guest))?, append(&layout.launch_log(guest))?);
     let pid = launch::spawn(&launcher, input, serial, said)?;
     // From here on the cgroup says whether the VMM runs, so it must be in it, or have ended.
@@ -123,7 +125,7 @@ pub(super) fn stop(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError
         let is_ready = observe::ready(&host.layout, guest, Some(&vmm)).is_ok_and(|ready| ready.is_some());
         // One that never came up does not listen, and one that does not hear is killed below.
         if let Some(machine) = machine.filter(|_| is_ready) {
-            if ask_to_stop(&host.layout, guest, machine.vmm).is_ok() {
+            if ask_to_stop(&host.layout, guest, &machine, &vmm).is_ok() {
                 process::wait_gone(vmm.pid, vmm.start_time, host.stop_timeout);
             }
         }
@@ -146,9 +148,15 @@ fn end(guest: &GuestName, vmm: &ProcessInfo) -> Result<(), ApplyError> {
 }
 
 /// The power button on QEMU, Ctrl-Alt-Del on Firecracker: the guest's init takes both alike.
-fn ask_to_stop(layout: &Layout, guest: &GuestName, vmm: VmmKind) -> Result<(), ApplyError> {
-    let root = layout.jail_root(vmm, guest);
-    match vmm {
+fn ask_to_stop(
+    layout: &Layout,
+    guest: &GuestName,
+    machine: &Machine,
+    vmm: &ProcessInfo,
+) -> Result<(), ApplyError> {
+    let place = jail::in_use(layout, guest, &jail::of(layout, guest)?, vmm);
+    let root = place.ok_or_else(|| ApplyError::NoJail(guest.clone()))?.root(layout, guest);
+    match machine.vmm {
         VmmKind::Qemu => Ok(Qmp::connect(&root.join(QMP_SOCKET))?.system_powerdown()?),
         VmmKind::Firecracker => Ok(Api::connect(&root.join(API_SOCKET))?.send_ctrl_alt_del()?),
     }

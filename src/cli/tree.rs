@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::apply::Host;
 use crate::apply::linux::{LinuxHost, Scope};
+use crate::apply::{Host, jail};
 use crate::fleet::{Fleet, HostSpec, VmmKind};
 use crate::host::layout::Layout;
 use crate::host::state::{HostState, Machine, MachineDisk};
@@ -69,10 +69,10 @@ fn write(
         if let Some((base, disk)) = guest.disk.and_then(|disk| Some((disk.base?, disk))) {
             host.create_disk(name, &base, disk.uid)?;
         }
-        host.create_jail(name, machine)?;
-        let command = command_of(name, machine, &host)?;
+        let place = jail::create(&host.layout, host.scope, name, machine)?;
+        let command = command_of(name, place.attempt, machine, &host);
         fs::write(&host.layout.guest(name).join("command"), command.as_bytes(), 0o644)?;
-        let root = host.layout.jail_root(machine.vmm, name);
+        let root = place.root(&host.layout, name);
         if !context.settings.json {
             render::text(&format!("{}\n", root.display()));
         }
@@ -94,19 +94,15 @@ fn stored(machine: &Machine) -> impl Iterator<Item = crate::fleet::Sha256> {
 }
 
 /// What starts the VMM, as one would type it in the jail's root.
-fn command_of(
-    name: &crate::fleet::GuestName,
-    machine: &Machine,
-    host: &LinuxHost,
-) -> Result<String, CliError> {
+fn command_of(name: &crate::fleet::GuestName, attempt: u32, machine: &Machine, host: &LinuxHost) -> String {
     let call = match machine.vmm {
         VmmKind::Qemu => qemu::command(name, machine),
         VmmKind::Firecracker => {
             let executable = tool::find("firecracker").unwrap_or_else(|| "/usr/local/bin/firecracker".into());
-            firecracker::jailer(name, machine, &host.layout, &executable, &host.hierarchy)
+            firecracker::jailer(name, attempt, machine, &host.layout, &executable)
         }
     };
-    Ok(format!("{}\n", call.command_line()))
+    format!("{}\n", call.command_line())
 }
 
 fn ruleset(desired: &HostState, dir: &Path) -> Result<(), CliError> {

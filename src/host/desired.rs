@@ -145,6 +145,7 @@ fn guest(
         tap: Some(TapSpec { name: numbers.tap.clone(), owner: numbers.uid, address: host_side(numbers) }),
         cgroup: Some(limits(&machine)),
         jail: true,
+        old_jails: false,
         occupied: true,
         machine: Some(machine),
         ready: true,

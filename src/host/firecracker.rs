@@ -5,14 +5,12 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::fleet::GuestName;
-use crate::sys::cgroup::Hierarchy;
-use crate::sys::jailer::{self, CgroupVersion, JailCgroup};
+use crate::sys::jailer;
 use crate::sys::tool::Tool;
 
-use super::layout::Layout;
-use super::limits::limits;
+use super::layout::{Layout, jail_id};
 use super::names::{API_SOCKET, CONFIG, DISK, KERNEL, ROOTFS, VMM_LOG};
-use super::state::{CPU_PERIOD, CgroupLimits, Machine};
+use super::state::Machine;
 
 /// Firecracker's configuration file (its `docs/getting-started.md`, "Configuration file"); paths are the jail's.
 pub fn config(machine: &Machine) -> Vec<u8> {
@@ -31,50 +29,21 @@ pub fn config(machine: &Machine) -> Vec<u8> {
     text
 }
 
-/// Files and values by which a hierarchy takes limits.
-fn cgroup_values(hierarchy: &Hierarchy, limits: &CgroupLimits) -> (CgroupVersion, Vec<(String, String)>) {
-    let (memory, pids, quota) = (limits.memory, limits.pids, limits.cpu_quota);
-    let (version, values) = match hierarchy {
-        Hierarchy::V1 { .. } => (
-            CgroupVersion::V1,
-            [
-                ("memory.limit_in_bytes", memory.to_string()),
-                ("pids.max", pids.to_string()),
-                ("cpu.cfs_period_us", CPU_PERIOD.to_string()),
-                ("cpu.cfs_quota_us", quota.to_string()),
-            ]
-            .to_vec(),
-        ),
-        Hierarchy::V2 { .. } => (
-            CgroupVersion::V2,
-            [
-                ("memory.max", memory.to_string()),
-                ("pids.max", pids.to_string()),
-                ("cpu.max", format!("{quota} {CPU_PERIOD}")),
-            ]
-            .to_vec(),
-        ),
-    };
-    (version, values.into_iter().map(|(file, value)| (file.to_owned(), value)).collect())
-}
-
-/// The jailer's call; `executable` is the Firecracker binary, static. The cgroup that it makes is the one that its
-/// process is in already.
+/// The jailer's call; `executable` is the Firecracker binary, static. It is told of no cgroup: its process is in the
+/// guest's from its first instruction on, and the jailer can neither set `io.max` nor name a cgroup after a guest.
 pub fn jailer(
     guest: &GuestName,
+    attempt: u32,
     machine: &Machine,
     layout: &Layout,
     executable: &Path,
-    hierarchy: &Hierarchy,
 ) -> Tool {
-    let (version, values) = cgroup_values(hierarchy, &limits(machine));
     let jail = jailer::Jail {
         base: layout.jails(),
-        id: guest.to_string(),
+        id: jail_id(guest, attempt),
         exec_file: executable.to_owned(),
         uid: machine.uid,
         gid: machine.uid,
-        cgroup: Some(JailCgroup { version, parent: layout.cgroups(), values }),
         open_files: None,
     };
     let [socket, config, log] = [API_SOCKET, CONFIG, VMM_LOG].map(|path| format!("/{path}"));

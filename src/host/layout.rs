@@ -7,8 +7,11 @@
 //! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of how nft lists them
 //! <store>/<fleet>/disks/<guest>.ext4     data disks
 //! <store>/<fleet>/guests/<guest>/        serial.log, vmm.log, launch.log, console.in, machine.json, ready.json
-//! <store>/<fleet>/jails/<vmm>/<guest>/root/   the jail, as Firecracker's jailer lays it out
+//! <store>/<fleet>/jails/<vmm>/<guest>--<attempt>/root/   a jail, as Firecracker's jailer lays it out
 //! ```
+//!
+//! Every start has a jail of its own, whose attempt is one more than the highest that is there: what could not be removed
+//! of an earlier one is then in nobody's way.
 
 use std::path::{Path, PathBuf};
 
@@ -123,13 +126,13 @@ impl Layout {
     }
 
     /// A guest's jail directory, `<jails>/<name of the executable>/<id>` as the jailer makes it.
-    pub fn jail(&self, vmm: VmmKind, guest: &GuestName) -> PathBuf {
-        self.jails().join(vmm_folder(vmm)).join(guest.as_str())
+    pub fn jail(&self, vmm: VmmKind, guest: &GuestName, attempt: u32) -> PathBuf {
+        self.jails().join(vmm_folder(vmm)).join(jail_id(guest, attempt))
     }
 
     /// The chroot in it.
-    pub fn jail_root(&self, vmm: VmmKind, guest: &GuestName) -> PathBuf {
-        self.jail(vmm, guest).join("root")
+    pub fn jail_root(&self, vmm: VmmKind, guest: &GuestName, attempt: u32) -> PathBuf {
+        self.jail(vmm, guest, attempt).join("root")
     }
 
     /// The guest's cgroup, below each controller's root.
@@ -153,10 +156,46 @@ impl Layout {
     }
 }
 
+/// What a jail is called, and the jailer's `--id`: `alice--1`. Jails were once called after their guest alone, which
+/// counts as attempt 0.
+pub fn jail_id(guest: &GuestName, attempt: u32) -> String {
+    if attempt == 0 { guest.to_string() } else { format!("{guest}--{attempt}") }
+}
+
+/// The guest and the attempt of a jail; `None` where no jail is called so.
+pub fn parse_jail_id(id: &str) -> Option<(GuestName, u32)> {
+    let numbered = id.rsplit_once("--").and_then(|(guest, attempt)| {
+        let found = (guest.parse().ok()?, attempt.parse().ok()?);
+        // A number that is written otherwise is not one of these.
+        (jail_id(&found.0, found.1) == id).then_some(found)
+    });
+    numbered.or_else(|| Some((id.parse().ok()?, 0)))
+}
+
 /// Folder of a VMM's jails.
 pub fn vmm_folder(vmm: VmmKind) -> &'static str {
     match vmm {
         VmmKind::Firecracker => "firecracker",
         VmmKind::Qemu => "qemu",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jail_tells_its_guest_and_its_attempt() {
+        for (guest, attempt) in
+            [("alice", 1), ("kiosk-0", 12), ("a-", 3), ("a--1", 2), ("0", u32::MAX), ("a--", 0)]
+        {
+            let guest: GuestName = guest.parse().unwrap();
+            let id = jail_id(&guest, attempt);
+            assert_eq!(parse_jail_id(&id), Some((guest, attempt)), "{id}");
+        }
+        assert_eq!(parse_jail_id("alice--01"), Some(("alice--01".parse().unwrap(), 0)));
+        for none in ["--1", "alice--1.new", "alice--99999999999", ".."] {
+            assert_eq!(parse_jail_id(none), None, "{none}");
+        }
     }
 }

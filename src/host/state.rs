@@ -48,8 +48,10 @@ pub struct GuestState {
     pub disk: Option<DiskState>,
     pub tap: Option<TapSpec>,
     pub cgroup: Option<CgroupLimits>,
-    /// Whether there is a jail directory.
+    /// Whether there is a jail: that in which its VMM lives, or any where it has none.
     pub jail: bool,
+    /// Whether there are jails of earlier attempts beside the one in which its VMM lives.
+    pub old_jails: bool,
     /// Whether a process runs in its cgroup or its jail.
     pub occupied: bool,
     /// The machine that runs, as it was started; `None` where nothing runs, or no record says what.

@@ -52,7 +52,7 @@ fn removal(name: &GuestName, have: &GuestState) -> Vec<Step> {
     let vmm = have.occupied.then(|| Step::StopVmm { guest: guest() });
     let tap = have.tap.clone().map(|tap| Step::RemoveTap { guest: guest(), tap });
     let cgroup = have.cgroup.map(|_| Step::RemoveCgroup { guest: guest() });
-    let jail = have.jail.then(|| Step::RemoveJail { guest: guest() });
+    let jail = (have.jail || have.old_jails).then(|| Step::RemoveJail { guest: guest() });
     vmm.into_iter().chain(tap).chain(cgroup).chain(jail).collect()
 }
 
@@ -74,6 +74,7 @@ fn guest(plan: &mut Plan, name: &GuestName, have: &GuestState, want: &GuestState
         steps.steps = start(name, left, want, machine);
         steps.undo = removal(name, &GuestState { disk: None, ..want.clone() });
     }
+    steps.then.extend(clear_old_jails(name, left));
     steps.then.extend(start_containers(name, left, want));
     if !steps.steps.is_empty() || !steps.then.is_empty() {
         plan.start.push(steps);
@@ -119,6 +120,12 @@ fn repair(name: &GuestName, have: &GuestState, want: &GuestState) -> Vec<Step> {
     let cgroup = cgroup.map(|limits| Step::CreateCgroup { guest: guest(), limits });
     let ready = (want.ready && !have.ready).then(|| Step::AwaitReady { guest: guest() });
     cgroup.into_iter().chain(ready).collect()
+}
+
+/// What is left of earlier attempts is told where it cannot be removed, and undoes nothing.
+fn clear_old_jails(name: &GuestName, have: &GuestState) -> Option<Step> {
+    let left = have.old_jails || (!have.occupied && have.jail);
+    left.then(|| Step::RemoveOldJails { guest: name.clone() })
 }
 
 /// Containers that have not been started since the guest's boot.
@@ -190,6 +197,7 @@ mod tests {
             tap: Some(TapSpec { name: tap, owner: uid, address: [10, 107, 0, number].into() }),
             cgroup: Some(CgroupLimits { memory: 1 << 30, pids: 33, cpu_quota: 100_000 }),
             jail: true,
+            old_jails: false,
             occupied: true,
             machine: Some(Machine {
                 vmm: VmmKind::Qemu,
@@ -290,7 +298,7 @@ mod tests {
         let plan = diff(&found, &host(&["alice"]));
         assert_eq!(
             plan.detailed(),
-            "start alice: not running any more\n  create jail with kernel 6923dd1bc046 image 6105d6cc76af\n  start qemu with 1 vcpu, 512 MiB\n  wait until ready\n"
+            "start alice: not running any more\n  create jail with kernel 6923dd1bc046 image 6105d6cc76af\n  start qemu with 1 vcpu, 512 MiB\n  wait until ready\n  remove jails of earlier attempts\n"
         );
     }
 
@@ -317,6 +325,16 @@ mod tests {
         *alice = GuestState { jail: true, disk: alice.disk, ..GuestState::default() };
         let plan = diff(&found, &HostState::default());
         assert_eq!(plan.detailed(), "stop alice: left over\n  remove jail\nremove nft ruleset\n");
+    }
+
+    #[test]
+    fn old_jails_are_cleared_away_beside_the_one_in_use() {
+        let mut found = host(&["alice"]);
+        found.guests.get_mut(&name("alice")).unwrap().old_jails = true;
+        let plan = diff(&found, &host(&["alice"]));
+        assert_eq!(plan.detailed(), "start alice: drifted\n  remove jails of earlier attempts\n");
+        let gone = diff(&found, &HostState::default());
+        assert!(gone.detailed().contains("  remove jail\n"), "{}", gone.detailed());
     }
 
     #[test]

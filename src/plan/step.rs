@@ -44,13 +44,17 @@ pub enum Step {
     RemoveCgroup {
         guest: GuestName,
     },
-    /// Lays out the jail of a machine anew; one that was there goes.
+    /// Lays out a new jail for a machine; those of earlier attempts go as far as they can.
     CreateJail {
         guest: GuestName,
         machine: Machine,
     },
     /// Unmounts and removes a guest's jails.
     RemoveJail {
+        guest: GuestName,
+    },
+    /// Removes what is left of the jails of earlier attempts, beside the one that is in use.
+    RemoveOldJails {
         guest: GuestName,
     },
     StartVmm {
@@ -102,6 +106,7 @@ impl fmt::Display for Step {
                     machine.image.short()
                 )
             }
+            Self::RemoveOldJails { .. } => f.write_str("remove jails of earlier attempts"),
             Self::RemoveJail { .. } => f.write_str("remove jail"),
             Self::StartVmm { machine, .. } => write!(
                 f,

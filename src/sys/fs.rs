@@ -76,6 +76,18 @@ pub fn read_text_if_present(path: &Path) -> Result<Option<String>, FileError> {
     }
 }
 
+/// The names in a directory that are text; none where there is no such directory.
+///
+/// # Errors
+/// Names the path.
+pub fn names_in(dir: &Path) -> Result<Vec<String>, FileError> {
+    match fs::read_dir(dir) {
+        Ok(entries) => Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(FileError::when("read", dir)(error)),
+    }
+}
+
 /// Makes a directory and those above it; one that is there is left as it is.
 ///
 /// # Errors

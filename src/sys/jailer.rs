@@ -9,7 +9,6 @@
 //!     firecracker.pid                 its process id, owned by root
 //!     dev/{kvm,net/tun,urandom,userfaultfd}
 //!     run/firecracker.socket          the API, made by Firecracker itself
-//! /sys/fs/cgroup/CONTROLLER/PARENT/ID on cgroup v1; /sys/fs/cgroup/PARENT/ID on v2
 //! ```
 //!
 //! `root` may be there already with the kernel, disks and configuration in it, and should be; the binary, the
@@ -19,7 +18,8 @@
 //! the stdin, stdout and stderr it was given. Two of its options would break that and are not offered.
 //! `--daemonize` points all three at `/dev/null`, and with them the serial console and the log;
 //! `--new-pid-ns` leaves a child whose end nobody can wait for, and both report success before
-//! Firecracker has started.
+//! Firecracker has started. `--cgroup` is not offered either: whoever starts the jailer in a cgroup has Firecracker in it,
+//! with every limit (`io.max` has a `=` in its value, on which the jailer stumbles), and from the first instruction on.
 //!
 //! The console and the log are best kept apart, and outside the jail where they can be:
 //! - stdin and stdout are the guest's serial port. Opened for appending, stdout may be truncated at any time.
@@ -34,26 +34,6 @@ use std::path::{Path, PathBuf};
 
 use super::tool::Tool;
 
-/// Which interface a host's cgroup controllers have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CgroupVersion {
-    /// One hierarchy per controller.
-    V1,
-    /// The unified hierarchy.
-    V2,
-}
-
-/// The cgroup `PARENT/ID` that the jailer makes and enters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JailCgroup {
-    pub version: CgroupVersion,
-    /// Path below the hierarchy's root, without `.` or `..`.
-    pub parent: String,
-    /// File and value, such as `("pids.max", "64")`. On v1 each file's controller is entered, and no
-    /// other. A value may not have a `=` in it, which rules out `io.max`. Empty on v1 means no cgroup.
-    pub values: Vec<(String, String)>,
-}
-
 /// One jail for one Firecracker process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Jail {
@@ -65,7 +45,6 @@ pub struct Jail {
     pub exec_file: PathBuf,
     pub uid: u32,
     pub gid: u32,
-    pub cgroup: Option<JailCgroup>,
     /// Limit on the number of open files; the jailer's own default is 2048.
     pub open_files: Option<u64>,
 }
@@ -106,16 +85,6 @@ impl Jail {
             .args(["--uid", &self.uid.to_string(), "--gid", &self.gid.to_string()])
             .arg("--chroot-base-dir")
             .arg(&self.base);
-        if let Some(cgroup) = &self.cgroup {
-            let version = match cgroup.version {
-                CgroupVersion::V1 => "1",
-                CgroupVersion::V2 => "2",
-            };
-            tool = tool.args(["--cgroup-version", version, "--parent-cgroup", &cgroup.parent]);
-            for (file, value) in &cgroup.values {
-                tool = tool.args(["--cgroup", &format!("{file}={value}")]);
-            }
-        }
         if let Some(count) = self.open_files {
             tool = tool.args(["--resource-limit", &format!("no-file={count}")]);
         }
@@ -134,22 +103,16 @@ mod tests {
             exec_file: "/usr/local/bin/firecracker".into(),
             uid: 200_000,
             gid: 200_000,
-            cgroup: None,
             open_files: Some(1024),
         }
     }
 
     #[test]
     fn a_jail_is_told_all_of_its_limits() {
-        let values =
-            vec![("memory.max".to_owned(), "1G".to_owned()), ("pids.max".to_owned(), "64".to_owned())];
-        let cgroup = JailCgroup { version: CgroupVersion::V2, parent: "sis".to_owned(), values };
-        let jail = Jail { cgroup: Some(cgroup), ..jail() };
         assert_eq!(
-            jail.tool(Path::new("jailer"), &["--config-file", "/config.json"]).command_line(),
+            jail().tool(Path::new("jailer"), &["--config-file", "/config.json"]).command_line(),
             "jailer --id alice-1 --exec-file /usr/local/bin/firecracker --uid 200000 --gid 200000 \
-             --chroot-base-dir /srv/jails --cgroup-version 2 --parent-cgroup sis --cgroup memory.max=1G \
-             --cgroup pids.max=64 --resource-limit no-file=1024 -- --config-file /config.json"
+             --chroot-base-dir /srv/jails --resource-limit no-file=1024 -- --config-file /config.json"
         );
     }
 

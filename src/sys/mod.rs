@@ -15,6 +15,7 @@ pub mod mount;
 pub mod nft;
 pub mod process;
 pub mod qemu;
+pub mod remove;
 pub mod report;
 pub mod sealed;
 pub mod ssh;

@@ -197,6 +197,12 @@ pub fn rooted_in(dir: &Path) -> Vec<u32> {
     pids
 }
 
+/// Whether a process's root directory is `dir` or below it, as in [`rooted_in`].
+pub fn is_rooted_in(pid: u32, dir: &Path) -> bool {
+    let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    roots_of(pid).iter().any(|root| root.starts_with(&dir))
+}
+
 /// The root directory of a process as a path of this process's own mount namespace.
 fn root_of(pid: u32) -> Option<PathBuf> {
     roots_of(pid).into_iter().next()

@@ -135,7 +135,11 @@ impl Host for ModelHost {
         let mut state = inner.state.clone();
         // Names of guests are those of directories. A TAP alone may be another fleet's.
         state.guests.retain(|name, guest| {
-            inner.logs.contains(name) || guest.disk.is_some() || guest.cgroup.is_some() || guest.jail
+            inner.logs.contains(name)
+                || guest.disk.is_some()
+                || guest.cgroup.is_some()
+                || guest.jail
+                || guest.old_jails
         });
         Ok(state)
     }
@@ -223,10 +227,14 @@ impl Host for ModelHost {
 
     fn remove_jail(&self, guest: &GuestName) -> Done {
         let remove = |guest: &mut GuestState| {
-            (guest.jail, guest.machine, guest.ready) = (false, None, false);
+            (guest.jail, guest.old_jails, guest.machine, guest.ready) = (false, false, None, false);
             guest.containers.clear();
         };
         self.guest("remove jail", guest, remove, nothing)
+    }
+
+    fn remove_old_jails(&self, guest: &GuestName) -> Done {
+        self.guest("remove old jails", guest, |guest| guest.old_jails = false, nothing)
     }
 
     fn start_vmm(&self, guest: &GuestName, machine: &Machine) -> Done {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 
-use crate::common::sandbox::Sandbox;
+use crate::common::sandbox::{Run, Sandbox};
 use crate::needs_firecracker;
 
 /// Every file below a directory by its path there.
@@ -78,6 +79,36 @@ fn a_jail_holds_its_guests_files_alone() {
     for above in [sandbox.path("store").join(&sandbox.name), sandbox.path("store/files")] {
         assert_eq!(mode(&fs::metadata(&above).unwrap()), 0o700, "{}", above.display());
     }
+}
+
+#[test]
+fn a_jail_that_cannot_be_removed_is_named_and_in_nobodys_way() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    let first = sandbox.jail(a);
+    let held = first.join("config.json");
+    let chattr = |flag: &str| Run::of(Command::new("chattr").arg(flag).arg(&held)).code == 0;
+    if !chattr("+i") {
+        return eprintln!("SKIPPED: no file can be made immutable here");
+    }
+    Run::of(Command::new("kill").args(["-9", &sandbox.pid(a).to_string()])).fails(0, &[]);
+    let run = sandbox.run("up");
+    let named = [held.to_str().unwrap(), "Operation not permitted", &format!("failed: {a}")];
+    let in_the_way = sandbox.run("plan");
+    let down = sandbox.run("down");
+    chattr("-i");
+    run.fails(1, &named);
+    assert!(in_the_way.out.contains("remove jails of earlier attempts"), "{in_the_way}");
+    down.fails(1, &named);
+    sandbox.run("up").fails(0, &[]);
+    assert_ne!(sandbox.jail(a), first);
+    assert!(!first.parent().unwrap().exists());
+    sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+    sandbox.done("down");
+    assert_eq!(sandbox.traces(), [""; 0]);
 }
 
 /// A line of `/proc/PID/status`.

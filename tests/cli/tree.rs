@@ -47,7 +47,7 @@ fn a_tree_is_complete_owned_by_its_guests_and_starts_nothing() {
     sandbox.done("tree --out t");
     let jails = sandbox.path(&format!("t/{}/jails/firecracker", sandbox.name));
     let owners = ['a', 'b'].map(|letter| {
-        let jail = jails.join(sandbox.guest(letter));
+        let jail = jails.join(format!("{}--1", sandbox.guest(letter)));
         is_whole(&sandbox, &jail);
         let disk = fs::metadata(jail.join("root/data/disk.ext4")).unwrap();
         assert_eq!(disk.mode() & 0o7777, 0o600);
@@ -87,7 +87,7 @@ fn whoever_is_not_root_builds_and_makes_trees_but_brings_nothing_up() {
     nobody(&["tree", "--out", "t"]).unwrap().fails(0, &[]);
     is_whole(
         &sandbox,
-        &sandbox.path(&format!("t/{}/jails/firecracker/{}", sandbox.name, sandbox.guest('a'))),
+        &sandbox.path(&format!("t/{}/jails/firecracker/{}--1", sandbox.name, sandbox.guest('a'))),
     );
     for command in ["up", "down", "ps", "plan", "status"] {
         nobody(&[command]).unwrap().fails(1, &["error: this command needs root", "help: run it with sudo"]);

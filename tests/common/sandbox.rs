@@ -195,9 +195,11 @@ store = "{store}"
         self.path(&format!("store/{}/guests/{guest}/{file}", self.name))
     }
 
-    /// The root of a guest's jail.
+    /// The root of a guest's newest jail; that of its first where it has none.
     pub fn jail(&self, guest: &str) -> PathBuf {
-        self.path(&format!("store/{}/jails/firecracker/{guest}/root", self.name))
+        let dir = self.path(&format!("store/{}/jails/firecracker", self.name));
+        let attempt = (1..100).rev().find(|attempt| dir.join(format!("{guest}--{attempt}")).exists());
+        dir.join(format!("{guest}--{}/root", attempt.unwrap_or(1)))
     }
 
     pub fn disk(&self, guest: &str) -> PathBuf {
