@@ -36,13 +36,13 @@ fn guest(guest: &str, number: u8) -> GuestState {
         mac: format!("02:53:0a:6b:00:{number:02x}"),
         vcpus: 1,
         memory_mib: 512,
-        kernel: Sha256::of("kernel"),
-        image: Sha256::of("image"),
+        kernel: Sha256::of("kernel").into(),
+        image: Sha256::of("image").into(),
         disk: MachineDisk::Kept,
         command_line: "console=ttyS0".into(),
     };
     GuestState {
-        disk: Some(DiskState { uid, size: 1 << 30, base: Some(Sha256::of("disk")) }),
+        disk: Some(DiskState { uid, size: 1 << 30, base: Some(Sha256::of("disk").into()) }),
         tap: Some(tap),
         cgroup: Some(CgroupLimits { memory: 1 << 30, pids: 33, cpu_quota: 100_000 }),
         jail: true,
@@ -58,13 +58,13 @@ fn guest(guest: &str, number: u8) -> GuestState {
 fn ephemeral(name: &str, number: u8) -> GuestState {
     let mut state = guest(name, number);
     state.disk = None;
-    let disk = MachineDisk::Ephemeral { base: Sha256::of("disk"), size: 1 << 20, in_memory: true };
+    let disk = MachineDisk::Ephemeral { base: Sha256::of("disk").into(), size: 1 << 20, in_memory: true };
     state.machine.as_mut().unwrap().disk = disk;
     state
 }
 
 fn fleet(guests: &[(&str, GuestState)]) -> HostState {
-    let stored = ["kernel", "image", "disk"].map(|file| (Sha256::of(file), StoredKind::Image));
+    let stored = ["kernel", "image", "disk"].map(|file| (Sha256::of(file).into(), StoredKind::Image));
     let images = guests.iter().map(|(_, guest)| (guest.machine.as_ref().unwrap().image, StoredKind::Image));
     HostState {
         forwarding: true,
@@ -123,7 +123,7 @@ fn is_as(host: &Inner, desired: &HostState, story: &str) {
 /// Fleets that differ in all that a plan tells apart.
 fn fleets() -> Vec<(&'static str, HostState)> {
     let mut changed = guest("alice", 0);
-    changed.machine.as_mut().unwrap().image = Sha256::of("new image");
+    changed.machine.as_mut().unwrap().image = Sha256::of("new image").into();
     changed.cgroup = Some(CgroupLimits { memory: 2 << 30, pids: 33, cpu_quota: 100_000 });
     let with_containers =
         GuestState { containers: vec![container("one"), container("two")], ..guest("bob", 1) };
@@ -201,7 +201,7 @@ fn without_its_rules_no_guest_starts_but_those_that_go_are_stopped() {
     let wanted = fleet(&[("bob", guest("bob", 1)), ("carol", guest("carol", 2))]);
     for broken in [&["load rules"][..], &["store"]] {
         let mut wanted = wanted.clone();
-        wanted.stored.insert(Sha256::of("more"), StoredKind::Image);
+        wanted.stored.insert(Sha256::of("more").into(), StoredKind::Image);
         let (applied, host) = towards(
             &up(&two()),
             &wanted,

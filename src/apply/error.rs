@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::fleet::{GuestName, InterfaceName, Sha256};
+use crate::build::digest::FileDigest;
+use crate::fleet::{GuestName, InterfaceName};
 use crate::sys::cgroup::CgroupError;
 use crate::sys::firecracker::ApiError;
 use crate::sys::fs::FileError;
@@ -39,9 +40,9 @@ pub enum ApplyError {
     #[error(transparent)]
     Api(#[from] ApiError),
     #[error("no artifact with the digest {0} was built")]
-    NoArtifact(Sha256),
+    NoArtifact(FileDigest),
     #[error("{} changed while it was copied into the store: its digest is {found}, not {expected}", path.display())]
-    ArtifactChanged { path: PathBuf, expected: Sha256, found: Sha256 },
+    ArtifactChanged { path: PathBuf, expected: FileDigest, found: FileDigest },
     #[error("cannot write the record {}", path.display())]
     Record { path: PathBuf, source: serde_json::Error },
     #[error(

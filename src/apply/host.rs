@@ -1,7 +1,8 @@
 //! What applying a plan needs of a host. [`super::linux::LinuxHost`] is the real one; tests use another to make
 //! faults that a real host does not make on demand.
 
-use crate::fleet::{ContainerSpec, GuestName, Sha256};
+use crate::build::digest::FileDigest;
+use crate::fleet::{ContainerSpec, GuestName};
 use crate::host::firewall::Ruleset;
 use crate::host::state::{CgroupLimits, HostState, Machine, TapSpec};
 use crate::plan::Step;
@@ -17,10 +18,10 @@ pub trait Host: Sync {
     fn observe(&self) -> Result<HostState, ApplyError>;
 
     fn enable_forwarding(&self) -> Result<(), ApplyError>;
-    fn store_file(&self, sha256: &Sha256) -> Result<(), ApplyError>;
+    fn store_file(&self, digest: &FileDigest) -> Result<(), ApplyError>;
     fn load_ruleset(&self, ruleset: &Ruleset) -> Result<(), ApplyError>;
     fn remove_ruleset(&self) -> Result<(), ApplyError>;
-    fn create_disk(&self, guest: &GuestName, base: &Sha256, uid: u32) -> Result<(), ApplyError>;
+    fn create_disk(&self, guest: &GuestName, base: &FileDigest, uid: u32) -> Result<(), ApplyError>;
     fn chown_disk(&self, guest: &GuestName, uid: u32) -> Result<(), ApplyError>;
     fn create_tap(&self, tap: &TapSpec) -> Result<(), ApplyError>;
     fn remove_tap(&self, tap: &TapSpec) -> Result<(), ApplyError>;
@@ -42,7 +43,7 @@ pub trait Host: Sync {
 pub fn take(step: &Step, host: &dyn Host) -> Result<(), ApplyError> {
     match step {
         Step::EnableForwarding => host.enable_forwarding(),
-        Step::StoreFile { sha256, .. } => host.store_file(sha256),
+        Step::StoreFile { digest, .. } => host.store_file(digest),
         Step::LoadRuleset(ruleset) => host.load_ruleset(ruleset),
         Step::RemoveRuleset => host.remove_ruleset(),
         Step::CreateDisk { guest, base, uid } => host.create_disk(guest, base, *uid),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::fleet::Sha256;
+use crate::build::digest::FileDigest;
 use crate::host::layout::Layout;
 use crate::sys::cgroup::Hierarchy;
 use crate::sys::fs::FileError;
@@ -27,7 +27,7 @@ pub struct LinuxHost {
     pub scope: Scope,
     pub hierarchy: Hierarchy,
     /// Where the files of artifacts are.
-    pub artifacts: BTreeMap<Sha256, PathBuf>,
+    pub artifacts: BTreeMap<FileDigest, PathBuf>,
     /// This program, which joins a cgroup and becomes the VMM.
     pub launcher: PathBuf,
     /// How long a guest may take to say that it is ready.

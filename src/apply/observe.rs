@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::build::digest::FileDigest;
 use crate::fleet::{FleetName, GuestName, Sha256};
 use crate::host::firewall::{self, Ruleset};
 use crate::host::layout::Layout;
@@ -149,15 +150,15 @@ fn ruleset(layout: &Layout) -> Result<Option<Ruleset>, ApplyError> {
 }
 
 /// The files of the store. What each is for is not observed; a plan looks at the digests alone.
-fn stored(layout: &Layout) -> Result<BTreeMap<Sha256, StoredKind>, ApplyError> {
+fn stored(layout: &Layout) -> Result<BTreeMap<FileDigest, StoredKind>, ApplyError> {
     let dir = layout.files();
     let entries = match std::fs::read_dir(&dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(error) => return Err(FileError::when("read", &dir)(error).into()),
     };
-    let digests = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<Sha256>().ok());
-    Ok(digests.map(|sha256| (sha256, StoredKind::Image)).collect())
+    let digests = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<FileDigest>().ok());
+    Ok(digests.map(|digest| (digest, StoredKind::Image)).collect())
 }
 
 /// The kernel's switch for forwarding IPv4.

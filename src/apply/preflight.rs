@@ -100,7 +100,7 @@ fn room(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
     // What permissions and mount flags say is not all: only a file that was written tells.
     tempfile::tempfile_in(&store).map_err(FileError::when("write into the store", &store))?;
     let blocks = |step: &&&Step| match step {
-        Step::StoreFile { sha256, .. } => host.artifacts.get(sha256).map(|path| allocated(path)),
+        Step::StoreFile { digest, .. } => host.artifacts.get(digest).map(|path| allocated(path)),
         Step::CreateDisk { base, .. } => host
             .artifacts
             .get(base)

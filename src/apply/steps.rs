@@ -1,9 +1,9 @@
 //! The steps of a plan on the real host. What needs more than a call of a tool stands in the files beside this one.
 
-use crate::fleet::{ContainerSpec, GuestName, Sha256};
+use crate::build::digest::FileDigest;
+use crate::fleet::{ContainerSpec, GuestName};
 use crate::host::firewall::{self, Ruleset};
 use crate::host::state::{CPU_PERIOD, CgroupLimits, HostState, Machine, TAP_PREFIX, TapSpec};
-use crate::lock::digest::digest_file;
 use crate::sys::cgroup::Limits;
 use crate::sys::fs as files;
 use crate::sys::{ip, nft};
@@ -21,18 +21,18 @@ impl Host for LinuxHost {
         Ok(ip::set_sysctl(observe::FORWARDING, "1")?)
     }
 
-    fn store_file(&self, sha256: &Sha256) -> Result<(), ApplyError> {
-        let target = self.layout.file(sha256);
+    fn store_file(&self, digest: &FileDigest) -> Result<(), ApplyError> {
+        let target = self.layout.file(digest);
         if target.exists() {
             return Ok(());
         }
-        let from = self.artifacts.get(sha256).ok_or(ApplyError::NoArtifact(*sha256))?;
+        let from = self.artifacts.get(digest).ok_or(ApplyError::NoArtifact(*digest))?;
         files::create_private_dir(&self.layout.files())?;
         let new = files::NewFile::create(&target)?;
         copy(from, new.temporary_path())?;
-        let (found, _) = digest_file(new.temporary_path())?;
-        if found != *sha256 {
-            return Err(ApplyError::ArtifactChanged { path: from.clone(), expected: *sha256, found });
+        let (found, _) = digest.again(new.temporary_path())?;
+        if found != *digest {
+            return Err(ApplyError::ArtifactChanged { path: from.clone(), expected: *digest, found });
         }
         Ok(new.persist(0o444)?)
     }
@@ -53,7 +53,7 @@ impl Host for LinuxHost {
         Ok(files::remove(&self.layout.ruleset())?)
     }
 
-    fn create_disk(&self, guest: &GuestName, base: &Sha256, uid: u32) -> Result<(), ApplyError> {
+    fn create_disk(&self, guest: &GuestName, base: &FileDigest, uid: u32) -> Result<(), ApplyError> {
         let target = self.layout.disk(guest);
         // A data disk that is there is never overwritten.
         if !target.exists() {

@@ -14,10 +14,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{GuestName, Label, Sha256};
-pub use crate::lock::digest::digest_file;
+use crate::fleet::{GuestName, Label};
+use crate::lock::digest::digest_file;
 use crate::sys::fs::{self as files, FileError, FileLock};
 
+use super::digest::FileDigest;
 use super::key::BuildKey;
 
 /// What an artifact is.
@@ -57,7 +58,7 @@ pub struct Artifact {
     pub key: BuildKey,
     /// The file, absolute.
     pub path: PathBuf,
-    pub sha256: Sha256,
+    pub digest: FileDigest,
     /// In bytes, holes included.
     pub size: u64,
     /// Whether it was there before.
@@ -80,7 +81,7 @@ fn as_text<S: serde::Serializer>(key: &BuildKey, serializer: S) -> Result<S::Ok,
 /// What making an artifact's file gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Made {
-    pub sha256: Sha256,
+    pub digest: FileDigest,
     /// In bytes, holes included.
     pub size: u64,
 }
@@ -91,14 +92,23 @@ impl Made {
     /// # Errors
     /// Where it cannot be read.
     pub fn of(path: &Path) -> Result<Self, FileError> {
-        digest_file(path).map(|(sha256, size)| Self { sha256, size })
+        digest_file(path).map(|(sha256, size)| Self { digest: sha256.into(), size })
+    }
+
+    /// Of a file that is mostly holes.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn of_sparse(path: &Path) -> Result<Self, FileError> {
+        FileDigest::sparse(path).map(|(digest, size)| Self { digest, size })
     }
 }
 
 /// `artifact.json`, beside the file.
 #[derive(Serialize, Deserialize)]
 struct Record {
-    sha256: Sha256,
+    #[serde(alias = "sha256")]
+    digest: FileDigest,
     size: u64,
     /// The boot of the machine in which the file was written, not synced: waiting for a disk takes longer than making an
     /// image. After another boot, which may follow a loss of power, the file is hashed once before it is trusted.
@@ -132,8 +142,8 @@ impl OutDir {
 
     /// The finished artifact of a key, if there is one. Only whole artifacts ever have their key's name.
     pub fn find(&self, kind: ArtifactKind, key: &BuildKey) -> Option<Artifact> {
-        let (path, Made { sha256, size }) = whole(kind, &self.dir_of(kind, key))?;
-        Some(Artifact { kind, key: *key, path, sha256, size, cached: true })
+        let (path, Made { digest, size }) = whole(kind, &self.dir_of(kind, key))?;
+        Some(Artifact { kind, key: *key, path, digest, size, cached: true })
     }
 
     /// The file of the artifact that a name leads to now.
@@ -209,20 +219,20 @@ impl OutDir {
         kind: ArtifactKind,
         key: &BuildKey,
         work: &tempfile::TempDir,
-        Made { sha256, size }: Made,
+        Made { digest, size }: Made,
     ) -> Result<Artifact, FileError> {
         let boot = files::boot_id();
         if boot.is_none() {
             let file = work.path().join(kind.file_name());
             File::open(&file).and_then(|file| file.sync_all()).map_err(FileError::when("sync", &file))?;
         }
-        write_record(work.path(), &Record { sha256, size, boot })?;
+        write_record(work.path(), &Record { digest, size, boot })?;
         let dir = self.dir_of(kind, key);
         files::create_dir_all(&self.root.join(kind.folder()))?;
         files::remove(&dir)?;
         set_mode(work.path(), 0o755)?;
         fs::rename(work.path(), &dir).map_err(FileError::when("create", &dir))?;
-        Ok(Artifact { kind, key: *key, path: dir.join(kind.file_name()), sha256, size, cached: false })
+        Ok(Artifact { kind, key: *key, path: dir.join(kind.file_name()), digest, size, cached: false })
     }
 
     /// Lets `out/<kind>/<name>` lead to an artifact.
@@ -247,12 +257,12 @@ impl OutDir {
 fn whole(kind: ArtifactKind, dir: &Path) -> Option<(PathBuf, Made)> {
     let record: Record = serde_json::from_slice(&fs::read(dir.join(RECORD)).ok()?).ok()?;
     let path = dir.join(kind.file_name());
-    let made = Made { sha256: record.sha256, size: fs::metadata(&path).ok()?.len() };
+    let made = Made { digest: record.digest, size: fs::metadata(&path).ok()?.len() };
     if made.size != record.size {
         return None;
     }
     if record.boot.is_some() && record.boot != files::boot_id() {
-        if Made::of(&path).ok()? != made {
+        if record.digest.again(&path).ok()? != (made.digest, made.size) {
             return None;
         }
         // Without this record it is hashed again next time.
@@ -277,6 +287,8 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), FileError> {
 #[cfg(test)]
 mod tests {
     use std::io;
+
+    use crate::fleet::Sha256;
 
     use super::super::key::KeyBuilder;
     use super::*;
@@ -333,7 +345,7 @@ mod tests {
             .obtain(ArtifactKind::Image, &key(), |_| -> Result<Made, FileError> { panic!("built twice") })
             .unwrap();
         assert_eq!((first.cached, second.cached), (false, true));
-        assert_eq!(first.sha256, Sha256::of("bytes"));
+        assert_eq!(first.digest, Sha256::of("bytes").into());
         out.link(&second, &"surf".parse().unwrap()).unwrap();
         out.link(&second, &"surf".parse().unwrap()).unwrap();
         assert_eq!(fs::read(dir.path().join("image/surf/rootfs.ext4")).unwrap(), b"bytes");
@@ -351,7 +363,7 @@ mod tests {
         let record = out.dir_of(ArtifactKind::Image, &key());
         let other_boot = || {
             let boot = Some("another".to_owned());
-            write_record(&record, &Record { sha256: made.sha256, size: made.size, boot }).unwrap();
+            write_record(&record, &Record { digest: made.digest, size: made.size, boot }).unwrap();
         };
         other_boot();
         assert!(out.find(ArtifactKind::Image, &key()).is_some());

@@ -1,12 +1,14 @@
 //! Whether a build gives the same bytes again, and the file systems that were wanted: `build --check`.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::image::read_back::ReadBack;
 use crate::sys::e2fsck::{self, Verdict};
 use crate::sys::fs::FileError;
+use crate::sys::sparse;
 
 use super::artifacts::{Artifact, ArtifactKind, OutDir};
 use super::builder::{BuildError, Builder, Built, Missing, Selection};
@@ -85,31 +87,44 @@ impl Builder<'_> {
 }
 
 /// Offset of the first byte in which two files differ; that of the shorter one's end where it is the beginning of the other.
+/// What is a hole in both is not read.
 ///
 /// # Errors
 /// Where one cannot be read.
 pub fn first_difference(one: &Path, two: &Path) -> Result<Option<u64>, FileError> {
     let open = |path: &Path| File::open(path).map_err(FileError::when("open", path));
-    let (mut a, mut b) = (open(one)?, open(two)?);
-    let (mut left, mut right) = (Vec::new(), Vec::new());
-    let mut offset = 0;
-    loop {
-        read_chunk(&mut a, &mut left).map_err(FileError::when("read", one))?;
-        read_chunk(&mut b, &mut right).map_err(FileError::when("read", two))?;
-        if left != right {
-            let same = left.iter().zip(&right).take_while(|(a, b)| a == b).count();
-            return Ok(Some(offset + same as u64));
+    let length = |file: &File| file.metadata().map(|meta| meta.len());
+    let runs = |file: &File, path| sparse::data_runs(file).map_err(FileError::when("read", path));
+    let (a, b) = (open(one)?, open(two)?);
+    let (left, right) = (
+        length(&a).map_err(FileError::when("read", one))?,
+        length(&b).map_err(FileError::when("read", two))?,
+    );
+    let mut all = runs(&a, one)?;
+    all.extend(runs(&b, two)?);
+    all.sort_unstable();
+    let common = left.min(right);
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    let mut done = 0;
+    for (offset, length) in all {
+        let end = (offset + length).min(common);
+        done = done.max(offset);
+        while done < end {
+            let count = (end - done).min(1 << 20) as usize;
+            read_at(&a, &mut here, done, count).map_err(FileError::when("read", one))?;
+            read_at(&b, &mut there, done, count).map_err(FileError::when("read", two))?;
+            if let Some(at) = here.iter().zip(&there).position(|(a, b)| a != b) {
+                return Ok(Some(done + at as u64));
+            }
+            done += count as u64;
         }
-        if left.is_empty() {
-            return Ok(None);
-        }
-        offset += left.len() as u64;
     }
+    Ok((left != right).then_some(common))
 }
 
-fn read_chunk(file: &mut File, chunk: &mut Vec<u8>) -> io::Result<()> {
-    chunk.clear();
-    file.take(1 << 20).read_to_end(chunk).map(drop)
+fn read_at(file: &File, bytes: &mut Vec<u8>, offset: u64, count: usize) -> io::Result<()> {
+    bytes.resize(count, 0);
+    file.read_exact_at(bytes, offset)
 }
 
 #[cfg(test)]
@@ -129,5 +144,14 @@ mod tests {
         bytes[(1 << 20) + 5] = 1;
         std::fs::write(&two, &bytes).unwrap();
         assert_eq!(first_difference(&one, &two).unwrap(), Some((1 << 20) + 5));
+        // The same bytes with other holes.
+        let length = bytes.len() as u64;
+        File::create(&one).unwrap().set_len(length).unwrap();
+        std::fs::write(&two, vec![0; bytes.len()]).unwrap();
+        assert_eq!(first_difference(&one, &two).unwrap(), None);
+        File::options().write(true).open(&one).unwrap().write_all_at(b"x", 600_000).unwrap();
+        assert_eq!(first_difference(&two, &one).unwrap(), Some(600_000));
+        File::create(&one).unwrap().set_len(length + 1).unwrap();
+        assert_eq!(first_difference(&one, &two).unwrap(), Some(length));
     }
 }

@@ -75,6 +75,7 @@ impl DiskPlan<'_> {
     pub fn key(&self) -> BuildKey {
         let mut key = KeyBuilder::new("disk")
             .input("layout", LAYOUT)
+            .input("digest", "sparse")
             .input("size", self.spec.size.bytes().to_le_bytes())
             .recipes(self.recipes);
         for (spelled, sha256) in &self.containers {
@@ -108,7 +109,7 @@ impl DiskPlan<'_> {
             }
         }
         task.finish(&self.spec.size.to_string());
-        Ok(Made::of(&path)?)
+        Ok(Made::of_sparse(&path)?)
     }
 
     /// Lays the disk out again and holds a written one against it.

@@ -5,6 +5,7 @@ mod builder;
 mod compare;
 mod configuration;
 pub mod configured;
+pub mod digest;
 mod disk;
 mod earlier;
 mod inputs;

@@ -114,7 +114,7 @@ impl<'a> ImagePlan<'a> {
         let image = dir.join(ArtifactKind::Image.file_name());
         earlier::keep(&image, &written.placed)?;
         let Some(sha256) = written.sha256 else { return Ok(Made::of(&image)?) };
-        Ok(Made { sha256, size: written.size })
+        Ok(Made { digest: sha256.into(), size: written.size })
     }
 
     fn write_once(

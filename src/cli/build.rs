@@ -61,7 +61,7 @@ fn check(builder: &Builder<'_>, selection: &Selection, context: &Context) -> Res
         let name = format!("{} {}", built.artifact.kind.folder(), built.name);
         let error = |text: &str| context.report.note(&format!("error: {name}: {text}"));
         match first_difference {
-            None => context.say(&format!("{name}: {} both times", built.artifact.sha256.short())),
+            None => context.say(&format!("{name}: {} both times", built.artifact.digest.short())),
             Some(offset) => error(&format!("a second build differs from byte {offset} on")),
         }
         file_system.iter().for_each(|check| tell(&name, check, &error, context));
@@ -103,7 +103,7 @@ fn show(built: &[Built], context: &Context) {
         let kind = artifact.kind.folder();
         let size = format!("{:.1} MiB", artifact.size as f64 / f64::from(1 << 20));
         let how = if artifact.cached { "up to date" } else { "built" };
-        render::text(&format!("{kind:6} {name:16} {} {size:>12}  {how}\n", artifact.sha256.short()));
+        render::text(&format!("{kind:6} {name:16} {} {size:>12}  {how}\n", artifact.digest.short()));
     }
 }
 

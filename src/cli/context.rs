@@ -131,7 +131,7 @@ impl Context {
         };
         let files = artifacts.by_digest();
         host.artifacts =
-            files.into_iter().map(|(sha256, (artifact, _))| (sha256, artifact.path.clone())).collect();
+            files.into_iter().map(|(digest, (artifact, _))| (digest, artifact.path.clone())).collect();
         Ok(desired(fleet, &lock, &artifacts, &facts)?)
     }
 

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::build::artifacts::digest_file;
 use crate::image::sbom::{Format, Sources, document};
+use crate::lock::digest::digest_file;
 use crate::lock::model::Lock;
 
 use super::context::Context;

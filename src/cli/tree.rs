@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::apply::linux::{LinuxHost, Scope};
 use crate::apply::{Host, jail};
+use crate::build::digest::FileDigest;
 use crate::fleet::{Fleet, HostSpec, VmmKind};
 use crate::host::layout::Layout;
 use crate::host::state::{HostState, Machine, MachineDisk};
@@ -63,8 +64,8 @@ fn write(
         let Some(machine) = guest.machine.as_ref().filter(|_| only.is_empty() || only.contains(name)) else {
             continue;
         };
-        for sha256 in stored(machine).chain(guest.disk.and_then(|disk| disk.base)) {
-            host.store_file(&sha256)?;
+        for digest in stored(machine).chain(guest.disk.and_then(|disk| disk.base)) {
+            host.store_file(&digest)?;
         }
         if let Some((base, disk)) = guest.disk.and_then(|disk| Some((disk.base?, disk))) {
             host.create_disk(name, &base, disk.uid)?;
@@ -85,7 +86,7 @@ fn write(
     Ok(ExitCode::SUCCESS)
 }
 
-fn stored(machine: &Machine) -> impl Iterator<Item = crate::fleet::Sha256> {
+fn stored(machine: &Machine) -> impl Iterator<Item = FileDigest> {
     let base = match machine.disk {
         MachineDisk::Kept => None,
         MachineDisk::Ephemeral { base, .. } => Some(base),

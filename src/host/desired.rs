@@ -8,7 +8,8 @@ use ipnet::IpNet;
 
 use crate::build::artifacts::Artifact;
 pub use crate::build::artifacts::Artifacts;
-use crate::fleet::{Backing, Fleet, GuestName, GuestSpec, InterfaceName, Sha256};
+use crate::build::digest::FileDigest;
+use crate::fleet::{Backing, Fleet, GuestName, GuestSpec, InterfaceName};
 use crate::lock::model::{Lock, LockedGuest};
 
 use super::firewall::{self, Endpoint, FirewallInput};
@@ -18,14 +19,14 @@ use super::vmm::{self, BootInfo, COMMAND_LINE_MAX};
 
 impl Artifacts {
     /// Every artifact once, by digest: where its file is and what it is for.
-    pub fn by_digest(&self) -> BTreeMap<Sha256, (&Artifact, StoredKind)> {
+    pub fn by_digest(&self) -> BTreeMap<FileDigest, (&Artifact, StoredKind)> {
         let kernel = std::iter::once((&self.kernel, StoredKind::Kernel));
         let images = self.images.values().map(|artifact| (artifact, StoredKind::Image));
         let disks = self.disks.values().map(|artifact| (artifact, StoredKind::Disk));
         kernel
             .chain(images)
             .chain(disks)
-            .map(|(artifact, kind)| (artifact.sha256, (artifact, kind)))
+            .map(|(artifact, kind)| (artifact.digest, (artifact, kind)))
             .collect()
     }
 }
@@ -85,7 +86,7 @@ pub fn desired(
         policies: &fleet.networks,
         lists: &facts.lists,
     });
-    let stored = artifacts.by_digest().into_iter().map(|(sha256, (_, kind))| (sha256, kind)).collect();
+    let stored = artifacts.by_digest().into_iter().map(|(digest, (_, kind))| (digest, kind)).collect();
     Ok(HostState { forwarding: true, ruleset: Some(ruleset), stored, guests })
 }
 
@@ -120,7 +121,7 @@ fn guest(
     let ephemeral = spec.pool.is_some() || spec.disk.backing == Backing::Tmpfs;
     let machine_disk = if ephemeral {
         let in_memory = spec.disk.backing == Backing::Tmpfs;
-        MachineDisk::Ephemeral { base: disk.sha256, size: disk.size, in_memory }
+        MachineDisk::Ephemeral { base: disk.digest, size: disk.size, in_memory }
     } else {
         MachineDisk::Kept
     };
@@ -131,8 +132,8 @@ fn guest(
         mac: numbers.mac.clone(),
         vcpus: spec.vcpus,
         memory_mib: spec.memory.mib(),
-        kernel: artifacts.kernel.sha256,
-        image: image.sha256,
+        kernel: artifacts.kernel.digest,
+        image: image.digest,
         disk: machine_disk,
         command_line,
     };
@@ -140,7 +141,7 @@ fn guest(
         disk: (!ephemeral).then_some(DiskState {
             uid: numbers.uid,
             size: disk.size,
-            base: Some(disk.sha256),
+            base: Some(disk.digest),
         }),
         tap: Some(TapSpec { name: numbers.tap.clone(), owner: numbers.uid, address: host_side(numbers) }),
         cgroup: Some(limits(&machine)),

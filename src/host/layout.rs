@@ -1,7 +1,7 @@
 //! Where everything of a fleet stands in the store.
 //!
 //! ```text
-//! <store>/files/<sha256>                 kernels, root images, disks to copy; root's, 0444, never changed
+//! <store>/files/<digest>                 kernels, root images, disks to copy; root's, 0444, never changed
 //! <store>/<fleet>/lock                   held while the host is changed
 //! <store>/<fleet>/key, key.pub           the host's ssh key, whose public half every guest is told at boot
 //! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of how nft lists them
@@ -15,7 +15,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::fleet::{FleetName, GuestName, HostSpec, Sha256, VmmKind};
+use crate::build::digest::FileDigest;
+use crate::fleet::{FleetName, GuestName, HostSpec, VmmKind};
 
 /// Paths of one fleet in one store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +52,8 @@ impl Layout {
     }
 
     /// One of them.
-    pub fn file(&self, sha256: &Sha256) -> PathBuf {
-        self.files().join(sha256.to_string())
+    pub fn file(&self, digest: &FileDigest) -> PathBuf {
+        self.files().join(digest.to_string())
     }
 
     /// Held while the host is changed.

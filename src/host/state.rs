@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{ContainerSpec, GuestName, InterfaceName, Sha256, VmmKind};
+use crate::fleet::{ContainerSpec, GuestName, InterfaceName, VmmKind};
 
 use super::firewall::Ruleset;
+use crate::build::digest::FileDigest;
 
 /// Everything of one fleet on one host. The default is a host that has nothing of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,7 +18,7 @@ pub struct HostState {
     /// The fleet's nft table.
     pub ruleset: Option<Ruleset>,
     /// Immutable files of the store: kernels, root images, data disks to copy.
-    pub stored: BTreeMap<Sha256, StoredKind>,
+    pub stored: BTreeMap<FileDigest, StoredKind>,
     pub guests: BTreeMap<GuestName, GuestState>,
 }
 
@@ -70,7 +71,7 @@ pub struct DiskState {
     /// In bytes, holes included.
     pub size: u64,
     /// The stored disk that one which is missing is copied from; unknown for a disk that is there.
-    pub base: Option<Sha256>,
+    pub base: Option<FileDigest>,
 }
 
 /// A TAP between host and guest.
@@ -110,8 +111,8 @@ pub struct Machine {
     pub mac: String,
     pub vcpus: u8,
     pub memory_mib: u64,
-    pub kernel: Sha256,
-    pub image: Sha256,
+    pub kernel: FileDigest,
+    pub image: FileDigest,
     pub disk: MachineDisk,
     /// What the kernel is told; the VMM's own part (`root=`, `reboot=`) included.
     pub command_line: String,
@@ -125,7 +126,7 @@ pub enum MachineDisk {
     Kept,
     /// A copy of a stored disk that lives and dies with the jail.
     Ephemeral {
-        base: Sha256,
+        base: FileDigest,
         /// In bytes.
         size: u64,
         /// Whether the copy lives in a tmpfs.

@@ -27,8 +27,8 @@ pub fn diff(observed: &HostState, desired: &HostState) -> Plan {
 
 fn prepare(observed: &HostState, desired: &HostState) -> Vec<Step> {
     let forwarding = (desired.forwarding && !observed.forwarding).then_some(Step::EnableForwarding);
-    let missing = desired.stored.iter().filter(|(sha256, _)| !observed.stored.contains_key(sha256));
-    let store = missing.map(|(sha256, kind)| Step::StoreFile { sha256: *sha256, kind: *kind });
+    let missing = desired.stored.iter().filter(|(digest, _)| !observed.stored.contains_key(digest));
+    let store = missing.map(|(digest, kind)| Step::StoreFile { digest: *digest, kind: *kind });
     forwarding.into_iter().chain(store).collect()
 }
 
@@ -193,7 +193,7 @@ mod tests {
         let uid = 2000 + u32::from(number);
         let tap = format!("sis-{guest}").parse().unwrap();
         GuestState {
-            disk: Some(DiskState { uid, size: 512 << 20, base: Some(Sha256::of("disk")) }),
+            disk: Some(DiskState { uid, size: 512 << 20, base: Some(Sha256::of("disk").into()) }),
             tap: Some(TapSpec { name: tap, owner: uid, address: [10, 107, 0, number].into() }),
             cgroup: Some(CgroupLimits { memory: 1 << 30, pids: 33, cpu_quota: 100_000 }),
             jail: true,
@@ -206,8 +206,8 @@ mod tests {
                 mac: "02:53:0a:6b:00:02".into(),
                 vcpus: 1,
                 memory_mib: 512,
-                kernel: Sha256::of("kernel"),
-                image: Sha256::of("image"),
+                kernel: Sha256::of("kernel").into(),
+                image: Sha256::of("image").into(),
                 disk: MachineDisk::Kept,
                 command_line: "console=ttyS0".into(),
             }),
@@ -221,7 +221,7 @@ mod tests {
         HostState {
             forwarding: true,
             ruleset: Some(Ruleset::new(guests.join(" "))),
-            stored: [(Sha256::of("image"), StoredKind::Image)].into(),
+            stored: [(Sha256::of("image").into(), StoredKind::Image)].into(),
             guests: up.collect(),
         }
     }
@@ -283,7 +283,7 @@ mod tests {
     fn a_changed_image_restarts_its_guests_alone_and_says_why() {
         let mut wanted = host(&["alice", "bob"]);
         let bob = wanted.guests.get_mut(&name("bob")).unwrap();
-        bob.machine.as_mut().unwrap().image = Sha256::of("new image");
+        bob.machine.as_mut().unwrap().image = Sha256::of("new image").into();
         assert_eq!(
             diff(&host(&["alice", "bob"]), &wanted).to_string(),
             "stop bob: image changed\nstart bob: image changed\n"

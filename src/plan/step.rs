@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use crate::fleet::{ContainerSpec, GuestName, Sha256};
+use crate::build::digest::FileDigest;
+use crate::fleet::{ContainerSpec, GuestName};
 use crate::host::firewall::Ruleset;
 use crate::host::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 
@@ -14,7 +15,7 @@ pub enum Step {
     EnableForwarding,
     /// Brings an artifact into the store.
     StoreFile {
-        sha256: Sha256,
+        digest: FileDigest,
         kind: StoredKind,
     },
     /// Swaps the whole nft table.
@@ -24,7 +25,7 @@ pub enum Step {
     /// Copies a stored disk to be a guest's own.
     CreateDisk {
         guest: GuestName,
-        base: Sha256,
+        base: FileDigest,
         uid: u32,
     },
     /// Gives a data disk that is there to the guest's present uid.
@@ -79,7 +80,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::EnableForwarding => f.write_str("enable IPv4 forwarding"),
-            Self::StoreFile { sha256, kind } => write!(f, "store {} {}", kind.word(), sha256.short()),
+            Self::StoreFile { digest, kind } => write!(f, "store {} {}", kind.word(), digest.short()),
             Self::LoadRuleset(ruleset) => write!(f, "load nft ruleset {}", ruleset.digest.short()),
             Self::RemoveRuleset => f.write_str("remove nft ruleset"),
             Self::CreateDisk { base, uid, .. } => {

@@ -18,6 +18,7 @@ pub mod qemu;
 pub mod remove;
 pub mod report;
 pub mod sealed;
+pub mod sparse;
 pub mod ssh;
 pub mod tool;
 pub mod vendor;

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard};
 
 use sisforge::apply::{ApplyError, Host};
+use sisforge::build::digest::FileDigest;
 use sisforge::fleet::{ContainerSpec, GuestName, Sha256};
 use sisforge::host::firewall::Ruleset;
 use sisforge::host::state::{
@@ -148,9 +149,9 @@ impl Host for ModelHost {
         self.act("forward".into(), |inner| inner.state.forwarding = true, nothing)
     }
 
-    fn store_file(&self, sha256: &Sha256) -> Done {
-        let insert = |inner: &mut Inner| inner.state.stored.extend([(*sha256, StoredKind::Image)]);
-        self.act(format!("store {}", sha256.short()), insert, nothing)
+    fn store_file(&self, digest: &FileDigest) -> Done {
+        let insert = |inner: &mut Inner| inner.state.stored.extend([(*digest, StoredKind::Image)]);
+        self.act(format!("store {}", digest.short()), insert, nothing)
     }
 
     fn load_ruleset(&self, ruleset: &Ruleset) -> Done {
@@ -166,7 +167,7 @@ impl Host for ModelHost {
         self.act("remove rules".into(), remove, remove)
     }
 
-    fn create_disk(&self, guest: &GuestName, base: &Sha256, uid: u32) -> Done {
+    fn create_disk(&self, guest: &GuestName, base: &FileDigest, uid: u32) -> Done {
         self.holds("a disk is copied from what is stored", |inner| inner.state.stored.contains_key(base));
         let create = |guest: &mut GuestState| {
             assert_eq!(guest.disk, None, "a data disk would be overwritten");

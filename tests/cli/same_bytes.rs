@@ -16,7 +16,7 @@ fn built(run: &Run) -> BTreeMap<String, String> {
     let of = |artifact: &Value| {
         assert_eq!(artifact["cached"], false, "{artifact} was not built");
         let text = |field: &str| artifact[field].as_str().unwrap().to_owned();
-        (format!("{} {}", text("kind"), text("name")), text("sha256"))
+        (format!("{} {}", text("kind"), text("name")), text("digest"))
     };
     last["artifacts"].as_array().unwrap().iter().map(of).collect()
 }

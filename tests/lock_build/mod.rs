@@ -63,7 +63,7 @@ fn a_fleet_is_locked_and_built_once() {
         first.iter().all(|built| !built.artifact.cached) && second.iter().all(|built| built.artifact.cached)
     );
     let digests =
-        |built: &[sisforge::build::Built]| built.iter().map(|b| b.artifact.sha256).collect::<Vec<_>>();
+        |built: &[sisforge::build::Built]| built.iter().map(|b| b.artifact.digest).collect::<Vec<_>>();
     assert_eq!(digests(&first), digests(&second));
 }
 
@@ -114,7 +114,7 @@ fn guests_that_begin_alike_share_a_disk() {
     site.edit("fleet.toml", "[host]", pool);
     let lock = site.lock(None);
     let artifacts = site.with_builder(&lock, |builder| builder.artifacts()).unwrap();
-    let digest = |guest: &str| artifacts.disks[&guest.parse().unwrap()].sha256;
+    let digest = |guest: &str| artifacts.disks[&guest.parse().unwrap()].digest;
     assert_eq!(artifacts.disks.len(), 4);
     assert_eq!(digest("alice"), digest("bob"));
     assert_eq!(digest("kiosk-0"), digest("kiosk-1"));
@@ -130,7 +130,7 @@ fn the_same_inputs_give_the_same_bytes_anywhere() {
     let lock = one.lock(None);
     assert_eq!(lock, two.lock(None));
     let digests =
-        |site: &Site| site.build(&lock).unwrap().into_iter().map(|b| b.artifact.sha256).collect::<Vec<_>>();
+        |site: &Site| site.build(&lock).unwrap().into_iter().map(|b| b.artifact.digest).collect::<Vec<_>>();
     assert_eq!(digests(&one), digests(&two));
     let scratch = tempfile::tempdir().unwrap();
     let compared =
@@ -210,7 +210,7 @@ fn every_input_of_an_image_changes_its_key_and_no_other_does() {
         change(&site);
         let changed = site.build_one(&image()).artifact;
         assert_ne!(changed.key, reference.key, "{what} plays no part");
-        assert_ne!(changed.sha256, reference.sha256, "{what} does not reach the image");
+        assert_ne!(changed.digest, reference.digest, "{what} does not reach the image");
     }
     let site = site();
     site.edit("fleet.toml", "16MiB", "17MiB");
