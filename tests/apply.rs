@@ -1,7 +1,7 @@
 //! Plans carried out on a host that fails or stops at any point: nothing is left behind, nobody else is disturbed.
 
 use sisforge::apply::{Applied, Host, apply};
-use sisforge::fleet::{ContainerSpec, GuestName, Sha256, VmmKind};
+use sisforge::fleet::{ContainerSpec, GuestName, MachineSpec, Sha256, VmmKind};
 use sisforge::host::firewall::Ruleset;
 use sisforge::host::state::{
     CgroupLimits, DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind, TapSpec,
@@ -40,6 +40,7 @@ fn guest(guest: &str, number: u8) -> GuestState {
         image: Sha256::of("image").into(),
         disk: MachineDisk::Kept,
         command_line: "console=ttyS0".into(),
+        spec: MachineSpec::default(),
     };
     GuestState {
         disk: Some(DiskState { uid, size: 1 << 30, base: Some(Sha256::of("disk").into()) }),

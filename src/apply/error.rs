@@ -61,6 +61,8 @@ pub enum ApplyError {
     NoVmm { program: &'static str },
     #[error("the VMM of {guest} ended before the guest was ready{}", indented(.last_lines))]
     Ended { guest: GuestName, last_lines: Vec<String> },
+    #[error("the VMM of {0} ended meanwhile")]
+    Gone(GuestName),
     #[error("{guest} did not say that it is ready within {} s{}", .after.as_secs(), indented(.last_lines))]
     NotReady { guest: GuestName, after: Duration, last_lines: Vec<String> },
     #[error("services of {guest} did not start: {services}{}", indented(.last_lines))]

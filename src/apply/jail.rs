@@ -99,7 +99,9 @@ fn prepare_logs(
     machine: &Machine,
 ) -> Result<(), ApplyError> {
     files::create_private_dir(&layout.guest(guest))?;
-    for log in [layout.serial_log(guest), layout.vmm_log(guest), layout.launch_log(guest)] {
+    for log in
+        [layout.serial_log(guest), layout.vmm_log(guest), layout.launch_log(guest), layout.metrics(guest)]
+    {
         if log.exists() {
             let previous = log.with_extension("log.1");
             fs::rename(&log, &previous).map_err(FileError::when("rename", &log))?;

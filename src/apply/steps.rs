@@ -109,6 +109,10 @@ impl Host for LinuxHost {
         vmm::start(self, guest, machine)
     }
 
+    fn adjust_vmm(&self, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError> {
+        vmm::adjust(self, guest, machine)
+    }
+
     fn await_ready(&self, guest: &GuestName) -> Result<(), ApplyError> {
         vmm::await_ready(self, guest)
     }

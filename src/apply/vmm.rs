@@ -1,7 +1,7 @@
 //! VMMs: started in their cgroup, waited for, asked to stop, and ended.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode};
@@ -39,7 +39,7 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
     let place = newest.ok_or_else(|| ApplyError::NoJail(guest.clone()))?;
     // The record first: a VMM that runs is then always known.
     files::remove(&layout.ready(guest))?;
-    record::write(&layout.machine(guest), machine)?;
+    record::write(&layout.machine(guest), &machine.as_started())?;
     let input = fifo(&layout.console_input(guest))?;
     let vmm = match machine.vmm {
         VmmKind::Qemu => qemu::command(guest, machine),
@@ -154,11 +154,43 @@ fn ask_to_stop(
     machine: &Machine,
     vmm: &ProcessInfo,
 ) -> Result<(), ApplyError> {
-    let place = jail::in_use(layout, guest, &jail::of(layout, guest)?, vmm);
-    let root = place.ok_or_else(|| ApplyError::NoJail(guest.clone()))?.root(layout, guest);
+    let root = root_in_use(layout, guest, vmm)?;
     match machine.vmm {
         VmmKind::Qemu => Ok(Qmp::connect(&root.join(QMP_SOCKET))?.system_powerdown()?),
         VmmKind::Firecracker => Ok(Api::connect(&root.join(API_SOCKET))?.send_ctrl_alt_del()?),
+    }
+}
+
+/// The root of the jail that a VMM runs in.
+fn root_in_use(layout: &Layout, guest: &GuestName, vmm: &ProcessInfo) -> Result<PathBuf, ApplyError> {
+    let place = jail::in_use(layout, guest, &jail::of(layout, guest)?, vmm);
+    Ok(place.ok_or_else(|| ApplyError::NoJail(guest.clone()))?.root(layout, guest))
+}
+
+/// Tells a running VMM what changed of its machine, and then remembers it as that.
+pub(super) fn adjust(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError> {
+    let layout = &host.layout;
+    let vmm = observe::vmm_process(layout, &host.hierarchy, guest);
+    let vmm = vmm.ok_or_else(|| ApplyError::Gone(guest.clone()))?;
+    let root = root_in_use(layout, guest, &vmm)?;
+    let running: Machine = record::read(&layout.machine(guest))?.unwrap_or_else(|| machine.as_started());
+    match machine.vmm {
+        VmmKind::Firecracker => {
+            let api = Api::connect(&root.join(API_SOCKET))?;
+            for (path, body) in firecracker::adjustments(&running, machine) {
+                api.patch(&path, &body)?;
+            }
+        }
+        VmmKind::Qemu => inflate(&mut Qmp::connect(&root.join(QMP_SOCKET))?, machine)?,
+    }
+    record::write(&layout.machine(guest), machine)
+}
+
+/// Tells QEMU how much memory its balloon leaves to the guest; no argument of its command line does.
+fn inflate(qmp: &mut Qmp, machine: &Machine) -> Result<(), ApplyError> {
+    match qemu::balloon_target(machine) {
+        Some(target) => Ok(qmp.balloon(target)?),
+        None => Ok(()),
     }
 }
 

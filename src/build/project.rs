@@ -17,7 +17,7 @@ use crate::sys::fetch::Cache;
 use crate::sys::make;
 use crate::sys::report::Report;
 
-use super::needs::{NeedDoubt, need_doubts};
+use super::needs::{Need, NeedDoubt, Needy, need_doubts};
 use super::series;
 use super::vmlinux::{self, VmlinuxError};
 
@@ -134,15 +134,26 @@ impl Project {
         stale(&self.fleet, &self.wanted, lock)
     }
 
-    /// Kernel options that the recipes need, and which recipe does.
-    pub fn kernel_needs(&self) -> Vec<(Label, KernelOption)> {
-        let mut needs: Vec<_> = self.recipes.values().flat_map(Recipes::kernel_needs).cloned().collect();
+    /// Kernel options that recipes and machines need, and which of them does.
+    pub fn kernel_needs(&self) -> Vec<Need> {
+        let recipes = self
+            .recipes
+            .values()
+            .flat_map(Recipes::kernel_needs)
+            .map(|(recipe, option)| Need { whose: Needy::Recipe(recipe.clone()), option: option.clone() });
+        let machines = self.fleet.guests.iter().flat_map(|(name, guest)| {
+            let declared = guest.machine_name.as_ref().or(guest.pool.as_ref());
+            let whose = Needy::Machine(declared.map_or(name.as_str(), |name| name.as_str()).to_owned());
+            let options = guest.machine.kernel_needs().filter_map(|option| KernelOption::parse(option).ok());
+            options.map(move |option| Need { whose: whose.clone(), option })
+        });
+        let mut needs: Vec<_> = recipes.chain(machines).collect();
         needs.sort();
         needs.dedup();
         needs
     }
 
-    /// What recipes need of the kernel and its configuration turns off, or leaves to what Kconfig makes of it. Whether it
+    /// What recipes and machines need of the kernel and its configuration turns off, or leaves to what Kconfig makes of it. Whether it
     /// comes out on is known only once the kernel is configured; the build then fails where it does not. Nothing is known
     /// of a ready kernel.
     pub fn need_doubts(&self) -> Vec<NeedDoubt> {

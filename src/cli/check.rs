@@ -7,11 +7,13 @@ use crate::lock::model::Lock;
 
 use super::context::{Context, lists};
 use super::error::CliError;
+use super::machines::machine_files;
 use super::render;
 
 pub fn run(context: &Context) -> Result<ExitCode, CliError> {
     let fleet = context.fleet()?;
     lists(&fleet)?;
+    machine_files(&fleet)?;
     let project = context.project(fleet)?;
     project.check_kernel()?;
     let doubts = project.need_doubts();
@@ -21,8 +23,9 @@ pub fn run(context: &Context) -> Result<ExitCode, CliError> {
         .map(ToString::to_string)
         .collect();
     if !wrong.is_empty() {
-        return Err(CliError::invalid(wrong.join("\n"))
-            .hint("leave the option out of [kernel] options, or the recipe out of the image"));
+        return Err(CliError::invalid(wrong.join("\n")).hint(
+            "leave the option out of [kernel] options, or what needs it out of the image or the machine",
+        ));
     }
     let doubts = doubts.iter().map(|doubt| format!("{doubt}; the build checks what comes out"));
     let notes: Vec<_> = doubts.chain(project.series_notes()).collect();

@@ -23,6 +23,7 @@ use crate::sys::{cgroup, ip};
 
 use super::build::{Inputs, locked_artifacts};
 use super::error::{CliError, one_line};
+use super::machines::machine_files;
 use super::settings::Settings;
 use super::{progress, render};
 
@@ -128,10 +129,13 @@ impl Context {
             uplink: uplink(fleet)?,
             ssh_key: host.layout.key().exists().then(|| ssh::public_key(&host.layout.key())).transpose()?,
             lists: lists(fleet)?,
+            files: machine_files(fleet)?,
+            firecracker: self.firecracker(fleet)?,
         };
         let files = artifacts.by_digest();
         host.artifacts =
             files.into_iter().map(|(digest, (artifact, _))| (digest, artifact.path.clone())).collect();
+        host.artifacts.extend(facts.files.iter().map(|(path, digest)| (*digest, path.clone())));
         Ok(desired(fleet, &lock, &artifacts, &facts)?)
     }
 

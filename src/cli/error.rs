@@ -10,6 +10,8 @@ use crate::apply::ApplyError;
 use crate::build::vmlinux::VmlinuxError;
 use crate::build::{BuildError, ProjectError, VendorError};
 use crate::fleet::{InvalidFile, LoadError};
+use crate::host::desired::DesiredError;
+use crate::host::versions::VersionError;
 use crate::image::read::{Flaw, ReadError};
 use crate::lock::repository::RepositoryError;
 use crate::lock::resolve::ResolveError;
@@ -170,6 +172,8 @@ from_library! {
     crate::sys::ssh::SshError => |_| 1,
     crate::sys::git::GitError => |_| 1,
     crate::sys::launch::LaunchError => |_| 1,
+    crate::sys::firecracker::UnknownVersion => |_| 1,
+    crate::host::versions::VersionError => |_| 1,
     crate::host::desired::DesiredError => |_| 2,
     crate::apk::PackError => |_| 2,
     crate::apk::ConvertError => |_| 2,
@@ -260,7 +264,11 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
             None => format!("install {tool}, or put it on PATH"),
         });
     }
-    if let Some(hint) = configuration_hint(error).or_else(|| host_hint(error)).or_else(|| image_hint(error)) {
+    if let Some(hint) = configuration_hint(error)
+        .or_else(|| host_hint(error))
+        .or_else(|| version_hint(error))
+        .or_else(|| image_hint(error))
+    {
         return Some(hint.to_owned());
     }
     let io: &std::io::Error = error.downcast_ref()?;
@@ -278,6 +286,9 @@ fn configuration_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
                    its scripts/extract-vmlinux gets it out of a bzImage";
     if let Some(error) = error.downcast_ref() {
         return repository_hint(error);
+    }
+    if let Some(DesiredError::Unsupported(_)) = error.downcast_ref() {
+        return Some("install a Firecracker that has it, or remove the key");
     }
     if let Some(error) = error.downcast_ref() {
         return match error {
@@ -328,6 +339,12 @@ fn host_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// What to do about programs that do not fit.
+fn version_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    error.downcast_ref::<VersionError>()?;
+    Some("install firecracker and jailer of one release, 1.10 to 1.16, and look with `firecracker --version`")
 }
 
 /// What to do about an image that cannot be read.

@@ -21,6 +21,7 @@ mod kernel;
 mod launch;
 mod lock;
 mod logs;
+mod machines;
 mod man;
 mod plan;
 mod progress;

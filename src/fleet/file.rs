@@ -1,5 +1,7 @@
 //! `fleet.toml` as it is written: each value well-formed, none compared with another yet.
 
+mod machine;
+
 use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::Spanned;
 use toml::de::DeValue;
@@ -14,6 +16,8 @@ use super::scalar::{
 use super::value::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, KernelOption, Label, Rate, Sha256,
 };
+
+pub use machine::*;
 
 /// A list, each of its elements with its place.
 pub type List<T> = Vec<Read<Spanned<T>>>;
@@ -31,6 +35,8 @@ section! {
         image: Named<Label, ImageSection>,
         /// Kinds of data disks, by name.
         disk: Named<Label, DiskSection>,
+        /// Kinds of machines, by name.
+        machine: Named<Label, MachineSection>,
         /// Network policies, by name.
         network: Named<Label, NetworkSection>,
         /// What guests have that do not say otherwise.
@@ -168,6 +174,8 @@ section! {
         network: Option<Spanned<Label>>,
         /// Name of its kind of data disk, or the disk itself.
         disk: Option<Spanned<DiskChoice>>,
+        /// Name of its kind of machine, or the machine itself.
+        machine: Option<Spanned<MachineChoice>>,
         /// Virtual processors; 1 unless given.
         vcpus: Option<Count<1, 32>>,
         /// Memory; "512MiB" unless given.
@@ -186,6 +194,8 @@ section! {
         network: Option<Spanned<Label>>,
         /// Name of their kind of data disk, or the disk itself.
         disk: Option<Spanned<DiskChoice>>,
+        /// Name of their kind of machine, or the machine itself.
+        machine: Option<Spanned<MachineChoice>>,
         /// Virtual processors of each; 1 unless given.
         vcpus: Option<Count<1, 32>>,
         /// Memory of each; "512MiB" unless given.
@@ -223,6 +233,7 @@ impl PoolSection {
             image: self.image.clone(),
             network: self.network.clone(),
             disk: self.disk.clone(),
+            machine: self.machine.clone(),
             vcpus: self.vcpus,
             memory: self.memory.clone(),
             containers: self.containers.clone(),

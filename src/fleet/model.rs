@@ -1,5 +1,7 @@
 //! The validated fleet: what every later stage works from. It is built by [`super::validate`] alone.
 
+mod machine;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
@@ -14,6 +16,8 @@ use super::scalar::Location;
 use super::value::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, Rate, Sha256,
 };
+
+pub use machine::*;
 
 /// A whole `fleet.toml`, checked: every name that it mentions is declared, every path is resolved
 /// against the directory that the file stands in.
@@ -290,6 +294,9 @@ pub struct GuestSpec {
     /// Which declared disk this is a copy of; `None` where it is written out in the guest itself.
     pub disk_name: Option<Label>,
     pub disk: DiskSpec,
+    /// Which declared machine this is; `None` where it is written out in the guest itself, or the default.
+    pub machine_name: Option<Label>,
+    pub machine: MachineSpec,
     /// 1 to 32.
     pub vcpus: u8,
     pub memory: ByteSize,

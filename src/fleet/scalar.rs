@@ -9,7 +9,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
-use super::model::{Backing, OptionValue, ParameterValue, ScriptMoment, ScriptName, VmmKind};
+use super::model::{Backing, LogLevel, OptionValue, ParameterValue, ScriptMoment, ScriptName, VmmKind};
 use super::problem::{Problem, Problems, Read, suggest};
 use super::reader::{FromKey, FromToml, Value, unexpected};
 use super::value::{
@@ -50,6 +50,8 @@ text_scalars! {
     FleetName, "a name", "^[a-z0-9][a-z0-9-]{0,31}$";
     Label, "a name", "^[a-z0-9][a-z0-9._-]{0,63}$";
     ByteSize, "a size such as \"512MiB\"", "^[0-9]+ *(KiB|MiB|GiB|TiB)$";
+    Bandwidth, "a rate such as \"50MiB/s\"", "^[0-9]+ *([KMG]iB|[kMG]bit)/s$";
+    Seconds, "a duration such as \"5s\"", "^[0-9]+s$";
     Rate, "a rate such as \"20Mbit/s\"", "^[0-9]+ *[kMG]bit/s$";
     Sha256, "a SHA-256 digest", "^[0-9a-fA-F]{64}$";
     InterfaceName, "the name of a network interface", "^[^/:\"\\s]{1,15}$";
@@ -125,7 +127,15 @@ pub enum Verdict {
     Deny,
 }
 
+/// Pages that a guest's memory is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HugePages {
+    Of2MiB,
+}
+
 choices! {
+    HugePages { "2MiB" => Of2MiB }
+    LogLevel { "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug, "trace" => Trace }
     VmmKind { "firecracker" => Firecracker, "qemu" => Qemu }
     Backing { "file" => File, "tmpfs" => Tmpfs }
     Verdict { "allow" => Allow, "deny" => Deny }

@@ -1,5 +1,6 @@
 //! Rules of `fleet.toml`: most tests change one thing of a small fleet that is valid.
 
+mod machines;
 mod mirrors;
 mod schema;
 

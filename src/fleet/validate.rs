@@ -6,6 +6,7 @@ mod guest;
 mod host;
 mod image;
 mod kernel;
+mod machine;
 mod network;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,9 @@ use std::path::{Component, Path, PathBuf};
 use toml::Spanned;
 
 use super::file::{FleetFile, List, RepositorySection};
-use super::model::{DiskSpec, Fleet, ImageSpec, NetworkPolicy, RepositorySpec, Source, SourceText, VmmKind};
+use super::model::{
+    DiskSpec, Fleet, ImageSpec, MachineSpec, NetworkPolicy, RepositorySpec, Source, SourceText, VmmKind,
+};
 use super::problem::{Problem, Problems, Read, ReadRef, suggest};
 use super::reader::Named;
 use super::scalar::{LocalPath, Location, WebUrl};
@@ -48,9 +51,16 @@ pub fn validate(
     file: &FleetFile,
     problems: &mut Problems,
 ) -> (Read<Fleet>, Vec<Mention>) {
-    let mut validator = Validator { root, problems, mentions: Vec::new() };
+    let vmm = file.fleet.as_ref().ok().and_then(|fleet| fleet.vmm.ok().flatten());
+    let vmm = vmm.unwrap_or(VmmKind::Firecracker);
+    let mut validator = Validator { root, vmm, problems, mentions: Vec::new() };
     let fleet = validator.fleet(source, file);
     (fleet, validator.mentions)
+}
+
+/// Validates a value where there is one.
+fn optional<T, U>(value: &Read<Option<T>>, validate: impl FnOnce(&T) -> Read<U>) -> Read<Option<U>> {
+    value.by_ref()?.as_ref().map(validate).transpose()
 }
 
 /// Things by name. A name is declared even where what it names is wrong.
@@ -60,6 +70,7 @@ type Table<U> = Read<BTreeMap<Label, Read<U>>>;
 struct Declared {
     images: Table<ImageSpec>,
     disks: Table<DiskSpec>,
+    machines: Table<MachineSpec>,
     networks: Table<NetworkPolicy>,
 }
 
@@ -77,6 +88,8 @@ fn all<T, C: FromIterator<T>>(items: impl Iterator<Item = Read<T>>) -> Read<C> {
 /// Where problems and mentions go while parts are validated.
 pub(super) struct Validator<'a> {
     root: &'a Path,
+    /// That of the fleet; Firecracker where it could not be read.
+    vmm: VmmKind,
     problems: &'a mut Problems,
     mentions: Vec<Mention>,
 }
@@ -91,6 +104,7 @@ impl Validator<'_> {
         let declared = Declared {
             images: self.each(&file.image, |validator, image| validator.image(image, tags.as_deref())),
             disks: self.each(&file.disk, Self::disk),
+            machines: self.each(&file.machine, Self::machine),
             networks: self.each(&file.network, |validator, network| validator.network(network, subnet)),
         };
         let guests = self.guests(file, &declared);

@@ -9,12 +9,17 @@ use ipnet::IpNet;
 use crate::build::artifacts::Artifact;
 pub use crate::build::artifacts::Artifacts;
 use crate::build::digest::FileDigest;
-use crate::fleet::{Backing, Fleet, GuestName, GuestSpec, InterfaceName};
+use crate::fleet::{
+    Backing, Bucket, Fleet, GuestName, GuestSpec, InterfaceName, Limits, MachineSpec, NetworkPolicy, Rate,
+    VmmKind,
+};
 use crate::lock::model::{Lock, LockedGuest};
+use crate::sys::firecracker::Version;
 
 use super::firewall::{self, Endpoint, FirewallInput};
 use super::limits::limits;
 use super::state::{DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind, TapSpec};
+use super::versions;
 use super::vmm::{self, BootInfo, COMMAND_LINE_MAX};
 
 impl Artifacts {
@@ -40,6 +45,10 @@ pub struct HostFacts {
     pub ssh_key: Option<String>,
     /// Addresses on the block and allow lists that policies name.
     pub lists: BTreeMap<PathBuf, Vec<IpNet>>,
+    /// Digests of the files that machines name.
+    pub files: BTreeMap<PathBuf, FileDigest>,
+    /// The Firecracker that is installed; `None` where there is none, or the fleet runs on another VMM.
+    pub firecracker: Option<Version>,
 }
 
 /// A fleet, its lock and its artifacts that do not belong together, or a guest that no VMM could start.
@@ -53,6 +62,29 @@ pub enum DesiredError {
         "the kernel command line of guest {guest} has {length} bytes, {COMMAND_LINE_MAX} fit: give it fewer name servers"
     )]
     CommandLineTooLong { guest: GuestName, length: usize },
+    #[error("{} was not read", .0.display())]
+    NotRead(PathBuf),
+    #[error("{}", sentences(.0))]
+    Unsupported(Vec<Unsupported>),
+}
+
+/// A key of a machine that the installed Firecracker can do nothing with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}` of {} needs Firecracker {since}, and this host has {found}", names(.guests))]
+pub struct Unsupported {
+    pub key: &'static str,
+    /// All that ask for it.
+    pub guests: Vec<GuestName>,
+    pub since: Version,
+    pub found: Version,
+}
+
+fn names(guests: &[GuestName]) -> String {
+    guests.iter().map(GuestName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn sentences(all: &[Unsupported]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// The state that `fleet` wants of its host.
@@ -78,6 +110,7 @@ pub fn desired(
             policy: spec.network.clone(),
         });
     }
+    supported(&guests, facts)?;
     let ruleset = firewall::render(&FirewallInput {
         fleet: &fleet.name,
         uplink: &facts.uplink,
@@ -86,8 +119,53 @@ pub fn desired(
         policies: &fleet.networks,
         lists: &facts.lists,
     });
-    let stored = artifacts.by_digest().into_iter().map(|(digest, (_, kind))| (digest, kind)).collect();
+    let artifacts = artifacts.by_digest().into_iter().map(|(digest, (_, kind))| (digest, kind));
+    let machines = guests.values().filter_map(|guest| guest.machine.as_ref());
+    let files =
+        machines.flat_map(|machine| machine.spec.files()).map(|(_, digest)| (*digest, StoredKind::Machine));
+    let stored = files.chain(artifacts).collect();
     Ok(HostState { forwarding: true, ruleset: Some(ruleset), stored, guests })
+}
+
+/// Looks whether the installed Firecracker can do all that the machines ask for.
+fn supported(guests: &BTreeMap<GuestName, GuestState>, facts: &HostFacts) -> Result<(), DesiredError> {
+    let Some(found) = facts.firecracker else { return Ok(()) };
+    let mut wanting: BTreeMap<(&'static str, Version), Vec<GuestName>> = BTreeMap::new();
+    for (name, guest) in guests {
+        for missing in guest.machine.iter().flat_map(|machine| versions::unsupported(&machine.spec, found)) {
+            wanting.entry(missing).or_default().push(name.clone());
+        }
+    }
+    let all = wanting.into_iter().map(|((key, since), guests)| Unsupported { key, guests, since, found });
+    let all: Vec<_> = all.collect();
+    if all.is_empty() { Ok(()) } else { Err(DesiredError::Unsupported(all)) }
+}
+
+/// What a guest's VMM is told beyond its numbers. Firecracker's network device holds the policy's rates as well, so that
+/// what exceeds them waits there instead of being dropped by the host's rules.
+fn machine_spec(
+    vmm: VmmKind,
+    spec: &MachineSpec,
+    policy: Option<&NetworkPolicy>,
+    facts: &HostFacts,
+) -> Result<MachineSpec<FileDigest>, DesiredError> {
+    let digest =
+        |path: &PathBuf| facts.files.get(path).copied().ok_or_else(|| DesiredError::NotRead(path.clone()));
+    let mut spec = spec.renamed(digest)?;
+    if let (VmmKind::Firecracker, Some(policy)) = (vmm, policy) {
+        for (limits, rate) in
+            [(&mut spec.network.up, policy.rate_up), (&mut spec.network.down, policy.rate_down)]
+        {
+            if *limits == Limits::default() {
+                limits.bandwidth = rate.map(|rate| Bucket::steady(bytes_per_second(rate)));
+            }
+        }
+    }
+    Ok(spec)
+}
+
+fn bytes_per_second(rate: Rate) -> u64 {
+    (rate.bits_per_second() / 8).max(1)
 }
 
 /// The host's address in a guest's /30, one below the guest's.
@@ -106,7 +184,8 @@ fn guest(
     let missing = || DesiredError::NotBuilt(name.clone());
     let image = artifacts.images.get(&spec.image).ok_or_else(missing)?;
     let disk = artifacts.disks.get(name).ok_or_else(missing)?;
-    let dns = fleet.networks.get(&spec.network).map_or(&[][..], |policy| &policy.dns);
+    let policy = fleet.networks.get(&spec.network);
+    let dns = policy.map_or(&[][..], |policy| &policy.dns);
     let boot = BootInfo {
         guest: name,
         ip: numbers.ip,
@@ -136,6 +215,7 @@ fn guest(
         image: image.digest,
         disk: machine_disk,
         command_line,
+        spec: machine_spec(fleet.vmm, &spec.machine, policy, facts)?,
     };
     Ok(GuestState {
         disk: (!ephemeral).then_some(DiskState {

@@ -2,31 +2,150 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::fleet::GuestName;
+use crate::fleet::{Balloon, Bucket, CpuTemplate, GuestName, Limits};
 use crate::sys::jailer;
 use crate::sys::tool::Tool;
 
 use super::layout::{Layout, jail_id};
-use super::names::{API_SOCKET, CONFIG, DISK, KERNEL, ROOTFS, VMM_LOG};
+use super::names::{
+    API_SOCKET, CONFIG, CPU_TEMPLATE, DISK, KERNEL, METADATA, METRICS, ROOTFS, SECCOMP, VMM_LOG, VSOCK,
+};
 use super::state::Machine;
 
-/// Firecracker's configuration file (its `docs/getting-started.md`, "Configuration file"); paths are the jail's.
+/// Milliseconds in which a rate limiter's bucket fills: each rate is one of a second.
+const REFILL: u64 = 1000;
+/// Names of devices, which updates and snapshots refer to.
+const DRIVES: [&str; 2] = ["root", "data"];
+const INTERFACE: &str = "eth0";
+
+/// Firecracker's configuration file (`VmmConfig` in its `src/vmm/src/resources.rs`); paths are the jail's. What is not
+/// asked for is not in it, so that an older version reads it, too. A top-level key that it does not know it passes over
+/// in silence.
 pub fn config(machine: &Machine) -> Vec<u8> {
-    let drive = |id: &str, path: &str, is_root: bool| json!({ "drive_id": id, "path_on_host": format!("/{path}"), "is_root_device": is_root, "is_read_only": is_root });
-    let config = json!({
+    let spec = &machine.spec;
+    let mut config = json!({
         "boot-source": { "kernel_image_path": format!("/{KERNEL}"), "boot_args": machine.command_line },
-        "machine-config": { "vcpu_count": machine.vcpus, "mem_size_mib": machine.memory_mib },
-        "drives": [drive("root", ROOTFS, true), drive("data", DISK, false)],
-        "network-interfaces": [
-            { "iface_id": "eth0", "host_dev_name": machine.tap.as_str(), "guest_mac": machine.mac }
-        ],
-        "entropy": {},
+        "machine-config": machine_config(machine),
+        "drives": drives(&spec.disk),
+        "network-interfaces": [interface(machine)],
+        "entropy": with_limiter(json!({}), "rate_limiter", &spec.entropy),
     });
+    let mut add = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            config[key] = value;
+        }
+    };
+    if let Some(CpuTemplate::Custom(_)) = spec.cpu_template {
+        add("cpu-config", Some(json!(format!("/{CPU_TEMPLATE}"))));
+    }
+    add("balloon", spec.balloon.as_ref().map(balloon));
+    add("vsock", spec.vsock.then(|| json!({ "guest_cid": cid(machine), "uds_path": format!("/{VSOCK}") })));
+    add(
+        "mmds-config",
+        spec.metadata.as_ref().map(|metadata| {
+            let mut mmds = json!({ "version": "V2", "network_interfaces": [INTERFACE] });
+            if metadata.imds {
+                mmds["imds_compat"] = json!(true);
+            }
+            mmds
+        }),
+    );
     let mut text = serde_json::to_vec_pretty(&config).unwrap_or_default();
     text.push(b'\n');
     text
+}
+
+fn machine_config(machine: &Machine) -> Value {
+    let mut config = json!({ "vcpu_count": machine.vcpus, "mem_size_mib": machine.memory_mib });
+    if machine.spec.huge_pages {
+        config["huge_pages"] = json!("2M");
+    }
+    if let Some(CpuTemplate::Static(template)) = machine.spec.cpu_template {
+        config["cpu_template"] = json!(template);
+    }
+    config
+}
+
+fn drives(limits: &Limits) -> Value {
+    let drive = |id: &str, path: &str, is_root: bool| {
+        let drive = json!({
+            "drive_id": id, "path_on_host": format!("/{path}"), "is_root_device": is_root, "is_read_only": is_root
+        });
+        with_limiter(drive, "rate_limiter", limits)
+    };
+    json!([drive(DRIVES[0], ROOTFS, true), drive(DRIVES[1], DISK, false)])
+}
+
+/// rx and tx are the guest's: it receives what comes down to it.
+fn interface(machine: &Machine) -> Value {
+    let network = &machine.spec.network;
+    let mut interface =
+        json!({ "iface_id": INTERFACE, "host_dev_name": machine.tap.as_str(), "guest_mac": machine.mac });
+    if let Some(mtu) = network.mtu {
+        interface["mtu"] = json!(mtu);
+    }
+    let interface = with_limiter(interface, "rx_rate_limiter", &network.down);
+    with_limiter(interface, "tx_rate_limiter", &network.up)
+}
+
+fn balloon(balloon: &Balloon) -> Value {
+    let mut device = json!({
+        "amount_mib": balloon.size_mib,
+        "deflate_on_oom": balloon.deflate_on_oom,
+        "stats_polling_interval_s": balloon.statistics,
+    });
+    if balloon.reporting {
+        device["free_page_reporting"] = json!(true);
+    }
+    device
+}
+
+/// A guest's vsock address: its uid, which no other guest of the host has, and which stays.
+fn cid(machine: &Machine) -> u32 {
+    machine.uid
+}
+
+fn with_limiter(mut device: Value, key: &str, limits: &Limits) -> Value {
+    if *limits != Limits::default() {
+        device[key] = limiter(limits, None);
+    }
+    device
+}
+
+/// A rate limiter; `absent` is what stands for a bucket that does not limit.
+fn limiter(limits: &Limits, absent: Option<&Value>) -> Value {
+    let bucket = |bucket: Option<Bucket>| match bucket {
+        Some(Bucket { per_second, burst: 0 }) => Some(json!({ "size": per_second, "refill_time": REFILL })),
+        Some(Bucket { per_second, burst }) => {
+            Some(json!({ "size": per_second, "refill_time": REFILL, "one_time_burst": burst }))
+        }
+        None => absent.cloned(),
+    };
+    let buckets = [("bandwidth", bucket(limits.bandwidth)), ("ops", bucket(limits.operations))];
+    buckets.into_iter().filter_map(|(name, bucket)| Some((name.to_owned(), bucket?))).collect()
+}
+
+/// What makes a running Firecracker another machine of [`Machine::adjusted_to`]: paths of its API, and what to PATCH
+/// them with. A bucket of size 0 limits nothing. The balloon is left alone where it stays: a guest without a driver for it
+/// would refuse.
+pub fn adjustments(running: &Machine, machine: &Machine) -> Vec<(String, Value)> {
+    let off = json!({ "size": 0, "refill_time": 0 });
+    let off = Some(&off);
+    let spec = &machine.spec;
+    let drives = DRIVES.map(|id| {
+        (format!("/drives/{id}"), json!({ "drive_id": id, "rate_limiter": limiter(&spec.disk, off) }))
+    });
+    let interface = json!({
+        "iface_id": INTERFACE,
+        "rx_rate_limiter": limiter(&spec.network.down, off),
+        "tx_rate_limiter": limiter(&spec.network.up, off),
+    });
+    let interface = (format!("/network-interfaces/{INTERFACE}"), interface);
+    let balloon = spec.balloon.filter(|_| spec.balloon != running.spec.balloon);
+    let balloon = balloon.map(|balloon| ("/balloon".to_owned(), json!({ "amount_mib": balloon.size_mib })));
+    drives.into_iter().chain([interface]).chain(balloon).collect()
 }
 
 /// The jailer's call; `executable` is the Firecracker binary, static. It is told of no cgroup: its process is in the
@@ -46,8 +165,167 @@ pub fn jailer(
         gid: machine.uid,
         open_files: None,
     };
-    let [socket, config, log] = [API_SOCKET, CONFIG, VMM_LOG].map(|path| format!("/{path}"));
-    // A logger of the configuration file would begin too late: the first lines would go to the guest's console.
-    let arguments = ["--api-sock", &socket, "--config-file", &config, "--log-path", &log, "--show-level"];
-    jail.tool(Path::new("jailer"), &arguments)
+    let arguments = arguments(machine);
+    jail.tool(Path::new("jailer"), &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Firecracker's own arguments. A logger of the configuration file would begin too late: the first lines would go to the
+/// guest's console.
+fn arguments(machine: &Machine) -> Vec<String> {
+    let spec = &machine.spec;
+    let mut arguments = vec!["--show-level".to_owned()];
+    let mut add = |option: &str, value: Option<String>| {
+        arguments.extend(value.into_iter().flat_map(|value| [option.to_owned(), value]));
+    };
+    let path = |name: &str| Some(format!("/{name}"));
+    add("--api-sock", path(API_SOCKET));
+    add("--config-file", path(CONFIG));
+    add("--log-path", path(VMM_LOG));
+    add("--level", spec.log_level.map(|level| level.word().to_owned()));
+    add("--metrics-path", path(METRICS).filter(|_| spec.metrics));
+    add("--metadata", path(METADATA).filter(|_| spec.metadata.is_some()));
+    add("--seccomp-filter", path(SECCOMP).filter(|_| spec.seccomp.is_some()));
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::digest::FileDigest;
+    use crate::fleet::{MachineSpec, Metadata, NetworkLimits, Sha256, StaticTemplate, VmmKind};
+    use crate::host::state::MachineDisk;
+
+    /// Every top-level key that Firecracker knows (`VmmConfig` in its `src/vmm/src/resources.rs`): it passes over any other.
+    const SECTIONS: [&str; 13] = [
+        "balloon",
+        "boot-source",
+        "cpu-config",
+        "drives",
+        "entropy",
+        "logger",
+        "machine-config",
+        "memory-hotplug",
+        "metrics",
+        "mmds-config",
+        "network-interfaces",
+        "pmem",
+        "vsock",
+    ];
+
+    fn digest(text: &str) -> FileDigest {
+        Sha256::of(text).into()
+    }
+
+    fn machine(spec: MachineSpec<FileDigest>) -> Machine {
+        Machine {
+            vmm: VmmKind::Firecracker,
+            uid: 200_001,
+            tap: "sis-alice".parse().unwrap(),
+            mac: "02:53:0a:6b:00:02".into(),
+            vcpus: 2,
+            memory_mib: 512,
+            kernel: digest("kernel"),
+            image: digest("image"),
+            disk: MachineDisk::Kept,
+            command_line: "console=ttyS0".into(),
+            spec,
+        }
+    }
+
+    /// A machine that asks for everything.
+    fn whole() -> MachineSpec<FileDigest> {
+        let bandwidth = Some(Bucket { per_second: 1000, burst: 5000 });
+        let limits = Limits { bandwidth, operations: Some(Bucket::steady(10)) };
+        MachineSpec {
+            huge_pages: true,
+            cpu_template: Some(CpuTemplate::Custom(digest("template"))),
+            seccomp: Some(digest("filter")),
+            log_level: None,
+            metrics: true,
+            balloon: Some(Balloon { size_mib: 64, deflate_on_oom: true, statistics: 5, reporting: true }),
+            entropy: limits,
+            vsock: true,
+            metadata: Some(Metadata { file: digest("metadata"), imds: true }),
+            disk: limits,
+            network: NetworkLimits { up: limits, down: Limits::default(), mtu: Some(1400) },
+        }
+    }
+
+    fn configured(spec: MachineSpec<FileDigest>) -> Value {
+        serde_json::from_slice(&config(&machine(spec))).unwrap()
+    }
+
+    #[test]
+    fn firecracker_knows_every_section_of_the_configuration() {
+        for spec in [MachineSpec::default(), whole()] {
+            let config = configured(spec);
+            let unknown: Vec<_> =
+                config.as_object().unwrap().keys().filter(|key| !SECTIONS.contains(&key.as_str())).collect();
+            assert!(unknown.is_empty(), "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_not_in_the_configuration() {
+        assert_eq!(
+            configured(MachineSpec::default()),
+            json!({
+                "boot-source": { "kernel_image_path": "/vmlinux", "boot_args": "console=ttyS0" },
+                "machine-config": { "vcpu_count": 2, "mem_size_mib": 512 },
+                "drives": [
+                    { "drive_id": "root", "path_on_host": "/rootfs.ext4", "is_root_device": true, "is_read_only": true },
+                    { "drive_id": "data", "path_on_host": "/data/disk.ext4", "is_root_device": false, "is_read_only": false },
+                ],
+                "network-interfaces": [
+                    { "iface_id": "eth0", "host_dev_name": "sis-alice", "guest_mac": "02:53:0a:6b:00:02" }
+                ],
+                "entropy": {},
+            })
+        );
+    }
+
+    #[test]
+    fn a_rate_is_that_of_a_second_and_a_burst_comes_once() {
+        let config = configured(whole());
+        let limiter = json!({
+            "bandwidth": { "size": 1000, "refill_time": 1000, "one_time_burst": 5000 },
+            "ops": { "size": 10, "refill_time": 1000 },
+        });
+        assert_eq!(config["drives"][1]["rate_limiter"], limiter);
+        assert_eq!(config["network-interfaces"][0]["tx_rate_limiter"], limiter, "what the guest sends");
+        assert_eq!(config["network-interfaces"][0]["rx_rate_limiter"], Value::Null);
+        assert_eq!(config["vsock"], json!({ "guest_cid": 200_001, "uds_path": "/run/vsock.sock" }));
+    }
+
+    #[test]
+    fn a_rate_that_is_gone_is_switched_off_in_a_running_guest() {
+        let running = machine(MachineSpec { balloon: None, ..whole() });
+        let adjusted = adjustments(&running, &machine(whole()));
+        let of = |path: &str| &adjusted.iter().find(|(one, _)| one == path).unwrap().1;
+        let off = json!({ "size": 0, "refill_time": 0 });
+        assert_eq!(
+            of("/network-interfaces/eth0")["rx_rate_limiter"],
+            json!({ "bandwidth": off, "ops": off })
+        );
+        assert_eq!(of("/balloon"), &json!({ "amount_mib": 64 }));
+        let same = adjustments(&machine(whole()), &machine(whole()));
+        assert!(same.iter().all(|(path, _)| path != "/balloon"), "{same:?}");
+    }
+
+    #[test]
+    fn a_static_template_is_named_and_a_custom_one_is_a_file() {
+        let spec = |template| MachineSpec { cpu_template: Some(template), ..MachineSpec::default() };
+        let named = configured(spec(CpuTemplate::Static(StaticTemplate::T2CL)));
+        assert_eq!(named["machine-config"]["cpu_template"], "T2CL");
+        assert_eq!(configured(whole())["cpu-config"], "/cpu-template.json");
+    }
+
+    #[test]
+    fn files_of_the_jail_are_named_in_the_arguments() {
+        assert_eq!(
+            arguments(&machine(whole())).join(" "),
+            "--show-level --api-sock /run/api.sock --config-file /config.json --log-path /vmm.log \
+             --metrics-path /metrics.json --metadata /metadata.json --seccomp-filter /seccomp.bpf"
+        );
+    }
 }

@@ -3,11 +3,11 @@
 
 use std::path::PathBuf;
 
-use crate::fleet::{GuestName, VmmKind};
+use crate::fleet::{GuestName, MachineFile, VmmKind};
 
 use super::firecracker;
 use super::layout::Layout;
-use super::names::{CONFIG, DISK, KERNEL, ROOTFS, RUN, VMM_LOG};
+use super::names::{CONFIG, CPU_TEMPLATE, DISK, KERNEL, METADATA, METRICS, ROOTFS, RUN, SECCOMP, VMM_LOG};
 use super::state::{Machine, MachineDisk};
 
 /// One thing in a jail, by its path below the jail's root.
@@ -73,6 +73,21 @@ pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
     if machine.vmm == VmmKind::Firecracker {
         entries.push(entry(CONFIG, EntryKind::Bytes(firecracker::config(machine))));
         entries.push(entry(VMM_LOG, EntryKind::OwnLink { from: layout.vmm_log(guest) }));
+        if machine.spec.metrics {
+            entries.push(entry(METRICS, EntryKind::OwnLink { from: layout.metrics(guest) }));
+        }
+        for (file, sha256) in machine.spec.files() {
+            entries.push(entry(name_of(file), EntryKind::SharedLink { from: layout.file(sha256) }));
+        }
     }
     Jail { guest: guest.clone(), vmm: machine.vmm, uid: machine.uid, entries }
+}
+
+/// Where a jail has a file of its machine.
+fn name_of(file: MachineFile) -> &'static str {
+    match file {
+        MachineFile::CpuTemplate => CPU_TEMPLATE,
+        MachineFile::Seccomp => SECCOMP,
+        MachineFile::Metadata => METADATA,
+    }
 }

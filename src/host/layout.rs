@@ -6,7 +6,7 @@
 //! <store>/<fleet>/key, key.pub           the host's ssh key, whose public half every guest is told at boot
 //! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of how nft lists them
 //! <store>/<fleet>/disks/<guest>.ext4     data disks
-//! <store>/<fleet>/guests/<guest>/        serial.log, vmm.log, launch.log, console.in, machine.json, ready.json
+//! <store>/<fleet>/guests/<guest>/        serial.log, vmm.log, launch.log, metrics.json, console.in, machine.json, ready.json
 //! <store>/<fleet>/jails/<vmm>/<guest>--<attempt>/root/   a jail, as Firecracker's jailer lays it out
 //! ```
 //!
@@ -104,6 +104,11 @@ impl Layout {
     /// What the VMM said.
     pub fn vmm_log(&self, guest: &GuestName) -> PathBuf {
         self.guest(guest).join("vmm.log")
+    }
+
+    /// The VMM's metrics, a JSON object a line.
+    pub fn metrics(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("metrics.json")
     }
 
     /// What the jailer, or QEMU, said on stderr. Firecracker's own log is another file: it does not append to it.

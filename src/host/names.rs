@@ -8,10 +8,20 @@ pub const ROOTFS: &str = "rootfs.ext4";
 pub const DISK: &str = "data/disk.ext4";
 /// Firecracker's configuration.
 pub const CONFIG: &str = "config.json";
+/// Firecracker's metrics; the same inode as the guest's `metrics.json`.
+pub const METRICS: &str = "metrics.json";
+/// A custom CPU template.
+pub const CPU_TEMPLATE: &str = "cpu-template.json";
+/// Compiled seccomp filters.
+pub const SECCOMP: &str = "seccomp.bpf";
+/// What the guest reads at 169.254.169.254.
+pub const METADATA: &str = "metadata.json";
 /// Sockets of the VMM.
 pub const RUN: &str = "run";
 /// Firecracker's API socket.
 pub const API_SOCKET: &str = "run/api.sock";
+/// Where connections to and from the guest's vsock begin.
+pub const VSOCK: &str = "run/vsock.sock";
 /// QEMU's control socket.
 pub const QMP_SOCKET: &str = "run/qmp.sock";
 /// Where Firecracker logs; the same inode as the guest's `vmm.log`.

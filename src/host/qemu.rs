@@ -17,56 +17,115 @@ use super::state::Machine;
 /// The filter cannot refuse `setuid`, because it is in force before `-runas` takes effect (QEMU would end by SIGSYS);
 /// it sets `no_new_privs`, so the guest's uid gains nothing by it.
 pub fn command(guest: &GuestName, machine: &Machine) -> Tool {
-    let uid = machine.uid;
-    Tool::new("qemu-system-x86_64").args([
-        "-name",
-        &format!("guest={guest}"),
-        "-M",
-        "microvm,rtc=on,isa-serial=on,pic=on,pit=on",
-        "-accel",
-        "tcg",
-        "-icount",
-        "shift=auto",
-        "-cpu",
-        "max",
-        "-smp",
-        &machine.vcpus.to_string(),
-        "-m",
-        &machine.memory_mib.to_string(),
-        "-nodefaults",
-        "-no-user-config",
-        "-no-reboot",
-        "-display",
-        "none",
-        "-kernel",
-        KERNEL,
-        "-append",
-        &machine.command_line,
-        "-chardev",
-        "stdio,id=serial,signal=off",
-        "-serial",
-        "chardev:serial",
-        "-drive",
-        &format!("id=root,file={ROOTFS},format=raw,if=none,readonly=on"),
-        "-device",
-        "virtio-blk-device,drive=root",
-        "-drive",
-        &format!("id=data,file={DISK},format=raw,if=none,discard=unmap"),
-        "-device",
-        "virtio-blk-device,drive=data",
-        "-netdev",
-        &format!("tap,id=net,ifname={},script=no,downscript=no", machine.tap),
-        "-device",
-        &format!("virtio-net-device,netdev=net,mac={}", machine.mac),
-        "-device",
-        "virtio-rng-device",
-        "-qmp",
-        &format!("unix:{QMP_SOCKET},server=on,wait=off"),
-        "-chroot",
-        ".",
-        "-runas",
-        &format!("{uid}:{uid}"),
-        "-sandbox",
-        "on,obsolete=deny,spawn=deny,resourcecontrol=deny",
-    ])
+    let (uid, spec) = (machine.uid, &machine.spec);
+    let mut board = "microvm,rtc=on,isa-serial=on,pic=on,pit=on".to_owned();
+    let tool = Tool::new("qemu-system-x86_64").args(["-name", &format!("guest={guest}")]);
+    let tool = if spec.huge_pages {
+        board.push_str(",memory-backend=memory");
+        tool.args(["-object", &huge_pages(machine.memory_mib)])
+    } else {
+        tool
+    };
+    let tool = tool
+        .args(["-M", &board, "-accel", "tcg", "-icount", "shift=auto", "-cpu", "max"])
+        .args(["-smp", &machine.vcpus.to_string(), "-m", &machine.memory_mib.to_string()])
+        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
+        .args(["-kernel", KERNEL, "-append", &machine.command_line])
+        .args(["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);
+    let tool = devices(tool, machine);
+    tool.args(["-qmp", &format!("unix:{QMP_SOCKET},server=on,wait=off")])
+        .args(["-chroot", ".", "-runas", &format!("{uid}:{uid}")])
+        .args(["-sandbox", "on,obsolete=deny,spawn=deny,resourcecontrol=deny"])
+}
+
+/// Memory of huge pages, all of them taken at once: a page that is missing ends QEMU here, and not the guest later.
+fn huge_pages(mib: u64) -> String {
+    format!("memory-backend-memfd,id=memory,size={mib}M,hugetlb=on,hugetlbsize=2M,prealloc=on")
+}
+
+/// The guest's devices; it finds its disks in this order.
+fn devices(tool: Tool, machine: &Machine) -> Tool {
+    let spec = &machine.spec;
+    let throttled = |drive: String| {
+        let limits = [("bps-total", spec.disk.bandwidth), ("iops-total", spec.disk.operations)];
+        limits.into_iter().fold(drive, |drive, (name, limit)| match limit {
+            Some(limit) => format!("{drive},throttling.{name}={}", limit.per_second),
+            None => drive,
+        })
+    };
+    let mtu = spec.network.mtu.map(|mtu| format!(",host_mtu={mtu}")).unwrap_or_default();
+    let entropy = spec.entropy.bandwidth.map(|limit| format!(",max-bytes={},period=1000", limit.per_second));
+    let tool = tool
+        .args(["-drive", &throttled(format!("id=root,file={ROOTFS},format=raw,if=none,readonly=on"))])
+        .args(["-device", "virtio-blk-device,drive=root"])
+        .args(["-drive", &throttled(format!("id=data,file={DISK},format=raw,if=none,discard=unmap"))])
+        .args(["-device", "virtio-blk-device,drive=data"])
+        .args(["-netdev", &format!("tap,id=net,ifname={},script=no,downscript=no", machine.tap)])
+        .args(["-device", &format!("virtio-net-device,netdev=net,mac={}{mtu}", machine.mac)])
+        .args(["-device", &format!("virtio-rng-device{}", entropy.unwrap_or_default())]);
+    match &spec.balloon {
+        Some(balloon) => {
+            let on = |on| if on { "on" } else { "off" };
+            let (oom, reporting) = (on(balloon.deflate_on_oom), on(balloon.reporting));
+            let device =
+                format!("virtio-balloon-device,deflate-on-oom={oom},free-page-reporting={reporting}");
+            tool.args(["-device", &device])
+        }
+        None => tool,
+    }
+}
+
+/// The memory that a balloon leaves to the guest, in bytes: what QMP's `balloon` is told.
+pub fn balloon_target(machine: &Machine) -> Option<u64> {
+    let balloon = machine.spec.balloon.as_ref()?;
+    Some(machine.memory_mib.saturating_sub(balloon.size_mib) << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{Balloon, Bucket, Limits, MachineSpec, NetworkLimits, Sha256, VmmKind};
+    use crate::host::state::MachineDisk;
+
+    #[test]
+    fn qemu_is_told_what_it_can_do() {
+        let limits = |operations| Limits { bandwidth: Some(Bucket::steady(1000)), operations };
+        let machine = Machine {
+            vmm: VmmKind::Qemu,
+            uid: 200_001,
+            tap: "sis-alice".parse().unwrap(),
+            mac: "02:53:0a:6b:00:02".into(),
+            vcpus: 1,
+            memory_mib: 512,
+            kernel: Sha256::of("kernel").into(),
+            image: Sha256::of("image").into(),
+            disk: MachineDisk::Kept,
+            command_line: "console=ttyS0".into(),
+            spec: MachineSpec {
+                huge_pages: true,
+                balloon: Some(Balloon {
+                    size_mib: 64,
+                    deflate_on_oom: true,
+                    statistics: 0,
+                    reporting: false,
+                }),
+                entropy: limits(None),
+                disk: limits(Some(Bucket::steady(10))),
+                network: NetworkLimits { mtu: Some(1400), ..NetworkLimits::default() },
+                ..MachineSpec::default()
+            },
+        };
+        let line = command(&"alice".parse().unwrap(), &machine).command_line();
+        for words in [
+            "memory-backend-memfd,id=memory,size=512M,hugetlb=on,hugetlbsize=2M,prealloc=on",
+            "microvm,rtc=on,isa-serial=on,pic=on,pit=on,memory-backend=memory",
+            "id=data,file=data/disk.ext4,format=raw,if=none,discard=unmap,throttling.bps-total=1000,throttling.iops-total=10",
+            "virtio-rng-device,max-bytes=1000,period=1000",
+            "virtio-net-device,netdev=net,mac=02:53:0a:6b:00:02,host_mtu=1400",
+            "virtio-balloon-device,deflate-on-oom=on,free-page-reporting=off",
+        ] {
+            assert!(line.contains(words), "{words}\n{line}");
+        }
+        assert_eq!(balloon_target(&machine), Some(448 << 20));
+    }
 }

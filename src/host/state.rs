@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{ContainerSpec, GuestName, InterfaceName, VmmKind};
+use crate::fleet::{ContainerSpec, GuestName, InterfaceName, MachineSpec, VmmKind};
 
 use super::firewall::Ruleset;
 use crate::build::digest::FileDigest;
@@ -29,6 +29,8 @@ pub enum StoredKind {
     Kernel,
     Image,
     Disk,
+    /// What a machine names: a CPU template, seccomp filters, metadata.
+    Machine,
 }
 
 impl StoredKind {
@@ -38,6 +40,7 @@ impl StoredKind {
             Self::Kernel => "kernel",
             Self::Image => "image",
             Self::Disk => "disk",
+            Self::Machine => "machine file",
         }
     }
 }
@@ -116,6 +119,36 @@ pub struct Machine {
     pub disk: MachineDisk,
     /// What the kernel is told; the VMM's own part (`root=`, `reboot=`) included.
     pub command_line: String,
+    /// What the VMM is told beside it, its files by their digests.
+    #[serde(default)]
+    pub spec: MachineSpec<FileDigest>,
+}
+
+impl Machine {
+    /// What the VMM of this machine is when it starts: QEMU takes no size of a balloon on its command line.
+    #[must_use]
+    pub fn as_started(&self) -> Self {
+        let mut started = self.clone();
+        if let (VmmKind::Qemu, Some(balloon)) = (self.vmm, &mut started.spec.balloon) {
+            balloon.size_mib = 0;
+        }
+        started
+    }
+
+    /// This machine as `other` is in all that its VMM can change while the guest runs: rates, and the balloon's size.
+    #[must_use]
+    pub fn adjusted_to(&self, other: &Self) -> Self {
+        let mut adjusted = self.clone();
+        let (spec, wanted) = (&mut adjusted.spec, &other.spec);
+        if self.vmm == VmmKind::Firecracker {
+            spec.disk = wanted.disk;
+            (spec.network.up, spec.network.down) = (wanted.network.up, wanted.network.down);
+        }
+        if let (Some(balloon), Some(wanted)) = (&mut spec.balloon, &wanted.balloon) {
+            balloon.size_mib = wanted.size_mib;
+        }
+        adjusted
+    }
 }
 
 /// Where a machine's data disk comes from.

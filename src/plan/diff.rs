@@ -68,8 +68,11 @@ fn guest(plan: &mut Plan, name: &GuestName, have: &GuestState, want: &GuestState
         None => (have, why_start(have)),
     };
     let mut steps = GuestSteps::new(name, why, Vec::new());
-    if left.machine.is_some() {
+    if let Some(running) = &left.machine {
         steps.steps = repair(name, left, want);
+        if running != machine {
+            steps.steps.insert(0, Step::AdjustVmm { guest: name.clone(), machine: machine.clone() });
+        }
     } else {
         steps.steps = start(name, left, want, machine);
         steps.undo = removal(name, &GuestState { disk: None, ..want.clone() });
@@ -88,7 +91,8 @@ fn why_replace(have: &GuestState, want: &GuestState, machine: &Machine) -> Optio
         return have.occupied.then(|| "what runs is not known".to_owned());
     };
     let whole = have.tap == want.tap && have.jail && have.cgroup.is_some();
-    (running != machine || !whole).then(|| changes(running, machine, have, want))
+    let same = running.adjusted_to(machine) == *machine;
+    (!same || !whole).then(|| changes(running, machine, have, want))
 }
 
 fn note_on_disk(name: &GuestName, have: &GuestState, want: &GuestState) -> Option<String> {
@@ -154,6 +158,9 @@ fn start(name: &GuestName, have: &GuestState, want: &GuestState, machine: &Machi
     steps.push(Step::CreateJail { guest: guest(), machine: machine.clone() });
     steps.push(Step::StartVmm { guest: guest(), machine: machine.clone() });
     steps.push(Step::AwaitReady { guest: guest() });
+    if machine.as_started() != *machine {
+        steps.push(Step::AdjustVmm { guest: guest(), machine: machine.clone() });
+    }
     steps
 }
 
@@ -169,6 +176,17 @@ fn changes(running: &Machine, wanted: &Machine, have: &GuestState, want: &GuestS
         ("memory", running.memory_mib != wanted.memory_mib),
         ("address", running.tap != wanted.tap || running.mac != wanted.mac),
         ("kernel command line", running.command_line != wanted.command_line),
+        ("huge pages", running.spec.huge_pages != wanted.spec.huge_pages),
+        ("cpu template", running.spec.cpu_template != wanted.spec.cpu_template),
+        ("seccomp filter", running.spec.seccomp != wanted.spec.seccomp),
+        ("log level", running.spec.log_level != wanted.spec.log_level),
+        ("metrics", running.spec.metrics != wanted.spec.metrics),
+        ("balloon", running.spec.balloon != wanted.spec.balloon),
+        ("entropy limits", running.spec.entropy != wanted.spec.entropy),
+        ("vsock", running.spec.vsock != wanted.spec.vsock),
+        ("metadata", running.spec.metadata != wanted.spec.metadata),
+        ("disk limits", running.spec.disk != wanted.spec.disk),
+        ("network device", running.spec.network != wanted.spec.network),
         ("tap", have.tap != want.tap),
         ("cgroup", have.cgroup.is_none()),
         ("jail", !have.jail),
@@ -180,7 +198,7 @@ fn changes(running: &Machine, wanted: &Machine, have: &GuestState, want: &GuestS
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::{ContainerSpec, Sha256, VmmKind};
+    use crate::fleet::{Balloon, Bucket, ContainerSpec, MachineSpec, Sha256, VmmKind};
     use crate::host::firewall::Ruleset;
     use crate::host::state::{CgroupLimits, DiskState, MachineDisk, StoredKind, TapSpec};
 
@@ -210,6 +228,7 @@ mod tests {
                 image: Sha256::of("image").into(),
                 disk: MachineDisk::Kept,
                 command_line: "console=ttyS0".into(),
+                spec: MachineSpec::default(),
             }),
             ready: true,
             containers: Vec::new(),
@@ -358,6 +377,32 @@ mod tests {
             diff(&host(&["alice"]), &wanted).detailed(),
             "start alice: drifted\n  start containers browser\n"
         );
+    }
+
+    #[test]
+    fn what_a_vmm_can_change_restarts_nobody() {
+        let with = |vmm, per_second, size_mib| {
+            let mut host = host(&["alice"]);
+            let machine = host.guests.get_mut(&name("alice")).unwrap().machine.as_mut().unwrap();
+            machine.vmm = vmm;
+            machine.spec.network.up.bandwidth = Some(Bucket::steady(per_second));
+            let statistics = 0;
+            machine.spec.balloon =
+                Some(Balloon { size_mib, deflate_on_oom: true, statistics, reporting: false });
+            host
+        };
+        let (firecracker, qemu) = (VmmKind::Firecracker, VmmKind::Qemu);
+        let plan = diff(&with(firecracker, 1000, 0), &with(firecracker, 2000, 64));
+        assert_eq!(
+            plan.detailed(),
+            "start alice: drifted\n  adjust the running firecracker: rates, balloon\n"
+        );
+        let plan = diff(&with(qemu, 1000, 0), &with(qemu, 1000, 64));
+        assert_eq!(plan.detailed(), "start alice: drifted\n  adjust the running qemu: rates, balloon\n");
+        assert_eq!(diff(&with(qemu, 1000, 0), &with(qemu, 2000, 0)).stop[0].why, "network device changed");
+        let plan = diff(&HostState::default(), &with(qemu, 1000, 64));
+        let last = plan.start[0].steps.last().unwrap().to_string();
+        assert_eq!(last, "adjust the running qemu: rates, balloon", "QEMU starts with an empty balloon");
     }
 
     #[test]

@@ -62,6 +62,11 @@ pub enum Step {
         guest: GuestName,
         machine: Machine,
     },
+    /// Tells a running VMM the rates and the balloon of a machine that is otherwise the same.
+    AdjustVmm {
+        guest: GuestName,
+        machine: Machine,
+    },
     /// Waits until the guest says on its console that it is ready.
     AwaitReady {
         guest: GuestName,
@@ -116,6 +121,13 @@ impl fmt::Display for Step {
                 machine.vcpus,
                 machine.memory_mib
             ),
+            Self::AdjustVmm { machine, .. } => {
+                write!(
+                    f,
+                    "adjust the running {}: rates, balloon",
+                    crate::host::layout::vmm_folder(machine.vmm)
+                )
+            }
             Self::AwaitReady { .. } => f.write_str("wait until ready"),
             Self::StartContainers { containers, .. } => {
                 let names: Vec<_> = containers.iter().map(|container| container.name.as_str()).collect();

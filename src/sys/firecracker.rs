@@ -4,6 +4,8 @@
 //! The process at the other end has a guest inside it and is not trusted: each request has a deadline
 //! and each reply a bound on its size.
 
+mod version;
+
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -13,6 +15,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+pub use version::{UnknownVersion, Version, installed};
 
 /// Longest path that fits a socket address (unix(7): 108 bytes with the closing zero).
 const SOCKET_PATH_MAX: usize = 107;

@@ -147,6 +147,14 @@ impl Qmp {
         self.execute("system_powerdown", json!({})).map(drop)
     }
 
+    /// Sets how much memory the balloon leaves to the guest, in bytes; the guest's driver does it in its own time.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`], and where there is no balloon.
+    pub fn balloon(&mut self, target: u64) -> Result<(), QmpError> {
+        self.execute("balloon", json!({ "value": target })).map(drop)
+    }
+
     /// Ends QEMU at once; that it hangs up on this is its answer.
     ///
     /// # Errors

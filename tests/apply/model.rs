@@ -249,6 +249,11 @@ impl Host for ModelHost {
         self.guest("start", guest, start, start)
     }
 
+    fn adjust_vmm(&self, guest: &GuestName, machine: &Machine) -> Done {
+        let adjust = |guest: &mut GuestState| guest.machine = Some(machine.clone());
+        self.guest("adjust", guest, adjust, nothing)
+    }
+
     fn await_ready(&self, guest: &GuestName) -> Done {
         self.guest("await", guest, |guest| guest.ready = guest.occupied, nothing)
     }

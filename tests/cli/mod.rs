@@ -19,4 +19,5 @@ mod same_bytes;
 mod scripts;
 mod surface;
 mod tree;
+mod vmm;
 mod watch;

@@ -36,7 +36,7 @@ struct Answer {
     selected_by: Vec<String>,
     selectors: Vec<String>,
     defaults: Vec<String>,
-    recipes: Vec<String>,
+    needed_by: Vec<String>,
 }
 
 /// Somebody who asked for the option; the last one has the last word.
@@ -58,8 +58,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             near => error.hint(format!("did you mean {}?", near.join(" or "))),
         });
     };
-    let recipes = context.recipes_that_need(&args.option)?;
-    let answer = answer(&args.option, symbol, &configuration, &configuration.config()?, recipes);
+    let needed_by = context.needed_by(&args.option)?;
+    let answer = answer(&args.option, symbol, &configuration, &configuration.config()?, needed_by);
     if context.settings.json {
         render::json(&answer);
     } else {
@@ -69,9 +69,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 impl Context {
-    fn recipes_that_need(&self, option: &KernelOption) -> Result<Vec<String>, CliError> {
+    fn needed_by(&self, option: &KernelOption) -> Result<Vec<String>, CliError> {
         let needs = self.project(self.fleet()?)?.kernel_needs();
-        Ok(needs.iter().filter(|(_, need)| need == option).map(|(recipe, _)| recipe.to_string()).collect())
+        Ok(needs.iter().filter(|need| need.option == *option).map(|need| need.whose.to_string()).collect())
     }
 }
 
@@ -80,7 +80,7 @@ fn answer(
     symbol: &Symbol,
     configuration: &Configuration,
     config: &DotConfig,
-    recipes: Vec<String>,
+    needed_by: Vec<String>,
 ) -> Answer {
     let (name, symbols) = (option.as_str(), configuration.symbols());
     let definitions = &symbol.definitions;
@@ -109,7 +109,7 @@ fn answer(
         selected_by: symbols.selected_by(name, config).into_iter().map(str::to_owned).collect(),
         selectors,
         defaults: definitions.iter().flat_map(|one| one.defaults.clone()).collect(),
-        recipes,
+        needed_by,
     }
 }
 
@@ -123,7 +123,7 @@ fn text(answer: &Answer, config: &DotConfig) -> String {
     if answer.asked.is_empty() {
         row("asked for", "by nobody".into());
     }
-    answer.recipes.iter().for_each(|recipe| row("needed by", format!("the recipe {recipe}")));
+    answer.needed_by.iter().for_each(|needy| row("needed by", needy.clone()));
     answer.needs.iter().for_each(|needs| row("needs", needs.clone()));
     answer.missing.iter().for_each(|missing| row("misses", missing.clone()));
     if !answer.selected_by.is_empty() {

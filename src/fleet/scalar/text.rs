@@ -8,7 +8,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::super::model::{ScriptMoment, ScriptName};
-use super::super::value::{InvalidValue, Sha256};
+use super::super::value::{ByteSize, InvalidValue, Rate, Sha256};
 
 fn wrong<T>(rule: impl Into<String>) -> Result<T, InvalidValue> {
     Err(InvalidValue(rule.into()))
@@ -74,6 +74,41 @@ impl FromStr for WebUrl {
             Err(error) if text.starts_with("http") => Err(error),
             _ => wrong("must begin with http:// or https://"),
         }
+    }
+}
+
+/// Bytes in a second, written in bytes (`"50MiB/s"`) or as a rate in bits (`"20Mbit/s"`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bandwidth(pub u64);
+
+impl FromStr for Bandwidth {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let in_bits = text.parse::<Rate>().map(|rate| rate.bits_per_second() / 8);
+        let in_bytes = || text.strip_suffix("/s")?.parse::<ByteSize>().ok().map(ByteSize::bytes);
+        match in_bits.ok().or_else(in_bytes) {
+            Some(0) => wrong("must be more than zero"),
+            Some(bytes) => Ok(Self(bytes)),
+            None => wrong("must be a rate such as \"50MiB/s\" or \"20Mbit/s\""),
+        }
+    }
+}
+
+/// A duration in whole seconds, at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seconds(pub u16);
+
+impl FromStr for Seconds {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let digits = text.strip_suffix('s').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+        let seconds = digits.and_then(|digits| digits.parse().ok()).filter(|seconds| *seconds != 0);
+        seconds.map_or_else(
+            || wrong("must be a duration from \"1s\" to \"65535s\""),
+            |seconds| Ok(Self(seconds)),
+        )
     }
 }
 

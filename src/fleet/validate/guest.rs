@@ -10,7 +10,8 @@ use super::super::model::{ContainerSpec, DiskSpec, GuestSpec};
 use super::super::problem::{Problem, Read, ReadRef};
 use super::super::scalar::Count;
 use super::super::value::{ByteSize, GuestName, InvalidValue, Label};
-use super::{Declared, Validator, all};
+use super::machine::NamedMachine;
+use super::{Declared, Validator, all, optional};
 
 /// Below it, the kernel, its page tables and an init leave nothing for a container.
 const LEAST_MEMORY_MIB: u64 = 64;
@@ -29,6 +30,7 @@ struct Own {
     image: Read<Option<Label>>,
     network: Read<Option<Label>>,
     disk: Read<Option<NamedDisk>>,
+    machine: Read<Option<NamedMachine>>,
     vcpus: Read<Option<u8>>,
     memory: Read<Option<ByteSize>>,
     containers: Read<Option<Vec<ContainerSpec>>>,
@@ -40,6 +42,7 @@ impl Own {
         image: Ok(None),
         network: Ok(None),
         disk: Ok(None),
+        machine: Ok(None),
         vcpus: Ok(None),
         memory: Ok(None),
         containers: Ok(None),
@@ -132,14 +135,24 @@ impl Validator<'_> {
         let image = self.given("image", own.image, &defaults.image, place, what);
         let network = self.given("network", own.network, &defaults.network, place, what);
         let disk = self.given("disk", own.disk, &defaults.disk, place, what);
+        let memory = own.memory?.or(defaults.memory?).unwrap_or(DEFAULT_MEMORY);
+        let machine = match own.machine? {
+            Some(machine) => Some(machine),
+            None => defaults.machine.clone()?,
+        };
+        let (machine_name, machine) = machine.unwrap_or_default();
+        let fits = self.fits(&machine, memory, place, what);
         let (disk_name, disk) = disk?;
+        fits?;
         Ok(GuestSpec {
             image: image?,
             network: network?,
             disk_name,
             disk,
+            machine_name,
+            machine,
             vcpus: own.vcpus?.or(defaults.vcpus?).unwrap_or(1),
-            memory: own.memory?.or(defaults.memory?).unwrap_or(DEFAULT_MEMORY),
+            memory,
             containers: match own.containers? {
                 Some(containers) => containers,
                 None => defaults.containers.clone()?.unwrap_or_default(),
@@ -177,11 +190,12 @@ impl Validator<'_> {
             self.declared("network", network, &declared.networks).map(|_| network.get_ref().clone())
         });
         let disk = optional(&section.disk, |disk| self.disk_choice(disk, declared));
+        let machine = optional(&section.machine, |machine| self.machine_choice(machine, declared));
         let memory = optional(&section.memory, |memory| self.size(memory, "a guest", LEAST_MEMORY_MIB));
         let containers = optional(&section.containers, |containers| self.containers(containers));
         // Count<1, 32> has made sure that it fits.
         let vcpus = section.vcpus.map(|vcpus| vcpus.map(|Count(vcpus)| vcpus as u8));
-        Own { image, network, disk, vcpus, memory, containers }
+        Own { image, network, disk, machine, vcpus, memory, containers }
     }
 
     fn disk_choice(&mut self, disk: &Spanned<DiskChoice>, declared: &Declared) -> Read<NamedDisk> {
@@ -209,9 +223,4 @@ impl Validator<'_> {
         };
         all(sections.iter().map(check))
     }
-}
-
-/// Validates a value where there is one.
-fn optional<T, U>(value: &Read<Option<T>>, validate: impl FnOnce(&T) -> Read<U>) -> Read<Option<U>> {
-    value.by_ref()?.as_ref().map(validate).transpose()
 }

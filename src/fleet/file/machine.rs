@@ -1,0 +1,150 @@
+//! `[machine.NAME]`: what a VMM is told beyond processors and memory.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::super::model::{LogLevel, StaticTemplate};
+use super::super::problem::{Problem, Problems, Read, suggest};
+use super::super::reader::{FieldSchema, FromToml, Section, Value, key, section, section_schema, unexpected};
+use super::super::scalar::{Bandwidth, Count, HugePages, LocalPath, Seconds};
+use super::super::value::{ByteSize, Label};
+
+section! {
+    /// A kind of machine. What only Firecracker can do is refused with `vmm = "qemu"`.
+    pub struct MachineSection {
+        /// Pages that the guest's memory is made of; the host must have set aside as many. "2MiB" or nothing.
+        huge_pages as "huge-pages": Option<Spanned<HugePages>>,
+        /// Features of the processor that the guest does not see: C3, T2, T2A, T2CL, T2S, or a file of Firecracker's
+        /// custom templates.
+        cpu_template as "cpu-template": Option<Spanned<TemplateChoice>>,
+        /// Compiled seccomp filters (seccompiler-bin) in place of Firecracker's own.
+        seccomp: Option<Spanned<LocalPath>>,
+        /// How much Firecracker logs; "info" unless given.
+        log_level as "log-level": Option<Spanned<LogLevel>>,
+        /// Whether Firecracker writes metrics, which `logs --metrics` shows; false unless given.
+        metrics: Option<Spanned<bool>>,
+        /// Memory that the guest gives back to its host.
+        balloon: Option<Spanned<BalloonSection>>,
+        /// Limits of the random numbers that the guest takes of its host.
+        entropy: Option<Spanned<LimitSection>>,
+        /// Whether host and guest have sockets between them; false unless given.
+        vsock: Option<Spanned<bool>>,
+        /// What the guest reads at 169.254.169.254.
+        metadata: Option<Spanned<MetadataSection>>,
+        /// Limits of each of the guest's disks.
+        disk: Option<Spanned<LimitSection>>,
+        /// The guest's network device.
+        network: Option<Spanned<MachineNetworkSection>>,
+    }
+
+    /// Limits of a device.
+    pub struct LimitSection {
+        /// Bytes or bits that pass in a second, such as "50MiB/s" or "20Mbit/s".
+        bandwidth: Option<Spanned<Bandwidth>>,
+        /// What passes at once beside it, when the guest boots and never again.
+        bandwidth_burst as "bandwidth-burst": Option<Spanned<ByteSize>>,
+        /// Requests or packets that pass in a second.
+        operations: Option<Spanned<Count<1, { u32::MAX }>>>,
+        /// What passes at once beside it, when the guest boots and never again.
+        operations_burst as "operations-burst": Option<Spanned<Count<1, { u32::MAX }>>>,
+    }
+
+    /// Memory that a guest gives back to its host.
+    pub struct BalloonSection {
+        /// What the balloon takes of the guest's memory; nothing unless given.
+        size: Option<Spanned<ByteSize>>,
+        /// Whether the guest takes it back before it kills a process for want of memory; true unless given.
+        deflate_on_oom as "deflate-on-oom": Option<bool>,
+        /// How often the guest tells how it uses its memory, such as "5s"; never unless given.
+        statistics: Option<Spanned<Seconds>>,
+        /// Whether each page that the guest frees goes back to the host; false unless given.
+        reporting: Option<bool>,
+    }
+
+    /// What a guest reads at 169.254.169.254 (Firecracker's MMDS, version 2).
+    pub struct MetadataSection {
+        /// A file that holds a JSON object, at most 51200 bytes.
+        file: Spanned<LocalPath>,
+        /// Whether it is told in plain text as EC2 does, whatever the guest accepts; false unless given.
+        imds: Option<bool>,
+    }
+
+    /// The network device of a guest.
+    pub struct MachineNetworkSection {
+        /// Limits of what the guest sends; those of its policy's `rate` unless given.
+        up: Option<Spanned<LimitSection>>,
+        /// Limits of what the guest gets; those of its policy's `rate` unless given.
+        down: Option<Spanned<LimitSection>>,
+        /// Largest packet, in bytes, that the device tells the guest to send; 1500 is the TAP's own.
+        mtu: Option<Spanned<Count<576, 1500>>>,
+    }
+}
+
+/// The machine of a guest.
+#[derive(Clone, Debug)]
+pub enum MachineChoice {
+    /// One of `[machine.NAME]`.
+    Named(Label),
+    /// Written out in the guest.
+    Inline(Box<MachineSection>),
+}
+
+impl FromToml for MachineChoice {
+    fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
+        match value.get_ref() {
+            DeValue::String(_) => Label::from_toml(value, problems).map(Self::Named),
+            DeValue::Table(_) => {
+                MachineSection::from_toml(value, problems).map(|section| Self::Inline(Box::new(section)))
+            }
+            _ => Err(unexpected(value, "the name of a machine, or the machine itself", problems)),
+        }
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [Label::schema(generator), MachineSection::schema(generator)] })
+    }
+}
+
+/// A CPU template: one of Firecracker's own, or a file.
+#[derive(Clone, Debug)]
+pub enum TemplateChoice {
+    Static(StaticTemplate),
+    Custom(LocalPath),
+}
+
+const TEMPLATES: [(&str, StaticTemplate); 5] = [
+    ("C3", StaticTemplate::C3),
+    ("T2", StaticTemplate::T2),
+    ("T2A", StaticTemplate::T2A),
+    ("T2CL", StaticTemplate::T2CL),
+    ("T2S", StaticTemplate::T2S),
+];
+
+impl FromToml for TemplateChoice {
+    fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
+        let text = String::from_toml(value, problems)?;
+        if let Some((_, template)) = TEMPLATES.iter().find(|(name, _)| *name == text) {
+            return Ok(Self::Static(*template));
+        }
+        let problem = |message: String| Problem::new(value.span(), message);
+        if text == "V1N1" {
+            let problem = problem("\"V1N1\" is for ARM processors, and guests here are of x86-64".into());
+            return Err(problems.tell(problem.hint("remove it, or name a template of x86-64")));
+        }
+        // A name that was mistyped is no file.
+        if !text.contains(['/', '.']) {
+            let names = TEMPLATES.map(|(name, _)| name);
+            let problem = problem(format!("{text:?} is neither a template of Firecracker's nor a JSON file"));
+            return Err(problems.tell(problem.hint(suggest("templates", &text, names))));
+        }
+        LocalPath::from_toml(value, problems).map(Self::Custom)
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [
+            { "enum": TEMPLATES.map(|(name, _)| name) },
+            { "type": "string", "pattern": "[/.]" },
+        ] })
+    }
+}

@@ -1,0 +1,118 @@
+//! Which Firecracker can do what (its `CHANGELOG.md`), and whether a host's does what a fleet asks for.
+
+use crate::build::digest::FileDigest;
+use crate::fleet::MachineSpec;
+use crate::sys::firecracker::Version;
+
+/// The versions that are known to work: from the first to the last of these, whatever their third number.
+pub const OLDEST: Version = Version { major: 1, minor: 10, patch: 0 };
+pub const NEWEST: Version = Version { major: 1, minor: 16, patch: u64::MAX };
+
+/// What came with a version after [`OLDEST`].
+struct Feature {
+    /// The key of `[machine.NAME]` that asks for it.
+    key: &'static str,
+    since: Version,
+    /// Whether a machine asks for it.
+    asked: fn(&MachineSpec<FileDigest>) -> bool,
+}
+
+const fn version(major: u64, minor: u64) -> Version {
+    Version { major, minor, patch: 0 }
+}
+
+const FEATURES: [Feature; 3] = [
+    Feature {
+        key: "metadata.imds",
+        since: version(1, 13),
+        asked: |spec| spec.metadata.as_ref().is_some_and(|metadata| metadata.imds),
+    },
+    Feature {
+        key: "balloon.reporting",
+        since: version(1, 14),
+        asked: |spec| spec.balloon.is_some_and(|balloon| balloon.reporting),
+    },
+    Feature { key: "network.mtu", since: version(1, 16), asked: |spec| spec.network.mtu.is_some() },
+];
+
+/// Why a host's Firecracker cannot run a fleet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VersionError {
+    #[error(
+        "Firecracker is of version {firecracker} and jailer of {jailer}: they must be of the same release"
+    )]
+    Differ { firecracker: Version, jailer: Version },
+    #[error("Firecracker {0} is too old: {OLDEST} is the oldest that is known to work")]
+    TooOld(Version),
+}
+
+/// Looks whether the programs belong together and are known to work.
+///
+/// # Errors
+/// Says why not.
+pub fn check(firecracker: Version, jailer: Version) -> Result<(), VersionError> {
+    if firecracker != jailer {
+        return Err(VersionError::Differ { firecracker, jailer });
+    }
+    if firecracker < OLDEST { Err(VersionError::TooOld(firecracker)) } else { Ok(()) }
+}
+
+/// What is worth knowing of a version; nothing of one that is known to work.
+pub fn note(firecracker: Version) -> Option<String> {
+    (firecracker > NEWEST).then(|| {
+        let (major, minor) = (NEWEST.major, NEWEST.minor);
+        format!("Firecracker {firecracker} is newer than {major}.{minor}, the newest that is known to work")
+    })
+}
+
+/// The keys of a machine that a version can do nothing with, and the version that can.
+pub fn unsupported(spec: &MachineSpec<FileDigest>, firecracker: Version) -> Vec<(&'static str, Version)> {
+    let beyond = FEATURES.iter().filter(|feature| (feature.asked)(spec) && firecracker < feature.since);
+    beyond.map(|feature| (feature.key, feature.since)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{Balloon, Metadata, NetworkLimits, Sha256};
+
+    fn of(text: &str) -> Version {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn firecracker_and_jailer_are_of_one_release_and_not_too_old() {
+        check(of("1.16.1"), of("1.16.1")).unwrap();
+        let error = check(of("1.16.1"), of("1.15.0")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Firecracker is of version 1.16.1 and jailer of 1.15.0: they must be of the same release"
+        );
+        assert_eq!(check(of("1.9.1"), of("1.9.1")), Err(VersionError::TooOld(of("1.9.1"))));
+        check(of("1.10.0"), of("1.10.0")).unwrap();
+    }
+
+    #[test]
+    fn a_version_that_nobody_has_tried_is_noted() {
+        assert_eq!(note(of("1.16.9")), None);
+        assert!(note(of("1.17.0")).unwrap().contains("1.17.0 is newer than 1.16"));
+    }
+
+    #[test]
+    fn what_came_later_is_refused_with_the_version_that_has_it() {
+        let spec = MachineSpec {
+            balloon: Some(Balloon { size_mib: 0, deflate_on_oom: true, statistics: 0, reporting: true }),
+            metadata: Some(Metadata { file: Sha256::of("m").into(), imds: true }),
+            network: NetworkLimits { mtu: Some(1400), ..NetworkLimits::default() },
+            ..MachineSpec::default()
+        };
+        let keys = |version: &str| {
+            unsupported(&spec, of(version)).into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys("1.12.1"), ["metadata.imds", "balloon.reporting", "network.mtu"]);
+        assert_eq!(keys("1.13.0"), ["balloon.reporting", "network.mtu"]);
+        assert_eq!(unsupported(&spec, of("1.15.0")), [("network.mtu", of("1.16.0"))]);
+        assert_eq!(keys("1.16.0"), [""; 0]);
+        assert_eq!(unsupported(&MachineSpec::default(), of("1.10.0")), []);
+    }
+}

@@ -1,0 +1,158 @@
+//! What `[machine.NAME]` makes of a real Firecracker.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sisforge::sys::firecracker::Api;
+
+use crate::common::sandbox::{Sandbox, until};
+use crate::needs_firecracker;
+
+/// A template that hides no feature of any processor.
+const TEMPLATE: &str = r#"{ "cpuid_modifiers": [], "msr_modifiers": [] }"#;
+
+/// All that this machine's Firecracker can be asked for wherever the tests run: huge pages, static templates and custom
+/// filters depend on the host.
+const EVERYTHING: &str = r#"
+[machine.all]
+cpu-template = "template.json"
+log-level = "debug"
+metrics = true
+balloon = { size = "8MiB", statistics = "1s", reporting = true }
+entropy = { bandwidth = "64KiB/s", bandwidth-burst = "1MiB" }
+vsock = true
+metadata = { file = "metadata.json", imds = true }
+disk = { bandwidth = "50MiB/s", operations = 1000, operations-burst = 4000 }
+network = { up = { bandwidth = "20Mbit/s" }, mtu = 1400 }
+"#;
+
+/// A sandbox whose guest `a` has the machine `all`.
+fn with_everything() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.write("template.json", TEMPLATE);
+    sandbox.write("metadata.json", r#"{ "latest": { "user": "a" } }"#);
+    sandbox.fleet_with("a", &format!("machine = \"all\"\n{EVERYTHING}"));
+    let rate = "[network.n]\nrate = { down = \"8Mbit/s\" }\n";
+    sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("[network.n]\n", rate));
+    sandbox
+}
+
+fn config(sandbox: &Sandbox, guest: &str) -> Value {
+    Api::connect(&sandbox.jail(guest).join("run/api.sock")).unwrap().get("/vm/config").unwrap()
+}
+
+#[test]
+fn firecracker_takes_everything_that_a_machine_can_ask_for() {
+    needs_firecracker!();
+    let sandbox = with_everything();
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    let config = config(&sandbox, a);
+    let uid = sandbox.ps(a)["uid"].clone();
+    let bucket =
+        |size: u64, burst: Value| json!({ "size": size, "refill_time": 1000, "one_time_burst": burst });
+    let balloon = json!({
+        "amount_mib": 8, "deflate_on_oom": true, "stats_polling_interval_s": 1,
+        "free_page_hinting": false, "free_page_reporting": true,
+    });
+    assert_eq!(config["balloon"], balloon);
+    assert_eq!(config["vsock"], json!({ "guest_cid": uid, "uds_path": "/run/vsock.sock" }));
+    assert_eq!(config["mmds-config"]["version"], "V2");
+    assert_eq!(config["mmds-config"]["network_interfaces"], json!(["eth0"]));
+    assert_eq!(config["entropy"]["rate_limiter"]["bandwidth"], bucket(64 << 10, json!(1 << 20)));
+    for drive in [&config["drives"][0], &config["drives"][1]] {
+        assert_eq!(drive["rate_limiter"]["bandwidth"], bucket(50 << 20, Value::Null));
+        assert_eq!(drive["rate_limiter"]["ops"], bucket(1000, json!(4000)));
+    }
+    let network = &config["network-interfaces"][0];
+    assert_eq!(network["tx_rate_limiter"]["bandwidth"], bucket(2_500_000, Value::Null), "the guest sends");
+    assert_eq!(
+        network["rx_rate_limiter"]["bandwidth"],
+        bucket(1_000_000, Value::Null),
+        "by the policy's rate"
+    );
+    assert_eq!(network["mtu"], 1400);
+
+    let metrics = fs::read_to_string(sandbox.record(a, "metrics.json")).unwrap();
+    assert!(metrics.contains("\"utc_timestamp_ms\""), "{metrics}");
+    assert!(sandbox.jail(a).join("run/vsock.sock").exists());
+    let log = fs::read_to_string(sandbox.record(a, "vmm.log")).unwrap();
+    assert!(log.contains(":DEBUG]"), "{log}");
+    assert!(log.contains("Successfully added metadata to mmds from file"), "{log}");
+    sandbox.done("plan --detailed-exitcode");
+}
+
+#[test]
+fn rates_and_the_balloon_change_without_a_restart() {
+    needs_firecracker!();
+    let sandbox = with_everything();
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    let pid = sandbox.pid(a);
+    let text = sandbox.read("fleet.toml");
+    let changed = text
+        .replace("8Mbit/s", "16Mbit/s")
+        .replace("disk = { bandwidth = \"50MiB/s\", operations = 1000, operations-burst = 4000 }", "");
+    sandbox.write("fleet.toml", &changed);
+    let plan = sandbox.run("plan --detailed-exitcode");
+    assert_eq!(plan.code, 2, "{plan}");
+    assert!(plan.out.contains("adjust the running firecracker: rates, balloon"), "{plan}");
+    sandbox.done("up");
+    assert_eq!(sandbox.pid(a), pid, "the guest was not restarted");
+    let config = config(&sandbox, a);
+    assert_eq!(config["network-interfaces"][0]["rx_rate_limiter"]["bandwidth"]["size"], 2_000_000);
+    assert_eq!(config["drives"][1]["rate_limiter"], Value::Null, "a limit that is gone");
+    sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+
+    // The tiny guest has no driver that would inflate a balloon.
+    sandbox.write("fleet.toml", changed.replace("\"8MiB\"", "\"4MiB\""));
+    sandbox.run("up").fails(1, &["PATCH /balloon", "not activated"]);
+    assert_eq!(sandbox.pid(a), pid, "and goes on");
+    sandbox.write("fleet.toml", changed.replace("vsock = true", ""));
+    let plan = sandbox.run("plan");
+    assert!(plan.out.contains("vsock changed"), "{plan}");
+}
+
+#[test]
+fn the_files_of_a_machine_are_checked_and_their_content_decides() {
+    needs_firecracker!();
+    let sandbox = with_everything();
+    let a = &sandbox.guest('a');
+    sandbox.write("metadata.json", "[]");
+    sandbox.write("template.json", "nothing");
+    for command in ["check", "up"] {
+        let words =
+            ["metadata.json is no metadata: it holds no JSON object", "template.json is no CPU template"];
+        sandbox.run(command).fails(2, &words);
+    }
+    assert_eq!(sandbox.traces(), [""; 0]);
+    sandbox.write("metadata.json", "{}");
+    sandbox.write("template.json", TEMPLATE);
+    sandbox.done("up");
+    for (file, shared) in [("metadata.json", "{}"), ("cpu-template.json", TEMPLATE)] {
+        assert_eq!(fs::read_to_string(sandbox.jail(a).join(file)).unwrap(), shared);
+    }
+    sandbox.write("metadata.json", r#"{ "more": 1 }"#);
+    let plan = sandbox.run("plan");
+    assert!(plan.out.contains(&format!("stop {a}: metadata changed")), "{plan}");
+}
+
+/// Compiled filters, where whoever runs the tests names some: nothing that Debian has makes them.
+#[test]
+fn a_custom_seccomp_filter_is_what_firecracker_runs_under() {
+    needs_firecracker!();
+    let Some(filter) = std::env::var_os("SISFORGE_TEST_SECCOMP") else {
+        return eprintln!("SKIPPED: SISFORGE_TEST_SECCOMP names no compiled filters");
+    };
+    let sandbox = Sandbox::new();
+    fs::copy(Path::new(&filter), sandbox.path("filter.bpf")).unwrap();
+    sandbox.fleet_with("a", "machine = { seccomp = \"filter.bpf\" }\n");
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    let line = fs::read_to_string(format!("/proc/{}/cmdline", sandbox.pid(a))).unwrap();
+    assert!(line.contains("--seccomp-filter\0/seccomp.bpf"), "{line}");
+    until("it runs on", || sandbox.ps(a)["state"] == "ready");
+    sandbox.write("filter.bpf", "not compiled");
+    sandbox.run("up").fails(1, &["Seccomp error: Filter deserialization failed"]);
+}
