@@ -39,6 +39,7 @@ fn guest(guest: &str, number: u8) -> GuestState {
         kernel: Sha256::of("kernel").into(),
         image: Sha256::of("image").into(),
         disk: MachineDisk::Kept,
+        images: None,
         command_line: "console=ttyS0".into(),
         spec: MachineSpec::default(),
     };

@@ -4,6 +4,7 @@
 //! out/kernel/<key>/vmlinux config build.log artifact.json
 //! out/image/<key>/rootfs.ext4 artifact.json
 //! out/disk/<key>/disk.ext4 artifact.json
+//! out/containers/<key>/images.ext4 artifact.json
 //! out/image/surf -> <key>
 //! out/.work/...             builds under way; nothing here is ever trusted
 //! ```
@@ -28,6 +29,8 @@ pub enum ArtifactKind {
     Kernel,
     Image,
     Disk,
+    /// A store of container images.
+    Containers,
 }
 
 impl ArtifactKind {
@@ -37,6 +40,7 @@ impl ArtifactKind {
             Self::Kernel => "kernel",
             Self::Image => "image",
             Self::Disk => "disk",
+            Self::Containers => "containers",
         }
     }
 
@@ -46,6 +50,7 @@ impl ArtifactKind {
             Self::Kernel => "vmlinux",
             Self::Image => "rootfs.ext4",
             Self::Disk => "disk.ext4",
+            Self::Containers => "images.ext4",
         }
     }
 }
@@ -72,6 +77,8 @@ pub struct Artifacts {
     pub images: BTreeMap<Label, Artifact>,
     /// The data disk that each guest begins with.
     pub disks: BTreeMap<GuestName, Artifact>,
+    /// The container images that each guest finds, if there are any.
+    pub containers: BTreeMap<GuestName, Artifact>,
 }
 
 fn as_text<S: serde::Serializer>(key: &BuildKey, serializer: S) -> Result<S::Ok, S::Error> {

@@ -90,6 +90,10 @@ pub enum BuildError {
     Image { image: Label, source: Ext4Error },
     #[error("the data disk {disk} cannot be laid out")]
     DiskLayout { disk: Label, source: DiskError },
+    #[error("the container images of the disk {disk} cannot be used")]
+    ImagesLayout { disk: Label, source: DiskError },
+    #[error("the container images of the disk {disk} cannot be written")]
+    Images { disk: Label, source: Ext4Error },
     #[error("the data disk {disk} cannot be written")]
     Disk { disk: Label, source: Ext4Error },
     #[error("the container image {0} changed since it was locked; lock and build again")]
@@ -182,7 +186,7 @@ impl<'a> Builder<'a> {
                     built.push(self.image(name)?);
                 }
                 for plan in self.disk_plans()? {
-                    built.push(self.disk(&plan)?);
+                    built.extend(self.disk(&plan)?);
                 }
                 Ok(built)
             }
@@ -200,12 +204,17 @@ impl<'a> Builder<'a> {
         for name in self.project.fleet.images.keys() {
             images.insert(name.clone(), self.image(name)?.artifact);
         }
-        let mut disks = BTreeMap::new();
+        let (mut disks, mut containers) = (BTreeMap::new(), BTreeMap::new());
         for plan in self.disk_plans()? {
-            let artifact = self.disk(&plan)?.artifact;
-            disks.extend(plan.guests.iter().map(|guest| ((*guest).clone(), artifact.clone())));
+            for Built { artifact, .. } in self.disk(&plan)? {
+                let of_guests = plan.guests.iter().map(|guest| ((*guest).clone(), artifact.clone()));
+                match artifact.kind {
+                    ArtifactKind::Containers => containers.extend(of_guests),
+                    _ => disks.extend(of_guests),
+                }
+            }
         }
-        Ok(Artifacts { kernel, images, disks })
+        Ok(Artifacts { kernel, images, disks, containers })
     }
 
     pub(super) fn named(&self, name: Label, artifact: Artifact) -> Result<Built, BuildError> {
@@ -237,10 +246,17 @@ impl<'a> Builder<'a> {
         disk::plan(&self.project.fleet, &self.project.recipes, self.lock)
     }
 
-    fn disk(&self, plan: &DiskPlan<'_>) -> Result<Built, BuildError> {
+    /// A data disk, and the container images that go with it.
+    fn disk(&self, plan: &DiskPlan<'_>) -> Result<Vec<Built>, BuildError> {
         let key = plan.key();
         let write = |dir: &Path| plan.write(&key, dir, self.jobs, self.report);
-        self.named(plan.name.clone(), self.obtain(ArtifactKind::Disk, &key, write)?)
+        let mut built = vec![self.named(plan.name.clone(), self.obtain(ArtifactKind::Disk, &key, write)?)?];
+        if let Some(images) = plan.images()? {
+            let key = images.key();
+            let write = |dir: &Path| images.write(&key, dir, self.jobs, self.report);
+            built.push(self.named(images.name.clone(), self.obtain(ArtifactKind::Containers, &key, write)?)?);
+        }
+        Ok(built)
     }
 
     fn disks_named(&self, name: &Label) -> Result<Vec<Built>, BuildError> {
@@ -252,8 +268,8 @@ impl<'a> Builder<'a> {
                     self.project.fleet.images.keys().any(|known| known.as_str() == image)
                 })
         };
-        let built =
-            plans.iter().filter(is_meant).map(|plan| self.disk(plan)).collect::<Result<Vec<_>, _>>()?;
+        let built = plans.iter().filter(is_meant).map(|plan| self.disk(plan));
+        let built = built.collect::<Result<Vec<_>, _>>()?.concat();
         if built.is_empty() {
             let known = plans.iter().map(|plan| plan.name.to_string()).collect();
             return Err(BuildError::Unknown { what: "data disk of a guest", name: name.clone(), known });

@@ -75,10 +75,13 @@ impl Builder<'_> {
             ArtifactKind::Image => {
                 self.image_plan(&built.name)?.read_back(key, path, &self.repositories(), self.jobs)?
             }
-            ArtifactKind::Disk => {
+            ArtifactKind::Disk | ArtifactKind::Containers => {
                 let plans = self.disk_plans()?;
                 let Some(plan) = plans.iter().find(|plan| plan.name == built.name) else { return Ok(None) };
-                plan.read_back(key, path, self.jobs)?
+                match plan.images()?.filter(|_| *kind == ArtifactKind::Containers) {
+                    Some(images) => images.read_back(key, path, self.jobs)?,
+                    None => plan.read_back(key, path, self.jobs)?,
+                }
             }
         };
         let e2fsck = e2fsck::check(path).map_err(BuildError::E2fsck)?;

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::fleet::{DiskSpec, Fleet, GuestName, GuestSpec, Label, Sha256};
-use crate::image::container::Image;
-use crate::image::disk::data_disk;
-use crate::image::ext4::{LAYOUT, Purpose, write_ext4};
+use crate::image::content::Content;
+use crate::image::disk::{data_disk, images_owner};
+use crate::image::ext4::{Ext4Options, LAYOUT, Purpose, write_ext4};
 use crate::image::read_back::{ReadBack, read_back};
 use crate::image::recipe::Recipes;
+use crate::image::tree::Tree;
 use crate::lock::model::Lock;
-use crate::lock::wanted::{container_digest, spelled_container};
+use crate::lock::wanted::spelled_container;
 use crate::sys::report::{Report, Unit};
 
 use super::artifacts::{ArtifactKind, Made};
 use super::builder::{BuildError, label, pool};
+use super::images::ImagesPlan;
 use super::key::{BuildKey, KeyBuilder};
 use super::rootfs::ext4_options;
 
@@ -70,20 +72,26 @@ fn disk_name(guest: &GuestName, spec: &GuestSpec) -> String {
     }
 }
 
-impl DiskPlan<'_> {
+impl<'a> DiskPlan<'a> {
     /// The key of the disk. Where it is kept plays no part.
     pub fn key(&self) -> BuildKey {
-        let mut key = KeyBuilder::new("disk")
+        KeyBuilder::new("disk")
             .input("layout", LAYOUT)
             .input("digest", "sparse")
             .input("size", self.spec.size.bytes().to_le_bytes())
-            .recipes(self.recipes);
-        for (spelled, sha256) in &self.containers {
-            // Not the whole path: an image that tells no name of its own is called after its file alone.
-            let file = spelled.rsplit(['/', ':']).next().unwrap_or(spelled);
-            key = key.input("container", file).input("sha256", sha256.0);
+            .recipes(self.recipes)
+            .finish()
+    }
+
+    /// The container images that go with the disk, if there are any.
+    pub fn images(&self) -> Result<Option<ImagesPlan<'a>>, BuildError> {
+        if self.containers.is_empty() {
+            return Ok(None);
         }
-        key.finish()
+        let owner = images_owner(self.recipes);
+        let owner = owner.map_err(|source| BuildError::ImagesLayout { disk: self.name.clone(), source })?;
+        let (name, containers) = (self.name.clone(), self.containers.clone());
+        Ok(Some(ImagesPlan { name, images: &self.spec.images, containers, owner }))
     }
 
     /// Writes the disk into an empty directory.
@@ -94,30 +102,26 @@ impl DiskPlan<'_> {
         jobs: usize,
         report: &dyn Report,
     ) -> Result<Made, BuildError> {
-        let failed = |source| BuildError::DiskLayout { disk: self.name.clone(), source };
         let task = report.begin(&format!("write disk {}", self.name), None, Unit::Steps);
-        let images = self.spec.images.iter().map(Image::open).collect::<Result<Vec<_>, _>>();
-        let disk = data_disk(self.recipes, &images.map_err(|error| failed(error.into()))?).map_err(failed)?;
+        let tree = self.tree()?;
         let path = dir.join(ArtifactKind::Disk.file_name());
-        let options = ext4_options(key, Some(self.spec.size), Purpose::ReadWrite);
-        let written = pool(jobs)?.install(|| write_ext4(&disk.tree, &disk.sources(), &options, None, &path));
+        let written = pool(jobs)?.install(|| write_ext4(&tree, &[], &self.options(key), None, &path));
         written.map_err(|source| BuildError::Disk { disk: self.name.clone(), source })?;
-        // An image that changed while it was read would stand under the wrong key.
-        for (image, (spelled, sha256)) in self.spec.images.iter().zip(&self.containers) {
-            if container_digest(image)? != *sha256 {
-                return Err(BuildError::ContainerChanged(spelled.clone()));
-            }
-        }
         task.finish(&self.spec.size.to_string());
         Ok(Made::of_sparse(&path)?)
     }
 
     /// Lays the disk out again and holds a written one against it.
     pub fn read_back(&self, key: &BuildKey, image: &Path, jobs: usize) -> Result<ReadBack, BuildError> {
-        let failed = |source| BuildError::DiskLayout { disk: self.name.clone(), source };
-        let images = self.spec.images.iter().map(Image::open).collect::<Result<Vec<_>, _>>();
-        let disk = data_disk(self.recipes, &images.map_err(|error| failed(error.into()))?).map_err(failed)?;
-        let options = ext4_options(key, Some(self.spec.size), Purpose::ReadWrite);
-        Ok(pool(jobs)?.install(|| read_back(image, &disk.tree, &disk.sources(), &options))?)
+        let tree = self.tree()?;
+        Ok(pool(jobs)?.install(|| read_back(image, &tree, &[], &self.options(key)))?)
+    }
+
+    fn tree(&self) -> Result<Tree<Content>, BuildError> {
+        data_disk(self.recipes).map_err(|source| BuildError::DiskLayout { disk: self.name.clone(), source })
+    }
+
+    fn options(&self, key: &BuildKey) -> Ext4Options {
+        ext4_options(key, Some(self.spec.size), Purpose::ReadWrite)
     }
 }

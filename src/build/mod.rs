@@ -8,6 +8,7 @@ pub mod configured;
 pub mod digest;
 mod disk;
 mod earlier;
+mod images;
 mod inputs;
 pub mod kconfig;
 pub mod kernel;

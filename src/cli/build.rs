@@ -31,7 +31,7 @@ enum What {
     Kernel,
     /// One root image
     Image { name: Label },
-    /// One data disk
+    /// One data disk, and the container images that go with it
     Disk { name: Label },
 }
 
@@ -103,7 +103,7 @@ fn show(built: &[Built], context: &Context) {
         let kind = artifact.kind.folder();
         let size = format!("{:.1} MiB", artifact.size as f64 / f64::from(1 << 20));
         let how = if artifact.cached { "up to date" } else { "built" };
-        render::text(&format!("{kind:6} {name:16} {} {size:>12}  {how}\n", artifact.digest.short()));
+        render::text(&format!("{kind:10} {name:16} {} {size:>12}  {how}\n", artifact.digest.short()));
     }
 }
 

@@ -216,6 +216,7 @@ fn build_status(error: &crate::build::BuildError) -> u8 {
         | E::UnpinnedKernel(_)
         | E::Layout { .. }
         | E::DiskLayout { .. }
+        | E::ImagesLayout { .. }
         | E::Vmlinux(_) => 2,
         E::Kernel(K::Unmet(_) | K::Needs(_) | K::ConfigLine(_) | K::Patch { .. }) => 2,
         _ => 1,

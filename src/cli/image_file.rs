@@ -13,7 +13,7 @@ use super::error::CliError;
 const SHORTEST_KEY: usize = 6;
 
 /// Kinds of artifacts that are file systems.
-const KINDS: [ArtifactKind; 2] = [ArtifactKind::Image, ArtifactKind::Disk];
+const KINDS: [ArtifactKind; 3] = [ArtifactKind::Image, ArtifactKind::Disk, ArtifactKind::Containers];
 
 impl Context {
     /// The file of an image: a path, the name of an image or data disk in `out/`, or the first digits of a build key.

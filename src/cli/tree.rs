@@ -91,7 +91,7 @@ fn stored(machine: &Machine) -> impl Iterator<Item = FileDigest> {
         MachineDisk::Kept => None,
         MachineDisk::Ephemeral { base, .. } => Some(base),
     };
-    [machine.kernel, machine.image].into_iter().chain(base)
+    [machine.kernel, machine.image].into_iter().chain(base).chain(machine.images)
 }
 
 /// What starts the VMM, as one would type it in the jail's root.

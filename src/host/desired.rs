@@ -28,9 +28,11 @@ impl Artifacts {
         let kernel = std::iter::once((&self.kernel, StoredKind::Kernel));
         let images = self.images.values().map(|artifact| (artifact, StoredKind::Image));
         let disks = self.disks.values().map(|artifact| (artifact, StoredKind::Disk));
+        let containers = self.containers.values().map(|artifact| (artifact, StoredKind::Containers));
         kernel
             .chain(images)
             .chain(disks)
+            .chain(containers)
             .map(|(artifact, kind)| (artifact.digest, (artifact, kind)))
             .collect()
     }
@@ -214,6 +216,7 @@ fn guest(
         kernel: artifacts.kernel.digest,
         image: image.digest,
         disk: machine_disk,
+        images: artifacts.containers.get(name).map(|artifact| artifact.digest),
         command_line,
         spec: machine_spec(fleet.vmm, &spec.machine, policy, facts)?,
     };

@@ -10,14 +10,15 @@ use crate::sys::tool::Tool;
 
 use super::layout::{Layout, jail_id};
 use super::names::{
-    API_SOCKET, CONFIG, CPU_TEMPLATE, DISK, KERNEL, METADATA, METRICS, ROOTFS, SECCOMP, VMM_LOG, VSOCK,
+    API_SOCKET, CONFIG, CPU_TEMPLATE, DISK, IMAGES, KERNEL, METADATA, METRICS, ROOTFS, SECCOMP, VMM_LOG,
+    VSOCK,
 };
 use super::state::Machine;
 
 /// Milliseconds in which a rate limiter's bucket fills: each rate is one of a second.
 const REFILL: u64 = 1000;
 /// Names of devices, which updates and snapshots refer to.
-const DRIVES: [&str; 2] = ["root", "data"];
+const DRIVES: [(&str, &str); 3] = [("root", ROOTFS), ("data", DISK), ("images", IMAGES)];
 const INTERFACE: &str = "eth0";
 
 /// Firecracker's configuration file (`VmmConfig` in its `src/vmm/src/resources.rs`); paths are the jail's. What is not
@@ -28,7 +29,7 @@ pub fn config(machine: &Machine) -> Vec<u8> {
     let mut config = json!({
         "boot-source": { "kernel_image_path": format!("/{KERNEL}"), "boot_args": machine.command_line },
         "machine-config": machine_config(machine),
-        "drives": drives(&spec.disk),
+        "drives": drives(machine),
         "network-interfaces": [interface(machine)],
         "entropy": with_limiter(json!({}), "rate_limiter", &spec.entropy),
     });
@@ -68,14 +69,22 @@ fn machine_config(machine: &Machine) -> Value {
     config
 }
 
-fn drives(limits: &Limits) -> Value {
-    let drive = |id: &str, path: &str, is_root: bool| {
+/// Names and files of a machine's drives, in the order in which the guest finds them: vda, vdb, vdc.
+fn drive_names(machine: &Machine) -> impl Iterator<Item = (&'static str, &'static str)> {
+    DRIVES.into_iter().take(if machine.images.is_some() { 3 } else { 2 })
+}
+
+fn drives(machine: &Machine) -> Value {
+    let drive = |(id, path): (&str, &str)| {
         let drive = json!({
-            "drive_id": id, "path_on_host": format!("/{path}"), "is_root_device": is_root, "is_read_only": is_root
+            "drive_id": id,
+            "path_on_host": format!("/{path}"),
+            "is_root_device": path == ROOTFS,
+            "is_read_only": path != DISK,
         });
-        with_limiter(drive, "rate_limiter", limits)
+        with_limiter(drive, "rate_limiter", &machine.spec.disk)
     };
-    json!([drive(DRIVES[0], ROOTFS, true), drive(DRIVES[1], DISK, false)])
+    drive_names(machine).map(drive).collect()
 }
 
 /// rx and tx are the guest's: it receives what comes down to it.
@@ -134,7 +143,7 @@ pub fn adjustments(running: &Machine, machine: &Machine) -> Vec<(String, Value)>
     let off = json!({ "size": 0, "refill_time": 0 });
     let off = Some(&off);
     let spec = &machine.spec;
-    let drives = DRIVES.map(|id| {
+    let drives = drive_names(machine).map(|(id, _)| {
         (format!("/drives/{id}"), json!({ "drive_id": id, "rate_limiter": limiter(&spec.disk, off) }))
     });
     let interface = json!({
@@ -145,7 +154,7 @@ pub fn adjustments(running: &Machine, machine: &Machine) -> Vec<(String, Value)>
     let interface = (format!("/network-interfaces/{INTERFACE}"), interface);
     let balloon = spec.balloon.filter(|_| spec.balloon != running.spec.balloon);
     let balloon = balloon.map(|balloon| ("/balloon".to_owned(), json!({ "amount_mib": balloon.size_mib })));
-    drives.into_iter().chain([interface]).chain(balloon).collect()
+    drives.chain([interface]).chain(balloon).collect()
 }
 
 /// The jailer's call; `executable` is the Firecracker binary, static. It is told of no cgroup: its process is in the
@@ -227,6 +236,7 @@ mod tests {
             kernel: digest("kernel"),
             image: digest("image"),
             disk: MachineDisk::Kept,
+            images: None,
             command_line: "console=ttyS0".into(),
             spec,
         }

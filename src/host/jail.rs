@@ -1,5 +1,6 @@
-//! What a guest's jail holds, as data: the shared root image and the kernel by hard link, the guest's own disk,
-//! what its VMM writes, nothing else. Names inside a jail never change, because a snapshot refers to them.
+//! What a guest's jail holds, as data: kernel, root image and container images, which many guests share, by hard link,
+//! the guest's own disk, what its VMM writes, nothing else. Names inside a jail never change, because a snapshot refers
+//! to them.
 
 use std::path::PathBuf;
 
@@ -7,7 +8,9 @@ use crate::fleet::{GuestName, MachineFile, VmmKind};
 
 use super::firecracker;
 use super::layout::Layout;
-use super::names::{CONFIG, CPU_TEMPLATE, DISK, KERNEL, METADATA, METRICS, ROOTFS, RUN, SECCOMP, VMM_LOG};
+use super::names::{
+    CONFIG, CPU_TEMPLATE, DISK, IMAGES, KERNEL, METADATA, METRICS, ROOTFS, RUN, SECCOMP, VMM_LOG,
+};
 use super::state::{Machine, MachineDisk};
 
 /// One thing in a jail, by its path below the jail's root.
@@ -55,6 +58,9 @@ pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
         entry(KERNEL, EntryKind::SharedLink { from: layout.file(&machine.kernel) }),
         entry(ROOTFS, EntryKind::SharedLink { from: layout.file(&machine.image) }),
     ];
+    if let Some(images) = &machine.images {
+        entries.push(entry(IMAGES, EntryKind::SharedLink { from: layout.file(images) }));
+    }
     match machine.disk {
         MachineDisk::Kept => {
             entries.push(entry("data", EntryKind::OwnDirectory));

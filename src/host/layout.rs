@@ -1,7 +1,7 @@
 //! Where everything of a fleet stands in the store.
 //!
 //! ```text
-//! <store>/files/<digest>                 kernels, root images, disks to copy; root's, 0444, never changed
+//! <store>/files/<digest>                 kernels, root images, disks to copy, container images; root's, 0444
 //! <store>/<fleet>/lock                   held while the host is changed
 //! <store>/<fleet>/key, key.pub           the host's ssh key, whose public half every guest is told at boot
 //! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of how nft lists them

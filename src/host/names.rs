@@ -6,6 +6,8 @@ pub const KERNEL: &str = "vmlinux";
 pub const ROOTFS: &str = "rootfs.ext4";
 /// The guest's own data disk. In a subdirectory, so that a tmpfs can hold it.
 pub const DISK: &str = "data/disk.ext4";
+/// The container images that guests share.
+pub const IMAGES: &str = "images.ext4";
 /// Firecracker's configuration.
 pub const CONFIG: &str = "config.json";
 /// Firecracker's metrics; the same inode as the guest's `metrics.json`.

@@ -3,7 +3,7 @@
 use crate::fleet::GuestName;
 use crate::sys::tool::Tool;
 
-use super::names::{DISK, KERNEL, QMP_SOCKET, ROOTFS};
+use super::names::{DISK, IMAGES, KERNEL, QMP_SOCKET, ROOTFS};
 use super::state::Machine;
 
 /// QEMU's command line for the same machine: chrooted, as the guest's uid, under its seccomp filter. It is run in
@@ -59,7 +59,14 @@ fn devices(tool: Tool, machine: &Machine) -> Tool {
         .args(["-drive", &throttled(format!("id=root,file={ROOTFS},format=raw,if=none,readonly=on"))])
         .args(["-device", "virtio-blk-device,drive=root"])
         .args(["-drive", &throttled(format!("id=data,file={DISK},format=raw,if=none,discard=unmap"))])
-        .args(["-device", "virtio-blk-device,drive=data"])
+        .args(["-device", "virtio-blk-device,drive=data"]);
+    let tool = match machine.images {
+        Some(_) => tool
+            .args(["-drive", &throttled(format!("id=images,file={IMAGES},format=raw,if=none,readonly=on"))])
+            .args(["-device", "virtio-blk-device,drive=images"]),
+        None => tool,
+    };
+    let tool = tool
         .args(["-netdev", &format!("tap,id=net,ifname={},script=no,downscript=no", machine.tap)])
         .args(["-device", &format!("virtio-net-device,netdev=net,mac={}{mtu}", machine.mac)])
         .args(["-device", &format!("virtio-rng-device{}", entropy.unwrap_or_default())]);
@@ -100,6 +107,7 @@ mod tests {
             kernel: Sha256::of("kernel").into(),
             image: Sha256::of("image").into(),
             disk: MachineDisk::Kept,
+            images: Some(Sha256::of("images").into()),
             command_line: "console=ttyS0".into(),
             spec: MachineSpec {
                 huge_pages: true,
@@ -117,6 +125,7 @@ mod tests {
         };
         let line = command(&"alice".parse().unwrap(), &machine).command_line();
         for words in [
+            "drive=data -drive id=images,file=images.ext4,format=raw,if=none,readonly=on,throttling.bps-total=1000",
             "memory-backend-memfd,id=memory,size=512M,hugetlb=on,hugetlbsize=2M,prealloc=on",
             "microvm,rtc=on,isa-serial=on,pic=on,pit=on,memory-backend=memory",
             "id=data,file=data/disk.ext4,format=raw,if=none,discard=unmap,throttling.bps-total=1000,throttling.iops-total=10",

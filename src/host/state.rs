@@ -17,7 +17,7 @@ pub struct HostState {
     pub forwarding: bool,
     /// The fleet's nft table.
     pub ruleset: Option<Ruleset>,
-    /// Immutable files of the store: kernels, root images, data disks to copy.
+    /// Immutable files of the store: kernels, root images, data disks to copy, container images.
     pub stored: BTreeMap<FileDigest, StoredKind>,
     pub guests: BTreeMap<GuestName, GuestState>,
 }
@@ -31,6 +31,7 @@ pub enum StoredKind {
     Disk,
     /// What a machine names: a CPU template, seccomp filters, metadata.
     Machine,
+    Containers,
 }
 
 impl StoredKind {
@@ -41,6 +42,7 @@ impl StoredKind {
             Self::Image => "image",
             Self::Disk => "disk",
             Self::Machine => "machine file",
+            Self::Containers => "container images",
         }
     }
 }
@@ -117,6 +119,9 @@ pub struct Machine {
     pub kernel: FileDigest,
     pub image: FileDigest,
     pub disk: MachineDisk,
+    /// Container images that it shares with other guests, on a read-only drive of their own.
+    #[serde(default)]
+    pub images: Option<FileDigest>,
     /// What the kernel is told; the VMM's own part (`root=`, `reboot=`) included.
     pub command_line: String,
     /// What the VMM is told beside it, its files by their digests.

@@ -1,48 +1,48 @@
-//! Data disks: the home of the guest's user, with what it holds at the first boot.
+//! What a guest's user finds: the data disk, which is the home, and the container images that many guests share.
 
 use std::sync::Arc;
 
-use super::container::{ContainerError, Image, Layer, add_images};
+use super::container::{ContainerError, IdMap, Image, Layer, add_images};
 use super::content::{Content, Source};
 use super::recipe::Recipes;
 use super::tree::{Node, NodeKind, Tree, TreeError};
 
-/// What a data disk holds when it is made. Its root is the user's home.
+/// A read-only store of container images, for all guests whose disks have the same `images`.
 #[derive(Debug)]
-pub struct DataDisk {
+pub struct ImageStore {
     pub tree: Tree<Content>,
     layers: Vec<Arc<Layer>>,
 }
 
-/// Why a data disk cannot be made.
+/// Why a data disk or its images cannot be laid out.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     #[error("{what} need a user: none of the recipes has a [[user]] with subids")]
     NoOwner { what: &'static str },
-    #[error("the home cannot be laid out")]
+    #[error("it cannot be laid out")]
     Tree(#[from] TreeError),
     #[error(transparent)]
     Container(#[from] ContainerError),
 }
 
-impl DataDisk {
+impl ImageStore {
     /// What the tree's contents are numbered by.
     pub fn sources(&self) -> Vec<&dyn Source> {
         self.layers.iter().map(|layer| &**layer as &dyn Source).collect()
     }
 }
 
-/// Lays out the data disk of the recipes' user: the home, the recipes' files in it, and container images.
+/// Lays out the data disk of the recipes' user: the home and the recipes' files in it. Its root is the home.
 ///
 /// # Errors
-/// Where there are files or images and no user to own them, or an image does not fit that user's ids.
-pub fn data_disk(recipes: &Recipes, images: &[Image]) -> Result<DataDisk, DiskError> {
+/// Where there are files and no user to own them.
+pub fn data_disk(recipes: &Recipes) -> Result<Tree<Content>, DiskError> {
     let mut tree = Tree::new();
     let Some(owner) = recipes.owner() else {
-        return match (recipes.home.is_empty(), images.is_empty()) {
-            (false, _) => Err(DiskError::NoOwner { what: "files of a home" }),
-            (_, false) => Err(DiskError::NoOwner { what: "container images" }),
-            _ => Ok(DataDisk { tree, layers: Vec::new() }),
+        return if recipes.home.is_empty() {
+            Ok(tree)
+        } else {
+            Err(DiskError::NoOwner { what: "files of a home" })
         };
     };
     let directory = || Node::new(NodeKind::Directory, 0o700).owned_by(owner.uid, owner.gid);
@@ -54,6 +54,25 @@ pub fn data_disk(recipes: &Recipes, images: &[Image]) -> Result<DataDisk, DiskEr
         let kind = NodeKind::File { size: file.content.len() as u64, content };
         tree.insert(path, Node::new(kind, file.mode).owned_by(owner.uid, owner.gid))?;
     }
-    let layers = add_images(&mut tree, images, &owner)?;
-    Ok(DataDisk { tree, layers })
+    Ok(tree)
+}
+
+/// The user whose ids the files of container images get.
+///
+/// # Errors
+/// Where the recipes have none.
+pub fn images_owner(recipes: &Recipes) -> Result<IdMap, DiskError> {
+    recipes.owner().ok_or(DiskError::NoOwner { what: "container images" })
+}
+
+/// Lays out a store of container images for a user.
+///
+/// # Errors
+/// Where an image does not fit the user's ids, or two have one name.
+pub fn image_store(owner: &IdMap, images: &[Image]) -> Result<ImageStore, DiskError> {
+    let mut tree = Tree::new();
+    // Whoever may enter is said by the directory that it is mounted on.
+    tree.insert("", Node::new(NodeKind::Directory, 0o755).owned_by(owner.uid, owner.gid))?;
+    let layers = add_images(&mut tree, images, owner)?;
+    Ok(ImageStore { tree, layers })
 }

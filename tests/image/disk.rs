@@ -1,4 +1,4 @@
-//! Data disks: whose they are, and what of a container image is on them.
+//! Data disks and container images: whose they are, and what a store holds of an image.
 
 use std::error::Error;
 use std::fs;
@@ -6,14 +6,14 @@ use std::path::Path;
 
 use sisforge::fleet::{ByteSize, ContainerImage, Sha256, SourceFiles};
 use sisforge::image::container::Image;
-use sisforge::image::disk::{DataDisk, data_disk};
+use sisforge::image::content::Content;
+use sisforge::image::disk::{DiskError, ImageStore, data_disk, image_store, images_owner};
 use sisforge::image::ext4::{Ext4Error, Ext4Options, Purpose, write_ext4};
 use sisforge::image::recipe::{Parameters, Recipes};
+use sisforge::image::tree::Tree;
 use tar::EntryType;
 
 use super::oci::{self, Item, directory, file};
-
-const STORAGE: &str = "/.local/share/containers/storage";
 
 fn podman() -> Recipes {
     let files = SourceFiles::new(env!("CARGO_MANIFEST_DIR"));
@@ -27,18 +27,22 @@ fn image(dir: &Path, file: &str, name: &str, layers: &[Vec<u8>]) -> Image {
     Image::open(&ContainerImage::OciArchive(path)).unwrap()
 }
 
-/// Why images cannot be put on a disk.
+fn store(images: &[Image]) -> Result<ImageStore, DiskError> {
+    image_store(&images_owner(&podman()).unwrap(), images)
+}
+
+/// Why images cannot be put into a store.
 fn problem(images: &[Image]) -> String {
-    let error = data_disk(&podman(), images).unwrap_err();
+    let error = store(images).unwrap_err();
     error.source().unwrap().to_string()
 }
 
-fn owner(disk: &DataDisk, path: &str) -> (u32, u32, u16) {
-    let node = disk.tree.get(path).unwrap_or_else(|| panic!("there is no {path}"));
+fn owner(tree: &Tree<Content>, path: &str) -> (u32, u32, u16) {
+    let node = tree.get(path).unwrap_or_else(|| panic!("there is no {path}"));
     (node.uid, node.gid, node.mode)
 }
 
-fn write(disk: &DataDisk, path: &Path) -> Result<(), Ext4Error> {
+fn write(disk: &ImageStore, path: &Path) -> Result<(), Ext4Error> {
     let options = Ext4Options {
         label: "home".into(),
         uuid: [1; 16],
@@ -54,18 +58,21 @@ fn base() -> Vec<u8> {
 }
 
 #[test]
-fn a_data_disk_is_the_home_of_the_recipes_user() {
+fn disk_and_images_are_the_recipes_users() {
     let dir = tempfile::tempdir().unwrap();
-    let image = image(dir.path(), "a.tar", "a:1", &[base()]);
-    let disk = data_disk(&podman(), &[image]).unwrap();
+    let disk = data_disk(&podman()).unwrap();
     assert_eq!(owner(&disk, ""), (1000, 1000, 0o700));
     assert_eq!(owner(&disk, "/.config/containers/storage.conf"), (1000, 1000, 0o644));
-    let layer = Sha256::of(base());
-    assert_eq!(owner(&disk, &format!("{STORAGE}/overlay/{layer}/diff")), (1000, 1000, 0o555));
-    assert_eq!(owner(&disk, &format!("{STORAGE}/overlay/{layer}/diff/etc/a")), (100_000, 100_001, 0o644));
+    assert_eq!(disk.get("/.local"), None, "images are elsewhere");
 
-    let image = self::image(dir.path(), "a.tar", "a:1", &[base()]);
-    let error = data_disk(&Recipes::default(), &[image]).unwrap_err().to_string();
+    let image = image(dir.path(), "a.tar", "a:1", &[base()]);
+    let store = store(&[image]).unwrap().tree;
+    let layer = Sha256::of(base());
+    assert_eq!(owner(&store, &format!("/overlay/{layer}/diff")), (1000, 1000, 0o555));
+    assert_eq!(owner(&store, &format!("/overlay/{layer}/diff/etc/a")), (100_000, 100_001, 0o644));
+    assert_eq!(owner(&store, "/overlay-images/images.lock"), (1000, 1000, 0o600));
+
+    let error = images_owner(&Recipes::default()).unwrap_err().to_string();
     assert_eq!(error, "container images need a user: none of the recipes has a [[user]] with subids");
 }
 
@@ -77,14 +84,13 @@ fn images_that_share_a_layer_hold_it_once() {
         image(dir.path(), "one.tar", "one:1", &on_top(b"1")),
         image(dir.path(), "two.tar", "two:1", &on_top(b"2")),
     ];
-    let disk = data_disk(&podman(), &images).unwrap();
+    let disk = store(&images).unwrap();
     assert_eq!(disk.sources().len(), 3);
-    let overlay = format!("{STORAGE}/overlay");
-    assert_eq!(disk.tree.children(&overlay).count(), 3 + 1, "and the directory of links");
+    assert_eq!(disk.tree.children("/overlay").count(), 3 + 1, "and the directory of links");
 
     let images =
         [image(dir.path(), "a.tar", "a:1", &[base()]), image(dir.path(), "b.tar", "a:1", &on_top(b"1"))];
-    assert_eq!(problem(&images), "the name localhost/a:1 is also that of another image of the disk");
+    assert_eq!(problem(&images), "the name localhost/a:1 is also that of another image of the same disk");
 }
 
 #[test]
@@ -98,11 +104,11 @@ fn an_owner_beyond_the_users_ids_is_an_error() {
 }
 
 #[test]
-fn the_same_image_gives_the_same_disk_wherever_it_is() {
+fn the_same_image_gives_the_same_store_wherever_it_is() {
     let layers = [base(), oci::layer(&[Item { kind: EntryType::Fifo, ..file("pipe", b"") }])];
     let written = |file: &str| {
         let dir = tempfile::tempdir().unwrap();
-        let disk = data_disk(&podman(), &[image(dir.path(), file, "localhost/a:1", &layers)]).unwrap();
+        let disk = store(&[image(dir.path(), file, "localhost/a:1", &layers)]).unwrap();
         let path = dir.path().join("disk");
         write(&disk, &path).unwrap();
         Sha256::of(fs::read(path).unwrap())
@@ -114,7 +120,7 @@ fn the_same_image_gives_the_same_disk_wherever_it_is() {
 fn an_image_that_changes_before_it_is_written_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let before = image(dir.path(), "a.tar", "a:1", &[oci::layer(&[file("f", &[b'a'; 9000])])]);
-    let disk = data_disk(&podman(), &[before]).unwrap();
+    let disk = store(&[before]).unwrap();
     let mut archive = fs::read(dir.path().join("a.tar")).unwrap();
     let layer = archive.windows(2).position(|bytes| bytes == [0x1f, 0x8b]).unwrap();
     archive[layer + 20] ^= 1;

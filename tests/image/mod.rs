@@ -6,7 +6,7 @@ mod disk;
 mod ext4;
 mod genuine_apk;
 mod layouts;
-mod oci;
+pub mod oci;
 mod podman;
 pub mod reading;
 pub mod sbom;

@@ -1,4 +1,4 @@
-//! Container images that are on the data disk from the beginning, used by the real Podman.
+//! Container images that guests share from the beginning, used by the real Podman.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,16 +6,17 @@ use std::path::Path;
 
 use sisforge::fleet::{ByteSize, ContainerImage, SourceFiles};
 use sisforge::image::container::Image;
-use sisforge::image::disk::data_disk;
+use sisforge::image::disk::{data_disk, image_store, images_owner};
 use sisforge::image::ext4::{Ext4Options, Purpose, write_ext4};
 use sisforge::image::recipe::{Parameters, Recipes};
+use sisforge::lock::digest::digest_file;
 use sisforge::sys::tool::Tool;
 use tar::EntryType;
 
 use super::oci::{self, Item, directory, file, link};
 use super::{e2fsck, missing, open_ext4, skip};
 
-const TEST: &str = "image::podman::images_of_a_data_disk_are_there_for_podman";
+const TEST: &str = "image::podman::shared_images_are_there_for_podman";
 
 /// As root in a mount namespace of its own, where the user of the recipes exists; then as that user.
 const AS_THE_USER: &str = r#"
@@ -24,6 +25,17 @@ for file in passwd group subuid subgid; do mount --bind "$DIR/etc/$file" "/etc/$
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -o loop "$DIR/disk.ext4" "$DIR/home"
+mount -t tmpfs tmpfs /var/lib
+mkdir -p /var/lib/containers/shared
+# What the image has there where there are no images to share.
+mkdir -p "$DIR/none/overlay" "$DIR/none/overlay-images" "$DIR/none/overlay-layers"
+touch "$DIR/none/overlay-images/images.lock" "$DIR/none/overlay-layers/layers.lock"
+if [ "$IMAGES" = none ]; then
+    mount --bind "$DIR/none" /var/lib/containers/shared
+    mount -o remount,ro,bind /var/lib/containers/shared
+else
+    mount -o loop,ro "$DIR/$IMAGES" /var/lib/containers/shared
+fi
 mount --make-rshared /
 cd "$DIR/home"
 setpriv --reuid 1000 --regid 1000 --clear-groups env -i \
@@ -41,7 +53,8 @@ done
 const WITH_PODMAN: &str = r#"
 podman() { command podman --log-level=error "$@"; }
 run() { podman run --rm --network=none --cgroups=disabled localhost/hello "$@"; }
-echo images: $(podman images --format '{{.Repository}}:{{.Tag}}')
+echo images: $(podman images --format '{{.Repository}}:{{.Tag}} {{.ReadOnly}}')
+[ $(du -sk .local/share/containers/storage | cut -f1) -lt 200 ] && echo own: next to nothing
 echo said: $(run echo hi)
 echo root: $(run busybox ls /)
 echo opaque: $(run busybox ls /opaque)
@@ -53,12 +66,29 @@ podman run --name kept --network=none --cgroups=disabled localhost/hello sh -c '
 podman commit -q kept localhost/more >/dev/null
 echo committed: $(podman run --rm --network=none --cgroups=disabled localhost/more busybox cat /etc/more)
 podman rm kept >/dev/null
-podman rmi localhost/more localhost/hello >/dev/null
-echo left: $(podman images -q) $(ls .local/share/containers/storage/overlay)
-podman load -q -i saved.tar >/dev/null
-echo again: $(run echo hi)
+printf 'FROM localhost/hello\nRUN busybox rm /etc/motd\n' >Containerfile
+podman build -q --network=host --isolation=chroot -t localhost/built . >/dev/null
+echo built: $(podman run --rm --network=none --cgroups=disabled localhost/built busybox ls /etc | grep -x -e owned -e motd)
+podman rmi localhost/more localhost/built >/dev/null
+podman rmi localhost/hello 2>/dev/null || echo read-only images stay
+echo left: $(podman images --format '{{.Repository}}') $(ls .local/share/containers/storage/overlay)
 podman system migrate
 "#;
+
+/// Runs a script as the user of the recipe, with the disk as home and images to share.
+fn as_the_user(dir: &Path, images: &str, script: &str) -> String {
+    let namespaces =
+        ["--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc", "--kill-child", "--"];
+    let said = Tool::new("unshare")
+        .args(namespaces)
+        .args(["sh", "-c", AS_THE_USER])
+        .env("DIR", dir)
+        .env("IMAGES", images)
+        .env("SCRIPT", script)
+        .run()
+        .unwrap_or_else(|error| panic!("{error}"));
+    String::from_utf8_lossy(&said).into_owned()
+}
 
 fn hello_archive(path: &Path) -> [Vec<u8>; 2] {
     let busybox = fs::read("/bin/busybox").unwrap();
@@ -93,7 +123,7 @@ fn hello_archive(path: &Path) -> [Vec<u8>; 2] {
 }
 
 #[test]
-fn images_of_a_data_disk_are_there_for_podman() {
+fn shared_images_are_there_for_podman() {
     let needed = ["podman", "crun", "unshare", "setpriv", "newuidmap", "busybox"];
     if let Some(reason) = missing(&needed) {
         return skip(TEST, &reason);
@@ -105,7 +135,6 @@ fn images_of_a_data_disk_are_there_for_podman() {
 
     let files = SourceFiles::new(env!("CARGO_MANIFEST_DIR"));
     let recipes = Recipes::load(&["rootless-podman".parse().unwrap()], &Parameters::new(), &files).unwrap();
-    let disk = data_disk(&recipes, &[image]).unwrap();
     let options = Ext4Options {
         label: "home".into(),
         uuid: [1; 16],
@@ -114,8 +143,13 @@ fn images_of_a_data_disk_are_there_for_podman() {
         purpose: Purpose::ReadWrite,
     };
     let path = dir.path().join("disk.ext4");
-    write_ext4(&disk.tree, &disk.sources(), &options, None, &path).unwrap();
+    write_ext4(&data_disk(&recipes).unwrap(), &[], &options, None, &path).unwrap();
+    let store = image_store(&images_owner(&recipes).unwrap(), &[image]).unwrap();
+    let options = Ext4Options { size: None, purpose: Purpose::ReadOnly, ..options };
+    let images = dir.path().join("images.ext4");
+    let written = write_ext4(&store.tree, &store.sources(), &options, None, &images).unwrap();
     e2fsck(&path);
+    e2fsck(&images);
 
     for folder in ["etc", "home", "run"] {
         fs::create_dir(dir.path().join(folder)).unwrap();
@@ -131,24 +165,12 @@ fn images_of_a_data_disk_are_there_for_podman() {
     ] {
         fs::write(dir.path().join("etc").join(file), text).unwrap();
     }
-    let said = Tool::new("unshare")
-        .args([
-            "--mount",
-            "--propagation",
-            "private",
-            "--pid",
-            "--fork",
-            "--mount-proc",
-            "--kill-child",
-            "--",
-        ])
-        .args(["sh", "-c", AS_THE_USER])
-        .env("DIR", dir.path())
-        .env("SCRIPT", WITH_PODMAN)
-        .run()
-        .unwrap_or_else(|error| panic!("{error}"));
+    let nothing = as_the_user(dir.path(), "none", "podman images -q; echo none; podman system migrate");
+    assert_eq!(nothing, "none\n", "no images to share are no error");
+    let said = as_the_user(dir.path(), "images.ext4", WITH_PODMAN);
     let expected = "\
-        images: localhost/hello:latest\n\
+        images: localhost/hello:latest true\n\
+        own: next to nothing\n\
         said: hi\n\
         root: bin capable deep dev etc opaque proc run sys\n\
         opaque: above\n\
@@ -156,10 +178,13 @@ fn images_of_a_data_disk_are_there_for_podman() {
         motd: welcome\n\
         layers: 2 2023-11-14 22:13:20 +0000 UTC\n\
         committed: more\n\
-        left: l\n\
-        again: hi\n";
-    assert_eq!(String::from_utf8_lossy(&said), expected);
+        built: owned\n\
+        read-only images stay\n\
+        left: localhost/hello l\n";
+    assert_eq!(said, expected);
     e2fsck(&path);
+    let (after, _) = digest_file(&images).unwrap();
+    assert_eq!(Some(after), written.sha256, "nothing was written to the images");
     assert_saved(&path, &layers);
 }
 

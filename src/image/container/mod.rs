@@ -1,5 +1,5 @@
-//! Container images that a data disk holds when its guest first boots: read from OCI layouts, every digest verified, and
-//! written as the files that containers/storage would have made of them, so that the guest has nothing to import.
+//! Container images that are there when a guest first boots: every digest verified, and written as the files that
+//! containers/storage would have made of them, so that the guest has nothing to import.
 
 mod layer;
 mod oci;
@@ -51,6 +51,6 @@ pub enum ContainerProblem {
         "{path} belongs to {kind} {id} of the container, and the user has subordinate ids for 1 to {count}"
     )]
     Unmapped { path: String, kind: &'static str, id: u32, count: u32 },
-    #[error("the name {name} is also that of another image of the disk")]
+    #[error("the name {name} is also that of another image of the same disk")]
     NameTaken { name: String },
 }

@@ -1,9 +1,11 @@
-//! The files of containers/storage, overlay driver, for images that are there from the beginning.
+//! The files of containers/storage, overlay driver, for images that are there from the beginning: a whole store, which Podman
+//! takes as an additional one that it only reads.
 //!
 //! ```text
 //! overlay-images/images.json                 every image: names, top layer, sizes and digests of its data
 //! overlay-images/<id>/manifest =<base64>     manifest, again by its digest, and config
-//! overlay-layers/layers.json                 every layer: parent, digests, sizes
+//! overlay-images/images.lock                 taken for reading; a read-only file system cannot make it
+//! overlay-layers/layers.json layers.lock     every layer: parent, digests, sizes
 //! overlay-layers/<layer>.tar-split.gz        how to give the layer's tar back
 //! overlay/<layer>/diff link lower work merged
 //! overlay/l/<LINK> -> ../<layer>/diff        short names, because mount options are short
@@ -26,9 +28,6 @@ use super::super::tree::{Node, NodeKind, Tree};
 use super::layer::{Compression, Layer};
 use super::oci::Image;
 use super::{ContainerError, ContainerProblem};
-
-/// Where Podman keeps an unprivileged user's images, in the home.
-const STORAGE: &str = "/.local/share/containers/storage";
 
 /// How ids within a container stand for ids of the guest: 0 is the user, and 1 on are the user's subordinate ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +90,7 @@ struct LayerRecord<'a> {
 /// containers/storage's number of gzip (`pkg/archive.Gzip`).
 const GZIP: u8 = 2;
 
-/// Adds images to the tree of a home. Gives the layers whose files are streamed, numbered as sources from 0 on.
+/// Lays out a store of images at the root of a tree. Gives the layers whose files are streamed, numbered as sources from 0 on.
 ///
 /// # Errors
 /// Where a file's owner has no id in the guest, or two images have one name.
@@ -154,7 +153,7 @@ impl<'a> Storage<'_, 'a> {
         let Some((id, below)) = chain.split_last() else { return Ok(()) };
         let source = self.sources.len();
         self.sources.push(layer.clone());
-        let home = format!("{STORAGE}/overlay/{id}");
+        let home = format!("/overlay/{id}");
         self.directory(&home)?;
         let link = link_name(id);
         self.file(&format!("{home}/link"), link.as_bytes(), 0o644)?;
@@ -168,8 +167,8 @@ impl<'a> Storage<'_, 'a> {
             self.file(&format!("{home}/lower"), lower.join(":").as_bytes(), 0o644)?;
         }
         let target = format!("../{id}/diff");
-        self.insert(&format!("{STORAGE}/overlay/l/{link}"), Node::new(NodeKind::Symlink { target }, 0o777))?;
-        let split = format!("{STORAGE}/overlay-layers/{id}.tar-split.gz");
+        self.insert(&format!("/overlay/l/{link}"), Node::new(NodeKind::Symlink { target }, 0o777))?;
+        let split = format!("/overlay-layers/{id}.tar-split.gz");
         self.file(&split, &layer.tar_split, 0o600)?;
         self.graft(&format!("{home}/diff"), layer, source)
     }
@@ -233,7 +232,7 @@ impl<'a> Storage<'_, 'a> {
                 record.names_history.push(&image.name);
                 continue;
             }
-            let folder = format!("{STORAGE}/overlay-images/{id}");
+            let folder = format!("/overlay-images/{id}");
             self.directory(&folder)?;
             let data = big_data(image, keys);
             for (key, bytes, _) in &data {
@@ -260,8 +259,10 @@ impl<'a> Storage<'_, 'a> {
         };
         let layers = json("layers.json", serde_json::to_vec(&self.layers))?;
         let images = json("images.json", serde_json::to_vec(&records))?;
-        self.file(&format!("{STORAGE}/overlay-layers/layers.json"), &layers, 0o600)?;
-        self.file(&format!("{STORAGE}/overlay-images/images.json"), &images, 0o600)
+        self.file("/overlay-layers/layers.json", &layers, 0o600)?;
+        self.file("/overlay-layers/layers.lock", b"", 0o600)?;
+        self.file("/overlay-images/images.lock", b"", 0o600)?;
+        self.file("/overlay-images/images.json", &images, 0o600)
     }
 
     fn directory(&mut self, path: &str) -> Result<(), ContainerProblem> {
