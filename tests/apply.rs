@@ -51,6 +51,7 @@ fn guest(guest: &str, number: u8) -> GuestState {
         old_jails: false,
         occupied: true,
         machine: Some(machine),
+        logged: true,
         ready: true,
         containers: Vec::new(),
     }

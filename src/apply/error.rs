@@ -73,6 +73,10 @@ pub enum ApplyError {
     NoJail(GuestName),
     #[error("the VMM of {0} does not end, not even by SIGKILL")]
     DoesNotEnd(GuestName),
+    #[error("the logs of {guest} are not kept: the process for that does not begin{}", if said.is_empty() { String::new() } else { format!(": {said}") })]
+    NoKeeper { guest: GuestName, said: String },
+    #[error("the process that keeps the logs of {0} does not end, not even by SIGKILL")]
+    KeeperDoesNotEnd(GuestName),
     #[error("container {container} of {guest} did not start: {reason}")]
     Container { guest: GuestName, container: String, reason: String },
 }

@@ -32,6 +32,7 @@ pub trait Host: Sync {
     fn remove_old_jails(&self, guest: &GuestName) -> Result<(), ApplyError>;
     fn start_vmm(&self, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError>;
     fn adjust_vmm(&self, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError>;
+    fn keep_logs(&self, guest: &GuestName) -> Result<(), ApplyError>;
     fn await_ready(&self, guest: &GuestName) -> Result<(), ApplyError>;
     fn start_containers(&self, guest: &GuestName, containers: &[ContainerSpec]) -> Result<(), ApplyError>;
     fn stop_vmm(&self, guest: &GuestName) -> Result<(), ApplyError>;
@@ -58,6 +59,7 @@ pub fn take(step: &Step, host: &dyn Host) -> Result<(), ApplyError> {
         Step::RemoveOldJails { guest } => host.remove_old_jails(guest),
         Step::StartVmm { guest, machine } => host.start_vmm(guest, machine),
         Step::AdjustVmm { guest, machine } => host.adjust_vmm(guest, machine),
+        Step::KeepLogs { guest } => host.keep_logs(guest),
         Step::AwaitReady { guest } => host.await_ready(guest),
         Step::StartContainers { guest, containers } => host.start_containers(guest, containers),
         Step::StopVmm { guest } => host.stop_vmm(guest),

@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 use crate::fleet::{GuestName, VmmKind};
 use crate::host::jail::{EntryKind, Jail, jail};
 use crate::host::layout::{Layout, parse_jail_id, vmm_folder};
+use crate::host::logs::LogKind;
 use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::mount;
 use crate::sys::process::{self, ProcessInfo};
 use crate::sys::remove::remove_tree;
 
-use super::ApplyError;
 use super::error::with_causes;
 use super::linux::{Scope, copy};
+use super::{ApplyError, keeper};
 
 /// One of the jails that are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,36 +81,16 @@ pub fn create(
     guest: &GuestName,
     machine: &Machine,
 ) -> Result<Place, ApplyError> {
+    keeper::end(layout, guest)?;
     let earlier = of(layout, guest)?;
     for place in &earlier {
         clear(&place.dir(layout, guest));
     }
     let attempt = earlier.last().map_or(0, |place| place.attempt) + 1;
     let place = Place { attempt, vmm: machine.vmm };
-    prepare_logs(layout, scope, guest, machine)?;
+    files::create_private_dir(&layout.guest(guest))?;
     lay_out(&jail(guest, machine, layout), scope, &place.root(layout, guest))?;
     Ok(place)
-}
-
-/// The logs of a new start: those of the last one are kept beside them.
-fn prepare_logs(
-    layout: &Layout,
-    scope: Scope,
-    guest: &GuestName,
-    machine: &Machine,
-) -> Result<(), ApplyError> {
-    files::create_private_dir(&layout.guest(guest))?;
-    for log in
-        [layout.serial_log(guest), layout.vmm_log(guest), layout.launch_log(guest), layout.metrics(guest)]
-    {
-        if log.exists() {
-            let previous = log.with_extension("log.1");
-            fs::rename(&log, &previous).map_err(FileError::when("rename", &log))?;
-        }
-        files::write(&log, b"", 0o600)?;
-    }
-    // Firecracker opens its log itself, as the guest's user.
-    scope.chown(&layout.vmm_log(guest), machine.uid)
 }
 
 /// Lays out a jail below `root`.
@@ -139,6 +120,10 @@ pub fn lay_out(jail: &Jail, scope: Scope, root: &Path) -> Result<(), ApplyError>
                 copy(from, &path)?;
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
                     .map_err(failed("set the mode of"))?;
+                scope.chown(&path, jail.uid)?;
+            }
+            EntryKind::Pipe => {
+                files::make_pipe(&path)?;
                 scope.chown(&path, jail.uid)?;
             }
             EntryKind::Bytes(bytes) => files::write(&path, bytes, 0o444)?,
@@ -174,10 +159,15 @@ fn clear_all(layout: &Layout, guest: &GuestName, places: &[Place]) -> Result<(),
 /// # Errors
 /// Names all that cannot be unmounted or removed; the rest is gone.
 pub fn remove(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
+    // It reads from pipes that stand there.
+    keeper::end(layout, guest)?;
     let cleared = clear_all(layout, guest, &of(layout, guest)?);
     remove_parents(layout);
-    for record in [layout.machine(guest), layout.ready(guest), layout.console_input(guest)] {
-        files::remove(&record)?;
+    let pipes = [LogKind::Serial, LogKind::Vmm].map(|kind| layout.pipe(guest, kind));
+    let records =
+        [layout.machine(guest), layout.ready(guest), layout.console_input(guest), layout.keeper(guest)];
+    for record in records.iter().chain(&pipes) {
+        files::remove(record)?;
     }
     cleared
 }

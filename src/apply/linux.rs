@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::build::digest::FileDigest;
+use crate::fleet::LogLimits;
 use crate::host::layout::Layout;
 use crate::sys::cgroup::Hierarchy;
 use crate::sys::fs::FileError;
@@ -30,6 +31,8 @@ pub struct LinuxHost {
     pub artifacts: BTreeMap<FileDigest, PathBuf>,
     /// This program, which joins a cgroup and becomes the VMM.
     pub launcher: PathBuf,
+    /// How much is kept of each log.
+    pub logs: LogLimits,
     /// How long a guest may take to say that it is ready.
     pub ready_timeout: Duration,
     /// How long a guest may take to shut down before its VMM is killed.

@@ -3,6 +3,7 @@
 pub mod error;
 pub mod host;
 pub mod jail;
+pub mod keeper;
 pub mod linux;
 pub mod observe;
 pub mod preflight;

@@ -18,7 +18,7 @@ use crate::sys::{ip, nft, process as processes};
 
 use super::jail::Place;
 use super::record::{self, LoadedRuleset, Ready};
-use super::{ApplyError, jail};
+use super::{ApplyError, jail, keeper};
 
 /// Everything that the host has of the fleet.
 ///
@@ -91,6 +91,7 @@ fn guest(
         jail: used.is_some() || (vmm.is_none() && !places.is_empty()),
         old_jails: vmm.is_some() && places.len() > usize::from(used.is_some()),
         occupied: vmm.is_some(),
+        logged: vmm.is_some() && keeper::is_alive(layout, name),
         machine,
         ready: ready.is_some(),
         containers: ready.map(|ready| ready.containers).unwrap_or_default(),

@@ -3,6 +3,7 @@
 use crate::build::digest::FileDigest;
 use crate::fleet::{ContainerSpec, GuestName};
 use crate::host::firewall::{self, Ruleset};
+use crate::host::layout::KEEPERS;
 use crate::host::state::{CPU_PERIOD, CgroupLimits, HostState, Machine, TAP_PREFIX, TapSpec};
 use crate::sys::cgroup::Limits;
 use crate::sys::fs as files;
@@ -10,7 +11,7 @@ use crate::sys::{ip, nft};
 
 use super::linux::{LinuxHost, copy};
 use super::record::{self, LoadedRuleset};
-use super::{ApplyError, Host, jail, observe, vmm};
+use super::{ApplyError, Host, jail, keeper, observe, vmm};
 
 impl Host for LinuxHost {
     fn observe(&self) -> Result<HostState, ApplyError> {
@@ -86,6 +87,7 @@ impl Host for LinuxHost {
 
     fn remove_cgroup(&self, guest: &GuestName) -> Result<(), ApplyError> {
         self.hierarchy.remove(&self.layout.cgroup(guest))?;
+        keeper::end(&self.layout, guest)?;
         self.remove_cgroup_parents()
     }
 
@@ -113,6 +115,10 @@ impl Host for LinuxHost {
         vmm::adjust(self, guest, machine)
     }
 
+    fn keep_logs(&self, guest: &GuestName) -> Result<(), ApplyError> {
+        vmm::keep_logs(self, guest)
+    }
+
     fn await_ready(&self, guest: &GuestName) -> Result<(), ApplyError> {
         vmm::await_ready(self, guest)
     }
@@ -129,6 +135,12 @@ impl Host for LinuxHost {
 impl LinuxHost {
     /// The fleet's own cgroup goes with its last guest, and that of all fleets with the last fleet.
     fn remove_cgroup_parents(&self) -> Result<(), ApplyError> {
+        let keepers = self.layout.keepers_cgroup();
+        let alone = self.hierarchy.children(&self.layout.cgroups()).iter().all(|child| child == KEEPERS);
+        if alone && self.hierarchy.procs(&keepers).is_empty() {
+            // One that comes meanwhile keeps it.
+            let _ = self.hierarchy.remove(&keepers);
+        }
         for parent in [self.layout.cgroups(), "sisforge".to_owned()] {
             if self.hierarchy.children(&parent).is_empty() {
                 let removed = self.hierarchy.remove(&parent);

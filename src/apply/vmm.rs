@@ -4,22 +4,22 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, FileType, Mode};
-
 use crate::fleet::{ContainerSpec, GuestName, VmmKind};
 use crate::host::layout::Layout;
+use crate::host::logs::LogKind::{self, Serial, Vmm};
 use crate::host::names::{API_SOCKET, QMP_SOCKET};
 use crate::host::state::Machine;
 use crate::host::vmm::{GUEST_USER, guest_address};
-use crate::host::{console, firecracker, qemu};
+use crate::host::{console::Heard, firecracker, qemu};
 use crate::sys::firecracker::Api;
 use crate::sys::fs::{self as files, FileError};
-use crate::sys::launch;
 use crate::sys::process::{self, ProcessInfo, Signal};
 use crate::sys::qemu::Qmp;
 use crate::sys::ssh::{self, Target};
 use crate::sys::tool::{self, Tool};
+use crate::sys::{launch, log};
 
+use super::keeper::{self, For};
 use super::linux::LinuxHost;
 use super::record::{self, Ready};
 use super::{ApplyError, jail, observe};
@@ -29,8 +29,6 @@ const POLL: Duration = Duration::from_millis(50);
 const JOIN_POLL: Duration = Duration::from_millis(1);
 /// How long the kernel may take to end a process that was killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Lines of a log that an error shows.
-const SHOWN_LINES: usize = 12;
 
 /// Starts the VMM of a machine whose jail is laid out.
 pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError> {
@@ -40,7 +38,7 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
     // The record first: a VMM that runs is then always known.
     files::remove(&layout.ready(guest))?;
     record::write(&layout.machine(guest), &machine.as_started())?;
-    let input = fifo(&layout.console_input(guest))?;
+    let input = console(&layout.console_input(guest))?;
     let vmm = match machine.vmm {
         VmmKind::Qemu => qemu::command(guest, machine),
         VmmKind::Firecracker => {
@@ -51,9 +49,10 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
     let launcher = Tool::new(&host.launcher).arg("launch");
     let cgroups = host.hierarchy.procs_files(&layout.cgroup(guest));
     let launcher = cgroups.iter().fold(launcher, |tool, file| tool.arg("--cgroup").arg(file));
-    let launcher = launcher.arg("--").args(vmm.argv()).dir(place.root(layout, guest));
-    let (serial, said) = (append(&layout.serial_log(guest))?, append(&layout.launch_log(guest))?);
-    let pid = launch::spawn(&launcher, input, serial, said)?;
+    let root = place.root(layout, guest);
+    let launcher = launcher.arg("--").args(vmm.argv()).dir(&root);
+    let ends = keeper::start(host, guest, machine.vmm, &root, For::NewVmm)?;
+    let pid = launch::spawn(&launcher, input, ends.serial, ends.said)?;
     // From here on the cgroup says whether the VMM runs, so it must be in it, or have ended.
     while process::inspect(pid).is_some() && !host.hierarchy.procs(&layout.cgroup(guest)).contains(&pid) {
         std::thread::sleep(JOIN_POLL);
@@ -61,61 +60,80 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
     Ok(())
 }
 
-/// A FIFO that stays open: its reader never sees an end.
-fn fifo(path: &Path) -> Result<File, ApplyError> {
-    files::remove(path)?;
-    rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
-        .map_err(|error| FileError::when("create", path)(error.into()))?;
+/// A pipe that stays open: its reader never sees an end.
+fn console(path: &Path) -> Result<File, ApplyError> {
+    files::make_pipe(path)?;
     Ok(File::options().read(true).write(true).open(path).map_err(FileError::when("open", path))?)
 }
 
-fn append(path: &Path) -> Result<File, ApplyError> {
-    Ok(File::options().append(true).open(path).map_err(FileError::when("open", path))?)
-}
-
-/// Waits until a guest says that it is ready, or its VMM ends, or it takes too long.
+/// Waits until a guest says that it is ready, or its VMM ends, or it takes too long. What it says is read as it comes: a
+/// guest that says much may have pushed its beginning out of the log before long.
 pub(super) fn await_ready(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
     let layout = &host.layout;
     let begun = Instant::now();
+    let (mut serial, mut vmm_log) = (Listener::to(layout, guest, Serial)?, Listener::to(layout, guest, Vmm)?);
     loop {
         // Looked for before the log is read, so that the last words of one that ended are seen.
         let vmm = observe::vmm_process(layout, &host.hierarchy, guest);
-        let serial = read_lossy(&layout.serial_log(guest))?;
-        let last_lines = || -> Result<Vec<String>, ApplyError> {
-            let mut lines = Vec::new();
-            for log in [layout.vmm_log(guest), layout.launch_log(guest)] {
-                lines.extend(console::last_lines(&read_lossy(&log)?, SHOWN_LINES));
-            }
-            lines.extend(console::last_lines(&serial, SHOWN_LINES));
-            Ok(lines)
-        };
-        if let Some(services) = console::failed_services(&serial) {
-            return Err(ApplyError::Services { guest: guest.clone(), services, last_lines: last_lines()? });
+        if vmm.is_none() {
+            keeper::end(layout, guest)?;
         }
-        match (console::ready_key(&serial), vmm) {
-            (Some(host_key), Some(vmm)) => {
-                let (pid, start_time) = (vmm.pid, vmm.start_time);
-                let ready = Ready { pid, start_time, host_key, containers: Vec::new() };
-                return record::write(&layout.ready(guest), &ready);
-            }
-            (_, None) => return Err(ApplyError::Ended { guest: guest.clone(), last_lines: last_lines()? }),
-            (None, Some(_)) if begun.elapsed() > host.ready_timeout => {
-                let after = host.ready_timeout;
-                return Err(ApplyError::NotReady { guest: guest.clone(), after, last_lines: last_lines()? });
-            }
-            (None, Some(_)) => std::thread::sleep(POLL),
+        serial.listen()?;
+        vmm_log.listen()?;
+        if let (Some(host_key), Some(vmm), None) =
+            (serial.heard.ready_key(), &vmm, serial.heard.failed_services())
+        {
+            let (pid, start_time, host_key) = (vmm.pid, vmm.start_time, host_key.to_owned());
+            let ready = Ready { pid, start_time, host_key, containers: Vec::new() };
+            return record::write(&layout.ready(guest), &ready);
         }
+        let failed = serial.heard.failed_services().map(str::to_owned);
+        if failed.is_none() && vmm.is_some() && begun.elapsed() <= host.ready_timeout {
+            std::thread::sleep(POLL);
+            continue;
+        }
+        let last_lines = [vmm_log, serial].map(|log| log.heard.last_lines()).concat();
+        let guest = guest.clone();
+        return Err(match (failed, vmm) {
+            (Some(services), _) => ApplyError::Services { guest, services, last_lines },
+            (None, None) => ApplyError::Ended { guest, last_lines },
+            (None, Some(_)) => ApplyError::NotReady { guest, after: host.ready_timeout, last_lines },
+        });
     }
 }
 
-/// The start of a log, as text: readiness is said early, and a log may be long.
-fn read_lossy(path: &Path) -> Result<String, ApplyError> {
-    use std::io::Read;
-    const LONGEST: u64 = 1 << 20;
-    let named = || FileError::when("read", path);
-    let mut bytes = Vec::new();
-    File::open(path).map_err(named())?.take(LONGEST).read_to_end(&mut bytes).map_err(named())?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+/// A log of this start, and what was read of it.
+struct Listener {
+    path: PathBuf,
+    reader: Option<log::Reader>,
+    heard: Heard,
+}
+
+impl Listener {
+    fn to(layout: &Layout, guest: &GuestName, kind: LogKind) -> Result<Self, ApplyError> {
+        let path = layout.log(guest, kind);
+        let reader = log::Reader::open(&path, log::Start::This).map_err(FileError::when("read", &path))?;
+        Ok(Self { path, reader, heard: Heard::default() })
+    }
+
+    /// Reads what came meanwhile.
+    fn listen(&mut self) -> Result<(), ApplyError> {
+        if let Some(reader) = &mut self.reader {
+            while let Some((_, bytes)) = reader.next().map_err(FileError::when("read", &self.path))? {
+                self.heard.hear(&bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the logs of a guest that runs, and whose keeper is gone.
+pub(super) fn keep_logs(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
+    let layout = &host.layout;
+    let Some(vmm) = observe::vmm_process(layout, &host.hierarchy, guest) else { return Ok(()) };
+    let places = jail::of(layout, guest)?;
+    let Some(place) = jail::in_use(layout, guest, &places, &vmm) else { return Ok(()) };
+    keeper::start(host, guest, place.vmm, &place.root(layout, guest), For::RunningVmm).map(drop)
 }
 
 /// Asks a guest to shut down where it can hear, waits, and kills what is left.
@@ -134,7 +152,7 @@ pub(super) fn stop(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError
     while let Some(left) = observe::vmm_process(&host.layout, &host.hierarchy, guest) {
         end(guest, &left)?;
     }
-    Ok(())
+    keeper::end(&host.layout, guest)
 }
 
 fn end(guest: &GuestName, vmm: &ProcessInfo) -> Result<(), ApplyError> {

@@ -9,7 +9,9 @@ use std::time::Duration;
 use rustix::termios::{self, OptionalActions, Termios};
 
 use crate::apply::observe::vmm_process;
+use crate::host::logs::LogKind;
 use crate::sys::fs::FileError;
+use crate::sys::log::{Reader, Start};
 
 use super::context::{Context, declared_or_there};
 use super::error::CliError;
@@ -35,18 +37,25 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     let path = host.layout.console_input(&guest);
     let mut input = File::options().write(true).open(&path).map_err(FileError::when("open", &path))?;
-    let log = host.layout.serial_log(&guest);
+    let log = host.layout.log(&guest, LogKind::Serial);
+    let reader = Reader::open(&log, Start::This).map_err(FileError::when("read", &log))?;
     context.say("attached; detach with Ctrl-]");
     let raw = Raw::enter();
     let detached = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let printer = scope.spawn(|| {
-            let mut seen = 0;
+            let mut reader = reader;
+            let mut print = || -> std::io::Result<()> {
+                while let Some((_, bytes)) = reader.as_mut().map_or(Ok(None), Reader::next)? {
+                    logs::print(&bytes);
+                }
+                Ok(())
+            };
             while !detached.load(Ordering::Relaxed) {
-                seen = logs::print_from(&log, seen)?;
+                print()?;
                 std::thread::sleep(Duration::from_millis(30));
             }
-            logs::print_from(&log, seen)
+            print()
         });
         let forwarded = forward(&mut input);
         if raw.is_none() {
@@ -54,9 +63,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         }
         detached.store(true, Ordering::Relaxed);
         // A thread that panicked has said so itself.
-        let printed = printer.join().unwrap_or(Ok(0));
+        let printed = printer.join().unwrap_or(Ok(()));
         forwarded.map_err(FileError::when("write to", &path))?;
-        printed.map(|_| ExitCode::SUCCESS)
+        printed.map_err(FileError::when("read", &log))?;
+        Ok(ExitCode::SUCCESS)
     })
 }
 

@@ -10,7 +10,7 @@ use crate::apply::Host;
 use crate::apply::linux::{LinuxHost, READY_TIMEOUT, STOP_TIMEOUT, Scope};
 use crate::apply::record::Ready;
 use crate::apply::{observe, vmm};
-use crate::fleet::{Fleet, GuestName, InterfaceName, suggest};
+use crate::fleet::{Fleet, GuestName, InterfaceName, LogLimits, suggest};
 use crate::host::desired::{HostFacts, desired};
 use crate::host::layout::Layout;
 use crate::host::state::HostState;
@@ -89,11 +89,11 @@ impl Context {
     /// The host of a fleet, to look at and to take down.
     pub fn host(&self, fleet: &Fleet) -> Result<LinuxHost, CliError> {
         require_root()?;
-        self.host_at(Layout::new(&fleet.host, &fleet.name), Scope::WholeHost)
+        self.host_at(Layout::new(&fleet.host, &fleet.name), fleet.host.logs, Scope::WholeHost)
     }
 
     /// A host whose store is somewhere.
-    pub fn host_at(&self, layout: Layout, scope: Scope) -> Result<LinuxHost, CliError> {
+    pub fn host_at(&self, layout: Layout, logs: LogLimits, scope: Scope) -> Result<LinuxHost, CliError> {
         let launcher = std::env::current_exe()
             .map_err(|error| CliError::failed(format!("cannot find this program itself: {error}")))?;
         Ok(LinuxHost {
@@ -102,6 +102,7 @@ impl Context {
             hierarchy: cgroup::detect()?,
             artifacts: BTreeMap::new(),
             launcher,
+            logs,
             ready_timeout: READY_TIMEOUT,
             stop_timeout: STOP_TIMEOUT,
         })

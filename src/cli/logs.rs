@@ -1,12 +1,15 @@
 //! `logs`: what a guest's serial port and its VMM said.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::collections::VecDeque;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use crate::sys::fs::{self, FileError};
+use serde_json::json;
+
+use crate::host::logs::LogKind;
+use crate::sys::fs::FileError;
+use crate::sys::log::{Lines, Reader, Start};
 
 use super::context::{Context, declared_or_there};
 use super::error::CliError;
@@ -15,70 +18,155 @@ use super::render;
 #[derive(clap::Args)]
 pub struct Args {
     guest: String,
-    /// Go on printing what comes
+    /// Go on printing what comes, over restarts of the guest, too
     #[arg(short, long)]
     follow: bool,
-    /// The VMM's own log instead of the guest's serial port
-    #[arg(long)]
+    /// What the guest wrote to its serial port; this is what is shown unless another log is named
+    #[arg(long, group = "log")]
+    serial: bool,
+    /// The VMM's own log instead
+    #[arg(long, group = "log")]
     vmm: bool,
+    /// The VMM's metrics instead, one JSON object a line: at its start and each minute (Firecracker)
+    #[arg(long, group = "log")]
+    metrics: bool,
     /// The log of the start before this one
     #[arg(long, conflicts_with = "follow")]
     previous: bool,
     /// Only the last N lines
     #[arg(short = 'n', long, value_name = "N")]
     tail: Option<usize>,
+    /// Only what came since: a time such as 2026-01-31T12:00:00Z, or a duration before now such as 10m
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<SystemTime>,
+    /// Show when each line came
+    #[arg(short, long)]
+    timestamps: bool,
 }
+
+fn since(text: &str) -> Result<SystemTime, String> {
+    if let Ok(duration) = humantime::parse_duration(text) {
+        return Ok(SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH));
+    }
+    humantime::parse_rfc3339_weak(text)
+        .map_err(|_| "write it as 10m, 2h30m or 2026-01-31T12:00:00Z (in UTC)".to_owned())
+}
+
+/// How often is looked for more.
+const POLL: Duration = Duration::from_millis(50);
 
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let fleet = context.fleet()?;
     let host = context.host(&fleet)?;
     let guest = declared_or_there(&args.guest, &fleet, &host)?;
-    let log = if args.vmm { host.layout.vmm_log(&guest) } else { host.layout.serial_log(&guest) };
-    let log = if args.previous { log.with_extension("log.1") } else { log };
-    if !log.exists() {
+    let kind = match (args.vmm, args.metrics) {
+        (true, _) => LogKind::Vmm,
+        (_, true) => LogKind::Metrics,
+        _ => LogKind::Serial,
+    };
+    let path = host.layout.log(&guest, kind);
+    let start = if args.previous { Start::Previous } else { Start::This };
+    let opened = Reader::open(&path, start).map_err(FileError::when("read", &path))?;
+    let Some(mut reader) = opened else {
         return Err(CliError::failed(format!("{guest} has no such log: it was not started on this host")));
-    }
-    if args.vmm {
-        render::text(&fs::read_text_if_present(&host.layout.launch_log(&guest))?.unwrap_or_default());
-    }
-    let bytes = fs::read(&log)?;
-    let text = String::from_utf8_lossy(&bytes);
-    render::text(last(&text, args.tail));
-    if args.follow { follow(&log, bytes.len() as u64) } else { Ok(ExitCode::SUCCESS) }
-}
-
-/// The last `count` lines of a text.
-fn last(text: &str, count: Option<usize>) -> &str {
-    let Some(count) = count else { return text };
-    let mut ends = text.trim_end_matches('\n').rmatch_indices('\n');
-    match count.checked_sub(1).map(|skip| ends.nth(skip)) {
-        None => "",
-        Some(None) => text,
-        Some(Some((index, _))) => &text[index + 1..],
-    }
-}
-
-/// Prints what is added to a log, for ever. A log that becomes another file, because its guest was started anew, is
-/// read from its beginning.
-pub fn follow(log: &Path, mut seen: u64) -> Result<ExitCode, CliError> {
-    const POLL: Duration = Duration::from_millis(100);
+    };
+    let mut printer = Printer::new(args, context.settings.json, kind);
     loop {
-        seen = print_from(log, seen)?;
+        while let Some((time, bytes)) = reader.next().map_err(FileError::when("read", &path))? {
+            printer.take(time, &bytes);
+        }
+        printer.caught_up(!args.follow);
+        if !args.follow {
+            return Ok(ExitCode::SUCCESS);
+        }
         std::thread::sleep(POLL);
     }
 }
 
-/// Prints a log from an offset on; gives the new offset.
-pub fn print_from(log: &Path, seen: u64) -> Result<u64, CliError> {
-    let Ok(mut file) = File::open(log) else { return Ok(0) };
-    let named = || FileError::when("read", log);
-    let length = file.metadata().map_err(named())?.len();
-    let from = if length < seen { 0 } else { seen };
-    file.seek(SeekFrom::Start(from)).map_err(named())?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(named())?;
-    render::text(&String::from_utf8_lossy(&bytes));
-    Ok(from + bytes.len() as u64)
+/// Prints the lines that were asked for.
+struct Printer<'a> {
+    args: &'a Args,
+    json: bool,
+    kind: LogKind,
+    lines: Lines,
+    /// The last ones, until all that was there is read.
+    held: Option<VecDeque<Vec<u8>>>,
+}
+
+impl<'a> Printer<'a> {
+    fn new(args: &'a Args, json: bool, kind: LogKind) -> Self {
+        Self { args, json, kind, lines: Lines::default(), held: args.tail.map(|_| VecDeque::new()) }
+    }
+
+    fn take(&mut self, time: Option<SystemTime>, bytes: &[u8]) {
+        let Self { args, json, kind, lines, held } = self;
+        let mut ready = Vec::new();
+        lines.feed(time, bytes, |time, line| accept(args, *json, *kind, held, time, line, &mut ready));
+        print(&ready);
+    }
+
+    /// All that was there has been read; nothing more comes where it is `final`.
+    fn caught_up(&mut self, last: bool) {
+        let Self { args, json, kind, lines, held } = self;
+        let mut ready = Vec::new();
+        if last {
+            lines.finish(|time, line| accept(args, *json, *kind, held, time, line, &mut ready));
+        }
+        let held: Vec<_> = self.held.take().into_iter().flatten().collect();
+        print(&[held.concat(), ready].concat());
+    }
+}
+
+/// Renders a line that was asked for, and adds it to those that are held back or to those to print.
+fn accept(
+    args: &Args,
+    json: bool,
+    kind: LogKind,
+    held: &mut Option<VecDeque<Vec<u8>>>,
+    time: Option<SystemTime>,
+    line: &[u8],
+    ready: &mut Vec<u8>,
+) {
+    if args.since.is_some_and(|since| time.is_none_or(|time| time < since)) {
+        return;
+    }
+    let line = rendered(args.timestamps, json, kind, time, line);
+    match held {
+        None => ready.extend(line),
+        Some(held) => {
+            held.push_back(line);
+            if held.len() > args.tail.unwrap_or(0) {
+                held.pop_front();
+            }
+        }
+    }
+}
+
+fn rendered(stamped: bool, json: bool, kind: LogKind, time: Option<SystemTime>, line: &[u8]) -> Vec<u8> {
+    let time = time.map(|time| humantime::format_rfc3339_millis(time).to_string());
+    let mut text = if json {
+        let line = String::from_utf8_lossy(line);
+        json!({ "time": time, "log": kind.word(), "line": line }).to_string().into_bytes()
+    } else {
+        let stamp = if stamped { format!("{} ", time.as_deref().unwrap_or("-")) } else { String::new() };
+        // The guest writes what it likes, and a terminal obeys it.
+        let line = if std::io::stdout().is_terminal() {
+            render::plain(&String::from_utf8_lossy(line)).into_bytes()
+        } else {
+            line.to_vec()
+        };
+        [stamp.into_bytes(), line].concat()
+    };
+    text.push(b'\n');
+    text
+}
+
+/// Prints bytes as they are. A reader that went away ends the program, as it does for every tool in a pipe.
+pub fn print(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
+        std::process::exit(1);
+    }
 }
 
 #[cfg(test)]
@@ -86,11 +174,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_lines_are_counted_from_the_end() {
-        let text = "one\ntwo\nthree\n";
-        assert_eq!(last(text, None), text);
-        assert_eq!(last(text, Some(0)), "");
-        assert_eq!(last(text, Some(2)), "two\nthree\n");
-        assert_eq!(last(text, Some(9)), text);
+    fn a_time_is_a_duration_before_now_or_a_moment() {
+        let ago = since("10m").unwrap().elapsed().unwrap().as_secs();
+        assert!((600..610).contains(&ago), "{ago}");
+        for moment in ["2026-01-31T12:00:00Z", "2026-01-31 12:00:00"] {
+            let found = humantime::format_rfc3339_seconds(since(moment).unwrap()).to_string();
+            assert_eq!(found, "2026-01-31T12:00:00Z");
+        }
+        assert!(since("yesterday").is_err());
     }
 }

@@ -17,6 +17,7 @@ mod fetch;
 mod image_file;
 mod init;
 mod inspect;
+mod keep_logs;
 mod kernel;
 mod launch;
 mod lock;
@@ -108,6 +109,9 @@ enum Command {
     /// Join cgroups and become another program (how `up` starts a VMM)
     #[command(hide = true)]
     Launch(launch::Args),
+    /// Copy what a VMM writes into logs of bounded size (what `up` starts beside a VMM)
+    #[command(hide = true)]
+    KeepLogs(keep_logs::Args),
 }
 
 /// Parses the command line, runs the command, and says how it ended.
@@ -151,5 +155,6 @@ fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
         Command::Completions(args) => man::completions(&args, Cli::command()),
         Command::Man(args) => man::pages(&args, Cli::command()),
         Command::Launch(args) => launch::run(&args),
+        Command::KeepLogs(args) => keep_logs::run(&args),
     }
 }

@@ -55,7 +55,7 @@ fn write(
 ) -> Result<ExitCode, CliError> {
     let store = std::fs::canonicalize(&args.out).map_err(FileError::when("open", &args.out))?;
     let layout = Layout::new(&HostSpec { store, ..fleet.host.clone() }, &fleet.name);
-    let mut host = context.host_at(layout, Scope::FilesAlone)?;
+    let mut host = context.host_at(layout, fleet.host.logs, Scope::FilesAlone)?;
     fs::create_private_dir(&host.layout.dir())?;
     ssh::keygen(&host.layout.key())?;
     let desired = context.desired(fleet, Inputs::of(args.locked), &mut host)?;

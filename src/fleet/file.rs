@@ -222,6 +222,16 @@ section! {
         uids: Option<Spanned<UidRange>>,
         /// Directory of images, disks, snapshots, state and jails, all on one file system; "/var/lib/sisforge" unless given.
         store: Option<AbsolutePath>,
+        /// How much is kept of each log of each guest: serial port, VMM, metrics.
+        logs: Option<LogsSection>,
+    }
+
+    /// How much is kept of a log.
+    pub struct LogsSection {
+        /// Size at which another file is begun, at least "4KiB"; "4MiB" unless given.
+        size: Option<Spanned<ByteSize>>,
+        /// Files that are kept beside the one that is written; 3 unless given.
+        keep: Option<Count<0, 99>>,
     }
 }
 

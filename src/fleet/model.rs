@@ -324,6 +324,23 @@ pub struct HostSpec {
     pub uids: RangeInclusive<u32>,
     /// Images, disks, snapshots, state and jails: one file system.
     pub store: PathBuf,
+    /// Of each log of each guest. What is changed here holds from the guest's next start on.
+    pub logs: LogLimits,
+}
+
+/// How much is kept of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    /// At which another file is begun.
+    pub size: ByteSize,
+    /// Files that are kept beside the one that is written.
+    pub keep: u32,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { size: ByteSize::from_mib(4), keep: 3 }
+    }
 }
 
 impl HostSpec {

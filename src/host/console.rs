@@ -1,54 +1,101 @@
 //! What a guest says on its serial console.
 
+use std::collections::VecDeque;
+
+use crate::sys::log::Lines;
+
 /// The line by which a guest says that all its services stand; behind it may come its ssh host key.
 const READY: &str = "sisforge: ready";
-
-/// The host key that the first readiness line tells, `ssh-ed25519 AAAA...`; empty where it tells none. `None` where
-/// the guest has not said that it is ready. The first line counts: later ones may be a user's.
-pub fn ready_key(serial: &str) -> Option<String> {
-    // A line that is still being written is not yet the whole key.
-    let whole = &serial[..serial.rfind('\n')? + 1];
-    let line = whole.lines().find_map(|line| line.split_once(READY))?.1;
-    let words: Vec<_> = line.split_whitespace().take(2).collect();
-    Some(words.join(" "))
-}
-
 /// The line by which a guest says that some of its services do not stand.
 const FAILED: &str = "sisforge: failed:";
+/// Lines that an error shows.
+const SHOWN: usize = 12;
 
-/// The services that a guest says do not stand; `None` where it has not said so.
-pub fn failed_services(serial: &str) -> Option<String> {
-    let whole = &serial[..serial.rfind('\n')? + 1];
-    Some(whole.lines().find_map(|line| line.split_once(FAILED))?.1.trim().to_owned())
+/// A log that is listened to as it grows.
+#[derive(Debug, Default)]
+pub struct Heard {
+    lines: Lines,
+    ready: Option<String>,
+    failed: Option<String>,
+    last: VecDeque<String>,
 }
 
-/// The last `count` lines that hold something, for an error.
-pub fn last_lines(text: &str, count: usize) -> Vec<String> {
-    let printable = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
-    let lines: Vec<_> = text.lines().map(printable).filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(count)..].to_vec()
+impl Heard {
+    /// Takes in what comes next. A line that is still being written is not yet the whole key.
+    pub fn hear(&mut self, bytes: &[u8]) {
+        let Self { lines, ready, failed, last } = self;
+        lines.feed(None, bytes, |_, line| {
+            let line = String::from_utf8_lossy(line);
+            if let (None, Some((_, key))) = (&ready, line.split_once(READY)) {
+                let words: Vec<_> = key.split_whitespace().take(2).collect();
+                *ready = Some(words.join(" "));
+            }
+            if let (None, Some((_, services))) = (&failed, line.split_once(FAILED)) {
+                *failed = Some(services.trim().to_owned());
+            }
+            remember(last, &line);
+        });
+    }
+
+    /// The host key that the first readiness line tells, `ssh-ed25519 AAAA...`; empty where it tells none. `None` where
+    /// the guest has not said that it is ready. The first line counts: later ones may be a user's.
+    pub fn ready_key(&self) -> Option<&str> {
+        self.ready.as_deref()
+    }
+
+    /// The services that the guest says do not stand; `None` where it has not said so.
+    pub fn failed_services(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// The last lines that hold something, for an error.
+    pub fn last_lines(mut self) -> Vec<String> {
+        let last = &mut self.last;
+        self.lines.finish(|_, line| remember(last, &String::from_utf8_lossy(line)));
+        self.last.into()
+    }
+}
+
+fn remember(last: &mut VecDeque<String>, line: &str) {
+    let line: String = line.chars().filter(|c| !c.is_control()).collect();
+    if !line.trim().is_empty() {
+        if last.len() == SHOWN {
+            last.pop_front();
+        }
+        last.push_back(line);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn heard(pieces: &[&str]) -> Heard {
+        let mut heard = Heard::default();
+        pieces.iter().for_each(|piece| heard.hear(piece.as_bytes()));
+        heard
+    }
+
     #[test]
     fn a_guest_is_ready_once_its_line_is_whole() {
-        assert_eq!(ready_key("booting\r\nsisforge: ready ssh-ed25519 AAA"), None);
-        let said = "booting\r\nsisforge: ready ssh-ed25519 AAAB\r\nsisforge: ready ssh-ed25519 EVIL\r\n";
-        assert_eq!(ready_key(said).as_deref(), Some("ssh-ed25519 AAAB"));
-        assert_eq!(ready_key("sisforge: ready\n").as_deref(), Some(""));
+        assert_eq!(heard(&["booting\r\nsisforge: ready ssh-ed25519 AAA"]).ready_key(), None);
+        let said =
+            ["booting\r\nsisfo", "rge: ready ssh-ed25519 AA", "AB\r\nsisforge: ready ssh-ed25519 EVIL\r\n"];
+        assert_eq!(heard(&said).ready_key(), Some("ssh-ed25519 AAAB"));
+        assert_eq!(heard(&["sisforge: ready\n"]).ready_key(), Some(""));
     }
 
     #[test]
     fn a_guest_names_the_services_that_do_not_stand() {
-        assert_eq!(failed_services("sisforge: ready\n"), None);
-        assert_eq!(failed_services("sisforge: failed: sis-sshd x\r\n").as_deref(), Some("sis-sshd x"));
+        assert_eq!(heard(&["sisforge: ready\n"]).failed_services(), None);
+        assert_eq!(heard(&["sisforge: failed: sis-sshd x\r\n"]).failed_services(), Some("sis-sshd x"));
     }
 
     #[test]
     fn an_error_shows_the_last_lines_without_control_characters() {
-        assert_eq!(last_lines("one\n\ntwo\r\n\x1b[31mthree\n", 2), ["two", "[31mthree"]);
+        let many: String = (0..40).map(|number| format!("line {number}\n\n")).collect();
+        let last = heard(&[&many, "two\r\n\x1b[31mthree\n", "log", "in: "]).last_lines();
+        assert_eq!((last.len(), last[SHOWN - 4].as_str()), (SHOWN, "line 39"));
+        assert_eq!(last[SHOWN - 3..], ["two", "[31mthree", "login: "]);
     }
 }

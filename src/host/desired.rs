@@ -232,6 +232,7 @@ fn guest(
         old_jails: false,
         occupied: true,
         machine: Some(machine),
+        logged: true,
         ready: true,
         containers: spec.containers.clone(),
     })

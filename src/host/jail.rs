@@ -33,6 +33,8 @@ pub enum EntryKind {
     OwnLink { from: PathBuf },
     /// A copy, 0600, of the guest's uid.
     OwnCopy { from: PathBuf },
+    /// A pipe (FIFO), 0600, of the guest's uid, at whose other end logs are kept.
+    Pipe,
     /// Bytes that root wrote, 0444.
     Bytes(Vec<u8>),
 }
@@ -78,9 +80,9 @@ pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
     }
     if machine.vmm == VmmKind::Firecracker {
         entries.push(entry(CONFIG, EntryKind::Bytes(firecracker::config(machine))));
-        entries.push(entry(VMM_LOG, EntryKind::OwnLink { from: layout.vmm_log(guest) }));
+        entries.push(entry(VMM_LOG, EntryKind::Pipe));
         if machine.spec.metrics {
-            entries.push(entry(METRICS, EntryKind::OwnLink { from: layout.metrics(guest) }));
+            entries.push(entry(METRICS, EntryKind::Pipe));
         }
         for (file, sha256) in machine.spec.files() {
             entries.push(entry(name_of(file), EntryKind::SharedLink { from: layout.file(sha256) }));

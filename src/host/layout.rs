@@ -6,7 +6,10 @@
 //! <store>/<fleet>/key, key.pub           the host's ssh key, whose public half every guest is told at boot
 //! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of how nft lists them
 //! <store>/<fleet>/disks/<guest>.ext4     data disks
-//! <store>/<fleet>/guests/<guest>/        serial.log, vmm.log, launch.log, metrics.json, console.in, machine.json, ready.json
+//! <store>/<fleet>/guests/<guest>/        machine.json, ready.json
+//!     serial.log, vmm.log, metrics.log   each with older parts and indexes beside it (`sys/log`)
+//!     serial.pipe, vmm.pipe, console.in  what the VMM writes to and reads from
+//!     keeper.lock                        held by the process that keeps the logs
 //! <store>/<fleet>/jails/<vmm>/<guest>--<attempt>/root/   a jail, as Firecracker's jailer lays it out
 //! ```
 //!
@@ -17,6 +20,8 @@ use std::path::{Path, PathBuf};
 
 use crate::build::digest::FileDigest;
 use crate::fleet::{FleetName, GuestName, HostSpec, VmmKind};
+
+use super::logs::LogKind;
 
 /// Paths of one fleet in one store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,29 +96,24 @@ impl Layout {
         self.guests().join(guest.as_str())
     }
 
-    /// What the guest's serial port said.
-    pub fn serial_log(&self, guest: &GuestName) -> PathBuf {
-        self.guest(guest).join("serial.log")
+    /// One of its logs; older parts stand beside it.
+    pub fn log(&self, guest: &GuestName, kind: LogKind) -> PathBuf {
+        self.guest(guest).join(format!("{}.log", kind.word()))
+    }
+
+    /// The pipe that becomes the log where no VMM makes one in its jail.
+    pub fn pipe(&self, guest: &GuestName, kind: LogKind) -> PathBuf {
+        self.guest(guest).join(format!("{}.pipe", kind.word()))
+    }
+
+    /// Held by the process that keeps the guest's logs, for as long as it lives.
+    pub fn keeper(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("keeper.lock")
     }
 
     /// A FIFO whose bytes the guest reads on its serial port.
     pub fn console_input(&self, guest: &GuestName) -> PathBuf {
         self.guest(guest).join("console.in")
-    }
-
-    /// What the VMM said.
-    pub fn vmm_log(&self, guest: &GuestName) -> PathBuf {
-        self.guest(guest).join("vmm.log")
-    }
-
-    /// The VMM's metrics, a JSON object a line.
-    pub fn metrics(&self, guest: &GuestName) -> PathBuf {
-        self.guest(guest).join("metrics.json")
-    }
-
-    /// What the jailer, or QEMU, said on stderr. Firecracker's own log is another file: it does not append to it.
-    pub fn launch_log(&self, guest: &GuestName) -> PathBuf {
-        self.guest(guest).join("launch.log")
     }
 
     /// The machine that was started.
@@ -146,6 +146,11 @@ impl Layout {
         format!("{}/{guest}", self.cgroups())
     }
 
+    /// The cgroup of the processes that keep the guests' logs, so that they end with no other service. No guest is called so.
+    pub fn keepers_cgroup(&self) -> String {
+        format!("{}/{KEEPERS}", self.cgroups())
+    }
+
     /// What the TAPs of this fleet have as alias, since their names are those of guests alone.
     pub fn tap_alias(&self) -> String {
         format!("sisforge fleet {}", self.fleet)
@@ -176,6 +181,10 @@ pub fn parse_jail_id(id: &str) -> Option<(GuestName, u32)> {
         (jail_id(&found.0, found.1) == id).then_some(found)
     });
     numbered.or_else(|| Some((id.parse().ok()?, 0)))
+}
+
+/// The cgroup of the processes that keep logs, among those of the guests.
+pub const KEEPERS: &str = ".logs";
 }
 
 /// Folder of a VMM's jails.

@@ -7,6 +7,7 @@ pub mod firewall;
 pub mod jail;
 pub mod layout;
 pub mod limits;
+pub mod logs;
 pub mod machine_file;
 pub mod names;
 pub mod qemu;

@@ -10,7 +10,7 @@ pub const DISK: &str = "data/disk.ext4";
 pub const IMAGES: &str = "images.ext4";
 /// Firecracker's configuration.
 pub const CONFIG: &str = "config.json";
-/// Firecracker's metrics; the same inode as the guest's `metrics.json`.
+/// The pipe that Firecracker writes its metrics to.
 pub const METRICS: &str = "metrics.json";
 /// A custom CPU template.
 pub const CPU_TEMPLATE: &str = "cpu-template.json";
@@ -26,5 +26,5 @@ pub const API_SOCKET: &str = "run/api.sock";
 pub const VSOCK: &str = "run/vsock.sock";
 /// QEMU's control socket.
 pub const QMP_SOCKET: &str = "run/qmp.sock";
-/// Where Firecracker logs; the same inode as the guest's `vmm.log`.
+/// The pipe that Firecracker logs to.
 pub const VMM_LOG: &str = "vmm.log";

@@ -62,6 +62,8 @@ pub struct GuestState {
     pub occupied: bool,
     /// The machine that runs, as it was started; `None` where nothing runs, or no record says what.
     pub machine: Option<Machine>,
+    /// Whether its logs are being kept while it runs.
+    pub logged: bool,
     /// Whether the guest has said that it is ready.
     pub ready: bool,
     /// Containers that have been started in it.

@@ -77,9 +77,16 @@ pub fn assign<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::LogLimits;
 
     fn host(subnet: &str, uids: std::ops::RangeInclusive<u32>) -> HostSpec {
-        HostSpec { uplink: None, subnet: subnet.parse().unwrap(), uids, store: "/s".into() }
+        HostSpec {
+            uplink: None,
+            subnet: subnet.parse().unwrap(),
+            uids,
+            store: "/s".into(),
+            logs: LogLimits::default(),
+        }
     }
 
     fn names(names: &[&str]) -> Vec<GuestName> {

@@ -123,7 +123,8 @@ fn repair(name: &GuestName, have: &GuestState, want: &GuestState) -> Vec<Step> {
     let cgroup = want.cgroup.filter(|_| have.cgroup != want.cgroup);
     let cgroup = cgroup.map(|limits| Step::CreateCgroup { guest: guest(), limits });
     let ready = (want.ready && !have.ready).then(|| Step::AwaitReady { guest: guest() });
-    cgroup.into_iter().chain(ready).collect()
+    let logs = (want.logged && !have.logged).then(|| Step::KeepLogs { guest: guest() });
+    cgroup.into_iter().chain(logs).chain(ready).collect()
 }
 
 /// What is left of earlier attempts is told where it cannot be removed, and undoes nothing.
@@ -232,6 +233,7 @@ mod tests {
                 command_line: "console=ttyS0".into(),
                 spec: MachineSpec::default(),
             }),
+            logged: true,
             ready: true,
             containers: Vec::new(),
         }
@@ -368,6 +370,13 @@ mod tests {
         let mut found = host(&["alice"]);
         found.ruleset = Some(Ruleset::new("someone's".into()));
         assert_eq!(steps(&diff(&found, &host(&["alice"]))).len(), 1);
+    }
+
+    #[test]
+    fn logs_that_nobody_keeps_are_kept_again_without_a_restart() {
+        let mut found = host(&["alice"]);
+        found.guests.get_mut(&name("alice")).unwrap().logged = false;
+        assert_eq!(diff(&found, &host(&["alice"])).detailed(), "start alice: drifted\n  keep logs again\n");
     }
 
     #[test]

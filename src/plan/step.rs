@@ -67,6 +67,10 @@ pub enum Step {
         guest: GuestName,
         machine: Machine,
     },
+    /// Has the logs of a guest kept that runs, and whose keeper is gone.
+    KeepLogs {
+        guest: GuestName,
+    },
     /// Waits until the guest says on its console that it is ready.
     AwaitReady {
         guest: GuestName,
@@ -128,6 +132,7 @@ impl fmt::Display for Step {
                     crate::host::layout::vmm_folder(machine.vmm)
                 )
             }
+            Self::KeepLogs { .. } => f.write_str("keep logs again"),
             Self::AwaitReady { .. } => f.write_str("wait until ready"),
             Self::StartContainers { containers, .. } => {
                 let names: Vec<_> = containers.iter().map(|container| container.name.as_str()).collect();

@@ -265,6 +265,17 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
     }
 }
 
+/// Makes a pipe with a name (fifo(7)) that its owner alone may open, in place of whatever has that name.
+///
+/// # Errors
+/// Names the path.
+pub fn make_pipe(path: &Path) -> Result<(), FileError> {
+    use rustix::fs::{CWD, FileType, Mode};
+    remove(path)?;
+    rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .map_err(|error| FileError::when("create the pipe", path)(error.into()))
+}
+
 /// An exclusive lock on a file, held until it is dropped or its process dies.
 #[derive(Debug)]
 pub struct FileLock {

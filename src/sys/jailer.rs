@@ -21,13 +21,14 @@
 //! Firecracker has started. `--cgroup` is not offered either: whoever starts the jailer in a cgroup has Firecracker in it,
 //! with every limit (`io.max` has a `=` in its value, on which the jailer stumbles), and from the first instruction on.
 //!
-//! The console and the log are best kept apart, and outside the jail where they can be:
-//! - stdin and stdout are the guest's serial port. Opened for appending, stdout may be truncated at any time.
+//! The console and the log are best kept apart, and in pipes whose readers keep them outside the jail:
+//! - stdin and stdout are the guest's serial port.
 //! - `--log-path /vmm.log` takes the log from the first line on; the `logger` section of a configuration
-//!   file is read only after two lines have gone to stdout. The file is opened as the uid, at offset 0 and
-//!   not for appending, so it is a new one for each start. A hard link in the jail lets it outlive the jail.
-//! - stderr has the jailer's own errors, and Firecracker's last one, which the log has as well. It must not
-//!   be the log's file: Firecracker writes over what was appended there.
+//!   file is read only after two lines have gone to stdout. It is opened as the uid, for reading and writing, without
+//!   waiting: a full pipe loses lines, which `missed_log_count` of the metrics counts. A plain file is written from its
+//!   offset 0 on and not appended to, so that one that is truncated gets a hole. `--metrics-path` likewise.
+//! - stderr has the jailer's own errors, and Firecracker's last one, which the log has as well. It may be the log's
+//!   pipe, and must not be its file: Firecracker would write over what was appended there.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

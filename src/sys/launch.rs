@@ -32,16 +32,25 @@ pub enum LaunchError {
 /// `procs_files` are the `cgroup.procs` files to write `0` to.
 pub fn exec_in_cgroup(procs_files: &[PathBuf], argv: &[OsString]) -> LaunchError {
     let Some((program, args)) = argv.split_first() else { return LaunchError::NoProgram };
-    for path in procs_files {
-        if let Err(source) = fs::write(path, "0") {
-            return LaunchError::Join { path: path.clone(), source };
-        }
+    if let Err(error) = join_cgroups(procs_files) {
+        return error;
     }
     if let Err(error) = rustix::thread::set_no_new_privs(true) {
         return LaunchError::Privileges { source: error.into() };
     }
     let source = Tool::new(program).args(args).command().exec();
     start_error(&program.to_string_lossy(), source)
+}
+
+/// Moves this process into cgroups, by their `cgroup.procs` files.
+///
+/// # Errors
+/// Where one is gone, or the kernel refuses.
+pub fn join_cgroups(procs_files: &[PathBuf]) -> Result<(), LaunchError> {
+    for path in procs_files {
+        fs::write(path, "0").map_err(|source| LaunchError::Join { path: path.clone(), source })?;
+    }
+    Ok(())
 }
 
 fn start_error(program: &str, source: io::Error) -> LaunchError {

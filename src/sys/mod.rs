@@ -10,6 +10,7 @@ pub mod http;
 pub mod ip;
 pub mod jailer;
 pub mod launch;
+pub mod log;
 pub mod make;
 pub mod mount;
 pub mod nft;

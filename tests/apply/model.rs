@@ -120,7 +120,7 @@ impl ModelHost {
 }
 
 fn end_vmm(guest: &mut GuestState) {
-    (guest.occupied, guest.machine, guest.ready) = (false, None, false);
+    (guest.occupied, guest.logged, guest.machine, guest.ready) = (false, false, None, false);
     guest.containers.clear();
 }
 
@@ -244,7 +244,7 @@ impl Host for ModelHost {
             state.jail && state.cgroup.is_some() && state.tap.is_some() && !state.occupied
         });
         let start = |guest: &mut GuestState| {
-            (guest.occupied, guest.machine) = (true, Some(machine.clone()));
+            (guest.occupied, guest.logged, guest.machine) = (true, true, Some(machine.clone()));
         };
         self.guest("start", guest, start, start)
     }
@@ -252,6 +252,9 @@ impl Host for ModelHost {
     fn adjust_vmm(&self, guest: &GuestName, machine: &Machine) -> Done {
         let adjust = |guest: &mut GuestState| guest.machine = Some(machine.clone());
         self.guest("adjust", guest, adjust, nothing)
+
+    fn keep_logs(&self, guest: &GuestName) -> Done {
+        self.guest("keep logs", guest, |guest| guest.logged = guest.occupied, nothing)
     }
 
     fn await_ready(&self, guest: &GuestName) -> Done {

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 use toml::Spanned;
 
-use super::super::file::{FleetFile, HostSection};
-use super::super::model::HostSpec;
+use super::super::file::{FleetFile, HostSection, LogsSection};
+use super::super::model::{HostSpec, LogLimits};
 use super::super::problem::{Problem, Read};
 use super::super::scalar::{AbsolutePath, Auto};
+use super::super::value::ByteSize;
 use super::Validator;
 
 /// What `[host]` is unless it says otherwise, as the product's documentation shows it.
@@ -18,8 +19,12 @@ fn default_host() -> HostSpec {
         subnet: Ipv4Net::new_assert([10, 107, 0, 0].into(), 16),
         uids: 200_000..=265_535,
         store: PathBuf::from("/var/lib/sisforge"),
+        logs: LogLimits::default(),
     }
 }
+
+/// Less would be less than a line of some.
+const LOG_SIZE_MIN: ByteSize = ByteSize::from_bytes(4 << 10);
 
 impl Validator<'_> {
     pub(super) fn host(&mut self, section: Read<&Option<HostSection>>) -> Read<HostSpec> {
@@ -32,7 +37,24 @@ impl Validator<'_> {
             subnet: section.subnet.clone()?.map_or(default.subnet, |subnet| subnet.into_inner().0),
             uids: section.uids.clone()?.map_or(default.uids, |uids| uids.into_inner().0),
             store: section.store.clone()?.map_or(default.store, |AbsolutePath(store)| store),
+            logs: self.logs(section.logs.as_ref().map_err(Clone::clone)?)?,
         })
+    }
+
+    fn logs(&mut self, section: &Option<LogsSection>) -> Read<LogLimits> {
+        let default = LogLimits::default();
+        let Some(section) = section else { return Ok(default) };
+        let size = match section.size.clone()? {
+            Some(size) if *size.get_ref() < LOG_SIZE_MIN => {
+                return Err(self.problems.tell(
+                    Problem::new(size.span(), "a log needs at least 4KiB, which are some lines")
+                        .hint("\"4MiB\" is what it is unless given"),
+                ));
+            }
+            Some(size) => size.into_inner(),
+            None => default.size,
+        };
+        Ok(LogLimits { size, keep: section.keep.clone()?.map_or(default.keep, |keep| keep.0) })
     }
 
     /// Tells where there are more guests than addresses or user ids.

@@ -1,0 +1,155 @@
+//! The keeper of a guest's logs: a process beside the VMM that copies what it writes into files of bounded size
+//! (`sys/log`). It ends by itself once the VMM has, and where it is killed the VMM goes on.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::fleet::{GuestName, VmmKind};
+use crate::host::layout::Layout;
+use crate::host::logs::{LogKind, LogStream, streams};
+use crate::sys::cgroup::Limits;
+use crate::sys::fs::{self as files, FileError, FileLock};
+use crate::sys::process::{self, Signal};
+use crate::sys::tool::Tool;
+use crate::sys::{launch, log};
+
+use super::ApplyError;
+use super::linux::LinuxHost;
+
+/// How often is looked whether a keeper has begun, or ended.
+const POLL: Duration = Duration::from_millis(2);
+/// How long one may take to begin; after its VMM's end, to copy what is left in the pipes.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often one is started whose cgroup somebody took away.
+const ATTEMPTS: usize = 3;
+
+/// The ends of the pipes that a VMM is started with. They never wait: what does not fit is lost, and the guest goes on.
+pub struct Ends {
+    /// The VMM's stdout, which is the guest's serial port.
+    pub serial: File,
+    /// The VMM's stderr, and that of the jailer.
+    pub said: File,
+}
+
+/// What a keeper is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// A VMM that is about to be started.
+    NewVmm,
+    /// A VMM that runs, and whose keeper is gone.
+    RunningVmm,
+}
+
+/// Starts the keeper of a guest whose jail is laid out below `root`, unless it has one. Once this is done, nothing that
+/// is written into the ends is lost.
+///
+/// # Errors
+/// Where a pipe is missing, or the keeper does not begin.
+pub fn start(
+    host: &LinuxHost,
+    guest: &GuestName,
+    vmm: VmmKind,
+    root: &Path,
+    why: For,
+) -> Result<Ends, ApplyError> {
+    let layout = &host.layout;
+    let mut streams = streams(layout, guest, vmm, root);
+    streams.retain(|stream| stream.kind != LogKind::Metrics || stream.pipe.exists());
+    files::create_private_dir(&layout.guest(guest))?;
+    if why == For::NewVmm {
+        for kind in [LogKind::Serial, LogKind::Vmm] {
+            files::make_pipe(&layout.pipe(guest, kind))?;
+        }
+    }
+    // Held here until the keeper has them: a pipe that nobody writes to has ended.
+    let end = |kind| {
+        let path = streams.iter().find(|stream| stream.kind == kind).map(|stream| &stream.pipe);
+        let path = path.cloned().unwrap_or_else(|| layout.pipe(guest, kind));
+        log::open_pipe(&path, true).map_err(FileError::when("open the pipe", path))
+    };
+    let ends = Ends { serial: end(LogKind::Serial)?, said: end(LogKind::Vmm)? };
+    let mut last_words = String::new();
+    for _ in 0..ATTEMPTS {
+        if is_alive(layout, guest) {
+            return Ok(ends);
+        }
+        last_words = spawn(host, guest, &streams, why)?;
+    }
+    if is_alive(layout, guest) {
+        return Ok(ends);
+    }
+    Err(ApplyError::NoKeeper { guest: guest.clone(), said: last_words.trim().to_owned() })
+}
+
+/// Starts a keeper and waits until it has begun, or has ended; what it said then.
+fn spawn(host: &LinuxHost, guest: &GuestName, streams: &[LogStream], why: For) -> Result<String, ApplyError> {
+    let (layout, limits) = (&host.layout, &host.logs);
+    let dir = layout.guest(guest);
+    let cgroup = layout.keepers_cgroup();
+    host.hierarchy.create(&cgroup, &Limits { memory: u64::MAX, pids: u64::MAX, cpu_quota: None })?;
+    let mut tool = Tool::new(&host.launcher).arg("keep-logs").arg("--lock").arg(layout.keeper(guest));
+    tool = tool.args(["--size", &limits.size.bytes().to_string(), "--keep", &limits.keep.to_string()]);
+    for file in host.hierarchy.procs_files(&cgroup) {
+        tool = tool.arg("--cgroup").arg(file);
+    }
+    if why == For::NewVmm {
+        tool = tool.arg("--begin");
+    }
+    for stream in streams {
+        tool = tool.arg(stream.kind.word()).arg(&stream.pipe);
+    }
+    let null = || File::options().read(true).write(true).open("/dev/null");
+    let null = || null().map_err(FileError::when("open", "/dev/null"));
+    let mut said = tempfile::tempfile_in(&dir).map_err(FileError::when("create a file in", &dir))?;
+    let stderr = said.as_fd().try_clone_to_owned().map_err(FileError::when("create a file in", &dir))?;
+    let pid = launch::spawn(&tool, null()?, null()?, stderr.into())?;
+    let begun = Instant::now();
+    while !is_alive(layout, guest) && process::inspect(pid).is_some() && begun.elapsed() < PATIENCE {
+        std::thread::sleep(POLL);
+    }
+    let mut text = String::new();
+    // What cannot be read is only the reason's wording.
+    let _ = said.rewind().and_then(|()| said.read_to_string(&mut text));
+    Ok(text)
+}
+
+/// Whether a guest's logs are being kept.
+pub fn is_alive(layout: &Layout, guest: &GuestName) -> bool {
+    let path = layout.keeper(guest);
+    path.exists() && matches!(FileLock::attempt(&path), Ok(None))
+}
+
+/// Waits until the keeper of a guest whose VMM is gone has copied all that is left, and ends one that hangs.
+///
+/// # Errors
+/// Where it does not end.
+pub fn end(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
+    if ends_within(PATIENCE, layout, guest) {
+        return Ok(());
+    }
+    // It lives in the guest's directory, and nothing else does.
+    for pid in process::rooted_in(&layout.guest(guest)) {
+        if let Some(info) = process::inspect(pid) {
+            let _ = process::terminate(pid, info.start_time, Signal::KILL);
+        }
+    }
+    if ends_within(PATIENCE, layout, guest) {
+        Ok(())
+    } else {
+        Err(ApplyError::KeeperDoesNotEnd(guest.clone()))
+    }
+}
+
+fn ends_within(patience: Duration, layout: &Layout, guest: &GuestName) -> bool {
+    let begun = Instant::now();
+    while is_alive(layout, guest) {
+        if begun.elapsed() > patience {
+            return false;
+        }
+        std::thread::sleep(POLL);
+    }
+    true
+}

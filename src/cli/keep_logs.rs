@@ -1,0 +1,40 @@
+//! `keep-logs`: what `up` starts beside a VMM, so that its logs have bounds.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::sys::log::Limits;
+use crate::sys::{launch, log};
+
+use super::error::CliError;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Held while the logs are kept; they stand beside it
+    #[arg(long, value_name = "FILE")]
+    lock: PathBuf,
+    /// A cgroup.procs file to join
+    #[arg(long = "cgroup", value_name = "FILE")]
+    cgroups: Vec<PathBuf>,
+    /// Bytes in one file
+    #[arg(long, value_name = "BYTES")]
+    size: u64,
+    /// Older files
+    #[arg(long, value_name = "N")]
+    keep: u32,
+    /// Mark the beginning of a start
+    #[arg(long)]
+    begin: bool,
+    /// Names of logs, each with its pipe; the first one's end is the end
+    #[arg(required = true, value_names = ["LOG", "PIPE"], num_args = 2..)]
+    streams: Vec<PathBuf>,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, CliError> {
+    let limits = Limits { size: args.size, keep: args.keep };
+    let streams: Vec<(&Path, &Path)> =
+        args.streams.chunks_exact(2).map(|pair| (pair[0].as_path(), pair[1].as_path())).collect();
+    launch::join_cgroups(&args.cgroups)?;
+    log::keep(&log::Work { lock: &args.lock, streams: &streams, limits, begin: args.begin })?;
+    Ok(ExitCode::SUCCESS)
+}
