@@ -13,7 +13,7 @@ use sisforge::sys::firecracker::{Api, ApiError, VmState, exit_reason};
 use sisforge::sys::jailer::Jail;
 use sisforge::sys::tool;
 
-use crate::common::tiny_guest::{Then, elf};
+use sisforge::sys::tiny_guest::{Then, elf};
 
 /// Long enough for a machine under load; a good run needs a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -185,7 +185,6 @@ pub fn parse_jail_id(id: &str) -> Option<(GuestName, u32)> {
 
 /// The cgroup of the processes that keep logs, among those of the guests.
 pub const KEEPERS: &str = ".logs";
-}
 
 /// Folder of a VMM's jails.
 pub fn vmm_folder(vmm: VmmKind) -> &'static str {

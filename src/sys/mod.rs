@@ -21,5 +21,6 @@ pub mod report;
 pub mod sealed;
 pub mod sparse;
 pub mod ssh;
+pub mod tiny_guest;
 pub mod tool;
 pub mod vendor;

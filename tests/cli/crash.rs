@@ -4,8 +4,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::common::sandbox::{Run, Sandbox};
-use crate::common::tiny_guest::Then;
 use crate::needs_firecracker;
+use sisforge::sys::tiny_guest::Then;
 
 /// A kept disk, a disk in memory and one in the jail: every kind of guest.
 fn every_kind(sandbox: &Sandbox) {

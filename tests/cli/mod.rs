@@ -10,6 +10,7 @@ mod jail;
 mod kernel;
 mod line;
 mod locking;
+mod logs;
 mod machine;
 mod network;
 mod packages;

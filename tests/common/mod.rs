@@ -5,4 +5,3 @@ pub mod random;
 pub mod sandbox;
 pub mod scripts;
 pub mod server;
-pub mod tiny_guest;

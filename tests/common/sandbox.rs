@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::tiny_guest::{Then, elf};
+use sisforge::sys::tiny_guest::{Then, elf};
 
 /// What a tiny guest says when it is up.
 pub const READY: &str = "sisforge: ready\n";

@@ -1,4 +1,5 @@
-//! A guest of a few instructions: it writes a text to its serial port and then does one thing more.
+//! A guest of a few instructions: it writes a text to its serial port and then does one thing more. `doctor` proves KVM
+//! by it, and tests start it by the dozen.
 //!
 //! Small enough for KVM without hardware virtualization, where a whole kernel does not come up.
 //! The file is what Firecracker takes as a kernel without a PVH note: a static x86-64 ELF, entered
@@ -12,6 +13,8 @@ pub enum Then {
     /// Waits for a key on the i8042 keyboard controller, such as Ctrl+Alt+Del, and then resets, which
     /// ends Firecracker with status 0. It polls, and so keeps one host CPU busy.
     ResetOnKey,
+    /// Writes numbers for ever, each a line of eight digits of base 16 (`0` to `?`, as ASCII orders them).
+    Count,
     /// Resets at once, which ends Firecracker with status 0.
     Reset,
 }
@@ -40,10 +43,27 @@ const HALT: &[u8] = &[
     0xeb, 0xfd, // jmp halt
 ];
 
+/// `ebx` counts; each digit is four bits and `0`. `dx` is the serial port already.
+const COUNT: &[u8] = &[
+    0x31, 0xdb, // xor ebx, ebx
+    0xb9, 0x08, 0x00, 0x00, 0x00, // next: mov ecx, 8
+    0x89, 0xdf, // mov edi, ebx
+    0xc1, 0xc7, 0x04, // digit: rol edi, 4
+    0x89, 0xf8, // mov eax, edi
+    0x24, 0x0f, // and al, 0xf
+    0x04, 0x30, // add al, '0'
+    0xee, // out dx, al
+    0xe2, 0xf4, // loop digit
+    0xb0, 0x0a, // mov al, '\n'
+    0xee, // out dx, al
+    0xff, 0xc3, // inc ebx
+    0xeb, 0xe6, // jmp next
+];
+
 /// The guest's kernel image.
 ///
 /// # Panics
-/// Where `text` is empty.
+/// Where `text` is empty, or has 4096 bytes or more.
 pub fn elf(text: &str, then: Then) -> Vec<u8> {
     let code = code(text, then);
     let size = HEADERS + code.len() as u64;
@@ -70,22 +90,26 @@ pub fn elf(text: &str, then: Then) -> Vec<u8> {
 }
 
 fn code(text: &str, then: Then) -> Vec<u8> {
-    assert!(!text.is_empty(), "`loop` with a count of 0 does not end");
+    assert!(
+        (1..4096).contains(&text.len()),
+        "`loop` with a count of 0 does not end, and this is a tiny guest"
+    );
     let after = match then {
         Then::Halt => [HALT].concat(),
+        Then::Count => [COUNT].concat(),
         Then::ResetOnKey => [WAIT_FOR_KEY, RESET, HALT].concat(),
         Then::Reset => [RESET, HALT].concat(),
     };
     let write = [
         &[0xb9][..],
-        &u32::try_from(text.len()).unwrap().to_le_bytes(), // mov ecx, len
-        &[0x66, 0xba, 0xf8, 0x03],                         // mov dx, 0x3f8
-        &[0xac],                                           // next: lodsb
-        &[0xee],                                           // out dx, al
-        &[0xe2, 0xfc],                                     // loop next
+        &(text.len() as u32).to_le_bytes(), // mov ecx, len
+        &[0x66, 0xba, 0xf8, 0x03],          // mov dx, 0x3f8
+        &[0xac],                            // next: lodsb
+        &[0xee],                            // out dx, al
+        &[0xe2, 0xfc],                      // loop next
     ]
     .concat();
-    let to_text = u32::try_from(write.len() + after.len()).unwrap();
+    let to_text = (write.len() + after.len()) as u32;
     let point = [&[0x48, 0x8d, 0x35][..], &to_text.to_le_bytes()].concat(); // lea rsi, [rip + to_text]
     [&point[..], &write, &after, text.as_bytes()].concat()
 }
