@@ -119,7 +119,7 @@ impl Listener {
     /// Reads what came meanwhile.
     fn listen(&mut self) -> Result<(), ApplyError> {
         if let Some(reader) = &mut self.reader {
-            while let Some((_, bytes)) = reader.next().map_err(FileError::when("read", &self.path))? {
+            while let Some((_, bytes)) = reader.read().map_err(FileError::when("read", &self.path))? {
                 self.heard.hear(&bytes);
             }
         }

@@ -46,7 +46,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let printer = scope.spawn(|| {
             let mut reader = reader;
             let mut print = || -> std::io::Result<()> {
-                while let Some((_, bytes)) = reader.as_mut().map_or(Ok(None), Reader::next)? {
+                while let Some((_, bytes)) = reader.as_mut().map_or(Ok(None), Reader::read)? {
                     logs::print(&bytes);
                 }
                 Ok(())

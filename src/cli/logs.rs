@@ -72,7 +72,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     };
     let mut printer = Printer::new(args, context.settings.json, kind);
     loop {
-        while let Some((time, bytes)) = reader.next().map_err(FileError::when("read", &path))? {
+        while let Some((time, bytes)) = reader.read().map_err(FileError::when("read", &path))? {
             printer.take(time, &bytes);
         }
         printer.caught_up(!args.follow);

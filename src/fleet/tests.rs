@@ -391,6 +391,8 @@ fn the_host_gives_numbers_that_are_safe_to_give() {
         ("", "[host]\nuids = \"5000-4000\"", "is empty"),
         ("", "[host]\nuids = \"60000-70000\"", "65534"),
         ("", "[host]\nstore = \"store\"", "must be an absolute path"),
+        ("", "[host]\nlogs = { size = \"1KiB\" }", "at least 4KiB"),
+        ("", "[host]\nlogs = { keep = 100 }", "100 is not from 0 to 99"),
         ("", "[host]\nuplink = \"a name that is too long\"", "1 to 15"),
         ("\"sis\"", "\"Sis\"", "1 to 32"),
     ]);

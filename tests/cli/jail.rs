@@ -6,7 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::sandbox::{Run, Sandbox};
+use sisforge::sys::process;
+
+use crate::common::sandbox::{Run, Sandbox, until};
 use crate::needs_firecracker;
 
 /// Every file below a directory by its path there.
@@ -45,6 +47,7 @@ fn a_jail_holds_its_guests_files_alone() {
         "dev",
         "firecracker",
         "firecracker.pid",
+        "metrics",
         "rootfs.ext4",
         "run",
         "run/api.sock",
@@ -66,7 +69,7 @@ fn a_jail_holds_its_guests_files_alone() {
         assert_eq!(meta.ino(), jail_b[shared].ino(), "{shared} is one file for all");
         assert!(store.values().any(|file| file.ino() == meta.ino()), "{shared} is the store's");
     }
-    for own in ["data/disk.ext4", "vmm.log", "run", "data"] {
+    for own in ["data/disk.ext4", "vmm.log", "metrics", "run", "data"] {
         let (of_a, of_b) = (&jail_a[own], &jail_b[own]);
         assert_ne!(of_a.uid(), of_b.uid(), "{own}");
         assert_eq!(u64::from(of_a.uid()), sandbox.ps(a)["uid"].as_u64().unwrap(), "{own}");
@@ -94,7 +97,10 @@ fn a_jail_that_cannot_be_removed_is_named_and_in_nobodys_way() {
     if !chattr("+i") {
         return eprintln!("SKIPPED: no file can be made immutable here");
     }
-    Run::of(Command::new("kill").args(["-9", &sandbox.pid(a).to_string()])).fails(0, &[]);
+    let pid = sandbox.pid(a);
+    Run::of(Command::new("kill").args(["-9", &pid.to_string()])).fails(0, &[]);
+    // A busy machine takes its time to end one.
+    until("it is dead", || process::inspect(pid).is_none());
     let run = sandbox.run("up");
     let named = [held.to_str().unwrap(), "Operation not permitted", &format!("failed: {a}")];
     let in_the_way = sandbox.run("plan");

@@ -1,6 +1,7 @@
 //! `tree`: jails as files, and nothing else.
 
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -26,8 +27,12 @@ pub fn as_nobody(sandbox: &Sandbox) -> Option<Command> {
 
 fn is_whole(sandbox: &Sandbox, jail: &Path) {
     let root = jail.join("root");
-    for file in ["config.json", "data/disk.ext4", "rootfs.ext4", "vmlinux", "vmm.log"] {
+    for file in ["config.json", "data/disk.ext4", "rootfs.ext4", "vmlinux"] {
         assert!(root.join(file).is_file(), "{file} is not in {}", root.display());
+    }
+    for pipe in ["vmm.log", "metrics"] {
+        let kind = fs::symlink_metadata(root.join(pipe)).unwrap().file_type();
+        assert!(kind.is_fifo(), "{pipe} is no pipe in {}", root.display());
     }
     let config: serde_json::Value =
         serde_json::from_slice(&fs::read(root.join("config.json")).unwrap()).unwrap();

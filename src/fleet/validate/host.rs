@@ -54,7 +54,7 @@ impl Validator<'_> {
             Some(size) => size.into_inner(),
             None => default.size,
         };
-        Ok(LogLimits { size, keep: section.keep.clone()?.map_or(default.keep, |keep| keep.0) })
+        Ok(LogLimits { size, keep: section.keep?.map_or(default.keep, |keep| keep.0) })
     }
 
     /// Tells where there are more guests than addresses or user ids.

@@ -97,7 +97,7 @@ impl Reader {
     ///
     /// # Errors
     /// Where a file cannot be read.
-    pub fn next(&mut self) -> io::Result<Option<(Option<SystemTime>, Vec<u8>)>> {
+    pub fn read(&mut self) -> io::Result<Option<(Option<SystemTime>, Vec<u8>)>> {
         loop {
             if let Some(piece) = self.read_here()? {
                 return Ok(Some(piece));

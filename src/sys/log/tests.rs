@@ -41,7 +41,7 @@ impl Logged {
 
 fn rest(reader: &mut Reader) -> String {
     let mut all = Vec::new();
-    while let Some((_, bytes)) = reader.next().unwrap() {
+    while let Some((_, bytes)) = reader.read().unwrap() {
         all.extend(bytes);
     }
     String::from_utf8(all).unwrap()
@@ -178,7 +178,7 @@ fn each_part_has_the_time_at_which_it_came() {
     let mut reader = logged.reader(Start::This);
     let mut lines = Lines::default();
     let mut found = Vec::new();
-    while let Some((time, bytes)) = reader.next().unwrap() {
+    while let Some((time, bytes)) = reader.read().unwrap() {
         lines.feed(time, &bytes, |time, line| found.push((time, String::from_utf8_lossy(line).into_owned())));
     }
     assert_eq!(found.len(), 10);
