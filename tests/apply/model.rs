@@ -252,6 +252,7 @@ impl Host for ModelHost {
     fn adjust_vmm(&self, guest: &GuestName, machine: &Machine) -> Done {
         let adjust = |guest: &mut GuestState| guest.machine = Some(machine.clone());
         self.guest("adjust", guest, adjust, nothing)
+    }
 
     fn keep_logs(&self, guest: &GuestName) -> Done {
         self.guest("keep logs", guest, |guest| guest.logged = guest.occupied, nothing)

@@ -141,7 +141,7 @@ fn a_keeper_holds_no_privilege_and_little_memory() {
 fn metrics_and_the_vmm_log_are_kept_beside_the_serial_port() {
     needs_firecracker!();
     let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    sandbox.fleet_with("a", "machine = { metrics = true }\n");
     let a = &sandbox.guest('a');
     sandbox.done("up");
     let api = Api::connect(&sandbox.jail(a).join("run/api.sock")).unwrap();
