@@ -7,6 +7,7 @@ use sisforge::host::state::{
     CgroupLimits, DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind, TapSpec,
 };
 use sisforge::plan::diff;
+use sisforge::sys::cgroup::IoLimits;
 use sisforge::sys::report::Silent;
 
 mod model;
@@ -20,6 +21,9 @@ fn name(name: &str) -> GuestName {
 fn container(name: &str) -> ContainerSpec {
     ContainerSpec { name: name.parse().unwrap(), image: format!("localhost/{name}") }
 }
+
+const LIMITS: CgroupLimits =
+    CgroupLimits { memory: 1 << 30, pids: 33, cpu_quota: 100_000, cpu_weight: 100, io: IoLimits::NONE };
 
 /// A guest that is wholly up; the number sets its uid and address.
 fn guest(guest: &str, number: u8) -> GuestState {
@@ -46,9 +50,10 @@ fn guest(guest: &str, number: u8) -> GuestState {
     GuestState {
         disk: Some(DiskState { uid, size: 1 << 30, base: Some(Sha256::of("disk").into()) }),
         tap: Some(tap),
-        cgroup: Some(CgroupLimits { memory: 1 << 30, pids: 33, cpu_quota: 100_000 }),
+        cgroup: Some(LIMITS),
         jail: true,
         old_jails: false,
+        oom_kills: 0,
         occupied: true,
         machine: Some(machine),
         logged: true,
@@ -127,11 +132,11 @@ fn is_as(host: &Inner, desired: &HostState, story: &str) {
 fn fleets() -> Vec<(&'static str, HostState)> {
     let mut changed = guest("alice", 0);
     changed.machine.as_mut().unwrap().image = Sha256::of("new image").into();
-    changed.cgroup = Some(CgroupLimits { memory: 2 << 30, pids: 33, cpu_quota: 100_000 });
+    changed.cgroup = Some(CgroupLimits { memory: 2 << 30, ..LIMITS });
     let with_containers =
         GuestState { containers: vec![container("one"), container("two")], ..guest("bob", 1) };
     let mut only_limits = guest("alice", 0);
-    only_limits.cgroup = Some(CgroupLimits { memory: 1 << 30, pids: 64, cpu_quota: 200_000 });
+    only_limits.cgroup = Some(CgroupLimits { pids: 64, cpu_quota: 200_000, ..LIMITS });
     vec![
         ("none", HostState::default()),
         ("alice", fleet(&[("alice", guest("alice", 0))])),

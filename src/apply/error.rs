@@ -53,12 +53,20 @@ pub enum ApplyError {
         "the uid or the address of {tap} is that of {other} ({whose}): fleets of one host need [host] uids and subnet of their own"
     )]
     Taken { tap: InterfaceName, other: String, whose: String },
+    #[error("the uid {uid} of {guest} is in use on this host: {holder}")]
+    UidTaken { guest: GuestName, uid: u32, holder: String },
     #[error("{} has {} MiB free, {} MiB are needed", store.display(), .free >> 20, .needed >> 20)]
     NoRoom { store: PathBuf, needed: u64, free: u64 },
     #[error("{} is mounted {flag}, and jails hold programs and device nodes", store.display())]
     MountedWithout { store: PathBuf, flag: &'static str },
+    #[error("{} is on no block device, so that `io` of a guest cannot be limited there", .0.display())]
+    NoDevice(PathBuf),
     #[error("{program} is not installed: it is the VMM that [fleet] vmm names")]
     NoVmm { program: &'static str },
+    #[error("the VMM of {guest} is not in the cgroup {cgroup} for every controller, and was killed")]
+    NotInCgroup { guest: GuestName, cgroup: String },
+    #[error("the VMM of {guest} was killed by the kernel: out of memory (limit {} MiB){}", .limit >> 20, indented(.last_lines))]
+    OutOfMemory { guest: GuestName, limit: u64, last_lines: Vec<String> },
     #[error("the VMM of {guest} ended before the guest was ready{}", indented(.last_lines))]
     Ended { guest: GuestName, last_lines: Vec<String> },
     #[error("the VMM of {0} ended meanwhile")]

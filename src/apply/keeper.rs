@@ -89,7 +89,7 @@ fn spawn(host: &LinuxHost, guest: &GuestName, streams: &[LogStream], why: For) -
     let (layout, limits) = (&host.layout, &host.logs);
     let dir = layout.guest(guest);
     let cgroup = layout.keepers_cgroup();
-    host.hierarchy.create(&cgroup, &Limits { memory: u64::MAX, pids: u64::MAX, cpu_quota: None })?;
+    host.hierarchy.create(&cgroup, &Limits::NONE)?;
     let mut tool = Tool::new(&host.launcher).arg("keep-logs").arg("--lock").arg(layout.keeper(guest));
     tool = tool.args(["--size", &limits.size.bytes().to_string(), "--keep", &limits.keep.to_string()]);
     for file in host.hierarchy.procs_files(&cgroup) {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::build::digest::FileDigest;
 use crate::fleet::LogLimits;
 use crate::host::layout::Layout;
-use crate::sys::cgroup::Hierarchy;
+use crate::sys::block;
+use crate::sys::cgroup::{Device, Hierarchy};
 use crate::sys::fs::FileError;
 use crate::sys::tool::Tool;
 
@@ -43,6 +44,19 @@ pub struct LinuxHost {
 pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long a guest may take to end its containers and write its disk back.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+impl LinuxHost {
+    /// The block device whose use cgroups limit: that which holds the jails, and with them all that a VMM writes.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(super) fn device(&self) -> Result<Device, ApplyError> {
+        // What is not made yet will stand on the same device as the directory that it is made in.
+        let jails = self.layout.jails();
+        let there = jails.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+        block::device_of(there)?.ok_or_else(|| ApplyError::NoDevice(there.to_owned()))
+    }
+}
 
 /// A copy with the same holes that shares its blocks with the original where the file system can.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<(), ApplyError> {

@@ -11,7 +11,7 @@ use crate::host::firewall::{self, Ruleset};
 use crate::host::layout::Layout;
 use crate::host::state::{CgroupLimits, DiskState, GuestState, HostState, Machine, StoredKind, TapSpec};
 use crate::lock::address::TAP_NAME_PREFIX;
-use crate::sys::cgroup::Hierarchy;
+use crate::sys::cgroup::{Hierarchy, IoLimits};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::{self, ProcessInfo};
 use crate::sys::{ip, nft, process as processes};
@@ -26,17 +26,20 @@ use super::{ApplyError, jail, keeper};
 /// Where a tool, `/proc` or the store cannot be read.
 pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<HostState, ApplyError> {
     let jails = jail::all(layout)?;
+    let cgroups = hierarchy.children(&layout.cgroups());
     let known: BTreeSet<GuestName> = recorded(layout)?
         .into_iter()
         .chain(names_in(&layout.disks(), ".ext4")?)
-        .chain(hierarchy.children(&layout.cgroups()).iter().filter_map(|name| name.parse().ok()))
+        .chain(cgroups.iter().filter_map(|name| name.parse().ok()))
         .chain(jails.keys().cloned())
         .collect();
     let taps = taps(layout)?;
     let mut guests = BTreeMap::new();
     for name in known {
         let places = jails.get(&name).map_or(&[][..], Vec::as_slice);
-        let state = guest(layout, hierarchy, &name, taps.get(&name).cloned(), places)?;
+        let cgroup = cgroup(layout, hierarchy, &name, &cgroups);
+        let parts = GuestState { tap: taps.get(&name).cloned(), cgroup, ..GuestState::default() };
+        let state = guest(layout, hierarchy, &name, parts, places)?;
         if state != GuestState::default() {
             guests.insert(name, state);
         }
@@ -74,7 +77,7 @@ fn guest(
     layout: &Layout,
     hierarchy: &Hierarchy,
     name: &GuestName,
-    tap: Option<TapSpec>,
+    parts: GuestState,
     places: &[Place],
 ) -> Result<GuestState, ApplyError> {
     let vmm = vmm_process_of(layout, hierarchy, name, || places.to_vec());
@@ -86,8 +89,7 @@ fn guest(
     let ready = ready(layout, name, vmm.as_ref())?;
     Ok(GuestState {
         disk: owner_and_size(&layout.disk(name)).map(|(uid, size)| DiskState { uid, size, base: None }),
-        tap,
-        cgroup: cgroup(layout, hierarchy, name),
+        oom_kills: parts.cgroup.map_or(0, |_| hierarchy.oom_kills(&layout.cgroup(name))),
         jail: used.is_some() || (vmm.is_none() && !places.is_empty()),
         old_jails: vmm.is_some() && places.len() > usize::from(used.is_some()),
         occupied: vmm.is_some(),
@@ -95,19 +97,34 @@ fn guest(
         machine,
         ready: ready.is_some(),
         containers: ready.map(|ready| ready.containers).unwrap_or_default(),
+        ..parts
     })
 }
 
 /// The limits of a guest's cgroup. One that is half made, or half removed, limits nothing: it is made anew, or removed.
-fn cgroup(layout: &Layout, hierarchy: &Hierarchy, name: &GuestName) -> Option<CgroupLimits> {
-    const HALF: CgroupLimits = CgroupLimits { memory: u64::MAX, pids: u64::MAX, cpu_quota: u64::MAX };
+fn cgroup(
+    layout: &Layout,
+    hierarchy: &Hierarchy,
+    name: &GuestName,
+    there: &BTreeSet<String>,
+) -> Option<CgroupLimits> {
+    const HALF: CgroupLimits = CgroupLimits {
+        memory: u64::MAX,
+        pids: u64::MAX,
+        cpu_quota: u64::MAX,
+        cpu_weight: 0,
+        io: IoLimits::NONE,
+    };
     match hierarchy.limits(&layout.cgroup(name)) {
         Some(limits) => Some(CgroupLimits {
             memory: limits.memory,
             pids: limits.pids,
             cpu_quota: limits.cpu_quota.map_or(u64::MAX, |(quota, _)| quota),
+            cpu_weight: limits.cpu_weight,
+            // One device at most is limited: that which held the jails when the limits were set.
+            io: limits.io.into_values().next().unwrap_or(IoLimits::NONE),
         }),
-        None => hierarchy.children(&layout.cgroups()).contains(name.as_str()).then_some(HALF),
+        None => there.contains(name.as_str()).then_some(HALF),
     }
 }
 

@@ -1,18 +1,20 @@
 //! What a plan needs of its host, looked at before the first step, so that nothing is left half-made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rustix::fs::StatVfsMountFlags;
 
-use crate::fleet::VmmKind;
+use crate::fleet::{GuestName, VmmKind};
 use crate::host::state::TapSpec;
 use crate::plan::{GuestSteps, Plan, Step};
+use crate::sys::accounts::Accounts;
+use crate::sys::cgroup::IoLimits;
 use crate::sys::fs::{self as files, FileError};
-use crate::sys::{ip, tool};
+use crate::sys::{ip, process, tool};
 
-use super::ApplyError;
 use super::linux::LinuxHost;
+use super::{ApplyError, jail};
 
 /// Space that is left free beside what a plan copies, in bytes: logs and records are written too.
 const FREE_MARGIN: u64 = 64 << 20;
@@ -20,22 +22,39 @@ const FREE_MARGIN: u64 = 64 << 20;
 /// Looks whether every step can be taken.
 ///
 /// # Errors
-/// The first need that is not met: a tool, `/dev/net/tun`, uids and addresses of its own, a store that can be written and
-/// has the room.
+/// Those of [`look`], and a store that cannot be written or has no room.
 pub fn check(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
-    let steps: Vec<&Step> =
-        plan.prepare.iter().chain(&plan.rules).chain(plan.start.iter().flat_map(GuestSteps::all)).collect();
+    look(plan, host)?;
+    let steps = steps(plan);
+    let writes = |step: &Step| {
+        matches!(step, Step::StoreFile { .. } | Step::CreateDisk { .. } | Step::CreateJail { .. })
+    };
+    if steps.iter().any(|step| writes(step)) { room(&steps, host) } else { Ok(()) }
+}
+
+/// Every step that builds something.
+fn steps(plan: &Plan) -> Vec<&Step> {
+    plan.prepare.iter().chain(&plan.rules).chain(plan.start.iter().flat_map(GuestSteps::all)).collect()
+}
+
+/// The part of [`check`] that writes nothing.
+///
+/// # Errors
+/// The first need that is not met: a tool, `/dev/net/tun`, uids and addresses of its own, a block device where its use is
+/// limited, a file system for jails.
+pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
+    let steps = steps(plan);
     for program in programs(&steps) {
         if tool::find(program).is_none() {
             return Err(tool::ToolError::Missing { tool: program.to_owned() }.into());
         }
     }
     taps(&steps, host)?;
-    let writes = |step: &Step| {
-        matches!(step, Step::StoreFile { .. } | Step::CreateDisk { .. } | Step::CreateJail { .. })
-    };
-    if steps.iter().any(|step| writes(step)) {
-        room(&steps, host)?;
+    uids(&steps, host)?;
+    let limits_io =
+        |step: &&Step| matches!(step, Step::CreateCgroup { limits, .. } if limits.io != IoLimits::NONE);
+    if steps.iter().any(limits_io) {
+        host.device()?;
     }
     let jails =
         |step: &Step| matches!(step, Step::StartVmm { machine, .. } if machine.vmm == VmmKind::Firecracker);
@@ -62,6 +81,38 @@ fn taps(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
         let same = |tap: &&&TapSpec| there.owner == Some(tap.owner) || address == Some(tap.address);
         if let Some(tap) = new.iter().find(same) {
             return Err(ApplyError::Taken { tap: tap.name.clone(), other: there.name, whose: there.alias });
+        }
+    }
+    Ok(())
+}
+
+/// Whether the uids of the guests that start are theirs alone. What runs as one of them in the guest's own cgroup or jail is
+/// its VMM, which a plan may be about to stop.
+fn uids(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
+    let starting = |step: &&Step| match step {
+        Step::StartVmm { guest, machine } => Some((machine.uid, guest.clone())),
+        _ => None,
+    };
+    let guests: BTreeMap<u32, GuestName> = steps.iter().filter_map(starting).collect();
+    let uids: BTreeSet<u32> = guests.keys().copied().collect();
+    if uids.is_empty() {
+        return Ok(());
+    }
+    let accounts = Accounts::read(&uids);
+    for (uid, guest) in &guests {
+        if let Some(holder) = accounts.holder(*uid) {
+            return Err(ApplyError::UidTaken { guest: guest.clone(), uid: *uid, holder: holder.to_owned() });
+        }
+    }
+    for (pid, uid) in process::running_as(&uids) {
+        let guest = &guests[&uid];
+        let is_own = host.hierarchy.holds(&host.layout.cgroup(guest), pid)
+            || jail::of(&host.layout, guest)?
+                .iter()
+                .any(|place| process::is_rooted_in(pid, &place.root(&host.layout, guest)));
+        if let Some(other) = process::inspect(pid).filter(|_| !is_own) {
+            let holder = format!("process {pid} ({})", other.command.first().map_or("?", String::as_str));
+            return Err(ApplyError::UidTaken { guest: guest.clone(), uid, holder });
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::fleet::GuestName;
-use crate::host::state::{HostState, Machine};
+use crate::host::state::{GuestState, HostState, Machine};
 use crate::host::vmm::guest_address;
 use crate::sys::process;
 
@@ -53,6 +53,8 @@ pub struct GuestStatus {
     pub memory: Option<u64>,
     /// Times that the kernel killed something in the guest's cgroup for want of memory.
     pub oom_kills: u64,
+    /// What the kernel did for want of memory, in words.
+    pub note: Option<String>,
     #[serde(flatten)]
     pub machine: Option<Machine>,
 }
@@ -85,7 +87,42 @@ pub fn guest(host: &LinuxHost, observed: &HostState, name: &GuestName) -> GuestS
         ip: state.machine.as_ref().and_then(|machine| guest_address(&machine.command_line)),
         uptime: vmm.as_ref().map(process::uptime),
         memory: vmm.as_ref().and_then(|vmm| process::resident_memory(vmm.pid)),
-        oom_kills: host.hierarchy.oom_kills(&host.layout.cgroup(name)),
+        oom_kills: state.oom_kills,
+        note: note(&state, vmm.is_some()),
         machine: state.machine,
+    }
+}
+
+/// A cgroup counts from its guest's start on, so that kills in that of a guest which does not run are what ended it.
+fn note(state: &GuestState, runs: bool) -> Option<String> {
+    let limit = state.cgroup?.memory >> 20;
+    match (state.oom_kills, runs) {
+        (0, _) => None,
+        (1, true) => Some("1 OOM kill".to_owned()),
+        (kills, true) => Some(format!("{kills} OOM kills")),
+        (_, false) => Some(format!("killed: out of memory (limit {limit} MiB)")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::state::CgroupLimits;
+    use crate::sys::cgroup::IoLimits;
+
+    #[test]
+    fn a_guest_that_the_kernel_killed_is_told_with_its_limit() {
+        let limits = CgroupLimits {
+            memory: 576 << 20,
+            pids: 33,
+            cpu_quota: 100_000,
+            cpu_weight: 100,
+            io: IoLimits::NONE,
+        };
+        let mut state = GuestState { cgroup: Some(limits), ..GuestState::default() };
+        assert_eq!(note(&state, false), None);
+        state.oom_kills = 1;
+        assert_eq!(note(&state, true).unwrap(), "1 OOM kill");
+        assert_eq!(note(&state, false).unwrap(), "killed: out of memory (limit 576 MiB)");
     }
 }

@@ -5,7 +5,7 @@ use crate::fleet::{ContainerSpec, GuestName};
 use crate::host::firewall::{self, Ruleset};
 use crate::host::layout::KEEPERS;
 use crate::host::state::{CPU_PERIOD, CgroupLimits, HostState, Machine, TAP_PREFIX, TapSpec};
-use crate::sys::cgroup::Limits;
+use crate::sys::cgroup::{Device, IoLimits, Limits};
 use crate::sys::fs as files;
 use crate::sys::{ip, nft};
 
@@ -82,7 +82,9 @@ impl Host for LinuxHost {
     }
 
     fn create_cgroup(&self, guest: &GuestName, limits: &CgroupLimits) -> Result<(), ApplyError> {
-        Ok(self.hierarchy.create(&self.layout.cgroup(guest), &kernel_limits(limits))?)
+        let limited = limits.io != IoLimits::NONE;
+        let device = if limited { Some(self.device()?) } else { None };
+        Ok(self.hierarchy.create(&self.layout.cgroup(guest), &kernel_limits(limits, device))?)
     }
 
     fn remove_cgroup(&self, guest: &GuestName) -> Result<(), ApplyError> {
@@ -154,6 +156,12 @@ impl LinuxHost {
     }
 }
 
-fn kernel_limits(limits: &CgroupLimits) -> Limits {
-    Limits { memory: limits.memory, pids: limits.pids, cpu_quota: Some((limits.cpu_quota, CPU_PERIOD)) }
+fn kernel_limits(limits: &CgroupLimits, device: Option<Device>) -> Limits {
+    Limits {
+        memory: limits.memory,
+        pids: limits.pids,
+        cpu_quota: Some((limits.cpu_quota, CPU_PERIOD)),
+        cpu_weight: limits.cpu_weight,
+        io: device.map(|device| (device, limits.io)).into_iter().collect(),
+    }
 }

@@ -27,6 +27,8 @@ use super::{ApplyError, jail, observe};
 const POLL: Duration = Duration::from_millis(50);
 /// How often a new process is looked for in its cgroup.
 const JOIN_POLL: Duration = Duration::from_millis(1);
+/// How long a new process may take to join it, on a machine under load.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the kernel may take to end a process that was killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -54,10 +56,33 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
     let ends = keeper::start(host, guest, machine.vmm, &root, For::NewVmm)?;
     let pid = launch::spawn(&launcher, input, ends.serial, ends.said)?;
     // From here on the cgroup says whether the VMM runs, so it must be in it, or have ended.
-    while process::inspect(pid).is_some() && !host.hierarchy.procs(&layout.cgroup(guest)).contains(&pid) {
+    let begun = Instant::now();
+    while let Some(vmm) = process::inspect(pid) {
+        if is_limited(host, guest, &vmm, begun.elapsed() > JOIN_TIMEOUT)? {
+            break;
+        }
         std::thread::sleep(JOIN_POLL);
     }
     Ok(())
+}
+
+/// Whether a VMM is in its cgroup for every controller. Where it is `late` for that, it is killed: nothing would hold what
+/// it takes.
+fn is_limited(
+    host: &LinuxHost,
+    guest: &GuestName,
+    vmm: &ProcessInfo,
+    late: bool,
+) -> Result<bool, ApplyError> {
+    let cgroup = host.layout.cgroup(guest);
+    if host.hierarchy.holds(&cgroup, vmm.pid) {
+        return Ok(true);
+    }
+    if !late || process::inspect(vmm.pid).is_none() {
+        return Ok(false);
+    }
+    end(guest, vmm)?;
+    Err(ApplyError::NotInCgroup { guest: guest.clone(), cgroup })
 }
 
 /// A pipe that stays open: its reader never sees an end.
@@ -83,6 +108,8 @@ pub(super) fn await_ready(host: &LinuxHost, guest: &GuestName) -> Result<(), App
         if let (Some(host_key), Some(vmm), None) =
             (serial.heard.ready_key(), &vmm, serial.heard.failed_services())
         {
+            // Whoever started it may have moved it since.
+            is_limited(host, guest, vmm, true)?;
             let (pid, start_time, host_key) = (vmm.pid, vmm.start_time, host_key.to_owned());
             let ready = Ready { pid, start_time, host_key, containers: Vec::new() };
             return record::write(&layout.ready(guest), &ready);
@@ -96,7 +123,7 @@ pub(super) fn await_ready(host: &LinuxHost, guest: &GuestName) -> Result<(), App
         let guest = guest.clone();
         return Err(match (failed, vmm) {
             (Some(services), _) => ApplyError::Services { guest, services, last_lines },
-            (None, None) => ApplyError::Ended { guest, last_lines },
+            (None, None) => ended(host, &guest, last_lines),
             (None, Some(_)) => ApplyError::NotReady { guest, after: host.ready_timeout, last_lines },
         });
     }
@@ -134,6 +161,17 @@ pub(super) fn keep_logs(host: &LinuxHost, guest: &GuestName) -> Result<(), Apply
     let places = jail::of(layout, guest)?;
     let Some(place) = jail::in_use(layout, guest, &places, &vmm) else { return Ok(()) };
     keeper::start(host, guest, place.vmm, &place.root(layout, guest), For::RunningVmm).map(drop)
+}
+
+/// Why a VMM is gone.
+fn ended(host: &LinuxHost, guest: &GuestName, last_lines: Vec<String>) -> ApplyError {
+    let (guest, cgroup) = (guest.clone(), host.layout.cgroup(guest));
+    match host.hierarchy.limits(&cgroup) {
+        Some(limits) if host.hierarchy.oom_kills(&cgroup) > 0 => {
+            ApplyError::OutOfMemory { guest, limit: limits.memory, last_lines }
+        }
+        _ => ApplyError::Ended { guest, last_lines },
+    }
 }
 
 /// Asks a guest to shut down where it can hear, waits, and kills what is left.

@@ -335,9 +335,17 @@ fn repository_hint(error: &RepositoryError) -> Option<&'static str> {
 fn host_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     match error.downcast_ref()? {
         ApplyError::NoRoom { .. } => Some("free some space, or move [host] store to a larger file system"),
+        ApplyError::UidTaken { .. } => Some("give the fleet a range that nobody has: [host] uids"),
+        ApplyError::NoDevice(_) => {
+            Some("remove `io` from the guests, or move [host] store to a file system on a disk")
+        }
+        ApplyError::NotRemoved { .. } => {
+            Some("`lsattr` shows files that are immutable, `fuser -vm` shows who uses a mount")
+        }
         ApplyError::MountedWithout { .. } => {
             Some("mount it otherwise, or move [host] store to another file system")
         }
+        ApplyError::OutOfMemory { .. } => Some("give the guest more `memory`, or a smaller disk in memory"),
         _ => None,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::apply::preflight;
 use crate::plan::{GuestSteps, Plan, Step, diff};
 
 use super::build::Inputs;
@@ -25,6 +26,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let desired = context.desired(&fleet, Inputs::of(args.locked), &mut host)?;
     let plan = diff(&observed(&host)?, &desired);
     show(&plan, context);
+    // Here rather than when half of it is done.
+    preflight::look(&plan, &host)?;
     let changes = args.detailed_exitcode && !plan.is_empty();
     Ok(if changes { ExitCode::from(2) } else { ExitCode::SUCCESS })
 }

@@ -45,7 +45,10 @@ pub fn row(guest: &GuestStatus) -> Vec<String> {
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".into());
     vec![
         guest.name.to_string(),
-        guest.state.word().to_owned(),
+        match &guest.note {
+            Some(note) => format!("{}, {note}", guest.state.word()),
+            None => guest.state.word().to_owned(),
+        },
         or_dash(guest.pid.map(|pid| pid.to_string())),
         or_dash(guest.uid.map(|uid| uid.to_string())),
         or_dash(guest.ip.map(|ip| ip.to_string())),

@@ -10,8 +10,9 @@ use super::model::{Backing, OptionValue, ParameterValue, ScriptName, VmmKind};
 use super::problem::{Problems, Read};
 use super::reader::{FieldSchema, FromToml, Named, Section, Value, key, section, section_schema, unexpected};
 use super::scalar::{
-    AbsolutePath, Account, Auto, Count, Destination, GuestNet, ImageLocation, ImageName, LocalPath, Location,
-    Mode, NameServer, OneOrMore, Package, ParameterName, Ports, ScriptDigest, Tag, UidRange, Verdict, WebUrl,
+    AbsolutePath, Account, Auto, Bandwidth, Count, Destination, GuestNet, ImageLocation, ImageName,
+    LocalPath, Location, Mode, NameServer, OneOrMore, Package, ParameterName, Ports, ScriptDigest, Tag,
+    UidRange, Verdict, WebUrl,
 };
 use super::value::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, KernelOption, Label, Rate, Sha256,
@@ -180,6 +181,10 @@ section! {
         vcpus: Option<Count<1, 32>>,
         /// Memory; "512MiB" unless given.
         memory: Option<Spanned<ByteSize>>,
+        /// Share of the processors where there are not enough for all, against the guests beside it; 100 unless given.
+        cpu_weight as "cpu-weight": Option<Count<1, 10000>>,
+        /// What it may read from and write to the host's disk; no limit unless given.
+        io: Option<IoSection>,
         /// Containers that start with the guest.
         containers: Option<Vec<Read<ContainerSection>>>,
     }
@@ -200,8 +205,25 @@ section! {
         vcpus: Option<Count<1, 32>>,
         /// Memory of each; "512MiB" unless given.
         memory: Option<Spanned<ByteSize>>,
+        /// Share of each of the processors where there are not enough for all; 100 unless given.
+        cpu_weight as "cpu-weight": Option<Count<1, 10000>>,
+        /// What each may read from and write to the host's disk; no limit unless given.
+        io: Option<IoSection>,
         /// Containers that start with each.
         containers: Option<Vec<Read<ContainerSection>>>,
+    }
+
+    /// What a guest may read from and write to the host's disk in a second, by its cgroup. It holds for all that its VMM does;
+    /// on cgroup version 1, writes through the page cache are not held back.
+    pub struct IoSection {
+        /// Bytes read, such as "50MiB/s".
+        read: Option<Bandwidth>,
+        /// Bytes written.
+        write: Option<Bandwidth>,
+        /// Requests that read.
+        read_operations as "read-operations": Option<Count<1, { u32::MAX }>>,
+        /// Requests that write.
+        write_operations as "write-operations": Option<Count<1, { u32::MAX }>>,
     }
 
     /// A container that starts with its guest.
@@ -246,6 +268,8 @@ impl PoolSection {
             machine: self.machine.clone(),
             vcpus: self.vcpus,
             memory: self.memory.clone(),
+            cpu_weight: self.cpu_weight,
+            io: self.io.clone(),
             containers: self.containers.clone(),
         }
     }

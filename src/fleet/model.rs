@@ -300,10 +300,24 @@ pub struct GuestSpec {
     /// 1 to 32.
     pub vcpus: u8,
     pub memory: ByteSize,
+    /// Share of the CPU against the guests beside it: 1 to 10000, 100 where nobody is preferred.
+    pub cpu_weight: u16,
+    pub io: IoSpec,
     /// Started, detached, once the guest is ready.
     pub containers: Vec<ContainerSpec>,
     /// A member of a pool is ephemeral: its disk goes with it.
     pub pool: Option<Label>,
+}
+
+/// What a guest may read from and write to the host's disk in a second; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoSpec {
+    /// In bytes.
+    pub read: Option<u64>,
+    /// In bytes.
+    pub write: Option<u64>,
+    pub read_operations: Option<u32>,
+    pub write_operations: Option<u32>,
 }
 
 /// A container that is started in a guest.

@@ -119,6 +119,10 @@ fn every_key_is_read() {
     assert_eq!(network.allow[0].to[1].to_string(), "2001:db8::1/128");
     let kiosk = &fleet.guests[&guest("kiosk-19")];
     assert_eq!((kiosk.disk_name.as_ref(), kiosk.disk.backing), (None, Backing::Tmpfs));
+    assert_eq!((kiosk.cpu_weight, kiosk.io.read, kiosk.io.write), (50, Some(10_000_000), None));
+    let (alice, bob) = (&fleet.guests[&guest("alice")], &fleet.guests[&guest("bob")]);
+    assert_eq!((alice.cpu_weight, alice.io), (100, IoSpec::default()));
+    assert_eq!((bob.cpu_weight, bob.io.write_operations), (300, Some(500)));
     assert_eq!((kiosk.pool.as_ref().unwrap().as_str(), kiosk.containers.len()), ("kiosk", 1));
     let bob = &fleet.guests[&guest("bob")];
     assert_eq!((bob.vcpus, bob.memory.to_string(), bob.containers.len()), (2, "1GiB".into(), 0));

@@ -1,11 +1,14 @@
 //! What a host has for a fleet, or should have: one type for both, so that a plan is their difference.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::{ContainerSpec, GuestName, InterfaceName, MachineSpec, VmmKind};
+
+use crate::sys::cgroup::{EVEN_WEIGHT, IoLimits};
 
 use super::firewall::Ruleset;
 use crate::build::digest::FileDigest;
@@ -58,6 +61,8 @@ pub struct GuestState {
     pub jail: bool,
     /// Whether there are jails of earlier attempts beside the one in which its VMM lives.
     pub old_jails: bool,
+    /// Times that the kernel killed a process in its cgroup for want of memory.
+    pub oom_kills: u64,
     /// Whether a process runs in its cgroup or its jail.
     pub occupied: bool,
     /// The machine that runs, as it was started; `None` where nothing runs, or no record says what.
@@ -95,7 +100,7 @@ pub struct TapSpec {
 pub const TAP_PREFIX: u8 = 30;
 
 /// What a guest's cgroup allows its VMM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CgroupLimits {
     /// In bytes: the guest's memory and what the VMM needs beside it.
     pub memory: u64,
@@ -103,6 +108,29 @@ pub struct CgroupLimits {
     pub pids: u64,
     /// Of [`CPU_PERIOD`], in microseconds.
     pub cpu_quota: u64,
+    /// Against the guests beside it: 1 to 10000, 100 where nobody is preferred.
+    pub cpu_weight: u64,
+    /// On the block device that holds the jails.
+    pub io: IoLimits,
+}
+
+impl fmt::Display for CgroupLimits {
+    /// Weight and limits of block devices where they are not what they are for everybody.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} MiB, {} pids, {} us of cpu", self.memory >> 20, self.pids, self.cpu_quota)?;
+        if self.cpu_weight != EVEN_WEIGHT {
+            write!(f, ", cpu weight {}", self.cpu_weight)?;
+        }
+        let io = [
+            ("bytes/s read", self.io.read_bytes),
+            ("bytes/s written", self.io.write_bytes),
+            ("reads/s", self.io.read_operations),
+            ("writes/s", self.io.write_operations),
+        ];
+        io.iter()
+            .filter(|(_, limit)| *limit != u64::MAX)
+            .try_for_each(|(unit, limit)| write!(f, ", {limit} {unit}"))
+    }
 }
 
 /// Microseconds over which [`CgroupLimits::cpu_quota`] counts.

@@ -111,6 +111,7 @@ fn why_start(have: &GuestState) -> &'static str {
     ) {
         (true, _, _) if !have.ready => "not ready yet",
         (true, _, _) => "drifted",
+        (false, _, _) if have.oom_kills > 0 => "killed by the kernel: out of memory",
         (false, true, _) => "not running any more",
         (false, false, true) => "not running",
         (false, false, false) => "new",
@@ -153,7 +154,10 @@ fn start(name: &GuestName, have: &GuestState, want: &GuestState, machine: &Machi
         }
     }
     // Before the TAP, which alone does not tell whose it is: a TAP that is left over has a cgroup beside it.
-    let cgroup = want.cgroup.filter(|_| have.cgroup != want.cgroup);
+    // One in which somebody was killed is made anew, so that what it counts is this start's.
+    let counts = have.cgroup.is_some() && have.oom_kills > 0;
+    steps.extend(counts.then(|| Step::RemoveCgroup { guest: guest() }));
+    let cgroup = want.cgroup.filter(|_| counts || have.cgroup != want.cgroup);
     steps.extend(cgroup.map(|limits| Step::CreateCgroup { guest: guest(), limits }));
     steps.extend(want.tap.clone().filter(|_| have.tap != want.tap).map(Step::CreateTap));
     steps.push(Step::CreateJail { guest: guest(), machine: machine.clone() });
@@ -203,6 +207,7 @@ mod tests {
     use crate::fleet::{Balloon, Bucket, ContainerSpec, MachineSpec, Sha256, VmmKind};
     use crate::host::firewall::Ruleset;
     use crate::host::state::{CgroupLimits, DiskState, MachineDisk, StoredKind, TapSpec};
+    use crate::sys::cgroup::IoLimits;
 
     fn name(name: &str) -> GuestName {
         name.parse().unwrap()
@@ -215,9 +220,16 @@ mod tests {
         GuestState {
             disk: Some(DiskState { uid, size: 512 << 20, base: Some(Sha256::of("disk").into()) }),
             tap: Some(TapSpec { name: tap, owner: uid, address: [10, 107, 0, number].into() }),
-            cgroup: Some(CgroupLimits { memory: 1 << 30, pids: 33, cpu_quota: 100_000 }),
+            cgroup: Some(CgroupLimits {
+                memory: 1 << 30,
+                pids: 33,
+                cpu_quota: 100_000,
+                cpu_weight: 100,
+                io: IoLimits::NONE,
+            }),
             jail: true,
             old_jails: false,
+            oom_kills: 0,
             occupied: true,
             machine: Some(Machine {
                 vmm: VmmKind::Qemu,
@@ -348,6 +360,22 @@ mod tests {
         *alice = GuestState { jail: true, disk: alice.disk, ..GuestState::default() };
         let plan = diff(&found, &HostState::default());
         assert_eq!(plan.detailed(), "stop alice: left over\n  remove jail\nremove nft ruleset\n");
+    }
+
+    #[test]
+    fn a_guest_that_ran_out_of_memory_is_started_in_a_new_cgroup() {
+        let mut found = host(&["alice"]);
+        let alice = found.guests.get_mut(&name("alice")).unwrap();
+        (alice.machine, alice.occupied, alice.ready, alice.oom_kills) = (None, false, false, 1);
+        let plan = diff(&found, &host(&["alice"]));
+        assert_eq!(plan.start[0].why, "killed by the kernel: out of memory");
+        let begin: Vec<_> = plan.start[0].steps.iter().take(2).map(ToString::to_string).collect();
+        assert_eq!(begin, ["remove cgroup", "set cgroup limits: 1024 MiB, 33 pids, 100000 us of cpu"]);
+        found.guests.get_mut(&name("alice")).unwrap().machine =
+            host(&["alice"]).guests[&name("alice")].machine.clone();
+        let alice = found.guests.get_mut(&name("alice")).unwrap();
+        (alice.occupied, alice.ready) = (true, true);
+        assert!(diff(&found, &host(&["alice"])).is_empty(), "one that runs goes on");
     }
 
     #[test]

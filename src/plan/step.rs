@@ -100,13 +100,7 @@ impl fmt::Display for Step {
                 write!(f, "create tap {} {} for uid {}", tap.name, tap.address, tap.owner)
             }
             Self::RemoveTap { tap, .. } => write!(f, "remove tap {}", tap.name),
-            Self::CreateCgroup { limits, .. } => write!(
-                f,
-                "set cgroup limits: {} MiB, {} pids, {} us of cpu",
-                limits.memory >> 20,
-                limits.pids,
-                limits.cpu_quota
-            ),
+            Self::CreateCgroup { limits, .. } => write!(f, "set cgroup limits: {limits}"),
             Self::RemoveCgroup { .. } => f.write_str("remove cgroup"),
             Self::CreateJail { machine, .. } => {
                 write!(

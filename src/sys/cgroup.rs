@@ -14,6 +14,9 @@ use std::path::{Component, Path, PathBuf};
 use super::mount::unescape;
 
 mod kill;
+mod limits;
+
+pub use limits::{Device, EVEN_WEIGHT, IoLimits, Limits};
 
 /// Why a control group is not as it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +33,11 @@ pub enum CgroupError {
     /// The kernel refused.
     #[error("cannot {action} {}{}", path.display(), hint(.source))]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// Limits of block devices were asked for.
+    #[error(
+        "this host has no cgroup controller that limits what is read and written (io, or blkio of version 1)"
+    )]
+    NoIo,
     /// It still has processes.
     #[error("the cgroup {path} still has processes: {pids:?}")]
     Busy { path: String, pids: Vec<u32> },
@@ -50,6 +58,9 @@ const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 const ATTEMPTS: usize = 100;
 /// Version 1 stops processes with this one while they are killed, where it is there.
 const FREEZER: &str = "freezer";
+/// Limits what is read from and written to block devices, where it is there; version 2 calls it otherwise.
+const BLKIO: &str = "blkio";
+const IO: &str = "io";
 
 /// Where this host's cgroups are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,17 +69,6 @@ pub enum Hierarchy {
     V2 { root: PathBuf },
     /// One tree for each controller; several controllers may share one.
     V1 { mounts: BTreeMap<String, PathBuf> },
-}
-
-/// What a cgroup may use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes; the kernel rounds down to whole pages. `u64::MAX` is no limit.
-    pub memory: u64,
-    /// Processes and threads. `u64::MAX` is no limit.
-    pub pids: u64,
-    /// So many microseconds of CPU time in each period of so many; `None` is no limit.
-    pub cpu_quota: Option<(u64, u64)>,
 }
 
 /// Finds the hierarchy that can limit CPU, memory and processes. On a hybrid host that is version 1.
@@ -112,7 +112,7 @@ pub fn parse_mounts(text: &str) -> (Option<PathBuf>, BTreeMap<String, PathBuf>) 
         match kind {
             "cgroup2" if unified.is_none() => unified = Some(unescape(target)),
             "cgroup" => {
-                let ours = |name: &&str| CONTROLLERS.contains(name) || *name == FREEZER;
+                let ours = |name: &&str| CONTROLLERS.contains(name) || [FREEZER, BLKIO].contains(name);
                 for name in options.split(',').filter(ours) {
                     mounts.entry(name.to_owned()).or_insert_with(|| unescape(target));
                 }
@@ -215,34 +215,7 @@ impl Hierarchy {
         for dir in self.dirs(path) {
             fs::create_dir_all(&dir).map_err(failed("create cgroup", &dir))?;
         }
-        match self {
-            Self::V2 { root } => set_v2(&root.join(path), limits),
-            Self::V1 { mounts } => set_v1(mounts, path, limits),
-        }
-    }
-
-    /// The limits as the kernel holds them; `None` where the cgroup is missing from any hierarchy.
-    pub fn limits(&self, path: &str) -> Option<Limits> {
-        let dir = |controller| self.dir(controller, path);
-        let (cpu, memory, pids) = (dir("cpu")?, dir("memory")?, dir("pids")?);
-        let pids = parse_limit(&read(&pids.join("pids.max"))?)?;
-        Some(match self {
-            Self::V2 { .. } => Limits {
-                memory: parse_limit(&read(&memory.join("memory.max"))?)?,
-                pids,
-                cpu_quota: parse_cpu_max(&read(&cpu.join("cpu.max"))?)?,
-            },
-            Self::V1 { .. } => {
-                // -1, no limit, is no u64.
-                let quota: Option<u64> = read(&cpu.join("cpu.cfs_quota_us"))?.trim().parse().ok();
-                let period: u64 = read(&cpu.join("cpu.cfs_period_us"))?.trim().parse().ok()?;
-                Limits {
-                    memory: parse_limit(&read(&memory.join("memory.limit_in_bytes"))?)?,
-                    pids,
-                    cpu_quota: quota.map(|quota| (quota, period)),
-                }
-            }
-        })
+        self.set(path, limits)
     }
 
     /// The processes in the cgroup itself, in any hierarchy; none where it is absent.
@@ -257,6 +230,30 @@ impl Hierarchy {
     /// The files to which a process writes `0` to join the cgroup.
     pub fn procs_files(&self, path: &str) -> Vec<PathBuf> {
         self.dirs(path).into_iter().map(|dir| dir.join("cgroup.procs")).collect()
+    }
+
+    /// Whether a process is in the cgroup for each controller, as its `/proc/PID/cgroup` says.
+    pub fn holds(&self, path: &str, pid: u32) -> bool {
+        read(Path::new(&format!("/proc/{pid}/cgroup"))).is_some_and(|text| self.is_member(path, &text))
+    }
+
+    /// The same, from the text of `/proc/PID/cgroup`: lines of `number:controllers:path`. Where the hierarchy is mounted from
+    /// below its root, as in a container, a path there is longer than here.
+    fn is_member(&self, path: &str, text: &str) -> bool {
+        let is_in = |controller: &str| {
+            text.lines().any(|line| {
+                let mut fields = line.splitn(3, ':').skip(1);
+                let (controllers, at) =
+                    (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+                controllers.split(',').any(|name| name == controller)
+                    && at.strip_suffix(path).is_some_and(|above| above.ends_with('/'))
+            })
+        };
+        match self {
+            // Version 2 names no controllers.
+            Self::V2 { .. } => is_in(""),
+            Self::V1 { mounts } => mounts.keys().all(|controller| is_in(controller)),
+        }
     }
 
     /// The cgroups directly below, in any hierarchy; none where it is absent.
@@ -295,8 +292,11 @@ fn hand_down_controllers(root: &Path, path: &str) -> Result<(), CgroupError> {
         let file = dir.join("cgroup.subtree_control");
         let enabled = read(&file).unwrap_or_default();
         let is_on = |name: &str| enabled.split_whitespace().any(|word| word == name);
+        let has_io = read(&dir.join("cgroup.controllers"))
+            .is_some_and(|all| all.split_whitespace().any(|name| name == IO));
+        let wanted = CONTROLLERS.into_iter().chain(has_io.then_some(IO));
         let missing: Vec<String> =
-            CONTROLLERS.iter().filter(|name| !is_on(name)).map(|name| format!("+{name}")).collect();
+            wanted.filter(|name| !is_on(name)).map(|name| format!("+{name}")).collect();
         if !missing.is_empty() {
             write(&file, &missing.join(" "))?;
         }
@@ -310,42 +310,6 @@ fn absent_or_made(dir: &Path) -> Result<(), CgroupError> {
     match fs::create_dir(dir) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         done => done.map_err(failed("create cgroup", dir)),
-    }
-}
-
-fn set_v2(dir: &Path, limits: &Limits) -> Result<(), CgroupError> {
-    write(&dir.join("memory.max"), &limit_text(limits.memory))?;
-    for (name, value) in [("memory.swap.max", "0"), ("memory.oom.group", "1")] {
-        let file = dir.join(name);
-        // Absent on a kernel without swap, or older than 4.19.
-        if file.exists() {
-            write(&file, value)?;
-        }
-    }
-    write(&dir.join("pids.max"), &limit_text(limits.pids))?;
-    let cpu = match limits.cpu_quota {
-        Some((quota, period)) => format!("{quota} {period}"),
-        None => "max".to_owned(),
-    };
-    write(&dir.join("cpu.max"), &cpu)
-}
-
-fn set_v1(mounts: &BTreeMap<String, PathBuf>, path: &str, limits: &Limits) -> Result<(), CgroupError> {
-    let set = |controller: &str, file: &str, value: &str| match mounts.get(controller) {
-        Some(mount) => write(&mount.join(path).join(file), value),
-        None => Ok(()),
-    };
-    let memory = if limits.memory == u64::MAX { "-1".to_owned() } else { limits.memory.to_string() };
-    set("memory", "memory.limit_in_bytes", &memory)?;
-    set("pids", "pids.max", &limit_text(limits.pids))?;
-    match limits.cpu_quota {
-        // No limit first: a quota that fits the new period may not fit the old one.
-        Some((quota, period)) => {
-            set("cpu", "cpu.cfs_quota_us", "-1")?;
-            set("cpu", "cpu.cfs_period_us", &period.to_string())?;
-            set("cpu", "cpu.cfs_quota_us", &quota.to_string())
-        }
-        None => set("cpu", "cpu.cfs_quota_us", "-1"),
     }
 }
 
@@ -407,13 +371,42 @@ cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0
         let text = |file: &str| fs::read_to_string(root.path().join(file)).unwrap();
         fs::write(root.path().join("cgroup.subtree_control"), "cpuset memory").unwrap();
         let hierarchy = Hierarchy::V2 { root: root.path().to_owned() };
-        let limits = Limits { memory: 64 << 20, pids: 32, cpu_quota: Some((50_000, 100_000)) };
+        let io = IoLimits { read_bytes: 1 << 20, write_operations: 50, ..IoLimits::NONE };
+        let mut limits = Limits {
+            memory: 64 << 20,
+            pids: 32,
+            cpu_quota: Some((50_000, 100_000)),
+            cpu_weight: 300,
+            io: BTreeMap::new(),
+        };
         hierarchy.create("sisforge/sis/alice", &limits).unwrap();
         assert_eq!(text("cgroup.subtree_control"), "+cpu +pids");
         assert_eq!(text("sisforge/cgroup.subtree_control"), "+cpu +memory +pids");
+        assert_eq!(text("sisforge/sis/alice/cpu.weight"), "300");
         assert_eq!(text("sisforge/sis/cgroup.subtree_control"), "+cpu +memory +pids");
+        assert_eq!(hierarchy.limits("sisforge/sis/alice").as_ref(), Some(&limits));
+        limits.io.insert(Device { major: 8, minor: 16 }, io);
+        assert!(matches!(hierarchy.create("sisforge/sis/alice", &limits), Err(CgroupError::NoIo)));
+        fs::write(root.path().join("sisforge/sis/alice/io.max"), "").unwrap();
+        fs::write(root.path().join("cgroup.controllers"), "cpu io memory pids").unwrap();
+        hierarchy.create("sisforge/sis/alice", &limits).unwrap();
+        assert!(text("cgroup.subtree_control").contains("+io"));
+        assert_eq!(text("sisforge/sis/alice/io.max"), "8:16 rbps=1048576 wbps=max riops=max wiops=50");
         assert_eq!(hierarchy.limits("sisforge/sis/alice"), Some(limits));
         assert_eq!(hierarchy.children("sisforge/sis"), BTreeSet::from(["alice".to_owned()]));
         assert_eq!(hierarchy.limits("sisforge/sis/bob"), None);
+    }
+
+    #[test]
+    fn a_process_is_a_member_only_where_every_controller_has_it() {
+        let mounts = ["cpu", "memory", "pids"].map(|name| (name.to_owned(), PathBuf::from("/sys/fs/cgroup")));
+        let v1 = Hierarchy::V1 { mounts: mounts.into() };
+        let text = "9:pids:/sisforge/sis/alice\n4:memory:/sisforge/sis/alice\n2:cpu,cpuacct:/sisforge/sis/alice\n0::/\n";
+        assert!(v1.is_member("sisforge/sis/alice", text));
+        assert!(!v1.is_member("sisforge/sis/alice", &text.replace("memory:/sisforge/sis/alice", "memory:/")));
+        assert!(!v1.is_member("forge/sis/alice", text) && !v1.is_member("sisforge/sis/ali", text));
+        let v2 = Hierarchy::V2 { root: PathBuf::from("/sys/fs/cgroup") };
+        assert!(v2.is_member("sisforge/sis/alice", "0::/container/sisforge/sis/alice\n"));
+        assert!(!v2.is_member("sisforge/sis/alice", text));
     }
 }

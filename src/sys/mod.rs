@@ -1,5 +1,7 @@
 //! Tools: what the host's programs, files and kernel interfaces say, parsed. No domain type is known here.
 
+pub mod accounts;
+pub mod block;
 pub mod cgroup;
 pub mod e2fsck;
 pub mod fetch;

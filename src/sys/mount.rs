@@ -39,18 +39,21 @@ pub struct MountEntry {
     pub target: PathBuf,
     /// Such as `tmpfs`.
     pub kind: String,
+    /// What is mounted: a block device, or a word that the file system chose.
+    pub source: PathBuf,
 }
 
 /// Reads `/proc/PID/mountinfo`, in the kernel's order: a later mount hides an earlier one at the same place.
 pub fn parse_mountinfo(text: &str) -> Vec<MountEntry> {
     let entry = |line: &str| {
         let (fields, rest) = line.split_once(" - ")?;
-        let mut fields = fields.split(' ').skip(2);
+        let (mut fields, mut rest) = (fields.split(' ').skip(2), rest.split(' '));
         Some(MountEntry {
             device: fields.next()?.to_owned(),
             root: unescape(fields.next()?),
             target: unescape(fields.next()?),
-            kind: rest.split(' ').next()?.to_owned(),
+            kind: rest.next()?.to_owned(),
+            source: unescape(rest.next()?),
         })
     };
     text.lines().filter_map(entry).collect()

@@ -1,5 +1,6 @@
 //! Processes as `/proc` shows them (proc(5)), told apart by number and start time, signalled by pidfd.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -170,6 +171,17 @@ pub fn terminate(pid: u32, start_time: u64, signal: Signal) -> Result<bool, Proc
         Err(rustix::io::Errno::SRCH) => Ok(false),
         Err(error) => Err(ProcessError { pid, signal, source: error.into() }),
     }
+}
+
+/// The live processes that run as one of these users, each with its user.
+pub fn running_as(uids: &BTreeSet<u32>) -> Vec<(u32, u32)> {
+    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let of = |pid: u32| {
+        let uid = parse_uid(&fs::read_to_string(proc_file(pid, "status")).ok()?)?;
+        (uids.contains(&uid) && stat(pid).is_some()).then_some((pid, uid))
+    };
+    numbers.filter_map(of).collect()
 }
 
 /// Waits until the process is dead (a zombie is); `false` where it still lives after `timeout`.

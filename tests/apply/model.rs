@@ -11,6 +11,7 @@ use sisforge::host::firewall::Ruleset;
 use sisforge::host::state::{
     CgroupLimits, DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind, TapSpec,
 };
+use sisforge::sys::cgroup::IoLimits;
 
 /// Which operations do not come through. Operations are counted from 0.
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ type Done = Result<(), ApplyError>;
 
 /// A cgroup whose limits are not all set, or whose directories are not all there.
 pub const HALF_A_CGROUP: CgroupLimits =
-    CgroupLimits { memory: u64::MAX, pids: u64::MAX, cpu_quota: u64::MAX };
+    CgroupLimits { memory: u64::MAX, pids: u64::MAX, cpu_quota: u64::MAX, cpu_weight: 0, io: IoLimits::NONE };
 
 impl ModelHost {
     /// A host in this state that is to become as `desired`.

@@ -8,6 +8,7 @@ mod images;
 mod input;
 mod jail;
 mod kernel;
+mod limits;
 mod line;
 mod locking;
 mod logs;

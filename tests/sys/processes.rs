@@ -1,11 +1,13 @@
 //! Cgroups, launched programs and processes in jails.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use sisforge::sys::cgroup::{self, Hierarchy, Limits};
+use sisforge::sys::block;
+use sisforge::sys::cgroup::{self, CgroupError, Hierarchy, IoLimits, Limits};
 use sisforge::sys::launch;
 use sisforge::sys::process::{self, Signal};
 use sisforge::sys::tool::Tool;
@@ -47,7 +49,13 @@ impl Drop for Group {
     }
 }
 
-const LIMITS: Limits = Limits { memory: 32 << 20, pids: 16, cpu_quota: Some((50_000, 100_000)) };
+const LIMITS: Limits = Limits {
+    memory: 32 << 20,
+    pids: 16,
+    cpu_quota: Some((50_000, 100_000)),
+    cpu_weight: 100,
+    io: BTreeMap::new(),
+};
 
 #[test]
 fn a_cgroup_holds_the_limits_it_was_given() {
@@ -56,12 +64,12 @@ fn a_cgroup_holds_the_limits_it_was_given() {
     assert_eq!(hierarchy.limits(path), None);
     hierarchy.create(path, &LIMITS).unwrap();
     assert_eq!(hierarchy.limits(path), Some(LIMITS));
-    let other = Limits { memory: 64 << 20, pids: u64::MAX, cpu_quota: None };
+    let other = Limits { memory: 64 << 20, pids: u64::MAX, cpu_quota: None, cpu_weight: 1, ..LIMITS };
     hierarchy.create(path, &other).unwrap();
-    assert_eq!(hierarchy.limits(path), Some(other));
-    let other = Limits { memory: u64::MAX, pids: 5, cpu_quota: Some((1_500_000, 1_000_000)) };
+    assert_eq!(hierarchy.limits(path), Some(other.clone()));
+    let other = Limits { memory: u64::MAX, pids: 5, cpu_quota: Some((1_500_000, 1_000_000)), ..LIMITS };
     hierarchy.create(path, &other).unwrap();
-    assert_eq!(hierarchy.limits(path), Some(other));
+    assert_eq!(hierarchy.limits(path), Some(other.clone()));
     assert_eq!(hierarchy.children(parent).into_iter().collect::<Vec<_>>(), ["alice"]);
     hierarchy.remove(path).unwrap();
     hierarchy.remove(path).unwrap();
@@ -70,10 +78,28 @@ fn a_cgroup_holds_the_limits_it_was_given() {
 }
 
 #[test]
+fn a_cgroup_limits_what_is_read_and_written() {
+    let Some(group) = Group::create("io") else { return };
+    let Group { hierarchy, path, .. } = &group;
+    let Some(device) = block::device_of(Path::new(".")).unwrap() else {
+        return skip("io", "this directory is on no block device");
+    };
+    let io = IoLimits { read_bytes: 50 << 20, write_operations: 400, ..IoLimits::NONE };
+    let limits = Limits { io: [(device, io)].into(), ..LIMITS };
+    match hierarchy.create(path, &limits) {
+        Err(CgroupError::NoIo) => return skip("io", "no controller limits block devices here"),
+        done => done.unwrap(),
+    }
+    assert_eq!(hierarchy.limits(path), Some(limits));
+    hierarchy.create(path, &LIMITS).unwrap();
+    assert_eq!(hierarchy.limits(path), Some(LIMITS), "what is not wanted any more is lifted");
+}
+
+#[test]
 fn killing_a_cgroup_leaves_no_process_however_fast_they_fork() {
     let Some(group) = Group::create("kill") else { return };
     let Group { hierarchy, path, .. } = &group;
-    hierarchy.create(path, &Limits { memory: 512 << 20, pids: 4000, cpu_quota: None }).unwrap();
+    hierarchy.create(path, &Limits { memory: 512 << 20, pids: 4000, cpu_quota: None, ..LIMITS }).unwrap();
     assert!(hierarchy.kill("sisforge-test-absent").is_ok());
     // Joins, then starts processes without end.
     let join: String =

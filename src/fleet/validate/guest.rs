@@ -5,16 +5,19 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::super::file::{ContainerSection, DiskChoice, FleetFile, GuestSection, PoolSection};
-use super::super::model::{ContainerSpec, DiskSpec, GuestSpec};
+use super::super::file::{ContainerSection, DiskChoice, FleetFile, GuestSection, IoSection, PoolSection};
+use super::super::model::{ContainerSpec, DiskSpec, GuestSpec, IoSpec};
 use super::super::problem::{Problem, Read, ReadRef};
-use super::super::scalar::Count;
+use super::super::scalar::{Bandwidth, Count};
 use super::super::value::{ByteSize, GuestName, InvalidValue, Label};
 use super::machine::NamedMachine;
 use super::{Declared, Validator, all, optional};
 
 /// Below it, the kernel, its page tables and an init leave nothing for a container.
 const LEAST_MEMORY_MIB: u64 = 64;
+
+/// Nobody is preferred.
+const EVEN_WEIGHT: u16 = 100;
 
 const DEFAULT_MEMORY: ByteSize = ByteSize::from_mib(512);
 
@@ -33,6 +36,8 @@ struct Own {
     machine: Read<Option<NamedMachine>>,
     vcpus: Read<Option<u8>>,
     memory: Read<Option<ByteSize>>,
+    cpu_weight: Read<Option<u16>>,
+    io: Read<Option<IoSpec>>,
     containers: Read<Option<Vec<ContainerSpec>>>,
 }
 
@@ -45,6 +50,8 @@ impl Own {
         machine: Ok(None),
         vcpus: Ok(None),
         memory: Ok(None),
+        cpu_weight: Ok(None),
+        io: Ok(None),
         containers: Ok(None),
     };
 }
@@ -153,6 +160,8 @@ impl Validator<'_> {
             machine,
             vcpus: own.vcpus?.or(defaults.vcpus?).unwrap_or(1),
             memory,
+            cpu_weight: own.cpu_weight?.or(defaults.cpu_weight?).unwrap_or(EVEN_WEIGHT),
+            io: own.io?.or(defaults.io?).unwrap_or_default(),
             containers: match own.containers? {
                 Some(containers) => containers,
                 None => defaults.containers.clone()?.unwrap_or_default(),
@@ -195,7 +204,10 @@ impl Validator<'_> {
         let containers = optional(&section.containers, |containers| self.containers(containers));
         // Count<1, 32> has made sure that it fits.
         let vcpus = section.vcpus.map(|vcpus| vcpus.map(|Count(vcpus)| vcpus as u8));
-        Own { image, network, disk, machine, vcpus, memory, containers }
+        // So does Count<1, 10000> here.
+        let cpu_weight = section.cpu_weight.map(|weight| weight.map(|Count(weight)| weight as u16));
+        let io = optional(&section.io, io_limits);
+        Own { image, network, disk, machine, vcpus, memory, cpu_weight, io, containers }
     }
 
     fn disk_choice(&mut self, disk: &Spanned<DiskChoice>, declared: &Declared) -> Read<NamedDisk> {
@@ -223,4 +235,13 @@ impl Validator<'_> {
         };
         all(sections.iter().map(check))
     }
+}
+
+fn io_limits(section: &IoSection) -> Read<IoSpec> {
+    Ok(IoSpec {
+        read: section.read?.map(|Bandwidth(bytes)| bytes),
+        write: section.write?.map(|Bandwidth(bytes)| bytes),
+        read_operations: section.read_operations?.map(|Count(count)| count),
+        write_operations: section.write_operations?.map(|Count(count)| count),
+    })
 }
