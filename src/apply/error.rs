@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::build::digest::FileDigest;
 use crate::fleet::{GuestName, InterfaceName};
 use crate::sys::cgroup::CgroupError;
-use crate::sys::firecracker::ApiError;
+use crate::sys::firecracker::{ApiError, BinaryError};
 use crate::sys::fs::FileError;
 use crate::sys::ip::IpError;
 use crate::sys::launch::LaunchError;
@@ -61,6 +61,12 @@ pub enum ApplyError {
     MountedWithout { store: PathBuf, flag: &'static str },
     #[error("{} is on no block device, so that `io` of a guest cannot be limited there", .0.display())]
     NoDevice(PathBuf),
+    #[error(transparent)]
+    Binary(#[from] BinaryError),
+    #[error(
+        "{} MiB of huge pages are needed, and {} MiB are free on this host", .needed >> 20, .free >> 20
+    )]
+    NoHugePages { needed: u64, free: u64 },
     #[error("{program} is not installed: it is the VMM that [fleet] vmm names")]
     NoVmm { program: &'static str },
     #[error("the VMM of {guest} is not in the cgroup {cgroup} for every controller, and was killed")]

@@ -105,7 +105,7 @@ fn spawn(host: &LinuxHost, guest: &GuestName, streams: &[LogStream], why: For) -
     let null = || null().map_err(FileError::when("open", "/dev/null"));
     let mut said = tempfile::tempfile_in(&dir).map_err(FileError::when("create a file in", &dir))?;
     let stderr = said.as_fd().try_clone_to_owned().map_err(FileError::when("create a file in", &dir))?;
-    let pid = launch::spawn(&tool, null()?, null()?, stderr.into())?;
+    let pid = launch::spawn(&tool, null()?, null()?, stderr.into())?.pid;
     let begun = Instant::now();
     while !is_alive(layout, guest) && process::inspect(pid).is_some() && begun.elapsed() < PATIENCE {
         std::thread::sleep(POLL);

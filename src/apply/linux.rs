@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::build::digest::FileDigest;
-use crate::fleet::LogLimits;
+use crate::fleet::{GuestName, LogLimits};
 use crate::host::layout::Layout;
 use crate::sys::block;
 use crate::sys::cgroup::{Device, Hierarchy};
 use crate::sys::fs::FileError;
+use crate::sys::launch::Started;
 use crate::sys::tool::Tool;
 
 use super::ApplyError;
@@ -34,6 +36,8 @@ pub struct LinuxHost {
     pub launcher: PathBuf,
     /// How much is kept of each log.
     pub logs: LogLimits,
+    /// VMMs that this process started, so that it can say how they ended.
+    pub launched: Arc<Mutex<BTreeMap<GuestName, Started>>>,
     /// How long a guest may take to say that it is ready.
     pub ready_timeout: Duration,
     /// How long a guest may take to shut down before its VMM is killed.

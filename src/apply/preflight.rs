@@ -6,15 +6,15 @@ use std::path::Path;
 use rustix::fs::StatVfsMountFlags;
 
 use crate::fleet::{GuestName, VmmKind};
-use crate::host::state::TapSpec;
+use crate::host::state::{Machine, TapSpec};
 use crate::plan::{GuestSteps, Plan, Step};
 use crate::sys::accounts::Accounts;
 use crate::sys::cgroup::IoLimits;
 use crate::sys::fs::{self as files, FileError};
-use crate::sys::{ip, process, tool};
+use crate::sys::{firecracker, ip, memory, process, tool};
 
 use super::linux::LinuxHost;
-use super::{ApplyError, jail};
+use super::{ApplyError, jail, record};
 
 /// Space that is left free beside what a plan copies, in bytes: logs and records are written too.
 const FREE_MARGIN: u64 = 64 << 20;
@@ -58,7 +58,31 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     }
     let jails =
         |step: &Step| matches!(step, Step::StartVmm { machine, .. } if machine.vmm == VmmKind::Firecracker);
-    if steps.iter().any(|step| jails(step)) { allows_jails(&host.layout.dir()) } else { Ok(()) }
+    if steps.iter().any(|step| jails(step)) {
+        allows_jails(&host.layout.dir())?;
+        let firecracker = tool::find("firecracker").ok_or(ApplyError::NoVmm { program: "firecracker" })?;
+        firecracker::check_static(&firecracker)?;
+    }
+    huge_pages(plan, &steps, host)
+}
+
+/// Whether the host has the huge pages that guests are made of. Linux would find out page by page, and end the VMM.
+fn huge_pages(plan: &Plan, steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
+    let of = |machine: &Machine| if machine.spec.huge_pages { machine.memory_mib << 20 } else { 0 };
+    let needed = steps.iter().map(|step| match step {
+        Step::StartVmm { machine, .. } => of(machine),
+        _ => 0,
+    });
+    let needed: u64 = needed.sum();
+    if needed == 0 {
+        return Ok(());
+    }
+    let mut free = memory::free_huge_pages()?;
+    for stopped in &plan.stop {
+        let running: Option<Machine> = record::read(&host.layout.machine(&stopped.guest))?;
+        free += running.as_ref().map_or(0, of);
+    }
+    if free < needed { Err(ApplyError::NoHugePages { needed, free }) } else { Ok(()) }
 }
 
 /// Whether TAPs can be made, and no other fleet of this host has given out the same uids or addresses.

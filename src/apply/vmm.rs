@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crate::fleet::{ContainerSpec, GuestName, VmmKind};
@@ -54,7 +55,9 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
     let root = place.root(layout, guest);
     let launcher = launcher.arg("--").args(vmm.argv()).dir(&root);
     let ends = keeper::start(host, guest, machine.vmm, &root, For::NewVmm)?;
-    let pid = launch::spawn(&launcher, input, ends.serial, ends.said)?;
+    let started = launch::spawn(&launcher, input, ends.serial, ends.said)?;
+    let pid = started.pid;
+    host.launched.lock().unwrap_or_else(PoisonError::into_inner).insert(guest.clone(), started);
     // From here on the cgroup says whether the VMM runs, so it must be in it, or have ended.
     let begun = Instant::now();
     while let Some(vmm) = process::inspect(pid) {

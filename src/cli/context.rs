@@ -103,6 +103,7 @@ impl Context {
             artifacts: BTreeMap::new(),
             launcher,
             logs,
+            launched: std::sync::Arc::default(),
             ready_timeout: READY_TIMEOUT,
             stop_timeout: STOP_TIMEOUT,
         })

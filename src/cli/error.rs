@@ -342,6 +342,10 @@ fn host_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         ApplyError::NotRemoved { .. } => {
             Some("`lsattr` shows files that are immutable, `fuser -vm` shows who uses a mount")
         }
+        ApplyError::Binary(_) => Some("install the static program of Firecracker's releases"),
+        ApplyError::NoHugePages { .. } => Some(
+            "set more aside, as with `sysctl vm.nr_hugepages=COUNT` (2 MiB each), or leave `huge-pages` out",
+        ),
         ApplyError::MountedWithout { .. } => {
             Some("mount it otherwise, or move [host] store to another file system")
         }

@@ -4,6 +4,7 @@
 //! The process at the other end has a guest inside it and is not trusted: each request has a deadline
 //! and each reply a bound on its size.
 
+mod binary;
 mod version;
 
 use std::io::{self, Read, Write};
@@ -16,6 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+pub use binary::{BinaryError, check_static};
 pub use version::{UnknownVersion, Version, installed};
 
 /// Longest path that fits a socket address (unix(7): 108 bytes with the closing zero).

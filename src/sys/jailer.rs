@@ -30,10 +30,14 @@
 //! - stderr has the jailer's own errors, and Firecracker's last one, which the log has as well. It may be the log's
 //!   pipe, and must not be its file: Firecracker would write over what was appended there.
 
+mod cause;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::tool::Tool;
+
+pub use cause::{Cause, cause};
 
 /// One jail for one Firecracker process.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,8 +5,10 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::tool::{self, Tool};
 
@@ -60,13 +62,34 @@ fn start_error(program: &str, source: io::Error) -> LaunchError {
     }
 }
 
-/// Starts a program that goes on when this process ends and when its terminal hangs up, and gives its process
-/// number. It leads a session of its own where `setsid` of util-linux is installed, else a process group. While this
-/// process lives, a thread waits for it, so that it leaves no zombie.
+/// A process that goes on without whoever started it.
+#[derive(Clone, Debug)]
+pub struct Started {
+    pub pid: u32,
+    ended: Arc<OnceLock<ExitStatus>>,
+}
+
+/// How long the kernel may take to tell how a process ended that is gone.
+const STATUS_PATIENCE: Duration = Duration::from_millis(200);
+
+impl Started {
+    /// How a process that is gone ended; `None` where it runs on, or nobody knows.
+    pub fn status(&self) -> Option<ExitStatus> {
+        let end = Instant::now() + STATUS_PATIENCE;
+        while self.ended.get().is_none() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.ended.get().copied()
+    }
+}
+
+/// Starts a program that goes on when this process ends and when its terminal hangs up. It leads a session of its own
+/// where `setsid` of util-linux is installed, else a process group. While this process lives, a thread waits for it, so
+/// that it leaves no zombie.
 ///
 /// # Errors
 /// Where the program is missing or cannot be started.
-pub fn spawn(tool: &Tool, stdin: File, stdout: File, stderr: File) -> Result<u32, LaunchError> {
+pub fn spawn(tool: &Tool, stdin: File, stdout: File, stderr: File) -> Result<Started, LaunchError> {
     let plain = tool.command();
     let program = plain.get_program().to_string_lossy().into_owned();
     // `setsid` would find out too late to say so.
@@ -83,10 +106,11 @@ pub fn spawn(tool: &Tool, stdin: File, stdout: File, stderr: File) -> Result<u32
     };
     command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
     let mut child = command.spawn().map_err(|source| start_error(&program, source))?;
-    let pid = child.id();
-    // The thread ends with the child or with this process; there is nobody to tell of the status.
-    thread::spawn(move || child.wait());
-    Ok(pid)
+    let started = Started { pid: child.id(), ended: Arc::default() };
+    let ended = Arc::clone(&started.ended);
+    // The thread ends with the child or with this process.
+    thread::spawn(move || child.wait().map(|status| ended.set(status)));
+    Ok(started)
 }
 
 /// The same command through `setsid`, which starts a session and becomes the program: the process stays the same,
@@ -107,7 +131,6 @@ fn in_session(setsid: &Path, plain: &Command) -> Command {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -132,12 +155,19 @@ mod tests {
         let mut out = tempfile::tempfile().unwrap();
         let script = "cut -d' ' -f6 /proc/self/stat; echo $$ $EXTRA";
         let tool = Tool::new("sh").args(["-c", script]).env("EXTRA", "kept");
-        let pid = spawn(&tool, null(), out.try_clone().unwrap(), null()).unwrap();
+        let pid = spawn(&tool, null(), out.try_clone().unwrap(), null()).unwrap().pid;
         assert!(is_reaped(pid));
         io::Seek::rewind(&mut out).unwrap();
         let mut text = String::new();
         out.read_to_string(&mut text).unwrap();
         assert_eq!(text, format!("{pid}\n{pid} kept\n"));
+    }
+
+    #[test]
+    fn whoever_started_a_process_learns_how_it_ended() {
+        let ended = spawn(&Tool::new("sh").args(["-c", "exit 148"]), null(), null(), null()).unwrap();
+        assert!(is_reaped(ended.pid));
+        assert_eq!(ended.status().and_then(|status| status.code()), Some(148));
     }
 
     #[test]

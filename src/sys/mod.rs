@@ -14,6 +14,7 @@ pub mod jailer;
 pub mod launch;
 pub mod log;
 pub mod make;
+pub mod memory;
 pub mod mount;
 pub mod nft;
 pub mod process;

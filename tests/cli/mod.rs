@@ -22,5 +22,6 @@ mod same_bytes;
 mod scripts;
 mod surface;
 mod tree;
+mod versions;
 mod vmm;
 mod watch;

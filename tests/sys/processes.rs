@@ -154,7 +154,7 @@ fn a_launched_program_is_in_its_cgroup_and_gains_no_privileges() {
     let own = std::env::current_exe().unwrap();
     let test = "sys::processes::a_launched_program_is_in_its_cgroup_and_gains_no_privileges";
     let call = Tool::new(own).args(["--exact", test]).env(LAUNCHED, files);
-    let pid = launch::spawn(&call, null(), null(), null()).unwrap();
+    let pid = launch::spawn(&call, null(), null(), null()).unwrap().pid;
     eventually("it becomes sleep", || {
         process::inspect(pid).is_some_and(|info| info.command == ["sleep", "60"])
     });
