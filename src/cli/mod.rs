@@ -31,6 +31,7 @@ mod render;
 mod sbom;
 mod schema;
 mod settings;
+mod ssh;
 mod status;
 mod tree;
 mod up;
@@ -83,6 +84,8 @@ enum Command {
     Console(console::Args),
     /// Run a command in a guest, as its user
     Exec(exec::Args),
+    /// Log in to a guest, as its user
+    Ssh(ssh::Args),
     /// Follow a Git branch or a fleet.toml: apply each change, repair drift
     Watch(watch::Args),
     /// Show what is in an image: packages, sizes, setuid files, users, services
@@ -145,6 +148,7 @@ fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
         Command::Logs(args) => logs::run(&args, context),
         Command::Console(args) => console::run(&args, context),
         Command::Exec(args) => exec::run(&args, context),
+        Command::Ssh(args) => ssh::run(&args, context),
         Command::Watch(args) => watch::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Diff(args) => diff::run(&args, context),

@@ -62,7 +62,7 @@ pub enum Io {
 /// A command that ran to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
-    /// Its exit status, 0 to 255; 255 also where a signal ended it.
+    /// Its exit status, 0 to 255; 128 and the signal's number where a signal ended it.
     pub code: i32,
     /// Empty where it was inherited.
     pub stdout: Vec<u8>,
@@ -139,13 +139,19 @@ fn call(target: &Target, argv: &[String], io: Io, known_hosts: &Path, log: &Path
         Io::Inherit { tty: false } | Io::Capture => tool.arg("-T"),
     };
     tool = tool.arg("-i").arg(&target.identity).args(["-l", &target.user, "--", &target.address.to_string()]);
-    if argv.is_empty() { tool } else { tool.arg(command_line(argv)) }
+    if argv.is_empty() { tool } else { tool.arg(told(&command_line(argv))) }
 }
 
 /// One line that a POSIX shell splits into exactly these words.
 pub fn command_line(argv: &[String]) -> String {
     let quoted = |word: &String| format!("'{}'", word.replace('\'', r"'\''"));
     argv.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// A line whose shell tells how its command ended, be it by a signal: 128 and the signal's number. SSH would tell the name
+/// of the signal, and `ssh` keeps it to itself. The shell must outlive a Ctrl-C that ends its command.
+fn told(line: &str) -> String {
+    format!("trap : INT QUIT; {line}; exit $?")
 }
 
 /// How a session ended, by the log of `ssh -v`.
@@ -233,6 +239,18 @@ mod tests {
             ["printf", "%s|", "", "two words", "it's", "$HOME `id` \"x\" \\ *", "a\nb"].map(str::to_owned);
         let output = Tool::new("sh").arg("-c").arg(command_line(&argv)).text().unwrap();
         assert_eq!(output, "|two words|it's|$HOME `id` \"x\" \\ *|a\nb|");
+    }
+
+    #[test]
+    fn a_signal_that_ends_the_command_is_told_by_its_number() {
+        let status = |script: &str| {
+            let line = command_line(&["sh", "-c", script].map(str::to_owned));
+            Tool::new("sh").arg("-c").arg(told(&line)).output().unwrap().status.code()
+        };
+        assert_eq!(status("exit 7"), Some(7));
+        assert_eq!(status("kill -TERM $$"), Some(143));
+        // As Ctrl-C does it: to the shell as well.
+        assert_eq!(status("kill -INT $PPID; kill -INT $$"), Some(130));
     }
 
     #[test]
