@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sisforge::sys::firecracker::{Api, ApiError, VmState, exit_reason};
-use sisforge::sys::jailer::Jail;
-use sisforge::sys::tool;
+use sisforge::sys::jailer::{Jail, cause};
+use sisforge::sys::tool::{self, Tool};
 
 use sisforge::sys::tiny_guest::{Then, elf};
 
@@ -179,6 +179,61 @@ fn a_jail_is_used_once() {
     let again = guest.jail.tool(&tool::find("jailer").unwrap(), &["--config-file", "/config.json"]);
     let error = again.run().unwrap_err();
     assert!(error.stderr().contains("File exists"), "{error}");
+    assert!(cause(error.stderr()).unwrap().what.contains("used before"), "{error}");
+}
+
+/// A jail that is filled and that nothing has run in yet.
+fn fresh(dir: &Path, exec_file: PathBuf) -> Jail {
+    let (uid, base) = (200_001, dir.join("jails"));
+    fs::create_dir(&base).unwrap();
+    let jail = Jail { base, id: "tiny".to_owned(), exec_file, uid, gid: uid, open_files: None };
+    fill(&jail.root(), Then::Halt);
+    jail
+}
+
+/// What the jailer or Firecracker says, and what is made of it, where a jail is one that cannot work.
+#[track_caller]
+fn fails_with(call: &Tool, cause_words: &str) {
+    let error = call.run().unwrap_err();
+    let found = cause(error.stderr()).unwrap_or_else(|| panic!("no cause is known of {error}"));
+    assert!(found.what.contains(cause_words), "{found:?}\n{error}");
+}
+
+/// The jailer's call, in a mount namespace where the jails are on a tmpfs of these options.
+fn on_tmpfs(jail: &Jail, options: &str) -> Tool {
+    let script = "cp -a \"$2\" \"$2.kept\" && mount -t tmpfs -o \"$1\" none \"$2\" && cp -a \"$2.kept/.\" \"$2\" \
+                  && shift 2 && exec \"$@\" >&2";
+    let call = jail.tool(&tool::find("jailer").unwrap(), &["--config-file", "/config.json"]);
+    Tool::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh", options])
+        .arg(&jail.base)
+        .args(call.argv())
+}
+
+#[test]
+fn a_jail_that_cannot_work_says_why() {
+    if let Some(reason) = missing() {
+        return eprintln!("SKIPPED: {reason}");
+    }
+    let jailer = tool::find("jailer").unwrap();
+    let firecracker = tool::find("firecracker").unwrap();
+    let in_dir = |exec_file: &Path, check: &dyn Fn(&Jail)| {
+        let dir = tempfile::tempdir().unwrap();
+        check(&fresh(dir.path(), exec_file.to_owned()));
+    };
+    in_dir(&firecracker, &|jail| fails_with(&on_tmpfs(jail, "noexec"), "noexec"));
+    in_dir(&firecracker, &|jail| fails_with(&on_tmpfs(jail, "nodev"), "nodev"));
+    // `true` is a dynamic program on every machine that has a libc.
+    let dir = tempfile::tempdir().unwrap();
+    let dynamic = dir.path().join("firecracker");
+    fs::copy(tool::find("true").unwrap(), &dynamic).unwrap();
+    in_dir(&dynamic, &|jail| fails_with(&jail.tool(&jailer, &[]), "not static"));
+    in_dir(&firecracker, &|jail| {
+        let call = jail.tool(&jailer, &[]);
+        let before_separator = call.argv().take_while(|word| *word != "--");
+        let call = before_separator.skip(1).fold(Tool::new(&jailer), |call, word| call.arg(word));
+        fails_with(&call.args(["--cgroup", "nothing.max=1", "--"]), "cgroup controller");
+    });
 }
 
 #[test]

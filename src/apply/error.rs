@@ -16,6 +16,8 @@ use crate::sys::qemu::QmpError;
 use crate::sys::ssh::SshError;
 use crate::sys::tool::ToolError;
 
+use super::ended::Why;
+
 /// An operation on the host that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
@@ -73,8 +75,8 @@ pub enum ApplyError {
     NotInCgroup { guest: GuestName, cgroup: String },
     #[error("the VMM of {guest} was killed by the kernel: out of memory (limit {} MiB){}", .limit >> 20, indented(.last_lines))]
     OutOfMemory { guest: GuestName, limit: u64, last_lines: Vec<String> },
-    #[error("the VMM of {guest} ended before the guest was ready{}", indented(.last_lines))]
-    Ended { guest: GuestName, last_lines: Vec<String> },
+    #[error("the VMM of {guest} ended before the guest was ready{}{}", what(.why), indented(.last_lines))]
+    Ended { guest: GuestName, why: Why, last_lines: Vec<String> },
     #[error("the VMM of {0} ended meanwhile")]
     Gone(GuestName),
     #[error("{guest} did not say that it is ready within {} s{}", .after.as_secs(), indented(.last_lines))]
@@ -104,6 +106,10 @@ pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
         next = cause.source();
     }
     text
+}
+
+fn what(why: &Why) -> String {
+    why.what.as_ref().map(|what| format!(": {what}")).unwrap_or_default()
 }
 
 fn indented(lines: &[String]) -> String {

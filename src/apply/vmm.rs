@@ -23,7 +23,7 @@ use crate::sys::{launch, log};
 use super::keeper::{self, For};
 use super::linux::LinuxHost;
 use super::record::{self, Ready};
-use super::{ApplyError, jail, observe};
+use super::{ApplyError, ended, jail, observe};
 
 const POLL: Duration = Duration::from_millis(50);
 /// How often a new process is looked for in its cgroup.
@@ -122,12 +122,14 @@ pub(super) fn await_ready(host: &LinuxHost, guest: &GuestName) -> Result<(), App
             std::thread::sleep(POLL);
             continue;
         }
-        let last_lines = [vmm_log, serial].map(|log| log.heard.last_lines()).concat();
-        let guest = guest.clone();
-        return Err(match (failed, vmm) {
-            (Some(services), _) => ApplyError::Services { guest, services, last_lines },
-            (None, None) => ended(host, &guest, last_lines),
-            (None, Some(_)) => ApplyError::NotReady { guest, after: host.ready_timeout, last_lines },
+        let (said, last_lines) = (vmm_log.heard.last_lines(), serial.heard.last_lines());
+        if failed.is_none() && vmm.is_none() {
+            return Err(ended::error(host, guest, said, last_lines)?);
+        }
+        let (guest, last_lines) = (guest.clone(), [said, last_lines].concat());
+        return Err(match failed {
+            Some(services) => ApplyError::Services { guest, services, last_lines },
+            None => ApplyError::NotReady { guest, after: host.ready_timeout, last_lines },
         });
     }
 }
@@ -164,17 +166,6 @@ pub(super) fn keep_logs(host: &LinuxHost, guest: &GuestName) -> Result<(), Apply
     let places = jail::of(layout, guest)?;
     let Some(place) = jail::in_use(layout, guest, &places, &vmm) else { return Ok(()) };
     keeper::start(host, guest, place.vmm, &place.root(layout, guest), For::RunningVmm).map(drop)
-}
-
-/// Why a VMM is gone.
-fn ended(host: &LinuxHost, guest: &GuestName, last_lines: Vec<String>) -> ApplyError {
-    let (guest, cgroup) = (guest.clone(), host.layout.cgroup(guest));
-    match host.hierarchy.limits(&cgroup) {
-        Some(limits) if host.hierarchy.oom_kills(&cgroup) > 0 => {
-            ApplyError::OutOfMemory { guest, limit: limits.memory, last_lines }
-        }
-        _ => ApplyError::Ended { guest, last_lines },
-    }
 }
 
 /// Asks a guest to shut down where it can hear, waits, and kills what is left.

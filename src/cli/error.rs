@@ -342,6 +342,7 @@ fn host_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         ApplyError::NotRemoved { .. } => {
             Some("`lsattr` shows files that are immutable, `fuser -vm` shows who uses a mount")
         }
+        ApplyError::Ended { why, .. } => why.remedy,
         ApplyError::Binary(_) => Some("install the static program of Firecracker's releases"),
         ApplyError::NoHugePages { .. } => Some(
             "set more aside, as with `sysctl vm.nr_hugepages=COUNT` (2 MiB each), or leave `huge-pages` out",
@@ -387,6 +388,11 @@ fn package_of(tool: &str) -> Option<&'static str> {
         "patch" => "patch",
         _ => return None,
     })
+}
+
+/// What to do about an error, for a summary.
+pub fn help(error: &(dyn Error + 'static)) -> Option<String> {
+    hint_for(error)
 }
 
 /// The words of an error and of its causes in one line, for a summary.

@@ -10,7 +10,7 @@ use crate::sys::ssh;
 
 use super::build::Inputs;
 use super::context::{Context, named, observed};
-use super::error::{CliError, one_line};
+use super::error::{CliError, help, one_line};
 use super::render;
 
 #[derive(clap::Args)]
@@ -65,6 +65,9 @@ pub fn finish(applied: &Applied, plan: &Plan, context: &Context) -> Result<ExitC
     for failure in &applied.failures {
         let who = failure.guest.as_ref().map_or("host", GuestName::as_str);
         context.report.note(&format!("error: {who}: {}: {}", failure.step, one_line(&failure.error)));
+        if let Some(help) = help(&failure.error) {
+            context.report.note(&format!("  help: {help}"));
+        }
     }
     if context.settings.json {
         render::json(&serde_json::json!({ "event": "summary", "summary": applied.summary() }));

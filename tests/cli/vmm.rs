@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
-use sisforge::sys::firecracker::Api;
+use sisforge::sys::firecracker::{Api, VmState};
+use sisforge::sys::tiny_guest::Then;
 
-use crate::common::sandbox::{Sandbox, until};
+use crate::common::sandbox::{Run, Sandbox, until};
 use crate::needs_firecracker;
 
 /// A template that hides no feature of any processor.
@@ -136,6 +138,64 @@ fn the_files_of_a_machine_are_checked_and_their_content_decides() {
     sandbox.write("metadata.json", r#"{ "more": 1 }"#);
     let plan = sandbox.run("plan");
     assert!(plan.out.contains(&format!("stop {a}: metadata changed")), "{plan}");
+}
+
+#[test]
+fn ten_guests_are_started_watched_paused_killed_and_stopped_at_a_time() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    let name = sandbox.guest('p');
+    sandbox.fleet_with("", &format!("[pool.{name}]\nreplicas = 10\n"));
+    let guests: Vec<_> = (0..10).map(|number| format!("{name}-{number}")).collect();
+    sandbox.done("up");
+    let apis: Vec<_> =
+        guests.iter().map(|guest| Api::connect(&sandbox.jail(guest).join("run/api.sock")).unwrap()).collect();
+    let states = |wanted: VmState| apis.iter().all(|api| api.instance_info().unwrap().state == wanted);
+    assert!(states(VmState::Running));
+    apis.iter().for_each(|api| api.pause().unwrap());
+    assert!(states(VmState::Paused));
+    apis.iter().for_each(|api| api.resume().unwrap());
+    assert!(states(VmState::Running));
+    let pids: Vec<_> = guests.iter().map(|guest| sandbox.pid(guest)).collect();
+    let (killed, stays) = (&guests[3], &guests[4]);
+    kill(pids[3]);
+    until("it is seen to be gone", || sandbox.ps(killed)["state"] == "broken");
+    sandbox.done("up");
+    assert_ne!(sandbox.pid(killed), pids[3]);
+    assert_eq!(sandbox.pid(stays), pids[4]);
+    sandbox.done("down");
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+fn kill(pid: u32) {
+    let run = Run::of(Command::new("kill").args(["-9", &pid.to_string()]));
+    assert_eq!(run.code, 0, "{run}");
+}
+
+#[test]
+fn a_vmm_that_ends_says_why_and_what_to_do() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    let a = &sandbox.guest('a');
+    sandbox.kernel("panic: no\n", Then::Reset);
+    sandbox.fleet("a");
+    let words = [
+        &format!("the VMM of {a} ended before the guest was ready: the guest shut down (status 0)"),
+        "panic: no",
+    ];
+    sandbox.run("up").fails(1, &words);
+    // No processor is both Intel's and AMD's.
+    let b = sandbox.guest('b');
+    sandbox.fleet_with(
+        "a",
+        &format!(
+            "machine = {{ cpu-template = \"T2A\" }}\n[user.{b}]\nmachine = {{ cpu-template = \"T2CL\" }}\n"
+        ),
+    );
+    let words = ["the machine's `cpu-template` is not for this processor", "  help: name one that is"];
+    sandbox.run("up").fails(1, &words);
+    sandbox.done("down");
+    assert_eq!(sandbox.traces(), [""; 0]);
 }
 
 /// Compiled filters, where whoever runs the tests names some: nothing that Debian has makes them.

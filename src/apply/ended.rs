@@ -1,0 +1,98 @@
+//! Why a VMM ended, from its exit status and from what it said.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::PoisonError;
+
+use crate::fleet::{GuestName, VmmKind};
+use crate::host::state::Machine;
+use crate::sys::firecracker::exit_reason;
+use crate::sys::jailer::{Cause, cause};
+
+use super::linux::LinuxHost;
+use super::{ApplyError, record};
+
+/// Exit status of Firecracker after a system call that its filters forbid.
+const BAD_SYSCALL: i32 = 148;
+
+/// Why a VMM ended, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Why {
+    pub what: Option<String>,
+    pub remedy: Option<&'static str>,
+}
+
+/// What to say of a guest whose VMM is gone; `said` are the last lines of the VMM itself. What the guest says is no cause:
+/// it may say anything.
+///
+/// # Errors
+/// Where the record of its machine cannot be read.
+pub(super) fn error(
+    host: &LinuxHost,
+    guest: &GuestName,
+    said: Vec<String>,
+    last_lines: Vec<String>,
+) -> Result<ApplyError, ApplyError> {
+    let machine: Option<Machine> = record::read(&host.layout.machine(guest))?;
+    let launched = host.launched.lock().unwrap_or_else(PoisonError::into_inner).get(guest).cloned();
+    let status = launched.and_then(|launched| launched.status());
+    let why = machine.map(|machine| why(machine.vmm, status, &said.join("\n"))).unwrap_or_default();
+    let (guest, cgroup) = (guest.clone(), host.layout.cgroup(guest));
+    let last_lines = [said, last_lines].concat();
+    Ok(match host.hierarchy.limits(&cgroup) {
+        Some(limits) if host.hierarchy.oom_kills(&cgroup) > 0 => {
+            ApplyError::OutOfMemory { guest, limit: limits.memory, last_lines }
+        }
+        _ => ApplyError::Ended { guest, why, last_lines },
+    })
+}
+
+/// From the log of one start and from how its process ended, where this process started it.
+pub fn why(vmm: VmmKind, status: Option<ExitStatus>, log: &str) -> Why {
+    if let (VmmKind::Firecracker, Some(Cause { what, remedy })) = (vmm, cause(log)) {
+        return Why { what: Some(what.to_owned()), remedy: Some(remedy) };
+    }
+    let Some(status) = status else { return Why::default() };
+    let what = match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("signal {signal} killed it"),
+        (None, Some(code)) => match exit_reason(code).filter(|_| vmm == VmmKind::Firecracker) {
+            Some(reason) => format!("{reason} (status {code})"),
+            None => format!("status {code}"),
+        },
+        (None, None) => return Why::default(),
+    };
+    let forbidden = vmm == VmmKind::Firecracker && status.code() == Some(BAD_SYSCALL);
+    let remedy =
+        "its log names the call: add it to the filters of the machine's `seccomp`, or leave those out";
+    Why { what: Some(what), remedy: forbidden.then_some(remedy) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The wait status of a process that exited, or that a signal ended.
+    fn exited(code: i32) -> Option<ExitStatus> {
+        Some(ExitStatus::from_raw(code << 8))
+    }
+
+    #[test]
+    fn what_is_known_of_an_end_is_said() {
+        let words = |status, log: &str| why(VmmKind::Firecracker, status, log).what.unwrap_or_default();
+        assert_eq!(words(exited(0), ""), "the guest shut down (status 0)");
+        assert_eq!(words(Some(ExitStatus::from_raw(9)), ""), "signal 9 killed it");
+        assert_eq!(words(exited(1), "Failed to exec into Firecracker: Permission denied (os error 13)"), {
+            "programs do not run from its jail's file system, which is mounted noexec"
+        });
+        assert_eq!(words(None, ""), "");
+        assert_eq!(why(VmmKind::Qemu, exited(1), "").what.unwrap(), "status 1");
+    }
+
+    #[test]
+    fn a_call_that_a_filter_forbids_is_said_to_be_one() {
+        let why =
+            why(VmmKind::Firecracker, exited(148), "Shutting down VM after intercepting a bad syscall (41).");
+        assert_eq!(why.what.unwrap(), "a system call that its seccomp filter forbids (status 148)");
+        assert!(why.remedy.unwrap().contains("its log names the call"));
+    }
+}
