@@ -22,14 +22,26 @@ const FREE_MARGIN: u64 = 64 << 20;
 /// Looks whether every step can be taken.
 ///
 /// # Errors
-/// Those of [`look`], and a store that cannot be written or has no room.
+/// Those of [`look`], a store that cannot be written or has no room, and a Firecracker that no jail can hold.
 pub fn check(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     look(plan, host)?;
     let steps = steps(plan);
     let writes = |step: &Step| {
         matches!(step, Step::StoreFile { .. } | Step::CreateDisk { .. } | Step::CreateJail { .. })
     };
-    if steps.iter().any(|step| writes(step)) { room(&steps, host) } else { Ok(()) }
+    if steps.iter().any(|step| writes(step)) {
+        room(&steps, host)?;
+    }
+    if steps.iter().any(|step| jails(step)) {
+        let firecracker = tool::find("firecracker").ok_or(ApplyError::NoVmm { program: "firecracker" })?;
+        firecracker::check_static(&firecracker)?;
+    }
+    Ok(())
+}
+
+/// Whether a step starts Firecracker in its jail.
+fn jails(step: &Step) -> bool {
+    matches!(step, Step::StartVmm { machine, .. } if machine.vmm == VmmKind::Firecracker)
 }
 
 /// Every step that builds something.
@@ -56,12 +68,8 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     if steps.iter().any(limits_io) {
         host.device()?;
     }
-    let jails =
-        |step: &Step| matches!(step, Step::StartVmm { machine, .. } if machine.vmm == VmmKind::Firecracker);
     if steps.iter().any(|step| jails(step)) {
         allows_jails(&host.layout.dir())?;
-        let firecracker = tool::find("firecracker").ok_or(ApplyError::NoVmm { program: "firecracker" })?;
-        firecracker::check_static(&firecracker)?;
     }
     huge_pages(plan, &steps, host)
 }
@@ -142,8 +150,10 @@ fn uids(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
     Ok(())
 }
 
-/// Firecracker's jailer copies the program into the jail and makes device nodes there.
+/// Firecracker's jailer copies the program into the jail and makes device nodes there. A store that is not there yet will
+/// be on the file system of what it is made in.
 fn allows_jails(store: &Path) -> Result<(), ApplyError> {
+    let store = store.ancestors().find(|path| path.exists()).unwrap_or(store);
     let stat = rustix::fs::statvfs(store).map_err(|error| FileError::when("look at", store)(error.into()))?;
     let forbidden = [("noexec", StatVfsMountFlags::NOEXEC), ("nodev", StatVfsMountFlags::NODEV)];
     match forbidden.iter().find(|(_, flag)| stat.f_flag.contains(*flag)) {
