@@ -137,6 +137,9 @@ fn fleets() -> Vec<(&'static str, HostState)> {
         GuestState { containers: vec![container("one"), container("two")], ..guest("bob", 1) };
     let mut only_limits = guest("alice", 0);
     only_limits.cgroup = Some(CgroupLimits { pids: 64, cpu_quota: 200_000, ..LIMITS });
+    let mut larger_disk = guest("alice", 0);
+    larger_disk.machine.as_mut().unwrap().image = Sha256::of("new image").into();
+    larger_disk.disk = larger_disk.disk.map(|disk| DiskState { size: 2 << 30, ..disk });
     vec![
         ("none", HostState::default()),
         ("alice", fleet(&[("alice", guest("alice", 0))])),
@@ -145,6 +148,7 @@ fn fleets() -> Vec<(&'static str, HostState)> {
         ("moved", fleet(&[("alice", guest("alice", 7)), ("kiosk-0", ephemeral("kiosk-0", 3))])),
         ("limits", fleet(&[("alice", only_limits), ("kiosk-0", ephemeral("kiosk-0", 4))])),
         ("alice without a disk", fleet(&[("alice", ephemeral("alice", 0))])),
+        ("larger disk", fleet(&[("alice", larger_disk), ("bob", guest("bob", 1))])),
     ]
 }
 

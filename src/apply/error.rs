@@ -59,6 +59,10 @@ pub enum ApplyError {
     UidTaken { guest: GuestName, uid: u32, holder: String },
     #[error("{} has {} MiB free, {} MiB are needed", store.display(), .free >> 20, .needed >> 20)]
     NoRoom { store: PathBuf, needed: u64, free: u64 },
+    #[error("the data disk of {guest} is also that of another jail, {}: two guests would destroy it", other.display())]
+    DiskShared { guest: GuestName, other: PathBuf },
+    #[error("{} holds no ext4 file system", path.display())]
+    NoFileSystem { path: PathBuf, source: Box<ext4_view::Ext4Error> },
     #[error("{} is mounted {flag}, and jails hold programs and device nodes", store.display())]
     MountedWithout { store: PathBuf, flag: &'static str },
     #[error("{} is on no block device, so that `io` of a guest cannot be limited there", .0.display())]

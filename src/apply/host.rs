@@ -23,6 +23,7 @@ pub trait Host: Sync {
     fn remove_ruleset(&self) -> Result<(), ApplyError>;
     fn create_disk(&self, guest: &GuestName, base: &FileDigest, uid: u32) -> Result<(), ApplyError>;
     fn chown_disk(&self, guest: &GuestName, uid: u32) -> Result<(), ApplyError>;
+    fn grow_disk(&self, guest: &GuestName, size: u64) -> Result<(), ApplyError>;
     fn create_tap(&self, tap: &TapSpec) -> Result<(), ApplyError>;
     fn remove_tap(&self, tap: &TapSpec) -> Result<(), ApplyError>;
     fn create_cgroup(&self, guest: &GuestName, limits: &CgroupLimits) -> Result<(), ApplyError>;
@@ -50,6 +51,7 @@ pub fn take(step: &Step, host: &dyn Host) -> Result<(), ApplyError> {
         Step::RemoveRuleset => host.remove_ruleset(),
         Step::CreateDisk { guest, base, uid } => host.create_disk(guest, base, *uid),
         Step::ChownDisk { guest, uid } => host.chown_disk(guest, *uid),
+        Step::GrowDisk { guest, size, .. } => host.grow_disk(guest, *size),
         Step::CreateTap(tap) => host.create_tap(tap),
         Step::RemoveTap { tap, .. } => host.remove_tap(tap),
         Step::CreateCgroup { guest, limits } => host.create_cgroup(guest, limits),

@@ -1,5 +1,6 @@
 //! Apply: steps are carried out; nothing is decided here.
 
+pub mod disk;
 pub mod ended;
 pub mod error;
 pub mod host;

@@ -4,14 +4,14 @@ use crate::build::digest::FileDigest;
 use crate::fleet::{ContainerSpec, GuestName};
 use crate::host::firewall::{self, Ruleset};
 use crate::host::layout::KEEPERS;
-use crate::host::state::{CPU_PERIOD, CgroupLimits, HostState, Machine, TAP_PREFIX, TapSpec};
+use crate::host::state::{CPU_PERIOD, CgroupLimits, HostState, Machine, MachineDisk, TAP_PREFIX, TapSpec};
 use crate::sys::cgroup::{Device, IoLimits, Limits};
 use crate::sys::fs as files;
 use crate::sys::{ip, nft};
 
 use super::linux::{LinuxHost, copy};
 use super::record::{self, LoadedRuleset};
-use super::{ApplyError, Host, jail, keeper, observe, vmm};
+use super::{ApplyError, Host, disk, jail, keeper, observe, vmm};
 
 impl Host for LinuxHost {
     fn observe(&self) -> Result<HostState, ApplyError> {
@@ -55,20 +55,15 @@ impl Host for LinuxHost {
     }
 
     fn create_disk(&self, guest: &GuestName, base: &FileDigest, uid: u32) -> Result<(), ApplyError> {
-        let target = self.layout.disk(guest);
-        // A data disk that is there is never overwritten.
-        if !target.exists() {
-            files::create_private_dir(&self.layout.disks())?;
-            let new = files::NewFile::create(&target)?;
-            copy(&self.layout.file(base), new.temporary_path())?;
-            self.scope.chown(new.temporary_path(), uid)?;
-            new.persist(0o600)?;
-        }
-        Ok(())
+        disk::create(&self.layout, self.scope, guest, base, uid)
     }
 
     fn chown_disk(&self, guest: &GuestName, uid: u32) -> Result<(), ApplyError> {
         self.scope.chown(&self.layout.disk(guest), uid)
+    }
+
+    fn grow_disk(&self, guest: &GuestName, size: u64) -> Result<(), ApplyError> {
+        disk::grow(&self.layout, guest, size)
     }
 
     fn create_tap(&self, tap: &TapSpec) -> Result<(), ApplyError> {
@@ -94,6 +89,9 @@ impl Host for LinuxHost {
     }
 
     fn create_jail(&self, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError> {
+        if machine.disk == MachineDisk::Kept {
+            disk::refuse_shared(&self.layout, guest)?;
+        }
         jail::create(&self.layout, self.scope, guest, machine).map(drop)
     }
 

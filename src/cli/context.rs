@@ -9,11 +9,12 @@ use ipnet::IpNet;
 use crate::apply::Host;
 use crate::apply::linux::{LinuxHost, READY_TIMEOUT, STOP_TIMEOUT, Scope};
 use crate::apply::record::Ready;
-use crate::apply::{observe, vmm};
+use crate::apply::{disk, observe, vmm};
 use crate::fleet::{Fleet, GuestName, InterfaceName, LogLimits, suggest};
 use crate::host::desired::{HostFacts, desired};
 use crate::host::layout::Layout;
 use crate::host::state::HostState;
+use crate::plan::{Plan, diff, shrinking};
 use crate::sys::fetch::Cache;
 use crate::sys::fs::{self, FileLock};
 use crate::sys::http::Client;
@@ -229,6 +230,24 @@ pub fn declared_or_there(name: &str, fleet: &Fleet, host: &LinuxHost) -> Result<
         None => named(&[name.to_owned()], &fleet.guests.keys().collect::<Vec<_>>())
             .map(|mut names| names.remove(0)),
     }
+}
+
+/// What leads from one state to the other, with what a user is to know of it.
+///
+/// # Errors
+/// Where a data disk would have to be made smaller: nothing is changed then.
+pub fn planned(host: &LinuxHost, observed: &HostState, wanted: &HostState) -> Result<Plan, CliError> {
+    let shrinking = shrinking(observed, wanted);
+    if !shrinking.is_empty() {
+        let told: Vec<_> = shrinking.iter().map(ToString::to_string).collect();
+        return Err(CliError::invalid(told.join("; ")).hint(
+            "give it its size again in fleet.toml; for a smaller one, `sisforge disk export` what is on it, `disk rm` it, and \
+             start anew",
+        ));
+    }
+    let mut plan = diff(observed, wanted);
+    plan.notes.extend(disk::promises(host, wanted));
+    Ok(plan)
 }
 
 /// What the host has of the fleet.

@@ -1,6 +1,5 @@
 //! `down`: guests go, and everything of them but their data disks.
 
-use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use crate::fleet::GuestName;
 use crate::host::state::HostState;
 use crate::plan::{Plan, diff};
 
+use super::ask::confirm;
 use super::context::{Context, forget, named, observed};
 use super::error::CliError;
 use super::up::{carry_out, finish};
@@ -42,7 +42,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let names = named(&args.guests, &known)?;
     let gone: Vec<GuestName> = if names.is_empty() { kept(&host, &observed)? } else { names.clone() };
     if args.purge && !args.yes && !gone.is_empty() {
-        confirm(&gone)?;
+        confirm(&format!("remove the data disks and logs of {} for good", listed(&gone)))?;
     }
     let wanted = if names.is_empty() {
         HostState::default()
@@ -66,18 +66,4 @@ fn kept(host: &LinuxHost, observed: &HostState) -> Result<Vec<GuestName>, CliErr
 
 fn listed(guests: &[GuestName]) -> String {
     guests.iter().map(GuestName::as_str).collect::<Vec<_>>().join(", ")
-}
-
-fn confirm(guests: &[GuestName]) -> Result<(), CliError> {
-    if !std::io::stdin().is_terminal() {
-        return Err(CliError::invalid(
-            "--purge asks before it removes data disks, and there is no terminal to ask on",
-        )
-        .hint("add --yes"));
-    }
-    eprint!("remove the data disks and logs of {} for good? Type yes: ", listed(guests));
-    let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    if read.is_ok() && answer.trim() == "yes" { Ok(()) } else { Err(CliError::failed("nothing was changed")) }
 }

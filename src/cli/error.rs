@@ -334,6 +334,12 @@ fn repository_hint(error: &RepositoryError) -> Option<&'static str> {
 /// What to do about a host that cannot take the fleet.
 fn host_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     match error.downcast_ref()? {
+        ApplyError::DiskShared { .. } => Some(
+            "stop the guest of that jail; a jail that nothing runs in can be removed, and the disk stays",
+        ),
+        ApplyError::NoFileSystem { .. } => {
+            Some("a raw image of one ext4 file system is taken, without partitions")
+        }
         ApplyError::NoRoom { .. } => Some("free some space, or move [host] store to a larger file system"),
         ApplyError::UidTaken { .. } => Some("give the fleet a range that nobody has: [host] uids"),
         ApplyError::NoDevice(_) => {

@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod apk;
+mod ask;
 mod build;
 mod check;
 mod console;
 mod context;
 mod diff;
+mod disk;
 mod down;
 pub mod error;
 mod exec;
@@ -86,6 +88,9 @@ enum Command {
     Exec(exec::Args),
     /// Log in to a guest, as its user
     Ssh(ssh::Args),
+    /// List, save, replace and remove data disks
+    #[command(subcommand)]
+    Disk(disk::Command),
     /// Follow a Git branch or a fleet.toml: apply each change, repair drift
     Watch(watch::Args),
     /// Show what is in an image: packages, sizes, setuid files, users, services
@@ -149,6 +154,7 @@ fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
         Command::Console(args) => console::run(&args, context),
         Command::Exec(args) => exec::run(&args, context),
         Command::Ssh(args) => ssh::run(&args, context),
+        Command::Disk(command) => disk::run(&command, context),
         Command::Watch(args) => watch::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Diff(args) => diff::run(&args, context),

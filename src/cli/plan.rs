@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use crate::apply::preflight;
-use crate::plan::{GuestSteps, Plan, Step, diff};
+use crate::plan::{GuestSteps, Plan, Step};
 
 use super::build::Inputs;
-use super::context::{Context, observed};
+use super::context::{Context, observed, planned};
 use super::error::CliError;
 use super::render;
 
@@ -24,7 +24,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let fleet = context.fleet()?;
     let mut host = context.host(&fleet)?;
     let desired = context.desired(&fleet, Inputs::of(args.locked), &mut host)?;
-    let plan = diff(&observed(&host)?, &desired);
+    let plan = planned(&host, &observed(&host)?, &desired)?;
     show(&plan, context);
     // Here rather than when half of it is done.
     preflight::look(&plan, &host)?;

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use crate::apply::{Applied, apply, preflight};
 use crate::fleet::GuestName;
 use crate::host::state::HostState;
-use crate::plan::{Plan, diff};
+use crate::plan::Plan;
 use crate::sys::ssh;
 
 use super::build::Inputs;
-use super::context::{Context, named, observed};
+use super::context::{Context, named, observed, planned};
 use super::error::{CliError, help, one_line};
 use super::render;
 
@@ -41,7 +41,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let others = HostState { guests: observed.guests.clone(), ..desired.clone() };
         others.with_guests_of(&names, &desired)
     };
-    let plan = diff(&observed, &wanted);
+    let plan = planned(&host, &observed, &wanted)?;
     carry_out(&plan, &host, context)
 }
 

@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::plan::diff;
 use crate::sys::fs::{self, FileError};
 use crate::sys::{git, ssh};
 
 use super::build::Inputs;
-use super::context::{Context, observed};
+use super::context::{Context, observed, planned};
 use super::error::CliError;
 use super::up::carry_out;
 
@@ -152,7 +151,7 @@ fn apply_once(context: &Context, always: bool) -> Result<(), CliError> {
     ssh::keygen(&host.layout.key())?;
     // What was committed is what is applied: a lock that does not fit is a mistake in the commit.
     let desired = context.desired(&fleet, Inputs::Locked, &mut host)?;
-    let plan = diff(&observed(&host)?, &desired);
+    let plan = planned(&host, &observed(&host)?, &desired)?;
     if !always && plan.is_empty() {
         return Ok(());
     }

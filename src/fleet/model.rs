@@ -309,6 +309,13 @@ pub struct GuestSpec {
     pub pool: Option<Label>,
 }
 
+impl GuestSpec {
+    /// Whether the disk goes with the jail.
+    pub fn is_ephemeral(&self) -> bool {
+        self.pool.is_some() || self.disk.backing == Backing::Tmpfs
+    }
+}
+
 /// What a guest may read from and write to the host's disk in a second; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IoSpec {

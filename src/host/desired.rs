@@ -199,7 +199,7 @@ fn guest(
     if command_line.len() > COMMAND_LINE_MAX {
         return Err(DesiredError::CommandLineTooLong { guest: name.clone(), length: command_line.len() });
     }
-    let ephemeral = spec.pool.is_some() || spec.disk.backing == Backing::Tmpfs;
+    let ephemeral = spec.is_ephemeral();
     let machine_disk = if ephemeral {
         let in_memory = spec.disk.backing == Backing::Tmpfs;
         MachineDisk::Ephemeral { base: disk.digest, size: disk.size, in_memory }

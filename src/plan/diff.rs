@@ -2,10 +2,30 @@
 
 use std::collections::BTreeSet;
 
-use crate::fleet::GuestName;
-use crate::host::state::{GuestState, HostState, Machine};
+use crate::build::digest::FileDigest;
+use crate::fleet::{ByteSize, GuestName};
+use crate::host::state::{DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind};
 
 use super::step::{GuestSteps, Plan, Step};
+
+/// A data disk that would have to lose what is on it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the data disk of {guest} has {there}, and fleet.toml says {wanted}: no disk is made smaller")]
+pub struct Shrinks {
+    pub guest: GuestName,
+    pub there: ByteSize,
+    pub wanted: ByteSize,
+}
+
+/// The guests whose disks are larger than they should be. No plan makes them smaller.
+pub fn shrinking(observed: &HostState, desired: &HostState) -> Vec<Shrinks> {
+    let shrinks = |(guest, want): (&GuestName, &GuestState)| {
+        let disks = [observed.guests.get(guest)?.disk?, want.disk?];
+        let [there, wanted] = disks.map(|disk| ByteSize::from_bytes(disk.size));
+        (there > wanted).then(|| Shrinks { guest: guest.clone(), there, wanted })
+    };
+    desired.guests.iter().filter_map(shrinks).collect()
+}
 
 /// The difference between two states, as steps.
 pub fn diff(observed: &HostState, desired: &HostState) -> Plan {
@@ -27,9 +47,24 @@ pub fn diff(observed: &HostState, desired: &HostState) -> Plan {
 
 fn prepare(observed: &HostState, desired: &HostState) -> Vec<Step> {
     let forwarding = (desired.forwarding && !observed.forwarding).then_some(Step::EnableForwarding);
-    let missing = desired.stored.iter().filter(|(digest, _)| !observed.stored.contains_key(digest));
+    let is_missing = |(digest, kind): &(&FileDigest, &StoredKind)| {
+        !observed.stored.contains_key(digest)
+            && (**kind != StoredKind::Disk || is_copied(digest, observed, desired))
+    };
+    let missing = desired.stored.iter().filter(is_missing);
     let store = missing.map(|(digest, kind)| Step::StoreFile { digest: *digest, kind: *kind });
     forwarding.into_iter().chain(store).collect()
+}
+
+/// Whether a guest's disk is still to be made of a stored one: a kept disk is made once.
+fn is_copied(digest: &FileDigest, observed: &HostState, desired: &HostState) -> bool {
+    desired.guests.iter().any(|(name, want)| {
+        let has_disk = observed.guests.get(name).is_some_and(|have| have.disk.is_some());
+        match want.machine.as_ref().map(|machine| machine.disk) {
+            Some(MachineDisk::Ephemeral { base, .. }) => base == *digest,
+            _ => !has_disk && want.disk.is_some_and(|disk| disk.base == Some(*digest)),
+        }
+    })
 }
 
 fn rules(observed: &HostState, desired: &HostState) -> Vec<Step> {
@@ -82,7 +117,8 @@ fn guest(plan: &mut Plan, name: &GuestName, have: &GuestState, want: &GuestState
     if !steps.steps.is_empty() || !steps.then.is_empty() {
         plan.start.push(steps);
     }
-    plan.notes.extend(note_on_disk(name, have, want));
+    let stays = left.machine.is_some();
+    plan.notes.extend(note_on_disk(name, have, want).filter(|_| stays));
 }
 
 /// Why a guest that runs must go before it can be as it should.
@@ -96,11 +132,9 @@ fn why_replace(have: &GuestState, want: &GuestState, machine: &Machine) -> Optio
 }
 
 fn note_on_disk(name: &GuestName, have: &GuestState, want: &GuestState) -> Option<String> {
-    let (there, wanted) = (have.disk?, want.disk?);
-    let mib = there.size >> 20;
-    (there.size != wanted.size).then(|| {
-        format!("the data disk of {name} stays as it is, {mib} MiB: one that is there is never resized or overwritten")
-    })
+    let [there, wanted] = [have.disk?, want.disk?].map(|disk| ByteSize::from_bytes(disk.size));
+    (there < wanted)
+        .then(|| format!("the data disk of {name} grows from {there} to {wanted} when {name} next starts"))
 }
 
 fn why_start(have: &GuestState) -> &'static str {
@@ -145,13 +179,7 @@ fn start(name: &GuestName, have: &GuestState, want: &GuestState, machine: &Machi
     let guest = || name.clone();
     let mut steps = Vec::new();
     if let Some(disk) = want.disk {
-        match (have.disk, disk.base) {
-            (None, Some(base)) => steps.push(Step::CreateDisk { guest: guest(), base, uid: disk.uid }),
-            (Some(there), _) if there.uid != disk.uid => {
-                steps.push(Step::ChownDisk { guest: guest(), uid: disk.uid });
-            }
-            _ => {}
-        }
+        steps.extend(ready_disk(name, have.disk, disk));
     }
     // Before the TAP, which alone does not tell whose it is: a TAP that is left over has a cgroup beside it.
     // One in which somebody was killed is made anew, so that what it counts is this start's.
@@ -167,6 +195,25 @@ fn start(name: &GuestName, have: &GuestState, want: &GuestState, machine: &Machi
         steps.push(Step::AdjustVmm { guest: guest(), machine: machine.clone() });
     }
     steps
+}
+
+/// Makes the disk of a guest that does not run, or gives it the uid and the size that it should have.
+fn ready_disk(name: &GuestName, have: Option<DiskState>, want: DiskState) -> Vec<Step> {
+    let guest = || name.clone();
+    let Some(there) = have else {
+        return want
+            .base
+            .map(|base| Step::CreateDisk { guest: guest(), base, uid: want.uid })
+            .into_iter()
+            .collect();
+    };
+    let given = (there.uid != want.uid).then(|| Step::ChownDisk { guest: guest(), uid: want.uid });
+    let grown = (there.size < want.size).then(|| Step::GrowDisk {
+        guest: guest(),
+        from: there.size,
+        size: want.size,
+    });
+    given.into_iter().chain(grown).collect()
 }
 
 /// What makes a running guest another than the wanted one, in words.
@@ -300,18 +347,66 @@ mod tests {
         assert!(plan.to_string().ends_with("start alice: new\n"), "{plan}");
     }
 
-    #[test]
-    fn a_data_disk_that_is_there_is_neither_made_nor_resized() {
+    /// A wish for alice's disk to have another size and owner.
+    fn wanting(size: u64, uid: u32) -> HostState {
         let mut wanted = host(&["alice"]);
         let disk = &mut wanted.guests.get_mut(&name("alice")).unwrap().disk;
-        *disk = disk.map(|disk| DiskState { size: 1 << 30, uid: 3000, ..disk });
-        let plan = diff(&disk_of("alice"), &wanted);
-        let disks: Vec<_> = steps(&plan)
-            .into_iter()
-            .filter(|step| matches!(step, Step::CreateDisk { .. } | Step::ChownDisk { .. }))
-            .collect();
-        assert_eq!(disks, [&Step::ChownDisk { guest: name("alice"), uid: 3000 }]);
-        assert!(plan.notes[0].contains("stays as it is, 512 MiB"), "{:?}", plan.notes);
+        *disk = disk.map(|disk| DiskState { size, uid, ..disk });
+        wanted
+    }
+
+    fn disk_steps(plan: &Plan) -> Vec<String> {
+        let all = steps(plan).into_iter().map(ToString::to_string);
+        all.filter(|step| step.contains("data disk")).collect()
+    }
+
+    #[test]
+    fn a_data_disk_that_is_there_is_not_made_and_grows_before_its_guest_starts() {
+        let plan = diff(&disk_of("alice"), &wanting(1 << 30, 3000));
+        let expected = ["give data disk to uid 3000", "grow data disk from 512MiB to 1GiB"];
+        assert_eq!(disk_steps(&plan), expected);
+        assert_eq!(plan.notes, [""; 0]);
+        assert_eq!(disk_steps(&diff(&disk_of("alice"), &wanting(512 << 20, 2001))), [""; 0]);
+    }
+
+    #[test]
+    fn the_disk_of_a_running_guest_grows_when_it_next_starts() {
+        let plan = diff(&host(&["alice"]), &wanting(1 << 30, 2001));
+        assert!(plan.is_empty(), "{plan}");
+        assert_eq!(plan.notes, ["the data disk of alice grows from 512MiB to 1GiB when alice next starts"]);
+        let mut other_image = wanting(1 << 30, 2001);
+        let alice = other_image.guests.get_mut(&name("alice")).unwrap();
+        alice.machine.as_mut().unwrap().image = Sha256::of("new image").into();
+        let plan = diff(&host(&["alice"]), &other_image);
+        assert_eq!(disk_steps(&plan), ["grow data disk from 512MiB to 1GiB"]);
+        assert_eq!(plan.notes, [""; 0]);
+    }
+
+    #[test]
+    fn a_stored_disk_is_needed_while_a_guest_has_none() {
+        let mut wanted = host(&["alice"]);
+        wanted.stored.insert(Sha256::of("disk").into(), StoredKind::Disk);
+        let stores = |found: &HostState| diff(found, &wanted).detailed().contains("store disk");
+        assert!(stores(&HostState::default()));
+        assert!(!stores(&disk_of("alice")) && !stores(&host(&["alice"])));
+        let base = Sha256::of("disk").into();
+        let disk = MachineDisk::Ephemeral { base, size: 1, in_memory: true };
+        wanted.guests.get_mut(&name("alice")).unwrap().machine.as_mut().unwrap().disk = disk;
+        assert!(diff(&host(&["alice"]), &wanted).detailed().contains("store disk"));
+    }
+
+    #[test]
+    fn no_disk_is_made_smaller() {
+        for there in [disk_of("alice"), host(&["alice"])] {
+            let wanted = wanting(256 << 20, 2001);
+            let told: Vec<_> = shrinking(&there, &wanted).iter().map(ToString::to_string).collect();
+            let expected =
+                "the data disk of alice has 512MiB, and fleet.toml says 256MiB: no disk is made smaller";
+            assert_eq!(told, [expected]);
+            assert_eq!(disk_steps(&diff(&there, &wanted)), [""; 0]);
+        }
+        assert_eq!(shrinking(&disk_of("alice"), &wanting(1 << 30, 2001)), []);
+        assert_eq!(shrinking(&host(&["alice", "bob"]), &host(&["alice"])), []);
     }
 
     #[test]

@@ -3,5 +3,5 @@
 pub mod diff;
 pub mod step;
 
-pub use diff::diff;
+pub use diff::{Shrinks, diff, shrinking};
 pub use step::{GuestSteps, Plan, Step};

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::build::digest::FileDigest;
-use crate::fleet::{ContainerSpec, GuestName};
+use crate::fleet::{ByteSize, ContainerSpec, GuestName};
 use crate::host::firewall::Ruleset;
 use crate::host::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 
@@ -32,6 +32,13 @@ pub enum Step {
     ChownDisk {
         guest: GuestName,
         uid: u32,
+    },
+    /// Lengthens a data disk; the guest then grows the file system on it.
+    GrowDisk {
+        guest: GuestName,
+        /// In bytes.
+        from: u64,
+        size: u64,
     },
     CreateTap(TapSpec),
     RemoveTap {
@@ -96,6 +103,14 @@ impl fmt::Display for Step {
                 write!(f, "create data disk from {} for uid {uid}", base.short())
             }
             Self::ChownDisk { uid, .. } => write!(f, "give data disk to uid {uid}"),
+            Self::GrowDisk { from, size, .. } => {
+                write!(
+                    f,
+                    "grow data disk from {} to {}",
+                    ByteSize::from_bytes(*from),
+                    ByteSize::from_bytes(*size)
+                )
+            }
             Self::CreateTap(tap) => {
                 write!(f, "create tap {} {} for uid {}", tap.name, tap.address, tap.owner)
             }

@@ -182,6 +182,14 @@ impl Host for ModelHost {
         self.guest("chown disk", guest, chown, nothing)
     }
 
+    fn grow_disk(&self, guest: &GuestName, size: u64) -> Done {
+        self.holds("a disk grows while nobody has it, and is never made smaller", |inner| {
+            let state = inner.state.guests.get(guest).cloned().unwrap_or_default();
+            !state.occupied && state.disk.is_some_and(|disk| disk.size <= size)
+        });
+        self.guest("grow disk", guest, |guest| guest.disk.as_mut().unwrap().size = size, nothing)
+    }
+
     fn create_tap(&self, tap: &TapSpec) -> Done {
         let wanted = self.wanted_rules;
         self.holds("rules are there before a TAP", |inner| {

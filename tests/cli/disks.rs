@@ -93,3 +93,164 @@ fn a_disk_and_its_images_are_built_by_one_name_and_check_out() {
     let listed = sandbox.done("inspect out/containers/home/images.ext4");
     assert!(listed.contains("/overlay-images"), "{listed}");
 }
+
+/// A disk's length in MiB.
+fn mebibytes(sandbox: &Sandbox, guest: &str) -> u64 {
+    fs::metadata(sandbox.disk(guest)).unwrap().len() >> 20
+}
+
+/// One disk as `disk ls --json` shows it.
+fn listed(sandbox: &Sandbox, guest: &str) -> serde_json::Value {
+    let all: serde_json::Value = serde_json::from_str(&sandbox.done("disk ls --json")).unwrap();
+    let found = all.as_array().unwrap().iter().find(|one| one["guest"] == guest);
+    found.unwrap_or_else(|| panic!("no {guest} in {all}")).clone()
+}
+
+#[test]
+fn a_disk_grows_before_its_guest_next_starts_and_is_never_made_smaller() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    fleet(&sandbox, "ab", "size = \"16MiB\"");
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    fleet(&sandbox, "ab", "size = \"10GiB\"");
+    let note = format!("the data disk of {a} grows from 16MiB to 10GiB when {a} next starts");
+    sandbox.run("plan --detailed-exitcode").fails(0, &[&note]);
+    sandbox.done("up");
+    assert_eq!(mebibytes(&sandbox, a), 16, "not while the guest runs");
+    sandbox.done("down");
+    let plan = sandbox.done("plan");
+    assert!(plan.contains("  grow data disk from 16MiB to 10GiB\n"), "{plan}");
+    sandbox.done("up");
+    assert_eq!(mebibytes(&sandbox, a), 10 << 10);
+    let used = listed(&sandbox, a)["used"].as_u64().unwrap();
+    assert!(used < 2 << 20, "{used} bytes on disk");
+
+    fleet(&sandbox, "ab", "size = \"16MiB\"");
+    let words =
+        [&format!("the data disk of {a} has 10GiB, and fleet.toml says 16MiB: no disk is made smaller")];
+    let words: Vec<_> = words.iter().map(|word| word.as_str()).collect();
+    let pid = sandbox.pid(a);
+    for command in ["plan", "up"] {
+        sandbox.run(command).fails(2, &words);
+    }
+    assert_eq!((mebibytes(&sandbox, a), sandbox.pid(a)), (10 << 10, pid), "nothing was changed");
+    // What does not ask for the disk is not refused.
+    sandbox.done("down");
+}
+
+#[test]
+fn disks_are_listed_saved_replaced_and_removed() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    fleet(&sandbox, "ab", "size = \"16MiB\"");
+    let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
+    sandbox.done("up");
+    for command in [
+        format!("disk export {a} a.ext4"),
+        format!("disk import {a} tiny.elf --replace --yes"),
+        format!("disk rm {a} --yes"),
+    ] {
+        sandbox.run(&command).fails(1, &[&format!("{a} runs"), &format!("sisforge down {a}")]);
+    }
+    let one = listed(&sandbox, a);
+    assert_eq!(
+        (&one["attached"], &one["orphan"], &one["backing"]),
+        (&true.into(), &false.into(), &"file".into())
+    );
+    sandbox.done("down");
+    assert_eq!(listed(&sandbox, a)["attached"], false);
+
+    sandbox.done(&format!("disk export {a} a.ext4"));
+    assert_eq!(fs::read(sandbox.path("a.ext4")).unwrap(), fs::read(sandbox.disk(a)).unwrap());
+    assert_eq!(fs::metadata(sandbox.path("a.ext4")).unwrap().mode() & 0o777, 0o600);
+    sandbox.run(&format!("disk export {a} a.ext4")).fails(2, &["a.ext4 is there already"]);
+
+    let before = fs::metadata(sandbox.disk(b)).unwrap().ino();
+    sandbox.run(&format!("disk import {b} a.ext4")).fails(1, &[&format!("{b} has a data disk already")]);
+    sandbox.run(&format!("disk import {b} a.ext4 --replace")).fails(2, &["replace", "--yes"]);
+    sandbox
+        .run(&format!("disk import {b} tiny.elf --replace --yes"))
+        .fails(1, &["holds no ext4 file system"]);
+    sandbox.run(&format!("disk import {b} none --replace --yes")).fails(1, &["none"]);
+    assert_eq!(fs::metadata(sandbox.disk(b)).unwrap().ino(), before, "still the old one");
+    sandbox.done(&format!("disk import {b} a.ext4 --replace --yes"));
+    assert_ne!(fs::metadata(sandbox.disk(b)).unwrap().ino(), before);
+    sandbox.done("up");
+
+    // A disk of nobody, and one that is too large.
+    fleet(&sandbox, "a", "size = \"16MiB\"");
+    sandbox.done("up");
+    assert_eq!(listed(&sandbox, b)["orphan"], true);
+    sandbox.run(&format!("disk import {b} a.ext4")).fails(2, &["there is no guest"]);
+    sandbox.done("down");
+    fs::File::options().write(true).open(sandbox.path("a.ext4")).unwrap().set_len(17 << 20).unwrap();
+    let words = ["a.ext4 has 17MiB", "is to have 16MiB"];
+    sandbox.run(&format!("disk import {a} a.ext4 --replace --yes")).fails(2, &words);
+    sandbox.run(&format!("disk rm {b}")).fails(2, &["remove the data disk of", "--yes"]);
+    sandbox.done(&format!("disk rm {b} --yes"));
+    assert!(!sandbox.disk(b).exists() && sandbox.disk(a).exists());
+    sandbox.run(&format!("disk rm {b} --yes")).fails(2, &["there is no data disk", a]);
+}
+
+#[test]
+fn a_disk_is_never_given_to_two_guests() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    fleet(&sandbox, "ab", "size = \"16MiB\"");
+    let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
+    sandbox.done(&format!("up {a}"));
+    // Somebody gives bob alice's disk by hand.
+    fs::hard_link(sandbox.disk(a), sandbox.disk(b)).unwrap();
+    let words = ["is also that of another jail", a.as_str()];
+    sandbox.run(&format!("up {b}")).fails(1, &words);
+    assert_eq!(sandbox.ps(b)["state"], "down");
+    assert!(sandbox.pid(a) > 0, "alice is not disturbed");
+    // A second name that no jail has is no second guest.
+    sandbox.done("down");
+    fs::remove_file(sandbox.disk(b)).unwrap();
+    fs::hard_link(sandbox.disk(a), sandbox.path("backup.ext4")).unwrap();
+    sandbox.done(&format!("up {a}"));
+}
+
+#[test]
+fn an_export_or_import_that_was_killed_leaves_the_old_disk_or_the_new_one() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    fleet(&sandbox, "a", "size = \"64MiB\"");
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    sandbox.done("down");
+    sandbox.done(&format!("disk export {a} old.ext4"));
+    // Data, so that a copy takes its time.
+    let mut bytes = fs::read(sandbox.path("old.ext4")).unwrap();
+    let end = bytes.len() - 1;
+    bytes[32 << 20..end].iter_mut().enumerate().for_each(|(at, byte)| *byte = (at % 251) as u8 | 1);
+    sandbox.write("new.ext4", &bytes);
+    let old = fs::read(sandbox.path("old.ext4")).unwrap();
+    let (mut new_ones, mut exported) = (0, 0);
+    for round in 0..14_u64 {
+        let delay = std::time::Duration::from_millis(3 + round * 9 + round * round % 7);
+        let out = format!("out-{round}.ext4");
+        for args in
+            [vec!["disk", "import", a, "new.ext4", "--replace", "--yes"], vec!["disk", "export", a, &out]]
+        {
+            let mut run = sandbox.command();
+            let run = run.args(args).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+            let mut run = run.spawn().unwrap();
+            std::thread::sleep(delay);
+            run.kill().unwrap();
+            run.wait().unwrap();
+        }
+        let now = fs::read(sandbox.disk(a)).unwrap();
+        assert!(now == old || now == bytes, "a half disk after {delay:?}");
+        new_ones += usize::from(now == bytes);
+        if let Ok(saved) = fs::read(sandbox.path(&out)) {
+            assert!(saved == old || saved == bytes, "a half file after {delay:?}");
+            exported += 1;
+        }
+        let names = fs::read_dir(sandbox.disk(a).parent().unwrap()).unwrap();
+        assert_eq!(names.count(), 1, "something is left over after {delay:?}");
+    }
+    assert!(new_ones > 0 && exported > 0, "no run came through: {new_ones} {exported}");
+}

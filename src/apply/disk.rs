@@ -1,0 +1,215 @@
+//! Kept data disks: made, grown, listed, and never given to two guests.
+//!
+//! A disk takes its name only once it is whole and synced, so that whoever is killed at whatever moment leaves the old one, or
+//! the new one, and nothing between.
+
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::build::digest::FileDigest;
+use crate::fleet::{ByteSize, GuestName, VmmKind};
+use crate::host::layout::{Layout, vmm_folder};
+use crate::host::names::DISK;
+use crate::host::state::HostState;
+use crate::sys::fs::{self as files, FileError};
+
+use super::linux::{LinuxHost, Scope, copy};
+use super::{ApplyError, jail, observe};
+
+/// Copies a stored disk to be a guest's own; one that is there is left as it is.
+pub(super) fn create(
+    layout: &Layout,
+    scope: Scope,
+    guest: &GuestName,
+    base: &FileDigest,
+    uid: u32,
+) -> Result<(), ApplyError> {
+    let target = layout.disk(guest);
+    if target.exists() {
+        return Ok(());
+    }
+    files::create_private_dir(&layout.disks())?;
+    let new = files::NewFile::create(&target)?;
+    copy(&layout.file(base), new.temporary_path())?;
+    scope.chown(new.temporary_path(), uid)?;
+    Ok(new.persist(0o600)?)
+}
+
+/// Lengthens a guest's disk to so many bytes. Its file system is grown by the guest, which alone trusts what is on it.
+pub(super) fn grow(layout: &Layout, guest: &GuestName, size: u64) -> Result<(), ApplyError> {
+    let path = layout.disk(guest);
+    let named = || FileError::when("grow", &path);
+    let disk = File::options().write(true).open(&path).map_err(named())?;
+    if disk.metadata().map_err(named())?.len() < size {
+        disk.set_len(size).map_err(named())?;
+        disk.sync_all().map_err(named())?;
+    }
+    Ok(())
+}
+
+/// Looks whether a guest's disk stands in the jail of another guest, of whatever fleet of this store.
+///
+/// # Errors
+/// Where it does, or the store cannot be read.
+pub(super) fn refuse_shared(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
+    let path = layout.disk(guest);
+    let disk = fs::metadata(&path).map_err(FileError::when("look at", &path))?;
+    if disk.nlink() == 1 {
+        return Ok(());
+    }
+    let own: Vec<PathBuf> =
+        jail::of(layout, guest)?.into_iter().map(|place| place.root(layout, guest).join(DISK)).collect();
+    let fleets = files::names_in(layout.store())?.into_iter().map(|name| layout.store().join(name));
+    for fleet in fleets {
+        for vmm in [VmmKind::Firecracker, VmmKind::Qemu] {
+            let jails = fleet.join("jails").join(vmm_folder(vmm));
+            for id in files::names_in(&jails)? {
+                let other = jails.join(id).join("root").join(DISK);
+                if !own.contains(&other) && is_same(&other, &disk) {
+                    return Err(ApplyError::DiskShared { guest: guest.clone(), other });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_same(path: &Path, disk: &Metadata) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (disk.dev(), disk.ino()))
+}
+
+/// Where a data disk is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kept {
+    /// In the store, for good.
+    File,
+    /// In the jail, with which it goes.
+    Jail,
+    /// In RAM, within the jail.
+    Tmpfs,
+}
+
+/// A data disk that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DiskFile {
+    pub guest: GuestName,
+    pub path: PathBuf,
+    pub backing: Kept,
+    /// In bytes, holes included.
+    pub size: u64,
+    /// Bytes that it takes of its host.
+    pub used: u64,
+    /// User of the host.
+    pub uid: u32,
+    /// Of the file system; `None` where it is none that can be read.
+    pub label: Option<String>,
+    /// Whether a VMM runs that has it.
+    pub attached: bool,
+}
+
+/// Every data disk of a fleet, by guest.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
+    let layout = &host.layout;
+    let mut found = Vec::new();
+    for name in files::names_in(&layout.disks())? {
+        if let Some(guest) = name.strip_suffix(".ext4").and_then(|name| name.parse().ok()) {
+            let path = layout.disk(&guest);
+            found.extend(describe(host, &guest, path, |_| Kept::File));
+        }
+    }
+    let store = fs::metadata(layout.dir()).map(|meta| meta.dev()).ok();
+    let kept = |disk: &Metadata| if Some(disk.dev()) == store { Kept::Jail } else { Kept::Tmpfs };
+    for (guest, places) in jail::all(layout)? {
+        // That of a kept disk is another name of it.
+        if let Some(newest) = places.last().filter(|_| !layout.disk(&guest).exists()) {
+            found.extend(describe(host, &guest, newest.root(layout, &guest).join(DISK), kept));
+        }
+    }
+    found.sort_by(|a, b| a.guest.cmp(&b.guest));
+    Ok(found)
+}
+
+fn describe(
+    host: &LinuxHost,
+    guest: &GuestName,
+    path: PathBuf,
+    backing: impl Fn(&Metadata) -> Kept,
+) -> Option<DiskFile> {
+    // One that went meanwhile is not there.
+    let meta = fs::symlink_metadata(&path).ok()?;
+    let label = label(&path);
+    let attached = is_running(host, guest);
+    let (size, used) = (meta.len(), meta.blocks() * 512);
+    let (guest, backing, uid) = (guest.clone(), backing(&meta), meta.uid());
+    Some(DiskFile { guest, path, backing, size, used, uid, label, attached })
+}
+
+/// The label in an ext4 superblock (Linux's `Documentation/filesystems/ext4/super.rst`): a guest may be writing the rest, and
+/// nothing of it is followed.
+fn label(path: &Path) -> Option<String> {
+    const MAGIC: [u8; 2] = 0xef53_u16.to_le_bytes();
+    let mut superblock = [0; 0x88];
+    File::open(path).and_then(|disk| disk.read_exact_at(&mut superblock, 1024)).ok()?;
+    let label = superblock[0x78..].split(|byte| *byte == 0).next().unwrap_or_default();
+    (superblock[0x38..0x3a] == MAGIC).then(|| String::from_utf8_lossy(label).into_owned())
+}
+
+/// Whether a guest's VMM runs, or something else in its cgroup or jail that may have its disk.
+pub fn is_running(host: &LinuxHost, guest: &GuestName) -> bool {
+    observe::vmm_process(&host.layout, &host.hierarchy, guest).is_some()
+}
+
+/// Writes a guest's disk into a new file with the same holes.
+///
+/// # Errors
+/// Where it cannot be read or written; there is then no new file.
+pub fn export(layout: &Layout, guest: &GuestName, to: &Path) -> Result<(), ApplyError> {
+    let new = files::NewFile::create(to)?;
+    copy(&layout.disk(guest), new.temporary_path())?;
+    Ok(new.persist(0o600)?)
+}
+
+/// Makes a file a guest's disk, in place of one that is there. Its owner is set when the guest next starts.
+///
+/// # Errors
+/// Where it is no ext4 file system, or cannot be copied; the old disk is then still there.
+pub fn import(layout: &Layout, guest: &GuestName, from: &Path) -> Result<(), ApplyError> {
+    files::create_private_dir(&layout.disks())?;
+    let new = files::NewFile::create(&layout.disk(guest))?;
+    copy(from, new.temporary_path())?;
+    // The copy and not the original, which may change meanwhile.
+    let copied = File::open(new.temporary_path()).map_err(FileError::when("read", from))?;
+    ext4_view::Ext4::load(Box::new(copied))
+        .map_err(|source| ApplyError::NoFileSystem { path: from.to_owned(), source: Box::new(source) })?;
+    Ok(new.persist(0o600)?)
+}
+
+/// What a user is to know where the kept disks of a fleet may grow beyond what the store has free.
+pub fn promises(host: &LinuxHost, wanted: &HostState) -> Option<String> {
+    let dir = host.layout.store().ancestors().find(|dir| dir.exists())?;
+    let stat = rustix::fs::statvfs(dir).ok()?;
+    let free = stat.f_bavail * stat.f_frsize;
+    let mut promised = 0;
+    let mut missing = 0;
+    for (guest, state) in &wanted.guests {
+        let Some(disk) = state.disk else { continue };
+        let used = fs::metadata(host.layout.disk(guest)).map_or(0, |meta| meta.blocks() * 512);
+        promised += disk.size;
+        missing += disk.size.saturating_sub(used);
+    }
+    (missing > free).then(|| {
+        format!(
+            "the data disks may grow to {} together, and {} has {} left for them: where it is full, guests get errors when they write",
+            ByteSize::from_bytes(promised),
+            dir.display(),
+            ByteSize::from_mib(free >> 20),
+        )
+    })
+}

@@ -1,0 +1,23 @@
+//! Asking before something is lost.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use super::error::CliError;
+
+/// Asks on the terminal whether to do something, such as `remove all of it`; only the whole word is a yes.
+///
+/// # Errors
+/// Where the answer is another, or there is no terminal to ask on.
+pub fn confirm(what: &str) -> Result<(), CliError> {
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::invalid(format!(
+            "before this: {what}, one is asked, and there is no terminal"
+        ))
+        .hint("add --yes"));
+    }
+    eprint!("{what}? Type yes: ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    if read.is_ok() && answer.trim() == "yes" { Ok(()) } else { Err(CliError::failed("nothing was changed")) }
+}
