@@ -11,6 +11,7 @@ use sisforge::sys::cgroup::IoLimits;
 use sisforge::sys::report::Silent;
 
 mod model;
+mod restore;
 
 use model::{Fault, Inner, ModelHost};
 
@@ -46,19 +47,18 @@ fn guest(guest: &str, number: u8) -> GuestState {
         images: None,
         command_line: "console=ttyS0".into(),
         spec: MachineSpec::default(),
+        restored_from: None,
     };
     GuestState {
         disk: Some(DiskState { uid, size: 1 << 30, base: Some(Sha256::of("disk").into()) }),
         tap: Some(tap),
         cgroup: Some(LIMITS),
         jail: true,
-        old_jails: false,
-        oom_kills: 0,
         occupied: true,
         machine: Some(machine),
         logged: true,
         ready: true,
-        containers: Vec::new(),
+        ..GuestState::default()
     }
 }
 
@@ -79,6 +79,7 @@ fn fleet(guests: &[(&str, GuestState)]) -> HostState {
         ruleset: Some(Ruleset::new(format!("{guests:?}"))),
         stored: stored.into_iter().chain(images).collect(),
         guests: guests.iter().map(|(guest, state)| (name(guest), state.clone())).collect(),
+        snapshot_leftovers: false,
     }
 }
 

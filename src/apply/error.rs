@@ -17,6 +17,7 @@ use crate::sys::ssh::SshError;
 use crate::sys::tool::ToolError;
 
 use super::ended::Why;
+use super::snapshot::SnapshotError;
 
 /// An operation on the host that failed.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,8 @@ pub enum ApplyError {
     Qmp(#[from] QmpError),
     #[error(transparent)]
     Api(#[from] ApiError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     #[error("no artifact with the digest {0} was built")]
     NoArtifact(FileDigest),
     #[error("{} changed while it was copied into the store: its digest is {found}, not {expected}", path.display())]

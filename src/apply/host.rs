@@ -2,7 +2,7 @@
 //! faults that a real host does not make on demand.
 
 use crate::build::digest::FileDigest;
-use crate::fleet::{ContainerSpec, GuestName};
+use crate::fleet::{ContainerSpec, GuestName, SnapshotName};
 use crate::host::firewall::Ruleset;
 use crate::host::state::{CgroupLimits, HostState, Machine, TapSpec};
 use crate::plan::Step;
@@ -36,6 +36,16 @@ pub trait Host: Sync {
     fn keep_logs(&self, guest: &GuestName) -> Result<(), ApplyError>;
     fn await_ready(&self, guest: &GuestName) -> Result<(), ApplyError>;
     fn start_containers(&self, guest: &GuestName, containers: &[ContainerSpec]) -> Result<(), ApplyError>;
+    fn resume_vmm(&self, guest: &GuestName) -> Result<(), ApplyError>;
+    fn consume_snapshot(
+        &self,
+        guest: &GuestName,
+        snapshot: &SnapshotName,
+        keeps_disk: bool,
+    ) -> Result<(), ApplyError>;
+    fn load_snapshot(&self, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError>;
+    fn forget_snapshot(&self, snapshot: &SnapshotName) -> Result<(), ApplyError>;
+    fn clear_snapshots(&self) -> Result<(), ApplyError>;
     fn stop_vmm(&self, guest: &GuestName) -> Result<(), ApplyError>;
 }
 
@@ -64,6 +74,13 @@ pub fn take(step: &Step, host: &dyn Host) -> Result<(), ApplyError> {
         Step::KeepLogs { guest } => host.keep_logs(guest),
         Step::AwaitReady { guest } => host.await_ready(guest),
         Step::StartContainers { guest, containers } => host.start_containers(guest, containers),
+        Step::ResumeVmm { guest } => host.resume_vmm(guest),
+        Step::ConsumeSnapshot { guest, snapshot, keeps_disk } => {
+            host.consume_snapshot(guest, snapshot, *keeps_disk)
+        }
+        Step::LoadSnapshot { guest, machine } => host.load_snapshot(guest, machine),
+        Step::ForgetSnapshot { snapshot } => host.forget_snapshot(snapshot),
+        Step::ClearSnapshots => host.clear_snapshots(),
         Step::StopVmm { guest } => host.stop_vmm(guest),
     }
 }

@@ -9,6 +9,7 @@ use crate::fleet::{GuestName, VmmKind};
 use crate::host::jail::{EntryKind, Jail, jail};
 use crate::host::layout::{Layout, parse_jail_id, vmm_folder};
 use crate::host::logs::LogKind;
+use crate::host::names::DISK;
 use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::mount;
@@ -164,8 +165,13 @@ pub fn remove(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
     let cleared = clear_all(layout, guest, &of(layout, guest)?);
     remove_parents(layout);
     let pipes = [LogKind::Serial, LogKind::Vmm].map(|kind| layout.pipe(guest, kind));
-    let records =
-        [layout.machine(guest), layout.ready(guest), layout.console_input(guest), layout.keeper(guest)];
+    let records = [
+        layout.machine(guest),
+        layout.ready(guest),
+        layout.console_input(guest),
+        layout.keeper(guest),
+        layout.freezing(guest),
+    ];
     for record in records.iter().chain(&pipes) {
         files::remove(record)?;
     }
@@ -191,4 +197,18 @@ pub fn remove_parents(layout: &Layout) {
         let _ = fs::remove_dir(jails.join(vmm_folder(vmm)));
     }
     let _ = fs::remove_dir(jails);
+}
+
+/// The chroot that a VMM runs in.
+///
+/// # Errors
+/// Where it is in none of the guest's jails.
+pub fn root_of(layout: &Layout, guest: &GuestName, vmm: &ProcessInfo) -> Result<PathBuf, ApplyError> {
+    let place = in_use(layout, guest, &of(layout, guest)?, vmm);
+    Ok(place.ok_or_else(|| ApplyError::NoJail(guest.clone()))?.root(layout, guest))
+}
+
+/// The data disk in a jail.
+pub(super) fn disk_path(root: &Path) -> PathBuf {
+    root.join(DISK)
 }

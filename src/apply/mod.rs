@@ -1,5 +1,6 @@
 //! Apply: steps are carried out; nothing is decided here.
 
+mod control;
 pub mod disk;
 pub mod ended;
 pub mod error;
@@ -10,6 +11,7 @@ pub mod linux;
 pub mod observe;
 pub mod preflight;
 pub mod record;
+pub mod snapshot;
 pub mod status;
 mod steps;
 pub mod vmm;

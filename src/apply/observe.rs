@@ -18,7 +18,7 @@ use crate::sys::{ip, nft, process as processes};
 
 use super::jail::Place;
 use super::record::{self, LoadedRuleset, Ready};
-use super::{ApplyError, jail, keeper};
+use super::{ApplyError, jail, keeper, snapshot};
 
 /// Everything that the host has of the fleet.
 ///
@@ -44,7 +44,13 @@ pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<HostState, Appl
             guests.insert(name, state);
         }
     }
-    Ok(HostState { forwarding: forwards()?, ruleset: ruleset(layout)?, stored: stored(layout)?, guests })
+    Ok(HostState {
+        forwarding: forwards()?,
+        ruleset: ruleset(layout)?,
+        stored: stored(layout)?,
+        guests,
+        snapshot_leftovers: snapshot::has_leftovers(layout),
+    })
 }
 
 /// The guests that have records or logs in the store, whether anything else of them is there or not.
@@ -87,6 +93,12 @@ fn guest(
         None => None,
     };
     let ready = ready(layout, name, vmm.as_ref())?;
+    // One that was started for a snapshot runs no guest before it has loaded it.
+    let is_empty = |machine: &Machine| {
+        let loaded = |vmm| snapshot::was_loaded(layout, name, machine, vmm);
+        machine.restored_from.is_some() && ready.is_none() && !vmm.as_ref().is_some_and(loaded)
+    };
+    let machine = machine.filter(|machine| !is_empty(machine));
     Ok(GuestState {
         disk: owner_and_size(&layout.disk(name)).map(|(uid, size)| DiskState { uid, size, base: None }),
         oom_kills: parts.cgroup.map_or(0, |_| hierarchy.oom_kills(&layout.cgroup(name))),
@@ -97,6 +109,7 @@ fn guest(
         machine,
         ready: ready.is_some(),
         containers: ready.map(|ready| ready.containers).unwrap_or_default(),
+        paused: if vmm.is_some() { snapshot::paused(layout, name)? } else { None },
         ..parts
     })
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use rustix::fs::StatVfsMountFlags;
 
 use crate::fleet::{GuestName, VmmKind};
+use crate::host::layout::Layout;
 use crate::host::state::{Machine, TapSpec};
 use crate::plan::{GuestSteps, Plan, Step};
 use crate::sys::accounts::Accounts;
@@ -194,6 +195,15 @@ fn room(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
         _ => None,
     };
     let needed: u64 = steps.iter().filter_map(|step| blocks(&step)).sum();
+    room_for(&host.layout, needed)
+}
+
+/// Whether the store has room for so many bytes more.
+///
+/// # Errors
+/// Where it has not, or cannot be asked.
+pub(super) fn room_for(layout: &Layout, needed: u64) -> Result<(), ApplyError> {
+    let store = layout.dir();
     let free =
         rustix::fs::statvfs(&store).map_err(|error| FileError::when("look at", &store)(error.into()))?;
     let free = free.f_bavail * free.f_frsize;
@@ -204,7 +214,7 @@ fn room(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
 }
 
 /// Bytes that a file takes on its disk, holes left out.
-fn allocated(path: &Path) -> u64 {
+pub(super) fn allocated(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).map_or(0, |meta| meta.blocks() * 512)
 }

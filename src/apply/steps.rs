@@ -1,7 +1,7 @@
 //! The steps of a plan on the real host. What needs more than a call of a tool stands in the files beside this one.
 
 use crate::build::digest::FileDigest;
-use crate::fleet::{ContainerSpec, GuestName};
+use crate::fleet::{ContainerSpec, GuestName, SnapshotName};
 use crate::host::firewall::{self, Ruleset};
 use crate::host::layout::KEEPERS;
 use crate::host::state::{CPU_PERIOD, CgroupLimits, HostState, Machine, MachineDisk, TAP_PREFIX, TapSpec};
@@ -11,7 +11,7 @@ use crate::sys::{ip, nft};
 
 use super::linux::{LinuxHost, copy};
 use super::record::{self, LoadedRuleset};
-use super::{ApplyError, Host, disk, jail, keeper, observe, vmm};
+use super::{ApplyError, Host, disk, jail, keeper, observe, snapshot, vmm};
 
 impl Host for LinuxHost {
     fn observe(&self) -> Result<HostState, ApplyError> {
@@ -125,6 +125,31 @@ impl Host for LinuxHost {
 
     fn start_containers(&self, guest: &GuestName, containers: &[ContainerSpec]) -> Result<(), ApplyError> {
         containers.iter().try_for_each(|container| vmm::start_container(&self.layout, guest, container))
+    }
+
+    fn resume_vmm(&self, guest: &GuestName) -> Result<(), ApplyError> {
+        snapshot::go_on(self, guest)
+    }
+
+    fn consume_snapshot(
+        &self,
+        guest: &GuestName,
+        snapshot: &SnapshotName,
+        keeps_disk: bool,
+    ) -> Result<(), ApplyError> {
+        snapshot::consume(&self.layout, guest, snapshot, keeps_disk)
+    }
+
+    fn load_snapshot(&self, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError> {
+        snapshot::load(self, guest, machine)
+    }
+
+    fn forget_snapshot(&self, snapshot: &SnapshotName) -> Result<(), ApplyError> {
+        snapshot::forget(&self.layout, snapshot)
+    }
+
+    fn clear_snapshots(&self) -> Result<(), ApplyError> {
+        snapshot::clear(&self.layout)
     }
 
     fn stop_vmm(&self, guest: &GuestName) -> Result<(), ApplyError> {

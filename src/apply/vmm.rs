@@ -9,7 +9,7 @@ use crate::fleet::{ContainerSpec, GuestName, VmmKind};
 use crate::host::layout::Layout;
 use crate::host::logs::LogKind::{self, Serial, Vmm};
 use crate::host::names::{API_SOCKET, QMP_SOCKET};
-use crate::host::state::Machine;
+use crate::host::state::{Machine, Paused};
 use crate::host::vmm::{GUEST_USER, guest_address};
 use crate::host::{console::Heard, firecracker, qemu};
 use crate::sys::firecracker::Api;
@@ -23,7 +23,7 @@ use crate::sys::{launch, log};
 use super::keeper::{self, For};
 use super::linux::LinuxHost;
 use super::record::{self, Ready};
-use super::{ApplyError, ended, jail, observe};
+use super::{ApplyError, ended, jail, observe, snapshot};
 
 const POLL: Duration = Duration::from_millis(50);
 /// How often a new process is looked for in its cgroup.
@@ -40,6 +40,7 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
     let place = newest.ok_or_else(|| ApplyError::NoJail(guest.clone()))?;
     // The record first: a VMM that runs is then always known.
     files::remove(&layout.ready(guest))?;
+    files::remove(&layout.freezing(guest))?;
     record::write(&layout.machine(guest), &machine.as_started())?;
     let input = console(&layout.console_input(guest))?;
     let vmm = match machine.vmm {
@@ -66,7 +67,12 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
         }
         std::thread::sleep(JOIN_POLL);
     }
-    Ok(())
+    // One that does not come up must be known before its snapshot is consumed.
+    if machine.restored_from.is_some() {
+        snapshot::await_control(host, guest, machine).map(drop)
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether a VMM is in its cgroup for every controller. Where it is `late` for that, it is killed: nothing would hold what
@@ -98,6 +104,10 @@ fn console(path: &Path) -> Result<File, ApplyError> {
 /// guest that says much may have pushed its beginning out of the log before long.
 pub(super) fn await_ready(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
     let layout = &host.layout;
+    let machine: Option<Machine> = record::read(&layout.machine(guest))?;
+    if let Some(machine) = machine.filter(|machine| machine.restored_from.is_some()) {
+        return snapshot::await_restored(host, guest, &machine);
+    }
     let begun = Instant::now();
     let (mut serial, mut vmm_log) = (Listener::to(layout, guest, Serial)?, Listener::to(layout, guest, Vmm)?);
     loop {
@@ -173,8 +183,14 @@ pub(super) fn stop(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError
     if let Some(vmm) = observe::vmm_process(&host.layout, &host.hierarchy, guest) {
         let machine: Option<Machine> = record::read(&host.layout.machine(guest)).unwrap_or_default();
         let is_ready = observe::ready(&host.layout, guest, Some(&vmm)).is_ok_and(|ready| ready.is_some());
+        let can_hear = match snapshot::paused(&host.layout, guest).unwrap_or_default() {
+            None => true,
+            Some(Paused::Unfinished) => snapshot::go_on(host, guest).is_ok(),
+            // It must not run beside its snapshot.
+            Some(Paused::Frozen) => false,
+        };
         // One that never came up does not listen, and one that does not hear is killed below.
-        if let Some(machine) = machine.filter(|_| is_ready) {
+        if let Some(machine) = machine.filter(|_| is_ready && can_hear) {
             if ask_to_stop(&host.layout, guest, &machine, &vmm).is_ok() {
                 process::wait_gone(vmm.pid, vmm.start_time, host.stop_timeout);
             }
@@ -204,17 +220,11 @@ fn ask_to_stop(
     machine: &Machine,
     vmm: &ProcessInfo,
 ) -> Result<(), ApplyError> {
-    let root = root_in_use(layout, guest, vmm)?;
+    let root = jail::root_of(layout, guest, vmm)?;
     match machine.vmm {
         VmmKind::Qemu => Ok(Qmp::connect(&root.join(QMP_SOCKET))?.system_powerdown()?),
         VmmKind::Firecracker => Ok(Api::connect(&root.join(API_SOCKET))?.send_ctrl_alt_del()?),
     }
-}
-
-/// The root of the jail that a VMM runs in.
-fn root_in_use(layout: &Layout, guest: &GuestName, vmm: &ProcessInfo) -> Result<PathBuf, ApplyError> {
-    let place = jail::in_use(layout, guest, &jail::of(layout, guest)?, vmm);
-    Ok(place.ok_or_else(|| ApplyError::NoJail(guest.clone()))?.root(layout, guest))
 }
 
 /// Tells a running VMM what changed of its machine, and then remembers it as that.
@@ -222,7 +232,7 @@ pub(super) fn adjust(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> 
     let layout = &host.layout;
     let vmm = observe::vmm_process(layout, &host.hierarchy, guest);
     let vmm = vmm.ok_or_else(|| ApplyError::Gone(guest.clone()))?;
-    let root = root_in_use(layout, guest, &vmm)?;
+    let root = jail::root_of(layout, guest, &vmm)?;
     let running: Machine = record::read(&layout.machine(guest))?.unwrap_or_else(|| machine.as_started());
     match machine.vmm {
         VmmKind::Firecracker => {

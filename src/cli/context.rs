@@ -11,9 +11,10 @@ use crate::apply::linux::{LinuxHost, READY_TIMEOUT, STOP_TIMEOUT, Scope};
 use crate::apply::record::Ready;
 use crate::apply::{disk, observe, vmm};
 use crate::fleet::{Fleet, GuestName, InterfaceName, LogLimits, suggest};
-use crate::host::desired::{HostFacts, desired};
+use crate::host::desired::{Artifacts, HostFacts, desired};
 use crate::host::layout::Layout;
 use crate::host::state::HostState;
+use crate::lock::model::Lock;
 use crate::plan::{Plan, diff, shrinking};
 use crate::sys::fetch::Cache;
 use crate::sys::fs::{self, FileLock};
@@ -120,13 +121,26 @@ impl Context {
         Ok(FileLock::wait(&layout.lock())?)
     }
 
-    /// What the fleet wants of its host, from its lock and what is built of it; the host then knows its artifacts.
+    /// What the fleet wants of its host, from its lock and what is built of it; the host then knows its artifacts. What goes
+    /// on from a snapshot there is wanted as it is.
     pub fn desired(
         &self,
         fleet: &Fleet,
         inputs: Inputs,
         host: &mut LinuxHost,
+        observed: &HostState,
     ) -> Result<HostState, CliError> {
+        self.wishes(fleet, inputs, host, observed)?.state(fleet)
+    }
+
+    /// What such a state is made of.
+    pub fn wishes(
+        &self,
+        fleet: &Fleet,
+        inputs: Inputs,
+        host: &mut LinuxHost,
+        observed: &HostState,
+    ) -> Result<Wishes, CliError> {
         let (lock, artifacts) = locked_artifacts(self, fleet, inputs)?;
         let facts = HostFacts {
             uplink: uplink(fleet)?,
@@ -134,12 +148,13 @@ impl Context {
             lists: lists(fleet)?,
             files: machine_files(fleet)?,
             firecracker: self.firecracker(fleet)?,
+            restored: HostFacts::restored(observed),
         };
         let files = artifacts.by_digest();
         host.artifacts =
             files.into_iter().map(|(digest, (artifact, _))| (digest, artifact.path.clone())).collect();
         host.artifacts.extend(facts.files.iter().map(|(path, digest)| (*digest, path.clone())));
-        Ok(desired(fleet, &lock, &artifacts, &facts)?)
+        Ok(Wishes { lock, artifacts, facts })
     }
 
     /// A guest that is ready, and how to reach it.
@@ -156,6 +171,20 @@ impl Context {
             CliError::failed(format!("{guest} runs no sshd, so nothing can be run in it"))
                 .hint("its image needs a recipe that brings one, such as rootless-podman")
         })
+    }
+}
+
+/// All that decides what a fleet wants of its host.
+pub struct Wishes {
+    lock: Lock,
+    artifacts: Artifacts,
+    pub facts: HostFacts,
+}
+
+impl Wishes {
+    /// What it wants.
+    pub fn state(&self, fleet: &Fleet) -> Result<HostState, CliError> {
+        Ok(desired(fleet, &self.lock, &self.artifacts, &self.facts)?)
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::apk::{IndexError, PackageError, Refusal, SignatureError, SolveError};
 use crate::apply::ApplyError;
+use crate::apply::snapshot::SnapshotError;
 use crate::build::vmlinux::VmlinuxError;
 use crate::build::{BuildError, ProjectError, VendorError};
 use crate::fleet::{InvalidFile, LoadError};
@@ -75,11 +76,15 @@ impl CliError {
         self
     }
 
+    /// A failure for each of these reasons.
+    pub fn because(message: impl Into<String>, causes: impl IntoIterator<Item = impl ToString>) -> Self {
+        let causes = causes.into_iter().map(|cause| cause.to_string()).collect();
+        Self { status: 1, body: Body::Words { message: message.into(), causes, hint: None } }
+    }
+
     /// Wishes for packages that cannot be met together.
     pub fn unsolvable(error: &SolveError) -> Self {
-        let causes = error.problems.iter().map(ToString::to_string).collect();
-        let message = "there is no way to install these packages together".into();
-        Self { status: 1, body: Body::Words { message, causes, hint: None } }
+        Self::because("there is no way to install these packages together", &error.problems)
     }
 
     /// What failed, without causes and hint.
@@ -333,6 +338,9 @@ fn repository_hint(error: &RepositoryError) -> Option<&'static str> {
 
 /// What to do about a host that cannot take the fleet.
 fn host_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    if let Some(error) = error.downcast_ref() {
+        return snapshot_hint(error);
+    }
     match error.downcast_ref()? {
         ApplyError::DiskShared { .. } => Some(
             "stop the guest of that jail; a jail that nothing runs in can be removed, and the disk stays",
@@ -340,6 +348,7 @@ fn host_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         ApplyError::NoFileSystem { .. } => {
             Some("a raw image of one ext4 file system is taken, without partitions")
         }
+        ApplyError::Snapshot(error) => snapshot_hint(error),
         ApplyError::NoRoom { .. } => Some("free some space, or move [host] store to a larger file system"),
         ApplyError::UidTaken { .. } => Some("give the fleet a range that nobody has: [host] uids"),
         ApplyError::NoDevice(_) => {
@@ -365,6 +374,27 @@ fn host_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
 fn version_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     error.downcast_ref::<VersionError>()?;
     Some("install firecracker and jailer of one release, 1.10 to 1.16, and look with `firecracker --version`")
+}
+
+/// What to do about a snapshot that is not made or does not come back.
+fn snapshot_hint(error: &SnapshotError) -> Option<&'static str> {
+    Some(match error {
+        SnapshotError::NotRunning(_) => {
+            "`sisforge up` brings it up; its data disk is in the store without a snapshot too"
+        }
+        SnapshotError::NotReady(_) | SnapshotError::Paused(_) => {
+            "`sisforge up` brings it to where it should be"
+        }
+        SnapshotError::Exists(_) => {
+            "name another with --name, or remove that one with `sisforge snapshot rm`"
+        }
+        SnapshotError::None(_) => "`sisforge snapshot ls` lists those that there are",
+        SnapshotError::Consumed { .. } | SnapshotError::Gone(_) => {
+            "`sisforge snapshot ls` lists those that can be restored"
+        }
+        SnapshotError::Spent { .. } => "`sisforge up` boots the guest anew",
+        _ => return None,
+    })
 }
 
 /// What to do about an image that cannot be read.

@@ -33,6 +33,7 @@ mod render;
 mod sbom;
 mod schema;
 mod settings;
+mod snapshot;
 mod ssh;
 mod status;
 mod tree;
@@ -91,6 +92,9 @@ enum Command {
     /// List, save, replace and remove data disks
     #[command(subcommand)]
     Disk(disk::Command),
+    /// Freeze a guest with all that it does, and bring it back once
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
     /// Follow a Git branch or a fleet.toml: apply each change, repair drift
     Watch(watch::Args),
     /// Show what is in an image: packages, sizes, setuid files, users, services
@@ -155,6 +159,7 @@ fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
         Command::Exec(args) => exec::run(&args, context),
         Command::Ssh(args) => ssh::run(&args, context),
         Command::Disk(command) => disk::run(&command, context),
+        Command::Snapshot(command) => snapshot::run(&command, context),
         Command::Watch(args) => watch::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Diff(args) => diff::run(&args, context),

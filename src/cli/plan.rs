@@ -23,8 +23,9 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let fleet = context.fleet()?;
     let mut host = context.host(&fleet)?;
-    let desired = context.desired(&fleet, Inputs::of(args.locked), &mut host)?;
-    let plan = planned(&host, &observed(&host)?, &desired)?;
+    let observed = observed(&host)?;
+    let desired = context.desired(&fleet, Inputs::of(args.locked), &mut host, &observed)?;
+    let plan = planned(&host, &observed, &desired)?;
     show(&plan, context);
     // Here rather than when half of it is done.
     preflight::look(&plan, &host)?;

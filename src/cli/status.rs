@@ -16,7 +16,7 @@ pub fn run(context: &Context) -> Result<ExitCode, CliError> {
     let mut host = context.host(&fleet)?;
     let observed = observed(&host)?;
     // Looking builds nothing, and writes no lock: what is not there cannot be compared with.
-    let plan = match context.desired(&fleet, Inputs::AsTheyAre, &mut host) {
+    let plan = match context.desired(&fleet, Inputs::AsTheyAre, &mut host, &observed) {
         Ok(desired) => Some(diff(&observed, &desired)),
         Err(error) => {
             context.say(&format!("note: drift is not known: {}", error.message()));
@@ -38,7 +38,9 @@ pub fn run(context: &Context) -> Result<ExitCode, CliError> {
     let unknown = if plan.is_some() { "-" } else { "?" };
     for guest in &guests {
         let mut row = ps::row(guest);
-        row.push(drift(&guest.name).unwrap_or_else(|| unknown.into()));
+        let from = guest.machine.as_ref().and_then(|machine| machine.restored_from.as_ref());
+        let still = || from.map_or_else(|| unknown.into(), |snapshot| format!("from snapshot {snapshot}"));
+        row.push(drift(&guest.name).unwrap_or_else(still));
         rows.push(row);
     }
     render::text(&render::table(&rows));

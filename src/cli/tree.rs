@@ -58,7 +58,7 @@ fn write(
     let mut host = context.host_at(layout, fleet.host.logs, Scope::FilesAlone)?;
     fs::create_private_dir(&host.layout.dir())?;
     ssh::keygen(&host.layout.key())?;
-    let desired = context.desired(fleet, Inputs::of(args.locked), &mut host)?;
+    let desired = context.desired(fleet, Inputs::of(args.locked), &mut host, &HostState::default())?;
     let mut jails = BTreeMap::new();
     for (name, guest) in &desired.guests {
         let Some(machine) = guest.machine.as_ref().filter(|_| only.is_empty() || only.contains(name)) else {

@@ -33,16 +33,17 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let _held = context.hold(&host.layout)?;
     // Before the fleet's wishes are known: the key is part of what each guest is told.
     ssh::keygen(&host.layout.key())?;
-    let desired = context.desired(&fleet, Inputs::of(args.locked), &mut host)?;
     let observed = observed(&host)?;
-    let wanted = if names.is_empty() {
-        desired
-    } else {
-        let others = HostState { guests: observed.guests.clone(), ..desired.clone() };
-        others.with_guests_of(&names, &desired)
-    };
+    let desired = context.desired(&fleet, Inputs::of(args.locked), &mut host, &observed)?;
+    let wanted = if names.is_empty() { desired } else { only(&names, &observed, desired) };
     let plan = planned(&host, &observed, &wanted)?;
     carry_out(&plan, &host, context)
+}
+
+/// What is wanted where every guest but these is wanted as it is.
+pub fn only(names: &[GuestName], observed: &HostState, desired: HostState) -> HostState {
+    let others = HostState { guests: observed.guests.clone(), ..desired.clone() };
+    others.with_guests_of(names, &desired)
 }
 
 /// Applies a plan and says what became of it.

@@ -150,8 +150,9 @@ fn apply_once(context: &Context, always: bool) -> Result<(), CliError> {
     let _held = context.hold(&host.layout)?;
     ssh::keygen(&host.layout.key())?;
     // What was committed is what is applied: a lock that does not fit is a mistake in the commit.
-    let desired = context.desired(&fleet, Inputs::Locked, &mut host)?;
-    let plan = planned(&host, &observed(&host)?, &desired)?;
+    let observed = observed(&host)?;
+    let desired = context.desired(&fleet, Inputs::Locked, &mut host, &observed)?;
+    let plan = planned(&host, &observed, &desired)?;
     if !always && plan.is_empty() {
         return Ok(());
     }

@@ -84,6 +84,12 @@ text_type!(
     "must be 1 to 64 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit"
 );
 text_type!(
+    /// Name of a snapshot, and of its directory in the store.
+    SnapshotName,
+    |t| is_name(t, 64, b"_."),
+    "must be 1 to 64 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit"
+);
+text_type!(
     /// Name of a network interface: 1 to 15 bytes, no `/`, no white space (Linux `dev_valid_name`).
     InterfaceName,
     |t| (1..=15).contains(&t.len())

@@ -51,6 +51,19 @@ pub struct HostFacts {
     pub files: BTreeMap<PathBuf, FileDigest>,
     /// The Firecracker that is installed; `None` where there is none, or the fleet runs on another VMM.
     pub firecracker: Option<Version>,
+    /// Machines that go on from a snapshot: each stays as it is for as long as it runs.
+    pub restored: BTreeMap<GuestName, Machine>,
+}
+
+impl HostFacts {
+    /// The machines of a host that go on from a snapshot.
+    pub fn restored(observed: &HostState) -> BTreeMap<GuestName, Machine> {
+        let machines = observed.guests.iter().filter_map(|(name, guest)| {
+            let machine = guest.machine.as_ref().filter(|machine| machine.restored_from.is_some())?;
+            Some((name.clone(), machine.clone()))
+        });
+        machines.collect()
+    }
 }
 
 /// A fleet, its lock and its artifacts that do not belong together, or a guest that no VMM could start.
@@ -103,14 +116,20 @@ pub fn desired(
     let mut endpoints = Vec::new();
     for (name, spec) in &fleet.guests {
         let numbers = lock.guest.get(name).ok_or_else(|| DesiredError::NotLocked(name.clone()))?;
-        guests.insert(name.clone(), guest(fleet, name, spec, numbers, artifacts, facts)?);
-        endpoints.push(Endpoint {
+        let fresh = guest(fleet, name, spec, numbers, artifacts, facts)?;
+        let mut endpoint = Endpoint {
             name: name.clone(),
             tap: numbers.tap.clone(),
             mac: numbers.mac.clone(),
             ip: numbers.ip,
             policy: spec.network.clone(),
-        });
+        };
+        let state = match facts.restored.get(name) {
+            Some(machine) => goes_on(fresh, machine, spec, &mut endpoint),
+            None => fresh,
+        };
+        guests.insert(name.clone(), state);
+        endpoints.push(endpoint);
     }
     supported(&guests, facts)?;
     let ruleset = firewall::render(&FirewallInput {
@@ -126,7 +145,7 @@ pub fn desired(
     let files =
         machines.flat_map(|machine| machine.spec.files()).map(|(_, digest)| (*digest, StoredKind::Machine));
     let stored = files.chain(artifacts).collect();
-    Ok(HostState { forwarding: true, ruleset: Some(ruleset), stored, guests })
+    Ok(HostState { forwarding: true, ruleset: Some(ruleset), stored, guests, snapshot_leftovers: false })
 }
 
 /// Looks whether the installed Firecracker can do all that the machines ask for.
@@ -171,8 +190,25 @@ fn bytes_per_second(rate: Rate) -> u64 {
 }
 
 /// The host's address in a guest's /30, one below the guest's.
-fn host_side(numbers: &LockedGuest) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(numbers.ip).saturating_sub(1))
+fn host_side(guest: Ipv4Addr) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(guest).saturating_sub(1))
+}
+
+/// A guest that goes on from a snapshot, in the place of one that boots. It has the address that is in its memory, so the
+/// host's side and the rules follow it; containers are started in a guest that boots.
+fn goes_on(fresh: GuestState, machine: &Machine, spec: &GuestSpec, endpoint: &mut Endpoint) -> GuestState {
+    endpoint.tap = machine.tap.clone();
+    endpoint.mac.clone_from(&machine.mac);
+    endpoint.ip = vmm::guest_address(&machine.command_line).unwrap_or(endpoint.ip);
+    GuestState {
+        disk: fresh.disk.map(|disk| DiskState { uid: machine.uid, ..disk }),
+        tap: Some(TapSpec { name: machine.tap.clone(), owner: machine.uid, address: host_side(endpoint.ip) }),
+        cgroup: Some(limits(machine, spec)),
+        containers: Vec::new(),
+        declared: fresh.machine.map(Box::new),
+        machine: Some(machine.clone()),
+        ..fresh
+    }
 }
 
 fn guest(
@@ -191,7 +227,7 @@ fn guest(
     let boot = BootInfo {
         guest: name,
         ip: numbers.ip,
-        host: host_side(numbers),
+        host: host_side(numbers.ip),
         dns,
         ssh_key: facts.ssh_key.as_deref(),
     };
@@ -219,6 +255,7 @@ fn guest(
         images: artifacts.containers.get(name).map(|artifact| artifact.digest),
         command_line,
         spec: machine_spec(fleet.vmm, &spec.machine, policy, facts)?,
+        restored_from: None,
     };
     Ok(GuestState {
         disk: (!ephemeral).then_some(DiskState {
@@ -226,7 +263,7 @@ fn guest(
             size: disk.size,
             base: Some(disk.digest),
         }),
-        tap: Some(TapSpec { name: numbers.tap.clone(), owner: numbers.uid, address: host_side(numbers) }),
+        tap: Some(TapSpec { name: numbers.tap.clone(), owner: numbers.uid, address: host_side(numbers.ip) }),
         cgroup: Some(limits(&machine, spec)),
         jail: true,
         old_jails: false,
@@ -236,5 +273,7 @@ fn guest(
         logged: true,
         ready: true,
         containers: spec.containers.clone(),
+        paused: None,
+        declared: None,
     })
 }

@@ -188,7 +188,8 @@ fn arguments(machine: &Machine) -> Vec<String> {
     };
     let path = |name: &str| Some(format!("/{name}"));
     add("--api-sock", path(API_SOCKET));
-    add("--config-file", path(CONFIG));
+    // One that goes on from a snapshot is told all over its API.
+    add("--config-file", path(CONFIG).filter(|_| machine.restored_from.is_none()));
     add("--log-path", path(VMM_LOG));
     add("--level", spec.log_level.map(|level| level.word().to_owned()));
     add("--metrics-path", path(METRICS).filter(|_| spec.metrics));
@@ -239,6 +240,7 @@ mod tests {
             images: None,
             command_line: "console=ttyS0".into(),
             spec,
+            restored_from: None,
         }
     }
 

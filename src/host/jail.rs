@@ -9,8 +9,10 @@ use crate::fleet::{GuestName, MachineFile, VmmKind};
 use super::firecracker;
 use super::layout::Layout;
 use super::names::{
-    CONFIG, CPU_TEMPLATE, DISK, IMAGES, KERNEL, METADATA, METRICS, ROOTFS, RUN, SECCOMP, VMM_LOG,
+    CONFIG, CPU_TEMPLATE, DISK, IMAGES, KERNEL, METADATA, METRICS, RESTORED_MEMORY, RESTORED_STATE, ROOTFS,
+    RUN, SECCOMP, VMM_LOG,
 };
+use super::snapshot;
 use super::state::{Machine, MachineDisk};
 
 /// One thing in a jail, by its path below the jail's root.
@@ -55,6 +57,8 @@ const TMPFS_MARGIN: u64 = 1 << 20;
 /// The jail of a machine.
 pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
     let entry = |path, kind| JailEntry { path, kind };
+    // Before the VMM starts, a snapshot is not consumed yet; what has another name by then is the same file.
+    let from_snapshot = |file: &str| Some(layout.ready_snapshot(machine.restored_from.as_ref()?).join(file));
     let mut entries = vec![
         entry(RUN, EntryKind::OwnDirectory),
         entry(KERNEL, EntryKind::SharedLink { from: layout.file(&machine.kernel) }),
@@ -66,7 +70,8 @@ pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
     match machine.disk {
         MachineDisk::Kept => {
             entries.push(entry("data", EntryKind::OwnDirectory));
-            entries.push(entry(DISK, EntryKind::OwnLink { from: layout.disk(guest) }));
+            let from = from_snapshot(snapshot::DISK).unwrap_or_else(|| layout.disk(guest));
+            entries.push(entry(DISK, EntryKind::OwnLink { from }));
         }
         MachineDisk::Ephemeral { base, size, in_memory } => {
             let dir = if in_memory {
@@ -74,12 +79,19 @@ pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
             } else {
                 EntryKind::OwnDirectory
             };
+            let from = from_snapshot(snapshot::DISK).unwrap_or_else(|| layout.file(&base));
             entries.push(entry("data", dir));
-            entries.push(entry(DISK, EntryKind::OwnCopy { from: layout.file(&base) }));
+            entries.push(entry(DISK, EntryKind::OwnCopy { from }));
         }
     }
     if machine.vmm == VmmKind::Firecracker {
-        entries.push(entry(CONFIG, EntryKind::Bytes(firecracker::config(machine))));
+        match (from_snapshot(snapshot::MEMORY), from_snapshot(snapshot::STATE)) {
+            (Some(memory), Some(state)) => {
+                entries.push(entry(RESTORED_MEMORY, EntryKind::SharedLink { from: memory }));
+                entries.push(entry(RESTORED_STATE, EntryKind::SharedLink { from: state }));
+            }
+            _ => entries.push(entry(CONFIG, EntryKind::Bytes(firecracker::config(machine)))),
+        }
         entries.push(entry(VMM_LOG, EntryKind::Pipe));
         if machine.spec.metrics {
             entries.push(entry(METRICS, EntryKind::Pipe));

@@ -6,20 +6,27 @@
 //! <store>/<fleet>/key, key.pub           the host's ssh key, whose public half every guest is told at boot
 //! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of how nft lists them
 //! <store>/<fleet>/disks/<guest>.ext4     data disks
-//! <store>/<fleet>/guests/<guest>/        machine.json, ready.json
+//! <store>/<fleet>/disks/<guest>.before-<snapshot>.ext4   the data disk that a restore put another in the place of
+//! <store>/<fleet>/guests/<guest>/        machine.json, ready.json, freezing.json
 //!     serial.log, vmm.log, metrics.log   each with older parts and indexes beside it (`sys/log`)
 //!     serial.pipe, vmm.pipe, console.in  what the VMM writes to and reads from
 //!     keeper.lock                        held by the process that keeps the logs
 //! <store>/<fleet>/jails/<vmm>/<guest>--<attempt>/root/   a jail, as Firecracker's jailer lays it out
+//! <store>/<fleet>/snapshots/ready/<name>/     a snapshot: manifest.json, memory, state, disk.ext4; root's, never changed
+//! <store>/<fleet>/snapshots/consumed/<name>/  one that was restored: what is left of it is its manifest, and a disk that no
+//!                                        guest took
+//! <store>/<fleet>/snapshots/.new-<name>/ one that is being made, or that was when its maker was killed
 //! ```
 //!
 //! Every start has a jail of its own, whose attempt is one more than the highest that is there: what could not be removed
 //! of an earlier one is then in nobody's way.
+//!
+//! A snapshot moves from `ready` to `consumed` by one rename, before a VMM is asked to load it.
 
 use std::path::{Path, PathBuf};
 
 use crate::build::digest::FileDigest;
-use crate::fleet::{FleetName, GuestName, HostSpec, VmmKind};
+use crate::fleet::{FleetName, GuestName, HostSpec, SnapshotName, VmmKind};
 
 use super::logs::LogKind;
 
@@ -86,6 +93,42 @@ impl Layout {
         self.disks().join(format!("{guest}.ext4"))
     }
 
+    /// Where a data disk goes that a restore puts another in the place of; `number` tells several from each other.
+    pub fn disk_before(&self, guest: &GuestName, snapshot: &SnapshotName, number: u32) -> PathBuf {
+        let number = if number < 2 { String::new() } else { format!("-{number}") };
+        self.disks().join(format!("{guest}.before-{snapshot}{number}.ext4"))
+    }
+
+    /// All snapshots.
+    pub fn snapshots(&self) -> PathBuf {
+        self.dir().join("snapshots")
+    }
+
+    /// Those that can be restored.
+    pub fn ready_snapshots(&self) -> PathBuf {
+        self.snapshots().join("ready")
+    }
+
+    /// Those that were restored.
+    pub fn consumed_snapshots(&self) -> PathBuf {
+        self.snapshots().join("consumed")
+    }
+
+    /// A snapshot that can be restored.
+    pub fn ready_snapshot(&self, name: &SnapshotName) -> PathBuf {
+        self.ready_snapshots().join(name.as_str())
+    }
+
+    /// A snapshot that was restored.
+    pub fn consumed_snapshot(&self, name: &SnapshotName) -> PathBuf {
+        self.consumed_snapshots().join(name.as_str())
+    }
+
+    /// A snapshot that is being made.
+    pub fn new_snapshot(&self, name: &SnapshotName) -> PathBuf {
+        self.snapshots().join(format!("{NOT_WHOLE}{name}"))
+    }
+
     /// Records and logs of all guests.
     pub fn guests(&self) -> PathBuf {
         self.dir().join("guests")
@@ -124,6 +167,11 @@ impl Layout {
     /// That the guest is ready, and its ssh host key.
     pub fn ready(&self, guest: &GuestName) -> PathBuf {
         self.guest(guest).join("ready.json")
+    }
+
+    /// That the guest's VMM is paused for a snapshot.
+    pub fn freezing(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("freezing.json")
     }
 
     /// Chroots of every VMM; the jailer's `--chroot-base-dir`.
@@ -182,6 +230,8 @@ pub fn parse_jail_id(id: &str) -> Option<(GuestName, u32)> {
     });
     numbered.or_else(|| Some((id.parse().ok()?, 0)))
 }
+/// What the names of snapshots begin with that are not whole yet. No name of a snapshot begins so.
+pub const NOT_WHOLE: &str = ".new-";
 
 /// The cgroup of the processes that keep logs, among those of the guests.
 pub const KEEPERS: &str = ".logs";

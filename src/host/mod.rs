@@ -11,6 +11,7 @@ pub mod logs;
 pub mod machine_file;
 pub mod names;
 pub mod qemu;
+pub mod snapshot;
 pub mod state;
 pub mod versions;
 pub mod vmm;

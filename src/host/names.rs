@@ -26,5 +26,11 @@ pub const API_SOCKET: &str = "run/api.sock";
 pub const VSOCK: &str = "run/vsock.sock";
 /// QEMU's control socket.
 pub const QMP_SOCKET: &str = "run/qmp.sock";
+/// Memory and state of the snapshot that Firecracker loads.
+pub const RESTORED_MEMORY: &str = "restored.memory";
+pub const RESTORED_STATE: &str = "restored.state";
+/// Memory and state of a snapshot that Firecracker writes; they are there for that long alone.
+pub const FROZEN_MEMORY: &str = "frozen.memory";
+pub const FROZEN_STATE: &str = "frozen.state";
 /// The pipe that Firecracker logs to.
 pub const VMM_LOG: &str = "vmm.log";

@@ -33,7 +33,10 @@ pub fn command(guest: &GuestName, machine: &Machine) -> Tool {
         .args(["-kernel", KERNEL, "-append", &machine.command_line])
         .args(["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);
     let tool = devices(tool, machine);
-    tool.args(["-qmp", &format!("unix:{QMP_SOCKET},server=on,wait=off")])
+    // One that goes on from a snapshot waits for it.
+    let incoming: &[&str] = if machine.restored_from.is_some() { &["-incoming", "defer"] } else { &[] };
+    tool.args(incoming)
+        .args(["-qmp", &format!("unix:{QMP_SOCKET},server=on,wait=off")])
         .args(["-chroot", ".", "-runas", &format!("{uid}:{uid}")])
         .args(["-sandbox", "on,obsolete=deny,spawn=deny,resourcecontrol=deny"])
 }
@@ -122,6 +125,7 @@ mod tests {
                 network: NetworkLimits { mtu: Some(1400), ..NetworkLimits::default() },
                 ..MachineSpec::default()
             },
+            restored_from: None,
         };
         let line = command(&"alice".parse().unwrap(), &machine).command_line();
         for words in [

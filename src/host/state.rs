@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{ContainerSpec, GuestName, InterfaceName, MachineSpec, VmmKind};
+use crate::fleet::{ContainerSpec, GuestName, InterfaceName, MachineSpec, SnapshotName, VmmKind};
 
 use crate::sys::cgroup::{EVEN_WEIGHT, IoLimits};
 
@@ -23,6 +23,8 @@ pub struct HostState {
     /// Immutable files of the store: kernels, root images, data disks to copy, container images.
     pub stored: BTreeMap<FileDigest, StoredKind>,
     pub guests: BTreeMap<GuestName, GuestState>,
+    /// Whether something is left of snapshots whose maker, or whose restore, did not come to its end.
+    pub snapshot_leftovers: bool,
 }
 
 /// What a file of the store is for.
@@ -73,6 +75,20 @@ pub struct GuestState {
     pub ready: bool,
     /// Containers that have been started in it.
     pub containers: Vec<ContainerSpec>,
+    /// Whether its VMM stands still for a snapshot whose maker was killed.
+    pub paused: Option<Paused>,
+    /// What a fresh start would run instead of `machine`, of a guest that was brought back from a snapshot; none in an
+    /// observed state.
+    pub declared: Option<Box<Machine>>,
+}
+
+/// Why a VMM stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paused {
+    /// Its snapshot is not whole: the guest goes on.
+    Unfinished,
+    /// Its snapshot is whole and was to end it: the guest must not go on beside it.
+    Frozen,
 }
 
 /// A data disk in the store.
@@ -157,6 +173,9 @@ pub struct Machine {
     /// What the VMM is told beside it, its files by their digests.
     #[serde(default)]
     pub spec: MachineSpec<FileDigest>,
+    /// The snapshot that it goes on from; none for a machine that boots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_from: Option<SnapshotName>,
 }
 
 impl Machine {
@@ -164,7 +183,9 @@ impl Machine {
     #[must_use]
     pub fn as_started(&self) -> Self {
         let mut started = self.clone();
-        if let (VmmKind::Qemu, Some(balloon)) = (self.vmm, &mut started.spec.balloon) {
+        // One that goes on from a snapshot has the balloon that it had.
+        let boots = self.restored_from.is_none();
+        if let (VmmKind::Qemu, Some(balloon), true) = (self.vmm, &mut started.spec.balloon, boots) {
             balloon.size_mib = 0;
         }
         started

@@ -1,10 +1,11 @@
 //! What leads from the state that a host is in to the one that it should be in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use crate::build::digest::FileDigest;
 use crate::fleet::{ByteSize, GuestName};
-use crate::host::state::{DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind};
+use crate::host::state::{DiskState, GuestState, HostState, Machine, MachineDisk, Paused, StoredKind};
 
 use super::step::{GuestSteps, Plan, Step};
 
@@ -33,19 +34,30 @@ pub fn diff(observed: &HostState, desired: &HostState) -> Plan {
         Plan { prepare: prepare(observed, desired), rules: rules(observed, desired), ..Plan::default() };
     let names: BTreeSet<&GuestName> = observed.guests.keys().chain(desired.guests.keys()).collect();
     let nothing = GuestState::default();
+    let lodgers = lodgers(desired);
     for name in names {
         let have = observed.guests.get(name).unwrap_or(&nothing);
         match desired.guests.get(name) {
             None => plan.stop.extend(stop(name, have)),
             // Not only to save work: `up NAME` wants every other guest as it is, be it broken.
             Some(want) if want == have => {}
-            Some(want) => guest(&mut plan, name, have, want),
+            Some(want) => guest(&mut plan, name, have, want, &lodgers),
         }
     }
     plan
 }
 
-fn prepare(observed: &HostState, desired: &HostState) -> Vec<Step> {
+/// Guests that go on from a snapshot, by the host's side of the address that they brought along: it may be another's.
+fn lodgers(desired: &HostState) -> BTreeMap<Ipv4Addr, &GuestName> {
+    let of_guest = |(name, guest)| -> Option<(Ipv4Addr, &GuestName)> {
+        let guest: &GuestState = guest;
+        guest.declared.as_ref()?;
+        Some((guest.tap.as_ref()?.address, name))
+    };
+    desired.guests.iter().filter_map(of_guest).collect()
+}
+
+pub(super) fn prepare(observed: &HostState, desired: &HostState) -> Vec<Step> {
     let forwarding = (desired.forwarding && !observed.forwarding).then_some(Step::EnableForwarding);
     let is_missing = |(digest, kind): &(&FileDigest, &StoredKind)| {
         !observed.stored.contains_key(digest)
@@ -53,7 +65,8 @@ fn prepare(observed: &HostState, desired: &HostState) -> Vec<Step> {
     };
     let missing = desired.stored.iter().filter(is_missing);
     let store = missing.map(|(digest, kind)| Step::StoreFile { digest: *digest, kind: *kind });
-    forwarding.into_iter().chain(store).collect()
+    let clear = observed.snapshot_leftovers.then_some(Step::ClearSnapshots);
+    forwarding.into_iter().chain(clear).chain(store).collect()
 }
 
 /// Whether a guest's disk is still to be made of a stored one: a kept disk is made once.
@@ -67,7 +80,7 @@ fn is_copied(digest: &FileDigest, observed: &HostState, desired: &HostState) -> 
     })
 }
 
-fn rules(observed: &HostState, desired: &HostState) -> Vec<Step> {
+pub(super) fn rules(observed: &HostState, desired: &HostState) -> Vec<Step> {
     let digest = |state: &HostState| state.ruleset.as_ref().map(|ruleset| ruleset.digest);
     if digest(observed) == digest(desired) {
         return Vec::new();
@@ -82,7 +95,7 @@ fn stop(name: &GuestName, have: &GuestState) -> Option<GuestSteps> {
     (!steps.is_empty()).then(|| GuestSteps::new(name, why, steps))
 }
 
-fn removal(name: &GuestName, have: &GuestState) -> Vec<Step> {
+pub(super) fn removal(name: &GuestName, have: &GuestState) -> Vec<Step> {
     let guest = || name.clone();
     let vmm = have.occupied.then(|| Step::StopVmm { guest: guest() });
     let tap = have.tap.clone().map(|tap| Step::RemoveTap { guest: guest(), tap });
@@ -91,7 +104,13 @@ fn removal(name: &GuestName, have: &GuestState) -> Vec<Step> {
     vmm.into_iter().chain(tap).chain(cgroup).chain(jail).collect()
 }
 
-fn guest(plan: &mut Plan, name: &GuestName, have: &GuestState, want: &GuestState) {
+fn guest(
+    plan: &mut Plan,
+    name: &GuestName,
+    have: &GuestState,
+    want: &GuestState,
+    lodgers: &BTreeMap<Ipv4Addr, &GuestName>,
+) {
     let Some(machine) = &want.machine else { return };
     let replaced = why_replace(have, want, machine);
     let only_disk = GuestState { disk: have.disk, ..GuestState::default() };
@@ -102,11 +121,23 @@ fn guest(plan: &mut Plan, name: &GuestName, have: &GuestState, want: &GuestState
         }
         None => (have, why_start(have)),
     };
+    let lodger =
+        want.tap.as_ref().and_then(|tap| lodgers.get(&tap.address)).filter(|lodger| **lodger != name);
+    if let (None, Some(lodger)) = (&left.machine, lodger) {
+        plan.notes.push(format!(
+            "{name} is not started: {lodger}, which was brought back from a snapshot, has its address"
+        ));
+        return;
+    }
     let mut steps = GuestSteps::new(name, why, Vec::new());
     if let Some(running) = &left.machine {
         steps.steps = repair(name, left, want);
         if running != machine {
             steps.steps.insert(0, Step::AdjustVmm { guest: name.clone(), machine: machine.clone() });
+        }
+        // What does not come up from a snapshot does not come up later either.
+        if want.declared.is_some() {
+            steps.undo = removal(name, &GuestState { disk: None, ..want.clone() });
         }
     } else {
         steps.steps = start(name, left, want, machine);
@@ -119,6 +150,17 @@ fn guest(plan: &mut Plan, name: &GuestName, have: &GuestState, want: &GuestState
     }
     let stays = left.machine.is_some();
     plan.notes.extend(note_on_disk(name, have, want).filter(|_| stays));
+    plan.notes.extend(note_on_snapshot(name, want));
+}
+
+/// What another start would make of a guest that goes on from a snapshot.
+fn note_on_snapshot(name: &GuestName, want: &GuestState) -> Option<String> {
+    let (machine, declared) = (want.machine.as_ref()?, want.declared.as_ref()?);
+    let snapshot = machine.restored_from.as_ref()?;
+    let changed = differing(machine, declared);
+    let changed =
+        if changed.is_empty() { String::new() } else { format!(", with another {}", changed.join(", ")) };
+    Some(format!("{name} goes on from snapshot {snapshot}: `down` and `up` would boot it anew{changed}"))
 }
 
 /// Why a guest that runs must go before it can be as it should.
@@ -126,6 +168,9 @@ fn why_replace(have: &GuestState, want: &GuestState, machine: &Machine) -> Optio
     let Some(running) = &have.machine else {
         return have.occupied.then(|| "what runs is not known".to_owned());
     };
+    if have.paused == Some(Paused::Frozen) {
+        return Some("frozen to a snapshot".to_owned());
+    }
     let whole = have.tap == want.tap && have.jail && have.cgroup.is_some();
     let same = running.adjusted_to(machine) == *machine;
     (!same || !whole).then(|| changes(running, machine, have, want))
@@ -143,6 +188,7 @@ fn why_start(have: &GuestState) -> &'static str {
         have.jail || have.tap.is_some() || have.cgroup.is_some(),
         have.disk.is_some(),
     ) {
+        (true, _, _) if have.paused.is_some() => "paused by a snapshot that was not finished",
         (true, _, _) if !have.ready => "not ready yet",
         (true, _, _) => "drifted",
         (false, _, _) if have.oom_kills > 0 => "killed by the kernel: out of memory",
@@ -155,11 +201,12 @@ fn why_start(have: &GuestState) -> &'static str {
 /// Puts right what can be put right while the guest runs.
 fn repair(name: &GuestName, have: &GuestState, want: &GuestState) -> Vec<Step> {
     let guest = || name.clone();
+    let resume = have.paused.map(|_| Step::ResumeVmm { guest: guest() });
     let cgroup = want.cgroup.filter(|_| have.cgroup != want.cgroup);
     let cgroup = cgroup.map(|limits| Step::CreateCgroup { guest: guest(), limits });
     let ready = (want.ready && !have.ready).then(|| Step::AwaitReady { guest: guest() });
     let logs = (want.logged && !have.logged).then(|| Step::KeepLogs { guest: guest() });
-    cgroup.into_iter().chain(logs).chain(ready).collect()
+    resume.into_iter().chain(cgroup).chain(logs).chain(ready).collect()
 }
 
 /// What is left of earlier attempts is told where it cannot be removed, and undoes nothing.
@@ -216,8 +263,8 @@ fn ready_disk(name: &GuestName, have: Option<DiskState>, want: DiskState) -> Vec
     given.into_iter().chain(grown).collect()
 }
 
-/// What makes a running guest another than the wanted one, in words.
-fn changes(running: &Machine, wanted: &Machine, have: &GuestState, want: &GuestState) -> String {
+/// What two machines differ in.
+fn differing(running: &Machine, wanted: &Machine) -> Vec<&'static str> {
     let all = [
         ("vmm", running.vmm != wanted.vmm),
         ("uid", running.uid != wanted.uid),
@@ -240,11 +287,15 @@ fn changes(running: &Machine, wanted: &Machine, have: &GuestState, want: &GuestS
         ("metadata", running.spec.metadata != wanted.spec.metadata),
         ("disk limits", running.spec.disk != wanted.spec.disk),
         ("network device", running.spec.network != wanted.spec.network),
-        ("tap", have.tap != want.tap),
-        ("cgroup", have.cgroup.is_none()),
-        ("jail", !have.jail),
     ];
-    let changed: Vec<_> = all.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect();
+    all.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect()
+}
+
+/// What makes a running guest another than the wanted one, in words.
+fn changes(running: &Machine, wanted: &Machine, have: &GuestState, want: &GuestState) -> String {
+    let parts = [("tap", have.tap != want.tap), ("cgroup", have.cgroup.is_none()), ("jail", !have.jail)];
+    let parts = parts.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what);
+    let changed: Vec<_> = differing(running, wanted).into_iter().chain(parts).collect();
     format!("{} changed", changed.join(", "))
 }
 
@@ -291,10 +342,11 @@ mod tests {
                 images: None,
                 command_line: "console=ttyS0".into(),
                 spec: MachineSpec::default(),
+                restored_from: None,
             }),
             logged: true,
             ready: true,
-            containers: Vec::new(),
+            ..GuestState::default()
         }
     }
 
@@ -305,6 +357,7 @@ mod tests {
             ruleset: Some(Ruleset::new(guests.join(" "))),
             stored: [(Sha256::of("image").into(), StoredKind::Image)].into(),
             guests: up.collect(),
+            snapshot_leftovers: false,
         }
     }
 

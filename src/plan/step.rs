@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::build::digest::FileDigest;
-use crate::fleet::{ByteSize, ContainerSpec, GuestName};
+use crate::fleet::{ByteSize, ContainerSpec, GuestName, SnapshotName};
 use crate::host::firewall::Ruleset;
 use crate::host::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 
@@ -86,6 +86,28 @@ pub enum Step {
         guest: GuestName,
         containers: Vec<ContainerSpec>,
     },
+    /// Lets a VMM go on that stands still for a snapshot whose maker was killed.
+    ResumeVmm {
+        guest: GuestName,
+    },
+    /// Makes a snapshot one that was restored, by one rename: whoever comes second does not find it. Where the guest keeps
+    /// its data disk, that of the snapshot takes its place, and the one that was there is kept beside it.
+    ConsumeSnapshot {
+        guest: GuestName,
+        snapshot: SnapshotName,
+        keeps_disk: bool,
+    },
+    /// Has a VMM that was started for it load a consumed snapshot, and go on from it.
+    LoadSnapshot {
+        guest: GuestName,
+        machine: Machine,
+    },
+    /// Removes the files of a consumed snapshot that came up; its manifest stays.
+    ForgetSnapshot {
+        snapshot: SnapshotName,
+    },
+    /// Removes what is left of snapshots that were not finished, and memory that no restore can use any more.
+    ClearSnapshots,
     /// Asks the guest to shut down, waits, and ends what is left of its VMM.
     StopVmm {
         guest: GuestName,
@@ -147,6 +169,11 @@ impl fmt::Display for Step {
                 let names: Vec<_> = containers.iter().map(|container| container.name.as_str()).collect();
                 write!(f, "start containers {}", names.join(", "))
             }
+            Self::ResumeVmm { .. } => f.write_str("let the paused vmm go on"),
+            Self::ConsumeSnapshot { snapshot, .. } => write!(f, "consume snapshot {snapshot}"),
+            Self::LoadSnapshot { .. } => f.write_str("load the snapshot and go on"),
+            Self::ForgetSnapshot { snapshot } => write!(f, "remove the files of snapshot {snapshot}"),
+            Self::ClearSnapshots => f.write_str("clear away what is left of unfinished snapshots"),
             Self::StopVmm { .. } => f.write_str("stop vmm"),
         }
     }

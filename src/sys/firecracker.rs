@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 pub use binary::{BinaryError, check_static};
 pub use version::{UnknownVersion, Version, installed};
+pub mod snapshot;
 
 /// Longest path that fits a socket address (unix(7): 108 bytes with the closing zero).
 const SOCKET_PATH_MAX: usize = 107;

@@ -222,6 +222,14 @@ fn dir_of(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// Has a directory's entries, as they are now, survive a loss of power.
+///
+/// # Errors
+/// Names the path.
+pub fn sync_dir(path: &Path) -> Result<(), FileError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(FileError::when("sync", path))
+}
+
 /// Which boot of this machine it is: what was not synced in an earlier one may be lost. `None` where the kernel does not tell.
 pub fn boot_id() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;

@@ -1,7 +1,7 @@
 //! QEMU: its version, and a running one through its machine protocol (`docs/interop/qmp-spec.rst`).
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::tool::{Tool, ToolError};
+
+mod migration;
 
 /// The emulator of 64-bit x86 machines.
 pub const PROGRAM: &str = "qemu-system-x86_64";
@@ -107,6 +109,16 @@ impl Qmp {
     /// # Errors
     /// Where QEMU refuses, hangs up, or takes longer than the time limit.
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+        self.exchange(command, arguments, None)
+    }
+
+    /// The same with a file's descriptor beside the command.
+    fn exchange(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<Value, QmpError> {
         self.last_id += 1;
         let mut line = json!({ "execute": command, "arguments": arguments, "id": self.last_id }).to_string();
         line.push('\n');
@@ -114,7 +126,10 @@ impl Qmp {
         let stream = self.stream.get_ref();
         let sent = stream.set_write_timeout(Some(self.timeout)).and_then(|()| {
             let mut stream = stream;
-            stream.write_all(line.as_bytes())
+            match descriptor {
+                Some(descriptor) => migration::send_with(stream.as_fd(), line.as_bytes(), descriptor),
+                None => stream.write_all(line.as_bytes()),
+            }
         });
         sent.map_err(|source| self.failed(command, source))?;
         loop {

@@ -9,6 +9,7 @@ use rustix::fs::SeekFrom;
 use sha2::Digest;
 
 use super::fs::FileError;
+use super::tool::Tool;
 
 /// Blocks in which a file is looked at: a block of zeros counts as a hole.
 const BLOCK: usize = 4096;
@@ -78,6 +79,13 @@ fn digest_open(file: &File) -> io::Result<([u8; 32], u64)> {
         done = done.max(end);
     }
     Ok((hasher.finalize().into(), size))
+}
+
+/// Gives the blocks of a file that are all zeros back to its disk, where its file system and util-linux can; its bytes stay
+/// what they are.
+pub fn dig_holes(path: &Path) {
+    // Space is all that a failure costs.
+    let _ = Tool::new("fallocate").arg("--dig-holes").arg(path).run();
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use super::fs::{FileError, read, read_text, write};
 use super::tool::{self, Tool, ToolError};
@@ -81,6 +82,19 @@ const CONNECT_TIMEOUT: u32 = 10;
 /// # Errors
 /// Where `ssh` is missing, or the session failed; a command that failed is no error.
 pub fn run(target: &Target, argv: &[String], io: Io) -> Result<Finished, SshError> {
+    run_as(target, argv, io, None)
+}
+
+/// The same without input, for a command that must not take longer than `limit`: it then ends with the status 124, as
+/// `timeout` of coreutils has it.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_within(target: &Target, argv: &[String], limit: Duration) -> Result<Finished, SshError> {
+    run_as(target, argv, Io::Capture, Some(limit))
+}
+
+fn run_as(target: &Target, argv: &[String], io: Io, limit: Option<Duration>) -> Result<Finished, SshError> {
     if tool::find("ssh").is_none() {
         return Err(ToolError::Missing { tool: "ssh".to_owned() }.into());
     }
@@ -89,7 +103,11 @@ pub fn run(target: &Target, argv: &[String], io: Io) -> Result<Finished, SshErro
     write(&known_hosts, format!("{} {}\n", target.address, target.host_key).as_bytes(), 0o600)?;
     let log = scratch.path().join("log");
 
-    let mut command = call(target, argv, io, &known_hosts, &log).command();
+    let mut call = call(target, argv, io, &known_hosts, &log);
+    if let Some(limit) = limit {
+        call = Tool::new("timeout").arg(limit.as_secs().max(1).to_string()).args(call.argv());
+    }
+    let mut command = call.command();
     let started = |source: io::Error| ToolError::Start { tool: "ssh".to_owned(), source };
     let (status, stdout, stderr) = match io {
         Io::Inherit { .. } => (command.status().map_err(started)?, Vec::new(), Vec::new()),

@@ -15,6 +15,9 @@ pub enum Then {
     ResetOnKey,
     /// Writes numbers for ever, each a line of eight digits of base 16 (`0` to `?`, as ASCII orders them).
     Count,
+    /// Writes numbers of eight digits, each one more than the last, on lines of their own, a few milliseconds apart, until
+    /// it hears a key as in [`Then::ResetOnKey`]. The number is in its memory.
+    Tick,
     /// Resets at once, which ends Firecracker with status 0.
     Reset,
 }
@@ -37,6 +40,54 @@ const WAIT_FOR_KEY: &[u8] = &[
     0xa8, 0x01, // test al, 1
     0x74, 0xfa, // jz wait
 ];
+
+/// What [`Then::Tick`] counts in.
+const DIGITS: &[u8] = b"00000000\n";
+
+/// How often the keyboard controller is asked between two numbers; each time costs an exit to the VMM.
+const POLLS: u32 = 2000;
+
+/// Adds one to the digits behind `text_length` bytes of text, writes them, waits, and does so again.
+fn tick(text_length: usize) -> Vec<u8> {
+    let add = [
+        0x8a, 0x07, // carry: mov al, [rdi]
+        0xfe, 0xc0, // inc al
+        0x3c, 0x39, // cmp al, '9'
+        0x76, 0x08, // jbe store
+        0xc6, 0x07, 0x30, // mov byte [rdi], '0'
+        0x48, 0xff, 0xcf, // dec rdi
+        0xeb, 0xf0, // jmp carry
+        0x88, 0x07, // store: mov [rdi], al
+    ];
+    let write = [
+        0xb9, 0x09, 0x00, 0x00, 0x00, // mov ecx, 9
+        0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0xac, // next: lodsb
+        0xee, // out dx, al
+        0xe2, 0xfc, // loop next
+    ];
+    let [p0, p1, p2, p3] = POLLS.to_le_bytes();
+    let wait = [
+        0xb9, p0, p1, p2, p3, // mov ecx, POLLS
+        0xe4, 0x64, // wait: in al, 0x64
+        0xa8, 0x01, // test al, 1
+        0x75, 0x04, // jnz reset
+        0xe2, 0xf8, // loop wait
+    ];
+    /// Length of a `lea` relative to the next instruction.
+    const LEA: usize = 7;
+    let body = 2 * LEA + add.len() + write.len() + wait.len() + 2;
+    let rest = RESET.len() + HALT.len() + text_length;
+    let to_last_digit = body - LEA + rest + DIGITS.len() - 2;
+    let to_digits = body - LEA - add.len() - LEA + rest;
+    let lea = |register: u8, distance: usize| {
+        [&[0x48, 0x8d, register][..], &(distance as u32).to_le_bytes()].concat()
+    };
+    let again = [0xeb, (256 - body) as u8]; // jmp to the beginning
+    let parts =
+        [&lea(0x3d, to_last_digit)[..], &add, &lea(0x35, to_digits), &write, &wait, &again, RESET, HALT];
+    parts.concat()
+}
 
 const HALT: &[u8] = &[
     0xf4, // halt: hlt
@@ -99,6 +150,7 @@ fn code(text: &str, then: Then) -> Vec<u8> {
         Then::Count => [COUNT].concat(),
         Then::ResetOnKey => [WAIT_FOR_KEY, RESET, HALT].concat(),
         Then::Reset => [RESET, HALT].concat(),
+        Then::Tick => tick(text.len()),
     };
     let write = [
         &[0xb9][..],
@@ -111,5 +163,6 @@ fn code(text: &str, then: Then) -> Vec<u8> {
     .concat();
     let to_text = (write.len() + after.len()) as u32;
     let point = [&[0x48, 0x8d, 0x35][..], &to_text.to_le_bytes()].concat(); // lea rsi, [rip + to_text]
-    [&point[..], &write, &after, text.as_bytes()].concat()
+    let digits = if then == Then::Tick { DIGITS } else { b"" };
+    [&point[..], &write, &after, text.as_bytes(), digits].concat()
 }

@@ -1,12 +1,12 @@
 //! A host that is only a value: each operation does to it what the real one does, and fails on demand.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard};
 
 use sisforge::apply::{ApplyError, Host};
 use sisforge::build::digest::FileDigest;
-use sisforge::fleet::{ContainerSpec, GuestName, Sha256};
+use sisforge::fleet::{ContainerSpec, GuestName, Sha256, SnapshotName};
 use sisforge::host::firewall::Ruleset;
 use sisforge::host::state::{
     CgroupLimits, DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind, TapSpec,
@@ -38,11 +38,17 @@ pub struct ModelHost {
     wanted_rules: Option<Sha256>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Inner {
     pub state: HostState,
     /// Guests whose directory of logs is there; it outlives them.
     logs: BTreeSet<GuestName>,
+    /// VMMs that wait for a snapshot: no guest runs in them.
+    waiting: BTreeMap<GuestName, Machine>,
+    /// Snapshots that can be restored, those that were taken for a restore, and how often each was loaded.
+    pub ready: BTreeSet<SnapshotName>,
+    pub consumed: BTreeSet<SnapshotName>,
+    pub loads: BTreeMap<SnapshotName, usize>,
     /// Operations that were asked for, as words.
     pub asked: Vec<String>,
 }
@@ -122,6 +128,7 @@ impl ModelHost {
 
 fn end_vmm(guest: &mut GuestState) {
     (guest.occupied, guest.logged, guest.machine, guest.ready) = (false, false, None, false);
+    guest.paused = None;
     guest.containers.clear();
 }
 
@@ -252,10 +259,16 @@ impl Host for ModelHost {
             let state = &inner.state.guests[guest];
             state.jail && state.cgroup.is_some() && state.tap.is_some() && !state.occupied
         });
-        let start = |guest: &mut GuestState| {
-            (guest.occupied, guest.logged, guest.machine) = (true, true, Some(machine.clone()));
+        let start = |inner: &mut Inner| {
+            let state = inner.state.guests.get_mut(guest).unwrap();
+            (state.occupied, state.logged) = (true, true);
+            if machine.restored_from.is_some() {
+                inner.waiting.insert(guest.clone(), machine.clone());
+            } else {
+                state.machine = Some(machine.clone());
+            }
         };
-        self.guest("start", guest, start, start)
+        self.act(format!("start {guest}"), start, start)
     }
 
     fn adjust_vmm(&self, guest: &GuestName, machine: &Machine) -> Done {
@@ -268,7 +281,53 @@ impl Host for ModelHost {
     }
 
     fn await_ready(&self, guest: &GuestName) -> Done {
+        if self.inner().waiting.contains_key(guest) {
+            return Err(ApplyError::DoesNotEnd(guest.clone()));
+        }
         self.guest("await", guest, |guest| guest.ready = guest.occupied, nothing)
+    }
+
+    fn resume_vmm(&self, guest: &GuestName) -> Done {
+        self.guest("resume", guest, |guest| guest.paused = None, nothing)
+    }
+
+    fn consume_snapshot(&self, guest: &GuestName, snapshot: &SnapshotName, keeps_disk: bool) -> Done {
+        self.holds("a snapshot is consumed once", |inner| inner.ready.contains(snapshot));
+        let taken = |inner: &mut Inner| {
+            inner.ready.remove(snapshot);
+            inner.consumed.insert(snapshot.clone());
+            inner.state.snapshot_leftovers = true;
+        };
+        let with_disk = |inner: &mut Inner| {
+            taken(inner);
+            let guest = inner.state.guests.get_mut(guest).unwrap();
+            assert_eq!(guest.disk.is_some(), keeps_disk, "a disk is put in the place of the guest's own");
+        };
+        self.act(format!("consume {snapshot}"), with_disk, taken)
+    }
+
+    fn load_snapshot(&self, guest: &GuestName, machine: &Machine) -> Done {
+        let snapshot = machine.restored_from.clone().unwrap();
+        self.holds("a snapshot is consumed before it is loaded, into a VMM that waits", |inner| {
+            inner.consumed.contains(&snapshot) && inner.waiting.get(guest) == Some(machine)
+        });
+        let load = |inner: &mut Inner| {
+            inner.waiting.remove(guest);
+            *inner.loads.entry(snapshot.clone()).or_default() += 1;
+            inner.state.guests.get_mut(guest).unwrap().machine = Some(machine.clone());
+        };
+        self.act(format!("load {guest}"), load, |inner| {
+            *inner.loads.entry(snapshot.clone()).or_default() += 1;
+        })
+    }
+
+    fn forget_snapshot(&self, snapshot: &SnapshotName) -> Done {
+        let forget = |inner: &mut Inner| inner.state.snapshot_leftovers = false;
+        self.act(format!("forget {snapshot}"), forget, nothing)
+    }
+
+    fn clear_snapshots(&self) -> Done {
+        self.act("clear snapshots".into(), |inner| inner.state.snapshot_leftovers = false, nothing)
     }
 
     fn start_containers(&self, guest: &GuestName, containers: &[ContainerSpec]) -> Done {
@@ -277,6 +336,10 @@ impl Host for ModelHost {
     }
 
     fn stop_vmm(&self, guest: &GuestName) -> Done {
-        self.guest("stop", guest, end_vmm, nothing)
+        let stop = |inner: &mut Inner| {
+            inner.waiting.remove(guest);
+            end_vmm(inner.state.guests.entry(guest.clone()).or_default());
+        };
+        self.act(format!("stop {guest}"), stop, nothing)
     }
 }

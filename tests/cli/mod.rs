@@ -20,6 +20,7 @@ mod recipes;
 mod repository;
 mod same_bytes;
 mod scripts;
+mod snapshot;
 mod surface;
 mod tree;
 mod versions;

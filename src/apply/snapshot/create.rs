@@ -1,0 +1,287 @@
+//! Making a snapshot. The guest stands still while its memory is written and its disk is copied, and goes on whatever
+//! fails.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::apply::control::Control;
+use crate::apply::linux::{LinuxHost, copy};
+use crate::apply::record::{self, Ready};
+use crate::apply::{ApplyError, jail, observe, preflight, vmm};
+use crate::build::digest::FileDigest;
+use crate::fleet::{GuestName, SnapshotName, VmmKind};
+use crate::host::layout::Layout;
+use crate::host::names::{FROZEN_MEMORY, FROZEN_STATE};
+use crate::host::snapshot::{self as parts, DISK, FORMAT, FileRecord, MANIFEST, MEMORY, Manifest, STATE};
+use crate::host::state::{Machine, Paused};
+use crate::sys::cgroup::Limits;
+use crate::sys::fs::{self as files, FileError};
+use crate::sys::process::ProcessInfo;
+use crate::sys::report::{Report, Task, Unit};
+use crate::sys::ssh;
+
+use super::{SnapshotError, now, origin, shelf};
+
+/// What to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub guest: &'a GuestName,
+    pub name: &'a SnapshotName,
+    /// Whether the guest must not go on beside its snapshot.
+    pub stop: bool,
+}
+
+/// `freezing.json`: a VMM is paused, and by whom.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Freezing {
+    snapshot: SnapshotName,
+    stop: bool,
+}
+
+/// How long a guest may take to write back what it has not yet.
+const SYNC_LIMIT: Duration = Duration::from_secs(10);
+/// How often a guest that should go on is told so.
+const RESUME_ATTEMPTS: usize = 3;
+
+/// A guest that runs, and whose snapshot is to be made.
+struct Subject {
+    process: ProcessInfo,
+    machine: Machine,
+    ready: Ready,
+    root: PathBuf,
+    /// What its cgroup allows.
+    limits: Option<Limits>,
+}
+
+/// Freezes a guest. One that is to stop is left paused, with its snapshot whole: whoever calls this ends it. Any other
+/// goes on as soon as all is copied. Gives the manifest, and for how long the guest stood still.
+///
+/// # Errors
+/// Where the guest does not run, the name is taken, there is no room, or something fails; the guest then goes on, and
+/// nothing is left of the snapshot.
+pub fn create(
+    host: &LinuxHost,
+    request: &Request<'_>,
+    report: &dyn Report,
+) -> Result<(Manifest, Duration), ApplyError> {
+    let layout = &host.layout;
+    let subject = subject(host, request.guest)?;
+    match shelf::find(layout, request.name) {
+        Err(ApplyError::Snapshot(SnapshotError::None(_))) => {}
+        Err(error) => return Err(error),
+        Ok(_) => return Err(SnapshotError::Exists(request.name.clone()).into()),
+    }
+    shelf::clear(layout)?;
+    let origin = origin::of_process(subject.machine.vmm, subject.process.pid)?;
+    let disk = jail::disk_path(&subject.root);
+    preflight::room_for(layout, (subject.machine.memory_mib << 20) + preflight::allocated(&disk))?;
+    let task = report.begin(&format!("freeze {}", request.guest), None, Unit::Steps);
+    quiesce(layout, request.guest, &subject, &*task, report);
+
+    let dir = layout.new_snapshot(request.name);
+    let made = write_all(host, request, &subject, &dir, &*task).and_then(|still| {
+        let manifest = Manifest {
+            format: FORMAT,
+            guest: request.guest.clone(),
+            created: now(),
+            machine: Machine { restored_from: None, ..subject.machine.clone() },
+            host_key: subject.ready.host_key.clone(),
+            containers: subject.ready.containers.clone(),
+            origin,
+            files: seal(&dir, &*task)?,
+        };
+        record::write(&dir.join(MANIFEST), &manifest)?;
+        put_away(layout, request.name, &dir)?;
+        Ok((manifest, still))
+    });
+    match made {
+        Ok((manifest, still)) => {
+            if !request.stop {
+                limit_again(host, request.guest, &subject);
+            }
+            task.finish(&format!("frozen, stood still for {} ms", still.as_millis()));
+            Ok((manifest, still))
+        }
+        Err(source) => {
+            let error = take_back(host, request, &dir, source);
+            limit_again(host, request.guest, &subject);
+            Err(error)
+        }
+    }
+}
+
+fn subject(host: &LinuxHost, guest: &GuestName) -> Result<Subject, ApplyError> {
+    let layout = &host.layout;
+    let not_running = || SnapshotError::NotRunning(guest.clone());
+    let process = observe::vmm_process(layout, &host.hierarchy, guest).ok_or_else(not_running)?;
+    let machine: Machine = record::read(&layout.machine(guest))?.ok_or_else(not_running)?;
+    let ready = observe::ready(layout, guest, Some(&process))?;
+    let ready = ready.ok_or_else(|| SnapshotError::NotReady(guest.clone()))?;
+    if layout.freezing(guest).exists() {
+        return Err(SnapshotError::Paused(guest.clone()).into());
+    }
+    let root = jail::root_of(layout, guest, &process)?;
+    let limits = host.hierarchy.limits(&layout.cgroup(guest));
+    Ok(Subject { process, machine, ready, root, limits })
+}
+
+/// Has the guest write its files back, so that the disk alone is worth something too. It is the guest's user that asks:
+/// freezing its file systems would take root in it. A guest that cannot be asked is frozen as it is.
+fn quiesce(layout: &Layout, guest: &GuestName, subject: &Subject, task: &dyn Task, report: &dyn Report) {
+    task.detail("sync");
+    let Ok(Some(target)) = vmm::target(layout, guest, &subject.ready) else { return };
+    let synced = ssh::run_within(&target, &["sync".to_owned()], SYNC_LIMIT);
+    if !synced.is_ok_and(|finished| finished.code == 0) {
+        report.note(&format!("note: {guest} did not write its files back; it is frozen as it is"));
+    }
+}
+
+/// Pauses the guest and writes everything; a guest that is not to stop goes on at once. Gives how long it stood still.
+fn write_all(
+    host: &LinuxHost,
+    request: &Request<'_>,
+    subject: &Subject,
+    dir: &Path,
+    task: &dyn Task,
+) -> Result<Duration, ApplyError> {
+    let (layout, machine) = (&host.layout, &subject.machine);
+    files::create_private_dir(dir)?;
+    let state = open_for_vmm(host, subject, dir, STATE, FROZEN_STATE)?;
+    if machine.vmm == VmmKind::Firecracker {
+        open_for_vmm(host, subject, dir, MEMORY, FROZEN_MEMORY)?;
+    }
+    if let Some(limits) = &subject.limits {
+        // What a VMM writes counts as its own memory until it is on the disk.
+        let more =
+            Limits { memory: limits.memory.saturating_add(machine.memory_mib << 20), ..limits.clone() };
+        host.hierarchy.create(&layout.cgroup(request.guest), &more)?;
+    }
+
+    let mut control = Control::connect(&subject.root, machine.vmm)?;
+    let marker = Freezing { snapshot: request.name.clone(), stop: request.stop };
+    record::write(&layout.freezing(request.guest), &marker)?;
+    let begun = Instant::now();
+    task.detail("pause");
+    control.pause()?;
+    task.detail("write memory");
+    control.save(&state, parts::time_limit(machine.memory_mib))?;
+    task.detail("copy the disk");
+    copy(&jail::disk_path(&subject.root), &dir.join(DISK))?;
+    let still = begun.elapsed();
+    remove_links(&subject.root)?;
+    if !request.stop {
+        control.resume()?;
+        files::remove(&layout.freezing(request.guest))?;
+    }
+    Ok(still)
+}
+
+/// Makes a file that the VMM may write. Firecracker finds it in its jail: a second name, so that what the VMM does to its
+/// own directory cannot reach the first.
+fn open_for_vmm(
+    host: &LinuxHost,
+    subject: &Subject,
+    dir: &Path,
+    name: &str,
+    in_jail: &str,
+) -> Result<File, ApplyError> {
+    let path = dir.join(name);
+    let mut options = File::options();
+    let file = options.read(true).write(true).create_new(true).open(&path);
+    let file = file.map_err(FileError::when("create", &path))?;
+    if subject.machine.vmm == VmmKind::Firecracker {
+        file.set_permissions(Permissions::from_mode(0o600))
+            .map_err(FileError::when("set the mode of", &path))?;
+        host.scope.chown(&path, subject.machine.uid)?;
+        let link = subject.root.join(in_jail);
+        files::remove(&link)?;
+        fs::hard_link(&path, &link).map_err(FileError::when("link", &link))?;
+    }
+    Ok(file)
+}
+
+/// Where that fails, the next `up` finds that the limits are not as they should be.
+fn limit_again(host: &LinuxHost, guest: &GuestName, subject: &Subject) {
+    let again = |limits| host.hierarchy.create(&host.layout.cgroup(guest), limits);
+    let _ = subject.limits.as_ref().map(again);
+}
+
+fn remove_links(root: &Path) -> Result<(), ApplyError> {
+    Ok([FROZEN_MEMORY, FROZEN_STATE].iter().try_for_each(|name| files::remove(&root.join(name)))?)
+}
+
+/// Makes the files root's and final: no VMM may write them any more, and all are on the disk. Gives what each holds.
+fn seal(dir: &Path, task: &dyn Task) -> Result<std::collections::BTreeMap<String, FileRecord>, ApplyError> {
+    let mut sealed = std::collections::BTreeMap::new();
+    for name in [MEMORY, STATE, DISK] {
+        let path = dir.join(name);
+        if !path.exists() {
+            continue;
+        }
+        task.detail(&format!("digest of {name}"));
+        // The VMM of a guest reads memory and state as its own user; nobody else comes that far.
+        let mode = if name == DISK { 0o600 } else { 0o444 };
+        let named = || FileError::when("write", &path);
+        std::os::unix::fs::chown(&path, Some(0), Some(0)).map_err(named())?;
+        fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(named())?;
+        crate::sys::sparse::dig_holes(&path);
+        let file = File::options().read(true).write(true).open(&path).map_err(named())?;
+        file.sync_all().map_err(named())?;
+        let (digest, size) = FileDigest::sparse(&path)?;
+        sealed.insert(name.to_owned(), FileRecord { size, digest });
+    }
+    Ok(sealed)
+}
+
+/// Gives a whole snapshot its name.
+fn put_away(layout: &Layout, name: &SnapshotName, dir: &Path) -> Result<(), ApplyError> {
+    let target = layout.ready_snapshot(name);
+    files::create_private_dir(&layout.ready_snapshots())?;
+    files::sync_dir(dir)?;
+    fs::rename(dir, &target).map_err(FileError::when("create", &target))?;
+    files::sync_dir(&layout.ready_snapshots())?;
+    Ok(files::sync_dir(&layout.snapshots())?)
+}
+
+/// Lets the guest go on, and removes what was written.
+fn take_back(host: &LinuxHost, request: &Request<'_>, dir: &Path, source: ApplyError) -> ApplyError {
+    let guest = request.guest.clone();
+    // Before the guest goes on, so that it never runs beside a snapshot that was to end it. What cannot be removed now is by
+    // the next command.
+    let removed = [dir, &host.layout.ready_snapshot(request.name)].map(files::remove);
+    let goes_on = removed[1].is_ok() && go_on(host, &guest).is_ok();
+    SnapshotError::NotMade { guest, goes_on, source: Box::new(source) }.into()
+}
+
+/// Lets a guest go on that may be paused for a snapshot.
+pub(in crate::apply) fn go_on(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
+    let layout = &host.layout;
+    let machine: Option<Machine> = record::read(&layout.machine(guest))?;
+    let vmm = observe::vmm_process(layout, &host.hierarchy, guest);
+    let (Some(machine), Some(vmm)) = (machine, vmm) else { return Ok(()) };
+    let root = jail::root_of(layout, guest, &vmm)?;
+    if layout.freezing(guest).exists() {
+        // The connection that failed may be in anybody's hands; another one may do.
+        let resume = || Control::connect(&root, machine.vmm)?.resume();
+        let mut resumed = resume();
+        for _ in 1..RESUME_ATTEMPTS {
+            resumed = resumed.or_else(|_| resume());
+        }
+        resumed?;
+        files::remove(&layout.freezing(guest))?;
+    }
+    remove_links(&root)
+}
+
+/// Why a guest's VMM stands still, where it does.
+pub(in crate::apply) fn paused(layout: &Layout, guest: &GuestName) -> Result<Option<Paused>, ApplyError> {
+    let marker: Option<Freezing> = record::read(&layout.freezing(guest))?;
+    Ok(marker.map(|marker| match marker.stop && layout.ready_snapshot(&marker.snapshot).exists() {
+        true => Paused::Frozen,
+        false => Paused::Unfinished,
+    }))
+}

@@ -1,0 +1,54 @@
+//! What can go wrong with a snapshot.
+
+use std::path::PathBuf;
+
+use crate::apply::ApplyError;
+use crate::fleet::{GuestName, SnapshotName};
+use crate::host::snapshot::Restored;
+
+/// A snapshot that was not made, or does not come back.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("{0} does not run, so there is nothing to freeze")]
+    NotRunning(GuestName),
+    #[error("{0} is not ready yet")]
+    NotReady(GuestName),
+    #[error("{0} stands still for another snapshot, which was not finished")]
+    Paused(GuestName),
+    #[error("there is a snapshot {0} already")]
+    Exists(SnapshotName),
+    #[error("there was a snapshot {name}, which {}", how(.restored.as_ref()))]
+    Consumed { name: SnapshotName, restored: Option<Restored> },
+    #[error("there is no snapshot {0}")]
+    None(SnapshotName),
+    #[error("cannot read {}", path.display())]
+    Manifest { path: PathBuf, source: serde_json::Error },
+    #[error("{guest} was not frozen, and {}", if *.goes_on { "goes on" } else { "stands still: the next `up` lets it go on" })]
+    NotMade { guest: GuestName, goes_on: bool, source: Box<ApplyError> },
+    #[error("the VMM of {0} ended before it could load a snapshot; the snapshot is not consumed")]
+    NoVmm(GuestName),
+    #[error("snapshot {snapshot} is spent: {guest} did not come up from it. {}", left(.disk.as_ref()))]
+    Spent { snapshot: SnapshotName, guest: GuestName, disk: Option<PathBuf>, source: Box<ApplyError> },
+    #[error("{0} was consumed by another restore")]
+    Gone(SnapshotName),
+    #[error("the guest does not run")]
+    DoesNotRun,
+    #[error("the guest does not answer on its network")]
+    DoesNotAnswer,
+}
+
+fn how(restored: Option<&Restored>) -> String {
+    match restored {
+        Some(Restored { guest, at }) => {
+            format!("was restored as {guest} at {at}, and a snapshot is restored once")
+        }
+        None => "was consumed by a restore that did not come to its end".to_owned(),
+    }
+}
+
+fn left(disk: Option<&PathBuf>) -> String {
+    match disk {
+        Some(path) => format!("Its data disk is not lost: {}", path.display()),
+        None => "It had no disk that is kept".to_owned(),
+    }
+}

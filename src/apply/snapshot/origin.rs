@@ -1,0 +1,73 @@
+//! What a VMM and its host are like, as far as a snapshot depends on it.
+
+use std::path::{Path, PathBuf};
+
+use crate::apply::ApplyError;
+use crate::fleet::VmmKind;
+use crate::host::snapshot::Origin;
+use crate::lock::digest::digest_file;
+use crate::sys::firecracker::snapshot::format_version;
+use crate::sys::tool::{self, Tool, ToolError};
+use crate::sys::{cpu, qemu};
+
+/// What this host has to go on with a snapshot.
+///
+/// # Errors
+/// Where the VMM is not installed, or something cannot be read.
+pub fn here(vmm: VmmKind) -> Result<Origin, ApplyError> {
+    let program = installed(vmm)?;
+    let text = Tool::new(&program).arg("--version").text()?;
+    let state_format = match vmm {
+        VmmKind::Firecracker => format_version(&program)?,
+        VmmKind::Qemu => String::new(),
+    };
+    Ok(Origin {
+        vmm_version: parse_version(&text).to_owned(),
+        vmm_sha256: digest_file(&program)?.0,
+        state_format,
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        cpu: cpu::this_host()?,
+    })
+}
+
+fn installed(vmm: VmmKind) -> Result<PathBuf, ToolError> {
+    let name = match vmm {
+        VmmKind::Firecracker => "firecracker",
+        VmmKind::Qemu => qemu::PROGRAM,
+    };
+    tool::find(name).ok_or_else(|| ToolError::Missing { tool: name.to_owned() })
+}
+
+/// The same of a VMM that runs: its own program, whatever is installed by now.
+pub(super) fn of_process(vmm: VmmKind, pid: u32) -> Result<Origin, ApplyError> {
+    let running = digest_file(Path::new(&format!("/proc/{pid}/exe")))?.0;
+    let here = here(vmm)?;
+    // A program of the jail is not run by root, so that of another build has no version that is known. A restore would
+    // refuse it for its digest.
+    let version = |text: String| if here.vmm_sha256 == running { text } else { "another build".to_owned() };
+    Ok(Origin {
+        vmm_version: version(here.vmm_version.clone()),
+        state_format: version(here.state_format.clone()),
+        vmm_sha256: running,
+        ..here.clone()
+    })
+}
+
+/// Reads `1.16.1` from `Firecracker v1.16.1`, `7.2.22` from `QEMU emulator version 7.2.22 (Debian …)`.
+fn parse_version(text: &str) -> &str {
+    let first = text.lines().next().unwrap_or_default();
+    let word = |word: &&str| word.trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit());
+    first.split_whitespace().find(word).unwrap_or_default().trim_start_matches('v')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        assert_eq!(parse_version("Firecracker v1.16.1\n\n2026-11-25T17:57:38 exiting\n"), "1.16.1");
+        assert_eq!(parse_version("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)"), "7.2.22");
+        assert_eq!(parse_version(""), "");
+    }
+}

@@ -1,0 +1,220 @@
+//! Going on from a snapshot: checked, consumed, loaded, in this order.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::apply::control::{Control, LoadFlags};
+use crate::apply::linux::LinuxHost;
+use crate::apply::record::{self, Ready};
+use crate::apply::{ApplyError, jail, observe};
+use crate::fleet::{GuestName, SnapshotName};
+use crate::host::layout::Layout;
+use crate::host::snapshot::{self as parts, DISK, MEMORY, Manifest, Obstacle, RESTORED, Restored, STATE};
+use crate::host::state::{Machine, MachineDisk};
+use crate::host::vmm::guest_address;
+use crate::sys::fs::{self as files, FileError};
+use crate::sys::process::ProcessInfo;
+
+use super::{SnapshotError, now, shelf};
+
+/// How long a VMM may take until it listens.
+const CONTROL_LIMIT: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(10);
+/// How long one attempt to reach a guest's sshd may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+const SSH_PORT: u16 = 22;
+/// Nobody listens there (RFC 863); what is sent makes the guest learn the host's new hardware address.
+const DISCARD_PORT: u16 = 9;
+
+/// Whether every file of a snapshot that can be restored is what its manifest tells; all that are not are named.
+///
+/// # Errors
+/// Where a file is there and cannot be read.
+pub fn check_files(
+    layout: &Layout,
+    name: &SnapshotName,
+    manifest: &Manifest,
+) -> Result<Vec<Obstacle>, ApplyError> {
+    let mut found = Vec::new();
+    for (file, record) in &manifest.files {
+        let path = layout.ready_snapshot(name).join(file);
+        if !path.exists() {
+            found.push(Obstacle::Missing(file.clone()));
+        } else if record.digest.again(&path)? != (record.digest, record.size) {
+            found.push(Obstacle::Damaged(file.clone()));
+        }
+    }
+    Ok(found)
+}
+
+/// Takes a snapshot out of those that can be restored, and gives its disk to the guest. From the first line on, no other
+/// restore finds it.
+pub(in crate::apply) fn consume(
+    layout: &Layout,
+    guest: &GuestName,
+    name: &SnapshotName,
+    keeps_disk: bool,
+) -> Result<(), ApplyError> {
+    let (ready, consumed) = (layout.ready_snapshot(name), layout.consumed_snapshot(name));
+    files::create_private_dir(&layout.consumed_snapshots())?;
+    match fs::rename(&ready, &consumed) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(SnapshotError::Gone(name.clone()).into());
+        }
+        renamed => renamed.map_err(FileError::when("consume", &ready))?,
+    }
+    files::sync_dir(&layout.consumed_snapshots())?;
+    files::sync_dir(&layout.ready_snapshots())?;
+    record::write(&consumed.join(RESTORED), &Restored { guest: guest.clone(), at: now() })?;
+    if keeps_disk { take_over_disk(layout, guest, name) } else { Ok(()) }
+}
+
+/// Puts the snapshot's disk in the place of the guest's, which keeps a name of its own. At no moment is there none.
+fn take_over_disk(layout: &Layout, guest: &GuestName, name: &SnapshotName) -> Result<(), ApplyError> {
+    let (from, disk) = (layout.consumed_snapshot(name).join(DISK), layout.disk(guest));
+    files::create_private_dir(&layout.disks())?;
+    if disk.exists() && !same_bytes(&from, &disk)? {
+        let aside = (1..).map(|number| layout.disk_before(guest, name, number));
+        for aside in aside {
+            match fs::hard_link(&disk, &aside) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                linked => {
+                    linked.map_err(FileError::when("keep", &aside))?;
+                    break;
+                }
+            }
+        }
+    }
+    fs::rename(&from, &disk).map_err(FileError::when("replace", &disk))?;
+    Ok(files::sync_dir(&layout.disks())?)
+}
+
+/// Whether two disks hold the same; that of the snapshot may have another owner by now, and nothing else.
+fn same_bytes(a: &Path, b: &Path) -> Result<bool, ApplyError> {
+    use crate::build::digest::FileDigest;
+    Ok(FileDigest::sparse(a)? == FileDigest::sparse(b)?)
+}
+
+/// Has the VMM load the snapshot that its machine goes on from.
+pub(in crate::apply) fn load(
+    host: &LinuxHost,
+    guest: &GuestName,
+    machine: &Machine,
+) -> Result<(), ApplyError> {
+    let Some(name) = &machine.restored_from else { return Ok(()) };
+    let layout = &host.layout;
+    let attempt = || -> Result<(), ApplyError> {
+        let manifest = shelf::consumed(layout, name)?.ok_or_else(|| SnapshotError::None(name.clone()))?;
+        let path = layout.consumed_snapshot(name).join(STATE);
+        let state = File::open(&path).map_err(FileError::when("open", &path))?;
+        let mut control = await_control(host, guest, machine)?;
+        let limit = parts::time_limit(machine.memory_mib);
+        control.load(machine, &flags(machine, &manifest), &state, limit)
+    };
+    attempt().map_err(|source| spent(layout, guest, machine, source))
+}
+
+fn flags(machine: &Machine, manifest: &Manifest) -> LoadFlags {
+    let (vmm, kernel) = (&manifest.origin.vmm_version, &manifest.origin.kernel);
+    LoadFlags {
+        other_tap: machine.tap != manifest.machine.tap,
+        clock_realtime: parts::is_at_least(vmm, (1, 16)) && parts::is_at_least(kernel, (5, 16)),
+    }
+}
+
+/// The control socket of a VMM that was just started, once it listens.
+pub(in crate::apply) fn await_control(
+    host: &LinuxHost,
+    guest: &GuestName,
+    machine: &Machine,
+) -> Result<Control, ApplyError> {
+    let layout = &host.layout;
+    let end = Instant::now() + CONTROL_LIMIT;
+    loop {
+        let Some(vmm) = observe::vmm_process(layout, &host.hierarchy, guest) else {
+            return Err(SnapshotError::NoVmm(guest.clone()).into());
+        };
+        // It is in its jail a moment after it is there.
+        let connect = || Control::connect(&jail::root_of(layout, guest, &vmm)?, machine.vmm);
+        match connect() {
+            Ok(control) => return Ok(control),
+            Err(error) if Instant::now() > end => return Err(error),
+            Err(_) => std::thread::sleep(POLL),
+        }
+    }
+}
+
+/// Says that a snapshot is gone, and where its disk is.
+fn spent(layout: &Layout, guest: &GuestName, machine: &Machine, source: ApplyError) -> ApplyError {
+    let Some(snapshot) = machine.restored_from.clone() else { return source };
+    let in_snapshot = layout.consumed_snapshot(&snapshot).join(DISK);
+    let in_place = || (machine.disk == MachineDisk::Kept).then(|| layout.disk(guest));
+    let disk = Some(in_snapshot).filter(|path| path.exists()).or_else(in_place);
+    SnapshotError::Spent { snapshot, guest: guest.clone(), disk, source: Box::new(source) }.into()
+}
+
+/// Whether a VMM that was started for a snapshot has loaded it.
+pub(in crate::apply) fn was_loaded(
+    layout: &Layout,
+    guest: &GuestName,
+    machine: &Machine,
+    vmm: &ProcessInfo,
+) -> bool {
+    let runs = || Control::connect(&jail::root_of(layout, guest, vmm)?, machine.vmm)?.runs();
+    runs().unwrap_or(false)
+}
+
+/// Waits until a guest that went on from a snapshot runs, and can be reached where it has an sshd. What it said when it
+/// booted is in the snapshot.
+pub(in crate::apply) fn await_restored(
+    host: &LinuxHost,
+    guest: &GuestName,
+    machine: &Machine,
+) -> Result<(), ApplyError> {
+    let layout = &host.layout;
+    let attempt = || -> Result<(), ApplyError> {
+        let vmm = observe::vmm_process(layout, &host.hierarchy, guest);
+        let vmm = vmm.ok_or(SnapshotError::DoesNotRun)?;
+        if !was_loaded(layout, guest, machine, &vmm) {
+            return Err(SnapshotError::DoesNotRun.into());
+        }
+        let manifest = machine.restored_from.as_ref().map(|name| shelf::consumed(layout, name));
+        let (host_key, containers) =
+            manifest.transpose()?.flatten().map_or_else(Default::default, |m| (m.host_key, m.containers));
+        if let Some(address) = guest_address(&machine.command_line) {
+            await_answer(address, !host_key.is_empty(), host.ready_timeout)?;
+        }
+        let ready = Ready { pid: vmm.pid, start_time: vmm.start_time, host_key, containers };
+        record::write(&layout.ready(guest), &ready)
+    };
+    attempt().map_err(|source| spent(layout, guest, machine, source))
+}
+
+/// Makes the guest look for the host anew, whose end of the TAP has another hardware address than before, and waits until
+/// its sshd answers where it has one.
+fn await_answer(address: Ipv4Addr, has_sshd: bool, limit: Duration) -> Result<(), ApplyError> {
+    // Nobody has to get it: the host asks for the guest's hardware address, and tells its own.
+    if let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) {
+        let _ = socket.send_to(&[], (address, DISCARD_PORT));
+    }
+    let end = Instant::now() + limit;
+    let answers =
+        || TcpStream::connect_timeout(&SocketAddr::from((address, SSH_PORT)), CONNECT_LIMIT).is_ok();
+    while has_sshd && !answers() {
+        if Instant::now() > end {
+            return Err(SnapshotError::DoesNotAnswer.into());
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// Removes the files of a snapshot whose guest came up. Its manifest stays, to tell that it was there; a disk that is still
+/// in it was copied.
+pub(in crate::apply) fn forget(layout: &Layout, name: &SnapshotName) -> Result<(), ApplyError> {
+    let dir = layout.consumed_snapshot(name);
+    Ok([MEMORY, STATE, DISK].iter().try_for_each(|file| files::remove(&dir.join(file)))?)
+}

@@ -1,0 +1,159 @@
+//! The snapshots that a host has.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::apply::{ApplyError, record};
+use crate::fleet::SnapshotName;
+use crate::host::layout::{Layout, NOT_WHOLE};
+use crate::host::snapshot::{MANIFEST, MEMORY, Manifest, RESTORED, Restored, STATE};
+use crate::sys::fs::{self as files, FileError, read_text};
+
+use super::SnapshotError;
+
+/// Where a snapshot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It can be restored.
+    Ready,
+    /// It was.
+    Consumed,
+}
+
+/// One snapshot.
+#[derive(Clone, Debug)]
+pub struct Shelved {
+    pub name: SnapshotName,
+    pub place: Place,
+    /// `None` where it cannot be read: such a snapshot can be removed, and nothing else.
+    pub manifest: Option<Manifest>,
+    /// What it was restored as.
+    pub restored: Option<Restored>,
+    /// Bytes that its files take on the disk.
+    pub size: u64,
+    /// Whether a data disk is in it.
+    pub has_disk: bool,
+}
+
+/// Every snapshot, by name.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn list(layout: &Layout) -> Result<Vec<Shelved>, ApplyError> {
+    let mut all = Vec::new();
+    for place in [Place::Ready, Place::Consumed] {
+        for name in names(&dir_of(layout, place))? {
+            all.push(look_at(layout, name, place)?);
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
+fn dir_of(layout: &Layout, place: Place) -> std::path::PathBuf {
+    match place {
+        Place::Ready => layout.ready_snapshots(),
+        Place::Consumed => layout.consumed_snapshots(),
+    }
+}
+
+fn look_at(layout: &Layout, name: SnapshotName, place: Place) -> Result<Shelved, ApplyError> {
+    let dir = dir_of(layout, place).join(name.as_str());
+    Ok(Shelved {
+        manifest: record::read(&dir.join(MANIFEST))?,
+        restored: record::read(&dir.join(RESTORED))?,
+        size: allocated_below(&dir),
+        has_disk: dir.join(crate::host::snapshot::DISK).exists(),
+        name,
+        place,
+    })
+}
+
+fn names(dir: &Path) -> Result<BTreeSet<SnapshotName>, ApplyError> {
+    match fs::read_dir(dir) {
+        Ok(entries) => {
+            Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) => Err(FileError::when("read", dir)(error).into()),
+    }
+}
+
+fn allocated_below(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.blocks() * 512).sum()
+}
+
+/// A snapshot by its name, wherever it is; a consumed one only where there is no other.
+///
+/// # Errors
+/// Where there is none.
+pub fn find(layout: &Layout, name: &SnapshotName) -> Result<Shelved, ApplyError> {
+    for place in [Place::Ready, Place::Consumed] {
+        if dir_of(layout, place).join(name.as_str()).exists() {
+            return look_at(layout, name.clone(), place);
+        }
+    }
+    Err(SnapshotError::None(name.clone()).into())
+}
+
+/// The manifest of a snapshot that can be restored.
+///
+/// # Errors
+/// Where there is none, it was restored already, or its manifest cannot be read.
+pub fn ready_manifest(layout: &Layout, name: &SnapshotName) -> Result<Manifest, ApplyError> {
+    let found = find(layout, name)?;
+    if found.place == Place::Consumed {
+        return Err(SnapshotError::Consumed { name: name.clone(), restored: found.restored }.into());
+    }
+    let path = layout.ready_snapshot(name).join(MANIFEST);
+    let text = read_text(&path)?;
+    Ok(serde_json::from_str(&text).map_err(|source| SnapshotError::Manifest { path, source })?)
+}
+
+/// The manifest of a snapshot that was consumed, where it can be read.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn consumed(layout: &Layout, name: &SnapshotName) -> Result<Option<Manifest>, ApplyError> {
+    record::read(&layout.consumed_snapshot(name).join(MANIFEST))
+}
+
+/// Removes a snapshot for good, wherever it is. It is out of the way of its name at once, and what is left of it by a kill
+/// is cleared away.
+///
+/// # Errors
+/// Where there is none, or it cannot be removed.
+pub fn remove(layout: &Layout, name: &SnapshotName) -> Result<(), ApplyError> {
+    let found = find(layout, name)?;
+    let (from, to) = (dir_of(layout, found.place).join(name.as_str()), layout.new_snapshot(name));
+    files::remove(&to)?;
+    fs::rename(&from, &to).map_err(FileError::when("remove", &from))?;
+    Ok(files::remove(&to)?)
+}
+
+/// Whether something is there that [`clear`] removes.
+pub(in crate::apply) fn has_leftovers(layout: &Layout) -> bool {
+    !leftovers(layout).is_empty()
+}
+
+/// Removes what is left of snapshots that were not finished, and memory and state that were consumed already. Disks are no
+/// such thing. A guest that goes on from such a memory has another link to it in its jail.
+///
+/// # Errors
+/// Where something cannot be removed.
+pub(in crate::apply) fn clear(layout: &Layout) -> Result<(), ApplyError> {
+    Ok(leftovers(layout).iter().try_for_each(|path| files::remove(path))?)
+}
+
+fn leftovers(layout: &Layout) -> Vec<std::path::PathBuf> {
+    let below = |dir| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_new = |path: &std::path::PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NOT_WHOLE))
+    };
+    let unfinished = below(layout.snapshots()).filter(is_new);
+    let spent = below(layout.consumed_snapshots()).flat_map(|dir| [MEMORY, STATE].map(|name| dir.join(name)));
+    unfinished.chain(spent.filter(|path| path.exists())).collect()
+}

@@ -1,0 +1,68 @@
+//! `snapshot ls`.
+
+use std::process::ExitCode;
+
+use crate::apply::snapshot::{self, Place, Shelved};
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::render;
+use crate::host::layout::vmm_folder;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Those that were restored already as well
+    #[arg(short, long)]
+    all: bool,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let fleet = context.fleet()?;
+    let host = context.host(&fleet)?;
+    let mut found = snapshot::list(&host.layout)?;
+    found.retain(|one| args.all || one.place == Place::Ready);
+    if context.settings.json {
+        render::json(&found.iter().map(as_json).collect::<Vec<_>>());
+    } else if context.settings.quiet {
+        found.iter().for_each(|one| render::text(&format!("{}\n", one.name)));
+    } else {
+        let head = ["NAME", "GUEST", "CREATED", "VMM", "SIZE", "STATE"].map(str::to_owned).to_vec();
+        let rows: Vec<_> = std::iter::once(head).chain(found.iter().map(row)).collect();
+        render::text(&render::table(&rows));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(one: &Shelved) -> Vec<String> {
+    let of = |value: fn(&crate::host::snapshot::Manifest) -> String| {
+        one.manifest.as_ref().map_or_else(|| "?".to_owned(), value)
+    };
+    vec![
+        one.name.to_string(),
+        of(|manifest| manifest.guest.to_string()),
+        of(|manifest| manifest.created.clone()),
+        of(|manifest| vmm_folder(manifest.machine.vmm).to_owned()),
+        render::bytes(one.size),
+        state(one),
+    ]
+}
+
+fn state(one: &Shelved) -> String {
+    match (one.place, &one.manifest, &one.restored) {
+        (Place::Ready, Some(_), _) => "ready".to_owned(),
+        (Place::Ready, None, _) => "its manifest cannot be read".to_owned(),
+        (Place::Consumed, _, restored) => {
+            let guest =
+                restored.as_ref().map_or_else(|| "?".to_owned(), |restored| restored.guest.to_string());
+            let disk = if one.has_disk { ", its disk is still here" } else { "" };
+            format!("restored as {guest}{disk}")
+        }
+    }
+}
+
+fn as_json(one: &Shelved) -> serde_json::Value {
+    let place = if one.place == Place::Ready { "ready" } else { "consumed" };
+    serde_json::json!({
+        "name": one.name, "state": place, "size": one.size, "has_disk": one.has_disk,
+        "restored": one.restored, "manifest": one.manifest,
+    })
+}

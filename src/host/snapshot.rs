@@ -1,0 +1,311 @@
+//! Snapshots as data: what one is made of, what a host must be like to go on with it, and what stands against that.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::build::digest::FileDigest;
+use crate::fleet::{ContainerSpec, GuestName, Sha256, SnapshotName, VmmKind};
+use crate::sys::cpu::Cpu;
+
+use super::state::{Machine, StoredKind};
+use super::vmm::guest_address;
+
+/// The guest's memory, page by page; Firecracker alone has it in a file of its own.
+pub const MEMORY: &str = "memory";
+/// The VMM's own state, and with QEMU the guest's memory.
+pub const STATE: &str = "state";
+/// The guest's data disk.
+pub const DISK: &str = "disk.ext4";
+/// The [`Manifest`].
+pub const MANIFEST: &str = "manifest.json";
+/// What a consumed snapshot was restored as.
+pub const RESTORED: &str = "restored.json";
+
+/// The layout of a snapshot's directory that this program writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// All that is known of a snapshot, and all that a restore needs beside its files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`] of the program that wrote it.
+    pub format: u32,
+    /// The guest that was frozen.
+    pub guest: GuestName,
+    /// When, in UTC, such as `2026-11-25T17:53:16Z`.
+    pub created: String,
+    /// The machine that was frozen.
+    pub machine: Machine,
+    /// The guest's ssh host key, which is in its memory; empty where it runs no sshd.
+    pub host_key: String,
+    /// Containers that had been started in it.
+    pub containers: Vec<ContainerSpec>,
+    /// Where it was frozen.
+    pub origin: Origin,
+    /// Every file beside the manifest, by name.
+    pub files: BTreeMap<String, FileRecord>,
+}
+
+/// One file of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// In bytes, holes included.
+    pub size: u64,
+    pub digest: FileDigest,
+}
+
+/// `restored.json`: what became of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    pub guest: GuestName,
+    /// When, in UTC.
+    pub at: String,
+}
+
+/// What a frozen guest cannot be without: a state that was written by one VMM on one processor makes sense there alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Such as `1.16.1`.
+    pub vmm_version: String,
+    /// Of the VMM's program: builds of one version differ.
+    pub vmm_sha256: Sha256,
+    /// Version of the state's own format; empty where the VMM tells none.
+    pub state_format: String,
+    /// Release of the host's kernel, such as `6.1.0-18-amd64`.
+    pub kernel: String,
+    pub cpu: Cpu,
+}
+
+/// One thing that stands against a restore.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    #[error("its manifest has format {0}, this program knows {FORMAT}")]
+    Format(u32),
+    #[error("{what} is {here} here, and was {there}")]
+    Differs { what: &'static str, there: String, here: String },
+    #[error("its {0} is missing")]
+    Missing(String),
+    #[error("its {0} is damaged: the digest is not the one that its manifest tells")]
+    Damaged(String),
+    #[error("the store has no {} {} any more", .0.word(), .1.short())]
+    NotStored(StoredKind, FileDigest),
+    #[error("{0} is running")]
+    Running(GuestName),
+    #[error("its guest keeps the address {address}, which {by} has")]
+    AddressTaken { address: Ipv4Addr, by: GuestName },
+    #[error("its guest keeps the address {0}, which is not in [host] subnet any more")]
+    OutsideSubnet(Ipv4Addr),
+    #[error("{frozen} {} a data disk, and {target} does{}", if *.kept { "keeps" } else { "does not keep" }, if *.kept { " not" } else { "" })]
+    OtherDisk { frozen: GuestName, target: GuestName, kept: bool },
+    #[error("Firecracker {0} cannot give a guest another TAP: 1.12 and later can")]
+    OtherTap(String),
+}
+
+/// Whether the state of such a machine depends on the processor and the kernel beneath. Software emulation does not.
+fn needs_its_host(machine: &Machine) -> bool {
+    machine.vmm == VmmKind::Firecracker
+}
+
+/// What is otherwise here than where the snapshot was made, each difference once.
+pub fn differences(manifest: &Manifest, here: &Origin) -> Vec<Obstacle> {
+    if manifest.format != FORMAT {
+        return vec![Obstacle::Format(manifest.format)];
+    }
+    let there = &manifest.origin;
+    let vmm = match manifest.machine.vmm {
+        VmmKind::Firecracker => ["Firecracker", "the build of Firecracker", "Firecracker's snapshot format"],
+        VmmKind::Qemu => ["QEMU", "the build of QEMU", "QEMU's snapshot format"],
+    };
+    let builds = [there.vmm_sha256.short(), here.vmm_sha256.short()];
+    let mut all = vec![
+        (vmm[0], there.vmm_version.clone(), here.vmm_version.clone()),
+        (vmm[1], builds[0].clone(), builds[1].clone()),
+        (vmm[2], there.state_format.clone(), here.state_format.clone()),
+    ];
+    if needs_its_host(&manifest.machine) {
+        all.extend([
+            ("the host's kernel", there.kernel.clone(), here.kernel.clone()),
+            ("the processor's vendor", there.cpu.vendor.clone(), here.cpu.vendor.clone()),
+            ("the processor", there.cpu.model.clone(), here.cpu.model.clone()),
+            ("the processor's family and model", there.cpu.signature.clone(), here.cpu.signature.clone()),
+            (
+                "the set of the processor's features",
+                short(&there.cpu.flags).to_owned(),
+                short(&here.cpu.flags).to_owned(),
+            ),
+        ]);
+    }
+    let differs = all.into_iter().filter(|(_, there, here)| there != here);
+    differs.map(|(what, there, here)| Obstacle::Differs { what, there, here }).collect()
+}
+
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+/// The machine of a snapshot as another guest's, or as its own under the numbers that it has now: its address stays,
+/// because it is in the guest's memory.
+pub fn brought_back(manifest: &Manifest, name: &SnapshotName, as_is: &Machine) -> Machine {
+    Machine {
+        uid: as_is.uid,
+        tap: as_is.tap.clone(),
+        restored_from: Some(name.clone()),
+        ..manifest.machine.clone()
+    }
+}
+
+/// What stands against a machine that was brought back because of the numbers that it would have here.
+pub fn misplaced(manifest: &Manifest, machine: &Machine, subnet: Ipv4Net) -> Vec<Obstacle> {
+    let mut found = Vec::new();
+    let address = guest_address(&machine.command_line).filter(|address| !subnet.contains(address));
+    found.extend(address.map(Obstacle::OutsideSubnet));
+    let vmm = &manifest.origin.vmm_version;
+    let cannot = machine.vmm == VmmKind::Firecracker && !is_at_least(vmm, OVERRIDES_SINCE);
+    if cannot && machine.tap != manifest.machine.tap {
+        found.push(Obstacle::OtherTap(vmm.clone()));
+    }
+    found
+}
+
+/// The version of Firecracker that first gave a microVM another TAP while it is loaded.
+const OVERRIDES_SINCE: (u32, u32) = (1, 12);
+
+/// Whether a version such as `1.16.1` or `6.1.0-18-amd64` is at least this one.
+pub fn is_at_least(version: &str, least: (u32, u32)) -> bool {
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>());
+    let mut next = || numbers.next().and_then(Result::ok);
+    matches!((next(), next()), (Some(major), Some(minor)) if (major, minor) >= least)
+}
+
+/// How long a VMM may take to write or read so much memory: a slow disk takes 20 MiB in a second.
+pub fn time_limit(memory_mib: u64) -> Duration {
+    const AT_LEAST: u64 = 30;
+    const SLOWEST_MIB_PER_SECOND: u64 = 20;
+    Duration::from_secs(AT_LEAST + memory_mib / SLOWEST_MIB_PER_SECOND)
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::fleet::MachineSpec;
+    use crate::host::state::MachineDisk;
+
+    /// A snapshot of a guest called alice.
+    pub fn manifest(vmm: VmmKind) -> Manifest {
+        Manifest {
+            format: FORMAT,
+            guest: "alice".parse().unwrap(),
+            created: "2026-11-25T17:53:16Z".to_owned(),
+            machine: Machine {
+                vmm,
+                uid: 2001,
+                tap: "sis-alice".parse().unwrap(),
+                mac: "02:53:0a:6b:00:02".to_owned(),
+                vcpus: 1,
+                memory_mib: 512,
+                kernel: Sha256::of("kernel").into(),
+                image: Sha256::of("image").into(),
+                disk: MachineDisk::Kept,
+                images: None,
+                spec: MachineSpec::default(),
+                command_line: "quiet ip=10.107.0.2::10.107.0.1:255.255.255.252:alice:eth0:off".to_owned(),
+                restored_from: None,
+            },
+            host_key: String::new(),
+            containers: Vec::new(),
+            origin: Origin {
+                vmm_version: "1.16.1".to_owned(),
+                vmm_sha256: Sha256::of("vmm"),
+                state_format: "10.0.0".to_owned(),
+                kernel: "6.1.0".to_owned(),
+                cpu: Cpu { model: "AMD EPYC".to_owned(), ..Cpu::default() },
+            },
+            files: BTreeMap::new(),
+        }
+    }
+
+    fn told(manifest: &Manifest, here: &Origin) -> Vec<String> {
+        differences(manifest, here).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn where_it_was_made_nothing_stands_against_a_snapshot() {
+        let manifest = manifest(VmmKind::Firecracker);
+        assert_eq!(told(&manifest, &manifest.origin), [""; 0]);
+    }
+
+    #[test]
+    fn each_difference_is_named_with_both_sides() {
+        let manifest = manifest(VmmKind::Firecracker);
+        let mut here =
+            Origin { vmm_version: "1.17.0".into(), kernel: "6.12.0".into(), ..manifest.origin.clone() };
+        here.cpu.model = "AMD EPYC 9R14".into();
+        assert_eq!(
+            told(&manifest, &here),
+            [
+                "Firecracker is 1.17.0 here, and was 1.16.1",
+                "the host's kernel is 6.12.0 here, and was 6.1.0",
+                "the processor is AMD EPYC 9R14 here, and was AMD EPYC",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_emulated_machine_does_not_depend_on_its_host() {
+        let manifest = manifest(VmmKind::Qemu);
+        let here = Origin { kernel: "other".into(), cpu: Cpu::default(), ..manifest.origin.clone() };
+        assert_eq!(told(&manifest, &here), [""; 0]);
+        let here = Origin { vmm_sha256: Sha256::of("other build"), ..here };
+        assert_eq!(told(&manifest, &here).len(), 1);
+    }
+
+    #[test]
+    fn a_manifest_of_another_format_is_not_judged_further() {
+        let manifest = Manifest { format: 2, ..manifest(VmmKind::Qemu) };
+        let here = Origin { vmm_version: "9".into(), ..manifest.origin.clone() };
+        assert_eq!(told(&manifest, &here), ["its manifest has format 2, this program knows 1"]);
+    }
+
+    #[test]
+    fn another_guest_takes_the_machine_over_but_for_its_own_numbers() {
+        let manifest = manifest(VmmKind::Firecracker);
+        let bob = Machine {
+            uid: 2002,
+            tap: "sis-bob".parse().unwrap(),
+            memory_mib: 64,
+            ..manifest.machine.clone()
+        };
+        let name: SnapshotName = "monday".parse().unwrap();
+        let machine = brought_back(&manifest, &name, &bob);
+        assert_eq!((machine.uid, machine.tap.as_str(), machine.memory_mib), (2002, "sis-bob", 512));
+        assert_eq!((machine.mac.as_str(), machine.restored_from), ("02:53:0a:6b:00:02", Some(name)));
+    }
+
+    #[test]
+    fn an_address_of_another_subnet_and_a_tap_that_cannot_be_changed_are_refused() {
+        let mut manifest = manifest(VmmKind::Firecracker);
+        let as_itself = manifest.machine.clone();
+        let as_bob = Machine { tap: "sis-bob".parse().unwrap(), ..as_itself.clone() };
+        let [own, other] = ["10.107.0.0/24", "10.108.0.0/24"].map(|net| net.parse().unwrap());
+        assert_eq!(misplaced(&manifest, &as_bob, own), []);
+        assert_eq!(misplaced(&manifest, &as_bob, other), [Obstacle::OutsideSubnet([10, 107, 0, 2].into())]);
+        manifest.origin.vmm_version = "1.11.0".into();
+        assert_eq!(misplaced(&manifest, &as_itself, own), []);
+        assert_eq!(misplaced(&manifest, &as_bob, own), [Obstacle::OtherTap("1.11.0".into())]);
+    }
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        assert!(is_at_least("1.16.1", (1, 16)) && is_at_least("6.1.0-18-amd64", (5, 16)));
+        assert!(!is_at_least("1.9.2", (1, 16)) && !is_at_least("another build", (0, 0)));
+    }
+
+    #[test]
+    fn a_time_limit_grows_with_the_memory() {
+        assert_eq!(time_limit(0), Duration::from_secs(30));
+        assert_eq!(time_limit(32 << 10), Duration::from_secs(30 + 1638));
+    }
+}
