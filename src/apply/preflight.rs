@@ -15,7 +15,7 @@ use crate::sys::fs::{self as files, FileError};
 use crate::sys::{firecracker, ip, memory, process, tool};
 
 use super::linux::LinuxHost;
-use super::{ApplyError, jail, record};
+use super::{ApplyError, jail, observe, record};
 
 /// Space that is left free beside what a plan copies, in bytes: logs and records are written too.
 const FREE_MARGIN: u64 = 64 << 20;
@@ -75,22 +75,33 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     huge_pages(plan, &steps, host)
 }
 
-/// Whether the host has the huge pages that guests are made of. Linux would find out page by page, and end the VMM.
+/// Whether the host has the huge pages that guests are made of. Linux would find out page by page, and end the VMM. A
+/// guest that runs may still have to touch its own, so that those are not free that merely look so.
 fn huge_pages(plan: &Plan, steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
     let of = |machine: &Machine| if machine.spec.huge_pages { machine.memory_mib << 20 } else { 0 };
-    let needed = steps.iter().map(|step| match step {
-        Step::StartVmm { machine, .. } => of(machine),
-        _ => 0,
-    });
-    let needed: u64 = needed.sum();
+    let mut needed = 0;
+    let mut comes = BTreeSet::new();
+    for step in steps {
+        if let Step::StartVmm { guest, machine } = step {
+            needed += of(machine);
+            comes.insert(guest.clone());
+        }
+    }
     if needed == 0 {
         return Ok(());
     }
-    let mut free = memory::free_huge_pages()?;
-    for stopped in &plan.stop {
-        let running: Option<Machine> = record::read(&host.layout.machine(&stopped.guest))?;
-        free += running.as_ref().map_or(0, of);
+    let (mut stays, mut goes) = (0, 0);
+    for guest in observe::recorded(&host.layout)? {
+        let machine: Option<Machine> = record::read(&host.layout.machine(&guest))?;
+        let taken = machine.as_ref().map_or(0, of);
+        match plan.stop.iter().any(|stopped| stopped.guest == guest) {
+            true => goes += taken,
+            false if !comes.contains(&guest) => stays += taken,
+            false => {}
+        }
     }
+    let pages = memory::huge_pages()?;
+    let free = (pages.free + goes).min(pages.total.saturating_sub(stays));
     if free < needed { Err(ApplyError::NoHugePages { needed, free }) } else { Ok(()) }
 }
 

@@ -4,23 +4,34 @@ use std::path::Path;
 
 use super::fs::{FileError, read_text};
 
-/// Bytes of huge pages, 2 MiB each, that nobody has taken.
+/// Huge pages of 2 MiB that a host has set aside, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HugePages {
+    pub total: u64,
+    /// Those that nobody has taken or reserved. What has mapped some and not touched them yet has taken none.
+    pub free: u64,
+}
+
+/// The host's huge pages.
 ///
 /// # Errors
 /// Where `/proc/meminfo` cannot be read.
-pub fn free_huge_pages() -> Result<u64, FileError> {
-    Ok(parse_free_huge_pages(&read_text(Path::new("/proc/meminfo"))?))
+pub fn huge_pages() -> Result<HugePages, FileError> {
+    Ok(parse_huge_pages(&read_text(Path::new("/proc/meminfo"))?))
 }
 
 /// Nothing where the host has no huge pages, or ones of another size as its default.
-fn parse_free_huge_pages(text: &str) -> u64 {
+fn parse_huge_pages(text: &str) -> HugePages {
     let value = |key: &str| -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
         line.split_whitespace().next()?.parse().ok()
     };
-    match (value("Hugepagesize"), value("HugePages_Free"), value("HugePages_Rsvd")) {
-        (Some(2048), Some(free), reserved) => free.saturating_sub(reserved.unwrap_or(0)) << 21,
-        _ => 0,
+    match (value("Hugepagesize"), value("HugePages_Total"), value("HugePages_Free")) {
+        (Some(2048), Some(total), Some(free)) => {
+            let reserved = value("HugePages_Rsvd").unwrap_or(0);
+            HugePages { total: total << 21, free: free.saturating_sub(reserved) << 21 }
+        }
+        _ => HugePages::default(),
     }
 }
 
@@ -31,8 +42,8 @@ mod tests {
     #[test]
     fn free_huge_pages_are_those_that_nobody_has_taken_or_reserved() {
         let text = "MemTotal: 8 kB\nHugePages_Total:      64\nHugePages_Free:       40\nHugePages_Rsvd:        8\nHugepagesize:       2048 kB\n";
-        assert_eq!(parse_free_huge_pages(text), 64 << 20);
-        assert_eq!(parse_free_huge_pages(&text.replace("2048", "1048576")), 0);
-        assert_eq!(parse_free_huge_pages("MemTotal: 8 kB\n"), 0);
+        assert_eq!(parse_huge_pages(text), HugePages { total: 128 << 20, free: 64 << 20 });
+        assert_eq!(parse_huge_pages(&text.replace("2048", "1048576")), HugePages::default());
+        assert_eq!(parse_huge_pages("MemTotal: 8 kB\n"), HugePages::default());
     }
 }
