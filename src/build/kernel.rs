@@ -11,6 +11,7 @@ use crate::sys::make::{self, KernelTree};
 use crate::sys::report::{Report, Unit};
 use crate::sys::tool::ToolError;
 
+use super::compact::{LAYOUT, LayoutError, compact};
 use super::configured::Configured;
 use super::kernel_notes::{KernelNotes, LastBuild};
 use super::key::{BuildKey, KeyBuilder};
@@ -57,6 +58,8 @@ pub enum KernelError {
     Build { log: PathBuf, source: ToolError },
     #[error("the kernel cannot be stripped")]
     Strip(#[source] ToolError),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Needs(Vec<UnmetNeed>),
 }
@@ -67,7 +70,8 @@ impl KernelInputs {
         let key = KeyBuilder::new("kernel")
             .input("source", self.source_sha256.0)
             .input("config", self.wishes.to_allconfig())
-            .input("toolchain", &self.toolchain);
+            .input("toolchain", &self.toolchain)
+            .input("layout", LAYOUT);
         self.patch_sha256.iter().fold(key, |key, patch| key.input("patch", patch.0)).finish()
     }
 }
@@ -89,7 +93,9 @@ pub fn build(
     configured.check(&inputs.wishes)?;
     files::write(&dir.join("config"), configured.text.as_bytes(), 0o644)?;
     let vmlinux = compile(&tree, &dir.join("build.log"), notes, report)?;
-    make::strip(&vmlinux, &dir.join("vmlinux")).map_err(KernelError::Strip)?;
+    let stripped = tree.dir.join("vmlinux.stripped");
+    make::strip(&vmlinux, &stripped).map_err(KernelError::Strip)?;
+    files::write(&dir.join("vmlinux"), &compact(&files::read(&stripped)?)?, 0o644)?;
     Ok(files::remove(&tree.dir)?)
 }
 

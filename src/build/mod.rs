@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 mod builder;
+pub mod compact;
 mod compare;
 mod configuration;
 pub mod configured;
