@@ -418,6 +418,7 @@ fn package_of(tool: &str) -> Option<&'static str> {
         "qemu-system-x86_64" => "qemu-system-x86",
         "ssh" | "ssh-keygen" => "openssh-client",
         "git" => "git",
+        "gpg" => "gpg",
         "make" => "make",
         "objcopy" => "binutils",
         "gcc" => "gcc",

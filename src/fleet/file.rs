@@ -66,6 +66,8 @@ section! {
         mirrors: Option<Spanned<List<WebUrl>>>,
         /// Digest of the tarball, or of `image`; always pinned in fleet.lock.
         sha256: Option<Spanned<Sha256>>,
+        /// File of OpenPGP public keys, in place of `sha256`: one of them must have signed sha256sums.asc beside the source, as on kernel.org.
+        keyring: Option<Spanned<LocalPath>>,
         /// Configuration to begin with: kernel-configs/BASE.config.
         base: Option<Spanned<Label>>,
         /// Laid over the base in this order: kernel-configs/fragments/NAME.config.

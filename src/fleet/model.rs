@@ -102,6 +102,8 @@ pub struct KernelBuild {
     /// Other addresses of the same tarball, asked in this order where the source cannot be had there.
     pub mirrors: Vec<String>,
     pub sha256: Option<Sha256>,
+    /// Public keys, one of which must have signed the list of digests beside the source.
+    pub keyring: Option<PathBuf>,
     /// `kernel-configs/<base>.config`
     pub base: Label,
     /// `kernel-configs/fragments/<name>.config`

@@ -61,6 +61,7 @@ fn package_changes(old: &[LockedPackage], new: &[LockedPackage]) -> Vec<String> 
 fn kernel_change(old: &LockedKernel, new: &LockedKernel) -> String {
     let changed = [
         ("source", old.source != new.source || old.sha256 != new.sha256),
+        ("keyring", old.keyring != new.keyring),
         ("config", old.config != new.config),
         ("patches", old.patches != new.patches),
         ("toolchain", old.toolchain != new.toolchain),

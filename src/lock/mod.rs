@@ -6,6 +6,7 @@ pub mod digest;
 pub mod indexes;
 pub mod kernel;
 pub mod kernel_config;
+pub mod kernel_source;
 mod listings;
 pub mod model;
 pub mod repository;

@@ -44,6 +44,9 @@ pub struct LockedKernel {
     pub source: String,
     /// Of the tarball, of a source directory's sorted files, or of the ready image.
     pub sha256: Sha256,
+    /// Of the keyring whose keys vouched for `sha256`, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyring: Option<Sha256>,
     /// Of the merged wishes; absent for a ready image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<Sha256>,

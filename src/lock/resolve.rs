@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use rayon::prelude::*;
 
 use crate::apk::{self, Dependency, Index, InvalidDependency, PackageInfo, SolveError};
-use crate::fleet::{Fleet, InvalidValue, KernelSpec, Label, Sha256, nearest};
-use crate::sys::fetch::{Address, Cache, Expected, FetchError};
+use crate::fleet::{Fleet, Label, nearest};
+use crate::sys::fetch::Cache;
 use crate::sys::report::{Report, Unit};
 
 use super::address::{self, OutOfNumbers};
-use super::model::{LOCK_VERSION, Lock, LockedImage, LockedKernel, LockedPackage, LockedRepository};
+use super::kernel_source::{self, KernelSourceError};
+use super::model::{LOCK_VERSION, Lock, LockedImage, LockedPackage, LockedRepository};
 use super::repository::{DOWNLOADS, Repositories, RepositoryError};
 use super::wanted::{ARCH, Wanted};
 
@@ -53,10 +54,8 @@ pub enum ResolveError {
     NotLocked { name: String, suggestion: Option<String> },
     #[error("{package} comes from {first} and from {second}, and differs: images of one fleet must agree")]
     TwoOfOne { package: String, first: String, second: String },
-    #[error("the kernel source cannot be had")]
-    Kernel(#[source] FetchError),
-    #[error("the cache has named the kernel source {0:?}, which is no digest")]
-    KernelDigest(String, #[source] InvalidValue),
+    #[error(transparent)]
+    Kernel(#[from] KernelSourceError),
     #[error(transparent)]
     Numbers(#[from] OutOfNumbers),
     #[error("cannot start threads")]
@@ -74,7 +73,7 @@ pub fn resolve(request: &Request<'_>) -> Result<Lock, ResolveError> {
     Ok(Lock {
         version: LOCK_VERSION,
         fleet: request.fleet.name.clone(),
-        kernel: kernel(request)?,
+        kernel: kernel_source::pin(request)?,
         repository: locked_repositories(request.wanted),
         image,
         recipe: request.wanted.recipes.clone(),
@@ -86,46 +85,6 @@ pub fn resolve(request: &Request<'_>) -> Result<Lock, ResolveError> {
 
 fn locked_repositories(wanted: &Wanted) -> Vec<LockedRepository> {
     wanted.repositories.iter().map(|repository| repository.locked.clone()).collect()
-}
-
-/// A source at an address is downloaded and hashed once, when it is new; from then on its digest stands.
-fn kernel(request: &Request<'_>) -> Result<LockedKernel, ResolveError> {
-    let wanted = &request.wanted.kernel;
-    let old = request.old.map(|lock| &lock.kernel).filter(|old| old.source == wanted.source);
-    let sha256 = match (wanted.sha256, old) {
-        (Some(sha256), _) => sha256,
-        (None, Some(old)) => old.sha256,
-        (None, None) => download_kernel(&wanted.source, request)?,
-    };
-    let mut locked = LockedKernel {
-        source: wanted.source.clone(),
-        sha256,
-        config: wanted.config,
-        patches: wanted.patches.clone(),
-        toolchain: request.old.and_then(|lock| lock.kernel.toolchain.clone()),
-        files: wanted.parts.files.clone(),
-        options: wanted.parts.options.clone(),
-    };
-    let unchanged = old == Some(&locked) && *request.update != Update::All && locked.toolchain.is_some();
-    if locked.config.is_none() {
-        locked.toolchain = None;
-    } else if !unchanged && let Some(toolchain) = request.toolchain {
-        locked.toolchain = Some(toolchain.to_owned());
-    }
-    Ok(locked)
-}
-
-fn download_kernel(url: &str, request: &Request<'_>) -> Result<Sha256, ResolveError> {
-    let mirrors = match &request.fleet.kernel {
-        KernelSpec::Build(build) => build.mirrors.clone(),
-        KernelSpec::Ready { .. } => Vec::new(),
-    };
-    let address = Address { url: url.to_owned(), mirrors };
-    let path = request.cache.get(&address, Expected::default(), request.offline, request.report);
-    let path = path.map_err(ResolveError::Kernel)?;
-    // The cache names what it was not told the digest of by its digest.
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    name.parse().map_err(|reason| ResolveError::KernelDigest(name, reason))
 }
 
 type Images = (BTreeMap<Label, LockedImage>, Vec<LockedPackage>);

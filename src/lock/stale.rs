@@ -43,6 +43,9 @@ fn kernel(fleet: &Fleet, wanted: &WantedKernel, lock: &Lock) -> Vec<String> {
         reasons
             .push(format!("the kernel {} has the SHA-256 {now}..., {then}... in fleet.lock", wanted.source));
     }
+    if wanted.source == locked.source && wanted.keyring.is_some() && wanted.keyring != locked.keyring {
+        reasons.push("the kernel's keyring is another than vouched for its source in fleet.lock".into());
+    }
     match (wanted.config, locked.config) {
         (Some(_), None) => {
             reasons.push("the kernel is to be built, and is a ready image in fleet.lock".into())

@@ -44,6 +44,8 @@ pub struct WantedKernel {
     pub source: String,
     /// Of what is on this machine, or else what `fleet.toml` demands; `None` for an address without a digest.
     pub sha256: Option<Sha256>,
+    /// Of the keyring that must vouch for the source.
+    pub keyring: Option<Sha256>,
     /// `None` for a ready image.
     pub config: Option<Sha256>,
     pub patches: Vec<Sha256>,
@@ -146,6 +148,7 @@ fn kernel(
         KernelSpec::Ready { image, sha256 } => Ok(WantedKernel {
             source: spelled_path(&fleet.root, image),
             sha256: on_this_machine(image, *sha256)?,
+            keyring: None,
             config: None,
             patches: Vec::new(),
             parts: KernelParts::default(),
@@ -158,6 +161,11 @@ fn kernel(
                     Source::Url(_) => build.sha256,
                     Source::Path(path) => on_this_machine(path, build.sha256)?,
                 },
+                keyring: build
+                    .keyring
+                    .as_deref()
+                    .map(|path| files::read(path).map(Sha256::of))
+                    .transpose()?,
                 config: config.map(|config| Sha256::of(config.wishes.to_allconfig())),
                 parts: config.map(|config| config.parts.clone()).unwrap_or_default(),
                 patches: patches.collect::<Result<_, _>>()?,

@@ -9,6 +9,7 @@ pub mod fetch;
 pub mod firecracker;
 pub mod fs;
 pub mod git;
+pub mod gpg;
 pub mod http;
 pub mod ip;
 pub mod jailer;

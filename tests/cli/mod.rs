@@ -9,6 +9,7 @@ mod input;
 mod jail;
 mod kernel;
 mod limits;
+mod keyring;
 mod line;
 mod locking;
 mod logs;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use toml::Spanned;
 
@@ -10,7 +11,7 @@ use super::super::model::{KernelBuild, KernelSpec, OptionValue};
 use super::super::problem::{Problem, Read, ReadRef};
 use super::super::reader::Named;
 use super::super::value::KernelOption;
-use super::{Thing, Validator, all};
+use super::{Location, Thing, Validator, all};
 
 impl Validator<'_> {
     pub(super) fn kernel(&mut self, section: &KernelSection) -> Read<KernelSpec> {
@@ -51,6 +52,7 @@ impl Validator<'_> {
         });
         let of = section.source.as_ref().ok().and_then(Option::as_ref);
         let mirrors = self.mirrors(of, &section.mirrors);
+        let keyring = self.keyring(of, section);
         let base = section.base.by_ref().and_then(|base| match base {
             Some(base) => Ok(self.label(base, Thing::KernelBase)),
             // Without a source, the kernel may be meant to be a ready one: that was told.
@@ -77,11 +79,36 @@ impl Validator<'_> {
             source: source?,
             mirrors: mirrors?,
             sha256: section.sha256.clone()?.map(Spanned::into_inner),
+            keyring: keyring?,
             base: base?,
             fragments: fragments?,
             options: options?,
             patches: patches?,
         })
+    }
+
+    /// Who must vouch for the digest of a source in the network that `fleet.toml` does not say itself.
+    fn keyring(
+        &mut self,
+        source: Option<&Spanned<Location>>,
+        section: &KernelSection,
+    ) -> Read<Option<PathBuf>> {
+        let Some(keyring) = section.keyring.by_ref()? else { return Ok(None) };
+        let said = match (section.sha256.by_ref()?, source) {
+            (Some(sha256), _) => {
+                Some((sha256.span(), "the digest", "`sha256` says what `keyring` is to find out"))
+            }
+            (None, Some(source)) if matches!(source.get_ref(), Location::Path(_)) => {
+                Some((source.span(), "a path", "what is on this machine needs no `keyring`"))
+            }
+            _ => None,
+        };
+        match said {
+            None => Ok(Some(self.path(keyring, Thing::File))),
+            Some((place, label, text)) => Err(self
+                .problems
+                .tell(Problem::new(keyring.span(), text).also(place, label).hint("remove one of the two"))),
+        }
     }
 
     fn options(
@@ -116,6 +143,7 @@ fn build_keys(section: &KernelSection) -> Vec<(&'static str, Range<usize>)> {
     let keys = [
         ("source", place(&section.source)),
         ("mirrors", place(&section.mirrors)),
+        ("keyring", place(&section.keyring)),
         ("base", place(&section.base)),
         ("fragments", place(&section.fragments)),
         ("options", place(&section.options)),

@@ -22,6 +22,13 @@ impl Address {
         Self { url: join(&self.url), mirrors: self.mirrors.iter().map(join).collect() }
     }
 
+    /// The address of another file in the same directory, with its mirrors.
+    #[must_use]
+    pub fn beside(&self, name: &str) -> Self {
+        let replace = |url: &String| format!("{}/{name}", url.rsplit_once('/').map_or("", |(dir, _)| dir));
+        Self { url: replace(&self.url), mirrors: self.mirrors.iter().map(replace).collect() }
+    }
+
     /// Every place, in the order in which they are asked.
     pub fn places(&self) -> impl Iterator<Item = &str> {
         std::iter::once(&self.url).chain(&self.mirrors).map(String::as_str)
@@ -47,6 +54,7 @@ mod tests {
     fn what_is_below_an_address_is_below_its_mirrors() {
         let address = Address { url: "http://a/b".into(), mirrors: vec!["https://c:1".into()] };
         assert_eq!(address.below("x/y").places().collect::<Vec<_>>(), ["http://a/b/x/y", "https://c:1/x/y"]);
+        assert_eq!(address.below("x").beside("y"), address.below("y"));
         assert_eq!(
             [server("http://a/b"), server("https://c:1"), server("x")],
             ["http://a", "https://c:1", "x"]
