@@ -136,6 +136,8 @@ impl KernelConfig {
         }
         let (origin, text) = read(files, name)?;
         around.push(name.to_owned());
+        // Wherever it stands, what a file says itself is said over what it includes.
+        let (mut series, mut arch) = (None, None);
         for (index, line) in text.lines().enumerate() {
             let Some(directive) = line.strip_prefix("#:") else { continue };
             let wrong = || ConfigError::Directive {
@@ -145,14 +147,16 @@ impl KernelConfig {
             };
             let option = |name: &str| KernelOption::parse(name).map_err(|_| wrong());
             match directive.split_whitespace().collect::<Vec<_>>().as_slice() {
-                ["series", series] => adaption.series = Some((*series).to_owned()),
-                ["arch", arch] => adaption.arch = Some((*arch).to_owned()),
+                ["series", said] => series = Some((*said).to_owned()),
+                ["arch", said] => arch = Some((*said).to_owned()),
                 ["include", file] => self.include(files, file, around, adaption)?,
                 ["rename", old, new] => adaption.renamed.push((option(old)?, Some(option(new)?))),
                 ["drop", old] => adaption.renamed.push((option(old)?, None)),
                 _ => return Err(wrong()),
             }
         }
+        adaption.series = series.or(adaption.series.take());
+        adaption.arch = arch.or(adaption.arch.take());
         around.pop();
         self.overlay(files, name)
     }
@@ -197,7 +201,7 @@ mod tests {
             ("old.config", "#: series 6.1\nCONFIG_A=y\nCONFIG_B=y\n"),
             (
                 "new.config",
-                "#: include old.config\n#: series 6.12\n#: rename A NEW_A\n#: drop GONE\nCONFIG_C=y\n",
+                "#: series 6.12\n#: include old.config\n#: rename A NEW_A\n#: drop GONE\nCONFIG_C=y\n",
             ),
             ("fragments/f.config", "CONFIG_GONE=y\n# CONFIG_B is not set\n"),
         ];
