@@ -1,4 +1,4 @@
-//! The guest kernel: sources and wishes become a stripped `vmlinux`.
+//! The guest kernel: sources and wishes become a compact `vmlinux`.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -56,8 +56,6 @@ pub enum KernelError {
     Unmet(Vec<UnmetOption>),
     #[error("the kernel does not build; its whole output is in {}", log.display())]
     Build { log: PathBuf, source: ToolError },
-    #[error("the kernel cannot be stripped")]
-    Strip(#[source] ToolError),
     #[error(transparent)]
     Layout(#[from] LayoutError),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
@@ -93,9 +91,7 @@ pub fn build(
     configured.check(&inputs.wishes)?;
     files::write(&dir.join("config"), configured.text.as_bytes(), 0o644)?;
     let vmlinux = compile(&tree, &dir.join("build.log"), notes, report)?;
-    let stripped = tree.dir.join("vmlinux.stripped");
-    make::strip(&vmlinux, &stripped).map_err(KernelError::Strip)?;
-    files::write(&dir.join("vmlinux"), &compact(&files::read(&stripped)?)?, 0o644)?;
+    files::write(&dir.join("vmlinux"), &compact(&files::read(&vmlinux)?)?, 0o644)?;
     Ok(files::remove(&tree.dir)?)
 }
 

@@ -1,4 +1,4 @@
-//! `kernel`: the final configuration and where each line of it comes from; why an option is as it is; what differs.
+//! `kernel`: the final configuration and where each line of it comes from; why an option is as it is; what differs; a smaller vmlinux.
 
 use std::process::ExitCode;
 
@@ -10,12 +10,15 @@ use crate::sys::report::{Report, Silent};
 use super::context::Context;
 use super::error::CliError;
 
+mod compact;
 mod config;
 mod diff;
 mod why;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
+    /// Leave out of a ready vmlinux what merely fills it; kernels that are built are so already
+    Compact(compact::Args),
     /// Print the final configuration, with the origin of each line
     ///
     /// Nothing is compiled; the sources are unpacked only where the last kernel was another one. It is complete: without
@@ -29,6 +32,7 @@ pub enum Command {
 
 pub fn run(command: &Command, context: &Context) -> Result<ExitCode, CliError> {
     match command {
+        Command::Compact(args) => compact::run(args, context),
         Command::Config => config::run(context),
         Command::Diff(args) => diff::run(args, context),
         Command::Why(args) => why::run(args, context),

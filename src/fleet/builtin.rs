@@ -14,6 +14,7 @@ const FILES: &[(&str, &[u8])] = embedded![
     "kernel-configs/fragments/entropy.config",
     "kernel-configs/fragments/fuse-overlayfs.config",
     "kernel-configs/fragments/hardening.config",
+    "kernel-configs/fragments/iptables.config",
     "kernel-configs/fragments/nftables.config",
     "kernel-configs/fragments/rootless-podman.config",
     "kernel-configs/fragments/vsock.config",

@@ -72,14 +72,6 @@ pub fn toolchain() -> Result<String, ToolError> {
     Ok(["gcc", "as", "ld"].into_iter().map(first_line).collect::<Result<Vec<_>, _>>()?.join("; "))
 }
 
-/// Copies `vmlinux` without symbols and debugging sections; its ELF notes stay (QEMU reads the PVH entry there).
-///
-/// # Errors
-/// Where `objcopy` fails.
-pub fn strip(from: &Path, to: &Path) -> Result<(), ToolError> {
-    Tool::new("objcopy").arg("--strip-all").arg(from).arg(to).run().map(drop)
-}
-
 /// Tries a patch and applies it to a source tree.
 ///
 /// # Errors

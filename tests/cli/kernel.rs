@@ -191,3 +191,68 @@ fn a_series_that_upstream_does_not_support_is_told_by_check() {
     sandbox.write("kernel-configs/small.config", "#: arch aarch64\n# sockets\nCONFIG_NET=y\n");
     sandbox.run("check").fails(2, &["kernel-configs/small.config is for aarch64, and guests are x86_64"]);
 }
+
+#[test]
+fn only_a_vmlinux_whose_layout_is_known_is_made_compact() {
+    let sandbox = Sandbox::new();
+    sandbox.run("kernel compact tiny.elf --to small").fails(2, &["tiny.elf", "no section headers"]);
+    sandbox.write("text", "hello\n");
+    sandbox.run("kernel compact text --to small").fails(2, &["cannot be read"]);
+    assert!(!sandbox.path("small").exists());
+}
+
+/// A source whose `vmlinux` is one instruction in one segment, once the file `go` is beside `fleet.toml`; before, making it
+/// takes a minute.
+fn smallest_source(sandbox: &Sandbox) {
+    let go = sandbox.path("go");
+    let link = "gcc -nostdlib -static -no-pie -Wl,--build-id=none,-T,link.ld -o vmlinux start.S";
+    small_source(
+        sandbox,
+        &format!("@echo '  LD      vmlinux'; test -e {} || sleep 60; {link}", go.display()),
+    );
+    sandbox.write("linux/start.S", ".text\nhlt\n");
+    let script = "PHDRS { text PT_LOAD FLAGS(5); }\nSECTIONS { . = 0x1000000; .text : { *(.text) } :text\n/DISCARD/ : { *(.note*) *(.comment) } }\n";
+    sandbox.write("linux/link.ld", script);
+}
+
+#[test]
+fn a_build_that_was_killed_leaves_nothing_that_a_later_one_trusts() {
+    if cannot_build("/") {
+        return;
+    }
+    let sandbox = fleet(SMALL);
+    smallest_source(&sandbox);
+    let mut killed = sandbox.command().args(["-q", "build", "kernel"]).spawn().unwrap();
+    let begun = || {
+        let work = std::fs::read_dir(sandbox.path("out/.work")).into_iter().flatten().flatten();
+        work.into_iter().any(|entry| entry.path().join("build.log").exists())
+    };
+    let patience = std::time::Instant::now();
+    while !begun() {
+        assert!(patience.elapsed().as_secs() < 60, "make was never started");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    // Not even the beginning of an artifact has its name.
+    let named = || std::fs::read_dir(sandbox.path("out/kernel")).into_iter().flatten().count();
+    assert_eq!(named(), 0);
+    sandbox.write("go", "");
+    sandbox.done("build kernel");
+    let built = std::fs::read(sandbox.path("out/kernel/small/vmlinux")).unwrap();
+    assert_eq!((built.len(), built[4096]), (4097, 0xf4), "one page of headers, and hlt");
+    let left = std::fs::read_dir(sandbox.path("out/.work")).unwrap().flatten();
+    let left: Vec<_> = left
+        .map(|entry| entry.file_name())
+        .filter(|name| name != "notes" && !name.to_string_lossy().ends_with(".lock"))
+        .collect();
+    assert_eq!(left, [""; 0]);
+    // Another fleet's kernel of the same inputs is the same.
+    let key = |sandbox: &Sandbox| std::fs::read_link(sandbox.path("out/kernel/small")).unwrap();
+    let other = fleet(SMALL);
+    smallest_source(&other);
+    other.write("linux/Makefile", sandbox.read("linux/Makefile"));
+    other.done("build kernel");
+    assert_eq!(key(&sandbox), key(&other));
+    assert_eq!(built, std::fs::read(other.path("out/kernel/small/vmlinux")).unwrap());
+}

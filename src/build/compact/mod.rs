@@ -11,7 +11,7 @@
 //!   processor that went astray. So the first and the last page of such a run stay: whatever runs off the end of code
 //!   still stops at once, and whatever landed in the middle (zeros are `add %al,(%rax)`) never reaches code.
 //!
-//! Section headers, which nothing needs for starting a kernel, go as well.
+//! Symbols and section headers, which nothing needs for starting a kernel, go as well.
 
 use std::ops::Range;
 
@@ -31,7 +31,7 @@ const INT3: u8 = 0xcc;
 
 /// A `vmlinux` that is laid out otherwise than every kernel that is known.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the vmlinux that was built cannot be made smaller: {0}")]
+#[error("the layout of the vmlinux is none that is known: {0}")]
 pub struct LayoutError(String);
 
 fn refused<T>(reason: impl Into<String>) -> Result<T, LayoutError> {
@@ -58,7 +58,7 @@ struct Piece {
     flags: u32,
 }
 
-/// Rewrites a stripped `vmlinux`.
+/// Rewrites a `vmlinux`; symbols and all that is not loaded go.
 ///
 /// # Errors
 /// Where it is not laid out as it is on x86-64, or where the outcome would not load the same memory.

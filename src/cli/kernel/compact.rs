@@ -1,0 +1,33 @@
+//! `kernel compact`: a ready vmlinux without what merely fills it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::build::compact::compact;
+use crate::sys::fs as files;
+
+use super::super::context::Context;
+use super::super::error::CliError;
+use super::super::render;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A vmlinux, stripped or not
+    vmlinux: PathBuf,
+    /// The file to write, which [kernel] image may then name
+    #[arg(long)]
+    to: PathBuf,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let old = files::read(&args.vmlinux)?;
+    let new =
+        compact(&old).map_err(|reason| CliError::invalid(format!("{}: {reason}", args.vmlinux.display())))?;
+    files::write(&args.to, &new, 0o644)?;
+    if context.settings.json {
+        render::json(&serde_json::json!({ "from": old.len(), "to": new.len() }));
+    }
+    let mb = |bytes: &[u8]| bytes.len() as f64 / 1e6;
+    context.say(&format!("{}: {:.1} MB, of {:.1} MB", args.to.display(), mb(&new), mb(&old)));
+    Ok(ExitCode::SUCCESS)
+}
