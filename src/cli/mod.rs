@@ -121,14 +121,15 @@ enum Command {
     /// Join cgroups and become another program (how `up` starts a VMM)
     #[command(hide = true)]
     Launch(launch::Args),
-    /// Copy what a VMM writes into logs of bounded size (what `up` starts beside a VMM)
-    #[command(hide = true)]
-    KeepLogs(keep_logs::Args),
 }
 
 /// Parses the command line, runs the command, and says how it ended.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let words = settings::words();
+    if words.get(1).is_some_and(|word| word == keep_logs::NAME) {
+        return keep_logs::main(&words[1..]);
+    }
+    let cli = Cli::parse_from(words);
     let settings = Settings::resolve(cli.global);
     let context = Context::new(settings);
     match run(cli.command, &context) {
@@ -170,6 +171,5 @@ fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
         Command::Completions(args) => man::completions(&args, Cli::command()),
         Command::Man(args) => man::pages(&args, Cli::command()),
         Command::Launch(args) => launch::run(&args),
-        Command::KeepLogs(args) => keep_logs::run(&args),
     }
 }

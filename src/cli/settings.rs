@@ -1,5 +1,6 @@
 //! Global flags and the environment, resolved once; nothing else reads the environment.
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -75,6 +76,11 @@ pub struct Settings {
     pub offline: bool,
     /// `SOURCE_DATE_EPOCH`, by which a caller dates what is made (<https://reproducible-builds.org/specs/source-date-epoch/>).
     pub source_date_epoch: Option<String>,
+}
+
+/// The command line, the program first.
+pub fn words() -> Vec<OsString> {
+    std::env::args_os().collect()
 }
 
 impl Settings {
