@@ -4,6 +4,7 @@ mod control;
 pub mod disk;
 pub mod ended;
 pub mod error;
+pub mod facts;
 pub mod host;
 pub mod jail;
 pub mod keeper;

@@ -12,6 +12,7 @@ mod console;
 mod context;
 mod diff;
 mod disk;
+mod doctor;
 mod down;
 pub mod error;
 mod exec;
@@ -95,6 +96,8 @@ enum Command {
     /// Freeze a guest with all that it does, and bring it back once
     #[command(subcommand)]
     Snapshot(snapshot::Command),
+    /// Say whether this host is ready for the fleet, and hardened: each check with its reason and its remedy
+    Doctor(doctor::Args),
     /// Follow a Git branch or a fleet.toml: apply each change, repair drift
     Watch(watch::Args),
     /// Show what is in an image: packages, sizes, setuid files, users, services
@@ -161,6 +164,7 @@ fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
         Command::Ssh(args) => ssh::run(&args, context),
         Command::Disk(command) => disk::run(&command, context),
         Command::Snapshot(command) => snapshot::run(&command, context),
+        Command::Doctor(args) => doctor::run(&args, context),
         Command::Watch(args) => watch::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Diff(args) => diff::run(&args, context),

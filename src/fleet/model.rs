@@ -366,6 +366,19 @@ impl Default for LogLimits {
     }
 }
 
+/// What `[host]` is unless it says otherwise, as the product's documentation shows it.
+impl Default for HostSpec {
+    fn default() -> Self {
+        Self {
+            uplink: None,
+            subnet: Ipv4Net::new_assert([10, 107, 0, 0].into(), 16),
+            uids: 200_000..=265_535,
+            store: PathBuf::from("/var/lib/sisforge"),
+            logs: LogLimits::default(),
+        }
+    }
+}
+
 impl HostSpec {
     /// How many guests the subnet has addresses for: a /30 each.
     pub fn address_capacity(&self) -> u64 {

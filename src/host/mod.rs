@@ -2,6 +2,7 @@
 
 pub mod console;
 pub mod desired;
+pub mod doctor;
 pub mod firecracker;
 pub mod firewall;
 pub mod jail;

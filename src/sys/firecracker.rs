@@ -18,8 +18,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub use binary::{BinaryError, check_static};
-pub use version::{UnknownVersion, Version, installed};
 pub mod snapshot;
+pub use version::{UnknownVersion, Version, installed, version_of};
 
 /// Longest path that fits a socket address (unix(7): 108 bytes with the closing zero).
 const SOCKET_PATH_MAX: usize = 107;

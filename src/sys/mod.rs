@@ -13,6 +13,8 @@ pub mod gpg;
 pub mod http;
 pub mod ip;
 pub mod jailer;
+pub mod kernel;
+pub mod kvm;
 pub mod launch;
 pub mod log;
 pub mod make;

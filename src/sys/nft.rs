@@ -74,6 +74,43 @@ pub fn list_table(family: &str, name: &str) -> Result<Option<String>, NftError> 
     }
 }
 
+/// Chains at the hook `forward` that drop whatever they do not let through, as family, table and name, but for tables whose
+/// name begins so.
+///
+/// # Errors
+/// Where nft fails.
+pub fn forward_drops(but: &str) -> Result<Vec<String>, NftError> {
+    let action = "list the nft chains";
+    let text = Tool::new("nft").args(["-j", "list", "ruleset"]).text().map_err(failed(action))?;
+    parse_forward_drops(&text, but).map_err(|source| NftError::Output { action: action.to_owned(), source })
+}
+
+/// Reads the JSON of `nft -j list ruleset` for [`forward_drops`]: chains with the policy `drop`, and rules without any
+/// condition that drop or reject.
+///
+/// # Errors
+/// Where it is no such JSON.
+pub fn parse_forward_drops(text: &str, but: &str) -> Result<Vec<String>, serde_json::Error> {
+    let all: serde_json::Value = serde_json::from_str(text)?;
+    let items = all["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let word = |item: &serde_json::Value, key: &str| item[key].as_str().unwrap_or_default().to_owned();
+    let place =
+        |item: &serde_json::Value, name: &str| (word(item, "family"), word(item, "table"), word(item, name));
+    let chains = items.iter().map(|item| &item["chain"]).filter(|chain| chain["hook"] == "forward");
+    let chains = chains.filter(|chain| !word(chain, "table").starts_with(but));
+    let forward: Vec<_> = chains.map(|chain| (place(chain, "name"), chain["policy"] == "drop")).collect();
+    let without_condition = |rule: &serde_json::Value| {
+        let parts = rule["expr"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let is = |part: &serde_json::Value, words: &[&str]| words.iter().any(|word| part.get(word).is_some());
+        parts.iter().all(|part| is(part, &["counter", "log", "drop", "reject"]))
+            && parts.last().is_some_and(|part| is(part, &["drop", "reject"]))
+    };
+    let rules = items.iter().map(|item| &item["rule"]).filter(|rule| without_condition(rule));
+    let dropping: Vec<_> = rules.map(|rule| place(rule, "chain")).collect();
+    let drops = forward.into_iter().filter(|(chain, policy)| *policy || dropping.contains(chain));
+    Ok(drops.map(|((family, table, name), _)| format!("{family} {table} {name}")).collect())
+}
+
 /// Removes a table with all that is in it; absence is fine.
 ///
 /// # Errors
@@ -153,6 +190,20 @@ pub fn parse_counters(text: &str) -> Result<BTreeMap<String, Counter>, serde_jso
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_drops_forwarded_packets_is_named() {
+        let text = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}},
+            {"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}},
+            {"chain": {"family": "inet", "table": "fw", "name": "fwd", "hook": "forward", "policy": "accept"}},
+            {"rule": {"family": "inet", "table": "fw", "chain": "fwd", "expr": [{"counter": {}}, {"reject": null}]}},
+            {"chain": {"family": "inet", "table": "mild", "name": "fwd", "hook": "forward", "policy": "accept"}},
+            {"rule": {"family": "inet", "table": "mild", "chain": "fwd", "expr": [{"match": {}}, {"drop": null}]}},
+            {"chain": {"family": "inet", "table": "in", "name": "in", "hook": "input", "policy": "drop"}},
+            {"chain": {"family": "inet", "table": "sisforge-a", "name": "x", "hook": "forward", "policy": "drop"}}]}"#;
+        let found = parse_forward_drops(text, "sisforge-").unwrap();
+        assert_eq!(found, ["ip filter FORWARD", "inet fw fwd"]);
+    }
 
     #[test]
     fn counters_are_read_by_name() {

@@ -178,6 +178,20 @@ impl Tool {
             .map_err(|source| self.start_error(source))
     }
 
+    /// The same, but kills it after a while; `None` where it had to be.
+    ///
+    /// # Errors
+    /// As [`Tool::output`].
+    pub fn output_within(&self, patience: std::time::Duration) -> Result<Option<Output>, ToolError> {
+        let expression = self.expression().stdout_capture().stderr_capture().unchecked();
+        let handle = expression.start().map_err(|source| self.start_error(source))?;
+        let ended = handle.wait_timeout(patience).map_err(|source| self.start_error(source))?.cloned();
+        if ended.is_none() {
+            handle.kill().map_err(|source| self.start_error(source))?;
+        }
+        Ok(ended)
+    }
+
     /// Runs to the end and gives stdout.
     ///
     /// # Errors

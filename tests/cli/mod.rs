@@ -2,6 +2,7 @@
 
 mod crash;
 mod disks;
+mod doctor;
 mod drift;
 mod hostile;
 mod images;

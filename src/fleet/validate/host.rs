@@ -1,8 +1,5 @@
 //! `[host]`, and whether its numbers suffice for all guests.
 
-use std::path::PathBuf;
-
-use ipnet::Ipv4Net;
 use toml::Spanned;
 
 use super::super::file::{FleetFile, HostSection, LogsSection};
@@ -12,23 +9,12 @@ use super::super::scalar::{AbsolutePath, Auto};
 use super::super::value::ByteSize;
 use super::Validator;
 
-/// What `[host]` is unless it says otherwise, as the product's documentation shows it.
-fn default_host() -> HostSpec {
-    HostSpec {
-        uplink: None,
-        subnet: Ipv4Net::new_assert([10, 107, 0, 0].into(), 16),
-        uids: 200_000..=265_535,
-        store: PathBuf::from("/var/lib/sisforge"),
-        logs: LogLimits::default(),
-    }
-}
-
 /// Less would be less than a line of some.
 const LOG_SIZE_MIN: ByteSize = ByteSize::from_bytes(4 << 10);
 
 impl Validator<'_> {
     pub(super) fn host(&mut self, section: Read<&Option<HostSection>>) -> Read<HostSpec> {
-        let default = default_host();
+        let default = HostSpec::default();
         let Some(section) = section? else {
             return Ok(default);
         };

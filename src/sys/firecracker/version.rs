@@ -51,10 +51,14 @@ pub fn installed() -> Result<Option<(Version, Version)>, UnknownVersion> {
     if ["firecracker", "jailer"].iter().any(|program| tool::find(program).is_none()) {
         return Ok(None);
     }
-    Ok(Some((of("firecracker")?, of("jailer")?)))
+    Ok(Some((version_of("firecracker")?, version_of("jailer")?)))
 }
 
-fn of(program: &'static str) -> Result<Version, UnknownVersion> {
+/// The version of `firecracker` or `jailer`.
+///
+/// # Errors
+/// Where it is not installed, does not run, or prints something else.
+pub fn version_of(program: &'static str) -> Result<Version, UnknownVersion> {
     let text = Tool::new(program).arg("--version").text()?;
     parse(program, &text).ok_or_else(|| UnknownVersion::Text {
         program,

@@ -1,0 +1,167 @@
+//! Reading what `doctor` judges by.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::StatVfsMountFlags;
+
+use crate::fleet::VmmKind;
+use crate::host::doctor::{Facts, Fix, Kvm, Place, Program, Wants, sample_ruleset};
+use crate::host::layout::Layout;
+use crate::sys::fs::FileError;
+use crate::sys::tool::{self, Tool};
+use crate::sys::{cgroup, firecracker, ip, kernel, kvm, nft};
+
+use super::ApplyError;
+
+/// Sysctls that checks look at.
+const SETTINGS: [&str; 16] = [
+    "fs.file-max",
+    "kernel.pid_max",
+    "net.ipv4.ip_forward",
+    "net.ipv4.conf.all.rp_filter",
+    "net.ipv4.conf.default.rp_filter",
+    "net.ipv4.conf.all.accept_redirects",
+    "net.ipv4.conf.default.accept_redirects",
+    "net.ipv4.conf.all.send_redirects",
+    "net.ipv4.conf.default.send_redirects",
+    "net.ipv4.conf.all.accept_source_route",
+    "net.ipv4.conf.default.accept_source_route",
+    "net.ipv4.neigh.default.gc_thresh1",
+    "net.ipv4.neigh.default.gc_thresh2",
+    "net.ipv4.neigh.default.gc_thresh3",
+    "net.netfilter.nf_conntrack_max",
+    "net.netfilter.nf_conntrack_count",
+];
+
+/// Reads a host. What cannot be read is left out: a check says so.
+pub fn read(wants: &Wants, layout: &Layout) -> Facts {
+    let text = |path: &str| kernel::value(path).unwrap_or_default();
+    let (cpuinfo, meminfo, mounts) =
+        (text("/proc/cpuinfo"), text("/proc/meminfo"), text("/proc/self/mounts"));
+    let flags = kernel::parse_cpuinfo(&cpuinfo, "flags");
+    let has = |flag: &str| flags.iter().any(|flags| flags.split(' ').any(|word| word == flag));
+    let available = kernel::parse_meminfo(&meminfo, "MemAvailable");
+    let own = cgroup::detect().ok().and_then(|hierarchy| hierarchy.memory_current(&layout.cgroups()));
+    Facts {
+        kvm: prove_kvm(wants.vmm),
+        kernel: text("/proc/sys/kernel/osrelease"),
+        hardware_virtualization: cfg!(target_arch = "x86_64").then(|| has("vmx") || has("svm")),
+        kvm_modules: kernel::modules("kvm"),
+        firecracker: program("firecracker"),
+        jailer: program("jailer"),
+        qemu: tool::find("qemu-system-x86_64"),
+        jails: place(&layout.jails()),
+        files: place(&layout.files()),
+        controllers: kernel::parse_controllers(&mounts, |path| kernel::value(path)),
+        mounts: mounts.lines().count(),
+        swaps: kernel::parse_swaps(&text("/proc/swaps")),
+        ksm: kernel::value("/sys/kernel/mm/ksm/run").map(|run| run == "1"),
+        smt: kernel::switch("/sys/devices/system/cpu/smt/active"),
+        vulnerabilities: kernel::values("/sys/devices/system/cpu/vulnerabilities"),
+        microcode: kernel::parse_cpuinfo(&cpuinfo, "microcode"),
+        nested: ["kvm_intel", "kvm_amd"]
+            .iter()
+            .find_map(|module| kernel::switch(format!("/sys/module/{module}/parameters/nested"))),
+        huge_pages: kernel::value("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(0),
+        userfaultfd: Path::new("/dev/userfaultfd").exists(),
+        memory: available.map(|available| available + own.unwrap_or(0)),
+        settings: settings(),
+        nft: is_root().then(accepts_ruleset),
+        forward_drops: if is_root() { forward_drops() } else { None },
+        taken_uids: taken_uids(&wants.uids),
+        clocksource: kernel::value("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn settings() -> BTreeMap<String, String> {
+    let value = |key: &&str| Some(((*key).to_owned(), ip::get_sysctl(key).ok()??));
+    SETTINGS.iter().filter_map(value).collect()
+}
+
+fn prove_kvm(vmm: VmmKind) -> Kvm {
+    if !Path::new("/dev/kvm").exists() {
+        return Kvm::Absent;
+    }
+    if std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    {
+        return Kvm::Closed;
+    }
+    match tool::find("firecracker").filter(|_| vmm == VmmKind::Firecracker) {
+        None => Kvm::Untried,
+        Some(path) => match kvm::probe(&path) {
+            Ok(()) => Kvm::Ran,
+            Err(error) => Kvm::Failed(super::error::with_causes(&error)),
+        },
+    }
+}
+
+fn program(name: &'static str) -> Option<Program> {
+    let path = tool::find(name)?;
+    let is_static = kernel::is_static(&path).unwrap_or(false);
+    Some(Program { version: firecracker::version_of(name).ok(), is_static, path })
+}
+
+/// A directory, or the nearest one above it that is there.
+fn place(path: &Path) -> Option<Place> {
+    let path = path.ancestors().find(|path| path.exists())?;
+    let meta = std::fs::metadata(path).ok()?;
+    let flags = rustix::fs::statvfs(path).ok()?.f_flag;
+    Some(Place {
+        path: path.to_owned(),
+        uid: meta.uid(),
+        mode: meta.mode(),
+        nodev: flags.contains(StatVfsMountFlags::NODEV),
+        noexec: flags.contains(StatVfsMountFlags::NOEXEC),
+        device: meta.dev(),
+    })
+}
+
+fn accepts_ruleset() -> Result<(), String> {
+    let ruleset = sample_ruleset().unwrap_or_default();
+    nft::check(&ruleset).map_err(|error| super::error::with_causes(&error))
+}
+
+fn forward_drops() -> Option<Vec<String>> {
+    let mut chains = nft::forward_drops("sisforge-").ok()?;
+    // The iptables of old is seen by nobody else. It is asked only where it is in use: asking would load it.
+    let tables = kernel::value("/proc/net/ip_tables_names").unwrap_or_default();
+    if tables.lines().any(|table| table == "filter") {
+        let legacy = tool::find("iptables-legacy").or_else(|| tool::find("iptables"))?;
+        let rules = Tool::new(legacy).args(["-S", "FORWARD"]).text().ok()?;
+        chains.extend(rules.contains("-P FORWARD DROP").then(|| "iptables-legacy filter FORWARD".to_owned()));
+    }
+    Some(chains)
+}
+
+fn taken_uids(range: &RangeInclusive<u32>) -> Vec<String> {
+    let text = |path: &str| kernel::value(path).unwrap_or_default();
+    let mut taken = kernel::parse_accounts(&text("/etc/passwd"), "user", range);
+    taken.extend(kernel::parse_accounts(&text("/etc/group"), "group", range));
+    taken.extend(kernel::parse_subordinates(&text("/etc/subuid"), "subordinate uids", range));
+    taken.extend(kernel::parse_subordinates(&text("/etc/subgid"), "subordinate gids", range));
+    taken
+}
+
+/// Sets what a check asks for, until the next boot.
+///
+/// # Errors
+/// Names what cannot be set.
+pub fn fix(fix: &Fix) -> Result<(), ApplyError> {
+    match fix {
+        Fix::Sysctl { key, value } => Ok(ip::set_sysctl(key, value)?),
+        Fix::File { path, value } => Ok(std::fs::write(path, value).map_err(FileError::when("write", path))?),
+    }
+}

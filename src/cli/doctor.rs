@@ -1,0 +1,144 @@
+//! `doctor`: is this host ready for the fleet, and hardened.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+use crate::apply::facts;
+use crate::fleet::{Fleet, HostSpec};
+use crate::host::doctor::{Check, Fix, Group, Level, Verdict, Wants, checks, is_ready};
+use crate::host::layout::Layout;
+
+use super::context::Context;
+use super::error::CliError;
+use super::render;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Set what is safe to set, until the next boot, after asking
+    #[arg(long)]
+    fix: bool,
+    /// Do not ask
+    #[arg(long, requires = "fix")]
+    yes: bool,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let fleet = fleet(context)?;
+    let wants = Wants::of(fleet.as_ref());
+    let layout = match &fleet {
+        Some(fleet) => Layout::new(&fleet.host, &fleet.name),
+        None => Layout::new(&HostSpec::default(), &"none".parse().map_err(|_| CliError::failed("no name"))?),
+    };
+    let look = || checks(&facts::read(&wants, &layout), &wants);
+    let mut found = look();
+    let fixes: Vec<Fix> = found.iter().flat_map(|check| check.fixes.clone()).collect();
+    if args.fix && !fixes.is_empty() && set(&fixes, args.yes, context)? {
+        found = look();
+    }
+    if context.settings.json {
+        render::json(&serde_json::json!({ "ready": is_ready(&found), "checks": found }));
+    } else {
+        render::text(&report(&found, context));
+    }
+    Ok(if is_ready(&found) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The fleet whose wishes count, where there is one.
+fn fleet(context: &Context) -> Result<Option<Fleet>, CliError> {
+    if context.settings.file.exists() {
+        return context.fleet().map(Some);
+    }
+    context.say(&format!(
+        "there is no {}: the host is looked at for any fleet",
+        context.settings.file.display()
+    ));
+    Ok(None)
+}
+
+/// Sets all that can be set; whether anything was.
+fn set(fixes: &[Fix], yes: bool, context: &Context) -> Result<bool, CliError> {
+    for fix in fixes {
+        context.say(&format!("would set {fix}"));
+    }
+    if !yes && !confirmed()? {
+        context.say("nothing was changed");
+        return Ok(false);
+    }
+    for fix in fixes {
+        facts::fix(fix)?;
+    }
+    context.say("set until the next boot; for good, write");
+    for file in fixes.iter().map(|fix| fix.permanent().0).collect::<std::collections::BTreeSet<_>>() {
+        context.say(&format!("  into {file}:"));
+        for (_, line) in fixes.iter().map(Fix::permanent).filter(|(of, _)| *of == file) {
+            context.say(&format!("    {line}"));
+        }
+    }
+    Ok(true)
+}
+
+fn confirmed() -> Result<bool, CliError> {
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::invalid(
+            "--fix asks before it sets anything, and there is no terminal to ask on",
+        )
+        .hint("add --yes"));
+    }
+    eprint!("set them? Type yes: ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    Ok(read.is_ok() && answer.trim() == "yes")
+}
+
+/// The checks in words: one line each, and more about those that did not pass, or about all of them.
+fn report(checks: &[Check], context: &Context) -> String {
+    let color = context.settings.color && std::io::stdout().is_terminal();
+    let mut text = String::new();
+    let mut group: Option<Group> = None;
+    for check in checks {
+        let is_good = matches!(check.verdict, Verdict::Pass | Verdict::Unneeded);
+        if is_good && context.settings.quiet {
+            continue;
+        }
+        if group.replace(check.group) != Some(check.group) && !context.settings.quiet {
+            text.push_str(&format!("{}\n", check.group.title()));
+        }
+        text.push_str(&format!("  {}  {:16} {}\n", word(check.verdict, color), check.id, check.found));
+        if !is_good || context.settings.verbose {
+            text.push_str(&format!("            why: {}\n", check.why));
+        }
+        if !check.remedy.is_empty() {
+            text.push_str(&format!("            do:  {}\n", check.remedy));
+        }
+    }
+    let count = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
+    let fatal =
+        checks.iter().filter(|check| check.verdict == Verdict::Fail && check.level == Level::Fatal).count();
+    let fixable = checks.iter().filter(|check| !check.fixes.is_empty()).count();
+    text.push_str(&format!(
+        "{} passed, {} to look at, {} failed",
+        count(Verdict::Pass),
+        count(Verdict::Warn),
+        count(Verdict::Fail)
+    ));
+    text.push_str(&if fatal > 0 {
+        format!(", {fatal} of which keep guests from running safely at all\n")
+    } else {
+        "\n".into()
+    });
+    if fixable > 0 {
+        text.push_str(&format!("`sisforge doctor --fix` can set {fixable} of them right\n"));
+    }
+    text
+}
+
+fn word(verdict: Verdict, color: bool) -> String {
+    let (word, code) = match verdict {
+        Verdict::Pass => ("pass", "32"),
+        Verdict::Warn => ("warn", "33"),
+        Verdict::Fail => ("FAIL", "1;31"),
+        Verdict::Unneeded => ("-   ", "2"),
+    };
+    if color { format!("\x1b[{code}m{word}\x1b[0m") } else { word.to_owned() }
+}

@@ -1,0 +1,152 @@
+//! Whether packets take the ways that the policy is about, and no others.
+
+use super::facts::{Facts, Wants};
+use super::resources::at_least;
+use super::{Check, Fix, Group, Level, Rule};
+
+pub(super) fn checks(facts: &Facts, wants: &Wants) -> Vec<Check> {
+    let mut all = vec![
+        settings(FORWARD, facts, &[("net.ipv4.ip_forward", "1")]),
+        settings(
+            RP_FILTER,
+            facts,
+            &[("net.ipv4.conf.all.rp_filter", "1"), ("net.ipv4.conf.default.rp_filter", "1")],
+        ),
+        settings(REDIRECTS, facts, &REDIRECT_KEYS.map(|key| (key, "0"))),
+        settings(
+            SOURCE_ROUTES,
+            facts,
+            &[
+                ("net.ipv4.conf.all.accept_source_route", "0"),
+                ("net.ipv4.conf.default.accept_source_route", "0"),
+            ],
+        ),
+    ];
+    all.push(neighbours(facts));
+    all.push(conntrack(facts, wants));
+    all.push(nft(facts));
+    all.push(forward_drops(facts));
+    all
+}
+
+const fn rule(id: &'static str, level: Level, why: &'static str) -> Rule {
+    Rule { id, group: Group::Network, level, why }
+}
+
+const FORWARD: Rule = rule(
+    "ip-forward",
+    Level::Fatal,
+    "guests reach the network through this host, which is a router for them",
+);
+const RP_FILTER: Rule = rule(
+    "rp-filter",
+    Level::Error,
+    "packets with another's address as their source are dropped where they come in",
+);
+const REDIRECTS: Rule =
+    rule("redirects", Level::Error, "whoever sends or gets ICMP redirects can lead packets past the policy");
+const REDIRECT_KEYS: [&str; 4] = [
+    "net.ipv4.conf.all.accept_redirects",
+    "net.ipv4.conf.default.accept_redirects",
+    "net.ipv4.conf.all.send_redirects",
+    "net.ipv4.conf.default.send_redirects",
+];
+const SOURCE_ROUTES: Rule =
+    rule("source-routes", Level::Error, "a packet that names its own way can go past the policy");
+
+/// Sysctls that are to have these values.
+fn settings(rule: Rule, facts: &Facts, wanted: &[(&str, &str)]) -> Check {
+    let value = |key: &str| facts.settings.get(key).map(String::as_str);
+    let wrong: Vec<_> =
+        wanted.iter().filter(|(key, wanted)| value(key).is_some_and(|value| value != *wanted)).collect();
+    let unread: Vec<_> = wanted.iter().filter(|(key, _)| value(key).is_none()).map(|(key, _)| *key).collect();
+    let show = |list: &[&(&str, &str)]| {
+        let each = list.iter().map(|(key, _)| format!("{key} = {}", value(key).unwrap_or("?")));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    if wrong.is_empty() && !unread.is_empty() {
+        return rule.unknown(format!("cannot be read: {}", unread.join(", ")), "");
+    }
+    if wrong.is_empty() {
+        return rule.pass(show(&wanted.iter().collect::<Vec<_>>()));
+    }
+    let fixes: Vec<_> = wrong.iter().map(|(key, value)| Fix::sysctl(key, value)).collect();
+    let remedy: Vec<_> = fixes.iter().map(ToString::to_string).collect();
+    rule.missed(show(&wrong), format!("set {}", remedy.join(", "))).fixed_by(fixes)
+}
+
+/// Least sizes of the table of neighbours, at which it is swept, and at which it is full.
+const NEIGHBOURS: [(&str, u64); 3] = [
+    ("net.ipv4.neigh.default.gc_thresh1", 1024),
+    ("net.ipv4.neigh.default.gc_thresh2", 2048),
+    ("net.ipv4.neigh.default.gc_thresh3", 4096),
+];
+
+fn neighbours(facts: &Facts) -> Check {
+    let rule = rule(
+        "neighbours",
+        Level::Warning,
+        "where the table of neighbours is full, packets of any guest are lost",
+    );
+    let checks = NEIGHBOURS.map(|(key, least)| at_least(rule, facts, key, least));
+    let joined = |field: fn(&Check) -> &String| {
+        let words: Vec<_> = checks.iter().map(field).filter(|text| !text.is_empty()).cloned().collect();
+        words.join(", ")
+    };
+    let found = joined(|check| &check.found);
+    let fixes: Vec<_> = checks.iter().flat_map(|check| check.fixes.clone()).collect();
+    let worst = checks.iter().find(|check| check.verdict != super::Verdict::Pass);
+    match worst {
+        None => rule.pass(found),
+        Some(_) => rule.missed(found, "set them to 1024, 2048, 4096 or more").fixed_by(fixes),
+    }
+}
+
+/// Connections that one guest may have open at a time; a browser has some hundreds.
+const CONNECTIONS_PER_GUEST: u64 = 1024;
+const CONNECTIONS: u64 = 65_536;
+
+fn conntrack(facts: &Facts, wants: &Wants) -> Check {
+    let rule =
+        rule("conntrack", Level::Warning, "where the table of connections is full, no guest can open one");
+    let (key, count) = ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_count");
+    let Some(max) = facts.number(key) else {
+        return rule
+            .unneeded("no connection has been tracked since boot: the table is made with the first rules");
+    };
+    let used = facts.number(count).unwrap_or(0);
+    let least = CONNECTIONS.max(CONNECTIONS_PER_GUEST * wants.guests);
+    let found = format!("{used} of {max}");
+    // Nearly full already: twice as much.
+    let least = if used > max / 10 * 8 { least.max(max * 2) } else { least };
+    rule.passes_if(max >= least, found, format!("set {key} to {least} or more"))
+        .fixed_by(vec![Fix::sysctl(key, least)])
+}
+
+fn nft(facts: &Facts) -> Check {
+    let rule = rule(
+        "nft",
+        Level::Fatal,
+        "the policy of the network is an nft ruleset; where it is not taken, no guest starts",
+    );
+    match &facts.nft {
+        None => rule.unknown("only root may ask", "run it as root"),
+        Some(Ok(())) => rule.pass("a ruleset of this kind is accepted"),
+        Some(Err(words)) => rule.missed(
+            words.clone(),
+            "install nftables; the kernel needs nf_tables, conntrack, NAT and the fib and limit expressions",
+        ),
+    }
+}
+
+fn forward_drops(facts: &Facts) -> Check {
+    let rule = rule("forward", Level::Fatal, "what another firewall drops, the policy cannot let through");
+    match facts.forward_drops.as_deref() {
+        None => rule.unknown("only root may look", "run it as root"),
+        Some([]) => rule.pass("no other chain drops forwarded packets"),
+        Some(chains) => rule.missed(
+            chains.join(", "),
+            "let the TAPs pass there (interfaces `sis-*`), or set that chain's policy to accept",
+        ),
+    }
+}

@@ -1,0 +1,147 @@
+//! Whether the host has what the fleet asks for.
+
+use super::facts::{Facts, Wants};
+use super::{Check, Fix, Group, Level, Rule};
+
+pub(super) fn checks(facts: &Facts, wants: &Wants) -> Vec<Check> {
+    vec![
+        memory(facts, wants),
+        huge_pages(facts, wants),
+        userfaultfd(facts),
+        mounts(facts),
+        at_least(FILE_MAX, facts, "fs.file-max", FILES + FILES_PER_GUEST * wants.guests),
+        at_least(PID_MAX, facts, "kernel.pid_max", PIDS + PIDS_PER_GUEST * wants.guests),
+        uids(facts, wants),
+        clocksource(facts),
+    ]
+}
+
+const MEMORY: Rule = Rule {
+    id: "memory",
+    group: Group::Resources,
+    level: Level::Fatal,
+    why: "guests may come to use all that they were promised; where that is not there, the kernel kills one of them",
+};
+
+fn memory(facts: &Facts, wants: &Wants) -> Check {
+    let mib = |bytes: u64| bytes >> 20;
+    if wants.guests == 0 {
+        return MEMORY.unneeded("no fleet to count");
+    }
+    let Some(there) = facts.memory else { return MEMORY.unknown("/proc/meminfo cannot be read", "") };
+    // A tenth for page tables, the VMMs themselves and what the host caches.
+    let needed = wants.memory + wants.memory / 10;
+    let found = format!(
+        "{} MiB for the fleet; {} guests may take {} MiB, and a tenth more",
+        mib(there),
+        wants.guests,
+        mib(wants.memory)
+    );
+    MEMORY.passes_if(
+        there >= needed,
+        found,
+        "give guests less `memory`, have fewer of them, or a larger host",
+    )
+}
+
+const HUGE_PAGES: Rule = Rule {
+    id: "huge-pages",
+    group: Group::Resources,
+    level: Level::Fatal,
+    why: "a guest on huge pages dies by SIGBUS once there are none left",
+};
+
+fn huge_pages(facts: &Facts, wants: &Wants) -> Check {
+    if wants.huge_pages == 0 {
+        return HUGE_PAGES.unneeded("no guest asks for them");
+    }
+    let found = format!("{} of 2 MiB are free, guests take {}", facts.huge_pages, wants.huge_pages);
+    let remedy =
+        format!("set vm.nr_hugepages to {} or more at boot, before memory is in pieces", wants.huge_pages);
+    HUGE_PAGES.passes_if(facts.huge_pages >= wants.huge_pages, found, remedy)
+}
+
+const USERFAULTFD: Rule = Rule {
+    id: "userfaultfd",
+    group: Group::Resources,
+    level: Level::Fatal,
+    why: "a snapshot's memory can be brought in page by page through it",
+};
+
+fn userfaultfd(facts: &Facts) -> Check {
+    let there = if facts.userfaultfd { "it is there" } else { "this kernel has none" };
+    USERFAULTFD.unneeded(format!("snapshots are mapped from their file; {there}"))
+}
+
+const MOUNTS: Rule = Rule {
+    id: "mounts",
+    group: Group::Resources,
+    level: Level::Warning,
+    why: "a jailer copies the table of mounts: with 500 of them ten jails at a time take ten times as long",
+};
+const MOUNTS_MAX: usize = 100;
+
+fn mounts(facts: &Facts) -> Check {
+    let found = format!("{} mounts", facts.mounts);
+    MOUNTS.passes_if(facts.mounts < MOUNTS_MAX, found, "unmount what nobody uses (`findmnt` lists them)")
+}
+
+const FILE_MAX: Rule = Rule {
+    id: "file-max",
+    group: Group::Resources,
+    level: Level::Warning,
+    why: "once the host's open files run out, no program on it can open one",
+};
+/// Beside those of guests.
+const FILES: u64 = 100_000;
+/// What the jailer lets a VMM open at the most.
+const FILES_PER_GUEST: u64 = 2048;
+
+const PID_MAX: Rule = Rule {
+    id: "pid-max",
+    group: Group::Resources,
+    level: Level::Warning,
+    why: "each thread of each VMM has a number; where they run out, nothing more can be started",
+};
+/// The kernel's own least default.
+const PIDS: u64 = 32_768;
+/// A VMM with the most virtual processors that it may have, and threads of its own.
+const PIDS_PER_GUEST: u64 = 64;
+
+/// A sysctl that is to be so large.
+pub(super) fn at_least(rule: Rule, facts: &Facts, key: &str, least: u64) -> Check {
+    let Some(value) = facts.number(key) else {
+        return rule.unknown(format!("{key} cannot be read"), "");
+    };
+    rule.passes_if(value >= least, format!("{key} = {value}"), format!("set it to {least} or more"))
+        .fixed_by(vec![Fix::sysctl(key, least)])
+}
+
+const UIDS: Rule = Rule {
+    id: "uids",
+    group: Group::Resources,
+    level: Level::Error,
+    why: "a guest's uid that is also an account's, or its subordinate, lets each touch the other's files",
+};
+
+fn uids(facts: &Facts, wants: &Wants) -> Check {
+    let range = format!("{}-{}", wants.uids.start(), wants.uids.end());
+    if facts.taken_uids.is_empty() {
+        return UIDS.pass(format!("{range} is nobody's"));
+    }
+    let found = format!("{range} overlaps with {}", facts.taken_uids.join(", "));
+    UIDS.missed(found, "give [host] uids another range")
+}
+
+const CLOCKSOURCE: Rule = Rule {
+    id: "clocksource",
+    group: Group::Resources,
+    level: Level::Warning,
+    why: "guests read the time without leaving their virtual processor only where the host counts by its TSC",
+};
+
+fn clocksource(facts: &Facts) -> Check {
+    let Some(name) = &facts.clocksource else { return CLOCKSOURCE.unknown("cannot be read", "") };
+    let remedy = "the kernel's log says why it did not trust the TSC; on hardware where it is sound, boot with tsc=reliable";
+    CLOCKSOURCE.passes_if(name == "tsc", name, remedy)
+}

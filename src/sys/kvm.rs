@@ -1,0 +1,55 @@
+//! Whether KVM runs a guest: proved by one of a few instructions, since a `/dev/kvm` that can be opened proves nothing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::fs::{self, FileError};
+use super::tiny_guest::{Then, elf};
+use super::tool::{Tool, ToolError};
+
+/// Why a guest was not run, or did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    #[error("it did not end within {} s", .0.as_secs())]
+    Hangs(Duration),
+    #[error("Firecracker ended with {status}: {said}")]
+    Ended { status: String, said: String },
+    #[error("it ended without a word")]
+    Silent,
+}
+
+/// What the guest says; then it resets, which ends Firecracker.
+const WORD: &str = "sisforge probe\n";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs a guest of a few instructions by a Firecracker without a jail, in a directory of its own.
+///
+/// # Errors
+/// Where it does not run.
+pub fn probe(firecracker: &Path) -> Result<(), ProbeError> {
+    let dir = tempfile::tempdir().map_err(FileError::when("create a directory in", std::env::temp_dir()))?;
+    let [kernel, disk, config] = ["kernel", "disk", "config.json"].map(|name| dir.path().join(name));
+    fs::write_unsynced(&kernel, &elf(WORD, Then::Reset), 0o600)?;
+    fs::write_unsynced(&disk, &[0; 4096], 0o600)?;
+    let text = json!({
+        "boot-source": { "kernel_image_path": kernel, "boot_args": "" },
+        "machine-config": { "vcpu_count": 1, "mem_size_mib": 32 },
+        "drives": [{ "drive_id": "disk", "path_on_host": disk, "is_root_device": true, "is_read_only": true }],
+    });
+    fs::write_unsynced(&config, text.to_string().as_bytes(), 0o600)?;
+    let tool = Tool::new(firecracker).args(["--no-api", "--level", "Error", "--config-file"]).arg(&config);
+    let Some(output) = tool.output_within(PATIENCE)? else { return Err(ProbeError::Hangs(PATIENCE)) };
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let last = |text: &str| text.lines().last().unwrap_or_default().to_owned();
+        let said = [last(&said), last(&String::from_utf8_lossy(&output.stderr))].join(" ").trim().to_owned();
+        return Err(ProbeError::Ended { status: output.status.to_string(), said });
+    }
+    if said.contains(WORD.trim()) { Ok(()) } else { Err(ProbeError::Silent) }
+}
