@@ -1,18 +1,18 @@
 //! Reading what `doctor` judges by.
 
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::StatVfsMountFlags;
 
 use crate::fleet::VmmKind;
-use crate::host::doctor::{Facts, Fix, Kvm, Place, Program, Wants, sample_ruleset};
+use crate::host::doctor::{Facts, Fix, HUGE_PAGE, Kvm, Place, Program, Wants, sample_ruleset};
 use crate::host::layout::Layout;
+use crate::sys::accounts::Accounts;
 use crate::sys::fs::FileError;
 use crate::sys::tool::{self, Tool};
-use crate::sys::{cgroup, firecracker, ip, kernel, kvm, nft};
+use crate::sys::{cgroup, firecracker, ip, kernel, kvm, memory, nft};
 
 use super::ApplyError;
 
@@ -39,11 +39,9 @@ const SETTINGS: [&str; 16] = [
 /// Reads a host. What cannot be read is left out: a check says so.
 pub fn read(wants: &Wants, layout: &Layout) -> Facts {
     let text = |path: &str| kernel::value(path).unwrap_or_default();
-    let (cpuinfo, meminfo, mounts) =
-        (text("/proc/cpuinfo"), text("/proc/meminfo"), text("/proc/self/mounts"));
+    let (cpuinfo, mounts) = (text("/proc/cpuinfo"), text("/proc/self/mounts"));
     let flags = kernel::parse_cpuinfo(&cpuinfo, "flags");
     let has = |flag: &str| flags.iter().any(|flags| flags.split(' ').any(|word| word == flag));
-    let available = kernel::parse_meminfo(&meminfo, "MemAvailable");
     let own = cgroup::detect().ok().and_then(|hierarchy| hierarchy.memory_current(&layout.cgroups()));
     Facts {
         kvm: prove_kvm(wants.vmm),
@@ -65,15 +63,13 @@ pub fn read(wants: &Wants, layout: &Layout) -> Facts {
         nested: ["kvm_intel", "kvm_amd"]
             .iter()
             .find_map(|module| kernel::switch(format!("/sys/module/{module}/parameters/nested"))),
-        huge_pages: kernel::value("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
-            .and_then(|count| count.parse().ok())
-            .unwrap_or(0),
+        huge_pages: memory::free_huge_pages().unwrap_or(0) / HUGE_PAGE,
         userfaultfd: Path::new("/dev/userfaultfd").exists(),
-        memory: available.map(|available| available + own.unwrap_or(0)),
+        memory: memory::available().map(|available| available + own.unwrap_or(0)),
         settings: settings(),
         nft: is_root().then(accepts_ruleset),
         forward_drops: if is_root() { forward_drops() } else { None },
-        taken_uids: taken_uids(&wants.uids),
+        taken_uids: Accounts::read(&BTreeSet::new()).within(&wants.uids),
         clocksource: kernel::value("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
     }
 }
@@ -110,7 +106,7 @@ fn prove_kvm(vmm: VmmKind) -> Kvm {
 
 fn program(name: &'static str) -> Option<Program> {
     let path = tool::find(name)?;
-    let is_static = kernel::is_static(&path).unwrap_or(false);
+    let is_static = firecracker::check_static(&path).is_ok();
     Some(Program { version: firecracker::version_of(name).ok(), is_static, path })
 }
 
@@ -144,15 +140,6 @@ fn forward_drops() -> Option<Vec<String>> {
         chains.extend(rules.contains("-P FORWARD DROP").then(|| "iptables-legacy filter FORWARD".to_owned()));
     }
     Some(chains)
-}
-
-fn taken_uids(range: &RangeInclusive<u32>) -> Vec<String> {
-    let text = |path: &str| kernel::value(path).unwrap_or_default();
-    let mut taken = kernel::parse_accounts(&text("/etc/passwd"), "user", range);
-    taken.extend(kernel::parse_accounts(&text("/etc/group"), "group", range));
-    taken.extend(kernel::parse_subordinates(&text("/etc/subuid"), "subordinate uids", range));
-    taken.extend(kernel::parse_subordinates(&text("/etc/subgid"), "subordinate gids", range));
-    taken
 }
 
 /// Sets what a check asks for, until the next boot.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::tool::{self, Tool};
@@ -28,6 +29,17 @@ impl Accounts {
             found.add_ranges(file, &fs::read_to_string(file).unwrap_or_default());
         }
         found
+    }
+
+    /// Everybody who has a number of a range, in words.
+    pub fn within(&self, range: &RangeInclusive<u32>) -> Vec<String> {
+        let named = self.named.range(range.clone()).map(|(number, who)| format!("{who} ({number})"));
+        let overlaps = |(first, count): (u32, u32)| {
+            let end = u64::from(first) + u64::from(count);
+            first <= *range.end() && end > u64::from(*range.start())
+        };
+        let ranges = self.ranges.iter().filter(|(first, count, _)| overlaps((*first, *count)));
+        named.chain(ranges.map(|(first, count, who)| format!("{who}, {count} from {first} on"))).collect()
     }
 
     /// Lines of `name:password:number:...`.
@@ -90,6 +102,10 @@ mod tests {
         assert_eq!(accounts.holder(165_535), Some("the user namespaces of alice (/etc/subuid)"));
         assert_eq!(accounts.holder(165_536), Some("the user namespaces of bob (/etc/subuid)"));
         assert_eq!(accounts.holder(231_072), None);
+        assert_eq!(accounts.within(&(900..=1100)), ["user alice (1000)"]);
+        let bobs = "the user namespaces of bob (/etc/subuid), 65536 from 165536 on";
+        assert_eq!(accounts.within(&(231_071..=300_000)), [bobs]);
+        assert_eq!(accounts.within(&(231_072..=300_000)), [""; 0]);
     }
 
     #[test]

@@ -20,6 +20,16 @@ pub fn huge_pages() -> Result<HugePages, FileError> {
     Ok(parse_huge_pages(&read_text(Path::new("/proc/meminfo"))?))
 }
 
+/// Bytes that programs can have without any being swapped out; `None` where the kernel does not tell.
+pub fn available() -> Option<u64> {
+    parse_available(&read_text(Path::new("/proc/meminfo")).ok()?)
+}
+
+fn parse_available(text: &str) -> Option<u64> {
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?.trim().strip_suffix(" kB")?;
+    Some(kib.parse::<u64>().ok()? << 10)
+}
+
 /// Nothing where the host has no huge pages, or ones of another size as its default.
 fn parse_huge_pages(text: &str) -> HugePages {
     let value = |key: &str| -> Option<u64> {
@@ -38,6 +48,12 @@ fn parse_huge_pages(text: &str) -> HugePages {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn available_memory_is_in_bytes() {
+        assert_eq!(parse_available("MemTotal:       16 kB\nMemAvailable:    8 kB\n"), Some(8192));
+        assert_eq!(parse_available("MemTotal:       16 kB\n"), None);
+    }
 
     #[test]
     fn free_huge_pages_are_those_that_nobody_has_taken_or_reserved() {

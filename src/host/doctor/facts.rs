@@ -134,4 +134,4 @@ impl Wants {
 }
 
 /// Bytes in a huge page.
-const HUGE_PAGE: u64 = 2 << 20;
+pub const HUGE_PAGE: u64 = 2 << 20;

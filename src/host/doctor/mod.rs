@@ -11,7 +11,7 @@ mod vmm;
 
 use serde::Serialize;
 
-pub use facts::{Facts, Kvm, Place, Program, Wants};
+pub use facts::{Facts, HUGE_PAGE, Kvm, Place, Program, Wants};
 pub use sample::ruleset as sample_ruleset;
 
 /// How much hangs on a check.
