@@ -63,7 +63,7 @@ pub fn read(wants: &Wants, layout: &Layout) -> Facts {
         nested: ["kvm_intel", "kvm_amd"]
             .iter()
             .find_map(|module| kernel::switch(format!("/sys/module/{module}/parameters/nested"))),
-        huge_pages: memory::free_huge_pages().unwrap_or(0) / HUGE_PAGE,
+        huge_pages: memory::huge_pages().map_or(0, |pages| pages.total) / HUGE_PAGE,
         userfaultfd: Path::new("/dev/userfaultfd").exists(),
         memory: memory::available().map(|available| available + own.unwrap_or(0)),
         settings: settings(),

@@ -76,7 +76,7 @@ pub struct Facts {
     pub microcode: BTreeSet<String>,
     /// Whether guests may run guests.
     pub nested: Option<bool>,
-    /// Huge pages of 2 MiB that nobody uses.
+    /// Huge pages of 2 MiB that are set aside, whoever has them now.
     pub huge_pages: u64,
     pub userfaultfd: bool,
     /// Bytes that the fleet can have: what is available, and what it has already.

@@ -55,7 +55,7 @@ fn huge_pages(facts: &Facts, wants: &Wants) -> Check {
     if wants.huge_pages == 0 {
         return HUGE_PAGES.unneeded("no guest asks for them");
     }
-    let found = format!("{} of 2 MiB are free, guests take {}", facts.huge_pages, wants.huge_pages);
+    let found = format!("{} of 2 MiB are set aside, guests take {}", facts.huge_pages, wants.huge_pages);
     let remedy =
         format!("set vm.nr_hugepages to {} or more at boot, before memory is in pieces", wants.huge_pages);
     HUGE_PAGES.passes_if(facts.huge_pages >= wants.huge_pages, found, remedy)
