@@ -70,7 +70,7 @@ fn a_command_over_ssh_keeps_its_words_its_output_and_its_status() {
     assert_eq!((finished.code, finished.stderr), (3, b"no\n".to_vec()));
     // The number that ssh itself uses, and a signal, are the command's all the same.
     assert_eq!(run(&target, &["sh", "-c", "exit 255"]).unwrap().code, 255);
-    assert_eq!(run(&target, &["sh", "-c", "kill -9 $$"]).unwrap().code, 255);
+    assert_eq!(run(&target, &["sh", "-c", "kill -9 $$"]).unwrap().code, 128 + 9);
 
     let wrong_host = ssh::Target { host_key: format!("ssh-ed25519 {}", key("id")), ..target.clone() };
     let error = run(&wrong_host, &["true"]).unwrap_err();
@@ -79,8 +79,10 @@ fn a_command_over_ssh_keeps_its_words_its_output_and_its_status() {
     let error = run(&wrong_key, &["true"]).unwrap_err();
     assert!(error.to_string().contains("does not accept the key"), "{error}");
 
-    // The session's own server process is the shell's parent.
-    let error = run(&target, &["sh", "-c", "kill -9 $(ps -o ppid= -p $PPID) $PPID; sleep 60"]).unwrap_err();
+    // Above the command is the user's shell, and above that the session's own server process, and the one that began it.
+    let parent = "parent() { echo $(ps -o ppid= -p $1); }; server=$(parent $PPID)";
+    let kill = format!("{parent}; kill -9 $(parent $server) $server; sleep 60");
+    let error = run(&target, &["sh", "-c", &kill]).unwrap_err();
     assert!(matches!(error, SshError::Lost { .. }), "{error}");
     drop(server);
     let error = run(&target, &["true"]).unwrap_err();
