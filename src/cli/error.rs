@@ -385,6 +385,9 @@ fn snapshot_hint(error: &SnapshotError) -> Option<&'static str> {
         SnapshotError::NotReady(_) | SnapshotError::Paused(_) => {
             "`sisforge up` brings it to where it should be"
         }
+        SnapshotError::HugePages(_) => {
+            "leave `huge-pages` out of the machine of a guest that is to be frozen"
+        }
         SnapshotError::Exists(_) => {
             "name another with --name, or remove that one with `sisforge snapshot rm`"
         }

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use sisforge::sys::firecracker::{Api, VmState};
+use sisforge::sys::memory::huge_pages;
 use sisforge::sys::tiny_guest::Then;
 
 use crate::common::sandbox::{Run, Sandbox, until};
@@ -83,6 +84,45 @@ fn firecracker_takes_everything_that_a_machine_can_ask_for() {
     assert!(log.contains(":DEBUG]"), "{log}");
     assert!(log.contains("Successfully added metadata to mmds from file"), "{log}");
     sandbox.done("plan --detailed-exitcode");
+}
+
+#[test]
+fn a_guest_with_everything_goes_on_from_its_snapshot() {
+    needs_firecracker!();
+    let sandbox = with_everything();
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    let before = config(&sandbox, a);
+    sandbox.done(&format!("snapshot create {a} --stop --name one"));
+    sandbox.done("snapshot restore one");
+    let api = Api::connect(&sandbox.jail(a).join("run/api.sock")).unwrap();
+    let after = api.get("/vm/config").unwrap();
+    for part in ["balloon", "vsock", "entropy", "mmds-config", "machine-config", "network-interfaces"] {
+        assert_eq!(after[part], before[part], "{part}");
+    }
+    // A snapshot does not hold what the guest reads at 169.254.169.254.
+    assert_eq!(api.get("/mmds").unwrap(), json!({ "latest": { "user": "a" } }));
+    sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+}
+
+#[test]
+fn memory_of_huge_pages_is_taken_of_the_host_and_not_frozen() {
+    needs_firecracker!();
+    let free = huge_pages().unwrap().free >> 20;
+    if free < 64 {
+        return eprintln!(
+            "SKIPPED: 64 MiB of huge pages are needed, {free} MiB are free (sysctl vm.nr_hugepages=32)"
+        );
+    }
+    let sandbox = Sandbox::new();
+    sandbox.fleet_with("a", "machine = { huge-pages = \"2MiB\" }\n");
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    let maps = fs::read_to_string(format!("/proc/{}/smaps", sandbox.pid(a))).unwrap();
+    assert!(maps.contains("KernelPageSize:     2048 kB"));
+    let words = ["has memory of huge pages", "help: leave `huge-pages` out"];
+    sandbox.run(&format!("snapshot create {a}")).fails(1, &words);
+    assert_eq!(sandbox.ps(a)["state"], "ready");
 }
 
 #[test]

@@ -70,6 +70,10 @@ pub fn create(
 ) -> Result<(Manifest, Duration), ApplyError> {
     let layout = &host.layout;
     let subject = subject(host, request.guest)?;
+    // Only a page fault handler of one's own could bring it back (Firecracker's `docs/hugepages.md`).
+    if subject.machine.vmm == VmmKind::Firecracker && subject.machine.spec.huge_pages {
+        return Err(SnapshotError::HugePages(request.guest.clone()).into());
+    }
     match shelf::find(layout, request.name) {
         Err(ApplyError::Snapshot(SnapshotError::None(_))) => {}
         Err(error) => return Err(error),

@@ -15,6 +15,8 @@ pub enum SnapshotError {
     NotReady(GuestName),
     #[error("{0} stands still for another snapshot, which was not finished")]
     Paused(GuestName),
+    #[error("{0} has memory of huge pages, and Firecracker cannot load that from a snapshot's file")]
+    HugePages(GuestName),
     #[error("there is a snapshot {0} already")]
     Exists(SnapshotName),
     #[error("there was a snapshot {name}, which {}", how(.restored.as_ref()))]
