@@ -50,7 +50,7 @@ impl Running {
             exec_file: tool::find("firecracker").unwrap(),
             uid: 200_001,
             gid: 200_001,
-            open_files: None,
+            limits: Vec::new(),
         };
         fill(&jail.root(), then);
         let serial = dir.path().join("serial.log");
@@ -186,7 +186,7 @@ fn a_jail_is_used_once() {
 fn fresh(dir: &Path, exec_file: PathBuf) -> Jail {
     let (uid, base) = (200_001, dir.join("jails"));
     fs::create_dir(&base).unwrap();
-    let jail = Jail { base, id: "tiny".to_owned(), exec_file, uid, gid: uid, open_files: None };
+    let jail = Jail { base, id: "tiny".to_owned(), exec_file, uid, gid: uid, limits: Vec::new() };
     fill(&jail.root(), Then::Halt);
     jail
 }

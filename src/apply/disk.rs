@@ -32,8 +32,8 @@ pub(super) fn create(
         return Ok(());
     }
     files::create_private_dir(&layout.disks())?;
-    let new = files::NewFile::create(&target)?;
-    copy(&layout.file(base), new.temporary_path())?;
+    let mut new = files::NewFile::create(&target)?;
+    copy(&layout.file(base), new.file())?;
     scope.chown(new.temporary_path(), uid)?;
     Ok(new.persist(0o600)?)
 }
@@ -171,8 +171,8 @@ pub fn is_running(host: &LinuxHost, guest: &GuestName) -> bool {
 /// # Errors
 /// Where it cannot be read or written; there is then no new file.
 pub fn export(layout: &Layout, guest: &GuestName, to: &Path) -> Result<(), ApplyError> {
-    let new = files::NewFile::create(to)?;
-    copy(&layout.disk(guest), new.temporary_path())?;
+    let mut new = files::NewFile::create(to)?;
+    copy(&layout.disk(guest), new.file())?;
     Ok(new.persist(0o600)?)
 }
 
@@ -182,8 +182,8 @@ pub fn export(layout: &Layout, guest: &GuestName, to: &Path) -> Result<(), Apply
 /// Where it is no ext4 file system, or cannot be copied; the old disk is then still there.
 pub fn import(layout: &Layout, guest: &GuestName, from: &Path) -> Result<(), ApplyError> {
     files::create_private_dir(&layout.disks())?;
-    let new = files::NewFile::create(&layout.disk(guest))?;
-    copy(from, new.temporary_path())?;
+    let mut new = files::NewFile::create(&layout.disk(guest))?;
+    copy(from, new.file())?;
     // The copy and not the original, which may change meanwhile.
     let copied = File::open(new.temporary_path()).map_err(FileError::when("read", from))?;
     ext4_view::Ext4::load(Box::new(copied))

@@ -1,8 +1,8 @@
 //! Jail directories: laid out from data, removed without following a link.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::fleet::{GuestName, VmmKind};
@@ -99,8 +99,12 @@ pub fn create(
 /// # Errors
 /// Where something cannot be made.
 pub fn lay_out(jail: &Jail, scope: Scope, root: &Path) -> Result<(), ApplyError> {
-    // Others may pass through, the jails' own parent lets only root in.
+    // Others may pass through, whatever the umask; the jails' own parent lets only root in.
     files::create_dirs(root, 0o755)?;
+    for dir in root.ancestors().take(2) {
+        fs::set_permissions(dir, Permissions::from_mode(0o755))
+            .map_err(FileError::when("set the mode of", dir))?;
+    }
     for entry in &jail.entries {
         let path = root.join(entry.path);
         let failed = |action: &'static str| FileError::when(action, &path);
@@ -118,16 +122,16 @@ pub fn lay_out(jail: &Jail, scope: Scope, root: &Path) -> Result<(), ApplyError>
                 fs::hard_link(from, &path).map_err(failed("link"))?;
             }
             EntryKind::OwnCopy { from } => {
-                copy(from, &path)?;
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
-                    .map_err(failed("set the mode of"))?;
+                let new = File::options().write(true).create_new(true).mode(0o600).open(&path);
+                copy(from, &new.map_err(failed("create"))?)?;
                 scope.chown(&path, jail.uid)?;
             }
             EntryKind::Pipe => {
                 files::make_pipe(&path)?;
                 scope.chown(&path, jail.uid)?;
             }
-            EntryKind::Bytes(bytes) => files::write(&path, bytes, 0o444)?,
+            // What a loss of power leaves of a jail is cleared away, so that nothing of it need be synced.
+            EntryKind::Bytes(bytes) => files::write_unsynced(&path, bytes, 0o444)?,
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The real host: where it is, and how much of it is changed. Its steps are in `steps.rs`.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::sys::block;
 use crate::sys::cgroup::{Device, Hierarchy};
 use crate::sys::fs::FileError;
 use crate::sys::launch::Started;
-use crate::sys::tool::Tool;
+use crate::sys::sparse;
 
 use super::ApplyError;
 
@@ -62,9 +63,10 @@ impl LinuxHost {
     }
 }
 
-/// A copy with the same holes that shares its blocks with the original where the file system can.
-pub(super) fn copy(from: &Path, to: &Path) -> Result<(), ApplyError> {
-    Ok(Tool::new("cp").args(["--reflink=auto", "--sparse=auto", "--"]).arg(from).arg(to).run().map(drop)?)
+/// A copy with the same holes that shares its blocks with the original where the file system can; `to` is empty.
+pub(super) fn copy(from: &Path, to: &File) -> Result<(), ApplyError> {
+    let copied = File::open(from).and_then(|file| sparse::copy(&file, to));
+    Ok(copied.map_err(FileError::when("copy", from))?)
 }
 
 impl Scope {

@@ -15,6 +15,7 @@ pub mod record;
 pub mod snapshot;
 pub mod status;
 mod steps;
+pub mod tree;
 pub mod vmm;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

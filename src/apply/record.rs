@@ -41,12 +41,12 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ApplyError> {
     Ok(files::read_text_if_present(path)?.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
-/// Writes a record, atomically.
+/// Writes a record, atomically. It is not synced: what it tells of ends with the machine's power.
 ///
 /// # Errors
 /// Where it cannot be written.
 pub fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), ApplyError> {
     let text = serde_json::to_vec_pretty(record)
         .map_err(|source| ApplyError::Record { path: path.to_owned(), source })?;
-    Ok(files::write(path, &text, 0o600)?)
+    Ok(files::write_unsynced(path, &text, 0o600)?)
 }

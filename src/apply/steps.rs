@@ -29,8 +29,8 @@ impl Host for LinuxHost {
         }
         let from = self.artifacts.get(digest).ok_or(ApplyError::NoArtifact(*digest))?;
         files::create_private_dir(&self.layout.files())?;
-        let new = files::NewFile::create(&target)?;
-        copy(from, new.temporary_path())?;
+        let mut new = files::NewFile::create(&target)?;
+        copy(from, new.file())?;
         let (found, _) = digest.again(new.temporary_path())?;
         if found != *digest {
             return Err(ApplyError::ArtifactChanged { path: from.clone(), expected: *digest, found });

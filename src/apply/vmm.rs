@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::fleet::{ContainerSpec, GuestName, VmmKind};
 use crate::host::layout::Layout;
+use crate::host::limits::{FileLimits, file_limits};
 use crate::host::logs::LogKind::{self, Serial, Vmm};
-use crate::host::names::{API_SOCKET, QMP_SOCKET};
+use crate::host::names::{API_SOCKET, DISK, QMP_SOCKET};
 use crate::host::state::{Machine, Paused};
 use crate::host::vmm::{GUEST_USER, guest_address};
 use crate::host::{console::Heard, firecracker, qemu};
@@ -20,6 +21,7 @@ use crate::sys::ssh::{self, Target};
 use crate::sys::tool::{self, Tool};
 use crate::sys::{launch, log};
 
+use super::jail::Place;
 use super::keeper::{self, For};
 use super::linux::LinuxHost;
 use super::record::{self, Ready};
@@ -43,14 +45,20 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
     files::remove(&layout.freezing(guest))?;
     record::write(&layout.machine(guest), &machine.as_started())?;
     let input = console(&layout.console_input(guest))?;
-    let vmm = match machine.vmm {
-        VmmKind::Qemu => qemu::command(guest, machine),
-        VmmKind::Firecracker => {
-            let executable = tool::find("firecracker").ok_or(ApplyError::NoVmm { program: "firecracker" })?;
-            firecracker::jailer(guest, place.attempt, machine, layout, &executable)
-        }
-    };
+    let executable = tool::find("firecracker");
+    if executable.is_none() && machine.vmm == VmmKind::Firecracker {
+        return Err(ApplyError::NoVmm { program: "firecracker" });
+    }
+    let vmm = command(layout, guest, place, machine, &executable.unwrap_or_default());
     let launcher = Tool::new(&host.launcher).arg("launch");
+    let launcher = match machine.vmm {
+        VmmKind::Qemu => {
+            let limits = limits_of_files(layout, guest, place, machine);
+            launcher.args(["--file-size", &limits.size.to_string()])
+        }
+        // Told to the jailer.
+        VmmKind::Firecracker => launcher,
+    };
     let cgroups = host.hierarchy.procs_files(&layout.cgroup(guest));
     let launcher = cgroups.iter().fold(launcher, |tool, file| tool.arg("--cgroup").arg(file));
     let root = place.root(layout, guest);
@@ -73,6 +81,28 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
     } else {
         Ok(())
     }
+}
+
+/// What starts the VMM of a machine in the root of its jail, which is laid out; `executable` is Firecracker.
+pub fn command(
+    layout: &Layout,
+    guest: &GuestName,
+    place: Place,
+    machine: &Machine,
+    executable: &Path,
+) -> Tool {
+    let limits = limits_of_files(layout, guest, place, machine);
+    match machine.vmm {
+        VmmKind::Qemu => qemu::command(guest, machine),
+        VmmKind::Firecracker => {
+            firecracker::jailer(guest, place.attempt, machine, layout, limits, executable)
+        }
+    }
+}
+
+fn limits_of_files(layout: &Layout, guest: &GuestName, place: Place, machine: &Machine) -> FileLimits {
+    let disk = std::fs::metadata(place.root(layout, guest).join(DISK));
+    file_limits(machine, disk.map_or(0, |disk| disk.len()))
 }
 
 /// Whether a VMM is in its cgroup for every controller. Where it is `late` for that, it is killed: nothing would hold what

@@ -13,11 +13,14 @@ pub struct Args {
     /// A cgroup.procs file to join
     #[arg(long = "cgroup", value_name = "FILE")]
     cgroups: Vec<PathBuf>,
+    /// Bytes that no file may grow beyond
+    #[arg(long, value_name = "BYTES")]
+    file_size: Option<u64>,
     /// The program and its arguments
     #[arg(last = true, required = true)]
     argv: Vec<OsString>,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, CliError> {
-    Err(launch::exec_in_cgroup(&args.cgroups, &args.argv).into())
+    Err(launch::exec_in_cgroup(&args.cgroups, args.file_size, &args.argv).into())
 }

@@ -18,6 +18,11 @@ pub fn json(value: &impl serde::Serialize) {
     text(&format!("{document}\n"));
 }
 
+/// A JSON document for people to read, and for a file.
+pub fn pretty(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}
+
 /// Columns as wide as their widest cell, two spaces between them; the first row is the head.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::apply::linux::{LinuxHost, Scope};
-use crate::apply::{Host, jail};
-use crate::build::digest::FileDigest;
-use crate::fleet::{Fleet, HostSpec, VmmKind};
+use crate::apply::linux::Scope;
+use crate::apply::tree::{self, Surroundings};
+use crate::fleet::{Fleet, GuestName, HostSpec};
 use crate::host::layout::Layout;
-use crate::host::state::{HostState, Machine, MachineDisk};
-use crate::host::{firecracker, qemu};
+use crate::host::state::HostState;
 use crate::sys::fs::{self, FileError};
 use crate::sys::{ssh, tool};
 
@@ -47,33 +45,25 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     written
 }
 
-fn write(
-    args: &Args,
-    fleet: &Fleet,
-    only: &[crate::fleet::GuestName],
-    context: &Context,
-) -> Result<ExitCode, CliError> {
+fn write(args: &Args, fleet: &Fleet, only: &[GuestName], context: &Context) -> Result<ExitCode, CliError> {
     let store = std::fs::canonicalize(&args.out).map_err(FileError::when("open", &args.out))?;
     let layout = Layout::new(&HostSpec { store, ..fleet.host.clone() }, &fleet.name);
     let mut host = context.host_at(layout, fleet.host.logs, Scope::FilesAlone)?;
     fs::create_private_dir(&host.layout.dir())?;
-    ssh::keygen(&host.layout.key())?;
-    let desired = context.desired(fleet, Inputs::of(args.locked), &mut host, &HostState::default())?;
+    let key = key(fleet, &host.layout)?;
+    let mut wishes = context.wishes(fleet, Inputs::of(args.locked), &mut host, &HostState::default())?;
+    wishes.facts.ssh_key = Some(key);
+    let desired = wishes.state(fleet)?;
+    let around = Surroundings::look(fleet.vmm)?;
     let mut jails = BTreeMap::new();
-    for (name, guest) in &desired.guests {
-        let Some(machine) = guest.machine.as_ref().filter(|_| only.is_empty() || only.contains(name)) else {
-            continue;
+    for (name, guest) in desired.guests.iter().filter(|(name, _)| only.is_empty() || only.contains(name)) {
+        let Some(manifest) = tree::emit(&host, name, guest, &around)? else { continue };
+        let root = host.layout.store().join(&manifest.root);
+        let record = |file: &str, text: String| {
+            fs::write_unsynced(&host.layout.guest(name).join(file), text.as_bytes(), 0o644)
         };
-        for digest in stored(machine).chain(guest.disk.and_then(|disk| disk.base)) {
-            host.store_file(&digest)?;
-        }
-        if let Some((base, disk)) = guest.disk.and_then(|disk| Some((disk.base?, disk))) {
-            host.create_disk(name, &base, disk.uid)?;
-        }
-        let place = jail::create(&host.layout, host.scope, name, machine)?;
-        let command = command_of(name, place.attempt, machine, &host);
-        fs::write(&host.layout.guest(name).join("command"), command.as_bytes(), 0o644)?;
-        let root = place.root(&host.layout, name);
+        record("command", format!("{}\n", tool::typed(&manifest.command)))?;
+        record("manifest.json", render::pretty(&manifest))?;
         if !context.settings.json {
             render::text(&format!("{}\n", root.display()));
         }
@@ -86,24 +76,14 @@ fn write(
     Ok(ExitCode::SUCCESS)
 }
 
-fn stored(machine: &Machine) -> impl Iterator<Item = FileDigest> {
-    let base = match machine.disk {
-        MachineDisk::Kept => None,
-        MachineDisk::Ephemeral { base, .. } => Some(base),
-    };
-    [machine.kernel, machine.image].into_iter().chain(base).chain(machine.images)
-}
-
-/// What starts the VMM, as one would type it in the jail's root.
-fn command_of(name: &crate::fleet::GuestName, attempt: u32, machine: &Machine, host: &LinuxHost) -> String {
-    let call = match machine.vmm {
-        VmmKind::Qemu => qemu::command(name, machine),
-        VmmKind::Firecracker => {
-            let executable = tool::find("firecracker").unwrap_or_else(|| "/usr/local/bin/firecracker".into());
-            firecracker::jailer(name, attempt, machine, &host.layout, &executable)
-        }
-    };
-    format!("{}\n", call.command_line())
+/// The key that guests are told: that of the host, where whoever asks may see its public half, so that trees are what `up`
+/// makes; else one of the tree's own.
+fn key(fleet: &Fleet, layout: &Layout) -> Result<String, CliError> {
+    if let Ok(of_host) = ssh::public_key(&Layout::new(&fleet.host, &fleet.name).key()) {
+        return Ok(of_host);
+    }
+    ssh::keygen(&layout.key())?;
+    Ok(ssh::public_key(&layout.key())?)
 }
 
 fn ruleset(desired: &HostState, dir: &Path) -> Result<(), CliError> {

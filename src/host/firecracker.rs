@@ -9,6 +9,7 @@ use crate::sys::jailer;
 use crate::sys::tool::Tool;
 
 use super::layout::{Layout, jail_id};
+use super::limits::FileLimits;
 use super::names::{
     API_SOCKET, CONFIG, CPU_TEMPLATE, DISK, IMAGES, KERNEL, METADATA, METRICS, ROOTFS, SECCOMP, VMM_LOG,
     VSOCK,
@@ -164,6 +165,7 @@ pub fn jailer(
     attempt: u32,
     machine: &Machine,
     layout: &Layout,
+    files: FileLimits,
     executable: &Path,
 ) -> Tool {
     let jail = jailer::Jail {
@@ -172,7 +174,7 @@ pub fn jailer(
         exec_file: executable.to_owned(),
         uid: machine.uid,
         gid: machine.uid,
-        open_files: None,
+        limits: vec![("no-file", files.open), ("fsize", files.size)],
     };
     let arguments = arguments(machine);
     jail.tool(Path::new("jailer"), &arguments.iter().map(String::as_str).collect::<Vec<_>>())

@@ -37,3 +37,24 @@ pub fn limits(machine: &Machine, spec: &GuestSpec) -> CgroupLimits {
         },
     }
 }
+
+/// What a VMM may do with files; nothing that it writes to grows beyond it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileLimits {
+    /// At a time.
+    pub open: u64,
+    /// Of a file that it writes, in bytes.
+    pub size: u64,
+}
+
+/// The jailer's own default.
+const OPEN_FILES: u64 = 2048;
+/// Room beside the largest file, for what a VMM writes with a snapshot.
+const FILE_MARGIN: u64 = 64 << 20;
+
+/// The limits of a machine whose data disk has so many bytes. A snapshot writes the guest's memory to one file.
+pub fn file_limits(machine: &Machine, disk: u64) -> FileLimits {
+    let memory = machine.memory_mib << 20;
+    // QEMU names each page that it writes.
+    FileLimits { open: OPEN_FILES, size: disk.max(memory + memory / 64) + FILE_MARGIN }
+}

@@ -10,6 +10,7 @@ pub mod layout;
 pub mod limits;
 pub mod logs;
 pub mod machine_file;
+pub mod manifest;
 pub mod names;
 pub mod qemu;
 pub mod snapshot;

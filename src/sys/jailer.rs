@@ -50,8 +50,8 @@ pub struct Jail {
     pub exec_file: PathBuf,
     pub uid: u32,
     pub gid: u32,
-    /// Limit on the number of open files; the jailer's own default is 2048.
-    pub open_files: Option<u64>,
+    /// Resource limits: `no-file` on open files at a time (2048 unless given), `fsize` on the bytes of a file.
+    pub limits: Vec<(&'static str, u64)>,
 }
 
 impl Jail {
@@ -90,11 +90,34 @@ impl Jail {
             .args(["--uid", &self.uid.to_string(), "--gid", &self.gid.to_string()])
             .arg("--chroot-base-dir")
             .arg(&self.base);
-        if let Some(count) = self.open_files {
-            tool = tool.args(["--resource-limit", &format!("no-file={count}")]);
+        for (name, limit) in &self.limits {
+            tool = tool.args(["--resource-limit", &format!("{name}={limit}")]);
         }
         tool.arg("--").args(arguments)
     }
+}
+
+/// Directories that the jailer makes, or takes over: 0700, of the uid; the first is the jail's root.
+pub const FOLDERS: [&str; 4] = ["", "dev", "dev/net", "run"];
+
+/// A character device that the jailer makes: 0600, of the uid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Below the jail's root.
+    pub path: &'static str,
+    pub major: u32,
+    pub minor: u32,
+}
+
+/// The devices of a jail on a host whose `/proc/misc` says this.
+pub fn nodes(misc: &str) -> Vec<Node> {
+    let node = |path, major, minor| Node { path, major, minor };
+    // The jailer splits lines at single spaces, and numbers below 100 have one before them: it knows those of three digits.
+    let userfaultfd = misc.lines().find_map(|line| line.strip_suffix(" userfaultfd")?.parse().ok());
+    [node("dev/net/tun", 10, 200), node("dev/kvm", 10, 232), node("dev/urandom", 1, 9)]
+        .into_iter()
+        .chain(userfaultfd.map(|minor| node("dev/userfaultfd", 10, minor)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -108,7 +131,7 @@ mod tests {
             exec_file: "/usr/local/bin/firecracker".into(),
             uid: 200_000,
             gid: 200_000,
-            open_files: Some(1024),
+            limits: vec![("no-file", 1024)],
         }
     }
 
@@ -129,5 +152,12 @@ mod tests {
             jail.api_socket(),
             Path::new("/srv/jails/firecracker/alice-1/root/run/firecracker.socket")
         );
+    }
+
+    #[test]
+    fn a_jail_has_the_devices_that_its_host_has() {
+        let with = nodes("257 userfaultfd\n 60 cpu_dma_latency\n200 tun\n");
+        assert_eq!(with.last(), Some(&Node { path: "dev/userfaultfd", major: 10, minor: 257 }));
+        assert_eq!(nodes(" 58 userfaultfd\n").len(), 3);
     }
 }

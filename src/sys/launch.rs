@@ -10,6 +10,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+
 use super::tool::{self, Tool};
 
 /// Why a program was not started.
@@ -17,6 +19,8 @@ use super::tool::{self, Tool};
 pub enum LaunchError {
     #[error("cannot join the cgroup {}", path.display())]
     Join { path: PathBuf, source: io::Error },
+    #[error("cannot limit the size of files")]
+    FileSize { source: io::Error },
     #[error("cannot give up new privileges")]
     Privileges { source: io::Error },
     #[error("{program} is not installed")]
@@ -31,12 +35,20 @@ pub enum LaunchError {
 /// The limits hold from the program's first instruction on, and nothing it starts can gain privileges through
 /// set-user-id files (`no_new_privs`); a jailer that starts as root can still give its own up.
 ///
-/// `procs_files` are the `cgroup.procs` files to write `0` to.
-pub fn exec_in_cgroup(procs_files: &[PathBuf], argv: &[OsString]) -> LaunchError {
+/// `procs_files` are the `cgroup.procs` files to write `0` to; no file may then grow beyond `file_size` bytes.
+pub fn exec_in_cgroup(procs_files: &[PathBuf], file_size: Option<u64>, argv: &[OsString]) -> LaunchError {
     let Some((program, args)) = argv.split_first() else { return LaunchError::NoProgram };
     if let Err(error) = join_cgroups(procs_files) {
         return error;
     }
+    if let Some(size) = file_size {
+        let limit = Rlimit { current: Some(size), maximum: Some(size) };
+        if let Err(error) = setrlimit(Resource::Fsize, limit) {
+            return LaunchError::FileSize { source: error.into() };
+        }
+    }
+    // What a jailer makes has the same modes whoever starts it.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     if let Err(error) = rustix::thread::set_no_new_privs(true) {
         return LaunchError::Privileges { source: error.into() };
     }
@@ -180,7 +192,7 @@ mod tests {
     fn a_cgroup_that_cannot_be_joined_starts_nothing() {
         // Where it could be joined, the test would become `false` and fail.
         let procs = PathBuf::from("/proc/nonexistent/cgroup.procs");
-        let error = exec_in_cgroup(&[procs], &["false".into()]);
+        let error = exec_in_cgroup(&[procs], None, &["false".into()]);
         assert_eq!(error.to_string(), "cannot join the cgroup /proc/nonexistent/cgroup.procs");
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use sha2::Digest;
 
 use super::fs::FileError;
@@ -32,7 +33,7 @@ pub fn data_runs(file: &File) -> io::Result<Vec<(u64, u64)>> {
         let begin = match rustix::fs::seek(file, SeekFrom::Data(at)) {
             Ok(begin) => begin,
             // No data behind.
-            Err(rustix::io::Errno::NXIO) => break,
+            Err(Errno::NXIO) => break,
             Err(error) => return Err(error.into()),
         };
         let end = rustix::fs::seek(file, SeekFrom::Hole(begin))?.min(size);
@@ -88,6 +89,51 @@ pub fn dig_holes(path: &Path) {
     let _ = Tool::new("fallocate").arg("--dig-holes").arg(path).run();
 }
 
+/// Copies a file into an empty one with the same holes. Where the file system can, both share their blocks; else the bytes
+/// are copied in the kernel.
+///
+/// # Errors
+/// Where one cannot be read, or the other not be written.
+pub fn copy(from: &File, to: &File) -> io::Result<()> {
+    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
+        return Ok(());
+    }
+    to.set_len(from.metadata()?.len())?;
+    for (offset, length) in data_runs(from)? {
+        copy_run(from, to, offset, length)?;
+    }
+    Ok(())
+}
+
+fn copy_run(from: &File, to: &File, offset: u64, length: u64) -> io::Result<()> {
+    let end = offset + length;
+    let (mut read, mut written) = (offset, offset);
+    while written < end {
+        let most = usize::try_from(end - written).unwrap_or(usize::MAX);
+        match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), most) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            // Between these two file systems the kernel does not copy.
+            Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) if written == offset => {
+                return copy_by_hand(from, to, offset, end);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn copy_by_hand(from: &File, to: &File, mut at: u64, end: u64) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    while at < end {
+        let chunk = &mut buffer[..(end - at).min(CHUNK as u64) as usize];
+        from.read_exact_at(chunk, at)?;
+        to.write_all_at(chunk, at)?;
+        at += chunk.len() as u64;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +180,24 @@ mod tests {
         text.extend(b"\0\0x");
         let expected: [u8; 32] = sha2::Sha256::digest(&text).into();
         assert_eq!(digest_open(&file(4099, &[(4098, b"x")])).unwrap(), (expected, 4099));
+    }
+
+    #[test]
+    fn a_copy_has_the_same_bytes_and_the_same_holes() {
+        use std::os::unix::fs::MetadataExt;
+        let from = file(1 << 30, &[(70_000, &[7; 5000]), (1 << 29, b"x"), ((1 << 30) - 1, b"y")]);
+        let copies =
+            [tempfile::tempfile().unwrap(), tempfile::tempfile_in("/dev/shm").unwrap(), file(1 << 30, &[])];
+        copy(&from, &copies[0]).unwrap();
+        // Another file system.
+        copy(&from, &copies[1]).unwrap();
+        for (offset, length) in data_runs(&from).unwrap() {
+            copy_by_hand(&from, &copies[2], offset, offset + length).unwrap();
+        }
+        for copied in &copies {
+            assert_eq!(digest_open(copied).unwrap(), digest_open(&from).unwrap());
+            assert!(copied.metadata().unwrap().blocks() * 512 < 1 << 20, "the holes were filled");
+        }
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Tool {
 
     /// The call as one would type it, for messages.
     pub fn command_line(&self) -> String {
-        self.argv().map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+        typed(&self.argv().map(|word| word.to_string_lossy()).collect::<Vec<_>>())
     }
 
     fn name(&self) -> String {
@@ -269,6 +269,11 @@ impl Tool {
         }
         command
     }
+}
+
+/// Words as one would type them.
+pub fn typed<W: AsRef<str>>(words: &[W]) -> String {
+    words.iter().map(|word| quoted(word.as_ref())).collect::<Vec<_>>().join(" ")
 }
 
 fn quoted(word: &str) -> String {

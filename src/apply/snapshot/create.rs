@@ -174,7 +174,9 @@ fn write_all(
     task.detail("write memory");
     control.save(&state, parts::time_limit(machine.memory_mib))?;
     task.detail("copy the disk");
-    copy(&jail::disk_path(&subject.root), &dir.join(DISK))?;
+    let disk = dir.join(DISK);
+    let copied = File::create_new(&disk).map_err(FileError::when("create", &disk))?;
+    copy(&jail::disk_path(&subject.root), &copied)?;
     let still = begun.elapsed();
     remove_links(&subject.root)?;
     if !request.stop {

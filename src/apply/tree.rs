@@ -1,0 +1,93 @@
+//! A guest's jail as `up` makes it, in a store of its own, with its manifest.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use crate::build::digest::FileDigest;
+use crate::fleet::{GuestName, VmmKind};
+use crate::host::jail::jail;
+use crate::host::manifest::{Facts, Manifest, Program, manifest};
+use crate::host::state::{GuestState, Machine, MachineDisk};
+use crate::lock::digest::digest_file;
+use crate::sys::fs::FileError;
+use crate::sys::jailer::{self, Node};
+use crate::sys::tool;
+
+use super::linux::LinuxHost;
+use super::{ApplyError, Host, jail as jails, vmm};
+
+/// Where Firecracker is looked for by a tree that is made where it is not installed.
+const USUAL_PLACE: &str = "/usr/local/bin/firecracker";
+
+/// What trees of this machine have in common.
+pub struct Surroundings {
+    executable: PathBuf,
+    /// `None` where Firecracker is not installed.
+    program: Option<Program>,
+    devices: Vec<Node>,
+}
+
+impl Surroundings {
+    /// Of this machine, for guests that run on `vmm`.
+    ///
+    /// # Errors
+    /// Where Firecracker is there and cannot be read.
+    pub fn look(vmm: VmmKind) -> Result<Self, ApplyError> {
+        let found = tool::find("firecracker").filter(|_| vmm == VmmKind::Firecracker);
+        let program = found.as_ref().map(|path| {
+            let meta = std::fs::metadata(path).map_err(FileError::when("look at", path))?;
+            let (digest, size) = digest_file(path)?;
+            // As the jailer copies it, under the umask that it is started with.
+            Ok::<_, FileError>(Program { mode: meta.permissions().mode() & 0o7755, size, digest })
+        });
+        Ok(Self {
+            executable: found.unwrap_or_else(|| USUAL_PLACE.into()),
+            program: program.transpose()?,
+            devices: jailer::nodes(&std::fs::read_to_string("/proc/misc").unwrap_or_default()),
+        })
+    }
+}
+
+/// Lays out the jail of a guest as `up` would do it for the first time, with all that it links; `None` where the guest has no
+/// machine.
+///
+/// # Errors
+/// Where something cannot be made.
+pub fn emit(
+    host: &LinuxHost,
+    name: &GuestName,
+    guest: &GuestState,
+    around: &Surroundings,
+) -> Result<Option<Manifest>, ApplyError> {
+    let Some(machine) = &guest.machine else { return Ok(None) };
+    let layout = &host.layout;
+    for digest in stored(machine).chain(guest.disk.and_then(|disk| disk.base)) {
+        host.store_file(&digest)?;
+    }
+    if let Some((base, disk)) = guest.disk.and_then(|disk| Some((disk.base?, disk))) {
+        host.create_disk(name, &base, disk.uid)?;
+    }
+    let place = jails::create(layout, host.scope, name, machine)?;
+    let command = vmm::command(layout, name, place, machine, &around.executable);
+    let facts = Facts {
+        layout,
+        root: &place.root(layout, name),
+        command: command.argv().map(|word| word.to_string_lossy().into_owned()).collect(),
+        cgroup: guest.cgroup,
+        disk: guest.disk.and_then(|disk| disk.base),
+        program: around.program.as_ref(),
+        devices: &around.devices,
+        size_of: &|digest| std::fs::metadata(layout.file(digest)).ok().map(|meta| meta.len()),
+    };
+    Ok(Some(manifest(&jail(name, machine, layout), &facts)))
+}
+
+/// The files of the store that a machine needs.
+fn stored(machine: &Machine) -> impl Iterator<Item = FileDigest> + '_ {
+    let base = match machine.disk {
+        MachineDisk::Kept => None,
+        MachineDisk::Ephemeral { base, .. } => Some(base),
+    };
+    let files = machine.spec.files().map(|(_, digest)| *digest);
+    [machine.kernel, machine.image].into_iter().chain(base).chain(machine.images).chain(files)
+}

@@ -1,0 +1,213 @@
+//! What stands in a jail once its VMM runs, node by node, with the call that starts it: the data that `tree` writes beside a
+//! tree, for what a tree alone cannot tell (owners and devices, where no root writes it) and what the jailer adds.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::build::digest::FileDigest;
+use crate::fleet::{GuestName, Sha256, VmmKind};
+use crate::sys::jailer::{FOLDERS, Node as Device};
+
+use super::jail::{EntryKind, Jail};
+use super::layout::{Layout, vmm_folder};
+use super::names::{API_SOCKET, QMP_SOCKET, VSOCK};
+use super::state::{CPU_PERIOD, CgroupLimits};
+
+/// A whole jail. Paths outside it are below the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Manifest {
+    pub guest: GuestName,
+    pub vmm: VmmKind,
+    /// The jail's root, which is the VMM's `/`.
+    pub root: PathBuf,
+    pub uid: u32,
+    pub gid: u32,
+    /// What is run in `root`, in the cgroup.
+    pub command: Vec<String>,
+    pub cgroup: Option<Limited>,
+    /// Sorted by path; the root itself is `.`.
+    pub entries: Vec<ManifestEntry>,
+    /// What the VMM makes when it starts, and what comes and goes while it runs.
+    pub run_time: Vec<String>,
+}
+
+/// A cgroup, below the root of each hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Limited {
+    pub path: String,
+    /// In bytes.
+    pub memory: u64,
+    pub pids: u64,
+    /// Of `cpu_period`, in microseconds.
+    pub cpu_quota: u64,
+    pub cpu_period: u64,
+    pub cpu_weight: u64,
+    /// On the device that holds the jail, in a second; `null` is no limit.
+    pub read_bytes: Option<u64>,
+    pub write_bytes: Option<u64>,
+    pub read_operations: Option<u64>,
+    pub write_operations: Option<u64>,
+}
+
+impl Limited {
+    fn new(path: String, limits: &CgroupLimits) -> Self {
+        let io = &limits.io;
+        let limit = |value: u64| Some(value).filter(|value| *value != u64::MAX);
+        Self {
+            path,
+            memory: limits.memory,
+            pids: limits.pids,
+            cpu_quota: limits.cpu_quota,
+            cpu_period: CPU_PERIOD,
+            cpu_weight: limits.cpu_weight,
+            read_bytes: limit(io.read_bytes),
+            write_bytes: limit(io.write_bytes),
+            read_operations: limit(io.read_operations),
+            write_operations: limit(io.write_operations),
+        }
+    }
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ManifestEntry {
+    pub path: String,
+    #[serde(flatten)]
+    pub node: Node,
+    /// Permissions in octal, such as `0444`.
+    pub mode: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub made_by: Maker,
+}
+
+/// Who makes a node. What the jailer makes is not in a tree, because it refuses a jail that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Maker {
+    Sisforge,
+    Jailer,
+}
+
+/// What it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "type")]
+pub enum Node {
+    Directory,
+    /// A tmpfs is mounted here.
+    Tmpfs {
+        /// In bytes.
+        size: u64,
+    },
+    File {
+        /// In bytes, holes included; unknown of a program that is not installed here.
+        size: Option<u64>,
+        /// SHA-256, or `sparse-` and a digest that leaves out what is zero.
+        digest: Option<String>,
+        /// The file of the store that this is another name of.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        link: Option<PathBuf>,
+        /// Whether the VMM may change it.
+        writable: bool,
+    },
+    Pipe,
+    CharacterDevice {
+        major: u32,
+        minor: u32,
+    },
+}
+
+/// What the jailer copies into the jail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    pub mode: u32,
+    pub size: u64,
+    pub digest: Sha256,
+}
+
+/// What a manifest tells beyond the jail itself.
+pub struct Facts<'a> {
+    pub layout: &'a Layout,
+    pub root: &'a Path,
+    pub command: Vec<String>,
+    pub cgroup: Option<CgroupLimits>,
+    /// What a kept disk is a copy of while it is new.
+    pub disk: Option<FileDigest>,
+    /// The Firecracker that is installed here.
+    pub program: Option<&'a Program>,
+    /// What the jailer makes here.
+    pub devices: &'a [Device],
+    /// Length of a stored file.
+    pub size_of: &'a dyn Fn(&FileDigest) -> Option<u64>,
+}
+
+/// The manifest of a jail.
+pub fn manifest(jail: &Jail, facts: &Facts<'_>) -> Manifest {
+    let is_jailed = jail.vmm == VmmKind::Firecracker;
+    let mut entries: Vec<_> =
+        jail.entries.iter().map(|entry| laid_out(jail, entry.path, &entry.kind, facts)).collect();
+    let own = |path: &str, node, mode, made_by| entry(path, node, mode, jail.uid, made_by);
+    if is_jailed {
+        let made: Vec<_> = entries.iter().map(|entry| entry.path.clone()).collect();
+        let folders = FOLDERS.iter().filter(|folder| !made.iter().any(|path| path == *folder));
+        entries.extend(folders.map(|path| own(path, Node::Directory, 0o700, Maker::Jailer)));
+        entries.extend(facts.devices.iter().map(|device| {
+            let node = Node::CharacterDevice { major: device.major, minor: device.minor };
+            own(device.path, node, 0o600, Maker::Jailer)
+        }));
+        let (size, digest) = facts.program.map(|program| (program.size, program.digest.to_string())).unzip();
+        let mode = facts.program.map_or(0o755, |program| program.mode);
+        let copy = Node::File { size, digest, link: None, writable: true };
+        entries.push(own(vmm_folder(jail.vmm), copy, mode, Maker::Jailer));
+    } else {
+        entries.push(entry("", Node::Directory, 0o755, 0, Maker::Sisforge));
+    }
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    let run_time: &[&str] = if is_jailed { &["firecracker.pid", API_SOCKET, VSOCK] } else { &[QMP_SOCKET] };
+    Manifest {
+        guest: jail.guest.clone(),
+        vmm: jail.vmm,
+        root: below_store(facts.layout, facts.root),
+        uid: jail.uid,
+        gid: jail.uid,
+        command: facts.command.clone(),
+        cgroup: facts.cgroup.map(|limits| Limited::new(facts.layout.cgroup(&jail.guest), &limits)),
+        entries,
+        run_time: run_time.iter().map(|path| (*path).to_owned()).collect(),
+    }
+}
+
+fn laid_out(jail: &Jail, path: &str, kind: &EntryKind, facts: &Facts<'_>) -> ManifestEntry {
+    let own = |node, mode| entry(path, node, mode, jail.uid, Maker::Sisforge);
+    let file = |digest: Option<FileDigest>, link: Option<&PathBuf>, writable| Node::File {
+        size: digest.as_ref().and_then(facts.size_of),
+        digest: digest.map(|digest| digest.to_string()),
+        link: link.map(|link| below_store(facts.layout, link)),
+        writable,
+    };
+    let named = |from: &Path| from.file_name()?.to_str()?.parse().ok();
+    match kind {
+        EntryKind::OwnDirectory => own(Node::Directory, 0o700),
+        EntryKind::Tmpfs { size } => own(Node::Tmpfs { size: *size }, 0o700),
+        EntryKind::SharedLink { from } => {
+            entry(path, file(named(from), Some(from), false), 0o444, 0, Maker::Sisforge)
+        }
+        EntryKind::OwnLink { from } => own(file(facts.disk, Some(from), true), 0o600),
+        EntryKind::OwnCopy { from } => own(file(named(from), None, true), 0o600),
+        EntryKind::Pipe => own(Node::Pipe, 0o600),
+        EntryKind::Bytes(bytes) => {
+            let (size, digest) = (Some(bytes.len() as u64), Some(Sha256::of(bytes).to_string()));
+            entry(path, Node::File { size, digest, link: None, writable: false }, 0o444, 0, Maker::Sisforge)
+        }
+    }
+}
+
+fn entry(path: &str, node: Node, mode: u32, uid: u32, made_by: Maker) -> ManifestEntry {
+    let path = if path.is_empty() { "." } else { path };
+    ManifestEntry { path: path.to_owned(), node, mode: format!("{mode:04o}"), uid, gid: uid, made_by }
+}
+
+fn below_store(layout: &Layout, path: &Path) -> PathBuf {
+    path.strip_prefix(layout.store()).unwrap_or(path).to_owned()
+}
