@@ -166,7 +166,7 @@ fn nothing_is_left_unwritten() {
 fn steps_are_carried_out_in_one_place() {
     const PLACE: &str = "src/apply/host.rs";
     // `tree` lays out files and starts nothing: it has no plan.
-    const TREE: &str = "src/cli/tree.rs";
+    const TREE: &str = "src/apply/tree.rs";
     let all = sources();
     let host = all.iter().find(|source| source.path == PLACE).unwrap();
     let operations: Vec<_> = host
