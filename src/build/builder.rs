@@ -14,6 +14,7 @@ use crate::lock::model::Lock;
 use crate::lock::repository::{Repositories, RepositoryError};
 use crate::sys::fetch::{Cache, FetchError};
 use crate::sys::fs::FileError;
+use crate::sys::registry::RegistryError;
 use crate::sys::report::Report;
 use crate::sys::tool::ToolError;
 
@@ -68,6 +69,8 @@ pub enum BuildError {
     Repository(#[from] RepositoryError),
     #[error(transparent)]
     Vendor(#[from] VendorError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     #[error("the kernel source cannot be had")]
     KernelSource(#[source] FetchError),
     #[error(transparent)]
@@ -253,7 +256,7 @@ impl<'a> Builder<'a> {
         let mut built = vec![self.named(plan.name.clone(), self.obtain(ArtifactKind::Disk, &key, write)?)?];
         if let Some(images) = plan.images()? {
             let key = images.key();
-            let write = |dir: &Path| images.write(&key, dir, self.jobs, self.report);
+            let write = |dir: &Path| images.write(&key, dir, self);
             built.push(self.named(images.name.clone(), self.obtain(ArtifactKind::Containers, &key, write)?)?);
         }
         Ok(built)

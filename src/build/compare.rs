@@ -79,7 +79,7 @@ impl Builder<'_> {
                 let plans = self.disk_plans()?;
                 let Some(plan) = plans.iter().find(|plan| plan.name == built.name) else { return Ok(None) };
                 match plan.images()?.filter(|_| *kind == ArtifactKind::Containers) {
-                    Some(images) => images.read_back(key, path, self.jobs)?,
+                    Some(images) => images.read_back(key, path, self)?,
                     None => plan.read_back(key, path, self.jobs)?,
                 }
             }

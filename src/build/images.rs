@@ -2,16 +2,18 @@
 
 use std::path::Path;
 
-use crate::fleet::{ContainerImage, Label, Sha256};
+use crate::fleet::{ContainerImage, Label, RegistryImage, Sha256};
 use crate::image::container::{IdMap, Image};
 use crate::image::disk::{ImageStore, image_store};
 use crate::image::ext4::{Ext4Options, LAYOUT, Purpose, write_ext4};
 use crate::image::read_back::{ReadBack, read_back};
+use crate::lock::containers::puller;
 use crate::lock::wanted::container_digest;
-use crate::sys::report::{Report, Unit};
+use crate::sys::registry::Pulled;
+use crate::sys::report::Unit;
 
 use super::artifacts::{ArtifactKind, Made};
-use super::builder::{BuildError, pool};
+use super::builder::{BuildError, Builder, pool};
 use super::key::{BuildKey, KeyBuilder};
 use super::rootfs::ext4_options;
 
@@ -33,31 +35,30 @@ impl ImagesPlan<'_> {
         let mut key = KeyBuilder::new("containers")
             .input("layout", LAYOUT)
             .input("ids", ids.map(u32::to_le_bytes).concat());
-        for (spelled, sha256) in &self.containers {
+        for (image, (spelled, sha256)) in self.images.iter().zip(&self.containers) {
             // Not the whole path: an image that tells no name of its own is called after its file alone.
             let file = spelled.rsplit(['/', ':']).next().unwrap_or(spelled);
-            key = key.input("container", file).input("sha256", sha256.0);
+            let called = match image {
+                ContainerImage::Registry(image) => image.called(),
+                _ => file.to_owned(),
+            };
+            key = key.input("container", called).input("sha256", sha256.0);
         }
         key.finish()
     }
 
     /// Writes the store into an empty directory.
-    pub fn write(
-        &self,
-        key: &BuildKey,
-        dir: &Path,
-        jobs: usize,
-        report: &dyn Report,
-    ) -> Result<Made, BuildError> {
-        let task = report.begin(&format!("write container images of {}", self.name), None, Unit::Steps);
-        let store = self.store()?;
+    pub fn write(&self, key: &BuildKey, dir: &Path, builder: &Builder<'_>) -> Result<Made, BuildError> {
+        let store = self.store(builder)?;
+        let begun = format!("write container images of {}", self.name);
+        let task = builder.report.begin(&begun, None, Unit::Steps);
         let path = dir.join(ArtifactKind::Containers.file_name());
-        let written =
-            pool(jobs)?.install(|| write_ext4(&store.tree, &store.sources(), &options(key), None, &path));
+        let written = pool(builder.jobs)?
+            .install(|| write_ext4(&store.tree, &store.sources(), &options(key), None, &path));
         let written = written.map_err(|source| BuildError::Images { disk: self.name.clone(), source })?;
         // An image that changed while it was read would stand under the wrong key.
         for (image, (spelled, sha256)) in self.images.iter().zip(&self.containers) {
-            if container_digest(image)? != *sha256 {
+            if container_digest(image)?.is_some_and(|now| now != *sha256) {
                 return Err(BuildError::ContainerChanged(spelled.clone()));
             }
         }
@@ -69,15 +70,34 @@ impl ImagesPlan<'_> {
     }
 
     /// Lays the store out again and holds a written one against it.
-    pub fn read_back(&self, key: &BuildKey, image: &Path, jobs: usize) -> Result<ReadBack, BuildError> {
-        let store = self.store()?;
-        Ok(pool(jobs)?.install(|| read_back(image, &store.tree, &store.sources(), &options(key)))?)
+    pub fn read_back(
+        &self,
+        key: &BuildKey,
+        image: &Path,
+        builder: &Builder<'_>,
+    ) -> Result<ReadBack, BuildError> {
+        let store = self.store(builder)?;
+        Ok(pool(builder.jobs)?.install(|| read_back(image, &store.tree, &store.sources(), &options(key)))?)
     }
 
-    fn store(&self) -> Result<ImageStore, BuildError> {
+    fn store(&self, builder: &Builder<'_>) -> Result<ImageStore, BuildError> {
         let failed = |source| BuildError::ImagesLayout { disk: self.name.clone(), source };
-        let images = self.images.iter().map(Image::open).collect::<Result<Vec<_>, _>>();
-        image_store(&self.owner, &images.map_err(|error| failed(error.into()))?).map_err(failed)
+        let open = |(image, (_, sha256)): (&ContainerImage, &(String, Sha256))| {
+            let opened = match image {
+                ContainerImage::Registry(image) => Image::pulled(image, builder.pull(image, *sha256)?),
+                _ => Image::open(image),
+            };
+            opened.map_err(|error| failed(error.into()))
+        };
+        let images = self.images.iter().zip(&self.containers).map(open).collect::<Result<Vec<_>, _>>()?;
+        image_store(&self.owner, &images).map_err(failed)
+    }
+}
+
+impl Builder<'_> {
+    /// Everything of an image of a registry, downloaded where it is not here.
+    pub(super) fn pull(&self, image: &RegistryImage, sha256: Sha256) -> Result<Pulled, BuildError> {
+        Ok(puller(image, self.cache, self.offline, self.report).pull(sha256.0)?)
     }
 }
 

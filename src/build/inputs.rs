@@ -5,13 +5,15 @@ use std::path::{Component, Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::fleet::{KernelSpec, Sha256, Source};
+use crate::fleet::{ContainerImage, KernelSpec, Sha256, Source};
 use crate::lock::digest::digest_file;
 use crate::lock::indexes::{Place, index_place};
 use crate::lock::model::LockedPackage;
 use crate::lock::repository::DOWNLOADS;
+use crate::lock::wanted::mentioned_containers;
 use crate::sys::fetch::Address;
 use crate::sys::fs::{self as files, FileError};
+use crate::sys::registry::Blob;
 use crate::sys::report::Unit;
 use crate::sys::vendor;
 
@@ -20,7 +22,7 @@ use super::builder::{BuildError, Builder, pool};
 /// Something that a build takes from the network.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Input {
-    /// `name-version` of a package, or `kernel source`.
+    /// `name-version` of a package, `kernel source`, or the container image that a file is of.
     pub name: String,
     pub url: String,
     pub sha256: Sha256,
@@ -81,9 +83,26 @@ impl Builder<'_> {
                 || self.lock.package.par_iter().map(fetch).collect::<Result<Vec<_>, _>>(),
             )
         });
-        let inputs: Vec<Input> = packages?.into_iter().flatten().chain(kernel?).collect();
+        let mut inputs: Vec<Input> = packages?.into_iter().flatten().chain(kernel?).collect();
+        inputs.extend(self.fetch_containers()?);
         task.finish(&format!("{} files", inputs.len()));
         Ok(inputs)
+    }
+
+    /// Every file of every image that comes from a registry, those that images share once.
+    fn fetch_containers(&self) -> Result<Vec<Input>, BuildError> {
+        let mut inputs = BTreeMap::new();
+        for (spelled, image) in mentioned_containers(&self.project.fleet) {
+            let ContainerImage::Registry(reference) = image else { continue };
+            let sha256 = self.lock.container.get(&spelled);
+            let sha256 = sha256.ok_or_else(|| BuildError::ContainerNotLocked(spelled.clone()))?;
+            for blob in self.pull(reference, *sha256)?.blobs.into_values() {
+                let Blob { url, sha256, size, path } = blob;
+                let input = Input { name: spelled.clone(), url, sha256: Sha256(sha256), size, path };
+                inputs.insert(input.url.clone(), input);
+            }
+        }
+        Ok(inputs.into_values().collect())
     }
 
     fn fetch_kernel(&self) -> Result<Option<Input>, BuildError> {

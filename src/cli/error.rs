@@ -16,6 +16,7 @@ use crate::host::versions::VersionError;
 use crate::image::read::{Flaw, ReadError};
 use crate::lock::repository::RepositoryError;
 use crate::lock::resolve::ResolveError;
+use crate::sys::registry::RegistryError;
 use crate::sys::tool::ToolError;
 
 use super::render;
@@ -194,6 +195,9 @@ impl From<ProjectError> for CliError {
     fn from(error: ProjectError) -> Self {
         match error {
             ProjectError::Invalid(files) => Self::invalid_files(files),
+            ProjectError::Resolve(ResolveError::Registry(error)) => {
+                Self { status: container_status(&error), ..from_error(&error) }
+            }
             error => Self { status: 2, ..from_error(&error) },
         }
     }
@@ -223,7 +227,16 @@ fn build_status(error: &crate::build::BuildError) -> u8 {
         | E::DiskLayout { .. }
         | E::ImagesLayout { .. }
         | E::Vmlinux(_) => 2,
+        E::Registry(error) => container_status(error),
         E::Kernel(K::Unmet(_) | K::Needs(_) | K::ConfigLine(_) | K::Patch { .. }) => 2,
+        _ => 1,
+    }
+}
+
+/// A registry that fails is no fault of whoever asked, and may be in order at the next look.
+fn container_status(error: &RegistryError) -> u8 {
+    match error {
+        RegistryError::Unsupported { .. } | RegistryError::Malformed { .. } => 2,
         _ => 1,
     }
 }
@@ -306,8 +319,12 @@ fn configuration_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
             _ => None,
         };
     }
+    if let Some(error) = error.downcast_ref() {
+        return registry_hint(error);
+    }
     match error.downcast_ref()? {
         BuildError::Repository(error) => repository_hint(error),
+        BuildError::Registry(error) => registry_hint(error),
         BuildError::Vmlinux(VmlinuxError::Unusable { .. }) => Some(vmlinux),
         BuildError::UnpinnedKernel(_) => Some("`sisforge lock` finds it out"),
         BuildError::Vendor(VendorError::Foreign(_)) => {
@@ -315,6 +332,13 @@ fn configuration_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+fn registry_hint(error: &RegistryError) -> Option<&'static str> {
+    let needs_login = matches!(error, RegistryError::Denied { .. } | RegistryError::Challenge { .. });
+    needs_login.then_some(
+        "images that everybody may pull are taken; of another, `skopeo copy docker://... oci-archive:FILE` makes a file",
+    )
 }
 
 fn repository_hint(error: &RepositoryError) -> Option<&'static str> {

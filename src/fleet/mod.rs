@@ -10,6 +10,7 @@ pub mod files;
 pub mod model;
 pub mod problem;
 pub(crate) mod reader;
+mod registry;
 pub(crate) mod scalar;
 pub(crate) mod syntax;
 mod validate;
@@ -24,6 +25,7 @@ pub use files::{SourceFile, SourceFiles};
 pub use model::*;
 pub use problem::{InvalidFile, Problem, Problems, nearest, render, suggest};
 use reader::FromToml;
+pub use registry::RegistryImage;
 pub use value::*;
 
 /// The fleet that a user starts from: what `sisforge init` prints.

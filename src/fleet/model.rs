@@ -12,6 +12,7 @@ use ipnet::{IpNet, Ipv4Net};
 use toml::Spanned;
 
 use super::problem::{InvalidFile, Problem};
+use super::registry::RegistryImage;
 use super::scalar::Location;
 use super::value::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, Rate, Sha256,
@@ -257,11 +258,17 @@ pub enum Backing {
     Tmpfs,
 }
 
-/// A container image in a file, written `oci-archive:PATH` (a tar), or `oci:PATH` (a layout directory).
+/// Where a container image comes from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ContainerImage {
+    /// `oci-archive:PATH`: an OCI layout in a tar.
     OciArchive(PathBuf),
+    /// `oci:PATH`: an OCI layout in a directory.
     OciLayout(PathBuf),
+    /// `docker-archive:PATH`: what `docker save` writes.
+    DockerArchive(PathBuf),
+    /// `docker://HOST/NAME:TAG@sha256:DIGEST`, of a registry.
+    Registry(RegistryImage),
 }
 
 /// What a guest may reach. Deny wins over allow; whatever neither names follows `default_allow`.

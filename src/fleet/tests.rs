@@ -439,7 +439,16 @@ fn images_name_packages_and_files_exactly() {
             "not an octal file mode",
         ),
         ("[image.surf]", &image("files = { \"/m\" = { content = \"\", mode = 0o10000 } }"), "0o7777"),
-        ("backing = \"file\"", "backing = \"file\"\nimages = [\"docker://alpine\"]", "transport `docker`"),
+        (
+            "backing = \"file\"",
+            "backing = \"file\"\nimages = [\"docker://alpine\"]",
+            "must name its registry",
+        ),
+        (
+            "backing = \"file\"",
+            "backing = \"file\"\nimages = [\"docker-daemon:a:1\"]",
+            "transport `docker-daemon`",
+        ),
     ]);
 }
 

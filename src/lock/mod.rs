@@ -2,6 +2,7 @@
 
 pub mod address;
 mod changes;
+pub mod containers;
 pub mod digest;
 pub mod indexes;
 pub mod kernel;

@@ -11,9 +11,11 @@ use rayon::prelude::*;
 use crate::apk::{self, Dependency, Index, InvalidDependency, PackageInfo, SolveError};
 use crate::fleet::{Fleet, Label, nearest};
 use crate::sys::fetch::Cache;
+use crate::sys::registry::RegistryError;
 use crate::sys::report::{Report, Unit};
 
 use super::address::{self, OutOfNumbers};
+use super::containers;
 use super::kernel_source::{self, KernelSourceError};
 use super::model::{LOCK_VERSION, Lock, LockedImage, LockedPackage, LockedRepository};
 use super::repository::{DOWNLOADS, Repositories, RepositoryError};
@@ -55,6 +57,8 @@ pub enum ResolveError {
     #[error("{package} comes from {first} and from {second}, and differs: images of one fleet must agree")]
     TwoOfOne { package: String, first: String, second: String },
     #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
     Kernel(#[from] KernelSourceError),
     #[error(transparent)]
     Numbers(#[from] OutOfNumbers),
@@ -77,7 +81,7 @@ pub fn resolve(request: &Request<'_>) -> Result<Lock, ResolveError> {
         repository: locked_repositories(request.wanted),
         image,
         recipe: request.wanted.recipes.clone(),
-        container: request.wanted.containers.clone(),
+        container: containers::resolve(request)?,
         guest: address::assign(&request.fleet.host, request.fleet.guests.keys(), old_guests)?,
         package,
     })

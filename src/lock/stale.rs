@@ -18,7 +18,15 @@ pub fn stale(fleet: &Fleet, wanted: &Wanted, lock: &Lock) -> Vec<String> {
     reasons.extend(repositories(wanted, lock));
     reasons.extend(images(wanted, lock));
     reasons.extend(digests("recipe", &wanted.recipes, &lock.recipe));
-    reasons.extend(digests("container image", &wanted.containers, &lock.container));
+    // A tag is what the lock says it is.
+    let told = |(spelled, sha256): (&String, &Option<Sha256>)| {
+        let sha256 = sha256.or_else(|| lock.container.get(spelled).copied())?;
+        Some((spelled.clone(), sha256))
+    };
+    let containers = wanted.containers.iter().filter_map(told).collect();
+    reasons.extend(digests("container image", &containers, &lock.container));
+    let unknown = wanted.containers.keys().filter(|spelled| !containers.contains_key(*spelled));
+    reasons.extend(unknown.map(|spelled| format!("the container image {spelled} is not in fleet.lock")));
     reasons.extend(guests(fleet, lock));
     reasons
 }

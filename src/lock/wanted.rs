@@ -1,7 +1,6 @@
 //! What `fleet.toml` and the files beside it ask for today, found without any network: a lock is right for as long as
 //! it agrees with this.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -33,8 +32,8 @@ pub struct Wanted {
     /// apk's world of each image, sorted, nothing twice.
     pub worlds: BTreeMap<Label, Vec<String>>,
     pub recipes: BTreeMap<Label, Sha256>,
-    /// By the spelling in `fleet.toml`.
-    pub containers: BTreeMap<String, Sha256>,
+    /// By the spelling in `fleet.toml`; `None` for a tag of a registry, which may lead elsewhere each day.
+    pub containers: BTreeMap<String, Option<Sha256>>,
 }
 
 /// The kernel that is asked for.
@@ -130,6 +129,8 @@ pub fn spelled_container(root: &Path, image: &ContainerImage) -> String {
     match image {
         ContainerImage::OciArchive(path) => format!("oci-archive:{}", spelled_path(root, path)),
         ContainerImage::OciLayout(path) => format!("oci:{}", spelled_path(root, path)),
+        ContainerImage::DockerArchive(path) => format!("docker-archive:{}", spelled_path(root, path)),
+        ContainerImage::Registry(image) => image.to_string(),
     }
 }
 
@@ -189,27 +190,36 @@ fn repository(root: &Path, spec: &RepositorySpec) -> Result<WantedRepository, Fi
     })
 }
 
-fn containers(fleet: &Fleet, digests: &Digests) -> Result<BTreeMap<String, Sha256>, FileError> {
-    let mut found = BTreeMap::new();
+/// Every container image that a fleet mentions, by its spelling.
+pub fn mentioned_containers(fleet: &Fleet) -> BTreeMap<String, &ContainerImage> {
     let disks = fleet.disks.values().chain(fleet.guests.values().map(|guest| &guest.disk));
-    for image in disks.flat_map(|disk| &disk.images) {
-        if let Entry::Vacant(place) = found.entry(spelled_container(&fleet.root, image)) {
-            place.insert(match image {
-                ContainerImage::OciArchive(path) => digests.of(path)?,
-                ContainerImage::OciLayout(_) => container_digest(image)?,
-            });
-        }
-    }
-    Ok(found)
+    disks.flat_map(|disk| &disk.images).map(|image| (spelled_container(&fleet.root, image), image)).collect()
 }
 
-/// Digest of a container image as it is now: of the archive, or of a layout's index, which names everything else by digest.
+fn containers(fleet: &Fleet, digests: &Digests) -> Result<BTreeMap<String, Option<Sha256>>, FileError> {
+    let of = |(spelled, image): (String, &ContainerImage)| {
+        let sha256 = match image {
+            ContainerImage::OciArchive(path) | ContainerImage::DockerArchive(path) => Some(digests.of(path)?),
+            _ => container_digest(image)?,
+        };
+        Ok((spelled, sha256))
+    };
+    mentioned_containers(fleet).into_iter().map(of).collect()
+}
+
+/// Digest of a container image as it is now: of the archive, of a layout's index, which names everything else by digest, or
+/// the one that `fleet.toml` demands of a registry.
 ///
 /// # Errors
 /// Names the file.
-pub fn container_digest(image: &ContainerImage) -> Result<Sha256, FileError> {
+pub fn container_digest(image: &ContainerImage) -> Result<Option<Sha256>, FileError> {
     match image {
-        ContainerImage::OciArchive(path) => digest_file(path).map(|(sha256, _)| sha256),
-        ContainerImage::OciLayout(path) => files::read(&path.join("index.json")).map(Sha256::of),
+        ContainerImage::OciArchive(path) | ContainerImage::DockerArchive(path) => {
+            digest_file(path).map(|(sha256, _)| Some(sha256))
+        }
+        ContainerImage::OciLayout(path) => {
+            files::read(&path.join("index.json")).map(|bytes| Some(Sha256::of(bytes)))
+        }
+        ContainerImage::Registry(image) => Ok(image.sha256),
     }
 }

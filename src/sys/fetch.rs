@@ -162,6 +162,11 @@ impl Cache {
         self
     }
 
+    /// Its client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// The same, but a file that is there already is hashed before it is used.
     #[must_use]
     pub fn verifying(mut self) -> Self {

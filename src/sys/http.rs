@@ -1,5 +1,6 @@
 //! HTTP downloads that survive what networks do: cut connections, busy servers, lies about length.
 
+mod ask;
 mod network;
 mod sink;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 use ureq::Proxy;
 use ureq::tls::{RootCerts, TlsConfig};
 
+pub use ask::Answer;
 pub use network::{Network, NetworkError};
 pub use sink::{FileSink, Sink};
 
@@ -118,6 +120,8 @@ pub struct Client {
     by_https_proxy: Option<ureq::Agent>,
     network: Network,
     first_pause: Duration,
+    /// Sent with each request.
+    headers: Vec<(&'static str, String)>,
 }
 
 /// Failures in a row after which a download is given up that has one place only.
@@ -177,6 +181,7 @@ impl Client {
             by_https_proxy: https.map(|proxy| agent(Some(proxy))),
             network,
             first_pause: FIRST_PAUSE,
+            headers: Vec::new(),
         }
     }
 
@@ -242,6 +247,10 @@ impl Client {
         }
     }
 
+    fn with_own_headers<T>(&self, request: ureq::RequestBuilder<T>) -> ureq::RequestBuilder<T> {
+        self.headers.iter().fold(request, |request, (name, value)| request.header(*name, value))
+    }
+
     /// The pause after so many failures in a row.
     pub fn pause(&self, failures: u32) -> Duration {
         self.first_pause * (1 << (failures.clamp(1, 8) - 1))
@@ -262,7 +271,7 @@ impl Client {
         if !sink.is_empty() && Some(sink.len()) == wanted.size {
             return Ok(Some(Stamp::default()));
         }
-        let mut request = self.agent(url).get(url);
+        let mut request = self.with_own_headers(self.agent(url).get(url));
         if !sink.is_empty() {
             request = request.header("Range", format!("bytes={}-", sink.len()));
         } else {

@@ -23,6 +23,7 @@ pub mod mount;
 pub mod nft;
 pub mod process;
 pub mod qemu;
+pub mod registry;
 pub mod remove;
 pub mod report;
 pub mod sealed;

@@ -19,6 +19,7 @@ mod network;
 mod packages;
 mod reach;
 mod recipes;
+mod registry;
 mod repository;
 mod same_bytes;
 mod scripts;

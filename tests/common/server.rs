@@ -39,6 +39,8 @@ struct Plan {
     always: HashMap<String, Fault>,
     /// `GET /path` and, behind it, its `Range`.
     requests: Vec<String>,
+    /// What requests have said of who asks, `-` where nothing.
+    authorizations: Vec<String>,
     /// Statuses that were answered.
     answers: Vec<u16>,
 }
@@ -99,6 +101,11 @@ impl Server {
         plan.requests.iter().filter(is_of).cloned().collect()
     }
 
+    /// The `Authorization` of each request so far, `-` where there was none.
+    pub fn authorizations(&self) -> Vec<String> {
+        self.plan.lock().unwrap().authorizations.clone()
+    }
+
     /// How often a status was answered.
     pub fn answers(&self, status: u16) -> usize {
         self.plan.lock().unwrap().answers.iter().filter(|answer| **answer == status).count()
@@ -119,6 +126,7 @@ struct Request {
     path: String,
     from: usize,
     if_none_match: String,
+    authorization: String,
 }
 
 fn read_request(stream: &TcpStream) -> Option<Request> {
@@ -130,6 +138,7 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
         let Some((name, value)) = line.split_once(": ") else { break };
         match name.to_ascii_lowercase().as_str() {
             "range" => request.from = value.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()?,
+            "authorization" => value.clone_into(&mut request.authorization),
             "if-none-match" => value.clone_into(&mut request.if_none_match),
             _ => {}
         }
@@ -141,6 +150,11 @@ fn fault(plan: &Mutex<Plan>, request: &Request) -> Option<Fault> {
     let mut plan = plan.lock().unwrap();
     let range = if request.from > 0 { format!(" {}-", request.from) } else { String::new() };
     plan.requests.push(format!("{}{range}", request.path));
+    plan.authorizations.push(if request.authorization.is_empty() {
+        "-".into()
+    } else {
+        request.authorization.clone()
+    });
     let name = request.path.rsplit('/').next().unwrap_or_default();
     if let Some(faults) = plan.next.get_mut(name).filter(|faults| !faults.is_empty()) {
         return Some(faults.remove(0));

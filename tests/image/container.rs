@@ -72,8 +72,11 @@ fn a_layer_cannot_leave_its_directory() {
 fn what_is_no_oci_archive_is_said_to_be_none() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image.tar");
+    fs::write(&path, [0x28, 0xb5, 0x2f, 0xfd, 0]).unwrap();
+    let packed = "the archive itself is compressed, and not by gzip; unpack it to a plain tar";
+    assert_eq!(open(&path).unwrap_err(), packed);
     fs::write(&path, [0x1f, 0x8b, 8, 0, 0]).unwrap();
-    assert_eq!(open(&path).unwrap_err(), "the archive itself is compressed; unpack it to a plain tar");
+    assert_eq!(open(&path).unwrap_err(), "the archive cannot be read");
     fs::write(&path, [0; 1024]).unwrap();
     assert_eq!(open(&path).unwrap_err(), "it holds no index.json; is it an OCI layout?");
     oci::write_archive(&path, "a:1", &[], |_, _| {});

@@ -144,7 +144,9 @@ fn shared_images_are_there_for_podman() {
     };
     let path = dir.path().join("disk.ext4");
     write_ext4(&data_disk(&recipes).unwrap(), &[], &options, None, &path).unwrap();
-    let store = image_store(&images_owner(&recipes).unwrap(), &[image]).unwrap();
+    let images = [image];
+    let store = image_store(&images_owner(&recipes).unwrap(), &images).unwrap();
+    let [image] = images;
     let options = Ext4Options { size: None, purpose: Purpose::ReadOnly, ..options };
     let images = dir.path().join("images.ext4");
     let written = write_ext4(&store.tree, &store.sources(), &options, None, &images).unwrap();
@@ -186,6 +188,23 @@ fn shared_images_are_there_for_podman() {
     let (after, _) = digest_file(&images).unwrap();
     assert_eq!(Some(after), written.sha256, "nothing was written to the images");
     assert_saved(&path, &layers);
+    assert_read_again(&path, &image);
+}
+
+/// What Podman saved as Docker does is the same image for us.
+fn assert_read_again(disk: &Path, before: &Image) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("saved.tar");
+    let saved = open_ext4(disk).read("/saved.tar").unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &saved).unwrap();
+    for bytes in [saved, gzip.finish().unwrap()] {
+        fs::write(&path, bytes).unwrap();
+        let image = Image::open(&ContainerImage::DockerArchive(path.clone())).unwrap();
+        let layers = |image: &Image| image.layers.iter().map(|layer| layer.diff_id).collect::<Vec<_>>();
+        assert_eq!((image.name.as_str(), layers(&image)), ("localhost/hello:latest", layers(before)));
+        assert_eq!(image.id, before.id);
+    }
 }
 
 /// What Podman saved holds the very tars that the image was made of: tar-split gave them back.

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::super::model::{ScriptMoment, ScriptName};
+use super::super::registry::RegistryImage;
 use super::super::value::{ByteSize, InvalidValue, Rate, Sha256};
 
 fn wrong<T>(rule: impl Into<String>) -> Result<T, InvalidValue> {
@@ -219,12 +220,17 @@ impl FromStr for UidRange {
     }
 }
 
-/// A container image in a file, with the path as it is written.
+/// A container image, with a path as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageLocation {
     OciArchive(LocalPath),
     OciLayout(LocalPath),
+    DockerArchive(LocalPath),
+    Registry(RegistryImage),
 }
+
+const TRANSPORTS: &str = "\"oci-archive:PATH\", \"docker-archive:PATH\" (tar files), \"oci:PATH\" (a layout directory) or \
+     \"docker://HOST/NAME:TAG\" (a registry)";
 
 impl FromStr for ImageLocation {
     type Err = InvalidValue;
@@ -233,10 +239,12 @@ impl FromStr for ImageLocation {
         match text.split_once(':') {
             Some(("oci-archive", path)) => path.parse().map(Self::OciArchive),
             Some(("oci", path)) => path.parse().map(Self::OciLayout),
-            Some((transport, _)) => wrong(format!(
-                "is of the transport `{transport}`: it must be \"oci-archive:PATH\" (a tar file) or \"oci:PATH\" (a layout directory)"
-            )),
-            None => wrong("must be \"oci-archive:PATH\" (a tar file) or \"oci:PATH\" (a layout directory)"),
+            Some(("docker-archive", path)) => path.parse().map(Self::DockerArchive),
+            Some(("docker", rest)) if rest.starts_with("//") => rest[2..].parse().map(Self::Registry),
+            Some((transport, _)) => {
+                wrong(format!("is of the transport `{transport}`: it must be {TRANSPORTS}"))
+            }
+            None => wrong(format!("must be {TRANSPORTS}")),
         }
     }
 }

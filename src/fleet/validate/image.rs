@@ -117,6 +117,10 @@ impl Validator<'_> {
             ImageLocation::OciLayout(path) => {
                 ContainerImage::OciLayout(self.path(&place(path), Thing::Directory))
             }
+            ImageLocation::DockerArchive(path) => {
+                ContainerImage::DockerArchive(self.path(&place(path), Thing::File))
+            }
+            ImageLocation::Registry(image) => ContainerImage::Registry(image.clone()),
         }
     }
 }

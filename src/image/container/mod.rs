@@ -1,6 +1,7 @@
 //! Container images that are there when a guest first boots: every digest verified, and written as the files that
 //! containers/storage would have made of them, so that the guest has nothing to import.
 
+mod docker;
 mod layer;
 mod oci;
 mod split;
@@ -33,7 +34,7 @@ pub enum ContainerProblem {
     File(#[from] FileError),
     #[error("{what} cannot be read")]
     Read { what: String, source: std::io::Error },
-    #[error("the archive itself is compressed; unpack it to a plain tar")]
+    #[error("the archive itself is compressed, and not by gzip; unpack it to a plain tar")]
     CompressedArchive,
     #[error("it holds no {0}; is it an OCI layout?")]
     Missing(String),

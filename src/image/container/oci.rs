@@ -1,21 +1,31 @@
-//! OCI image layouts: `index.json` -> manifest -> config and layers, each verified by the digest that names it.
+//! OCI image layouts: `index.json` -> manifest -> config and layers, each verified by the digest that names it. Images of a
+//! registry are the same by other names; those of `docker save` are made one ([`super::docker`]).
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::fleet::{ContainerImage, Sha256};
+use flate2::read::MultiGzDecoder;
+
+use crate::fleet::{ContainerImage, RegistryImage, Sha256};
 use crate::sys::fs::FileError;
+use crate::sys::registry::Pulled;
 
 use super::layer::{Compression, Layer};
-use super::{ContainerError, ContainerProblem};
+use super::{ContainerError, ContainerProblem, docker};
 
 /// Larger manifests, configs and indexes are refused: registries allow 4 MiB.
 const LARGEST_DOCUMENT: u64 = 4 << 20;
+
+/// Where a layout has its blobs.
+const BLOBS: &str = "blobs/sha256/";
+
+pub(super) const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
@@ -43,10 +53,17 @@ pub struct Image {
 #[derive(Debug)]
 pub(super) enum Blobs {
     Directory(PathBuf),
-    /// A plain tar: offset and size of each file by name.
+    /// A tar: offset and size of each file by name.
     Archive {
         path: PathBuf,
+        /// Its bytes, unpacked where it is compressed.
+        bytes: File,
         files: BTreeMap<String, (u64, u64)>,
+    },
+    /// Verified downloads by digest.
+    Pulled {
+        image: PathBuf,
+        pulled: Pulled,
     },
 }
 
@@ -85,32 +102,73 @@ struct RootFs {
 }
 
 impl Image {
-    /// Opens an image and verifies all of it: manifest, config, and each layer both compressed and unpacked.
+    /// Opens an image in a file and verifies all of it: manifest, config, and each layer both compressed and unpacked.
     ///
     /// # Errors
-    /// Where anything is missing, is not what its digest says, or is of a kind that is not supported.
+    /// Where anything is missing, is not what its digest says, or is of a kind that is not supported; for an image of a registry,
+    /// which is opened by [`Image::pulled`].
     pub fn open(image: &ContainerImage) -> Result<Self, ContainerError> {
-        let (ContainerImage::OciArchive(path) | ContainerImage::OciLayout(path)) = image;
-        open(image, path).map_err(|problem| ContainerError { path: path.clone(), problem })
+        let named = |path: &Path| {
+            let path = path.to_owned();
+            move |problem| ContainerError { path, problem }
+        };
+        match image {
+            ContainerImage::OciArchive(path) => {
+                Blobs::open_archive(path).and_then(|blobs| open(blobs, path)).map_err(named(path))
+            }
+            ContainerImage::OciLayout(path) => {
+                open(Blobs::Directory(path.clone()), path).map_err(named(path))
+            }
+            ContainerImage::DockerArchive(path) => docker::open(path).map_err(named(path)),
+            ContainerImage::Registry(image) => {
+                let problem = ContainerProblem::Missing(format!("file: {image} is of a registry"));
+                Err(named(Path::new(&image.called()))(problem))
+            }
+        }
+    }
+
+    /// The same of an image that was pulled.
+    ///
+    /// # Errors
+    /// As [`Image::open`].
+    pub fn pulled(image: &RegistryImage, pulled: Pulled) -> Result<Self, ContainerError> {
+        let path = PathBuf::from(image.called());
+        let opened = open(Blobs::Pulled { image: path.clone(), pulled }, &path);
+        let opened = opened.map_err(|problem| ContainerError { path, problem })?;
+        Ok(Self { name: image.called(), ..opened })
     }
 }
 
 impl Descriptor {
+    /// Of what no document describes.
+    pub(super) fn new(media_type: &str, digest: String, size: u64) -> Self {
+        Self { media_type: media_type.to_owned(), digest, size, annotations: BTreeMap::new() }
+    }
+
     fn image_name(&self, path: &Path) -> String {
         image_name(self.annotations.get(REF_NAME).map(String::as_str), path)
     }
 }
 
-fn open(image: &ContainerImage, path: &Path) -> Result<Image, ContainerProblem> {
-    let blobs = Arc::new(Blobs::open(image)?);
+fn open(blobs: Blobs, path: &Path) -> Result<Image, ContainerProblem> {
     let manifest = blobs.manifest()?;
-    let digest = sha256_of("manifest", &manifest.digest)?;
     let manifest_bytes = blobs.read_blob("manifest", &manifest)?;
     if manifest.media_type.contains(".index.") || manifest.media_type.contains("manifest.list") {
         let text = "it is an index of images for several platforms; export the one for the guest's";
         return Err(ContainerProblem::Unsupported(text.into()));
     }
     let name = manifest.image_name(path);
+    assemble(blobs, name, manifest_bytes, path)
+}
+
+/// Verifies what a verified manifest names.
+pub(super) fn assemble(
+    blobs: Blobs,
+    name: String,
+    manifest_bytes: Vec<u8>,
+    path: &Path,
+) -> Result<Image, ContainerProblem> {
+    let blobs = Arc::new(blobs);
     let manifest: Manifest = parse("manifest", &manifest_bytes)?;
     let id = sha256_of("config", &manifest.config.digest)?;
     let config_bytes = blobs.read_blob("config", &manifest.config)?;
@@ -131,7 +189,7 @@ fn open(image: &ContainerImage, path: &Path) -> Result<Image, ContainerProblem> 
         .collect::<Result<_, ContainerProblem>>()?;
     Ok(Image {
         name,
-        digest,
+        digest: Sha256::of(&manifest_bytes),
         manifest: manifest_bytes,
         id,
         config: config_bytes,
@@ -141,7 +199,7 @@ fn open(image: &ContainerImage, path: &Path) -> Result<Image, ContainerProblem> 
     })
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(what: &str, bytes: &[u8]) -> Result<T, ContainerProblem> {
+pub(super) fn parse<T: for<'de> Deserialize<'de>>(what: &str, bytes: &[u8]) -> Result<T, ContainerProblem> {
     serde_json::from_slice(bytes).map_err(|source| ContainerProblem::Json { what: what.to_owned(), source })
 }
 
@@ -154,7 +212,7 @@ pub(super) fn sha256_of(what: &str, digest: &str) -> Result<Sha256, ContainerPro
 
 /// What the image is called: its annotation where that is a name, the annotation as tag of the file's name where it is
 /// a tag (as the OCI specification has it), else the file's name and `latest`. A name without a registry is `localhost/`'s.
-fn image_name(annotation: Option<&str>, path: &Path) -> String {
+pub(super) fn image_name(annotation: Option<&str>, path: &Path) -> String {
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("image").to_ascii_lowercase();
     let (name, tag) = match annotation {
         Some(name) if name.contains(['/', ':']) => (name, "latest"),
@@ -188,39 +246,43 @@ impl Blobs {
     /// The archive or directory.
     pub(super) fn path(&self) -> &Path {
         match self {
-            Self::Directory(path) | Self::Archive { path, .. } => path,
+            Self::Directory(path) | Self::Archive { path, .. } | Self::Pulled { image: path, .. } => path,
         }
     }
 
-    fn open(image: &ContainerImage) -> Result<Self, ContainerProblem> {
-        match image {
-            ContainerImage::OciLayout(path) => Ok(Self::Directory(path.clone())),
-            ContainerImage::OciArchive(path) => Self::open_archive(path),
-        }
-    }
-
-    fn open_archive(path: &Path) -> Result<Self, ContainerProblem> {
+    pub(super) fn open_archive(path: &Path) -> Result<Self, ContainerProblem> {
         let read = |source| ContainerProblem::Read { what: "the archive".into(), source };
-        let mut file = File::open(path).map_err(FileError::when("open", path))?;
-        let mut magic = [0; 4];
-        let length = file.read(&mut magic).map_err(read)?;
-        let compressed: [&[u8]; 3] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd], &[0xfd, b'7', b'z', b'X']];
-        if compressed.iter().any(|start| magic[..length].starts_with(start)) {
-            return Err(ContainerProblem::CompressedArchive);
-        }
-        file.seek(SeekFrom::Start(0)).map_err(read)?;
-        let mut files = BTreeMap::new();
-        for entry in tar::Archive::new(file).entries_with_seek().map_err(read)? {
+        let bytes = plain(path)?;
+        let again = bytes.try_clone().map_err(read)?;
+        let (mut files, mut links) = (BTreeMap::new(), Vec::new());
+        for entry in tar::Archive::new(again).entries_with_seek().map_err(read)? {
             let entry = entry.map_err(read)?;
+            let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
             if entry.header().entry_type().is_file() {
-                let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
                 files.insert(name, (entry.raw_file_position(), entry.size()));
+            } else if let Some(target) = entry.link_name_bytes() {
+                links.push((name, String::from_utf8_lossy(&target).into_owned()));
             }
         }
-        Ok(Self::Archive { path: path.to_owned(), files })
+        // `docker save` links a layer that it has written before: `../<other>/layer.tar`.
+        for (name, target) in links {
+            if let Some(place) = files.get(target.trim_start_matches("../")).copied() {
+                files.insert(name, place);
+            }
+        }
+        Ok(Self::Archive { path: path.to_owned(), bytes, files })
     }
 
-    fn reader(&self, name: &str) -> Result<Box<dyn Read>, ContainerProblem> {
+    /// Lets a file of an archive be read by its digest, too.
+    pub(super) fn also_called(&mut self, name: &str, sha256: &Sha256) {
+        if let Self::Archive { files, .. } = self
+            && let Some(place) = files.get(name).copied()
+        {
+            files.insert(format!("{BLOBS}{sha256}"), place);
+        }
+    }
+
+    pub(super) fn reader(&self, name: &str) -> Result<Box<dyn Read>, ContainerProblem> {
         match self {
             Self::Directory(root) => {
                 let path = root.join(name);
@@ -232,18 +294,28 @@ impl Blobs {
                     Err(error) => Err(FileError::when("open", path)(error).into()),
                 }
             }
-            Self::Archive { path, files } => {
+            Self::Archive { path, bytes, files } => {
                 let (offset, size) =
                     files.get(name).ok_or_else(|| ContainerProblem::Missing(name.to_owned()))?;
-                let mut file = File::open(path).map_err(FileError::when("open", path))?;
-                file.seek(SeekFrom::Start(*offset)).map_err(FileError::when("read", path))?;
-                Ok(Box::new(file.take(*size)))
+                let file = bytes.try_clone().map_err(FileError::when("read", path))?;
+                Ok(Box::new(Piece { file, at: *offset, left: *size }))
+            }
+            Self::Pulled { pulled, .. } => {
+                let missing = || ContainerProblem::Missing(name.to_owned());
+                let digest = name.strip_prefix(BLOBS).and_then(|hex| hex.parse::<Sha256>().ok());
+                let blob = digest.and_then(|sha256| pulled.blobs.get(&sha256.0)).ok_or_else(missing)?;
+                Ok(Box::new(File::open(&blob.path).map_err(FileError::when("open", &blob.path))?))
             }
         }
     }
 
     /// The one image of the layout.
     fn manifest(&self) -> Result<Descriptor, ContainerProblem> {
+        if let Self::Pulled { pulled, .. } = self {
+            let sha256 = Sha256(pulled.manifest);
+            let size = pulled.blobs.get(&pulled.manifest).map_or(0, |blob| blob.size);
+            return Ok(Descriptor::new("", format!("sha256:{sha256}"), size));
+        }
         let mut index: Index = parse("index.json", &self.read_file("index.json")?)?;
         match (index.manifests.pop(), index.manifests.len()) {
             (Some(manifest), 0) => Ok(manifest),
@@ -255,7 +327,7 @@ impl Blobs {
     }
 
     /// A file of the layout that no digest names.
-    fn read_file(&self, name: &str) -> Result<Vec<u8>, ContainerProblem> {
+    pub(super) fn read_file(&self, name: &str) -> Result<Vec<u8>, ContainerProblem> {
         let mut bytes = Vec::new();
         self.reader(name)?
             .take(LARGEST_DOCUMENT)
@@ -267,7 +339,7 @@ impl Blobs {
     /// A blob's bytes as they come: whoever reads it verifies it.
     pub(super) fn stream(&self, blob: &Descriptor) -> Result<Box<dyn Read>, ContainerProblem> {
         let digest = sha256_of("blob", &blob.digest)?;
-        self.reader(&format!("blobs/sha256/{digest}"))
+        self.reader(&format!("{BLOBS}{digest}"))
     }
 
     fn read_blob(&self, what: &str, blob: &Descriptor) -> Result<Vec<u8>, ContainerProblem> {
@@ -282,6 +354,43 @@ impl Blobs {
         check_digest(what, &blob.digest, Sha256::of(&bytes))?;
         Ok(bytes)
     }
+}
+
+/// A part of a file that others read as well.
+struct Piece {
+    file: File,
+    at: u64,
+    left: u64,
+}
+
+impl Read for Piece {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.file.read_at(&mut buffer[..most], self.at)?;
+        self.at += read as u64;
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+/// An archive's bytes: the file itself, or, of one that gzip has packed, a file without a name.
+fn plain(path: &Path) -> Result<File, ContainerProblem> {
+    let read = |source| ContainerProblem::Read { what: "the archive".into(), source };
+    let mut file = File::open(path).map_err(FileError::when("open", path))?;
+    let mut magic = [0; 4];
+    let length = file.read(&mut magic).map_err(read)?;
+    let other: [&[u8]; 2] = [&[0x28, 0xb5, 0x2f, 0xfd], &[0xfd, b'7', b'z', b'X']];
+    if other.iter().any(|start| magic[..length].starts_with(start)) {
+        return Err(ContainerProblem::CompressedArchive);
+    }
+    file.seek(SeekFrom::Start(0)).map_err(read)?;
+    if !magic[..length].starts_with(GZIP_MAGIC) {
+        return Ok(file);
+    }
+    let mut unpacked = tempfile::tempfile().map_err(read)?;
+    io::copy(&mut MultiGzDecoder::new(file), &mut unpacked).map_err(read)?;
+    unpacked.seek(SeekFrom::Start(0)).map_err(read)?;
+    Ok(unpacked)
 }
 
 pub(super) fn check_digest(what: &str, expected: &str, found: Sha256) -> Result<(), ContainerProblem> {

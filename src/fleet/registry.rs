@@ -1,0 +1,132 @@
+//! References to images of registries.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::value::{InvalidValue, Sha256};
+
+/// An image of a registry (the reference of the OCI distribution specification, with the registry always named).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RegistryImage {
+    /// With a port where it has one.
+    pub host: String,
+    /// Such as `library/alpine`.
+    pub name: String,
+    /// At least one of the two is there.
+    pub tag: Option<String>,
+    /// Of the manifest, or of an index for several platforms; what the tag leads to then plays no part.
+    pub sha256: Option<Sha256>,
+}
+
+impl RegistryImage {
+    /// What the image is called where it is used: by its tag, where it has one.
+    pub fn called(&self) -> String {
+        match (&self.tag, &self.sha256) {
+            (Some(tag), _) => format!("{}/{}:{tag}", self.host, self.name),
+            (None, Some(sha256)) => format!("{}/{}@sha256:{sha256}", self.host, self.name),
+            (None, None) => format!("{}/{}", self.host, self.name),
+        }
+    }
+}
+
+impl FromStr for RegistryImage {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let wrong = |why: &str| Err(InvalidValue(why.to_owned()));
+        let (rest, sha256) = match text.split_once('@') {
+            Some((rest, digest)) => match digest.strip_prefix("sha256:").map(str::parse) {
+                Some(Ok(sha256)) => (rest, Some(sha256)),
+                _ => return wrong("must end with `@sha256:` and 64 hexadecimal digits"),
+            },
+            None => (text, None),
+        };
+        let Some((host, path)) = rest.split_once('/').filter(|(host, _)| is_host(host)) else {
+            return wrong("must name its registry, as in \"docker://docker.io/library/alpine:3.20\"");
+        };
+        let (name, tag) = match path.split_once(':') {
+            Some((name, tag)) if is_tag(tag) => (name, Some(tag.to_owned())),
+            Some(_) => {
+                return wrong("has a tag that is none: up to 128 of letters, digits, `.`, `_` and `-`");
+            }
+            None => (path, None),
+        };
+        if !name.split('/').all(is_part) {
+            return wrong(
+                "has a name that is none: lower-case letters and digits, with `.`, `_`, `-` and `/` between",
+            );
+        }
+        if tag.is_none() && sha256.is_none() {
+            return wrong("needs a tag or a digest, as in \"docker://docker.io/library/alpine:3.20\"");
+        }
+        Ok(Self { host: host.to_owned(), name: name.to_owned(), tag, sha256 })
+    }
+}
+
+/// As `fleet.toml` has it.
+impl fmt::Display for RegistryImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "docker://{}", self.called())?;
+        match (&self.tag, &self.sha256) {
+            (Some(_), Some(sha256)) => write!(f, "@sha256:{sha256}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A first part without dot or port is a name at Docker's registry for Docker, and nothing here.
+fn is_host(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-:[]".contains(&b);
+    text.bytes().all(plain) && (text.contains(['.', ':']) || text == "localhost")
+}
+
+fn is_tag(text: &str) -> bool {
+    let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+    first && text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+fn is_part(text: &str) -> bool {
+    let alphanumeric = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+    alphanumeric(text.bytes().next()) && alphanumeric(text.bytes().last()) && text.bytes().all(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_written_as_it_was_read() {
+        let digest = Sha256::of("x");
+        for text in [
+            "docker.io/library/alpine:3.20".to_owned(),
+            format!("docker.io/library/alpine:3.20@sha256:{digest}"),
+            format!("127.0.0.1:5000/a@sha256:{digest}"),
+            "localhost/a/b_c/d-e:_1.x".to_owned(),
+        ] {
+            let image: RegistryImage = text.parse().unwrap();
+            assert_eq!(image.to_string(), format!("docker://{text}"));
+        }
+        let image: RegistryImage = format!("quay.io/a:1@sha256:{digest}").parse().unwrap();
+        assert_eq!(image.called(), "quay.io/a:1");
+    }
+
+    #[test]
+    fn what_leaves_a_doubt_is_refused() {
+        for text in [
+            "alpine:3.20",
+            "library/alpine:3.20",
+            "docker.io/library/alpine",
+            "docker.io/Alpine:1",
+            "docker.io/a/../b:1",
+            "docker.io/a//b:1",
+            "docker.io/a:1@sha256:12",
+            "docker.io/a:1@md5:12",
+            "docker.io/a:-1",
+            "docker.io/a: 1",
+            "user@docker.io/a:1",
+        ] {
+            assert!(text.parse::<RegistryImage>().is_err(), "{text}");
+        }
+    }
+}

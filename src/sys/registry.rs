@@ -1,0 +1,340 @@
+//! Images of container registries (OCI distribution specification 1.1, and Docker's token service): what a reference leads to,
+//! by digest, into the cache of downloads.
+//!
+//! Everything but the digest of a tag is asked for by its digest and verified; what the cache or a vendor directory has, no server
+//! is asked for.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::fetch::{Cache, Expected, FetchError};
+use super::fs::FileError;
+use super::http::HttpError;
+use super::report::Report;
+
+/// Manifests and indexes that are taken.
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// Larger manifests are refused: registries allow 4 MiB.
+const LARGEST_MANIFEST: u64 = 4 << 20;
+
+/// The platform that is chosen from an index.
+const PLATFORM: (&str, &str) = ("linux", "amd64");
+
+/// Why an image is not had.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("{image} cannot be had from its registry")]
+    Download { image: String, source: FetchError },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{host} does not let everybody pull {image}: it answers {status}")]
+    Denied { host: String, image: String, status: u16 },
+    #[error("{host} asks for a login of a kind that is not known: {challenge:?}")]
+    Challenge { host: String, challenge: String },
+    #[error("{host} cannot be asked who may pull")]
+    Ask { host: String, source: HttpError },
+    #[error("{image}: {what} is not as the specification has it")]
+    Malformed { image: String, what: String, source: serde_json::Error },
+    #[error("{image}: {problem}")]
+    Unsupported { image: String, problem: String },
+}
+
+/// Where an image is, without tag or digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repository {
+    /// With a port where it has one.
+    pub host: String,
+    /// Such as `library/alpine`.
+    pub name: String,
+}
+
+impl Repository {
+    /// The address of its API. Docker's own registry is elsewhere than its name says. This machine itself is asked without TLS, as
+    /// Docker has it.
+    pub fn url(&self) -> String {
+        let host = if self.host == "docker.io" { "registry-1.docker.io" } else { self.host.as_str() };
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let scheme = if matches!(name, "localhost" | "127.0.0.1" | "[::1]") { "http" } else { "https" };
+        format!("{scheme}://{host}/v2/{}", self.name)
+    }
+
+    fn origin(&self) -> String {
+        self.url().trim_end_matches(&self.name).to_owned()
+    }
+}
+
+/// A file of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    pub url: String,
+    pub sha256: [u8; 32],
+    /// In bytes.
+    pub size: u64,
+    /// Where it is on this machine.
+    pub path: PathBuf,
+}
+
+/// An image whose every file is on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    /// Of the manifest for [`PLATFORM`].
+    pub manifest: [u8; 32],
+    /// Index, manifest, config and layers, by digest.
+    pub blobs: BTreeMap<[u8; 32], Blob>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    /// Of an index.
+    manifests: Option<Vec<Descriptor>>,
+    config: Option<Descriptor>,
+    #[serde(default)]
+    layers: Vec<Descriptor>,
+}
+
+#[derive(Deserialize)]
+struct Descriptor {
+    digest: String,
+    size: u64,
+    platform: Option<Platform>,
+}
+
+#[derive(Deserialize)]
+struct Platform {
+    os: String,
+    architecture: String,
+}
+
+/// A way to the images of one repository.
+pub struct Puller<'a> {
+    repository: Repository,
+    /// For messages.
+    image: String,
+    cache: &'a Cache,
+    /// The cache with a client that may pull; asked for at the first need.
+    allowed: OnceCell<Cache>,
+    offline: bool,
+    report: &'a dyn Report,
+}
+
+impl<'a> Puller<'a> {
+    /// For an image of a repository, called so in messages. No server is asked yet.
+    pub fn new(
+        repository: Repository,
+        image: String,
+        cache: &'a Cache,
+        offline: bool,
+        report: &'a dyn Report,
+    ) -> Self {
+        Self { repository, image, cache, allowed: OnceCell::new(), offline, report }
+    }
+
+    /// The digest of what a tag leads to now, an index or a manifest; offline, of what it last led to.
+    ///
+    /// # Errors
+    /// Where it cannot be had.
+    pub fn resolve(&self, tag: &str) -> Result<[u8; 32], RegistryError> {
+        let address = format!("{}/manifests/{tag}", self.repository.url()).as_str().into();
+        let cache = if self.offline { self.cache } else { self.allowed()? };
+        let path = cache.get(&address, Expected::default(), self.offline, self.report);
+        let path = path.map_err(|source| self.failed(source))?;
+        self.parse::<Manifest>("the manifest", &path)?;
+        Ok(super::fs::sha256(&path)?.0)
+    }
+
+    /// Brings everything of the image with this digest to this machine; an index leads to its image for Linux on amd64.
+    ///
+    /// # Errors
+    /// Where something cannot be had, is not what its digest says, or is of another kind.
+    pub fn pull(&self, digest: [u8; 32]) -> Result<Pulled, RegistryError> {
+        let mut blobs = BTreeMap::new();
+        let mut sha256 = digest;
+        let mut manifest = self.manifest(sha256, None, &mut blobs)?;
+        if let Some(all) = &manifest.manifests {
+            let chosen = self.for_platform(all)?;
+            sha256 = self.digest(&chosen.digest)?;
+            manifest = self.manifest(sha256, Some(chosen.size), &mut blobs)?;
+        }
+        let config = manifest.config.ok_or_else(|| self.unsupported("its manifest names no config"))?;
+        for part in std::iter::once(&config).chain(&manifest.layers) {
+            let digest = self.digest(&part.digest)?;
+            self.blob("blobs", digest, Some(part.size), &mut blobs)?;
+        }
+        Ok(Pulled { manifest: sha256, blobs })
+    }
+
+    fn for_platform<'m>(&self, all: &'m [Descriptor]) -> Result<&'m Descriptor, RegistryError> {
+        let names = |platform: &Platform| format!("{}/{}", platform.os, platform.architecture);
+        let is_ours =
+            |platform: &Platform| (platform.os.as_str(), platform.architecture.as_str()) == PLATFORM;
+        let found = all.iter().find(|manifest| manifest.platform.as_ref().is_some_and(is_ours));
+        found.ok_or_else(|| {
+            let there: Vec<_> = all.iter().filter_map(|one| one.platform.as_ref()).map(names).collect();
+            self.unsupported(&format!("it is there for {}, and guests are linux/amd64", there.join(", ")))
+        })
+    }
+
+    fn manifest(
+        &self,
+        sha256: [u8; 32],
+        size: Option<u64>,
+        blobs: &mut BTreeMap<[u8; 32], Blob>,
+    ) -> Result<Manifest, RegistryError> {
+        let path = self.blob("manifests", sha256, size, blobs)?;
+        self.parse("the manifest", &path)
+    }
+
+    /// One file, from the cache or the registry.
+    fn blob(
+        &self,
+        kind: &str,
+        sha256: [u8; 32],
+        size: Option<u64>,
+        blobs: &mut BTreeMap<[u8; 32], Blob>,
+    ) -> Result<PathBuf, RegistryError> {
+        let url = format!("{}/{kind}/sha256:{}", self.repository.url(), hex::encode(sha256));
+        let (address, expected) = (url.as_str().into(), Expected { sha256: Some(sha256), size });
+        let path = match self.cache.get(&address, expected, true, self.report) {
+            Err(FetchError::Offline { .. }) if !self.offline => {
+                self.allowed()?.get(&address, expected, false, self.report)
+            }
+            there => there,
+        };
+        let path = path.map_err(|source| self.failed(source))?;
+        let size = fs::metadata(&path).map_err(FileError::when("read", &path))?.len();
+        blobs.insert(sha256, Blob { url, sha256, size, path: path.clone() });
+        Ok(path)
+    }
+
+    fn parse<T: for<'de> Deserialize<'de>>(&self, what: &str, path: &Path) -> Result<T, RegistryError> {
+        let size = fs::metadata(path).map_err(FileError::when("read", path))?.len();
+        if size > LARGEST_MANIFEST {
+            return Err(self.unsupported(&format!("{what} is larger than 4 MiB")));
+        }
+        let bytes = super::fs::read(path)?;
+        let (image, what) = (self.image.clone(), what.to_owned());
+        serde_json::from_slice(&bytes).map_err(|source| RegistryError::Malformed { image, what, source })
+    }
+
+    fn digest(&self, text: &str) -> Result<[u8; 32], RegistryError> {
+        let mut sha256 = [0; 32];
+        let hex = text.strip_prefix("sha256:").unwrap_or_default();
+        match hex::decode_to_slice(hex, &mut sha256) {
+            Ok(()) => Ok(sha256),
+            Err(_) => Err(self.unsupported(&format!("the digest {text:?} is not a sha256"))),
+        }
+    }
+
+    fn unsupported(&self, problem: &str) -> RegistryError {
+        RegistryError::Unsupported { image: self.image.clone(), problem: problem.to_owned() }
+    }
+
+    fn failed(&self, source: FetchError) -> RegistryError {
+        let image = self.image.clone();
+        match source {
+            FetchError::Http(HttpError::Status { status: status @ (401 | 403), .. }) => self.denied(status),
+            FetchError::Offline { .. } => source.into(),
+            source => RegistryError::Download { image, source },
+        }
+    }
+
+    fn denied(&self, status: u16) -> RegistryError {
+        RegistryError::Denied { host: self.repository.host.clone(), image: self.image.clone(), status }
+    }
+
+    /// A cache that may pull: the registry says whom to ask for a token, and everybody gets one for public images.
+    fn allowed(&self) -> Result<&Cache, RegistryError> {
+        if let Some(allowed) = self.allowed.get() {
+            return Ok(allowed);
+        }
+        let client = self.cache.client();
+        let ask = |url: &str| {
+            let answer = client.ask(url);
+            answer.map_err(|source| RegistryError::Ask { host: self.repository.host.clone(), source })
+        };
+        let answer = ask(&self.repository.origin())?;
+        let mut headers = vec![("Accept", MANIFESTS.to_owned())];
+        if let (401, Some(challenge)) = (answer.status, &answer.challenge) {
+            let host = self.repository.host.clone();
+            let unknown = || RegistryError::Challenge { host, challenge: challenge.clone() };
+            let url = token_url(challenge, &self.repository.name).ok_or_else(unknown)?;
+            let answer = ask(&url)?;
+            let token: Option<Token> = serde_json::from_slice(&answer.body).ok();
+            let token =
+                token.filter(|_| answer.status == 200).and_then(|token| token.token.or(token.access_token));
+            let token = token.ok_or_else(|| self.denied(answer.status))?;
+            headers.push(("Authorization", format!("Bearer {token}")));
+        }
+        let cache = self.cache.clone().with_client(client.clone().with_headers(headers));
+        Ok(self.allowed.get_or_init(|| cache))
+    }
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// Where a token is had, from `Bearer realm="URL",service="NAME"`; `None` for a challenge of another kind.
+fn token_url(challenge: &str, name: &str) -> Option<String> {
+    let (scheme, parameters) = challenge.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    let value = |wanted: &str| {
+        let rest = parameters.split_once(&format!("{wanted}=\""))?.1;
+        rest.split_once('"').map(|(value, _)| value)
+    };
+    let realm = value("realm").filter(|realm| realm.starts_with("http"))?;
+    let joint = if realm.contains('?') { '&' } else { '?' };
+    let service =
+        value("service").map(|service| format!("service={}&", escaped(service))).unwrap_or_default();
+    Some(format!("{realm}{joint}{service}scope=repository:{}:pull", escaped(name)))
+}
+
+/// Percent-encoding of what is not plain in a query (RFC 3986).
+fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_asked_for_where_the_challenge_says() {
+        let docker = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io""#;
+        assert_eq!(
+            token_url(docker, "library/alpine").unwrap(),
+            "https://auth.docker.io/token?service=registry.docker.io&scope=repository:library/alpine:pull"
+        );
+        assert_eq!(
+            token_url(r#"bearer realm="http://a/t?x=1",service="a b""#, "n").unwrap(),
+            "http://a/t?x=1&service=a%20b&scope=repository:n:pull"
+        );
+        for other in ["Basic realm=\"x\"", "Bearer service=\"x\"", "Bearer realm=\"file:///x\"", "Bearer"] {
+            assert_eq!(token_url(other, "n"), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn only_this_machine_is_asked_without_tls() {
+        let url = |host: &str| Repository { host: host.into(), name: "a/b".into() }.url();
+        assert_eq!(url("docker.io"), "https://registry-1.docker.io/v2/a/b");
+        assert_eq!(url("quay.io:8443"), "https://quay.io:8443/v2/a/b");
+        assert_eq!(url("localhost"), "http://localhost/v2/a/b");
+        assert_eq!(url("127.0.0.1:5000"), "http://127.0.0.1:5000/v2/a/b");
+        assert_eq!(url("localhost.evil.example"), "https://localhost.evil.example/v2/a/b");
+    }
+}
