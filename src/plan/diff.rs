@@ -190,6 +190,7 @@ fn why_start(have: &GuestState) -> &'static str {
     ) {
         (true, _, _) if have.paused.is_some() => "paused by a snapshot that was not finished",
         (true, _, _) if !have.ready => "not ready yet",
+        (true, _, _) if !have.logged => "its logs are not kept",
         (true, _, _) => "drifted",
         (false, _, _) if have.oom_kills > 0 => "killed by the kernel: out of memory",
         (false, true, _) => "not running any more",
@@ -552,7 +553,10 @@ mod tests {
     fn logs_that_nobody_keeps_are_kept_again_without_a_restart() {
         let mut found = host(&["alice"]);
         found.guests.get_mut(&name("alice")).unwrap().logged = false;
-        assert_eq!(diff(&found, &host(&["alice"])).detailed(), "start alice: drifted\n  keep logs again\n");
+        assert_eq!(
+            diff(&found, &host(&["alice"])).detailed(),
+            "start alice: its logs are not kept\n  keep logs again\n"
+        );
     }
 
     #[test]

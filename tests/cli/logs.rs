@@ -101,7 +101,10 @@ fn a_keeper_that_was_killed_harms_no_guest_and_is_started_anew() {
     assert!(process::terminate(old, start_time, process::Signal::KILL).unwrap());
     assert!(process::wait_gone(old, start_time, std::time::Duration::from_secs(5)));
     let plan = sandbox.done("plan");
-    assert!(plan.contains(&format!("start {a}: drifted")) && plan.contains("keep logs again"), "{plan}");
+    assert!(
+        plan.contains(&format!("start {a}: its logs are not kept")) && plan.contains("keep logs again"),
+        "{plan}"
+    );
     let api = Api::connect(&sandbox.jail(a).join("run/api.sock")).unwrap();
     assert!(api.instance_info().is_ok(), "the guest goes on");
     sandbox.run("up").fails(0, &["1 started"]);
