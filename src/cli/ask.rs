@@ -10,10 +10,9 @@ use super::error::CliError;
 /// Where the answer is another, or there is no terminal to ask on.
 pub fn confirm(what: &str) -> Result<(), CliError> {
     if !std::io::stdin().is_terminal() {
-        return Err(CliError::invalid(format!(
-            "before this: {what}, one is asked, and there is no terminal"
-        ))
-        .hint("add --yes"));
+        return Err(
+            CliError::invalid(format!("there is no terminal to ask on whether to {what}")).hint("add --yes")
+        );
     }
     eprint!("{what}? Type yes: ");
     let _ = std::io::stderr().flush();
