@@ -62,7 +62,7 @@ pub(super) fn refuse_shared(layout: &Layout, guest: &GuestName) -> Result<(), Ap
     }
     let own: Vec<PathBuf> =
         jail::of(layout, guest)?.into_iter().map(|place| place.root(layout, guest).join(DISK)).collect();
-    let fleets = files::names_in(layout.store())?.into_iter().map(|name| layout.store().join(name));
+    let fleets = files::names_in(layout.place())?.into_iter().map(|name| layout.place().join(name));
     for fleet in fleets {
         for vmm in [VmmKind::Firecracker, VmmKind::Qemu] {
             let jails = fleet.join("jails").join(vmm_folder(vmm));
@@ -124,7 +124,7 @@ pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
             found.extend(describe(host, &guest, path, |_| Kept::File));
         }
     }
-    let store = fs::metadata(layout.dir()).map(|meta| meta.dev()).ok();
+    let store = fs::metadata(layout.place_dir()).map(|meta| meta.dev()).ok();
     let kept = |disk: &Metadata| if Some(disk.dev()) == store { Kept::Jail } else { Kept::Tmpfs };
     for (guest, places) in jail::all(layout)? {
         // That of a kept disk is another name of it.
@@ -193,7 +193,7 @@ pub fn import(layout: &Layout, guest: &GuestName, from: &Path) -> Result<(), App
 
 /// What a user is to know where the kept disks of a fleet may grow beyond what the store has free.
 pub fn promises(host: &LinuxHost, wanted: &HostState) -> Option<String> {
-    let dir = host.layout.store().ancestors().find(|dir| dir.exists())?;
+    let dir = host.layout.place().ancestors().find(|dir| dir.exists())?;
     let stat = rustix::fs::statvfs(dir).ok()?;
     let free = stat.f_bavail * stat.f_frsize;
     let mut promised = 0;

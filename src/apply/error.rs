@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::build::digest::FileDigest;
-use crate::fleet::{GuestName, InterfaceName};
+use crate::fleet::{FleetName, GuestName, InterfaceName};
 use crate::sys::cgroup::CgroupError;
 use crate::sys::firecracker::{ApiError, BinaryError};
 use crate::sys::fs::FileError;
@@ -66,6 +66,10 @@ pub enum ApplyError {
     DiskShared { guest: GuestName, other: PathBuf },
     #[error("{} holds no ext4 file system", path.display())]
     NoFileSystem { path: PathBuf, source: Box<ext4_view::Ext4Error> },
+    #[error(
+        "[host] jails of {fleet} was {}, where {} is not empty, and is to be {}", place.display(), dir.display(), to.display()
+    )]
+    Moved { fleet: FleetName, dir: PathBuf, place: PathBuf, to: PathBuf },
     #[error("{} is mounted {flag}, and jails hold programs and device nodes", store.display())]
     MountedWithout { store: PathBuf, flag: &'static str },
     #[error("{} is on no block device, so that `io` of a guest cannot be limited there", .0.display())]

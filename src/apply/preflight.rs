@@ -1,13 +1,15 @@
 //! What a plan needs of its host, looked at before the first step, so that nothing is left half-made.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::StatVfsMountFlags;
 
-use crate::fleet::{GuestName, VmmKind};
+use crate::build::digest::FileDigest;
+use crate::fleet::{ByteSize, GuestName, VmmKind};
 use crate::host::layout::Layout;
-use crate::host::state::{Machine, TapSpec};
+use crate::host::state::{Machine, MachineDisk, TapSpec};
 use crate::plan::{GuestSteps, Plan, Step};
 use crate::sys::accounts::Accounts;
 use crate::sys::cgroup::IoLimits;
@@ -15,6 +17,7 @@ use crate::sys::fs::{self as files, FileError};
 use crate::sys::{firecracker, ip, memory, process, tool};
 
 use super::linux::LinuxHost;
+use super::record::PlaceRecord;
 use super::{ApplyError, jail, observe, record};
 
 /// Space that is left free beside what a plan copies, in bytes: logs and records are written too.
@@ -38,6 +41,36 @@ pub fn check(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
         firecracker::check_static(&firecracker)?;
     }
     Ok(())
+}
+
+/// Looks whether jails, disks and snapshots of the fleet are where fleet.toml says, and not where it said before.
+///
+/// # Errors
+/// Where something of them is in another place.
+pub fn place(layout: &Layout) -> Result<(), ApplyError> {
+    let recorded: Option<PlaceRecord> = record::read(&layout.place_record())?;
+    let place = recorded.map_or_else(|| layout.store().to_owned(), |record| record.jails);
+    if place == layout.place() {
+        return Ok(());
+    }
+    for dir in layout.placed_in(&place) {
+        if !files::names_in(&dir)?.is_empty() {
+            let to = layout.place().to_owned();
+            return Err(ApplyError::Moved { fleet: layout.fleet().clone(), dir, place, to });
+        }
+    }
+    Ok(())
+}
+
+/// Remembers where jails are from now on.
+///
+/// # Errors
+/// Where that cannot be written.
+pub fn keep_place(layout: &Layout) -> Result<(), ApplyError> {
+    if layout.place() == layout.store() {
+        return Ok(files::remove(&layout.place_record())?);
+    }
+    record::write(&layout.place_record(), &PlaceRecord { jails: layout.place().to_owned() })
 }
 
 /// Whether a step starts Firecracker in its jail.
@@ -70,7 +103,7 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
         host.device()?;
     }
     if steps.iter().any(|step| jails(step)) {
-        allows_jails(&host.layout.dir())?;
+        allows_jails(&host.layout.place_dir())?;
     }
     huge_pages(plan, &steps, host)
 }
@@ -192,29 +225,63 @@ fn programs(steps: &[&Step]) -> BTreeSet<&'static str> {
 
 /// Whether the store can be written and holds what the plan copies into it.
 fn room(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
-    let store = host.layout.dir();
-    files::create_private_dir(&store)?;
-    // What permissions and mount flags say is not all: only a file that was written tells.
-    tempfile::tempfile_in(&store).map_err(FileError::when("write into the store", &store))?;
-    let blocks = |step: &&&Step| match step {
-        Step::StoreFile { digest, .. } => host.artifacts.get(digest).map(|path| allocated(path)),
-        Step::CreateDisk { base, .. } => host
-            .artifacts
-            .get(base)
-            .map(|path| allocated(path))
-            .or_else(|| Some(allocated(&host.layout.file(base)))),
-        _ => None,
-    };
-    let needed: u64 = steps.iter().filter_map(|step| blocks(&step)).sum();
-    room_for(&host.layout, needed)
+    for dir in [host.layout.dir(), host.layout.place_dir()] {
+        files::create_private_dir(&dir)?;
+        // What permissions and mount flags say is not all: only a file that was written tells.
+        tempfile::tempfile_in(&dir).map_err(FileError::when("write into the store", &dir))?;
+    }
+    room_for(&host.layout, steps.iter().map(|step| copied(step, host)).sum())
 }
+
+/// Bytes that a step writes to the disk where nothing is shared with the original.
+fn copied(step: &Step, host: &LinuxHost) -> u64 {
+    let of = |digest: &FileDigest| match host.artifacts.get(digest) {
+        Some(artifact) => allocated(artifact),
+        None => allocated(&host.layout.file(digest)),
+    };
+    match step {
+        Step::StoreFile { digest, .. } => of(digest),
+        Step::CreateDisk { base, .. } => of(base),
+        Step::CreateJail { machine, .. } => match &machine.disk {
+            MachineDisk::Ephemeral { base, in_memory: false, .. } => of(base),
+            MachineDisk::Ephemeral { .. } | MachineDisk::Kept => 0,
+        },
+        _ => 0,
+    }
+}
+
+/// What a plan copies to the jails' file system, in words; `None` where it shares blocks there, or copies nothing.
+pub fn cost(plan: &Plan, host: &LinuxHost) -> Option<String> {
+    let place = host.layout.place();
+    let there = place.ancestors().find(|dir| dir.exists())?;
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.dev());
+    let shares = rustix::fs::statfs(there).is_ok_and(|stat| REFLINKS.contains(&stat.f_type));
+    let (mut bytes, mut is_elsewhere) = (0, false);
+    for step in steps(plan) {
+        let source = match step {
+            Step::StoreFile { digest, .. } => host.artifacts.get(digest).map(PathBuf::as_path),
+            _ => Some(there),
+        };
+        let elsewhere = source.is_some_and(|source| device(source) != device(there));
+        let cost = copied(step, host);
+        if cost > 0 && (elsewhere || !shares) {
+            (bytes, is_elsewhere) = (bytes + cost, is_elsewhere || elsewhere);
+        }
+    }
+    let why =
+        if is_elsewhere { "out/ is on another file system" } else { "this file system shares no blocks" };
+    (bytes > 0).then(|| format!("{} are copied to {}: {why}", ByteSize::from_bytes(bytes), place.display()))
+}
+
+/// File systems of which two files may have the same blocks: btrfs, XFS, bcachefs (`linux/magic.h`).
+const REFLINKS: [rustix::fs::FsWord; 3] = [0x9123_683e, 0x5846_5342, 0xca45_1a4e];
 
 /// Whether the store has room for so many bytes more.
 ///
 /// # Errors
 /// Where it has not, or cannot be asked.
 pub(super) fn room_for(layout: &Layout, needed: u64) -> Result<(), ApplyError> {
-    let store = layout.dir();
+    let store = layout.place_dir();
     let free =
         rustix::fs::statvfs(&store).map_err(|error| FileError::when("look at", &store)(error.into()))?;
     let free = free.f_bavail * free.f_frsize;
@@ -226,6 +293,5 @@ pub(super) fn room_for(layout: &Layout, needed: u64) -> Result<(), ApplyError> {
 
 /// Bytes that a file takes on its disk, holes left out.
 pub(super) fn allocated(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).map_or(0, |meta| meta.blocks() * 512)
 }

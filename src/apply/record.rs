@@ -1,6 +1,6 @@
 //! The few things about a host that cannot be observed, kept in small files of the store.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,12 @@ pub struct Ready {
     pub host_key: String,
     #[serde(default)]
     pub containers: Vec<ContainerSpec>,
+}
+
+/// `place.json`: where the jails are, so that another place in fleet.toml does not lose sight of disks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceRecord {
+    pub jails: PathBuf,
 }
 
 /// `ruleset.json`: nft lists rules in its own words, so what it says is compared with what it said.

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::apply::Host;
 use crate::apply::linux::{LinuxHost, READY_TIMEOUT, STOP_TIMEOUT, Scope};
 use crate::apply::record::Ready;
-use crate::apply::{disk, observe, vmm};
+use crate::apply::{disk, observe, preflight, vmm};
 use crate::fleet::{Fleet, GuestName, InterfaceName, LogLimits, suggest};
 use crate::host::desired::{Artifacts, HostFacts, desired};
 use crate::host::layout::Layout;
@@ -91,7 +91,9 @@ impl Context {
     /// The host of a fleet, to look at and to take down.
     pub fn host(&self, fleet: &Fleet) -> Result<LinuxHost, CliError> {
         require_root()?;
-        self.host_at(Layout::new(&fleet.host, &fleet.name), fleet.host.logs, Scope::WholeHost)
+        let layout = Layout::new(&fleet.host, &fleet.name);
+        preflight::place(&layout)?;
+        self.host_at(layout, fleet.host.logs, Scope::WholeHost)
     }
 
     /// A host whose store is somewhere.
@@ -114,11 +116,17 @@ impl Context {
     /// Holds the fleet's host for this process alone, waiting for another that does.
     pub fn hold(&self, layout: &Layout) -> Result<FileLock, CliError> {
         fs::create_private_dir(&layout.dir())?;
-        if let Some(lock) = FileLock::attempt(&layout.lock())? {
-            return Ok(lock);
-        }
-        self.say("another sisforge is changing this fleet's host; waiting for it");
-        Ok(FileLock::wait(&layout.lock())?)
+        let lock = match FileLock::attempt(&layout.lock())? {
+            Some(lock) => lock,
+            None => {
+                self.say("another sisforge is changing this fleet's host; waiting for it");
+                FileLock::wait(&layout.lock())?
+            }
+        };
+        // Looked at again: whoever held it may have used another place.
+        preflight::place(layout)?;
+        preflight::keep_place(layout)?;
+        Ok(lock)
     }
 
     /// What the fleet wants of its host, from its lock and what is built of it; the host then knows its artifacts. What goes

@@ -378,6 +378,9 @@ fn host_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         ApplyError::NoDevice(_) => {
             Some("remove `io` from the guests, or move [host] store to a file system on a disk")
         }
+        ApplyError::Moved { .. } => Some(
+            "take the old `jails` back; or with it take the fleet down, move the fleet's directories `disks` and `snapshots` to the new place, and go on there",
+        ),
         ApplyError::NotRemoved { .. } => {
             Some("`lsattr` shows files that are immutable, `fuser -vm` shows who uses a mount")
         }

@@ -27,6 +27,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let desired = context.desired(&fleet, Inputs::of(args.locked), &mut host, &observed)?;
     let plan = planned(&host, &observed, &desired)?;
     show(&plan, context);
+    if let Some(cost) = preflight::cost(&plan, &host) {
+        context.say(&format!("note: {cost}"));
+    }
     // Here rather than when half of it is done.
     preflight::look(&plan, &host)?;
     let changes = args.detailed_exitcode && !plan.is_empty();

@@ -47,7 +47,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 
 fn write(args: &Args, fleet: &Fleet, only: &[GuestName], context: &Context) -> Result<ExitCode, CliError> {
     let store = std::fs::canonicalize(&args.out).map_err(FileError::when("open", &args.out))?;
-    let layout = Layout::new(&HostSpec { store, ..fleet.host.clone() }, &fleet.name);
+    let layout = Layout::new(&HostSpec { store, jails: None, ..fleet.host.clone() }, &fleet.name);
     let mut host = context.host_at(layout, fleet.host.logs, Scope::FilesAlone)?;
     fs::create_private_dir(&host.layout.dir())?;
     let key = key(fleet, &host.layout)?;
@@ -58,7 +58,7 @@ fn write(args: &Args, fleet: &Fleet, only: &[GuestName], context: &Context) -> R
     let mut jails = BTreeMap::new();
     for (name, guest) in desired.guests.iter().filter(|(name, _)| only.is_empty() || only.contains(name)) {
         let Some(manifest) = tree::emit(&host, name, guest, &around)? else { continue };
-        let root = host.layout.store().join(&manifest.root);
+        let root = host.layout.place().join(&manifest.root);
         let record = |file: &str, text: String| {
             fs::write_unsynced(&host.layout.guest(name).join(file), text.as_bytes(), 0o644)
         };

@@ -246,6 +246,9 @@ section! {
         uids: Option<Spanned<UidRange>>,
         /// Directory of images, disks, snapshots, state and jails, all on one file system; "/var/lib/sisforge" unless given.
         store: Option<AbsolutePath>,
+        /// Where jails stand, and with them all that they link: images, disks and snapshots. A file system without nodev and
+        /// noexec; the store unless given.
+        jails: Option<AbsolutePath>,
         /// How much is kept of each log of each guest: serial port, VMM, metrics.
         logs: Option<LogsSection>,
     }

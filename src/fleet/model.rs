@@ -352,8 +352,10 @@ pub struct HostSpec {
     pub subnet: Ipv4Net,
     /// One uid (and the same gid) per guest.
     pub uids: RangeInclusive<u32>,
-    /// Images, disks, snapshots, state and jails: one file system.
+    /// State and logs, and all that stands beside jails.
     pub store: PathBuf,
+    /// Jails, images, disks and snapshots, on one file system; `None` is the store.
+    pub jails: Option<PathBuf>,
     /// Of each log of each guest. What is changed here holds from the guest's next start on.
     pub logs: LogLimits,
 }
@@ -381,6 +383,7 @@ impl Default for HostSpec {
             subnet: Ipv4Net::new_assert([10, 107, 0, 0].into(), 16),
             uids: 200_000..=265_535,
             store: PathBuf::from("/var/lib/sisforge"),
+            jails: None,
             logs: LogLimits::default(),
         }
     }

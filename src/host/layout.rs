@@ -1,21 +1,25 @@
 //! Where everything of a fleet stands in the store.
 //!
+//! `<jails>` is the store as well, unless `[host] jails` names another place: what stands there is linked into jails, and must
+//! be on their file system.
+//!
 //! ```text
-//! <store>/files/<digest>                 kernels, root images, disks to copy, container images; root's, 0444
+//! <jails>/files/<digest>                 kernels, root images, disks to copy, container images; root's, 0444
 //! <store>/<fleet>/lock                   held while the host is changed
 //! <store>/<fleet>/key, key.pub           the host's ssh key, whose public half every guest is told at boot
+//! <store>/<fleet>/place.json             which place `<jails>` is, where it is not the store
 //! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of how nft lists them
-//! <store>/<fleet>/disks/<guest>.ext4     data disks
-//! <store>/<fleet>/disks/<guest>.before-<snapshot>.ext4   the data disk that a restore put another in the place of
+//! <jails>/<fleet>/disks/<guest>.ext4     data disks
+//! <jails>/<fleet>/disks/<guest>.before-<snapshot>.ext4   the data disk that a restore put another in the place of
 //! <store>/<fleet>/guests/<guest>/        machine.json, ready.json, freezing.json
 //!     serial.log, vmm.log, metrics.log   each with older parts and indexes beside it (`sys/log`)
 //!     serial.pipe, vmm.pipe, console.in  what the VMM writes to and reads from
 //!     keeper.lock                        held by the process that keeps the logs
-//! <store>/<fleet>/jails/<vmm>/<guest>--<attempt>/root/   a jail, as Firecracker's jailer lays it out
-//! <store>/<fleet>/snapshots/ready/<name>/     a snapshot: manifest.json, memory, state, disk.ext4; root's, never changed
-//! <store>/<fleet>/snapshots/consumed/<name>/  one that was restored: what is left of it is its manifest, and a disk that no
+//! <jails>/<fleet>/jails/<vmm>/<guest>--<attempt>/root/   a jail, as Firecracker's jailer lays it out
+//! <jails>/<fleet>/snapshots/ready/<name>/     a snapshot: manifest.json, memory, state, disk.ext4; root's, never changed
+//! <jails>/<fleet>/snapshots/consumed/<name>/  one that was restored: what is left of it is its manifest, and a disk that no
 //!                                        guest took
-//! <store>/<fleet>/snapshots/.new-<name>/ one that is being made, or that was when its maker was killed
+//! <jails>/<fleet>/snapshots/.new-<name>/ one that is being made, or that was when its maker was killed
 //! ```
 //!
 //! Every start has a jail of its own, whose attempt is one more than the highest that is there: what could not be removed
@@ -34,13 +38,16 @@ use super::logs::LogKind;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     store: PathBuf,
+    /// Of the jails, and of what they link.
+    place: PathBuf,
     fleet: FleetName,
 }
 
 impl Layout {
     /// Of a fleet on its host.
     pub fn new(host: &HostSpec, fleet: &FleetName) -> Self {
-        Self { store: host.store.clone(), fleet: fleet.clone() }
+        let place = host.jails.as_ref().unwrap_or(&host.store).clone();
+        Self { store: host.store.clone(), place, fleet: fleet.clone() }
     }
 
     /// The fleet's name.
@@ -53,6 +60,26 @@ impl Layout {
         &self.store
     }
 
+    /// Where jails stand, and what is linked into them; the store itself unless `[host] jails` names another.
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+
+    /// The fleet's own directory there.
+    pub fn place_dir(&self) -> PathBuf {
+        self.place.join(self.fleet.as_str())
+    }
+
+    /// Which place was used last, where it is not the store.
+    pub fn place_record(&self) -> PathBuf {
+        self.dir().join("place.json")
+    }
+
+    /// Directories of the fleet that are there in whichever place is used.
+    pub fn placed_in(&self, place: &Path) -> [PathBuf; 3] {
+        ["jails", "disks", "snapshots"].map(|name| place.join(self.fleet.as_str()).join(name))
+    }
+
     /// The fleet's own directory.
     pub fn dir(&self) -> PathBuf {
         self.store.join(self.fleet.as_str())
@@ -60,7 +87,7 @@ impl Layout {
 
     /// Immutable files by digest, shared between fleets.
     pub fn files(&self) -> PathBuf {
-        self.store.join("files")
+        self.place.join("files")
     }
 
     /// One of them.
@@ -85,7 +112,7 @@ impl Layout {
 
     /// Data disks that are kept.
     pub fn disks(&self) -> PathBuf {
-        self.dir().join("disks")
+        self.place_dir().join("disks")
     }
 
     /// A guest's kept data disk.
@@ -101,7 +128,7 @@ impl Layout {
 
     /// All snapshots.
     pub fn snapshots(&self) -> PathBuf {
-        self.dir().join("snapshots")
+        self.place_dir().join("snapshots")
     }
 
     /// Those that can be restored.
@@ -176,7 +203,7 @@ impl Layout {
 
     /// Chroots of every VMM; the jailer's `--chroot-base-dir`.
     pub fn jails(&self) -> PathBuf {
-        self.dir().join("jails")
+        self.place_dir().join("jails")
     }
 
     /// A guest's jail directory, `<jails>/<name of the executable>/<id>` as the jailer makes it.

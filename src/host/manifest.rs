@@ -209,5 +209,5 @@ fn entry(path: &str, node: Node, mode: u32, uid: u32, made_by: Maker) -> Manifes
 }
 
 fn below_store(layout: &Layout, path: &Path) -> PathBuf {
-    path.strip_prefix(layout.store()).unwrap_or(path).to_owned()
+    path.strip_prefix(layout.place()).unwrap_or(path).to_owned()
 }

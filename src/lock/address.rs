@@ -85,6 +85,7 @@ mod tests {
             subnet: subnet.parse().unwrap(),
             uids,
             store: "/s".into(),
+            jails: None,
             logs: LogLimits::default(),
         }
     }

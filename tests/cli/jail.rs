@@ -155,3 +155,56 @@ fn a_vmm_runs_as_its_guests_uid_confined_and_limited() {
     let cpu = [read("cpu.max"), read("cpu.cfs_quota_us")].concat();
     assert!(cpu == ["100000 100000"] || cpu == ["100000"], "{cpu:?}");
 }
+
+/// A directory on another file system than the project's; removed when it is dropped.
+fn elsewhere(sandbox: &Sandbox) -> Option<tempfile::TempDir> {
+    let dir = tempfile::tempdir_in("/dev/shm").ok()?;
+    let flags = rustix::fs::statvfs(dir.path()).unwrap().f_flag;
+    let forbidden = rustix::fs::StatVfsMountFlags::NODEV | rustix::fs::StatVfsMountFlags::NOEXEC;
+    let device = |path: &Path| fs::metadata(path).unwrap().dev();
+    let fits = !flags.intersects(forbidden) && device(dir.path()) != device(&sandbox.path(""));
+    fits.then_some(dir)
+}
+
+#[test]
+fn jails_on_another_file_system_have_their_disks_beside_them_and_lose_none() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    let Some(other) = elsewhere(&sandbox) else {
+        return eprintln!("SKIPPED: /dev/shm is no other file system that holds programs and devices");
+    };
+    let (a, jails) = (&sandbox.guest('a'), other.path());
+    let text = sandbox.fleet_text("a", "");
+    let moved = text.replace("[host]\n", &format!("[host]\njails = \"{}\"\n", jails.display()));
+    sandbox.write("fleet.toml", &moved);
+    let plan = sandbox.run("plan");
+    let words = format!("are copied to {}: out/ is on another file system", jails.display());
+    plan.fails(0, &[&words]);
+    sandbox.done("up");
+    let root = jails.join(&sandbox.name).join(format!("jails/firecracker/{a}--1/root"));
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    let disk = jails.join(&sandbox.name).join(format!("disks/{a}.ext4"));
+    assert_eq!(inode(&root.join("data/disk.ext4")), inode(&disk));
+    assert!(fs::metadata(root.join("rootfs.ext4")).unwrap().nlink() > 1, "one file for all guests");
+    sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+    for way in ["put in its first place", "while it is down"] {
+        sandbox.write("fleet.toml", &text);
+        let refused =
+            [jails.to_str().unwrap(), "is not empty, and is to be ", "help: take the old `jails` back"];
+        for command in ["up", "down", "plan", "ps"] {
+            sandbox.run(command).fails(1, &refused);
+        }
+        sandbox.write("fleet.toml", &moved);
+        sandbox.run("down").fails(0, &[]);
+        assert!(disk.exists(), "{way}");
+    }
+    let store = sandbox.path("store").join(&sandbox.name);
+    Run::of(Command::new("mv").arg(jails.join(&sandbox.name).join("disks")).arg(&store)).fails(0, &[]);
+    sandbox.write("fleet.toml", &text);
+    sandbox.done("up");
+    assert_eq!(inode(&sandbox.jail(a).join("data/disk.ext4")), inode(&sandbox.disk(a)));
+    // And the other way round.
+    sandbox.write("fleet.toml", &moved);
+    sandbox.run("up").fails(1, &["store", "is not empty, and is to be ", jails.to_str().unwrap()]);
+    sandbox.write("fleet.toml", &text);
+}

@@ -23,6 +23,7 @@ impl Validator<'_> {
             subnet: section.subnet.clone()?.map_or(default.subnet, |subnet| subnet.into_inner().0),
             uids: section.uids.clone()?.map_or(default.uids, |uids| uids.into_inner().0),
             store: section.store.clone()?.map_or(default.store, |AbsolutePath(store)| store),
+            jails: section.jails.clone()?.map(|AbsolutePath(jails)| jails),
             logs: self.logs(section.logs.as_ref().map_err(Clone::clone)?)?,
         })
     }
