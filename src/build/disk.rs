@@ -75,12 +75,17 @@ fn disk_name(guest: &GuestName, spec: &GuestSpec) -> String {
 impl<'a> DiskPlan<'a> {
     /// The key of the disk. Where it is kept plays no part.
     pub fn key(&self) -> BuildKey {
-        KeyBuilder::new("disk")
+        let mut key = KeyBuilder::new("disk")
             .input("layout", LAYOUT)
             .input("digest", "sparse")
             .input("size", self.spec.size.bytes().to_le_bytes())
-            .recipes(self.recipes)
-            .finish()
+            .recipes(self.recipes);
+        for (what, value) in [("label", &self.spec.label), ("owner", &self.spec.owner)] {
+            if let Some(value) = value {
+                key = key.input(what, value);
+            }
+        }
+        key.finish()
     }
 
     /// The container images that go with the disk, if there are any.
@@ -118,10 +123,12 @@ impl<'a> DiskPlan<'a> {
     }
 
     fn tree(&self) -> Result<Tree<Content>, BuildError> {
-        data_disk(self.recipes).map_err(|source| BuildError::DiskLayout { disk: self.name.clone(), source })
+        data_disk(self.recipes, self.spec.owner.as_deref())
+            .map_err(|source| BuildError::DiskLayout { disk: self.name.clone(), source })
     }
 
     fn options(&self, key: &BuildKey) -> Ext4Options {
-        ext4_options(key, Some(self.spec.size), Purpose::ReadWrite)
+        let options = ext4_options(key, Some(self.spec.size), Purpose::ReadWrite);
+        Ext4Options { label: self.spec.label.clone().unwrap_or(options.label.clone()), ..options }
     }
 }

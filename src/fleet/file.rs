@@ -10,7 +10,7 @@ use super::model::{Backing, OptionValue, ParameterValue, ScriptName, VmmKind};
 use super::problem::{Problems, Read};
 use super::reader::{FieldSchema, FromToml, Named, Section, Value, key, section, section_schema, unexpected};
 use super::scalar::{
-    AbsolutePath, Account, Auto, Bandwidth, Count, Destination, GuestNet, ImageLocation, ImageName,
+    AbsolutePath, Account, Auto, Bandwidth, Count, Destination, FsLabel, GuestNet, ImageLocation, ImageName,
     LocalPath, Location, Mode, NameServer, OneOrMore, Package, ParameterName, Ports, ScriptDigest, Tag,
     UidRange, Verdict, WebUrl,
 };
@@ -129,8 +129,13 @@ section! {
         size: Spanned<ByteSize>,
         /// "file": kept across down and up; what it is unless given. "tmpfs": in RAM, gone after down.
         backing: Option<Backing>,
-        /// Container images already present when the guest boots: oci-archive:PATH or oci:PATH.
+        /// Container images already present when the guest boots, stored once for all guests: oci-archive:PATH, oci:PATH,
+        /// docker-archive:PATH or docker://HOST/NAME:TAG.
         images: List<ImageLocation>,
+        /// Label of the file system, up to 16 bytes; drawn from what the disk is made of unless given.
+        label: Option<FsLabel>,
+        /// User of the image who owns the disk's top directory; the recipes' user with subordinate ids unless given.
+        owner: Option<Account>,
     }
 
     /// What guests may reach. Deny wins over allow.

@@ -244,8 +244,12 @@ pub enum FileContent {
 pub struct DiskSpec {
     pub size: ByteSize,
     pub backing: Backing,
-    /// Container images that the disk holds when the guest first boots.
+    /// Container images that are there when the guest first boots.
     pub images: Vec<ContainerImage>,
+    /// Of the file system; `None`: one that follows from what the disk is made of.
+    pub label: Option<String>,
+    /// Who owns the top directory; `None`: the recipes' user with subordinate ids.
+    pub owner: Option<String>,
 }
 
 /// Where a data disk lives.

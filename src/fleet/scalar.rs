@@ -63,12 +63,13 @@ text_scalars! {
     GuestNet, "an IPv4 prefix such as \"10.107.0.0/16\"", "^[0-9.]+/[0-9]+$";
     NameServer, "an IPv4 address", "^[0-9.]+$";
     UidRange, "a range such as \"200000-265535\"", "^[0-9]+-[0-9]+$";
-    ImageLocation, "\"oci-archive:PATH\" or \"oci:PATH\"", "^oci(-archive)?:.";
+    ImageLocation, "\"oci-archive:PATH\", \"docker-archive:PATH\", \"oci:PATH\" or \"docker://HOST/NAME:TAG\"", "^(oci|oci-archive|docker-archive):.|^docker://.";
     ImageName, "the name of a container image", "^\\S+$";
     Package, "a package such as \"podman~5\"", "^!?[^\\s!]+$";
     Tag, "a tag", "^[A-Za-z0-9._-]+$";
     ScriptDigest, "a digest such as \"sha256:0123...\"", "^(sha256:)?[0-9a-fA-F]{64}$";
     Account, "the name of a user or group", "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}$";
+    FsLabel, "the label of a file system", "^[A-Za-z0-9_.-]{1,16}$";
 }
 
 /// Keys of free-form tables: the type, how it is parsed, and its regular expression.

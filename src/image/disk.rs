@@ -19,6 +19,8 @@ pub struct ImageStore {
 pub enum DiskError {
     #[error("{what} need a user: none of the recipes has a [[user]] with subids")]
     NoOwner { what: &'static str },
+    #[error("none of the recipes has the user {0:?}, who is to own the disk")]
+    UnknownOwner(String),
     #[error("it cannot be laid out")]
     Tree(#[from] TreeError),
     #[error(transparent)]
@@ -32,27 +34,33 @@ impl ImageStore {
     }
 }
 
-/// Lays out the data disk of the recipes' user: the home and the recipes' files in it. Its root is the home.
+/// Lays out the data disk: a home and the recipes' files in it, all of the recipes' user with subordinate ids, or of the one
+/// that is named. Its root is the home.
 ///
 /// # Errors
-/// Where there are files and no user to own them.
-pub fn data_disk(recipes: &Recipes) -> Result<Tree<Content>, DiskError> {
+/// Where there is no such user, or there are files and nobody to own them.
+pub fn data_disk(recipes: &Recipes, owner: Option<&str>) -> Result<Tree<Content>, DiskError> {
     let mut tree = Tree::new();
-    let Some(owner) = recipes.owner() else {
+    let ids = match owner {
+        Some("root") => Some((0, 0)),
+        Some(name) => Some(recipes.ids_of(name).ok_or_else(|| DiskError::UnknownOwner(name.to_owned()))?),
+        None => recipes.owner().map(|owner| (owner.uid, owner.gid)),
+    };
+    let Some((uid, gid)) = ids else {
         return if recipes.home.is_empty() {
             Ok(tree)
         } else {
             Err(DiskError::NoOwner { what: "files of a home" })
         };
     };
-    let directory = || Node::new(NodeKind::Directory, 0o700).owned_by(owner.uid, owner.gid);
+    let directory = || Node::new(NodeKind::Directory, 0o700).owned_by(uid, gid);
     tree.insert("", directory())?;
     for (path, file) in &recipes.home {
         let (path, file) = (path.as_str(), &file.value);
         tree.make_parents(path, directory)?;
         let content = Content::Inline(Arc::from(file.content.as_slice()));
         let kind = NodeKind::File { size: file.content.len() as u64, content };
-        tree.insert(path, Node::new(kind, file.mode).owned_by(owner.uid, owner.gid))?;
+        tree.insert(path, Node::new(kind, file.mode).owned_by(uid, gid))?;
     }
     Ok(tree)
 }

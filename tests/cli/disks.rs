@@ -228,9 +228,14 @@ fn an_export_or_import_that_was_killed_leaves_the_old_disk_or_the_new_one() {
     bytes[32 << 20..end].iter_mut().enumerate().for_each(|(at, byte)| *byte = (at % 251) as u8 | 1);
     sandbox.write("new.ext4", &bytes);
     let old = fs::read(sandbox.path("old.ext4")).unwrap();
+    // Killed at moments spread over the time that a whole one takes here and now, and a little beyond.
+    let begun = std::time::Instant::now();
+    sandbox.done(&format!("disk import {a} new.ext4 --replace --yes"));
+    let whole = begun.elapsed();
+    sandbox.done(&format!("disk import {a} old.ext4 --replace --yes"));
     let (mut new_ones, mut exported) = (0, 0);
-    for round in 0..14_u64 {
-        let delay = std::time::Duration::from_millis(3 + round * 9 + round * round % 7);
+    for round in 0..14_u32 {
+        let delay = whole * (round + 1) / 8;
         let out = format!("out-{round}.ext4");
         for args in
             [vec!["disk", "import", a, "new.ext4", "--replace", "--yes"], vec!["disk", "export", a, &out]]
@@ -253,4 +258,27 @@ fn an_export_or_import_that_was_killed_leaves_the_old_disk_or_the_new_one() {
         assert_eq!(names.count(), 1, "something is left over after {delay:?}");
     }
     assert!(new_ones > 0 && exported > 0, "no run came through: {new_ones} {exported}");
+}
+
+#[test]
+fn a_disk_has_the_label_and_the_owner_that_it_is_given() {
+    let sandbox = Sandbox::new();
+    let built = |more: &str| {
+        fleet(&sandbox, "a", &format!("size = \"16MiB\"\n{more}"));
+        sandbox.done("build disk home");
+        let disk = fs::File::open(sandbox.path("out/disk/home/disk.ext4")).unwrap();
+        let disk = ext4_view::Ext4::load(Box::new(disk)).unwrap();
+        (disk.label().display().to_string(), disk.metadata("/").unwrap().uid())
+    };
+    assert_eq!(built("label = \"surf-home\"\nowner = \"root\""), ("surf-home".into(), 0));
+    assert_eq!(built("owner = \"user\"").1, 1000);
+    assert!(built("").0.starts_with("sis-"));
+    for (line, words) in [
+        ("label = \"a-label-of-17-byt\"", "must be a label"),
+        ("label = \"a b\"", "must be a label"),
+        ("owner = \"nobody-here\"", "none of the recipes has the user \"nobody-here\""),
+    ] {
+        fleet(&sandbox, "a", &format!("size = \"16MiB\"\n{line}"));
+        sandbox.run("build disk home").fails(2, &[words]);
+    }
 }

@@ -60,7 +60,7 @@ fn base() -> Vec<u8> {
 #[test]
 fn disk_and_images_are_the_recipes_users() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = data_disk(&podman()).unwrap();
+    let disk = data_disk(&podman(), None).unwrap();
     assert_eq!(owner(&disk, ""), (1000, 1000, 0o700));
     assert_eq!(owner(&disk, "/.config/containers/storage.conf"), (1000, 1000, 0o644));
     assert_eq!(disk.get("/.local"), None, "images are elsewhere");

@@ -143,7 +143,7 @@ fn shared_images_are_there_for_podman() {
         purpose: Purpose::ReadWrite,
     };
     let path = dir.path().join("disk.ext4");
-    write_ext4(&data_disk(&recipes).unwrap(), &[], &options, None, &path).unwrap();
+    write_ext4(&data_disk(&recipes, None).unwrap(), &[], &options, None, &path).unwrap();
     let images = [image];
     let store = image_store(&images_owner(&recipes).unwrap(), &images).unwrap();
     let [image] = images;

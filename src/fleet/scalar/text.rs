@@ -341,6 +341,23 @@ impl FromStr for Account {
     }
 }
 
+/// Label of an ext4 file system, which has room for 16 bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FsLabel(pub String);
+
+impl FromStr for FsLabel {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if (1..=16).contains(&text.len()) && text.bytes().all(plain) {
+            Ok(Self(text.into()))
+        } else {
+            wrong("must be a label: 1 to 16 letters, digits, `.`, `_` or `-`")
+        }
+    }
+}
+
 /// Name of a recipe's parameter, as templates spell it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ParameterName(pub String);

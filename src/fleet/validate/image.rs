@@ -105,7 +105,13 @@ impl Validator<'_> {
             .images
             .by_ref()
             .and_then(|images| all(images.iter().map(|image| Ok(self.container_image(image.by_ref()?)))));
-        Ok(DiskSpec { size: size?, backing: section.backing?.unwrap_or(Backing::File), images: images? })
+        Ok(DiskSpec {
+            size: size?,
+            backing: section.backing?.unwrap_or(Backing::File),
+            images: images?,
+            label: section.label.clone()?.map(|label| label.0),
+            owner: section.owner.clone()?.map(|owner| owner.0),
+        })
     }
 
     fn container_image(&mut self, image: &Spanned<ImageLocation>) -> ContainerImage {

@@ -162,6 +162,12 @@ impl Recipes {
         self.reviewed.get(&(script.clone(), *sha256))
     }
 
+    /// Uid and gid of a user of the recipes.
+    pub fn ids_of(&self, name: &str) -> Option<(u32, u32)> {
+        let user = &self.users.iter().find(|(user, _)| user.as_str() == name)?.1.value;
+        Some((user.uid, self.groups.get(&user.group)?.value.gid))
+    }
+
     /// Ids of the one user whose home is the data disk, if the recipes have such a user.
     pub fn owner(&self) -> Option<IdMap> {
         let user = self.users.values().map(|user| &user.value).find(|user| user.subids.is_some())?;
