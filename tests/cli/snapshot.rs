@@ -270,7 +270,9 @@ fn a_snapshot_that_was_killed_leaves_its_guest_to_the_next_up() {
         counts_on(&sandbox, a);
         sandbox.run("plan --detailed-exitcode").fails(0, &[]);
     }
-    eprintln!("{left_paused} of {ROUNDS} were killed while the guest stood still");
+    eprintln!(
+        "a whole one takes {whole:?}; {left_paused} of {ROUNDS} were killed while the guest stood still"
+    );
     sandbox.done("down --timeout 0");
     assert_eq!(sandbox.traces(), [""; 0]);
 }
@@ -323,7 +325,7 @@ fn whenever_a_restore_is_killed_there_is_one_guest_at_most_and_no_snapshot_of_it
         sandbox.done("down --timeout 0");
         assert_eq!(sandbox.traces(), [""; 0], "killed after {delay:?}");
     }
-    eprintln!("{spent} of {ROUNDS} were consumed, {went_on} of them went on");
+    eprintln!("a whole one takes {whole:?}; {spent} of {ROUNDS} were consumed, {went_on} of them went on");
 }
 
 #[test]
