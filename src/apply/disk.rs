@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::build::digest::FileDigest;
 use crate::fleet::{ByteSize, GuestName, VmmKind};
-use crate::host::layout::{Layout, vmm_folder};
+use crate::host::layout::{BEFORE, Layout, vmm_folder};
 use crate::host::names::DISK;
 use crate::host::state::HostState;
 use crate::sys::fs::{self as files, FileError};
@@ -96,6 +96,8 @@ pub enum Kept {
 /// A data disk that is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DiskFile {
+    /// What `disk export` and `disk rm` call it: the guest, or `GUEST.before-SNAPSHOT` where a restore put another in its place.
+    pub name: String,
     pub guest: GuestName,
     pub path: PathBuf,
     pub backing: Kept,
@@ -118,10 +120,16 @@ pub struct DiskFile {
 pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
     let layout = &host.layout;
     let mut found = Vec::new();
-    for name in files::names_in(&layout.disks())? {
-        if let Some(guest) = name.strip_suffix(".ext4").and_then(|name| name.parse().ok()) {
-            let path = layout.disk(&guest);
-            found.extend(describe(host, &guest, path, |_| Kept::File));
+    for file in files::names_in(&layout.disks())? {
+        let Some(name) = file.strip_suffix(".ext4") else { continue };
+        let (guest, set_aside) = match name.split_once(BEFORE) {
+            Some((guest, _)) => (guest, true),
+            None => (name, false),
+        };
+        if let Ok(guest) = guest.parse() {
+            let disk = describe(host, &guest, layout.disks().join(&file), |_| Kept::File);
+            let name = name.to_owned();
+            found.extend(disk.map(|disk| DiskFile { attached: disk.attached && !set_aside, name, ..disk }));
         }
     }
     let store = fs::metadata(layout.place_dir()).map(|meta| meta.dev()).ok();
@@ -132,7 +140,7 @@ pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
             found.extend(describe(host, &guest, newest.root(layout, &guest).join(DISK), kept));
         }
     }
-    found.sort_by(|a, b| a.guest.cmp(&b.guest));
+    found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 
@@ -147,8 +155,8 @@ fn describe(
     let label = label(&path);
     let attached = is_running(host, guest);
     let (size, used) = (meta.len(), meta.blocks() * 512);
-    let (guest, backing, uid) = (guest.clone(), backing(&meta), meta.uid());
-    Some(DiskFile { guest, path, backing, size, used, uid, label, attached })
+    let (name, guest, backing, uid) = (guest.to_string(), guest.clone(), backing(&meta), meta.uid());
+    Some(DiskFile { name, guest, path, backing, size, used, uid, label, attached })
 }
 
 /// The label in an ext4 superblock (Linux's `Documentation/filesystems/ext4/super.rst`): a guest may be writing the rest, and
@@ -166,13 +174,13 @@ pub fn is_running(host: &LinuxHost, guest: &GuestName) -> bool {
     observe::vmm_process(&host.layout, &host.hierarchy, guest).is_some()
 }
 
-/// Writes a guest's disk into a new file with the same holes.
+/// Writes a disk into a new file with the same holes.
 ///
 /// # Errors
 /// Where it cannot be read or written; there is then no new file.
-pub fn export(layout: &Layout, guest: &GuestName, to: &Path) -> Result<(), ApplyError> {
+pub fn export(disk: &DiskFile, to: &Path) -> Result<(), ApplyError> {
     let mut new = files::NewFile::create(to)?;
-    copy(&layout.disk(guest), new.file())?;
+    copy(&disk.path, new.file())?;
     Ok(new.persist(0o600)?)
 }
 

@@ -284,6 +284,9 @@ fn inflate(qmp: &mut Qmp, machine: &Machine) -> Result<(), ApplyError> {
     }
 }
 
+/// How long a container may take to start; the image may have to come over the network first.
+const CONTAINER_LIMIT: Duration = Duration::from_secs(300);
+
 /// Starts a container in a guest, in place of one of the same name, and remembers that it was started.
 pub(super) fn start_container(
     layout: &Layout,
@@ -301,7 +304,11 @@ pub(super) fn start_container(
     let target = target(layout, guest, &ready)?.ok_or_else(|| failed("the guest runs no sshd".into()))?;
     let words =
         ["podman", "run", "--detach", "--replace", "--name", container.name.as_str(), &container.image];
-    let output = ssh::run(&target, &words.map(str::to_owned), ssh::Io::Capture)?;
+    // The host is held meanwhile, and whoever is inside the guest decides how long it takes.
+    let output = ssh::run_within(&target, &words.map(str::to_owned), CONTAINER_LIMIT)?;
+    if output.code == ssh::OUT_OF_TIME {
+        return Err(failed(format!("not within {} s", CONTAINER_LIMIT.as_secs())));
+    }
     if output.code != 0 {
         return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use crate::apply::disk::is_running;
+use crate::apply::disk::{self, DiskFile, Kept, is_running};
 use crate::apply::linux::LinuxHost;
 use crate::fleet::{Fleet, GuestName, suggest};
-use crate::sys::fs::{self, FileLock};
+use crate::sys::fs::FileLock;
 
 use super::context::Context;
 use super::error::CliError;
@@ -38,25 +38,36 @@ pub fn run(command: &Command, context: &Context) -> Result<ExitCode, CliError> {
     }
 }
 
-/// Holds the host, with a guest's disk on it that nobody has: none can be started until the lock is let go.
+/// Holds the host, with a guest on it that does not run: none can be started until the lock is let go.
 fn unused(guest: &GuestName, host: &LinuxHost, context: &Context) -> Result<FileLock, CliError> {
     let held = context.hold(&host.layout)?;
-    if is_running(host, guest) {
-        return Err(CliError::failed(format!("{guest} runs, and its disk is being written to"))
-            .hint(format!("`sisforge down {guest}` first")));
-    }
-    Ok(held)
+    if is_running(host, guest) { Err(in_use(guest)) } else { Ok(held) }
 }
 
-/// The guest of a disk that is there, whether the fleet still has it or not.
-fn guest_of_disk(name: &str, host: &LinuxHost) -> Result<GuestName, CliError> {
-    let found = name.parse::<GuestName>().ok().filter(|guest| host.layout.disk(guest).exists());
-    if let Some(guest) = found {
-        return Ok(guest);
+fn in_use(guest: &GuestName) -> CliError {
+    CliError::failed(format!("{guest} runs, and its disk is being written to"))
+        .hint(format!("`sisforge down {guest}` first"))
+}
+
+/// Holds the host, with a kept disk of this name on it that nobody has, whether the fleet still has its guest or not.
+fn unused_disk(name: &str, host: &LinuxHost, context: &Context) -> Result<(FileLock, DiskFile), CliError> {
+    find(name, host)?;
+    let held = context.hold(&host.layout)?;
+    let disk = find(name, host)?;
+    if disk.attached { Err(in_use(&disk.guest)) } else { Ok((held, disk)) }
+}
+
+fn find(name: &str, host: &LinuxHost) -> Result<DiskFile, CliError> {
+    let mut kept = disk::all(host)?;
+    kept.retain(|disk| disk.backing == Kept::File);
+    match kept.iter().position(|disk| disk.name == name) {
+        Some(index) => Ok(kept.swap_remove(index)),
+        None => {
+            let names = kept.iter().map(|disk| disk.name.as_str());
+            Err(CliError::invalid(format!("there is no data disk of {name:?}"))
+                .hint(suggest("disk", name, names)))
+        }
     }
-    let files = fs::names_in(&host.layout.disks())?;
-    let guests = files.iter().filter_map(|file| file.strip_suffix(".ext4"));
-    Err(CliError::invalid(format!("there is no data disk of {name:?}")).hint(suggest("disk", name, guests)))
 }
 
 /// A guest of the fleet whose disk is kept.

@@ -14,6 +14,7 @@ use crate::fleet::{InvalidFile, LoadError};
 use crate::host::desired::DesiredError;
 use crate::host::versions::VersionError;
 use crate::image::read::{Flaw, ReadError};
+use crate::lock::kernel_source::KernelSourceError;
 use crate::lock::repository::RepositoryError;
 use crate::lock::resolve::ResolveError;
 use crate::sys::registry::RegistryError;
@@ -197,6 +198,15 @@ impl From<ProjectError> for CliError {
             ProjectError::Invalid(files) => Self::invalid_files(files),
             ProjectError::Resolve(ResolveError::Registry(error)) => {
                 Self { status: container_status(&error), ..from_error(&error) }
+            }
+            // A network that fails is no fault of whoever asked: `watch` tries again.
+            ProjectError::Resolve(ResolveError::Repository(error)) if error.may_pass() => {
+                Self { status: 1, ..from_error(&error) }
+            }
+            ProjectError::Resolve(ResolveError::Kernel(KernelSourceError::Fetch(error)))
+                if error.may_pass() =>
+            {
+                Self { status: 1, ..from_error(&KernelSourceError::Fetch(error)) }
             }
             error => Self { status: 2, ..from_error(&error) },
         }

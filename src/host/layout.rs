@@ -123,7 +123,7 @@ impl Layout {
     /// Where a data disk goes that a restore puts another in the place of; `number` tells several from each other.
     pub fn disk_before(&self, guest: &GuestName, snapshot: &SnapshotName, number: u32) -> PathBuf {
         let number = if number < 2 { String::new() } else { format!("-{number}") };
-        self.disks().join(format!("{guest}.before-{snapshot}{number}.ext4"))
+        self.disks().join(format!("{guest}{BEFORE}{snapshot}{number}.ext4"))
     }
 
     /// All snapshots.
@@ -262,6 +262,9 @@ pub const NOT_WHOLE: &str = ".new-";
 
 /// The cgroup of the processes that keep logs, among those of the guests.
 pub const KEEPERS: &str = ".logs";
+
+/// Between a guest and a snapshot in the name of a disk that a restore put another in the place of.
+pub const BEFORE: &str = ".before-";
 
 /// Folder of a VMM's jails.
 pub fn vmm_folder(vmm: VmmKind) -> &'static str {

@@ -45,6 +45,17 @@ pub enum RepositoryError {
     Nowhere { repository: String, errors: Vec<RepositoryError> },
 }
 
+impl RepositoryError {
+    /// Whether the network was at fault, so that the same may go better later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::FetchIndex { source, .. } | Self::FetchPackage { source, .. } => source.may_pass(),
+            Self::Nowhere { errors, .. } => errors.iter().any(Self::may_pass),
+            _ => false,
+        }
+    }
+}
+
 /// The repositories of a fleet, and the way to them.
 pub struct Repositories<'a> {
     pub fleet: &'a Fleet,

@@ -52,6 +52,17 @@ pub enum FetchError {
     Nowhere(Vec<FetchError>),
 }
 
+impl FetchError {
+    /// Whether the same request may go better later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Http(error) => error.may_pass(),
+            Self::Nowhere(errors) => errors.iter().any(Self::may_pass),
+            Self::File(_) | Self::Offline { .. } | Self::Digest { .. } => false,
+        }
+    }
+}
+
 fn or_in(vendor: Option<&Path>) -> String {
     vendor.map(|dir| format!(" or in {}", dir.display())).unwrap_or_default()
 }

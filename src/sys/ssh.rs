@@ -85,8 +85,10 @@ pub fn run(target: &Target, argv: &[String], io: Io) -> Result<Finished, SshErro
     run_as(target, argv, io, None)
 }
 
-/// The same without input, for a command that must not take longer than `limit`: it then ends with the status 124, as
-/// `timeout` of coreutils has it.
+/// Status of a command that took too long, as `timeout` of coreutils has it.
+pub const OUT_OF_TIME: i32 = 124;
+
+/// The same without input, for a command that must not take longer than `limit`: it then ends as [`OUT_OF_TIME`].
 ///
 /// # Errors
 /// As [`run`].

@@ -415,6 +415,9 @@ fn an_index_that_is_cut_or_garbled_is_never_remembered() {
         sandbox.run("lock").fails(2, &[words]);
         sandbox.run("lock --offline").fails(2, &["is not here, and this run is offline"]);
     }
+    // A server that fails is no mistake of fleet.toml: whoever follows it tries again.
+    server.always(INDEX, Fault::Status(503, ""));
+    sandbox.run("lock").fails(1, &["the server answers 503"]);
     server.heal();
     server.next(INDEX, &[Fault::Cut(200), Fault::Hangup]);
     sandbox.done("lock");

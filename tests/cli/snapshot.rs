@@ -357,6 +357,13 @@ fn a_data_disk_that_changed_since_is_kept_beside_the_snapshots() {
     sandbox.done("down --timeout 0");
     sandbox.run("up").fails(0, &["1 started"]);
     assert!(aside.exists());
+
+    // It has a name of its own, and is nobody's: removing it asks nothing of the guest.
+    let listed = sandbox.done("disk ls");
+    assert!(listed.contains(&format!("{a}.before-one")) && listed.contains("set aside"), "{listed}");
+    sandbox.run(&format!("disk rm {a} --yes")).fails(1, &[&format!("{a} runs")]);
+    sandbox.run(&format!("disk rm {a}.before-one --yes")).fails(0, &["removed"]);
+    assert!(!aside.exists() && sandbox.disk(a).exists());
 }
 
 #[test]

@@ -104,8 +104,13 @@ fn a_running_qemu_obeys_and_ends() {
     command.args(["-M", "none", "-S", "-display", "none", "-qmp", "unix:qmp,server=on,wait=off"]);
     let mut machine = Sleeper(command.current_dir(&deep).stdin(null()).spawn().unwrap());
     let socket = deep.join("qmp");
-    eventually("QEMU listens", || socket.exists());
-    let mut qmp = Qmp::connect(&socket).unwrap();
+    // The socket is there a moment before QEMU listens on it.
+    let mut connected = None;
+    eventually("QEMU listens", || {
+        connected = Qmp::connect(&socket).ok();
+        connected.is_some()
+    });
+    let mut qmp = connected.unwrap();
     assert_eq!(qmp.query_status().unwrap(), "prelaunch");
     qmp.execute("no-such-command", serde_json::json!({})).unwrap_err();
     let more = qmp.execute("query-version", serde_json::json!({})).unwrap();

@@ -16,20 +16,21 @@ inspect`, and imported again. It is there whole or not at all.";
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    guest: String,
+    /// A guest, or another name that `disk ls` shows
+    #[arg(value_name = "DISK")]
+    disk: String,
     /// Where to; it must not be there yet
     #[arg(value_name = "FILE")]
     to: PathBuf,
 }
 
 pub fn run(args: &Args, host: &LinuxHost, context: &Context) -> Result<ExitCode, CliError> {
-    let guest = super::guest_of_disk(&args.guest, host)?;
-    let _held = super::unused(&guest, host, context)?;
+    let (_held, disk) = super::unused_disk(&args.disk, host, context)?;
     if args.to.symlink_metadata().is_ok() {
         return Err(CliError::invalid(format!("{} is there already", args.to.display()))
             .hint("remove it, or name another file"));
     }
-    disk::export(&host.layout, &guest, &args.to)?;
-    context.wrote(&args.to, &format!(": the disk of {guest}"));
+    disk::export(&disk, &args.to)?;
+    context.wrote(&args.to, &format!(": the disk of {}", disk.name));
     Ok(ExitCode::SUCCESS)
 }

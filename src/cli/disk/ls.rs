@@ -22,12 +22,13 @@ pub fn run(fleet: &Fleet, host: &LinuxHost, context: &Context) -> Result<ExitCod
         render::json(&disks.iter().map(one).collect::<Vec<_>>());
         return Ok(ExitCode::SUCCESS);
     }
-    let head = ["GUEST", "SIZE", "USED", "BACKING", "UID", "LABEL", "STATE"].map(str::to_owned).to_vec();
+    let head = ["NAME", "SIZE", "USED", "BACKING", "UID", "LABEL", "STATE"].map(str::to_owned).to_vec();
     let row = |disk: &DiskFile| {
-        let state = match (disk.attached, is_orphan(disk)) {
-            (true, _) => "attached",
-            (false, true) => "orphan",
-            (false, false) => "free",
+        let state = match (disk.attached, is_orphan(disk), disk.name == disk.guest.as_str()) {
+            (true, ..) => "attached",
+            (false, true, _) => "orphan",
+            (false, false, true) => "free",
+            (false, false, false) => "set aside",
         };
         let backing = match disk.backing {
             Kept::File => "file",
@@ -35,7 +36,7 @@ pub fn run(fleet: &Fleet, host: &LinuxHost, context: &Context) -> Result<ExitCod
             Kept::Tmpfs => "tmpfs",
         };
         vec![
-            disk.guest.to_string(),
+            disk.name.clone(),
             ByteSize::from_bytes(disk.size).to_string(),
             render::bytes(disk.used),
             backing.to_owned(),

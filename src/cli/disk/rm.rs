@@ -11,19 +11,20 @@ use super::super::error::CliError;
 
 #[derive(clap::Args)]
 pub struct Args {
-    guest: String,
+    /// A guest, or another name that `disk ls` shows
+    #[arg(value_name = "DISK")]
+    disk: String,
     /// Do not ask
     #[arg(long)]
     yes: bool,
 }
 
 pub fn run(args: &Args, host: &LinuxHost, context: &Context) -> Result<ExitCode, CliError> {
-    let guest = super::guest_of_disk(&args.guest, host)?;
-    let _held = super::unused(&guest, host, context)?;
+    let (_held, disk) = super::unused_disk(&args.disk, host, context)?;
     if !args.yes {
-        confirm(&format!("remove the data disk of {guest} for good"))?;
+        confirm(&format!("remove the data disk of {} for good", disk.name))?;
     }
-    fs::remove(&host.layout.disk(&guest))?;
-    context.say(&format!("removed: the data disk of {guest}"));
+    fs::remove(&disk.path)?;
+    context.say(&format!("removed: the data disk of {}", disk.name));
     Ok(ExitCode::SUCCESS)
 }
