@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -131,10 +132,17 @@ pub fn lay_out(jail: &Jail, scope: Scope, root: &Path) -> Result<(), ApplyError>
                 scope.chown(&path, jail.uid)?;
             }
             // What a loss of power leaves of a jail is cleared away, so that nothing of it need be synced.
-            EntryKind::Bytes(bytes) => files::write_unsynced(&path, bytes, 0o444)?,
+            EntryKind::Bytes(bytes) => write_new(&path, bytes).map_err(failed("write"))?,
         }
     }
     Ok(())
+}
+
+/// A new file, which nobody looks at before it is whole.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(bytes)?;
+    file.set_permissions(Permissions::from_mode(0o444))
 }
 
 fn own_directory(path: &Path, scope: Scope, uid: u32) -> Result<(), ApplyError> {

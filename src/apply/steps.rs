@@ -160,6 +160,10 @@ impl Host for LinuxHost {
 impl LinuxHost {
     /// The fleet's own cgroup goes with its last guest, and that of all fleets with the last fleet.
     fn remove_cgroup_parents(&self) -> Result<(), ApplyError> {
+        // Of hundreds of guests that go, each would read the names of all others.
+        if self.hierarchy.least_children(&self.layout.cgroups()) > 1 {
+            return Ok(());
+        }
         let keepers = self.layout.keepers_cgroup();
         let alone = self.hierarchy.children(&self.layout.cgroups()).iter().all(|child| child == KEEPERS);
         if alone && self.hierarchy.procs(&keepers).is_empty() {

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::mount::unescape;
@@ -262,6 +263,14 @@ impl Hierarchy {
             self.dirs(path).into_iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
         let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
         entries.filter(is_dir).filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// At least how many cgroups are directly below; 0 where that cannot be told without reading the directory. A cgroup's
+    /// directory has a link from each, its own name and its `.` beside them.
+    pub fn least_children(&self, path: &str) -> u64 {
+        let links =
+            self.dirs(path).into_iter().filter_map(|dir| fs::metadata(dir).ok()).map(|meta| meta.nlink());
+        links.max().unwrap_or(0).saturating_sub(2)
     }
 
     /// Bytes of memory in use, page cache included.

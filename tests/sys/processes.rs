@@ -120,6 +120,7 @@ fn a_cgroup_in_use_is_not_removed_by_mistake() {
     let Some(group) = Group::create("busy") else { return };
     let Group { hierarchy, parent, path } = &group;
     hierarchy.create(path, &LIMITS).unwrap();
+    assert_eq!((hierarchy.least_children(parent), hierarchy.least_children(path)), (1, 0));
     // Its children keep it, at once.
     let started = Instant::now();
     hierarchy.remove(parent).unwrap_err();
