@@ -5,24 +5,21 @@
 //! and each reply a bound on its size.
 
 mod binary;
+pub mod snapshot;
 mod version;
 
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub use binary::{BinaryError, check_static};
-pub mod snapshot;
-pub use version::{UnknownVersion, Version, installed, version_of};
+use super::socket;
 
-/// Longest path that fits a socket address (unix(7): 108 bytes with the closing zero).
-const SOCKET_PATH_MAX: usize = 107;
+pub use binary::{BinaryError, check_static};
+pub use version::{UnknownVersion, Version, installed, version_of};
 
 /// Largest reply that is read, in bytes; the largest real one, `GET /vm/config`, is far below.
 const REPLY_MAX: usize = 1 << 20;
@@ -159,7 +156,8 @@ impl Api {
     }
 
     fn open(&self) -> Result<UnixStream, ApiError> {
-        connect(&self.socket).map_err(|source| ApiError::Connect { socket: self.socket.clone(), source })
+        socket::connect(&self.socket)
+            .map_err(|source| ApiError::Connect { socket: self.socket.clone(), source })
     }
 
     fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, ApiError> {
@@ -199,19 +197,6 @@ impl Api {
             reason: reason.to_owned(),
         }
     }
-}
-
-/// Connects to a socket whose path may be too long for a socket address: then by way of its directory,
-/// which has a short name in `/proc/self/fd` while it is open.
-fn connect(socket: &Path) -> io::Result<UnixStream> {
-    if socket.as_os_str().len() <= SOCKET_PATH_MAX {
-        return UnixStream::connect(socket);
-    }
-    let (Some(dir), Some(name)) = (socket.parent(), socket.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let dir = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    UnixStream::connect(Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name))
 }
 
 fn render(method: &str, path: &str, body: Option<&Value>) -> Vec<u8> {

@@ -27,6 +27,7 @@ pub mod registry;
 pub mod remove;
 pub mod report;
 pub mod sealed;
+pub mod socket;
 pub mod sparse;
 pub mod ssh;
 pub mod tiny_guest;

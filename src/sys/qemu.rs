@@ -1,14 +1,14 @@
 //! QEMU: its version, and a running one through its machine protocol (`docs/interop/qmp-spec.rst`).
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::socket;
 use super::tool::{Tool, ToolError};
 
 mod migration;
@@ -67,9 +67,6 @@ pub fn parse_version(line: &str) -> Option<(u32, u32)> {
 /// How long QEMU may take to answer. Most answers take milliseconds; emulation on a busy host may hold them up.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest path that fits `sockaddr_un` with its final zero.
-const LONGEST_SOCKET_PATH: usize = 107;
-
 /// A connection to one QEMU, which serves one at a time. After an error, connect again.
 #[derive(Debug)]
 pub struct Qmp {
@@ -94,7 +91,7 @@ impl Qmp {
     /// As [`Qmp::connect`].
     pub fn connect_within(path: &Path, timeout: Duration) -> Result<Self, QmpError> {
         let stream =
-            connect_stream(path).map_err(|source| QmpError::Connect { path: path.to_owned(), source })?;
+            socket::connect(path).map_err(|source| QmpError::Connect { path: path.to_owned(), source })?;
         let mut qmp = Self { stream: BufReader::new(stream), path: path.to_owned(), timeout, last_id: 0 };
         let greeting = qmp.read_message("the connection", Instant::now() + timeout)?;
         if greeting.get("QMP").is_none() {
@@ -224,19 +221,6 @@ impl Qmp {
             line: String::from_utf8_lossy(&line).trim_end().to_owned(),
         })
     }
-}
-
-/// Connects to a Unix socket, through its directory where its path is too long for an address.
-fn connect_stream(path: &Path) -> io::Result<UnixStream> {
-    use rustix::fs::{Mode, OFlags};
-    if path.as_os_str().as_bytes().len() <= LONGEST_SOCKET_PATH {
-        return UnixStream::connect(path);
-    }
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(ErrorKind::InvalidInput.into());
-    };
-    let dir = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    UnixStream::connect(Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::image::oci::{self, Item, file};
 use crate::needs_firecracker;
 
 /// A user whose home is the data disk.
-const HOME: &str = r#"description = "a user"
+pub const HOME: &str = r#"description = "a user"
 [[group]]
 name = "user"
 gid = 1000

@@ -10,18 +10,7 @@ use crate::common::sandbox::Sandbox;
 use crate::common::server::{Fault, Server};
 use crate::image::oci::{self, file};
 
-const HOME: &str = r#"description = "a user"
-[[group]]
-name = "user"
-gid = 1000
-[[user]]
-name = "user"
-uid = 1000
-group = "user"
-home = "/home/user"
-shell = "/bin/sh"
-subids = { start = 100000, count = 65536 }
-"#;
+use super::disks::HOME;
 
 /// A registry that is served from a directory, and what is in it.
 struct Registry {
