@@ -14,7 +14,7 @@ use super::names::{
     API_SOCKET, CONFIG, CPU_TEMPLATE, DISK, IMAGES, KERNEL, METADATA, METRICS, ROOTFS, SECCOMP, VMM_LOG,
     VSOCK,
 };
-use super::state::Machine;
+use super::state::{Machine, MachineDisk};
 
 /// Milliseconds in which a rate limiter's bucket fills: each rate is one of a second.
 const REFILL: u64 = 1000;
@@ -75,14 +75,19 @@ fn drive_names(machine: &Machine) -> impl Iterator<Item = (&'static str, &'stati
     DRIVES.into_iter().take(if machine.images.is_some() { 3 } else { 2 })
 }
 
+/// A guest's `fsync` reaches the host's disk where that is kept: without `Writeback`, Firecracker offers no flush, and a loss of
+/// power takes what the guest believes to be written (`docs/api_requests/block-caching.md` of its sources).
 fn drives(machine: &Machine) -> Value {
     let drive = |(id, path): (&str, &str)| {
-        let drive = json!({
+        let mut drive = json!({
             "drive_id": id,
             "path_on_host": format!("/{path}"),
             "is_root_device": path == ROOTFS,
             "is_read_only": path != DISK,
         });
+        if path == DISK && machine.disk == MachineDisk::Kept {
+            drive["cache_type"] = json!("Writeback");
+        }
         with_limiter(drive, "rate_limiter", &machine.spec.disk)
     };
     drive_names(machine).map(drive).collect()
@@ -205,7 +210,6 @@ mod tests {
     use super::*;
     use crate::build::digest::FileDigest;
     use crate::fleet::{MachineSpec, Metadata, NetworkLimits, Sha256, StaticTemplate, VmmKind};
-    use crate::host::state::MachineDisk;
 
     /// Every top-level key that Firecracker knows (`VmmConfig` in its `src/vmm/src/resources.rs`): it passes over any other.
     const SECTIONS: [&str; 13] = [
@@ -270,6 +274,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_guest_syncs_reaches_a_disk_that_is_kept_and_no_other() {
+        let mut machine = machine(MachineSpec::default());
+        let caches = |machine: &Machine| {
+            let drives = drives(machine);
+            drives.as_array().unwrap().iter().map(|drive| drive["cache_type"].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(caches(&machine), [Value::Null, json!("Writeback")]);
+        let base = FileDigest::Sparse(Sha256::of("disk"));
+        machine.disk = MachineDisk::Ephemeral { base, size: 1 << 20, in_memory: false };
+        assert_eq!(caches(&machine), [Value::Null, Value::Null]);
+    }
+
+    #[test]
     fn firecracker_knows_every_section_of_the_configuration() {
         for spec in [MachineSpec::default(), whole()] {
             let config = configured(spec);
@@ -288,7 +305,7 @@ mod tests {
                 "machine-config": { "vcpu_count": 2, "mem_size_mib": 512 },
                 "drives": [
                     { "drive_id": "root", "path_on_host": "/rootfs.ext4", "is_root_device": true, "is_read_only": true },
-                    { "drive_id": "data", "path_on_host": "/data/disk.ext4", "is_root_device": false, "is_read_only": false },
+                    { "drive_id": "data", "path_on_host": "/data/disk.ext4", "is_root_device": false, "is_read_only": false, "cache_type": "Writeback" },
                 ],
                 "network-interfaces": [
                     { "iface_id": "eth0", "host_dev_name": "sis-alice", "guest_mac": "02:53:0a:6b:00:02" }
