@@ -21,11 +21,16 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let tty = !args.no_tty && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    in_guest(&args.guest, &args.command, tty, context)
+}
+
+/// Runs a command, or the login shell where there is none, in a guest; its exit status is this program's.
+pub fn in_guest(guest: &str, command: &[String], tty: bool, context: &Context) -> Result<ExitCode, CliError> {
     let fleet = context.fleet()?;
     let host = context.host(&fleet)?;
-    let guest = declared_or_there(&args.guest, &fleet, &host)?;
+    let guest = declared_or_there(guest, &fleet, &host)?;
     let target = context.reachable(&host, &guest)?;
-    let tty = !args.no_tty && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let finished = ssh::run(&target, &args.command, Io::Inherit { tty })?;
+    let finished = ssh::run(&target, command, Io::Inherit { tty })?;
     Ok(ExitCode::from(u8::try_from(finished.code).unwrap_or(1)))
 }

@@ -3,10 +3,9 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use crate::sys::ssh::{self, Io};
-
-use super::context::{Context, declared_or_there};
+use super::context::Context;
 use super::error::CliError;
+use super::exec;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,11 +20,6 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let fleet = context.fleet()?;
-    let host = context.host(&fleet)?;
-    let guest = declared_or_there(&args.guest, &fleet, &host)?;
-    let target = context.reachable(&host, &guest)?;
     let tty = (args.command.is_empty() || args.tty) && std::io::stdin().is_terminal();
-    let finished = ssh::run(&target, &args.command, Io::Inherit { tty })?;
-    Ok(ExitCode::from(u8::try_from(finished.code).unwrap_or(1)))
+    exec::in_guest(&args.guest, &args.command, tty, context)
 }
