@@ -210,7 +210,7 @@ pub fn named(names: &[String], known: &[&GuestName]) -> Result<Vec<GuestName>, C
     let find = |name: &String| {
         let found = known.iter().find(|guest| guest.as_str() == name);
         found.map(|guest| (*guest).clone()).ok_or_else(|| {
-            let hint = suggest("guest", name, known.iter().map(|guest| guest.as_str()));
+            let hint = suggest("guests", name, known.iter().map(|guest| guest.as_str()));
             CliError::invalid(format!("there is no guest {name:?}")).hint(hint)
         })
     };

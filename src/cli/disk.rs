@@ -65,7 +65,7 @@ fn find(name: &str, host: &LinuxHost) -> Result<DiskFile, CliError> {
         None => {
             let names = kept.iter().map(|disk| disk.name.as_str());
             Err(CliError::invalid(format!("there is no data disk of {name:?}"))
-                .hint(suggest("disk", name, names)))
+                .hint(suggest("disks", name, names)))
         }
     }
 }

@@ -171,7 +171,8 @@ macro_rules! from_library {
 }
 
 from_library! {
-    ApplyError => |_| 1,
+    // A name that is not there is a wrong use, as that of a guest is.
+    ApplyError => |error| if matches!(error, ApplyError::Snapshot(SnapshotError::None(_))) { 2 } else { 1 },
     ToolError => |_| 1,
     crate::sys::fs::FileError => |_| 1,
     crate::sys::cgroup::CgroupError => |_| 1,

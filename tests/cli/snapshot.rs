@@ -110,7 +110,7 @@ fn a_snapshot_is_restored_once() {
     again.fails(1, &["there is a snapshot one already", "help: "]);
     sandbox.run("snapshot rm one").fails(2, &["there is no terminal", "add --yes"]);
     sandbox.done("snapshot rm one --yes");
-    sandbox.run("snapshot restore one").fails(1, &["there is no snapshot one", "snapshot ls"]);
+    sandbox.run("snapshot restore one").fails(2, &["there is no snapshot one", "snapshot ls"]);
     sandbox.run("snapshot restore ../one").fails(2, &["the name of a snapshot must be"]);
 }
 
