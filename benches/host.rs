@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use sisforge::apply::linux::{LinuxHost, Scope};
 use sisforge::apply::{Host, apply};
-use sisforge::build::digest::FileDigest;
-use sisforge::fleet::{GuestName, HostSpec, MachineSpec, VmmKind};
+use sisforge::base::FileDigest;
+use sisforge::base::GuestName;
+use sisforge::fleet::{HostSpec, MachineSpec, VmmKind};
 use sisforge::host::layout::Layout;
 use sisforge::host::state::{CgroupLimits, Machine, MachineDisk};
 use sisforge::plan::{GuestSteps, Plan, Step};
@@ -127,11 +128,11 @@ impl World {
         let file = File::create(&image).unwrap();
         (0..IMAGE_MIB).for_each(|at| file.write_all_at(&bytes, at << 20).unwrap());
         let whole = |path: &Path| {
-            FileDigest::Whole(sisforge::fleet::Sha256(sisforge::sys::fs::sha256(path).unwrap().0))
+            FileDigest::Whole(sisforge::base::Sha256(sisforge::sys::fs::sha256(path).unwrap().0))
         };
         let kernel = dir.join("vmlinux");
         fs::write(&kernel, &bytes).unwrap();
-        let (digest, _) = FileDigest::sparse(&base).unwrap();
+        let (digest, _) = sisforge::sys::digest::sparse_digest(&base).unwrap();
         let (image_digest, kernel_digest) = (whole(&image), whole(&kernel));
         let spec = HostSpec {
             uplink: None,
@@ -156,7 +157,7 @@ impl World {
             vmm: VmmKind::Firecracker,
             uid: 900_000,
             tap: "sis-b".parse().unwrap(),
-            mac: "02:53:0a:6b:00:02".into(),
+            mac: "02:53:0a:6b:00:02".parse().unwrap(),
             vcpus: 1,
             memory_mib: 128,
             kernel: kernel_digest,

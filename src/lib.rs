@@ -2,6 +2,8 @@
 //!
 //! Modules stand in data-flow order; each may use only those above it (`tests/architecture.rs` holds that).
 
+pub mod base;
+
 pub mod sys;
 
 pub mod fleet;

@@ -1,7 +1,8 @@
 //! Plans carried out on a host that fails or stops at any point: nothing is left behind, nobody else is disturbed.
 
 use sisforge::apply::{Applied, Host, apply};
-use sisforge::fleet::{ContainerSpec, GuestName, MachineSpec, Sha256, VmmKind};
+use sisforge::base::{GuestName, Sha256};
+use sisforge::fleet::{ContainerSpec, MachineSpec, VmmKind};
 use sisforge::host::firewall::Ruleset;
 use sisforge::host::state::{
     CgroupLimits, DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind, TapSpec,
@@ -38,7 +39,7 @@ fn guest(guest: &str, number: u8) -> GuestState {
         vmm: VmmKind::Firecracker,
         uid,
         tap: tap.name.clone(),
-        mac: format!("02:53:0a:6b:00:{number:02x}"),
+        mac: format!("02:53:0a:6b:00:{number:02x}").parse().unwrap(),
         vcpus: 1,
         memory_mib: 512,
         kernel: Sha256::of("kernel").into(),

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules in the order in which data flows: each uses only those before it.
-const ORDER: [&str; 10] = ["sys", "fleet", "apk", "lock", "image", "build", "host", "plan", "apply", "cli"];
+const ORDER: [&str; 11] =
+    ["base", "sys", "fleet", "apk", "lock", "image", "build", "host", "plan", "apply", "cli"];
 
 /// Lines of code in one file, without its tests.
 const LONGEST: usize = 500;

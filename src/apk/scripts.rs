@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::fleet::{ScriptMoment, Sha256};
+use crate::base::Sha256;
+use crate::fleet::ScriptMoment;
 
 use super::package::{PackageContents, ScriptKind};
 

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::build::digest::FileDigest;
-use crate::fleet::{ByteSize, GuestName, VmmKind};
+use crate::base::FileDigest;
+use crate::base::{ByteSize, GuestName};
+use crate::fleet::VmmKind;
 use crate::host::layout::{BEFORE, Layout, vmm_folder};
 use crate::host::names::DISK;
 use crate::host::state::HostState;

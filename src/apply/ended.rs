@@ -4,7 +4,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::PoisonError;
 
-use crate::fleet::{GuestName, VmmKind};
+use crate::base::GuestName;
+use crate::fleet::VmmKind;
 use crate::host::state::Machine;
 use crate::sys::firecracker::exit_reason;
 use crate::sys::jailer::{Cause, cause};

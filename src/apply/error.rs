@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::build::digest::FileDigest;
-use crate::fleet::{FleetName, GuestName, InterfaceName};
+use crate::base::FileDigest;
+use crate::base::{FleetName, GuestName, InterfaceName};
 use crate::sys::cgroup::CgroupError;
 use crate::sys::firecracker::{ApiError, BinaryError};
 use crate::sys::fs::FileError;

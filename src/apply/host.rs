@@ -1,8 +1,9 @@
 //! What applying a plan needs of a host. [`super::linux::LinuxHost`] is the real one; tests use another to make
 //! faults that a real host does not make on demand.
 
-use crate::build::digest::FileDigest;
-use crate::fleet::{ContainerSpec, GuestName, SnapshotName};
+use crate::base::FileDigest;
+use crate::base::{GuestName, SnapshotName};
+use crate::fleet::ContainerSpec;
 use crate::host::firewall::Ruleset;
 use crate::host::state::{CgroupLimits, HostState, Machine, TapSpec};
 use crate::plan::Step;

@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::fleet::{GuestName, VmmKind};
+use crate::base::GuestName;
+use crate::fleet::VmmKind;
 use crate::host::jail::{EntryKind, Jail, jail};
 use crate::host::layout::{Layout, parse_jail_id, vmm_folder};
 use crate::host::logs::LogKind;

@@ -7,7 +7,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::fleet::{GuestName, VmmKind};
+use crate::base::GuestName;
+use crate::fleet::VmmKind;
 use crate::host::layout::Layout;
 use crate::host::logs::{LogKind, LogStream, streams};
 use crate::sys::cgroup::Limits;

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::build::digest::FileDigest;
-use crate::fleet::{GuestName, LogLimits};
+use crate::base::FileDigest;
+use crate::base::GuestName;
+use crate::fleet::LogLimits;
 use crate::host::layout::Layout;
 use crate::sys::block;
 use crate::sys::cgroup::{Device, Hierarchy};

@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use crate::fleet::GuestName;
+use crate::base::GuestName;
 use crate::plan::{GuestSteps, Plan, Step};
 use crate::sys::report::{Report, Unit};
 

@@ -5,12 +5,12 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::build::digest::FileDigest;
-use crate::fleet::{FleetName, GuestName, Sha256};
+use crate::base::FileDigest;
+use crate::base::network::guest_of_tap;
+use crate::base::{FleetName, GuestName, Sha256};
 use crate::host::firewall::{self, Ruleset};
 use crate::host::layout::Layout;
 use crate::host::state::{CgroupLimits, DiskState, GuestState, HostState, Machine, StoredKind, TapSpec};
-use crate::lock::address::TAP_NAME_PREFIX;
 use crate::sys::cgroup::{Hierarchy, IoLimits};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::{self, ProcessInfo};
@@ -69,7 +69,7 @@ fn names_in(dir: &Path, suffix: &str) -> Result<BTreeSet<GuestName>, ApplyError>
 
 fn taps(layout: &Layout) -> Result<BTreeMap<GuestName, TapSpec>, ApplyError> {
     let of_guest = |tap: ip::Tap| {
-        let guest = tap.name.strip_prefix(TAP_NAME_PREFIX)?.parse::<GuestName>().ok()?;
+        let guest = guest_of_tap(&tap.name)?;
         // One that is half made is seen as what nobody wants: it is made anew, or removed.
         let address = tap.address.filter(|_| tap.up).map_or(Ipv4Addr::UNSPECIFIED, |(address, _)| address);
         let owner = tap.owner.unwrap_or(u32::MAX);

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::StatVfsMountFlags;
 
-use crate::build::digest::FileDigest;
-use crate::fleet::{ByteSize, GuestName, VmmKind};
+use crate::base::FileDigest;
+use crate::base::{ByteSize, GuestName};
+use crate::fleet::VmmKind;
 use crate::host::layout::Layout;
 use crate::host::state::{Machine, MachineDisk, TapSpec};
 use crate::plan::{GuestSteps, Plan, Step};

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{ContainerSpec, Sha256};
+use crate::base::Sha256;
+use crate::fleet::ContainerSpec;
 use crate::sys::fs::{self as files};
 
 use super::ApplyError;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::fleet::GuestName;
+use crate::base::GuestName;
 use crate::host::state::{GuestState, HostState, Machine};
 use crate::host::vmm::guest_address;
 use crate::sys::process;

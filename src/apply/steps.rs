@@ -1,11 +1,14 @@
 //! The steps of a plan on the real host. What needs more than a call of a tool stands in the files beside this one.
 
-use crate::build::digest::FileDigest;
-use crate::fleet::{ContainerSpec, GuestName, SnapshotName};
+use crate::base::FileDigest;
+use crate::base::network::TAP_PREFIX;
+use crate::base::{GuestName, SnapshotName};
+use crate::fleet::ContainerSpec;
 use crate::host::firewall::{self, Ruleset};
 use crate::host::layout::KEEPERS;
-use crate::host::state::{CPU_PERIOD, CgroupLimits, HostState, Machine, MachineDisk, TAP_PREFIX, TapSpec};
+use crate::host::state::{CPU_PERIOD, CgroupLimits, HostState, Machine, MachineDisk, TapSpec};
 use crate::sys::cgroup::{Device, IoLimits, Limits};
+use crate::sys::digest::digest_like;
 use crate::sys::fs as files;
 use crate::sys::{ip, nft};
 
@@ -31,7 +34,7 @@ impl Host for LinuxHost {
         files::create_private_dir(&self.layout.files())?;
         let mut new = files::NewFile::create(&target)?;
         copy(from, new.file())?;
-        let (found, _) = digest.again(new.temporary_path())?;
+        let (found, _) = digest_like(digest, new.temporary_path())?;
         if found != *digest {
             return Err(ApplyError::ArtifactChanged { path: from.clone(), expected: *digest, found });
         }

@@ -3,12 +3,13 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use crate::build::digest::FileDigest;
-use crate::fleet::{GuestName, VmmKind};
+use crate::base::FileDigest;
+use crate::base::GuestName;
+use crate::fleet::VmmKind;
 use crate::host::jail::jail;
 use crate::host::manifest::{Facts, Manifest, Program, manifest};
 use crate::host::state::{GuestState, Machine, MachineDisk};
-use crate::lock::digest::digest_file;
+use crate::sys::digest::sha256_of_file;
 use crate::sys::fs::FileError;
 use crate::sys::jailer::{self, Node};
 use crate::sys::tool;
@@ -36,7 +37,7 @@ impl Surroundings {
         let found = tool::find("firecracker").filter(|_| vmm == VmmKind::Firecracker);
         let program = found.as_ref().map(|path| {
             let meta = std::fs::metadata(path).map_err(FileError::when("look at", path))?;
-            let (digest, size) = digest_file(path)?;
+            let (digest, size) = sha256_of_file(path)?;
             // As the jailer copies it, under the umask that it is started with.
             Ok::<_, FileError>(Program { mode: meta.permissions().mode() & 0o7755, size, digest })
         });

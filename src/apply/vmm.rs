@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use crate::fleet::{ContainerSpec, GuestName, VmmKind};
+use crate::base::GUEST_USER;
+use crate::base::GuestName;
+use crate::fleet::{ContainerSpec, VmmKind};
 use crate::host::layout::Layout;
 use crate::host::limits::{FileLimits, file_limits};
 use crate::host::logs::LogKind::{self, Serial, Vmm};
 use crate::host::names::{API_SOCKET, DISK, QMP_SOCKET};
 use crate::host::state::{Machine, Paused};
-use crate::host::vmm::{GUEST_USER, guest_address};
+use crate::host::vmm::guest_address;
 use crate::host::{console::Heard, firecracker, qemu};
 use crate::sys::firecracker::Api;
 use crate::sys::fs::{self as files, FileError};

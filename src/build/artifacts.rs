@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{GuestName, Label};
-use crate::lock::digest::digest_file;
+use crate::base::{GuestName, Label};
+use crate::sys::digest::{digest_like, sha256_of_file};
 use crate::sys::fs::{self as files, FileError, FileLock};
 
-use super::digest::FileDigest;
 use super::key::BuildKey;
+use crate::base::FileDigest;
 
 /// What an artifact is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -99,7 +99,7 @@ impl Made {
     /// # Errors
     /// Where it cannot be read.
     pub fn of(path: &Path) -> Result<Self, FileError> {
-        digest_file(path).map(|(sha256, size)| Self { digest: sha256.into(), size })
+        sha256_of_file(path).map(|(sha256, size)| Self { digest: sha256.into(), size })
     }
 
     /// Of a file that is mostly holes.
@@ -107,7 +107,7 @@ impl Made {
     /// # Errors
     /// Where it cannot be read.
     pub fn of_sparse(path: &Path) -> Result<Self, FileError> {
-        FileDigest::sparse(path).map(|(digest, size)| Self { digest, size })
+        crate::sys::digest::sparse_digest(path).map(|(digest, size)| Self { digest, size })
     }
 }
 
@@ -269,7 +269,7 @@ fn whole(kind: ArtifactKind, dir: &Path) -> Option<(PathBuf, Made)> {
         return None;
     }
     if record.boot.is_some() && record.boot != files::boot_id() {
-        if record.digest.again(&path).ok()? != (made.digest, made.size) {
+        if digest_like(&record.digest, &path).ok()? != (made.digest, made.size) {
             return None;
         }
         // Without this record it is hashed again next time.
@@ -295,7 +295,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), FileError> {
 mod tests {
     use std::io;
 
-    use crate::fleet::Sha256;
+    use crate::base::Sha256;
 
     use super::super::key::KeyBuilder;
     use super::*;

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::fleet::{InvalidFile, InvalidValue, Label, Sha256};
+use crate::base::{InvalidValue, Label, Sha256};
+use crate::fleet::InvalidFile;
 use crate::image::disk::DiskError;
 use crate::image::ext4::Ext4Error;
 use crate::image::layout::LayoutError;

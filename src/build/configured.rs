@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{KernelOption, OptionValue};
+use crate::base::KernelOption;
+use crate::fleet::OptionValue;
 use crate::lock::kernel::{DotConfig, FLEET, KernelWishes, Wish};
 use crate::sys::fs as files;
 use crate::sys::make::KernelTree;

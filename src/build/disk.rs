@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::fleet::{DiskSpec, Fleet, GuestName, GuestSpec, Label, Sha256};
+use crate::base::{GuestName, Label, Sha256};
+use crate::fleet::{DiskSpec, Fleet, GuestSpec};
 use crate::image::content::Content;
 use crate::image::disk::{data_disk, images_owner};
 use crate::image::ext4::{Ext4Options, LAYOUT, Purpose, write_ext4};

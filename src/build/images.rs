@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::fleet::{ContainerImage, Label, RegistryImage, Sha256};
+use crate::base::{Label, Sha256};
+use crate::fleet::{ContainerImage, RegistryImage};
 use crate::image::container::{IdMap, Image};
 use crate::image::disk::{ImageStore, image_store};
 use crate::image::ext4::{Ext4Options, LAYOUT, Purpose, write_ext4};

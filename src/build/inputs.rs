@@ -5,12 +5,13 @@ use std::path::{Component, Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::fleet::{ContainerImage, KernelSpec, Sha256, Source};
-use crate::lock::digest::digest_file;
+use crate::base::Sha256;
+use crate::fleet::{ContainerImage, KernelSpec, Source};
 use crate::lock::indexes::{Place, index_place};
 use crate::lock::model::LockedPackage;
 use crate::lock::repository::DOWNLOADS;
 use crate::lock::wanted::mentioned_containers;
+use crate::sys::digest::sha256_of_file;
 use crate::sys::fetch::Address;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::registry::Blob;
@@ -183,7 +184,7 @@ enum From<'a> {
 impl Content<'_> {
     /// Writes it where it is not there already; gives its size in bytes.
     fn write(&self, path: &Path) -> Result<u64, VendorError> {
-        if let Ok((sha256, size)) = digest_file(path)
+        if let Ok((sha256, size)) = sha256_of_file(path)
             && sha256 == self.sha256
         {
             return Ok(size);
@@ -197,7 +198,7 @@ impl Content<'_> {
                 let mut new = files::NewFile::create(path)?;
                 let mut source = std::fs::File::open(from).map_err(FileError::when("open", *from))?;
                 std::io::copy(&mut source, new.file()).map_err(FileError::when("write", path))?;
-                let (sha256, size) = digest_file(new.temporary_path())?;
+                let (sha256, size) = sha256_of_file(new.temporary_path())?;
                 if sha256 != self.sha256 {
                     return Err(VendorError::Changed(from.to_path_buf()));
                 }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::fleet::Sha256;
+use crate::base::Sha256;
 use crate::lock::kernel::{ConfigLineError, KernelWishes};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::make::{self, KernelTree};

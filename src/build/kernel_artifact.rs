@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::fleet::{KernelBuild, KernelSpec, Sha256, Source, VmmKind};
-use crate::lock::digest::digest_file;
+use crate::base::Sha256;
+use crate::fleet::{KernelBuild, KernelSpec, Source, VmmKind};
 use crate::lock::kernel::DotConfig;
+use crate::sys::digest::sha256_of_file;
 use crate::sys::fetch::{Address, Cache, Expected};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::make;
@@ -44,7 +45,7 @@ impl Builder<'_> {
         self.obtain(ArtifactKind::Kernel, &key.finish(), |dir| {
             let copy = dir.join(ArtifactKind::Kernel.file_name());
             std::fs::copy(image, &copy).map_err(FileError::when("copy", image))?;
-            let (sha256, size) = digest_file(&copy)?;
+            let (sha256, size) = sha256_of_file(&copy)?;
             check_digest(image, sha256, expected)?;
             vmlinux::check(image, vmm)?;
             Ok(Made { digest: sha256.into(), size })

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::Digest;
 
-use crate::fleet::Sha256;
+use crate::base::Sha256;
 use crate::image::recipe::Recipes;
 
 /// Changed whenever this version would make other bytes of the same inputs.

@@ -6,7 +6,6 @@ pub mod compact;
 mod compare;
 mod configuration;
 pub mod configured;
-pub mod digest;
 mod disk;
 mod earlier;
 mod images;

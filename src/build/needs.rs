@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::fleet::{KernelOption, Label, OptionValue};
+use crate::base::{KernelOption, Label};
+use crate::fleet::OptionValue;
 use crate::lock::kernel::{DotConfig, KernelWishes, Origin};
 
 use super::kernel::KernelError;

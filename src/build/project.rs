@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::fleet::{Fleet, InvalidFile, KernelOption, KernelSpec, Label, Problem, SourceFiles};
+use crate::base::{KernelOption, Label};
+use crate::fleet::{Fleet, InvalidFile, KernelSpec, Problem, SourceFiles};
 use crate::image::recipe::{RecipeError, Recipes};
 use crate::image::scripts::{self, PackageScripts};
 use crate::lock::digest::Digests;

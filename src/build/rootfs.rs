@@ -6,7 +6,9 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use crate::apk::PackageContents;
-use crate::fleet::{FileContent, ImageSpec, Label, Source};
+use crate::base::Label;
+use crate::base::uuid_from;
+use crate::fleet::{FileContent, ImageSpec, Source};
 use crate::image::ext4::{Earlier, Ext4Error, Ext4Options, LAYOUT, Purpose, Written, write_ext4};
 use crate::image::layout::{ApkSettings, rootfs};
 use crate::image::read_back::{ReadBack, read_back};
@@ -198,16 +200,14 @@ fn fetch(packages: &[&LockedPackage], repositories: &Repositories<'_>) -> Result
 /// Label, UUID and hash seed are functions of the key.
 pub(super) fn ext4_options(
     key: &BuildKey,
-    size: Option<crate::fleet::ByteSize>,
+    size: Option<crate::base::ByteSize>,
     purpose: Purpose,
 ) -> Ext4Options {
     let (mut uuid, mut hash_seed) = ([0; 16], [0; 16]);
     let (first, last) = key.digest().0.split_at(16);
     uuid.copy_from_slice(first);
     hash_seed.copy_from_slice(last);
-    // Version 8, whose bits are the maker's own, of the usual variant (RFC 9562).
-    uuid[6] = uuid[6] & 0x0f | 0x80;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
+    let uuid = uuid_from(uuid);
     Ext4Options { label: format!("sis-{}", key.digest().short()), uuid, hash_seed, size, purpose }
 }
 

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::fleet::{KernelOption, OptionValue};
+use crate::base::KernelOption;
+use crate::fleet::OptionValue;
 use crate::lock::kernel::{DotConfig, Unmet};
 
 use super::kconfig::{Symbol, Symbols, Values};

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use crate::base::Label;
 use crate::build::artifacts::{Artifacts, OutDir};
 use crate::build::{Builder, Built, Comparison, FileSystemCheck, Missing, Selection};
-use crate::fleet::{Fleet, Label};
+use crate::fleet::Fleet;
 use crate::image::read_back::ReadBack;
 use crate::lock::model::Lock;
 use crate::sys::e2fsck::Verdict;

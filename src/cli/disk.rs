@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use crate::apply::disk::{self, DiskFile, Kept, is_running};
 use crate::apply::linux::LinuxHost;
-use crate::fleet::{Fleet, GuestName, suggest};
+use crate::base::GuestName;
+use crate::fleet::{Fleet, suggest};
 use crate::sys::fs::FileLock;
 
 use super::context::Context;

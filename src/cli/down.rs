@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::apply::linux::LinuxHost;
 use crate::apply::{Applied, observe};
-use crate::fleet::GuestName;
+use crate::base::GuestName;
 use crate::host::state::HostState;
 use crate::plan::{Plan, diff};
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
+use crate::base::time::{parse_duration, parse_rfc3339, rfc3339_millis};
 use crate::host::logs::LogKind;
 use crate::sys::fs::FileError;
 use crate::sys::log::{Lines, Reader, Start};
@@ -45,11 +46,10 @@ pub struct Args {
 }
 
 fn since(text: &str) -> Result<SystemTime, String> {
-    if let Ok(duration) = humantime::parse_duration(text) {
+    if let Ok(duration) = parse_duration(text) {
         return Ok(SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH));
     }
-    humantime::parse_rfc3339_weak(text)
-        .map_err(|_| "write it as 10m, 2h30m or 2026-01-31T12:00:00Z (in UTC)".to_owned())
+    parse_rfc3339(text).map_err(|_| "write it as 10m, 2h30m or 2026-01-31T12:00:00Z (in UTC)".to_owned())
 }
 
 /// How often is looked for more.
@@ -143,7 +143,7 @@ fn accept(
 }
 
 fn rendered(stamped: bool, json: bool, kind: LogKind, time: Option<SystemTime>, line: &[u8]) -> Vec<u8> {
-    let time = time.map(|time| humantime::format_rfc3339_millis(time).to_string());
+    let time = time.map(rfc3339_millis);
     let mut text = if json {
         let line = String::from_utf8_lossy(line);
         json!({ "time": time, "log": kind.word(), "line": line }).to_string().into_bytes()

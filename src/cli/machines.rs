@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::build::digest::FileDigest;
-use crate::fleet::{Fleet, Sha256, VmmKind};
+use crate::base::FileDigest;
+use crate::base::Sha256;
+use crate::fleet::{Fleet, VmmKind};
 use crate::host::{machine_file, versions};
 use crate::sys::firecracker::{self, Version};
 use crate::sys::fs;

@@ -60,11 +60,7 @@ pub fn bytes(size: u64) -> String {
     format!("{number:.digits$} {}", unit.unwrap_or(&""))
 }
 
-/// A text of somebody else's, such as a file name: what a terminal would obey is shown instead.
-pub fn plain(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(shown).collect()
-}
+pub use crate::base::text::printable as plain;
 
 /// A duration in its two largest units, such as `3m 20s`.
 pub fn duration(duration: Duration) -> String {
@@ -91,11 +87,6 @@ mod tests {
     fn sizes_have_three_digits() {
         let shown: Vec<_> = [0, 1023, 1024, 1_310_720, 52 << 20, 1023 << 20, u64::MAX].map(bytes).into();
         assert_eq!(shown, ["0 B", "1023 B", "1.00 KiB", "1.25 MiB", "52.0 MiB", "1.00 GiB", "16384 PiB"]);
-    }
-
-    #[test]
-    fn what_a_terminal_would_obey_is_shown() {
-        assert_eq!(plain("a\x1b[31m\nb ü"), "a\\u{1b}[31m\\nb ü");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use crate::image::sbom::{Format, Sources, document};
-use crate::lock::digest::digest_file;
 use crate::lock::model::Lock;
+use crate::sys::digest::sha256_of_file;
 
 use super::context::Context;
 use super::error::CliError;
@@ -36,7 +36,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     let lock = Lock::read(&context.lock_path())?;
     let created = context.settings.source_date_epoch.as_deref().map(epoch).transpose()?;
-    let sources = Sources { sha256: digest_file(image.volume.path())?.0, lock: lock.as_ref(), created };
+    let sources = Sources { sha256: sha256_of_file(image.volume.path())?.0, lock: lock.as_ref(), created };
     let format = match args.format {
         FormatName::Spdx => Format::Spdx,
         FormatName::Cyclonedx => Format::CycloneDx,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::fleet::SnapshotName;
+use crate::base::SnapshotName;
 
 use super::context::Context;
 use super::error::CliError;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::apply::status;
-use crate::fleet::GuestName;
+use crate::base::GuestName;
 use crate::plan::{Plan, diff};
 
 use super::build::Inputs;

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use crate::apply::linux::Scope;
 use crate::apply::tree::{self, Surroundings};
-use crate::fleet::{Fleet, GuestName, HostSpec};
+use crate::base::GuestName;
+use crate::fleet::{Fleet, HostSpec};
 use crate::host::layout::Layout;
 use crate::host::state::HostState;
 use crate::sys::fs::{self, FileError};

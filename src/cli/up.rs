@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::apply::{Applied, apply, preflight};
-use crate::fleet::GuestName;
+use crate::base::GuestName;
 use crate::host::state::HostState;
 use crate::plan::Plan;
 use crate::sys::ssh;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::base::time::parse_duration;
 use crate::sys::fs::{self, FileError};
 use crate::sys::{git, ssh};
 
@@ -21,20 +22,11 @@ pub struct Args {
     #[arg(long, default_value = "main", requires = "repo")]
     branch: String,
     /// Time between two looks
-    #[arg(long, default_value = "30s", value_parser = interval)]
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
     interval: Duration,
     /// Look once, apply, and exit
     #[arg(long)]
     once: bool,
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    let parsed =
-        [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)].iter().find_map(|(unit, factor)| {
-            let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
-            Some(Duration::from_millis(count.checked_mul(*factor)?))
-        });
-    parsed.filter(|duration| !duration.is_zero()).ok_or_else(|| "write it as 30s, 5m or 1h".into())
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
@@ -106,7 +98,7 @@ impl Watch<'_> {
             let file = &self.base.settings.file;
             let lock = fs::read_text_if_present(&self.base.lock_path())?.unwrap_or_default();
             let text = fs::read_text(file)? + &lock;
-            return Ok((crate::fleet::Sha256::of(text).to_string(), file.clone()));
+            return Ok((crate::base::Sha256::of(text).to_string(), file.clone()));
         };
         let dir = self.dir();
         fs::create_dir_all(&dir)?;

@@ -14,7 +14,7 @@ use super::scalar::{
     LocalPath, Location, Mode, NameServer, OneOrMore, Package, ParameterName, Ports, ScriptDigest, Tag,
     UidRange, Verdict, WebUrl,
 };
-use super::value::{
+use crate::base::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, KernelOption, Label, Rate, Sha256,
 };
 

@@ -14,7 +14,6 @@ mod registry;
 pub(crate) mod scalar;
 pub(crate) mod syntax;
 mod validate;
-pub mod value;
 
 use std::path::Path;
 
@@ -26,7 +25,6 @@ pub use model::*;
 pub use problem::{InvalidFile, Problem, Problems, nearest, render, suggest};
 use reader::FromToml;
 pub use registry::RegistryImage;
-pub use value::*;
 
 /// The fleet that a user starts from: what `sisforge init` prints.
 pub const EXAMPLE: &str = include_str!("../../fleet.toml");

@@ -14,7 +14,7 @@ use toml::Spanned;
 use super::problem::{InvalidFile, Problem};
 use super::registry::RegistryImage;
 use super::scalar::Location;
-use super::value::{
+use crate::base::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, Rate, Sha256,
 };
 

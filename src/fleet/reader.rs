@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Problem, Problems, Read, Told, nearest, suggest};
-use super::value::InvalidValue;
+use crate::base::InvalidValue;
 
 /// A value of the document, and where it stands.
 pub type Value<'i> = Spanned<DeValue<'i>>;

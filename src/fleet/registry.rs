@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::value::{InvalidValue, Sha256};
+use crate::base::{InvalidValue, Sha256};
 
 /// An image of a registry (the reference of the OCI distribution specification, with the registry always named).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

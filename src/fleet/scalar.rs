@@ -12,7 +12,7 @@ use toml::de::{DeInteger, DeValue};
 use super::model::{Backing, LogLevel, OptionValue, ParameterValue, ScriptMoment, ScriptName, VmmKind};
 use super::problem::{Problem, Problems, Read, suggest};
 use super::reader::{FromKey, FromToml, Value, unexpected};
-use super::value::{
+use crate::base::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, Rate, Sha256,
 };
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use insta::assert_snapshot;
 
 use super::*;
+use crate::base::{ByteSize, GuestName};
 
 const SMALL: &str = r#"[fleet]
 name = "sis"

@@ -22,7 +22,7 @@ use super::model::{
 use super::problem::{Problem, Problems, Read, ReadRef, suggest};
 use super::reader::Named;
 use super::scalar::{LocalPath, Location, WebUrl};
-use super::value::{ByteSize, Label};
+use crate::base::{ByteSize, Label};
 
 /// Something outside of `fleet.toml` that it mentions, to be looked up when it is loaded from disk.
 #[derive(Clone, Debug, PartialEq, Eq)]

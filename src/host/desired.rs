@@ -1,18 +1,15 @@
 //! What a fleet wants of its host.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use crate::base::FileDigest;
+use crate::base::{GuestName, InterfaceName, Rate};
 use crate::build::artifacts::Artifact;
 pub use crate::build::artifacts::Artifacts;
-use crate::build::digest::FileDigest;
-use crate::fleet::{
-    Backing, Bucket, Fleet, GuestName, GuestSpec, InterfaceName, Limits, MachineSpec, NetworkPolicy, Rate,
-    VmmKind,
-};
+use crate::fleet::{Backing, Bucket, Fleet, GuestSpec, Limits, MachineSpec, NetworkPolicy, VmmKind};
 use crate::lock::model::{Lock, LockedGuest};
 use crate::sys::firecracker::Version;
 
@@ -21,6 +18,7 @@ use super::limits::limits;
 use super::state::{DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind, TapSpec};
 use super::versions;
 use super::vmm::{self, BootInfo, COMMAND_LINE_MAX};
+use crate::base::network::host_side;
 
 impl Artifacts {
     /// Every artifact once, by digest: where its file is and what it is for.
@@ -120,7 +118,7 @@ pub fn desired(
         let mut endpoint = Endpoint {
             name: name.clone(),
             tap: numbers.tap.clone(),
-            mac: numbers.mac.clone(),
+            mac: numbers.mac,
             ip: numbers.ip,
             policy: spec.network.clone(),
         };
@@ -189,16 +187,11 @@ fn bytes_per_second(rate: Rate) -> u64 {
     (rate.bits_per_second() / 8).max(1)
 }
 
-/// The host's address in a guest's /30, one below the guest's.
-fn host_side(guest: Ipv4Addr) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(guest).saturating_sub(1))
-}
-
 /// A guest that goes on from a snapshot, in the place of one that boots. It has the address that is in its memory, so the
 /// host's side and the rules follow it; containers are started in a guest that boots.
 fn goes_on(fresh: GuestState, machine: &Machine, spec: &GuestSpec, endpoint: &mut Endpoint) -> GuestState {
     endpoint.tap = machine.tap.clone();
-    endpoint.mac.clone_from(&machine.mac);
+    endpoint.mac = machine.mac;
     endpoint.ip = vmm::guest_address(&machine.command_line).unwrap_or(endpoint.ip);
     GuestState {
         disk: fresh.disk.map(|disk| DiskState { uid: machine.uid, ..disk }),
@@ -246,7 +239,7 @@ fn guest(
         vmm: fleet.vmm,
         uid: numbers.uid,
         tap: numbers.tap.clone(),
-        mac: numbers.mac.clone(),
+        mac: numbers.mac,
         vcpus: spec.vcpus,
         memory_mib: spec.memory.mib(),
         kernel: artifacts.kernel.digest,

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::fleet::{Balloon, Bucket, CpuTemplate, GuestName, Limits};
+use crate::base::GuestName;
+use crate::fleet::{Balloon, Bucket, CpuTemplate, Limits};
 use crate::sys::jailer;
 use crate::sys::tool::Tool;
 
@@ -208,8 +209,9 @@ fn arguments(machine: &Machine) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::digest::FileDigest;
-    use crate::fleet::{MachineSpec, Metadata, NetworkLimits, Sha256, StaticTemplate, VmmKind};
+    use crate::base::FileDigest;
+    use crate::base::Sha256;
+    use crate::fleet::{MachineSpec, Metadata, NetworkLimits, StaticTemplate, VmmKind};
 
     /// Every top-level key that Firecracker knows (`VmmConfig` in its `src/vmm/src/resources.rs`): it passes over any other.
     const SECTIONS: [&str; 13] = [
@@ -237,7 +239,7 @@ mod tests {
             vmm: VmmKind::Firecracker,
             uid: 200_001,
             tap: "sis-alice".parse().unwrap(),
-            mac: "02:53:0a:6b:00:02".into(),
+            mac: "02:53:0a:6b:00:02".parse().unwrap(),
             vcpus: 2,
             memory_mib: 512,
             kernel: digest("kernel"),

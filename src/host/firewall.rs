@@ -12,8 +12,9 @@ use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::fleet::{FleetName, GuestName, InterfaceName, Label, NetworkPolicy, PolicyRule, Rate, Sha256};
-use crate::lock::address::TAP_NAME_PREFIX;
+use crate::base::network::TAP_NAME_PREFIX;
+use crate::base::{FleetName, GuestName, InterfaceName, Label, Rate, Sha256};
+use crate::fleet::{NetworkPolicy, PolicyRule};
 
 /// A ruleset by its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ impl Ruleset {
 pub struct Endpoint {
     pub name: GuestName,
     pub tap: InterfaceName,
-    pub mac: String,
+    pub mac: crate::base::MacAddress,
     pub ip: Ipv4Addr,
     pub policy: Label,
 }

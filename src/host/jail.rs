@@ -4,7 +4,8 @@
 
 use std::path::PathBuf;
 
-use crate::fleet::{GuestName, MachineFile, VmmKind};
+use crate::base::GuestName;
+use crate::fleet::{MachineFile, VmmKind};
 
 use super::firecracker;
 use super::layout::Layout;

@@ -29,8 +29,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::build::digest::FileDigest;
-use crate::fleet::{FleetName, GuestName, HostSpec, SnapshotName, VmmKind};
+use crate::base::FileDigest;
+use crate::base::{FleetName, GuestName, SnapshotName};
+use crate::fleet::{HostSpec, VmmKind};
 
 use super::logs::LogKind;
 

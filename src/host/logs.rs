@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::fleet::{GuestName, VmmKind};
+use crate::base::GuestName;
+use crate::fleet::VmmKind;
 
 use super::layout::Layout;
 use super::names::{METRICS, VMM_LOG};

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::build::digest::FileDigest;
-use crate::fleet::{GuestName, Sha256, VmmKind};
+use crate::base::FileDigest;
+use crate::base::{GuestName, Sha256};
+use crate::fleet::VmmKind;
 use crate::sys::jailer::{FOLDERS, Node as Device};
 
 use super::jail::{EntryKind, Jail};

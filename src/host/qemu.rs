@@ -1,6 +1,6 @@
 //! QEMU's microvm machine: the command line of the same guest, as data.
 
-use crate::fleet::GuestName;
+use crate::base::GuestName;
 use crate::sys::tool::Tool;
 
 use super::names::{DISK, IMAGES, KERNEL, QMP_SOCKET, ROOTFS};
@@ -94,7 +94,8 @@ pub fn balloon_target(machine: &Machine) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::{Balloon, Bucket, Limits, MachineSpec, NetworkLimits, Sha256, VmmKind};
+    use crate::base::Sha256;
+    use crate::fleet::{Balloon, Bucket, Limits, MachineSpec, NetworkLimits, VmmKind};
     use crate::host::state::MachineDisk;
 
     #[test]
@@ -104,7 +105,7 @@ mod tests {
             vmm: VmmKind::Qemu,
             uid: 200_001,
             tap: "sis-alice".parse().unwrap(),
-            mac: "02:53:0a:6b:00:02".into(),
+            mac: "02:53:0a:6b:00:02".parse().unwrap(),
             vcpus: 1,
             memory_mib: 512,
             kernel: Sha256::of("kernel").into(),

@@ -7,8 +7,9 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::build::digest::FileDigest;
-use crate::fleet::{ContainerSpec, GuestName, Sha256, SnapshotName, VmmKind};
+use crate::base::FileDigest;
+use crate::base::{GuestName, Sha256, SnapshotName};
+use crate::fleet::{ContainerSpec, VmmKind};
 use crate::sys::cpu::Cpu;
 
 use super::state::{Machine, StoredKind};
@@ -203,7 +204,7 @@ pub mod tests {
                 vmm,
                 uid: 2001,
                 tap: "sis-alice".parse().unwrap(),
-                mac: "02:53:0a:6b:00:02".to_owned(),
+                mac: "02:53:0a:6b:00:02".parse().unwrap(),
                 vcpus: 1,
                 memory_mib: 512,
                 kernel: Sha256::of("kernel").into(),
@@ -281,7 +282,10 @@ pub mod tests {
         let name: SnapshotName = "monday".parse().unwrap();
         let machine = brought_back(&manifest, &name, &bob);
         assert_eq!((machine.uid, machine.tap.as_str(), machine.memory_mib), (2002, "sis-bob", 512));
-        assert_eq!((machine.mac.as_str(), machine.restored_from), ("02:53:0a:6b:00:02", Some(name)));
+        assert_eq!(
+            (machine.mac.to_string().as_str(), machine.restored_from),
+            ("02:53:0a:6b:00:02", Some(name))
+        );
     }
 
     #[test]

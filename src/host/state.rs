@@ -6,12 +6,13 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{ContainerSpec, GuestName, InterfaceName, MachineSpec, SnapshotName, VmmKind};
+use crate::base::{GuestName, InterfaceName, SnapshotName};
+use crate::fleet::{ContainerSpec, MachineSpec, VmmKind};
 
 use crate::sys::cgroup::{EVEN_WEIGHT, IoLimits};
 
 use super::firewall::Ruleset;
-use crate::build::digest::FileDigest;
+use crate::base::FileDigest;
 
 /// Everything of one fleet on one host. The default is a host that has nothing of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -112,9 +113,6 @@ pub struct TapSpec {
     pub address: Ipv4Addr,
 }
 
-/// Prefix length of the network between host and guest.
-pub const TAP_PREFIX: u8 = 30;
-
 /// What a guest's cgroup allows its VMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CgroupLimits {
@@ -159,7 +157,7 @@ pub struct Machine {
     /// User and group of the VMM.
     pub uid: u32,
     pub tap: InterfaceName,
-    pub mac: String,
+    pub mac: crate::base::MacAddress,
     pub vcpus: u8,
     pub memory_mib: u64,
     pub kernel: FileDigest,

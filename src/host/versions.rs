@@ -1,6 +1,6 @@
 //! Which Firecracker can do what (its `CHANGELOG.md`), and whether a host's does what a fleet asks for.
 
-use crate::build::digest::FileDigest;
+use crate::base::FileDigest;
 use crate::fleet::MachineSpec;
 use crate::sys::firecracker::Version;
 
@@ -74,7 +74,8 @@ pub fn unsupported(spec: &MachineSpec<FileDigest>, firecracker: Version) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::{Balloon, Metadata, NetworkLimits, Sha256};
+    use crate::base::Sha256;
+    use crate::fleet::{Balloon, Metadata, NetworkLimits};
 
     fn of(text: &str) -> Version {
         text.parse().unwrap()

@@ -2,9 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use crate::fleet::{GuestName, VmmKind};
-
-pub use crate::image::recipe::GUEST_USER;
+use crate::base::GuestName;
+use crate::fleet::VmmKind;
 
 /// What the guest's kernel is told of itself.
 #[derive(Clone, Debug)]

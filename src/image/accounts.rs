@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::fleet::Label;
+use crate::base::Label;
 
 use super::recipe::{Declared, Recipes, User};
 

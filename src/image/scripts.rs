@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::apk::PackageContents;
-use crate::fleet::{AcceptedScript, ImageSpec, Problem, ScriptMoment, ScriptName, Sha256, suggest};
+use crate::base::Sha256;
+use crate::fleet::{AcceptedScript, ImageSpec, Problem, ScriptMoment, ScriptName, suggest};
 use crate::lock::model::LockedPackage;
 
 use super::recipe::Recipes;

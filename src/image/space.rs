@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::fleet::ByteSize;
+use crate::base::ByteSize;
 
 use super::content::Content;
 use super::ext4::Purpose;

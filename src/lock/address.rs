@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use crate::fleet::{GuestName, HostSpec, InterfaceName};
+use crate::base::network::tap_name;
+use crate::base::{GuestName, MacAddress};
+use crate::fleet::HostSpec;
 
 use super::model::LockedGuest;
 
@@ -17,19 +19,14 @@ pub fn capacity(host: &HostSpec) -> u32 {
     u32::try_from(host.address_capacity().min(host.uid_capacity())).unwrap_or(u32::MAX)
 }
 
-/// Names of TAPs are this and the guest's name.
-pub const TAP_NAME_PREFIX: &str = "sis-";
-
 /// The numbers of slot `slot`: uid `first + slot`, and the slot's /30, of which the guest has the second address.
 fn numbers(host: &HostSpec, name: &GuestName, slot: u32) -> Option<LockedGuest> {
     let ip = Ipv4Addr::from(u32::from(host.subnet.network()) + 4 * slot + 2);
-    let [a, b, c, d] = ip.octets();
     Some(LockedGuest {
         uid: host.uids.start() + slot,
         ip,
-        // Locally administered, unicast; unique because the address is.
-        mac: format!("02:53:{a:02x}:{b:02x}:{c:02x}:{d:02x}"),
-        tap: format!("{TAP_NAME_PREFIX}{name}").parse::<InterfaceName>().ok()?,
+        mac: MacAddress::of_guest(ip),
+        tap: tap_name(name).ok()?,
     })
 }
 
@@ -102,7 +99,7 @@ mod tests {
         let bob = &given[&"bob".parse().unwrap()];
         assert_eq!((alice.uid, alice.ip.to_string()), (200_000, "10.107.0.2".into()));
         assert_eq!((bob.uid, bob.ip.to_string()), (200_001, "10.107.0.6".into()));
-        assert_eq!((alice.mac.as_str(), alice.tap.as_str()), ("02:53:0a:6b:00:02", "sis-alice"));
+        assert_eq!((alice.mac.to_string().as_str(), alice.tap.as_str()), ("02:53:0a:6b:00:02", "sis-alice"));
     }
 
     #[test]

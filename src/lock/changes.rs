@@ -94,7 +94,7 @@ fn by_name<K: Ord + std::fmt::Display, V: PartialEq>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::Sha256;
+    use crate::base::Sha256;
 
     fn package(name: &str, version: &str, bytes: &str) -> LockedPackage {
         LockedPackage {

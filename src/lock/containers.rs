@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::fleet::{ContainerImage, RegistryImage, Sha256};
+use crate::base::Sha256;
+use crate::fleet::{ContainerImage, RegistryImage};
 use crate::sys::fetch::Cache;
 use crate::sys::registry::{Puller, RegistryError, Repository};
 use crate::sys::report::Report;

@@ -7,16 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use sha2::Digest as _;
 
-use crate::fleet::Sha256;
+use crate::base::Sha256;
+use crate::sys::digest::sha256_of_file;
 use crate::sys::fs::{self as files, FileError};
-
-/// SHA-256 and length of a file; the holes of a sparse file count as the zeros that they are.
-///
-/// # Errors
-/// Names the path.
-pub fn digest_file(path: &Path) -> Result<(Sha256, u64), FileError> {
-    files::sha256(path).map(|(digest, size)| (Sha256(digest), size))
-}
 
 /// Digest of a file's bytes, or of a directory's sorted paths, execute bits, link targets and contents; where it stands,
 /// who owns it and when it was written play no part.
@@ -25,7 +18,7 @@ pub fn digest_file(path: &Path) -> Result<(Sha256, u64), FileError> {
 /// Where something cannot be read.
 pub fn digest_tree(path: &Path) -> Result<Sha256, FileError> {
     if !path.is_dir() {
-        return digest_file(path).map(|(sha256, _)| sha256);
+        return sha256_of_file(path).map(|(sha256, _)| sha256);
     }
     let mut hasher = sha2::Sha256::new();
     let mut add = |bytes: &[u8]| {
@@ -40,7 +33,7 @@ pub fn digest_tree(path: &Path) -> Result<Sha256, FileError> {
             add(target.as_os_str().as_encoded_bytes());
         } else {
             add(if meta.mode() & 0o100 != 0 { b"program" } else { b"file" });
-            add(&digest_file(&file)?.0.0);
+            add(&sha256_of_file(&file)?.0.0);
         }
         add(file.strip_prefix(path).unwrap_or(&file).as_os_str().as_encoded_bytes());
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
 
-use crate::fleet::{InvalidValue, KernelOption, OptionValue};
+use crate::base::{InvalidValue, KernelOption};
+use crate::fleet::OptionValue;
 
 /// Where a wish was written.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::fleet::{KernelBuild, KernelOption, OptionValue, Sha256, SourceFiles};
+use crate::base::{KernelOption, Sha256};
+use crate::fleet::{KernelBuild, OptionValue, SourceFiles};
 use crate::sys::fs::FileError;
 
 use super::kernel::{ConfigLineError, KernelWishes};

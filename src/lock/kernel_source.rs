@@ -5,7 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::fleet::{InvalidValue, KernelBuild, KernelSpec, Sha256};
+use crate::base::{InvalidValue, Sha256};
+use crate::fleet::{KernelBuild, KernelSpec};
 use crate::sys::fetch::{Address, Expected, FetchError, GetError};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::gpg::{self, GpgError};

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::apk::{Expected, PackageContents};
-use crate::fleet::Sha256;
+use crate::base::Sha256;
 use crate::sys::{fs as files, sealed};
 
 /// Changes with what [`PackageContents::to_listing`] gives, or what is checked before a listing is made.

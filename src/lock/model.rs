@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{FleetName, GuestName, InterfaceName, Label, ScriptMoment, Sha256};
+use crate::base::{FleetName, GuestName, InterfaceName, Label, Sha256};
+use crate::fleet::ScriptMoment;
 
 /// The format that this version writes and reads.
 pub const LOCK_VERSION: u32 = 1;
@@ -128,7 +129,7 @@ pub struct LockedGuest {
     pub uid: u32,
     /// The guest's address; its host side is the one below it, in a /30.
     pub ip: Ipv4Addr,
-    pub mac: String,
+    pub mac: crate::base::MacAddress,
     pub tap: InterfaceName,
 }
 

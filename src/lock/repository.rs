@@ -6,7 +6,8 @@ use crate::apk::{
     Checksum, Expected, IndexError, InvalidChecksum, KeyError, KeyRing, PackageContents, PackageError,
     PackageInfo,
 };
-use crate::fleet::{Fleet, RepositorySpec, Sha256};
+use crate::base::Sha256;
+use crate::fleet::{Fleet, RepositorySpec};
 use crate::sys::fetch::{self, Cache, FetchError, each};
 use crate::sys::fs::FileError;
 use crate::sys::report::Report;

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rayon::prelude::*;
 
 use crate::apk::{self, Dependency, Index, InvalidDependency, PackageInfo, SolveError};
-use crate::fleet::{Fleet, Label, nearest};
+use crate::base::Label;
+use crate::fleet::{Fleet, nearest};
 use crate::sys::fetch::Cache;
 use crate::sys::registry::RegistryError;
 use crate::sys::report::{Report, Unit};

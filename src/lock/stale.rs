@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::fleet::{Fleet, GuestName, KernelSpec, Label, Sha256};
+use crate::base::{GuestName, Label, Sha256};
+use crate::fleet::{Fleet, KernelSpec};
 
 use super::address;
 use super::model::{Lock, LockedGuest, LockedImage, LockedKernel, LockedRepository};
@@ -210,7 +211,7 @@ fn numbers(name: &GuestName, now: &LockedGuest, then: &LockedGuest) -> Option<St
         [
             ("uid", guest.uid.to_string()),
             ("address", guest.ip.to_string()),
-            ("MAC", guest.mac.clone()),
+            ("MAC", guest.mac.to_string()),
             ("TAP", guest.tap.to_string()),
         ]
     };

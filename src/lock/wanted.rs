@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::fleet::{ContainerImage, Fleet, KernelSpec, Label, RepositorySpec, Sha256, Source};
+use crate::base::{Label, Sha256};
+use crate::fleet::{ContainerImage, Fleet, KernelSpec, RepositorySpec, Source};
 use crate::sys::fs::{self as files, FileError};
 
-use super::digest::{Digests, digest_file};
+use crate::sys::digest::sha256_of_file;
+
+use super::digest::Digests;
 use super::kernel_config::{KernelConfig, KernelParts};
 use super::model::{LockedPackage, LockedRepository};
 
@@ -215,7 +218,7 @@ fn containers(fleet: &Fleet, digests: &Digests) -> Result<BTreeMap<String, Optio
 pub fn container_digest(image: &ContainerImage) -> Result<Option<Sha256>, FileError> {
     match image {
         ContainerImage::OciArchive(path) | ContainerImage::DockerArchive(path) => {
-            digest_file(path).map(|(sha256, _)| Some(sha256))
+            sha256_of_file(path).map(|(sha256, _)| Some(sha256))
         }
         ContainerImage::OciLayout(path) => {
             files::read(&path.join("index.json")).map(|bytes| Some(Sha256::of(bytes)))

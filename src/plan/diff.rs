@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use crate::build::digest::FileDigest;
-use crate::fleet::{ByteSize, GuestName};
+use crate::base::FileDigest;
+use crate::base::{ByteSize, GuestName};
 use crate::host::state::{DiskState, GuestState, HostState, Machine, MachineDisk, Paused, StoredKind};
 
 use super::step::{GuestSteps, Plan, Step};

@@ -1,6 +1,6 @@
 //! What brings a guest back from a snapshot, and what stands against it on this host.
 
-use crate::fleet::{GuestName, SnapshotName};
+use crate::base::{GuestName, SnapshotName};
 use crate::host::snapshot::{Manifest, Obstacle};
 use crate::host::state::{GuestState, HostState, Machine, MachineDisk, Paused, StoredKind};
 use crate::host::vmm::guest_address;

@@ -3,8 +3,9 @@
 
 use std::fmt;
 
-use crate::build::digest::FileDigest;
-use crate::fleet::{ByteSize, ContainerSpec, GuestName, SnapshotName};
+use crate::base::FileDigest;
+use crate::base::{ByteSize, GuestName, SnapshotName};
+use crate::fleet::ContainerSpec;
 use crate::host::firewall::Ruleset;
 use crate::host::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 

@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod block;
 pub mod cgroup;
 pub mod cpu;
+pub mod digest;
 pub mod e2fsck;
 pub mod fetch;
 pub mod firecracker;

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::base::text::percent_query;
+
 use super::fetch::{Cache, Expected, FetchError};
 use super::fs::FileError;
 use super::http::HttpError;
@@ -298,14 +300,8 @@ fn token_url(challenge: &str, name: &str) -> Option<String> {
     let realm = value("realm").filter(|realm| realm.starts_with("http"))?;
     let joint = if realm.contains('?') { '&' } else { '?' };
     let service =
-        value("service").map(|service| format!("service={}&", escaped(service))).unwrap_or_default();
-    Some(format!("{realm}{joint}{service}scope=repository:{}:pull", escaped(name)))
-}
-
-/// Percent-encoding of what is not plain in a query (RFC 3986).
-fn escaped(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte);
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+        value("service").map(|service| format!("service={}&", percent_query(service))).unwrap_or_default();
+    Some(format!("{realm}{joint}{service}scope=repository:{}:pull", percent_query(name)))
 }
 
 #[cfg(test)]

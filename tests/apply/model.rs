@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard};
 
 use sisforge::apply::{ApplyError, Host};
-use sisforge::build::digest::FileDigest;
-use sisforge::fleet::{ContainerSpec, GuestName, Sha256, SnapshotName};
+use sisforge::base::FileDigest;
+use sisforge::base::{GuestName, Sha256, SnapshotName};
+use sisforge::fleet::ContainerSpec;
 use sisforge::host::firewall::Ruleset;
 use sisforge::host::state::{
     CgroupLimits, DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind, TapSpec,

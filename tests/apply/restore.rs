@@ -1,7 +1,7 @@
 //! Restores that stop anywhere: a snapshot gives one guest at most, and the next `up` completes the work.
 
 use sisforge::apply::{Applied, Host, apply};
-use sisforge::fleet::{GuestName, SnapshotName};
+use sisforge::base::{GuestName, SnapshotName};
 use sisforge::host::snapshot::{FORMAT, Manifest, Obstacle, Origin, brought_back};
 use sisforge::host::state::{HostState, Machine, Paused};
 use sisforge::plan::{diff, restore};
@@ -38,7 +38,7 @@ fn manifest_of(machine: &Machine) -> Manifest {
         containers: Vec::new(),
         origin: Origin {
             vmm_version: "1.16.1".into(),
-            vmm_sha256: sisforge::fleet::Sha256::of("vmm"),
+            vmm_sha256: sisforge::base::Sha256::of("vmm"),
             state_format: String::new(),
             kernel: String::new(),
             cpu: Cpu::default(),

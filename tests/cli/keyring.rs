@@ -66,7 +66,7 @@ fn fleet(server: &Server, signer: &Signer) -> Sandbox {
 }
 
 fn listed(bytes: &str) -> String {
-    format!("{}  {TARBALL}\n", sisforge::fleet::Sha256::of(bytes))
+    format!("{}  {TARBALL}\n", sisforge::base::Sha256::of(bytes))
 }
 
 fn serve(dir: &Path, name: &str, bytes: impl AsRef<[u8]>) {
@@ -103,7 +103,7 @@ fn a_digest_that_a_trusted_key_has_signed_is_pinned_and_no_other() {
     let said = sandbox.run("lock");
     assert!(said.err.contains("the digest is signed by keeper"), "{}", said.err);
     let lock = sandbox.read("fleet.lock");
-    assert!(lock.contains(&sisforge::fleet::Sha256::of("a kernel").to_string()), "{lock}");
+    assert!(lock.contains(&sisforge::base::Sha256::of("a kernel").to_string()), "{lock}");
     // What was pinned stands, and is not asked for again.
     serve(served.path(), "sha256sums.asc", "gone");
     sandbox.done("lock");

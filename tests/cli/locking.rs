@@ -40,7 +40,7 @@ fn lines_beyond(text: &str, other: &str) -> Vec<String> {
 }
 
 fn short(bytes: &str) -> String {
-    sisforge::fleet::Sha256::of(bytes).short()
+    sisforge::base::Sha256::of(bytes).short()
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn forget_downloads(sandbox: &Sandbox) {
 fn cache_is_right(sandbox: &Sandbox) -> usize {
     let files: Vec<_> = fs::read_dir(sandbox.path("cache/sha256")).into_iter().flatten().flatten().collect();
     for file in &files {
-        let found = sisforge::fleet::Sha256::of(fs::read(file.path()).unwrap()).to_string();
+        let found = sisforge::base::Sha256::of(fs::read(file.path()).unwrap()).to_string();
         assert_eq!(file.file_name().to_str(), Some(found.as_str()), "the cache has a wrong file");
     }
     files.len()

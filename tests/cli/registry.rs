@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sisforge::fleet::Sha256;
+use sisforge::base::Sha256;
 
 use crate::common::sandbox::Sandbox;
 use crate::common::server::{Fault, Server};

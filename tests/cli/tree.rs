@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use sisforge::build::digest::FileDigest;
+use sisforge::base::FileDigest;
 
 use crate::common::sandbox::{Run, SISFORGE, Sandbox, open_to_all};
 use crate::needs_firecracker;
@@ -138,7 +138,7 @@ fn described(path: &Path, entry: &Value, store: &Path) -> Value {
         }
         () => {
             let named: FileDigest = entry["digest"].as_str().unwrap().parse().unwrap();
-            let (digest, size) = named.again(path).unwrap();
+            let (digest, size) = sisforge::sys::digest::digest_like(&named, path).unwrap();
             (found["size"], found["digest"]) = (size.into(), digest.to_string().into());
             found["writable"] = entry["writable"].clone();
             if let Some(link) = entry["link"].as_str() {

@@ -193,7 +193,7 @@ fn answer(mut stream: TcpStream, root: &Path, plan: &Mutex<Plan>) -> Option<()> 
         None => {}
     }
     let Some(body) = body else { return head(404, "Content-Length: 0\r\n") };
-    let tag = format!("\"{}\"", sisforge::fleet::Sha256::of(&body));
+    let tag = format!("\"{}\"", sisforge::base::Sha256::of(&body));
     if request.if_none_match == tag {
         return head(304, &format!("ETag: {tag}\r\n"));
     }

@@ -62,7 +62,7 @@ impl Rules {
         let endpoint = |(guest, _): &(Guest, NetworkPolicy)| Endpoint {
             name: guest.name.parse().unwrap(),
             tap: format!("sis-{}", guest.name).parse().unwrap(),
-            mac: guest.mac.to_owned(),
+            mac: guest.mac.parse().unwrap(),
             ip: guest.ip.parse().unwrap(),
             policy: label(guest),
         };

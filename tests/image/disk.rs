@@ -4,7 +4,8 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use sisforge::fleet::{ByteSize, ContainerImage, Sha256, SourceFiles};
+use sisforge::base::{ByteSize, Sha256};
+use sisforge::fleet::{ContainerImage, SourceFiles};
 use sisforge::image::container::Image;
 use sisforge::image::content::Content;
 use sisforge::image::disk::{DiskError, ImageStore, data_disk, image_store, images_owner};

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use sisforge::fleet::ByteSize;
+use sisforge::base::ByteSize;
 use sisforge::image::content::{Content, Source, Visit};
 use sisforge::image::ext4::{Ext4Error, Ext4Options, Purpose, write_ext4};
 use sisforge::image::tree::{Node, NodeKind, Tree};
@@ -101,7 +101,7 @@ fn expected(tree: &Tree<Content>, archive: &Archive) -> BTreeMap<String, String>
 }
 
 fn said(bytes: &[u8]) -> String {
-    format!("file {}", sisforge::fleet::Sha256::of(bytes).short())
+    format!("file {}", sisforge::base::Sha256::of(bytes).short())
 }
 
 fn by_another_reader(image: &Path) -> BTreeMap<String, String> {
@@ -210,7 +210,7 @@ fn the_same_inputs_give_the_same_bytes_and_another_seed_gives_others() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("image");
         write_ext4(&every_kind(), &[&archive()], options, None, &path).unwrap();
-        sisforge::fleet::Sha256::of(fs::read(path).unwrap())
+        sisforge::base::Sha256::of(fs::read(path).unwrap())
     };
     let given = options(None, Purpose::ReadOnly);
     assert_eq!(write(&given), write(&given));

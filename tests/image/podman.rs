@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use sisforge::fleet::{ByteSize, ContainerImage, SourceFiles};
+use sisforge::base::ByteSize;
+use sisforge::fleet::{ContainerImage, SourceFiles};
 use sisforge::image::container::Image;
 use sisforge::image::disk::{data_disk, image_store, images_owner};
 use sisforge::image::ext4::{Ext4Options, Purpose, write_ext4};
 use sisforge::image::recipe::{Parameters, Recipes};
-use sisforge::lock::digest::digest_file;
+use sisforge::sys::digest::sha256_of_file;
 use sisforge::sys::tool::Tool;
 use tar::EntryType;
 
@@ -185,7 +186,7 @@ fn shared_images_are_there_for_podman() {
         left: localhost/hello l\n";
     assert_eq!(said, expected);
     e2fsck(&path);
-    let (after, _) = digest_file(&images).unwrap();
+    let (after, _) = sha256_of_file(&images).unwrap();
     assert_eq!(Some(after), written.sha256, "nothing was written to the images");
     assert_saved(&path, &layers);
     assert_read_again(&path, &image);

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use proptest::test_runner::{RngAlgorithm, TestRng};
-use sisforge::fleet::ByteSize;
+use sisforge::base::ByteSize;
 use sisforge::image::content::Content;
 use sisforge::image::ext4::{AUTO_MARGIN, Purpose, write_ext4};
 use sisforge::image::inspect::Opened;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sisforge::fleet::Sha256;
+use sisforge::base::Sha256;
 use sisforge::image::inspect::Opened;
 use sisforge::image::sbom::{Format, Sources, document};
 use sisforge::sys::tool::Tool;

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 
-use sisforge::fleet::{ScriptName, Sha256, SourceFiles};
+use sisforge::base::Sha256;
+use sisforge::fleet::{ScriptName, SourceFiles};
 use sisforge::image::recipe::{Parameters, Recipes};
 
 use crate::apk::oracle::data;

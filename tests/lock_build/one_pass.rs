@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use sisforge::base::Sha256;
 use sisforge::build::Selection;
-use sisforge::fleet::Sha256;
 
 use super::site::{Site, chain};
 

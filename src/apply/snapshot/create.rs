@@ -12,19 +12,21 @@ use crate::apply::control::Control;
 use crate::apply::linux::{LinuxHost, copy};
 use crate::apply::record::{self, Ready};
 use crate::apply::{ApplyError, jail, observe, preflight, vmm};
-use crate::build::digest::FileDigest;
-use crate::fleet::{GuestName, SnapshotName, VmmKind};
+use crate::base::time::now;
+use crate::base::{GuestName, SnapshotName};
+use crate::fleet::VmmKind;
 use crate::host::layout::Layout;
 use crate::host::names::{FROZEN_MEMORY, FROZEN_STATE};
 use crate::host::snapshot::{self as parts, DISK, FORMAT, FileRecord, MANIFEST, MEMORY, Manifest, STATE};
 use crate::host::state::{Machine, Paused};
 use crate::sys::cgroup::Limits;
+use crate::sys::digest::sparse_digest;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::ProcessInfo;
 use crate::sys::report::{Report, Task, Unit};
 use crate::sys::ssh;
 
-use super::{SnapshotError, now, origin, shelf};
+use super::{SnapshotError, origin, shelf};
 
 /// What to make.
 #[derive(Clone, Copy, Debug)]
@@ -237,7 +239,7 @@ fn seal(dir: &Path, task: &dyn Task) -> Result<std::collections::BTreeMap<String
         crate::sys::sparse::dig_holes(&path);
         let file = File::options().read(true).write(true).open(&path).map_err(named())?;
         file.sync_all().map_err(named())?;
-        let (digest, size) = FileDigest::sparse(&path)?;
+        let (digest, size) = sparse_digest(&path)?;
         sealed.insert(name.to_owned(), FileRecord { size, digest });
     }
     Ok(sealed)

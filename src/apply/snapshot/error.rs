@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::apply::ApplyError;
-use crate::fleet::{GuestName, SnapshotName};
+use crate::base::{GuestName, SnapshotName};
 use crate::host::snapshot::Restored;
 
 /// A snapshot that was not made, or does not come back.

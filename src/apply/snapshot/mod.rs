@@ -15,10 +15,3 @@ pub use shelf::{Place, Shelved, find, list, ready_manifest, remove};
 pub(super) use create::{go_on, paused};
 pub(super) use restore::{await_control, await_restored, consume, forget, load, was_loaded};
 pub(super) use shelf::{clear, has_leftovers};
-
-use std::time::SystemTime;
-
-/// This moment in UTC, such as `2026-11-25T17:53:16Z`.
-pub fn now() -> String {
-    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
-}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::apply::ApplyError;
 use crate::fleet::VmmKind;
 use crate::host::snapshot::Origin;
-use crate::lock::digest::digest_file;
+use crate::sys::digest::sha256_of_file;
 use crate::sys::firecracker::snapshot::format_version;
 use crate::sys::tool::{self, Tool, ToolError};
 use crate::sys::{cpu, qemu};
@@ -23,7 +23,7 @@ pub fn here(vmm: VmmKind) -> Result<Origin, ApplyError> {
     };
     Ok(Origin {
         vmm_version: parse_version(&text).to_owned(),
-        vmm_sha256: digest_file(&program)?.0,
+        vmm_sha256: sha256_of_file(&program)?.0,
         state_format,
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         cpu: cpu::this_host()?,
@@ -40,7 +40,7 @@ fn installed(vmm: VmmKind) -> Result<PathBuf, ToolError> {
 
 /// The same of a VMM that runs: its own program, whatever is installed by now.
 pub(super) fn of_process(vmm: VmmKind, pid: u32) -> Result<Origin, ApplyError> {
-    let running = digest_file(Path::new(&format!("/proc/{pid}/exe")))?.0;
+    let running = sha256_of_file(Path::new(&format!("/proc/{pid}/exe")))?.0;
     let here = here(vmm)?;
     // A program of the jail is not run by root, so that of another build has no version that is known. A restore would
     // refuse it for its digest.

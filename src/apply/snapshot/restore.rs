@@ -10,15 +10,17 @@ use crate::apply::control::{Control, LoadFlags};
 use crate::apply::linux::LinuxHost;
 use crate::apply::record::{self, Ready};
 use crate::apply::{ApplyError, jail, observe};
-use crate::fleet::{GuestName, SnapshotName};
+use crate::base::time::now;
+use crate::base::{GuestName, SnapshotName};
 use crate::host::layout::Layout;
 use crate::host::snapshot::{self as parts, DISK, MEMORY, Manifest, Obstacle, RESTORED, Restored, STATE};
 use crate::host::state::{Machine, MachineDisk};
 use crate::host::vmm::guest_address;
+use crate::sys::digest::{digest_like, sparse_digest};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::ProcessInfo;
 
-use super::{SnapshotError, now, shelf};
+use super::{SnapshotError, shelf};
 
 /// How long a VMM may take until it listens.
 const CONTROL_LIMIT: Duration = Duration::from_secs(20);
@@ -43,7 +45,7 @@ pub fn check_files(
         let path = layout.ready_snapshot(name).join(file);
         if !path.exists() {
             found.push(Obstacle::Missing(file.clone()));
-        } else if record.digest.again(&path)? != (record.digest, record.size) {
+        } else if digest_like(&record.digest, &path)? != (record.digest, record.size) {
             found.push(Obstacle::Damaged(file.clone()));
         }
     }
@@ -94,8 +96,7 @@ fn take_over_disk(layout: &Layout, guest: &GuestName, name: &SnapshotName) -> Re
 
 /// Whether two disks hold the same; that of the snapshot may have another owner by now, and nothing else.
 fn same_bytes(a: &Path, b: &Path) -> Result<bool, ApplyError> {
-    use crate::build::digest::FileDigest;
-    Ok(FileDigest::sparse(a)? == FileDigest::sparse(b)?)
+    Ok(sparse_digest(a)? == sparse_digest(b)?)
 }
 
 /// Has the VMM load the snapshot that its machine goes on from.

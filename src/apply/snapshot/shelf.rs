@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::apply::{ApplyError, record};
-use crate::fleet::SnapshotName;
+use crate::base::SnapshotName;
 use crate::host::layout::{Layout, NOT_WHOLE};
 use crate::host::snapshot::{MANIFEST, MEMORY, Manifest, RESTORED, Restored, STATE};
 use crate::sys::fs::{self as files, FileError, read_text};

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use crate::apply::disk;
 use crate::apply::linux::LinuxHost;
-use crate::fleet::{ByteSize, Fleet, GuestName};
+use crate::base::{ByteSize, GuestName};
+use crate::fleet::Fleet;
 use crate::sys::fs::FileError;
 
 use super::super::ask::confirm;

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use crate::apply::disk::{self, DiskFile, Kept};
 use crate::apply::linux::LinuxHost;
-use crate::fleet::{ByteSize, Fleet};
+use crate::base::ByteSize;
+use crate::fleet::Fleet;
 
 use super::super::context::Context;
 use super::super::error::CliError;

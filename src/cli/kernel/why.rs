@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
+use crate::base::KernelOption;
 use crate::build::Configuration;
 use crate::build::kconfig::{Symbol, Values};
 use crate::build::unmet::shown;
-use crate::fleet::KernelOption;
 use crate::lock::kernel::DotConfig;
 
 use super::super::context::Context;

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use crate::apply::linux::LinuxHost;
 use crate::apply::snapshot::{self, Request};
+use crate::base::GuestName;
 use crate::cli::context::{Context, declared_or_there, observed};
 use crate::cli::error::CliError;
 use crate::cli::{render, up};
-use crate::fleet::GuestName;
 use crate::host::state::HostState;
 use crate::plan::diff;
 
@@ -32,7 +32,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let guest = declared_or_there(&args.guest, &fleet, &host)?;
     let name = match &args.name {
         Some(name) => super::parsed(name)?,
-        None => super::parsed(&default_name(&guest, &snapshot::now()))?,
+        None => super::parsed(&default_name(&guest, &crate::base::time::now()))?,
     };
     let _held = context.hold(&host.layout)?;
     let request = Request { guest: &guest, name: &name, stop: args.stop };
@@ -66,7 +66,7 @@ fn default_name(guest: &GuestName, now: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::SnapshotName;
+    use crate::base::SnapshotName;
 
     #[test]
     fn a_snapshot_without_a_name_is_called_after_its_guest_and_the_time() {

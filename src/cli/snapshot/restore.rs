@@ -5,14 +5,16 @@ use std::process::ExitCode;
 
 use crate::apply::linux::LinuxHost;
 use crate::apply::snapshot;
+use crate::base::{GuestName, SnapshotName};
 use crate::cli::build::Inputs;
 use crate::cli::context::{Context, named, observed};
 use crate::cli::error::CliError;
 use crate::cli::{ask, up};
-use crate::fleet::{Fleet, GuestName, SnapshotName};
+use crate::fleet::Fleet;
 use crate::host::snapshot::{DISK, Manifest, Obstacle, brought_back, differences, misplaced};
 use crate::host::state::MachineDisk;
 use crate::plan::{Plan, restore};
+use crate::sys::digest::digest_like;
 use crate::sys::ssh;
 
 #[derive(clap::Args)]
@@ -109,7 +111,7 @@ fn replaced(
     let Some(record) = manifest.files.get(DISK).filter(|_| manifest.machine.disk == MachineDisk::Kept) else {
         return Ok(None);
     };
-    if !disk.exists() || record.digest.again(&disk)?.0 == record.digest {
+    if !disk.exists() || digest_like(&record.digest, &disk)?.0 == record.digest {
         return Ok(None);
     }
     let mut aside = (1..).map(|number| host.layout.disk_before(guest, name, number));

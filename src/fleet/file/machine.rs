@@ -8,7 +8,7 @@ use super::super::model::{LogLevel, StaticTemplate};
 use super::super::problem::{Problem, Problems, Read, suggest};
 use super::super::reader::{FieldSchema, FromToml, Section, Value, key, section, section_schema, unexpected};
 use super::super::scalar::{Bandwidth, Count, HugePages, LocalPath, Seconds};
-use super::super::value::{ByteSize, Label};
+use crate::base::{ByteSize, Label};
 
 section! {
     /// A kind of machine. What only Firecracker can do is refused with `vmm = "qemu"`.

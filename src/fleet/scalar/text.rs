@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::super::model::{ScriptMoment, ScriptName};
 use super::super::registry::RegistryImage;
-use super::super::value::{ByteSize, InvalidValue, Rate, Sha256};
+use crate::base::{ByteSize, InvalidValue, Rate, Sha256};
 
 fn wrong<T>(rule: impl Into<String>) -> Result<T, InvalidValue> {
     Err(InvalidValue(rule.into()))

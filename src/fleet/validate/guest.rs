@@ -9,9 +9,9 @@ use super::super::file::{ContainerSection, DiskChoice, FleetFile, GuestSection, 
 use super::super::model::{ContainerSpec, DiskSpec, GuestSpec, IoSpec};
 use super::super::problem::{Problem, Read, ReadRef};
 use super::super::scalar::{Bandwidth, Count};
-use super::super::value::{ByteSize, GuestName, InvalidValue, Label};
 use super::machine::NamedMachine;
 use super::{Declared, Validator, all, optional};
+use crate::base::{ByteSize, GuestName, InvalidValue, Label};
 
 /// Below it, the kernel, its page tables and an init leave nothing for a container.
 const LEAST_MEMORY_MIB: u64 = 64;

@@ -6,8 +6,8 @@ use super::super::file::{FleetFile, HostSection, LogsSection};
 use super::super::model::{HostSpec, LogLimits};
 use super::super::problem::{Problem, Read};
 use super::super::scalar::{AbsolutePath, Auto};
-use super::super::value::ByteSize;
 use super::Validator;
+use crate::base::ByteSize;
 
 /// Less would be less than a line of some.
 const LOG_SIZE_MIN: ByteSize = ByteSize::from_bytes(4 << 10);

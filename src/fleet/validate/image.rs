@@ -8,8 +8,8 @@ use super::super::model::{
 };
 use super::super::problem::{Problem, Read, ReadRef, suggest};
 use super::super::scalar::{Auto, ImageLocation, LocalPath, Mode, Package};
-use super::super::value::ByteSize;
 use super::{Thing, Validator, all};
+use crate::base::ByteSize;
 
 /// An ext4 file system with a journal of 4 MiB, its inodes and something to hold.
 const LEAST_DISK_MIB: u64 = 16;

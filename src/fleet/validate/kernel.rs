@@ -10,8 +10,8 @@ use super::super::file::KernelSection;
 use super::super::model::{KernelBuild, KernelSpec, OptionValue};
 use super::super::problem::{Problem, Read, ReadRef};
 use super::super::reader::Named;
-use super::super::value::KernelOption;
 use super::{Location, Thing, Validator, all};
+use crate::base::KernelOption;
 
 impl Validator<'_> {
     pub(super) fn kernel(&mut self, section: &KernelSection) -> Read<KernelSpec> {

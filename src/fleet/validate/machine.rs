@@ -12,8 +12,8 @@ use super::super::model::{
 };
 use super::super::problem::{Problem, Read, ReadRef};
 use super::super::scalar::{Bandwidth, Count, Seconds};
-use super::super::value::{ByteSize, Label};
 use super::{Declared, Thing, Validator, optional};
+use crate::base::{ByteSize, Label};
 
 /// A machine, and the name that it was declared under.
 pub(super) type NamedMachine = (Option<Label>, MachineSpec);

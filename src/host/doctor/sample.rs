@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::fleet::{HostSpec, Label, NetworkPolicy, PolicyRule};
+use crate::base::Label;
+use crate::base::MacAddress;
+use crate::fleet::{HostSpec, NetworkPolicy, PolicyRule};
 use crate::host::firewall::{self, Endpoint, FirewallInput};
 
 /// Its text; `None` never, since all names in it are well-formed.
@@ -27,7 +29,7 @@ pub fn ruleset() -> Option<String> {
     let endpoint = Endpoint {
         name: "probe".parse().ok()?,
         tap: "sis-probe".parse().ok()?,
-        mac: "02:53:0a:6b:00:02".into(),
+        mac: MacAddress([2, 0x53, 10, 107, 0, 2]),
         ip: "10.107.0.2".parse().ok()?,
         policy: label.clone(),
     };

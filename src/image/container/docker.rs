@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 use sha2::Digest;
 
-use crate::fleet::Sha256;
+use crate::base::Sha256;
 
 use super::ContainerProblem;
 use super::oci::{Blobs, Descriptor, GZIP_MAGIC, Image, assemble, image_name, parse};

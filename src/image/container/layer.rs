@@ -14,7 +14,7 @@ use flate2::read::MultiGzDecoder;
 use sha2::Digest;
 use tar::EntryType;
 
-use crate::fleet::Sha256;
+use crate::base::Sha256;
 
 use super::super::content::{Source, Visit};
 use super::super::ext4::Ext4Error;

@@ -12,7 +12,9 @@ use serde::Deserialize;
 
 use flate2::read::MultiGzDecoder;
 
-use crate::fleet::{ContainerImage, RegistryImage, Sha256};
+use crate::base::Sha256;
+use crate::base::time::is_rfc3339;
+use crate::fleet::{ContainerImage, RegistryImage};
 use crate::sys::fs::FileError;
 use crate::sys::registry::Pulled;
 
@@ -228,20 +230,6 @@ pub(super) fn image_name(annotation: Option<&str>, path: &Path) -> String {
     if has_tag { format!("{prefix}{name}") } else { format!("{prefix}{name}:{tag}") }
 }
 
-/// Whether Go's JSON reads a text as a time: `2006-01-02T15:04:05[.9]Z` or with an offset.
-fn is_rfc3339(text: &str) -> bool {
-    let Some((moment, rest)) = text.as_bytes().split_at_checked(19) else { return false };
-    let shape = |bytes: &[u8], shape: &[u8]| {
-        bytes.len() == shape.len()
-            && bytes.iter().zip(shape).all(|(b, s)| if *s == b'0' { b.is_ascii_digit() } else { b == s })
-    };
-    let digits =
-        rest.strip_prefix(b".").map_or(0, |rest| rest.iter().take_while(|b| b.is_ascii_digit()).count());
-    let zone = if digits > 0 { &rest[1 + digits..] } else { rest };
-    shape(moment, b"0000-00-00T00:00:00")
-        && (zone == b"Z" || shape(zone, b"+00:00") || shape(zone, b"-00:00"))
-}
-
 impl Blobs {
     /// The archive or directory.
     pub(super) fn path(&self) -> &Path {
@@ -415,16 +403,5 @@ mod tests {
         assert_eq!(name(Some("team/hello")), "localhost/team/hello:latest");
         assert_eq!(name(Some("1.0")), "localhost/browser:1.0");
         assert_eq!(name(None), "localhost/browser:latest");
-    }
-
-    #[test]
-    fn a_time_that_go_cannot_parse_is_not_taken() {
-        for good in ["2023-11-14T22:13:20Z", "2023-11-14T22:13:20.123456789Z", "2023-11-14T22:13:20+01:00"] {
-            assert!(is_rfc3339(good), "{good}");
-        }
-        for bad in ["", "2023-11-14", "2023-11-14T22:13:20", "2023-11-14 22:13:20Z", "2023-11-14T22:13:20.Z"]
-        {
-            assert!(!is_rfc3339(bad), "{bad}");
-        }
     }
 }

@@ -21,7 +21,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use crate::fleet::Sha256;
+use crate::base::Sha256;
 
 use super::super::content::Content;
 use super::super::tree::{Node, NodeKind, Tree};

@@ -16,7 +16,7 @@ use super::super::space::BLOCK;
 use super::super::tree::{NodeKind, Tree};
 use super::frontier::Frontier;
 use super::{Ext4Error, Files, Written};
-use crate::fleet::Sha256;
+use crate::base::Sha256;
 
 /// Bytes read at a time.
 const CHUNK: usize = 256 * 1024;

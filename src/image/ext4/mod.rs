@@ -17,7 +17,7 @@ use mkext4::sink::FileSink;
 use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, ROOT, SpecialKind};
 
 use crate::apk::PackageError;
-use crate::fleet::{ByteSize, Sha256};
+use crate::base::{ByteSize, Sha256};
 
 use super::container::ContainerError;
 use super::content::{Content, Source};

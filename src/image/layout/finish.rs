@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::apk::database::{self, Installed};
-use crate::fleet::{FileContent, FileSpec, GuestPath};
+use crate::base::GuestPath;
+use crate::fleet::{FileContent, FileSpec};
 use crate::sys::fs as files;
 
 use super::super::accounts::{ACCOUNT_FILES, Accounts};

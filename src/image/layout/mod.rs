@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::apk::{Dependency, PackageContents, PackageError, PackageInfo};
-use crate::fleet::{FileSpec, GuestPath, Label};
+use crate::base::{GuestPath, Label};
+use crate::fleet::FileSpec;
 use crate::sys::fs::FileError;
 
 use super::accounts::{ACCOUNT_FILES, AccountError, Accounts};

@@ -107,7 +107,7 @@ impl Volume {
         let meta = self.file.metadata().map_err(|error| self.error(Flaw::Open(error)))?;
         Ok(Facts {
             label: self.label(),
-            uuid: uuid_text(&superblock.uuid),
+            uuid: crate::base::uuid_text(superblock.uuid),
             size: superblock.blocks_count * BLOCK,
             free: superblock.free_blocks_count.min(superblock.blocks_count) * BLOCK,
             allocated: meta.blocks() * 512,
@@ -356,10 +356,4 @@ impl Read for FileReader<'_> {
         self.offset += length as u64;
         Ok(length)
     }
-}
-
-/// As `8-4-4-4-12` hexadecimal digits.
-fn uuid_text(uuid: &[u8; 16]) -> String {
-    let text = hex::encode(uuid);
-    [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
 }

@@ -9,9 +9,10 @@ use std::str::FromStr;
 use sha2::Digest;
 use toml::Spanned;
 
+use crate::base::{GuestPath, InvalidValue, Label, Sha256};
 use crate::fleet::problem::{Problem, Problems, Read, ReadRef, Told};
 use crate::fleet::scalar::Mode;
-use crate::fleet::{GuestPath, InvalidFile, InvalidValue, Label, ScriptName, Sha256, SourceFiles, suggest};
+use crate::fleet::{InvalidFile, ScriptName, SourceFiles, suggest};
 
 use super::load::{Loaded, load};
 use super::render::Renderer;

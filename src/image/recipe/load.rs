@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::base::Label;
 use crate::fleet::problem::{Problem, Problems, Read, ReadRef, suggest};
 use crate::fleet::reader::FromToml;
-use crate::fleet::{InvalidFile, Label, SourceFiles, syntax};
+use crate::fleet::{InvalidFile, SourceFiles, syntax};
 use crate::sys::fs::FileError;
 
 use super::RecipeError;

@@ -11,9 +11,8 @@ mod schema;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::fleet::{
-    GivenParameter, GuestPath, InvalidFile, KernelOption, Label, ParameterValue, Problem, ScriptName, Sha256,
-};
+use crate::base::{GuestPath, KernelOption, Label, Sha256};
+use crate::fleet::{GivenParameter, InvalidFile, ParameterValue, Problem, ScriptName};
 use crate::sys::fs::FileError;
 
 pub use schema::schema;
@@ -22,9 +21,6 @@ use super::container::{IdMap, SubIds};
 
 /// Parameters given to recipes, by name; what is not given keeps its default.
 pub type Parameters = BTreeMap<String, GivenParameter>;
-
-/// Name of the user whose home is the data disk: the host logs in as that one.
-pub const GUEST_USER: &str = "user";
 
 /// Why recipes cannot be used.
 #[derive(Debug, thiserror::Error)]

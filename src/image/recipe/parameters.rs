@@ -7,8 +7,9 @@ use std::ops::Range;
 
 use toml::Spanned;
 
+use crate::base::Label;
 use crate::fleet::problem::{Problem, Read, ReadRef, suggest};
-use crate::fleet::{GivenParameter, Label, ParameterValue};
+use crate::fleet::{GivenParameter, ParameterValue};
 
 use super::Parameters;
 use super::load::Loaded;

@@ -6,12 +6,13 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::base::{KernelOption, Label};
 use crate::fleet::problem::{Problem, Problems, Read, suggest};
 use crate::fleet::reader::{
     FieldSchema, FromToml, Named, Section, Value, file_schema, key, section, section_schema, unexpected,
 };
 use crate::fleet::scalar::{Count, Mode, OneOrMore, Package, ParameterName, ScriptDigest, choices};
-use crate::fleet::{KernelOption, Label, ParameterValue, ScriptMoment};
+use crate::fleet::{ParameterValue, ScriptMoment};
 
 /// A list, each of its elements with its place.
 pub type List<T> = Vec<Read<Spanned<T>>>;

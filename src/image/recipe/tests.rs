@@ -2,7 +2,8 @@ use std::fs;
 
 use toml::Spanned;
 
-use crate::fleet::{Label, ParameterValue, SourceFiles, render};
+use crate::base::Label;
+use crate::fleet::{ParameterValue, SourceFiles, render};
 
 use super::*;
 

@@ -1,8 +1,9 @@
 //! CycloneDX 1.6 in JSON (<https://cyclonedx.org/docs/1.6/json/>).
 
+use crate::base::time::rfc3339;
 use serde_json::{Map, Value, json};
 
-use super::text::{person, time, uuid_of};
+use super::text::{person, uuid_of};
 use super::{Bill, Item, built};
 
 /// What the image is called where its parts refer to it.
@@ -17,7 +18,7 @@ pub(super) fn document(bill: &Bill<'_>) -> Value {
         "serialNumber": "",
         "version": 1,
         "metadata": {
-            "timestamp": time(bill.created),
+            "timestamp": rfc3339(bill.created),
             "tools": { "components": [
                 { "type": "application", "name": "sisforge", "version": env!("CARGO_PKG_VERSION") }
             ] },
@@ -92,7 +93,7 @@ fn properties(item: &Item<'_>) -> Vec<Value> {
         ("sisforge:apk:checksum", Some(info.checksum.to_string())),
         ("sisforge:apk:origin", info.origin.clone()),
         ("sisforge:apk:commit", info.commit.clone()),
-        ("sisforge:apk:built", built(info).map(time)),
+        ("sisforge:apk:built", built(info).map(rfc3339)),
     ];
     let known = properties.into_iter().filter_map(|(name, value)| Some((name, value?)));
     known.map(|(name, value)| json!({ "name": name, "value": value })).collect()

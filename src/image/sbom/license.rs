@@ -66,7 +66,7 @@ fn reference(text: &str) -> String {
     if short == text {
         return format!("LicenseRef-{short}");
     }
-    format!("LicenseRef-{short}-{}", &crate::fleet::Sha256::of(text).short()[..8])
+    format!("LicenseRef-{short}-{}", &crate::base::Sha256::of(text).short()[..8])
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::apk::{InstalledPackage, PackageInfo, Version};
-use crate::fleet::Sha256;
+use crate::base::Sha256;
+use crate::base::text::percent;
+use crate::base::time::LAST_SECOND;
 use crate::lock::model::{Lock, LockedPackage};
 
 use super::inspect::Opened;
@@ -99,8 +101,8 @@ impl<'a> Bill<'a> {
 
     /// The package URL of a package (`pkg:apk/...`), by which vulnerability databases know it.
     fn package_url(&self, info: &PackageInfo) -> String {
-        let (name, version) = (text::percent(&info.name), text::percent(info.version.as_str()));
-        format!("pkg:apk/{}/{name}@{version}?arch={}", self.vendor, text::percent(&info.arch))
+        let (name, version) = (percent(&info.name), percent(info.version.as_str()));
+        format!("pkg:apk/{}/{name}@{version}?arch={}", self.vendor, percent(&info.arch))
     }
 }
 
@@ -124,7 +126,7 @@ impl Item<'_> {
 
 /// When a package was built, where that is a time.
 fn built(info: &PackageInfo) -> Option<u64> {
-    info.build_date.filter(|seconds| *seconds <= text::LAST_TIME)
+    info.build_date.filter(|seconds| *seconds <= LAST_SECOND)
 }
 
 /// The lock's entry for the very package that is installed.

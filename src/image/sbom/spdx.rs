@@ -1,10 +1,11 @@
 //! SPDX 2.3 in JSON (<https://spdx.github.io/spdx-spec/v2.3/>).
 
+use crate::base::time::rfc3339;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::text::{person, time, uuid_of};
+use super::text::{person, uuid_of};
 use super::{Bill, Item, built};
 
 /// What is not known, and not claimed.
@@ -25,7 +26,7 @@ pub(super) fn document(bill: &Bill<'_>) -> Value {
         "name": bill.name,
         "documentNamespace": "",
         "creationInfo": {
-            "created": time(bill.created),
+            "created": rfc3339(bill.created),
             "creators": [concat!("Tool: sisforge-", env!("CARGO_PKG_VERSION"))],
         },
         "packages": packages,
@@ -90,7 +91,7 @@ fn package(bill: &Bill<'_>, item: &Item<'_>) -> Value {
         json!({ "referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": url });
     set("externalRefs", Value::Array(vec![reference]));
     if let Some(built) = built(info) {
-        set("builtDate", time(built).into());
+        set("builtDate", rfc3339(built).into());
     }
     Value::Object(fields)
 }

@@ -1,50 +1,11 @@
 //! Spellings that both formats of bills share.
 
-use sha2::Digest as _;
+use crate::base::{Sha256, uuid_from, uuid_text};
 
-/// A version 8 UUID (RFC 9562) that follows from these bytes.
+/// A UUID that follows from these bytes.
 pub(super) fn uuid_of(bytes: &[u8]) -> String {
-    let mut id: [u8; 16] = std::array::from_fn({
-        let digest = sha2::Sha256::digest(bytes);
-        move |index| digest[index]
-    });
-    id[6] = id[6] & 0x0f | 0x80;
-    id[8] = id[8] & 0x3f | 0x80;
-    let text = hex::encode(id);
-    [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
-}
-
-/// The last second that [`time`] can write: of the year 9999.
-pub(super) const LAST_TIME: u64 = 253_402_300_799;
-
-/// A time in UTC as RFC 3339 has it, such as `2024-02-29T12:00:00Z`.
-pub(super) fn time(seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = date(days);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
-}
-
-/// Year, month and day of so many days since 1970 in the Gregorian calendar. A year begins in March here, so that the leap
-/// day is its last.
-fn date(days: u64) -> (u64, u64, u64) {
-    /// Days in 400 years, in which the calendar repeats.
-    const ERA: u64 = 146_097;
-    // From 0000-03-01 to 1970-01-01.
-    let days = days + 719_468;
-    let (era, day) = (days / ERA, days % ERA);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, carried) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (year + era * 400 + carried, month, day)
-}
-
-/// Percent-encoding of all that a package URL does not take as it is.
-pub(super) fn percent(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_~".contains(&byte);
-    let shown = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(shown).collect()
+    let Sha256(digest) = Sha256::of(bytes);
+    uuid_text(uuid_from(std::array::from_fn(|index| digest[index])))
 }
 
 /// Name and address of `Name <name@example.org>`.
@@ -69,22 +30,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_those_of_the_calendar() {
-        let seconds = [0, 951_782_400, 951_868_799, 1_709_208_000, 4_107_542_400, LAST_TIME];
-        assert_eq!(
-            seconds.map(time),
-            [
-                "1970-01-01T00:00:00Z",
-                "2000-02-29T00:00:00Z",
-                "2000-02-29T23:59:59Z",
-                "2024-02-29T12:00:00Z",
-                "2100-03-01T00:00:00Z",
-                "9999-12-31T23:59:59Z",
-            ]
-        );
-    }
-
-    #[test]
     fn a_maintainer_has_a_name_and_may_have_an_address() {
         let of = |text| person(text);
         let known = |name: &str, address: Option<&str>| Some((name.to_owned(), address.map(str::to_owned)));
@@ -93,11 +38,5 @@ mod tests {
         assert_eq!(of("A Team (of two)"), known("A Team of two", None));
         assert_eq!(of("X <nowhere>"), known("X", None));
         assert_eq!(of(""), None);
-    }
-
-    #[test]
-    fn what_a_package_url_does_not_take_is_encoded() {
-        assert_eq!(percent("libstdc++"), "libstdc%2B%2B");
-        assert_eq!(percent("1.2_p3~a-r0"), "1.2_p3~a-r0");
     }
 }

@@ -1,7 +1,8 @@
 //! Tests on plans, with literals.
 
 use super::*;
-use crate::fleet::{Balloon, Bucket, ContainerSpec, MachineSpec, Sha256, VmmKind};
+use crate::base::Sha256;
+use crate::fleet::{Balloon, Bucket, ContainerSpec, MachineSpec, VmmKind};
 use crate::host::firewall::Ruleset;
 use crate::host::state::{CgroupLimits, DiskState, MachineDisk, StoredKind, TapSpec};
 use crate::sys::cgroup::IoLimits;
@@ -32,7 +33,7 @@ fn running(guest: &str, number: u8) -> GuestState {
             vmm: VmmKind::Qemu,
             uid,
             tap: format!("sis-{guest}").parse().unwrap(),
-            mac: "02:53:0a:6b:00:02".into(),
+            mac: "02:53:0a:6b:00:02".parse().unwrap(),
             vcpus: 1,
             memory_mib: 512,
             kernel: Sha256::of("kernel").into(),

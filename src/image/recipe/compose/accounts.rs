@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use crate::fleet::GuestPath;
+use crate::base::GUEST_USER;
+use crate::base::GuestPath;
 use crate::fleet::problem::{Problem, Read, ReadRef};
 use crate::fleet::scalar::Count;
 
 use super::super::schema::{GroupSection, UserSection};
-use super::super::{GUEST_USER, Group, SubIds, User};
+use super::super::{Group, SubIds, User};
 use super::Composing;
 
 /// Who owns what does not say otherwise.

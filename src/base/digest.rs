@@ -1,47 +1,77 @@
 //! What names a file by its bytes: kernels and images by their SHA-256, data disks by a digest that their holes cost nothing.
+//! How a file is read for it is in `sys/digest.rs`.
 
 use std::fmt;
-use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::fleet::{InvalidValue, Sha256};
-use crate::lock::digest::digest_file;
-use crate::sys::fs::FileError;
-use crate::sys::sparse;
+use super::InvalidValue;
+
+/// A SHA-256 digest, written as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sha256(pub [u8; 32]);
+
+impl Sha256 {
+    /// Digest of a whole text.
+    pub fn of(bytes: impl AsRef<[u8]>) -> Self {
+        use sha2::Digest;
+        Self(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// The first 12 hexadecimal digits, for people.
+    pub fn short(&self) -> String {
+        hex::encode(&self.0[..6])
+    }
+}
+
+impl FromStr for Sha256 {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes)
+            .map(|()| Self(bytes))
+            .map_err(|_| InvalidValue("must be a SHA-256 digest: 64 hexadecimal digits".into()))
+    }
+}
+
+impl fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sha256({self})")
+    }
+}
+
+impl Serialize for Sha256 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Sha256 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
 
 /// Digest of a file, written as the store names it: `<hex>`, or `sparse-<hex>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FileDigest {
     /// SHA-256 of the bytes, as `sha256sum` prints it.
     Whole(Sha256),
-    /// That of [`sparse::digest`]. No other program prints it.
+    /// That of [`crate::sys::sparse::digest`]. No other program prints it.
     Sparse(Sha256),
 }
 
 const SPARSE: &str = "sparse-";
 
 impl FileDigest {
-    /// Digest of the same kind, and length, of a file.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
-    pub fn again(self, path: &Path) -> Result<(Self, u64), FileError> {
-        match self {
-            Self::Whole(_) => digest_file(path).map(|(sha256, size)| (Self::Whole(sha256), size)),
-            Self::Sparse(_) => Self::sparse(path),
-        }
-    }
-
-    /// Digest and length of a file that is mostly holes.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
-    pub fn sparse(path: &Path) -> Result<(Self, u64), FileError> {
-        sparse::digest(path).map(|(digest, size)| (Self::Sparse(Sha256(digest)), size))
-    }
-
     /// The first 12 hexadecimal digits, for people.
     pub fn short(&self) -> String {
         let (Self::Whole(sha256) | Self::Sparse(sha256)) = self;

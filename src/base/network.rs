@@ -1,0 +1,107 @@
+//! The network device of a guest: its hardware address and the name of the TAP that it is attached to.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{GuestName, InterfaceName, InvalidValue};
+
+/// Names of TAPs are this and the guest's name.
+pub const TAP_NAME_PREFIX: &str = "sis-";
+
+/// Prefix length of the network between host and guest.
+pub const TAP_PREFIX: u8 = 30;
+
+/// The TAP of a guest; its name fits, because a guest's name is as short as it is for that.
+///
+/// # Errors
+/// Of a name that no interface can have.
+pub fn tap_name(guest: &GuestName) -> Result<InterfaceName, InvalidValue> {
+    format!("{TAP_NAME_PREFIX}{guest}").parse()
+}
+
+/// The guest whose TAP is called so.
+pub fn guest_of_tap(interface: &str) -> Option<GuestName> {
+    interface.strip_prefix(TAP_NAME_PREFIX)?.parse().ok()
+}
+
+/// The host's address in a guest's /30, one below the guest's.
+pub fn host_side(guest: Ipv4Addr) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(guest).saturating_sub(1))
+}
+
+/// The guest's address in its /30, one above the host's.
+pub fn guest_side(host: Ipv4Addr) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(host).saturating_add(1))
+}
+
+/// A hardware address, written as six pairs of hexadecimal digits: `02:53:0a:6b:00:02`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacAddress(pub [u8; 6]);
+
+impl MacAddress {
+    /// That of the guest with this address: locally administered, unicast, and unique because the address is.
+    pub fn of_guest(ip: Ipv4Addr) -> Self {
+        let [a, b, c, d] = ip.octets();
+        Self([0x02, 0x53, a, b, c, d])
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for MacAddress {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let wrong = || InvalidValue("must be a hardware address such as 02:53:0a:6b:00:02".to_owned());
+        let mut bytes = [0; 6];
+        let mut pairs = text.split(':');
+        for byte in &mut bytes {
+            let pair = pairs.next().ok_or_else(wrong)?;
+            hex::decode_to_slice(pair, std::slice::from_mut(byte)).map_err(|_| wrong())?;
+        }
+        if pairs.next().is_none() { Ok(Self(bytes)) } else { Err(wrong()) }
+    }
+}
+
+impl Serialize for MacAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for MacAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hardware_address_is_six_pairs() {
+        let address = MacAddress::of_guest([10, 107, 0, 2].into());
+        assert_eq!(address.to_string(), "02:53:0a:6b:00:02");
+        assert_eq!("02:53:0a:6b:00:02".parse(), Ok(address));
+        for wrong in ["", "02:53:0a:6b:00", "02:53:0a:6b:00:02:03", "2:53:0a:6b:00:02", "02-53-0a-6b-00-02"] {
+            assert!(wrong.parse::<MacAddress>().is_err(), "{wrong:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_tap_tells_its_guest() {
+        let alice: GuestName = "alice".parse().unwrap();
+        let tap = tap_name(&alice).unwrap();
+        assert_eq!((tap.as_str(), guest_of_tap(tap.as_str())), ("sis-alice", Some(alice)));
+        assert_eq!(guest_of_tap("eth0"), None);
+    }
+}

@@ -1,0 +1,119 @@
+//! Sizes in bytes and rates in bits per second, as people write them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::InvalidValue;
+
+/// A size in bytes, written with a binary unit: `"512MiB"`, `"4GiB"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(u64);
+
+const SIZE_UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+impl ByteSize {
+    /// A size of so many bytes.
+    pub const fn from_bytes(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// A size of so many MiB.
+    pub const fn from_mib(mib: u64) -> Self {
+        Self(mib << 20)
+    }
+
+    /// The size in bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+
+    /// The size in whole MiB, rounded down.
+    pub const fn mib(self) -> u64 {
+        self.0 >> 20
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let wrong = || {
+            InvalidValue("must be a whole number with a binary unit, such as \"512MiB\" or \"4GiB\"".into())
+        };
+        let (digits, factor) = SIZE_UNITS
+            .iter()
+            .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.trim_end(), *factor)))
+            .ok_or_else(wrong)?;
+        if !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(wrong());
+        }
+        let count: u64 = digits.parse().map_err(|_| wrong())?;
+        count.checked_mul(factor).map(Self).ok_or_else(|| InvalidValue("is larger than 2^64 bytes".into()))
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = SIZE_UNITS.iter().find(|(_, factor)| self.0 >= *factor && self.0 % factor == 0);
+        match unit {
+            Some((unit, factor)) => f.pad(&format!("{}{unit}", self.0 / factor)),
+            None => f.pad(&format!("{}B", self.0)),
+        }
+    }
+}
+
+/// A network rate in bits per second, written `"20Mbit/s"` (decimal: 1 Mbit = 10^6 bits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rate(u64);
+
+impl Rate {
+    /// Bits per second.
+    pub const fn bits_per_second(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for Rate {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let wrong = || InvalidValue("must be a rate such as \"20Mbit/s\" (kbit/s, Mbit/s or Gbit/s)".into());
+        let (digits, factor) = [("Gbit/s", 1_000_000_000), ("Mbit/s", 1_000_000), ("kbit/s", 1_000)]
+            .iter()
+            .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.trim_end(), *factor)))
+            .ok_or_else(wrong)?;
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(wrong());
+        }
+        let rate = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(wrong)?;
+        if rate == 0 { Err(InvalidValue("must be more than zero".into())) } else { Ok(Self(rate)) }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}kbit/s", self.0 / 1_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_take_binary_units_alone() {
+        assert_eq!("512MiB".parse::<ByteSize>().unwrap().bytes(), 512 << 20);
+        assert_eq!("4GiB".parse::<ByteSize>().unwrap().to_string(), "4GiB");
+        for wrong in ["512", "512MB", "-1MiB", "1.5GiB", "MiB", "99999999999TiB", "+1MiB"] {
+            assert!(wrong.parse::<ByteSize>().is_err(), "{wrong:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn rates_are_decimal_and_above_zero() {
+        assert_eq!("20Mbit/s".parse::<Rate>().unwrap().bits_per_second(), 20_000_000);
+        for wrong in ["20", "0Mbit/s", "20MB/s", "Mbit/s"] {
+            assert!(wrong.parse::<Rate>().is_err(), "{wrong:?} was accepted");
+        }
+    }
+}
