@@ -6,6 +6,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::sys::fs::io_diagnosis;
+
 /// Longest PAX header or GNU long name: room for several extended attributes of the kernel's 64 KiB.
 const MAX_EXTENSION: u64 = 1 << 20;
 /// Bytes of a header, and what content is padded to.
@@ -32,6 +35,23 @@ pub enum ArchiveError {
     Kind { entry: String, kind: char },
     #[error("bytes follow the end of the archive")]
     Trailing,
+}
+
+impl Diagnostic for ArchiveError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Read(error) if error.raw_os_error().is_some() => io_diagnosis(error),
+            Self::Read(_)
+            | Self::Cut(_)
+            | Self::HeaderChecksum
+            | Self::Number { .. }
+            | Self::NotUtf8(_)
+            | Self::ExtensionTooLong(_)
+            | Self::Extension
+            | Self::Kind { .. }
+            | Self::Trailing => Class::Invalid.no_hint(),
+        }
+    }
 }
 
 /// Type of a tar entry.

@@ -6,6 +6,9 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::sys::fs::input_diagnosis;
+
 use super::archive::{ArchiveError, TarEntry, TarKind, TarReader};
 use super::debian::XZ_MEMORY;
 use super::entry::{EntryError, SUM_KEY, XATTR_PREFIX, check_path, is_installed};
@@ -25,6 +28,19 @@ pub enum ContentsError {
     Entry { path: String, reason: EntryError },
     #[error("its files have more than {MAX_CONTENT} bytes")]
     TooLarge,
+}
+
+impl Diagnostic for ContentsError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Read { source, .. } => input_diagnosis(source),
+            Self::Socket(_) => Class::Invalid.hint("remove it: whoever listens makes it anew"),
+            Self::NotUtf8(_) => Class::Invalid.hint("rename it"),
+            Self::Archive(error) => error.diagnosis(),
+            Self::Entry { .. } => Class::Invalid.no_hint(),
+            Self::TooLarge => Class::Invalid.hint("make several packages of it"),
+        }
+    }
 }
 
 /// Most bytes of files that are packed: they are held in memory.

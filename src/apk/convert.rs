@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Deserialize;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 use super::contents::Contents;
 use super::debian::{Deb, DebError};
 use super::dependency::{Dependency, InvalidDependency};
@@ -29,6 +31,19 @@ pub enum ConvertError {
     NotThere { path: PathBuf, package: String, what: &'static str, file: String },
     #[error("{} and {} are both {name}", .first.display(), .second.display())]
     Twice { name: String, first: PathBuf, second: PathBuf },
+}
+
+impl Diagnostic for ConvertError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis(),
+            Self::Deb { reason, .. } => reason.diagnosis(),
+            Self::Pack { reason, .. } => reason.diagnosis(),
+            Self::Map { .. } => Class::Invalid.no_hint(),
+            Self::NotThere { .. } => Class::Invalid.hint("`dpkg-deb --contents` lists what is in it"),
+            Self::Twice { .. } => Class::Invalid.hint("name one of them alone"),
+        }
+    }
 }
 
 /// What to change when packages are made: a small TOML file.

@@ -4,6 +4,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::sys::fs::input_diagnosis;
+
 use super::archive::{ArchiveError, TarReader};
 use super::contents::{Contents, ContentsError};
 use super::version::Version;
@@ -30,6 +33,19 @@ pub enum DebError {
     Architecture(String),
     #[error("version '{0}' cannot be mapped to one of apk")]
     Version(String),
+}
+
+impl Diagnostic for DebError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Ar(error) => input_diagnosis(error),
+            Self::Compression { .. } => Class::Invalid.hint("make it anew, as with `dpkg-deb --build -Zxz`"),
+            Self::Member { reason, .. } => reason.diagnosis(),
+            Self::Contents(error) => error.diagnosis(),
+            Self::Version(_) => Class::Invalid.hint("give one with --pkgver"),
+            Self::Missing(_) | Self::Architecture(_) => Class::Invalid.no_hint(),
+        }
+    }
 }
 
 /// A `.deb`'s control fields; its files are read by [`Deb::contents`].

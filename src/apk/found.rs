@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 use super::index::{Index, IndexError};
 use super::package::{Expected, PackageContents, PackageError};
 use super::repository::INDEX_FILE;
@@ -20,6 +22,17 @@ pub enum Distrust {
     Package(#[from] PackageError),
     #[error("it is called {found}, and apk looks for {expected}")]
     Name { found: String, expected: String },
+}
+
+impl Diagnostic for Distrust {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis(),
+            Self::Index(error) => error.diagnosis(),
+            Self::Package(error) => error.diagnosis(),
+            Self::Name { .. } => Class::Invalid.hint("rename the file"),
+        }
+    }
 }
 
 /// A file that is what its makers made.

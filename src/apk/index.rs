@@ -5,11 +5,13 @@ use std::io::Read as _;
 
 use rayon::prelude::*;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 use super::archive::{ArchiveError, TarEntry, TarKind, TarReader};
 use super::archive_writer::TarWriter;
 use super::gzip::{self, GzipError};
 use super::info::{Draft, PackageInfo, index_record};
-use super::signature::{KeyError, KeyRing, Signature, SignatureError, SigningKey};
+use super::signature::{DAMAGED, KeyError, KeyRing, Signature, SignatureError, SigningKey};
 
 /// Largest signature member, inflated: several signatures of at most 64 KiB.
 pub(super) const MAX_SIGNATURES: u64 = 1 << 20;
@@ -40,6 +42,19 @@ pub enum IndexError {
     Trailing,
     #[error("the index cannot be signed")]
     Key(#[from] KeyError),
+}
+
+impl Diagnostic for IndexError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Signature(error) => error.diagnosis(),
+            Self::Archive(error) => error.diagnosis(),
+            Self::Gzip(_) | Self::Missing | Self::Twice(_) | Self::NotUtf8 | Self::Trailing => {
+                Class::Invalid.hint(DAMAGED)
+            }
+            Self::Key(error) => error.diagnosis(),
+        }
+    }
 }
 
 /// The packages of a repository.

@@ -1,6 +1,8 @@
 //! Reads `/lib/apk/db/installed`, apk's record of what is installed: what [`super::database`] writes, and what apk itself does.
 //! The text comes out of an image and is not trusted.
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 use super::dependency::Checksum;
 use super::entry::check_path;
 use super::info::{Draft, InfoError, PackageInfo};
@@ -40,6 +42,12 @@ pub struct InstalledError {
     pub package: Option<String>,
     #[source]
     pub reason: InstalledReason,
+}
+
+impl Diagnostic for InstalledError {
+    fn diagnosis(&self) -> Diagnosis {
+        Class::Invalid.no_hint()
+    }
 }
 
 /// What is wrong with a line.

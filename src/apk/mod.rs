@@ -42,6 +42,6 @@ pub use installed::{InstalledError, InstalledPackage, InstalledReason, RecordedF
 pub use pack::{PackError, Packed, pack};
 pub use package::{Expected, PackageContents, PackageError, Refusal, Script, ScriptKind};
 pub use repository::{INDEX_FILE, RepositoryError, index_directory, sign_directory};
-pub use signature::{KeyError, KeyRing, SignatureError, SigningKey};
+pub use signature::{DAMAGED, KeyError, KeyRing, SignatureError, SigningKey};
 pub use solver::{Chosen, Problem, Repository, SolveError, solve};
 pub use version::{InvalidVersion, Version};

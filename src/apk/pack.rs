@@ -1,6 +1,8 @@
 //! Makes packages: control and data members, their hashes, and a signature where a key is given. The same bytes for the same
 //! files.
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 use super::archive::TarEntry;
 use super::archive_writer::TarWriter;
 use super::contents::Contents;
@@ -27,6 +29,16 @@ pub enum PackError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Made(#[from] PackageError),
+}
+
+impl Diagnostic for PackError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Name(_) | Self::Dependency(_) | Self::Info(_) => Class::Invalid.no_hint(),
+            Self::Key(error) => error.diagnosis(),
+            Self::Made(error) => error.diagnosis(),
+        }
+    }
 }
 
 /// A package that was made.

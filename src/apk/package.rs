@@ -10,6 +10,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha1::{Digest as _, Sha1};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::sys::fs::input_diagnosis;
+
 use super::archive::{ArchiveError, TarEntry, TarReader};
 use super::control::{Control, Stated};
 use super::dependency::Checksum;
@@ -33,6 +36,12 @@ pub struct PackageError {
     pub package: String,
     #[source]
     pub reason: Refusal,
+}
+
+impl Diagnostic for PackageError {
+    fn diagnosis(&self) -> Diagnosis {
+        self.reason.diagnosis()
+    }
 }
 
 /// What is wrong with a package.
@@ -68,6 +77,27 @@ pub enum Refusal {
     Digest { expected: String, found: String },
     #[error("what is remembered of it is not what it holds")]
     Listing,
+}
+
+impl Diagnostic for Refusal {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Signature(error) => error.diagnosis(),
+            Self::SignatureMember(error) => error.diagnosis(),
+            Self::ControlArchive(error) | Self::Data(error) => error.diagnosis(),
+            Self::Read(error) => input_diagnosis(error),
+            Self::Size { .. }
+            | Self::Checksum { .. }
+            | Self::OtherPackage { .. }
+            | Self::ControlGzip(_)
+            | Self::Control(_)
+            | Self::Info(_)
+            | Self::DataHash { .. }
+            | Self::Entry { .. }
+            | Self::Digest { .. }
+            | Self::Listing => Class::Invalid.no_hint(),
+        }
+    }
 }
 
 /// What an index or a lock says of a package: its bytes must agree with all of it.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 use super::index::{Index, IndexError};
 use super::info::PackageInfo;
 use super::package::{PackageContents, PackageError};
@@ -29,6 +31,23 @@ pub enum RepositoryError {
     Empty(PathBuf),
     #[error(transparent)]
     Index(#[from] IndexError),
+}
+
+impl Diagnostic for RepositoryError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis(),
+            Self::Package { reason, .. } => {
+                reason.diagnosis().or_hint("get that package again, or make it anew")
+            }
+            Self::Name { .. } => Class::Invalid.hint("rename the file"),
+            Self::Architectures { .. } => {
+                Class::Invalid.hint("give each architecture a directory of its own")
+            }
+            Self::Empty(_) => Class::Invalid.hint("name a directory with packages"),
+            Self::Index(error) => error.diagnosis(),
+        }
+    }
 }
 
 /// Reads every `*.apk` of a directory (which a repository has as `<url>/<arch>/`), sorted by name and version. Packages for

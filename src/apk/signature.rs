@@ -11,7 +11,11 @@ use rsa::{Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha512};
 
-use crate::sys::fs::{self, FileError};
+use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::sys::fs::{self, FileError, input_diagnosis};
+
+/// What to do about a file that is not what was signed.
+pub const DAMAGED: &str = "it was damaged or changed on its way: get it again, or make its index anew";
 
 /// Ending of a public key's file name; the whole name stands in the signature.
 const PUBLIC_ENDING: &str = ".rsa.pub";
@@ -37,6 +41,20 @@ pub enum KeyError {
     Sign(#[source] rsa::Error),
 }
 
+impl Diagnostic for KeyError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis(),
+            Self::List { source, .. } => input_diagnosis(source),
+            Self::Malformed { .. } => Class::Invalid.hint("`sisforge apk key` makes a pair of keys"),
+            Self::Name(_) => Class::Invalid.hint("rename it"),
+            Self::Empty(_) => Class::Invalid
+                .hint("put the public keys of those whom you trust into it; Alpine's are in /etc/apk/keys"),
+            Self::Generate(_) | Self::Sign(_) => Class::Failed.no_hint(),
+        }
+    }
+}
+
 /// Why signatures do not make a file trusted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
@@ -46,6 +64,20 @@ pub enum SignatureError {
     Untrusted { signers: Vec<String>, trusted: Vec<String> },
     #[error("the signature by {0} is wrong")]
     Wrong(String),
+}
+
+impl Diagnostic for SignatureError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Untrusted { .. } => Class::Invalid.hint(
+                "if you trust whoever signed it, put that key into the directory of trusted keys (`keys` of the [[repository]], --keys)",
+            ),
+            Self::Missing => {
+                Class::Invalid.hint("take it from whoever signs it; `sisforge apk index` signs what is your own")
+            }
+            Self::Wrong(_) => Class::Invalid.hint(DAMAGED),
+        }
+    }
 }
 
 /// Hash under a signature.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::FileDigest;
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{FleetName, GuestName, InterfaceName};
 use crate::sys::cgroup::CgroupError;
 use crate::sys::firecracker::{ApiError, BinaryError};
@@ -108,15 +109,69 @@ pub enum ApplyError {
     Container { guest: GuestName, container: String, reason: String },
 }
 
-/// An error and its causes in one line.
-pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
+impl Diagnostic for ApplyError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis().of(Class::Failed),
+            Self::Tool(error) => error.diagnosis(),
+            Self::Ip(error) => error.diagnosis(),
+            Self::Nft(error) => error.diagnosis(),
+            Self::Cgroup(error) => error.diagnosis(),
+            Self::Mount(error) => error.diagnosis(),
+            Self::Launch(error) => error.diagnosis().of(Class::Failed),
+            Self::Ssh(error) => error.diagnosis(),
+            Self::Qmp(error) => error.diagnosis(),
+            Self::Api(error) => error.diagnosis(),
+            Self::Snapshot(error) => error.diagnosis(),
+            Self::Binary(error) => error.diagnosis(),
+            Self::NoArtifact(_) => Class::Failed.hint("run `sisforge build`"),
+            Self::ArtifactChanged { .. } => Class::Failed.hint("remove its directory in out/, and it is built anew"),
+            Self::NoRoom { .. } => Class::Failed.hint("free some space, or move [host] store to a larger file system"),
+            Self::UidTaken { .. } => Class::Failed.hint("give the fleet a range that nobody has: [host] uids"),
+            Self::DiskShared { .. } => Class::Failed.hint(
+                "stop the guest of that jail; a jail that nothing runs in can be removed, and the disk stays",
+            ),
+            Self::NoFileSystem { .. } => {
+                Class::Failed.hint("a raw image of one ext4 file system is taken, without partitions")
+            }
+            Self::Moved { .. } => Class::Failed.hint(
+                "take the old `jails` back; or with it take the fleet down, move the fleet's directories `disks` and `snapshots` to the new place, and go on there",
+            ),
+            Self::MountedWithout { .. } => {
+                Class::Failed.hint("mount it otherwise, or move [host] store to another file system")
+            }
+            Self::NoDevice(_) => Class::Failed.hint(
+                "remove `io` from the guests, or move [host] store to a file system on a disk",
+            ),
+            Self::NoHugePages { .. } => Class::Failed.hint(
+                "set more aside, as with `sysctl vm.nr_hugepages=COUNT` (2 MiB each), or leave `huge-pages` out",
+            ),
+            Self::NoVmm { program } => ToolError::Missing { tool: (*program).to_owned() }.diagnosis(),
+            Self::OutOfMemory { .. } => Class::Failed.hint("give the guest more `memory`, or a smaller disk in memory"),
+            Self::Ended { why: Why { remedy: Some(remedy), .. }, .. } => Class::Failed.hint(*remedy),
+            Self::Ended { guest, .. } | Self::Gone(guest) => {
+                Class::Failed.hint(format!("`sisforge logs {guest} --vmm` shows what its VMM said"))
+            }
+            Self::NotReady { guest, .. } => Class::Failed.hint(format!(
+                "`sisforge logs {guest}` shows what it said; `sisforge up --timeout SECONDS` gives it longer"
+            )),
+            Self::Services { guest, .. } => Class::Failed.hint(format!("`sisforge logs {guest}` shows what it said")),
+            Self::NotRemoved { .. } => {
+                Class::Failed.hint("`lsattr` shows files that are immutable, `fuser -vm` shows who uses a mount")
+            }
+            Self::NoJail(_) => Class::Failed.hint("`sisforge up` makes one"),
+            Self::DoesNotEnd(_) | Self::KeeperDoesNotEnd(_) => {
+                Class::Failed.hint("it waits in the kernel, for a disk perhaps: `dmesg` may tell; a restart of the host ends it")
+            }
+            // What to do is in their words, or nothing is known.
+            Self::Record { .. }
+            | Self::NoTun
+            | Self::Taken { .. }
+            | Self::NotInCgroup { .. }
+            | Self::NoKeeper { .. }
+            | Self::Container { .. } => Class::Failed.no_hint(),
+        }
     }
-    text
 }
 
 fn what(why: &Why) -> String {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rustix::fs::StatVfsMountFlags;
 
+use crate::base::diagnostic::one_line;
 use crate::fleet::VmmKind;
 use crate::host::doctor::{Facts, Fix, HUGE_PAGE, Kvm, Place, Program, Wants, sample_ruleset};
 use crate::host::layout::Layout;
@@ -99,7 +100,7 @@ fn prove_kvm(vmm: VmmKind) -> Kvm {
         None => Kvm::Untried,
         Some(path) => match kvm::probe(&path) {
             Ok(()) => Kvm::Ran,
-            Err(error) => Kvm::Failed(super::error::with_causes(&error)),
+            Err(error) => Kvm::Failed(one_line(&error)),
         },
     }
 }
@@ -127,7 +128,7 @@ fn place(path: &Path) -> Option<Place> {
 
 fn accepts_ruleset() -> Result<(), String> {
     let ruleset = sample_ruleset().unwrap_or_default();
-    nft::check(&ruleset).map_err(|error| super::error::with_causes(&error))
+    nft::check(&ruleset).map_err(|error| one_line(&error))
 }
 
 fn forward_drops() -> Option<Vec<String>> {

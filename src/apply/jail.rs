@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::base::GuestName;
+use crate::base::diagnostic::one_line;
 use crate::fleet::VmmKind;
 use crate::host::jail::{EntryKind, Jail, jail};
 use crate::host::layout::{Layout, parse_jail_id, vmm_folder};
@@ -18,7 +19,6 @@ use crate::sys::mount;
 use crate::sys::process::{self, ProcessInfo};
 use crate::sys::remove::remove_tree;
 
-use super::error::with_causes;
 use super::linux::{Scope, copy};
 use super::{ApplyError, keeper};
 
@@ -155,11 +155,11 @@ fn own_directory(path: &Path, scope: Scope, uid: u32) -> Result<(), ApplyError> 
 fn clear(dir: &Path) -> Vec<String> {
     let mounted = match mount::mounts_below(dir) {
         Ok(mounted) => mounted,
-        Err(error) => return vec![with_causes(&error)],
+        Err(error) => return vec![one_line(&error)],
     };
     let unmounted = mounted.iter().filter_map(|target| mount::unmount(target).err());
-    let mut left: Vec<_> = unmounted.map(|error| with_causes(&error)).collect();
-    left.extend(remove_tree(dir).iter().map(|error| with_causes(error)));
+    let mut left: Vec<_> = unmounted.map(|error| one_line(&error)).collect();
+    left.extend(remove_tree(dir).iter().map(|error| one_line(error)));
     left
 }
 

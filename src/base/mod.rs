@@ -5,12 +5,13 @@ pub mod diagnostic;
 mod digest;
 mod name;
 pub mod network;
+pub mod problem;
 mod size;
 pub mod text;
 pub mod time;
 mod uuid;
 
-pub use diagnostic::{Class, Diagnostic};
+pub use diagnostic::{Class, Diagnosis, Diagnostic};
 pub use digest::{FileDigest, Sha256};
 pub use name::{
     FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, SnapshotName,

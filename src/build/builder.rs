@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{InvalidValue, Label, Sha256};
 use crate::fleet::InvalidFile;
 use crate::image::disk::DiskError;
@@ -112,6 +113,46 @@ pub enum BuildError {
     E2fsck(#[source] ToolError),
     #[error("cannot start threads")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+impl Diagnostic for BuildError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Stale(_)
+            | Self::NotLocked(_)
+            | Self::NotPinned { .. }
+            | Self::ContainerNotLocked(_)
+            | Self::ContainerChanged(_) => Class::Invalid.hint("run `sisforge lock`"),
+            Self::UnpinnedKernel(_) => Class::Invalid.hint("`sisforge lock` finds it out"),
+            Self::KernelDigest { .. } => {
+                Class::Invalid.hint("get that file back, or take the new one with `sisforge lock`")
+            }
+            Self::Unknown { .. } | Self::Name { .. } | Self::Invalid(_) => Class::Invalid.no_hint(),
+            Self::ReadyKernel => Class::Invalid.hint("give [kernel] a `source` in place of an `image`"),
+            Self::File(error) => error.diagnosis(),
+            Self::Repository(error) => error.diagnosis(),
+            Self::Vendor(error) => error.diagnosis(),
+            Self::Registry(error) => error.diagnosis(),
+            Self::KernelSource(error) => error.diagnosis(),
+            Self::Kernel(error) => error.diagnosis(),
+            Self::KernelConfig(error) => error.diagnosis(),
+            Self::Toolchain(error) | Self::E2fsck(error) => error.diagnosis(),
+            Self::Vmlinux(error) => error.diagnosis(),
+            Self::Layout { source, .. } => source.diagnosis(),
+            Self::DiskLayout { source, .. } | Self::ImagesLayout { source, .. } => source.diagnosis(),
+            Self::Image { source, .. } | Self::Images { source, .. } | Self::Disk { source, .. } => {
+                source.diagnosis()
+            }
+            Self::Changed(_) => Class::Failed.no_hint(),
+            Self::NotBuilt { .. } => Class::Failed.hint("`sisforge build` makes it"),
+            Self::ReadBack(error) => error.diagnosis(),
+            Self::Threads(_) => Class::Failed.hint("give it fewer with --jobs"),
+        }
+    }
+
+    fn problems(&self) -> &[InvalidFile] {
+        if let Self::Invalid(file) = self { file.problems() } else { &[] }
+    }
 }
 
 /// Threads for one piece of work.

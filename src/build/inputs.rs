@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::base::Sha256;
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::fleet::{ContainerImage, KernelSpec, Source};
 use crate::lock::indexes::{Place, index_place};
 use crate::lock::model::LockedPackage;
@@ -54,6 +55,17 @@ pub enum VendorError {
     Place { url: String },
     #[error("{} changed while it was copied", .0.display())]
     Changed(PathBuf),
+}
+
+impl Diagnostic for VendorError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis(),
+            Self::Foreign(_) => Class::Invalid.hint("name a directory that is empty or not there yet"),
+            Self::Place { .. } => Class::Invalid.no_hint(),
+            Self::Changed(_) => Class::Failed.hint("run the same command again"),
+        }
+    }
 }
 
 /// The list of a vendor directory's files and their digests, as `sha256sum -c` reads it.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::base::Sha256;
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::lock::kernel::{ConfigLineError, KernelWishes};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::make::{self, KernelTree};
@@ -60,6 +61,25 @@ pub enum KernelError {
     Layout(#[from] LayoutError),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Needs(Vec<UnmetNeed>),
+}
+
+impl Diagnostic for KernelError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis(),
+            Self::Source(error) => error.diagnosis(),
+            Self::MissingTools(_) => Class::Failed.no_hint(),
+            Self::Patch { source: ToolError::Failed { .. }, .. } => Class::Invalid
+                .hint("make the patch anew for this kernel, or leave it out of [kernel] patches"),
+            Self::Patch { source, .. } | Self::Configure(source) | Self::Build { source, .. } => {
+                source.diagnosis()
+            }
+            Self::ConfigLine(error) => error.diagnosis(),
+            // Each tells what to do.
+            Self::Unmet(_) | Self::Needs(_) => Class::Invalid.no_hint(),
+            Self::Layout(error) => error.diagnosis().of(Class::Failed),
+        }
+    }
 }
 
 impl KernelInputs {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{KernelOption, Label};
 use crate::fleet::OptionValue;
 use crate::lock::kernel::{DotConfig, KernelWishes, Origin};
@@ -43,6 +44,12 @@ impl fmt::Display for Need {
 #[error("{0}, which is off; add it to [kernel] options, or a fragment that sets it")]
 pub struct UnmetNeed(pub Need);
 
+impl Diagnostic for UnmetNeed {
+    fn diagnosis(&self) -> Diagnosis {
+        Class::Invalid.no_hint()
+    }
+}
+
 /// The needs that a final config does not meet.
 ///
 /// # Errors
@@ -60,6 +67,16 @@ pub enum NeedDoubt {
     TurnedOff { need: Need, origin: Origin },
     #[error("{0}, which neither base, fragments nor options mention")]
     NotMentioned(Need),
+}
+
+impl Diagnostic for NeedDoubt {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::TurnedOff { .. } | Self::NotMentioned(_) => Class::Invalid.hint(
+                "leave the option out of [kernel] options, or what needs it out of the image or the machine",
+            ),
+        }
+    }
 }
 
 /// The needs that wishes do not meet by themselves. What is not mentioned may still come out on, because other

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{KernelOption, Label};
 use crate::fleet::{Fleet, InvalidFile, KernelSpec, Problem, SourceFiles};
 use crate::image::recipe::{RecipeError, Recipes};
@@ -52,6 +53,27 @@ pub enum ProjectError {
     Vmlinux(#[from] VmlinuxError),
     #[error(transparent)]
     Resolve(#[from] ResolveError),
+}
+
+impl Diagnostic for ProjectError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Recipe { source, .. } => source.diagnosis(),
+            Self::Invalid(_) => Class::Invalid.no_hint(),
+            Self::Config(error) => error.diagnosis(),
+            Self::Wanted(error) => error.diagnosis(),
+            Self::Vmlinux(error) => error.diagnosis(),
+            Self::Resolve(error) => error.diagnosis(),
+        }
+    }
+
+    fn problems(&self) -> &[InvalidFile] {
+        match self {
+            Self::Recipe { source, .. } => source.problems(),
+            Self::Invalid(files) => files,
+            Self::Config(_) | Self::Wanted(_) | Self::Vmlinux(_) | Self::Resolve(_) => &[],
+        }
+    }
 }
 
 /// What is wrong with recipes, each file once whatever images use it.

@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::lock::digest::sorted_files;
-use crate::sys::fs::FileError;
+use crate::sys::fs::{FileError, io_diagnosis};
 use crate::sys::report::{Report, Unit};
 
 /// Sources that cannot be unpacked.
@@ -17,6 +18,17 @@ pub enum SourceError {
     Unpack { path: PathBuf, source: io::Error },
     #[error("{} is not a Linux source tree: it has no Kconfig", .0.display())]
     NotLinux(PathBuf),
+}
+
+impl Diagnostic for SourceError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis(),
+            Self::Unpack { source, .. } => io_diagnosis(source),
+            Self::NotLinux(_) => Class::Invalid
+                .hint("[kernel] source takes a tar of a kernel's sources, as kernel.org has them"),
+        }
+    }
 }
 
 /// What a build of a guest for `arch` may open. Other machines' code, the description of their hardware, and tests are left

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::fleet::VmmKind;
 use crate::sys::fs::FileError;
 
@@ -12,6 +13,18 @@ pub enum VmlinuxError {
     File(#[from] FileError),
     #[error("{} is not a kernel that a VMM can start: {reason}", path.display())]
     Unusable { path: PathBuf, reason: String },
+}
+
+impl Diagnostic for VmlinuxError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis(),
+            Self::Unusable { .. } => Class::Invalid.hint(
+                "[kernel] image takes a vmlinux, the ELF file at the top of a kernel's build directory; its scripts/extract-vmlinux gets \
+                 it out of a bzImage",
+            ),
+        }
+    }
 }
 
 /// ELF note that holds the 32-bit entry point of the PVH boot protocol

@@ -25,7 +25,7 @@ use crate::sys::ssh::{self, Target};
 use crate::sys::{cgroup, ip};
 
 use super::build::{Inputs, locked_artifacts};
-use super::error::{CliError, one_line};
+use super::error::CliError;
 use super::machines::machine_files;
 use super::settings::Settings;
 use super::{progress, render};
@@ -81,10 +81,7 @@ impl Context {
     /// The cache of downloads, and how it reaches the network.
     pub fn cache(&self) -> Result<Cache, CliError> {
         let Settings { cache, vendor, network, .. } = &self.settings;
-        let client = Client::new(network.clone()).map_err(|error| {
-            CliError::invalid(one_line(&error))
-                .hint("http_proxy, https_proxy, no_proxy and SSL_CERT_FILE say how the network is reached")
-        })?;
+        let client = Client::new(network.clone())?;
         let vendor = vendor.is_dir().then(|| vendor.clone());
         Ok(Cache::new(cache).vendored(vendor).with_client(client))
     }

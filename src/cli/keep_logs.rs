@@ -11,7 +11,7 @@ use clap::Parser;
 use crate::sys::log::Limits;
 use crate::sys::{launch, log};
 
-use super::error::one_line;
+use crate::base::diagnostic::one_line;
 
 /// Its name as the first argument of the program.
 pub const NAME: &str = "keep-logs";

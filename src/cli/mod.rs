@@ -139,7 +139,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             error.print(&context.settings);
-            ExitCode::from(error.status)
+            ExitCode::from(error.status())
         }
     }
 }

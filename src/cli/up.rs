@@ -3,14 +3,15 @@
 use std::process::ExitCode;
 
 use crate::apply::{Applied, apply, preflight};
-use crate::base::GuestName;
+use crate::base::diagnostic::one_line;
+use crate::base::{Diagnostic, GuestName};
 use crate::host::state::HostState;
 use crate::plan::Plan;
 use crate::sys::ssh;
 
 use super::build::Inputs;
 use super::context::{Context, named, observed, planned};
-use super::error::{CliError, help, one_line};
+use super::error::CliError;
 use super::render;
 
 #[derive(clap::Args)]
@@ -66,7 +67,7 @@ pub fn finish(applied: &Applied, plan: &Plan, context: &Context) -> Result<ExitC
     for failure in &applied.failures {
         let who = failure.guest.as_ref().map_or("host", GuestName::as_str);
         context.report.note(&format!("error: {who}: {}: {}", failure.step, one_line(&failure.error)));
-        if let Some(help) = help(&failure.error) {
+        if let Some(help) = failure.error.hint() {
             context.report.note(&format!("  help: {help}"));
         }
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::base::Class;
 use crate::base::time::parse_duration;
 use crate::sys::fs::{self, FileError};
 use crate::sys::{git, ssh};
@@ -43,15 +44,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         }
         if let Err(error) = outcome {
             error.print(&context.settings);
-            let then = if error.status == MISTAKE { "nothing was changed" } else { "this is tried again" };
+            let then =
+                if error.class() == Class::Invalid { "nothing was changed" } else { "this is tried again" };
             context.report.note(&format!("{then}; watching on"));
         }
         std::thread::sleep(args.interval);
     }
 }
-
-/// Status of what only another commit can mend.
-const MISTAKE: u8 = 2;
 
 /// What is being followed, and how far.
 struct Watch<'a> {
@@ -81,7 +80,7 @@ impl Watch<'_> {
                 self.base.report.note(&format!("{}: applied", short(&revision)));
                 (self.good, self.looked_at) = (Some(next), Some(revision));
             }
-            Err(error) if error.status == MISTAKE => {
+            Err(error) if error.class() == Class::Invalid => {
                 self.looked_at = Some(revision);
                 // What a file said before is gone; what a commit said is not.
                 self.good = self.good.take().filter(|_| self.args.repo.is_some());

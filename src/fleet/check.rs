@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use super::files::SourceFiles;
-use super::problem::{Problem, Problems, suggest};
 use super::validate::{Mention, Thing};
+use crate::base::problem::{Problem, Problems, suggest};
 
 /// Tells of each mention that leads nowhere.
 pub fn check_files(mentions: &[Mention], files: &SourceFiles, problems: &mut Problems) {

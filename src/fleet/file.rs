@@ -7,13 +7,13 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::model::{Backing, OptionValue, ParameterValue, ScriptName, VmmKind};
-use super::problem::{Problems, Read};
 use super::reader::{FieldSchema, FromToml, Named, Section, Value, key, section, section_schema, unexpected};
 use super::scalar::{
     AbsolutePath, Account, Auto, Bandwidth, Count, Destination, FsLabel, GuestNet, ImageLocation, ImageName,
     LocalPath, Location, Mode, NameServer, OneOrMore, Package, ParameterName, Ports, ScriptDigest, Tag,
     UidRange, Verdict, WebUrl,
 };
+use crate::base::problem::{Problems, Read};
 use crate::base::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, KernelOption, Label, Rate, Sha256,
 };

@@ -8,21 +8,22 @@ mod check;
 mod file;
 pub mod files;
 pub mod model;
-pub mod problem;
 pub(crate) mod reader;
 mod registry;
 pub(crate) mod scalar;
 pub(crate) mod syntax;
 mod validate;
 
+use std::io::ErrorKind;
 use std::path::Path;
 
+pub use crate::base::problem::{InvalidFile, Problem, Problems, nearest, render, suggest};
+use crate::base::{Diagnosis, Diagnostic};
 use crate::sys::fs::{self as sys_fs, FileError};
 
 use file::FleetFile;
 pub use files::{SourceFile, SourceFiles};
 pub use model::*;
-pub use problem::{InvalidFile, Problem, Problems, nearest, render, suggest};
 use reader::FromToml;
 pub use registry::RegistryImage;
 
@@ -36,6 +37,29 @@ pub enum LoadError {
     Read(#[from] FileError),
     #[error(transparent)]
     Invalid(#[from] InvalidFile),
+}
+
+impl Diagnostic for LoadError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Read(error) => error.diagnosis().hint(match error.source.kind() {
+                ErrorKind::NotFound => {
+                    "run `sisforge init` for a fleet.toml to start from, or name one with --file"
+                }
+                ErrorKind::IsADirectory => "name the file itself, as in --file DIR/fleet.toml",
+                ErrorKind::InvalidData => "save it as UTF-8",
+                _ => "make it readable for you, or name another with --file",
+            }),
+            Self::Invalid(error) => error.diagnosis(),
+        }
+    }
+
+    fn problems(&self) -> &[InvalidFile] {
+        match self {
+            Self::Read(_) => &[],
+            Self::Invalid(file) => file.problems(),
+        }
+    }
 }
 
 /// Reads and validates a `fleet.toml`, and looks up the files, keys, recipes and kernel configs that it mentions.

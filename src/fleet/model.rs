@@ -11,9 +11,9 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net};
 use toml::Spanned;
 
-use super::problem::{InvalidFile, Problem};
 use super::registry::RegistryImage;
 use super::scalar::Location;
+use crate::base::problem::{InvalidFile, Problem};
 use crate::base::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, Rate, Sha256,
 };

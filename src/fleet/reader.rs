@@ -11,8 +11,8 @@ use serde_json::{Map, Value as Json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Problem, Problems, Read, Told, nearest, suggest};
 use crate::base::InvalidValue;
+use crate::base::problem::{Problem, Problems, Read, Told, nearest, suggest};
 
 /// A value of the document, and where it stands.
 pub type Value<'i> = Spanned<DeValue<'i>>;

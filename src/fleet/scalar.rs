@@ -10,8 +10,8 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
 use super::model::{Backing, LogLevel, OptionValue, ParameterValue, ScriptMoment, ScriptName, VmmKind};
-use super::problem::{Problem, Problems, Read, suggest};
 use super::reader::{FromKey, FromToml, Value, unexpected};
+use crate::base::problem::{Problem, Problems, Read, suggest};
 use crate::base::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, Rate, Sha256,
 };

@@ -5,8 +5,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Problem, Problems, Read};
 use super::reader::Value;
+use crate::base::problem::{Problem, Problems, Read};
 
 /// What the parser says of a key or table that stands twice.
 const DUPLICATE: &str = "duplicate key";

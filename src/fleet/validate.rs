@@ -19,9 +19,9 @@ use super::file::{FleetFile, List, RepositorySection};
 use super::model::{
     DiskSpec, Fleet, ImageSpec, MachineSpec, NetworkPolicy, RepositorySpec, Source, SourceText, VmmKind,
 };
-use super::problem::{Problem, Problems, Read, ReadRef, suggest};
 use super::reader::Named;
 use super::scalar::{LocalPath, Location, WebUrl};
+use crate::base::problem::{Problem, Problems, Read, ReadRef, suggest};
 use crate::base::{ByteSize, Label};
 
 /// Something outside of `fleet.toml` that it mentions, to be looked up when it is loaded from disk.

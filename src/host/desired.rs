@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::base::FileDigest;
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{GuestName, InterfaceName, Rate};
 use crate::build::artifacts::Artifact;
 pub use crate::build::artifacts::Artifacts;
@@ -79,6 +80,20 @@ pub enum DesiredError {
     NotRead(PathBuf),
     #[error("{}", sentences(.0))]
     Unsupported(Vec<Unsupported>),
+}
+
+impl Diagnostic for DesiredError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::NotLocked(_) => Class::Invalid.hint("run `sisforge lock`"),
+            Self::NotBuilt(_) => Class::Failed.hint("run `sisforge build`"),
+            Self::NotRead(_) => Class::Failed.no_hint(),
+            Self::CommandLineTooLong { .. } => Class::Invalid.no_hint(),
+            Self::Unsupported(_) => {
+                Class::Invalid.hint("install a Firecracker that has it, or remove the key")
+            }
+        }
+    }
 }
 
 /// A key of a machine that the installed Firecracker can do nothing with.

@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::base::FileDigest;
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{GuestName, Sha256, SnapshotName};
 use crate::fleet::{ContainerSpec, VmmKind};
 use crate::sys::cpu::Cpu;
@@ -103,6 +104,23 @@ pub enum Obstacle {
     OtherDisk { frozen: GuestName, target: GuestName, kept: bool },
     #[error("Firecracker {0} cannot give a guest another TAP: 1.12 and later can")]
     OtherTap(String),
+}
+
+impl Diagnostic for Obstacle {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Running(_) => Class::Failed.hint("stop that guest first, or restore as another"),
+            Self::Format(_)
+            | Self::Differs { .. }
+            | Self::Missing(_)
+            | Self::Damaged(_)
+            | Self::NotStored(..)
+            | Self::AddressTaken { .. }
+            | Self::OutsideSubnet(_)
+            | Self::OtherDisk { .. }
+            | Self::OtherTap(_) => Class::Failed.no_hint(),
+        }
+    }
 }
 
 /// Whether the state of such a machine depends on the processor and the kernel beneath. Software emulation does not.

@@ -1,6 +1,7 @@
 //! Which Firecracker can do what (its `CHANGELOG.md`), and whether a host's does what a fleet asks for.
 
 use crate::base::FileDigest;
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::fleet::MachineSpec;
 use crate::sys::firecracker::Version;
 
@@ -44,6 +45,16 @@ pub enum VersionError {
     Differ { firecracker: Version, jailer: Version },
     #[error("Firecracker {0} is too old: {OLDEST} is the oldest that is known to work")]
     TooOld(Version),
+}
+
+impl Diagnostic for VersionError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Differ { .. } | Self::TooOld(_) => Class::Failed.hint(
+                "install firecracker and jailer of one release, 1.10 to 1.16, and look with `firecracker --version`",
+            ),
+        }
+    }
 }
 
 /// Looks whether the programs belong together and are known to work.

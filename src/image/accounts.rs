@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::Label;
+use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::recipe::{Declared, Recipes, User};
 
@@ -50,6 +51,18 @@ pub enum AccountError {
     OtherNumber { path: &'static str, name: String, recipe: Label, number: u32, there: String },
     #[error("user {user} of recipe {recipe}: there is no group {group}")]
     NoGroup { user: String, recipe: Label, group: String },
+}
+
+impl Diagnostic for AccountError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Text { .. } => Class::Invalid.no_hint(),
+            Self::NumberTaken { .. } | Self::OtherNumber { .. } => {
+                Class::Invalid.hint("give it another number in the recipe")
+            }
+            Self::NoGroup { .. } => Class::Invalid.hint("declare it as a [[group]] of the recipe"),
+        }
+    }
 }
 
 /// Lines of fields with colons between them; the first names the line.

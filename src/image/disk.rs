@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 use super::container::{ContainerError, IdMap, Image, Layer, add_images};
 use super::content::{Content, Source};
 use super::recipe::Recipes;
@@ -25,6 +27,17 @@ pub enum DiskError {
     Tree(#[from] TreeError),
     #[error(transparent)]
     Container(#[from] ContainerError),
+}
+
+impl Diagnostic for DiskError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::NoOwner { .. } | Self::UnknownOwner(_) => Class::Invalid
+                .hint("add a recipe with such a user, as rootless-podman, to the images that use this disk"),
+            Self::Tree(error) => error.diagnosis(),
+            Self::Container(error) => error.diagnosis(),
+        }
+    }
 }
 
 impl ImageStore {

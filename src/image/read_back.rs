@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use crate::base::{Diagnosis, Diagnostic};
+
 use super::content::{Content, Source};
 use super::ext4::{Ext4Error, Ext4Options};
 use super::read::{Entry, EntryKind, Flaw, Inventory, ReadError, Side, Volume, same_bytes};
@@ -45,6 +47,15 @@ pub enum ReadBackError {
     Read(#[from] ReadError),
     #[error("what the image was made of cannot be read again")]
     Source(#[from] Ext4Error),
+}
+
+impl Diagnostic for ReadBackError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Read(error) => error.diagnosis(),
+            Self::Source(error) => error.diagnosis(),
+        }
+    }
 }
 
 /// Reads an image back and compares it with the tree, the sources and the options that it was written from.

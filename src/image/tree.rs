@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 /// A file system tree by absolute path. The root itself is `""`; every other path begins with `/`.
 ///
 /// Invariants held by [`Tree::insert`]: the root is a directory, the parent of every node is a directory of the
@@ -64,6 +66,17 @@ pub enum TreeError {
     DirectoryInUse { path: String },
     #[error("{path} is a hard link to {target}, which is no regular file of the tree")]
     BadLink { path: String, target: String },
+}
+
+impl Diagnostic for TreeError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::BadPath { .. }
+            | Self::ParentIsNoDirectory { .. }
+            | Self::DirectoryInUse { .. }
+            | Self::BadLink { .. } => Class::Invalid.no_hint(),
+        }
+    }
 }
 
 impl<C> Node<C> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use crate::base::network::tap_name;
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{GuestName, MacAddress};
 use crate::fleet::HostSpec;
 
@@ -13,6 +14,12 @@ use super::model::LockedGuest;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no number is left for guest {0}: widen [host] subnet or uids")]
 pub struct OutOfNumbers(pub GuestName);
+
+impl Diagnostic for OutOfNumbers {
+    fn diagnosis(&self) -> Diagnosis {
+        Class::Invalid.no_hint()
+    }
+}
 
 /// How many guests a host's subnet and uids can hold.
 pub fn capacity(host: &HostSpec) -> u32 {

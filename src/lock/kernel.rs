@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{InvalidValue, KernelOption};
 use crate::fleet::OptionValue;
 
@@ -52,6 +53,12 @@ pub struct ConfigLineError {
     pub file: String,
     pub line: usize,
     pub reason: InvalidValue,
+}
+
+impl Diagnostic for ConfigLineError {
+    fn diagnosis(&self) -> Diagnosis {
+        Class::Invalid.no_hint()
+    }
 }
 
 /// An option that Kconfig did not give the value that was asked for.

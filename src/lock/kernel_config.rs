@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{KernelOption, Sha256};
 use crate::fleet::{KernelBuild, OptionValue, SourceFiles};
 use crate::sys::fs::FileError;
@@ -45,8 +46,8 @@ pub enum ConfigError {
     File(#[from] FileError),
     #[error(transparent)]
     Line(#[from] ConfigLineError),
-    #[error("there is no {0}, neither beside fleet.toml nor built in")]
-    Absent(String),
+    #[error("there is no {path}, neither beside fleet.toml nor built in{}", included(by.as_deref()))]
+    Absent { path: String, by: Option<String> },
     #[error("{0} is not UTF-8")]
     NotUtf8(String),
     #[error("{file}:{line}: `{text}` is none of series, arch, include, rename, drop with what belongs to it")]
@@ -55,6 +56,26 @@ pub enum ConfigError {
     Loop(String),
     #[error("{file} is for {arch}, and guests are {ARCH}")]
     Arch { file: String, arch: String },
+}
+
+fn included(by: Option<&str>) -> String {
+    by.map(|file| format!("; {file} includes it")).unwrap_or_default()
+}
+
+impl Diagnostic for ConfigError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis(),
+            Self::Line(error) => error.diagnosis(),
+            Self::Absent { .. } => Class::Invalid.hint("write that file, or name another"),
+            Self::NotUtf8(_) => Class::Invalid.hint("save it as UTF-8"),
+            Self::Directive { .. } => {
+                Class::Invalid.hint("comments begin with `# ` and options with CONFIG_")
+            }
+            Self::Loop(_) => Class::Invalid.hint("take one of the `include` lines out"),
+            Self::Arch { .. } => Class::Invalid.hint("name a base that is for it"),
+        }
+    }
 }
 
 /// What the `#:` lines of a base say, and of all that it includes.
@@ -135,7 +156,7 @@ impl KernelConfig {
         if around.iter().any(|outer| outer == name) {
             return Err(ConfigError::Loop(format!("kernel-configs/{name}")));
         }
-        let (origin, text) = read(files, name)?;
+        let (origin, text) = read(files, name, around.last())?;
         around.push(name.to_owned());
         // Wherever it stands, what a file says itself is said over what it includes.
         let (mut series, mut arch) = (None, None);
@@ -163,7 +184,7 @@ impl KernelConfig {
     }
 
     fn overlay(&mut self, files: &SourceFiles, name: &str) -> Result<(), ConfigError> {
-        let (origin, text) = read(files, name)?;
+        let (origin, text) = read(files, name, None)?;
         self.wishes.overlay_file(&origin, &text)?;
         let mut alone = KernelWishes::default();
         alone.overlay_file(&origin, &text)?;
@@ -174,10 +195,12 @@ impl KernelConfig {
     }
 }
 
-/// Where a file of kernel-configs is, and its text.
-fn read(files: &SourceFiles, name: &str) -> Result<(String, String), ConfigError> {
+/// Where a file of kernel-configs is, and its text; `by` is the one that includes it.
+fn read(files: &SourceFiles, name: &str, by: Option<&String>) -> Result<(String, String), ConfigError> {
     let path = format!("kernel-configs/{name}");
-    let file = files.read(&path)?.ok_or_else(|| ConfigError::Absent(path.clone()))?;
+    let Some(file) = files.read(&path)? else {
+        return Err(ConfigError::Absent { path, by: by.map(|name| format!("kernel-configs/{name}")) });
+    };
     let text = std::str::from_utf8(&file.bytes).map_err(|_| ConfigError::NotUtf8(file.origin.clone()))?;
     Ok((file.origin.clone(), text.to_owned()))
 }

@@ -5,7 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::base::{InvalidValue, Sha256};
+use crate::base::diagnostic::{each, together};
+use crate::base::{Class, Diagnosis, Diagnostic, InvalidValue, Sha256};
 use crate::fleet::{KernelBuild, KernelSpec};
 use crate::sys::fetch::{Address, Expected, FetchError, GetError};
 use crate::sys::fs::{self as files, FileError};
@@ -24,8 +25,19 @@ pub enum KernelSourceError {
     Digest(String, #[source] InvalidValue),
     #[error("the list of digests {url} cannot be had")]
     Sums { url: String, source: GetError<SumsError> },
-    #[error("none of {} lists of digests vouches for the kernel source: {}", .0.len(), crate::sys::fetch::each(.0))]
+    #[error("none of {} lists of digests vouches for the kernel source: {}", .0.len(), each(.0))]
     NoSums(Vec<GetError<SumsError>>),
+}
+
+impl Diagnostic for KernelSourceError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Fetch(error) => error.diagnosis(),
+            Self::Digest(..) => Class::Failed.hint("remove the cache"),
+            Self::Sums { source, .. } => source.diagnosis(),
+            Self::NoSums(errors) => together(errors),
+        }
+    }
 }
 
 /// A list of digests that does not say which one a file has.
@@ -39,6 +51,19 @@ pub enum SumsError {
     TooLarge,
     #[error("it is signed by {signer}, and does not name {file}")]
     NotListed { signer: String, file: String },
+}
+
+impl Diagnostic for SumsError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis(),
+            Self::Gpg(error) => error.diagnosis(),
+            Self::TooLarge => Class::Invalid.hint("name a list of SHA-256 sums"),
+            Self::NotListed { .. } => {
+                Class::Invalid.hint("name the list that belongs to this source, or another source")
+            }
+        }
+    }
 }
 
 /// Name of the list that kernel.org has in each directory of sources.

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{FleetName, GuestName, InterfaceName, Label, Sha256};
 use crate::fleet::ScriptMoment;
 
@@ -140,6 +141,16 @@ pub enum LockFileError {
     File(#[from] crate::sys::fs::FileError),
     #[error("{path} is not a lock file of this version: {reason}")]
     Malformed { path: String, reason: String },
+}
+
+impl Diagnostic for LockFileError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis(),
+            Self::Malformed { .. } => Class::Invalid
+                .hint("take it back from Git, or remove it and run `sisforge lock`, which chooses anew"),
+        }
+    }
 }
 
 impl Lock {

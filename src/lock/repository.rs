@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::apk::{
-    Checksum, Expected, IndexError, InvalidChecksum, KeyError, KeyRing, PackageContents, PackageError,
-    PackageInfo,
+    Checksum, DAMAGED, Expected, IndexError, InvalidChecksum, KeyError, KeyRing, PackageContents,
+    PackageError, PackageInfo, Refusal,
 };
-use crate::base::Sha256;
+use crate::base::diagnostic::{each, together};
+use crate::base::{Class, Diagnosis, Diagnostic, Sha256};
 use crate::fleet::{Fleet, RepositorySpec};
-use crate::sys::fetch::{self, Cache, FetchError, each};
+use crate::sys::fetch::{self, Cache, FetchError};
 use crate::sys::fs::FileError;
 use crate::sys::report::Report;
 
@@ -46,13 +47,21 @@ pub enum RepositoryError {
     Nowhere { repository: String, errors: Vec<RepositoryError> },
 }
 
-impl RepositoryError {
-    /// Whether the network was at fault, so that the same may go better later.
-    pub fn may_pass(&self) -> bool {
+impl Diagnostic for RepositoryError {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::FetchIndex { source, .. } | Self::FetchPackage { source, .. } => source.may_pass(),
-            Self::Nowhere { errors, .. } => errors.iter().any(Self::may_pass),
-            _ => false,
+            Self::Keys { source, .. } => source.diagnosis(),
+            Self::Index { source, .. } => source.diagnosis().or_hint(DAMAGED),
+            Self::Offline { .. } => Class::Failed.hint("run once without --offline"),
+            Self::FetchIndex { source, .. } | Self::FetchPackage { source, .. } => source.diagnosis(),
+            Self::File(error) => error.diagnosis(),
+            Self::Package { source: PackageError { reason: Refusal::Digest { .. }, .. }, .. } => Class::Invalid.hint(
+                "fleet.lock pins other bytes: get that file back, or take the new one with `sisforge lock --update`",
+            ),
+            Self::Package { source, .. } => source.diagnosis().or_hint(DAMAGED),
+            Self::Unknown { .. } => Class::Invalid.hint("run `sisforge lock`"),
+            Self::Checksum { .. } => Class::Invalid.hint("take fleet.lock back from Git, or remove it and run `sisforge lock`"),
+            Self::Nowhere { errors, .. } => together(errors),
         }
     }
 }

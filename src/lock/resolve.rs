@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::apk::{self, Dependency, Index, InvalidDependency, PackageInfo, SolveError};
 use crate::base::Label;
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::fleet::{Fleet, nearest};
 use crate::sys::fetch::Cache;
 use crate::sys::registry::RegistryError;
@@ -65,6 +66,27 @@ pub enum ResolveError {
     Numbers(#[from] OutOfNumbers),
     #[error("cannot start threads")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+impl Diagnostic for ResolveError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Repository(error) => error.diagnosis(),
+            Self::Solve { source, .. } => source
+                .diagnosis()
+                .hint("change the image's `packages`, those of its recipes, or the repositories"),
+            Self::World { .. } => Class::Invalid.hint("mend it in the image's `packages`, or in its recipes"),
+            Self::NotLocked { .. } => {
+                Class::Invalid.hint("`--update` takes names of packages that images have, or none for all")
+            }
+            Self::TwoOfOne { .. } => Class::Invalid
+                .hint("give one of the repositories a tag, or have both images take it from the same one"),
+            Self::Registry(error) => error.diagnosis(),
+            Self::Kernel(error) => error.diagnosis(),
+            Self::Numbers(error) => error.diagnosis(),
+            Self::Threads(_) => Class::Failed.no_hint(),
+        }
+    }
 }
 
 /// Makes the lock.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{Label, Sha256};
 use crate::fleet::{ContainerImage, Fleet, KernelSpec, RepositorySpec, Source};
 use crate::sys::fs::{self as files, FileError};
@@ -69,6 +70,17 @@ pub enum WantedError {
     File(#[from] FileError),
     #[error("{} has the SHA-256 {found}, and [kernel] sha256 in fleet.toml is {expected}", path.display())]
     Digest { path: PathBuf, expected: Sha256, found: Sha256 },
+}
+
+impl Diagnostic for WantedError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis(),
+            Self::Digest { .. } => {
+                Class::Invalid.hint("get that file back, or write the new digest into [kernel] sha256")
+            }
+        }
+    }
 }
 
 impl Wanted {

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use crate::base::FileDigest;
 use crate::base::{ByteSize, GuestName};
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::host::state::{DiskState, GuestState, HostState, Machine, MachineDisk, Paused, StoredKind};
 
 use super::step::{GuestSteps, Plan, Step};
@@ -16,6 +17,15 @@ pub struct Shrinks {
     pub guest: GuestName,
     pub there: ByteSize,
     pub wanted: ByteSize,
+}
+
+impl Diagnostic for Shrinks {
+    fn diagnosis(&self) -> Diagnosis {
+        Class::Invalid.hint(
+            "give it its size again in fleet.toml; for a smaller one, `sisforge disk export` what is on it, `disk rm` it, and \
+             start anew",
+        )
+    }
 }
 
 /// The guests whose disks are larger than they should be. No plan makes them smaller.

@@ -12,6 +12,9 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
+use super::fs::io_diagnosis;
 use super::mount::unescape;
 
 mod kill;
@@ -42,6 +45,21 @@ pub enum CgroupError {
     /// It still has processes.
     #[error("the cgroup {path} still has processes: {pids:?}")]
     Busy { path: String, pids: Vec<u32> },
+}
+
+impl Diagnostic for CgroupError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            // What to do is in its words.
+            Self::Unsupported { .. } => Class::Failed.no_hint(),
+            Self::InvalidPath { .. } => Class::Failed.no_hint(),
+            Self::Io { source, .. } => io_diagnosis(source),
+            Self::NoIo => {
+                Class::Failed.hint("remove `io` from the guests, or give this host that controller")
+            }
+            Self::Busy { .. } => Class::Failed.hint("end those processes"),
+        }
+    }
 }
 
 fn hint(source: &io::Error) -> &'static str {

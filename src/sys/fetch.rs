@@ -24,8 +24,11 @@ use std::thread;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::base::diagnostic::{each, together};
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 use super::fs::{FileError, FileLock, create_dir_all, remove};
-use super::http::{ATTEMPTS, Client, FileSink, HttpError, Sink, Wanted};
+use super::http::{ATTEMPTS, Client, FileSink, HttpError, OTHER_FILE, Sink, Wanted};
 use super::report::{Report, Unit};
 use super::vendor;
 
@@ -52,6 +55,18 @@ pub enum FetchError {
     Nowhere(Vec<FetchError>),
 }
 
+impl Diagnostic for FetchError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Http(error) => error.diagnosis(),
+            Self::File(error) => error.diagnosis().of(Class::Failed),
+            Self::Offline { .. } => Class::Failed.hint("run once without --offline"),
+            Self::Digest { .. } => Class::Invalid.hint(OTHER_FILE),
+            Self::Nowhere(errors) => together(errors),
+        }
+    }
+}
+
 impl FetchError {
     /// Whether the same request may go better later.
     pub fn may_pass(&self) -> bool {
@@ -65,22 +80,6 @@ impl FetchError {
 
 fn or_in(vendor: Option<&Path>) -> String {
     vendor.map(|dir| format!(" or in {}", dir.display())).unwrap_or_default()
-}
-
-/// Several errors with their causes, one behind the other.
-pub fn each<E: Error>(errors: &[E]) -> String {
-    let whole = |error: &E| {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            if !text.ends_with(&error.to_string()) {
-                text += &format!(": {error}");
-            }
-            cause = error.source();
-        }
-        text
-    };
-    errors.iter().map(whole).collect::<Vec<_>>().join("; ")
 }
 
 /// What is to be done after a place gave nothing.
@@ -118,6 +117,15 @@ pub enum GetError<E: Error + 'static> {
     /// It came, and was not accepted.
     #[error(transparent)]
     Refused(E),
+}
+
+impl<E: Diagnostic + 'static> Diagnostic for GetError<E> {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Fetch(error) => error.diagnosis(),
+            Self::Refused(error) => error.diagnosis(),
+        }
+    }
 }
 
 impl<E: Error> Curable for GetError<E> {

@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
+use super::fs::io_diagnosis;
 use super::socket;
 
 pub use binary::{BinaryError, check_static};
@@ -43,6 +46,19 @@ pub enum ApiError {
     /// Firecracker said no; `fault` is its `fault_message`.
     #[error("Firecracker refused {request} (status {status}): {fault}")]
     Refused { request: String, status: u16, fault: String },
+}
+
+impl Diagnostic for ApiError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Connect { source, .. } | Self::NoAnswer { source, .. } => {
+                io_diagnosis(source).or_hint("`sisforge logs GUEST --vmm` shows what it said")
+            }
+            Self::Malformed { .. } | Self::Refused { .. } => {
+                Class::Failed.hint("`sisforge logs GUEST --vmm` shows more of it")
+            }
+        }
+    }
 }
 
 impl ApiError {

@@ -1,10 +1,12 @@
 //! Files: written whole or not at all, errors that name the path, removal that follows no link.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::base::{Class, Diagnosis, Diagnostic};
 
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +16,32 @@ pub struct FileError {
     pub action: &'static str,
     pub path: PathBuf,
     pub source: io::Error,
+}
+
+impl Diagnostic for FileError {
+    fn diagnosis(&self) -> Diagnosis {
+        input_diagnosis(&self.source)
+    }
+}
+
+/// What to do about a system call that failed.
+pub fn io_diagnosis(error: &io::Error) -> Diagnosis {
+    match error.kind() {
+        ErrorKind::PermissionDenied => Class::Failed.hint("run it as root, or change the owner of that path"),
+        ErrorKind::StorageFull => Class::Failed.hint("free some space, then run the same command again"),
+        ErrorKind::ReadOnlyFilesystem => Class::Failed.hint("that file system is mounted read-only"),
+        _ => Class::Failed.no_hint(),
+    }
+}
+
+/// The same for a file that somebody named: one that is not there, or of another kind, is a mistake of theirs.
+pub fn input_diagnosis(error: &io::Error) -> Diagnosis {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Class::Invalid.no_hint(),
+        ErrorKind::IsADirectory => Class::Invalid.hint("name a file, not a directory"),
+        ErrorKind::InvalidData => Class::Invalid.hint("save it as UTF-8"),
+        _ => io_diagnosis(error),
+    }
 }
 
 impl FileError {

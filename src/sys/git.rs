@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 use super::fs::{FileError, create_dir_all, remove};
 use super::tool::{Tool, ToolError};
 
@@ -22,6 +24,18 @@ pub enum GitError {
     /// Export goes to a directory of its own.
     #[error("cannot check out into {}: it is not empty", path.display())]
     NotEmpty { path: PathBuf },
+}
+
+impl Diagnostic for GitError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Tool { source, .. } => source.diagnosis(),
+            Self::File(error) => error.diagnosis(),
+            Self::Timeout { .. } => Class::Failed.hint("check the network and the address"),
+            Self::Invalid { .. } => Class::Invalid.no_hint(),
+            Self::NotEmpty { .. } => Class::Failed.hint("remove what is in it"),
+        }
+    }
 }
 
 fn hint(source: &ToolError) -> &'static str {

@@ -3,7 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::fs::{self as files, FileError};
+use crate::base::{Class, Diagnosis, Diagnostic};
+
+use super::fs::{self as files, FileError, io_diagnosis};
 use super::tool::{Tool, ToolError};
 
 /// A text whose signature does not count.
@@ -19,6 +21,23 @@ pub enum GpgError {
     NoKeys { keyring: PathBuf, source: ToolError },
     #[error("no key of {} vouches for it: {reason}", keyring.display())]
     Refused { keyring: PathBuf, reason: String },
+}
+
+impl Diagnostic for GpgError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Tool(error) => error.diagnosis(),
+            Self::File(error) => error.diagnosis(),
+            Self::Home(error) => io_diagnosis(error),
+            Self::NoKeys { source, .. } => source
+                .diagnosis()
+                .of(Class::Invalid)
+                .or_hint("export the keys again, as with `gpg --export KEY`"),
+            Self::Refused { .. } => {
+                Class::Invalid.hint("if you trust whoever signed it, add that key to the keyring")
+            }
+        }
+    }
 }
 
 /// A text that was signed.

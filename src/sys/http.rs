@@ -14,6 +14,10 @@ use std::time::Duration;
 use ureq::Proxy;
 use ureq::tls::{RootCerts, TlsConfig};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
+use super::fs::{input_diagnosis, io_diagnosis};
+
 pub use ask::Answer;
 pub use network::{Network, NetworkError};
 pub use sink::{FileSink, Sink};
@@ -36,6 +40,25 @@ pub enum HttpError {
     #[error("cannot read {url}")]
     Local { url: String, source: io::Error },
 }
+
+impl Diagnostic for HttpError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Status { .. } | Self::Unreachable { .. } | Self::Cut { .. } if self.may_pass() => {
+                Class::Failed.no_hint()
+            }
+            // What to do is in their words.
+            Self::Status { .. } | Self::Unreachable { .. } | Self::Cut { .. } => Class::Invalid.no_hint(),
+            Self::Length { .. } => Class::Invalid.hint(OTHER_FILE),
+            Self::TooLarge { .. } => Class::Invalid.hint("look whether the address is right"),
+            Self::Store { source, .. } => io_diagnosis(source),
+            Self::Local { source, .. } => input_diagnosis(source),
+        }
+    }
+}
+
+/// What to do about a file that is not the one that was pinned.
+pub(super) const OTHER_FILE: &str = "if another file is meant to be there now, pin its digest anew";
 
 impl HttpError {
     /// Whether the same request may go better later.

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
+use super::fs::io_diagnosis;
 use super::tool::{Tool, ToolError};
 
 /// Why a link is not as it was asked for.
@@ -36,6 +39,26 @@ pub enum IpError {
         " (/proc/sys is read-only here; set it where the container was started)"
     } else { "" })]
     Sysctl { action: &'static str, key: String, source: io::Error },
+}
+
+impl Diagnostic for IpError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Tool(error) => error.diagnosis(),
+            Self::Output { .. } => Class::Failed.hint("install a newer iproute2"),
+            // What to do is in its words.
+            Self::NoTun => Class::Failed.no_hint(),
+            Self::Foreign { .. } => Class::Failed.hint("`ip link` shows it; remove it if nobody needs it"),
+            Self::Taken { .. } => {
+                Class::Failed.hint("`ip -details link` shows it; remove it if nobody needs it")
+            }
+            Self::Owner { .. } => Class::Failed.no_hint(),
+            Self::Sysctl { source, .. } if source.kind() == ErrorKind::ReadOnlyFilesystem => {
+                Class::Failed.no_hint()
+            }
+            Self::Sysctl { source, .. } => io_diagnosis(source),
+        }
+    }
 }
 
 /// A TAP device.

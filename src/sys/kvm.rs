@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 use super::fs::{self, FileError};
 use super::tiny_guest::{Then, elf};
 use super::tool::{Tool, ToolError};
@@ -22,6 +24,16 @@ pub enum ProbeError {
     Ended { status: String, said: String },
     #[error("it ended without a word")]
     Silent,
+}
+
+impl Diagnostic for ProbeError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis().of(Class::Failed),
+            Self::Tool(error) => error.diagnosis(),
+            Self::Hangs(_) | Self::Ended { .. } | Self::Silent => Class::Failed.no_hint(),
+        }
+    }
 }
 
 /// What the guest says; then it resets, which ends Firecracker.

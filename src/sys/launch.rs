@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::tool::{self, Tool};
+use crate::base::{Class, Diagnosis, Diagnostic};
+
+use super::fs::io_diagnosis;
+use super::tool::{self, Tool, ToolError};
 
 /// Why a program was not started.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,19 @@ pub enum LaunchError {
     Start { program: String, source: io::Error },
     #[error("there is no program to start")]
     NoProgram,
+}
+
+impl Diagnostic for LaunchError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Join { source, .. }
+            | Self::FileSize { source }
+            | Self::Privileges { source }
+            | Self::Start { source, .. } => io_diagnosis(source),
+            Self::Missing { program } => ToolError::Missing { tool: program.clone() }.diagnosis(),
+            Self::NoProgram => Class::Invalid.no_hint(),
+        }
+    }
 }
 
 /// Joins cgroups and becomes another program, in the clean environment of [`Tool`]; returns only where that fails.

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::fs::{FileError, create_dir_all, read_text};
+use crate::base::{Class, Diagnosis, Diagnostic};
+
+use super::fs::{FileError, create_dir_all, io_diagnosis, read_text};
 
 /// A mount that could not be made, removed or listed.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +20,15 @@ pub enum MountError {
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+impl Diagnostic for MountError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Io { source, .. } => io_diagnosis(source),
+            Self::File(error) => error.diagnosis().of(Class::Failed),
+        }
+    }
 }
 
 fn hint(source: &io::Error) -> &'static str {

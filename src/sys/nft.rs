@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 use super::tool::{Tool, ToolError};
 
 /// Why a ruleset is not loaded or cannot be read.
@@ -14,6 +16,15 @@ pub enum NftError {
     /// `nft` answered something else than it should.
     #[error("cannot understand what nft printed for `{action}`")]
     Output { action: String, source: serde_json::Error },
+}
+
+impl Diagnostic for NftError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Tool { source, .. } => source.diagnosis(),
+            Self::Output { .. } => Class::Failed.hint("install a newer nftables"),
+        }
+    }
 }
 
 fn hint(source: &ToolError) -> &'static str {

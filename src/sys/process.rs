@@ -14,6 +14,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
 pub use rustix::process::Signal;
 
+use crate::base::{Diagnosis, Diagnostic};
+
+use super::fs::io_diagnosis;
 use super::mount::{MountEntry, parse_mountinfo};
 
 /// A process that could not be signalled.
@@ -23,6 +26,12 @@ pub struct ProcessError {
     pub pid: u32,
     pub signal: Signal,
     pub source: io::Error,
+}
+
+impl Diagnostic for ProcessError {
+    fn diagnosis(&self) -> Diagnosis {
+        io_diagnosis(&self.source)
+    }
 }
 
 /// Start times in `/proc/PID/stat` count these; the kernel's `USER_HZ` is 100 on x86-64 and arm64.

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
+use super::fs::io_diagnosis;
 use super::socket;
 use super::tool::{Tool, ToolError};
 
@@ -39,6 +42,17 @@ pub enum QmpError {
     Io { path: PathBuf, source: io::Error },
 }
 
+impl Diagnostic for QmpError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Connect { source, .. } | Self::Io { source, .. } => io_diagnosis(source),
+            Self::Closed { .. } | Self::Timeout { .. } | Self::Protocol { .. } | Self::Refused { .. } => {
+                Class::Failed.hint("`sisforge logs GUEST --vmm` shows what it said")
+            }
+        }
+    }
+}
+
 /// QEMU's version, or why it is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum VersionError {
@@ -46,6 +60,15 @@ pub enum VersionError {
     Tool(#[from] ToolError),
     #[error("cannot read a version from {text:?}, the answer of {PROGRAM} --version")]
     Unknown { text: String },
+}
+
+impl Diagnostic for VersionError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Tool(error) => error.diagnosis(),
+            Self::Unknown { .. } => Class::Failed.no_hint(),
+        }
+    }
 }
 
 /// Major and minor version of the QEMU that is installed.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::base::text::percent_query;
+use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fetch::{Cache, Expected, FetchError};
 use super::fs::FileError;
@@ -47,6 +48,20 @@ pub enum RegistryError {
     Malformed { image: String, what: String, source: serde_json::Error },
     #[error("{image}: {problem}")]
     Unsupported { image: String, problem: String },
+}
+
+impl Diagnostic for RegistryError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Fetch(error) | Self::Download { source: error, .. } => error.diagnosis(),
+            Self::File(error) => error.diagnosis().of(Class::Failed),
+            Self::Denied { .. } | Self::Challenge { .. } => Class::Failed.hint(
+                "images that everybody may pull are taken; of another, `skopeo copy docker://... oci-archive:FILE` makes a file",
+            ),
+            Self::Ask { source, .. } => source.diagnosis(),
+            Self::Malformed { .. } | Self::Unsupported { .. } => Class::Invalid.no_hint(),
+        }
+    }
 }
 
 /// Where an image is, without tag or digest.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 use super::fs::{FileError, read, read_text, write};
 use super::tool::{self, Tool, ToolError};
 
@@ -26,6 +28,21 @@ pub enum SshError {
     Lost { user: String, address: Ipv4Addr, message: String },
     #[error("{} is no public key of OpenSSH", path.display())]
     NoKey { path: PathBuf },
+}
+
+impl Diagnostic for SshError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Tool(error) => error.diagnosis(),
+            Self::File(error) => error.diagnosis().of(Class::Failed),
+            Self::Connect { .. } => Class::Failed.hint("`sisforge logs GUEST` shows what the guest said"),
+            Self::Lost { .. } => {
+                Class::Failed.hint("look whether it has done its work before it is run again")
+            }
+            Self::NoKey { .. } => Class::Failed
+                .hint("remove that file and the key without .pub beside it: `sisforge up` makes new ones"),
+        }
+    }
 }
 
 fn hint(message: &str) -> &'static str {

@@ -6,6 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
+use super::fs::io_diagnosis;
+
 /// A tool that was run and did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
@@ -18,6 +22,37 @@ pub enum ToolError {
     /// It ran and said no.
     #[error("{command} failed ({status}){}", indented(.stderr))]
     Failed { command: String, status: String, stderr: String, code: Option<i32> },
+}
+
+impl Diagnostic for ToolError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Missing { tool } => Class::Failed.hint(match package_of(tool) {
+                Some(package) => format!("install it: on Debian, `apt-get install {package}`"),
+                None => format!("install {tool}, or put it on PATH"),
+            }),
+            Self::Start { source, .. } => io_diagnosis(source),
+            // It says itself what it lacks.
+            Self::Failed { .. } => Class::Failed.no_hint(),
+        }
+    }
+}
+
+/// The Debian package that brings a tool.
+fn package_of(tool: &str) -> Option<&'static str> {
+    Some(match tool {
+        "ip" => "iproute2",
+        "nft" => "nftables",
+        "qemu-system-x86_64" => "qemu-system-x86",
+        "ssh" | "ssh-keygen" => "openssh-client",
+        "git" => "git",
+        "gpg" => "gpg",
+        "make" => "make",
+        "objcopy" => "binutils",
+        "gcc" => "gcc",
+        "patch" => "patch",
+        _ => return None,
+    })
 }
 
 impl ToolError {

@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 use super::propagate::Solver;
 use super::reason::{DEPTH, listed};
 use super::universe::{NameId, PackageId, Wish};
@@ -25,6 +27,13 @@ pub struct Problem {
 }
 
 impl std::error::Error for SolveError {}
+
+impl Diagnostic for SolveError {
+    /// Each problem tells itself what would do.
+    fn diagnosis(&self) -> Diagnosis {
+        Class::Invalid.no_hint()
+    }
+}
 
 impl fmt::Display for SolveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::apply::ApplyError;
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{GuestName, SnapshotName};
 use crate::host::snapshot::Restored;
 
@@ -37,6 +38,38 @@ pub enum SnapshotError {
     DoesNotRun,
     #[error("the guest does not answer on its network")]
     DoesNotAnswer,
+}
+
+impl Diagnostic for SnapshotError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::NotRunning(_) => Class::Failed
+                .hint("`sisforge up` brings it up; its data disk is in the store without a snapshot too"),
+            Self::NotReady(_) | Self::Paused(_) => {
+                Class::Failed.hint("`sisforge up` brings it to where it should be")
+            }
+            Self::HugePages(_) => {
+                Class::Failed.hint("leave `huge-pages` out of the machine of a guest that is to be frozen")
+            }
+            Self::Exists(_) => {
+                Class::Failed.hint("name another with --name, or remove that one with `sisforge snapshot rm`")
+            }
+            // A name that is not there is a wrong use, as that of a guest is.
+            Self::None(_) => Class::Invalid.hint("`sisforge snapshot ls` lists those that there are"),
+            Self::Consumed { .. } | Self::Gone(_) => {
+                Class::Failed.hint("`sisforge snapshot ls` lists those that can be restored")
+            }
+            Self::Manifest { .. } => {
+                Class::Failed.hint("`sisforge snapshot rm` removes what cannot be restored")
+            }
+            Self::NotMade { source, .. } => source.diagnosis(),
+            Self::NoVmm(guest) => {
+                Class::Failed.hint(format!("`sisforge logs {guest} --vmm` shows what its VMM said"))
+            }
+            Self::Spent { .. } => Class::Failed.hint("`sisforge up` boots the guest anew"),
+            Self::DoesNotRun | Self::DoesNotAnswer => Class::Failed.no_hint(),
+        }
+    }
 }
 
 fn how(restored: Option<&Restored>) -> String {

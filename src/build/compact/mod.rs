@@ -20,6 +20,8 @@ use goblin::elf::header::{EM_X86_64, ET_EXEC, header64};
 use goblin::elf::program_header::{PT_GNU_STACK, PT_LOAD, PT_NOTE, ProgramHeader, program_header64};
 use goblin::elf::section_header::{SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, SectionHeader};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 /// Part of every kernel's build key: another number wherever other bytes are made of the same `vmlinux`.
 pub const LAYOUT: &str = "1";
 
@@ -33,6 +35,12 @@ const INT3: u8 = 0xcc;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the layout of the vmlinux is none that is known: {0}")]
 pub struct LayoutError(String);
+
+impl Diagnostic for LayoutError {
+    fn diagnosis(&self) -> Diagnosis {
+        Class::Invalid.no_hint()
+    }
+}
 
 fn refused<T>(reason: impl Into<String>) -> Result<T, LayoutError> {
     Err(LayoutError(reason.into()))

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::{CliError, Context, render};
 use crate::apk::{Distrust, KeyRing, Listings, Trusted, check_file, package_files};
-use crate::cli::error::one_line;
+use crate::base::diagnostic::one_line;
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -5,9 +5,9 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::super::model::{LogLevel, StaticTemplate};
-use super::super::problem::{Problem, Problems, Read, suggest};
 use super::super::reader::{FieldSchema, FromToml, Section, Value, key, section, section_schema, unexpected};
 use super::super::scalar::{Bandwidth, Count, HugePages, LocalPath, Seconds};
+use crate::base::problem::{Problem, Problems, Read, suggest};
 use crate::base::{ByteSize, Label};
 
 section! {

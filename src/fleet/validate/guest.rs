@@ -7,10 +7,10 @@ use toml::Spanned;
 
 use super::super::file::{ContainerSection, DiskChoice, FleetFile, GuestSection, IoSection, PoolSection};
 use super::super::model::{ContainerSpec, DiskSpec, GuestSpec, IoSpec};
-use super::super::problem::{Problem, Read, ReadRef};
 use super::super::scalar::{Bandwidth, Count};
 use super::machine::NamedMachine;
 use super::{Declared, Validator, all, optional};
+use crate::base::problem::{Problem, Read, ReadRef};
 use crate::base::{ByteSize, GuestName, InvalidValue, Label};
 
 /// Below it, the kernel, its page tables and an init leave nothing for a container.

@@ -4,10 +4,10 @@ use toml::Spanned;
 
 use super::super::file::{FleetFile, HostSection, LogsSection};
 use super::super::model::{HostSpec, LogLimits};
-use super::super::problem::{Problem, Read};
 use super::super::scalar::{AbsolutePath, Auto};
 use super::Validator;
 use crate::base::ByteSize;
+use crate::base::problem::{Problem, Read};
 
 /// Less would be less than a line of some.
 const LOG_SIZE_MIN: ByteSize = ByteSize::from_bytes(4 << 10);

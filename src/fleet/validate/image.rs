@@ -6,10 +6,10 @@ use super::super::file::{DiskSection, FileSection, ImageSection};
 use super::super::model::{
     AcceptedScript, Backing, ContainerImage, DiskSpec, FileContent, FileSpec, GivenParameter, ImageSpec,
 };
-use super::super::problem::{Problem, Read, ReadRef, suggest};
 use super::super::scalar::{Auto, ImageLocation, LocalPath, Mode, Package};
 use super::{Thing, Validator, all};
 use crate::base::ByteSize;
+use crate::base::problem::{Problem, Read, ReadRef, suggest};
 
 /// An ext4 file system with a journal of 4 MiB, its inodes and something to hold.
 const LEAST_DISK_MIB: u64 = 16;

@@ -8,10 +8,10 @@ use toml::Spanned;
 
 use super::super::file::KernelSection;
 use super::super::model::{KernelBuild, KernelSpec, OptionValue};
-use super::super::problem::{Problem, Read, ReadRef};
 use super::super::reader::Named;
 use super::{Location, Thing, Validator, all};
 use crate::base::KernelOption;
+use crate::base::problem::{Problem, Read, ReadRef};
 
 impl Validator<'_> {
     pub(super) fn kernel(&mut self, section: &KernelSection) -> Read<KernelSpec> {
@@ -31,7 +31,7 @@ impl Validator<'_> {
         &mut self,
         image: Range<usize>,
         built_with: &[(&str, Range<usize>)],
-    ) -> super::super::problem::Told {
+    ) -> crate::base::problem::Told {
         let keys = built_with.iter().map(|(key, _)| format!("`{key}`")).collect::<Vec<_>>().join(", ");
         let (_, first) = &built_with[0];
         self.problems.tell(

@@ -10,9 +10,9 @@ use super::super::file::{
 use super::super::model::{
     Balloon, Bucket, CpuTemplate, Limits, MachineSpec, Metadata, NetworkLimits, VmmKind,
 };
-use super::super::problem::{Problem, Read, ReadRef};
 use super::super::scalar::{Bandwidth, Count, Seconds};
 use super::{Declared, Thing, Validator, optional};
+use crate::base::problem::{Problem, Read, ReadRef};
 use crate::base::{ByteSize, Label};
 
 /// A machine, and the name that it was declared under.

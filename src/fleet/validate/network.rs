@@ -8,9 +8,9 @@ use toml::Spanned;
 
 use super::super::file::{NetworkSection, RuleSection};
 use super::super::model::{NetworkPolicy, PolicyRule};
-use super::super::problem::{Problem, Read, ReadRef};
 use super::super::scalar::{NameServer, Ports, Verdict};
 use super::{Thing, Validator, all};
+use crate::base::problem::{Problem, Read, ReadRef};
 
 impl Validator<'_> {
     /// `subnet` is that of the guests; `None` where it is not known.

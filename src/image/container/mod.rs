@@ -13,7 +13,8 @@ pub use storage::{IdMap, SubIds, add_images};
 
 use std::path::PathBuf;
 
-use crate::sys::fs::FileError;
+use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::sys::fs::{FileError, input_diagnosis};
 
 use super::tree::TreeError;
 
@@ -25,6 +26,12 @@ pub struct ContainerError {
     pub path: PathBuf,
     #[source]
     pub problem: ContainerProblem,
+}
+
+impl Diagnostic for ContainerError {
+    fn diagnosis(&self) -> Diagnosis {
+        self.problem.diagnosis()
+    }
 }
 
 /// What is wrong with a container image.
@@ -54,4 +61,22 @@ pub enum ContainerProblem {
     Unmapped { path: String, kind: &'static str, id: u32, count: u32 },
     #[error("the name {name} is also that of another image of the same disk")]
     NameTaken { name: String },
+}
+
+impl Diagnostic for ContainerProblem {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis(),
+            Self::Read { source, .. } => input_diagnosis(source),
+            Self::CompressedArchive | Self::Json { .. } | Self::Unsupported(_) => Class::Invalid.no_hint(),
+            Self::Missing(_) => {
+                Class::Invalid.hint("`podman save --format oci-archive` and `docker save` make such archives")
+            }
+            Self::Digest { .. } => Class::Invalid.hint("it was damaged or changed on its way: get it again"),
+            Self::Tree { source, .. } => source.diagnosis(),
+            Self::Entry { .. } => Class::Invalid.no_hint(),
+            Self::Unmapped { .. } => Class::Invalid.hint("give the user more `subids` in the recipe"),
+            Self::NameTaken { .. } => Class::Invalid.hint("leave one of the two out"),
+        }
+    }
 }

@@ -18,6 +18,8 @@ use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, ROOT, Sp
 
 use crate::apk::PackageError;
 use crate::base::{ByteSize, Sha256};
+use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::sys::fs::{input_diagnosis, io_diagnosis};
 
 use super::container::ContainerError;
 use super::content::{Content, Source};
@@ -76,6 +78,22 @@ pub enum Ext4Error {
     Package(#[from] PackageError),
     #[error(transparent)]
     Container(#[from] ContainerError),
+}
+
+impl Diagnostic for Ext4Error {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::TooSmall { .. } => {
+                Class::Invalid.hint("give it a larger `size`, or take something out of it")
+            }
+            Self::Node { .. } => Class::Invalid.no_hint(),
+            Self::Layout(_) | Self::Unfilled { .. } => Class::Failed.no_hint(),
+            Self::Write { source, .. } => io_diagnosis(source),
+            Self::Content { source, .. } => input_diagnosis(source),
+            Self::Package(error) => error.diagnosis(),
+            Self::Container(error) => error.diagnosis(),
+        }
+    }
 }
 
 /// A file system that was written.

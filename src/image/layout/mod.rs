@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::apk::{Dependency, PackageContents, PackageError, PackageInfo};
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{GuestPath, Label};
 use crate::fleet::FileSpec;
-use crate::sys::fs::FileError;
+use crate::sys::fs::{FileError, input_diagnosis};
 
 use super::accounts::{ACCOUNT_FILES, AccountError, Accounts};
 use super::content::{Content, Source};
@@ -73,6 +74,31 @@ pub enum LayoutError {
     Package(#[from] PackageError),
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+impl Diagnostic for LayoutError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Read { source, .. } => input_diagnosis(source),
+            Self::Package(error) => error.diagnosis(),
+            Self::File(error) => error.diagnosis(),
+            Self::Place { source, .. } => source.diagnosis(),
+            Self::Account(error) => error.diagnosis(),
+            Self::Clash { .. } | Self::KindClash { .. } => Class::Invalid
+                .hint("leave one of the two out of the image's `packages`, or of those of its recipes"),
+            Self::NothingToChange { .. } => {
+                Class::Invalid.hint("add the package that brings it, or take it out of the recipe")
+            }
+            Self::NoService { .. } => {
+                Class::Invalid.hint("add the package that brings it, such as NAME-openrc")
+            }
+            Self::NotOn { .. } => Class::Invalid.hint("take it out of the recipe"),
+            Self::NoAccount { .. } => {
+                Class::Invalid.hint("add a recipe with that account, or give the file to another")
+            }
+            Self::LostLinkTarget { .. } | Self::LinkCircle { .. } => Class::Invalid.no_hint(),
+        }
+    }
 }
 
 impl Rootfs<'_> {

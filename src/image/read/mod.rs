@@ -9,6 +9,9 @@ mod volume;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::sys::fs::input_diagnosis;
+
 pub use bytes::{Side, same_bytes};
 pub use inventory::{Entry, EntryKind, Inventory};
 pub use system::{Group, Password, System, User};
@@ -21,6 +24,12 @@ pub struct ReadError {
     pub image: PathBuf,
     #[source]
     pub flaw: Flaw,
+}
+
+impl Diagnostic for ReadError {
+    fn diagnosis(&self) -> Diagnosis {
+        self.flaw.diagnosis()
+    }
 }
 
 impl ReadError {
@@ -43,6 +52,20 @@ pub enum Flaw {
     At { place: String, reason: String },
     #[error("its names and attributes take more than {} MiB", .0 >> 20)]
     TooMuch(usize),
+}
+
+impl Diagnostic for Flaw {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Open(error) => input_diagnosis(error),
+            Self::NotExt4(_) => Class::Invalid
+                .hint("an ext4 image is read, with blocks of 4096 bytes, such as those in out/image/"),
+            Self::Cut { .. } | Self::At { .. } => Class::Invalid.hint(
+                "`e2fsck -fn` says more of it; one in out/ is made anew once its directory there is removed",
+            ),
+            Self::TooMuch(_) => Class::Invalid.hint("no image of packages is as large: it may be forged"),
+        }
+    }
 }
 
 impl Flaw {

@@ -9,8 +9,8 @@ use std::str::FromStr;
 use sha2::Digest;
 use toml::Spanned;
 
+use crate::base::problem::{Problem, Problems, Read, ReadRef, Told};
 use crate::base::{GuestPath, InvalidValue, Label, Sha256};
-use crate::fleet::problem::{Problem, Problems, Read, ReadRef, Told};
 use crate::fleet::scalar::Mode;
 use crate::fleet::{InvalidFile, ScriptName, SourceFiles, suggest};
 

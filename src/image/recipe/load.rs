@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::base::Label;
-use crate::fleet::problem::{Problem, Problems, Read, ReadRef, suggest};
+use crate::base::problem::{Problem, Problems, Read, ReadRef, suggest};
 use crate::fleet::reader::FromToml;
 use crate::fleet::{InvalidFile, SourceFiles, syntax};
 use crate::sys::fs::FileError;

@@ -11,6 +11,7 @@ mod schema;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{GuestPath, KernelOption, Label, Sha256};
 use crate::fleet::{GivenParameter, InvalidFile, ParameterValue, Problem, ScriptName};
 use crate::sys::fs::FileError;
@@ -38,6 +39,24 @@ pub enum RecipeError {
         /// Problems of the parameters given, with the places that came with them.
         given: Vec<Problem>,
     },
+}
+
+impl Diagnostic for RecipeError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis(),
+            Self::Missing { .. } => Class::Invalid.no_hint(),
+            Self::NotUtf8 { .. } => Class::Invalid.hint("save it as UTF-8"),
+            Self::Invalid { .. } => Class::Invalid.no_hint(),
+        }
+    }
+
+    fn problems(&self) -> &[InvalidFile] {
+        match self {
+            Self::File(_) | Self::Missing { .. } | Self::NotUtf8 { .. } => &[],
+            Self::Invalid { files, .. } => files,
+        }
+    }
 }
 
 /// Every message, for those who show no places.

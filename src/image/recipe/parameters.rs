@@ -8,7 +8,7 @@ use std::ops::Range;
 use toml::Spanned;
 
 use crate::base::Label;
-use crate::fleet::problem::{Problem, Read, ReadRef, suggest};
+use crate::base::problem::{Problem, Read, ReadRef, suggest};
 use crate::fleet::{GivenParameter, ParameterValue};
 
 use super::Parameters;

@@ -6,8 +6,8 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::base::problem::{Problem, Problems, Read, suggest};
 use crate::base::{KernelOption, Label};
-use crate::fleet::problem::{Problem, Problems, Read, suggest};
 use crate::fleet::reader::{
     FieldSchema, FromToml, Named, Section, Value, file_schema, key, section, section_schema, unexpected,
 };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use goblin::elf::{Elf, header};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::sys::fs::FileError;
 
 /// A program that a jail cannot run.
@@ -17,6 +18,17 @@ pub enum BinaryError {
     Foreign { path: PathBuf },
     #[error("{} is not static: it would load {interpreter}, which is not in its jail", path.display())]
     Dynamic { path: PathBuf, interpreter: String },
+}
+
+impl Diagnostic for BinaryError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Read(error) => error.diagnosis().of(Class::Failed),
+            Self::Foreign { .. } | Self::Dynamic { .. } => {
+                Class::Failed.hint("install the static program of Firecracker's releases")
+            }
+        }
+    }
 }
 
 /// Enough of a program for its headers and the name of what loads it.

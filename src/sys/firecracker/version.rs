@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::sys::tool::{self, Tool, ToolError};
 
 /// A release.
@@ -41,6 +42,15 @@ pub enum UnknownVersion {
     Tool(#[from] ToolError),
     #[error("cannot read a version from {text:?}, the answer of {program} --version")]
     Text { program: &'static str, text: String },
+}
+
+impl Diagnostic for UnknownVersion {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Tool(error) => error.diagnosis(),
+            Self::Text { .. } => Class::Failed.hint("install firecracker and jailer of one release"),
+        }
+    }
 }
 
 /// The versions of `firecracker` and `jailer`; `None` where one of them is not installed.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use ureq::Proxy;
 use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
 
+use crate::base::{Class, Diagnosis, Diagnostic};
+
 use super::super::fs::{FileError, read};
 
 /// What the environment says of the network. Nothing said: no proxy, and the certificate authorities that the host trusts.
@@ -29,6 +31,15 @@ pub enum NetworkError {
     Certificates(#[source] FileError),
     #[error("{text:?} is no proxy: it must be like http://proxy:3128")]
     Proxy { text: String, source: Box<ureq::Error> },
+}
+
+impl Diagnostic for NetworkError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Certificates(_) | Self::Proxy { .. } => Class::Invalid
+                .hint("http_proxy, https_proxy, no_proxy and SSL_CERT_FILE say how the network is reached"),
+        }
+    }
 }
 
 impl Network {

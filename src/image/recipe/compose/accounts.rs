@@ -6,7 +6,7 @@ use toml::Spanned;
 
 use crate::base::GUEST_USER;
 use crate::base::GuestPath;
-use crate::fleet::problem::{Problem, Read, ReadRef};
+use crate::base::problem::{Problem, Read, ReadRef};
 use crate::fleet::scalar::Count;
 
 use super::super::schema::{GroupSection, UserSection};
