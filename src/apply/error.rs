@@ -132,7 +132,7 @@ impl Diagnostic for ApplyError {
                 "stop the guest of that jail; a jail that nothing runs in can be removed, and the disk stays",
             ),
             Self::NoFileSystem { .. } => {
-                Class::Failed.hint("a raw image of one ext4 file system is taken, without partitions")
+                Class::Invalid.hint("a raw image of one ext4 file system is taken, without partitions")
             }
             Self::Moved { .. } => Class::Failed.hint(
                 "take the old `jails` back; or with it take the fleet down, move the fleet's directories `disks` and `snapshots` to the new place, and go on there",

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{KernelOption, Label};
 use crate::fleet::OptionValue;
-use crate::lock::kernel::{DotConfig, KernelWishes, Origin};
+use crate::lock::kernel::{DotConfig, FLEET, KernelWishes, Origin};
 
 use super::kernel::KernelError;
 
@@ -71,11 +71,15 @@ pub enum NeedDoubt {
 
 impl Diagnostic for NeedDoubt {
     fn diagnosis(&self) -> Diagnosis {
-        match self {
-            Self::TurnedOff { .. } | Self::NotMentioned(_) => Class::Invalid.hint(
-                "leave the option out of [kernel] options, or what needs it out of the image or the machine",
-            ),
-        }
+        let place = match self {
+            Self::TurnedOff { origin, .. } if origin.file != FLEET => origin.file.clone(),
+            Self::TurnedOff { .. } | Self::NotMentioned(_) => "[kernel] options".to_owned(),
+        };
+        let what = match self {
+            Self::TurnedOff { .. } => "leave the option out of",
+            Self::NotMentioned(_) => "add the option to",
+        };
+        Class::Invalid.hint(format!("{what} {place}, or what needs it out of the image or the machine"))
     }
 }
 

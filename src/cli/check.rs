@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::base::Diagnostic;
 use crate::build::needs::NeedDoubt;
 use crate::lock::model::Lock;
 
@@ -17,15 +18,10 @@ pub fn run(context: &Context) -> Result<ExitCode, CliError> {
     let project = context.project(fleet)?;
     project.check_kernel()?;
     let doubts = project.need_doubts();
-    let wrong: Vec<_> = doubts
-        .iter()
-        .filter(|doubt| matches!(doubt, NeedDoubt::TurnedOff { .. }))
-        .map(ToString::to_string)
-        .collect();
-    if !wrong.is_empty() {
-        return Err(CliError::invalid(wrong.join("\n")).hint(
-            "leave the option out of [kernel] options, or what needs it out of the image or the machine",
-        ));
+    let wrong: Vec<_> = doubts.iter().filter(|doubt| matches!(doubt, NeedDoubt::TurnedOff { .. })).collect();
+    if let [first, ..] = wrong.as_slice() {
+        let told: Vec<_> = wrong.iter().map(ToString::to_string).collect();
+        return Err(CliError::invalid(told.join("\n")).hint(first.hint().unwrap_or_default()));
     }
     let doubts = doubts.iter().map(|doubt| format!("{doubt}; the build checks what comes out"));
     let notes: Vec<_> = doubts.chain(project.series_notes()).collect();

@@ -10,7 +10,7 @@ use crate::apply::Host;
 use crate::apply::linux::{LinuxHost, READY_TIMEOUT, STOP_TIMEOUT, Scope};
 use crate::apply::record::Ready;
 use crate::apply::{disk, observe, preflight, vmm};
-use crate::base::{GuestName, InterfaceName};
+use crate::base::{Diagnostic, GuestName, InterfaceName};
 use crate::fleet::{Fleet, LogLimits, suggest};
 use crate::host::desired::{Artifacts, HostFacts, desired};
 use crate::host::layout::Layout;
@@ -273,12 +273,9 @@ pub fn declared_or_there(name: &str, fleet: &Fleet, host: &LinuxHost) -> Result<
 /// Where a data disk would have to be made smaller: nothing is changed then.
 pub fn planned(host: &LinuxHost, observed: &HostState, wanted: &HostState) -> Result<Plan, CliError> {
     let shrinking = shrinking(observed, wanted);
-    if !shrinking.is_empty() {
+    if let [first, ..] = shrinking.as_slice() {
         let told: Vec<_> = shrinking.iter().map(ToString::to_string).collect();
-        return Err(CliError::invalid(told.join("; ")).hint(
-            "give it its size again in fleet.toml; for a smaller one, `sisforge disk export` what is on it, `disk rm` it, and \
-             start anew",
-        ));
+        return Err(CliError::invalid(told.join("; ")).hint(first.hint().unwrap_or_default()));
     }
     let mut plan = diff(observed, wanted);
     plan.notes.extend(disk::promises(host, wanted));

@@ -144,3 +144,6 @@ fn problems(files: &[InvalidFile], message: &str) -> serde_json::Value {
     };
     json!({ "error": message, "problems": files.iter().flat_map(of_file).collect::<Vec<_>>() })
 }
+
+#[cfg(test)]
+mod tests;

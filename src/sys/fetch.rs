@@ -61,7 +61,7 @@ impl Diagnostic for FetchError {
             Self::Http(error) => error.diagnosis(),
             Self::File(error) => error.diagnosis().of(Class::Failed),
             Self::Offline { .. } => Class::Failed.hint("run once without --offline"),
-            Self::Digest { .. } => Class::Invalid.hint(OTHER_FILE),
+            Self::Digest { .. } => Class::Failed.hint(OTHER_FILE),
             Self::Nowhere(errors) => together(errors),
         }
     }

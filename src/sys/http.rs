@@ -42,15 +42,13 @@ pub enum HttpError {
 }
 
 impl Diagnostic for HttpError {
+    /// What a server does is no fault of whoever asks, and may be in order the next time.
     fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Status { .. } | Self::Unreachable { .. } | Self::Cut { .. } if self.may_pass() => {
-                Class::Failed.no_hint()
-            }
             // What to do is in their words.
-            Self::Status { .. } | Self::Unreachable { .. } | Self::Cut { .. } => Class::Invalid.no_hint(),
-            Self::Length { .. } => Class::Invalid.hint(OTHER_FILE),
-            Self::TooLarge { .. } => Class::Invalid.hint("look whether the address is right"),
+            Self::Status { .. } | Self::Unreachable { .. } | Self::Cut { .. } => Class::Failed.no_hint(),
+            Self::Length { .. } => Class::Failed.hint(OTHER_FILE),
+            Self::TooLarge { .. } => Class::Failed.hint("look whether the address is right"),
             Self::Store { source, .. } => io_diagnosis(source),
             Self::Local { source, .. } => input_diagnosis(source),
         }

@@ -171,8 +171,8 @@ fn disks_are_listed_saved_replaced_and_removed() {
     sandbox.run(&format!("disk import {b} a.ext4 --replace")).fails(2, &["replace", "--yes"]);
     sandbox
         .run(&format!("disk import {b} tiny.elf --replace --yes"))
-        .fails(1, &["holds no ext4 file system"]);
-    sandbox.run(&format!("disk import {b} none --replace --yes")).fails(1, &["none"]);
+        .fails(2, &["holds no ext4 file system"]);
+    sandbox.run(&format!("disk import {b} none --replace --yes")).fails(2, &["none"]);
     assert_eq!(fs::metadata(sandbox.disk(b)).unwrap().ino(), before, "still the old one");
     sandbox.done(&format!("disk import {b} a.ext4 --replace --yes"));
     assert_ne!(fs::metadata(sandbox.disk(b)).unwrap().ino(), before);

@@ -74,8 +74,8 @@ fn a_package_with_one_bit_changed_is_refused_by_name() {
         "package tiny-1.0-r0: its SHA-256 is",
         "help: fleet.lock pins other bytes",
     ];
-    sandbox.run("build").fails(1, &words);
-    sandbox.run("build --locked").fails(1, &words);
+    sandbox.run("build").fails(2, &words);
+    sandbox.run("build --locked").fails(2, &words);
     assert!(!sandbox.path("out/image/i").exists());
 }
 
