@@ -222,10 +222,10 @@ pub(super) fn stop(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError
             Some(Paused::Frozen) => false,
         };
         // One that never came up does not listen, and one that does not hear is killed below.
-        if let Some(machine) = machine.filter(|_| is_ready && can_hear) {
-            if ask_to_stop(&host.layout, guest, &machine, &vmm).is_ok() {
-                process::wait_gone(vmm.pid, vmm.start_time, host.stop_timeout);
-            }
+        if let Some(machine) = machine.filter(|_| is_ready && can_hear)
+            && ask_to_stop(&host.layout, guest, &machine, &vmm).is_ok()
+        {
+            process::wait_gone(vmm.pid, vmm.start_time, host.stop_timeout);
         }
     }
     host.hierarchy.kill(&host.layout.cgroup(guest))?;

@@ -191,10 +191,11 @@ impl OutDir {
         for entry in fs::read_dir(&work).map_err(FileError::when("read", &work))?.flatten() {
             let path = entry.path();
             let dir = path.with_extension("");
-            if path.extension().is_some_and(|extension| extension == "lock") && dir.is_dir() {
-                if let Some(_held) = FileLock::attempt(&path)? {
-                    files::remove(&dir)?;
-                }
+            if path.extension().is_some_and(|extension| extension == "lock")
+                && dir.is_dir()
+                && let Some(_held) = FileLock::attempt(&path)?
+            {
+                files::remove(&dir)?;
             }
         }
         Ok(())

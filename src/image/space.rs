@@ -83,7 +83,7 @@ fn overhead(total: u64, inodes: u64) -> u64 {
 fn holds_copy(group: u64) -> bool {
     let is_power = |base: u64| {
         let mut rest = group;
-        while rest % base == 0 {
+        while rest.is_multiple_of(base) {
             rest /= base;
         }
         rest == 1

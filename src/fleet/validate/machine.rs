@@ -185,7 +185,7 @@ impl Validator<'_> {
         what: &str,
     ) -> Read<()> {
         let mut fits = Ok(());
-        if machine.huge_pages && memory.mib() % HUGE_PAGE_MIB != 0 {
+        if machine.huge_pages && !memory.mib().is_multiple_of(HUGE_PAGE_MIB) {
             let message = format!("{what} has {memory} of memory, which are no whole huge pages");
             let hint = format!("make `memory` a multiple of {HUGE_PAGE_MIB}MiB");
             fits = Err(self.problems.tell(Problem::new(place.clone(), message).hint(hint)));

@@ -159,10 +159,10 @@ fn parts(log: &Path) -> io::Result<VecDeque<Part>> {
     let mut found: VecDeque<Part> = VecDeque::new();
     let mut indexes = Vec::new();
     for age in 0..=MOST_KEPT {
-        if let Some(mut index) = absent_is_none(File::open(index(log, age)))? {
-            if let Some(inode) = inode_of_index(&mut index)? {
-                indexes.push((inode, index));
-            }
+        if let Some(mut index) = absent_is_none(File::open(index(log, age)))?
+            && let Some(inode) = inode_of_index(&mut index)?
+        {
+            indexes.push((inode, index));
         }
         if let Some(file) = absent_is_none(File::open(file(log, age)))? {
             let inode = inode(&file)?;
