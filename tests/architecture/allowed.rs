@@ -1,0 +1,357 @@
+//! The lists and numbers that the rules hold the code to. An entry that is no longer needed fails, and so does a number that
+//! could be smaller: both only ever shrink.
+
+use super::rules::Allowed;
+
+/// Stages in the order in which data flows: each uses only those before it. One that `src/lib.rs` does not declare is no error.
+pub const ORDER: [&str; 12] =
+    ["base", "sys", "fleet", "apk", "lock", "image", "build", "host", "plan", "apply", "run", "cli"];
+
+/// Lines of code in one file, without its tests.
+pub const LONGEST_FILE: usize = 500;
+
+/// Lines of one function, without blank ones and comments. To become 60 when `guest` of `host/desired.rs` and the `Display` of
+/// `Step` are shorter, and then the goal.
+pub const LONGEST_FUNCTION: usize = 66;
+pub const FUNCTION_GOAL: usize = 40;
+/// How many functions are longer than the goal.
+pub const LONG_FUNCTIONS: usize = 30;
+
+/// How many names are borne by several types.
+pub const DOUBLED_NAMES: usize = 63;
+
+/// What starts a process, or becomes another program.
+pub const PROCESSES: [&str; 4] =
+    ["std::process::Command", "std::os::unix::process::CommandExt", "duct", "rustix::runtime"];
+
+pub const MAY_START_PROCESSES: &[Allowed] = &[
+    Allowed { file: "src/sys/tool.rs", functions: &["*"], why: "the one wrapper of tools" },
+    Allowed {
+        file: "src/sys/launch.rs",
+        functions: &["*"],
+        why: "what outlives its starter, or becomes another program",
+    },
+];
+
+pub const ENVIRONMENT: [&str; 2] = ["std::env", "#[arg(env)]"];
+
+pub const MAY_READ_ENVIRONMENT: &[Allowed] = &[
+    Allowed { file: "src/cli/settings.rs", functions: &["*"], why: "settings are resolved here, once" },
+    Allowed {
+        file: "src/cli/context.rs",
+        functions: &["*"],
+        why: "finds its own program, to start it again",
+    },
+    Allowed { file: "src/sys/tool.rs", functions: &["*"], why: "PATH, by which tools are found" },
+    Allowed { file: "src/cli/build.rs", functions: &["check"], why: "a folder for the second build" },
+    Allowed {
+        file: "src/sys/git.rs",
+        functions: &["clone_or_fetch", "checkout"],
+        why: "git runs in no repository",
+    },
+    Allowed { file: "src/sys/kvm.rs", functions: &["probe"], why: "a folder for the proof's guest" },
+    Allowed {
+        file: "src/sys/log/keep.rs",
+        functions: &["confine"],
+        why: "leaves the folder outside its root",
+    },
+    Allowed {
+        file: "src/sys/ssh.rs",
+        functions: &["run_as", "keygen"],
+        why: "ssh runs in a folder that is there",
+    },
+];
+
+/// What changes a host: files, interfaces, rules, mounts, cgroups, processes, VMMs.
+pub const CHANGES: &[&str] = &[
+    "std::fs::write",
+    "std::fs::rename",
+    "std::fs::copy",
+    "std::fs::hard_link",
+    "std::fs::remove_file",
+    "std::fs::remove_dir",
+    "std::fs::remove_dir_all",
+    "std::fs::create_dir",
+    "std::fs::create_dir_all",
+    "std::fs::set_permissions",
+    "std::fs::DirBuilder",
+    "std::fs::OpenOptions",
+    "std::fs::File::create",
+    "std::fs::File::create_new",
+    "std::fs::File::options",
+    "std::os::unix::fs::chown",
+    "std::os::unix::fs::lchown",
+    "std::os::unix::fs::symlink",
+    "rustix::fs::chown",
+    "rustix::fs::chownat",
+    "rustix::fs::mknodat",
+    "rustix::fs::linkat",
+    "rustix::fs::renameat",
+    "rustix::fs::renameat_with",
+    "rustix::fs::unlinkat",
+    "rustix::mount",
+    "rustix::process::kill_process",
+    "crate::sys::fs::write",
+    "crate::sys::fs::write_unsynced",
+    "crate::sys::fs::remove",
+    "crate::sys::fs::create_dir_all",
+    "crate::sys::fs::create_private_dir",
+    "crate::sys::fs::create_dirs",
+    "crate::sys::fs::make_pipe",
+    "crate::sys::fs::NewFile::create",
+    "crate::sys::remove",
+    "crate::sys::sparse::dig_holes",
+    "crate::sys::sparse::copy",
+    "crate::sys::nft::load",
+    "crate::sys::nft::delete_table",
+    "crate::sys::ip::create_tap",
+    "crate::sys::ip::delete_link",
+    "crate::sys::ip::set_sysctl",
+    "crate::sys::mount::tmpfs",
+    "crate::sys::mount::unmount",
+    "crate::sys::process::terminate",
+    "crate::sys::launch",
+    "hierarchy.create",
+    "hierarchy.remove",
+    ".kill",
+    ".set_len",
+    ".patch",
+    ".put",
+    ".pause",
+    ".resume",
+    ".create_snapshot",
+    ".load_snapshot",
+    ".send_ctrl_alt_del",
+    ".system_powerdown",
+    ".balloon",
+    ".quit",
+    ".migrate",
+];
+
+pub const MAY_CHANGE: &[Allowed] = &[
+    Allowed {
+        file: "src/apply/control.rs",
+        functions: &["Control::pause", "Control::resume", "Control::save", "Control::load"],
+        why: "pauses, saves and loads a VMM, for the steps on snapshots",
+    },
+    Allowed {
+        file: "src/apply/disk.rs",
+        functions: &["create", "grow", "export", "import"],
+        why: "steps on data disks; `export` writes the file that the user names; `import` is to become a plan",
+    },
+    Allowed {
+        file: "src/apply/facts.rs",
+        functions: &["prove_kvm", "fix"],
+        why: "doctor: `prove_kvm` opens /dev/kvm, `fix` sets what the user agreed to",
+    },
+    Allowed { file: "src/apply/host.rs", functions: &["take"], why: "the one match over Step" },
+    Allowed {
+        file: "src/apply/jail.rs",
+        functions: &["create", "lay_out", "write_new", "own_directory", "clear", "remove", "remove_parents"],
+        why: "steps on jails",
+    },
+    Allowed {
+        file: "src/apply/keeper.rs",
+        functions: &["start", "spawn", "end"],
+        why: "steps on keepers of logs",
+    },
+    Allowed {
+        file: "src/apply/linux.rs",
+        functions: &["copy", "Scope::chown"],
+        why: "copies and owners, for the steps",
+    },
+    Allowed {
+        file: "src/apply/preflight.rs",
+        functions: &["keep_place", "room"],
+        why: "tries whether the store can be written to, before anything is stopped",
+    },
+    Allowed { file: "src/apply/record.rs", functions: &["write"], why: "records of what cannot be observed" },
+    Allowed {
+        file: "src/apply/snapshot/create.rs",
+        functions: &[
+            "write_all",
+            "open_for_vmm",
+            "limit_again",
+            "remove_links",
+            "seal",
+            "put_away",
+            "take_back",
+            "go_on",
+        ],
+        why: "a snapshot is taken outside of any plan: to become one",
+    },
+    Allowed {
+        file: "src/apply/snapshot/restore.rs",
+        functions: &["consume", "take_over_disk", "forget"],
+        why: "steps on snapshots",
+    },
+    Allowed {
+        file: "src/apply/snapshot/shelf.rs",
+        functions: &["remove", "clear"],
+        why: "`snapshot rm`, and the step that clears what was left half done",
+    },
+    Allowed {
+        file: "src/apply/steps.rs",
+        functions: &[
+            "LinuxHost::enable_forwarding",
+            "LinuxHost::store_file",
+            "LinuxHost::load_ruleset",
+            "LinuxHost::remove_ruleset",
+            "LinuxHost::create_tap",
+            "LinuxHost::remove_tap",
+            "LinuxHost::create_cgroup",
+            "LinuxHost::remove_cgroup",
+            "LinuxHost::remove_cgroup_parents",
+        ],
+        why: "the steps of a Linux host",
+    },
+    Allowed {
+        file: "src/apply/vmm.rs",
+        functions: &["start", "console", "stop", "end", "ask_to_stop", "adjust", "inflate"],
+        why: "steps on VMMs; `console` opens the guest's input",
+    },
+    Allowed {
+        file: "src/cli/apk.rs",
+        functions: &["run", "run_pack"],
+        why: "writes the package or index that the user names",
+    },
+    Allowed { file: "src/cli/console.rs", functions: &["run"], why: "writes what the user types" },
+    Allowed {
+        file: "src/cli/context.rs",
+        functions: &["Context::hold", "forget"],
+        why: "`hold` makes the store for its lock; `forget` removes data disks outside of any plan: to become steps",
+    },
+    Allowed {
+        file: "src/cli/disk/rm.rs",
+        functions: &["run"],
+        why: "removes a data disk outside of any plan: to become a step",
+    },
+    Allowed { file: "src/cli/init.rs", functions: &["run"], why: "writes the first fleet.toml" },
+    Allowed { file: "src/cli/keep_logs.rs", functions: &["run"], why: "joins its cgroup" },
+    Allowed {
+        file: "src/cli/kernel/compact.rs",
+        functions: &["run"],
+        why: "writes the file that the user names",
+    },
+    Allowed { file: "src/cli/launch.rs", functions: &["run"], why: "becomes the VMM, in its cgroup" },
+    Allowed { file: "src/cli/lock.rs", functions: &["update_lock"], why: "writes fleet.lock" },
+    Allowed {
+        file: "src/cli/man.rs",
+        functions: &["pages"],
+        why: "writes into the folder that the user names",
+    },
+    Allowed {
+        file: "src/cli/tree.rs",
+        functions: &["run", "write", "ruleset"],
+        why: "writes into the folder that the user names",
+    },
+    Allowed {
+        file: "src/cli/watch.rs",
+        functions: &["Watch::revision", "Watch::forget_all_but"],
+        why: "keeps the revisions of its repository",
+    },
+];
+
+/// Stages and files that compute values from values.
+pub const PURE: [&str; 11] = [
+    "src/base/",
+    "src/host/",
+    "src/plan/",
+    "src/image/tree.rs",
+    "src/image/scripts.rs",
+    "src/image/difference.rs",
+    "src/image/space.rs",
+    "src/image/sbom/",
+    "src/image/layout/",
+    "src/image/recipe/compose",
+    "src/image/recipe/render.rs",
+];
+
+pub const PURE_BUT: &[Allowed] = &[
+    Allowed {
+        file: "src/base/time.rs",
+        functions: &["now"],
+        why: "the one place that asks for the time, for those who pass it on",
+    },
+    Allowed {
+        file: "src/image/layout/finish.rs",
+        functions: &["Finish::add_files"],
+        why: "reads the files that fleet.toml adds to an image",
+    },
+];
+
+/// What reads or writes. The time is a parameter too.
+pub const INPUT_OUTPUT: &[&str] = &[
+    "std::fs",
+    "std::env",
+    "std::process",
+    "std::os::unix::fs",
+    "std::os::unix::net",
+    "std::net::TcpStream",
+    "std::net::TcpListener",
+    "std::net::UdpSocket",
+    "std::io::stdin",
+    "std::io::stdout",
+    "std::io::stderr",
+    "std::time::SystemTime::now",
+    "std::time::Instant",
+    "rustix",
+    "duct",
+    "tempfile",
+    ".exists",
+    ".canonicalize",
+    ".read_dir",
+    ".symlink_metadata",
+    "crate::sys::fs::read",
+    "crate::sys::fs::read_text",
+    "crate::sys::fs::read_text_if_present",
+    "crate::sys::fs::names_in",
+    "crate::sys::fs::write",
+    "crate::sys::fs::remove",
+    "crate::sys::fs::NewFile",
+    "crate::sys::fs::FileLock",
+    "crate::sys::fetch",
+    "crate::sys::http",
+    "crate::sys::ip",
+    "crate::sys::launch",
+    "crate::sys::nft",
+    "crate::sys::process",
+    "crate::sys::remove",
+    "crate::sys::ssh",
+];
+
+/// Operations of `Host` are called here without a plan: `tree` lays out files and starts nothing.
+pub const STEPS_WITHOUT_A_PLAN: [&str; 1] = ["src/apply/tree.rs"];
+
+/// Modules that use each other in a circle. To be cut, not to be added to.
+pub const CIRCLES: &[&[&str]] = &[
+    &["apk/contents", "apk/debian"],
+    &["apk/control", "apk/package"],
+    &["apk/solver/links", "apk/solver/universe"],
+    &[
+        "apply/control",
+        "apply/ended",
+        "apply/error",
+        "apply/jail",
+        "apply/keeper",
+        "apply/linux",
+        "apply/observe",
+        "apply/preflight",
+        "apply/record",
+        "apply/snapshot",
+        "apply/vmm",
+    ],
+    &["build/builder", "build/disk", "build/images", "build/inputs", "build/rootfs"],
+    &["build/configured", "build/kernel", "build/kernel_notes", "build/needs"],
+    &["cli/build", "cli/context", "cli/lock", "cli/machines"],
+    &["fleet/model", "fleet/scalar"],
+    &["host/layout", "host/logs"],
+    &["image/container", "image/content", "image/ext4", "image/space"],
+    &["image/container/docker", "image/container/layer", "image/container/oci"],
+    &["lock/containers", "lock/kernel_source", "lock/resolve"],
+    &["lock/indexes", "lock/repository"],
+    &["lock/kernel_config", "lock/wanted"],
+];
+
+/// Files with `unwrap()` or `expect(` outside of tests: how many, and why they cannot fail.
+pub const UNWRAPS: &[(&str, usize, &str)] = &[];
