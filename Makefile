@@ -2,6 +2,11 @@
 
 CARGO ?= cargo
 RELEASE = target/release/sisforge
+TOOLS = target/test-tools
+DENY_VERSION = 0.20.2
+DENY = $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+MACHETE_VERSION = 0.9.2
+MACHETE = $(TOOLS)/cargo-machete-$(MACHETE_VERSION)/bin/cargo-machete
 
 .PHONY: demo test lint bench build packages test-packages bench-packages
 
@@ -17,9 +22,19 @@ test: test-packages lint build
 build:
 	$(CARGO) build --release --locked
 
-lint:
+lint: $(DENY) $(MACHETE)
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(DENY) --locked --log-level error check licenses bans sources
+	$(MACHETE) --skip-target-dir
+	.ci/commit-subjects
+
+# Of one version each, built once: together two minutes on two processors.
+$(DENY):
+	$(CARGO) install -q --locked --debug --root $(TOOLS)/cargo-deny-$(DENY_VERSION) cargo-deny@$(DENY_VERSION)
+
+$(MACHETE):
+	$(CARGO) install -q --locked --debug --root $(TOOLS)/cargo-machete-$(MACHETE_VERSION) cargo-machete@$(MACHETE_VERSION)
 
 ## sisforge against its peers on the same work, as ratios
 bench: bench-packages build
