@@ -49,7 +49,7 @@ impl Diagnostic for KeyError {
             Self::Malformed { .. } => Class::Invalid.hint("`sisforge apk key` makes a pair of keys"),
             Self::Name(_) => Class::Invalid.hint("rename it"),
             Self::Empty(_) => Class::Invalid
-                .hint("put the public keys of those whom you trust into it; Alpine's are in /etc/apk/keys"),
+                .hint("put the public keys of those whom you trust into it; Alpine's are in its package alpine-keys"),
             Self::Generate(_) | Self::Sign(_) => Class::Failed.no_hint(),
         }
     }
