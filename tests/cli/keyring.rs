@@ -82,11 +82,12 @@ fn a_digest_that_a_trusted_key_has_signed_is_pinned_and_no_other() {
     let server = Server::of(served.path());
     let sandbox = fleet(&server, &signer);
     serve(served.path(), TARBALL, "a kernel");
-    let refused = |list: &[u8], words: &[&str]| {
+    let fails = |code: i32, list: &[u8], words: &[&str]| {
         serve(served.path(), "sha256sums.asc", list);
-        sandbox.run("lock").fails(2, words);
+        sandbox.run("lock").fails(code, words);
         assert!(!sandbox.path("fleet.lock").exists());
     };
+    let refused = |list: &[u8], words: &[&str]| fails(2, list, words);
     let good = signer.sign("keeper", &listed("a kernel"));
     refused(&signer.sign("stranger", &listed("a kernel")), &["is signed by the key", "not there"]);
     refused(listed("a kernel").as_bytes(), &["it is not signed"]);
@@ -96,8 +97,8 @@ fn a_digest_that_a_trusted_key_has_signed_is_pinned_and_no_other() {
     // What stands around the signed text counts for nothing.
     let around = [listed("a kernel").as_bytes(), &signer.sign("keeper", "0  other.tar.xz\n")].concat();
     refused(&around, &["does not name"]);
-    // A tarball that is another than the list says.
-    refused(&signer.sign("keeper", &listed("another kernel")), &["SHA-256", "tampered with"]);
+    // A tarball that is another than the list says: the server may have the right one another time.
+    fails(1, &signer.sign("keeper", &listed("another kernel")), &["SHA-256", "tampered with"]);
 
     serve(served.path(), "sha256sums.asc", &good);
     let said = sandbox.run("lock");

@@ -217,10 +217,10 @@ fn vendor_keeps_what_is_needed_and_removes_what_it_brought_itself_alone() {
     // Also where it is remembered what the package holds.
     fs::remove_dir_all(sandbox.path("cache/sha256")).unwrap();
     let run = sandbox.run("build image i --offline --vendor-dir v");
-    assert!(run.code == 1 && run.err.contains("package tiny-1.1-r0"), "{run}");
+    assert!(run.code == 2 && run.err.contains("package tiny-1.1-r0"), "{run}");
     forget_downloads(&sandbox);
     sandbox.run("build image i --offline --vendor-dir v").fails(
-        1,
+        2,
         &["package tiny-1.1-r0: its SHA-256 is ", "was expected", "help: fleet.lock pins other bytes"],
     );
     sandbox.write(&path, &bytes[..50]);

@@ -43,8 +43,8 @@ fn solve_takes_packages_of_a_tagged_repository_for_wishes_with_its_tag() {
     assert_eq!(solve("tiny").out, "(1/1) Installing tiny (1.0-r0)\n");
     assert_eq!(solve("tiny@edge").out, "(1/1) Installing tiny@edge (2.0-r0)\n");
     solve("tiny>1.0-r0")
-        .fails(1, &["tiny-2.0-r0 is only in the repository with the tag edge", "write tiny@edge"]);
-    solve("tiny@egde").fails(1, &["no repository has the tag egde; there are edge"]);
+        .fails(2, &["tiny-2.0-r0 is only in the repository with the tag edge", "write tiny@edge"]);
+    solve("tiny@egde").fails(2, &["no repository has the tag egde; there are edge"]);
 }
 
 #[test]
@@ -53,8 +53,10 @@ fn solve_says_why_there_is_no_answer() {
     let solve = "apk solve --repository repository --keys keys";
     let words =
         ["error: there is no way to install these", "because: tinny: no such package; did you mean tiny?"];
-    sandbox.run(&format!("{solve} tinny")).fails(1, &words);
-    let told = json(&sandbox.run(&format!("{solve} --json tinny tiny>3")).out);
+    sandbox.run(&format!("{solve} tinny")).fails(2, &words);
+    let run = sandbox.run(&format!("{solve} --json tinny tiny>3"));
+    assert_eq!(run.code, 2, "{run}");
+    let told = json(&run.out);
     assert_eq!(told["problems"][0]["hint"], "did you mean tiny?", "{told}");
     assert_eq!(told["problems"].as_array().unwrap().len(), 2, "{told}");
     sandbox.run(&format!("{solve} tiny=b")).fails(2, &["'tiny=b' is not a package wish"]);

@@ -79,7 +79,7 @@ fn show(
     match solved {
         Err(error) if context.settings.json => {
             render::json(&unsolvable(&error));
-            Err(CliError::said(1))
+            Err(CliError::said(CliError::unsolvable(&error).status()))
         }
         Err(error) => Err(CliError::unsolvable(&error)),
         Ok(chosen) if context.settings.json => {
