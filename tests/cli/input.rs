@@ -107,7 +107,7 @@ fn arguments_that_are_not_known_are_shown_with_the_nearest_ones() {
     sandbox.run("check --fiel").fails(2, &["unexpected argument '--fiel'", "'--file'"]);
     sandbox.run("check --jobs 0").fails(2, &["invalid value '0' for '--jobs <N>'"]);
     sandbox.run("build image j").fails(2, &["error: there is no image j; there are i"]);
-    sandbox.run("watch --interval soon").fails(2, &["'--interval <INTERVAL>'", "write it as 30s"]);
+    sandbox.run("watch --interval soon").fails(2, &["'--interval <INTERVAL>'", "such as 30s"]);
 }
 
 #[test]
