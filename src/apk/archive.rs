@@ -100,10 +100,7 @@ impl<R: Read> TarReader<R> {
         Self { source, content: 0, padding: 0, ended: false }
     }
 
-    /// The next entry; what is left of the one before is skipped.
-    ///
-    /// # Errors
-    /// Where the archive is damaged. At its end, also where anything but zeros follows.
+    /// The next entry; what is left of the one before is skipped. Anything but zeros behind the end is an error.
     pub fn next_entry(&mut self) -> Result<Option<TarEntry>, ArchiveError> {
         let mut extension = Extension::default();
         loop {
@@ -180,9 +177,6 @@ impl<R: Read> TarReader<R> {
 
 impl<'b> TarReader<&'b [u8]> {
     /// The whole content of the entry that was just read; it need not be copied out.
-    ///
-    /// # Errors
-    /// Where the archive ends before it.
     pub fn content(&self) -> Result<&'b [u8], ArchiveError> {
         let size = usize::try_from(self.content).unwrap_or(usize::MAX);
         self.source.get(..size).ok_or(ArchiveError::Cut("a file"))

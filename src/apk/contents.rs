@@ -59,10 +59,8 @@ pub struct Contents {
 impl Contents {
     /// Everything below a directory. A checkout's modes depend on the umask and its owners on the user, so that only what a
     /// version control system keeps is taken: the owner's execute bit (0755 or 0644), setuid, setgid and sticky bits, and
-    /// extended attributes of files; all is owned by root and of the epoch. [`super::PackMap`] sets other modes and owners.
-    ///
-    /// # Errors
-    /// Where something cannot be read, or is a socket.
+    /// extended attributes of files; all is owned by root and of the epoch. [`super::PackMap`] sets other modes and
+    /// owners. A socket is an error.
     pub fn from_directory(directory: &Path) -> Result<Self, ContentsError> {
         let mut contents = Self::default();
         let mut inodes = BTreeMap::new();
@@ -71,9 +69,6 @@ impl Contents {
     }
 
     /// Everything in a tar, with its modes, owners, times and extended attributes.
-    ///
-    /// # Errors
-    /// Where it is damaged, or holds a name that cannot stand in a package.
     pub fn from_tar(tar: impl Read) -> Result<Self, ContentsError> {
         let mut contents = Self::default();
         let mut left = MAX_CONTENT;
@@ -97,9 +92,6 @@ impl Contents {
     }
 
     /// Everything in the file of a tar, plain or compressed by gzip or xz.
-    ///
-    /// # Errors
-    /// As [`Contents::from_tar`], and where it cannot be read.
     pub fn from_tar_file(path: &Path) -> Result<Self, ContentsError> {
         let failed = |source| ContentsError::Read { path: path.to_owned(), source };
         let mut file = BufReader::new(fs::File::open(path).map_err(failed)?);

@@ -85,19 +85,13 @@ pub struct Changes {
 
 impl PackMap {
     /// Reads a map.
-    ///
-    /// # Errors
-    /// Where it cannot be read, or is not of this form.
     pub fn read(path: &Path) -> Result<Self, ConvertError> {
         let text = fs::read_text(path)?;
         toml::from_str(&text)
             .map_err(|error| ConvertError::Map { path: path.to_owned(), reason: error.to_string() })
     }
 
-    /// Applies what is said of all packages and of this one.
-    ///
-    /// # Errors
-    /// Where a wish is none, or a mode or owner is for a file that is not there.
+    /// Applies what is said of all packages and of this one. A mode or owner for a file that is not there is an error.
     pub fn apply(
         &self,
         path: &Path,
@@ -149,10 +143,7 @@ pub enum Missing {
 
 /// Makes an apk package of each `.deb`. Alternatives (`a | b`) are decided by what is in the call: the first that is one of the
 /// packages, or is provided by one, which is then depended on by its own name. Maintainer scripts, conflicts and version
-/// constraints are dropped; conffiles are plain files.
-///
-/// # Errors
-/// Where a file is no `.deb`, holds what cannot be packed, or two are the same package.
+/// constraints are dropped; conffiles are plain files. Two files of the same package are an error.
 pub fn convert_debs(
     paths: &[PathBuf],
     map: &PackMap,

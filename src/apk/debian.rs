@@ -59,9 +59,6 @@ pub struct Deb {
 
 impl Deb {
     /// Reads the control member of a whole `.deb`.
-    ///
-    /// # Errors
-    /// Where it is damaged, or compressed in a way that is not known.
     pub fn read(bytes: Vec<u8>) -> Result<Self, DebError> {
         let mut fields = BTreeMap::new();
         let mut scripts = Vec::new();
@@ -96,17 +93,11 @@ impl Deb {
     }
 
     /// The version as apk's.
-    ///
-    /// # Errors
-    /// Where there is none.
     pub fn version(&self) -> Result<Version, DebError> {
         map_version(self.field("Version")).ok_or_else(|| DebError::Version(self.field("Version").to_owned()))
     }
 
     /// The architecture by apk's name.
-    ///
-    /// # Errors
-    /// Where it is not one that apk knows.
     pub fn architecture(&self) -> Result<&'static str, DebError> {
         Ok(match self.field("Architecture") {
             "all" => "noarch",
@@ -144,9 +135,6 @@ impl Deb {
     }
 
     /// The files.
-    ///
-    /// # Errors
-    /// Where they are damaged, or cannot stand in a package.
     pub fn contents(&self) -> Result<Contents, DebError> {
         let mut contents = Contents::default();
         with_member(&self.bytes, "data.tar", |_, tar| {

@@ -103,9 +103,6 @@ impl Dependency {
     }
 
     /// Reads wishes parted by white space.
-    ///
-    /// # Errors
-    /// Names the first that is none.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidDependency> {
         text.split([' ', '\n']).filter(|word| !word.is_empty()).map(str::parse).collect()
     }

@@ -59,9 +59,6 @@ pub fn is_index(path: &Path) -> bool {
 }
 
 /// The packages and indexes among these files and below these directories, sorted; a file that is named is taken as it is.
-///
-/// # Errors
-/// Where a directory cannot be listed.
 pub fn package_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FileError> {
     let mut found = Vec::new();
     for path in paths {
@@ -108,9 +105,6 @@ fn directory(path: &Path) -> PathBuf {
 
 /// Checks one file: an index by its signature, a package by its own signature, by the index beside it where that lists it,
 /// and each file in it by its sum.
-///
-/// # Errors
-/// Where it is not to be trusted, with the member and the reason.
 pub fn check_file(path: &Path, keys: &KeyRing, listings: &Listings) -> Result<Trusted, Distrust> {
     let bytes = fs::read(path)?;
     if is_index(path) {

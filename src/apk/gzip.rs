@@ -26,9 +26,6 @@ pub struct Member<'a> {
 }
 
 /// Inflates the first member, to at most `limit` bytes.
-///
-/// # Errors
-/// Where it is damaged or larger.
 pub fn first_member(bytes: &[u8], limit: u64) -> Result<Member<'_>, GzipError> {
     let mut decoder = GzDecoder::new(bytes);
     // Text, which is most of what is held in memory, is packed to about a quarter.

@@ -70,11 +70,8 @@ pub struct Index {
 }
 
 impl Index {
-    /// Checks the signature of a whole `APKINDEX.tar.gz` and reads it.
-    ///
-    /// # Errors
-    /// Where it is not signed by a trusted key, damaged, or larger than an index can be. Single records that cannot be
-    /// installed are no error: see [`Index::rejected`].
+    /// Checks the signature of a whole `APKINDEX.tar.gz` and reads it. Single records that cannot be installed are no
+    /// error: see [`Index::rejected`].
     pub fn verify(bytes: &[u8], keys: &KeyRing) -> Result<Self, IndexError> {
         let (signatures, signed) = signatures(bytes)?;
         let key = keys.verify(&signatures, signed)?;
@@ -82,9 +79,6 @@ impl Index {
     }
 
     /// Reads an index to show it, whoever signed it. Nothing may be installed by it.
-    ///
-    /// # Errors
-    /// As [`Index::verify`], but for the signature.
     pub fn inspect(bytes: &[u8]) -> Result<Self, IndexError> {
         Self::read_members(signatures(bytes)?.1)
     }
@@ -138,9 +132,6 @@ impl Index {
     }
 
     /// The bytes of an `APKINDEX.tar.gz`, signed: the same for the same packages and key.
-    ///
-    /// # Errors
-    /// Where the key cannot sign.
     pub fn to_signed(&self, key: &SigningKey) -> Result<Vec<u8>, IndexError> {
         let mut tar = TarWriter::default();
         for (name, text) in [("DESCRIPTION", self.description.clone()), ("APKINDEX", self.to_text())] {

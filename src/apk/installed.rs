@@ -68,9 +68,6 @@ pub enum InstalledReason {
 }
 
 /// Reads a whole record.
-///
-/// # Errors
-/// Names the first line that cannot be read, and its package.
 pub fn parse_installed(text: &str) -> Result<Vec<InstalledPackage>, InstalledError> {
     let mut packages = Vec::new();
     let mut open: Option<Reading> = None;

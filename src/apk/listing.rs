@@ -23,9 +23,6 @@ struct Listing {
 
 impl PackageContents {
     /// What is worth remembering of a package that was verified: all but the bytes of its files.
-    ///
-    /// # Errors
-    /// Where it cannot be put into bytes.
     pub fn to_listing(&self) -> Result<Vec<u8>, postcard::Error> {
         postcard::to_allocvec(&Listing {
             pkginfo: self.pkginfo.clone(),

@@ -53,9 +53,6 @@ pub struct Packed {
 
 impl PackageInfo {
     /// A package of this name and nothing else; size and checksum are filled in by [`pack`].
-    ///
-    /// # Errors
-    /// Where the name cannot be one.
     pub fn new(name: &str, version: Version, arch: &str) -> Result<Self, PackError> {
         if !is_package_name(name) {
             return Err(PackError::Name(name.to_owned()));
@@ -85,9 +82,6 @@ impl PackageInfo {
     }
 
     /// Adds what `--provides` and `--depends` say, each like a wish: `shadow-subids=4.13`.
-    ///
-    /// # Errors
-    /// Names the first that is no wish.
     pub fn extend(&mut self, provides: &[String], depends: &[String]) -> Result<(), PackError> {
         for text in provides {
             self.provides.push(text.parse::<Dependency>()?);
@@ -100,9 +94,6 @@ impl PackageInfo {
 }
 
 /// Makes the `.apk` of these files, and checks it as if someone else had made it.
-///
-/// # Errors
-/// Where a file cannot stand in a package, or the key cannot sign.
 pub fn pack(
     mut info: PackageInfo,
     mut contents: Contents,

@@ -184,9 +184,6 @@ impl ScriptKind {
 impl PackageContents {
     /// Verifies the bytes of a whole `.apk` against what the index says of it: size, identity, data hash and the sum of every
     /// file. The index vouches for the package, so that its own signature is not looked at.
-    ///
-    /// # Errors
-    /// Where anything is not as it should be, with the package, the member and the reason.
     pub fn verify(bytes: Arc<[u8]>, expected: &Expected) -> Result<Self, PackageError> {
         let stored = Stored::Memory(bytes);
         let verified =
@@ -196,9 +193,6 @@ impl PackageContents {
 
     /// The same of a file, of which no more than a beginning is held in memory; gives the SHA-256 of the whole file too. Where
     /// that is known, it is checked first.
-    ///
-    /// # Errors
-    /// As [`PackageContents::verify`], and where the file cannot be read or has another SHA-256.
     pub fn verify_file(
         path: PathBuf,
         sha256: Option<&[u8; 32]>,
@@ -230,9 +224,6 @@ impl PackageContents {
     }
 
     /// Verifies a package that no index vouches for, by its own signature; gives the file name of the key too.
-    ///
-    /// # Errors
-    /// As [`PackageContents::verify`], and where no trusted key has signed it.
     pub fn verify_signed(bytes: Arc<[u8]>, keys: &KeyRing) -> Result<(Self, String), PackageError> {
         let control = Control::read(&bytes).map_err(unnamed)?;
         let key =
@@ -241,9 +232,6 @@ impl PackageContents {
     }
 
     /// Checks that a package agrees with itself: data hash and sums. Who made it is not checked.
-    ///
-    /// # Errors
-    /// As [`PackageContents::verify`].
     pub fn inspect(bytes: Arc<[u8]>) -> Result<Self, PackageError> {
         let stored = Stored::Memory(bytes);
         let opened = stored.open().map_err(|error| unnamed(Refusal::Read(error)))?;

@@ -51,10 +51,9 @@ impl Diagnostic for RepositoryError {
 }
 
 /// Reads every `*.apk` of a directory (which a repository has as `<url>/<arch>/`), sorted by name and version. Packages for
-/// any architecture are listed under that of the others, as Alpine does: apk looks for their files there.
-///
-/// # Errors
-/// Where a package is damaged or called otherwise than apk would look for it, where there are several architectures, or none.
+/// any architecture are listed under that of the others, as Alpine does: apk looks for their files there. Packages of
+/// several architectures, or called otherwise than apk would look for them, are an error, and so is a directory without
+/// any.
 pub fn index_directory(directory: &Path) -> Result<Index, RepositoryError> {
     let failed = FileError::when("list", directory);
     let list = std::fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
@@ -79,9 +78,6 @@ pub fn index_directory(directory: &Path) -> Result<Index, RepositoryError> {
 }
 
 /// The same as the bytes of a signed `APKINDEX.tar.gz`.
-///
-/// # Errors
-/// As [`index_directory`], and where the key cannot sign.
 pub fn sign_directory(directory: &Path, key: &SigningKey) -> Result<Vec<u8>, RepositoryError> {
     Ok(index_directory(directory)?.to_signed(key)?)
 }

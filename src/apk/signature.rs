@@ -119,9 +119,6 @@ pub struct KeyRing {
 
 impl KeyRing {
     /// Reads every `*.rsa.pub` of these directories.
-    ///
-    /// # Errors
-    /// Where a directory cannot be read or holds no key, or where a key is malformed.
     pub fn read(directories: &[PathBuf]) -> Result<Self, KeyError> {
         let mut ring = Self::default();
         for directory in directories {
@@ -156,9 +153,6 @@ impl KeyRing {
     }
 
     /// Checks the first signature whose key is trusted, as apk does; gives the key's file name.
-    ///
-    /// # Errors
-    /// Where there is no signature, none by a trusted key, or where that one is wrong.
     pub fn verify(&self, signatures: &[Signature], signed: &[u8]) -> Result<String, SignatureError> {
         let trusted =
             signatures.iter().find_map(|signature| Some((signature, &self.keys.get(&signature.key)?.0)));
@@ -192,9 +186,6 @@ pub struct SigningKey {
 
 impl SigningKey {
     /// Reads a private key in PEM (PKCS#1 or PKCS#8), as `abuild-keygen`, `openssl genrsa` or [`SigningKey::generate`] makes it.
-    ///
-    /// # Errors
-    /// Where the file cannot be read or holds no such key, or is not named `NAME.rsa`.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
         let public_name = public_name(path)?;
         let text = fs::read_text(path)?;
@@ -205,9 +196,6 @@ impl SigningKey {
     }
 
     /// Makes a new key: `NAME.rsa`, readable by its owner alone, and `NAME.rsa.pub` beside it.
-    ///
-    /// # Errors
-    /// Where the file is not named so, or cannot be written.
     pub fn generate(path: &Path) -> Result<Self, KeyError> {
         let public_name = public_name(path)?;
         let key = RsaPrivateKey::new(&mut rsa::rand_core::OsRng, KEY_BITS).map_err(KeyError::Generate)?;
@@ -230,9 +218,6 @@ impl SigningKey {
     /// Signs with SHA-1 (`RSA`), which every apk reads; gives the name of the entry and its bytes.
     ///
     /// SHA-1 is what apk 2's format asks for; a second preimage, which a forged index would need, is not known for it.
-    ///
-    /// # Errors
-    /// Where the key is too small to sign at all.
     pub fn sign(&self, bytes: &[u8]) -> Result<(String, Vec<u8>), KeyError> {
         let signature =
             self.key.sign(Pkcs1v15Sign::new::<Sha1>(), &Sha1::digest(bytes)).map_err(KeyError::Sign)?;

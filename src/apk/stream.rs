@@ -11,11 +11,8 @@ use super::package::{MAX_DATA, PackageContents, PackageError, Refusal, check_dig
 
 impl PackageContents {
     /// Streams every regular file's bytes in archive order: `visit(index into entries, reader)`. What `visit` leaves unread is
-    /// skipped.
-    ///
-    /// # Errors
-    /// What `visit` gives, and where a package that is read from a file is no longer what was verified: by the SHA-256 of the
-    /// whole file, and entry by entry. That may show only at the end, so what was given before an error is not to be used.
+    /// skipped. That a package which is read from a file is no longer what was verified may show only at the end: what
+    /// was given before an error is not to be used.
     pub fn each_file<E: From<PackageError>>(
         &self,
         visit: impl FnMut(usize, &mut dyn Read) -> Result<(), E>,

@@ -117,9 +117,6 @@ text_type!(
 
 impl KernelOption {
     /// Parses a name with or without its `CONFIG_` prefix.
-    ///
-    /// # Errors
-    /// Where the rest holds anything but letters, digits and `_`.
     pub fn parse(text: &str) -> Result<Self, InvalidValue> {
         text.strip_prefix("CONFIG_").unwrap_or(text).parse()
     }

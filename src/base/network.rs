@@ -15,9 +15,6 @@ pub const TAP_NAME_PREFIX: &str = "sis-";
 pub const TAP_PREFIX: u8 = 30;
 
 /// The TAP of a guest; its name fits, because a guest's name is as short as it is for that.
-///
-/// # Errors
-/// Of a name that no interface can have.
 pub fn tap_name(guest: &GuestName) -> Result<InterfaceName, InvalidValue> {
     format!("{TAP_NAME_PREFIX}{guest}").parse()
 }

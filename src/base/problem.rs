@@ -54,9 +54,6 @@ pub type Read<T> = Result<T, Told>;
 /// Borrows what was read.
 pub trait ReadRef<T> {
     /// The value by reference.
-    ///
-    /// # Errors
-    /// The proof itself.
     fn by_ref(&self) -> Read<&T>;
 }
 

@@ -25,18 +25,12 @@ pub fn rfc3339_millis(time: SystemTime) -> String {
 }
 
 /// A moment in UTC: RFC 3339, or with a space in the place of `T` and without `Z`.
-///
-/// # Errors
-/// Says how it is written.
 pub fn parse_rfc3339(text: &str) -> Result<SystemTime, InvalidValue> {
     humantime::parse_rfc3339_weak(text)
         .map_err(|_| InvalidValue("must be a time in UTC such as 2026-01-31T12:00:00Z".to_owned()))
 }
 
 /// A duration that is more than nothing, such as `500ms`, `30s`, `5m`, `2h30m`.
-///
-/// # Errors
-/// Says how it is written.
 pub fn parse_duration(text: &str) -> Result<Duration, InvalidValue> {
     let wrong = || InvalidValue("must be a duration such as 30s, 5m or 1h, and more than zero".to_owned());
     humantime::parse_duration(text).ok().filter(|duration| !duration.is_zero()).ok_or_else(wrong)

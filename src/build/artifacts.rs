@@ -95,17 +95,11 @@ pub struct Made {
 
 impl Made {
     /// Of a file that was not hashed while it was written.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
     pub fn of(path: &Path) -> Result<Self, FileError> {
         sha256_of_file(path).map(|(sha256, size)| Self { digest: sha256.into(), size })
     }
 
     /// Of a file that is mostly holes.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
     pub fn of_sparse(path: &Path) -> Result<Self, FileError> {
         crate::sys::digest::sparse_digest(path).map(|(digest, size)| Self { digest, size })
     }
@@ -133,9 +127,6 @@ pub struct OutDir {
 
 impl OutDir {
     /// Opens the directory, making it where it is missing.
-    ///
-    /// # Errors
-    /// Where it cannot be made.
     pub fn open(root: &Path) -> Result<Self, FileError> {
         files::create_dir_all(root)?;
         let root = fs::canonicalize(root).map_err(FileError::when("open", root))?;
@@ -159,10 +150,7 @@ impl OutDir {
     }
 
     /// Gives the artifact of a key, made by `make` in an empty directory where it is not there yet. Processes
-    /// that want the same key wait for each other.
-    ///
-    /// # Errors
-    /// Those of `make`, and of the file system; nothing then stands under the key.
+    /// that want the same key wait for each other. Where `make` fails, nothing stands under the key.
     pub fn obtain<E: From<FileError>>(
         &self,
         kind: ArtifactKind,
@@ -202,9 +190,6 @@ impl OutDir {
     }
 
     /// Where things are kept that no artifact depends on, such as the log of a build that failed.
-    ///
-    /// # Errors
-    /// Where it cannot be made.
     pub fn notes(&self) -> Result<PathBuf, FileError> {
         let notes = self.root.join(".work").join("notes");
         files::create_dir_all(&notes)?;
@@ -244,9 +229,6 @@ impl OutDir {
     }
 
     /// Lets `out/<kind>/<name>` lead to an artifact.
-    ///
-    /// # Errors
-    /// Where the link cannot be made.
     pub fn link(&self, artifact: &Artifact, name: &Label) -> Result<(), FileError> {
         let link = self.root.join(artifact.kind.folder()).join(name.as_str());
         let target = PathBuf::from(artifact.key.to_string());

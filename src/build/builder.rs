@@ -214,11 +214,8 @@ impl<'a> Builder<'a> {
         if reasons.is_empty() { Ok(()) } else { Err(BuildError::Stale(reasons)) }
     }
 
-    /// Builds what is selected, in the order kernel, images, disks, and gives every artifact its name in `out/`.
-    ///
-    /// # Errors
-    /// Where the lock does not fit, an input is missing or not to be trusted, or something does not build. What was finished
-    /// before stays; nothing half-made does.
+    /// Builds what is selected, in the order kernel, images, disks, and gives every artifact its name in `out/`. Where
+    /// something fails, what was finished before stays; nothing half-made does.
     pub fn build(&self, what: &Selection) -> Result<Vec<Built>, BuildError> {
         self.refuse_stale()?;
         match what {
@@ -239,9 +236,6 @@ impl<'a> Builder<'a> {
     }
 
     /// Builds everything, for whoever runs the fleet.
-    ///
-    /// # Errors
-    /// As [`Builder::build`].
     pub fn artifacts(&self) -> Result<Artifacts, BuildError> {
         self.refuse_stale()?;
         let kernel = self.kernel()?.artifact;

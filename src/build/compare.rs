@@ -45,9 +45,6 @@ impl Comparison {
 impl Builder<'_> {
     /// Builds what is selected, and then a second time from nothing in a new directory below `scratch`, which should not be
     /// in `out/`; compares byte by byte. File systems are read back, too, and held against the trees that they were made of.
-    ///
-    /// # Errors
-    /// As [`Builder::build`].
     pub fn check_reproducible(
         &self,
         what: &Selection,
@@ -91,9 +88,6 @@ impl Builder<'_> {
 
 /// Offset of the first byte in which two files differ; that of the shorter one's end where it is the beginning of the other.
 /// What is a hole in both is not read.
-///
-/// # Errors
-/// Where one cannot be read.
 pub fn first_difference(one: &Path, two: &Path) -> Result<Option<u64>, FileError> {
     let open = |path: &Path| File::open(path).map_err(FileError::when("open", path));
     let length = |file: &File| file.metadata().map(|meta| meta.len());

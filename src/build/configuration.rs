@@ -25,9 +25,6 @@ pub struct Configuration {
 
 impl Configuration {
     /// Finds it out; the sources are unpacked only where the last kernel was another one.
-    ///
-    /// # Errors
-    /// Where the kernel is a ready image, its source cannot be had, or Kconfig fails.
     pub fn of(
         project: &Project,
         lock: Option<&Lock>,
@@ -57,19 +54,13 @@ impl Configuration {
         Ok(Self { wishes: wishes.clone(), configured })
     }
 
-    /// Every line with its origin.
-    ///
-    /// # Errors
-    /// Wishes that did not survive, all of them.
+    /// Every line with its origin. Where wishes did not survive, all of them are the error.
     pub fn lines(&self) -> Result<Vec<ConfigLine>, BuildError> {
         self.configured.check(&self.wishes)?;
         Ok(self.configured.lines(&self.wishes)?)
     }
 
     /// The final configuration, whether it fulfils the wishes or not.
-    ///
-    /// # Errors
-    /// Where Kconfig wrote what it never writes.
     pub fn config(&self) -> Result<DotConfig, BuildError> {
         Ok(self.configured.config()?)
     }

@@ -80,9 +80,6 @@ impl std::fmt::Display for LineOrigin {
 
 impl Configured {
     /// Configures a source tree; `source_arch` is the architecture as its `arch/` calls it.
-    ///
-    /// # Errors
-    /// Where Kconfig fails.
     pub fn make(tree: &KernelTree, source_arch: &str, wishes: &KernelWishes) -> Result<Self, KernelError> {
         let wished = tree.dir.join(".sisforge-wishes");
         files::write(&wished, wishes.to_allconfig().as_bytes(), 0o644)?;
@@ -92,17 +89,11 @@ impl Configured {
     }
 
     /// The configuration, read.
-    ///
-    /// # Errors
-    /// Where Kconfig wrote what it never writes.
     pub fn config(&self) -> Result<DotConfig, KernelError> {
         Ok(DotConfig::parse(".config", &self.text)?)
     }
 
     /// Looks whether every wish has survived.
-    ///
-    /// # Errors
-    /// All that did not, with the reasons.
     pub fn check(&self, wishes: &KernelWishes) -> Result<(), KernelError> {
         let outcome = self.config()?;
         match wishes.unmet(&outcome) {
@@ -112,9 +103,6 @@ impl Configured {
     }
 
     /// Each option that the configuration mentions, with who set it; sorted by name. What it does not mention cannot be set.
-    ///
-    /// # Errors
-    /// As [`Configured::config`].
     pub fn lines(&self, wishes: &KernelWishes) -> Result<Vec<ConfigLine>, KernelError> {
         let config = self.config()?;
         let line = |(option, value): (&KernelOption, &OptionValue)| {

@@ -38,9 +38,6 @@ impl State {
 }
 
 /// Notes where the files of an image lie.
-///
-/// # Errors
-/// Where the image cannot be read or the note not be written.
 pub(super) fn keep(image: &Path, placed: &[Placed]) -> Result<(), FileError> {
     let state =
         File::open(image).and_then(|file| State::of(&file)).map_err(FileError::when("read", image))?;

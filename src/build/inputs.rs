@@ -75,9 +75,6 @@ const KEYS: &str = "keys";
 
 impl Builder<'_> {
     /// Downloads everything that a build needs and the cache does not have.
-    ///
-    /// # Errors
-    /// Names what cannot be had.
     pub fn fetch(&self) -> Result<Vec<Input>, BuildError> {
         self.refuse_stale()?;
         let repositories = self.repositories();
@@ -129,10 +126,8 @@ impl Builder<'_> {
 
     /// Copies everything that a build takes from the network into a directory, laid out as [`vendor`] says: what the lock pins,
     /// each repository's index as it is now, and the keys that it is verified by. Files of an earlier run that nothing
-    /// needs any longer go. A run that was killed is completed by the next.
-    ///
-    /// # Errors
-    /// Where something cannot be had or written, or where the directory holds what no earlier run has put there.
+    /// needs any longer go. A run that was killed is completed by the next. A directory that holds what no earlier run
+    /// has put there is refused.
     pub fn vendor(&self, dir: &Path) -> Result<Vendored, BuildError> {
         let before = listed(dir)?;
         // What an earlier run has brought is not downloaded again, but is looked at.

@@ -94,11 +94,8 @@ impl KernelInputs {
     }
 }
 
-/// Builds `vmlinux`, `config` and `build.log` into `dir`, an empty directory; the sources are unpacked below it and removed.
-///
-/// # Errors
-/// Missing tools, sources or patches that do not fit, wishes that did not survive, and a failed build, whose log is
-/// kept among the notes.
+/// Builds `vmlinux`, `config` and `build.log` into `dir`, an empty directory; the sources are unpacked below it and
+/// removed. The log of a build that fails is kept among the notes.
 pub fn build(
     inputs: &KernelInputs,
     dir: &Path,
@@ -115,10 +112,8 @@ pub fn build(
     Ok(files::remove(&tree.dir)?)
 }
 
-/// What Kconfig makes of the wishes, found without building; `scratch` is a directory for the sources, which may be needed.
-///
-/// # Errors
-/// As [`build`], but that wishes may not have survived.
+/// What Kconfig makes of the wishes, found without building; `scratch` is a directory for the sources, which may be
+/// needed. Wishes that did not survive are no error here.
 pub fn configure(
     inputs: &KernelInputs,
     scratch: &Path,

@@ -40,9 +40,6 @@ impl KernelNotes {
     }
 
     /// Remembers a build.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
     pub fn keep_last_build(&self, build: LastBuild) -> Result<(), FileError> {
         self.keep(&self.last_build_file(), &build)
     }
@@ -55,9 +52,6 @@ impl KernelNotes {
     }
 
     /// Remembers a configuration.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
     pub fn keep_configured(&self, key: &BuildKey, configured: &Configured) -> Result<(), FileError> {
         self.keep(&self.configured_file(), &Kept { key: key.to_string(), kept: configured })
     }

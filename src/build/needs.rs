@@ -51,9 +51,6 @@ impl Diagnostic for UnmetNeed {
 }
 
 /// The needs that a final config does not meet.
-///
-/// # Errors
-/// All of them together.
 pub fn check_needs(config: &DotConfig, needs: &[Need]) -> Result<(), KernelError> {
     let unmet = needs.iter().filter(|need| !config.is_on(&need.option));
     let unmet: Vec<_> = unmet.map(|need| UnmetNeed(need.clone())).collect();

@@ -120,9 +120,6 @@ impl Invalid {
 impl Project {
     /// Reads everything that a fleet mentions. Needs no network; large files are read only when they changed since the
     /// last time, which `<cache_dir>/digests` remembers.
-    ///
-    /// # Errors
-    /// Where something cannot be read, or is not what `fleet.toml` says of it.
     pub fn open(fleet: Fleet, cache_dir: &Path) -> Result<Self, ProjectError> {
         let files = SourceFiles::new(&fleet.root);
         let mut recipes = BTreeMap::new();
@@ -205,9 +202,6 @@ impl Project {
     }
 
     /// Looks whether a ready kernel is one that the fleet's VMM can start.
-    ///
-    /// # Errors
-    /// Says why not.
     pub fn check_kernel(&self) -> Result<(), ProjectError> {
         match &self.fleet.kernel {
             KernelSpec::Ready { image, .. } => Ok(vmlinux::check(image, self.fleet.vmm)?),
@@ -217,9 +211,6 @@ impl Project {
 
     /// The lock of this fleet. A lock that fits is given back as it is, without the network being used, unless an update is
     /// asked for.
-    ///
-    /// # Errors
-    /// As [`resolve`] and [`Project::check_scripts`], and where a ready kernel is one that no VMM can start.
     pub fn lock(
         &self,
         old: Option<&Lock>,
@@ -242,9 +233,6 @@ impl Project {
     }
 
     /// Looks whether every package script that a lock lists is covered or accepted, and whether every acceptance accepts one.
-    ///
-    /// # Errors
-    /// Everything that is not so, with its place in `fleet.toml`.
     pub fn check_scripts(&self, lock: &Lock) -> Result<(), ProjectError> {
         let mut problems = Vec::new();
         for (name, image) in &self.fleet.images {

@@ -51,9 +51,6 @@ fn is_kconfig(path: &Path) -> bool {
 }
 
 /// Unpacks a tarball (xz, gz or plain; its one top folder is dropped), or copies a directory, into `to`.
-///
-/// # Errors
-/// Where the source cannot be read or is no Linux tree.
 pub fn unpack(source: &Path, arch: &str, to: &Path, report: &dyn Report) -> Result<(), SourceError> {
     if source.is_dir() {
         copy_dir(source, to, report)?;

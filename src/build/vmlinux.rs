@@ -32,9 +32,6 @@ impl Diagnostic for VmlinuxError {
 const PVH_NOTE: (&str, u32) = ("Xen", 18);
 
 /// Checks that a file is an x86-64 ELF executable; QEMU also needs a PVH note, Firecracker the 64-bit entry alone.
-///
-/// # Errors
-/// Says what is missing and how to get it.
 pub fn check(path: &Path, vmm: VmmKind) -> Result<(), VmlinuxError> {
     let bytes = crate::sys::fs::read(path)?;
     let unusable = |reason: &str| VmlinuxError::Unusable { path: path.to_owned(), reason: reason.to_owned() };

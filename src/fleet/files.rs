@@ -33,10 +33,7 @@ impl SourceFiles {
         Self { root: root.into() }
     }
 
-    /// Reads a file; `None` where there is none.
-    ///
-    /// # Errors
-    /// Where a file is there but cannot be read, or `relative` would lead out of the fleet's directory.
+    /// Reads a file; `None` where there is none. What would lead out of the fleet's directory is refused.
     pub fn read(&self, relative: &str) -> Result<Option<SourceFile>, FileError> {
         let path = self.beside(relative)?;
         match fs::read(&path) {
@@ -57,18 +54,12 @@ impl SourceFiles {
     }
 
     /// Whether there is such a file.
-    ///
-    /// # Errors
-    /// As [`SourceFiles::read`].
     pub fn exists(&self, relative: &str) -> Result<bool, FileError> {
         Ok(self.beside(relative)?.is_file()
             || (!self.replaces_builtin(relative)? && builtin::read(relative).is_some()))
     }
 
     /// Names of the files and directories directly in a directory; none where it does not exist.
-    ///
-    /// # Errors
-    /// Where it is there but cannot be read, or `relative` would lead out of the fleet's directory.
     pub fn list(&self, relative: &str) -> Result<BTreeSet<String>, FileError> {
         let path = self.beside(relative)?;
         let mut names = BTreeSet::new();

@@ -63,18 +63,12 @@ impl Diagnostic for LoadError {
 }
 
 /// Reads and validates a `fleet.toml`, and looks up the files, keys, recipes and kernel configs that it mentions.
-///
-/// # Errors
-/// Where it cannot be read, or with everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Fleet, LoadError> {
     let text = sys_fs::read_text(path)?;
     Ok(read(path, &text, true)?)
 }
 
 /// Validates the text of a `fleet.toml` that stands at `path`, without looking at any other file.
-///
-/// # Errors
-/// Everything that is wrong with it.
 pub fn parse(path: &Path, text: &str) -> Result<Fleet, InvalidFile> {
     read(path, text, false)
 }

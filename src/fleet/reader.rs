@@ -23,15 +23,9 @@ pub trait FromToml: Sized {
     const REQUIRED: bool = true;
 
     /// Reads a value; whatever is wrong with it has been told when this returns.
-    ///
-    /// # Errors
-    /// Where there is nothing to go on with.
     fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self>;
 
     /// Stands in for a value whose key is not there. `place` is the section that lacks it.
-    ///
-    /// # Errors
-    /// Where the key is required.
     fn if_missing(key: &str, place: &Range<usize>, problems: &mut Problems) -> Read<Self> {
         Err(problems.tell(
             Problem::new(place.clone(), format!("`{key}` is missing")).label(format!("`{key}` belongs here")),
@@ -45,9 +39,6 @@ pub trait FromToml: Sized {
 /// What a key of a free-form table is parsed into.
 pub trait FromKey: Sized {
     /// Parses a key.
-    ///
-    /// # Errors
-    /// Says what a key must be.
     fn from_key(key: &str) -> Result<Self, InvalidValue>;
 
     /// A regular expression that every key fulfils.
@@ -65,9 +56,6 @@ pub struct Section<'a, 'i> {
 
 impl<'a, 'i> Section<'a, 'i> {
     /// Begins to read a table, and tells of each key that is not one of `known`.
-    ///
-    /// # Errors
-    /// Where the value is no table.
     pub fn open(value: &'a Value<'i>, known: &[&str], problems: &'a mut Problems) -> Read<Self> {
         let DeValue::Table(table) = value.get_ref() else {
             let keys = known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
@@ -87,9 +75,6 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// Reads the value of a key.
-    ///
-    /// # Errors
-    /// Where it is wrong, or missing although it is required.
     pub fn field<T: FromToml>(&mut self, key: &str) -> Read<T> {
         match (self.table.get(key), self.mistyped.iter().find(|(meant, _)| meant == key)) {
             (Some(value), _) => T::from_toml(value, self.problems),

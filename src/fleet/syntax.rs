@@ -13,9 +13,6 @@ const DUPLICATE: &str = "duplicate key";
 
 /// Parses TOML. Keys that stand twice are told and the rest is read on; after any other error the document
 /// is not trusted, since a misread line would make problems of its own.
-///
-/// # Errors
-/// Where the text is not TOML.
 pub fn parse<'i>(text: &'i str, problems: &mut Problems) -> Read<Value<'i>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut broken = None;

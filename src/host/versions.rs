@@ -58,9 +58,6 @@ impl Diagnostic for VersionError {
 }
 
 /// Looks whether the programs belong together and are known to work.
-///
-/// # Errors
-/// Says why not.
 pub fn check(firecracker: Version, jailer: Version) -> Result<(), VersionError> {
     if firecracker != jailer {
         return Err(VersionError::Differ { firecracker, jailer });

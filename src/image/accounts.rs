@@ -112,9 +112,6 @@ impl Table {
 
 impl Accounts {
     /// Merges the users and groups of recipes, by number, into the files that packages bring (by path).
-    ///
-    /// # Errors
-    /// Where a name has another number already, a number another name, or a user's group is missing.
     pub(super) fn merge(
         brought: &BTreeMap<String, Vec<u8>>,
         recipes: &Recipes,

@@ -22,9 +22,6 @@ pub type Visit<'a> = &'a mut dyn FnMut(usize, &mut dyn Read) -> Result<(), Ext4E
 /// An archive whose files can be read only one after the other.
 pub trait Source: Sync {
     /// Visits every regular file in archive order.
-    ///
-    /// # Errors
-    /// What `visit` gives, and where the archive cannot be read or is not what it was.
     fn each_file(&self, visit: Visit<'_>) -> Result<(), Ext4Error>;
 
     /// SHA-1 of a regular file's bytes, where the archive states it.

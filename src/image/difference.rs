@@ -89,9 +89,6 @@ pub struct PrivilegeChange {
 
 impl Difference {
     /// Compares two images. Contents are compared by their bytes, where sizes are equal; times are told with `times` alone.
-    ///
-    /// # Errors
-    /// Where a file of one of them cannot be read.
     pub fn between(one: &Opened, two: &Opened, times: bool) -> Result<Self, ReadError> {
         let names = [&one.inventory, &two.inventory].map(other_names);
         let paths: BTreeSet<&str> =

@@ -49,9 +49,6 @@ impl ImageStore {
 
 /// Lays out the data disk: a home and the recipes' files in it, all of the recipes' user with subordinate ids, or of the one
 /// that is named. Its root is the home.
-///
-/// # Errors
-/// Where there is no such user, or there are files and nobody to own them.
 pub fn data_disk(recipes: &Recipes, owner: Option<&str>) -> Result<Tree<Content>, DiskError> {
     let mut tree = Tree::new();
     let ids = match owner {
@@ -79,17 +76,11 @@ pub fn data_disk(recipes: &Recipes, owner: Option<&str>) -> Result<Tree<Content>
 }
 
 /// The user whose ids the files of container images get.
-///
-/// # Errors
-/// Where the recipes have none.
 pub fn images_owner(recipes: &Recipes) -> Result<IdMap, DiskError> {
     recipes.owner().ok_or(DiskError::NoOwner { what: "container images" })
 }
 
 /// Lays out a store of container images for a user.
-///
-/// # Errors
-/// Where an image does not fit the user's ids, or two have one name.
 pub fn image_store(owner: &IdMap, images: &[Image]) -> Result<ImageStore, DiskError> {
     let mut tree = Tree::new();
     // Whoever may enter is said by the directory that it is mounted on.

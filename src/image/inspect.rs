@@ -22,9 +22,6 @@ pub struct Opened {
 
 impl Opened {
     /// Opens an image and reads its metadata.
-    ///
-    /// # Errors
-    /// Where it cannot be read, with the place.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         let volume = Volume::open(path)?;
         let inventory = Inventory::of(&volume)?;
@@ -140,9 +137,6 @@ impl Privileged {
 
 impl Inspection {
     /// Counts an image; directories are told apart down to `depth` levels below the root.
-    ///
-    /// # Errors
-    /// Where the file system's own numbers cannot be read.
     pub fn of(image: &Opened, depth: usize) -> Result<Self, ReadError> {
         let (inventory, system) = (&image.inventory, &image.system);
         let mut packaged = BTreeSet::new();

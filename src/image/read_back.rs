@@ -58,10 +58,8 @@ impl Diagnostic for ReadBackError {
     }
 }
 
-/// Reads an image back and compares it with the tree, the sources and the options that it was written from.
-///
-/// # Errors
-/// Where the image or a source cannot be read. What differs is no error.
+/// Reads an image back and compares it with the tree, the sources and the options that it was written from. What
+/// differs is no error.
 pub fn read_back(
     image: &Path,
     tree: &Tree<Content>,

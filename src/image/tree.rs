@@ -185,10 +185,7 @@ impl<C> Tree<C> {
     }
 
     /// Puts a node at a path, in place of what is there. Where that was a regular file with other names, the bytes stay
-    /// under those names, as they would on disk.
-    ///
-    /// # Errors
-    /// Where an invariant of the tree would break, or a directory that holds something would be lost.
+    /// under those names, as they would on disk. A directory that holds something is not replaced.
     pub fn insert(&mut self, path: &str, node: Node<C>) -> Result<(), TreeError> {
         if !is_tree_path(path) {
             return Err(TreeError::BadPath { path: path.to_owned() });
@@ -240,9 +237,6 @@ impl<C> Tree<C> {
     }
 
     /// Makes the directories above a path that are missing, each as `make` gives it.
-    ///
-    /// # Errors
-    /// Where something above the path is no directory, or `make` gives none.
     pub fn make_parents(&mut self, path: &str, make: impl Fn() -> Node<C>) -> Result<(), TreeError> {
         let slashes: Vec<usize> = path.match_indices('/').map(|(at, _)| at).skip(1).collect();
         for at in slashes {

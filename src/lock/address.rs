@@ -44,9 +44,6 @@ fn slot_of(host: &HostSpec, guest: &LockedGuest) -> Option<u32> {
 /// Gives every guest its numbers. Those of `old` stay where they still fit `host`; new guests take slots
 /// above the highest in use before they fill gaps, so that the uid of a guest that left (and whose disk
 /// is kept) is not soon another's.
-///
-/// # Errors
-/// Where slots run out.
 pub fn assign<'a>(
     host: &HostSpec,
     guests: impl IntoIterator<Item = &'a GuestName>,

@@ -12,9 +12,6 @@ use super::resolve::{Request, Update};
 use super::wanted::mentioned_containers;
 
 /// What a tag leads to is found out once, when it is new or all is updated; from then on its digest stands.
-///
-/// # Errors
-/// Where a registry does not say.
 pub(super) fn resolve(request: &Request<'_>) -> Result<BTreeMap<String, Sha256>, RegistryError> {
     let mentioned = mentioned_containers(request.fleet);
     let digest = |(spelled, known): (&String, &Option<Sha256>)| {

@@ -13,9 +13,6 @@ use crate::sys::fs::{self as files, FileError};
 
 /// Digest of a file's bytes, or of a directory's sorted paths, execute bits, link targets and contents; where it stands,
 /// who owns it and when it was written play no part.
-///
-/// # Errors
-/// Where something cannot be read.
 pub fn digest_tree(path: &Path) -> Result<Sha256, FileError> {
     if !path.is_dir() {
         return sha256_of_file(path).map(|(sha256, _)| sha256);
@@ -41,9 +38,6 @@ pub fn digest_tree(path: &Path) -> Result<Sha256, FileError> {
 }
 
 /// Files and links below a directory, sorted by path; version control is left out.
-///
-/// # Errors
-/// Where a directory cannot be read.
 pub fn sorted_files(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
     let mut found = Vec::new();
     let mut waiting = vec![dir.to_owned()];
@@ -85,10 +79,8 @@ impl Digests {
         Self { dir: cache.join("digests") }
     }
 
-    /// The digest of a file or directory, as [`digest_tree`] gives it.
-    ///
-    /// # Errors
-    /// Where something cannot be read. Failing to remember costs time only, and is no error.
+    /// The digest of a file or directory, as [`digest_tree`] gives it. Failing to remember costs time only, and is no
+    /// error.
     pub fn of(&self, path: &Path) -> Result<Sha256, FileError> {
         self.of_at(path, SystemTime::now())
     }

@@ -31,9 +31,6 @@ pub struct Indexes<'a> {
 impl Indexes<'_> {
     /// The newest index of a repository that errors call `name`, its signature checked. Offline, it is the one that was seen
     /// last.
-    ///
-    /// # Errors
-    /// Where it cannot be had, or no trusted key has signed it.
     pub fn newest(&self, name: &str, place: &Place, keys: &KeyRing) -> Result<SignedIndex, RepositoryError> {
         let accept = |bytes: &[u8]| match Index::verify(bytes, keys) {
             Ok(index) => Ok(SignedIndex { index, bytes: bytes.to_vec() }),

@@ -71,10 +71,8 @@ pub struct Unmet {
 }
 
 impl KernelWishes {
-    /// Lays the text of a base or fragment over what is there.
-    ///
-    /// # Errors
-    /// The first line that is not `CONFIG_X=value`, `# CONFIG_X is not set`, a comment or empty.
+    /// Lays the text of a base or fragment over what is there. The first line that is not `CONFIG_X=value`, `# CONFIG_X
+    /// is not set`, a comment or empty is an error.
     pub fn overlay_file(&mut self, file: &str, text: &str) -> Result<(), ConfigLineError> {
         let mut comment: Vec<&str> = Vec::new();
         for (index, line) in text.lines().enumerate() {
@@ -234,9 +232,6 @@ pub struct DotConfig {
 
 impl DotConfig {
     /// Reads a `.config`.
-    ///
-    /// # Errors
-    /// The first line that is none of Kconfig's.
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigLineError> {
         let mut wishes = KernelWishes::default();
         wishes.overlay_file(file, text)?;

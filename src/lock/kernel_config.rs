@@ -88,9 +88,6 @@ struct Adaption {
 }
 
 /// Reads the configuration of a kernel.
-///
-/// # Errors
-/// Where a file is missing, a line of it is no option, or the base is for other processors.
 pub fn kernel_config(files: &SourceFiles, build: &KernelBuild) -> Result<KernelConfig, ConfigError> {
     let base = format!("{}.config", build.base);
     let mut config = KernelConfig::default();
@@ -114,9 +111,6 @@ pub fn kernel_config(files: &SourceFiles, build: &KernelBuild) -> Result<KernelC
 }
 
 /// Reads a base and fragments for whatever processors the base is.
-///
-/// # Errors
-/// As [`kernel_config`].
 pub fn base_config(files: &SourceFiles, base: &str, fragments: &[&str]) -> Result<KernelConfig, ConfigError> {
     let mut config = KernelConfig::default();
     let adaption = config.read_base(files, &format!("{base}.config"))?;

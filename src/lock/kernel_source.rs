@@ -74,9 +74,6 @@ const SUMS_MAX: usize = 16 << 20;
 
 /// The kernel of a lock. A source at an address is downloaded and hashed when it is new, or when another keyring is to
 /// vouch for it; from then on its digest stands.
-///
-/// # Errors
-/// Where the source cannot be had, or nobody vouches for it who should.
 pub(super) fn pin(request: &Request<'_>) -> Result<LockedKernel, KernelSourceError> {
     let wanted = &request.wanted.kernel;
     let old = request.old.map(|lock| &lock.kernel).filter(|old| old.source == wanted.source);

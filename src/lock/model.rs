@@ -155,9 +155,6 @@ impl Diagnostic for LockFileError {
 
 impl Lock {
     /// Reads a lock; `None` where there is none.
-    ///
-    /// # Errors
-    /// Where it cannot be read or does not parse.
     pub fn read(path: &std::path::Path) -> Result<Option<Self>, LockFileError> {
         let Some(text) = crate::sys::fs::read_text_if_present(path)? else { return Ok(None) };
         let malformed =
@@ -173,9 +170,6 @@ impl Lock {
     }
 
     /// The text of the file.
-    ///
-    /// # Errors
-    /// Never for a lock that this crate made; the type is the serializer's.
     pub fn to_text(&self) -> Result<String, toml::ser::Error> {
         let body = toml::to_string_pretty(self)?;
         Ok(format!("# Written by `sisforge lock`. Commit it; do not edit it.\n{body}"))

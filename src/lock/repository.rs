@@ -80,27 +80,18 @@ impl Repositories<'_> {
     }
 
     /// The keys that a repository trusts.
-    ///
-    /// # Errors
-    /// Where they cannot be read.
     pub fn keys(&self, spec: &RepositorySpec) -> Result<KeyRing, RepositoryError> {
         KeyRing::read(&spec.keys)
             .map_err(|source| RepositoryError::Keys { repository: self.name(spec), source })
     }
 
     /// The newest index of a repository, its signature checked. Offline, it is the one that was seen last.
-    ///
-    /// # Errors
-    /// Where it cannot be had, or no trusted key has signed it.
     pub fn index(&self, spec: &RepositorySpec) -> Result<SignedIndex, RepositoryError> {
         let indexes = Indexes { cache: self.cache, offline: self.offline, report: self.report };
         indexes.newest(&self.name(spec), &index_place(spec), &self.keys(spec)?)
     }
 
     /// Pins a package that an index names: its bytes are verified against the index, and their digest is taken.
-    ///
-    /// # Errors
-    /// Where it cannot be had, or is not what the index says.
     pub fn pin(
         &self,
         spec: &RepositorySpec,
@@ -149,9 +140,6 @@ impl Repositories<'_> {
 
     /// A pinned package: by the digest in the lock, and by all that the package says of itself. One that was verified on this
     /// machine before is taken as it was remembered; it is held against that when its files are read.
-    ///
-    /// # Errors
-    /// Where it cannot be had, or is not what the lock says.
     pub fn package(&self, locked: &LockedPackage) -> Result<PackageContents, RepositoryError> {
         let path = self.pinned_file(locked)?;
         let checksum: Checksum = locked
@@ -176,9 +164,6 @@ impl Repositories<'_> {
     }
 
     /// The file of a pinned package, downloaded if need be.
-    ///
-    /// # Errors
-    /// Where it cannot be had, or its repository is gone.
     pub fn pinned_file(&self, locked: &LockedPackage) -> Result<PathBuf, RepositoryError> {
         match self.pinned_place(locked)? {
             Place::Here(path) => Ok(path),
@@ -194,9 +179,6 @@ impl Repositories<'_> {
     }
 
     /// Where a pinned package is.
-    ///
-    /// # Errors
-    /// Where its repository is gone.
     pub fn pinned_place(&self, locked: &LockedPackage) -> Result<Place, RepositoryError> {
         let spec = self.fleet.repositories.iter().find(|spec| self.name(spec) == locked.repository);
         let spec = spec.ok_or_else(|| RepositoryError::Unknown {

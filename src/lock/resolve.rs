@@ -90,9 +90,6 @@ impl Diagnostic for ResolveError {
 }
 
 /// Makes the lock.
-///
-/// # Errors
-/// Where an index or package is missing or not to be trusted, packages do not go together, or numbers run out.
 pub fn resolve(request: &Request<'_>) -> Result<Lock, ResolveError> {
     let (image, package) = images(request)?;
     let none = BTreeMap::new();

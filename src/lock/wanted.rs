@@ -85,9 +85,6 @@ impl Diagnostic for WantedError {
 
 impl Wanted {
     /// Reads what a fleet asks for; `config` is that of a kernel that is to be built. Large files are read only when they changed since `digests` saw them.
-    ///
-    /// # Errors
-    /// Where a file cannot be read, or is not what `fleet.toml` says of it.
     pub fn of(
         fleet: &Fleet,
         recipes: &RecipePins,
@@ -224,9 +221,6 @@ fn containers(fleet: &Fleet, digests: &Digests) -> Result<BTreeMap<String, Optio
 
 /// Digest of a container image as it is now: of the archive, of a layout's index, which names everything else by digest, or
 /// the one that `fleet.toml` demands of a registry.
-///
-/// # Errors
-/// Names the file.
 pub fn container_digest(image: &ContainerImage) -> Result<Option<Sha256>, FileError> {
     match image {
         ContainerImage::OciArchive(path) | ContainerImage::DockerArchive(path) => {

@@ -10,9 +10,6 @@ use super::mount::{MountEntry, parse_mountinfo};
 
 /// The whole device that holds a file, which is what the kernel can limit; `None` where there is none, as below a tmpfs, an
 /// overlay or a network file system. Of a file system on several devices it is the one that is mounted by name.
-///
-/// # Errors
-/// Where the path cannot be looked at.
 pub fn device_of(path: &Path) -> Result<Option<Device>, FileError> {
     let named = || FileError::when("look at", path);
     let number = fs::metadata(path).map_err(named())?.dev();

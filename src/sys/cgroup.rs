@@ -91,9 +91,6 @@ pub enum Hierarchy {
 }
 
 /// Finds the hierarchy that can limit CPU, memory and processes. On a hybrid host that is version 1.
-///
-/// # Errors
-/// Where there is none.
 pub fn detect() -> Result<Hierarchy, CgroupError> {
     let path = Path::new("/proc/self/mounts");
     let text = fs::read_to_string(path).map_err(failed("read", path))?;
@@ -212,9 +209,6 @@ impl Hierarchy {
 
     /// Makes a cgroup and sets its limits; one that is there keeps its processes. On version 2 its memory
     /// is never swapped out, and where it runs out of memory all of its processes are killed together.
-    ///
-    /// # Errors
-    /// Where the kernel refuses; names the file.
     pub fn create(&self, path: &str, limits: &Limits) -> Result<(), CgroupError> {
         checked(path)?;
         // Whoever removes the last cgroup beside this one may take the empty parent with it at any moment.

@@ -22,9 +22,6 @@ pub struct Cpu {
 }
 
 /// The processor of this host; that of the first CPU speaks for all.
-///
-/// # Errors
-/// Where `/proc/cpuinfo` cannot be read.
 pub fn this_host() -> Result<Cpu, FileError> {
     Ok(parse_cpuinfo(&read_text(Path::new("/proc/cpuinfo"))?))
 }

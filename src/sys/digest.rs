@@ -8,25 +8,16 @@ use super::fs::{self, FileError};
 use super::sparse;
 
 /// SHA-256 and length of a file; the holes of a sparse file count as the zeros that they are.
-///
-/// # Errors
-/// Names the path.
 pub fn sha256_of_file(path: &Path) -> Result<(Sha256, u64), FileError> {
     fs::sha256(path).map(|(digest, size)| (Sha256(digest), size))
 }
 
 /// Digest and length of a file that is mostly holes.
-///
-/// # Errors
-/// Where it cannot be read.
 pub fn sparse_digest(path: &Path) -> Result<(FileDigest, u64), FileError> {
     sparse::digest(path).map(|(digest, size)| (FileDigest::Sparse(Sha256(digest)), size))
 }
 
 /// Digest of the same kind as `like`, and length, of a file.
-///
-/// # Errors
-/// Where it cannot be read.
 pub fn digest_like(like: &FileDigest, path: &Path) -> Result<(FileDigest, u64), FileError> {
     match like {
         FileDigest::Whole(_) => sha256_of_file(path).map(|(sha256, size)| (sha256.into(), size)),

@@ -19,9 +19,6 @@ pub enum Verdict {
 const UNCORRECTED: i32 = 4;
 
 /// Lets e2fsck check every structure (`-f`) and change nothing (`-n`).
-///
-/// # Errors
-/// Where it cannot be started, or cannot read the file.
 pub fn check(image: &Path) -> Result<Verdict, ToolError> {
     let call = Tool::new("e2fsck").args(["-f", "-n"]).arg(image);
     let output = match call.output() {

@@ -204,10 +204,8 @@ impl Cache {
     }
 
     /// The path of what an address holds, downloaded if need be. Without a digest to expect, it is downloaded each time, or,
-    /// offline, is what was downloaded last; the name of the path is then its digest.
-    ///
-    /// # Errors
-    /// Names the address. A file that is not the expected one is not kept.
+    /// offline, is what was downloaded last; the name of the path is then its digest. A file that is not the expected
+    /// one is not kept.
     pub fn get(
         &self,
         address: &Address,
@@ -290,10 +288,8 @@ impl Cache {
     }
 
     /// Asks one place after the other, those whose servers failed before last; all of them again, after a pause, for as long as
-    /// that may help. `ask` is given the place and how often it may try.
-    ///
-    /// # Errors
-    /// Those of the places that gave nothing, at least one.
+    /// that may help. `ask` is given the place and how often it may try. The errors are those of the places that gave
+    /// nothing, at least one.
     fn any_of<T, E: Curable + Error>(
         &self,
         address: &Address,
@@ -386,9 +382,6 @@ impl Cache {
 
     /// What `accept` makes of the file that an address holds now, or, offline, held when it was last downloaded. What it refuses
     /// counts as not had, so that a mirror is asked.
-    ///
-    /// # Errors
-    /// Those of each place, at least one.
     pub fn get_accepted<T, E: Error + 'static>(
         &self,
         address: &Address,

@@ -97,9 +97,6 @@ pub struct Api {
 
 impl Api {
     /// The API at a socket, once somebody listens there. The path may be longer than a socket address.
-    ///
-    /// # Errors
-    /// Where nobody listens ([`ApiError::is_absent`]) or the socket may not be opened.
     pub fn connect(socket: &Path) -> Result<Self, ApiError> {
         let api = Self { socket: socket.to_owned(), timeout: TIMEOUT };
         api.open()?;
@@ -113,9 +110,6 @@ impl Api {
     }
 
     /// What runs there, and in which state.
-    ///
-    /// # Errors
-    /// Where there is no good answer.
     pub fn instance_info(&self) -> Result<InstanceInfo, ApiError> {
         let value = self.get("/")?;
         serde_json::from_value(value).map_err(|error| self.malformed("GET /", &error.to_string()))
@@ -123,50 +117,32 @@ impl Api {
 
     /// Presses Ctrl+Alt+Del on the guest's keyboard. A Linux guest with i8042 and atkbd drivers then
     /// reboots, which ends Firecracker with status 0; any other guest ignores it. It says nothing of
-    /// success: wait for the process to end, and kill it if it does not.
-    ///
-    /// # Errors
-    /// Where there is no good answer. Firecracker has it on x86-64 only.
+    /// success: wait for the process to end, and kill it if it does not. Firecracker has it on x86-64 only.
     pub fn send_ctrl_alt_del(&self) -> Result<(), ApiError> {
         self.put("/actions", &json!({ "action_type": "SendCtrlAltDel" }))
     }
 
     /// Stops the vCPUs. Until [`Api::resume`], the devices and the metrics stand still as well.
-    ///
-    /// # Errors
-    /// Where there is no good answer.
     pub fn pause(&self) -> Result<(), ApiError> {
         self.patch("/vm", &json!({ "state": "Paused" }))
     }
 
     /// Lets the vCPUs run again.
-    ///
-    /// # Errors
-    /// Where there is no good answer.
     pub fn resume(&self) -> Result<(), ApiError> {
         self.patch("/vm", &json!({ "state": "Resumed" }))
     }
 
     /// Reads a resource; `Null` where the answer has no body.
-    ///
-    /// # Errors
-    /// Where there is no good answer.
     pub fn get(&self, path: &str) -> Result<Value, ApiError> {
         self.request("GET", path, None)
     }
 
     /// Sets a resource or starts an action.
-    ///
-    /// # Errors
-    /// Where there is no good answer.
     pub fn put(&self, path: &str, body: &Value) -> Result<(), ApiError> {
         self.request("PUT", path, Some(body)).map(drop)
     }
 
     /// Changes a part of a resource.
-    ///
-    /// # Errors
-    /// Where there is no good answer.
     pub fn patch(&self, path: &str, body: &Value) -> Result<(), ApiError> {
         self.request("PATCH", path, Some(body)).map(drop)
     }

@@ -53,17 +53,11 @@ impl FileError {
 }
 
 /// Reads a whole file.
-///
-/// # Errors
-/// Names the path.
 pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     fs::read(path).map_err(FileError::when("read", path))
 }
 
 /// SHA-256 and length of a file; the holes of a sparse file count as the zeros that they are.
-///
-/// # Errors
-/// Names the path.
 pub fn sha256(path: &Path) -> Result<([u8; 32], u64), FileError> {
     use sha2::Digest;
     let named = || FileError::when("read", path);
@@ -85,17 +79,11 @@ pub fn sha256(path: &Path) -> Result<([u8; 32], u64), FileError> {
 }
 
 /// Reads a whole UTF-8 file.
-///
-/// # Errors
-/// Names the path.
 pub fn read_text(path: &Path) -> Result<String, FileError> {
     fs::read_to_string(path).map_err(FileError::when("read", path))
 }
 
 /// Reads a file that may be absent.
-///
-/// # Errors
-/// Names the path; absence is no error.
 pub fn read_text_if_present(path: &Path) -> Result<Option<String>, FileError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -105,9 +93,6 @@ pub fn read_text_if_present(path: &Path) -> Result<Option<String>, FileError> {
 }
 
 /// The names in a directory that are text; none where there is no such directory.
-///
-/// # Errors
-/// Names the path.
 pub fn names_in(dir: &Path) -> Result<Vec<String>, FileError> {
     match fs::read_dir(dir) {
         Ok(entries) => Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()),
@@ -117,26 +102,17 @@ pub fn names_in(dir: &Path) -> Result<Vec<String>, FileError> {
 }
 
 /// Makes a directory and those above it; one that is there is left as it is.
-///
-/// # Errors
-/// Names the path.
 pub fn create_dir_all(path: &Path) -> Result<(), FileError> {
     create_dirs(path, 0o777)
 }
 
 /// Makes a directory that only its owner may enter, and those above it; one that is there is left as it is.
-///
-/// # Errors
-/// Names the path.
 pub fn create_private_dir(path: &Path) -> Result<(), FileError> {
     create_dirs(path, 0o700)
 }
 
 /// Makes a directory and those above it with a mode, of which the umask is taken; one that is there is left as it is.
 /// An empty one above it that somebody removes meanwhile is made again.
-///
-/// # Errors
-/// Names the path.
 pub fn create_dirs(path: &Path, mode: u32) -> Result<(), FileError> {
     use std::os::unix::fs::DirBuilderExt;
     const ATTEMPTS: usize = 100;
@@ -167,9 +143,6 @@ const NOT_WHOLE: &str = ".new-";
 
 impl NewFile {
     /// Starts a file that will be called `path`, making its directory where it is missing.
-    ///
-    /// # Errors
-    /// Names the path.
     pub fn create(path: &Path) -> Result<Self, FileError> {
         let dir = dir_of(path);
         create_dir_all(dir)?;
@@ -196,9 +169,6 @@ impl NewFile {
     }
 
     /// Sets the mode, syncs, and gives the file its name; a file of that name is replaced.
-    ///
-    /// # Errors
-    /// Names the path.
     pub fn persist(self, mode: u32) -> Result<(), FileError> {
         let path = self.path.clone();
         let named = || FileError::when("write", &path);
@@ -251,9 +221,6 @@ fn dir_of(path: &Path) -> &Path {
 }
 
 /// Has a directory's entries, as they are now, survive a loss of power.
-///
-/// # Errors
-/// Names the path.
 pub fn sync_dir(path: &Path) -> Result<(), FileError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(FileError::when("sync", path))
 }
@@ -264,10 +231,7 @@ pub fn boot_id() -> Option<String> {
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
-/// Writes a whole file, atomically and durably.
-///
-/// # Errors
-/// Names the path; the old file, if any, is then still there.
+/// Writes a whole file, atomically and durably. Where it fails, the old file, if any, is still there.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let mut new = NewFile::create(path)?;
     new.file().write_all(bytes).map_err(FileError::when("write", path))?;
@@ -276,9 +240,6 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
 
 /// Writes a whole file, atomically. After a loss of power it may be there without its bytes, so that it must be one whose
 /// damage is seen and costs nothing.
-///
-/// # Errors
-/// Names the path.
 pub fn write_unsynced(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let mut new = NewFile::create(path)?;
     new.file().write_all(bytes).map_err(FileError::when("write", path))?;
@@ -286,9 +247,6 @@ pub fn write_unsynced(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileEr
 }
 
 /// Removes a file or a whole directory without following links; absence is no error.
-///
-/// # Errors
-/// Names the path.
 pub fn remove(path: &Path) -> Result<(), FileError> {
     let done = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
@@ -302,9 +260,6 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
 }
 
 /// Makes a pipe with a name (fifo(7)) that its owner alone may open, in place of whatever has that name.
-///
-/// # Errors
-/// Names the path.
 pub fn make_pipe(path: &Path) -> Result<(), FileError> {
     use rustix::fs::{CWD, FileType, Mode};
     remove(path)?;
@@ -320,17 +275,11 @@ pub struct FileLock {
 
 impl FileLock {
     /// Takes the lock, waiting for whoever holds it.
-    ///
-    /// # Errors
-    /// Names the path.
     pub fn wait(path: &Path) -> Result<Self, FileError> {
         Self::take(path, rustix::fs::FlockOperation::LockExclusive).map(|(lock, _)| lock)
     }
 
     /// Takes the lock, or gives `None` where another process holds it.
-    ///
-    /// # Errors
-    /// Names the path.
     pub fn attempt(path: &Path) -> Result<Option<Self>, FileError> {
         let (lock, held) = Self::take(path, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
         Ok(held.then_some(lock))

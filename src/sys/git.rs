@@ -85,10 +85,8 @@ fn failed(action: String) -> impl FnOnce(ToolError) -> GitError {
 }
 
 /// Fetches a branch into the bare repository `dir`, which is made where it is missing, and gives the commit at its tip.
-/// `url` is anything that git fetches from; a local path may belong to another user.
-///
-/// # Errors
-/// Where the address does not answer, asks for a password, or has no such branch.
+/// `url` is anything that git fetches from; a local path may belong to another user. An address that asks for a
+/// password is an error.
 pub fn clone_or_fetch(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
     if url.is_empty() || url.starts_with('-') {
         return Err(GitError::Invalid { what: "address of a repository", text: url.to_owned() });
@@ -141,9 +139,6 @@ fn safe_directories(paths: &[&Path]) -> String {
 
 /// Writes the files of one commit of the bare repository `dir` into `to`, which is made, and must be empty where it is
 /// there. All files of the commit and no others come out, with their bytes unchanged.
-///
-/// # Errors
-/// Where the commit is not in the repository, or `to` cannot be written.
 pub fn checkout(dir: &Path, commit: &str, to: &Path) -> Result<(), GitError> {
     if commit.is_empty() || !commit.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(GitError::Invalid { what: "commit", text: commit.to_owned() });

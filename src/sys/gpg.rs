@@ -50,9 +50,6 @@ pub struct Signed {
 }
 
 /// Checks an inline signature (`gpg --clearsign`) against a keyring: a file of public keys, armored or not.
-///
-/// # Errors
-/// Where gpg is missing, the file holds no keys, or none of them made a signature that is valid now.
 pub fn verify(keyring: &Path, signed: Vec<u8>) -> Result<Signed, GpgError> {
     let home = tempfile::tempdir().map_err(GpgError::Home)?;
     let text = home.path().join("text");
@@ -84,9 +81,6 @@ fn gpg(home: &Path) -> Tool {
 }
 
 /// Reads what gpg says with `--status-fd` (doc/DETAILS of its sources): the name of a key whose signature is good.
-///
-/// # Errors
-/// Why there is none.
 pub fn parse_status(status: &str) -> Result<String, String> {
     let mut signer = None;
     let mut reason = "it is not signed".to_owned();

@@ -173,9 +173,6 @@ impl Client {
     }
 
     /// A client for the network as it is described.
-    ///
-    /// # Errors
-    /// Where a proxy or the certificate authorities cannot be used.
     pub fn new(network: Network) -> Result<Self, NetworkError> {
         let (roots, proxies) = (network.roots()?, network.proxies()?);
         Ok(Self::with(network, roots, proxies))
@@ -220,10 +217,8 @@ impl Client {
     }
 
     /// Downloads `url` (`http`, `https` or `file`) into `sink`; `more` is told of each piece. What passes (no connection,
-    /// a cut, 408, 429 and 5xx) is tried again, from where it broke off where `wanted` allows.
-    ///
-    /// # Errors
-    /// Names the address, what came of it, and what may help. What has come so far stays in `sink`.
+    /// a cut, 408, 429 and 5xx) is tried again, from where it broke off where `wanted` allows. Where it fails, what has
+    /// come so far stays in `sink`.
     pub fn download(
         &self,
         url: &str,
@@ -235,9 +230,6 @@ impl Client {
     }
 
     /// The same, but nothing is sent where the server still has the version of `known`; else gives the stamp of what came.
-    ///
-    /// # Errors
-    /// As [`Client::download`].
     pub fn download_newer(
         &self,
         url: &str,

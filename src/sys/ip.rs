@@ -190,28 +190,20 @@ fn link(name: &str) -> Result<Option<Link>, IpError> {
 }
 
 /// All TAP devices of this network namespace.
-///
-/// # Errors
-/// Where `ip` fails.
 pub fn taps() -> Result<Vec<Tap>, IpError> {
     let links = query::<Link>(&ip(["-j", "-d", "addr", "show", "type", "tun"]))?;
     links.iter().filter(|link| link.is_tap()).map(Link::tap).collect()
 }
 
 /// Whether a link of that name is there, of whatever kind.
-///
-/// # Errors
-/// Where `ip` fails.
 pub fn link_exists(name: &str) -> Result<bool, IpError> {
     link(name).map(|link| link.is_some())
 }
 
 /// Makes a TAP that only `owner` may attach to, gives it one address, and takes it up last: before that no packet
 /// passes. Its alias says whose it is. It speaks no IPv6 and drops packets from addresses that are not routed to it. A TAP of that name which is
-/// right already is left alone, so that a guest on it notices nothing; one of another owner is made anew.
-///
-/// # Errors
-/// Where the host has no TAP driver, or the name is taken by another kind of link or by a TAP of another alias.
+/// right already is left alone, so that a guest on it notices nothing; one of another owner is made anew. A TAP of
+/// another alias, or a link of another kind, is left alone, and an error.
 pub fn create_tap(name: &str, owner: u32, address: Ipv4Addr, prefix: u8, alias: &str) -> Result<(), IpError> {
     if !Path::new("/dev/net/tun").exists() {
         return Err(IpError::NoTun);
@@ -271,9 +263,6 @@ fn sysctl_error(action: &'static str, key: &str, source: io::Error) -> IpError {
 }
 
 /// Removes a link; absence is fine.
-///
-/// # Errors
-/// Where `ip` fails, such as for a device that cannot be removed.
 pub fn delete_link(name: &str) -> Result<(), IpError> {
     match ip(["link", "delete", "dev", name]).run() {
         Err(error) if !is_absence(&error) => Err(error.into()),
@@ -282,9 +271,6 @@ pub fn delete_link(name: &str) -> Result<(), IpError> {
 }
 
 /// The link of the default route with the smallest metric: IPv4's, else IPv6's.
-///
-/// # Errors
-/// Where `ip` fails.
 pub fn default_uplink() -> Result<Option<String>, IpError> {
     for family in ["-4", "-6"] {
         let routes = query::<Route>(&ip(["-j", family, "route", "show", "default"]))?;
@@ -297,9 +283,6 @@ pub fn default_uplink() -> Result<Option<String>, IpError> {
 }
 
 /// All addresses of this host, with the lengths of their prefixes.
-///
-/// # Errors
-/// Where `ip` fails.
 pub fn addresses() -> Result<Vec<(IpAddr, u8)>, IpError> {
     let links = query::<Link>(&ip(["-j", "addr", "show"]))?;
     Ok(links.iter().flat_map(Link::addresses).collect())
@@ -310,17 +293,11 @@ fn sysctl_path(key: &str) -> PathBuf {
 }
 
 /// Sets a sysctl such as `net.ipv4.ip_forward`; one that has the value already is not written.
-///
-/// # Errors
-/// Names the key.
 pub fn set_sysctl(key: &str, value: &str) -> Result<(), IpError> {
     write_if_other(&sysctl_path(key), value).map_err(|source| sysctl_error("set", key, source))
 }
 
 /// The value of a sysctl, without its newline; `None` where this kernel has none of that name.
-///
-/// # Errors
-/// Names the key.
 pub fn get_sysctl(key: &str) -> Result<Option<String>, IpError> {
     match std::fs::read_to_string(sysctl_path(key)) {
         Ok(text) => Ok(Some(text.trim().to_owned())),

@@ -41,9 +41,6 @@ const WORD: &str = "sisforge probe\n";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs a guest of a few instructions by a Firecracker without a jail, in a directory of its own.
-///
-/// # Errors
-/// Where it does not run.
 pub fn probe(firecracker: &Path) -> Result<(), ProbeError> {
     let dir = tempfile::tempdir().map_err(FileError::when("create a directory in", std::env::temp_dir()))?;
     let [kernel, disk, config] = ["kernel", "disk", "config.json"].map(|name| dir.path().join(name));

@@ -73,9 +73,6 @@ pub fn exec_in_cgroup(procs_files: &[PathBuf], file_size: Option<u64>, argv: &[O
 }
 
 /// Moves this process into cgroups, by their `cgroup.procs` files.
-///
-/// # Errors
-/// Where one is gone, or the kernel refuses.
 pub fn join_cgroups(procs_files: &[PathBuf]) -> Result<(), LaunchError> {
     for path in procs_files {
         fs::write(path, "0").map_err(|source| LaunchError::Join { path: path.clone(), source })?;
@@ -114,9 +111,6 @@ impl Started {
 /// Starts a program that goes on when this process ends and when its terminal hangs up. It leads a session of its own
 /// where `setsid` of util-linux is installed, else a process group. While this process lives, a thread waits for it, so
 /// that it leaves no zombie.
-///
-/// # Errors
-/// Where the program is missing or cannot be started.
 pub fn spawn(tool: &Tool, stdin: File, stdout: File, stderr: File) -> Result<Started, LaunchError> {
     let plain = tool.command();
     let program = plain.get_program().to_string_lossy().into_owned();

@@ -33,37 +33,25 @@ impl KernelTree {
     }
 
     /// Makes `.config`: everything off but what `allconfig` asks for, then defaults for what that opened.
-    ///
-    /// # Errors
-    /// Where make fails.
     pub fn configure(&self, allconfig: &Path) -> Result<(), ToolError> {
         self.make().env("KCONFIG_ALLCONFIG", allconfig).arg("allnoconfig").run()?;
         self.make().arg("olddefconfig").run()?;
         Ok(())
     }
 
-    /// Builds `vmlinux`; each line of make's output is given to `line`.
-    ///
-    /// # Errors
-    /// Where make fails; the error holds its last lines.
+    /// Builds `vmlinux`; each line of make's output is given to `line`. Where it fails, the error holds the last lines.
     pub fn build(&self, line: impl FnMut(&str)) -> Result<PathBuf, ToolError> {
         self.make().arg(format!("-j{}", self.jobs)).arg("vmlinux").lines(line)?;
         Ok(self.dir.join("vmlinux"))
     }
 
     /// The release of the sources, such as `6.1.164`.
-    ///
-    /// # Errors
-    /// Where make fails.
     pub fn version(&self) -> Result<String, ToolError> {
         Ok(self.make().args(["-s", "kernelversion"]).text()?.trim().to_owned())
     }
 }
 
 /// The compiler, assembler and linker, one line each: another toolchain makes other bytes.
-///
-/// # Errors
-/// Where one of them is missing.
 pub fn toolchain() -> Result<String, ToolError> {
     let first_line = |program: &str| -> Result<String, ToolError> {
         let text = Tool::new(program).arg("--version").text()?;
@@ -72,10 +60,7 @@ pub fn toolchain() -> Result<String, ToolError> {
     Ok(["gcc", "as", "ld"].into_iter().map(first_line).collect::<Result<Vec<_>, _>>()?.join("; "))
 }
 
-/// Tries a patch and applies it to a source tree.
-///
-/// # Errors
-/// Where it does not apply; nothing is then changed.
+/// Tries a patch and applies it to a source tree. Where it does not apply, nothing is changed.
 pub fn patch(dir: &Path, patch: &[u8]) -> Result<(), ToolError> {
     let call =
         || Tool::new("patch").dir(dir).args(["-p1", "--batch", "--forward", "--no-backup-if-mismatch"]);

@@ -13,9 +13,6 @@ pub struct HugePages {
 }
 
 /// The host's huge pages.
-///
-/// # Errors
-/// Where `/proc/meminfo` cannot be read.
 pub fn huge_pages() -> Result<HugePages, FileError> {
     Ok(parse_huge_pages(&read_text(Path::new("/proc/meminfo"))?))
 }

@@ -103,9 +103,6 @@ fn resolved(dir: &Path) -> PathBuf {
 
 /// Mounts a tmpfs of at most `size` bytes at `dir`, which is made where it is missing. Set-user-id bits, devices and
 /// programs on it have no effect. A tmpfs that is mounted there already is left as it is.
-///
-/// # Errors
-/// Where the kernel refuses.
 pub fn tmpfs(dir: &Path, size: u64, uid: u32, gid: u32, mode: u32) -> Result<(), MountError> {
     create_dir_all(dir)?;
     let place = resolved(dir);
@@ -121,10 +118,8 @@ pub fn tmpfs(dir: &Path, size: u64, uid: u32, gid: u32, mode: u32) -> Result<(),
         .map_err(|error| failed(error.into()))
 }
 
-/// Unmounts all that is mounted at `dir` itself; nothing mounted there, or no such directory, is fine.
-///
-/// # Errors
-/// Where it is still in use after two seconds.
+/// Unmounts all that is mounted at `dir` itself; nothing mounted there, or no such directory, is fine. What is still in
+/// use after two seconds is an error.
 pub fn unmount(dir: &Path) -> Result<(), MountError> {
     let mut patience = 40;
     loop {
@@ -145,9 +140,6 @@ pub fn unmount(dir: &Path) -> Result<(), MountError> {
 }
 
 /// The mount points at `dir` and below it, deepest first; one that is mounted over appears as often as it is.
-///
-/// # Errors
-/// Where `/proc` cannot be read.
 pub fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>, MountError> {
     Ok(below(&mounts()?, &resolved(dir)))
 }

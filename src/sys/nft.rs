@@ -56,27 +56,18 @@ fn failed(action: impl Into<String>) -> impl FnOnce(ToolError) -> NftError {
 }
 
 /// Loads a ruleset: all of it, or nothing where one line is wrong.
-///
-/// # Errors
-/// With nft's message, which names the line.
 pub fn load(ruleset: &str) -> Result<(), NftError> {
     Tool::new("nft").args(["-f", "-"]).stdin(ruleset).run().map_err(failed("load the nft ruleset"))?;
     Ok(())
 }
 
 /// Whether this host's nft and kernel would take the ruleset; nothing is changed.
-///
-/// # Errors
-/// With nft's message, which names the line.
 pub fn check(ruleset: &str) -> Result<(), NftError> {
     Tool::new("nft").args(["-c", "-f", "-"]).stdin(ruleset).run().map_err(failed("check the nft ruleset"))?;
     Ok(())
 }
 
 /// A table as nft prints it, without counters and other state; `None` where it is absent.
-///
-/// # Errors
-/// Where nft fails for another reason.
 pub fn list_table(family: &str, name: &str) -> Result<Option<String>, NftError> {
     match Tool::new("nft").args(["-s", "list", "table", family, name]).text() {
         Ok(text) => Ok(Some(text)),
@@ -87,9 +78,6 @@ pub fn list_table(family: &str, name: &str) -> Result<Option<String>, NftError> 
 
 /// Chains at the hook `forward` that drop whatever they do not let through, as family, table and name, but for tables whose
 /// name begins so.
-///
-/// # Errors
-/// Where nft fails.
 pub fn forward_drops(but: &str) -> Result<Vec<String>, NftError> {
     let action = "list the nft chains";
     let text = Tool::new("nft").args(["-j", "list", "ruleset"]).text().map_err(failed(action))?;
@@ -98,9 +86,6 @@ pub fn forward_drops(but: &str) -> Result<Vec<String>, NftError> {
 
 /// Reads the JSON of `nft -j list ruleset` for [`forward_drops`]: chains with the policy `drop`, and rules without any
 /// condition that drop or reject.
-///
-/// # Errors
-/// Where it is no such JSON.
 pub fn parse_forward_drops(text: &str, but: &str) -> Result<Vec<String>, serde_json::Error> {
     let all: serde_json::Value = serde_json::from_str(text)?;
     let items = all["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -123,9 +108,6 @@ pub fn parse_forward_drops(text: &str, but: &str) -> Result<Vec<String>, serde_j
 }
 
 /// Removes a table with all that is in it; absence is fine.
-///
-/// # Errors
-/// Where nft fails for another reason.
 pub fn delete_table(family: &str, name: &str) -> Result<(), NftError> {
     match Tool::new("nft").args(["delete", "table", family, name]).run() {
         Err(error) if !is_absence(&error) => {
@@ -136,9 +118,6 @@ pub fn delete_table(family: &str, name: &str) -> Result<(), NftError> {
 }
 
 /// All tables of this network namespace, as family and name.
-///
-/// # Errors
-/// Where nft fails.
 pub fn tables() -> Result<Vec<(String, String)>, NftError> {
     let action = "list the nft tables";
     let text = Tool::new("nft").args(["-j", "list", "tables"]).text().map_err(failed(action))?;
@@ -148,9 +127,6 @@ pub fn tables() -> Result<Vec<(String, String)>, NftError> {
 }
 
 /// The named counters of a table; none where it is absent.
-///
-/// # Errors
-/// Where nft fails for another reason.
 pub fn counters(family: &str, table: &str) -> Result<BTreeMap<String, Counter>, NftError> {
     let action = format!("list the counters of the nft table {family} {table}");
     match Tool::new("nft").args(["-j", "list", "counters", "table", family, table]).text() {
@@ -190,9 +166,6 @@ fn parse_items(text: &str) -> Result<Vec<Item>, serde_json::Error> {
 }
 
 /// Reads `nft -j list counters`.
-///
-/// # Errors
-/// Where the text is not such a document.
 pub fn parse_counters(text: &str) -> Result<BTreeMap<String, Counter>, serde_json::Error> {
     let named = parse_items(text)?.into_iter().filter_map(|item| item.counter);
     Ok(named.map(|named| (named.name, named.counter)).collect())

@@ -166,9 +166,6 @@ impl Handle {
 }
 
 /// Sends a signal to the process with this number that started at this time. `false` where it is gone.
-///
-/// # Errors
-/// Where the process is there but may not be signalled.
 pub fn terminate(pid: u32, start_time: u64, signal: Signal) -> Result<bool, ProcessError> {
     let Some(handle) = Handle::open(pid) else { return Ok(false) };
     // Looked up after the process is held, so it is the one that gets the signal.

@@ -72,9 +72,6 @@ impl Diagnostic for VersionError {
 }
 
 /// Major and minor version of the QEMU that is installed.
-///
-/// # Errors
-/// Where it is not installed or prints something else.
 pub fn version() -> Result<(u32, u32), VersionError> {
     let text = Tool::new(PROGRAM).arg("--version").text()?;
     let first = text.lines().next().unwrap_or_default();
@@ -100,18 +97,12 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    /// Connects to QEMU's socket and makes it take commands.
-    ///
-    /// # Errors
-    /// Where nothing listens there, or what listens does not greet within ten seconds.
+    /// Connects to QEMU's socket and makes it take commands. It must greet within ten seconds.
     pub fn connect(path: &Path) -> Result<Self, QmpError> {
         Self::connect_within(path, TIMEOUT)
     }
 
     /// The same with another time limit, for connecting and for each command.
-    ///
-    /// # Errors
-    /// As [`Qmp::connect`].
     pub fn connect_within(path: &Path, timeout: Duration) -> Result<Self, QmpError> {
         let stream =
             socket::connect(path).map_err(|source| QmpError::Connect { path: path.to_owned(), source })?;
@@ -125,9 +116,6 @@ impl Qmp {
     }
 
     /// Runs one command and gives what it returns. Events that come meanwhile are passed over.
-    ///
-    /// # Errors
-    /// Where QEMU refuses, hangs up, or takes longer than the time limit.
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
         self.exchange(command, arguments, None)
     }
@@ -175,25 +163,16 @@ impl Qmp {
     }
 
     /// Presses the guest's power button.
-    ///
-    /// # Errors
-    /// As [`Qmp::execute`].
     pub fn system_powerdown(&mut self) -> Result<(), QmpError> {
         self.execute("system_powerdown", json!({})).map(drop)
     }
 
     /// Sets how much memory the balloon leaves to the guest, in bytes; the guest's driver does it in its own time.
-    ///
-    /// # Errors
-    /// As [`Qmp::execute`], and where there is no balloon.
     pub fn balloon(&mut self, target: u64) -> Result<(), QmpError> {
         self.execute("balloon", json!({ "value": target })).map(drop)
     }
 
     /// Ends QEMU at once; that it hangs up on this is its answer.
-    ///
-    /// # Errors
-    /// As [`Qmp::execute`].
     pub fn quit(&mut self) -> Result<(), QmpError> {
         match self.execute("quit", json!({})) {
             Err(QmpError::Closed { .. }) => Ok(()),
@@ -202,9 +181,6 @@ impl Qmp {
     }
 
     /// The state of the machine, such as `running`, `paused` or `shutdown`.
-    ///
-    /// # Errors
-    /// As [`Qmp::execute`].
     pub fn query_status(&mut self) -> Result<String, QmpError> {
         let answer = self.execute("query-status", json!({}))?;
         let status = answer.get("status").and_then(Value::as_str).map(str::to_owned);

@@ -156,9 +156,6 @@ impl<'a> Puller<'a> {
     }
 
     /// The digest of what a tag leads to now, an index or a manifest; offline, of what it last led to.
-    ///
-    /// # Errors
-    /// Where it cannot be had.
     pub fn resolve(&self, tag: &str) -> Result<[u8; 32], RegistryError> {
         let address = format!("{}/manifests/{tag}", self.repository.url()).as_str().into();
         let cache = if self.offline { self.cache } else { self.allowed()? };
@@ -169,9 +166,6 @@ impl<'a> Puller<'a> {
     }
 
     /// Brings everything of the image with this digest to this machine; an index leads to its image for Linux on amd64.
-    ///
-    /// # Errors
-    /// Where something cannot be had, is not what its digest says, or is of another kind.
     pub fn pull(&self, digest: [u8; 32]) -> Result<Pulled, RegistryError> {
         let mut blobs = BTreeMap::new();
         let mut sha256 = digest;

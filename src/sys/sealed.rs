@@ -11,9 +11,6 @@ use super::fs::{FileError, write_unsynced};
 const DIGEST: usize = 32;
 
 /// Writes a file, atomically.
-///
-/// # Errors
-/// Names the path.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let digest: [u8; DIGEST] = Sha256::digest(bytes).into();
     write_unsynced(path, &[&digest[..], bytes].concat(), 0o644)

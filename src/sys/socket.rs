@@ -12,9 +12,6 @@ const PATH_MAX: usize = 107;
 
 /// Connects to a socket; where its path is too long for an address, by way of its directory, which has a short name in
 /// `/proc/self/fd` while it is open.
-///
-/// # Errors
-/// Where nobody listens, or the socket may not be opened.
 pub fn connect(socket: &Path) -> io::Result<UnixStream> {
     if socket.as_os_str().len() <= PATH_MAX {
         return UnixStream::connect(socket);

@@ -23,9 +23,6 @@ const PREFIX: &[u8] = b"sisforge sparse file 1\n";
 
 /// The pieces of a file that its file system keeps data for, as offset and length, in their order. Where it knows no holes,
 /// that is the whole file.
-///
-/// # Errors
-/// Where it cannot be asked.
 pub fn data_runs(file: &File) -> io::Result<Vec<(u64, u64)>> {
     let size = file.metadata()?.len();
     let (mut runs, mut at) = (Vec::new(), 0);
@@ -47,9 +44,6 @@ pub fn data_runs(file: &File) -> io::Result<Vec<(u64, u64)>> {
 /// of each block of 4096 bytes that is not all zeros its offset and its bytes, in order (numbers are 8 bytes, little-endian; the
 /// last block is as long as it is). It follows from the bytes alone, not from where the file has holes, and a disk of gigabytes
 /// that holds little takes milliseconds.
-///
-/// # Errors
-/// Names the path.
 pub fn digest(path: &Path) -> Result<([u8; 32], u64), FileError> {
     let named = || FileError::when("read", path);
     let file = File::open(path).map_err(named())?;
@@ -91,9 +85,6 @@ pub fn dig_holes(path: &Path) {
 
 /// Copies a file into an empty one with the same holes. Where the file system can, both share their blocks; else the bytes
 /// are copied in the kernel.
-///
-/// # Errors
-/// Where one cannot be read, or the other not be written.
 pub fn copy(from: &File, to: &File) -> io::Result<()> {
     if rustix::fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(());

@@ -94,10 +94,8 @@ const CONNECT_TIMEOUT: u32 = 10;
 /// Runs a command, or the user's login shell where `argv` is empty. The other side's shell sees each argument as it is.
 ///
 /// `ssh` itself exits with 255 where there was no session, as a command may too. Its own log tells them apart: with
-/// `-v` it ends with the exit status that the other side sent, or -1 where none came.
-///
-/// # Errors
-/// Where `ssh` is missing, or the session failed; a command that failed is no error.
+/// `-v` it ends with the exit status that the other side sent, or -1 where none came. A command that failed is no
+/// error.
 pub fn run(target: &Target, argv: &[String], io: Io) -> Result<Finished, SshError> {
     run_as(target, argv, io, None)
 }
@@ -106,9 +104,6 @@ pub fn run(target: &Target, argv: &[String], io: Io) -> Result<Finished, SshErro
 pub const OUT_OF_TIME: i32 = 124;
 
 /// The same without input, for a command that must not take longer than `limit`: it then ends as [`OUT_OF_TIME`].
-///
-/// # Errors
-/// As [`run`].
 pub fn run_within(target: &Target, argv: &[String], limit: Duration) -> Result<Finished, SshError> {
     run_as(target, argv, Io::Capture, Some(limit))
 }
@@ -230,9 +225,6 @@ fn is_chatter(line: &str) -> bool {
 
 /// Makes an ed25519 key pair at `path` and `path.pub`. A private key that is there stays, and its public half is
 /// made again where that is missing. It may be killed at any moment; whoever calls it sees to it that nobody else does.
-///
-/// # Errors
-/// Where `ssh-keygen` fails or the directory cannot be written.
 pub fn keygen(path: &Path) -> Result<(), SshError> {
     let public = public_path(path);
     if !path.exists() {
@@ -256,9 +248,6 @@ fn public_path(path: &Path) -> PathBuf {
 }
 
 /// The base64 part of the public key that belongs to the private key at `path`.
-///
-/// # Errors
-/// Where `path.pub` is missing or is no public key.
 pub fn public_key(path: &Path) -> Result<String, SshError> {
     let path = public_path(path);
     let text = read_text(&path)?;

@@ -201,9 +201,6 @@ impl Tool {
     }
 
     /// Runs to the end, whatever the exit status.
-    ///
-    /// # Errors
-    /// Where the tool is missing or cannot be started.
     pub fn output(&self) -> Result<Output, ToolError> {
         self.expression()
             .stdout_capture()
@@ -214,9 +211,6 @@ impl Tool {
     }
 
     /// The same, but kills it after a while; `None` where it had to be.
-    ///
-    /// # Errors
-    /// As [`Tool::output`].
     pub fn output_within(&self, patience: std::time::Duration) -> Result<Option<Output>, ToolError> {
         let expression = self.expression().stdout_capture().stderr_capture().unchecked();
         let handle = expression.start().map_err(|source| self.start_error(source))?;
@@ -228,9 +222,6 @@ impl Tool {
     }
 
     /// Runs to the end and gives stdout.
-    ///
-    /// # Errors
-    /// Where the tool is missing, cannot be started, or exits with anything but 0.
     pub fn run(&self) -> Result<Vec<u8>, ToolError> {
         let output = self.output()?;
         if output.status.success() {
@@ -240,17 +231,12 @@ impl Tool {
     }
 
     /// The same as text.
-    ///
-    /// # Errors
-    /// As [`Tool::run`].
     pub fn text(&self) -> Result<String, ToolError> {
         self.run().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Runs with stdout and stderr as one stream, each line given to `line` as it comes.
-    ///
-    /// # Errors
-    /// As [`Tool::run`]; the error holds the last lines.
+    /// Runs with stdout and stderr as one stream, each line given to `line` as it comes. Where it fails, the error
+    /// holds the last lines.
     pub fn lines(&self, mut line: impl FnMut(&str)) -> Result<(), ToolError> {
         use std::io::{BufRead, BufReader};
         let expression = self.expression().stderr_to_stdout().unchecked();

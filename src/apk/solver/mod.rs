@@ -56,9 +56,6 @@ const STACK: usize = 1 << 30;
 const MAX_REPOSITORIES: usize = 64;
 
 /// Finds the packages that meet `world` for machines of `arch`, in the order in which apk would install them.
-///
-/// # Errors
-/// Says which wish cannot be met, and by way of which packages it came up.
 pub fn solve<'a>(
     world: &[Dependency],
     repositories: &[Repository<'a>],

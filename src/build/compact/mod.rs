@@ -66,10 +66,8 @@ struct Piece {
     flags: u32,
 }
 
-/// Rewrites a `vmlinux`; symbols and all that is not loaded go.
-///
-/// # Errors
-/// Where it is not laid out as it is on x86-64, or where the outcome would not load the same memory.
+/// Rewrites a `vmlinux`; symbols and all that is not loaded go. An outcome that would not load the same memory is an
+/// error.
 pub fn compact(bytes: &[u8]) -> Result<Vec<u8>, LayoutError> {
     let elf = Elf::parse(bytes).map_err(|error| LayoutError(format!("it cannot be read: {error}")))?;
     check(&elf, bytes)?;

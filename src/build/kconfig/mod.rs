@@ -80,9 +80,6 @@ impl Symbol {
 
 impl Symbols {
     /// Reads what `dir/Kconfig` declares, and all that it sources, for an architecture as `arch/` calls it.
-    ///
-    /// # Errors
-    /// Where a file that is there cannot be read.
     pub fn read(dir: &Path, arch: &str) -> Result<Self, FileError> {
         let mut symbols = Self::default();
         let mut waiting = vec![("Kconfig".to_owned(), Vec::new())];

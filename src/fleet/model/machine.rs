@@ -158,9 +158,6 @@ impl<File> Default for MachineSpec<File> {
 
 impl<File> MachineSpec<File> {
     /// The same machine, its files named otherwise.
-    ///
-    /// # Errors
-    /// Those of `name`.
     pub fn renamed<Other, E>(
         &self,
         name: impl Fn(&File) -> Result<Other, E>,

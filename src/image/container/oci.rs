@@ -105,10 +105,7 @@ struct RootFs {
 
 impl Image {
     /// Opens an image in a file and verifies all of it: manifest, config, and each layer both compressed and unpacked.
-    ///
-    /// # Errors
-    /// Where anything is missing, is not what its digest says, or is of a kind that is not supported; for an image of a registry,
-    /// which is opened by [`Image::pulled`].
+    /// An image of a registry is opened by [`Image::pulled`].
     pub fn open(image: &ContainerImage) -> Result<Self, ContainerError> {
         let named = |path: &Path| {
             let path = path.to_owned();
@@ -130,9 +127,6 @@ impl Image {
     }
 
     /// The same of an image that was pulled.
-    ///
-    /// # Errors
-    /// As [`Image::open`].
     pub fn pulled(image: &RegistryImage, pulled: Pulled) -> Result<Self, ContainerError> {
         let path = PathBuf::from(image.called());
         let opened = open(Blobs::Pulled { image: path.clone(), pulled }, &path);

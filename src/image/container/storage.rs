@@ -91,9 +91,6 @@ struct LayerRecord<'a> {
 const GZIP: u8 = 2;
 
 /// Lays out a store of images at the root of a tree. Gives the layers whose files are streamed, numbered as sources from 0 on.
-///
-/// # Errors
-/// Where a file's owner has no id in the guest, or two images have one name.
 pub fn add_images(
     tree: &mut Tree<Content>,
     images: &[Image],

@@ -109,11 +109,8 @@ pub struct Written {
 
 /// Writes the file system to `path`, sparse, in place of what is there. It is whole only where this succeeds.
 ///
-/// An archive whose files are all in an earlier image is not opened: they are copied from there.
-///
-/// # Errors
-/// Where the size is too small, naming the size that would do; where a source is not what it was when it was verified;
-/// where writing fails.
+/// An archive whose files are all in an earlier image is not opened: they are copied from there. Where the size is too
+/// small, the error names one that would do.
 pub fn write_ext4(
     tree: &Tree<Content>,
     sources: &[&dyn Source],

@@ -110,10 +110,8 @@ impl Rootfs<'_> {
 
 /// Lays out a root file system.
 ///
-/// `packages` stand in the order in which apk would install them; `files` are those of the image in `fleet.toml`.
-///
-/// # Errors
-/// Where packages clash, recipes do not fit them, or a file cannot be read; each names both sides.
+/// `packages` stand in the order in which apk would install them; `files` are those of the image in `fleet.toml`. Where
+/// two things clash, the error names both.
 pub fn rootfs<'a>(
     packages: &'a [PackageContents],
     recipes: &Recipes,

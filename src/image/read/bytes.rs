@@ -14,9 +14,6 @@ pub enum Side {
 
 /// Whether two readers give the same bytes, and equally many. `expected` is about how many: it only decides how much is
 /// read at a time.
-///
-/// # Errors
-/// That of a reader, and which one.
 pub fn same_bytes(
     left: &mut dyn Read,
     right: &mut dyn Read,

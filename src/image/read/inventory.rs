@@ -97,9 +97,6 @@ impl Entry {
 
 impl Inventory {
     /// Reads the metadata of every file.
-    ///
-    /// # Errors
-    /// Names the first place that is damaged, forged or of a kind that this cannot read.
     pub fn of(volume: &Volume) -> Result<Self, ReadError> {
         let mut walk = Walk { volume, entries: BTreeMap::new(), seen: BTreeSet::new(), metadata: 0 };
         walk.run().map_err(|flaw| volume.error(flaw))?;
@@ -173,10 +170,8 @@ impl Inventory {
         self.entries.contains_key(&real).then_some(real)
     }
 
-    /// The text of a file that is looked at whole, symlinks followed; `None` where there is no such file.
-    ///
-    /// # Errors
-    /// Where it has more than `most` bytes, is not UTF-8, or cannot be read.
+    /// The text of a file that is looked at whole, symlinks followed; `None` where there is no such file. One of more
+    /// than `most` bytes, or that is not UTF-8, is an error.
     pub fn text(&self, volume: &Volume, path: &str, most: u64) -> Result<Option<String>, ReadError> {
         let Some(real) = self.real_path(path) else { return Ok(None) };
         let Some(Entry { inode, kind: EntryKind::File { size }, .. }) = self.entries.get(&real) else {

@@ -68,9 +68,6 @@ pub struct Group {
 
 impl System {
     /// Reads what there is; an image without a system in it has none of all this.
-    ///
-    /// # Errors
-    /// Where a file is there and cannot be read, with its path and line.
     pub fn of(volume: &Volume, inventory: &Inventory) -> Result<Self, ReadError> {
         let text =
             |path: &str| inventory.text(volume, path, MAX_SETTINGS).map(|text| text.unwrap_or_default());

@@ -56,9 +56,6 @@ pub struct Facts {
 
 impl Volume {
     /// Opens the file system in a file.
-    ///
-    /// # Errors
-    /// Where the file cannot be read, is cut, or holds no ext4 file system that this can read.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         let failed = |flaw| ReadError { image: path.to_owned(), flaw };
         let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
@@ -92,9 +89,6 @@ impl Volume {
     }
 
     /// What it says of itself.
-    ///
-    /// # Errors
-    /// Where the journal's inode cannot be read.
     pub fn facts(&self) -> Result<Facts, ReadError> {
         use std::os::unix::fs::MetadataExt as _;
         let superblock = self.fs.superblock();
@@ -185,10 +179,8 @@ impl Volume {
         Ok(target)
     }
 
-    /// The bytes of a regular file, holes as the zeros that they are.
-    ///
-    /// # Errors
-    /// Where the inode cannot be read, or claims more bytes than the whole image has.
+    /// The bytes of a regular file, holes as the zeros that they are. One that claims more bytes than the whole image
+    /// has is refused.
     pub fn bytes_of(&self, number: u32) -> Result<FileReader<'_>, ReadError> {
         let opened = self.inode(number).and_then(|inode| self.reader(number, &inode));
         opened.map_err(|error| self.error(Flaw::at(&format!("inode {number}"), error)))

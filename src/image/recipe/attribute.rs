@@ -9,10 +9,7 @@ const NAME_SPACES: [&str; 3] = ["user.", "trusted.", "security."];
 const MAX_NAME: usize = 255;
 const MAX_VALUE: usize = 3072;
 
-/// Looks whether this is a name of an attribute.
-///
-/// # Errors
-/// A sentence part on what is wrong with it.
+/// Looks whether this is a name of an attribute. The error is a sentence part.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
     let in_space = NAME_SPACES.iter().any(|space| name.len() > space.len() && name.starts_with(space));
     if in_space && name.len() <= MAX_NAME && !name.chars().any(char::is_control) {
@@ -22,10 +19,8 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// The value that a text stands for: hexadecimal behind `0x`, base64 behind `0s`, else the text itself.
-///
-/// # Errors
-/// A sentence part on what is wrong with the text.
+/// The value that a text stands for: hexadecimal behind `0x`, base64 behind `0s`, else the text itself. The error is a
+/// sentence part.
 pub(super) fn parse(text: &str) -> Result<Vec<u8>, String> {
     let value = if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         hex::decode(digits).map_err(|error| format!("is no hexadecimal value: {error}"))?

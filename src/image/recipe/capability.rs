@@ -54,10 +54,8 @@ const REVISION_MASK: u32 = 0xff00_0000;
 /// `VFS_CAP_FLAGS_EFFECTIVE`
 const EFFECTIVE: u32 = 1;
 
-/// The value of `security.capability` for a text such as `cap_setuid,cap_setgid=ep`: a `struct vfs_cap_data` of version 2.
-///
-/// # Errors
-/// A sentence part on what is wrong with the text.
+/// The value of `security.capability` for a text such as `cap_setuid,cap_setgid=ep`: a `struct vfs_cap_data` of version
+/// 2. The error is a sentence part.
 pub(super) fn parse(text: &str) -> Result<Vec<u8>, String> {
     let (names, flags) = text.split_once(['=', '+']).ok_or("must be like `cap_setuid=ep`")?;
     if flags.is_empty() || !flags.bytes().all(|flag| b"eip".contains(&flag)) {

@@ -31,9 +31,6 @@ const DIRECTORY_MODE: Mode = Mode(0o755);
 
 impl Recipes {
     /// Loads recipes and all that they extend, renders and composes them.
-    ///
-    /// # Errors
-    /// Where a file cannot be read; else everything that is wrong with the recipes and the parameters given, together.
     pub fn load(names: &[Label], given: &Parameters, files: &SourceFiles) -> Result<Self, RecipeError> {
         let mut loaded = load(names, files)?;
         let (values, given) = parameters::resolve(&mut loaded, given);

@@ -30,10 +30,8 @@ impl Loaded {
     }
 }
 
-/// Reads recipes with all that they extend: each once, behind those that it extends.
-///
-/// # Errors
-/// Where a file cannot be read, or one of `names` is not there. What is wrong inside of a recipe stands with it.
+/// Reads recipes with all that they extend: each once, behind those that it extends. What is wrong inside of a recipe
+/// stands with it.
 pub(super) fn load(names: &[Label], files: &SourceFiles) -> Result<Vec<Loaded>, RecipeError> {
     let mut loader = Loader { files, loaded: Vec::new() };
     for name in names {

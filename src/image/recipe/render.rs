@@ -23,9 +23,6 @@ impl Renderer {
     }
 
     /// Renders a text.
-    ///
-    /// # Errors
-    /// Where it is no template, or names what is no parameter; the problem's place is in the text.
     pub(super) fn render(&self, text: &str) -> Result<String, Problem> {
         self.environment.render_str(text, &self.parameters).map_err(|error| self.problem(text, &error))
     }

@@ -13,10 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
 
 impl Hierarchy {
-    /// Kills every process in the cgroup and below it, and waits until they are gone; absence is fine.
-    ///
-    /// # Errors
-    /// Where the kernel refuses, or processes are still there after ten seconds.
+    /// Kills every process in the cgroup and below it, and waits until they are gone; absence is fine. Those that are
+    /// still there after ten seconds are an error.
     pub fn kill(&self, path: &str) -> Result<(), CgroupError> {
         checked(path)?;
         let end = Instant::now() + PATIENCE;
@@ -71,10 +69,8 @@ impl Hierarchy {
     }
 
     /// Removes the cgroup from every hierarchy, waiting a little for its last process; absence is fine.
-    /// One that has cgroups below it is not removed.
-    ///
-    /// # Errors
-    /// Where it still has processes or cgroups after ten seconds; kill first.
+    /// One that has cgroups below it is not removed. One that still has processes after ten seconds is an error: kill
+    /// first.
     pub fn remove(&self, path: &str) -> Result<(), CgroupError> {
         checked(path)?;
         let end = Instant::now() + PATIENCE;

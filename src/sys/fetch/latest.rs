@@ -40,9 +40,6 @@ struct Record {
 impl Cache {
     /// The newest version of a file, of at most `limit` bytes. What `accept` refuses counts as not had, so that a mirror is asked;
     /// what it accepts is remembered.
-    ///
-    /// # Errors
-    /// Those of each place, at least one.
     pub fn latest<T, E: Error + 'static>(
         &self,
         address: &Address,

@@ -35,9 +35,6 @@ impl Diagnostic for BinaryError {
 const HEAD: u64 = 64 << 10;
 
 /// Looks whether a program is a static one for this machine.
-///
-/// # Errors
-/// Says why it is not.
 pub fn check_static(path: &Path) -> Result<(), BinaryError> {
     let named = || FileError::when("read", path);
     let mut head = Vec::new();

@@ -20,20 +20,15 @@ pub struct Load<'a> {
 
 impl Api {
     /// Writes the memory and the state of a microVM that is paused, which stays so. Files that are there are written over.
-    /// It takes as long as the disk does: raise the time limit first ([`Api::with_timeout`]).
-    ///
-    /// # Errors
-    /// Where there is no good answer; what was written is then worth nothing.
+    /// It takes as long as the disk does: raise the time limit first ([`Api::with_timeout`]). Where it fails, what was
+    /// written is worth nothing.
     pub fn create_snapshot(&self, state: &str, memory: &str) -> Result<(), ApiError> {
         let body = json!({ "snapshot_type": "Full", "snapshot_path": state, "mem_file_path": memory });
         self.put("/snapshot/create", &body)
     }
 
     /// Loads a snapshot into a Firecracker that has no microVM yet, and lets its vCPUs run. The memory file is mapped, not
-    /// read: it must stay as it is for as long as the microVM lives.
-    ///
-    /// # Errors
-    /// Where there is no good answer. Firecracker then ends.
+    /// read: it must stay as it is for as long as the microVM lives. Where it fails, Firecracker ends.
     pub fn load_snapshot(&self, load: &Load<'_>) -> Result<(), ApiError> {
         self.put("/snapshot/load", &load_request(load))
     }
@@ -57,9 +52,6 @@ fn load_request(load: &Load<'_>) -> Value {
 
 /// Version of the snapshots that a Firecracker binary makes and loads, such as `10.0.0`; it has nothing to do with the
 /// version of the program.
-///
-/// # Errors
-/// Where the program is missing or fails.
 pub fn format_version(program: &std::path::Path) -> Result<String, ToolError> {
     let text = Tool::new(program).arg("--snapshot-version").text()?;
     Ok(parse_format_version(&text))

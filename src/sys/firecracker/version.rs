@@ -54,9 +54,6 @@ impl Diagnostic for UnknownVersion {
 }
 
 /// The versions of `firecracker` and `jailer`; `None` where one of them is not installed.
-///
-/// # Errors
-/// Where one of them does not run, or prints something else.
 pub fn installed() -> Result<Option<(Version, Version)>, UnknownVersion> {
     if ["firecracker", "jailer"].iter().any(|program| tool::find(program).is_none()) {
         return Ok(None);
@@ -65,9 +62,6 @@ pub fn installed() -> Result<Option<(Version, Version)>, UnknownVersion> {
 }
 
 /// The version of `firecracker` or `jailer`.
-///
-/// # Errors
-/// Where it is not installed, does not run, or prints something else.
 pub fn version_of(program: &'static str) -> Result<Version, UnknownVersion> {
     let text = Tool::new(program).arg("--version").text()?;
     parse(program, &text).ok_or_else(|| UnknownVersion::Text {

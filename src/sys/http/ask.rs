@@ -27,9 +27,6 @@ impl Client {
     }
 
     /// Asks once more where it may go better later.
-    ///
-    /// # Errors
-    /// Where the server cannot be reached, or stays in trouble.
     pub fn ask(&self, url: &str) -> Result<Answer, HttpError> {
         let mut failures = 0;
         loop {

@@ -12,14 +12,8 @@ pub trait Sink {
         self.len() == 0
     }
     /// Forgets them.
-    ///
-    /// # Errors
-    /// Of the file system.
     fn restart(&mut self) -> io::Result<()>;
     /// Adds more.
-    ///
-    /// # Errors
-    /// Of the file system.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
 
@@ -45,9 +39,6 @@ pub struct FileSink {
 
 impl FileSink {
     /// Goes on at the end of an open file.
-    ///
-    /// # Errors
-    /// Where the file cannot be moved in.
     pub fn new(mut file: File) -> io::Result<Self> {
         let len = file.seek(SeekFrom::End(0))?;
         Ok(Self { file, len })

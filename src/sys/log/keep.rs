@@ -44,9 +44,6 @@ const TURN: usize = 4 << 20;
 /// Opens a pipe that has a name. It is never waited for: neither for somebody at its other end, nor for room or bytes in it.
 ///
 /// The name may stand where somebody else can put another thing in its place, so that must be a pipe too.
-///
-/// # Errors
-/// Where it is no pipe or cannot be opened.
 pub fn open_pipe(path: &Path, for_writing: bool) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
@@ -63,9 +60,6 @@ pub fn open_pipe(path: &Path, for_writing: bool) -> io::Result<File> {
 /// Keeps logs until the first of the streams has ended, or does nothing where somebody else keeps them.
 ///
 /// The process keeps no privilege: it sees the directory of the logs alone.
-///
-/// # Errors
-/// Where a pipe or a log cannot be opened.
 pub fn keep(work: &Work<'_>) -> Result<(), FileError> {
     let open =
         |(_, pipe): &(&Path, &Path)| open_pipe(pipe, false).map_err(FileError::when("open the pipe", *pipe));

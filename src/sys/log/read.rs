@@ -65,9 +65,6 @@ impl Part {
 
 impl Reader {
     /// At the beginning of a start; `None` where there is no such log, or nothing is kept of that start.
-    ///
-    /// # Errors
-    /// Where a file cannot be read.
     pub fn open(log: &Path, start: Start) -> io::Result<Option<Self>> {
         let files = parts(log)?;
         if files.is_empty() {
@@ -94,9 +91,6 @@ impl Reader {
     }
 
     /// What comes next, and when it came where that is known: `None` where there is nothing yet, or no more.
-    ///
-    /// # Errors
-    /// Where a file cannot be read.
     pub fn read(&mut self) -> io::Result<Option<(Option<SystemTime>, Vec<u8>)>> {
         loop {
             if let Some(piece) = self.read_here()? {

@@ -37,9 +37,6 @@ struct Files {
 
 impl Writer {
     /// Goes on with the log at `log`, whose directory is there.
-    ///
-    /// # Errors
-    /// Where its files cannot be opened or made.
     pub fn open(log: &Path, limits: Limits) -> io::Result<Self> {
         for age in limits.keep + 1..=MOST_KEPT {
             remove(log, age)?;

@@ -21,25 +21,17 @@ const POLL: Duration = Duration::from_millis(10);
 
 impl Qmp {
     /// Stops the virtual CPUs.
-    ///
-    /// # Errors
-    /// As [`Qmp::execute`].
     pub fn stop(&mut self) -> Result<(), QmpError> {
         self.execute("stop", json!({})).map(drop)
     }
 
     /// Lets the virtual CPUs run again, after a stop or a migration.
-    ///
-    /// # Errors
-    /// As [`Qmp::execute`].
     pub fn cont(&mut self) -> Result<(), QmpError> {
         self.execute("cont", json!({})).map(drop)
     }
 
-    /// Writes memory and state of a machine that is stopped into a file, from where the descriptor stands.
-    ///
-    /// # Errors
-    /// Where QEMU refuses, or has not come to an end within `limit`; what was written is then worth nothing.
+    /// Writes memory and state of a machine that is stopped into a file, from where the descriptor stands. Where it
+    /// takes longer than `limit`, or fails, what was written is worth nothing.
     pub fn save(&mut self, file: &File, limit: Duration) -> Result<(), QmpError> {
         self.execute("migrate-set-parameters", json!({ "max-bandwidth": NO_LIMIT }))?;
         self.pass(file)?;
@@ -53,9 +45,6 @@ impl Qmp {
     }
 
     /// Reads memory and state into a QEMU that was started with `-incoming defer`. Its CPUs stand still afterwards.
-    ///
-    /// # Errors
-    /// Where QEMU refuses, ends, or has not come to an end within `limit`.
     pub fn load(&mut self, file: &File, limit: Duration) -> Result<(), QmpError> {
         self.pass(file)?;
         self.execute("migrate-incoming", json!({ "uri": format!("fd:{FD_NAME}") }))?;
