@@ -127,9 +127,7 @@ impl World {
             (0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let file = File::create(&image).unwrap();
         (0..IMAGE_MIB).for_each(|at| file.write_all_at(&bytes, at << 20).unwrap());
-        let whole = |path: &Path| {
-            FileDigest::Whole(sisforge::base::Sha256(sisforge::sys::fs::sha256(path).unwrap().0))
-        };
+        let whole = |path: &Path| FileDigest::Whole(sisforge::sys::digest::sha256_of_file(path).unwrap().0);
         let kernel = dir.join("vmlinux");
         fs::write(&kernel, &bytes).unwrap();
         let (digest, _) = sisforge::sys::digest::sparse_digest(&base).unwrap();

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
+use crate::base::Sha256;
+
 use super::archive::TarReader;
 use super::dependency::Checksum;
 use super::gzip;
@@ -30,7 +32,7 @@ pub(super) struct Stated {
     /// The text that `info` was read from.
     pub pkginfo: String,
     pub scripts: Vec<Script>,
-    pub data_hash: [u8; 32],
+    pub data_hash: Sha256,
 }
 
 impl Control {

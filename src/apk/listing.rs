@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::Sha256;
+
 use super::dependency::Checksum;
 use super::entry::Entry;
 use super::info::Draft;
@@ -37,12 +39,7 @@ impl PackageContents {
     /// A package as it was remembered, without opening its file; `None` where the listing is of another package, or damaged.
     ///
     /// When the files are read, all of it is held against the package: the SHA-256 of the whole, and every entry.
-    pub fn from_listing(
-        listing: &[u8],
-        path: PathBuf,
-        sha256: [u8; 32],
-        expected: &Expected,
-    ) -> Option<Self> {
+    pub fn from_listing(listing: &[u8], path: PathBuf, sha256: Sha256, expected: &Expected) -> Option<Self> {
         let listing: Listing = postcard::from_bytes(listing).ok()?;
         let info = Draft::from_pkginfo(&listing.pkginfo).ok()?;
         let info = info.finish(Checksum(listing.checksum), listing.size).ok()?;

@@ -1,7 +1,7 @@
 //! Makes packages: control and data members, their hashes, and a signature where a key is given. The same bytes for the same
 //! files.
 
-use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::base::{Class, Diagnosis, Diagnostic, Sha256};
 
 use super::archive::TarEntry;
 use super::archive_writer::TarWriter;
@@ -119,8 +119,7 @@ pub fn pack(
 }
 
 fn control_member(info: &PackageInfo, data: &[u8]) -> Vec<u8> {
-    use sha2::Digest as _;
-    let text = pkginfo(info, &sha2::Sha256::digest(data));
+    let text = pkginfo(info, Sha256::of(data));
     let mut tar = TarWriter::default();
     let entry = TarEntry { path: ".PKGINFO".into(), size: text.len() as u64, ..TarEntry::empty() };
     tar.add(&entry, text.as_bytes());

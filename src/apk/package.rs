@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha1::{Digest as _, Sha1};
 
-use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::base::{Class, Diagnosis, Diagnostic, Sha256};
 use crate::sys::fs::input_diagnosis;
 
 use super::archive::{ArchiveError, TarEntry, TarReader};
@@ -66,7 +66,7 @@ pub enum Refusal {
     #[error("control member: .PKGINFO: {0}")]
     Info(#[from] InfoError),
     #[error("data member: its SHA-256 is {found}, .PKGINFO says {expected}")]
-    DataHash { expected: String, found: String },
+    DataHash { expected: Sha256, found: Sha256 },
     #[error("data member: {0}")]
     Data(#[from] ArchiveError),
     #[error("data member: {path}: {reason}")]
@@ -74,7 +74,7 @@ pub enum Refusal {
     #[error("it cannot be read")]
     Read(#[source] io::Error),
     #[error("its SHA-256 is {found}, and {expected} was expected")]
-    Digest { expected: String, found: String },
+    Digest { expected: Sha256, found: Sha256 },
     #[error("what is remembered of it is not what it holds")]
     Listing,
 }
@@ -132,7 +132,7 @@ pub struct PackageContents {
     pub(super) pkginfo: String,
     pub(super) bytes: Stored,
     /// SHA-256 of the whole file, for one that is read again.
-    pub(super) sha256: Option<[u8; 32]>,
+    pub(super) sha256: Option<Sha256>,
     /// Where the data member begins; it ends with the file.
     pub(super) data: usize,
 }
@@ -195,9 +195,9 @@ impl PackageContents {
     /// that is known, it is checked first.
     pub fn verify_file(
         path: PathBuf,
-        sha256: Option<&[u8; 32]>,
+        sha256: Option<&Sha256>,
         expected: &Expected,
-    ) -> Result<(Self, [u8; 32]), PackageError> {
+    ) -> Result<(Self, Sha256), PackageError> {
         let stored = Stored::File(path);
         let verify = || {
             let opened = stored.open().map_err(Refusal::Read)?;
@@ -249,11 +249,11 @@ fn unnamed(reason: Refusal) -> PackageError {
     PackageError { package: "(name not known yet)".into(), reason }
 }
 
-pub(super) fn check_digest(expected: &[u8; 32], found: &[u8; 32]) -> Result<(), Refusal> {
+pub(super) fn check_digest(expected: &Sha256, found: &Sha256) -> Result<(), Refusal> {
     if expected == found {
         return Ok(());
     }
-    Err(Refusal::Digest { expected: hex::encode(expected), found: hex::encode(found) })
+    Err(Refusal::Digest { expected: *expected, found: *found })
 }
 
 impl Expected {
@@ -289,8 +289,7 @@ impl Verified {
     fn data(opened: &Opened<'_>, data: usize, stated: Stated) -> Result<Self, Refusal> {
         let found = opened.sha256(data).map_err(Refusal::Read)?;
         if found != stated.data_hash {
-            let (expected, found) = (hex::encode(stated.data_hash), hex::encode(found));
-            return Err(Refusal::DataHash { expected, found });
+            return Err(Refusal::DataHash { expected: stated.data_hash, found });
         }
         let mut layout = Layout::default();
         if opened.size > data as u64 {
@@ -306,7 +305,7 @@ impl Verified {
         Ok(Self { stated, entries: layout.into_entries(), data })
     }
 
-    fn of(self, bytes: Stored, sha256: Option<[u8; 32]>) -> PackageContents {
+    fn of(self, bytes: Stored, sha256: Option<Sha256>) -> PackageContents {
         let Stated { info, pkginfo, scripts, .. } = self.stated;
         PackageContents { info, scripts, entries: self.entries, pkginfo, bytes, sha256, data: self.data }
     }

@@ -6,7 +6,9 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
+use sha2::Digest as _;
+
+use crate::base::Sha256;
 
 /// Bytes of a package that are held in memory at most; what is longer is read as it is needed. Signatures and control
 /// member must lie within: real ones have some kilobytes.
@@ -63,7 +65,7 @@ impl Opened<'_> {
 
     /// The same, with the SHA-256 of all bytes, those before the offset too, taken on the way.
     pub(super) fn hashing(&self, from: usize) -> io::Result<Hashing<'_>> {
-        let mut hash = Sha256::new();
+        let mut hash = sha2::Sha256::new();
         hash.update(self.head.get(..from).unwrap_or_default());
         Ok(Hashing { inner: self.reader(from)?, hash })
     }
@@ -74,13 +76,13 @@ impl Opened<'_> {
     }
 
     /// SHA-256 of the bytes from an offset within the head on.
-    pub(super) fn sha256(&self, from: usize) -> io::Result<[u8; 32]> {
-        let mut hash = Sha256::new();
+    pub(super) fn sha256(&self, from: usize) -> io::Result<Sha256> {
+        let mut hash = sha2::Sha256::new();
         let mut reader = self.reader(from)?;
         loop {
             let bytes = reader.fill_buf()?;
             if bytes.is_empty() {
-                return Ok(hash.finalize().into());
+                return Ok(Sha256(hash.finalize().into()));
             }
             hash.update(bytes);
             let count = bytes.len();
@@ -92,15 +94,15 @@ impl Opened<'_> {
 /// Takes the SHA-256 of what is read.
 pub(super) struct Hashing<'a> {
     inner: Box<dyn BufRead + 'a>,
-    hash: Sha256,
+    hash: sha2::Sha256,
 }
 
 impl Hashing<'_> {
     /// SHA-256 of everything, what was not read too.
-    pub(super) fn finish(mut self) -> io::Result<[u8; 32]> {
+    pub(super) fn finish(mut self) -> io::Result<Sha256> {
         loop {
             match self.fill_buf()?.len() {
-                0 => return Ok(self.hash.finalize().into()),
+                0 => return Ok(Sha256(self.hash.finalize().into())),
                 count => self.consume(count),
             }
         }
@@ -144,10 +146,10 @@ mod tests {
         assert_eq!((opened.size, opened.head.len() as u64), (bytes.len() as u64, MAX_HEAD));
         assert!(opened.slice(0).is_none());
         for from in [0, 7, MAX_HEAD as usize] {
-            let expected: [u8; 32] = Sha256::digest(&bytes[from..]).into();
+            let expected = Sha256::of(&bytes[from..]);
             assert_eq!(opened.sha256(from).unwrap(), expected);
             assert_eq!(opened.sha256(from).unwrap(), expected, "a second time");
-            let whole: [u8; 32] = Sha256::digest(&bytes).into();
+            let whole = Sha256::of(&bytes);
             let mut hashing = opened.hashing(from).unwrap();
             hashing.read_exact(&mut [0; 1000]).unwrap();
             hashing.fill_buf().unwrap();

@@ -98,7 +98,7 @@ impl ImagesPlan<'_> {
 impl Builder<'_> {
     /// Everything of an image of a registry, downloaded where it is not here.
     pub(super) fn pull(&self, image: &RegistryImage, sha256: Sha256) -> Result<Pulled, BuildError> {
-        Ok(puller(image, self.cache, self.offline, self.report).pull(sha256.0)?)
+        Ok(puller(image, self.cache, self.offline, self.report).pull(sha256)?)
     }
 }
 

@@ -108,7 +108,7 @@ impl Builder<'_> {
             let sha256 = sha256.ok_or_else(|| BuildError::ContainerNotLocked(spelled.clone()))?;
             for blob in self.pull(reference, *sha256)?.blobs.into_values() {
                 let Blob { url, sha256, size, path } = blob;
-                let input = Input { name: spelled.clone(), url, sha256: Sha256(sha256), size, path };
+                let input = Input { name: spelled.clone(), url, sha256, size, path };
                 inputs.insert(input.url.clone(), input);
             }
         }

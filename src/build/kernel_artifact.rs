@@ -104,7 +104,7 @@ pub(super) fn kernel_source(
         Source::Path(path) => Ok(path.clone()),
         Source::Url(url) => {
             let address = Address { url: url.clone(), mirrors: build.mirrors.clone() };
-            let pinned = Expected { sha256: Some(expected.0), size: None };
+            let pinned = Expected { sha256: Some(expected), size: None };
             // Hashed also where it was there before: a kernel is built from nothing that was not checked.
             let cache = cache.clone().verifying();
             cache.get(&address, pinned, offline, report).map_err(BuildError::KernelSource)

@@ -22,7 +22,7 @@ pub(super) fn resolve(request: &Request<'_>) -> Result<BTreeMap<String, Sha256>,
             (None, _, Some(ContainerImage::Registry(image))) => {
                 let Request { cache, offline, report, .. } = *request;
                 let tag = image.tag.as_deref().unwrap_or_default();
-                puller(image, cache, offline, report).resolve(tag).map(Sha256)?
+                puller(image, cache, offline, report).resolve(tag)?
             }
             (None, ..) => return Ok(None),
         };

@@ -111,7 +111,7 @@ fn download(wanted: &WantedKernel, request: &Request<'_>) -> Result<Sha256, Kern
     let Request { cache, offline, report, .. } = *request;
     if let Some(keyring) = keyring {
         let sha256 = signed_digest(&address, keyring, request)?;
-        cache.get(&address, Expected { sha256: Some(sha256.0), size: None }, offline, report)?;
+        cache.get(&address, Expected { sha256: Some(sha256), size: None }, offline, report)?;
         return Ok(sha256);
     }
     let path = cache.get(&address, Expected::default(), offline, report)?;

@@ -31,7 +31,7 @@ impl Listings {
     /// A package as it was remembered; `None` where it was not, or where the listing is damaged.
     pub fn find(&self, package: &Path, sha256: &Sha256, expected: &Expected) -> Option<PackageContents> {
         let listing = sealed::read(&self.path(sha256))?;
-        PackageContents::from_listing(&listing, package.to_owned(), sha256.0, expected)
+        PackageContents::from_listing(&listing, package.to_owned(), *sha256, expected)
     }
 
     /// Remembers a package that was verified. Without memory it is verified again next time, so that failing is no error.

@@ -7,7 +7,7 @@ use crate::apk::{
     PackageError, PackageInfo, Refusal,
 };
 use crate::base::diagnostic::{each, together};
-use crate::base::{Class, Diagnosis, Diagnostic, Sha256};
+use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::fleet::{Fleet, RepositorySpec};
 use crate::sys::fetch::{self, Cache, FetchError};
 use crate::sys::fs::FileError;
@@ -124,7 +124,6 @@ impl Repositories<'_> {
         let (contents, sha256) =
             PackageContents::verify_file(path.to_owned(), None, &Expected::from(info))
                 .map_err(|source| RepositoryError::Package { repository: repository.clone(), source })?;
-        let sha256 = Sha256(sha256);
         self.listings().keep(&sha256, &contents);
         Ok(LockedPackage {
             name: info.name.clone(),
@@ -152,7 +151,7 @@ impl Repositories<'_> {
         if let Some(remembered) = listings.find(&path, &locked.sha256, &expected) {
             return Ok(remembered);
         }
-        let (package, _) = PackageContents::verify_file(path, Some(&locked.sha256.0), &expected)
+        let (package, _) = PackageContents::verify_file(path, Some(&locked.sha256), &expected)
             .map_err(|source| RepositoryError::Package { repository: locked.repository.clone(), source })?;
         listings.keep(&locked.sha256, &package);
         Ok(package)
@@ -168,7 +167,7 @@ impl Repositories<'_> {
         match self.pinned_place(locked)? {
             Place::Here(path) => Ok(path),
             Place::Network(address) => {
-                let (sha256, size) = (Some(locked.sha256.0), Some(locked.size));
+                let (sha256, size) = (Some(locked.sha256), Some(locked.size));
                 let expected = fetch::Expected { sha256, size };
                 self.cache.get(&address, expected, self.offline, self.report).map_err(|source| {
                     let (package, repository) = (locked.id(), locked.repository.clone());

@@ -1,20 +1,35 @@
 //! Digests of files that are read.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
+
+use sha2::Digest as _;
 
 use crate::base::{FileDigest, Sha256};
 
-use super::fs::{self, FileError};
-use super::sparse;
+use super::fs::FileError;
+
+pub use super::sparse::digest as sparse_digest;
 
 /// SHA-256 and length of a file; the holes of a sparse file count as the zeros that they are.
 pub fn sha256_of_file(path: &Path) -> Result<(Sha256, u64), FileError> {
-    fs::sha256(path).map(|(digest, size)| (Sha256(digest), size))
-}
-
-/// Digest and length of a file that is mostly holes.
-pub fn sparse_digest(path: &Path) -> Result<(FileDigest, u64), FileError> {
-    sparse::digest(path).map(|(digest, size)| (FileDigest::Sparse(Sha256(digest)), size))
+    let named = || FileError::when("read", path);
+    let mut file = File::open(path).map_err(named())?;
+    let mut hasher = sha2::Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok((Sha256(hasher.finalize().into()), size)),
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                size += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(named()(error)),
+        }
+    }
 }
 
 /// Digest of the same kind as `like`, and length, of a file.

@@ -22,11 +22,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use sha2::{Digest as _, Sha256};
-
 use crate::base::diagnostic::{each, together};
-use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::base::{Class, Diagnosis, Diagnostic, Sha256};
 
+use super::digest::sha256_of_file;
 use super::fs::{FileError, FileLock, create_dir_all, remove};
 use super::http::{ATTEMPTS, Client, FileSink, HttpError, OTHER_FILE, Sink, Wanted};
 use super::report::{Report, Unit};
@@ -141,7 +140,7 @@ impl<E: Error> Curable for GetError<E> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
     /// Without it, the download is made each time.
-    pub sha256: Option<[u8; 32]>,
+    pub sha256: Option<Sha256>,
     /// In bytes.
     pub size: Option<u64>,
 }
@@ -199,8 +198,8 @@ impl Cache {
     }
 
     /// Where a download of this digest is or would be.
-    pub fn path(&self, sha256: &[u8; 32]) -> PathBuf {
-        self.dir.join("sha256").join(hex::encode(sha256))
+    pub fn path(&self, sha256: &Sha256) -> PathBuf {
+        self.dir.join("sha256").join(sha256.to_string())
     }
 
     /// The path of what an address holds, downloaded if need be. Without a digest to expect, it is downloaded each time, or,
@@ -232,7 +231,7 @@ impl Cache {
         if offline && !address.is_local() {
             return Err(self.offline(address));
         }
-        let name = hex::encode(sha256);
+        let name = sha256.to_string();
         let _lock = FileLock::wait(&self.dir.join("locks").join(&name[..2]))?;
         // Another process may have made it meanwhile.
         if !self.holds(&path, &sha256, expected.size)? {
@@ -247,10 +246,10 @@ impl Cache {
     }
 
     /// Whether the file is there and right; one that is wrong is removed.
-    fn holds(&self, path: &Path, sha256: &[u8; 32], size: Option<u64>) -> Result<bool, FetchError> {
+    fn holds(&self, path: &Path, sha256: &Sha256, size: Option<u64>) -> Result<bool, FetchError> {
         let Ok(meta) = fs::metadata(path) else { return Ok(false) };
         let is_right = size.is_none_or(|size| size == meta.len())
-            && (!self.verify || super::fs::sha256(path)?.0 == *sha256);
+            && (!self.verify || sha256_of_file(path)?.0 == *sha256);
         if !is_right {
             remove(path)?;
         }
@@ -262,7 +261,7 @@ impl Cache {
     fn vendored_file(
         &self,
         address: &Address,
-        sha256: &[u8; 32],
+        sha256: &Sha256,
         size: Option<u64>,
         offline: bool,
         progress: &dyn Report,
@@ -274,11 +273,11 @@ impl Cache {
         if size == Some(meta.len()) && !self.verify {
             return Ok(Some(path));
         }
-        let found = super::fs::sha256(&path)?.0;
+        let found = sha256_of_file(&path)?.0;
         if found == *sha256 {
             return Ok(Some(path));
         }
-        let (url, expected, found) = (path.display().to_string(), hex::encode(sha256), hex::encode(found));
+        let (url, expected, found) = (path.display().to_string(), sha256.to_string(), found.to_string());
         let error = FetchError::Digest { url, expected, found };
         if offline {
             return Err(error);
@@ -343,11 +342,11 @@ impl Cache {
     fn fetch_pinned(
         &self,
         address: &Address,
-        sha256: &[u8; 32],
+        sha256: &Sha256,
         size: Option<u64>,
         progress: &dyn Report,
     ) -> Result<(), FetchError> {
-        let partial = self.dir.join("partial").join(hex::encode(sha256));
+        let partial = self.dir.join("partial").join(sha256.to_string());
         create_dir_all(&self.dir.join("partial"))?;
         let ask = |url: &str, attempts| self.fetch_from(url, &partial, sha256, size, attempts, progress);
         self.any_of(address, progress, ask).map_err(one_or_all)
@@ -358,7 +357,7 @@ impl Cache {
         &self,
         url: &str,
         partial: &Path,
-        sha256: &[u8; 32],
+        sha256: &Sha256,
         size: Option<u64>,
         attempts: u32,
         progress: &dyn Report,
@@ -367,14 +366,14 @@ impl Cache {
             let resumed = fs::metadata(partial).is_ok_and(|meta| meta.len() > 0);
             let wanted = Wanted { size, limit: size.unwrap_or(LARGEST), resume: true, attempts };
             self.download(url, partial, wanted, progress)?;
-            let (found, _) = super::fs::sha256(partial)?;
+            let (found, _) = sha256_of_file(partial)?;
             if found == *sha256 {
                 return self.keep(partial, sha256).map(drop);
             }
             remove(partial)?;
             // The beginning may have been of another file; then a whole one is right.
             if !resumed {
-                let (expected, found) = (hex::encode(sha256), hex::encode(found));
+                let (expected, found) = (sha256.to_string(), found.to_string());
                 return Err(FetchError::Digest { url: url.to_owned(), expected, found });
             }
         }
@@ -408,14 +407,14 @@ impl Cache {
         size: Option<u64>,
         attempts: u32,
         progress: &dyn Report,
-    ) -> Result<(PathBuf, [u8; 32]), FetchError> {
+    ) -> Result<(PathBuf, Sha256), FetchError> {
         let dir = self.dir.join("partial");
         create_dir_all(&dir)?;
         let temporary =
             tempfile::NamedTempFile::new_in(&dir).map_err(FileError::when("create file in", &dir))?;
         let wanted = Wanted { size, limit: size.unwrap_or(LARGEST), resume: false, attempts };
         self.download(url, temporary.path(), wanted, progress)?;
-        let (sha256, _) = super::fs::sha256(temporary.path())?;
+        let (sha256, _) = sha256_of_file(temporary.path())?;
         let path = self.keep(temporary.path(), &sha256)?;
         // It has another name now; there is nothing left to remove.
         let _ = temporary.keep();
@@ -424,25 +423,21 @@ impl Cache {
 
     /// Where the digest of what an address held is remembered.
     fn known(&self, address: &Address) -> PathBuf {
-        self.dir.join("known").join(hex::encode(Sha256::digest(&address.url)))
+        self.dir.join("known").join(Sha256::of(&address.url).to_string())
     }
 
-    fn remember(&self, address: &Address, sha256: &[u8; 32]) -> Result<(), FetchError> {
-        let text = format!("{} {}\n", hex::encode(sha256), address.url);
+    fn remember(&self, address: &Address, sha256: &Sha256) -> Result<(), FetchError> {
+        let text = format!("{sha256} {}\n", address.url);
         Ok(super::fs::write(&self.known(address), text.as_bytes(), 0o644)?)
     }
 
     /// What an address held when it was last downloaded.
     fn last_known(&self, address: &Address, size: Option<u64>) -> Result<PathBuf, FetchError> {
         let text = super::fs::read_text_if_present(&self.known(address))?.unwrap_or_default();
-        let mut sha256 = [0; 32];
-        let digest = text.split(' ').next().unwrap_or_default();
-        let path = match hex::decode_to_slice(digest, &mut sha256) {
-            Ok(()) => self.path(&sha256),
-            Err(_) => PathBuf::new(),
-        };
-        if self.holds(&path, &sha256, size)? {
-            return Ok(path);
+        if let Some(sha256) = text.split(' ').next().and_then(|digest| digest.parse().ok())
+            && self.holds(&self.path(&sha256), &sha256, size)?
+        {
+            return Ok(self.path(&sha256));
         }
         // Whoever asks without a digest checks otherwise what is there.
         let vendored = self.vendor.as_deref().and_then(|dir| vendor::place(dir, &address.url));
@@ -468,7 +463,7 @@ impl Cache {
     }
 
     /// Gives a verified file its name, durably.
-    fn keep(&self, from: &Path, sha256: &[u8; 32]) -> Result<PathBuf, FetchError> {
+    fn keep(&self, from: &Path, sha256: &Sha256) -> Result<PathBuf, FetchError> {
         let path = self.path(sha256);
         create_dir_all(&self.dir.join("sha256"))?;
         let finish = || -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Files: written whole or not at all, errors that name the path, removal that follows no link.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -55,27 +55,6 @@ impl FileError {
 /// Reads a whole file.
 pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     fs::read(path).map_err(FileError::when("read", path))
-}
-
-/// SHA-256 and length of a file; the holes of a sparse file count as the zeros that they are.
-pub fn sha256(path: &Path) -> Result<([u8; 32], u64), FileError> {
-    use sha2::Digest;
-    let named = || FileError::when("read", path);
-    let mut file = File::open(path).map_err(named())?;
-    let mut hasher = sha2::Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut size = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok((hasher.finalize().into(), size)),
-            Ok(count) => {
-                hasher.update(&buffer[..count]);
-                size += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(named()(error)),
-        }
-    }
 }
 
 /// Reads a whole UTF-8 file.

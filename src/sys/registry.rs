@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::base::Sha256;
 use crate::base::text::percent_query;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
+use super::digest::sha256_of_file;
 use super::fetch::{Cache, Expected, FetchError};
 use super::fs::FileError;
 use super::http::HttpError;
@@ -92,7 +94,7 @@ impl Repository {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blob {
     pub url: String,
-    pub sha256: [u8; 32],
+    pub sha256: Sha256,
     /// In bytes.
     pub size: u64,
     /// Where it is on this machine.
@@ -103,9 +105,9 @@ pub struct Blob {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pulled {
     /// Of the manifest for [`PLATFORM`].
-    pub manifest: [u8; 32],
+    pub manifest: Sha256,
     /// Index, manifest, config and layers, by digest.
-    pub blobs: BTreeMap<[u8; 32], Blob>,
+    pub blobs: BTreeMap<Sha256, Blob>,
 }
 
 #[derive(Deserialize)]
@@ -156,17 +158,17 @@ impl<'a> Puller<'a> {
     }
 
     /// The digest of what a tag leads to now, an index or a manifest; offline, of what it last led to.
-    pub fn resolve(&self, tag: &str) -> Result<[u8; 32], RegistryError> {
+    pub fn resolve(&self, tag: &str) -> Result<Sha256, RegistryError> {
         let address = format!("{}/manifests/{tag}", self.repository.url()).as_str().into();
         let cache = if self.offline { self.cache } else { self.allowed()? };
         let path = cache.get(&address, Expected::default(), self.offline, self.report);
         let path = path.map_err(|source| self.failed(source))?;
         self.parse::<Manifest>("the manifest", &path)?;
-        Ok(super::fs::sha256(&path)?.0)
+        Ok(sha256_of_file(&path)?.0)
     }
 
     /// Brings everything of the image with this digest to this machine; an index leads to its image for Linux on amd64.
-    pub fn pull(&self, digest: [u8; 32]) -> Result<Pulled, RegistryError> {
+    pub fn pull(&self, digest: Sha256) -> Result<Pulled, RegistryError> {
         let mut blobs = BTreeMap::new();
         let mut sha256 = digest;
         let mut manifest = self.manifest(sha256, None, &mut blobs)?;
@@ -196,9 +198,9 @@ impl<'a> Puller<'a> {
 
     fn manifest(
         &self,
-        sha256: [u8; 32],
+        sha256: Sha256,
         size: Option<u64>,
-        blobs: &mut BTreeMap<[u8; 32], Blob>,
+        blobs: &mut BTreeMap<Sha256, Blob>,
     ) -> Result<Manifest, RegistryError> {
         let path = self.blob("manifests", sha256, size, blobs)?;
         self.parse("the manifest", &path)
@@ -208,11 +210,11 @@ impl<'a> Puller<'a> {
     fn blob(
         &self,
         kind: &str,
-        sha256: [u8; 32],
+        sha256: Sha256,
         size: Option<u64>,
-        blobs: &mut BTreeMap<[u8; 32], Blob>,
+        blobs: &mut BTreeMap<Sha256, Blob>,
     ) -> Result<PathBuf, RegistryError> {
-        let url = format!("{}/{kind}/sha256:{}", self.repository.url(), hex::encode(sha256));
+        let url = format!("{}/{kind}/sha256:{}", self.repository.url(), sha256);
         let (address, expected) = (url.as_str().into(), Expected { sha256: Some(sha256), size });
         let path = match self.cache.get(&address, expected, true, self.report) {
             Err(FetchError::Offline { .. }) if !self.offline => {
@@ -236,13 +238,9 @@ impl<'a> Puller<'a> {
         serde_json::from_slice(&bytes).map_err(|source| RegistryError::Malformed { image, what, source })
     }
 
-    fn digest(&self, text: &str) -> Result<[u8; 32], RegistryError> {
-        let mut sha256 = [0; 32];
-        let hex = text.strip_prefix("sha256:").unwrap_or_default();
-        match hex::decode_to_slice(hex, &mut sha256) {
-            Ok(()) => Ok(sha256),
-            Err(_) => Err(self.unsupported(&format!("the digest {text:?} is not a sha256"))),
-        }
+    fn digest(&self, text: &str) -> Result<Sha256, RegistryError> {
+        let digest = text.strip_prefix("sha256:").and_then(|hex| hex.parse().ok());
+        digest.ok_or_else(|| self.unsupported(&format!("the digest {text:?} is not a sha256")))
     }
 
     fn unsupported(&self, problem: &str) -> RegistryError {

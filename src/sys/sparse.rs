@@ -9,6 +9,8 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use sha2::Digest;
 
+use crate::base::{FileDigest, Sha256};
+
 use super::fs::FileError;
 use super::tool::Tool;
 
@@ -44,13 +46,13 @@ pub fn data_runs(file: &File) -> io::Result<Vec<(u64, u64)>> {
 /// of each block of 4096 bytes that is not all zeros its offset and its bytes, in order (numbers are 8 bytes, little-endian; the
 /// last block is as long as it is). It follows from the bytes alone, not from where the file has holes, and a disk of gigabytes
 /// that holds little takes milliseconds.
-pub fn digest(path: &Path) -> Result<([u8; 32], u64), FileError> {
+pub fn digest(path: &Path) -> Result<(FileDigest, u64), FileError> {
     let named = || FileError::when("read", path);
     let file = File::open(path).map_err(named())?;
     digest_open(&file).map_err(named())
 }
 
-fn digest_open(file: &File) -> io::Result<([u8; 32], u64)> {
+fn digest_open(file: &File) -> io::Result<(FileDigest, u64)> {
     let size = file.metadata()?.len();
     let mut hasher = sha2::Sha256::new_with_prefix(PREFIX);
     hasher.update(size.to_le_bytes());
@@ -73,7 +75,7 @@ fn digest_open(file: &File) -> io::Result<([u8; 32], u64)> {
         }
         done = done.max(end);
     }
-    Ok((hasher.finalize().into(), size))
+    Ok((FileDigest::Sparse(Sha256(hasher.finalize().into())), size))
 }
 
 /// Gives the blocks of a file that are all zeros back to its disk, where its file system and util-linux can; its bytes stay
@@ -169,7 +171,7 @@ mod tests {
         text.extend(4099_u64.to_le_bytes());
         text.extend(4096_u64.to_le_bytes());
         text.extend(b"\0\0x");
-        let expected: [u8; 32] = sha2::Sha256::digest(&text).into();
+        let expected = FileDigest::Sparse(Sha256::of(&text));
         assert_eq!(digest_open(&file(4099, &[(4098, b"x")])).unwrap(), (expected, 4099));
     }
 

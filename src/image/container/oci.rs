@@ -285,7 +285,7 @@ impl Blobs {
             Self::Pulled { pulled, .. } => {
                 let missing = || ContainerProblem::Missing(name.to_owned());
                 let digest = name.strip_prefix(BLOBS).and_then(|hex| hex.parse::<Sha256>().ok());
-                let blob = digest.and_then(|sha256| pulled.blobs.get(&sha256.0)).ok_or_else(missing)?;
+                let blob = digest.and_then(|sha256| pulled.blobs.get(&sha256)).ok_or_else(missing)?;
                 Ok(Box::new(File::open(&blob.path).map_err(FileError::when("open", &blob.path))?))
             }
         }
@@ -294,7 +294,7 @@ impl Blobs {
     /// The one image of the layout.
     fn manifest(&self) -> Result<Descriptor, ContainerProblem> {
         if let Self::Pulled { pulled, .. } = self {
-            let sha256 = Sha256(pulled.manifest);
+            let sha256 = pulled.manifest;
             let size = pulled.blobs.get(&pulled.manifest).map_or(0, |blob| blob.size);
             return Ok(Descriptor::new("", format!("sha256:{sha256}"), size));
         }

@@ -164,7 +164,7 @@ impl<'a> Filling<'a> {
             let digest = self.hash.then(|| scope.spawn(|| frontier.sha256(&self.image)));
             rayon::scope(|scope| (0..rayon::current_num_threads()).for_each(|_| scope.spawn(|_| work())));
             // It cannot panic; if it did, this would be the place to say so.
-            let join = |digest: std::thread::ScopedJoinHandle<'_, io::Result<[u8; 32]>>| {
+            let join = |digest: std::thread::ScopedJoinHandle<'_, io::Result<Sha256>>| {
                 digest.join().unwrap_or_else(|_| Err(io::Error::other("hashing it failed")))
             };
             digest.map(join).transpose()
@@ -172,7 +172,7 @@ impl<'a> Filling<'a> {
         if let Some(error) = failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
             return Err(error);
         }
-        let sha256 = digest.map_err(|source| self.failed(source))?.map(Sha256);
+        let sha256 = digest.map_err(|source| self.failed(source))?;
         let placed =
             sources.iter().zip(wanted).flat_map(|(source, wanted)| self.placed(*source, wanted)).collect();
         Ok(Written { sha256, size: self.layout.image_len(), placed })

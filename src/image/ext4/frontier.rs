@@ -5,7 +5,9 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use sha2::{Digest as _, Sha256};
+use sha2::Digest as _;
+
+use crate::base::Sha256;
 
 /// Bytes read at a time. What was just written is read from memory.
 const CHUNK: u64 = 1 << 20;
@@ -65,8 +67,8 @@ impl Frontier {
     }
 
     /// SHA-256 of the whole file, finished soon after the last writer.
-    pub fn sha256(&self, file: &File) -> io::Result<[u8; 32]> {
-        let mut hash = Sha256::new();
+    pub fn sha256(&self, file: &File) -> io::Result<Sha256> {
+        let mut hash = sha2::Sha256::new();
         let mut buffer = vec![0; CHUNK as usize];
         let mut hashed = 0;
         while hashed < self.end {
@@ -78,7 +80,7 @@ impl Frontier {
                 hashed += chunk.len() as u64;
             }
         }
-        Ok(hash.finalize().into())
+        Ok(Sha256(hash.finalize().into()))
     }
 }
 
@@ -105,7 +107,7 @@ mod tests {
             let mut whole = vec![0; size as usize];
             file.read_exact_at(&mut whole, 0).unwrap();
             assert_eq!(whole[2 * CHUNK as usize..][..4], *b"late");
-            assert_eq!(digest.join().unwrap()[..], Sha256::digest(&whole)[..]);
+            assert_eq!(digest.join().unwrap(), Sha256::of(&whole));
         });
     }
 

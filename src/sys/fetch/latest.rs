@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+
+use crate::base::Sha256;
 
 use super::super::fs as files;
 use super::super::http::{Stamp, Wanted};
@@ -32,7 +33,7 @@ struct Record {
     /// Where it came from: another server's stamps mean something else.
     from: String,
     /// Of the bytes.
-    sha256: String,
+    sha256: Sha256,
     #[serde(flatten)]
     stamp: Stamp,
 }
@@ -57,7 +58,7 @@ impl Cache {
                 return accept(&old.unwrap_or_default()).map_err(GetError::Refused);
             };
             let accepted = accept(&bytes).map_err(GetError::Refused)?;
-            let (from, sha256) = (url.to_owned(), hex::encode(Sha256::digest(&bytes)));
+            let (from, sha256) = (url.to_owned(), Sha256::of(&bytes));
             // Without memory, it is downloaded again next time, and is not there offline.
             let _ = self.keep_latest(address, &Record { from, sha256, stamp }, &bytes);
             Ok(accepted)
@@ -78,7 +79,7 @@ impl Cache {
     }
 
     fn record(&self, address: &Address) -> PathBuf {
-        self.dir.join("latest").join(hex::encode(Sha256::digest(&address.url)))
+        self.dir.join("latest").join(Sha256::of(&address.url).to_string())
     }
 
     /// The record of an address, if there is one and it is whole.
@@ -87,7 +88,7 @@ impl Cache {
         let line = bytes.iter().position(|byte| *byte == b'\n')?;
         let record: Record = serde_json::from_slice(&bytes[..line]).ok()?;
         bytes.drain(..=line);
-        (hex::encode(Sha256::digest(&bytes)) == record.sha256).then_some((record, bytes))
+        (Sha256::of(&bytes) == record.sha256).then_some((record, bytes))
     }
 
     fn keep_latest(&self, address: &Address, record: &Record, bytes: &[u8]) -> Result<(), files::FileError> {

@@ -104,7 +104,7 @@ fn latest(cache: &Cache, address: &Address, limit: u64) -> Result<Vec<u8>, Fetch
 }
 
 fn expected() -> Expected {
-    Expected { sha256: Some(Sha256::digest(BODY).into()), size: Some(16) }
+    Expected { sha256: Some(Sha256::of(BODY)), size: Some(16) }
 }
 
 fn ranges(server: &Server) -> Vec<String> {
@@ -120,7 +120,7 @@ fn a_download_is_made_once_and_found_offline() {
     let path = cache.get(&server.address(), expected(), false, &Silent).unwrap();
     assert_eq!(fs::read(&path).unwrap(), BODY);
     assert_eq!(cache.get(&server.address(), expected(), true, &Silent).unwrap(), path);
-    assert_eq!(path.file_name().unwrap().to_str().unwrap(), hex::encode(Sha256::digest(BODY)));
+    assert_eq!(path.file_name().unwrap().to_str().unwrap(), Sha256::of(BODY).to_string());
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_server_without_ranges_is_asked_for_all_of_it() {
 #[test]
 fn the_beginning_of_another_file_is_thrown_away() {
     let (_dir, cache) = cache();
-    let partial = cache.dir.join("partial").join(hex::encode(Sha256::digest(BODY)));
+    let partial = cache.dir.join("partial").join(Sha256::of(BODY).to_string());
     create_dir_all(partial.parent().unwrap()).unwrap();
     fs::write(&partial, "other").unwrap();
     let server = serve(&[Part(99), Whole]);
@@ -156,13 +156,13 @@ fn the_beginning_of_another_file_is_thrown_away() {
 #[test]
 fn another_file_than_the_expected_is_not_kept() {
     let (_dir, cache) = cache();
-    let wanted = Expected { sha256: Some([7; 32]), size: Some(16) };
+    let wanted = Expected { sha256: Some(Sha256([7; 32])), size: Some(16) };
     let error = cache.get(&serve(&[Whole]).address(), wanted, false, &Silent).unwrap_err();
     assert!(matches!(error, FetchError::Digest { .. }), "{error}");
-    let longer = Expected { sha256: Some([7; 32]), size: Some(17) };
+    let longer = Expected { sha256: Some(Sha256([7; 32])), size: Some(17) };
     let error = cache.get(&serve(&[Whole]).address(), longer, false, &Silent).unwrap_err();
     assert!(error.to_string().contains("is 16 bytes long, and 17 are expected"), "{error}");
-    assert!(!cache.path(&[7; 32]).exists());
+    assert!(!cache.path(&Sha256([7; 32])).exists());
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn without_a_digest_it_is_fetched_each_time_and_named_by_what_came() {
     let first = cache.get(&server.address(), Expected::default(), false, &Silent).unwrap();
     assert_eq!(cache.get(&server.address(), Expected::default(), false, &Silent).unwrap(), first);
     assert_eq!(ranges(&server).len(), 3);
-    assert_eq!(first, cache.path(&Sha256::digest(BODY).into()));
+    assert_eq!(first, cache.path(&Sha256::of(BODY)));
     assert_eq!(fs::read_dir(dir.path().join("cache/partial")).unwrap().count(), 0);
     // A local file needs no network.
     let local = dir.path().join("local");
