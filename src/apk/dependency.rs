@@ -48,9 +48,6 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// `=`
-    pub const EQUAL: Self = Self { less: false, equal: true, greater: false, fuzzy: false };
-
     fn parse(text: &str) -> Self {
         let has = |c| text.contains(c);
         Self { less: has('<'), equal: has('=') || has('~'), greater: has('>'), fuzzy: has('~') }

@@ -65,7 +65,6 @@ pub fn read(wants: &Wants, layout: &Layout) -> Facts {
             .iter()
             .find_map(|module| kernel::switch(format!("/sys/module/{module}/parameters/nested"))),
         huge_pages: memory::huge_pages().map_or(0, |pages| pages.total) / HUGE_PAGE,
-        userfaultfd: Path::new("/dev/userfaultfd").exists(),
         memory: memory::available().map(|available| available + own.unwrap_or(0)),
         settings: settings(),
         nft: is_root().then(accepts_ruleset),

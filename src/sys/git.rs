@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::{FileError, create_dir_all, remove};
-use super::tool::{Tool, ToolError};
+use super::tool::{OUT_OF_TIME, Tool, ToolError};
 
 /// Why a branch cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +17,7 @@ pub enum GitError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The network or the server hangs.
-    #[error("{url} did not answer within {NETWORK_SECONDS} s")]
+    #[error("{url} did not answer within {} s", FETCH_LIMIT.as_secs())]
     Timeout { url: String },
     /// Such as a name that git would read as an option.
     #[error("{text:?} is no {what}")]
@@ -51,10 +52,8 @@ fn hint(source: &ToolError) -> &'static str {
     }
 }
 
-/// Seconds that a fetch may take altogether.
-const NETWORK_SECONDS: u32 = 600;
-/// The status with which `timeout` says that it killed its command.
-const TIMED_OUT: i32 = 124;
+/// How long a fetch may take altogether.
+const FETCH_LIMIT: Duration = Duration::from_secs(600);
 
 /// What git and the transports below it read from the environment that has no other way in.
 const PASSED: [&str; 9] = [
@@ -112,12 +111,20 @@ pub fn clone_or_fetch(url: &str, branch: &str, dir: &Path) -> Result<String, Git
     if !git(check, &config).output().map_err(failed("run git".to_owned()))?.status.success() {
         return Err(GitError::Invalid { what: "name of a branch", text: branch.to_owned() });
     }
-    let fetch = Tool::new("timeout")
-        .args(["-k", "10", &NETWORK_SECONDS.to_string(), "git", "fetch", "--quiet", "--no-tags", "--force"])
-        .args(["--", &address, &format!("{reference}:{reference}")])
-        .dir(&mirror);
+    let fetch = Tool::new("git")
+        .args([
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--force",
+            "--",
+            &address,
+            &format!("{reference}:{reference}"),
+        ])
+        .dir(&mirror)
+        .within(FETCH_LIMIT);
     match git(fetch, &config).run() {
-        Err(ToolError::Failed { code: Some(TIMED_OUT), .. }) => {
+        Err(ToolError::Failed { code: Some(OUT_OF_TIME), .. }) => {
             return Err(GitError::Timeout { url: url.to_owned() });
         }
         done => drop(done.map_err(failed(format!("fetch branch {branch} of {url}")))?),

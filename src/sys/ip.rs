@@ -282,12 +282,6 @@ pub fn default_uplink() -> Result<Option<String>, IpError> {
     Ok(None)
 }
 
-/// All addresses of this host, with the lengths of their prefixes.
-pub fn addresses() -> Result<Vec<(IpAddr, u8)>, IpError> {
-    let links = query::<Link>(&ip(["-j", "addr", "show"]))?;
-    Ok(links.iter().flat_map(Link::addresses).collect())
-}
-
 fn sysctl_path(key: &str) -> PathBuf {
     Path::new("/proc/sys").join(key.replace('.', "/"))
 }

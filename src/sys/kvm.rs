@@ -9,7 +9,7 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::{self, FileError};
 use super::tiny_guest::{Then, elf};
-use super::tool::{Tool, ToolError};
+use super::tool::{OUT_OF_TIME, Tool, ToolError};
 
 /// Why a guest was not run, or did not do what it should.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,10 @@ pub fn probe(firecracker: &Path) -> Result<(), ProbeError> {
     });
     fs::write_unsynced(&config, text.to_string().as_bytes(), 0o600)?;
     let tool = Tool::new(firecracker).args(["--no-api", "--level", "Error", "--config-file"]).arg(&config);
-    let Some(output) = tool.output_within(PATIENCE)? else { return Err(ProbeError::Hangs(PATIENCE)) };
+    let output = tool.within(PATIENCE).output()?;
+    if output.status.code() == Some(OUT_OF_TIME) {
+        return Err(ProbeError::Hangs(PATIENCE));
+    }
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         let last = |text: &str| text.lines().last().unwrap_or_default().to_owned();

@@ -22,6 +22,7 @@ pub mod make;
 pub mod memory;
 pub mod mount;
 pub mod nft;
+pub mod oci;
 pub mod process;
 pub mod qemu;
 pub mod registry;

@@ -1,9 +1,5 @@
 //! nftables through `nft`: whole rulesets in one transaction, tables and counters read back.
 
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
-
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::tool::{Tool, ToolError};
@@ -36,13 +32,6 @@ fn hint(source: &ToolError) -> &'static str {
     } else {
         ""
     }
-}
-
-/// What a named counter has seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Counter {
-    pub packets: u64,
-    pub bytes: u64,
 }
 
 /// A table names nothing that is not there: nft says the same for a missing table and for a missing family.
@@ -117,60 +106,6 @@ pub fn delete_table(family: &str, name: &str) -> Result<(), NftError> {
     }
 }
 
-/// All tables of this network namespace, as family and name.
-pub fn tables() -> Result<Vec<(String, String)>, NftError> {
-    let action = "list the nft tables";
-    let text = Tool::new("nft").args(["-j", "list", "tables"]).text().map_err(failed(action))?;
-    let items =
-        parse_items(&text).map_err(|source| NftError::Output { action: action.to_owned(), source })?;
-    Ok(items.into_iter().filter_map(|item| item.table).map(|table| (table.family, table.name)).collect())
-}
-
-/// The named counters of a table; none where it is absent.
-pub fn counters(family: &str, table: &str) -> Result<BTreeMap<String, Counter>, NftError> {
-    let action = format!("list the counters of the nft table {family} {table}");
-    match Tool::new("nft").args(["-j", "list", "counters", "table", family, table]).text() {
-        Ok(text) => parse_counters(&text).map_err(|source| NftError::Output { action, source }),
-        Err(error) if is_absence(&error) => Ok(BTreeMap::new()),
-        Err(error) => Err(failed(action)(error)),
-    }
-}
-
-/// What `nft -j` prints (libnftables-json(5)): a list of objects with one key each.
-#[derive(Deserialize)]
-struct Document {
-    nftables: Vec<Item>,
-}
-
-#[derive(Deserialize)]
-struct Item {
-    table: Option<Table>,
-    counter: Option<Named>,
-}
-
-#[derive(Deserialize)]
-struct Table {
-    family: String,
-    name: String,
-}
-
-#[derive(Deserialize)]
-struct Named {
-    name: String,
-    #[serde(flatten)]
-    counter: Counter,
-}
-
-fn parse_items(text: &str) -> Result<Vec<Item>, serde_json::Error> {
-    Ok(serde_json::from_str::<Document>(text)?.nftables)
-}
-
-/// Reads `nft -j list counters`.
-pub fn parse_counters(text: &str) -> Result<BTreeMap<String, Counter>, serde_json::Error> {
-    let named = parse_items(text)?.into_iter().filter_map(|item| item.counter);
-    Ok(named.map(|named| (named.name, named.counter)).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,14 +122,5 @@ mod tests {
             {"chain": {"family": "inet", "table": "sisforge-a", "name": "x", "hook": "forward", "policy": "drop"}}]}"#;
         let found = parse_forward_drops(text, "sisforge-").unwrap();
         assert_eq!(found, ["ip filter FORWARD", "inet fw fwd"]);
-    }
-
-    #[test]
-    fn counters_are_read_by_name() {
-        let text = r#"{"nftables": [{"metainfo": {"version": "1.0.6", "json_schema_version": 1}},
-            {"counter": {"family": "inet", "name": "alice-denied", "table": "sis", "handle": 2,
-            "packets": 3, "bytes": 252}}]}"#;
-        let expected = BTreeMap::from([("alice-denied".to_owned(), Counter { packets: 3, bytes: 252 })]);
-        assert_eq!(parse_counters(text).unwrap(), expected);
     }
 }

@@ -172,14 +172,6 @@ impl Qmp {
         self.execute("balloon", json!({ "value": target })).map(drop)
     }
 
-    /// Ends QEMU at once; that it hangs up on this is its answer.
-    pub fn quit(&mut self) -> Result<(), QmpError> {
-        match self.execute("quit", json!({})) {
-            Err(QmpError::Closed { .. }) => Ok(()),
-            done => done.map(drop),
-        }
-    }
-
     /// The state of the machine, such as `running`, `paused` or `shutdown`.
     pub fn query_status(&mut self) -> Result<String, QmpError> {
         let answer = self.execute("query-status", json!({}))?;
@@ -289,7 +281,8 @@ mod tests {
         let mut qmp = Qmp::connect(&path).unwrap();
         assert!(matches!(qmp.query_status().unwrap_err(), QmpError::Closed { .. }));
         let (_dir, path) = serve(&[READY]);
-        Qmp::connect(&path).unwrap().quit().unwrap();
+        let quit = Qmp::connect(&path).unwrap().execute("quit", json!({}));
+        assert!(matches!(quit, Err(QmpError::Closed { .. })), "{quit:?}");
     }
 
     #[test]

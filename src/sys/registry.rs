@@ -19,14 +19,12 @@ use super::digest::sha256_of_file;
 use super::fetch::{Cache, Expected, FetchError};
 use super::fs::FileError;
 use super::http::HttpError;
+use super::oci::{Descriptor, Document, LARGEST_DOCUMENT, Platform, parse_digest};
 use super::report::Report;
 
 /// Manifests and indexes that are taken.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
-
-/// Larger manifests are refused: registries allow 4 MiB.
-const LARGEST_MANIFEST: u64 = 4 << 20;
 
 /// The platform that is chosen from an index.
 const PLATFORM: (&str, &str) = ("linux", "amd64");
@@ -110,29 +108,6 @@ pub struct Pulled {
     pub blobs: BTreeMap<Sha256, Blob>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest {
-    /// Of an index.
-    manifests: Option<Vec<Descriptor>>,
-    config: Option<Descriptor>,
-    #[serde(default)]
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct Descriptor {
-    digest: String,
-    size: u64,
-    platform: Option<Platform>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    os: String,
-    architecture: String,
-}
-
 /// A way to the images of one repository.
 pub struct Puller<'a> {
     repository: Repository,
@@ -163,7 +138,7 @@ impl<'a> Puller<'a> {
         let cache = if self.offline { self.cache } else { self.allowed()? };
         let path = cache.get(&address, Expected::default(), self.offline, self.report);
         let path = path.map_err(|source| self.failed(source))?;
-        self.parse::<Manifest>("the manifest", &path)?;
+        self.parse(&path)?;
         Ok(sha256_of_file(&path)?.0)
     }
 
@@ -171,14 +146,16 @@ impl<'a> Puller<'a> {
     pub fn pull(&self, digest: Sha256) -> Result<Pulled, RegistryError> {
         let mut blobs = BTreeMap::new();
         let mut sha256 = digest;
-        let mut manifest = self.manifest(sha256, None, &mut blobs)?;
-        if let Some(all) = &manifest.manifests {
-            let chosen = self.for_platform(all)?;
+        let mut document = self.document(sha256, None, &mut blobs)?;
+        if let Document::Index(index) = &document {
+            let chosen = self.for_platform(&index.manifests)?;
             sha256 = self.digest(&chosen.digest)?;
-            manifest = self.manifest(sha256, Some(chosen.size), &mut blobs)?;
+            document = self.document(sha256, Some(chosen.size), &mut blobs)?;
         }
-        let config = manifest.config.ok_or_else(|| self.unsupported("its manifest names no config"))?;
-        for part in std::iter::once(&config).chain(&manifest.layers) {
+        let Document::Manifest(manifest) = document else {
+            return Err(self.unsupported("its index leads to another index"));
+        };
+        for part in std::iter::once(&manifest.config).chain(&manifest.layers) {
             let digest = self.digest(&part.digest)?;
             self.blob("blobs", digest, Some(part.size), &mut blobs)?;
         }
@@ -196,14 +173,13 @@ impl<'a> Puller<'a> {
         })
     }
 
-    fn manifest(
+    fn document(
         &self,
         sha256: Sha256,
         size: Option<u64>,
         blobs: &mut BTreeMap<Sha256, Blob>,
-    ) -> Result<Manifest, RegistryError> {
-        let path = self.blob("manifests", sha256, size, blobs)?;
-        self.parse("the manifest", &path)
+    ) -> Result<Document, RegistryError> {
+        self.parse(&self.blob("manifests", sha256, size, blobs)?)
     }
 
     /// One file, from the cache or the registry.
@@ -228,19 +204,18 @@ impl<'a> Puller<'a> {
         Ok(path)
     }
 
-    fn parse<T: for<'de> Deserialize<'de>>(&self, what: &str, path: &Path) -> Result<T, RegistryError> {
+    fn parse(&self, path: &Path) -> Result<Document, RegistryError> {
         let size = fs::metadata(path).map_err(FileError::when("read", path))?.len();
-        if size > LARGEST_MANIFEST {
-            return Err(self.unsupported(&format!("{what} is larger than 4 MiB")));
+        if size > LARGEST_DOCUMENT {
+            return Err(self.unsupported("the manifest is larger than 4 MiB"));
         }
         let bytes = super::fs::read(path)?;
-        let (image, what) = (self.image.clone(), what.to_owned());
-        serde_json::from_slice(&bytes).map_err(|source| RegistryError::Malformed { image, what, source })
+        let (image, what) = (self.image.clone(), "the manifest".to_owned());
+        Document::parse(&bytes).map_err(|source| RegistryError::Malformed { image, what, source })
     }
 
     fn digest(&self, text: &str) -> Result<Sha256, RegistryError> {
-        let digest = text.strip_prefix("sha256:").and_then(|hex| hex.parse().ok());
-        digest.ok_or_else(|| self.unsupported(&format!("the digest {text:?} is not a sha256")))
+        parse_digest(text).ok_or_else(|| self.unsupported(&format!("the digest {text:?} is not a sha256")))
     }
 
     fn unsupported(&self, problem: &str) -> RegistryError {

@@ -13,6 +13,8 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 use super::fs::{FileError, read, read_text, write};
 use super::tool::{self, Tool, ToolError};
 
+pub use super::tool::OUT_OF_TIME;
+
 /// Why a command was not run to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum SshError {
@@ -100,9 +102,6 @@ pub fn run(target: &Target, argv: &[String], io: Io) -> Result<Finished, SshErro
     run_as(target, argv, io, None)
 }
 
-/// Status of a command that took too long, as `timeout` of coreutils has it.
-pub const OUT_OF_TIME: i32 = 124;
-
 /// The same without input, for a command that must not take longer than `limit`: it then ends as [`OUT_OF_TIME`].
 pub fn run_within(target: &Target, argv: &[String], limit: Duration) -> Result<Finished, SshError> {
     run_as(target, argv, Io::Capture, Some(limit))
@@ -119,7 +118,7 @@ fn run_as(target: &Target, argv: &[String], io: Io, limit: Option<Duration>) -> 
 
     let mut call = call(target, argv, io, &known_hosts, &log);
     if let Some(limit) = limit {
-        call = Tool::new("timeout").arg(limit.as_secs().max(1).to_string()).args(call.argv());
+        call = call.within(limit);
     }
     let mut command = call.command();
     let started = |source: io::Error| ToolError::Start { tool: "ssh".to_owned(), source };

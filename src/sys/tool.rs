@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Duration;
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 
@@ -79,6 +80,9 @@ pub struct Tool {
     dir: Option<PathBuf>,
     input: Option<Vec<u8>>,
 }
+
+/// Status of a call that took longer than its limit ([`Tool::within`]).
+pub const OUT_OF_TIME: i32 = 124;
 
 /// Directories searched for tools, whatever the caller's own PATH leaves out.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -160,6 +164,16 @@ impl Tool {
         self
     }
 
+    /// The same call within a limit of whole seconds: `timeout` of coreutils then ends it and all that it started, and the
+    /// status is [`OUT_OF_TIME`].
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        let program = std::mem::replace(&mut self.program, "timeout".into());
+        let seconds = limit.as_secs().max(1).to_string();
+        self.args.splice(0..0, ["-k".into(), "10".into(), seconds.into(), program]);
+        self
+    }
+
     /// The program and its arguments.
     pub fn argv(&self) -> impl Iterator<Item = &OsString> {
         std::iter::once(&self.program).chain(&self.args)
@@ -208,17 +222,6 @@ impl Tool {
             .unchecked()
             .run()
             .map_err(|source| self.start_error(source))
-    }
-
-    /// The same, but kills it after a while; `None` where it had to be.
-    pub fn output_within(&self, patience: std::time::Duration) -> Result<Option<Output>, ToolError> {
-        let expression = self.expression().stdout_capture().stderr_capture().unchecked();
-        let handle = expression.start().map_err(|source| self.start_error(source))?;
-        let ended = handle.wait_timeout(patience).map_err(|source| self.start_error(source))?.cloned();
-        if ended.is_none() {
-            handle.kill().map_err(|source| self.start_error(source))?;
-        }
-        Ok(ended)
     }
 
     /// Runs to the end and gives stdout.

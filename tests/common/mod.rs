@@ -1,6 +1,7 @@
 //! The shared parts of the tests.
 
 pub mod namespaces;
+pub mod nft;
 pub mod random;
 pub mod sandbox;
 pub mod scripts;

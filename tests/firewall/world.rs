@@ -17,8 +17,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use sisforge::sys::nft::{self, Counter};
+use sisforge::sys::nft;
 use sisforge::sys::tool::Tool;
+
+use crate::common::nft::{Counter, counters};
 
 /// Name of the namespace that stands for everything behind the uplink.
 pub const OUTSIDE: &str = "outside";
@@ -280,7 +282,7 @@ pub fn arrived(namespace: &str) -> u64 {
 
 /// A counter of a namespace.
 pub fn counter(namespace: &str, name: &str) -> Counter {
-    within(namespace, || nft::counters("inet", "seen").unwrap()[name])
+    within(namespace, || counters("inet", "seen")[name])
 }
 
 /// Holds that a guest gets no answer over TCP and over UDP, and that nothing of it arrives at `target`.

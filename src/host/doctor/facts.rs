@@ -78,7 +78,6 @@ pub struct Facts {
     pub nested: Option<bool>,
     /// Huge pages of 2 MiB that are set aside, whoever has them now.
     pub huge_pages: u64,
-    pub userfaultfd: bool,
     /// Bytes that the fleet can have: what is available, and what it has already.
     pub memory: Option<u64>,
     /// Sysctls by their names.

@@ -7,7 +7,6 @@ pub(super) fn checks(facts: &Facts, wants: &Wants) -> Vec<Check> {
     vec![
         memory(facts, wants),
         huge_pages(facts, wants),
-        userfaultfd(facts),
         mounts(facts),
         at_least(FILE_MAX, facts, "fs.file-max", FILES + FILES_PER_GUEST * wants.guests),
         at_least(PID_MAX, facts, "kernel.pid_max", PIDS + PIDS_PER_GUEST * wants.guests),
@@ -16,12 +15,15 @@ pub(super) fn checks(facts: &Facts, wants: &Wants) -> Vec<Check> {
     ]
 }
 
-const MEMORY: Rule = Rule {
-    id: "memory",
-    group: Group::Resources,
-    level: Level::Fatal,
-    why: "guests may come to use all that they were promised; where that is not there, the kernel kills one of them",
-};
+const fn rule(id: &'static str, level: Level, why: &'static str) -> Rule {
+    Rule { id, group: Group::Resources, level, why }
+}
+
+const MEMORY: Rule = rule(
+    "memory",
+    Level::Fatal,
+    "guests may come to use all that they were promised; where that is not there, the kernel kills one of them",
+);
 
 fn memory(facts: &Facts, wants: &Wants) -> Check {
     let mib = |bytes: u64| bytes >> 20;
@@ -44,12 +46,8 @@ fn memory(facts: &Facts, wants: &Wants) -> Check {
     )
 }
 
-const HUGE_PAGES: Rule = Rule {
-    id: "huge-pages",
-    group: Group::Resources,
-    level: Level::Fatal,
-    why: "a guest on huge pages dies by SIGBUS once there are none left",
-};
+const HUGE_PAGES: Rule =
+    rule("huge-pages", Level::Fatal, "a guest on huge pages dies by SIGBUS once there are none left");
 
 fn huge_pages(facts: &Facts, wants: &Wants) -> Check {
     if wants.huge_pages == 0 {
@@ -61,24 +59,11 @@ fn huge_pages(facts: &Facts, wants: &Wants) -> Check {
     HUGE_PAGES.passes_if(facts.huge_pages >= wants.huge_pages, found, remedy)
 }
 
-const USERFAULTFD: Rule = Rule {
-    id: "userfaultfd",
-    group: Group::Resources,
-    level: Level::Fatal,
-    why: "a snapshot's memory can be brought in page by page through it",
-};
-
-fn userfaultfd(facts: &Facts) -> Check {
-    let there = if facts.userfaultfd { "it is there" } else { "this kernel has none" };
-    USERFAULTFD.unneeded(format!("snapshots are mapped from their file; {there}"))
-}
-
-const MOUNTS: Rule = Rule {
-    id: "mounts",
-    group: Group::Resources,
-    level: Level::Warning,
-    why: "a jailer copies the table of mounts: with 500 of them ten jails at a time take ten times as long",
-};
+const MOUNTS: Rule = rule(
+    "mounts",
+    Level::Warning,
+    "a jailer copies the table of mounts: with 500 of them ten jails at a time take ten times as long",
+);
 const MOUNTS_MAX: usize = 100;
 
 fn mounts(facts: &Facts) -> Check {
@@ -86,23 +71,18 @@ fn mounts(facts: &Facts) -> Check {
     MOUNTS.passes_if(facts.mounts < MOUNTS_MAX, found, "unmount what nobody uses (`findmnt` lists them)")
 }
 
-const FILE_MAX: Rule = Rule {
-    id: "file-max",
-    group: Group::Resources,
-    level: Level::Warning,
-    why: "once the host's open files run out, no program on it can open one",
-};
+const FILE_MAX: Rule =
+    rule("file-max", Level::Warning, "once the host's open files run out, no program on it can open one");
 /// Beside those of guests.
 const FILES: u64 = 100_000;
 /// What the jailer lets a VMM open at the most.
 const FILES_PER_GUEST: u64 = 2048;
 
-const PID_MAX: Rule = Rule {
-    id: "pid-max",
-    group: Group::Resources,
-    level: Level::Warning,
-    why: "each thread of each VMM has a number; where they run out, nothing more can be started",
-};
+const PID_MAX: Rule = rule(
+    "pid-max",
+    Level::Warning,
+    "each thread of each VMM has a number; where they run out, nothing more can be started",
+);
 /// The kernel's own least default.
 const PIDS: u64 = 32_768;
 /// A VMM with the most virtual processors that it may have, and threads of its own.
@@ -117,12 +97,11 @@ pub(super) fn at_least(rule: Rule, facts: &Facts, key: &str, least: u64) -> Chec
         .fixed_by(vec![Fix::sysctl(key, least)])
 }
 
-const UIDS: Rule = Rule {
-    id: "uids",
-    group: Group::Resources,
-    level: Level::Error,
-    why: "a guest's uid that is also an account's, or its subordinate, lets each touch the other's files",
-};
+const UIDS: Rule = rule(
+    "uids",
+    Level::Error,
+    "a guest's uid that is also an account's, or its subordinate, lets each touch the other's files",
+);
 
 fn uids(facts: &Facts, wants: &Wants) -> Check {
     let range = format!("{}-{}", wants.uids.start(), wants.uids.end());
@@ -133,12 +112,11 @@ fn uids(facts: &Facts, wants: &Wants) -> Check {
     UIDS.missed(found, "give [host] uids another range")
 }
 
-const CLOCKSOURCE: Rule = Rule {
-    id: "clocksource",
-    group: Group::Resources,
-    level: Level::Warning,
-    why: "guests read the time without leaving their virtual processor only where the host counts by its TSC",
-};
+const CLOCKSOURCE: Rule = rule(
+    "clocksource",
+    Level::Warning,
+    "guests read the time without leaving their virtual processor only where the host counts by its TSC",
+);
 
 fn clocksource(facts: &Facts) -> Check {
     let Some(name) = &facts.clocksource else { return CLOCKSOURCE.unknown("cannot be read", "") };

@@ -61,7 +61,6 @@ fn good() -> Facts {
         microcode: words(&["0x1"]),
         nested: Some(false),
         huge_pages: 1024,
-        userfaultfd: true,
         memory: Some(8 * GIB),
         settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         nft: Some(Ok(())),
@@ -117,11 +116,10 @@ fn set(facts: &mut Facts, key: &str, value: &str) {
 fn a_good_host_passes_every_check_and_each_says_why_it_matters() {
     let all = checks(&good(), &wants());
     let ids: BTreeSet<_> = all.iter().map(|check| check.id).collect();
-    assert_eq!((ids.len(), all.len()), (28, 28), "{ids:?}");
+    assert_eq!((ids.len(), all.len()), (27, 27), "{ids:?}");
     assert!(is_ready(&all));
     for check in all {
-        let expected = if check.id == "userfaultfd" { Verdict::Unneeded } else { Verdict::Pass };
-        assert_eq!(check.verdict, expected, "{check:?}");
+        assert_eq!(check.verdict, Verdict::Pass, "{check:?}");
         assert!(!check.why.is_empty() && !check.found.is_empty() && check.fixes.is_empty(), "{check:?}");
     }
 }
@@ -238,7 +236,7 @@ fn what_is_set_to_fix_a_check_makes_it_pass() {
     }
     let left: Vec<_> =
         checks(&facts, &wants()).into_iter().filter(|check| check.verdict != Verdict::Pass).collect();
-    assert_eq!(left.iter().map(|check| check.id).collect::<Vec<_>>(), ["userfaultfd"]);
+    assert_eq!(left.iter().map(|check| check.id).collect::<Vec<_>>(), [""; 0]);
     let permanent: Vec<_> = fixes.iter().map(|fix| fix.permanent().1).collect();
     assert!(permanent.contains(&"net.ipv4.ip_forward = 1".into()), "{permanent:?}");
     assert!(permanent.contains(&"w /sys/kernel/mm/ksm/run - - - - 2".into()), "{permanent:?}");

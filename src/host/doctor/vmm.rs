@@ -26,12 +26,15 @@ pub(super) fn checks(facts: &Facts, wants: &Wants) -> Vec<Check> {
     all
 }
 
-const KVM: Rule = Rule {
-    id: "kvm",
-    group: Group::Vmm,
-    level: Level::Fatal,
-    why: "Firecracker runs guests by KVM alone; a /dev/kvm that is there may still run none",
-};
+const fn rule(id: &'static str, level: Level, why: &'static str) -> Rule {
+    Rule { id, group: Group::Vmm, level, why }
+}
+
+const KVM: Rule = rule(
+    "kvm",
+    Level::Fatal,
+    "Firecracker runs guests by KVM alone; a /dev/kvm that is there may still run none",
+);
 
 fn kvm(facts: &Facts) -> Check {
     let pvm = facts.kvm_modules.iter().any(|module| module == "kvm_pvm");
@@ -56,12 +59,11 @@ fn kvm(facts: &Facts) -> Check {
     }
 }
 
-const KERNEL: Rule = Rule {
-    id: "kernel",
-    group: Group::Vmm,
-    level: Level::Warning,
-    why: "Firecracker is tested on these series of host kernels; others may lack fixes of KVM that it relies on",
-};
+const KERNEL: Rule = rule(
+    "kernel",
+    Level::Warning,
+    "Firecracker is tested on these series of host kernels; others may lack fixes of KVM that it relies on",
+);
 /// Firecracker's `docs/kernel-policy.md`.
 const SERIES: [&str; 3] = ["5.10", "6.1", "6.18"];
 
@@ -75,13 +77,12 @@ fn kernel(facts: &Facts) -> Check {
     )
 }
 
-const PROGRAMS: Rule = Rule {
-    id: "firecracker",
-    group: Group::Vmm,
-    level: Level::Fatal,
-    why: "in its jail Firecracker finds no library, and a jailer of another release may speak another language; 1.4.0 \
+const PROGRAMS: Rule = rule(
+    "firecracker",
+    Level::Fatal,
+    "in its jail Firecracker finds no library, and a jailer of another release may speak another language; 1.4.0 \
           fails on processors whose name tells no frequency",
-};
+);
 const BROKEN: Version = Version { major: 1, minor: 4, patch: 0 };
 
 fn programs(facts: &Facts) -> Check {
@@ -110,15 +111,13 @@ fn programs(facts: &Facts) -> Check {
     )
 }
 
-const QEMU: Rule =
-    Rule { id: "qemu", group: Group::Vmm, level: Level::Fatal, why: "it is the VMM that [fleet] vmm names" };
+const QEMU: Rule = rule("qemu", Level::Fatal, "it is the VMM that [fleet] vmm names");
 
-const JAILS: Rule = Rule {
-    id: "jail-base",
-    group: Group::Vmm,
-    level: Level::Fatal,
-    why: "a jail holds a program and device nodes, and whoever can write above it can swap them",
-};
+const JAILS: Rule = rule(
+    "jail-base",
+    Level::Fatal,
+    "a jail holds a program and device nodes, and whoever can write above it can swap them",
+);
 
 fn jails(facts: &Facts, firecracker: bool) -> Check {
     let Some(Place { path, uid, mode, nodev, noexec, .. }) = &facts.jails else {
@@ -142,12 +141,11 @@ fn jails(facts: &Facts, firecracker: bool) -> Check {
         .pass(format!("{path}: root's alone{}", if firecracker { ", programs and devices work" } else { "" }))
 }
 
-const ONE_FILE_SYSTEM: Rule = Rule {
-    id: "one-file-system",
-    group: Group::Vmm,
-    level: Level::Warning,
-    why: "kernels and images are hard links of the store, which costs nothing; over file systems they are copied for each guest",
-};
+const ONE_FILE_SYSTEM: Rule = rule(
+    "one-file-system",
+    Level::Warning,
+    "kernels and images are hard links of the store, which costs nothing; over file systems they are copied for each guest",
+);
 
 fn one_file_system(facts: &Facts) -> Check {
     let (Some(jails), Some(files)) = (&facts.jails, &facts.files) else {
@@ -157,12 +155,11 @@ fn one_file_system(facts: &Facts) -> Check {
     ONE_FILE_SYSTEM.passes_if(jails.device == files.device, found, "put jails and store on one file system")
 }
 
-const CGROUPS: Rule = Rule {
-    id: "cgroups",
-    group: Group::Vmm,
-    level: Level::Fatal,
-    why: "each guest's processor time, memory, disk traffic and processes are limited by its cgroup",
-};
+const CGROUPS: Rule = rule(
+    "cgroups",
+    Level::Fatal,
+    "each guest's processor time, memory, disk traffic and processes are limited by its cgroup",
+);
 /// As version 2 names them.
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "memory", "io", "pids"];
 

@@ -9,9 +9,10 @@ use serde_json::json;
 use sha2::Digest;
 
 use crate::base::Sha256;
+use crate::sys::oci::Descriptor;
 
 use super::ContainerProblem;
-use super::oci::{Blobs, Descriptor, GZIP_MAGIC, Image, assemble, image_name, parse};
+use super::oci::{Blobs, GZIP_MAGIC, Image, assemble, image_name, parse};
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
@@ -59,6 +60,6 @@ fn describe(blobs: &mut Blobs, name: &str) -> Result<Descriptor, ContainerProble
     let size = head.len() as u64 + io::copy(&mut reader, &mut hasher).map_err(read)?;
     let sha256 = Sha256(hasher.finalize().into());
     blobs.also_called(name, &sha256);
-    let kind = if head == GZIP_MAGIC { format!("{LAYER}.gzip") } else { LAYER.to_owned() };
-    Ok(Descriptor::new(&kind, format!("sha256:{sha256}"), size))
+    let media_type = if head == GZIP_MAGIC { format!("{LAYER}.gzip") } else { LAYER.to_owned() };
+    Ok(Descriptor { media_type, digest: format!("sha256:{sha256}"), size, ..Descriptor::default() })
 }

@@ -15,11 +15,12 @@ use sha2::Digest;
 use tar::EntryType;
 
 use crate::base::Sha256;
+use crate::sys::oci::Descriptor;
 
 use super::super::content::{Source, Visit};
 use super::super::ext4::Ext4Error;
 use super::super::tree::{Node, NodeKind, Tree, name_of, parent_of};
-use super::oci::{Blobs, Descriptor, check_digest};
+use super::oci::{Blobs, check_digest};
 use super::split::{Crc64, SplitWriter};
 use super::{ContainerError, ContainerProblem};
 

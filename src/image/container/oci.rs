@@ -16,13 +16,11 @@ use crate::base::Sha256;
 use crate::base::time::is_rfc3339;
 use crate::fleet::{ContainerImage, RegistryImage};
 use crate::sys::fs::FileError;
+use crate::sys::oci::{Descriptor, Index, LARGEST_DOCUMENT, Manifest, parse_digest};
 use crate::sys::registry::Pulled;
 
 use super::layer::{Compression, Layer};
 use super::{ContainerError, ContainerProblem, docker};
-
-/// Larger manifests, configs and indexes are refused: registries allow 4 MiB.
-const LARGEST_DOCUMENT: u64 = 4 << 20;
 
 /// Where a layout has its blobs.
 const BLOBS: &str = "blobs/sha256/";
@@ -69,29 +67,6 @@ pub(super) enum Blobs {
     },
 }
 
-/// A part of an image, as whatever mentions it says.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
-    #[serde(default)]
-    pub media_type: String,
-    pub digest: String,
-    pub size: u64,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-struct Index {
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
 #[derive(Deserialize)]
 struct Config {
     created: Option<String>,
@@ -135,17 +110,6 @@ impl Image {
     }
 }
 
-impl Descriptor {
-    /// Of what no document describes.
-    pub(super) fn new(media_type: &str, digest: String, size: u64) -> Self {
-        Self { media_type: media_type.to_owned(), digest, size, annotations: BTreeMap::new() }
-    }
-
-    fn image_name(&self, path: &Path) -> String {
-        image_name(self.annotations.get(REF_NAME).map(String::as_str), path)
-    }
-}
-
 fn open(blobs: Blobs, path: &Path) -> Result<Image, ContainerProblem> {
     let manifest = blobs.manifest()?;
     let manifest_bytes = blobs.read_blob("manifest", &manifest)?;
@@ -153,7 +117,7 @@ fn open(blobs: Blobs, path: &Path) -> Result<Image, ContainerProblem> {
         let text = "it is an index of images for several platforms; export the one for the guest's";
         return Err(ContainerProblem::Unsupported(text.into()));
     }
-    let name = manifest.image_name(path);
+    let name = image_name(manifest.annotations.get(REF_NAME).map(String::as_str), path);
     assemble(blobs, name, manifest_bytes, path)
 }
 
@@ -199,9 +163,8 @@ pub(super) fn parse<T: for<'de> Deserialize<'de>>(what: &str, bytes: &[u8]) -> R
     serde_json::from_slice(bytes).map_err(|source| ContainerProblem::Json { what: what.to_owned(), source })
 }
 
-/// The digest in `sha256:<hex>`, the one algorithm that is taken.
 pub(super) fn sha256_of(what: &str, digest: &str) -> Result<Sha256, ContainerProblem> {
-    digest.strip_prefix("sha256:").and_then(|hex| hex.parse().ok()).ok_or_else(|| {
+    parse_digest(digest).ok_or_else(|| {
         ContainerProblem::Unsupported(format!("the digest {digest:?} of its {what} is not a sha256"))
     })
 }
@@ -296,7 +259,7 @@ impl Blobs {
         if let Self::Pulled { pulled, .. } = self {
             let sha256 = pulled.manifest;
             let size = pulled.blobs.get(&pulled.manifest).map_or(0, |blob| blob.size);
-            return Ok(Descriptor::new("", format!("sha256:{sha256}"), size));
+            return Ok(Descriptor { digest: format!("sha256:{sha256}"), size, ..Descriptor::default() });
         }
         let mut index: Index = parse("index.json", &self.read_file("index.json")?)?;
         match (index.manifests.pop(), index.manifests.len()) {
