@@ -29,19 +29,21 @@ pub struct Entry {
     pub sha1: Option<[u8; 20]>,
 }
 
-/// What an entry is.
+/// What an entry of a package or of an image is. `Content` says where a regular file's bytes come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum EntryKind {
+pub enum EntryKind<Content = ()> {
     Directory,
     /// `size` in bytes.
     File {
         size: u64,
+        content: Content,
     },
     /// `target` is any text: it is a name inside the image, and sisforge never follows it.
     Symlink {
         target: String,
     },
-    /// Another name of the regular file at `target`: a path without a leading slash that stands earlier in this package.
+    /// Another name of the regular file at `target`, which stands earlier: in a package a path without a leading slash. Owner,
+    /// mode and attributes are those of the target.
     HardLink {
         target: String,
     },
@@ -54,6 +56,34 @@ pub enum EntryKind {
         minor: u32,
     },
     Fifo,
+}
+
+impl<Content> EntryKind<Content> {
+    /// The same, its bytes from elsewhere.
+    pub fn map<Other>(&self, content: impl FnOnce(&Content) -> Other) -> EntryKind<Other> {
+        match self {
+            Self::Directory => EntryKind::Directory,
+            Self::File { size, content: from } => EntryKind::File { size: *size, content: content(from) },
+            Self::Symlink { target } => EntryKind::Symlink { target: target.clone() },
+            Self::HardLink { target } => EntryKind::HardLink { target: target.clone() },
+            Self::CharDevice { major, minor } => EntryKind::CharDevice { major: *major, minor: *minor },
+            Self::BlockDevice { major, minor } => EntryKind::BlockDevice { major: *major, minor: *minor },
+            Self::Fifo => EntryKind::Fifo,
+        }
+    }
+
+    /// A word for messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Directory => "directory",
+            Self::File { .. } => "file",
+            Self::Symlink { .. } => "symlink",
+            Self::HardLink { .. } => "hard link",
+            Self::CharDevice { .. } => "character device",
+            Self::BlockDevice { .. } => "block device",
+            Self::Fifo => "named pipe",
+        }
+    }
 }
 
 /// Why an entry is refused.
@@ -174,7 +204,7 @@ impl Layout {
         let in_dev = header.path.starts_with("dev/");
         Ok(match header.kind {
             TarKind::Directory => EntryKind::Directory,
-            TarKind::File => EntryKind::File { size: header.size },
+            TarKind::File => EntryKind::File { size: header.size, content: () },
             TarKind::Symlink if header.link.is_empty() => return Err(EntryError::NoTarget),
             TarKind::Symlink => EntryKind::Symlink { target: header.link.clone() },
             TarKind::HardLink => match self.at(&header.link) {

@@ -1,6 +1,23 @@
 //! The words that several stages share: values that are only ever made by parsing, and formats that are written in one place.
 //! Nothing here reads a file.
 
+/// Lets types be written and read as the text that they parse from.
+macro_rules! serde_as_text {
+    ($($type:ty),+) => { $(
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                <String as serde::Deserialize>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )+ };
+}
+
 pub mod diagnostic;
 mod digest;
 mod name;

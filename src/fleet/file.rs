@@ -197,27 +197,9 @@ section! {
     }
 
     /// Guests that are alike and ephemeral; what is not said here comes from `[defaults]`.
-    pub struct PoolSection {
+    pub struct PoolSection with member: GuestSection {
         /// How many there are.
         replicas: Spanned<Count<0, 65536>>,
-        /// Name of their root image.
-        image: Option<Spanned<Label>>,
-        /// Name of their network policy.
-        network: Option<Spanned<Label>>,
-        /// Name of their kind of data disk, or the disk itself.
-        disk: Option<Spanned<DiskChoice>>,
-        /// Name of their kind of machine, or the machine itself.
-        machine: Option<Spanned<MachineChoice>>,
-        /// Virtual processors of each; 1 unless given.
-        vcpus: Option<Count<1, 32>>,
-        /// Memory of each; "512MiB" unless given.
-        memory: Option<Spanned<ByteSize>>,
-        /// Share of each of the processors where there are not enough for all; 100 unless given.
-        cpu_weight as "cpu-weight": Option<Count<1, 10000>>,
-        /// What each may read from and write to the host's disk; no limit unless given.
-        io: Option<IoSection>,
-        /// Containers that start with each.
-        containers: Option<Vec<Read<ContainerSection>>>,
     }
 
     /// What a guest may read from and write to the host's disk in a second, by its cgroup. It holds for all that its VMM does;
@@ -264,24 +246,6 @@ section! {
         size: Option<Spanned<ByteSize>>,
         /// Files that are kept beside the one that is written; 3 unless given.
         keep: Option<Count<0, 99>>,
-    }
-}
-
-impl PoolSection {
-    /// What a member is, apart from its name.
-    pub fn member(&self) -> GuestSection {
-        GuestSection {
-            place: self.place.clone(),
-            image: self.image.clone(),
-            network: self.network.clone(),
-            disk: self.disk.clone(),
-            machine: self.machine.clone(),
-            vcpus: self.vcpus,
-            memory: self.memory.clone(),
-            cpu_weight: self.cpu_weight,
-            io: self.io.clone(),
-            containers: self.containers.clone(),
-        }
     }
 }
 

@@ -47,7 +47,7 @@ pub trait FromKey: Sized {
 
 /// A table of fixed keys that is being read.
 pub struct Section<'a, 'i> {
-    place: Range<usize>,
+    pub place: Range<usize>,
     table: &'a DeTable<'i>,
     /// Keys that an unknown one was most likely meant to be: these are not told to be missing.
     mistyped: Vec<(String, Told)>,
@@ -228,11 +228,12 @@ fn paragraph(doc: &str) -> String {
 
 /// Declares a table of fixed keys: the struct, its reader, and its JSON Schema. Doc comments become the
 /// schema's descriptions. Every field becomes a [`Read`], so that one wrong value hides no other. A key that is no name of
-/// Rust is written behind the field: `kind as "type": String`.
+/// Rust is written behind the field: `kind as "type": String`. `with rest: Other` has the keys of another section in the same
+/// table.
 macro_rules! section {
     ($(
         $(#[doc = $doc:literal])+
-        pub struct $name:ident {
+        pub struct $name:ident $(with $rest:ident: $rest_type:ty)? {
             $( $(#[doc = $field_doc:literal])+ $field:ident $(as $key:literal)?: $type:ty, )+
         }
     )+) => { $(
@@ -243,12 +244,38 @@ macro_rules! section {
             #[allow(dead_code, reason = "not every section is pointed at")]
             pub place: std::ops::Range<usize>,
             $( $(#[doc = $field_doc])+ pub $field: Read<$type>, )+
+            $( /// What stands in the same table.
+            pub $rest: $rest_type, )?
+        }
+
+        #[allow(dead_code, reason = "not every section shares its keys")]
+        impl $name {
+            fn keys() -> Vec<&'static str> {
+                [vec![$(key!($field $($key)?)),+], $( <$rest_type>::keys() )?].concat()
+            }
+
+            fn read(section: &mut Section<'_, '_>) -> Self {
+                Self {
+                    place: section.place.clone(),
+                    $( $field: section.field(key!($field $($key)?)), )+
+                    $( $rest: <$rest_type>::read(section), )?
+                }
+            }
+
+            fn fields(generator: &mut schemars::SchemaGenerator) -> Vec<FieldSchema> {
+                let own = vec![$( FieldSchema {
+                    key: key!($field $($key)?),
+                    required: <$type as FromToml>::REQUIRED,
+                    description: concat!($($field_doc, "\n"),+).into(),
+                    schema: <$type as FromToml>::schema(generator),
+                } ),+];
+                own.into_iter() $( .chain(<$rest_type>::fields(generator)) )? .collect()
+            }
         }
 
         impl FromToml for $name {
             fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
-                let mut section = Section::open(value, &[$(key!($field $($key)?)),+], problems)?;
-                Ok(Self { place: value.span(), $( $field: section.field(key!($field $($key)?)), )+ })
+                Section::open(value, &Self::keys(), problems).map(|mut section| Self::read(&mut section))
             }
 
             fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
@@ -262,13 +289,7 @@ macro_rules! section {
             }
 
             fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                let fields = vec![$( FieldSchema {
-                    key: key!($field $($key)?),
-                    required: <$type as FromToml>::REQUIRED,
-                    description: concat!($($field_doc, "\n"),+).into(),
-                    schema: <$type as FromToml>::schema(generator),
-                } ),+];
-                section_schema(concat!($($doc, "\n"),+), fields)
+                section_schema(concat!($($doc, "\n"),+), Self::fields(generator))
             }
         }
     )+ };

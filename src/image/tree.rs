@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use crate::apk::EntryKind;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 /// A file system tree by absolute path. The root itself is `""`; every other path begins with `/`.
@@ -29,31 +30,7 @@ pub struct Node<C> {
 }
 
 /// What a node is.
-#[derive(Clone, Debug, PartialEq)]
-pub enum NodeKind<C> {
-    Directory,
-    /// `size` in bytes.
-    File {
-        size: u64,
-        content: C,
-    },
-    Symlink {
-        target: String,
-    },
-    /// Another name of the regular file at `target`. Owner, mode and attributes are those of the target.
-    HardLink {
-        target: String,
-    },
-    CharDevice {
-        major: u32,
-        minor: u32,
-    },
-    BlockDevice {
-        major: u32,
-        minor: u32,
-    },
-    Fifo,
-}
+pub type NodeKind<C> = EntryKind<C>;
 
 /// Why a node cannot stand where it was meant to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,21 +70,6 @@ impl<C> Node<C> {
     /// Whether it is a directory.
     pub fn is_directory(&self) -> bool {
         matches!(self.kind, NodeKind::Directory)
-    }
-}
-
-impl<C> NodeKind<C> {
-    /// A word for messages.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Directory => "directory",
-            Self::File { .. } => "file",
-            Self::Symlink { .. } => "symlink",
-            Self::HardLink { .. } => "hard link",
-            Self::CharDevice { .. } => "character device",
-            Self::BlockDevice { .. } => "block device",
-            Self::Fifo => "named pipe",
-        }
     }
 }
 

@@ -123,7 +123,7 @@ fn is_safe(package: &PackageContents) {
     let sizes: Vec<u64> = package
         .entries
         .iter()
-        .filter_map(|entry| if let EntryKind::File { size } = entry.kind { Some(size) } else { None })
+        .filter_map(|entry| if let EntryKind::File { size, .. } = entry.kind { Some(size) } else { None })
         .collect();
     let (_, _, contents) = taken(package);
     assert_eq!(contents.iter().map(|bytes| bytes.len() as u64).collect::<Vec<_>>(), sizes);

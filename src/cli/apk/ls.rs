@@ -91,7 +91,7 @@ fn words(wishes: &[Dependency]) -> String {
 fn kind(entry: &Entry) -> (char, String, Option<&str>) {
     match &entry.kind {
         EntryKind::Directory => ('d', String::new(), None),
-        EntryKind::File { size } => ('-', size.to_string(), None),
+        EntryKind::File { size, .. } => ('-', size.to_string(), None),
         EntryKind::Symlink { target } => ('l', String::new(), Some(target)),
         EntryKind::HardLink { target } => ('h', String::new(), Some(target)),
         EntryKind::CharDevice { major, minor } => ('c', format!("{major},{minor}"), None),
@@ -111,7 +111,7 @@ fn row(entry: &Entry) -> Vec<String> {
 
 fn entry_document(entry: &Entry) -> Value {
     let (letter, _, target) = kind(entry);
-    let size = if let EntryKind::File { size } = entry.kind { Some(size) } else { None };
+    let size = if let EntryKind::File { size, .. } = entry.kind { Some(size) } else { None };
     let xattrs = entry.xattrs.iter().map(|(name, value)| (name.clone(), json!(hex::encode(value))));
     json!({
         "path": entry.path, "kind": letter.to_string(), "mode": format!("{:04o}", entry.mode),

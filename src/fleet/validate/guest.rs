@@ -75,7 +75,7 @@ impl Validator<'_> {
         for (name, section) in file.pool.iter().flat_map(|pools| pools.iter()) {
             let what = format!("pool `{}`", name.get_ref());
             let Ok(section) = section else { continue };
-            let own = self.own(&section.member(), declared);
+            let own = self.own(&section.member, declared);
             let pool = Some(name.get_ref().clone());
             let member =
                 defaults.by_ref().and_then(|defaults| self.guest(own, defaults, pool, &section.place, &what));

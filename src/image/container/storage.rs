@@ -186,27 +186,16 @@ impl<'a> Storage<'_, 'a> {
             let uid = owner.subuids.map(owner.uid, node.uid);
             let gid = owner.subgids.map(owner.gid, node.gid);
             let mut mapped = Node {
-                kind: match &node.kind {
-                    NodeKind::File { size, content } => {
-                        NodeKind::File { size: *size, content: Content::Streamed { source, entry: *content } }
-                    }
-                    NodeKind::HardLink { target } => NodeKind::HardLink { target: format!("{base}{target}") },
-                    NodeKind::Directory => NodeKind::Directory,
-                    NodeKind::Symlink { target } => NodeKind::Symlink { target: target.clone() },
-                    NodeKind::CharDevice { major, minor } => {
-                        NodeKind::CharDevice { major: *major, minor: *minor }
-                    }
-                    NodeKind::BlockDevice { major, minor } => {
-                        NodeKind::BlockDevice { major: *major, minor: *minor }
-                    }
-                    NodeKind::Fifo => NodeKind::Fifo,
-                },
+                kind: node.kind.map(|entry| Content::Streamed { source, entry: *entry }),
                 mode: node.mode,
                 uid: uid.ok_or_else(|| unmapped("uid", node.uid, owner.subuids))?,
                 gid: gid.ok_or_else(|| unmapped("gid", node.gid, owner.subgids))?,
                 mtime: node.mtime,
                 xattrs: node.xattrs.clone(),
             };
+            if let NodeKind::HardLink { target } = &mut mapped.kind {
+                target.insert_str(0, base);
+            }
             if let Some(value) = mapped.xattrs.get_mut("security.capability") {
                 *value = capability_of_namespace(value, owner.uid);
             }

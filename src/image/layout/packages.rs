@@ -281,17 +281,10 @@ fn mode(entry: &Entry) -> u16 {
 }
 
 fn node(package: usize, index: usize, entry: &Entry) -> Node<Content> {
-    let kind = match &entry.kind {
-        EntryKind::Directory => NodeKind::Directory,
-        EntryKind::File { size } => {
-            NodeKind::File { size: *size, content: Content::Streamed { source: package, entry: index } }
-        }
-        EntryKind::Symlink { target } => NodeKind::Symlink { target: target.clone() },
-        EntryKind::HardLink { target } => NodeKind::HardLink { target: format!("/{target}") },
-        EntryKind::CharDevice { major, minor } => NodeKind::CharDevice { major: *major, minor: *minor },
-        EntryKind::BlockDevice { major, minor } => NodeKind::BlockDevice { major: *major, minor: *minor },
-        EntryKind::Fifo => NodeKind::Fifo,
-    };
+    let mut kind = entry.kind.map(|()| Content::Streamed { source: package, entry: index });
+    if let NodeKind::HardLink { target } = &mut kind {
+        target.insert(0, '/');
+    }
     Node {
         kind,
         mode: mode(entry),
