@@ -45,11 +45,11 @@ impl Problem {
 
 /// Proof that a problem was told: whoever holds one need not tell of it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told(());
+pub struct Reported(());
 
 /// A value, or proof that somebody was told why there is none. What depends on a value that could not be
 /// read ends with `?`, so that one mistake is told once.
-pub type Read<T> = Result<T, Told>;
+pub type Read<T> = Result<T, Reported>;
 
 /// Borrows what was read.
 pub trait ReadRef<T> {
@@ -71,9 +71,9 @@ pub struct Problems {
 
 impl Problems {
     /// Adds a problem.
-    pub fn tell(&mut self, problem: Problem) -> Told {
+    pub fn tell(&mut self, problem: Problem) -> Reported {
         self.list.push(problem);
-        Told(())
+        Reported(())
     }
 
     /// Whether none was found.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::base::Sha256;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::fleet::{ContainerImage, KernelSpec, Source};
-use crate::lock::indexes::{Place, index_place};
+use crate::lock::indexes::{FileLocation, index_place};
 use crate::lock::model::LockedPackage;
 use crate::lock::repository::DOWNLOADS;
 use crate::lock::wanted::mentioned_containers;
@@ -80,7 +80,7 @@ impl Builder<'_> {
         let repositories = self.repositories();
         let task = self.report.begin("fetch", Some(self.lock.package.len() as u64), Unit::Steps);
         let fetch = |locked: &LockedPackage| -> Result<Option<Input>, BuildError> {
-            let Place::Network(address) = repositories.pinned_place(locked)? else { return Ok(None) };
+            let FileLocation::Network(address) = repositories.pinned_place(locked)? else { return Ok(None) };
             let path = repositories.pinned_file(locked)?;
             task.advance(1);
             let (name, url) = (locked.id(), address.url);
@@ -168,7 +168,7 @@ impl Builder<'_> {
         let repositories = self.repositories();
         let mut found = Vec::new();
         for spec in &self.project.fleet.repositories {
-            let Place::Network(Address { url, .. }) = index_place(spec) else { continue };
+            let FileLocation::Network(Address { url, .. }) = index_place(spec) else { continue };
             found.push((place(dir, &url)?, repositories.index(spec)?.bytes));
             let keys = repositories.keys(spec)?;
             found.extend(keys.files().map(|(name, pem)| (dir.join(KEYS).join(name), pem.to_vec())));

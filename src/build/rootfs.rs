@@ -108,7 +108,7 @@ impl<'a> ImagePlan<'a> {
                 | BuildError::Image { source: Ext4Error::Package(_) | Ext4Error::Content { .. }, .. },
             ) => {
                 let listings = repositories.listings();
-                self.packages.iter().for_each(|package| listings.forget(&package.sha256));
+                self.packages.iter().for_each(|package| listings.remove(&package.sha256));
                 write()?
             }
             written => written?,

@@ -9,9 +9,9 @@ use toml::de::DeValue;
 use super::model::{Backing, OptionValue, ParameterValue, ScriptName, VmmKind};
 use super::reader::{FieldSchema, FromToml, Named, Section, Value, key, section, section_schema, unexpected};
 use super::scalar::{
-    AbsolutePath, Account, Auto, Bandwidth, Count, Destination, FsLabel, GuestNet, ImageLocation, ImageName,
-    LocalPath, Location, Mode, NameServer, OneOrMore, Package, ParameterName, Ports, ScriptDigest, Tag,
-    UidRange, Verdict, WebUrl,
+    AbsolutePath, Account, Auto, Bandwidth, Count, DefaultAction, Destination, FsLabel, GuestNet,
+    ImageLocation, ImageName, LocalPath, Location, Mode, NameServer, OneOrMore, Package, ParameterName,
+    Ports, ScriptDigest, Tag, UidRange, WebUrl,
 };
 use crate::base::problem::{Problems, Read};
 use crate::base::{
@@ -141,7 +141,7 @@ section! {
     /// What guests may reach. Deny wins over allow.
     pub struct NetworkSection {
         /// What happens to packets that no rule names; "deny" unless given.
-        default: Option<Verdict>,
+        default: Option<DefaultAction>,
         /// Name servers, which may be asked at port 53.
         dns: List<NameServer>,
         /// What may be reached.

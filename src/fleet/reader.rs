@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::base::InvalidValue;
-use crate::base::problem::{Problem, Problems, Read, Told, nearest, suggest};
+use crate::base::problem::{Problem, Problems, Read, Reported, nearest, suggest};
 
 /// A value of the document, and where it stands.
 pub type Value<'i> = Spanned<DeValue<'i>>;
@@ -50,7 +50,7 @@ pub struct Section<'a, 'i> {
     pub place: Range<usize>,
     table: &'a DeTable<'i>,
     /// Keys that an unknown one was most likely meant to be: these are not told to be missing.
-    mistyped: Vec<(String, Told)>,
+    mistyped: Vec<(String, Reported)>,
     problems: &'a mut Problems,
 }
 
@@ -85,7 +85,7 @@ impl<'a, 'i> Section<'a, 'i> {
 }
 
 /// Tells that a value is of the wrong type.
-pub fn unexpected(value: &Value<'_>, wanted: &str, problems: &mut Problems) -> Told {
+pub fn unexpected(value: &Value<'_>, wanted: &str, problems: &mut Problems) -> Reported {
     let found = match value.get_ref() {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "an integer",

@@ -123,7 +123,7 @@ pub(crate) use choices;
 
 /// What happens to packets that no rule names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum DefaultAction {
     Allow,
     Deny,
 }
@@ -139,7 +139,7 @@ choices! {
     LogLevel { "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug, "trace" => Trace }
     VmmKind { "firecracker" => Firecracker, "qemu" => Qemu }
     Backing { "file" => File, "tmpfs" => Tmpfs }
-    Verdict { "allow" => Allow, "deny" => Deny }
+    DefaultAction { "allow" => Allow, "deny" => Deny }
     ScriptMoment { "pre-install" => PreInstall, "post-install" => PostInstall, "trigger" => Trigger }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::read::{Entry, EntryKind, Facts, Group, Inventory, ReadError, System, User, Volume};
+use super::read::{Entry, EntryKind, Group, Inventory, ReadError, System, User, Volume, VolumeInfo};
 use super::recipe::capability;
 use super::tree::parent_of;
 
@@ -34,7 +34,7 @@ impl Opened {
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
     #[serde(flatten)]
-    pub facts: Facts,
+    pub facts: VolumeInfo,
     pub distribution: Option<String>,
     pub title: Option<String>,
     pub arch: Option<String>,

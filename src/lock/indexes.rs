@@ -31,15 +31,20 @@ pub struct Indexes<'a> {
 impl Indexes<'_> {
     /// The newest index of a repository that errors call `name`, its signature checked. Offline, it is the one that was seen
     /// last.
-    pub fn newest(&self, name: &str, place: &Place, keys: &KeyRing) -> Result<SignedIndex, RepositoryError> {
+    pub fn newest(
+        &self,
+        name: &str,
+        place: &FileLocation,
+        keys: &KeyRing,
+    ) -> Result<SignedIndex, RepositoryError> {
         let accept = |bytes: &[u8]| match Index::verify(bytes, keys) {
             Ok(index) => Ok(SignedIndex { index, bytes: bytes.to_vec() }),
             Err(source) => Err(RepositoryError::Index { repository: name.to_owned(), source }),
         };
         match place {
-            Place::Here(path) => accept(&files::read(path)?),
-            Place::Network(address) if self.offline => accept(&self.last(name, address)?),
-            Place::Network(address) => {
+            FileLocation::Here(path) => accept(&files::read(path)?),
+            FileLocation::Network(address) if self.offline => accept(&self.last(name, address)?),
+            FileLocation::Network(address) => {
                 let fetch = |source| RepositoryError::FetchIndex { repository: name.to_owned(), source };
                 let had = self.cache.latest(address, MAX_INDEX, self.report, accept);
                 had.map_err(|errors| nowhere(name, errors, fetch))
@@ -79,29 +84,29 @@ pub(super) fn nowhere(
 }
 
 /// Where a file of a repository is.
-pub enum Place {
+pub enum FileLocation {
     Network(Address),
     /// On this machine.
     Here(PathBuf),
 }
 
 /// Where the index of a fleet's repository is.
-pub fn index_place(spec: &RepositorySpec) -> Place {
+pub fn index_place(spec: &RepositorySpec) -> FileLocation {
     place(&spec.location, &spec.mirrors, ARCH, INDEX_FILE)
 }
 
 /// Where a package of a fleet's repository is; `package` is its name and version.
-pub(super) fn package_place(spec: &RepositorySpec, package: &str) -> Place {
+pub(super) fn package_place(spec: &RepositorySpec, package: &str) -> FileLocation {
     place(&spec.location, &spec.mirrors, ARCH, &format!("{package}.apk"))
 }
 
 /// Where a file of a repository is, for machines of `arch`.
-pub fn place(location: &Source, mirrors: &[String], arch: &str, file: &str) -> Place {
+pub fn place(location: &Source, mirrors: &[String], arch: &str, file: &str) -> FileLocation {
     match location {
-        Source::Path(dir) => Place::Here(dir.join(arch).join(file)),
+        Source::Path(dir) => FileLocation::Here(dir.join(arch).join(file)),
         Source::Url(url) => {
             let address = Address { url: url.clone(), mirrors: mirrors.to_vec() };
-            Place::Network(address.below(&format!("{arch}/{file}")))
+            FileLocation::Network(address.below(&format!("{arch}/{file}")))
         }
     }
 }

@@ -41,7 +41,7 @@ impl Listings {
     }
 
     /// Forgets a listing that does not fit its package.
-    pub fn forget(&self, sha256: &Sha256) {
+    pub fn remove(&self, sha256: &Sha256) {
         let _ = files::remove(&self.path(sha256));
     }
 }

@@ -13,7 +13,7 @@ use crate::sys::fetch::{self, Cache, FetchError};
 use crate::sys::fs::FileError;
 use crate::sys::report::Report;
 
-use super::indexes::{Indexes, Place, SignedIndex, index_place, nowhere, package_place};
+use super::indexes::{FileLocation, Indexes, SignedIndex, index_place, nowhere, package_place};
 use super::listings::Listings;
 use super::model::LockedPackage;
 use super::wanted::spelled;
@@ -100,8 +100,8 @@ impl Repositories<'_> {
     ) -> Result<LockedPackage, RepositoryError> {
         let pin = |path: PathBuf| self.pin_file(spec, info, key, &path);
         match package_place(spec, &info.id()) {
-            Place::Here(path) => pin(path),
-            Place::Network(address) => {
+            FileLocation::Here(path) => pin(path),
+            FileLocation::Network(address) => {
                 let had = self.cache.get_accepted(&address, Some(info.size), self.offline, self.report, pin);
                 had.map_err(|errors| {
                     nowhere(&self.name(spec), errors, |source| {
@@ -165,8 +165,8 @@ impl Repositories<'_> {
     /// The file of a pinned package, downloaded if need be.
     pub fn pinned_file(&self, locked: &LockedPackage) -> Result<PathBuf, RepositoryError> {
         match self.pinned_place(locked)? {
-            Place::Here(path) => Ok(path),
-            Place::Network(address) => {
+            FileLocation::Here(path) => Ok(path),
+            FileLocation::Network(address) => {
                 let (sha256, size) = (Some(locked.sha256), Some(locked.size));
                 let expected = fetch::Expected { sha256, size };
                 self.cache.get(&address, expected, self.offline, self.report).map_err(|source| {
@@ -178,7 +178,7 @@ impl Repositories<'_> {
     }
 
     /// Where a pinned package is.
-    pub fn pinned_place(&self, locked: &LockedPackage) -> Result<Place, RepositoryError> {
+    pub fn pinned_place(&self, locked: &LockedPackage) -> Result<FileLocation, RepositoryError> {
         let spec = self.fleet.repositories.iter().find(|spec| self.name(spec) == locked.repository);
         let spec = spec.ok_or_else(|| RepositoryError::Unknown {
             package: locked.id(),

@@ -1,4 +1,7 @@
 //! Processes as `/proc` shows them (proc(5)), told apart by number and start time, signalled by pidfd.
+//!
+//! Not read by the crate `procfs`: it parses all fields of a file where two are wanted, of each process of the host, and leaves the
+//! octal escapes of mountinfo as they are.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

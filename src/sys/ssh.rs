@@ -189,7 +189,7 @@ fn told(line: &str) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum End {
     /// The other side said how the command ended.
-    Told,
+    Reported,
     /// There was no session.
     NoSession { message: String },
     /// There was one, and it went away.
@@ -200,7 +200,7 @@ fn parse_log(log: &str) -> End {
     let told =
         |line: &&str| line.contains(": client_input_channel_req: channel ") && line.contains(" rtype exit-");
     if log.lines().any(|line| told(&line)) {
-        return End::Told;
+        return End::Reported;
     }
     let own =
         |line: &&str| !line.starts_with("debug") && !line.starts_with("OpenSSH_") && !line.trim().is_empty();
@@ -286,7 +286,7 @@ mod tests {
             debug1: client_input_channel_req: channel 0 rtype exit-status reply 0\n\
             Transferred: sent 3000, received 2800 bytes, in 0.1 seconds\n\
             Bytes per second: sent 30000.0, received 28000.0\ndebug1: Exit status 255\n";
-        assert_eq!(parse_log(log), End::Told);
+        assert_eq!(parse_log(log), End::Reported);
     }
 
     #[test]

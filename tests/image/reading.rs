@@ -9,7 +9,7 @@ use sisforge::base::ByteSize;
 use sisforge::image::content::Content;
 use sisforge::image::ext4::{AUTO_MARGIN, Purpose, write_ext4};
 use sisforge::image::inspect::Opened;
-use sisforge::image::read::{EntryKind, Facts, Inventory, Volume};
+use sisforge::image::read::{EntryKind, Inventory, Volume, VolumeInfo};
 use sisforge::image::read_back::{Mismatch, read_back};
 use sisforge::image::tree::{Node, NodeKind, Tree};
 use sisforge::sys::tool::{self, Tool};
@@ -135,7 +135,7 @@ fn sizes_margin_and_journal_are_what_is_said_of_them() {
     assert_eq!((auto.label.as_str(), auto.uuid.as_str()), ("test", "07070707-0707-0707-0707-070707070707"));
     let exact = facts(Some(300));
     assert_eq!((exact.size, exact.journal), (300 << 20, 4 << 20));
-    for Facts { allocated, size, .. } in [auto, exact] {
+    for VolumeInfo { allocated, size, .. } in [auto, exact] {
         assert!(allocated < (25 << 20) + size / 512, "{allocated} of {size} bytes are on disk");
     }
 }

@@ -81,17 +81,6 @@ impl Expression {
             _ => vec![format!("{self}, which does not hold")],
         }
     }
-
-    /// Every word of it that may be a symbol.
-    pub fn words<'a>(&'a self, found: &mut Vec<&'a str>) {
-        match self {
-            Self::Word(word) => found.push(word),
-            Self::Macro(_) => {}
-            Self::Not(inner) => inner.words(found),
-            Self::And(parts) | Self::Or(parts) => parts.iter().for_each(|part| part.words(found)),
-            Self::Compare(left, _, right) => found.extend([left.as_str(), right.as_str()]),
-        }
-    }
 }
 
 /// No where one says no, else unknown where one is unknown.

@@ -31,7 +31,7 @@ impl Validator<'_> {
         &mut self,
         image: Range<usize>,
         built_with: &[(&str, Range<usize>)],
-    ) -> crate::base::problem::Told {
+    ) -> crate::base::problem::Reported {
         let keys = built_with.iter().map(|(key, _)| format!("`{key}`")).collect::<Vec<_>>().join(", ");
         let (_, first) = &built_with[0];
         self.problems.tell(

@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::super::file::{NetworkSection, RuleSection};
 use super::super::model::{NetworkPolicy, PolicyRule};
-use super::super::scalar::{NameServer, Ports, Verdict};
+use super::super::scalar::{DefaultAction, NameServer, Ports};
 use super::{Thing, Validator, all};
 use crate::base::problem::{Problem, Read, ReadRef};
 
@@ -27,7 +27,7 @@ impl Validator<'_> {
             None => (Ok(None), Ok(None)),
         };
         Ok(NetworkPolicy {
-            default_allow: section.default? == Some(Verdict::Allow),
+            default_allow: section.default? == Some(DefaultAction::Allow),
             dns: dns?,
             allow: allow?,
             deny: deny?,

@@ -43,7 +43,7 @@ impl Rules {
 
 /// What becomes of a file that is there already.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum Precedence {
     /// The arriving package takes it.
     Take,
     /// It stays, and the arriving package does without.
@@ -126,10 +126,10 @@ impl<'a> Packages<'a> {
                 return Err(self.kind_clash(&path, "directory", node.kind.name(), package));
             }
             let owner = self.owners.get(&path).map_or(package, |(owner, _)| *owner);
-            match verdict(self.info(owner), self.info(package), self.rules) {
-                Verdict::Take => {}
-                Verdict::Keep => return Ok(()),
-                Verdict::Clash => {
+            match precedence(self.info(owner), self.info(package), self.rules) {
+                Precedence::Take => {}
+                Precedence::Keep => return Ok(()),
+                Precedence::Clash => {
                     let (first, second) = (self.info(owner).id(), self.info(package).id());
                     return Err(LayoutError::Clash { path, first, second });
                 }
@@ -304,17 +304,17 @@ fn same_origin(one: &PackageInfo, other: &PackageInfo) -> bool {
     one.origin.as_deref().is_some_and(|origin| !origin.is_empty() && other.origin.as_deref() == Some(origin))
 }
 
-fn verdict(there: &PackageInfo, arriving: &PackageInfo, rules: Rules) -> Verdict {
+fn precedence(there: &PackageInfo, arriving: &PackageInfo, rules: Rules) -> Precedence {
     let (there_prio, arriving_prio) = (priority(there, arriving), priority(arriving, there));
     let same_origin = same_origin(there, arriving);
     if there.name == arriving.name || (same_origin && rules == Rules::Apk2) {
-        Verdict::Take
+        Precedence::Take
     } else if there_prio > arriving_prio {
-        Verdict::Keep
+        Precedence::Keep
     } else if arriving_prio >= 0 || same_origin {
-        Verdict::Take
+        Precedence::Take
     } else {
-        Verdict::Clash
+        Precedence::Clash
     }
 }
 

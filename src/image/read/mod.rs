@@ -15,7 +15,7 @@ use crate::sys::fs::input_diagnosis;
 pub use bytes::{Side, same_bytes};
 pub use inventory::{Entry, EntryKind, Inventory};
 pub use system::{Group, Password, System, User};
-pub use volume::{Facts, FileReader, Volume};
+pub use volume::{FileReader, Volume, VolumeInfo};
 
 /// An image that cannot be read.
 #[derive(Debug, thiserror::Error)]

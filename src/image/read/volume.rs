@@ -38,7 +38,7 @@ pub struct Volume {
 
 /// What a file system says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Facts {
+pub struct VolumeInfo {
     pub label: String,
     /// As `8-4-4-4-12` hexadecimal digits.
     pub uuid: String,
@@ -89,7 +89,7 @@ impl Volume {
     }
 
     /// What it says of itself.
-    pub fn facts(&self) -> Result<Facts, ReadError> {
+    pub fn facts(&self) -> Result<VolumeInfo, ReadError> {
         use std::os::unix::fs::MetadataExt as _;
         let superblock = self.fs.superblock();
         let has_journal = superblock.feature_compat & spec::compat::HAS_JOURNAL != 0;
@@ -99,7 +99,7 @@ impl Volume {
             0
         };
         let meta = self.file.metadata().map_err(|error| self.error(Flaw::Open(error)))?;
-        Ok(Facts {
+        Ok(VolumeInfo {
             label: self.label(),
             uuid: crate::base::uuid_text(superblock.uuid),
             size: superblock.blocks_count * BLOCK,

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use sha2::Digest;
 use toml::Spanned;
 
-use crate::base::problem::{Problem, Problems, Read, ReadRef, Told};
+use crate::base::problem::{Problem, Problems, Read, ReadRef, Reported};
 use crate::base::{GuestPath, InvalidValue, Label, Sha256};
 use crate::fleet::scalar::Mode;
 use crate::fleet::{InvalidFile, ScriptName, SourceFiles, suggest};
@@ -95,12 +95,12 @@ impl Composing<'_> {
         self.digest.update(bytes);
     }
 
-    fn tell(&mut self, place: Range<usize>, message: impl Into<String>) -> Told {
+    fn tell(&mut self, place: Range<usize>, message: impl Into<String>) -> Reported {
         self.recipe.problems.tell(Problem::new(place, message))
     }
 
     /// Tells that two recipes differ, unless one says the same thing twice.
-    fn conflict(&mut self, place: Range<usize>, what: &str, first: &Label) -> Told {
+    fn conflict(&mut self, place: Range<usize>, what: &str, first: &Label) -> Reported {
         let second = &self.recipe.name;
         let message = if first == second {
             format!("recipe {second} says two things of {what}")

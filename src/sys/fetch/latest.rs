@@ -92,7 +92,7 @@ impl Cache {
     }
 
     fn keep_latest(&self, address: &Address, record: &Record, bytes: &[u8]) -> Result<(), files::FileError> {
-        let mut text = serde_json::to_vec(record).unwrap_or_default();
+        let mut text = serde_json::to_vec(record).expect("a record is texts and a digest, which JSON has");
         text.push(b'\n');
         text.extend_from_slice(bytes);
         files::write(&self.record(address), &text, 0o644)
