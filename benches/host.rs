@@ -94,7 +94,7 @@ fn main() {
         .collect();
     alone.sort_by(f64::total_cmp);
     println!("one guest alone: {:.2} ms, of 50 the slowest {:.2} ms", alone[25], alone[49]);
-    world.host.remove_ruleset().unwrap_or_default();
+    world.host.take(&Step::RemoveRuleset).unwrap_or_default();
 }
 
 fn ms(time: Duration) -> f64 {
@@ -156,6 +156,7 @@ impl World {
             uid: 900_000,
             tap: "sis-b".parse().unwrap(),
             mac: "02:53:0a:6b:00:02".parse().unwrap(),
+            ip: [10, 99, 0, 2].into(),
             vcpus: 1,
             memory_mib: 128,
             kernel: kernel_digest,

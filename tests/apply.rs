@@ -4,14 +4,17 @@ use sisforge::apply::{Applied, Host, apply};
 use sisforge::base::{GuestName, Sha256};
 use sisforge::fleet::{ContainerSpec, MachineSpec, VmmKind};
 use sisforge::host::firewall::Ruleset;
-use sisforge::host::state::{
-    CgroupLimits, DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind, TapSpec,
+use sisforge::host::observed::{
+    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedRuleset, ObservedTap, ObservedVmm,
 };
-use sisforge::plan::diff;
+use sisforge::host::state::{CgroupLimits, Machine, MachineDisk, StoredKind, TapSpec};
+use sisforge::host::wanted::{Startup, WantedDisk, WantedGuest, WantedHost};
+use sisforge::plan::{GuestScope, diff};
 use sisforge::sys::cgroup::IoLimits;
 use sisforge::sys::report::Silent;
 
 mod model;
+mod records;
 mod restore;
 
 use model::{Fault, Inner, ModelHost};
@@ -27,8 +30,8 @@ fn container(name: &str) -> ContainerSpec {
 const LIMITS: CgroupLimits =
     CgroupLimits { memory: 1 << 30, pids: 33, cpu_quota: 100_000, cpu_weight: 100, io: IoLimits::NONE };
 
-/// A guest that is wholly up; the number sets its uid and address.
-fn guest(guest: &str, number: u8) -> GuestState {
+/// A guest with a disk; the number sets its uid and address.
+fn guest(guest: &str, number: u8) -> WantedGuest {
     let uid = 200_000 + u32::from(number);
     let tap = TapSpec {
         name: format!("sis-{guest}").parse().unwrap(),
@@ -40,6 +43,7 @@ fn guest(guest: &str, number: u8) -> GuestState {
         uid,
         tap: tap.name.clone(),
         mac: format!("02:53:0a:6b:00:{number:02x}").parse().unwrap(),
+        ip: [10, 107, 0, 4 * number + 2].into(),
         vcpus: 1,
         memory_mib: 512,
         kernel: Sha256::of("kernel").into(),
@@ -50,100 +54,133 @@ fn guest(guest: &str, number: u8) -> GuestState {
         spec: MachineSpec::default(),
         restored_from: None,
     };
-    GuestState {
-        disk: Some(DiskState { uid, size: 1 << 30, base: Some(Sha256::of("disk").into()) }),
-        tap: Some(tap),
-        cgroup: Some(LIMITS),
-        jail: true,
-        occupied: true,
-        machine: Some(machine),
-        logged: true,
-        ready: true,
-        ..GuestState::default()
+    WantedGuest {
+        disk: Some(WantedDisk { uid, size: 1 << 30, base: Sha256::of("disk").into() }),
+        tap,
+        cgroup: LIMITS,
+        startup: Startup::Boot(machine),
+        containers: Vec::new(),
     }
 }
 
-/// A guest whose disk goes with it.
-fn ephemeral(name: &str, number: u8) -> GuestState {
-    let mut state = guest(name, number);
-    state.disk = None;
-    let disk = MachineDisk::Ephemeral { base: Sha256::of("disk").into(), size: 1 << 20, in_memory: true };
-    state.machine.as_mut().unwrap().disk = disk;
-    state
+/// The machine that a guest is to run.
+fn machine(guest: &mut WantedGuest) -> &mut Machine {
+    match &mut guest.startup {
+        Startup::Boot(machine) | Startup::Restored { machine, .. } => machine,
+    }
 }
 
-fn fleet(guests: &[(&str, GuestState)]) -> HostState {
+/// A guest that is wholly up.
+fn running(want: &WantedGuest) -> ObservedGuest {
+    let TapSpec { name, owner, address } = want.tap.clone();
+    ObservedGuest {
+        disk: want.disk.map(|disk| ObservedDisk { uid: disk.uid, size: disk.size }),
+        tap: Some(ObservedTap { name, owner: Some(owner), address: Some(address), up: true }),
+        cgroup: Some(ObservedCgroup { limits: Found::Whole(want.cgroup), oom_kills: 0 }),
+        idle_jails: false,
+        vmm: Some(ObservedVmm {
+            machine: Some(want.machine().clone()),
+            jailed: true,
+            logged: true,
+            ready: true,
+            containers: want.containers.clone(),
+            ..ObservedVmm::default()
+        }),
+    }
+}
+
+fn is_ready(guest: &ObservedGuest) -> bool {
+    guest.vmm.as_ref().is_some_and(|vmm| vmm.ready)
+}
+
+/// A guest whose disk goes with it.
+fn ephemeral(name: &str, number: u8) -> WantedGuest {
+    let mut guest = guest(name, number);
+    guest.disk = None;
+    machine(&mut guest).disk =
+        MachineDisk::Ephemeral { base: Sha256::of("disk").into(), size: 1 << 20, in_memory: true };
+    guest
+}
+
+fn fleet(guests: &[(&str, WantedGuest)]) -> WantedHost {
     let stored = ["kernel", "image", "disk"].map(|file| (Sha256::of(file).into(), StoredKind::Image));
-    let images = guests.iter().map(|(_, guest)| (guest.machine.as_ref().unwrap().image, StoredKind::Image));
-    HostState {
+    let images = guests.iter().map(|(_, guest)| (guest.machine().image, StoredKind::Image));
+    WantedHost {
         forwarding: true,
         ruleset: Some(Ruleset::new(format!("{guests:?}"))),
         stored: stored.into_iter().chain(images).collect(),
         guests: guests.iter().map(|(guest, state)| (name(guest), state.clone())).collect(),
-        snapshot_leftovers: false,
     }
 }
 
-fn two() -> HostState {
+fn two() -> WantedHost {
     fleet(&[("alice", guest("alice", 0)), ("bob", guest("bob", 1))])
 }
 
-/// Brings a host towards a state; gives what became of it, and the host.
-fn towards(before: &Inner, desired: &HostState, fault: Fault) -> (Applied, Inner) {
+/// Brings a host towards what is wanted; gives what became of it, and the host.
+fn towards(before: &Inner, desired: &WantedHost, fault: Fault) -> (Applied, Inner) {
+    plan_for(GuestScope::All, before, desired, fault)
+}
+
+/// The same with these guests alone.
+fn plan_for(guests: GuestScope<'_>, before: &Inner, desired: &WantedHost, fault: Fault) -> (Applied, Inner) {
     let host = ModelHost::new(before, desired, fault);
     let observed = host.observe().unwrap();
-    let applied = apply(&diff(&observed, desired), &host, 1, &Silent);
+    let applied = apply(&diff(&observed, desired, guests), &host, 1, &Silent);
     let after = host.inner().clone();
     (applied, after)
 }
 
-fn up(desired: &HostState) -> Inner {
+/// The host without these guests.
+fn without(before: &Inner, guests: &[GuestName]) -> Inner {
+    plan_for(GuestScope::Only(guests), before, &WantedHost::default(), Fault::None).1
+}
+
+fn up(desired: &WantedHost) -> Inner {
     let (applied, host) = towards(&Inner::default(), desired, Fault::None);
     assert!(applied.failures.is_empty(), "{:?}", applied.failures);
     host
 }
 
 /// Holds that a host is as desired, with nothing else on it but data disks of guests that left.
-fn is_as(host: &Inner, desired: &HostState, story: &str) {
-    let digest = |state: &HostState| state.ruleset.as_ref().map(|rules| rules.digest);
-    assert_eq!(digest(&host.state), digest(desired), "{story}");
+fn is_as(host: &Inner, desired: &WantedHost, story: &str) {
+    let rules = desired.ruleset.as_ref().map(|rules| ObservedRuleset::Loaded(rules.digest));
+    assert_eq!(host.state.ruleset, rules, "{story}");
     for (name, found) in &host.state.guests {
-        let disk = found.disk.map(|disk| DiskState { base: None, ..disk });
-        let wanted = match desired.guests.get(name) {
-            // A disk that was kept once is kept, even where the guest has no use for it any more, and containers
-            // that are no longer wanted run until the guest restarts.
-            Some(wanted) => {
-                let missing = |container: &&ContainerSpec| !found.containers.contains(container);
-                assert_eq!(wanted.containers.iter().find(missing), None, "{story}");
-                GuestState { disk, containers: found.containers.clone(), ..wanted.clone() }
-            }
-            None => GuestState { disk, ..GuestState::default() },
-        };
+        // A disk that was kept once is kept, even where the guest has no use for it any more, and containers
+        // that are no longer wanted run until the guest restarts.
+        let mut wanted = desired.guests.get(name).map(running).unwrap_or_default();
+        wanted.disk = found.disk;
+        if let (Some(vmm), Some(found)) = (&mut wanted.vmm, &found.vmm) {
+            let missing = |container: &&ContainerSpec| !found.containers.contains(container);
+            assert_eq!(vmm.containers.iter().find(missing), None, "{story}");
+            vmm.containers = found.containers.clone();
+        }
         assert_eq!(*found, wanted, "{story}");
     }
     for (name, wanted) in &desired.guests {
         let found = host.state.guests.get(name);
-        let uid = |guest: &GuestState| guest.disk.map(|disk| disk.uid);
-        assert!(wanted.disk.is_none() || found.and_then(uid) == uid(wanted), "{story}: disk of {name}");
-        assert!(found.is_some_and(|found| found.ready), "{story}: {name} is up");
+        let uid = found.and_then(|found| Some(found.disk?.uid));
+        assert!(wanted.disk.is_none_or(|disk| uid == Some(disk.uid)), "{story}: disk of {name}");
+        assert!(found.is_some_and(is_ready), "{story}: {name} is up");
     }
-    assert!(desired.stored.keys().all(|file| host.state.stored.contains_key(file)), "{story}");
+    assert!(desired.stored.keys().all(|file| host.state.stored.contains(file)), "{story}");
 }
 
 /// Fleets that differ in all that a plan tells apart.
-fn fleets() -> Vec<(&'static str, HostState)> {
+fn fleets() -> Vec<(&'static str, WantedHost)> {
     let mut changed = guest("alice", 0);
-    changed.machine.as_mut().unwrap().image = Sha256::of("new image").into();
-    changed.cgroup = Some(CgroupLimits { memory: 2 << 30, ..LIMITS });
+    machine(&mut changed).image = Sha256::of("new image").into();
+    changed.cgroup = CgroupLimits { memory: 2 << 30, ..LIMITS };
     let with_containers =
-        GuestState { containers: vec![container("one"), container("two")], ..guest("bob", 1) };
+        WantedGuest { containers: vec![container("one"), container("two")], ..guest("bob", 1) };
     let mut only_limits = guest("alice", 0);
-    only_limits.cgroup = Some(CgroupLimits { pids: 64, cpu_quota: 200_000, ..LIMITS });
+    only_limits.cgroup = CgroupLimits { pids: 64, cpu_quota: 200_000, ..LIMITS };
     let mut larger_disk = guest("alice", 0);
-    larger_disk.machine.as_mut().unwrap().image = Sha256::of("new image").into();
-    larger_disk.disk = larger_disk.disk.map(|disk| DiskState { size: 2 << 30, ..disk });
+    machine(&mut larger_disk).image = Sha256::of("new image").into();
+    larger_disk.disk = larger_disk.disk.map(|disk| WantedDisk { size: 2 << 30, ..disk });
     vec![
-        ("none", HostState::default()),
+        ("none", WantedHost::default()),
         ("alice", fleet(&[("alice", guest("alice", 0))])),
         ("both", two()),
         ("changed", fleet(&[("alice", changed), ("bob", with_containers)])),
@@ -189,7 +226,7 @@ fn whatever_stops_a_plan_anywhere_the_next_one_completes_the_work() {
 fn a_guest_that_dies_on_its_own_is_brought_back_alone() {
     let mut host = up(&two());
     let bob = host.state.guests.get_mut(&name("bob")).unwrap();
-    (bob.occupied, bob.machine, bob.ready) = (false, None, false);
+    (bob.vmm, bob.idle_jails) = (None, true);
     let (applied, host) = towards(&host, &two(), Fault::None);
     assert_eq!(applied.started, [name("bob")]);
     assert_eq!(host.asked, ["create jail bob", "start bob", "await bob", "remove old jails bob"]);
@@ -203,8 +240,8 @@ fn a_guest_that_does_not_start_is_cleared_away_and_the_others_start() {
     assert_eq!(applied.failures[0].guest, Some(name("alice")));
     assert_eq!(applied.failures[0].step, "wait until ready");
     let left = &host.state.guests[&name("alice")];
-    assert_eq!(*left, GuestState { disk: left.disk, ..GuestState::default() });
-    assert!(left.disk.is_some() && host.state.guests[&name("bob")].ready);
+    assert_eq!(*left, ObservedGuest { disk: left.disk, ..ObservedGuest::default() });
+    assert!(left.disk.is_some() && is_ready(&host.state.guests[&name("bob")]));
     let undone: Vec<_> =
         host.asked.iter().filter(|asked| asked.contains("stop") || asked.contains("remove")).collect();
     assert_eq!(undone, ["stop alice", "remove tap alice", "remove cgroup alice", "remove jail alice"]);
@@ -227,7 +264,7 @@ fn without_its_rules_no_guest_starts_but_those_that_go_are_stopped() {
         assert_eq!(applied.stopped, [name("alice")]);
         assert!(applied.started.is_empty() && applied.failures[0].guest.is_none());
         assert!(!host.state.guests.contains_key(&name("carol")));
-        assert!(host.state.guests[&name("bob")].ready, "who stays is left alone");
+        assert!(is_ready(&host.state.guests[&name("bob")]), "who stays is left alone");
     }
 }
 
@@ -244,20 +281,20 @@ fn a_guest_that_cannot_be_stopped_is_not_started_again_and_loses_its_network() {
 #[test]
 fn rules_stay_while_a_guest_could_not_be_removed() {
     let stuck = Fault::Named(&["stop alice", "remove tap alice"]);
-    let (applied, host) = towards(&up(&two()), &HostState::default(), stuck);
+    let (applied, host) = towards(&up(&two()), &WantedHost::default(), stuck);
     assert_eq!(applied.stopped, [name("bob")]);
     assert!(host.state.ruleset.is_some(), "a guest that lives on has no rules");
-    let (_, host) = towards(&host, &HostState::default(), Fault::None);
-    is_as(&host, &HostState::default(), "down once more");
+    let (_, host) = towards(&host, &WantedHost::default(), Fault::None);
+    is_as(&host, &WantedHost::default(), "down once more");
 }
 
 #[test]
 fn a_container_that_does_not_start_takes_nothing_from_its_guest() {
-    let bob = GuestState { containers: vec![container("one")], ..guest("bob", 1) };
+    let bob = WantedGuest { containers: vec![container("one")], ..guest("bob", 1) };
     let wanted = fleet(&[("bob", bob)]);
     let (applied, host) = towards(&Inner::default(), &wanted, Fault::Named(&["containers"]));
     assert!(applied.started.is_empty() && applied.failures[0].step == "start containers one");
-    assert!(host.state.guests[&name("bob")].ready);
+    assert!(is_ready(&host.state.guests[&name("bob")]));
     let (_, host) = towards(&host, &wanted, Fault::None);
     assert_eq!(host.asked, ["containers bob"]);
 }
@@ -266,8 +303,11 @@ fn a_container_that_does_not_start_takes_nothing_from_its_guest() {
 fn a_plan_for_one_guest_does_nothing_to_others_however_broken_they_are() {
     let mut host = up(&two());
     let bob = host.state.guests.get_mut(&name("bob")).unwrap();
-    (bob.cgroup, bob.jail, bob.tap) = (None, false, None);
-    let wanted = host.state.clone().with_guests_of(&[name("alice")], &HostState::default());
-    let (_, after) = towards(&host, &wanted, Fault::None);
+    (bob.cgroup, bob.tap) = (None, None);
+    bob.vmm.as_mut().unwrap().jailed = false;
+    let after = without(&host, &[name("alice")]);
     assert_eq!(after.asked, ["stop alice", "remove tap alice", "remove cgroup alice", "remove jail alice"]);
+    let (_, back) = plan_for(GuestScope::Only(&[name("alice")]), &after, &two(), Fault::None);
+    assert!(back.asked.iter().all(|asked| asked.ends_with("alice")), "{:?}", back.asked);
+    assert_eq!(back.state.guests[&name("bob")], host.state.guests[&name("bob")]);
 }

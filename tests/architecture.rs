@@ -55,7 +55,7 @@ fn modules_use_each_other_in_no_circle() {
 
 #[test]
 fn steps_are_carried_out_in_one_place() {
-    none(rules::steps_in_one_place(repository(), &STEPS_WITHOUT_A_PLAN));
+    none(rules::steps_in_one_place(repository(), &MAY_TAKE_STEPS));
 }
 
 #[test]

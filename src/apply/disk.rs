@@ -14,7 +14,9 @@ use crate::base::{ByteSize, GuestName};
 use crate::fleet::VmmKind;
 use crate::host::layout::{BEFORE, Layout, vmm_folder};
 use crate::host::names::DISK;
-use crate::host::state::HostState;
+use crate::host::observed::ObservedHost;
+use crate::host::wanted::WantedHost;
+use crate::plan::GuestScope;
 use crate::sys::fs::{self as files, FileError};
 
 use super::linux::{LinuxHost, Scope, copy};
@@ -200,18 +202,27 @@ pub fn import(layout: &Layout, guest: &GuestName, from: &Path) -> Result<(), App
     Ok(new.persist(0o600)?)
 }
 
-/// What a user is to know where the kept disks of a fleet may grow beyond what the store has free.
-pub fn promises(host: &LinuxHost, wanted: &HostState) -> Option<String> {
+/// What a user is to know where the kept disks of a fleet may grow beyond what the store has free: those of these guests as
+/// they are wanted, those of others as they are.
+pub fn promises(
+    host: &LinuxHost,
+    observed: &ObservedHost,
+    wanted: &WantedHost,
+    guests: GuestScope<'_>,
+) -> Option<String> {
     let dir = host.layout.place().ancestors().find(|dir| dir.exists())?;
     let stat = rustix::fs::statvfs(dir).ok()?;
     let free = stat.f_bavail * stat.f_frsize;
     let mut promised = 0;
     let mut missing = 0;
-    for (guest, state) in &wanted.guests {
-        let Some(disk) = state.disk else { continue };
+    let own = wanted.guests.iter().filter(|(guest, _)| guests.contains(guest));
+    let own = own.filter_map(|(guest, want)| Some((guest, want.disk?.size)));
+    let others = observed.guests.iter().filter(|(guest, _)| !guests.contains(guest));
+    let others = others.filter_map(|(guest, have)| Some((guest, have.disk?.size)));
+    for (guest, size) in own.chain(others) {
         let used = fs::metadata(host.layout.disk(guest)).map_or(0, |meta| meta.blocks() * 512);
-        promised += disk.size;
-        missing += disk.size.saturating_sub(used);
+        promised += size;
+        missing += size.saturating_sub(used);
     }
     (missing > free).then(|| {
         format!(

@@ -25,27 +25,24 @@ pub struct Why {
 
 /// What to say of a guest whose VMM is gone; `said` are the last lines of the VMM itself. What the guest says is no cause:
 /// it may say anything.
-///
-/// # Errors
-/// Where the record of its machine cannot be read.
 pub(super) fn error(
     host: &LinuxHost,
     guest: &GuestName,
     said: Vec<String>,
     last_lines: Vec<String>,
-) -> Result<ApplyError, ApplyError> {
-    let machine: Option<Machine> = record::read(&host.layout.machine(guest))?;
+) -> ApplyError {
+    let machine: Option<Machine> = record::read(&host.layout.machine(guest)).ok().flatten();
     let launched = host.launched.lock().unwrap_or_else(PoisonError::into_inner).get(guest).cloned();
     let status = launched.and_then(|launched| launched.status());
     let why = machine.map(|machine| why(machine.vmm, status, &said.join("\n"))).unwrap_or_default();
     let (guest, cgroup) = (guest.clone(), host.layout.cgroup(guest));
     let last_lines = [said, last_lines].concat();
-    Ok(match host.hierarchy.limits(&cgroup) {
+    match host.hierarchy.limits(&cgroup) {
         Some(limits) if host.hierarchy.oom_kills(&cgroup) > 0 => {
             ApplyError::OutOfMemory { guest, limit: limits.memory, last_lines }
         }
         _ => ApplyError::Ended { guest, why, last_lines },
-    })
+    }
 }
 
 /// From the log of one start and from how its process ended, where this process started it.

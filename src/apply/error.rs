@@ -18,6 +18,7 @@ use crate::sys::ssh::SshError;
 use crate::sys::tool::ToolError;
 
 use super::ended::Why;
+use super::record::Unreadable;
 use super::snapshot::SnapshotError;
 
 /// An operation on the host that failed.
@@ -49,6 +50,8 @@ pub enum ApplyError {
     NoArtifact(FileDigest),
     #[error("{} changed while it was copied into the store: its digest is {found}, not {expected}", path.display())]
     ArtifactChanged { path: PathBuf, expected: FileDigest, found: FileDigest },
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     #[error("cannot write the record {}", path.display())]
     Record { path: PathBuf, source: serde_json::Error },
     #[error(
@@ -123,6 +126,7 @@ impl Diagnostic for ApplyError {
             Self::Qmp(error) => error.diagnosis(),
             Self::Api(error) => error.diagnosis(),
             Self::Snapshot(error) => error.diagnosis(),
+            Self::Unreadable(error) => error.diagnosis(),
             Self::Binary(error) => error.diagnosis(),
             Self::NoArtifact(_) => Class::Failed.hint("run `sisforge build`"),
             Self::ArtifactChanged { .. } => Class::Failed.hint("remove its directory in out/, and it is built anew"),

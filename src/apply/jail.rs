@@ -118,14 +118,14 @@ pub fn lay_out(jail: &Jail, scope: Scope, root: &Path) -> Result<(), ApplyError>
                     mount::tmpfs(&path, *size, jail.uid, jail.uid, 0o700)?;
                 }
             }
-            EntryKind::SharedLink { from } => fs::hard_link(from, &path).map_err(failed("link"))?,
+            EntryKind::SharedLink { from } => fs::hard_link(from.path(), &path).map_err(failed("link"))?,
             EntryKind::OwnLink { from } => {
                 scope.chown(from, jail.uid)?;
                 fs::hard_link(from, &path).map_err(failed("link"))?;
             }
             EntryKind::OwnCopy { from } => {
                 let new = File::options().write(true).create_new(true).mode(0o600).open(&path);
-                copy(from, &new.map_err(failed("create"))?)?;
+                copy(from.path(), &new.map_err(failed("create"))?)?;
                 scope.chown(&path, jail.uid)?;
             }
             EntryKind::Pipe => {

@@ -96,7 +96,7 @@ pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) 
 fn host_steps(steps: &[Step], host: &dyn Host, report: &dyn Report, failures: &mut Vec<Failure>) -> bool {
     for step in steps {
         let task = report.begin("host", None, Unit::Steps);
-        match host::take(step, host) {
+        match host.take(step) {
             Ok(()) => task.finish(&step.to_string()),
             Err(error) => {
                 failures.push(Failure { guest: None, step: step.to_string(), error });
@@ -142,7 +142,7 @@ fn one_guest(doing: Doing, guest: &GuestSteps, host: &dyn Host, report: &dyn Rep
     let task = report.begin(&format!("{verb} {}", guest.guest), Some(total), Unit::Steps);
     let take = |step: &Step| {
         task.detail(&step.to_string());
-        let taken = host::take(step, host);
+        let taken = host.take(step);
         task.advance(1);
         let failure = |error| Failure { guest: Some(guest.guest.clone()), step: step.to_string(), error };
         taken.map_err(failure)

@@ -1,18 +1,22 @@
 //! Reading what a host has of a fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::error::Error;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::base::FileDigest;
+use crate::base::diagnostic::one_line;
 use crate::base::network::guest_of_tap;
-use crate::base::{FleetName, GuestName, Sha256};
-use crate::host::firewall::{self, Ruleset};
+use crate::base::{FileDigest, FleetName, GuestName, Sha256};
+use crate::host::firewall;
 use crate::host::layout::Layout;
-use crate::host::state::{CgroupLimits, DiskState, GuestState, HostState, Machine, StoredKind, TapSpec};
+use crate::host::observed::{
+    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedRuleset, ObservedTap,
+    ObservedVmm,
+};
+use crate::host::state::{CgroupLimits, Machine};
 use crate::sys::cgroup::{Hierarchy, IoLimits};
-use crate::sys::fs::{self as files, FileError};
+use crate::sys::fs as files;
 use crate::sys::process::{self, ProcessInfo};
 use crate::sys::{ip, nft, process as processes};
 
@@ -23,8 +27,9 @@ use super::{ApplyError, jail, keeper, snapshot};
 /// Everything that the host has of the fleet.
 ///
 /// # Errors
-/// Where a tool, `/proc` or the store cannot be read.
-pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<HostState, ApplyError> {
+/// Where a tool, `/proc` or the store cannot be read. A guest's record that cannot be read is no error: it is told with the
+/// guest.
+pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<ObservedHost, ApplyError> {
     let jails = jail::all(layout)?;
     let cgroups = hierarchy.children(&layout.cgroups());
     let known: BTreeSet<GuestName> = recorded(layout)?
@@ -37,14 +42,20 @@ pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<HostState, Appl
     let mut guests = BTreeMap::new();
     for name in known {
         let places = jails.get(&name).map_or(&[][..], Vec::as_slice);
-        let cgroup = cgroup(layout, hierarchy, &name, &cgroups);
-        let parts = GuestState { tap: taps.get(&name).cloned(), cgroup, ..GuestState::default() };
-        let state = guest(layout, hierarchy, &name, parts, places)?;
-        if state != GuestState::default() {
-            guests.insert(name, state);
+        let found = vmm_process_of(layout, hierarchy, &name, || places.to_vec());
+        let used = found.as_ref().and_then(|vmm| jail::in_use(layout, &name, places, vmm));
+        let guest = ObservedGuest {
+            disk: disk(&layout.disk(&name)),
+            tap: taps.get(&name).cloned(),
+            cgroup: cgroup(layout, hierarchy, &name, &cgroups),
+            idle_jails: places.len() > usize::from(used.is_some()),
+            vmm: found.map(|found| vmm(layout, &name, &found, used.is_some())),
+        };
+        if guest != ObservedGuest::default() {
+            guests.insert(name, guest);
         }
     }
-    Ok(HostState {
+    Ok(ObservedHost {
         forwarding: forwards()?,
         ruleset: ruleset(layout)?,
         stored: stored(layout)?,
@@ -67,69 +78,60 @@ fn names_in(dir: &Path, suffix: &str) -> Result<BTreeSet<GuestName>, ApplyError>
     Ok(names.iter().filter_map(|name| name.strip_suffix(suffix)?.parse().ok()).collect())
 }
 
-fn taps(layout: &Layout) -> Result<BTreeMap<GuestName, TapSpec>, ApplyError> {
+fn taps(layout: &Layout) -> Result<BTreeMap<GuestName, ObservedTap>, ApplyError> {
     let of_guest = |tap: ip::Tap| {
         let guest = guest_of_tap(&tap.name)?;
-        // One that is half made is seen as what nobody wants: it is made anew, or removed.
-        let address = tap.address.filter(|_| tap.up).map_or(Ipv4Addr::UNSPECIFIED, |(address, _)| address);
-        let owner = tap.owner.unwrap_or(u32::MAX);
-        Some((guest, TapSpec { name: tap.name.parse().ok()?, owner, address }))
+        let address = tap.address.map(|(address, _)| address);
+        Some((guest, ObservedTap { name: tap.name.parse().ok()?, owner: tap.owner, address, up: tap.up }))
     };
     let ours = ip::taps()?.into_iter().filter(|tap| layout.owns_tap(&tap.alias));
     Ok(ours.filter_map(of_guest).collect())
 }
 
-fn guest(
-    layout: &Layout,
-    hierarchy: &Hierarchy,
-    name: &GuestName,
-    parts: GuestState,
-    places: &[Place],
-) -> Result<GuestState, ApplyError> {
-    let vmm = vmm_process_of(layout, hierarchy, name, || places.to_vec());
-    let used = vmm.as_ref().and_then(|vmm| jail::in_use(layout, name, places, vmm));
-    let machine: Option<Machine> = match vmm {
-        Some(_) => record::read(&layout.machine(name))?,
-        None => None,
-    };
-    let ready = ready(layout, name, vmm.as_ref())?;
+/// What is known of a process that has the place of a guest's VMM.
+fn vmm(layout: &Layout, name: &GuestName, process: &ProcessInfo, jailed: bool) -> ObservedVmm {
+    let mut unreadable = Vec::new();
+    let machine: Option<Machine> = known(record::read(&layout.machine(name)), &mut unreadable);
+    let ready = known(ready(layout, name, Some(process)), &mut unreadable);
+    let paused = snapshot::paused(layout, name);
+    // Of one that may be frozen for good, nobody can say that it may go on.
+    let machine = machine.filter(|_| paused.is_ok());
+    let paused = known(paused, &mut unreadable);
     // One that was started for a snapshot runs no guest before it has loaded it.
-    let is_empty = |machine: &Machine| {
-        let loaded = |vmm| snapshot::was_loaded(layout, name, machine, vmm);
-        machine.restored_from.is_some() && ready.is_none() && !vmm.as_ref().is_some_and(loaded)
+    let waits = |machine: &Machine| {
+        machine.restored_from.is_some()
+            && ready.is_none()
+            && !snapshot::was_loaded(layout, name, machine, process)
     };
-    let machine = machine.filter(|machine| !is_empty(machine));
-    Ok(GuestState {
-        disk: owner_and_size(&layout.disk(name)).map(|(uid, size)| DiskState { uid, size, base: None }),
-        oom_kills: parts.cgroup.map_or(0, |_| hierarchy.oom_kills(&layout.cgroup(name))),
-        jail: used.is_some() || (vmm.is_none() && !places.is_empty()),
-        old_jails: vmm.is_some() && places.len() > usize::from(used.is_some()),
-        occupied: vmm.is_some(),
-        logged: vmm.is_some() && keeper::is_alive(layout, name),
-        machine,
+    ObservedVmm {
+        machine: machine.filter(|machine| !waits(machine)),
+        unreadable,
+        jailed,
+        logged: keeper::is_alive(layout, name),
         ready: ready.is_some(),
         containers: ready.map(|ready| ready.containers).unwrap_or_default(),
-        paused: if vmm.is_some() { snapshot::paused(layout, name)? } else { None },
-        ..parts
+        paused,
+    }
+}
+
+/// What a record says; one that cannot be read is noted.
+fn known<T, E: Error + 'static>(read: Result<Option<T>, E>, unreadable: &mut Vec<String>) -> Option<T> {
+    read.unwrap_or_else(|error| {
+        unreadable.push(one_line(&error));
+        None
     })
 }
 
-/// The limits of a guest's cgroup. One that is half made, or half removed, limits nothing: it is made anew, or removed.
+/// The cgroup of a guest. One that is half made, or half removed, limits nothing.
 fn cgroup(
     layout: &Layout,
     hierarchy: &Hierarchy,
     name: &GuestName,
     there: &BTreeSet<String>,
-) -> Option<CgroupLimits> {
-    const HALF: CgroupLimits = CgroupLimits {
-        memory: u64::MAX,
-        pids: u64::MAX,
-        cpu_quota: u64::MAX,
-        cpu_weight: 0,
-        io: IoLimits::NONE,
-    };
-    match hierarchy.limits(&layout.cgroup(name)) {
-        Some(limits) => Some(CgroupLimits {
+) -> Option<ObservedCgroup> {
+    let path = layout.cgroup(name);
+    let limits = match hierarchy.limits(&path) {
+        Some(limits) => Found::Whole(CgroupLimits {
             memory: limits.memory,
             pids: limits.pids,
             cpu_quota: limits.cpu_quota.map_or(u64::MAX, |(quota, _)| quota),
@@ -137,8 +139,10 @@ fn cgroup(
             // One device at most is limited: that which held the jails when the limits were set.
             io: limits.io.into_values().next().unwrap_or(IoLimits::NONE),
         }),
-        None => there.contains(name.as_str()).then_some(HALF),
-    }
+        None if there.contains(name.as_str()) => Found::Half,
+        None => return None,
+    };
+    Some(ObservedCgroup { limits, oom_kills: hierarchy.oom_kills(&path) })
 }
 
 /// The guest's VMM: whatever lives in its cgroup, or, where that is gone, in one of its jails.
@@ -172,24 +176,17 @@ pub fn ready(
     Ok(ready.filter(|ready| (ready.pid, ready.start_time) == (vmm.pid, vmm.start_time)))
 }
 
-fn ruleset(layout: &Layout) -> Result<Option<Ruleset>, ApplyError> {
+fn ruleset(layout: &Layout) -> Result<Option<ObservedRuleset>, ApplyError> {
     let Some(listing) = listing(layout.fleet())? else { return Ok(None) };
-    let loaded: Option<LoadedRuleset> = record::read(&layout.ruleset())?;
-    // Rules that someone else changed are known by what they list as, which is the digest of no text of ours.
-    let digest = loaded.filter(|loaded| loaded.listing == listing).map_or(listing, |loaded| loaded.digest);
-    Ok(Some(Ruleset { digest, text: String::new() }))
+    // Rules of which nothing is known are loaded anew, and so is their record.
+    let loaded: Option<LoadedRuleset> = record::read(&layout.ruleset()).ok().flatten();
+    let loaded = loaded.filter(|loaded| loaded.listing == listing);
+    Ok(Some(loaded.map_or(ObservedRuleset::Unknown, |loaded| ObservedRuleset::Loaded(loaded.digest))))
 }
 
-/// The files of the store. What each is for is not observed; a plan looks at the digests alone.
-fn stored(layout: &Layout) -> Result<BTreeMap<FileDigest, StoredKind>, ApplyError> {
-    let dir = layout.files();
-    let entries = match std::fs::read_dir(&dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(error) => return Err(FileError::when("read", &dir)(error).into()),
-    };
-    let digests = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<FileDigest>().ok());
-    Ok(digests.map(|digest| (digest, StoredKind::Image)).collect())
+/// The files of the store.
+fn stored(layout: &Layout) -> Result<BTreeSet<FileDigest>, ApplyError> {
+    Ok(files::names_in(&layout.files())?.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
 /// The kernel's switch for forwarding IPv4.
@@ -205,7 +202,7 @@ pub(super) fn listing(fleet: &FleetName) -> Result<Option<Sha256>, ApplyError> {
     Ok(nft::list_table("inet", &firewall::table_name(fleet))?.map(Sha256::of))
 }
 
-/// Owner and length of a file; `None` where there is none.
-fn owner_and_size(path: &Path) -> Option<(u32, u64)> {
-    std::fs::metadata(path).ok().map(|meta| (meta.uid(), meta.len()))
+/// A data disk, where there is one.
+fn disk(path: &Path) -> Option<ObservedDisk> {
+    std::fs::metadata(path).ok().map(|meta| ObservedDisk { uid: meta.uid(), size: meta.len() })
 }

@@ -126,7 +126,8 @@ fn huge_pages(plan: &Plan, steps: &[&Step], host: &LinuxHost) -> Result<(), Appl
     }
     let (mut stays, mut goes) = (0, 0);
     for guest in observe::recorded(&host.layout)? {
-        let machine: Option<Machine> = record::read(&host.layout.machine(&guest))?;
+        // Of one whose record cannot be read, nobody knows what it takes.
+        let machine: Option<Machine> = record::read(&host.layout.machine(&guest)).ok().flatten();
         let taken = machine.as_ref().map_or(0, of);
         match plan.stop.iter().any(|stopped| stopped.guest == guest) {
             true => goes += taken,
@@ -144,7 +145,7 @@ fn taps(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
     let new: Vec<_> = steps
         .iter()
         .filter_map(|step| match step {
-            Step::CreateTap(tap) => Some(tap),
+            Step::CreateTap { tap, .. } => Some(tap),
             _ => None,
         })
         .collect();
@@ -212,7 +213,7 @@ fn programs(steps: &[&Step]) -> BTreeSet<&'static str> {
     let needed = |step: &&Step| -> &'static [&'static str] {
         match step {
             Step::LoadRuleset(_) | Step::RemoveRuleset => &["nft"],
-            Step::CreateTap(_) => &["ip"],
+            Step::CreateTap { .. } => &["ip"],
             Step::StartContainers { .. } => &["ssh"],
             Step::StartVmm { machine, .. } => match machine.vmm {
                 VmmKind::Qemu => &["qemu-system-x86_64"],

@@ -1,15 +1,38 @@
-//! The few things about a host that cannot be observed, kept in small files of the store.
+//! The few things about a host that cannot be observed, kept in small files of the store. Each is a contract: it carries the
+//! version of its layout, and one of an earlier version is converted when it is read.
+//!
+//! A field that may be missing (`#[serde(default)]`) needs no new version. One that must be there, or that means something
+//! else than before, does: [`Record::VERSION`] goes up by one, and [`Record::convert`] makes the new layout of the old.
 
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use crate::base::Sha256;
+use crate::base::{Class, Diagnosis, Diagnostic, Sha256, SnapshotName};
 use crate::fleet::ContainerSpec;
-use crate::sys::fs::{self as files};
+use crate::host::snapshot::{Manifest, Restored};
+use crate::host::state::Machine;
+use crate::sys::fs::{self as files, FileError};
 
 use super::ApplyError;
+
+/// What is kept in a file of its own.
+pub trait Record: Serialize + DeserializeOwned {
+    /// Version of the layout that is written. Records of before there were versions count as of version 0.
+    const VERSION: u32;
+
+    /// Makes a record of this version of one of an earlier version.
+    ///
+    /// # Errors
+    /// Says why it cannot be one.
+    fn convert(_version: u32, record: Map<String, Value>) -> Result<Map<String, Value>, String> {
+        Ok(record)
+    }
+}
 
 /// `ready.json`: what a guest said of itself, and what was started in it since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,21 +62,144 @@ pub struct LoadedRuleset {
     pub listing: Sha256,
 }
 
-/// Reads a record; `None` where there is none. One that does not parse is like none: a guest whose machine is not
-/// known is started anew, which mends it.
+/// `freezing.json`: a VMM is paused, and for what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freezing {
+    pub snapshot: SnapshotName,
+    /// Whether the guest must not go on beside its snapshot.
+    pub stop: bool,
+}
+
+impl Record for Ready {
+    const VERSION: u32 = 1;
+}
+
+impl Record for PlaceRecord {
+    const VERSION: u32 = 1;
+}
+
+impl Record for LoadedRuleset {
+    const VERSION: u32 = 1;
+}
+
+impl Record for Freezing {
+    const VERSION: u32 = 1;
+}
+
+impl Record for Restored {
+    const VERSION: u32 = 1;
+}
+
+impl Record for Machine {
+    const VERSION: u32 = 1;
+
+    /// Version 0 told the guest's address on the command line alone.
+    fn convert(_version: u32, mut record: Map<String, Value>) -> Result<Map<String, Value>, String> {
+        let line = record.get("command_line").and_then(Value::as_str).unwrap_or_default();
+        let ip = address_on(line).ok_or("its command line tells no address")?;
+        record.insert("ip".to_owned(), ip.to_string().into());
+        Ok(record)
+    }
+}
+
+impl Record for Manifest {
+    const VERSION: u32 = 1;
+
+    /// Version 0 had a number of its own, `format`, which was always 1, and a machine of version 0.
+    fn convert(version: u32, mut record: Map<String, Value>) -> Result<Map<String, Value>, String> {
+        let format = record.remove("format").unwrap_or_default();
+        if format != 1 {
+            return Err(format!("its format is {format}, and this sisforge knows format 1"));
+        }
+        let Some(Value::Object(machine)) = record.remove("machine") else {
+            return Err("it tells no machine".to_owned());
+        };
+        record.insert("machine".to_owned(), Machine::convert(version, machine)?.into());
+        Ok(record)
+    }
+}
+
+/// The guest's own address, as the kernel's parameter `ip=` tells it.
+fn address_on(command_line: &str) -> Option<Ipv4Addr> {
+    let ip = command_line.split(' ').find_map(|word| word.strip_prefix("ip="))?;
+    ip.split(':').next()?.parse().ok()
+}
+
+/// A record that is there, and does not say what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("cannot read the record {}", path.display())]
+    Broken { path: PathBuf, source: serde_json::Error },
+    #[error("cannot read the record {}: {why}", path.display())]
+    NotConverted { path: PathBuf, why: String },
+    #[error(
+        "cannot read the record {}: a newer sisforge wrote it (version {version}, and this one knows {known})", path.display()
+    )]
+    Newer { path: PathBuf, version: u32, known: u32 },
+}
+
+impl Diagnostic for Unreadable {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis().of(Class::Failed),
+            Self::Newer { .. } => Class::Failed.hint("use the sisforge that wrote it, or a later one"),
+            Self::Broken { .. } | Self::NotConverted { .. } => Class::Failed.no_hint(),
+        }
+    }
+}
+
+/// What every record begins with.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    version: u32,
+}
+
+#[derive(Serialize)]
+struct Versioned<'a, T> {
+    version: u32,
+    #[serde(flatten)]
+    record: &'a T,
+}
+
+/// Reads a record; `None` where there is none.
 ///
 /// # Errors
-/// Where it cannot be read.
-pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ApplyError> {
-    Ok(files::read_text_if_present(path)?.and_then(|text| serde_json::from_str(&text).ok()))
+/// Where it is there and cannot be read, or a newer program wrote it.
+pub fn read<T: Record>(path: &Path) -> Result<Option<T>, Unreadable> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(FileError::when("read", path)(error).into()),
+    };
+    parse(path, &bytes).map(Some)
+}
+
+fn parse<T: Record>(path: &Path, bytes: &[u8]) -> Result<T, Unreadable> {
+    let broken = |source| Unreadable::Broken { path: path.to_owned(), source };
+    let Head { version } = serde_json::from_slice(bytes).map_err(broken)?;
+    match version {
+        known if known == T::VERSION => serde_json::from_slice(bytes).map_err(broken),
+        newer if newer > T::VERSION => {
+            Err(Unreadable::Newer { path: path.to_owned(), version: newer, known: T::VERSION })
+        }
+        older => {
+            let record = serde_json::from_slice(bytes).map_err(broken)?;
+            let record = T::convert(older, record)
+                .map_err(|why| Unreadable::NotConverted { path: path.to_owned(), why })?;
+            serde_json::from_value(Value::Object(record)).map_err(broken)
+        }
+    }
 }
 
 /// Writes a record, atomically. It is not synced: what it tells of ends with the machine's power.
 ///
 /// # Errors
 /// Where it cannot be written.
-pub fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), ApplyError> {
-    let text = serde_json::to_vec_pretty(record)
+pub fn write<T: Record>(path: &Path, record: &T) -> Result<(), ApplyError> {
+    let text = serde_json::to_vec_pretty(&Versioned { version: T::VERSION, record })
         .map_err(|source| ApplyError::Record { path: path.to_owned(), source })?;
     Ok(files::write_unsynced(path, &text, 0o600)?)
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::base::GuestName;
-use crate::host::state::{GuestState, HostState, Machine};
-use crate::host::vmm::guest_address;
+use crate::host::observed::{Found, ObservedCgroup, ObservedGuest, ObservedHost};
+use crate::host::state::Machine;
 use crate::sys::process;
 
 use super::linux::LinuxHost;
@@ -53,10 +53,22 @@ pub struct GuestStatus {
     pub memory: Option<u64>,
     /// Times that the kernel killed something in the guest's cgroup for want of memory.
     pub oom_kills: u64,
-    /// What the kernel did for want of memory, in words.
+    /// What the kernel did for want of memory, and what cannot be read of it, in words.
     pub note: Option<String>,
-    #[serde(flatten)]
+    #[serde(flatten, serialize_with = "beside_uid_and_ip")]
     pub machine: Option<Machine>,
+}
+
+/// A machine without what is told of its guest already.
+fn beside_uid_and_ip<S: serde::Serializer>(
+    machine: &Option<Machine>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut value = serde_json::to_value(machine).map_err(serde::ser::Error::custom)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|name, _| name != "uid" && name != "ip");
+    }
+    Some(value).filter(|value| value.is_object()).serialize(serializer)
 }
 
 fn seconds<S: serde::Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -64,16 +76,18 @@ fn seconds<S: serde::Serializer>(value: &Option<Duration>, serializer: S) -> Res
 }
 
 /// Every guest that the host has anything of.
-pub fn guests(host: &LinuxHost, observed: &HostState) -> Vec<GuestStatus> {
+pub fn guests(host: &LinuxHost, observed: &ObservedHost) -> Vec<GuestStatus> {
     observed.guests.keys().map(|name| guest(host, observed, name)).collect()
 }
 
 /// One guest, whether the host has anything of it or not.
-pub fn guest(host: &LinuxHost, observed: &HostState, name: &GuestName) -> GuestStatus {
-    let state = observed.guests.get(name).cloned().unwrap_or_default();
+pub fn guest(host: &LinuxHost, observed: &ObservedHost, name: &GuestName) -> GuestStatus {
+    let nothing = ObservedGuest::default();
+    let state = observed.guests.get(name).unwrap_or(&nothing);
     let vmm = observe::vmm_process(&host.layout, &host.hierarchy, name);
-    let parts = state.tap.is_some() || state.jail || state.cgroup.is_some();
-    let phase = match (vmm.is_some(), state.ready, parts) {
+    let parts = state.tap.is_some() || state.has_jail() || state.cgroup.is_some();
+    let is_ready = state.vmm.as_ref().is_some_and(|vmm| vmm.ready);
+    let phase = match (vmm.is_some(), is_ready, parts) {
         (true, true, _) => GuestPhase::Ready,
         (true, false, _) => GuestPhase::Starting,
         (false, _, true) => GuestPhase::Broken,
@@ -84,23 +98,32 @@ pub fn guest(host: &LinuxHost, observed: &HostState, name: &GuestName) -> GuestS
         state: phase,
         pid: vmm.as_ref().map(|vmm| vmm.pid),
         uid: vmm.as_ref().map(|vmm| vmm.uid),
-        ip: state.machine.as_ref().and_then(|machine| guest_address(&machine.command_line)),
+        ip: state.machine().map(|machine| machine.ip),
         uptime: vmm.as_ref().map(process::uptime),
         memory: vmm.as_ref().and_then(|vmm| process::resident_memory(vmm.pid)),
-        oom_kills: state.oom_kills,
-        note: note(&state, vmm.is_some()),
-        machine: state.machine,
+        oom_kills: state.oom_kills(),
+        note: note(state, vmm.is_some()),
+        machine: state.machine().cloned(),
     }
 }
 
+fn note(state: &ObservedGuest, runs: bool) -> Option<String> {
+    let unreadable = state.vmm.iter().flat_map(|vmm| vmm.unreadable.iter().cloned());
+    let all: Vec<_> =
+        state.cgroup.and_then(|cgroup| out_of_memory(cgroup, runs)).into_iter().chain(unreadable).collect();
+    (!all.is_empty()).then(|| all.join("; "))
+}
+
 /// A cgroup counts from its guest's start on, so that kills in that of a guest which does not run are what ended it.
-fn note(state: &GuestState, runs: bool) -> Option<String> {
-    let limit = state.cgroup?.memory >> 20;
-    match (state.oom_kills, runs) {
-        (0, _) => None,
-        (1, true) => Some("1 OOM kill".to_owned()),
-        (kills, true) => Some(format!("{kills} OOM kills")),
-        (_, false) => Some(format!("killed: out of memory (limit {limit} MiB)")),
+fn out_of_memory(cgroup: ObservedCgroup, runs: bool) -> Option<String> {
+    match (cgroup.oom_kills, runs, cgroup.limits) {
+        (0, ..) => None,
+        (1, true, _) => Some("1 OOM kill".to_owned()),
+        (kills, true, _) => Some(format!("{kills} OOM kills")),
+        (_, false, Found::Whole(limits)) => {
+            Some(format!("killed: out of memory (limit {} MiB)", limits.memory >> 20))
+        }
+        (_, false, Found::Half) => Some("killed: out of memory".to_owned()),
     }
 }
 
@@ -119,10 +142,38 @@ mod tests {
             cpu_weight: 100,
             io: IoLimits::NONE,
         };
-        let mut state = GuestState { cgroup: Some(limits), ..GuestState::default() };
-        assert_eq!(note(&state, false), None);
-        state.oom_kills = 1;
-        assert_eq!(note(&state, true).unwrap(), "1 OOM kill");
-        assert_eq!(note(&state, false).unwrap(), "killed: out of memory (limit 576 MiB)");
+        let with = |limits, oom_kills| ObservedGuest {
+            cgroup: Some(ObservedCgroup { limits, oom_kills }),
+            ..ObservedGuest::default()
+        };
+        assert_eq!(note(&with(Found::Whole(limits), 0), false), None);
+        assert_eq!(note(&with(Found::Whole(limits), 1), true).unwrap(), "1 OOM kill");
+        let told = note(&with(Found::Whole(limits), 1), false).unwrap();
+        assert_eq!(told, "killed: out of memory (limit 576 MiB)");
+        assert_eq!(note(&with(Found::Half, 1), false).unwrap(), "killed: out of memory");
+    }
+
+    #[test]
+    fn what_is_told_of_a_guest_has_each_key_once() {
+        let machine = crate::host::snapshot::tests::manifest(crate::fleet::VmmKind::Qemu).machine;
+        let status = GuestStatus {
+            name: "alice".parse().unwrap(),
+            state: GuestPhase::Ready,
+            pid: Some(7),
+            uid: Some(machine.uid),
+            ip: Some(machine.ip),
+            uptime: None,
+            memory: None,
+            oom_kills: 0,
+            note: None,
+            machine: Some(machine),
+        };
+        for status in [GuestStatus { machine: None, ..status.clone() }, status] {
+            let text = serde_json::to_string(&status).unwrap();
+            for key in ["\"uid\":2001", "\"ip\":\"10.107.0.2\""] {
+                assert_eq!(text.matches(key).count(), 1, "{text}");
+            }
+            assert_eq!(text.contains("\"vcpus\":1"), status.machine.is_some(), "{text}");
+        }
     }
 }

@@ -3,19 +3,19 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use crate::base::FileDigest;
-use crate::base::GuestName;
+use crate::base::{FileDigest, GuestName};
 use crate::fleet::VmmKind;
 use crate::host::jail::jail;
 use crate::host::manifest::{Facts, Manifest, Program, manifest};
-use crate::host::state::{GuestState, Machine, MachineDisk};
+use crate::host::state::{Machine, MachineDisk};
+use crate::host::wanted::WantedGuest;
 use crate::sys::digest::sha256_of_file;
 use crate::sys::fs::FileError;
 use crate::sys::jailer::{self, Node};
 use crate::sys::tool;
 
 use super::linux::LinuxHost;
-use super::{ApplyError, Host, jail as jails, vmm};
+use super::{ApplyError, disk, jail as jails, steps, vmm};
 
 /// Where Firecracker is looked for by a tree that is made where it is not installed.
 const USUAL_PLACE: &str = "/usr/local/bin/firecracker";
@@ -49,24 +49,22 @@ impl Surroundings {
     }
 }
 
-/// Lays out the jail of a guest as `up` would do it for the first time, with all that it links; `None` where the guest has no
-/// machine.
+/// Lays out the jail of a guest as `up` would do it for the first time, with all that it links.
 ///
 /// # Errors
 /// Where something cannot be made.
 pub fn emit(
     host: &LinuxHost,
     name: &GuestName,
-    guest: &GuestState,
+    guest: &WantedGuest,
     around: &Surroundings,
-) -> Result<Option<Manifest>, ApplyError> {
-    let Some(machine) = &guest.machine else { return Ok(None) };
-    let layout = &host.layout;
-    for digest in stored(machine).chain(guest.disk.and_then(|disk| disk.base)) {
-        host.store_file(&digest)?;
+) -> Result<Manifest, ApplyError> {
+    let (layout, machine) = (&host.layout, guest.machine());
+    for digest in stored(machine).chain(guest.disk.map(|disk| disk.base)) {
+        steps::store_file(host, &digest)?;
     }
-    if let Some((base, disk)) = guest.disk.and_then(|disk| Some((disk.base?, disk))) {
-        host.create_disk(name, &base, disk.uid)?;
+    if let Some(own) = guest.disk {
+        disk::create(layout, host.scope, name, &own.base, own.uid)?;
     }
     let place = jails::create(layout, host.scope, name, machine)?;
     let command = vmm::command(layout, name, place, machine, &around.executable);
@@ -75,12 +73,12 @@ pub fn emit(
         root: &place.root(layout, name),
         command: command.argv().map(|word| word.to_string_lossy().into_owned()).collect(),
         cgroup: guest.cgroup,
-        disk: guest.disk.and_then(|disk| disk.base),
+        disk: guest.disk.map(|disk| disk.base),
         program: around.program.as_ref(),
         devices: &around.devices,
         size_of: &|digest| std::fs::metadata(layout.file(digest)).ok().map(|meta| meta.len()),
     };
-    Ok(Some(manifest(&jail(name, machine, layout), &facts)))
+    Ok(manifest(&jail(name, machine, layout), &facts))
 }
 
 /// The files of the store that a machine needs.

@@ -12,8 +12,8 @@ use crate::host::layout::Layout;
 use crate::host::limits::{FileLimits, file_limits};
 use crate::host::logs::LogKind::{self, Serial, Vmm};
 use crate::host::names::{API_SOCKET, DISK, QMP_SOCKET};
-use crate::host::state::{Machine, Paused};
-use crate::host::vmm::guest_address;
+use crate::host::observed::Paused;
+use crate::host::state::Machine;
 use crate::host::{console::Heard, firecracker, qemu};
 use crate::sys::firecracker::Api;
 use crate::sys::fs::{self as files, FileError};
@@ -166,7 +166,7 @@ pub(super) fn await_ready(host: &LinuxHost, guest: &GuestName) -> Result<(), App
         }
         let (said, last_lines) = (vmm_log.heard.last_lines(), serial.heard.last_lines());
         if failed.is_none() && vmm.is_none() {
-            return Err(ended::error(host, guest, said, last_lines)?);
+            return Err(ended::error(host, guest, said, last_lines));
         }
         let (guest, last_lines) = (guest.clone(), [said, last_lines].concat());
         return Err(match failed {
@@ -213,13 +213,13 @@ pub(super) fn keep_logs(host: &LinuxHost, guest: &GuestName) -> Result<(), Apply
 /// Asks a guest to shut down where it can hear, waits, and kills what is left.
 pub(super) fn stop(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
     if let Some(vmm) = observe::vmm_process(&host.layout, &host.hierarchy, guest) {
-        let machine: Option<Machine> = record::read(&host.layout.machine(guest)).unwrap_or_default();
+        let machine: Option<Machine> = record::read(&host.layout.machine(guest)).ok().flatten();
         let is_ready = observe::ready(&host.layout, guest, Some(&vmm)).is_ok_and(|ready| ready.is_some());
-        let can_hear = match snapshot::paused(&host.layout, guest).unwrap_or_default() {
-            None => true,
-            Some(Paused::Unfinished) => snapshot::go_on(host, guest).is_ok(),
-            // It must not run beside its snapshot.
-            Some(Paused::Frozen) => false,
+        let can_hear = match snapshot::paused(&host.layout, guest) {
+            Ok(None) => true,
+            Ok(Some(Paused::Unfinished)) => snapshot::go_on(host, guest).is_ok(),
+            // It must not run beside its snapshot, which one whose marker cannot be read may have.
+            Ok(Some(Paused::Frozen)) | Err(_) => false,
         };
         // One that never came up does not listen, and one that does not hear is killed below.
         if let Some(machine) = machine.filter(|_| is_ready && can_hear)
@@ -318,15 +318,14 @@ pub(super) fn start_container(
     record::write(&layout.ready(guest), &ready)
 }
 
-/// How the host reaches a guest's sshd; `None` where it runs none, or its machine has no address.
+/// How the host reaches a guest's sshd; `None` where it runs none, or nobody recorded its machine.
 ///
 /// # Errors
 /// Where a record cannot be read.
 pub fn target(layout: &Layout, guest: &GuestName, ready: &Ready) -> Result<Option<Target>, ApplyError> {
     let machine: Option<Machine> = record::read(&layout.machine(guest))?;
-    let address = machine.and_then(|machine| guest_address(&machine.command_line));
-    Ok(address.filter(|_| !ready.host_key.is_empty()).map(|address| Target {
-        address,
+    Ok(machine.filter(|_| !ready.host_key.is_empty()).map(|machine| Target {
+        address: machine.ip,
         user: GUEST_USER.to_owned(),
         identity: layout.key(),
         host_key: ready.host_key.clone(),

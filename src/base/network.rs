@@ -17,7 +17,8 @@ pub fn tap_name(guest: &GuestName) -> Result<InterfaceName, InvalidValue> {
     format!("{TAP_NAME_PREFIX}{guest}").parse()
 }
 
-/// The guest whose TAP is called so.
+/// The guest whose TAP is called so: a link tells whose it is by its name alone, which [`tap_name`] gave it. Whoever finds
+/// links asks here; everybody else has guest and TAP beside each other.
 pub fn guest_of_tap(interface: &str) -> Option<GuestName> {
     interface.strip_prefix(TAP_NAME_PREFIX)?.parse().ok()
 }

@@ -14,9 +14,10 @@ use crate::base::{Diagnostic, GuestName, InterfaceName};
 use crate::fleet::{Fleet, LogLimits, suggest};
 use crate::host::desired::{Artifacts, HostFacts, desired};
 use crate::host::layout::Layout;
-use crate::host::state::HostState;
+use crate::host::observed::ObservedHost;
+use crate::host::wanted::WantedHost;
 use crate::lock::model::Lock;
-use crate::plan::{Plan, diff, shrinking};
+use crate::plan::{GuestScope, Plan, diff, shrinking};
 use crate::sys::fetch::Cache;
 use crate::sys::fs::{self, FileLock};
 use crate::sys::http::Client;
@@ -134,8 +135,8 @@ impl Context {
         fleet: &Fleet,
         inputs: Inputs,
         host: &mut LinuxHost,
-        observed: &HostState,
-    ) -> Result<HostState, CliError> {
+        observed: &ObservedHost,
+    ) -> Result<WantedHost, CliError> {
         self.wishes(fleet, inputs, host, observed)?.state(fleet)
     }
 
@@ -145,7 +146,7 @@ impl Context {
         fleet: &Fleet,
         inputs: Inputs,
         host: &mut LinuxHost,
-        observed: &HostState,
+        observed: &ObservedHost,
     ) -> Result<Wishes, CliError> {
         let (lock, artifacts) = locked_artifacts(self, fleet, inputs)?;
         let facts = HostFacts {
@@ -189,7 +190,7 @@ pub struct Wishes {
 
 impl Wishes {
     /// What it wants.
-    pub fn state(&self, fleet: &Fleet) -> Result<HostState, CliError> {
+    pub fn state(&self, fleet: &Fleet) -> Result<WantedHost, CliError> {
         Ok(desired(fleet, &self.lock, &self.artifacts, &self.facts)?)
     }
 }
@@ -203,7 +204,7 @@ fn require_root() -> Result<(), CliError> {
         .hint("run it with sudo; `check`, `lock`, `build` and `tree` need no root"))
 }
 
-/// Guests that were named on the command line, each of which must be declared or be there.
+/// GuestScope that were named on the command line, each of which must be declared or be there.
 pub fn named(names: &[String], known: &[&GuestName]) -> Result<Vec<GuestName>, CliError> {
     let find = |name: &String| {
         let found = known.iter().find(|guest| guest.as_str() == name);
@@ -267,23 +268,28 @@ pub fn declared_or_there(name: &str, fleet: &Fleet, host: &LinuxHost) -> Result<
     }
 }
 
-/// What leads from one state to the other, with what a user is to know of it.
+/// What brings these guests to what is wanted, with what a user is to know of it.
 ///
 /// # Errors
 /// Where a data disk would have to be made smaller: nothing is changed then.
-pub fn planned(host: &LinuxHost, observed: &HostState, wanted: &HostState) -> Result<Plan, CliError> {
-    let shrinking = shrinking(observed, wanted);
+pub fn planned(
+    host: &LinuxHost,
+    observed: &ObservedHost,
+    wanted: &WantedHost,
+    guests: GuestScope<'_>,
+) -> Result<Plan, CliError> {
+    let shrinking = shrinking(observed, wanted, guests);
     if let [first, ..] = shrinking.as_slice() {
         let told: Vec<_> = shrinking.iter().map(ToString::to_string).collect();
         return Err(CliError::invalid(told.join("; ")).hint(first.hint().unwrap_or_default()));
     }
-    let mut plan = diff(observed, wanted);
-    plan.notes.extend(disk::promises(host, wanted));
+    let mut plan = diff(observed, wanted, guests);
+    plan.notes.extend(disk::promises(host, observed, wanted, guests));
     Ok(plan)
 }
 
 /// What the host has of the fleet.
-pub fn observed(host: &LinuxHost) -> Result<HostState, CliError> {
+pub fn observed(host: &LinuxHost) -> Result<ObservedHost, CliError> {
     Ok(host.observe()?)
 }
 

@@ -6,13 +6,14 @@ use std::time::Duration;
 use crate::apply::linux::LinuxHost;
 use crate::apply::{Applied, observe};
 use crate::base::GuestName;
-use crate::host::state::HostState;
+use crate::host::observed::ObservedHost;
+use crate::host::wanted::WantedHost;
 use crate::plan::{Plan, diff};
 
 use super::ask::confirm;
 use super::context::{Context, forget, named, observed};
 use super::error::CliError;
-use super::up::{carry_out, finish};
+use super::up::{carry_out, finish, of};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -44,12 +45,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if args.purge && !args.yes && !gone.is_empty() {
         confirm(&format!("remove the data disks and logs of {} for good", listed(&gone)))?;
     }
-    let wanted = if names.is_empty() {
-        HostState::default()
-    } else {
-        observed.clone().with_guests_of(&names, &HostState::default())
-    };
-    let code = carry_out(&diff(&observed, &wanted), &host, context)?;
+    let plan = diff(&observed, &WantedHost::default(), of(&names));
+    let code = carry_out(&plan, &host, context)?;
     if args.purge && !gone.is_empty() {
         gone.iter().try_for_each(|guest| forget(&host, guest))?;
         context.say(&format!("data disks and logs removed: {}", listed(&gone)));
@@ -58,7 +55,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// Every guest that the host has something of, be it its logs alone.
-fn kept(host: &LinuxHost, observed: &HostState) -> Result<Vec<GuestName>, CliError> {
+fn kept(host: &LinuxHost, observed: &ObservedHost) -> Result<Vec<GuestName>, CliError> {
     let mut guests = observe::recorded(&host.layout)?;
     guests.extend(observed.guests.keys().cloned());
     Ok(guests.into_iter().collect())

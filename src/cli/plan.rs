@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::apply::preflight;
-use crate::plan::{GuestSteps, Plan, Step};
+use crate::plan::{GuestScope, GuestSteps, Plan, Step};
 
 use super::build::Inputs;
 use super::context::{Context, observed, planned};
@@ -25,7 +25,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let mut host = context.host(&fleet)?;
     let observed = observed(&host)?;
     let desired = context.desired(&fleet, Inputs::of(args.locked), &mut host, &observed)?;
-    let plan = planned(&host, &observed, &desired)?;
+    let plan = planned(&host, &observed, &desired, GuestScope::All)?;
     show(&plan, context);
     if let Some(cost) = preflight::cost(&plan, &host) {
         context.say(&format!("note: {cost}"));

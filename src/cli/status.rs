@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::apply::status;
 use crate::base::GuestName;
-use crate::plan::{Plan, diff};
+use crate::plan::{GuestScope, Plan, diff};
 
 use super::build::Inputs;
 use super::context::{Context, observed};
@@ -17,7 +17,7 @@ pub fn run(context: &Context) -> Result<ExitCode, CliError> {
     let observed = observed(&host)?;
     // Looking builds nothing, and writes no lock: what is not there cannot be compared with.
     let plan = match context.desired(&fleet, Inputs::AsTheyAre, &mut host, &observed) {
-        Ok(desired) => Some(diff(&observed, &desired)),
+        Ok(desired) => Some(diff(&observed, &desired, GuestScope::All)),
         Err(error) => {
             context.say(&format!("note: drift is not known: {}", error.message()));
             None

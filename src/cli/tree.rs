@@ -9,7 +9,8 @@ use crate::apply::tree::{self, Surroundings};
 use crate::base::GuestName;
 use crate::fleet::{Fleet, HostSpec};
 use crate::host::layout::Layout;
-use crate::host::state::HostState;
+use crate::host::observed::ObservedHost;
+use crate::host::wanted::WantedHost;
 use crate::sys::fs::{self, FileError};
 use crate::sys::{ssh, tool};
 
@@ -52,13 +53,13 @@ fn write(args: &Args, fleet: &Fleet, only: &[GuestName], context: &Context) -> R
     let mut host = context.host_at(layout, fleet.host.logs, Scope::FilesAlone)?;
     fs::create_private_dir(&host.layout.dir())?;
     let key = key(fleet, &host.layout)?;
-    let mut wishes = context.wishes(fleet, Inputs::of(args.locked), &mut host, &HostState::default())?;
+    let mut wishes = context.wishes(fleet, Inputs::of(args.locked), &mut host, &ObservedHost::default())?;
     wishes.facts.ssh_key = Some(key);
     let desired = wishes.state(fleet)?;
     let around = Surroundings::look(fleet.vmm)?;
     let mut jails = BTreeMap::new();
     for (name, guest) in desired.guests.iter().filter(|(name, _)| only.is_empty() || only.contains(name)) {
-        let Some(manifest) = tree::emit(&host, name, guest, &around)? else { continue };
+        let manifest = tree::emit(&host, name, guest, &around)?;
         let root = host.layout.place().join(&manifest.root);
         let record = |file: &str, text: String| {
             fs::write_unsynced(&host.layout.guest(name).join(file), text.as_bytes(), 0o644)
@@ -87,7 +88,7 @@ fn key(fleet: &Fleet, layout: &Layout) -> Result<String, CliError> {
     Ok(ssh::public_key(&layout.key())?)
 }
 
-fn ruleset(desired: &HostState, dir: &Path) -> Result<(), CliError> {
+fn ruleset(desired: &WantedHost, dir: &Path) -> Result<(), CliError> {
     let text = desired.ruleset.as_ref().map(|ruleset| ruleset.text.as_str()).unwrap_or_default();
     Ok(fs::write(&dir.join("ruleset.nft"), text.as_bytes(), 0o644)?)
 }

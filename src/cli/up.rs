@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use crate::apply::{Applied, apply, preflight};
 use crate::base::diagnostic::one_line;
 use crate::base::{Diagnostic, GuestName};
-use crate::host::state::HostState;
-use crate::plan::Plan;
+use crate::plan::{GuestScope, Plan};
 use crate::sys::ssh;
 
 use super::build::Inputs;
@@ -35,16 +34,14 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     // Before the fleet's wishes are known: the key is part of what each guest is told.
     ssh::keygen(&host.layout.key())?;
     let observed = observed(&host)?;
-    let desired = context.desired(&fleet, Inputs::of(args.locked), &mut host, &observed)?;
-    let wanted = if names.is_empty() { desired } else { only(&names, &observed, desired) };
-    let plan = planned(&host, &observed, &wanted)?;
+    let wanted = context.desired(&fleet, Inputs::of(args.locked), &mut host, &observed)?;
+    let plan = planned(&host, &observed, &wanted, of(&names))?;
     carry_out(&plan, &host, context)
 }
 
-/// What is wanted where every guest but these is wanted as it is.
-pub fn only(names: &[GuestName], observed: &HostState, desired: HostState) -> HostState {
-    let others = HostState { guests: observed.guests.clone(), ..desired.clone() };
-    others.with_guests_of(names, &desired)
+/// The guests that were named, or all where none was.
+pub fn of(names: &[GuestName]) -> GuestScope<'_> {
+    if names.is_empty() { GuestScope::All } else { GuestScope::Only(names) }
 }
 
 /// Applies a plan and says what became of it.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::Class;
 use crate::base::time::parse_duration;
+use crate::plan::GuestScope;
 use crate::sys::fs::{self, FileError};
 use crate::sys::{git, ssh};
 
@@ -143,7 +144,7 @@ fn apply_once(context: &Context, always: bool) -> Result<(), CliError> {
     // What was committed is what is applied: a lock that does not fit is a mistake in the commit.
     let observed = observed(&host)?;
     let desired = context.desired(&fleet, Inputs::Locked, &mut host, &observed)?;
-    let plan = planned(&host, &observed, &desired)?;
+    let plan = planned(&host, &observed, &desired, GuestScope::All)?;
     if !always && plan.is_empty() {
         return Ok(());
     }

@@ -16,9 +16,11 @@ use crate::sys::firecracker::Version;
 
 use super::firewall::{self, Endpoint, FirewallInput};
 use super::limits::limits;
-use super::state::{DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind, TapSpec};
+use super::observed::ObservedHost;
+use super::state::{Machine, MachineDisk, StoredKind, TapSpec};
 use super::versions;
 use super::vmm::{self, BootInfo, COMMAND_LINE_MAX};
+use super::wanted::{Startup, WantedDisk, WantedGuest, WantedHost};
 use crate::base::network::host_side;
 
 impl Artifacts {
@@ -56,9 +58,9 @@ pub struct HostFacts {
 
 impl HostFacts {
     /// The machines of a host that go on from a snapshot.
-    pub fn restored(observed: &HostState) -> BTreeMap<GuestName, Machine> {
+    pub fn restored(observed: &ObservedHost) -> BTreeMap<GuestName, Machine> {
         let machines = observed.guests.iter().filter_map(|(name, guest)| {
-            let machine = guest.machine.as_ref().filter(|machine| machine.restored_from.is_some())?;
+            let machine = guest.machine().filter(|machine| machine.restored_from.is_some())?;
             Some((name.clone(), machine.clone()))
         });
         machines.collect()
@@ -124,7 +126,7 @@ pub fn desired(
     lock: &Lock,
     artifacts: &Artifacts,
     facts: &HostFacts,
-) -> Result<HostState, DesiredError> {
+) -> Result<WantedHost, DesiredError> {
     let mut guests = BTreeMap::new();
     let mut endpoints = Vec::new();
     for (name, spec) in &fleet.guests {
@@ -137,11 +139,11 @@ pub fn desired(
             ip: numbers.ip,
             policy: spec.network.clone(),
         };
-        let state = match facts.restored.get(name) {
-            Some(machine) => goes_on(fresh, machine, spec, &mut endpoint),
+        let guest = match facts.restored.get(name) {
+            Some(machine) => restored(fresh, machine, spec, &mut endpoint),
             None => fresh,
         };
-        guests.insert(name.clone(), state);
+        guests.insert(name.clone(), guest);
         endpoints.push(endpoint);
     }
     supported(&guests, facts)?;
@@ -154,19 +156,19 @@ pub fn desired(
         lists: &facts.lists,
     });
     let artifacts = artifacts.by_digest().into_iter().map(|(digest, (_, kind))| (digest, kind));
-    let machines = guests.values().filter_map(|guest| guest.machine.as_ref());
+    let machines = guests.values().map(WantedGuest::machine);
     let files =
         machines.flat_map(|machine| machine.spec.files()).map(|(_, digest)| (*digest, StoredKind::Machine));
     let stored = files.chain(artifacts).collect();
-    Ok(HostState { forwarding: true, ruleset: Some(ruleset), stored, guests, snapshot_leftovers: false })
+    Ok(WantedHost { forwarding: true, ruleset: Some(ruleset), stored, guests })
 }
 
 /// Looks whether the installed Firecracker can do all that the machines ask for.
-fn supported(guests: &BTreeMap<GuestName, GuestState>, facts: &HostFacts) -> Result<(), DesiredError> {
+fn supported(guests: &BTreeMap<GuestName, WantedGuest>, facts: &HostFacts) -> Result<(), DesiredError> {
     let Some(found) = facts.firecracker else { return Ok(()) };
     let mut wanting: BTreeMap<(&'static str, Version), Vec<GuestName>> = BTreeMap::new();
     for (name, guest) in guests {
-        for missing in guest.machine.iter().flat_map(|machine| versions::unsupported(&machine.spec, found)) {
+        for missing in versions::unsupported(&guest.machine().spec, found) {
             wanting.entry(missing).or_default().push(name.clone());
         }
     }
@@ -202,21 +204,24 @@ fn bytes_per_second(rate: Rate) -> u64 {
     (rate.bits_per_second() / 8).max(1)
 }
 
-/// A guest that goes on from a snapshot, in the place of one that boots. It has the address that is in its memory, so the
-/// host's side and the rules follow it; containers are started in a guest that boots.
-fn goes_on(fresh: GuestState, machine: &Machine, spec: &GuestSpec, endpoint: &mut Endpoint) -> GuestState {
+/// A guest that is brought back from a snapshot, in the place of one that boots. It has the address that is in its memory,
+/// so the host's side and the rules follow it; containers are started in a guest that boots.
+fn restored(fresh: WantedGuest, machine: &Machine, spec: &GuestSpec, endpoint: &mut Endpoint) -> WantedGuest {
     endpoint.tap = machine.tap.clone();
     endpoint.mac = machine.mac;
-    endpoint.ip = vmm::guest_address(&machine.command_line).unwrap_or(endpoint.ip);
-    GuestState {
-        disk: fresh.disk.map(|disk| DiskState { uid: machine.uid, ..disk }),
-        tap: Some(TapSpec { name: machine.tap.clone(), owner: machine.uid, address: host_side(endpoint.ip) }),
-        cgroup: Some(limits(machine, spec)),
+    endpoint.ip = machine.ip;
+    WantedGuest {
+        disk: fresh.disk.map(|disk| WantedDisk { uid: machine.uid, ..disk }),
+        tap: tap(machine),
+        cgroup: limits(machine, spec),
+        startup: Startup::Restored { machine: machine.clone(), fresh: Box::new(fresh.machine().clone()) },
         containers: Vec::new(),
-        declared: fresh.machine.map(Box::new),
-        machine: Some(machine.clone()),
-        ..fresh
     }
+}
+
+/// The TAP of a machine: the guest's address decides the host's.
+fn tap(machine: &Machine) -> TapSpec {
+    TapSpec { name: machine.tap.clone(), owner: machine.uid, address: host_side(machine.ip) }
 }
 
 fn guest(
@@ -226,7 +231,7 @@ fn guest(
     numbers: &LockedGuest,
     artifacts: &Artifacts,
     facts: &HostFacts,
-) -> Result<GuestState, DesiredError> {
+) -> Result<WantedGuest, DesiredError> {
     let missing = || DesiredError::NotBuilt(name.clone());
     let image = artifacts.images.get(&spec.image).ok_or_else(missing)?;
     let disk = artifacts.disks.get(name).ok_or_else(missing)?;
@@ -255,6 +260,7 @@ fn guest(
         uid: numbers.uid,
         tap: numbers.tap.clone(),
         mac: numbers.mac,
+        ip: numbers.ip,
         vcpus: spec.vcpus,
         memory_mib: spec.memory.mib(),
         kernel: artifacts.kernel.digest,
@@ -265,23 +271,12 @@ fn guest(
         spec: machine_spec(fleet.vmm, &spec.machine, policy, facts)?,
         restored_from: None,
     };
-    Ok(GuestState {
-        disk: (!ephemeral).then_some(DiskState {
-            uid: numbers.uid,
-            size: disk.size,
-            base: Some(disk.digest),
-        }),
-        tap: Some(TapSpec { name: numbers.tap.clone(), owner: numbers.uid, address: host_side(numbers.ip) }),
-        cgroup: Some(limits(&machine, spec)),
-        jail: true,
-        old_jails: false,
-        oom_kills: 0,
-        occupied: true,
-        machine: Some(machine),
-        logged: true,
-        ready: true,
+    let kept = WantedDisk { uid: numbers.uid, size: disk.size, base: disk.digest };
+    Ok(WantedGuest {
+        disk: (!ephemeral).then_some(kept),
+        tap: tap(&machine),
+        cgroup: limits(&machine, spec),
+        startup: Startup::Boot(machine),
         containers: spec.containers.clone(),
-        paused: None,
-        declared: None,
     })
 }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::base::network::TAP_NAME_PREFIX;
-use crate::base::{FleetName, GuestName, InterfaceName, Label, Rate, Sha256};
+use crate::base::{FleetName, GuestName, InterfaceName, Label, MacAddress, Rate, Sha256};
 use crate::fleet::{NetworkPolicy, PolicyRule};
 
 /// A ruleset by its text.
@@ -21,7 +21,7 @@ use crate::fleet::{NetworkPolicy, PolicyRule};
 pub struct Ruleset {
     /// SHA-256 of the text.
     pub digest: Sha256,
-    /// What `nft -f` is given; empty in an observed state, where the digest alone is known.
+    /// What `nft -f` is given.
     pub text: String,
 }
 
@@ -37,7 +37,7 @@ impl Ruleset {
 pub struct Endpoint {
     pub name: GuestName,
     pub tap: InterfaceName,
-    pub mac: crate::base::MacAddress,
+    pub mac: MacAddress,
     pub ip: Ipv4Addr,
     pub policy: Label,
 }

@@ -2,9 +2,9 @@
 //! the guest's own disk, what its VMM writes, nothing else. Names inside a jail never change, because a snapshot refers
 //! to them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::base::GuestName;
+use crate::base::{FileDigest, GuestName};
 use crate::fleet::{MachineFile, VmmKind};
 
 use super::firecracker;
@@ -30,16 +30,42 @@ pub enum EntryKind {
     OwnDirectory,
     /// A tmpfs of this many bytes, mode 0700, of the guest's uid.
     Tmpfs { size: u64 },
-    /// Another name of an immutable file of the store.
-    SharedLink { from: PathBuf },
+    /// Another name of an immutable file.
+    SharedLink { from: JailSource },
     /// Another name of a file that belongs to the guest's uid (0600) and to no other jail.
     OwnLink { from: PathBuf },
     /// A copy, 0600, of the guest's uid.
-    OwnCopy { from: PathBuf },
+    OwnCopy { from: JailSource },
     /// A pipe (FIFO), 0600, of the guest's uid, at whose other end logs are kept.
     Pipe,
     /// Bytes that root wrote, 0444.
     Bytes(Vec<u8>),
+}
+
+/// A file outside a jail that never changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JailSource {
+    /// In the store, where it has the name of its digest.
+    Stored { path: PathBuf, digest: FileDigest },
+    /// In a snapshot, whose manifest tells its digest.
+    Snapshot(PathBuf),
+}
+
+impl JailSource {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Stored { path, .. } | Self::Snapshot(path) => path,
+        }
+    }
+
+    /// What it holds, where that is known without its snapshot.
+    pub fn digest(&self) -> Option<FileDigest> {
+        match self {
+            Self::Stored { digest, .. } => Some(*digest),
+            Self::Snapshot(_) => None,
+        }
+    }
 }
 
 /// A whole jail.
@@ -60,13 +86,14 @@ pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
     let entry = |path, kind| JailEntry { path, kind };
     // Before the VMM starts, a snapshot is not consumed yet; what has another name by then is the same file.
     let from_snapshot = |file: &str| Some(layout.ready_snapshot(machine.restored_from.as_ref()?).join(file));
+    let stored = |digest: &FileDigest| JailSource::Stored { path: layout.file(digest), digest: *digest };
     let mut entries = vec![
         entry(RUN, EntryKind::OwnDirectory),
-        entry(KERNEL, EntryKind::SharedLink { from: layout.file(&machine.kernel) }),
-        entry(ROOTFS, EntryKind::SharedLink { from: layout.file(&machine.image) }),
+        entry(KERNEL, EntryKind::SharedLink { from: stored(&machine.kernel) }),
+        entry(ROOTFS, EntryKind::SharedLink { from: stored(&machine.image) }),
     ];
     if let Some(images) = &machine.images {
-        entries.push(entry(IMAGES, EntryKind::SharedLink { from: layout.file(images) }));
+        entries.push(entry(IMAGES, EntryKind::SharedLink { from: stored(images) }));
     }
     match machine.disk {
         MachineDisk::Kept => {
@@ -80,7 +107,7 @@ pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
             } else {
                 EntryKind::OwnDirectory
             };
-            let from = from_snapshot(snapshot::DISK).unwrap_or_else(|| layout.file(&base));
+            let from = from_snapshot(snapshot::DISK).map_or_else(|| stored(&base), JailSource::Snapshot);
             entries.push(entry("data", dir));
             entries.push(entry(DISK, EntryKind::OwnCopy { from }));
         }
@@ -88,8 +115,9 @@ pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
     if machine.vmm == VmmKind::Firecracker {
         match (from_snapshot(snapshot::MEMORY), from_snapshot(snapshot::STATE)) {
             (Some(memory), Some(state)) => {
-                entries.push(entry(RESTORED_MEMORY, EntryKind::SharedLink { from: memory }));
-                entries.push(entry(RESTORED_STATE, EntryKind::SharedLink { from: state }));
+                let link = |path| EntryKind::SharedLink { from: JailSource::Snapshot(path) };
+                entries.push(entry(RESTORED_MEMORY, link(memory)));
+                entries.push(entry(RESTORED_STATE, link(state)));
             }
             _ => entries.push(entry(CONFIG, EntryKind::Bytes(firecracker::config(machine)))),
         }
@@ -97,8 +125,8 @@ pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
         if machine.spec.metrics {
             entries.push(entry(METRICS, EntryKind::Pipe));
         }
-        for (file, sha256) in machine.spec.files() {
-            entries.push(entry(name_of(file), EntryKind::SharedLink { from: layout.file(sha256) }));
+        for (file, digest) in machine.spec.files() {
+            entries.push(entry(name_of(file), EntryKind::SharedLink { from: stored(digest) }));
         }
     }
     Jail { guest: guest.clone(), vmm: machine.vmm, uid: machine.uid, entries }

@@ -26,7 +26,7 @@ pub struct Manifest {
     pub gid: u32,
     /// What is run in `root`, in the cgroup.
     pub command: Vec<String>,
-    pub cgroup: Option<Limited>,
+    pub cgroup: Limited,
     /// Sorted by path; the root itself is `.`.
     pub entries: Vec<ManifestEntry>,
     /// What the VMM makes when it starts, and what comes and goes while it runs.
@@ -132,7 +132,7 @@ pub struct Facts<'a> {
     pub layout: &'a Layout,
     pub root: &'a Path,
     pub command: Vec<String>,
-    pub cgroup: Option<CgroupLimits>,
+    pub cgroup: CgroupLimits,
     /// What a kept disk is a copy of while it is new.
     pub disk: Option<FileDigest>,
     /// The Firecracker that is installed here.
@@ -173,7 +173,7 @@ pub fn manifest(jail: &Jail, facts: &Facts<'_>) -> Manifest {
         uid: jail.uid,
         gid: jail.uid,
         command: facts.command.clone(),
-        cgroup: facts.cgroup.map(|limits| Limited::new(facts.layout.cgroup(&jail.guest), &limits)),
+        cgroup: Limited::new(facts.layout.cgroup(&jail.guest), &facts.cgroup),
         entries,
         run_time: run_time.iter().map(|path| (*path).to_owned()).collect(),
     }
@@ -181,21 +181,20 @@ pub fn manifest(jail: &Jail, facts: &Facts<'_>) -> Manifest {
 
 fn laid_out(jail: &Jail, path: &str, kind: &EntryKind, facts: &Facts<'_>) -> ManifestEntry {
     let own = |node, mode| entry(path, node, mode, jail.uid, Maker::Sisforge);
-    let file = |digest: Option<FileDigest>, link: Option<&PathBuf>, writable| Node::File {
+    let file = |digest: Option<FileDigest>, link: Option<&Path>, writable| Node::File {
         size: digest.as_ref().and_then(facts.size_of),
         digest: digest.map(|digest| digest.to_string()),
         link: link.map(|link| below_store(facts.layout, link)),
         writable,
     };
-    let named = |from: &Path| from.file_name()?.to_str()?.parse().ok();
     match kind {
         EntryKind::OwnDirectory => own(Node::Directory, 0o700),
         EntryKind::Tmpfs { size } => own(Node::Tmpfs { size: *size }, 0o700),
         EntryKind::SharedLink { from } => {
-            entry(path, file(named(from), Some(from), false), 0o444, 0, Maker::Sisforge)
+            entry(path, file(from.digest(), Some(from.path()), false), 0o444, 0, Maker::Sisforge)
         }
         EntryKind::OwnLink { from } => own(file(facts.disk, Some(from), true), 0o600),
-        EntryKind::OwnCopy { from } => own(file(named(from), None, true), 0o600),
+        EntryKind::OwnCopy { from } => own(file(from.digest(), None, true), 0o600),
         EntryKind::Pipe => own(Node::Pipe, 0o600),
         EntryKind::Bytes(bytes) => {
             let (size, digest) = (Some(bytes.len() as u64), Some(Sha256::of(bytes).to_string()));

@@ -106,6 +106,7 @@ mod tests {
             uid: 200_001,
             tap: "sis-alice".parse().unwrap(),
             mac: "02:53:0a:6b:00:02".parse().unwrap(),
+            ip: [10, 107, 0, 2].into(),
             vcpus: 1,
             memory_mib: 512,
             kernel: Sha256::of("kernel").into(),

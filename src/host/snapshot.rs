@@ -14,7 +14,6 @@ use crate::fleet::{ContainerSpec, VmmKind};
 use crate::sys::cpu::Cpu;
 
 use super::state::{Machine, StoredKind};
-use super::vmm::guest_address;
 
 /// The guest's memory, page by page; Firecracker alone has it in a file of its own.
 pub const MEMORY: &str = "memory";
@@ -27,14 +26,9 @@ pub const MANIFEST: &str = "manifest.json";
 /// What a consumed snapshot was restored as.
 pub const RESTORED: &str = "restored.json";
 
-/// The layout of a snapshot's directory that this program writes and reads.
-pub const FORMAT: u32 = 1;
-
 /// All that is known of a snapshot, and all that a restore needs beside its files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`FORMAT`] of the program that wrote it.
-    pub format: u32,
     /// The guest that was frozen.
     pub guest: GuestName,
     /// When, in UTC, such as `2026-11-25T17:53:16Z`.
@@ -84,8 +78,6 @@ pub struct Origin {
 /// One thing that stands against a restore.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
-    #[error("its manifest has format {0}, this program knows {FORMAT}")]
-    Format(u32),
     #[error("{what} is {here} here, and was {there}")]
     Differs { what: &'static str, there: String, here: String },
     #[error("its {0} is missing")]
@@ -110,8 +102,7 @@ impl Diagnostic for Obstacle {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Running(_) => Class::Failed.hint("stop that guest first, or restore as another"),
-            Self::Format(_)
-            | Self::Differs { .. }
+            Self::Differs { .. }
             | Self::Missing(_)
             | Self::Damaged(_)
             | Self::NotStored(..)
@@ -130,9 +121,6 @@ fn needs_its_host(machine: &Machine) -> bool {
 
 /// What is otherwise here than where the snapshot was made, each difference once.
 pub fn differences(manifest: &Manifest, here: &Origin) -> Vec<Obstacle> {
-    if manifest.format != FORMAT {
-        return vec![Obstacle::Format(manifest.format)];
-    }
     let there = &manifest.origin;
     let vmm = match manifest.machine.vmm {
         VmmKind::Firecracker => ["Firecracker", "the build of Firecracker", "Firecracker's snapshot format"],
@@ -179,8 +167,9 @@ pub fn brought_back(manifest: &Manifest, name: &SnapshotName, as_is: &Machine) -
 /// What stands against a machine that was brought back because of the numbers that it would have here.
 pub fn misplaced(manifest: &Manifest, machine: &Machine, subnet: Ipv4Net) -> Vec<Obstacle> {
     let mut found = Vec::new();
-    let address = guest_address(&machine.command_line).filter(|address| !subnet.contains(address));
-    found.extend(address.map(Obstacle::OutsideSubnet));
+    if !subnet.contains(&machine.ip) {
+        found.push(Obstacle::OutsideSubnet(machine.ip));
+    }
     let vmm = &manifest.origin.vmm_version;
     let cannot = machine.vmm == VmmKind::Firecracker && !is_at_least(vmm, OVERRIDES_SINCE);
     if cannot && machine.tap != manifest.machine.tap {
@@ -215,7 +204,6 @@ pub mod tests {
     /// A snapshot of a guest called alice.
     pub fn manifest(vmm: VmmKind) -> Manifest {
         Manifest {
-            format: FORMAT,
             guest: "alice".parse().unwrap(),
             created: "2026-11-25T17:53:16Z".to_owned(),
             machine: Machine {
@@ -223,6 +211,7 @@ pub mod tests {
                 uid: 2001,
                 tap: "sis-alice".parse().unwrap(),
                 mac: "02:53:0a:6b:00:02".parse().unwrap(),
+                ip: [10, 107, 0, 2].into(),
                 vcpus: 1,
                 memory_mib: 512,
                 kernel: Sha256::of("kernel").into(),
@@ -279,13 +268,6 @@ pub mod tests {
         assert_eq!(told(&manifest, &here), [""; 0]);
         let here = Origin { vmm_sha256: Sha256::of("other build"), ..here };
         assert_eq!(told(&manifest, &here).len(), 1);
-    }
-
-    #[test]
-    fn a_manifest_of_another_format_is_not_judged_further() {
-        let manifest = Manifest { format: 2, ..manifest(VmmKind::Qemu) };
-        let here = Origin { vmm_version: "9".into(), ..manifest.origin.clone() };
-        assert_eq!(told(&manifest, &here), ["its manifest has format 2, this program knows 1"]);
     }
 
     #[test]

@@ -1,32 +1,13 @@
-//! What a host has for a fleet, or should have: one type for both, so that a plan is their difference.
+//! The words that what a host has ([`super::observed`]) and what it should have ([`super::wanted`]) are told in.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{GuestName, InterfaceName, SnapshotName};
-use crate::fleet::{ContainerSpec, MachineSpec, VmmKind};
-
+use crate::base::{FileDigest, InterfaceName, MacAddress, SnapshotName};
+use crate::fleet::{MachineSpec, VmmKind};
 use crate::sys::cgroup::{EVEN_WEIGHT, IoLimits};
-
-use super::firewall::Ruleset;
-use crate::base::FileDigest;
-
-/// Everything of one fleet on one host. The default is a host that has nothing of it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct HostState {
-    /// Whether the kernel forwards IPv4 packets between interfaces.
-    pub forwarding: bool,
-    /// The fleet's nft table.
-    pub ruleset: Option<Ruleset>,
-    /// Immutable files of the store: kernels, root images, data disks to copy, container images.
-    pub stored: BTreeMap<FileDigest, StoredKind>,
-    pub guests: BTreeMap<GuestName, GuestState>,
-    /// Whether something is left of snapshots whose maker, or whose restore, did not come to its end.
-    pub snapshot_leftovers: bool,
-}
 
 /// What a file of the store is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,58 +34,8 @@ impl StoredKind {
     }
 }
 
-/// One guest, part by part. A part that is absent is `None`; in a desired state all are there.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct GuestState {
-    /// The data disk in the store, of a guest that keeps one.
-    pub disk: Option<DiskState>,
-    pub tap: Option<TapSpec>,
-    pub cgroup: Option<CgroupLimits>,
-    /// Whether there is a jail: that in which its VMM lives, or any where it has none.
-    pub jail: bool,
-    /// Whether there are jails of earlier attempts beside the one in which its VMM lives.
-    pub old_jails: bool,
-    /// Times that the kernel killed a process in its cgroup for want of memory.
-    pub oom_kills: u64,
-    /// Whether a process runs in its cgroup or its jail.
-    pub occupied: bool,
-    /// The machine that runs, as it was started; `None` where nothing runs, or no record says what.
-    pub machine: Option<Machine>,
-    /// Whether its logs are being kept while it runs.
-    pub logged: bool,
-    /// Whether the guest has said that it is ready.
-    pub ready: bool,
-    /// Containers that have been started in it.
-    pub containers: Vec<ContainerSpec>,
-    /// Whether its VMM stands still for a snapshot whose maker was killed.
-    pub paused: Option<Paused>,
-    /// What a fresh start would run instead of `machine`, of a guest that was brought back from a snapshot; none in an
-    /// observed state.
-    pub declared: Option<Box<Machine>>,
-}
-
-/// Why a VMM stands still.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Paused {
-    /// Its snapshot is not whole: the guest goes on.
-    Unfinished,
-    /// Its snapshot is whole and was to end it: the guest must not go on beside it.
-    Frozen,
-}
-
-/// A data disk in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DiskState {
-    /// Owner of the file.
-    pub uid: u32,
-    /// In bytes, holes included.
-    pub size: u64,
-    /// The stored disk that one which is missing is copied from; unknown for a disk that is there.
-    pub base: Option<FileDigest>,
-}
-
 /// A TAP between host and guest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapSpec {
     pub name: InterfaceName,
     /// The only user who may attach to it.
@@ -157,7 +88,9 @@ pub struct Machine {
     /// User and group of the VMM.
     pub uid: u32,
     pub tap: InterfaceName,
-    pub mac: crate::base::MacAddress,
+    pub mac: MacAddress,
+    /// The guest's own address, which the command line tells it.
+    pub ip: Ipv4Addr,
     pub vcpus: u8,
     pub memory_mib: u64,
     pub kernel: FileDigest,
@@ -219,19 +152,4 @@ pub enum MachineDisk {
         /// Whether the copy lives in a tmpfs.
         in_memory: bool,
     },
-}
-
-impl HostState {
-    /// The same state with the guests of `names` as they are in `other`: what `up NAME` wants is what there is,
-    /// but for the guests that it names.
-    #[must_use]
-    pub fn with_guests_of(mut self, names: &[GuestName], other: &Self) -> Self {
-        for name in names {
-            match other.guests.get(name) {
-                Some(guest) => self.guests.insert(name.clone(), guest.clone()),
-                None => self.guests.remove(name),
-            };
-        }
-        self
-    }
 }

@@ -51,9 +51,3 @@ pub fn command_line(vmm: VmmKind, boot: &BootInfo<'_>) -> String {
     }
     words.join(" ")
 }
-
-/// The guest's own address, as its command line tells it.
-pub fn guest_address(command_line: &str) -> Option<Ipv4Addr> {
-    let ip = command_line.split(' ').find_map(|word| word.strip_prefix("ip="))?;
-    ip.split(':').next()?.parse().ok()
-}

@@ -3,12 +3,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use crate::base::FileDigest;
-use crate::base::{ByteSize, GuestName};
-use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::host::state::{DiskState, GuestState, HostState, Machine, MachineDisk, Paused, StoredKind};
+use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, FileDigest, GuestName};
+use crate::fleet::MachineSpec;
+use crate::host::observed::{
+    Found, ObservedDisk, ObservedGuest, ObservedHost, ObservedRuleset, ObservedVmm, Paused,
+};
+use crate::host::state::{Machine, MachineDisk, StoredKind};
+use crate::host::wanted::{Startup, WantedDisk, WantedGuest, WantedHost};
 
 use super::step::{GuestSteps, Plan, Step};
+
+/// The guests that a plan is for. Nothing is done to any other, be it broken or not wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestScope<'a> {
+    All,
+    Only(&'a [GuestName]),
+}
+
+impl GuestScope<'_> {
+    /// Whether the plan is for this guest.
+    #[must_use]
+    pub fn contains(self, guest: &GuestName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(guest),
+        }
+    }
+}
 
 /// A data disk that would have to lose what is on it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,102 +49,121 @@ impl Diagnostic for Shrinks {
     }
 }
 
-/// The guests whose disks are larger than they should be. No plan makes them smaller.
-pub fn shrinking(observed: &HostState, desired: &HostState) -> Vec<Shrinks> {
-    let shrinks = |(guest, want): (&GuestName, &GuestState)| {
-        let disks = [observed.guests.get(guest)?.disk?, want.disk?];
-        let [there, wanted] = disks.map(|disk| ByteSize::from_bytes(disk.size));
+/// The guests of a plan whose disks are larger than they should be. No plan makes them smaller.
+pub fn shrinking(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>) -> Vec<Shrinks> {
+    let shrinks = |(guest, want): (&GuestName, &WantedGuest)| {
+        let sizes = [observed.guests.get(guest)?.disk?.size, want.disk?.size];
+        let [there, wanted] = sizes.map(ByteSize::from_bytes);
         (there > wanted).then(|| Shrinks { guest: guest.clone(), there, wanted })
     };
-    desired.guests.iter().filter_map(shrinks).collect()
+    wanted.guests.iter().filter(|(name, _)| guests.contains(name)).filter_map(shrinks).collect()
 }
 
-/// The difference between two states, as steps.
-pub fn diff(observed: &HostState, desired: &HostState) -> Plan {
-    let mut plan =
-        Plan { prepare: prepare(observed, desired), rules: rules(observed, desired), ..Plan::default() };
-    let names: BTreeSet<&GuestName> = observed.guests.keys().chain(desired.guests.keys()).collect();
-    let nothing = GuestState::default();
-    let lodgers = lodgers(desired);
-    for name in names {
+/// What makes a host as it should be, as far as these guests are concerned, as steps. What the host itself should have is
+/// brought to it in any case; what it should not have is taken from it where the plan is for all guests.
+pub fn diff(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>) -> Plan {
+    let mut plan = Plan {
+        prepare: prepare(observed, wanted, guests),
+        rules: rules(observed, wanted, guests),
+        ..Plan::default()
+    };
+    let all: BTreeSet<&GuestName> = observed.guests.keys().chain(wanted.guests.keys()).collect();
+    let nothing = ObservedGuest::default();
+    let restored = restored_addresses(wanted);
+    for name in all.into_iter().filter(|name| guests.contains(name)) {
         let have = observed.guests.get(name).unwrap_or(&nothing);
-        match desired.guests.get(name) {
+        plan.notes.extend(notes_on_records(name, have));
+        match wanted.guests.get(name) {
             None => plan.stop.extend(stop(name, have)),
-            // Not only to save work: `up NAME` wants every other guest as it is, be it broken.
-            Some(want) if want == have => {}
-            Some(want) => guest(&mut plan, name, have, want, &lodgers),
+            Some(want) => guest(&mut plan, name, have, want, &restored),
         }
     }
     plan
 }
 
-/// Guests that go on from a snapshot, by the host's side of the address that they brought along: it may be another's.
-fn lodgers(desired: &HostState) -> BTreeMap<Ipv4Addr, &GuestName> {
-    let of_guest = |(name, guest)| -> Option<(Ipv4Addr, &GuestName)> {
-        let guest: &GuestState = guest;
-        guest.declared.as_ref()?;
-        Some((guest.tap.as_ref()?.address, name))
-    };
-    desired.guests.iter().filter_map(of_guest).collect()
+/// GuestScope that were brought back from a snapshot, by the host's side of the address that they brought along: it may be
+/// another's.
+fn restored_addresses(wanted: &WantedHost) -> BTreeMap<Ipv4Addr, &GuestName> {
+    let is_restored = |guest: &WantedGuest| matches!(guest.startup, Startup::Restored { .. });
+    let restored = wanted.guests.iter().filter(|(_, guest)| is_restored(guest));
+    restored.map(|(name, guest)| (guest.tap.address, name)).collect()
 }
 
-pub(super) fn prepare(observed: &HostState, desired: &HostState) -> Vec<Step> {
-    let forwarding = (desired.forwarding && !observed.forwarding).then_some(Step::EnableForwarding);
+pub(super) fn prepare(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>) -> Vec<Step> {
+    let forwarding = (wanted.forwarding && !observed.forwarding).then_some(Step::EnableForwarding);
     let is_missing = |(digest, kind): &(&FileDigest, &StoredKind)| {
-        !observed.stored.contains_key(digest)
-            && (**kind != StoredKind::Disk || is_copied(digest, observed, desired))
+        !observed.stored.contains(digest)
+            && (**kind != StoredKind::Disk || is_copied(digest, observed, wanted, guests))
     };
-    let missing = desired.stored.iter().filter(is_missing);
+    let missing = wanted.stored.iter().filter(is_missing);
     let store = missing.map(|(digest, kind)| Step::StoreFile { digest: *digest, kind: *kind });
     let clear = observed.snapshot_leftovers.then_some(Step::ClearSnapshots);
     forwarding.into_iter().chain(clear).chain(store).collect()
 }
 
 /// Whether a guest's disk is still to be made of a stored one: a kept disk is made once.
-fn is_copied(digest: &FileDigest, observed: &HostState, desired: &HostState) -> bool {
-    desired.guests.iter().any(|(name, want)| {
-        let has_disk = observed.guests.get(name).is_some_and(|have| have.disk.is_some());
-        match want.machine.as_ref().map(|machine| machine.disk) {
-            Some(MachineDisk::Ephemeral { base, .. }) => base == *digest,
-            _ => !has_disk && want.disk.is_some_and(|disk| disk.base == Some(*digest)),
+fn is_copied(
+    digest: &FileDigest,
+    observed: &ObservedHost,
+    wanted: &WantedHost,
+    guests: GuestScope<'_>,
+) -> bool {
+    wanted.guests.iter().filter(|(name, _)| guests.contains(name)).any(|(name, want)| {
+        let has_disk = || observed.guests.get(name).is_some_and(|have| have.disk.is_some());
+        match want.machine().disk {
+            MachineDisk::Ephemeral { base, .. } => base == *digest,
+            MachineDisk::Kept => want.disk.is_some_and(|disk| disk.base == *digest) && !has_disk(),
         }
     })
 }
 
-pub(super) fn rules(observed: &HostState, desired: &HostState) -> Vec<Step> {
-    let digest = |state: &HostState| state.ruleset.as_ref().map(|ruleset| ruleset.digest);
-    if digest(observed) == digest(desired) {
-        return Vec::new();
-    }
-    vec![desired.ruleset.clone().map_or(Step::RemoveRuleset, Step::LoadRuleset)]
+/// Rules are removed with the last guest alone: whoever is not spoken of may need them.
+pub(super) fn rules(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>) -> Vec<Step> {
+    let step = match &wanted.ruleset {
+        Some(ruleset) if observed.ruleset == Some(ObservedRuleset::Loaded(ruleset.digest)) => None,
+        Some(ruleset) => Some(Step::LoadRuleset(ruleset.clone())),
+        None => (observed.ruleset.is_some() && guests == GuestScope::All).then_some(Step::RemoveRuleset),
+    };
+    step.into_iter().collect()
 }
 
 /// What is left to remove of a guest that is not wanted. Its data disk is no such thing.
-fn stop(name: &GuestName, have: &GuestState) -> Option<GuestSteps> {
-    let why = if have.occupied { "no longer wanted" } else { "left over" };
+fn stop(name: &GuestName, have: &ObservedGuest) -> Option<GuestSteps> {
+    let why = if have.vmm.is_some() { "no longer wanted" } else { "left over" };
     let steps = removal(name, have);
     (!steps.is_empty()).then(|| GuestSteps::new(name, why, steps))
 }
 
-pub(super) fn removal(name: &GuestName, have: &GuestState) -> Vec<Step> {
+/// Removes what is there of a guest, but for its data disk.
+pub(super) fn removal(name: &GuestName, have: &ObservedGuest) -> Vec<Step> {
     let guest = || name.clone();
-    let vmm = have.occupied.then(|| Step::StopVmm { guest: guest() });
-    let tap = have.tap.clone().map(|tap| Step::RemoveTap { guest: guest(), tap });
+    let vmm = have.vmm.as_ref().map(|_| Step::StopVmm { guest: guest() });
+    let tap = have.tap.as_ref().map(|tap| Step::RemoveTap { guest: guest(), tap: tap.name.clone() });
     let cgroup = have.cgroup.map(|_| Step::RemoveCgroup { guest: guest() });
-    let jail = (have.jail || have.old_jails).then(|| Step::RemoveJail { guest: guest() });
+    let jail = have.has_jail().then(|| Step::RemoveJail { guest: guest() });
     vmm.into_iter().chain(tap).chain(cgroup).chain(jail).collect()
+}
+
+/// Removes whatever was made of a guest that did not come up, but for its data disk.
+pub(super) fn undo(name: &GuestName, want: &WantedGuest) -> Vec<Step> {
+    let guest = || name.clone();
+    vec![
+        Step::StopVmm { guest: guest() },
+        Step::RemoveTap { guest: guest(), tap: want.tap.name.clone() },
+        Step::RemoveCgroup { guest: guest() },
+        Step::RemoveJail { guest: guest() },
+    ]
 }
 
 fn guest(
     plan: &mut Plan,
     name: &GuestName,
-    have: &GuestState,
-    want: &GuestState,
-    lodgers: &BTreeMap<Ipv4Addr, &GuestName>,
+    have: &ObservedGuest,
+    want: &WantedGuest,
+    restored: &BTreeMap<Ipv4Addr, &GuestName>,
 ) {
-    let Some(machine) = &want.machine else { return };
-    let replaced = why_replace(have, want, machine);
-    let only_disk = GuestState { disk: have.disk, ..GuestState::default() };
+    let replaced = why_replace(have, want);
+    let only_disk = ObservedGuest { disk: have.disk, ..ObservedGuest::default() };
     let (left, why) = match &replaced {
         Some(why) => {
             plan.stop.push(GuestSteps::new(name, why, removal(name, have)));
@@ -131,121 +171,139 @@ fn guest(
         }
         None => (have, why_start(have)),
     };
-    let lodger =
-        want.tap.as_ref().and_then(|tap| lodgers.get(&tap.address)).filter(|lodger| **lodger != name);
-    if let (None, Some(lodger)) = (&left.machine, lodger) {
+    let holder = restored.get(&want.tap.address).filter(|holder| **holder != name);
+    if let (None, Some(holder)) = (&left.vmm, holder) {
         plan.notes.push(format!(
-            "{name} is not started: {lodger}, which was brought back from a snapshot, has its address"
+            "{name} is not started: {holder}, which was brought back from a snapshot, has its address"
         ));
         return;
     }
     let mut steps = GuestSteps::new(name, why, Vec::new());
-    if let Some(running) = &left.machine {
-        steps.steps = repair(name, left, want);
-        if running != machine {
-            steps.steps.insert(0, Step::AdjustVmm { guest: name.clone(), machine: machine.clone() });
-        }
+    if let Some(vmm) = &left.vmm {
+        steps.steps = repair(name, left, vmm, want);
         // What does not come up from a snapshot does not come up later either.
-        if want.declared.is_some() {
-            steps.undo = removal(name, &GuestState { disk: None, ..want.clone() });
+        if let Startup::Restored { .. } = want.startup {
+            steps.undo = undo(name, want);
         }
     } else {
-        steps.steps = start(name, left, want, machine);
-        steps.undo = removal(name, &GuestState { disk: None, ..want.clone() });
+        steps.steps = start(name, left, want);
+        steps.undo = undo(name, want);
     }
-    steps.then.extend(clear_old_jails(name, left));
+    steps.then.extend(clear_idle_jails(name, left));
     steps.then.extend(start_containers(name, left, want));
     if !steps.steps.is_empty() || !steps.then.is_empty() {
         plan.start.push(steps);
     }
-    let stays = left.machine.is_some();
+    let stays = left.vmm.is_some();
     plan.notes.extend(note_on_disk(name, have, want).filter(|_| stays));
     plan.notes.extend(note_on_snapshot(name, want));
 }
 
-/// What another start would make of a guest that goes on from a snapshot.
-fn note_on_snapshot(name: &GuestName, want: &GuestState) -> Option<String> {
-    let (machine, declared) = (want.machine.as_ref()?, want.declared.as_ref()?);
+/// What could not be read of a guest that runs.
+fn notes_on_records<'a>(name: &'a GuestName, have: &'a ObservedGuest) -> impl Iterator<Item = String> + 'a {
+    have.vmm.iter().flat_map(|vmm| &vmm.unreadable).map(move |why| format!("{name}: {why}"))
+}
+
+/// What another start would make of a guest that was brought back from a snapshot.
+fn note_on_snapshot(name: &GuestName, want: &WantedGuest) -> Option<String> {
+    let Startup::Restored { machine, fresh } = &want.startup else { return None };
     let snapshot = machine.restored_from.as_ref()?;
-    let changed = differing(machine, declared);
+    let booted = Machine { restored_from: None, ..machine.clone() };
+    let changed = differing(&booted, fresh);
     let changed =
         if changed.is_empty() { String::new() } else { format!(", with another {}", changed.join(", ")) };
     Some(format!("{name} goes on from snapshot {snapshot}: `down` and `up` would boot it anew{changed}"))
 }
 
 /// Why a guest that runs must go before it can be as it should.
-fn why_replace(have: &GuestState, want: &GuestState, machine: &Machine) -> Option<String> {
-    let Some(running) = &have.machine else {
-        return have.occupied.then(|| "what runs is not known".to_owned());
-    };
-    if have.paused == Some(Paused::Frozen) {
+fn why_replace(have: &ObservedGuest, want: &WantedGuest) -> Option<String> {
+    let vmm = have.vmm.as_ref()?;
+    let Some(running) = &vmm.machine else { return Some("what runs is not known".to_owned()) };
+    if vmm.paused == Some(Paused::Frozen) {
         return Some("frozen to a snapshot".to_owned());
     }
-    let whole = have.tap == want.tap && have.jail && have.cgroup.is_some();
-    let same = running.adjusted_to(machine) == *machine;
-    (!same || !whole).then(|| changes(running, machine, have, want))
+    let wanted = want.machine();
+    let parts = [("tap", !has_tap(have, want)), ("cgroup", have.cgroup.is_none()), ("jail", !vmm.jailed)];
+    let same = running == wanted || running.adjusted_to(wanted) == *wanted;
+    if same && parts.iter().all(|(_, differs)| !differs) {
+        return None;
+    }
+    let parts = parts.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what);
+    let changed: Vec<_> = differing(running, wanted).into_iter().chain(parts).collect();
+    Some(format!("{} changed", changed.join(", ")))
 }
 
-fn note_on_disk(name: &GuestName, have: &GuestState, want: &GuestState) -> Option<String> {
-    let [there, wanted] = [have.disk?, want.disk?].map(|disk| ByteSize::from_bytes(disk.size));
+fn has_tap(have: &ObservedGuest, want: &WantedGuest) -> bool {
+    have.tap.as_ref().is_some_and(|tap| tap.is(&want.tap))
+}
+
+fn is_limited(have: &ObservedGuest, want: &WantedGuest) -> bool {
+    have.cgroup.is_some_and(|cgroup| cgroup.limits == Found::Whole(want.cgroup))
+}
+
+fn note_on_disk(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Option<String> {
+    let [there, wanted] = [have.disk?.size, want.disk?.size].map(ByteSize::from_bytes);
     (there < wanted)
         .then(|| format!("the data disk of {name} grows from {there} to {wanted} when {name} next starts"))
 }
 
-fn why_start(have: &GuestState) -> &'static str {
-    match (
-        have.machine.is_some(),
-        have.jail || have.tap.is_some() || have.cgroup.is_some(),
-        have.disk.is_some(),
-    ) {
-        (true, _, _) if have.paused.is_some() => "paused by a snapshot that was not finished",
-        (true, _, _) if !have.ready => "not ready yet",
-        (true, _, _) if !have.logged => "its logs are not kept",
-        (true, _, _) => "drifted",
-        (false, _, _) if have.oom_kills > 0 => "killed by the kernel: out of memory",
-        (false, true, _) => "not running any more",
-        (false, false, true) => "not running",
-        (false, false, false) => "new",
+fn why_start(have: &ObservedGuest) -> &'static str {
+    match &have.vmm {
+        Some(vmm) if vmm.paused.is_some() => "paused by a snapshot that was not finished",
+        Some(vmm) if !vmm.ready => "not ready yet",
+        Some(vmm) if !vmm.logged => "its logs are not kept",
+        Some(_) => "drifted",
+        None if have.oom_kills() > 0 => "killed by the kernel: out of memory",
+        None if have.idle_jails || have.tap.is_some() || have.cgroup.is_some() => "not running any more",
+        None if have.disk.is_some() => "not running",
+        None => "new",
     }
 }
 
 /// Puts right what can be put right while the guest runs.
-fn repair(name: &GuestName, have: &GuestState, want: &GuestState) -> Vec<Step> {
+fn repair(name: &GuestName, have: &ObservedGuest, vmm: &ObservedVmm, want: &WantedGuest) -> Vec<Step> {
     let guest = || name.clone();
-    let resume = have.paused.map(|_| Step::ResumeVmm { guest: guest() });
-    let cgroup = want.cgroup.filter(|_| have.cgroup != want.cgroup);
-    let cgroup = cgroup.map(|limits| Step::CreateCgroup { guest: guest(), limits });
-    let ready = (want.ready && !have.ready).then(|| Step::AwaitReady { guest: guest() });
-    let logs = (want.logged && !have.logged).then(|| Step::KeepLogs { guest: guest() });
-    resume.into_iter().chain(cgroup).chain(logs).chain(ready).collect()
+    let machine = want.machine();
+    let adjust = (vmm.machine.as_ref() != Some(machine))
+        .then(|| Step::AdjustVmm { guest: guest(), machine: machine.clone() });
+    let resume = vmm.paused.map(|_| Step::ResumeVmm { guest: guest() });
+    let cgroup =
+        (!is_limited(have, want)).then(|| Step::CreateCgroup { guest: guest(), limits: want.cgroup });
+    let logs = (!vmm.logged).then(|| Step::KeepLogs { guest: guest() });
+    let ready = (!vmm.ready).then(|| Step::AwaitReady { guest: guest() });
+    [adjust, resume, cgroup, logs, ready].into_iter().flatten().collect()
 }
 
 /// What is left of earlier attempts is told where it cannot be removed, and undoes nothing.
-fn clear_old_jails(name: &GuestName, have: &GuestState) -> Option<Step> {
-    let left = have.old_jails || (!have.occupied && have.jail);
-    left.then(|| Step::RemoveOldJails { guest: name.clone() })
+fn clear_idle_jails(name: &GuestName, have: &ObservedGuest) -> Option<Step> {
+    have.idle_jails.then(|| Step::RemoveOldJails { guest: name.clone() })
 }
 
 /// Containers that have not been started since the guest's boot.
-fn start_containers(name: &GuestName, have: &GuestState, want: &GuestState) -> Option<Step> {
-    let missing: Vec<_> = want.containers.iter().filter(|c| !have.containers.contains(c)).cloned().collect();
+fn start_containers(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Option<Step> {
+    let started = have.vmm.as_ref().map_or(&[][..], |vmm| &vmm.containers);
+    let missing: Vec<_> = want.containers.iter().filter(|c| !started.contains(c)).cloned().collect();
     (!missing.is_empty()).then(|| Step::StartContainers { guest: name.clone(), containers: missing })
 }
 
 /// Everything that a guest needs, from its disk to its first word.
-fn start(name: &GuestName, have: &GuestState, want: &GuestState, machine: &Machine) -> Vec<Step> {
+fn start(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Vec<Step> {
     let guest = || name.clone();
+    let machine = want.machine();
     let mut steps = Vec::new();
     if let Some(disk) = want.disk {
         steps.extend(ready_disk(name, have.disk, disk));
     }
     // Before the TAP, which alone does not tell whose it is: a TAP that is left over has a cgroup beside it.
     // One in which somebody was killed is made anew, so that what it counts is this start's.
-    let counts = have.cgroup.is_some() && have.oom_kills > 0;
+    let counts = have.oom_kills() > 0;
     steps.extend(counts.then(|| Step::RemoveCgroup { guest: guest() }));
-    let cgroup = want.cgroup.filter(|_| counts || have.cgroup != want.cgroup);
-    steps.extend(cgroup.map(|limits| Step::CreateCgroup { guest: guest(), limits }));
-    steps.extend(want.tap.clone().filter(|_| have.tap != want.tap).map(Step::CreateTap));
+    if counts || !is_limited(have, want) {
+        steps.push(Step::CreateCgroup { guest: guest(), limits: want.cgroup });
+    }
+    if !has_tap(have, want) {
+        steps.push(Step::CreateTap { guest: guest(), tap: want.tap.clone() });
+    }
     steps.push(Step::CreateJail { guest: guest(), machine: machine.clone() });
     steps.push(Step::StartVmm { guest: guest(), machine: machine.clone() });
     steps.push(Step::AwaitReady { guest: guest() });
@@ -256,14 +314,10 @@ fn start(name: &GuestName, have: &GuestState, want: &GuestState, machine: &Machi
 }
 
 /// Makes the disk of a guest that does not run, or gives it the uid and the size that it should have.
-fn ready_disk(name: &GuestName, have: Option<DiskState>, want: DiskState) -> Vec<Step> {
+fn ready_disk(name: &GuestName, have: Option<ObservedDisk>, want: WantedDisk) -> Vec<Step> {
     let guest = || name.clone();
     let Some(there) = have else {
-        return want
-            .base
-            .map(|base| Step::CreateDisk { guest: guest(), base, uid: want.uid })
-            .into_iter()
-            .collect();
+        return vec![Step::CreateDisk { guest: guest(), base: want.base, uid: want.uid }];
     };
     let given = (there.uid != want.uid).then(|| Step::ChownDisk { guest: guest(), uid: want.uid });
     let grown = (there.size < want.size).then(|| Step::GrowDisk {
@@ -274,40 +328,72 @@ fn ready_disk(name: &GuestName, have: Option<DiskState>, want: DiskState) -> Vec
     given.into_iter().chain(grown).collect()
 }
 
-/// What two machines differ in.
+/// What two machines differ in. Every field is named, so that a new one does not compile before it is decided what it is
+/// called.
 fn differing(running: &Machine, wanted: &Machine) -> Vec<&'static str> {
+    let Machine {
+        vmm,
+        uid,
+        tap,
+        mac,
+        ip,
+        vcpus,
+        memory_mib,
+        kernel,
+        image,
+        disk,
+        images,
+        command_line,
+        spec,
+        restored_from,
+    } = running;
     let all = [
-        ("vmm", running.vmm != wanted.vmm),
-        ("uid", running.uid != wanted.uid),
-        ("kernel", running.kernel != wanted.kernel),
-        ("image", running.image != wanted.image),
-        ("disk", running.disk != wanted.disk),
-        ("container images", running.images != wanted.images),
-        ("vcpus", running.vcpus != wanted.vcpus),
-        ("memory", running.memory_mib != wanted.memory_mib),
-        ("address", running.tap != wanted.tap || running.mac != wanted.mac),
-        ("kernel command line", running.command_line != wanted.command_line),
-        ("huge pages", running.spec.huge_pages != wanted.spec.huge_pages),
-        ("cpu template", running.spec.cpu_template != wanted.spec.cpu_template),
-        ("seccomp filter", running.spec.seccomp != wanted.spec.seccomp),
-        ("log level", running.spec.log_level != wanted.spec.log_level),
-        ("metrics", running.spec.metrics != wanted.spec.metrics),
-        ("balloon", running.spec.balloon != wanted.spec.balloon),
-        ("entropy limits", running.spec.entropy != wanted.spec.entropy),
-        ("vsock", running.spec.vsock != wanted.spec.vsock),
-        ("metadata", running.spec.metadata != wanted.spec.metadata),
-        ("disk limits", running.spec.disk != wanted.spec.disk),
-        ("network device", running.spec.network != wanted.spec.network),
+        ("vmm", *vmm != wanted.vmm),
+        ("uid", *uid != wanted.uid),
+        ("kernel", *kernel != wanted.kernel),
+        ("image", *image != wanted.image),
+        ("disk", *disk != wanted.disk),
+        ("container images", *images != wanted.images),
+        ("vcpus", *vcpus != wanted.vcpus),
+        ("memory", *memory_mib != wanted.memory_mib),
+        ("address", *tap != wanted.tap || *mac != wanted.mac || *ip != wanted.ip),
+        ("kernel command line", *command_line != wanted.command_line),
+        ("snapshot", *restored_from != wanted.restored_from),
     ];
-    all.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect()
+    let all = all.into_iter().chain(differing_specs(spec, &wanted.spec));
+    all.filter(|(_, differs)| *differs).map(|(what, _)| what).collect()
 }
 
-/// What makes a running guest another than the wanted one, in words.
-fn changes(running: &Machine, wanted: &Machine, have: &GuestState, want: &GuestState) -> String {
-    let parts = [("tap", have.tap != want.tap), ("cgroup", have.cgroup.is_none()), ("jail", !have.jail)];
-    let parts = parts.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what);
-    let changed: Vec<_> = differing(running, wanted).into_iter().chain(parts).collect();
-    format!("{} changed", changed.join(", "))
+fn differing_specs(
+    running: &MachineSpec<FileDigest>,
+    wanted: &MachineSpec<FileDigest>,
+) -> [(&'static str, bool); 11] {
+    let MachineSpec {
+        huge_pages,
+        cpu_template,
+        seccomp,
+        log_level,
+        metrics,
+        balloon,
+        entropy,
+        vsock,
+        metadata,
+        disk,
+        network,
+    } = running;
+    [
+        ("huge pages", *huge_pages != wanted.huge_pages),
+        ("cpu template", *cpu_template != wanted.cpu_template),
+        ("seccomp filter", *seccomp != wanted.seccomp),
+        ("log level", *log_level != wanted.log_level),
+        ("metrics", *metrics != wanted.metrics),
+        ("balloon", *balloon != wanted.balloon),
+        ("entropy limits", *entropy != wanted.entropy),
+        ("vsock", *vsock != wanted.vsock),
+        ("metadata", *metadata != wanted.metadata),
+        ("disk limits", *disk != wanted.disk),
+        ("network device", *network != wanted.network),
+    ]
 }
 
 #[cfg(test)]

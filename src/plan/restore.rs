@@ -1,104 +1,108 @@
 //! What brings a guest back from a snapshot, and what stands against it on this host.
 
 use crate::base::{GuestName, SnapshotName};
+use crate::host::observed::{ObservedGuest, ObservedHost, Paused};
 use crate::host::snapshot::{Manifest, Obstacle};
-use crate::host::state::{GuestState, HostState, Machine, MachineDisk, Paused, StoredKind};
-use crate::host::vmm::guest_address;
+use crate::host::state::{Machine, MachineDisk, StoredKind};
+use crate::host::wanted::{Startup, WantedGuest, WantedHost};
 
-use super::diff::{prepare, removal, rules};
+use super::diff::{GuestScope, prepare, removal, rules, undo};
 use super::step::{GuestSteps, Plan, Step};
 
-/// The steps that bring `snapshot` back as `guest`, whose wanted state is that of the snapshot already.
+/// The steps that bring `snapshot` back as `guest`, which is wanted with the snapshot's machine already.
 ///
 /// All that can fail comes before the snapshot is consumed; all that could give a second guest comes after it.
 ///
 /// # Errors
 /// Everything that stands against it.
 pub fn restore(
-    observed: &HostState,
-    desired: &HostState,
+    observed: &ObservedHost,
+    wanted: &WantedHost,
     guest: &GuestName,
     snapshot: &SnapshotName,
     manifest: &Manifest,
 ) -> Result<Plan, Vec<Obstacle>> {
-    let nothing = GuestState::default();
-    let want = desired.guests.get(guest).unwrap_or(&nothing);
-    let have = observed.guests.get(guest).unwrap_or(&nothing);
-    let obstacles = obstacles(observed, want, guest, manifest);
-    let Some(machine) = want.machine.clone().filter(|_| obstacles.is_empty()) else {
-        return Err(obstacles);
+    let want = wanted.guests.get(guest);
+    let fresh = want.map(|want| match &want.startup {
+        Startup::Restored { fresh, .. } => &**fresh,
+        Startup::Boot(machine) => machine,
+    });
+    let obstacles = obstacles(observed, fresh, guest, manifest);
+    let Some(want) = want.filter(|_| obstacles.is_empty()) else { return Err(obstacles) };
+    let leftovers = observed.guests.get(guest).map(|have| removal(guest, have)).unwrap_or_default();
+    let scope = GuestScope::Only(std::slice::from_ref(guest));
+    let mut plan = Plan {
+        prepare: prepare_for(observed, wanted, scope),
+        rules: rules(observed, wanted, scope),
+        ..Plan::default()
     };
-    let leftovers = removal(guest, have);
-    let mut plan =
-        Plan { prepare: prepare_for(observed, desired), rules: rules(observed, desired), ..Plan::default() };
     if !leftovers.is_empty() {
         plan.stop.push(GuestSteps::new(guest, "left over", leftovers));
     }
     let mut steps =
-        GuestSteps::new(guest, &format!("from snapshot {snapshot}"), start(guest, snapshot, want, machine));
-    steps.undo = removal(guest, &GuestState { disk: None, ..want.clone() });
+        GuestSteps::new(guest, &format!("from snapshot {snapshot}"), start(guest, snapshot, want));
+    steps.undo = undo(guest, want);
     steps.then = vec![Step::ForgetSnapshot { snapshot: snapshot.clone() }];
     plan.start.push(steps);
     Ok(plan)
 }
 
-fn prepare_for(observed: &HostState, desired: &HostState) -> Vec<Step> {
+fn prepare_for(observed: &ObservedHost, wanted: &WantedHost, scope: GuestScope<'_>) -> Vec<Step> {
     // What other guests would need is not brought into the store for this one.
-    let mut steps = prepare(observed, desired);
+    let mut steps = prepare(observed, wanted, scope);
     steps.retain(|step| !matches!(step, Step::StoreFile { .. }));
     steps
 }
 
-fn start(guest: &GuestName, snapshot: &SnapshotName, want: &GuestState, machine: Machine) -> Vec<Step> {
+fn start(guest: &GuestName, snapshot: &SnapshotName, want: &WantedGuest) -> Vec<Step> {
     let name = || guest.clone();
-    let mut steps = Vec::new();
-    steps.extend(want.cgroup.map(|limits| Step::CreateCgroup { guest: name(), limits }));
-    steps.extend(want.tap.clone().map(Step::CreateTap));
+    let machine = want.machine();
     let keeps_disk = machine.disk == MachineDisk::Kept;
-    steps.push(Step::CreateJail { guest: name(), machine: machine.clone() });
-    steps.push(Step::StartVmm { guest: name(), machine: machine.clone() });
-    steps.push(Step::ConsumeSnapshot { guest: name(), snapshot: snapshot.clone(), keeps_disk });
-    steps.push(Step::LoadSnapshot { guest: name(), machine });
-    steps.push(Step::AwaitReady { guest: name() });
-    steps
+    vec![
+        Step::CreateCgroup { guest: name(), limits: want.cgroup },
+        Step::CreateTap { guest: name(), tap: want.tap.clone() },
+        Step::CreateJail { guest: name(), machine: machine.clone() },
+        Step::StartVmm { guest: name(), machine: machine.clone() },
+        Step::ConsumeSnapshot { guest: name(), snapshot: snapshot.clone(), keeps_disk },
+        Step::LoadSnapshot { guest: name(), machine: machine.clone() },
+        Step::AwaitReady { guest: name() },
+    ]
 }
 
+/// `fresh` is what the guest would boot instead.
 fn obstacles(
-    observed: &HostState,
-    want: &GuestState,
+    observed: &ObservedHost,
+    fresh: Option<&Machine>,
     guest: &GuestName,
     manifest: &Manifest,
 ) -> Vec<Obstacle> {
     let mut found = Vec::new();
     let machine = &manifest.machine;
-    let address = guest_address(&machine.command_line);
+    let address = machine.ip;
     for (name, other) in &observed.guests {
-        let running = other.machine.as_ref().filter(|_| goes_on(other));
-        let has_address =
-            address.is_some() && running.and_then(|m| guest_address(&m.command_line)) == address;
+        let running = other.machine().filter(|_| goes_on(other));
         // What runs without a record is cleared out of the target's way; as the one that was frozen it must not run.
         let in_the_way = goes_on(other) && (running.is_some() || name != guest);
         if in_the_way && (name == guest || *name == manifest.guest) {
             found.push(Obstacle::Running(name.clone()));
-        } else if let Some(address) = address.filter(|_| has_address) {
+        } else if running.is_some_and(|running| running.ip == address) {
             found.push(Obstacle::AddressTaken { address, by: name.clone() });
         }
     }
     let kept = machine.disk == MachineDisk::Kept;
-    let target_keeps = want.declared.as_ref().is_some_and(|declared| declared.disk == MachineDisk::Kept);
-    if want.declared.is_some() && kept != target_keeps {
+    if fresh.is_some_and(|fresh| kept != (fresh.disk == MachineDisk::Kept)) {
         found.push(Obstacle::OtherDisk { frozen: manifest.guest.clone(), target: guest.clone(), kept });
     }
     let machine_files = machine.spec.files().map(|(_, digest)| (StoredKind::Machine, *digest));
-    let images = machine.images.map(|digest| (StoredKind::Image, digest));
+    let images = machine.images.map(|digest| (StoredKind::Containers, digest));
     let needed = [(StoredKind::Kernel, machine.kernel), (StoredKind::Image, machine.image)];
     let needed = needed.into_iter().chain(images).chain(machine_files);
-    let missing = needed.filter(|(_, digest)| !observed.stored.contains_key(digest));
+    let missing = needed.filter(|(_, digest)| !observed.stored.contains(digest));
     found.extend(missing.map(|(kind, digest)| Obstacle::NotStored(kind, digest)));
     found
 }
 
 /// Whether a guest that was found runs, or would: one that is frozen for good does not.
-fn goes_on(guest: &GuestState) -> bool {
-    guest.occupied && guest.paused != Some(Paused::Frozen)
+fn goes_on(guest: &ObservedGuest) -> bool {
+    guest.vmm.as_ref().is_some_and(|vmm| vmm.paused != Some(Paused::Frozen))
 }

@@ -3,8 +3,7 @@
 
 use std::fmt;
 
-use crate::base::FileDigest;
-use crate::base::{ByteSize, GuestName, SnapshotName};
+use crate::base::{ByteSize, FileDigest, GuestName, InterfaceName, SnapshotName};
 use crate::fleet::ContainerSpec;
 use crate::host::firewall::Ruleset;
 use crate::host::state::{CgroupLimits, Machine, StoredKind, TapSpec};
@@ -41,10 +40,13 @@ pub enum Step {
         from: u64,
         size: u64,
     },
-    CreateTap(TapSpec),
-    RemoveTap {
+    CreateTap {
         guest: GuestName,
         tap: TapSpec,
+    },
+    RemoveTap {
+        guest: GuestName,
+        tap: InterfaceName,
     },
     CreateCgroup {
         guest: GuestName,
@@ -134,10 +136,10 @@ impl fmt::Display for Step {
                     ByteSize::from_bytes(*size)
                 )
             }
-            Self::CreateTap(tap) => {
+            Self::CreateTap { tap, .. } => {
                 write!(f, "create tap {} {} for uid {}", tap.name, tap.address, tap.owner)
             }
-            Self::RemoveTap { tap, .. } => write!(f, "remove tap {}", tap.name),
+            Self::RemoveTap { tap, .. } => write!(f, "remove tap {tap}"),
             Self::CreateCgroup { limits, .. } => write!(f, "set cgroup limits: {limits}"),
             Self::RemoveCgroup { .. } => f.write_str("remove cgroup"),
             Self::CreateJail { machine, .. } => {

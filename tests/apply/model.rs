@@ -1,18 +1,17 @@
 //! A host that is only a value: each operation does to it what the real one does, and fails on demand.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard};
 
 use sisforge::apply::{ApplyError, Host};
-use sisforge::base::FileDigest;
 use sisforge::base::{GuestName, Sha256, SnapshotName};
-use sisforge::fleet::ContainerSpec;
-use sisforge::host::firewall::Ruleset;
-use sisforge::host::state::{
-    CgroupLimits, DiskState, GuestState, HostState, Machine, MachineDisk, StoredKind, TapSpec,
+use sisforge::host::observed::{
+    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedRuleset, ObservedTap,
+    ObservedVmm,
 };
-use sisforge::sys::cgroup::IoLimits;
+use sisforge::host::state::{Machine, MachineDisk};
+use sisforge::host::wanted::WantedHost;
+use sisforge::plan::Step;
 
 /// Which operations do not come through. Operations are counted from 0.
 #[derive(Clone, Debug)]
@@ -41,8 +40,8 @@ pub struct ModelHost {
 
 #[derive(Clone, Debug, Default)]
 pub struct Inner {
-    pub state: HostState,
-    /// Guests whose directory of logs is there; it outlives them.
+    pub state: ObservedHost,
+    /// GuestScope whose directory of logs is there; it outlives them.
     logs: BTreeSet<GuestName>,
     /// VMMs that wait for a snapshot: no guest runs in them.
     waiting: BTreeMap<GuestName, Machine>,
@@ -56,15 +55,11 @@ pub struct Inner {
 
 type Done = Result<(), ApplyError>;
 
-/// A cgroup whose limits are not all set, or whose directories are not all there.
-pub const HALF_A_CGROUP: CgroupLimits =
-    CgroupLimits { memory: u64::MAX, pids: u64::MAX, cpu_quota: u64::MAX, cpu_weight: 0, io: IoLimits::NONE };
-
 impl ModelHost {
-    /// A host in this state that is to become as `desired`.
-    pub fn new(before: &Inner, desired: &HostState, fault: Fault) -> Self {
+    /// A host in this state that is to become as `wanted`.
+    pub fn new(before: &Inner, wanted: &WantedHost, fault: Fault) -> Self {
         let inner = Inner { asked: Vec::new(), ..before.clone() };
-        let wanted_rules = desired.ruleset.as_ref().map(|rules| rules.digest);
+        let wanted_rules = wanted.ruleset.as_ref().map(|rules| rules.digest);
         Self { inner: Mutex::new(inner), fault, wanted_rules }
     }
 
@@ -94,13 +89,13 @@ impl ModelHost {
             Some(true) => torn(&mut inner),
             Some(false) => {}
         }
-        let exposed = |guest: &GuestState| guest.occupied && guest.tap.is_some();
+        let exposed = |guest: &ObservedGuest| guest.vmm.is_some() && guest.tap.is_some();
         assert!(
             inner.state.ruleset.is_some() || !inner.state.guests.values().any(exposed),
             "a guest runs without rules after {:?}",
             inner.asked
         );
-        inner.state.guests.retain(|_, guest| *guest != GuestState::default());
+        inner.state.guests.retain(|_, guest| *guest != ObservedGuest::default());
         if is_torn.is_some() { failed } else { Ok(()) }
     }
 
@@ -108,8 +103,8 @@ impl ModelHost {
         &self,
         what: &str,
         guest: &GuestName,
-        whole: impl FnOnce(&mut GuestState),
-        torn: impl FnOnce(&mut GuestState),
+        whole: impl FnOnce(&mut ObservedGuest),
+        torn: impl FnOnce(&mut ObservedGuest),
     ) -> Done {
         self.act(
             format!("{what} {guest}"),
@@ -127,187 +122,238 @@ impl ModelHost {
     }
 }
 
-fn end_vmm(guest: &mut GuestState) {
-    (guest.occupied, guest.logged, guest.machine, guest.ready) = (false, false, None, false);
-    guest.paused = None;
-    guest.containers.clear();
-}
-
-fn guest_of(tap: &TapSpec) -> GuestName {
-    tap.name.as_str().strip_prefix("sis-").unwrap().parse().unwrap()
+/// Its jail is still there.
+fn end_vmm(guest: &mut ObservedGuest) {
+    guest.idle_jails |= guest.vmm.take().is_some_and(|vmm| vmm.jailed);
 }
 
 fn nothing<T>(_: &mut T) {}
 
 impl Host for ModelHost {
-    fn observe(&self) -> Result<HostState, ApplyError> {
+    fn observe(&self) -> Result<ObservedHost, ApplyError> {
         let inner = self.inner();
         let mut state = inner.state.clone();
         // Names of guests are those of directories. A TAP alone may be another fleet's.
         state.guests.retain(|name, guest| {
-            inner.logs.contains(name)
-                || guest.disk.is_some()
-                || guest.cgroup.is_some()
-                || guest.jail
-                || guest.old_jails
+            inner.logs.contains(name) || guest.disk.is_some() || guest.cgroup.is_some() || guest.has_jail()
         });
         Ok(state)
     }
 
-    fn enable_forwarding(&self) -> Done {
-        self.act("forward".into(), |inner| inner.state.forwarding = true, nothing)
+    fn take(&self, step: &Step) -> Done {
+        match step {
+            Step::EnableForwarding => {
+                self.act("forward".into(), |inner| inner.state.forwarding = true, nothing)
+            }
+            Step::StoreFile { digest, .. } => {
+                let insert = |inner: &mut Inner| inner.state.stored.extend([*digest]);
+                self.act(format!("store {}", digest.short()), insert, nothing)
+            }
+            Step::LoadRuleset(ruleset) => {
+                let is = |ruleset| move |inner: &mut Inner| inner.state.ruleset = Some(ruleset);
+                // Loaded, but what nft lists was not noted: rules that nobody knows.
+                let torn = is(ObservedRuleset::Unknown);
+                self.act("load rules".into(), is(ObservedRuleset::Loaded(ruleset.digest)), torn)
+            }
+            Step::RemoveRuleset => {
+                let remove = |inner: &mut Inner| inner.state.ruleset = None;
+                self.act("remove rules".into(), remove, remove)
+            }
+            Step::CreateDisk { .. } | Step::ChownDisk { .. } | Step::GrowDisk { .. } => self.disk(step),
+            Step::CreateTap { guest, tap } => {
+                let wanted = self.wanted_rules.map(ObservedRuleset::Loaded);
+                self.holds("rules are there before a TAP", |inner| inner.state.ruleset == wanted);
+                let (name, owner) = (tap.name.clone(), Some(tap.owner));
+                let half = ObservedTap { name, owner, address: None, up: false };
+                let whole = ObservedTap { address: Some(tap.address), up: true, ..half.clone() };
+                self.guest(
+                    "create tap",
+                    guest,
+                    |guest| guest.tap = Some(whole),
+                    |guest| {
+                        guest.tap = Some(half);
+                    },
+                )
+            }
+            Step::RemoveTap { guest, .. } => {
+                self.guest("remove tap", guest, |guest| guest.tap = None, nothing)
+            }
+            Step::CreateCgroup { guest, limits } => {
+                let limited = |limits| {
+                    move |guest: &mut ObservedGuest| {
+                        let oom_kills = guest.oom_kills();
+                        guest.cgroup = Some(ObservedCgroup { limits, oom_kills });
+                    }
+                };
+                self.guest("create cgroup", guest, limited(Found::Whole(*limits)), limited(Found::Half))
+            }
+            Step::RemoveCgroup { guest } => self.remove_cgroup(guest),
+            Step::CreateJail { guest, machine } => self.create_jail(guest, machine),
+            Step::RemoveJail { guest } => {
+                let remove = |guest: &mut ObservedGuest| {
+                    guest.idle_jails = false;
+                    if let Some(vmm) = &mut guest.vmm {
+                        *vmm =
+                            ObservedVmm { logged: vmm.logged, paused: vmm.paused, ..ObservedVmm::default() };
+                    }
+                };
+                self.guest("remove jail", guest, remove, nothing)
+            }
+            Step::RemoveOldJails { guest } => {
+                self.guest("remove old jails", guest, |guest| guest.idle_jails = false, nothing)
+            }
+            Step::ConsumeSnapshot { .. }
+            | Step::LoadSnapshot { .. }
+            | Step::ForgetSnapshot { .. }
+            | Step::ClearSnapshots => self.snapshot(step),
+            Step::StartVmm { .. }
+            | Step::AdjustVmm { .. }
+            | Step::KeepLogs { .. }
+            | Step::AwaitReady { .. }
+            | Step::StartContainers { .. }
+            | Step::ResumeVmm { .. }
+            | Step::StopVmm { .. } => self.vmm(step),
+        }
     }
+}
 
-    fn store_file(&self, digest: &FileDigest) -> Done {
-        let insert = |inner: &mut Inner| inner.state.stored.extend([(*digest, StoredKind::Image)]);
-        self.act(format!("store {}", digest.short()), insert, nothing)
-    }
-
-    fn load_ruleset(&self, ruleset: &Ruleset) -> Done {
-        let digest = ruleset.digest;
-        let loaded = |inner: &mut Inner| inner.state.ruleset = Some(Ruleset { digest, text: String::new() });
-        // Loaded, but what nft lists was not noted: rules that nobody knows.
-        let unknown = |inner: &mut Inner| inner.state.ruleset = Some(Ruleset::new("unknown".into()));
-        self.act("load rules".into(), loaded, unknown)
-    }
-
-    fn remove_ruleset(&self) -> Done {
-        let remove = |inner: &mut Inner| inner.state.ruleset = None;
-        self.act("remove rules".into(), remove, remove)
-    }
-
-    fn create_disk(&self, guest: &GuestName, base: &FileDigest, uid: u32) -> Done {
-        self.holds("a disk is copied from what is stored", |inner| inner.state.stored.contains_key(base));
-        let create = |guest: &mut GuestState| {
-            assert_eq!(guest.disk, None, "a data disk would be overwritten");
-            guest.disk = Some(DiskState { uid, size: 1 << 30, base: None });
-        };
-        self.guest("create disk", guest, create, nothing)
-    }
-
-    fn chown_disk(&self, guest: &GuestName, uid: u32) -> Done {
-        let chown = |guest: &mut GuestState| guest.disk.as_mut().unwrap().uid = uid;
-        self.guest("chown disk", guest, chown, nothing)
-    }
-
-    fn grow_disk(&self, guest: &GuestName, size: u64) -> Done {
-        self.holds("a disk grows while nobody has it, and is never made smaller", |inner| {
-            let state = inner.state.guests.get(guest).cloned().unwrap_or_default();
-            !state.occupied && state.disk.is_some_and(|disk| disk.size <= size)
-        });
-        self.guest("grow disk", guest, |guest| guest.disk.as_mut().unwrap().size = size, nothing)
-    }
-
-    fn create_tap(&self, tap: &TapSpec) -> Done {
-        let wanted = self.wanted_rules;
-        self.holds("rules are there before a TAP", |inner| {
-            inner.state.ruleset.as_ref().map(|rules| rules.digest) == wanted
-        });
-        let half = TapSpec { address: Ipv4Addr::UNSPECIFIED, ..tap.clone() };
-        let whole = |guest: &mut GuestState| guest.tap = Some(tap.clone());
-        self.guest("create tap", &guest_of(tap), whole, |guest| guest.tap = Some(half))
-    }
-
-    fn remove_tap(&self, tap: &TapSpec) -> Done {
-        self.guest("remove tap", &guest_of(tap), |guest| guest.tap = None, nothing)
-    }
-
-    fn create_cgroup(&self, guest: &GuestName, limits: &CgroupLimits) -> Done {
-        let whole = |guest: &mut GuestState| guest.cgroup = Some(*limits);
-        self.guest("create cgroup", guest, whole, |guest| guest.cgroup = Some(HALF_A_CGROUP))
+impl ModelHost {
+    fn disk(&self, step: &Step) -> Done {
+        let there = |guest: &mut ObservedGuest| guest.disk.unwrap();
+        match step {
+            Step::CreateDisk { guest, base, uid } => {
+                self.holds("a disk is copied from what is stored", |inner| inner.state.stored.contains(base));
+                let create = |guest: &mut ObservedGuest| {
+                    assert_eq!(guest.disk, None, "a data disk would be overwritten");
+                    guest.disk = Some(ObservedDisk { uid: *uid, size: 1 << 30 });
+                };
+                self.guest("create disk", guest, create, nothing)
+            }
+            Step::ChownDisk { guest, uid } => {
+                let chown = |guest: &mut ObservedGuest| {
+                    guest.disk = Some(ObservedDisk { uid: *uid, ..there(guest) });
+                };
+                self.guest("chown disk", guest, chown, nothing)
+            }
+            Step::GrowDisk { guest, size, .. } => {
+                self.holds("a disk grows while nobody has it, and is never made smaller", |inner| {
+                    let state = inner.state.guests.get(guest).cloned().unwrap_or_default();
+                    state.vmm.is_none() && state.disk.is_some_and(|disk| disk.size <= *size)
+                });
+                let grow = |guest: &mut ObservedGuest| {
+                    guest.disk = Some(ObservedDisk { size: *size, ..there(guest) });
+                };
+                self.guest("grow disk", guest, grow, nothing)
+            }
+            other => panic!("{other} is no step of a disk"),
+        }
     }
 
     fn remove_cgroup(&self, guest: &GuestName) -> Done {
-        if self.inner().state.guests.get(guest).is_some_and(|guest| guest.occupied) {
+        if self.inner().state.guests.get(guest).is_some_and(|guest| guest.vmm.is_some()) {
             return Err(ApplyError::DoesNotEnd(guest.clone()));
         }
-        self.guest(
-            "remove cgroup",
-            guest,
-            |guest| guest.cgroup = None,
-            |guest| guest.cgroup = Some(HALF_A_CGROUP),
-        )
+        let half = |guest: &mut ObservedGuest| {
+            guest.cgroup = Some(ObservedCgroup { limits: Found::Half, oom_kills: guest.oom_kills() });
+        };
+        self.guest("remove cgroup", guest, |guest| guest.cgroup = None, half)
     }
 
     fn create_jail(&self, guest: &GuestName, machine: &Machine) -> Done {
         self.holds("a jail links what is there and nobody lives in it", |inner| {
-            let stored = |sha256| inner.state.stored.contains_key(sha256);
+            let stored = |digest| inner.state.stored.contains(digest);
             let state = inner.state.guests.get(guest).cloned().unwrap_or_default();
             let disk = match &machine.disk {
                 MachineDisk::Kept => state.disk.is_some_and(|disk| disk.uid == machine.uid),
                 MachineDisk::Ephemeral { base, .. } => stored(base),
             };
-            stored(&machine.kernel) && stored(&machine.image) && disk && !state.occupied
+            stored(&machine.kernel) && stored(&machine.image) && disk && state.vmm.is_none()
         });
         self.inner().logs.insert(guest.clone());
-        self.guest("create jail", guest, |guest| guest.jail = true, |guest| guest.jail = true)
+        let create = |guest: &mut ObservedGuest| guest.idle_jails = true;
+        self.guest("create jail", guest, create, create)
     }
 
-    fn remove_jail(&self, guest: &GuestName) -> Done {
-        let remove = |guest: &mut GuestState| {
-            (guest.jail, guest.old_jails, guest.machine, guest.ready) = (false, false, None, false);
-            guest.containers.clear();
-        };
-        self.guest("remove jail", guest, remove, nothing)
-    }
-
-    fn remove_old_jails(&self, guest: &GuestName) -> Done {
-        self.guest("remove old jails", guest, |guest| guest.old_jails = false, nothing)
-    }
-
-    fn start_vmm(&self, guest: &GuestName, machine: &Machine) -> Done {
+    fn start(&self, guest: &GuestName, machine: &Machine) -> Done {
         self.holds("a VMM finds all that it needs, and no other of its guest", |inner| {
             let state = &inner.state.guests[guest];
-            state.jail && state.cgroup.is_some() && state.tap.is_some() && !state.occupied
+            state.idle_jails && state.cgroup.is_some() && state.tap.is_some() && state.vmm.is_none()
         });
         let start = |inner: &mut Inner| {
             let state = inner.state.guests.get_mut(guest).unwrap();
-            (state.occupied, state.logged) = (true, true);
-            if machine.restored_from.is_some() {
+            let waits = machine.restored_from.is_some();
+            if waits {
                 inner.waiting.insert(guest.clone(), machine.clone());
-            } else {
-                state.machine = Some(machine.clone());
             }
+            let machine = (!waits).then(|| machine.clone());
+            state.vmm = Some(ObservedVmm { machine, jailed: true, logged: true, ..ObservedVmm::default() });
+            state.idle_jails = false;
         };
         self.act(format!("start {guest}"), start, start)
     }
 
-    fn adjust_vmm(&self, guest: &GuestName, machine: &Machine) -> Done {
-        let adjust = |guest: &mut GuestState| guest.machine = Some(machine.clone());
-        self.guest("adjust", guest, adjust, nothing)
-    }
-
-    fn keep_logs(&self, guest: &GuestName) -> Done {
-        self.guest("keep logs", guest, |guest| guest.logged = guest.occupied, nothing)
-    }
-
-    fn await_ready(&self, guest: &GuestName) -> Done {
-        if self.inner().waiting.contains_key(guest) {
-            return Err(ApplyError::DoesNotEnd(guest.clone()));
+    fn vmm(&self, step: &Step) -> Done {
+        let running = |what: &str, guest: &GuestName, change: &dyn Fn(&mut ObservedVmm)| {
+            self.guest(what, guest, |guest| guest.vmm.iter_mut().for_each(change), nothing)
+        };
+        match step {
+            Step::StartVmm { guest, machine } => self.start(guest, machine),
+            Step::AdjustVmm { guest, machine } => {
+                running("adjust", guest, &|vmm| vmm.machine = Some(machine.clone()))
+            }
+            Step::KeepLogs { guest } => running("keep logs", guest, &|vmm| vmm.logged = true),
+            Step::AwaitReady { guest } => {
+                if self.inner().waiting.contains_key(guest) {
+                    return Err(ApplyError::DoesNotEnd(guest.clone()));
+                }
+                running("await", guest, &|vmm| vmm.ready = true)
+            }
+            Step::StartContainers { guest, containers } => {
+                let start = |count: usize| {
+                    move |guest: &mut ObservedGuest| {
+                        let vmm = guest.vmm.as_mut().unwrap();
+                        vmm.containers.extend_from_slice(&containers[..count]);
+                    }
+                };
+                self.guest("containers", guest, start(containers.len()), start(1))
+            }
+            Step::ResumeVmm { guest } => running("resume", guest, &|vmm| vmm.paused = None),
+            Step::StopVmm { guest } => {
+                let stop = |inner: &mut Inner| {
+                    inner.waiting.remove(guest);
+                    end_vmm(inner.state.guests.entry(guest.clone()).or_default());
+                };
+                self.act(format!("stop {guest}"), stop, nothing)
+            }
+            other => panic!("{other} is no step of a VMM"),
         }
-        self.guest("await", guest, |guest| guest.ready = guest.occupied, nothing)
     }
 
-    fn resume_vmm(&self, guest: &GuestName) -> Done {
-        self.guest("resume", guest, |guest| guest.paused = None, nothing)
+    fn snapshot(&self, step: &Step) -> Done {
+        let cleared = |inner: &mut Inner| inner.state.snapshot_leftovers = false;
+        match step {
+            Step::ConsumeSnapshot { guest, snapshot, keeps_disk } => {
+                self.holds("a snapshot is consumed once", |inner| inner.ready.contains(snapshot));
+                let taken = |inner: &mut Inner| {
+                    inner.ready.remove(snapshot);
+                    inner.consumed.insert(snapshot.clone());
+                    inner.state.snapshot_leftovers = true;
+                };
+                let with_disk = |inner: &mut Inner| {
+                    taken(inner);
+                    let has_disk = inner.state.guests[guest].disk.is_some();
+                    assert_eq!(has_disk, *keeps_disk, "a disk is put in the place of the guest's own");
+                };
+                self.act(format!("consume {snapshot}"), with_disk, taken)
+            }
+            Step::LoadSnapshot { guest, machine } => self.load(guest, machine),
+            Step::ForgetSnapshot { snapshot } => self.act(format!("forget {snapshot}"), cleared, nothing),
+            Step::ClearSnapshots => self.act("clear snapshots".into(), cleared, nothing),
+            other => panic!("{other} is no step of a snapshot"),
+        }
     }
 
-    fn consume_snapshot(&self, guest: &GuestName, snapshot: &SnapshotName, keeps_disk: bool) -> Done {
-        self.holds("a snapshot is consumed once", |inner| inner.ready.contains(snapshot));
-        let taken = |inner: &mut Inner| {
-            inner.ready.remove(snapshot);
-            inner.consumed.insert(snapshot.clone());
-            inner.state.snapshot_leftovers = true;
-        };
-        let with_disk = |inner: &mut Inner| {
-            taken(inner);
-            let guest = inner.state.guests.get_mut(guest).unwrap();
-            assert_eq!(guest.disk.is_some(), keeps_disk, "a disk is put in the place of the guest's own");
-        };
-        self.act(format!("consume {snapshot}"), with_disk, taken)
-    }
-
-    fn load_snapshot(&self, guest: &GuestName, machine: &Machine) -> Done {
+    fn load(&self, guest: &GuestName, machine: &Machine) -> Done {
         let snapshot = machine.restored_from.clone().unwrap();
         self.holds("a snapshot is consumed before it is loaded, into a VMM that waits", |inner| {
             inner.consumed.contains(&snapshot) && inner.waiting.get(guest) == Some(machine)
@@ -315,32 +361,11 @@ impl Host for ModelHost {
         let load = |inner: &mut Inner| {
             inner.waiting.remove(guest);
             *inner.loads.entry(snapshot.clone()).or_default() += 1;
-            inner.state.guests.get_mut(guest).unwrap().machine = Some(machine.clone());
+            let vmm = inner.state.guests.get_mut(guest).unwrap().vmm.as_mut().unwrap();
+            vmm.machine = Some(machine.clone());
         };
         self.act(format!("load {guest}"), load, |inner| {
             *inner.loads.entry(snapshot.clone()).or_default() += 1;
         })
-    }
-
-    fn forget_snapshot(&self, snapshot: &SnapshotName) -> Done {
-        let forget = |inner: &mut Inner| inner.state.snapshot_leftovers = false;
-        self.act(format!("forget {snapshot}"), forget, nothing)
-    }
-
-    fn clear_snapshots(&self) -> Done {
-        self.act("clear snapshots".into(), |inner| inner.state.snapshot_leftovers = false, nothing)
-    }
-
-    fn start_containers(&self, guest: &GuestName, containers: &[ContainerSpec]) -> Done {
-        let whole = |guest: &mut GuestState| guest.containers.extend_from_slice(containers);
-        self.guest("containers", guest, whole, |guest| guest.containers.extend_from_slice(&containers[..1]))
-    }
-
-    fn stop_vmm(&self, guest: &GuestName) -> Done {
-        let stop = |inner: &mut Inner| {
-            inner.waiting.remove(guest);
-            end_vmm(inner.state.guests.entry(guest.clone()).or_default());
-        };
-        self.act(format!("stop {guest}"), stop, nothing)
     }
 }

@@ -1,36 +1,29 @@
 //! Restores that stop anywhere: a snapshot gives one guest at most, and the next `up` completes the work.
 
 use sisforge::apply::{Applied, Host, apply};
+use sisforge::base::network::host_side;
 use sisforge::base::{GuestName, SnapshotName};
-use sisforge::host::snapshot::{FORMAT, Manifest, Obstacle, Origin, brought_back};
-use sisforge::host::state::{HostState, Machine, Paused};
-use sisforge::plan::{diff, restore};
+use sisforge::host::observed::{ObservedGuest, Paused};
+use sisforge::host::snapshot::{Manifest, Obstacle, Origin, brought_back};
+use sisforge::host::state::Machine;
+use sisforge::host::wanted::{Startup, WantedHost};
+use sisforge::plan::{GuestScope, diff, restore};
 use sisforge::sys::cpu::Cpu;
 use sisforge::sys::report::Silent;
 
 use super::model::{Fault, Inner, ModelHost};
-use super::{ephemeral, faults, fleet, guest, is_as, name, towards, up};
+use super::{ephemeral, faults, fleet, guest, is_as, is_ready, machine, name, running, towards, up, without};
 
 fn snapshot() -> SnapshotName {
     "monday".parse().unwrap()
 }
 
-/// A machine with an address, as every real one has.
-fn with_address(mut state: HostState) -> HostState {
-    for (number, guest) in state.guests.values_mut().enumerate() {
-        let machine = guest.machine.as_mut().unwrap();
-        machine.command_line = format!("quiet ip=10.107.0.{}::", 4 * number + 2);
-    }
-    state
-}
-
-fn two() -> HostState {
-    with_address(fleet(&[("alice", guest("alice", 0)), ("bob", guest("bob", 1))]))
+fn two() -> WantedHost {
+    fleet(&[("alice", guest("alice", 0)), ("bob", guest("bob", 1))])
 }
 
 fn manifest_of(machine: &Machine) -> Manifest {
     Manifest {
-        format: FORMAT,
         guest: name("alice"),
         created: String::new(),
         machine: machine.clone(),
@@ -47,36 +40,28 @@ fn manifest_of(machine: &Machine) -> Manifest {
     }
 }
 
-/// What is wanted where a guest goes on from a snapshot: it as it is, and what it was declared beside it.
-fn going_on(declared: &HostState, target: &GuestName, machine: &Machine) -> HostState {
+/// What is wanted where a guest was brought back from a snapshot: it as it is, and what it was declared beside it.
+fn brought(declared: &WantedHost, target: &GuestName, machine: &Machine) -> WantedHost {
     let mut wanted = declared.clone();
-    let state = wanted.guests.get_mut(target).unwrap();
-    state.declared = state.machine.take().map(Box::new);
-    state.machine = Some(machine.clone());
-    if let (Some(tap), Some(ip)) = (&mut state.tap, sisforge::host::vmm::guest_address(&machine.command_line))
-    {
-        tap.address = (u32::from(ip) - 1).into();
-    }
+    let guest = wanted.guests.get_mut(target).unwrap();
+    let fresh = Box::new(guest.machine().clone());
+    guest.startup = Startup::Restored { machine: machine.clone(), fresh };
+    guest.tap.address = host_side(machine.ip);
     wanted
 }
 
-/// The same for whatever goes on from a snapshot on a host.
-fn wanted_on(host: &Inner, declared: &HostState) -> HostState {
+/// The same for whatever was brought back on a host.
+fn wanted_on(host: &Inner, declared: &WantedHost) -> WantedHost {
     let restored = host.state.guests.iter().find_map(|(name, guest)| {
-        let machine = guest.machine.as_ref().filter(|machine| machine.restored_from.is_some())?;
+        let machine = guest.machine().filter(|machine| machine.restored_from.is_some())?;
         Some((name.clone(), machine.clone()))
     });
-    restored.map_or_else(|| declared.clone(), |(name, machine)| going_on(declared, &name, &machine))
+    restored.map_or_else(|| declared.clone(), |(name, machine)| brought(declared, &name, &machine))
 }
 
 /// A host on which alice was frozen, and is down.
-fn frozen(declared: &HostState) -> Inner {
-    let mut host = towards(
-        &up(declared),
-        &declared.clone().with_guests_of(&[name("alice")], &HostState::default()),
-        Fault::None,
-    )
-    .1;
+fn frozen(declared: &WantedHost) -> Inner {
+    let mut host = without(&up(declared), &[name("alice")]);
     host.ready.insert(snapshot());
     host
 }
@@ -84,14 +69,14 @@ fn frozen(declared: &HostState) -> Inner {
 /// Brings alice's snapshot back as `target`.
 fn bring_back(
     before: &Inner,
-    declared: &HostState,
+    declared: &WantedHost,
     target: &str,
     fault: Fault,
 ) -> Result<(Applied, Inner), Vec<Obstacle>> {
     let target = name(target);
-    let manifest = manifest_of(declared.guests[&name("alice")].machine.as_ref().unwrap());
-    let machine = brought_back(&manifest, &snapshot(), declared.guests[&target].machine.as_ref().unwrap());
-    let wanted = going_on(declared, &target, &machine);
+    let manifest = manifest_of(declared.guests[&name("alice")].machine());
+    let machine = brought_back(&manifest, &snapshot(), declared.guests[&target].machine());
+    let wanted = brought(declared, &target, &machine);
     let host = ModelHost::new(before, &wanted, fault);
     let observed = host.observe().unwrap();
     let plan = restore(&observed, &wanted, &target, &snapshot(), &manifest)?;
@@ -115,7 +100,7 @@ fn all_that_can_fail_comes_before_a_snapshot_is_consumed() {
 
 #[test]
 fn wherever_a_restore_stops_its_snapshot_gives_one_guest_at_most_and_the_next_up_completes_the_work() {
-    let pools = with_address(fleet(&[("alice", ephemeral("alice", 0)), ("bob", ephemeral("bob", 1))]));
+    let pools = fleet(&[("alice", ephemeral("alice", 0)), ("bob", ephemeral("bob", 1))]);
     for declared in [two(), pools] {
         let before = frozen(&declared);
         let whole = bring_back(&before, &declared, "alice", Fault::None).unwrap().1.asked.len();
@@ -136,13 +121,15 @@ fn wherever_a_restore_stops_its_snapshot_gives_one_guest_at_most_and_the_next_up
             went_on += usize::from(wanted != declared);
             let (applied, host) = towards(&broken, &wanted, Fault::None);
             assert!(applied.failures.is_empty(), "{story}: {:?}", applied.failures);
-            assert!(host.state.guests.values().all(|guest| guest.ready && guest.paused.is_none()), "{story}");
+            assert!(host.state.guests.values().all(is_ready), "{story}");
+            let paused = |guest: &ObservedGuest| guest.vmm.as_ref().is_some_and(|vmm| vmm.paused.is_some());
+            assert!(!host.state.guests.values().any(paused), "{story}");
             assert!(!host.state.snapshot_leftovers, "{story}");
             assert_eq!(host.loads.get(&snapshot()).copied().unwrap_or_default(), loads, "{story}");
-            let (_, gone) = towards(&host, &HostState::default(), Fault::None);
-            is_as(&gone, &HostState::default(), &story);
-            let (_, gone) = towards(&broken, &HostState::default(), Fault::None);
-            is_as(&gone, &HostState::default(), &story);
+            let (_, gone) = towards(&host, &WantedHost::default(), Fault::None);
+            is_as(&gone, &WantedHost::default(), &story);
+            let (_, gone) = towards(&broken, &WantedHost::default(), Fault::None);
+            is_as(&gone, &WantedHost::default(), &story);
         }
         assert!(went_on > 0, "some restore came through");
     }
@@ -151,17 +138,11 @@ fn wherever_a_restore_stops_its_snapshot_gives_one_guest_at_most_and_the_next_up
 #[test]
 fn a_guest_that_goes_on_is_left_alone_and_another_with_its_address_stays_down() {
     let declared = two();
-    let mut before = frozen(&declared);
-    before = towards(
-        &before,
-        &declared.clone().with_guests_of(&[name("alice"), name("bob")], &HostState::default()),
-        Fault::None,
-    )
-    .1;
+    let before = without(&frozen(&declared), &[name("bob")]);
     let (_, host) = bring_back(&before, &declared, "bob", Fault::None).unwrap();
-    assert!(host.state.guests[&name("bob")].ready);
+    assert!(is_ready(&host.state.guests[&name("bob")]));
     let wanted = wanted_on(&host, &declared);
-    let plan = diff(&host.state, &wanted);
+    let plan = diff(&host.state, &wanted, GuestScope::All);
     assert!(plan.is_empty(), "{plan}");
     let told = plan.notes.join("\n");
     assert!(told.contains("alice is not started: bob, which was brought back from a snapshot"), "{told}");
@@ -178,24 +159,17 @@ fn nothing_comes_back_beside_the_guest_that_was_frozen_or_its_address() {
         assert!(obstacles.contains(&Obstacle::Running(name("alice"))), "{obstacles:?}");
         assert_eq!(obstacles.contains(&Obstacle::Running(name("bob"))), target == "bob");
     }
-    let mut carol = guest("carol", 0);
-    carol.machine.as_mut().unwrap().command_line = "quiet ip=10.107.0.2::".into();
+    let carol = guest("carol", 0);
     host = frozen(&declared);
-    host.state.guests.insert(name("carol"), carol);
+    host.state.guests.insert(name("carol"), running(&carol));
     let obstacles = bring_back(&host, &declared, "alice", Fault::None).unwrap_err();
     assert_eq!(obstacles, [Obstacle::AddressTaken { address: [10, 107, 0, 2].into(), by: name("carol") }]);
 }
 
 #[test]
 fn a_kept_disk_does_not_become_one_that_goes_with_its_guest() {
-    let declared = with_address(fleet(&[("alice", guest("alice", 0)), ("kiosk-0", ephemeral("kiosk-0", 3))]));
-    let down = HostState::default();
-    let host = towards(
-        &frozen(&declared),
-        &declared.clone().with_guests_of(&[name("alice"), name("kiosk-0")], &down),
-        Fault::None,
-    )
-    .1;
+    let declared = fleet(&[("alice", guest("alice", 0)), ("kiosk-0", ephemeral("kiosk-0", 3))]);
+    let host = without(&frozen(&declared), &[name("kiosk-0")]);
     let obstacles = bring_back(&host, &declared, "kiosk-0", Fault::None).unwrap_err();
     assert_eq!(obstacles[0].to_string(), "alice keeps a data disk, and kiosk-0 does not");
 }
@@ -207,20 +181,29 @@ fn what_a_snapshot_shares_must_be_in_the_store() {
     let obstacles = bring_back(&host, &two(), "alice", Fault::None).unwrap_err();
     assert_eq!(obstacles.len(), 2, "{obstacles:?}");
     assert!(obstacles[0].to_string().starts_with("the store has no kernel "), "{}", obstacles[0]);
+    let mut with_images = two();
+    machine(with_images.guests.get_mut(&name("alice")).unwrap()).images =
+        Some(sisforge::base::Sha256::of("containers").into());
+    let obstacles = bring_back(&frozen(&two()), &with_images, "alice", Fault::None).unwrap_err();
+    assert_eq!(obstacles.len(), 1, "{obstacles:?}");
+    assert!(obstacles[0].to_string().starts_with("the store has no container images "), "{}", obstacles[0]);
 }
 
 #[test]
 fn a_guest_that_a_killed_snapshot_left_paused_goes_on_unless_it_was_frozen_for_good() {
     let mut host = up(&two());
     host.state.snapshot_leftovers = true;
-    host.state.guests.get_mut(&name("alice")).unwrap().paused = Some(Paused::Unfinished);
+    let pause = |host: &mut Inner, paused| {
+        host.state.guests.get_mut(&name("alice")).unwrap().vmm.as_mut().unwrap().paused = Some(paused);
+    };
+    pause(&mut host, Paused::Unfinished);
     let (_, after) = towards(&host, &two(), Fault::None);
     assert_eq!(after.asked, ["clear snapshots", "resume alice"]);
     is_as(&after, &two(), "resumed");
 
-    host.state.guests.get_mut(&name("alice")).unwrap().paused = Some(Paused::Frozen);
+    pause(&mut host, Paused::Frozen);
     host.ready.insert(snapshot());
-    let plan = diff(&host.state, &two());
+    let plan = diff(&host.state, &two(), GuestScope::All);
     assert_eq!(plan.stop[0].why, "frozen to a snapshot");
     let (_, after) = bring_back(&host, &two(), "alice", Fault::None).unwrap();
     assert!(after.asked[1].starts_with("stop alice"), "{:?}", after.asked);

@@ -10,9 +10,9 @@ pub const ORDER: [&str; 12] =
 /// Lines of code in one file, without its tests.
 pub const LONGEST_FILE: usize = 500;
 
-/// Lines of one function, without blank ones and comments. To become 60 when `guest` of `host/desired.rs` and the `Display` of
-/// `Step` are shorter, and then the goal.
-pub const LONGEST_FUNCTION: usize = 66;
+/// Lines of one function, without blank ones and comments. To become 60 when the `Display` of `Step` is shorter and `ApplyError`
+/// has fewer variants, and then the goal.
+pub const LONGEST_FUNCTION: usize = 62;
 pub const FUNCTION_GOAL: usize = 40;
 /// How many functions are longer than the goal.
 pub const LONG_FUNCTIONS: usize = 30;
@@ -144,7 +144,6 @@ pub const MAY_CHANGE: &[Allowed] = &[
         functions: &["prove_kvm", "fix"],
         why: "doctor: `prove_kvm` opens /dev/kvm, `fix` sets what the user agreed to",
     },
-    Allowed { file: "src/apply/host.rs", functions: &["take"], why: "the one match over Step" },
     Allowed {
         file: "src/apply/jail.rs",
         functions: &["create", "lay_out", "write_new", "own_directory", "clear", "remove", "remove_parents"],
@@ -193,17 +192,17 @@ pub const MAY_CHANGE: &[Allowed] = &[
     Allowed {
         file: "src/apply/steps.rs",
         functions: &[
-            "LinuxHost::enable_forwarding",
-            "LinuxHost::store_file",
-            "LinuxHost::load_ruleset",
-            "LinuxHost::remove_ruleset",
-            "LinuxHost::create_tap",
-            "LinuxHost::remove_tap",
-            "LinuxHost::create_cgroup",
-            "LinuxHost::remove_cgroup",
-            "LinuxHost::remove_cgroup_parents",
+            "LinuxHost::take",
+            "store_file",
+            "load_ruleset",
+            "remove_ruleset",
+            "create_tap",
+            "remove_tap",
+            "create_cgroup",
+            "remove_cgroup",
+            "remove_cgroup_parents",
         ],
-        why: "the steps of a Linux host",
+        why: "the one match over Step, and the steps of a Linux host",
     },
     Allowed {
         file: "src/apply/vmm.rs",
@@ -320,8 +319,8 @@ pub const INPUT_OUTPUT: &[&str] = &[
     "crate::sys::ssh",
 ];
 
-/// Operations of `Host` are called here without a plan: `tree` lays out files and starts nothing.
-pub const STEPS_WITHOUT_A_PLAN: [&str; 1] = ["src/apply/tree.rs"];
+/// A host is asked to take steps where plans are carried out.
+pub const MAY_TAKE_STEPS: [&str; 1] = ["src/apply/mod.rs"];
 
 /// Modules that use each other in a circle. To be cut, not to be added to.
 pub const CIRCLES: &[&[&str]] = &[

@@ -6,19 +6,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use crate::apply::control::Control;
 use crate::apply::linux::{LinuxHost, copy};
-use crate::apply::record::{self, Ready};
+use crate::apply::record::{self, Freezing, Ready, Unreadable};
 use crate::apply::{ApplyError, jail, observe, preflight, vmm};
 use crate::base::time::now;
 use crate::base::{GuestName, SnapshotName};
 use crate::fleet::VmmKind;
 use crate::host::layout::Layout;
 use crate::host::names::{FROZEN_MEMORY, FROZEN_STATE};
-use crate::host::snapshot::{self as parts, DISK, FORMAT, FileRecord, MANIFEST, MEMORY, Manifest, STATE};
-use crate::host::state::{Machine, Paused};
+use crate::host::observed::Paused;
+use crate::host::snapshot::{self as parts, DISK, FileRecord, MANIFEST, MEMORY, Manifest, STATE};
+use crate::host::state::Machine;
 use crate::sys::cgroup::Limits;
 use crate::sys::digest::sparse_digest;
 use crate::sys::fs::{self as files, FileError};
@@ -35,13 +34,6 @@ pub struct Request<'a> {
     pub name: &'a SnapshotName,
     /// Whether the guest must not go on beside its snapshot.
     pub stop: bool,
-}
-
-/// `freezing.json`: a VMM is paused, and by whom.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Freezing {
-    snapshot: SnapshotName,
-    stop: bool,
 }
 
 /// How long a guest may take to write back what it has not yet.
@@ -91,7 +83,6 @@ pub fn create(
     let dir = layout.new_snapshot(request.name);
     let made = write_all(host, request, &subject, &dir, &*task).and_then(|still| {
         let manifest = Manifest {
-            format: FORMAT,
             guest: request.guest.clone(),
             created: now(),
             machine: Machine { restored_from: None, ..subject.machine.clone() },
@@ -286,7 +277,7 @@ pub(in crate::apply) fn go_on(host: &LinuxHost, guest: &GuestName) -> Result<(),
 }
 
 /// Why a guest's VMM stands still, where it does.
-pub(in crate::apply) fn paused(layout: &Layout, guest: &GuestName) -> Result<Option<Paused>, ApplyError> {
+pub(in crate::apply) fn paused(layout: &Layout, guest: &GuestName) -> Result<Option<Paused>, Unreadable> {
     let marker: Option<Freezing> = record::read(&layout.freezing(guest))?;
     Ok(marker.map(|marker| match marker.stop && layout.ready_snapshot(&marker.snapshot).exists() {
         true => Paused::Frozen,

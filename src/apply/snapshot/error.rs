@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::apply::ApplyError;
+use crate::apply::record::Unreadable;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{GuestName, SnapshotName};
 use crate::host::snapshot::Restored;
@@ -24,8 +25,10 @@ pub enum SnapshotError {
     Consumed { name: SnapshotName, restored: Option<Restored> },
     #[error("there is no snapshot {0}")]
     None(SnapshotName),
-    #[error("cannot read {}", path.display())]
-    Manifest { path: PathBuf, source: serde_json::Error },
+    #[error(transparent)]
+    Manifest(Unreadable),
+    #[error("cannot read {}: it is missing", .0.display())]
+    NoManifest(PathBuf),
     #[error("{guest} was not frozen, and {}", if *.goes_on { "goes on" } else { "stands still: the next `up` lets it go on" })]
     NotMade { guest: GuestName, goes_on: bool, source: Box<ApplyError> },
     #[error("the VMM of {0} ended before it could load a snapshot; the snapshot is not consumed")]
@@ -39,6 +42,8 @@ pub enum SnapshotError {
     #[error("the guest does not answer on its network")]
     DoesNotAnswer,
 }
+
+const REMOVES: &str = "`sisforge snapshot rm` removes what cannot be restored";
 
 impl Diagnostic for SnapshotError {
     fn diagnosis(&self) -> Diagnosis {
@@ -59,9 +64,8 @@ impl Diagnostic for SnapshotError {
             Self::Consumed { .. } | Self::Gone(_) => {
                 Class::Failed.hint("`sisforge snapshot ls` lists those that can be restored")
             }
-            Self::Manifest { .. } => {
-                Class::Failed.hint("`sisforge snapshot rm` removes what cannot be restored")
-            }
+            Self::Manifest(error) => error.diagnosis().or_hint(REMOVES),
+            Self::NoManifest(_) => Class::Failed.hint(REMOVES),
             Self::NotMade { source, .. } => source.diagnosis(),
             Self::NoVmm(guest) => {
                 Class::Failed.hint(format!("`sisforge logs {guest} --vmm` shows what its VMM said"))

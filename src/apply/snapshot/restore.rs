@@ -15,7 +15,6 @@ use crate::base::{GuestName, SnapshotName};
 use crate::host::layout::Layout;
 use crate::host::snapshot::{self as parts, DISK, MEMORY, Manifest, Obstacle, RESTORED, Restored, STATE};
 use crate::host::state::{Machine, MachineDisk};
-use crate::host::vmm::guest_address;
 use crate::sys::digest::{digest_like, sparse_digest};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::ProcessInfo;
@@ -185,9 +184,7 @@ pub(in crate::apply) fn await_restored(
         let manifest = machine.restored_from.as_ref().map(|name| shelf::consumed(layout, name));
         let (host_key, containers) =
             manifest.transpose()?.flatten().map_or_else(Default::default, |m| (m.host_key, m.containers));
-        if let Some(address) = guest_address(&machine.command_line) {
-            await_answer(address, !host_key.is_empty(), host.ready_timeout)?;
-        }
+        await_answer(machine.ip, !host_key.is_empty(), host.ready_timeout)?;
         let ready = Ready { pid: vmm.pid, start_time: vmm.start_time, host_key, containers };
         record::write(&layout.ready(guest), &ready)
     };

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::apply::{ApplyError, record};
+use crate::apply::ApplyError;
+use crate::apply::record::{self, Unreadable};
 use crate::base::SnapshotName;
 use crate::host::layout::{Layout, NOT_WHOLE};
 use crate::host::snapshot::{MANIFEST, MEMORY, Manifest, RESTORED, Restored, STATE};
-use crate::sys::fs::{self as files, FileError, read_text};
+use crate::sys::fs::{self as files, FileError};
 
 use super::SnapshotError;
 
@@ -26,7 +27,7 @@ pub enum Place {
 pub struct Shelved {
     pub name: SnapshotName,
     pub place: Place,
-    /// `None` where it cannot be read: such a snapshot can be removed, and nothing else.
+    /// `None` where it is missing or cannot be read: such a snapshot can be removed, and nothing else.
     pub manifest: Option<Manifest>,
     /// What it was restored as.
     pub restored: Option<Restored>,
@@ -61,8 +62,8 @@ fn dir_of(layout: &Layout, place: Place) -> std::path::PathBuf {
 fn look_at(layout: &Layout, name: SnapshotName, place: Place) -> Result<Shelved, ApplyError> {
     let dir = dir_of(layout, place).join(name.as_str());
     Ok(Shelved {
-        manifest: record::read(&dir.join(MANIFEST))?,
-        restored: record::read(&dir.join(RESTORED))?,
+        manifest: record::read(&dir.join(MANIFEST)).ok().flatten(),
+        restored: record::read(&dir.join(RESTORED)).ok().flatten(),
         size: allocated_below(&dir),
         has_disk: dir.join(crate::host::snapshot::DISK).exists(),
         name,
@@ -109,15 +110,15 @@ pub fn ready_manifest(layout: &Layout, name: &SnapshotName) -> Result<Manifest, 
         return Err(SnapshotError::Consumed { name: name.clone(), restored: found.restored }.into());
     }
     let path = layout.ready_snapshot(name).join(MANIFEST);
-    let text = read_text(&path)?;
-    Ok(serde_json::from_str(&text).map_err(|source| SnapshotError::Manifest { path, source })?)
+    let read = record::read(&path).map_err(SnapshotError::Manifest)?;
+    Ok(read.ok_or(SnapshotError::NoManifest(path))?)
 }
 
-/// The manifest of a snapshot that was consumed, where it can be read.
+/// The manifest of a snapshot that was consumed.
 ///
 /// # Errors
-/// Where the store cannot be read.
-pub fn consumed(layout: &Layout, name: &SnapshotName) -> Result<Option<Manifest>, ApplyError> {
+/// Where it is there and cannot be read.
+pub fn consumed(layout: &Layout, name: &SnapshotName) -> Result<Option<Manifest>, Unreadable> {
     record::read(&layout.consumed_snapshot(name).join(MANIFEST))
 }
 

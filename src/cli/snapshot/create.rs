@@ -8,8 +8,8 @@ use crate::base::GuestName;
 use crate::cli::context::{Context, declared_or_there, observed};
 use crate::cli::error::CliError;
 use crate::cli::{render, up};
-use crate::host::state::HostState;
-use crate::plan::diff;
+use crate::host::wanted::WantedHost;
+use crate::plan::{GuestScope, diff};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -52,8 +52,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 /// Ends a guest that is frozen for good.
 fn stop(guest: &GuestName, host: &LinuxHost, context: &Context) -> Result<ExitCode, CliError> {
     let observed = observed(host)?;
-    let wanted = observed.clone().with_guests_of(std::slice::from_ref(guest), &HostState::default());
-    up::carry_out(&diff(&observed, &wanted), host, context)
+    let plan = diff(&observed, &WantedHost::default(), GuestScope::Only(std::slice::from_ref(guest)));
+    up::carry_out(&plan, host, context)
 }
 
 /// Such as `alice-20261125-175316`.

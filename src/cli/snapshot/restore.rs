@@ -73,13 +73,12 @@ fn plan(
     let here = snapshot::here(manifest.machine.vmm)?;
     let mut obstacles = differences(manifest, &here);
     let fresh = wishes.state(fleet)?;
-    if let Some(machine) = fresh.guests.get(guest).and_then(|state| state.machine.as_ref()) {
-        let machine = brought_back(manifest, name, machine);
+    if let Some(wanted) = fresh.guests.get(guest) {
+        let machine = brought_back(manifest, name, wanted.machine());
         obstacles.extend(misplaced(manifest, &machine, fleet.host.subnet));
         wishes.facts.restored.insert(guest.clone(), machine);
     }
-    let wanted = up::only(std::slice::from_ref(guest), &observed, wishes.state(fleet)?);
-    match restore(&observed, &wanted, guest, name, manifest) {
+    match restore(&observed, &wishes.state(fleet)?, guest, name, manifest) {
         Ok(plan) if obstacles.is_empty() => Ok(plan),
         outcome => {
             obstacles.extend(outcome.err().into_iter().flatten());

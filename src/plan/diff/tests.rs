@@ -2,38 +2,42 @@
 
 use super::*;
 use crate::base::Sha256;
-use crate::fleet::{Balloon, Bucket, ContainerSpec, MachineSpec, VmmKind};
+use crate::fleet::{
+    Balloon, Bucket, ContainerSpec, CpuTemplate, Limits, LogLevel, Metadata, NetworkLimits, StaticTemplate,
+    VmmKind,
+};
 use crate::host::firewall::Ruleset;
-use crate::host::state::{CgroupLimits, DiskState, MachineDisk, StoredKind, TapSpec};
+use crate::host::observed::{ObservedCgroup, ObservedTap};
+use crate::host::state::{CgroupLimits, TapSpec};
 use crate::sys::cgroup::IoLimits;
 
 fn name(name: &str) -> GuestName {
     name.parse().unwrap()
 }
 
-/// A guest that is wholly up; the number sets its uid and address.
-fn running(guest: &str, number: u8) -> GuestState {
+/// A guest with a disk; the number sets its uid and address.
+fn declared(guest: &str, number: u8) -> WantedGuest {
     let uid = 2000 + u32::from(number);
-    let tap = format!("sis-{guest}").parse().unwrap();
-    GuestState {
-        disk: Some(DiskState { uid, size: 512 << 20, base: Some(Sha256::of("disk").into()) }),
-        tap: Some(TapSpec { name: tap, owner: uid, address: [10, 107, 0, number].into() }),
-        cgroup: Some(CgroupLimits {
+    let tap = TapSpec {
+        name: format!("sis-{guest}").parse().unwrap(),
+        owner: uid,
+        address: [10, 107, 0, number].into(),
+    };
+    WantedGuest {
+        disk: Some(WantedDisk { uid, size: 512 << 20, base: Sha256::of("disk").into() }),
+        cgroup: CgroupLimits {
             memory: 1 << 30,
             pids: 33,
             cpu_quota: 100_000,
             cpu_weight: 100,
             io: IoLimits::NONE,
-        }),
-        jail: true,
-        old_jails: false,
-        oom_kills: 0,
-        occupied: true,
-        machine: Some(Machine {
+        },
+        startup: Startup::Boot(Machine {
             vmm: VmmKind::Qemu,
             uid,
-            tap: format!("sis-{guest}").parse().unwrap(),
+            tap: tap.name.clone(),
             mac: "02:53:0a:6b:00:02".parse().unwrap(),
+            ip: crate::base::network::guest_side(tap.address),
             vcpus: 1,
             memory_mib: 512,
             kernel: Sha256::of("kernel").into(),
@@ -44,28 +48,82 @@ fn running(guest: &str, number: u8) -> GuestState {
             spec: MachineSpec::default(),
             restored_from: None,
         }),
-        logged: true,
-        ready: true,
-        ..GuestState::default()
+        tap,
+        containers: Vec::new(),
     }
 }
 
-fn host(guests: &[&str]) -> HostState {
-    let up = guests.iter().zip(1..).map(|(guest, number)| (name(guest), running(guest, number)));
-    HostState {
+/// The guest once it is wholly up.
+fn running(want: &WantedGuest) -> ObservedGuest {
+    ObservedGuest {
+        disk: want.disk.map(|disk| ObservedDisk { uid: disk.uid, size: disk.size }),
+        tap: Some(ObservedTap {
+            name: want.tap.name.clone(),
+            owner: Some(want.tap.owner),
+            address: Some(want.tap.address),
+            up: true,
+        }),
+        cgroup: Some(ObservedCgroup { limits: Found::Whole(want.cgroup), oom_kills: 0 }),
+        idle_jails: false,
+        vmm: Some(ObservedVmm {
+            machine: Some(want.machine().clone()),
+            jailed: true,
+            logged: true,
+            ready: true,
+            ..ObservedVmm::default()
+        }),
+    }
+}
+
+fn wanted(guests: &[&str]) -> WantedHost {
+    let declared = guests.iter().zip(1..).map(|(guest, number)| (name(guest), declared(guest, number)));
+    WantedHost {
         forwarding: true,
         ruleset: Some(Ruleset::new(guests.join(" "))),
         stored: [(Sha256::of("image").into(), StoredKind::Image)].into(),
-        guests: up.collect(),
+        guests: declared.collect(),
+    }
+}
+
+/// A host on which all of that is as it should be.
+fn up(wanted: &WantedHost) -> ObservedHost {
+    ObservedHost {
+        forwarding: wanted.forwarding,
+        ruleset: wanted.ruleset.as_ref().map(|ruleset| ObservedRuleset::Loaded(ruleset.digest)),
+        stored: wanted.stored.keys().copied().collect(),
+        guests: wanted.guests.iter().map(|(name, want)| (name.clone(), running(want))).collect(),
         snapshot_leftovers: false,
     }
 }
 
+fn host(guests: &[&str]) -> ObservedHost {
+    up(&wanted(guests))
+}
+
+fn diff(observed: &ObservedHost, wanted: &WantedHost) -> Plan {
+    super::diff(observed, wanted, GuestScope::All)
+}
+
+fn alice(host: &mut ObservedHost) -> &mut ObservedGuest {
+    host.guests.get_mut(&name("alice")).unwrap()
+}
+
+fn alices_vmm(host: &mut ObservedHost) -> &mut ObservedVmm {
+    alice(host).vmm.as_mut().unwrap()
+}
+
+/// The machine that a guest is to boot.
+fn machine<'a>(host: &'a mut WantedHost, guest: &str) -> &'a mut Machine {
+    match &mut host.guests.get_mut(&name(guest)).unwrap().startup {
+        Startup::Boot(machine) | Startup::Restored { machine, .. } => machine,
+    }
+}
+
 /// A host on which only the data disk of a guest is left.
-fn disk_of(guest: &str) -> HostState {
-    let disk = running(guest, 1).disk;
-    let left = GuestState { disk, ..GuestState::default() };
-    HostState { guests: [(name(guest), left)].into(), ..HostState::default() }
+fn disk_of(guest: &str) -> ObservedHost {
+    let disk = running(&declared(guest, 1)).disk;
+    let left = ObservedGuest { disk, ..ObservedGuest::default() };
+    ObservedHost { guests: [(name(guest), left)].into(), ..ObservedHost::default() }
 }
 
 fn steps(plan: &Plan) -> Vec<&Step> {
@@ -75,36 +133,36 @@ fn steps(plan: &Plan) -> Vec<&Step> {
 
 #[test]
 fn a_host_that_is_as_it_should_be_needs_nothing() {
-    assert!(diff(&host(&["alice", "bob"]), &host(&["alice", "bob"])).is_empty());
+    assert!(diff(&host(&["alice", "bob"]), &wanted(&["alice", "bob"])).is_empty());
 }
 
 #[test]
 fn removing_a_user_keeps_the_data_disk() {
-    let plan = diff(&host(&["alice", "bob"]), &host(&["alice"]));
+    let plan = diff(&host(&["alice", "bob"]), &wanted(&["alice"]));
     assert_eq!(
         plan.detailed(),
         "stop bob: no longer wanted\n  stop vmm\n  remove tap sis-bob\n  remove cgroup\n  remove jail\nload nft ruleset 2bd806c97f0e\n"
     );
-    assert!(diff(&disk_of("bob"), &HostState::default()).is_empty());
+    assert!(diff(&disk_of("bob"), &WantedHost::default()).is_empty());
 }
 
 #[test]
 fn a_new_guest_has_its_rules_before_its_tap() {
-    let plan = diff(&HostState::default(), &host(&["alice"]));
+    let plan = diff(&ObservedHost::default(), &wanted(&["alice"]));
     let all = steps(&plan);
     let place = |wanted: fn(&Step) -> bool| all.iter().position(|step| wanted(step)).unwrap();
     let rules = place(|step| matches!(step, Step::LoadRuleset(_)));
-    let tap = place(|step| matches!(step, Step::CreateTap(_)));
+    let tap = place(|step| matches!(step, Step::CreateTap { .. }));
     let vmm = place(|step| matches!(step, Step::StartVmm { .. }));
     assert!(rules < tap && tap < vmm, "{}", plan.detailed());
     assert!(plan.to_string().ends_with("start alice: new\n"), "{plan}");
 }
 
 /// A wish for alice's disk to have another size and owner.
-fn wanting(size: u64, uid: u32) -> HostState {
-    let mut wanted = host(&["alice"]);
+fn wanting(size: u64, uid: u32) -> WantedHost {
+    let mut wanted = wanted(&["alice"]);
     let disk = &mut wanted.guests.get_mut(&name("alice")).unwrap().disk;
-    *disk = disk.map(|disk| DiskState { size, uid, ..disk });
+    *disk = disk.map(|disk| WantedDisk { size, uid, ..disk });
     wanted
 }
 
@@ -128,8 +186,7 @@ fn the_disk_of_a_running_guest_grows_when_it_next_starts() {
     assert!(plan.is_empty(), "{plan}");
     assert_eq!(plan.notes, ["the data disk of alice grows from 512MiB to 1GiB when alice next starts"]);
     let mut other_image = wanting(1 << 30, 2001);
-    let alice = other_image.guests.get_mut(&name("alice")).unwrap();
-    alice.machine.as_mut().unwrap().image = Sha256::of("new image").into();
+    machine(&mut other_image, "alice").image = Sha256::of("new image").into();
     let plan = diff(&host(&["alice"]), &other_image);
     assert_eq!(disk_steps(&plan), ["grow data disk from 512MiB to 1GiB"]);
     assert_eq!(plan.notes, [""; 0]);
@@ -137,14 +194,15 @@ fn the_disk_of_a_running_guest_grows_when_it_next_starts() {
 
 #[test]
 fn a_stored_disk_is_needed_while_a_guest_has_none() {
-    let mut wanted = host(&["alice"]);
+    let mut wanted = wanted(&["alice"]);
     wanted.stored.insert(Sha256::of("disk").into(), StoredKind::Disk);
-    let stores = |found: &HostState| diff(found, &wanted).detailed().contains("store disk");
-    assert!(stores(&HostState::default()));
+    let stores = |found: &ObservedHost| diff(found, &wanted).detailed().contains("store disk");
+    assert!(stores(&ObservedHost::default()));
     assert!(!stores(&disk_of("alice")) && !stores(&host(&["alice"])));
+    let nobody = super::diff(&ObservedHost::default(), &wanted, GuestScope::Only(&[]));
+    assert!(!nobody.detailed().contains("store disk"), "nobody of the plan has it");
     let base = Sha256::of("disk").into();
-    let disk = MachineDisk::Ephemeral { base, size: 1, in_memory: true };
-    wanted.guests.get_mut(&name("alice")).unwrap().machine.as_mut().unwrap().disk = disk;
+    machine(&mut wanted, "alice").disk = MachineDisk::Ephemeral { base, size: 1, in_memory: true };
     assert!(diff(&host(&["alice"]), &wanted).detailed().contains("store disk"));
 }
 
@@ -152,21 +210,24 @@ fn a_stored_disk_is_needed_while_a_guest_has_none() {
 fn no_disk_is_made_smaller() {
     for there in [disk_of("alice"), host(&["alice"])] {
         let wanted = wanting(256 << 20, 2001);
-        let told: Vec<_> = shrinking(&there, &wanted).iter().map(ToString::to_string).collect();
+        let told: Vec<_> =
+            shrinking(&there, &wanted, GuestScope::All).iter().map(ToString::to_string).collect();
         let expected =
             "the data disk of alice has 512MiB, and fleet.toml says 256MiB: no disk is made smaller";
         assert_eq!(told, [expected]);
         assert_eq!(disk_steps(&diff(&there, &wanted)), [""; 0]);
     }
-    assert_eq!(shrinking(&disk_of("alice"), &wanting(1 << 30, 2001)), []);
-    assert_eq!(shrinking(&host(&["alice", "bob"]), &host(&["alice"])), []);
+    let all = GuestScope::All;
+    assert_eq!(shrinking(&disk_of("alice"), &wanting(1 << 30, 2001), all), []);
+    assert_eq!(shrinking(&host(&["alice", "bob"]), &wanted(&["alice"]), all), []);
+    let bob = [name("bob")];
+    assert_eq!(shrinking(&disk_of("alice"), &wanting(256 << 20, 2001), GuestScope::Only(&bob)), []);
 }
 
 #[test]
 fn a_changed_image_restarts_its_guests_alone_and_says_why() {
-    let mut wanted = host(&["alice", "bob"]);
-    let bob = wanted.guests.get_mut(&name("bob")).unwrap();
-    bob.machine.as_mut().unwrap().image = Sha256::of("new image").into();
+    let mut wanted = wanted(&["alice", "bob"]);
+    machine(&mut wanted, "bob").image = Sha256::of("new image").into();
     assert_eq!(
         diff(&host(&["alice", "bob"]), &wanted).to_string(),
         "stop bob: image changed\nstart bob: image changed\n"
@@ -176,9 +237,8 @@ fn a_changed_image_restarts_its_guests_alone_and_says_why() {
 #[test]
 fn a_guest_that_died_is_cleared_away_and_started() {
     let mut found = host(&["alice"]);
-    let alice = found.guests.get_mut(&name("alice")).unwrap();
-    (alice.machine, alice.occupied, alice.ready) = (None, false, false);
-    let plan = diff(&found, &host(&["alice"]));
+    (alice(&mut found).vmm, alice(&mut found).idle_jails) = (None, true);
+    let plan = diff(&found, &wanted(&["alice"]));
     assert_eq!(
         plan.detailed(),
         "start alice: not running any more\n  create jail with kernel 6923dd1bc046 image 6105d6cc76af\n  start qemu with 1 vcpu, 512 MiB\n  wait until ready\n  remove jails of earlier attempts\n"
@@ -187,7 +247,7 @@ fn a_guest_that_died_is_cleared_away_and_started() {
 
 #[test]
 fn a_guest_that_does_not_come_up_is_cleared_away_but_for_its_disk() {
-    let plan = diff(&HostState::default(), &host(&["alice"]));
+    let plan = diff(&ObservedHost::default(), &wanted(&["alice"]));
     let undo: Vec<_> = plan.start[0].undo.iter().map(ToString::to_string).collect();
     assert_eq!(undo, ["stop vmm", "remove tap sis-alice", "remove cgroup", "remove jail"]);
 }
@@ -195,72 +255,100 @@ fn a_guest_that_does_not_come_up_is_cleared_away_but_for_its_disk() {
 #[test]
 fn a_process_that_no_record_describes_is_stopped_first() {
     let mut found = host(&["alice"]);
-    found.guests.get_mut(&name("alice")).unwrap().machine = None;
-    let plan = diff(&found, &host(&["alice"]));
+    alices_vmm(&mut found).machine = None;
+    let plan = diff(&found, &wanted(&["alice"]));
     assert_eq!(plan.stop[0].why, "what runs is not known");
     assert_eq!(plan.stop[0].steps[0], Step::StopVmm { guest: name("alice") });
+    assert_eq!(plan.notes, [""; 0]);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_noted_and_its_guest_alone_is_started_anew() {
+    let mut found = host(&["alice", "bob"]);
+    let vmm = alices_vmm(&mut found);
+    (vmm.machine, vmm.unreadable) = (None, vec!["cannot read the record machine.json".to_owned()]);
+    let plan = diff(&found, &wanted(&["alice", "bob"]));
+    let (stopped, started) = (&plan.stop[0], &plan.start[0]);
+    assert_eq!((&stopped.guest, &started.guest), (&name("alice"), &name("alice")));
+    assert_eq!((plan.stop.len(), plan.start.len()), (1, 1));
+    assert_eq!(plan.notes, ["alice: cannot read the record machine.json"]);
+    let down = super::diff(&found, &WantedHost::default(), GuestScope::Only(&[name("alice")]));
+    assert_eq!(down.stop[0].steps.len(), 4, "{}", down.detailed());
+    assert_eq!(down.notes, plan.notes);
 }
 
 #[test]
 fn what_an_interrupted_down_left_is_removed() {
     let mut found = host(&["alice"]);
-    let alice = found.guests.get_mut(&name("alice")).unwrap();
-    *alice = GuestState { jail: true, disk: alice.disk, ..GuestState::default() };
-    let plan = diff(&found, &HostState::default());
+    let disk = alice(&mut found).disk;
+    *alice(&mut found) = ObservedGuest { idle_jails: true, disk, ..ObservedGuest::default() };
+    let plan = diff(&found, &WantedHost::default());
     assert_eq!(plan.detailed(), "stop alice: left over\n  remove jail\nremove nft ruleset\n");
 }
 
 #[test]
 fn a_guest_that_ran_out_of_memory_is_started_in_a_new_cgroup() {
     let mut found = host(&["alice"]);
-    let alice = found.guests.get_mut(&name("alice")).unwrap();
-    (alice.machine, alice.occupied, alice.ready, alice.oom_kills) = (None, false, false, 1);
-    let plan = diff(&found, &host(&["alice"]));
+    alice(&mut found).cgroup.as_mut().unwrap().oom_kills = 1;
+    let runs = found.clone();
+    (alice(&mut found).vmm, alice(&mut found).idle_jails) = (None, true);
+    let plan = diff(&found, &wanted(&["alice"]));
     assert_eq!(plan.start[0].why, "killed by the kernel: out of memory");
     let begin: Vec<_> = plan.start[0].steps.iter().take(2).map(ToString::to_string).collect();
     assert_eq!(begin, ["remove cgroup", "set cgroup limits: 1024 MiB, 33 pids, 100000 us of cpu"]);
-    found.guests.get_mut(&name("alice")).unwrap().machine =
-        host(&["alice"]).guests[&name("alice")].machine.clone();
-    let alice = found.guests.get_mut(&name("alice")).unwrap();
-    (alice.occupied, alice.ready) = (true, true);
-    assert!(diff(&found, &host(&["alice"])).is_empty(), "one that runs goes on");
+    assert!(diff(&runs, &wanted(&["alice"])).is_empty(), "one that runs goes on");
 }
 
 #[test]
 fn old_jails_are_cleared_away_beside_the_one_in_use() {
     let mut found = host(&["alice"]);
-    found.guests.get_mut(&name("alice")).unwrap().old_jails = true;
-    let plan = diff(&found, &host(&["alice"]));
+    alice(&mut found).idle_jails = true;
+    let plan = diff(&found, &wanted(&["alice"]));
     assert_eq!(plan.detailed(), "start alice: drifted\n  remove jails of earlier attempts\n");
-    let gone = diff(&found, &HostState::default());
+    let gone = diff(&found, &WantedHost::default());
     assert!(gone.detailed().contains("  remove jail\n"), "{}", gone.detailed());
 }
 
 #[test]
 fn a_missing_tap_restarts_its_guest_and_changed_rules_restart_none() {
+    let broken: [fn(&mut ObservedGuest); 4] = [
+        |guest| guest.tap = None,
+        |guest| guest.tap.as_mut().unwrap().up = false,
+        |guest| guest.tap.as_mut().unwrap().address = None,
+        |guest| guest.tap.as_mut().unwrap().owner = None,
+    ];
+    for broken in broken {
+        let mut found = host(&["alice"]);
+        broken(alice(&mut found));
+        assert_eq!(diff(&found, &wanted(&["alice"])).stop[0].why, "tap changed");
+    }
+    for others in [None, Some(ObservedRuleset::Unknown), Some(ObservedRuleset::Loaded(Sha256::of("other")))] {
+        let found = ObservedHost { ruleset: others, ..host(&["alice"]) };
+        assert_eq!(steps(&diff(&found, &wanted(&["alice"]))).len(), 1);
+    }
+}
+
+#[test]
+fn half_a_cgroup_is_made_whole_while_its_guest_runs() {
     let mut found = host(&["alice"]);
-    found.guests.get_mut(&name("alice")).unwrap().tap = None;
-    found.ruleset = Some(Ruleset::new("someone's".into()));
-    let plan = diff(&found, &host(&["alice"]));
-    assert_eq!(plan.stop[0].why, "tap changed");
-    let mut found = host(&["alice"]);
-    found.ruleset = Some(Ruleset::new("someone's".into()));
-    assert_eq!(steps(&diff(&found, &host(&["alice"]))).len(), 1);
+    alice(&mut found).cgroup.as_mut().unwrap().limits = Found::Half;
+    let plan = diff(&found, &wanted(&["alice"]));
+    assert!(plan.stop.is_empty() && plan.detailed().contains("set cgroup limits"), "{}", plan.detailed());
 }
 
 #[test]
 fn logs_that_nobody_keeps_are_kept_again_without_a_restart() {
     let mut found = host(&["alice"]);
-    found.guests.get_mut(&name("alice")).unwrap().logged = false;
+    alices_vmm(&mut found).logged = false;
     assert_eq!(
-        diff(&found, &host(&["alice"])).detailed(),
+        diff(&found, &wanted(&["alice"])).detailed(),
         "start alice: its logs are not kept\n  keep logs again\n"
     );
 }
 
 #[test]
 fn a_container_that_was_not_started_yet_is_started_without_a_restart() {
-    let mut wanted = host(&["alice"]);
+    let mut wanted = wanted(&["alice"]);
     let browser = ContainerSpec { name: "browser".parse().unwrap(), image: "localhost/browser".into() };
     wanted.guests.get_mut(&name("alice")).unwrap().containers = vec![browser];
     assert_eq!(
@@ -272,8 +360,8 @@ fn a_container_that_was_not_started_yet_is_started_without_a_restart() {
 #[test]
 fn what_a_vmm_can_change_restarts_nobody() {
     let with = |vmm, per_second, size_mib| {
-        let mut host = host(&["alice"]);
-        let machine = host.guests.get_mut(&name("alice")).unwrap().machine.as_mut().unwrap();
+        let mut host = wanted(&["alice"]);
+        let machine = machine(&mut host, "alice");
         machine.vmm = vmm;
         machine.spec.network.up.bandwidth = Some(Bucket::steady(per_second));
         let statistics = 0;
@@ -281,19 +369,97 @@ fn what_a_vmm_can_change_restarts_nobody() {
         host
     };
     let (firecracker, qemu) = (VmmKind::Firecracker, VmmKind::Qemu);
-    let plan = diff(&with(firecracker, 1000, 0), &with(firecracker, 2000, 64));
+    let plan = diff(&up(&with(firecracker, 1000, 0)), &with(firecracker, 2000, 64));
     assert_eq!(plan.detailed(), "start alice: drifted\n  adjust the running firecracker: rates, balloon\n");
-    let plan = diff(&with(qemu, 1000, 0), &with(qemu, 1000, 64));
+    let plan = diff(&up(&with(qemu, 1000, 0)), &with(qemu, 1000, 64));
     assert_eq!(plan.detailed(), "start alice: drifted\n  adjust the running qemu: rates, balloon\n");
-    assert_eq!(diff(&with(qemu, 1000, 0), &with(qemu, 2000, 0)).stop[0].why, "network device changed");
-    let plan = diff(&HostState::default(), &with(qemu, 1000, 64));
+    assert_eq!(diff(&up(&with(qemu, 1000, 0)), &with(qemu, 2000, 0)).stop[0].why, "network device changed");
+    let plan = diff(&ObservedHost::default(), &with(qemu, 1000, 64));
     let last = plan.start[0].steps.last().unwrap().to_string();
     assert_eq!(last, "adjust the running qemu: rates, balloon", "QEMU starts with an empty balloon");
 }
 
+type Change = fn(&mut Machine);
+
+/// Each field of a machine, changed, and the word that says so.
+fn changes() -> Vec<(&'static str, Change)> {
+    vec![
+        ("vmm", |m| m.vmm = VmmKind::Firecracker),
+        ("uid", |m| m.uid += 1),
+        ("address", |m| m.tap = "sis-other".parse().unwrap()),
+        ("address", |m| m.mac = "02:53:0a:6b:00:03".parse().unwrap()),
+        ("address", |m| m.ip = [10, 107, 0, 99].into()),
+        ("vcpus", |m| m.vcpus += 1),
+        ("memory", |m| m.memory_mib += 1),
+        ("kernel", |m| m.kernel = Sha256::of("other").into()),
+        ("image", |m| m.image = Sha256::of("other").into()),
+        ("disk", |m| {
+            m.disk = MachineDisk::Ephemeral { base: Sha256::of("disk").into(), size: 1, in_memory: false };
+        }),
+        ("container images", |m| m.images = Some(Sha256::of("other").into())),
+        ("kernel command line", |m| m.command_line.push_str(" quiet")),
+        ("snapshot", |m| m.restored_from = Some("monday".parse().unwrap())),
+        ("huge pages", |m| m.spec.huge_pages = true),
+        ("cpu template", |m| m.spec.cpu_template = Some(CpuTemplate::Static(StaticTemplate::T2))),
+        ("seccomp filter", |m| m.spec.seccomp = Some(Sha256::of("other").into())),
+        ("log level", |m| m.spec.log_level = Some(LogLevel::Debug)),
+        ("metrics", |m| m.spec.metrics = true),
+        ("balloon", |m| {
+            m.spec.balloon =
+                Some(Balloon { size_mib: 0, deflate_on_oom: true, statistics: 0, reporting: false });
+        }),
+        ("entropy limits", |m| m.spec.entropy.operations = Some(Bucket::steady(1))),
+        ("vsock", |m| m.spec.vsock = true),
+        ("metadata", |m| {
+            m.spec.metadata = Some(Metadata { file: Sha256::of("other").into(), imds: false });
+        }),
+        ("disk limits", |m| m.spec.disk = Limits { bandwidth: Some(Bucket::steady(1)), operations: None }),
+        ("network device", |m| m.spec.network = NetworkLimits { mtu: Some(1400), ..Default::default() }),
+    ]
+}
+
 #[test]
-fn up_of_one_guest_leaves_the_others_as_they_are() {
-    let found = host(&["alice"]);
-    let wanted = found.clone().with_guests_of(&[name("bob")], &host(&["alice", "bob"]));
-    assert_eq!(diff(&found, &wanted).to_string(), "start bob: new\n");
+fn each_field_of_a_machine_restarts_its_guest_and_is_named() {
+    let mut all = wanted(&["alice"]);
+    for (what, change) in changes() {
+        let mut changed = wanted(&["alice"]);
+        change(machine(&mut changed, "alice"));
+        let plan = diff(&host(&["alice"]), &changed);
+        assert_eq!(plan.stop.first().map(|stop| stop.why.clone()), Some(format!("{what} changed")));
+        change(machine(&mut all, "alice"));
+    }
+    let value = serde_json::to_value(machine(&mut all, "alice")).unwrap();
+    let (fields, spec) = (value.as_object().unwrap(), value["spec"].as_object().unwrap());
+    assert_eq!(changes().len(), fields.len() - 1 + spec.len(), "a field is not changed by this test");
+}
+
+#[test]
+fn a_plan_for_one_guest_leaves_the_others_as_they_are() {
+    let mut found = host(&["alice"]);
+    alice(&mut found).tap = None;
+    let bob = [name("bob")];
+    let plan = super::diff(&found, &wanted(&["alice", "bob"]), GuestScope::Only(&bob));
+    assert_eq!(plan.to_string(), "load nft ruleset eb038e8bacc8\nstart bob: new\n");
+    let down = super::diff(&host(&["alice", "bob"]), &WantedHost::default(), GuestScope::Only(&bob));
+    assert_eq!(down.to_string(), "stop bob: no longer wanted\n", "the rules stay");
+}
+
+#[test]
+fn a_guest_whose_address_was_brought_along_by_another_is_not_started() {
+    let mut wanted = wanted(&["alice", "bob"]);
+    let tap = wanted.guests[&name("alice")].tap.clone();
+    let bob = wanted.guests.get_mut(&name("bob")).unwrap();
+    bob.tap.address = tap.address;
+    let fresh = bob.machine().clone();
+    let machine = Machine { restored_from: Some("monday".parse().unwrap()), vcpus: 2, ..fresh.clone() };
+    bob.startup = Startup::Restored { machine, fresh: Box::new(fresh) };
+    let mut found = up(&wanted);
+    found.guests.remove(&name("alice"));
+    for guests in [GuestScope::All, GuestScope::Only(&[name("alice")])] {
+        let plan = super::diff(&found, &wanted, guests);
+        assert!(plan.is_empty(), "{plan}");
+        assert!(plan.notes[0].starts_with("alice is not started: bob,"), "{:?}", plan.notes);
+    }
+    let told = &diff(&found, &wanted).notes[1];
+    assert!(told.ends_with("`down` and `up` would boot it anew, with another vcpus"), "{told}");
 }

@@ -1,0 +1,140 @@
+//! What a host has of a fleet, as it was found. Whatever is there but not whole has a word for that; nothing here says what
+//! should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use crate::base::{FileDigest, GuestName, InterfaceName, Sha256};
+use crate::fleet::ContainerSpec;
+
+use super::state::{CgroupLimits, Machine, TapSpec};
+
+/// Everything of one fleet on one host. The default is a host that has nothing of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObservedHost {
+    /// Whether the kernel forwards IPv4 packets between interfaces.
+    pub forwarding: bool,
+    /// The fleet's nft table.
+    pub ruleset: Option<ObservedRuleset>,
+    /// Immutable files of the store, whatever each is for.
+    pub stored: BTreeSet<FileDigest>,
+    pub guests: BTreeMap<GuestName, ObservedGuest>,
+    /// Whether something is left of snapshots whose maker, or whose restore, did not come to its end.
+    pub snapshot_leftovers: bool,
+}
+
+/// The rules in a fleet's nft table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObservedRuleset {
+    /// As they were loaded from the text of this SHA-256.
+    Loaded(Sha256),
+    /// Changed since, or nobody recorded what was loaded.
+    Unknown,
+}
+
+/// Something that is there, perhaps not all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found<T> {
+    Whole(T),
+    /// Half made, or half removed.
+    Half,
+}
+
+/// One guest, part by part. The default is a guest of which nothing is there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObservedGuest {
+    /// The data disk in the store.
+    pub disk: Option<ObservedDisk>,
+    pub tap: Option<ObservedTap>,
+    pub cgroup: Option<ObservedCgroup>,
+    /// Whether it has jails in which no VMM lives.
+    pub idle_jails: bool,
+    /// Whatever runs in its cgroup or in one of its jails.
+    pub vmm: Option<ObservedVmm>,
+}
+
+/// A data disk in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObservedDisk {
+    /// Owner of the file.
+    pub uid: u32,
+    /// In bytes, holes included.
+    pub size: u64,
+}
+
+/// A TAP between host and guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedTap {
+    pub name: InterfaceName,
+    /// The only user who may attach to it; `None` where anyone may.
+    pub owner: Option<u32>,
+    /// The host's address on it.
+    pub address: Option<Ipv4Addr>,
+    pub up: bool,
+}
+
+impl ObservedTap {
+    /// Whether it is wholly what is wanted.
+    #[must_use]
+    pub fn is(&self, wanted: &TapSpec) -> bool {
+        let Self { name, owner, address, up } = self;
+        *name == wanted.name && *owner == Some(wanted.owner) && *address == Some(wanted.address) && *up
+    }
+}
+
+/// The cgroup of a guest's VMM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObservedCgroup {
+    pub limits: Found<CgroupLimits>,
+    /// Times that the kernel killed a process in it for want of memory.
+    pub oom_kills: u64,
+}
+
+/// A process that is a guest's VMM, or has its place.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObservedVmm {
+    /// The machine, as it was started. `None` where no record says it, or where the VMM waits for a snapshot that it has not
+    /// loaded: what runs is then not known, and nothing but a new start mends it.
+    pub machine: Option<Machine>,
+    /// Records of it that are there and cannot be read, in words.
+    pub unreadable: Vec<String>,
+    /// Whether it lives in a jail of the guest.
+    pub jailed: bool,
+    /// Whether its logs are being kept.
+    pub logged: bool,
+    /// Whether the guest has said that it is ready.
+    pub ready: bool,
+    /// Containers that have been started in it.
+    pub containers: Vec<ContainerSpec>,
+    /// Whether it stands still for a snapshot whose maker was killed.
+    pub paused: Option<Paused>,
+}
+
+/// Why a VMM stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paused {
+    /// Its snapshot is not whole: the guest goes on.
+    Unfinished,
+    /// Its snapshot is whole and was to end it: the guest must not go on beside it.
+    Frozen,
+}
+
+impl ObservedGuest {
+    /// The machine that runs, where it is known.
+    #[must_use]
+    pub fn machine(&self) -> Option<&Machine> {
+        self.vmm.as_ref()?.machine.as_ref()
+    }
+
+    /// Whether it has any jail.
+    #[must_use]
+    pub fn has_jail(&self) -> bool {
+        self.idle_jails || self.vmm.as_ref().is_some_and(|vmm| vmm.jailed)
+    }
+
+    /// Times that the kernel killed a process of it for want of memory, since its cgroup was made.
+    #[must_use]
+    pub fn oom_kills(&self) -> u64 {
+        self.cgroup.map_or(0, |cgroup| cgroup.oom_kills)
+    }
+}

@@ -1,0 +1,67 @@
+//! What a host should have of a fleet.
+
+use std::collections::BTreeMap;
+
+use crate::base::{FileDigest, GuestName};
+use crate::fleet::ContainerSpec;
+
+use super::firewall::Ruleset;
+use super::state::{CgroupLimits, Machine, StoredKind, TapSpec};
+
+/// Everything of one fleet on one host. The default is a host that should have nothing of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WantedHost {
+    /// Whether the kernel is to forward IPv4 packets between interfaces; a host that forwards already is not stopped.
+    pub forwarding: bool,
+    pub ruleset: Option<Ruleset>,
+    /// Immutable files of the store: kernels, root images, data disks to copy, container images.
+    pub stored: BTreeMap<FileDigest, StoredKind>,
+    pub guests: BTreeMap<GuestName, WantedGuest>,
+}
+
+/// One guest, which is to run and be ready.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WantedGuest {
+    /// The data disk in the store, of a guest that keeps one.
+    pub disk: Option<WantedDisk>,
+    pub tap: TapSpec,
+    pub cgroup: CgroupLimits,
+    pub startup: Startup,
+    /// Containers that are started in it once it has booted.
+    pub containers: Vec<ContainerSpec>,
+}
+
+/// What a guest is to run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Startup {
+    /// It boots this machine.
+    Boot(Machine),
+    /// It is brought back from a snapshot, or was, and is left as it runs.
+    Restored {
+        /// With `restored_from`.
+        machine: Machine,
+        /// What another start would boot.
+        fresh: Box<Machine>,
+    },
+}
+
+impl WantedGuest {
+    /// The machine that is to run.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        match &self.startup {
+            Startup::Boot(machine) | Startup::Restored { machine, .. } => machine,
+        }
+    }
+}
+
+/// A kept data disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedDisk {
+    /// Owner of the file.
+    pub uid: u32,
+    /// In bytes, holes included. One that is larger stays so.
+    pub size: u64,
+    /// The stored disk that one which is missing is copied from.
+    pub base: FileDigest,
+}
