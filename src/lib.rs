@@ -22,4 +22,6 @@ pub mod plan;
 
 pub mod apply;
 
+pub mod run;
+
 pub mod cli;

@@ -7,8 +7,6 @@ use std::fs::{self, File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
 use crate::base::FileDigest;
 use crate::base::{ByteSize, GuestName};
 use crate::fleet::VmmKind;
@@ -85,8 +83,7 @@ fn is_same(path: &Path, disk: &Metadata) -> bool {
 }
 
 /// Where a data disk is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// In the store, for good.
     File,
@@ -97,7 +94,7 @@ pub enum Kept {
 }
 
 /// A data disk that is there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskFile {
     /// What `disk export` and `disk rm` call it: the guest, or `GUEST.before-SNAPSHOT` where a restore put another in its place.
     pub name: String,
@@ -185,6 +182,23 @@ pub fn export(disk: &DiskFile, to: &Path) -> Result<(), ApplyError> {
     let mut new = files::NewFile::create(to)?;
     copy(&disk.path, new.file())?;
     Ok(new.persist(0o600)?)
+}
+
+/// Removes a kept disk for good.
+///
+/// # Errors
+/// Where it cannot be removed.
+pub fn remove(disk: &DiskFile) -> Result<(), ApplyError> {
+    Ok(files::remove(&disk.path)?)
+}
+
+/// Removes what is kept of a guest that is gone for good: its disk, its logs and its records.
+///
+/// # Errors
+/// Where something cannot be removed.
+pub fn purge(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
+    files::remove(&layout.disk(guest))?;
+    Ok(files::remove(&layout.guest(guest))?)
 }
 
 /// Makes a file a guest's disk, in place of one that is there. Its owner is set when the guest next starts.

@@ -21,8 +21,6 @@ pub mod vmm;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use serde::Serialize;
-
 use crate::base::GuestName;
 use crate::plan::{GuestSteps, Plan, Step};
 use crate::sys::report::{Report, Unit};
@@ -46,22 +44,6 @@ pub struct Failure {
     pub guest: Option<GuestName>,
     pub step: String,
     pub error: ApplyError,
-}
-
-/// The outcome in `--json`.
-#[derive(Serialize)]
-pub struct Summary<'a> {
-    pub stopped: &'a [GuestName],
-    pub started: &'a [GuestName],
-    pub failed: Vec<&'a GuestName>,
-}
-
-impl Applied {
-    /// For machines.
-    pub fn summary(&self) -> Summary<'_> {
-        let failed = self.failures.iter().filter_map(|failure| failure.guest.as_ref()).collect();
-        Summary { stopped: &self.stopped, started: &self.started, failed }
-    }
 }
 
 /// What happens to a guest, which decides how its failures are met.

@@ -3,8 +3,6 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::base::GuestName;
 use crate::host::observed::{Found, ObservedCgroup, ObservedGuest, ObservedHost};
 use crate::host::state::Machine;
@@ -14,8 +12,7 @@ use super::linux::LinuxHost;
 use super::observe;
 
 /// How a guest is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestPhase {
     /// Its VMM runs and it said that it is ready.
     Ready,
@@ -40,14 +37,13 @@ impl GuestPhase {
 }
 
 /// One guest.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct GuestStatus {
     pub name: GuestName,
     pub state: GuestPhase,
     pub pid: Option<u32>,
     pub uid: Option<u32>,
     pub ip: Option<Ipv4Addr>,
-    #[serde(serialize_with = "seconds")]
     pub uptime: Option<Duration>,
     /// Resident memory of the VMM, in bytes.
     pub memory: Option<u64>,
@@ -55,24 +51,7 @@ pub struct GuestStatus {
     pub oom_kills: u64,
     /// What the kernel did for want of memory, and what cannot be read of it, in words.
     pub note: Option<String>,
-    #[serde(flatten, serialize_with = "beside_uid_and_ip")]
     pub machine: Option<Machine>,
-}
-
-/// A machine without what is told of its guest already.
-fn beside_uid_and_ip<S: serde::Serializer>(
-    machine: &Option<Machine>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    let mut value = serde_json::to_value(machine).map_err(serde::ser::Error::custom)?;
-    if let Some(fields) = value.as_object_mut() {
-        fields.retain(|name, _| name != "uid" && name != "ip");
-    }
-    Some(value).filter(|value| value.is_object()).serialize(serializer)
-}
-
-fn seconds<S: serde::Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    value.map(|duration| duration.as_secs()).serialize(serializer)
 }
 
 /// Every guest that the host has anything of.

@@ -23,8 +23,7 @@ use super::key::BuildKey;
 use crate::base::FileDigest;
 
 /// What an artifact is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArtifactKind {
     Kernel,
     Image,
@@ -56,10 +55,9 @@ impl ArtifactKind {
 }
 
 /// A finished artifact.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Artifact {
     pub kind: ArtifactKind,
-    #[serde(serialize_with = "as_text")]
     pub key: BuildKey,
     /// The file, absolute.
     pub path: PathBuf,
@@ -79,10 +77,6 @@ pub struct Artifacts {
     pub disks: BTreeMap<GuestName, Artifact>,
     /// The container images that each guest finds, if there are any.
     pub containers: BTreeMap<GuestName, Artifact>,
-}
-
-fn as_text<S: serde::Serializer>(key: &BuildKey, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(key)
 }
 
 /// What making an artifact's file gives.

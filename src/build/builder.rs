@@ -40,10 +40,9 @@ pub enum Selection {
 }
 
 /// An artifact and its name in `out/`.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Built {
     pub name: Label,
-    #[serde(flatten)]
     pub artifact: Artifact,
 }
 

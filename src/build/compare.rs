@@ -14,9 +14,8 @@ use super::artifacts::{Artifact, ArtifactKind, OutDir};
 use super::builder::{BuildError, Builder, Built, Missing, Selection};
 
 /// What building twice has shown of an artifact.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
-    #[serde(flatten)]
     pub built: Built,
     /// Offset of the first byte that differs; `None` where all are the same.
     pub first_difference: Option<u64>,
@@ -25,7 +24,7 @@ pub struct Comparison {
 }
 
 /// What reading a file system back has shown.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FileSystemCheck {
     /// Against the tree that it was made of.
     pub read_back: ReadBack,

@@ -22,7 +22,7 @@ use crate::sys::vendor;
 use super::builder::{BuildError, Builder, pool};
 
 /// Something that a build takes from the network.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
     /// `name-version` of a package, `kernel source`, or the container image that a file is of.
     pub name: String,
@@ -35,7 +35,7 @@ pub struct Input {
 }
 
 /// What a vendor directory holds now.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vendored {
     pub files: usize,
     /// Of all files.

@@ -9,9 +9,9 @@ use crate::apk::{
 };
 use crate::sys::fs;
 
-use super::context::Context;
 use super::error::CliError;
 use super::render;
+use super::ui::Ui;
 
 mod ls;
 mod solve;
@@ -82,28 +82,28 @@ pub struct KeyArgs {
     path: PathBuf,
 }
 
-pub fn run(command: &Command, context: &Context) -> Result<ExitCode, CliError> {
+pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
     match command {
-        Command::Solve(args) => solve::run(args, context),
-        Command::Verify(args) => verify::run(args, context),
-        Command::Ls(args) => ls::run(args, context),
-        Command::Pack(args) => run_pack(args, context),
+        Command::Solve(args) => solve::run(args, ui),
+        Command::Verify(args) => verify::run(args, ui),
+        Command::Ls(args) => ls::run(args, ui),
+        Command::Pack(args) => run_pack(args, ui),
         Command::Index(args) => {
             let key = SigningKey::read(&args.key)?;
             let target = args.dir.join(INDEX_FILE);
             fs::write(&target, &sign_directory(&args.dir, &key)?, 0o644)?;
-            context.wrote(&target, &format!(", signed by {}", key.public_name()));
+            ui.wrote(&target, &format!(", signed by {}", key.public_name()));
             Ok(ExitCode::SUCCESS)
         }
         Command::Key(args) => {
             let key = SigningKey::generate(&args.path)?;
-            context.wrote(&args.path, &format!(" and {}", key.public_name()));
+            ui.wrote(&args.path, &format!(" and {}", key.public_name()));
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-fn run_pack(args: &PackArgs, context: &Context) -> Result<ExitCode, CliError> {
+fn run_pack(args: &PackArgs, ui: &Ui) -> Result<ExitCode, CliError> {
     let key = args.key.as_deref().map(SigningKey::read).transpose()?;
     let map = args.map.as_deref().map(PackMap::read).transpose()?.unwrap_or_default();
     let is_deb = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
@@ -126,17 +126,17 @@ fn run_pack(args: &PackArgs, context: &Context) -> Result<ExitCode, CliError> {
     for package in &packed {
         let target = args.to.join(package.info.file_name());
         fs::write(&target, &package.bytes, 0o644)?;
-        if context.settings.json {
+        if ui.settings.json {
             let (name, version) = (&package.info.name, package.info.version.to_string());
             render::json(
                 &serde_json::json!({ "name": name, "version": version, "file": target, "notes": package.notes }),
             );
-        } else if context.settings.verbose {
-            package.notes.iter().for_each(|note| context.say(&format!("{}: {note}", package.info.name)));
+        } else if ui.settings.verbose {
+            package.notes.iter().for_each(|note| ui.say(&format!("{}: {note}", package.info.name)));
         }
     }
     let bytes: usize = packed.iter().map(|package| package.bytes.len()).sum();
-    context.say(&format!(
+    ui.say(&format!(
         "packed {} packages, {:.1} MB, into {}",
         packed.len(),
         bytes as f64 / 1e6,

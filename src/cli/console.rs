@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use rustix::termios::{self, OptionalActions, Termios};
 
-use crate::apply::observe::vmm_process;
 use crate::host::logs::LogKind;
+use crate::run::reach;
 use crate::sys::fs::FileError;
 use crate::sys::log::{Reader, Start};
 
-use super::context::{Context, declared_or_there};
 use super::error::CliError;
 use super::logs;
+use super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -27,19 +27,13 @@ const DETACH: u8 = 0x1d;
 /// How long what was asked last may take to be answered where input is no terminal.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let fleet = context.fleet()?;
-    let host = context.host(&fleet)?;
-    let guest = declared_or_there(&args.guest, &fleet, &host)?;
-    if vmm_process(&host.layout, &host.hierarchy, &guest).is_none() {
-        return Err(CliError::failed(format!("{guest} does not run"))
-            .hint(format!("bring it up with `sisforge up {guest}`")));
-    }
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let (host, guest) = reach::running(&ui.workspace(), &args.guest)?;
     let path = host.layout.console_input(&guest);
     let mut input = File::options().write(true).open(&path).map_err(FileError::when("open", &path))?;
     let log = host.layout.log(&guest, LogKind::Serial);
     let reader = Reader::open(&log, Start::This).map_err(FileError::when("read", &log))?;
-    context.say("attached; detach with Ctrl-]");
+    ui.say("attached; detach with Ctrl-]");
     let raw = Raw::enter();
     let detached = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use crate::image::difference::{Aspect, Difference, FileChange, FileState, PackageChange};
 use crate::image::inspect::Privileged;
 
-use super::context::Context;
 use super::error::CliError;
 use super::inspect::gives;
 use super::render::{self, bytes, plain};
+use super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -24,15 +24,16 @@ pub struct Args {
     times: bool,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let (one, two) = (context.open_image(&args.one)?, context.open_image(&args.two)?);
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(context.settings.jobs).build();
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let workspace = ui.workspace();
+    let (one, two) = (workspace.open_image(&args.one)?, workspace.open_image(&args.two)?);
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(ui.settings.run.jobs).build();
     let threads = threads.map_err(|error| CliError::failed(format!("cannot start threads: {error}")))?;
     let difference = threads.install(|| Difference::between(&one, &two, args.times))?;
-    if context.settings.json {
+    if ui.settings.json {
         render::json(&difference);
     } else if difference.is_empty() {
-        context.say("they hold the same");
+        ui.say("they hold the same");
     } else {
         render::text(
             &(packages(&difference.packages) + &files(&difference.files) + &privileged(&difference)),
@@ -43,7 +44,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             1 => "1 file differs".to_owned(),
             count => format!("{count} files differ"),
         };
-        context.say(&format!("note: {files} in time alone; --times tells of times"));
+        ui.say(&format!("note: {files} in time alone; --times tells of times"));
     }
     let differs = args.exit_code && !difference.is_empty();
     Ok(if differs { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -8,9 +8,9 @@ use crate::fleet::{Fleet, HostSpec};
 use crate::host::doctor::{Check, Fix, Group, Level, Verdict, Wants, checks, is_ready};
 use crate::host::layout::Layout;
 
-use super::context::Context;
 use super::error::CliError;
 use super::render;
+use super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -22,8 +22,8 @@ pub struct Args {
     yes: bool,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let fleet = fleet(context)?;
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let fleet = fleet(ui)?;
     let wants = Wants::of(fleet.as_ref());
     let layout = match &fleet {
         Some(fleet) => Layout::new(&fleet.host, &fleet.name),
@@ -32,46 +32,43 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let look = || checks(&facts::read(&wants, &layout), &wants);
     let mut found = look();
     let fixes: Vec<Fix> = found.iter().flat_map(|check| check.fixes.clone()).collect();
-    if args.fix && !fixes.is_empty() && set(&fixes, args.yes, context)? {
+    if args.fix && !fixes.is_empty() && set(&fixes, args.yes, ui)? {
         found = look();
     }
-    if context.settings.json {
+    if ui.settings.json {
         render::json(&serde_json::json!({ "ready": is_ready(&found), "checks": found }));
     } else {
-        render::text(&report(&found, context));
+        render::text(&report(&found, ui));
     }
     Ok(if is_ready(&found) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The fleet whose wishes count, where there is one.
-fn fleet(context: &Context) -> Result<Option<Fleet>, CliError> {
-    if context.settings.file.exists() {
-        return context.fleet().map(Some);
+fn fleet(ui: &Ui) -> Result<Option<Fleet>, CliError> {
+    if ui.settings.run.file.exists() {
+        return Ok(Some(ui.workspace().fleet()?));
     }
-    context.say(&format!(
-        "there is no {}: the host is looked at for any fleet",
-        context.settings.file.display()
-    ));
+    ui.say(&format!("there is no {}: the host is looked at for any fleet", ui.settings.run.file.display()));
     Ok(None)
 }
 
 /// Sets all that can be set; whether anything was.
-fn set(fixes: &[Fix], yes: bool, context: &Context) -> Result<bool, CliError> {
+fn set(fixes: &[Fix], yes: bool, ui: &Ui) -> Result<bool, CliError> {
     for fix in fixes {
-        context.say(&format!("would set {fix}"));
+        ui.say(&format!("would set {fix}"));
     }
     if !yes && !confirmed()? {
-        context.say("nothing was changed");
+        ui.say("nothing was changed");
         return Ok(false);
     }
     for fix in fixes {
         facts::fix(fix)?;
     }
-    context.say("set until the next boot; for good, write");
+    ui.say("set until the next boot; for good, write");
     for file in fixes.iter().map(|fix| fix.permanent().0).collect::<std::collections::BTreeSet<_>>() {
-        context.say(&format!("  into {file}:"));
+        ui.say(&format!("  into {file}:"));
         for (_, line) in fixes.iter().map(Fix::permanent).filter(|(of, _)| *of == file) {
-            context.say(&format!("    {line}"));
+            ui.say(&format!("    {line}"));
         }
     }
     Ok(true)
@@ -92,20 +89,20 @@ fn confirmed() -> Result<bool, CliError> {
 }
 
 /// The checks in words: one line each, and more about those that did not pass, or about all of them.
-fn report(checks: &[Check], context: &Context) -> String {
-    let color = context.settings.color && std::io::stdout().is_terminal();
+fn report(checks: &[Check], ui: &Ui) -> String {
+    let color = ui.settings.color && std::io::stdout().is_terminal();
     let mut text = String::new();
     let mut group: Option<Group> = None;
     for check in checks {
         let is_good = matches!(check.verdict, Verdict::Pass | Verdict::Unneeded);
-        if is_good && context.settings.quiet {
+        if is_good && ui.settings.quiet {
             continue;
         }
-        if group.replace(check.group) != Some(check.group) && !context.settings.quiet {
+        if group.replace(check.group) != Some(check.group) && !ui.settings.quiet {
             text.push_str(&format!("{}\n", check.group.title()));
         }
         text.push_str(&format!("  {}  {:16} {}\n", word(check.verdict, color), check.id, check.found));
-        if !is_good || context.settings.verbose {
+        if !is_good || ui.settings.verbose {
             text.push_str(&format!("            why: {}\n", check.why));
         }
         if !check.remedy.is_empty() {

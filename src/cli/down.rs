@@ -3,17 +3,13 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::apply::linux::LinuxHost;
-use crate::apply::{Applied, observe};
-use crate::base::GuestName;
-use crate::host::observed::ObservedHost;
-use crate::host::wanted::WantedHost;
-use crate::plan::{Plan, diff};
+use crate::run::down;
 
 use super::ask::confirm;
-use super::context::{Context, forget, named, observed};
 use super::error::CliError;
-use super::up::{carry_out, finish, of};
+use super::output::{self, Event};
+use super::ui::Ui;
+use super::{outcome, render};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,37 +26,25 @@ pub struct Args {
     timeout: u64,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let fleet = context.fleet()?;
-    let mut host = context.host(&fleet)?;
-    host.stop_timeout = Duration::from_secs(args.timeout);
-    if !host.layout.dir().exists() {
-        return finish(&Applied::default(), &Plan::default(), context);
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let (guests, stop_timeout) = (args.guests.clone(), Duration::from_secs(args.timeout));
+    let workspace = ui.workspace();
+    let Some(down) = down::prepare(&workspace, &down::Request { guests, stop_timeout })? else {
+        return outcome::nothing_to_do(ui);
+    };
+    let lost = if args.purge { down.guests.clone() } else { Vec::new() };
+    let listed = output::names(&lost);
+    if !args.yes && !lost.is_empty() {
+        confirm(&format!("remove the data disks and logs of {} for good", listed.join(", ")))?;
     }
-    let _held = context.hold(&host.layout)?;
-    let observed = observed(&host)?;
-    let known: Vec<&GuestName> = observed.guests.keys().chain(fleet.guests.keys()).collect();
-    let names = named(&args.guests, &known)?;
-    let gone: Vec<GuestName> = if names.is_empty() { kept(&host, &observed)? } else { names.clone() };
-    if args.purge && !args.yes && !gone.is_empty() {
-        confirm(&format!("remove the data disks and logs of {} for good", listed(&gone)))?;
-    }
-    let plan = diff(&observed, &WantedHost::default(), of(&names));
-    let code = carry_out(&plan, &host, context)?;
-    if args.purge && !gone.is_empty() {
-        gone.iter().try_for_each(|guest| forget(&host, guest))?;
-        context.say(&format!("data disks and logs removed: {}", listed(&gone)));
+    outcome::announce(&down.plan, ui);
+    let outcome = if args.purge { down.purge() } else { down.carry_out() }?;
+    let code = outcome::show(&outcome, ui)?;
+    if !lost.is_empty() {
+        ui.say(&format!("data disks and logs removed: {}", listed.join(", ")));
+        if ui.settings.json {
+            render::json(&Event::Purged { guests: listed });
+        }
     }
     Ok(code)
-}
-
-/// Every guest that the host has something of, be it its logs alone.
-fn kept(host: &LinuxHost, observed: &ObservedHost) -> Result<Vec<GuestName>, CliError> {
-    let mut guests = observe::recorded(&host.layout)?;
-    guests.extend(observed.guests.keys().cloned());
-    Ok(guests.into_iter().collect())
-}
-
-fn listed(guests: &[GuestName]) -> String {
-    guests.iter().map(GuestName::as_str).collect::<Vec<_>>().join(", ")
 }

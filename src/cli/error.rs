@@ -1,11 +1,10 @@
 //! The only place that turns errors of the library into words for people: message, causes, hint, exit status.
 
-use serde_json::json;
-
 use crate::apk::SolveError;
 use crate::base::diagnostic::{Class, Diagnostic, causes};
-use crate::base::problem::{InvalidFile, render as render_problems};
+use crate::base::problem::{self, InvalidFile, render as render_problems};
 
+use super::output::{Failure, Problem};
 use super::render;
 use super::settings::Settings;
 
@@ -108,13 +107,14 @@ impl CliError {
     pub fn print(&self, settings: &Settings) {
         match &self.body {
             Body::Said(_) => {}
-            Body::Files(files) if settings.json => render::json(&problems(files, &self.message())),
+            Body::Files(files) if settings.json => render::json(&problems(files, self.message())),
             Body::Files(files) => {
                 let shown = files.iter().map(|file| render_problems(file, settings.color));
                 eprint!("{}", shown.collect::<Vec<_>>().join("\n"));
             }
             Body::Words { message, causes, hint } if settings.json => {
-                render::json(&json!({ "error": message, "causes": causes, "hint": hint }));
+                let (error, causes, hint) = (message.clone(), causes.clone(), hint.clone());
+                render::json(&Failure::Words { error, causes, hint });
             }
             Body::Words { message, causes, hint } => {
                 let (red, bold, plain) =
@@ -131,18 +131,16 @@ impl CliError {
     }
 }
 
-fn problems(files: &[InvalidFile], message: &str) -> serde_json::Value {
-    let of_file = |file: &InvalidFile| -> Vec<serde_json::Value> {
-        let problems = file.problems.iter().map(|problem| {
+fn problems(files: &[InvalidFile], error: String) -> Failure {
+    let of_file = |file: &InvalidFile| {
+        let problem = |problem: &problem::Problem| {
             let (line, column) = file.line_column(problem.span.start);
-            json!({
-                "file": file.path, "line": line, "column": column,
-                "message": problem.message, "hint": problem.hint,
-            })
-        });
-        problems.collect()
+            let (message, hint) = (problem.message.clone(), problem.hint.clone());
+            Problem { file: file.path.clone(), line, column, message, hint }
+        };
+        file.problems.iter().map(problem).collect::<Vec<_>>()
     };
-    json!({ "error": message, "problems": files.iter().flat_map(of_file).collect::<Vec<_>>() })
+    Failure::Files { error, problems: files.iter().flat_map(of_file).collect() }
 }
 
 #[cfg(test)]

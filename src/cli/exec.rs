@@ -3,10 +3,11 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use crate::run::reach;
 use crate::sys::ssh::{self, Io};
 
-use super::context::{Context, declared_or_there};
 use super::error::CliError;
+use super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -20,17 +21,14 @@ pub struct Args {
     command: Vec<String>,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let tty = !args.no_tty && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    in_guest(&args.guest, &args.command, tty, context)
+    in_guest(&args.guest, &args.command, tty, ui)
 }
 
 /// Runs a command, or the login shell where there is none, in a guest; its exit status is this program's.
-pub fn in_guest(guest: &str, command: &[String], tty: bool, context: &Context) -> Result<ExitCode, CliError> {
-    let fleet = context.fleet()?;
-    let host = context.host(&fleet)?;
-    let guest = declared_or_there(guest, &fleet, &host)?;
-    let target = context.reachable(&host, &guest)?;
+pub fn in_guest(guest: &str, command: &[String], tty: bool, ui: &Ui) -> Result<ExitCode, CliError> {
+    let target = reach::ssh(&ui.workspace(), guest)?;
     let finished = ssh::run(&target, command, Io::Inherit { tty })?;
     Ok(ExitCode::from(u8::try_from(finished.code).unwrap_or(1)))
 }

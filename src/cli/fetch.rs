@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
-use super::build::{Inputs, with_builder};
-use super::context::Context;
+use crate::run::LockedProject;
+
 use super::error::CliError;
+use super::output::{Event, Input};
 use super::render;
+use super::settings::inputs;
+use super::ui::Ui;
 
 const HELP: &str = "\
 Packages and the kernel source, several at a time. Afterwards `sisforge build --offline` needs no network. What is \
@@ -19,14 +22,13 @@ pub struct Args {
     locked: bool,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let inputs =
-        with_builder(context, context.fleet()?, Inputs::of(args.locked), |builder| Ok(builder.fetch()?))?;
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let inputs = LockedProject::open(&ui.workspace(), inputs(args.locked))?.builder().fetch()?;
     let bytes: u64 = inputs.iter().map(|input| input.size).sum();
-    if context.settings.json {
-        render::json(&serde_json::json!({ "event": "fetched", "bytes": bytes, "files": inputs }));
+    if ui.settings.json {
+        render::json(&Event::Fetched { bytes, files: inputs.iter().map(Input::from).collect() });
     }
-    context.say(&format!("{} files, {} are here", inputs.len(), mebibytes(bytes)));
+    ui.say(&format!("{} files, {} are here", inputs.len(), mebibytes(bytes)));
     Ok(ExitCode::SUCCESS)
 }
 

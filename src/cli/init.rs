@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use crate::sys::fs;
 
-use super::context::Context;
 use super::error::CliError;
 use super::render;
+use super::ui::Ui;
 
 use crate::fleet::EXAMPLE as TEMPLATE;
 
@@ -17,8 +17,8 @@ pub struct Args {
     print: bool,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let path = &context.settings.file;
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let path = &ui.settings.run.file;
     if args.print {
         render::text(TEMPLATE);
         return Ok(ExitCode::SUCCESS);
@@ -28,6 +28,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             .hint("name another with --file, or print the template with `sisforge init --print`"));
     }
     fs::write(path, TEMPLATE.as_bytes(), 0o644)?;
-    context.wrote(path, "; next: `sisforge check`, `sisforge lock`, `sisforge build`");
+    ui.wrote(path, "; next: `sisforge check`, `sisforge lock`, `sisforge build`");
     Ok(ExitCode::SUCCESS)
 }

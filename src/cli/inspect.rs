@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use crate::image::inspect::{Inspection, Privileged, Share};
 use crate::image::read::Password;
 
-use super::context::Context;
 use super::error::CliError;
 use super::render::{self, bytes, plain};
+use super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,10 +21,10 @@ pub struct Args {
     top: usize,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let image = context.open_image(&args.image)?;
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let image = ui.workspace().open_image(&args.image)?;
     let inspection = Inspection::of(&image, args.depth)?;
-    if context.settings.json {
+    if ui.settings.json {
         render::json(&inspection);
     } else {
         let parts = [head(&inspection), packages(&inspection, args.top), directories(&inspection, args.top)];

@@ -3,12 +3,9 @@
 use std::process::ExitCode;
 
 use crate::build::Configuration;
-use crate::build::artifacts::OutDir;
-use crate::lock::model::Lock;
-use crate::sys::report::{Report, Silent};
 
-use super::context::Context;
 use super::error::CliError;
+use super::ui::Ui;
 
 mod compact;
 mod config;
@@ -30,24 +27,18 @@ pub enum Command {
     Why(why::Args),
 }
 
-pub fn run(command: &Command, context: &Context) -> Result<ExitCode, CliError> {
+pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
     match command {
-        Command::Compact(args) => compact::run(args, context),
-        Command::Config => config::run(context),
-        Command::Diff(args) => diff::run(args, context),
-        Command::Why(args) => why::run(args, context),
+        Command::Compact(args) => compact::run(args, ui),
+        Command::Config => config::run(ui),
+        Command::Diff(args) => diff::run(args, ui),
+        Command::Why(args) => why::run(args, ui),
     }
 }
 
-impl Context {
-    /// What is wished of the fleet's kernel, and what Kconfig makes of it.
-    fn kernel_configuration(&self) -> Result<Configuration, CliError> {
-        let project = self.project(self.fleet()?)?;
-        let lock = Lock::read(&self.lock_path())?;
-        let out = OutDir::open(&self.settings.out)?;
-        let (cache, offline) = (self.cache()?, self.settings.offline);
-        // The answer is the one JSON document.
-        let report: &dyn Report = if self.settings.json { &Silent } else { &*self.report };
-        Ok(Configuration::of(&project, lock.as_ref(), &out, &cache, offline, report)?)
-    }
+/// What is wished of the fleet's kernel, and what Kconfig makes of it.
+fn configuration(ui: &Ui) -> Result<Configuration, CliError> {
+    // The answer is the one JSON document.
+    let notes = ui.notes();
+    Ok(ui.workspace_with(&notes).kernel_configuration()?)
 }

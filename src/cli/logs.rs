@@ -9,12 +9,13 @@ use serde_json::json;
 
 use crate::base::time::{parse_duration, parse_rfc3339, rfc3339_millis};
 use crate::host::logs::LogKind;
+use crate::run::reach;
 use crate::sys::fs::FileError;
 use crate::sys::log::{Lines, Reader, Start};
 
-use super::context::{Context, declared_or_there};
 use super::error::CliError;
 use super::render;
+use super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -55,10 +56,8 @@ fn since(text: &str) -> Result<SystemTime, String> {
 /// How often is looked for more.
 const POLL: Duration = Duration::from_millis(50);
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let fleet = context.fleet()?;
-    let host = context.host(&fleet)?;
-    let guest = declared_or_there(&args.guest, &fleet, &host)?;
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let (host, guest) = reach::guest(&ui.workspace(), &args.guest)?;
     let kind = match (args.vmm, args.metrics) {
         (true, _) => LogKind::Vmm,
         (_, true) => LogKind::Metrics,
@@ -70,7 +69,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let Some(mut reader) = opened else {
         return Err(CliError::failed(format!("{guest} has no such log: it was not started on this host")));
     };
-    let mut printer = Printer::new(args, context.settings.json, kind);
+    let mut printer = Printer::new(args, ui.settings.json, kind);
     loop {
         while let Some((time, bytes)) = reader.read().map_err(FileError::when("read", &path))? {
             printer.take(time, &bytes);

@@ -9,7 +9,6 @@ mod ask;
 mod build;
 mod check;
 mod console;
-mod context;
 mod diff;
 mod disk;
 mod doctor;
@@ -17,7 +16,6 @@ mod down;
 pub mod error;
 mod exec;
 mod fetch;
-mod image_file;
 mod init;
 mod inspect;
 mod keep_logs;
@@ -25,8 +23,9 @@ mod kernel;
 mod launch;
 mod lock;
 mod logs;
-mod machines;
 mod man;
+mod outcome;
+mod output;
 mod plan;
 mod progress;
 mod ps;
@@ -38,13 +37,14 @@ mod snapshot;
 mod ssh;
 mod status;
 mod tree;
+mod ui;
 mod up;
 mod vendor;
 mod watch;
 
-use context::Context;
 use error::CliError;
 use settings::{GlobalArgs, Settings};
+use ui::Ui;
 
 /// Turn a committed fleet.toml into a fleet of hardened microVMs
 #[derive(Parser)]
@@ -115,7 +115,7 @@ enum Command {
     /// Make apk packages and signed repositories
     #[command(subcommand)]
     Apk(apk::Command),
-    /// Print the JSON Schema of fleet.toml or recipe.toml
+    /// Print the JSON Schema of fleet.toml, recipe.toml, or of what a command prints with --json
     Schema(schema::Args),
     /// Print completions for a shell
     Completions(man::CompletionsArgs),
@@ -134,43 +134,43 @@ pub fn main() -> ExitCode {
     }
     let cli = Cli::parse_from(words);
     let settings = Settings::resolve(cli.global);
-    let context = Context::new(settings);
-    match run(cli.command, &context) {
+    let ui = Ui::new(settings);
+    match run(cli.command, &ui) {
         Ok(code) => code,
         Err(error) => {
-            error.print(&context.settings);
+            error.print(&ui.settings);
             ExitCode::from(error.status())
         }
     }
 }
 
-fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
+fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
     match command {
-        Command::Init(args) => init::run(&args, context),
-        Command::Check => check::run(context),
-        Command::Lock(args) => lock::run(&args, context),
-        Command::Fetch(args) => fetch::run(&args, context),
-        Command::Vendor(args) => vendor::run(&args, context),
-        Command::Build(args) => build::run(&args, context),
-        Command::Tree(args) => tree::run(&args, context),
-        Command::Plan(args) => plan::run(&args, context),
-        Command::Up(args) => up::run(&args, context),
-        Command::Down(args) => down::run(&args, context),
-        Command::Ps(args) => ps::run(&args, context),
-        Command::Status => status::run(context),
-        Command::Logs(args) => logs::run(&args, context),
-        Command::Console(args) => console::run(&args, context),
-        Command::Exec(args) => exec::run(&args, context),
-        Command::Ssh(args) => ssh::run(&args, context),
-        Command::Disk(command) => disk::run(&command, context),
-        Command::Snapshot(command) => snapshot::run(&command, context),
-        Command::Doctor(args) => doctor::run(&args, context),
-        Command::Watch(args) => watch::run(&args, context),
-        Command::Inspect(args) => inspect::run(&args, context),
-        Command::Diff(args) => diff::run(&args, context),
-        Command::Sbom(args) => sbom::run(&args, context),
-        Command::Kernel(command) => kernel::run(&command, context),
-        Command::Apk(command) => apk::run(&command, context),
+        Command::Init(args) => init::run(&args, ui),
+        Command::Check => check::run(ui),
+        Command::Lock(args) => lock::run(&args, ui),
+        Command::Fetch(args) => fetch::run(&args, ui),
+        Command::Vendor(args) => vendor::run(&args, ui),
+        Command::Build(args) => build::run(&args, ui),
+        Command::Tree(args) => tree::run(&args, ui),
+        Command::Plan(args) => plan::run(&args, ui),
+        Command::Up(args) => up::run(&args, ui),
+        Command::Down(args) => down::run(&args, ui),
+        Command::Ps(args) => ps::run(&args, ui),
+        Command::Status => status::run(ui),
+        Command::Logs(args) => logs::run(&args, ui),
+        Command::Console(args) => console::run(&args, ui),
+        Command::Exec(args) => exec::run(&args, ui),
+        Command::Ssh(args) => ssh::run(&args, ui),
+        Command::Disk(command) => disk::run(&command, ui),
+        Command::Snapshot(command) => snapshot::run(&command, ui),
+        Command::Doctor(args) => doctor::run(&args, ui),
+        Command::Watch(args) => watch::run(&args, ui),
+        Command::Inspect(args) => inspect::run(&args, ui),
+        Command::Diff(args) => diff::run(&args, ui),
+        Command::Sbom(args) => sbom::run(&args, ui),
+        Command::Kernel(command) => kernel::run(&command, ui),
+        Command::Apk(command) => apk::run(&command, ui),
         Command::Schema(args) => schema::run(&args),
         Command::Completions(args) => man::completions(&args, Cli::command()),
         Command::Man(args) => man::pages(&args, Cli::command()),

@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::sys::report::{Report, Silent, Task, Unit};
 
+use super::output::Event;
 use super::settings::Settings;
 
 /// The report that suits the settings and the terminal.
@@ -141,21 +142,22 @@ impl Task for LineTask {
 
 struct JsonLines;
 
-fn emit(object: &serde_json::Value) {
+fn emit(event: &Event) {
     let mut out = std::io::stdout().lock();
-    // A reader that went away ends the output, not the work.
-    let _ = writeln!(out, "{object}").and_then(|()| out.flush());
+    // A value of this program always serializes. A reader that went away ends the output, not the work.
+    let line = serde_json::to_string(event).unwrap_or_default();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 impl Report for JsonLines {
     fn begin(&self, name: &str, total: Option<u64>, _: Unit) -> Box<dyn Task> {
-        emit(&serde_json::json!({ "event": "begin", "task": name }));
+        emit(&Event::Begin { task: name.to_owned() });
         let now = Instant::now();
         Box::new(JsonTask { name: name.to_owned(), begun: now, pace: Pace::new(total, now) })
     }
 
     fn note(&self, text: &str) {
-        emit(&serde_json::json!({ "event": "note", "text": text }));
+        emit(&Event::Note { text: text.to_owned() });
     }
 }
 
@@ -168,7 +170,7 @@ struct JsonTask {
 impl Task for JsonTask {
     fn advance(&self, amount: u64) {
         if let Some(percent) = self.pace.advance(amount, Instant::now()) {
-            emit(&serde_json::json!({ "event": "progress", "task": self.name, "percent": percent }));
+            emit(&Event::Progress { task: self.name.clone(), percent });
         }
     }
 
@@ -176,7 +178,7 @@ impl Task for JsonTask {
 
     fn finish(&self, text: &str) {
         let seconds = self.begun.elapsed().as_secs_f64();
-        emit(&serde_json::json!({ "event": "end", "task": self.name, "result": text, "seconds": seconds }));
+        emit(&Event::End { task: self.name.clone(), result: text.to_owned(), seconds });
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use crate::apply::status::{self, GuestPhase, GuestStatus};
+use crate::apply::status::GuestStatus;
+use crate::run::status;
 
-use super::context::{Context, observed};
 use super::error::CliError;
-use super::render;
+use super::ui::Ui;
+use super::{output, render};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -15,30 +16,22 @@ pub struct Args {
     all: bool,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let fleet = context.fleet()?;
-    let host = context.host(&fleet)?;
-    let observed = observed(&host)?;
-    let mut guests = status::guests(&host, &observed);
-    if args.all {
-        let missing = fleet.guests.keys().filter(|name| !observed.guests.contains_key(name));
-        guests.extend(missing.map(|name| status::guest(&host, &observed, name)));
-        guests.sort_by(|a, b| a.name.cmp(&b.name));
-    } else {
-        guests.retain(|guest| guest.state != GuestPhase::Down);
-    }
-    if context.settings.json {
-        render::json(&guests);
-    } else if context.settings.quiet {
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let guests = status::guests(&ui.workspace(), args.all)?;
+    if ui.settings.json {
+        render::json(&guests.iter().map(output::Guest::from).collect::<Vec<_>>());
+    } else if ui.settings.quiet {
         guests.iter().for_each(|guest| render::text(&format!("{}\n", guest.name)));
     } else {
-        let head =
-            ["NAME", "STATE", "PID", "UID", "IP", "UPTIME", "MEMORY", "IMAGE"].map(str::to_owned).to_vec();
+        let head = HEAD.map(str::to_owned).to_vec();
         let rows: Vec<_> = std::iter::once(head).chain(guests.iter().map(row)).collect();
         render::text(&render::table(&rows));
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// Over the cells of [`row`].
+pub const HEAD: [&str; 8] = ["NAME", "STATE", "PID", "UID", "IP", "UPTIME", "MEMORY", "IMAGE"];
 
 /// The cells of one guest.
 pub fn row(guest: &GuestStatus) -> Vec<String> {

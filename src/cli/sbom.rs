@@ -6,9 +6,9 @@ use crate::image::sbom::{Format, Sources, document};
 use crate::lock::model::Lock;
 use crate::sys::digest::sha256_of_file;
 
-use super::context::Context;
 use super::error::CliError;
 use super::render;
+use super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -27,22 +27,22 @@ enum FormatName {
     Cyclonedx,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let image = context.open_image(&args.image)?;
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let image = ui.workspace().open_image(&args.image)?;
     if image.system.packages.is_empty() {
         let path = image.volume.path().display();
         return Err(CliError::invalid(format!("{path} has no record of packages, /lib/apk/db/installed"))
             .hint("a bill of materials is made of an image of packages, such as those in out/image/"));
     }
-    let lock = Lock::read(&context.lock_path())?;
-    let created = context.settings.source_date_epoch.as_deref().map(epoch).transpose()?;
+    let lock = Lock::read(&ui.workspace().lock_path())?;
+    let created = ui.settings.source_date_epoch.as_deref().map(epoch).transpose()?;
     let sources = Sources { sha256: sha256_of_file(image.volume.path())?.0, lock: lock.as_ref(), created };
     let format = match args.format {
         FormatName::Spdx => Format::Spdx,
         FormatName::Cyclonedx => Format::CycloneDx,
     };
     let document = document(&image, &sources, format);
-    if context.settings.json {
+    if ui.settings.json {
         render::json(&document);
     } else {
         render::text(&format!("{document:#}\n"));

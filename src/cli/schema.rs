@@ -1,32 +1,54 @@
-//! `schema`: the JSON Schemas of fleet.toml and recipe.toml.
+//! `schema`: the JSON Schemas of what the program reads, and of what it prints with `--json`.
 
 use std::process::ExitCode;
 
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+
 use super::error::CliError;
+use super::output::Document;
 use super::render;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Of which file
-    #[arg(value_enum, value_name = "FILE", default_value_t = File::Fleet)]
-    of: File,
+    /// Of which file, or of what is printed with --json
+    #[arg(value_enum, value_name = "NAME", default_value_t = Of::Fleet)]
+    of: Of,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum File {
-    /// fleet.toml
+#[derive(Clone, Copy)]
+enum Of {
     Fleet,
-    /// recipes/NAME/recipe.toml
     Recipe,
+    Output(Document),
+}
+
+/// All that have a schema, files first.
+static ALL: std::sync::LazyLock<Vec<Of>> = std::sync::LazyLock::new(|| {
+    let documents = Document::value_variants().iter().map(|document| Of::Output(*document));
+    [Of::Fleet, Of::Recipe].into_iter().chain(documents).collect()
+});
+
+impl ValueEnum for Of {
+    fn value_variants<'a>() -> &'a [Self] {
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::Fleet => Some(PossibleValue::new("fleet").help("fleet.toml")),
+            Self::Recipe => Some(PossibleValue::new("recipe").help("recipes/NAME/recipe.toml")),
+            Self::Output(document) => document.to_possible_value(),
+        }
+    }
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, CliError> {
     let schema = match args.of {
-        File::Fleet => crate::fleet::schema(),
-        File::Recipe => crate::image::recipe::schema(),
+        Of::Fleet => crate::fleet::schema(),
+        Of::Recipe => crate::image::recipe::schema(),
+        Of::Output(document) => document.schema(),
     };
-    let schema = serde_json::to_string_pretty(&schema)
-        .map_err(|error| CliError::failed(format!("cannot write the schema: {error}")))?;
-    render::text(&format!("{schema}\n"));
+    render::text(&render::pretty(&schema));
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::run;
 use crate::sys::http::Network;
 
 /// Flags that every command takes; each has a `SISFORGE_*` variable.
@@ -59,23 +60,20 @@ pub enum ColorWhen {
 /// The global flags with every default filled in.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub file: PathBuf,
-    pub out: PathBuf,
-    /// Downloads by digest.
-    pub cache: PathBuf,
-    /// Files of the network, for builds without one.
-    pub vendor: PathBuf,
-    /// Proxies, and certificate authorities to trust instead of the host's.
-    pub network: Network,
+    /// What the work itself needs to know.
+    pub run: run::Settings,
     pub json: bool,
     pub quiet: bool,
     pub verbose: bool,
     /// Whether errors, on stderr, are coloured.
     pub color: bool,
-    pub jobs: usize,
-    pub offline: bool,
     /// `SOURCE_DATE_EPOCH`, by which a caller dates what is made (<https://reproducible-builds.org/specs/source-date-epoch/>).
     pub source_date_epoch: Option<String>,
+}
+
+/// What `--locked` asks for.
+pub fn inputs(locked: bool) -> run::Inputs {
+    if locked { run::Inputs::Locked } else { run::Inputs::Refresh }
 }
 
 /// The command line, the program first.
@@ -98,18 +96,21 @@ impl Settings {
             ColorWhen::Auto => std::io::stderr().is_terminal() && variable("NO_COLOR").is_none(),
         };
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
+        let run = run::Settings {
             out: args.out_dir.unwrap_or_else(|| beside.join("out")),
             cache: cache.unwrap_or_else(|| PathBuf::from("/var/cache/sisforge")),
             vendor: args.vendor_dir.unwrap_or_else(|| beside.join("vendor")),
             network: network(),
             file: args.file,
+            jobs: args.jobs.map_or(processors, usize::from),
+            offline: args.offline,
+        };
+        Self {
+            run,
             json: args.json,
             quiet: args.quiet,
             verbose: args.verbose,
             color,
-            jobs: args.jobs.map_or(processors, usize::from),
-            offline: args.offline,
             source_date_epoch: variable("SOURCE_DATE_EPOCH")
                 .map(|value| value.to_string_lossy().into_owned()),
         }

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use crate::base::SnapshotName;
 
-use super::context::Context;
 use super::error::CliError;
+use super::ui::Ui;
 
 mod create;
 mod ls;
@@ -24,12 +24,12 @@ pub enum Command {
     Rm(rm::Args),
 }
 
-pub fn run(command: &Command, context: &Context) -> Result<ExitCode, CliError> {
+pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
     match command {
-        Command::Create(args) => create::run(args, context),
-        Command::Ls(args) => ls::run(args, context),
-        Command::Restore(args) => restore::run(args, context),
-        Command::Rm(args) => rm::run(args, context),
+        Command::Create(args) => create::run(args, ui),
+        Command::Ls(args) => ls::run(args, ui),
+        Command::Restore(args) => restore::run(args, ui),
+        Command::Rm(args) => rm::run(args, ui),
     }
 }
 

@@ -3,9 +3,9 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use super::context::Context;
 use super::error::CliError;
 use super::exec;
+use super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -19,7 +19,7 @@ pub struct Args {
     command: Vec<String>,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let tty = (args.command.is_empty() || args.tty) && std::io::stdin().is_terminal();
-    exec::in_guest(&args.guest, &args.command, tty, context)
+    exec::in_guest(&args.guest, &args.command, tty, ui)
 }

@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::build::{Inputs, with_builder};
-use super::context::Context;
+use crate::run::LockedProject;
+
 use super::error::CliError;
 use super::fetch::mebibytes;
+use super::output::Event;
 use super::render;
+use super::settings::inputs;
+use super::ui::Ui;
 
 const HELP: &str = "\
 Files lie under the addresses that they have in the network, DIR/HOST/PATH: each package, each repository's \
@@ -29,18 +32,17 @@ pub struct Args {
     locked: bool,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let found = &context.settings.vendor;
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let found = &ui.settings.run.vendor;
     let dir = args.dir.as_ref().unwrap_or(found);
-    let vendored =
-        with_builder(context, context.fleet()?, Inputs::of(args.locked), |builder| Ok(builder.vendor(dir)?))?;
-    if context.settings.json {
-        render::json(&serde_json::json!({ "event": "vendored", "dir": dir, "vendored": vendored }));
+    let vendored = LockedProject::open(&ui.workspace(), inputs(args.locked))?.builder().vendor(dir)?;
+    let (files, size, removed) = (vendored.files, mebibytes(vendored.bytes), vendored.removed);
+    if ui.settings.json {
+        render::json(&Event::Vendored { dir: dir.clone(), vendored: vendored.into() });
     }
-    let (files, size) = (vendored.files, mebibytes(vendored.bytes));
-    context.say(&format!("{files} files, {size} are in {}; {} removed", dir.display(), vendored.removed));
+    ui.say(&format!("{files} files, {size} are in {}; {removed} removed", dir.display()));
     if dir != found {
-        context.say(&format!(
+        ui.say(&format!(
             "builds find them with --vendor-dir {dir} or SISFORGE_VENDOR_DIR={dir}",
             dir = dir.display()
         ));

@@ -1,5 +1,6 @@
 //! Desire: a fleet and its artifacts become the state that a host should have, as data.
 
+pub mod address_list;
 pub mod console;
 pub mod desired;
 pub mod doctor;

@@ -17,7 +17,7 @@ use super::space::BLOCK;
 use super::tree::{Node, NodeKind, Tree};
 
 /// What one path, or the file system itself, has otherwise than it was to be.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mismatch {
     pub path: String,
     pub what: String,
@@ -30,7 +30,7 @@ impl Mismatch {
 }
 
 /// What was read back.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadBack {
     /// How many paths were compared.
     pub paths: usize,

@@ -5,8 +5,7 @@ use std::path::Path;
 use super::tool::{Tool, ToolError};
 
 /// What e2fsck says of a file system.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Clean,
     /// What it printed.

@@ -16,6 +16,7 @@ mod locking;
 mod logs;
 mod machine;
 mod network;
+mod output;
 mod packages;
 mod reach;
 mod recipes;

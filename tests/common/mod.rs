@@ -4,5 +4,6 @@ pub mod namespaces;
 pub mod nft;
 pub mod random;
 pub mod sandbox;
+pub mod schema;
 pub mod scripts;
 pub mod server;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{CliError, Context, render};
+use super::{CliError, Ui, render};
 use crate::apk::{
     Dependency, Entry, EntryKind, Index, PackageContents, PackageInfo, is_index, package_files,
 };
@@ -18,18 +18,18 @@ pub struct Args {
     paths: Vec<PathBuf>,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let files = package_files(&args.paths)?;
     let mut documents = Vec::new();
     for file in &files {
         let (text, document) = if is_index(file) { show_index(file)? } else { show_package(file)? };
-        if !context.settings.json {
+        if !ui.settings.json {
             let heading = if files.len() > 1 { format!("{}:\n", file.display()) } else { String::new() };
             render::text(&format!("{heading}{text}"));
         }
         documents.push(document);
     }
-    if context.settings.json {
+    if ui.settings.json {
         render::json(&documents);
     }
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use rayon::prelude::*;
 
-use super::{CliError, Context, render};
+use super::{CliError, Ui, render};
 use crate::apk::{Arch, Chosen, Dependency, INDEX_FILE, Index, KeyRing, Repository, SolveError, solve};
 use crate::fleet::Source;
 use crate::lock::indexes::{Indexes, place};
@@ -51,19 +51,19 @@ impl FromStr for Tagged {
     }
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     // Giving back a hundred thousand small pieces of memory, just before the end, would take as long as solving.
-    let indexes = ManuallyDrop::new(indexes(args, context)?);
+    let indexes = ManuallyDrop::new(indexes(args, ui)?);
     let named = args.repositories.iter().zip(&*indexes);
     let repositories: Vec<_> =
         named.map(|(one, index)| Repository { index, tag: one.tag.as_deref() }).collect();
-    show(solve(&args.world, &repositories, args.arch.as_str()), args, context)
+    show(solve(&args.world, &repositories, args.arch.as_str()), args, ui)
 }
 
-fn indexes(args: &Args, context: &Context) -> Result<Vec<Index>, CliError> {
+fn indexes(args: &Args, ui: &Ui) -> Result<Vec<Index>, CliError> {
     let keys = KeyRing::read(&args.keys)?;
-    let cache = context.cache()?;
-    let indexes = Indexes { cache: &cache, offline: context.settings.offline, report: &*context.report };
+    let cache = ui.workspace().cache()?;
+    let indexes = Indexes { cache: &cache, offline: ui.settings.run.offline, report: &*ui.report };
     let read = |one: &Tagged| {
         let place = place(&one.location, &[], args.arch.as_str(), INDEX_FILE);
         indexes.newest(&one.spelled, &place, &keys).map(|found| found.index)
@@ -71,18 +71,14 @@ fn indexes(args: &Args, context: &Context) -> Result<Vec<Index>, CliError> {
     Ok(args.repositories.par_iter().map(read).collect::<Result<_, _>>()?)
 }
 
-fn show(
-    solved: Result<Vec<Chosen<'_>>, SolveError>,
-    args: &Args,
-    context: &Context,
-) -> Result<ExitCode, CliError> {
+fn show(solved: Result<Vec<Chosen<'_>>, SolveError>, args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     match solved {
-        Err(error) if context.settings.json => {
+        Err(error) if ui.settings.json => {
             render::json(&unsolvable(&error));
             Err(CliError::said(CliError::unsolvable(&error).status()))
         }
         Err(error) => Err(CliError::unsolvable(&error)),
-        Ok(chosen) if context.settings.json => {
+        Ok(chosen) if ui.settings.json => {
             let packages = chosen.iter().map(|one| package(one, &args.repositories[one.repository]));
             render::json(&serde_json::json!({ "packages": packages.collect::<Vec<_>>() }));
             Ok(ExitCode::SUCCESS)
@@ -94,7 +90,7 @@ fn show(
             render::text(&chosen.iter().enumerate().map(line).collect::<String>());
             let bytes = |size: fn(&Chosen<'_>) -> u64| chosen.iter().map(size).sum::<u64>() as f64 / 1e6;
             let (loads, fills) = (bytes(|one| one.info.size), bytes(|one| one.info.installed_size));
-            context.say(&format!("{} packages, {loads:.1} MB, installed {fills:.1} MB", chosen.len()));
+            ui.say(&format!("{} packages, {loads:.1} MB, installed {fills:.1} MB", chosen.len()));
             Ok(ExitCode::SUCCESS)
         }
     }

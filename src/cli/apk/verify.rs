@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use rayon::prelude::*;
 
-use super::{CliError, Context, render};
+use super::{CliError, Ui, render};
 use crate::apk::{Distrust, KeyRing, Listings, Trusted, check_file, package_files};
 use crate::base::diagnostic::one_line;
 
@@ -19,7 +19,7 @@ pub struct Args {
     keys: Vec<PathBuf>,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let keys = KeyRing::read(&args.keys)?;
     let files = package_files(&args.paths)?;
     if files.is_empty() {
@@ -29,7 +29,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let listings = Listings::read(&files, &keys);
     let checked: Vec<_> = files.par_iter().map(|file| check_file(file, &keys, &listings)).collect();
     let results = || files.iter().zip(&checked);
-    if context.settings.json {
+    if ui.settings.json {
         let documents: Vec<_> = results().map(|(file, result)| document(file, result)).collect();
         render::json(&documents);
     } else {
@@ -40,7 +40,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         render::text(&results().map(line).collect::<String>());
     }
     let bad = checked.iter().filter(|result| result.is_err()).count();
-    context.say(&format!("{} of {} are what their makers made", files.len() - bad, files.len()));
+    ui.say(&format!("{} of {} are what their makers made", files.len() - bad, files.len()));
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::apply::disk;
-use crate::apply::linux::LinuxHost;
+use crate::run::disk;
 
-use super::super::context::Context;
 use super::super::error::CliError;
+use super::super::ui::Ui;
 
 const HELP: &str = "\
 The file is the ext4 file system itself, with the holes of the disk: it can be mounted, looked into with `sisforge \
@@ -24,13 +23,9 @@ pub struct Args {
     to: PathBuf,
 }
 
-pub fn run(args: &Args, host: &LinuxHost, context: &Context) -> Result<ExitCode, CliError> {
-    let (_held, disk) = super::unused_disk(&args.disk, host, context)?;
-    if args.to.symlink_metadata().is_ok() {
-        return Err(CliError::invalid(format!("{} is there already", args.to.display()))
-            .hint("remove it, or name another file"));
-    }
-    disk::export(&disk, &args.to)?;
-    context.wrote(&args.to, &format!(": the disk of {}", disk.name));
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let unused = disk::unused(&ui.workspace(), &args.disk)?;
+    unused.export(&args.to)?;
+    ui.wrote(&args.to, &format!(": the disk of {}", unused.disk.name));
     Ok(ExitCode::SUCCESS)
 }

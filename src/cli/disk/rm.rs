@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use crate::apply::linux::LinuxHost;
-use crate::sys::fs;
+use crate::run::disk;
 
 use super::super::ask::confirm;
-use super::super::context::Context;
 use super::super::error::CliError;
+use super::super::output::DiskRemoved;
+use super::super::render;
+use super::super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -19,12 +20,16 @@ pub struct Args {
     yes: bool,
 }
 
-pub fn run(args: &Args, host: &LinuxHost, context: &Context) -> Result<ExitCode, CliError> {
-    let (_held, disk) = super::unused_disk(&args.disk, host, context)?;
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let unused = disk::unused(&ui.workspace(), &args.disk)?;
+    let name = unused.disk.name.clone();
     if !args.yes {
-        confirm(&format!("remove the data disk of {} for good", disk.name))?;
+        confirm(&format!("remove the data disk of {name} for good"))?;
     }
-    fs::remove(&disk.path)?;
-    context.say(&format!("removed: the data disk of {}", disk.name));
+    unused.remove()?;
+    ui.say(&format!("removed: the data disk of {name}"));
+    if ui.settings.json {
+        render::json(&DiskRemoved { disk: name });
+    }
     Ok(ExitCode::SUCCESS)
 }

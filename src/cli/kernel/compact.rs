@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use crate::build::compact::compact;
 use crate::sys::fs as files;
 
-use super::super::context::Context;
 use super::super::error::CliError;
 use super::super::render;
+use super::super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -19,15 +19,15 @@ pub struct Args {
     to: PathBuf,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let old = files::read(&args.vmlinux)?;
     let new =
         compact(&old).map_err(|reason| CliError::invalid(format!("{}: {reason}", args.vmlinux.display())))?;
     files::write(&args.to, &new, 0o644)?;
-    if context.settings.json {
+    if ui.settings.json {
         render::json(&serde_json::json!({ "from": old.len(), "to": new.len() }));
     }
     let mb = |bytes: &[u8]| bytes.len() as f64 / 1e6;
-    context.say(&format!("{}: {:.1} MB, of {:.1} MB", args.to.display(), mb(&new), mb(&old)));
+    ui.say(&format!("{}: {:.1} MB, of {:.1} MB", args.to.display(), mb(&new), mb(&old)));
     Ok(ExitCode::SUCCESS)
 }

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use super::super::context::Context;
 use super::super::error::CliError;
 use super::super::render;
+use super::super::ui::Ui;
 
-pub fn run(context: &Context) -> Result<ExitCode, CliError> {
-    let lines = context.kernel_configuration()?.lines()?;
-    if context.settings.json {
+pub fn run(ui: &Ui) -> Result<ExitCode, CliError> {
+    let lines = super::configuration(ui)?.lines()?;
+    if ui.settings.json {
         render::json(&lines);
         return Ok(ExitCode::SUCCESS);
     }
@@ -18,6 +18,6 @@ pub fn run(context: &Context) -> Result<ExitCode, CliError> {
         .collect();
     render::text(&render::table(&rows));
     let on = lines.iter().filter(|line| line.value == "y").count();
-    context.say(&format!("{on} options are on"));
+    ui.say(&format!("{on} options are on"));
     Ok(ExitCode::SUCCESS)
 }

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use crate::build::configured::read_any;
 
-use super::super::context::Context;
 use super::super::error::CliError;
 use super::super::render;
+use super::super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,9 +28,9 @@ struct Change {
     to: String,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let read = |named: &str| {
-        let path = context.kernel_config_file(named)?;
+        let path = ui.workspace().kernel_config_file(named)?;
         let options = read_any(&path)?;
         if options.is_empty() {
             return Err(CliError::invalid(format!("{} holds no line such as CONFIG_NET=y", path.display()))
@@ -49,10 +49,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         .filter(|(_, from, to)| from != to)
         .map(|(name, from, to)| Change { option: name.clone(), from: from.clone(), to: to.clone() })
         .collect();
-    if context.settings.json {
+    if ui.settings.json {
         render::json(&changes);
     } else if changes.is_empty() {
-        context.say("they are configured alike");
+        ui.say("they are configured alike");
     } else {
         render::text(&changes.iter().map(line).collect::<String>());
     }

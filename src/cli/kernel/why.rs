@@ -8,9 +8,9 @@ use crate::build::kconfig::{Symbol, Values};
 use crate::build::unmet::shown;
 use crate::lock::kernel::DotConfig;
 
-use super::super::context::Context;
 use super::super::error::CliError;
 use super::super::render;
+use super::super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -47,8 +47,8 @@ struct Asked {
     reason: String,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let configuration = context.kernel_configuration()?;
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let configuration = super::configuration(ui)?;
     let name = args.option.as_str();
     let Some(symbol) = configuration.symbols().get(name) else {
         let near: Vec<_> = configuration.symbols().near(name).into_iter().take(3).collect();
@@ -58,9 +58,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             near => error.hint(format!("did you mean {}?", near.join(" or "))),
         });
     };
-    let needed_by = context.needed_by(&args.option)?;
+    let needed_by = needed_by(&args.option, ui)?;
     let answer = answer(&args.option, symbol, &configuration, &configuration.config()?, needed_by);
-    if context.settings.json {
+    if ui.settings.json {
         render::json(&answer);
     } else {
         render::text(&text(&answer, &configuration.config()?));
@@ -68,11 +68,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl Context {
-    fn needed_by(&self, option: &KernelOption) -> Result<Vec<String>, CliError> {
-        let needs = self.project(self.fleet()?)?.kernel_needs();
-        Ok(needs.iter().filter(|need| need.option == *option).map(|need| need.whose.to_string()).collect())
-    }
+fn needed_by(option: &KernelOption, ui: &Ui) -> Result<Vec<String>, CliError> {
+    let needs = ui.workspace().kernel_needs()?;
+    Ok(needs.iter().filter(|need| need.option == *option).map(|need| need.whose.to_string()).collect())
 }
 
 fn answer(

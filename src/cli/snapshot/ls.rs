@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use crate::apply::snapshot::{self, Place, Shelved};
-use crate::cli::context::Context;
+use crate::apply::snapshot::{Place, Shelved};
 use crate::cli::error::CliError;
-use crate::cli::render;
+use crate::cli::ui::Ui;
+use crate::cli::{output, render};
 use crate::host::layout::vmm_folder;
+use crate::run::freeze;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -15,14 +16,11 @@ pub struct Args {
     all: bool,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let fleet = context.fleet()?;
-    let host = context.host(&fleet)?;
-    let mut found = snapshot::list(&host.layout)?;
-    found.retain(|one| args.all || one.place == Place::Ready);
-    if context.settings.json {
-        render::json(&found.iter().map(as_json).collect::<Vec<_>>());
-    } else if context.settings.quiet {
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let found = freeze::list(&ui.workspace(), args.all)?;
+    if ui.settings.json {
+        render::json(&found.iter().map(output::Snapshot::from).collect::<Vec<_>>());
+    } else if ui.settings.quiet {
         found.iter().for_each(|one| render::text(&format!("{}\n", one.name)));
     } else {
         let head = ["NAME", "GUEST", "CREATED", "VMM", "SIZE", "STATE"].map(str::to_owned).to_vec();
@@ -57,12 +55,4 @@ fn state(one: &Shelved) -> String {
             format!("restored as {guest}{disk}")
         }
     }
-}
-
-fn as_json(one: &Shelved) -> serde_json::Value {
-    let place = if one.place == Place::Ready { "ready" } else { "consumed" };
-    serde_json::json!({
-        "name": one.name, "state": place, "size": one.size, "has_disk": one.has_disk,
-        "restored": one.restored, "manifest": one.manifest,
-    })
 }

@@ -1,21 +1,12 @@
 //! `snapshot restore`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::apply::linux::LinuxHost;
-use crate::apply::snapshot;
-use crate::base::{GuestName, SnapshotName};
-use crate::cli::build::Inputs;
-use crate::cli::context::{Context, named, observed};
 use crate::cli::error::CliError;
-use crate::cli::{ask, up};
-use crate::fleet::Fleet;
-use crate::host::snapshot::{DISK, Manifest, Obstacle, brought_back, differences, misplaced};
-use crate::host::state::MachineDisk;
-use crate::plan::{Plan, restore};
-use crate::sys::digest::digest_like;
-use crate::sys::ssh;
+use crate::cli::output::{Restored, Summary};
+use crate::cli::ui::Ui;
+use crate::cli::{ask, outcome, render};
+use crate::run::restore;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -29,90 +20,33 @@ pub struct Args {
     yes: bool,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let fleet = context.fleet()?;
-    let mut host = context.host(&fleet)?;
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let name = super::parsed(&args.name)?;
-    let _held = context.hold(&host.layout)?;
-    let manifest = snapshot::ready_manifest(&host.layout, &name)?;
-    let target = args.target.clone().unwrap_or_else(|| manifest.guest.to_string());
-    let guest = named(&[target], &fleet.guests.keys().collect::<Vec<_>>())?.remove(0);
-    ssh::keygen(&host.layout.key())?;
-
-    let plan = plan(&fleet, &mut host, &guest, &name, &manifest, context)?;
-    let damaged = snapshot::check_files(&host.layout, &name, &manifest)?;
-    if !damaged.is_empty() {
-        return Err(refused(&name, &guest, &damaged));
-    }
-    let replaced = replaced(&host, &guest, &name, &manifest)?;
-    if let (Some(aside), false) = (&replaced, args.yes) {
+    let notes = ui.notes();
+    let workspace = ui.workspace_with(&notes);
+    let restore = restore::prepare(&workspace, &name, args.target.as_deref())?;
+    let (guest, set_aside) = (restore.guest.clone(), restore.set_aside.clone());
+    if let (Some(aside), false) = (&set_aside, args.yes) {
         ask::confirm(&format!(
             "keep the data disk of {guest}, which has changed since, as {}, and put that of the snapshot in its place",
             aside.display()
         ))?;
     }
-    let code = up::carry_out(&plan, &host, context)?;
-    context.say(&format!("{guest} goes on from snapshot {name}, which is consumed"));
-    if let Some(aside) = replaced {
-        context.say(&format!("the data disk that {guest} had is kept: {}", aside.display()));
+    outcome::announce(&restore.plan, ui);
+    let outcome = restore.carry_out()?;
+    outcome::failures(&outcome, &notes);
+    ui.say(&outcome::summary(&outcome));
+    if outcome.is_complete() {
+        ui.say(&format!("{guest} goes on from snapshot {name}, which is consumed"));
+        let kept = set_aside
+            .iter()
+            .map(|path| format!("the data disk that {guest} had is kept: {}", path.display()));
+        kept.for_each(|text| ui.say(&text));
     }
-    Ok(code)
-}
-
-/// What brings the guest back; nothing where anything stands against it.
-fn plan(
-    fleet: &Fleet,
-    host: &mut LinuxHost,
-    guest: &GuestName,
-    name: &SnapshotName,
-    manifest: &Manifest,
-    context: &Context,
-) -> Result<Plan, CliError> {
-    let observed = observed(host)?;
-    let mut wishes = context.wishes(fleet, Inputs::of(false), host, &observed)?;
-    let here = snapshot::here(manifest.machine.vmm)?;
-    let mut obstacles = differences(manifest, &here);
-    let fresh = wishes.state(fleet)?;
-    if let Some(wanted) = fresh.guests.get(guest) {
-        let machine = brought_back(manifest, name, wanted.machine());
-        obstacles.extend(misplaced(manifest, &machine, fleet.host.subnet));
-        wishes.facts.restored.insert(guest.clone(), machine);
+    if ui.settings.json {
+        drop(workspace);
+        let (snapshot, guest, summary) = (name.to_string(), guest.to_string(), Summary::from(&outcome));
+        render::json(&Restored { snapshot, guest, set_aside, summary, notes: notes.into_list() });
     }
-    match restore(&observed, &wishes.state(fleet)?, guest, name, manifest) {
-        Ok(plan) if obstacles.is_empty() => Ok(plan),
-        outcome => {
-            obstacles.extend(outcome.err().into_iter().flatten());
-            Err(refused(name, guest, &obstacles))
-        }
-    }
-}
-
-fn refused(name: &SnapshotName, guest: &GuestName, obstacles: &[Obstacle]) -> CliError {
-    let runs = obstacles.iter().find_map(|obstacle| match obstacle {
-        Obstacle::Running(guest) => Some(guest),
-        _ => None,
-    });
-    let error = CliError::because(format!("snapshot {name} cannot be restored as {guest}"), obstacles);
-    match runs {
-        Some(running) => error.hint(format!("take it down first: `sisforge down {running}`")),
-        None => error,
-    }
-}
-
-/// Where the guest's data disk will be kept, if the snapshot's takes its place and it is another.
-fn replaced(
-    host: &LinuxHost,
-    guest: &GuestName,
-    name: &SnapshotName,
-    manifest: &Manifest,
-) -> Result<Option<PathBuf>, CliError> {
-    let disk = host.layout.disk(guest);
-    let Some(record) = manifest.files.get(DISK).filter(|_| manifest.machine.disk == MachineDisk::Kept) else {
-        return Ok(None);
-    };
-    if !disk.exists() || digest_like(&record.digest, &disk)?.0 == record.digest {
-        return Ok(None);
-    }
-    let mut aside = (1..).map(|number| host.layout.disk_before(guest, name, number));
-    Ok(aside.find(|path| !path.exists()))
+    outcome::exit_code(&outcome)
 }

@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use crate::apply::snapshot;
-use crate::cli::ask;
-use crate::cli::context::Context;
 use crate::cli::error::CliError;
+use crate::cli::output::Removed;
+use crate::cli::ui::Ui;
+use crate::cli::{ask, render};
+use crate::run::freeze;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -16,17 +17,20 @@ pub struct Args {
     yes: bool,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let fleet = context.fleet()?;
-    let host = context.host(&fleet)?;
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let name = super::parsed(&args.name)?;
-    let _held = context.hold(&host.layout)?;
-    let found = snapshot::find(&host.layout, &name)?;
+    let notes = ui.notes();
+    let workspace = ui.workspace_with(&notes);
+    let removal = freeze::removal(&workspace, &name)?;
+    let had_disk = removal.snapshot.has_disk;
     if !args.yes {
-        let disk = if found.has_disk { " and the data disk in it" } else { "" };
+        let disk = if had_disk { " and the data disk in it" } else { "" };
         ask::confirm(&format!("remove snapshot {name}{disk} for good"))?;
     }
-    snapshot::remove(&host.layout, &name)?;
-    context.say(&format!("snapshot {name} is removed"));
+    removal.carry_out()?;
+    ui.say(&format!("snapshot {name} is removed"));
+    if ui.settings.json {
+        render::json(&Removed { snapshot: name.to_string(), had_disk });
+    }
     Ok(ExitCode::SUCCESS)
 }

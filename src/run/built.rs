@@ -1,4 +1,4 @@
-//! Images and kernels as they are named on the command line: a file, a name of the fleet, or a build key of `out/`.
+//! Images and kernels as a user names them: a file, a name of the fleet, or a build key of `out/`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,7 @@ use crate::build::artifacts::ArtifactKind;
 use crate::fleet::suggest;
 use crate::image::inspect::Opened;
 
-use super::context::Context;
-use super::error::CliError;
+use super::{RunError, Workspace};
 
 /// Fewest digits by which a build key is known.
 const SHORTEST_KEY: usize = 6;
@@ -15,14 +14,14 @@ const SHORTEST_KEY: usize = 6;
 /// Kinds of artifacts that are file systems.
 const KINDS: [ArtifactKind; 3] = [ArtifactKind::Image, ArtifactKind::Disk, ArtifactKind::Containers];
 
-impl Context {
+impl Workspace<'_> {
     /// The file of an image: a path, the name of an image or data disk in `out/`, or the first digits of a build key.
-    pub fn image_file(&self, named: &str) -> Result<PathBuf, CliError> {
+    pub fn image_file(&self, named: &str) -> Result<PathBuf, RunError> {
         self.artifact_file(named, &KINDS, "image")
     }
 
     /// The configuration of a kernel: a config file, the name of a kernel in `out/`, or the first digits of a build key.
-    pub fn kernel_config_file(&self, named: &str) -> Result<PathBuf, CliError> {
+    pub fn kernel_config_file(&self, named: &str) -> Result<PathBuf, RunError> {
         let path = self.artifact_file(named, &[ArtifactKind::Kernel], "kernel")?;
         let is_vmlinux = path.file_name().is_some_and(|name| name == ArtifactKind::Kernel.file_name());
         if !is_vmlinux {
@@ -32,11 +31,10 @@ impl Context {
         if config.is_file() {
             return Ok(config);
         }
-        Err(CliError::invalid(format!("nothing tells the configuration of {}", path.display()))
-            .hint("name its config file; that of a kernel of `sisforge build` stands beside it"))
+        Err(RunError::NoConfiguration(path))
     }
 
-    fn artifact_file(&self, named: &str, kinds: &[ArtifactKind], what: &str) -> Result<PathBuf, CliError> {
+    fn artifact_file(&self, named: &str, kinds: &[ArtifactKind], what: &str) -> Result<PathBuf, RunError> {
         let path = Path::new(named);
         if path.is_file() || named.contains('/') {
             return Ok(path.to_owned());
@@ -51,8 +49,7 @@ impl Context {
         match (of_key.next(), of_key.next()) {
             (Some((_, path)), None) => return Ok(path.clone()),
             (Some(_), Some(_)) => {
-                return Err(CliError::invalid(format!("several build keys begin with {named}"))
-                    .hint("write more of its digits"));
+                return Err(RunError::SeveralKeys(named.to_owned()));
             }
             _ => {}
         }
@@ -64,12 +61,12 @@ impl Context {
         } else {
             suggest(&format!("{what}s"), named, names)
         };
-        Err(CliError::invalid(format!("{named:?} is neither a file nor {article} {what} in {out}"))
-            .hint(hint))
+        let what = format!("neither a file nor {article} {what} in {out}");
+        Err(RunError::NoArtifact { named: named.to_owned(), what, hint })
     }
 
     /// An image by any of its names, opened and its metadata read.
-    pub fn open_image(&self, named: &str) -> Result<Opened, CliError> {
+    pub fn open_image(&self, named: &str) -> Result<Opened, RunError> {
         Ok(Opened::read(&self.image_file(named)?)?)
     }
 }

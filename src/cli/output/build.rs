@@ -1,0 +1,181 @@
+//! `check`, `build`, `fetch`.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::build::artifacts::ArtifactKind;
+use crate::build::{self, Built};
+use crate::image::read_back::{self, Mismatch};
+use crate::run::check as run;
+use crate::sys::e2fsck::Verdict;
+
+/// A fleet that nothing is wrong with.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Checked {
+    /// Always `true`: what is wrong is an error.
+    pub ok: bool,
+    /// How many guests there are.
+    pub guests: usize,
+    /// What is worth knowing, one sentence each.
+    pub notes: Vec<String>,
+    /// Why fleet.lock does not fit, one sentence each; none where it fits or is not there.
+    pub lock_differs: Vec<String>,
+}
+
+/// A file in `out/`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Artifact {
+    /// What it is called in `out/`.
+    pub name: String,
+    pub kind: Kind,
+    /// The build key: of all inputs.
+    pub key: String,
+    /// The file, absolute.
+    pub path: PathBuf,
+    pub digest: String,
+    /// In bytes, holes included.
+    pub size: u64,
+    /// Whether it was there before.
+    pub cached: bool,
+}
+
+/// What an artifact is.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Kernel,
+    /// A root image.
+    Image,
+    /// What data disks begin with.
+    Disk,
+    /// A store of container images.
+    Containers,
+}
+
+/// An artifact that was built twice and read back.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Comparison {
+    #[serde(flatten)]
+    pub artifact: Artifact,
+    /// Offset of the first byte that differs; `null` where all are the same.
+    pub first_difference: Option<u64>,
+    /// What is in the file system, and what was to be; a kernel holds none.
+    pub file_system: Option<FileSystem>,
+}
+
+/// What reading a file system back has shown.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct FileSystem {
+    pub read_back: ReadBack,
+    pub e2fsck: E2fsck,
+}
+
+/// Against what it was made of.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ReadBack {
+    /// How many paths were compared.
+    pub paths: usize,
+    /// How many bytes of files were compared.
+    pub bytes: u64,
+    /// What is not as it was to be.
+    pub mismatches: Vec<Difference>,
+}
+
+/// A path that is not as it was to be.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Difference {
+    pub path: String,
+    pub what: String,
+}
+
+/// What e2fsck says of a file system.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum E2fsck {
+    Clean,
+    /// What it printed.
+    Faulty(String),
+    NotInstalled,
+}
+
+/// A file that a build takes from the network.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Input {
+    /// `name-version` of a package, `kernel source`, or the container image that a file is of.
+    pub name: String,
+    pub url: String,
+    pub sha256: String,
+    /// In bytes.
+    pub size: u64,
+    /// Where it is on this machine.
+    pub path: PathBuf,
+}
+
+impl From<&run::Checked> for Checked {
+    fn from(checked: &run::Checked) -> Self {
+        Self {
+            ok: true,
+            guests: checked.project.fleet.guests.len(),
+            notes: checked.notes.clone(),
+            lock_differs: checked.lock_differs.clone(),
+        }
+    }
+}
+
+impl From<&Built> for Artifact {
+    fn from(Built { name, artifact }: &Built) -> Self {
+        Self {
+            name: name.to_string(),
+            kind: match artifact.kind {
+                ArtifactKind::Kernel => Kind::Kernel,
+                ArtifactKind::Image => Kind::Image,
+                ArtifactKind::Disk => Kind::Disk,
+                ArtifactKind::Containers => Kind::Containers,
+            },
+            key: artifact.key.to_string(),
+            path: artifact.path.clone(),
+            digest: artifact.digest.to_string(),
+            size: artifact.size,
+            cached: artifact.cached,
+        }
+    }
+}
+
+impl From<&build::Comparison> for Comparison {
+    fn from(comparison: &build::Comparison) -> Self {
+        Self {
+            artifact: Artifact::from(&comparison.built),
+            first_difference: comparison.first_difference,
+            file_system: comparison.file_system.as_ref().map(FileSystem::from),
+        }
+    }
+}
+
+impl From<&build::FileSystemCheck> for FileSystem {
+    fn from(check: &build::FileSystemCheck) -> Self {
+        let read_back::ReadBack { paths, bytes, mismatches } = &check.read_back;
+        let difference =
+            |Mismatch { path, what }: &Mismatch| Difference { path: path.clone(), what: what.clone() };
+        let mismatches = mismatches.iter().map(difference).collect();
+        let e2fsck = match &check.e2fsck {
+            Verdict::Clean => E2fsck::Clean,
+            Verdict::Faulty(text) => E2fsck::Faulty(text.clone()),
+            Verdict::NotInstalled => E2fsck::NotInstalled,
+        };
+        Self { read_back: ReadBack { paths: *paths, bytes: *bytes, mismatches }, e2fsck }
+    }
+}
+
+impl From<&build::Input> for Input {
+    fn from(input: &build::Input) -> Self {
+        Self {
+            name: input.name.clone(),
+            url: input.url.clone(),
+            sha256: input.sha256.to_string(),
+            size: input.size,
+            path: input.path.clone(),
+        }
+    }
+}

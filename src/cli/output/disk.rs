@@ -1,0 +1,83 @@
+//! `disk`.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::apply::disk::Kept;
+use crate::run::disk::Listed;
+
+/// A data disk.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Disk {
+    /// What `disk export` and `disk rm` call it: the guest, or `GUEST.before-SNAPSHOT` where a restore put another in its place.
+    pub name: String,
+    pub guest: String,
+    pub path: PathBuf,
+    pub backing: Backing,
+    /// In bytes, holes included.
+    pub size: u64,
+    /// Bytes that it takes of its host.
+    pub used: u64,
+    /// Its owner on the host.
+    pub uid: u32,
+    /// Of the file system; `null` where it is none that can be read.
+    pub label: Option<String>,
+    /// Whether a VMM runs that has it.
+    pub attached: bool,
+    /// Whether fleet.toml has no such guest.
+    pub orphan: bool,
+}
+
+/// Where a data disk is kept.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Backing {
+    /// In the store, for good.
+    File,
+    /// In the jail, with which it goes.
+    Jail,
+    /// In RAM, within the jail.
+    Tmpfs,
+}
+
+/// A disk that was removed.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct DiskRemoved {
+    /// What `disk ls` called it.
+    pub disk: String,
+}
+
+/// A file that was written.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Wrote {
+    pub wrote: PathBuf,
+}
+
+impl From<Kept> for Backing {
+    fn from(kept: Kept) -> Self {
+        match kept {
+            Kept::File => Self::File,
+            Kept::Jail => Self::Jail,
+            Kept::Tmpfs => Self::Tmpfs,
+        }
+    }
+}
+
+impl From<&Listed> for Disk {
+    fn from(Listed { disk, orphan }: &Listed) -> Self {
+        Self {
+            name: disk.name.clone(),
+            guest: disk.guest.to_string(),
+            path: disk.path.clone(),
+            backing: disk.backing.into(),
+            size: disk.size,
+            used: disk.used,
+            uid: disk.uid,
+            label: disk.label.clone(),
+            attached: disk.attached,
+            orphan: *orphan,
+        }
+    }
+}

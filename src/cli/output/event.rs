@@ -1,0 +1,100 @@
+//! What takes long tells of itself line by line.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::base::GuestName;
+use crate::build::Vendored;
+use crate::run::Outcome;
+
+use super::{Artifact, Comparison, Input};
+
+/// Something that happened; the last line of a command that did its work tells what came of it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// A task began.
+    Begin { task: String },
+    /// A task of minutes is so far.
+    Progress { task: String, percent: u64 },
+    /// A task ended well.
+    End {
+        task: String,
+        /// In a few words.
+        result: String,
+        seconds: f64,
+    },
+    /// Something worth a line.
+    Note { text: String },
+    /// What became of a plan: `up`, `down`, `watch`.
+    Summary { summary: Summary },
+    /// Data disks, logs and records that were removed for good: `down --purge`.
+    Purged { guests: Vec<String> },
+    /// What became of fleet.lock: `lock`.
+    Locked {
+        /// What is otherwise than before, one line each; none where it fitted already.
+        changes: Vec<String>,
+        /// How many packages it pins.
+        packages: usize,
+    },
+    /// What is in the cache: `fetch`.
+    Fetched {
+        /// Of all files.
+        bytes: u64,
+        files: Vec<Input>,
+    },
+    /// What is in a directory now: `vendor`.
+    Vendored { dir: PathBuf, vendored: VendoredFiles },
+    /// What is in `out/`: `build`.
+    Built { artifacts: Vec<Artifact> },
+    /// What was built twice: `build --check`.
+    Compared { artifacts: Vec<Comparison> },
+}
+
+/// What became of a plan.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Summary {
+    /// Guests whose every step was taken.
+    pub stopped: Vec<String>,
+    /// Guests whose every step was taken.
+    pub started: Vec<String>,
+    /// Guests of which a step failed, once for each step.
+    pub failed: Vec<String>,
+}
+
+/// What a vendor directory holds.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct VendoredFiles {
+    pub files: usize,
+    /// Of all files.
+    pub bytes: u64,
+    /// Files of an earlier run that nothing needed any longer.
+    pub removed: usize,
+}
+
+impl From<&Outcome> for Summary {
+    fn from(Outcome { applied, .. }: &Outcome) -> Self {
+        Self {
+            stopped: names(&applied.stopped),
+            started: names(&applied.started),
+            failed: applied
+                .failures
+                .iter()
+                .filter_map(|failure| failure.guest.as_ref().map(GuestName::to_string))
+                .collect(),
+        }
+    }
+}
+
+/// Guests by their names.
+pub fn names(guests: &[GuestName]) -> Vec<String> {
+    guests.iter().map(GuestName::to_string).collect()
+}
+
+impl From<Vendored> for VendoredFiles {
+    fn from(Vendored { files, bytes, removed }: Vendored) -> Self {
+        Self { files, bytes, removed }
+    }
+}

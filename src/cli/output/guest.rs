@@ -1,0 +1,204 @@
+//! `ps` and `status`.
+
+use std::net::Ipv4Addr;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::apply::status::{GuestPhase, GuestStatus};
+use crate::base::diagnostic::one_line;
+use crate::fleet::VmmKind;
+use crate::host::state::{self, MachineDisk};
+use crate::plan::Step;
+use crate::run::status as run;
+
+/// A guest.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Guest {
+    pub name: String,
+    pub state: Phase,
+    /// The VMM's process, where one runs.
+    pub pid: Option<u32>,
+    /// User of the VMM on the host, where one runs.
+    pub uid: Option<u32>,
+    pub ip: Option<Ipv4Addr>,
+    /// Seconds since the VMM started.
+    pub uptime: Option<u64>,
+    /// Resident memory of the VMM, in bytes.
+    pub memory: Option<u64>,
+    /// Times that the kernel killed something in the guest's cgroup for want of memory.
+    pub oom_kills: u64,
+    /// What the kernel did for want of memory, in words.
+    pub note: Option<String>,
+    /// What the VMM was started with; these keys are missing where none runs, or no record says.
+    #[serde(flatten)]
+    pub machine: Option<Machine>,
+}
+
+/// How a guest is.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Its VMM runs and it said that it is ready.
+    Ready,
+    /// Its VMM runs.
+    Starting,
+    /// Parts of it are there, but no VMM.
+    Broken,
+    /// Nothing of it is there but perhaps its data disk.
+    Down,
+}
+
+/// What a VMM was started with.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Machine {
+    pub vmm: Vmm,
+    /// The network interface on the host.
+    pub tap: String,
+    /// Hardware address of the guest's network device.
+    pub mac: String,
+    pub vcpus: u8,
+    pub memory_mib: u64,
+    /// Digest of the kernel.
+    pub kernel: String,
+    /// Digest of the root image.
+    pub image: String,
+    pub disk: DataDisk,
+    /// Digest of the container images that it shares with other guests.
+    pub images: Option<String>,
+    /// What the kernel is told.
+    pub command_line: String,
+    /// What the VMM is told beside that: the guest's `machine` in fleet.toml, its files by their digests.
+    pub spec: serde_json::Map<String, serde_json::Value>,
+    /// The snapshot that it goes on from; `null` for one that booted.
+    pub restored_from: Option<String>,
+}
+
+/// A virtual machine monitor.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Vmm {
+    Firecracker,
+    Qemu,
+}
+
+/// Where a machine's data disk comes from.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum DataDisk {
+    /// The guest's own file, which is kept when the guest goes.
+    Kept,
+    /// A copy that goes with the guest.
+    Ephemeral {
+        /// Digest of what it is a copy of.
+        base: String,
+        /// In bytes.
+        size: u64,
+        /// Whether it lives in RAM.
+        in_memory: bool,
+    },
+}
+
+/// Every guest, and how the host differs from what fleet.toml wants.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Status {
+    pub guests: Vec<Drifting>,
+    /// Whether `up` would do nothing; `null` where that is not known, as before everything is built.
+    pub in_step: Option<bool>,
+    /// What `up` would do to the host itself, one sentence for each step.
+    pub host: Vec<String>,
+    /// What is worth knowing, one sentence each: why drift is not known, for one.
+    pub notes: Vec<String>,
+}
+
+/// A guest, and why `up` would touch it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Drifting {
+    pub guest: Guest,
+    /// `null` where `up` would not touch it, or that is not known.
+    pub drift: Option<String>,
+}
+
+impl From<&GuestStatus> for Guest {
+    fn from(guest: &GuestStatus) -> Self {
+        Self {
+            name: guest.name.to_string(),
+            state: match guest.state {
+                GuestPhase::Ready => Phase::Ready,
+                GuestPhase::Starting => Phase::Starting,
+                GuestPhase::Broken => Phase::Broken,
+                GuestPhase::Down => Phase::Down,
+            },
+            pid: guest.pid,
+            uid: guest.uid,
+            ip: guest.ip,
+            uptime: guest.uptime.map(|uptime| uptime.as_secs()),
+            memory: guest.memory,
+            oom_kills: guest.oom_kills,
+            note: guest.note.clone(),
+            machine: guest.machine.as_ref().map(Machine::from),
+        }
+    }
+}
+
+impl From<&state::Machine> for Machine {
+    fn from(machine: &state::Machine) -> Self {
+        let spec = match serde_json::to_value(&machine.spec) {
+            Ok(serde_json::Value::Object(spec)) => spec,
+            _ => serde_json::Map::new(),
+        };
+        Self {
+            vmm: machine.vmm.into(),
+            tap: machine.tap.to_string(),
+            mac: machine.mac.to_string(),
+            vcpus: machine.vcpus,
+            memory_mib: machine.memory_mib,
+            kernel: machine.kernel.to_string(),
+            image: machine.image.to_string(),
+            disk: machine.disk.into(),
+            images: machine.images.map(|digest| digest.to_string()),
+            command_line: machine.command_line.clone(),
+            spec,
+            restored_from: machine.restored_from.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl From<VmmKind> for Vmm {
+    fn from(vmm: VmmKind) -> Self {
+        match vmm {
+            VmmKind::Firecracker => Self::Firecracker,
+            VmmKind::Qemu => Self::Qemu,
+        }
+    }
+}
+
+impl From<MachineDisk> for DataDisk {
+    fn from(disk: MachineDisk) -> Self {
+        match disk {
+            MachineDisk::Kept => Self::Kept,
+            MachineDisk::Ephemeral { base, size, in_memory } => {
+                Self::Ephemeral { base: base.to_string(), size, in_memory }
+            }
+        }
+    }
+}
+
+impl Status {
+    /// In words of this contract, with the notes that were told on the way.
+    pub fn new(status: &run::Status, mut notes: Vec<String>) -> Self {
+        let one = |guest: &GuestStatus| {
+            let drift = status.drift_of(&guest.name).map(str::to_owned);
+            Drifting { guest: Guest::from(guest), drift }
+        };
+        if let Err(error) = &status.drift {
+            notes.push(format!("drift is not known: {}", one_line(error)));
+        }
+        Self {
+            guests: status.guests.iter().map(one).collect(),
+            in_step: status.drift.as_ref().ok().map(|plan| plan.is_empty()),
+            host: status.host_steps().map(Step::to_string).collect(),
+            notes,
+        }
+    }
+}

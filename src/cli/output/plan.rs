@@ -1,0 +1,78 @@
+//! `plan` and `tree`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::base::GuestName;
+use crate::plan::{self, Step};
+
+/// What `up` would do. Lists are carried out in the order of the keys; the guests of one list are independent of each other.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Plan {
+    /// Whether there is nothing to do.
+    pub empty: bool,
+    /// Steps on the host before any guest is touched, in words.
+    pub prepare: Vec<String>,
+    /// Guests that are stopped.
+    pub stop: Vec<GuestSteps>,
+    /// Steps that change the firewall's rules, in words.
+    pub rules: Vec<String>,
+    /// Guests that are started or repaired.
+    pub start: Vec<GuestSteps>,
+    /// What is worth knowing: what `up` would not do, what it copies, what was brought up to date for this plan.
+    pub notes: Vec<String>,
+}
+
+/// What happens to one guest.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct GuestSteps {
+    pub guest: String,
+    /// Such as `new` or `image changed`.
+    pub why: String,
+    /// Each step in words, in order.
+    pub steps: Vec<String>,
+}
+
+/// Jails that were written.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Tree {
+    /// The root directory of each guest's jail, by guest.
+    pub jails: BTreeMap<String, PathBuf>,
+    /// What is worth knowing, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// In words of this contract; `notes` were told on the way, those of the plan come behind them.
+    pub fn new(plan: &plan::Plan, mut notes: Vec<String>) -> Self {
+        let words = |steps: &[Step]| steps.iter().map(ToString::to_string).collect();
+        let guests = |all: &[plan::GuestSteps]| all.iter().map(GuestSteps::from).collect();
+        notes.extend(plan.notes.iter().cloned());
+        Self {
+            empty: plan.is_empty(),
+            prepare: words(&plan.prepare),
+            stop: guests(&plan.stop),
+            rules: words(&plan.rules),
+            start: guests(&plan.start),
+            notes,
+        }
+    }
+}
+
+impl From<&plan::GuestSteps> for GuestSteps {
+    fn from(guest: &plan::GuestSteps) -> Self {
+        let steps = guest.all().map(ToString::to_string).collect();
+        Self { guest: guest.guest.to_string(), why: guest.why.clone(), steps }
+    }
+}
+
+impl Tree {
+    /// With the notes that were told on the way.
+    pub fn new(jails: &BTreeMap<GuestName, PathBuf>, notes: Vec<String>) -> Self {
+        let jails = jails.iter().map(|(guest, root)| (guest.to_string(), root.clone()));
+        Self { jails: jails.collect(), notes }
+    }
+}

@@ -1,0 +1,232 @@
+//! `snapshot create`, `ls`, `restore`, `rm`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::apply::snapshot::{Place, Shelved};
+use crate::host::snapshot as host;
+use crate::run::freeze;
+
+use super::event::Summary;
+use super::guest::Machine;
+
+/// A snapshot that was made.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Frozen {
+    pub snapshot: String,
+    pub guest: String,
+    /// When, in UTC, such as `2026-11-25T17:53:16Z`.
+    pub created: String,
+    /// Bytes that its files take on the disk.
+    pub size: u64,
+    /// Milliseconds for which the guest stood still, where it goes on.
+    pub stood_still_ms: u64,
+    /// Whether the guest was to be stopped.
+    pub stopped: bool,
+    /// What is worth knowing, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// A snapshot that is there.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Snapshot {
+    pub name: String,
+    pub state: State,
+    /// Bytes that its files take on the disk.
+    pub size: u64,
+    /// Whether a data disk is in it.
+    pub has_disk: bool,
+    /// What became of it; `null` where it was not restored, or that did not come to its end.
+    pub restored: Option<RestoredAs>,
+    /// `null` where it cannot be read: such a snapshot can be removed, and nothing else.
+    pub manifest: Option<Manifest>,
+}
+
+/// Whether a snapshot can be restored.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It can.
+    Ready,
+    /// It was: a snapshot is restored once.
+    Consumed,
+}
+
+/// What a snapshot was restored as.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct RestoredAs {
+    pub guest: String,
+    /// When, in UTC.
+    pub at: String,
+}
+
+/// What is known of a snapshot.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Manifest {
+    /// Version of the manifest.
+    pub format: u32,
+    /// The guest that was frozen.
+    pub guest: String,
+    /// When, in UTC, such as `2026-11-25T17:53:16Z`.
+    pub created: String,
+    pub machine: FrozenMachine,
+    /// The guest's ssh host key; empty where it runs no sshd.
+    pub host_key: String,
+    /// Containers that had been started in it.
+    pub containers: Vec<Container>,
+    pub origin: Origin,
+    /// Every file of it beside the manifest, by name.
+    pub files: BTreeMap<String, File>,
+}
+
+/// The machine that was frozen.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct FrozenMachine {
+    /// User of the VMM on the host.
+    pub uid: u32,
+    #[serde(flatten)]
+    pub machine: Machine,
+}
+
+/// A container.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Container {
+    pub name: String,
+    pub image: String,
+}
+
+/// Where a guest was frozen.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Origin {
+    /// Such as `1.16.1`.
+    pub vmm_version: String,
+    /// Of the VMM's program.
+    pub vmm_sha256: String,
+    /// Version of the state's own format; empty where the VMM tells none.
+    pub state_format: String,
+    /// Release of the host's kernel.
+    pub kernel: String,
+    pub cpu: Cpu,
+}
+
+/// A processor.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Cpu {
+    /// Such as `GenuineIntel`.
+    pub vendor: String,
+    /// Such as `AMD EPYC 9R14`.
+    pub model: String,
+    /// Family, model and stepping.
+    pub signature: String,
+    /// SHA-256 of the sorted names of what it can do.
+    pub flags: String,
+}
+
+/// A file.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct File {
+    /// In bytes, holes included.
+    pub size: u64,
+    pub digest: String,
+}
+
+/// A guest that was brought back.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Restored {
+    /// The snapshot, which is consumed.
+    pub snapshot: String,
+    /// The guest that goes on from it.
+    pub guest: String,
+    /// Where the data disk that the guest had is kept, where the snapshot's took its place.
+    pub set_aside: Option<PathBuf>,
+    pub summary: Summary,
+    /// What is worth knowing, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// A snapshot that was removed.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Removed {
+    pub snapshot: String,
+    /// Whether a data disk went with it.
+    pub had_disk: bool,
+}
+
+impl Frozen {
+    /// Without notes.
+    pub fn new(frozen: &freeze::Frozen<'_>, stopped: bool) -> Self {
+        Self {
+            snapshot: frozen.name.to_string(),
+            guest: frozen.manifest.guest.to_string(),
+            created: frozen.manifest.created.clone(),
+            size: frozen.size,
+            stood_still_ms: u64::try_from(frozen.still.as_millis()).unwrap_or(u64::MAX),
+            stopped,
+            notes: Vec::new(),
+        }
+    }
+}
+
+impl From<&Shelved> for Snapshot {
+    fn from(found: &Shelved) -> Self {
+        Self {
+            name: found.name.to_string(),
+            state: match found.place {
+                Place::Ready => State::Ready,
+                Place::Consumed => State::Consumed,
+            },
+            size: found.size,
+            has_disk: found.has_disk,
+            restored: found
+                .restored
+                .as_ref()
+                .map(|restored| RestoredAs { guest: restored.guest.to_string(), at: restored.at.clone() }),
+            manifest: found.manifest.as_ref().map(Manifest::from),
+        }
+    }
+}
+
+impl From<&host::Manifest> for Manifest {
+    fn from(manifest: &host::Manifest) -> Self {
+        let containers = manifest
+            .containers
+            .iter()
+            .map(|container| Container { name: container.name.to_string(), image: container.image.clone() });
+        let files = manifest
+            .files
+            .iter()
+            .map(|(name, file)| (name.clone(), File { size: file.size, digest: file.digest.to_string() }));
+        let machine = Machine::from(&manifest.machine);
+        Self {
+            format: manifest.format,
+            guest: manifest.guest.to_string(),
+            created: manifest.created.clone(),
+            machine: FrozenMachine { uid: manifest.machine.uid, machine },
+            host_key: manifest.host_key.clone(),
+            containers: containers.collect(),
+            origin: Origin::from(&manifest.origin),
+            files: files.collect(),
+        }
+    }
+}
+
+impl From<&host::Origin> for Origin {
+    fn from(origin: &host::Origin) -> Self {
+        let cpu = &origin.cpu;
+        Self {
+            vmm_version: origin.vmm_version.clone(),
+            vmm_sha256: origin.vmm_sha256.to_string(),
+            state_format: origin.state_format.clone(),
+            kernel: origin.kernel.clone(),
+            cpu: Cpu {
+                vendor: cpu.vendor.clone(),
+                model: cpu.model.clone(),
+                signature: cpu.signature.clone(),
+                flags: cpu.flags.clone(),
+            },
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! How a command talks: what it was told to print, and how long work reports.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use crate::run::{Settings as RunSettings, Workspace};
+use crate::sys::report::{Report, Silent, Task, Unit};
+
+use super::output::Wrote;
+use super::settings::Settings;
+use super::{progress, render};
+
+/// The settings of this run, and how it reports.
+pub struct Ui {
+    pub settings: Settings,
+    pub report: Box<dyn Report>,
+}
+
+impl Ui {
+    /// For these settings.
+    pub fn new(settings: Settings) -> Self {
+        let report = progress::reporter(&settings);
+        Self { settings, report }
+    }
+
+    /// What the library works on, which reports of long work as it goes.
+    pub fn workspace(&self) -> Workspace<'_> {
+        self.workspace_with(&*self.report)
+    }
+
+    /// What the library works on, with another report: that of a command that prints one document.
+    pub fn workspace_with<'a>(&self, report: &'a dyn Report) -> Workspace<'a> {
+        let settings: RunSettings = self.settings.run.clone();
+        Workspace { settings, report }
+    }
+
+    /// The report of a command that prints one document with `--json`: notes are kept for it.
+    pub fn notes(&self) -> Notes<'_> {
+        if self.settings.json {
+            Notes { report: &Silent, kept: Some(Mutex::default()) }
+        } else {
+            Notes { report: &*self.report, kept: None }
+        }
+    }
+
+    /// Says what a command did, unless it is to be quiet.
+    pub fn say(&self, text: &str) {
+        if !self.settings.quiet && !self.settings.json {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Says that a file was written, and more about it.
+    pub fn wrote(&self, path: &Path, more: &str) {
+        if self.settings.json {
+            render::json(&Wrote { wrote: path.to_owned() });
+        }
+        self.say(&format!("wrote {}{more}", path.display()));
+    }
+}
+
+/// Notes of long work: said as they come, or kept for the one document.
+pub struct Notes<'a> {
+    report: &'a dyn Report,
+    kept: Option<Mutex<Vec<String>>>,
+}
+
+impl Notes<'_> {
+    /// Those that were kept, one sentence each.
+    pub fn into_list(self) -> Vec<String> {
+        self.kept.and_then(|kept| kept.into_inner().ok()).unwrap_or_default()
+    }
+}
+
+impl Report for Notes<'_> {
+    fn begin(&self, name: &str, total: Option<u64>, unit: Unit) -> Box<dyn Task> {
+        self.report.begin(name, total, unit)
+    }
+
+    fn note(&self, text: &str) {
+        match &self.kept {
+            None => self.report.note(text),
+            Some(kept) => {
+                let note = text.strip_prefix("note: ").unwrap_or(text).to_owned();
+                kept.lock().into_iter().for_each(|mut kept| kept.push(note.clone()));
+            }
+        }
+    }
+}

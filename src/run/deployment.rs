@@ -1,0 +1,167 @@
+//! A fleet on its host: the way from what is there to what should be, which all use cases go.
+
+use std::ops::{Deref, DerefMut};
+
+use crate::apply::linux::LinuxHost;
+use crate::apply::{Applied, Host, apply, disk, preflight};
+use crate::base::GuestName;
+use crate::fleet::Fleet;
+use crate::host::desired::{Artifacts, HostFacts, desired};
+use crate::host::state::HostState;
+use crate::lock::model::Lock;
+use crate::plan::{Plan, diff, shrinking};
+use crate::sys::fs::FileLock;
+use crate::sys::ssh;
+
+use super::{Inputs, LockedProject, RunError, Workspace, facts, host};
+
+/// A fleet, its host, and what that has of it.
+pub struct Deployment<'a> {
+    pub workspace: &'a Workspace<'a>,
+    pub fleet: Fleet,
+    pub host: LinuxHost,
+    pub observed: HostState,
+}
+
+/// A deployment whose host this process alone may change, until this is dropped.
+pub struct Held<'a> {
+    deployment: Deployment<'a>,
+    _lock: FileLock,
+}
+
+impl<'a> Deref for Held<'a> {
+    type Target = Deployment<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.deployment
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.deployment
+    }
+}
+
+/// What became of a plan.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub plan: Plan,
+    pub applied: Applied,
+}
+
+impl Outcome {
+    /// Whether every step was taken.
+    pub fn is_complete(&self) -> bool {
+        self.applied.failures.is_empty()
+    }
+}
+
+impl<'a> Deployment<'a> {
+    /// Looks at a fleet's host, and may not change it.
+    pub fn look(workspace: &'a Workspace<'a>, fleet: Fleet) -> Result<Self, RunError> {
+        let host = host::open(&fleet)?;
+        let observed = host.observe()?;
+        Ok(Self { workspace, fleet, host, observed })
+    }
+
+    /// Holds a fleet's host, waiting for another process that does, and looks at it.
+    pub fn hold(workspace: &'a Workspace<'a>, fleet: Fleet) -> Result<Held<'a>, RunError> {
+        let host = host::open(&fleet)?;
+        let lock = host::hold(&host.layout, workspace.report)?;
+        let observed = host.observe()?;
+        Ok(Held { deployment: Self { workspace, fleet, host, observed }, _lock: lock })
+    }
+
+    /// What the fleet wants of its host, from its lock and what is built by it; the host then knows its artifacts. What
+    /// goes on from a snapshot there is wanted as it is.
+    pub fn wanted(&mut self, inputs: Inputs) -> Result<HostState, RunError> {
+        self.basis(inputs)?.state(&self.fleet)
+    }
+
+    /// What such a state is made of.
+    pub(super) fn basis(&mut self, inputs: Inputs) -> Result<Basis, RunError> {
+        Basis::find(self.workspace, &self.fleet, inputs, &mut self.host, &self.observed)
+    }
+
+    /// What leads there from what was observed, with what a user is to know of it.
+    ///
+    /// # Errors
+    /// Where a data disk would have to be made smaller.
+    pub fn plan(&self, wanted: &HostState) -> Result<Plan, RunError> {
+        let shrinking = shrinking(&self.observed, wanted);
+        if !shrinking.is_empty() {
+            return Err(RunError::Shrinks(shrinking));
+        }
+        let mut plan = diff(&self.observed, wanted);
+        plan.notes.extend(disk::promises(&self.host, wanted));
+        Ok(plan)
+    }
+
+    /// What takes these guests away, or everything of the fleet where none is named; their data disks stay.
+    pub(super) fn removal(&self, names: &[GuestName]) -> Plan {
+        let nothing = HostState::default();
+        match names {
+            [] => diff(&self.observed, &nothing),
+            names => diff(&self.observed, &self.observed.clone().with_guests_of(names, &nothing)),
+        }
+    }
+}
+
+impl Held<'_> {
+    /// Makes the key by which the host reaches its guests, unless it is there. It is part of what each guest is told, so
+    /// whoever starts guests does this before it is asked what they should be.
+    pub(super) fn make_key(&self) -> Result<(), RunError> {
+        Ok(ssh::keygen(&self.host.layout.key())?)
+    }
+
+    /// Carries out a plan, after a look at whether it can be. A guest that fails does not stop the others.
+    ///
+    /// # Errors
+    /// Where a need of the plan is not met; nothing was changed then.
+    pub(super) fn carry_out(&self, plan: Plan) -> Result<Outcome, RunError> {
+        preflight::check(&plan, &self.host)?;
+        let report = self.workspace.report;
+        plan.notes.iter().for_each(|note| report.note(&format!("note: {note}")));
+        let applied = apply(&plan, &self.host, self.workspace.guests_at_once(), report);
+        Ok(Outcome { plan, applied })
+    }
+}
+
+/// What is wanted where every guest but these is wanted as it is.
+pub(super) fn only(names: &[GuestName], observed: &HostState, wanted: HostState) -> HostState {
+    let others = HostState { guests: observed.guests.clone(), ..wanted.clone() };
+    others.with_guests_of(names, &wanted)
+}
+
+/// All that decides what a fleet wants of its host.
+pub(super) struct Basis {
+    lock: Lock,
+    artifacts: Artifacts,
+    pub facts: HostFacts,
+}
+
+impl Basis {
+    /// Finds it out; the host then knows where the files of artifacts are.
+    pub fn find(
+        workspace: &Workspace<'_>,
+        fleet: &Fleet,
+        inputs: Inputs,
+        host: &mut LinuxHost,
+        observed: &HostState,
+    ) -> Result<Self, RunError> {
+        let locked = LockedProject::of(workspace, fleet.clone(), inputs)?;
+        let artifacts = locked.builder().artifacts()?;
+        let facts = facts::facts(fleet, &host.layout, observed, workspace.report)?;
+        let files = artifacts.by_digest();
+        host.artifacts =
+            files.into_iter().map(|(digest, (artifact, _))| (digest, artifact.path.clone())).collect();
+        host.artifacts.extend(facts.files.iter().map(|(path, digest)| (*digest, path.clone())));
+        Ok(Self { lock: locked.lock, artifacts, facts })
+    }
+
+    /// What the fleet wants.
+    pub fn state(&self, fleet: &Fleet) -> Result<HostState, RunError> {
+        Ok(desired(fleet, &self.lock, &self.artifacts, &self.facts)?)
+    }
+}

@@ -1,0 +1,258 @@
+//! What can stand against what a user asks for.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::apply::ApplyError;
+use crate::base::diagnostic::{Class, Diagnosis, Diagnostic, together};
+use crate::base::problem::InvalidFile;
+use crate::base::{ByteSize, GuestName, InterfaceName, InvalidValue, SnapshotName};
+use crate::build::needs::NeedDoubt;
+use crate::build::{BuildError, ProjectError};
+use crate::fleet::LoadError;
+use crate::host::address_list::NoAddress;
+use crate::host::desired::DesiredError;
+use crate::host::versions::VersionError;
+use crate::image::read::ReadError;
+use crate::lock::model::LockFileError;
+use crate::plan::Shrinks;
+use crate::sys::cgroup::CgroupError;
+use crate::sys::firecracker::UnknownVersion;
+use crate::sys::fs::FileError;
+use crate::sys::git::GitError;
+use crate::sys::http::NetworkError;
+use crate::sys::ip::IpError;
+use crate::sys::ssh::SshError;
+
+/// A use case that did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+    #[error(transparent)]
+    Lock(#[from] LockFileError),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Desired(#[from] DesiredError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Ip(#[from] IpError),
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    #[error(transparent)]
+    Git(#[from] GitError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Firecracker(#[from] UnknownVersion),
+    #[error(transparent)]
+    Version(#[from] VersionError),
+    #[error(transparent)]
+    Image(#[from] ReadError),
+
+    #[error("this command needs root: jails, TAPs, cgroups and nft rules are root's")]
+    NotRoot,
+    #[error("cannot find this program itself")]
+    Program(#[source] io::Error),
+    #[error("cannot write the lock")]
+    LockText(#[source] toml::ser::Error),
+    #[error("cannot write the manifest of a jail")]
+    Manifest(#[source] serde_json::Error),
+    #[error("there is no {}", .0.display())]
+    NoLock(PathBuf),
+    #[error("{} does not fit {}:{}", path.display(), fleet.display(), indented(reasons))]
+    StaleLock { path: PathBuf, fleet: PathBuf, reasons: Vec<String> },
+    #[error("{}", lines(.0))]
+    TurnedOff(Vec<NeedDoubt>),
+    #[error("{}", lines(.0))]
+    MachineFiles(Vec<String>),
+    #[error("{}:{}: {source}", path.display(), source.line)]
+    AddressList { path: PathBuf, source: NoAddress },
+    #[error("[host] uplink {:?}: this host has no such interface", .0.as_str())]
+    NoUplink(InterfaceName),
+    #[error("[host] uplink is \"auto\", and this host has no default route")]
+    NoDefaultRoute,
+    #[error("with --repo, --file is a path in the repository, and this one is absolute")]
+    AbsoluteFile,
+
+    #[error("there is no guest {name:?}")]
+    UnknownGuest { name: String, hint: String },
+    #[error("{0} does not run")]
+    NotRunning(GuestName),
+    #[error("{guest} {}", if *.runs { "is not ready yet" } else { "does not run" })]
+    NotReady { guest: GuestName, runs: bool },
+    #[error("{0} runs no sshd, so nothing can be run in it")]
+    NoSshd(GuestName),
+
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Shrinks(Vec<Shrinks>),
+    #[error("there is no data disk of {name:?}")]
+    UnknownDisk { name: String, hint: String },
+    #[error("{0} runs, and its disk is being written to")]
+    DiskInUse(GuestName),
+    #[error("{0} has a data disk already")]
+    DiskExists(GuestName),
+    #[error("the disk of {0} goes with its jail: none is kept")]
+    EphemeralDisk(GuestName),
+    #[error("{} has {size}, and the disk of {guest} is to have {wanted}", from.display())]
+    DiskTooLarge { from: PathBuf, size: ByteSize, guest: GuestName, wanted: ByteSize },
+    #[error("{} is no file", .0.display())]
+    NoFile(PathBuf),
+    #[error("{} is there already", .0.display())]
+    FileExists(PathBuf),
+    #[error("{} is there already", .0.display())]
+    TreeExists(PathBuf),
+
+    #[error("{named:?} is {what}")]
+    NoArtifact { named: String, what: String, hint: String },
+    #[error("several build keys begin with {0}")]
+    SeveralKeys(String),
+    #[error("nothing tells the configuration of {}", .0.display())]
+    NoConfiguration(PathBuf),
+
+    #[error("the name of a snapshot {0}")]
+    SnapshotName(#[from] InvalidValue),
+    #[error("snapshot {snapshot} cannot be restored as {guest}")]
+    NotRestored {
+        snapshot: SnapshotName,
+        guest: GuestName,
+        /// The guest that is to be taken down first, if that is a reason.
+        running: Option<GuestName>,
+        #[source]
+        obstacles: Option<Reason>,
+    },
+}
+
+/// One of several reasons for an error; the next one stands behind it as its source.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Reason {
+    text: String,
+    #[source]
+    next: Option<Box<Reason>>,
+}
+
+impl Reason {
+    /// All of them, one behind the other.
+    pub(super) fn first_of(reasons: &[impl ToString]) -> Option<Self> {
+        let behind = |next: Option<Self>, reason: &_| {
+            Some(Self { text: ToString::to_string(reason), next: next.map(Box::new) })
+        };
+        reasons.iter().rev().fold(None, behind)
+    }
+}
+
+fn lines(all: &[impl ToString]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn indented(reasons: &[String]) -> String {
+    reasons.iter().map(|reason| format!("\n  {reason}")).collect()
+}
+
+impl Diagnostic for RunError {
+    fn diagnosis(&self) -> Diagnosis {
+        use Class::{Failed, Invalid};
+        match self {
+            Self::Load(error) => error.diagnosis(),
+            Self::Project(error) => error.diagnosis(),
+            Self::Lock(error) => error.diagnosis(),
+            Self::Build(error) => error.diagnosis(),
+            Self::Desired(error) => error.diagnosis(),
+            Self::Apply(error) => error.diagnosis(),
+            Self::File(error) => error.diagnosis(),
+            Self::Cgroup(error) => error.diagnosis(),
+            Self::Ip(error) => error.diagnosis(),
+            Self::Ssh(error) => error.diagnosis(),
+            Self::Git(error) => error.diagnosis(),
+            Self::Network(error) => error.diagnosis(),
+            Self::Firecracker(error) => error.diagnosis(),
+            Self::Version(error) => error.diagnosis(),
+            Self::Image(error) => error.diagnosis(),
+            Self::NotRoot => {
+                Failed.hint("run it with sudo; `check`, `lock`, `build` and `tree` need no root")
+            }
+            Self::Program(_) | Self::LockText(_) | Self::Manifest(_) => Failed.no_hint(),
+            Self::NoLock(_) | Self::StaleLock { .. } => {
+                Invalid.hint("run `sisforge lock` and commit the file, or leave --locked away")
+            }
+            Self::TurnedOff(all) => together(all),
+            Self::Shrinks(all) => together(all),
+            Self::MachineFiles(_)
+            | Self::AddressList { .. }
+            | Self::AbsoluteFile
+            | Self::NoFile(_)
+            | Self::SnapshotName(_) => Invalid.no_hint(),
+            Self::NoUplink(_) => {
+                Invalid.hint("`ip link` lists them; \"auto\" takes that of the default route")
+            }
+            Self::NoDefaultRoute => {
+                Failed.hint("name the interface that faces the network, as in `uplink = \"eth0\"`")
+            }
+            Self::UnknownGuest { hint, .. }
+            | Self::UnknownDisk { hint, .. }
+            | Self::NoArtifact { hint, .. } => Invalid.hint(hint.clone()),
+            Self::NotRunning(guest) => Failed.hint(format!("bring it up with `sisforge up {guest}`")),
+            Self::NotReady { guest, .. } => Failed.hint(format!(
+                "`sisforge up {guest}` brings it up, `sisforge logs {guest}` shows what it said"
+            )),
+            Self::NoSshd(_) => {
+                Failed.hint("its image needs a recipe that brings one, such as rootless-podman")
+            }
+            Self::DiskInUse(guest) => Failed.hint(format!("`sisforge down {guest}` first")),
+            Self::DiskExists(_) => {
+                Failed.hint("`sisforge disk export` saves it; with --replace it is replaced, and lost")
+            }
+            Self::EphemeralDisk(_) => {
+                Invalid.hint("members of pools and disks with the backing tmpfs are ephemeral")
+            }
+            Self::DiskTooLarge { .. } => Invalid.hint("give the disk its size in fleet.toml"),
+            Self::FileExists(_) => Invalid.hint("remove it, or name another file"),
+            Self::TreeExists(_) => Invalid.hint("remove it, or name another directory with --out"),
+            Self::SeveralKeys(_) => Invalid.hint("write more of its digits"),
+            Self::NoConfiguration(_) => {
+                Invalid.hint("name its config file; that of a kernel of `sisforge build` stands beside it")
+            }
+            Self::NotRestored { running, .. } => match running {
+                Some(guest) => Failed.hint(format!("take it down first: `sisforge down {guest}`")),
+                None => Failed.no_hint(),
+            },
+        }
+    }
+
+    fn problems(&self) -> &[InvalidFile] {
+        match self {
+            Self::Load(error) => error.problems(),
+            Self::Project(error) => error.problems(),
+            Self::Build(error) => error.problems(),
+            _ => &[],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::diagnostic::causes;
+
+    #[test]
+    fn every_reason_against_a_restore_is_a_cause() {
+        let error = RunError::NotRestored {
+            snapshot: "monday".parse().unwrap(),
+            guest: "bob".parse().unwrap(),
+            running: Some("alice".parse().unwrap()),
+            obstacles: Reason::first_of(&["alice is running", "its disk is damaged"]),
+        };
+        assert_eq!(causes(&error), ["alice is running", "its disk is damaged"]);
+        assert_eq!(error.hint().unwrap(), "take it down first: `sisforge down alice`");
+        assert!(Reason::first_of(&[""; 0]).is_none());
+    }
+}

@@ -1,0 +1,99 @@
+//! Freeze: snapshots are made, listed and removed.
+
+use std::time::Duration;
+
+use crate::apply::Host;
+use crate::apply::snapshot::{self, Place, Shelved};
+use crate::base::time::now;
+use crate::base::{GuestName, InvalidValue, SnapshotName};
+use crate::host::snapshot::Manifest;
+
+use super::deployment::Held;
+use super::guests::declared_or_there;
+use super::{Deployment, Outcome, RunError, Workspace, host};
+
+/// A snapshot that was made; the host is held.
+pub struct Frozen<'a> {
+    held: Held<'a>,
+    pub name: SnapshotName,
+    pub manifest: Manifest,
+    /// Bytes that its files take on the disk.
+    pub size: u64,
+    /// For how long the guest stood still.
+    pub still: Duration,
+}
+
+/// Freezes a guest that runs, under a name or that of the guest and the time. One that is to `stop` is left paused, and
+/// [`Frozen::end`] ends it.
+pub fn create<'a>(
+    workspace: &'a Workspace<'a>,
+    guest: &str,
+    name: Option<SnapshotName>,
+    stop: bool,
+) -> Result<Frozen<'a>, RunError> {
+    let held = Deployment::hold(workspace, workspace.fleet()?)?;
+    let guest = declared_or_there(guest, &held.fleet, &held.host)?;
+    let name = match name {
+        Some(name) => name,
+        None => default_name(&guest, &now())?,
+    };
+    let request = snapshot::Request { guest: &guest, name: &name, stop };
+    let (manifest, still) = snapshot::create(&held.host, &request, workspace.report)?;
+    let size = snapshot::find(&held.host.layout, &name)?.size;
+    Ok(Frozen { held, name, manifest, size, still })
+}
+
+impl Frozen<'_> {
+    /// Ends the guest, which is frozen for good.
+    pub fn end(mut self) -> Result<Outcome, RunError> {
+        self.held.observed = self.held.host.observe()?;
+        let plan = self.held.removal(std::slice::from_ref(&self.manifest.guest));
+        self.held.carry_out(plan)
+    }
+}
+
+/// Such as `alice-20261125-175316`.
+fn default_name(guest: &GuestName, now: &str) -> Result<SnapshotName, InvalidValue> {
+    let digits: String = now.chars().filter(char::is_ascii_digit).collect();
+    let (day, time) = digits.split_at(digits.len().min(8));
+    format!("{guest}-{day}-{time}").parse()
+}
+
+/// Every snapshot that can be restored, or with `all` also those that were.
+pub fn list(workspace: &Workspace<'_>, all: bool) -> Result<Vec<Shelved>, RunError> {
+    let host = host::open(&workspace.fleet()?)?;
+    let mut found = snapshot::list(&host.layout)?;
+    found.retain(|one| all || one.place == Place::Ready);
+    Ok(found)
+}
+
+/// A snapshot that is to be removed for good; the host is held.
+pub struct Removal<'a> {
+    held: Held<'a>,
+    pub snapshot: Shelved,
+}
+
+/// Holds the host and finds a snapshot that is to be removed.
+pub fn removal<'a>(workspace: &'a Workspace<'a>, name: &SnapshotName) -> Result<Removal<'a>, RunError> {
+    let held = Deployment::hold(workspace, workspace.fleet()?)?;
+    let snapshot = snapshot::find(&held.host.layout, name)?;
+    Ok(Removal { held, snapshot })
+}
+
+impl Removal<'_> {
+    /// Removes it. Whoever calls this has asked.
+    pub fn carry_out(self) -> Result<(), RunError> {
+        Ok(snapshot::remove(&self.held.host.layout, &self.snapshot.name)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_without_a_name_is_called_after_its_guest_and_the_time() {
+        let name = default_name(&"alice".parse().unwrap(), "2026-11-25T17:53:16Z").unwrap();
+        assert_eq!(name.as_str(), "alice-20261125-175316");
+    }
+}

@@ -1,0 +1,50 @@
+//! Guests by the names that a user gives.
+
+use crate::apply::linux::LinuxHost;
+use crate::base::GuestName;
+use crate::fleet::{Fleet, suggest};
+
+use super::RunError;
+
+/// Guests that a user named, each of which must be known: the fleet declares it, or the host has something of it.
+pub fn named<'a>(
+    names: &[String],
+    known: impl IntoIterator<Item = &'a GuestName>,
+) -> Result<Vec<GuestName>, RunError> {
+    let known: Vec<&GuestName> = known.into_iter().collect();
+    let find = |name: &String| {
+        let found = known.iter().find(|guest| guest.as_str() == name);
+        found.map(|guest| (*guest).clone()).ok_or_else(|| RunError::UnknownGuest {
+            name: name.clone(),
+            hint: suggest("guests", name, known.iter().map(|guest| guest.as_str())),
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+/// A guest that the fleet declares.
+pub fn declared(name: &str, fleet: &Fleet) -> Result<GuestName, RunError> {
+    named(&[name.to_owned()], fleet.guests.keys()).map(|mut names| names.remove(0))
+}
+
+/// A guest that the fleet declares, or that the host still has something of.
+pub fn declared_or_there(name: &str, fleet: &Fleet, host: &LinuxHost) -> Result<GuestName, RunError> {
+    let there = name.parse::<GuestName>().ok().filter(|guest| host.layout.guest(guest).exists());
+    there.map_or_else(|| declared(name, fleet), Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Diagnostic;
+
+    #[test]
+    fn a_guest_that_nobody_knows_is_answered_with_the_nearest_one() {
+        let known: Vec<GuestName> = ["alice", "bob"].map(|name| name.parse().unwrap()).to_vec();
+        let found = named(&["bob".to_owned()], &known).unwrap();
+        assert_eq!(found, known[1..]);
+        let error = named(&["bob".to_owned(), "alise".to_owned()], &known).unwrap_err();
+        assert_eq!(error.to_string(), "there is no guest \"alise\"");
+        assert_eq!(error.hint().unwrap(), "did you mean `alice`?");
+    }
+}

@@ -1,0 +1,58 @@
+//! The host of a fleet, opened to be looked at or to be changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::apply::linux::{LinuxHost, READY_TIMEOUT, STOP_TIMEOUT, Scope};
+use crate::apply::preflight;
+use crate::fleet::{Fleet, LogLimits};
+use crate::host::layout::Layout;
+use crate::sys::cgroup;
+use crate::sys::fs::{self, FileLock};
+use crate::sys::report::Report;
+
+use super::RunError;
+
+/// The host of a fleet, to look at; who changes it holds it ([`hold`]).
+pub fn open(fleet: &Fleet) -> Result<LinuxHost, RunError> {
+    require_root()?;
+    let layout = Layout::new(&fleet.host, &fleet.name);
+    preflight::place(&layout)?;
+    at(layout, fleet.host.logs, Scope::WholeHost)
+}
+
+/// A host whose store is somewhere.
+pub(super) fn at(layout: Layout, logs: LogLimits, scope: Scope) -> Result<LinuxHost, RunError> {
+    Ok(LinuxHost {
+        layout,
+        scope,
+        hierarchy: cgroup::detect()?,
+        artifacts: BTreeMap::new(),
+        launcher: std::env::current_exe().map_err(RunError::Program)?,
+        logs,
+        launched: Arc::default(),
+        ready_timeout: READY_TIMEOUT,
+        stop_timeout: STOP_TIMEOUT,
+    })
+}
+
+/// Holds the fleet's host for this process alone, waiting for another that does.
+pub(super) fn hold(layout: &Layout, report: &dyn Report) -> Result<FileLock, RunError> {
+    fs::create_private_dir(&layout.dir())?;
+    let lock = match FileLock::attempt(&layout.lock())? {
+        Some(lock) => lock,
+        None => {
+            report.note("another sisforge is changing this fleet's host; waiting for it");
+            FileLock::wait(&layout.lock())?
+        }
+    };
+    // Looked at again: whoever held it may have used another place.
+    preflight::place(layout)?;
+    preflight::keep_place(layout)?;
+    Ok(lock)
+}
+
+/// What changes or looks into a host needs root; building does not.
+fn require_root() -> Result<(), RunError> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(RunError::NotRoot) }
+}

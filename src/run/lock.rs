@@ -1,0 +1,119 @@
+//! A fleet's lock, brought up to date or held to fit, and what is built by it.
+
+use std::path::PathBuf;
+
+use crate::build::artifacts::OutDir;
+use crate::build::{Builder, Missing, Project};
+use crate::fleet::Fleet;
+use crate::lock::changes;
+use crate::lock::model::Lock;
+use crate::lock::resolve::Update;
+use crate::sys::fetch::Cache;
+use crate::sys::fs;
+
+use super::{RunError, Workspace};
+
+/// How much of what a use case works from may change on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inputs {
+    /// `fleet.lock` is brought up to date, what is missing is built.
+    Refresh,
+    /// `fleet.lock` must fit; what is missing is built.
+    Locked,
+    /// `fleet.lock` must fit, and everything must be built.
+    AsTheyAre,
+}
+
+/// A lock that was brought up to date.
+#[derive(Clone, Debug)]
+pub struct Updated {
+    pub lock: Lock,
+    /// What is otherwise than before, one line each; none where the old lock fits.
+    pub changes: Vec<String>,
+}
+
+/// Brings `fleet.lock` up to date, and chooses anew what `update` says.
+pub fn update(workspace: &Workspace<'_>, update: &Update) -> Result<Updated, RunError> {
+    update_of(workspace, &workspace.project(workspace.fleet()?)?, update)
+}
+
+fn update_of(workspace: &Workspace<'_>, project: &Project, update: &Update) -> Result<Updated, RunError> {
+    let path = workspace.lock_path();
+    let old = Lock::read(&path)?;
+    let cache = workspace.cache()?;
+    let lock = project.lock(old.as_ref(), update, &cache, workspace.settings.offline, workspace.report)?;
+    if old.as_ref() == Some(&lock) {
+        return Ok(Updated { lock, changes: Vec::new() });
+    }
+    fs::write(&path, lock.to_text().map_err(RunError::LockText)?.as_bytes(), 0o644)?;
+    let changes = changes(old.as_ref(), &lock);
+    Ok(Updated { lock, changes })
+}
+
+/// A fleet with all that it mentions, a lock that fits it, and where its artifacts are.
+pub struct LockedProject<'a> {
+    workspace: &'a Workspace<'a>,
+    pub project: Project,
+    pub lock: Lock,
+    out: OutDir,
+    cache: Cache,
+    missing: Missing,
+}
+
+impl<'a> LockedProject<'a> {
+    /// Of the workspace's own fleet.
+    pub fn open(workspace: &'a Workspace<'a>, inputs: Inputs) -> Result<Self, RunError> {
+        Self::of(workspace, workspace.fleet()?, inputs)
+    }
+
+    pub(super) fn of(workspace: &'a Workspace<'a>, fleet: Fleet, inputs: Inputs) -> Result<Self, RunError> {
+        let project = workspace.project(fleet)?;
+        let lock = match inputs {
+            Inputs::Refresh => refreshed(workspace, &project)?,
+            Inputs::Locked | Inputs::AsTheyAre => fitting(workspace, &project)?,
+        };
+        if let Some(note) = project.toolchain_note(&lock) {
+            workspace.report.note(&format!("note: {note}"));
+        }
+        Ok(Self {
+            out: OutDir::open(&workspace.settings.out)?,
+            cache: workspace.cache()?,
+            missing: if inputs == Inputs::AsTheyAre { Missing::Refuse } else { Missing::Build },
+            workspace,
+            project,
+            lock,
+        })
+    }
+
+    /// What builds it.
+    pub fn builder(&self) -> Builder<'_> {
+        Builder {
+            project: &self.project,
+            lock: &self.lock,
+            out: &self.out,
+            cache: &self.cache,
+            jobs: self.workspace.settings.jobs,
+            offline: self.workspace.settings.offline,
+            missing: self.missing,
+            report: self.workspace.report,
+        }
+    }
+}
+
+fn refreshed(workspace: &Workspace<'_>, project: &Project) -> Result<Lock, RunError> {
+    let Updated { lock, changes } = update_of(workspace, project, &Update::None)?;
+    changes.iter().for_each(|line| workspace.report.note(&format!("fleet.lock: {line}")));
+    Ok(lock)
+}
+
+/// The lock of the file; one that does not fit is refused.
+fn fitting(workspace: &Workspace<'_>, project: &Project) -> Result<Lock, RunError> {
+    let path: PathBuf = workspace.lock_path();
+    let Some(lock) = Lock::read(&path)? else { return Err(RunError::NoLock(path)) };
+    let reasons = project.stale(&lock);
+    if !reasons.is_empty() {
+        return Err(RunError::StaleLock { path, fleet: workspace.settings.file.clone(), reasons });
+    }
+    project.check_scripts(&lock)?;
+    Ok(lock)
+}

@@ -1,0 +1,30 @@
+//! Run: what a user asks for, from the text of a fleet to the end. Each use case is a file; all of them go the same way:
+//! open the fleet, look at its host, find out what it wants, plan, carry out ([`Deployment`]).
+//!
+//! Nothing here prints, asks or knows of a command line. What may lose data, or needs a yes, comes in two halves: the first
+//! gives a value that holds the host and tells what will be, the second carries it out.
+
+pub mod built;
+pub mod check;
+pub mod deployment;
+pub mod disk;
+pub mod down;
+pub mod error;
+pub mod facts;
+pub mod freeze;
+pub mod guests;
+pub mod host;
+pub mod lock;
+pub mod plan;
+pub mod reach;
+pub mod restore;
+pub mod status;
+pub mod tree;
+pub mod up;
+pub mod watch;
+pub mod workspace;
+
+pub use deployment::{Deployment, Outcome};
+pub use error::RunError;
+pub use lock::{Inputs, LockedProject};
+pub use workspace::{Settings, Workspace};

@@ -1,0 +1,36 @@
+//! Reach: a guest that runs, and the ways into it.
+
+use crate::apply::linux::LinuxHost;
+use crate::apply::{observe, vmm};
+use crate::base::GuestName;
+use crate::sys::ssh::Target;
+
+use super::guests::declared_or_there;
+use super::{RunError, Workspace, host};
+
+/// A guest by its name, and the host that it is on.
+pub fn guest(workspace: &Workspace<'_>, name: &str) -> Result<(LinuxHost, GuestName), RunError> {
+    let fleet = workspace.fleet()?;
+    let host = host::open(&fleet)?;
+    let guest = declared_or_there(name, &fleet, &host)?;
+    Ok((host, guest))
+}
+
+/// A guest whose VMM runs.
+pub fn running(workspace: &Workspace<'_>, name: &str) -> Result<(LinuxHost, GuestName), RunError> {
+    let (host, guest) = guest(workspace, name)?;
+    match observe::vmm_process(&host.layout, &host.hierarchy, &guest) {
+        Some(_) => Ok((host, guest)),
+        None => Err(RunError::NotRunning(guest)),
+    }
+}
+
+/// How a guest that is ready is logged in to, as its user.
+pub fn ssh(workspace: &Workspace<'_>, name: &str) -> Result<Target, RunError> {
+    let (host, guest) = guest(workspace, name)?;
+    let vmm = observe::vmm_process(&host.layout, &host.hierarchy, &guest);
+    let Some(ready) = observe::ready(&host.layout, &guest, vmm.as_ref())? else {
+        return Err(RunError::NotReady { guest, runs: vmm.is_some() });
+    };
+    vmm::target(&host.layout, &guest, &ready)?.ok_or(RunError::NoSshd(guest))
+}

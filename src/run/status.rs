@@ -1,0 +1,56 @@
+//! Status: how guests are, and what has drifted from the fleet.
+
+use std::collections::BTreeSet;
+
+use crate::apply::status::{self, GuestPhase, GuestStatus};
+use crate::base::GuestName;
+use crate::plan::{Plan, Step, diff};
+
+use super::{Deployment, Inputs, RunError, Workspace};
+
+/// The guests that run, or all of them, by name.
+pub fn guests(workspace: &Workspace<'_>, all: bool) -> Result<Vec<GuestStatus>, RunError> {
+    let deployment = Deployment::look(workspace, workspace.fleet()?)?;
+    if all {
+        return Ok(every_guest(&deployment));
+    }
+    let mut guests = status::guests(&deployment.host, &deployment.observed);
+    guests.retain(|guest| guest.state != GuestPhase::Down);
+    Ok(guests)
+}
+
+/// Every guest that the fleet declares, or that the host has anything of.
+fn every_guest(deployment: &Deployment<'_>) -> Vec<GuestStatus> {
+    let Deployment { fleet, host, observed, .. } = deployment;
+    let names: BTreeSet<_> = observed.guests.keys().chain(fleet.guests.keys()).collect();
+    names.into_iter().map(|name| status::guest(host, observed, name)).collect()
+}
+
+/// Every guest, and how the host differs from what the fleet wants.
+#[derive(Debug)]
+pub struct Status {
+    pub guests: Vec<GuestStatus>,
+    /// What `up` would do; an error where that is not known, as before everything is built.
+    pub drift: Result<Plan, RunError>,
+}
+
+impl Status {
+    /// Why `up` would touch a guest.
+    pub fn drift_of(&self, guest: &GuestName) -> Option<&str> {
+        let plan = self.drift.as_ref().ok()?;
+        let steps = plan.stop.iter().chain(&plan.start).find(|steps| steps.guest == *guest)?;
+        Some(&steps.why)
+    }
+
+    /// What `up` would do to the host itself.
+    pub fn host_steps(&self) -> impl Iterator<Item = &Step> {
+        self.drift.iter().flat_map(|plan| plan.prepare.iter().chain(&plan.rules))
+    }
+}
+
+/// Looks, and builds nothing and writes no lock: what is not there cannot be compared with.
+pub fn status(workspace: &Workspace<'_>) -> Result<Status, RunError> {
+    let mut deployment = Deployment::look(workspace, workspace.fleet()?)?;
+    let drift = deployment.wanted(Inputs::AsTheyAre).map(|wanted| diff(&deployment.observed, &wanted));
+    Ok(Status { guests: every_guest(&deployment), drift })
+}

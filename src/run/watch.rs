@@ -1,0 +1,152 @@
+//! Watch: follow a Git branch or a file, apply each change, repair drift.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::{Class, Diagnostic, Sha256};
+use crate::plan::Plan;
+use crate::sys::fs::{self, FileError};
+use crate::sys::git;
+
+use super::{Deployment, Inputs, Outcome, RunError, Workspace};
+
+/// What is followed.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// The workspace's own file.
+    File,
+    /// A branch of a Git repository; the workspace's file is a path in it.
+    Branch { url: String, branch: String },
+}
+
+/// What happens while something is followed.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A revision that was not looked at before is being applied: a commit, or the digest of a file and its lock.
+    Applying(&'a str),
+    /// What is about to be done: for a new revision, or to put right what was applied before.
+    Planned { plan: &'a Plan, is_repair: bool },
+    /// What became of a plan.
+    CarriedOut(&'a Outcome),
+    /// Every step of a new revision was taken.
+    Applied(&'a str),
+    /// A look came to nothing; there will be another. What only another revision can mend is not tried again.
+    Failed(RunError),
+    /// Some step of a plan failed, and will be tried again at the next look.
+    Incomplete,
+}
+
+/// What is being followed, and how far.
+pub struct Watch<'a> {
+    base: &'a Workspace<'a>,
+    source: Source,
+    /// The last fleet without a mistake: what the host is brought to, again and again.
+    good: Option<PathBuf>,
+    /// The revision that was looked at last, good or bad, so that a bad one is reported once.
+    looked_at: Option<String>,
+}
+
+impl<'a> Watch<'a> {
+    /// Follows from the next look on.
+    pub fn new(base: &'a Workspace<'a>, source: Source) -> Result<Self, RunError> {
+        if matches!(source, Source::Branch { .. }) && base.settings.file.is_absolute() {
+            return Err(RunError::AbsoluteFile);
+        }
+        Ok(Self { base, source, good: None, looked_at: None })
+    }
+
+    /// Looks again and again, for ever.
+    pub fn follow(&mut self, interval: Duration, tell: &mut dyn FnMut(Event<'_>)) -> ! {
+        loop {
+            match self.look(tell) {
+                Ok(true) => {}
+                Ok(false) => tell(Event::Incomplete),
+                Err(error) => tell(Event::Failed(error)),
+            }
+            std::thread::sleep(interval);
+        }
+    }
+
+    /// One look: a new revision is applied, else drift is repaired. Gives whether the host is as it should be now.
+    pub fn look(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<bool, RunError> {
+        let (revision, file) = self.revision()?;
+        if self.looked_at.as_deref() == Some(&revision) {
+            let Some(good) = &self.good else { return Ok(true) };
+            return bring(&self.base.at(good.clone()), false, tell);
+        }
+        tell(Event::Applying(&revision));
+        match bring(&self.base.at(file.clone()), true, tell) {
+            Ok(true) => {
+                self.remove_checkouts_but(&revision)?;
+                tell(Event::Applied(&revision));
+                (self.good, self.looked_at) = (Some(file), Some(revision));
+                Ok(true)
+            }
+            Err(error) if error.class() == Class::Invalid => {
+                self.looked_at = Some(revision);
+                // What a file said before is gone; what a commit said is not.
+                self.good = self.good.take().filter(|_| matches!(self.source, Source::Branch { .. }));
+                Err(error)
+            }
+            // What failed is tried again at the next look.
+            other => other,
+        }
+    }
+
+    /// The newest revision, and where its `fleet.toml` is.
+    fn revision(&self) -> Result<(String, PathBuf), RunError> {
+        let file = &self.base.settings.file;
+        let Source::Branch { url, branch } = &self.source else {
+            let lock = fs::read_text_if_present(&self.base.lock_path())?.unwrap_or_default();
+            return Ok((Sha256::of(fs::read_text(file)? + &lock).to_string(), file.clone()));
+        };
+        let dir = self.dir();
+        fs::create_dir_all(&dir)?;
+        let commit = git::clone_or_fetch(url, branch, &dir.join(CLONE))?;
+        let tree = dir.join(&commit);
+        if !tree.exists() {
+            let scratch =
+                tempfile::tempdir_in(&dir).map_err(FileError::when("create a directory in", &dir))?;
+            git::checkout(&dir.join(CLONE), &commit, scratch.path())?;
+            std::fs::rename(scratch.path(), &tree).map_err(FileError::when("create", &tree))?;
+        }
+        Ok((commit, tree.join(file)))
+    }
+
+    /// The clone and the checkouts.
+    fn dir(&self) -> PathBuf {
+        self.base.settings.out.join(".watch")
+    }
+
+    /// Removes the checkouts of other commits, where commits are followed.
+    fn remove_checkouts_but(&self, commit: &str) -> Result<(), RunError> {
+        if !matches!(self.source, Source::Branch { .. }) {
+            return Ok(());
+        }
+        for entry in std::fs::read_dir(self.dir()).into_iter().flatten().flatten() {
+            if ![CLONE, commit].iter().any(|name| entry.file_name() == *name) {
+                fs::remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The clone, beside the checkouts of its commits.
+const CLONE: &str = "repository";
+
+/// Brings the host to what a fleet wants, and tells of it where it is new or something was to be done.
+fn bring(workspace: &Workspace<'_>, is_new: bool, tell: &mut dyn FnMut(Event<'_>)) -> Result<bool, RunError> {
+    let mut held = Deployment::hold(workspace, workspace.fleet()?)?;
+    held.make_key()?;
+    // What was committed is what is applied: a lock that does not fit is a mistake in the commit.
+    let wanted = held.wanted(Inputs::Locked)?;
+    let plan = held.plan(&wanted)?;
+    if !is_new && plan.is_empty() {
+        return Ok(true);
+    }
+    tell(Event::Planned { plan: &plan, is_repair: !is_new });
+    let outcome = held.carry_out(plan)?;
+    tell(Event::CarriedOut(&outcome));
+    Ok(outcome.is_complete())
+}

@@ -1,0 +1,90 @@
+//! A `fleet.toml` and what stands beside it: its lock, its artifacts, the cache, and how work on it reports.
+
+use std::path::PathBuf;
+
+use crate::build::artifacts::OutDir;
+use crate::build::needs::Need;
+use crate::build::{Configuration, Project, ProjectError};
+use crate::fleet::{self, Fleet, LoadError};
+use crate::lock::model::Lock;
+use crate::sys::fetch::Cache;
+use crate::sys::http::{Client, Network};
+use crate::sys::report::Report;
+
+use super::RunError;
+
+/// What every use case needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The fleet to work on; its lock stands beside it.
+    pub file: PathBuf,
+    /// Directory of artifacts.
+    pub out: PathBuf,
+    /// Downloads by digest.
+    pub cache: PathBuf,
+    /// Files of the network, for builds without one; it need not be there.
+    pub vendor: PathBuf,
+    /// Proxies, and certificate authorities to trust instead of the host's.
+    pub network: Network,
+    /// Work to do at the same time.
+    pub jobs: usize,
+    /// Whether the network must not be used.
+    pub offline: bool,
+}
+
+/// Settings, and who is told of long work.
+#[derive(Clone)]
+pub struct Workspace<'a> {
+    pub settings: Settings,
+    pub report: &'a dyn Report,
+}
+
+impl Workspace<'_> {
+    /// The same on another fleet file; artifacts stay where they are.
+    #[must_use]
+    pub fn at(&self, file: PathBuf) -> Self {
+        Self { settings: Settings { file, ..self.settings.clone() }, report: self.report }
+    }
+
+    /// The fleet, validated.
+    pub fn fleet(&self) -> Result<Fleet, LoadError> {
+        fleet::load(&self.settings.file)
+    }
+
+    /// Where `fleet.lock` is.
+    pub fn lock_path(&self) -> PathBuf {
+        self.settings.file.with_extension("lock")
+    }
+
+    /// The cache of downloads, and how it reaches the network.
+    pub fn cache(&self) -> Result<Cache, RunError> {
+        let Settings { cache, vendor, network, .. } = &self.settings;
+        let client = Client::new(network.clone())?;
+        let vendor = vendor.is_dir().then(|| vendor.clone());
+        Ok(Cache::new(cache).vendored(vendor).with_client(client))
+    }
+
+    /// A fleet with everything that it mentions.
+    pub fn project(&self, fleet: Fleet) -> Result<Project, ProjectError> {
+        Project::open(fleet, &self.settings.cache)
+    }
+
+    /// What is wished of the fleet's kernel, and what Kconfig makes of it.
+    pub fn kernel_configuration(&self) -> Result<Configuration, RunError> {
+        let project = self.project(self.fleet()?)?;
+        let lock = Lock::read(&self.lock_path())?;
+        let out = OutDir::open(&self.settings.out)?;
+        let (cache, offline) = (self.cache()?, self.settings.offline);
+        Ok(Configuration::of(&project, lock.as_ref(), &out, &cache, offline, self.report)?)
+    }
+
+    /// Kernel options that recipes and machines of the fleet need, and which of them does.
+    pub fn kernel_needs(&self) -> Result<Vec<Need>, RunError> {
+        Ok(self.project(self.fleet()?)?.kernel_needs())
+    }
+
+    /// How many guests are stopped or started at a time: most of their time is waiting.
+    pub(super) fn guests_at_once(&self) -> usize {
+        self.settings.jobs * 4
+    }
+}
