@@ -82,7 +82,7 @@ fn an_error_is_one_document_too() {
     assert!(words["hint"].is_string(), "{words}");
     contract.0.write("fleet.toml", "[fleet]\nnam = 1\n");
     let files = contract.one(&contract.0.run("--json check"), "error");
-    assert_eq!(files["problems"][0]["line"], 2, "{files}");
+    assert_eq!(files["problems"][2]["line"], 2, "{files}");
 }
 
 /// What can be asked of a host on which nothing runs, and needs no VMM.
