@@ -37,11 +37,7 @@ pub const ENVIRONMENT: [&str; 2] = ["std::env", "#[arg(env)]"];
 
 pub const MAY_READ_ENVIRONMENT: &[Allowed] = &[
     Allowed { file: "src/cli/settings.rs", functions: &["*"], why: "settings are resolved here, once" },
-    Allowed {
-        file: "src/cli/context.rs",
-        functions: &["*"],
-        why: "finds its own program, to start it again",
-    },
+    Allowed { file: "src/run/host.rs", functions: &["at"], why: "finds its own program, to start it again" },
     Allowed { file: "src/sys/tool.rs", functions: &["*"], why: "PATH, by which tools are found" },
     Allowed { file: "src/cli/build.rs", functions: &["check"], why: "a folder for the second build" },
     Allowed {
@@ -136,7 +132,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
     },
     Allowed {
         file: "src/apply/disk.rs",
-        functions: &["create", "grow", "export", "import"],
+        functions: &["remove", "purge", "create", "grow", "export", "import"],
         why: "steps on data disks; `export` writes the file that the user names; `import` is to become a plan",
     },
     Allowed {
@@ -215,16 +211,6 @@ pub const MAY_CHANGE: &[Allowed] = &[
         why: "writes the package or index that the user names",
     },
     Allowed { file: "src/cli/console.rs", functions: &["run"], why: "writes what the user types" },
-    Allowed {
-        file: "src/cli/context.rs",
-        functions: &["Context::hold", "forget"],
-        why: "`hold` makes the store for its lock; `forget` removes data disks outside of any plan: to become steps",
-    },
-    Allowed {
-        file: "src/cli/disk/rm.rs",
-        functions: &["run"],
-        why: "removes a data disk outside of any plan: to become a step",
-    },
     Allowed { file: "src/cli/init.rs", functions: &["run"], why: "writes the first fleet.toml" },
     Allowed { file: "src/cli/keep_logs.rs", functions: &["run"], why: "joins its cgroup" },
     Allowed {
@@ -233,20 +219,21 @@ pub const MAY_CHANGE: &[Allowed] = &[
         why: "writes the file that the user names",
     },
     Allowed { file: "src/cli/launch.rs", functions: &["run"], why: "becomes the VMM, in its cgroup" },
-    Allowed { file: "src/cli/lock.rs", functions: &["update_lock"], why: "writes fleet.lock" },
     Allowed {
         file: "src/cli/man.rs",
         functions: &["pages"],
         why: "writes into the folder that the user names",
     },
+    Allowed { file: "src/run/host.rs", functions: &["hold"], why: "makes the store for its lock" },
+    Allowed { file: "src/run/lock.rs", functions: &["update_of"], why: "writes fleet.lock" },
     Allowed {
-        file: "src/cli/tree.rs",
-        functions: &["run", "write", "ruleset"],
+        file: "src/run/tree.rs",
+        functions: &["write", "write_all", "describe"],
         why: "writes into the folder that the user names",
     },
     Allowed {
-        file: "src/cli/watch.rs",
-        functions: &["Watch::revision", "Watch::forget_all_but"],
+        file: "src/run/watch.rs",
+        functions: &["Watch::revision", "Watch::remove_checkouts_but"],
         why: "keeps the revisions of its repository",
     },
 ];
@@ -342,7 +329,6 @@ pub const CIRCLES: &[&[&str]] = &[
     ],
     &["build/builder", "build/disk", "build/images", "build/inputs", "build/rootfs"],
     &["build/configured", "build/kernel", "build/kernel_notes", "build/needs"],
-    &["cli/build", "cli/context", "cli/lock", "cli/machines"],
     &["fleet/model", "fleet/scalar"],
     &["host/layout", "host/logs"],
     &["image/container", "image/content", "image/ext4", "image/space"],
