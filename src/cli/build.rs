@@ -9,7 +9,7 @@ use crate::run::LockedProject;
 use crate::sys::e2fsck::Verdict;
 
 use super::error::CliError;
-use super::output::{self, Event};
+use super::output::{self, EventJson};
 use super::render;
 use super::settings::inputs;
 use super::ui::Ui;
@@ -55,7 +55,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
 fn check(builder: &Builder<'_>, selection: &Selection, ui: &Ui) -> Result<ExitCode, CliError> {
     let compared = builder.check_reproducible(selection, &std::env::temp_dir())?;
     if ui.settings.json {
-        render::json(&Event::Compared { artifacts: compared.iter().map(output::Comparison::from).collect() });
+        render::json(&EventJson::Compared {
+            artifacts: compared.iter().map(output::ComparisonJson::from).collect(),
+        });
     }
     for comparison in &compared {
         let Comparison { built, first_difference, file_system } = comparison;
@@ -95,7 +97,7 @@ fn tell(name: &str, check: &FileSystemCheck, error: &dyn Fn(&str), ui: &Ui) {
 
 fn show(built: &[Built], ui: &Ui) {
     if ui.settings.json {
-        render::json(&Event::Built { artifacts: built.iter().map(output::Artifact::from).collect() });
+        render::json(&EventJson::Built { artifacts: built.iter().map(output::ArtifactJson::from).collect() });
         return;
     }
     for Built { name, artifact } in built {

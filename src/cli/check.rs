@@ -11,7 +11,7 @@ use super::{output, render};
 pub fn run(ui: &Ui) -> Result<ExitCode, CliError> {
     let checked = check::check(&ui.workspace())?;
     if ui.settings.json {
-        render::json(&output::Checked::from(&checked));
+        render::json(&output::CheckedJson::from(&checked));
         return Ok(ExitCode::SUCCESS);
     }
     checked.notes.iter().for_each(|note| ui.say(&format!("note: {note}")));

@@ -7,7 +7,7 @@ use crate::run::down;
 
 use super::ask::confirm;
 use super::error::CliError;
-use super::output::{self, Event};
+use super::output::{self, EventJson};
 use super::ui::Ui;
 use super::{outcome, render};
 
@@ -29,7 +29,7 @@ pub struct Args {
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let (guests, stop_timeout) = (args.guests.clone(), Duration::from_secs(args.timeout));
     let workspace = ui.workspace();
-    let Some(down) = down::prepare(&workspace, &down::Request { guests, stop_timeout })? else {
+    let Some(down) = down::prepare(&workspace, &down::DownRequest { guests, stop_timeout })? else {
         return outcome::nothing_to_do(ui);
     };
     let lost = if args.purge { down.guests.clone() } else { Vec::new() };
@@ -43,7 +43,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     if !lost.is_empty() {
         ui.say(&format!("data disks and logs removed: {}", listed.join(", ")));
         if ui.settings.json {
-            render::json(&Event::Purged { guests: listed });
+            render::json(&EventJson::Purged { guests: listed });
         }
     }
     Ok(code)

@@ -4,7 +4,7 @@ use crate::apk::SolveError;
 use crate::base::diagnostic::{Class, Diagnostic, causes};
 use crate::base::problem::{self, InvalidFile, render as render_problems};
 
-use super::output::{Failure, Problem};
+use super::output::{FailureJson, ProblemJson};
 use super::render;
 use super::settings::Settings;
 
@@ -114,7 +114,7 @@ impl CliError {
             }
             Body::Words { message, causes, hint } if settings.json => {
                 let (error, causes, hint) = (message.clone(), causes.clone(), hint.clone());
-                render::json(&Failure::Words { error, causes, hint });
+                render::json(&FailureJson::Words { error, causes, hint });
             }
             Body::Words { message, causes, hint } => {
                 let (red, bold, plain) =
@@ -131,16 +131,16 @@ impl CliError {
     }
 }
 
-fn problems(files: &[InvalidFile], error: String) -> Failure {
+fn problems(files: &[InvalidFile], error: String) -> FailureJson {
     let of_file = |file: &InvalidFile| {
         let problem = |problem: &problem::Problem| {
             let (line, column) = file.line_column(problem.span.start);
             let (message, hint) = (problem.message.clone(), problem.hint.clone());
-            Problem { file: file.path.clone(), line, column, message, hint }
+            ProblemJson { file: file.path.clone(), line, column, message, hint }
         };
         file.problems.iter().map(problem).collect::<Vec<_>>()
     };
-    Failure::Files { error, problems: files.iter().flat_map(of_file).collect() }
+    FailureJson::Files { error, problems: files.iter().flat_map(of_file).collect() }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::run::LockedProject;
 
 use super::error::CliError;
-use super::output::{Event, Input};
+use super::output::{EventJson, InputJson};
 use super::render;
 use super::settings::inputs;
 use super::ui::Ui;
@@ -26,7 +26,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let inputs = LockedProject::open(&ui.workspace(), inputs(args.locked))?.builder().fetch()?;
     let bytes: u64 = inputs.iter().map(|input| input.size).sum();
     if ui.settings.json {
-        render::json(&Event::Fetched { bytes, files: inputs.iter().map(Input::from).collect() });
+        render::json(&EventJson::Fetched { bytes, files: inputs.iter().map(InputJson::from).collect() });
     }
     ui.say(&format!("{} files, {} are here", inputs.len(), mebibytes(bytes)));
     Ok(ExitCode::SUCCESS)

@@ -6,7 +6,7 @@ use crate::lock::resolve::Update;
 use crate::run::lock::{self, Updated};
 
 use super::error::CliError;
-use super::output::Event;
+use super::output::EventJson;
 use super::render;
 use super::ui::Ui;
 
@@ -27,7 +27,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let Updated { lock, changes } = lock::update(&workspace, &update)?;
     let path = workspace.lock_path();
     if ui.settings.json {
-        render::json(&Event::Locked { changes, packages: lock.package.len() });
+        render::json(&EventJson::Locked { changes, packages: lock.package.len() });
     } else if changes.is_empty() {
         ui.say(&format!("{} fits already", path.display()));
     } else if !ui.settings.quiet {

@@ -9,7 +9,7 @@ use crate::run::Outcome;
 use crate::sys::report::Report;
 
 use super::error::CliError;
-use super::output::{Event, Summary};
+use super::output::{EventJson, Summary};
 use super::render;
 use super::ui::Ui;
 
@@ -24,7 +24,7 @@ pub fn announce(plan: &Plan, ui: &Ui) {
 pub fn show(outcome: &Outcome, ui: &Ui) -> Result<ExitCode, CliError> {
     failures(outcome, &*ui.report);
     if ui.settings.json {
-        render::json(&Event::Summary { summary: Summary::from(outcome) });
+        render::json(&EventJson::Summary { summary: Summary::from(outcome) });
     } else {
         ui.say(&summary(outcome));
     }

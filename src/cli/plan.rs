@@ -32,7 +32,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     }
     if ui.settings.json {
         let notes = notes.into_list().into_iter().chain(preview.cost).collect();
-        render::json(&output::Plan::new(&preview.plan, notes));
+        render::json(&output::PlanJson::new(&preview.plan, notes));
     }
     let changes = args.detailed_exitcode && !preview.plan.is_empty();
     Ok(if changes { ExitCode::from(2) } else { ExitCode::SUCCESS })

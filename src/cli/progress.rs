@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::sys::report::{Report, Silent, Task, Unit};
 
-use super::output::Event;
+use super::output::EventJson;
 use super::settings::Settings;
 
 /// The report that suits the settings and the terminal.
@@ -142,7 +142,7 @@ impl Task for LineTask {
 
 struct JsonLines;
 
-fn emit(event: &Event) {
+fn emit(event: &EventJson) {
     let mut out = std::io::stdout().lock();
     // A value of this program always serializes. A reader that went away ends the output, not the work.
     let line = serde_json::to_string(event).unwrap_or_default();
@@ -151,13 +151,13 @@ fn emit(event: &Event) {
 
 impl Report for JsonLines {
     fn begin(&self, name: &str, total: Option<u64>, _: Unit) -> Box<dyn Task> {
-        emit(&Event::Begin { task: name.to_owned() });
+        emit(&EventJson::Begin { task: name.to_owned() });
         let now = Instant::now();
         Box::new(JsonTask { name: name.to_owned(), begun: now, pace: Pace::new(total, now) })
     }
 
     fn note(&self, text: &str) {
-        emit(&Event::Note { text: text.to_owned() });
+        emit(&EventJson::Note { text: text.to_owned() });
     }
 }
 
@@ -170,7 +170,7 @@ struct JsonTask {
 impl Task for JsonTask {
     fn advance(&self, amount: u64) {
         if let Some(percent) = self.pace.advance(amount, Instant::now()) {
-            emit(&Event::Progress { task: self.name.clone(), percent });
+            emit(&EventJson::Progress { task: self.name.clone(), percent });
         }
     }
 
@@ -178,7 +178,7 @@ impl Task for JsonTask {
 
     fn finish(&self, text: &str) {
         let seconds = self.begun.elapsed().as_secs_f64();
-        emit(&Event::End { task: self.name.clone(), result: text.to_owned(), seconds });
+        emit(&EventJson::End { task: self.name.clone(), result: text.to_owned(), seconds });
     }
 }
 

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 use super::error::CliError;
-use super::output::Document;
+use super::output::DocumentJson;
 use super::render;
 
 #[derive(clap::Args)]
@@ -20,12 +20,12 @@ pub struct Args {
 enum Of {
     Fleet,
     Recipe,
-    Output(Document),
+    Output(DocumentJson),
 }
 
 /// All that have a schema, files first.
 static ALL: std::sync::LazyLock<Vec<Of>> = std::sync::LazyLock::new(|| {
-    let documents = Document::value_variants().iter().map(|document| Of::Output(*document));
+    let documents = DocumentJson::value_variants().iter().map(|document| Of::Output(*document));
     [Of::Fleet, Of::Recipe].into_iter().chain(documents).collect()
 });
 

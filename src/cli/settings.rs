@@ -61,7 +61,7 @@ pub enum ColorWhen {
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// What the work itself needs to know.
-    pub run: run::Settings,
+    pub run: run::WorkspaceSettings,
     pub json: bool,
     pub quiet: bool,
     pub verbose: bool,
@@ -96,7 +96,7 @@ impl Settings {
             ColorWhen::Auto => std::io::stderr().is_terminal() && variable("NO_COLOR").is_none(),
         };
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let run = run::Settings {
+        let run = run::WorkspaceSettings {
             out: args.out_dir.unwrap_or_else(|| beside.join("out")),
             cache: cache.unwrap_or_else(|| PathBuf::from("/var/cache/sisforge")),
             vendor: args.vendor_dir.unwrap_or_else(|| beside.join("vendor")),

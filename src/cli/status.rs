@@ -12,7 +12,7 @@ pub fn run(ui: &Ui) -> Result<ExitCode, CliError> {
     let notes = ui.notes();
     let status = status::status(&ui.workspace_with(&notes))?;
     if ui.settings.json {
-        render::json(&output::Status::new(&status, notes.into_list()));
+        render::json(&output::StatusJson::new(&status, notes.into_list()));
         return Ok(ExitCode::SUCCESS);
     }
     if let Err(error) = &status.drift {

@@ -27,7 +27,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let workspace = ui.workspace_with(&notes);
     let jails = tree::write(&workspace, args.guest.as_deref(), &args.out, inputs(args.locked))?;
     if ui.settings.json {
-        render::json(&output::Tree::new(&jails, notes.into_list()));
+        render::json(&output::TreeJson::new(&jails, notes.into_list()));
     } else {
         jails.values().for_each(|root| render::text(&format!("{}\n", root.display())));
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use crate::run::{Settings as RunSettings, Workspace};
+use crate::run::{Workspace, WorkspaceSettings};
 use crate::sys::report::{Report, Silent, Task, Unit};
 
 use super::output::Wrote;
@@ -30,7 +30,7 @@ impl Ui {
 
     /// What the library works on, with another report: that of a command that prints one document.
     pub fn workspace_with<'a>(&self, report: &'a dyn Report) -> Workspace<'a> {
-        let settings: RunSettings = self.settings.run.clone();
+        let settings: WorkspaceSettings = self.settings.run.clone();
         Workspace { settings, report }
     }
 

@@ -26,7 +26,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let workspace = ui.workspace();
     let up = up::prepare(
         &workspace,
-        &up::Request {
+        &up::UpRequest {
             guests: args.guests.clone(),
             inputs: inputs(args.locked),
             ready_timeout: Duration::from_secs(args.timeout),

@@ -7,7 +7,7 @@ use crate::run::LockedProject;
 
 use super::error::CliError;
 use super::fetch::mebibytes;
-use super::output::Event;
+use super::output::EventJson;
 use super::render;
 use super::settings::inputs;
 use super::ui::Ui;
@@ -38,7 +38,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let vendored = LockedProject::open(&ui.workspace(), inputs(args.locked))?.builder().vendor(dir)?;
     let (files, size, removed) = (vendored.files, mebibytes(vendored.bytes), vendored.removed);
     if ui.settings.json {
-        render::json(&Event::Vendored { dir: dir.clone(), vendored: vendored.into() });
+        render::json(&EventJson::Vendored { dir: dir.clone(), vendored: vendored.into() });
     }
     ui.say(&format!("{files} files, {size} are in {}; {removed} removed", dir.display()));
     if dir != found {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::time::parse_duration;
 use crate::base::{Class, Diagnostic};
-use crate::run::watch::{Event, Source, Watch};
+use crate::run::watch::{Event, Followed, Watch};
 
 use super::error::CliError;
 use super::outcome;
@@ -29,8 +29,8 @@ pub struct Args {
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let source = match &args.repo {
-        Some(url) => Source::Branch { url: url.clone(), branch: args.branch.clone() },
-        None => Source::File,
+        Some(url) => Followed::Branch { url: url.clone(), branch: args.branch.clone() },
+        None => Followed::File,
     };
     let workspace = ui.workspace();
     let mut watch = Watch::new(&workspace, source)?;

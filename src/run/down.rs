@@ -14,14 +14,14 @@ use super::{Deployment, Outcome, RunError, Workspace, host};
 
 /// What to take down.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct DownRequest {
     /// These guests alone; all where none is named.
     pub guests: Vec<String>,
     /// How long a guest may take to shut down before it is killed.
     pub stop_timeout: Duration,
 }
 
-impl Default for Request {
+impl Default for DownRequest {
     fn default() -> Self {
         Self { guests: Vec::new(), stop_timeout: STOP_TIMEOUT }
     }
@@ -36,7 +36,10 @@ pub struct Down<'a> {
 }
 
 /// Holds the host and finds out what is to be done; `None` where it never had anything of the fleet.
-pub fn prepare<'a>(workspace: &'a Workspace<'a>, request: &Request) -> Result<Option<Down<'a>>, RunError> {
+pub fn prepare<'a>(
+    workspace: &'a Workspace<'a>,
+    request: &DownRequest,
+) -> Result<Option<Down<'a>>, RunError> {
     let fleet = workspace.fleet()?;
     if !host::open(&fleet)?.layout.dir().exists() {
         return Ok(None);

@@ -127,20 +127,20 @@ pub enum RunError {
         /// The guest that is to be taken down first, if that is a reason.
         running: Option<GuestName>,
         #[source]
-        obstacles: Option<Reason>,
+        obstacles: Option<ObstacleReason>,
     },
 }
 
 /// One of several reasons for an error; the next one stands behind it as its source.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
-pub struct Reason {
+pub struct ObstacleReason {
     text: String,
     #[source]
-    next: Option<Box<Reason>>,
+    next: Option<Box<ObstacleReason>>,
 }
 
-impl Reason {
+impl ObstacleReason {
     /// All of them, one behind the other.
     pub(super) fn first_of(reasons: &[impl ToString]) -> Option<Self> {
         let behind = |next: Option<Self>, reason: &_| {
@@ -156,6 +156,44 @@ fn lines(all: &[impl ToString]) -> String {
 
 fn indented(reasons: &[String]) -> String {
     reasons.iter().map(|reason| format!("\n  {reason}")).collect()
+}
+
+impl RunError {
+    /// What is told of guests, disks, artifacts and snapshots that were named.
+    fn of_a_name(&self) -> Diagnosis {
+        use Class::{Failed, Invalid};
+        match self {
+            Self::UnknownGuest { hint, .. }
+            | Self::UnknownDisk { hint, .. }
+            | Self::NoArtifact { hint, .. } => Invalid.hint(hint.clone()),
+            Self::NotRunning(guest) => Failed.hint(format!("bring it up with `sisforge up {guest}`")),
+            Self::NotReady { guest, .. } => Failed.hint(format!(
+                "`sisforge up {guest}` brings it up, `sisforge logs {guest}` shows what it said"
+            )),
+            Self::NoSshd(_) => {
+                Failed.hint("its image needs a recipe that brings one, such as rootless-podman")
+            }
+            Self::DiskInUse(guest) => Failed.hint(format!("`sisforge down {guest}` first")),
+            Self::DiskExists(_) => {
+                Failed.hint("`sisforge disk export` saves it; with --replace it is replaced, and lost")
+            }
+            Self::EphemeralDisk(_) => {
+                Invalid.hint("members of pools and disks with the backing tmpfs are ephemeral")
+            }
+            Self::DiskTooLarge { .. } => Invalid.hint("give the disk its size in fleet.toml"),
+            Self::FileExists(_) => Invalid.hint("remove it, or name another file"),
+            Self::TreeExists(_) => Invalid.hint("remove it, or name another directory with --out"),
+            Self::SeveralKeys(_) => Invalid.hint("write more of its digits"),
+            Self::NoConfiguration(_) => {
+                Invalid.hint("name its config file; that of a kernel of `sisforge build` stands beside it")
+            }
+            Self::NotRestored { running, .. } => match running {
+                Some(guest) => Failed.hint(format!("take it down first: `sisforge down {guest}`")),
+                None => Failed.no_hint(),
+            },
+            _ => Failed.no_hint(),
+        }
+    }
 }
 
 impl Diagnostic for RunError {
@@ -197,34 +235,21 @@ impl Diagnostic for RunError {
             Self::NoDefaultRoute => {
                 Failed.hint("name the interface that faces the network, as in `uplink = \"eth0\"`")
             }
-            Self::UnknownGuest { hint, .. }
-            | Self::UnknownDisk { hint, .. }
-            | Self::NoArtifact { hint, .. } => Invalid.hint(hint.clone()),
-            Self::NotRunning(guest) => Failed.hint(format!("bring it up with `sisforge up {guest}`")),
-            Self::NotReady { guest, .. } => Failed.hint(format!(
-                "`sisforge up {guest}` brings it up, `sisforge logs {guest}` shows what it said"
-            )),
-            Self::NoSshd(_) => {
-                Failed.hint("its image needs a recipe that brings one, such as rootless-podman")
-            }
-            Self::DiskInUse(guest) => Failed.hint(format!("`sisforge down {guest}` first")),
-            Self::DiskExists(_) => {
-                Failed.hint("`sisforge disk export` saves it; with --replace it is replaced, and lost")
-            }
-            Self::EphemeralDisk(_) => {
-                Invalid.hint("members of pools and disks with the backing tmpfs are ephemeral")
-            }
-            Self::DiskTooLarge { .. } => Invalid.hint("give the disk its size in fleet.toml"),
-            Self::FileExists(_) => Invalid.hint("remove it, or name another file"),
-            Self::TreeExists(_) => Invalid.hint("remove it, or name another directory with --out"),
-            Self::SeveralKeys(_) => Invalid.hint("write more of its digits"),
-            Self::NoConfiguration(_) => {
-                Invalid.hint("name its config file; that of a kernel of `sisforge build` stands beside it")
-            }
-            Self::NotRestored { running, .. } => match running {
-                Some(guest) => Failed.hint(format!("take it down first: `sisforge down {guest}`")),
-                None => Failed.no_hint(),
-            },
+            Self::UnknownGuest { .. }
+            | Self::UnknownDisk { .. }
+            | Self::NoArtifact { .. }
+            | Self::NotRunning(_)
+            | Self::NotReady { .. }
+            | Self::NoSshd(_)
+            | Self::DiskInUse(_)
+            | Self::DiskExists(_)
+            | Self::EphemeralDisk(_)
+            | Self::DiskTooLarge { .. }
+            | Self::FileExists(_)
+            | Self::TreeExists(_)
+            | Self::SeveralKeys(_)
+            | Self::NoConfiguration(_)
+            | Self::NotRestored { .. } => self.of_a_name(),
         }
     }
 
@@ -249,10 +274,10 @@ mod tests {
             snapshot: "monday".parse().unwrap(),
             guest: "bob".parse().unwrap(),
             running: Some("alice".parse().unwrap()),
-            obstacles: Reason::first_of(&["alice is running", "its disk is damaged"]),
+            obstacles: ObstacleReason::first_of(&["alice is running", "its disk is damaged"]),
         };
         assert_eq!(causes(&error), ["alice is running", "its disk is damaged"]);
         assert_eq!(error.hint().unwrap(), "take it down first: `sisforge down alice`");
-        assert!(Reason::first_of(&[""; 0]).is_none());
+        assert!(ObstacleReason::first_of(&[""; 0]).is_none());
     }
 }

@@ -27,4 +27,4 @@ pub mod workspace;
 pub use deployment::{Deployment, Outcome};
 pub use error::RunError;
 pub use lock::{Inputs, LockedProject};
-pub use workspace::{Settings, Workspace};
+pub use workspace::{Workspace, WorkspaceSettings};

@@ -10,7 +10,7 @@ use crate::plan::{self, Plan};
 use crate::sys::digest::digest_like;
 
 use super::deployment::{Held, only};
-use super::error::Reason;
+use super::error::ObstacleReason;
 use super::guests::declared;
 use super::{Deployment, Inputs, Outcome, RunError, Workspace};
 
@@ -81,7 +81,7 @@ fn refused(snapshot: &SnapshotName, guest: &GuestName, obstacles: &[Obstacle]) -
         _ => None,
     });
     let (snapshot, guest) = (snapshot.clone(), guest.clone());
-    RunError::NotRestored { snapshot, guest, running, obstacles: Reason::first_of(obstacles) }
+    RunError::NotRestored { snapshot, guest, running, obstacles: ObstacleReason::first_of(obstacles) }
 }
 
 fn set_aside(

@@ -11,7 +11,7 @@ use super::{Deployment, Inputs, Outcome, RunError, Workspace};
 
 /// What to bring up.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct UpRequest {
     /// These guests alone; all where none is named.
     pub guests: Vec<String>,
     pub inputs: Inputs,
@@ -19,7 +19,7 @@ pub struct Request {
     pub ready_timeout: Duration,
 }
 
-impl Default for Request {
+impl Default for UpRequest {
     fn default() -> Self {
         Self { guests: Vec::new(), inputs: Inputs::Refresh, ready_timeout: READY_TIMEOUT }
     }
@@ -32,7 +32,7 @@ pub struct Up<'a> {
 }
 
 /// Holds the host, builds what is missing, and finds out what is to be done.
-pub fn prepare<'a>(workspace: &'a Workspace<'a>, request: &Request) -> Result<Up<'a>, RunError> {
+pub fn prepare<'a>(workspace: &'a Workspace<'a>, request: &UpRequest) -> Result<Up<'a>, RunError> {
     let fleet = workspace.fleet()?;
     let names = named(&request.guests, fleet.guests.keys())?;
     let mut held = Deployment::hold(workspace, fleet)?;

@@ -12,7 +12,7 @@ use super::{Deployment, Inputs, Outcome, RunError, Workspace};
 
 /// What is followed.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub enum Followed {
     /// The workspace's own file.
     File,
     /// A branch of a Git repository; the workspace's file is a path in it.
@@ -39,7 +39,7 @@ pub enum Event<'a> {
 /// What is being followed, and how far.
 pub struct Watch<'a> {
     base: &'a Workspace<'a>,
-    source: Source,
+    source: Followed,
     /// The last fleet without a mistake: what the host is brought to, again and again.
     good: Option<PathBuf>,
     /// The revision that was looked at last, good or bad, so that a bad one is reported once.
@@ -48,8 +48,8 @@ pub struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     /// Follows from the next look on.
-    pub fn new(base: &'a Workspace<'a>, source: Source) -> Result<Self, RunError> {
-        if matches!(source, Source::Branch { .. }) && base.settings.file.is_absolute() {
+    pub fn new(base: &'a Workspace<'a>, source: Followed) -> Result<Self, RunError> {
+        if matches!(source, Followed::Branch { .. }) && base.settings.file.is_absolute() {
             return Err(RunError::AbsoluteFile);
         }
         Ok(Self { base, source, good: None, looked_at: None })
@@ -85,7 +85,7 @@ impl<'a> Watch<'a> {
             Err(error) if error.class() == Class::Invalid => {
                 self.looked_at = Some(revision);
                 // What a file said before is gone; what a commit said is not.
-                self.good = self.good.take().filter(|_| matches!(self.source, Source::Branch { .. }));
+                self.good = self.good.take().filter(|_| matches!(self.source, Followed::Branch { .. }));
                 Err(error)
             }
             // What failed is tried again at the next look.
@@ -96,7 +96,7 @@ impl<'a> Watch<'a> {
     /// The newest revision, and where its `fleet.toml` is.
     fn revision(&self) -> Result<(String, PathBuf), RunError> {
         let file = &self.base.settings.file;
-        let Source::Branch { url, branch } = &self.source else {
+        let Followed::Branch { url, branch } = &self.source else {
             let lock = fs::read_text_if_present(&self.base.lock_path())?.unwrap_or_default();
             return Ok((Sha256::of(fs::read_text(file)? + &lock).to_string(), file.clone()));
         };
@@ -120,7 +120,7 @@ impl<'a> Watch<'a> {
 
     /// Removes the checkouts of other commits, where commits are followed.
     fn remove_checkouts_but(&self, commit: &str) -> Result<(), RunError> {
-        if !matches!(self.source, Source::Branch { .. }) {
+        if !matches!(self.source, Followed::Branch { .. }) {
             return Ok(());
         }
         for entry in std::fs::read_dir(self.dir()).into_iter().flatten().flatten() {

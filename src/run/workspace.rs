@@ -15,7 +15,7 @@ use super::RunError;
 
 /// What every use case needs to know.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct WorkspaceSettings {
     /// The fleet to work on; its lock stands beside it.
     pub file: PathBuf,
     /// Directory of artifacts.
@@ -32,10 +32,10 @@ pub struct Settings {
     pub offline: bool,
 }
 
-/// Settings, and who is told of long work.
+/// WorkspaceSettings, and who is told of long work.
 #[derive(Clone)]
 pub struct Workspace<'a> {
-    pub settings: Settings,
+    pub settings: WorkspaceSettings,
     pub report: &'a dyn Report,
 }
 
@@ -43,7 +43,7 @@ impl Workspace<'_> {
     /// The same on another fleet file; artifacts stay where they are.
     #[must_use]
     pub fn at(&self, file: PathBuf) -> Self {
-        Self { settings: Settings { file, ..self.settings.clone() }, report: self.report }
+        Self { settings: WorkspaceSettings { file, ..self.settings.clone() }, report: self.report }
     }
 
     /// The fleet, validated.
@@ -58,7 +58,7 @@ impl Workspace<'_> {
 
     /// The cache of downloads, and how it reaches the network.
     pub fn cache(&self) -> Result<Cache, RunError> {
-        let Settings { cache, vendor, network, .. } = &self.settings;
+        let WorkspaceSettings { cache, vendor, network, .. } = &self.settings;
         let client = Client::new(network.clone())?;
         let vendor = vendor.is_dir().then(|| vendor.clone());
         Ok(Cache::new(cache).vendored(vendor).with_client(client))

@@ -13,7 +13,7 @@ use crate::sys::e2fsck::Verdict;
 
 /// A fleet that nothing is wrong with.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Checked {
+pub struct CheckedJson {
     /// Always `true`: what is wrong is an error.
     pub ok: bool,
     /// How many guests there are.
@@ -26,7 +26,7 @@ pub struct Checked {
 
 /// A file in `out/`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Artifact {
+pub struct ArtifactJson {
     /// What it is called in `out/`.
     pub name: String,
     pub kind: Kind,
@@ -56,9 +56,9 @@ pub enum Kind {
 
 /// An artifact that was built twice and read back.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Comparison {
+pub struct ComparisonJson {
     #[serde(flatten)]
-    pub artifact: Artifact,
+    pub artifact: ArtifactJson,
     /// Offset of the first byte that differs; `null` where all are the same.
     pub first_difference: Option<u64>,
     /// What is in the file system, and what was to be; a kernel holds none.
@@ -68,24 +68,24 @@ pub struct Comparison {
 /// What reading a file system back has shown.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct FileSystem {
-    pub read_back: ReadBack,
+    pub read_back: ReadBackJson,
     pub e2fsck: E2fsck,
 }
 
 /// Against what it was made of.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ReadBack {
+pub struct ReadBackJson {
     /// How many paths were compared.
     pub paths: usize,
     /// How many bytes of files were compared.
     pub bytes: u64,
     /// What is not as it was to be.
-    pub mismatches: Vec<Difference>,
+    pub mismatches: Vec<DifferenceJson>,
 }
 
 /// A path that is not as it was to be.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Difference {
+pub struct DifferenceJson {
     pub path: String,
     pub what: String,
 }
@@ -102,7 +102,7 @@ pub enum E2fsck {
 
 /// A file that a build takes from the network.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Input {
+pub struct InputJson {
     /// `name-version` of a package, `kernel source`, or the container image that a file is of.
     pub name: String,
     pub url: String,
@@ -113,7 +113,7 @@ pub struct Input {
     pub path: PathBuf,
 }
 
-impl From<&run::Checked> for Checked {
+impl From<&run::Checked> for CheckedJson {
     fn from(checked: &run::Checked) -> Self {
         Self {
             ok: true,
@@ -124,7 +124,7 @@ impl From<&run::Checked> for Checked {
     }
 }
 
-impl From<&Built> for Artifact {
+impl From<&Built> for ArtifactJson {
     fn from(Built { name, artifact }: &Built) -> Self {
         Self {
             name: name.to_string(),
@@ -143,10 +143,10 @@ impl From<&Built> for Artifact {
     }
 }
 
-impl From<&build::Comparison> for Comparison {
+impl From<&build::Comparison> for ComparisonJson {
     fn from(comparison: &build::Comparison) -> Self {
         Self {
-            artifact: Artifact::from(&comparison.built),
+            artifact: ArtifactJson::from(&comparison.built),
             first_difference: comparison.first_difference,
             file_system: comparison.file_system.as_ref().map(FileSystem::from),
         }
@@ -157,18 +157,18 @@ impl From<&build::FileSystemCheck> for FileSystem {
     fn from(check: &build::FileSystemCheck) -> Self {
         let read_back::ReadBack { paths, bytes, mismatches } = &check.read_back;
         let difference =
-            |Mismatch { path, what }: &Mismatch| Difference { path: path.clone(), what: what.clone() };
+            |Mismatch { path, what }: &Mismatch| DifferenceJson { path: path.clone(), what: what.clone() };
         let mismatches = mismatches.iter().map(difference).collect();
         let e2fsck = match &check.e2fsck {
             Verdict::Clean => E2fsck::Clean,
             Verdict::Faulty(text) => E2fsck::Faulty(text.clone()),
             Verdict::NotInstalled => E2fsck::NotInstalled,
         };
-        Self { read_back: ReadBack { paths: *paths, bytes: *bytes, mismatches }, e2fsck }
+        Self { read_back: ReadBackJson { paths: *paths, bytes: *bytes, mismatches }, e2fsck }
     }
 }
 
-impl From<&build::Input> for Input {
+impl From<&build::Input> for InputJson {
     fn from(input: &build::Input) -> Self {
         Self {
             name: input.name.clone(),

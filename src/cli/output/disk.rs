@@ -15,7 +15,7 @@ pub struct Disk {
     pub name: String,
     pub guest: String,
     pub path: PathBuf,
-    pub backing: Backing,
+    pub backing: BackingJson,
     /// In bytes, holes included.
     pub size: u64,
     /// Bytes that it takes of its host.
@@ -33,7 +33,7 @@ pub struct Disk {
 /// Where a data disk is kept.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Backing {
+pub enum BackingJson {
     /// In the store, for good.
     File,
     /// In the jail, with which it goes.
@@ -55,7 +55,7 @@ pub struct Wrote {
     pub wrote: PathBuf,
 }
 
-impl From<Kept> for Backing {
+impl From<Kept> for BackingJson {
     fn from(kept: Kept) -> Self {
         match kept {
             Kept::File => Self::File,

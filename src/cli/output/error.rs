@@ -9,9 +9,9 @@ use serde::Serialize;
 /// asked for.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
-pub enum Failure {
+pub enum FailureJson {
     /// Files with problems in them.
-    Files { error: String, problems: Vec<Problem> },
+    Files { error: String, problems: Vec<ProblemJson> },
     Words {
         error: String,
         /// The nearest first.
@@ -23,7 +23,7 @@ pub enum Failure {
 
 /// One thing that is wrong with a file, and where.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Problem {
+pub struct ProblemJson {
     pub file: PathBuf,
     /// From 1.
     pub line: usize,

@@ -9,12 +9,12 @@ use crate::base::GuestName;
 use crate::build::Vendored;
 use crate::run::Outcome;
 
-use super::{Artifact, Comparison, Input};
+use super::{ArtifactJson, ComparisonJson, InputJson};
 
 /// Something that happened; the last line of a command that did its work tells what came of it.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "lowercase")]
-pub enum Event {
+pub enum EventJson {
     /// A task began.
     Begin { task: String },
     /// A task of minutes is so far.
@@ -43,14 +43,14 @@ pub enum Event {
     Fetched {
         /// Of all files.
         bytes: u64,
-        files: Vec<Input>,
+        files: Vec<InputJson>,
     },
     /// What is in a directory now: `vendor`.
     Vendored { dir: PathBuf, vendored: VendoredFiles },
     /// What is in `out/`: `build`.
-    Built { artifacts: Vec<Artifact> },
+    Built { artifacts: Vec<ArtifactJson> },
     /// What was built twice: `build --check`.
-    Compared { artifacts: Vec<Comparison> },
+    Compared { artifacts: Vec<ComparisonJson> },
 }
 
 /// What became of a plan.

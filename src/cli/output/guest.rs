@@ -32,7 +32,7 @@ pub struct Guest {
     pub note: Option<String>,
     /// What the VMM was started with; these keys are missing where none runs, or no record says.
     #[serde(flatten)]
-    pub machine: Option<Machine>,
+    pub machine: Option<MachineJson>,
 }
 
 /// How a guest is.
@@ -51,7 +51,7 @@ pub enum Phase {
 
 /// What a VMM was started with.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Machine {
+pub struct MachineJson {
     pub vmm: Vmm,
     /// The network interface on the host.
     pub tap: String,
@@ -101,7 +101,7 @@ pub enum DataDisk {
 
 /// Every guest, and how the host differs from what fleet.toml wants.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Status {
+pub struct StatusJson {
     pub guests: Vec<Drifting>,
     /// Whether `up` would do nothing; `null` where that is not known, as before everything is built.
     pub in_step: Option<bool>,
@@ -136,12 +136,12 @@ impl From<&GuestStatus> for Guest {
             memory: guest.memory,
             oom_kills: guest.oom_kills,
             note: guest.note.clone(),
-            machine: guest.machine.as_ref().map(Machine::from),
+            machine: guest.machine.as_ref().map(MachineJson::from),
         }
     }
 }
 
-impl From<&state::Machine> for Machine {
+impl From<&state::Machine> for MachineJson {
     fn from(machine: &state::Machine) -> Self {
         let spec = match serde_json::to_value(&machine.spec) {
             Ok(serde_json::Value::Object(spec)) => spec,
@@ -184,7 +184,7 @@ impl From<MachineDisk> for DataDisk {
     }
 }
 
-impl Status {
+impl StatusJson {
     /// In words of this contract, with the notes that were told on the way.
     pub fn new(status: &run::Status, mut notes: Vec<String>) -> Self {
         let one = |guest: &GuestStatus| {

@@ -11,19 +11,19 @@ mod guest;
 mod plan;
 mod snapshot;
 
-pub use build::{Artifact, Checked, Comparison, Input};
+pub use build::{ArtifactJson, CheckedJson, ComparisonJson, InputJson};
 pub use disk::{Disk, DiskRemoved, Wrote};
-pub use error::{Failure, Problem};
-pub use event::{Event, Summary, names};
-pub use guest::{Guest, Status};
-pub use plan::{Plan, Tree};
-pub use snapshot::{Frozen, Removed, Restored, Snapshot};
+pub use error::{FailureJson, ProblemJson};
+pub use event::{EventJson, Summary, names};
+pub use guest::{Guest, StatusJson};
+pub use plan::{PlanJson, TreeJson};
+pub use snapshot::{FrozenJson, Removed, RestoredJson, Snapshot};
 
 use schemars::JsonSchema;
 
 /// A document that a command prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Document {
+pub enum DocumentJson {
     /// Of `ps`
     Ps,
     /// Of `status`
@@ -54,26 +54,26 @@ pub enum Document {
     Error,
 }
 
-impl Document {
+impl DocumentJson {
     /// Its JSON Schema (draft 2020-12).
     pub fn schema(self) -> serde_json::Value {
         match self {
             Self::Ps => schema::<Vec<Guest>>("sisforge ps --json"),
-            Self::Status => schema::<Status>("sisforge status --json"),
-            Self::Plan => schema::<Plan>("sisforge plan --json"),
-            Self::Tree => schema::<Tree>("sisforge tree --json"),
-            Self::Check => schema::<Checked>("sisforge check --json"),
+            Self::Status => schema::<StatusJson>("sisforge status --json"),
+            Self::Plan => schema::<PlanJson>("sisforge plan --json"),
+            Self::Tree => schema::<TreeJson>("sisforge tree --json"),
+            Self::Check => schema::<CheckedJson>("sisforge check --json"),
             Self::DiskLs => schema::<Vec<Disk>>("sisforge disk ls --json"),
             Self::DiskRm => schema::<DiskRemoved>("sisforge disk rm --json"),
-            Self::SnapshotCreate => schema::<Frozen>("sisforge snapshot create --json"),
+            Self::SnapshotCreate => schema::<FrozenJson>("sisforge snapshot create --json"),
             Self::SnapshotLs => schema::<Vec<Snapshot>>("sisforge snapshot ls --json"),
-            Self::SnapshotRestore => schema::<Restored>("sisforge snapshot restore --json"),
+            Self::SnapshotRestore => schema::<RestoredJson>("sisforge snapshot restore --json"),
             Self::SnapshotRm => schema::<Removed>("sisforge snapshot rm --json"),
             Self::Event => {
-                schema::<Event>("a line of sisforge up, down, watch, lock, fetch, vendor, build --json")
+                schema::<EventJson>("a line of sisforge up, down, watch, lock, fetch, vendor, build --json")
             }
             Self::Wrote => schema::<Wrote>("a file that sisforge wrote"),
-            Self::Error => schema::<Failure>("sisforge --json, of a command that did not do its work"),
+            Self::Error => schema::<FailureJson>("sisforge --json, of a command that did not do its work"),
         }
     }
 }

@@ -11,24 +11,24 @@ use crate::plan::{self, Step};
 
 /// What `up` would do. Lists are carried out in the order of the keys; the guests of one list are independent of each other.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Plan {
+pub struct PlanJson {
     /// Whether there is nothing to do.
     pub empty: bool,
     /// Steps on the host before any guest is touched, in words.
     pub prepare: Vec<String>,
     /// Guests that are stopped.
-    pub stop: Vec<GuestSteps>,
+    pub stop: Vec<GuestStepsJson>,
     /// Steps that change the firewall's rules, in words.
     pub rules: Vec<String>,
     /// Guests that are started or repaired.
-    pub start: Vec<GuestSteps>,
+    pub start: Vec<GuestStepsJson>,
     /// What is worth knowing: what `up` would not do, what it copies, what was brought up to date for this plan.
     pub notes: Vec<String>,
 }
 
 /// What happens to one guest.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct GuestSteps {
+pub struct GuestStepsJson {
     pub guest: String,
     /// Such as `new` or `image changed`.
     pub why: String,
@@ -38,18 +38,18 @@ pub struct GuestSteps {
 
 /// Jails that were written.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Tree {
+pub struct TreeJson {
     /// The root directory of each guest's jail, by guest.
     pub jails: BTreeMap<String, PathBuf>,
     /// What is worth knowing, one sentence each.
     pub notes: Vec<String>,
 }
 
-impl Plan {
+impl PlanJson {
     /// In words of this contract; `notes` were told on the way, those of the plan come behind them.
     pub fn new(plan: &plan::Plan, mut notes: Vec<String>) -> Self {
         let words = |steps: &[Step]| steps.iter().map(ToString::to_string).collect();
-        let guests = |all: &[plan::GuestSteps]| all.iter().map(GuestSteps::from).collect();
+        let guests = |all: &[plan::GuestSteps]| all.iter().map(GuestStepsJson::from).collect();
         notes.extend(plan.notes.iter().cloned());
         Self {
             empty: plan.is_empty(),
@@ -62,14 +62,14 @@ impl Plan {
     }
 }
 
-impl From<&plan::GuestSteps> for GuestSteps {
+impl From<&plan::GuestSteps> for GuestStepsJson {
     fn from(guest: &plan::GuestSteps) -> Self {
         let steps = guest.all().map(ToString::to_string).collect();
         Self { guest: guest.guest.to_string(), why: guest.why.clone(), steps }
     }
 }
 
-impl Tree {
+impl TreeJson {
     /// With the notes that were told on the way.
     pub fn new(jails: &BTreeMap<GuestName, PathBuf>, notes: Vec<String>) -> Self {
         let jails = jails.iter().map(|(guest, root)| (guest.to_string(), root.clone()));

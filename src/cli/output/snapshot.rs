@@ -11,11 +11,11 @@ use crate::host::snapshot as host;
 use crate::run::freeze;
 
 use super::event::Summary;
-use super::guest::Machine;
+use super::guest::MachineJson;
 
 /// A snapshot that was made.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Frozen {
+pub struct FrozenJson {
     pub snapshot: String,
     pub guest: String,
     /// When, in UTC, such as `2026-11-25T17:53:16Z`.
@@ -34,7 +34,7 @@ pub struct Frozen {
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Snapshot {
     pub name: String,
-    pub state: State,
+    pub state: StateJson,
     /// Bytes that its files take on the disk.
     pub size: u64,
     /// Whether a data disk is in it.
@@ -42,13 +42,13 @@ pub struct Snapshot {
     /// What became of it; `null` where it was not restored, or that did not come to its end.
     pub restored: Option<RestoredAs>,
     /// `null` where it cannot be read: such a snapshot can be removed, and nothing else.
-    pub manifest: Option<Manifest>,
+    pub manifest: Option<ManifestJson>,
 }
 
 /// Whether a snapshot can be restored.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum StateJson {
     /// It can.
     Ready,
     /// It was: a snapshot is restored once.
@@ -65,7 +65,7 @@ pub struct RestoredAs {
 
 /// What is known of a snapshot.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Manifest {
+pub struct ManifestJson {
     /// Version of the manifest.
     pub format: u32,
     /// The guest that was frozen.
@@ -77,7 +77,7 @@ pub struct Manifest {
     pub host_key: String,
     /// Containers that had been started in it.
     pub containers: Vec<Container>,
-    pub origin: Origin,
+    pub origin: OriginJson,
     /// Every file of it beside the manifest, by name.
     pub files: BTreeMap<String, File>,
 }
@@ -88,7 +88,7 @@ pub struct FrozenMachine {
     /// User of the VMM on the host.
     pub uid: u32,
     #[serde(flatten)]
-    pub machine: Machine,
+    pub machine: MachineJson,
 }
 
 /// A container.
@@ -100,7 +100,7 @@ pub struct Container {
 
 /// Where a guest was frozen.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Origin {
+pub struct OriginJson {
     /// Such as `1.16.1`.
     pub vmm_version: String,
     /// Of the VMM's program.
@@ -109,12 +109,12 @@ pub struct Origin {
     pub state_format: String,
     /// Release of the host's kernel.
     pub kernel: String,
-    pub cpu: Cpu,
+    pub cpu: CpuJson,
 }
 
 /// A processor.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Cpu {
+pub struct CpuJson {
     /// Such as `GenuineIntel`.
     pub vendor: String,
     /// Such as `AMD EPYC 9R14`.
@@ -135,7 +135,7 @@ pub struct File {
 
 /// A guest that was brought back.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Restored {
+pub struct RestoredJson {
     /// The snapshot, which is consumed.
     pub snapshot: String,
     /// The guest that goes on from it.
@@ -155,7 +155,7 @@ pub struct Removed {
     pub had_disk: bool,
 }
 
-impl Frozen {
+impl FrozenJson {
     /// Without notes.
     pub fn new(frozen: &freeze::Frozen<'_>, stopped: bool) -> Self {
         Self {
@@ -175,8 +175,8 @@ impl From<&Shelved> for Snapshot {
         Self {
             name: found.name.to_string(),
             state: match found.place {
-                Place::Ready => State::Ready,
-                Place::Consumed => State::Consumed,
+                Place::Ready => StateJson::Ready,
+                Place::Consumed => StateJson::Consumed,
             },
             size: found.size,
             has_disk: found.has_disk,
@@ -184,12 +184,12 @@ impl From<&Shelved> for Snapshot {
                 .restored
                 .as_ref()
                 .map(|restored| RestoredAs { guest: restored.guest.to_string(), at: restored.at.clone() }),
-            manifest: found.manifest.as_ref().map(Manifest::from),
+            manifest: found.manifest.as_ref().map(ManifestJson::from),
         }
     }
 }
 
-impl From<&host::Manifest> for Manifest {
+impl From<&host::Manifest> for ManifestJson {
     fn from(manifest: &host::Manifest) -> Self {
         let containers = manifest
             .containers
@@ -199,7 +199,7 @@ impl From<&host::Manifest> for Manifest {
             .files
             .iter()
             .map(|(name, file)| (name.clone(), File { size: file.size, digest: file.digest.to_string() }));
-        let machine = Machine::from(&manifest.machine);
+        let machine = MachineJson::from(&manifest.machine);
         Self {
             format: manifest.format,
             guest: manifest.guest.to_string(),
@@ -207,13 +207,13 @@ impl From<&host::Manifest> for Manifest {
             machine: FrozenMachine { uid: manifest.machine.uid, machine },
             host_key: manifest.host_key.clone(),
             containers: containers.collect(),
-            origin: Origin::from(&manifest.origin),
+            origin: OriginJson::from(&manifest.origin),
             files: files.collect(),
         }
     }
 }
 
-impl From<&host::Origin> for Origin {
+impl From<&host::Origin> for OriginJson {
     fn from(origin: &host::Origin) -> Self {
         let cpu = &origin.cpu;
         Self {
@@ -221,7 +221,7 @@ impl From<&host::Origin> for Origin {
             vmm_sha256: origin.vmm_sha256.to_string(),
             state_format: origin.state_format.clone(),
             kernel: origin.kernel.clone(),
-            cpu: Cpu {
+            cpu: CpuJson {
                 vendor: cpu.vendor.clone(),
                 model: cpu.model.clone(),
                 signature: cpu.signature.clone(),

@@ -27,7 +27,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let name = args.name.as_deref().map(super::parsed).transpose()?;
     let workspace = ui.workspace_with(&notes);
     let frozen = freeze::create(&workspace, &args.guest, name, args.stop)?;
-    let mut document = output::Frozen::new(&frozen, args.stop);
+    let mut document = output::FrozenJson::new(&frozen, args.stop);
     let still =
         if args.stop { String::new() } else { format!(", stood still for {} ms", document.stood_still_ms) };
     ui.say(&format!(

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::cli::error::CliError;
-use crate::cli::output::{Restored, Summary};
+use crate::cli::output::{RestoredJson, Summary};
 use crate::cli::ui::Ui;
 use crate::cli::{ask, outcome, render};
 use crate::run::restore;
@@ -46,7 +46,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     if ui.settings.json {
         drop(workspace);
         let (snapshot, guest, summary) = (name.to_string(), guest.to_string(), Summary::from(&outcome));
-        render::json(&Restored { snapshot, guest, set_aside, summary, notes: notes.into_list() });
+        render::json(&RestoredJson { snapshot, guest, set_aside, summary, notes: notes.into_list() });
     }
     outcome::exit_code(&outcome)
 }
