@@ -187,10 +187,9 @@ impl RunError {
             Self::NoConfiguration(_) => {
                 Invalid.hint("name its config file; that of a kernel of `sisforge build` stands beside it")
             }
-            Self::NotRestored { running, .. } => match running {
-                Some(guest) => Failed.hint(format!("take it down first: `sisforge down {guest}`")),
-                None => Failed.no_hint(),
-            },
+            Self::NotRestored { running: Some(guest), .. } => {
+                Failed.hint(format!("take it down first: `sisforge down {guest}`"))
+            }
             _ => Failed.no_hint(),
         }
     }
