@@ -7,9 +7,10 @@ use crate::apply::{Applied, Host, apply, disk, preflight};
 use crate::base::GuestName;
 use crate::fleet::Fleet;
 use crate::host::desired::{Artifacts, HostFacts, desired};
-use crate::host::state::HostState;
+use crate::host::observed::ObservedHost;
+use crate::host::wanted::WantedHost;
 use crate::lock::model::Lock;
-use crate::plan::{Plan, diff, shrinking};
+use crate::plan::{GuestScope, Plan, diff, shrinking};
 use crate::sys::fs::FileLock;
 use crate::sys::ssh;
 
@@ -20,7 +21,7 @@ pub struct Deployment<'a> {
     pub workspace: &'a Workspace<'a>,
     pub fleet: Fleet,
     pub host: LinuxHost,
-    pub observed: HostState,
+    pub observed: ObservedHost,
 }
 
 /// A deployment whose host this process alone may change, until this is dropped.
@@ -75,7 +76,7 @@ impl<'a> Deployment<'a> {
 
     /// What the fleet wants of its host, from its lock and what is built by it; the host then knows its artifacts. What
     /// goes on from a snapshot there is wanted as it is.
-    pub fn wanted(&mut self, inputs: Inputs) -> Result<HostState, RunError> {
+    pub fn wanted(&mut self, inputs: Inputs) -> Result<WantedHost, RunError> {
         self.basis(inputs)?.state(&self.fleet)
     }
 
@@ -84,27 +85,23 @@ impl<'a> Deployment<'a> {
         Basis::find(self.workspace, &self.fleet, inputs, &mut self.host, &self.observed)
     }
 
-    /// What leads there from what was observed, with what a user is to know of it.
+    /// What brings these guests to what is wanted, with what a user is to know of it.
     ///
     /// # Errors
     /// Where a data disk would have to be made smaller.
-    pub fn plan(&self, wanted: &HostState) -> Result<Plan, RunError> {
-        let shrinking = shrinking(&self.observed, wanted);
+    pub fn plan(&self, wanted: &WantedHost, guests: GuestScope<'_>) -> Result<Plan, RunError> {
+        let shrinking = shrinking(&self.observed, wanted, guests);
         if !shrinking.is_empty() {
             return Err(RunError::Shrinks(shrinking));
         }
-        let mut plan = diff(&self.observed, wanted);
-        plan.notes.extend(disk::promises(&self.host, wanted));
+        let mut plan = diff(&self.observed, wanted, guests);
+        plan.notes.extend(disk::promises(&self.host, &self.observed, wanted, guests));
         Ok(plan)
     }
 
     /// What takes these guests away, or everything of the fleet where none is named; their data disks stay.
     pub(super) fn removal(&self, names: &[GuestName]) -> Plan {
-        let nothing = HostState::default();
-        match names {
-            [] => diff(&self.observed, &nothing),
-            names => diff(&self.observed, &self.observed.clone().with_guests_of(names, &nothing)),
-        }
+        diff(&self.observed, &WantedHost::default(), scope(names))
     }
 }
 
@@ -128,10 +125,9 @@ impl Held<'_> {
     }
 }
 
-/// What is wanted where every guest but these is wanted as it is.
-pub(super) fn only(names: &[GuestName], observed: &HostState, wanted: HostState) -> HostState {
-    let others = HostState { guests: observed.guests.clone(), ..wanted.clone() };
-    others.with_guests_of(names, &wanted)
+/// The guests that were named, or all where none was.
+pub(super) fn scope(names: &[GuestName]) -> GuestScope<'_> {
+    if names.is_empty() { GuestScope::All } else { GuestScope::Only(names) }
 }
 
 /// All that decides what a fleet wants of its host.
@@ -148,7 +144,7 @@ impl Basis {
         fleet: &Fleet,
         inputs: Inputs,
         host: &mut LinuxHost,
-        observed: &HostState,
+        observed: &ObservedHost,
     ) -> Result<Self, RunError> {
         let locked = LockedProject::of(workspace, fleet.clone(), inputs)?;
         let artifacts = locked.builder().artifacts()?;
@@ -161,7 +157,7 @@ impl Basis {
     }
 
     /// What the fleet wants.
-    pub fn state(&self, fleet: &Fleet) -> Result<HostState, RunError> {
+    pub fn state(&self, fleet: &Fleet) -> Result<WantedHost, RunError> {
         Ok(desired(fleet, &self.lock, &self.artifacts, &self.facts)?)
     }
 }

@@ -9,7 +9,7 @@ use crate::base::{FileDigest, InterfaceName, Sha256};
 use crate::fleet::{Fleet, VmmKind};
 use crate::host::desired::HostFacts;
 use crate::host::layout::Layout;
-use crate::host::state::HostState;
+use crate::host::observed::ObservedHost;
 use crate::host::{address_list, machine_file, versions};
 use crate::sys::firecracker::{self, Version};
 use crate::sys::report::Report;
@@ -21,7 +21,7 @@ use super::RunError;
 pub(super) fn facts(
     fleet: &Fleet,
     layout: &Layout,
-    observed: &HostState,
+    observed: &ObservedHost,
     report: &dyn Report,
 ) -> Result<HostFacts, RunError> {
     Ok(HostFacts {

@@ -1,7 +1,7 @@
 //! Plan: what `up` would do.
 
 use crate::apply::{ApplyError, preflight};
-use crate::plan::Plan;
+use crate::plan::{GuestScope, Plan};
 
 use super::{Deployment, Inputs, RunError, Workspace};
 
@@ -19,7 +19,7 @@ pub struct Preview {
 pub fn preview(workspace: &Workspace<'_>, inputs: Inputs) -> Result<Preview, RunError> {
     let mut deployment = Deployment::look(workspace, workspace.fleet()?)?;
     let wanted = deployment.wanted(inputs)?;
-    let plan = deployment.plan(&wanted)?;
+    let plan = deployment.plan(&wanted, GuestScope::All)?;
     let host = &deployment.host;
     let (cost, refusal) = (preflight::cost(&plan, host), preflight::look(&plan, host).err());
     Ok(Preview { plan, cost, refusal })

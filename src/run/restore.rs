@@ -9,7 +9,7 @@ use crate::host::state::MachineDisk;
 use crate::plan::{self, Plan};
 use crate::sys::digest::digest_like;
 
-use super::deployment::{Held, only};
+use super::deployment::Held;
 use super::error::ObstacleReason;
 use super::guests::declared;
 use super::{Deployment, Inputs, Outcome, RunError, Workspace};
@@ -60,13 +60,12 @@ fn planned(
     let mut basis = held.basis(Inputs::Refresh)?;
     let mut obstacles = differences(manifest, &snapshot::here(manifest.machine.vmm)?);
     let fresh = basis.state(&held.fleet)?;
-    if let Some(machine) = fresh.guests.get(guest).and_then(|state| state.machine.as_ref()) {
-        let machine = brought_back(manifest, name, machine);
+    if let Some(wanted) = fresh.guests.get(guest) {
+        let machine = brought_back(manifest, name, wanted.machine());
         obstacles.extend(misplaced(manifest, &machine, held.fleet.host.subnet));
         basis.facts.restored.insert(guest.clone(), machine);
     }
-    let wanted = only(std::slice::from_ref(guest), &held.observed, basis.state(&held.fleet)?);
-    match plan::restore(&held.observed, &wanted, guest, name, manifest) {
+    match plan::restore(&held.observed, &basis.state(&held.fleet)?, guest, name, manifest) {
         Ok(plan) if obstacles.is_empty() => Ok(plan),
         outcome => {
             obstacles.extend(outcome.err().into_iter().flatten());

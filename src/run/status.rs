@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::apply::status::{self, GuestPhase, GuestStatus};
 use crate::base::GuestName;
-use crate::plan::{Plan, Step, diff};
+use crate::plan::{GuestScope, Plan, Step, diff};
 
 use super::{Deployment, Inputs, RunError, Workspace};
 
@@ -51,6 +51,8 @@ impl Status {
 /// Looks, and builds nothing and writes no lock: what is not there cannot be compared with.
 pub fn status(workspace: &Workspace<'_>) -> Result<Status, RunError> {
     let mut deployment = Deployment::look(workspace, workspace.fleet()?)?;
-    let drift = deployment.wanted(Inputs::AsTheyAre).map(|wanted| diff(&deployment.observed, &wanted));
+    let drift = deployment
+        .wanted(Inputs::AsTheyAre)
+        .map(|wanted| diff(&deployment.observed, &wanted, GuestScope::All));
     Ok(Status { guests: every_guest(&deployment), drift })
 }

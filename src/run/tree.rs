@@ -9,7 +9,7 @@ use crate::base::GuestName;
 use crate::fleet::{Fleet, HostSpec};
 use crate::host::layout::Layout;
 use crate::host::manifest::Manifest;
-use crate::host::state::HostState;
+use crate::host::observed::ObservedHost;
 use crate::sys::fs::{self, FileError};
 use crate::sys::{ssh, tool};
 
@@ -51,13 +51,13 @@ fn write_all(
     let mut host = host::at(layout, fleet.host.logs, Scope::FilesAlone)?;
     fs::create_private_dir(&host.layout.dir())?;
     let key = key(fleet, &host.layout)?;
-    let mut basis = Basis::find(workspace, fleet, inputs, &mut host, &HostState::default())?;
+    let mut basis = Basis::find(workspace, fleet, inputs, &mut host, &ObservedHost::default())?;
     basis.facts.ssh_key = Some(key);
     let wanted = basis.state(fleet)?;
     let around = Surroundings::look(fleet.vmm)?;
     let mut jails = BTreeMap::new();
     for (name, guest) in wanted.guests.iter().filter(|(name, _)| only.is_empty() || only.contains(name)) {
-        let Some(manifest) = tree::emit(&host, name, guest, &around)? else { continue };
+        let manifest = tree::emit(&host, name, guest, &around)?;
         describe(&host, name, &manifest)?;
         jails.insert(name.clone(), host.layout.place().join(&manifest.root));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::apply::linux::READY_TIMEOUT;
 use crate::plan::Plan;
 
-use super::deployment::{Held, only};
+use super::deployment::{Held, scope};
 use super::guests::named;
 use super::{Deployment, Inputs, Outcome, RunError, Workspace};
 
@@ -39,8 +39,7 @@ pub fn prepare<'a>(workspace: &'a Workspace<'a>, request: &UpRequest) -> Result<
     held.host.ready_timeout = request.ready_timeout;
     held.make_key()?;
     let wanted = held.wanted(request.inputs)?;
-    let wanted = if names.is_empty() { wanted } else { only(&names, &held.observed, wanted) };
-    let plan = held.plan(&wanted)?;
+    let plan = held.plan(&wanted, scope(&names))?;
     Ok(Up { held, plan })
 }
 

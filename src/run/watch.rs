@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::{Class, Diagnostic, Sha256};
-use crate::plan::Plan;
+use crate::plan::{GuestScope, Plan};
 use crate::sys::fs::{self, FileError};
 use crate::sys::git;
 
@@ -141,7 +141,7 @@ fn bring(workspace: &Workspace<'_>, is_new: bool, tell: &mut dyn FnMut(Event<'_>
     held.make_key()?;
     // What was committed is what is applied: a lock that does not fit is a mistake in the commit.
     let wanted = held.wanted(Inputs::Locked)?;
-    let plan = held.plan(&wanted)?;
+    let plan = held.plan(&wanted, GuestScope::All)?;
     if !is_new && plan.is_empty() {
         return Ok(true);
     }

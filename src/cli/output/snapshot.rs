@@ -1,6 +1,7 @@
 //! `snapshot create`, `ls`, `restore`, `rm`.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -66,8 +67,6 @@ pub struct RestoredAs {
 /// What is known of a snapshot.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ManifestJson {
-    /// Version of the manifest.
-    pub format: u32,
     /// The guest that was frozen.
     pub guest: String,
     /// When, in UTC, such as `2026-11-25T17:53:16Z`.
@@ -87,6 +86,8 @@ pub struct ManifestJson {
 pub struct FrozenMachine {
     /// User of the VMM on the host.
     pub uid: u32,
+    /// The guest's own address, which is in its memory.
+    pub ip: Ipv4Addr,
     #[serde(flatten)]
     pub machine: MachineJson,
 }
@@ -201,10 +202,9 @@ impl From<&host::Manifest> for ManifestJson {
             .map(|(name, file)| (name.clone(), File { size: file.size, digest: file.digest.to_string() }));
         let machine = MachineJson::from(&manifest.machine);
         Self {
-            format: manifest.format,
             guest: manifest.guest.to_string(),
             created: manifest.created.clone(),
-            machine: FrozenMachine { uid: manifest.machine.uid, machine },
+            machine: FrozenMachine { uid: manifest.machine.uid, ip: manifest.machine.ip, machine },
             host_key: manifest.host_key.clone(),
             containers: containers.collect(),
             origin: OriginJson::from(&manifest.origin),
