@@ -7,12 +7,19 @@ use serde::{Deserialize, Serialize};
 use crate::base::KernelOption;
 use crate::fleet::OptionValue;
 use crate::lock::kernel::{DotConfig, FLEET, KernelWishes, Wish};
+use crate::sys::beneath;
 use crate::sys::fs as files;
 use crate::sys::make::KernelTree;
 
 use super::kconfig::Symbols;
 use super::kernel::KernelError;
 use super::unmet::explain;
+
+/// The file of wishes in a tree.
+const WISHES: &str = ".sisforge-wishes";
+
+/// Bytes of a `.config`: the largest of distributions have 300 KiB.
+const LARGEST_CONFIG: u64 = 16 << 20;
 
 /// A configured kernel source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,10 +88,10 @@ impl std::fmt::Display for LineOrigin {
 impl Configured {
     /// Configures a source tree; `source_arch` is the architecture as its `arch/` calls it.
     pub fn make(tree: &KernelTree, source_arch: &str, wishes: &KernelWishes) -> Result<Self, KernelError> {
-        let wished = tree.dir.join(".sisforge-wishes");
-        files::write(&wished, wishes.to_allconfig().as_bytes(), 0o644)?;
-        tree.configure(&wished).map_err(KernelError::Configure)?;
-        let text = files::read_text(&tree.dir.join(".config"))?;
+        files::write(&tree.dir.join(WISHES), wishes.to_allconfig().as_bytes(), 0o644)?;
+        tree.configure(WISHES).map_err(KernelError::Configure)?;
+        let text = beneath::read(&tree.dir, Path::new(".config"), LARGEST_CONFIG)?;
+        let text = String::from_utf8_lossy(&text).into_owned();
         Ok(Self { text, symbols: Symbols::read(&tree.dir, source_arch)? })
     }
 

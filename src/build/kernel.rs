@@ -7,9 +7,11 @@ use std::time::Instant;
 use crate::base::Sha256;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::lock::kernel::{ConfigLineError, KernelWishes};
+use crate::sys::beneath;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::make::{self, KernelTree};
 use crate::sys::report::{Report, Unit};
+use crate::sys::sandbox::{Sandbox, SandboxError};
 use crate::sys::tool::ToolError;
 
 use super::compact::{LAYOUT, LayoutError, compact};
@@ -19,7 +21,7 @@ use super::key::{BuildKey, KeyBuilder};
 use super::needs::UnmetNeed;
 use super::series::of_release;
 use super::source::{self, SourceError};
-use super::tools::{MissingTool, missing_tools, named};
+use super::tools::{MissingTool, missing_tools, named, programs};
 use super::unmet::UnmetOption;
 
 /// Everything that a kernel's bytes depend on.
@@ -47,6 +49,8 @@ pub enum KernelError {
     Source(#[from] SourceError),
     #[error("building a kernel needs {}", named(.0))]
     MissingTools(Vec<MissingTool>),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     #[error("{} (patch {number} of {count}) does not apply to {}", patch.display(), kernel.display())]
     Patch { patch: PathBuf, number: usize, count: usize, kernel: PathBuf, source: ToolError },
     #[error("Kconfig could not make a configuration")]
@@ -69,6 +73,7 @@ impl Diagnostic for KernelError {
             Self::File(error) => error.diagnosis(),
             Self::Source(error) => error.diagnosis(),
             Self::MissingTools(_) => Class::Failed.no_hint(),
+            Self::Sandbox(error) => error.diagnosis(),
             Self::Patch { source: ToolError::Failed { .. }, .. } => Class::Invalid
                 .hint("make the patch anew for this kernel, or leave it out of [kernel] patches"),
             Self::Patch { source, .. } | Self::Configure(source) | Self::Build { source, .. } => {
@@ -94,8 +99,13 @@ impl KernelInputs {
     }
 }
 
-/// Builds `vmlinux`, `config` and `build.log` into `dir`, an empty directory; the sources are unpacked below it and
-/// removed. The log of a build that fails is kept among the notes.
+/// Bytes of a `vmlinux`, whose symbols of debuggers may be a GiB.
+const LARGEST_VMLINUX: u64 = 4 << 30;
+
+/// Bytes of a build's log that are kept.
+const LARGEST_LOG: u64 = 256 << 20;
+
+/// Builds `vmlinux`, `config` and `build.log` into `dir`, an empty directory; the sources are unpacked below it and removed.
 pub fn build(
     inputs: &KernelInputs,
     dir: &Path,
@@ -108,7 +118,8 @@ pub fn build(
     configured.check(&inputs.wishes)?;
     files::write(&dir.join("config"), configured.text.as_bytes(), 0o644)?;
     let vmlinux = compile(&tree, &dir.join("build.log"), notes, report)?;
-    files::write(&dir.join("vmlinux"), &compact(&files::read(&vmlinux)?)?, 0o644)?;
+    let vmlinux = beneath::read(&tree.dir, &vmlinux, LARGEST_VMLINUX)?;
+    files::write(&dir.join("vmlinux"), &compact(&vmlinux)?, 0o644)?;
     Ok(files::remove(&tree.dir)?)
 }
 
@@ -139,11 +150,16 @@ fn prepare(
     if !missing.is_empty() {
         return Err(KernelError::MissingTools(missing));
     }
-    let tree = KernelTree { dir: dir.to_owned(), arch: "x86_64", jobs };
+    let sandbox = Sandbox::find(&programs())?;
+    if let Some(why) = sandbox.lacking() {
+        report.note(&format!("note: what the kernel source runs is in no sandbox: {why}"));
+    }
+    let tree = KernelTree { dir: dir.to_owned(), arch: "x86_64", jobs, sandbox };
     files::create_dir_all(&tree.dir)?;
     source::unpack(&inputs.source, "x86", &tree.dir, report)?;
+    tree.sandbox.hand_over(&tree.dir)?;
     for (index, path) in inputs.patches.iter().enumerate() {
-        make::patch(&tree.dir, &files::read(path)?).map_err(|source| KernelError::Patch {
+        tree.patch(&files::read(path)?).map_err(|source| KernelError::Patch {
             patch: path.clone(),
             number: index + 1,
             count: inputs.patches.len(),
@@ -178,9 +194,12 @@ fn compile(
     }
     let expected = last.map_or(USUAL_TARGETS, |last| last.targets);
     let task = report.begin("build kernel", Some(expected), Unit::Steps);
-    let (begun, mut targets, mut unwritten) = (Instant::now(), 0u64, None);
+    let (begun, mut targets, mut logged, mut unwritten) = (Instant::now(), 0u64, 0u64, None);
     let built = tree.build(|line| {
-        if let Err(error) = writeln!(file, "{line}") {
+        logged += line.len() as u64 + 1;
+        if logged <= LARGEST_LOG
+            && let Err(error) = writeln!(file, "{line}")
+        {
             unwritten.get_or_insert(error);
         }
         if let Some(target) = make::parse_target(line) {

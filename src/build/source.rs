@@ -68,11 +68,13 @@ fn copy_dir(source: &Path, to: &Path, report: &dyn Report) -> Result<(), FileErr
         if let Some(dir) = target.parent() {
             crate::sys::fs::create_dir_all(dir)?;
         }
-        let is_link = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_symlink());
-        let copied = if is_link {
+        let kind = fs::symlink_metadata(&path).map_err(FileError::when("read", &path))?.file_type();
+        let copied = if kind.is_symlink() {
             fs::read_link(&path).and_then(|link| std::os::unix::fs::symlink(link, &target))
-        } else {
+        } else if kind.is_file() {
             fs::copy(&path, &target).map(drop)
+        } else {
+            Err(io::Error::other("it is no regular file"))
         };
         copied.map_err(FileError::when("copy", &path))?;
         task.advance(1);
@@ -118,14 +120,34 @@ fn unpack_tarball(source: &Path, arch: &str, to: &Path, report: &dyn Report) -> 
         if inner.as_os_str().is_empty() || !is_needed(&inner, arch) {
             continue;
         }
-        let target = to.join(&inner);
-        if let Some(dir) = target.parent() {
-            crate::sys::fs::create_dir_all(dir)?;
+        let kind = entry.header().entry_type();
+        let is_file = kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse();
+        // Hard links lead to files by their whole path, which may be any file of this machine.
+        if !is_file && !kind.is_dir() && !kind.is_symlink() {
+            return Err(failed(io::Error::other(format!(
+                "{} is neither file, directory nor link",
+                path.display()
+            ))));
         }
+        let target = to.join(&inner);
+        let dir = target.parent().unwrap_or(to);
+        // What makes a directory takes one that a link leads to.
+        if !passes_no_link(to, if kind.is_dir() { &target } else { dir }) {
+            return Err(failed(io::Error::other(format!("{} stands behind a link", path.display()))));
+        }
+        crate::sys::fs::create_dir_all(dir)?;
         entry.unpack(&target).map_err(failed)?;
     }
     task.finish("unpacked");
     Ok(())
+}
+
+/// Whether no link stands between two directories, of which the lower one may not be there yet.
+fn passes_no_link(top: &Path, dir: &Path) -> bool {
+    let between = dir.ancestors().take_while(|above| *above != top);
+    between
+        .into_iter()
+        .all(|above| fs::symlink_metadata(above).is_ok_and(|meta| meta.is_dir()) || !above.is_symlink())
 }
 
 struct Counted<'a> {
@@ -185,6 +207,38 @@ mod tests {
         let error = unpack(&path, "x86", &dir.path().join("src"), &Silent).unwrap_err();
         assert!(matches!(error, SourceError::Unpack { .. }), "{error}");
         assert!(!dir.path().join("evil").exists());
+    }
+
+    #[test]
+    fn a_tarball_whose_links_lead_out_of_its_folder_writes_nothing_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("linux.tar");
+        let outside = dir.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        let link = |kind, name: &str, target: &Path| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            let mut builder = tar::Builder::new(Vec::new());
+            builder.append_link(&mut header, name, target).unwrap();
+            // Without the two blocks that end an archive.
+            let mut bytes = builder.into_inner().unwrap();
+            bytes.truncate(bytes.len() - 1024);
+            bytes
+        };
+        let through = [
+            link(tar::EntryType::Symlink, "linux-6.1/out", &outside),
+            tarball(&[("linux-6.1/out/evil", "x")]),
+        ];
+        fs::write(&path, through.concat()).unwrap();
+        let error = unpack(&path, "x86", &dir.path().join("1"), &Silent).unwrap_err();
+        assert!(format!("{error:?}").contains("stands behind a link"), "{error:?}");
+        assert!(!outside.join("evil").exists());
+
+        fs::write(outside.join("secret"), "").unwrap();
+        fs::write(&path, link(tar::EntryType::Link, "linux-6.1/Kconfig", &outside.join("secret"))).unwrap();
+        let error = unpack(&path, "x86", &dir.path().join("2"), &Silent).unwrap_err();
+        assert!(format!("{error:?}").contains("neither file, directory nor link"), "{error:?}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::sys::tool;
+use crate::sys::{sandbox, tool};
 
 /// A program or header that a kernel build needs, and the packages that bring it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,13 @@ const HEADERS: [MissingTool; 3] = [
 
 /// What is missing on this machine to build a kernel.
 pub fn missing_tools() -> Vec<MissingTool> {
-    missing(|program| tool::find(program).is_some(), |header| Path::new(header).exists())
+    let path = sandbox::search_path();
+    missing(|program| tool::find_on(&path, program).is_some(), |header| Path::new(header).exists())
+}
+
+/// Names of the programs that a build runs.
+pub fn programs() -> [&'static str; 9] {
+    PROGRAMS.map(|tool| tool.what)
 }
 
 fn missing(has_program: impl Fn(&str) -> bool, has_header: impl Fn(&str) -> bool) -> Vec<MissingTool> {

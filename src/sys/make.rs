@@ -1,7 +1,8 @@
 //! `make` in a Linux source tree.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::sandbox::{self, Sandbox};
 use super::tool::{Tool, ToolError};
 
 /// A kernel source tree, and the settings that make its bytes depend on nothing but its inputs
@@ -12,6 +13,8 @@ pub struct KernelTree {
     /// `x86_64` or `arm64`, as the kernel's `ARCH`.
     pub arch: &'static str,
     pub jobs: usize,
+    /// What the sources say is run there.
+    pub sandbox: Sandbox,
 }
 
 /// Time stamp that every kernel carries.
@@ -19,9 +22,9 @@ const BUILD_TIME: &str = "1970-01-01 00:00:00 UTC";
 
 impl KernelTree {
     fn make(&self) -> Tool {
-        let prefix = format!("-ffile-prefix-map={}=.", self.dir.display());
-        Tool::new("make")
-            .dir(&self.dir)
+        let prefix = format!("-ffile-prefix-map={}=.", self.sandbox.inside(&self.dir).display());
+        self.sandbox
+            .call("make", &self.dir)
             .arg(format!("ARCH={}", self.arch))
             .env("KBUILD_BUILD_TIMESTAMP", BUILD_TIME)
             .env("KBUILD_BUILD_USER", "sisforge")
@@ -32,41 +35,51 @@ impl KernelTree {
             .env("KAFLAGS", &prefix)
     }
 
-    /// Makes `.config`: everything off but what `allconfig` asks for, then defaults for what that opened.
-    pub fn configure(&self, allconfig: &Path) -> Result<(), ToolError> {
-        self.make().env("KCONFIG_ALLCONFIG", allconfig).arg("allnoconfig").run()?;
-        self.make().arg("olddefconfig").run()?;
-        Ok(())
+    /// Tries a patch and applies it.
+    pub fn patch(&self, patch: &[u8]) -> Result<(), ToolError> {
+        let call = || {
+            let tool = self.sandbox.call("patch", &self.dir);
+            tool.args(["-p1", "--batch", "--forward", "--no-backup-if-mismatch"])
+        };
+        // It says on stdout which hunks it refuses.
+        call().arg("--dry-run").stdin(patch).lines(|_| {})?;
+        call().stdin(patch).lines(|_| {})
     }
 
-    /// Builds `vmlinux`; each line of make's output is given to `line`. Where it fails, the error holds the last lines.
+    /// Makes `.config` of the wishes in a file of the tree: everything off but what they ask for, then defaults for what
+    /// that opened.
+    pub fn configure(&self, wishes: &str) -> Result<(), ToolError> {
+        let wishes = self.sandbox.inside(&self.dir).join(wishes);
+        self.make().env("KCONFIG_ALLCONFIG", wishes).arg("allnoconfig").lines(|_| {})?;
+        self.make().arg("olddefconfig").lines(|_| {})
+    }
+
+    /// Builds `vmlinux`, and gives its path in the tree; each line of make's output is given to `line`.
     pub fn build(&self, line: impl FnMut(&str)) -> Result<PathBuf, ToolError> {
         self.make().arg(format!("-j{}", self.jobs)).arg("vmlinux").lines(line)?;
-        Ok(self.dir.join("vmlinux"))
+        Ok("vmlinux".into())
     }
 
     /// The release of the sources, such as `6.1.164`.
     pub fn version(&self) -> Result<String, ToolError> {
-        Ok(self.make().args(["-s", "kernelversion"]).text()?.trim().to_owned())
+        let mut release = None;
+        self.make().args(["-s", "kernelversion"]).lines(|line| {
+            // Whatever make warns of comes between.
+            if release.is_none() && line.starts_with(|c: char| c.is_ascii_digit()) {
+                release = Some(line.to_owned());
+            }
+        })?;
+        Ok(release.unwrap_or_default())
     }
 }
 
 /// The compiler, assembler and linker, one line each: another toolchain makes other bytes.
 pub fn toolchain() -> Result<String, ToolError> {
     let first_line = |program: &str| -> Result<String, ToolError> {
-        let text = Tool::new(program).arg("--version").text()?;
+        let text = Tool::new(program).env("PATH", sandbox::search_path()).arg("--version").text()?;
         Ok(text.lines().next().unwrap_or_default().to_owned())
     };
     Ok(["gcc", "as", "ld"].into_iter().map(first_line).collect::<Result<Vec<_>, _>>()?.join("; "))
-}
-
-/// Tries a patch and applies it to a source tree. Where it does not apply, nothing is changed.
-pub fn patch(dir: &Path, patch: &[u8]) -> Result<(), ToolError> {
-    let call =
-        || Tool::new("patch").dir(dir).args(["-p1", "--batch", "--forward", "--no-backup-if-mismatch"]);
-    // It says on stdout which hunks it refuses.
-    call().arg("--dry-run").stdin(patch).lines(|_| {})?;
-    call().stdin(patch).lines(|_| {})
 }
 
 /// Reads one line of make's output: what it works on, if the line says that a target is made.

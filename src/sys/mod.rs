@@ -1,6 +1,7 @@
 //! Tools: what the host's programs, files and kernel interfaces say, parsed. No domain type is known here.
 
 pub mod accounts;
+pub mod beneath;
 pub mod block;
 pub mod cgroup;
 pub mod cpu;
@@ -28,6 +29,7 @@ pub mod qemu;
 pub mod registry;
 pub mod remove;
 pub mod report;
+pub mod sandbox;
 pub mod sealed;
 pub mod socket;
 pub mod sparse;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
+use crate::base::text::printable;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::io_diagnosis;
@@ -52,6 +53,8 @@ fn package_of(tool: &str) -> Option<&'static str> {
         "objcopy" => "binutils",
         "gcc" => "gcc",
         "patch" => "patch",
+        "bwrap" => "bubblewrap",
+        "setpriv" => "util-linux",
         _ => return None,
     })
 }
@@ -74,6 +77,8 @@ fn indented(stderr: &str) -> String {
 /// One call of a tool, built up and then run.
 #[derive(Clone, Debug)]
 pub struct Tool {
+    /// A program and its arguments that start this one in their turn; messages leave them out.
+    before: Vec<OsString>,
     program: OsString,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
@@ -84,11 +89,14 @@ pub struct Tool {
 /// Status of a call that took longer than its limit ([`Tool::within`]).
 pub const OUT_OF_TIME: i32 = 124;
 
+/// Bytes of one line of a program that tells how far it is.
+const LONGEST_LINE: u64 = 64 << 10;
+
 /// Directories searched for tools, whatever the caller's own PATH leaves out.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The search path that tools are looked up on and given: the caller's, then the system's.
-fn search_path() -> OsString {
+pub fn search_path() -> OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     if !path.is_empty() {
         path.push(":");
@@ -99,10 +107,15 @@ fn search_path() -> OsString {
 
 /// Where a tool is, if it is installed.
 pub fn find(program: &str) -> Option<PathBuf> {
+    find_on(&search_path(), program)
+}
+
+/// The same on another search path.
+pub fn find_on(path: &OsStr, program: &str) -> Option<PathBuf> {
     if program.contains('/') {
         return Path::new(program).is_file().then(|| PathBuf::from(program));
     }
-    std::env::split_paths(&search_path())
+    std::env::split_paths(path)
         .map(|dir| dir.join(program))
         .find(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file())
 }
@@ -111,6 +124,7 @@ impl Tool {
     /// A call of `program`, looked up on the search path.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
+            before: Vec::new(),
             program: program.as_ref().to_owned(),
             args: Vec::new(),
             env: Vec::new(),
@@ -174,6 +188,13 @@ impl Tool {
         self
     }
 
+    /// Has another program start this one: that, with its arguments, stands before it.
+    #[must_use]
+    pub fn behind(mut self, before: impl IntoIterator<Item = OsString>) -> Self {
+        self.before.extend(before);
+        self
+    }
+
     /// The program and its arguments.
     pub fn argv(&self) -> impl Iterator<Item = &OsString> {
         std::iter::once(&self.program).chain(&self.args)
@@ -196,8 +217,9 @@ impl Tool {
             ("HOME", "/proc/nonexistent".into()),
         ];
         let fixed = fixed.into_iter().map(|(name, value)| (OsString::from(name), value));
-        let mut command =
-            duct::cmd(&self.program, &self.args).full_env(fixed.chain(self.env.iter().cloned()));
+        let mut words = self.before.iter().chain(self.argv());
+        let first = words.next().unwrap_or(&self.program).clone();
+        let mut command = duct::cmd(first, words).full_env(fixed.chain(self.env.iter().cloned()));
         if let Some(dir) = &self.dir {
             command = command.dir(dir);
         }
@@ -238,10 +260,10 @@ impl Tool {
         self.run().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Runs with stdout and stderr as one stream, each line given to `line` as it comes. Where it fails, the error
-    /// holds the last lines.
+    /// Runs with stdout and stderr as one stream, each line given to `line` as it comes. It is printable, and cut where it is
+    /// very long: a program may be anybody's.
     pub fn lines(&self, mut line: impl FnMut(&str)) -> Result<(), ToolError> {
-        use std::io::{BufRead, BufReader};
+        use std::io::{BufRead, BufReader, Read};
         let expression = self.expression().stderr_to_stdout().unchecked();
         let reader = expression.reader().map_err(|source| self.start_error(source))?;
         let mut last = std::collections::VecDeque::with_capacity(21);
@@ -249,10 +271,10 @@ impl Tool {
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
-            match lines.read_until(b'\n', &mut bytes) {
+            match lines.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes) {
                 Ok(0) | Err(_) => break,
                 Ok(_) => {
-                    let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+                    let text = printable(&String::from_utf8_lossy(&bytes).trim_end().replace('\t', "    "));
                     line(&text);
                     if last.len() == 20 {
                         last.pop_front();
@@ -284,8 +306,9 @@ impl Tool {
     /// The call as a [`std::process::Command`] in the same clean environment, for a process that is
     /// to outlive this one or to take over the terminal. stdin, stdout and stderr are left to the caller.
     pub fn command(&self) -> std::process::Command {
-        let mut command = std::process::Command::new(&self.program);
-        command.args(&self.args).env_clear().env("PATH", search_path());
+        let mut words = self.before.iter().chain(self.argv());
+        let mut command = std::process::Command::new(words.next().unwrap_or(&self.program));
+        command.args(words).env_clear().env("PATH", search_path());
         command.env("LC_ALL", "C").env("TZ", "UTC").env("HOME", "/proc/nonexistent");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(dir) = &self.dir {

@@ -5,6 +5,7 @@ mod disks;
 mod doctor;
 mod drift;
 mod hostile;
+mod hostile_source;
 mod images;
 mod input;
 mod jail;

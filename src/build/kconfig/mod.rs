@@ -5,12 +5,17 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::fs::{self as files, FileError};
+use crate::sys::beneath;
+use crate::sys::fs::FileError;
 
 mod expression;
 mod reader;
 
 pub use expression::{Expression, Values};
+
+/// Kconfig files that are read, and bytes of one: Linux 6.12 has 1,700 for all architectures, the largest 70 KiB.
+const MOST_FILES: usize = 20_000;
+const LARGEST_FILE: u64 = 4 << 20;
 
 /// Every option that the Kconfig files of one architecture declare, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +61,11 @@ pub struct Selection {
     pub condition: Option<String>,
 }
 
+fn is_nothing(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    beneath::is_absent(error) || matches!(error.kind(), ErrorKind::IsADirectory | ErrorKind::CrossesDevices)
+}
+
 impl Definition {
     /// All that must hold for the option to be there, and to be set by a person where it has a prompt.
     pub fn needs(&self) -> Expression {
@@ -79,17 +89,20 @@ impl Symbol {
 }
 
 impl Symbols {
-    /// Reads what `dir/Kconfig` declares, and all that it sources, for an architecture as `arch/` calls it.
+    /// Reads what `dir/Kconfig` declares, and all that it sources below `dir`, for an architecture as `arch/` calls it.
     pub fn read(dir: &Path, arch: &str) -> Result<Self, FileError> {
         let mut symbols = Self::default();
         let mut waiting = vec![("Kconfig".to_owned(), Vec::new())];
-        while let Some((file, conditions)) = waiting.pop() {
-            let path = dir.join(&file);
-            // What is left out of a source tree declares nothing.
-            if !path.is_file() {
-                continue;
-            }
-            let text = files::read(&path)?;
+        // A file that sources itself would have no end.
+        let mut left = MOST_FILES;
+        while let Some((file, conditions)) = waiting.pop().filter(|_| left > 0) {
+            left -= 1;
+            let text = match beneath::read(dir, Path::new(&file), LARGEST_FILE) {
+                Ok(text) => text,
+                // What is left out of a source tree, or lies outside of it, declares nothing.
+                Err(error) if is_nothing(&error.source) => continue,
+                Err(error) => return Err(error),
+            };
             let sources = reader::read(&file, &String::from_utf8_lossy(&text), &conditions, &mut symbols);
             waiting.extend(
                 sources.into_iter().map(|(path, conditions)| (path.replace("$(SRCARCH)", arch), conditions)),

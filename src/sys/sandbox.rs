@@ -1,0 +1,246 @@
+//! A sandbox for programs that a project or a download brings: what a source's Makefile says runs as nobody who owns
+//! anything, sees the system's programs and its own directory, and reaches no network.
+//!
+//! It is made by bubblewrap (<https://github.com/containers/bubblewrap>). Root needs no user namespace for it: bubblewrap
+//! makes the other namespaces, and setpriv(1) gives up root inside of them. Everybody else has a user namespace in which
+//! he stays who he is.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::fs::lchown;
+use std::path::{Path, PathBuf};
+
+use crate::base::{Class, Diagnosis, Diagnostic};
+
+use super::fs::FileError;
+use super::tool::{self, Tool, ToolError};
+
+/// Who runs the programs where root started them: systemd and Debian leave this uid and this gid to nobody
+/// (<https://systemd.io/UIDS-GIDS>).
+pub const BUILD_ID: u32 = 65_533;
+
+/// Where programs see the directory that they may write.
+const INSIDE: &str = "/build";
+
+/// Directories that hold programs; those but the first are shown only where PATH leads into them.
+const PROGRAMS: [&str; 4] = ["/usr", "/opt", "/nix/store", "/gnu/store"];
+
+/// Files that programs read on their way to their own: the dynamic linker's, and Debian's alternatives.
+const SETTINGS: [&str; 4] = ["/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"];
+
+/// Bytes of memory that temporary files may take.
+const TEMPORARY: u64 = 2 << 30;
+
+/// Processes and bytes of one file that root grants.
+const BOUNDS: [&str; 3] = ["--core=0", "--nproc=16384", "--fsize=17179869184"];
+
+/// How programs of a project are run.
+#[derive(Clone, Debug)]
+pub struct Sandbox(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// The words before a program that put it into a sandbox, but for its directory.
+    Closed { before: Vec<OsString>, drops_root: Vec<OsString> },
+    /// None, and why.
+    Open(String),
+}
+
+/// Root has no sandbox here.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    #[error("what a kernel source runs is not run as root, and the sandbox for it cannot be had")]
+    Missing(#[source] ToolError),
+    #[error("what a kernel source runs is not run as root, and the sandbox for it cannot be made")]
+    Unusable(#[source] ToolError),
+}
+
+impl Diagnostic for SandboxError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Missing(error) => error.diagnosis(),
+            Self::Unusable(_) => Class::Failed.hint(
+                "it needs CAP_SYS_ADMIN, which a container may lack; an ordinary user builds without, and root then takes the kernel in out/",
+            ),
+        }
+    }
+}
+
+impl Sandbox {
+    /// The sandbox of this machine, tried once. An ordinary user, who could as well run the programs himself, goes on without
+    /// one where there is none, or where it would not show one of `programs` that he has elsewhere.
+    ///
+    /// # Errors
+    /// Where root has none.
+    pub fn find(programs: &[&str]) -> Result<Self, SandboxError> {
+        let is_root = rustix::process::geteuid().is_root();
+        match (closed(is_root), is_root) {
+            (Ok(sandbox), true) => Ok(sandbox),
+            (Ok(sandbox), false) => Ok(match programs.iter().find_map(|program| elsewhere(program)) {
+                None => sandbox,
+                Some(path) => Self::open(format!("it would not show {}", path.display())),
+            }),
+            (Err(error), true) => Err(error),
+            (Err(SandboxError::Missing(error) | SandboxError::Unusable(error)), false) => {
+                Ok(Self::open(error.to_string()))
+            }
+        }
+    }
+
+    fn open(why: String) -> Self {
+        Self(Kind::Open(why))
+    }
+
+    /// Why programs run without a sandbox, where they do.
+    pub fn lacking(&self) -> Option<&str> {
+        match &self.0 {
+            Kind::Closed { .. } => None,
+            Kind::Open(why) => Some(why),
+        }
+    }
+
+    /// Gives a directory with all that is in it to whoever runs the programs.
+    pub fn hand_over(&self, dir: &Path) -> Result<(), FileError> {
+        match &self.0 {
+            Kind::Closed { drops_root, .. } if !drops_root.is_empty() => give(dir),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where programs see the directory that they work in.
+    pub fn inside<'a>(&self, dir: &'a Path) -> &'a Path {
+        match &self.0 {
+            Kind::Closed { .. } => Path::new(INSIDE),
+            Kind::Open(_) => dir,
+        }
+    }
+
+    /// A call of a program that works in `dir`, may write there, and nowhere else.
+    pub fn call(&self, program: impl AsRef<OsStr>, dir: &Path) -> Tool {
+        let tool = Tool::new(program).env("PATH", search_path());
+        match &self.0 {
+            Kind::Open(_) => tool.dir(dir),
+            Kind::Closed { before, drops_root } => {
+                let own = ["--bind".into(), dir.into(), INSIDE.into(), "--chdir".into(), INSIDE.into()];
+                let end = ["--remount-ro", "/", "--"].map(OsString::from);
+                tool.behind(before.iter().cloned().chain(own).chain(end).chain(drops_root.iter().cloned()))
+            }
+        }
+    }
+}
+
+/// The search path of what builds. For root it has the directories that the sandbox shows: a compiler that is named in a
+/// build's key must be the one that builds.
+pub fn search_path() -> OsString {
+    let path = tool::search_path();
+    if !rustix::process::geteuid().is_root() {
+        return path;
+    }
+    let system = ["/bin", "/sbin"].iter().chain(&PROGRAMS);
+    let system: Vec<_> = system.map(Path::new).collect();
+    let shown = std::env::split_paths(&path).filter(|dir| system.iter().any(|top| dir.starts_with(top)));
+    // Nothing that was split at colons holds one.
+    std::env::join_paths(shown).unwrap_or_default()
+}
+
+/// A program that is found where no sandbox shows it.
+fn elsewhere(program: &str) -> Option<PathBuf> {
+    let path = fs::canonicalize(tool::find(program)?).ok()?;
+    PROGRAMS.iter().all(|dir| !path.starts_with(dir)).then_some(path)
+}
+
+fn closed(is_root: bool) -> Result<Sandbox, SandboxError> {
+    let installed = |program: &str| {
+        let missing = || SandboxError::Missing(ToolError::Missing { tool: program.to_owned() });
+        tool::find(program).map(OsString::from).ok_or_else(missing)
+    };
+    let bwrap = installed("bwrap")?;
+    let drops_root = if is_root { drop_root(installed("setpriv")?) } else { Vec::new() };
+    let before = std::iter::once(bwrap).chain(namespaces(is_root)).chain(view()).collect();
+    let sandbox = Sandbox(Kind::Closed { before, drops_root });
+    let dir = tempfile::tempdir()
+        .map_err(|source| SandboxError::Unusable(ToolError::Start { tool: "bwrap".into(), source }))?;
+    sandbox.call("true", dir.path()).run().map_err(SandboxError::Unusable)?;
+    Ok(sandbox)
+}
+
+/// What gives up root, without a way back.
+fn drop_root(setpriv: OsString) -> Vec<OsString> {
+    let id = BUILD_ID.to_string();
+    let ids = [format!("--reuid={id}"), format!("--regid={id}")];
+    let rest = ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"];
+    let bounds = tool::find("prlimit").map(OsString::from).into_iter();
+    let bounds = bounds.flat_map(|prlimit| std::iter::once(prlimit).chain(BOUNDS.map(OsString::from)));
+    bounds.chain([setpriv]).chain(ids.map(OsString::from)).chain(rest.map(OsString::from)).collect()
+}
+
+fn namespaces(is_root: bool) -> impl Iterator<Item = OsString> {
+    const ALL: [&str; 10] = [
+        "--unshare-net",
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+        "--hostname",
+        "sisforge",
+        "--die-with-parent",
+        "--new-session",
+        "--cap-drop",
+    ];
+    // What setpriv needs to become another; it keeps none.
+    const TO_DROP_ROOT: [&str; 6] =
+        ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"];
+    let more: &[&str] = if is_root { &TO_DROP_ROOT } else { &["--unshare-user"] };
+    ALL.into_iter().chain(["ALL"]).chain(more.iter().copied()).map(OsString::from)
+}
+
+/// What programs see beside their directory, and cannot change.
+fn view() -> Vec<OsString> {
+    let mut words: Vec<OsString> = Vec::new();
+    let mut add = |parts: &[&OsStr]| words.extend(parts.iter().map(|part| (*part).to_owned()));
+    let path = search_path();
+    let used: BTreeSet<_> = std::env::split_paths(&path).collect();
+    let [first, others @ ..] = PROGRAMS;
+    let others = others.into_iter().filter(|dir| used.iter().any(|used| used.starts_with(dir)));
+    for dir in std::iter::once(first).chain(others) {
+        // Else bubblewrap makes it for root alone.
+        if let Some(above) = Path::new(dir).parent().filter(|above| above.parent().is_some()) {
+            add(&["--perms".as_ref(), "0755".as_ref(), "--dir".as_ref(), above.as_os_str()]);
+        }
+        add(&["--ro-bind".as_ref(), dir.as_ref(), dir.as_ref()]);
+    }
+    for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
+        let dir = Path::new("/").join(name);
+        match fs::read_link(&dir) {
+            Ok(target) => add(&["--symlink".as_ref(), target.as_ref(), dir.as_ref()]),
+            Err(_) if dir.is_dir() => add(&["--ro-bind".as_ref(), dir.as_ref(), dir.as_ref()]),
+            Err(_) => {}
+        }
+    }
+    add(&["--perms", "0755", "--dir", "/etc"].map(OsStr::new));
+    for path in SETTINGS {
+        add(&["--ro-bind-try", path, path].map(OsStr::new));
+    }
+    let temporary = TEMPORARY.to_string();
+    add(&["--proc", "/proc", "--dev", "/dev", "--size", &temporary].map(OsStr::new));
+    add(&["--perms", "1777", "--tmpfs", "/tmp"].map(OsStr::new));
+    words
+}
+
+/// Gives away a directory and all that is in it, links themselves and not what they lead to.
+fn give(path: &Path) -> Result<(), FileError> {
+    let mut waiting = vec![path.to_owned()];
+    while let Some(path) = waiting.pop() {
+        lchown(&path, Some(BUILD_ID), Some(BUILD_ID))
+            .map_err(FileError::when("change the owner of", &path))?;
+        let named = || FileError::when("read", &path);
+        if !fs::symlink_metadata(&path).map_err(named())?.is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(&path).map_err(named())? {
+            waiting.push(entry.map_err(named())?.path());
+        }
+    }
+    Ok(())
+}
