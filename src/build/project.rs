@@ -121,7 +121,7 @@ impl Project {
     /// Reads everything that a fleet mentions. Needs no network; large files are read only when they changed since the
     /// last time, which `<cache_dir>/digests` remembers.
     pub fn open(fleet: Fleet, cache_dir: &Path) -> Result<Self, ProjectError> {
-        let files = SourceFiles::new(&fleet.root);
+        let files = SourceFiles::within(&fleet.root, &fleet.project);
         let mut recipes = BTreeMap::new();
         let mut pins = RecipePins::default();
         let mut invalid = Invalid::default();

@@ -102,6 +102,7 @@ impl Settings {
             vendor: args.vendor_dir.unwrap_or_else(|| beside.join("vendor")),
             network: network(),
             file: args.file,
+            checkout: None,
             jobs: args.jobs.map_or(processors, usize::from),
             offline: args.offline,
         };

@@ -1,16 +1,28 @@
 //! Looks up what `fleet.toml` mentions: files, keys, recipes and kernel configs.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use crate::sys::beneath::{LeadsOut, without_dots};
+use crate::sys::fs::FileError;
 
 use super::files::SourceFiles;
 use super::validate::{Mention, Thing};
 use crate::base::problem::{Problem, Problems, suggest};
 
-/// Tells of each mention that leads nowhere.
-pub fn check_files(mentions: &[Mention], files: &SourceFiles, problems: &mut Problems) {
+/// What is wrong, and what to do about it.
+type Wrong = (String, Option<String>);
+
+/// Tells of each mention that leads nowhere, or out of the project: by a link always, and in plain sight (`../`, `/etc`)
+/// where the fleet is `confined`.
+pub fn check_files(mentions: &[Mention], files: &SourceFiles, confined: bool, problems: &mut Problems) {
     for mention in mentions {
-        if let Some((message, hint)) = lacking(&mention.thing, files) {
+        let thing = &mention.thing;
+        let outside = thing.path().and_then(|path| outside(path, files, confined));
+        if let Some((message, hint)) =
+            outside.or_else(|| lacking(thing, files)).or_else(|| strays(thing, files))
+        {
             let problem = Problem::new(mention.span.clone(), message);
             problems.tell(match hint {
                 Some(hint) => problem.hint(hint),
@@ -20,9 +32,59 @@ pub fn check_files(mentions: &[Mention], files: &SourceFiles, problems: &mut Pro
     }
 }
 
+fn is_below(path: &Path, files: &SourceFiles) -> bool {
+    without_dots(path).starts_with(without_dots(files.project()))
+}
+
+/// Why a path may not be used, whatever is there.
+fn outside(path: &Path, files: &SourceFiles, confined: bool) -> Option<Wrong> {
+    if is_below(path, files) {
+        return files.find(path).err().and_then(|error| led_out(&error));
+    }
+    let message = format!("{} is outside of {}", without_dots(path).display(), files.project().display());
+    let hint = "a fleet that is followed has files of its own commit alone: commit it, and name it by a relative path";
+    confined.then(|| (message, Some(hint.to_owned())))
+}
+
+/// What is told of a link that leads out of the project.
+fn led_out(error: &FileError) -> Option<Wrong> {
+    let out: &LeadsOut = error.source.get_ref()?.downcast_ref()?;
+    let hint = "a project is made of its own files: have a copy there instead of the link";
+    Some((out.to_string(), Some(hint.to_owned())))
+}
+
+/// Something in a directory that leads out of the project, or that would be waited for.
+fn strays(thing: &Thing, files: &SourceFiles) -> Option<Wrong> {
+    let (Thing::Keys(dir) | Thing::Directory(dir)) = thing else { return None };
+    let mut waiting: Vec<PathBuf> =
+        is_below(dir, files).then(|| files.find(dir).ok().flatten())?.into_iter().collect();
+    let mut seen = BTreeSet::new();
+    while let Some(dir) = waiting.pop().filter(|dir| seen.insert(dir.clone())) {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
+            match files.find(&path) {
+                Err(error) => return Some(led_out(&error).unwrap_or_else(|| (error.to_string(), None))),
+                Ok(Some(real)) if kind.is_dir() || (kind.is_symlink() && real.is_dir()) => waiting.push(real),
+                Ok(Some(real)) if !real.is_file() => return Some(irregular(&path)),
+                Ok(_) => {}
+            }
+        }
+    }
+    None
+}
+
+fn irregular(path: &Path) -> Wrong {
+    (format!("{} is neither a regular file nor a directory", path.display()), None)
+}
+
 /// Message and hint for a thing that is not there.
-fn lacking(thing: &Thing, files: &SourceFiles) -> Option<(String, Option<String>)> {
+fn lacking(thing: &Thing, files: &SourceFiles) -> Option<Wrong> {
     match thing {
+        Thing::File(path) | Thing::FileOrDirectory(path) | Thing::Directory(path)
+            if path.exists() && !path.is_file() && !path.is_dir() =>
+        {
+            Some(irregular(path))
+        }
         Thing::File(path) => (!path.is_file()).then(|| no("file", path)),
         Thing::Directory(path) => (!path.is_dir()).then(|| no("directory", path)),
         Thing::FileOrDirectory(path) => (!path.exists()).then(|| no("file or directory", path)),
@@ -44,7 +106,7 @@ fn lacking(thing: &Thing, files: &SourceFiles) -> Option<(String, Option<String>
     }
 }
 
-fn no(what: &str, path: &Path) -> (String, Option<String>) {
+fn no(what: &str, path: &Path) -> Wrong {
     (format!("there is no {what} {}", path.display()), None)
 }
 
@@ -61,7 +123,7 @@ fn named(
     name: &str,
     kind: &str,
     file_of: &dyn Fn(&str) -> String,
-) -> Option<(String, Option<String>)> {
+) -> Option<Wrong> {
     let file = file_of(name);
     match files.exists(&file) {
         Ok(true) => None,
@@ -72,6 +134,6 @@ fn named(
                 names.filter(|name| files.exists(&file_of(name)).unwrap_or(false)).collect();
             Some((format!("there is no {file}"), Some(suggest(kind, name, names))))
         }
-        Err(error) => Some((error.to_string(), None)),
+        Err(error) => Some(led_out(&error).unwrap_or_else(|| (error.to_string(), None))),
     }
 }

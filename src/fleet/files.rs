@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Component, Path, PathBuf};
 
+use crate::sys::beneath;
 use crate::sys::fs::FileError;
 
 use super::builtin;
@@ -13,10 +14,11 @@ use super::builtin;
 /// The files that belong to a fleet, by their path relative to `fleet.toml` with `/` between its parts.
 ///
 /// A recipe beside `fleet.toml` replaces the built-in one of the same name as a whole, every other file
-/// the built-in one of the same path.
+/// the built-in one of the same path. No link is followed out of the project, and nothing but regular files is read.
 #[derive(Clone, Debug)]
 pub struct SourceFiles {
     root: PathBuf,
+    project: PathBuf,
 }
 
 /// A file and where it was found.
@@ -30,18 +32,38 @@ pub struct SourceFile {
 impl SourceFiles {
     /// The files below `root`, the directory of `fleet.toml`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        let root = root.into();
+        Self { project: root.clone(), root }
+    }
+
+    /// The same, where links may lead to other parts of a project that `root` is a part of.
+    pub fn within(root: impl Into<PathBuf>, project: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), project: project.into() }
+    }
+
+    /// What no link leads out of.
+    pub fn project(&self) -> &Path {
+        &self.project
+    }
+
+    /// Where a path below the project's directory really is; `None` where there is nothing.
+    ///
+    /// # Errors
+    /// Where a link leads out of the project, which [`beneath::LeadsOut`] names.
+    pub fn find(&self, path: &Path) -> Result<Option<PathBuf>, FileError> {
+        let found = beneath::find(&self.project, path).map_err(FileError::when("read", path))?;
+        Ok(found.map(|inside| self.project.join(inside)))
     }
 
     /// Reads a file; `None` where there is none. What would lead out of the fleet's directory is refused.
     pub fn read(&self, relative: &str) -> Result<Option<SourceFile>, FileError> {
         let path = self.beside(relative)?;
-        match fs::read(&path) {
-            Ok(bytes) => {
-                return Ok(Some(SourceFile { origin: relative.to_owned(), bytes: Cow::Owned(bytes) }));
-            }
-            Err(error) if is_absent(&error) => {}
-            Err(error) => return Err(FileError::when("read", path)(error)),
+        let found = beneath::find(&self.project, &path).map_err(FileError::when("read", &path))?;
+        if let Some(inside) = found {
+            let mut bytes = Vec::new();
+            let mut file = beneath::open(&self.project, &inside)?;
+            file.read_to_end(&mut bytes).map_err(FileError::when("read", path))?;
+            return Ok(Some(SourceFile { origin: relative.to_owned(), bytes: Cow::Owned(bytes) }));
         }
         if self.replaces_builtin(relative)? {
             return Ok(None);
@@ -55,23 +77,24 @@ impl SourceFiles {
 
     /// Whether there is such a file.
     pub fn exists(&self, relative: &str) -> Result<bool, FileError> {
-        Ok(self.beside(relative)?.is_file()
-            || (!self.replaces_builtin(relative)? && builtin::read(relative).is_some()))
+        let is_beside = self.find(&self.beside(relative)?)?.is_some_and(|path| path.is_file());
+        Ok(is_beside || (!self.replaces_builtin(relative)? && builtin::read(relative).is_some()))
     }
 
     /// Names of the files and directories directly in a directory; none where it does not exist.
     pub fn list(&self, relative: &str) -> Result<BTreeSet<String>, FileError> {
-        let path = self.beside(relative)?;
         let mut names = BTreeSet::new();
-        match fs::read_dir(&path) {
-            Ok(entries) => {
-                for entry in entries {
-                    let entry = entry.map_err(FileError::when("read directory", &path))?;
-                    names.extend(entry.file_name().into_string().ok());
+        if let Some(path) = self.find(&self.beside(relative)?)? {
+            match fs::read_dir(&path) {
+                Ok(entries) => {
+                    for entry in entries {
+                        let entry = entry.map_err(FileError::when("read directory", &path))?;
+                        names.extend(entry.file_name().into_string().ok());
+                    }
                 }
+                Err(error) if beneath::is_absent(&error) => {}
+                Err(error) => return Err(FileError::when("read directory", path)(error)),
             }
-            Err(error) if is_absent(&error) => {}
-            Err(error) => return Err(FileError::when("read directory", path)(error)),
         }
         if !self.replaces_builtin(relative)? {
             names.extend(builtin::list(relative).map(str::to_owned));
@@ -83,7 +106,10 @@ impl SourceFiles {
     fn replaces_builtin(&self, relative: &str) -> Result<bool, FileError> {
         let mut parts = relative.split('/');
         match (parts.next(), parts.next()) {
-            (Some("recipes"), Some(name)) => Ok(self.beside(&format!("recipes/{name}"))?.is_dir()),
+            (Some("recipes"), Some(name)) => {
+                let recipe = self.find(&self.beside(&format!("recipes/{name}"))?)?;
+                Ok(recipe.is_some_and(|path| path.is_dir()))
+            }
             _ => Ok(false),
         }
     }
@@ -98,10 +124,6 @@ impl SourceFiles {
             Err(FileError::when("read", relative)(outside))
         }
     }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 #[cfg(test)]
@@ -139,5 +161,26 @@ mod tests {
         for outside in ["../etc/passwd", "recipes/../../etc/passwd", "/etc/passwd", ""] {
             assert!(files.read(outside).is_err(), "{outside:?} was read");
         }
+    }
+    #[test]
+    fn no_link_leads_out_of_the_project_and_no_pipe_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("project/fleet");
+        sys_fs::write(&dir.path().join("secret"), b"secret", 0o644).unwrap();
+        sys_fs::write(&dir.path().join("project/shared"), b"shared", 0o644).unwrap();
+        let recipe = root.join("recipes/r");
+        fs::create_dir_all(&recipe).unwrap();
+        std::os::unix::fs::symlink("../../../../secret", recipe.join("out")).unwrap();
+        std::os::unix::fs::symlink("../../../shared", recipe.join("shared")).unwrap();
+        std::os::unix::fs::symlink("../../..", recipe.join("above")).unwrap();
+        sys_fs::make_pipe(&recipe.join("pipe")).unwrap();
+        let (alone, part) = (SourceFiles::new(&root), SourceFiles::within(&root, dir.path().join("project")));
+        for files in [&alone, &part] {
+            let error = files.read("recipes/r/out").unwrap_err();
+            assert!(error.source.to_string().contains("recipes/r/out is a link to "), "{error:?}");
+            assert!(files.exists("recipes/r/out").is_err() && files.read("recipes/r/pipe").is_err());
+        }
+        assert!(alone.read("recipes/r/shared").is_err() && alone.list("recipes/r/above").is_err());
+        assert_eq!(&*part.read("recipes/r/shared").unwrap().unwrap().bytes, b"shared");
     }
 }

@@ -19,6 +19,7 @@ use std::path::Path;
 
 pub use crate::base::problem::{InvalidFile, Problem, Problems, nearest, render, suggest};
 use crate::base::{Diagnosis, Diagnostic};
+use crate::sys::beneath;
 use crate::sys::fs::{self as sys_fs, FileError};
 
 use file::FleetFile;
@@ -48,6 +49,8 @@ impl Diagnostic for LoadError {
                 }
                 ErrorKind::IsADirectory => "name the file itself, as in --file DIR/fleet.toml",
                 ErrorKind::InvalidData => "save it as UTF-8",
+                // A link that leads out of a checkout.
+                ErrorKind::InvalidInput => "commit the file itself, and no link",
                 _ => "make it readable for you, or name another with --file",
             }),
             Self::Invalid(error) => error.diagnosis(),
@@ -62,29 +65,66 @@ impl Diagnostic for LoadError {
     }
 }
 
-/// Reads and validates a `fleet.toml`, and looks up the files, keys, recipes and kernel configs that it mentions.
+/// Reads and validates a `fleet.toml`, and looks up the files, keys, recipes and kernel configs that it mentions. A path in
+/// it may lead anywhere; a link below its directory that leads out of there is refused.
 pub fn load(path: &Path) -> Result<Fleet, LoadError> {
     let text = sys_fs::read_text(path)?;
-    Ok(read(path, &text, true)?)
+    Ok(read(path, &text, &Reach::Plain)?)
 }
+
+/// The same for a `fleet.toml` that others may write, in a checkout of theirs: neither a path nor a link, nor the file itself
+/// and its lock, leads out of `project`.
+///
+/// # Errors
+/// As [`load`], and with everything that leads out.
+pub fn load_confined(path: &Path, project: &Path) -> Result<Fleet, LoadError> {
+    let files = SourceFiles::new(project);
+    for file in [path, &path.with_extension("lock")] {
+        files.find(file)?;
+    }
+    let inside = path.strip_prefix(project).unwrap_or(path);
+    let bytes = beneath::read(project, inside, LARGEST)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        FileError::when("read", path)(std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+    })?;
+    Ok(read(path, &text, &Reach::Confined(project))?)
+}
+
+/// Bytes of a `fleet.toml` of others.
+const LARGEST: u64 = 64 << 20;
 
 /// Validates the text of a `fleet.toml` that stands at `path`, without looking at any other file.
 pub fn parse(path: &Path, text: &str) -> Result<Fleet, InvalidFile> {
-    read(path, text, false)
+    read(path, text, &Reach::Nothing)
 }
 
-fn read(path: &Path, text: &str, look_up: bool) -> Result<Fleet, InvalidFile> {
+/// Which files a fleet is looked up in.
+enum Reach<'a> {
+    Nothing,
+    /// Where its paths lead, in plain sight.
+    Plain,
+    /// Those below a directory alone.
+    Confined(&'a Path),
+}
+
+fn read(path: &Path, text: &str, reach: &Reach<'_>) -> Result<Fleet, InvalidFile> {
     // Fails only for an empty path and where the working directory is gone; both stay as they are.
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let root = absolute.parent().unwrap_or(Path::new("/"));
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let file = absolute(path);
+    let root = file.parent().unwrap_or(Path::new("/"));
+    let project = match reach {
+        Reach::Confined(project) => absolute(project),
+        Reach::Plain | Reach::Nothing => root.to_owned(),
+    };
     let mut problems = Problems::default();
     let file = syntax::parse(text, &mut problems)
         .and_then(|document| FleetFile::from_toml(&document, &mut problems));
     let fleet = file.and_then(|file| {
         let source = SourceText { path: path.to_owned(), text: text.to_owned() };
-        let (fleet, mentions) = validate::validate(root, source, &file, &mut problems);
-        if look_up {
-            check::check_files(&mentions, &SourceFiles::new(root), &mut problems);
+        let (fleet, mentions) = validate::validate(root, &project, source, &file, &mut problems);
+        if !matches!(reach, Reach::Nothing) {
+            let files = SourceFiles::within(root, &project);
+            check::check_files(&mentions, &files, matches!(reach, Reach::Confined(_)), &mut problems);
         }
         fleet
     });

@@ -26,6 +26,8 @@ pub use machine::*;
 pub struct Fleet {
     /// Directory of `fleet.toml`; recipes, kernel configs and keys are looked up below it.
     pub root: PathBuf,
+    /// What no link of a file that belongs to it leads out of: that directory, or the checkout that it is a part of.
+    pub project: PathBuf,
     /// What it was read from, for problems that show only later.
     pub source: SourceText,
     pub name: FleetName,

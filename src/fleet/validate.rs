@@ -44,9 +44,22 @@ pub enum Thing {
     KernelFragment(Label),
 }
 
+impl Thing {
+    /// Where it is, if that is what `fleet.toml` says of it.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::Directory(path) | Self::FileOrDirectory(path) | Self::Keys(path) => {
+                Some(path)
+            }
+            Self::Recipe(_) | Self::KernelBase(_) | Self::KernelFragment(_) => None,
+        }
+    }
+}
+
 /// Validates what was read. The mentions are complete even where there is no fleet.
 pub fn validate(
     root: &Path,
+    project: &Path,
     source: SourceText,
     file: &FleetFile,
     problems: &mut Problems,
@@ -54,7 +67,7 @@ pub fn validate(
     let vmm = file.fleet.as_ref().ok().and_then(|fleet| fleet.vmm.ok().flatten());
     let vmm = vmm.unwrap_or(VmmKind::Firecracker);
     let mut validator = Validator { root, vmm, problems, mentions: Vec::new() };
-    let fleet = validator.fleet(source, file);
+    let fleet = validator.fleet(source, file).map(|fleet| Fleet { project: project.to_owned(), ..fleet });
     (fleet, validator.mentions)
 }
 
@@ -117,6 +130,7 @@ impl Validator<'_> {
         }
         Ok(Fleet {
             root: self.root.to_owned(),
+            project: self.root.to_owned(),
             source,
             name: fleet.name.clone()?,
             vmm: fleet.vmm?.unwrap_or(VmmKind::Firecracker),

@@ -28,6 +28,12 @@ pub fn digest_tree(path: &Path) -> Result<Sha256, FileError> {
             add(b"link");
             let target = fs::read_link(&file).map_err(FileError::when("read", &file))?;
             add(target.as_os_str().as_encoded_bytes());
+        } else if !meta.is_file() {
+            let named = FileError::when("read", file);
+            return Err(named(std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                "it is no regular file",
+            )));
         } else {
             add(if meta.mode() & 0o100 != 0 { b"program" } else { b"file" });
             add(&sha256_of_file(&file)?.0.0);

@@ -8,6 +8,7 @@ use crate::plan::{GuestScope, Plan};
 use crate::sys::fs::{self, FileError};
 use crate::sys::git;
 
+use super::workspace::Revision;
 use super::{Deployment, Inputs, Outcome, RunError, Workspace};
 
 /// What is followed.
@@ -41,7 +42,7 @@ pub struct Watch<'a> {
     base: &'a Workspace<'a>,
     source: Followed,
     /// The last fleet without a mistake: what the host is brought to, again and again.
-    good: Option<PathBuf>,
+    good: Option<Revision>,
     /// The revision that was looked at last, good or bad, so that a bad one is reported once.
     looked_at: Option<String>,
 }
@@ -69,17 +70,17 @@ impl<'a> Watch<'a> {
 
     /// One look: a new revision is applied, else drift is repaired. Gives whether the host is as it should be now.
     pub fn look(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<bool, RunError> {
-        let (revision, file) = self.revision()?;
+        let (revision, place) = self.revision()?;
         if self.looked_at.as_deref() == Some(&revision) {
             let Some(good) = &self.good else { return Ok(true) };
-            return bring(&self.base.at(good.clone()), false, tell);
+            return bring(&self.base.at(good), false, tell);
         }
         tell(Event::Applying(&revision));
-        match bring(&self.base.at(file.clone()), true, tell) {
+        match bring(&self.base.at(&place), true, tell) {
             Ok(true) => {
                 self.remove_checkouts_but(&revision)?;
                 tell(Event::Applied(&revision));
-                (self.good, self.looked_at) = (Some(file), Some(revision));
+                (self.good, self.looked_at) = (Some(place), Some(revision));
                 Ok(true)
             }
             Err(error) if error.class() == Class::Invalid => {
@@ -93,12 +94,13 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The newest revision, and where its `fleet.toml` is.
-    fn revision(&self) -> Result<(String, PathBuf), RunError> {
+    /// What the newest revision is called, and where it is.
+    fn revision(&self) -> Result<(String, Revision), RunError> {
         let file = &self.base.settings.file;
         let Followed::Branch { url, branch } = &self.source else {
             let lock = fs::read_text_if_present(&self.base.lock_path())?.unwrap_or_default();
-            return Ok((Sha256::of(fs::read_text(file)? + &lock).to_string(), file.clone()));
+            let digest = Sha256::of(fs::read_text(file)? + &lock);
+            return Ok((digest.to_string(), Revision { file: file.clone(), checkout: None }));
         };
         let dir = self.dir();
         fs::create_dir_all(&dir)?;
@@ -110,7 +112,7 @@ impl<'a> Watch<'a> {
             git::checkout(&dir.join(CLONE), &commit, scratch.path())?;
             std::fs::rename(scratch.path(), &tree).map_err(FileError::when("create", &tree))?;
         }
-        Ok((commit, tree.join(file)))
+        Ok((commit, Revision { file: tree.join(file), checkout: Some(tree) }))
     }
 
     /// The clone and the checkouts.

@@ -18,6 +18,8 @@ use super::RunError;
 pub struct WorkspaceSettings {
     /// The fleet to work on; its lock stands beside it.
     pub file: PathBuf,
+    /// The checkout below which everything must lie that the fleet is made of, where others commit to it.
+    pub checkout: Option<PathBuf>,
     /// Directory of artifacts.
     pub out: PathBuf,
     /// Downloads by digest.
@@ -32,7 +34,16 @@ pub struct WorkspaceSettings {
     pub offline: bool,
 }
 
-/// WorkspaceSettings, and who is told of long work.
+/// Where a revision of a fleet is.
+#[derive(Clone, Debug)]
+pub struct Revision {
+    /// Its `fleet.toml`.
+    pub file: PathBuf,
+    /// The checkout that it may not leave; `None` of a file that only whoever runs this can write.
+    pub checkout: Option<PathBuf>,
+}
+
+/// [`WorkspaceSettings`], and who is told of long work.
 #[derive(Clone)]
 pub struct Workspace<'a> {
     pub settings: WorkspaceSettings,
@@ -40,15 +51,20 @@ pub struct Workspace<'a> {
 }
 
 impl Workspace<'_> {
-    /// The same on another fleet file; artifacts stay where they are.
+    /// The same on the fleet file of a revision; artifacts stay where they are.
     #[must_use]
-    pub fn at(&self, file: PathBuf) -> Self {
-        Self { settings: WorkspaceSettings { file, ..self.settings.clone() }, report: self.report }
+    pub fn at(&self, Revision { file, checkout }: &Revision) -> Self {
+        let (file, checkout) = (file.clone(), checkout.clone());
+        Self { settings: WorkspaceSettings { file, checkout, ..self.settings.clone() }, report: self.report }
     }
 
     /// The fleet, validated.
     pub fn fleet(&self) -> Result<Fleet, LoadError> {
-        fleet::load(&self.settings.file)
+        let WorkspaceSettings { file, checkout, .. } = &self.settings;
+        match checkout {
+            None => fleet::load(file),
+            Some(checkout) => fleet::load_confined(file, checkout),
+        }
     }
 
     /// Where `fleet.lock` is.

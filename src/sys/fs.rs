@@ -38,6 +38,8 @@ pub fn io_diagnosis(error: &io::Error) -> Diagnosis {
 pub fn input_diagnosis(error: &io::Error) -> Diagnosis {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => Class::Invalid.no_hint(),
+        // A link that leads out of the project, or a pipe.
+        ErrorKind::InvalidInput => Class::Invalid.no_hint(),
         ErrorKind::IsADirectory => Class::Invalid.hint("name a file, not a directory"),
         ErrorKind::InvalidData => Class::Invalid.hint("save it as UTF-8"),
         _ => io_diagnosis(error),

@@ -19,6 +19,7 @@ mod machine;
 mod network;
 mod output;
 mod packages;
+mod paths;
 mod reach;
 mod recipes;
 mod registry;
