@@ -221,7 +221,9 @@ impl Project {
     ) -> Result<Lock, ProjectError> {
         if let Some(old) = old.filter(|old| *update == Update::None && self.stale(old).is_empty()) {
             self.check_scripts(old)?;
-            return Ok(old.clone());
+            // A lock of an earlier version pins no files.
+            let files = Some(&self.wanted.files).filter(|files| !files.is_empty()).cloned();
+            return Ok(Lock { file: old.file.clone().or(files), ..old.clone() });
         }
         self.check_kernel()?;
         // A machine without a compiler can lock; who builds the kernel needs one.

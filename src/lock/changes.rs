@@ -9,6 +9,9 @@ pub fn changes(old: Option<&Lock>, new: &Lock) -> Vec<String> {
     let mut lines = package_changes(old.map_or(&[], |lock| &lock.package), &new.package);
     lines.extend(by_name("recipe", old.map(|lock| &lock.recipe), &new.recipe));
     lines.extend(by_name("container image", old.map(|lock| &lock.container), &new.container));
+    let nothing = BTreeMap::new();
+    let files = |lock: &'_ Lock| lock.file.clone().unwrap_or_default();
+    lines.extend(by_name("file", Some(&old.map_or(nothing, files)), &files(new)));
     lines.extend(by_name("guest", old.map(|lock| &lock.guest), &new.guest));
     if let Some(old) = old {
         if old.repository != new.repository {

@@ -31,6 +31,10 @@ pub struct Lock {
     /// `index.json`, which pins the rest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub container: BTreeMap<String, Sha256>,
+    /// Files that images take from disk, by their spelling in `fleet.toml`; absent in locks of earlier versions, which are
+    /// right without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<BTreeMap<String, Sha256>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub guest: BTreeMap<GuestName, LockedGuest>,
     /// By name, then version.

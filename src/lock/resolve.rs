@@ -102,6 +102,7 @@ pub fn resolve(request: &Request<'_>) -> Result<Lock, ResolveError> {
         image,
         recipe: request.wanted.recipes.clone(),
         container: containers::resolve(request)?,
+        file: Some(request.wanted.files.clone()),
         guest: address::assign(&request.fleet.host, request.fleet.guests.keys(), old_guests)?,
         package,
     })

@@ -28,6 +28,9 @@ pub fn stale(fleet: &Fleet, wanted: &Wanted, lock: &Lock) -> Vec<String> {
     reasons.extend(digests("container image", &containers, &lock.container));
     let unknown = wanted.containers.keys().filter(|spelled| !containers.contains_key(*spelled));
     reasons.extend(unknown.map(|spelled| format!("the container image {spelled} is not in fleet.lock")));
+    if let Some(files) = &lock.file {
+        reasons.extend(digests("file", &wanted.files, files));
+    }
     reasons.extend(guests(fleet, lock));
     reasons
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{Label, Sha256};
-use crate::fleet::{ContainerImage, Fleet, KernelSpec, RepositorySpec, Source};
+use crate::fleet::{ContainerImage, FileContent, Fleet, KernelSpec, RepositorySpec, Source};
 use crate::sys::fs::{self as files, FileError};
 
 use crate::sys::digest::sha256_of_file;
@@ -38,6 +38,8 @@ pub struct Wanted {
     pub recipes: BTreeMap<Label, Sha256>,
     /// By the spelling in `fleet.toml`; `None` for a tag of a registry, which may lead elsewhere each day.
     pub containers: BTreeMap<String, Option<Sha256>>,
+    /// Files that images take from disk, by the spelling in `fleet.toml`.
+    pub files: BTreeMap<String, Sha256>,
 }
 
 /// The kernel that is asked for.
@@ -106,6 +108,7 @@ impl Wanted {
             worlds: worlds.collect(),
             recipes: recipes.digests.clone(),
             containers: containers(fleet, digests)?,
+            files: image_files(fleet, digests)?,
         })
     }
 }
@@ -217,6 +220,15 @@ fn containers(fleet: &Fleet, digests: &Digests) -> Result<BTreeMap<String, Optio
         Ok((spelled, sha256))
     };
     mentioned_containers(fleet).into_iter().map(of).collect()
+}
+
+fn image_files(fleet: &Fleet, digests: &Digests) -> Result<BTreeMap<String, Sha256>, FileError> {
+    let specs = fleet.images.values().flat_map(|image| image.files.values());
+    let paths = specs.filter_map(|file| match &file.content {
+        FileContent::File(path) => Some(path),
+        FileContent::Inline(_) => None,
+    });
+    paths.map(|path| Ok((spelled_path(&fleet.root, path), digests.of(path)?))).collect()
 }
 
 /// Digest of a container image as it is now: of the archive, of a layout's index, which names everything else by digest, or

@@ -313,3 +313,31 @@ fn a_locked_build_names_exactly_what_differs() {
         before.iter().for_each(|(file, text)| sandbox.write(file, text));
     }
 }
+
+#[test]
+fn what_a_file_of_an_image_holds_is_pinned_and_a_lock_of_before_is_right_without() {
+    let sandbox = Sandbox::new();
+    let packages = "packages = [\"tiny\"]\n";
+    let files = "files = { \"/etc/motd\" = { file = \"motd\" }, \"/etc/issue\" = { content = \"x\" } }\n";
+    let text = sandbox.fleet_text("a", "").replace(packages, &format!("{packages}{files}"));
+    sandbox.write("fleet.toml", text);
+    sandbox.write("motd", "hello\n");
+    sandbox.done("lock");
+    let lock = sandbox.read("fleet.lock");
+    let pin = format!("[file]\nmotd = \"{}\"\n", sisforge::base::Sha256::of("hello\n"));
+    assert!(lock.contains(&pin), "{lock}");
+    sandbox.done("build --locked image i");
+    sandbox.write("motd", "other\n");
+    let changed =
+        format!("the file motd changed: it has the SHA-256 {}..., {}...", short("other\n"), short("hello\n"));
+    sandbox.run("build --locked image i").fails(2, &[&changed]);
+    assert!(sandbox.done("lock").contains("update file motd"));
+    sandbox.done("build --locked image i");
+    // A lock that names no files is one of an earlier version.
+    let pin = format!("[file]\nmotd = \"{}\"\n", sisforge::base::Sha256::of("other\n"));
+    edit(&sandbox, "fleet.lock", &pin, "");
+    sandbox.done("build --locked image i");
+    assert!(!sandbox.read("fleet.lock").contains("[file]"), "--locked changes nothing");
+    assert!(sandbox.done("lock").contains("add file motd"));
+    assert!(sandbox.read("fleet.lock").contains(&pin));
+}
