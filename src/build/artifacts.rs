@@ -109,6 +109,29 @@ struct Record {
     /// image. After another boot, which may follow a loss of power, the file is hashed once before it is trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     boot: Option<String>,
+    /// How the file was when its digest was found out. One that is otherwise, or was never noted, is hashed first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stamp: Option<Stamp>,
+}
+
+/// What changes with a file's bytes, whoever writes them: times in seconds and nanoseconds. That of the change cannot be set
+/// by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Stamp {
+    inode: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(meta: &fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self {
+            inode: meta.ino(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
 }
 
 const RECORD: &str = "artifact.json";
@@ -209,11 +232,12 @@ impl OutDir {
         Made { digest, size }: Made,
     ) -> Result<Artifact, FileError> {
         let boot = files::boot_id();
+        let file = work.path().join(kind.file_name());
         if boot.is_none() {
-            let file = work.path().join(kind.file_name());
             File::open(&file).and_then(|file| file.sync_all()).map_err(FileError::when("sync", &file))?;
         }
-        write_record(work.path(), &Record { digest, size, boot })?;
+        let meta = fs::metadata(&file).map_err(FileError::when("read", &file))?;
+        write_record(work.path(), &Record { digest, size, boot, stamp: Some(Stamp::of(&meta)) })?;
         let dir = self.dir_of(kind, key);
         files::create_dir_all(&self.root.join(kind.folder()))?;
         files::remove(&dir)?;
@@ -241,16 +265,20 @@ impl OutDir {
 fn whole(kind: ArtifactKind, dir: &Path) -> Option<(PathBuf, Made)> {
     let record: Record = serde_json::from_slice(&fs::read(dir.join(RECORD)).ok()?).ok()?;
     let path = dir.join(kind.file_name());
-    let made = Made { digest: record.digest, size: fs::metadata(&path).ok()?.len() };
+    let meta = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?;
+    let made = Made { digest: record.digest, size: meta.len() };
     if made.size != record.size {
         return None;
     }
-    if record.boot.is_some() && record.boot != files::boot_id() {
+    let stamp = Some(Stamp::of(&meta));
+    let is_of_this_boot = record.boot.is_none() || record.boot == files::boot_id();
+    if !is_of_this_boot || record.stamp != stamp {
         if digest_like(&record.digest, &path).ok()? != (made.digest, made.size) {
             return None;
         }
+        let boot = record.boot.clone().filter(|_| is_of_this_boot);
         // Without this record it is hashed again next time.
-        let _ = write_record(dir, &Record { boot: None, ..record });
+        let _ = write_record(dir, &Record { boot, stamp, ..record });
     }
     Some((path, made))
 }
@@ -347,7 +375,8 @@ mod tests {
         let record = out.dir_of(ArtifactKind::Image, &key());
         let other_boot = || {
             let boot = Some("another".to_owned());
-            write_record(&record, &Record { digest: made.digest, size: made.size, boot }).unwrap();
+            let stamp = fs::metadata(&made.path).ok().as_ref().map(Stamp::of);
+            write_record(&record, &Record { digest: made.digest, size: made.size, boot, stamp }).unwrap();
         };
         other_boot();
         assert!(out.find(ArtifactKind::Image, &key()).is_some());
@@ -356,5 +385,27 @@ mod tests {
         fs::write(&made.path, [0; 5]).unwrap();
         other_boot();
         assert_eq!(out.find(ArtifactKind::Image, &key()), None);
+    }
+
+    #[test]
+    fn a_file_that_was_written_to_is_hashed_before_it_is_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = OutDir::open(dir.path()).unwrap();
+        let make = |work: &Path| {
+            fs::write(work.join("rootfs.ext4"), "bytes").map_err(FileError::when("write", work))?;
+            Made::of(&work.join("rootfs.ext4"))
+        };
+        let made: Artifact = out.obtain(ArtifactKind::Image, &key(), make).unwrap();
+        // Another file of the same bytes, as a copy of out/ has it.
+        fs::copy(&made.path, dir.path().join("copy")).unwrap();
+        fs::rename(dir.path().join("copy"), &made.path).unwrap();
+        assert!(out.find(ArtifactKind::Image, &key()).is_some());
+        let before = fs::metadata(&made.path).unwrap();
+        fs::write(&made.path, "bytez").unwrap();
+        let times = fs::FileTimes::new().set_modified(before.modified().unwrap());
+        File::options().write(true).open(&made.path).unwrap().set_times(times).unwrap();
+        assert_eq!(out.find(ArtifactKind::Image, &key()), None);
+        let again: Artifact = out.obtain(ArtifactKind::Image, &key(), make).unwrap();
+        assert_eq!((again.cached, fs::read(&again.path).unwrap()), (false, b"bytes".to_vec()));
     }
 }

@@ -90,3 +90,21 @@ fn surroundings_play_no_part() {
         assert_eq!(again(&mut command), reference, "another user");
     }
 }
+
+#[test]
+fn an_artifact_with_one_bit_changed_is_not_up_to_date() {
+    use std::os::unix::fs::FileExt;
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let first = sandbox.done("build image i");
+    let path = sandbox.path("out/image/i/rootfs.ext4");
+    let whole = std::fs::read(&path).unwrap();
+    assert!(sandbox.done("build image i").contains("up to date"));
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.write_at(&[whole[5000] ^ 1], 5000).unwrap();
+    drop(file);
+    let again = sandbox.done("build image i");
+    assert!(!again.contains("up to date"), "{again}");
+    assert_eq!(first, again);
+    assert_eq!(whole, std::fs::read(&path).unwrap());
+}
