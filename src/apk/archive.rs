@@ -9,6 +9,8 @@ use std::io::{self, Read};
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::sys::fs::io_diagnosis;
 
+use super::sparse::{SparseError, SparseForm, SparseMap, SparseRecords};
+
 /// Longest PAX header or GNU long name: room for several extended attributes of the kernel's 64 KiB.
 const MAX_EXTENSION: u64 = 1 << 20;
 /// Bytes of a header, and what content is padded to.
@@ -35,6 +37,8 @@ pub enum ArchiveError {
     Kind { entry: String, kind: char },
     #[error("bytes follow the end of the archive")]
     Trailing,
+    #[error(transparent)]
+    Sparse(#[from] SparseError),
 }
 
 impl Diagnostic for ArchiveError {
@@ -49,7 +53,8 @@ impl Diagnostic for ArchiveError {
             | Self::ExtensionTooLong(_)
             | Self::Extension
             | Self::Kind { .. }
-            | Self::Trailing => Class::Invalid.no_hint(),
+            | Self::Trailing
+            | Self::Sparse(_) => Class::Invalid.no_hint(),
         }
     }
 }
@@ -93,31 +98,95 @@ pub struct TarReader<R> {
     padding: u64,
     /// A tar may end without its two zero blocks: those of apk's signature and control members do.
     ended: bool,
+    /// Whether sparse files are understood. apk knows none: in a package they are what they are to it.
+    takes_sparse: bool,
+    /// Where the content of the current entry belongs, if that is sparse.
+    sparse: Option<SparseMap>,
 }
 
 impl<R: Read> TarReader<R> {
     pub fn new(source: R) -> Self {
-        Self { source, content: 0, padding: 0, ended: false }
+        Self { source, content: 0, padding: 0, ended: false, takes_sparse: false, sparse: None }
+    }
+
+    /// A reader that understands sparse files: [`TarReader::read_whole`] gives their bytes.
+    pub fn with_sparse(source: R) -> Self {
+        Self { takes_sparse: true, ..Self::new(source) }
+    }
+
+    /// All bytes of the current entry, a sparse file's holes as zeros.
+    ///
+    /// # Errors
+    /// Where the archive ends before them.
+    pub fn read_whole(&mut self) -> Result<Vec<u8>, ArchiveError> {
+        let mut bytes = Vec::new();
+        match self.sparse.take() {
+            Some(map) => map.expand(self).read_to_end(&mut bytes)?,
+            None => self.read_to_end(&mut bytes)?,
+        };
+        Ok(bytes)
     }
 
     /// The next entry; what is left of the one before is skipped. Anything but zeros behind the end is an error.
     pub fn next_entry(&mut self) -> Result<Option<TarEntry>, ArchiveError> {
         let mut extension = Extension::default();
+        self.sparse = None;
         loop {
             let Some(header) = self.next_header()? else { return Ok(None) };
             let size = extension.size(number(&header[124..136], "header", "size")?)?;
             match header[156] {
-                b'x' => extension.read_pax(&self.extension_body(size)?)?,
+                b'x' => extension.read_pax(&self.extension_body(size)?, self.takes_sparse)?,
                 b'g' => drop(self.extension_body(size)?),
                 b'L' => extension.long_name = Some(long_text(self.extension_body(size)?)?),
                 b'K' => extension.long_link = Some(long_text(self.extension_body(size)?)?),
+                b'S' if self.takes_sparse => {
+                    let map = SparseMap::of_header(&header, || self.table())?;
+                    let mut header = header;
+                    header[156] = b'0';
+                    let entry = extension.entry(&header, size)?;
+                    self.expect_content(size);
+                    return self.as_sparse(entry, map).map(Some);
+                }
                 _ => {
+                    let records = std::mem::take(&mut extension.sparse);
                     let entry = extension.entry(&header, size)?;
                     self.expect_content(entry.size);
-                    return Ok(Some(entry));
+                    return self.by_records(entry, records).map(Some);
                 }
             }
         }
+    }
+
+    /// Further pieces of a sparse file, which follow its header.
+    fn table(&mut self) -> Result<[u8; BLOCK], ArchiveError> {
+        let mut block = [0; BLOCK];
+        let filled = fill(&mut self.source, &mut block)?;
+        if filled == BLOCK { Ok(block) } else { Err(ArchiveError::Cut("a header")) }
+    }
+
+    fn as_sparse(&mut self, mut entry: TarEntry, map: SparseMap) -> Result<TarEntry, ArchiveError> {
+        map.fits(self.content)?;
+        entry.size = map.size;
+        self.sparse = Some(map);
+        Ok(entry)
+    }
+
+    /// The entry as its records of a sparse file have it.
+    fn by_records(
+        &mut self,
+        mut entry: TarEntry,
+        records: Option<SparseRecords>,
+    ) -> Result<TarEntry, ArchiveError> {
+        let Some(records) = records.filter(|_| entry.kind == TarKind::File) else { return Ok(entry) };
+        let map = match records.form(entry.size)? {
+            SparseForm::Plain => return Ok(entry),
+            SparseForm::Map(map) => map,
+            SparseForm::InContent { size } => SparseMap::of_content(size, self)?.0,
+        };
+        if let Some(name) = &records.name {
+            entry.path = text(name)?;
+        }
+        self.as_sparse(entry, map)
     }
 
     fn expect_content(&mut self, size: u64) {
@@ -252,16 +321,19 @@ fn long_text(bytes: Vec<u8>) -> Result<String, ArchiveError> {
 #[derive(Default)]
 struct Extension {
     pax: BTreeMap<String, Vec<u8>>,
+    sparse: Option<SparseRecords>,
     long_name: Option<String>,
     long_link: Option<String>,
 }
 
 impl Extension {
-    fn read_pax(&mut self, body: &[u8]) -> Result<(), ArchiveError> {
+    fn read_pax(&mut self, body: &[u8], takes_sparse: bool) -> Result<(), ArchiveError> {
         let mut rest = body;
         while !rest.is_empty() {
             let (key, value, after) = pax_record(rest).ok_or(ArchiveError::Extension)?;
-            self.pax.insert(key, value);
+            if !(takes_sparse && self.sparse.get_or_insert_default().take(&key, &value)?) {
+                self.pax.insert(key, value);
+            }
             rest = after;
         }
         Ok(())
@@ -385,66 +457,4 @@ impl TarEntry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::apk::archive_writer::TarWriter;
-
-    fn read_back(bytes: &[u8]) -> Vec<(TarEntry, Vec<u8>)> {
-        let mut reader = TarReader::new(bytes);
-        let mut found = Vec::new();
-        while let Some(entry) = reader.next_entry().unwrap() {
-            let mut content = Vec::new();
-            reader.read_to_end(&mut content).unwrap();
-            found.push((entry, content));
-        }
-        found
-    }
-
-    #[test]
-    fn what_is_written_is_read_back() {
-        let mut writer = TarWriter::default();
-        let long = TarEntry { path: "d/".repeat(80) + "x", size: 3, mtime: 1 << 34, ..TarEntry::empty() };
-        let mut with_xattr = TarEntry { path: "cap".into(), uid: 1 << 24, ..TarEntry::empty() };
-        with_xattr.pax.insert("SCHILY.xattr.security.capability".into(), b"\x01\0\n= \n\xff".to_vec());
-        let link =
-            TarEntry { path: "l".into(), kind: TarKind::Symlink, link: "t".repeat(101), ..TarEntry::empty() };
-        writer.add(&long, b"abc");
-        writer.add(&with_xattr, b"");
-        writer.add(&link, b"");
-        let found = read_back(&writer.ended());
-        assert_eq!(found, [(long, b"abc".to_vec()), (with_xattr, vec![]), (link, vec![])]);
-    }
-
-    #[test]
-    fn a_damaged_archive_is_refused() {
-        let mut writer = TarWriter::default();
-        writer.add(&TarEntry { path: "a".into(), size: 600, ..TarEntry::empty() }, &[7; 600]);
-        let good = writer.ended();
-        let read = |bytes: &[u8]| {
-            let mut reader = TarReader::new(bytes);
-            while reader.next_entry()?.is_some() {}
-            Ok::<_, ArchiveError>(())
-        };
-        assert!(read(&good).is_ok());
-        let mut flipped = good.clone();
-        flipped[3] ^= 1;
-        assert!(matches!(read(&flipped), Err(ArchiveError::HeaderChecksum)));
-        assert!(matches!(read(&good[..700]), Err(ArchiveError::Cut("an entry"))));
-        assert!(matches!(read(&good[..300]), Err(ArchiveError::Cut("a header"))));
-        let trailing = [&good[..], b"x"].concat();
-        assert!(matches!(read(&trailing), Err(ArchiveError::Trailing)));
-    }
-
-    #[test]
-    fn a_giant_extended_header_takes_no_memory() {
-        let mut writer = TarWriter::default();
-        writer.add(&TarEntry { path: "h".into(), ..TarEntry::empty() }, b"");
-        let mut block: [u8; BLOCK] = writer.unended().try_into().unwrap();
-        block[124..136].copy_from_slice(b"77777777777\0");
-        block[156] = b'x';
-        let sum = format!("{:06o}\0 ", sum(&block));
-        block[148..156].copy_from_slice(sum.as_bytes());
-        let error = TarReader::new(&block[..]).next_entry().unwrap_err();
-        assert!(matches!(error, ArchiveError::ExtensionTooLong(_)), "{error}");
-    }
-}
+mod tests;

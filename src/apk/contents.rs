@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::sys::fs::input_diagnosis;
+use crate::sys::fs::{input_diagnosis, refuse_pointer};
 
 use super::archive::{ArchiveError, TarEntry, TarKind, TarReader};
 use super::debian::XZ_MEMORY;
@@ -72,7 +72,7 @@ impl Contents {
     pub fn from_tar(tar: impl Read) -> Result<Self, ContentsError> {
         let mut contents = Self::default();
         let mut left = MAX_CONTENT;
-        let mut reader = TarReader::new(tar);
+        let mut reader = TarReader::with_sparse(tar);
         while let Some(mut entry) = reader.next_entry()? {
             entry.path = inner_path(&entry.path).to_owned();
             if entry.path.is_empty() {
@@ -82,8 +82,7 @@ impl Contents {
                 entry.link = inner_path(&entry.link).to_owned();
             }
             left = left.checked_sub(entry.size).ok_or(ContentsError::TooLarge)?;
-            let mut bytes = Vec::new();
-            reader.read_to_end(&mut bytes).map_err(ArchiveError::Read)?;
+            let bytes = reader.read_whole()?;
             entry.pax.retain(|key, _| key.starts_with(XATTR_PREFIX));
             entry.mode &= 0o7777;
             contents.files.insert(entry.path.clone(), (entry, bytes));
@@ -96,6 +95,7 @@ impl Contents {
         let failed = |source| ContentsError::Read { path: path.to_owned(), source };
         let mut file = BufReader::new(fs::File::open(path).map_err(failed)?);
         let head = file.fill_buf().map_err(failed)?;
+        refuse_pointer(head).map_err(failed)?;
         if head.starts_with(GZIP) {
             Self::from_tar(flate2::bufread::MultiGzDecoder::new(file))
         } else if head.starts_with(XZ) {
@@ -341,6 +341,31 @@ mod tests {
         tar.add(&TarEntry { path: "./usr/bin/x".into(), size: 1, mode: 0o4755, ..TarEntry::empty() }, b"x");
         let contents = Contents::from_tar(&tar.ended()[..]).unwrap();
         assert_eq!(listing(contents), ["755 usr", "755 usr/bin", "4755 usr/bin/x"]);
+    }
+
+    #[test]
+    fn a_sparse_file_is_packed_with_its_holes() {
+        let entry = |path: &str, pax: &[(&str, &str)], size| TarEntry {
+            path: path.into(),
+            size,
+            pax: pax.iter().map(|(key, value)| (key.to_string(), value.as_bytes().to_vec())).collect(),
+            ..TarEntry::empty()
+        };
+        let mut content = b"2\n4\n1\n8\n2\n".to_vec();
+        content.resize(512, 0);
+        content.extend(b"abc");
+        let mut tar = TarWriter::default();
+        let records = [("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "12")];
+        let named = [&records[..], &[("GNU.sparse.name", "disk.img")]].concat();
+        tar.add(&entry("GNUSparseFile.1/disk.img", &named, content.len() as u64), &content);
+        let records =
+            [("GNU.sparse.size", "12"), ("GNU.sparse.map", "4,1,8,2"), ("GNU.sparse.numblocks", "2")];
+        tar.add(&entry("old.img", &records, 3), b"abc");
+        let contents = Contents::from_tar(&tar.ended()[..]).unwrap();
+        let files: Vec<(String, Vec<u8>)> =
+            contents.into_entries().map(|(entry, bytes)| (entry.path, bytes)).collect();
+        let bytes = b"\0\0\0\0a\0\0\0bc\0\0".to_vec();
+        assert_eq!(files, [("disk.img".to_owned(), bytes.clone()), ("old.img".to_owned(), bytes)]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::base::Sha256;
 
 use super::archive::TarReader;
 use super::dependency::Checksum;
+use super::foreign::Foreign;
 use super::gzip;
 use super::index::signatures;
 use super::info::{Draft, InfoError, PackageInfo};
@@ -38,6 +39,7 @@ pub(super) struct Stated {
 impl Control {
     /// Finds the control member in the beginning of a package.
     pub fn read(bytes: &[u8]) -> Result<Self, Refusal> {
+        Foreign::refuse(bytes)?;
         let (signatures, signed) = signatures(bytes).map_err(Refusal::SignatureMember)?;
         let member = gzip::first_member(signed, MAX_CONTROL)?;
         Ok(Self {

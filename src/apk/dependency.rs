@@ -99,6 +99,22 @@ impl Dependency {
         }
     }
 
+    /// Reads what a package provides. A version that apk cannot read, as in `pc:x264=v2.4`, is no fault: the name stays.
+    ///
+    /// # Errors
+    /// Where there is no name.
+    pub fn provided(text: &str) -> Result<Self, InvalidDependency> {
+        let invalid = || InvalidDependency(text.to_owned());
+        text.parse().or_else(|error| match text.split_once('=') {
+            Some((name, version)) if is_name(name) => {
+                let version = Version::of_anyone(version).map_err(|_| invalid())?;
+                let constraint = Constraint::Version { operator: Operator::parse("="), version };
+                Ok(Self { constraint, ..Self::any(name) })
+            }
+            _ => Err(error),
+        })
+    }
+
     /// Reads wishes parted by white space.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidDependency> {
         text.split([' ', '\n']).filter(|word| !word.is_empty()).map(str::parse).collect()

@@ -89,6 +89,10 @@ impl<Content> EntryKind<Content> {
 /// Why an entry is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
+    #[error(
+        "its name begins with './', so that apk would not install it: its maker packed a directory as '.', not what is in it"
+    )]
+    DotSlash,
     #[error("its name is absolute, or has an empty, '.' or '..' part, or is too long")]
     Path,
     #[error("{0} holds a control character")]
@@ -247,6 +251,9 @@ fn permission_bits(mode: u32) -> Result<u16, EntryError> {
 pub(super) fn check_path(path: &str) -> Result<(), EntryError> {
     if path.chars().any(char::is_control) {
         return Err(EntryError::ControlCharacter("its name"));
+    }
+    if path == "." || path.starts_with("./") {
+        return Err(EntryError::DotSlash);
     }
     let is_part = |part: &str| !part.is_empty() && part != "." && part != ".." && part.len() <= 255;
     if path.len() <= MAX_PATH && path.split('/').all(is_part) { Ok(()) } else { Err(EntryError::Path) }

@@ -10,6 +10,7 @@ use super::archive_writer::TarWriter;
 use super::dependency::Checksum;
 use super::gzip::compress;
 use super::package::{Expected, PackageContents};
+use crate::base::Diagnostic as _;
 
 /// A package of these data entries, with hashes that hold.
 fn package(entries: &[(TarEntry, &[u8])]) -> Vec<u8> {
@@ -56,12 +57,35 @@ fn refused(entries: &[(TarEntry, &[u8])], reason: &str) {
 #[test]
 fn names_that_leave_their_place_are_refused() {
     let path = "its name is absolute, or has an empty, '.' or '..' part, or is too long";
-    for name in ["/etc/passwd", "../x", "a/../../x", "./x", "a//b", "..", ".", "a/."] {
+    for name in ["/etc/passwd", "../x", "a/../../x", "a//b", "..", "a/."] {
         refused(&[dir("a"), (file(name, 0), b"")], &format!("{name}: {path}"));
+    }
+    let dot = "its name begins with './', so that apk would not install it: its maker packed a directory as '.', not what is in it";
+    for name in ["./x", "."] {
+        refused(&[dir("a"), (file(name, 0), b"")], &format!("{name}: {dot}"));
     }
     refused(&[(file("a\u{1b}[2J", 0), b"")], "a\\u{1b}[2J: its name holds a control character");
     refused(&[(file("a\nR:b", 0), b"")], "a\\nR:b: its name holds a control character");
     refused(&[(entry(TarKind::Symlink, "l", "a\nb"), b"")], "l: its link holds a control character");
+}
+
+#[test]
+fn what_is_no_package_has_words_of_its_own() {
+    assert!(refusal(b"ADB.pckg".to_vec()).contains("apk 3's own format (ADB)"));
+    assert!(refusal(b"<html><body>404".to_vec()).contains("a web page"));
+    let listed = Expected { name: "a".into(), version: "1".into(), checksum: Checksum([0; 20]), size: 9 };
+    let page = b"<!doctype html>".to_vec();
+    let error = PackageContents::verify(page.into(), &listed).unwrap_err();
+    assert!(error.to_string().contains("a web page"), "{error}");
+    assert!(!error.hint().unwrap().contains("damaged"));
+}
+
+#[test]
+fn a_directory_that_was_packed_as_a_dot_is_its_makers_mistake() {
+    let bytes = package(&[(entry(TarKind::Directory, "./", ""), b""), (file("./a", 1), b"x")]);
+    let error = PackageContents::inspect(bytes.into()).unwrap_err();
+    assert!(error.to_string().contains("its name begins with './'"), "{error}");
+    assert!(error.hint().unwrap().contains("as its maker made it"));
 }
 
 #[test]

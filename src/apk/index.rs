@@ -9,6 +9,7 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::archive::{ArchiveError, TarEntry, TarKind, TarReader};
 use super::archive_writer::TarWriter;
+use super::foreign::Foreign;
 use super::gzip::{self, GzipError};
 use super::info::{Draft, PackageInfo, index_record};
 use super::signature::{DAMAGED, KeyError, KeyRing, Signature, SignatureError, SigningKey};
@@ -26,6 +27,8 @@ const PART: usize = 256 << 10;
 /// Why an index is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
+    #[error("the index: {0}")]
+    Foreign(#[from] Foreign),
     #[error("the index: {0}")]
     Signature(#[from] SignatureError),
     #[error("the index: {0}")]
@@ -47,6 +50,7 @@ pub enum IndexError {
 impl Diagnostic for IndexError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
+            Self::Foreign(error) => error.diagnosis(),
             Self::Signature(error) => error.diagnosis(),
             Self::Archive(error) => error.diagnosis(),
             Self::Gzip(_) | Self::Missing | Self::Twice(_) | Self::NotUtf8 | Self::Trailing => {
@@ -73,6 +77,7 @@ impl Index {
     /// Checks the signature of a whole `APKINDEX.tar.gz` and reads it. Single records that cannot be installed are no
     /// error: see [`Index::rejected`].
     pub fn verify(bytes: &[u8], keys: &KeyRing) -> Result<Self, IndexError> {
+        Foreign::refuse(bytes)?;
         let (signatures, signed) = signatures(bytes)?;
         let key = keys.verify(&signatures, signed)?;
         Ok(Self { key: Some(key), ..Self::read_members(signed)? })
@@ -80,6 +85,7 @@ impl Index {
 
     /// Reads an index to show it, whoever signed it. Nothing may be installed by it.
     pub fn inspect(bytes: &[u8]) -> Result<Self, IndexError> {
+        Foreign::refuse(bytes)?;
         Self::read_members(signatures(bytes)?.1)
     }
 
@@ -222,6 +228,31 @@ mod tests {
         let index = Index::parse(RECORD);
         assert_eq!(index.rejected, []);
         assert_eq!(index.to_text(), RECORD);
+    }
+
+    #[test]
+    fn a_version_that_apk_cannot_read_is_no_fault() {
+        for odd in ["1.2.3-beta.1", "v1.2", "1.0foo"] {
+            let text = RECORD.replace("V:1.35.0-r17", &format!("V:{odd}"));
+            let index = Index::parse(&text);
+            assert_eq!(index.rejected, [], "{odd}");
+            assert_eq!(index.packages[0].file_name(), format!("busybox-{odd}.apk"));
+            assert_eq!(index.to_text(), text);
+        }
+        let text = RECORD
+            .replace("p:/bin/sh cmd:[=1.35.0-r17", "p:pc:x264=v0.164 so:x=1_git2 cmd:dmd=2.104.0-beta.1 b");
+        let index = Index::parse(&text);
+        let names: Vec<&str> = index.packages[0].provides.iter().map(|wish| wish.name.as_str()).collect();
+        assert_eq!(names, ["pc:x264", "so:x", "cmd:dmd", "b"]);
+        assert_eq!(index.to_text(), text);
+    }
+
+    #[test]
+    fn what_is_no_index_is_told_apart() {
+        let said = |bytes: &[u8]| Index::inspect(bytes).unwrap_err().to_string();
+        assert!(said(b"ADB.pckg").contains("apk 3's own format (ADB)"));
+        assert!(said(b"<!DOCTYPE html><title>Login</title>").contains("a web page"));
+        assert!(said(b"version https://git-lfs.github.com/spec/v1\n").contains("Git LFS"));
     }
 
     #[test]

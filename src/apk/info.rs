@@ -181,7 +181,7 @@ impl Draft {
         let text = || value.to_owned();
         match letter {
             'P' => self.name = Some(checked(value, is_package_name)?),
-            'V' => self.version = Some(value.parse().map_err(|error| format!("{error}"))?),
+            'V' => self.version = Some(version(value)?),
             'A' => self.arch = Some(checked(value, is_arch)?),
             'T' => self.description = text(),
             'U' => self.url = text(),
@@ -198,8 +198,11 @@ impl Draft {
             'g' => self.triggers.extend(value.split_ascii_whitespace().map(str::to_owned)),
             'D' => self.depends.extend(wishes(value)?),
             'i' => self.install_if.extend(wishes(value)?),
-            // As apk does: what stands before the first that cannot be read, such as `pc:librtmp=v2.4`.
-            'p' => self.provides.extend(value.split([' ', '\n']).map_while(|word| word.parse().ok())),
+            // As apk does: what stands before the first that is no name.
+            'p' => {
+                let words = value.split([' ', '\n']).filter(|word| !word.is_empty());
+                self.provides.extend(words.map_while(|word| Dependency::provided(word).ok()));
+            }
             'r' => self.replaces.extend(wishes(value)?),
             other => unreachable!("'{other}' is not among FIELDS"),
         }
@@ -273,6 +276,16 @@ pub(super) fn is_package_name(text: &str) -> bool {
     text.len() <= 200
         && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b))
+}
+
+fn version(value: &str) -> Result<Version, String> {
+    Version::of_anyone(&checked(value, is_package_version)?).map_err(|error| error.to_string())
+}
+
+/// A package's version is a part of a file name. What holds no digit says nothing of a version.
+fn is_package_version(text: &str) -> bool {
+    text.bytes().any(|b| b.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+~:".contains(&b))
 }
 
 /// apk's name for a kind of machine, such as `x86_64`; fits a file name.

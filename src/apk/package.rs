@@ -17,6 +17,7 @@ use super::archive::{ArchiveError, TarEntry, TarReader};
 use super::control::{Control, Stated};
 use super::dependency::Checksum;
 use super::entry::{EntryError, Layout};
+use super::foreign::Foreign;
 use super::gzip::{GzipError, MemberReader};
 use super::index::IndexError;
 use super::info::{InfoError, PackageInfo};
@@ -27,6 +28,10 @@ use super::entry::Entry;
 
 /// Largest data member, inflated. It is never held in memory.
 pub(super) const MAX_DATA: u64 = 16 << 30;
+
+/// What to do about a package that is as its maker made it: everything that is looked at once its bytes are known to be right.
+const MAKERS: &str =
+    "it is as its maker made it, and the mistake is there: have it made anew, or take another version";
 
 /// Why a package is refused.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +52,8 @@ impl Diagnostic for PackageError {
 /// What is wrong with a package.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
+    #[error(transparent)]
+    Foreign(#[from] Foreign),
     #[error("the file has {found} bytes, the index says {expected}")]
     Size { expected: u64, found: u64 },
     #[error("its checksum is {found}, the index says {expected}")]
@@ -84,16 +91,16 @@ impl Diagnostic for Refusal {
         match self {
             Self::Signature(error) => error.diagnosis(),
             Self::SignatureMember(error) => error.diagnosis(),
-            Self::ControlArchive(error) | Self::Data(error) => error.diagnosis(),
+            Self::Foreign(error) => error.diagnosis(),
+            Self::ControlArchive(error) | Self::Data(error) => error.diagnosis().or_hint(MAKERS),
             Self::Read(error) => input_diagnosis(error),
+            Self::OtherPackage { .. } | Self::Control(_) | Self::Info(_) | Self::Entry { .. } => {
+                Class::Invalid.hint(MAKERS)
+            }
             Self::Size { .. }
             | Self::Checksum { .. }
-            | Self::OtherPackage { .. }
             | Self::ControlGzip(_)
-            | Self::Control(_)
-            | Self::Info(_)
             | Self::DataHash { .. }
-            | Self::Entry { .. }
             | Self::Digest { .. }
             | Self::Listing => Class::Invalid.no_hint(),
         }
@@ -201,6 +208,7 @@ impl PackageContents {
         let stored = Stored::File(path);
         let verify = || {
             let opened = stored.open().map_err(Refusal::Read)?;
+            Foreign::refuse(&opened.head)?;
             let found = opened.sha256(0).map_err(Refusal::Read)?;
             check_digest(sha256.unwrap_or(&found), &found)?;
             Ok((Verified::read(&opened, expected)?, found))
@@ -271,6 +279,7 @@ struct Verified {
 
 impl Verified {
     fn read(opened: &Opened<'_>, expected: &Expected) -> Result<Self, Refusal> {
+        Foreign::refuse(&opened.head)?;
         if opened.size != expected.size {
             return Err(Refusal::Size { expected: expected.size, found: opened.size });
         }

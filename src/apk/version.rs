@@ -13,7 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// An apk version, such as `1.2.3_rc1-r0`. Equal by text; in [`Version::compare`], apk's order,
 /// different texts can be equal, such as `01` and `1`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Version(CompactString);
+pub struct Version {
+    text: CompactString,
+    /// Whether apk can read it. What it cannot, such as `v1.2` or `1.0foo`, stands below all that it can.
+    is_readable: bool,
+}
 
 /// A text that is no apk version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,17 +27,34 @@ pub struct InvalidVersion(pub String);
 impl Version {
     /// The text itself.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// What someone calls a version, readable or not: packages and what they provide have such, and apk takes them.
+    ///
+    /// # Errors
+    /// Where it is empty, longer than 128 bytes, or holds what is not printable ASCII.
+    pub fn of_anyone(text: &str) -> Result<Self, InvalidVersion> {
+        let is_word = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        let odd = || is_word.then(|| Self { text: text.into(), is_readable: false });
+        text.parse().or_else(|error| odd().ok_or(error))
     }
 
     /// apk's order.
     pub fn compare(&self, other: &Self) -> Ordering {
-        compare(&self.0, &other.0, false)
+        self.compared(other, false)
     }
 
     /// apk's order, but equal where `prefix` ends and was equal so far: `1.2.3` is equal to the prefix `1.2`.
     pub fn compare_fuzzy(&self, prefix: &Self) -> Ordering {
-        compare(&self.0, &prefix.0, true)
+        self.compared(prefix, true)
+    }
+
+    fn compared(&self, other: &Self, fuzzy: bool) -> Ordering {
+        match (self.is_readable, other.is_readable) {
+            (true, true) | (false, false) => compare(&self.text, &other.text, fuzzy),
+            (readable, _) => readable.cmp(&!readable),
+        }
     }
 }
 
@@ -44,7 +65,7 @@ impl FromStr for Version {
         let mut parts = Parts::new(text);
         loop {
             match parts.step() {
-                Part::End => return Ok(Self(text.into())),
+                Part::End => return Ok(Self { text: text.into(), is_readable: true }),
                 Part::Invalid => return Err(InvalidVersion(text.to_owned())),
                 _ => {}
             }
@@ -54,19 +75,19 @@ impl FromStr for Version {
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(&self.text)
     }
 }
 
 impl Serialize for Version {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(&self.text)
     }
 }
 
 impl<'de> Deserialize<'de> for Version {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        Self::of_anyone(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 
@@ -218,6 +239,21 @@ mod tests {
 
     fn version(text: &str) -> Version {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_apk_cannot_read_stands_below_what_it_can() {
+        let odd = |text: &str| Version::of_anyone(text).unwrap();
+        for text in ["1.2.3-beta.1", "v1.2", "1.0foo", "99-x"] {
+            assert_eq!(odd(text).compare(&version("0")), Ordering::Less, "{text}");
+            assert_eq!(version("0_alpha").compare_fuzzy(&odd(text)), Ordering::Greater, "{text}");
+            assert_eq!(odd(text).compare(&odd(text)), Ordering::Equal, "{text}");
+        }
+        assert_eq!(odd("1.0foo").compare(&odd("1.1foo")), Ordering::Less);
+        assert_eq!(odd("1.0"), version("1.0"));
+        for wrong in ["", "1 2", "1\u{1b}[2J", "\u{f6}"] {
+            assert!(Version::of_anyone(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ macro_rules! serde_as_text {
 
 pub mod diagnostic;
 mod digest;
+mod lfs;
 mod name;
 pub mod network;
 pub mod problem;
@@ -30,6 +31,7 @@ mod uuid;
 
 pub use diagnostic::{Class, Diagnosis, Diagnostic};
 pub use digest::{FileDigest, Sha256};
+pub use lfs::LfsPointer;
 pub use name::{
     FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, SnapshotName,
 };

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::base::{Label, Sha256};
 use crate::fleet::{ContainerImage, RegistryImage};
-use crate::image::container::{IdMap, Image};
+use crate::image::container::{IdMap, Image, RULES};
 use crate::image::disk::{ImageStore, image_store};
 use crate::image::ext4::{Ext4Options, LAYOUT, Purpose, write_ext4};
 use crate::image::read_back::{ReadBack, read_back};
@@ -35,13 +35,18 @@ impl ImagesPlan<'_> {
         let ids = [*uid, *gid, subuids.start, subuids.count, subgids.start, subgids.count];
         let mut key = KeyBuilder::new("containers")
             .input("layout", LAYOUT)
+            .input("rules", RULES)
             .input("ids", ids.map(u32::to_le_bytes).concat());
-        for (image, (spelled, sha256)) in self.images.iter().zip(&self.containers) {
+        for (image, (_, sha256)) in self.images.iter().zip(&self.containers) {
             // Not the whole path: an image that tells no name of its own is called after its file alone.
-            let file = spelled.rsplit(['/', ':']).next().unwrap_or(spelled);
+            let file = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let called = match image {
                 ContainerImage::Registry(image) => image.called(),
-                _ => file.to_owned(),
+                ContainerImage::DockerArchive(path) => file(path),
+                ContainerImage::OciArchive { path, reference }
+                | ContainerImage::OciLayout { path, reference } => {
+                    format!("{}:{}", file(path), reference.as_deref().unwrap_or_default())
+                }
             };
             key = key.input("container", called).input("sha256", sha256.0);
         }
@@ -85,12 +90,15 @@ impl ImagesPlan<'_> {
         let failed = |source| BuildError::ImagesLayout { disk: self.name.clone(), source };
         let open = |(image, (_, sha256)): (&ContainerImage, &(String, Sha256))| {
             let opened = match image {
-                ContainerImage::Registry(image) => Image::pulled(image, builder.pull(image, *sha256)?),
+                ContainerImage::Registry(image) => {
+                    Image::pulled(image, builder.pull(image, *sha256)?).map(|image| vec![image])
+                }
                 _ => Image::open(image),
             };
             opened.map_err(|error| failed(error.into()))
         };
         let images = self.images.iter().zip(&self.containers).map(open).collect::<Result<Vec<_>, _>>()?;
+        let images: Vec<Image> = images.into_iter().flatten().collect();
         image_store(&self.owner, &images).map_err(failed)
     }
 }

@@ -6,6 +6,7 @@ pub mod compact;
 mod compare;
 mod configuration;
 pub mod configured;
+pub mod containers;
 mod disk;
 mod earlier;
 mod images;

@@ -7,7 +7,7 @@ use std::io::{self, Read as _};
 use std::path::{Component, Path, PathBuf};
 
 use crate::sys::beneath;
-use crate::sys::fs::FileError;
+use crate::sys::fs::{FileError, refuse_pointer};
 
 use super::builtin;
 
@@ -62,7 +62,8 @@ impl SourceFiles {
         if let Some(inside) = found {
             let mut bytes = Vec::new();
             let mut file = beneath::open(&self.project, &inside)?;
-            file.read_to_end(&mut bytes).map_err(FileError::when("read", path))?;
+            let read = file.read_to_end(&mut bytes).and_then(|_| refuse_pointer(&bytes));
+            read.map_err(FileError::when("read", path))?;
             return Ok(Some(SourceFile { origin: relative.to_owned(), bytes: Cow::Owned(bytes) }));
         }
         if self.replaces_builtin(relative)? {

@@ -267,10 +267,18 @@ pub enum Backing {
 /// Where a container image comes from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ContainerImage {
-    /// `oci-archive:PATH`: an OCI layout in a tar.
-    OciArchive(PathBuf),
-    /// `oci:PATH`: an OCI layout in a directory.
-    OciLayout(PathBuf),
+    /// `oci-archive:PATH[:REFERENCE]`: an OCI layout in a tar.
+    OciArchive {
+        path: PathBuf,
+        /// Which image, by its annotation `org.opencontainers.image.ref.name`; needed where there are several.
+        reference: Option<String>,
+    },
+    /// `oci:PATH[:REFERENCE]`: an OCI layout in a directory.
+    OciLayout {
+        path: PathBuf,
+        /// As above.
+        reference: Option<String>,
+    },
     /// `docker-archive:PATH`: what `docker save` writes.
     DockerArchive(PathBuf),
     /// `docker://HOST/NAME:TAG@sha256:DIGEST`, of a registry.

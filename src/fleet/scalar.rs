@@ -63,7 +63,7 @@ text_scalars! {
     GuestNet, "an IPv4 prefix such as \"10.107.0.0/16\"", "^[0-9.]+/[0-9]+$";
     NameServer, "an IPv4 address", "^[0-9.]+$";
     UidRange, "a range such as \"200000-265535\"", "^[0-9]+-[0-9]+$";
-    ImageLocation, "\"oci-archive:PATH\", \"docker-archive:PATH\", \"oci:PATH\" or \"docker://HOST/NAME:TAG\"", "^(oci|oci-archive|docker-archive):.|^docker://.";
+    ImageLocation, "\"oci-archive:PATH[:REFERENCE]\", \"docker-archive:PATH\", \"oci:PATH[:REFERENCE]\" or \"docker://HOST/NAME:TAG\"", "^(oci|oci-archive|docker-archive):.|^docker://.";
     ImageName, "the name of a container image", "^\\S+$";
     Package, "a package such as \"podman~5\"", "^!?[^\\s!]+$";
     Tag, "a tag", "^[A-Za-z0-9._-]+$";

@@ -90,7 +90,7 @@ fn the_demo_is_valid() {
     let fleet =
         parse(Path::new("/demo/fleet.toml"), text).unwrap_or_else(|i| panic!("{}", render(&i, false)));
     assert_eq!(fleet.repositories[0].location, Source::Path("/demo/build/repo".into()));
-    let hello = ContainerImage::OciArchive("/demo/build/hello.tar".into());
+    let hello = ContainerImage::OciArchive { path: "/demo/build/hello.tar".into(), reference: None };
     assert_eq!(fleet.guests[&guest("alice")].disk.images, [hello]);
 }
 

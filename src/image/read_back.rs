@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::base::{Diagnosis, Diagnostic};
 
 use super::content::{Content, Source};
-use super::ext4::{Ext4Error, Ext4Options};
+use super::ext4::{Ext4Error, Ext4Options, LOST_FOUND, time_of};
 use super::read::{Entry, EntryKind, Flaw, Inventory, ReadError, Side, Volume, same_bytes};
 use super::space::BLOCK;
 use super::tree::{Node, NodeKind, Tree};
@@ -75,7 +75,7 @@ pub fn read_back(
             *links.entry(target).or_default() += 1;
         }
     }
-    for (path, node) in tree.iter() {
+    for (path, node) in tree.iter().filter(|(path, _)| *path != LOST_FOUND) {
         let more_names = links.get(path).copied().unwrap_or(0);
         for what in differences(&inventory, tree, path, node, more_names) {
             found.push(Mismatch::at(path, what));
@@ -137,7 +137,7 @@ fn differences(
     compare(detail(&wanted).0, detail(&wanted).1, detail(&entry.kind).1);
     compare("mode", format!("{:o}", node.mode & 0o7777), format!("{:o}", entry.mode));
     compare("owner", format!("{}:{}", node.uid, node.gid), format!("{}:{}", entry.uid, entry.gid));
-    compare("time", node.mtime.to_string(), entry.mtime.to_string());
+    compare("time", time_of(node).to_string(), entry.mtime.to_string());
     let attributes = |xattrs: &BTreeMap<String, Vec<u8>>| {
         let all = xattrs.iter().map(|(name, value)| format!("{name}={}", hex::encode(value)));
         all.collect::<Vec<_>>().join(" ")

@@ -142,7 +142,7 @@ fn directory_blocks(record_bytes: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ext4::{Ext4Options, lay_out};
+    use super::super::ext4::{Ext4Options, RawNames, lay_out};
     use super::super::tree::Node;
     use super::*;
 
@@ -177,7 +177,7 @@ mod tests {
                     size: Some(size),
                     purpose,
                 };
-                lay_out(tree, &options(size))
+                lay_out(tree, &options(size), &mut RawNames::new(tree))
                     .unwrap_or_else(|error| panic!("{at} {purpose:?} {size}: {error:?}"));
                 let data: u64 = tree
                     .iter()

@@ -1,5 +1,6 @@
 //! The tree of an image before it is written: sorted, in memory, without file contents.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -84,11 +85,51 @@ pub fn name_of(path: &str) -> &str {
 }
 
 fn is_tree_path(path: &str) -> bool {
-    path.is_empty()
-        || path.strip_prefix('/').is_some_and(|rest| {
-            rest.split('/')
-                .all(|part| !matches!(part, "" | "." | "..") && part.len() <= 255 && !part.contains('\0'))
-        })
+    let is_part =
+        |part: &str| !matches!(part, "" | "." | "..") && unescaped(part).len() <= 255 && !part.contains('\0');
+    path.is_empty() || path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_part))
+}
+
+/// Stands for the byte 0 of a name that is not UTF-8; the next 255 characters of this private plane for the other bytes.
+const RAW_BYTE: u32 = 0x10_FE00;
+
+fn raw_byte(c: char) -> Option<u8> {
+    u32::from(c).checked_sub(RAW_BYTE).and_then(|byte| u8::try_from(byte).ok())
+}
+
+/// A name or link target of any bytes, as a tree has it: what is not UTF-8 byte by byte as characters that stand for it.
+/// [`unescaped`] gives the same bytes back.
+pub fn escaped(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let raw = |text: &mut String, bytes: &[u8]| {
+        text.extend(bytes.iter().filter_map(|byte| char::from_u32(RAW_BYTE + u32::from(*byte))));
+    };
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match raw_byte(c) {
+                None => text.push(c),
+                Some(_) => raw(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        raw(&mut text, chunk.invalid());
+    }
+    text
+}
+
+/// The bytes of a name of a tree, as they are in a file system.
+pub fn unescaped(name: &str) -> Cow<'_, [u8]> {
+    // The first byte of all characters that stand for others.
+    if !name.as_bytes().contains(&0xf4) {
+        return Cow::Borrowed(name.as_bytes());
+    }
+    let mut bytes = Vec::with_capacity(name.len());
+    for c in name.chars() {
+        match raw_byte(c) {
+            Some(byte) => bytes.push(byte),
+            None => bytes.extend(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    Cow::Owned(bytes)
 }
 
 impl<C> Tree<C> {
@@ -184,6 +225,17 @@ impl<C> Tree<C> {
         is_symlink && self.nodes.remove(path).is_some()
     }
 
+    /// Takes away what is at a path and all below it; bytes stay under the other names that they have elsewhere.
+    pub(super) fn remove_all(&mut self, path: &str) {
+        let below: Vec<String> = self.below(path).map(str::to_owned).collect();
+        for name in below.iter().rev().map(String::as_str).chain([path]) {
+            if let Some(old) = self.nodes.remove(name).filter(|old| matches!(old.kind, NodeKind::File { .. }))
+            {
+                self.rehome_links(name, old);
+            }
+        }
+    }
+
     /// Gives the inode of a path that was taken to the first of its other names.
     fn rehome_links(&mut self, path: &str, inode: Node<C>) {
         let is_link = |node: &Node<C>| matches!(&node.kind, NodeKind::HardLink { target } if target == path);
@@ -213,6 +265,15 @@ impl<C> Tree<C> {
     /// exist is left as it is. `None` where the links lead in a circle, or above the root, where the kernel would stay in it:
     /// a link that means to leave is not followed.
     pub fn real_path(&self, path: &str) -> Option<String> {
+        self.resolved(path, false)
+    }
+
+    /// The same as the kernel has it for whoever has the tree as root: above it is the root again.
+    pub(super) fn real_path_within(&self, path: &str) -> Option<String> {
+        self.resolved(path, true)
+    }
+
+    fn resolved(&self, path: &str, stays_within: bool) -> Option<String> {
         /// As the kernel has it (`MAXSYMLINKS`).
         const MOST_LINKS: usize = 40;
         let mut links = 0;
@@ -221,7 +282,7 @@ impl<C> Tree<C> {
         while let Some(part) = open.pop() {
             match part.as_str() {
                 "" | "." => {}
-                ".." if real.is_empty() => return None,
+                ".." if real.is_empty() && !stays_within => return None,
                 ".." => real.truncate(parent_of(&real).len()),
                 part => {
                     let next = format!("{real}/{part}");
@@ -335,6 +396,35 @@ mod tests {
         assert_eq!(real("/lib").as_deref(), Some("/lib"));
         assert_eq!(real("/round/x"), None);
         assert_eq!(real("/usr/../../etc/x"), None);
+    }
+
+    #[test]
+    fn what_is_removed_leaves_its_bytes_to_other_names() {
+        let nodes = [("/d", directory()), ("/d/a", file("x")), ("/d/b", link("/d/a")), ("/e", link("/d/a"))];
+        let mut tree = tree(&nodes);
+        tree.remove_all("/d");
+        assert_eq!(tree, self::tree(&[("/e", file("x"))]));
+        tree.remove_all("/none");
+        assert_eq!(tree.len(), 2);
+    }
+
+    #[test]
+    fn names_of_any_bytes_come_back() {
+        let stands_for_a_byte = "\u{10FE41}".as_bytes();
+        for name in
+            [b"plain".as_slice(), "f\u{f6}\u{10ffff}".as_bytes(), b"f\xf6.txt\xff", b"", stands_for_a_byte]
+        {
+            let text = escaped(name);
+            assert_eq!(&*unescaped(&text), name, "{text:?}");
+            assert_eq!(
+                text.as_bytes() == name,
+                !matches!(name, b"f\xf6.txt\xff") && name != stands_for_a_byte
+            );
+        }
+        let mut tree: Tree<()> = Tree::new();
+        let long = format!("/{}", escaped(&[0xff; 255]));
+        tree.insert(&long, Node::new(NodeKind::Fifo, 0)).unwrap();
+        assert!(tree.insert(&format!("{long}x"), Node::new(NodeKind::Fifo, 0)).is_err());
     }
 
     #[test]

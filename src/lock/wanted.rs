@@ -139,11 +139,20 @@ pub fn spelled(root: &Path, source: &Source) -> String {
     }
 }
 
+/// The reference behind the path of a container image.
+fn behind(reference: &Option<String>) -> String {
+    reference.as_ref().map(|reference| format!(":{reference}")).unwrap_or_default()
+}
+
 /// A container image as `fleet.toml` spells it.
 pub fn spelled_container(root: &Path, image: &ContainerImage) -> String {
     match image {
-        ContainerImage::OciArchive(path) => format!("oci-archive:{}", spelled_path(root, path)),
-        ContainerImage::OciLayout(path) => format!("oci:{}", spelled_path(root, path)),
+        ContainerImage::OciArchive { path, reference } => {
+            format!("oci-archive:{}{}", spelled_path(root, path), behind(reference))
+        }
+        ContainerImage::OciLayout { path, reference } => {
+            format!("oci:{}{}", spelled_path(root, path), behind(reference))
+        }
         ContainerImage::DockerArchive(path) => format!("docker-archive:{}", spelled_path(root, path)),
         ContainerImage::Registry(image) => image.to_string(),
     }
@@ -214,7 +223,9 @@ pub fn mentioned_containers(fleet: &Fleet) -> BTreeMap<String, &ContainerImage> 
 fn containers(fleet: &Fleet, digests: &Digests) -> Result<BTreeMap<String, Option<Sha256>>, FileError> {
     let of = |(spelled, image): (String, &ContainerImage)| {
         let sha256 = match image {
-            ContainerImage::OciArchive(path) | ContainerImage::DockerArchive(path) => Some(digests.of(path)?),
+            ContainerImage::OciArchive { path, .. } | ContainerImage::DockerArchive(path) => {
+                Some(digests.of(path)?)
+            }
             _ => container_digest(image)?,
         };
         Ok((spelled, sha256))
@@ -235,10 +246,10 @@ fn image_files(fleet: &Fleet, digests: &Digests) -> Result<BTreeMap<String, Sha2
 /// the one that `fleet.toml` demands of a registry.
 pub fn container_digest(image: &ContainerImage) -> Result<Option<Sha256>, FileError> {
     match image {
-        ContainerImage::OciArchive(path) | ContainerImage::DockerArchive(path) => {
+        ContainerImage::OciArchive { path, .. } | ContainerImage::DockerArchive(path) => {
             sha256_of_file(path).map(|(sha256, _)| Some(sha256))
         }
-        ContainerImage::OciLayout(path) => {
+        ContainerImage::OciLayout { path, .. } => {
             files::read(&path.join("index.json")).map(|bytes| Some(Sha256::of(bytes)))
         }
         ContainerImage::Registry(image) => Ok(image.sha256),

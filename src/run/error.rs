@@ -7,12 +7,14 @@ use crate::apply::ApplyError;
 use crate::base::diagnostic::{Class, Diagnosis, Diagnostic, together};
 use crate::base::problem::InvalidFile;
 use crate::base::{ByteSize, GuestName, InterfaceName, InvalidValue, SnapshotName};
+use crate::build::containers::AbsentImage;
 use crate::build::needs::NeedDoubt;
 use crate::build::{BuildError, ProjectError};
 use crate::fleet::LoadError;
 use crate::host::address_list::NoAddress;
 use crate::host::desired::DesiredError;
 use crate::host::versions::VersionError;
+use crate::image::container::ContainerError;
 use crate::image::read::ReadError;
 use crate::lock::model::LockFileError;
 use crate::plan::Shrinks;
@@ -57,6 +59,8 @@ pub enum RunError {
     Version(#[from] VersionError),
     #[error(transparent)]
     Image(#[from] ReadError),
+    #[error(transparent)]
+    Container(#[from] ContainerError),
 
     #[error("this command needs root: jails, TAPs, cgroups and nft rules are root's")]
     NotRoot,
@@ -72,6 +76,8 @@ pub enum RunError {
     StaleLock { path: PathBuf, fleet: PathBuf, reasons: Vec<String> },
     #[error("{}", lines(.0))]
     TurnedOff(Vec<NeedDoubt>),
+    #[error("{}", lines(.0))]
+    AbsentImages(Vec<AbsentImage>),
     #[error("{}", lines(.0))]
     MachineFiles(Vec<String>),
     #[error("{}:{}: {source}", path.display(), source.line)]
@@ -214,6 +220,7 @@ impl Diagnostic for RunError {
             Self::Firecracker(error) => error.diagnosis(),
             Self::Version(error) => error.diagnosis(),
             Self::Image(error) => error.diagnosis(),
+            Self::Container(error) => error.diagnosis(),
             Self::NotRoot => {
                 Failed.hint("run it with sudo; `check`, `lock`, `build` and `tree` need no root")
             }
@@ -222,6 +229,9 @@ impl Diagnostic for RunError {
                 Invalid.hint("run `sisforge lock` and commit the file, or leave --locked away")
             }
             Self::TurnedOff(all) => together(all),
+            Self::AbsentImages(_) => {
+                Invalid.hint("add the image to `images` of the guest's disk, or name one that is there")
+            }
             Self::Shrinks(all) => together(all),
             Self::MachineFiles(_)
             | Self::AddressList { .. }

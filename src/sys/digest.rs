@@ -8,7 +8,7 @@ use sha2::Digest as _;
 
 use crate::base::{FileDigest, Sha256};
 
-use super::fs::FileError;
+use super::fs::{FileError, refuse_pointer};
 
 pub use super::sparse::digest as sparse_digest;
 
@@ -23,6 +23,9 @@ pub fn sha256_of_file(path: &Path) -> Result<(Sha256, u64), FileError> {
         match file.read(&mut buffer) {
             Ok(0) => return Ok((Sha256(hasher.finalize().into()), size)),
             Ok(count) => {
+                if size == 0 {
+                    refuse_pointer(&buffer[..count]).map_err(named())?;
+                }
                 hasher.update(&buffer[..count]);
                 size += count as u64;
             }

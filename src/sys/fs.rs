@@ -1,12 +1,12 @@
 //! Files: written whole or not at all, errors that name the path, removal that follows no link.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::base::{Class, Diagnosis, Diagnostic, LfsPointer};
 
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -56,12 +56,33 @@ impl FileError {
 
 /// Reads a whole file.
 pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    fs::read(path).map_err(FileError::when("read", path))
+    let read = |path| fs::read(path).and_then(|bytes| refuse_pointer(&bytes).map(|()| bytes));
+    read(path).map_err(FileError::when("read", path))
+}
+
+/// Opens a file to read it; a pointer of Git LFS is refused.
+pub fn open(path: &Path) -> Result<File, FileError> {
+    let open = || {
+        let mut file = File::open(path)?;
+        let mut head = Vec::new();
+        (&mut file).take(128).read_to_end(&mut head)?;
+        refuse_pointer(&head)?;
+        file.rewind()?;
+        Ok(file)
+    };
+    open().map_err(FileError::when("read", path))
+}
+
+/// What stands in a checkout in place of a file is never taken for the file.
+pub fn refuse_pointer(head: &[u8]) -> io::Result<()> {
+    LfsPointer::refuse(head).map_err(io::Error::other)
 }
 
 /// Reads a whole UTF-8 file.
 pub fn read_text(path: &Path) -> Result<String, FileError> {
-    fs::read_to_string(path).map_err(FileError::when("read", path))
+    let read =
+        |path| fs::read_to_string(path).and_then(|text| refuse_pointer(text.as_bytes()).map(|()| text));
+    read(path).map_err(FileError::when("read", path))
 }
 
 /// Reads a file that may be absent.

@@ -26,11 +26,14 @@ pub struct Descriptor {
     pub platform: Option<Platform>,
 }
 
-/// What an image runs on.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// What an image runs on; empty where it is not stated.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub struct Platform {
     pub os: String,
     pub architecture: String,
+    /// Of an architecture: what a newer processor alone has.
+    pub variant: String,
 }
 
 /// Several images: those of a layout, or one for each platform.

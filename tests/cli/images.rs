@@ -181,3 +181,64 @@ fn a_check_reads_images_and_disks_back() {
         ["image j: a second build differs from byte ", "error: image j: /etc/tiny: its bytes are others"];
     sandbox.run("build --check").fails(1, &words);
 }
+
+/// A project whose disk brings the image `localhost/a:1`, and whose guest has a container of this image.
+fn with_container(image: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.write("recipes/home/recipe.toml", super::disks::HOME);
+    let layer = crate::image::oci::layer(&[crate::image::oci::file("f", b"x")]);
+    crate::image::oci::write_archive(&sandbox.path("a.tar"), "localhost/a:1", &[layer], |_, _| {});
+    let text = sandbox.fleet_text("a", "");
+    let text = text.replace("packages = [\"tiny\"]", "packages = [\"tiny\"]\nrecipes = [\"home\"]");
+    let disk = "size = \"16MiB\"\nimages = [\"oci-archive:a.tar\"]";
+    let text = text.replace("size = \"16MiB\"", disk);
+    let user = format!("[user.{}]\n", sandbox.guest('a'));
+    let container = format!("{user}containers = [{{ name = \"web\", image = \"{image}\" }}]\n");
+    sandbox.write("fleet.toml", text.replace(&user, &container));
+    sandbox
+}
+
+#[test]
+fn a_container_whose_image_is_nowhere_is_told_by_check() {
+    let run = with_container("localhost/a:1").run("check");
+    run.fails(0, &[]);
+    assert!(!run.out.contains("not among the images"), "{run}");
+    let absent = "the container web is of localhost/b:1, which is not among the images of its disk";
+    with_container("localhost/b:1").run("check").fails(2, &[absent, "no registry has it", "help: "]);
+    let run = with_container("quay.io/a/b:1").run("check");
+    run.fails(0, &["note: guest ", "the container web is of quay.io/a/b:1", "the guest has to pull it"]);
+}
+
+#[test]
+fn a_pointer_of_git_lfs_is_never_taken_for_the_file() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4\n";
+    let sandbox = with_container("localhost/a:1");
+    sandbox.write("a.tar", pointer);
+    let told = |sandbox: &Sandbox, args: &str, file: &str| {
+        let run = sandbox.run(args);
+        let text = run.to_string();
+        assert!(run.code != 0 && text.contains(file), "{run}");
+        assert!(text.contains("a pointer of Git LFS") && text.contains("git lfs pull"), "{run}");
+    };
+    told(&sandbox, "lock", "a.tar");
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    sandbox.write("tiny.elf", pointer);
+    told(&sandbox, "lock", "tiny.elf");
+    sandbox.write("x.apk", pointer);
+    told(&sandbox, "apk ls x.apk", "x.apk");
+}
+
+#[test]
+fn an_image_of_several_is_named_by_its_reference() {
+    let sandbox = with_container("localhost/a:1");
+    let text = sandbox.read("fleet.toml").replace("oci-archive:a.tar", "oci-archive:a.tar:localhost/b:1");
+    sandbox.write("fleet.toml", text);
+    let there = "it has no image \"localhost/b:1\"; there is localhost/a:1";
+    sandbox.run("check").fails(2, &["a.tar", there]);
+    let text = sandbox.read("fleet.toml").replace("a.tar:localhost/b:1", "a.tar:localhost/a:1");
+    sandbox.write("fleet.toml", text);
+    sandbox.done("check");
+    sandbox.done("lock");
+    assert!(sandbox.read("fleet.lock").contains("oci-archive:a.tar:localhost/a:1"));
+}

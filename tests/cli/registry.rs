@@ -242,17 +242,17 @@ fn a_registry_that_gives_tokens_is_asked_for_one_and_another_server_never_sees_i
 #[test]
 fn an_image_of_no_use_to_a_guest_is_refused() {
     let registry = Registry::new();
-    let layer = "application/vnd.oci.image.layer.v1.tar+zstd";
+    let layer = "application/vnd.in-toto+json";
     let pushed = registry.push_manifest(b"one");
     let path = registry.dir.path().join(format!("v2/team/a/manifests/sha256:{}", pushed.0));
     let manifest = fs::read_to_string(path).unwrap();
-    let zstd = manifest.replace("application/vnd.oci.image.layer.v1.tar+gzip", layer);
-    let zstd = zstd.replace("application/vnd.oci.image.layer.v1.tar\"", &format!("{layer}\""));
-    assert_ne!(zstd, manifest);
-    registry.put("v2/team/a/manifests/zstd", zstd.as_bytes());
-    registry.put(&format!("v2/team/a/manifests/sha256:{}", Sha256::of(&zstd)), zstd.as_bytes());
-    let sandbox = project(&registry.image(":zstd"));
-    sandbox.run("build disk home").fails(2, &["only plain and gzip layers are taken"]);
+    let statement = manifest.replace("application/vnd.oci.image.layer.v1.tar+gzip", layer);
+    let statement = statement.replace("application/vnd.oci.image.layer.v1.tar\"", &format!("{layer}\""));
+    assert_ne!(statement, manifest);
+    registry.put("v2/team/a/manifests/statement", statement.as_bytes());
+    registry.put(&format!("v2/team/a/manifests/sha256:{}", Sha256::of(&statement)), statement.as_bytes());
+    let sandbox = project(&registry.image(":statement"));
+    sandbox.run("build disk home").fails(2, &["only tars are taken"]);
 
     let index = json!({ "manifests": [{
         "digest": format!("sha256:{}", pushed.0), "size": 1, "platform": { "os": "linux", "architecture": "s390x" },

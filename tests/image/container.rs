@@ -10,7 +10,8 @@ use sisforge::image::container::Image;
 use super::oci::{self, directory, file};
 
 fn open(path: &Path) -> Result<Image, String> {
-    Image::open(&ContainerImage::OciArchive(path.to_owned())).map_err(|error| {
+    let image = ContainerImage::OciArchive { path: path.to_owned(), reference: None };
+    Image::open(&image).map(super::only).map_err(|error| {
         assert_eq!(error.to_string(), format!("container image {} is refused", path.display()));
         error.source().unwrap().to_string()
     })
@@ -25,7 +26,7 @@ fn a_container_image_with_one_byte_changed_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image.tar");
     oci::write_archive(&path, "a:1", &layers(), |_, _| {});
-    assert_eq!(open(&path).unwrap().name, "localhost/a:1");
+    assert_eq!(open(&path).unwrap().names.own, ["localhost/a:1"]);
     let cases = [
         ("manifest.v1+json", "manifest"),
         ("config.v1+json", "config"),
@@ -72,13 +73,17 @@ fn a_layer_cannot_leave_its_directory() {
 fn what_is_no_oci_archive_is_said_to_be_none() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image.tar");
-    fs::write(&path, [0x28, 0xb5, 0x2f, 0xfd, 0]).unwrap();
-    let packed = "the archive itself is compressed, and not by gzip; unpack it to a plain tar";
-    assert_eq!(open(&path).unwrap_err(), packed);
-    fs::write(&path, [0x1f, 0x8b, 8, 0, 0]).unwrap();
-    assert_eq!(open(&path).unwrap_err(), "the archive cannot be read");
+    for packed in [&[0x28, 0xb5, 0x2f, 0xfd, 0][..], b"BZh91AY", &[0x1f, 0x8b, 8, 0, 0]] {
+        fs::write(&path, packed).unwrap();
+        assert_eq!(open(&path).unwrap_err(), "the archive cannot be read");
+    }
+    fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4\n").unwrap();
+    let image = ContainerImage::OciArchive { path: path.clone(), reference: None };
+    let error = Image::open(&image).unwrap_err();
+    let cause = error.source().unwrap().source().unwrap().to_string();
+    assert!(cause.contains("Git LFS") && cause.contains("git lfs pull"), "{cause}");
     fs::write(&path, [0; 1024]).unwrap();
     assert_eq!(open(&path).unwrap_err(), "it holds no index.json; is it an OCI layout?");
     oci::write_archive(&path, "a:1", &[], |_, _| {});
-    assert_eq!(open(&path).unwrap_err(), "its manifest has 0 layers and its config 0");
+    assert_eq!(open(&path).unwrap().layers.len(), 0, "an image may have no layers");
 }

@@ -25,7 +25,7 @@ fn podman() -> Recipes {
 fn image(dir: &Path, file: &str, name: &str, layers: &[Vec<u8>]) -> Image {
     let path = dir.join(file);
     oci::write_archive(&path, name, layers, |_, _| {});
-    Image::open(&ContainerImage::OciArchive(path)).unwrap()
+    super::only(Image::open(&ContainerImage::OciArchive { path, reference: None }).unwrap())
 }
 
 fn store(images: &[Image]) -> Result<ImageStore, DiskError> {

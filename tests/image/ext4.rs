@@ -10,6 +10,8 @@ use std::sync::Arc;
 use sisforge::base::ByteSize;
 use sisforge::image::content::{Content, Source, Visit};
 use sisforge::image::ext4::{Ext4Error, Ext4Options, Purpose, write_ext4};
+use sisforge::image::read::{Inventory, Volume};
+use sisforge::image::read_back::read_back;
 use sisforge::image::tree::{Node, NodeKind, Tree};
 use sisforge::sys::tool::Tool;
 
@@ -280,4 +282,55 @@ fn a_file_that_is_not_all_there_is_an_error() {
     assert_eq!(write(&[&Short]), "cannot read /f");
     assert_eq!(write(&[&Archive(Vec::new())]), "1 files of the tree are in no source");
     assert_eq!(write(&[]), "1 files of the tree are in no source");
+}
+
+#[test]
+fn what_e2fsck_finds_has_one_place() {
+    let with = |nodes: &[(&str, NodeKind<Content>)]| {
+        let mut tree = Tree::new();
+        for (path, kind) in nodes {
+            tree.insert(path, Node::new(kind.clone(), 0o755)).unwrap();
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image.ext4");
+        let written = write_ext4(&tree, &[], &options(None, Purpose::ReadOnly), None, &path).map(drop);
+        if written.is_ok() {
+            e2fsck(&path);
+            let back = read_back(&path, &tree, &[], &options(None, Purpose::ReadOnly)).unwrap();
+            assert_eq!(back.mismatches, []);
+        }
+        written
+    };
+    let place = "/lost+found";
+    with(&[(place, NodeKind::Directory)]).unwrap();
+    for wrong in
+        [vec![(place, NodeKind::Fifo)], vec![(place, NodeKind::Directory), ("/lost+found/x", NodeKind::Fifo)]]
+    {
+        let error = with(&wrong).unwrap_err();
+        assert!(error.to_string().starts_with("/lost+found must be an empty directory"), "{error}");
+    }
+}
+
+#[test]
+fn times_beyond_those_of_ext4_are_its_last_and_first() {
+    let mut tree = Tree::new();
+    let times =
+        [("/future", i64::MAX), ("/past", i64::MIN), ("/last", 15_032_385_535), ("/2400", 13_569_465_600)];
+    for (path, mtime) in times {
+        tree.insert(path, Node { mtime, ..Node::new(NodeKind::Fifo, 0o600) }).unwrap();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image.ext4");
+    write_ext4(&tree, &[], &options(None, Purpose::ReadOnly), None, &path).unwrap();
+    e2fsck(&path);
+    let volume = Volume::open(&path).unwrap();
+    let found = Inventory::of(&volume).unwrap();
+    let time = |path: &str| found.get(path).unwrap().mtime;
+    assert_eq!(
+        (time("/future"), time("/last"), time("/2400")),
+        (15_032_385_535, 15_032_385_535, 13_569_465_600)
+    );
+    assert_eq!(time("/past"), -2_147_483_648);
+    let back = read_back(&path, &tree, &[], &options(None, Purpose::ReadOnly)).unwrap();
+    assert_eq!(back.mismatches, []);
 }

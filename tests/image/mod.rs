@@ -1,9 +1,11 @@
 //! Images, written and read back: by another reader, by the kernel, by Podman, and against what apk itself lays out.
 
 mod container;
+mod corpus;
 mod difference;
 mod disk;
 mod ext4;
+mod files;
 mod genuine_apk;
 mod layouts;
 pub mod oci;
@@ -11,12 +13,14 @@ mod podman;
 pub mod reading;
 pub mod sbom;
 mod scripts;
+pub mod tars;
 
 use std::error::Error;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use sisforge::image::container::Image;
 use sisforge::sys::tool::{self, Tool};
 
 use crate::common::namespaces::{self, skip};
@@ -27,6 +31,13 @@ fn missing(tools: &[&str]) -> Option<String> {
         return Some("needs loop devices".to_owned());
     }
     namespaces::missing(tools)
+}
+
+/// The one image of a file.
+fn only(images: Vec<Image>) -> Image {
+    let count = images.len();
+    let mut images = images.into_iter();
+    images.next().filter(|_| count == 1).unwrap_or_else(|| panic!("{count} images"))
 }
 
 /// Lets e2fsck find fault with a file system, where it is installed.

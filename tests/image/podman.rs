@@ -15,7 +15,7 @@ use sisforge::sys::tool::Tool;
 use tar::EntryType;
 
 use super::oci::{self, Item, directory, file, link};
-use super::{e2fsck, missing, open_ext4, skip};
+use super::{e2fsck, missing, only, open_ext4, skip};
 
 const TEST: &str = "image::podman::shared_images_are_there_for_podman";
 
@@ -132,7 +132,10 @@ fn shared_images_are_there_for_podman() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let layers = hello_archive(&dir.path().join("hello.tar"));
-    let image = Image::open(&ContainerImage::OciArchive(dir.path().join("hello.tar"))).unwrap();
+    let image =
+        Image::open(&ContainerImage::OciArchive { path: dir.path().join("hello.tar"), reference: None })
+            .unwrap();
+    let image = only(image);
 
     let files = SourceFiles::new(env!("CARGO_MANIFEST_DIR"));
     let recipes = Recipes::load(&["rootless-podman".parse().unwrap()], &Parameters::new(), &files).unwrap();
@@ -201,9 +204,10 @@ fn assert_read_again(disk: &Path, before: &Image) {
     std::io::Write::write_all(&mut gzip, &saved).unwrap();
     for bytes in [saved, gzip.finish().unwrap()] {
         fs::write(&path, bytes).unwrap();
-        let image = Image::open(&ContainerImage::DockerArchive(path.clone())).unwrap();
+        let image = only(Image::open(&ContainerImage::DockerArchive(path.clone())).unwrap());
         let layers = |image: &Image| image.layers.iter().map(|layer| layer.diff_id).collect::<Vec<_>>();
-        assert_eq!((image.name.as_str(), layers(&image)), ("localhost/hello:latest", layers(before)));
+        assert_eq!(image.names.own, ["localhost/hello:latest"]);
+        assert_eq!(layers(&image), layers(before));
         assert_eq!(image.id, before.id);
     }
 }

@@ -223,22 +223,36 @@ impl FromStr for UidRange {
 /// A container image, with a path as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageLocation {
-    OciArchive(LocalPath),
-    OciLayout(LocalPath),
+    /// With the reference behind it.
+    OciArchive(LocalPath, Option<String>),
+    OciLayout(LocalPath, Option<String>),
     DockerArchive(LocalPath),
     Registry(RegistryImage),
 }
 
-const TRANSPORTS: &str = "\"oci-archive:PATH\", \"docker-archive:PATH\" (tar files), \"oci:PATH\" (a layout directory) or \
-     \"docker://HOST/NAME:TAG\" (a registry)";
+const TRANSPORTS: &str = "\"oci-archive:PATH[:REFERENCE]\", \"docker-archive:PATH\" (tar files), \"oci:PATH[:REFERENCE]\" (a layout \
+     directory) or \"docker://HOST/NAME:TAG\" (a registry)";
+
+/// `PATH[:REFERENCE]`, as skopeo reads it: the path ends at the first colon.
+fn referenced(text: &str) -> Result<(LocalPath, Option<String>), InvalidValue> {
+    match text.split_once(':') {
+        None => Ok((text.parse()?, None)),
+        Some((_, reference))
+            if reference.is_empty() || reference.contains(|c: char| c.is_control() || c == ' ') =>
+        {
+            wrong("must have the reference of an image behind the colon, such as \"oci:layout:1.0\"")
+        }
+        Some((path, reference)) => Ok((path.parse()?, Some(reference.to_owned()))),
+    }
+}
 
 impl FromStr for ImageLocation {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         match text.split_once(':') {
-            Some(("oci-archive", path)) => path.parse().map(Self::OciArchive),
-            Some(("oci", path)) => path.parse().map(Self::OciLayout),
+            Some(("oci-archive", rest)) => referenced(rest).map(|(path, of)| Self::OciArchive(path, of)),
+            Some(("oci", rest)) => referenced(rest).map(|(path, of)| Self::OciLayout(path, of)),
             Some(("docker-archive", path)) => path.parse().map(Self::DockerArchive),
             Some(("docker", rest)) if rest.starts_with("//") => rest[2..].parse().map(Self::Registry),
             Some((transport, _)) => {

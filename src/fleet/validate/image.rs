@@ -117,12 +117,14 @@ impl Validator<'_> {
     fn container_image(&mut self, image: &Spanned<ImageLocation>) -> ContainerImage {
         let place = |path: &LocalPath| Spanned::new(image.span(), path.clone());
         match image.get_ref() {
-            ImageLocation::OciArchive(path) => {
-                ContainerImage::OciArchive(self.path(&place(path), Thing::File))
-            }
-            ImageLocation::OciLayout(path) => {
-                ContainerImage::OciLayout(self.path(&place(path), Thing::Directory))
-            }
+            ImageLocation::OciArchive(path, reference) => ContainerImage::OciArchive {
+                path: self.path(&place(path), Thing::File),
+                reference: reference.clone(),
+            },
+            ImageLocation::OciLayout(path, reference) => ContainerImage::OciLayout {
+                path: self.path(&place(path), Thing::Directory),
+                reference: reference.clone(),
+            },
             ImageLocation::DockerArchive(path) => {
                 ContainerImage::DockerArchive(self.path(&place(path), Thing::File))
             }

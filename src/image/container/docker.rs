@@ -1,7 +1,7 @@
 //! What `docker save` writes (Docker image specification 1.2): `manifest.json` names config and layers by their place in the tar,
 //! not by digest. They get the manifest that `podman load` would give them; layers are verified by the config's digests.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -12,7 +12,10 @@ use crate::base::Sha256;
 use crate::sys::oci::Descriptor;
 
 use super::ContainerProblem;
-use super::oci::{Blobs, GZIP_MAGIC, Image, assemble, image_name, parse};
+use super::blobs::Blobs;
+use super::names::ImageNames;
+use super::oci::{Image, Opening, parse};
+use super::packed::Compression;
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
@@ -24,19 +27,48 @@ const LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 struct Saved {
     config: String,
     repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
+    layers: Option<Vec<String>>,
 }
 
-pub(super) fn open(path: &Path) -> Result<Image, ContainerProblem> {
+impl Saved {
+    /// Its tags; an only image without any has the file's name.
+    fn names(&self, is_only: bool, path: &Path) -> Result<ImageNames, ContainerProblem> {
+        let tags = self.repo_tags.iter().flatten().map(String::as_str);
+        let names = ImageNames::of_tags(tags).map_err(ContainerProblem::Name)?;
+        Ok(if names.own.is_empty() && is_only { ImageNames::of_file(path) } else { names })
+    }
+}
+
+fn saved(blobs: &Blobs) -> Result<Vec<Saved>, ContainerProblem> {
+    let images: Vec<Saved> = parse("manifest.json", &blobs.read_file("manifest.json")?)?;
+    if images.is_empty() {
+        return Err(ContainerProblem::Unsupported("it holds no image".into()));
+    }
+    Ok(images)
+}
+
+/// The names of all its images, which nothing is verified for.
+pub(super) fn names(path: &Path) -> Result<Vec<ImageNames>, ContainerProblem> {
+    let images = saved(&Blobs::open_archive(path)?)?;
+    images.iter().map(|image| image.names(images.len() == 1, path)).collect()
+}
+
+/// Every image of an archive.
+pub(super) fn open(path: &Path) -> Result<Vec<Image>, ContainerProblem> {
     let mut blobs = Blobs::open_archive(path)?;
-    let mut images: Vec<Saved> = parse("manifest.json", &blobs.read_file("manifest.json")?)?;
-    let (Some(saved), true) = (images.pop(), images.is_empty()) else {
-        let text = format!("it holds {} images; one is expected", images.len() + 1);
-        return Err(ContainerProblem::Unsupported(text));
-    };
-    let config = describe(&mut blobs, &saved.config)?;
+    let images = saved(&blobs)?;
+    let mut manifests = Vec::new();
+    for image in &images {
+        manifests.push((image.names(images.len() == 1, path)?, manifest(&mut blobs, image)?));
+    }
+    let mut opening = Opening::new(blobs, path);
+    manifests.into_iter().map(|(names, manifest)| opening.assemble(names, manifest)).collect()
+}
+
+fn manifest(blobs: &mut Blobs, image: &Saved) -> Result<Vec<u8>, ContainerProblem> {
+    let config = describe(blobs, &image.config)?;
     let layers =
-        saved.layers.iter().map(|layer| describe(&mut blobs, layer)).collect::<Result<Vec<_>, _>>()?;
+        image.layers.iter().flatten().map(|layer| describe(blobs, layer)).collect::<Result<Vec<_>, _>>()?;
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
@@ -45,21 +77,21 @@ pub(super) fn open(path: &Path) -> Result<Image, ContainerProblem> {
             json!({ "mediaType": layer.media_type, "size": layer.size, "digest": layer.digest })
         }).collect::<Vec<_>>(),
     });
-    let manifest = manifest.to_string().into_bytes();
-    let tag = saved.repo_tags.iter().flatten().next().map(String::as_str);
-    assemble(blobs, image_name(tag, path), manifest, path)
+    Ok(manifest.to_string().into_bytes())
 }
 
 /// Finds out the digest of a file of the archive, by which it can then be read as well.
 fn describe(blobs: &mut Blobs, name: &str) -> Result<Descriptor, ContainerProblem> {
     let read = |source| ContainerProblem::Read { what: name.to_owned(), source };
-    let mut reader = blobs.reader(name)?;
-    let mut head = Vec::new();
-    reader.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut head).map_err(read)?;
-    let mut hasher = sha2::Sha256::new_with_prefix(&head);
-    let size = head.len() as u64 + io::copy(&mut reader, &mut hasher).map_err(read)?;
+    let compression = Compression::of(&mut blobs.reader(name)?).map_err(read)?;
+    let mut hasher = sha2::Sha256::new();
+    let size = io::copy(&mut blobs.reader(name)?, &mut hasher).map_err(read)?;
     let sha256 = Sha256(hasher.finalize().into());
     blobs.also_called(name, &sha256);
-    let media_type = if head == GZIP_MAGIC { format!("{LAYER}.gzip") } else { LAYER.to_owned() };
-    Ok(Descriptor { media_type, digest: format!("sha256:{sha256}"), size, ..Descriptor::default() })
+    let kind = match compression {
+        Compression::Zstd => format!("{LAYER}.zstd"),
+        Compression::Gzip => format!("{LAYER}.gzip"),
+        _ => LAYER.to_owned(),
+    };
+    Ok(Descriptor { media_type: kind, digest: format!("sha256:{sha256}"), size, ..Descriptor::default() })
 }

@@ -1,22 +1,55 @@
 //! Container images that are there when a guest first boots: every digest verified, and written as the files that
 //! containers/storage would have made of them, so that the guest has nothing to import.
 
+mod blobs;
 mod docker;
+mod entry;
 mod layer;
+mod names;
 mod oci;
+mod packed;
+mod platform;
 mod split;
 mod storage;
+mod tar;
 
 pub use layer::Layer;
+pub use names::{ImageNames, full_name};
 pub use oci::Image;
 pub use storage::{IdMap, SubIds, add_images};
 
 use std::path::PathBuf;
 
 use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::fleet::ContainerImage;
 use crate::sys::fs::{FileError, input_diagnosis};
 
 use super::tree::TreeError;
+
+/// Part of every key of a store: changed whenever the same images would be laid out otherwise.
+pub const RULES: &str = "2";
+
+/// What the images of a file are called, of whom nothing else is read or verified; none for an image of a registry, which
+/// `fleet.toml` itself names.
+///
+/// # Errors
+/// Where the file cannot be read, or is no such file.
+pub fn names_in(image: &ContainerImage) -> Result<Vec<ImageNames>, ContainerError> {
+    let (path, names) = match image {
+        ContainerImage::OciArchive { path, reference } => {
+            let names = blobs::Blobs::open_archive(path)
+                .and_then(|blobs| oci::names(&blobs, path, reference.as_deref()).map(|names| vec![names]));
+            (path, names)
+        }
+        ContainerImage::OciLayout { path, reference } => {
+            let blobs = blobs::Blobs::Directory(path.clone());
+            (path, oci::names(&blobs, path, reference.as_deref()).map(|names| vec![names]))
+        }
+        ContainerImage::DockerArchive(path) => (path, docker::names(path)),
+        ContainerImage::Registry(_) => return Ok(Vec::new()),
+    };
+    names.map_err(|problem| ContainerError { path: path.clone(), problem })
+}
 
 /// Why a container image is refused.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +74,6 @@ pub enum ContainerProblem {
     File(#[from] FileError),
     #[error("{what} cannot be read")]
     Read { what: String, source: std::io::Error },
-    #[error("the archive itself is compressed, and not by gzip; unpack it to a plain tar")]
-    CompressedArchive,
     #[error("it holds no {0}; is it an OCI layout?")]
     Missing(String),
     #[error("{what} is not as the OCI image specification has it")]
@@ -51,6 +82,10 @@ pub enum ContainerProblem {
     Digest { what: String, expected: String, found: String },
     #[error("{0}")]
     Unsupported(String),
+    #[error("it is for {found}, and guests are linux/amd64")]
+    Platform { found: String },
+    #[error("it calls itself {0:?}, which is no name of an image")]
+    Name(String),
     #[error("layer {layer} cannot be unpacked")]
     Tree { layer: String, source: TreeError },
     #[error("layer {layer}: {entry:?} {problem}")]
@@ -68,7 +103,11 @@ impl Diagnostic for ContainerProblem {
         match self {
             Self::File(error) => error.diagnosis(),
             Self::Read { source, .. } => input_diagnosis(source),
-            Self::CompressedArchive | Self::Json { .. } | Self::Unsupported(_) => Class::Invalid.no_hint(),
+            Self::Json { .. } | Self::Unsupported(_) => Class::Invalid.no_hint(),
+            Self::Platform { .. } => {
+                Class::Invalid.hint("export the image for linux/amd64, as `--platform linux/amd64` does")
+            }
+            Self::Name(_) => Class::Invalid.hint("a name is in small letters, such as localhost/browser:1.0"),
             Self::Missing(_) => {
                 Class::Invalid.hint("`podman save --format oci-archive` and `docker save` make such archives")
             }

@@ -42,6 +42,9 @@ impl SplitWriter {
 
     /// Bytes of the tar that are in no file.
     pub(super) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let payload = Some(STANDARD.encode(bytes));
         self.line(Line { kind: 2, name: None, name_raw: None, size: 0, payload, position: 0 })
     }

@@ -25,8 +25,9 @@ use crate::base::Sha256;
 
 use super::super::content::Content;
 use super::super::tree::{Node, NodeKind, Tree};
-use super::layer::{Compression, Layer};
+use super::layer::Layer;
 use super::oci::Image;
+use super::packed::Compression;
 use super::{ContainerError, ContainerProblem};
 
 /// How ids within a container stand for ids of the guest: 0 is the user, and 1 on are the user's subordinate ids.
@@ -62,6 +63,7 @@ struct ImageRecord<'a> {
     digest: String,
     names: Vec<&'a str>,
     names_history: Vec<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
     layer: &'a str,
     metadata: &'static str,
     big_data_names: Vec<&'a str>,
@@ -87,9 +89,6 @@ struct LayerRecord<'a> {
     gidset: &'a BTreeSet<u32>,
 }
 
-/// containers/storage's number of gzip (`pkg/archive.Gzip`).
-const GZIP: u8 = 2;
-
 /// Lays out a store of images at the root of a tree. Gives the layers whose files are streamed, numbered as sources from 0 on.
 pub fn add_images(
     tree: &mut Tree<Content>,
@@ -97,20 +96,38 @@ pub fn add_images(
     owner: &IdMap,
 ) -> Result<Vec<Arc<Layer>>, ContainerError> {
     let mut storage = Storage { tree, owner, sources: Vec::new(), layers: Vec::new(), ids: BTreeSet::new() };
-    let mut names = BTreeSet::new();
-    let mut records = Vec::new();
+    let names = all_names(images)?;
     for image in images {
-        let failed = |problem| ContainerError { path: image.path.clone(), problem };
-        if !names.insert(&image.name) {
-            return Err(failed(ContainerProblem::NameTaken { name: image.name.clone() }));
-        }
-        storage.add(image).map_err(failed)?;
-        records.push(image);
+        storage.add(image).map_err(|problem| ContainerError { path: image.path.clone(), problem })?;
     }
     if let Some(image) = images.first() {
-        storage.finish(&records).map_err(|problem| ContainerError { path: image.path.clone(), problem })?;
+        let failed = |problem| ContainerError { path: image.path.clone(), problem };
+        storage.finish(images, &names).map_err(failed)?;
     }
     Ok(storage.sources)
+}
+
+/// The names of each image: its own, and the spare one where nobody else has it.
+fn all_names(images: &[Image]) -> Result<Vec<Vec<&str>>, ContainerError> {
+    let mut taken: BTreeSet<&str> = BTreeSet::new();
+    let mut names: Vec<Vec<&str>> = Vec::new();
+    for image in images {
+        for name in &image.names.own {
+            if !taken.insert(name) {
+                let problem = ContainerProblem::NameTaken { name: name.clone() };
+                return Err(ContainerError { path: image.path.clone(), problem });
+            }
+        }
+        names.push(image.names.own.iter().map(String::as_str).collect());
+    }
+    for (image, names) in images.iter().zip(&mut names) {
+        if let Some(spare) = image.names.spare.as_deref()
+            && taken.insert(spare)
+        {
+            names.push(spare);
+        }
+    }
+    Ok(names)
 }
 
 struct Storage<'t, 'a> {
@@ -136,7 +153,7 @@ impl<'a> Storage<'_, 'a> {
                 compressed_size: layer.blob.size,
                 diff_digest: format!("sha256:{}", layer.diff_id),
                 diff_size: layer.diff_size,
-                compression: (layer.compression == Compression::Gzip).then_some(GZIP),
+                compression: (layer.compression != Compression::None).then_some(layer.compression.number()),
                 uidset: &layer.uids,
                 gidset: &layer.gids,
             });
@@ -206,16 +223,16 @@ impl<'a> Storage<'_, 'a> {
         Ok(())
     }
 
-    fn finish(&mut self, images: &[&'a Image]) -> Result<(), ContainerProblem> {
+    fn finish(&mut self, images: &'a [Image], names: &[Vec<&'a str>]) -> Result<(), ContainerProblem> {
         let mut records: Vec<ImageRecord<'_>> = Vec::new();
         let ids: Vec<Vec<String>> = images.iter().map(|image| layer_ids(&image.layers)).collect();
-        let keys: Vec<[String; 3]> = images.iter().map(|image| big_data_keys(image)).collect();
-        for ((image, ids), keys) in images.iter().zip(&ids).zip(&keys) {
+        let keys: Vec<[String; 3]> = images.iter().map(big_data_keys).collect();
+        for (((image, ids), keys), names) in images.iter().zip(&ids).zip(&keys).zip(names) {
             let id = image.id.to_string();
             // One image under two names is one record.
             if let Some(record) = records.iter_mut().find(|record| record.id == id) {
-                record.names.push(&image.name);
-                record.names_history.push(&image.name);
+                record.names.extend(names);
+                record.names_history.extend(names);
                 continue;
             }
             let folder = format!("/overlay-images/{id}");
@@ -227,8 +244,8 @@ impl<'a> Storage<'_, 'a> {
             records.push(ImageRecord {
                 id,
                 digest: format!("sha256:{}", image.digest),
-                names: vec![&image.name],
-                names_history: vec![&image.name],
+                names: names.clone(),
+                names_history: names.clone(),
                 layer: ids.last().map_or("", String::as_str),
                 metadata: "{}",
                 big_data_names: data.iter().map(|(key, ..)| *key).collect(),

@@ -7,6 +7,7 @@
 
 mod fill;
 mod frontier;
+mod raw_names;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -24,7 +25,9 @@ use crate::sys::fs::{input_diagnosis, io_diagnosis};
 use super::container::ContainerError;
 use super::content::{Content, Source};
 use super::space;
-use super::tree::{Node, NodeKind, Tree, name_of, parent_of};
+use super::tree::{Node, NodeKind, Tree, parent_of};
+
+pub(super) use raw_names::RawNames;
 
 pub use fill::{Earlier, Placed};
 
@@ -33,6 +36,9 @@ pub const AUTO_MARGIN: ByteSize = ByteSize::from_mib(4);
 
 /// Part of every key of a file system: changed whenever the same tree would be given other bytes.
 pub const LAYOUT: &str = "2";
+
+/// The directory that every ext4 has. One that a tree has is this one, with its owner and mode.
+pub(super) const LOST_FOUND: &str = "/lost+found";
 
 /// Times of the superblock and of what the file system brings itself, in seconds since the epoch.
 const MADE_AT: i64 = 0;
@@ -66,6 +72,10 @@ pub enum Ext4Error {
     TooSmall { size: ByteSize, needed: ByteSize },
     #[error("{path} does not fit ext4")]
     Node { path: String, source: mkext4::Error },
+    #[error("{LOST_FOUND} must be an empty directory: it is e2fsck's, for what it finds without a name")]
+    LostFound,
+    #[error("{path:?} is not UTF-8, and its directory holds too many names for that")]
+    RawName { path: String },
     #[error("the file system cannot be laid out")]
     Layout(#[source] mkext4::Error),
     #[error("cannot write {}", path.display())]
@@ -86,7 +96,8 @@ impl Diagnostic for Ext4Error {
             Self::TooSmall { .. } => {
                 Class::Invalid.hint("give it a larger `size`, or take something out of it")
             }
-            Self::Node { .. } => Class::Invalid.no_hint(),
+            Self::Node { .. } | Self::RawName { .. } => Class::Invalid.no_hint(),
+            Self::LostFound => Class::Invalid.hint("leave it out of the package, the recipe or `files`"),
             Self::Layout(_) | Self::Unfilled { .. } => Class::Failed.no_hint(),
             Self::Write { source, .. } => io_diagnosis(source),
             Self::Content { source, .. } => input_diagnosis(source),
@@ -118,7 +129,8 @@ pub fn write_ext4(
     earlier: Option<&Earlier>,
     path: &Path,
 ) -> Result<Written, Ext4Error> {
-    let (layout, files) = lay_out(tree, options)?;
+    let mut raw_names = RawNames::new(tree);
+    let (layout, files) = lay_out(tree, options, &mut raw_names)?;
     let failed = |source| Ext4Error::Write { path: path.to_owned(), source };
     let mut sink = FileSink::create(path, layout.image_len()).map_err(failed)?;
     // Emits every byte that is not a file's. Data follow at the places that the layout gives, from several archives at
@@ -128,6 +140,7 @@ pub fn write_ext4(
         error => Ext4Error::Layout(error),
     })?;
     drop(sink);
+    raw_names.restore(path)?;
     let filling = fill::Filling::new(path, &layout, earlier, options.purpose == Purpose::ReadOnly);
     filling?.run(tree, &files, sources)
 }
@@ -139,7 +152,12 @@ type Files<'t> = Vec<(InodeHandle, &'t str)>;
 pub(super) fn lay_out<'t>(
     tree: &'t Tree<Content>,
     options: &Ext4Options,
+    raw_names: &mut RawNames<'t>,
 ) -> Result<(Layout, Files<'t>), Ext4Error> {
+    let is_theirs = |node: &Node<Content>| node.is_directory() && tree.children(LOST_FOUND).next().is_none();
+    if !tree.get(LOST_FOUND).is_none_or(is_theirs) {
+        return Err(Ext4Error::LostFound);
+    }
     let needed = space::needed(tree, options.purpose, options.size);
     let size = options.size.unwrap_or_else(|| round_to_mib(needed.bytes() + AUTO_MARGIN.bytes()));
     // Whole blocks: what is over, up to 4095 bytes, is left out.
@@ -154,7 +172,7 @@ pub(super) fn lay_out<'t>(
     settings.journal_blocks = Some(space::journal_blocks(options.purpose, size_in_blocks));
     settings.reserved_percent = 0;
     let mut builder = FsBuilder::new(settings).map_err(Ext4Error::Layout)?;
-    let files = declare(&mut builder, tree)?;
+    let files = declare(&mut builder, tree, raw_names)?;
     Ok((builder.seal().map_err(Ext4Error::Layout)?, files))
 }
 
@@ -166,31 +184,37 @@ fn seed_words(seed: &[u8; 16]) -> [u32; 4] {
     std::array::from_fn(|i| u32::from_le_bytes(std::array::from_fn(|j| seed[4 * i + j])))
 }
 
-fn declare<'t>(builder: &mut FsBuilder, tree: &'t Tree<Content>) -> Result<Files<'t>, Ext4Error> {
+fn declare<'t>(
+    builder: &mut FsBuilder,
+    tree: &'t Tree<Content>,
+    raw_names: &mut RawNames<'t>,
+) -> Result<Files<'t>, Ext4Error> {
     let mut directories = BTreeMap::from([("", ROOT)]);
     let mut files = BTreeMap::new();
-    for (path, node) in tree.iter().filter(|(_, node)| node.is_directory()) {
+    for (path, node) in tree.iter().filter(|(path, node)| node.is_directory() && *path != LOST_FOUND) {
         let named = |source| Ext4Error::Node { path: path.to_owned(), source };
         let handle = match directories.get(parent_of(path)) {
             Some(parent) if !path.is_empty() => {
-                builder.mkdir(*parent, name_of(path), meta(node)).map_err(named)?
+                builder.mkdir(*parent, &raw_names.name(path)?, meta(node)).map_err(named)?
             }
             _ => ROOT,
         };
-        builder.set_meta(handle, meta(node)).map_err(named)?;
-        set_xattrs(builder, handle, node).map_err(named)?;
+        let set = builder.set_meta(handle, meta(node)).and_then(|()| set_xattrs(builder, handle, node));
+        set.map_err(named)?;
         directories.insert(path, handle);
     }
     for (path, node) in in_archive_order(tree) {
         let named = |source| Ext4Error::Node { path: path.to_owned(), source };
         // The tree holds that a parent is a directory and a hard link's target a file.
         let parent = directories.get(parent_of(path)).copied().unwrap_or(ROOT);
+        let name = raw_names.name(path)?;
         if let NodeKind::HardLink { target } = &node.kind {
-            let target = files.get(target.as_str()).copied().unwrap_or(ROOT);
-            builder.hardlink(parent, name_of(path), target).map_err(named)?;
+            let file = files.get(target.as_str()).copied().unwrap_or(ROOT);
+            builder.hardlink(parent, &name, file).map_err(named)?;
             continue;
         }
-        let handle = declare_leaf(builder, parent, name_of(path), node).map_err(named)?;
+        let target = raw_names.target(path, node);
+        let handle = declare_leaf(builder, parent, &name, node, &target).map_err(named)?;
         set_xattrs(builder, handle, node).map_err(named)?;
         if matches!(node.kind, NodeKind::File { .. }) {
             files.insert(path, handle);
@@ -204,17 +228,18 @@ fn declare_leaf(
     parent: InodeHandle,
     name: &str,
     node: &Node<Content>,
+    target: &str,
 ) -> mkext4::Result<InodeHandle> {
     let special = |builder: &mut FsBuilder, kind| builder.mknod(parent, name, meta(node), kind);
     match &node.kind {
         NodeKind::File { size, .. } => builder.file(parent, name, meta(node), *size),
-        NodeKind::Symlink { target } => builder.symlink(parent, name, target, meta(node)),
         NodeKind::CharDevice { major, minor } => {
             special(builder, SpecialKind::Char { major: *major, minor: *minor })
         }
         NodeKind::BlockDevice { major, minor } => {
             special(builder, SpecialKind::Block { major: *major, minor: *minor })
         }
+        NodeKind::Symlink { .. } => builder.symlink(parent, name, target, meta(node)),
         // Directories and hard links are declared by the caller.
         NodeKind::Fifo | NodeKind::Directory | NodeKind::HardLink { .. } => {
             special(builder, SpecialKind::Fifo)
@@ -246,7 +271,12 @@ fn in_archive_order(tree: &Tree<Content>) -> Vec<(&str, &Node<Content>)> {
 }
 
 fn meta(node: &Node<Content>) -> Meta {
-    Meta::new(node.mode & 0o7777, node.uid, node.gid, (node.mtime, 0))
+    Meta::new(node.mode & 0o7777, node.uid, node.gid, (time_of(node), 0))
+}
+
+/// When a node was changed, as ext4 can have it: from 1901 to 2446. What is beyond is the nearest, as in the kernel.
+pub(super) fn time_of(node: &Node<Content>) -> i64 {
+    node.mtime.clamp(i64::from(i32::MIN), (3 << 32) + i64::from(i32::MAX))
 }
 
 fn set_xattrs(builder: &mut FsBuilder, handle: InodeHandle, node: &Node<Content>) -> mkext4::Result<()> {

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use mkext4::spec::inode::FileType;
 use mkext4::spec::{Inode, ROOT_INO};
 
-use super::super::tree::{name_of, parent_of};
+use super::super::tree::{escaped, name_of, parent_of};
 use super::volume::Volume;
 use super::{Flaw, ReadError};
 
@@ -22,7 +22,7 @@ const ENTRY_COST: usize = 200;
 /// Symlinks on the way to one file: as the kernel has it (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
 
-/// The files of an image by absolute path; the root itself is `""`. The empty `lost+found` of a file system's maker is
+/// The files of an image by absolute path, in names as a tree has them; the root itself is `""`. The empty `lost+found` of a file system's maker is
 /// left out.
 #[derive(Debug)]
 pub struct Inventory {
@@ -230,15 +230,16 @@ impl Walk<'_> {
         let mut names = Vec::new();
         let mut metadata = self.metadata;
         let visited = self.volume.each_name(number, &inode, |number, name| {
-            let name = std::str::from_utf8(name).ok().filter(|name| is_name(name)).ok_or_else(|| {
+            if !is_name(name) {
                 let name = name.escape_ascii();
-                Failure::Name(Flaw::at(directory, format!("{name:?} cannot be the name of a file")))
-            })?;
+                let flaw = Flaw::at(directory, format!("{name:?} cannot be the name of a file"));
+                return Err(Failure::Name(flaw));
+            }
             metadata += ENTRY_COST;
             if metadata > MAX_METADATA {
                 return Err(Failure::Name(Flaw::TooMuch(MAX_METADATA)));
             }
-            names.push((name.to_owned(), number));
+            names.push((escaped(name), number));
             Ok(())
         });
         visited.map(|()| names).map_err(|failure| match failure {
@@ -296,10 +297,11 @@ impl Walk<'_> {
             FileType::Dir => EntryKind::Directory,
             FileType::Regular => EntryKind::File { size: inode.size },
             FileType::Symlink => {
-                let target = String::from_utf8(self.volume.target(number, inode)?).ok();
-                let target = target.filter(|target| !target.is_empty() && !target.contains('\0'));
-                let wrong = || mkext4::Error::Unsupported("a symlink to what is no UTF-8 path".into());
-                EntryKind::Symlink { target: target.ok_or_else(wrong)? }
+                let target = self.volume.target(number, inode)?;
+                if target.is_empty() || target.contains(&0) {
+                    return Err(mkext4::Error::Unsupported("a symlink to what is no path".into()));
+                }
+                EntryKind::Symlink { target: escaped(&target) }
             }
             FileType::CharDev => EntryKind::CharDevice { major, minor },
             FileType::BlockDev => EntryKind::BlockDevice { major, minor },
@@ -326,8 +328,8 @@ impl From<mkext4::Error> for Failure {
 }
 
 /// Whether a name can stand in a directory.
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['/', '\0'])
+fn is_name(name: &[u8]) -> bool {
+    !name.is_empty() && !name.iter().any(|b| matches!(b, b'/' | 0))
 }
 
 /// Seconds since the epoch: 32 bits with a sign, and two more bits that count epochs of 2^32 seconds.

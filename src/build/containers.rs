@@ -1,0 +1,68 @@
+//! Containers of guests whose images are on no disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::base::{GuestName, Label};
+use crate::fleet::{ContainerImage, Fleet};
+use crate::image::container::{ContainerError, full_name, names_in};
+
+/// A container that its guest does not have the image of when it first boots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbsentImage {
+    pub guest: GuestName,
+    pub container: Label,
+    /// As `fleet.toml` has it.
+    pub image: String,
+    /// `localhost/` is no registry: nobody can pull it.
+    pub can_be_pulled: bool,
+}
+
+impl std::fmt::Display for AbsentImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { guest, container, image, can_be_pulled } = self;
+        let what = if *can_be_pulled { "the guest has to pull it" } else { "no registry has it" };
+        write!(
+            f,
+            "guest {guest}: the container {container} is of {image}, which is not among the images of its disk: {what}"
+        )
+    }
+}
+
+/// Every container whose image its disk does not bring. Only disks of guests with containers are looked into.
+///
+/// # Errors
+/// Where a file of images cannot be read.
+pub fn absent_images(fleet: &Fleet) -> Result<Vec<AbsentImage>, ContainerError> {
+    let mut known: BTreeMap<&ContainerImage, BTreeSet<String>> = BTreeMap::new();
+    let mut absent = Vec::new();
+    for (guest, spec) in fleet.guests.iter().filter(|(_, spec)| !spec.containers.is_empty()) {
+        for image in &spec.disk.images {
+            if !known.contains_key(image) {
+                known.insert(image, called(image)?);
+            }
+        }
+        for container in &spec.containers {
+            // Which digest an image has is known once it is opened.
+            let name = full_name(&container.image).filter(|name| !name.contains('@'));
+            let Some(name) = name else { continue };
+            let is_there =
+                |image: &ContainerImage| known.get(image).is_some_and(|names| names.contains(&name));
+            if !spec.disk.images.iter().any(is_there) {
+                absent.push(AbsentImage {
+                    guest: guest.clone(),
+                    container: container.name.clone(),
+                    image: container.image.clone(),
+                    can_be_pulled: !container.image.starts_with("localhost/"),
+                });
+            }
+        }
+    }
+    Ok(absent)
+}
+
+fn called(image: &ContainerImage) -> Result<BTreeSet<String>, ContainerError> {
+    if let ContainerImage::Registry(image) = image {
+        return Ok(full_name(&image.called()).into_iter().collect());
+    }
+    Ok(names_in(image)?.into_iter().flat_map(|names| names.own.into_iter().chain(names.spare)).collect())
+}

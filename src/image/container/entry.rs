@@ -1,0 +1,148 @@
+//! One entry of a layer, and where it goes: by the rules of containers/storage, which unpacks within the layer's directory as root
+//! of a file system, so that links of the layer are followed and lead nowhere else.
+
+use super::super::tree::{Node, NodeKind, Tree, escaped, parent_of};
+use super::tar::{Header, Kind};
+
+/// An entry that changes the tree; `path` as it is written, without what says nothing.
+pub(super) struct LayerEntry {
+    pub path: String,
+    /// `None` for devices, which an unprivileged user cannot make: what is in their place goes.
+    pub node: Option<Node<usize>>,
+}
+
+impl LayerEntry {
+    /// `None` for what is no file. Otherwise why it is refused.
+    pub fn of(number: usize, header: &Header) -> Result<Option<Self>, String> {
+        let path = tree_path(&header.path).ok_or("leads out of the layer")?;
+        let kind = match header.kind {
+            Kind::File => NodeKind::File { size: header.size, content: number },
+            Kind::Directory => NodeKind::Directory,
+            Kind::Symlink if header.link.is_empty() => return Err("is a link to nothing".into()),
+            Kind::Symlink => NodeKind::Symlink { target: escaped(&header.link) },
+            Kind::HardLink => NodeKind::HardLink { target: within(&header.link) },
+            Kind::Fifo => NodeKind::Fifo,
+            Kind::Device => return Ok(Some(Self { path, node: None })),
+            Kind::Global => return Ok(None),
+            Kind::Unknown(flag) => {
+                return Err(format!("is of a kind that is not supported ('{}')", flag.escape_ascii()));
+            }
+        };
+        let id = |id: u64| u32::try_from(id).map_err(|_| "has an owner that is too large a number");
+        let mut node = Node::new(kind, header.mode as u16).owned_by(id(header.uid)?, id(header.gid)?);
+        node.mtime = header.mtime;
+        let kept = header.xattrs.iter().filter(|(name, _)| may_set(name));
+        node.xattrs = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Ok(Some(Self { path, node: Some(node) }))
+    }
+}
+
+/// Attributes that an unprivileged user can set and that mean nothing to overlayfs.
+fn may_set(name: &str) -> bool {
+    name == "security.capability" || (name.starts_with("user.") && !name.starts_with("user.overlay."))
+}
+
+/// `./etc/motd`, `/etc/motd`, `etc/x/../motd` and `etc/motd/` are `/etc/motd`; the root is the empty path. `None` for a relative
+/// name that leads above the root.
+fn tree_path(name: &[u8]) -> Option<String> {
+    let mut path = String::new();
+    for part in name.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if path.is_empty() && !name.starts_with(b"/") => return None,
+            b".." => path.truncate(parent_of(&path).len()),
+            part => {
+                path.push('/');
+                path.push_str(&escaped(part));
+            }
+        }
+    }
+    Some(path)
+}
+
+/// The same of what is looked up in the layer alone: above the root is the root.
+fn within(name: &[u8]) -> String {
+    tree_path(&[b"/", name].concat()).unwrap_or_default()
+}
+
+/// What stands in the way of a path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Blocked {
+    /// Something above it is no directory.
+    NoDirectory(String),
+    /// A link above it leads to nothing in the layer, or in a circle.
+    DeadLink(String),
+}
+
+impl std::fmt::Display for Blocked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoDirectory(path) => write!(f, "stands below {path}, which is no directory"),
+            Self::DeadLink(path) => {
+                write!(f, "stands below the link {path}, which leads to no directory of the layer")
+            }
+        }
+    }
+}
+
+/// Where a path of a layer is, links above it followed; what is missing is left as it is.
+pub(super) fn placed<C>(tree: &Tree<C>, path: &str) -> Result<String, Blocked> {
+    let mut real = String::new();
+    let parent = parent_of(path);
+    for part in parent.split('/').filter(|part| !part.is_empty()) {
+        let next = format!("{real}/{part}");
+        real = match tree.get(&next).map(|node| &node.kind) {
+            None | Some(NodeKind::Directory) => next,
+            Some(NodeKind::Symlink { .. }) => {
+                let target = tree.real_path_within(&format!("{next}/."));
+                let is_directory = |path: &String| tree.get(path).is_some_and(Node::is_directory);
+                target.filter(is_directory).ok_or(Blocked::DeadLink(next))?
+            }
+            Some(_) => return Err(Blocked::NoDirectory(next)),
+        };
+    }
+    Ok(format!("{real}{}", &path[parent.len()..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_stays_within_its_layer() {
+        let path = |name: &[u8]| tree_path(name);
+        assert_eq!(path(b"./etc/motd").unwrap(), "/etc/motd");
+        assert_eq!(path(b"/etc/").unwrap(), "/etc");
+        assert_eq!(path(b"./").unwrap(), "");
+        assert_eq!(path(b"etc/../x").unwrap(), "/x");
+        assert_eq!(path(b"/../x").unwrap(), "/x");
+        assert_eq!(path(b"etc/../../x"), None);
+        assert_eq!(within(b"../../x"), "/x");
+    }
+
+    #[test]
+    fn links_above_a_path_are_followed_within_the_layer() {
+        let mut tree: Tree<usize> = Tree::new();
+        let link = |target: &str| Node::new(NodeKind::Symlink { target: target.into() }, 0o777);
+        tree.insert("/usr", Node::new(NodeKind::Directory, 0o755)).unwrap();
+        tree.insert("/usr/bin", Node::new(NodeKind::Directory, 0o755)).unwrap();
+        tree.insert("/bin", link("../../usr/bin")).unwrap();
+        tree.insert("/lib", link("usr/lib")).unwrap();
+        tree.insert("/file", Node::new(NodeKind::File { size: 0, content: 0 }, 0o644)).unwrap();
+        assert_eq!(placed(&tree, "/bin/true").unwrap(), "/usr/bin/true");
+        assert_eq!(placed(&tree, "/bin/new/true").unwrap(), "/usr/bin/new/true");
+        assert_eq!(placed(&tree, "/bin").unwrap(), "/bin");
+        assert_eq!(placed(&tree, "").unwrap(), "");
+        assert_eq!(placed(&tree, "/lib/x"), Err(Blocked::DeadLink("/lib".into())));
+        assert_eq!(placed(&tree, "/file/x"), Err(Blocked::NoDirectory("/file".into())));
+    }
+
+    #[test]
+    fn a_layer_cannot_forge_what_overlayfs_reads() {
+        assert!(may_set("user.mime"));
+        assert!(may_set("security.capability"));
+        for name in ["user.overlay.redirect", "trusted.overlay.opaque", "security.selinux"] {
+            assert!(!may_set(name), "{name}");
+        }
+    }
+}
