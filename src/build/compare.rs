@@ -49,7 +49,8 @@ impl Builder<'_> {
         what: &Selection,
         scratch: &Path,
     ) -> Result<Vec<Comparison>, BuildError> {
-        let first = self.build(what)?;
+        // What was written to since must be told, and not be built again in silence.
+        let first = Builder { out: &self.out.unverified(), ..*self }.build(what)?;
         let dir = tempfile::Builder::new()
             .prefix("sisforge-check-")
             .tempdir_in(scratch)

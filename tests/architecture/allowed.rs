@@ -39,6 +39,11 @@ pub const MAY_READ_ENVIRONMENT: &[Allowed] = &[
     Allowed { file: "src/cli/settings.rs", functions: &["*"], why: "settings are resolved here, once" },
     Allowed { file: "src/run/host.rs", functions: &["at"], why: "finds its own program, to start it again" },
     Allowed { file: "src/sys/tool.rs", functions: &["*"], why: "PATH, by which tools are found" },
+    Allowed {
+        file: "src/sys/sandbox.rs",
+        functions: &["search_path"],
+        why: "the same PATH, as far as a sandbox shows it",
+    },
     Allowed { file: "src/cli/build.rs", functions: &["check"], why: "a folder for the second build" },
     Allowed {
         file: "src/sys/git.rs",

@@ -92,9 +92,11 @@ impl Cache {
     }
 
     fn keep_latest(&self, address: &Address, record: &Record, bytes: &[u8]) -> Result<(), files::FileError> {
-        let mut text = serde_json::to_vec(record).expect("a record is texts and a digest, which JSON has");
+        let path = self.record(address);
+        let mut text = serde_json::to_vec(record)
+            .map_err(|error| files::FileError::when("describe", &path)(error.into()))?;
         text.push(b'\n');
         text.extend_from_slice(bytes);
-        files::write(&self.record(address), &text, 0o644)
+        files::write(&path, &text, 0o644)
     }
 }
