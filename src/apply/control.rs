@@ -11,12 +11,26 @@ use crate::host::names::{
 use crate::host::state::Machine;
 use crate::sys::firecracker::snapshot::Load;
 use crate::sys::firecracker::{Api, VmState};
+use crate::sys::process::ProcessInfo;
 use crate::sys::qemu::Qmp;
+use crate::sys::socket::{Peer, Socket};
 
 use super::ApplyError;
 
 /// How long a VMM may take to stop its virtual CPUs (Firecracker itself waits up to 30 s for one).
-const PAUSE_LIMIT: Duration = Duration::from_secs(40);
+pub(super) const PAUSE_LIMIT: Duration = Duration::from_secs(40);
+/// How long it may take to connect, and to answer what is answered at once.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The control socket of a machine's VMM, whose jail is below `root`. It stands where the VMM may put another in its place, so
+/// that nobody is talked to but that process.
+pub(super) fn socket(root: &Path, machine: &Machine, vmm: &ProcessInfo) -> Socket {
+    let name = match machine.vmm {
+        VmmKind::Firecracker => API_SOCKET,
+        VmmKind::Qemu => QMP_SOCKET,
+    };
+    Socket::within(root, name, Peer { pid: vmm.pid, uid: machine.uid })
+}
 
 /// The control socket of one VMM. After an error, connect again.
 pub(super) enum Control {
@@ -25,14 +39,20 @@ pub(super) enum Control {
 }
 
 impl Control {
-    /// To the VMM in a jail.
+    /// To the VMM in a jail; connecting, and each answer that needs no work, may take as long as `patience`.
     ///
     /// # Errors
-    /// Where it does not listen.
-    pub fn connect(root: &Path, vmm: VmmKind) -> Result<Self, ApplyError> {
-        Ok(match vmm {
-            VmmKind::Firecracker => Self::Firecracker(Api::connect(&root.join(API_SOCKET))?),
-            VmmKind::Qemu => Self::Qemu(Qmp::connect(&root.join(QMP_SOCKET))?),
+    /// Where it does not listen, or another does.
+    pub fn connect(
+        root: &Path,
+        machine: &Machine,
+        vmm: &ProcessInfo,
+        patience: Duration,
+    ) -> Result<Self, ApplyError> {
+        let socket = socket(root, machine, vmm);
+        Ok(match machine.vmm {
+            VmmKind::Firecracker => Self::Firecracker(Api::connect_within(socket, patience)?),
+            VmmKind::Qemu => Self::Qemu(Qmp::connect_within(socket, patience)?),
         })
     }
 
@@ -52,10 +72,10 @@ impl Control {
         }
     }
 
-    /// Lets the guest's CPUs run again; it is no error where they do.
-    pub fn resume(&mut self) -> Result<(), ApplyError> {
+    /// Lets the guest's CPUs run again, within `limit`; it is no error where they do.
+    pub fn resume(&mut self, limit: Duration) -> Result<(), ApplyError> {
         match self {
-            Self::Firecracker(api) => Ok(api.clone().with_timeout(PAUSE_LIMIT).resume()?),
+            Self::Firecracker(api) => Ok(api.clone().with_timeout(limit).resume()?),
             Self::Qemu(qmp) => Ok(qmp.cont()?),
         }
     }

@@ -13,12 +13,14 @@ use crate::fleet::VmmKind;
 use crate::host::layout::{BEFORE, Layout, vmm_folder};
 use crate::host::names::DISK;
 use crate::host::observed::ObservedHost;
+use crate::host::state::Machine;
 use crate::host::wanted::WantedHost;
 use crate::plan::GuestScope;
 use crate::sys::fs::{self as files, FileError};
+use crate::sys::untrusted::{FileKind, UntrustedDir};
 
 use super::linux::{LinuxHost, Scope, copy};
-use super::{ApplyError, jail, observe};
+use super::{ApplyError, jail, observe, record};
 
 /// Copies a stored disk to be a guest's own; one that is there is left as it is.
 pub(super) fn create(
@@ -36,7 +38,9 @@ pub(super) fn create(
     let mut new = files::NewFile::create(&target)?;
     copy(&layout.file(base), new.file())?;
     scope.chown(new.temporary_path(), uid)?;
-    Ok(new.persist(0o600)?)
+    let size = new.file().metadata().map_err(FileError::when("look at", &target))?.len();
+    new.persist(0o600)?;
+    if scope == Scope::WholeHost { record::remember_size(layout, guest, size) } else { Ok(()) }
 }
 
 /// Lengthens a guest's disk to so many bytes. Its file system is grown by the guest, which alone trusts what is on it.
@@ -48,7 +52,7 @@ pub(super) fn grow(layout: &Layout, guest: &GuestName, size: u64) -> Result<(), 
         disk.set_len(size).map_err(named())?;
         disk.sync_all().map_err(named())?;
     }
-    Ok(())
+    record::remember_size(layout, guest, size)
 }
 
 /// Looks whether a guest's disk stands in the jail of another guest, of whatever fleet of this store.
@@ -62,15 +66,15 @@ pub(super) fn refuse_shared(layout: &Layout, guest: &GuestName) -> Result<(), Ap
         return Ok(());
     }
     let own: Vec<PathBuf> =
-        jail::of(layout, guest)?.into_iter().map(|place| place.root(layout, guest).join(DISK)).collect();
+        jail::of(layout, guest)?.into_iter().map(|place| place.root(layout, guest)).collect();
     let fleets = files::names_in(layout.place())?.into_iter().map(|name| layout.place().join(name));
     for fleet in fleets {
         for vmm in [VmmKind::Firecracker, VmmKind::Qemu] {
             let jails = fleet.join("jails").join(vmm_folder(vmm));
             for id in files::names_in(&jails)? {
-                let other = jails.join(id).join("root").join(DISK);
-                if !own.contains(&other) && is_same(&other, &disk) {
-                    return Err(ApplyError::DiskShared { guest: guest.clone(), other });
+                let root = jails.join(id).join("root");
+                if !own.contains(&root) && holds(&root, &disk) {
+                    return Err(ApplyError::DiskShared { guest: guest.clone(), other: root.join(DISK) });
                 }
             }
         }
@@ -78,8 +82,10 @@ pub(super) fn refuse_shared(layout: &Layout, guest: &GuestName) -> Result<(), Ap
     Ok(())
 }
 
-fn is_same(path: &Path, disk: &Metadata) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (disk.dev(), disk.ino()))
+/// Whether a jail's own data disk is this one: a link of its uid to the jail of another says nothing.
+fn holds(root: &Path, disk: &Metadata) -> bool {
+    let there = UntrustedDir::open(root, disk.uid()).and_then(|jail| jail.node(DISK, FileKind::Regular));
+    there.is_ok_and(|there| (there.metadata().dev(), there.metadata().ino()) == (disk.dev(), disk.ino()))
 }
 
 /// Where a data disk is kept.
@@ -127,8 +133,10 @@ pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
             None => (name, false),
         };
         if let Ok(guest) = guest.parse() {
-            let disk = describe(host, &guest, layout.disks().join(&file), |_| Kept::File);
-            let name = name.to_owned();
+            let path = layout.disks().join(&file);
+            // One that went meanwhile is not there.
+            let Ok(disk) = File::open(&path) else { continue };
+            let (disk, name) = (describe(host, &guest, path, &disk, |_| Kept::File), name.to_owned());
             found.extend(disk.map(|disk| DiskFile { attached: disk.attached && !set_aside, name, ..disk }));
         }
     }
@@ -137,7 +145,12 @@ pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
     for (guest, places) in jail::all(layout)? {
         // That of a kept disk is another name of it.
         if let Some(newest) = places.last().filter(|_| !layout.disk(&guest).exists()) {
-            found.extend(describe(host, &guest, newest.root(layout, &guest).join(DISK), kept));
+            let root = newest.root(layout, &guest);
+            // A jail without a record was never entered; in any other its uid may have put something else there.
+            let machine: Option<Machine> = record::read(&layout.machine(&guest)).ok().flatten();
+            let disk =
+                machine.and_then(|machine| UntrustedDir::open(&root, machine.uid).ok()?.file(DISK).ok());
+            found.extend(disk.and_then(|disk| describe(host, &guest, root.join(DISK), &disk, kept)));
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -148,23 +161,22 @@ fn describe(
     host: &LinuxHost,
     guest: &GuestName,
     path: PathBuf,
+    disk: &File,
     backing: impl Fn(&Metadata) -> Kept,
 ) -> Option<DiskFile> {
-    // One that went meanwhile is not there.
-    let meta = fs::symlink_metadata(&path).ok()?;
-    let label = label(&path);
+    let meta = disk.metadata().ok()?;
     let attached = is_running(host, guest);
     let (size, used) = (meta.len(), meta.blocks() * 512);
     let (name, guest, backing, uid) = (guest.to_string(), guest.clone(), backing(&meta), meta.uid());
-    Some(DiskFile { name, guest, path, backing, size, used, uid, label, attached })
+    Some(DiskFile { name, guest, path, backing, size, used, uid, label: label(disk), attached })
 }
 
 /// The label in an ext4 superblock (Linux's `Documentation/filesystems/ext4/super.rst`): a guest may be writing the rest, and
 /// nothing of it is followed.
-fn label(path: &Path) -> Option<String> {
+fn label(disk: &File) -> Option<String> {
     const MAGIC: [u8; 2] = 0xef53_u16.to_le_bytes();
     let mut superblock = [0; 0x88];
-    File::open(path).and_then(|disk| disk.read_exact_at(&mut superblock, 1024)).ok()?;
+    disk.read_exact_at(&mut superblock, 1024).ok()?;
     let label = superblock[0x78..].split(|byte| *byte == 0).next().unwrap_or_default();
     (superblock[0x38..0x3a] == MAGIC).then(|| String::from_utf8_lossy(label).into_owned())
 }
@@ -213,7 +225,9 @@ pub fn import(layout: &Layout, guest: &GuestName, from: &Path) -> Result<(), App
     let copied = File::open(new.temporary_path()).map_err(FileError::when("read", from))?;
     ext4_view::Ext4::load(Box::new(copied))
         .map_err(|source| ApplyError::NoFileSystem { path: from.to_owned(), source: Box::new(source) })?;
-    Ok(new.persist(0o600)?)
+    let size = new.file().metadata().map_err(FileError::when("read", from))?.len();
+    new.persist(0o600)?;
+    record::remember_size(layout, guest, size)
 }
 
 /// What a user is to know where the kept disks of a fleet may grow beyond what the store has free: those of these guests as

@@ -1,9 +1,9 @@
 //! Jail directories: laid out from data, removed without following a link.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::base::GuestName;
@@ -13,11 +13,12 @@ use crate::host::jail::{EntryKind, Jail, jail};
 use crate::host::layout::{Layout, parse_jail_id, vmm_folder};
 use crate::host::logs::LogKind;
 use crate::host::names::DISK;
-use crate::host::state::Machine;
+use crate::host::state::{Machine, MachineDisk};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::mount;
 use crate::sys::process::{self, ProcessInfo};
 use crate::sys::remove::remove_tree;
+use crate::sys::untrusted::UntrustedDir;
 
 use super::linux::{Scope, copy};
 use super::{ApplyError, keeper};
@@ -111,11 +112,15 @@ pub fn lay_out(jail: &Jail, scope: Scope, root: &Path) -> Result<(), ApplyError>
         let path = root.join(entry.path);
         let failed = |action: &'static str| FileError::when(action, &path);
         match &entry.kind {
-            EntryKind::OwnDirectory => own_directory(&path, scope, jail.uid)?,
+            EntryKind::OwnDirectory => {
+                directory(&path, 0o700)?;
+                scope.chown(&path, jail.uid)?;
+            }
+            EntryKind::Directory => directory(&path, 0o755)?,
             EntryKind::Tmpfs { size } => {
-                own_directory(&path, scope, jail.uid)?;
+                directory(&path, 0o755)?;
                 if scope == Scope::WholeHost {
-                    mount::tmpfs(&path, *size, jail.uid, jail.uid, 0o700)?;
+                    mount::tmpfs(&path, *size, 0, 0, 0o755)?;
                 }
             }
             EntryKind::SharedLink { from } => fs::hard_link(from.path(), &path).map_err(failed("link"))?,
@@ -146,9 +151,24 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(0o444))
 }
 
-fn own_directory(path: &Path, scope: Scope, uid: u32) -> Result<(), ApplyError> {
-    DirBuilder::new().mode(0o700).create(path).map_err(FileError::when("create", path))?;
-    scope.chown(path, uid)
+fn directory(path: &Path, mode: u32) -> Result<(), ApplyError> {
+    fs::create_dir(path).map_err(FileError::when("create", path))?;
+    Ok(fs::set_permissions(path, Permissions::from_mode(mode))
+        .map_err(FileError::when("set the mode of", path))?)
+}
+
+/// Takes the root of the jail that a VMM runs in back from its uid, to which Firecracker's jailer gives it: from then on that
+/// uid can make, move and remove nothing there, but in `run` and `dev`.
+///
+/// # Errors
+/// Where the VMM is in none of the guest's jails, or its root cannot be changed.
+pub(super) fn take_back(layout: &Layout, guest: &GuestName, vmm: &ProcessInfo) -> Result<(), ApplyError> {
+    let root = root_of(layout, guest, vmm)?;
+    let taken = File::open(&root).and_then(|dir| {
+        std::os::unix::fs::fchown(&dir, Some(0), Some(0))?;
+        dir.set_permissions(Permissions::from_mode(0o755))
+    });
+    Ok(taken.map_err(FileError::when("take back", root))?)
 }
 
 /// Unmounts and removes one jail as far as it can; gives what is left, in words.
@@ -221,7 +241,17 @@ pub fn root_of(layout: &Layout, guest: &GuestName, vmm: &ProcessInfo) -> Result<
     Ok(place.ok_or_else(|| ApplyError::NoJail(guest.clone()))?.root(layout, guest))
 }
 
-/// The data disk in a jail.
-pub(super) fn disk_path(root: &Path) -> PathBuf {
-    root.join(DISK)
+/// Opens the data disk of a guest whose jail is below `root`: a kept one by the name that the store has for it, any other
+/// through the jail, in which the guest's uid may have put something else in its place.
+pub(super) fn open_disk(
+    layout: &Layout,
+    guest: &GuestName,
+    machine: &Machine,
+    root: &Path,
+) -> Result<File, ApplyError> {
+    if machine.disk == MachineDisk::Kept {
+        let path = layout.disk(guest);
+        return Ok(File::open(&path).map_err(FileError::when("open", &path))?);
+    }
+    Ok(UntrustedDir::open(root, machine.uid)?.file(DISK)?)
 }

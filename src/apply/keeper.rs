@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,8 @@ pub fn start(
 ) -> Result<Ends, ApplyError> {
     let layout = &host.layout;
     let mut streams = streams(layout, guest, vmm, root);
-    streams.retain(|stream| stream.kind != LogKind::Metrics || stream.pipe.exists());
+    let is_there = |pipe: &Path| pipe.symlink_metadata().is_ok_and(|meta| meta.file_type().is_fifo());
+    streams.retain(|stream| stream.kind != LogKind::Metrics || is_there(&stream.pipe));
     files::create_private_dir(&layout.guest(guest))?;
     if why == For::NewVmm {
         for kind in [LogKind::Serial, LogKind::Vmm] {

@@ -45,7 +45,7 @@ pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<ObservedHost, A
         let found = vmm_process_of(layout, hierarchy, &name, || places.to_vec());
         let used = found.as_ref().and_then(|vmm| jail::in_use(layout, &name, places, vmm));
         let guest = ObservedGuest {
-            disk: disk(&layout.disk(&name)),
+            disk: kept_disk(layout, &name),
             tap: taps.get(&name).cloned(),
             cgroup: cgroup(layout, hierarchy, &name, &cgroups),
             idle_jails: places.len() > usize::from(used.is_some()),
@@ -203,6 +203,7 @@ pub(super) fn listing(fleet: &FleetName) -> Result<Option<Sha256>, ApplyError> {
 }
 
 /// A data disk, where there is one.
-fn disk(path: &Path) -> Option<ObservedDisk> {
-    std::fs::metadata(path).ok().map(|meta| ObservedDisk { uid: meta.uid(), size: meta.len() })
+fn kept_disk(layout: &Layout, name: &GuestName) -> Option<ObservedDisk> {
+    let meta = std::fs::metadata(layout.disk(name)).ok()?;
+    Some(ObservedDisk { uid: meta.uid(), size: record::given_size(layout, name, meta.len()) })
 }

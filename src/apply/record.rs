@@ -12,8 +12,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::base::{Class, Diagnosis, Diagnostic, Sha256, SnapshotName};
+use crate::base::{Class, Diagnosis, Diagnostic, GuestName, Sha256, SnapshotName};
 use crate::fleet::ContainerSpec;
+use crate::host::layout::Layout;
 use crate::host::snapshot::{Manifest, Restored};
 use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError};
@@ -123,6 +124,38 @@ impl Record for Manifest {
 fn address_on(command_line: &str) -> Option<Ipv4Addr> {
     let ip = command_line.split(' ').find_map(|word| word.strip_prefix("ip="))?;
     ip.split(':').next()?.parse().ok()
+}
+
+/// `disk.json`: how many bytes the host gave a guest's disk. Its VMM may have made the file longer or shorter since.
+#[derive(Serialize, Deserialize)]
+struct GivenSize {
+    size: u64,
+}
+
+impl Record for GivenSize {
+    const VERSION: u32 = 1;
+}
+
+/// Remembers how many bytes the host gave a guest's disk.
+pub(super) fn remember_size(layout: &Layout, guest: &GuestName, size: u64) -> Result<(), ApplyError> {
+    files::create_private_dir(&layout.guest(guest))?;
+    write(&layout.disk_record(guest), &GivenSize { size })
+}
+
+/// The size of a guest's kept disk whose file has `length` bytes. What a VMM added to it does not count; what it cut off is
+/// missing.
+pub(super) fn given_size(layout: &Layout, guest: &GuestName, length: u64) -> u64 {
+    // One that cannot be read is as good as none: what counts is then what is there.
+    let given: Option<GivenSize> = read(&layout.disk_record(guest)).ok().flatten();
+    given.map_or(length, |given| given.size.min(length))
+}
+
+/// Remembers the size of a kept disk that was made before sizes were remembered, while no VMM can change it.
+pub(super) fn know_size(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
+    match std::fs::metadata(layout.disk(guest)) {
+        Ok(disk) if !layout.disk_record(guest).exists() => remember_size(layout, guest, disk.len()),
+        _ => Ok(()),
+    }
 }
 
 /// A record that is there, and does not say what it should.

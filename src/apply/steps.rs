@@ -14,7 +14,7 @@ use crate::sys::{ip, nft};
 
 use super::linux::{LinuxHost, copy};
 use super::record::{self, LoadedRuleset};
-use super::{ApplyError, Host, disk, jail, keeper, observe, snapshot, vmm};
+use super::{ApplyError, Host, control, disk, jail, keeper, observe, snapshot, vmm};
 
 impl Host for LinuxHost {
     fn observe(&self) -> Result<ObservedHost, ApplyError> {
@@ -45,7 +45,7 @@ impl Host for LinuxHost {
             Step::StartContainers { guest, containers } => {
                 containers.iter().try_for_each(|container| vmm::start_container(layout, guest, container))
             }
-            Step::ResumeVmm { guest } => snapshot::go_on(self, guest),
+            Step::ResumeVmm { guest } => snapshot::go_on(self, guest, control::PAUSE_LIMIT),
             Step::ConsumeSnapshot { guest, snapshot, keeps_disk } => {
                 snapshot::consume(layout, guest, snapshot, *keeps_disk)
             }
@@ -115,6 +115,7 @@ fn remove_cgroup(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> 
 fn create_jail(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError> {
     if machine.disk == MachineDisk::Kept {
         disk::refuse_shared(&host.layout, guest)?;
+        record::know_size(&host.layout, guest)?;
     }
     jail::create(&host.layout, host.scope, guest, machine).map(drop)
 }

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use crate::base::GUEST_USER;
 use crate::base::GuestName;
+use crate::base::text::last_lines;
 use crate::fleet::{ContainerSpec, VmmKind};
 use crate::host::layout::Layout;
 use crate::host::limits::{FileLimits, file_limits};
 use crate::host::logs::LogKind::{self, Serial, Vmm};
-use crate::host::names::{API_SOCKET, DISK, QMP_SOCKET};
+use crate::host::names::DISK;
 use crate::host::observed::Paused;
-use crate::host::state::Machine;
+use crate::host::state::{Machine, MachineDisk};
 use crate::host::{console::Heard, firecracker, qemu};
 use crate::sys::firecracker::Api;
 use crate::sys::fs::{self as files, FileError};
@@ -27,9 +28,11 @@ use super::jail::Place;
 use super::keeper::{self, For};
 use super::linux::LinuxHost;
 use super::record::{self, Ready};
-use super::{ApplyError, ended, jail, observe, snapshot};
+use super::{ApplyError, control, ended, jail, observe, snapshot};
 
 const POLL: Duration = Duration::from_millis(50);
+/// How many pieces of a log are read before another look at the clock.
+const AT_ONCE: usize = 256;
 /// How often a new process is looked for in its cgroup.
 const JOIN_POLL: Duration = Duration::from_millis(1);
 /// How long a new process may take to join it, on a machine under load.
@@ -103,8 +106,10 @@ pub fn command(
 }
 
 fn limits_of_files(layout: &Layout, guest: &GuestName, place: Place, machine: &Machine) -> FileLimits {
-    let disk = std::fs::metadata(place.root(layout, guest).join(DISK));
-    file_limits(machine, disk.map_or(0, |disk| disk.len()))
+    // Of a jail that is laid out, and in which nothing has run yet.
+    let disk = std::fs::symlink_metadata(place.root(layout, guest).join(DISK)).map_or(0, |disk| disk.len());
+    let kept = machine.disk == MachineDisk::Kept;
+    file_limits(machine, if kept { record::given_size(layout, guest, disk) } else { disk })
 }
 
 /// Whether a VMM is in its cgroup for every controller. Where it is `late` for that, it is killed: nothing would hold what
@@ -148,8 +153,8 @@ pub(super) fn await_ready(host: &LinuxHost, guest: &GuestName) -> Result<(), App
         if vmm.is_none() {
             keeper::end(layout, guest)?;
         }
-        serial.listen()?;
-        vmm_log.listen()?;
+        serial.listen(vmm.is_some())?;
+        vmm_log.listen(vmm.is_some())?;
         if let (Some(host_key), Some(vmm), None) =
             (serial.heard.ready_key(), &vmm, serial.heard.failed_services())
         {
@@ -157,6 +162,7 @@ pub(super) fn await_ready(host: &LinuxHost, guest: &GuestName) -> Result<(), App
             is_limited(host, guest, vmm, true)?;
             let (pid, start_time, host_key) = (vmm.pid, vmm.start_time, host_key.to_owned());
             let ready = Ready { pid, start_time, host_key, containers: Vec::new() };
+            jail::take_back(layout, guest, vmm)?;
             return record::write(&layout.ready(guest), &ready);
         }
         let failed = serial.heard.failed_services().map(str::to_owned);
@@ -190,11 +196,14 @@ impl Listener {
         Ok(Self { path, reader, heard: Heard::default() })
     }
 
-    /// Reads what came meanwhile.
-    fn listen(&mut self) -> Result<(), ApplyError> {
-        if let Some(reader) = &mut self.reader {
-            while let Some((_, bytes)) = reader.read().map_err(FileError::when("read", &self.path))? {
-                self.heard.hear(&bytes);
+    /// Reads what came meanwhile. Whoever lives may write faster than it is read, so that not all is read at once.
+    fn listen(&mut self, it_lives: bool) -> Result<(), ApplyError> {
+        let most = if it_lives { AT_ONCE } else { usize::MAX };
+        let Some(reader) = &mut self.reader else { return Ok(()) };
+        for _ in 0..most {
+            match reader.read().map_err(FileError::when("read", &self.path))? {
+                Some((_, bytes)) => self.heard.hear(&bytes),
+                None => break,
             }
         }
         Ok(())
@@ -212,20 +221,23 @@ pub(super) fn keep_logs(host: &LinuxHost, guest: &GuestName) -> Result<(), Apply
 
 /// Asks a guest to shut down where it can hear, waits, and kills what is left.
 pub(super) fn stop(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
+    // Of all that it is asked, so that it is killed in time whatever it answers.
+    let end_of_patience = Instant::now() + host.stop_timeout;
+    let left = || end_of_patience.saturating_duration_since(Instant::now());
     if let Some(vmm) = observe::vmm_process(&host.layout, &host.hierarchy, guest) {
         let machine: Option<Machine> = record::read(&host.layout.machine(guest)).ok().flatten();
         let is_ready = observe::ready(&host.layout, guest, Some(&vmm)).is_ok_and(|ready| ready.is_some());
         let can_hear = match snapshot::paused(&host.layout, guest) {
             Ok(None) => true,
-            Ok(Some(Paused::Unfinished)) => snapshot::go_on(host, guest).is_ok(),
+            Ok(Some(Paused::Unfinished)) => snapshot::go_on(host, guest, left()).is_ok(),
             // It must not run beside its snapshot, which one whose marker cannot be read may have.
             Ok(Some(Paused::Frozen)) | Err(_) => false,
         };
         // One that never came up does not listen, and one that does not hear is killed below.
         if let Some(machine) = machine.filter(|_| is_ready && can_hear)
-            && ask_to_stop(&host.layout, guest, &machine, &vmm).is_ok()
+            && ask_to_stop(&host.layout, guest, &machine, &vmm, left()).is_ok()
         {
-            process::wait_gone(vmm.pid, vmm.start_time, host.stop_timeout);
+            process::wait_gone(vmm.pid, vmm.start_time, left());
         }
     }
     host.hierarchy.kill(&host.layout.cgroup(guest))?;
@@ -251,11 +263,16 @@ fn ask_to_stop(
     guest: &GuestName,
     machine: &Machine,
     vmm: &ProcessInfo,
+    limit: Duration,
 ) -> Result<(), ApplyError> {
-    let root = jail::root_of(layout, guest, vmm)?;
+    let end = Instant::now() + limit;
+    let left = || end.saturating_duration_since(Instant::now());
+    let socket = control::socket(&jail::root_of(layout, guest, vmm)?, machine, vmm);
     match machine.vmm {
-        VmmKind::Qemu => Ok(Qmp::connect(&root.join(QMP_SOCKET))?.system_powerdown()?),
-        VmmKind::Firecracker => Ok(Api::connect(&root.join(API_SOCKET))?.send_ctrl_alt_del()?),
+        VmmKind::Qemu => Ok(Qmp::connect_within(socket, limit)?.with_timeout(left()).system_powerdown()?),
+        VmmKind::Firecracker => {
+            Ok(Api::connect_within(socket, limit)?.with_timeout(left()).send_ctrl_alt_del()?)
+        }
     }
 }
 
@@ -264,16 +281,16 @@ pub(super) fn adjust(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> 
     let layout = &host.layout;
     let vmm = observe::vmm_process(layout, &host.hierarchy, guest);
     let vmm = vmm.ok_or_else(|| ApplyError::Gone(guest.clone()))?;
-    let root = jail::root_of(layout, guest, &vmm)?;
+    let socket = control::socket(&jail::root_of(layout, guest, &vmm)?, machine, &vmm);
     let running: Machine = record::read(&layout.machine(guest))?.unwrap_or_else(|| machine.as_started());
     match machine.vmm {
         VmmKind::Firecracker => {
-            let api = Api::connect(&root.join(API_SOCKET))?;
+            let api = Api::connect(socket)?;
             for (path, body) in firecracker::adjustments(&running, machine) {
                 api.patch(&path, &body)?;
             }
         }
-        VmmKind::Qemu => inflate(&mut Qmp::connect(&root.join(QMP_SOCKET))?, machine)?,
+        VmmKind::Qemu => inflate(&mut Qmp::connect(socket)?, machine)?,
     }
     record::write(&layout.machine(guest), machine)
 }
@@ -312,10 +329,18 @@ pub(super) fn start_container(
         return Err(failed(format!("not within {} s", CONTAINER_LIMIT.as_secs())));
     }
     if output.code != 0 {
-        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        return Err(failed(shown(&String::from_utf8_lossy(&output.stderr))));
     }
     ready.containers.push(container.clone());
     record::write(&layout.ready(guest), &ready)
+}
+
+/// What a guest said, for an error: lines of its own, that look like none of this program's.
+fn shown(said: &str) -> String {
+    match last_lines(said).as_slice() {
+        [line] => line.clone(),
+        lines => lines.iter().map(|line| format!("\n    {line}")).collect(),
+    }
 }
 
 /// How the host reaches a guest's sshd; `None` where it runs none, or nobody recorded its machine.

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::error::Error;
 
 use super::problem::InvalidFile;
+use super::text::message;
 
 /// Whose fault an error is, which decides the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +110,7 @@ pub fn causes(error: &dyn Error) -> Vec<String> {
 
 /// The words of an error and of its causes in one line.
 pub fn one_line(error: &dyn Error) -> String {
-    std::iter::once(error.to_string()).chain(causes(error)).collect::<Vec<_>>().join(": ")
+    message(&std::iter::once(error.to_string()).chain(causes(error)).collect::<Vec<_>>().join(": "))
 }
 
 /// Several errors with their causes, one behind the other.

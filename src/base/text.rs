@@ -16,10 +16,57 @@ pub fn percent_query(text: &str) -> String {
     utf8_percent_encode(text, IN_QUERY).to_string()
 }
 
+/// Whether a terminal shows a character and does nothing else for it: no control character, none that turns the direction of
+/// writing, none that ends a line.
+pub fn is_plain(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !c.is_control() && !turns && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
+}
+
 /// A text of somebody else's, such as a file name: what a terminal would obey is shown instead.
 pub fn printable(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let shown = |c: char| if is_plain(c) { c.to_string() } else { c.escape_default().to_string() };
     text.chars().map(shown).collect()
+}
+
+/// A message of one's own that may hold texts of somebody else's, as it is printed: tabs and line ends are kept, and no line but
+/// the first begins at the margin, so that none looks like another message.
+pub fn message(text: &str) -> String {
+    let shown = |line: &str| {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        line.split('\t').map(printable).collect::<Vec<_>>().join("\t")
+    };
+    let mut lines = text.split('\n');
+    let first = shown(lines.next().unwrap_or_default());
+    let more = lines.map(|line| match line.starts_with("  ") {
+        true => format!("\n{}", shown(line)),
+        false => format!("\n    {}", shown(line)),
+    });
+    std::iter::once(first).chain(more).collect()
+}
+
+/// Longest text of somebody else's that a message shows, in characters.
+const LONGEST: usize = 300;
+
+/// What a message shows of somebody else's text: one line, printable, of bounded length.
+pub fn excerpt(text: &str) -> String {
+    let text = text.trim();
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", printable(&text[..end])),
+        None => printable(text),
+    }
+}
+
+/// Most lines that a message shows of somebody else's text.
+const MOST_LINES: usize = 12;
+
+/// The last lines of somebody else's text that hold something, each as an excerpt.
+pub fn last_lines(text: &str) -> Vec<String> {
+    let mut lines: Vec<_> =
+        text.lines().rev().filter(|line| !line.trim().is_empty()).take(MOST_LINES).map(excerpt).collect();
+    lines.reverse();
+    lines
 }
 
 #[cfg(test)]
@@ -36,5 +83,17 @@ mod tests {
     #[test]
     fn what_a_terminal_would_obey_is_shown() {
         assert_eq!(printable("a\x1b[31m\nb ü"), "a\\u{1b}[31m\\nb ü");
+        assert_eq!(printable("\u{9b}31m \u{202e}txt.exe\u{2028}"), "\\u{9b}31m \\u{202e}txt.exe\\u{2028}");
+        assert_eq!(message("a\rb\n  c\td\r\nerror: e"), "a\\rb\n  c\td\n    error: e");
+    }
+
+    #[test]
+    fn what_somebody_else_says_is_shown_in_part_and_on_lines_of_its_own() {
+        assert_eq!(excerpt(" error: x\nerror: bob: gone\r\n"), "error: x\\nerror: bob: gone");
+        assert_eq!(excerpt(&"ü".repeat(LONGEST)).chars().count(), LONGEST);
+        assert_eq!(excerpt(&"ü".repeat(1 << 20)).chars().count(), LONGEST + 3);
+        let text: String = (0..1000).map(|number| format!("line {number}\r\n\n")).collect();
+        let lines = last_lines(&text);
+        assert_eq!((lines.len(), lines[MOST_LINES - 1].as_str()), (MOST_LINES, "line 999"));
     }
 }

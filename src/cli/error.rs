@@ -3,6 +3,7 @@
 use crate::apk::SolveError;
 use crate::base::diagnostic::{Class, Diagnostic, causes};
 use crate::base::problem::{self, InvalidFile, render as render_problems};
+use crate::base::text::message as shown;
 
 use super::output::{FailureJson, ProblemJson};
 use super::render;
@@ -119,12 +120,12 @@ impl CliError {
             Body::Words { message, causes, hint } => {
                 let (red, bold, plain) =
                     if settings.color { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-                eprintln!("{red}error{plain}{bold}:{plain} {message}");
+                eprintln!("{red}error{plain}{bold}:{plain} {}", shown(message));
                 for cause in causes {
-                    eprintln!("  because: {}", cause.trim_end().replace('\n', "\n    "));
+                    eprintln!("  because: {}", shown(&cause.trim_end().replace('\n', "\n    ")));
                 }
                 if let Some(hint) = hint {
-                    eprintln!("  help: {hint}");
+                    eprintln!("  help: {}", shown(hint));
                 }
             }
         }

@@ -2,14 +2,19 @@
 
 use std::collections::VecDeque;
 
+use crate::base::text::{excerpt, is_plain};
 use crate::sys::log::Lines;
 
 /// The line by which a guest says that all its services stand; behind it may come its ssh host key.
 const READY: &str = "sisforge: ready";
 /// The line by which a guest says that some of its services do not stand.
 const FAILED: &str = "sisforge: failed:";
+/// Longest host key, in bytes; one of RSA with 16,384 bits has fewer.
+const LONGEST_KEY: usize = 4096;
 /// Lines that an error shows.
 const SHOWN: usize = 12;
+/// How much of one it shows, in characters.
+const LONGEST_SHOWN: usize = 500;
 
 /// A log that is listened to as it grows.
 #[derive(Debug, Default)]
@@ -27,11 +32,10 @@ impl Heard {
         lines.feed(None, bytes, |_, line| {
             let line = String::from_utf8_lossy(line);
             if let (None, Some((_, key))) = (&ready, line.split_once(READY)) {
-                let words: Vec<_> = key.split_whitespace().take(2).collect();
-                *ready = Some(words.join(" "));
+                *ready = Some(host_key(key));
             }
             if let (None, Some((_, services))) = (&failed, line.split_once(FAILED)) {
-                *failed = Some(services.trim().to_owned());
+                *failed = Some(excerpt(services));
             }
             remember(last, &line);
         });
@@ -56,8 +60,18 @@ impl Heard {
     }
 }
 
+/// The key behind a readiness line; empty where what stands there is none. It goes into the configuration of an ssh client.
+fn host_key(text: &str) -> String {
+    let mut words = text.split_whitespace();
+    let (Some(algorithm), Some(key)) = (words.next(), words.next()) else { return String::new() };
+    let of = |word: &str, more: &str| {
+        word.len() <= LONGEST_KEY && word.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+    };
+    if of(algorithm, "-@.") && of(key, "+/=") { format!("{algorithm} {key}") } else { String::new() }
+}
+
 fn remember(last: &mut VecDeque<String>, line: &str) {
-    let line: String = line.chars().filter(|c| !c.is_control()).collect();
+    let line: String = line.chars().filter(|c| is_plain(*c)).take(LONGEST_SHOWN).collect();
     if !line.trim().is_empty() {
         if last.len() == SHOWN {
             last.pop_front();
@@ -83,6 +97,15 @@ mod tests {
             ["booting\r\nsisfo", "rge: ready ssh-ed25519 AA", "AB\r\nsisforge: ready ssh-ed25519 EVIL\r\n"];
         assert_eq!(heard(&said).ready_key(), Some("ssh-ed25519 AAAB"));
         assert_eq!(heard(&["sisforge: ready\n"]).ready_key(), Some(""));
+    }
+
+    #[test]
+    fn what_is_no_key_is_not_taken_for_one() {
+        for told in ["ssh-ed25519", "ssh-ed25519 AA,\x1bB", "-oProxyCommand=x;id AAAA", "x \u{202e}AAAA"] {
+            assert_eq!(heard(&[&format!("sisforge: ready {told}\n")]).ready_key(), Some(""), "{told:?}");
+        }
+        let long = format!("sisforge: ready ssh-ed25519 {}\n", "A".repeat(10 << 20));
+        assert_eq!(heard(&[&long]).ready_key(), Some(""));
     }
 
     #[test]

@@ -28,7 +28,9 @@ pub struct JailEntry {
 pub enum EntryKind {
     /// 0700, of the guest's uid.
     OwnDirectory,
-    /// A tmpfs of this many bytes, mode 0700, of the guest's uid.
+    /// 0755, of root: the guest's uid can put nothing in the place of what stands there.
+    Directory,
+    /// A tmpfs of this many bytes, 0755, of root.
     Tmpfs { size: u64 },
     /// Another name of an immutable file.
     SharedLink { from: JailSource },
@@ -97,16 +99,13 @@ pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
     }
     match machine.disk {
         MachineDisk::Kept => {
-            entries.push(entry("data", EntryKind::OwnDirectory));
+            entries.push(entry("data", EntryKind::Directory));
             let from = from_snapshot(snapshot::DISK).unwrap_or_else(|| layout.disk(guest));
             entries.push(entry(DISK, EntryKind::OwnLink { from }));
         }
         MachineDisk::Ephemeral { base, size, in_memory } => {
-            let dir = if in_memory {
-                EntryKind::Tmpfs { size: size + TMPFS_MARGIN }
-            } else {
-                EntryKind::OwnDirectory
-            };
+            let dir =
+                if in_memory { EntryKind::Tmpfs { size: size + TMPFS_MARGIN } } else { EntryKind::Directory };
             let from = from_snapshot(snapshot::DISK).map_or_else(|| stored(&base), JailSource::Snapshot);
             entries.push(entry("data", dir));
             entries.push(entry(DISK, EntryKind::OwnCopy { from }));

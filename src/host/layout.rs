@@ -11,7 +11,7 @@
 //! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of how nft lists them
 //! <jails>/<fleet>/disks/<guest>.ext4     data disks
 //! <jails>/<fleet>/disks/<guest>.before-<snapshot>.ext4   the data disk that a restore put another in the place of
-//! <store>/<fleet>/guests/<guest>/        machine.json, ready.json, freezing.json
+//! <store>/<fleet>/guests/<guest>/        machine.json, ready.json, freezing.json, disk.json
 //!     serial.log, vmm.log, metrics.log   each with older parts and indexes beside it (`sys/log`)
 //!     serial.pipe, vmm.pipe, console.in  what the VMM writes to and reads from
 //!     keeper.lock                        held by the process that keeps the logs
@@ -195,6 +195,11 @@ impl Layout {
     /// That the guest is ready, and its ssh host key.
     pub fn ready(&self, guest: &GuestName) -> PathBuf {
         self.guest(guest).join("ready.json")
+    }
+
+    /// How large a disk the host gave the guest.
+    pub fn disk_record(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("disk.json")
     }
 
     /// That the guest's VMM is paused for a snapshot.

@@ -151,7 +151,8 @@ pub fn manifest(jail: &Jail, facts: &Facts<'_>) -> Manifest {
     let own = |path: &str, node, mode, made_by| entry(path, node, mode, jail.uid, made_by);
     if is_jailed {
         let made: Vec<_> = entries.iter().map(|entry| entry.path.clone()).collect();
-        let folders = FOLDERS.iter().filter(|folder| !made.iter().any(|path| path == *folder));
+        let is_made = |folder: &str| folder.is_empty() || made.iter().any(|path| path == folder);
+        let folders = FOLDERS.iter().filter(|folder| !is_made(folder));
         entries.extend(folders.map(|path| own(path, Node::Directory, 0o700, Maker::Jailer)));
         entries.extend(facts.devices.iter().map(|device| {
             let node = Node::CharacterDevice { major: device.major, minor: device.minor };
@@ -161,9 +162,9 @@ pub fn manifest(jail: &Jail, facts: &Facts<'_>) -> Manifest {
         let mode = facts.program.map_or(0o755, |program| program.mode);
         let copy = Node::File { size, digest, link: None, writable: true };
         entries.push(own(vmm_folder(jail.vmm), copy, mode, Maker::Jailer));
-    } else {
-        entries.push(entry("", Node::Directory, 0o755, 0, Maker::Sisforge));
     }
+    // The jailer gives it to the guest's uid, and it is taken back once the guest is ready.
+    entries.push(entry("", Node::Directory, 0o755, 0, Maker::Sisforge));
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     let run_time: &[&str] = if is_jailed { &["firecracker.pid", API_SOCKET, VSOCK] } else { &[QMP_SOCKET] };
     Manifest {
@@ -189,7 +190,8 @@ fn laid_out(jail: &Jail, path: &str, kind: &EntryKind, facts: &Facts<'_>) -> Man
     };
     match kind {
         EntryKind::OwnDirectory => own(Node::Directory, 0o700),
-        EntryKind::Tmpfs { size } => own(Node::Tmpfs { size: *size }, 0o700),
+        EntryKind::Directory => entry(path, Node::Directory, 0o755, 0, Maker::Sisforge),
+        EntryKind::Tmpfs { size } => entry(path, Node::Tmpfs { size: *size }, 0o755, 0, Maker::Sisforge),
         EntryKind::SharedLink { from } => {
             entry(path, file(from.digest(), Some(from.path()), false), 0o444, 0, Maker::Sisforge)
         }

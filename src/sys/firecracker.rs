@@ -10,22 +10,25 @@ mod version;
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::base::text::excerpt;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::io_diagnosis;
-use super::socket;
+use super::socket::Socket;
 
 pub use binary::{BinaryError, check_static};
 pub use version::{UnknownVersion, Version, installed, version_of};
 
 /// Largest reply that is read, in bytes; the largest real one, `GET /vm/config`, is far below.
 const REPLY_MAX: usize = 1 << 20;
+/// Longest head of a reply; a real one has about hundred bytes.
+const HEAD_MAX: usize = 16 << 10;
 
 /// How long a request may take unless [`Api::with_timeout`] says otherwise. The API thread answers in
 /// milliseconds, but waits up to 30 s for a vCPU to pause, and a snapshot takes as long as its disk does.
@@ -91,15 +94,20 @@ pub struct InstanceInfo {
 /// The API of one Firecracker process.
 #[derive(Clone, Debug)]
 pub struct Api {
-    socket: PathBuf,
+    socket: Socket,
     timeout: Duration,
 }
 
 impl Api {
     /// The API at a socket, once somebody listens there. The path may be longer than a socket address.
-    pub fn connect(socket: &Path) -> Result<Self, ApiError> {
-        let api = Self { socket: socket.to_owned(), timeout: TIMEOUT };
-        api.open()?;
+    pub fn connect(socket: impl Into<Socket>) -> Result<Self, ApiError> {
+        Self::connect_within(socket, TIMEOUT)
+    }
+
+    /// The same with another time limit, for connecting and for each request.
+    pub fn connect_within(socket: impl Into<Socket>, timeout: Duration) -> Result<Self, ApiError> {
+        let api = Self { socket: socket.into(), timeout };
+        api.open(timeout)?;
         Ok(api)
     }
 
@@ -147,17 +155,18 @@ impl Api {
         self.request("PATCH", path, Some(body)).map(drop)
     }
 
-    fn open(&self) -> Result<UnixStream, ApiError> {
-        socket::connect(&self.socket)
-            .map_err(|source| ApiError::Connect { socket: self.socket.clone(), source })
+    fn open(&self, limit: Duration) -> Result<UnixStream, ApiError> {
+        let named = |source| ApiError::Connect { socket: self.socket.path().to_owned(), source };
+        self.socket.connect(limit).map_err(named)
     }
 
     fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, ApiError> {
         let name = format!("{method} {path}");
         let deadline = Instant::now() + self.timeout;
-        let mut stream = self.open()?;
+        let mut stream = self.open(self.timeout)?;
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let answer = stream
-            .set_write_timeout(Some(self.timeout))
+            .set_write_timeout(Some(left))
             .and_then(|()| stream.write_all(&render(method, path, body)))
             .and_then(|()| read_reply(&mut stream, deadline));
         let reply = match answer {
@@ -166,7 +175,8 @@ impl Api {
                 return Err(self.malformed(&name, &error.to_string()));
             }
             Err(source) => {
-                return Err(ApiError::NoAnswer { socket: self.socket.clone(), request: name, source });
+                let socket = self.socket.path().to_owned();
+                return Err(ApiError::NoAnswer { socket, request: name, source });
             }
         };
         let value = match reply.body.as_slice() {
@@ -178,15 +188,15 @@ impl Api {
         if (200..300).contains(&reply.status) {
             return Ok(value);
         }
-        let fault = value["fault_message"].as_str().unwrap_or("no reason given").to_owned();
+        let fault = excerpt(value["fault_message"].as_str().unwrap_or("no reason given"));
         Err(ApiError::Refused { request: name, status: reply.status, fault })
     }
 
     fn malformed(&self, request: &str, reason: &str) -> ApiError {
         ApiError::Malformed {
-            socket: self.socket.clone(),
+            socket: self.socket.path().to_owned(),
             request: request.to_owned(),
-            reason: reason.to_owned(),
+            reason: excerpt(reason),
         }
     }
 }
@@ -243,7 +253,7 @@ fn parse_reply(bytes: &[u8]) -> io::Result<Option<Reply>> {
     let mut response = httparse::Response::new(&mut headers);
     let parsed = response.parse(bytes).map_err(|error| bad(error.to_string()))?;
     let httparse::Status::Complete(head) = parsed else {
-        return if bytes.len() > REPLY_MAX { Err(bad("headers without end".to_owned())) } else { Ok(None) };
+        return if bytes.len() > HEAD_MAX { Err(bad("headers without end".to_owned())) } else { Ok(None) };
     };
     let status = response.code.ok_or_else(|| bad("no status".to_owned()))?;
     let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
@@ -286,6 +296,7 @@ pub fn exit_reason(status: i32) -> Option<&'static str> {
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
+    use std::path::Path;
 
     /// Answers one request with a status and a JSON body, and gives the request.
     fn serve(socket: &Path, status: &str, body: &str) -> std::thread::JoinHandle<String> {
@@ -301,7 +312,7 @@ mod tests {
     }
 
     fn api(socket: &Path) -> Api {
-        Api { socket: socket.to_owned(), timeout: Duration::from_secs(5) }
+        Api { socket: socket.into(), timeout: Duration::from_secs(5) }
     }
 
     #[test]

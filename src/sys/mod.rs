@@ -36,4 +36,5 @@ pub mod sparse;
 pub mod ssh;
 pub mod tiny_guest;
 pub mod tool;
+pub mod untrusted;
 pub mod vendor;

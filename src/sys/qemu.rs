@@ -3,15 +3,16 @@
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::base::text::excerpt;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::io_diagnosis;
-use super::socket;
+use super::socket::Socket;
 use super::tool::{Tool, ToolError};
 
 mod migration;
@@ -34,7 +35,11 @@ pub enum QmpError {
     #[error("QEMU at {} did not answer {command} within {} s", path.display(), timeout.as_secs())]
     Timeout { path: PathBuf, command: String, timeout: Duration },
     #[error("QEMU at {} does not speak QMP: {line:?}", path.display())]
-    Protocol { path: PathBuf, line: String },
+    Protocol {
+        path: PathBuf,
+        /// The beginning of what it said.
+        line: String,
+    },
     /// It understood and said no.
     #[error("QEMU at {} refused {command}: {description} ({class})", path.display())]
     Refused { path: PathBuf, command: String, class: String, description: String },
@@ -87,7 +92,15 @@ pub fn parse_version(line: &str) -> Option<(u32, u32)> {
 /// How long QEMU may take to answer. Most answers take milliseconds; emulation on a busy host may hold them up.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest line that is read, in bytes; QEMU's own have a few hundred.
+const LINE_MAX: usize = 1 << 20;
+/// How much of a line an error shows, in characters.
+const SHOWN: usize = 200;
+
 /// A connection to one QEMU, which serves one at a time. After an error, connect again.
+///
+/// The process at the other end has a guest inside it and is not trusted: each command has a deadline, and each line a
+/// bound.
 #[derive(Debug)]
 pub struct Qmp {
     stream: BufReader<UnixStream>,
@@ -98,41 +111,50 @@ pub struct Qmp {
 
 impl Qmp {
     /// Connects to QEMU's socket and makes it take commands. It must greet within ten seconds.
-    pub fn connect(path: &Path) -> Result<Self, QmpError> {
-        Self::connect_within(path, TIMEOUT)
+    pub fn connect(socket: impl Into<Socket>) -> Result<Self, QmpError> {
+        Self::connect_within(socket, TIMEOUT)
     }
 
-    /// The same with another time limit, for connecting and for each command.
-    pub fn connect_within(path: &Path, timeout: Duration) -> Result<Self, QmpError> {
+    /// The same with another time limit, for connecting as a whole and for each command.
+    pub fn connect_within(socket: impl Into<Socket>, timeout: Duration) -> Result<Self, QmpError> {
+        let (socket, end): (Socket, _) = (socket.into(), Instant::now() + timeout);
+        let path = socket.path().to_owned();
         let stream =
-            socket::connect(path).map_err(|source| QmpError::Connect { path: path.to_owned(), source })?;
-        let mut qmp = Self { stream: BufReader::new(stream), path: path.to_owned(), timeout, last_id: 0 };
-        let greeting = qmp.read_message("the connection", Instant::now() + timeout)?;
+            socket.connect(timeout).map_err(|source| QmpError::Connect { path: path.clone(), source })?;
+        let mut qmp = Self { stream: BufReader::new(stream), path, timeout, last_id: 0 };
+        let greeting = qmp.read_message("the connection", end)?;
         if greeting.get("QMP").is_none() {
-            return Err(QmpError::Protocol { path: path.to_owned(), line: greeting.to_string() });
+            return Err(qmp.protocol(&greeting.to_string()));
         }
-        qmp.execute("qmp_capabilities", json!({}))?;
+        qmp.exchange("qmp_capabilities", json!({}), None, end)?;
         Ok(qmp)
+    }
+
+    /// The same connection with another time limit for each command.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Runs one command and gives what it returns. Events that come meanwhile are passed over.
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
-        self.exchange(command, arguments, None)
+        self.exchange(command, arguments, None, Instant::now() + self.timeout)
     }
 
-    /// The same with a file's descriptor beside the command.
+    /// The same with a file's descriptor beside the command, until `end` at the latest.
     fn exchange(
         &mut self,
         command: &str,
         arguments: Value,
         descriptor: Option<BorrowedFd<'_>>,
+        end: Instant,
     ) -> Result<Value, QmpError> {
         self.last_id += 1;
         let mut line = json!({ "execute": command, "arguments": arguments, "id": self.last_id }).to_string();
         line.push('\n');
-        let end = Instant::now() + self.timeout;
         let stream = self.stream.get_ref();
-        let sent = stream.set_write_timeout(Some(self.timeout)).and_then(|()| {
+        let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let sent = stream.set_write_timeout(Some(left)).and_then(|()| {
             let mut stream = stream;
             match descriptor {
                 Some(descriptor) => migration::send_with(stream.as_fd(), line.as_bytes(), descriptor),
@@ -150,9 +172,9 @@ impl Qmp {
                 return Ok(value.take());
             }
             let Some(error) = message.get("error") else {
-                return Err(QmpError::Protocol { path: self.path.clone(), line: message.to_string() });
+                return Err(self.protocol(&message.to_string()));
             };
-            let text = |key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let text = |key: &str| excerpt(error.get(key).and_then(Value::as_str).unwrap_or_default());
             return Err(QmpError::Refused {
                 path: self.path.clone(),
                 command: command.to_owned(),
@@ -176,7 +198,11 @@ impl Qmp {
     pub fn query_status(&mut self) -> Result<String, QmpError> {
         let answer = self.execute("query-status", json!({}))?;
         let status = answer.get("status").and_then(Value::as_str).map(str::to_owned);
-        status.ok_or_else(|| QmpError::Protocol { path: self.path.clone(), line: answer.to_string() })
+        status.ok_or_else(|| self.protocol(&answer.to_string()))
+    }
+
+    fn protocol(&self, line: &str) -> QmpError {
+        QmpError::Protocol { path: self.path.clone(), line: line.trim_end().chars().take(SHOWN).collect() }
     }
 
     fn failed(&self, command: &str, source: io::Error) -> QmpError {
@@ -193,30 +219,40 @@ impl Qmp {
     /// Reads one line, which is one JSON object, until `end` at the latest.
     fn read_message(&mut self, command: &str, end: Instant) -> Result<Value, QmpError> {
         let mut line = Vec::new();
-        while line.last() != Some(&b'\n') {
+        loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(self.failed(command, ErrorKind::TimedOut.into()));
             }
+            // One piece at a time, so that the deadline holds however the pieces come.
             let set = self.stream.get_ref().set_read_timeout(Some(left));
-            match set.and_then(|()| self.stream.read_until(b'\n', &mut line)) {
-                Ok(0) => {
+            let piece = match set.and_then(|()| self.stream.fill_buf()) {
+                Ok([]) => {
                     return Err(QmpError::Closed { path: self.path.clone(), command: command.to_owned() });
                 }
-                Ok(_) => {}
+                Ok(piece) => piece,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(self.failed(command, error)),
+            };
+            let end_of_line = piece.iter().position(|byte| *byte == b'\n');
+            let taken = end_of_line.map_or(piece.len(), |at| at + 1);
+            line.extend_from_slice(&piece[..taken]);
+            self.stream.consume(taken);
+            if end_of_line.is_some() {
+                break;
+            }
+            if line.len() > LINE_MAX {
+                return Err(self.protocol(&String::from_utf8_lossy(&line[..SHOWN])));
             }
         }
-        serde_json::from_slice(&line).map_err(|_| QmpError::Protocol {
-            path: self.path.clone(),
-            line: String::from_utf8_lossy(&line).trim_end().to_owned(),
-        })
+        serde_json::from_slice(&line).map_err(|_| self.protocol(&String::from_utf8_lossy(&line)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
+    use std::path::Path;
     use std::thread;
 
     use super::*;
@@ -289,5 +325,32 @@ mod tests {
     fn nobody_there_is_told_plainly() {
         let error = Qmp::connect(Path::new("/nonexistent/qmp")).unwrap_err();
         assert_eq!(error.to_string(), "cannot connect to QEMU at /nonexistent/qmp (it does not run)");
+    }
+
+    #[test]
+    fn neither_a_trickle_nor_a_flood_nor_a_puzzle_is_read_to_its_end() {
+        let speak = |greeting: Vec<u8>, pause: Duration| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("qmp");
+            let listener = UnixListener::bind(&path).unwrap();
+            thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                while greeting.chunks(64 << 10).all(|piece| stream.write_all(piece).is_ok()) {
+                    thread::sleep(pause);
+                }
+            });
+            let began = Instant::now();
+            let error = Qmp::connect_within(&path, Duration::from_millis(300)).unwrap_err();
+            assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+            error
+        };
+        let trickle = speak(b" ".to_vec(), Duration::from_millis(20));
+        assert!(matches!(trickle, QmpError::Timeout { .. }), "{trickle}");
+        let flood = speak(vec![b'x'; 1 << 20], Duration::ZERO);
+        assert!(matches!(flood, QmpError::Protocol { .. }) && flood.to_string().len() < 1000, "{flood}");
+        let puzzle = speak([vec![b'['; 100_000], b"\n".to_vec()].concat(), Duration::ZERO);
+        assert!(matches!(puzzle, QmpError::Protocol { .. }) && puzzle.to_string().len() < 1000, "{puzzle}");
+        let events = speak(b"{\"event\": \"STOP\"}\n".to_vec(), Duration::ZERO);
+        assert!(matches!(events, QmpError::Protocol { .. }), "{events}");
     }
 }

@@ -1,58 +1,159 @@
 //! Removal of a directory that someone else may have filled: no link is followed, no mount is entered, and what cannot be
-//! removed is told while the rest goes.
+//! removed is told while the rest goes. However deep and wide it is, little memory and few descriptors are taken: a directory
+//! that lies too deep is moved up to the top first.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, openat2, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, openat2, renameat_with, unlinkat};
 use rustix::io::Errno;
 
 use super::fs::FileError;
 
-/// Removes a file or a whole directory; gives what is still there and why, the deepest first, each with its path. Absence
-/// is no error.
+/// How many directories are open at a time, one in the other.
+const DEEPEST: usize = 64;
+/// How many names of one directory are held at a time.
+const BATCH: usize = 1000;
+/// How often a directory is read that was not empty once all in it was removed: somebody may add to it meanwhile.
+const READS: usize = 3;
+/// How many failures are told; there may be a million alike.
+const TOLD: usize = 20;
+
+/// Removes a file or a whole directory; gives what is still there and why, the deepest first, each with its path. Of very many
+/// failures not all are told. Absence is no error.
 pub fn remove_tree(path: &Path) -> Vec<FileError> {
-    let mut left = Vec::new();
     let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Some(name) = path.file_name() else {
         return vec![FileError::when("remove", path)(ErrorKind::InvalidInput.into())];
     };
     match fs::File::open(parent) {
-        Ok(dir) => remove_at(dir.as_fd(), name, path, &mut left),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => left.push(FileError::when("open", parent)(error)),
+        Ok(dir) => {
+            let mut removal = TreeRemoval {
+                parent: dir.into(),
+                base: parent.to_owned(),
+                open: Vec::new(),
+                moved: 0,
+                left: Vec::new(),
+            };
+            removal.take(name);
+            while !removal.open.is_empty() {
+                removal.go_on();
+            }
+            removal.left
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(error) => vec![FileError::when("open", parent)(error)],
     }
-    left
 }
 
-fn remove_at(dir: BorrowedFd<'_>, name: &OsStr, path: &Path, left: &mut Vec<FileError>) {
-    let failed = |action, error: Errno| FileError::when(action, path)(io::Error::from(error));
-    match unlinkat(dir, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return,
-        // What Linux and POSIX answer for a directory.
-        Err(Errno::ISDIR | Errno::PERM) if is_dir(dir, name) => {}
-        Err(error) => return left.push(failed("remove", error)),
+/// A directory that is being emptied.
+struct OpenLevel {
+    name: OsString,
+    fd: OwnedFd,
+    entries: Dir,
+    batch: Vec<OsString>,
+    /// How often it was read to its end.
+    read: usize,
+    /// Failures before it was entered.
+    before: usize,
+}
+
+struct TreeRemoval {
+    /// What the whole tree stands in, and its path.
+    parent: OwnedFd,
+    base: PathBuf,
+    /// The directories that are open, each in the one before it.
+    open: Vec<OpenLevel>,
+    /// How many directories were moved to the top.
+    moved: u64,
+    left: Vec<FileError>,
+}
+
+impl TreeRemoval {
+    /// The next name of the innermost directory, or the end of it.
+    fn go_on(&mut self) {
+        let Some(level) = self.open.last_mut() else { return };
+        if level.batch.is_empty() {
+            level.batch = next_names(&mut level.entries);
+        }
+        match level.batch.pop() {
+            Some(name) => self.take(&name),
+            None => self.leave(),
+        }
     }
-    let before = left.len();
-    match enter(dir, name) {
-        Ok(below) => {
-            for name in names(&below) {
-                remove_at(below.as_fd(), &name, &path.join(&name), left);
+
+    /// Removes an entry of the innermost directory, or enters it where it is a directory.
+    fn take(&mut self, name: &OsStr) {
+        match unlinkat(self.innermost(), name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            // What Linux and POSIX answer for a directory.
+            Err(Errno::ISDIR | Errno::PERM) if is_dir(self.innermost(), name) => self.enter(name),
+            Err(error) => self.tell("remove", name, error),
+        }
+    }
+
+    fn enter(&mut self, name: &OsStr) {
+        if self.open.len() >= DEEPEST {
+            return self.move_up(name);
+        }
+        let opened = enter(self.innermost(), name).and_then(|fd| Ok((Dir::read_from(&fd)?, fd)));
+        match opened {
+            Ok((entries, fd)) => {
+                let (name, before) = (name.to_owned(), self.left.len());
+                self.open.push(OpenLevel { name, fd, entries, batch: Vec::new(), read: 0, before });
+            }
+            // Something is mounted there, and its files are not ours to remove.
+            Err(Errno::XDEV) => self.tell("remove", name, Errno::BUSY),
+            Err(error) => self.tell("open", name, error),
+        }
+    }
+
+    /// Moves a directory to the top of the tree, where it is found later.
+    fn move_up(&mut self, name: &OsStr) {
+        loop {
+            self.moved += 1;
+            let new = format!(".removed-{}", self.moved);
+            match renameat_with(self.innermost(), name, &self.open[0].fd, &new, RenameFlags::NOREPLACE) {
+                Ok(()) => {
+                    // Reading on need not show it.
+                    return self.open[0].batch.push(new.into());
+                }
+                Err(Errno::EXIST) => {}
+                Err(error) => return self.tell("remove", name, error),
             }
         }
-        // Something is mounted there, and its files are not ours to remove.
-        Err(Errno::XDEV) => return left.push(failed("remove", Errno::BUSY)),
-        Err(error) => return left.push(failed("open", error)),
     }
-    match unlinkat(dir, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        // Said of what is in it.
-        Err(Errno::NOTEMPTY) if left.len() > before => {}
-        Err(error) => left.push(failed("remove", error)),
+
+    /// Removes the innermost directory, which has been read to its end.
+    fn leave(&mut self) {
+        let Some(mut level) = self.open.pop() else { return };
+        level.read += 1;
+        match unlinkat(self.innermost(), &level.name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            // Said of what is in it.
+            Err(Errno::NOTEMPTY) if self.left.len() > level.before => {}
+            Err(Errno::NOTEMPTY) if level.read < READS => {
+                level.entries.rewind();
+                self.open.push(level);
+            }
+            Err(error) => self.tell("remove", &level.name, error),
+        }
+    }
+
+    fn innermost(&self) -> BorrowedFd<'_> {
+        self.open.last().map_or(self.parent.as_fd(), |level| level.fd.as_fd())
+    }
+
+    fn tell(&mut self, action: &'static str, name: &OsStr, error: Errno) {
+        if self.left.len() < TOLD {
+            let mut path = self.base.clone();
+            path.extend(self.open.iter().map(|level| &level.name));
+            self.left.push(FileError::when(action, path.join(name))(error.into()));
+        }
     }
 }
 
@@ -66,11 +167,11 @@ fn enter(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     openat2(dir, name, flags, Mode::empty(), ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS)
 }
 
-/// All names first: a directory that is changed while it is read may show some twice or not at all.
-fn names(dir: &OwnedFd) -> Vec<std::ffi::OsString> {
-    let entries = Dir::read_from(dir).into_iter().flatten().flatten();
-    let names = entries.map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
-    names.filter(|name| name != "." && name != "..").collect()
+/// Some names that come next; none at the end. They are taken together, since a directory that is changed while it is read may
+/// show some twice or not at all.
+fn next_names(entries: &mut Dir) -> Vec<OsString> {
+    let names = entries.flatten().map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
+    names.filter(|name| name != "." && name != "..").take(BATCH).collect()
 }
 
 #[cfg(test)]
@@ -119,5 +220,47 @@ mod tests {
         assert_eq!(paths, [jail.join("a/held")]);
         assert!(!jail.join("a/first").exists() && !jail.join("a/b").exists() && !jail.join("z").exists());
         assert!(remove_tree(&jail).is_empty());
+    }
+
+    #[test]
+    fn a_tree_of_any_depth_and_width_goes_within_few_descriptors_and_little_stack() {
+        // In memory where that is there: a disk takes a millisecond for each.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let jail = dir.path().join("jail");
+        fs::create_dir(&jail).unwrap();
+        let mut at = OwnedFd::from(fs::File::open(&jail).unwrap());
+        for level in 0..30_000 {
+            rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+            if level % 1000 == 0 {
+                rustix::fs::mknodat(&at, "f", rustix::fs::FileType::RegularFile, Mode::empty(), 0).unwrap();
+                // What a moved directory would be called.
+                rustix::fs::mkdirat(&at, ".removed-2", Mode::empty()).unwrap();
+            }
+            at = enter(at.as_fd(), OsStr::new("d")).unwrap();
+        }
+        for number in 0..5 * BATCH / 2 {
+            fs::write(jail.join(number.to_string()), "").unwrap();
+        }
+        fs::set_permissions(&jail, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        // A thread of its own has 64 KiB for all of it.
+        let small = std::thread::Builder::new().stack_size(64 << 10);
+        let left = small.spawn(move || remove_tree(&jail)).unwrap().join().unwrap();
+        assert!(left.is_empty(), "{left:?}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_nobody_may_enter_goes_too() {
+        if !rustix::process::geteuid().is_root() {
+            return eprintln!("SKIPPED: only root may enter every directory");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let jail = dir.path().join("jail");
+        fs::create_dir_all(jail.join("a/b")).unwrap();
+        for path in [jail.join("a/b"), jail.join("a"), jail.clone()] {
+            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+        }
+        assert!(remove_tree(&jail).is_empty());
+        assert!(!jail.exists());
     }
 }

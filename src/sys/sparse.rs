@@ -30,9 +30,9 @@ pub fn data_runs(file: &File) -> io::Result<Vec<(u64, u64)>> {
     let (mut runs, mut at) = (Vec::new(), 0);
     while at < size {
         let begin = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(begin) => begin,
-            // No data behind.
-            Err(Errno::NXIO) => break,
+            Ok(begin) if begin < size => begin,
+            // No data behind; whoever has the file open may lengthen it meanwhile.
+            Ok(_) | Err(Errno::NXIO) => break,
             Err(error) => return Err(error.into()),
         };
         let end = rustix::fs::seek(file, SeekFrom::Hole(begin))?.min(size);

@@ -1,16 +1,17 @@
 //! Commands on another machine through the OpenSSH client, and the keys for that.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use crate::base::text::excerpt;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
-use super::fs::{FileError, read, read_text, write};
+use super::fs::{FileError, make_pipe, read, read_text, write};
 use super::tool::{self, Tool, ToolError};
 
 pub use super::tool::OUT_OF_TIME;
@@ -75,7 +76,7 @@ pub struct Target {
 pub enum Io {
     /// This process's own; with a terminal on the other side too if `tty`.
     Inherit { tty: bool },
-    /// No input; output is kept.
+    /// No input; output is kept, of very much the beginning and the end.
     Capture,
 }
 
@@ -107,6 +108,11 @@ pub fn run_within(target: &Target, argv: &[String], limit: Duration) -> Result<F
     run_as(target, argv, Io::Capture, Some(limit))
 }
 
+/// How much is kept of what a command writes to each of its streams, in bytes; of more, the beginning and the end.
+const KEPT: usize = 64 << 10;
+/// The same of what `ssh -v` logs, to which the other side adds what it likes.
+const LOG_KEPT: usize = 256 << 10;
+
 fn run_as(target: &Target, argv: &[String], io: Io, limit: Option<Duration>) -> Result<Finished, SshError> {
     if tool::find("ssh").is_none() {
         return Err(ToolError::Missing { tool: "ssh".to_owned() }.into());
@@ -115,21 +121,24 @@ fn run_as(target: &Target, argv: &[String], io: Io, limit: Option<Duration>) -> 
     let known_hosts = scratch.path().join("known_hosts");
     write(&known_hosts, format!("{} {}\n", target.address, target.host_key).as_bytes(), 0o600)?;
     let log = scratch.path().join("log");
+    make_pipe(&log)?;
 
     let mut call = call(target, argv, io, &known_hosts, &log);
     if let Some(limit) = limit {
         call = call.within(limit);
     }
-    let mut command = call.command();
     let started = |source: io::Error| ToolError::Start { tool: "ssh".to_owned(), source };
-    let (status, stdout, stderr) = match io {
-        Io::Inherit { .. } => (command.status().map_err(started)?, Vec::new(), Vec::new()),
-        Io::Capture => {
-            let output = command.stdin(Stdio::null()).output().map_err(started)?;
-            (output.status, output.stdout, output.stderr)
-        }
-    };
-    let log = fs::read(&log).unwrap_or_default();
+    let ran = std::thread::scope(|scope| {
+        // Open for both, it waits for nobody, and has no end before it is closed here.
+        let writer = File::options().read(true).write(true).open(&log)?;
+        let mut reader = File::open(&log)?;
+        let logged = scope.spawn(move || bounded(&mut reader, LOG_KEPT));
+        let ran = run_call(&call, io);
+        drop(writer);
+        let log = logged.join().unwrap_or_default();
+        ran.map(|(status, stdout, stderr)| (status, stdout, stderr, log))
+    });
+    let (status, stdout, stderr, log) = ran.map_err(started)?;
     let log = String::from_utf8_lossy(&log);
     match (status.code(), parse_log(&log)) {
         (Some(255) | None, End::NoSession { message }) => {
@@ -144,6 +153,45 @@ fn run_as(target: &Target, argv: &[String], io: Io, limit: Option<Duration>) -> 
             Err(SshError::Lost { user: target.user.clone(), address: target.address, message })
         }
     }
+}
+
+fn run_call(call: &Tool, io: Io) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+    let mut command = call.command();
+    if let Io::Inherit { .. } = io {
+        return Ok((command.status()?, Vec::new(), Vec::new()));
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    std::thread::scope(|scope| {
+        let errors = scope.spawn(|| stderr.map(|mut from| bounded(&mut from, KEPT)).unwrap_or_default());
+        let output = stdout.map(|mut from| bounded(&mut from, KEPT)).unwrap_or_default();
+        let status = child.wait()?;
+        Ok((status, output, errors.join().unwrap_or_default()))
+    })
+}
+
+/// Reads to the end; of more than `most` bytes the first and the last half are kept.
+fn bounded(from: &mut dyn Read, most: usize) -> Vec<u8> {
+    const CUT: &[u8] = b"\n[...]\n";
+    let (mut head, mut tail, mut is_cut) = (Vec::new(), Vec::new(), false);
+    let mut buffer = vec![0; most / 2];
+    loop {
+        let count = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => break,
+        };
+        let (first, rest) = buffer[..count].split_at(count.min(most / 2 - head.len()));
+        head.extend_from_slice(first);
+        tail.extend_from_slice(rest);
+        if tail.len() > most / 2 {
+            tail.drain(..tail.len() - most / 2);
+            is_cut = true;
+        }
+    }
+    if is_cut { [&head, CUT, &tail].concat() } else { [head, tail].concat() }
 }
 
 fn call(target: &Target, argv: &[String], io: Io, known_hosts: &Path, log: &Path) -> Tool {
@@ -205,12 +253,12 @@ fn parse_log(log: &str) -> End {
     let own =
         |line: &&str| !line.starts_with("debug") && !line.starts_with("OpenSSH_") && !line.trim().is_empty();
     let last = log.lines().rfind(own).unwrap_or("it gave no reason");
-    let message = last.trim().trim_end_matches('.').to_owned();
+    let message = excerpt(last.trim().trim_end_matches('.'));
     if log.lines().any(|line| line.starts_with("debug1: Entering interactive session")) {
         // Statistics of the transfer come last and tell nothing.
         let broken =
             log.lines().filter(own).find(|line| !line.starts_with("Transferred") && !is_chatter(line));
-        let message = broken.unwrap_or("connection closed").trim().trim_end_matches('.').to_owned();
+        let message = excerpt(broken.unwrap_or("connection closed").trim().trim_end_matches('.'));
         End::Lost { message }
     } else {
         End::NoSession { message }
@@ -256,7 +304,18 @@ pub fn public_key(path: &Path) -> Result<String, SshError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    #[test]
+    fn of_an_endless_output_the_beginning_and_the_end_are_kept() {
+        let read = |text: String, most| String::from_utf8(bounded(&mut text.as_bytes(), most)).unwrap();
+        assert_eq!(read("0123456789".into(), 10), "0123456789");
+        assert_eq!(read("0123456789ab".into(), 10), "01234\n[...]\n789ab");
+        let endless = std::io::repeat(b'x').take(100 << 20);
+        assert!(bounded(&mut { endless }, KEPT).len() < KEPT + 100);
+    }
 
     #[test]
     fn the_other_shell_sees_each_argument_as_it_is() {

@@ -68,7 +68,11 @@ fn a_jail_holds_its_guests_files_alone() {
         assert_eq!(meta.ino(), jail_b[shared].ino(), "{shared} is one file for all");
         assert!(store.values().any(|file| file.ino() == meta.ino()), "{shared} is the store's");
     }
-    for own in ["data/disk.ext4", "vmm.log", "run", "data"] {
+    for roots in [".", "data"] {
+        let meta = if roots == "." { &fs::metadata(sandbox.jail(a)).unwrap() } else { &jail_a[roots] };
+        assert_eq!((meta.uid(), meta.gid(), mode(meta)), (0, 0, 0o755), "nothing is replaced in {roots}");
+    }
+    for own in ["data/disk.ext4", "vmm.log", "run"] {
         let (of_a, of_b) = (&jail_a[own], &jail_b[own]);
         assert_ne!(of_a.uid(), of_b.uid(), "{own}");
         assert_eq!(u64::from(of_a.uid()), sandbox.ps(a)["uid"].as_u64().unwrap(), "{own}");

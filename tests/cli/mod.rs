@@ -6,6 +6,7 @@ mod doctor;
 mod drift;
 mod hostile;
 mod hostile_source;
+mod hostile_vmm;
 mod images;
 mod input;
 mod jail;

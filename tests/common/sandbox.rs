@@ -32,9 +32,17 @@ pub struct Sandbox {
 impl Sandbox {
     /// A project whose guests say that they are ready and reset on Ctrl+Alt+Del; it has no `fleet.toml` yet.
     pub fn new() -> Self {
+        Self::at(tempfile::tempdir().unwrap())
+    }
+
+    /// The same in memory, for what makes very many files.
+    pub fn in_memory() -> Self {
+        Self::at(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
+    }
+
+    fn at(dir: tempfile::TempDir) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let dir = tempfile::tempdir().unwrap();
         // Others than root pass through, in tests that build as nobody.
         open_to_all(dir.path());
         let name = format!("z{}", letters(std::process::id() * 64 + number % 64));

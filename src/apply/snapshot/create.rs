@@ -2,12 +2,12 @@
 //! fails.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::apply::control::Control;
-use crate::apply::linux::{LinuxHost, copy};
+use crate::apply::control::{Control, PATIENCE, PAUSE_LIMIT};
+use crate::apply::linux::LinuxHost;
 use crate::apply::record::{self, Freezing, Ready, Unreadable};
 use crate::apply::{ApplyError, jail, observe, preflight, vmm};
 use crate::base::time::now;
@@ -22,8 +22,9 @@ use crate::sys::cgroup::Limits;
 use crate::sys::digest::sparse_digest;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::ProcessInfo;
+use crate::sys::remove::remove_tree;
 use crate::sys::report::{Report, Task, Unit};
-use crate::sys::ssh;
+use crate::sys::{sparse, ssh};
 
 use super::{SnapshotError, origin, shelf};
 
@@ -47,6 +48,7 @@ struct Subject {
     machine: Machine,
     ready: Ready,
     root: PathBuf,
+    disk: File,
     /// What its cgroup allows.
     limits: Option<Limits>,
 }
@@ -75,8 +77,8 @@ pub fn create(
     }
     shelf::clear(layout)?;
     let origin = origin::of_process(subject.machine.vmm, subject.process.pid)?;
-    let disk = jail::disk_path(&subject.root);
-    preflight::room_for(layout, (subject.machine.memory_mib << 20) + preflight::allocated(&disk))?;
+    let taken = subject.disk.metadata().map_or(0, |disk| disk.blocks() * 512);
+    preflight::room_for(layout, (subject.machine.memory_mib << 20) + taken)?;
     let task = report.begin(&format!("freeze {}", request.guest), None, Unit::Steps);
     quiesce(layout, request.guest, &subject, &*task, report);
 
@@ -122,8 +124,9 @@ fn subject(host: &LinuxHost, guest: &GuestName) -> Result<Subject, ApplyError> {
         return Err(SnapshotError::Paused(guest.clone()).into());
     }
     let root = jail::root_of(layout, guest, &process)?;
+    let disk = jail::open_disk(layout, guest, &machine, &root)?;
     let limits = host.hierarchy.limits(&layout.cgroup(guest));
-    Ok(Subject { process, machine, ready, root, limits })
+    Ok(Subject { process, machine, ready, root, disk, limits })
 }
 
 /// Has the guest write its files back, so that the disk alone is worth something too. It is the guest's user that asks:
@@ -158,7 +161,7 @@ fn write_all(
         host.hierarchy.create(&layout.cgroup(request.guest), &more)?;
     }
 
-    let mut control = Control::connect(&subject.root, machine.vmm)?;
+    let mut control = Control::connect(&subject.root, machine, &subject.process, PATIENCE)?;
     let marker = Freezing { snapshot: request.name.clone(), stop: request.stop };
     record::write(&layout.freezing(request.guest), &marker)?;
     let begun = Instant::now();
@@ -166,17 +169,33 @@ fn write_all(
     control.pause()?;
     task.detail("write memory");
     control.save(&state, parts::time_limit(machine.memory_mib))?;
+    is_whole(request.guest, machine, &state, dir)?;
     task.detail("copy the disk");
     let disk = dir.join(DISK);
     let copied = File::create_new(&disk).map_err(FileError::when("create", &disk))?;
-    copy(&jail::disk_path(&subject.root), &copied)?;
+    sparse::copy(&subject.disk, &copied).map_err(FileError::when("copy the disk to", &disk))?;
     let still = begun.elapsed();
     remove_links(&subject.root)?;
     if !request.stop {
-        control.resume()?;
+        control.resume(PAUSE_LIMIT)?;
         files::remove(&layout.freezing(request.guest))?;
     }
     Ok(still)
+}
+
+/// Whether a VMM that says so has written something at all: all of the memory, and a state.
+fn is_whole(guest: &GuestName, machine: &Machine, state: &File, dir: &Path) -> Result<(), ApplyError> {
+    let length = |file: std::io::Result<fs::Metadata>| file.map_or(0, |meta| meta.len());
+    let has_memory = match machine.vmm {
+        VmmKind::Firecracker => length(fs::metadata(dir.join(MEMORY))) == machine.memory_mib << 20,
+        // Its state holds the memory too, but for what is zero.
+        VmmKind::Qemu => true,
+    };
+    if has_memory && length(state.metadata()) > 0 {
+        Ok(())
+    } else {
+        Err(SnapshotError::NothingWritten(guest.clone()).into())
+    }
 }
 
 /// Makes a file that the VMM may write. Firecracker finds it in its jail: a second name, so that what the VMM does to its
@@ -197,7 +216,7 @@ fn open_for_vmm(
             .map_err(FileError::when("set the mode of", &path))?;
         host.scope.chown(&path, subject.machine.uid)?;
         let link = subject.root.join(in_jail);
-        files::remove(&link)?;
+        clear_name(&link)?;
         fs::hard_link(&path, &link).map_err(FileError::when("link", &link))?;
     }
     Ok(file)
@@ -210,7 +229,12 @@ fn limit_again(host: &LinuxHost, guest: &GuestName, subject: &Subject) {
 }
 
 fn remove_links(root: &Path) -> Result<(), ApplyError> {
-    Ok([FROZEN_MEMORY, FROZEN_STATE].iter().try_for_each(|name| files::remove(&root.join(name)))?)
+    [FROZEN_MEMORY, FROZEN_STATE].iter().try_for_each(|name| clear_name(&root.join(name)))
+}
+
+/// Removes whatever has a name in a jail, be it a tree that the guest's uid put there.
+fn clear_name(path: &Path) -> Result<(), ApplyError> {
+    remove_tree(path).into_iter().next().map_or(Ok(()), |left| Err(left.into()))
 }
 
 /// Makes the files root's and final: no VMM may write them any more, and all are on the disk. Gives what each holds.
@@ -227,7 +251,7 @@ fn seal(dir: &Path, task: &dyn Task) -> Result<std::collections::BTreeMap<String
         let named = || FileError::when("write", &path);
         std::os::unix::fs::chown(&path, Some(0), Some(0)).map_err(named())?;
         fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(named())?;
-        crate::sys::sparse::dig_holes(&path);
+        sparse::dig_holes(&path);
         let file = File::options().read(true).write(true).open(&path).map_err(named())?;
         file.sync_all().map_err(named())?;
         let (digest, size) = sparse_digest(&path)?;
@@ -252,12 +276,16 @@ fn take_back(host: &LinuxHost, request: &Request<'_>, dir: &Path, source: ApplyE
     // Before the guest goes on, so that it never runs beside a snapshot that was to end it. What cannot be removed now is by
     // the next command.
     let removed = [dir, &host.layout.ready_snapshot(request.name)].map(files::remove);
-    let goes_on = removed[1].is_ok() && go_on(host, &guest).is_ok();
+    let goes_on = removed[1].is_ok() && go_on(host, &guest, PAUSE_LIMIT).is_ok();
     SnapshotError::NotMade { guest, goes_on, source: Box::new(source) }.into()
 }
 
-/// Lets a guest go on that may be paused for a snapshot.
-pub(in crate::apply) fn go_on(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
+/// Lets a guest go on that may be paused for a snapshot; its VMM may take as long as `limit`.
+pub(in crate::apply) fn go_on(
+    host: &LinuxHost,
+    guest: &GuestName,
+    limit: Duration,
+) -> Result<(), ApplyError> {
     let layout = &host.layout;
     let machine: Option<Machine> = record::read(&layout.machine(guest))?;
     let vmm = observe::vmm_process(layout, &host.hierarchy, guest);
@@ -265,10 +293,12 @@ pub(in crate::apply) fn go_on(host: &LinuxHost, guest: &GuestName) -> Result<(),
     let root = jail::root_of(layout, guest, &vmm)?;
     if layout.freezing(guest).exists() {
         // The connection that failed may be in anybody's hands; another one may do.
-        let resume = || Control::connect(&root, machine.vmm)?.resume();
+        let end = Instant::now() + limit;
+        let left = || end.saturating_duration_since(Instant::now());
+        let resume = || Control::connect(&root, &machine, &vmm, left().min(PATIENCE))?.resume(left());
         let mut resumed = resume();
         for _ in 1..RESUME_ATTEMPTS {
-            resumed = resumed.or_else(|_| resume());
+            resumed = resumed.or_else(|error| if left().is_zero() { Err(error) } else { resume() });
         }
         resumed?;
         files::remove(&layout.freezing(guest))?;

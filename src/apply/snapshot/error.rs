@@ -31,6 +31,8 @@ pub enum SnapshotError {
     NoManifest(PathBuf),
     #[error("{guest} was not frozen, and {}", if *.goes_on { "goes on" } else { "stands still: the next `up` lets it go on" })]
     NotMade { guest: GuestName, goes_on: bool, source: Box<ApplyError> },
+    #[error("the VMM of {0} says that it has written memory and state, and has not")]
+    NothingWritten(GuestName),
     #[error("the VMM of {0} ended before it could load a snapshot; the snapshot is not consumed")]
     NoVmm(GuestName),
     #[error("snapshot {snapshot} is spent: {guest} did not come up from it. {}", left(.disk.as_ref()))]
@@ -67,7 +69,7 @@ impl Diagnostic for SnapshotError {
             Self::Manifest(error) => error.diagnosis().or_hint(REMOVES),
             Self::NoManifest(_) => Class::Failed.hint(REMOVES),
             Self::NotMade { source, .. } => source.diagnosis(),
-            Self::NoVmm(guest) => {
+            Self::NoVmm(guest) | Self::NothingWritten(guest) => {
                 Class::Failed.hint(format!("`sisforge logs {guest} --vmm` shows what its VMM said"))
             }
             Self::Spent { .. } => Class::Failed.hint("`sisforge up` boots the guest anew"),

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::apply::control::{Control, LoadFlags};
+use crate::apply::control::{Control, LoadFlags, PATIENCE};
 use crate::apply::linux::LinuxHost;
 use crate::apply::record::{self, Ready};
 use crate::apply::{ApplyError, jail, observe};
@@ -23,6 +23,8 @@ use super::{SnapshotError, shelf};
 
 /// How long a VMM may take until it listens.
 const CONTROL_LIMIT: Duration = Duration::from_secs(20);
+/// How long one may take to say whether it runs; whoever asks has other guests to look at.
+const LOOK_LIMIT: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(10);
 /// How long one attempt to reach a guest's sshd may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -138,7 +140,7 @@ pub(in crate::apply) fn await_control(
             return Err(SnapshotError::NoVmm(guest.clone()).into());
         };
         // It is in its jail a moment after it is there.
-        let connect = || Control::connect(&jail::root_of(layout, guest, &vmm)?, machine.vmm);
+        let connect = || Control::connect(&jail::root_of(layout, guest, &vmm)?, machine, &vmm, PATIENCE);
         match connect() {
             Ok(control) => return Ok(control),
             Err(error) if Instant::now() > end => return Err(error),
@@ -163,7 +165,7 @@ pub(in crate::apply) fn was_loaded(
     machine: &Machine,
     vmm: &ProcessInfo,
 ) -> bool {
-    let runs = || Control::connect(&jail::root_of(layout, guest, vmm)?, machine.vmm)?.runs();
+    let runs = || Control::connect(&jail::root_of(layout, guest, vmm)?, machine, vmm, LOOK_LIMIT)?.runs();
     runs().unwrap_or(false)
 }
 
@@ -186,6 +188,7 @@ pub(in crate::apply) fn await_restored(
             manifest.transpose()?.flatten().map_or_else(Default::default, |m| (m.host_key, m.containers));
         await_answer(machine.ip, !host_key.is_empty(), host.ready_timeout)?;
         let ready = Ready { pid: vmm.pid, start_time: vmm.start_time, host_key, containers };
+        jail::take_back(layout, guest, &vmm)?;
         record::write(&layout.ready(guest), &ready)
     };
     attempt().map_err(|source| spent(layout, guest, machine, source))

@@ -2,17 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::OFlags;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::{Limits, Writer};
 use crate::sys::fs::{FileError, FileLock};
+use crate::sys::untrusted::HeldNode;
 
 /// What a keeper is to do.
 #[derive(Clone, Copy, Debug)]
@@ -45,13 +45,12 @@ const TURN: usize = 4 << 20;
 ///
 /// The name may stand where somebody else can put another thing in its place, so that must be a pipe too.
 pub fn open_pipe(path: &Path, for_writing: bool) -> io::Result<File> {
-    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
-    let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    // Whoever writes opens it for reading as well: nobody's end then breaks the pipe.
-    let file = File::options().read(true).write(for_writing).custom_flags(flags).open(path)?;
-    if !file.metadata()?.file_type().is_fifo() {
+    let node = HeldNode::at(path)?;
+    if !node.metadata().file_type().is_fifo() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a pipe"));
     }
+    // Whoever writes opens it for reading as well: nobody's end then breaks the pipe.
+    let file = node.open(for_writing)?;
     // A smaller one does as well, but for whoever writes much at once.
     let _ = rustix::pipe::fcntl_setpipe_size(&file, PIPE_SIZE);
     Ok(file)

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde_json::{Value, json};
 
+use crate::base::text::excerpt;
+
 use super::{Qmp, QmpError};
 
 /// What the passed descriptor is called.
@@ -72,7 +74,8 @@ impl Qmp {
 
     /// Gives QEMU a descriptor of an open file.
     fn pass(&mut self, file: &File) -> Result<(), QmpError> {
-        self.exchange("getfd", json!({ "fdname": FD_NAME }), Some(file.as_fd())).map(drop)
+        let end = Instant::now() + self.timeout;
+        self.exchange("getfd", json!({ "fdname": FD_NAME }), Some(file.as_fd()), end).map(drop)
     }
 }
 
@@ -82,7 +85,7 @@ fn outcome(answer: &Value) -> Option<Result<(), String>> {
         "completed" => Some(Ok(())),
         "failed" | "cancelled" => {
             let reason = answer.get("error-desc").and_then(Value::as_str);
-            Some(Err(reason.unwrap_or("it gave no reason").to_owned()))
+            Some(Err(excerpt(reason.unwrap_or("it gave no reason"))))
         }
         _ => None,
     }
