@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::fs::StatVfsMountFlags;
 
 use crate::base::diagnostic::one_line;
+use crate::base::network::TAP_NAME_PREFIX;
 use crate::fleet::VmmKind;
 use crate::host::doctor::{Facts, Fix, HUGE_PAGE, Kvm, Place, Program, Wants, sample_ruleset};
 use crate::host::layout::Layout;
@@ -131,7 +132,7 @@ fn accepts_ruleset() -> Result<(), String> {
 }
 
 fn forward_drops() -> Option<Vec<String>> {
-    let mut chains = nft::forward_drops("sisforge-").ok()?;
+    let mut chains = nft::forward_drops("sisforge-", &format!("{TAP_NAME_PREFIX}*")).ok()?;
     // The iptables of old is seen by nobody else. It is asked only where it is in use: asking would load it.
     let tables = kernel::value("/proc/net/ip_tables_names").unwrap_or_default();
     if tables.lines().any(|table| table == "filter") {

@@ -102,7 +102,7 @@ impl Settings {
             vendor: args.vendor_dir.unwrap_or_else(|| beside.join("vendor")),
             network: network(),
             file: args.file,
-            checkout: None,
+            confinement: None,
             jobs: args.jobs.map_or(processors, usize::from),
             offline: args.offline,
         };

@@ -1,5 +1,6 @@
 //! `watch`: follow a Git branch or a file, apply each change, repair drift.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ pub struct Args {
     /// The branch to follow
     #[arg(long, default_value = "main", requires = "repo")]
     branch: String,
+    /// A directory of this host that commits may name files of by absolute paths, such as that of a kernel's source
+    #[arg(long, value_name = "DIR", requires = "repo")]
+    allow: Vec<PathBuf>,
     /// Time between two looks
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     interval: Duration,
@@ -29,7 +33,15 @@ pub struct Args {
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let source = match &args.repo {
-        Some(url) => Followed::Branch { url: url.clone(), branch: args.branch.clone() },
+        Some(url) => Followed::Branch {
+            url: url.clone(),
+            branch: args.branch.clone(),
+            allowed: args
+                .allow
+                .iter()
+                .map(|dir| std::path::absolute(dir).unwrap_or_else(|_| dir.clone()))
+                .collect(),
+        },
         None => Followed::File,
     };
     let workspace = ui.workspace();

@@ -15,11 +15,16 @@ use crate::base::problem::{Problem, Problems, suggest};
 type Wrong = (String, Option<String>);
 
 /// Tells of each mention that leads nowhere, or out of the project: by a link always, and in plain sight (`../`, `/etc`)
-/// where the fleet is `confined`.
-pub fn check_files(mentions: &[Mention], files: &SourceFiles, confined: bool, problems: &mut Problems) {
+/// where the fleet is confined to it and to directories that are `allowed`.
+pub fn check_files(
+    mentions: &[Mention],
+    files: &SourceFiles,
+    allowed: Option<&[PathBuf]>,
+    problems: &mut Problems,
+) {
     for mention in mentions {
         let thing = &mention.thing;
-        let outside = thing.path().and_then(|path| outside(path, files, confined));
+        let outside = thing.path().and_then(|path| outside(path, files, allowed));
         if let Some((message, hint)) =
             outside.or_else(|| lacking(thing, files)).or_else(|| strays(thing, files))
         {
@@ -37,13 +42,18 @@ fn is_below(path: &Path, files: &SourceFiles) -> bool {
 }
 
 /// Why a path may not be used, whatever is there.
-fn outside(path: &Path, files: &SourceFiles, confined: bool) -> Option<Wrong> {
+fn outside(path: &Path, files: &SourceFiles, allowed: Option<&[PathBuf]>) -> Option<Wrong> {
     if is_below(path, files) {
         return files.find(path).err().and_then(|error| led_out(&error));
     }
-    let message = format!("{} is outside of {}", without_dots(path).display(), files.project().display());
-    let hint = "a fleet that is followed has files of its own commit alone: commit it, and name it by a relative path";
-    confined.then(|| (message, Some(hint.to_owned())))
+    let path = without_dots(path);
+    if allowed?.iter().any(|dir| path.starts_with(without_dots(dir))) {
+        return None;
+    }
+    let message = format!("{} is outside of {}", path.display(), files.project().display());
+    let hint = "a fleet that is followed has files of its own commit alone: commit it, and name it by a relative path; or \
+                allow its directory on the host, as in `watch --allow DIR`";
+    Some((message, Some(hint.to_owned())))
 }
 
 /// What is told of a link that leads out of the project.

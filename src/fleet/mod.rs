@@ -15,7 +15,7 @@ pub(crate) mod syntax;
 mod validate;
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use crate::base::problem::{InvalidFile, Problem, Problems, nearest, render, suggest};
 use crate::base::{Diagnosis, Diagnostic};
@@ -72,12 +72,19 @@ pub fn load(path: &Path) -> Result<Fleet, LoadError> {
     Ok(read(path, &text, &Reach::Plain)?)
 }
 
+/// Which files of a host a `fleet.toml` may name that others write.
+#[derive(Clone, Debug)]
+pub struct Confinement {
+    /// Their checkout, which no link leads out of.
+    pub checkout: PathBuf,
+    /// Directories of the host that whoever runs this allows beside it.
+    pub allowed: Vec<PathBuf>,
+}
+
 /// The same for a `fleet.toml` that others may write, in a checkout of theirs: neither a path nor a link, nor the file itself
-/// and its lock, leads out of `project`.
-///
-/// # Errors
-/// As [`load`], and with everything that leads out.
-pub fn load_confined(path: &Path, project: &Path) -> Result<Fleet, LoadError> {
+/// and its lock, leads out of it, but for paths to what is allowed.
+pub fn load_confined(path: &Path, confinement: &Confinement) -> Result<Fleet, LoadError> {
+    let project = &confinement.checkout;
     let files = SourceFiles::new(project);
     for file in [path, &path.with_extension("lock")] {
         files.find(file)?;
@@ -87,7 +94,7 @@ pub fn load_confined(path: &Path, project: &Path) -> Result<Fleet, LoadError> {
     let text = String::from_utf8(bytes).map_err(|error| {
         FileError::when("read", path)(std::io::Error::new(std::io::ErrorKind::InvalidData, error))
     })?;
-    Ok(read(path, &text, &Reach::Confined(project))?)
+    Ok(read(path, &text, &Reach::Confined(confinement))?)
 }
 
 /// Bytes of a `fleet.toml` of others.
@@ -103,8 +110,8 @@ enum Reach<'a> {
     Nothing,
     /// Where its paths lead, in plain sight.
     Plain,
-    /// Those below a directory alone.
-    Confined(&'a Path),
+    /// Those of a checkout, and what is allowed beside it.
+    Confined(&'a Confinement),
 }
 
 fn read(path: &Path, text: &str, reach: &Reach<'_>) -> Result<Fleet, InvalidFile> {
@@ -113,7 +120,7 @@ fn read(path: &Path, text: &str, reach: &Reach<'_>) -> Result<Fleet, InvalidFile
     let file = absolute(path);
     let root = file.parent().unwrap_or(Path::new("/"));
     let project = match reach {
-        Reach::Confined(project) => absolute(project),
+        Reach::Confined(confinement) => absolute(&confinement.checkout),
         Reach::Plain | Reach::Nothing => root.to_owned(),
     };
     let mut problems = Problems::default();
@@ -124,7 +131,11 @@ fn read(path: &Path, text: &str, reach: &Reach<'_>) -> Result<Fleet, InvalidFile
         let (fleet, mentions) = validate::validate(root, &project, source, &file, &mut problems);
         if !matches!(reach, Reach::Nothing) {
             let files = SourceFiles::within(root, &project);
-            check::check_files(&mentions, &files, matches!(reach, Reach::Confined(_)), &mut problems);
+            let allowed = match reach {
+                Reach::Confined(confinement) => Some(confinement.allowed.as_slice()),
+                Reach::Plain | Reach::Nothing => None,
+            };
+            check::check_files(&mentions, &files, allowed, &mut problems);
         }
         fleet
     });

@@ -145,6 +145,18 @@ pub enum LockFileError {
     File(#[from] crate::sys::fs::FileError),
     #[error("{path} is not a lock file of this version: {reason}")]
     Malformed { path: String, reason: String },
+    #[error("{path} has a merge conflict in it")]
+    Conflict { path: String },
+    #[error(
+        "{path} was written by a newer sisforge: its version is {version}, this one knows {LOCK_VERSION}"
+    )]
+    Newer { path: String, version: u32 },
+}
+
+/// What every version of a lock has.
+#[derive(Deserialize)]
+struct LockVersion {
+    version: u32,
 }
 
 impl Diagnostic for LockFileError {
@@ -153,6 +165,10 @@ impl Diagnostic for LockFileError {
             Self::File(error) => error.diagnosis(),
             Self::Malformed { .. } => Class::Invalid
                 .hint("take it back from Git, or remove it and run `sisforge lock`, which chooses anew"),
+            Self::Conflict { .. } => Class::Invalid.hint(
+                "take one side, as with `git checkout --ours fleet.lock`, then run `sisforge lock`, which adds what the other needs",
+            ),
+            Self::Newer { .. } => Class::Invalid.hint("use that sisforge, or a newer one"),
         }
     }
 }
@@ -163,14 +179,18 @@ impl Lock {
         let Some(text) = crate::sys::fs::read_text_if_present(path)? else { return Ok(None) };
         let malformed =
             |reason: String| LockFileError::Malformed { path: path.display().to_string(), reason };
-        let lock: Self = toml::from_str(&text).map_err(|error| malformed(error.to_string()))?;
-        if lock.version != LOCK_VERSION {
-            return Err(malformed(format!(
-                "its version is {}, this sisforge knows {LOCK_VERSION}",
-                lock.version
-            )));
+        let named = || path.display().to_string();
+        if ["<<<<<<< ", ">>>>>>> "].iter().any(|mark| text.lines().any(|line| line.starts_with(mark))) {
+            return Err(LockFileError::Conflict { path: named() });
         }
-        Ok(Some(lock))
+        // Before the rest, which a newer version may write otherwise.
+        match toml::from_str(&text).map(|LockVersion { version }| version) {
+            Ok(version) if version > LOCK_VERSION => Err(LockFileError::Newer { path: named(), version }),
+            Ok(version) if version < LOCK_VERSION => {
+                Err(malformed(format!("there was no version {version}")))
+            }
+            _ => Ok(Some(toml::from_str(&text).map_err(|error| malformed(error.to_string()))?)),
+        }
     }
 
     /// The text of the file.

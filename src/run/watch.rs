@@ -1,9 +1,11 @@
 //! Watch: follow a Git branch or a file, apply each change, repair drift.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::base::text::printable;
 use crate::base::{Class, Diagnostic, Sha256};
+use crate::fleet::Confinement;
 use crate::plan::{GuestScope, Plan};
 use crate::sys::fs::{self, FileError};
 use crate::sys::git;
@@ -17,7 +19,12 @@ pub enum Followed {
     /// The workspace's own file.
     File,
     /// A branch of a Git repository; the workspace's file is a path in it.
-    Branch { url: String, branch: String },
+    Branch {
+        url: String,
+        branch: String,
+        /// Directories of the host that its commits may name files of.
+        allowed: Vec<PathBuf>,
+    },
 }
 
 /// What happens while something is followed.
@@ -53,7 +60,9 @@ impl<'a> Watch<'a> {
         if matches!(source, Followed::Branch { .. }) && base.settings.file.is_absolute() {
             return Err(RunError::AbsoluteFile);
         }
-        Ok(Self { base, source, good: None, looked_at: None })
+        let mut watch = Self { base, source, good: None, looked_at: None };
+        watch.good = watch.remembered();
+        Ok(watch)
     }
 
     /// Looks again and again, for ever.
@@ -70,14 +79,20 @@ impl<'a> Watch<'a> {
 
     /// One look: a new revision is applied, else drift is repaired. Gives whether the host is as it should be now.
     pub fn look(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<bool, RunError> {
-        let (revision, place) = self.revision()?;
+        let (revision, place) = match self.revision() {
+            Ok(found) => found,
+            Err(error) => {
+                self.repair(tell)?;
+                return Err(error);
+            }
+        };
         if self.looked_at.as_deref() == Some(&revision) {
-            let Some(good) = &self.good else { return Ok(true) };
-            return bring(&self.base.at(good), false, tell);
+            return self.repair(tell);
         }
         tell(Event::Applying(&revision));
         match bring(&self.base.at(&place), true, tell) {
             Ok(true) => {
+                self.remember(&revision)?;
                 self.remove_checkouts_but(&revision)?;
                 tell(Event::Applied(&revision));
                 (self.good, self.looked_at) = (Some(place), Some(revision));
@@ -94,13 +109,20 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Puts right what is not as the last good revision wants it: that one holds for as long as there is no other, be it that
+    /// nobody can be asked for one.
+    fn repair(&self, tell: &mut dyn FnMut(Event<'_>)) -> Result<bool, RunError> {
+        let Some(good) = &self.good else { return Ok(true) };
+        bring(&self.base.at(good), false, tell)
+    }
+
     /// What the newest revision is called, and where it is.
     fn revision(&self) -> Result<(String, Revision), RunError> {
         let file = &self.base.settings.file;
-        let Followed::Branch { url, branch } = &self.source else {
+        let Followed::Branch { url, branch, allowed } = &self.source else {
             let lock = fs::read_text_if_present(&self.base.lock_path())?.unwrap_or_default();
             let digest = Sha256::of(fs::read_text(file)? + &lock);
-            return Ok((digest.to_string(), Revision { file: file.clone(), checkout: None }));
+            return Ok((digest.to_string(), Revision { file: file.clone(), confinement: None }));
         };
         let dir = self.dir();
         fs::create_dir_all(&dir)?;
@@ -110,9 +132,38 @@ impl<'a> Watch<'a> {
             let scratch =
                 tempfile::tempdir_in(&dir).map_err(FileError::when("create a directory in", &dir))?;
             git::checkout(&dir.join(CLONE), &commit, scratch.path())?;
+            self.name_submodules(&commit)?;
             std::fs::rename(scratch.path(), &tree).map_err(FileError::when("create", &tree))?;
         }
-        Ok((commit, Revision { file: tree.join(file), checkout: Some(tree) }))
+        Ok((commit, revision_in(&tree, file, allowed)))
+    }
+
+    fn name_submodules(&self, commit: &str) -> Result<(), RunError> {
+        let paths = git::submodules(&self.dir().join(CLONE), commit)?;
+        if !paths.is_empty() {
+            let paths = printable(&paths.join(", "));
+            self.base.report.note(&format!(
+                "note: {paths}: a submodule, whose files are not fetched; commit the files themselves where the fleet needs them"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Remembers the last good commit, which is repaired to after a restart while the repository cannot be fetched.
+    fn remember(&self, commit: &str) -> Result<(), RunError> {
+        let Followed::Branch { url, branch, .. } = &self.source else { return Ok(()) };
+        let text = format!("{commit} {branch} {url}\n");
+        Ok(fs::write_unsynced(&self.dir().join(APPLIED), text.as_bytes(), 0o600)?)
+    }
+
+    /// The commit of this branch that was applied last, where its checkout is still there.
+    fn remembered(&self) -> Option<Revision> {
+        let Followed::Branch { url, branch, allowed } = &self.source else { return None };
+        let text = std::fs::read_to_string(self.dir().join(APPLIED)).ok()?;
+        let commit = text.strip_suffix(&format!(" {branch} {url}\n"))?;
+        let tree = self.dir().join(commit);
+        let is_commit = !commit.is_empty() && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (is_commit && tree.is_dir()).then(|| revision_in(&tree, &self.base.settings.file, allowed))
     }
 
     /// The clone and the checkouts.
@@ -126,7 +177,7 @@ impl<'a> Watch<'a> {
             return Ok(());
         }
         for entry in std::fs::read_dir(self.dir()).into_iter().flatten().flatten() {
-            if ![CLONE, commit].iter().any(|name| entry.file_name() == *name) {
+            if ![CLONE, APPLIED, commit].iter().any(|name| entry.file_name() == *name) {
                 fs::remove(&entry.path())?;
             }
         }
@@ -134,8 +185,16 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// The revision that is checked out in a directory, with `file` in it.
+fn revision_in(tree: &Path, file: &Path, allowed: &[PathBuf]) -> Revision {
+    let confinement = Confinement { checkout: tree.to_owned(), allowed: allowed.to_vec() };
+    Revision { file: tree.join(file), confinement: Some(confinement) }
+}
+
 /// The clone, beside the checkouts of its commits.
 const CLONE: &str = "repository";
+/// Which commit of which branch was applied last.
+const APPLIED: &str = "applied";
 
 /// Brings the host to what a fleet wants, and tells of it where it is new or something was to be done.
 fn bring(workspace: &Workspace<'_>, is_new: bool, tell: &mut dyn FnMut(Event<'_>)) -> Result<bool, RunError> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::build::artifacts::OutDir;
 use crate::build::needs::Need;
 use crate::build::{Configuration, Project, ProjectError};
-use crate::fleet::{self, Fleet, LoadError};
+use crate::fleet::{self, Confinement, Fleet, LoadError};
 use crate::lock::model::Lock;
 use crate::sys::fetch::Cache;
 use crate::sys::http::{Client, Network};
@@ -18,8 +18,8 @@ use super::RunError;
 pub struct WorkspaceSettings {
     /// The fleet to work on; its lock stands beside it.
     pub file: PathBuf,
-    /// The checkout below which everything must lie that the fleet is made of, where others commit to it.
-    pub checkout: Option<PathBuf>,
+    /// Which files the fleet may name, where others commit to it.
+    pub confinement: Option<Confinement>,
     /// Directory of artifacts.
     pub out: PathBuf,
     /// Downloads by digest.
@@ -39,8 +39,8 @@ pub struct WorkspaceSettings {
 pub struct Revision {
     /// Its `fleet.toml`.
     pub file: PathBuf,
-    /// The checkout that it may not leave; `None` of a file that only whoever runs this can write.
-    pub checkout: Option<PathBuf>,
+    /// Which files it may name; `None` of a file that only whoever runs this can write.
+    pub confinement: Option<Confinement>,
 }
 
 /// [`WorkspaceSettings`], and who is told of long work.
@@ -53,17 +53,20 @@ pub struct Workspace<'a> {
 impl Workspace<'_> {
     /// The same on the fleet file of a revision; artifacts stay where they are.
     #[must_use]
-    pub fn at(&self, Revision { file, checkout }: &Revision) -> Self {
-        let (file, checkout) = (file.clone(), checkout.clone());
-        Self { settings: WorkspaceSettings { file, checkout, ..self.settings.clone() }, report: self.report }
+    pub fn at(&self, Revision { file, confinement }: &Revision) -> Self {
+        let (file, confinement) = (file.clone(), confinement.clone());
+        Self {
+            settings: WorkspaceSettings { file, confinement, ..self.settings.clone() },
+            report: self.report,
+        }
     }
 
     /// The fleet, validated.
     pub fn fleet(&self) -> Result<Fleet, LoadError> {
-        let WorkspaceSettings { file, checkout, .. } = &self.settings;
-        match checkout {
+        let WorkspaceSettings { file, confinement, .. } = &self.settings;
+        match confinement {
             None => fleet::load(file),
-            Some(checkout) => fleet::load_confined(file, checkout),
+            Some(confinement) => fleet::load_confined(file, confinement),
         }
     }
 

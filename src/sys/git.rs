@@ -83,10 +83,41 @@ fn failed(action: String) -> impl FnOnce(ToolError) -> GitError {
     move |source| GitError::Tool { action, source }
 }
 
-/// Fetches a branch into the bare repository `dir`, which is made where it is missing, and gives the commit at its tip.
+/// What git says of a mirror that is damaged, or that a git which was killed left locked: nobody else uses it, so it is made
+/// anew.
+const DAMAGED: [&str; 9] = [
+    "cannot lock ref",
+    "Unable to create",
+    "not a git repository",
+    "bad object",
+    "corrupt",
+    "unable to read",
+    "did not send all necessary objects",
+    "cannot update the ref",
+    "index-pack failed",
+];
+
+/// The one branch of a mirror, whatever it is called there: a name may be in the way of another.
+const FOLLOWED: &str = "refs/heads/followed";
+
+/// Fetches a branch into the bare repository `dir`, which is made where it is missing or damaged, and gives the commit at its tip.
 /// `url` is anything that git fetches from; a local path may belong to another user. An address that asks for a
 /// password is an error.
 pub fn clone_or_fetch(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
+    let is_damage = |error: &GitError| {
+        let GitError::Tool { source, .. } = error else { return false };
+        DAMAGED.iter().any(|words| source.stderr().contains(words))
+    };
+    match fetch(url, branch, dir) {
+        Err(error) if dir.exists() && is_damage(&error) => {
+            remove(dir)?;
+            fetch(url, branch, dir)
+        }
+        fetched => fetched,
+    }
+}
+
+fn fetch(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
     if url.is_empty() || url.starts_with('-') {
         return Err(GitError::Invalid { what: "address of a repository", text: url.to_owned() });
     }
@@ -117,9 +148,11 @@ pub fn clone_or_fetch(url: &str, branch: &str, dir: &Path) -> Result<String, Git
             "--quiet",
             "--no-tags",
             "--force",
+            // Of a shallow repository, too, which is what CI systems leave.
+            "--update-shallow",
             "--",
             &address,
-            &format!("{reference}:{reference}"),
+            &format!("{reference}:{FOLLOWED}"),
         ])
         .dir(&mirror)
         .within(FETCH_LIMIT);
@@ -129,9 +162,20 @@ pub fn clone_or_fetch(url: &str, branch: &str, dir: &Path) -> Result<String, Git
         }
         done => drop(done.map_err(failed(format!("fetch branch {branch} of {url}")))?),
     }
-    let tip = Tool::new("git").args(["rev-parse", "--verify", "--end-of-options", &reference]).dir(&mirror);
+    let tip = Tool::new("git").args(["rev-parse", "--verify", "--end-of-options", FOLLOWED]).dir(&mirror);
     let tip = git(tip, &config).text().map_err(failed(format!("find branch {branch} of {url}")))?;
     Ok(tip.trim().to_owned())
+}
+
+/// Paths in a commit of the bare repository `dir` that are submodules: their files are another repository's, and not fetched.
+pub fn submodules(dir: &Path, commit: &str) -> Result<Vec<String>, GitError> {
+    let scratch = tempfile::tempdir().map_err(FileError::when("create", std::env::temp_dir()))?;
+    let config = scratch.path().join("gitconfig");
+    fs::write(&config, safe_directories(&[dir])).map_err(FileError::when("write", &config))?;
+    let list = Tool::new("git").args(["ls-tree", "-r", "--full-tree", commit]).dir(dir);
+    let text = git(list, &config).text().map_err(failed(format!("list the files of commit {commit}")))?;
+    let path = |line: &str| Some(line.strip_prefix("160000 ")?.split_once('\t')?.1.to_owned());
+    Ok(text.lines().filter_map(path).collect())
 }
 
 /// The only settings of git's that hold here: whose repositories it may read.
@@ -258,6 +302,43 @@ mod tests {
         source.git(&["reset", "--quiet", "--hard", "HEAD~1"]);
         let other = source.commit("b", "2");
         assert_eq!(clone_or_fetch(source.url(), "main", dir.path()).unwrap(), other);
+    }
+
+    #[test]
+    fn a_mirror_that_is_damaged_or_locked_is_made_anew() {
+        let Some(source) = Repository::new() else { return };
+        let dir = tempfile::tempdir().unwrap();
+        let mirror = dir.path().join("mirror");
+        let fetched = |branch| clone_or_fetch(source.url(), branch, &mirror).unwrap();
+        let damages: [fn(&Path); 3] = [
+            |mirror| fs::write(mirror.join("refs/heads/followed.lock"), "").unwrap(),
+            |mirror| fs::remove_dir_all(mirror.join("objects")).unwrap(),
+            |mirror| fs::write(mirror.join("HEAD"), "garbage").unwrap(),
+        ];
+        for damage in damages {
+            fetched("main");
+            damage(&mirror);
+            let next = source.commit("a", &format!("{:?}", std::time::Instant::now()));
+            assert_eq!(fetched("main"), next);
+        }
+        source.git(&["branch", "--move", "main", "main/2"]);
+        assert_eq!(fetched("main/2"), source.git(&["rev-parse", "main/2"]));
+    }
+
+    #[test]
+    fn a_shallow_repository_is_followed_and_submodules_are_named() {
+        let Some(source) = Repository::new() else { return };
+        let link = "160000,0123456789012345678901234567890123456789,recipes";
+        source.git(&["update-index", "--add", "--cacheinfo", link]);
+        source.git(&["commit", "--quiet", "--message", "a submodule"]);
+        let dir = tempfile::tempdir().unwrap();
+        let shallow = dir.path().join("shallow");
+        let url = format!("file://{}", source.url());
+        source.git(&["clone", "--quiet", "--depth", "1", &url, shallow.to_str().unwrap()]);
+        let mirror = dir.path().join("mirror");
+        let tip = clone_or_fetch(shallow.to_str().unwrap(), "main", &mirror).unwrap();
+        assert_eq!(tip, source.git(&["rev-parse", "main"]));
+        assert_eq!(submodules(&mirror, &tip).unwrap(), ["recipes"]);
     }
 
     #[test]

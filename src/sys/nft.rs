@@ -66,23 +66,29 @@ pub fn list_table(family: &str, name: &str) -> Result<Option<String>, NftError> 
 }
 
 /// Chains at the hook `forward` that drop whatever they do not let through, as family, table and name, but for tables whose
-/// name begins so.
-pub fn forward_drops(but: &str) -> Result<Vec<String>, NftError> {
+/// name begins so, and for chains that let interfaces of this name (`sis-*`) pass in both directions.
+pub fn forward_drops(but: &str, interfaces: &str) -> Result<Vec<String>, NftError> {
     let action = "list the nft chains";
     let text = Tool::new("nft").args(["-j", "list", "ruleset"]).text().map_err(failed(action))?;
-    parse_forward_drops(&text, but).map_err(|source| NftError::Output { action: action.to_owned(), source })
+    parse_forward_drops(&text, but, interfaces)
+        .map_err(|source| NftError::Output { action: action.to_owned(), source })
 }
 
 /// Reads the JSON of `nft -j list ruleset` for [`forward_drops`]: chains with the policy `drop`, and rules without any
-/// condition that drop or reject.
-pub fn parse_forward_drops(text: &str, but: &str) -> Result<Vec<String>, serde_json::Error> {
+/// condition that drop or reject. Only what is routed counts: no chain of a bridge or of a device meets it.
+pub fn parse_forward_drops(
+    text: &str,
+    but: &str,
+    interfaces: &str,
+) -> Result<Vec<String>, serde_json::Error> {
     let all: serde_json::Value = serde_json::from_str(text)?;
     let items = all["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
     let word = |item: &serde_json::Value, key: &str| item[key].as_str().unwrap_or_default().to_owned();
     let place =
         |item: &serde_json::Value, name: &str| (word(item, "family"), word(item, "table"), word(item, name));
     let chains = items.iter().map(|item| &item["chain"]).filter(|chain| chain["hook"] == "forward");
-    let chains = chains.filter(|chain| !word(chain, "table").starts_with(but));
+    let routes = |chain: &&serde_json::Value| ["ip", "inet"].contains(&word(chain, "family").as_str());
+    let chains = chains.filter(|chain| !word(chain, "table").starts_with(but)).filter(routes);
     let forward: Vec<_> = chains.map(|chain| (place(chain, "name"), chain["policy"] == "drop")).collect();
     let without_condition = |rule: &serde_json::Value| {
         let parts = rule["expr"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -92,8 +98,48 @@ pub fn parse_forward_drops(text: &str, but: &str) -> Result<Vec<String>, serde_j
     };
     let rules = items.iter().map(|item| &item["rule"]).filter(|rule| without_condition(rule));
     let dropping: Vec<_> = rules.map(|rule| place(rule, "chain")).collect();
+    let let_pass = |chain: &(String, String, String)| {
+        ["iifname", "oifname"].iter().all(|side| accepts(items, chain, side, interfaces))
+    };
     let drops = forward.into_iter().filter(|(chain, policy)| *policy || dropping.contains(chain));
+    let drops = drops.filter(|(chain, _)| !let_pass(chain));
     Ok(drops.map(|((family, table, name), _)| format!("{family} {table} {name}")).collect())
+}
+
+/// Whether a chain of `nft -j list ruleset`, or one that it jumps to without a condition, accepts every packet of these
+/// interfaces on one side, `iifname` or `oifname`, before anything else without a condition ends its way.
+fn accepts(
+    items: &[serde_json::Value],
+    (family, table, name): &(String, String, String),
+    side: &str,
+    interfaces: &str,
+) -> bool {
+    use serde_json::json;
+    let of_chain = |rule: &&serde_json::Value| {
+        rule["family"] == **family && rule["table"] == **table && rule["chain"] == **name
+    };
+    let is_match = |part: &serde_json::Value| {
+        part["match"]["left"] == json!({ "meta": { "key": side } })
+            && part["match"]["op"] == "=="
+            && part["match"]["right"] == interfaces
+    };
+    for rule in items.iter().map(|item| &item["rule"]).filter(of_chain) {
+        let parts: Vec<_> = rule["expr"].as_array().into_iter().flatten().collect();
+        let parts: Vec<_> = parts.into_iter().filter(|part| part.get("counter").is_none()).collect();
+        match parts.as_slice() {
+            [part, verdict] if is_match(part) && verdict.get("accept").is_some() => return true,
+            [verdict] if verdict.get("drop").is_some() || verdict.get("reject").is_some() => return false,
+            [jump] => {
+                let target = jump["jump"]["target"].as_str().filter(|target| target != name);
+                let target = target.map(|target| (family.clone(), table.clone(), target.to_owned()));
+                if target.is_some_and(|target| accepts(items, &target, side, interfaces)) {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Removes a table with all that is in it; absence is fine.
@@ -120,7 +166,30 @@ mod tests {
             {"rule": {"family": "inet", "table": "mild", "chain": "fwd", "expr": [{"match": {}}, {"drop": null}]}},
             {"chain": {"family": "inet", "table": "in", "name": "in", "hook": "input", "policy": "drop"}},
             {"chain": {"family": "inet", "table": "sisforge-a", "name": "x", "hook": "forward", "policy": "drop"}}]}"#;
-        let found = parse_forward_drops(text, "sisforge-").unwrap();
+        let found = parse_forward_drops(text, "sisforge-", "sis-*").unwrap();
         assert_eq!(found, ["ip filter FORWARD", "inet fw fwd"]);
+    }
+
+    #[test]
+    fn a_bridge_routes_nothing_and_what_lets_the_taps_pass_drops_nothing_of_theirs() {
+        let accept = |side: &str| {
+            format!(
+                r#"{{"rule": {{"family": "ip", "table": "filter", "chain": "DOCKER-USER", "expr": [
+                {{"match": {{"op": "==", "left": {{"meta": {{"key": "{side}"}}}}, "right": "sis-*"}}}}, {{"accept": null}}]}}}},"#
+            )
+        };
+        let found = |rules: &str| {
+            let text = format!(
+                r#"{{"nftables": [
+                {{"chain": {{"family": "bridge", "table": "b", "name": "f", "hook": "forward", "policy": "drop"}}}},
+                {{"chain": {{"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}}}},
+                {rules}
+                {{"rule": {{"family": "ip", "table": "filter", "chain": "FORWARD", "expr": [{{"jump": {{"target": "DOCKER-USER"}}}}]}}}}]}}"#
+            );
+            parse_forward_drops(&text, "sisforge-", "sis-*").unwrap()
+        };
+        assert_eq!(found(""), ["ip filter FORWARD"]);
+        assert_eq!(found(&accept("iifname")), ["ip filter FORWARD"], "one direction is not enough");
+        assert_eq!(found(&(accept("iifname") + &accept("oifname"))), [""; 0]);
     }
 }

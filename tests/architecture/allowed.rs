@@ -41,13 +41,13 @@ pub const MAY_READ_ENVIRONMENT: &[Allowed] = &[
     Allowed { file: "src/sys/tool.rs", functions: &["*"], why: "PATH, by which tools are found" },
     Allowed {
         file: "src/sys/sandbox.rs",
-        functions: &["search_path"],
+        functions: &["search_path", "view"],
         why: "the same PATH, as far as a sandbox shows it",
     },
     Allowed { file: "src/cli/build.rs", functions: &["check"], why: "a folder for the second build" },
     Allowed {
         file: "src/sys/git.rs",
-        functions: &["clone_or_fetch", "checkout"],
+        functions: &["fetch", "submodules", "checkout"],
         why: "git runs in no repository",
     },
     Allowed { file: "src/sys/kvm.rs", functions: &["probe"], why: "a folder for the proof's guest" },
@@ -242,7 +242,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
     },
     Allowed {
         file: "src/run/watch.rs",
-        functions: &["Watch::revision", "Watch::remove_checkouts_but"],
+        functions: &["Watch::revision", "Watch::remember", "Watch::remove_checkouts_but"],
         why: "keeps the revisions of its repository",
     },
 ];

@@ -341,3 +341,18 @@ fn what_a_file_of_an_image_holds_is_pinned_and_a_lock_of_before_is_right_without
     assert!(sandbox.done("lock").contains("add file motd"));
     assert!(sandbox.read("fleet.lock").contains(&pin));
 }
+
+#[test]
+fn a_lock_that_git_merged_half_or_a_newer_sisforge_wrote_is_named() {
+    let sandbox = locked();
+    let text = sandbox.read("fleet.lock");
+    sandbox.write("fleet.lock", format!("<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> two\n"));
+    let words = ["fleet.lock has a merge conflict in it", "git checkout --ours fleet.lock"];
+    for command in ["lock", "build --locked"] {
+        sandbox.run(command).fails(2, &words);
+    }
+    sandbox.write("fleet.lock", text.replace("version = 1\n", "version = 9\nunheard-of = true\n"));
+    sandbox.run("lock").fails(2, &["was written by a newer sisforge: its version is 9"]);
+    sandbox.write("fleet.lock", &text[..text.len() / 2]);
+    sandbox.run("lock").fails(2, &["is not a lock file of this version", "take it back from Git"]);
+}

@@ -123,6 +123,13 @@ fn whoever_commits_names_no_file_of_the_host_that_follows() {
         let run = sandbox.run("watch --repo . --once");
         run.fails(2, &["is outside of", "fleet.toml:", "commit it, and name it by a relative path"]);
     }
+    let files = format!("{IMAGE}files = {{ \"/x\" = {{ file = \"{}\" }} }}\n", secret.display());
+    sandbox.write("fleet.toml", replaced(&sandbox, IMAGE, &files));
+    commit();
+    sandbox.run("watch --repo . --once --allow /usr/src").fails(2, &["is outside of"]);
+    // What stands against it then is that it has no lock yet.
+    let allowed = sandbox.run(&format!("watch --repo . --once --allow {}", outside.path().display()));
+    allowed.fails(2, &["there is no ", "fleet.lock"]);
     for name in ["fleet.lock", "fleet.toml"] {
         sandbox.fleet("a");
         let _ = fs::remove_file(sandbox.path(name));

@@ -109,8 +109,48 @@ fn each_commit_is_applied_and_a_mistaken_one_changes_nothing() {
     until("a commit that removes a guest takes it down", || !repository.is_ready('b'));
     until("and says so", || watch.said().matches(": applied").count() == 3);
     assert!(repository.0.disk(b).exists(), "its disk is kept");
-    let checkouts = fs::read_dir(repository.0.path("out/.watch")).unwrap().count();
+    let checkouts = fs::read_dir(repository.0.path("out/.watch")).unwrap().flatten();
+    let checkouts = checkouts.filter(|entry| entry.file_type().unwrap().is_dir()).count();
     assert_eq!(checkouts, 2, "the clone and the last commit; the others are gone");
+}
+
+#[test]
+fn drift_is_repaired_while_the_repository_is_away() {
+    needs_firecracker!();
+    let repository = Repository::new();
+    let a = &repository.0.guest('a');
+    repository.commit("a");
+    let kill = || {
+        let pid = repository.0.pid(a);
+        Run::of(Command::new("kill").args(["-9", &pid.to_string()])).fails(0, &[]);
+        pid
+    };
+    let git = [repository.0.path(".git"), repository.0.path("away")];
+    for restarted in [false, true] {
+        let watch = repository.watch();
+        if !restarted {
+            until("the commit is applied", || watch.said().contains(": applied"));
+            fs::rename(&git[0], &git[1]).unwrap();
+            until("the repository is missed", || watch.said().contains("cannot fetch"));
+        }
+        let pid = kill();
+        until("the guest is back", || repository.is_ready('a') && repository.0.pid(a) != pid);
+    }
+    fs::rename(&git[1], &git[0]).unwrap();
+}
+
+#[test]
+fn a_submodule_is_named() {
+    let repository = Repository::new();
+    repository.0.fleet("a");
+    repository.0.done("lock");
+    repository.commit_as_it_is();
+    let link = "160000,0123456789012345678901234567890123456789,recipes/u";
+    repository.git(&["update-index", "--add", "--cacheinfo", link]);
+    repository.git(&["commit", "--quiet", "--message", "a submodule"]);
+    let run = repository.0.run("watch --repo . --once");
+    assert!(run.err.contains("note: recipes/u: a submodule, whose files are not fetched"), "{run}");
+    repository.0.run("down");
 }
 
 #[test]
