@@ -269,6 +269,33 @@ fn without_its_rules_no_guest_starts_but_those_that_go_are_stopped() {
 }
 
 #[test]
+fn where_the_store_cannot_be_filled_no_guest_is_stopped_that_should_run() {
+    let mut wanted = fleet(&[("alice", guest("alice", 0))]);
+    machine(wanted.guests.get_mut(&name("alice")).unwrap()).image = Sha256::of("other").into();
+    wanted.stored.insert(Sha256::of("other").into(), StoredKind::Image);
+    let (applied, host) = towards(&up(&two()), &wanted, Fault::Named(&["store"]));
+    assert_eq!((applied.stopped.as_slice(), applied.failures.len()), (&[name("bob")][..], 1));
+    assert!(is_ready(&host.state.guests[&name("alice")]), "{:?}", host.asked);
+}
+
+#[test]
+fn new_rules_wait_neither_for_a_guest_that_comes_back_nor_for_the_store() {
+    let before = two();
+    let mut wanted = two();
+    machine(wanted.guests.get_mut(&name("alice")).unwrap()).image = Sha256::of("other").into();
+    wanted.stored.insert(Sha256::of("other").into(), StoredKind::Image);
+    wanted.ruleset = Some(Ruleset::new("stricter".into()));
+    let (_, host) = towards(&up(&before), &wanted, Fault::None);
+    assert_eq!(host.asked[0], "load rules");
+    let (_, host) = towards(&up(&before), &wanted, Fault::Named(&["store"]));
+    assert_eq!(host.state.ruleset, wanted.ruleset.map(|rules| ObservedRuleset::Loaded(rules.digest)));
+    assert!(is_ready(&host.state.guests[&name("alice")]));
+    let (_, host) = towards(&up(&two()), &fleet(&[("alice", guest("alice", 0))]), Fault::None);
+    let at = |what: &str| host.asked.iter().position(|asked| asked == what).unwrap();
+    assert!(at("stop bob") < at("load rules"), "who goes is dead before: {:?}", host.asked);
+}
+
+#[test]
 fn a_guest_that_cannot_be_stopped_is_not_started_again_and_loses_its_network() {
     let (_, changed) = fleets().swap_remove(3);
     let (applied, host) = towards(&up(&two()), &changed, Fault::Named(&["stop alice"]));

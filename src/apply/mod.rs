@@ -56,14 +56,21 @@ enum Doing {
 }
 
 /// Carries out a plan. A guest that fails does not stop the others; a host step that fails ends everything that
-/// would build on it. Rules are not removed while a guest that they hold may be left.
+/// would build on it. Rules are not removed while a guest that they hold may be left. Where the host cannot be prepared, no
+/// guest is stopped that could then not be started again; those that merely go are stopped all the same.
 pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) -> Applied {
     let mut applied = Applied::default();
+    let early = plan.rules_come_first();
+    if early && !host_steps(&plan.rules, host, report, &mut applied.failures) {
+        return applied;
+    }
     let prepared = host_steps(&plan.prepare, host, report, &mut applied.failures);
-    applied.stopped = guests(Doing::Stop, &plan.stop, host, at_once, report, &mut applied.failures);
+    let goes = |guest: &GuestSteps| prepared || !plan.comes_back(&guest.guest);
+    let stop: Vec<_> = plan.stop.iter().filter(|guest| goes(guest)).cloned().collect();
+    applied.stopped = guests(Doing::Stop, &stop, host, at_once, report, &mut applied.failures);
     let all_stopped = applied.stopped.len() == plan.stop.len();
-    let rules: Vec<_> =
-        plan.rules.iter().filter(|step| all_stopped || **step != Step::RemoveRuleset).cloned().collect();
+    let is_due = |step: &Step| !early && (all_stopped || *step != Step::RemoveRuleset);
+    let rules: Vec<_> = plan.rules.iter().filter(|step| is_due(step)).cloned().collect();
     if !prepared || !host_steps(&rules, host, report, &mut applied.failures) {
         return applied;
     }

@@ -64,6 +64,11 @@ pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<ObservedHost, A
     })
 }
 
+/// Whether a host has nothing of the fleet that could run or filter.
+pub fn is_bare(observed: &ObservedHost) -> bool {
+    observed.guests.is_empty() && observed.ruleset.is_none()
+}
+
 /// The guests that have records or logs in the store, whether anything else of them is there or not.
 ///
 /// # Errors

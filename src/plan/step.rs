@@ -211,7 +211,7 @@ impl GuestSteps {
 /// independent of each other.
 ///
 /// A guest that goes is dead before the rules that held it are swapped, and rules are there before a new guest's
-/// TAP is.
+/// TAP is. Where every guest that stops comes back, rules are swapped before anything else ([`Plan::rules_come_first`]).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     pub prepare: Vec<Step>,
@@ -226,6 +226,18 @@ impl Plan {
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
         self.prepare.is_empty() && self.stop.is_empty() && self.rules.is_empty() && self.start.is_empty()
+    }
+
+    /// Whether a guest that is stopped is started again.
+    pub fn comes_back(&self, guest: &GuestName) -> bool {
+        self.start.iter().any(|start| start.guest == *guest)
+    }
+
+    /// Whether new rules can be loaded before any other step, so that they wait for no guest and no copy: every guest that
+    /// is stopped stands in them too, by the same name of its TAP, so that none is ever without rules.
+    pub fn rules_come_first(&self) -> bool {
+        !self.rules.contains(&Step::RemoveRuleset)
+            && self.stop.iter().all(|stopped| self.comes_back(&stopped.guest))
     }
 
     /// Each step on a line of its own below the guest that it is for.

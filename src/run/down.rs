@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::apply::Host;
 use crate::apply::disk;
 use crate::apply::linux::STOP_TIMEOUT;
 use crate::apply::observe;
@@ -41,7 +42,9 @@ pub fn prepare<'a>(
     request: &DownRequest,
 ) -> Result<Option<Down<'a>>, RunError> {
     let fleet = workspace.fleet()?;
-    if !host::open(&fleet)?.layout.dir().exists() {
+    let host = host::open(&fleet)?;
+    // A store that was removed ends no guest: cgroups and TAPs tell of those that run.
+    if !host.layout.dir().exists() && observe::is_bare(&host.observe()?) {
         return Ok(None);
     }
     let mut held = Deployment::hold(workspace, fleet)?;

@@ -82,6 +82,22 @@ fn a_tap_that_is_down_is_seen_and_a_leftover_one_goes_with_its_guest() {
 }
 
 #[test]
+fn guests_whose_store_was_removed_are_seen_and_taken_down() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("ab");
+    sandbox.done("up");
+    let pid = sandbox.pid(&sandbox.guest('a'));
+    std::fs::remove_dir_all(sandbox.path("store")).unwrap();
+    assert_eq!(sandbox.pid(&sandbox.guest('a')), pid);
+    sandbox.run("plan --detailed-exitcode").fails(2, &[]);
+    let down = sandbox.run("down --timeout 0");
+    down.fails(0, &["2 stopped"]);
+    assert_eq!(sandbox.traces(), [""; 0], "{down}");
+    sandbox.run("down").fails(0, &["nothing to do"]);
+}
+
+#[test]
 fn a_removed_jail_and_cgroup_are_seen() {
     needs_firecracker!();
     let sandbox = Sandbox::new();
