@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::base::FileDigest;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{FleetName, GuestName, InterfaceName};
+use crate::plan::check::MemoryShortage;
 use crate::sys::cgroup::CgroupError;
 use crate::sys::firecracker::{ApiError, BinaryError};
 use crate::sys::fs::FileError;
@@ -84,6 +85,12 @@ pub enum ApplyError {
         "{} MiB of huge pages are needed, and {} MiB are free on this host", .needed >> 20, .free >> 20
     )]
     NoHugePages { needed: u64, free: u64 },
+    #[error("{0}")]
+    NoMemory(MemoryShortage),
+    #[error(
+        "{guest} would be stopped and could not start again: its tap {tap} is the name of another interface"
+    )]
+    TapTaken { guest: GuestName, tap: InterfaceName },
     #[error("{program} is not installed: it is the VMM that [fleet] vmm names")]
     NoVmm { program: &'static str },
     #[error("the VMM of {guest} is not in the cgroup {cgroup} for every controller, and was killed")]
@@ -150,6 +157,10 @@ impl Diagnostic for ApplyError {
             Self::NoHugePages { .. } => Class::Failed.hint(
                 "set more aside, as with `sysctl vm.nr_hugepages=COUNT` (2 MiB each), or leave `huge-pages` out",
             ),
+            Self::NoMemory(_) => Class::Failed.hint("give it less `memory`"),
+            Self::TapTaken { tap, .. } => {
+                Class::Failed.hint(format!("`ip link show {tap}` shows it; rename or delete it"))
+            }
             Self::NoVmm { program } => ToolError::Missing { tool: (*program).to_owned() }.diagnosis(),
             Self::OutOfMemory { .. } => Class::Failed.hint("give the guest more `memory`, or a smaller disk in memory"),
             Self::Ended { why: Why { remedy: Some(remedy), .. }, .. } => Class::Failed.hint(*remedy),

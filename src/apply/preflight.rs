@@ -11,11 +11,12 @@ use crate::base::{ByteSize, GuestName};
 use crate::fleet::VmmKind;
 use crate::host::layout::Layout;
 use crate::host::state::{Machine, MachineDisk, TapSpec};
+use crate::plan::check::{self, HostMemory, MemoryShortage};
 use crate::plan::{GuestSteps, Plan, Step};
 use crate::sys::accounts::Accounts;
 use crate::sys::cgroup::IoLimits;
 use crate::sys::fs::{self as files, FileError};
-use crate::sys::{firecracker, ip, memory, process, tool};
+use crate::sys::{firecracker, ip, memory, nft, process, tool};
 
 use super::linux::LinuxHost;
 use super::record::PlaceRecord;
@@ -27,15 +28,12 @@ const FREE_MARGIN: u64 = 64 << 20;
 /// Looks whether every step can be taken.
 ///
 /// # Errors
-/// Those of [`look`], a store that cannot be written or has no room, and a Firecracker that no jail can hold.
+/// Those of [`look`], a store that cannot be written, and a Firecracker that no jail can hold.
 pub fn check(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     look(plan, host)?;
     let steps = steps(plan);
-    let writes = |step: &Step| {
-        matches!(step, Step::StoreFile { .. } | Step::CreateDisk { .. } | Step::CreateJail { .. })
-    };
     if steps.iter().any(|step| writes(step)) {
-        room(&steps, host)?;
+        is_writable(host)?;
     }
     if steps.iter().any(|step| jails(step)) {
         let firecracker = tool::find("firecracker").ok_or(ApplyError::NoVmm { program: "firecracker" })?;
@@ -87,8 +85,9 @@ fn steps(plan: &Plan) -> Vec<&Step> {
 /// The part of [`check`] that writes nothing.
 ///
 /// # Errors
-/// The first need that is not met: a tool, `/dev/net/tun`, uids and addresses of its own, a block device where its use is
-/// limited, a file system for jails.
+/// The first need that is not met: a tool, rules that nft takes, artifacts, room for their copies, memory, `/dev/net/tun`,
+/// names, uids and addresses of its own, a block device where its use is limited, a file system for jails. Digests of
+/// artifacts are looked at while they are copied, which comes before the first stop.
 pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     let steps = steps(plan);
     for program in programs(&steps) {
@@ -96,6 +95,12 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
             return Err(tool::ToolError::Missing { tool: program.to_owned() }.into());
         }
     }
+    rules_and_artifacts(&steps, host)?;
+    room(&steps, host)?;
+    if let Some(shortage) = memory_shortage(plan, host).filter(MemoryShortage::is_certain) {
+        return Err(ApplyError::NoMemory(shortage));
+    }
+    tap_names(plan, host)?;
     taps(&steps, host)?;
     uids(&steps, host)?;
     let limits_io =
@@ -107,6 +112,45 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
         allows_jails(&host.layout.place_dir())?;
     }
     huge_pages(plan, &steps, host)
+}
+
+/// Whether nft takes the rules as a whole, and what is to be stored is there.
+fn rules_and_artifacts(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
+    for step in steps {
+        match step {
+            Step::LoadRuleset(ruleset) => nft::check(&ruleset.text)?,
+            Step::StoreFile { digest, .. }
+                if !host.artifacts.get(digest).is_some_and(|path| path.exists()) =>
+            {
+                return Err(ApplyError::NoArtifact(*digest));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether the guests that start find their memory; `None` as well where the kernel does not tell.
+pub fn memory_shortage(plan: &Plan, host: &LinuxHost) -> Option<MemoryShortage> {
+    let held = |guest: &GuestSteps| host.hierarchy.memory_current(&host.layout.cgroup(&guest.guest));
+    let freed = plan.stop.iter().filter_map(held).sum();
+    check::memory(plan, HostMemory { total: memory::total()?, available: memory::available()?, freed })
+}
+
+/// Whether the TAPs of guests that are stopped to be started again can be made: a name may be another interface's. One that
+/// does not run yet fails alone.
+fn tap_names(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
+    let stops = |guest: &GuestName| plan.stop.iter().any(|stopped| stopped.guest == *guest);
+    for step in plan.start.iter().flat_map(GuestSteps::all) {
+        let Step::CreateTap { guest, tap } = step else { continue };
+        let name = tap.name.as_str();
+        let is_ours = |there: &ip::Tap| there.name == name && host.layout.owns_tap(&there.alias);
+        if stops(guest) && Path::new("/sys/class/net").join(name).exists() && !ip::taps()?.iter().any(is_ours)
+        {
+            return Err(ApplyError::TapTaken { guest: guest.clone(), tap: tap.name.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// Whether the host has the huge pages that guests are made of. Linux would find out page by page, and end the VMM. A
@@ -225,14 +269,28 @@ fn programs(steps: &[&Step]) -> BTreeSet<&'static str> {
     steps.iter().flat_map(|step| needed(step).iter().copied()).collect()
 }
 
-/// Whether the store can be written and holds what the plan copies into it.
-fn room(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
+/// Whether the store can be written.
+fn is_writable(host: &LinuxHost) -> Result<(), ApplyError> {
     for dir in [host.layout.dir(), host.layout.place_dir()] {
         files::create_private_dir(&dir)?;
         // What permissions and mount flags say is not all: only a file that was written tells.
         tempfile::tempfile_in(&dir).map_err(FileError::when("write into the store", &dir))?;
     }
-    room_for(&host.layout, steps.iter().map(|step| copied(step, host)).sum())
+    Ok(())
+}
+
+/// Whether the store holds what the plan copies into it. A store that is not there yet will be on the file system of what it
+/// is made in.
+fn room(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
+    if steps.iter().any(|step| writes(step)) {
+        return room_for(&host.layout, steps.iter().map(|step| copied(step, host)).sum());
+    }
+    Ok(())
+}
+
+/// Whether a step writes files to the store.
+fn writes(step: &Step) -> bool {
+    matches!(step, Step::StoreFile { .. } | Step::CreateDisk { .. } | Step::CreateJail { .. })
 }
 
 /// Bytes that a step writes to the disk where nothing is shared with the original.
@@ -283,7 +341,8 @@ const REFLINKS: [rustix::fs::FsWord; 3] = [0x9123_683e, 0x5846_5342, 0xca45_1a4e
 /// # Errors
 /// Where it has not, or cannot be asked.
 pub(super) fn room_for(layout: &Layout, needed: u64) -> Result<(), ApplyError> {
-    let store = layout.place_dir();
+    let place = layout.place_dir();
+    let store = place.ancestors().find(|dir| dir.exists()).unwrap_or(&place).to_owned();
     let free =
         rustix::fs::statvfs(&store).map_err(|error| FileError::when("look at", &store)(error.into()))?;
     let free = free.f_bavail * free.f_frsize;

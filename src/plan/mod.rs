@@ -1,5 +1,6 @@
 //! Plan: what a host has and what it should have become a list of steps.
 
+pub mod check;
 pub mod diff;
 pub mod restore;
 pub mod step;

@@ -96,6 +96,9 @@ impl<'a> Deployment<'a> {
         }
         let mut plan = diff(&self.observed, wanted, guests);
         plan.notes.extend(disk::promises(&self.host, &self.observed, wanted, guests));
+        let shortage =
+            preflight::memory_shortage(&plan, &self.host).filter(|shortage| !shortage.is_certain());
+        plan.notes.extend(shortage.map(|shortage| shortage.to_string()));
         Ok(plan)
     }
 

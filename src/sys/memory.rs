@@ -22,8 +22,21 @@ pub fn available() -> Option<u64> {
     parse_available(&read_text(Path::new("/proc/meminfo")).ok()?)
 }
 
+/// Bytes of RAM and swap together; `None` where the kernel does not tell.
+pub fn total() -> Option<u64> {
+    parse_total(&read_text(Path::new("/proc/meminfo")).ok()?)
+}
+
 fn parse_available(text: &str) -> Option<u64> {
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?.trim().strip_suffix(" kB")?;
+    parse_kib(text, "MemAvailable:")
+}
+
+fn parse_total(text: &str) -> Option<u64> {
+    Some(parse_kib(text, "MemTotal:")? + parse_kib(text, "SwapTotal:").unwrap_or(0))
+}
+
+fn parse_kib(text: &str, key: &str) -> Option<u64> {
+    let kib = text.lines().find_map(|line| line.strip_prefix(key))?.trim().strip_suffix(" kB")?;
     Some(kib.parse::<u64>().ok()? << 10)
 }
 
@@ -50,6 +63,7 @@ mod tests {
     fn available_memory_is_in_bytes() {
         assert_eq!(parse_available("MemTotal:       16 kB\nMemAvailable:    8 kB\n"), Some(8192));
         assert_eq!(parse_available("MemTotal:       16 kB\n"), None);
+        assert_eq!(parse_total("MemTotal:       16 kB\nSwapTotal:       8 kB\n"), Some(24 << 10));
     }
 
     #[test]

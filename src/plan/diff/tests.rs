@@ -147,6 +147,25 @@ fn removing_a_user_keeps_the_data_disk() {
 }
 
 #[test]
+fn memory_is_refused_where_a_guest_can_never_have_it_and_told_where_it_may_not_suffice() {
+    use super::super::check::{HostMemory, memory};
+    const MIB: u64 = 1 << 20;
+    let mut plan = diff(&ObservedHost::default(), &wanted(&["alice", "bob"]));
+    let each = wanted(&["alice"]).guests[&name("alice")].machine().memory_mib * MIB;
+    let verdict = |plan: &Plan, total, available, freed| {
+        memory(plan, HostMemory { total, available, freed }).map(|said| (said.is_certain(), said.to_string()))
+    };
+    assert_eq!(verdict(&plan, each, 2 * each, 0), None);
+    assert_eq!(verdict(&plan, each, each, each), None, "what stops gives its memory back");
+    let (certain, words) = verdict(&plan, each, 2 * each - MIB, 0).unwrap();
+    assert!(!certain && words.starts_with("the guests that start may use"), "{words}");
+    let (certain, words) = verdict(&plan, each - MIB, u64::MAX, u64::MAX).unwrap();
+    assert!(certain && words.starts_with("alice is to have"), "{words}");
+    plan.start.clear();
+    assert_eq!(verdict(&plan, 0, 0, 0), None, "who runs already is not counted");
+}
+
+#[test]
 fn a_new_guest_has_its_rules_before_its_tap() {
     let plan = diff(&ObservedHost::default(), &wanted(&["alice"]));
     let all = steps(&plan);
