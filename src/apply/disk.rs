@@ -69,7 +69,7 @@ pub(super) fn refuse_shared(layout: &Layout, guest: &GuestName) -> Result<(), Ap
         jail::of(layout, guest)?.into_iter().map(|place| place.root(layout, guest)).collect();
     let fleets = files::names_in(layout.place())?.into_iter().map(|name| layout.place().join(name));
     for fleet in fleets {
-        for vmm in [VmmKind::Firecracker, VmmKind::Qemu] {
+        for vmm in VmmKind::ALL {
             let jails = fleet.join("jails").join(vmm_folder(vmm));
             for id in files::names_in(&jails)? {
                 let root = jails.join(id).join("root");

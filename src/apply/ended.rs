@@ -7,14 +7,11 @@ use std::sync::PoisonError;
 use crate::base::GuestName;
 use crate::fleet::VmmKind;
 use crate::host::state::Machine;
-use crate::sys::firecracker::exit_reason;
-use crate::sys::jailer::{Cause, cause};
+use crate::host::vmm;
+use crate::sys::jailer::Cause;
 
 use super::linux::LinuxHost;
 use super::{ApplyError, record};
-
-/// Exit status of Firecracker after a system call that its filters forbid.
-const BAD_SYSCALL: i32 = 148;
 
 /// Why a VMM ended, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,22 +44,20 @@ pub(super) fn error(
 
 /// From the log of one start and from how its process ended, where this process started it.
 pub fn why(vmm: VmmKind, status: Option<ExitStatus>, log: &str) -> Why {
-    if let (VmmKind::Firecracker, Some(Cause { what, remedy })) = (vmm, cause(log)) {
+    let vmm = vmm::of(vmm);
+    if let Some(Cause { what, remedy }) = vmm.cause(log) {
         return Why { what: Some(what.to_owned()), remedy: Some(remedy) };
     }
     let Some(status) = status else { return Why::default() };
     let what = match (status.signal(), status.code()) {
         (Some(signal), _) => format!("signal {signal} killed it"),
-        (None, Some(code)) => match exit_reason(code).filter(|_| vmm == VmmKind::Firecracker) {
+        (None, Some(code)) => match vmm.exit_reason(code) {
             Some(reason) => format!("{reason} (status {code})"),
             None => format!("status {code}"),
         },
         (None, None) => return Why::default(),
     };
-    let forbidden = vmm == VmmKind::Firecracker && status.code() == Some(BAD_SYSCALL);
-    let remedy =
-        "its log names the call: add it to the filters of the machine's `seccomp`, or leave those out";
-    Why { what: Some(what), remedy: forbidden.then_some(remedy) }
+    Why { what: Some(what), remedy: status.code().and_then(|code| vmm.exit_remedy(code)) }
 }
 
 #[cfg(test)]

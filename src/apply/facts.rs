@@ -11,6 +11,7 @@ use crate::base::network::TAP_NAME_PREFIX;
 use crate::fleet::VmmKind;
 use crate::host::doctor::{Facts, Fix, HUGE_PAGE, Kvm, Place, Program, Wants, sample_ruleset};
 use crate::host::layout::Layout;
+use crate::host::vmm;
 use crate::sys::accounts::Accounts;
 use crate::sys::fs::FileError;
 use crate::sys::tool::{self, Tool};
@@ -96,7 +97,8 @@ fn prove_kvm(vmm: VmmKind) -> Kvm {
     {
         return Kvm::Closed;
     }
-    match tool::find("firecracker").filter(|_| vmm == VmmKind::Firecracker) {
+    let vmm = vmm::of(vmm);
+    match tool::find(vmm.program()).filter(|_| vmm.needs_kvm()) {
         None => Kvm::Untried,
         Some(path) => match kvm::probe(&path) {
             Ok(()) => Kvm::Ran,

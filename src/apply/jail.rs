@@ -47,7 +47,7 @@ impl Place {
 /// Where the directory of jails cannot be read.
 pub fn all(layout: &Layout) -> Result<BTreeMap<GuestName, Vec<Place>>, ApplyError> {
     let mut found: BTreeMap<GuestName, Vec<Place>> = BTreeMap::new();
-    for vmm in [VmmKind::Firecracker, VmmKind::Qemu] {
+    for vmm in VmmKind::ALL {
         for name in files::names_in(&layout.jails().join(vmm_folder(vmm)))? {
             if let Some((guest, attempt)) = parse_jail_id(&name) {
                 found.entry(guest).or_default().push(Place { attempt, vmm });
@@ -225,7 +225,7 @@ pub fn remove_old(layout: &Layout, guest: &GuestName, vmm: &ProcessInfo) -> Resu
 /// Removes the directories that jails stand in where they are empty, so that nothing is left of a fleet that is down.
 pub fn remove_parents(layout: &Layout) {
     let jails = layout.jails();
-    for vmm in [VmmKind::Firecracker, VmmKind::Qemu] {
+    for vmm in VmmKind::ALL {
         // One that is in use stays.
         let _ = fs::remove_dir(jails.join(vmm_folder(vmm)));
     }

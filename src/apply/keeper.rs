@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use crate::base::GuestName;
 use crate::fleet::VmmKind;
 use crate::host::layout::Layout;
-use crate::host::logs::{LogKind, LogStream, streams};
+use crate::host::logs::{LogKind, LogStream};
+use crate::host::vmm;
 use crate::sys::cgroup::Limits;
 use crate::sys::fs::{self as files, FileError, FileLock};
 use crate::sys::process::{self, Signal};
@@ -58,7 +59,7 @@ pub fn start(
     why: For,
 ) -> Result<Ends, ApplyError> {
     let layout = &host.layout;
-    let mut streams = streams(layout, guest, vmm, root);
+    let mut streams = vmm::of(vmm).log_streams(layout, guest, root);
     let is_there = |pipe: &Path| pipe.symlink_metadata().is_ok_and(|meta| meta.file_type().is_fifo());
     streams.retain(|stream| stream.kind != LogKind::Metrics || is_there(&stream.pipe));
     files::create_private_dir(&layout.guest(guest))?;

@@ -16,6 +16,7 @@ use crate::sys::tool;
 
 use super::linux::LinuxHost;
 use super::{ApplyError, disk, jail as jails, steps, vmm};
+use crate::host::vmm::of;
 
 /// Where Firecracker is looked for by a tree that is made where it is not installed.
 const USUAL_PLACE: &str = "/usr/local/bin/firecracker";
@@ -34,7 +35,7 @@ impl Surroundings {
     /// # Errors
     /// Where Firecracker is there and cannot be read.
     pub fn look(vmm: VmmKind) -> Result<Self, ApplyError> {
-        let found = tool::find("firecracker").filter(|_| vmm == VmmKind::Firecracker);
+        let found = of(vmm).jailed_program().and_then(tool::find);
         let program = found.as_ref().map(|path| {
             let meta = std::fs::metadata(path).map_err(FileError::when("look at", path))?;
             let (digest, size) = sha256_of_file(path)?;

@@ -8,22 +8,21 @@ use std::time::{Duration, Instant};
 use crate::base::GUEST_USER;
 use crate::base::GuestName;
 use crate::base::text::last_lines;
-use crate::fleet::{ContainerSpec, VmmKind};
+use crate::fleet::ContainerSpec;
+use crate::host::console::Heard;
 use crate::host::layout::Layout;
-use crate::host::limits::{FileLimits, file_limits};
 use crate::host::logs::LogKind::{self, Serial, Vmm};
 use crate::host::names::DISK;
 use crate::host::observed::Paused;
 use crate::host::state::{Machine, MachineDisk};
-use crate::host::{console::Heard, firecracker, qemu};
-use crate::sys::firecracker::Api;
+use crate::host::vmm::{FileLimits, Start, file_limits, of};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::{self, ProcessInfo, Signal};
-use crate::sys::qemu::Qmp;
 use crate::sys::ssh::{self, Target};
 use crate::sys::tool::{self, Tool};
 use crate::sys::{launch, log};
 
+use super::control::PATIENCE;
 use super::jail::Place;
 use super::keeper::{self, For};
 use super::linux::LinuxHost;
@@ -50,19 +49,16 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
     files::remove(&layout.freezing(guest))?;
     record::write(&layout.machine(guest), &machine.as_started())?;
     let input = console(&layout.console_input(guest))?;
-    let executable = tool::find("firecracker");
-    if executable.is_none() && machine.vmm == VmmKind::Firecracker {
-        return Err(ApplyError::NoVmm { program: "firecracker" });
-    }
-    let vmm = command(layout, guest, place, machine, &executable.unwrap_or_default());
+    let jailed = of(machine.vmm).jailed_program();
+    let executable = jailed.map(|program| tool::find(program).ok_or(ApplyError::NoVmm { program }));
+    let vmm = command(layout, guest, place, machine, &executable.transpose()?.unwrap_or_default());
     let launcher = Tool::new(&host.launcher).arg("launch");
-    let launcher = match machine.vmm {
-        VmmKind::Qemu => {
-            let limits = limits_of_files(layout, guest, place, machine);
-            launcher.args(["--file-size", &limits.size.to_string()])
-        }
+    let launcher = if jailed.is_none() {
+        let limits = limits_of_files(layout, guest, place, machine);
+        launcher.args(["--file-size", &limits.size.to_string()])
+    } else {
         // Told to the jailer.
-        VmmKind::Firecracker => launcher,
+        launcher
     };
     let cgroups = host.hierarchy.procs_files(&layout.cgroup(guest));
     let launcher = cgroups.iter().fold(launcher, |tool, file| tool.arg("--cgroup").arg(file));
@@ -96,13 +92,9 @@ pub fn command(
     machine: &Machine,
     executable: &Path,
 ) -> Tool {
-    let limits = limits_of_files(layout, guest, place, machine);
-    match machine.vmm {
-        VmmKind::Qemu => qemu::command(guest, machine),
-        VmmKind::Firecracker => {
-            firecracker::jailer(guest, place.attempt, machine, layout, limits, executable)
-        }
-    }
+    let files = limits_of_files(layout, guest, place, machine);
+    let attempt = place.attempt;
+    of(machine.vmm).command(&Start { guest, attempt, machine, layout, files, executable })
 }
 
 fn limits_of_files(layout: &Layout, guest: &GuestName, place: Place, machine: &Machine) -> FileLimits {
@@ -257,7 +249,6 @@ fn end(guest: &GuestName, vmm: &ProcessInfo) -> Result<(), ApplyError> {
     }
 }
 
-/// The power button on QEMU, Ctrl-Alt-Del on Firecracker: the guest's init takes both alike.
 fn ask_to_stop(
     layout: &Layout,
     guest: &GuestName,
@@ -266,14 +257,8 @@ fn ask_to_stop(
     limit: Duration,
 ) -> Result<(), ApplyError> {
     let end = Instant::now() + limit;
-    let left = || end.saturating_duration_since(Instant::now());
-    let socket = control::socket(&jail::root_of(layout, guest, vmm)?, machine, vmm);
-    match machine.vmm {
-        VmmKind::Qemu => Ok(Qmp::connect_within(socket, limit)?.with_timeout(left()).system_powerdown()?),
-        VmmKind::Firecracker => {
-            Ok(Api::connect_within(socket, limit)?.with_timeout(left()).send_ctrl_alt_del()?)
-        }
-    }
+    let control = control::connect(&jail::root_of(layout, guest, vmm)?, machine, vmm, limit)?;
+    control.shut_down(end.saturating_duration_since(Instant::now()))
 }
 
 /// Tells a running VMM what changed of its machine, and then remembers it as that.
@@ -281,26 +266,10 @@ pub(super) fn adjust(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> 
     let layout = &host.layout;
     let vmm = observe::vmm_process(layout, &host.hierarchy, guest);
     let vmm = vmm.ok_or_else(|| ApplyError::Gone(guest.clone()))?;
-    let socket = control::socket(&jail::root_of(layout, guest, &vmm)?, machine, &vmm);
+    let root = jail::root_of(layout, guest, &vmm)?;
     let running: Machine = record::read(&layout.machine(guest))?.unwrap_or_else(|| machine.as_started());
-    match machine.vmm {
-        VmmKind::Firecracker => {
-            let api = Api::connect(socket)?;
-            for (path, body) in firecracker::adjustments(&running, machine) {
-                api.patch(&path, &body)?;
-            }
-        }
-        VmmKind::Qemu => inflate(&mut Qmp::connect(socket)?, machine)?,
-    }
+    control::connect(&root, machine, &vmm, PATIENCE)?.adjust(&running, machine)?;
     record::write(&layout.machine(guest), machine)
-}
-
-/// Tells QEMU how much memory its balloon leaves to the guest; no argument of its command line does.
-fn inflate(qmp: &mut Qmp, machine: &Machine) -> Result<(), ApplyError> {
-    match qemu::balloon_target(machine) {
-        Some(target) => Ok(qmp.balloon(target)?),
-        None => Ok(()),
-    }
 }
 
 /// How long a container may take to start; the image may have to come over the network first.

@@ -59,11 +59,27 @@ impl SourceText {
 }
 
 /// The program that runs a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum VmmKind {
+    #[default]
     Firecracker,
     Qemu,
+}
+
+impl VmmKind {
+    /// Every kind there is.
+    pub const ALL: [Self; 2] = [Self::Firecracker, Self::Qemu];
+
+    /// Its name, in `fleet.toml` and in paths.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Firecracker => "firecracker",
+            Self::Qemu => "qemu",
+        }
+    }
 }
 
 /// Where bytes come from: the network, or a path that is already absolute.

@@ -65,7 +65,7 @@ pub fn validate(
     problems: &mut Problems,
 ) -> (Read<Fleet>, Vec<Mention>) {
     let vmm = file.fleet.as_ref().ok().and_then(|fleet| fleet.vmm.ok().flatten());
-    let vmm = vmm.unwrap_or(VmmKind::Firecracker);
+    let vmm = vmm.unwrap_or_default();
     let mut validator = Validator { root, vmm, problems, mentions: Vec::new() };
     let fleet = validator.fleet(source, file).map(|fleet| Fleet { project: project.to_owned(), ..fleet });
     (fleet, validator.mentions)
@@ -133,7 +133,7 @@ impl Validator<'_> {
             project: self.root.to_owned(),
             source,
             name: fleet.name.clone()?,
-            vmm: fleet.vmm?.unwrap_or(VmmKind::Firecracker),
+            vmm: fleet.vmm?.unwrap_or_default(),
             kernel: kernel?,
             repositories: repositories?,
             images: whole(declared.images?)?,

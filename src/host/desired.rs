@@ -177,8 +177,7 @@ fn supported(guests: &BTreeMap<GuestName, WantedGuest>, facts: &HostFacts) -> Re
     if all.is_empty() { Ok(()) } else { Err(DesiredError::Unsupported(all)) }
 }
 
-/// What a guest's VMM is told beyond its numbers. Firecracker's network device holds the policy's rates as well, so that
-/// what exceeds them waits there instead of being dropped by the host's rules.
+/// What a guest's VMM is told beyond its numbers; one that shapes traffic is told the policy's rates as well.
 fn machine_spec(
     vmm: VmmKind,
     spec: &MachineSpec,
@@ -188,7 +187,7 @@ fn machine_spec(
     let digest =
         |path: &PathBuf| facts.files.get(path).copied().ok_or_else(|| DesiredError::NotRead(path.clone()));
     let mut spec = spec.renamed(digest)?;
-    if let (VmmKind::Firecracker, Some(policy)) = (vmm, policy) {
+    if let Some(policy) = policy.filter(|_| vmm::of(vmm).shapes_traffic()) {
         for (limits, rate) in
             [(&mut spec.network.up, policy.rate_up), (&mut spec.network.down, policy.rate_down)]
         {

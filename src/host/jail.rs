@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use crate::base::{FileDigest, GuestName};
 use crate::fleet::{MachineFile, VmmKind};
 
-use super::firecracker;
 use super::layout::Layout;
 use super::names::{
-    CONFIG, CPU_TEMPLATE, DISK, IMAGES, KERNEL, METADATA, METRICS, RESTORED_MEMORY, RESTORED_STATE, ROOTFS,
-    RUN, SECCOMP, VMM_LOG,
+    CONFIG, CPU_TEMPLATE, DISK, IMAGES, KERNEL, METADATA, RESTORED_MEMORY, RESTORED_STATE, ROOTFS, RUN,
+    SECCOMP,
 };
 use super::snapshot;
 use super::state::{Machine, MachineDisk};
+use super::vmm;
 
 /// One thing in a jail, by its path below the jail's root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,22 +111,16 @@ pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
             entries.push(entry(DISK, EntryKind::OwnCopy { from }));
         }
     }
-    if machine.vmm == VmmKind::Firecracker {
-        match (from_snapshot(snapshot::MEMORY), from_snapshot(snapshot::STATE)) {
-            (Some(memory), Some(state)) => {
-                let link = |path| EntryKind::SharedLink { from: JailSource::Snapshot(path) };
-                entries.push(entry(RESTORED_MEMORY, link(memory)));
-                entries.push(entry(RESTORED_STATE, link(state)));
-            }
-            _ => entries.push(entry(CONFIG, EntryKind::Bytes(firecracker::config(machine)))),
-        }
-        entries.push(entry(VMM_LOG, EntryKind::Pipe));
-        if machine.spec.metrics {
-            entries.push(entry(METRICS, EntryKind::Pipe));
-        }
-        for (file, digest) in machine.spec.files() {
-            entries.push(entry(name_of(file), EntryKind::SharedLink { from: stored(digest) }));
-        }
+    let vmm = vmm::of(machine.vmm);
+    let in_jail = |file| from_snapshot(file).filter(|_| vmm.has_snapshot_in_jail());
+    for (path, file) in [(RESTORED_MEMORY, snapshot::MEMORY), (RESTORED_STATE, snapshot::STATE)] {
+        let link = |path| EntryKind::SharedLink { from: JailSource::Snapshot(path) };
+        entries.extend(in_jail(file).map(|from| entry(path, link(from))));
+    }
+    entries.extend(vmm.configuration(machine).map(|bytes| entry(CONFIG, EntryKind::Bytes(bytes))));
+    entries.extend(vmm.pipes(machine).into_iter().map(|path| entry(path, EntryKind::Pipe)));
+    for (file, digest) in machine.spec.files() {
+        entries.push(entry(name_of(file), EntryKind::SharedLink { from: stored(digest) }));
     }
     Jail { guest: guest.clone(), vmm: machine.vmm, uid: machine.uid, entries }
 }

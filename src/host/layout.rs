@@ -274,10 +274,7 @@ pub const BEFORE: &str = ".before-";
 
 /// Folder of a VMM's jails.
 pub fn vmm_folder(vmm: VmmKind) -> &'static str {
-    match vmm {
-        VmmKind::Firecracker => "firecracker",
-        VmmKind::Qemu => "qemu",
-    }
+    vmm.word()
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use crate::fleet::VmmKind;
 use crate::sys::jailer::{FOLDERS, Node as Device};
 
 use super::jail::{EntryKind, Jail};
-use super::layout::{Layout, vmm_folder};
-use super::names::{API_SOCKET, QMP_SOCKET, VSOCK};
+use super::layout::Layout;
 use super::state::{CPU_PERIOD, CgroupLimits};
+use super::vmm;
 
 /// A whole jail. Paths outside it are below the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -145,11 +145,11 @@ pub struct Facts<'a> {
 
 /// The manifest of a jail.
 pub fn manifest(jail: &Jail, facts: &Facts<'_>) -> Manifest {
-    let is_jailed = jail.vmm == VmmKind::Firecracker;
+    let vmm = vmm::of(jail.vmm);
     let mut entries: Vec<_> =
         jail.entries.iter().map(|entry| laid_out(jail, entry.path, &entry.kind, facts)).collect();
     let own = |path: &str, node, mode, made_by| entry(path, node, mode, jail.uid, made_by);
-    if is_jailed {
+    if let Some(program) = vmm.jailed_program() {
         let made: Vec<_> = entries.iter().map(|entry| entry.path.clone()).collect();
         let is_made = |folder: &str| folder.is_empty() || made.iter().any(|path| path == folder);
         let folders = FOLDERS.iter().filter(|folder| !is_made(folder));
@@ -161,12 +161,11 @@ pub fn manifest(jail: &Jail, facts: &Facts<'_>) -> Manifest {
         let (size, digest) = facts.program.map(|program| (program.size, program.digest.to_string())).unzip();
         let mode = facts.program.map_or(0o755, |program| program.mode);
         let copy = Node::File { size, digest, link: None, writable: true };
-        entries.push(own(vmm_folder(jail.vmm), copy, mode, Maker::Jailer));
+        entries.push(own(program, copy, mode, Maker::Jailer));
     }
     // The jailer gives it to the guest's uid, and it is taken back once the guest is ready.
     entries.push(entry("", Node::Directory, 0o755, 0, Maker::Sisforge));
     entries.sort_by(|a, b| a.path.cmp(&b.path));
-    let run_time: &[&str] = if is_jailed { &["firecracker.pid", API_SOCKET, VSOCK] } else { &[QMP_SOCKET] };
     Manifest {
         guest: jail.guest.clone(),
         vmm: jail.vmm,
@@ -176,7 +175,7 @@ pub fn manifest(jail: &Jail, facts: &Facts<'_>) -> Manifest {
         command: facts.command.clone(),
         cgroup: Limited::new(facts.layout.cgroup(&jail.guest), &facts.cgroup),
         entries,
-        run_time: run_time.iter().map(|path| (*path).to_owned()).collect(),
+        run_time: vmm.run_time_files().iter().map(|path| (*path).to_owned()).collect(),
     }
 }
 

@@ -109,35 +109,6 @@ pub struct Machine {
     pub restored_from: Option<SnapshotName>,
 }
 
-impl Machine {
-    /// What the VMM of this machine is when it starts: QEMU takes no size of a balloon on its command line.
-    #[must_use]
-    pub fn as_started(&self) -> Self {
-        let mut started = self.clone();
-        // One that goes on from a snapshot has the balloon that it had.
-        let boots = self.restored_from.is_none();
-        if let (VmmKind::Qemu, Some(balloon), true) = (self.vmm, &mut started.spec.balloon, boots) {
-            balloon.size_mib = 0;
-        }
-        started
-    }
-
-    /// This machine as `other` is in all that its VMM can change while the guest runs: rates, and the balloon's size.
-    #[must_use]
-    pub fn adjusted_to(&self, other: &Self) -> Self {
-        let mut adjusted = self.clone();
-        let (spec, wanted) = (&mut adjusted.spec, &other.spec);
-        if self.vmm == VmmKind::Firecracker {
-            spec.disk = wanted.disk;
-            (spec.network.up, spec.network.down) = (wanted.network.up, wanted.network.down);
-        }
-        if let (Some(balloon), Some(wanted)) = (&mut spec.balloon, &wanted.balloon) {
-            balloon.size_mib = wanted.size_mib;
-        }
-        adjusted
-    }
-}
-
 /// Where a machine's data disk comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "kind")]

@@ -18,6 +18,15 @@ struct Feature {
     asked: fn(&MachineSpec<FileDigest>) -> bool,
 }
 
+/// One that fails on processors whose name tells no frequency.
+pub const BROKEN: Version = version(1, 4);
+
+/// The first that gives a guest another TAP while it loads its snapshot.
+const CHANGES_TAP: Version = version(1, 12);
+/// The first that puts a guest's clock forward while it loads its snapshot, and the first series of Linux that it asks for that.
+const FORWARDS_CLOCK: Version = version(1, 16);
+const FORWARDS_CLOCK_ON: (u32, u32) = (5, 16);
+
 const fn version(major: u64, minor: u64) -> Version {
     Version { major, minor, patch: 0 }
 }
@@ -79,6 +88,24 @@ pub fn unsupported(spec: &MachineSpec<FileDigest>, firecracker: Version) -> Vec<
     beyond.map(|feature| (feature.key, feature.since)).collect()
 }
 
+/// Whether a Firecracker of this version, such as `1.16.1`, can give a guest another TAP while it loads its snapshot. One that is
+/// not known cannot.
+pub fn can_change_tap(firecracker: &str) -> bool {
+    firecracker.parse().is_ok_and(|version: Version| version >= CHANGES_TAP)
+}
+
+/// Whether such a Firecracker can put a guest's clock forward while it loads its snapshot, on a kernel of such a release.
+pub fn can_forward_clock(firecracker: &str, kernel: &str) -> bool {
+    firecracker.parse().is_ok_and(|version: Version| version >= FORWARDS_CLOCK)
+        && series(kernel).is_some_and(|series| series >= FORWARDS_CLOCK_ON)
+}
+
+/// The first two numbers of a kernel's release, such as `6.1.0-18-amd64`; distributions write all sorts of things behind them.
+fn series(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,5 +150,14 @@ mod tests {
         assert_eq!(unsupported(&spec, of("1.15.0")), [("network.mtu", of("1.16.0"))]);
         assert_eq!(keys("1.16.0"), [""; 0]);
         assert_eq!(unsupported(&MachineSpec::default(), of("1.10.0")), []);
+    }
+
+    #[test]
+    fn what_a_load_can_do_depends_on_version_and_kernel() {
+        assert!(can_change_tap("1.12.0") && can_change_tap("1.17.0-dev"));
+        assert!(!can_change_tap("1.11.9") && !can_change_tap("another build"));
+        assert!(can_forward_clock("1.16.1", "6.1.0-18-amd64") && can_forward_clock("1.16.0", "5.16"));
+        assert!(!can_forward_clock("1.9.2", "6.1.0") && !can_forward_clock("1.16.1", "5.15.153.1-wsl"));
+        assert!(!can_forward_clock("another build", "6.1.0") && !can_forward_clock("1.16.1", "unknown"));
     }
 }

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::base::{FileDigest, InterfaceName, Sha256};
-use crate::fleet::{Fleet, VmmKind};
+use crate::fleet::Fleet;
 use crate::host::desired::HostFacts;
 use crate::host::layout::Layout;
 use crate::host::observed::ObservedHost;
-use crate::host::{address_list, machine_file, versions};
+use crate::host::{address_list, machine_file, versions, vmm};
 use crate::sys::firecracker::{self, Version};
 use crate::sys::report::Report;
 use crate::sys::{fs, ip, ssh};
@@ -72,7 +72,7 @@ pub(super) fn machine_files(fleet: &Fleet) -> Result<BTreeMap<PathBuf, FileDiges
 
 /// The version of Firecracker that the fleet runs on; `None` where it runs on another VMM, or none is installed.
 fn firecracker(fleet: &Fleet, report: &dyn Report) -> Result<Option<Version>, RunError> {
-    if fleet.vmm != VmmKind::Firecracker {
+    if vmm::of(fleet.vmm).jailed_program().is_none() {
         return Ok(None);
     }
     let Some((firecracker, jailer)) = firecracker::installed()? else { return Ok(None) };

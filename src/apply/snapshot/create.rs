@@ -6,18 +6,18 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::apply::control::{Control, PATIENCE, PAUSE_LIMIT};
+use crate::apply::control::{self, PATIENCE, PAUSE_LIMIT};
 use crate::apply::linux::LinuxHost;
 use crate::apply::record::{self, Freezing, Ready, Unreadable};
 use crate::apply::{ApplyError, jail, observe, preflight, vmm};
 use crate::base::time::now;
 use crate::base::{GuestName, SnapshotName};
-use crate::fleet::VmmKind;
 use crate::host::layout::Layout;
 use crate::host::names::{FROZEN_MEMORY, FROZEN_STATE};
 use crate::host::observed::Paused;
 use crate::host::snapshot::{self as parts, DISK, FileRecord, MANIFEST, MEMORY, Manifest, STATE};
 use crate::host::state::Machine;
+use crate::host::vmm::of;
 use crate::sys::cgroup::Limits;
 use crate::sys::digest::sparse_digest;
 use crate::sys::fs::{self as files, FileError};
@@ -66,8 +66,7 @@ pub fn create(
 ) -> Result<(Manifest, Duration), ApplyError> {
     let layout = &host.layout;
     let subject = subject(host, request.guest)?;
-    // Only a page fault handler of one's own could bring it back (Firecracker's `docs/hugepages.md`).
-    if subject.machine.vmm == VmmKind::Firecracker && subject.machine.spec.huge_pages {
+    if !of(subject.machine.vmm).can_freeze(&subject.machine) {
         return Err(SnapshotError::HugePages(request.guest.clone()).into());
     }
     match shelf::find(layout, request.name) {
@@ -151,7 +150,7 @@ fn write_all(
     let (layout, machine) = (&host.layout, &subject.machine);
     files::create_private_dir(dir)?;
     let state = open_for_vmm(host, subject, dir, STATE, FROZEN_STATE)?;
-    if machine.vmm == VmmKind::Firecracker {
+    if of(machine.vmm).has_snapshot_in_jail() {
         open_for_vmm(host, subject, dir, MEMORY, FROZEN_MEMORY)?;
     }
     if let Some(limits) = &subject.limits {
@@ -161,7 +160,7 @@ fn write_all(
         host.hierarchy.create(&layout.cgroup(request.guest), &more)?;
     }
 
-    let mut control = Control::connect(&subject.root, machine, &subject.process, PATIENCE)?;
+    let mut control = control::connect(&subject.root, machine, &subject.process, PATIENCE)?;
     let marker = Freezing { snapshot: request.name.clone(), stop: request.stop };
     record::write(&layout.freezing(request.guest), &marker)?;
     let begun = Instant::now();
@@ -186,11 +185,9 @@ fn write_all(
 /// Whether a VMM that says so has written something at all: all of the memory, and a state.
 fn is_whole(guest: &GuestName, machine: &Machine, state: &File, dir: &Path) -> Result<(), ApplyError> {
     let length = |file: std::io::Result<fs::Metadata>| file.map_or(0, |meta| meta.len());
-    let has_memory = match machine.vmm {
-        VmmKind::Firecracker => length(fs::metadata(dir.join(MEMORY))) == machine.memory_mib << 20,
-        // Its state holds the memory too, but for what is zero.
-        VmmKind::Qemu => true,
-    };
+    // Otherwise the state holds the memory too, but for what is zero.
+    let has_memory = !of(machine.vmm).has_snapshot_in_jail()
+        || length(fs::metadata(dir.join(MEMORY))) == machine.memory_mib << 20;
     if has_memory && length(state.metadata()) > 0 {
         Ok(())
     } else {
@@ -211,7 +208,7 @@ fn open_for_vmm(
     let mut options = File::options();
     let file = options.read(true).write(true).create_new(true).open(&path);
     let file = file.map_err(FileError::when("create", &path))?;
-    if subject.machine.vmm == VmmKind::Firecracker {
+    if of(subject.machine.vmm).has_snapshot_in_jail() {
         file.set_permissions(Permissions::from_mode(0o600))
             .map_err(FileError::when("set the mode of", &path))?;
         host.scope.chown(&path, subject.machine.uid)?;
@@ -295,7 +292,7 @@ pub(in crate::apply) fn go_on(
         // The connection that failed may be in anybody's hands; another one may do.
         let end = Instant::now() + limit;
         let left = || end.saturating_duration_since(Instant::now());
-        let resume = || Control::connect(&root, &machine, &vmm, left().min(PATIENCE))?.resume(left());
+        let resume = || control::connect(&root, &machine, &vmm, left().min(PATIENCE))?.resume(left());
         let mut resumed = resume();
         for _ in 1..RESUME_ATTEMPTS {
             resumed = resumed.or_else(|error| if left().is_zero() { Err(error) } else { resume() });

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::apply::ApplyError;
+use crate::apply::control::driver;
 use crate::fleet::VmmKind;
 use crate::host::snapshot::Origin;
+use crate::host::vmm::of;
+use crate::sys::cpu;
 use crate::sys::digest::sha256_of_file;
-use crate::sys::firecracker::snapshot::format_version;
 use crate::sys::tool::{self, Tool, ToolError};
-use crate::sys::{cpu, qemu};
 
 /// What this host has to go on with a snapshot.
 ///
@@ -17,24 +18,17 @@ use crate::sys::{cpu, qemu};
 pub fn here(vmm: VmmKind) -> Result<Origin, ApplyError> {
     let program = installed(vmm)?;
     let text = Tool::new(&program).arg("--version").text()?;
-    let state_format = match vmm {
-        VmmKind::Firecracker => format_version(&program)?,
-        VmmKind::Qemu => String::new(),
-    };
     Ok(Origin {
         vmm_version: parse_version(&text).to_owned(),
         vmm_sha256: sha256_of_file(&program)?.0,
-        state_format,
+        state_format: driver(vmm).state_format(&program)?,
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         cpu: cpu::this_host()?,
     })
 }
 
 fn installed(vmm: VmmKind) -> Result<PathBuf, ToolError> {
-    let name = match vmm {
-        VmmKind::Firecracker => "firecracker",
-        VmmKind::Qemu => qemu::PROGRAM,
-    };
+    let name = of(vmm).program();
     tool::find(name).ok_or_else(|| ToolError::Missing { tool: name.to_owned() })
 }
 

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::apply::control::{Control, LoadFlags, PATIENCE};
+use crate::apply::control::{self, Control, LoadFlags, PATIENCE};
 use crate::apply::linux::LinuxHost;
 use crate::apply::record::{self, Ready};
 use crate::apply::{ApplyError, jail, observe};
@@ -15,6 +15,7 @@ use crate::base::{GuestName, SnapshotName};
 use crate::host::layout::Layout;
 use crate::host::snapshot::{self as parts, DISK, MEMORY, Manifest, Obstacle, RESTORED, Restored, STATE};
 use crate::host::state::{Machine, MachineDisk};
+use crate::host::versions;
 use crate::sys::digest::{digest_like, sparse_digest};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::ProcessInfo;
@@ -123,7 +124,7 @@ fn flags(machine: &Machine, manifest: &Manifest) -> LoadFlags {
     let (vmm, kernel) = (&manifest.origin.vmm_version, &manifest.origin.kernel);
     LoadFlags {
         other_tap: machine.tap != manifest.machine.tap,
-        clock_realtime: parts::is_at_least(vmm, (1, 16)) && parts::is_at_least(kernel, (5, 16)),
+        clock_realtime: versions::can_forward_clock(vmm, kernel),
     }
 }
 
@@ -132,7 +133,7 @@ pub(in crate::apply) fn await_control(
     host: &LinuxHost,
     guest: &GuestName,
     machine: &Machine,
-) -> Result<Control, ApplyError> {
+) -> Result<Box<dyn Control>, ApplyError> {
     let layout = &host.layout;
     let end = Instant::now() + CONTROL_LIMIT;
     loop {
@@ -140,7 +141,7 @@ pub(in crate::apply) fn await_control(
             return Err(SnapshotError::NoVmm(guest.clone()).into());
         };
         // It is in its jail a moment after it is there.
-        let connect = || Control::connect(&jail::root_of(layout, guest, &vmm)?, machine, &vmm, PATIENCE);
+        let connect = || control::connect(&jail::root_of(layout, guest, &vmm)?, machine, &vmm, PATIENCE);
         match connect() {
             Ok(control) => return Ok(control),
             Err(error) if Instant::now() > end => return Err(error),
@@ -165,7 +166,7 @@ pub(in crate::apply) fn was_loaded(
     machine: &Machine,
     vmm: &ProcessInfo,
 ) -> bool {
-    let runs = || Control::connect(&jail::root_of(layout, guest, vmm)?, machine, vmm, LOOK_LIMIT)?.runs();
+    let runs = || control::connect(&jail::root_of(layout, guest, vmm)?, machine, vmm, LOOK_LIMIT)?.runs();
     runs().unwrap_or(false)
 }
 

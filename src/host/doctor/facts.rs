@@ -115,7 +115,7 @@ impl Wants {
     pub fn of(fleet: Option<&Fleet>) -> Self {
         let Some(fleet) = fleet else {
             let uids = crate::fleet::HostSpec::default().uids;
-            return Self { vmm: VmmKind::Firecracker, guests: 0, memory: 0, huge_pages: 0, uids };
+            return Self { vmm: VmmKind::default(), guests: 0, memory: 0, huge_pages: 0, uids };
         };
         let in_memory = |backing| if backing == Backing::Tmpfs { 1 } else { 0 };
         let guests = || fleet.guests.values();

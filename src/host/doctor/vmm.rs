@@ -1,13 +1,12 @@
 //! Whether guests can be run at all.
 
-use crate::fleet::VmmKind;
-use crate::sys::firecracker::Version;
+use crate::host::{versions, vmm};
 
 use super::facts::{Facts, Kvm, Place, Program, Wants};
 use super::{Check, Group, Level, Rule};
 
 pub(super) fn checks(facts: &Facts, wants: &Wants) -> Vec<Check> {
-    let firecracker = wants.vmm == VmmKind::Firecracker;
+    let firecracker = vmm::of(wants.vmm).needs_kvm();
     let mut all = vec![
         if firecracker { kvm(facts) } else { KVM.unneeded("QEMU emulates the processor in software") },
         kernel(facts),
@@ -83,7 +82,6 @@ const PROGRAMS: Rule = rule(
     "in its jail Firecracker finds no library, and a jailer of another release may speak another language; 1.4.0 \
           fails on processors whose name tells no frequency",
 );
-const BROKEN: Version = Version { major: 1, minor: 4, patch: 0 };
 
 fn programs(facts: &Facts) -> Check {
     let install = "take firecracker and jailer of one release from https://github.com/firecracker-microvm/firecracker/releases";
@@ -101,7 +99,7 @@ fn programs(facts: &Facts) -> Check {
     if firecracker.version.is_none() || firecracker.version != jailer.version {
         return PROGRAMS.missed(format!("{found}, but jailer {}", version(jailer)), install);
     }
-    if firecracker.version == Some(BROKEN) {
+    if firecracker.version == Some(versions::BROKEN) {
         return PROGRAMS.missed(found, install);
     }
     PROGRAMS.passes_if(

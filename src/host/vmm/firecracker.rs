@@ -4,18 +4,131 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::base::GuestName;
-use crate::fleet::{Balloon, Bucket, CpuTemplate, Limits};
-use crate::sys::jailer;
-use crate::sys::tool::Tool;
-
-use super::layout::{Layout, jail_id};
-use super::limits::FileLimits;
-use super::names::{
+use crate::base::{FileDigest, GuestName};
+use crate::fleet::{Balloon, Bucket, CpuTemplate, Limits, MachineSpec};
+use crate::host::layout::{Layout, jail_id};
+use crate::host::logs::{LogKind, LogStream};
+use crate::host::names::{
     API_SOCKET, CONFIG, CPU_TEMPLATE, DISK, IMAGES, KERNEL, METADATA, METRICS, ROOTFS, SECCOMP, VMM_LOG,
     VSOCK,
 };
-use super::state::{Machine, MachineDisk};
+use crate::host::state::{Machine, MachineDisk};
+use crate::host::versions;
+use crate::sys::firecracker::exit_reason;
+use crate::sys::jailer::{self, Cause};
+use crate::sys::tool::Tool;
+
+use super::{Start, Vmm};
+
+/// The program, which is what the jailer calls the folder of its jails, too.
+const PROGRAM: &str = "firecracker";
+/// Exit status after a system call that its filters forbid.
+const BAD_SYSCALL: i32 = 148;
+
+/// Firecracker, in the jail that its jailer makes.
+pub(super) struct Firecracker;
+
+impl Vmm for Firecracker {
+    fn program(&self) -> &'static str {
+        PROGRAM
+    }
+
+    fn jailed_program(&self) -> Option<&'static str> {
+        Some(PROGRAM)
+    }
+
+    fn needs_kvm(&self) -> bool {
+        true
+    }
+
+    fn command(&self, start: &Start<'_>) -> Tool {
+        jailer(start)
+    }
+
+    /// Its own is under 5 MiB.
+    fn memory_overhead(&self) -> u64 {
+        64 << 20
+    }
+
+    /// It appends `root=` and what finds its devices by itself.
+    fn boot_words(&self) -> &'static [&'static str] {
+        &["reboot=k", "i8042.noaux", "i8042.nomux", "swiotlb=noforce"]
+    }
+
+    /// One that goes on from a snapshot is told all over its API.
+    fn configuration(&self, machine: &Machine) -> Option<Vec<u8>> {
+        machine.restored_from.is_none().then(|| config(machine))
+    }
+
+    fn pipes(&self, machine: &Machine) -> Vec<&'static str> {
+        let metrics = machine.spec.metrics.then_some(METRICS);
+        [VMM_LOG].into_iter().chain(metrics).collect()
+    }
+
+    /// Where no metrics are asked for, there is no pipe for them.
+    fn log_streams(&self, layout: &Layout, guest: &GuestName, root: &Path) -> Vec<LogStream> {
+        vec![
+            LogStream { kind: LogKind::Serial, pipe: layout.pipe(guest, LogKind::Serial) },
+            LogStream { kind: LogKind::Vmm, pipe: root.join(VMM_LOG) },
+            LogStream { kind: LogKind::Metrics, pipe: root.join(METRICS) },
+        ]
+    }
+
+    fn control_socket(&self) -> &'static str {
+        API_SOCKET
+    }
+
+    fn run_time_files(&self) -> &'static [&'static str] {
+        &["firecracker.pid", API_SOCKET, VSOCK]
+    }
+
+    fn shapes_traffic(&self) -> bool {
+        true
+    }
+
+    fn reduce_to_start(&self, _: &mut Machine) {}
+
+    fn adjust(&self, spec: &mut MachineSpec<FileDigest>, wanted: &MachineSpec<FileDigest>) {
+        spec.disk = wanted.disk;
+        (spec.network.up, spec.network.down) = (wanted.network.up, wanted.network.down);
+        super::adjust_balloon(spec, wanted);
+    }
+
+    /// Only a page fault handler of one's own could bring huge pages back (its `docs/hugepages.md`).
+    fn can_freeze(&self, machine: &Machine) -> bool {
+        !machine.spec.huge_pages
+    }
+
+    fn has_snapshot_in_jail(&self) -> bool {
+        true
+    }
+
+    fn needs_its_host(&self) -> bool {
+        true
+    }
+
+    fn can_change_tap(&self, version: &str) -> bool {
+        versions::can_change_tap(version)
+    }
+
+    fn origin_words(&self) -> [&'static str; 3] {
+        ["Firecracker", "the build of Firecracker", "Firecracker's snapshot format"]
+    }
+
+    fn cause(&self, log: &str) -> Option<Cause> {
+        jailer::cause(log)
+    }
+
+    fn exit_reason(&self, status: i32) -> Option<&'static str> {
+        exit_reason(status)
+    }
+
+    fn exit_remedy(&self, status: i32) -> Option<&'static str> {
+        let remedy =
+            "its log names the call: add it to the filters of the machine's `seccomp`, or leave those out";
+        (status == BAD_SYSCALL).then_some(remedy)
+    }
+}
 
 /// Milliseconds in which a rate limiter's bucket fills: each rate is one of a second.
 const REFILL: u64 = 1000;
@@ -26,7 +139,7 @@ const INTERFACE: &str = "eth0";
 /// Firecracker's configuration file (`VmmConfig` in its `src/vmm/src/resources.rs`); paths are the jail's. What is not
 /// asked for is not in it, so that an older version reads it, too. A top-level key that it does not know it passes over
 /// in silence.
-pub fn config(machine: &Machine) -> Vec<u8> {
+fn config(machine: &Machine) -> Vec<u8> {
     let spec = &machine.spec;
     let mut config = json!({
         "boot-source": { "kernel_image_path": format!("/{KERNEL}"), "boot_args": machine.command_line },
@@ -164,25 +277,18 @@ pub fn adjustments(running: &Machine, machine: &Machine) -> Vec<(String, Value)>
     drives.chain([interface]).chain(balloon).collect()
 }
 
-/// The jailer's call; `executable` is the Firecracker binary, static. It is told of no cgroup: its process is in the
-/// guest's from its first instruction on, and the jailer can neither set `io.max` nor name a cgroup after a guest.
-pub fn jailer(
-    guest: &GuestName,
-    attempt: u32,
-    machine: &Machine,
-    layout: &Layout,
-    files: FileLimits,
-    executable: &Path,
-) -> Tool {
+/// The jailer's call. It is told of no cgroup: its process is in the guest's from its first instruction on, and the jailer can
+/// neither set `io.max` nor name a cgroup after a guest.
+fn jailer(start: &Start<'_>) -> Tool {
     let jail = jailer::Jail {
-        base: layout.jails(),
-        id: jail_id(guest, attempt),
-        exec_file: executable.to_owned(),
-        uid: machine.uid,
-        gid: machine.uid,
-        limits: vec![("no-file", files.open), ("fsize", files.size)],
+        base: start.layout.jails(),
+        id: jail_id(start.guest, start.attempt),
+        exec_file: start.executable.to_owned(),
+        uid: start.machine.uid,
+        gid: start.machine.uid,
+        limits: vec![("no-file", start.files.open), ("fsize", start.files.size)],
     };
-    let arguments = arguments(machine);
+    let arguments = arguments(start.machine);
     jail.tool(Path::new("jailer"), &arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
@@ -209,9 +315,8 @@ fn arguments(machine: &Machine) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::FileDigest;
     use crate::base::Sha256;
-    use crate::fleet::{MachineSpec, Metadata, NetworkLimits, StaticTemplate, VmmKind};
+    use crate::fleet::{Metadata, NetworkLimits, StaticTemplate, VmmKind};
 
     /// Every top-level key that Firecracker knows (`VmmConfig` in its `src/vmm/src/resources.rs`): it passes over any other.
     const SECTIONS: [&str; 13] = [

@@ -1,10 +1,117 @@
 //! QEMU's microvm machine: the command line of the same guest, as data.
 
-use crate::base::GuestName;
+use std::path::Path;
+
+use crate::base::{FileDigest, GuestName};
+use crate::fleet::MachineSpec;
+use crate::host::layout::Layout;
+use crate::host::logs::{LogKind, LogStream};
+use crate::host::names::{DISK, IMAGES, KERNEL, QMP_SOCKET, ROOTFS};
+use crate::host::state::Machine;
+use crate::sys::jailer::Cause;
+use crate::sys::qemu::PROGRAM;
 use crate::sys::tool::Tool;
 
-use super::names::{DISK, IMAGES, KERNEL, QMP_SOCKET, ROOTFS};
-use super::state::Machine;
+use super::{Start, Vmm};
+
+/// QEMU, which emulates the processor in software and enters its jail by itself.
+pub(super) struct Qemu;
+
+impl Vmm for Qemu {
+    fn program(&self) -> &'static str {
+        PROGRAM
+    }
+
+    fn jailed_program(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn needs_kvm(&self) -> bool {
+        false
+    }
+
+    fn command(&self, start: &Start<'_>) -> Tool {
+        command(start.guest, start.machine)
+    }
+
+    /// Its translation cache is far more than what it takes otherwise.
+    fn memory_overhead(&self) -> u64 {
+        512 << 20
+    }
+
+    /// The microvm machine describes its devices by ACPI and appends nothing. The clock of `-icount` runs at 1 GHz; nothing is
+    /// measured.
+    fn boot_words(&self) -> &'static [&'static str] {
+        &["reboot=t", "root=/dev/vda", "ro", "tsc_early_khz=1000000", "tsc=reliable"]
+    }
+
+    fn configuration(&self, _: &Machine) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn pipes(&self, _: &Machine) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    fn log_streams(&self, layout: &Layout, guest: &GuestName, _: &Path) -> Vec<LogStream> {
+        [LogKind::Serial, LogKind::Vmm].map(|kind| LogStream { kind, pipe: layout.pipe(guest, kind) }).into()
+    }
+
+    fn control_socket(&self) -> &'static str {
+        QMP_SOCKET
+    }
+
+    fn run_time_files(&self) -> &'static [&'static str] {
+        &[QMP_SOCKET]
+    }
+
+    fn shapes_traffic(&self) -> bool {
+        false
+    }
+
+    /// It takes no size of a balloon on its command line. One that goes on from a snapshot has the balloon that it had.
+    fn reduce_to_start(&self, machine: &mut Machine) {
+        if let (Some(balloon), None) = (&mut machine.spec.balloon, &machine.restored_from) {
+            balloon.size_mib = 0;
+        }
+    }
+
+    fn adjust(&self, spec: &mut MachineSpec<FileDigest>, wanted: &MachineSpec<FileDigest>) {
+        super::adjust_balloon(spec, wanted);
+    }
+
+    fn can_freeze(&self, _: &Machine) -> bool {
+        true
+    }
+
+    fn has_snapshot_in_jail(&self) -> bool {
+        false
+    }
+
+    fn needs_its_host(&self) -> bool {
+        false
+    }
+
+    fn can_change_tap(&self, _: &str) -> bool {
+        true
+    }
+
+    fn origin_words(&self) -> [&'static str; 3] {
+        ["QEMU", "the build of QEMU", "QEMU's snapshot format"]
+    }
+
+    fn cause(&self, _: &str) -> Option<Cause> {
+        None
+    }
+
+    fn exit_reason(&self, _: i32) -> Option<&'static str> {
+        None
+    }
+
+    fn exit_remedy(&self, _: i32) -> Option<&'static str> {
+        None
+    }
+}
 
 /// QEMU's command line for the same machine: chrooted, as the guest's uid, under its seccomp filter. It is run in
 /// the jail's root, so that names are short (a socket's path holds 107 bytes). Files are opened before the chroot, and
@@ -16,10 +123,10 @@ use super::state::Machine;
 ///
 /// The filter cannot refuse `setuid`, because it is in force before `-runas` takes effect (QEMU would end by SIGSYS);
 /// it sets `no_new_privs`, so the guest's uid gains nothing by it.
-pub fn command(guest: &GuestName, machine: &Machine) -> Tool {
+fn command(guest: &GuestName, machine: &Machine) -> Tool {
     let (uid, spec) = (machine.uid, &machine.spec);
     let mut board = "microvm,rtc=on,isa-serial=on,pic=on,pit=on".to_owned();
-    let tool = Tool::new("qemu-system-x86_64").args(["-name", &format!("guest={guest}")]);
+    let tool = Tool::new(PROGRAM).args(["-name", &format!("guest={guest}")]);
     let tool = if spec.huge_pages {
         board.push_str(",memory-backend=memory");
         tool.args(["-object", &huge_pages(machine.memory_mib)])
@@ -95,7 +202,7 @@ pub fn balloon_target(machine: &Machine) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::base::Sha256;
-    use crate::fleet::{Balloon, Bucket, Limits, MachineSpec, NetworkLimits, VmmKind};
+    use crate::fleet::{Balloon, Bucket, Limits, NetworkLimits, VmmKind};
     use crate::host::state::MachineDisk;
 
     #[test]

@@ -1,0 +1,76 @@
+//! Firecracker, through its API.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::apply::ApplyError;
+use crate::host::names::{FROZEN_MEMORY, FROZEN_STATE, RESTORED_MEMORY, RESTORED_STATE};
+use crate::host::state::Machine;
+use crate::host::vmm::adjustments;
+use crate::sys::firecracker::snapshot::{Load, format_version};
+use crate::sys::firecracker::{Api, VmState};
+use crate::sys::socket::Socket;
+
+use super::{Control, Driver, LoadFlags, PAUSE_LIMIT};
+
+pub(super) struct Firecracker;
+
+impl Driver for Firecracker {
+    fn connect(&self, socket: Socket, patience: Duration) -> Result<Box<dyn Control>, ApplyError> {
+        Ok(Box::new(Api::connect_within(socket, patience)?))
+    }
+
+    fn state_format(&self, program: &Path) -> Result<String, ApplyError> {
+        Ok(format_version(program)?)
+    }
+}
+
+impl Control for Api {
+    fn runs(&mut self) -> Result<bool, ApplyError> {
+        Ok(self.instance_info()?.state == VmState::Running)
+    }
+
+    fn pause(&mut self) -> Result<(), ApplyError> {
+        Ok(Self::pause(&self.clone().with_timeout(PAUSE_LIMIT))?)
+    }
+
+    fn resume(&mut self, limit: Duration) -> Result<(), ApplyError> {
+        Ok(Self::resume(&self.clone().with_timeout(limit))?)
+    }
+
+    /// Into files of its jail.
+    fn save(&mut self, _: &File, limit: Duration) -> Result<(), ApplyError> {
+        let [state, memory] = [FROZEN_STATE, FROZEN_MEMORY].map(|name| format!("/{name}"));
+        Ok(self.clone().with_timeout(limit).create_snapshot(&state, &memory)?)
+    }
+
+    fn load(
+        &mut self,
+        machine: &Machine,
+        how: &LoadFlags,
+        _: &File,
+        limit: Duration,
+    ) -> Result<(), ApplyError> {
+        let [state, memory] = [RESTORED_STATE, RESTORED_MEMORY].map(|name| format!("/{name}"));
+        let load = Load {
+            state: &state,
+            memory: &memory,
+            tap: how.other_tap.then_some(("eth0", machine.tap.as_str())),
+            clock_realtime: how.clock_realtime,
+        };
+        Ok(self.clone().with_timeout(limit).load_snapshot(&load)?)
+    }
+
+    /// By Ctrl-Alt-Del.
+    fn shut_down(self: Box<Self>, limit: Duration) -> Result<(), ApplyError> {
+        Ok(self.with_timeout(limit).send_ctrl_alt_del()?)
+    }
+
+    fn adjust(&mut self, running: &Machine, machine: &Machine) -> Result<(), ApplyError> {
+        for (path, body) in adjustments(running, machine) {
+            self.patch(&path, &body)?;
+        }
+        Ok(())
+    }
+}

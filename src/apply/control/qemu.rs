@@ -1,0 +1,64 @@
+//! QEMU, through its machine protocol.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::apply::ApplyError;
+use crate::host::state::Machine;
+use crate::host::vmm::balloon_target;
+use crate::sys::qemu::Qmp;
+use crate::sys::socket::Socket;
+
+use super::{Control, Driver, LoadFlags};
+
+pub(super) struct Qemu;
+
+impl Driver for Qemu {
+    fn connect(&self, socket: Socket, patience: Duration) -> Result<Box<dyn Control>, ApplyError> {
+        Ok(Box::new(Connection(Qmp::connect_within(socket, patience)?)))
+    }
+
+    fn state_format(&self, _: &Path) -> Result<String, ApplyError> {
+        Ok(String::new())
+    }
+}
+
+struct Connection(Qmp);
+
+impl Control for Connection {
+    fn runs(&mut self) -> Result<bool, ApplyError> {
+        Ok(self.0.query_status()? == "running")
+    }
+
+    fn pause(&mut self) -> Result<(), ApplyError> {
+        Ok(self.0.stop()?)
+    }
+
+    fn resume(&mut self, _: Duration) -> Result<(), ApplyError> {
+        Ok(self.0.cont()?)
+    }
+
+    /// Into `state`, the memory with it.
+    fn save(&mut self, state: &File, limit: Duration) -> Result<(), ApplyError> {
+        Ok(self.0.save(state, limit)?)
+    }
+
+    fn load(&mut self, _: &Machine, _: &LoadFlags, state: &File, limit: Duration) -> Result<(), ApplyError> {
+        self.0.load(state, limit)?;
+        Ok(self.0.cont()?)
+    }
+
+    /// By the power button.
+    fn shut_down(self: Box<Self>, limit: Duration) -> Result<(), ApplyError> {
+        Ok(self.0.with_timeout(limit).system_powerdown()?)
+    }
+
+    /// How much memory the balloon leaves to the guest; no argument of its command line says that.
+    fn adjust(&mut self, _: &Machine, machine: &Machine) -> Result<(), ApplyError> {
+        match balloon_target(machine) {
+            Some(target) => Ok(self.0.balloon(target)?),
+            None => Ok(()),
+        }
+    }
+}
