@@ -53,14 +53,18 @@ impl fmt::Display for MemoryShortage {
     }
 }
 
-/// Whether the guests that a plan starts find their memory. Huge pages are set aside, and counted by themselves.
-pub fn memory(plan: &Plan, host: HostMemory) -> Option<MemoryShortage> {
-    let starting = |step| match step {
-        &Step::StartVmm { ref guest, ref machine } if !machine.spec.huge_pages => {
+/// The guest that a step starts, and the memory that it is given, in bytes.
+fn starting(step: &Step) -> Option<(&GuestName, u64)> {
+    match step {
+        Step::StartVmm { guest, machine } if !machine.spec.huge_pages => {
             Some((guest, machine.memory_mib << 20))
         }
         _ => None,
-    };
+    }
+}
+
+/// Whether the guests that a plan starts find their memory. Huge pages are set aside, and counted by themselves.
+pub fn memory(plan: &Plan, host: HostMemory) -> Option<MemoryShortage> {
     let guests: Vec<_> = plan.start.iter().flat_map(|guest| guest.all().filter_map(starting)).collect();
     let (total, free) = (host.total, host.available.saturating_add(host.freed));
     if let Some((guest, needed)) = guests.iter().copied().find(|(_, needed)| *needed > total) {
