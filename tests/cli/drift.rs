@@ -97,6 +97,38 @@ fn guests_whose_store_was_removed_are_seen_and_taken_down() {
     sandbox.run("down").fails(0, &["nothing to do"]);
 }
 
+/// Asserts that `plan` says why nothing can be done, that `up` says the same, and that neither touched the guest.
+#[track_caller]
+fn is_refused_with_nobody_stopped(sandbox: &Sandbox, guest: &str, pid: u32, words: &str) {
+    let plan = sandbox.run("plan");
+    assert!(format!("{plan}").contains(words), "{plan}");
+    sandbox.run("up").fails(1, &[words]);
+    assert_eq!(sandbox.pid(guest), pid);
+}
+
+#[test]
+fn what_the_host_cannot_give_is_known_before_a_guest_is_stopped() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    let (pid, good) = (sandbox.pid(a), sandbox.read("fleet.toml"));
+    sandbox.write("fleet.toml", good.replace("memory = \"64MiB\"", "memory = \"8TiB\""));
+    is_refused_with_nobody_stopped(&sandbox, a, pid, "is to have 8TiB of memory");
+    let fast = good.replace("default = \"deny\"", "default = \"deny\"\nrate-up = \"900Gbit/s\"");
+    sandbox.write("fleet.toml", fast.replace("64MiB", "65MiB"));
+    is_refused_with_nobody_stopped(&sandbox, a, pid, "check the nft ruleset");
+    // Its TAP went, and something else has the name.
+    sandbox.write("fleet.toml", &good);
+    let tap = &format!("sis-{a}");
+    shell("ip", &["link", "delete", tap]);
+    shell("ip", &["link", "add", tap, "type", "bridge"]);
+    is_refused_with_nobody_stopped(&sandbox, a, pid, "the name of another interface");
+    shell("ip", &["link", "delete", tap]);
+    sandbox.done("up");
+}
+
 #[test]
 fn a_removed_jail_and_cgroup_are_seen() {
     needs_firecracker!();
