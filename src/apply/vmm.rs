@@ -15,7 +15,7 @@ use crate::host::logs::LogKind::{self, Serial, Vmm};
 use crate::host::names::DISK;
 use crate::host::observed::Paused;
 use crate::host::state::{Machine, MachineDisk};
-use crate::host::vmm::{FileLimits, Start, file_limits, of};
+use crate::host::vmm::{FileLimits, VmmStart, file_limits, of};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::{self, ProcessInfo, Signal};
 use crate::sys::ssh::{self, Target};
@@ -94,7 +94,7 @@ pub fn command(
 ) -> Tool {
     let files = limits_of_files(layout, guest, place, machine);
     let attempt = place.attempt;
-    of(machine.vmm).command(&Start { guest, attempt, machine, layout, files, executable })
+    of(machine.vmm).command(&VmmStart { guest, attempt, machine, layout, files, executable })
 }
 
 fn limits_of_files(layout: &Layout, guest: &GuestName, place: Place, machine: &Machine) -> FileLimits {

@@ -14,9 +14,9 @@ use crate::sys::socket::Socket;
 
 use super::{Control, Driver, LoadFlags, PAUSE_LIMIT};
 
-pub(super) struct Firecracker;
+pub(super) struct FirecrackerDriver;
 
-impl Driver for Firecracker {
+impl Driver for FirecrackerDriver {
     fn connect(&self, socket: Socket, patience: Duration) -> Result<Box<dyn Control>, ApplyError> {
         Ok(Box::new(Api::connect_within(socket, patience)?))
     }

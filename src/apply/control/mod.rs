@@ -71,8 +71,8 @@ pub(super) trait Driver {
 /// The one home of a kind of VMM.
 pub(super) fn driver(kind: VmmKind) -> &'static dyn Driver {
     match kind {
-        VmmKind::Firecracker => &firecracker::Firecracker,
-        VmmKind::Qemu => &qemu::Qemu,
+        VmmKind::Firecracker => &firecracker::FirecrackerDriver,
+        VmmKind::Qemu => &qemu::QemuDriver,
     }
 }
 

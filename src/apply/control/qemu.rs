@@ -12,9 +12,9 @@ use crate::sys::socket::Socket;
 
 use super::{Control, Driver, LoadFlags};
 
-pub(super) struct Qemu;
+pub(super) struct QemuDriver;
 
-impl Driver for Qemu {
+impl Driver for QemuDriver {
     fn connect(&self, socket: Socket, patience: Duration) -> Result<Box<dyn Control>, ApplyError> {
         Ok(Box::new(Connection(Qmp::connect_within(socket, patience)?)))
     }

@@ -18,7 +18,7 @@ use crate::sys::firecracker::exit_reason;
 use crate::sys::jailer::{self, Cause};
 use crate::sys::tool::Tool;
 
-use super::{Start, Vmm};
+use super::{VmmProfile, VmmStart};
 
 /// The program, which is what the jailer calls the folder of its jails, too.
 const PROGRAM: &str = "firecracker";
@@ -28,7 +28,7 @@ const BAD_SYSCALL: i32 = 148;
 /// Firecracker, in the jail that its jailer makes.
 pub(super) struct Firecracker;
 
-impl Vmm for Firecracker {
+impl VmmProfile for Firecracker {
     fn program(&self) -> &'static str {
         PROGRAM
     }
@@ -41,7 +41,7 @@ impl Vmm for Firecracker {
         true
     }
 
-    fn command(&self, start: &Start<'_>) -> Tool {
+    fn command(&self, start: &VmmStart<'_>) -> Tool {
         jailer(start)
     }
 
@@ -279,7 +279,7 @@ pub fn adjustments(running: &Machine, machine: &Machine) -> Vec<(String, Value)>
 
 /// The jailer's call. It is told of no cgroup: its process is in the guest's from its first instruction on, and the jailer can
 /// neither set `io.max` nor name a cgroup after a guest.
-fn jailer(start: &Start<'_>) -> Tool {
+fn jailer(start: &VmmStart<'_>) -> Tool {
     let jail = jailer::Jail {
         base: start.layout.jails(),
         id: jail_id(start.guest, start.attempt),

@@ -20,7 +20,7 @@ pub use firecracker::adjustments;
 pub use qemu::balloon_target;
 
 /// A VMM, as far as it is data.
-pub trait Vmm: Sync {
+pub trait VmmProfile: Sync {
     /// Its program, by which it is found and asked for its version.
     fn program(&self) -> &'static str;
 
@@ -31,7 +31,7 @@ pub trait Vmm: Sync {
     fn needs_kvm(&self) -> bool;
 
     /// What starts it in the root of its jail, which is laid out.
-    fn command(&self, start: &Start<'_>) -> Tool;
+    fn command(&self, start: &VmmStart<'_>) -> Tool;
 
     /// Bytes that it takes beside its guest's memory; page tables and socket buffers count, too.
     fn memory_overhead(&self) -> u64;
@@ -91,7 +91,7 @@ pub trait Vmm: Sync {
 }
 
 /// The one home of a kind of VMM.
-pub fn of(kind: VmmKind) -> &'static dyn Vmm {
+pub fn of(kind: VmmKind) -> &'static dyn VmmProfile {
     match kind {
         VmmKind::Firecracker => &firecracker::Firecracker,
         VmmKind::Qemu => &qemu::Qemu,
@@ -100,7 +100,7 @@ pub fn of(kind: VmmKind) -> &'static dyn Vmm {
 
 /// A VMM that is to be started.
 #[derive(Clone, Copy, Debug)]
-pub struct Start<'a> {
+pub struct VmmStart<'a> {
     pub guest: &'a GuestName,
     /// That of its jail.
     pub attempt: u32,

@@ -12,12 +12,12 @@ use crate::sys::jailer::Cause;
 use crate::sys::qemu::PROGRAM;
 use crate::sys::tool::Tool;
 
-use super::{Start, Vmm};
+use super::{VmmProfile, VmmStart};
 
 /// QEMU, which emulates the processor in software and enters its jail by itself.
 pub(super) struct Qemu;
 
-impl Vmm for Qemu {
+impl VmmProfile for Qemu {
     fn program(&self) -> &'static str {
         PROGRAM
     }
@@ -30,7 +30,7 @@ impl Vmm for Qemu {
         false
     }
 
-    fn command(&self, start: &Start<'_>) -> Tool {
+    fn command(&self, start: &VmmStart<'_>) -> Tool {
         command(start.guest, start.machine)
     }
 
