@@ -119,6 +119,13 @@ pub enum ApplyError {
     Container { guest: GuestName, container: String, reason: String },
 }
 
+// Hints that take more than a line.
+const TWO_JAILS: &str =
+    "stop the guest of that jail; a jail that nothing runs in can be removed, and the disk stays";
+const MOVE_BACK: &str = "take the old `jails` back; or with it take the fleet down, move the fleet's directories `disks` and `snapshots` to the new place, and go on there";
+const MORE_HUGE_PAGES: &str =
+    "set more aside, as with `sysctl vm.nr_hugepages=COUNT` (2 MiB each), or leave `huge-pages` out";
+
 impl Diagnostic for ApplyError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
@@ -136,33 +143,34 @@ impl Diagnostic for ApplyError {
             Self::Unreadable(error) => error.diagnosis(),
             Self::Binary(error) => error.diagnosis(),
             Self::NoArtifact(_) => Class::Failed.hint("run `sisforge build`"),
-            Self::ArtifactChanged { .. } => Class::Failed.hint("remove its directory in out/, and it is built anew"),
-            Self::NoRoom { .. } => Class::Failed.hint("free some space, or move [host] store to a larger file system"),
-            Self::UidTaken { .. } => Class::Failed.hint("give the fleet a range that nobody has: [host] uids"),
-            Self::DiskShared { .. } => Class::Failed.hint(
-                "stop the guest of that jail; a jail that nothing runs in can be removed, and the disk stays",
-            ),
+            Self::ArtifactChanged { .. } => {
+                Class::Failed.hint("remove its directory in out/, and it is built anew")
+            }
+            Self::NoRoom { .. } => {
+                Class::Failed.hint("free some space, or move [host] store to a larger file system")
+            }
+            Self::UidTaken { .. } => {
+                Class::Failed.hint("give the fleet a range that nobody has: [host] uids")
+            }
+            Self::DiskShared { .. } => Class::Failed.hint(TWO_JAILS),
             Self::NoFileSystem { .. } => {
                 Class::Invalid.hint("a raw image of one ext4 file system is taken, without partitions")
             }
-            Self::Moved { .. } => Class::Failed.hint(
-                "take the old `jails` back; or with it take the fleet down, move the fleet's directories `disks` and `snapshots` to the new place, and go on there",
-            ),
+            Self::Moved { .. } => Class::Failed.hint(MOVE_BACK),
             Self::MountedWithout { .. } => {
                 Class::Failed.hint("mount it otherwise, or move [host] store to another file system")
             }
-            Self::NoDevice(_) => Class::Failed.hint(
-                "remove `io` from the guests, or move [host] store to a file system on a disk",
-            ),
-            Self::NoHugePages { .. } => Class::Failed.hint(
-                "set more aside, as with `sysctl vm.nr_hugepages=COUNT` (2 MiB each), or leave `huge-pages` out",
-            ),
+            Self::NoDevice(_) => Class::Failed
+                .hint("remove `io` from the guests, or move [host] store to a file system on a disk"),
+            Self::NoHugePages { .. } => Class::Failed.hint(MORE_HUGE_PAGES),
             Self::NoMemory(_) => Class::Failed.hint("give it less `memory`"),
             Self::TapTaken { tap, .. } => {
                 Class::Failed.hint(format!("`ip link show {tap}` shows it; rename or delete it"))
             }
             Self::NoVmm { program } => ToolError::Missing { tool: (*program).to_owned() }.diagnosis(),
-            Self::OutOfMemory { .. } => Class::Failed.hint("give the guest more `memory`, or a smaller disk in memory"),
+            Self::OutOfMemory { .. } => {
+                Class::Failed.hint("give the guest more `memory`, or a smaller disk in memory")
+            }
             Self::Ended { why: Why { remedy: Some(remedy), .. }, .. } => Class::Failed.hint(*remedy),
             Self::Ended { guest, .. } | Self::Gone(guest) => {
                 Class::Failed.hint(format!("`sisforge logs {guest} --vmm` shows what its VMM said"))
@@ -170,14 +178,15 @@ impl Diagnostic for ApplyError {
             Self::NotReady { guest, .. } => Class::Failed.hint(format!(
                 "`sisforge logs {guest}` shows what it said; `sisforge up --timeout SECONDS` gives it longer"
             )),
-            Self::Services { guest, .. } => Class::Failed.hint(format!("`sisforge logs {guest}` shows what it said")),
-            Self::NotRemoved { .. } => {
-                Class::Failed.hint("`lsattr` shows files that are immutable, `fuser -vm` shows who uses a mount")
+            Self::Services { guest, .. } => {
+                Class::Failed.hint(format!("`sisforge logs {guest}` shows what it said"))
             }
+            Self::NotRemoved { .. } => Class::Failed
+                .hint("`lsattr` shows files that are immutable, `fuser -vm` shows who uses a mount"),
             Self::NoJail(_) => Class::Failed.hint("`sisforge up` makes one"),
-            Self::DoesNotEnd(_) | Self::KeeperDoesNotEnd(_) => {
-                Class::Failed.hint("it waits in the kernel, for a disk perhaps: `dmesg` may tell; a restart of the host ends it")
-            }
+            Self::DoesNotEnd(_) | Self::KeeperDoesNotEnd(_) => Class::Failed.hint(
+                "it waits in the kernel, for a disk perhaps: `dmesg` may tell; a restart of the host ends it",
+            ),
             // What to do is in their words, or nothing is known.
             Self::Record { .. }
             | Self::NoTun

@@ -167,7 +167,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
     },
     Allowed {
         file: "src/apply/preflight.rs",
-        functions: &["keep_place", "room"],
+        functions: &["keep_place", "is_writable"],
         why: "tries whether the store can be written to, before anything is stopped",
     },
     Allowed {
