@@ -88,7 +88,7 @@ pub enum ApplyError {
     #[error("{0}")]
     NoMemory(MemoryShortage),
     #[error(
-        "{guest} would be stopped and could not start again: its tap {tap} is the name of another interface"
+        "{guest} would be stopped and could not start again: its tap {tap} is the name of another interface (`ip link show {tap}` shows it)"
     )]
     TapTaken { guest: GuestName, tap: InterfaceName },
     #[error("{program} is not installed: it is the VMM that [fleet] vmm names")]
@@ -164,9 +164,6 @@ impl Diagnostic for ApplyError {
                 .hint("remove `io` from the guests, or move [host] store to a file system on a disk"),
             Self::NoHugePages { .. } => Class::Failed.hint(MORE_HUGE_PAGES),
             Self::NoMemory(_) => Class::Failed.hint("give it less `memory`"),
-            Self::TapTaken { tap, .. } => {
-                Class::Failed.hint(format!("`ip link show {tap}` shows it; rename or delete it"))
-            }
             Self::NoVmm { program } => ToolError::Missing { tool: (*program).to_owned() }.diagnosis(),
             Self::OutOfMemory { .. } => {
                 Class::Failed.hint("give the guest more `memory`, or a smaller disk in memory")
@@ -191,6 +188,7 @@ impl Diagnostic for ApplyError {
             Self::Record { .. }
             | Self::NoTun
             | Self::Taken { .. }
+            | Self::TapTaken { .. }
             | Self::NotInCgroup { .. }
             | Self::NoKeeper { .. }
             | Self::Container { .. } => Class::Failed.no_hint(),

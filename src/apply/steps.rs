@@ -84,6 +84,10 @@ fn load_ruleset(host: &LinuxHost, ruleset: &Ruleset) -> Result<(), ApplyError> {
 
 /// What else is the fleet's and no guest's goes first: whoever is killed here still finds the rules, and goes on.
 fn remove_ruleset(host: &LinuxHost) -> Result<(), ApplyError> {
+    // Those of a store that was removed are not found by their locks. No guest is left whose logs they keep.
+    if is_left_to_keepers(host) {
+        host.hierarchy.kill(&host.layout.keepers_cgroup())?;
+    }
     remove_cgroup_parents(host)?;
     jail::remove_parents(&host.layout);
     nft::delete_table("inet", &firewall::table_name(host.layout.fleet()))?;
@@ -128,6 +132,11 @@ fn remove_old_jails(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyErro
     }
 }
 
+/// Whether the fleet's cgroup holds none of a guest.
+fn is_left_to_keepers(host: &LinuxHost) -> bool {
+    host.hierarchy.children(&host.layout.cgroups()).iter().all(|child| child == KEEPERS)
+}
+
 /// The fleet's own cgroup goes with its last guest, and that of all fleets with the last fleet.
 fn remove_cgroup_parents(host: &LinuxHost) -> Result<(), ApplyError> {
     // Of hundreds of guests that go, each would read the names of all others.
@@ -135,8 +144,7 @@ fn remove_cgroup_parents(host: &LinuxHost) -> Result<(), ApplyError> {
         return Ok(());
     }
     let keepers = host.layout.keepers_cgroup();
-    let alone = host.hierarchy.children(&host.layout.cgroups()).iter().all(|child| child == KEEPERS);
-    if alone && host.hierarchy.procs(&keepers).is_empty() {
+    if is_left_to_keepers(host) && host.hierarchy.procs(&keepers).is_empty() {
         // One that comes meanwhile keeps it.
         let _ = host.hierarchy.remove(&keepers);
     }

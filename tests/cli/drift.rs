@@ -116,7 +116,7 @@ fn what_the_host_cannot_give_is_known_before_a_guest_is_stopped() {
     let (pid, good) = (sandbox.pid(a), sandbox.read("fleet.toml"));
     sandbox.write("fleet.toml", good.replace("memory = \"64MiB\"", "memory = \"8TiB\""));
     is_refused_with_nobody_stopped(&sandbox, a, pid, "is to have 8TiB of memory");
-    let fast = good.replace("default = \"deny\"", "default = \"deny\"\nrate-up = \"900Gbit/s\"");
+    let fast = good.replace("default = \"deny\"", "default = \"deny\"\nrate = { up = \"900Gbit/s\" }");
     sandbox.write("fleet.toml", fast.replace("64MiB", "65MiB"));
     is_refused_with_nobody_stopped(&sandbox, a, pid, "check the nft ruleset");
     // Its TAP went, and something else has the name.
