@@ -125,65 +125,63 @@ const TWO_JAILS: &str =
 const MOVE_BACK: &str = "take the old `jails` back; or with it take the fleet down, move the fleet's directories `disks` and `snapshots` to the new place, and go on there";
 const MORE_HUGE_PAGES: &str =
     "set more aside, as with `sysctl vm.nr_hugepages=COUNT` (2 MiB each), or leave `huge-pages` out";
+const IN_THE_KERNEL: &str =
+    "it waits in the kernel, for a disk perhaps: `dmesg` may tell; a restart of the host ends it";
+const WHAT_STAYS: &str = "`lsattr` shows files that are immutable, `fuser -vm` shows who uses a mount";
 
 impl Diagnostic for ApplyError {
     fn diagnosis(&self) -> Diagnosis {
+        use Class::{Failed, Invalid};
         match self {
-            Self::File(error) => error.diagnosis().of(Class::Failed),
+            Self::File(error) => error.diagnosis().of(Failed),
             Self::Tool(error) => error.diagnosis(),
             Self::Ip(error) => error.diagnosis(),
             Self::Nft(error) => error.diagnosis(),
             Self::Cgroup(error) => error.diagnosis(),
             Self::Mount(error) => error.diagnosis(),
-            Self::Launch(error) => error.diagnosis().of(Class::Failed),
+            Self::Launch(error) => error.diagnosis().of(Failed),
             Self::Ssh(error) => error.diagnosis(),
             Self::Qmp(error) => error.diagnosis(),
             Self::Api(error) => error.diagnosis(),
             Self::Snapshot(error) => error.diagnosis(),
             Self::Unreadable(error) => error.diagnosis(),
             Self::Binary(error) => error.diagnosis(),
-            Self::NoArtifact(_) => Class::Failed.hint("run `sisforge build`"),
-            Self::ArtifactChanged { .. } => {
-                Class::Failed.hint("remove its directory in out/, and it is built anew")
-            }
+            Self::NoArtifact(_) => Failed.hint("run `sisforge build`"),
+            Self::ArtifactChanged { .. } => Failed.hint("remove its directory in out/, and it is built anew"),
             Self::NoRoom { .. } => {
-                Class::Failed.hint("free some space, or move [host] store to a larger file system")
+                Failed.hint("free some space, or move [host] store to a larger file system")
             }
-            Self::UidTaken { .. } => {
-                Class::Failed.hint("give the fleet a range that nobody has: [host] uids")
-            }
-            Self::DiskShared { .. } => Class::Failed.hint(TWO_JAILS),
+            Self::UidTaken { .. } => Failed.hint("give the fleet a range that nobody has: [host] uids"),
+            Self::DiskShared { .. } => Failed.hint(TWO_JAILS),
             Self::NoFileSystem { .. } => {
-                Class::Invalid.hint("a raw image of one ext4 file system is taken, without partitions")
+                Invalid.hint("a raw image of one ext4 file system is taken, without partitions")
             }
-            Self::Moved { .. } => Class::Failed.hint(MOVE_BACK),
+            Self::Moved { .. } => Failed.hint(MOVE_BACK),
             Self::MountedWithout { .. } => {
-                Class::Failed.hint("mount it otherwise, or move [host] store to another file system")
+                Failed.hint("mount it otherwise, or move [host] store to another file system")
             }
-            Self::NoDevice(_) => Class::Failed
-                .hint("remove `io` from the guests, or move [host] store to a file system on a disk"),
-            Self::NoHugePages { .. } => Class::Failed.hint(MORE_HUGE_PAGES),
-            Self::NoMemory(_) => Class::Failed.hint("give it less `memory`"),
+            Self::NoDevice(_) => {
+                Failed.hint("remove `io` from the guests, or move [host] store to a file system on a disk")
+            }
+            Self::NoHugePages { .. } => Failed.hint(MORE_HUGE_PAGES),
+            Self::NoMemory(_) => Failed.hint("give it less `memory`"),
             Self::NoVmm { program } => ToolError::Missing { tool: (*program).to_owned() }.diagnosis(),
             Self::OutOfMemory { .. } => {
-                Class::Failed.hint("give the guest more `memory`, or a smaller disk in memory")
+                Failed.hint("give the guest more `memory`, or a smaller disk in memory")
             }
-            Self::Ended { why: Why { remedy: Some(remedy), .. }, .. } => Class::Failed.hint(*remedy),
+            Self::Ended { why: Why { remedy: Some(remedy), .. }, .. } => Failed.hint(*remedy),
             Self::Ended { guest, .. } | Self::Gone(guest) => {
-                Class::Failed.hint(format!("`sisforge logs {guest} --vmm` shows what its VMM said"))
+                Failed.hint(format!("`sisforge logs {guest} --vmm` shows what its VMM said"))
             }
-            Self::NotReady { guest, .. } => Class::Failed.hint(format!(
+            Self::NotReady { guest, .. } => Failed.hint(format!(
                 "`sisforge logs {guest}` shows what it said; `sisforge up --timeout SECONDS` gives it longer"
             )),
             Self::Services { guest, .. } => {
-                Class::Failed.hint(format!("`sisforge logs {guest}` shows what it said"))
+                Failed.hint(format!("`sisforge logs {guest}` shows what it said"))
             }
-            Self::NotRemoved { .. } => Class::Failed
-                .hint("`lsattr` shows files that are immutable, `fuser -vm` shows who uses a mount"),
-            Self::NoJail(_) => Class::Failed.hint("`sisforge up` makes one"),
-            Self::DoesNotEnd(_) | Self::KeeperDoesNotEnd(_) => Class::Failed.hint(
-                "it waits in the kernel, for a disk perhaps: `dmesg` may tell; a restart of the host ends it",
-            ),
+            Self::NotRemoved { .. } => Failed.hint(WHAT_STAYS),
+            Self::NoJail(_) => Failed.hint("`sisforge up` makes one"),
+            Self::DoesNotEnd(_) | Self::KeeperDoesNotEnd(_) => Failed.hint(IN_THE_KERNEL),
             // What to do is in their words, or nothing is known.
             Self::Record { .. }
             | Self::NoTun
@@ -191,7 +189,7 @@ impl Diagnostic for ApplyError {
             | Self::TapTaken { .. }
             | Self::NotInCgroup { .. }
             | Self::NoKeeper { .. }
-            | Self::Container { .. } => Class::Failed.no_hint(),
+            | Self::Container { .. } => Failed.no_hint(),
         }
     }
 }
