@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sisforge::sys::netns::{self, Netns, Presence};
 use sisforge::sys::tool::Tool;
 use sisforge::sys::{ip, mount, nft};
 
@@ -134,6 +135,53 @@ fn a_sysctl_is_set_and_an_unknown_one_is_told_from_it() {
     assert_eq!(ip::get_sysctl("net.ipv4.ip_forward").unwrap().as_deref(), Some("1"));
     assert_eq!(ip::get_sysctl("net.ipv4.no_such_key").unwrap(), None);
     assert!(ip::set_sysctl("net.ipv4.no_such_key", "1").unwrap_err().to_string().contains("no_such_key"));
+}
+
+/// A network of the test's own, whose namespaces have their names in a tmpfs of its own.
+fn has_own_names(test: &str) -> bool {
+    let inside = inside_namespaces(&format!("sys::{test}"), &["unshare", "ip", "mount"]);
+    if inside {
+        Tool::new("mount").args(["-t", "tmpfs", "none", "/run"]).run().unwrap();
+    }
+    inside
+}
+
+#[test]
+fn a_network_namespace_is_made_entered_repaired_and_removed() {
+    if !has_own_names("a_network_namespace_is_made_entered_repaired_and_removed") {
+        return;
+    }
+    let netns = Netns::named("sisforge-test");
+    netns::remove(&netns).unwrap();
+    let error = netns::within(&netns, || ()).unwrap_err().to_string();
+    assert_eq!(error, "cannot enter the network namespace /run/netns/sisforge-test");
+    // What `ip netns add` leaves that was killed.
+    fs::create_dir_all("/run/netns").unwrap();
+    fs::write(netns.path(), "").unwrap();
+    assert_eq!(netns::presence(&netns).unwrap(), Presence::Broken);
+    let error = netns::within(&netns, || ()).unwrap_err().to_string();
+    assert!(error.ends_with("(it is no namespace, but a file that is left of one)"), "{error}");
+
+    netns::create(&netns).unwrap();
+    netns::create(&netns).unwrap();
+    assert_eq!(netns::presence(&netns).unwrap(), Presence::There);
+    assert!(Tool::new("ip").args(["netns", "list"]).text().unwrap().contains("sisforge-test"));
+
+    // Addresses, settings and programs are the namespace's, and nobody else is moved.
+    let forwards = "net.ipv4.ip_forward";
+    ip::set_sysctl(forwards, "0").unwrap();
+    let (links, own) = netns::within(&netns, || {
+        ip::set_sysctl(forwards, "1").unwrap();
+        let links = Tool::new("ip").args(["-br", "link"]).text().unwrap();
+        (links, fs::read_link("/proc/thread-self/ns/net").unwrap())
+    })
+    .unwrap();
+    assert!(links.starts_with("lo") && links.contains(",UP,") && links.lines().count() == 1, "{links}");
+    assert_ne!(own, fs::read_link("/proc/self/ns/net").unwrap());
+    assert_eq!(ip::get_sysctl(forwards).unwrap().as_deref(), Some("0"));
+
+    netns::remove(&netns).unwrap();
+    assert_eq!(netns::presence(&netns).unwrap(), Presence::Absent);
 }
 
 const RULESET: &str = "\

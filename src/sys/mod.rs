@@ -22,6 +22,7 @@ pub mod log;
 pub mod make;
 pub mod memory;
 pub mod mount;
+pub mod netns;
 pub mod nft;
 pub mod oci;
 pub mod process;
