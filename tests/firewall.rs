@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sisforge::fleet::{NetworkPolicy, PolicyRule};
+use sisforge::base::PerSecond;
+use sisforge::fleet::{Budget, NetworkPolicy, PolicyRule};
 use sisforge::host::firewall::table_name;
 use sisforge::sys::nft;
 
@@ -99,10 +100,15 @@ fn no_policy_opens_the_host_other_guests_or_metadata() {
     if !in_a_world("no_policy_opens_the_host_other_guests_or_metadata") {
         return;
     }
-    Rules::of(allow_all(), allow_all()).load();
+    let wide = NetworkPolicy { allow: vec![to(&["0.0.0.0/0", "10.0.0.0/8"])], ..allow_all() };
+    Rules::of(allow_all(), wide).load();
     connect("alice", "198.51.100.10:8080");
     connect("bob", "10.1.2.3:80");
-    unreachable("alice", OUTSIDE, &["169.254.169.254:80", "169.254.169.254:53"]);
+    for metadata in ["169.254.169.254", "168.63.129.16", "100.100.100.200", "192.0.0.192"] {
+        for guest in ["alice", "bob"] {
+            unreachable(guest, OUTSIDE, &[&format!("{metadata}:80"), &format!("{metadata}:53")]);
+        }
+    }
     unreachable("alice", "bob", &["10.107.0.6:22"]);
     // Another network of the host, not behind its uplink.
     unreachable("alice", "carol", &["10.108.0.2:22"]);
@@ -208,6 +214,76 @@ fn a_swapped_policy_holds_for_what_is_open_already() {
         assert!(Instant::now() < end, "a server that was once asked sends on");
     }
     connect("alice", "192.0.2.7:80");
+}
+
+#[test]
+fn private_ranges_are_open_where_an_entry_lies_within_one_alone() {
+    if !in_a_world("private_ranges_are_open_where_an_entry_lies_within_one_alone") {
+        return;
+    }
+    let named = NetworkPolicy { allow: vec![tcp(&["10.1.0.0/16"], &[80]), to(&["0.0.0.0/0"])], ..deny_all() };
+    Rules::of(named, allow_all()).load();
+    connect("alice", "10.1.2.3:80");
+    connect("bob", "198.51.100.10:80");
+    unreachable("alice", OUTSIDE, &["10.1.2.3:443"]);
+    unreachable("bob", OUTSIDE, &["10.1.2.3:80", "10.1.2.3:53"]);
+    let asking = NetworkPolicy { dns: vec!["10.1.2.3".parse().unwrap()], ..deny_all() };
+    let denying = NetworkPolicy { deny: vec![to(&["10.1.2.3/32"])], ..asking.clone() };
+    Rules::of(asking, denying).load();
+    assert!(ask("alice", "10.1.2.3:53").is_some(), "a name server is named");
+    unreachable("bob", OUTSIDE, &["10.1.2.3:53"]);
+}
+
+/// Datagrams of a guest that leave within what this takes, each of a socket of its own where `sockets` is many.
+fn flood_dns(sockets: usize, each: usize) -> u64 {
+    let before = arrived(OUTSIDE);
+    within("alice", || {
+        for _ in 0..sockets {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            for _ in 0..each {
+                let _ = socket.send_to(b"?", "9.9.9.9:53");
+            }
+        }
+    });
+    arrived(OUTSIDE) - before
+}
+
+#[test]
+fn a_guest_that_asks_without_end_leaves_name_servers_to_its_neighbour() {
+    if !in_a_world("a_guest_that_asks_without_end_leaves_name_servers_to_its_neighbour") {
+        return;
+    }
+    let policy = NetworkPolicy { dns: vec!["9.9.9.9".parse().unwrap()], ..deny_all() };
+    Rules::of(policy.clone(), policy).load();
+    for (sockets, each) in [(1, 20_000), (20_000, 1)] {
+        let began = Instant::now();
+        let left = flood_dns(sockets, each);
+        let allowed = 50.0 + 50.0 * began.elapsed().as_secs_f64();
+        assert!(left as f64 <= 1.1 * allowed && left > 0, "{left} queries of {allowed}");
+        assert!(ask("bob", "9.9.9.9:53").is_some());
+    }
+}
+
+#[test]
+fn a_guest_has_a_share_of_connections() {
+    if !in_a_world("a_guest_has_a_share_of_connections") {
+        return;
+    }
+    let budget = Budget { connections: 8, new_connections: PerSecond::new(1000), ..Budget::default() };
+    Rules::of(NetworkPolicy { budget, ..allow_all() }, allow_all()).load();
+    let mut open: Vec<_> = (0..8).map(|_| connect("alice", "198.51.100.10:80")).collect();
+    unreachable("alice", OUTSIDE, &["198.51.100.10:443"]);
+    assert!(open.iter_mut().all(world::Connection::echoes), "what is open stays so");
+    connect("bob", "198.51.100.10:80");
+
+    let slow = Budget { new_connections: PerSecond::new(5), ..Budget::default() };
+    Rules::of(allow_all(), NetworkPolicy { budget: slow, ..allow_all() }).load();
+    let (began, before) = (Instant::now(), arrived(OUTSIDE));
+    for _ in 0..500 {
+        throw("bob", "0.0.0.0", "198.51.100.10:9");
+    }
+    let (left, allowed) = (arrived(OUTSIDE) - before, 5.0 + 5.0 * began.elapsed().as_secs_f64());
+    assert!(left as f64 <= allowed + 1.0 && left >= 5, "{left} connections of {allowed}");
 }
 
 /// Sends to a port that nothing listens on, as fast as it can; gives how often.

@@ -96,6 +96,41 @@ impl fmt::Display for Rate {
     }
 }
 
+/// How often something may happen in a second, written `"100/s"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PerSecond(u32);
+
+impl PerSecond {
+    /// So many times a second; not at all where that is 0.
+    pub const fn new(times: u32) -> Self {
+        Self(times)
+    }
+
+    /// Times in a second.
+    pub const fn times(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for PerSecond {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let digits = text.strip_suffix("/s").map(str::trim_end);
+        let digits = digits.filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+        match digits.and_then(|digits| digits.parse().ok()) {
+            Some(times @ 1..=1_000_000) => Ok(Self(times)),
+            _ => Err(InvalidValue("must be from \"1/s\" to \"1000000/s\"".into())),
+        }
+    }
+}
+
+impl fmt::Display for PerSecond {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +141,14 @@ mod tests {
         assert_eq!("4GiB".parse::<ByteSize>().unwrap().to_string(), "4GiB");
         for wrong in ["512", "512MB", "-1MiB", "1.5GiB", "MiB", "99999999999TiB", "+1MiB"] {
             assert!(wrong.parse::<ByteSize>().is_err(), "{wrong:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_frequency_is_in_whole_times_a_second() {
+        assert_eq!("100/s".parse::<PerSecond>().unwrap().to_string(), "100/s");
+        for wrong in ["100", "0/s", "1000001/s", "1.5/s", "100/min", "/s", "+1/s"] {
+            assert!(wrong.parse::<PerSecond>().is_err(), "{wrong:?} was accepted");
         }
     }
 

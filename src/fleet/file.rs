@@ -6,16 +6,16 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::model::{Backing, OptionValue, ParameterValue, ScriptName, VmmKind};
+use super::model::{Backing, OptionValue, ParameterValue, Preset, ScriptName, VmmKind};
 use super::reader::{FieldSchema, FromToml, Named, Section, Value, key, section, section_schema, unexpected};
 use super::scalar::{
     AbsolutePath, Account, Auto, Bandwidth, Count, DefaultAction, Destination, FsLabel, GuestNet,
     ImageLocation, ImageName, LocalPath, Location, Mode, NameServer, OneOrMore, Package, ParameterName,
-    Ports, ScriptDigest, Tag, UidRange, WebUrl,
+    Ports, RuleList, ScriptDigest, Tag, UidRange, WebUrl,
 };
 use crate::base::problem::{Problems, Read};
 use crate::base::{
-    ByteSize, FleetName, GuestName, GuestPath, InterfaceName, KernelOption, Label, Rate, Sha256,
+    ByteSize, FleetName, GuestName, GuestPath, InterfaceName, KernelOption, Label, PerSecond, Rate, Sha256,
 };
 
 pub use machine::*;
@@ -140,24 +140,40 @@ section! {
 
     /// What guests may reach. Deny wins over allow.
     pub struct NetworkSection {
+        /// What most want: "closed" (nothing), "browse" (the web at public addresses; no mail servers, no encrypted DNS past
+        /// `dns`) or "open" (all public addresses). What is written beside it is added.
+        preset: Option<Spanned<Preset>>,
         /// What happens to packets that no rule names; "deny" unless given.
-        default: Option<DefaultAction>,
+        default: Option<Spanned<DefaultAction>>,
         /// Name servers, which may be asked at port 53.
         dns: List<NameServer>,
-        /// What may be reached.
+        /// What may be reached. Private ranges (builtin:private) are not, unless an entry lies within one.
         allow: Vec<Read<RuleSection>>,
-        /// What may not be reached, whatever `allow` says.
+        /// What may not be reached, whatever `allow` and `dns` say.
         deny: Vec<Read<RuleSection>>,
         /// Limits of the traffic of each guest.
         rate: Option<RateSection>,
+        /// What one guest may use of what all share.
+        budget: Option<BudgetSection>,
+    }
+
+    /// What one guest may use of what all share.
+    pub struct BudgetSection {
+        /// Connections at the same time; 1024 unless given.
+        connections: Option<Count<1, 65535>>,
+        /// Connections that begin, in a second; "100/s" unless given.
+        new_connections as "new-connections": Option<PerSecond>,
+        /// Queries to port 53, in a second; "50/s" unless given.
+        dns_queries as "dns-queries": Option<PerSecond>,
     }
 
     /// Destinations and ports. Without ports, every protocol and port is meant.
     pub struct RuleSection {
         /// Addresses or prefixes.
         to: Option<Spanned<List<Destination>>>,
-        /// A file of addresses or prefixes, one a line.
-        list: Option<Spanned<LocalPath>>,
+        /// A file of addresses or prefixes, one a line; or builtin:metadata, builtin:private, builtin:smtp, builtin:dot,
+        /// builtin:doh.
+        list: Option<Spanned<RuleList>>,
         /// TCP ports, or ranges of them.
         tcp: Vec<Read<Ports>>,
         /// UDP ports, or ranges of them.

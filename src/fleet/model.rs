@@ -1,24 +1,25 @@
 //! The validated fleet: what every later stage works from. It is built by [`super::validate`] alone.
 
 mod machine;
+mod network;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 use toml::Spanned;
 
 use super::registry::RegistryImage;
 use super::scalar::Location;
 use crate::base::problem::{InvalidFile, Problem};
 use crate::base::{
-    ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, Rate, Sha256,
+    ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, Sha256,
 };
 
 pub use machine::*;
+pub use network::*;
 
 /// A whole `fleet.toml`, checked: every name that it mentions is declared, every path is resolved
 /// against the directory that the file stands in.
@@ -299,30 +300,6 @@ pub enum ContainerImage {
     DockerArchive(PathBuf),
     /// `docker://HOST/NAME:TAG@sha256:DIGEST`, of a registry.
     Registry(RegistryImage),
-}
-
-/// What a guest may reach. Deny wins over allow; whatever neither names follows `default_allow`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NetworkPolicy {
-    pub default_allow: bool,
-    pub dns: Vec<IpAddr>,
-    pub allow: Vec<PolicyRule>,
-    pub deny: Vec<PolicyRule>,
-    /// Towards the guest.
-    pub rate_down: Option<Rate>,
-    /// From the guest.
-    pub rate_up: Option<Rate>,
-}
-
-/// Destinations and ports. No ports at all means every protocol and port.
-#[derive(Clone, Debug, PartialEq, Default)]
-pub struct PolicyRule {
-    pub to: Vec<IpNet>,
-    /// A file of addresses or prefixes, one a line; read when rules are rendered.
-    pub list: Option<PathBuf>,
-    pub tcp: Vec<RangeInclusive<u16>>,
-    pub udp: Vec<RangeInclusive<u16>>,
-    pub icmp: bool,
 }
 
 /// One guest with every default filled in.

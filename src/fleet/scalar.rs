@@ -9,11 +9,14 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
-use super::model::{Backing, LogLevel, OptionValue, ParameterValue, ScriptMoment, ScriptName, VmmKind};
+use super::model::{
+    Backing, LogLevel, OptionValue, ParameterValue, Preset, ScriptMoment, ScriptName, VmmKind,
+};
 use super::reader::{FromKey, FromToml, Value, unexpected};
 use crate::base::problem::{Problem, Problems, Read, suggest};
 use crate::base::{
-    ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, Rate, Sha256,
+    ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, PerSecond,
+    Rate, Sha256,
 };
 
 pub use text::*;
@@ -52,6 +55,8 @@ text_scalars! {
     ByteSize, "a size such as \"512MiB\"", "^[0-9]+ *(KiB|MiB|GiB|TiB)$";
     Bandwidth, "a rate such as \"50MiB/s\"", "^[0-9]+ *([KMG]iB|[kMG]bit)/s$";
     Seconds, "a duration such as \"5s\"", "^[0-9]+s$";
+    PerSecond, "a frequency such as \"100/s\"", "^[0-9]+ */s$";
+    RuleList, "a path, or a list such as \"builtin:private\"", ".";
     Rate, "a rate such as \"20Mbit/s\"", "^[0-9]+ *[kMG]bit/s$";
     Sha256, "a SHA-256 digest", "^[0-9a-fA-F]{64}$";
     InterfaceName, "the name of a network interface", "^[^/:\"\\s]{1,15}$";
@@ -139,6 +144,7 @@ choices! {
     LogLevel { "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug, "trace" => Trace }
     VmmKind { "firecracker" => Firecracker, "qemu" => Qemu }
     Backing { "file" => File, "tmpfs" => Tmpfs }
+    Preset { "closed" => Closed, "browse" => Browse, "open" => Open }
     DefaultAction { "allow" => Allow, "deny" => Deny }
     ScriptMoment { "pre-install" => PreInstall, "post-install" => PostInstall, "trigger" => Trigger }
 }

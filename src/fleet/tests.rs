@@ -118,6 +118,9 @@ fn every_key_is_read() {
     let network = &fleet.networks[&"surf".parse().unwrap()];
     assert_eq!(network.allow[0].tcp, [80..=80, 8000..=8100]);
     assert_eq!(network.allow[0].to[1].to_string(), "2001:db8::1/128");
+    let budget = network.budget;
+    let times = (budget.new_connections.times(), budget.dns_queries.times());
+    assert_eq!((budget.connections, times), (2048, (200, 20)));
     let kiosk = &fleet.guests[&guest("kiosk-19")];
     assert_eq!((kiosk.disk_name.as_ref(), kiosk.disk.backing), (None, Backing::Tmpfs));
     assert_eq!((kiosk.cpu_weight, kiosk.io.read, kiosk.io.write), (50, Some(10_000_000), None));
@@ -404,6 +407,23 @@ fn the_host_gives_numbers_that_are_safe_to_give() {
 }
 
 #[test]
+fn a_preset_stands_behind_what_is_written() {
+    let fleet = at(FULL).unwrap_or_else(|invalid| panic!("{}", render(&invalid, false)));
+    let strict = &fleet.networks[&"surf-strict".parse().unwrap()];
+    let builtin: Vec<_> = strict.deny.iter().map(|rule| rule.builtin).collect();
+    let lists = [BuiltinList::Private, BuiltinList::Smtp, BuiltinList::Dot, BuiltinList::Doh];
+    assert_eq!(builtin, lists.map(Some));
+    assert!(strict.deny[0].place.is_some() && strict.deny[1].place.is_none());
+    assert_eq!((strict.allow[0].tcp.len(), strict.allow[0].udp.as_slice()), (2, &[443..=443][..]));
+    assert_eq!((strict.default_allow, strict.budget), (false, Budget::default()));
+    let preset = |word| SMALL.replace("[network.surf]", &format!("[network.surf]\npreset = \"{word}\""));
+    for (word, open) in [("open", true), ("closed", false), ("browse", false)] {
+        let fleet = at(&preset(word)).unwrap();
+        assert_eq!(fleet.networks[&"surf".parse().unwrap()].default_allow, open, "{word}");
+    }
+}
+
+#[test]
 fn policies_name_destinations_and_ports_exactly() {
     let allow = |rule: &str| format!("[network.surf]\nallow = [{{ {rule} }}]");
     refused(&[
@@ -416,6 +436,29 @@ fn policies_name_destinations_and_ports_exactly() {
         ("[network.surf]", &allow("to = [\"1.1.1.1\"], tcp = [\"90-80\"]"), "is empty"),
         ("[network.surf]", "[network.surf]\ndns = [\"2620:fe::9\"]", "IPv4 addresses alone"),
         ("[network.surf]", "[network.surf]\ndns = [\"10.107.3.4\"]", "the guests' own 10.107.0.0/16"),
+        (
+            "[network.surf]",
+            "[network.surf]\ndeny = [{ list = \"builtin:privat\" }]",
+            "there are builtin:metadata",
+        ),
+        (
+            "[network.surf]",
+            "[network.surf]\ndeny = [{ list = \"builtin:smtp\", tcp = [1] }]",
+            "its ports itself",
+        ),
+        (
+            "[network.surf]",
+            "[network.surf]\ndeny = [{ list = \"builtin:doh\", to = [\"9.9.9.9\"] }]",
+            "without `to`",
+        ),
+        ("[network.surf]", "[network.surf]\npreset = \"broswe\"", "not one of closed, browse, open"),
+        (
+            "[network.surf]",
+            "[network.surf]\npreset = \"open\"\ndefault = \"deny\"",
+            "the preset says already",
+        ),
+        ("[network.surf]", "[network.surf]\nbudget = { new-connections = \"0/s\" }", "from \"1/s\""),
+        ("[network.surf]", "[network.surf]\nbudget = { connections = 0 }", "0 is not from 1 to 65535"),
         ("[network.surf]", "[network.surf]\nrate = { up = \"1MB/s\" }", "must be a rate"),
     ]);
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::base::network::TAP_NAME_PREFIX;
 use crate::base::{FleetName, GuestName, InterfaceName, Label, MacAddress, Rate, Sha256};
-use crate::fleet::{NetworkPolicy, PolicyRule};
+use crate::fleet::{Budget, NEVER, NetworkPolicy, PRIVATE, PolicyRule, is_within_private};
 
 /// A ruleset by its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,10 +60,6 @@ pub fn table_name(fleet: &FleetName) -> String {
     format!("sisforge-{fleet}")
 }
 
-/// Destinations that no policy can open: this network, loopback, link-local with the clouds' metadata services,
-/// multicast and reserved addresses (RFC 6890).
-const NEVER: [&str; 5] = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"];
-
 /// Renders the ruleset.
 pub fn render(input: &FirewallInput<'_>) -> Ruleset {
     let table = table_name(input.fleet);
@@ -73,16 +69,20 @@ pub fn render(input: &FirewallInput<'_>) -> Ruleset {
     for endpoint in &input.endpoints {
         guest_chains(&mut text, endpoint, input.policies);
     }
-    let used: BTreeSet<&Label> = input.endpoints.iter().map(|endpoint| &endpoint.policy).collect();
-    for label in used {
-        if let Some(policy) = input.policies.get(label) {
-            for way in [&OUT, &BACK] {
-                policy_chain(&mut text, way, label, policy, input.lists);
-            }
+    for (label, policy) in used_policies(input) {
+        for way in [&OUT, &BACK] {
+            policy_chain(&mut text, way, label, policy, input.lists);
         }
     }
     text.push_str("}\n");
     Ruleset::new(text)
+}
+
+/// The policies that a guest has.
+fn used_policies<'a>(input: &FirewallInput<'a>) -> impl Iterator<Item = (&'a Label, &'a NetworkPolicy)> {
+    let used: BTreeSet<&Label> = input.endpoints.iter().map(|endpoint| &endpoint.policy).collect();
+    let policies = input.policies;
+    policies.iter().filter(move |(label, _)| used.contains(label))
 }
 
 fn elements(text: &mut String, declaration: &str, elements: &[String]) {
@@ -111,7 +111,20 @@ fn declare_sets(text: &mut String, input: &FirewallInput<'_>) {
         "map to_guest { type ifname : verdict",
         &each(&|e| format!("\"{}\" : goto to-{}", e.tap, e.name)),
     );
-    let mut never: Vec<Ipv4Net> = NEVER.iter().filter_map(|net| net.parse().ok()).collect();
+    let budgets = used_policies(input).map(|(_, policy)| policy.budget);
+    let names: BTreeSet<_> = budgets
+        .flat_map(|Budget { connections, new_connections, dns_queries }| {
+            [
+                format!("open-{connections}"),
+                format!("new-{}", new_connections.times()),
+                format!("dns-{}", dns_queries.times()),
+            ]
+        })
+        .collect();
+    for name in names {
+        elements(text, &format!("set {name} {{ type ifname; flags dynamic; size 65535"), &[]);
+    }
+    let mut never = NEVER.to_vec();
     never.push(input.subnet);
     let never: Vec<_> = Ipv4Net::aggregate(&never).iter().map(ToString::to_string).collect();
     elements(text, "set never { type ipv4_addr; flags interval", &never);
@@ -189,6 +202,14 @@ struct Way {
     address: &'static str,
     port: &'static str,
     refuse: &'static str,
+    /// What is allowed; where it is counted, the policy's name follows.
+    accept: &'static str,
+}
+
+impl Way {
+    fn is_counted(&self) -> bool {
+        self.accept != "accept"
+    }
 }
 
 /// What a guest sends; refusals are told to it.
@@ -197,10 +218,12 @@ const OUT: Way = Way {
     address: "daddr",
     port: "dport",
     refuse: "counter reject with icmpx admin-prohibited",
+    accept: "goto budget-",
 };
 
 /// What is answered; refusals are told to nobody outside.
-const BACK: Way = Way { chain: "answers", address: "saddr", port: "sport", refuse: "counter drop" };
+const BACK: Way =
+    Way { chain: "answers", address: "saddr", port: "sport", refuse: "counter drop", accept: "accept" };
 
 fn policy_chain(
     text: &mut String,
@@ -209,24 +232,61 @@ fn policy_chain(
     policy: &NetworkPolicy,
     lists: &BTreeMap<PathBuf, Vec<IpNet>>,
 ) {
-    let Way { chain, address, port, refuse } = way;
+    let Way { chain, refuse, accept, .. } = way;
+    let accept = format!("{accept}{}", if way.is_counted() { label.as_str() } else { "" });
     let _ = writeln!(text, "  chain {chain}-{label} {{");
-    let servers: Vec<_> = policy.dns.iter().filter(|ip| ip.is_ipv4()).map(IpAddr::to_string).collect();
-    if !servers.is_empty() {
-        let servers = servers.join(", ");
-        let _ = writeln!(
-            text,
-            "    ip {address} {{ {servers} }} meta l4proto {{ tcp, udp }} th {port} 53 accept"
-        );
-    }
-    for (rules, verdict) in [(&policy.deny, *refuse), (&policy.allow, "accept")] {
-        for rule in rules {
-            for line in rule_matches(rule, way, lists) {
-                let _ = writeln!(text, "    {line}{verdict}");
-            }
+    let mut rules = |rules: &[PolicyRule], verdict: &str| {
+        for line in rules.iter().flat_map(|rule| rule_matches(rule, way, lists)) {
+            let _ = writeln!(text, "    {line}{verdict}");
         }
+    };
+    rules(&policy.deny, refuse);
+    rules(&name_servers(policy), &accept);
+    rules(&parts_of_private(policy, lists), &accept);
+    rules(&[PolicyRule { to: PRIVATE.map(IpNet::V4).into(), ..PolicyRule::default() }], refuse);
+    rules(&policy.allow, &accept);
+    let _ = writeln!(text, "    {}\n  }}", if policy.default_allow { &accept } else { *refuse });
+    if way.is_counted() {
+        budget_chain(text, label, policy.budget);
     }
-    let _ = writeln!(text, "    {}\n  }}", if policy.default_allow { "accept" } else { refuse });
+}
+
+/// Name servers, at port 53 alone.
+fn name_servers(policy: &NetworkPolicy) -> Vec<PolicyRule> {
+    let to: Vec<_> = policy.dns.iter().copied().map(IpNet::from).collect();
+    let port = || vec![53..=53];
+    let rule = PolicyRule { to, tcp: port(), udp: port(), ..PolicyRule::default() };
+    if rule.to.is_empty() { Vec::new() } else { vec![rule] }
+}
+
+/// What rules allow of private ranges: their entries that lie within one.
+fn parts_of_private(policy: &NetworkPolicy, lists: &BTreeMap<PathBuf, Vec<IpNet>>) -> Vec<PolicyRule> {
+    let part = |rule: &PolicyRule| {
+        let listed = rule.list.iter().filter_map(|path| lists.get(path)).flatten();
+        let within = |net: &&IpNet| matches!(net, IpNet::V4(net) if is_within_private(net));
+        let to: Vec<_> = rule.to.iter().chain(listed).filter(within).copied().collect();
+        (!to.is_empty()).then(|| PolicyRule { to, list: None, ..rule.clone() })
+    };
+    policy.allow.iter().filter_map(part).collect()
+}
+
+/// What an allowed packet goes through: the guest's share of connections and of name servers. A set is named after its limit,
+/// which stands in each of its elements.
+fn budget_chain(text: &mut String, label: &Label, budget: Budget) {
+    let Budget { connections, new_connections, dns_queries } = budget;
+    let (new, dns) = (new_connections.times(), dns_queries.times());
+    let _ = write!(
+        text,
+        "  chain budget-{label} {{
+    meta l4proto udp th dport 53 update @dns-{dns} {{ iifname limit rate over {dns}/second burst {dns} packets }} counter drop
+    ct status confirmed accept
+    meta l4proto tcp th dport 53 update @dns-{dns} {{ iifname limit rate over {dns}/second burst {dns} packets }} counter drop
+    update @new-{new} {{ iifname limit rate over {new}/second burst {new} packets }} counter drop
+    add @open-{connections} {{ iifname ct count over {connections} }} counter drop
+    accept
+  }}
+"
+    );
 }
 
 /// The matches of one rule, each ending in a space: one for each protocol that it names.

@@ -26,14 +26,7 @@ pub fn udp(nets: &[&str], ports: &[u16]) -> PolicyRule {
 
 /// A policy that allows nothing yet.
 pub fn deny_all() -> NetworkPolicy {
-    NetworkPolicy {
-        default_allow: false,
-        dns: Vec::new(),
-        allow: Vec::new(),
-        deny: Vec::new(),
-        rate_down: None,
-        rate_up: None,
-    }
+    NetworkPolicy::default()
 }
 
 /// A policy that allows whatever a policy can allow.

@@ -27,7 +27,7 @@ pub const OUTSIDE: &str = "outside";
 /// The host's address on its uplink.
 pub const UPLINK_ADDRESS: &str = "203.0.113.2";
 /// Servers outside answer on all of these.
-const SERVERS: [&str; 7] = [
+const SERVERS: [&str; 10] = [
     "198.51.100.10",
     "198.51.100.11",
     "198.51.100.66",
@@ -35,6 +35,9 @@ const SERVERS: [&str; 7] = [
     "9.9.9.9",
     "10.1.2.3",
     "169.254.169.254",
+    "168.63.129.16",
+    "100.100.100.200",
+    "192.0.0.192",
 ];
 /// Ports on which a server outside tells who asks, and then echoes.
 const PORTS: [u16; 3] = [80, 443, 8080];

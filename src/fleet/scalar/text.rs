@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::super::model::{ScriptMoment, ScriptName};
+use super::super::model::{BuiltinList, ScriptMoment, ScriptName};
 use super::super::registry::RegistryImage;
 use crate::base::{ByteSize, InvalidValue, Rate, Sha256};
 
@@ -30,6 +30,30 @@ impl FromStr for LocalPath {
             return wrong("must be a path, not a URL");
         }
         Ok(Self(text.into()))
+    }
+}
+
+/// Where the destinations of a rule come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleList {
+    Builtin(BuiltinList),
+    File(LocalPath),
+}
+
+impl FromStr for RuleList {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text.strip_prefix("builtin:") {
+            None => text.parse().map(Self::File),
+            Some(name) => match BuiltinList::ALL.into_iter().find(|list| list.name() == name) {
+                Some(list) => Ok(Self::Builtin(list)),
+                None => {
+                    let all = BuiltinList::ALL.map(|list| format!("builtin:{}", list.name()));
+                    wrong(format!("is no list that comes with sisforge: there are {}", all.join(", ")))
+                }
+            },
+        }
     }
 }
 

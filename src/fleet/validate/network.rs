@@ -1,14 +1,14 @@
 //! `[network.NAME]`: what guests may reach.
 
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use ipnet::{IpNet, Ipv4Net};
 use toml::Spanned;
 
-use super::super::file::{NetworkSection, RuleSection};
-use super::super::model::{NetworkPolicy, PolicyRule};
-use super::super::scalar::{DefaultAction, NameServer, Ports};
+use super::super::file::{BudgetSection, NetworkSection, RuleSection};
+use super::super::model::{Budget, NetworkPolicy, PolicyRule, Preset};
+use super::super::scalar::{DefaultAction, NameServer, Ports, RuleList};
 use super::{Thing, Validator, all};
 use crate::base::problem::{Problem, Read, ReadRef};
 
@@ -19,21 +19,46 @@ impl Validator<'_> {
         section: &NetworkSection,
         subnet: Option<Ipv4Net>,
     ) -> Read<NetworkPolicy> {
+        let default_allow = self.default_allow(section);
         let dns = self.name_servers(section, subnet);
         let allow = self.rules(&section.allow);
         let deny = self.rules(&section.deny);
+        let budget = section.budget.by_ref().and_then(|section| budget(section.as_ref()));
         let (rate_down, rate_up) = match section.rate.by_ref()? {
             Some(rate) => (rate.down, rate.up),
             None => (Ok(None), Ok(None)),
         };
+        let preset = section.preset.clone()?.map(Spanned::into_inner);
+        let with = |rules: Vec<PolicyRule>, more: fn(Preset) -> Vec<PolicyRule>| -> Vec<PolicyRule> {
+            rules.into_iter().chain(preset.into_iter().flat_map(more)).collect()
+        };
         Ok(NetworkPolicy {
-            default_allow: section.default? == Some(DefaultAction::Allow),
+            preset,
+            default_allow: default_allow?,
             dns: dns?,
-            allow: allow?,
-            deny: deny?,
+            allow: with(allow?, Preset::allow),
+            deny: with(deny?, Preset::deny),
             rate_down: rate_down?,
             rate_up: rate_up?,
+            budget: budget?,
         })
+    }
+
+    /// What happens to packets that no rule names: the preset says it, or `default` does.
+    fn default_allow(&mut self, section: &NetworkSection) -> Read<bool> {
+        let (preset, default) = (section.preset.clone()?, section.default.clone()?);
+        match (preset, default) {
+            (Some(preset), Some(default)) => Err(self.problems.tell(
+                Problem::new(
+                    default.span(),
+                    "the preset says already what happens to packets that no rule names",
+                )
+                .also(preset.span(), "the preset")
+                .hint("remove one of the two"),
+            )),
+            (Some(preset), None) => Ok(preset.get_ref().default_allow()),
+            (None, default) => Ok(default.is_some_and(|default| *default.get_ref() == DefaultAction::Allow)),
+        }
     }
 
     fn name_servers(&mut self, section: &NetworkSection, subnet: Option<Ipv4Net>) -> Read<Vec<IpAddr>> {
@@ -59,9 +84,9 @@ impl Validator<'_> {
     }
 
     fn rule(&mut self, section: &RuleSection) -> Read<PolicyRule> {
-        let list = section.list.clone().map(|list| list.map(|list| self.path(&list, Thing::File)));
+        let given = section.list.clone()?;
         let to = section.to.by_ref()?;
-        if to.is_none() && list == Ok(None) {
+        if to.is_none() && given.is_none() {
             return Err(self.problems.tell(
                 Problem::new(section.place.clone(), "the rule has neither `to` nor `list`")
                     .hint("name destinations; everything is to = [\"0.0.0.0/0\", \"::/0\"]"),
@@ -75,14 +100,48 @@ impl Validator<'_> {
         }
         let to: Read<Vec<IpNet>> =
             to.iter().flat_map(|to| to.get_ref()).map(|to| to.clone().map(|to| to.into_inner().0)).collect();
-        Ok(PolicyRule {
+        let mut rule = PolicyRule {
+            place: Some(section.place.clone()),
             to: to?,
-            list: list?,
             tcp: ports(&section.tcp)?,
             udp: ports(&section.udp)?,
             icmp: section.icmp?.unwrap_or(false),
-        })
+            ..PolicyRule::default()
+        };
+        let Some(given) = given else { return Ok(rule) };
+        match given.get_ref() {
+            RuleList::File(path) => {
+                rule.list = Some(self.path(&Spanned::new(given.span(), path.clone()), Thing::File));
+                Ok(rule)
+            }
+            RuleList::Builtin(list) => self.builtin(rule, list.rule(), given.span()),
+        }
     }
+
+    /// A rule with a list that comes with sisforge: its destinations, and its ports where it has some.
+    fn builtin(&mut self, rule: PolicyRule, list: PolicyRule, place: Range<usize>) -> Read<PolicyRule> {
+        let names_ports = |rule: &PolicyRule| !rule.tcp.is_empty() || !rule.udp.is_empty();
+        let wrong = if !rule.to.is_empty() {
+            "a list that comes with sisforge stands alone, without `to`"
+        } else if names_ports(&list) && (names_ports(&rule) || rule.icmp) {
+            "this list says its ports itself"
+        } else {
+            let (tcp, udp) = if names_ports(&list) { (list.tcp, list.udp) } else { (rule.tcp, rule.udp) };
+            return Ok(PolicyRule { builtin: list.builtin, to: list.to, tcp, udp, ..rule });
+        };
+        Err(self.problems.tell(Problem::new(place, wrong).hint("write two rules")))
+    }
+}
+
+/// The budget that is written, the defaults for what is not.
+fn budget(section: Option<&BudgetSection>) -> Read<Budget> {
+    let default = Budget::default();
+    let Some(section) = section else { return Ok(default) };
+    Ok(Budget {
+        connections: section.connections?.map_or(default.connections, |count| count.0),
+        new_connections: section.new_connections?.unwrap_or(default.new_connections),
+        dns_queries: section.dns_queries?.unwrap_or(default.dns_queries),
+    })
 }
 
 fn ports(list: &Read<Vec<Read<Ports>>>) -> Read<Vec<RangeInclusive<u16>>> {

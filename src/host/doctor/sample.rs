@@ -19,12 +19,12 @@ pub fn ruleset() -> Option<String> {
         ..PolicyRule::default()
     };
     let policy = NetworkPolicy {
-        default_allow: false,
         dns: vec!["9.9.9.9".parse().ok()?],
         allow: vec![PolicyRule { to: vec!["0.0.0.0/0".parse().ok()?], ..rule }],
         deny: vec![PolicyRule { list: Some(list.clone()), ..PolicyRule::default() }],
         rate_down: Some("50Mbit/s".parse().ok()?),
         rate_up: Some("10Mbit/s".parse().ok()?),
+        ..NetworkPolicy::default()
     };
     let endpoint = Endpoint {
         name: "probe".parse().ok()?,
