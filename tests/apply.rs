@@ -74,10 +74,9 @@ fn machine(guest: &mut WantedGuest) -> &mut Machine {
 fn running(want: &WantedGuest) -> ObservedGuest {
     let TapSpec { name, owner, address } = want.tap.clone();
     ObservedGuest {
-        disk: want.disk.map(|disk| ObservedDisk { uid: disk.uid, size: disk.size }),
+        disk: want.disk.map(|disk| ObservedDisk { uid: disk.uid, private: true, size: disk.size }),
         tap: Some(ObservedTap { name, owner: Some(owner), address: Some(address), up: true }),
         cgroup: Some(ObservedCgroup { limits: Found::Whole(want.cgroup), oom_kills: 0 }),
-        idle_jails: false,
         vmm: Some(ObservedVmm {
             machine: Some(want.machine().clone()),
             jailed: true,
@@ -86,6 +85,7 @@ fn running(want: &WantedGuest) -> ObservedGuest {
             containers: want.containers.clone(),
             ..ObservedVmm::default()
         }),
+        ..ObservedGuest::default()
     }
 }
 

@@ -3,8 +3,8 @@
 //! A disk takes its name only once it is whole and synced, so that whoever is killed at whatever moment leaves the old one, or
 //! the new one, and nothing between.
 
-use std::fs::{self, File, Metadata};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::{self, File, Metadata, Permissions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::base::FileDigest;
@@ -41,6 +41,14 @@ pub(super) fn create(
     let size = new.file().metadata().map_err(FileError::when("look at", &target))?.len();
     new.persist(0o600)?;
     if scope == Scope::WholeHost { record::remember_size(layout, guest, size) } else { Ok(()) }
+}
+
+/// Gives a guest's disk to a uid, and to nobody else.
+pub(super) fn give(layout: &Layout, scope: Scope, guest: &GuestName, uid: u32) -> Result<(), ApplyError> {
+    let path = layout.disk(guest);
+    fs::set_permissions(&path, Permissions::from_mode(0o600))
+        .map_err(FileError::when("set the mode of", &path))?;
+    scope.chown(&path, uid)
 }
 
 /// Lengthens a guest's disk to so many bytes. Its file system is grown by the guest, which alone trusts what is on it.

@@ -18,10 +18,10 @@ use crate::sys::fs::{self as files, FileError};
 use crate::sys::mount;
 use crate::sys::process::{self, ProcessInfo};
 use crate::sys::remove::remove_tree;
-use crate::sys::untrusted::UntrustedDir;
+use crate::sys::untrusted::{FileKind, HeldNode, UntrustedDir};
 
 use super::linux::{Scope, copy};
-use super::{ApplyError, keeper};
+use super::{ApplyError, keeper, record};
 
 /// One of the jails that are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +86,7 @@ pub fn create(
     machine: &Machine,
 ) -> Result<Place, ApplyError> {
     keeper::end(layout, guest)?;
+    relink_disk(layout, guest)?;
     let earlier = of(layout, guest)?;
     for place in &earlier {
         clear(&place.dir(layout, guest));
@@ -195,20 +196,38 @@ fn clear_all(layout: &Layout, guest: &GuestName, places: &[Place]) -> Result<(),
 pub fn remove(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
     // It reads from pipes that stand there.
     keeper::end(layout, guest)?;
+    relink_disk(layout, guest)?;
+    // Before the jails, by which whoever is killed here is found again.
+    for record in records(layout, guest) {
+        files::remove(&record)?;
+    }
     let cleared = clear_all(layout, guest, &of(layout, guest)?);
     remove_parents(layout);
-    let pipes = [LogKind::Serial, LogKind::Vmm].map(|kind| layout.pipe(guest, kind));
-    let records = [
-        layout.machine(guest),
-        layout.ready(guest),
-        layout.console_input(guest),
-        layout.keeper(guest),
-        layout.freezing(guest),
-    ];
-    for record in records.iter().chain(&pipes) {
-        files::remove(record)?;
-    }
     cleared
+}
+
+/// What is kept of a VMM beside its jail and its logs.
+fn records(layout: &Layout, guest: &GuestName) -> [PathBuf; 7] {
+    [
+        layout.ready(guest),
+        layout.freezing(guest),
+        layout.console_input(guest),
+        layout.pipe(guest, LogKind::Serial),
+        layout.pipe(guest, LogKind::Vmm),
+        layout.keeper(guest),
+        layout.machine(guest),
+    ]
+}
+
+/// Whether anything of that is there.
+///
+/// # Errors
+/// Where the guest's directory cannot be read.
+pub(super) fn has_records(layout: &Layout, guest: &GuestName) -> Result<bool, ApplyError> {
+    let there = files::names_in(&layout.guest(guest))?;
+    let is_there =
+        |path: &PathBuf| path.file_name().is_some_and(|name| there.iter().any(|file| name == file.as_str()));
+    Ok(records(layout, guest).iter().any(is_there))
 }
 
 /// Removes the jails of earlier attempts beside the one that is in use.
@@ -254,4 +273,34 @@ pub(super) fn open_disk(
         return Ok(File::open(&path).map_err(FileError::when("open", &path))?);
     }
     Ok(UntrustedDir::open(root, machine.uid)?.file(DISK)?)
+}
+
+/// Whether a disk that is to be kept is in one of the guest's jails alone.
+pub(super) fn has_lost_disk(layout: &Layout, guest: &GuestName, places: &[Place]) -> bool {
+    kept_disk(layout, guest, places).is_some()
+}
+
+/// The disk that the last machine of a guest was to keep, as a jail of it has it; the newest, of several.
+fn kept_disk(layout: &Layout, guest: &GuestName, places: &[Place]) -> Option<HeldNode> {
+    let newest_first = places.iter().rev();
+    let mut roots = newest_first.map(|place| place.root(layout, guest)).peekable();
+    roots.peek()?;
+    // Of a machine that is not known, nobody knows whether it keeps a disk.
+    let machine: Machine = record::read(&layout.machine(guest)).ok()??;
+    let held = |root: PathBuf| UntrustedDir::open(&root, machine.uid)?.node(DISK, FileKind::Regular);
+    roots.find_map(|root| held(root).ok()).filter(|_| machine.disk == MachineDisk::Kept)
+}
+
+/// Gives a kept disk whose name in the store is gone that name again.
+///
+/// # Errors
+/// Where it cannot be linked.
+pub(super) fn relink_disk(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
+    let path = layout.disk(guest);
+    let Some(held) = kept_disk(layout, guest, &of(layout, guest)?).filter(|_| !path.exists()) else {
+        return Ok(());
+    };
+    files::create_private_dir(&layout.disks())?;
+    held.link(&path).map_err(FileError::when("link", &path))?;
+    Ok(files::sync_dir(&layout.disks())?)
 }

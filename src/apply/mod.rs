@@ -15,6 +15,7 @@ pub mod record;
 pub mod snapshot;
 pub mod status;
 mod steps;
+pub mod store;
 pub mod tree;
 pub mod vmm;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::base::diagnostic::one_line;
 use crate::base::network::guest_of_tap;
-use crate::base::{FileDigest, FleetName, GuestName, Sha256};
+use crate::base::{FleetName, GuestName, Sha256};
 use crate::host::firewall;
 use crate::host::layout::Layout;
 use crate::host::observed::{
@@ -22,6 +22,7 @@ use crate::sys::{ip, nft, process as processes};
 
 use super::jail::Place;
 use super::record::{self, LoadedRuleset, Ready};
+use super::store::Store;
 use super::{ApplyError, jail, keeper, snapshot};
 
 /// Everything that the host has of the fleet.
@@ -39,17 +40,21 @@ pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<ObservedHost, A
         .chain(jails.keys().cloned())
         .collect();
     let taps = taps(layout)?;
+    let store = Store::look(layout)?;
     let mut guests = BTreeMap::new();
     for name in known {
         let places = jails.get(&name).map_or(&[][..], Vec::as_slice);
         let found = vmm_process_of(layout, hierarchy, &name, || places.to_vec());
         let used = found.as_ref().and_then(|vmm| jail::in_use(layout, &name, places, vmm));
+        let disk = kept_disk(layout, &name);
         let guest = ObservedGuest {
-            disk: kept_disk(layout, &name),
+            lost_disk: disk.is_none() && jail::has_lost_disk(layout, &name, places),
+            disk,
             tap: taps.get(&name).cloned(),
             cgroup: cgroup(layout, hierarchy, &name, &cgroups),
             idle_jails: places.len() > usize::from(used.is_some()),
-            vmm: found.map(|found| vmm(layout, &name, &found, used.is_some())),
+            idle_records: found.is_none() && jail::has_records(layout, &name)?,
+            vmm: found.map(|found| vmm(layout, hierarchy, &name, &found, used, &store)),
         };
         if guest != ObservedGuest::default() {
             guests.insert(name, guest);
@@ -58,7 +63,8 @@ pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<ObservedHost, A
     Ok(ObservedHost {
         forwarding: forwards()?,
         ruleset: ruleset(layout)?,
-        stored: stored(layout)?,
+        stored: store.whole,
+        damaged: store.damaged,
         guests,
         snapshot_leftovers: snapshot::has_leftovers(layout),
     })
@@ -94,7 +100,14 @@ fn taps(layout: &Layout) -> Result<BTreeMap<GuestName, ObservedTap>, ApplyError>
 }
 
 /// What is known of a process that has the place of a guest's VMM.
-fn vmm(layout: &Layout, name: &GuestName, process: &ProcessInfo, jailed: bool) -> ObservedVmm {
+fn vmm(
+    layout: &Layout,
+    hierarchy: &Hierarchy,
+    name: &GuestName,
+    process: &ProcessInfo,
+    place: Option<Place>,
+    store: &Store,
+) -> ObservedVmm {
     let mut unreadable = Vec::new();
     let machine: Option<Machine> = known(record::read(&layout.machine(name)), &mut unreadable);
     let ready = known(ready(layout, name, Some(process)), &mut unreadable);
@@ -108,10 +121,16 @@ fn vmm(layout: &Layout, name: &GuestName, process: &ProcessInfo, jailed: bool) -
             && ready.is_none()
             && !snapshot::was_loaded(layout, name, machine, process)
     };
+    let cgroup = layout.cgroup(name);
+    let root = place.map(|place| place.root(layout, name));
+    let damaged = root.zip(machine.as_ref()).map(|(root, machine)| store.damaged_in(&root, machine));
     ObservedVmm {
         machine: machine.filter(|machine| !waits(machine)),
         unreadable,
-        jailed,
+        jailed: place.is_some(),
+        outside_cgroup: !hierarchy.holds(&cgroup, process.pid),
+        halted: process.state == STOPPED || hierarchy.is_frozen(&cgroup),
+        damaged: damaged.unwrap_or_default(),
         logged: keeper::is_alive(layout, name),
         ready: ready.is_some(),
         containers: ready.map(|ready| ready.containers).unwrap_or_default(),
@@ -164,8 +183,18 @@ fn vmm_process_of(
 ) -> Option<ProcessInfo> {
     let in_cgroup = hierarchy.procs(&layout.cgroup(name));
     let in_jail = || places().into_iter().flat_map(|place| processes::rooted_in(&place.root(layout, name)));
-    in_cgroup.into_iter().find_map(process::inspect).or_else(|| in_jail().find_map(process::inspect))
+    let inspected = |pids: Vec<u32>| leader(pids.into_iter().filter_map(process::inspect));
+    inspected(in_cgroup).or_else(|| inspected(in_jail().collect()))
 }
+
+/// The VMM among the processes of its guest: the first of them, whatever number each has. KVM puts threads of the kernel
+/// beside it, and a VMM that was taken over may have started others.
+fn leader(processes: impl Iterator<Item = ProcessInfo>) -> Option<ProcessInfo> {
+    processes.filter(|process| !process.is_kernel_thread).min_by_key(|process| process.start_time)
+}
+
+/// State of a process that SIGSTOP stopped (proc(5)).
+const STOPPED: char = 'T';
 
 /// What the running VMM's guest said when it was ready.
 ///
@@ -189,11 +218,6 @@ fn ruleset(layout: &Layout) -> Result<Option<ObservedRuleset>, ApplyError> {
     Ok(Some(loaded.map_or(ObservedRuleset::Unknown, |loaded| ObservedRuleset::Loaded(loaded.digest))))
 }
 
-/// The files of the store.
-fn stored(layout: &Layout) -> Result<BTreeSet<FileDigest>, ApplyError> {
-    Ok(files::names_in(&layout.files())?.iter().filter_map(|name| name.parse().ok()).collect())
-}
-
 /// The kernel's switch for forwarding IPv4.
 pub(super) const FORWARDING: &str = "net.ipv4.ip_forward";
 
@@ -210,5 +234,25 @@ pub(super) fn listing(fleet: &FleetName) -> Result<Option<Sha256>, ApplyError> {
 /// A data disk, where there is one.
 fn kept_disk(layout: &Layout, name: &GuestName) -> Option<ObservedDisk> {
     let meta = std::fs::metadata(layout.disk(name)).ok()?;
-    Some(ObservedDisk { uid: meta.uid(), size: record::given_size(layout, name, meta.len()) })
+    let private = meta.mode() & 0o7077 == 0 && meta.gid() == meta.uid();
+    Some(ObservedDisk { uid: meta.uid(), private, size: record::given_size(layout, name, meta.len()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_were_given_again_make_nobody_the_vmm() {
+        let process = |pid, start_time, is_kernel_thread| ProcessInfo {
+            pid,
+            start_time,
+            is_kernel_thread,
+            ..process::inspect(std::process::id()).unwrap()
+        };
+        // As in a cgroup after the numbers wrapped: by number, a thread of KVM and a child come before the VMM.
+        let all = [process(300, 90, true), process(301, 100, false), process(32_000, 80, false)];
+        assert_eq!(leader(all.into_iter()).unwrap().pid, 32_000);
+        assert_eq!(leader([process(300, 90, true)].into_iter()), None);
+    }
 }

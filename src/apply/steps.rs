@@ -1,5 +1,7 @@
 //! The steps of a plan on the real host. What needs more than a few lines stands in the files beside this one.
 
+use std::fs;
+
 use crate::base::network::TAP_PREFIX;
 use crate::base::{FileDigest, GuestName, InterfaceName};
 use crate::host::firewall::{self, Ruleset};
@@ -9,12 +11,12 @@ use crate::host::state::{CPU_PERIOD, CgroupLimits, Machine, MachineDisk, TapSpec
 use crate::plan::Step;
 use crate::sys::cgroup::{Device, IoLimits, Limits};
 use crate::sys::digest::digest_like;
-use crate::sys::fs as files;
+use crate::sys::fs::{self as files, FileError};
 use crate::sys::{ip, nft};
 
 use super::linux::{LinuxHost, copy};
 use super::record::{self, LoadedRuleset};
-use super::{ApplyError, Host, control, disk, jail, keeper, observe, snapshot, vmm};
+use super::{ApplyError, Host, control, disk, jail, keeper, observe, snapshot, store, vmm};
 
 impl Host for LinuxHost {
     fn observe(&self) -> Result<ObservedHost, ApplyError> {
@@ -29,12 +31,15 @@ impl Host for LinuxHost {
             Step::LoadRuleset(ruleset) => load_ruleset(self, ruleset),
             Step::RemoveRuleset => remove_ruleset(self),
             Step::CreateDisk { guest, base, uid } => disk::create(layout, self.scope, guest, base, *uid),
-            Step::ChownDisk { guest, uid } => self.scope.chown(&layout.disk(guest), *uid),
+            Step::RelinkDisk { guest } => jail::relink_disk(layout, guest),
+            Step::ChownDisk { guest, uid } => disk::give(layout, self.scope, guest, *uid),
             Step::GrowDisk { guest, size, .. } => disk::grow(layout, guest, *size),
             Step::CreateTap { tap, .. } => create_tap(self, tap),
             Step::RemoveTap { tap, .. } => remove_tap(self, tap),
             Step::CreateCgroup { guest, limits } => create_cgroup(self, guest, limits),
             Step::RemoveCgroup { guest } => remove_cgroup(self, guest),
+            Step::JoinCgroup { guest } => vmm::take_into_cgroup(self, guest),
+            Step::ContinueVmm { guest } => vmm::go_on(self, guest),
             Step::CreateJail { guest, machine } => create_jail(self, guest, machine),
             Step::RemoveJail { guest } => jail::remove(layout, guest),
             Step::RemoveOldJails { guest } => remove_old_jails(self, guest),
@@ -57,11 +62,17 @@ impl Host for LinuxHost {
     }
 }
 
-/// Copies an artifact into the store, unless it is there.
+/// Copies an artifact into the store, unless it is there; one that was changed is replaced.
+///
+/// # Errors
+/// Where it cannot be copied, or the artifact is not what it should be.
 pub(super) fn store_file(host: &LinuxHost, digest: &FileDigest) -> Result<(), ApplyError> {
     let target = host.layout.file(digest);
-    if target.exists() {
-        return Ok(());
+    if let Ok(meta) = fs::symlink_metadata(&target)
+        && meta.is_file()
+        && store::holds(digest, &target)?
+    {
+        return Ok(store::close(&target).map_err(FileError::when("set the mode of", &target))?);
     }
     let from = host.artifacts.get(digest).ok_or(ApplyError::NoArtifact(*digest))?;
     files::create_private_dir(&host.layout.files())?;
@@ -71,7 +82,8 @@ pub(super) fn store_file(host: &LinuxHost, digest: &FileDigest) -> Result<(), Ap
     if found != *digest {
         return Err(ApplyError::ArtifactChanged { path: from.clone(), expected: *digest, found });
     }
-    Ok(new.persist(0o444)?)
+    store::seal(new.file()).map_err(FileError::when("write", &target))?;
+    Ok(new.persist(store::MODE)?)
 }
 
 fn load_ruleset(host: &LinuxHost, ruleset: &Ruleset) -> Result<(), ApplyError> {

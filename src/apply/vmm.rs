@@ -123,6 +123,23 @@ fn is_limited(
     Err(ApplyError::NotInCgroup { guest: guest.clone(), cgroup })
 }
 
+/// Takes a VMM back into its cgroup. What it took meanwhile is not counted there.
+pub(super) fn take_into_cgroup(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
+    let vmm = observe::vmm_process(&host.layout, &host.hierarchy, guest);
+    let vmm = vmm.ok_or_else(|| ApplyError::Gone(guest.clone()))?;
+    Ok(host.hierarchy.take_in(&host.layout.cgroup(guest), vmm.pid)?)
+}
+
+/// Lets the process of a VMM run, whoever stopped it.
+pub(super) fn go_on(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
+    host.hierarchy.thaw(&host.layout.cgroup(guest))?;
+    if let Some(vmm) = observe::vmm_process(&host.layout, &host.hierarchy, guest) {
+        // One that ended meanwhile is started by the next plan.
+        let _ = process::terminate(vmm.pid, vmm.start_time, Signal::CONT);
+    }
+    Ok(())
+}
+
 /// A pipe that stays open: its reader never sees an end.
 fn console(path: &Path) -> Result<File, ApplyError> {
     files::make_pipe(path)?;
@@ -219,6 +236,8 @@ pub(super) fn stop(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError
     if let Some(vmm) = observe::vmm_process(&host.layout, &host.hierarchy, guest) {
         let machine: Option<Machine> = record::read(&host.layout.machine(guest)).ok().flatten();
         let is_ready = observe::ready(&host.layout, guest, Some(&vmm)).is_ok_and(|ready| ready.is_some());
+        // What stands still hears nothing. Where it cannot be let go on, it is killed below.
+        let _ = go_on(host, guest);
         let can_hear = match snapshot::paused(&host.layout, guest) {
             Ok(None) => true,
             Ok(Some(Paused::Unfinished)) => snapshot::go_on(host, guest, left()).is_ok(),

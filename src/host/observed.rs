@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use crate::base::{FileDigest, GuestName, InterfaceName, Sha256};
 use crate::fleet::ContainerSpec;
 
-use super::state::{CgroupLimits, Machine, TapSpec};
+use super::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 
 /// Everything of one fleet on one host. The default is a host that has nothing of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,8 +16,10 @@ pub struct ObservedHost {
     pub forwarding: bool,
     /// The fleet's nft table.
     pub ruleset: Option<ObservedRuleset>,
-    /// Immutable files of the store, whatever each is for.
+    /// Immutable files of the store that hold what their names say, whatever each is for.
     pub stored: BTreeSet<FileDigest>,
+    /// Those that do not, or that others than root may write.
+    pub damaged: BTreeSet<FileDigest>,
     pub guests: BTreeMap<GuestName, ObservedGuest>,
     /// Whether something is left of snapshots whose maker, or whose restore, did not come to its end.
     pub snapshot_leftovers: bool,
@@ -45,10 +47,14 @@ pub enum Found<T> {
 pub struct ObservedGuest {
     /// The data disk in the store.
     pub disk: Option<ObservedDisk>,
+    /// Whether a data disk that the store should have is in its jail alone: somebody removed its name in the store.
+    pub lost_disk: bool,
     pub tap: Option<ObservedTap>,
     pub cgroup: Option<ObservedCgroup>,
     /// Whether it has jails in which no VMM lives.
     pub idle_jails: bool,
+    /// Whether records and pipes of a VMM are there, and no VMM.
+    pub idle_records: bool,
     /// Whatever runs in its cgroup or in one of its jails.
     pub vmm: Option<ObservedVmm>,
 }
@@ -58,6 +64,8 @@ pub struct ObservedGuest {
 pub struct ObservedDisk {
     /// Owner of the file.
     pub uid: u32,
+    /// Whether its mode and its group let nobody else open it.
+    pub private: bool,
     /// In bytes, holes included.
     pub size: u64,
 }
@@ -100,6 +108,12 @@ pub struct ObservedVmm {
     pub unreadable: Vec<String>,
     /// Whether it lives in a jail of the guest.
     pub jailed: bool,
+    /// Whether somebody took it out of the guest's cgroup, for one controller at least: that limits it no longer.
+    pub outside_cgroup: bool,
+    /// Whether its process stands still, by SIGSTOP or by a freezer.
+    pub halted: bool,
+    /// What it reads of the store that was changed since it was stored.
+    pub damaged: Vec<StoredKind>,
     /// Whether its logs are being kept.
     pub logged: bool,
     /// Whether the guest has said that it is ready.
@@ -124,6 +138,12 @@ impl ObservedGuest {
     #[must_use]
     pub fn machine(&self) -> Option<&Machine> {
         self.vmm.as_ref()?.machine.as_ref()
+    }
+
+    /// Whether anything is left to remove with its jails.
+    #[must_use]
+    pub fn has_leftovers(&self) -> bool {
+        self.idle_jails || self.idle_records || self.vmm.is_some()
     }
 
     /// Whether it has any jail.

@@ -67,6 +67,7 @@ pub fn diff(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>
         rules: rules(observed, wanted, guests),
         ..Plan::default()
     };
+    plan.notes.extend(notes_on_store(observed, &plan.prepare));
     let all: BTreeSet<&GuestName> = observed.guests.keys().chain(wanted.guests.keys()).collect();
     let nothing = ObservedGuest::default();
     let restored = restored_addresses(wanted);
@@ -137,11 +138,12 @@ fn stop(name: &GuestName, have: &ObservedGuest) -> Option<GuestSteps> {
 /// Removes what is there of a guest, but for its data disk.
 pub(super) fn removal(name: &GuestName, have: &ObservedGuest) -> Vec<Step> {
     let guest = || name.clone();
+    let disk = have.lost_disk.then(|| Step::RelinkDisk { guest: guest() });
     let vmm = have.vmm.as_ref().map(|_| Step::StopVmm { guest: guest() });
     let tap = have.tap.as_ref().map(|tap| Step::RemoveTap { guest: guest(), tap: tap.name.clone() });
     let cgroup = have.cgroup.map(|_| Step::RemoveCgroup { guest: guest() });
-    let jail = have.has_jail().then(|| Step::RemoveJail { guest: guest() });
-    vmm.into_iter().chain(tap).chain(cgroup).chain(jail).collect()
+    let jail = have.has_leftovers().then(|| Step::RemoveJail { guest: guest() });
+    disk.into_iter().chain(vmm).chain(tap).chain(cgroup).chain(jail).collect()
 }
 
 /// Removes whatever was made of a guest that did not come up, but for its data disk.
@@ -163,13 +165,14 @@ fn guest(
     restored: &BTreeMap<Ipv4Addr, &GuestName>,
 ) {
     let replaced = why_replace(have, want);
-    let only_disk = ObservedGuest { disk: have.disk, ..ObservedGuest::default() };
+    let (disk, lost_disk) = (have.disk, have.lost_disk);
+    let only_disk = ObservedGuest { disk, lost_disk, ..ObservedGuest::default() };
     let (left, why) = match &replaced {
         Some(why) => {
             plan.stop.push(GuestSteps::new(name, why, removal(name, have)));
             (&only_disk, why.as_str())
         }
-        None => (have, why_start(have)),
+        None => (have, why_start(have, want)),
     };
     let holder = restored.get(&want.tap.address).filter(|holder| **holder != name);
     if let (None, Some(holder)) = (&left.vmm, holder) {
@@ -199,6 +202,19 @@ fn guest(
     plan.notes.extend(note_on_snapshot(name, want));
 }
 
+/// What is stored anew though a file of its name is there.
+fn notes_on_store(observed: &ObservedHost, prepare: &[Step]) -> Vec<String> {
+    let damaged = |step: &Step| match step {
+        Step::StoreFile { digest, kind } if observed.damaged.contains(digest) => Some(format!(
+            "the {} {} in the store was changed since it was stored",
+            kind.word(),
+            digest.short()
+        )),
+        _ => None,
+    };
+    prepare.iter().filter_map(damaged).collect()
+}
+
 /// What could not be read of a guest that runs.
 fn notes_on_records<'a>(name: &'a GuestName, have: &'a ObservedGuest) -> impl Iterator<Item = String> + 'a {
     have.vmm.iter().flat_map(|vmm| &vmm.unreadable).map(move |why| format!("{name}: {why}"))
@@ -221,6 +237,9 @@ fn why_replace(have: &ObservedGuest, want: &WantedGuest) -> Option<String> {
     let Some(running) = &vmm.machine else { return Some("what runs is not known".to_owned()) };
     if vmm.paused == Some(Paused::Frozen) {
         return Some("frozen to a snapshot".to_owned());
+    }
+    if let Some(what) = vmm.damaged.first() {
+        return Some(format!("its {} was changed in the store", what.word()));
     }
     let wanted = want.machine();
     let parts = [("tap", !has_tap(have, want)), ("cgroup", have.cgroup.is_none()), ("jail", !vmm.jailed)];
@@ -247,11 +266,21 @@ fn note_on_disk(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> O
         .then(|| format!("the data disk of {name} grows from {there} to {wanted} when {name} next starts"))
 }
 
-fn why_start(have: &ObservedGuest) -> &'static str {
+/// Whether the data disk is another's, or open to others.
+fn is_disk_open(have: Option<ObservedDisk>, want: &WantedGuest) -> bool {
+    let disks = have.zip(want.disk);
+    disks.is_some_and(|(there, wanted)| there.uid != wanted.uid || !there.private)
+}
+
+fn why_start(have: &ObservedGuest, want: &WantedGuest) -> &'static str {
     match &have.vmm {
+        Some(vmm) if vmm.halted => "its vmm is stopped",
+        Some(vmm) if vmm.outside_cgroup => "its vmm is not in its cgroup",
         Some(vmm) if vmm.paused.is_some() => "paused by a snapshot that was not finished",
         Some(vmm) if !vmm.ready => "not ready yet",
         Some(vmm) if !vmm.logged => "its logs are not kept",
+        Some(_) if have.lost_disk => "its data disk was removed from the store",
+        Some(_) if is_disk_open(have.disk, want) => "its data disk is open to others",
         Some(_) => "drifted",
         None if have.oom_kills() > 0 => "killed by the kernel: out of memory",
         None if have.idle_jails || have.tap.is_some() || have.cgroup.is_some() => "not running any more",
@@ -269,9 +298,15 @@ fn repair(name: &GuestName, have: &ObservedGuest, vmm: &ObservedVmm, want: &Want
     let resume = vmm.paused.map(|_| Step::ResumeVmm { guest: guest() });
     let cgroup =
         (!is_limited(have, want)).then(|| Step::CreateCgroup { guest: guest(), limits: want.cgroup });
+    let join = vmm.outside_cgroup.then(|| Step::JoinCgroup { guest: guest() });
+    // Before it is told anything.
+    let go_on = vmm.halted.then(|| Step::ContinueVmm { guest: guest() });
+    let disk = have.lost_disk.then(|| Step::RelinkDisk { guest: guest() });
+    let close = want.disk.filter(|_| is_disk_open(have.disk, want));
+    let close = close.map(|disk| Step::ChownDisk { guest: guest(), uid: disk.uid });
     let logs = (!vmm.logged).then(|| Step::KeepLogs { guest: guest() });
     let ready = (!vmm.ready).then(|| Step::AwaitReady { guest: guest() });
-    [adjust, resume, cgroup, logs, ready].into_iter().flatten().collect()
+    [cgroup, join, go_on, adjust, resume, disk, close, logs, ready].into_iter().flatten().collect()
 }
 
 /// What is left of earlier attempts is told where it cannot be removed, and undoes nothing.
@@ -292,7 +327,7 @@ fn start(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Vec<Step
     let machine = want.machine();
     let mut steps = Vec::new();
     if let Some(disk) = want.disk {
-        steps.extend(ready_disk(name, have.disk, disk));
+        steps.extend(ready_disk(name, have, disk));
     }
     // Before the TAP, which alone does not tell whose it is: a TAP that is left over has a cgroup beside it.
     // One in which somebody was killed is made anew, so that what it counts is this start's.
@@ -314,12 +349,16 @@ fn start(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Vec<Step
 }
 
 /// Makes the disk of a guest that does not run, or gives it the uid and the size that it should have.
-fn ready_disk(name: &GuestName, have: Option<ObservedDisk>, want: WantedDisk) -> Vec<Step> {
+fn ready_disk(name: &GuestName, have: &ObservedGuest, want: WantedDisk) -> Vec<Step> {
     let guest = || name.clone();
-    let Some(there) = have else {
+    let give = || Step::ChownDisk { guest: guest(), uid: want.uid };
+    if have.lost_disk {
+        return vec![Step::RelinkDisk { guest: guest() }, give()];
+    }
+    let Some(there) = have.disk else {
         return vec![Step::CreateDisk { guest: guest(), base: want.base, uid: want.uid }];
     };
-    let given = (there.uid != want.uid).then(|| Step::ChownDisk { guest: guest(), uid: want.uid });
+    let given = (there.uid != want.uid || !there.private).then(give);
     let grown = (there.size < want.size).then(|| Step::GrowDisk {
         guest: guest(),
         from: there.size,

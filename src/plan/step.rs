@@ -28,7 +28,11 @@ pub enum Step {
         base: FileDigest,
         uid: u32,
     },
-    /// Gives a data disk that is there to the guest's present uid.
+    /// Gives a data disk its name in the store again, which somebody removed: its jail still has it.
+    RelinkDisk {
+        guest: GuestName,
+    },
+    /// Gives a data disk that is there to the guest's present uid, and to nobody else.
     ChownDisk {
         guest: GuestName,
         uid: u32,
@@ -53,6 +57,10 @@ pub enum Step {
         limits: CgroupLimits,
     },
     RemoveCgroup {
+        guest: GuestName,
+    },
+    /// Takes a VMM back into its cgroup, out of which somebody moved it.
+    JoinCgroup {
         guest: GuestName,
     },
     /// Lays out a new jail for a machine; those of earlier attempts go as far as they can.
@@ -88,6 +96,10 @@ pub enum Step {
     StartContainers {
         guest: GuestName,
         containers: Vec<ContainerSpec>,
+    },
+    /// Lets the process of a VMM run that somebody stopped, by SIGSTOP or by a freezer.
+    ContinueVmm {
+        guest: GuestName,
     },
     /// Lets a VMM go on that stands still for a snapshot whose maker was killed.
     ResumeVmm {
@@ -129,12 +141,8 @@ impl fmt::Display for Step {
             }
             Self::ChownDisk { uid, .. } => write!(f, "give data disk to uid {uid}"),
             Self::GrowDisk { from, size, .. } => {
-                write!(
-                    f,
-                    "grow data disk from {} to {}",
-                    ByteSize::from_bytes(*from),
-                    ByteSize::from_bytes(*size)
-                )
+                let [from, size] = [*from, *size].map(ByteSize::from_bytes);
+                write!(f, "grow data disk from {from} to {size}")
             }
             Self::CreateTap { tap, .. } => {
                 write!(f, "create tap {} {} for uid {}", tap.name, tap.address, tap.owner)
@@ -143,28 +151,16 @@ impl fmt::Display for Step {
             Self::CreateCgroup { limits, .. } => write!(f, "set cgroup limits: {limits}"),
             Self::RemoveCgroup { .. } => f.write_str("remove cgroup"),
             Self::CreateJail { machine, .. } => {
-                write!(
-                    f,
-                    "create jail with kernel {} image {}",
-                    machine.kernel.short(),
-                    machine.image.short()
-                )
+                let (kernel, image) = (machine.kernel.short(), machine.image.short());
+                write!(f, "create jail with kernel {kernel} image {image}")
             }
             Self::RemoveOldJails { .. } => f.write_str("remove jails of earlier attempts"),
             Self::RemoveJail { .. } => f.write_str("remove jail"),
-            Self::StartVmm { machine, .. } => write!(
-                f,
-                "start {} with {} vcpu, {} MiB",
-                crate::host::layout::vmm_folder(machine.vmm),
-                machine.vcpus,
-                machine.memory_mib
-            ),
+            Self::StartVmm { machine: Machine { vmm, vcpus, memory_mib, .. }, .. } => {
+                write!(f, "start {} with {vcpus} vcpu, {memory_mib} MiB", vmm.word())
+            }
             Self::AdjustVmm { machine, .. } => {
-                write!(
-                    f,
-                    "adjust the running {}: rates, balloon",
-                    crate::host::layout::vmm_folder(machine.vmm)
-                )
+                write!(f, "adjust the running {}: rates, balloon", machine.vmm.word())
             }
             Self::KeepLogs { .. } => f.write_str("keep logs again"),
             Self::AwaitReady { .. } => f.write_str("wait until ready"),
@@ -173,6 +169,9 @@ impl fmt::Display for Step {
                 write!(f, "start containers {}", names.join(", "))
             }
             Self::ResumeVmm { .. } => f.write_str("let the paused vmm go on"),
+            Self::RelinkDisk { .. } => f.write_str("give the data disk its name in the store again"),
+            Self::JoinCgroup { .. } => f.write_str("take the vmm back into its cgroup"),
+            Self::ContinueVmm { .. } => f.write_str("let the stopped vmm run"),
             Self::ConsumeSnapshot { snapshot, .. } => write!(f, "consume snapshot {snapshot}"),
             Self::LoadSnapshot { .. } => f.write_str("load the snapshot and go on"),
             Self::ForgetSnapshot { snapshot } => write!(f, "remove the files of snapshot {snapshot}"),

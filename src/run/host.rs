@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::apply::linux::{LinuxHost, READY_TIMEOUT, STOP_TIMEOUT, Scope};
-use crate::apply::preflight;
+use crate::apply::{preflight, store};
 use crate::fleet::{Fleet, LogLimits};
 use crate::host::layout::Layout;
 use crate::sys::cgroup;
@@ -49,6 +49,7 @@ pub(super) fn hold(layout: &Layout, report: &dyn Report) -> Result<FileLock, Run
     // Looked at again: whoever held it may have used another place.
     preflight::place(layout)?;
     preflight::keep_place(layout)?;
+    store::seal_all(layout)?;
     Ok(lock)
 }
 

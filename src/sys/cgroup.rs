@@ -245,6 +245,12 @@ impl Hierarchy {
         self.dirs(path).into_iter().map(|dir| dir.join("cgroup.procs")).collect()
     }
 
+    /// Moves a process of this host into the cgroup, for every controller.
+    pub fn take_in(&self, path: &str, pid: u32) -> Result<(), CgroupError> {
+        checked(path)?;
+        self.procs_files(path).iter().try_for_each(|file| write(file, &pid.to_string()))
+    }
+
     /// Whether a process is in the cgroup for each controller, as its `/proc/PID/cgroup` says.
     pub fn holds(&self, path: &str, pid: u32) -> bool {
         read(Path::new(&format!("/proc/{pid}/cgroup"))).is_some_and(|text| self.is_member(path, &text))

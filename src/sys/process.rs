@@ -53,6 +53,8 @@ pub struct ProcessInfo {
     pub root: PathBuf,
     /// Its arguments, the program first; empty for a kernel thread.
     pub command: Vec<String>,
+    /// Whether it is a thread of the kernel, such as KVM puts beside a VMM into the same cgroup.
+    pub is_kernel_thread: bool,
     /// `R`, `S`, `D`, `T` or another letter of proc(5).
     pub state: char,
     /// Seconds between boot and its start.
@@ -63,6 +65,8 @@ pub struct ProcessInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     pub state: char,
+    /// `PF_*` of the kernel's `include/linux/sched.h`.
+    pub flags: u32,
     /// Clock ticks since boot.
     pub start_time: u64,
 }
@@ -72,10 +76,14 @@ pub fn parse_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     let state = fields.next()?.chars().next()?;
-    // Field 22 of the line; the state is field 3.
-    let start_time = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, start_time })
+    // Fields 9 and 22 of the line; the state is field 3.
+    let flags = fields.nth(5)?.parse().ok()?;
+    let start_time = fields.nth(12)?.parse().ok()?;
+    Some(Stat { state, flags, start_time })
 }
+
+/// `PF_KTHREAD`: a command line can be empty for other reasons.
+const KERNEL_THREAD: u32 = 0x0020_0000;
 
 /// Reads the effective user id from `/proc/PID/status`: `Uid:` real, effective, saved, file system.
 pub fn parse_uid(status: &str) -> Option<u32> {
@@ -124,6 +132,7 @@ pub fn inspect(pid: u32) -> Option<ProcessInfo> {
         uid: parse_uid(&status)?,
         root,
         command,
+        is_kernel_thread: stat_before.flags & KERNEL_THREAD != 0,
         state: stat_before.state,
         started: stat_before.start_time / CLOCK_TICKS_PER_SECOND,
     })
@@ -280,7 +289,16 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let line = "4242 (a) b (c) S 1 4242 4242 0 -1 4194560 118 0 0 0 0 0 0 0 20 0 1 0 123456 2523136 211";
-        assert_eq!(parse_stat(line), Some(Stat { state: 'S', start_time: 123_456 }));
+        let stat = Stat { state: 'S', flags: 4_194_560, start_time: 123_456 };
+        assert_eq!(parse_stat(line), Some(stat));
+    }
+
+    #[test]
+    fn a_thread_of_the_kernel_is_told_from_a_process_without_arguments() {
+        let line = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 7 0 0";
+        assert_ne!(parse_stat(line).unwrap().flags & KERNEL_THREAD, 0);
+        let own = inspect(std::process::id()).unwrap();
+        assert!(!own.is_kernel_thread);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
 use super::fs::FileError;
@@ -138,6 +138,14 @@ impl HeldNode {
     /// A path that leads to this node and to no other, for as long as it is held.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
+    }
+
+    /// Gives it another name.
+    ///
+    /// # Errors
+    /// Where something has that name, or no file system has both.
+    pub fn link(&self, to: &Path) -> io::Result<()> {
+        Ok(rustix::fs::linkat(CWD, self.path(), CWD, to, AtFlags::SYMLINK_FOLLOW)?)
     }
 
     /// Opens it, for writing too where that is asked for. Nobody at the other end of a pipe is waited for.

@@ -124,6 +124,7 @@ impl ModelHost {
 
 /// Its jail is still there.
 fn end_vmm(guest: &mut ObservedGuest) {
+    guest.idle_records |= guest.vmm.is_some();
     guest.idle_jails |= guest.vmm.take().is_some_and(|vmm| vmm.jailed);
 }
 
@@ -159,7 +160,10 @@ impl Host for ModelHost {
                 let remove = |inner: &mut Inner| inner.state.ruleset = None;
                 self.act("remove rules".into(), remove, remove)
             }
-            Step::CreateDisk { .. } | Step::ChownDisk { .. } | Step::GrowDisk { .. } => self.disk(step),
+            Step::CreateDisk { .. }
+            | Step::RelinkDisk { .. }
+            | Step::ChownDisk { .. }
+            | Step::GrowDisk { .. } => self.disk(step),
             Step::CreateTap { guest, tap } => {
                 let wanted = self.wanted_rules.map(ObservedRuleset::Loaded);
                 self.holds("rules are there before a TAP", |inner| inner.state.ruleset == wanted);
@@ -191,13 +195,13 @@ impl Host for ModelHost {
             Step::CreateJail { guest, machine } => self.create_jail(guest, machine),
             Step::RemoveJail { guest } => {
                 let remove = |guest: &mut ObservedGuest| {
-                    guest.idle_jails = false;
+                    (guest.idle_jails, guest.idle_records, guest.lost_disk) = (false, false, false);
                     if let Some(vmm) = &mut guest.vmm {
                         *vmm =
                             ObservedVmm { logged: vmm.logged, paused: vmm.paused, ..ObservedVmm::default() };
                     }
                 };
-                self.guest("remove jail", guest, remove, nothing)
+                self.guest("remove jail", guest, remove, |guest| guest.idle_records = false)
             }
             Step::RemoveOldJails { guest } => {
                 self.guest("remove old jails", guest, |guest| guest.idle_jails = false, nothing)
@@ -212,6 +216,8 @@ impl Host for ModelHost {
             | Step::AwaitReady { .. }
             | Step::StartContainers { .. }
             | Step::ResumeVmm { .. }
+            | Step::JoinCgroup { .. }
+            | Step::ContinueVmm { .. }
             | Step::StopVmm { .. } => self.vmm(step),
         }
     }
@@ -225,13 +231,21 @@ impl ModelHost {
                 self.holds("a disk is copied from what is stored", |inner| inner.state.stored.contains(base));
                 let create = |guest: &mut ObservedGuest| {
                     assert_eq!(guest.disk, None, "a data disk would be overwritten");
-                    guest.disk = Some(ObservedDisk { uid: *uid, size: 1 << 30 });
+                    guest.disk = Some(ObservedDisk { uid: *uid, private: true, size: 1 << 30 });
                 };
                 self.guest("create disk", guest, create, nothing)
             }
+            Step::RelinkDisk { guest } => {
+                let relink = |guest: &mut ObservedGuest| {
+                    if std::mem::take(&mut guest.lost_disk) {
+                        guest.disk = Some(ObservedDisk { uid: 0, private: true, size: 1 << 30 });
+                    }
+                };
+                self.guest("relink disk", guest, relink, nothing)
+            }
             Step::ChownDisk { guest, uid } => {
                 let chown = |guest: &mut ObservedGuest| {
-                    guest.disk = Some(ObservedDisk { uid: *uid, ..there(guest) });
+                    guest.disk = Some(ObservedDisk { uid: *uid, private: true, ..there(guest) });
                 };
                 self.guest("chown disk", guest, chown, nothing)
             }
@@ -287,7 +301,7 @@ impl ModelHost {
             }
             let machine = (!waits).then(|| machine.clone());
             state.vmm = Some(ObservedVmm { machine, jailed: true, logged: true, ..ObservedVmm::default() });
-            state.idle_jails = false;
+            (state.idle_jails, state.idle_records) = (false, false);
         };
         self.act(format!("start {guest}"), start, start)
     }
@@ -318,6 +332,8 @@ impl ModelHost {
                 self.guest("containers", guest, start(containers.len()), start(1))
             }
             Step::ResumeVmm { guest } => running("resume", guest, &|vmm| vmm.paused = None),
+            Step::JoinCgroup { guest } => running("join cgroup", guest, &|vmm| vmm.outside_cgroup = false),
+            Step::ContinueVmm { guest } => running("continue", guest, &|vmm| vmm.halted = false),
             Step::StopVmm { guest } => {
                 let stop = |inner: &mut Inner| {
                     inner.waiting.remove(guest);

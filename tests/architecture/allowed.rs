@@ -117,8 +117,11 @@ pub const CHANGES: &[&str] = &[
     "crate::sys::launch",
     "hierarchy.create",
     "hierarchy.remove",
+    "hierarchy.take_in",
+    "hierarchy.thaw",
     ".kill",
     ".set_len",
+    ".set_times",
     ".patch",
     ".put",
     ".pause",
@@ -145,7 +148,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
     },
     Allowed {
         file: "src/apply/disk.rs",
-        functions: &["remove", "purge", "create", "grow", "export", "import"],
+        functions: &["remove", "purge", "create", "give", "grow", "export", "import"],
         why: "steps on data disks; `export` writes the file that the user names; `import` is to become a plan",
     },
     Allowed {
@@ -155,8 +158,17 @@ pub const MAY_CHANGE: &[Allowed] = &[
     },
     Allowed {
         file: "src/apply/jail.rs",
-        functions: &["create", "lay_out", "write_new", "directory", "clear", "remove", "remove_parents"],
-        why: "steps on jails",
+        functions: &[
+            "create",
+            "lay_out",
+            "write_new",
+            "directory",
+            "clear",
+            "remove",
+            "remove_parents",
+            "relink_disk",
+        ],
+        why: "steps on jails, and on a disk that only a jail has",
     },
     Allowed {
         file: "src/apply/keeper.rs",
@@ -218,8 +230,13 @@ pub const MAY_CHANGE: &[Allowed] = &[
         why: "the one match over Step, and the steps of a Linux host",
     },
     Allowed {
+        file: "src/apply/store.rs",
+        functions: &["seal", "close"],
+        why: "marks a file of the store, for the step that stores it and for stores of earlier versions",
+    },
+    Allowed {
         file: "src/apply/vmm.rs",
-        functions: &["start", "console", "stop", "end"],
+        functions: &["start", "console", "go_on", "take_into_cgroup", "stop", "end"],
         why: "steps on VMMs; `console` opens the guest's input",
     },
     Allowed {

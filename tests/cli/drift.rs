@@ -1,6 +1,12 @@
 //! What changed behind the program's back is seen and put right.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+use sisforge::sys::process::inspect;
 
 use crate::common::sandbox::{Run, Sandbox, until};
 use crate::needs_firecracker;
@@ -143,6 +149,190 @@ fn a_removed_jail_and_cgroup_are_seen() {
     is_seen_and_repaired(&sandbox, "what runs is not known");
     std::fs::write(&record, "{").unwrap();
     is_seen_and_repaired(&sandbox, "what runs is not known");
+}
+
+#[test]
+fn a_vmm_outside_of_its_cgroup_is_taken_back() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    let pid = sandbox.pid(a);
+    let cgroups = sandbox.cgroups(a);
+    let has = |dir: &Path| fs::read_to_string(dir.join("cgroup.procs")).unwrap().contains(&pid.to_string());
+    // Out of one controller's, and then out of all.
+    for few in [1, cgroups.len()] {
+        for dir in &cgroups[..few] {
+            let hierarchy = dir.ancestors().nth(3).unwrap();
+            fs::write(hierarchy.join("cgroup.procs"), pid.to_string()).unwrap();
+            assert!(!has(dir));
+        }
+        is_seen_and_repaired(&sandbox, &format!("start {a}: its vmm is not in its cgroup"));
+        assert!(cgroups.iter().all(|dir| has(dir)));
+        assert_eq!(sandbox.pid(a), pid, "it was not restarted");
+    }
+}
+
+/// The letter of proc(5).
+fn process_state(pid: u32) -> char {
+    inspect(pid).expect("it runs").state
+}
+
+#[test]
+fn a_vmm_that_stands_still_is_let_go_on() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    let pid = sandbox.pid(a);
+    let why = format!("start {a}: its vmm is stopped");
+    let stop = || {
+        shell("kill", &["-STOP", &pid.to_string()]);
+        until("it stands still", || process_state(pid) == 'T');
+    };
+    stop();
+    is_seen_and_repaired(&sandbox, &why);
+    // What a `down` leaves that was killed while it held the processes of the cgroup still.
+    let switches = [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")];
+    let dirs = sandbox.cgroups(a);
+    let files = dirs.iter().flat_map(|dir| switches.map(|(file, on)| (dir.join(file), on)));
+    let (freezer, on) = files.clone().find(|(file, _)| file.exists()).unwrap();
+    fs::write(&freezer, on).unwrap();
+    is_seen_and_repaired(&sandbox, &why);
+    assert_eq!(sandbox.pid(a), pid);
+    assert_ne!(process_state(pid), 'T');
+    // A guest that was stopped hears that it is to shut down.
+    stop();
+    let begun = Instant::now();
+    sandbox.done("down --timeout 20");
+    assert!(begun.elapsed() < Duration::from_secs(10), "it was waited for in vain");
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+#[test]
+fn a_disk_that_others_may_open_is_closed_again() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    let (pid, disk) = (sandbox.pid(a), sandbox.disk(a));
+    let before = fs::metadata(&disk).unwrap();
+    let open: [fn(&Path); 3] = [
+        |disk| fs::set_permissions(disk, fs::Permissions::from_mode(0o666)).unwrap(),
+        |disk| chown(disk, Some(0), None).unwrap(),
+        |disk| chown(disk, None, Some(0)).unwrap(),
+    ];
+    for open in open {
+        open(&disk);
+        is_seen_and_repaired(&sandbox, &format!("start {a}: its data disk is open to others"));
+        let after = fs::metadata(&disk).unwrap();
+        let who = |disk: &fs::Metadata| (disk.uid(), disk.gid(), disk.mode());
+        assert_eq!(who(&after), who(&before));
+        assert_eq!(sandbox.pid(a), pid);
+    }
+    // Of a guest that does not run, too.
+    sandbox.done("down --timeout 0");
+    open[0](&disk);
+    sandbox.done("up");
+    assert_eq!(fs::metadata(&disk).unwrap().mode(), before.mode());
+}
+
+#[test]
+fn a_disk_that_was_removed_beneath_its_guest_is_not_lost() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("abc");
+    let guests = ['a', 'b', 'c'].map(|letter| sandbox.guest(letter));
+    sandbox.done("up");
+    let inode = |guest: &String| fs::metadata(sandbox.disk(guest)).unwrap().ino();
+    let before = guests.each_ref().map(inode);
+    let remove = |guest: &String| fs::remove_file(sandbox.disk(guest)).unwrap();
+    let [a, b, c] = &guests;
+
+    remove(a);
+    is_seen_and_repaired(&sandbox, &format!("start {a}: its data disk was removed from the store"));
+    assert_eq!(inode(a), before[0]);
+
+    // Its guest is taken down, or is dead already.
+    remove(b);
+    sandbox.done(&format!("down {b} --timeout 0"));
+    remove(c);
+    shell("kill", &["-9", &sandbox.pid(c).to_string()]);
+    until("the VMM is gone", || sandbox.ps(c)["pid"].is_null());
+    sandbox.done("up");
+    assert_eq!(guests.each_ref().map(inode), before);
+    sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+}
+
+#[test]
+fn a_file_of_the_store_that_was_changed_is_neither_trusted_nor_run_from() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    let jailed = sandbox.jail(a).join("rootfs.ext4");
+    let image = same_file(&sandbox.path("store/files"), &jailed);
+    let good = fs::read(&image).unwrap();
+    let change = || {
+        let mut bad = good.clone();
+        bad[good.len() / 2] ^= 1;
+        fs::write(&image, bad).unwrap();
+    };
+    // While its guest runs: that has the same file.
+    change();
+    is_seen_and_repaired(&sandbox, &format!("stop {a}: its image was changed in the store"));
+    assert_eq!(fs::read(&image).unwrap(), good);
+    assert_eq!(fs::read(sandbox.jail(a).join("rootfs.ext4")).unwrap(), good);
+    // And while it does not.
+    sandbox.done("down --timeout 0");
+    change();
+    is_seen_and_repaired(&sandbox, "store image ");
+    assert_eq!(fs::read(sandbox.jail(a).join("rootfs.ext4")).unwrap(), good);
+    // One that others may write to is closed, and holds what it should.
+    let pid = sandbox.pid(a);
+    fs::set_permissions(&image, fs::Permissions::from_mode(0o666)).unwrap();
+    is_seen_and_repaired(&sandbox, "store image ");
+    assert_eq!((fs::metadata(&image).unwrap().mode() & 0o7777, sandbox.pid(a)), (0o444, pid));
+    // A store of an earlier version, whose files have no seal.
+    let now = fs::FileTimes::new().set_modified(std::time::SystemTime::now());
+    for entry in fs::read_dir(sandbox.path("store/files")).unwrap() {
+        fs::File::open(entry.unwrap().path()).unwrap().set_times(now).unwrap();
+    }
+    sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+    sandbox.run("up").fails(0, &["nothing to do"]);
+    assert_eq!(sandbox.pid(a), pid);
+    assert_eq!(fs::metadata(&image).unwrap().mtime(), 0, "it has one now");
+}
+
+/// The file of a directory that has another name elsewhere.
+fn same_file(dir: &Path, other: &Path) -> PathBuf {
+    let inode = fs::metadata(other).unwrap().ino();
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut same = files.filter(|path| fs::metadata(path).unwrap().ino() == inode);
+    same.next().expect("it stands there")
+}
+
+#[test]
+fn records_go_with_the_jail_whoever_removed_it() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    let kept = sandbox.record(a, "");
+    shell("kill", &["-9", &sandbox.pid(a).to_string()]);
+    until("the VMM is gone", || sandbox.ps(a)["pid"].is_null());
+    fs::remove_dir_all(sandbox.path(&format!("store/{}/jails", sandbox.name))).unwrap();
+    sandbox.done("down");
+    let left = fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let others: Vec<_> = left
+        .filter(|name| ![".log", ".index"].iter().any(|log| name.contains(log)) && name != "disk.json")
+        .collect();
+    assert_eq!(others, [""; 0]);
 }
 
 #[test]

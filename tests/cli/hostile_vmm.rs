@@ -46,6 +46,7 @@ enum Given {
 }
 use Given::{Jail, Nothing};
 
+const STANDS_STILL: &str = "a VMM that stands still";
 const LINK: &str = "a link stands there";
 
 /// Tricks with a disk that lives in the jail alone.
@@ -237,7 +238,7 @@ const KEPT: &[Trick] = &[
         "for (1 .. 20) { fork or do { $SIG{$_} = 'IGNORE' for qw(TERM INT HUP); sleep 1000; exit } }",
         Unasked,
     ),
-    Trick("a VMM that stands still", Nothing, "print $ready; kill 'STOP', $$", Unasked),
+    Trick(STANDS_STILL, Nothing, "print $ready; kill 'STOP', $$", Unasked),
     Trick(
         "a second line of readiness",
         Nothing,
@@ -423,12 +424,17 @@ fn whatever_a_guests_uid_does_no_other_guest_notices() {
     let before = neighbours();
 
     // What looks at all guests, and what is done with another one, beside all of them at once.
+    let still = tricks.iter().find(|(_, trick)| trick.0 == STANDS_STILL).map(|(guest, _)| guest).unwrap();
     let plan = site.run("plan --detailed-exitcode");
-    assert_eq!(plan.code, 0, "{plan}");
+    assert_eq!(
+        (plan.code, plan.out),
+        (2, format!("start {still}: its vmm is stopped\n  let the stopped vmm run\n"))
+    );
     let ps = site.run("ps");
     assert!(ps.code == 0 && tricks.iter().all(|(guest, _)| ps.out.contains(guest.as_str())), "{ps}");
     let disks = site.run("disk ls");
     assert!(disks.code == 0 && disks.out.contains(&a), "{disks}");
+    site.run("up").fails(0, &["1 started, 0 stopped"]);
     site.run("up").fails(0, &["nothing to do"]);
     site.run(&format!("down {c} --timeout {PATIENCE}")).fails(0, &["1 stopped"]);
     site.run(&format!("disk export {c} exported.ext4")).fails(0, &[]);

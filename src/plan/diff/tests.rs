@@ -56,7 +56,7 @@ fn declared(guest: &str, number: u8) -> WantedGuest {
 /// The guest once it is wholly up.
 fn running(want: &WantedGuest) -> ObservedGuest {
     ObservedGuest {
-        disk: want.disk.map(|disk| ObservedDisk { uid: disk.uid, size: disk.size }),
+        disk: want.disk.map(|disk| ObservedDisk { uid: disk.uid, private: true, size: disk.size }),
         tap: Some(ObservedTap {
             name: want.tap.name.clone(),
             owner: Some(want.tap.owner),
@@ -64,7 +64,6 @@ fn running(want: &WantedGuest) -> ObservedGuest {
             up: true,
         }),
         cgroup: Some(ObservedCgroup { limits: Found::Whole(want.cgroup), oom_kills: 0 }),
-        idle_jails: false,
         vmm: Some(ObservedVmm {
             machine: Some(want.machine().clone()),
             jailed: true,
@@ -72,6 +71,7 @@ fn running(want: &WantedGuest) -> ObservedGuest {
             ready: true,
             ..ObservedVmm::default()
         }),
+        ..ObservedGuest::default()
     }
 }
 
@@ -92,7 +92,7 @@ fn up(wanted: &WantedHost) -> ObservedHost {
         ruleset: wanted.ruleset.as_ref().map(|ruleset| ObservedRuleset::Loaded(ruleset.digest)),
         stored: wanted.stored.keys().copied().collect(),
         guests: wanted.guests.iter().map(|(name, want)| (name.clone(), running(want))).collect(),
-        snapshot_leftovers: false,
+        ..ObservedHost::default()
     }
 }
 
@@ -481,4 +481,84 @@ fn a_guest_whose_address_was_brought_along_by_another_is_not_started() {
     }
     let told = &diff(&found, &wanted).notes[1];
     assert!(told.ends_with("`down` and `up` would boot it anew, with another vcpus"), "{told}");
+}
+
+#[test]
+fn what_somebody_did_to_a_running_vmm_is_put_right_while_it_runs() {
+    type Change = fn(&mut ObservedGuest);
+    fn vmm(guest: &mut ObservedGuest) -> &mut ObservedVmm {
+        guest.vmm.as_mut().unwrap()
+    }
+    let stories: [(Change, &str, &[&str]); 5] = [
+        (|guest| vmm(guest).halted = true, "its vmm is stopped", &["let the stopped vmm run"]),
+        (
+            |guest| vmm(guest).outside_cgroup = true,
+            "its vmm is not in its cgroup",
+            &["take the vmm back into its cgroup"],
+        ),
+        (
+            |guest| guest.disk.as_mut().unwrap().private = false,
+            "its data disk is open to others",
+            &["give data disk to uid 2001"],
+        ),
+        (
+            |guest| guest.disk.as_mut().unwrap().uid = 7,
+            "its data disk is open to others",
+            &["give data disk to uid 2001"],
+        ),
+        (
+            |guest| (guest.disk, guest.lost_disk) = (None, true),
+            "its data disk was removed from the store",
+            &["give the data disk its name in the store again"],
+        ),
+    ];
+    for (change, why, steps) in stories {
+        let mut found = host(&["alice", "bob"]);
+        change(alice(&mut found));
+        let plan = diff(&found, &wanted(&["alice", "bob"]));
+        assert_eq!(plan.to_string(), format!("start alice: {why}\n"));
+        let told: Vec<_> = plan.start[0].steps.iter().map(ToString::to_string).collect();
+        assert_eq!(told, steps);
+    }
+}
+
+#[test]
+fn a_disk_that_only_its_jail_has_outlives_the_jail() {
+    let lost = |guest: &mut ObservedGuest| (guest.disk, guest.lost_disk) = (None, true);
+    let mut found = host(&["alice"]);
+    lost(alice(&mut found));
+    let down = diff(&found, &WantedHost::default());
+    assert_eq!(down.stop[0].steps[0], Step::RelinkDisk { guest: name("alice") });
+    // Its VMM is gone as well.
+    (alice(&mut found).vmm, alice(&mut found).idle_jails) = (None, true);
+    let up = diff(&found, &wanted(&["alice"]));
+    let creates = |step: &Step| matches!(step, Step::CreateDisk { .. });
+    assert!(!up.start[0].steps.iter().any(creates), "{}", up.detailed());
+    assert_eq!(up.start[0].steps[0], Step::RelinkDisk { guest: name("alice") });
+}
+
+#[test]
+fn a_guest_that_runs_from_a_changed_file_is_replaced_and_the_file_stored_anew() {
+    let wanted = wanted(&["alice", "bob"]);
+    let mut found = up(&wanted);
+    let image = wanted.guests[&name("alice")].machine().image;
+    found.stored.remove(&image);
+    found.damaged.insert(image);
+    alices_vmm(&mut found).damaged = vec![StoredKind::Image];
+    let plan = diff(&found, &wanted);
+    assert!(plan.to_string().contains("stop alice: its image was changed in the store\n"), "{plan}");
+    assert!(
+        plan.prepare.iter().any(|step| matches!(step, Step::StoreFile { digest, .. } if *digest == image))
+    );
+    assert!(plan.notes.iter().any(|note| note.contains("in the store was changed")), "{:?}", plan.notes);
+    assert!(!plan.to_string().contains("bob"), "{plan}");
+}
+
+#[test]
+fn records_of_a_vmm_whose_jail_is_gone_go_too() {
+    let mut found = disk_of("alice");
+    assert!(diff(&found, &WantedHost::default()).is_empty());
+    alice(&mut found).idle_records = true;
+    let plan = diff(&found, &WantedHost::default());
+    assert_eq!(plan.detailed(), "stop alice: left over\n  remove jail\n");
 }

@@ -2,15 +2,23 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{CgroupError, FREEZER, Hierarchy, checked, failed};
+use super::{CgroupError, FREEZER, Hierarchy, checked, failed, read};
 use crate::sys::process;
 
 /// How long killed processes may take to go. One in uninterruptible sleep takes as long as its disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
+
+/// What makes the processes of a cgroup stand still, and what lets them run.
+struct Freezer {
+    file: PathBuf,
+    frozen: &'static str,
+    thawed: &'static str,
+}
 
 impl Hierarchy {
     /// Kills every process in the cgroup and below it, and waits until they are gone; absence is fine. Those that are
@@ -48,24 +56,44 @@ impl Hierarchy {
                 return absent_is_fine(fs::write(&file, "1")).map_err(failed("write", &file));
             }
         }
-        let (file, freeze, thaw) = match self {
-            Self::V2 { root } => (Some(root.join(path).join("cgroup.freeze")), "1", "0"),
-            Self::V1 { mounts } => {
-                let file = mounts.get(FREEZER).map(|mount| mount.join(path).join("freezer.state"));
-                (file, "FROZEN", "THAWED")
-            }
-        };
         // Freezing is a help, not a need: one that fails only makes the loop longer.
-        let set = |value| file.as_ref().is_some_and(|file| fs::write(file, value).is_ok());
-        set(freeze);
+        let switch = self.freezer(path);
+        let set = |value| switch.as_ref().is_some_and(|switch| fs::write(&switch.file, value).is_ok());
+        switch.as_ref().map(|switch| set(switch.frozen));
         let held: Vec<_> = pids.iter().filter_map(|pid| process::Handle::open(*pid)).collect();
         // A number that is still listed once its process is held is that process, and of this cgroup.
         let listed = self.procs_below(path);
         for process in held.iter().filter(|process| listed.contains(&process.pid())) {
             process.kill();
         }
-        set(thaw);
+        switch.as_ref().map(|switch| set(switch.thawed));
         Ok(())
+    }
+
+    fn freezer(&self, path: &str) -> Option<Freezer> {
+        match self {
+            Self::V2 { root } => {
+                Some(Freezer { file: root.join(path).join("cgroup.freeze"), frozen: "1", thawed: "0" })
+            }
+            Self::V1 { mounts } => {
+                let file = mounts.get(FREEZER)?.join(path).join("freezer.state");
+                Some(Freezer { file, frozen: "FROZEN", thawed: "THAWED" })
+            }
+        }
+    }
+
+    /// Whether the processes of a cgroup are made to stand still.
+    pub fn is_frozen(&self, path: &str) -> bool {
+        let switch = self.freezer(path);
+        // One of version 1 may still be on its way (`FREEZING`).
+        switch.is_some_and(|switch| read(&switch.file).is_some_and(|state| state.trim() != switch.thawed))
+    }
+
+    /// Lets the processes of a cgroup run; absence is fine.
+    pub fn thaw(&self, path: &str) -> Result<(), CgroupError> {
+        checked(path)?;
+        let Some(switch) = self.freezer(path) else { return Ok(()) };
+        absent_is_fine(fs::write(&switch.file, switch.thawed)).map_err(failed("write", &switch.file))
     }
 
     /// Removes the cgroup from every hierarchy, waiting a little for its last process; absence is fine.
