@@ -27,6 +27,7 @@ mod man;
 mod outcome;
 mod output;
 mod plan;
+mod policy;
 mod progress;
 mod ps;
 mod render;
@@ -90,6 +91,9 @@ enum Command {
     Exec(exec::Args),
     /// Log in to a guest, as its user
     Ssh(ssh::Args),
+    /// Say what guests may reach, and which line of fleet.toml says so
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// List, save, replace and remove data disks
     #[command(subcommand)]
     Disk(disk::Command),
@@ -162,6 +166,7 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Console(args) => console::run(&args, ui),
         Command::Exec(args) => exec::run(&args, ui),
         Command::Ssh(args) => ssh::run(&args, ui),
+        Command::Policy(command) => policy::run(&command, ui),
         Command::Disk(command) => disk::run(&command, ui),
         Command::Snapshot(command) => snapshot::run(&command, ui),
         Command::Doctor(args) => doctor::run(&args, ui),

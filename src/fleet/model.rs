@@ -13,7 +13,7 @@ use toml::Spanned;
 
 use super::registry::RegistryImage;
 use super::scalar::Location;
-use crate::base::problem::{InvalidFile, Problem};
+use crate::base::problem::{InvalidFile, Problem, line_column};
 use crate::base::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, Sha256,
 };
@@ -56,6 +56,11 @@ impl SourceText {
     pub fn refuse(&self, mut problems: Vec<Problem>) -> InvalidFile {
         problems.sort_by_key(|problem| (problem.span.start, problem.span.end));
         InvalidFile { path: self.path.clone(), text: self.text.clone(), problems }
+    }
+
+    /// Line and column of a byte offset, both from 1, the column in characters.
+    pub fn line_column(&self, offset: usize) -> (usize, usize) {
+        line_column(&self.text, offset)
     }
 }
 

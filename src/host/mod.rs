@@ -13,6 +13,7 @@ pub mod machine_file;
 pub mod manifest;
 pub mod names;
 pub mod observed;
+pub mod policy;
 pub mod snapshot;
 pub mod state;
 pub mod versions;

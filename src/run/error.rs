@@ -91,6 +91,8 @@ pub enum RunError {
 
     #[error("there is no guest {name:?}")]
     UnknownGuest { name: String, hint: String },
+    #[error("there is no network policy and no guest {name:?}")]
+    UnknownNetwork { name: String, hint: String },
     #[error("{0} does not run")]
     NotRunning(GuestName),
     #[error("{guest} {}", if *.runs { "is not ready yet" } else { "does not run" })]
@@ -170,6 +172,7 @@ impl RunError {
         use Class::{Failed, Invalid};
         match self {
             Self::UnknownGuest { hint, .. }
+            | Self::UnknownNetwork { hint, .. }
             | Self::UnknownDisk { hint, .. }
             | Self::NoArtifact { hint, .. } => Invalid.hint(hint.clone()),
             Self::NotRunning(guest) => Failed.hint(format!("bring it up with `sisforge up {guest}`")),
@@ -245,6 +248,7 @@ impl Diagnostic for RunError {
                 Failed.hint("name the interface that faces the network, as in `uplink = \"eth0\"`")
             }
             Self::UnknownGuest { .. }
+            | Self::UnknownNetwork { .. }
             | Self::UnknownDisk { .. }
             | Self::NoArtifact { .. }
             | Self::NotRunning(_)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::base::{FileDigest, InterfaceName, Sha256};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, NetworkPolicy};
 use crate::host::desired::HostFacts;
 use crate::host::layout::Layout;
 use crate::host::observed::ObservedHost;
@@ -45,7 +45,14 @@ fn uplink(fleet: &Fleet) -> Result<InterfaceName, RunError> {
 
 /// Every list of addresses that a policy names, read.
 pub(super) fn lists(fleet: &Fleet) -> Result<BTreeMap<PathBuf, Vec<IpNet>>, RunError> {
-    let rules = fleet.networks.values().flat_map(|policy| policy.allow.iter().chain(&policy.deny));
+    lists_of(fleet.networks.values())
+}
+
+/// The same of some policies alone.
+pub(super) fn lists_of<'a>(
+    policies: impl IntoIterator<Item = &'a NetworkPolicy>,
+) -> Result<BTreeMap<PathBuf, Vec<IpNet>>, RunError> {
+    let rules = policies.into_iter().flat_map(|policy| policy.allow.iter().chain(&policy.deny));
     let read = |path: &PathBuf| {
         let nets = address_list::parse(&fs::read_text(path)?);
         let nets = nets.map_err(|source| RunError::AddressList { path: path.clone(), source })?;

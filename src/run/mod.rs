@@ -16,6 +16,7 @@ pub mod guests;
 pub mod host;
 pub mod lock;
 pub mod plan;
+pub mod policy;
 pub mod reach;
 pub mod restore;
 pub mod status;

@@ -21,6 +21,7 @@ mod network;
 mod output;
 mod packages;
 mod paths;
+mod policy;
 mod reach;
 mod recipes;
 mod registry;

@@ -67,6 +67,9 @@ fn every_schema_describes_itself_and_each_of_its_keys() {
 fn what_builds_prints_lines_and_looks_print_one_document() {
     let contract = Contract::of("a");
     contract.document("check", "check");
+    assert_eq!(contract.document("policy show", "policy-show")[0]["network"], "n");
+    let asked = contract.0.run(&format!("policy explain {} 198.51.100.1 --json", contract.0.guest('a')));
+    assert_eq!((asked.code, &contract.one(&asked, "policy-explain")["passes"]), (3, &false.into()));
     let locked = contract.lines("lock");
     assert_eq!((&locked["event"], locked["packages"].as_u64()), (&"locked".into(), Some(1)));
     assert_eq!(contract.lines("build")["artifacts"].as_array().unwrap().len(), 3);

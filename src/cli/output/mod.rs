@@ -9,6 +9,7 @@ mod error;
 mod event;
 mod guest;
 mod plan;
+mod policy;
 mod snapshot;
 
 pub use build::{ArtifactJson, CheckedJson, ComparisonJson, InputJson};
@@ -17,6 +18,7 @@ pub use error::{FailureJson, ProblemJson};
 pub use event::{EventJson, Summary, names};
 pub use guest::{Guest, StatusJson};
 pub use plan::{PlanJson, TreeJson};
+pub use policy::{ExplainedJson, PolicyJson};
 pub use snapshot::{FrozenJson, Removed, RestoredJson, Snapshot};
 
 use schemars::JsonSchema;
@@ -30,6 +32,10 @@ pub enum DocumentJson {
     Status,
     /// Of `plan`
     Plan,
+    /// Of `policy show`
+    PolicyShow,
+    /// Of `policy explain`
+    PolicyExplain,
     /// Of `tree`
     Tree,
     /// Of `check`
@@ -61,6 +67,8 @@ impl DocumentJson {
             Self::Ps => schema::<Vec<Guest>>("sisforge ps --json"),
             Self::Status => schema::<StatusJson>("sisforge status --json"),
             Self::Plan => schema::<PlanJson>("sisforge plan --json"),
+            Self::PolicyShow => schema::<Vec<PolicyJson>>("sisforge policy show --json"),
+            Self::PolicyExplain => schema::<ExplainedJson>("sisforge policy explain --json"),
             Self::Tree => schema::<TreeJson>("sisforge tree --json"),
             Self::Check => schema::<CheckedJson>("sisforge check --json"),
             Self::DiskLs => schema::<Vec<Disk>>("sisforge disk ls --json"),

@@ -13,6 +13,7 @@ use crate::base::{PerSecond, Rate};
 /// `allow`, and for what nothing names, `default_allow`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NetworkPolicy {
+    pub places: PolicyPlaces,
     /// Whose rules stand behind those that are written.
     pub preset: Option<Preset>,
     pub default_allow: bool,
@@ -24,6 +25,16 @@ pub struct NetworkPolicy {
     /// From the guest.
     pub rate_up: Option<Rate>,
     pub budget: Budget,
+}
+
+/// Where `fleet.toml` has the parts of a policy that are no rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyPlaces {
+    pub table: Option<Range<usize>>,
+    /// The first name server.
+    pub dns: Option<Range<usize>>,
+    /// `default`, or the preset that says it.
+    pub default: Option<Range<usize>>,
 }
 
 /// Destinations and ports. No ports at all means every protocol and port.
@@ -71,6 +82,15 @@ pub enum Preset {
 }
 
 impl Preset {
+    /// Its name in `fleet.toml`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Browse => "browse",
+            Self::Open => "open",
+        }
+    }
+
     /// What happens to packets that no rule names.
     pub fn default_allow(self) -> bool {
         self == Self::Open

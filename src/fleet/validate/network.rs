@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 use toml::Spanned;
 
 use super::super::file::{BudgetSection, NetworkSection, RuleSection};
-use super::super::model::{Budget, NetworkPolicy, PolicyRule, Preset};
+use super::super::model::{Budget, NetworkPolicy, PolicyPlaces, PolicyRule, Preset};
 use super::super::scalar::{DefaultAction, NameServer, Ports, RuleList};
 use super::{Thing, Validator, all};
 use crate::base::problem::{Problem, Read, ReadRef};
@@ -33,6 +33,7 @@ impl Validator<'_> {
             rules.into_iter().chain(preset.into_iter().flat_map(more)).collect()
         };
         Ok(NetworkPolicy {
+            places: places(section),
             preset,
             default_allow: default_allow?,
             dns: dns?,
@@ -130,6 +131,17 @@ impl Validator<'_> {
             return Ok(PolicyRule { builtin: list.builtin, to: list.to, tcp, udp, ..rule });
         };
         Err(self.problems.tell(Problem::new(place, wrong).hint("write two rules")))
+    }
+}
+
+fn places(section: &NetworkSection) -> PolicyPlaces {
+    let preset = section.preset.iter().flatten().map(Spanned::span);
+    let default = section.default.iter().flatten().map(Spanned::span);
+    let dns = section.dns.iter().flatten().flatten().next();
+    PolicyPlaces {
+        table: Some(section.place.clone()),
+        dns: dns.map(Spanned::span),
+        default: default.chain(preset).next(),
     }
 }
 

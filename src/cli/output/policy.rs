@@ -1,0 +1,192 @@
+//! `policy show` and `policy explain`.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::host::policy::{Clause, PacketVerdict, Traffic};
+use crate::run::policy::{Explained, ExplainedAnswer, FilePlace, ShownPolicy};
+
+/// A network policy.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct PolicyJson {
+    pub network: String,
+    /// Whose rules stand behind those that are written.
+    pub preset: Option<String>,
+    /// Guests that have it.
+    pub guests: Vec<String>,
+    /// In the order in which they win: the first that fits a packet decides.
+    pub clauses: Vec<ClauseJson>,
+    /// Lists that it names.
+    pub lists: Vec<ListJson>,
+    /// Bits a second towards the guest.
+    pub rate_down: Option<u64>,
+    /// Bits a second from the guest.
+    pub rate_up: Option<u64>,
+    pub budget: BudgetJson,
+}
+
+/// What one guest may use of what all share.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct BudgetJson {
+    /// At the same time.
+    pub connections: u32,
+    /// In a second.
+    pub new_connections: u32,
+    /// In a second.
+    pub dns_queries: u32,
+}
+
+/// A list of addresses.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ListJson {
+    pub file: PathBuf,
+    /// How many addresses and prefixes of IPv4 it has.
+    pub entries: usize,
+}
+
+/// One line of a policy.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ClauseJson {
+    pub verdict: VerdictJson,
+    /// In words.
+    pub text: String,
+    /// Where fleet.toml has it; `null` for what a preset brings.
+    pub place: Option<PlaceJson>,
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VerdictJson {
+    /// It passes, and so does what answers it.
+    Allowed,
+    /// It does not pass, and the guest is told so.
+    Refused,
+    /// It does not pass, and nobody is told.
+    Dropped,
+}
+
+/// A place in a file; both numbers from 1.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct PlaceJson {
+    pub file: PathBuf,
+    pub line: usize,
+    pub column: usize,
+}
+
+/// What becomes of what a guest sends somewhere.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ExplainedJson {
+    pub guest: String,
+    pub network: String,
+    /// The address that was asked about.
+    pub to: String,
+    /// Whether anything of what was asked about passes.
+    pub passes: bool,
+    /// One for each line that decides; what passes comes first. None for an address of IPv6, which guests do not have.
+    pub answers: Vec<AnswerJson>,
+}
+
+/// Ports in a row.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct PortsJson {
+    pub first: u16,
+    /// Itself included.
+    pub last: u16,
+}
+
+/// What one line decides.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct AnswerJson {
+    /// Protocols and ports, in words.
+    pub traffic: String,
+    pub tcp: Vec<PortsJson>,
+    pub udp: Vec<PortsJson>,
+    pub icmp: bool,
+    /// Whatever is none of these.
+    pub other: bool,
+    pub by: ClauseJson,
+    /// The entry that has the address.
+    pub entry: String,
+    /// Where the list has that entry; `null` for what the line itself names.
+    pub entry_place: Option<PlaceJson>,
+}
+
+impl From<PacketVerdict> for VerdictJson {
+    fn from(verdict: PacketVerdict) -> Self {
+        match verdict {
+            PacketVerdict::Allowed => Self::Allowed,
+            PacketVerdict::Refused => Self::Refused,
+            PacketVerdict::Dropped => Self::Dropped,
+        }
+    }
+}
+
+impl From<&FilePlace> for PlaceJson {
+    fn from(place: &FilePlace) -> Self {
+        Self { file: place.file.clone(), line: place.line, column: place.column }
+    }
+}
+
+fn clause(clause: &Clause, place: Option<&FilePlace>) -> ClauseJson {
+    ClauseJson { verdict: clause.verdict.into(), text: clause.to_string(), place: place.map(PlaceJson::from) }
+}
+
+fn ports(ranges: &[(u16, u16)]) -> Vec<PortsJson> {
+    ranges.iter().map(|(first, last)| PortsJson { first: *first, last: *last }).collect()
+}
+
+impl From<&ShownPolicy> for PolicyJson {
+    fn from(policy: &ShownPolicy) -> Self {
+        let budget = policy.budget;
+        Self {
+            network: policy.network.to_string(),
+            preset: policy.preset.map(|preset| preset.word().to_owned()),
+            guests: policy.guests.iter().map(ToString::to_string).collect(),
+            clauses: policy.clauses.iter().map(|(one, place)| clause(one, place.as_ref())).collect(),
+            lists: policy
+                .lists
+                .iter()
+                .map(|(file, entries)| ListJson { file: file.clone(), entries: *entries })
+                .collect(),
+            rate_down: policy.rate_down.map(|rate| rate.bits_per_second()),
+            rate_up: policy.rate_up.map(|rate| rate.bits_per_second()),
+            budget: BudgetJson {
+                connections: budget.connections,
+                new_connections: budget.new_connections.times(),
+                dns_queries: budget.dns_queries.times(),
+            },
+        }
+    }
+}
+
+impl From<&Explained> for ExplainedJson {
+    fn from(explained: &Explained) -> Self {
+        Self {
+            guest: explained.guest.to_string(),
+            network: explained.network.to_string(),
+            to: explained.question.to.to_string(),
+            passes: explained.passes(),
+            answers: explained.answers.iter().map(AnswerJson::from).collect(),
+        }
+    }
+}
+
+impl From<&ExplainedAnswer> for AnswerJson {
+    fn from(found: &ExplainedAnswer) -> Self {
+        let answer = &found.answer;
+        let Traffic { tcp, udp, icmp, other } = answer.traffic.clone();
+        Self {
+            traffic: answer.traffic.to_string(),
+            tcp: ports(&tcp),
+            udp: ports(&udp),
+            icmp,
+            other,
+            by: clause(&answer.clause, found.place.as_ref()),
+            entry: answer.entry.to_string(),
+            entry_place: found.entry.as_ref().map(PlaceJson::from),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What somebody asks about: `DEST[:PORT[/PROTO]]`, or `DEST/PROTO` for a protocol without ports.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+
+use crate::base::InvalidValue;
+
+use super::Transport;
+
+/// A destination, and perhaps what is sent there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    pub to: IpAddr,
+    /// `None` asks about all of it.
+    pub transport: Option<Transport>,
+}
+
+impl Question {
+    /// The address, where it is one that guests can send to at all.
+    pub fn v4(&self) -> Option<Ipv4Addr> {
+        match self.to {
+            IpAddr::V4(to) => Some(to),
+            IpAddr::V6(_) => None,
+        }
+    }
+}
+
+impl FromStr for Question {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let (rest, protocol) = match text.rsplit_once('/') {
+            Some((rest, protocol)) => (rest, Some(protocol)),
+            None => (text, None),
+        };
+        let (to, port) = match rest.parse() {
+            Ok(to) => (to, None),
+            Err(_) => {
+                let (to, port) = rest.rsplit_once(':').ok_or_else(|| no_address(rest))?;
+                let bare = to.strip_prefix('[').and_then(|to| to.strip_suffix(']')).unwrap_or(to);
+                (bare.parse().map_err(|_| no_address(to))?, Some(port))
+            }
+        };
+        Ok(Self { to, transport: transport(port, protocol)? })
+    }
+}
+
+fn no_address(text: &str) -> InvalidValue {
+    InvalidValue(format!(
+        "{text:?} is no address: write one such as 198.51.100.1, 198.51.100.1:443 or 198.51.100.1:53/udp"
+    ))
+}
+
+fn transport(port: Option<&str>, protocol: Option<&str>) -> Result<Option<Transport>, InvalidValue> {
+    let wrong = |what: String| Err(InvalidValue(what));
+    let number = |port: &str| match port.parse::<u16>() {
+        Ok(port @ 1..) => Ok(port),
+        _ => Err(InvalidValue(format!("{port:?} is no port: they are from 1 to 65535"))),
+    };
+    match (protocol.unwrap_or("tcp"), port, protocol) {
+        (_, None, None) => Ok(None),
+        ("tcp", Some(port), _) => Ok(Some(Transport::Tcp(number(port)?))),
+        ("udp", Some(port), _) => Ok(Some(Transport::Udp(number(port)?))),
+        ("icmp", None, _) => Ok(Some(Transport::Icmp)),
+        ("tcp" | "udp", None, _) => {
+            wrong("a port belongs before /tcp and /udp, as in 198.51.100.1:53/udp".into())
+        }
+        ("icmp", Some(_), _) => wrong("ICMP has no ports: write 198.51.100.1/icmp".into()),
+        (other, None, _) => match other.parse::<u8>() {
+            Ok(number) if ![1, 6, 17].contains(&number) => Ok(Some(Transport::Other(number))),
+            _ => wrong(format!(
+                "{other:?} is no protocol: there are tcp, udp, icmp, and others by their number"
+            )),
+        },
+        (other, Some(_), _) => wrong(format!("{other:?} has no ports: there are tcp and udp")),
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.to)?;
+        match self.transport {
+            None => Ok(()),
+            Some(Transport::Tcp(port)) => write!(f, ":{port}/tcp"),
+            Some(Transport::Udp(port)) => write!(f, ":{port}/udp"),
+            Some(Transport::Icmp) => f.write_str("/icmp"),
+            Some(Transport::Other(number)) => write!(f, "/{number}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_an_address_and_perhaps_a_port_and_a_protocol() {
+        for (text, shown) in [
+            ("198.51.100.1", "198.51.100.1"),
+            ("198.51.100.1:443", "198.51.100.1:443/tcp"),
+            ("198.51.100.1:53/udp", "198.51.100.1:53/udp"),
+            ("198.51.100.1/icmp", "198.51.100.1/icmp"),
+            ("198.51.100.1/47", "198.51.100.1/47"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[2001:db8::1]:443", "2001:db8::1:443/tcp"),
+        ] {
+            assert_eq!(text.parse::<Question>().unwrap().to_string(), shown);
+        }
+        for (text, why) in [
+            ("example.org", "is no address"),
+            ("example.org:443", "is no address"),
+            ("198.51.100.1:0", "is no port"),
+            ("198.51.100.1:65536", "is no port"),
+            ("198.51.100.1:", "is no port"),
+            ("198.51.100.1/tcp", "a port belongs before"),
+            ("198.51.100.1:1/icmp", "ICMP has no ports"),
+            ("198.51.100.1:1/sctp", "has no ports"),
+            ("198.51.100.0/24/tcp", "is no address"),
+            ("198.51.100.1/6", "is no protocol"),
+            ("", "is no address"),
+        ] {
+            let InvalidValue(told) = text.parse::<Question>().unwrap_err();
+            assert!(told.contains(why), "{text}: {told}");
+        }
+    }
+}

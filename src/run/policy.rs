@@ -1,0 +1,144 @@
+//! Policy: what guests may reach, in words, and which line of `fleet.toml` says so. No root is needed, and no host.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use ipnet::Ipv4Net;
+
+use crate::base::{GuestName, Label, Rate};
+use crate::fleet::{Budget, Fleet, Preset, SourceText, suggest};
+use crate::host::address_list;
+use crate::host::policy::{
+    Clause, Lists, PacketVerdict, PolicyAnswer, Question, clauses, explain as answers, lists_v4,
+};
+use crate::sys::fs;
+
+use super::guests::declared;
+use super::{RunError, Workspace, facts};
+
+/// A place in a file; both numbers from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePlace {
+    pub file: PathBuf,
+    pub line: usize,
+    pub column: usize,
+}
+
+/// A policy, in the order in which its clauses win.
+#[derive(Clone, Debug)]
+pub struct ShownPolicy {
+    pub network: Label,
+    pub preset: Option<Preset>,
+    /// Who has it.
+    pub guests: Vec<GuestName>,
+    pub clauses: Vec<(Clause, Option<FilePlace>)>,
+    /// How much stands in each list that it names.
+    pub lists: BTreeMap<PathBuf, usize>,
+    pub rate_down: Option<Rate>,
+    pub rate_up: Option<Rate>,
+    pub budget: Budget,
+}
+
+/// The policies of a fleet, or the one of that name, or that of the guest of that name.
+pub fn show(workspace: &Workspace<'_>, name: Option<&str>) -> Result<Vec<ShownPolicy>, RunError> {
+    let fleet = workspace.fleet()?;
+    let lists = lists_v4(&facts::lists(&fleet)?);
+    let only = name.map(|name| network_of(&fleet, name)).transpose()?;
+    let networks = fleet.networks.iter().filter(|(label, _)| only.as_ref().is_none_or(|only| only == *label));
+    let shown = networks.map(|(label, policy)| {
+        let clauses = clauses(policy, fleet.host.subnet);
+        let guests = fleet.guests.iter().filter(|(_, guest)| guest.network == *label);
+        let named = clauses.iter().filter_map(|clause| clause.list.as_ref());
+        ShownPolicy {
+            network: label.clone(),
+            preset: policy.preset,
+            guests: guests.map(|(name, _)| name.clone()).collect(),
+            lists: named.map(|path| (path.clone(), lists.get(path).map_or(0, Vec::len))).collect(),
+            clauses: clauses.into_iter().map(|clause| with_place(&fleet.source, clause)).collect(),
+            rate_down: policy.rate_down,
+            rate_up: policy.rate_up,
+            budget: policy.budget,
+        }
+    });
+    Ok(shown.collect())
+}
+
+/// The policy of that name, or that of the guest of that name.
+fn network_of(fleet: &Fleet, name: &str) -> Result<Label, RunError> {
+    let network = fleet.networks.keys().find(|label| label.as_str() == name);
+    let guest = fleet.guests.iter().find(|(guest, _)| guest.as_str() == name);
+    let found = network.or(guest.map(|(_, spec)| &spec.network));
+    found.cloned().ok_or_else(|| RunError::UnknownNetwork {
+        name: name.to_owned(),
+        hint: suggest(
+            "networks and guests",
+            name,
+            fleet.networks.keys().map(Label::as_str).chain(fleet.guests.keys().map(GuestName::as_str)),
+        ),
+    })
+}
+
+fn with_place(source: &SourceText, clause: Clause) -> (Clause, Option<FilePlace>) {
+    let place = clause.place.as_ref().map(|place| file_place(source, place));
+    (clause, place)
+}
+
+fn file_place(source: &SourceText, place: &Range<usize>) -> FilePlace {
+    let (line, column) = source.line_column(place.start);
+    FilePlace { file: source.path.clone(), line, column }
+}
+
+/// What becomes of what a guest sends somewhere.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    pub guest: GuestName,
+    pub network: Label,
+    pub question: Question,
+    /// One for each clause that decides; none for an address of IPv6, which guests do not have.
+    pub answers: Vec<ExplainedAnswer>,
+}
+
+/// An answer, and where its lines are.
+#[derive(Clone, Debug)]
+pub struct ExplainedAnswer {
+    pub answer: PolicyAnswer,
+    /// In `fleet.toml`.
+    pub place: Option<FilePlace>,
+    /// Of the entry in the list that it names.
+    pub entry: Option<FilePlace>,
+}
+
+impl Explained {
+    /// Whether anything of what was asked about passes.
+    pub fn passes(&self) -> bool {
+        self.answers.iter().any(|answer| answer.answer.verdict == PacketVerdict::Allowed)
+    }
+}
+
+/// Says what the policy of a guest makes of a question.
+pub fn explain(workspace: &Workspace<'_>, guest: &str, question: Question) -> Result<Explained, RunError> {
+    let fleet = workspace.fleet()?;
+    let guest = declared(guest, &fleet)?;
+    let network = fleet.guests[&guest].network.clone();
+    let policy = fleet.networks.get(&network).cloned().unwrap_or_default();
+    let lists = lists_v4(&facts::lists_of([&policy])?);
+    let clauses = clauses(&policy, fleet.host.subnet);
+    let found = question.v4().map(|to| answers(&clauses, &lists, to, question.transport)).unwrap_or_default();
+    let answers = found.into_iter().map(|answer| {
+        let place = answer.clause.place.as_ref().map(|place| file_place(&fleet.source, place));
+        let entry = answer.list.as_ref().map(|list| entry_place(list, &lists, answer.entry)).transpose()?;
+        Ok(ExplainedAnswer { answer, place, entry: entry.flatten() })
+    });
+    let answers: Result<Vec<_>, RunError> = answers.collect();
+    Ok(Explained { guest, network, question, answers: answers? })
+}
+
+/// The line of a list that has an entry.
+fn entry_place(list: &Path, lists: &Lists, entry: Ipv4Net) -> Result<Option<FilePlace>, RunError> {
+    if !lists.contains_key(list) {
+        return Ok(None);
+    }
+    let line = address_list::line_of(&fs::read_text(list)?, entry);
+    Ok(line.map(|line| FilePlace { file: list.to_owned(), line, column: 1 }))
+}
