@@ -52,7 +52,8 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
     let jailed = of(machine.vmm).jailed_program();
     let executable = jailed.map(|program| tool::find(program).ok_or(ApplyError::NoVmm { program }));
     let vmm = command(layout, guest, place, machine, &executable.transpose()?.unwrap_or_default());
-    let launcher = Tool::new(&host.launcher).arg("launch");
+    let starter = std::process::id().to_string();
+    let launcher = Tool::new(&host.launcher).args(["launch", "--starter", &starter]);
     let launcher = if jailed.is_none() {
         let limits = limits_of_files(layout, guest, place, machine);
         launcher.args(["--file-size", &limits.size.to_string()])

@@ -16,11 +16,14 @@ pub struct Args {
     /// Bytes that no file may grow beyond
     #[arg(long, value_name = "BYTES")]
     file_size: Option<u64>,
+    /// The process that starts this, and without which nothing is to be started
+    #[arg(long, value_name = "PID")]
+    starter: Option<u32>,
     /// The program and its arguments
     #[arg(last = true, required = true)]
     argv: Vec<OsString>,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, CliError> {
-    Err(launch::exec_in_cgroup(&args.cgroups, args.file_size, &args.argv).into())
+    Err(launch::exec_in_cgroup(&args.cgroups, args.file_size, args.starter, &args.argv).into())
 }

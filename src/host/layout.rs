@@ -106,6 +106,11 @@ impl Layout {
         self.dir().join("key")
     }
 
+    /// Where that key is made; nothing is there unless whoever made it was killed.
+    pub fn new_key(&self) -> PathBuf {
+        self.dir().join(format!("{NOT_WHOLE}key"))
+    }
+
     /// What was loaded into nft.
     pub fn ruleset(&self) -> PathBuf {
         self.dir().join("ruleset.json")

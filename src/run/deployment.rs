@@ -112,7 +112,7 @@ impl Held<'_> {
     /// Makes the key by which the host reaches its guests, unless it is there. It is part of what each guest is told, so
     /// whoever starts guests does this before it is asked what they should be.
     pub(super) fn make_key(&self) -> Result<(), RunError> {
-        Ok(ssh::keygen(&self.host.layout.key())?)
+        Ok(ssh::keygen(&self.host.layout.key(), &self.host.layout.new_key())?)
     }
 
     /// Carries out a plan, after a look at whether it can be. A guest that fails does not stop the others.

@@ -49,6 +49,7 @@ pub(super) fn hold(layout: &Layout, report: &dyn Report) -> Result<FileLock, Run
     // Looked at again: whoever held it may have used another place.
     preflight::place(layout)?;
     preflight::keep_place(layout)?;
+    fs::remove(&layout.new_key())?;
     store::seal_all(layout)?;
     Ok(lock)
 }

@@ -82,6 +82,6 @@ fn key(fleet: &Fleet, layout: &Layout) -> Result<String, RunError> {
     if let Ok(of_host) = ssh::public_key(&Layout::new(&fleet.host, &fleet.name).key()) {
         return Ok(of_host);
     }
-    ssh::keygen(&layout.key())?;
+    ssh::keygen(&layout.key(), &layout.new_key())?;
     Ok(ssh::public_key(&layout.key())?)
 }

@@ -117,11 +117,20 @@ pub fn clone_or_fetch(url: &str, branch: &str, dir: &Path) -> Result<String, Git
     }
 }
 
+/// A directory for as long as a call of git takes, beside a mirror: whoever follows the mirror clears away what is left of it.
+fn beside(mirror: &Path) -> Result<tempfile::TempDir, FileError> {
+    let above = mirror.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_dir_all(above)?;
+    // Git is called in another directory.
+    let above = fs::canonicalize(above).map_err(FileError::when("open", above))?;
+    tempfile::tempdir_in(&above).map_err(FileError::when("create a directory in", &above))
+}
+
 fn fetch(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
     if url.is_empty() || url.starts_with('-') {
         return Err(GitError::Invalid { what: "address of a repository", text: url.to_owned() });
     }
-    let scratch = tempfile::tempdir().map_err(FileError::when("create", std::env::temp_dir()))?;
+    let scratch = beside(dir)?;
     let config = scratch.path().join("gitconfig");
     // Git refuses repositories of other users, whose hooks and settings it might run. A fetch runs none, and the
     // caller has named this one. The program on the other side of the fetch reads this file, and not `-c`.
@@ -169,7 +178,7 @@ fn fetch(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
 
 /// Paths in a commit of the bare repository `dir` that are submodules: their files are another repository's, and not fetched.
 pub fn submodules(dir: &Path, commit: &str) -> Result<Vec<String>, GitError> {
-    let scratch = tempfile::tempdir().map_err(FileError::when("create", std::env::temp_dir()))?;
+    let scratch = beside(dir)?;
     let config = scratch.path().join("gitconfig");
     fs::write(&config, safe_directories(&[dir])).map_err(FileError::when("write", &config))?;
     let list = Tool::new("git").args(["ls-tree", "-r", "--full-tree", commit]).dir(dir);
@@ -202,7 +211,7 @@ pub fn checkout(dir: &Path, commit: &str, to: &Path) -> Result<(), GitError> {
         return Err(GitError::NotEmpty { path: to });
     }
     let dir = fs::canonicalize(dir).map_err(FileError::when("open", dir))?;
-    let scratch = tempfile::tempdir().map_err(FileError::when("create", std::env::temp_dir()))?;
+    let scratch = beside(&dir)?;
     let config = scratch.path().join("gitconfig");
     fs::write(&config, safe_directories(&[&dir])).map_err(FileError::when("write", &config))?;
     // Not `git archive`: it leaves out what the repository marks `export-ignore`.

@@ -3,14 +3,14 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, parent_id};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 
@@ -32,17 +32,24 @@ pub enum LaunchError {
     Start { program: String, source: io::Error },
     #[error("there is no program to start")]
     NoProgram,
+    /// Whoever was to wait for the program is gone.
+    #[error("process {starter}, which started this one, is gone")]
+    Abandoned { starter: u32 },
+    #[error("cannot end with whoever started this")]
+    DeathSignal { source: io::Error },
 }
 
 impl Diagnostic for LaunchError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Join { source, .. }
+            | Self::DeathSignal { source }
             | Self::FileSize { source }
             | Self::Privileges { source }
             | Self::Start { source, .. } => io_diagnosis(source),
             Self::Missing { program } => ToolError::Missing { tool: program.clone() }.diagnosis(),
             Self::NoProgram => Class::Invalid.no_hint(),
+            Self::Abandoned { .. } => Class::Failed.no_hint(),
         }
     }
 }
@@ -51,10 +58,16 @@ impl Diagnostic for LaunchError {
 /// The limits hold from the program's first instruction on, and nothing it starts can gain privileges through
 /// set-user-id files (`no_new_privs`); a jailer that starts as root can still give its own up.
 ///
-/// `procs_files` are the `cgroup.procs` files to write `0` to; no file may then grow beyond `file_size` bytes.
-pub fn exec_in_cgroup(procs_files: &[PathBuf], file_size: Option<u64>, argv: &[OsString]) -> LaunchError {
+/// `procs_files` are the `cgroup.procs` files to write `0` to; no file may then grow beyond `file_size` bytes. Where
+/// `starter` is gone before the cgroups are joined, nothing is started: nobody would know of it.
+pub fn exec_in_cgroup(
+    procs_files: &[PathBuf],
+    file_size: Option<u64>,
+    starter: Option<u32>,
+    argv: &[OsString],
+) -> LaunchError {
     let Some((program, args)) = argv.split_first() else { return LaunchError::NoProgram };
-    if let Err(error) = join_cgroups(procs_files) {
+    if let Err(error) = join_with(starter, procs_files) {
         return error;
     }
     if let Some(size) = file_size {
@@ -70,6 +83,22 @@ pub fn exec_in_cgroup(procs_files: &[PathBuf], file_size: Option<u64>, argv: &[O
     }
     let source = Tool::new(program).args(args).command().exec();
     start_error(&program.to_string_lossy(), source)
+}
+
+/// Joins cgroups, or ends with the process that started this one.
+fn join_with(starter: Option<u32>, procs_files: &[PathBuf]) -> Result<(), LaunchError> {
+    let Some(starter) = starter else { return join_cgroups(procs_files) };
+    let die_with_it = |signal| {
+        set_parent_process_death_signal(signal)
+            .map_err(|error| LaunchError::DeathSignal { source: error.into() })
+    };
+    die_with_it(Some(Signal::KILL))?;
+    // It may have gone before that. Whoever takes its place as a parent has another number.
+    if parent_id() != starter {
+        return Err(LaunchError::Abandoned { starter });
+    }
+    join_cgroups(procs_files)?;
+    die_with_it(None)
 }
 
 /// Moves this process into cgroups, by their `cgroup.procs` files.
@@ -202,7 +231,15 @@ mod tests {
     fn a_cgroup_that_cannot_be_joined_starts_nothing() {
         // Where it could be joined, the test would become `false` and fail.
         let procs = PathBuf::from("/proc/nonexistent/cgroup.procs");
-        let error = exec_in_cgroup(&[procs], None, &["false".into()]);
+        let error = exec_in_cgroup(&[procs], None, None, &["false".into()]);
         assert_eq!(error.to_string(), "cannot join the cgroup /proc/nonexistent/cgroup.procs");
+    }
+
+    #[test]
+    fn nothing_is_started_for_somebody_who_is_gone() {
+        // No process has the number 0; this thread would else become `false`.
+        let error = exec_in_cgroup(&[], None, Some(0), &["false".into()]);
+        assert_eq!(error.to_string(), "process 0, which started this one, is gone");
+        set_parent_process_death_signal(None).unwrap();
     }
 }

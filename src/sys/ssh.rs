@@ -1,8 +1,9 @@
 //! Commands on another machine through the OpenSSH client, and the keys for that.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use crate::base::text::excerpt;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
-use super::fs::{FileError, make_pipe, read, read_text, write};
+use super::fs::{self, FileError, create_private_dir, read, read_text, write};
 use super::tool::{self, Tool, ToolError};
 
 pub use super::tool::OUT_OF_TIME;
@@ -117,21 +118,16 @@ fn run_as(target: &Target, argv: &[String], io: Io, limit: Option<Duration>) -> 
     if tool::find("ssh").is_none() {
         return Err(ToolError::Missing { tool: "ssh".to_owned() }.into());
     }
-    let scratch = tempfile::tempdir().map_err(FileError::when("create", std::env::temp_dir()))?;
-    let known_hosts = scratch.path().join("known_hosts");
-    write(&known_hosts, format!("{} {}\n", target.address, target.host_key).as_bytes(), 0o600)?;
-    let log = scratch.path().join("log");
-    make_pipe(&log)?;
+    let started = |source: io::Error| ToolError::Start { tool: "ssh".to_owned(), source };
+    // Files and pipes without a name, so that nothing is left of them wherever this is killed.
+    let known_hosts = nameless_file(&format!("{} {}\n", target.address, target.host_key)).map_err(started)?;
+    let (mut reader, writer) = io::pipe().map_err(started)?;
 
-    let mut call = call(target, argv, io, &known_hosts, &log);
+    let mut call = call(target, argv, io, &path_of(&known_hosts), &path_of(&writer));
     if let Some(limit) = limit {
         call = call.within(limit);
     }
-    let started = |source: io::Error| ToolError::Start { tool: "ssh".to_owned(), source };
     let ran = std::thread::scope(|scope| {
-        // Open for both, it waits for nobody, and has no end before it is closed here.
-        let writer = File::options().read(true).write(true).open(&log)?;
-        let mut reader = File::open(&log)?;
         let logged = scope.spawn(move || bounded(&mut reader, LOG_KEPT));
         let ran = run_call(&call, io);
         drop(writer);
@@ -153,6 +149,17 @@ fn run_as(target: &Target, argv: &[String], io: Io, limit: Option<Duration>) -> 
             Err(SshError::Lost { user: target.user.clone(), address: target.address, message })
         }
     }
+}
+
+fn nameless_file(text: &str) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("known_hosts", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    Ok(file)
+}
+
+/// By which a program that this one starts can open what this one holds.
+fn path_of(held: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), held.as_raw_fd()))
 }
 
 fn run_call(call: &Tool, io: Io) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
@@ -271,15 +278,17 @@ fn is_chatter(line: &str) -> bool {
 }
 
 /// Makes an ed25519 key pair at `path` and `path.pub`. A private key that is there stays, and its public half is
-/// made again where that is missing. It may be killed at any moment; whoever calls it sees to it that nobody else does.
-pub fn keygen(path: &Path) -> Result<(), SshError> {
+/// made again where that is missing. It may be killed at any moment, and leaves `scratch` then; whoever calls it sees to it
+/// that nobody else does.
+pub fn keygen(path: &Path, scratch: &Path) -> Result<(), SshError> {
     let public = public_path(path);
     if !path.exists() {
-        // Not beside the key: a process that is killed here leaves nothing there, and nobody ever uses what it leaves.
-        let scratch = tempfile::tempdir().map_err(FileError::when("create", std::env::temp_dir()))?;
-        let new = scratch.path().join("key");
+        fs::remove(scratch)?;
+        create_private_dir(scratch)?;
+        let new = scratch.join("key");
         Tool::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(&new).run()?;
         write(path, &read(&new)?, 0o600)?;
+        fs::remove(scratch)?;
     }
     if !public.exists() {
         let text = Tool::new("ssh-keygen").args(["-y", "-f"]).arg(path).run()?;
@@ -369,11 +378,12 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("keys/id");
-        keygen(&path).unwrap();
+        let keygen = |path: &Path| super::keygen(path, &dir.path().join("new")).unwrap();
+        keygen(&path);
         let (private, public) = (fs::read(&path).unwrap(), public_key(&path).unwrap());
         assert!(public.starts_with("AAAAC3NzaC1lZDI1NTE5"), "{public}");
         fs::remove_file(dir.path().join("keys/id.pub")).unwrap();
-        keygen(&path).unwrap();
+        keygen(&path);
         assert_eq!(fs::read(&path).unwrap(), private);
         assert_eq!(public_key(&path).unwrap(), public);
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());

@@ -45,21 +45,11 @@ pub const MAY_READ_ENVIRONMENT: &[Allowed] = &[
         why: "the same PATH, as far as a sandbox shows it",
     },
     Allowed { file: "src/cli/build.rs", functions: &["check"], why: "a folder for the second build" },
-    Allowed {
-        file: "src/sys/git.rs",
-        functions: &["fetch", "submodules", "checkout"],
-        why: "git runs in no repository",
-    },
     Allowed { file: "src/sys/kvm.rs", functions: &["probe"], why: "a folder for the proof's guest" },
     Allowed {
         file: "src/sys/log/keep.rs",
         functions: &["confine"],
         why: "leaves the folder outside its root",
-    },
-    Allowed {
-        file: "src/sys/ssh.rs",
-        functions: &["run_as", "keygen"],
-        why: "ssh runs in a folder that is there",
     },
 ];
 

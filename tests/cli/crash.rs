@@ -1,9 +1,11 @@
 //! Whatever is killed or fails at whatever moment, the next command completes the work.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::common::sandbox::{Run, Sandbox};
+use crate::common::sandbox::{Run, Sandbox, until};
 use crate::needs_firecracker;
 use sisforge::sys::tiny_guest::Then;
 
@@ -44,6 +46,77 @@ fn an_up_that_was_killed_is_completed_by_the_next_and_leaves_nothing_after_down(
         assert_eq!(sandbox.traces(), [""; 0], "killed after {delay:?}");
         assert_eq!(half_written(&sandbox), [""; 0], "killed after {delay:?}");
     }
+}
+
+/// A directory for the front of PATH whose `setsid` takes its time for a program of this one, and says in `held` that it
+/// does: what `up` starts there is still on its way when `up` is killed.
+fn slow_starts(sandbox: &Sandbox, program: &str) -> String {
+    let script = format!(
+        "#!/bin/sh\nif [ \"$2\" = {program} ]; then : > {held}; sleep 1; fi\nPATH={path}; exec setsid \"$@\"\n",
+        held = sandbox.path("held").display(),
+        path = std::env::var("PATH").unwrap(),
+    );
+    sandbox.write("slow/setsid", script);
+    fs::set_permissions(sandbox.path("slow/setsid"), fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:{}", sandbox.path("slow").display(), std::env::var("PATH").unwrap())
+}
+
+#[test]
+fn what_an_up_had_not_yet_started_when_it_was_killed_does_not_start_later() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    sandbox.done("build");
+    let begun = Instant::now();
+    sandbox.done("up");
+    let undisturbed = begun.elapsed();
+    sandbox.done("down --timeout 0");
+    for program in ["launch", "keep-logs"] {
+        let mut up = sandbox.command();
+        let up = up.env("PATH", slow_starts(&sandbox, program)).arg("up");
+        let mut up = up.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        until("it is on its way", || sandbox.path("held").exists());
+        up.kill().unwrap();
+        up.wait().unwrap();
+        fs::remove_file(sandbox.path("held")).unwrap();
+        let begun = Instant::now();
+        sandbox.run("up --timeout 20").fails(0, &["1 started"]);
+        let took = begun.elapsed();
+        assert!(took < undisturbed + Duration::from_secs(3), "{program}: {took:?}, not {undisturbed:?}");
+        std::thread::sleep(Duration::from_millis(1200));
+        sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+        let is_vmm = |trace: &&String| trace.starts_with("process:") && trace.contains("--api-sock");
+        assert_eq!(sandbox.traces().iter().filter(is_vmm).count(), 1, "{program}: {:#?}", sandbox.traces());
+        let begun = Instant::now();
+        sandbox.done("down --timeout 0");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{program}: {:?}", begun.elapsed());
+        assert_eq!(sandbox.traces(), [""; 0], "{program}");
+    }
+}
+
+#[test]
+fn a_key_that_was_not_finished_is_cleared_away() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    sandbox.done("build");
+    let tmp = sandbox.path("tmp");
+    fs::create_dir(&tmp).unwrap();
+    // A keygen that never ends.
+    sandbox.write(
+        "slow/ssh-keygen",
+        format!("#!/bin/sh\n: > {}\nexec sleep 5\n", sandbox.path("held").display()),
+    );
+    fs::set_permissions(sandbox.path("slow/ssh-keygen"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", sandbox.path("slow").display(), std::env::var("PATH").unwrap());
+    let mut up = sandbox.command();
+    let mut up = up.env("PATH", path).env("TMPDIR", &tmp).arg("up").stderr(Stdio::null()).spawn().unwrap();
+    until("a key is being made", || sandbox.path("held").exists());
+    up.kill().unwrap();
+    up.wait().unwrap();
+    assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0, "in the directory of everybody's temporary files");
+    sandbox.done("down");
+    assert_eq!(half_written(&sandbox), [""; 0]);
 }
 
 #[test]

@@ -134,7 +134,10 @@ fn drift_is_repaired_while_the_repository_is_away() {
             until("the repository is missed", || watch.said().contains("cannot fetch"));
         }
         let pid = kill();
-        until("the guest is back", || repository.is_ready('a') && repository.0.pid(a) != pid);
+        until("the guest is back", || {
+            let guest = repository.0.ps(a);
+            guest["state"] == "ready" && guest["pid"] != pid
+        });
     }
     fs::rename(&git[1], &git[0]).unwrap();
 }

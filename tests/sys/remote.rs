@@ -24,8 +24,9 @@ fn ssh_server(dir: &Path) -> Sleeper {
     text.push_str("sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin\n");
     fs::write(&users, text).unwrap();
     Tool::new("mount").args(["--bind"]).arg(&users).arg("/etc/passwd").run().unwrap();
-    ssh::keygen(&dir.join("host")).unwrap();
-    ssh::keygen(&dir.join("id")).unwrap();
+    for name in ["host", "id"] {
+        ssh::keygen(&dir.join(name), &dir.join("new")).unwrap();
+    }
     fs::copy(dir.join("id.pub"), dir.join("authorized")).unwrap();
     let sshd = tool::find("sshd").unwrap();
     let options = [

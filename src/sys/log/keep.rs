@@ -100,13 +100,8 @@ fn confine(dir: &Path) -> io::Result<()> {
 fn copy_all(mut streams: Vec<Stream>) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
-        let mut waiting: Vec<_> =
-            streams.iter().map(|stream| PollFd::new(&stream.pipe, PollFlags::IN)).collect();
-        match poll(&mut waiting, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        thread::sleep(GATHER);
+        // Before anything is waited for: of a pipe that nobody wrote to since it was opened here, no end is ever told, and
+        // whoever was to write may be gone already.
         let mut ended = false;
         for (place, stream) in streams.iter_mut().enumerate() {
             let at_end = copy(stream, &mut buffer);
@@ -116,6 +111,13 @@ fn copy_all(mut streams: Vec<Stream>) -> io::Result<()> {
         if ended {
             return Ok(());
         }
+        let mut waiting: Vec<_> =
+            streams.iter().map(|stream| PollFd::new(&stream.pipe, PollFlags::IN)).collect();
+        match poll(&mut waiting, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        thread::sleep(GATHER);
     }
 }
 
