@@ -12,6 +12,7 @@ use sisforge::sys::nft;
 
 use crate::common::namespaces::inside_namespaces;
 
+mod quarantine;
 mod rules;
 mod world;
 

@@ -9,4 +9,5 @@ mod firecracker;
 mod firewall;
 mod image;
 mod lock_build;
+mod policy;
 mod sys;

@@ -11,6 +11,7 @@ pub mod keeper;
 pub mod linux;
 pub mod observe;
 pub mod preflight;
+pub mod prove;
 pub mod record;
 pub mod snapshot;
 pub mod status;

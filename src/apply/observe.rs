@@ -21,7 +21,7 @@ use crate::sys::process::{self, ProcessInfo};
 use crate::sys::{ip, nft, process as processes};
 
 use super::jail::Place;
-use super::record::{self, LoadedRuleset, Ready};
+use super::record::{self, LoadedRuleset, Ready, quarantine};
 use super::store::Store;
 use super::{ApplyError, jail, keeper, snapshot};
 
@@ -56,13 +56,13 @@ pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<ObservedHost, A
             idle_records: found.is_none() && jail::has_records(layout, &name)?,
             vmm: found.map(|found| vmm(layout, hierarchy, &name, &found, used, &store)),
         };
-        if guest != ObservedGuest::default() {
-            guests.insert(name, guest);
-        }
+        guests.insert(name, guest);
     }
+    guests.retain(|_, guest| *guest != ObservedGuest::default());
     Ok(ObservedHost {
         forwarding: forwards()?,
         ruleset: ruleset(layout)?,
+        policies: loaded(layout).and_then(|loaded| loaded.policies),
         stored: store.whole,
         damaged: store.damaged,
         guests,
@@ -210,11 +210,15 @@ pub fn ready(
     Ok(ready.filter(|ready| (ready.pid, ready.start_time) == (vmm.pid, vmm.start_time)))
 }
 
+/// What is known of the rules that were loaded last. Those of which nothing is known are loaded anew, and so is their record.
+fn loaded(layout: &Layout) -> Option<LoadedRuleset> {
+    record::read(&layout.ruleset()).ok().flatten()
+}
+
 fn ruleset(layout: &Layout) -> Result<Option<ObservedRuleset>, ApplyError> {
     let Some(listing) = listing(layout.fleet())? else { return Ok(None) };
-    // Rules of which nothing is known are loaded anew, and so is their record.
-    let loaded: Option<LoadedRuleset> = record::read(&layout.ruleset()).ok().flatten();
-    let loaded = loaded.filter(|loaded| loaded.listing == listing);
+    let loaded = loaded(layout).filter(|loaded| loaded.listing == listing);
+    let loaded = if quarantine::is_in_step(layout)? { loaded } else { None };
     Ok(Some(loaded.map_or(ObservedRuleset::Unknown, |loaded| ObservedRuleset::Loaded(loaded.digest))))
 }
 

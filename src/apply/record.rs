@@ -4,6 +4,8 @@
 //! A field that may be missing (`#[serde(default)]`) needs no new version. One that must be there, or that means something
 //! else than before, does: [`Record::VERSION`] goes up by one, and [`Record::convert`] makes the new layout of the old.
 
+pub mod quarantine;
+
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use serde_json::{Map, Value};
 use crate::base::{Class, Diagnosis, Diagnostic, GuestName, Sha256, SnapshotName};
 use crate::fleet::ContainerSpec;
 use crate::host::layout::Layout;
+use crate::host::policy::Policies;
 use crate::host::snapshot::{Manifest, Restored};
 use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError};
@@ -61,6 +64,9 @@ pub struct LoadedRuleset {
     pub digest: Sha256,
     /// Of the listing right after.
     pub listing: Sha256,
+    /// What it lets guests do; records of earlier versions do not say it.
+    #[serde(default)]
+    pub policies: Option<Policies>,
 }
 
 /// `freezing.json`: a VMM is paused, and for what.
@@ -227,12 +233,23 @@ fn parse<T: Record>(path: &Path, bytes: &[u8]) -> Result<T, Unreadable> {
     }
 }
 
+/// Writes a record that must be there after a loss of power.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn write_synced<T: Record>(path: &Path, record: &T) -> Result<(), ApplyError> {
+    Ok(files::write(path, &text(path, record)?, 0o600)?)
+}
+
 /// Writes a record, atomically. It is not synced: what it tells of ends with the machine's power.
 ///
 /// # Errors
 /// Where it cannot be written.
 pub fn write<T: Record>(path: &Path, record: &T) -> Result<(), ApplyError> {
-    let text = serde_json::to_vec_pretty(&Versioned { version: T::VERSION, record })
-        .map_err(|source| ApplyError::Record { path: path.to_owned(), source })?;
-    Ok(files::write_unsynced(path, &text, 0o600)?)
+    Ok(files::write_unsynced(path, &text(path, record)?, 0o600)?)
+}
+
+fn text<T: Record>(path: &Path, record: &T) -> Result<Vec<u8>, ApplyError> {
+    serde_json::to_vec_pretty(&Versioned { version: T::VERSION, record })
+        .map_err(|source| ApplyError::Record { path: path.to_owned(), source })
 }

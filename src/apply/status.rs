@@ -10,6 +10,7 @@ use crate::sys::process;
 
 use super::linux::LinuxHost;
 use super::observe;
+use super::record::quarantine;
 
 /// How a guest is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct GuestStatus {
     pub oom_kills: u64,
     /// What the kernel did for want of memory, and what cannot be read of it, in words.
     pub note: Option<String>,
+    /// Since when it is cut off (RFC 3339), if it is; empty where the record does not say it.
+    pub quarantined: Option<String>,
     pub machine: Option<Machine>,
 }
 
@@ -82,6 +85,7 @@ pub fn guest(host: &LinuxHost, observed: &ObservedHost, name: &GuestName) -> Gue
         memory: vmm.as_ref().and_then(|vmm| process::resident_memory(vmm.pid)),
         oom_kills: state.oom_kills(),
         note: note(state, vmm.is_some()),
+        quarantined: quarantine::since(&host.layout, name),
         machine: state.machine().cloned(),
     }
 }

@@ -15,7 +15,7 @@ use crate::sys::fs::{self as files, FileError};
 use crate::sys::{ip, nft};
 
 use super::linux::{LinuxHost, copy};
-use super::record::{self, LoadedRuleset};
+use super::record::{self, LoadedRuleset, quarantine};
 use super::{ApplyError, Host, control, disk, jail, keeper, observe, snapshot, store, vmm};
 
 impl Host for LinuxHost {
@@ -87,9 +87,14 @@ pub(super) fn store_file(host: &LinuxHost, digest: &FileDigest) -> Result<(), Ap
 }
 
 fn load_ruleset(host: &LinuxHost, ruleset: &Ruleset) -> Result<(), ApplyError> {
+    // Before the rules, so that nobody who is cut off is ever held by those alone.
+    quarantine::load(&host.layout)?;
     nft::load(&ruleset.text)?;
     if let Some(listing) = observe::listing(host.layout.fleet())? {
-        record::write(&host.layout.ruleset(), &LoadedRuleset { digest: ruleset.digest, listing })?;
+        record::write(
+            &host.layout.ruleset(),
+            &LoadedRuleset { digest: ruleset.digest, listing, policies: Some(ruleset.policies.clone()) },
+        )?;
     }
     Ok(())
 }
@@ -103,6 +108,7 @@ fn remove_ruleset(host: &LinuxHost) -> Result<(), ApplyError> {
     remove_cgroup_parents(host)?;
     jail::remove_parents(&host.layout);
     nft::delete_table("inet", &firewall::table_name(host.layout.fleet()))?;
+    quarantine::remove(&host.layout)?;
     Ok(files::remove(&host.layout.ruleset())?)
 }
 

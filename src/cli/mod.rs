@@ -29,7 +29,9 @@ mod output;
 mod plan;
 mod policy;
 mod progress;
+mod prove;
 mod ps;
+mod quarantine;
 mod render;
 mod sbom;
 mod schema;
@@ -94,6 +96,12 @@ enum Command {
     /// Say what guests may reach, and which line of fleet.toml says so
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Cut a guest off from every network, at once and until it is released
+    ///
+    /// What it has open ends. Its host still logs in to it (`exec`, `ssh`), and `up`, `watch` and a reboot leave it cut off.
+    Quarantine(quarantine::Args),
+    /// Bring a guest back that was quarantined
+    Release(quarantine::Args),
     /// List, save, replace and remove data disks
     #[command(subcommand)]
     Disk(disk::Command),
@@ -128,6 +136,9 @@ enum Command {
     /// Join cgroups and become another program (how `up` starts a VMM)
     #[command(hide = true)]
     Launch(launch::Args),
+    /// Load rules, send a packet, and tell what nft traces of it (how `policy explain --prove` asks the kernel)
+    #[command(hide = true)]
+    Prove,
 }
 
 /// Parses the command line, runs the command, and says how it ended.
@@ -167,6 +178,8 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Exec(args) => exec::run(&args, ui),
         Command::Ssh(args) => ssh::run(&args, ui),
         Command::Policy(command) => policy::run(&command, ui),
+        Command::Quarantine(args) => quarantine::cut_off(&args, ui),
+        Command::Release(args) => quarantine::release(&args, ui),
         Command::Disk(command) => disk::run(&command, ui),
         Command::Snapshot(command) => snapshot::run(&command, ui),
         Command::Doctor(args) => doctor::run(&args, ui),
@@ -180,5 +193,6 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Completions(args) => man::completions(&args, Cli::command()),
         Command::Man(args) => man::pages(&args, Cli::command()),
         Command::Launch(args) => launch::run(&args),
+        Command::Prove => prove::run(),
     }
 }

@@ -33,15 +33,18 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
 /// Over the cells of [`row`].
 pub const HEAD: [&str; 8] = ["NAME", "STATE", "PID", "UID", "IP", "UPTIME", "MEMORY", "IMAGE"];
 
+fn state(guest: &GuestStatus) -> String {
+    let cut_off = guest.quarantined.as_ref().map(|_| "quarantined".to_owned());
+    let words = [Some(guest.state.word().to_owned()), cut_off, guest.note.clone()];
+    words.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 /// The cells of one guest.
 pub fn row(guest: &GuestStatus) -> Vec<String> {
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".into());
     vec![
         guest.name.to_string(),
-        match &guest.note {
-            Some(note) => format!("{}, {note}", guest.state.word()),
-            None => guest.state.word().to_owned(),
-        },
+        state(guest),
         or_dash(guest.pid.map(|pid| pid.to_string())),
         or_dash(guest.uid.map(|uid| uid.to_string())),
         or_dash(guest.ip.map(|ip| ip.to_string())),

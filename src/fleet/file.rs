@@ -175,11 +175,11 @@ section! {
         /// builtin:doh.
         list: Option<Spanned<RuleList>>,
         /// TCP ports, or ranges of them.
-        tcp: Vec<Read<Ports>>,
+        tcp: Option<Spanned<Vec<Read<Ports>>>>,
         /// UDP ports, or ranges of them.
-        udp: Vec<Read<Ports>>,
+        udp: Option<Spanned<Vec<Read<Ports>>>>,
         /// Whether ICMP is meant too.
-        icmp: Option<bool>,
+        icmp: Option<Spanned<bool>>,
     }
 
     /// Limits of traffic.

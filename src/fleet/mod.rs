@@ -7,6 +7,7 @@ pub mod builtin;
 mod check;
 mod file;
 pub mod files;
+mod head;
 pub mod model;
 pub(crate) mod reader;
 mod registry;
@@ -24,6 +25,7 @@ use crate::sys::fs::{self as sys_fs, FileError};
 
 use file::FleetFile;
 pub use files::{SourceFile, SourceFiles};
+pub use head::{FleetHead, head};
 pub use model::*;
 use reader::FromToml;
 pub use registry::RegistryImage;

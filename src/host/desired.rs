@@ -14,9 +14,10 @@ use crate::fleet::{Backing, Bucket, Fleet, GuestSpec, Limits, MachineSpec, Netwo
 use crate::lock::model::{Lock, LockedGuest};
 use crate::sys::firecracker::Version;
 
-use super::firewall::{self, Endpoint, FirewallInput};
+use super::firewall::{self, Endpoint, FirewallInput, Ruleset};
 use super::limits::limits;
 use super::observed::ObservedHost;
+use super::policy::Policies;
 use super::state::{Machine, MachineDisk, StoredKind, TapSpec};
 use super::versions;
 use super::vmm::{self, BootInfo, COMMAND_LINE_MAX};
@@ -147,10 +148,13 @@ pub fn desired(
         endpoints.push(endpoint);
     }
     supported(&guests, facts)?;
+    let of_guests = endpoints.iter().map(|e: &Endpoint| (e.name.clone(), e.policy.clone())).collect();
+    let subnet = fleet.host.subnet;
+    let policies = Policies::new(of_guests, &fleet.networks, &facts.lists, subnet, &fleet.source);
     let ruleset = firewall::render(&FirewallInput {
         fleet: &fleet.name,
         uplink: &facts.uplink,
-        subnet: fleet.host.subnet,
+        subnet,
         endpoints,
         policies: &fleet.networks,
         lists: &facts.lists,
@@ -160,7 +164,7 @@ pub fn desired(
     let files =
         machines.flat_map(|machine| machine.spec.files()).map(|(_, digest)| (*digest, StoredKind::Machine));
     let stored = files.chain(artifacts).collect();
-    Ok(WantedHost { forwarding: true, ruleset: Some(ruleset), stored, guests })
+    Ok(WantedHost { forwarding: true, ruleset: Some(Ruleset { policies, ..ruleset }), stored, guests })
 }
 
 /// Looks whether the installed Firecracker can do all that the machines ask for.

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::policy::Policies;
 use crate::base::network::TAP_NAME_PREFIX;
 use crate::base::{FleetName, GuestName, InterfaceName, Label, MacAddress, Rate, Sha256};
 use crate::fleet::{Budget, NEVER, NetworkPolicy, PRIVATE, PolicyRule, is_within_private};
@@ -23,12 +24,14 @@ pub struct Ruleset {
     pub digest: Sha256,
     /// What `nft -f` is given.
     pub text: String,
+    /// What it lets guests do, by which a change is told in words.
+    pub policies: Policies,
 }
 
 impl Ruleset {
     /// A ruleset of this text.
     pub fn new(text: String) -> Self {
-        Self { digest: Sha256::of(&text), text }
+        Self { digest: Sha256::of(&text), text, policies: Policies::default() }
     }
 }
 

@@ -9,6 +9,7 @@
 //! <store>/<fleet>/key, key.pub           the host's ssh key, whose public half every guest is told at boot
 //! <store>/<fleet>/place.json             which place `<jails>` is, where it is not the store
 //! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of how nft lists them
+//! <store>/<fleet>/quarantine/<guest>.json   guests that are cut off, until they are released
 //! <jails>/<fleet>/disks/<guest>.ext4     data disks
 //! <jails>/<fleet>/disks/<guest>.before-<snapshot>.ext4   the data disk that a restore put another in the place of
 //! <store>/<fleet>/guests/<guest>/        machine.json, ready.json, freezing.json, disk.json
@@ -109,6 +110,16 @@ impl Layout {
     /// Where that key is made; nothing is there unless whoever made it was killed.
     pub fn new_key(&self) -> PathBuf {
         self.dir().join(format!("{NOT_WHOLE}key"))
+    }
+
+    /// Records of guests that are cut off. They are kept apart from the guests' own, since they outlive those.
+    pub fn quarantine(&self) -> PathBuf {
+        self.dir().join("quarantine")
+    }
+
+    /// That a guest is cut off.
+    pub fn quarantined(&self, guest: &GuestName) -> PathBuf {
+        self.quarantine().join(format!("{guest}.json"))
     }
 
     /// What was loaded into nft.

@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod names;
 pub mod observed;
 pub mod policy;
+pub mod quarantine;
 pub mod snapshot;
 pub mod state;
 pub mod versions;

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use crate::base::{FileDigest, GuestName, InterfaceName, Sha256};
 use crate::fleet::ContainerSpec;
 
+use super::policy::Policies;
 use super::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 
 /// Everything of one fleet on one host. The default is a host that has nothing of it.
@@ -16,6 +17,8 @@ pub struct ObservedHost {
     pub forwarding: bool,
     /// The fleet's nft table.
     pub ruleset: Option<ObservedRuleset>,
+    /// What the rules that were loaded last let guests do, where a record says it.
+    pub policies: Option<Policies>,
     /// Immutable files of the store that hold what their names say, whatever each is for.
     pub stored: BTreeSet<FileDigest>,
     /// Those that do not, or that others than root may write.

@@ -8,6 +8,7 @@ use crate::fleet::MachineSpec;
 use crate::host::observed::{
     Found, ObservedDisk, ObservedGuest, ObservedHost, ObservedRuleset, ObservedVmm, Paused,
 };
+use crate::host::policy::{self, PolicyChange};
 use crate::host::state::{Machine, MachineDisk, StoredKind};
 use crate::host::wanted::{Startup, WantedDisk, WantedGuest, WantedHost};
 
@@ -67,6 +68,7 @@ pub fn diff(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>
         rules: rules(observed, wanted, guests),
         ..Plan::default()
     };
+    plan.policy_changes = policy_changes(observed, &plan.rules);
     plan.notes.extend(notes_on_store(observed, &plan.prepare));
     let all: BTreeSet<&GuestName> = observed.guests.keys().chain(wanted.guests.keys()).collect();
     let nothing = ObservedGuest::default();
@@ -126,6 +128,16 @@ pub(super) fn rules(observed: &ObservedHost, wanted: &WantedHost, guests: GuestS
         None => (observed.ruleset.is_some() && guests == GuestScope::All).then_some(Step::RemoveRuleset),
     };
     step.into_iter().collect()
+}
+
+/// What rules that are loaded open and close, where it is known what was loaded before.
+fn policy_changes(observed: &ObservedHost, rules: &[Step]) -> Vec<PolicyChange> {
+    let loaded = rules.iter().find_map(|step| match step {
+        Step::LoadRuleset(ruleset) => Some(&ruleset.policies),
+        _ => None,
+    });
+    let both = observed.policies.as_ref().zip(loaded);
+    both.map(|(old, new)| policy::changes(old, new)).unwrap_or_default()
 }
 
 /// What is left to remove of a guest that is not wanted. Its data disk is no such thing.

@@ -6,6 +6,7 @@ use std::fmt;
 use crate::base::{ByteSize, FileDigest, GuestName, InterfaceName, SnapshotName};
 use crate::fleet::ContainerSpec;
 use crate::host::firewall::Ruleset;
+use crate::host::policy::PolicyChange;
 use crate::host::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 
 /// One change.
@@ -216,6 +217,8 @@ pub struct Plan {
     pub prepare: Vec<Step>,
     pub stop: Vec<GuestSteps>,
     pub rules: Vec<Step>,
+    /// What the new rules open and close.
+    pub policy_changes: Vec<PolicyChange>,
     pub start: Vec<GuestSteps>,
     /// What `up` will not do, one sentence each.
     pub notes: Vec<String>,
@@ -263,6 +266,9 @@ impl Plan {
         host(&mut text, &self.prepare);
         guests(&mut text, "stop", &self.stop);
         host(&mut text, &self.rules);
+        for change in self.policy_changes.iter().filter(|_| with_steps) {
+            let _ = writeln!(text, "  {change}");
+        }
         guests(&mut text, "start", &self.start);
         text
     }

@@ -1,8 +1,16 @@
 //! Check: everything that is wrong with a fleet, without building and without the network.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use crate::base::problem::Problem;
 use crate::build::Project;
 use crate::build::containers::absent_images;
 use crate::build::needs::NeedDoubt;
+use crate::fleet::{Fleet, LoadError};
+use crate::host::policy::{Clause, Lists, clauses, idle, lists_v4};
 use crate::lock::model::Lock;
 
 use super::{RunError, Workspace, facts};
@@ -20,7 +28,11 @@ pub struct Checked {
 /// Looks at everything that a fleet mentions.
 pub fn check(workspace: &Workspace<'_>) -> Result<Checked, RunError> {
     let fleet = workspace.fleet()?;
-    facts::lists(&fleet)?;
+    let lists = facts::lists(&fleet)?;
+    let (idle, mut notes) = without_effect(&fleet, &lists);
+    if !idle.is_empty() {
+        return Err(LoadError::from(fleet.source.refuse(idle)).into());
+    }
     facts::machine_files(&fleet)?;
     let project = workspace.project(fleet)?;
     project.check_kernel()?;
@@ -31,7 +43,7 @@ pub fn check(workspace: &Workspace<'_>) -> Result<Checked, RunError> {
         return Err(RunError::TurnedOff(wrong));
     }
     let doubts = doubts.iter().map(|doubt| format!("{doubt}; the build checks what comes out"));
-    let notes = doubts.chain(project.series_notes()).chain(images_to_pull(&project)?).collect();
+    notes.extend(doubts.chain(project.series_notes()).chain(images_to_pull(&project)?));
     let lock = Lock::read(&workspace.lock_path())?;
     let lock_differs = lock.as_ref().map_or_else(Vec::new, |lock| project.stale(lock));
     // Of packages that are no longer those of the fleet nothing need be said.
@@ -39,6 +51,48 @@ pub fn check(workspace: &Workspace<'_>) -> Result<Checked, RunError> {
         project.check_scripts(&lock)?;
     }
     Ok(Checked { project, notes, lock_differs })
+}
+
+/// Lines of policies that do nothing. An `allow` that others shadow is an error: whoever wrote it believes that something is open.
+/// What holds all the same, because another line says it too, is worth a note and no more.
+fn without_effect(fleet: &Fleet, lists: &BTreeMap<PathBuf, Vec<IpNet>>) -> (Vec<Problem>, Vec<String>) {
+    let known = lists_v4(lists);
+    let (mut problems, mut notes) = (Vec::new(), Vec::new());
+    for (label, policy) in &fleet.networks {
+        let clauses = clauses(policy, fleet.host.subnet);
+        let empty = clauses.iter().filter(|clause| is_empty(clause, lists, &known) && !clause.private_alone);
+        problems.extend(empty.filter_map(|clause| {
+            Some(
+                Problem::new(clause.place.clone()?, "the list has no address, so this rule does nothing")
+                    .hint("put IPv4 addresses or prefixes into it, or remove the rule"),
+            )
+        }));
+        for idle in idle(&clauses, &known) {
+            let clause = &clauses[idle.clause];
+            let Some((place, winner)) = clause.place.clone().zip(idle.winner.map(|index| &clauses[index]))
+            else {
+                continue;
+            };
+            if idle.holds {
+                let line = fleet.source.line_column(place.start).0;
+                notes.push(format!(
+                    "network {label}, line {line}: `{clause}` decides nothing, since this wins: {winner}"
+                ));
+                continue;
+            }
+            let problem = Problem::new(place.clone(), format!("this rule does nothing: `{clause}`"))
+                .hint(format!("this wins over all of it: {winner}"));
+            let other = winner.place.clone().filter(|other| *other != place);
+            problems.push(other.map_or(problem.clone(), |other| problem.also(other, "wins")));
+        }
+    }
+    (problems, notes)
+}
+
+/// Whether a rule has a list, and nothing that guests could reach is in it.
+fn is_empty(clause: &Clause, lists: &BTreeMap<PathBuf, Vec<IpNet>>, known: &Lists) -> bool {
+    let read = clause.list.as_ref().is_some_and(|path| lists.contains_key(path));
+    read && clause.destinations(known).next().is_none()
 }
 
 /// Images of containers that guests have to pull, a sentence each. One that no registry has is an error.

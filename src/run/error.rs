@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::apply::ApplyError;
+use crate::apply::prove::ProveError;
 use crate::base::diagnostic::{Class, Diagnosis, Diagnostic, together};
 use crate::base::problem::InvalidFile;
 use crate::base::{ByteSize, GuestName, InterfaceName, InvalidValue, SnapshotName};
@@ -41,6 +42,8 @@ pub enum RunError {
     Desired(#[from] DesiredError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Prove(#[from] ProveError),
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -214,6 +217,7 @@ impl Diagnostic for RunError {
             Self::Build(error) => error.diagnosis(),
             Self::Desired(error) => error.diagnosis(),
             Self::Apply(error) => error.diagnosis(),
+            Self::Prove(error) => error.diagnosis(),
             Self::File(error) => error.diagnosis(),
             Self::Cgroup(error) => error.diagnosis(),
             Self::Ip(error) => error.diagnosis(),

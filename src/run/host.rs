@@ -1,6 +1,7 @@
 //! The host of a fleet, opened to be looked at or to be changed.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::apply::linux::{LinuxHost, READY_TIMEOUT, STOP_TIMEOUT, Scope};
@@ -28,12 +29,17 @@ pub(super) fn at(layout: Layout, logs: LogLimits, scope: Scope) -> Result<LinuxH
         scope,
         hierarchy: cgroup::detect()?,
         artifacts: BTreeMap::new(),
-        launcher: std::env::current_exe().map_err(RunError::Program)?,
+        launcher: program()?,
         logs,
         launched: Arc::default(),
         ready_timeout: READY_TIMEOUT,
         stop_timeout: STOP_TIMEOUT,
     })
+}
+
+/// This program itself, to be started again.
+pub(super) fn program() -> Result<PathBuf, RunError> {
+    std::env::current_exe().map_err(RunError::Program)
 }
 
 /// Holds the fleet's host for this process alone, waiting for another that does.
@@ -55,6 +61,6 @@ pub(super) fn hold(layout: &Layout, report: &dyn Report) -> Result<FileLock, Run
 }
 
 /// What changes or looks into a host needs root; building does not.
-fn require_root() -> Result<(), RunError> {
+pub(super) fn require_root() -> Result<(), RunError> {
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err(RunError::NotRoot) }
 }

@@ -17,6 +17,8 @@ pub mod host;
 pub mod lock;
 pub mod plan;
 pub mod policy;
+pub mod proof;
+pub mod quarantine;
 pub mod reach;
 pub mod restore;
 pub mod status;

@@ -1,4 +1,4 @@
-//! Policy: what guests may reach, in words, and which line of `fleet.toml` says so. No root is needed, and no host.
+//! Policy: what guests may reach, in words and in nft's, and which line of `fleet.toml` says so. No root is needed, and no host.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -65,7 +65,7 @@ pub fn show(workspace: &Workspace<'_>, name: Option<&str>) -> Result<Vec<ShownPo
 }
 
 /// The policy of that name, or that of the guest of that name.
-fn network_of(fleet: &Fleet, name: &str) -> Result<Label, RunError> {
+pub(super) fn network_of(fleet: &Fleet, name: &str) -> Result<Label, RunError> {
     let network = fleet.networks.keys().find(|label| label.as_str() == name);
     let guest = fleet.guests.iter().find(|(guest, _)| guest.as_str() == name);
     let found = network.or(guest.map(|(_, spec)| &spec.network));

@@ -27,6 +27,7 @@ pub mod nft;
 pub mod oci;
 pub mod process;
 pub mod qemu;
+pub mod raw;
 pub mod registry;
 pub mod remove;
 pub mod report;

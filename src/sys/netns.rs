@@ -119,7 +119,12 @@ fn name(netns: &Netns) -> &std::ffi::OsStr {
 
 /// Does work on a thread in a namespace, and waits for it. Nothing else of this process is moved.
 pub fn within<T: Send>(netns: &Netns, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
-    let inside = || enter(netns.path()).map(|()| work());
+    within_path(netns.path(), work)
+}
+
+/// The same in a namespace by any file that it is mounted on, such as `/proc/PID/ns/net`.
+pub fn within_path<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+    let inside = || enter(path).map(|()| work());
     thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| resume_unwind(panic))
 }
 

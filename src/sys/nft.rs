@@ -65,6 +65,28 @@ pub fn list_table(family: &str, name: &str) -> Result<Option<String>, NftError> 
     }
 }
 
+/// The elements of a set of names; `None` where it is absent.
+pub fn elements(family: &str, table: &str, set: &str) -> Result<Option<Vec<String>>, NftError> {
+    let action = || format!("list the nft set {family} {table} {set}");
+    let text = match Tool::new("nft").args(["-j", "list", "set", family, table, set]).text() {
+        Ok(text) => text,
+        Err(error) if is_absence(&error) => return Ok(None),
+        Err(error) => return Err(failed(action())(error)),
+    };
+    let all: serde_json::Value =
+        serde_json::from_str(&text).map_err(|source| NftError::Output { action: action(), source })?;
+    let sets = all["nftables"].as_array().into_iter().flatten();
+    let elements = sets.filter_map(|item| item["set"]["elem"].as_array()).flatten();
+    Ok(Some(elements.filter_map(|element| element.as_str().map(str::to_owned)).collect()))
+}
+
+/// Whether a table is there.
+pub fn has_table(family: &str, name: &str) -> Result<bool, NftError> {
+    let text =
+        Tool::new("nft").args(["list", "tables", family]).text().map_err(failed("list the nft tables"))?;
+    Ok(text.lines().any(|line| line == format!("table {family} {name}")))
+}
+
 /// Chains at the hook `forward` that drop whatever they do not let through, as family, table and name, but for tables whose
 /// name begins so, and for chains that let interfaces of this name (`sis-*`) pass in both directions.
 pub fn forward_drops(but: &str, interfaces: &str) -> Result<Vec<String>, NftError> {

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::base::text::printable;
@@ -294,6 +295,24 @@ impl Tool {
         }
     }
 
+    /// Starts it to run beside this process, with stdout and stderr as one stream of lines.
+    pub fn follow(&self) -> Result<Follow, ToolError> {
+        use std::io::BufRead;
+        let expression = self.expression().stderr_to_stdout().unchecked();
+        let reader = Arc::new(expression.reader().map_err(|source| self.start_error(source))?);
+        let (sender, lines) = mpsc::channel();
+        let from = reader.clone();
+        std::thread::spawn(move || {
+            for line in io::BufReader::new(&*from).lines() {
+                let Ok(line) = line else { break };
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Follow { reader, lines })
+    }
+
     fn failed(&self, status: &std::process::ExitStatus, stderr: &[u8]) -> ToolError {
         ToolError::Failed {
             command: self.command_line(),
@@ -315,6 +334,34 @@ impl Tool {
             command.current_dir(dir);
         }
         command
+    }
+}
+
+/// A tool that runs beside this process for what it prints, and is ended when this is dropped.
+#[derive(Debug)]
+pub struct Follow {
+    reader: Arc<duct::ReaderHandle>,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Follow {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.reader.pids().first().copied().unwrap_or_default()
+    }
+
+    /// The next line that it prints.
+    ///
+    /// # Errors
+    /// Where none comes within a time, or none comes any more.
+    pub fn next(&self, patience: Duration) -> Result<String, mpsc::RecvTimeoutError> {
+        self.lines.recv_timeout(patience)
+    }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        let _ = self.reader.kill();
     }
 }
 

@@ -153,7 +153,10 @@ fn old_records_of_guests_and_host_are_understood() {
         assert_eq!(manifest.files["state"].digest, FileDigest::Sparse(Sha256::of("s")));
     }
     let loaded: LoadedRuleset = read("ruleset.json");
-    assert_eq!(loaded, LoadedRuleset { digest: Sha256::of("rules"), listing: Sha256::of("listing") });
+    assert_eq!(
+        loaded,
+        LoadedRuleset { digest: Sha256::of("rules"), listing: Sha256::of("listing"), policies: None }
+    );
     assert_eq!(read::<PlaceRecord>("place.json").jails, Path::new("/srv/jails"));
     assert_eq!(read::<Restored>("restored.json").guest, name("bob"));
     let freezing: Freezing = read("freezing.json");

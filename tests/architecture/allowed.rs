@@ -37,7 +37,11 @@ pub const ENVIRONMENT: [&str; 2] = ["std::env", "#[arg(env)]"];
 
 pub const MAY_READ_ENVIRONMENT: &[Allowed] = &[
     Allowed { file: "src/cli/settings.rs", functions: &["*"], why: "settings are resolved here, once" },
-    Allowed { file: "src/run/host.rs", functions: &["at"], why: "finds its own program, to start it again" },
+    Allowed {
+        file: "src/run/host.rs",
+        functions: &["program"],
+        why: "finds its own program, to start it again",
+    },
     Allowed { file: "src/sys/tool.rs", functions: &["*"], why: "PATH, by which tools are found" },
     Allowed {
         file: "src/sys/sandbox.rs",
@@ -176,8 +180,18 @@ pub const MAY_CHANGE: &[Allowed] = &[
         why: "tries whether the store can be written to, before anything is stopped",
     },
     Allowed {
+        file: "src/apply/prove.rs",
+        functions: &["Scratch::build", "Scratch::load", "Scratch::load_beside"],
+        why: "rules in a network that is nobody's, and ends with its process",
+    },
+    Allowed {
+        file: "src/apply/record/quarantine.rs",
+        functions: &["cut_off", "release", "load", "remove", "change"],
+        why: "`quarantine` and `release` hold no host and make no plan; `load` and `remove` are part of the steps on rules",
+    },
+    Allowed {
         file: "src/apply/record.rs",
-        functions: &["write", "remember_size"],
+        functions: &["write", "write_synced", "remember_size"],
         why: "records of what cannot be observed",
     },
     Allowed {

@@ -1,8 +1,11 @@
 //! What the program says of policies.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use crate::common::sandbox::Sandbox;
+use crate::needs_firecracker;
 
 /// A fleet of one guest with this policy, and a list.
 fn with_policy(policy: &str) -> Sandbox {
@@ -79,4 +82,144 @@ fn a_policy_is_shown_in_the_order_in_which_its_lines_win() {
     let json: Value = serde_json::from_str(&sandbox.done("policy show --json")).unwrap();
     let clauses = json[0]["clauses"].as_array().unwrap();
     assert_eq!(clauses.last().unwrap()["verdict"], "refused", "{json}");
+}
+
+#[test]
+fn what_does_nothing_is_an_error_of_check_at_its_place() {
+    for (policy, needle, why) in [
+        ("allow = [{ to = [\"2001:db8::/32\"] }]", "2001:db8", "guests have no IPv6"),
+        (
+            "allow = [{ to = [\"198.51.100.1\", \"169.254.169.254\"] }]",
+            "169.254",
+            "no policy opens 169.254.169.254",
+        ),
+        ("allow = [{ list = \"builtin:metadata\" }]", "builtin", "no policy opens builtin:metadata"),
+        ("allow = [{ to = [\"198.51.100.1\"], tcp = [] }]", "tcp = []", "the list of ports is empty"),
+        ("deny = [{ to = [\"198.51.100.1\"], icmp = false }]", "icmp", "`icmp = false` changes nothing"),
+        ("deny = [{ list = \"lists/none.txt\" }]", "lists/none.txt", "the list has no address"),
+        (
+            "deny = [{ to = [\"198.51.100.0/24\"] }]\nallow = [{ to = [\"198.51.100.1\"], tcp = [80] }]",
+            "tcp = [80]",
+            "this rule does nothing",
+        ),
+        (
+            "preset = \"browse\"\nallow = [{ to = [\"198.51.100.1\"], tcp = [25] }]",
+            "tcp = [25]",
+            "this wins over all of it: deny tcp 25, 465, 587 to builtin:smtp",
+        ),
+    ] {
+        let sandbox = with_policy(policy);
+        sandbox.write("lists/none.txt", "# nothing\n2001:db8::/32\n");
+        let place = format!("fleet.toml:{}:", line(&sandbox, needle));
+        sandbox.run("check").fails(2, &[why, &place]);
+    }
+}
+
+#[test]
+fn what_another_line_says_too_is_a_note_of_check() {
+    let sandbox = with_policy(
+        "allow = [{ to = [\"198.51.100.0/24\"] }, { to = [\"198.51.100.1\"], tcp = [80] }]\n\
+         deny = [{ to = [\"169.254.0.0/16\"] }]",
+    );
+    sandbox.run("check").fails(
+        0,
+        &[
+            "`allow tcp 80 to 198.51.100.1/32` decides nothing",
+            "`deny every protocol to 169.254.0.0/16` decides nothing",
+        ],
+    );
+}
+
+#[test]
+fn the_kernel_proves_what_is_explained() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("SKIPPED: rules are root's");
+    }
+    let sandbox = with_policy(POLICY);
+    let a = sandbox.guest('a');
+    let prove = |question: &str| sandbox.run(&format!("policy explain {a} {question} --prove"));
+    for (question, code) in [
+        ("198.51.100.1:80", 0),
+        ("198.51.100.1:25", 3),
+        ("198.51.100.7:80", 3),
+        ("10.0.0.53:53/udp", 0),
+        ("10.1.2.3/icmp", 0),
+        ("169.254.169.254:80", 3),
+        ("127.0.0.1:80", 3),
+    ] {
+        let run = prove(question);
+        assert_eq!((run.code, run.err.as_str()), (code, ""), "{run}");
+        assert!(run.out.contains("proved by the kernel"), "{run}");
+    }
+    prove("198.51.100.1").fails(2, &["nothing to prove"]);
+    prove("2001:db8::1").fails(2, &["nothing to prove"]);
+    sandbox.run("policy show --nft").fails(2, &["there is no ", "sisforge lock"]);
+    sandbox.done("lock");
+    let rules = sandbox.done(&format!("policy show {a} --nft"));
+    assert!(rules.contains(&format!("table inet sisforge-{}", sandbox.name)), "{rules}");
+}
+
+#[test]
+fn a_plan_tells_what_a_policy_opens_and_closes() {
+    needs_firecracker!();
+    let sandbox = with_policy("allow = [{ to = [\"198.51.100.0/24\"], tcp = [80] }]");
+    sandbox.done("up");
+    let text = sandbox.read("fleet.toml");
+    sandbox.write("fleet.toml", text.replace("tcp = [80]", "tcp = [443]"));
+    let plan = sandbox.done("plan");
+    let a = sandbox.guest('a');
+    let line = line(&sandbox, "tcp = [443]");
+    for words in [
+        format!(
+            "network n opens tcp 443 to 198.51.100.0/24 (line {line}: allow tcp 443 to 198.51.100.0/24), for {a}"
+        ),
+        "network n closes tcp 80 to 198.51.100.0/24 (".to_owned(),
+    ] {
+        assert!(plan.contains(&words), "not said: {words}\n{plan}");
+    }
+    let json: Value = serde_json::from_str(&sandbox.done("plan --json")).unwrap();
+    assert_eq!(json["policy_changes"].as_array().unwrap().len(), 2, "{json}");
+    sandbox.done("up");
+    let json: Value = serde_json::from_str(&sandbox.done("plan --json")).unwrap();
+    assert_eq!((&json["empty"], json["policy_changes"].as_array().unwrap().len()), (&true.into(), 0));
+}
+
+#[test]
+fn a_guest_is_cut_off_until_it_is_released() {
+    needs_firecracker!();
+    let sandbox = with_policy(POLICY);
+    let a = sandbox.guest('a');
+    sandbox.run(&format!("quarantine {a}")).fails(2, &["there is no guest"]);
+    sandbox.done("up");
+    let is_cut_off = || sandbox.ps(&a)["quarantined"].is_string();
+    assert!(!is_cut_off());
+    sandbox.run(&format!("quarantine {a}x")).fails(2, &["there is no guest", "did you mean"]);
+    // Nothing else in the file is looked at, and nobody who changes the host is waited for.
+    let fleet = sandbox.read("fleet.toml");
+    sandbox.write("fleet.toml", format!("{fleet}\n[network.broken]\nalow = 7\n"));
+    let lock =
+        sisforge::sys::fs::FileLock::wait(&sandbox.path(&format!("store/{}/lock", sandbox.name))).unwrap();
+    let began = Instant::now();
+    sandbox.done(&format!("quarantine {a}"));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    drop(lock);
+    sandbox.write("fleet.toml", fleet.clone());
+    assert!(is_cut_off());
+    let ps = sandbox.done("ps");
+    assert!(ps.contains("ready, quarantined"), "{ps}");
+    assert!(sandbox.done("plan").contains("nothing to do"), "the host is as it should be");
+    // Other rules, and another start, leave it so.
+    sandbox.write("fleet.toml", fleet.replace("8000-8100", "8000-8200"));
+    sandbox.done("up");
+    assert!(sandbox.done("plan").contains("nothing to do"));
+    sandbox.done("down");
+    sandbox.done(&format!("quarantine {a}"));
+    sandbox.done("up");
+    assert!(is_cut_off() && sandbox.done("plan").contains("nothing to do"));
+    assert!(sandbox.done(&format!("--json release {a}")).contains("\"quarantined\":false"));
+    assert!(!is_cut_off());
+    assert!(sandbox.done("plan").contains("nothing to do"));
+    sandbox.run(&format!("release {a}")).fails(0, &["was not quarantined"]);
+    sandbox.done("down");
+    assert_eq!(sandbox.traces(), [""; 0]);
 }

@@ -30,6 +30,8 @@ pub struct Guest {
     pub oom_kills: u64,
     /// What the kernel did for want of memory, in words.
     pub note: Option<String>,
+    /// Since when the guest is cut off from every network (RFC 3339; empty where that is not known); `null` where it is not.
+    pub quarantined: Option<String>,
     /// What the VMM was started with; these keys are missing where none runs, or no record says.
     #[serde(flatten)]
     pub machine: Option<MachineJson>,
@@ -136,6 +138,7 @@ impl From<&GuestStatus> for Guest {
             memory: guest.memory,
             oom_kills: guest.oom_kills,
             note: guest.note.clone(),
+            quarantined: guest.quarantined.clone(),
             machine: guest.machine.as_ref().map(MachineJson::from),
         }
     }
@@ -219,6 +222,7 @@ mod tests {
             uptime: None,
             memory: None,
             oom_kills: 0,
+            quarantined: None,
             note: None,
             machine: Some(machine),
         };

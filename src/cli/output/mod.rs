@@ -18,7 +18,7 @@ pub use error::{FailureJson, ProblemJson};
 pub use event::{EventJson, Summary, names};
 pub use guest::{Guest, StatusJson};
 pub use plan::{PlanJson, TreeJson};
-pub use policy::{ExplainedJson, PolicyJson};
+pub use policy::{ExplainedJson, PolicyJson, QuarantineJson, RulesJson};
 pub use snapshot::{FrozenJson, Removed, RestoredJson, Snapshot};
 
 use schemars::JsonSchema;
@@ -34,8 +34,12 @@ pub enum DocumentJson {
     Plan,
     /// Of `policy show`
     PolicyShow,
+    /// Of `policy show --nft`
+    PolicyNft,
     /// Of `policy explain`
     PolicyExplain,
+    /// Of `quarantine` and `release`
+    Quarantine,
     /// Of `tree`
     Tree,
     /// Of `check`
@@ -68,7 +72,9 @@ impl DocumentJson {
             Self::Status => schema::<StatusJson>("sisforge status --json"),
             Self::Plan => schema::<PlanJson>("sisforge plan --json"),
             Self::PolicyShow => schema::<Vec<PolicyJson>>("sisforge policy show --json"),
+            Self::PolicyNft => schema::<RulesJson>("sisforge policy show --nft --json"),
             Self::PolicyExplain => schema::<ExplainedJson>("sisforge policy explain --json"),
+            Self::Quarantine => schema::<QuarantineJson>("sisforge quarantine --json, and release --json"),
             Self::Tree => schema::<TreeJson>("sisforge tree --json"),
             Self::Check => schema::<CheckedJson>("sisforge check --json"),
             Self::DiskLs => schema::<Vec<Disk>>("sisforge disk ls --json"),

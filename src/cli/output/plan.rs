@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::base::GuestName;
+use crate::host::policy::PolicyChange;
 use crate::plan::{self, Step};
 
 /// What `up` would do. Lists are carried out in the order of the keys; the guests of one list are independent of each other.
@@ -20,10 +21,30 @@ pub struct PlanJson {
     pub stop: Vec<GuestStepsJson>,
     /// Steps that change the firewall's rules, in words.
     pub rules: Vec<String>,
+    /// What the new rules open and close for guests that stay.
+    pub policy_changes: Vec<PolicyChangeJson>,
     /// Guests that are started or repaired.
     pub start: Vec<GuestStepsJson>,
     /// What is worth knowing: what `up` would not do, what it copies, what was brought up to date for this plan.
     pub notes: Vec<String>,
+}
+
+/// Destinations that become reachable, or cease to be, by one line of a policy.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct PolicyChangeJson {
+    /// The policy that the guests have then.
+    pub network: String,
+    pub guests: Vec<String>,
+    /// Whether they become reachable.
+    pub opens: bool,
+    /// Protocols and ports, in words.
+    pub traffic: String,
+    /// Destinations, in words.
+    pub to: String,
+    /// The line that then decides, in words.
+    pub by: String,
+    /// Where fleet.toml has it; `null` for what a preset brings.
+    pub line: Option<usize>,
 }
 
 /// What happens to one guest.
@@ -56,8 +77,23 @@ impl PlanJson {
             prepare: words(&plan.prepare),
             stop: guests(&plan.stop),
             rules: words(&plan.rules),
+            policy_changes: plan.policy_changes.iter().map(PolicyChangeJson::from).collect(),
             start: guests(&plan.start),
             notes,
+        }
+    }
+}
+
+impl From<&PolicyChange> for PolicyChangeJson {
+    fn from(change: &PolicyChange) -> Self {
+        Self {
+            network: change.policy.to_string(),
+            guests: change.guests.iter().map(ToString::to_string).collect(),
+            opens: change.opens,
+            traffic: change.what.to_string(),
+            to: change.to.clone(),
+            by: change.by.clone(),
+            line: change.line,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::apply::prove::Proof;
 use crate::host::policy::{Clause, PacketVerdict, Traffic};
 use crate::run::policy::{Explained, ExplainedAnswer, FilePlace, ShownPolicy};
 
@@ -87,6 +88,8 @@ pub struct ExplainedJson {
     pub passes: bool,
     /// One for each line that decides; what passes comes first. None for an address of IPv6, which guests do not have.
     pub answers: Vec<AnswerJson>,
+    /// With --prove, the rules of nft that the packet met in the kernel, which came to the same; else `null`.
+    pub proof: Option<Vec<String>>,
 }
 
 /// Ports in a row.
@@ -112,6 +115,21 @@ pub struct AnswerJson {
     pub entry: String,
     /// Where the list has that entry; `null` for what the line itself names.
     pub entry_place: Option<PlaceJson>,
+}
+
+/// Rules of nft.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct RulesJson {
+    /// What `nft -f` takes.
+    pub nft: String,
+}
+
+/// Whether a guest is cut off.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct QuarantineJson {
+    pub guest: String,
+    /// Whether it is cut off from every network now.
+    pub quarantined: bool,
 }
 
 impl From<PacketVerdict> for VerdictJson {
@@ -162,14 +180,16 @@ impl From<&ShownPolicy> for PolicyJson {
     }
 }
 
-impl From<&Explained> for ExplainedJson {
-    fn from(explained: &Explained) -> Self {
+impl ExplainedJson {
+    /// With what the kernel said, if it was asked.
+    pub fn new(explained: &Explained, proof: Option<&Proof>) -> Self {
         Self {
             guest: explained.guest.to_string(),
             network: explained.network.to_string(),
             to: explained.question.to.to_string(),
             passes: explained.passes(),
             answers: explained.answers.iter().map(AnswerJson::from).collect(),
+            proof: proof.map(|proof| proof.path.clone()),
         }
     }
 }

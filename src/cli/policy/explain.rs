@@ -7,6 +7,7 @@ use crate::cli::ui::Ui;
 use crate::cli::{output, render};
 use crate::host::policy::{ClauseKind, Question};
 use crate::run::policy::{self, Explained, ExplainedAnswer};
+use crate::run::proof;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -15,6 +16,9 @@ pub struct Args {
     /// Where to: 198.51.100.1, 198.51.100.1:443, 198.51.100.1:53/udp, 198.51.100.1/icmp
     #[arg(value_name = "DEST[:PORT[/PROTO]]")]
     question: String,
+    /// Ask the kernel as well: load the same rules into a network of their own, send the packet, and compare
+    #[arg(long)]
+    prove: bool,
 }
 
 /// Exit status of what does not pass.
@@ -24,10 +28,14 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let question: Question =
         args.question.parse().map_err(|error| CliError::invalid(format!("DEST: {error}")))?;
     let explained = policy::explain(&ui.workspace(), &args.guest, question)?;
+    let proof = args.prove.then(|| proof::prove(&ui.workspace(), &explained)).transpose()?;
     if ui.settings.json {
-        render::json(&output::ExplainedJson::from(&explained));
+        render::json(&output::ExplainedJson::new(&explained, proof.as_ref()));
     } else if !ui.settings.quiet {
         render::text(&text(&explained));
+        if let Some(proof) = &proof {
+            render::text(&format!("proved by the kernel:{}\n", indented(&proof.path)));
+        }
     }
     Ok(if explained.passes() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
 }
@@ -51,6 +59,10 @@ fn text(explained: &Explained) -> String {
         format!("{guest} -> {question}{what}: {verdict}\n{}", because(network.as_str(), found))
     });
     told.collect()
+}
+
+fn indented(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n  {line}")).collect()
 }
 
 /// The line that decides, and its entry where it has several.

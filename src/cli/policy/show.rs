@@ -7,15 +7,28 @@ use crate::cli::error::CliError;
 use crate::cli::ui::Ui;
 use crate::cli::{output, render};
 use crate::run::policy::{self, ShownPolicy};
+use crate::run::proof;
 
 #[derive(clap::Args)]
 pub struct Args {
     /// A network of fleet.toml, or a guest, whose network is meant; all networks unless given
     #[arg(value_name = "NETWORK|GUEST")]
     name: Option<String>,
+    /// As nft's rules, which `nft -f` takes, for the guests in question; fleet.lock tells their numbers
+    #[arg(long)]
+    nft: bool,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    if args.nft {
+        let rules = proof::rules(&ui.workspace(), args.name.as_deref())?;
+        if ui.settings.json {
+            render::json(&output::RulesJson { nft: rules });
+        } else {
+            render::text(&rules);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let shown = policy::show(&ui.workspace(), args.name.as_deref())?;
     if ui.settings.json {
         render::json(&shown.iter().map(output::PolicyJson::from).collect::<Vec<_>>());

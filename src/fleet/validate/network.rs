@@ -7,8 +7,8 @@ use ipnet::{IpNet, Ipv4Net};
 use toml::Spanned;
 
 use super::super::file::{BudgetSection, NetworkSection, RuleSection};
-use super::super::model::{Budget, NetworkPolicy, PolicyPlaces, PolicyRule, Preset};
-use super::super::scalar::{DefaultAction, NameServer, Ports, RuleList};
+use super::super::model::{Budget, NEVER, NetworkPolicy, PolicyPlaces, PolicyRule, Preset};
+use super::super::scalar::{DefaultAction, Destination, NameServer, Ports, RuleList};
 use super::{Thing, Validator, all};
 use crate::base::problem::{Problem, Read, ReadRef};
 
@@ -21,8 +21,9 @@ impl Validator<'_> {
     ) -> Read<NetworkPolicy> {
         let default_allow = self.default_allow(section);
         let dns = self.name_servers(section, subnet);
-        let allow = self.rules(&section.allow);
-        let deny = self.rules(&section.deny);
+        let never = NEVER.into_iter().chain(subnet).collect::<Vec<_>>();
+        let allow = self.rules(&section.allow, &never);
+        let deny = self.rules(&section.deny, &[]);
         let budget = section.budget.by_ref().and_then(|section| budget(section.as_ref()));
         let (rate_down, rate_up) = match section.rate.by_ref()? {
             Some(rate) => (rate.down, rate.up),
@@ -80,8 +81,14 @@ impl Validator<'_> {
         all(section.dns.by_ref()?.iter().map(check))
     }
 
-    fn rules(&mut self, rules: &Read<Vec<Read<RuleSection>>>) -> Read<Vec<PolicyRule>> {
-        all(rules.by_ref()?.iter().map(|rule| self.rule(rule.by_ref()?)))
+    /// `never` are destinations that the rules cannot open.
+    fn rules(&mut self, rules: &Read<Vec<Read<RuleSection>>>, never: &[Ipv4Net]) -> Read<Vec<PolicyRule>> {
+        all(rules.by_ref()?.iter().map(|rule| {
+            let section = rule.by_ref()?;
+            let rule = self.rule(section);
+            let has_effect = self.has_effect(section, never);
+            rule.and_then(|rule| has_effect.map(|()| rule))
+        }))
     }
 
     fn rule(&mut self, section: &RuleSection) -> Read<PolicyRule> {
@@ -106,7 +113,7 @@ impl Validator<'_> {
             to: to?,
             tcp: ports(&section.tcp)?,
             udp: ports(&section.udp)?,
-            icmp: section.icmp?.unwrap_or(false),
+            icmp: section.icmp.clone()?.is_some_and(Spanned::into_inner),
             ..PolicyRule::default()
         };
         let Some(given) = given else { return Ok(rule) };
@@ -117,6 +124,19 @@ impl Validator<'_> {
             }
             RuleList::Builtin(list) => self.builtin(rule, list.rule(), given.span()),
         }
+    }
+
+    /// Tells of what would do nothing, or the opposite of what it seems to say.
+    fn has_effect(&mut self, section: &RuleSection, never: &[Ipv4Net]) -> Read<()> {
+        let mut idle = Vec::new();
+        idle.extend(no_ports(section));
+        idle.extend(no_icmp(section));
+        idle.extend(of_ipv6_alone(section));
+        let entries = section.to.iter().flatten().flat_map(|to| to.get_ref()).flatten();
+        idle.extend(entries.filter_map(|entry| never_open(entry, never)));
+        idle.extend(section.list.iter().flatten().filter_map(|list| never_open_list(list, never)));
+        let told: Vec<_> = idle.into_iter().map(|problem| self.problems.tell(problem)).collect();
+        told.first().map_or(Ok(()), |told| Err(*told))
     }
 
     /// A rule with a list that comes with sisforge: its destinations, and its ports where it has some.
@@ -156,6 +176,65 @@ fn budget(section: Option<&BudgetSection>) -> Read<Budget> {
     })
 }
 
-fn ports(list: &Read<Vec<Read<Ports>>>) -> Read<Vec<RangeInclusive<u16>>> {
-    list.by_ref()?.iter().map(|ports| ports.clone().map(|ports| ports.0)).collect()
+type PortSection = Read<Option<Spanned<Vec<Read<Ports>>>>>;
+
+fn ports(list: &PortSection) -> Read<Vec<RangeInclusive<u16>>> {
+    let list = list.by_ref()?.iter().flat_map(|list| list.get_ref());
+    list.map(|ports| ports.clone().map(|ports| ports.0)).collect()
+}
+
+/// A list of ports without any would mean all protocols and ports, as if it were not there.
+fn no_ports(section: &RuleSection) -> Vec<Problem> {
+    let lists = [&section.tcp, &section.udp].into_iter().flatten().flatten();
+    let empty = lists.filter(|list| list.get_ref().is_empty());
+    let problem = |list: &Spanned<Vec<Read<Ports>>>| {
+        Problem::new(list.span(), "the list of ports is empty")
+            .hint("name ports, or remove the key; a rule without ports means every protocol and port")
+    };
+    empty.map(problem).collect()
+}
+
+fn no_icmp(section: &RuleSection) -> Option<Problem> {
+    let icmp = section.icmp.as_ref().ok()?.as_ref().filter(|icmp| !icmp.get_ref())?;
+    let has_ports = |list: &PortSection| !matches!(list, Ok(None));
+    (!has_ports(&section.tcp) && !has_ports(&section.udp)).then(|| {
+        Problem::new(
+            icmp.span(),
+            "`icmp = false` changes nothing: without ports the rule means every protocol, ICMP too",
+        )
+        .hint("name ports with `tcp` or `udp`, or remove `icmp`")
+    })
+}
+
+fn of_ipv6_alone(section: &RuleSection) -> Option<Problem> {
+    let to = section.to.as_ref().ok()?.as_ref()?;
+    let mut entries = to.get_ref().iter();
+    let is_v6 = |entry: &Read<Spanned<Destination>>| {
+        entry.as_ref().is_ok_and(|entry| matches!(entry.get_ref().0, IpNet::V6(_)))
+    };
+    (!to.get_ref().is_empty() && entries.all(is_v6)).then(|| {
+        Problem::new(to.span(), "guests have no IPv6, so this rule does nothing")
+            .hint("name IPv4 addresses as well, or remove the rule")
+    })
+}
+
+fn never_open(entry: &Spanned<Destination>, never: &[Ipv4Net]) -> Option<Problem> {
+    let IpNet::V4(net) = entry.get_ref().0 else { return None };
+    let closed = never.iter().find(|closed| closed.contains(&net.trunc()))?;
+    Some(nothing_opens(entry.span(), &net.to_string(), closed))
+}
+
+fn never_open_list(list: &Spanned<RuleList>, never: &[Ipv4Net]) -> Option<Problem> {
+    let RuleList::Builtin(builtin) = list.get_ref() else { return None };
+    let to = builtin.rule().to;
+    let all =
+        to.iter().all(|net| matches!(net, IpNet::V4(net) if never.iter().any(|closed| closed.contains(net))));
+    let closed = never.first().filter(|_| all)?;
+    Some(nothing_opens(list.span(), &format!("builtin:{}", builtin.name()), closed))
+}
+
+fn nothing_opens(place: Range<usize>, what: &str, closed: &Ipv4Net) -> Problem {
+    Problem::new(place, format!("no policy opens {what}, so allowing it does nothing"))
+        .label(format!("within what is always closed, such as {closed}"))
+        .hint("remove it: this network, loopback, metadata services, multicast and the guests' own subnet stay closed")
 }

@@ -27,8 +27,8 @@ pub struct PolicyChange {
     pub to: String,
     /// The clause that now decides.
     pub by: String,
-    /// Where `fleet.toml` has that.
-    pub place: Option<std::ops::Range<usize>>,
+    /// The line on which `fleet.toml` has that.
+    pub line: Option<usize>,
 }
 
 impl fmt::Display for PolicyChange {
@@ -38,7 +38,8 @@ impl fmt::Display for PolicyChange {
         let names: Vec<_> = guests.iter().take(SHOWN).map(GuestName::as_str).collect();
         let more = guests.len().saturating_sub(SHOWN);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        write!(f, "network {policy} {verb} {what} to {to} ({by}), for {}{more}", names.join(", "))
+        let line = self.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        write!(f, "network {policy} {verb} {what} to {to} ({line}{by}), for {}{more}", names.join(", "))
     }
 }
 
@@ -110,7 +111,7 @@ pub fn changes(old: &Policies, new: &Policies) -> Vec<PolicyChange> {
             what: line.what,
             to: words(&ranges, new_clauses),
             by: new_clauses[line.clause].to_string(),
-            place: new_clauses[line.clause].place.clone(),
+            line: new_clauses[line.clause].line,
         }));
     }
     all
@@ -123,7 +124,7 @@ impl ListedPolicy<'_> {
     /// Whether no address need be looked at. Places in `fleet.toml` do not count.
     fn says_the_same(&self, other: &Self) -> bool {
         let bare = |clauses: &[Clause]| -> Vec<Clause> {
-            clauses.iter().map(|clause| Clause { place: None, ..clause.clone() }).collect()
+            clauses.iter().map(|clause| Clause { place: None, line: None, ..clause.clone() }).collect()
         };
         let named = |side: &Self| -> Vec<_> {
             side.0

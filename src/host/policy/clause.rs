@@ -103,6 +103,9 @@ pub struct Clause {
     /// Where `fleet.toml` has it.
     #[serde(skip)]
     pub place: Option<Range<usize>>,
+    /// Its line there, where that was asked for.
+    #[serde(skip)]
+    pub line: Option<usize>,
 }
 
 impl Clause {
@@ -116,6 +119,7 @@ impl Clause {
             transports: Transports::default(),
             builtin: None,
             place: None,
+            line: None,
         }
     }
 

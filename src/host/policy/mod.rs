@@ -4,6 +4,7 @@
 
 mod change;
 mod clause;
+mod effect;
 mod explain;
 mod question;
 mod table;
@@ -16,16 +17,17 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use crate::base::{GuestName, Label};
-use crate::fleet::NetworkPolicy;
+use crate::fleet::{NetworkPolicy, SourceText};
 
 pub use change::{PolicyChange, Traffic, changes};
 pub use clause::{Clause, ClauseKind, Transports, clauses};
+pub use effect::{Idle, idle};
 pub use explain::{PolicyAnswer, explain};
 pub use question::Question;
 pub use table::{PortMap, Span, row};
 
 /// What a packet is carried by, and the port that it is sent to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Transport {
     Tcp(u16),
     Udp(u16),
@@ -129,17 +131,23 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// Those of these guests; what no guest has is left out.
+    /// Those of these guests, with the lines of `fleet.toml`; what no guest has is left out.
     pub fn new(
         guests: BTreeMap<GuestName, Label>,
         networks: &BTreeMap<Label, NetworkPolicy>,
         lists: &BTreeMap<PathBuf, Vec<IpNet>>,
         subnet: Ipv4Net,
+        source: &SourceText,
     ) -> Self {
+        let with_line = |clause: Clause| {
+            let line = clause.place.as_ref().map(|place| source.line_column(place.start).0);
+            Clause { line, ..clause }
+        };
+        let clauses = |policy| clauses(policy, subnet).into_iter().map(with_line).collect();
         let used: BTreeSet<&Label> = guests.values().collect();
         let policies = networks.iter().filter(|(label, _)| used.contains(label));
-        let policies: BTreeMap<_, _> =
-            policies.map(|(label, policy)| (label.clone(), clauses(policy, subnet))).collect();
+        let policies: BTreeMap<_, Vec<Clause>> =
+            policies.map(|(label, policy)| (label.clone(), clauses(policy))).collect();
         let named: BTreeSet<&PathBuf> = policies.values().flatten().filter_map(|c| c.list.as_ref()).collect();
         let lists = lists_v4(lists.iter().filter(|(path, _)| named.contains(path)));
         Self { guests, policies, lists }

@@ -20,7 +20,8 @@ fn out(peer: &str, transport: Transport) -> Packet {
 fn policies(policy: &NetworkPolicy, lists: &BTreeMap<PathBuf, Vec<IpNet>>) -> Policies {
     let networks = [("surf".parse().unwrap(), policy.clone())].into();
     let guests = [("alice".parse().unwrap(), "surf".parse().unwrap())].into();
-    Policies::new(guests, &networks, lists, "10.107.0.0/16".parse().unwrap())
+    let source = SourceText { path: "fleet.toml".into(), text: String::new() };
+    Policies::new(guests, &networks, lists, "10.107.0.0/16".parse().unwrap(), &source)
 }
 
 fn told(old: &NetworkPolicy, new: &NetworkPolicy) -> Vec<String> {

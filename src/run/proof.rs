@@ -1,0 +1,129 @@
+//! Proof: a policy in nft's words, and the kernel's word on what it does with a packet.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::apply::prove::{Proof, ProveError, Scratch, Sender};
+use crate::base::network::tap_name;
+use crate::base::{GuestName, InterfaceName, InvalidValue, Label, MacAddress};
+use crate::fleet::Fleet;
+use crate::host::desired::DesiredError;
+use crate::host::firewall::{self, Endpoint, FirewallInput};
+use crate::host::policy::Transport;
+use crate::lock::model::Lock;
+use crate::sys::tool::Tool;
+
+use super::guests::declared;
+use super::policy::{Explained, network_of};
+use super::{RunError, Workspace, facts, host};
+
+/// Nft's rules for the guests that have the network of that name, for the guest of that name, or for all.
+///
+/// # Errors
+/// Where `fleet.lock` does not tell their numbers.
+pub fn rules(workspace: &Workspace<'_>, name: Option<&str>) -> Result<String, RunError> {
+    let fleet = workspace.fleet()?;
+    let network = name.map(|name| network_of(&fleet, name)).transpose()?;
+    let is_network = name.is_some_and(|name| fleet.networks.keys().any(|label| label.as_str() == name));
+    let lock = Lock::read(&workspace.lock_path())?.ok_or_else(|| RunError::NoLock(workspace.lock_path()))?;
+    let is_meant = |guest: &GuestName, own: &Label| match name {
+        None => true,
+        Some(_) if is_network => network.as_ref() == Some(own),
+        Some(name) => guest.as_str() == name,
+    };
+    let meant = fleet.guests.iter().filter(|(guest, spec)| is_meant(guest, &spec.network));
+    let endpoints = meant.map(|(guest, spec)| {
+        let numbers = lock.guest.get(guest);
+        numbers
+            .and_then(|numbers| endpoint(guest, &spec.network, numbers.ip, numbers.mac).ok())
+            .ok_or_else(|| DesiredError::NotLocked(guest.clone()).into())
+    });
+    let endpoints: Result<Vec<_>, RunError> = endpoints.collect();
+    Ok(rendered(&fleet, endpoints?, &facts::lists(&fleet)?)?.1)
+}
+
+fn endpoint(
+    guest: &GuestName,
+    network: &Label,
+    ip: Ipv4Addr,
+    mac: MacAddress,
+) -> Result<Endpoint, InvalidValue> {
+    Ok(Endpoint { name: guest.clone(), tap: tap_name(guest)?, mac, ip, policy: network.clone() })
+}
+
+/// The way out, as the rules that are looked at here call it.
+const UPLINK: &str = "uplink";
+
+/// The way out, and the rules.
+fn rendered(
+    fleet: &Fleet,
+    endpoints: Vec<Endpoint>,
+    lists: &BTreeMap<PathBuf, Vec<IpNet>>,
+) -> Result<(InterfaceName, String), RunError> {
+    let uplink: InterfaceName = UPLINK.parse().map_err(|_| RunError::NoDefaultRoute)?;
+    let input = FirewallInput {
+        fleet: &fleet.name,
+        uplink: &uplink,
+        subnet: fleet.host.subnet,
+        endpoints,
+        policies: &fleet.networks,
+        lists,
+    };
+    let text = firewall::render(&input).text;
+    Ok((uplink, text))
+}
+
+/// What is asked of the program that is started in a network of its own.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ProofRequest {
+    sender: Sender,
+    ruleset: String,
+    to: Ipv4Addr,
+    transport: Transport,
+}
+
+/// Has the kernel decide about the packet that was explained, by the rules of its guest, in a network of its own. The numbers of
+/// a guest that is not locked yet are made up: they decide nothing.
+///
+/// # Errors
+/// Where the kernel does otherwise than was explained, among others.
+pub fn prove(workspace: &Workspace<'_>, explained: &Explained) -> Result<Proof, RunError> {
+    let (Some(to), Some(transport)) = (explained.question.v4(), explained.question.transport) else {
+        return Err(ProveError::Nothing.into());
+    };
+    let fleet = workspace.fleet()?;
+    let guest = declared(explained.guest.as_str(), &fleet)?;
+    let locked = Lock::read(&workspace.lock_path())?.and_then(|lock| lock.guest.get(&guest).cloned());
+    let made_up = || Ipv4Addr::from(u32::from(fleet.host.subnet.network()).saturating_add(2));
+    let ip = locked.as_ref().map_or_else(made_up, |numbers| numbers.ip);
+    let mac = locked.as_ref().map_or_else(|| MacAddress::of_guest(ip), |numbers| numbers.mac);
+    let endpoint =
+        endpoint(&guest, &explained.network, ip, mac).map_err(|_| DesiredError::NotLocked(guest.clone()))?;
+    let tap = endpoint.tap.clone();
+    let policy = fleet.networks.get(&explained.network);
+    let (uplink, ruleset) = rendered(&fleet, vec![endpoint], &facts::lists_of(policy)?)?;
+    let request = ProofRequest { sender: Sender { tap, mac, ip, uplink }, ruleset, to, transport };
+    let proof = ask(&request)?;
+    if proof.passed == explained.passes() { Ok(proof) } else { Err(ProveError::Disproved(proof).into()) }
+}
+
+/// Asks this program, started in a network of its own. Who is not root has one where user namespaces may be made.
+fn ask(request: &ProofRequest) -> Result<Proof, RunError> {
+    let is_root = rustix::process::geteuid().is_root();
+    let user: &[&str] = if is_root { &[] } else { &["--user", "--map-root-user"] };
+    let words = serde_json::to_vec(request).map_err(RunError::Manifest)?;
+    let unshare = Tool::new("unshare").args(user).args(["--net", "--"]);
+    let answer = unshare.arg(host::program()?).arg("prove").stdin(words).run();
+    serde_json::from_slice(&answer.map_err(crate::apply::ApplyError::Tool)?).map_err(RunError::Manifest)
+}
+
+/// Answers such a request, in the network of this process.
+pub fn answer(request: &ProofRequest) -> Result<Proof, RunError> {
+    let mut scratch = Scratch::build(request.sender.clone())?;
+    scratch.load(&request.ruleset)?;
+    Ok(scratch.send(request.to, request.transport)?)
+}

@@ -1,0 +1,45 @@
+//! Quarantine: a guest is cut off from every network, and brought back. Of `fleet.toml` its name and its store are read and nothing
+//! else, the host is held by nobody, and no plan is made.
+
+use crate::apply::observe;
+use crate::apply::record::quarantine as applied;
+use crate::base::GuestName;
+use crate::fleet;
+use crate::host::layout::Layout;
+
+use super::guests::named;
+use super::{RunError, Workspace, host};
+
+/// Cuts a guest off.
+pub fn quarantine(workspace: &Workspace<'_>, name: &str) -> Result<GuestName, RunError> {
+    let (layout, guest) = find(workspace, name)?;
+    applied::cut_off(&layout, &guest)?;
+    Ok(guest)
+}
+
+/// What came of a release.
+#[derive(Clone, Debug)]
+pub struct Released {
+    pub guest: GuestName,
+    /// Whether it was cut off before.
+    pub was_cut_off: bool,
+}
+
+/// Brings a guest back.
+pub fn release(workspace: &Workspace<'_>, name: &str) -> Result<Released, RunError> {
+    let (layout, guest) = find(workspace, name)?;
+    let was_cut_off = applied::release(&layout, &guest)?;
+    Ok(Released { guest, was_cut_off })
+}
+
+/// A guest of which the store has something.
+fn find(workspace: &Workspace<'_>, name: &str) -> Result<(Layout, GuestName), RunError> {
+    let head = fleet::head(&workspace.settings.file)?;
+    host::require_root()?;
+    let layout = Layout::new(&head.host, &head.name);
+    let known = observe::recorded(&layout)?;
+    let cut_off = applied::all(&layout)?;
+    let all: std::collections::BTreeSet<&GuestName> = known.iter().chain(cut_off.keys()).collect();
+    let guest = named(&[name.to_owned()], all).map(|mut found| found.remove(0))?;
+    Ok((layout, guest))
+}

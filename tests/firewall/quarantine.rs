@@ -1,0 +1,55 @@
+//! A guest that is cut off, whatever its policy says.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use sisforge::base::InterfaceName;
+use sisforge::host::quarantine::{quarantine_table, table};
+use sisforge::sys::nft;
+
+use super::rules::{Rules, allow_all};
+use super::world::{ALICE, OUTSIDE, connect, unreachable};
+use super::{HOST, in_a_world};
+
+fn taps(names: &[&str]) -> BTreeSet<InterfaceName> {
+    names.iter().map(|name| name.parse().unwrap()).collect()
+}
+
+fn change(cut_off: &[&str], released: &[&str]) {
+    nft::load(&table(&"sis".parse().unwrap(), &taps(cut_off), &taps(released))).unwrap();
+}
+
+#[test]
+fn what_a_guest_has_open_ends_at_once_when_it_is_cut_off() {
+    if !in_a_world("quarantine::what_a_guest_has_open_ends_at_once_when_it_is_cut_off") {
+        return;
+    }
+    let rules = Rules::of(allow_all(), allow_all());
+    rules.load();
+    change(&[], &[]);
+    let mut web = connect("alice", "198.51.100.10:80");
+    assert!(web.echoes());
+
+    change(&["sis-alice"], &[]);
+    let began = Instant::now();
+    assert!(!web.echoes(), "a connection goes on");
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "it is reset, not left to time out: {:?}",
+        began.elapsed()
+    );
+    unreachable("alice", OUTSIDE, &["198.51.100.10:443", "9.9.9.9:53"]);
+    unreachable("alice", HOST, &["10.107.0.1:22"]);
+    connect("bob", "198.51.100.10:80");
+    // Whoever looks into it still can.
+    assert_eq!(connect(HOST, "10.107.0.2:22").seen_as, ALICE.host);
+
+    rules.load();
+    unreachable("alice", OUTSIDE, &["198.51.100.10:443"]);
+    change(&["sis-alice"], &["sis-bob"]);
+    unreachable("alice", OUTSIDE, &["198.51.100.10:443"]);
+
+    change(&[], &["sis-alice"]);
+    connect("alice", "198.51.100.10:80");
+    nft::delete_table("inet", &quarantine_table(&"sis".parse().unwrap())).unwrap();
+}
