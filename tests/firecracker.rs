@@ -227,7 +227,7 @@ fn a_jail_that_cannot_work_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let dynamic = dir.path().join("firecracker");
     fs::copy(tool::find("true").unwrap(), &dynamic).unwrap();
-    in_dir(&dynamic, &|jail| fails_with(&jail.tool(&jailer, &[]), "not static"));
+    in_dir(&dynamic, &|jail| fails_with(&jail.tool(&jailer, &[]), "not statically linked"));
     in_dir(&firecracker, &|jail| {
         let call = jail.tool(&jailer, &[]);
         let before_separator = call.argv().take_while(|word| *word != "--");

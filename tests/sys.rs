@@ -90,7 +90,7 @@ fn a_tap_is_made_repaired_and_removed() {
     ip::create_tap("sis-a", 200_001, Ipv4Addr::new(10, 107, 0, 5), 30, "ours").unwrap();
     assert_eq!(ip::taps().unwrap()[0].address, Some((Ipv4Addr::new(10, 107, 0, 5), 30)));
     let error = ip::create_tap("sis-a", 200_001, ADDRESS, 30, "theirs").unwrap_err();
-    assert_eq!(error.to_string(), "cannot make the TAP sis-a: it is there already and belongs to ours");
+    assert_eq!(error.to_string(), "cannot create the TAP sis-a: it already exists and belongs to ours");
 
     ip::delete_link("sis-a").unwrap();
     ip::delete_link("sis-a").unwrap();
@@ -103,7 +103,7 @@ fn a_link_of_another_kind_is_not_replaced() {
         return;
     }
     let error = ip::create_tap("lo", 200_001, ADDRESS, 30, "ours").unwrap_err();
-    assert_eq!(error.to_string(), "cannot make the TAP lo: a loopback link of that name is there already");
+    assert_eq!(error.to_string(), "cannot create the TAP lo: a loopback link of that name already exists");
     Tool::new("ip").args(["tuntap", "add", "dev", "tun-a", "mode", "tun"]).run().unwrap();
     ip::create_tap("tun-a", 200_001, ADDRESS, 30, "ours").unwrap_err();
     assert!(ip::link_exists("tun-a").unwrap());
@@ -160,7 +160,7 @@ fn a_network_namespace_is_made_entered_repaired_and_removed() {
     fs::write(netns.path(), "").unwrap();
     assert_eq!(netns::presence(&netns).unwrap(), Presence::Broken);
     let error = netns::within(&netns, || ()).unwrap_err().to_string();
-    assert!(error.ends_with("(it is no namespace, but a file that is left of one)"), "{error}");
+    assert!(error.ends_with("(it is not a namespace, but a file left over from one)"), "{error}");
 
     netns::create(&netns).unwrap();
     netns::create(&netns).unwrap();

@@ -25,7 +25,7 @@ pub enum ArchiveError {
     Cut(&'static str),
     #[error("a header has a wrong checksum")]
     HeaderChecksum,
-    #[error("{entry}: its {field} is no number")]
+    #[error("{entry}: its {field} is not a number")]
     Number { entry: String, field: &'static str },
     #[error("a name is not UTF-8: {0:?}")]
     NotUtf8(String),
@@ -33,7 +33,7 @@ pub enum ArchiveError {
     ExtensionTooLong(u64),
     #[error("an extended header is malformed")]
     Extension,
-    #[error("{entry}: type '{kind}' is not known")]
+    #[error("{entry}: entry type '{kind}' is not known")]
     Kind { entry: String, kind: char },
     #[error("bytes follow the end of the archive")]
     Trailing,

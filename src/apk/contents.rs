@@ -34,11 +34,14 @@ impl Diagnostic for ContentsError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Read { source, .. } => input_diagnosis(source),
-            Self::Socket(_) => Class::Invalid.hint("remove it: whoever listens makes it anew"),
+            Self::Socket(_) => Class::Invalid.hint(
+                "remove it: the program that listens there creates it \
+              again",
+            ),
             Self::NotUtf8(_) => Class::Invalid.hint("rename it"),
             Self::Archive(error) => error.diagnosis(),
             Self::Entry { .. } => Class::Invalid.no_hint(),
-            Self::TooLarge => Class::Invalid.hint("make several packages of it"),
+            Self::TooLarge => Class::Invalid.hint("split it into several packages"),
         }
     }
 }

@@ -61,16 +61,16 @@ impl Control {
         let mut files = BTreeMap::new();
         while let Some(entry) = reader.next_entry().map_err(Refusal::ControlArchive)? {
             if !entry.path.starts_with('.') || entry.path.contains('/') {
-                return Err(Refusal::Control("it holds a file that belongs into the data member"));
+                return Err(Refusal::Control("it contains a file that belongs in the data member"));
             }
             let mut body = Vec::new();
             reader.read_to_end(&mut body).map_err(|error| Refusal::ControlArchive(error.into()))?;
             if files.insert(entry.path, body).is_some() {
-                return Err(Refusal::Control("a file stands in it twice"));
+                return Err(Refusal::Control("it contains a file twice"));
             }
         }
         if files.contains_key(".INSTALL") {
-            return Err(Refusal::Control("it holds .INSTALL, which apk no longer knows"));
+            return Err(Refusal::Control("it contains .INSTALL, which apk no longer supports"));
         }
         let pkginfo = files.remove(".PKGINFO").ok_or(Refusal::Control("it has no .PKGINFO"))?;
         let pkginfo = String::from_utf8(pkginfo).map_err(|_| Refusal::Control(".PKGINFO is not UTF-8"))?;

@@ -41,7 +41,7 @@ impl Diagnostic for ConvertError {
             Self::Pack { reason, .. } => reason.diagnosis(),
             Self::Map { .. } => Class::Invalid.no_hint(),
             Self::NotThere { .. } => Class::Invalid.hint("`dpkg-deb --contents` lists what is in it"),
-            Self::Twice { .. } => Class::Invalid.hint("name one of them alone"),
+            Self::Twice { .. } => Class::Invalid.hint("give only one of them"),
         }
     }
 }

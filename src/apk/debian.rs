@@ -19,7 +19,7 @@ pub(super) const XZ_MEMORY: u64 = 256 << 20;
 /// What is wrong with a `.deb`.
 #[derive(Debug, thiserror::Error)]
 pub enum DebError {
-    #[error("it is no Debian package: {0}")]
+    #[error("it is not a Debian package: {0}")]
     Ar(#[source] io::Error),
     #[error("it has no {0}")]
     Missing(&'static str),
@@ -31,7 +31,7 @@ pub enum DebError {
     Contents(#[from] ContentsError),
     #[error("architecture '{0}' is not known")]
     Architecture(String),
-    #[error("version '{0}' cannot be mapped to one of apk")]
+    #[error("version '{0}' cannot be written as an apk version")]
     Version(String),
 }
 
@@ -39,7 +39,10 @@ impl Diagnostic for DebError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Ar(error) => input_diagnosis(error),
-            Self::Compression { .. } => Class::Invalid.hint("make it anew, as with `dpkg-deb --build -Zxz`"),
+            Self::Compression { .. } => Class::Invalid.hint(
+                "build it again, for example with `dpkg-deb \
+              --build -Zxz`",
+            ),
             Self::Member { reason, .. } => reason.diagnosis(),
             Self::Contents(error) => error.diagnosis(),
             Self::Version(_) => Class::Invalid.hint("give one with --pkgver"),

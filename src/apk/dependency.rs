@@ -82,7 +82,7 @@ impl fmt::Display for Operator {
 
 /// A text that is no dependency.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a package wish such as podman, podman~5, podman>=5.0 or !podman")]
+#[error("'{0}' is not a dependency such as podman, podman~5, podman>=5.0 or !podman")]
 pub struct InvalidDependency(pub String);
 
 impl Dependency {

@@ -90,28 +90,29 @@ impl<Content> EntryKind<Content> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
     #[error(
-        "its name begins with './', so that apk would not install it: its maker packed a directory as '.', not what is in it"
+        "its name begins with './', so apk would not install it: the directory itself was packed as '.', \
+         instead of its contents"
     )]
     DotSlash,
     #[error("its name is absolute, or has an empty, '.' or '..' part, or is too long")]
     Path,
-    #[error("{0} holds a control character")]
+    #[error("{0} contains a control character")]
     ControlCharacter(&'static str),
     #[error("its directory has no entry before it")]
     NoDirectory,
-    #[error("it stands below something that is no directory")]
+    #[error("its parent is not a directory")]
     BelowNoDirectory,
-    #[error("it stands in the archive twice")]
+    #[error("it is in the archive twice")]
     Duplicate,
-    #[error("it links to '{0}', which is no regular file that stands earlier in this package")]
+    #[error("it is a hard link to '{0}', which is not a regular file earlier in this package")]
     HardLink(String),
     #[error("its link has no target")]
     NoTarget,
-    #[error("a device belongs below dev/ alone")]
+    #[error("device nodes are allowed below dev/ only")]
     Device,
-    #[error("mode {0:o} is no mode of a file")]
+    #[error("{0:o} is not a file mode")]
     Mode(u32),
-    #[error("its SHA-1 is {found}, the archive says {stated}")]
+    #[error("its SHA-1 is {found}, but the archive says {stated}")]
     Sum { stated: String, found: Checksum },
     #[error("its checksum record is malformed")]
     SumRecord,

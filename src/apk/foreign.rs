@@ -10,7 +10,7 @@ pub enum Foreign {
         "it is in apk 3's own format (ADB), and sisforge reads version 2, which Alpine's repositories have"
     )]
     Adb,
-    #[error("it is a web page, such as one for a login, or one that says that there is no such file")]
+    #[error("it is an HTML page (perhaps a login page, or a 'not found' page) instead of a package or index")]
     WebPage,
     #[error(transparent)]
     Lfs(#[from] LfsPointer),
@@ -20,9 +20,13 @@ impl Diagnostic for Foreign {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Adb => Class::Invalid.hint(
-                "`abuild` and `sisforge apk pack` make packages of version 2; `apk index` and `sisforge apk index` an APKINDEX.tar.gz",
+                "`abuild` and `sisforge apk pack` make packages of version 2; `apk index` and `sisforge apk \
+                 index` an APKINDEX.tar.gz",
             ),
-            Self::WebPage => Class::Invalid.hint("look at its address with a browser: something else answers there"),
+            Self::WebPage => Class::Invalid.hint(
+                "look at its address with a browser: something else \
+              answers there",
+            ),
             Self::Lfs(error) => error.diagnosis(),
         }
     }

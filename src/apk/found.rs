@@ -20,7 +20,7 @@ pub enum Distrust {
     Index(#[from] IndexError),
     #[error(transparent)]
     Package(#[from] PackageError),
-    #[error("it is called {found}, and apk looks for {expected}")]
+    #[error("it is named {found}, but apk expects {expected}")]
     Name { found: String, expected: String },
 }
 

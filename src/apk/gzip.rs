@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 /// Why a member cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum GzipError {
-    #[error("it is not gzip, or damaged: {0}")]
+    #[error("it is not gzip, or it is damaged: {0}")]
     Damaged(io::Error),
     #[error("it inflates to more than {0} bytes")]
     TooLarge(u64),

@@ -60,23 +60,24 @@ fn names_that_leave_their_place_are_refused() {
     for name in ["/etc/passwd", "../x", "a/../../x", "a//b", "..", "a/."] {
         refused(&[dir("a"), (file(name, 0), b"")], &format!("{name}: {path}"));
     }
-    let dot = "its name begins with './', so that apk would not install it: its maker packed a directory as '.', not what is in it";
+    let dot = "its name begins with './', so apk would not install it: the directory itself was packed as \
+      '.', instead of its contents";
     for name in ["./x", "."] {
         refused(&[dir("a"), (file(name, 0), b"")], &format!("{name}: {dot}"));
     }
-    refused(&[(file("a\u{1b}[2J", 0), b"")], "a\\u{1b}[2J: its name holds a control character");
-    refused(&[(file("a\nR:b", 0), b"")], "a\\nR:b: its name holds a control character");
-    refused(&[(entry(TarKind::Symlink, "l", "a\nb"), b"")], "l: its link holds a control character");
+    refused(&[(file("a\u{1b}[2J", 0), b"")], "a\\u{1b}[2J: its name contains a control character");
+    refused(&[(file("a\nR:b", 0), b"")], "a\\nR:b: its name contains a control character");
+    refused(&[(entry(TarKind::Symlink, "l", "a\nb"), b"")], "l: its link contains a control character");
 }
 
 #[test]
 fn what_is_no_package_has_words_of_its_own() {
     assert!(refusal(b"ADB.pckg".to_vec()).contains("apk 3's own format (ADB)"));
-    assert!(refusal(b"<html><body>404".to_vec()).contains("a web page"));
+    assert!(refusal(b"<html><body>404".to_vec()).contains("an HTML page"));
     let listed = Expected { name: "a".into(), version: "1".into(), checksum: Checksum([0; 20]), size: 9 };
     let page = b"<!doctype html>".to_vec();
     let error = PackageContents::verify(page.into(), &listed).unwrap_err();
-    assert!(error.to_string().contains("a web page"), "{error}");
+    assert!(error.to_string().contains("an HTML page"), "{error}");
     assert!(!error.hint().unwrap().contains("damaged"));
 }
 
@@ -85,29 +86,26 @@ fn a_directory_that_was_packed_as_a_dot_is_its_makers_mistake() {
     let bytes = package(&[(entry(TarKind::Directory, "./", ""), b""), (file("./a", 1), b"x")]);
     let error = PackageContents::inspect(bytes.into()).unwrap_err();
     assert!(error.to_string().contains("its name begins with './'"), "{error}");
-    assert!(error.hint().unwrap().contains("as its maker made it"));
+    assert!(error.hint().unwrap().contains("was built this way"));
 }
 
 #[test]
 fn a_file_needs_a_directory_before_it() {
     refused(&[(file("a/b", 0), b"")], "a/b: its directory has no entry before it");
-    refused(
-        &[(file("a", 0), b""), (file("a/b", 0), b"")],
-        "a/b: it stands below something that is no directory",
-    );
+    refused(&[(file("a", 0), b""), (file("a/b", 0), b"")], "a/b: its parent is not a directory");
     let link = entry(TarKind::Symlink, "a", "/etc");
-    refused(&[(link, b""), (file("a/b", 0), b"")], "a/b: it stands below something that is no directory");
-    refused(&[dir("a"), dir("a/")], "a/: it stands in the archive twice");
+    refused(&[(link, b""), (file("a/b", 0), b"")], "a/b: its parent is not a directory");
+    refused(&[dir("a"), dir("a/")], "a/: it is in the archive twice");
     refused(
         &[(file("a", 0), b""), (entry(TarKind::Symlink, "a", "b"), b"")],
-        "a: it stands in the archive twice",
+        "a: it is in the archive twice",
     );
 }
 
 #[test]
 fn a_hard_link_stays_in_its_package() {
     let reason = |target: &str| {
-        format!("l: it links to '{target}', which is no regular file that stands earlier in this package")
+        format!("l: it is a hard link to '{target}', which is not a regular file earlier in this package")
     };
     for target in ["/etc/shadow", "../x", "later", "a"] {
         let entries = [dir("a"), (entry(TarKind::HardLink, "l", target), &b""[..]), (file("later", 0), b"")];
@@ -117,10 +115,10 @@ fn a_hard_link_stays_in_its_package() {
 
 #[test]
 fn devices_belong_below_dev() {
-    refused(&[(entry(TarKind::CharDevice, "mem", ""), b"")], "mem: a device belongs below dev/ alone");
+    refused(&[(entry(TarKind::CharDevice, "mem", ""), b"")], "mem: device nodes are allowed below dev/ only");
     refused(
         &[dir("a"), (entry(TarKind::BlockDevice, "a/sda", ""), b"")],
-        "a/sda: a device belongs below dev/ alone",
+        "a/sda: device nodes are allowed below dev/ only",
     );
     let null = [dir("dev"), (entry(TarKind::CharDevice, "dev/null", ""), &b""[..])];
     assert!(PackageContents::inspect(package(&null).into()).is_ok());
@@ -132,7 +130,7 @@ fn a_file_that_is_not_what_its_sum_says_is_refused() {
     wrong.pax.insert("APK-TOOLS.checksum.SHA1".into(), "00".repeat(20).into_bytes());
     let found = Checksum::of("x");
     let stated = "00".repeat(20);
-    refused(&[(wrong, b"x")], &format!("a: its SHA-1 is {found}, the archive says {stated}"));
+    refused(&[(wrong, b"x")], &format!("a: its SHA-1 is {found}, but the archive says {stated}"));
 }
 
 #[test]
@@ -148,8 +146,8 @@ fn members_that_are_cut_swapped_or_added_are_refused() {
     assert!(refusal(with_data(&compress(&[7; 700]))).contains("data member: a header has a wrong checksum"));
     let twice = [data, compress(b"")].concat();
     assert!(refusal(with_data(&twice)).ends_with("data member: it cannot be unpacked: bytes follow its end"));
-    assert!(refusal(b"no gzip at all".to_vec()).contains("control member: it is not gzip, or damaged"));
-    assert!(refusal(Vec::new()).contains("control member: it is not gzip, or damaged"));
+    assert!(refusal(b"no gzip at all".to_vec()).contains("control member: it is not gzip, or it is damaged"));
+    assert!(refusal(Vec::new()).contains("control member: it is not gzip, or it is damaged"));
 }
 
 #[test]
@@ -160,10 +158,10 @@ fn a_control_member_holds_what_it_may() {
     assert!(control(&[(".PKGINFO", no_hash)]).ends_with("control member: .PKGINFO: it has no datahash"));
     assert!(
         control(&[(".PKGINFO", no_hash), ("etc/x", "")])
-            .ends_with("it holds a file that belongs into the data member")
+            .ends_with("it contains a file that belongs in the data member")
     );
-    assert!(control(&[(".PKGINFO", no_hash), (".PKGINFO", no_hash)]).ends_with("a file stands in it twice"));
-    assert!(control(&[(".INSTALL", "")]).ends_with("it holds .INSTALL, which apk no longer knows"));
+    assert!(control(&[(".PKGINFO", no_hash), (".PKGINFO", no_hash)]).ends_with("it contains a file twice"));
+    assert!(control(&[(".INSTALL", "")]).ends_with("it contains .INSTALL, which apk no longer supports"));
     for name in ["../a", "a/b", ".a", "a b", ""] {
         let text = format!("pkgname = {name}\npkgver = 1\ndatahash = {}\n", "0".repeat(64));
         assert!(control(&[(".PKGINFO", &text)]).contains("is not allowed"), "{name:?} was accepted");
@@ -193,12 +191,12 @@ fn a_package_is_what_the_index_says() {
     let longer = [&good[..], b"x"].concat();
     assert_eq!(
         verify(&|_| (), &longer),
-        Err(format!("package evil-1-r0: the file has {} bytes, the index says {size}", size + 1))
+        Err(format!("package evil-1-r0: the file has {} bytes, but the index says {size}", size + 1))
     );
     let other = verify(&|expected| expected.checksum = Checksum([0; 20]), &good).unwrap_err();
     assert!(other.contains("its checksum is Q1") && other.contains("the index says Q1AAAA"), "{other}");
     assert_eq!(
         verify(&|expected| expected.name = "good".into(), &good),
-        Err("package good-1-r0: it calls itself evil-1-r0".into())
+        Err("package good-1-r0: it says that it is evil-1-r0".into())
     );
 }

@@ -221,7 +221,8 @@ mod tests {
 
     const RECORD: &str = "C:Q1AAAAAAAAAAAAAAAAAAAAAAAAAAA=\nP:busybox\nV:1.35.0-r17\nA:x86_64\nS:508909\nI:962560\n\
         T:Size optimized toolbox\nU:https://busybox.net/\nL:GPL-2.0-only\no:busybox\n\
-        m:A. Person <a@example.org>\nt:1655934198\nc:abc\nk:100\nD:so:libc.musl-x86_64.so.1\np:/bin/sh cmd:[=1.35.0-r17\n\n";
+        m:A. Person <a@example.org>\nt:1655934198\nc:abc\nk:100\nD:so:libc.musl-x86_64.so.1\np:/bin/sh \
+        cmd:[=1.35.0-r17\n\n";
 
     #[test]
     fn a_record_is_written_as_it_was_read() {
@@ -251,7 +252,7 @@ mod tests {
     fn what_is_no_index_is_told_apart() {
         let said = |bytes: &[u8]| Index::inspect(bytes).unwrap_err().to_string();
         assert!(said(b"ADB.pckg").contains("apk 3's own format (ADB)"));
-        assert!(said(b"<!DOCTYPE html><title>Login</title>").contains("a web page"));
+        assert!(said(b"<!DOCTYPE html><title>Login</title>").contains("an HTML page"));
         assert!(said(b"version https://git-lfs.github.com/spec/v1\n").contains("Git LFS"));
     }
 
@@ -263,7 +264,7 @@ mod tests {
             with("X:1").rejected,
             [(
                 "busybox-1.35.0-r17".to_owned(),
-                "field 'X' is not known, and a field in upper case must be".to_owned()
+                "field 'X' is not known; fields whose letter is upper case must be".to_owned()
             )]
         );
         assert_eq!(with("i:a=b").rejected, []);

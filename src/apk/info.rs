@@ -69,7 +69,7 @@ pub enum InfoError {
     Missing(&'static str),
     #[error("{field}: {reason}")]
     Field { field: String, reason: String },
-    #[error("field '{0}' is not known, and a field in upper case must be")]
+    #[error("field '{0}' is not known; fields whose letter is upper case must be")]
     Unknown(char),
 }
 
@@ -176,7 +176,7 @@ impl Draft {
         let is_plain = value.bytes().all(|b| matches!(b, b' '..=b'~'));
         let control = || value.chars().find(|c| c.is_control() && *c != '\t');
         if let Some(control) = (!is_plain).then(control).flatten() {
-            return Err(format!("it holds the control character {control:?}"));
+            return Err(format!("it contains the control character {control:?}"));
         }
         let text = || value.to_owned();
         match letter {
@@ -262,7 +262,7 @@ fn whole(value: &str) -> Result<u64, String> {
 fn wishes(value: &str) -> Result<Vec<Dependency>, String> {
     let wishes = Dependency::parse_list(value).map_err(|error| error.to_string())?;
     match wishes.iter().find(|wish| wish.tag.is_some()) {
-        Some(wish) => Err(format!("'{wish}': a tag stands in the world alone")),
+        Some(wish) => Err(format!("'{wish}': a tag is allowed in the world only")),
         None => Ok(wishes),
     }
 }

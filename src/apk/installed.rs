@@ -61,7 +61,7 @@ pub enum InstalledReason {
     Permissions(String),
     #[error("{0:?} is not a checksum")]
     Sum(String),
-    #[error("it stands before the file or directory that it is about")]
+    #[error("it comes before the file or directory that it describes")]
     Order,
     #[error(transparent)]
     Info(#[from] InfoError),
@@ -221,7 +221,7 @@ mod tests {
         let error = |files: &str| parse_installed(&record(files)).unwrap_err().to_string();
         assert_eq!(
             error("R:x\n"),
-            "line 10 (package b-1-r0): it stands before the file or directory that it is about"
+            "line 10 (package b-1-r0): it comes before the file or directory that it describes"
         );
         assert_eq!(error("F:usr\nZ:x\n"), "line 11 (package b-1-r0): \"x\" is not a checksum");
         assert_eq!(error("F:../etc\n"), "line 10 (package b-1-r0): \"../etc\" cannot be the path of a file");

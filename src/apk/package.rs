@@ -30,8 +30,7 @@ use super::entry::Entry;
 pub(super) const MAX_DATA: u64 = 16 << 30;
 
 /// What to do about a package that is as its maker made it: everything that is looked at once its bytes are known to be right.
-const MAKERS: &str =
-    "it is as its maker made it, and the mistake is there: have it made anew, or take another version";
+const MAKERS: &str = "the package was built this way: have it rebuilt, or use another version";
 
 /// Why a package is refused.
 #[derive(Debug, thiserror::Error)]
@@ -54,11 +53,11 @@ impl Diagnostic for PackageError {
 pub enum Refusal {
     #[error(transparent)]
     Foreign(#[from] Foreign),
-    #[error("the file has {found} bytes, the index says {expected}")]
+    #[error("the file has {found} bytes, but the index says {expected}")]
     Size { expected: u64, found: u64 },
-    #[error("its checksum is {found}, the index says {expected}")]
+    #[error("its checksum is {found}, but the index says {expected}")]
     Checksum { expected: Checksum, found: Checksum },
-    #[error("it calls itself {found}")]
+    #[error("it says that it is {found}")]
     OtherPackage { found: String },
     #[error("signature: {0}")]
     Signature(#[from] SignatureError),
@@ -72,7 +71,7 @@ pub enum Refusal {
     Control(&'static str),
     #[error("control member: .PKGINFO: {0}")]
     Info(#[from] InfoError),
-    #[error("data member: its SHA-256 is {found}, .PKGINFO says {expected}")]
+    #[error("data member: its SHA-256 is {found}, but .PKGINFO says {expected}")]
     DataHash { expected: Sha256, found: Sha256 },
     #[error("data member: {0}")]
     Data(#[from] ArchiveError),
@@ -80,9 +79,9 @@ pub enum Refusal {
     Entry { path: String, reason: EntryError },
     #[error("it cannot be read")]
     Read(#[source] io::Error),
-    #[error("its SHA-256 is {found}, and {expected} was expected")]
+    #[error("its SHA-256 is {found}, but {expected} was expected")]
     Digest { expected: Sha256, found: Sha256 },
-    #[error("what is remembered of it is not what it holds")]
+    #[error("its cached listing does not match its contents")]
     Listing,
 }
 

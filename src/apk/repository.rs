@@ -23,9 +23,9 @@ pub enum RepositoryError {
     File(#[from] FileError),
     #[error("{}: {reason}", .path.display())]
     Package { path: PathBuf, reason: PackageError },
-    #[error("{}: a package of this content must be called {expected}", .path.display())]
+    #[error("{}: a package with this content must be named {expected}", .path.display())]
     Name { path: PathBuf, expected: String },
-    #[error("{} has packages for {}; a repository is for one architecture", .directory.display(), .found.join(" and "))]
+    #[error("{} has packages for {}; a repository has one architecture", .directory.display(), .found.join(" and "))]
     Architectures { directory: PathBuf, found: Vec<String> },
     #[error("{} has no *.apk", .0.display())]
     Empty(PathBuf),
@@ -38,7 +38,7 @@ impl Diagnostic for RepositoryError {
         match self {
             Self::File(error) => error.diagnosis(),
             Self::Package { reason, .. } => {
-                reason.diagnosis().or_hint("get that package again, or make it anew")
+                reason.diagnosis().or_hint("get that package again, or rebuild it")
             }
             Self::Name { .. } => Class::Invalid.hint("rename the file"),
             Self::Architectures { .. } => {

@@ -15,7 +15,7 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::sys::fs::{self, FileError, input_diagnosis};
 
 /// What to do about a file that is not what was signed.
-pub const DAMAGED: &str = "it was damaged or changed on its way: get it again, or make its index anew";
+pub const DAMAGED: &str = "it was damaged or changed in transit: get it again, or generate its index again";
 
 /// Ending of a public key's file name; the whole name stands in the signature.
 const PUBLIC_ENDING: &str = ".rsa.pub";
@@ -29,13 +29,13 @@ pub enum KeyError {
     File(#[from] FileError),
     #[error("cannot list {}", .path.display())]
     List { path: PathBuf, source: std::io::Error },
-    #[error("{}: it is not an RSA key in PEM: {reason}", .path.display())]
+    #[error("{}: it is not an RSA key in PEM format: {reason}", .path.display())]
     Malformed { path: PathBuf, reason: String },
-    #[error("{}: a key file is named like maker.rsa", .0.display())]
+    #[error("{}: the name of a key file must be like maker.rsa", .0.display())]
     Name(PathBuf),
     #[error("no key *{PUBLIC_ENDING} in {}", .0.display())]
     Empty(PathBuf),
-    #[error("cannot make a key: {0}")]
+    #[error("cannot generate a key: {0}")]
     Generate(#[source] rsa::Error),
     #[error("cannot sign: {0}")]
     Sign(#[source] rsa::Error),
@@ -49,7 +49,7 @@ impl Diagnostic for KeyError {
             Self::Malformed { .. } => Class::Invalid.hint("`sisforge apk key` makes a pair of keys"),
             Self::Name(_) => Class::Invalid.hint("rename it"),
             Self::Empty(_) => Class::Invalid
-                .hint("put the public keys of those whom you trust into it; Alpine's are in its package alpine-keys"),
+                .hint("put the public keys that you trust into it; Alpine's are in its package alpine-keys"),
             Self::Generate(_) | Self::Sign(_) => Class::Failed.no_hint(),
         }
     }
@@ -70,10 +70,11 @@ impl Diagnostic for SignatureError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Untrusted { .. } => Class::Invalid.hint(
-                "if you trust whoever signed it, put that key into the directory of trusted keys (`keys` of the [[repository]], --keys)",
+                "if you trust whoever signed it, put that key into the directory of trusted keys (`keys` of \
+                 the [[repository]], --keys)",
             ),
             Self::Missing => {
-                Class::Invalid.hint("take it from whoever signs it; `sisforge apk index` signs what is your own")
+                Class::Invalid.hint("get a signed one; `sisforge apk index` signs your own repository")
             }
             Self::Wrong(_) => Class::Invalid.hint(DAMAGED),
         }

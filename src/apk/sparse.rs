@@ -22,7 +22,7 @@ const PREFIX: &str = "GNU.sparse.";
 
 /// What is wrong with a sparse file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("its map of a sparse file {0}")]
+#[error("its sparse map {0}")]
 pub struct SparseError(&'static str);
 
 impl Diagnostic for SparseError {
@@ -268,7 +268,7 @@ impl SparseRecords {
         let pairs = numbers.chunks_exact(2);
         let count = self.count.as_deref().map_or(Ok(pairs.len() as u64), decimal)?;
         if !pairs.remainder().is_empty() || count != pairs.len() as u64 {
-            return Err(SparseError("has another number of pieces than it says"));
+            return Err(SparseError("has a different number of pieces than it says"));
         }
         SparseMap::new(size, pairs.map(|pair| (pair[0], pair[1])).collect()).map(SparseForm::Map)
     }
@@ -335,7 +335,7 @@ mod tests {
         let map = SparseMap::new(9, vec![(2, 3), (5, 0), (6, 1)]).unwrap();
         assert_eq!((expanded(&map, b"abcd"), map.stored()), (b"\0\0abc\0d\0\0".to_vec(), 4));
         assert_eq!(expanded(&SparseMap::new(3, vec![]).unwrap(), b""), [0; 3]);
-        assert!(map.expand(&b"abc"[..]).read_to_end(&mut Vec::new()).is_err(), "it is cut");
+        assert!(map.expand(&b"abc"[..]).read_to_end(&mut Vec::new()).is_err(), "it is truncated");
     }
 
     #[test]

@@ -148,7 +148,7 @@ mod tests {
         for from in [0, 7, MAX_HEAD as usize] {
             let expected = Sha256::of(&bytes[from..]);
             assert_eq!(opened.sha256(from).unwrap(), expected);
-            assert_eq!(opened.sha256(from).unwrap(), expected, "a second time");
+            assert_eq!(opened.sha256(from).unwrap(), expected, "twice");
             let whole = Sha256::of(&bytes);
             let mut hashing = opened.hashing(from).unwrap();
             hashing.read_exact(&mut [0; 1000]).unwrap();

@@ -262,7 +262,8 @@ pub fn promises(
     }
     (missing > free).then(|| {
         format!(
-            "the data disks may grow to {} together, and {} has {} left for them: where it is full, guests get errors when they write",
+            "the data disks may grow to {} together, but {} has {} left for them: when it is full, guests \
+             get write errors",
             ByteSize::from_bytes(promised),
             dir.display(),
             ByteSize::from_mib(free >> 20),

@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(words(exited(0), ""), "the guest shut down (status 0)");
         assert_eq!(words(Some(ExitStatus::from_raw(9)), ""), "signal 9 killed it");
         assert_eq!(words(exited(1), "Failed to exec into Firecracker: Permission denied (os error 13)"), {
-            "programs do not run from its jail's file system, which is mounted noexec"
+            "programs cannot run from its jail's file system, which is mounted noexec"
         });
         assert_eq!(words(None, ""), "");
         assert_eq!(why(VmmKind::Qemu, exited(1), "").what.unwrap(), "status 1");

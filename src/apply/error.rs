@@ -56,64 +56,68 @@ pub enum ApplyError {
     #[error("cannot write the record {}", path.display())]
     Record { path: PathBuf, source: serde_json::Error },
     #[error(
-        "this host has no /dev/net/tun, and every guest needs a TAP (`modprobe tun`, or give it to this container)"
+        "this host has no /dev/net/tun, and every guest needs a TAP (run `modprobe tun`, or pass the device \
+         to this container)"
     )]
     NoTun,
     #[error(
-        "the uid or the address of {tap} is that of {other} ({whose}): fleets of one host need [host] uids and subnet of their own"
+        "{tap} would have the same uid or address as {other} ({whose}): each fleet on a host needs its own \
+         [host] uids and subnet"
     )]
     Taken { tap: InterfaceName, other: String, whose: String },
     #[error("the uid {uid} of {guest} is in use on this host: {holder}")]
     UidTaken { guest: GuestName, uid: u32, holder: String },
-    #[error("{} has {} MiB free, {} MiB are needed", store.display(), .free >> 20, .needed >> 20)]
+    #[error("{} has {} MiB free, but {} MiB are needed", store.display(), .free >> 20, .needed >> 20)]
     NoRoom { store: PathBuf, needed: u64, free: u64 },
-    #[error("the data disk of {guest} is also that of another jail, {}: two guests would destroy it", other.display())]
+    #[error("the data disk of {guest} is also in another jail, {}: two guests that write to it would \
+      destroy it", other.display())]
     DiskShared { guest: GuestName, other: PathBuf },
-    #[error("{} holds no ext4 file system", path.display())]
+    #[error("{} does not contain an ext4 file system", path.display())]
     NoFileSystem { path: PathBuf, source: Box<ext4_view::Ext4Error> },
     #[error(
-        "[host] jails of {fleet} was {}, where {} is not empty, and is to be {}", place.display(), dir.display(), to.display()
+        "[host] jails of {fleet} was {}, where {} is not empty, and is now {}", place.display(), dir.display(), to.display()
     )]
     Moved { fleet: FleetName, dir: PathBuf, place: PathBuf, to: PathBuf },
-    #[error("{} is mounted {flag}, and jails hold programs and device nodes", store.display())]
+    #[error("{} is mounted {flag}, but jails contain programs and device nodes", store.display())]
     MountedWithout { store: PathBuf, flag: &'static str },
-    #[error("{} is on no block device, so that `io` of a guest cannot be limited there", .0.display())]
+    #[error("{} is not on a block device, so the `io` of a guest cannot be limited there", .0.display())]
     NoDevice(PathBuf),
     #[error(transparent)]
     Binary(#[from] BinaryError),
     #[error(
-        "{} MiB of huge pages are needed, and {} MiB are free on this host", .needed >> 20, .free >> 20
+        "{} MiB of huge pages are needed, but {} MiB are free on this host", .needed >> 20, .free >> 20
     )]
     NoHugePages { needed: u64, free: u64 },
     #[error("{0}")]
     NoMemory(MemoryShortage),
     #[error(
-        "{guest} would be stopped and could not start again: its tap {tap} is the name of another interface (`ip link show {tap}` shows it)"
+        "{guest} would be stopped and could not start again: another interface has the name of its TAP, \
+         {tap} (`ip link show {tap}` shows it)"
     )]
     TapTaken { guest: GuestName, tap: InterfaceName },
     #[error("{program} is not installed: it is the VMM that [fleet] vmm names")]
     NoVmm { program: &'static str },
-    #[error("the VMM of {guest} is not in the cgroup {cgroup} for every controller, and was killed")]
+    #[error("the VMM of {guest} was not in the cgroup {cgroup} for every controller, and was killed")]
     NotInCgroup { guest: GuestName, cgroup: String },
     #[error("the VMM of {guest} was killed by the kernel: out of memory (limit {} MiB){}", .limit >> 20, indented(.last_lines))]
     OutOfMemory { guest: GuestName, limit: u64, last_lines: Vec<String> },
     #[error("the VMM of {guest} ended before the guest was ready{}{}", what(.why), indented(.last_lines))]
     Ended { guest: GuestName, why: Why, last_lines: Vec<String> },
-    #[error("the VMM of {0} ended meanwhile")]
+    #[error("the VMM of {0} exited in the meantime")]
     Gone(GuestName),
-    #[error("{guest} did not say that it is ready within {} s{}", .after.as_secs(), indented(.last_lines))]
+    #[error("{guest} was not ready within {} s{}", .after.as_secs(), indented(.last_lines))]
     NotReady { guest: GuestName, after: Duration, last_lines: Vec<String> },
     #[error("services of {guest} did not start: {services}{}", indented(.last_lines))]
     Services { guest: GuestName, services: String, last_lines: Vec<String> },
-    #[error("cannot remove all of the jails of {guest}{}", indented(.left))]
+    #[error("cannot remove all jails of {guest}{}", indented(.left))]
     NotRemoved { guest: GuestName, left: Vec<String> },
     #[error("{0} has no jail to start in")]
     NoJail(GuestName),
-    #[error("the VMM of {0} does not end, not even by SIGKILL")]
+    #[error("the VMM of {0} does not exit, not even after SIGKILL")]
     DoesNotEnd(GuestName),
-    #[error("the logs of {guest} are not kept: the process for that does not begin{}", if said.is_empty() { String::new() } else { format!(": {said}") })]
+    #[error("the logs of {guest} are not kept: `sisforge keep-logs` does not start{}", if said.is_empty() { String::new() } else { format!(": {said}") })]
     NoKeeper { guest: GuestName, said: String },
-    #[error("the process that keeps the logs of {0} does not end, not even by SIGKILL")]
+    #[error("the process that keeps the logs of {0} does not exit, not even after SIGKILL")]
     KeeperDoesNotEnd(GuestName),
     #[error("container {container} of {guest} did not start: {reason}")]
     Container { guest: GuestName, container: String, reason: String },
@@ -122,11 +126,12 @@ pub enum ApplyError {
 // Hints that take more than a line.
 const TWO_JAILS: &str =
     "stop the guest of that jail; a jail that nothing runs in can be removed, and the disk stays";
-const MOVE_BACK: &str = "take the old `jails` back; or with it take the fleet down, move the fleet's directories `disks` and `snapshots` to the new place, and go on there";
+const MOVE_BACK: &str = "take the old `jails` back; or with it take the fleet down, move the fleet's \
+  directories `disks` and `snapshots` to the new place, and go on there";
 const MORE_HUGE_PAGES: &str =
-    "set more aside, as with `sysctl vm.nr_hugepages=COUNT` (2 MiB each), or leave `huge-pages` out";
-const IN_THE_KERNEL: &str =
-    "it waits in the kernel, for a disk perhaps: `dmesg` may tell; a restart of the host ends it";
+    "reserve more, for example with `sysctl vm.nr_hugepages=COUNT` (2 MiB each), or leave `huge-pages` out";
+const IN_THE_KERNEL: &str = "it is blocked in the kernel, perhaps waiting for a disk: `dmesg` may say why; a reboot of the host \
+     ends it";
 const WHAT_STAYS: &str = "`lsattr` shows files that are immutable, `fuser -vm` shows who uses a mount";
 
 impl Diagnostic for ApplyError {
@@ -147,18 +152,18 @@ impl Diagnostic for ApplyError {
             Self::Unreadable(error) => error.diagnosis(),
             Self::Binary(error) => error.diagnosis(),
             Self::NoArtifact(_) => Failed.hint("run `sisforge build`"),
-            Self::ArtifactChanged { .. } => Failed.hint("remove its directory in out/, and it is built anew"),
+            Self::ArtifactChanged { .. } => Failed.hint("remove its directory in out/, and build again"),
             Self::NoRoom { .. } => {
                 Failed.hint("free some space, or move [host] store to a larger file system")
             }
-            Self::UidTaken { .. } => Failed.hint("give the fleet a range that nobody has: [host] uids"),
+            Self::UidTaken { .. } => Failed.hint("give the fleet a range that nothing else uses: [host] uids"),
             Self::DiskShared { .. } => Failed.hint(TWO_JAILS),
             Self::NoFileSystem { .. } => {
-                Invalid.hint("a raw image of one ext4 file system is taken, without partitions")
+                Invalid.hint("it must be a raw image of one ext4 file system, without partitions")
             }
             Self::Moved { .. } => Failed.hint(MOVE_BACK),
             Self::MountedWithout { .. } => {
-                Failed.hint("mount it otherwise, or move [host] store to another file system")
+                Failed.hint("mount it without that option, or move [host] store to another file system")
             }
             Self::NoDevice(_) => {
                 Failed.hint("remove `io` from the guests, or move [host] store to a file system on a disk")
@@ -174,7 +179,7 @@ impl Diagnostic for ApplyError {
                 Failed.hint(format!("`sisforge logs {guest} --vmm` shows what its VMM said"))
             }
             Self::NotReady { guest, .. } => Failed.hint(format!(
-                "`sisforge logs {guest}` shows what it said; `sisforge up --timeout SECONDS` gives it longer"
+                "`sisforge logs {guest}` shows its serial console; `sisforge up --timeout SECONDS` waits longer"
             )),
             Self::Services { guest, .. } => {
                 Failed.hint(format!("`sisforge logs {guest}` shows what it said"))

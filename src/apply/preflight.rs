@@ -130,7 +130,7 @@ fn rules_and_artifacts(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyErr
     Ok(())
 }
 
-/// Whether the guests that start find their memory; `None` as well where the kernel does not tell.
+/// Whether the guests that start find their memory; `None` as well where the kernel does not report it.
 pub fn memory_shortage(plan: &Plan, host: &LinuxHost) -> Option<MemoryShortage> {
     let held = |guest: &GuestSteps| host.hierarchy.memory_current(&host.layout.cgroup(&guest.guest));
     let freed = plan.stop.iter().filter_map(held).sum();

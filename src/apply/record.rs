@@ -103,7 +103,7 @@ impl Record for Machine {
     /// Version 0 told the guest's address on the command line alone.
     fn convert(_version: u32, mut record: Map<String, Value>) -> Result<Map<String, Value>, String> {
         let line = record.get("command_line").and_then(Value::as_str).unwrap_or_default();
-        let ip = address_on(line).ok_or("its command line tells no address")?;
+        let ip = address_on(line).ok_or("its kernel command line has no address")?;
         record.insert("ip".to_owned(), ip.to_string().into());
         Ok(record)
     }
@@ -116,10 +116,10 @@ impl Record for Manifest {
     fn convert(version: u32, mut record: Map<String, Value>) -> Result<Map<String, Value>, String> {
         let format = record.remove("format").unwrap_or_default();
         if format != 1 {
-            return Err(format!("its format is {format}, and this sisforge knows format 1"));
+            return Err(format!("its format is {format}, but this sisforge knows format 1 only"));
         }
         let Some(Value::Object(machine)) = record.remove("machine") else {
-            return Err("it tells no machine".to_owned());
+            return Err("it has no machine".to_owned());
         };
         record.insert("machine".to_owned(), Machine::convert(version, machine)?.into());
         Ok(record)
@@ -174,7 +174,8 @@ pub enum Unreadable {
     #[error("cannot read the record {}: {why}", path.display())]
     NotConverted { path: PathBuf, why: String },
     #[error(
-        "cannot read the record {}: a newer sisforge wrote it (version {version}, and this one knows {known})", path.display()
+        "cannot read the record {}: a newer sisforge wrote it (version {version}; this sisforge knows up to \
+         version {known})", path.display()
     )]
     Newer { path: PathBuf, version: u32, known: u32 },
 }

@@ -7,7 +7,7 @@ const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1";
 
 /// A file whose content Git LFS keeps elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is a pointer of Git LFS, and the file itself was not fetched: `git lfs pull` does that")]
+#[error("it is a Git LFS pointer: `git lfs pull` fetches the file itself")]
 pub struct LfsPointer;
 
 impl Diagnostic for LfsPointer {

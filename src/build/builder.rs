@@ -59,7 +59,7 @@ pub enum BuildError {
     ContainerNotLocked(String),
     #[error("there is no {what} {name}; there {}", if known.is_empty() { "is none".to_owned() } else { format!("are {}", known.join(", ")) })]
     Unknown { what: &'static str, name: Label, known: Vec<String> },
-    #[error("{name:?} cannot be a name in out/")]
+    #[error("{name:?} is not a valid name of an artifact")]
     Name { name: String, source: InvalidValue },
     /// What shows only when packages are opened.
     #[error(transparent)]
@@ -72,21 +72,21 @@ pub enum BuildError {
     Vendor(#[from] VendorError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    #[error("the kernel source cannot be had")]
+    #[error("cannot get the kernel source")]
     KernelSource(#[source] FetchError),
     #[error(transparent)]
     Kernel(#[from] KernelError),
     #[error(transparent)]
     KernelConfig(#[from] ConfigLineError),
-    #[error("the kernel is a ready image, which does not tell its configuration")]
+    #[error("[kernel] image is a prebuilt kernel, whose configuration is not known")]
     ReadyKernel,
     #[error("the digest of the kernel source {0} is not known yet")]
     UnpinnedKernel(String),
-    #[error("the kernel needs a compiler")]
+    #[error("building the kernel needs a compiler")]
     Toolchain(#[source] ToolError),
     #[error(transparent)]
     Vmlinux(#[from] VmlinuxError),
-    #[error("{} has the SHA-256 {found}, and fleet.lock says {expected}", path.display())]
+    #[error("{} has the SHA-256 {found}, but fleet.lock says {expected}", path.display())]
     KernelDigest { path: PathBuf, expected: Sha256, found: Sha256 },
     #[error("the image {image} cannot be laid out")]
     Layout { image: Label, source: LayoutError },
@@ -122,12 +122,12 @@ impl Diagnostic for BuildError {
             | Self::NotPinned { .. }
             | Self::ContainerNotLocked(_)
             | Self::ContainerChanged(_) => Class::Invalid.hint("run `sisforge lock`"),
-            Self::UnpinnedKernel(_) => Class::Invalid.hint("`sisforge lock` finds it out"),
+            Self::UnpinnedKernel(_) => Class::Invalid.hint("`sisforge lock` determines it"),
             Self::KernelDigest { .. } => {
-                Class::Invalid.hint("get that file back, or take the new one with `sisforge lock`")
+                Class::Invalid.hint("restore that file, or accept the new one with `sisforge lock`")
             }
             Self::Unknown { .. } | Self::Name { .. } | Self::Invalid(_) => Class::Invalid.no_hint(),
-            Self::ReadyKernel => Class::Invalid.hint("give [kernel] a `source` in place of an `image`"),
+            Self::ReadyKernel => Class::Invalid.hint("give [kernel] a `source` instead of an `image`"),
             Self::File(error) => error.diagnosis(),
             Self::Repository(error) => error.diagnosis(),
             Self::Vendor(error) => error.diagnosis(),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::base::KernelOption;
@@ -31,7 +32,7 @@ pub struct Configured {
 }
 
 /// Where a line of a final configuration comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "from")]
 pub enum LineOrigin {
     Base {
@@ -51,7 +52,7 @@ pub enum LineOrigin {
 }
 
 /// A line of a final configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ConfigLine {
     pub option: String,
     /// As `.config` has it, `n` for what is off.

@@ -49,7 +49,7 @@ pub struct Vendored {
 pub enum VendorError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{} holds other files and no {LIST}, so it is no vendor directory", .0.display())]
+    #[error("{} contains other files but no {LIST}, so it is not a vendor directory", .0.display())]
     Foreign(PathBuf),
     #[error("{url} has no place in a vendor directory: its path has an empty, '.' or '..' part")]
     Place { url: String },

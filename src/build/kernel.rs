@@ -53,7 +53,7 @@ pub enum KernelError {
     Sandbox(#[from] SandboxError),
     #[error("{} (patch {number} of {count}) does not apply to {}", patch.display(), kernel.display())]
     Patch { patch: PathBuf, number: usize, count: usize, kernel: PathBuf, source: ToolError },
-    #[error("Kconfig could not make a configuration")]
+    #[error("Kconfig could not generate a configuration")]
     Configure(#[source] ToolError),
     #[error(transparent)]
     ConfigLine(#[from] ConfigLineError),
@@ -74,8 +74,9 @@ impl Diagnostic for KernelError {
             Self::Source(error) => error.diagnosis(),
             Self::MissingTools(_) => Class::Failed.no_hint(),
             Self::Sandbox(error) => error.diagnosis(),
-            Self::Patch { source: ToolError::Failed { .. }, .. } => Class::Invalid
-                .hint("make the patch anew for this kernel, or leave it out of [kernel] patches"),
+            Self::Patch { source: ToolError::Failed { .. }, .. } => {
+                Class::Invalid.hint("update the patch for this kernel, or remove it from [kernel] patches")
+            }
             Self::Patch { source, .. } | Self::Configure(source) | Self::Build { source, .. } => {
                 source.diagnosis()
             }
@@ -152,7 +153,7 @@ fn prepare(
     }
     let sandbox = Sandbox::find(&programs())?;
     if let Some(why) = sandbox.lacking() {
-        report.note(&format!("note: what the kernel source runs is in no sandbox: {why}"));
+        report.note(&format!("note: programs of the kernel source run without a sandbox: {why}"));
     }
     let tree = KernelTree { dir: dir.to_owned(), arch: "x86_64", jobs, sandbox };
     files::create_dir_all(&tree.dir)?;
@@ -171,7 +172,7 @@ fn prepare(
     if let Some(series) =
         inputs.series.as_ref().filter(|series| of_release(&release).as_ref() != Some(series))
     {
-        report.note(&format!("note: the kernel base is for Linux {series}, and the source is {release}"));
+        report.note(&format!("note: the kernel base is for Linux {series}, but the source is {release}"));
     }
     let configured = Configured::make(&tree, "x86", &inputs.wishes)?;
     Ok((tree, configured))

@@ -37,7 +37,8 @@ impl Builder<'_> {
     fn ready_kernel(&self, image: &Path, vmm: VmmKind) -> Result<Artifact, BuildError> {
         let expected = self.lock.kernel.sha256;
         if !self.project.kernel_needs().is_empty() {
-            let text = "the kernel is a ready image: whether it has what recipes and machines need shows when a guest boots";
+            let text = "[kernel] image is a prebuilt kernel: whether it has the options that recipes and \
+              machines need is not known until a guest boots";
             self.report.note(text);
         }
         // Each VMM asks something else of a kernel.

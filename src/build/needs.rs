@@ -41,7 +41,7 @@ impl fmt::Display for Need {
 
 /// An option that something needs and the kernel does not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}, which is off; add it to [kernel] options, or a fragment that sets it")]
+#[error("{0}, which is off; add it to [kernel] options, or add a fragment that sets it")]
 pub struct UnmetNeed(pub Need);
 
 impl Diagnostic for UnmetNeed {
@@ -62,7 +62,7 @@ pub fn check_needs(config: &DotConfig, needs: &[Need]) -> Result<(), KernelError
 pub enum NeedDoubt {
     #[error("{need}, which {origin} turns off")]
     TurnedOff { need: Need, origin: Origin },
-    #[error("{0}, which neither base, fragments nor options mention")]
+    #[error("{0}, which is not in the base, the fragments or the options")]
     NotMentioned(Need),
 }
 
@@ -124,8 +124,10 @@ mod tests {
             doubts,
             [
                 "recipe podman needs the kernel option FUSE_FS, which base.config:2 turns off",
-                "recipe podman needs the kernel option MEMCG, which neither base, fragments nor options mention",
-                "machine small needs the kernel option VIRTIO_BALLOON, which neither base, fragments nor options mention"
+                "recipe podman needs the kernel option MEMCG, which is not in the base, the fragments or \
+                 the options",
+                "machine small needs the kernel option VIRTIO_BALLOON, which is not in the base, the \
+                 fragments or the options"
             ]
         );
     }

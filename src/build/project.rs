@@ -189,11 +189,12 @@ impl Project {
         let source = &self.wanted.kernel.source;
         let named = series::of_file_name(source);
         let other = named.filter(|named| named != series).map(|named| {
-            format!("the kernel base {} is for Linux {series}, and {source} looks like {named}", build.base)
+            format!("the kernel base {} is for Linux {series}, but {source} looks like {named}", build.base)
         });
         let unsupported = (series != series::SUPPORTED).then(|| {
             format!(
-                "guests of Firecracker and their snapshots are supported on Linux {}, and the kernel base {} is for {series}",
+                "Firecracker supports guests and snapshots with Linux {}, but the kernel base {} is for \
+                 {series}",
                 series::SUPPORTED,
                 build.base
             )

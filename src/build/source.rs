@@ -26,7 +26,7 @@ impl Diagnostic for SourceError {
             Self::File(error) => error.diagnosis(),
             Self::Unpack { source, .. } => io_diagnosis(source),
             Self::NotLinux(_) => Class::Invalid
-                .hint("[kernel] source takes a tar of a kernel's sources, as kernel.org has them"),
+                .hint("[kernel] source must be a tarball of the kernel's sources, as on kernel.org"),
         }
     }
 }
@@ -74,7 +74,7 @@ fn copy_dir(source: &Path, to: &Path, report: &dyn Report) -> Result<(), FileErr
         } else if kind.is_file() {
             fs::copy(&path, &target).map(drop)
         } else {
-            Err(io::Error::other("it is no regular file"))
+            Err(io::Error::other("it is not a regular file"))
         };
         copied.map_err(FileError::when("copy", &path))?;
         task.advance(1);
@@ -115,7 +115,7 @@ fn unpack_tarball(source: &Path, arch: &str, to: &Path, report: &dyn Report) -> 
         let inner: PathBuf = path.components().skip(1).collect();
         let plain = inner.components().all(|part| matches!(part, Component::Normal(_)));
         if !plain {
-            return Err(failed(io::Error::other(format!("it holds the path {}", path.display()))));
+            return Err(failed(io::Error::other(format!("it contains the path {}", path.display()))));
         }
         if inner.as_os_str().is_empty() || !is_needed(&inner, arch) {
             continue;
@@ -125,7 +125,7 @@ fn unpack_tarball(source: &Path, arch: &str, to: &Path, report: &dyn Report) -> 
         // Hard links lead to files by their whole path, which may be any file of this machine.
         if !is_file && !kind.is_dir() && !kind.is_symlink() {
             return Err(failed(io::Error::other(format!(
-                "{} is neither file, directory nor link",
+                "{} is not a file, a directory or a link",
                 path.display()
             ))));
         }
@@ -133,7 +133,7 @@ fn unpack_tarball(source: &Path, arch: &str, to: &Path, report: &dyn Report) -> 
         let dir = target.parent().unwrap_or(to);
         // What makes a directory takes one that a link leads to.
         if !passes_no_link(to, if kind.is_dir() { &target } else { dir }) {
-            return Err(failed(io::Error::other(format!("{} stands behind a link", path.display()))));
+            return Err(failed(io::Error::other(format!("{} is below a symbolic link", path.display()))));
         }
         crate::sys::fs::create_dir_all(dir)?;
         entry.unpack(&target).map_err(failed)?;
@@ -232,13 +232,13 @@ mod tests {
         ];
         fs::write(&path, through.concat()).unwrap();
         let error = unpack(&path, "x86", &dir.path().join("1"), &Silent).unwrap_err();
-        assert!(format!("{error:?}").contains("stands behind a link"), "{error:?}");
+        assert!(format!("{error:?}").contains("is below a symbolic link"), "{error:?}");
         assert!(!outside.join("evil").exists());
 
         fs::write(outside.join("secret"), "").unwrap();
         fs::write(&path, link(tar::EntryType::Link, "linux-6.1/Kconfig", &outside.join("secret"))).unwrap();
         let error = unpack(&path, "x86", &dir.path().join("2"), &Silent).unwrap_err();
-        assert!(format!("{error:?}").contains("neither file, directory nor link"), "{error:?}");
+        assert!(format!("{error:?}").contains("not a file, a directory or a link"), "{error:?}");
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl fmt::Display for UnmetOption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Unmet { option, wish, got } = &self.unmet;
         let came_out = got.as_ref().map_or_else(|| "off".to_owned(), shown);
-        let differs = format!("{option} should be {}, and came out {came_out}", shown(&wish.value));
+        let differs = format!("{option} should be {}, but came out as {came_out}", shown(&wish.value));
         write!(f, "{}: ", wish.origin)?;
         match &self.why {
             Why::Unknown { nearest: None } => write!(f, "this kernel has no option {option}"),
@@ -107,21 +107,25 @@ impl fmt::Display for UnmetOption {
             }
             Why::Needs(what) => write!(f, "{option} needs {}", what.join("; and ")),
             Why::Chosen { instead } => {
-                write!(f, "{option} cannot be together with {instead}, which is on: they are one choice")
+                write!(
+                    f,
+                    "{option} cannot be on together with {instead}, which is on: they are \
+                  alternatives of one choice"
+                )
             }
             Why::Selected { by } => write!(f, "{option} cannot be off: {} needs it", by.join(", ")),
             Why::Hidden { selectors } if selectors.is_empty() => {
-                write!(f, "{option} cannot be set: Kconfig works it out")
+                write!(f, "{option} cannot be set: Kconfig computes it")
             }
             Why::Hidden { selectors } => {
                 write!(
                     f,
-                    "{option} cannot be set by itself: turn on what needs it, such as {}",
+                    "{option} cannot be set directly: turn on an option that selects it, such as {}",
                     selectors.join(", ")
                 )
             }
             Why::OtherKind { kind } => {
-                write!(f, "{option} is {kind}, and {} was asked for", shown(&wish.value))
+                write!(f, "{option} is {kind}, but {} was given", shown(&wish.value))
             }
             Why::Range { ranges } => write!(f, "{differs}; its range is {}", ranges.join(", ")),
             Why::Other => f.write_str(&differs),
@@ -212,7 +216,9 @@ endchoice
     fn what_has_no_prompt_names_who_turns_it_on() {
         assert_eq!(
             unmet("CONFIG_CRC=y\n", ""),
-            ["base.config:1: CRC cannot be set by itself: turn on what needs it, such as NFT_MASQ"]
+            [
+                "base.config:1: CRC cannot be set directly: turn on an option that selects it, such as NFT_MASQ"
+            ]
         );
     }
 
@@ -220,17 +226,18 @@ endchoice
     fn values_that_cannot_be_are_refused_with_the_reason() {
         assert_eq!(
             unmet("CONFIG_HZ_100=y\n", "CONFIG_HZ_250=y\n"),
-            ["base.config:1: HZ_100 cannot be together with HZ_250, which is on: they are one choice"]
+            ["base.config:1: HZ_100 cannot be on together with HZ_250, which is on: they are alternatives \
+              of one choice"]
         );
         assert_eq!(
             unmet("CONFIG_NR_CPUS=1\n", "CONFIG_NR_CPUS=2\n"),
-            ["base.config:1: NR_CPUS should be 1, and came out 2; its range is 2 8192"]
+            ["base.config:1: NR_CPUS should be 1, but came out as 2; its range is 2 8192"]
         );
         assert_eq!(
             unmet("CONFIG_NR_CPUS=y\nCONFIG_NET=3\n", "CONFIG_NR_CPUS=2\n"),
             [
-                "base.config:2: NET is true or false, and 3 was asked for",
-                "base.config:1: NR_CPUS is a number, and y was asked for"
+                "base.config:2: NET is true or false, but 3 was given",
+                "base.config:1: NR_CPUS is a number, but y was given"
             ]
         );
     }

@@ -11,7 +11,7 @@ use crate::sys::fs::FileError;
 pub enum VmlinuxError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{} is not a kernel that a VMM can start: {reason}", path.display())]
+    #[error("{} is not a kernel that a VMM can boot: {reason}", path.display())]
     Unusable { path: PathBuf, reason: String },
 }
 
@@ -38,12 +38,12 @@ pub fn check(path: &Path, vmm: VmmKind) -> Result<(), VmlinuxError> {
     if bytes.get(0x202..0x206) == Some(b"HdrS") {
         return Err(unusable("it is a bzImage; give the uncompressed vmlinux that was built with it"));
     }
-    let elf = goblin::elf::Elf::parse(&bytes).map_err(|_| unusable("it is no ELF file"))?;
+    let elf = goblin::elf::Elf::parse(&bytes).map_err(|_| unusable("it is not an ELF file"))?;
     if elf.header.e_machine != goblin::elf::header::EM_X86_64 || !elf.is_64 {
         return Err(unusable("it is not for x86-64"));
     }
     if elf.header.e_type != goblin::elf::header::ET_EXEC {
-        return Err(unusable("it is no executable ELF (its type is not EXEC)"));
+        return Err(unusable("it is not an ELF executable (its type is not EXEC)"));
     }
     let has_pvh = || {
         let notes = elf.iter_note_headers(&bytes).into_iter().flatten().flatten();
@@ -88,7 +88,7 @@ mod tests {
         let mut bzimage = vec![0; 0x300];
         bzimage[0x202..0x206].copy_from_slice(b"HdrS");
         assert!(reason(&bzimage, VmmKind::Firecracker).contains("bzImage"));
-        assert_eq!(reason(b"hello", VmmKind::Firecracker), "it is no ELF file");
+        assert_eq!(reason(b"hello", VmmKind::Firecracker), "it is not an ELF file");
         assert_eq!(reason(&elf(0xb7, 2), VmmKind::Firecracker), "it is not for x86-64");
         assert!(reason(&elf(0x3e, 3), VmmKind::Firecracker).contains("not EXEC"));
         assert!(reason(&elf(0x3e, 2), VmmKind::Qemu).contains("PVH"));

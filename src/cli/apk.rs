@@ -10,6 +10,7 @@ use crate::apk::{
 use crate::sys::fs;
 
 use super::error::CliError;
+use super::output::PackedJson;
 use super::render;
 use super::ui::Ui;
 
@@ -19,17 +20,17 @@ mod verify;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Print what apk would install, in its order
+    /// Print what apk would install, in that order
     Solve(solve::Args),
-    /// Check packages and indexes: signatures, identities, hashes, every file
+    /// Verify packages and indexes: signatures, identities, hashes, every file
     Verify(verify::Args),
-    /// Show what is in packages and indexes, without checking who made them
+    /// Show what is in packages and indexes, without verifying signatures
     Ls(ls::Args),
-    /// Make apk packages of Debian packages, a directory or a tar
+    /// Make apk packages from Debian packages, a directory or a tarball
     Pack(PackArgs),
     /// Index the packages of a directory, and sign the index
     Index(IndexArgs),
-    /// Make a key pair that signs: NAME.rsa, and NAME.rsa.pub for those who trust it
+    /// Generate a signing key: NAME.rsa, and its public key NAME.rsa.pub
     Key(KeyArgs),
 }
 
@@ -50,7 +51,7 @@ pub struct PackArgs {
     /// Architecture (of a directory or tar)
     #[arg(long, default_value = "noarch")]
     arch: String,
-    /// A name that it provides as well, such as shadow-subids=4.13
+    /// Another name that it provides, such as shadow-subids=4.13
     #[arg(long, value_name = "NAME[=VERSION]")]
     provides: Vec<String>,
     /// A package that it needs
@@ -59,7 +60,7 @@ pub struct PackArgs {
     /// A TOML file of changes: extra names, dependencies to drop, paths to leave out, modes, owners
     #[arg(long, value_name = "FILE")]
     map: Option<PathBuf>,
-    /// Drop dependencies of .debs that are not among the inputs
+    /// Drop dependencies of .debs on packages that are not among the inputs
     #[arg(long)]
     ignore_missing: bool,
     /// Sign the packages with this private key
@@ -69,7 +70,7 @@ pub struct PackArgs {
 
 #[derive(clap::Args)]
 pub struct IndexArgs {
-    /// Directory of the packages, called after their architecture: REPOSITORY/x86_64
+    /// Directory of the packages, named after their architecture: REPOSITORY/x86_64
     dir: PathBuf,
     /// Private key to sign with
     #[arg(long, value_name = "FILE")]
@@ -108,18 +109,7 @@ fn run_pack(args: &PackArgs, ui: &Ui) -> Result<ExitCode, CliError> {
     let map = args.map.as_deref().map(PackMap::read).transpose()?.unwrap_or_default();
     let is_deb = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
     let packed = if args.inputs.iter().all(is_deb) {
-        if args.name.is_some()
-            || args.pkgver.is_some()
-            || !args.provides.is_empty()
-            || !args.depends.is_empty()
-        {
-            return Err(CliError::invalid(
-                "--name, --pkgver, --provides and --depends are for a directory or a tar",
-            )
-            .hint("a .deb brings its own; change them with --map"));
-        }
-        let missing = if args.ignore_missing { Missing::Ignore } else { Missing::Keep };
-        convert_debs(&args.inputs, &map, missing, key.as_ref())?
+        pack_debs(args, &map, key.as_ref())?
     } else {
         vec![pack_files(args, &map, key.as_ref())?]
     };
@@ -127,10 +117,12 @@ fn run_pack(args: &PackArgs, ui: &Ui) -> Result<ExitCode, CliError> {
         let target = args.to.join(package.info.file_name());
         fs::write(&target, &package.bytes, 0o644)?;
         if ui.settings.json {
-            let (name, version) = (&package.info.name, package.info.version.to_string());
-            render::json(
-                &serde_json::json!({ "name": name, "version": version, "file": target, "notes": package.notes }),
-            );
+            render::json(&PackedJson {
+                name: package.info.name.to_string(),
+                version: package.info.version.to_string(),
+                file: target,
+                notes: package.notes.clone(),
+            });
         } else if ui.settings.verbose {
             package.notes.iter().for_each(|note| ui.say(&format!("{}: {note}", package.info.name)));
         }
@@ -145,9 +137,20 @@ fn run_pack(args: &PackArgs, ui: &Ui) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn pack_debs(args: &PackArgs, map: &PackMap, key: Option<&SigningKey>) -> Result<Vec<Packed>, CliError> {
+    if args.name.is_some() || args.pkgver.is_some() || !args.provides.is_empty() || !args.depends.is_empty() {
+        return Err(CliError::invalid(
+            "--name, --pkgver, --provides and --depends are for a directory or a tarball",
+        )
+        .hint("a .deb has its own; change them with --map"));
+    }
+    let missing = if args.ignore_missing { Missing::Ignore } else { Missing::Keep };
+    Ok(convert_debs(&args.inputs, map, missing, key)?)
+}
+
 fn pack_files(args: &PackArgs, map: &PackMap, key: Option<&SigningKey>) -> Result<Packed, CliError> {
     let [input] = args.inputs.as_slice() else {
-        return Err(CliError::invalid("several inputs are for .deb files alone")
+        return Err(CliError::invalid("several inputs are allowed for .deb files only")
             .hint("pack one directory or tar at a time"));
     };
     let (Some(name), Some(version)) = (&args.name, &args.pkgver) else {

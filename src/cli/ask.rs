@@ -11,7 +11,7 @@ use super::error::CliError;
 pub fn confirm(what: &str) -> Result<(), CliError> {
     if !std::io::stdin().is_terminal() {
         return Err(
-            CliError::invalid(format!("there is no terminal to ask on whether to {what}")).hint("add --yes")
+            CliError::invalid(format!("there is no terminal to ask whether to {what}")).hint("add --yes")
         );
     }
     eprint!("{what}? Type yes: ");

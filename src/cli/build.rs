@@ -18,7 +18,7 @@ use super::ui::Ui;
 pub struct Args {
     #[command(subcommand)]
     what: Option<What>,
-    /// Fail where fleet.lock does not fit fleet.toml, instead of updating it
+    /// Fail if fleet.lock does not fit fleet.toml, instead of updating it
     #[arg(long, global = true)]
     locked: bool,
     /// Build everything a second time from nothing, in another directory, compare bytes, and read file systems back
@@ -65,7 +65,7 @@ fn check(builder: &Builder<'_>, selection: &Selection, ui: &Ui) -> Result<ExitCo
         let error = |text: &str| ui.report.note(&format!("error: {name}: {text}"));
         match first_difference {
             None => ui.say(&format!("{name}: {} both times", built.artifact.digest.short())),
-            Some(offset) => error(&format!("a second build differs from byte {offset} on")),
+            Some(offset) => error(&format!("a second build differs at byte {offset}")),
         }
         file_system.iter().for_each(|check| tell(&name, check, &error, ui));
     }
@@ -83,13 +83,13 @@ fn tell(name: &str, check: &FileSystemCheck, error: &dyn Fn(&str), ui: &Ui) {
     match mismatches.len() {
         0 => {
             let size = render::bytes(*bytes);
-            ui.say(&format!("{name}: {paths} paths and {size} of files read back as they were to be"));
+            ui.say(&format!("{name}: {paths} paths and {size} of files read back correctly"));
         }
-        count if count > TOLD => error(&format!("{} more paths are not as they were to be", count - TOLD)),
+        count if count > TOLD => error(&format!("{} more paths differ", count - TOLD)),
         _ => {}
     }
     match &check.e2fsck {
-        Verdict::Clean => ui.say(&format!("{name}: e2fsck finds no fault")),
+        Verdict::Clean => ui.say(&format!("{name}: e2fsck found no errors")),
         Verdict::NotInstalled => ui.say(&format!("{name}: not checked by e2fsck, which is not installed")),
         Verdict::Faulty(text) => error(&format!("e2fsck finds fault:\n{text}")),
     }

@@ -16,10 +16,10 @@ pub struct Args {
     one: String,
     /// The image that it is compared with
     two: String,
-    /// Exit with 1 where they differ
+    /// Exit with status 1 if they differ
     #[arg(long)]
     exit_code: bool,
-    /// Tell of times, too, and of files that differ in nothing else
+    /// Compare times too, and show files that differ only in them
     #[arg(long)]
     times: bool,
 }
@@ -33,7 +33,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     if ui.settings.json {
         render::json(&difference);
     } else if difference.is_empty() {
-        ui.say("they hold the same");
+        ui.say("they are the same");
     } else {
         render::text(
             &(packages(&difference.packages) + &files(&difference.files) + &privileged(&difference)),
@@ -44,7 +44,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
             1 => "1 file differs".to_owned(),
             count => format!("{count} files differ"),
         };
-        ui.say(&format!("note: {files} in time alone; --times tells of times"));
+        ui.say(&format!("note: {files} only in their times; --times shows those"));
     }
     let differs = args.exit_code && !difference.is_empty();
     Ok(if differs { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -63,7 +63,7 @@ fn packages(changes: &[PackageChange]) -> String {
     let line = |change: &PackageChange| {
         let sign = sign(change.from.as_ref(), change.to.as_ref());
         let versions = match (&change.from, &change.to) {
-            (Some(from), Some(to)) if from == to => format!("{to}, built anew"),
+            (Some(from), Some(to)) if from == to => format!("{to}, rebuilt"),
             (Some(from), Some(to)) => format!("{from} -> {to}"),
             (from, to) => to.clone().or_else(|| from.clone()).unwrap_or_default(),
         };

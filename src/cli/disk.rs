@@ -12,13 +12,13 @@ mod rm;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// List every data disk: whose it is, its size, and what it takes of the host
+    /// List every data disk: its guest, its size, and the space it uses on the host
     Ls,
-    /// Write the disk of a guest that does not run into a file
+    /// Write the disk of a stopped guest to a file
     Export(export::Args),
-    /// Make a file the disk of a guest that does not run
+    /// Copy a file to the disk of a stopped guest
     Import(import::Args),
-    /// Remove the disk of a guest that does not run, after asking
+    /// Remove the disk of a stopped guest, after asking
     Rm(rm::Args),
 }
 

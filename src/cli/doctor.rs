@@ -9,15 +9,16 @@ use crate::host::doctor::{Check, Fix, Group, Level, Verdict, Wants, checks, is_r
 use crate::host::layout::Layout;
 
 use super::error::CliError;
+use super::output::DoctorJson;
 use super::render;
 use super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Set what is safe to set, until the next boot, after asking
+    /// Set what is safe to set until the next boot, after asking
     #[arg(long)]
     fix: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, requires = "fix")]
     yes: bool,
 }
@@ -36,7 +37,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         found = look();
     }
     if ui.settings.json {
-        render::json(&serde_json::json!({ "ready": is_ready(&found), "checks": found }));
+        render::json(&DoctorJson::from(found.clone()));
     } else {
         render::text(&report(&found, ui));
     }
@@ -48,7 +49,7 @@ fn fleet(ui: &Ui) -> Result<Option<Fleet>, CliError> {
     if ui.settings.run.file.exists() {
         return Ok(Some(ui.workspace().fleet()?));
     }
-    ui.say(&format!("there is no {}: the host is looked at for any fleet", ui.settings.run.file.display()));
+    ui.say(&format!("there is no {}: the host is checked without a fleet", ui.settings.run.file.display()));
     Ok(None)
 }
 
@@ -64,7 +65,7 @@ fn set(fixes: &[Fix], yes: bool, ui: &Ui) -> Result<bool, CliError> {
     for fix in fixes {
         facts::fix(fix)?;
     }
-    ui.say("set until the next boot; for good, write");
+    ui.say("set until the next boot; to make it permanent, write");
     for file in fixes.iter().map(|fix| fix.permanent().0).collect::<std::collections::BTreeSet<_>>() {
         ui.say(&format!("  into {file}:"));
         for (_, line) in fixes.iter().map(Fix::permanent).filter(|(of, _)| *of == file) {
@@ -76,10 +77,8 @@ fn set(fixes: &[Fix], yes: bool, ui: &Ui) -> Result<bool, CliError> {
 
 fn confirmed() -> Result<bool, CliError> {
     if !std::io::stdin().is_terminal() {
-        return Err(CliError::invalid(
-            "--fix asks before it sets anything, and there is no terminal to ask on",
-        )
-        .hint("add --yes"));
+        return Err(CliError::invalid("--fix asks before it sets anything, but there is no terminal")
+            .hint("add --yes"));
     }
     eprint!("set them? Type yes: ");
     let _ = std::io::stderr().flush();
@@ -114,13 +113,13 @@ fn report(checks: &[Check], ui: &Ui) -> String {
         checks.iter().filter(|check| check.verdict == Verdict::Fail && check.level == Level::Fatal).count();
     let fixable = checks.iter().filter(|check| !check.fixes.is_empty()).count();
     text.push_str(&format!(
-        "{} passed, {} to look at, {} failed",
+        "{} passed, {} warnings, {} failed",
         count(Verdict::Pass),
         count(Verdict::Warn),
         count(Verdict::Fail)
     ));
     text.push_str(&if fatal > 0 {
-        format!(", {fatal} of which keep guests from running safely at all\n")
+        format!(", {fatal} of which keep guests from running safely\n")
     } else {
         "\n".into()
     });

@@ -18,10 +18,10 @@ pub struct Args {
     /// Remove their data disks and logs too, after asking
     #[arg(long)]
     purge: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, requires = "purge")]
     yes: bool,
-    /// Seconds that a guest may take to shut down before it is killed
+    /// Seconds that a guest has to shut down before it is killed
     #[arg(long, value_name = "SECONDS", default_value_t = crate::apply::linux::STOP_TIMEOUT.as_secs())]
     timeout: u64,
 }

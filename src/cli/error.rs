@@ -91,7 +91,7 @@ impl CliError {
 
     /// Wishes for packages that cannot be met together.
     pub fn unsolvable(error: &SolveError) -> Self {
-        let told = Self::because("there is no way to install these packages together", &error.problems);
+        let told = Self::because("these packages cannot be installed together", &error.problems);
         Self { class: error.class(), ..told }
     }
 

@@ -13,7 +13,7 @@ use super::ui::Ui;
 pub struct Args {
     /// The guest to run it in
     guest: String,
-    /// Give the command no terminal, even where this one is a terminal
+    /// Do not allocate a terminal for the command
     #[arg(short = 'T', long)]
     no_tty: bool,
     /// The command and its arguments

@@ -11,13 +11,13 @@ use super::settings::inputs;
 use super::ui::Ui;
 
 const HELP: &str = "\
-Packages and the kernel source, several at a time. Afterwards `sisforge build --offline` needs no network. What is \
-in the cache already, or in the vendor directory, is not downloaded again; what broke off goes on where it did.";
+Packages and the kernel source, several at a time. Afterwards `sisforge build --offline` needs no network. \
+Files in the cache or in the vendor directory are not downloaded again; an interrupted download is resumed.";
 
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    /// Fail where fleet.lock does not fit fleet.toml, instead of updating it
+    /// Fail if fleet.lock does not fit fleet.toml, instead of updating it
     #[arg(long)]
     locked: bool,
 }

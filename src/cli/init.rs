@@ -24,8 +24,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     if path.exists() {
-        return Err(CliError::invalid(format!("{} is there already", path.display()))
-            .hint("name another with --file, or print the template with `sisforge init --print`"));
+        return Err(CliError::invalid(format!("{} already exists", path.display()))
+            .hint("choose another with --file, or print the template with `sisforge init --print`"));
     }
     fs::write(path, TEMPLATE.as_bytes(), 0o644)?;
     ui.wrote(path, "; next: `sisforge check`, `sisforge lock`, `sisforge build`");

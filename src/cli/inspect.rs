@@ -13,7 +13,7 @@ use super::ui::Ui;
 pub struct Args {
     /// An image file, or the name of an image or data disk in out/, or its build key
     image: String,
-    /// How many directories deep sizes are told apart
+    /// Depth of the directories whose sizes are shown
     #[arg(long, value_name = "N", default_value_t = 2)]
     depth: usize,
     /// How many packages and directories to list, the largest first; 0 lists all

@@ -14,7 +14,7 @@ mod why;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Leave out of a ready vmlinux what merely fills it; kernels that are built are so already
+    /// Remove the padding of a prebuilt vmlinux; kernels that sisforge builds have none
     Compact(compact::Args),
     /// Print the final configuration, with the origin of each line
     ///
@@ -23,7 +23,7 @@ pub enum Command {
     Config,
     /// Show the options in which two kernels differ
     Diff(diff::Args),
-    /// Say who asked for an option and for what reason, what it needs, and what turns it on
+    /// Explain why an option is set, what it depends on, and what selects it
     Why(why::Args),
 }
 
@@ -38,7 +38,5 @@ pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
 
 /// What is wished of the fleet's kernel, and what Kconfig makes of it.
 fn configuration(ui: &Ui) -> Result<Configuration, CliError> {
-    // The answer is the one JSON document.
-    let notes = ui.notes();
-    Ok(ui.workspace_with(&notes).kernel_configuration()?)
+    Ok(ui.workspace().kernel_configuration()?)
 }

@@ -12,7 +12,7 @@ use super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Choose anew: these packages and what they then need, or everything
+    /// Choose new versions: of these packages and their dependencies, or of everything
     #[arg(long, value_name = "PACKAGE", num_args = 0..)]
     update: Option<Vec<String>>,
 }

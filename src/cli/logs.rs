@@ -5,8 +5,6 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use serde_json::json;
-
 use crate::base::time::{parse_duration, parse_rfc3339, rfc3339_millis};
 use crate::host::logs::LogKind;
 use crate::run::reach;
@@ -14,16 +12,17 @@ use crate::sys::fs::FileError;
 use crate::sys::log::{Lines, Reader, Start};
 
 use super::error::CliError;
+use super::output::LogLineJson;
 use super::render;
 use super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
     guest: String,
-    /// Go on printing what comes, over restarts of the guest, too
+    /// Keep printing new lines, also after restarts of the guest
     #[arg(short, long)]
     follow: bool,
-    /// What the guest wrote to its serial port; this is what is shown unless another log is named
+    /// The guest's serial port (the default)
     #[arg(long, group = "log")]
     serial: bool,
     /// The VMM's own log instead
@@ -38,10 +37,10 @@ pub struct Args {
     /// Only the last N lines
     #[arg(short = 'n', long, value_name = "N")]
     tail: Option<usize>,
-    /// Only what came since: a time such as 2026-01-31T12:00:00Z, or a duration before now such as 10m
+    /// Only lines since a time such as 2026-01-31T12:00:00Z, or a duration before now such as 10m
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<SystemTime>,
-    /// Show when each line came
+    /// Show the time of each line
     #[arg(short, long)]
     timestamps: bool,
 }
@@ -50,7 +49,7 @@ fn since(text: &str) -> Result<SystemTime, String> {
     if let Ok(duration) = parse_duration(text) {
         return Ok(SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH));
     }
-    parse_rfc3339(text).map_err(|_| "write it as 10m, 2h30m or 2026-01-31T12:00:00Z (in UTC)".to_owned())
+    parse_rfc3339(text).map_err(|_| "it must be like 10m, 2h30m or 2026-01-31T12:00:00Z (in UTC)".to_owned())
 }
 
 /// How often is looked for more.
@@ -67,7 +66,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let start = if args.previous { Start::Previous } else { Start::This };
     let opened = Reader::open(&path, start).map_err(FileError::when("read", &path))?;
     let Some(mut reader) = opened else {
-        return Err(CliError::failed(format!("{guest} has no such log: it was not started on this host")));
+        return Err(CliError::failed(format!("{guest} has no such log: it was never started on this host")));
     };
     let mut printer = Printer::new(args, ui.settings.json, kind);
     loop {
@@ -145,7 +144,9 @@ fn rendered(stamped: bool, json: bool, kind: LogKind, time: Option<SystemTime>, 
     let time = time.map(rfc3339_millis);
     let mut text = if json {
         let line = String::from_utf8_lossy(line);
-        json!({ "time": time, "log": kind.word(), "line": line }).to_string().into_bytes()
+        let line = LogLineJson { time, log: kind.word(), line: line.into_owned() };
+        // A value of this program always serializes.
+        serde_json::to_vec(&line).unwrap_or_default()
     } else {
         let stamp = if stamped { format!("{} ", time.as_deref().unwrap_or("-")) } else { String::new() };
         // The guest writes what it likes, and a terminal obeys it.

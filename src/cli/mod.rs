@@ -63,9 +63,9 @@ struct Cli {
 enum Command {
     /// Write a commented fleet.toml to start from
     Init(init::Args),
-    /// Say everything that is wrong with fleet.toml, recipes and kernel needs, without building
+    /// Report every mistake in fleet.toml, recipes and kernel options, without building
     Check,
-    /// Choose package versions, digests and numbers, and write fleet.lock
+    /// Choose package versions, digests, addresses and uids, and write fleet.lock
     Lock(lock::Args),
     /// Download all inputs of fleet.lock into the cache
     Fetch(fetch::Args),
@@ -73,19 +73,19 @@ enum Command {
     Vendor(vendor::Args),
     /// Build kernel, images and data disks into out/
     Build(build::Args),
-    /// Write complete jail trees into a directory, and start nothing
+    /// Write complete jail trees into a directory without starting anything
     Tree(tree::Args),
     /// Show what `up` would do, and why
     Plan(plan::Args),
-    /// Bring guests up, and wait until each says that it is ready
+    /// Start guests, and wait until each is ready
     Up(up::Args),
-    /// Take guests down; data disks stay
+    /// Stop and remove guests; data disks are kept
     Down(down::Args),
-    /// List guests that run
+    /// List running guests
     Ps(ps::Args),
-    /// List all guests, and what has drifted from fleet.toml
+    /// List all guests, and how they differ from fleet.toml
     Status,
-    /// Show what a guest's serial port and its VMM said
+    /// Show the logs of a guest's serial port and of its VMM
     Logs(logs::Args),
     /// Attach to a guest's serial console
     Console(console::Args),
@@ -105,10 +105,10 @@ enum Command {
     /// List, save, replace and remove data disks
     #[command(subcommand)]
     Disk(disk::Command),
-    /// Freeze a guest with all that it does, and bring it back once
+    /// Save a running guest, and restore it once
     #[command(subcommand)]
     Snapshot(snapshot::Command),
-    /// Say whether this host is ready for the fleet, and hardened: each check with its reason and its remedy
+    /// Check whether this host is ready for the fleet, and hardened: each check with its reason and remedy
     Doctor(doctor::Args),
     /// Follow a Git branch or a fleet.toml: apply each change, repair drift
     Watch(watch::Args),
@@ -118,10 +118,10 @@ enum Command {
     Diff(diff::Args),
     /// Print the bill of materials of an image: SPDX or CycloneDX
     ///
-    /// It is made of the image's own record of packages; where fleet.lock pins the very same ones, it tells their digests
-    /// and download locations, too. It is dated at the build of the newest package, or at SOURCE_DATE_EPOCH.
+    /// It is made from the image's own package database; if fleet.lock pins the same packages, it also has their
+    /// digests and download locations. It is dated at the build of the newest package, or at SOURCE_DATE_EPOCH.
     Sbom(sbom::Args),
-    /// Explain the guest kernel: its configuration, who asked for what, how two kernels differ
+    /// Explain the guest kernel: its configuration, why an option is set, how two kernels differ
     #[command(subcommand)]
     Kernel(kernel::Command),
     /// Make apk packages and signed repositories
@@ -149,13 +149,29 @@ pub fn main() -> ExitCode {
     }
     let cli = Cli::parse_from(words);
     let settings = Settings::resolve(cli.global);
-    let ui = Ui::new(settings);
+    let ui = Ui::new(settings, cli.command.prints_events());
     match run(cli.command, &ui) {
         Ok(code) => code,
         Err(error) => {
             error.print(&ui.settings);
             ExitCode::from(error.status())
         }
+    }
+}
+
+impl Command {
+    /// Whether it prints a line for each thing that happens with `--json`, and not one document at its end.
+    fn prints_events(&self) -> bool {
+        matches!(
+            self,
+            Self::Lock(_)
+                | Self::Fetch(_)
+                | Self::Vendor(_)
+                | Self::Build(_)
+                | Self::Up(_)
+                | Self::Down(_)
+                | Self::Watch(_)
+        )
     }
 }
 

@@ -55,7 +55,7 @@ pub fn exit_code(outcome: &Outcome) -> Result<ExitCode, CliError> {
 /// What became of a plan, in a line.
 pub fn summary(Outcome { plan, applied }: &Outcome) -> String {
     if plan.is_empty() {
-        return "nothing to do: the host is as it should be".to_owned();
+        return "nothing to do: the host is already in the wanted state".to_owned();
     }
     let name = |guest: &Option<GuestName>| guest.as_ref().map_or("host", GuestName::as_str).to_owned();
     let mut failed: Vec<_> = applied.failures.iter().map(|failure| name(&failure.guest)).collect();

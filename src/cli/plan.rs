@@ -15,7 +15,7 @@ pub struct Args {
     /// Exit with 2 where there is something to be done, 0 where there is not
     #[arg(long)]
     detailed_exitcode: bool,
-    /// Fail where fleet.lock does not fit fleet.toml, instead of updating it
+    /// Fail if fleet.lock does not fit fleet.toml, instead of updating it
     #[arg(long)]
     locked: bool,
 }
@@ -40,7 +40,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
 
 fn show(plan: &Plan, ui: &Ui) {
     if plan.is_empty() {
-        render::text("nothing to do: the host is as fleet.toml wants it\n");
+        render::text("nothing to do: the host matches fleet.toml\n");
     } else {
         render::text(&plan.detailed());
     }

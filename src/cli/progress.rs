@@ -12,11 +12,13 @@ use crate::sys::report::{Report, Silent, Task, Unit};
 use super::output::EventJson;
 use super::settings::Settings;
 
-/// The report that suits the settings and the terminal.
-pub fn reporter(settings: &Settings) -> Box<dyn Report> {
-    if settings.json {
+/// The report that suits the settings and the terminal. With `--json`, a command either prints events or one document.
+pub fn reporter(settings: &Settings, prints_events: bool) -> Box<dyn Report> {
+    if settings.json && prints_events {
         Box::new(JsonLines)
-    } else if settings.quiet {
+    } else if settings.json && !settings.quiet {
+        Box::new(NotesAlone)
+    } else if settings.json || settings.quiet {
         Box::new(Silent)
     } else if std::io::stderr().is_terminal() {
         Box::new(Bars(MultiProgress::new()))
@@ -137,6 +139,19 @@ impl Task for LineTask {
 
     fn finish(&self, text: &str) {
         eprintln!("{}", finished(&self.name, text, self.begun.elapsed()));
+    }
+}
+
+/// Notes on stderr, beside the one document on stdout.
+struct NotesAlone;
+
+impl Report for NotesAlone {
+    fn begin(&self, _: &str, _: Option<u64>, _: Unit) -> Box<dyn Task> {
+        Box::new(Silent)
+    }
+
+    fn note(&self, text: &str) {
+        eprintln!("{text}");
     }
 }
 

@@ -31,8 +31,10 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let image = ui.workspace().open_image(&args.image)?;
     if image.system.packages.is_empty() {
         let path = image.volume.path().display();
-        return Err(CliError::invalid(format!("{path} has no record of packages, /lib/apk/db/installed"))
-            .hint("a bill of materials is made of an image of packages, such as those in out/image/"));
+        return Err(CliError::invalid(format!("{path} has no package database, /lib/apk/db/installed"))
+            .hint(
+                "a bill of materials needs an image that was made of packages, such as those in out/image/",
+            ));
     }
     let lock = Lock::read(&ui.workspace().lock_path())?;
     let created = ui.settings.source_date_epoch.as_deref().map(epoch).transpose()?;

@@ -17,7 +17,7 @@ pub struct Args {
     /// Where the trees go: a store of their own, which must not be there yet
     #[arg(long, value_name = "DIR", default_value = "tree")]
     out: PathBuf,
-    /// Fail where fleet.lock does not fit fleet.toml, instead of updating it
+    /// Fail if fleet.lock does not fit fleet.toml, instead of updating it
     #[arg(long)]
     locked: bool,
 }

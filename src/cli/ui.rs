@@ -17,9 +17,9 @@ pub struct Ui {
 }
 
 impl Ui {
-    /// For these settings.
-    pub fn new(settings: Settings) -> Self {
-        let report = progress::reporter(&settings);
+    /// For these settings; `prints_events` says what the command prints with `--json`.
+    pub fn new(settings: Settings, prints_events: bool) -> Self {
+        let report = progress::reporter(&settings, prints_events);
         Self { settings, report }
     }
 

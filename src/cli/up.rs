@@ -14,7 +14,7 @@ use super::ui::Ui;
 pub struct Args {
     /// Only these guests
     guests: Vec<String>,
-    /// Fail where fleet.lock does not fit fleet.toml, instead of updating it
+    /// Fail if fleet.lock does not fit fleet.toml, instead of updating it
     #[arg(long)]
     locked: bool,
     /// Seconds that a guest may take to be ready

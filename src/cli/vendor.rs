@@ -27,7 +27,7 @@ SHA256SUMS is left alone. What fleet.toml names by a path is on this machine alr
 pub struct Args {
     /// The directory [default: that of --vendor-dir]
     dir: Option<PathBuf>,
-    /// Fail where fleet.lock does not fit fleet.toml, instead of updating it
+    /// Fail if fleet.lock does not fit fleet.toml, instead of updating it
     #[arg(long)]
     locked: bool,
 }

@@ -66,11 +66,11 @@ fn tell(event: Event<'_>, ui: &Ui) {
         }
         // Told again when the look comes to its end.
         Event::CarriedOut(outcome) => drop(outcome::show(outcome, ui)),
-        Event::Incomplete => note("this is tried again; watching on".to_owned()),
+        Event::Incomplete => note("this will be tried again; still watching".to_owned()),
         Event::Failed(error) => {
             let is_mistake = error.class() == Class::Invalid;
             CliError::from(error).print(&ui.settings);
-            let then = if is_mistake { "nothing was changed" } else { "this is tried again" };
+            let then = if is_mistake { "nothing was changed" } else { "this will be tried again" };
             note(format!("{then}; watching on"));
         }
     }

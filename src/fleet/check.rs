@@ -51,15 +51,15 @@ fn outside(path: &Path, files: &SourceFiles, allowed: Option<&[PathBuf]>) -> Opt
         return None;
     }
     let message = format!("{} is outside of {}", path.display(), files.project().display());
-    let hint = "a fleet that is followed has files of its own commit alone: commit it, and name it by a relative path; or \
-                allow its directory on the host, as in `watch --allow DIR`";
+    let hint = "`watch --repo` uses only files of the commit: commit the file and name it by a relative \
+      path, or allow its directory on the host with `watch --allow DIR`";
     Some((message, Some(hint.to_owned())))
 }
 
 /// What is told of a link that leads out of the project.
 fn led_out(error: &FileError) -> Option<Wrong> {
     let out: &LeadsOut = error.source.get_ref()?.downcast_ref()?;
-    let hint = "a project is made of its own files: have a copy there instead of the link";
+    let hint = "a project may use only its own files: replace the link by a copy";
     Some((out.to_string(), Some(hint.to_owned())))
 }
 
@@ -99,7 +99,7 @@ fn lacking(thing: &Thing, files: &SourceFiles) -> Option<Wrong> {
         Thing::Directory(path) => (!path.is_dir()).then(|| no("directory", path)),
         Thing::FileOrDirectory(path) => (!path.exists()).then(|| no("file or directory", path)),
         Thing::Keys(path) => (!holds_keys(path)).then(|| {
-            let hint = "put the *.rsa.pub of those whom you trust there, or name their directory as `keys`";
+            let hint = "put the trusted *.rsa.pub there, or name their directory as `keys`";
             (format!("there are no keys in {}", path.display()), Some(hint.to_owned()))
         }),
         Thing::Recipe(name) => {

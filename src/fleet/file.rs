@@ -46,7 +46,7 @@ section! {
         user: Named<GuestName, GuestSection>,
         /// Pools of guests that are alike and ephemeral: NAME-0, NAME-1 and so on.
         pool: Named<Label, PoolSection>,
-        /// What the fleet takes of its host.
+        /// What the fleet uses of its host.
         host: Option<HostSection>,
     }
 
@@ -62,13 +62,13 @@ section! {
     pub struct KernelSection {
         /// URL of a tarball, or a local tarball or directory.
         source: Option<Spanned<Location>>,
-        /// Other URLs of the same tarball, tried in this order where the source cannot be had.
+        /// Other URLs of the same tarball, tried in this order if the source cannot be downloaded.
         mirrors: Option<Spanned<List<WebUrl>>>,
-        /// Digest of the tarball, or of `image`; always pinned in fleet.lock.
+        /// SHA-256 of the tarball, or of `image`; always pinned in fleet.lock.
         sha256: Option<Spanned<Sha256>>,
         /// File of OpenPGP public keys, in place of `sha256`: one of them must have signed sha256sums.asc beside the source, as on kernel.org.
         keyring: Option<Spanned<LocalPath>>,
-        /// Configuration to begin with: kernel-configs/BASE.config.
+        /// Base configuration: kernel-configs/BASE.config.
         base: Option<Spanned<Label>>,
         /// Laid over the base in this order: kernel-configs/fragments/NAME.config.
         fragments: Option<Spanned<List<Label>>>,
@@ -76,7 +76,7 @@ section! {
         options: Option<Spanned<Named<KernelOption, OptionValue>>>,
         /// Patches, applied in this order.
         patches: Option<Spanned<List<LocalPath>>>,
-        /// A ready vmlinux, instead of building one.
+        /// A prebuilt vmlinux, instead of building one.
         image: Option<Spanned<LocalPath>>,
     }
 
@@ -84,11 +84,12 @@ section! {
     pub struct RepositorySection {
         /// URL or path of the directory that holds x86_64/APKINDEX.tar.gz.
         url: Spanned<Location>,
-        /// Other URLs of the same repository, tried in this order where the first one fails or serves what is not to be trusted.
+        /// Other URLs of the same repository, tried in this order if the first one fails or serves files that cannot
+        /// be trusted.
         mirrors: Option<Spanned<List<WebUrl>>>,
         /// Directory of the *.rsa.pub keys that may sign its index; "keys" unless given.
         keys: Option<Spanned<LocalPath>>,
-        /// Packages come from here only where they are written NAME@TAG.
+        /// Packages come from here only if they are written NAME@TAG.
         tag: Option<Spanned<Tag>>,
     }
 
@@ -104,7 +105,7 @@ section! {
         files: Named<GuestPath, FileSection>,
         /// Values of the recipes' parameters, by name.
         parameters: Named<ParameterName, Spanned<ParameterValue>>,
-        /// Scripts that no recipe covers and the image does without: their SHA-256 by PACKAGE.KIND, such as
+        /// Package scripts that no recipe covers and that the image does not need: their SHA-256 by PACKAGE.KIND, such as
         /// "busybox.post-install". No script ever runs.
         accept_scripts as "accept-scripts": Named<ScriptName, OneOrMore<ScriptDigest>>,
     }
@@ -127,12 +128,12 @@ section! {
     pub struct DiskSection {
         /// Size of the disk.
         size: Spanned<ByteSize>,
-        /// "file": kept across down and up; what it is unless given. "tmpfs": in RAM, gone after down.
+        /// "file" (the default): kept across down and up. "tmpfs": in RAM, lost after down.
         backing: Option<Backing>,
         /// Container images already present when the guest boots, stored once for all guests: oci-archive:PATH, oci:PATH,
         /// docker-archive:PATH or docker://HOST/NAME:TAG.
         images: List<ImageLocation>,
-        /// Label of the file system, up to 16 bytes; drawn from what the disk is made of unless given.
+        /// Label of the file system, up to 16 bytes; derived from the disk's inputs unless given.
         label: Option<FsLabel>,
         /// User of the image who owns the disk's top directory; the recipes' user with subordinate ids unless given.
         owner: Option<Account>,
@@ -140,30 +141,31 @@ section! {
 
     /// What guests may reach. Deny wins over allow.
     pub struct NetworkSection {
-        /// What most want: "closed" (nothing), "browse" (the web at public addresses; no mail servers, no encrypted DNS past
-        /// `dns`) or "open" (all public addresses). What is written beside it is added.
+        /// A starting point: "closed" (nothing), "browse" (the web at public addresses; no mail servers, no encrypted
+        /// DNS other than `dns`) or "open" (all public addresses). The other keys add to it.
         preset: Option<Spanned<Preset>>,
-        /// What happens to packets that no rule names; "deny" unless given.
+        /// What happens to packets that match no rule; "deny" unless given.
         default: Option<Spanned<DefaultAction>>,
-        /// Name servers, which may be asked at port 53.
+        /// Name servers, which guests may reach at port 53.
         dns: List<NameServer>,
-        /// What may be reached. Private ranges (builtin:private) are not, unless an entry lies within one.
+        /// Destinations that guests may reach. Private ranges (builtin:private) are not included, unless an entry lies
+        /// within one.
         allow: Vec<Read<RuleSection>>,
-        /// What may not be reached, whatever `allow` and `dns` say.
+        /// Destinations that guests may not reach, whatever `allow` and `dns` say.
         deny: Vec<Read<RuleSection>>,
-        /// Limits of the traffic of each guest.
+        /// Limits on the traffic of each guest.
         rate: Option<RateSection>,
-        /// What one guest may use of what all share.
+        /// How much one guest may use of what all share.
         budget: Option<BudgetSection>,
     }
 
-    /// What one guest may use of what all share.
+    /// How much one guest may use of what all share.
     pub struct BudgetSection {
-        /// Connections at the same time; 1024 unless given.
+        /// Concurrent connections; 1024 unless given.
         connections: Option<Count<1, 65535>>,
-        /// Connections that begin, in a second; "100/s" unless given.
+        /// New connections per second; "100/s" unless given.
         new_connections as "new-connections": Option<PerSecond>,
-        /// Queries to port 53, in a second; "50/s" unless given.
+        /// Queries to port 53 per second; "50/s" unless given.
         dns_queries as "dns-queries": Option<PerSecond>,
     }
 
@@ -190,7 +192,7 @@ section! {
         up: Option<Rate>,
     }
 
-    /// A guest; what is not said here comes from `[defaults]`.
+    /// A guest; keys that are not given come from `[defaults]`.
     pub struct GuestSection {
         /// Name of its root image.
         image: Option<Spanned<Label>>,
@@ -204,21 +206,21 @@ section! {
         vcpus: Option<Count<1, 32>>,
         /// Memory; "512MiB" unless given.
         memory: Option<Spanned<ByteSize>>,
-        /// Share of the processors where there are not enough for all, against the guests beside it; 100 unless given.
+        /// Share of the processors relative to other guests, if there are not enough for all; 100 unless given.
         cpu_weight as "cpu-weight": Option<Count<1, 10000>>,
-        /// What it may read from and write to the host's disk; no limit unless given.
+        /// Limits on the host's disk I/O; no limit unless given.
         io: Option<IoSection>,
         /// Containers that start with the guest.
         containers: Option<Vec<Read<ContainerSection>>>,
     }
 
-    /// Guests that are alike and ephemeral; what is not said here comes from `[defaults]`.
+    /// Identical, ephemeral guests; keys that are not given come from `[defaults]`.
     pub struct PoolSection with member: GuestSection {
-        /// How many there are.
+        /// Number of guests.
         replicas: Spanned<Count<0, 65536>>,
     }
 
-    /// What a guest may read from and write to the host's disk in a second, by its cgroup. It holds for all that its VMM does;
+    /// Limits on the host's disk I/O of a guest per second, by its cgroup. They apply to all that its VMM does;
     /// on cgroup version 1, writes through the page cache are not held back.
     pub struct IoSection {
         /// Bytes read, such as "50MiB/s".
@@ -235,11 +237,11 @@ section! {
     pub struct ContainerSection {
         /// Name of the container.
         name: Spanned<Label>,
-        /// The image that it is started from.
+        /// The image that it runs.
         image: ImageName,
     }
 
-    /// What the fleet takes of its host.
+    /// What the fleet uses of its host.
     pub struct HostSection {
         /// Interface that faces the network; "auto", that of the default route, unless given.
         uplink: Option<Auto<InterfaceName>>,
@@ -249,8 +251,8 @@ section! {
         uids: Option<Spanned<UidRange>>,
         /// Directory of images, disks, snapshots, state and jails, all on one file system; "/var/lib/sisforge" unless given.
         store: Option<AbsolutePath>,
-        /// Where jails stand, and with them all that they link: images, disks and snapshots. A file system without nodev and
-        /// noexec; the store unless given.
+        /// Directory of the jails and of the files that they hard-link: images, disks and snapshots. Its file system
+        /// must not be mounted nodev or noexec; the store unless given.
         jails: Option<AbsolutePath>,
         /// How much is kept of each log of each guest: serial port, VMM, metrics.
         logs: Option<LogsSection>,

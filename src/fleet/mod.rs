@@ -47,13 +47,13 @@ impl Diagnostic for LoadError {
         match self {
             Self::Read(error) => error.diagnosis().hint(match error.source.kind() {
                 ErrorKind::NotFound => {
-                    "run `sisforge init` for a fleet.toml to start from, or name one with --file"
+                    "run `sisforge init` for a fleet.toml to start from, or choose one with --file"
                 }
-                ErrorKind::IsADirectory => "name the file itself, as in --file DIR/fleet.toml",
+                ErrorKind::IsADirectory => "give the file itself, as in --file DIR/fleet.toml",
                 ErrorKind::InvalidData => "save it as UTF-8",
                 // A link that leads out of a checkout.
-                ErrorKind::InvalidInput => "commit the file itself, and no link",
-                _ => "make it readable for you, or name another with --file",
+                ErrorKind::InvalidInput => "commit the file itself instead of a link",
+                _ => "make it readable for you, or choose another with --file",
             }),
             Self::Invalid(error) => error.diagnosis(),
         }

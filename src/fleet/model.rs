@@ -355,7 +355,7 @@ pub struct ContainerSpec {
     pub image: String,
 }
 
-/// What the fleet takes of its host.
+/// What the fleet uses of its host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostSpec {
     /// `None` is `"auto"`: the interface of the default route.

@@ -47,13 +47,14 @@ impl FromStr for RegistryImage {
         let (name, tag) = match path.split_once(':') {
             Some((name, tag)) if is_tag(tag) => (name, Some(tag.to_owned())),
             Some(_) => {
-                return wrong("has a tag that is none: up to 128 of letters, digits, `.`, `_` and `-`");
+                return wrong("has an invalid tag: up to 128 letters, digits, `.`, `_` and `-` are allowed");
             }
             None => (path, None),
         };
         if !name.split('/').all(is_part) {
             return wrong(
-                "has a name that is none: lower-case letters and digits, with `.`, `_`, `-` and `/` between",
+                "has an invalid name: lower-case letters and digits are allowed, with `.`, `_`, `-` and `/` \
+                 between them",
             );
         }
         if tag.is_none() && sha256.is_none() {

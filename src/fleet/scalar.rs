@@ -68,7 +68,8 @@ text_scalars! {
     GuestNet, "an IPv4 prefix such as \"10.107.0.0/16\"", "^[0-9.]+/[0-9]+$";
     NameServer, "an IPv4 address", "^[0-9.]+$";
     UidRange, "a range such as \"200000-265535\"", "^[0-9]+-[0-9]+$";
-    ImageLocation, "\"oci-archive:PATH[:REFERENCE]\", \"docker-archive:PATH\", \"oci:PATH[:REFERENCE]\" or \"docker://HOST/NAME:TAG\"", "^(oci|oci-archive|docker-archive):.|^docker://.";
+    ImageLocation, "\"oci-archive:PATH[:REFERENCE]\", \"docker-archive:PATH\", \"oci:PATH[:REFERENCE]\" or \
+      \"docker://HOST/NAME:TAG\"", "^(oci|oci-archive|docker-archive):.|^docker://.";
     ImageName, "the name of a container image", "^\\S+$";
     Package, "a package such as \"podman~5\"", "^!?[^\\s!]+$";
     Tag, "a tag", "^[A-Za-z0-9._-]+$";
@@ -366,13 +367,15 @@ impl FromToml for OptionValue {
                 None => refuse(problems, "the number is too large", "kernel options have 64 bits"),
             },
             DeValue::String(text) => match text.as_ref() {
-                "m" => {
-                    refuse(problems, "guests load no modules, so \"m\" cannot be", "build it in: write true")
-                }
+                "m" => refuse(
+                    problems,
+                    "guests do not load modules, so \"m\" is not possible",
+                    "build it in: write true",
+                ),
                 "y" => refuse(problems, "\"y\" is a string here", "write true"),
                 "n" => refuse(problems, "\"n\" is a string here", "write false"),
                 text if text.chars().any(char::is_control) => {
-                    refuse(problems, "kernel options hold no control characters", "write one line")
+                    refuse(problems, "kernel options must not contain control characters", "write one line")
                 }
                 text => Ok(Self::Text(text.to_owned())),
             },

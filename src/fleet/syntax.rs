@@ -37,7 +37,7 @@ fn duplicate(text: &str, span: Range<usize>) -> Problem {
     let is_header = text[line_start..].trim_start().starts_with('[');
     let first = if is_header { first_header(text, line_start) } else { first_key(text, line_start, name) };
     let what = if is_header { "table" } else { "key" };
-    let problem = Problem::new(span, format!("{what} `{name}` stands here a second time")).label("again");
+    let problem = Problem::new(span, format!("{what} `{name}` is declared twice")).label("again");
     let problem = problem.hint(format!("keep one of the two {what}s"));
     match first {
         Some(first) => problem.also(first, "first"),

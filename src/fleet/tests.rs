@@ -187,7 +187,7 @@ fn all_problems_are_told_at_once() {
 fn a_table_that_stands_twice_is_shown_with_both_places() {
     let text = format!("{SMALL}vcpus = 2\n[user.bob]\n[user.alice]\nmemory = \"1MiB\"\n");
     assert_snapshot!(shown(&text), @r#"
-    error: table `alice` stands here a second time
+    error: table `alice` is declared twice
       --> /f/fleet.toml:20:7
        |
     17 | [user.alice]
@@ -198,7 +198,7 @@ fn a_table_that_stands_twice_is_shown_with_both_places() {
        |
        = help: keep one of the two tables
 
-    error: 1MiB is too small: a guest has at least 64MiB
+    error: 1MiB is too small: a guest needs at least 64MiB
       --> /f/fleet.toml:21:10
        |
     21 | memory = "1MiB"
@@ -210,7 +210,7 @@ fn a_table_that_stands_twice_is_shown_with_both_places() {
 fn a_key_that_stands_twice_is_shown_with_both_places() {
     let text = SMALL.replace("name = \"sis\"\n", "name = \"sis\"\nname = \"other\"\n");
     assert_snapshot!(shown(&text), @r#"
-    error: key `name` stands here a second time
+    error: key `name` is declared twice
      --> /f/fleet.toml:3:1
       |
     2 | name = "sis"
@@ -298,13 +298,13 @@ fn more_guests_than_numbers_are_refused_with_both_numbers() {
 fn a_kernel_is_ready_or_built() {
     let text = SMALL.replace("base = \"microvm\"", "image = \"vmlinux\"\noptions = {}");
     assert_snapshot!(shown(&text), @r#"
-    error: a kernel is either ready or built: `image` conflicts with `source`, `options`
+    error: a kernel is either prebuilt or built from source: `image` conflicts with `source`, `options`
      --> /f/fleet.toml:5:9
       |
     4 | source = "linux.tar.xz"
-      |          -------------- a kernel to build
+      |          -------------- a kernel that is built from source
     5 | image = "vmlinux"
-      |         ^^^^^^^^^ a ready kernel
+      |         ^^^^^^^^^ a prebuilt kernel
       |
       = help: keep `image`, or remove it and keep `source`, `options`
     "#);
@@ -320,11 +320,11 @@ fn a_kernel_is_ready_or_built() {
 fn kernel_options_are_yes_no_numbers_or_text() {
     let option = |text: &str| format!("base = \"x\"\noptions = {{ {text} }}");
     refused(&[
-        ("base = \"microvm\"", &option("NET = \"m\""), "guests load no modules"),
+        ("base = \"microvm\"", &option("NET = \"m\""), "guests do not load modules"),
         ("base = \"microvm\"", &option("NET = \"y\""), "\"y\" is a string here"),
         ("base = \"microvm\"", &option("NET = 1.5"), "found a fraction"),
         ("base = \"microvm\"", &option("\"NET-X\" = true"), "must be a kernel option"),
-        ("base = \"microvm\"", &option("NET = true, CONFIG_NET = false"), "NET stands here a second time"),
+        ("base = \"microvm\"", &option("NET = true, CONFIG_NET = false"), "NET is set twice"),
     ]);
 }
 
@@ -345,7 +345,7 @@ fn a_mistake_in_a_list_hides_none_behind_it() {
     let dns = "[network.surf]\ndns = [\"x\", \"10.107.0.9\"]";
     assert_eq!(
         messages("[network.surf]", dns),
-        ["\"x\" must be an IPv4 address", "10.107.0.9 is an address of the guests' own 10.107.0.0/16"]
+        ["\"x\" must be an IPv4 address", "10.107.0.9 is in 10.107.0.0/16, the guests' own subnet"]
     );
     let rules = "[network.surf]\ndeny = [{ icmp = 1 }, { tcp = [1] }]";
     assert_eq!(messages("[network.surf]", rules).len(), 3);
@@ -368,16 +368,12 @@ fn numbers_of_guests_have_bounds() {
     refused(&[
         ("", "vcpus = 0", "0 is not from 1 to 32"),
         ("", "vcpus = 33", "33 is not from 1 to 32"),
-        ("", "memory = \"63MiB\"", "63MiB is too small: a guest has at least 64MiB"),
+        ("", "memory = \"63MiB\"", "63MiB is too small: a guest needs at least 64MiB"),
         ("", "memory = \"65537KiB\"", "not a whole number of MiB"),
-        ("", "disk = { size = \"15MiB\", backing = \"file\" }", "a disk has at least 16MiB"),
+        ("", "disk = { size = \"15MiB\", backing = \"file\" }", "a disk needs at least 16MiB"),
         ("", "[user.twelve-chars]", "must be 1 to 11"),
         ("", "[pool.x]\nreplicas = -1", "-1 is not from 0 to 65536"),
-        (
-            "",
-            "containers = [{ name = \"a\", image = \"x\" }, { name = \"a\", image = \"y\" }]",
-            "second time",
-        ),
+        ("", "containers = [{ name = \"a\", image = \"x\" }, { name = \"a\", image = \"y\" }]", "twice"),
     ]);
 }
 
@@ -434,8 +430,13 @@ fn policies_name_destinations_and_ports_exactly() {
         ("[network.surf]", &allow("to = [\"1.1.1.1\"], tcp = [0]"), "1 to 65535"),
         ("[network.surf]", &allow("to = [\"1.1.1.1\"], udp = [65536]"), "1 to 65535"),
         ("[network.surf]", &allow("to = [\"1.1.1.1\"], tcp = [\"90-80\"]"), "is empty"),
-        ("[network.surf]", "[network.surf]\ndns = [\"2620:fe::9\"]", "IPv4 addresses alone"),
-        ("[network.surf]", "[network.surf]\ndns = [\"10.107.3.4\"]", "the guests' own 10.107.0.0/16"),
+        ("[network.surf]", "[network.surf]\ndns = [\"2620:fe::9\"]", "only IPv4 addresses"),
+        (
+            "[network.surf]",
+            "[network.surf]\ndns = [\"10.107.3.4\"]",
+            "in 10.107.0.0/16, the guests' own \
+          subnet",
+        ),
         (
             "[network.surf]",
             "[network.surf]\ndeny = [{ list = \"builtin:privat\" }]",
@@ -444,18 +445,18 @@ fn policies_name_destinations_and_ports_exactly() {
         (
             "[network.surf]",
             "[network.surf]\ndeny = [{ list = \"builtin:smtp\", tcp = [1] }]",
-            "its ports itself",
+            "already includes its ports",
         ),
         (
             "[network.surf]",
             "[network.surf]\ndeny = [{ list = \"builtin:doh\", to = [\"9.9.9.9\"] }]",
-            "without `to`",
+            "cannot be combined with `to`",
         ),
         ("[network.surf]", "[network.surf]\npreset = \"broswe\"", "not one of closed, browse, open"),
         (
             "[network.surf]",
             "[network.surf]\npreset = \"open\"\ndefault = \"deny\"",
-            "the preset says already",
+            "the preset already sets",
         ),
         ("[network.surf]", "[network.surf]\nbudget = { new-connections = \"0/s\" }", "from \"1/s\""),
         ("[network.surf]", "[network.surf]\nbudget = { connections = 0 }", "0 is not from 1 to 65535"),
@@ -529,7 +530,7 @@ fn what_a_fleet_mentions_is_looked_up() {
     there is no file or directory /f/linux.tar.xz (no hint)
     there is no kernel-configs/microvm-6.1-x86_46.config (did you mean `microvm-6.1-x86_64`?)
     there is no kernel-configs/fragments/nftable.config (did you mean `nftables`?)
-    there are no keys in /f/keys (put the *.rsa.pub of those whom you trust there, or name their directory as `keys`)
+    there are no keys in /f/keys (put the trusted *.rsa.pub there, or name their directory as `keys`)
     there is no recipes/rootles-podman/recipe.toml (did you mean `rootless-podman`?)
     there is no file /f/unsafe.txt (no hint)
     "#);

@@ -163,7 +163,7 @@ impl Validator<'_> {
         if sections.is_empty() {
             return Err(self.problems.tell(
                 Problem::new(file.place.clone(), "there is no [[repository]]")
-                    .hint("name one that packages come from: [[repository]] with a `url`"),
+                    .hint("add the one that packages come from: [[repository]] with a `url`"),
             ));
         }
         all(sections.iter().map(|section| self.repository(section.by_ref()?)))
@@ -189,7 +189,7 @@ impl Validator<'_> {
         let Some(mirrors) = mirrors.by_ref()? else { return Ok(Vec::new()) };
         if let Some(path) = of.filter(|of| matches!(of.get_ref(), Location::Path(_))) {
             return Err(self.problems.tell(
-                Problem::new(mirrors.span(), "what is on this machine has no `mirrors`")
+                Problem::new(mirrors.span(), "a local path cannot have `mirrors`")
                     .also(path.span(), "a path")
                     .hint("remove `mirrors`, or begin with http:// or https://"),
             ));
@@ -203,7 +203,7 @@ impl Validator<'_> {
             match places.insert(&mirror.get_ref().0, mirror.span()) {
                 None => Ok(mirror.get_ref().0.clone()),
                 Some(first) => Err(self.problems.tell(
-                    Problem::new(mirror.span(), "this URL stands here a second time")
+                    Problem::new(mirror.span(), "this URL is given twice")
                         .label("again")
                         .also(first, "first")
                         .hint("keep one of the two"),
@@ -260,7 +260,7 @@ impl Validator<'_> {
     fn size(&mut self, size: &Spanned<ByteSize>, what: &str, least_mib: u64) -> Read<ByteSize> {
         let value = *size.get_ref();
         let message = if value.mib() < least_mib {
-            format!("{value} is too small: {what} has at least {least_mib}MiB")
+            format!("{value} is too small: {what} needs at least {least_mib}MiB")
         } else if value != ByteSize::from_mib(value.mib()) {
             format!("{value} is not a whole number of MiB")
         } else {

@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 /// A line that is none of these.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{entry}` is neither an address nor a prefix")]
+#[error("`{entry}` is not an address or a prefix")]
 pub struct NoAddress {
     /// From 1.
     pub line: usize,

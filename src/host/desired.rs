@@ -71,12 +71,13 @@ impl HostFacts {
 /// A fleet, its lock and its artifacts that do not belong together, or a guest that no VMM could start.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DesiredError {
-    #[error("guest {0} has no numbers in the lock")]
+    #[error("fleet.lock has no address and uid for guest {0}")]
     NotLocked(GuestName),
     #[error("no artifact was built for guest {0}")]
     NotBuilt(GuestName),
     #[error(
-        "the kernel command line of guest {guest} has {length} bytes, {COMMAND_LINE_MAX} fit: give it fewer name servers"
+        "the kernel command line of guest {guest} has {length} bytes, but at most {COMMAND_LINE_MAX} are \
+         allowed: give it fewer name servers"
     )]
     CommandLineTooLong { guest: GuestName, length: usize },
     #[error("{} was not read", .0.display())]
@@ -101,7 +102,7 @@ impl Diagnostic for DesiredError {
 
 /// A key of a machine that the installed Firecracker can do nothing with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{key}` of {} needs Firecracker {since}, and this host has {found}", names(.guests))]
+#[error("`{key}` of {} needs Firecracker {since}, but this host has {found}", names(.guests))]
 pub struct Unsupported {
     pub key: &'static str,
     /// All that ask for it.

@@ -83,19 +83,19 @@ pub enum Obstacle {
     Differs { what: &'static str, there: String, here: String },
     #[error("its {0} is missing")]
     Missing(String),
-    #[error("its {0} is damaged: the digest is not the one that its manifest tells")]
+    #[error("its {0} is damaged: its digest is not the one in the manifest")]
     Damaged(String),
     #[error("the store has no {} {} any more", .0.word(), .1.short())]
     NotStored(StoredKind, FileDigest),
     #[error("{0} is running")]
     Running(GuestName),
-    #[error("its guest keeps the address {address}, which {by} has")]
+    #[error("its guest keeps the address {address}, which {by} uses")]
     AddressTaken { address: Ipv4Addr, by: GuestName },
-    #[error("its guest keeps the address {0}, which is not in [host] subnet any more")]
+    #[error("its guest keeps the address {0}, which is no longer in [host] subnet")]
     OutsideSubnet(Ipv4Addr),
     #[error("{frozen} {} a data disk, and {target} does{}", if *.kept { "keeps" } else { "does not keep" }, if *.kept { " not" } else { "" })]
     OtherDisk { frozen: GuestName, target: GuestName, kept: bool },
-    #[error("Firecracker {0} cannot give a guest another TAP: 1.12 and later can")]
+    #[error("Firecracker {0} cannot restore a guest with another TAP: this needs 1.12 or later")]
     OtherTap(String),
 }
 

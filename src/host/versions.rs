@@ -49,10 +49,11 @@ const FEATURES: [Feature; 3] = [
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VersionError {
     #[error(
-        "Firecracker is of version {firecracker} and jailer of {jailer}: they must be of the same release"
+        "firecracker is version {firecracker} but jailer is version {jailer}: they must be of the same \
+         release"
     )]
     Differ { firecracker: Version, jailer: Version },
-    #[error("Firecracker {0} is too old: {OLDEST} is the oldest that is known to work")]
+    #[error("Firecracker {0} is too old: the oldest supported release is {OLDEST}")]
     TooOld(Version),
 }
 
@@ -60,7 +61,8 @@ impl Diagnostic for VersionError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Differ { .. } | Self::TooOld(_) => Class::Failed.hint(
-                "install firecracker and jailer of one release, 1.10 to 1.16, and look with `firecracker --version`",
+                "install firecracker and jailer of one release, 1.10 to 1.16, and look with `firecracker \
+                 --version`",
             ),
         }
     }
@@ -78,7 +80,10 @@ pub fn check(firecracker: Version, jailer: Version) -> Result<(), VersionError> 
 pub fn note(firecracker: Version) -> Option<String> {
     (firecracker > NEWEST).then(|| {
         let (major, minor) = (NEWEST.major, NEWEST.minor);
-        format!("Firecracker {firecracker} is newer than {major}.{minor}, the newest that is known to work")
+        format!(
+            "Firecracker {firecracker} is newer than {major}.{minor}, the newest release that sisforge \
+          was tested with"
+        )
     })
 }
 
@@ -122,7 +127,7 @@ mod tests {
         let error = check(of("1.16.1"), of("1.15.0")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "Firecracker is of version 1.16.1 and jailer of 1.15.0: they must be of the same release"
+            "firecracker is version 1.16.1 but jailer is version 1.15.0: they must be of the same release"
         );
         assert_eq!(check(of("1.9.1"), of("1.9.1")), Err(VersionError::TooOld(of("1.9.1"))));
         check(of("1.10.0"), of("1.10.0")).unwrap();

@@ -45,9 +45,9 @@ const SHADOW_GROUP: &str = "shadow:x:42:";
 pub enum AccountError {
     #[error("{path} is not UTF-8")]
     Text { path: &'static str },
-    #[error("{path}: {name} of recipe {recipe} has number {number}, which {other} has already")]
+    #[error("{path}: {name} of recipe {recipe} has the number {number}, which {other} already has")]
     NumberTaken { path: &'static str, name: String, recipe: Label, number: u32, other: String },
-    #[error("{path}: {name} has number {there}, and recipe {recipe} wants {number}")]
+    #[error("{path}: {name} has the number {there}, but recipe {recipe} sets {number}")]
     OtherNumber { path: &'static str, name: String, recipe: Label, number: u32, there: String },
     #[error("user {user} of recipe {recipe}: there is no group {group}")]
     NoGroup { user: String, recipe: Label, group: String },
@@ -274,11 +274,11 @@ mod tests {
         assert_eq!(passwd("user:x:1000:1000:::"), Ok(()));
         assert_eq!(
             passwd("user:x:1:1:::").unwrap_err(),
-            "/etc/passwd: user has number 1, and recipe r wants 1000"
+            "/etc/passwd: user has the number 1, but recipe r sets 1000"
         );
         assert_eq!(
             passwd("v:x:1000:1:::").unwrap_err(),
-            "/etc/passwd: user of recipe r has number 1000, which v has already"
+            "/etc/passwd: user of recipe r has the number 1000, which v already has"
         );
     }
 

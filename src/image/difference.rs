@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::apk::InstalledPackage;
@@ -11,7 +12,7 @@ use super::inspect::{Opened, Privileged};
 use super::read::{Entry, EntryKind, Flaw, Inventory, ReadError, Side, same_bytes};
 
 /// What differs; empty lists where nothing does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Difference {
     pub packages: Vec<PackageChange>,
     pub files: Vec<FileChange>,
@@ -22,7 +23,7 @@ pub struct Difference {
 }
 
 /// A package that is in one image alone, or in both and not the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PackageChange {
     pub name: String,
     /// Its version in the first image.
@@ -32,7 +33,7 @@ pub struct PackageChange {
 }
 
 /// A path that is in one image alone, or in both and not the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FileChange {
     pub path: String,
     /// In what it differs: empty where it is in one image alone.
@@ -42,7 +43,7 @@ pub struct FileChange {
 }
 
 /// In what two files of one path can differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Aspect {
     Kind,
@@ -60,7 +61,7 @@ pub enum Aspect {
 }
 
 /// What is told of a file that differs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FileState {
     pub kind: &'static str,
     /// Bytes of content.
@@ -80,7 +81,7 @@ pub struct FileState {
 }
 
 /// What a file gives whoever runs it, in both images.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PrivilegeChange {
     pub path: String,
     pub from: Option<Privileged>,

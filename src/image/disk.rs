@@ -19,9 +19,9 @@ pub struct ImageStore {
 /// Why a data disk or its images cannot be laid out.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    #[error("{what} need a user: none of the recipes has a [[user]] with subids")]
+    #[error("{what} need a user, but none of the recipes has a [[user]] with subids")]
     NoOwner { what: &'static str },
-    #[error("none of the recipes has the user {0:?}, who is to own the disk")]
+    #[error("the disk's `owner` is {0:?}, but none of the recipes has that user")]
     UnknownOwner(String),
     #[error("it cannot be laid out")]
     Tree(#[from] TreeError),

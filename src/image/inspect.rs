@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::read::{Entry, EntryKind, Group, Inventory, ReadError, System, User, Volume, VolumeInfo};
@@ -31,7 +32,7 @@ impl Opened {
 }
 
 /// What is in an image. Sizes are bytes of content; a file with several names counts once.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Inspection {
     #[serde(flatten)]
     pub facts: VolumeInfo,
@@ -53,7 +54,7 @@ pub struct Inspection {
 }
 
 /// How many entries of each kind there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Counts {
     pub files: usize,
     pub directories: usize,
@@ -67,14 +68,14 @@ pub struct Counts {
 }
 
 /// Files and their bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Share {
     pub files: usize,
     pub size: u64,
 }
 
 /// What a package takes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PackageSize {
     pub name: String,
     pub version: String,
@@ -86,7 +87,7 @@ pub struct PackageSize {
 }
 
 /// What a directory takes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct DirectorySize {
     pub path: String,
     #[serde(flatten)]
@@ -94,7 +95,7 @@ pub struct DirectorySize {
 }
 
 /// A file that gives whoever runs it more than they had.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Privileged {
     pub path: String,
     /// Four octal digits.

@@ -45,7 +45,7 @@ pub struct ReadBack {
 pub enum ReadBackError {
     #[error(transparent)]
     Read(#[from] ReadError),
-    #[error("what the image was made of cannot be read again")]
+    #[error("the inputs of the image cannot be read again")]
     Source(#[from] Ext4Error),
 }
 
@@ -82,7 +82,7 @@ pub fn read_back(
         }
     }
     for (path, entry) in inventory.iter().filter(|(path, _)| tree.get(path).is_none()) {
-        let what = format!("nobody wanted this {}", entry.kind.name());
+        let what = format!("this {} is unexpected", entry.kind.name());
         found.push(Mismatch::at(path, what));
     }
     let comparing = Comparing { volume: &volume, inventory: &inventory, tree, found: Mutex::new(Vec::new()) };
@@ -122,7 +122,11 @@ fn differences(
     if let NodeKind::HardLink { target } = &node.kind {
         let same = inventory.get(target).is_some_and(|other| other.inode == entry.inode);
         let is_known = tree.get(target).is_some();
-        return if same && is_known { Vec::new() } else { vec![format!("it is no hard link to {target}")] };
+        return if same && is_known {
+            Vec::new()
+        } else {
+            vec![format!("it is not a hard link to {target}")]
+        };
     }
     let wanted = kind(&node.kind);
     if std::mem::discriminant(&wanted) != std::mem::discriminant(&entry.kind) {
@@ -233,7 +237,7 @@ impl Comparing<'_> {
         match same_bytes(wanted, &mut is, size) {
             Ok(true) => Ok(()),
             Ok(false) => {
-                let mismatch = Mismatch::at(path, "its bytes are others".into());
+                let mismatch = Mismatch::at(path, "its content differs".into());
                 self.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(mismatch);
                 Ok(())
             }

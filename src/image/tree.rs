@@ -36,13 +36,16 @@ pub type NodeKind<C> = EntryKind<C>;
 /// Why a node cannot stand where it was meant to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {
-    #[error("{path:?} is not a path of a tree: it must be absolute, without '.', '..' or doubled slashes")]
+    #[error(
+        "{path:?} is not a valid path in an image: it must be absolute, without '.', '..' or doubled \
+      slashes"
+    )]
     BadPath { path: String },
-    #[error("{path} cannot be made: {parent} is not a directory")]
+    #[error("{path} cannot be created: {parent} is not a directory")]
     ParentIsNoDirectory { path: String, parent: String },
-    #[error("{path} would take the place of a directory that is not empty")]
+    #[error("{path} would replace a directory that is not empty")]
     DirectoryInUse { path: String },
-    #[error("{path} is a hard link to {target}, which is no regular file of the tree")]
+    #[error("{path} is a hard link to {target}, which is not a regular file of the image")]
     BadLink { path: String, target: String },
 }
 

@@ -12,7 +12,7 @@ use super::model::LockedGuest;
 
 /// There are more guests than numbers. Validation refuses such a fleet, so this is met only by a lock of another one.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no number is left for guest {0}: widen [host] subnet or uids")]
+#[error("no address or uid is left for guest {0}: widen [host] subnet or uids")]
 pub struct OutOfNumbers(pub GuestName);
 
 impl Diagnostic for OutOfNumbers {

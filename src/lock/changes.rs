@@ -47,7 +47,7 @@ fn package_changes(old: &[LockedPackage], new: &[LockedPackage]) -> Vec<String> 
                 lines.push(format!("update {name} {} -> {}", a.version, b.version));
             }
             ([a], [b]) if a.sha256 != b.sha256 => {
-                lines.push(format!("rebuild {name} {}: another package behind the same version", b.version));
+                lines.push(format!("rebuild {name} {}: another package with the same version", b.version));
             }
             ([a], [b]) => {
                 lines.push(format!("move {name} {}: {} -> {}", b.version, a.repository, b.repository))
@@ -132,7 +132,7 @@ mod tests {
                 "remove gone 1",
                 "add more 1",
                 "update new 1 -> 2",
-                "rebuild same 1: another package behind the same version"
+                "rebuild same 1: another package with the same version"
             ]
         );
     }

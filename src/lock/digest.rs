@@ -32,7 +32,7 @@ pub fn digest_tree(path: &Path) -> Result<Sha256, FileError> {
             let named = FileError::when("read", file);
             return Err(named(std::io::Error::new(
                 std::io::ErrorKind::InvalidInput,
-                "it is no regular file",
+                "it is not a regular file",
             )));
         } else {
             add(if meta.mode() & 0o100 != 0 { b"program" } else { b"file" });

@@ -46,15 +46,15 @@ pub enum ConfigError {
     File(#[from] FileError),
     #[error(transparent)]
     Line(#[from] ConfigLineError),
-    #[error("there is no {path}, neither beside fleet.toml nor built in{}", included(by.as_deref()))]
+    #[error("there is no {path}, neither next to fleet.toml nor built in{}", included(by.as_deref()))]
     Absent { path: String, by: Option<String> },
     #[error("{0} is not UTF-8")]
     NotUtf8(String),
-    #[error("{file}:{line}: `{text}` is none of series, arch, include, rename, drop with what belongs to it")]
+    #[error("{file}:{line}: `{text}` is not a valid `series`, `arch`, `include`, `rename` or `drop` line")]
     Directive { file: String, line: usize, text: String },
     #[error("{0} includes itself")]
     Loop(String),
-    #[error("{file} is for {arch}, and guests are {ARCH}")]
+    #[error("{file} is for {arch}, but guests are {ARCH}")]
     Arch { file: String, arch: String },
 }
 
@@ -72,7 +72,7 @@ impl Diagnostic for ConfigError {
             Self::Directive { .. } => {
                 Class::Invalid.hint("comments begin with `# ` and options with CONFIG_")
             }
-            Self::Loop(_) => Class::Invalid.hint("take one of the `include` lines out"),
+            Self::Loop(_) => Class::Invalid.hint("remove one of the `include` lines"),
             Self::Arch { .. } => Class::Invalid.hint("name a base that is for it"),
         }
     }

@@ -19,13 +19,13 @@ use super::wanted::WantedKernel;
 /// A kernel source that cannot be pinned.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelSourceError {
-    #[error("the kernel source cannot be had")]
+    #[error("cannot get the kernel source")]
     Fetch(#[from] FetchError),
-    #[error("the cache has named the kernel source {0:?}, which is no digest")]
+    #[error("the cache stored the kernel source as {0:?}, which is not a digest")]
     Digest(String, #[source] InvalidValue),
-    #[error("the list of digests {url} cannot be had")]
+    #[error("cannot get the list of digests {url}")]
     Sums { url: String, source: GetError<SumsError> },
-    #[error("none of {} lists of digests vouches for the kernel source: {}", .0.len(), each(.0))]
+    #[error("none of {} lists of digests confirms the kernel source: {}", .0.len(), each(.0))]
     NoSums(Vec<GetError<SumsError>>),
 }
 
@@ -116,7 +116,8 @@ fn download(wanted: &WantedKernel, request: &Request<'_>) -> Result<Sha256, Kern
     }
     let path = cache.get(&address, Expected::default(), offline, report)?;
     report.note(&format!(
-        "note: the digest of {} is pinned as it came: nobody but its server vouches for it; `keyring` or `sha256` of [kernel] would",
+        "note: the digest of {} is pinned on first use, without a signature; [kernel] `keyring` or `sha256` \
+         would verify it",
         wanted.source
     ));
     // The cache names what it was not told the digest of by its digest.
@@ -173,7 +174,8 @@ mod tests {
     fn the_digest_of_a_file_is_that_of_its_whole_name() {
         let digest = |byte: u8| Sha256::of([byte]);
         let sums = format!(
-            "{}  linux-6.1.155.tar.gz\n{}  linux-6.1.155.tar.xz\n{} *linux-6.1.1.tar.xz\nnonsense\n{}  twice\n{}  twice\nxyz  broken\n",
+            "{}  linux-6.1.155.tar.gz\n{}  linux-6.1.155.tar.xz\n{} *linux-6.1.1.tar.xz\nnonsense\n{}  \
+             twice\n{}  twice\nxyz  broken\n",
             digest(1),
             digest(2),
             digest(3),

@@ -143,12 +143,13 @@ pub struct LockedGuest {
 pub enum LockFileError {
     #[error(transparent)]
     File(#[from] crate::sys::fs::FileError),
-    #[error("{path} is not a lock file of this version: {reason}")]
+    #[error("{path} is not a valid lock file: {reason}")]
     Malformed { path: String, reason: String },
-    #[error("{path} has a merge conflict in it")]
+    #[error("{path} contains a merge conflict")]
     Conflict { path: String },
     #[error(
-        "{path} was written by a newer sisforge: its version is {version}, this one knows {LOCK_VERSION}"
+        "{path} was written by a newer sisforge: its version is {version}; this sisforge knows up to \
+         version {LOCK_VERSION}"
     )]
     Newer { path: String, version: u32 },
 }
@@ -163,10 +164,13 @@ impl Diagnostic for LockFileError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::File(error) => error.diagnosis(),
-            Self::Malformed { .. } => Class::Invalid
-                .hint("take it back from Git, or remove it and run `sisforge lock`, which chooses anew"),
+            Self::Malformed { .. } => Class::Invalid.hint(
+                "restore it from Git, or remove it and run `sisforge lock`, which chooses all \
+                  versions again",
+            ),
             Self::Conflict { .. } => Class::Invalid.hint(
-                "take one side, as with `git checkout --ours fleet.lock`, then run `sisforge lock`, which adds what the other needs",
+                "take one side, as with `git checkout --ours fleet.lock`, then run `sisforge lock`, which \
+                 adds what the other needs",
             ),
             Self::Newer { .. } => Class::Invalid.hint("use that sisforge, or a newer one"),
         }

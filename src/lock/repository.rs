@@ -28,22 +28,22 @@ pub enum RepositoryError {
     Keys { repository: String, source: KeyError },
     #[error("the repository {repository} is refused")]
     Index { repository: String, source: IndexError },
-    #[error("the index of the repository {repository} is not here, and this run is offline")]
+    #[error("the index of the repository {repository} is not in the cache, and this run is offline")]
     Offline { repository: String },
-    #[error("the index of the repository {repository} cannot be had")]
+    #[error("cannot get the index of the repository {repository}")]
     FetchIndex { repository: String, source: FetchError },
-    #[error("{package} of the repository {repository} cannot be had")]
+    #[error("cannot get {package} from the repository {repository}")]
     FetchPackage { package: String, repository: String, source: FetchError },
     #[error(transparent)]
     File(#[from] FileError),
     #[error("a package of the repository {repository} is refused")]
     Package { repository: String, source: PackageError },
-    #[error("{package} in fleet.lock is of the repository {repository}, which fleet.toml does not have")]
+    #[error("{package} in fleet.lock comes from the repository {repository}, which fleet.toml does not have")]
     Unknown { package: String, repository: String },
     #[error("{package} in fleet.lock")]
     Checksum { package: String, source: InvalidChecksum },
     /// In the order of the places, the repository's own address first.
-    #[error("none of the {} places of the repository {repository} serves: {}", errors.len(), each(errors))]
+    #[error("none of the {} URLs of the repository {repository} works: {}", errors.len(), each(errors))]
     Nowhere { repository: String, errors: Vec<RepositoryError> },
 }
 
@@ -56,11 +56,13 @@ impl Diagnostic for RepositoryError {
             Self::FetchIndex { source, .. } | Self::FetchPackage { source, .. } => source.diagnosis(),
             Self::File(error) => error.diagnosis(),
             Self::Package { source: PackageError { reason: Refusal::Digest { .. }, .. }, .. } => Class::Invalid.hint(
-                "fleet.lock pins other bytes: get that file back, or take the new one with `sisforge lock --update`",
+                "fleet.lock pins a different file: restore that file, or accept the new one with `sisforge \
+                 lock --update`",
             ),
             Self::Package { source, .. } => source.diagnosis().or_hint(DAMAGED),
             Self::Unknown { .. } => Class::Invalid.hint("run `sisforge lock`"),
-            Self::Checksum { .. } => Class::Invalid.hint("take fleet.lock back from Git, or remove it and run `sisforge lock`"),
+            Self::Checksum { .. } => Class::Invalid.hint("restore fleet.lock from Git, or remove it and run \
+              `sisforge lock`"),
             Self::Nowhere { errors, .. } => together(errors),
         }
     }

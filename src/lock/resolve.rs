@@ -50,13 +50,16 @@ pub struct Request<'a> {
 pub enum ResolveError {
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    #[error("the packages of the image {image} do not go together")]
+    #[error("the packages of the image {image} cannot be installed together")]
     Solve { image: Label, source: SolveError },
-    #[error("the image {image} wants {package}")]
+    #[error("the image {image} needs {package}")]
     World { image: Label, package: String, source: InvalidDependency },
     #[error("no image has the package {name}{}", suggestion.as_ref().map(|s| format!("; did you mean {s}?")).unwrap_or_default())]
     NotLocked { name: String, suggestion: Option<String> },
-    #[error("{package} comes from {first} and from {second}, and differs: images of one fleet must agree")]
+    #[error(
+        "{package} comes from {first} and from {second}, and the two differ: all images of a fleet must \
+      use the same one"
+    )]
     TwoOfOne { package: String, first: String, second: String },
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -75,12 +78,15 @@ impl Diagnostic for ResolveError {
             Self::Solve { source, .. } => source
                 .diagnosis()
                 .hint("change the image's `packages`, those of its recipes, or the repositories"),
-            Self::World { .. } => Class::Invalid.hint("mend it in the image's `packages`, or in its recipes"),
+            Self::World { .. } => Class::Invalid.hint(
+                "correct it in the image's `packages`, or in its \
+              recipes",
+            ),
             Self::NotLocked { .. } => {
                 Class::Invalid.hint("`--update` takes names of packages that images have, or none for all")
             }
             Self::TwoOfOne { .. } => Class::Invalid
-                .hint("give one of the repositories a tag, or have both images take it from the same one"),
+                .hint("give one of the repositories a tag, or let both images take it from the same one"),
             Self::Registry(error) => error.diagnosis(),
             Self::Kernel(error) => error.diagnosis(),
             Self::Numbers(error) => error.diagnosis(),

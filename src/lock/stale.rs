@@ -13,7 +13,10 @@ use super::wanted::{ARCH, Wanted, WantedKernel, spelled_path};
 pub fn stale(fleet: &Fleet, wanted: &Wanted, lock: &Lock) -> Vec<String> {
     let mut reasons = Vec::new();
     if lock.fleet != fleet.name {
-        reasons.push(format!("fleet.lock is of the fleet {}, fleet.toml of {}", lock.fleet, fleet.name));
+        reasons.push(format!(
+            "fleet.lock is for the fleet {}, but fleet.toml is for {}",
+            lock.fleet, fleet.name
+        ));
     }
     reasons.extend(kernel(fleet, &wanted.kernel, lock));
     reasons.extend(repositories(wanted, lock));
@@ -40,7 +43,8 @@ pub fn stale(fleet: &Fleet, wanted: &Wanted, lock: &Lock) -> Vec<String> {
 pub fn other_toolchain(lock: &Lock, toolchain: &str) -> Option<String> {
     let locked = lock.kernel.toolchain.as_deref().filter(|locked| *locked != toolchain)?;
     Some(format!(
-        "the kernel is built with other tools than fleet.lock was made with, so its bytes differ: {toolchain} here, {locked} there"
+        "the kernel would be built with a different toolchain than fleet.lock has, and differ: {toolchain} \
+         here, {locked} in fleet.lock"
     ))
 }
 
@@ -56,14 +60,14 @@ fn kernel(fleet: &Fleet, wanted: &WantedKernel, lock: &Lock) -> Vec<String> {
             .push(format!("the kernel {} has the SHA-256 {now}..., {then}... in fleet.lock", wanted.source));
     }
     if wanted.source == locked.source && wanted.keyring.is_some() && wanted.keyring != locked.keyring {
-        reasons.push("the kernel's keyring is another than vouched for its source in fleet.lock".into());
+        reasons.push("the kernel's keyring is not the one that verified its source in fleet.lock".into());
     }
     match (wanted.config, locked.config) {
         (Some(_), None) => {
-            reasons.push("the kernel is to be built, and is a ready image in fleet.lock".into())
+            reasons.push("fleet.toml has a kernel `source`, but fleet.lock has a prebuilt kernel".into())
         }
         (None, Some(_)) => {
-            reasons.push("the kernel is a ready image, and is to be built in fleet.lock".into())
+            reasons.push("fleet.toml has a prebuilt kernel, but fleet.lock has a kernel `source`".into())
         }
         (Some(now), Some(then)) if now != then => reasons.extend(config(wanted, locked)),
         _ => {}
@@ -89,7 +93,7 @@ fn config(wanted: &WantedKernel, locked: &LockedKernel) -> Vec<String> {
     }
     if reasons.is_empty() {
         reasons.push(
-            "the kernel fragments stand in another order, and the last one that names an option wins".into(),
+            "the kernel fragments are in a different order, and the last one that sets an option wins".into(),
         );
     }
     reasons
@@ -131,8 +135,8 @@ fn repositories(wanted: &Wanted, lock: &Lock) -> Vec<String> {
             repositories.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         };
         reasons.push(format!(
-            "the repositories stand in another order, which decides between equal packages: {} in fleet.toml, {} in \
-             fleet.lock",
+            "the repositories are in a different order, which decides between equal packages: {} in \
+             fleet.toml, {} in fleet.lock",
             list(&now),
             list(&then)
         ));
@@ -164,12 +168,12 @@ fn image_reasons(name: &Label, world: &[String], image: &LockedImage, lock: &Loc
     let now: BTreeSet<&String> = world.iter().collect();
     let then: BTreeSet<&String> = image.world.iter().collect();
     let added =
-        now.difference(&then).map(|package| format!("the image {name} now wants the package {package}"));
+        now.difference(&then).map(|package| format!("the image {name} now needs the package {package}"));
     let removed = then
         .difference(&now)
-        .map(|package| format!("the image {name} no longer wants the package {package}"));
+        .map(|package| format!("the image {name} no longer needs the package {package}"));
     let arch = (image.arch != ARCH)
-        .then(|| format!("the image {name} is for {} in fleet.lock, and guests are {ARCH}", image.arch));
+        .then(|| format!("the image {name} is for {} in fleet.lock, but guests are {ARCH}", image.arch));
     let missing = lock.packages_of(image).filter_map(Result::err);
     let missing =
         missing.map(|id| format!("the image {name} has the package {id}, which fleet.lock does not pin"));
@@ -190,7 +194,7 @@ fn digests<K: Ord + std::fmt::Display>(
         Some(_) => None,
     });
     let gone = then.keys().filter(|name| !now.contains_key(name));
-    new.chain(gone.map(|name| format!("the {kind} {name} is in use no longer"))).collect()
+    new.chain(gone.map(|name| format!("the {kind} {name} is no longer used"))).collect()
 }
 
 fn guests(fleet: &Fleet, lock: &Lock) -> Vec<String> {
@@ -222,7 +226,7 @@ fn numbers(name: &GuestName, now: &LockedGuest, then: &LockedGuest) -> Option<St
         .into_iter()
         .zip(told(then))
         .filter(|((_, now), (_, then))| now != then)
-        .map(|((what, now), (_, then))| format!("the {what} {then}, where [host] gives {now}"))
+        .map(|((what, now), (_, then))| format!("the {what} {then}, but [host] gives {now}"))
         .collect();
-    (!differ.is_empty()).then(|| format!("the guest {name} has in fleet.lock {}", differ.join("; ")))
+    (!differ.is_empty()).then(|| format!("in fleet.lock, the guest {name} has {}", differ.join("; ")))
 }

@@ -70,7 +70,7 @@ pub struct WantedRepository {
 pub enum WantedError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{} has the SHA-256 {found}, and [kernel] sha256 in fleet.toml is {expected}", path.display())]
+    #[error("{} has the SHA-256 {found}, but [kernel] sha256 in fleet.toml is {expected}", path.display())]
     Digest { path: PathBuf, expected: Sha256, found: Sha256 },
 }
 
@@ -79,7 +79,7 @@ impl Diagnostic for WantedError {
         match self {
             Self::File(error) => error.diagnosis(),
             Self::Digest { .. } => {
-                Class::Invalid.hint("get that file back, or write the new digest into [kernel] sha256")
+                Class::Invalid.hint("restore that file, or write the new digest into [kernel] sha256")
             }
         }
     }

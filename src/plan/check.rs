@@ -39,13 +39,14 @@ impl fmt::Display for MemoryShortage {
         match self {
             Self::Impossible { guest, needed, total } => write!(
                 f,
-                "{guest} is to have {} of memory, and this host has {} with its swap",
+                "{guest} needs {} of memory, but this host has {} including swap",
                 ByteSize::from_bytes(*needed),
                 ByteSize::from_mib(total >> 20)
             ),
             Self::Overcommitted { needed, free } => write!(
                 f,
-                "the guests that start may use {} of memory together, and {} are available: where they do, the kernel kills",
+                "the guests that start may use {} of memory together, but {} are available: if they use it \
+                 all, the kernel kills",
                 ByteSize::from_bytes(*needed),
                 ByteSize::from_mib(free >> 20)
             ),

@@ -34,7 +34,7 @@ impl GuestScope<'_> {
 
 /// A data disk that would have to lose what is on it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the data disk of {guest} has {there}, and fleet.toml says {wanted}: no disk is made smaller")]
+#[error("the data disk of {guest} has {there}, but fleet.toml says {wanted}: a disk cannot be made smaller")]
 pub struct Shrinks {
     pub guest: GuestName,
     pub there: ByteSize,
@@ -44,8 +44,8 @@ pub struct Shrinks {
 impl Diagnostic for Shrinks {
     fn diagnosis(&self) -> Diagnosis {
         Class::Invalid.hint(
-            "give it its size again in fleet.toml; for a smaller one, `sisforge disk export` what is on it, `disk rm` it, and \
-             start anew",
+            "set its old size in fleet.toml again; for a smaller disk, save its content with `sisforge disk \
+             export`, remove it with `disk rm`, and start with a new one",
         )
     }
 }
@@ -189,7 +189,7 @@ fn guest(
     let holder = restored.get(&want.tap.address).filter(|holder| **holder != name);
     if let (None, Some(holder)) = (&left.vmm, holder) {
         plan.notes.push(format!(
-            "{name} is not started: {holder}, which was brought back from a snapshot, has its address"
+            "{name} is not started: {holder}, which was restored from a snapshot, has its address"
         ));
         return;
     }
@@ -240,15 +240,18 @@ fn note_on_snapshot(name: &GuestName, want: &WantedGuest) -> Option<String> {
     let changed = differing(&booted, fresh);
     let changed =
         if changed.is_empty() { String::new() } else { format!(", with another {}", changed.join(", ")) };
-    Some(format!("{name} goes on from snapshot {snapshot}: `down` and `up` would boot it anew{changed}"))
+    Some(format!(
+        "{name} was restored from snapshot {snapshot}: `down` and `up` would boot it from \
+      scratch{changed}"
+    ))
 }
 
 /// Why a guest that runs must go before it can be as it should.
 fn why_replace(have: &ObservedGuest, want: &WantedGuest) -> Option<String> {
     let vmm = have.vmm.as_ref()?;
-    let Some(running) = &vmm.machine else { return Some("what runs is not known".to_owned()) };
+    let Some(running) = &vmm.machine else { return Some("what is running is not known".to_owned()) };
     if vmm.paused == Some(Paused::Frozen) {
-        return Some("frozen to a snapshot".to_owned());
+        return Some("saved to a snapshot".to_owned());
     }
     if let Some(what) = vmm.damaged.first() {
         return Some(format!("its {} was changed in the store", what.word()));
@@ -295,7 +298,7 @@ fn why_start(have: &ObservedGuest, want: &WantedGuest) -> &'static str {
         Some(_) if is_disk_open(have.disk, want) => "its data disk is open to others",
         Some(_) => "drifted",
         None if have.oom_kills() > 0 => "killed by the kernel: out of memory",
-        None if have.idle_jails || have.tap.is_some() || have.cgroup.is_some() => "not running any more",
+        None if have.idle_jails || have.tap.is_some() || have.cgroup.is_some() => "no longer running",
         None if have.disk.is_some() => "not running",
         None => "new",
     }

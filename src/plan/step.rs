@@ -169,14 +169,14 @@ impl fmt::Display for Step {
                 let names: Vec<_> = containers.iter().map(|container| container.name.as_str()).collect();
                 write!(f, "start containers {}", names.join(", "))
             }
-            Self::ResumeVmm { .. } => f.write_str("let the paused vmm go on"),
+            Self::ResumeVmm { .. } => f.write_str("resume the paused vmm"),
             Self::RelinkDisk { .. } => f.write_str("give the data disk its name in the store again"),
             Self::JoinCgroup { .. } => f.write_str("take the vmm back into its cgroup"),
             Self::ContinueVmm { .. } => f.write_str("let the stopped vmm run"),
             Self::ConsumeSnapshot { snapshot, .. } => write!(f, "consume snapshot {snapshot}"),
-            Self::LoadSnapshot { .. } => f.write_str("load the snapshot and go on"),
+            Self::LoadSnapshot { .. } => f.write_str("load the snapshot and resume"),
             Self::ForgetSnapshot { snapshot } => write!(f, "remove the files of snapshot {snapshot}"),
-            Self::ClearSnapshots => f.write_str("clear away what is left of unfinished snapshots"),
+            Self::ClearSnapshots => f.write_str("remove what is left of unfinished snapshots"),
             Self::StopVmm { .. } => f.write_str("stop vmm"),
         }
     }

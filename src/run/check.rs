@@ -42,7 +42,7 @@ pub fn check(workspace: &Workspace<'_>) -> Result<Checked, RunError> {
     if !wrong.is_empty() {
         return Err(RunError::TurnedOff(wrong));
     }
-    let doubts = doubts.iter().map(|doubt| format!("{doubt}; the build checks what comes out"));
+    let doubts = doubts.iter().map(|doubt| format!("{doubt}; the build checks the final configuration"));
     notes.extend(doubts.chain(project.series_notes()).chain(images_to_pull(&project)?));
     let lock = Lock::read(&workspace.lock_path())?;
     let lock_differs = lock.as_ref().map_or_else(Vec::new, |lock| project.stale(lock));

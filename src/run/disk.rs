@@ -67,7 +67,7 @@ impl Unused {
     }
 }
 
-/// A file that can become a guest's disk; the host is held, and the guest does not run.
+/// A file that can become a guest's disk; the host is held, and the guest is not running.
 pub struct Import {
     host: LinuxHost,
     pub guest: GuestName,

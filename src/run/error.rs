@@ -65,9 +65,9 @@ pub enum RunError {
     #[error(transparent)]
     Container(#[from] ContainerError),
 
-    #[error("this command needs root: jails, TAPs, cgroups and nft rules are root's")]
+    #[error("this command needs root, which jails, TAPs, cgroups and nftables rules require")]
     NotRoot,
-    #[error("cannot find this program itself")]
+    #[error("cannot find the path of this program")]
     Program(#[source] io::Error),
     #[error("cannot write the lock")]
     LockText(#[source] toml::ser::Error),
@@ -96,37 +96,37 @@ pub enum RunError {
     UnknownGuest { name: String, hint: String },
     #[error("there is no network policy and no guest {name:?}")]
     UnknownNetwork { name: String, hint: String },
-    #[error("{0} does not run")]
+    #[error("{0} is not running")]
     NotRunning(GuestName),
-    #[error("{guest} {}", if *.runs { "is not ready yet" } else { "does not run" })]
+    #[error("{guest} {}", if *.runs { "is not ready yet" } else { "is not running" })]
     NotReady { guest: GuestName, runs: bool },
-    #[error("{0} runs no sshd, so nothing can be run in it")]
+    #[error("{0} has no sshd, so no command can be run in it")]
     NoSshd(GuestName),
 
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Shrinks(Vec<Shrinks>),
     #[error("there is no data disk of {name:?}")]
     UnknownDisk { name: String, hint: String },
-    #[error("{0} runs, and its disk is being written to")]
+    #[error("{0} is running, and its disk is in use")]
     DiskInUse(GuestName),
     #[error("{0} has a data disk already")]
     DiskExists(GuestName),
-    #[error("the disk of {0} goes with its jail: none is kept")]
+    #[error("{0} has no persistent disk: it is removed together with its jail")]
     EphemeralDisk(GuestName),
-    #[error("{} has {size}, and the disk of {guest} is to have {wanted}", from.display())]
+    #[error("{} has {size}, but the disk of {guest} should have {wanted}", from.display())]
     DiskTooLarge { from: PathBuf, size: ByteSize, guest: GuestName, wanted: ByteSize },
-    #[error("{} is no file", .0.display())]
+    #[error("{} is not a file", .0.display())]
     NoFile(PathBuf),
-    #[error("{} is there already", .0.display())]
+    #[error("{} already exists", .0.display())]
     FileExists(PathBuf),
-    #[error("{} is there already", .0.display())]
+    #[error("{} already exists", .0.display())]
     TreeExists(PathBuf),
 
     #[error("{named:?} is {what}")]
     NoArtifact { named: String, what: String, hint: String },
     #[error("several build keys begin with {0}")]
     SeveralKeys(String),
-    #[error("nothing tells the configuration of {}", .0.display())]
+    #[error("the configuration of {} is not known", .0.display())]
     NoConfiguration(PathBuf),
 
     #[error("the name of a snapshot {0}")]
@@ -178,26 +178,26 @@ impl RunError {
             | Self::UnknownNetwork { hint, .. }
             | Self::UnknownDisk { hint, .. }
             | Self::NoArtifact { hint, .. } => Invalid.hint(hint.clone()),
-            Self::NotRunning(guest) => Failed.hint(format!("bring it up with `sisforge up {guest}`")),
+            Self::NotRunning(guest) => Failed.hint(format!("start it with `sisforge up {guest}`")),
             Self::NotReady { guest, .. } => Failed.hint(format!(
-                "`sisforge up {guest}` brings it up, `sisforge logs {guest}` shows what it said"
+                "`sisforge up {guest}` starts it, `sisforge logs {guest}` shows its serial console"
             )),
             Self::NoSshd(_) => {
-                Failed.hint("its image needs a recipe that brings one, such as rootless-podman")
+                Failed.hint("its image needs a recipe that starts one, such as rootless-podman")
             }
             Self::DiskInUse(guest) => Failed.hint(format!("`sisforge down {guest}` first")),
             Self::DiskExists(_) => {
                 Failed.hint("`sisforge disk export` saves it; with --replace it is replaced, and lost")
             }
             Self::EphemeralDisk(_) => {
-                Invalid.hint("members of pools and disks with the backing tmpfs are ephemeral")
+                Invalid.hint("members of pools, and disks with `backing = \"tmpfs\"`, are ephemeral")
             }
             Self::DiskTooLarge { .. } => Invalid.hint("give the disk its size in fleet.toml"),
             Self::FileExists(_) => Invalid.hint("remove it, or name another file"),
             Self::TreeExists(_) => Invalid.hint("remove it, or name another directory with --out"),
             Self::SeveralKeys(_) => Invalid.hint("write more of its digits"),
             Self::NoConfiguration(_) => {
-                Invalid.hint("name its config file; that of a kernel of `sisforge build` stands beside it")
+                Invalid.hint("name its config file; `sisforge build` puts it next to the kernel")
             }
             Self::NotRestored { running: Some(guest), .. } => {
                 Failed.hint(format!("take it down first: `sisforge down {guest}`"))
@@ -233,11 +233,11 @@ impl Diagnostic for RunError {
             }
             Self::Program(_) | Self::LockText(_) | Self::Manifest(_) => Failed.no_hint(),
             Self::NoLock(_) | Self::StaleLock { .. } => {
-                Invalid.hint("run `sisforge lock` and commit the file, or leave --locked away")
+                Invalid.hint("run `sisforge lock` and commit the file, or run without --locked")
             }
             Self::TurnedOff(all) => together(all),
             Self::AbsentImages(_) => {
-                Invalid.hint("add the image to `images` of the guest's disk, or name one that is there")
+                Invalid.hint("add the image to `images` of the guest's disk, or use an image that is there")
             }
             Self::Shrinks(all) => together(all),
             Self::MachineFiles(_)

@@ -48,7 +48,7 @@ pub(super) fn hold(layout: &Layout, report: &dyn Report) -> Result<FileLock, Run
     let lock = match FileLock::attempt(&layout.lock())? {
         Some(lock) => lock,
         None => {
-            report.note("another sisforge is changing this fleet's host; waiting for it");
+            report.note("waiting for another sisforge that is changing this fleet");
             FileLock::wait(&layout.lock())?
         }
     };

@@ -143,7 +143,7 @@ impl<'a> Watch<'a> {
         if !paths.is_empty() {
             let paths = printable(&paths.join(", "));
             self.base.report.note(&format!(
-                "note: {paths}: a submodule, whose files are not fetched; commit the files themselves where the fleet needs them"
+                "note: {paths}: submodules are not fetched; if the fleet needs their files, commit them"
             ));
         }
         Ok(())

@@ -33,7 +33,7 @@ pub fn open(dir: &Path, path: &Path) -> Result<File, FileError> {
         match file.metadata()?.file_type() {
             kind if kind.is_file() => Ok(file),
             kind if kind.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
         }
     };
     opened().map_err(FileError::when("read", full))
@@ -50,7 +50,7 @@ pub fn read(dir: &Path, path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     if bytes.len() as u64 > limit {
         return Err(named()(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!("it is longer than {limit} bytes"),
+            format!("it has more than {limit} bytes"),
         )));
     }
     Ok(bytes)
@@ -89,7 +89,7 @@ fn leaving(dir: &Path, below: &Path, path: &Path, real: PathBuf) -> LeadsOut {
     LeadsOut { link: path.to_owned(), target: real, dir: dir.to_owned() }
 }
 
-/// Whether a path leads nowhere, rather than somewhere that cannot be looked at.
+/// Whether a path leads nowhere, rather than somewhere that cannot be read.
 pub fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
@@ -140,7 +140,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         crate::sys::fs::make_pipe(&dir.path().join("pipe")).unwrap();
         let error = open(dir.path(), Path::new("pipe")).unwrap_err();
-        assert!(error.source.to_string().contains("no regular file"), "{error}");
+        assert!(error.source.to_string().contains("not a regular file"), "{error}");
     }
 
     #[test]

@@ -32,15 +32,13 @@ pub enum CgroupError {
     )]
     Unsupported { found: String },
     /// The path would leave the hierarchy.
-    #[error("{path:?} is no path of a cgroup below the root")]
+    #[error("{path:?} is not the path of a cgroup below the root")]
     InvalidPath { path: String },
     /// The kernel refused.
     #[error("cannot {action} {}{}", path.display(), hint(.source))]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     /// Limits of block devices were asked for.
-    #[error(
-        "this host has no cgroup controller that limits what is read and written (io, or blkio of version 1)"
-    )]
+    #[error("this host has no cgroup controller that limits disk I/O (`io`, or `blkio` of cgroup v1)")]
     NoIo,
     /// It still has processes.
     #[error("the cgroup {path} still has processes: {pids:?}")]

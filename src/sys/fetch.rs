@@ -42,15 +42,15 @@ pub enum FetchError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The network may not be used.
-    #[error("{url} is not in the cache {}{}, and this run is offline: run once with the network first", dir.display(), or_in(vendor.as_deref()))]
+    #[error("{url} is not in the cache {}{}, and this run is offline", dir.display(), or_in(vendor.as_deref()))]
     Offline { url: String, dir: PathBuf, vendor: Option<PathBuf> },
     /// Another file than the one that was asked for.
     #[error(
-        "{url} has the SHA-256 {found}, and {expected} is expected: it is another file by now, or was tampered with"
+        "{url} has the SHA-256 {found}, but {expected} is expected: the file was replaced or tampered with"
     )]
     Digest { url: String, expected: String, found: String },
     /// In the order of the places, the address first.
-    #[error("none of {} places has it: {}", .0.len(), each(.0))]
+    #[error("none of {} URLs has it: {}", .0.len(), each(.0))]
     Nowhere(Vec<FetchError>),
 }
 
@@ -318,7 +318,7 @@ impl Cache {
                 }
                 if round == 1 && index + 1 < places.len() {
                     let error = each(std::slice::from_ref(&error));
-                    progress.note(&format!("note: {error}; the next mirror is asked"));
+                    progress.note(&format!("note: {error}; trying the next mirror"));
                 }
                 errors.push(error);
             }

@@ -262,7 +262,7 @@ fn parse_reply(bytes: &[u8]) -> io::Result<Option<Reply>> {
         Some(header) => std::str::from_utf8(header.value)
             .ok()
             .and_then(|text| text.trim().parse().ok())
-            .ok_or_else(|| bad("a length that is no number".to_owned()))?,
+            .ok_or_else(|| bad("a length that is not a number".to_owned()))?,
     };
     if length > REPLY_MAX {
         return Err(bad(format!("a body of {length} bytes")));

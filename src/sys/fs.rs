@@ -227,7 +227,8 @@ pub fn sync_dir(path: &Path) -> Result<(), FileError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(FileError::when("sync", path))
 }
 
-/// Which boot of this machine it is: what was not synced in an earlier one may be lost. `None` where the kernel does not tell.
+/// Which boot of this machine it is: what was not synced in an earlier one may be lost. `None` where the kernel does
+/// not report it.
 pub fn boot_id() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())

@@ -20,7 +20,7 @@ pub enum GitError {
     #[error("{url} did not answer within {} s", FETCH_LIMIT.as_secs())]
     Timeout { url: String },
     /// Such as a name that git would read as an option.
-    #[error("{text:?} is no {what}")]
+    #[error("{text:?} is not {what}")]
     Invalid { what: &'static str, text: String },
     /// Export goes to a directory of its own.
     #[error("cannot check out into {}: it is not empty", path.display())]
@@ -339,7 +339,7 @@ mod tests {
         let Some(source) = Repository::new() else { return };
         let link = "160000,0123456789012345678901234567890123456789,recipes";
         source.git(&["update-index", "--add", "--cacheinfo", link]);
-        source.git(&["commit", "--quiet", "--message", "a submodule"]);
+        source.git(&["commit", "--quiet", "--message", "submodules"]);
         let dir = tempfile::tempdir().unwrap();
         let shallow = dir.path().join("shallow");
         let url = format!("file://{}", source.url());

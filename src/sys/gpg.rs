@@ -17,9 +17,9 @@ pub enum GpgError {
     File(#[from] FileError),
     #[error("cannot make a directory for gpg")]
     Home(#[source] io::Error),
-    #[error("{} holds no keys that gpg can read", keyring.display())]
+    #[error("{} contains no keys that gpg can read", keyring.display())]
     NoKeys { keyring: PathBuf, source: ToolError },
-    #[error("no key of {} vouches for it: {reason}", keyring.display())]
+    #[error("no key of {} has a valid signature of it: {reason}", keyring.display())]
     Refused { keyring: PathBuf, reason: String },
 }
 
@@ -89,12 +89,12 @@ pub fn parse_status(status: &str) -> Result<String, String> {
         let (key, name) = rest.split_once(' ').unwrap_or((rest, ""));
         match word {
             "GOODSIG" => signer = signer.or(Some(name.to_owned())),
-            "BADSIG" => return Err(format!("the signature of {name} is of another text")),
+            "BADSIG" => return Err(format!("the signature of {name} is for a different text")),
             "ERROR" => return Err(format!("gpg stopped at {rest}")),
             "EXPKEYSIG" => reason = format!("the key of {name} has expired"),
             "EXPSIG" => reason = format!("the signature of {name} has expired"),
             "REVKEYSIG" => reason = format!("the key of {name} was revoked"),
-            "NO_PUBKEY" => reason = format!("it is signed by the key {key}, which is not there"),
+            "NO_PUBKEY" => reason = format!("it is signed by the key {key}, which is not in the keyring"),
             "ERRSIG" => reason = format!("gpg cannot check the signature of the key {key}"),
             _ => {}
         }
@@ -109,7 +109,8 @@ mod tests {
     const GOOD: &str = "[GNUPG:] PLAINTEXT 74 0 \n[GNUPG:] NEWSIG k@example.org\n\
         [GNUPG:] KEY_CONSIDERED 1E2B40FEA9C582286DA91FA852EC0ED11E900FC9 0\n\
         [GNUPG:] GOODSIG 52EC0ED11E900FC9 Test Kernel <k@example.org>\n\
-        [GNUPG:] VALIDSIG 1E2B40FEA9C582286DA91FA852EC0ED11E900FC9 2026-11-25 1795630402 0 4 0 22 8 01 1E2B\n";
+        [GNUPG:] VALIDSIG 1E2B40FEA9C582286DA91FA852EC0ED11E900FC9 2026-11-25 1795630402 0 4 0 22 8 01 \
+        1E2B\n";
     const UNKNOWN: &str = "[GNUPG:] NEWSIG o@example.org\n\
         [GNUPG:] ERRSIG 2729F2512751DBE4 22 8 01 1795630403 9 05A2BA35A9D854516AD969542729F2512751DBE4\n\
         [GNUPG:] NO_PUBKEY 2729F2512751DBE4\n";
@@ -123,16 +124,17 @@ mod tests {
         let bad = "[GNUPG:] BADSIG 52EC0ED11E900FC9 Test Kernel <k@example.org>\n";
         for status in [bad.to_owned(), format!("{GOOD}{bad}"), format!("{bad}{GOOD}")] {
             let reason = parse_status(&status).unwrap_err();
-            assert_eq!(reason, "the signature of Test Kernel <k@example.org> is of another text");
+            assert_eq!(reason, "the signature of Test Kernel <k@example.org> is for a different text");
         }
     }
 
     #[test]
     fn a_signature_that_does_not_count_says_why() {
         let reason = |status: &str| parse_status(status).unwrap_err();
-        assert_eq!(reason(UNKNOWN), "it is signed by the key 2729F2512751DBE4, which is not there");
+        assert_eq!(reason(UNKNOWN), "it is signed by the key 2729F2512751DBE4, which is not in the keyring");
         let expired = "[GNUPG:] EXPKEYSIG 304F8C05081457C1 Old <old@example.org>\n\
-            [GNUPG:] VALIDSIG 613CF822E62EE9D80DDEAE60304F8C05081457C1 2020-02-01 1580515200 0 4 0 22 8 01 613C\n";
+            [GNUPG:] VALIDSIG 613CF822E62EE9D80DDEAE60304F8C05081457C1 2020-02-01 1580515200 0 4 0 22 8 01 \
+            613C\n";
         assert_eq!(reason(expired), "the key of Old <old@example.org> has expired");
         assert_eq!(reason("[GNUPG:] NODATA 1\n[GNUPG:] NODATA 2\n"), "it is not signed");
         assert_eq!(reason(""), "it is not signed");

@@ -29,9 +29,9 @@ pub enum HttpError {
     Status { url: String, status: u16 },
     #[error("cannot reach the server of {url} (check the network, the address and the proxy variables)")]
     Unreachable { url: String, source: Box<ureq::Error> },
-    #[error("the download of {url} broke off after {received} bytes, again and again")]
+    #[error("the download of {url} was interrupted after {received} bytes, after several attempts")]
     Cut { url: String, received: u64, source: io::Error },
-    #[error("{url} is {found} bytes long, and {expected} are expected: it is another file by now")]
+    #[error("{url} has {found} bytes, but {expected} are expected: the file was replaced")]
     Length { url: String, found: u64, expected: u64 },
     #[error("{url} is longer than the {limit} bytes that are allowed for it")]
     TooLarge { url: String, limit: u64 },
@@ -48,7 +48,7 @@ impl Diagnostic for HttpError {
             // What to do is in their words.
             Self::Status { .. } | Self::Unreachable { .. } | Self::Cut { .. } => Class::Failed.no_hint(),
             Self::Length { .. } => Class::Failed.hint(OTHER_FILE),
-            Self::TooLarge { .. } => Class::Failed.hint("look whether the address is right"),
+            Self::TooLarge { .. } => Class::Failed.hint("check the address"),
             Self::Store { source, .. } => io_diagnosis(source),
             Self::Local { source, .. } => input_diagnosis(source),
         }
@@ -56,7 +56,7 @@ impl Diagnostic for HttpError {
 }
 
 /// What to do about a file that is not the one that was pinned.
-pub(super) const OTHER_FILE: &str = "if another file is meant to be there now, pin its digest anew";
+pub(super) const OTHER_FILE: &str = "if the file was replaced on purpose, pin its new digest";
 
 impl HttpError {
     /// Whether the same request may go better later.
@@ -89,10 +89,10 @@ fn is_lasting(error: &ureq::Error) -> bool {
 
 fn status_hint(status: u16) -> &'static str {
     match status {
-        401 | 403 | 407 => " (it wants to know who asks, or a proxy forbids it)",
-        404 | 410 => " (it is gone from there, or the address is wrong; repositories drop old versions)",
-        429 => " (it is asked too often; try again later)",
-        500..=599 => " (it is in trouble; try again later)",
+        401 | 403 | 407 => " (it needs a login, or a proxy forbids it)",
+        404 | 410 => " (it is no longer there, or the address is wrong; repositories remove old versions)",
+        429 => " (too many requests; try again later)",
+        500..=599 => " (a fault of the server; try again later)",
         _ => "",
     }
 }

@@ -17,7 +17,7 @@ pub enum IpError {
     #[error(transparent)]
     Tool(#[from] ToolError),
     /// `ip` answered something else than it should.
-    #[error("cannot understand what `{command}` printed")]
+    #[error("cannot parse the output of `{command}`")]
     Output { command: String, source: serde_json::Error },
     /// TAP devices cannot be made here.
     #[error(
@@ -26,13 +26,13 @@ pub enum IpError {
     )]
     NoTun,
     /// A link of that name is there and is none of ours.
-    #[error("cannot make the TAP {name}: a {kind} link of that name is there already")]
+    #[error("cannot create the TAP {name}: a {kind} link of that name already exists")]
     Foreign { name: String, kind: String },
     /// A TAP of that name is there and is another's.
-    #[error("cannot make the TAP {name}: it is there already and belongs to {alias}")]
+    #[error("cannot create the TAP {name}: it already exists and belongs to {alias}")]
     Taken { name: String, alias: String },
     /// The owner is a user name that nothing resolves.
-    #[error("the TAP {name} belongs to {owner:?}, which is no user of this host")]
+    #[error("the TAP {name} belongs to {owner:?}, which is not a user of this host")]
     Owner { name: String, owner: String },
     /// A setting below `/proc/sys`.
     #[error("cannot {action} the sysctl {key}{}", if .source.kind() == ErrorKind::ReadOnlyFilesystem {

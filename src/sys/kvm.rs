@@ -18,11 +18,11 @@ pub enum ProbeError {
     File(#[from] FileError),
     #[error(transparent)]
     Tool(#[from] ToolError),
-    #[error("it did not end within {} s", .0.as_secs())]
+    #[error("it did not exit within {} s", .0.as_secs())]
     Hangs(Duration),
     #[error("Firecracker ended with {status}: {said}")]
     Ended { status: String, said: String },
-    #[error("it ended without a word")]
+    #[error("it exited without output")]
     Silent,
 }
 

@@ -22,15 +22,15 @@ use super::tool::{self, Tool, ToolError};
 pub enum LaunchError {
     #[error("cannot join the cgroup {}", path.display())]
     Join { path: PathBuf, source: io::Error },
-    #[error("cannot limit the size of files")]
+    #[error("cannot set the limit on file sizes")]
     FileSize { source: io::Error },
-    #[error("cannot give up new privileges")]
+    #[error("cannot set no_new_privs")]
     Privileges { source: io::Error },
     #[error("{program} is not installed")]
     Missing { program: String },
     #[error("cannot start {program}")]
     Start { program: String, source: io::Error },
-    #[error("there is no program to start")]
+    #[error("no program was given")]
     NoProgram,
     /// Whoever was to wait for the program is gone.
     #[error("process {starter}, which started this one, is gone")]

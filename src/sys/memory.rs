@@ -17,12 +17,12 @@ pub fn huge_pages() -> Result<HugePages, FileError> {
     Ok(parse_huge_pages(&read_text(Path::new("/proc/meminfo"))?))
 }
 
-/// Bytes that programs can have without any being swapped out; `None` where the kernel does not tell.
+/// Bytes that programs can have without any being swapped out; `None` where the kernel does not report it.
 pub fn available() -> Option<u64> {
     parse_available(&read_text(Path::new("/proc/meminfo")).ok()?)
 }
 
-/// Bytes of RAM and swap together; `None` where the kernel does not tell.
+/// Bytes of RAM and swap together; `None` where the kernel does not report it.
 pub fn total() -> Option<u64> {
     parse_total(&read_text(Path::new("/proc/meminfo")).ok()?)
 }

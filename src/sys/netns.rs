@@ -33,7 +33,7 @@ fn hint(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::PermissionDenied => " (this needs root, and CAP_SYS_ADMIN in a container)",
         // setns(2), of a file on which nothing is mounted.
-        io::ErrorKind::InvalidInput => " (it is no namespace, but a file that is left of one)",
+        io::ErrorKind::InvalidInput => " (it is not a namespace, but a file left over from one)",
         _ => "",
     }
 }

@@ -10,7 +10,7 @@ pub enum NftError {
     #[error("cannot {action}{}", hint(.source))]
     Tool { action: String, source: ToolError },
     /// `nft` answered something else than it should.
-    #[error("cannot understand what nft printed for `{action}`")]
+    #[error("cannot parse the output of nft for `{action}`")]
     Output { action: String, source: serde_json::Error },
 }
 

@@ -24,7 +24,8 @@ use super::report::Report;
 
 /// Manifests and indexes that are taken.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
-     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+     application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.docker.distribution.manifest.v2+json";
 
 /// The platform that is chosen from an index.
 const PLATFORM: (&str, &str) = ("linux", "amd64");
@@ -34,17 +35,17 @@ const PLATFORM: (&str, &str) = ("linux", "amd64");
 pub enum RegistryError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    #[error("{image} cannot be had from its registry")]
+    #[error("cannot pull {image} from its registry")]
     Download { image: String, source: FetchError },
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{host} does not let everybody pull {image}: it answers {status}")]
+    #[error("{host} does not allow anonymous pulls of {image}: it answers {status}")]
     Denied { host: String, image: String, status: u16 },
-    #[error("{host} asks for a login of a kind that is not known: {challenge:?}")]
+    #[error("{host} asks for an unsupported kind of login: {challenge:?}")]
     Challenge { host: String, challenge: String },
-    #[error("{host} cannot be asked who may pull")]
+    #[error("cannot ask {host} for a token to pull with")]
     Ask { host: String, source: HttpError },
-    #[error("{image}: {what} is not as the specification has it")]
+    #[error("{image}: {what} does not follow the OCI image specification")]
     Malformed { image: String, what: String, source: serde_json::Error },
     #[error("{image}: {problem}")]
     Unsupported { image: String, problem: String },
@@ -56,7 +57,8 @@ impl Diagnostic for RegistryError {
             Self::Fetch(error) | Self::Download { source: error, .. } => error.diagnosis(),
             Self::File(error) => error.diagnosis().of(Class::Failed),
             Self::Denied { .. } | Self::Challenge { .. } => Class::Failed.hint(
-                "images that everybody may pull are taken; of another, `skopeo copy docker://... oci-archive:FILE` makes a file",
+                "only public images can be pulled; for others, `skopeo copy docker://... oci-archive:FILE` \
+                 writes a file",
             ),
             Self::Ask { source, .. } => source.diagnosis(),
             Self::Malformed { .. } | Self::Unsupported { .. } => Class::Invalid.no_hint(),
@@ -169,7 +171,7 @@ impl<'a> Puller<'a> {
         let found = all.iter().find(|manifest| manifest.platform.as_ref().is_some_and(is_ours));
         found.ok_or_else(|| {
             let there: Vec<_> = all.iter().filter_map(|one| one.platform.as_ref()).map(names).collect();
-            self.unsupported(&format!("it is there for {}, and guests are linux/amd64", there.join(", ")))
+            self.unsupported(&format!("it is available for {}, but guests are linux/amd64", there.join(", ")))
         })
     }
 

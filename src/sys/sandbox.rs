@@ -50,9 +50,9 @@ enum Kind {
 /// Root has no sandbox here.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    #[error("what a kernel source runs is not run as root, and the sandbox for it cannot be had")]
+    #[error("programs of a kernel source are never run as root, and the sandbox for them is not available")]
     Missing(#[source] ToolError),
-    #[error("what a kernel source runs is not run as root, and the sandbox for it cannot be made")]
+    #[error("programs of a kernel source are never run as root, and the sandbox for them cannot be set up")]
     Unusable(#[source] ToolError),
 }
 
@@ -61,7 +61,8 @@ impl Diagnostic for SandboxError {
         match self {
             Self::Missing(error) => error.diagnosis(),
             Self::Unusable(_) => Class::Failed.hint(
-                "it needs CAP_SYS_ADMIN, which a container may lack; an ordinary user builds without, and root then takes the kernel in out/",
+                "it needs CAP_SYS_ADMIN, which a container may lack; or build as an ordinary user, without \
+                 a sandbox; root then uses the kernel in out/",
             ),
         }
     }

@@ -65,7 +65,7 @@ impl Socket {
             return Ok(stream);
         }
         Err(io::Error::other(format!(
-            "process {pid} of uid {uid} listens there, not process {} of uid {}",
+            "process {pid} of uid {uid} listens there instead of process {} of uid {}",
             peer.pid, peer.uid
         )))
     }
@@ -130,7 +130,7 @@ mod tests {
         let to = |peer| Socket::within(dir.path(), "s", peer).connect(LIMIT);
         to(this_process()).unwrap();
         let error = to(Peer { pid: 1, ..this_process() }).unwrap_err();
-        assert!(error.to_string().contains("not process 1 of uid"), "{error}");
+        assert!(error.to_string().contains("instead of process 1 of uid"), "{error}");
     }
 
     #[test]
@@ -145,7 +145,7 @@ mod tests {
         std::os::unix::fs::symlink(&neighbours, own.join("run")).unwrap();
         for name in ["s", "run/s"] {
             let error = Socket::within(&own, name, this_process()).connect(LIMIT).unwrap_err();
-            assert_eq!(error.to_string(), "a link stands there", "{name}");
+            assert_eq!(error.to_string(), "it is a symbolic link", "{name}");
         }
     }
 

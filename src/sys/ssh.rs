@@ -30,7 +30,7 @@ pub enum SshError {
     /// The session ended before the command did; whether that has done its work is not known.
     #[error("the SSH session as {user} on {address} ended before the command did: {message}")]
     Lost { user: String, address: Ipv4Addr, message: String },
-    #[error("{} is no public key of OpenSSH", path.display())]
+    #[error("{} is not an OpenSSH public key", path.display())]
     NoKey { path: PathBuf },
 }
 
@@ -40,9 +40,7 @@ impl Diagnostic for SshError {
             Self::Tool(error) => error.diagnosis(),
             Self::File(error) => error.diagnosis().of(Class::Failed),
             Self::Connect { .. } => Class::Failed.hint("`sisforge logs GUEST` shows what the guest said"),
-            Self::Lost { .. } => {
-                Class::Failed.hint("look whether it has done its work before it is run again")
-            }
+            Self::Lost { .. } => Class::Failed.hint("check whether it did its work before you run it again"),
             Self::NoKey { .. } => Class::Failed
                 .hint("remove that file and the key without .pub beside it: `sisforge up` makes new ones"),
         }
@@ -51,11 +49,11 @@ impl Diagnostic for SshError {
 
 fn hint(message: &str) -> &'static str {
     if message.contains("Host key verification failed") {
-        " (it does not show the host key that is expected: another machine has its address, or its key was renewed)"
+        " (its host key is not the expected one: another machine has its address, or its key was renewed)"
     } else if message.contains("Permission denied") {
-        " (it does not accept the key: its user or its authorized keys are of another build)"
+        " (it does not accept the key: its user or its authorized keys come from another build)"
     } else if message.contains("refused") || message.contains("timed out") || message.contains("No route") {
-        " (it may still be booting, or its SSH server does not run)"
+        " (it may still be booting, or its SSH server is not running)"
     } else {
         ""
     }

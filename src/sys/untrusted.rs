@@ -58,7 +58,7 @@ pub struct HeldNode {
     meta: Metadata,
 }
 
-const LINK: &str = "a link stands there";
+const LINK: &str = "it is a symbolic link";
 /// How often a lookup is tried that somebody's renaming disturbs.
 const ATTEMPTS: usize = 100;
 
@@ -98,7 +98,7 @@ impl UntrustedDir {
         } else if !expected.is(&node.meta) {
             Err(named()(io::Error::other(format!("it is not {}", expected.word()))))
         } else if owner != self.owner && !(owner == 0 && expected == FileKind::Socket) {
-            Err(named()(io::Error::other(format!("it belongs to uid {owner}, not to {}", self.owner))))
+            Err(named()(io::Error::other(format!("it belongs to uid {owner} instead of {}", self.owner))))
         } else {
             Ok(node)
         }
@@ -201,7 +201,7 @@ mod tests {
         symlink("own", jail.join("beside")).unwrap();
         let door = UntrustedDir::open(&jail, own()).unwrap();
         for name in ["data/disk", "disk", "beside"] {
-            assert_eq!(why(&door, name), "a link stands there", "{name}");
+            assert_eq!(why(&door, name), "it is a symbolic link", "{name}");
         }
         for name in ["../outside/disk", outside.join("disk").to_str().unwrap()] {
             assert_eq!(door.file(name).unwrap_err().source.raw_os_error(), Some(18), "{name}: EXDEV");
@@ -233,7 +233,7 @@ mod tests {
         fs::write(dir.path().join("disk"), "bob's").unwrap();
         std::os::unix::fs::chown(dir.path().join("disk"), Some(4002), None).unwrap();
         let door = |uid| UntrustedDir::open(dir.path(), uid).unwrap();
-        assert_eq!(why(&door(4001), "disk"), "it belongs to uid 4002, not to 4001");
+        assert_eq!(why(&door(4001), "disk"), "it belongs to uid 4002 instead of 4001");
         door(4002).file("disk").unwrap();
     }
 }

@@ -10,7 +10,8 @@ use super::oracle::{Apk, data};
 use super::worlds::{Flavour, Names, small_world, testing, universe};
 use crate::common::random::Random;
 
-/// More worlds than a run of the tests takes, for one who looks for differences: `SISFORGE_TEST_WORLDS=50` draws 50
+/// More worlds than a run of the tests takes, for one who looks for differences: `SISFORGE_TEST_WORLDS=50`
+/// draws 50
 /// times as many, beginning with `SISFORGE_TEST_SEED`.
 fn rounds(usual: usize) -> usize {
     usual * number("SISFORGE_TEST_WORLDS").unwrap_or(1)
@@ -208,10 +209,14 @@ const FLAVOURS: [Flavour; 4] = [
     Flavour { names: 4, versions: 4, priority: 3, install_if: 100, replaces: 4, conflicts: 4 },
 ];
 
-/// Universes made to be hard, in which versions of apk differ from each other. apk 2.14.4, which the tests have, decides
-/// names in an order that 2.14.5 gave up, so that one or two of a hundred come out otherwise; sisforge follows apk 3 in the
-/// order and in what a package's conflict with itself means, and apk 2 in that a name without a version meets no wish for
-/// one. With `SISFORGE_TEST_APKS=PATH[:PATH..]`, a 2.14.10 and a 3.0.6, each answer must be that of one of them,
+/// Universes made to be hard, in which versions of apk differ from each other. apk 2.14.4, which the tests
+/// have, decides
+/// names in an order that 2.14.5 gave up, so that one or two of a hundred come out otherwise; sisforge
+/// follows apk 3 in the
+/// order and in what a package's conflict with itself means, and apk 2 in that a name without a version
+/// meets no wish for
+/// one. With `SISFORGE_TEST_APKS=PATH[:PATH..]`, a 2.14.10 and a 3.0.6, each answer must be that of one of
+/// them,
 /// but for one in five hundred, where two of these rules meet.
 #[test]
 fn hard_small_universes_are_solved_as_apk_solves_them() {
@@ -287,13 +292,13 @@ fn worlds_of_alpine_without_an_answer_are_explained() {
         ("openssh !libcrypto1.1", "!libcrypto1.1: but libcrypto1.1-1.1.1s-r0 is needed by openssh-9.0_p1-r2"),
         (
             "mariadb",
-            "/bin/sh: no package is called so; it is provided by busybox; add it to the world \
+            "/bin/sh: no package has this name; it is provided by busybox; add it to the world \
              (needed by mariadb-10.6.10-r0)",
         ),
         (
             "alpine-base@edge",
-            "alpine-base@edge: no repository has the tag edge; \
-             give the repository that it is meant to come from the tag edge",
+            "alpine-base@edge: no repository has the tag edge; give the repository that it should come from \
+             the tag edge",
         ),
     ] {
         let wishes = Dependency::parse_list(world).unwrap();

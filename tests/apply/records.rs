@@ -215,7 +215,7 @@ fn unreadable() -> [(Vec<u8>, &'static str); 5] {
                 machine.remove("version");
                 machine["command_line"] = "quiet".into();
             }),
-            "its command line tells no address",
+            "its kernel command line has no address",
         ),
     ]
 }
@@ -235,7 +235,7 @@ fn a_record_that_cannot_be_read_is_told_with_its_reason() {
         fs::read_to_string(old("qemu/manifest.json")).unwrap().replace("\"format\": 1", "\"format\": 2");
     fs::write(&path, text).unwrap();
     let told = record::read::<Manifest>(&path).unwrap_err().to_string();
-    assert!(told.contains("its format is 2, and this sisforge knows format 1"), "{told}");
+    assert!(told.contains("its format is 2, but this sisforge knows format 1 only"), "{told}");
 }
 
 /// Processes that stand for VMMs, each in the cgroup of a guest, in a hierarchy that is only a directory.
@@ -304,7 +304,7 @@ fn an_unreadable_record_of_one_guest_is_noted_and_hides_no_other() {
         assert_eq!(plan.notes, [format!("alice: {}", alice.unreadable[0])]);
         let up = wanted("alice", Startup::Boot(recorded(VmmKind::Firecracker)));
         let plan = diff(&observed, &up, GuestScope::Only(&[name("alice")]));
-        assert_eq!(plan.stop[0].why, "what runs is not known");
+        assert_eq!(plan.stop[0].why, "what is running is not known");
         assert_eq!(plan.start[0].guest, name("alice"));
     }
 }

@@ -40,7 +40,8 @@ fn manifest_of(machine: &Machine) -> Manifest {
     }
 }
 
-/// What is wanted where a guest was brought back from a snapshot: it as it is, and what it was declared beside it.
+/// What is wanted where a guest was brought back from a snapshot: it as it is, and what it was declared
+/// beside it.
 fn brought(declared: &WantedHost, target: &GuestName, machine: &Machine) -> WantedHost {
     let mut wanted = declared.clone();
     let guest = wanted.guests.get_mut(target).unwrap();
@@ -145,8 +146,11 @@ fn a_guest_that_goes_on_is_left_alone_and_another_with_its_address_stays_down() 
     let plan = diff(&host.state, &wanted, GuestScope::All);
     assert!(plan.is_empty(), "{plan}");
     let told = plan.notes.join("\n");
-    assert!(told.contains("alice is not started: bob, which was brought back from a snapshot"), "{told}");
-    assert!(told.contains("bob goes on from snapshot monday: `down` and `up` would boot it anew"), "{told}");
+    assert!(told.contains("alice is not started: bob, which was restored from a snapshot"), "{told}");
+    assert!(
+        told.contains("bob was restored from snapshot monday: `down` and `up` would boot it from scratch"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -204,7 +208,7 @@ fn a_guest_that_a_killed_snapshot_left_paused_goes_on_unless_it_was_frozen_for_g
     pause(&mut host, Paused::Frozen);
     host.ready.insert(snapshot());
     let plan = diff(&host.state, &two(), GuestScope::All);
-    assert_eq!(plan.stop[0].why, "frozen to a snapshot");
+    assert_eq!(plan.stop[0].why, "saved to a snapshot");
     let (_, after) = bring_back(&host, &two(), "alice", Fault::None).unwrap();
     assert!(after.asked[1].starts_with("stop alice"), "{:?}", after.asked);
     assert_eq!(after.loads[&snapshot()], 1);

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::source::text;
+use proc_macro2::{Literal, TokenStream, TokenTree};
+
+use super::source::{files, text};
 
 fn is_there(path: &str) -> bool {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists()
@@ -70,4 +72,74 @@ fn a_long_subject_is_found() {
     let output = check();
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains(&"x".repeat(73)));
+}
+
+/// Words that say a thing as nobody else says it. Errors, hints, notes and help texts are string literals, and doc comments of
+/// command lines and of the keys of files.
+const RIDDLES: [&str; 15] = [
+    "an own ",
+    "anew",
+    "calls itself",
+    "can do nothing with",
+    "cannot be had",
+    "does not run,",
+    "is no name",
+    "is no number",
+    "is no path",
+    "is no regular file",
+    "is none that",
+    "is to be had",
+    "ready image",
+    "stands here",
+    "vouches",
+];
+
+/// The string literals of a text with their lines; those of attributes `doc` where asked for.
+fn literals(tokens: TokenStream, docs: bool, found: &mut Vec<(usize, String)>) {
+    let mut is_doc = false;
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) => literals(group.stream(), docs, found),
+            TokenTree::Ident(name) => is_doc = name == "doc",
+            TokenTree::Literal(literal) if docs || !is_doc => found.extend(string(&literal)),
+            _ => {}
+        }
+    }
+}
+
+fn string(literal: &Literal) -> Option<(usize, String)> {
+    let value = syn::parse_str::<syn::LitStr>(&literal.to_string()).ok()?.value();
+    Some((literal.span().start().line, value))
+}
+
+/// The riddles in what users read of a file.
+fn riddles(path: &str, text: &str) -> Vec<String> {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let docs = ["src/cli/", "src/fleet/file"].iter().any(|start| path.starts_with(start));
+    let mut all = Vec::new();
+    literals(text.parse().unwrap(), docs, &mut all);
+    let of = |(line, literal): &(usize, String)| {
+        let riddle = RIDDLES.iter().find(|riddle| literal.contains(*riddle))?;
+        Some(format!("{path}:{line}: {riddle:?} in {literal:?}"))
+    };
+    all.iter().filter_map(of).collect()
+}
+
+#[test]
+fn what_users_read_is_no_riddle() {
+    let sources = files("src", ".rs").into_iter().filter(|path| !path.contains("tests"));
+    let found: Vec<_> = sources.flat_map(|path| riddles(&path, &text(&path))).collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn a_riddle_is_found() {
+    let text = r#"
+        //! Anew, and not for users.
+        #[error("the source cannot be had")]
+        struct Gone;
+        fn note() -> String { format!("it is made anew: {}", 1) }
+    "#;
+    assert_eq!(riddles("src/x.rs", text).len(), 2);
+    assert_eq!(riddles("src/cli/x.rs", "/// Make it anew\nstruct Args;").len(), 1);
 }

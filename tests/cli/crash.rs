@@ -152,7 +152,7 @@ fn of_two_ups_at_a_time_one_waits() {
     let said = |words: &str| runs.iter().filter(|run| run.err.contains(words)).count();
     assert!(runs.iter().all(|run| run.code == 0), "{} {}", runs[0], runs[1]);
     assert_eq!((said("1 started"), said("nothing to do")), (1, 1), "{} {}", runs[0], runs[1]);
-    assert_eq!(said("waiting for it"), 1, "{} {}", runs[0], runs[1]);
+    assert_eq!(said("waiting for another sisforge"), 1, "{} {}", runs[0], runs[1]);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn a_guest_that_is_never_ready_is_named_and_cleared_away() {
     run.fails(
         1,
         &[
-            &format!("error: {a}: wait until ready: {a} did not say that it is ready within 2 s"),
+            &format!("error: {a}: wait until ready: {a} was not ready within 2 s"),
             "the dog ate my root",
             &format!("0 started, 0 stopped, failed: {a}"),
         ],

@@ -127,8 +127,9 @@ fn a_disk_grows_before_its_guest_next_starts_and_is_never_made_smaller() {
     assert!(used < 2 << 20, "{used} bytes on disk");
 
     fleet(&sandbox, "ab", "size = \"16MiB\"");
-    let words =
-        [&format!("the data disk of {a} has 10GiB, and fleet.toml says 16MiB: no disk is made smaller")];
+    let words = [&format!(
+        "the data disk of {a} has 10GiB, but fleet.toml says 16MiB: a disk cannot be made smaller"
+    )];
     let words: Vec<_> = words.iter().map(|word| word.as_str()).collect();
     let pid = sandbox.pid(a);
     for command in ["plan", "up"] {
@@ -151,7 +152,7 @@ fn disks_are_listed_saved_replaced_and_removed() {
         format!("disk import {a} tiny.elf --replace --yes"),
         format!("disk rm {a} --yes"),
     ] {
-        sandbox.run(&command).fails(1, &[&format!("{a} runs"), &format!("sisforge down {a}")]);
+        sandbox.run(&command).fails(1, &[&format!("{a} is running"), &format!("sisforge down {a}")]);
     }
     let one = listed(&sandbox, a);
     assert_eq!(
@@ -164,14 +165,14 @@ fn disks_are_listed_saved_replaced_and_removed() {
     sandbox.done(&format!("disk export {a} a.ext4"));
     assert_eq!(fs::read(sandbox.path("a.ext4")).unwrap(), fs::read(sandbox.disk(a)).unwrap());
     assert_eq!(fs::metadata(sandbox.path("a.ext4")).unwrap().mode() & 0o777, 0o600);
-    sandbox.run(&format!("disk export {a} a.ext4")).fails(2, &["a.ext4 is there already"]);
+    sandbox.run(&format!("disk export {a} a.ext4")).fails(2, &["a.ext4 already exists"]);
 
     let before = fs::metadata(sandbox.disk(b)).unwrap().ino();
     sandbox.run(&format!("disk import {b} a.ext4")).fails(1, &[&format!("{b} has a data disk already")]);
     sandbox.run(&format!("disk import {b} a.ext4 --replace")).fails(2, &["replace", "--yes"]);
     sandbox
         .run(&format!("disk import {b} tiny.elf --replace --yes"))
-        .fails(2, &["holds no ext4 file system"]);
+        .fails(2, &["does not contain an ext4 file system"]);
     sandbox.run(&format!("disk import {b} none --replace --yes")).fails(2, &["none"]);
     assert_eq!(fs::metadata(sandbox.disk(b)).unwrap().ino(), before, "still the old one");
     sandbox.done(&format!("disk import {b} a.ext4 --replace --yes"));
@@ -185,7 +186,7 @@ fn disks_are_listed_saved_replaced_and_removed() {
     sandbox.run(&format!("disk import {b} a.ext4")).fails(2, &["there is no guest"]);
     sandbox.done("down");
     fs::File::options().write(true).open(sandbox.path("a.ext4")).unwrap().set_len(17 << 20).unwrap();
-    let words = ["a.ext4 has 17MiB", "is to have 16MiB"];
+    let words = ["a.ext4 has 17MiB", "should have 16MiB"];
     sandbox.run(&format!("disk import {a} a.ext4 --replace --yes")).fails(2, &words);
     sandbox.run(&format!("disk rm {b}")).fails(2, &["remove the data disk of", "--yes"]);
     sandbox.done(&format!("disk rm {b} --yes"));
@@ -202,7 +203,7 @@ fn a_disk_is_never_given_to_two_guests() {
     sandbox.done(&format!("up {a}"));
     // Somebody gives bob alice's disk by hand.
     fs::hard_link(sandbox.disk(a), sandbox.disk(b)).unwrap();
-    let words = ["is also that of another jail", a.as_str()];
+    let words = ["is also in another jail", a.as_str()];
     sandbox.run(&format!("up {b}")).fails(1, &words);
     assert_eq!(sandbox.ps(b)["state"], "down");
     assert!(sandbox.pid(a) > 0, "alice is not disturbed");
@@ -276,7 +277,7 @@ fn a_disk_has_the_label_and_the_owner_that_it_is_given() {
     for (line, words) in [
         ("label = \"a-label-of-17-byt\"", "must be a label"),
         ("label = \"a b\"", "must be a label"),
-        ("owner = \"nobody-here\"", "none of the recipes has the user \"nobody-here\""),
+        ("owner = \"nobody-here\"", "`owner` is \"nobody-here\", but none of the recipes has that user"),
     ] {
         fleet(&sandbox, "a", &format!("size = \"16MiB\"\n{line}"));
         sandbox.run("build disk home").fails(2, &[words]);

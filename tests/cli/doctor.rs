@@ -9,10 +9,10 @@ use crate::common::namespaces::inside_namespaces;
 use crate::common::sandbox::Sandbox;
 
 fn looked_at(sandbox: &Sandbox, args: &str) -> (i32, Vec<Value>) {
-    let run = sandbox.run(&format!("doctor --json {args}"));
-    let document: Value = serde_json::from_str(&run.out).unwrap_or_else(|error| panic!("{error}\n{run}"));
-    assert_eq!(document["ready"] == true, run.code == 0, "{run}");
-    (run.code, document["checks"].as_array().unwrap().clone())
+    let (code, documents) = sandbox.documents(&format!("doctor {args}"), "doctor");
+    let [document] = documents.as_slice() else { panic!("{documents:?}") };
+    assert_eq!(document["ready"] == true, code == 0, "{document}");
+    (code, document["checks"].as_array().unwrap().clone())
 }
 
 fn check<'a>(checks: &'a [Value], id: &str) -> &'a Value {
@@ -47,7 +47,7 @@ fn a_fleet_decides_what_is_needed() {
     sandbox.fleet("ab");
     let (_, checks) = looked_at(&sandbox, "");
     assert!(
-        check(&checks, "memory")["found"].as_str().unwrap().contains("2 guests may take 128 MiB"),
+        check(&checks, "memory")["found"].as_str().unwrap().contains("2 guests may use 128 MiB"),
         "{checks:?}"
     );
     let text = sandbox.read("fleet.toml");
@@ -74,7 +74,7 @@ fn kvm_is_proved_by_a_guest_and_not_by_its_device() {
     let program = broken.path().join("firecracker");
     std::fs::copy("/bin/true", &program).unwrap();
     let silent = sisforge::sys::kvm::probe(&program).unwrap_err();
-    assert_eq!(silent.to_string(), "it ended without a word");
+    assert_eq!(silent.to_string(), "it exited without output");
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn what_can_be_set_is_set_after_asking() {
     sisforge::sys::ip::set_sysctl("net.ipv4.ip_forward", "0").unwrap();
     sandbox
         .run("doctor --fix")
-        .fails(2, &["would set net.ipv4.ip_forward = 1", "no terminal to ask on", "help: add --yes"]);
+        .fails(2, &["would set net.ipv4.ip_forward = 1", "there is no terminal", "help: add --yes"]);
     assert_eq!(value("net.ipv4.ip_forward"), "0");
     sandbox.run("doctor --yes").fails(2, &["--fix"]);
     let run = sandbox.run("doctor --fix --yes");

@@ -40,7 +40,7 @@ fn a_killed_vmm_is_seen_and_started_again() {
     shell("kill", &["-9", &killed.to_string()]);
     until("the VMM is gone", || sandbox.ps(a)["pid"].is_null());
     assert_eq!(sandbox.ps(a)["state"], "broken");
-    is_seen_and_repaired(&sandbox, &format!("start {a}: not running any more"));
+    is_seen_and_repaired(&sandbox, &format!("start {a}: no longer running"));
     assert_ne!(sandbox.pid(a), killed);
     assert_eq!(sandbox.pid(b), kept, "the other guest is not touched");
 }
@@ -103,7 +103,8 @@ fn guests_whose_store_was_removed_are_seen_and_taken_down() {
     sandbox.run("down").fails(0, &["nothing to do"]);
 }
 
-/// Asserts that `plan` says why nothing can be done, that `up` says the same, and that neither touched the guest.
+/// Asserts that `plan` says why nothing can be done, that `up` says the same, and that neither touched the
+/// guest.
 #[track_caller]
 fn is_refused_with_nobody_stopped(sandbox: &Sandbox, guest: &str, pid: u32, words: &str) {
     let plan = sandbox.run("plan");
@@ -121,7 +122,7 @@ fn what_the_host_cannot_give_is_known_before_a_guest_is_stopped() {
     sandbox.done("up");
     let (pid, good) = (sandbox.pid(a), sandbox.read("fleet.toml"));
     sandbox.write("fleet.toml", good.replace("memory = \"64MiB\"", "memory = \"8TiB\""));
-    is_refused_with_nobody_stopped(&sandbox, a, pid, "is to have 8TiB of memory");
+    is_refused_with_nobody_stopped(&sandbox, a, pid, "needs 8TiB of memory");
     let fast = good.replace("default = \"deny\"", "default = \"deny\"\nrate = { up = \"900Gbit/s\" }");
     sandbox.write("fleet.toml", fast.replace("64MiB", "65MiB"));
     is_refused_with_nobody_stopped(&sandbox, a, pid, "check the nft ruleset");
@@ -130,7 +131,7 @@ fn what_the_host_cannot_give_is_known_before_a_guest_is_stopped() {
     let tap = &format!("sis-{a}");
     shell("ip", &["link", "delete", tap]);
     shell("ip", &["link", "add", tap, "type", "bridge"]);
-    is_refused_with_nobody_stopped(&sandbox, a, pid, "the name of another interface");
+    is_refused_with_nobody_stopped(&sandbox, a, pid, "another interface has the name of its TAP");
     shell("ip", &["link", "delete", tap]);
     sandbox.done("up");
 }
@@ -146,9 +147,9 @@ fn a_removed_jail_and_cgroup_are_seen() {
     is_seen_and_repaired(&sandbox, "jail changed");
     let record = sandbox.record(a, "machine.json");
     std::fs::remove_file(&record).unwrap();
-    is_seen_and_repaired(&sandbox, "what runs is not known");
+    is_seen_and_repaired(&sandbox, "what is running is not known");
     std::fs::write(&record, "{").unwrap();
-    is_seen_and_repaired(&sandbox, "what runs is not known");
+    is_seen_and_repaired(&sandbox, "what is running is not known");
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn a_build_gives_nothing_of_the_host_by_a_link() {
     assert!(!String::from_utf8_lossy(&notes).contains(word));
 
     sandbox.write("linux/Makefile", makefile.replace("vmlinux:\n\t@:", "vmlinux:\n\t@mkfifo vmlinux"));
-    sandbox.run("build kernel").fails(2, &["/vmlinux", "it is no regular file"]);
+    sandbox.run("build kernel").fails(2, &["/vmlinux", "it is not a regular file"]);
     sandbox.write("linux/Makefile", &makefile);
     fs::remove_file(sandbox.path("linux/Kconfig")).unwrap();
     std::os::unix::fs::symlink(&path, sandbox.path("linux/Kconfig")).unwrap();
@@ -128,7 +128,11 @@ fn root_builds_no_kernel_without_a_sandbox_and_others_are_told() {
     run.fails(1, &["No permissions to create new namespace"]);
     let ran = run.err.contains("it ran");
     assert_eq!(ran, !is_root(), "{run}");
-    let words =
-        if is_root() { "is not run as root" } else { "note: what the kernel source runs is in no sandbox" };
+    let words = if is_root() {
+        "are never run as root"
+    } else {
+        "note: programs of the kernel source run without a \
+          sandbox"
+    };
     run.fails(1, &[words]);
 }

@@ -33,7 +33,8 @@ enum Frozen {
 }
 use Frozen::{Done, Refused, Unasked};
 
-/// A trick: what it is called, whether the whole jail is the uid's as Firecracker's jailer leaves it, what is done in Perl, and
+/// A trick: what it is called, whether the whole jail is the uid's as Firecracker's jailer leaves it, what
+/// is done in Perl, and
 /// what becomes of a snapshot. `HOST` is the fleet's place in the store, `BOB` a neighbour.
 struct Trick(&'static str, Given, &'static str, Frozen);
 
@@ -47,7 +48,7 @@ enum Given {
 use Given::{Jail, Nothing};
 
 const STANDS_STILL: &str = "a VMM that stands still";
-const LINK: &str = "a link stands there";
+const LINK: &str = "it is a symbolic link";
 
 /// Tricks with a disk that lives in the jail alone.
 const IN_JAIL: &[Trick] = &[
@@ -127,7 +128,7 @@ const KEPT: &[Trick] = &[
         Nothing,
         "unless (fork) { listen_again(8); while (1) { accept(my $c, $listener) and serve($c) } } \
          close $listener; select undef, undef, undef, 0.3; print $ready; sleep 1000",
-        Refused("listens there, not process"),
+        Refused("listens there instead of process"),
     ),
     Trick(
         "a pipe for a socket",
@@ -157,7 +158,8 @@ const KEPT: &[Trick] = &[
     Trick(
         "a greeting of a gigabyte",
         Nothing,
-        "$serve = sub { syswrite $_[0], '{\"QMP\": \"'; syswrite $_[0], 'x' x 65536 for 1 .. 16384; syswrite $_[0], \"\\\"}\\n\" }",
+        "$serve = sub { syswrite $_[0], '{\"QMP\": \"'; syswrite $_[0], 'x' x 65536 for 1 .. 16384; \
+         syswrite $_[0], \"\\\"}\\n\" }",
         Refused("does not speak QMP"),
     ),
     Trick(
@@ -184,8 +186,9 @@ const KEPT: &[Trick] = &[
     Trick(
         "a snapshot of nothing",
         Nothing,
-        "$answer{migrate} = qq({\"return\": {}, \"id\": 5}\\n); *receive = sub { sysread $_[0], my $b, 4096 or return; $b }",
-        Refused("and has not"),
+        "$answer{migrate} = qq({\"return\": {}, \"id\": 5}\\n); *receive = sub { sysread $_[0], my $b, 4096 \
+         or return; $b }",
+        Refused("but it did not"),
     ),
     Trick(
         "a disk that is 4 KiB longer",
@@ -205,7 +208,8 @@ const KEPT: &[Trick] = &[
     Trick(
         "names that a terminal obeys",
         Nothing,
-        "for (\"\\e[2J\", \"a\\nerror: x\", \"\\x9b31m\", \"-rf\", ' ', 'x' x 255) { mkdir \"run/$_\" or die $! }",
+        "for (\"\\e[2J\", \"a\\nerror: x\", \"\\x9b31m\", \"-rf\", ' ', 'x' x 255) { mkdir \"run/$_\" or \
+         die $! }",
         Unasked,
     ),
     Trick(
@@ -259,7 +263,8 @@ const KEPT: &[Trick] = &[
     ),
 ];
 
-/// What passes for a kernel that QEMU can start: it is not started. An ELF file of one note, the PVH entry point.
+/// What passes for a kernel that QEMU can start: it is not started. An ELF file of one note, the PVH entry
+/// point.
 fn kernel() -> Vec<u8> {
     let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
     elf.resize(16, 0);

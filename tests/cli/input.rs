@@ -41,7 +41,7 @@ fn files_that_are_not_there_are_named_where_they_are_mentioned() {
 fn two_users_of_one_name_are_shown_both() {
     let sandbox = Sandbox::new();
     sandbox.fleet("aa");
-    let twice = format!("table `{}` stands here a second time", sandbox.guest('a'));
+    let twice = format!("table `{}` is declared twice", sandbox.guest('a'));
     sandbox.run("check").fails(2, &[&twice, "first", "again", "keep one of the two"]);
     let pool = format!("[pool.{}]\nreplicas = 1\n", sandbox.name);
     sandbox.fleet_with("", &format!("[user.{}-0]\n{pool}", sandbox.name));
@@ -58,7 +58,7 @@ fn a_fleet_file_that_cannot_be_read_says_why_and_what_to_do() {
     let sandbox = Sandbox::new();
     sandbox.run("check").fails(2, &["cannot read fleet.toml", "No such file", "help: run `sisforge init`"]);
     fs::create_dir(sandbox.path("fleet.toml")).unwrap();
-    sandbox.run("check").fails(2, &["Is a directory", "help: name the file itself"]);
+    sandbox.run("check").fails(2, &["Is a directory", "help: give the file itself"]);
     fs::remove_dir(sandbox.path("fleet.toml")).unwrap();
     sandbox.write("fleet.toml", b"[fleet]\nname = \"\xff\"\n");
     sandbox.run("check").fails(2, &["cannot read fleet.toml", "UTF-8"]);
@@ -76,7 +76,7 @@ fn a_kernel_that_no_vmm_starts_is_said_before_anything_is_built() {
     image[0x202..0x206].copy_from_slice(b"HdrS");
     let is_vmlinux = "help: [kernel] image takes a vmlinux";
     for (kernel, reason) in
-        [(&b"text"[..], "it is no ELF file"), (b"", "no ELF file"), (&image, "it is a bzImage")]
+        [(&b"text"[..], "it is not an ELF file"), (b"", "not an ELF file"), (&image, "it is a bzImage")]
     {
         sandbox.write("tiny.elf", kernel);
         for command in ["check", "lock", "build"] {
@@ -123,6 +123,6 @@ fn guests_that_are_not_known_are_shown_with_the_nearest_ones() {
         sandbox.run(&format!("{command} {a}x")).fails(2, &[&there_is_none, &nearest]);
     }
     sandbox.run(&format!("exec {a}x true")).fails(2, &[&there_is_none, &nearest]);
-    sandbox.run(&format!("exec {a} true")).fails(1, &["does not run", &format!("`sisforge up {a}`")]);
-    sandbox.run(&format!("logs {a}")).fails(1, &["was not started on this host"]);
+    sandbox.run(&format!("exec {a} true")).fails(1, &["is not running", &format!("`sisforge up {a}`")]);
+    sandbox.run(&format!("logs {a}")).fails(1, &["was never started on this host"]);
 }

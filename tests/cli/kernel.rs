@@ -95,12 +95,14 @@ fn every_option_comes_out_as_written_on_series_6_12() {
 /// A source whose make takes every wish, and builds `vmlinux` by a recipe of one line.
 pub(super) fn small_source(sandbox: &Sandbox, recipe: &str) {
     let makefile = format!(
-        "kernelversion:\n\t@echo 6.1.7\nallnoconfig:\n\t@cp $$KCONFIG_ALLCONFIG .config\nolddefconfig:\n\t@:\nvmlinux:\n\t{recipe}\n"
+        "kernelversion:\n\t@echo 6.1.7\nallnoconfig:\n\t@cp $$KCONFIG_ALLCONFIG \
+         .config\nolddefconfig:\n\t@:\nvmlinux:\n\t{recipe}\n"
     );
     sandbox.write("linux/Makefile", makefile);
     sandbox.write(
         "linux/Kconfig",
-        "config NET\n\tbool \"Networking\"\nconfig TUN\n\tbool \"TUN device\"\n\tdepends on NET\n\tselect CRC32\nconfig CRC32\n\tbool\n",
+        "config NET\n\tbool \"Networking\"\nconfig TUN\n\tbool \"TUN device\"\n\tdepends on NET\n\tselect \
+         CRC32\nconfig CRC32\n\tbool\n",
     );
     sandbox.write("linux/README", "one\ntwo\nthree\n");
     sandbox.write("kernel-configs/small.config", "#: series 6.1\n\n# sockets\nCONFIG_NET=y\n");
@@ -151,7 +153,7 @@ fn each_line_of_the_configuration_has_its_origin_and_each_option_its_reason() {
     let sandbox = fleet(&format!("{SMALL}\noptions = {{ CONFIG_CRC32 = true, NR_CPUS = 4 }}"));
     small_source(&sandbox, "@exit 1");
     sandbox.write("linux/Kconfig", sandbox.read("linux/Kconfig") + "config NR_CPUS\n\tint \"CPUs\"\n");
-    let lines: serde_json::Value = serde_json::from_str(&sandbox.done("kernel config --json")).unwrap();
+    let lines = sandbox.document("kernel config", "kernel-config");
     let origins: Vec<_> = lines
         .as_array()
         .unwrap()
@@ -161,8 +163,13 @@ fn each_line_of_the_configuration_has_its_origin_and_each_option_its_reason() {
         })
         .collect();
     assert_eq!(origins, ["CRC32 fleet.toml", "NET base", "NR_CPUS fleet.toml", "TUN fragment"]);
+    assert_eq!(
+        sandbox.document("kernel why TUN", "kernel-why")["asked"][0]["reason"],
+        "containers have a tap device"
+    );
     let why = sandbox.done("kernel why CONFIG_TUN");
-    let expected = "TUN=y  TUN device\n  asked for  y by kernel-configs/fragments/tun.config:2: containers have a tap device\n  needs      NET\n  turns on   CRC32\n  declared   Kconfig:3\n";
+    let expected = "TUN=y  TUN device\n  asked for  y by kernel-configs/fragments/tun.config:2: containers \
+      have a tap device\n  needs      NET\n  turns on   CRC32\n  declared   Kconfig:3\n";
     assert_eq!(why, expected);
     sandbox.run("kernel why TUNE").fails(2, &["this kernel has no option TUNE", "did you mean TUN?"]);
 }
@@ -173,9 +180,11 @@ fn kernels_that_differ_are_told_by_their_options() {
     sandbox.write("one.config", "CONFIG_A=y\nCONFIG_B=m\n# CONFIG_C is not set\nCONFIG_HZ=100\n");
     sandbox.write("two.config", "CONFIG_A=y\nCONFIG_D=\"x\"\nCONFIG_HZ=250\n");
     assert_eq!(sandbox.done("kernel diff one.config two.config"), "- B=m\n+ D=\"x\"\n~ HZ 100 -> 250\n");
+    let changes = sandbox.document("kernel diff one.config two.config", "kernel-diff");
+    assert_eq!(changes[2]["to"], "250", "{changes}");
     assert_eq!(sandbox.done("kernel diff --exit-code one.config one.config"), "");
     sandbox.run("kernel diff one.config no-such").fails(2, &["neither a file nor a kernel in"]);
-    sandbox.run("kernel diff one.config fleet.toml").fails(2, &["holds no line such as CONFIG_NET=y"]);
+    sandbox.run("kernel diff one.config fleet.toml").fails(2, &["contains no line such as CONFIG_NET=y"]);
 }
 
 #[test]
@@ -190,9 +199,9 @@ fn a_series_that_upstream_does_not_support_is_told_by_check() {
     sandbox.write("kernel-configs/small.config", "#: series 6.12\n# sockets\nCONFIG_NET=y\n");
     let told = notes(&sandbox);
     assert_eq!(told.len(), 1);
-    assert!(told[0].contains("supported on Linux 6.1, and the kernel base small is for 6.12"), "{told:?}");
+    assert!(told[0].contains("with Linux 6.1, but the kernel base small is for 6.12"), "{told:?}");
     sandbox.write("kernel-configs/small.config", "#: arch aarch64\n# sockets\nCONFIG_NET=y\n");
-    sandbox.run("check").fails(2, &["kernel-configs/small.config is for aarch64, and guests are x86_64"]);
+    sandbox.run("check").fails(2, &["kernel-configs/small.config is for aarch64, but guests are x86_64"]);
 }
 
 #[test]
@@ -210,7 +219,8 @@ fn smallest_source(sandbox: &Sandbox) {
     let wait = "case '$(MAKEFLAGS)' in *-j7*) sleep 60;; esac";
     small_source(sandbox, &format!("@echo '  LD      vmlinux'; {wait}; {link}"));
     sandbox.write("linux/start.S", ".text\nhlt\n");
-    let script = "PHDRS { text PT_LOAD FLAGS(5); }\nSECTIONS { . = 0x1000000; .text : { *(.text) } :text\n/DISCARD/ : { *(.note*) *(.comment) } }\n";
+    let script = "PHDRS { text PT_LOAD FLAGS(5); }\nSECTIONS { . = 0x1000000; .text : { *(.text) } \
+      :text\n/DISCARD/ : { *(.note*) *(.comment) } }\n";
     sandbox.write("linux/link.ld", script);
 }
 

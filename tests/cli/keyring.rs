@@ -89,11 +89,11 @@ fn a_digest_that_a_trusted_key_has_signed_is_pinned_and_no_other() {
     };
     let refused = |list: &[u8], words: &[&str]| fails(2, list, words);
     let good = signer.sign("keeper", &listed("a kernel"));
-    refused(&signer.sign("stranger", &listed("a kernel")), &["is signed by the key", "not there"]);
+    refused(&signer.sign("stranger", &listed("a kernel")), &["is signed by the key", "not in the keyring"]);
     refused(listed("a kernel").as_bytes(), &["it is not signed"]);
     refused(&signer.sign("keeper", "0  other.tar.xz\n"), &["signed by keeper", TARBALL]);
     let changed = String::from_utf8(good.clone()).unwrap().replace(TARBALL, "linux-6.1.8.tar.xz");
-    refused(changed.as_bytes(), &["the signature of keeper is of another text"]);
+    refused(changed.as_bytes(), &["the signature of keeper is for a different text"]);
     // What stands around the signed text counts for nothing.
     let around = [listed("a kernel").as_bytes(), &signer.sign("keeper", "0  other.tar.xz\n")].concat();
     refused(&around, &["does not name"]);
@@ -125,15 +125,15 @@ fn another_keyring_has_to_vouch_for_what_is_locked() {
     let with = sandbox.read("fleet.toml");
     sandbox.write("fleet.toml", with.replace("keyring = \"keys/kernel.gpg\"", ""));
     let said = sandbox.run("lock");
-    assert!(said.err.contains("nobody but its server vouches for it"), "{}", said.err);
+    assert!(said.err.contains("pinned on first use, without a signature"), "{}", said.err);
     sandbox.write("fleet.toml", &with);
     sandbox.run("build kernel --locked").fails(2, &["keyring"]);
     sandbox.done("lock");
     sandbox.write("keys/kernel.gpg", signer.gpg(&["--armor", "--export", "stranger"]));
-    sandbox.run("build kernel --locked").fails(2, &["keyring is another"]);
-    sandbox.run("lock").fails(2, &["which is not there"]);
+    sandbox.run("build kernel --locked").fails(2, &["keyring is not the one that verified"]);
+    sandbox.run("lock").fails(2, &["which is not in the keyring"]);
     sandbox.write("keys/kernel.gpg", "no keys\n");
-    sandbox.run("lock").fails(2, &["holds no keys that gpg can read"]);
+    sandbox.run("lock").fails(2, &["contains no keys that gpg can read"]);
 }
 
 #[test]
@@ -147,9 +147,9 @@ fn a_keyring_is_for_a_source_in_the_network_that_has_no_digest() {
     sandbox.write("ring.gpg", "keys");
     sandbox.write("linux.tar", "a kernel");
     kernel("linux.tar", "");
-    sandbox.run("check").fails(2, &["what is on this machine needs no `keyring`"]);
+    sandbox.run("check").fails(2, &["a local path cannot have a `keyring`"]);
     kernel("https://example.org/linux.tar", &format!("sha256 = \"{}\"", "0".repeat(64)));
-    sandbox.run("check").fails(2, &["`sha256` says what `keyring` is to find out"]);
+    sandbox.run("check").fails(2, &["`sha256` and `keyring` both determine the digest of the source"]);
     std::fs::remove_file(sandbox.path("ring.gpg")).unwrap();
     kernel("https://example.org/linux.tar", "");
     sandbox.run("check").fails(2, &["ring.gpg"]);

@@ -15,7 +15,8 @@ fn value(sandbox: &Sandbox, guest: &str, file: &str) -> Option<String> {
     texts.map(|text| text.trim().to_owned()).next()
 }
 
-/// Processes in the guest's cgroup that take memory until there is none. There are several, so that none of them is larger
+/// Processes in the guest's cgroup that take memory until there is none. There are several, so that none of
+/// them is larger
 /// than the VMM once the kernel is told to choose that first.
 fn hog(sandbox: &Sandbox, guest: &str) -> Child {
     let dirs = sandbox.cgroups(guest);
@@ -31,7 +32,7 @@ fn weight_and_limits_of_block_devices_are_set_and_changed_without_a_restart() {
     let sandbox = Sandbox::new();
     let a = &sandbox.guest('a');
     let Some(device) = block::device_of(&sandbox.path("")).unwrap() else {
-        return eprintln!("SKIPPED: the project is on no block device");
+        return eprintln!("SKIPPED: the project is not on a block device");
     };
     let table = format!("[user.{a}]\n");
     let with = |more: &str| {
@@ -126,7 +127,7 @@ fn a_uid_that_someone_else_has_is_refused_before_anything_is_done() {
             sandbox.guest('a'),
             other.id()
         ),
-        "help: give the fleet a range that nobody has: [host] uids".to_owned(),
+        "help: give the fleet a range that nothing else uses: [host] uids".to_owned(),
     ];
     let words = words.each_ref().map(String::as_str);
     for command in ["plan", "up"] {

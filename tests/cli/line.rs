@@ -34,7 +34,7 @@ fn a_fleet_goes_from_its_file_to_running_guests_and_back() {
     assert!(sandbox.done(&format!("logs {a} --vmm")).contains("Running Firecracker"));
     let status = sandbox.done("status");
     assert!(status.contains("DRIFT") && !status.contains("would"), "{status}");
-    sandbox.run(&format!("exec {a} true")).fails(1, &["error: ", "runs no sshd", "help: "]);
+    sandbox.run(&format!("exec {a} true")).fails(1, &["error: ", "has no sshd", "help: "]);
     sandbox.run("plan --detailed-exitcode").fails(0, &[]);
 
     let pids = (sandbox.pid(a), sandbox.pid(b));
@@ -55,7 +55,7 @@ fn purge_asks_and_alone_removes_data_disks() {
     sandbox.fleet("ab");
     let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
     sandbox.done("up");
-    sandbox.run("down --purge").fails(2, &["no terminal to ask on", "help: add --yes"]);
+    sandbox.run("down --purge").fails(2, &["no terminal to ask", "help: add --yes"]);
     assert_eq!(sandbox.ps(a)["state"], "ready", "a refused purge changes nothing");
     sandbox.run(&format!("down {b} --purge --yes")).fails(0, &[&format!("data disks and logs removed: {b}")]);
     assert!(!sandbox.disk(b).exists() && sandbox.disk(a).exists());
@@ -131,8 +131,7 @@ fn two_fleets_with_a_guest_of_one_name_do_not_touch_each_other() {
     other.fleet_with("", &format!("[user.{a}]\n"));
     sandbox.done("up");
     let pid = sandbox.pid(a);
-    let taken =
-        format!("the TAP sis-{a}: it is there already and belongs to sisforge fleet {}", sandbox.name);
+    let taken = format!("the TAP sis-{a}: it already exists and belongs to sisforge fleet {}", sandbox.name);
     other.run("up").fails(1, &[&format!("error: {a}: create tap"), &taken]);
     other.run("down").fails(0, &[]);
     assert_eq!(sandbox.pid(a), pid);
@@ -162,7 +161,7 @@ fn a_console_shows_what_is_there_and_ends_with_its_input() {
     let sandbox = Sandbox::new();
     sandbox.fleet("a");
     let a = &sandbox.guest('a');
-    sandbox.run(&format!("console {a}")).fails(1, &["does not run", &format!("`sisforge up {a}`")]);
+    sandbox.run(&format!("console {a}")).fails(1, &["is not running", &format!("`sisforge up {a}`")]);
     sandbox.done("up");
     assert_eq!(sandbox.done(&format!("console {a}")), "sisforge: ready\n");
 }

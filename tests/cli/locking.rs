@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::common::sandbox::Sandbox;
 
-/// A fleet with a recipe, a container image, a kernel to build and two packages, locked.
+/// A fleet with a recipe, a container image, a kernel that is built from source and two packages, locked.
 fn locked() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.pack("more", "2.0-r0");
@@ -100,12 +100,12 @@ fn a_locked_build_names_exactly_what_differs() {
         (
             "a package more",
             |s| edit(s, "fleet.toml", "[\"tiny\"]", "[\"tiny\", \"more>2\"]"),
-            |_| vec!["the image i now wants the package more>2".into()],
+            |_| vec!["the image i now needs the package more>2".into()],
         ),
         (
             "a package less",
             |s| edit(s, "fleet.toml", "[\"tiny\"]", "[]"),
-            |_| vec!["the image i no longer wants the package tiny".into()],
+            |_| vec!["the image i no longer needs the package tiny".into()],
         ),
         (
             "an image more",
@@ -231,7 +231,7 @@ fn a_locked_build_names_exactly_what_differs() {
             |_| {
                 vec![
                     "the kernel is tiny.elf in fleet.toml, linux.tar in fleet.lock".into(),
-                    "the kernel is a ready image, and is to be built in fleet.lock".into(),
+                    "fleet.toml has a prebuilt kernel, but fleet.lock has a kernel `source`".into(),
                 ]
             },
         ),
@@ -241,7 +241,8 @@ fn a_locked_build_names_exactly_what_differs() {
             |_| {
                 let (now, then) = (short("another"), short("an image"));
                 vec![format!(
-                    "the container image oci-archive:browser.tar changed: it has the SHA-256 {now}..., {then}... in fleet.lock"
+                    "the container image oci-archive:browser.tar changed: it has the SHA-256 {now}..., \
+                     {then}... in fleet.lock"
                 )]
             },
         ),
@@ -265,7 +266,7 @@ fn a_locked_build_names_exactly_what_differs() {
                 let first: u32 = s.uids().split('-').next().unwrap().parse().unwrap();
                 let told = |letter, slot| {
                     let (name, then, now) = (s.guest(letter), first + slot, 400_000 + slot);
-                    format!("the guest {name} has in fleet.lock the uid {then}, where [host] gives {now}")
+                    format!("in fleet.lock, the guest {name} has the uid {then}, but [host] gives {now}")
                 };
                 vec![told('a', 0), told('b', 1)]
             },
@@ -273,12 +274,14 @@ fn a_locked_build_names_exactly_what_differs() {
         (
             "the subnet",
             |s| edit(s, "fleet.toml", "subnet = \"10.109.", "subnet = \"10.110."),
-            |s| ['a', 'b'].map(|l| format!("the guest {} has in fleet.lock the address ", s.guest(l))).into(),
+            |s| {
+                ['a', 'b'].map(|l| format!("in fleet.lock, the guest {} has the address ", s.guest(l))).into()
+            },
         ),
         (
             "the fleet's name",
             |s| edit(s, "fleet.toml", &format!("name = \"{}\"", s.name), "name = \"other\""),
-            |s| vec![format!("fleet.lock is of the fleet {}, fleet.toml of other", s.name)],
+            |s| vec![format!("fleet.lock is for the fleet {}, but fleet.toml is for other", s.name)],
         ),
     ];
     let sandbox = locked();
@@ -347,12 +350,12 @@ fn a_lock_that_git_merged_half_or_a_newer_sisforge_wrote_is_named() {
     let sandbox = locked();
     let text = sandbox.read("fleet.lock");
     sandbox.write("fleet.lock", format!("<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> two\n"));
-    let words = ["fleet.lock has a merge conflict in it", "git checkout --ours fleet.lock"];
+    let words = ["fleet.lock contains a merge conflict", "git checkout --ours fleet.lock"];
     for command in ["lock", "build --locked"] {
         sandbox.run(command).fails(2, &words);
     }
     sandbox.write("fleet.lock", text.replace("version = 1\n", "version = 9\nunheard-of = true\n"));
     sandbox.run("lock").fails(2, &["was written by a newer sisforge: its version is 9"]);
     sandbox.write("fleet.lock", &text[..text.len() / 2]);
-    sandbox.run("lock").fails(2, &["is not a lock file of this version", "take it back from Git"]);
+    sandbox.run("lock").fails(2, &["is not a valid lock file", "restore it from Git"]);
 }

@@ -175,8 +175,8 @@ fn lines_are_shown_with_their_times_and_from_a_time_on() {
     assert_eq!(sandbox.done(&format!("logs {a} --since {time}")), "sisforge: ready\n");
     let later = humantime::format_rfc3339_millis(came + std::time::Duration::from_millis(1));
     assert_eq!(sandbox.done(&format!("logs {a} --since {later}")), "");
-    sandbox.run(&format!("logs {a} --since yesterday")).fails(2, &["write it as 10m"]);
-    let json: serde_json::Value = serde_json::from_str(&sandbox.done(&format!("logs {a} --json"))).unwrap();
+    sandbox.run(&format!("logs {a} --since yesterday")).fails(2, &["it must be like 10m"]);
+    let json = sandbox.document(&format!("logs {a}"), "logs");
     assert_eq!((&json["log"], &json["line"]), (&"serial".into(), &"sisforge: ready".into()));
 }
 

@@ -75,6 +75,6 @@ fn two_fleets_of_one_host_do_not_share_uids_or_addresses() {
     first.done("up");
     let text = second.fleet_text("b", "").replace(&second.uids(), &first.uids());
     second.write("fleet.toml", text);
-    second.run("up").fails(1, &["uids", &first.name, "of their own"]);
+    second.run("up").fails(1, &["uids", &first.name, "its own [host] uids and subnet"]);
     assert_eq!(second.traces(), [""; 0]);
 }

@@ -65,9 +65,9 @@ fn fetch_brings_everything_that_a_build_without_network_needs() {
     sandbox.run("build image i --offline --locked").fails(
         1,
         &[
-            "tiny-1.0-r0 of the repository http://127.0.0.1:",
+            "cannot get tiny-1.0-r0 from the repository http://127.0.0.1:",
             "this run is offline",
-            "run once with the network",
+            "run once without --offline",
         ],
     );
     sandbox.run("fetch --locked").fails(0, &["1 files, 0.0 MiB are here"]);
@@ -150,7 +150,7 @@ fn a_kernel_source_is_fetched_from_a_mirror_and_vendored() {
     let kernel = format!("source = \"{url}\"\nmirrors = [\"{mirror}\"]\nbase = \"microvm-6.1-x86_64\"");
     sandbox.write("fleet.toml", sandbox.fleet_text("a", "").replace("image = \"tiny.elf\"", &kernel));
     server.next("linux.tar", &[Fault::Status(404, ""), Fault::Cut(60_000)]);
-    sandbox.run("lock").fails(0, &["answers 404", "the next mirror is asked"]);
+    sandbox.run("lock").fails(0, &["answers 404", "trying the next mirror"]);
     assert_eq!(server.requests("linux.tar").len(), 3);
     assert!(!sandbox.read("fleet.lock").contains("mirror"));
     sandbox.run("vendor").fails(0, &["1 files, 0.1 MiB"]);
@@ -162,7 +162,7 @@ fn a_kernel_source_is_fetched_from_a_mirror_and_vendored() {
     sandbox.write(&vendored, vec![b'x'; 100_000]);
     sandbox
         .run("build kernel --offline --locked")
-        .fails(1, &["the kernel source cannot be had", &vendored, "has the SHA-256"]);
+        .fails(1, &["cannot get the kernel source", &vendored, "has the SHA-256"]);
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn a_vendor_that_was_killed_is_completed_by_the_next() {
 fn vendor_keeps_what_is_needed_and_removes_what_it_brought_itself_alone() {
     let (sandbox, server) = served();
     sandbox.write("mine/notes", "mine");
-    sandbox.run("vendor mine").fails(2, &["mine holds other files and no SHA256SUMS", "help: "]);
+    sandbox.run("vendor mine").fails(2, &["mine contains other files but no SHA256SUMS", "help: "]);
     assert_eq!(fs::read_dir(sandbox.path("mine")).unwrap().count(), 1);
     sandbox.run("vendor v").fails(0, &["--vendor-dir v or SISFORGE_VENDOR_DIR=v"]);
     sandbox.write("v/notes", "mine");
@@ -221,7 +221,7 @@ fn vendor_keeps_what_is_needed_and_removes_what_it_brought_itself_alone() {
     forget_downloads(&sandbox);
     sandbox.run("build image i --offline --vendor-dir v").fails(
         2,
-        &["package tiny-1.1-r0: its SHA-256 is ", "was expected", "help: fleet.lock pins other bytes"],
+        &["package tiny-1.1-r0: its SHA-256 is ", "was expected", "help: fleet.lock pins a different file"],
     );
     sandbox.write(&path, &bytes[..50]);
     sandbox.run("build image i --offline --vendor-dir v").fails(1, &[&path, "has the SHA-256", "tampered"]);
@@ -253,7 +253,7 @@ fn a_mirror_is_asked_where_the_repository_fails() {
         first.always("*", fault);
         let run = sandbox.run("lock");
         assert_eq!(run.code, 0, "{what}\n{run}");
-        assert!(run.err.contains("the next mirror is asked"), "{what}\n{run}");
+        assert!(run.err.contains("trying the next mirror"), "{what}\n{run}");
         let lock = sandbox.read("fleet.lock");
         assert!(lock.contains(&first.url("repository")) && !lock.contains(&second.url("")), "{lock}");
         locks.push(lock);
@@ -270,12 +270,15 @@ fn a_mirror_is_asked_where_the_repository_fails() {
     first.always("*", Fault::Garbled);
     sandbox.run("fetch --locked").fails(
         1,
-        &["tiny-1.0-r0 of the repository", "none of 3 places has it", "has the SHA-256", "answers 404"],
+        &[
+            "cannot get tiny-1.0-r0 from the repository",
+            "none of 3 URLs has it",
+            "has the SHA-256",
+            "answers 404",
+        ],
     );
     fs::remove_file(sandbox.path("fleet.lock")).unwrap();
-    sandbox
-        .run("lock")
-        .fails(1, &["none of the 3 places of the repository http", "is refused", "answers 404"]);
+    sandbox.run("lock").fails(1, &["none of the 3 URLs of the repository http", "is refused", "answers 404"]);
 }
 
 #[test]
@@ -306,7 +309,7 @@ fn what_breaks_on_the_way_is_resumed_or_tried_again() {
     let rounds: [(&str, Vec<Fault>); 7] = [
         ("cuts", vec![Fault::Cut(1000), Fault::Cut(100_000), Fault::Hangup, Fault::Cut(3)]),
         ("busy", vec![Fault::Status(429, "Retry-After: 1"), Fault::Status(503, "")]),
-        ("in trouble", vec![Fault::Status(500, ""), Fault::Status(502, "")]),
+        ("a fault of the server", vec![Fault::Status(500, ""), Fault::Status(502, "")]),
         ("more is promised than comes", vec![Fault::Cut(90_000), Fault::Hangup]),
         ("no length, and an end too early", vec![Fault::Unmeasured(70_000)]),
         ("elsewhere", vec![Fault::Redirect(server.url(&format!("moved/{noise}")))]),
@@ -344,10 +347,10 @@ fn a_server_that_lies_or_changed_a_package_is_refused_and_the_cache_stays_right(
     sandbox.done("lock");
     let lock = sandbox.read("fleet.lock");
     let cases: [(&str, Fault, &[&str]); 6] = [
-        ("too short", Fault::Lie(-9), &["bytes long, and", "are expected"]),
-        ("too long", Fault::Lie(9), &["bytes long, and", "are expected"]),
-        ("other bytes", Fault::Garbled, &["has the SHA-256", "another file by now, or was tampered with"]),
-        ("gone", Fault::Status(404, ""), &["the server answers 404", "repositories drop old versions"]),
+        ("too short", Fault::Lie(-9), &["bytes, but", "are expected"]),
+        ("too long", Fault::Lie(9), &["bytes, but", "are expected"]),
+        ("other bytes", Fault::Garbled, &["has the SHA-256", "the file was replaced or tampered with"]),
+        ("gone", Fault::Status(404, ""), &["the server answers 404", "repositories remove old versions"]),
         ("forbidden", Fault::Status(403, ""), &["the server answers 403"]),
         ("in a circle", Fault::Redirect(server.url(TINY)), &["cannot reach the server of", "because: "]),
     ];
@@ -357,7 +360,7 @@ fn a_server_that_lies_or_changed_a_package_is_refused_and_the_cache_stays_right(
         server.always(TINY, fault);
         let run = sandbox.run("fetch --locked");
         assert_eq!(run.code, 1, "{what}\n{run}");
-        for word in words.iter().chain(&["tiny-1.0-r0 of the repository http"]) {
+        for word in words.iter().chain(&["cannot get tiny-1.0-r0 from the repository http"]) {
             assert!(run.err.contains(word), "{what}: not said: {word:?}\n{run}");
         }
         assert_eq!(cache_is_right(&sandbox), 0, "{what}");
@@ -374,7 +377,7 @@ fn a_server_that_lies_or_changed_a_package_is_refused_and_the_cache_stays_right(
     assert!(changed.code == 1 && changed.err.contains("tiny-1.0-r0"), "{changed}");
     assert_eq!(sandbox.read("fleet.lock"), lock);
     let update = sandbox.done("lock --update");
-    assert!(update.contains("rebuild tiny 1.0-r0: another package behind the same version"), "{update}");
+    assert!(update.contains("rebuild tiny 1.0-r0: another package with the same version"), "{update}");
     sandbox.done("fetch --locked");
 }
 
@@ -383,7 +386,7 @@ fn an_index_is_sent_once_and_remembered_for_when_there_is_no_network() {
     let (sandbox, server) = served();
     sandbox
         .run("lock --offline")
-        .fails(1, &["the index of the repository http", "is not here", "help: run once without"]);
+        .fails(1, &["the index of the repository http", "is not in the cache,", "help: run once without"]);
     sandbox.done("lock");
     sandbox.done("lock --update");
     assert_eq!((server.answers(304), server.requests(INDEX).len()), (1, 2));
@@ -413,7 +416,7 @@ fn an_index_that_is_cut_or_garbled_is_never_remembered() {
     ] {
         server.always(INDEX, fault);
         sandbox.run("lock").fails(code, &[words]);
-        sandbox.run("lock --offline").fails(1, &["is not here, and this run is offline"]);
+        sandbox.run("lock --offline").fails(1, &["is not in the cache, and this run is offline"]);
     }
     // A server that fails is no mistake of fleet.toml: whoever follows it tries again.
     server.always(INDEX, Fault::Status(503, ""));

@@ -97,7 +97,7 @@ fn a_pipe_is_refused_and_not_waited_for() {
     sandbox.run("check").fails(2, &["/pipe is neither a regular file nor a directory", "--> fleet.toml:"]);
     let kernel = "source = \"linux\"\nbase = \"microvm-6.1-x86_64\"";
     sandbox.write("fleet.toml", replaced(&sandbox, "image = \"tiny.elf\"", kernel));
-    sandbox.run("check").fails(2, &["linux/pipe", "it is no regular file"]);
+    sandbox.run("check").fails(2, &["linux/pipe", "it is not a regular file"]);
 }
 
 fn git(sandbox: &Sandbox, args: &[&str]) {
@@ -121,7 +121,7 @@ fn whoever_commits_names_no_file_of_the_host_that_follows() {
         sandbox.write("fleet.toml", replaced(&sandbox, IMAGE, &files));
         commit();
         let run = sandbox.run("watch --repo . --once");
-        run.fails(2, &["is outside of", "fleet.toml:", "commit it, and name it by a relative path"]);
+        run.fails(2, &["is outside of", "fleet.toml:", "commit the file and name it by a relative path"]);
     }
     let files = format!("{IMAGE}files = {{ \"/x\" = {{ file = \"{}\" }} }}\n", secret.display());
     sandbox.write("fleet.toml", replaced(&sandbox, IMAGE, &files));

@@ -87,7 +87,7 @@ fn proxies_are_used_for_their_scheme_and_not_for_what_is_excepted() {
     }
     assert_eq!(proxy.asked.lock().unwrap().len(), before, "a proxy was asked that was not to be");
     run(&sandbox, "lock --update", &[("http_proxy", "socks5://127.0.0.1:1")])
-        .fails(2, &["\"socks5://127.0.0.1:1\" is no proxy: it must be like http://proxy:3128", "help: "]);
+        .fails(2, &["\"socks5://127.0.0.1:1\" is not a proxy address such as http://proxy:3128", "help: "]);
 }
 
 /// `openssl s_server`, which serves its directory over https.
@@ -107,7 +107,8 @@ impl HttpsServer {
         openssl("req -new -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr");
         sandbox.write("names", "subjectAltName=DNS:localhost,IP:127.0.0.1\n");
         openssl(
-            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem",
+            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out \
+             server.pem",
         );
         let mut child = Command::new("openssl")
             .args("s_server -accept 127.0.0.1:0 -cert server.pem -key server.key -WWW".split(' '))
@@ -145,7 +146,7 @@ fn a_server_is_believed_by_the_authorities_that_are_trusted_alone() {
         .fails(1, &["cannot reach the server of https://127.0.0.1:", "because: ", "UnknownIssuer"]);
     let trusting = |file: &str| run(&sandbox, "lock", &[("SSL_CERT_FILE", file)]);
     trusting("gone.pem").fails(2, &["cannot read gone.pem", "No such file", "SSL_CERT_FILE"]);
-    trusting("names").fails(2, &["cannot read names", "it holds no certificate"]);
+    trusting("names").fails(2, &["cannot read names", "it contains no certificate"]);
     assert!(!sandbox.path("fleet.lock").exists());
     trusting("ca.pem").fails(0, &[]);
     assert!(sandbox.read("fleet.lock").contains(&server.url));

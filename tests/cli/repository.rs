@@ -72,7 +72,7 @@ fn a_package_with_one_bit_changed_is_refused_by_name() {
     let words = [
         "a package of the repository repository is refused",
         "package tiny-1.0-r0: its SHA-256 is",
-        "help: fleet.lock pins other bytes",
+        "help: fleet.lock pins a different file",
     ];
     sandbox.run("build").fails(2, &words);
     sandbox.run("build --locked").fails(2, &words);

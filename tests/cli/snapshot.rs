@@ -60,7 +60,7 @@ fn a_frozen_guest_goes_on_where_it_stopped_in_another_jail() {
     counts_on(&sandbox, a);
     let (jail, pid) = (sandbox.jail(a), sandbox.pid(a));
     let run = sandbox.run(&format!("snapshot create {a} --stop --name monday"));
-    run.fails(0, &[&format!("{a} is frozen as monday"), "0 started, 1 stopped"]);
+    run.fails(0, &[&format!("{a} is saved as snapshot monday"), "0 started, 1 stopped"]);
     assert_eq!(sandbox.ps(a)["state"], "down");
     let before = numbers(&sandbox, a);
     assert_eq!(names(&sandbox, "ready/monday"), ["disk.ext4", "manifest.json", "memory", "state"]);
@@ -69,7 +69,7 @@ fn a_frozen_guest_goes_on_where_it_stopped_in_another_jail() {
     assert!(memory.blocks() * 512 < 8 << 20, "what is zero takes no space: {} blocks", memory.blocks());
 
     let run = sandbox.run("snapshot restore monday");
-    run.fails(0, &[&format!("{a} goes on from snapshot monday, which is consumed"), "1 started"]);
+    run.fails(0, &[&format!("{a} is restored from snapshot monday, which is consumed"), "1 started"]);
     counts_on(&sandbox, a);
     let log = fs::read_to_string(sandbox.record(a, "serial.log")).unwrap();
     assert_eq!(log.matches("ready").count(), 1, "it did not boot again: {log}");
@@ -81,7 +81,7 @@ fn a_frozen_guest_goes_on_where_it_stopped_in_another_jail() {
     assert_eq!(jail.parent().unwrap().parent(), sandbox.jail(a).parent().unwrap().parent());
 
     let run = sandbox.run("plan --detailed-exitcode");
-    run.fails(0, &[&format!("{a} goes on from snapshot monday"), "would boot it anew"]);
+    run.fails(0, &[&format!("{a} was restored from snapshot monday"), "would boot it from scratch"]);
     sandbox.run("up").fails(0, &["nothing to do"]);
     assert!(sandbox.done("status").contains("from snapshot monday"));
     sandbox.run("watch --once").fails(0, &[]);
@@ -100,7 +100,8 @@ fn a_snapshot_is_restored_once() {
     sandbox.done(&format!("snapshot create {a} --stop --name one"));
     sandbox.done("snapshot restore one");
     sandbox.done("down --timeout 0");
-    let once = [format!("which was restored as {a}"), "a snapshot is restored once".into()];
+    let once =
+        [format!("snapshot one is gone: it was restored as {a}"), "a snapshot is restored once".into()];
     sandbox.run("snapshot restore one").fails(1, &[&once[0], &once[1], "help: "]);
     assert_eq!(sandbox.traces(), [""; 0]);
     assert_eq!(sandbox.done("snapshot ls -q"), "");
@@ -131,7 +132,7 @@ fn of_two_restores_at_once_one_brings_the_guest_back() {
     let won = runs.iter().filter(|run| run.code == 0).count();
     assert_eq!(won, 1, "{} {}", runs[0], runs[1]);
     let lost = runs.iter().find(|run| run.code != 0).unwrap();
-    lost.fails(1, &["there was a snapshot one, which was restored as"]);
+    lost.fails(1, &["snapshot one is gone: it was restored as"]);
     let up = [a, b].iter().filter(|guest| sandbox.ps(guest)["state"] == "ready").count();
     assert_eq!(up, 1);
 }
@@ -153,7 +154,7 @@ fn a_guest_comes_back_as_another_with_its_own_address() {
 
     sandbox
         .run(&format!("snapshot restore one --as {b}"))
-        .fails(0, &[&format!("{b} goes on from snapshot one")]);
+        .fails(0, &[&format!("{b} is restored from snapshot one")]);
     counts_on(&sandbox, b);
     assert_eq!((&sandbox.ps(b)["ip"], &sandbox.ps(b)["uid"]), (&address, &uid));
     let tap = Run::of(Command::new("ip").args(["-o", "address", "show", &format!("sis-{b}")])).out;
@@ -166,10 +167,7 @@ fn a_guest_comes_back_as_another_with_its_own_address() {
     assert!(identity.contains(address.as_str().unwrap()), "{identity}");
 
     let run = sandbox.run("up");
-    run.fails(
-        0,
-        &[&format!("{a} is not started: {b}, which was brought back from a snapshot, has its address")],
-    );
+    run.fails(0, &[&format!("{a} is not started: {b}, which was restored from a snapshot, has its address")]);
     assert_eq!(sandbox.ps(a)["state"], "down");
     sandbox.run("plan --detailed-exitcode").fails(0, &[]);
     sandbox.done("down --timeout 0");
@@ -222,7 +220,7 @@ fn a_snapshot_that_fails_leaves_its_guest_running_and_nothing_else() {
     needs_firecracker!();
     let sandbox = counting("a");
     let a = &sandbox.guest('a');
-    sandbox.run(&format!("snapshot create {a}")).fails(1, &["does not run", "help: "]);
+    sandbox.run(&format!("snapshot create {a}")).fails(1, &["is not running", "help: "]);
     sandbox.done("up");
     let pid = sandbox.pid(a);
     // The disk is copied once the guest stands still and its memory is written; a file of its size may not be made then.
@@ -233,7 +231,7 @@ fn a_snapshot_that_fails_leaves_its_guest_running_and_nothing_else() {
         Run::of(&mut command)
     };
     for then in ["--stop", "--resume"] {
-        let not_made = format!("{a} was not frozen, and goes on");
+        let not_made = format!("no snapshot of {a} was taken, and it goes on");
         let run = limited(&format!("snapshot create {a} {then} --name one"));
         run.fails(1, &[&not_made, "cannot copy the disk to "]);
         assert_eq!((half_written(&sandbox), names(&sandbox, "ready")), (vec![], vec![]), "{then}");
@@ -351,7 +349,7 @@ fn a_data_disk_that_changed_since_is_kept_beside_the_snapshots() {
     assert_eq!(names(&sandbox, "ready"), ["one"], "a question costs nothing");
     let run = sandbox.run("snapshot restore one --yes");
     let aside = sandbox.disk(a).with_file_name(format!("{a}.before-one.ext4"));
-    run.fails(0, &[&format!("the data disk that {a} had is kept: {}", aside.display())]);
+    run.fails(0, &[&format!("the earlier data disk of {a} is kept: {}", aside.display())]);
     assert_eq!(fs::read_to_string(&aside).unwrap(), "written since");
     assert!(fs::read(sandbox.disk(a)).unwrap() == frozen, "the guest's disk is the snapshot's");
     let (disk, jailed) = (sandbox.disk(a), sandbox.jail(a).join("data/disk.ext4"));
@@ -363,7 +361,7 @@ fn a_data_disk_that_changed_since_is_kept_beside_the_snapshots() {
     // It has a name of its own, and is nobody's: removing it asks nothing of the guest.
     let listed = sandbox.done("disk ls");
     assert!(listed.contains(&format!("{a}.before-one")) && listed.contains("set aside"), "{listed}");
-    sandbox.run(&format!("disk rm {a} --yes")).fails(1, &[&format!("{a} runs")]);
+    sandbox.run(&format!("disk rm {a} --yes")).fails(1, &[&format!("{a} is running")]);
     sandbox.run(&format!("disk rm {a}.before-one --yes")).fails(0, &["removed"]);
     assert!(!aside.exists() && sandbox.disk(a).exists());
 }

@@ -12,7 +12,7 @@ fn init_writes_what_the_program_understands_and_replaces_nothing() {
     sandbox.done("init");
     let text = sandbox.read("fleet.toml");
     assert_eq!(sandbox.done("init --print"), text);
-    sandbox.run("init").fails(2, &["fleet.toml is there already", "help: "]);
+    sandbox.run("init").fails(2, &["fleet.toml already exists", "help: "]);
     let check = sandbox.run("check");
     check.fails(2, &["there are no keys in "]);
     assert_eq!(
@@ -125,7 +125,7 @@ fn quiet_commands_print_results_and_errors_alone() {
         assert_eq!((run.code, run.out.as_str(), run.err.as_str()), (0, "", ""), "{command}\n{run}");
     }
     assert_eq!(sandbox.run("tree --out t -q").out.lines().count(), 1, "the jail is the result");
-    sandbox.run("tree --out t -q").fails(2, &["error: t is there already"]);
+    sandbox.run("tree --out t -q").fails(2, &["error: t already exists"]);
 }
 
 #[test]

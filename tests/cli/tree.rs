@@ -79,7 +79,7 @@ fn a_tree_of_one_guest_holds_that_one_and_replaces_nothing() {
     let jails: Vec<_> =
         fs::read_dir(sandbox.path(&format!("t/{}/jails/firecracker", sandbox.name))).unwrap().collect();
     assert_eq!(jails.len(), 1);
-    sandbox.run("tree --out t").fails(2, &["t is there already", "help: remove it"]);
+    sandbox.run("tree --out t").fails(2, &["t already exists", "help: remove it"]);
     sandbox.run("tree nobody --out u").fails(2, &["there is no guest \"nobody\""]);
     assert!(!sandbox.path("u").exists());
 }
@@ -166,7 +166,8 @@ fn up_makes_the_tree_of_the_manifest_path_by_path() {
     let [a, ram, file] = ['a', 'k', 'p'].map(|letter| sandbox.guest(letter));
     let pools = format!(
         "machine = {{ metrics = true, metadata = {{ file = \"metadata.json\" }} }}\ncpu-weight = 200\n\
-         [pool.{ram}]\nreplicas = 1\ndisk = {{ size = \"16MiB\", backing = \"tmpfs\" }}\n[pool.{file}]\nreplicas = 1\n"
+         [pool.{ram}]\nreplicas = 1\ndisk = {{ size = \"16MiB\", backing = \"tmpfs\" \
+         }}\n[pool.{file}]\nreplicas = 1\n"
     );
     sandbox.write("metadata.json", "{}");
     sandbox.fleet_with("a", &pools);

@@ -13,7 +13,8 @@ fn with(sandbox: &Sandbox, firecracker: &str, jailer: &str, args: &str) -> Run {
     {
         let path = sandbox.path("bin").join(program);
         // As 1.16 does it: a line of the log comes behind.
-        let log = "2026-11-25T17:55:37.816853715 [anonymous-instance:main] Firecracker exiting successfully. exit_code=0";
+        let log = "2026-11-25T17:55:37.816853715 [anonymous-instance:main] Firecracker exiting \
+          successfully. exit_code=0";
         sandbox.write(
             &format!("bin/{program}"),
             format!("#!/bin/sh\necho '{name} v{version}'\necho\necho '{log}'\n"),
@@ -31,9 +32,9 @@ fn firecrackers_that_are_too_old_or_do_not_fit_their_jailer_are_refused() {
     let sandbox = Sandbox::new();
     sandbox.fleet("a");
     for command in ["plan", "up"] {
-        let words = ["Firecracker 1.9.1 is too old: 1.10.0 is the oldest", "help: "];
+        let words = ["Firecracker 1.9.1 is too old: the oldest supported release is 1.10.0", "help: "];
         with(&sandbox, "1.9.1", "1.9.1", command).fails(1, &words);
-        let words = ["Firecracker is of version 1.16.1 and jailer of 1.15.0", "help: "];
+        let words = ["firecracker is version 1.16.1 but jailer is version 1.15.0", "help: "];
         with(&sandbox, "1.16.1", "1.15.0", command).fails(1, &words);
     }
     assert_eq!(sandbox.traces(), [""; 0]);
@@ -56,8 +57,8 @@ fn what_a_version_cannot_do_is_an_error_at_plan() {
     let more = "machine = \"m\"\n[machine.m]\nballoon = { reporting = true }\nnetwork = { mtu = 1400 }\n";
     sandbox.fleet_with("ab", more);
     let b = sandbox.guest('b');
-    let mtu = format!("`network.mtu` of {b} needs Firecracker 1.16.0, and this host has 1.12.1");
-    let reporting = format!("`balloon.reporting` of {b} needs Firecracker 1.14.0, and this host has 1.12.1");
+    let mtu = format!("`network.mtu` of {b} needs Firecracker 1.16.0, but this host has 1.12.1");
+    let reporting = format!("`balloon.reporting` of {b} needs Firecracker 1.14.0, but this host has 1.12.1");
     let help = "help: install a Firecracker that has it, or remove the key";
     with(&sandbox, "1.12.1", "1.12.1", "plan").fails(2, &[&mtu, &reporting, help]);
     let run = with(&sandbox, "1.15.2", "1.15.2", "plan");
@@ -71,7 +72,7 @@ fn a_firecracker_that_cannot_run_in_a_jail_is_refused_before_anything_is_made() 
     needs_firecracker!();
     let sandbox = Sandbox::new();
     sandbox.fleet("a");
-    let words = ["bin/firecracker is no program of Linux on x86-64", "help: install the static program"];
+    let words = ["bin/firecracker is not a Linux program for x86-64", "help: install the static binary"];
     with(&sandbox, "1.16.1", "1.16.1", "up").fails(1, &words);
     assert_eq!(sandbox.traces(), [""; 0]);
 }
@@ -82,7 +83,8 @@ fn huge_pages_that_the_host_has_not_are_missed_before_anything_is_made() {
     let sandbox = Sandbox::new();
     // More than any machine that runs tests sets aside.
     sandbox.fleet_with("a", "memory = \"1000GiB\"\nmachine = { huge-pages = \"2MiB\" }\n");
-    let words = ["1024000 MiB of huge pages are needed, and ", "help: set more aside, as with `sysctl"];
+    let words =
+        ["1024000 MiB of huge pages are needed, but ", "help: reserve more, for example with `sysctl"];
     sandbox.run("up").fails(1, &words);
     assert_eq!(sandbox.traces(), [""; 0]);
 }

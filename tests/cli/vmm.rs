@@ -15,7 +15,8 @@ use crate::needs_firecracker;
 /// A template that hides no feature of any processor.
 const TEMPLATE: &str = r#"{ "cpuid_modifiers": [], "msr_modifiers": [] }"#;
 
-/// All that this machine's Firecracker can be asked for wherever the tests run: huge pages, static templates and custom
+/// All that this machine's Firecracker can be asked for wherever the tests run: huge pages, static
+/// templates and custom
 /// filters depend on the host.
 const EVERYTHING: &str = r#"
 [machine.all]
@@ -120,7 +121,7 @@ fn memory_of_huge_pages_is_taken_of_the_host_and_not_frozen() {
     sandbox.done("up");
     let maps = fs::read_to_string(format!("/proc/{}/smaps", sandbox.pid(a))).unwrap();
     assert!(maps.contains("KernelPageSize:     2048 kB"));
-    let words = ["has memory of huge pages", "help: leave `huge-pages` out"];
+    let words = ["uses huge pages", "help: leave `huge-pages` out"];
     sandbox.run(&format!("snapshot create {a}")).fails(1, &words);
     assert_eq!(sandbox.ps(a)["state"], "ready");
 }
@@ -164,8 +165,11 @@ fn the_files_of_a_machine_are_checked_and_their_content_decides() {
     sandbox.write("metadata.json", "[]");
     sandbox.write("template.json", "nothing");
     for command in ["check", "up"] {
-        let words =
-            ["metadata.json is no metadata: it holds no JSON object", "template.json is no CPU template"];
+        let words = [
+            "metadata.json is not valid metadata: it is not a JSON object",
+            "template.json is not a CPU \
+              template",
+        ];
         sandbox.run(command).fails(2, &words);
     }
     assert_eq!(sandbox.traces(), [""; 0]);
@@ -232,7 +236,7 @@ fn a_vmm_that_ends_says_why_and_what_to_do() {
             "machine = {{ cpu-template = \"T2A\" }}\n[user.{b}]\nmachine = {{ cpu-template = \"T2CL\" }}\n"
         ),
     );
-    let words = ["the machine's `cpu-template` is not for this processor", "  help: name one that is"];
+    let words = ["the machine's `cpu-template` is not for this processor", "  help: use one that is"];
     sandbox.run("up").fails(1, &words);
     sandbox.done("down");
     assert_eq!(sandbox.traces(), [""; 0]);

@@ -150,9 +150,9 @@ fn a_submodule_is_named() {
     repository.commit_as_it_is();
     let link = "160000,0123456789012345678901234567890123456789,recipes/u";
     repository.git(&["update-index", "--add", "--cacheinfo", link]);
-    repository.git(&["commit", "--quiet", "--message", "a submodule"]);
+    repository.git(&["commit", "--quiet", "--message", "submodules"]);
     let run = repository.0.run("watch --repo . --once");
-    assert!(run.err.contains("note: recipes/u: a submodule, whose files are not fetched"), "{run}");
+    assert!(run.err.contains("note: recipes/u: submodules are not fetched"), "{run}");
     repository.0.run("down");
 }
 

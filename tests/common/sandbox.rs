@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use sisforge::sys::tiny_guest::{Then, elf};
 
 /// What a tiny guest says when it is up.
@@ -196,6 +197,28 @@ store = "{store}"
         let run = self.run(args);
         assert_eq!(run.code, 0, "sisforge {args}\n{run}");
         run.out
+    }
+
+    /// Runs the program with `--json`, which must print documents that fit this published schema, one on each line, and
+    /// nothing else.
+    #[track_caller]
+    pub fn documents(&self, args: &str, schema: &str) -> (i32, Vec<Value>) {
+        let run = self.run(&format!("{args} --json"));
+        assert_eq!(run.err, "", "{run}");
+        let schema = serde_json::from_str(&self.done(&format!("schema {schema}"))).unwrap();
+        let documents: Vec<Value> = run.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for document in &documents {
+            assert_eq!(super::schema::violations(document, &schema), [""; 0], "{document}\n{run}");
+        }
+        (run.code, documents)
+    }
+
+    /// The one document that the program prints with `--json`.
+    #[track_caller]
+    pub fn document(&self, args: &str, schema: &str) -> Value {
+        let (_, mut documents) = self.documents(args, schema);
+        assert_eq!(documents.len(), 1, "sisforge {args}");
+        documents.remove(0)
     }
 
     /// The guest's part of the store.

@@ -48,7 +48,16 @@ impl<'a> Checker<'a> {
                 "oneOf" | "anyOf" => known.extend(self.one_of(value, rule, at, found)),
                 "required" => self.required(value, rule, at, found),
                 "properties" => known.extend(self.properties(value, rule.as_object().unwrap(), at, found)),
+                // Keys that the schema does not know are found below.
+                "additionalProperties" if rule == &Value::Bool(false) => {}
                 "additionalProperties" => self.values(value, rule, keywords, at, found),
+                "minItems" if items(value).len() < count(rule) => found.push(format!("{at}: too few items")),
+                "maxItems" if items(value).len() > count(rule) => found.push(format!("{at}: too many items")),
+                "prefixItems" => {
+                    for (item, rule) in items(value).iter().zip(rule.as_array().unwrap()) {
+                        self.check(item, rule, at, found);
+                    }
+                }
                 "items" => {
                     for (index, item) in value.as_array().into_iter().flatten().enumerate() {
                         let at = format!("{at}/{index}");
@@ -56,7 +65,7 @@ impl<'a> Checker<'a> {
                         self.unknown_keys(item, &known, &at, found);
                     }
                 }
-                "type" | "const" | "enum" | "minimum" | "maximum" => {}
+                "type" | "const" | "enum" | "minimum" | "maximum" | "minItems" | "maxItems" => {}
                 word => assert!(WORDS.contains(&word), "{at}: the keyword {word} is not checked"),
             }
         }
@@ -130,6 +139,14 @@ impl<'a> Checker<'a> {
         let unknown = keys.filter(|key| !known.contains(&key.as_str()));
         found.extend(unknown.map(|key| format!("{at}: the schema does not know the key {key}")));
     }
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn count(rule: &Value) -> usize {
+    rule.as_u64().unwrap().try_into().unwrap()
 }
 
 /// `None` for what is no number: no bound is on it.

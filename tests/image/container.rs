@@ -41,7 +41,7 @@ fn a_container_image_with_one_byte_changed_is_refused() {
             }
         });
         let error = open(&path).unwrap_err();
-        assert!(error.starts_with(&format!("its {what} is not what its digest says")), "{kind}: {error}");
+        assert!(error.starts_with(&format!("its {what} does not match its digest")), "{kind}: {error}");
     }
 }
 
@@ -83,7 +83,7 @@ fn what_is_no_oci_archive_is_said_to_be_none() {
     let cause = error.source().unwrap().source().unwrap().to_string();
     assert!(cause.contains("Git LFS") && cause.contains("git lfs pull"), "{cause}");
     fs::write(&path, [0; 1024]).unwrap();
-    assert_eq!(open(&path).unwrap_err(), "it holds no index.json; is it an OCI layout?");
+    assert_eq!(open(&path).unwrap_err(), "it contains no index.json; is it an OCI image layout?");
     oci::write_archive(&path, "a:1", &[], |_, _| {});
     assert_eq!(open(&path).unwrap().layers.len(), 0, "an image may have no layers");
 }

@@ -346,6 +346,6 @@ fn an_image_is_named_by_its_reference() {
     assert_eq!(open(ContainerImage::OciLayout { path, reference }).unwrap(), ["localhost/layout:one"]);
     assert_eq!(of(Some("three")).unwrap_err(), "it has no image \"three\"; there is one, quay.io/a/two:2");
     let which =
-        "it holds 2 images; one is expected: name it by its reference behind the path, such as \"one\"";
+        "it contains 2 images, but one is expected: add its reference after the path, such as \"one\"";
     assert_eq!(of(None).unwrap_err(), which);
 }

@@ -74,7 +74,7 @@ fn disk_and_images_are_the_recipes_users() {
     assert_eq!(owner(&store, "/overlay-images/images.lock"), (1000, 1000, 0o600));
 
     let error = images_owner(&Recipes::default()).unwrap_err().to_string();
-    assert_eq!(error, "container images need a user: none of the recipes has a [[user]] with subids");
+    assert_eq!(error, "container images need a user, but none of the recipes has a [[user]] with subids");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn images_that_share_a_layer_hold_it_once() {
 
     let images =
         [image(dir.path(), "a.tar", "a:1", &[base()]), image(dir.path(), "b.tar", "a:1", &on_top(b"1"))];
-    assert_eq!(problem(&images), "the name localhost/a:1 is also that of another image of the same disk");
+    assert_eq!(problem(&images), "another image of the same disk is also named localhost/a:1");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn an_owner_beyond_the_users_ids_is_an_error() {
     let layer = oci::layer(&[Item { owner: (65_537, 0), ..file("f", b"") }]);
     assert_eq!(
         problem(&[image(dir.path(), "a.tar", "a", &[layer])]),
-        "/f belongs to uid 65537 of the container, and the user has subordinate ids for 1 to 65536"
+        "/f belongs to uid 65537 of the container, but the user has subordinate ids for 1 to 65536 only"
     );
 }
 

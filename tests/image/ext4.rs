@@ -280,8 +280,8 @@ fn a_file_that_is_not_all_there_is_an_error() {
     let write =
         |sources: &[&dyn Source]| write_ext4(&tree, sources, &given, None, &path).unwrap_err().to_string();
     assert_eq!(write(&[&Short]), "cannot read /f");
-    assert_eq!(write(&[&Archive(Vec::new())]), "1 files of the tree are in no source");
-    assert_eq!(write(&[]), "1 files of the tree are in no source");
+    assert_eq!(write(&[&Archive(Vec::new())]), "1 files of the tree have no source");
+    assert_eq!(write(&[]), "1 files of the tree have no source");
 }
 
 #[test]

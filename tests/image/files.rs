@@ -19,7 +19,8 @@ pub enum Form {
 pub enum Verdict {
     Same,
     Refused,
-    /// Podman 4.3 refuses it (two entries of one name, GNU's old sparse files, a whiteout of what is in the layer, and more), though
+    /// Podman 4.3 refuses it (two entries of one name, GNU's old sparse files, a whiteout of what is in the
+    /// layer, and more), though
     /// GNU tar, umoci or the specification have it; these are among the files.
     OursAlone(&'static [&'static str]),
     /// Podman takes it; it is refused with these words.
@@ -541,7 +542,7 @@ fn indexes() -> Vec<Case> {
         nested("attested", &["amd64"], true, Same),
         nested("for-several", &["arm64", "amd64", "s390x"], true, Same),
         nested("for-another", &["arm64"], true, Refused),
-        one("config-of-another", "arm64", PodmansAlone("it is for linux/arm64, and guests are linux/amd64")),
+        one("config-of-another", "arm64", PodmansAlone("it is for linux/arm64, but guests are linux/amd64")),
         case("two-images", Form::Oci, two.index(&both), Refused),
         case("attested-beside", Form::Oci, beside.index(&with_attestation), OursAlone(&["/a file 1 "])),
         case("two-tags", Form::Oci, tags.index(&two_tags), OursAlone(&["/a file 1 "])),

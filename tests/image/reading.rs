@@ -63,7 +63,7 @@ fn everything_that_is_not_as_it_was_to_be_is_found() {
             node.kind = NodeKind::BlockDevice { major: 7, minor: 301 };
         }),
         ("/null", "it is a character device, not a named pipe", &|node| node.kind = NodeKind::Fifo),
-        ("/inline", "its bytes are others", &|node| {
+        ("/inline", "its content differs", &|node| {
             node.kind = NodeKind::File { size: 10, content: Content::Inline((*b"Generated\n").into()) };
         }),
     ];
@@ -93,13 +93,13 @@ fn everything_that_is_not_as_it_was_to_be_is_found() {
     );
     let mut tree = every_kind();
     tree.insert("/a", Node::new(NodeKind::HardLink { target: "/bin/third".into() }, 0)).unwrap();
-    assert!(differing(&tree, &archive()).contains(&mismatch("/a", "it is no hard link to /bin/third")));
+    assert!(differing(&tree, &archive()).contains(&mismatch("/a", "it is not a hard link to /bin/third")));
     // Nothing but the root was wanted.
     let all = differing(&Tree::new(), &archive());
-    assert!(all.contains(&mismatch("/bin/third", "nobody wanted this file")), "{all:?}");
+    assert!(all.contains(&mismatch("/bin/third", "this file is unexpected")), "{all:?}");
     let mut changed = archive();
     changed.0[1][700_000] ^= 1;
-    assert_eq!(differing(&every_kind(), &changed), [mismatch("/large", "its bytes are others")]);
+    assert_eq!(differing(&every_kind(), &changed), [mismatch("/large", "its content differs")]);
     let mut other = options(Some(ByteSize::from_mib(99)), Purpose::ReadOnly);
     (other.label, other.uuid) = ("other".into(), [9; 16]);
     let found = read_back(&image, &every_kind(), &[&archive()], &other).unwrap().mismatches;
@@ -153,9 +153,9 @@ fn a_file_that_is_no_image_is_refused_with_the_reason() {
         assert!(text.starts_with("cannot read the image "), "{text}");
         assert!(text.contains(reason), "{reason}: {text}");
     };
-    is(with(b""), "it is no ext4 file system that can be read: it has 0 bytes");
+    is(with(b""), "it is not an ext4 file system that can be read: it has 0 bytes");
     is(with(&[0; 4096]), "bad magic 0x0000");
-    is(with(&good[..good.len() / 2]), "it is cut");
+    is(with(&good[..good.len() / 2]), "it is truncated");
     is(refused(dir.path()), "it is a directory");
     is(refused(&dir.path().join("none")), "it cannot be opened");
     let changed = |place: usize, value: u8| {
@@ -164,8 +164,8 @@ fn a_file_that_is_no_image_is_refused_with_the_reason() {
         with(&bytes)
     };
     is(changed(1024 + 0x18, 60), "its blocks are not of 4096 bytes");
-    is(changed(1024 + 0x20, 1), "do not go together");
-    is(changed(1024 + 0x07, 0xff), "it is cut");
+    is(changed(1024 + 0x20, 1), "contradict each other");
+    is(changed(1024 + 0x07, 0xff), "it is truncated");
     is(changed(1024 + 0x60, 0x46), "it was not unmounted");
     is(changed(1024 + 0x78, b'x'), "checksum");
 }
@@ -227,7 +227,7 @@ fn a_forged_image_is_refused_with_the_place() {
         &["sif /long size 1152921504606846976"],
         "/long: corrupt symlink: its target has 1152921504606846976 bytes",
     );
-    is(&["sif /d/file mode 070000"], "is of no known kind");
+    is(&["sif /d/file mode 070000"], "has an unknown file type");
     is(&["sif /many block[0] 0"], "/many: corrupt extent tree: it has no root");
 
     // A size that nobody has room for is told only where the bytes are wanted.
@@ -274,7 +274,8 @@ fn no_damage_makes_reading_fail_otherwise_than_with_an_error() {
     assert!(refusals > 50, "{refusals} of {ROUNDS} were refused: the damage is not where it is read");
 }
 
-/// Alpine's own minimal root in an image of mke2fs; beside it the root itself. `None`, said aloud, where it cannot be made.
+/// Alpine's own minimal root in an image of mke2fs; beside it the root itself. `None`, said aloud, where it
+/// cannot be made.
 pub fn alpine(test: &str, dir: &Path) -> Option<(PathBuf, PathBuf)> {
     let archive = data("alpine-minirootfs-3.20.3-x86_64.tar.gz")?;
     if tool::find("mke2fs").is_none() {
@@ -320,7 +321,8 @@ fn an_image_of_mke2fs_is_read() {
     assert_eq!(system.users.first().map(|user| user.name.as_str()), Some("root"));
 }
 
-/// Asserts that the kernel, which mounts an image read-only, sees in it what reading it has found: every path, mode, owner,
+/// Asserts that the kernel, which mounts an image read-only, sees in it what reading it has found: every
+/// path, mode, owner,
 /// time, attribute, link, device and byte. Not done, said aloud, where nothing can be mounted.
 pub fn is_what_the_kernel_sees(test: &str, image: &Path) {
     if let Some(reason) = missing(&["mount"]) {

@@ -292,7 +292,10 @@ fn packages_that_do_not_go_together_are_told_for_their_image() {
     let site = Site::new();
     site.edit("fleet.toml", r#"packages = ["hello"]"#, r#"packages = ["hello>2"]"#);
     let error = chain(&site.update(None, &Update::None).unwrap_err());
-    assert!(error.starts_with("the packages of the image small do not go together: hello>2"), "{error}");
+    assert!(
+        error.starts_with("the packages of the image small cannot be installed together: hello>2"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -319,8 +322,8 @@ fn locked_says_everything_that_differs() {
         [
             &*format!("the kernel vmlinux has the SHA-256 {now}..., {then}... in fleet.lock"),
             "the repository https://example.org/alpine is not in fleet.lock",
-            "the image small now wants the package bye",
-            "the image small no longer wants the package hello",
+            "the image small now needs the package bye",
+            "the image small no longer needs the package hello",
             &*format!("the recipe plain changed: it has the SHA-256 {recipe}..., {locked}... in fleet.lock"),
             "the guest carol is not in fleet.lock",
             "the guest bob is no longer in fleet.toml",
@@ -344,7 +347,7 @@ fn the_order_of_repositories_is_locked() {
     assert_eq!(
         site.project().stale(&lock),
         [
-            "the repositories stand in another order, which decides between equal packages: copy, repo in fleet.toml, \
+            "the repositories are in a different order, which decides between equal packages: copy, repo in fleet.toml, \
           repo, copy in fleet.lock"
         ]
     );
@@ -390,7 +393,7 @@ fn a_ready_kernel_must_be_one_and_be_the_pinned_one() {
     let site = Site::new();
     site.write("vmlinux", b"hello");
     let error = site.update(None, &Update::None).unwrap_err().to_string();
-    assert!(error.ends_with("vmlinux is not a kernel that a VMM can start: it is no ELF file"), "{error}");
+    assert!(error.ends_with("vmlinux is not a kernel that a VMM can boot: it is not an ELF file"), "{error}");
 }
 
 #[test]
@@ -412,14 +415,14 @@ fn what_was_fetched_builds_offline() {
         report: &Silent,
     };
     let error = chain(&builder.build(&image()).unwrap_err());
-    assert!(error.contains("-1.0-r0 of the repository http://127.0.0.1:"), "{error}");
+    assert!(error.contains("-1.0-r0 from the repository http://127.0.0.1:"), "{error}");
     assert!(error.contains("this run is offline"), "{error}");
     builder.offline = false;
     builder.fetch().unwrap();
     builder.offline = true;
     builder.build(&image()).unwrap();
     let error = project.lock(None, &Update::None, &cache, true, &Silent).unwrap_err().to_string();
-    assert!(error.ends_with("is not here, and this run is offline"), "{error}");
+    assert!(error.ends_with("is not in the cache, and this run is offline"), "{error}");
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn a_cgroup_limits_what_is_read_and_written() {
     let Some(group) = Group::create("io") else { return };
     let Group { hierarchy, path, .. } = &group;
     let Some(device) = block::device_of(Path::new(".")).unwrap() else {
-        return skip("io", "this directory is on no block device");
+        return skip("io", "this directory is not on a block device");
     };
     let io = IoLimits { read_bytes: 50 << 20, write_operations: 400, ..IoLimits::NONE };
     let limits = Limits { io: [(device, io)].into(), ..LIMITS };

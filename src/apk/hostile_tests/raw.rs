@@ -46,7 +46,7 @@ fn of_tar(tar: &[u8]) -> Vec<u8> {
 #[test]
 fn numbers_that_lie_are_refused() {
     let number = |field: &'static str, range: std::ops::Range<usize>, bytes: &'static [u8]| {
-        let words = format!("its {field} is no number");
+        let words = format!("its {field} is not a number");
         (words, header(|block| put(&mut block[range], bytes), b""))
     };
     let cases = [
@@ -78,12 +78,12 @@ fn numbers_that_lie_are_refused() {
     ] {
         let said = refusal(of_tar(&pax(&record(key, value.as_bytes()))));
         assert!(
-            said.contains("data member: ") && said.ends_with(&format!("its {key} is no number")),
+            said.contains("data member: ") && said.ends_with(&format!("its {key} is not a number")),
             "{said}"
         );
     }
     let said = refusal(of_tar(&header(|block| put(&mut block[100..108], b"7777777"), b"")));
-    assert_eq!(said, "package evil-1-r0: data member: a: mode 7777777 is no mode of a file");
+    assert_eq!(said, "package evil-1-r0: data member: a: 7777777 is not a file mode");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn sizes_beyond_the_archive_are_refused_without_being_made_room_for() {
     ];
     for tar in cases {
         let said = refusal(of_tar(&tar));
-        let is_told = ["the archive ends within a file", "its size is no number"]
+        let is_told = ["the archive ends within a file", "its size is not a number"]
             .iter()
             .any(|words| said.ends_with(words));
         assert!(said.starts_with("package evil-1-r0: data member: ") && is_told, "{said}");
@@ -152,8 +152,8 @@ fn names_of_extended_headers_are_held_to_the_same_rules() {
         (&long, path),
         (&part, path),
         (b"", path),
-        (b"a\0b", "its name holds a control character"),
-        (b"a\x7f", "its name holds a control character"),
+        (b"a\0b", "its name contains a control character"),
+        (b"a\x7f", "its name contains a control character"),
         (b"b/c", "its directory has no entry before it"),
     ] {
         let said = refusal(of_tar(&pax(&record("path", name))));
@@ -179,10 +179,10 @@ fn names_of_extended_headers_are_held_to_the_same_rules() {
 #[test]
 fn attributes_and_owners_hold_no_control_characters() {
     for (key, words) in [
-        ("SCHILY.xattr.", "a: the name of an attribute holds a control character"),
-        ("SCHILY.xattr.user.\n", "a: the name of an attribute holds a control character"),
-        ("uname", "a: its owner holds a control character"),
-        ("gname", "a: its group holds a control character"),
+        ("SCHILY.xattr.", "a: the name of an attribute contains a control character"),
+        ("SCHILY.xattr.user.\n", "a: the name of an attribute contains a control character"),
+        ("uname", "a: its owner contains a control character"),
+        ("gname", "a: its group contains a control character"),
     ] {
         let said = refusal(of_tar(&pax(&record(key, b"ro\not"))));
         assert_eq!(said, format!("package evil-1-r0: data member: {words}"));
@@ -195,7 +195,7 @@ fn attributes_and_owners_hold_no_control_characters() {
 fn types_that_are_not_known_are_refused() {
     for flag in *b"VSDMNA\x01\xff89" {
         let said = refusal(of_tar(&header(|block| block[156] = flag, b"")));
-        assert!(said.starts_with("package evil-1-r0: data member: a: type '"), "{said}");
+        assert!(said.starts_with("package evil-1-r0: data member: a: entry type '"), "{said}");
     }
 }
 
@@ -229,7 +229,7 @@ fn headers_whose_checksum_is_wrong_and_what_follows_the_end_are_refused() {
 
 #[test]
 fn a_name_that_stands_twice_is_refused_however_it_is_written() {
-    let twice = "a: it stands in the archive twice";
+    let twice = "a: it is in the archive twice";
     let first = header(|_| (), b"");
     let directory = header(|block| block[156] = b'5', b"");
     let link = header(

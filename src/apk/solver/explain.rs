@@ -114,7 +114,7 @@ impl Solver<'_, '_, '_> {
                 continue;
             };
             let hint = match tags.as_slice() {
-                [] => format!("give the repository that it is meant to come from the tag {tag}"),
+                [] => format!("give the repository that it should come from the tag {tag}"),
                 tags => format!("there are {}", listed(tags)),
             };
             let what = format!("{text}: no repository has the tag {tag}");
@@ -135,7 +135,7 @@ impl Solver<'_, '_, '_> {
             return Problem { what: format!("{text}: {why}"), by_way_of: Vec::new(), hint: None };
         };
         let excluded = text.to_string();
-        let what = format!("{} does not go with {}, {why}", self.id(of), excluded.trim_start_matches('!'));
+        let what = format!("{} conflicts with {}, {why}", self.id(of), excluded.trim_start_matches('!'));
         Problem { what, by_way_of: ways.to(ways.parents[of].flatten(), self), hint: None }
     }
 
@@ -163,7 +163,7 @@ impl Solver<'_, '_, '_> {
         let what = if a == b {
             format!("{} cannot be installed: it is {text} twice", with_way(a))
         } else {
-            format!("{} and {} cannot stand together: both are {text}", with_way(a), with_way(b))
+            format!("{} and {} cannot be installed together: both are {text}", with_way(a), with_way(b))
         };
         Problem { what, by_way_of: Vec::new(), hint: None }
     }

@@ -32,12 +32,12 @@ impl Solver<'_, '_, '_> {
         let chosen = self.names[wish.name].chosen.map(|chosen| self.id(chosen.package));
         match (reason, chosen) {
             (Some((package, (why, hint))), _) => (format!("{} {why}", self.id(*package)), hint),
-            (None, Some(chosen)) => (format!("{chosen} is in its place"), None),
+            (None, Some(chosen)) => (format!("{chosen} is installed instead"), None),
             (None, None) => {
                 let packages = self.package_names(wish.name);
                 let what = if packages.len() == 1 { "add it" } else { "add one of them" };
                 let hint = format!("it is provided by {}; {what} to the world", listed(&packages));
-                ("no package is called so".into(), Some(hint))
+                ("no package has this name".into(), Some(hint))
             }
         }
     }
@@ -151,7 +151,7 @@ impl Solver<'_, '_, '_> {
                 .any(|provider| provider.0 == wish.name && !wish.is_met_by(of, Some(provider.1), packages))
         };
         if let Some(wish) = self.universe.world.iter().find(|wish| in_the_way(None, wish)) {
-            return Some(format!("the world wants {}", wish.text));
+            return Some(format!("the world needs {}", wish.text));
         }
         let chosen = (0..packages.len()).filter(|package| self.packages[*package].in_order);
         let mut wishes = chosen.flat_map(|of| packages[of].depends.iter().map(move |wish| (of, wish)));

@@ -65,7 +65,8 @@ fn a_virtual_name_needs_a_priority_or_a_named_provider() {
     check(
         virtuals,
         "needs",
-        "error: v: no package is called so; it is provided by a, b; add one of them to the world (needed by needs-1)",
+        "error: v: no package has this name; it is provided by a, b; add one of them to the world (needed \
+         by needs-1)",
     );
     check(virtuals, "needs b", "b-1 needs-1");
     check("a-1 p:v k:1\nb-1 p:v k:2\nneeds-1 D:v", "needs", "b-1 needs-1");
@@ -74,7 +75,7 @@ fn a_virtual_name_needs_a_priority_or_a_named_provider() {
 #[test]
 fn a_versioned_provide_owns_the_name() {
     check("a-1 p:v=1\nb-1 p:v=2\nneeds-1 D:v", "needs", "b-1 needs-1");
-    check("a-1 p:v=1\nb-1 p:v=2", "a b", "error: a-1 and b-1 cannot stand together: both are v");
+    check("a-1 p:v=1\nb-1 p:v=2", "a b", "error: a-1 and b-1 cannot be installed together: both are v");
     check("a-1 p:v\nb-1 p:v", "a b", "a-1 b-1");
     check("a-1 p:v=1 v=2", "a", "error: a-1 cannot be installed: it is v twice");
 }
@@ -204,9 +205,9 @@ fn conflicts_reach_names_that_others_provide() {
             ("a e", "a-2 e-1"),
             ("!e a b", "a-2 b-1"),
             ("!a<2 a", "a-2"),
-            ("a d", "error: d-1 does not go with a, but a-2 is asked for"),
+            ("a d", "error: d-1 conflicts with a, but a-2 is asked for"),
             // apk never goes back to a-1.
-            ("a c", "error: a-2 does not go with c, but c-1 is asked for"),
+            ("a c", "error: a-2 conflicts with c, but c-1 is asked for"),
         ],
     );
 }
@@ -246,7 +247,8 @@ fn provided_versions_count_like_real_ones() {
             ("new", "lib-2.0 new-1"),
             (
                 "old new",
-                "error: lib-2.0 (needed by new-1) and lib-1.1 (needed by old-1) cannot stand together: both are lib",
+                "error: lib-2.0 (needed by new-1) and lib-1.1 (needed by old-1) cannot be installed together: both \
+                 are lib",
             ),
             ("tool", "zip-1 lib-2.0 dev-1 tool-1"),
             ("tool old", "lib-1.1 old-1 zip-1 dev-1 tool-1"),
@@ -328,13 +330,14 @@ fn messages_say_which_wish_by_way_of_what_and_what_would_do() {
             ("lib>2", "error: lib>2: the repositories have lib 1, 2"),
             (
                 "fit",
-                "error: so:libfoo.so.1>2: the repositories have it in 1.0; it is provided by libfoo (needed by fit-1)",
+                "error: so:libfoo.so.1>2: the repositories have it in 1.0; it is provided by libfoo (needed \
+                 by fit-1)",
             ),
             (
                 "app tool",
                 "error: lib=2: lib-2 cannot be installed: app-1 wants lib=1 (needed by tool-1 -> mid-1)",
             ),
-            ("app lib>1", "error: lib=1: lib-1 cannot be installed: the world wants lib>1 (needed by app-1)"),
+            ("app lib>1", "error: lib=1: lib-1 cannot be installed: the world needs lib>1 (needed by app-1)"),
             (
                 "viewer",
                 "error: cmd:show: no package provides it (needed by viewer-1)\n\
@@ -351,6 +354,7 @@ fn a_record_that_apk_would_not_install_is_told_with_the_reason() {
     let index = Index::parse(&text);
     assert_eq!(
         answer("odd", &[Repository { index: &index, tag: None }]),
-        "error: odd: odd-1 cannot be installed: field 'X' is not known, and a field in upper case must be"
+        "error: odd: odd-1 cannot be installed: field 'X' is not known; fields whose letter is upper case \
+         must be"
     );
 }

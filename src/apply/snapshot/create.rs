@@ -57,7 +57,7 @@ struct Subject {
 /// goes on as soon as all is copied. Gives the manifest, and for how long the guest stood still.
 ///
 /// # Errors
-/// Where the guest does not run, the name is taken, there is no room, or something fails; the guest then goes on, and
+/// Where the guest is not running, the name is taken, there is no room, or something fails; the guest then goes on, and
 /// nothing is left of the snapshot.
 pub fn create(
     host: &LinuxHost,
@@ -101,7 +101,7 @@ pub fn create(
             if !request.stop {
                 limit_again(host, request.guest, &subject);
             }
-            task.finish(&format!("frozen, stood still for {} ms", still.as_millis()));
+            task.finish(&format!("frozen, paused for {} ms", still.as_millis()));
             Ok((manifest, still))
         }
         Err(source) => {
@@ -135,7 +135,10 @@ fn quiesce(layout: &Layout, guest: &GuestName, subject: &Subject, task: &dyn Tas
     let Ok(Some(target)) = vmm::target(layout, guest, &subject.ready) else { return };
     let synced = ssh::run_within(&target, &["sync".to_owned()], SYNC_LIMIT);
     if !synced.is_ok_and(|finished| finished.code == 0) {
-        report.note(&format!("note: {guest} did not write its files back; it is frozen as it is"));
+        report.note(&format!(
+            "note: {guest} did not run `sync` successfully; the snapshot has its disk as \
+          it is"
+        ));
     }
 }
 

@@ -11,17 +11,17 @@ use crate::host::snapshot::Restored;
 /// A snapshot that was not made, or does not come back.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    #[error("{0} does not run, so there is nothing to freeze")]
+    #[error("{0} is not running, so there is nothing to snapshot")]
     NotRunning(GuestName),
     #[error("{0} is not ready yet")]
     NotReady(GuestName),
-    #[error("{0} stands still for another snapshot, which was not finished")]
+    #[error("{0} is paused by an unfinished snapshot")]
     Paused(GuestName),
-    #[error("{0} has memory of huge pages, and Firecracker cannot load that from a snapshot's file")]
+    #[error("{0} uses huge pages, and Firecracker cannot restore huge pages from a snapshot file")]
     HugePages(GuestName),
     #[error("there is a snapshot {0} already")]
     Exists(SnapshotName),
-    #[error("there was a snapshot {name}, which {}", how(.restored.as_ref()))]
+    #[error("snapshot {name} is gone: it {}", how(.restored.as_ref()))]
     Consumed { name: SnapshotName, restored: Option<Restored> },
     #[error("there is no snapshot {0}")]
     None(SnapshotName),
@@ -29,17 +29,17 @@ pub enum SnapshotError {
     Manifest(Unreadable),
     #[error("cannot read {}: it is missing", .0.display())]
     NoManifest(PathBuf),
-    #[error("{guest} was not frozen, and {}", if *.goes_on { "goes on" } else { "stands still: the next `up` lets it go on" })]
+    #[error("no snapshot of {guest} was taken, and it {}", if *.goes_on { "goes on" } else { "stays paused: the next `up` resumes it" })]
     NotMade { guest: GuestName, goes_on: bool, source: Box<ApplyError> },
-    #[error("the VMM of {0} says that it has written memory and state, and has not")]
+    #[error("the VMM of {0} reported that it wrote memory and state, but it did not")]
     NothingWritten(GuestName),
-    #[error("the VMM of {0} ended before it could load a snapshot; the snapshot is not consumed")]
+    #[error("the VMM of {0} exited before it could load a snapshot; the snapshot was not consumed")]
     NoVmm(GuestName),
-    #[error("snapshot {snapshot} is spent: {guest} did not come up from it. {}", left(.disk.as_ref()))]
+    #[error("snapshot {snapshot} is used up: {guest} could not be restored from it. {}", left(.disk.as_ref()))]
     Spent { snapshot: SnapshotName, guest: GuestName, disk: Option<PathBuf>, source: Box<ApplyError> },
     #[error("{0} was consumed by another restore")]
     Gone(SnapshotName),
-    #[error("the guest does not run")]
+    #[error("the guest is not running")]
     DoesNotRun,
     #[error("the guest does not answer on its network")]
     DoesNotAnswer,
@@ -50,14 +50,14 @@ const REMOVES: &str = "`sisforge snapshot rm` removes what cannot be restored";
 impl Diagnostic for SnapshotError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::NotRunning(_) => Class::Failed
-                .hint("`sisforge up` brings it up; its data disk is in the store without a snapshot too"),
-            Self::NotReady(_) | Self::Paused(_) => {
-                Class::Failed.hint("`sisforge up` brings it to where it should be")
+            Self::NotRunning(_) => {
+                Class::Failed.hint("`sisforge up` starts it; its data disk is in the store in any case")
             }
-            Self::HugePages(_) => {
-                Class::Failed.hint("leave `huge-pages` out of the machine of a guest that is to be frozen")
-            }
+            Self::NotReady(_) | Self::Paused(_) => Class::Failed.hint("`sisforge up` repairs this"),
+            Self::HugePages(_) => Class::Failed.hint(
+                "leave `huge-pages` out of the machine of a guest that you want to \
+                  snapshot",
+            ),
             Self::Exists(_) => {
                 Class::Failed.hint("name another with --name, or remove that one with `sisforge snapshot rm`")
             }
@@ -72,7 +72,7 @@ impl Diagnostic for SnapshotError {
             Self::NoVmm(guest) | Self::NothingWritten(guest) => {
                 Class::Failed.hint(format!("`sisforge logs {guest} --vmm` shows what its VMM said"))
             }
-            Self::Spent { .. } => Class::Failed.hint("`sisforge up` boots the guest anew"),
+            Self::Spent { .. } => Class::Failed.hint("`sisforge up` boots the guest from scratch"),
             Self::DoesNotRun | Self::DoesNotAnswer => Class::Failed.no_hint(),
         }
     }
@@ -83,7 +83,7 @@ fn how(restored: Option<&Restored>) -> String {
         Some(Restored { guest, at }) => {
             format!("was restored as {guest} at {at}, and a snapshot is restored once")
         }
-        None => "was consumed by a restore that did not come to its end".to_owned(),
+        None => "was consumed by a restore that did not finish".to_owned(),
     }
 }
 

@@ -33,7 +33,7 @@ const INT3: u8 = 0xcc;
 
 /// A `vmlinux` that is laid out otherwise than every kernel that is known.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the layout of the vmlinux is none that is known: {0}")]
+#[error("the layout of this vmlinux is not supported: {0}")]
 pub struct LayoutError(String);
 
 impl Diagnostic for LayoutError {
@@ -86,7 +86,7 @@ pub fn compact(bytes: &[u8]) -> Result<Vec<u8>, LayoutError> {
 fn check(elf: &Elf, bytes: &[u8]) -> Result<(), LayoutError> {
     let header = &elf.header;
     if !elf.is_64 || !elf.little_endian || header.e_machine != EM_X86_64 || header.e_type != ET_EXEC {
-        return refused("it is no 64-bit executable for x86-64");
+        return refused("it is not a 64-bit executable for x86-64");
     }
     if !elf.section_headers.iter().any(is_loaded) {
         return refused("it has no section headers, which tell code from data");
@@ -96,7 +96,7 @@ fn check(elf: &Elf, bytes: &[u8]) -> Result<(), LayoutError> {
         let wrong = |reason: &str| refused(format!("its program header {index} {reason}"));
         let end = segment.p_offset.checked_add(segment.p_filesz);
         if end.is_none_or(|end| end > bytes.len() as u64) {
-            return wrong("ends behind the file");
+            return wrong("ends beyond the end of the file");
         }
         match segment.p_type {
             PT_NOTE | PT_GNU_STACK => continue,
@@ -258,7 +258,12 @@ fn check_memory<'a>(
     old: &[u8],
     new: &[u8],
 ) -> Result<(), LayoutError> {
-    let elf = Elf::parse(new).map_err(|error| LayoutError(format!("the outcome cannot be read: {error}")))?;
+    let elf = Elf::parse(new).map_err(|error| {
+        LayoutError(format!(
+            "the compacted file cannot be read: \
+      {error}"
+        ))
+    })?;
     for load in loads {
         let mut memory = vec![0; load.p_memsz as usize];
         let mut owned = vec![false; load.p_memsz.div_ceil(PAGE) as usize];
@@ -277,7 +282,7 @@ fn check_memory<'a>(
             let is_filling = !owned && before.iter().all(|&byte| byte == INT3);
             if !(is_filling || owned && before == after) {
                 return refused(format!(
-                    "the outcome loads other bytes in page {index} at {:#x}",
+                    "the compacted file would load different bytes in page {index} at {:#x}",
                     load.p_paddr
                 ));
             }

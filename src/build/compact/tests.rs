@@ -92,7 +92,7 @@ fn what_does_not_load_the_same_memory_is_noticed() {
     check_memory(loads(), &old, &new).unwrap();
     *new.last_mut().unwrap() ^= 1;
     let error = check_memory(loads(), &old, &new).unwrap_err();
-    assert!(error.0.starts_with("the outcome loads other bytes in page 4"), "{error}");
+    assert!(error.0.starts_with("the compacted file would load different bytes in page 4"), "{error}");
     // Zeros that are no part of a segment could be anything.
     let without_zeros = vmlinux(&[1, INT3, INT3, 2], &[4]);
     assert!(check_memory(loads(), &old, &without_zeros).is_err());
@@ -106,13 +106,13 @@ fn a_layout_that_no_kernel_has_is_refused_with_its_reason() {
         compact(&file).map(|file| file.len()).unwrap_err().0
     };
     // Of the first program header, at 64: p_type, p_paddr, p_filesz, p_memsz.
-    assert_eq!(reason(18, 3), "it is no 64-bit executable for x86-64");
+    assert_eq!(reason(18, 3), "it is not a 64-bit executable for x86-64");
     assert_eq!(reason(60, 0), "it has no section headers, which tell code from data");
     assert_eq!(reason(64, 3), "its program header 0 is of type 0x3, which no kernel has");
     assert_eq!(reason(64 + 24, 1), "its program header 0 does not begin on a page");
-    assert_eq!(reason(64 + 35, 1), "its program header 0 ends behind the file");
+    assert_eq!(reason(64 + 35, 1), "its program header 0 ends beyond the end of the file");
     assert_eq!(reason(64 + 41, 0x10), "its program header 0 has no contents, or more than it has memory");
     assert_eq!(reason(27, 7), "nothing is loaded at its entry 0x7000000");
-    assert_eq!(reason(120 + 9, 0x90), "its program header 1 ends behind the file");
+    assert_eq!(reason(120 + 9, 0x90), "its program header 1 ends beyond the end of the file");
     assert_eq!(reason(120 + 9, 0), "its notes are not in one of its segments");
 }

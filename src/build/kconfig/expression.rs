@@ -71,7 +71,7 @@ impl Expression {
             Self::And(parts) => parts.iter().flat_map(|part| part.unmet(values)).collect(),
             Self::Word(word) => vec![format!("{word}, which is off")],
             Self::Not(inner) => match inner.as_ref() {
-                Self::Word(word) => vec![format!("{word} to be off, and it is on")],
+                Self::Word(word) => vec![format!("{word} to be off, but it is on")],
                 _ => vec![format!("{self}, which does not hold")],
             },
             Self::Or(parts) if parts.iter().all(|part| matches!(part, Self::Word(_))) => {
@@ -247,7 +247,7 @@ mod tests {
     fn only_the_parts_that_do_not_hold_are_told() {
         assert_eq!(
             unmet("NET && NF_TABLES && !INET"),
-            ["NF_TABLES, which is off", "INET to be off, and it is on"]
+            ["NF_TABLES, which is off", "INET to be off, but it is on"]
         );
         assert_eq!(unmet("NET || NF_TABLES"), [""; 0]);
         assert_eq!(unmet("IPX || (ATALK)"), ["one of IPX, ATALK, which are all off"]);

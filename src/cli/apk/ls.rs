@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
-
 use super::{CliError, Ui, render};
 use crate::apk::{
     Dependency, Entry, EntryKind, Index, PackageContents, PackageInfo, is_index, package_files,
 };
+use crate::cli::output::{ApkEntryJson, ApkFileJson, ApkPackageJson};
 use crate::sys::fs;
 
 #[derive(clap::Args)]
@@ -40,21 +39,23 @@ fn damaged(file: &Path, error: &dyn std::fmt::Display) -> CliError {
         .hint("packages are *.apk files, an index is an APKINDEX.tar.gz")
 }
 
-fn show_index(file: &Path) -> Result<(String, Value), CliError> {
+fn show_index(file: &Path) -> Result<(String, ApkFileJson), CliError> {
     let index = Index::inspect(&fs::read(file)?).map_err(|error| damaged(file, &error))?;
     let row = |info: &PackageInfo| [info.id(), info.size.to_string(), info.description.clone()].to_vec();
     let mut text = render::table(&index.packages.iter().map(row).collect::<Vec<_>>());
     for (label, reason) in &index.rejected {
         text += &format!("{label}: apk would not install it: {reason}\n");
     }
-    let packages: Vec<Value> = index.packages.iter().map(info_document).collect();
-    let document = json!({
-        "file": file, "description": index.description, "packages": packages, "rejected": index.rejected,
-    });
+    let document = ApkFileJson::Index {
+        file: file.to_owned(),
+        packages: index.packages.iter().map(ApkPackageJson::from).collect(),
+        description: index.description,
+        rejected: index.rejected,
+    };
     Ok((text, document))
 }
 
-fn show_package(file: &Path) -> Result<(String, Value), CliError> {
+fn show_package(file: &Path) -> Result<(String, ApkFileJson), CliError> {
     let package = PackageContents::inspect(fs::read(file)?.into()).map_err(|error| damaged(file, &error))?;
     let info = &package.info;
     let mut text = format!("{}  {}\n{}\n", info.id(), info.arch, info.description);
@@ -76,10 +77,12 @@ fn show_package(file: &Path) -> Result<(String, Value), CliError> {
     let scripts: Vec<_> = package.scripts.iter().map(|script| script.kind.as_str()).collect();
     line("scripts", scripts.join(" "));
     text += &render::table(&package.entries.iter().map(row).collect::<Vec<_>>());
-    let mut document = info_document(info);
-    document["file"] = json!(file);
-    document["scripts"] = json!(scripts);
-    document["entries"] = package.entries.iter().map(entry_document).collect();
+    let document = ApkFileJson::Package {
+        file: file.to_owned(),
+        info: Box::new(info.into()),
+        scripts: scripts.into_iter().map(str::to_owned).collect(),
+        entries: package.entries.iter().map(entry_document).collect(),
+    };
     Ok((text, document))
 }
 
@@ -109,26 +112,7 @@ fn row(entry: &Entry) -> Vec<String> {
     vec![format!("{letter}{:04o}", entry.mode), format!("{}:{}", entry.owner, entry.group), size, path]
 }
 
-fn entry_document(entry: &Entry) -> Value {
+fn entry_document(entry: &Entry) -> ApkEntryJson {
     let (letter, _, target) = kind(entry);
-    let size = if let EntryKind::File { size, .. } = entry.kind { Some(size) } else { None };
-    let xattrs = entry.xattrs.iter().map(|(name, value)| (name.clone(), json!(hex::encode(value))));
-    json!({
-        "path": entry.path, "kind": letter.to_string(), "mode": format!("{:04o}", entry.mode),
-        "owner": entry.owner, "group": entry.group, "uid": entry.uid, "gid": entry.gid, "size": size,
-        "target": target, "sha1": entry.sha1.map(hex::encode),
-        "xattrs": xattrs.collect::<serde_json::Map<_, _>>(),
-    })
-}
-
-fn info_document(info: &PackageInfo) -> Value {
-    let list = |wishes: &[Dependency]| wishes.iter().map(Dependency::to_string).collect::<Vec<_>>();
-    json!({
-        "name": info.name, "version": info.version, "arch": info.arch, "description": info.description,
-        "url": info.url, "license": info.license, "origin": info.origin, "size": info.size,
-        "installed_size": info.installed_size, "checksum": info.checksum.to_string(),
-        "depends": list(&info.depends), "provides": list(&info.provides),
-        "install_if": list(&info.install_if), "replaces": list(&info.replaces),
-        "provider_priority": info.provider_priority, "triggers": info.triggers,
-    })
+    ApkEntryJson::new(entry, letter, target)
 }

@@ -9,13 +9,14 @@ use rayon::prelude::*;
 
 use super::{CliError, Ui, render};
 use crate::apk::{Arch, Chosen, Dependency, INDEX_FILE, Index, KeyRing, Repository, SolveError, solve};
+use crate::cli::output::{ChosenJson, SolvedJson};
 use crate::fleet::Source;
 use crate::lock::indexes::{Indexes, place};
 use crate::lock::wanted::ARCH;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Address or directory that has ARCH/APKINDEX.tar.gz, the preferred one first; "@TAG URL" for wishes @TAG alone
+    /// URL or directory that has ARCH/APKINDEX.tar.gz, the preferred one first; "@TAG URL" for packages NAME@TAG only
     #[arg(long = "repository", short = 'X', required = true, value_name = "URL|DIR")]
     repositories: Vec<Tagged>,
     /// Architecture of the machine
@@ -24,7 +25,7 @@ pub struct Args {
     /// Directory of trusted keys, *.rsa.pub
     #[arg(long, required = true, value_name = "DIR")]
     keys: Vec<PathBuf>,
-    /// What is to be installed, such as podman, podman~5, podman>=5.0, '!docker' or podman@TAG
+    /// What to install, such as podman, podman~5, podman>=5.0, '!docker' or podman@TAG
     #[arg(required = true)]
     world: Vec<Dependency>,
 }
@@ -43,7 +44,7 @@ impl FromStr for Tagged {
     fn from_str(text: &str) -> Result<Self, String> {
         let (tag, location) = match text.strip_prefix('@').map(|text| text.split_once(' ')) {
             Some(Some((tag, location))) => (Some(tag.to_owned()), location.trim()),
-            Some(None) => return Err(format!("behind {text} an address or a directory is missing")),
+            Some(None) => return Err(format!("after {text} a URL or a directory is missing")),
             None => (None, text),
         };
         let parsed = location.parse().map_err(|error| format!("{error}"))?;
@@ -74,13 +75,15 @@ fn indexes(args: &Args, ui: &Ui) -> Result<Vec<Index>, CliError> {
 fn show(solved: Result<Vec<Chosen<'_>>, SolveError>, args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     match solved {
         Err(error) if ui.settings.json => {
-            render::json(&unsolvable(&error));
-            Err(CliError::said(CliError::unsolvable(&error).status()))
+            let told = CliError::unsolvable(&error);
+            render::json(&SolvedJson::unsolvable(told.message().to_owned(), &error));
+            Err(CliError::said(told.status()))
         }
         Err(error) => Err(CliError::unsolvable(&error)),
         Ok(chosen) if ui.settings.json => {
-            let packages = chosen.iter().map(|one| package(one, &args.repositories[one.repository]));
-            render::json(&serde_json::json!({ "packages": packages.collect::<Vec<_>>() }));
+            let repository = |one: &Chosen<'_>| &args.repositories[one.repository].spelled;
+            let packages = chosen.iter().map(|one| ChosenJson::new(one, repository(one)));
+            render::json(&SolvedJson::Solved { packages: packages.collect() });
             Ok(ExitCode::SUCCESS)
         }
         Ok(chosen) => {
@@ -94,19 +97,4 @@ fn show(solved: Result<Vec<Chosen<'_>>, SolveError>, args: &Args, ui: &Ui) -> Re
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-fn package(chosen: &Chosen<'_>, repository: &Tagged) -> serde_json::Value {
-    let info = chosen.info;
-    serde_json::json!({
-        "name": info.name, "version": info.version, "arch": info.arch, "tag": chosen.tag,
-        "repository": repository.spelled, "checksum": info.checksum.to_string(),
-        "size": info.size, "installed_size": info.installed_size,
-    })
-}
-
-fn unsolvable(error: &SolveError) -> serde_json::Value {
-    let problem = |problem: &crate::apk::Problem| serde_json::json!({ "what": problem.what, "by_way_of": problem.by_way_of, "hint": problem.hint });
-    let problems: Vec<_> = error.problems.iter().map(problem).collect();
-    serde_json::json!({ "error": CliError::unsolvable(error).message(), "problems": problems })
 }

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::{CliError, Ui, render};
 use crate::apk::{Distrust, KeyRing, Listings, Trusted, check_file, package_files};
 use crate::base::diagnostic::one_line;
+use crate::cli::output::VerifiedJson;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,7 +31,10 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let checked: Vec<_> = files.par_iter().map(|file| check_file(file, &keys, &listings)).collect();
     let results = || files.iter().zip(&checked);
     if ui.settings.json {
-        let documents: Vec<_> = results().map(|(file, result)| document(file, result)).collect();
+        let document = |(file, result): (&PathBuf, &Result<Trusted, Distrust>)| {
+            VerifiedJson::new(file.clone(), result.as_ref().map_err(|distrust| one_line(distrust)))
+        };
+        let documents: Vec<_> = results().map(document).collect();
         render::json(&documents);
     } else {
         let line = |(file, result): (&PathBuf, &Result<Trusted, Distrust>)| match result {
@@ -40,11 +44,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         render::text(&results().map(line).collect::<String>());
     }
     let bad = checked.iter().filter(|result| result.is_err()).count();
-    ui.say(&format!("{} of {} are what their makers made", files.len() - bad, files.len()));
+    ui.say(&format!("{} of {} are intact", files.len() - bad, files.len()));
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What was checked, and by whose key.
+/// What was checked, and with which key.
 fn words(trusted: &Trusted) -> String {
     match trusted {
         Trusted::Package { key, entries, listed, .. } => {
@@ -60,17 +64,5 @@ fn words(trusted: &Trusted) -> String {
                 )
             }
         },
-    }
-}
-
-fn document(file: &PathBuf, result: &Result<Trusted, Distrust>) -> serde_json::Value {
-    match result {
-        Ok(Trusted::Package { id, key, entries, listed }) => serde_json::json!({
-            "file": file, "ok": true, "package": id, "key": key, "entries": entries, "listed": listed,
-        }),
-        Ok(Trusted::Index { key, packages, rejected }) => serde_json::json!({
-            "file": file, "ok": true, "packages": packages, "key": key, "rejected": rejected,
-        }),
-        Err(distrust) => serde_json::json!({ "file": file, "ok": false, "reason": one_line(distrust) }),
     }
 }

@@ -9,8 +9,8 @@ use super::super::error::CliError;
 use super::super::ui::Ui;
 
 const HELP: &str = "\
-The file is the ext4 file system itself, with the holes of the disk: it can be mounted, looked into with `sisforge \
-inspect`, and imported again. It is there whole or not at all.";
+The file is the ext4 file system itself, with the holes of the disk: it can be mounted, inspected with \
+`sisforge inspect`, and imported again. It is written completely or not at all.";
 
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
@@ -18,7 +18,7 @@ pub struct Args {
     /// A guest, or another name that `disk ls` shows
     #[arg(value_name = "DISK")]
     disk: String,
-    /// Where to; it must not be there yet
+    /// The file to write, which must not exist yet
     #[arg(value_name = "FILE")]
     to: PathBuf,
 }

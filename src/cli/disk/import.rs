@@ -19,10 +19,10 @@ pub struct Args {
     guest: String,
     #[arg(value_name = "FILE")]
     from: PathBuf,
-    /// Replace a disk that is there, after asking
+    /// Replace an existing disk, after asking
     #[arg(long)]
     replace: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, requires = "replace")]
     yes: bool,
 }

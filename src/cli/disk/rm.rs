@@ -15,7 +15,7 @@ pub struct Args {
     /// A guest, or another name that `disk ls` shows
     #[arg(value_name = "DISK")]
     disk: String,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 }

@@ -89,7 +89,7 @@ fn tools_and_files_tell_what_to_do() {
         (file(ErrorKind::InvalidData).into(), "cannot read /x", Invalid, Some("save it as UTF-8")),
         (file(ErrorKind::IsADirectory).into(), "cannot read /x", Invalid, Some("name a file")),
         (LoadError::Read(file(ErrorKind::NotFound)).into(), "/x", Invalid, Some("run `sisforge init`")),
-        (LoadError::Read(file(ErrorKind::IsADirectory)).into(), "/x", Invalid, Some("name the file itself")),
+        (LoadError::Read(file(ErrorKind::IsADirectory)).into(), "/x", Invalid, Some("give the file itself")),
     ]);
 }
 
@@ -129,8 +129,8 @@ fn one_cause_has_one_class_in_every_command() {
     let places = |errors| Repository::Nowhere { repository: "r".to_owned(), errors };
     let damaged = || index(SignatureError::Wrong("a".to_owned()));
     hold(vec![
-        (places(vec![damaged(), gone()]).into(), "none of the 2 places", Failed, Some("it was damaged")),
-        (places(vec![damaged(), damaged()]).into(), "none of the 2 places", Invalid, Some("it was damaged")),
+        (places(vec![damaged(), gone()]).into(), "none of the 2 URLs", Failed, Some("it was damaged")),
+        (places(vec![damaged(), damaged()]).into(), "none of the 2 URLs", Invalid, Some("it was damaged")),
     ]);
 }
 
@@ -143,14 +143,19 @@ fn what_is_asked_for_and_cannot_be_had_is_told_with_a_way_out() {
     };
     let denied = RegistryError::Denied { host: "h".to_owned(), image: "i".to_owned(), status: 401 };
     hold(vec![
-        (malformed.into(), "fleet.lock is not a lock file", Invalid, Some("take it back from Git")),
+        (malformed.into(), "fleet.lock is not a valid lock file", Invalid, Some("restore it from Git")),
         (BuildError::Stale(vec!["why".to_owned()]).into(), "why", Invalid, Some("run `sisforge lock`")),
         (BuildError::NotLocked(label()).into(), "not in fleet.lock", Invalid, Some("run `sisforge lock`")),
         (BuildError::ContainerNotLocked("c".to_owned()).into(), "c", Invalid, Some("run `sisforge lock`")),
-        (VendorError::Foreign("v".into()).into(), "no vendor directory", Invalid, Some("name a directory")),
+        (
+            VendorError::Foreign("v".into()).into(),
+            "not a vendor directory",
+            Invalid,
+            Some("name a directory"),
+        ),
         (absent(None).into(), "there is no kernel-configs/x.config", Invalid, Some("write that file")),
         (absent(Some("kernel-configs/b.config")).into(), "b.config includes it", Invalid, Some("write")),
-        (denied.into(), "does not let everybody pull", Failed, Some("skopeo copy")),
+        (denied.into(), "does not allow anonymous pulls", Failed, Some("skopeo copy")),
         (
             KeyError::Empty("keys".into()).into(),
             "no key *.rsa.pub in keys",
@@ -192,7 +197,15 @@ fn a_host_that_fails_is_told_with_a_way_out() {
             Failed,
             Some("qemu-system-x86"),
         ),
-        (ApplyError::Gone(guest()).into(), "ended meanwhile", Failed, Some("`sisforge logs alice --vmm`")),
+        (
+            ApplyError::Gone(guest()).into(),
+            "exited in the meantime",
+            Failed,
+            Some(
+                "`sisforge logs alice \
+          --vmm`",
+            ),
+        ),
         (ApplyError::DoesNotEnd(guest()).into(), "SIGKILL", Failed, Some("dmesg")),
         (SnapshotError::None(name()).into(), "there is no snapshot one", Invalid, Some("snapshot ls")),
         (
@@ -204,7 +217,7 @@ fn a_host_that_fails_is_told_with_a_way_out() {
         (SnapshotError::Exists(name()).into(), "a snapshot one already", Failed, Some("--name")),
         (
             not_made.into(),
-            "alice was not frozen, and goes on: cannot read /x",
+            "no snapshot of alice was taken, and it goes on: cannot read /x",
             Failed,
             Some("free some space"),
         ),

@@ -7,6 +7,7 @@ use crate::build::compact::compact;
 use crate::sys::fs as files;
 
 use super::super::error::CliError;
+use super::super::output::CompactedJson;
 use super::super::render;
 use super::super::ui::Ui;
 
@@ -25,7 +26,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         compact(&old).map_err(|reason| CliError::invalid(format!("{}: {reason}", args.vmlinux.display())))?;
     files::write(&args.to, &new, 0o644)?;
     if ui.settings.json {
-        render::json(&serde_json::json!({ "from": old.len(), "to": new.len() }));
+        render::json(&CompactedJson { from: old.len(), to: new.len() });
     }
     let mb = |bytes: &[u8]| bytes.len() as f64 / 1e6;
     ui.say(&format!("{}: {:.1} MB, of {:.1} MB", args.to.display(), mb(&new), mb(&old)));

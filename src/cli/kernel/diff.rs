@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::build::configured::read_any;
 
 use super::super::error::CliError;
+use super::super::output::KernelChangeJson;
 use super::super::render;
 use super::super::ui::Ui;
 
@@ -15,17 +16,9 @@ pub struct Args {
     one: String,
     /// The kernel that it is compared with
     two: String,
-    /// Exit with 1 where they differ
+    /// Exit with status 1 if they differ
     #[arg(long)]
     exit_code: bool,
-}
-
-/// An option with other values; `n` is one that is off or not there at all.
-#[derive(serde::Serialize)]
-struct Change {
-    option: String,
-    from: String,
-    to: String,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
@@ -33,10 +26,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         let path = ui.workspace().kernel_config_file(named)?;
         let options = read_any(&path)?;
         if options.is_empty() {
-            return Err(CliError::invalid(format!("{} holds no line such as CONFIG_NET=y", path.display()))
-                .hint(
-                    "a kernel's configuration is its .config, or the file config beside a vmlinux in out/",
-                ));
+            return Err(CliError::invalid(format!(
+                "{} contains no line such as CONFIG_NET=y",
+                path.display()
+            ))
+            .hint("a kernel's configuration is its .config, or the file config next to a vmlinux in out/"));
         }
         Ok(options)
     };
@@ -47,12 +41,12 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         .into_iter()
         .map(|name| (name, one.get(name).unwrap_or(&off), two.get(name).unwrap_or(&off)))
         .filter(|(_, from, to)| from != to)
-        .map(|(name, from, to)| Change { option: name.clone(), from: from.clone(), to: to.clone() })
+        .map(|(name, from, to)| KernelChangeJson { option: name.clone(), from: from.clone(), to: to.clone() })
         .collect();
     if ui.settings.json {
         render::json(&changes);
     } else if changes.is_empty() {
-        ui.say("they are configured alike");
+        ui.say("they have the same configuration");
     } else {
         render::text(&changes.iter().map(line).collect::<String>());
     }
@@ -60,7 +54,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
 }
 
 /// `+` what is on in the second alone, `-` in the first alone, `~` what has another value.
-fn line(Change { option, from, to }: &Change) -> String {
+fn line(KernelChangeJson { option, from, to }: &KernelChangeJson) -> String {
     let (from, to) = (render::plain(from), render::plain(to));
     match (from.as_str(), to.as_str()) {
         ("n", to) => format!("+ {option}={to}\n"),

@@ -9,6 +9,7 @@ use crate::build::unmet::shown;
 use crate::lock::kernel::DotConfig;
 
 use super::super::error::CliError;
+use super::super::output::{KernelSettingJson, KernelWhyJson};
 use super::super::render;
 use super::super::ui::Ui;
 
@@ -21,31 +22,6 @@ pub struct Args {
 
 /// Names that are listed at most where many options select another one.
 const LISTED: usize = 12;
-
-#[derive(serde::Serialize)]
-struct Answer {
-    option: String,
-    value: String,
-    prompt: Option<String>,
-    declared: Vec<String>,
-    asked: Vec<Asked>,
-    /// Conditions as Kconfig has them, one for each place that declares the option.
-    needs: Vec<String>,
-    missing: Vec<String>,
-    selects: Vec<String>,
-    selected_by: Vec<String>,
-    selectors: Vec<String>,
-    defaults: Vec<String>,
-    needed_by: Vec<String>,
-}
-
-/// Somebody who asked for the option; the last one has the last word.
-#[derive(serde::Serialize)]
-struct Asked {
-    by: String,
-    value: String,
-    reason: String,
-}
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let configuration = super::configuration(ui)?;
@@ -79,10 +55,10 @@ fn answer(
     configuration: &Configuration,
     config: &DotConfig,
     needed_by: Vec<String>,
-) -> Answer {
+) -> KernelWhyJson {
     let (name, symbols) = (option.as_str(), configuration.symbols());
     let definitions = &symbol.definitions;
-    let asked = configuration.wishes.all(option).iter().map(|wish| Asked {
+    let asked = configuration.wishes.all(option).iter().map(|wish| KernelSettingJson {
         by: wish.origin.to_string(),
         value: shown(&wish.value),
         reason: wish.reason.clone(),
@@ -95,7 +71,7 @@ fn answer(
             Some(condition) => format!("{} if {condition}", selection.option),
             None => selection.option.clone(),
         });
-    Answer {
+    KernelWhyJson {
         option: name.to_owned(),
         value: config.get(option).map_or_else(|| "n".to_owned(), shown),
         prompt: definitions.iter().find_map(|one| one.prompt.clone()),
@@ -111,10 +87,10 @@ fn answer(
     }
 }
 
-fn text(answer: &Answer, config: &DotConfig) -> String {
+fn text(answer: &KernelWhyJson, config: &DotConfig) -> String {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |head: &str, text: String| rows.push(vec![format!("  {head}"), text]);
-    for Asked { by, value, reason } in &answer.asked {
+    for KernelSettingJson { by, value, reason } in &answer.asked {
         let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
         row("asked for", format!("{value} by {by}{reason}"));
     }

@@ -22,7 +22,7 @@ pub struct Disk {
     pub used: u64,
     /// Its owner on the host.
     pub uid: u32,
-    /// Of the file system; `null` where it is none that can be read.
+    /// Of the file system; `null` if it cannot be read.
     pub label: Option<String>,
     /// Whether a VMM runs that has it.
     pub attached: bool,

@@ -1,27 +1,39 @@
 //! What `--json` prints, as types of their own: a contract with whoever reads it, and no picture of what the program has
 //! inside. `sisforge schema NAME` prints the JSON Schema of each, in which the comments here are the descriptions.
 //!
+//! Reports that are made to be printed, of images, kernels and checks of the host, are documents themselves.
+//!
 //! Keys are added, and neither renamed nor removed. Where a value is not known or there is none, it is `null`.
 
+mod apk;
 mod build;
 mod disk;
 mod error;
 mod event;
 mod guest;
+mod host;
+mod kernel;
 mod plan;
 mod policy;
 mod snapshot;
 
+pub use apk::{ApkEntryJson, ApkFileJson, ApkPackageJson, ChosenJson, PackedJson, SolvedJson, VerifiedJson};
 pub use build::{ArtifactJson, CheckedJson, ComparisonJson, InputJson};
 pub use disk::{Disk, DiskRemoved, Wrote};
 pub use error::{FailureJson, ProblemJson};
 pub use event::{EventJson, Summary, names};
 pub use guest::{Guest, StatusJson};
+pub use host::{DoctorJson, LogLineJson};
+pub use kernel::{CompactedJson, KernelChangeJson, KernelSettingJson, KernelWhyJson};
 pub use plan::{PlanJson, TreeJson};
 pub use policy::{ExplainedJson, PolicyJson, QuarantineJson, RulesJson};
 pub use snapshot::{FrozenJson, Removed, RestoredJson, Snapshot};
 
 use schemars::JsonSchema;
+
+use crate::build::configured::ConfigLine;
+use crate::image::difference::Difference;
+use crate::image::inspect::Inspection;
 
 /// A document that a command prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -58,7 +70,31 @@ pub enum DocumentJson {
     SnapshotRm,
     /// One line of what takes long: `up`, `down`, `watch`, `lock`, `fetch`, `vendor`, `build`
     Event,
-    /// Of `init`, `disk export`, `disk import`: a file that was written
+    /// Of `doctor`
+    Doctor,
+    /// One line of `logs`
+    Logs,
+    /// Of `inspect`
+    Inspect,
+    /// Of `diff`
+    Diff,
+    /// Of `kernel config`
+    KernelConfig,
+    /// Of `kernel why`
+    KernelWhy,
+    /// Of `kernel diff`
+    KernelDiff,
+    /// Of `kernel compact`
+    KernelCompact,
+    /// Of `apk ls`
+    ApkLs,
+    /// Of `apk solve`
+    ApkSolve,
+    /// Of `apk verify`
+    ApkVerify,
+    /// One line of `apk pack`, for each package
+    ApkPack,
+    /// Of `init`, `disk export`, `disk import`, `apk index`, `apk key`: a file that was written
     Wrote,
     /// Of a command that did not do its work
     Error,
@@ -83,11 +119,23 @@ impl DocumentJson {
             Self::SnapshotLs => schema::<Vec<Snapshot>>("sisforge snapshot ls --json"),
             Self::SnapshotRestore => schema::<RestoredJson>("sisforge snapshot restore --json"),
             Self::SnapshotRm => schema::<Removed>("sisforge snapshot rm --json"),
+            Self::Doctor => schema::<DoctorJson>("sisforge doctor --json"),
+            Self::Logs => schema::<LogLineJson>("a line of sisforge logs --json"),
+            Self::Inspect => schema::<Inspection>("sisforge inspect --json"),
+            Self::Diff => schema::<Difference>("sisforge diff --json"),
+            Self::KernelConfig => schema::<Vec<ConfigLine>>("sisforge kernel config --json"),
+            Self::KernelWhy => schema::<KernelWhyJson>("sisforge kernel why --json"),
+            Self::KernelDiff => schema::<Vec<KernelChangeJson>>("sisforge kernel diff --json"),
+            Self::KernelCompact => schema::<CompactedJson>("sisforge kernel compact --json"),
+            Self::ApkLs => schema::<Vec<ApkFileJson>>("sisforge apk ls --json"),
+            Self::ApkSolve => schema::<SolvedJson>("sisforge apk solve --json"),
+            Self::ApkVerify => schema::<Vec<VerifiedJson>>("sisforge apk verify --json"),
+            Self::ApkPack => schema::<PackedJson>("a line of sisforge apk pack --json"),
             Self::Event => {
                 schema::<EventJson>("a line of sisforge up, down, watch, lock, fetch, vendor, build --json")
             }
             Self::Wrote => schema::<Wrote>("a file that sisforge wrote"),
-            Self::Error => schema::<FailureJson>("sisforge --json, of a command that did not do its work"),
+            Self::Error => schema::<FailureJson>("sisforge --json, of a command that failed"),
         }
     }
 }

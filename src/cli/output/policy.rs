@@ -28,7 +28,7 @@ pub struct PolicyJson {
     pub budget: BudgetJson,
 }
 
-/// What one guest may use of what all share.
+/// How much one guest may use of what all share.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct BudgetJson {
     /// At the same time.

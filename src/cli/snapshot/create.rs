@@ -29,9 +29,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let frozen = freeze::create(&workspace, &args.guest, name, args.stop)?;
     let mut document = output::FrozenJson::new(&frozen, args.stop);
     let still =
-        if args.stop { String::new() } else { format!(", stood still for {} ms", document.stood_still_ms) };
+        if args.stop { String::new() } else { format!(", paused for {} ms", document.stood_still_ms) };
     ui.say(&format!(
-        "{} is frozen as {}, {}{still}",
+        "{} is saved as snapshot {}, {}{still}",
         document.guest,
         document.snapshot,
         render::bytes(document.size)

@@ -15,7 +15,7 @@ pub struct Args {
     /// Bring it back as this guest: its user, its jail, its limits, its network policy. Inside, it stays who it was
     #[arg(long = "as", value_name = "GUEST")]
     target: Option<String>,
-    /// Do not ask before the snapshot's data disk takes the place of one that has changed since
+    /// Do not ask for confirmation before the snapshot's data disk takes the place of one that has changed since
     #[arg(long)]
     yes: bool,
 }
@@ -28,7 +28,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let (guest, set_aside) = (restore.guest.clone(), restore.set_aside.clone());
     if let (Some(aside), false) = (&set_aside, args.yes) {
         ask::confirm(&format!(
-            "keep the data disk of {guest}, which has changed since, as {}, and put that of the snapshot in its place",
+            "keep the data disk of {guest}, which has changed since, as {}, and put that of the snapshot in \
+             its place",
             aside.display()
         ))?;
     }
@@ -37,10 +38,10 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     outcome::failures(&outcome, &notes);
     ui.say(&outcome::summary(&outcome));
     if outcome.is_complete() {
-        ui.say(&format!("{guest} goes on from snapshot {name}, which is consumed"));
+        ui.say(&format!("{guest} is restored from snapshot {name}, which is consumed"));
         let kept = set_aside
             .iter()
-            .map(|path| format!("the data disk that {guest} had is kept: {}", path.display()));
+            .map(|path| format!("the earlier data disk of {guest} is kept: {}", path.display()));
         kept.for_each(|text| ui.say(&text));
     }
     if ui.settings.json {

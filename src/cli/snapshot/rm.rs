@@ -12,7 +12,7 @@ use crate::run::freeze;
 pub struct Args {
     /// The snapshot to remove
     name: String,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 }

@@ -13,10 +13,9 @@ use crate::base::{ByteSize, Label};
 section! {
     /// A kind of machine. What only Firecracker can do is refused with `vmm = "qemu"`.
     pub struct MachineSection {
-        /// Pages that the guest's memory is made of; the host must have set aside as many. "2MiB" or nothing.
+        /// Size of the guest's memory pages; the host must have reserved as many huge pages. "2MiB", or not given.
         huge_pages as "huge-pages": Option<Spanned<HugePages>>,
-        /// Features of the processor that the guest does not see: C3, T2, T2A, T2CL, T2S, or a file of Firecracker's
-        /// custom templates.
+        /// Which processor features the guest sees: C3, T2, T2A, T2CL, T2S, or a JSON file of a Firecracker custom template.
         cpu_template as "cpu-template": Option<Spanned<TemplateChoice>>,
         /// Compiled seccomp filters (seccompiler-bin) in place of Firecracker's own.
         seccomp: Option<Spanned<LocalPath>>,
@@ -26,9 +25,9 @@ section! {
         metrics: Option<Spanned<bool>>,
         /// Memory that the guest gives back to its host.
         balloon: Option<Spanned<BalloonSection>>,
-        /// Limits of the random numbers that the guest takes of its host.
+        /// Limits of the random numbers that the guest reads from its host.
         entropy: Option<Spanned<LimitSection>>,
-        /// Whether host and guest have sockets between them; false unless given.
+        /// Whether host and guest can connect through vsock; false unless given.
         vsock: Option<Spanned<bool>>,
         /// What the guest reads at 169.254.169.254.
         metadata: Option<Spanned<MetadataSection>>,
@@ -42,21 +41,21 @@ section! {
     pub struct LimitSection {
         /// Bytes or bits that pass in a second, such as "50MiB/s" or "20Mbit/s".
         bandwidth: Option<Spanned<Bandwidth>>,
-        /// What passes at once beside it, when the guest boots and never again.
+        /// A burst that is allowed once, when the guest boots.
         bandwidth_burst as "bandwidth-burst": Option<Spanned<ByteSize>>,
         /// Requests or packets that pass in a second.
         operations: Option<Spanned<Count<1, { u32::MAX }>>>,
-        /// What passes at once beside it, when the guest boots and never again.
+        /// A burst that is allowed once, when the guest boots.
         operations_burst as "operations-burst": Option<Spanned<Count<1, { u32::MAX }>>>,
     }
 
     /// Memory that a guest gives back to its host.
     pub struct BalloonSection {
-        /// What the balloon takes of the guest's memory; nothing unless given.
+        /// How much of the guest's memory the balloon takes; nothing unless given.
         size: Option<Spanned<ByteSize>>,
-        /// Whether the guest takes it back before it kills a process for want of memory; true unless given.
+        /// Whether the balloon deflates before the guest kills a process for lack of memory; true unless given.
         deflate_on_oom as "deflate-on-oom": Option<bool>,
-        /// How often the guest tells how it uses its memory, such as "5s"; never unless given.
+        /// How often the guest reports its memory statistics, such as "5s"; never unless given.
         statistics: Option<Spanned<Seconds>>,
         /// Whether each page that the guest frees goes back to the host; false unless given.
         reporting: Option<bool>,
@@ -66,7 +65,7 @@ section! {
     pub struct MetadataSection {
         /// A file that holds a JSON object, at most 51200 bytes.
         file: Spanned<LocalPath>,
-        /// Whether it is told in plain text as EC2 does, whatever the guest accepts; false unless given.
+        /// Whether the answers are plain text, as on EC2, whatever the guest accepts; false unless given.
         imds: Option<bool>,
     }
 
@@ -76,7 +75,7 @@ section! {
         up: Option<Spanned<LimitSection>>,
         /// Limits of what the guest gets; those of its policy's `rate` unless given.
         down: Option<Spanned<LimitSection>>,
-        /// Largest packet, in bytes, that the device tells the guest to send; 1500 is the TAP's own.
+        /// Largest packet, in bytes, that the device tells the guest to send; the TAP's own is 1500.
         mtu: Option<Spanned<Count<576, 1500>>>,
     }
 }
@@ -129,13 +128,13 @@ impl FromToml for TemplateChoice {
         }
         let problem = |message: String| Problem::new(value.span(), message);
         if text == "V1N1" {
-            let problem = problem("\"V1N1\" is for ARM processors, and guests here are of x86-64".into());
+            let problem = problem("\"V1N1\" is for ARM processors, but guests are x86-64".into());
             return Err(problems.tell(problem.hint("remove it, or name a template of x86-64")));
         }
         // A name that was mistyped is no file.
         if !text.contains(['/', '.']) {
             let names = TEMPLATES.map(|(name, _)| name);
-            let problem = problem(format!("{text:?} is neither a template of Firecracker's nor a JSON file"));
+            let problem = problem(format!("{text:?} is not a CPU template of Firecracker, nor a JSON file"));
             return Err(problems.tell(problem.hint(suggest("templates", &text, names))));
         }
         LocalPath::from_toml(value, problems).map(Self::Custom)

@@ -50,7 +50,7 @@ impl FromStr for RuleList {
                 Some(list) => Ok(Self::Builtin(list)),
                 None => {
                     let all = BuiltinList::ALL.map(|list| format!("builtin:{}", list.name()));
-                    wrong(format!("is no list that comes with sisforge: there are {}", all.join(", ")))
+                    wrong(format!("is not a built-in list: there are {}", all.join(", ")))
                 }
             },
         }
@@ -80,7 +80,7 @@ impl FromStr for Location {
             return wrong("must be a URL with a host and without white space");
         }
         if host.contains('@') {
-            return wrong("must not hold a user name or password");
+            return wrong("must not contain a user name or password");
         }
         Ok(Self::Url(text.trim_end_matches('/').to_owned()))
     }
@@ -171,7 +171,7 @@ impl FromStr for Destination {
         if net.trunc() == net {
             Ok(Self(net))
         } else {
-            wrong(format!("has bits set behind its prefix: the network is {}", net.trunc()))
+            wrong(format!("has bits set after its prefix: the network is {}", net.trunc()))
         }
     }
 }
@@ -188,7 +188,7 @@ impl FromStr for GuestNet {
             return wrong("must be an IPv4 network, such as \"10.107.0.0/16\"");
         };
         if net.trunc() != net {
-            return wrong(format!("has bits set behind its prefix: the network is {}", net.trunc()));
+            return wrong(format!("has bits set after its prefix: the network is {}", net.trunc()));
         }
         if !(8..=30).contains(&net.prefix_len()) {
             return wrong("must have a prefix of /8 to /30: every guest takes a /30 of it");
@@ -207,7 +207,7 @@ impl FromStr for NameServer {
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         match text.parse::<IpAddr>() {
             Ok(IpAddr::V4(address)) => Ok(Self(address)),
-            Ok(IpAddr::V6(_)) => wrong("cannot be reached: guests have IPv4 addresses alone"),
+            Ok(IpAddr::V6(_)) => wrong("cannot be reached: guests have only IPv4 addresses"),
             Err(_) => wrong("must be an IPv4 address"),
         }
     }
@@ -237,7 +237,7 @@ impl FromStr for UidRange {
             }
             Some((_, u32::MAX)) => wrong("must end below 4294967295, which means \"no id\""),
             Some((first, last)) if first <= *RESERVED_UIDS.end() && last >= *RESERVED_UIDS.start() => {
-                wrong("must not hold 65534 (nobody) and 65535")
+                wrong("must not contain 65534 (nobody) and 65535")
             }
             Some((first, last)) => Ok(Self(first..=last)),
         }
@@ -264,7 +264,7 @@ fn referenced(text: &str) -> Result<(LocalPath, Option<String>), InvalidValue> {
         Some((_, reference))
             if reference.is_empty() || reference.contains(|c: char| c.is_control() || c == ' ') =>
         {
-            wrong("must have the reference of an image behind the colon, such as \"oci:layout:1.0\"")
+            wrong("must have the reference of an image after the colon, such as \"oci:layout:1.0\"")
         }
         Some((path, reference)) => Ok((path.parse()?, Some(reference.to_owned()))),
     }
@@ -280,7 +280,7 @@ impl FromStr for ImageLocation {
             Some(("docker-archive", path)) => path.parse().map(Self::DockerArchive),
             Some(("docker", rest)) if rest.starts_with("//") => rest[2..].parse().map(Self::Registry),
             Some((transport, _)) => {
-                wrong(format!("is of the transport `{transport}`: it must be {TRANSPORTS}"))
+                wrong(format!("has the transport `{transport}`: it must be {TRANSPORTS}"))
             }
             None => wrong(format!("must be {TRANSPORTS}")),
         }
@@ -316,7 +316,8 @@ impl FromStr for Package {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let rule = "must be a package, such as \"podman\", \"podman~5\", \"so:libc.musl-x86_64.so.1\" or \"podman@edge\"";
+        let rule = "must be a package, such as \"podman\", \"podman~5\", \"so:libc.musl-x86_64.so.1\" or \
+          \"podman@edge\"";
         let (rest, tag) = match text.split_once('@') {
             None => (text.to_owned(), None),
             Some((name, tail)) => {
@@ -422,7 +423,7 @@ impl FromStr for ScriptName {
         let Some((package, kind)) = text.rsplit_once('.') else { return wrong(rule) };
         if matches!(kind, "pre-upgrade" | "post-upgrade" | "pre-deinstall" | "post-deinstall") {
             return wrong(
-                "needs no acceptance: an image is made anew, so that nothing is upgraded or removed",
+                "needs no acceptance: images are built from scratch, so nothing is upgraded or removed",
             );
         }
         match ScriptMoment::ALL.into_iter().find(|moment| moment.as_str() == kind) {

@@ -60,7 +60,7 @@ fn all_that_is_wrong_with_a_machine_is_told_together() {
        |
        = help: the choices are `2MiB`
 
-    error: "T2C" is neither a template of Firecracker's nor a JSON file
+    error: "T2C" is not a CPU template of Firecracker, nor a JSON file
       --> /f/fleet.toml:21:16
        |
     21 | cpu-template = "T2C"
@@ -76,7 +76,7 @@ fn all_that_is_wrong_with_a_machine_is_told_together() {
        |
        = help: the choices are `error`, `warn`, `info`, `debug` and `trace`
 
-    error: 1KiB is too small: a balloon has at least 1MiB
+    error: 1KiB is too small: a balloon needs at least 1MiB
       --> /f/fleet.toml:23:20
        |
     23 | balloon = { size = "1KiB", statistics = "0s" }
@@ -94,7 +94,7 @@ fn all_that_is_wrong_with_a_machine_is_told_together() {
     24 | entropy = {}
        |           ^^
        |
-       = help: name a `bandwidth`, `operations` in a second, or both
+       = help: set `bandwidth`, `operations` (per second), or both
 
     error: `bandwidth-burst` without `bandwidth`
       --> /f/fleet.toml:25:28
@@ -102,7 +102,7 @@ fn all_that_is_wrong_with_a_machine_is_told_together() {
     25 | disk = { bandwidth-burst = "1MiB", operations = 0 }
        |                            ^^^^^^
        |
-       = help: without `bandwidth` nothing is limited
+       = help: `bandwidth-burst` alone has no effect
 
     error: 0 is not from 1 to 4294967295
       --> /f/fleet.toml:25:49
@@ -124,12 +124,12 @@ fn a_machine_fits_the_memory_of_its_guest() {
         (
             "[user.alice]",
             "[user.alice]\nmemory = \"513MiB\"\nmachine = { huge-pages = \"2MiB\" }",
-            "no whole huge pages",
+            "is not a whole number of huge pages",
         ),
         (
             "[user.alice]",
             "[user.alice]\nmachine = { balloon = { size = \"512MiB\" } }",
-            "takes 512MiB, and there are 512MiB",
+            "takes 512MiB, but it has 512MiB",
         ),
         ("[user.alice]", "[user.alice]\nmachine = { cpu-template = \"V1N1\" }", "is for ARM processors"),
     ]);
@@ -139,7 +139,10 @@ fn a_machine_fits_the_memory_of_its_guest() {
 fn what_qemu_cannot_do_is_refused_at_the_key() {
     let qemu = SMALL.replace("[kernel]", "vmm = \"qemu\"\n[kernel]");
     let with = |machine: &str| at(&format!("{qemu}machine = {machine}\n"));
-    let all = "{ cpu-template = \"T2\", seccomp = \"f\", log-level = \"warn\", metrics = true, vsock = true, metadata = { file = \"m\" }, balloon = { statistics = \"5s\" }, network = { up = { operations = 1 }, down = { operations = 1 } }, disk = { bandwidth = \"1MiB/s\", bandwidth-burst = \"1MiB\" }, entropy = { operations = 1 } }";
+    let all = "{ cpu-template = \"T2\", seccomp = \"f\", log-level = \"warn\", metrics = true, vsock = \
+      true, metadata = { file = \"m\" }, balloon = { statistics = \"5s\" }, network = { up = { operations = \
+      1 }, down = { operations = 1 } }, disk = { bandwidth = \"1MiB/s\", bandwidth-burst = \"1MiB\" }, \
+      entropy = { operations = 1 } }";
     let problems = with(all).unwrap_err().problems;
     let keys: Vec<_> = problems.iter().filter_map(|problem| problem.message.split('`').nth(1)).collect();
     assert_eq!(
@@ -158,5 +161,9 @@ fn what_qemu_cannot_do_is_refused_at_the_key() {
             "entropy"
         ]
     );
-    with("{ huge-pages = \"2MiB\", balloon = { size = \"64MiB\" }, disk = { bandwidth = \"1MiB/s\", operations = 9 }, entropy = { bandwidth = \"1KiB/s\" }, network = { mtu = 1400 } }").unwrap();
+    with(
+        "{ huge-pages = \"2MiB\", balloon = { size = \"64MiB\" }, disk = { bandwidth = \"1MiB/s\", \
+      operations = 9 }, entropy = { bandwidth = \"1KiB/s\" }, network = { mtu = 1400 } }",
+    )
+    .unwrap();
 }

@@ -33,7 +33,7 @@ fn mirrors_are_other_urls_of_something_in_the_network() {
     8 | mirrors = ["ftp://a/b", "mirror", "https://c/", "https://example.org/main/", "https://c"]
       |                         ^^^^^^^^
 
-    error: this URL stands here a second time
+    error: this URL is given twice
      --> /f/fleet.toml:8:49
       |
     7 | url = "https://example.org/main"
@@ -43,7 +43,7 @@ fn mirrors_are_other_urls_of_something_in_the_network() {
       |
       = help: keep one of the two
 
-    error: this URL stands here a second time
+    error: this URL is given twice
      --> /f/fleet.toml:8:78
       |
     8 | mirrors = ["ftp://a/b", "mirror", "https://c/", "https://example.org/main/", "https://c"]
@@ -59,7 +59,7 @@ fn mirrors_are_other_urls_of_something_in_the_network() {
       |           ^^^^^^^^^^^^^
     "#);
     assert_snapshot!(shown(&SMALL.replace(url, "url = \"here\"\nmirrors = [\"https://a/b\"]")), @r#"
-    error: what is on this machine has no `mirrors`
+    error: a local path cannot have `mirrors`
      --> /f/fleet.toml:8:11
       |
     7 | url = "here"
@@ -69,5 +69,5 @@ fn mirrors_are_other_urls_of_something_in_the_network() {
       |
       = help: remove `mirrors`, or begin with http:// or https://
     "#);
-    refused(&[("base =", "mirrors = [\"https://a/b\"]\nbase =", "what is on this machine has no `mirrors`")]);
+    refused(&[("base =", "mirrors = [\"https://a/b\"]\nbase =", "a local path cannot have `mirrors`")]);
 }

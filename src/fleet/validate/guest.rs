@@ -114,7 +114,8 @@ impl Validator<'_> {
         if names.is_empty() {
             return Ok(());
         }
-        let message = "with `vmm = \"qemu\"` a guest has one virtual processor, and more were given to";
+        let message = "with `vmm = \"qemu\"` a guest can have only one virtual processor, but more were \
+          given to";
         Err(self.problems.tell(
             Problem::new(place, format!("{message} {}", names.join(", ")))
                 .hint("a second one hangs under software emulation; set `vcpus = 1`"),
@@ -186,7 +187,7 @@ impl Validator<'_> {
         given.ok_or_else(|| {
             self.problems.tell(
                 Problem::new(place.clone(), format!("{what} has no `{key}`"))
-                    .hint("name one here, or for all guests in [defaults]"),
+                    .hint("set it here, or for all guests in [defaults]"),
             )
         })
     }
@@ -227,7 +228,7 @@ impl Validator<'_> {
             let section = section.by_ref()?;
             let name = section.name.by_ref()?;
             if let Some(first) = places.insert(name.get_ref().clone(), name.span()) {
-                let message = format!("container `{}` stands here a second time", name.get_ref());
+                let message = format!("container `{}` is declared twice", name.get_ref());
                 let problem = Problem::new(name.span(), message).also(first, "first");
                 return Err(self.problems.tell(problem.hint("give each container of a guest its own name")));
             }

@@ -34,8 +34,7 @@ impl Validator<'_> {
         let size = match section.size.clone()? {
             Some(size) if *size.get_ref() < LOG_SIZE_MIN => {
                 return Err(self.problems.tell(
-                    Problem::new(size.span(), "a log needs at least 4KiB, which are some lines")
-                        .hint("\"4MiB\" is what it is unless given"),
+                    Problem::new(size.span(), "a log needs at least 4KiB").hint("the default is \"4MiB\""),
                 ));
             }
             Some(size) => size.into_inner(),

@@ -77,7 +77,7 @@ impl Validator<'_> {
             (None, None) => {
                 return Err(self.problems.tell(
                     Problem::new(section.place.clone(), "the file has neither `content` nor `file`")
-                        .hint("give its text as `content`, or the path of a `file` to copy"),
+                        .hint("set `content` to its text, or `file` to the path of a file to copy"),
                 ));
             }
             (Some(content), Some(file)) => {

@@ -35,10 +35,16 @@ impl Validator<'_> {
         let keys = built_with.iter().map(|(key, _)| format!("`{key}`")).collect::<Vec<_>>().join(", ");
         let (_, first) = &built_with[0];
         self.problems.tell(
-            Problem::new(image, format!("a kernel is either ready or built: `image` conflicts with {keys}"))
-                .label("a ready kernel")
-                .also(first.clone(), "a kernel to build")
-                .hint(format!("keep `image`, or remove it and keep {keys}")),
+            Problem::new(
+                image,
+                format!(
+                    "a kernel is either prebuilt or built from source: `image` \
+              conflicts with {keys}"
+                ),
+            )
+            .label("a prebuilt kernel")
+            .also(first.clone(), "a kernel that is built from source")
+            .hint(format!("keep `image`, or remove it and keep {keys}")),
         )
     }
 
@@ -47,7 +53,7 @@ impl Validator<'_> {
             Some(source) => Ok(self.source(source, Thing::FileOrDirectory)),
             None => Err(self.problems.tell(
                 Problem::new(section.place.clone(), "the kernel has neither `source` nor `image`")
-                    .hint("name the source of a kernel to build, or a ready `image`"),
+                    .hint("set `source` to build a kernel, or `image` to use a prebuilt one"),
             )),
         });
         let of = section.source.as_ref().ok().and_then(Option::as_ref);
@@ -57,10 +63,10 @@ impl Validator<'_> {
             Some(base) => Ok(self.label(base, Thing::KernelBase)),
             // Without a source, the kernel may be meant to be a ready one: that was told.
             None => source.clone().and_then(|_| {
-                Err(self.problems.tell(
-                    Problem::new(section.place.clone(), "`base` is missing")
-                        .hint("a kernel that is built begins with one of kernel-configs/BASE.config"),
-                ))
+                Err(self.problems.tell(Problem::new(section.place.clone(), "`base` is missing").hint(
+                    "building from source needs a base configuration, one of \
+                          kernel-configs/BASE.config",
+                )))
             }),
         });
         let fragments = section.fragments.by_ref().and_then(|fragments| {
@@ -95,11 +101,14 @@ impl Validator<'_> {
     ) -> Read<Option<PathBuf>> {
         let Some(keyring) = section.keyring.by_ref()? else { return Ok(None) };
         let said = match (section.sha256.by_ref()?, source) {
-            (Some(sha256), _) => {
-                Some((sha256.span(), "the digest", "`sha256` says what `keyring` is to find out"))
-            }
+            (Some(sha256), _) => Some((
+                sha256.span(),
+                "the digest",
+                "`sha256` and `keyring` both determine the digest of the \
+                  source",
+            )),
             (None, Some(source)) if matches!(source.get_ref(), Location::Path(_)) => {
-                Some((source.span(), "a path", "what is on this machine needs no `keyring`"))
+                Some((source.span(), "a path", "a local path cannot have a `keyring`"))
             }
             _ => None,
         };
@@ -121,13 +130,10 @@ impl Validator<'_> {
                 let (first, second) =
                     if first.start < name.span().start { (first, name.span()) } else { (name.span(), first) };
                 self.problems.tell(
-                    Problem::new(
-                        second,
-                        format!("kernel option {} stands here a second time", name.get_ref()),
-                    )
-                    .label("again")
-                    .also(first, "first")
-                    .hint("NAME and CONFIG_NAME are the same option"),
+                    Problem::new(second, format!("kernel option {} is set twice", name.get_ref()))
+                        .label("again")
+                        .also(first, "first")
+                        .hint("NAME and CONFIG_NAME are the same option"),
                 );
             }
         }

@@ -111,7 +111,7 @@ impl Validator<'_> {
         if limits == Limits::default() {
             return Err(self.problems.tell(
                 Problem::new(section.place.clone(), "this limits nothing")
-                    .hint("name a `bandwidth`, `operations` in a second, or both"),
+                    .hint("set `bandwidth`, `operations` (per second), or both"),
             ));
         }
         Ok(limits)
@@ -133,7 +133,7 @@ impl Validator<'_> {
             (None, None) => Ok(None),
             (None, Some(burst)) => Err(self.problems.tell(
                 Problem::new(burst.span(), format!("`{burst_key}` without `{key}`"))
-                    .hint(format!("without `{key}` nothing is limited")),
+                    .hint(format!("`{burst_key}` alone has no effect")),
             )),
         }
     }
@@ -169,7 +169,7 @@ impl Validator<'_> {
         }
         let mut possible = Ok(());
         for (key, place) in keys.into_iter().filter_map(|(key, place)| Some((key, place?))) {
-            let problem = Problem::new(place, format!("QEMU can do nothing with this part of `{key}`"));
+            let problem = Problem::new(place, format!("QEMU does not support this part of `{key}`"));
             let problem = problem.hint("remove it, or run the fleet with `vmm = \"firecracker\"`");
             possible = Err(self.problems.tell(problem));
         }
@@ -186,14 +186,14 @@ impl Validator<'_> {
     ) -> Read<()> {
         let mut fits = Ok(());
         if machine.huge_pages && !memory.mib().is_multiple_of(HUGE_PAGE_MIB) {
-            let message = format!("{what} has {memory} of memory, which are no whole huge pages");
+            let message = format!("{what} has {memory} of memory, which is not a whole number of huge pages");
             let hint = format!("make `memory` a multiple of {HUGE_PAGE_MIB}MiB");
             fits = Err(self.problems.tell(Problem::new(place.clone(), message).hint(hint)));
         }
         let balloon = machine.balloon.filter(|balloon| balloon.size_mib >= memory.mib());
         if let Some(balloon) = balloon {
             let message = format!(
-                "the balloon of {what} takes {}, and there are {memory} of memory",
+                "the balloon of {what} takes {}, but it has {memory} of memory",
                 ByteSize::from_mib(balloon.size_mib)
             );
             fits = Err(self.problems.tell(

@@ -53,7 +53,7 @@ impl Validator<'_> {
             (Some(preset), Some(default)) => Err(self.problems.tell(
                 Problem::new(
                     default.span(),
-                    "the preset says already what happens to packets that no rule names",
+                    "the preset already sets the default for packets that match no rule",
                 )
                 .also(preset.span(), "the preset")
                 .hint("remove one of the two"),
@@ -72,9 +72,9 @@ impl Validator<'_> {
                 Some(subnet) => Err(self.problems.tell(
                     Problem::new(
                         server.span(),
-                        format!("{address} is an address of the guests' own {subnet}"),
+                        format!("{address} is in {subnet}, the guests' own subnet"),
                     )
-                    .hint("name a server outside of [host] subnet: guests reach neither host nor each other"),
+                    .hint("use a server outside of [host] subnet: guests can reach neither the host nor each other"),
                 )),
             }
         };
@@ -97,13 +97,13 @@ impl Validator<'_> {
         if to.is_none() && given.is_none() {
             return Err(self.problems.tell(
                 Problem::new(section.place.clone(), "the rule has neither `to` nor `list`")
-                    .hint("name destinations; everything is to = [\"0.0.0.0/0\", \"::/0\"]"),
+                    .hint("set destinations; everything is to = [\"0.0.0.0/0\", \"::/0\"]"),
             ));
         }
         if let Some(to) = to.as_ref().filter(|to| to.get_ref().is_empty()) {
             return Err(self.problems.tell(
                 Problem::new(to.span(), "the rule has no destination")
-                    .hint("name destinations; everything is to = [\"0.0.0.0/0\", \"::/0\"]"),
+                    .hint("set destinations; everything is to = [\"0.0.0.0/0\", \"::/0\"]"),
             ));
         }
         let to: Read<Vec<IpNet>> =
@@ -143,9 +143,9 @@ impl Validator<'_> {
     fn builtin(&mut self, rule: PolicyRule, list: PolicyRule, place: Range<usize>) -> Read<PolicyRule> {
         let names_ports = |rule: &PolicyRule| !rule.tcp.is_empty() || !rule.udp.is_empty();
         let wrong = if !rule.to.is_empty() {
-            "a list that comes with sisforge stands alone, without `to`"
+            "a built-in list cannot be combined with `to`"
         } else if names_ports(&list) && (names_ports(&rule) || rule.icmp) {
-            "this list says its ports itself"
+            "this list already includes its ports"
         } else {
             let (tcp, udp) = if names_ports(&list) { (list.tcp, list.udp) } else { (rule.tcp, rule.udp) };
             return Ok(PolicyRule { builtin: list.builtin, to: list.to, tcp, udp, ..rule });

@@ -9,13 +9,14 @@ mod resources;
 mod sample;
 mod vmm;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use facts::{Facts, HUGE_PAGE, Kvm, Place, Program, Wants};
 pub use sample::ruleset as sample_ruleset;
 
 /// How much hangs on a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Guests do not run, or the policy does not hold.
@@ -27,7 +28,7 @@ pub enum Level {
 }
 
 /// What a check came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Pass,
@@ -38,7 +39,7 @@ pub enum Verdict {
 }
 
 /// What checks are about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Group {
     Vmm,
@@ -60,7 +61,7 @@ impl Group {
 }
 
 /// Something that can be set at once, and undone as easily.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Fix {
     /// By its name, such as `net.ipv4.ip_forward`.
@@ -95,7 +96,7 @@ impl std::fmt::Display for Fix {
 }
 
 /// One check and what it found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Check {
     /// Such as `ip-forward`; it stays the same over releases.
     pub id: &'static str,

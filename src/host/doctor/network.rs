@@ -38,13 +38,9 @@ const FORWARD: Rule = rule(
     Level::Fatal,
     "guests reach the network through this host, which is a router for them",
 );
-const RP_FILTER: Rule = rule(
-    "rp-filter",
-    Level::Error,
-    "packets with another's address as their source are dropped where they come in",
-);
-const REDIRECTS: Rule =
-    rule("redirects", Level::Error, "whoever sends or gets ICMP redirects can lead packets past the policy");
+const RP_FILTER: Rule =
+    rule("rp-filter", Level::Error, "packets with a forged source address are dropped where they come in");
+const REDIRECTS: Rule = rule("redirects", Level::Error, "ICMP redirects can route packets around the policy");
 const REDIRECT_KEYS: [&str; 4] = [
     "net.ipv4.conf.all.accept_redirects",
     "net.ipv4.conf.default.accept_redirects",
@@ -52,7 +48,7 @@ const REDIRECT_KEYS: [&str; 4] = [
     "net.ipv4.conf.default.send_redirects",
 ];
 const SOURCE_ROUTES: Rule =
-    rule("source-routes", Level::Error, "a packet that names its own way can go past the policy");
+    rule("source-routes", Level::Error, "source-routed packets can get around the policy");
 
 /// Sysctls that are to have these values.
 fn settings(rule: Rule, facts: &Facts, wanted: &[(&str, &str)]) -> Check {
@@ -86,7 +82,7 @@ fn neighbours(facts: &Facts) -> Check {
     let rule = rule(
         "neighbours",
         Level::Warning,
-        "where the table of neighbours is full, packets of any guest are lost",
+        "when the neighbour table is full, packets of every guest are lost",
     );
     let checks = NEIGHBOURS.map(|(key, least)| at_least(rule, facts, key, least));
     let joined = |field: fn(&Check) -> &String| {
@@ -108,11 +104,13 @@ const CONNECTIONS: u64 = 65_536;
 
 fn conntrack(facts: &Facts, wants: &Wants) -> Check {
     let rule =
-        rule("conntrack", Level::Warning, "where the table of connections is full, no guest can open one");
+        rule("conntrack", Level::Warning, "when the conntrack table is full, no guest can open a connection");
     let (key, count) = ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_count");
     let Some(max) = facts.number(key) else {
-        return rule
-            .unneeded("no connection has been tracked since boot: the table is made with the first rules");
+        return rule.unneeded(
+            "no connection has been tracked since boot: the kernel creates the table with the \
+              first rules",
+        );
     };
     let used = facts.number(count).unwrap_or(0);
     let least = CONNECTIONS.max(CONNECTIONS_PER_GUEST * wants.guests);
@@ -127,7 +125,7 @@ fn nft(facts: &Facts) -> Check {
     let rule = rule(
         "nft",
         Level::Fatal,
-        "the policy of the network is an nft ruleset; where it is not taken, no guest starts",
+        "network policies are an nftables ruleset; if nft does not accept it, no guest starts",
     );
     match &facts.nft {
         None => rule.unknown("only root may ask", "run it as root"),
@@ -140,13 +138,13 @@ fn nft(facts: &Facts) -> Check {
 }
 
 fn forward_drops(facts: &Facts) -> Check {
-    let rule = rule("forward", Level::Fatal, "what another firewall drops, the policy cannot let through");
+    let rule = rule("forward", Level::Fatal, "packets that another firewall drops do not reach the policy");
     match facts.forward_drops.as_deref() {
         None => rule.unknown("only root may look", "run it as root"),
         Some([]) => rule.pass("no other chain drops forwarded packets"),
         Some(chains) => rule.missed(
             chains.join(", "),
-            "let the TAPs pass there (interfaces `sis-*`), or set that chain's policy to accept",
+            "accept packets of the TAPs there (interfaces `sis-*`), or set that chain's policy to accept",
         ),
     }
 }

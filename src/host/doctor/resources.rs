@@ -22,7 +22,7 @@ const fn rule(id: &'static str, level: Level, why: &'static str) -> Rule {
 const MEMORY: Rule = rule(
     "memory",
     Level::Fatal,
-    "guests may come to use all that they were promised; where that is not there, the kernel kills one of them",
+    "guests may use all the memory that they were given; if the host runs out, the kernel kills one of them",
 );
 
 fn memory(facts: &Facts, wants: &Wants) -> Check {
@@ -34,7 +34,7 @@ fn memory(facts: &Facts, wants: &Wants) -> Check {
     // A tenth for page tables, the VMMs themselves and what the host caches.
     let needed = wants.memory + wants.memory / 10;
     let found = format!(
-        "{} MiB for the fleet; {} guests may take {} MiB, and a tenth more",
+        "{} MiB for the fleet; {} guests may use {} MiB, plus a tenth",
         mib(there),
         wants.guests,
         mib(wants.memory)
@@ -42,37 +42,46 @@ fn memory(facts: &Facts, wants: &Wants) -> Check {
     MEMORY.passes_if(
         there >= needed,
         found,
-        "give guests less `memory`, have fewer of them, or a larger host",
+        "give guests less `memory`, have fewer guests, or use a larger host",
     )
 }
 
 const HUGE_PAGES: Rule =
-    rule("huge-pages", Level::Fatal, "a guest on huge pages dies by SIGBUS once there are none left");
+    rule("huge-pages", Level::Fatal, "a guest with huge pages is killed by SIGBUS when none are left");
 
 fn huge_pages(facts: &Facts, wants: &Wants) -> Check {
     if wants.huge_pages == 0 {
-        return HUGE_PAGES.unneeded("no guest asks for them");
+        return HUGE_PAGES.unneeded("no guest uses them");
     }
-    let found = format!("{} of 2 MiB are set aside, guests take {}", facts.huge_pages, wants.huge_pages);
+    let found = format!("{} of 2 MiB are reserved, guests use {}", facts.huge_pages, wants.huge_pages);
     let remedy =
-        format!("set vm.nr_hugepages to {} or more at boot, before memory is in pieces", wants.huge_pages);
+        format!("set vm.nr_hugepages to {} or more at boot, before memory is fragmented", wants.huge_pages);
     HUGE_PAGES.passes_if(facts.huge_pages >= wants.huge_pages, found, remedy)
 }
 
 const MOUNTS: Rule = rule(
     "mounts",
     Level::Warning,
-    "a jailer copies the table of mounts: with 500 of them ten jails at a time take ten times as long",
+    "each jailer copies the mount table: with 500 mounts, ten jails at a time take ten times as long",
 );
 const MOUNTS_MAX: usize = 100;
 
 fn mounts(facts: &Facts) -> Check {
     let found = format!("{} mounts", facts.mounts);
-    MOUNTS.passes_if(facts.mounts < MOUNTS_MAX, found, "unmount what nobody uses (`findmnt` lists them)")
+    MOUNTS.passes_if(
+        facts.mounts < MOUNTS_MAX,
+        found,
+        "unmount what is not used (`findmnt` lists all \
+      mounts)",
+    )
 }
 
-const FILE_MAX: Rule =
-    rule("file-max", Level::Warning, "once the host's open files run out, no program on it can open one");
+const FILE_MAX: Rule = rule(
+    "file-max",
+    Level::Warning,
+    "when the host's limit of open files is reached, no program can open a \
+      file",
+);
 /// Beside those of guests.
 const FILES: u64 = 100_000;
 /// What the jailer lets a VMM open at the most.
@@ -81,7 +90,7 @@ const FILES_PER_GUEST: u64 = 2048;
 const PID_MAX: Rule = rule(
     "pid-max",
     Level::Warning,
-    "each thread of each VMM has a number; where they run out, nothing more can be started",
+    "each thread of each VMM needs a process id; when they run out, nothing more can be started",
 );
 /// The kernel's own least default.
 const PIDS: u64 = 32_768;
@@ -100,7 +109,7 @@ pub(super) fn at_least(rule: Rule, facts: &Facts, key: &str, least: u64) -> Chec
 const UIDS: Rule = rule(
     "uids",
     Level::Error,
-    "a guest's uid that is also an account's, or its subordinate, lets each touch the other's files",
+    "if a guest's uid is also that of an account or its subordinate ids, each can access the other's files",
 );
 
 fn uids(facts: &Facts, wants: &Wants) -> Check {
@@ -115,11 +124,12 @@ fn uids(facts: &Facts, wants: &Wants) -> Check {
 const CLOCKSOURCE: Rule = rule(
     "clocksource",
     Level::Warning,
-    "guests read the time without leaving their virtual processor only where the host counts by its TSC",
+    "guests can read the time without a VM exit only if the host's clock source is the TSC",
 );
 
 fn clocksource(facts: &Facts) -> Check {
     let Some(name) = &facts.clocksource else { return CLOCKSOURCE.unknown("cannot be read", "") };
-    let remedy = "the kernel's log says why it did not trust the TSC; on hardware where it is sound, boot with tsc=reliable";
+    let remedy = "the kernel's log says why it rejected the TSC; on hardware with a stable TSC, boot with \
+      tsc=reliable";
     CLOCKSOURCE.passes_if(name == "tsc", name, remedy)
 }

@@ -128,10 +128,12 @@ fn a_good_host_passes_every_check_and_each_says_why_it_matters() {
 fn a_kvm_that_is_there_and_runs_no_ordinary_guest_is_told_in_words() {
     fails("kvm", "there is no /dev/kvm", |facts| facts.kvm = Kvm::Absent);
     fails("kvm", "did not run: why", |facts| facts.kvm = Kvm::Failed("why".into()));
-    fails("kvm", "an ordinary kernel dies", |facts| facts.kvm_modules = vec!["kvm".into(), "kvm_pvm".into()]);
+    fails("kvm", "an ordinary kernel crashes", |facts| {
+        facts.kvm_modules = vec!["kvm".into(), "kvm_pvm".into()]
+    });
     fails("kvm", "neither VMX nor SVM", |facts| facts.hardware_virtualization = Some(false));
-    warns("kvm", "could not be proved", |facts| facts.kvm = Kvm::Untried);
-    warns("kvm", "not for this user", |facts| facts.kvm = Kvm::Closed);
+    warns("kvm", "was not tested", |facts| facts.kvm = Kvm::Untried);
+    warns("kvm", "this user may not open it", |facts| facts.kvm = Kvm::Closed);
     // Other architectures have no such flags.
     assert_eq!(with("kvm", |facts| facts.hardware_virtualization = None).verdict, Verdict::Pass);
 }
@@ -169,7 +171,7 @@ fn jails_stand_where_root_alone_writes_and_programs_and_devices_work() {
 
 #[test]
 fn a_fleet_finds_what_it_asks_for() {
-    fails("memory", "may take 4096 MiB", |facts| facts.memory = Some(4 * GIB));
+    fails("memory", "may use 4096 MiB", |facts| facts.memory = Some(4 * GIB));
     fails("huge-pages", "511 of 2 MiB", |facts| facts.huge_pages = 511);
     warns("mounts", "100 mounts", |facts| facts.mounts = 100);
     warns("file-max", "= 1000", |facts| set(facts, "fs.file-max", "1000"));
@@ -183,7 +185,7 @@ fn guests_are_kept_apart_on_the_processor_and_in_memory() {
     fails("swap", "/dev/sda2", |facts| facts.swaps = vec!["/dev/sda2".into()]);
     fails("ksm", "on", |facts| facts.ksm = Some(true));
     fails("smt", "share cores", |facts| facts.smt = Some(true));
-    warns("smt", "does not tell", |facts| facts.smt = None);
+    warns("smt", "does not report", |facts| facts.smt = None);
     fails("vulnerabilities", "mds: Vulnerable", |facts| {
         facts.vulnerabilities.insert("mds".into(), "Vulnerable: no microcode".into());
     });

@@ -29,28 +29,34 @@ const fn rule(id: &'static str, level: Level, why: &'static str) -> Rule {
     Rule { id, group: Group::Vmm, level, why }
 }
 
-const KVM: Rule = rule(
-    "kvm",
-    Level::Fatal,
-    "Firecracker runs guests by KVM alone; a /dev/kvm that is there may still run none",
-);
+const KVM: Rule =
+    rule("kvm", Level::Fatal, "Firecracker needs KVM; a /dev/kvm that exists may still not work");
 
 fn kvm(facts: &Facts) -> Check {
     let pvm = facts.kvm_modules.iter().any(|module| module == "kvm_pvm");
     let modules = facts.kvm_modules.join(", ");
-    let qemu = "run it on hardware, or in a machine with nested virtualization, or set `vmm = \"qemu\"` (for development)";
+    let qemu = "run it on hardware, or in a machine with nested virtualization, or set `vmm = \"qemu\"` \
+      (for development)";
     match &facts.kvm {
-        Kvm::Absent => KVM.missed("there is no /dev/kvm", format!("load kvm_intel or kvm_amd, switch virtualization on in the firmware; {qemu}")),
-        Kvm::Closed => KVM.unknown("/dev/kvm is there, but not for this user to open", "run it as root"),
-        Kvm::Untried => KVM.unknown(
-            "/dev/kvm is there, but could not be proved: there is no firecracker to run a guest with",
-            "install firecracker, and look again",
+        Kvm::Absent => KVM.missed(
+            "there is no /dev/kvm",
+            format!(
+                "load kvm_intel or kvm_amd, enable \
+          virtualization in the firmware; {qemu}"
+            ),
         ),
-        Kvm::Failed(words) => KVM.missed(format!("a guest of a few instructions did not run: {words}"), qemu),
+        Kvm::Closed => KVM.unknown("/dev/kvm exists, but this user may not open it", "run it as root"),
+        Kvm::Untried => KVM.unknown(
+            "/dev/kvm exists, but was not tested: there is no firecracker to run a guest with",
+            "install firecracker, and run doctor again",
+        ),
+        Kvm::Failed(words) => {
+            KVM.missed(format!("a test guest of a few instructions did not run: {words}"), qemu)
+        }
         Kvm::Ran if pvm || facts.hardware_virtualization == Some(false) => KVM.missed(
             format!(
-                "a guest of a few instructions ran, but this processor has neither VMX nor SVM (modules: {modules}): under \
-                 such a KVM an ordinary kernel dies seconds into its boot"
+                "a test guest of a few instructions ran, but this processor has neither VMX nor SVM \
+                 (modules: {modules}): with such a KVM, an ordinary kernel crashes within seconds of its boot"
             ),
             qemu,
         ),
@@ -61,7 +67,7 @@ fn kvm(facts: &Facts) -> Check {
 const KERNEL: Rule = rule(
     "kernel",
     Level::Warning,
-    "Firecracker is tested on these series of host kernels; others may lack fixes of KVM that it relies on",
+    "Firecracker is tested on these series of host kernels; others may lack KVM fixes that it relies on",
 );
 /// Firecracker's `docs/kernel-policy.md`.
 const SERIES: [&str; 3] = ["5.10", "6.1", "6.18"];
@@ -79,12 +85,13 @@ fn kernel(facts: &Facts) -> Check {
 const PROGRAMS: Rule = rule(
     "firecracker",
     Level::Fatal,
-    "in its jail Firecracker finds no library, and a jailer of another release may speak another language; 1.4.0 \
-          fails on processors whose name tells no frequency",
+    "Firecracker has no shared libraries in its jail, and a jailer of another release may not be \
+     compatible; 1.4.0 fails on processors whose name has no frequency",
 );
 
 fn programs(facts: &Facts) -> Check {
-    let install = "take firecracker and jailer of one release from https://github.com/firecracker-microvm/firecracker/releases";
+    let install = "take firecracker and jailer of one release from \
+      https://github.com/firecracker-microvm/firecracker/releases";
     let (Some(firecracker), Some(jailer)) = (&facts.firecracker, &facts.jailer) else {
         let missing: Vec<_> = [("firecracker", &facts.firecracker), ("jailer", &facts.jailer)]
             .iter()
@@ -114,12 +121,13 @@ const QEMU: Rule = rule("qemu", Level::Fatal, "it is the VMM that [fleet] vmm na
 const JAILS: Rule = rule(
     "jail-base",
     Level::Fatal,
-    "a jail holds a program and device nodes, and whoever can write above it can swap them",
+    "a jail contains a program and device nodes, which whoever can write to a directory above it could \
+     replace",
 );
 
 fn jails(facts: &Facts, firecracker: bool) -> Check {
     let Some(Place { path, uid, mode, nodev, noexec, .. }) = &facts.jails else {
-        return JAILS.unknown("cannot be looked at", "run it as root");
+        return JAILS.unknown("cannot be read", "run it as root");
     };
     let path = path.display();
     if *uid != 0 || mode & 0o022 != 0 {
@@ -132,7 +140,7 @@ fn jails(facts: &Facts, firecracker: bool) -> Check {
         let flags = flags.join(",");
         return JAILS.missed(
             format!("{path} is mounted {flags}"),
-            "mount it otherwise, or move [host] store to another file system",
+            "mount it without that option, or move [host] store to another file system",
         );
     }
     JAILS
@@ -142,12 +150,13 @@ fn jails(facts: &Facts, firecracker: bool) -> Check {
 const ONE_FILE_SYSTEM: Rule = rule(
     "one-file-system",
     Level::Warning,
-    "kernels and images are hard links of the store, which costs nothing; over file systems they are copied for each guest",
+    "jails hard-link kernels and images of the store at no cost; across file systems they are copied for \
+     each guest",
 );
 
 fn one_file_system(facts: &Facts) -> Check {
     let (Some(jails), Some(files)) = (&facts.jails, &facts.files) else {
-        return ONE_FILE_SYSTEM.unknown("cannot be looked at", "run it as root");
+        return ONE_FILE_SYSTEM.unknown("cannot be read", "run it as root");
     };
     let found = format!("{} and {}", jails.path.display(), files.path.display());
     ONE_FILE_SYSTEM.passes_if(jails.device == files.device, found, "put jails and store on one file system")

@@ -42,7 +42,7 @@ impl Saved {
 fn saved(blobs: &Blobs) -> Result<Vec<Saved>, ContainerProblem> {
     let images: Vec<Saved> = parse("manifest.json", &blobs.read_file("manifest.json")?)?;
     if images.is_empty() {
-        return Err(ContainerProblem::Unsupported("it holds no image".into()));
+        return Err(ContainerProblem::Unsupported("it contains no image".into()));
     }
     Ok(images)
 }

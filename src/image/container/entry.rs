@@ -18,17 +18,17 @@ impl LayerEntry {
         let kind = match header.kind {
             Kind::File => NodeKind::File { size: header.size, content: number },
             Kind::Directory => NodeKind::Directory,
-            Kind::Symlink if header.link.is_empty() => return Err("is a link to nothing".into()),
+            Kind::Symlink if header.link.is_empty() => return Err("is a hard link to a missing file".into()),
             Kind::Symlink => NodeKind::Symlink { target: escaped(&header.link) },
             Kind::HardLink => NodeKind::HardLink { target: within(&header.link) },
             Kind::Fifo => NodeKind::Fifo,
             Kind::Device => return Ok(Some(Self { path, node: None })),
             Kind::Global => return Ok(None),
             Kind::Unknown(flag) => {
-                return Err(format!("is of a kind that is not supported ('{}')", flag.escape_ascii()));
+                return Err(format!("has an unsupported type ('{}')", flag.escape_ascii()));
             }
         };
-        let id = |id: u64| u32::try_from(id).map_err(|_| "has an owner that is too large a number");
+        let id = |id: u64| u32::try_from(id).map_err(|_| "has an owner whose number is too large");
         let mut node = Node::new(kind, header.mode as u16).owned_by(id(header.uid)?, id(header.gid)?);
         node.mtime = header.mtime;
         let kept = header.xattrs.iter().filter(|(name, _)| may_set(name));
@@ -77,9 +77,9 @@ pub(super) enum Blocked {
 impl std::fmt::Display for Blocked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NoDirectory(path) => write!(f, "stands below {path}, which is no directory"),
+            Self::NoDirectory(path) => write!(f, "is below {path}, which is not a directory"),
             Self::DeadLink(path) => {
-                write!(f, "stands below the link {path}, which leads to no directory of the layer")
+                write!(f, "is below the link {path}, which does not lead to a directory of the layer")
             }
         }
     }

@@ -74,27 +74,28 @@ pub enum ContainerProblem {
     File(#[from] FileError),
     #[error("{what} cannot be read")]
     Read { what: String, source: std::io::Error },
-    #[error("it holds no {0}; is it an OCI layout?")]
+    #[error("it contains no {0}; is it an OCI image layout?")]
     Missing(String),
-    #[error("{what} is not as the OCI image specification has it")]
+    #[error("{what} does not follow the OCI image specification")]
     Json { what: String, source: serde_json::Error },
-    #[error("{what} is not what its digest says: expected {expected}, found {found}")]
+    #[error("{what} does not match its digest: expected {expected}, found {found}")]
     Digest { what: String, expected: String, found: String },
     #[error("{0}")]
     Unsupported(String),
-    #[error("it is for {found}, and guests are linux/amd64")]
+    #[error("it is for {found}, but guests are linux/amd64")]
     Platform { found: String },
-    #[error("it calls itself {0:?}, which is no name of an image")]
+    #[error("its name {0:?} is not a valid image name")]
     Name(String),
     #[error("layer {layer} cannot be unpacked")]
     Tree { layer: String, source: TreeError },
     #[error("layer {layer}: {entry:?} {problem}")]
     Entry { layer: String, entry: String, problem: String },
     #[error(
-        "{path} belongs to {kind} {id} of the container, and the user has subordinate ids for 1 to {count}"
+        "{path} belongs to {kind} {id} of the container, but the user has subordinate ids for 1 to {count} \
+         only"
     )]
     Unmapped { path: String, kind: &'static str, id: u32, count: u32 },
-    #[error("the name {name} is also that of another image of the same disk")]
+    #[error("another image of the same disk is also named {name}")]
     NameTaken { name: String },
 }
 
@@ -107,15 +108,16 @@ impl Diagnostic for ContainerProblem {
             Self::Platform { .. } => {
                 Class::Invalid.hint("export the image for linux/amd64, as `--platform linux/amd64` does")
             }
-            Self::Name(_) => Class::Invalid.hint("a name is in small letters, such as localhost/browser:1.0"),
-            Self::Missing(_) => {
-                Class::Invalid.hint("`podman save --format oci-archive` and `docker save` make such archives")
-            }
-            Self::Digest { .. } => Class::Invalid.hint("it was damaged or changed on its way: get it again"),
+            Self::Name(_) => Class::Invalid.hint("use a lower-case name such as localhost/browser:1.0"),
+            Self::Missing(_) => Class::Invalid.hint(
+                "`podman save --format oci-archive` and `docker save` write such \
+                  archives",
+            ),
+            Self::Digest { .. } => Class::Invalid.hint("it was damaged or changed in transit: get it again"),
             Self::Tree { source, .. } => source.diagnosis(),
             Self::Entry { .. } => Class::Invalid.no_hint(),
             Self::Unmapped { .. } => Class::Invalid.hint("give the user more `subids` in the recipe"),
-            Self::NameTaken { .. } => Class::Invalid.hint("leave one of the two out"),
+            Self::NameTaken { .. } => Class::Invalid.hint("remove one of the two"),
         }
     }
 }

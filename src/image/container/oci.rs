@@ -118,7 +118,7 @@ fn open(blobs: Blobs, path: &Path, reference: Option<&str>) -> Result<Image, Con
         name.split_once('@').is_some_and(|(_, digest)| digest != format!("sha256:{}", Sha256::of(&manifest)))
     };
     if let Some(name) = names.own.iter().find(is_another) {
-        let text = format!("it calls itself {name:?}, and that is not the digest of its manifest");
+        let text = format!("its reference {name:?} is not the digest of its manifest");
         return Err(ContainerProblem::Unsupported(text));
     }
     Opening::new(blobs, path).assemble(names, manifest)
@@ -145,12 +145,14 @@ fn chosen(
     let count = manifests.len();
     let manifests = choose(manifests)?;
     let Some(first) = manifests.first().cloned() else {
-        return Err(ContainerProblem::Unsupported(format!("it holds {count} images; one is expected")));
+        return Err(ContainerProblem::Unsupported(format!(
+            "it contains {count} images, but one is expected"
+        )));
     };
     if manifests.iter().any(|other| other.digest != first.digest) {
         let how = if there.is_empty() { String::new() } else { format!(", such as {:?}", there[0]) };
         let text = format!(
-            "it holds {} images; one is expected: name it by its reference behind the path{how}",
+            "it contains {} images, but one is expected: add its reference after the path{how}",
             manifests.len()
         );
         return Err(ContainerProblem::Unsupported(text));
@@ -175,10 +177,10 @@ fn read_image(blobs: &Blobs, manifest: &Descriptor, depth: usize) -> Result<Vec<
     }
     let refused = |text: &str| Err(ContainerProblem::Unsupported(text.to_owned()));
     if kinds.config.is_some() {
-        return refused("its manifest is an index, too: who reads it matters");
+        return refused("its manifest is also an index, which is ambiguous");
     }
     if depth == DEEPEST {
-        return refused("its index leads to index after index");
+        return refused("its index contains nested indexes, too many levels deep");
     }
     let index: Index = parse("index", &bytes)?;
     match choose(index.manifests)?.first() {
@@ -250,7 +252,10 @@ fn check_kind(kind: &str) -> Result<(), ContainerProblem> {
     if is_tar {
         return Ok(());
     }
-    Err(ContainerProblem::Unsupported(format!("a layer is of the kind {kind:?}; only tars are taken")))
+    Err(ContainerProblem::Unsupported(format!(
+        "a layer has the media type {kind:?}; only tar layers are \
+      supported"
+    )))
 }
 
 pub(super) fn parse<T: for<'de> Deserialize<'de>>(what: &str, bytes: &[u8]) -> Result<T, ContainerProblem> {

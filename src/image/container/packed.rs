@@ -47,7 +47,8 @@ impl Compression {
                 Box::new(liblzma::read::XzDecoder::new_stream(packed, stream))
             }
             Self::Bzip2 => {
-                let text = "it is compressed by bzip2, which is not taken: unpack it, or use gzip or zstd";
+                let text = "it is compressed by bzip2, which is not supported: unpack it, or use gzip or \
+                  zstd";
                 return Err(io::Error::new(io::ErrorKind::Unsupported, text));
             }
         })

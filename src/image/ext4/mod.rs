@@ -68,11 +68,11 @@ pub enum Purpose {
 /// Why a file system was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum Ext4Error {
-    #[error("the content needs {needed}, and the size is given as {size}")]
+    #[error("the content needs {needed}, but `size` is {size}")]
     TooSmall { size: ByteSize, needed: ByteSize },
-    #[error("{path} does not fit ext4")]
+    #[error("{path} cannot be stored in ext4")]
     Node { path: String, source: mkext4::Error },
-    #[error("{LOST_FOUND} must be an empty directory: it is e2fsck's, for what it finds without a name")]
+    #[error("{LOST_FOUND} must be an empty directory: e2fsck puts recovered files there")]
     LostFound,
     #[error("{path:?} is not UTF-8, and its directory holds too many names for that")]
     RawName { path: String },
@@ -82,7 +82,7 @@ pub enum Ext4Error {
     Write { path: PathBuf, source: io::Error },
     #[error("cannot read {file}")]
     Content { file: String, source: io::Error },
-    #[error("{count} files of the tree are in no source")]
+    #[error("{count} files of the tree have no source")]
     Unfilled { count: usize },
     #[error(transparent)]
     Package(#[from] PackageError),
@@ -94,7 +94,7 @@ impl Diagnostic for Ext4Error {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::TooSmall { .. } => {
-                Class::Invalid.hint("give it a larger `size`, or take something out of it")
+                Class::Invalid.hint("give it a larger `size`, or remove something from it")
             }
             Self::Node { .. } | Self::RawName { .. } => Class::Invalid.no_hint(),
             Self::LostFound => Class::Invalid.hint("leave it out of the package, the recipe or `files`"),

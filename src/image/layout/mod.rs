@@ -56,17 +56,17 @@ pub enum LayoutError {
     LostLinkTarget { package: String, path: String, target: String, owner: String },
     #[error("package {package}: {path} cannot be read")]
     Read { package: String, path: String, source: std::io::Error },
-    #[error("{path} leads through symlinks in a circle or out of the root")]
+    #[error("{path} leads through a loop of symlinks, or out of the root")]
     LinkCircle { path: String },
     #[error("{origin} cannot put {path} into the image")]
     Place { origin: String, path: String, source: TreeError },
-    #[error("recipe {recipe} changes {path}, which no package brings as a file or directory")]
+    #[error("recipe {recipe} changes {path}, which no package installs as a file or directory")]
     NothingToChange { recipe: Label, path: String },
-    #[error("recipe {recipe} starts the service {service}, and there is no /etc/init.d/{service}")]
+    #[error("recipe {recipe} starts the service {service}, but there is no /etc/init.d/{service}")]
     NoService { recipe: Label, service: String },
-    #[error("recipe {recipe} turns off the service {service}, which the runlevel {runlevel} does not have")]
+    #[error("recipe {recipe} turns off the service {service}, which is not in the runlevel {runlevel}")]
     NotOn { recipe: Label, service: String, runlevel: String },
-    #[error("{origin}: {path} is to belong to {kind} {name}, which the image does not have")]
+    #[error("{origin}: {path} should belong to the {kind} {name}, which the image does not have")]
     NoAccount { origin: String, path: String, kind: &'static str, name: String },
     #[error(transparent)]
     Account(#[from] AccountError),
@@ -85,14 +85,14 @@ impl Diagnostic for LayoutError {
             Self::Place { source, .. } => source.diagnosis(),
             Self::Account(error) => error.diagnosis(),
             Self::Clash { .. } | Self::KindClash { .. } => Class::Invalid
-                .hint("leave one of the two out of the image's `packages`, or of those of its recipes"),
+                .hint("remove one of the two of the image's `packages`, or of those of its recipes"),
             Self::NothingToChange { .. } => {
-                Class::Invalid.hint("add the package that brings it, or take it out of the recipe")
+                Class::Invalid.hint("add the package that installs it, or remove it from the recipe")
             }
             Self::NoService { .. } => {
-                Class::Invalid.hint("add the package that brings it, such as NAME-openrc")
+                Class::Invalid.hint("add the package that installs it, such as NAME-openrc")
             }
-            Self::NotOn { .. } => Class::Invalid.hint("take it out of the recipe"),
+            Self::NotOn { .. } => Class::Invalid.hint("remove it from the recipe"),
             Self::NoAccount { .. } => {
                 Class::Invalid.hint("add a recipe with that account, or give the file to another")
             }

@@ -248,19 +248,19 @@ fn a_recipe_changes_what_packages_bring() {
     let error = |recipe| laid_out(&[tools()], recipe).unwrap_err();
     assert_eq!(
         error("service = [{ name = \"ntp\", runlevel = \"boot\" }]"),
-        "recipe r starts the service ntp, and there is no /etc/init.d/ntp"
+        "recipe r starts the service ntp, but there is no /etc/init.d/ntp"
     );
     assert_eq!(
         error("service = [{ name = \"net\", runlevel = \"boot\", enabled = false }]"),
-        "recipe r turns off the service net, which the runlevel boot does not have"
+        "recipe r turns off the service net, which is not in the runlevel boot"
     );
     assert_eq!(
         error("attribute = [{ path = \"/usr/bin/none\", mode = 0o1 }]"),
-        "recipe r changes /usr/bin/none, which no package brings as a file or directory"
+        "recipe r changes /usr/bin/none, which no package installs as a file or directory"
     );
     assert_eq!(
         error("directory = [{ path = \"/d\", owner = \"ann\" }]"),
-        "recipe r: /d is to belong to user ann, which the image does not have"
+        "recipe r: /d should belong to the user ann, which the image does not have"
     );
     assert_eq!(
         error("symlink = [{ path = \"/usr\", target = \"/x\" }]"),

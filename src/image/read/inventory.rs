@@ -179,7 +179,7 @@ impl Inventory {
         };
         let failed = |reason: String| volume.error(Flaw::at(path, reason));
         if *size > most {
-            return Err(failed(format!("it has {size} bytes, and at most {most} are read of it")));
+            return Err(failed(format!("it has {size} bytes, but at most {most} are read")));
         }
         let mut bytes = Vec::new();
         volume.bytes_of(*inode)?.read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;
@@ -262,7 +262,7 @@ impl Walk<'_> {
         }
         let is_directory = entry.kind == EntryKind::Directory;
         if path.is_empty() && !is_directory {
-            return Err(Flaw::at("", "the root is no directory"));
+            return Err(Flaw::at("", "the root is not a directory"));
         }
         if let Some(twice) = self.entries.insert(path.clone(), entry) {
             let kind = twice.kind.name();
@@ -299,7 +299,7 @@ impl Walk<'_> {
             FileType::Symlink => {
                 let target = self.volume.target(number, inode)?;
                 if target.is_empty() || target.contains(&0) {
-                    return Err(mkext4::Error::Unsupported("a symlink to what is no path".into()));
+                    return Err(mkext4::Error::Unsupported("a symlink whose target is not a path".into()));
                 }
                 EntryKind::Symlink { target: escaped(&target) }
             }
@@ -308,7 +308,7 @@ impl Walk<'_> {
             FileType::Fifo => EntryKind::Fifo,
             FileType::Socket => EntryKind::Socket,
             FileType::Unknown => {
-                let why = format!("inode {number} is of no known kind");
+                let why = format!("inode {number} has an unknown file type");
                 return Err(mkext4::Error::Corrupt { what: "inode", why });
             }
         })

@@ -44,9 +44,9 @@ impl ReadError {
 pub enum Flaw {
     #[error("it cannot be opened")]
     Open(#[source] io::Error),
-    #[error("its file system has {expected} bytes, and the file {found}: it is cut")]
+    #[error("its file system has {expected} bytes, but the file has {found}: it is truncated")]
     Cut { expected: u64, found: u64 },
-    #[error("it is no ext4 file system that can be read: {0}")]
+    #[error("it is not an ext4 file system that can be read: {0}")]
     NotExt4(String),
     #[error("{place}: {reason}")]
     At { place: String, reason: String },
@@ -59,11 +59,15 @@ impl Diagnostic for Flaw {
         match self {
             Self::Open(error) => input_diagnosis(error),
             Self::NotExt4(_) => Class::Invalid
-                .hint("an ext4 image is read, with blocks of 4096 bytes, such as those in out/image/"),
+                .hint("it must be an ext4 image with blocks of 4096 bytes, such as those in out/image/"),
             Self::Cut { .. } | Self::At { .. } => Class::Invalid.hint(
-                "`e2fsck -fn` says more of it; one in out/ is made anew once its directory there is removed",
+                "`e2fsck -fn` says more about it; to build an image in out/ again, remove its directory \
+                 there",
             ),
-            Self::TooMuch(_) => Class::Invalid.hint("no image of packages is as large: it may be forged"),
+            Self::TooMuch(_) => Class::Invalid.hint(
+                "no image that sisforge builds is so large: it may be \
+              forged",
+            ),
         }
     }
 }

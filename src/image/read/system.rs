@@ -37,7 +37,7 @@ pub struct System {
 }
 
 /// A line of `/etc/passwd`, and what `/etc/shadow` says of it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct User {
     pub name: String,
     pub uid: u32,
@@ -48,7 +48,7 @@ pub struct User {
 }
 
 /// Whether a password lets somebody in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Password {
     /// No password will do.
@@ -59,7 +59,7 @@ pub enum Password {
 }
 
 /// A line of `/etc/group`.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Group {
     pub name: String,
     pub gid: u32,

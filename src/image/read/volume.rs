@@ -37,7 +37,7 @@ pub struct Volume {
 }
 
 /// What a file system says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct VolumeInfo {
     pub label: String,
     /// As `8-4-4-4-12` hexadecimal digits.
@@ -224,14 +224,14 @@ fn check_superblock(file: &File, length: u64) -> Result<(), Flaw> {
     }
     let blocks = superblock.blocks_count;
     if superblock.first_data_block != 0 || superblock.blocks_per_group != BLOCKS_PER_GROUP || blocks == 0 {
-        return wrong("the numbers of its superblock do not go together".into());
+        return wrong("the numbers in its superblock contradict each other".into());
     }
     let whole = blocks.checked_mul(BLOCK).filter(|whole| *whole <= length);
     let Some(_) = whole else {
         return Err(Flaw::Cut { expected: blocks.saturating_mul(BLOCK), found: length });
     };
     if superblock.feature_incompat & spec::incompat::RECOVER != 0 {
-        return wrong("it was not unmounted; `e2fsck -p` puts it in order".into());
+        return wrong("it was not unmounted; `e2fsck -p` repairs it".into());
     }
     Ok(())
 }
@@ -276,10 +276,10 @@ impl ExtentWalk<'_> {
         let (logical, length) = (u64::from(extent.logical), u64::from(extent.len()));
         let blocks = self.volume.fs.superblock().blocks_count;
         if extent.is_empty() || logical < self.end || extent.start + length > blocks {
-            return Err(corrupt("extent tree", format!("a piece of {length} blocks at {}", extent.start)));
+            return Err(corrupt("extent tree", format!("an extent of {length} blocks at {}", extent.start)));
         }
         if self.found.len() == MAX_EXTENTS {
-            return Err(corrupt("extent tree", format!("more than {MAX_EXTENTS} pieces")));
+            return Err(corrupt("extent tree", format!("more than {MAX_EXTENTS} extents")));
         }
         self.end = logical + length;
         self.found.push(FileExtent {

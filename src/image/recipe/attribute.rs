@@ -23,9 +23,9 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
 /// sentence part.
 pub(super) fn parse(text: &str) -> Result<Vec<u8>, String> {
     let value = if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        hex::decode(digits).map_err(|error| format!("is no hexadecimal value: {error}"))?
+        hex::decode(digits).map_err(|error| format!("is not a hexadecimal value: {error}"))?
     } else if let Some(digits) = text.strip_prefix("0s").or_else(|| text.strip_prefix("0S")) {
-        STANDARD.decode(digits).map_err(|error| format!("is no base64 value: {error}"))?
+        STANDARD.decode(digits).map_err(|error| format!("is not a base64 value: {error}"))?
     } else {
         text.as_bytes().to_owned()
     };

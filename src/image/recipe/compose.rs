@@ -76,7 +76,7 @@ struct Composing<'a> {
     recipes: &'a mut Recipes,
     /// Templates that cannot be rendered.
     templates: Vec<InvalidFile>,
-    /// A file that is there and cannot be read.
+    /// A file that exists but cannot be read.
     failure: Option<RecipeError>,
 }
 
@@ -103,9 +103,9 @@ impl Composing<'_> {
     fn conflict(&mut self, place: Range<usize>, what: &str, first: &Label) -> Reported {
         let second = &self.recipe.name;
         let message = if first == second {
-            format!("recipe {second} says two things of {what}")
+            format!("recipe {second} sets {what} twice")
         } else {
-            format!("recipes {first} and {second} want different things of {what}")
+            format!("recipes {first} and {second} contradict each other about {what}")
         };
         self.recipe.problems.tell(Problem::new(place, message))
     }
@@ -137,7 +137,7 @@ impl Composing<'_> {
     fn add(&mut self, file: &RecipeFile) {
         if let Some(description) = file.description.as_ref().ok().filter(|text| text.get_ref().contains('\n'))
         {
-            self.tell(description.span(), "a description is one line");
+            self.tell(description.span(), "a description must be one line");
         }
         if let Ok(packages) = &file.packages {
             let entries = packages.iter().flatten().map(|package| package.get_ref().entry.clone());
@@ -202,7 +202,7 @@ impl Composing<'_> {
         let text = section.target.by_ref()?;
         let target = self.text(text)?;
         if target.is_empty() || target.chars().any(char::is_control) {
-            return Err(self.tell(text.span(), "the target is empty, or holds a control character"));
+            return Err(self.tell(text.span(), "the target is empty, or contains a control character"));
         }
         self.add_path(path?, PathItem::Symlink { target })
     }
@@ -390,7 +390,8 @@ impl Composing<'_> {
         };
         let rendered = self.text(&text)?;
         let parsed = rendered.trim().parse();
-        parsed.map_err(|_| self.tell(number.span(), format!("{rendered:?} is no number from 0 to 2^32 - 1")))
+        parsed
+            .map_err(|_| self.tell(number.span(), format!("{rendered:?} is not a number from 0 to 2^32 - 1")))
     }
 }
 

@@ -93,7 +93,7 @@ impl Loader<'_> {
         if let Some(at) = above.iter().position(|other| other == name) {
             let circle: Vec<&str> = above[at..].iter().chain([name]).map(Label::as_str).collect();
             let message = format!("recipes extend each other in a circle: {}", circle.join(" -> "));
-            return Ok(Some(Problem::new(0..0, message).hint("leave one of them out")));
+            return Ok(Some(Problem::new(0..0, message).hint("remove one of them")));
         }
         if self.files.exists(&path_of(name))? {
             return Ok(None);

@@ -172,7 +172,7 @@ fn set(recipes: &mut [Loaded], declared: &BTreeMap<String, Declared>) -> BTreeMa
                         value.span(),
                         format!("recipes {by} and {second} set the parameter `{name}` differently"),
                     )
-                    .hint("fleet.toml decides only where they agree, or where one of them leaves it alone"))
+                    .hint("fleet.toml can set it only if they agree, or if one of them does not set it"))
                 }
                 _ => Ok(()),
             });

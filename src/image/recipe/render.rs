@@ -33,7 +33,7 @@ impl Renderer {
         if error.kind() == ErrorKind::UndefinedError
             && let Some(name) = self.unknown(text, &place)
         {
-            return Problem::new(place, format!("`{name}` is no parameter of this recipe")).hint(suggest(
+            return Problem::new(place, format!("`{name}` is not a parameter of this recipe")).hint(suggest(
                 "parameters",
                 &name,
                 known(),

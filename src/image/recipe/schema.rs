@@ -52,9 +52,9 @@ section! {
         service: Vec<Read<ServiceSection>>,
         /// Files of the home, on the data disk.
         home: Vec<Read<HomeSection>>,
-        /// What is needed of the kernel.
+        /// What the recipe needs of the kernel.
         kernel: Option<KernelSection>,
-        /// Package scripts that somebody has read: none ever runs, and what they would do is covered or not needed.
+        /// Reviewed package scripts: none ever runs, and what they would do is covered or not needed.
         script: Vec<Read<ScriptSection>>,
     }
 
@@ -62,9 +62,9 @@ section! {
     pub struct ParameterSection {
         /// One line for people.
         description: String,
-        /// What its values are; that of the default unless given.
+        /// The type of its values; that of `default` unless given.
         kind as "type": Option<ParameterKind>,
-        /// Its value where nothing else is set. Without one, it must be set.
+        /// Its value if nothing else is set. Without one, it must be set.
         default: Option<Spanned<ParameterValue>>,
         /// Least value of an integer.
         min: Option<Integer>,
@@ -136,7 +136,7 @@ section! {
         owner: Option<Spanned<String>>,
         /// Group.
         group: Option<Spanned<String>>,
-        /// As setcap writes it: "cap_setuid=ep".
+        /// Capabilities, as for setcap: "cap_setuid=ep".
         capabilities: Option<Spanned<String>>,
         /// Extended attributes by name, as setfattr writes them: text, 0x and hexadecimal digits, or 0s and base64.
         xattrs: Named<String, Spanned<String>>,
@@ -162,9 +162,9 @@ section! {
         home: Spanned<String>,
         /// Its shell.
         shell: Spanned<String>,
-        /// Its name for people.
+        /// Its full name.
         gecos: Option<Spanned<String>>,
-        /// Second field of /etc/shadow: "!" admits no password and is what it is unless given; "*" admits none either, but
+        /// Second field of /etc/shadow: "!" (the default) allows no login by password; "*" allows none either, but
         /// keys.
         password: Option<Spanned<String>>,
         /// Its subordinate ids; the one user who has them owns the data disk.
@@ -185,11 +185,11 @@ section! {
         name: Spanned<String>,
         /// The runlevel that starts it: sysinit, boot, default or shutdown.
         runlevel: Spanned<String>,
-        /// false takes it out of the runlevel, where a package or an extended recipe has put it; true unless given.
+        /// false removes it from the runlevel that a package or an extended recipe has added it to; true unless given.
         enabled: Option<bool>,
     }
 
-    /// What is needed of the kernel.
+    /// What the recipe needs of the kernel.
     pub struct KernelSection {
         /// Options that must be on, with or without CONFIG_.
         needs: List<KernelOption>,
@@ -201,14 +201,14 @@ section! {
         package: Spanned<String>,
         /// When apk would run it.
         kind: ScriptMoment,
-        /// SHA-256 of each body that was read.
+        /// SHA-256 of each reviewed version of the script.
         sha256: OneOrMore<ScriptDigest>,
-        /// How what it would do is covered, or why it is not needed.
+        /// Why it need not run: what covers it, or why it is not needed.
         because: Spanned<String>,
     }
 }
 
-/// What values a parameter has.
+/// The type of a parameter's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParameterKind {
     String,

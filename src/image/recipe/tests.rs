@@ -71,7 +71,8 @@ fn templates_and_texts_take_parameters() {
 fn parameters_of_every_type_are_seen_by_templates() {
     let body = "[parameters]\nport = { description = '', default = 22 }\nroot = { description = '', default = false }\n\
         names = { description = '', default = ['a', 'b'] }\n[[file]]\npath = '/f'\ntemplate = 't'\n";
-    let template = "{{ port + 1 }} {% if root %}yes{% else %}no{% endif %}{% for name in names %} {{ name }}{% endfor %}";
+    let template = "{{ port + 1 }} {% if root %}yes{% else %}no{% endif %}{% for name in names %} {{ name \
+      }}{% endfor %}";
     let body = recipe(body);
     let recipes =
         load(&[("a", "recipe.toml", &body), ("a", "t", template)], &["a"], &Parameters::new()).unwrap();
@@ -87,7 +88,7 @@ fn a_name_that_is_no_parameter_is_told_where_it_stands() {
     };
     let shown = render(&files[0], false);
     assert_eq!(files.len(), 1);
-    assert!(shown.contains("`usr` is no parameter of this recipe"), "{shown}");
+    assert!(shown.contains("`usr` is not a parameter of this recipe"), "{shown}");
     assert!(shown.contains("recipes/a/hello:2:4") && shown.contains("did you mean `user`?"), "{shown}");
 }
 
@@ -184,7 +185,7 @@ fn all_problems_of_all_recipes_are_told_together_with_their_lines() {
         "recipes/b/recipe.toml:7: \"1x\" cannot be the name of a user or group",
         "recipes/b/recipe.toml:8: \"cap_no=ep\": there is no capability",
         "recipes/b/recipe.toml:9: \"system.x\" must begin with",
-        "recipes/b/recipe.toml:9: \"0x0\" is no hexadecimal value",
+        "recipes/b/recipe.toml:9: \"0x0\" is not a hexadecimal value",
     ] {
         assert!(lines.iter().any(|line| line.starts_with(part)), "{part:?} is not in:\n{told}");
     }
@@ -201,7 +202,7 @@ fn recipes_that_want_different_things_are_both_named() {
     };
     let file = |text: &str| format!("file = [{{ path = \"/f\", content = \"{text}\" }}]");
     assert_eq!(conflict(&file("x"), &file("x")), Ok(()));
-    let of = |what: &str| Err(format!("recipes b and a want different things of {what}"));
+    let of = |what: &str| Err(format!("recipes b and a contradict each other about {what}"));
     assert_eq!(conflict(&file("x"), &file("y")), of("/f"));
     assert_eq!(conflict(&file("x"), "directory = [{ path = \"/f\" }]"), of("/f"));
     let group = |gid: u32| format!("group = [{{ name = \"g\", gid = {gid} }}]");
@@ -213,7 +214,7 @@ fn recipes_that_want_different_things_are_both_named() {
     assert_eq!(conflict(&service(""), &service("")), Ok(()));
     assert_eq!(
         refused(&[&format!("{}\n{}", file("x"), "symlink = [{ path = '/f', target = 'g' }]")]),
-        "recipes/a/recipe.toml:3: recipe a says two things of /f"
+        "recipes/a/recipe.toml:3: recipe a sets /f twice"
     );
 }
 
@@ -228,7 +229,7 @@ fn an_extender_turns_a_service_off_and_another_recipe_does_not() {
     assert_eq!((service.value, service.recipe.as_str()), (Service::OffAgain, "a"));
     assert_eq!(
         refused(&["extends = ['b', 'c']", on, off]),
-        "recipes/c/recipe.toml:2: recipes b and c want different things of service s in runlevel boot"
+        "recipes/c/recipe.toml:2: recipes b and c contradict each other about service s in runlevel boot"
     );
 }
 
@@ -266,7 +267,8 @@ fn a_rule_for_a_script_needs_a_reason() {
     let rule = |because: &str| {
         let digest = "0".repeat(64);
         format!(
-            "[[script]]\npackage = 'p'\nkind = 'trigger'\nsha256 = ['sha256:{digest}']\nbecause = '{because}'\n"
+            "[[script]]\npackage = 'p'\nkind = 'trigger'\nsha256 = ['sha256:{digest}']\nbecause = \
+             '{because}'\n"
         )
     };
     let recipes = composed(&[&rule("not needed")], &Parameters::new()).unwrap();

@@ -141,7 +141,8 @@ fn removing_a_user_keeps_the_data_disk() {
     let plan = diff(&host(&["alice", "bob"]), &wanted(&["alice"]));
     assert_eq!(
         plan.detailed(),
-        "stop bob: no longer wanted\n  stop vmm\n  remove tap sis-bob\n  remove cgroup\n  remove jail\nload nft ruleset 2bd806c97f0e\n"
+        "stop bob: no longer wanted\n  stop vmm\n  remove tap sis-bob\n  remove cgroup\n  remove jail\nload \
+         nft ruleset 2bd806c97f0e\n"
     );
     assert!(diff(&disk_of("bob"), &WantedHost::default()).is_empty());
 }
@@ -160,7 +161,7 @@ fn memory_is_refused_where_a_guest_can_never_have_it_and_told_where_it_may_not_s
     let (certain, words) = verdict(&plan, each, 2 * each - MIB, 0).unwrap();
     assert!(!certain && words.starts_with("the guests that start may use"), "{words}");
     let (certain, words) = verdict(&plan, each - MIB, u64::MAX, u64::MAX).unwrap();
-    assert!(certain && words.starts_with("alice is to have"), "{words}");
+    assert!(certain && words.starts_with("alice needs"), "{words}");
     plan.start.clear();
     assert_eq!(verdict(&plan, 0, 0, 0), None, "who runs already is not counted");
 }
@@ -232,7 +233,7 @@ fn no_disk_is_made_smaller() {
         let told: Vec<_> =
             shrinking(&there, &wanted, GuestScope::All).iter().map(ToString::to_string).collect();
         let expected =
-            "the data disk of alice has 512MiB, and fleet.toml says 256MiB: no disk is made smaller";
+            "the data disk of alice has 512MiB, but fleet.toml says 256MiB: a disk cannot be made smaller";
         assert_eq!(told, [expected]);
         assert_eq!(disk_steps(&diff(&there, &wanted)), [""; 0]);
     }
@@ -260,7 +261,8 @@ fn a_guest_that_died_is_cleared_away_and_started() {
     let plan = diff(&found, &wanted(&["alice"]));
     assert_eq!(
         plan.detailed(),
-        "start alice: not running any more\n  create jail with kernel 6923dd1bc046 image 6105d6cc76af\n  start qemu with 1 vcpu, 512 MiB\n  wait until ready\n  remove jails of earlier attempts\n"
+        "start alice: no longer running\n  create jail with kernel 6923dd1bc046 image 6105d6cc76af\n  start \
+         qemu with 1 vcpu, 512 MiB\n  wait until ready\n  remove jails of earlier attempts\n"
     );
 }
 
@@ -276,7 +278,7 @@ fn a_process_that_no_record_describes_is_stopped_first() {
     let mut found = host(&["alice"]);
     alices_vmm(&mut found).machine = None;
     let plan = diff(&found, &wanted(&["alice"]));
-    assert_eq!(plan.stop[0].why, "what runs is not known");
+    assert_eq!(plan.stop[0].why, "what is running is not known");
     assert_eq!(plan.stop[0].steps[0], Step::StopVmm { guest: name("alice") });
     assert_eq!(plan.notes, [""; 0]);
 }
@@ -480,7 +482,7 @@ fn a_guest_whose_address_was_brought_along_by_another_is_not_started() {
         assert!(plan.notes[0].starts_with("alice is not started: bob,"), "{:?}", plan.notes);
     }
     let told = &diff(&found, &wanted).notes[1];
-    assert!(told.ends_with("`down` and `up` would boot it anew, with another vcpus"), "{told}");
+    assert!(told.ends_with("`down` and `up` would boot it from scratch, with another vcpus"), "{told}");
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn another_file_than_the_expected_is_not_kept() {
     assert!(matches!(error, FetchError::Digest { .. }), "{error}");
     let longer = Expected { sha256: Some(Sha256([7; 32])), size: Some(17) };
     let error = cache.get(&serve(&[Whole]).address(), longer, false, &Silent).unwrap_err();
-    assert!(error.to_string().contains("is 16 bytes long, and 17 are expected"), "{error}");
+    assert!(error.to_string().contains("has 16 bytes, but 17 are expected"), "{error}");
     assert!(!cache.path(&Sha256([7; 32])).exists());
 }
 
@@ -182,7 +182,7 @@ fn what_is_gone_is_not_asked_for_again() {
     let (_dir, cache) = cache();
     let server = serve(&[Status("404 Not Found"), Whole]);
     let error = cache.get(&server.address(), expected(), false, &Silent).unwrap_err();
-    assert!(error.to_string().contains("the server answers 404 (it is gone from there"), "{error}");
+    assert!(error.to_string().contains("the server answers 404 (it is no longer there"), "{error}");
     assert_eq!(ranges(&server).len(), 1);
 }
 

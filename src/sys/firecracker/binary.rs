@@ -14,9 +14,9 @@ use crate::sys::fs::FileError;
 pub enum BinaryError {
     #[error(transparent)]
     Read(#[from] FileError),
-    #[error("{} is no program of Linux on x86-64", path.display())]
+    #[error("{} is not a Linux program for x86-64", path.display())]
     Foreign { path: PathBuf },
-    #[error("{} is not static: it would load {interpreter}, which is not in its jail", path.display())]
+    #[error("{} is not statically linked: it needs {interpreter}, which is not in its jail", path.display())]
     Dynamic { path: PathBuf, interpreter: String },
 }
 
@@ -25,7 +25,7 @@ impl Diagnostic for BinaryError {
         match self {
             Self::Read(error) => error.diagnosis().of(Class::Failed),
             Self::Foreign { .. } | Self::Dynamic { .. } => {
-                Class::Failed.hint("install the static program of Firecracker's releases")
+                Class::Failed.hint("install the static binary from Firecracker's releases")
             }
         }
     }

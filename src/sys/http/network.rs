@@ -27,17 +27,18 @@ pub struct Network {
 /// A network that cannot be used as it is described.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    #[error("the certificate authorities cannot be had")]
+    #[error("cannot load the certificate authorities")]
     Certificates(#[source] FileError),
-    #[error("{text:?} is no proxy: it must be like http://proxy:3128")]
+    #[error("{text:?} is not a proxy address such as http://proxy:3128")]
     Proxy { text: String, source: Box<ureq::Error> },
 }
 
 impl Diagnostic for NetworkError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Certificates(_) | Self::Proxy { .. } => Class::Invalid
-                .hint("http_proxy, https_proxy, no_proxy and SSL_CERT_FILE say how the network is reached"),
+            Self::Certificates(_) | Self::Proxy { .. } => {
+                Class::Invalid.hint("check http_proxy, https_proxy, no_proxy and SSL_CERT_FILE")
+            }
         }
     }
 }
@@ -48,7 +49,10 @@ impl Network {
         let Some(path) = &self.certificates else { return Ok(trusted_roots()) };
         let found = certificates(&read(path).map_err(NetworkError::Certificates)?);
         if found.is_empty() {
-            let none = FileError::when("read", path)(io::Error::other("it holds no certificate in PEM"));
+            let none = FileError::when("read", path)(io::Error::other(
+                "it contains no certificate in PEM \
+              format",
+            ));
             return Err(NetworkError::Certificates(none));
         }
         Ok(RootCerts::Specific(Arc::new(found)))
@@ -143,7 +147,7 @@ mod tests {
     fn what_is_no_proxy_is_refused() {
         for text in ["socks5://proxy:1080", "http://", "ftp://x"] {
             let error = proxy(text).unwrap_err().to_string();
-            assert!(error.ends_with("is no proxy: it must be like http://proxy:3128"), "{error}");
+            assert!(error.ends_with("is not a proxy address such as http://proxy:3128"), "{error}");
         }
         assert!(proxy("proxy:3128").is_ok());
     }

@@ -22,43 +22,45 @@ const fn known(words: &'static [&'static str], what: &'static str, remedy: &'sta
 const KNOWN: [Known; 15] = [
     known(
         &["via mknod inside the jail", "File exists"],
-        "its jail was used before, and a jail is used once",
-        "`sisforge up` makes a fresh jail for each start; if this comes again, `sisforge down` removes what is left",
+        "its jail was used before, but a jail is used only once",
+        "`sisforge up` makes a fresh jail for each start; if this comes again, `sisforge down` removes what \
+         is left",
     ),
     known(
         &["Failed to open file", "File exists"],
-        "its jail was used before, and a jail is used once",
-        "`sisforge up` makes a fresh jail for each start; if this comes again, `sisforge down` removes what is left",
+        "its jail was used before, but a jail is used only once",
+        "`sisforge up` makes a fresh jail for each start; if this comes again, `sisforge down` removes what \
+         is left",
     ),
     known(
         &["via mknod inside the jail", "Operation not permitted"],
-        "nobody may make device nodes here, as in a container without CAP_MKNOD",
+        "device nodes cannot be created here, as in a container without CAP_MKNOD",
         "run sisforge outside of the container, or give it the capability",
     ),
     known(
         &["Failed to exec into Firecracker", "Permission denied"],
-        "programs do not run from its jail's file system, which is mounted noexec",
+        "programs cannot run from its jail's file system, which is mounted noexec",
         "mount it without noexec, or move [host] store to another file system",
     ),
     known(
         &["Failed to exec into Firecracker", "No such file or directory"],
-        "firecracker is not static: what it would load is not in its jail",
-        "install the static program of Firecracker's releases",
+        "firecracker is not statically linked: its libraries are not in its jail",
+        "install the static binary from Firecracker's releases",
     ),
     known(
         &["Failed to exec into Firecracker", "Exec format error"],
-        "firecracker is no program for this machine",
-        "install the static x86_64 program of Firecracker's releases",
+        "firecracker is not a program for this machine",
+        "install the static x86_64 binary from Firecracker's releases",
     ),
     known(
         &["Detected hard link"],
-        "the jailer found another name of a file that it writes",
-        "`sisforge down` and `sisforge up` make the jail anew",
+        "the jailer found a second hard link to a file that it writes",
+        "`sisforge down` and `sisforge up` create a new jail",
     ),
     known(
         &["Controller", "is unavailable"],
         "a cgroup controller is missing",
-        "boot the host with all controllers on, such as without cgroup_disable= on its command line",
+        "boot the host with all controllers enabled, without cgroup_disable= on its kernel command line",
     ),
     known(
         &["Couldn't open /dev/net/tun", "Permission denied"],
@@ -67,23 +69,24 @@ const KNOWN: [Known; 15] = [
     ),
     known(
         &["Error creating KVM object", "Permission denied"],
-        "device nodes do not work in its jail, whose file system is mounted nodev, or KVM is kept from it",
+        "device nodes do not work in its jail, whose file system is mounted nodev, or it has no access to \
+         KVM",
         "mount it without nodev, or move [host] store to another file system",
     ),
     known(
         &["Error creating KVM object"],
         "this host's KVM cannot be used",
-        "`sisforge doctor` says why; [fleet] vmm = \"qemu\" does without",
+        "`sisforge doctor` says why; [fleet] vmm = \"qemu\" does not need KVM",
     ),
     known(
         &["Open tap device failed", "Device or resource busy"],
         "another process holds its TAP",
-        "end what is attached to it; `sisforge down` and `sisforge up` make the TAP anew",
+        "end that process; `sisforge down` and `sisforge up` create a new TAP",
     ),
     known(
         &["Open tap device failed", "Operation not permitted"],
         "its TAP belongs to another user",
-        "`sisforge down` and `sisforge up` make the TAP anew",
+        "`sisforge down` and `sisforge up` create a new TAP",
     ),
     known(
         &["Filter deserialization failed"],
@@ -93,7 +96,7 @@ const KNOWN: [Known; 15] = [
     known(
         &["Failed to get CPU template"],
         "the machine's `cpu-template` is not for this processor",
-        "name one that is, or remove the key: Firecracker's docs/cpu_templates lists which fits which",
+        "use one that is, or remove the key: Firecracker's docs/cpu_templates lists the processors for each",
     ),
 ];
 
@@ -111,19 +114,21 @@ mod tests {
     fn a_message_becomes_a_cause_and_a_remedy() {
         let what = |log: &str| cause(log).unwrap().what;
         let reused = "Failed to create /dev/net/tun via mknod inside the jail: File exists (os error 17)\n\
-            Error: MknodDev(Os { code: 17, kind: AlreadyExists, message: \"File exists\" }, \"/dev/net/tun\")\n";
-        assert_eq!(what(reused), "its jail was used before, and a jail is used once");
+            Error: MknodDev(Os { code: 17, kind: AlreadyExists, message: \"File exists\" }, \
+            \"/dev/net/tun\")\n";
+        assert_eq!(what(reused), "its jail was used before, but a jail is used only once");
         let pid = "Failed to open file /firecracker.pid: File exists (os error 17)\n";
         assert_eq!(what(pid), what(reused));
         let noexec = "Failed to exec into Firecracker: Permission denied (os error 13)\n";
         assert!(what(noexec).contains("noexec"));
         let dynamic = "Failed to exec into Firecracker: No such file or directory (os error 2)\n";
-        assert!(what(dynamic).contains("not static"));
+        assert!(what(dynamic).contains("not statically linked"));
         assert!(what("Controller cpu is unavailable\n").contains("controller"));
         let kvm = "RunWithApiError error: Failed to build MicroVM from Json: Could not Start MicroVM from one single json: \
             Kvm error: Error creating KVM object: Permission denied (os error 13) Make sure the user\n";
         assert!(what(kvm).contains("nodev"));
-        let template = "Could not Start MicroVM from one single json: Failed to get CPU template: CPU vendor mismatched\n";
+        let template = "Could not Start MicroVM from one single json: Failed to get CPU template: CPU \
+          vendor mismatched\n";
         assert!(what(template).contains("`cpu-template`"));
     }
 

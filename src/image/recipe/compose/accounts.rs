@@ -77,7 +77,7 @@ impl Composing<'_> {
         }
         if user != GUEST_USER {
             let problem = Problem::new(place, format!("the user with subids is called {user}"))
-                .hint(format!("call it `{GUEST_USER}`: the host logs in as that one"));
+                .hint(format!("name it `{GUEST_USER}`: the host logs in as that user"));
             return Err(self.recipe.problems.tell(problem));
         }
         Ok(ids)
@@ -87,7 +87,7 @@ impl Composing<'_> {
     fn field(&mut self, text: &Spanned<String>) -> Read<String> {
         let value = self.text(text)?;
         if value.contains(':') || value.chars().any(char::is_control) {
-            return Err(self.tell(text.span(), format!("{value:?} holds a ':' or a control character")));
+            return Err(self.tell(text.span(), format!("{value:?} contains a ':' or a control character")));
         }
         Ok(value)
     }
