@@ -101,7 +101,7 @@ impl Made {
 
 /// `artifact.json`, beside the file.
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct ArtifactRecord {
     #[serde(alias = "sha256")]
     digest: FileDigest,
     size: u64,
@@ -111,19 +111,19 @@ struct Record {
     boot: Option<String>,
     /// How the file was when its digest was found out. One that is otherwise, or was never noted, is hashed first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    stamp: Option<Stamp>,
+    stamp: Option<FileIdentity>,
 }
 
 /// What changes with a file's bytes, whoever writes them: times in seconds and nanoseconds. That of the change cannot be set
 /// by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
+struct FileIdentity {
     inode: u64,
     modified: (i64, i64),
     changed: (i64, i64),
 }
 
-impl Stamp {
+impl FileIdentity {
     fn of(meta: &fs::Metadata) -> Self {
         use std::os::unix::fs::MetadataExt;
         Self {
@@ -245,7 +245,10 @@ impl OutDir {
             File::open(&file).and_then(|file| file.sync_all()).map_err(FileError::when("sync", &file))?;
         }
         let meta = fs::metadata(&file).map_err(FileError::when("read", &file))?;
-        write_record(work.path(), &Record { digest, size, boot, stamp: Some(Stamp::of(&meta)) })?;
+        write_record(
+            work.path(),
+            &ArtifactRecord { digest, size, boot, stamp: Some(FileIdentity::of(&meta)) },
+        )?;
         let dir = self.dir_of(kind, key);
         files::create_dir_all(&self.root.join(kind.folder()))?;
         files::remove(&dir)?;
@@ -272,14 +275,14 @@ impl OutDir {
 /// The file of an artifact's directory, if it is whole, and what it is. One that `verifies` is hashed where its bytes may be
 /// others than when it was made.
 fn whole(kind: ArtifactKind, dir: &Path, verifies: bool) -> Option<(PathBuf, Made)> {
-    let record: Record = serde_json::from_slice(&fs::read(dir.join(RECORD)).ok()?).ok()?;
+    let record: ArtifactRecord = serde_json::from_slice(&fs::read(dir.join(RECORD)).ok()?).ok()?;
     let path = dir.join(kind.file_name());
     let meta = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?;
     let made = Made { digest: record.digest, size: meta.len() };
     if made.size != record.size {
         return None;
     }
-    let stamp = Some(Stamp::of(&meta));
+    let stamp = Some(FileIdentity::of(&meta));
     let is_of_this_boot = record.boot.is_none() || record.boot == files::boot_id();
     if verifies && (!is_of_this_boot || record.stamp != stamp) {
         if digest_like(&record.digest, &path).ok()? != (made.digest, made.size) {
@@ -287,12 +290,12 @@ fn whole(kind: ArtifactKind, dir: &Path, verifies: bool) -> Option<(PathBuf, Mad
         }
         let boot = record.boot.clone().filter(|_| is_of_this_boot);
         // Without this record it is hashed again next time.
-        let _ = write_record(dir, &Record { boot, stamp, ..record });
+        let _ = write_record(dir, &ArtifactRecord { boot, stamp, ..record });
     }
     Some((path, made))
 }
 
-fn write_record(dir: &Path, record: &Record) -> Result<(), FileError> {
+fn write_record(dir: &Path, record: &ArtifactRecord) -> Result<(), FileError> {
     let path = dir.join(RECORD);
     let bytes =
         serde_json::to_vec(record).map_err(|error| FileError::when("describe", &path)(error.into()))?;
@@ -384,8 +387,9 @@ mod tests {
         let record = out.dir_of(ArtifactKind::Image, &key());
         let other_boot = || {
             let boot = Some("another".to_owned());
-            let stamp = fs::metadata(&made.path).ok().as_ref().map(Stamp::of);
-            write_record(&record, &Record { digest: made.digest, size: made.size, boot, stamp }).unwrap();
+            let stamp = fs::metadata(&made.path).ok().as_ref().map(FileIdentity::of);
+            write_record(&record, &ArtifactRecord { digest: made.digest, size: made.size, boot, stamp })
+                .unwrap();
         };
         other_boot();
         assert!(out.find(ArtifactKind::Image, &key()).is_some());

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::image::read_back::ReadBack;
-use crate::sys::e2fsck::{self, Verdict};
+use crate::sys::e2fsck::{self, FsckOutcome};
 use crate::sys::fs::FileError;
 use crate::sys::sparse;
 
@@ -28,14 +28,14 @@ pub struct Comparison {
 pub struct FileSystemCheck {
     /// Against the tree that it was made of.
     pub read_back: ReadBack,
-    pub e2fsck: Verdict,
+    pub e2fsck: FsckOutcome,
 }
 
 impl Comparison {
     /// Whether nothing was found that is not as it should be.
     pub fn is_good(&self) -> bool {
         let is_good = |check: &FileSystemCheck| {
-            check.read_back.mismatches.is_empty() && !matches!(check.e2fsck, Verdict::Faulty(_))
+            check.read_back.mismatches.is_empty() && !matches!(check.e2fsck, FsckOutcome::Faulty(_))
         };
         self.first_difference.is_none() && self.file_system.as_ref().is_none_or(is_good)
     }

@@ -1,7 +1,7 @@
 //! The configuration of a fleet's kernel, for whoever asks about it without building.
 
 use crate::fleet::KernelSpec;
-use crate::lock::kernel::{DotConfig, KernelWishes};
+use crate::lock::kernel::{DotConfig, RequestedOptions};
 use crate::lock::model::Lock;
 use crate::sys::fetch::Cache;
 use crate::sys::make;
@@ -19,7 +19,7 @@ use super::project::Project;
 /// What is wished of a kernel, and what Kconfig makes of it.
 #[derive(Clone, Debug)]
 pub struct Configuration {
-    pub wishes: KernelWishes,
+    pub requested: RequestedOptions,
     configured: Configured,
 }
 
@@ -33,7 +33,7 @@ impl Configuration {
         offline: bool,
         report: &dyn Report,
     ) -> Result<Self, BuildError> {
-        let (KernelSpec::Build(build), Some(wishes)) = (&project.fleet.kernel, &project.wishes) else {
+        let (KernelSpec::Build(build), Some(requested)) = (&project.fleet.kernel, &project.requested) else {
             return Err(BuildError::ReadyKernel);
         };
         let wanted = &project.wanted.kernel;
@@ -43,7 +43,7 @@ impl Configuration {
         let inputs = KernelInputs {
             source: kernel_source(build, source_sha256, cache, offline, report)?,
             source_sha256,
-            wishes: wishes.clone(),
+            requested: requested.clone(),
             series: project.series.clone(),
             patches: build.patches.clone(),
             patch_sha256: wanted.patches.clone(),
@@ -51,13 +51,13 @@ impl Configuration {
         };
         let (notes, scratch) = (KernelNotes(out.notes()?), out.scratch("configure-", 8)?);
         let configured = kernel::configure(&inputs, &scratch.path().join("src"), &notes, report)?;
-        Ok(Self { wishes: wishes.clone(), configured })
+        Ok(Self { requested: requested.clone(), configured })
     }
 
     /// Every line with its origin. Where wishes did not survive, all of them are the error.
     pub fn lines(&self) -> Result<Vec<ConfigLine>, BuildError> {
-        self.configured.check(&self.wishes)?;
-        Ok(self.configured.lines(&self.wishes)?)
+        self.configured.check(&self.requested)?;
+        Ok(self.configured.lines(&self.requested)?)
     }
 
     /// The final configuration, whether it fulfils the wishes or not.

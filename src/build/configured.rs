@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::KernelOption;
 use crate::fleet::OptionValue;
-use crate::lock::kernel::{DotConfig, FLEET, KernelWishes, Wish};
+use crate::lock::kernel::{DotConfig, FLEET, RequestedOption, RequestedOptions};
 use crate::sys::beneath;
 use crate::sys::fs as files;
 use crate::sys::make::KernelTree;
@@ -17,7 +17,7 @@ use super::kernel::KernelError;
 use super::unmet::explain;
 
 /// The file of wishes in a tree.
-const WISHES: &str = ".sisforge-wishes";
+const REQUESTED: &str = ".sisforge-wishes";
 
 /// Bytes of a `.config`: the largest of distributions have 300 KiB.
 const LARGEST_CONFIG: u64 = 16 << 20;
@@ -61,9 +61,9 @@ pub struct ConfigLine {
 }
 
 impl LineOrigin {
-    fn of_wish(wish: &Wish) -> Self {
-        let place = wish.origin.to_string();
-        let file = wish.origin.file.as_str();
+    fn of_request(request: &RequestedOption) -> Self {
+        let place = request.origin.to_string();
+        let file = request.origin.file.as_str();
         if file == FLEET {
             return Self::Fleet;
         }
@@ -88,9 +88,13 @@ impl std::fmt::Display for LineOrigin {
 
 impl Configured {
     /// Configures a source tree; `source_arch` is the architecture as its `arch/` calls it.
-    pub fn make(tree: &KernelTree, source_arch: &str, wishes: &KernelWishes) -> Result<Self, KernelError> {
-        files::write(&tree.dir.join(WISHES), wishes.to_allconfig().as_bytes(), 0o644)?;
-        tree.configure(WISHES).map_err(KernelError::Configure)?;
+    pub fn make(
+        tree: &KernelTree,
+        source_arch: &str,
+        requested: &RequestedOptions,
+    ) -> Result<Self, KernelError> {
+        files::write(&tree.dir.join(REQUESTED), requested.to_allconfig().as_bytes(), 0o644)?;
+        tree.configure(REQUESTED).map_err(KernelError::Configure)?;
         let text = beneath::read(&tree.dir, Path::new(".config"), LARGEST_CONFIG)?;
         let text = String::from_utf8_lossy(&text).into_owned();
         Ok(Self { text, symbols: Symbols::read(&tree.dir, source_arch)? })
@@ -102,20 +106,20 @@ impl Configured {
     }
 
     /// Looks whether every wish has survived.
-    pub fn check(&self, wishes: &KernelWishes) -> Result<(), KernelError> {
+    pub fn check(&self, requested: &RequestedOptions) -> Result<(), KernelError> {
         let outcome = self.config()?;
-        match wishes.unmet(&outcome) {
+        match requested.unmet(&outcome) {
             unmet if unmet.is_empty() => Ok(()),
             unmet => Err(KernelError::Unmet(explain(unmet, &self.symbols, &outcome))),
         }
     }
 
     /// Each option that the configuration mentions, with who set it; sorted by name. What it does not mention cannot be set.
-    pub fn lines(&self, wishes: &KernelWishes) -> Result<Vec<ConfigLine>, KernelError> {
+    pub fn lines(&self, requested: &RequestedOptions) -> Result<Vec<ConfigLine>, KernelError> {
         let config = self.config()?;
         let line = |(option, value): (&KernelOption, &OptionValue)| {
-            let origin = match wishes.get(option) {
-                Some(wish) => LineOrigin::of_wish(wish),
+            let origin = match requested.get(option) {
+                Some(request) => LineOrigin::of_request(request),
                 None if *value == OptionValue::No => LineOrigin::Default,
                 None => self.unasked(option, &config),
             };
@@ -155,18 +159,18 @@ mod tests {
 
     #[test]
     fn each_line_says_where_it_comes_from() {
-        let mut wishes = KernelWishes::default();
-        wishes.overlay_file("kernel-configs/b.config (built in)", "CONFIG_A=y\nCONFIG_OFF=n\n").unwrap();
-        wishes.overlay_file("kernel-configs/fragments/nft.config", "\nCONFIG_B=y\n").unwrap();
+        let mut requested = RequestedOptions::default();
+        requested.overlay_file("kernel-configs/b.config (built in)", "CONFIG_A=y\nCONFIG_OFF=n\n").unwrap();
+        requested.overlay_file("kernel-configs/fragments/nft.config", "\nCONFIG_B=y\n").unwrap();
         let options = [("C", OptionValue::Number(3))];
-        wishes.overlay_options(
+        requested.overlay_options(
             &options.into_iter().map(|(name, value)| (KernelOption::parse(name).unwrap(), value)).collect(),
         );
         let configured = Configured {
             text: "CONFIG_A=y\nCONFIG_B=y\nCONFIG_C=3\nCONFIG_D=y\nCONFIG_E=\"x\"\n# CONFIG_F is not set\n# CONFIG_OFF is not set\n".into(),
             symbols: Symbols::of("config B\n\tbool \"b\"\n\tselect D\n"),
         };
-        let lines = configured.lines(&wishes).unwrap();
+        let lines = configured.lines(&requested).unwrap();
         let shown: Vec<_> =
             lines.iter().map(|line| format!("{}={} {}", line.option, line.value, line.origin)).collect();
         assert_eq!(

@@ -17,7 +17,7 @@ use crate::sys::sealed;
 const FILES: &str = "files";
 
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct EarlierRecord {
     state: State,
     placed: Vec<Placed>,
 }
@@ -42,7 +42,7 @@ pub(super) fn keep(image: &Path, placed: &[Placed]) -> Result<(), FileError> {
     let state =
         File::open(image).and_then(|file| State::of(&file)).map_err(FileError::when("read", image))?;
     let path = image.with_file_name(FILES);
-    let record = Record { state, placed: placed.to_vec() };
+    let record = EarlierRecord { state, placed: placed.to_vec() };
     let bytes = postcard::to_allocvec(&record)
         .map_err(|error| FileError::when("describe", &path)(std::io::Error::other(error)))?;
     sealed::write(&path, &bytes)
@@ -50,7 +50,7 @@ pub(super) fn keep(image: &Path, placed: &[Placed]) -> Result<(), FileError> {
 
 /// An image that was written before, if nobody touched it since.
 pub(super) fn open(path: &Path) -> Option<Earlier> {
-    let record: Record = postcard::from_bytes(&sealed::read(&path.with_file_name(FILES))?).ok()?;
+    let record: EarlierRecord = postcard::from_bytes(&sealed::read(&path.with_file_name(FILES))?).ok()?;
     let image = File::open(path).ok()?;
     let is_untouched = State::of(&image).ok()? == record.state;
     is_untouched.then(|| Earlier::new(image, record.placed))

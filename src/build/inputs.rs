@@ -134,20 +134,20 @@ impl Builder<'_> {
         let cache = self.cache.clone().vendored(Some(dir.to_owned())).verifying();
         let looking = Builder { cache: &cache, ..*self };
         let inputs = looking.fetch()?;
-        let mut wanted: BTreeMap<PathBuf, Content> = BTreeMap::new();
+        let mut wanted: BTreeMap<PathBuf, VendoredContent> = BTreeMap::new();
         for input in &inputs {
-            let content = Content { sha256: input.sha256, from: From::File(&input.path) };
+            let content = VendoredContent { sha256: input.sha256, from: From::File(&input.path) };
             wanted.insert(place(dir, &input.url)?, content);
         }
         for (path, bytes) in looking.indexes_and_keys(dir)? {
-            wanted.insert(path, Content { sha256: Sha256::of(&bytes), from: From::Bytes(bytes) });
+            wanted.insert(path, VendoredContent { sha256: Sha256::of(&bytes), from: From::Bytes(bytes) });
         }
         // Written first and last, so that whatever a killed run leaves is known to be of such a run.
         let all: BTreeSet<&PathBuf> = before.iter().chain(wanted.keys()).collect();
         let mut list: BTreeMap<&PathBuf, Sha256> = all.iter().map(|path| (*path, Sha256([0; 32]))).collect();
         write_list(dir, &list)?;
         let task = self.report.begin("vendor", Some(wanted.len() as u64), Unit::Steps);
-        let copy = |(path, content): (&PathBuf, &Content<'_>)| {
+        let copy = |(path, content): (&PathBuf, &VendoredContent<'_>)| {
             let size = content.write(path)?;
             task.advance(1);
             Ok(size)
@@ -178,7 +178,7 @@ impl Builder<'_> {
 }
 
 /// What a file of a vendor directory is to hold.
-struct Content<'a> {
+struct VendoredContent<'a> {
     sha256: Sha256,
     from: From<'a>,
 }
@@ -188,7 +188,7 @@ enum From<'a> {
     Bytes(Vec<u8>),
 }
 
-impl Content<'_> {
+impl VendoredContent<'_> {
     /// Writes it where it is not there already; gives its size in bytes.
     fn write(&self, path: &Path) -> Result<u64, VendorError> {
         if let Ok((sha256, size)) = sha256_of_file(path)

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::base::Sha256;
 use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::lock::kernel::{ConfigLineError, KernelWishes};
+use crate::lock::kernel::{ConfigLineError, RequestedOptions};
 use crate::sys::beneath;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::make::{self, KernelTree};
@@ -30,7 +30,7 @@ pub struct KernelInputs {
     /// A tarball or a directory on this machine.
     pub source: PathBuf,
     pub source_sha256: Sha256,
-    pub wishes: KernelWishes,
+    pub requested: RequestedOptions,
     /// The series that the wishes are for, where it is known. It plays no part in the key: the source decides.
     pub series: Option<String>,
     /// Patches in the order they are applied.
@@ -93,7 +93,7 @@ impl KernelInputs {
     pub fn key(&self) -> BuildKey {
         let key = KeyBuilder::new("kernel")
             .input("source", self.source_sha256.0)
-            .input("config", self.wishes.to_allconfig())
+            .input("config", self.requested.to_allconfig())
             .input("toolchain", &self.toolchain)
             .input("layout", LAYOUT);
         self.patch_sha256.iter().fold(key, |key, patch| key.input("patch", patch.0)).finish()
@@ -116,7 +116,7 @@ pub fn build(
 ) -> Result<(), KernelError> {
     let (tree, configured) = prepare(inputs, &dir.join("src"), jobs, report)?;
     notes.keep_configured(&inputs.key(), &configured)?;
-    configured.check(&inputs.wishes)?;
+    configured.check(&inputs.requested)?;
     files::write(&dir.join("config"), configured.text.as_bytes(), 0o644)?;
     let vmlinux = compile(&tree, &dir.join("build.log"), notes, report)?;
     let vmlinux = beneath::read(&tree.dir, &vmlinux, LARGEST_VMLINUX)?;
@@ -174,7 +174,7 @@ fn prepare(
     {
         report.note(&format!("note: the kernel base is for Linux {series}, but the source is {release}"));
     }
-    let configured = Configured::make(&tree, "x86", &inputs.wishes)?;
+    let configured = Configured::make(&tree, "x86", &inputs.requested)?;
     Ok((tree, configured))
 }
 
@@ -240,7 +240,7 @@ mod tests {
         let inputs = KernelInputs {
             source: "/a/linux.tar".into(),
             source_sha256: Sha256::of("linux"),
-            wishes: KernelWishes::default(),
+            requested: RequestedOptions::default(),
             series: None,
             patches: Vec::new(),
             patch_sha256: Vec::new(),
@@ -248,11 +248,11 @@ mod tests {
         };
         let elsewhere = KernelInputs { source: "/b/linux.tar".into(), ..inputs.clone() };
         assert_eq!(inputs.key(), elsewhere.key());
-        let mut wishes = KernelWishes::default();
-        wishes.overlay_file("x", "CONFIG_A=y").unwrap();
+        let mut requested = RequestedOptions::default();
+        requested.overlay_file("x", "CONFIG_A=y").unwrap();
         for other in [
             KernelInputs { source_sha256: Sha256::of("other"), ..inputs.clone() },
-            KernelInputs { wishes, ..inputs.clone() },
+            KernelInputs { requested, ..inputs.clone() },
             KernelInputs { patch_sha256: vec![Sha256::of("p")], ..inputs.clone() },
             KernelInputs { toolchain: "gcc 13".into(), ..inputs.clone() },
         ] {

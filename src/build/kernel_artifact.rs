@@ -58,7 +58,7 @@ impl Builder<'_> {
             // Where it is plays no part in the key, and is found when the kernel is built.
             source: PathBuf::new(),
             source_sha256: self.lock.kernel.sha256,
-            wishes: self.project.wishes.clone().unwrap_or_default(),
+            requested: self.project.requested.clone().unwrap_or_default(),
             series: self.project.series.clone(),
             patches: build.patches.clone(),
             patch_sha256: self.lock.kernel.patches.clone(),

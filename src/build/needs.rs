@@ -5,7 +5,7 @@ use std::fmt;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{KernelOption, Label};
 use crate::fleet::OptionValue;
-use crate::lock::kernel::{DotConfig, FLEET, KernelWishes, Origin};
+use crate::lock::kernel::{DotConfig, FLEET, Origin, RequestedOptions};
 
 use super::kernel::KernelError;
 
@@ -82,10 +82,10 @@ impl Diagnostic for NeedDoubt {
 
 /// The needs that wishes do not meet by themselves. What is not mentioned may still come out on, because other
 /// options select it; what is turned off hardly.
-pub fn need_doubts(wishes: &KernelWishes, needs: &[Need]) -> Vec<NeedDoubt> {
-    let doubt = |need: &Need| match wishes.get(&need.option) {
-        Some(wish) if wish.value == OptionValue::Yes => None,
-        Some(wish) => Some(NeedDoubt::TurnedOff { need: need.clone(), origin: wish.origin.clone() }),
+pub fn need_doubts(requested: &RequestedOptions, needs: &[Need]) -> Vec<NeedDoubt> {
+    let doubt = |need: &Need| match requested.get(&need.option) {
+        Some(request) if request.value == OptionValue::Yes => None,
+        Some(request) => Some(NeedDoubt::TurnedOff { need: need.clone(), origin: request.origin.clone() }),
         None => Some(NeedDoubt::NotMentioned(need.clone())),
     };
     needs.iter().filter_map(doubt).collect()
@@ -114,12 +114,12 @@ mod tests {
 
     #[test]
     fn a_need_that_the_configuration_does_not_turn_on_is_doubted() {
-        let mut wishes = KernelWishes::default();
-        wishes.overlay_file("base.config", "CONFIG_TUN=y\n# CONFIG_FUSE_FS is not set\n").unwrap();
+        let mut requested = RequestedOptions::default();
+        requested.overlay_file("base.config", "CONFIG_TUN=y\n# CONFIG_FUSE_FS is not set\n").unwrap();
         let mut needs = ["TUN", "FUSE_FS", "MEMCG"].map(|option| need("podman", option)).to_vec();
         let whose = Needy::Machine("small".into());
         needs.push(Need { whose, option: KernelOption::parse("VIRTIO_BALLOON").unwrap() });
-        let doubts: Vec<_> = need_doubts(&wishes, &needs).iter().map(ToString::to_string).collect();
+        let doubts: Vec<_> = need_doubts(&requested, &needs).iter().map(ToString::to_string).collect();
         assert_eq!(
             doubts,
             [

@@ -9,7 +9,7 @@ use crate::fleet::{Fleet, InvalidFile, KernelSpec, Problem, SourceFiles};
 use crate::image::recipe::{RecipeError, Recipes};
 use crate::image::scripts::{self, PackageScripts};
 use crate::lock::digest::Digests;
-use crate::lock::kernel::KernelWishes;
+use crate::lock::kernel::RequestedOptions;
 use crate::lock::kernel_config::{ConfigError, kernel_config};
 use crate::lock::model::Lock;
 use crate::lock::resolve::{Request, ResolveError, Update, resolve};
@@ -32,7 +32,7 @@ pub struct Project {
     /// What a lock must agree with.
     pub wanted: Wanted,
     /// `None` for a ready kernel.
-    pub wishes: Option<KernelWishes>,
+    pub requested: Option<RequestedOptions>,
     /// The Linux series that the kernel's base is for, where it says so.
     pub series: Option<String>,
 }
@@ -145,8 +145,8 @@ impl Project {
         };
         let wanted = Wanted::of(&fleet, &pins, config.as_ref(), &Digests::new(cache_dir))?;
         let series = config.as_ref().and_then(|config| config.series.clone());
-        let wishes = config.map(|config| config.wishes);
-        Ok(Self { fleet, recipes, wanted, wishes, series })
+        let requested = config.map(|config| config.requested);
+        Ok(Self { fleet, recipes, wanted, requested, series })
     }
 
     /// Why a lock no longer fits, one sentence for each thing that differs; none where it fits.
@@ -178,7 +178,7 @@ impl Project {
     /// of a ready kernel.
     pub fn need_doubts(&self) -> Vec<NeedDoubt> {
         let needs = self.kernel_needs();
-        self.wishes.as_ref().map_or_else(Vec::new, |wishes| need_doubts(wishes, &needs))
+        self.requested.as_ref().map_or_else(Vec::new, |requested| need_doubts(requested, &needs))
     }
 
     /// What is worth knowing of the kernel's series, as its base and the name of its source tell it.

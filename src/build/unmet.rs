@@ -12,12 +12,12 @@ use super::kconfig::{Symbol, Symbols, Values};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnmetOption {
     pub unmet: Unmet,
-    pub why: Why,
+    pub why: UnmetReason,
 }
 
 /// Why an option is not what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum UnmetReason {
     /// No Kconfig file declares it.
     Unknown { nearest: Option<String> },
     /// `NF_TABLES, which is off`, and the like.
@@ -55,31 +55,33 @@ pub fn explain(unmet: Vec<Unmet>, symbols: &Symbols, outcome: &DotConfig) -> Vec
 /// Names that a message lists at most.
 const LISTED: usize = 5;
 
-fn why(unmet: &Unmet, symbols: &Symbols, outcome: &DotConfig) -> Why {
+fn why(unmet: &Unmet, symbols: &Symbols, outcome: &DotConfig) -> UnmetReason {
     let name = unmet.option.as_str();
     let owned = |names: Vec<&str>| names.into_iter().take(LISTED).map(str::to_owned).collect::<Vec<_>>();
     let Some(symbol) = symbols.get(name) else {
-        return Why::Unknown { nearest: symbols.near(name).first().map(|near| (*near).to_owned()) };
+        return UnmetReason::Unknown { nearest: symbols.near(name).first().map(|near| (*near).to_owned()) };
     };
-    if let Some(kind) = other_kind(symbol, &unmet.wish.value) {
-        return Why::OtherKind { kind };
+    if let Some(kind) = other_kind(symbol, &unmet.request.value) {
+        return UnmetReason::OtherKind { kind };
     }
-    if unmet.wish.value == OptionValue::No {
+    if unmet.request.value == OptionValue::No {
         let by = owned(symbols.selected_by(name, outcome));
-        return if by.is_empty() { Why::Other } else { Why::Selected { by } };
+        return if by.is_empty() { UnmetReason::Other } else { UnmetReason::Selected { by } };
     }
     let missing = symbol.unmet(outcome);
     if !missing.is_empty() {
-        return Why::Needs(missing);
+        return UnmetReason::Needs(missing);
     }
     if let Some(instead) = symbols.chosen_instead(name, outcome) {
-        return Why::Chosen { instead: instead.to_owned() };
+        return UnmetReason::Chosen { instead: instead.to_owned() };
     }
     if !symbol.has_prompt() {
-        return Why::Hidden { selectors: owned(symbols.selectors(name).map(|(name, _)| name).collect()) };
+        return UnmetReason::Hidden {
+            selectors: owned(symbols.selectors(name).map(|(name, _)| name).collect()),
+        };
     }
     let ranges: Vec<_> = symbol.definitions.iter().flat_map(|one| one.ranges.iter().cloned()).collect();
-    if ranges.is_empty() { Why::Other } else { Why::Range { ranges } }
+    if ranges.is_empty() { UnmetReason::Other } else { UnmetReason::Range { ranges } }
 }
 
 /// What an option's values are, where they are of another kind than what was asked for.
@@ -96,39 +98,39 @@ fn other_kind(symbol: &Symbol, wanted: &OptionValue) -> Option<&'static str> {
 
 impl fmt::Display for UnmetOption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Unmet { option, wish, got } = &self.unmet;
+        let Unmet { option, request, got } = &self.unmet;
         let came_out = got.as_ref().map_or_else(|| "off".to_owned(), shown);
-        let differs = format!("{option} should be {}, but came out as {came_out}", shown(&wish.value));
-        write!(f, "{}: ", wish.origin)?;
+        let differs = format!("{option} should be {}, but came out as {came_out}", shown(&request.value));
+        write!(f, "{}: ", request.origin)?;
         match &self.why {
-            Why::Unknown { nearest: None } => write!(f, "this kernel has no option {option}"),
-            Why::Unknown { nearest: Some(near) } => {
+            UnmetReason::Unknown { nearest: None } => write!(f, "this kernel has no option {option}"),
+            UnmetReason::Unknown { nearest: Some(near) } => {
                 write!(f, "this kernel has no option {option}; did you mean {near}?")
             }
-            Why::Needs(what) => write!(f, "{option} needs {}", what.join("; and ")),
-            Why::Chosen { instead } => {
+            UnmetReason::Needs(what) => write!(f, "{option} needs {}", what.join("; and ")),
+            UnmetReason::Chosen { instead } => {
                 write!(
                     f,
                     "{option} cannot be on together with {instead}, which is on: they are \
                   alternatives of one choice"
                 )
             }
-            Why::Selected { by } => write!(f, "{option} cannot be off: {} needs it", by.join(", ")),
-            Why::Hidden { selectors } if selectors.is_empty() => {
+            UnmetReason::Selected { by } => write!(f, "{option} cannot be off: {} needs it", by.join(", ")),
+            UnmetReason::Hidden { selectors } if selectors.is_empty() => {
                 write!(f, "{option} cannot be set: Kconfig computes it")
             }
-            Why::Hidden { selectors } => {
+            UnmetReason::Hidden { selectors } => {
                 write!(
                     f,
                     "{option} cannot be set directly: turn on an option that selects it, such as {}",
                     selectors.join(", ")
                 )
             }
-            Why::OtherKind { kind } => {
-                write!(f, "{option} is {kind}, but {} was given", shown(&wish.value))
+            UnmetReason::OtherKind { kind } => {
+                write!(f, "{option} is {kind}, but {} was given", shown(&request.value))
             }
-            Why::Range { ranges } => write!(f, "{differs}; its range is {}", ranges.join(", ")),
-            Why::Other => f.write_str(&differs),
+            UnmetReason::Range { ranges } => write!(f, "{differs}; its range is {}", ranges.join(", ")),
+            UnmetReason::Other => f.write_str(&differs),
         }
     }
 }
@@ -147,7 +149,7 @@ pub fn shown(value: &OptionValue) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lock::kernel::KernelWishes;
+    use crate::lock::kernel::RequestedOptions;
 
     const KCONFIG: &str = "\
 config NF_TABLES
@@ -174,9 +176,9 @@ config HZ_250
 endchoice
 ";
 
-    fn unmet(wishes: &str, outcome: &str) -> Vec<String> {
-        let mut all = KernelWishes::default();
-        all.overlay_file("base.config", wishes).unwrap();
+    fn unmet(requested: &str, outcome: &str) -> Vec<String> {
+        let mut all = RequestedOptions::default();
+        all.overlay_file("base.config", requested).unwrap();
         let outcome = DotConfig::parse(".config", outcome).unwrap();
         explain(all.unmet(&outcome), &Symbols::of(KCONFIG), &outcome)
             .iter()

@@ -6,7 +6,7 @@ use crate::base::Label;
 use crate::build::{Builder, Built, Comparison, FileSystemCheck, Selection};
 use crate::image::read_back::ReadBack;
 use crate::run::LockedProject;
-use crate::sys::e2fsck::Verdict;
+use crate::sys::e2fsck::FsckOutcome;
 
 use super::error::CliError;
 use super::output::{self, EventJson};
@@ -89,9 +89,11 @@ fn tell(name: &str, check: &FileSystemCheck, error: &dyn Fn(&str), ui: &Ui) {
         _ => {}
     }
     match &check.e2fsck {
-        Verdict::Clean => ui.say(&format!("{name}: e2fsck found no errors")),
-        Verdict::NotInstalled => ui.say(&format!("{name}: not checked by e2fsck, which is not installed")),
-        Verdict::Faulty(text) => error(&format!("e2fsck finds fault:\n{text}")),
+        FsckOutcome::Clean => ui.say(&format!("{name}: e2fsck found no errors")),
+        FsckOutcome::NotInstalled => {
+            ui.say(&format!("{name}: not checked by e2fsck, which is not installed"))
+        }
+        FsckOutcome::Faulty(text) => error(&format!("e2fsck finds fault:\n{text}")),
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::sys::log::Limits;
+use crate::sys::log::LogBounds;
 use crate::sys::{launch, log};
 
 use crate::base::diagnostic::one_line;
@@ -53,7 +53,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
-    let limits = Limits { size: args.size, keep: args.keep };
+    let limits = LogBounds { size: args.size, keep: args.keep };
     let streams: Vec<(&Path, &Path)> =
         args.streams.chunks_exact(2).map(|pair| (pair[0].as_path(), pair[1].as_path())).collect();
     launch::join_cgroups(&args.cgroups)?;

@@ -23,7 +23,7 @@ pub fn reporter(settings: &Settings, prints_events: bool) -> Box<dyn Report> {
     } else if std::io::stderr().is_terminal() {
         Box::new(Bars(MultiProgress::new()))
     } else {
-        Box::new(Lines)
+        Box::new(PlainLines)
     }
 }
 
@@ -82,9 +82,9 @@ fn finished(name: &str, text: &str, took: Duration) -> String {
     format!("{name:NAME_WIDTH$} {text} ({:.1} s)", took.as_secs_f64())
 }
 
-struct Lines;
+struct PlainLines;
 
-impl Report for Lines {
+impl Report for PlainLines {
     fn begin(&self, name: &str, total: Option<u64>, _: Unit) -> Box<dyn Task> {
         let now = Instant::now();
         Box::new(LineTask { name: name.to_owned(), begun: now, pace: Pace::new(total, now) })

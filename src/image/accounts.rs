@@ -10,11 +10,11 @@ use super::recipe::{Declared, Recipes, User};
 /// Files of users and groups, and how a name is resolved.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Accounts {
-    passwd: Table,
-    group: Table,
-    shadow: Table,
-    subuid: Table,
-    subgid: Table,
+    passwd: AccountTable,
+    group: AccountTable,
+    shadow: AccountTable,
+    subuid: AccountTable,
+    subgid: AccountTable,
 }
 
 /// One of the files, by its place in the image.
@@ -67,11 +67,11 @@ impl Diagnostic for AccountError {
 
 /// Lines of fields with colons between them; the first names the line.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Table {
+struct AccountTable {
     lines: Vec<String>,
 }
 
-impl Table {
+impl AccountTable {
     fn parse(text: &str) -> Self {
         Self { lines: text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect() }
     }
@@ -117,8 +117,8 @@ impl Accounts {
         recipes: &Recipes,
     ) -> Result<Self, AccountError> {
         let read = |path: &'static str| match brought.get(path).map(|bytes| std::str::from_utf8(bytes)) {
-            None => Ok(Table::default()),
-            Some(Ok(text)) => Ok(Table::parse(text)),
+            None => Ok(AccountTable::default()),
+            Some(Ok(text)) => Ok(AccountTable::parse(text)),
             Some(Err(_)) => Err(AccountError::Text { path }),
         };
         let mut accounts = Self {
@@ -198,7 +198,7 @@ impl Accounts {
 }
 
 fn check(
-    table: &Table,
+    table: &AccountTable,
     path: &'static str,
     name: &str,
     recipe: &Label,

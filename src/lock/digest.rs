@@ -94,7 +94,7 @@ impl Digests {
     fn of_at(&self, path: &Path, now: SystemTime) -> Result<Sha256, FileError> {
         let absolute = std::path::absolute(path).map_err(FileError::when("find", path))?;
         let record = self.dir.join(Sha256::of(absolute.as_os_str().as_encoded_bytes()).to_string());
-        let before = Stamp::of(path)?;
+        let before = PathState::of(path)?;
         let text = fs::read_to_string(&record).unwrap_or_default();
         if let Some((stamp, sha256)) = text.trim_end().split_once(' ')
             && stamp == before.state.to_string()
@@ -103,7 +103,7 @@ impl Digests {
             return Ok(sha256);
         }
         let sha256 = digest_tree(path)?;
-        if before.is_settled(now) && Stamp::of(path)?.state == before.state {
+        if before.is_settled(now) && PathState::of(path)?.state == before.state {
             // Without memory, the file is read again next time.
             let _ = files::write(&record, format!("{} {sha256}\n", before.state).as_bytes(), 0o644);
         }
@@ -112,13 +112,13 @@ impl Digests {
 }
 
 /// The state of a file or of all files below a directory, without their bytes.
-struct Stamp {
+struct PathState {
     state: Sha256,
     /// Seconds since the epoch of the last change.
     changed: i64,
 }
 
-impl Stamp {
+impl PathState {
     fn of(path: &Path) -> Result<Self, FileError> {
         let followed = fs::metadata(path).map_err(FileError::when("read", path))?;
         let files = if followed.is_dir() { sorted_files(path)? } else { Vec::new() };

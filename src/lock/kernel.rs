@@ -32,7 +32,7 @@ pub const FLEET: &str = "fleet.toml";
 
 /// A value that an option should have, and who wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct RequestedOption {
     pub value: OptionValue,
     pub origin: Origin,
     /// The comment that the option stands below; empty where there is none.
@@ -41,9 +41,9 @@ pub struct Wish {
 
 /// Every option that is asked for; whoever comes later wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KernelWishes {
+pub struct RequestedOptions {
     /// In the order in which they were asked for; none is empty.
-    options: BTreeMap<KernelOption, Vec<Wish>>,
+    options: BTreeMap<KernelOption, Vec<RequestedOption>>,
 }
 
 /// A line of a kernel config file that is neither an option nor a comment.
@@ -65,12 +65,12 @@ impl Diagnostic for ConfigLineError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unmet {
     pub option: KernelOption,
-    pub wish: Wish,
+    pub request: RequestedOption,
     /// What came out; `None` where the final config does not mention the option at all.
     pub got: Option<OptionValue>,
 }
 
-impl KernelWishes {
+impl RequestedOptions {
     /// Lays the text of a base or fragment over what is there. The first line that is not `CONFIG_X=value`, `# CONFIG_X
     /// is not set`, a comment or empty is an error.
     pub fn overlay_file(&mut self, file: &str, text: &str) -> Result<(), ConfigLineError> {
@@ -86,7 +86,7 @@ impl KernelWishes {
                 Some((option, value)) => {
                     let origin = Origin { file: file.to_owned(), line: line_number };
                     let reason = std::mem::take(&mut comment).join(" ");
-                    self.overlay(option, Wish { value, origin, reason });
+                    self.overlay(option, RequestedOption { value, origin, reason });
                 }
                 None => match line.trim().strip_prefix('#').filter(|text| !text.starts_with(':')) {
                     Some(text) => comment.push(text.trim()),
@@ -101,41 +101,44 @@ impl KernelWishes {
     pub fn overlay_options(&mut self, options: &BTreeMap<KernelOption, OptionValue>) {
         for (option, value) in options {
             let origin = Origin { file: FLEET.into(), line: 0 };
-            self.overlay(option.clone(), Wish { value: value.clone(), origin, reason: String::new() });
+            self.overlay(
+                option.clone(),
+                RequestedOption { value: value.clone(), origin, reason: String::new() },
+            );
         }
     }
 
-    fn overlay(&mut self, option: KernelOption, wish: Wish) {
-        self.options.entry(option).or_default().push(wish);
+    fn overlay(&mut self, option: KernelOption, request: RequestedOption) {
+        self.options.entry(option).or_default().push(request);
     }
 
     /// Gives what is asked of an option to another name, or to none.
     pub fn rename(&mut self, old: &KernelOption, new: Option<&KernelOption>) {
-        if let (Some(wishes), Some(new)) = (self.options.remove(old), new) {
-            self.options.entry(new.clone()).or_default().extend(wishes);
+        if let (Some(requested), Some(new)) = (self.options.remove(old), new) {
+            self.options.entry(new.clone()).or_default().extend(requested);
         }
     }
 
     /// Who has the last word on an option, and what it is.
-    pub fn get(&self, option: &KernelOption) -> Option<&Wish> {
+    pub fn get(&self, option: &KernelOption) -> Option<&RequestedOption> {
         self.options.get(option)?.last()
     }
 
     /// Everyone who asked for an option; the last one wins.
-    pub fn all(&self, option: &KernelOption) -> &[Wish] {
+    pub fn all(&self, option: &KernelOption) -> &[RequestedOption] {
         self.options.get(option).map_or(&[], Vec::as_slice)
     }
 
     /// Every option that is asked for, with the wish that counts.
-    fn winners(&self) -> impl Iterator<Item = (&KernelOption, &Wish)> {
-        self.options.iter().filter_map(|(option, wishes)| Some((option, wishes.last()?)))
+    fn winners(&self) -> impl Iterator<Item = (&KernelOption, &RequestedOption)> {
+        self.options.iter().filter_map(|(option, requested)| Some((option, requested.last()?)))
     }
 
     /// The wishes as a `KCONFIG_ALLCONFIG` file, sorted by name.
     pub fn to_allconfig(&self) -> String {
         let mut text = String::new();
-        for (option, wish) in self.winners() {
-            let _ = match &wish.value {
+        for (option, request) in self.winners() {
+            let _ = match &request.value {
                 OptionValue::Yes => writeln!(text, "CONFIG_{option}=y"),
                 OptionValue::No => writeln!(text, "# CONFIG_{option} is not set"),
                 OptionValue::Number(number) => writeln!(text, "CONFIG_{option}={number}"),
@@ -147,16 +150,17 @@ impl KernelWishes {
 
     /// The wishes that `outcome`, the `.config` after `olddefconfig`, does not fulfil.
     pub fn unmet(&self, outcome: &DotConfig) -> Vec<Unmet> {
-        let differs = |option: &KernelOption, wish: &Wish| match (&wish.value, outcome.get(option)) {
-            (OptionValue::No, None | Some(OptionValue::No)) => false,
-            (wanted, Some(got)) => !same_value(wanted, got),
-            (_, None) => true,
-        };
-        let unmet = self.winners().filter(|(option, wish)| differs(option, wish));
+        let differs =
+            |option: &KernelOption, request: &RequestedOption| match (&request.value, outcome.get(option)) {
+                (OptionValue::No, None | Some(OptionValue::No)) => false,
+                (wanted, Some(got)) => !same_value(wanted, got),
+                (_, None) => true,
+            };
+        let unmet = self.winners().filter(|(option, request)| differs(option, request));
         unmet
-            .map(|(option, wish)| Unmet {
+            .map(|(option, request)| Unmet {
                 option: option.clone(),
-                wish: wish.clone(),
+                request: request.clone(),
                 got: outcome.get(option).cloned(),
             })
             .collect()
@@ -233,9 +237,10 @@ pub struct DotConfig {
 impl DotConfig {
     /// Reads a `.config`.
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigLineError> {
-        let mut wishes = KernelWishes::default();
-        wishes.overlay_file(file, text)?;
-        let options = wishes.winners().map(|(option, wish)| (option.clone(), wish.value.clone())).collect();
+        let mut requested = RequestedOptions::default();
+        requested.overlay_file(file, text)?;
+        let options =
+            requested.winners().map(|(option, request)| (option.clone(), request.value.clone())).collect();
         Ok(Self { options })
     }
 
@@ -263,30 +268,32 @@ mod tests {
         KernelOption::parse(name).unwrap()
     }
 
-    fn wishes(texts: &[(&str, &str)]) -> KernelWishes {
-        let mut wishes = KernelWishes::default();
+    fn requested(texts: &[(&str, &str)]) -> RequestedOptions {
+        let mut requested = RequestedOptions::default();
         for (file, text) in texts {
-            wishes.overlay_file(file, text).unwrap();
+            requested.overlay_file(file, text).unwrap();
         }
-        wishes
+        requested
     }
 
     #[test]
     fn whoever_comes_later_wins_and_is_named() {
-        let mut wishes = wishes(&[("base", "CONFIG_NET=y\nCONFIG_A=y\n"), ("nft", "# why\nCONFIG_NET=n\n")]);
-        wishes.overlay_options(&BTreeMap::from([(option("NR_CPUS"), OptionValue::Number(8))]));
-        assert_eq!(wishes.get(&option("NET")).unwrap().origin.to_string(), "nft:2");
-        assert_eq!(wishes.to_allconfig(), "CONFIG_A=y\n# CONFIG_NET is not set\nCONFIG_NR_CPUS=8\n");
+        let mut requested =
+            requested(&[("base", "CONFIG_NET=y\nCONFIG_A=y\n"), ("nft", "# why\nCONFIG_NET=n\n")]);
+        requested.overlay_options(&BTreeMap::from([(option("NR_CPUS"), OptionValue::Number(8))]));
+        assert_eq!(requested.get(&option("NET")).unwrap().origin.to_string(), "nft:2");
+        assert_eq!(requested.to_allconfig(), "CONFIG_A=y\n# CONFIG_NET is not set\nCONFIG_NR_CPUS=8\n");
     }
 
     #[test]
     fn the_reason_is_the_comment_above_an_option() {
-        let wishes = wishes(&[
+        let requested = requested(&[
             ("base", "# A title\n\n# because of A,\n# and of B\nCONFIG_A=y\nCONFIG_B=y\n"),
             ("more", "# not here\n# CONFIG_A is not set\n"),
         ]);
-        let reasons =
-            |name| wishes.all(&option(name)).iter().map(|wish| wish.reason.as_str()).collect::<Vec<_>>();
+        let reasons = |name| {
+            requested.all(&option(name)).iter().map(|request| request.reason.as_str()).collect::<Vec<_>>()
+        };
         assert_eq!(reasons("A"), ["because of A, and of B", "not here"]);
         assert_eq!(reasons("B"), [""]);
         assert_eq!(reasons("C"), [""; 0]);
@@ -294,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_wish_that_did_not_survive_is_reported_with_what_came_out() {
-        let wishes = wishes(&[(
+        let requested = requested(&[(
             "base",
             "CONFIG_GONE=y\nCONFIG_KEPT=y\n# CONFIG_OFF is not set\nCONFIG_HZ=100\nCONFIG_NAME=\"a\\\"b\"\nCONFIG_HEX=0x10\n",
         )]);
@@ -304,20 +311,20 @@ mod tests {
         )
         .unwrap();
         let unmet: Vec<_> =
-            wishes.unmet(&outcome).into_iter().map(|u| (u.option.to_string(), u.got)).collect();
+            requested.unmet(&outcome).into_iter().map(|u| (u.option.to_string(), u.got)).collect();
         assert_eq!(unmet, [("GONE".into(), None), ("HZ".into(), Some(OptionValue::Number(250)))]);
     }
 
     #[test]
     fn a_module_is_refused_with_the_reason() {
-        let error = KernelWishes::default().overlay_file("x.config", "\nCONFIG_TUN=m\n").unwrap_err();
+        let error = RequestedOptions::default().overlay_file("x.config", "\nCONFIG_TUN=m\n").unwrap_err();
         assert_eq!(error.to_string(), "x.config:2: CONFIG_TUN=m: the guest has no modules; use y or n");
     }
 
     #[test]
     fn a_line_that_is_no_option_is_refused() {
         for wrong in ["NET=y", "CONFIG_NET", "CONFIG_NET=maybe", "CONFIG_N-T=y"] {
-            assert!(KernelWishes::default().overlay_file("x", wrong).is_err(), "{wrong} was accepted");
+            assert!(RequestedOptions::default().overlay_file("x", wrong).is_err(), "{wrong} was accepted");
         }
     }
 }

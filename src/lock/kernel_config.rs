@@ -17,14 +17,14 @@ use crate::base::{KernelOption, Sha256};
 use crate::fleet::{KernelBuild, OptionValue, SourceFiles};
 use crate::sys::fs::FileError;
 
-use super::kernel::{ConfigLineError, KernelWishes};
+use super::kernel::{ConfigLineError, RequestedOptions};
 use super::wanted::ARCH;
 
 /// The configuration of a kernel that is to be built.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelConfig {
     /// Base, fragments and options, laid over each other.
-    pub wishes: KernelWishes,
+    pub requested: RequestedOptions,
     pub parts: KernelParts,
     /// The Linux series that the base is for, such as `6.1`, where it says so.
     pub series: Option<String>,
@@ -96,7 +96,7 @@ pub fn kernel_config(files: &SourceFiles, build: &KernelBuild) -> Result<KernelC
         return Err(ConfigError::Arch { file: format!("kernel-configs/{base}"), arch });
     }
     config.fragments(files, build.fragments.iter().map(|name| name.as_str()), &adaption.renamed)?;
-    config.wishes.overlay_options(&build.options);
+    config.requested.overlay_options(&build.options);
     let option = |(name, value): (&KernelOption, &OptionValue)| {
         let value = match value {
             OptionValue::Yes => "y".to_owned(),
@@ -135,7 +135,7 @@ impl KernelConfig {
         for name in names {
             self.overlay(files, &format!("fragments/{name}.config"))?;
         }
-        renamed.iter().for_each(|(old, new)| self.wishes.rename(old, new.as_ref()));
+        renamed.iter().for_each(|(old, new)| self.requested.rename(old, new.as_ref()));
         Ok(())
     }
 
@@ -179,8 +179,8 @@ impl KernelConfig {
 
     fn overlay(&mut self, files: &SourceFiles, name: &str) -> Result<(), ConfigError> {
         let (origin, text) = read(files, name, None)?;
-        self.wishes.overlay_file(&origin, &text)?;
-        let mut alone = KernelWishes::default();
+        self.requested.overlay_file(&origin, &text)?;
+        let mut alone = RequestedOptions::default();
         alone.overlay_file(&origin, &text)?;
         // What is renamed or dropped is a part of it as well.
         let said = text.lines().filter(|line| line.starts_with("#:")).collect::<String>();
@@ -224,10 +224,10 @@ mod tests {
             ("fragments/f.config", "CONFIG_GONE=y\n# CONFIG_B is not set\n"),
         ];
         let new = config("new", &["f"], &texts).unwrap();
-        assert_eq!(new.wishes.to_allconfig(), "# CONFIG_B is not set\nCONFIG_C=y\nCONFIG_NEW_A=y\n");
+        assert_eq!(new.requested.to_allconfig(), "# CONFIG_B is not set\nCONFIG_C=y\nCONFIG_NEW_A=y\n");
         assert_eq!(new.series.as_deref(), Some("6.12"));
         let old = config("old", &["f"], &texts).unwrap();
-        assert_eq!(old.wishes.to_allconfig(), "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_GONE=y\n");
+        assert_eq!(old.requested.to_allconfig(), "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_GONE=y\n");
         assert_eq!(old.series.as_deref(), Some("6.1"));
     }
 

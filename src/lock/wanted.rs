@@ -191,7 +191,7 @@ fn kernel(
                     .as_deref()
                     .map(|path| files::read(path).map(Sha256::of))
                     .transpose()?,
-                config: config.map(|config| Sha256::of(config.wishes.to_allconfig())),
+                config: config.map(|config| Sha256::of(config.requested.to_allconfig())),
                 parts: config.map(|config| config.parts.clone()).unwrap_or_default(),
                 patches: patches.collect::<Result<_, _>>()?,
             })

@@ -6,7 +6,7 @@ use super::tool::{Tool, ToolError};
 
 /// What e2fsck says of a file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum FsckOutcome {
     Clean,
     /// What it printed.
     Faulty(String),
@@ -18,16 +18,16 @@ pub enum Verdict {
 const UNCORRECTED: i32 = 4;
 
 /// Lets e2fsck check every structure (`-f`) and change nothing (`-n`).
-pub fn check(image: &Path) -> Result<Verdict, ToolError> {
+pub fn check(image: &Path) -> Result<FsckOutcome, ToolError> {
     let call = Tool::new("e2fsck").args(["-f", "-n"]).arg(image);
     let output = match call.output() {
-        Err(ToolError::Missing { .. }) => return Ok(Verdict::NotInstalled),
+        Err(ToolError::Missing { .. }) => return Ok(FsckOutcome::NotInstalled),
         output => output?,
     };
     match output.status.code() {
-        Some(0) => Ok(Verdict::Clean),
+        Some(0) => Ok(FsckOutcome::Clean),
         Some(code) if code & UNCORRECTED != 0 => {
-            Ok(Verdict::Faulty(String::from_utf8_lossy(&output.stdout).trim_end().to_owned()))
+            Ok(FsckOutcome::Faulty(String::from_utf8_lossy(&output.stdout).trim_end().to_owned()))
         }
         code => Err(ToolError::Failed {
             command: call.command_line(),

@@ -114,14 +114,14 @@ pub struct Wanted {
 /// What a server says of the version of a file that it sends (`ETag` and `Last-Modified`, RFC 9110), and is asked by later
 /// whether the file is still that one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Stamp {
+pub struct CacheValidators {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub modified: Option<String>,
 }
 
-impl Stamp {
+impl CacheValidators {
     /// Whether the server has said nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -226,20 +226,20 @@ impl Client {
         wanted: Wanted,
         more: &dyn Fn(u64),
     ) -> Result<(), HttpError> {
-        self.download_newer(url, &Stamp::default(), sink, wanted, more).map(drop)
+        self.download_newer(url, &CacheValidators::default(), sink, wanted, more).map(drop)
     }
 
     /// The same, but nothing is sent where the server still has the version of `known`; else gives the stamp of what came.
     pub fn download_newer(
         &self,
         url: &str,
-        known: &Stamp,
+        known: &CacheValidators,
         sink: &mut dyn Sink,
         wanted: Wanted,
         more: &dyn Fn(u64),
-    ) -> Result<Option<Stamp>, HttpError> {
+    ) -> Result<Option<CacheValidators>, HttpError> {
         if let Some(path) = url.strip_prefix("file://") {
-            return copy(url, Path::new(path), sink, wanted, more).map(|()| Some(Stamp::default()));
+            return copy(url, Path::new(path), sink, wanted, more).map(|()| Some(CacheValidators::default()));
         }
         let (mut failures, mut furthest, mut request) = (0, sink.len(), 0);
         loop {
@@ -272,17 +272,17 @@ impl Client {
     fn attempt(
         &self,
         url: &str,
-        known: &Stamp,
+        known: &CacheValidators,
         sink: &mut dyn Sink,
         wanted: Wanted,
         more: &dyn Fn(u64),
-    ) -> Result<Option<Stamp>, Failure> {
+    ) -> Result<Option<CacheValidators>, Failure> {
         let store = |source| Failure::Final(HttpError::Store { url: url.to_owned(), source });
         if !wanted.resume || sink.len() > wanted.size.unwrap_or(wanted.limit) {
             sink.restart().map_err(store)?;
         }
         if !sink.is_empty() && Some(sink.len()) == wanted.size {
-            return Ok(Some(Stamp::default()));
+            return Ok(Some(CacheValidators::default()));
         }
         let mut request = self.with_own_headers(self.agent(url).get(url));
         if !sink.is_empty() {
@@ -314,7 +314,7 @@ impl Client {
             _ => return Err(Failure::Final(HttpError::Status { url: url.to_owned(), status })),
         }
         let left = header("Content-Length").and_then(|text| text.parse::<u64>().ok());
-        let stamp = Stamp::of(response.headers());
+        let stamp = CacheValidators::of(response.headers());
         receive(url, response.into_body().into_reader(), left, sink, wanted, more)?;
         Ok(Some(stamp))
     }

@@ -38,13 +38,13 @@ pub struct Platform {
 
 /// Several images: those of a layout, or one for each platform.
 #[derive(Debug, Deserialize)]
-pub struct Index {
+pub struct ImageIndex {
     pub manifests: Vec<Descriptor>,
 }
 
 /// One image; the lowest layer comes first.
 #[derive(Debug, Deserialize)]
-pub struct Manifest {
+pub struct ImageManifest {
     pub config: Descriptor,
     pub layers: Vec<Descriptor>,
 }
@@ -52,8 +52,8 @@ pub struct Manifest {
 /// What a reference to a registry leads to.
 #[derive(Debug)]
 pub enum Document {
-    Index(Index),
-    Manifest(Manifest),
+    Index(ImageIndex),
+    Manifest(ImageManifest),
 }
 
 impl Document {

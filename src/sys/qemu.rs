@@ -60,14 +60,14 @@ impl Diagnostic for QmpError {
 
 /// QEMU's version, or why it is not known.
 #[derive(Debug, thiserror::Error)]
-pub enum VersionError {
+pub enum QemuVersionError {
     #[error(transparent)]
     Tool(#[from] ToolError),
     #[error("cannot read a version from {text:?}, the answer of {PROGRAM} --version")]
     Unknown { text: String },
 }
 
-impl Diagnostic for VersionError {
+impl Diagnostic for QemuVersionError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Tool(error) => error.diagnosis(),
@@ -77,10 +77,10 @@ impl Diagnostic for VersionError {
 }
 
 /// Major and minor version of the QEMU that is installed.
-pub fn version() -> Result<(u32, u32), VersionError> {
+pub fn version() -> Result<(u32, u32), QemuVersionError> {
     let text = Tool::new(PROGRAM).arg("--version").text()?;
     let first = text.lines().next().unwrap_or_default();
-    parse_version(first).ok_or_else(|| VersionError::Unknown { text: first.to_owned() })
+    parse_version(first).ok_or_else(|| QemuVersionError::Unknown { text: first.to_owned() })
 }
 
 /// Reads `QEMU emulator version 7.2.22 (Debian …)`.

@@ -71,8 +71,8 @@ fn comes_out_as_written(source_file: &str, base: &str, arch: &'static str, sourc
     let fragments: Vec<_> = fragments.iter().map(|name| name.trim_end_matches(".config")).collect();
     assert!(fragments.len() >= 9, "{fragments:?}");
     let config = base_config(&files, base, &fragments).unwrap();
-    let configured = Configured::make(&tree, source_arch, &config.wishes).unwrap();
-    if let Err(error) = configured.check(&config.wishes) {
+    let configured = Configured::make(&tree, source_arch, &config.requested).unwrap();
+    if let Err(error) = configured.check(&config.requested) {
         panic!("{error}");
     }
 }

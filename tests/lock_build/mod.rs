@@ -11,7 +11,7 @@ use sisforge::build::{Builder, Selection};
 use sisforge::lock::changes;
 use sisforge::lock::model::Lock;
 use sisforge::lock::resolve::Update;
-use sisforge::sys::e2fsck::Verdict;
+use sisforge::sys::e2fsck::FsckOutcome;
 use sisforge::sys::report::Silent;
 use sisforge::sys::tool::Tool;
 
@@ -98,8 +98,8 @@ fn what_is_built_is_what_was_laid_out() {
         let Some(check) = &comparison.file_system else { continue };
         assert!(check.read_back.paths > 0, "{name}");
         match &check.e2fsck {
-            Verdict::NotInstalled => skip(TEST, "e2fsck is not installed"),
-            verdict => assert_eq!(*verdict, Verdict::Clean, "{name}"),
+            FsckOutcome::NotInstalled => skip(TEST, "e2fsck is not installed"),
+            verdict => assert_eq!(*verdict, FsckOutcome::Clean, "{name}"),
         }
         is_what_the_kernel_sees(TEST, &comparison.built.artifact.path);
     }

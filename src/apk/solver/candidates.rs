@@ -1,19 +1,19 @@
 //! Which packages can still have a name, and what all of them have in common.
 
 use super::propagate::Solver;
-use super::universe::{NameId, PackageId, Provider, Wish};
+use super::universe::{NameId, PackageId, Provider, Requirement};
 
 impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
-    fn is_satisfiable(&self, package: PackageId, wish: Wish<'u>) -> bool {
-        let state = &self.names[wish.name];
+    fn is_satisfiable(&self, package: PackageId, need: Requirement<'u>) -> bool {
+        let state = &self.names[need.name];
         let packages = &self.universe.packages;
         if state.locked {
-            return wish.is_met_by(Some(package), state.chosen, packages);
+            return need.is_met_by(Some(package), state.chosen, packages);
         }
-        (state.requirers == 0 && wish.is_met_by(Some(package), None, packages))
-            || self.universe.providers(wish.name).iter().any(|provider| {
+        (state.requirers == 0 && need.is_met_by(Some(package), None, packages))
+            || self.universe.providers(need.name).iter().any(|provider| {
                 self.packages[provider.package].selectable
-                    && wish.is_met_by(Some(package), Some(*provider), packages)
+                    && need.is_met_by(Some(package), Some(*provider), packages)
             })
     }
 
@@ -38,7 +38,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
             self.packages[id].merging = false;
             if recheck_depends && self.packages[id].selectable {
                 let is_broken =
-                    universe.packages[id].depends.iter().any(|wish| !self.is_satisfiable(id, *wish));
+                    universe.packages[id].depends.iter().any(|need| !self.is_satisfiable(id, *need));
                 if is_broken {
                     self.disqualify(id);
                 }
@@ -81,17 +81,17 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
         let package = &universe.packages[id];
         if !self.packages[id].install_if_met && !self.packages[id].install_if_failed {
             self.packages[id].install_if_met = true;
-            for wish in &package.install_if {
-                let state = &mut self.names[wish.name];
+            for need in &package.install_if {
+                let state = &mut self.names[need.name];
                 if !state.locked {
-                    if wish.text.conflict {
+                    if need.text.conflict {
                         state.install_if_waits = true;
-                        self.queue(wish.name, false);
+                        self.queue(need.name, false);
                     }
                     self.packages[id].install_if_met = false;
                     break;
                 }
-                if !wish.is_met_by(Some(id), state.chosen, &universe.packages) {
+                if !need.is_met_by(Some(id), state.chosen, &universe.packages) {
                     self.packages[id].install_if_met = false;
                     self.packages[id].install_if_failed = true;
                     break;
@@ -99,8 +99,8 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
             }
         }
         if self.packages[id].install_if_met {
-            for wish in &package.install_if {
-                if let Some(chosen) = self.names[wish.name].chosen {
+            for need in &package.install_if {
+                if let Some(chosen) = self.names[need.name].chosen {
                     self.inherit(id, Some(chosen.package), None);
                 }
             }
@@ -112,8 +112,8 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
         let universe = self.universe;
         let package = &universe.packages[provider.package];
         self.packages[provider.package].merging = true;
-        for wish in package.depends.iter().filter(|wish| !wish.text.conflict) {
-            let count = &mut self.names[wish.name].merged_depends;
+        for need in package.depends.iter().filter(|need| !need.text.conflict) {
+            let count = &mut self.names[need.name].merged_depends;
             if *count == before {
                 *count = before + 1;
             }
@@ -135,14 +135,14 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
             state.merged = state.merging;
         }
         let package = &universe.packages[first];
-        for wish in &package.depends {
-            let is_common = std::mem::take(&mut self.names[wish.name].merged_depends) == options;
+        for need in &package.depends {
+            let is_common = std::mem::take(&mut self.names[need.name].merged_depends) == options;
             if is_common && options == 1 {
-                self.apply(Some(first), *wish);
-            } else if is_common && self.names[wish.name].requirers == 0 {
-                self.names[wish.name].requirers += 1;
-                self.first_required(wish.name);
-                for provider in universe.providers(wish.name) {
+                self.apply(Some(first), *need);
+            } else if is_common && self.names[need.name].requirers == 0 {
+                self.names[need.name].requirers += 1;
+                self.first_required(need.name);
+                for provider in universe.providers(need.name) {
                     self.inherit(provider.package, Some(first), None);
                 }
             }

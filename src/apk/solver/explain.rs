@@ -7,7 +7,7 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::propagate::Solver;
 use super::reason::{DEPTH, listed};
-use super::universe::{NameId, PackageId, Wish};
+use super::universe::{NameId, PackageId, Requirement};
 
 /// A world that cannot be met.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,21 +74,21 @@ impl SolveError {
 }
 
 impl Solver<'_, '_, '_> {
-    /// Every wish of the chosen packages and of the world that is not met. Empty where the solution holds.
+    /// Every requirement of the chosen packages and of the world that is not met. Empty where the solution holds.
     pub fn problems(&self) -> Vec<Problem> {
         let ways = Ways::of(self);
         let (mut problems, mut broken) = (self.unknown_tags(), Vec::new());
         for package in std::iter::once(None).chain(ways.reached.iter().copied().map(Some)) {
-            for wish in self.wishes_of(package) {
-                if !wish.is_met_by(package, self.names[wish.name].chosen, &self.universe.packages) {
-                    problems.push(self.unmet(*wish, package, &ways));
+            for need in self.needs_of(package) {
+                if !need.is_met_by(package, self.names[need.name].chosen, &self.universe.packages) {
+                    problems.push(self.unmet(*need, package, &ways));
                 }
             }
             broken.extend(package.and_then(|package| self.broken(package, &ways)));
         }
         let clashes: BTreeSet<_> = self.clashes.iter().copied().collect();
         problems.extend(clashes.into_iter().map(|(name, a, b)| self.clash(name, a, b, &ways)));
-        // A package that is broken because of a wish is explained by that wish.
+        // A package that is broken because of a requirement is explained by that requirement.
         if problems.is_empty() {
             problems = broken;
         }
@@ -97,8 +97,8 @@ impl Solver<'_, '_, '_> {
         problems
     }
 
-    /// The wishes of a package, or of the world.
-    pub(super) fn wishes_of(&self, package: Option<PackageId>) -> &[Wish<'_>] {
+    /// The requirements of a package, or of the world.
+    pub(super) fn needs_of(&self, package: Option<PackageId>) -> &[Requirement<'_>] {
         package.map_or(&self.universe.world, |package| &self.universe.packages[package].depends)
     }
 
@@ -109,7 +109,7 @@ impl Solver<'_, '_, '_> {
     fn unknown_tags(&self) -> Vec<Problem> {
         let tags: Vec<String> = self.universe.tags.iter().map(|(tag, _)| (*tag).to_owned()).collect();
         let mut problems = Vec::new();
-        for Wish { text, .. } in &self.universe.world {
+        for Requirement { text, .. } in &self.universe.world {
             let Some(tag) = text.tag.as_deref().filter(|tag| !tags.iter().any(|known| known == tag)) else {
                 continue;
             };
@@ -123,11 +123,11 @@ impl Solver<'_, '_, '_> {
         problems
     }
 
-    fn unmet(&self, wish: Wish<'_>, of: Option<PackageId>, ways: &Ways) -> Problem {
-        let text = wish.text;
-        let chosen = self.names[wish.name].chosen.filter(|_| text.conflict);
+    fn unmet(&self, need: Requirement<'_>, of: Option<PackageId>, ways: &Ways) -> Problem {
+        let text = need.text;
+        let chosen = self.names[need.name].chosen.filter(|_| text.conflict);
         let Some(chosen) = chosen else {
-            let (why, hint) = self.why_unmet(wish, of);
+            let (why, hint) = self.why_unmet(need, of);
             return Problem { what: format!("{text}: {why}"), by_way_of: ways.to(of, self), hint };
         };
         let why = self.needed_anyway(chosen.package, ways);
@@ -181,10 +181,10 @@ impl Ways {
         let packages = &solver.universe.packages;
         let mut ways = Self { parents: vec![None; packages.len()], reached: Vec::new() };
         ways.follow(None, solver);
-        // What came by its install_if is needed by nobody, and has wishes of its own.
+        // What came by its install_if is needed by nobody, and has requirements of its own.
         for id in (0..packages.len()).filter(|id| solver.packages[*id].in_order) {
             if ways.parents[id].is_none() {
-                let chosen = packages[id].install_if.iter().filter_map(|wish| solver.names[wish.name].chosen);
+                let chosen = packages[id].install_if.iter().filter_map(|need| solver.names[need.name].chosen);
                 let mut reached =
                     chosen.map(|chosen| chosen.package).filter(|by| ways.parents[*by].is_some());
                 ways.parents[id] = Some(reached.next());
@@ -199,8 +199,8 @@ impl Ways {
     fn follow(&mut self, from: Option<PackageId>, solver: &Solver<'_, '_, '_>) {
         let mut open = VecDeque::from([from]);
         while let Some(package) = open.pop_front() {
-            for wish in solver.wishes_of(package).iter().filter(|wish| !wish.text.conflict) {
-                let Some(chosen) = solver.names[wish.name].chosen else { continue };
+            for need in solver.needs_of(package).iter().filter(|need| !need.text.conflict) {
+                let Some(chosen) = solver.names[need.name].chosen else { continue };
                 if self.parents[chosen.package].is_none() {
                     self.parents[chosen.package] = Some(package);
                     self.reached.push(chosen.package);

@@ -26,7 +26,7 @@ pub use explain::{Problem, SolveError};
 #[derive(Clone, Copy, Debug)]
 pub struct Repository<'a> {
     pub index: &'a Index,
-    /// Packages of a tagged repository are taken only for wishes with this `@tag`, and for what those need.
+    /// Packages of a tagged repository are taken only for requirements with this `@tag`, and for what those need.
     pub tag: Option<&'a str>,
 }
 
@@ -66,7 +66,7 @@ pub fn solve<'a>(
     }
     let mut world = world.to_vec();
     world.sort_by(|a, b| {
-        let folded = |wish: &Dependency| wish.name.to_ascii_lowercase();
+        let folded = |need: &Dependency| need.name.to_ascii_lowercase();
         folded(a).cmp(&folded(b)).then_with(|| a.name.cmp(&b.name))
     });
     world.dedup();

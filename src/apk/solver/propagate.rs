@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::state::{NameState, PackageState, Queue};
-use super::universe::{NameId, PackageId, Universe, Wish};
+use super::universe::{NameId, PackageId, Requirement, Universe};
 
 /// The state of a solution in the making.
 pub(super) struct Solver<'s, 'u, 'a> {
@@ -36,14 +36,14 @@ impl<'s, 'u, 'a: 'u> Solver<'s, 'u, 'a> {
 
     /// Decides every name.
     pub fn run(&mut self) {
-        for wish in &self.universe.world {
-            self.names[wish.name].in_world = true;
+        for need in &self.universe.world {
+            self.names[need.name].in_world = true;
         }
-        for wish in &self.universe.world {
-            self.discover(wish.name);
+        for need in &self.universe.world {
+            self.discover(need.name);
         }
-        for wish in &self.universe.world {
-            self.apply(None, *wish);
+        for need in &self.universe.world {
+            self.apply(None, *need);
         }
         loop {
             while let Some(name) = self.dirty.pop_front() {
@@ -79,8 +79,8 @@ impl<'s, 'u, 'a: 'u> Solver<'s, 'u, 'a> {
         for provider in providers {
             if !std::mem::replace(&mut self.packages[provider.package].seen, true) {
                 self.prepare(provider.package);
-                for wish in &universe.packages[provider.package].depends {
-                    self.discover(wish.name);
+                for need in &universe.packages[provider.package].depends {
+                    self.discover(need.name);
                 }
             }
             no_install_if &= self.packages[provider.package].install_if_failed;
@@ -95,7 +95,7 @@ impl<'s, 'u, 'a: 'u> Solver<'s, 'u, 'a> {
         self.last_order += 1;
         self.names[name].order = self.order_of(name);
         for provider in providers {
-            universe.packages[provider.package].install_if.iter().for_each(|wish| self.discover(wish.name));
+            universe.packages[provider.package].install_if.iter().for_each(|need| self.discover(need.name));
         }
     }
 
@@ -122,24 +122,24 @@ impl<'s, 'u, 'a: 'u> Solver<'s, 'u, 'a> {
         state.tag_ok = preferred;
     }
 
-    /// Spreads one wish, of a package or (`None`) of the world.
-    pub fn apply(&mut self, parent: Option<PackageId>, wish: Wish<'u>) {
+    /// Spreads one requirement, of a package or (`None`) of the world.
+    pub fn apply(&mut self, parent: Option<PackageId>, need: Requirement<'u>) {
         let universe = self.universe;
-        if !wish.text.conflict {
-            self.names[wish.name].requirers += 1;
-            if self.names[wish.name].requirers == 1 {
-                self.first_required(wish.name);
+        if !need.text.conflict {
+            self.names[need.name].requirers += 1;
+            if self.names[need.name].requirers == 1 {
+                self.first_required(need.name);
             }
         }
-        for provider in universe.providers(wish.name) {
-            let met = wish.is_met_by(parent, Some(*provider), &universe.packages);
+        for provider in universe.providers(need.name) {
+            let met = need.is_met_by(parent, Some(*provider), &universe.packages);
             let state = &mut self.packages[provider.package];
             state.conflicts += u32::from(!met);
             if state.selectable && state.conflicts > 0 {
                 self.disqualify(provider.package);
             }
             if met {
-                self.inherit(provider.package, parent, wish.text.tag.as_deref());
+                self.inherit(provider.package, parent, need.text.tag.as_deref());
             }
         }
     }

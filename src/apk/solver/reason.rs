@@ -1,9 +1,9 @@
-//! Why one wish is not met, or one package cannot be there, and what would do instead.
+//! Why one requirement is not met, or one package cannot be there, and what would do instead.
 
 use std::collections::BTreeSet;
 
 use super::propagate::Solver;
-use super::universe::{NameId, PackageId, Provider, Wish};
+use super::universe::{NameId, PackageId, Provider, Requirement};
 
 /// A reason, and what would do.
 type Reason = (String, Option<String>);
@@ -16,25 +16,25 @@ const MAX_NAMES: usize = 5;
 pub(super) const DEPTH: usize = 4;
 
 impl Solver<'_, '_, '_> {
-    /// Why nothing that is chosen meets a wish that is no conflict.
-    pub(super) fn why_unmet(&self, wish: Wish<'_>, of: Option<PackageId>) -> Reason {
+    /// Why nothing that is chosen meets a requirement that is no conflict.
+    pub(super) fn why_unmet(&self, need: Requirement<'_>, of: Option<PackageId>) -> Reason {
         let packages = &self.universe.packages;
-        let (name, providers) = (self.universe.names[wish.name], self.universe.providers(wish.name));
-        let fits = |provider: &&Provider<'_>| wish.is_met_by(of, Some(**provider), packages);
+        let (name, providers) = (self.universe.names[need.name], self.universe.providers(need.name));
+        let fits = |provider: &&Provider<'_>| need.is_met_by(of, Some(**provider), packages);
         let fitting: Vec<PackageId> = providers.iter().filter(fits).map(|p| p.package).collect();
         if providers.is_empty() {
             return self.nobody_has(name.text);
         }
         if fitting.is_empty() {
-            return self.no_version_fits(wish.name);
+            return self.no_version_fits(need.name);
         }
         let reason = fitting.iter().rev().find_map(|package| Some((package, self.why_not(*package, DEPTH)?)));
-        let chosen = self.names[wish.name].chosen.map(|chosen| self.id(chosen.package));
+        let chosen = self.names[need.name].chosen.map(|chosen| self.id(chosen.package));
         match (reason, chosen) {
             (Some((package, (why, hint))), _) => (format!("{} {why}", self.id(*package)), hint),
             (None, Some(chosen)) => (format!("{chosen} is installed instead"), None),
             (None, None) => {
-                let packages = self.package_names(wish.name);
+                let packages = self.package_names(need.name);
                 let what = if packages.len() == 1 { "add it" } else { "add one of them" };
                 let hint = format!("it is provided by {}; {what} to the world", listed(&packages));
                 ("no package has this name".into(), Some(hint))
@@ -141,22 +141,22 @@ impl Solver<'_, '_, '_> {
         Some((format!("cannot be installed: it needs {why}"), hint))
     }
 
-    /// Who wishes for what this package does not meet though it has the name.
+    /// Who requirements for what this package does not meet though it has the name.
     fn opponent(&self, id: PackageId) -> Option<String> {
         let packages = &self.universe.packages;
         let names = self.names_of(id);
-        let in_the_way = |of: Option<PackageId>, wish: &Wish<'_>| {
+        let in_the_way = |of: Option<PackageId>, need: &Requirement<'_>| {
             names
                 .iter()
-                .any(|provider| provider.0 == wish.name && !wish.is_met_by(of, Some(provider.1), packages))
+                .any(|provider| provider.0 == need.name && !need.is_met_by(of, Some(provider.1), packages))
         };
-        if let Some(wish) = self.universe.world.iter().find(|wish| in_the_way(None, wish)) {
-            return Some(format!("the world needs {}", wish.text));
+        if let Some(need) = self.universe.world.iter().find(|need| in_the_way(None, need)) {
+            return Some(format!("the world needs {}", need.text));
         }
         let chosen = (0..packages.len()).filter(|package| self.packages[*package].in_order);
-        let mut wishes = chosen.flat_map(|of| packages[of].depends.iter().map(move |wish| (of, wish)));
-        let (of, wish) = wishes.find(|(of, wish)| in_the_way(Some(*of), wish))?;
-        Some(format!("{} wants {}", self.id(of), wish.text))
+        let mut needs = chosen.flat_map(|of| packages[of].depends.iter().map(move |need| (of, need)));
+        let (of, need) = needs.find(|(of, need)| in_the_way(Some(*of), need))?;
+        Some(format!("{} wants {}", self.id(of), need.text))
     }
 
     /// Another package that is chosen and owns one of its names.
@@ -169,20 +169,20 @@ impl Solver<'_, '_, '_> {
         })
     }
 
-    /// A wish of this package itself that cannot be met.
+    /// A requirement of this package itself that cannot be met.
     fn lacking(&self, id: PackageId, depth: usize) -> Option<Reason> {
         let depth = depth.checked_sub(1)?;
         let packages = &self.universe.packages;
-        packages[id].depends.iter().filter(|wish| !wish.text.conflict).find_map(|wish| {
-            let fits = |provider: &&Provider<'_>| wish.is_met_by(Some(id), Some(**provider), packages);
-            let providers = self.universe.providers(wish.name).iter();
+        packages[id].depends.iter().filter(|need| !need.text.conflict).find_map(|need| {
+            let fits = |provider: &&Provider<'_>| need.is_met_by(Some(id), Some(**provider), packages);
+            let providers = self.universe.providers(need.name).iter();
             let mut fitting = providers.filter(fits).map(|provider| provider.package);
             let Some(best) = fitting.next_back() else {
-                let (why, hint) = self.why_unmet(*wish, Some(id));
-                return Some((format!("{} ({why})", wish.text), hint));
+                let (why, hint) = self.why_unmet(*need, Some(id));
+                return Some((format!("{} ({why})", need.text), hint));
             };
             let (why, hint) = self.why_not(best, depth)?;
-            Some((format!("{}, and {} {why}", wish.text, self.id(best)), hint))
+            Some((format!("{}, and {} {why}", need.text, self.id(best)), hint))
         })
     }
 

@@ -31,7 +31,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
         for (provided, version) in &package.provides {
             self.assign(*provided, Some(Provider { package: best.package, version: *version }));
         }
-        package.depends.iter().for_each(|wish| self.apply(Some(best.package), *wish));
+        package.depends.iter().for_each(|need| self.apply(Some(best.package), *need));
     }
 
     /// The greater is the better.
@@ -87,9 +87,9 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
             return;
         };
         if self.names[name].requirers == 0 && self.packages[chosen.package].install_if_met {
-            for wish in &universe.packages[chosen.package].install_if {
-                if !self.names[wish.name].locked {
-                    self.apply(Some(chosen.package), *wish);
+            for need in &universe.packages[chosen.package].install_if {
+                if !self.names[need.name].locked {
+                    self.apply(Some(chosen.package), *need);
                 }
             }
         }
@@ -111,7 +111,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
     pub fn install_order(&mut self) -> Vec<Chosen<'a>> {
         let universe = self.universe;
         let mut order = Order { solver: self, done: vec![false; universe.names.len()], found: Vec::new() };
-        universe.world.iter().for_each(|wish| order.visit(wish.name));
+        universe.world.iter().for_each(|need| order.visit(need.name));
         let found = order.found;
         let chosen = |id: PackageId| {
             let (package, allowed) = (&universe.packages[id], self.packages[id].allowed);
@@ -147,7 +147,7 @@ impl Order<'_, '_, '_, '_> {
         let package = &universe.packages[chosen.package];
         self.done[package.name] = true;
         package.provides.iter().for_each(|(name, _)| self.done[*name] = true);
-        package.depends.iter().for_each(|wish| self.visit(wish.name));
+        package.depends.iter().for_each(|need| self.visit(need.name));
         self.found.push(chosen.package);
         for name in std::iter::once(package.name).chain(package.provides.iter().map(|(name, _)| *name)) {
             universe.install_if_of(name).iter().for_each(|other| self.visit_by_install_if(*other));
@@ -158,10 +158,10 @@ impl Order<'_, '_, '_, '_> {
     fn visit_by_install_if(&mut self, name: NameId) {
         let universe = self.solver.universe;
         let Some(chosen) = self.solver.names[name].chosen else { return };
-        let is_done = universe.packages[chosen.package].install_if.iter().all(|wish| {
-            let state = &self.solver.names[wish.name];
-            (wish.text.conflict || self.done[wish.name])
-                && wish.is_met_by(Some(chosen.package), state.chosen, &universe.packages)
+        let is_done = universe.packages[chosen.package].install_if.iter().all(|need| {
+            let state = &self.solver.names[need.name];
+            (need.text.conflict || self.done[need.name])
+                && need.is_met_by(Some(chosen.package), state.chosen, &universe.packages)
         });
         if is_done && !self.done[name] {
             self.visit(name);

@@ -33,9 +33,9 @@ pub(super) struct Name<'u> {
     hash: u32,
 }
 
-/// A wish with its name as a number.
+/// A requirement with its name as a number.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wish<'u> {
+pub(super) struct Requirement<'u> {
     pub name: NameId,
     pub text: &'u Dependency,
 }
@@ -47,8 +47,8 @@ pub(super) struct Package<'u, 'a> {
     pub name: NameId,
     pub repositories: RepositorySet,
     pub fits_arch: bool,
-    pub depends: Vec<Wish<'u>>,
-    pub install_if: Vec<Wish<'u>>,
+    pub depends: Vec<Requirement<'u>>,
+    pub install_if: Vec<Requirement<'u>>,
     pub provides: Vec<(NameId, Option<&'u Version>)>,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Universe<'u, 'a> {
     /// Names with a provider whose install_if mentions this one.
     install_if_of: Links<NameId>,
     pub packages: Vec<Package<'u, 'a>>,
-    pub world: Vec<Wish<'u>>,
+    pub world: Vec<Requirement<'u>>,
     /// Repositories without a tag.
     pub untagged: RepositorySet,
     /// In the order in which they first appear.
@@ -74,7 +74,7 @@ pub(super) struct Universe<'u, 'a> {
 
 impl<'u, 'a: 'u> Universe<'u, 'a> {
     pub fn new(world: &'u [Dependency], repositories: &[Repository<'a>], arch: &str) -> Self {
-        let mut reader = Reader::default();
+        let mut reader = IndexReader::default();
         let (mut untagged, mut tags, mut rejected) = (0, Vec::new(), Vec::new());
         for (position, repository) in repositories.iter().enumerate() {
             let bit = 1 << position;
@@ -89,8 +89,8 @@ impl<'u, 'a: 'u> Universe<'u, 'a> {
             rejected.extend(refused.map(|(label, reason)| (label.as_str(), reason.as_str())));
             reader.read(repository.index, bit, arch);
         }
-        let world = reader.wishes(world);
-        let Reader { names, providers, packages, .. } = reader;
+        let world = reader.needs(world);
+        let IndexReader { names, providers, packages, .. } = reader;
         let providers = Links::gather(names.len(), &providers);
         let (needed_by, install_if_of) = reverse_links(&names, &providers, &packages);
         Self { names, providers, needed_by, install_if_of, packages, world, untagged, tags, rejected }
@@ -111,7 +111,7 @@ impl<'u, 'a: 'u> Universe<'u, 'a> {
         self.install_if_of.of(name)
     }
 
-    /// Repositories that a wish may be met from first.
+    /// Repositories that a requirement may be met from first.
     pub fn repositories_of(&self, tag: Option<&str>) -> RepositorySet {
         let Some(tag) = tag else { return self.untagged };
         self.tags.iter().find(|(known, _)| *known == tag).map_or(0, |(_, repositories)| *repositories)
@@ -120,7 +120,7 @@ impl<'u, 'a: 'u> Universe<'u, 'a> {
 
 /// Packages and names as they are met.
 #[derive(Default)]
-struct Reader<'u, 'a> {
+struct IndexReader<'u, 'a> {
     names: Vec<Name<'u>>,
     by_text: HashTable<NameId>,
     providers: Vec<(NameId, Provider<'u>)>,
@@ -128,7 +128,7 @@ struct Reader<'u, 'a> {
     by_checksum: HashMap<Checksum, PackageId>,
 }
 
-impl<'u, 'a: 'u> Reader<'u, 'a> {
+impl<'u, 'a: 'u> IndexReader<'u, 'a> {
     fn read(&mut self, index: &'a Index, repository: RepositorySet, arch: &str) {
         self.packages.reserve(index.packages.len());
         self.by_checksum.reserve(index.packages.len());
@@ -159,17 +159,17 @@ impl<'u, 'a: 'u> Reader<'u, 'a> {
         }
     }
 
-    fn wishes(&mut self, wishes: &'u [Dependency]) -> Vec<Wish<'u>> {
-        wishes.iter().map(|text| Wish { name: self.name(&text.name), text }).collect()
+    fn needs(&mut self, needs: &'u [Dependency]) -> Vec<Requirement<'u>> {
+        needs.iter().map(|text| Requirement { name: self.name(&text.name), text }).collect()
     }
 
     fn add(&mut self, info: &'a PackageInfo, repository: RepositorySet, arch: &str) -> PackageId {
         let id = self.packages.len();
         // Numbers are given in the order in which apk meets the names.
         let name = self.name(&info.name);
-        let depends = self.wishes(&info.depends);
+        let depends = self.needs(&info.depends);
         let provides: Vec<_> =
-            info.provides.iter().map(|wish| (self.name(&wish.name), wish.provided_version())).collect();
+            info.provides.iter().map(|need| (self.name(&need.name), need.provided_version())).collect();
         let own = std::iter::once((name, Some(&info.version)));
         let provided = own.chain(provides.iter().copied());
         self.providers.extend(provided.map(|(name, version)| (name, Provider { package: id, version })));
@@ -179,7 +179,7 @@ impl<'u, 'a: 'u> Reader<'u, 'a> {
             repositories: repository,
             fits_arch: info.arch == arch || info.arch == "noarch",
             depends,
-            install_if: self.wishes(&info.install_if),
+            install_if: self.needs(&info.install_if),
             provides,
         };
         self.packages.push(package);
@@ -203,14 +203,14 @@ fn reverse_links(
     for name in order {
         for provider in providers.of(name) {
             let package = &packages[provider.package];
-            for wish in &package.depends {
-                if std::mem::replace(&mut last_needed[wish.name], name) != name {
-                    needed.push((wish.name, name));
+            for need in &package.depends {
+                if std::mem::replace(&mut last_needed[need.name], name) != name {
+                    needed.push((need.name, name));
                 }
             }
-            for wish in &package.install_if {
-                if std::mem::replace(&mut last_mentioned[wish.name], name) != name {
-                    mentioned.push((wish.name, name));
+            for need in &package.install_if {
+                if std::mem::replace(&mut last_mentioned[need.name], name) != name {
+                    mentioned.push((need.name, name));
                 }
             }
         }
@@ -241,8 +241,8 @@ fn murmur3(key: &[u8], seed: u32) -> u32 {
     mixed ^ mixed >> 16
 }
 
-impl Wish<'_> {
-    /// Is this wish, of the package `of` or of the world, met where `chosen` has its name? A package never conflicts with
+impl Requirement<'_> {
+    /// Is this requirement, of the package `of` or of the world, met where `chosen` has its name? A package never conflicts with
     /// itself (apk 3): it may shut out all others that provide what it provides.
     pub fn is_met_by(
         &self,

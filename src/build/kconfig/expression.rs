@@ -26,7 +26,7 @@ impl Expression {
     /// Reads a condition. What cannot be read is kept as a [`Expression::Macro`], of which nothing is known: conditions
     /// explain, they decide nothing.
     pub fn parse(text: &str) -> Self {
-        let mut reader = Reader { words: words(text), next: 0 };
+        let mut reader = ExpressionParser { words: words(text), next: 0 };
         match reader.either() {
             Some(expression) if reader.next == reader.words.len() => expression,
             _ => Self::Macro(text.trim().to_owned()),
@@ -163,12 +163,12 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-struct Reader {
+struct ExpressionParser {
     words: Vec<String>,
     next: usize,
 }
 
-impl Reader {
+impl ExpressionParser {
     fn peek(&self) -> Option<&str> {
         self.words.get(self.next).map(String::as_str)
     }

@@ -4,7 +4,7 @@ use super::expression::Expression;
 use super::{Definition, Selection, Symbol, Symbols};
 
 /// A file under way.
-struct Reader<'a> {
+struct KconfigParser<'a> {
     file: &'a str,
     symbols: &'a mut Symbols,
     /// Conditions of the menus, choices and `if`s around, one entry for each block.
@@ -38,7 +38,7 @@ pub fn read(
 ) -> Vec<(String, Vec<String>)> {
     let around = Block { kind: "file", conditions: conditions.to_vec(), choice: None };
     let mut reader =
-        Reader { file, symbols, blocks: vec![around], current: None, help: None, sources: Vec::new() };
+        KconfigParser { file, symbols, blocks: vec![around], current: None, help: None, sources: Vec::new() };
     let mut lines = text.lines().enumerate();
     while let Some((index, line)) = lines.next() {
         let mut line = line.to_owned();
@@ -74,7 +74,7 @@ fn conditional(text: &str) -> (&str, Option<String>) {
     }
 }
 
-impl Reader<'_> {
+impl KconfigParser<'_> {
     fn line(&mut self, number: usize, line: &str) {
         if let Some(help) = &mut self.help {
             if line.trim().is_empty() {

@@ -58,10 +58,10 @@ fn answer(
 ) -> KernelWhyJson {
     let (name, symbols) = (option.as_str(), configuration.symbols());
     let definitions = &symbol.definitions;
-    let asked = configuration.wishes.all(option).iter().map(|wish| KernelSettingJson {
-        by: wish.origin.to_string(),
-        value: shown(&wish.value),
-        reason: wish.reason.clone(),
+    let asked = configuration.requested.all(option).iter().map(|request| KernelSettingJson {
+        by: request.origin.to_string(),
+        value: shown(&request.value),
+        reason: request.reason.clone(),
     });
     let mut selectors: Vec<_> = symbols.selectors(name).map(|(name, _)| name.to_owned()).collect();
     selectors.dedup();

@@ -9,7 +9,7 @@ use crate::build::artifacts::ArtifactKind;
 use crate::build::{self, Built};
 use crate::image::read_back::{self, Mismatch};
 use crate::run::check as run;
-use crate::sys::e2fsck::Verdict;
+use crate::sys::e2fsck::FsckOutcome;
 
 /// A fleet that nothing is wrong with.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -29,7 +29,7 @@ pub struct CheckedJson {
 pub struct ArtifactJson {
     /// What it is called in `out/`.
     pub name: String,
-    pub kind: Kind,
+    pub kind: ArtifactKindJson,
     /// The build key: of all inputs.
     pub key: String,
     /// The file, absolute.
@@ -44,7 +44,7 @@ pub struct ArtifactJson {
 /// What an artifact is.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ArtifactKindJson {
     Kernel,
     /// A root image.
     Image,
@@ -129,10 +129,10 @@ impl From<&Built> for ArtifactJson {
         Self {
             name: name.to_string(),
             kind: match artifact.kind {
-                ArtifactKind::Kernel => Kind::Kernel,
-                ArtifactKind::Image => Kind::Image,
-                ArtifactKind::Disk => Kind::Disk,
-                ArtifactKind::Containers => Kind::Containers,
+                ArtifactKind::Kernel => ArtifactKindJson::Kernel,
+                ArtifactKind::Image => ArtifactKindJson::Image,
+                ArtifactKind::Disk => ArtifactKindJson::Disk,
+                ArtifactKind::Containers => ArtifactKindJson::Containers,
             },
             key: artifact.key.to_string(),
             path: artifact.path.clone(),
@@ -160,9 +160,9 @@ impl From<&build::FileSystemCheck> for FileSystem {
             |Mismatch { path, what }: &Mismatch| DifferenceJson { path: path.clone(), what: what.clone() };
         let mismatches = mismatches.iter().map(difference).collect();
         let e2fsck = match &check.e2fsck {
-            Verdict::Clean => E2fsck::Clean,
-            Verdict::Faulty(text) => E2fsck::Faulty(text.clone()),
-            Verdict::NotInstalled => E2fsck::NotInstalled,
+            FsckOutcome::Clean => E2fsck::Clean,
+            FsckOutcome::Faulty(text) => E2fsck::Faulty(text.clone()),
+            FsckOutcome::NotInstalled => E2fsck::NotInstalled,
         };
         Self { read_back: ReadBackJson { paths: *paths, bytes: *bytes, mismatches }, e2fsck }
     }

@@ -15,7 +15,7 @@ use crate::sys::registry::Pulled;
 
 use super::ContainerProblem;
 use super::packed::Compression;
-use super::tar::{Kind, Reader, Source};
+use super::tar::{EntryType, LayerReader, Source};
 
 /// Where a layout has its blobs.
 const BLOBS: &str = "blobs/sha256/";
@@ -29,7 +29,7 @@ pub(super) enum Blobs {
         path: PathBuf,
         /// Its bytes, unpacked where it is compressed.
         bytes: File,
-        files: BTreeMap<String, Place>,
+        files: BTreeMap<String, ArchivePlace>,
     },
     /// Verified downloads by digest.
     Pulled {
@@ -40,7 +40,7 @@ pub(super) enum Blobs {
 
 /// Where a file lies in an archive.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct ArchivePlace {
     offset: u64,
     stored: u64,
     sparse: Option<Arc<SparseMap>>,
@@ -79,9 +79,9 @@ impl Blobs {
                 Err(error) => Err(error.into()),
             },
             Self::Archive { path, bytes, files } => {
-                let Place { offset, stored, sparse } = files.get(&inside(name)).ok_or_else(missing)?;
+                let ArchivePlace { offset, stored, sparse } = files.get(&inside(name)).ok_or_else(missing)?;
                 let file = bytes.try_clone().map_err(FileError::when("read", path))?;
-                let piece = Piece { file, at: *offset, left: *stored };
+                let piece = ArchivePart { file, at: *offset, left: *stored };
                 Ok(match sparse {
                     Some(map) => Box::new(Expanded::new(map.clone(), piece)),
                     None => Box::new(piece),
@@ -156,25 +156,25 @@ fn plain(path: &Path) -> Result<File, ContainerProblem> {
 }
 
 /// Every file of an archive by its name.
-fn list(bytes: &File) -> io::Result<BTreeMap<String, Place>> {
+fn list(bytes: &File) -> io::Result<BTreeMap<String, ArchivePlace>> {
     let size = bytes.metadata()?.len();
-    let mut reader = Reader::new(Piece { file: bytes.try_clone()?, at: 0, left: size });
+    let mut reader = LayerReader::new(ArchivePart { file: bytes.try_clone()?, at: 0, left: size });
     let (mut files, mut links) = (BTreeMap::new(), Vec::new());
     while let Some(header) = reader.next()? {
         let name = String::from_utf8_lossy(&header.path).into_owned();
         let target = String::from_utf8_lossy(&header.link).into_owned();
         match header.kind {
-            Kind::File => {
+            EntryType::File => {
                 let (stored, offset) = (reader.stored(), reader.source().at);
                 let sparse = header.sparse.map(Arc::new);
-                files.insert(inside(&name), Place { offset, stored, sparse });
+                files.insert(inside(&name), ArchivePlace { offset, stored, sparse });
             }
             // `docker save` links a layer that it has written before: `../<other>/layer.tar`.
-            Kind::Symlink => {
+            EntryType::Symlink => {
                 let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
                 links.push((inside(&name), inside(&format!("{directory}/{target}"))));
             }
-            Kind::HardLink => links.push((inside(&name), inside(&target))),
+            EntryType::HardLink => links.push((inside(&name), inside(&target))),
             _ => {}
         }
     }
@@ -200,13 +200,13 @@ fn inside(name: &str) -> String {
 }
 
 /// A part of a file that others read as well.
-struct Piece {
+struct ArchivePart {
     file: File,
     at: u64,
     left: u64,
 }
 
-impl Read for Piece {
+impl Read for ArchivePart {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let read = self.file.read_at(&mut buffer[..most], self.at)?;
@@ -216,7 +216,7 @@ impl Read for Piece {
     }
 }
 
-impl Source for Piece {
+impl Source for ArchivePart {
     fn skip(&mut self, bytes: u64) -> io::Result<()> {
         self.left = self.left.checked_sub(bytes).ok_or(io::ErrorKind::UnexpectedEof)?;
         self.at += bytes;

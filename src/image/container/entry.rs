@@ -2,7 +2,7 @@
 //! of a file system, so that links of the layer are followed and lead nowhere else.
 
 use super::super::tree::{Node, NodeKind, Tree, escaped, parent_of};
-use super::tar::{Header, Kind};
+use super::tar::{EntryType, Header};
 
 /// An entry that changes the tree; `path` as it is written, without what says nothing.
 pub(super) struct LayerEntry {
@@ -16,15 +16,17 @@ impl LayerEntry {
     pub fn of(number: usize, header: &Header) -> Result<Option<Self>, String> {
         let path = tree_path(&header.path).ok_or("leads out of the layer")?;
         let kind = match header.kind {
-            Kind::File => NodeKind::File { size: header.size, content: number },
-            Kind::Directory => NodeKind::Directory,
-            Kind::Symlink if header.link.is_empty() => return Err("is a hard link to a missing file".into()),
-            Kind::Symlink => NodeKind::Symlink { target: escaped(&header.link) },
-            Kind::HardLink => NodeKind::HardLink { target: within(&header.link) },
-            Kind::Fifo => NodeKind::Fifo,
-            Kind::Device => return Ok(Some(Self { path, node: None })),
-            Kind::Global => return Ok(None),
-            Kind::Unknown(flag) => {
+            EntryType::File => NodeKind::File { size: header.size, content: number },
+            EntryType::Directory => NodeKind::Directory,
+            EntryType::Symlink if header.link.is_empty() => {
+                return Err("is a hard link to a missing file".into());
+            }
+            EntryType::Symlink => NodeKind::Symlink { target: escaped(&header.link) },
+            EntryType::HardLink => NodeKind::HardLink { target: within(&header.link) },
+            EntryType::Fifo => NodeKind::Fifo,
+            EntryType::Device => return Ok(Some(Self { path, node: None })),
+            EntryType::Global => return Ok(None),
+            EntryType::Unknown(flag) => {
                 return Err(format!("has an unsupported type ('{}')", flag.escape_ascii()));
             }
         };

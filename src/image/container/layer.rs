@@ -22,7 +22,7 @@ use super::blobs::{Blobs, check_digest};
 use super::entry::{Blocked, LayerEntry, placed};
 use super::packed::Compression;
 use super::split::{Crc64, SplitWriter};
-use super::tar::{self, Header, Kind, Reader};
+use super::tar::{self, EntryType, Header, LayerReader};
 use super::{ContainerError, ContainerProblem};
 
 /// What an opaque directory of a layer carries under `overlayfs` mounted with `userxattr`.
@@ -127,7 +127,8 @@ impl Layer {
         let packed_hash = packed.hash.clone();
         let plain = Hashing::new(self.compression.unpack(Box::new(packed)).map_err(read)?);
         let plain_hash = plain.hash.clone();
-        let mut reader = if split.is_some() { Reader::recording(plain) } else { Reader::new(plain) };
+        let mut reader =
+            if split.is_some() { LayerReader::recording(plain) } else { LayerReader::new(plain) };
         let mut number = 0;
         while let Some(header) = reader.next().map_err(read)? {
             match &mut split {
@@ -249,7 +250,7 @@ impl From<Blocked> for Refused {
 impl Source for Layer {
     fn each_file(&self, visit: Visit<'_>) -> Result<(), Ext4Error> {
         self.walk(None, |number, header, content| match header.kind {
-            Kind::File => visit(number, content),
+            EntryType::File => visit(number, content),
             _ => Ok(()),
         })
         .map(drop)
@@ -263,11 +264,11 @@ impl Source for Layer {
 /// Writes what tar-split keeps of an entry, reading its bytes for their checksum. A sparse file cannot be given back from its
 /// unpacked bytes, so that its stored ones are kept.
 fn record<R: tar::Source>(
-    reader: &mut Reader<R>,
+    reader: &mut LayerReader<R>,
     split: &mut SplitWriter,
     header: &Header,
 ) -> io::Result<()> {
-    if header.kind == Kind::Global {
+    if header.kind == EntryType::Global {
         return Ok(());
     }
     if header.sparse.is_some() {
@@ -286,7 +287,10 @@ fn record<R: tar::Source>(
 }
 
 /// What follows the last entry is read, so that it is hashed, and kept.
-fn record_rest<R: tar::Source>(reader: &mut Reader<R>, split: Option<&mut SplitWriter>) -> io::Result<()> {
+fn record_rest<R: tar::Source>(
+    reader: &mut LayerReader<R>,
+    split: Option<&mut SplitWriter>,
+) -> io::Result<()> {
     let Some(split) = split else { return io::copy(reader.source(), &mut io::sink()).map(drop) };
     split.raw(&reader.take_raw())?;
     let mut buffer = vec![0; READ_SIZE];

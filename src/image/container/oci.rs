@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use crate::base::Sha256;
 use crate::base::time::is_rfc3339;
 use crate::fleet::{ContainerImage, RegistryImage};
-use crate::sys::oci::{Descriptor, Index, Manifest, Platform};
+use crate::sys::oci::{Descriptor, ImageIndex, ImageManifest, Platform};
 use crate::sys::registry::Pulled;
 
 use super::blobs::{Blobs, sha256_of};
@@ -106,12 +106,12 @@ pub(super) fn names(
     path: &Path,
     reference: Option<&str>,
 ) -> Result<ImageNames, ContainerProblem> {
-    let index: Index = parse("index.json", &blobs.read_file("index.json")?)?;
+    let index: ImageIndex = parse("index.json", &blobs.read_file("index.json")?)?;
     chosen(index.manifests, path, reference).map(|(_, names)| names)
 }
 
 fn open(blobs: Blobs, path: &Path, reference: Option<&str>) -> Result<Image, ContainerProblem> {
-    let index: Index = parse("index.json", &blobs.read_file("index.json")?)?;
+    let index: ImageIndex = parse("index.json", &blobs.read_file("index.json")?)?;
     let (manifest, names) = chosen(index.manifests, path, reference)?;
     let manifest = read_image(&blobs, &manifest, 0)?;
     let is_another = |name: &&String| {
@@ -182,7 +182,7 @@ fn read_image(blobs: &Blobs, manifest: &Descriptor, depth: usize) -> Result<Vec<
     if depth == DEEPEST {
         return refused("its index contains nested indexes, too many levels deep");
     }
-    let index: Index = parse("index", &bytes)?;
+    let index: ImageIndex = parse("index", &bytes)?;
     match choose(index.manifests)?.first() {
         Some(chosen) => read_image(blobs, chosen, depth + 1),
         None => refused("its index names no image"),
@@ -208,7 +208,7 @@ impl<'a> Opening<'a> {
         names: ImageNames,
         manifest_bytes: Vec<u8>,
     ) -> Result<Image, ContainerProblem> {
-        let manifest: Manifest = parse("manifest", &manifest_bytes)?;
+        let manifest: ImageManifest = parse("manifest", &manifest_bytes)?;
         let id = sha256_of("config", &manifest.config.digest)?;
         let config_bytes = self.blobs.read_blob("config", &manifest.config)?;
         let config: Config = parse("config", &config_bytes)?;

@@ -14,7 +14,7 @@ const MOST_EXTENSION: u64 = 1 << 20;
 /// An entry. `path` and `link` are bytes as they stand there.
 #[derive(Debug)]
 pub(super) struct Header {
-    pub kind: Kind,
+    pub kind: EntryType,
     pub path: Vec<u8>,
     pub link: Vec<u8>,
     /// Bytes of the file; 0 for all but files.
@@ -31,7 +31,7 @@ pub(super) struct Header {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum EntryType {
     File,
     HardLink,
     Symlink,
@@ -63,12 +63,12 @@ pub(super) trait Source: Read {
 }
 
 /// Reads entries one after the other; the bytes of the current one through [`Read`], as they are stored.
-pub(super) struct Reader<R> {
+pub(super) struct LayerReader<R> {
     source: R,
     /// What is not read yet of the current entry, and the padding after it.
     content: u64,
     padding: u64,
-    /// What tar-split keeps: everything but the bytes of files, as far as [`Reader::take_raw`] has not taken it.
+    /// What tar-split keeps: everything but the bytes of files, as far as [`LayerReader::take_raw`] has not taken it.
     raw: Vec<u8>,
     records: bool,
 }
@@ -77,7 +77,7 @@ fn wrong(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
 
-impl<R: Source> Reader<R> {
+impl<R: Source> LayerReader<R> {
     /// A reader that records nothing.
     pub fn new(source: R) -> Self {
         Self { source, content: 0, padding: 0, raw: Vec::new(), records: false }
@@ -119,7 +119,7 @@ impl<R: Source> Reader<R> {
                 b'K' => extension.long_link = Some(until_nul(&self.body(in_header)?).to_vec()),
                 b'g' => {
                     self.body(in_header)?;
-                    return extension.entry(&block, Kind::Global, 0).map(Some);
+                    return extension.entry(&block, EntryType::Global, 0).map(Some);
                 }
                 flag => return self.entry(flag, &block, in_header, extension).map(Some),
             }
@@ -135,7 +135,7 @@ impl<R: Source> Reader<R> {
     ) -> io::Result<Header> {
         let kind = kind_of(flag);
         let stored = match kind {
-            Kind::File | Kind::Unknown(_) => extension.size.unwrap_or(in_header),
+            EntryType::File | EntryType::Unknown(_) => extension.size.unwrap_or(in_header),
             _ => 0,
         };
         if stored > i64::MAX.unsigned_abs() {
@@ -151,11 +151,11 @@ impl<R: Source> Reader<R> {
         }
         self.begin(stored);
         // Before ustar, a directory was a file whose name ends in a slash.
-        if kind == Kind::File && header.path.ends_with(b"/") {
+        if kind == EntryType::File && header.path.ends_with(b"/") {
             io::copy(&mut Recorded(self), &mut io::sink())?;
-            (header.kind, header.size) = (Kind::Directory, 0);
+            (header.kind, header.size) = (EntryType::Directory, 0);
         }
-        if header.kind == Kind::File {
+        if header.kind == EntryType::File {
             self.expand(&mut header, sparse)?;
         }
         Ok(header)
@@ -258,7 +258,7 @@ impl<R: Source> Reader<R> {
     }
 }
 
-impl<R: Source> Read for Reader<R> {
+impl<R: Source> Read for LayerReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = buffer.len().min(usize::try_from(self.content).unwrap_or(usize::MAX));
         if most == 0 {
@@ -274,7 +274,7 @@ impl<R: Source> Read for Reader<R> {
 }
 
 /// The content of an entry, recorded as it is read.
-struct Recorded<'a, R>(&'a mut Reader<R>);
+struct Recorded<'a, R>(&'a mut LayerReader<R>);
 
 impl<R: Source> Read for Recorded<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -297,15 +297,15 @@ fn fill(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-fn kind_of(flag: u8) -> Kind {
+fn kind_of(flag: u8) -> EntryType {
     match flag {
-        0 | b'0' | b'7' | b'S' => Kind::File,
-        b'1' => Kind::HardLink,
-        b'2' => Kind::Symlink,
-        b'3' | b'4' => Kind::Device,
-        b'5' => Kind::Directory,
-        b'6' => Kind::Fifo,
-        other => Kind::Unknown(other),
+        0 | b'0' | b'7' | b'S' => EntryType::File,
+        b'1' => EntryType::HardLink,
+        b'2' => EntryType::Symlink,
+        b'3' | b'4' => EntryType::Device,
+        b'5' => EntryType::Directory,
+        b'6' => EntryType::Fifo,
+        other => EntryType::Unknown(other),
     }
 }
 
@@ -398,7 +398,7 @@ impl Extended {
         Ok(())
     }
 
-    fn entry(self, block: &[u8; BLOCK], kind: Kind, size: u64) -> io::Result<Header> {
+    fn entry(self, block: &[u8; BLOCK], kind: EntryType, size: u64) -> io::Result<Header> {
         let mut path = until_nul(&block[..100]).to_vec();
         let prefix = until_nul(&block[345..500]);
         if &block[257..263] == b"ustar\0" && !prefix.is_empty() {

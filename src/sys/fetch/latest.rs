@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::Sha256;
 
 use super::super::fs as files;
-use super::super::http::{Stamp, Wanted};
+use super::super::http::{CacheValidators, Wanted};
 use super::super::report::Report;
 use super::super::vendor;
 use super::{Address, Cache, FetchError, GetError};
@@ -35,7 +35,7 @@ struct Record {
     /// Of the bytes.
     sha256: Sha256,
     #[serde(flatten)]
-    stamp: Stamp,
+    stamp: CacheValidators,
 }
 
 impl Cache {

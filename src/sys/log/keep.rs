@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::{Limits, Writer};
+use super::{LogBounds, Writer};
 use crate::sys::fs::{FileError, FileLock};
 use crate::sys::untrusted::HeldNode;
 
@@ -21,7 +21,7 @@ pub struct Work<'a> {
     pub lock: &'a Path,
     /// Names of logs, without their ending, and the pipe of each. The end of the first is the end of all.
     pub streams: &'a [(&'a Path, &'a Path)],
-    pub limits: Limits,
+    pub limits: LogBounds,
     /// Whether whoever writes is being started.
     pub begin: bool,
 }

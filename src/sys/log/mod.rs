@@ -25,7 +25,7 @@ pub use write::Writer;
 
 /// How much of a log is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct LogBounds {
     /// Bytes in one file. A line that begins in it ends in it, up to [`LONGEST_LINE`] more.
     pub size: u64,
     /// Files that are kept beside the one that is written; at most [`MOST_KEPT`].
@@ -35,7 +35,7 @@ pub struct Limits {
 /// A line that goes on for longer than this is cut where a file is full.
 pub const LONGEST_LINE: u64 = 64 << 10;
 
-/// The largest [`Limits::keep`].
+/// The largest [`LogBounds::keep`].
 pub const MOST_KEPT: u32 = 99;
 
 /// Where the file of a log is that is `age` files older than the present one.

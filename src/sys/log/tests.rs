@@ -11,12 +11,12 @@ fn at(seconds: u64) -> SystemTime {
 
 struct Logged {
     dir: tempfile::TempDir,
-    limits: Limits,
+    limits: LogBounds,
 }
 
 impl Logged {
     fn new(size: u64, keep: u32) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), limits: Limits { size, keep } }
+        Self { dir: tempfile::tempdir().unwrap(), limits: LogBounds { size, keep } }
     }
 
     fn path(&self) -> PathBuf {
@@ -203,7 +203,7 @@ fn fewer_files_are_kept_once_fewer_are_wanted() {
     let logged = Logged::new(40, 9);
     logged.writer().append(numbered(100).concat().as_bytes(), at(1));
     assert!(file(&logged.path(), 9).exists());
-    let _ = Writer::open(&logged.path(), Limits { size: 40, keep: 2 }).unwrap();
+    let _ = Writer::open(&logged.path(), LogBounds { size: 40, keep: 2 }).unwrap();
     let left = fs::read_dir(logged.dir.path()).unwrap().count();
     assert_eq!(left, 2 * 3);
 }

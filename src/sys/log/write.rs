@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{LONGEST_LINE, Limits, MAGIC, MOST_KEPT, Mark, RECORD, absent_is_none, file, index, record};
+use super::{LONGEST_LINE, LogBounds, MAGIC, MOST_KEPT, Mark, RECORD, absent_is_none, file, index, record};
 
 /// Marks are no closer than this, in milliseconds.
 const MARK_EVERY: u64 = 100;
@@ -17,15 +17,15 @@ const BYTES_PER_MARK: u64 = 64;
 #[derive(Debug)]
 pub struct Writer {
     log: PathBuf,
-    limits: Limits,
+    limits: LogBounds,
     /// Of the present file; `None` after one could not be made.
-    files: Option<Files>,
+    files: Option<LogFiles>,
     /// Bytes that could not be written since the last that could.
     lost: u64,
 }
 
 #[derive(Debug)]
-struct Files {
+struct LogFiles {
     log: File,
     size: u64,
     at_line_start: bool,
@@ -37,11 +37,11 @@ struct Files {
 
 impl Writer {
     /// Goes on with the log at `log`, whose directory is there.
-    pub fn open(log: &Path, limits: Limits) -> io::Result<Self> {
+    pub fn open(log: &Path, limits: LogBounds) -> io::Result<Self> {
         for age in limits.keep + 1..=MOST_KEPT {
             remove(log, age)?;
         }
-        Ok(Self { log: log.to_owned(), limits, files: Some(Files::open(log)?), lost: 0 })
+        Ok(Self { log: log.to_owned(), limits, files: Some(LogFiles::open(log)?), lost: 0 })
     }
 
     /// Marks that whoever writes was started anew. What its predecessor left unfinished ends here.
@@ -71,10 +71,10 @@ impl Writer {
         }
     }
 
-    fn files(&mut self) -> io::Result<&mut Files> {
+    fn files(&mut self) -> io::Result<&mut LogFiles> {
         match &mut self.files {
             Some(files) => Ok(files),
-            none => Ok(none.insert(Files::open(&self.log)?)),
+            none => Ok(none.insert(LogFiles::open(&self.log)?)),
         }
     }
 
@@ -140,7 +140,7 @@ fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(path)
 }
 
-impl Files {
+impl LogFiles {
     fn open(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::FileExt;
         let log = append_to(path)?;
