@@ -109,7 +109,8 @@ pub struct Scratch {
     sender: Sender,
     guest: RawSocket,
     beyond: RawSocket,
-    monitor: Follow,
+    /// Of the rules that were there when it began: it knows those alone by their words.
+    monitor: Option<Follow>,
     /// Of the last packet: by this the traces of packets are told from each other.
     id: u16,
     /// Whose namespaces those of the guest and of the network beyond are.
@@ -158,15 +159,15 @@ impl Scratch {
             netns::within_path(Path::new(&format!("/proc/{pid}/ns/net")), work)?
         };
         let (guest, beyond) = (open(guest, *ip, host)?, open(beyond, ROUTER, OUTER)?);
-        let monitor = Tool::new("nft").args(["monitor", "trace"]).follow()?;
-        Ok(Self { sender, guest, beyond, monitor, id: 0, _sleepers: sleepers })
+        Ok(Self { sender, guest, beyond, monitor: None, id: 0, _sleepers: sleepers })
     }
 
     /// Loads rules, in the place of those that are there.
     ///
     /// # Errors
     /// Where nft refuses them.
-    pub fn load(&self, ruleset: &str) -> Result<(), ProveError> {
+    pub fn load(&mut self, ruleset: &str) -> Result<(), ProveError> {
+        self.monitor = None;
         Ok(nft::load(ruleset)?)
     }
 
@@ -195,15 +196,19 @@ impl Scratch {
         shape: Shape,
     ) -> Result<Proof, ProveError> {
         let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
+        let monitor = match self.monitor.take() {
+            Some(monitor) => monitor,
+            None => Tool::new("nft").args(["monitor", "trace"]).follow()?,
+        };
+        let mut proof = None;
+        while proof.is_none() && Instant::now() < until {
             self.throw(peer, transport, shape)?;
             // Behind it, one that ends nowhere: once the kernel is with that, it is done with the other.
             self.throw(ROUTER, Transport::Udp(9), Shape::Own)?;
-            if let Some(proof) = self.traced(until) {
-                return Ok(proof);
-            }
+            proof = self.traced(&monitor, until);
         }
-        Err(ProveError::NoTrace)
+        self.monitor = Some(monitor);
+        proof.ok_or(ProveError::NoTrace)
     }
 
     fn throw(&mut self, peer: Ipv4Addr, transport: Transport, shape: Shape) -> Result<(), ProveError> {
@@ -229,14 +234,14 @@ impl Scratch {
     }
 
     /// What was traced of the packet before the last one; `None` where nothing is.
-    fn traced(&self, until: Instant) -> Option<Proof> {
+    fn traced(&self, monitor: &Follow, until: Instant) -> Option<Proof> {
         let [packet, behind] = [self.id - 1, self.id].map(|id| format!(" ip id {id} "));
         let mut proof = Proof { passed: false, path: Vec::new() };
         let mut trace: Option<String> = None;
         loop {
             let patience =
                 if trace.is_some() { until.saturating_duration_since(Instant::now()) } else { UNHEARD };
-            let line = self.monitor.next(patience).ok()?;
+            let line = monitor.next(patience).ok()?;
             let event = line.strip_prefix("trace id ").and_then(|rest| rest.split_once(' '));
             let Some((id, event)) = event else { continue };
             if event.contains(&behind) {

@@ -10,6 +10,7 @@
 //! <store>/<fleet>/place.json             which place `<jails>` is, where it is not the store
 //! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of how nft lists them
 //! <store>/<fleet>/quarantine/<guest>.json   guests that are cut off, until they are released
+//! <store>/<fleet>/quarantine.json        how nft lists the rules that cut them off
 //! <jails>/<fleet>/disks/<guest>.ext4     data disks
 //! <jails>/<fleet>/disks/<guest>.before-<snapshot>.ext4   the data disk that a restore put another in the place of
 //! <store>/<fleet>/guests/<guest>/        machine.json, ready.json, freezing.json, disk.json
@@ -33,6 +34,8 @@ use std::path::{Path, PathBuf};
 use crate::base::FileDigest;
 use crate::base::{FleetName, GuestName, SnapshotName};
 use crate::fleet::{HostSpec, VmmKind};
+
+use crate::sys::netns::Netns;
 
 use super::logs::LogKind;
 
@@ -112,9 +115,19 @@ impl Layout {
         self.dir().join(format!("{NOT_WHOLE}key"))
     }
 
+    /// The network namespace of the fleet's guests.
+    pub fn netns(&self) -> Netns {
+        Netns::named(&format!("sisforge-{}", self.fleet))
+    }
+
     /// Records of guests that are cut off. They are kept apart from the guests' own, since they outlive those.
     pub fn quarantine(&self) -> PathBuf {
         self.dir().join("quarantine")
+    }
+
+    /// How nft lists what cuts them off.
+    pub fn quarantine_rules(&self) -> PathBuf {
+        self.dir().join("quarantine.json")
     }
 
     /// That a guest is cut off.

@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 use crate::base::{GuestName, Label, Rate};
 use crate::fleet::{Budget, Fleet, Preset, SourceText, suggest};
 use crate::host::address_list;
+use crate::host::layout::Layout;
 use crate::host::policy::{
     Clause, Lists, PacketVerdict, PolicyAnswer, Question, clauses, explain as answers, lists_v4,
 };
@@ -97,6 +98,8 @@ pub struct Explained {
     pub question: Question,
     /// One for each clause that decides; none for an address of IPv6, which guests do not have.
     pub answers: Vec<ExplainedAnswer>,
+    /// Whether the guest is cut off, as far as whoever asks may know: nothing passes then, whatever its policy says.
+    pub quarantined: bool,
 }
 
 /// An answer, and where its lines are.
@@ -112,6 +115,11 @@ pub struct ExplainedAnswer {
 impl Explained {
     /// Whether anything of what was asked about passes.
     pub fn passes(&self) -> bool {
+        self.is_allowed() && !self.quarantined
+    }
+
+    /// Whether the policy lets anything pass of what was asked about.
+    pub fn is_allowed(&self) -> bool {
         self.answers.iter().any(|answer| answer.answer.verdict == PacketVerdict::Allowed)
     }
 }
@@ -131,7 +139,8 @@ pub fn explain(workspace: &Workspace<'_>, guest: &str, question: Question) -> Re
         Ok(ExplainedAnswer { answer, place, entry: entry.flatten() })
     });
     let answers: Result<Vec<_>, RunError> = answers.collect();
-    Ok(Explained { guest, network, question, answers: answers? })
+    let quarantined = Layout::new(&fleet.host, &fleet.name).quarantined(&guest).exists();
+    Ok(Explained { guest, network, question, answers: answers?, quarantined })
 }
 
 /// The line of a list that has an entry.

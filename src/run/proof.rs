@@ -108,7 +108,7 @@ pub fn prove(workspace: &Workspace<'_>, explained: &Explained) -> Result<Proof, 
     let (uplink, ruleset) = rendered(&fleet, vec![endpoint], &facts::lists_of(policy)?)?;
     let request = ProofRequest { sender: Sender { tap, mac, ip, uplink }, ruleset, to, transport };
     let proof = ask(&request)?;
-    if proof.passed == explained.passes() { Ok(proof) } else { Err(ProveError::Disproved(proof).into()) }
+    if proof.passed == explained.is_allowed() { Ok(proof) } else { Err(ProveError::Disproved(proof).into()) }
 }
 
 /// Asks this program, started in a network of its own. Who is not root has one where user namespaces may be made.

@@ -7,8 +7,12 @@ use sisforge::base::InterfaceName;
 use sisforge::host::quarantine::{quarantine_table, table};
 use sisforge::sys::nft;
 
+use sisforge::apply::record::quarantine::{cut_off, release};
+use sisforge::fleet::HostSpec;
+use sisforge::host::layout::Layout;
+
 use super::rules::{Rules, allow_all};
-use super::world::{ALICE, OUTSIDE, connect, unreachable};
+use super::world::{ALICE, OUTSIDE, connect, ip, unreachable, within};
 use super::{HOST, in_a_world};
 
 fn taps(names: &[&str]) -> BTreeSet<InterfaceName> {
@@ -52,4 +56,34 @@ fn what_a_guest_has_open_ends_at_once_when_it_is_cut_off() {
     change(&[], &["sis-alice"]);
     connect("alice", "198.51.100.10:80");
     nft::delete_table("inet", &quarantine_table(&"sis".parse().unwrap())).unwrap();
+}
+
+/// Where the fleet's network is a namespace, that is where its guests are cut off.
+#[test]
+fn a_guest_is_cut_off_where_its_fleet_is() {
+    if !in_a_world("quarantine::a_guest_is_cut_off_where_its_fleet_is") {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let fleet = "sis".parse().unwrap();
+    let layout = Layout::new(&HostSpec { store: store.path().to_owned(), ..HostSpec::default() }, &fleet);
+    let elements = |namespace| {
+        within(namespace, || nft::elements("inet", &quarantine_table(&fleet), "cut_off")).unwrap()
+    };
+    let alice = "alice".parse().unwrap();
+    cut_off(&layout, &alice).unwrap();
+    assert_eq!(elements(HOST), None, "no rules are there, and no guest");
+    Rules::of(allow_all(), allow_all()).load();
+    cut_off(&layout, &alice).unwrap();
+    assert_eq!(elements(HOST).unwrap(), ["sis-alice"]);
+    assert!(release(&layout, &alice).unwrap());
+    assert_eq!(elements(HOST).unwrap(), [""; 0]);
+
+    ip("netns add sisforge-sis");
+    within("sisforge-sis", || Rules::of(allow_all(), allow_all()).load());
+    cut_off(&layout, &alice).unwrap();
+    assert_eq!(elements("sisforge-sis").unwrap(), ["sis-alice"]);
+    assert_eq!(elements(HOST).unwrap(), [""; 0]);
+    assert!(release(&layout, &alice).unwrap() && !release(&layout, &alice).unwrap());
+    assert_eq!(elements("sisforge-sis").unwrap(), [""; 0]);
 }

@@ -8,14 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::base::network::tap_name;
-use crate::base::{GuestName, InterfaceName, time};
+use crate::base::{GuestName, InterfaceName, Sha256, time};
 use crate::host::firewall::table_name;
 use crate::host::layout::Layout;
 use crate::host::quarantine::{QUARANTINED, quarantine_table, table};
-use crate::sys::fs as files;
+use crate::sys::fs::{self as files, FileError};
+use crate::sys::netns::{self, NetnsError, Presence};
 use crate::sys::nft;
 
-use super::{Record, read, write_synced};
+use super::{Record, read, write, write_synced};
 use crate::apply::ApplyError;
 
 /// `quarantine/<guest>.json`: the guest is cut off.
@@ -26,6 +27,16 @@ pub struct CutOff {
 }
 
 impl Record for CutOff {
+    const VERSION: u32 = 1;
+}
+
+/// `quarantine.json`: how nft lists the table, so that someone else's change shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct LoadedQuarantine {
+    listing: Sha256,
+}
+
+impl Record for LoadedQuarantine {
     const VERSION: u32 = 1;
 }
 
@@ -75,24 +86,50 @@ pub fn release(layout: &Layout, guest: &GuestName) -> Result<bool, ApplyError> {
 /// # Errors
 /// Where it cannot be read or loaded.
 pub(in crate::apply) fn load(layout: &Layout) -> Result<(), ApplyError> {
-    let there = in_kernel(layout)?.unwrap_or_default();
+    let there = in_kernel(layout)?;
     let wanted = taps(all(layout)?.keys());
     let stale = there.difference(&wanted).cloned().collect();
-    Ok(nft::load(&table(layout.fleet(), &wanted, &stale))?)
+    let text = table(layout.fleet(), &wanted, &stale);
+    in_network(layout, || nft::load(&text))??;
+    match listing(layout)? {
+        Some(listing) => write(&layout.quarantine_rules(), &LoadedQuarantine { listing }),
+        None => Ok(()),
+    }
 }
 
-/// Whether the kernel's set is what the records say; without any record there need be no set.
+/// Whether the table is as it was loaded, and its set what the records say.
 ///
 /// # Errors
-/// Where one of the two cannot be read.
+/// Where one of them cannot be read.
 pub(in crate::apply) fn is_in_step(layout: &Layout) -> Result<bool, ApplyError> {
-    let there = in_kernel(layout)?.unwrap_or_default();
-    Ok(there == taps(all(layout)?.keys()))
+    let loaded: Option<LoadedQuarantine> = read(&layout.quarantine_rules()).ok().flatten();
+    let is_as_loaded = listing(layout)? == loaded.map(|loaded| loaded.listing);
+    Ok(is_as_loaded && in_kernel(layout)? == taps(all(layout)?.keys()))
 }
 
-/// Removes the table; records stay.
+/// How nft lists the table, without the elements of its set.
+fn listing(layout: &Layout) -> Result<Option<Sha256>, ApplyError> {
+    let list = || nft::list_table("inet", &quarantine_table(layout.fleet()));
+    let text = in_network(layout, list)??;
+    Ok(text.map(|text| Sha256::of(without_elements(&text))))
+}
+
+/// A listing without what stands behind `elements =`, be it on one line or on several.
+fn without_elements(listing: &str) -> String {
+    let mut within = false;
+    let rest = listing.lines().filter(|line| {
+        let begins = line.trim_start().starts_with("elements = {");
+        let skipped = within || begins;
+        within = skipped && !line.trim_end().ends_with('}');
+        !skipped
+    });
+    rest.collect::<Vec<_>>().join("\n")
+}
+
+/// Removes the table; who is cut off stays so.
 pub(in crate::apply) fn remove(layout: &Layout) -> Result<(), ApplyError> {
-    Ok(nft::delete_table("inet", &quarantine_table(layout.fleet()))?)
+    in_network(layout, || nft::delete_table("inet", &quarantine_table(layout.fleet())))??;
+    Ok(files::remove(&layout.quarantine_rules())?)
 }
 
 /// Of a fleet whose rules are not loaded, no guest is there; those that come find the record.
@@ -101,17 +138,50 @@ fn change(
     cut_off: &BTreeSet<InterfaceName>,
     released: &BTreeSet<InterfaceName>,
 ) -> Result<(), ApplyError> {
-    if nft::has_table("inet", &table_name(layout.fleet()))? {
-        nft::load(&table(layout.fleet(), cut_off, released))?;
-    }
-    Ok(())
+    let text = table(layout.fleet(), cut_off, released);
+    let work = || match nft::has_table("inet", &table_name(layout.fleet()))? {
+        true => nft::load(&text),
+        false => Ok(()),
+    };
+    Ok(in_network(layout, work)??)
 }
 
-fn in_kernel(layout: &Layout) -> Result<Option<BTreeSet<InterfaceName>>, ApplyError> {
-    let elements = nft::elements("inet", &quarantine_table(layout.fleet()), QUARANTINED)?;
-    Ok(elements.map(|all| all.iter().filter_map(|tap| tap.parse().ok()).collect()))
+fn in_kernel(layout: &Layout) -> Result<BTreeSet<InterfaceName>, ApplyError> {
+    let look = || nft::elements("inet", &quarantine_table(layout.fleet()), QUARANTINED);
+    let elements = in_network(layout, look)??.unwrap_or_default();
+    Ok(elements.iter().filter_map(|tap| tap.parse().ok()).collect())
+}
+
+/// Works where the fleet's rules are: in its namespace, where it has one.
+fn in_network<T: Send>(layout: &Layout, work: impl FnOnce() -> T + Send) -> Result<T, ApplyError> {
+    let netns = layout.netns();
+    let failed = |error: NetnsError| match error {
+        NetnsError::Tool(error) => ApplyError::Tool(error),
+        NetnsError::File(error) => ApplyError::File(error),
+        NetnsError::Enter { path, source } => ApplyError::File(FileError::when("enter", path)(source)),
+    };
+    match netns::presence(&netns).map_err(failed)? {
+        Presence::There => netns::within(&netns, work).map_err(failed),
+        Presence::Absent | Presence::Broken => Ok(work()),
+    }
 }
 
 fn taps<'a>(guests: impl IntoIterator<Item = &'a GuestName>) -> BTreeSet<InterfaceName> {
     guests.into_iter().filter_map(|guest| tap_name(guest).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_no_part_of_a_listing() {
+        let with = |elements: &str| {
+            format!("table inet t {{\n\tset s {{\n\t\ttype ifname\n{elements}\t}}\n\tchain c {{\n\t}}\n}}")
+        };
+        let none = with("");
+        let one = with("\t\telements = { \"sis-a\" }\n");
+        let many = with("\t\telements = { \"sis-a\",\n\t\t\t     \"sis-b\" }\n");
+        assert_eq!([without_elements(&one), without_elements(&many)], [none.clone(), none]);
+    }
 }

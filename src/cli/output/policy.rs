@@ -86,6 +86,8 @@ pub struct ExplainedJson {
     pub to: String,
     /// Whether anything of what was asked about passes.
     pub passes: bool,
+    /// Whether the guest is cut off, so that nothing passes whatever its policy says; root alone is told.
+    pub quarantined: bool,
     /// One for each line that decides; what passes comes first. None for an address of IPv6, which guests do not have.
     pub answers: Vec<AnswerJson>,
     /// With --prove, the rules of nft that the packet met in the kernel, which came to the same; else `null`.
@@ -188,6 +190,7 @@ impl ExplainedJson {
             network: explained.network.to_string(),
             to: explained.question.to.to_string(),
             passes: explained.passes(),
+            quarantined: explained.quarantined,
             answers: explained.answers.iter().map(AnswerJson::from).collect(),
             proof: proof.map(|proof| proof.path.clone()),
         }

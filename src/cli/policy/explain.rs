@@ -41,7 +41,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
 }
 
 fn text(explained: &Explained) -> String {
-    let Explained { guest, network, question, answers } = explained;
+    let Explained { guest, network, question, answers, .. } = explained;
     if answers.is_empty() {
         return format!("{guest} -> {question}: dropped\n  guests have no IPv6\n");
     }
@@ -58,7 +58,8 @@ fn text(explained: &Explained) -> String {
         let verdict = found.answer.verdict.word();
         format!("{guest} -> {question}{what}: {verdict}\n{}", because(network.as_str(), found))
     });
-    told.collect()
+    let cut_off = format!("but {guest} is quarantined: nothing passes until `sisforge release {guest}`\n");
+    told.chain(explained.quarantined.then_some(cut_off)).collect()
 }
 
 fn indented(lines: &[String]) -> String {
