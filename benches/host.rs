@@ -94,7 +94,7 @@ fn main() {
         .collect();
     alone.sort_by(f64::total_cmp);
     println!("one guest alone: {:.2} ms, of 50 the slowest {:.2} ms", alone[25], alone[49]);
-    world.host.take(&Step::RemoveRuleset).unwrap_or_default();
+    world.host.take(&Step::RemoveNetwork).unwrap_or_default();
 }
 
 fn ms(time: Duration) -> f64 {

@@ -4,11 +4,13 @@ use sisforge::apply::{Applied, Host, apply};
 use sisforge::base::{GuestName, Sha256};
 use sisforge::fleet::{ContainerSpec, MachineSpec, VmmKind};
 use sisforge::host::firewall::Ruleset;
+use sisforge::host::network::{NetworkSpec, PairSpec};
 use sisforge::host::observed::{
-    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedRuleset, ObservedTap, ObservedVmm,
+    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedNetwork, ObservedRuleset, ObservedTap,
+    ObservedVmm,
 };
 use sisforge::host::state::{CgroupLimits, Machine, MachineDisk, StoredKind, TapSpec};
-use sisforge::host::wanted::{Startup, WantedDisk, WantedGuest, WantedHost};
+use sisforge::host::wanted::{Startup, WantedDisk, WantedGuest, WantedHost, WantedNetwork};
 use sisforge::plan::{GuestScope, diff};
 use sisforge::sys::cgroup::IoLimits;
 use sisforge::sys::report::Silent;
@@ -75,7 +77,13 @@ fn running(want: &WantedGuest) -> ObservedGuest {
     let TapSpec { name, owner, address } = want.tap.clone();
     ObservedGuest {
         disk: want.disk.map(|disk| ObservedDisk { uid: disk.uid, private: true, size: disk.size }),
-        tap: Some(ObservedTap { name, owner: Some(owner), address: Some(address), up: true }),
+        tap: Some(ObservedTap {
+            name,
+            owner: Some(owner),
+            address: Some(address),
+            up: true,
+            is_in_host: false,
+        }),
         cgroup: Some(ObservedCgroup { limits: Found::Whole(want.cgroup), oom_kills: 0 }),
         vmm: Some(ObservedVmm {
             machine: Some(want.machine().clone()),
@@ -105,8 +113,12 @@ fn ephemeral(name: &str, number: u8) -> WantedGuest {
 fn fleet(guests: &[(&str, WantedGuest)]) -> WantedHost {
     let stored = ["kernel", "image", "disk"].map(|file| (Sha256::of(file).into(), StoredKind::Image));
     let images = guests.iter().map(|(_, guest)| (guest.machine().image, StoredKind::Image));
+    // Where the first guest stands decides what is around: fleets differ in that too.
+    let uplink = format!("eth{}", guests.first().map_or(0, |(_, guest)| guest.tap.owner % 2));
+    let pair = PairSpec { mtu: 1500, subnet: "10.107.0.0/16".parse().unwrap() };
+    let spec = NetworkSpec { uplink: uplink.parse().unwrap(), pair };
     WantedHost {
-        forwarding: true,
+        network: Some(WantedNetwork { rules: Ruleset::new(format!("host {uplink}")), spec }),
         ruleset: Some(Ruleset::new(format!("{guests:?}"))),
         stored: stored.into_iter().chain(images).collect(),
         guests: guests.iter().map(|(guest, state)| (name(guest), state.clone())).collect(),
@@ -146,6 +158,14 @@ fn up(desired: &WantedHost) -> Inner {
 fn is_as(host: &Inner, desired: &WantedHost, story: &str) {
     let rules = desired.ruleset.as_ref().map(|rules| ObservedRuleset::Loaded(rules.digest));
     assert_eq!(host.state.ruleset, rules, "{story}");
+    let network = desired.network.as_ref().map(|network| ObservedNetwork {
+        namespace: Some(Found::Whole(())),
+        pair: Some(Found::Whole(network.spec.pair)),
+        forwarding: [(network.spec.uplink.clone(), true)].into(),
+        rules: Some(ObservedRuleset::Loaded(network.rules.digest)),
+        ..ObservedNetwork::default()
+    });
+    assert_eq!(host.state.network, network.unwrap_or_default(), "{story}");
     for (name, found) in &host.state.guests {
         // A disk that was kept once is kept, even where the guest has no use for it any more, and containers
         // that are no longer wanted run until the guest restarts.

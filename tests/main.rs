@@ -9,5 +9,6 @@ mod firecracker;
 mod firewall;
 mod image;
 mod lock_build;
+mod network;
 mod policy;
 mod sys;

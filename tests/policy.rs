@@ -132,6 +132,7 @@ fn render(policy: &NetworkPolicy, lists: &BTreeMap<PathBuf, Vec<IpNet>>, with_gu
         fleet: &"sis".parse().unwrap(),
         uplink: &"up0".parse().unwrap(),
         subnet: SUBNET.parse().unwrap(),
+        closed: &[],
         endpoints: if with_guest { vec![endpoint] } else { Vec::new() },
         policies: &[("surf".parse().unwrap(), policy.clone())].into(),
         lists,

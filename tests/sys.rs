@@ -103,7 +103,10 @@ fn a_link_of_another_kind_is_not_replaced() {
         return;
     }
     let error = ip::create_tap("lo", 200_001, ADDRESS, 30, "ours").unwrap_err();
-    assert_eq!(error.to_string(), "cannot create the TAP lo: a loopback link of that name already exists");
+    assert_eq!(
+        error.to_string(),
+        "cannot create the interface lo: a loopback link of that name already exists"
+    );
     Tool::new("ip").args(["tuntap", "add", "dev", "tun-a", "mode", "tun"]).run().unwrap();
     ip::create_tap("tun-a", 200_001, ADDRESS, 30, "ours").unwrap_err();
     assert!(ip::link_exists("tun-a").unwrap());
@@ -115,14 +118,14 @@ fn the_uplink_is_the_default_route_of_least_metric() {
     if !inside_namespaces("sys::the_uplink_is_the_default_route_of_least_metric", &["unshare", "ip"]) {
         return;
     }
-    assert_eq!(ip::default_uplink().unwrap(), None);
+    assert_eq!(ip::default_uplink(&ip::routes().unwrap()).unwrap(), None);
     for (name, network, metric) in [("far", 1, "200"), ("near", 2, "100")] {
         ip::create_tap(name, 0, Ipv4Addr::new(10, 1, network, 1), 30, "ours").unwrap();
         let gateway = format!("10.1.{network}.2");
         let route = ["route", "add", "default", "via", &gateway, "dev", name, "metric", metric];
         Tool::new("ip").args(route).run().unwrap();
     }
-    assert_eq!(ip::default_uplink().unwrap().as_deref(), Some("near"));
+    assert_eq!(ip::default_uplink(&ip::routes().unwrap()).unwrap().as_deref(), Some("near"));
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub(super) fn create(
     scope.chown(new.temporary_path(), uid)?;
     let size = new.file().metadata().map_err(FileError::when("look at", &target))?.len();
     new.persist(0o600)?;
-    if scope == Scope::WholeHost { record::remember_size(layout, guest, size) } else { Ok(()) }
+    if scope == Scope::WholeHost { Ok(record::remember_size(layout, guest, size)?) } else { Ok(()) }
 }
 
 /// Gives a guest's disk to a uid, and to nobody else.
@@ -60,7 +60,7 @@ pub(super) fn grow(layout: &Layout, guest: &GuestName, size: u64) -> Result<(), 
         disk.set_len(size).map_err(named())?;
         disk.sync_all().map_err(named())?;
     }
-    record::remember_size(layout, guest, size)
+    Ok(record::remember_size(layout, guest, size)?)
 }
 
 /// Looks whether a guest's disk stands in the jail of another guest, of whatever fleet of this store.
@@ -235,7 +235,7 @@ pub fn import(layout: &Layout, guest: &GuestName, from: &Path) -> Result<(), App
         .map_err(|source| ApplyError::NoFileSystem { path: from.to_owned(), source: Box::new(source) })?;
     let size = new.file().metadata().map_err(FileError::when("read", from))?.len();
     new.persist(0o600)?;
-    record::remember_size(layout, guest, size)
+    Ok(record::remember_size(layout, guest, size)?)
 }
 
 /// What a user is to know where the kept disks of a fleet may grow beyond what the store has free: those of these guests as

@@ -13,13 +13,16 @@ use crate::sys::fs::FileError;
 use crate::sys::ip::IpError;
 use crate::sys::launch::LaunchError;
 use crate::sys::mount::MountError;
+use crate::sys::netns::NetnsError;
 use crate::sys::nft::NftError;
 use crate::sys::qemu::QmpError;
 use crate::sys::ssh::SshError;
 use crate::sys::tool::ToolError;
 
 use super::ended::Why;
-use super::record::Unreadable;
+use super::network::FleetNetworkError;
+use super::record::quarantine::QuarantineError;
+use super::record::{Unreadable, Unwritten};
 use super::snapshot::SnapshotError;
 
 /// An operation on the host that failed.
@@ -33,6 +36,10 @@ pub enum ApplyError {
     Ip(#[from] IpError),
     #[error(transparent)]
     Nft(#[from] NftError),
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    Network(#[from] FleetNetworkError),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
@@ -53,18 +60,15 @@ pub enum ApplyError {
     ArtifactChanged { path: PathBuf, expected: FileDigest, found: FileDigest },
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
-    #[error("cannot write the record {}", path.display())]
-    Record { path: PathBuf, source: serde_json::Error },
+    #[error(transparent)]
+    Unwritten(#[from] Unwritten),
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
     #[error(
         "this host has no /dev/net/tun, and every guest needs a TAP (run `modprobe tun`, or pass the device \
          to this container)"
     )]
     NoTun,
-    #[error(
-        "{tap} would have the same uid or address as {other} ({whose}): each fleet on a host needs its own \
-         [host] uids and subnet"
-    )]
-    Taken { tap: InterfaceName, other: String, whose: String },
     #[error("the uid {uid} of {guest} is in use on this host: {holder}")]
     UidTaken { guest: GuestName, uid: u32, holder: String },
     #[error("{} has {} MiB free, but {} MiB are needed", store.display(), .free >> 20, .needed >> 20)]
@@ -92,7 +96,7 @@ pub enum ApplyError {
     NoMemory(MemoryShortage),
     #[error(
         "{guest} would be stopped and could not start again: another interface has the name of its TAP, \
-         {tap} (`ip link show {tap}` shows it)"
+         {tap} (`ip -n sisforge-FLEET link show {tap}` shows it)"
     )]
     TapTaken { guest: GuestName, tap: InterfaceName },
     #[error("{program} is not installed: it is the VMM that [fleet] vmm names")]
@@ -124,6 +128,7 @@ pub enum ApplyError {
 }
 
 // Hints that take more than a line.
+const MORE_ROOM: &str = "free some space, or move [host] store to a larger file system";
 const TWO_JAILS: &str =
     "stop the guest of that jail; a jail that nothing runs in can be removed, and the disk stays";
 const MOVE_BACK: &str = "take the old `jails` back; or with it take the fleet down, move the fleet's \
@@ -142,6 +147,8 @@ impl Diagnostic for ApplyError {
             Self::Tool(error) => error.diagnosis(),
             Self::Ip(error) => error.diagnosis(),
             Self::Nft(error) => error.diagnosis(),
+            Self::Netns(error) => error.diagnosis(),
+            Self::Network(error) => error.diagnosis(),
             Self::Cgroup(error) => error.diagnosis(),
             Self::Mount(error) => error.diagnosis(),
             Self::Launch(error) => error.diagnosis().of(Failed),
@@ -150,12 +157,12 @@ impl Diagnostic for ApplyError {
             Self::Api(error) => error.diagnosis(),
             Self::Snapshot(error) => error.diagnosis(),
             Self::Unreadable(error) => error.diagnosis(),
+            Self::Unwritten(error) => error.diagnosis(),
+            Self::Quarantine(error) => error.diagnosis(),
             Self::Binary(error) => error.diagnosis(),
             Self::NoArtifact(_) => Failed.hint("run `sisforge build`"),
             Self::ArtifactChanged { .. } => Failed.hint("remove its directory in out/, and build again"),
-            Self::NoRoom { .. } => {
-                Failed.hint("free some space, or move [host] store to a larger file system")
-            }
+            Self::NoRoom { .. } => Failed.hint(MORE_ROOM),
             Self::UidTaken { .. } => Failed.hint("give the fleet a range that nothing else uses: [host] uids"),
             Self::DiskShared { .. } => Failed.hint(TWO_JAILS),
             Self::NoFileSystem { .. } => {
@@ -188,9 +195,7 @@ impl Diagnostic for ApplyError {
             Self::NoJail(_) => Failed.hint("`sisforge up` makes one"),
             Self::DoesNotEnd(_) | Self::KeeperDoesNotEnd(_) => Failed.hint(IN_THE_KERNEL),
             // What to do is in their words, or nothing is known.
-            Self::Record { .. }
-            | Self::NoTun
-            | Self::Taken { .. }
+            Self::NoTun
             | Self::TapTaken { .. }
             | Self::NotInCgroup { .. }
             | Self::NoKeeper { .. }

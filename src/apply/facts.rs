@@ -9,7 +9,7 @@ use rustix::fs::StatVfsMountFlags;
 use crate::base::diagnostic::one_line;
 use crate::base::network::TAP_NAME_PREFIX;
 use crate::fleet::VmmKind;
-use crate::host::doctor::{Facts, Fix, HUGE_PAGE, Kvm, Place, Program, Wants, sample_ruleset};
+use crate::host::doctor::{Facts, Fix, HUGE_PAGE, Kvm, Place, Program, Uplink, Wants, sample_ruleset};
 use crate::host::layout::Layout;
 use crate::host::vmm;
 use crate::sys::accounts::Accounts;
@@ -17,7 +17,7 @@ use crate::sys::fs::FileError;
 use crate::sys::tool::{self, Tool};
 use crate::sys::{cgroup, firecracker, ip, kernel, kvm, memory, nft};
 
-use super::ApplyError;
+use super::{ApplyError, network};
 
 /// Sysctls that checks look at.
 const SETTINGS: [&str; 16] = [
@@ -68,6 +68,7 @@ pub fn read(wants: &Wants, layout: &Layout) -> Facts {
             .find_map(|module| kernel::switch(format!("/sys/module/{module}/parameters/nested"))),
         huge_pages: memory::huge_pages().map_or(0, |pages| pages.total) / HUGE_PAGE,
         memory: memory::available().map(|available| available + own.unwrap_or(0)),
+        uplink: uplink(wants),
         settings: settings(),
         nft: is_root().then(accepts_ruleset),
         forward_drops: if is_root() { forward_drops() } else { None },
@@ -78,6 +79,15 @@ pub fn read(wants: &Wants, layout: &Layout) -> Facts {
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// The interface that faces the network, where there is one.
+fn uplink(wants: &Wants) -> Option<Uplink> {
+    let by_route = || ip::default_uplink(&ip::routes().ok()?).ok()?;
+    let name = wants.uplink.as_ref().map(ToString::to_string).or_else(by_route)?;
+    let forwards = ip::get_sysctl(&network::forwarding_key(&name)).ok()?? == "1";
+    let flags = rustix::fs::statvfs("/proc/sys").ok()?.f_flag;
+    Some(Uplink { name, forwards, can_be_set: !flags.contains(StatVfsMountFlags::RDONLY) })
 }
 
 fn settings() -> BTreeMap<String, String> {

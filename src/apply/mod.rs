@@ -9,6 +9,7 @@ pub mod host;
 pub mod jail;
 pub mod keeper;
 pub mod linux;
+pub mod network;
 pub mod observe;
 pub mod preflight;
 pub mod prove;
@@ -71,7 +72,7 @@ pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) 
     let stop: Vec<_> = plan.stop.iter().filter(|guest| goes(guest)).cloned().collect();
     applied.stopped = guests(Doing::Stop, &stop, host, at_once, report, &mut applied.failures);
     let all_stopped = applied.stopped.len() == plan.stop.len();
-    let is_due = |step: &Step| !early && (all_stopped || *step != Step::RemoveRuleset);
+    let is_due = |step: &Step| !early && (all_stopped || !step.removes_rules());
     let rules: Vec<_> = plan.rules.iter().filter(|step| is_due(step)).cloned().collect();
     if !prepared || !host_steps(&rules, host, report, &mut applied.failures) {
         return applied;

@@ -5,25 +5,23 @@ use std::error::Error;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::base::GuestName;
 use crate::base::diagnostic::one_line;
 use crate::base::network::guest_of_tap;
-use crate::base::{FleetName, GuestName, Sha256};
-use crate::host::firewall;
 use crate::host::layout::Layout;
 use crate::host::observed::{
-    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedRuleset, ObservedTap,
-    ObservedVmm,
+    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedTap, ObservedVmm,
 };
 use crate::host::state::{CgroupLimits, Machine};
 use crate::sys::cgroup::{Hierarchy, IoLimits};
 use crate::sys::fs as files;
 use crate::sys::process::{self, ProcessInfo};
-use crate::sys::{ip, nft, process as processes};
+use crate::sys::{ip, process as processes};
 
 use super::jail::Place;
-use super::record::{self, LoadedRuleset, Ready, quarantine};
+use super::record::{self, Ready};
 use super::store::Store;
-use super::{ApplyError, jail, keeper, snapshot};
+use super::{ApplyError, jail, keeper, network, snapshot};
 
 /// Everything that the host has of the fleet.
 ///
@@ -39,7 +37,8 @@ pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<ObservedHost, A
         .chain(cgroups.iter().filter_map(|name| name.parse().ok()))
         .chain(jails.keys().cloned())
         .collect();
-    let taps = taps(layout)?;
+    let (inside, interfaces) = (network::inside(layout)?, ip::interfaces()?);
+    let taps = taps(layout, inside.as_ref(), &interfaces);
     let store = Store::look(layout)?;
     let mut guests = BTreeMap::new();
     for name in known {
@@ -60,9 +59,9 @@ pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<ObservedHost, A
     }
     guests.retain(|_, guest| *guest != ObservedGuest::default());
     Ok(ObservedHost {
-        forwarding: forwards()?,
-        ruleset: ruleset(layout)?,
-        policies: loaded(layout).and_then(|loaded| loaded.policies),
+        network: network::observe(layout, inside.as_ref(), &interfaces)?,
+        ruleset: inside.and_then(|inside| inside.ruleset(layout)),
+        policies: network::policies(layout),
         stored: store.whole,
         damaged: store.damaged,
         guests,
@@ -72,7 +71,7 @@ pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<ObservedHost, A
 
 /// Whether a host has nothing of the fleet that could run or filter.
 pub fn is_bare(observed: &ObservedHost) -> bool {
-    observed.guests.is_empty() && observed.ruleset.is_none()
+    observed.guests.is_empty() && !observed.network.is_there() && !observed.network.is_in_host
 }
 
 /// The guests that have records or logs in the store, whether anything else of them is there or not.
@@ -89,14 +88,24 @@ fn names_in(dir: &Path, suffix: &str) -> Result<BTreeSet<GuestName>, ApplyError>
     Ok(names.iter().filter_map(|name| name.strip_suffix(suffix)?.parse().ok()).collect())
 }
 
-fn taps(layout: &Layout) -> Result<BTreeMap<GuestName, ObservedTap>, ApplyError> {
-    let of_guest = |tap: ip::Tap| {
-        let guest = guest_of_tap(&tap.name)?;
+/// TAPs of guests in the fleet's namespace; what an earlier sisforge left in the host's own network counts where there is
+/// none.
+fn taps(
+    layout: &Layout,
+    inside: Option<&network::Inside>,
+    interfaces: &[ip::Interface],
+) -> BTreeMap<GuestName, ObservedTap> {
+    let of_guest = |tap: &ip::Tap, is_in_host: bool| {
+        let (guest, name) = (guest_of_tap(&tap.name)?, tap.name.parse().ok()?);
         let address = tap.address.map(|(address, _)| address);
-        Some((guest, ObservedTap { name: tap.name.parse().ok()?, owner: tap.owner, address, up: tap.up }))
+        Some((guest, ObservedTap { name, owner: tap.owner, address, up: tap.up, is_in_host }))
     };
-    let ours = ip::taps()?.into_iter().filter(|tap| layout.owns_tap(&tap.alias));
-    Ok(ours.filter_map(of_guest).collect())
+    let here = interfaces.iter().map(|interface| (interface, true));
+    let there = inside.into_iter().flat_map(|inside| &inside.interfaces).map(|interface| (interface, false));
+    let taps =
+        here.chain(there).filter_map(|(interface, is_in_host)| Some((interface.tap.as_ref()?, is_in_host)));
+    let ours = taps.filter(|(tap, _)| layout.owns_tap(&tap.alias));
+    ours.filter_map(|(tap, is_in_host)| of_guest(tap, is_in_host)).collect()
 }
 
 /// What is known of a process that has the place of a guest's VMM.
@@ -208,31 +217,6 @@ pub fn ready(
     let Some(vmm) = vmm else { return Ok(None) };
     let ready: Option<Ready> = record::read(&layout.ready(name))?;
     Ok(ready.filter(|ready| (ready.pid, ready.start_time) == (vmm.pid, vmm.start_time)))
-}
-
-/// What is known of the rules that were loaded last. Those of which nothing is known are loaded anew, and so is their record.
-fn loaded(layout: &Layout) -> Option<LoadedRuleset> {
-    record::read(&layout.ruleset()).ok().flatten()
-}
-
-fn ruleset(layout: &Layout) -> Result<Option<ObservedRuleset>, ApplyError> {
-    let Some(listing) = listing(layout.fleet())? else { return Ok(None) };
-    let loaded = loaded(layout).filter(|loaded| loaded.listing == listing);
-    let loaded = if quarantine::is_in_step(layout)? { loaded } else { None };
-    Ok(Some(loaded.map_or(ObservedRuleset::Unknown, |loaded| ObservedRuleset::Loaded(loaded.digest))))
-}
-
-/// The kernel's switch for forwarding IPv4.
-pub(super) const FORWARDING: &str = "net.ipv4.ip_forward";
-
-/// Whether the kernel forwards IPv4.
-fn forwards() -> Result<bool, ApplyError> {
-    Ok(ip::get_sysctl(FORWARDING)?.is_some_and(|value| value.trim() == "1"))
-}
-
-/// How nft lists the fleet's table; `None` where there is none.
-pub(super) fn listing(fleet: &FleetName) -> Result<Option<Sha256>, ApplyError> {
-    Ok(nft::list_table("inet", &firewall::table_name(fleet))?.map(Sha256::of))
 }
 
 /// A data disk, where there is one.

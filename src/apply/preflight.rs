@@ -10,17 +10,18 @@ use crate::base::FileDigest;
 use crate::base::{ByteSize, GuestName};
 use crate::fleet::VmmKind;
 use crate::host::layout::Layout;
-use crate::host::state::{Machine, MachineDisk, TapSpec};
+use crate::host::state::{Machine, MachineDisk};
 use crate::plan::check::{self, HostMemory, MemoryShortage};
 use crate::plan::{GuestSteps, Plan, Step};
 use crate::sys::accounts::Accounts;
 use crate::sys::cgroup::IoLimits;
 use crate::sys::fs::{self as files, FileError};
-use crate::sys::{firecracker, ip, memory, nft, process, tool};
+use crate::sys::ip::Interface;
+use crate::sys::{firecracker, memory, nft, process, tool};
 
 use super::linux::LinuxHost;
 use super::record::PlaceRecord;
-use super::{ApplyError, jail, observe, record};
+use super::{ApplyError, jail, network, observe, record};
 
 /// Space that is left free beside what a plan copies, in bytes: logs and records are written too.
 const FREE_MARGIN: u64 = 64 << 20;
@@ -69,7 +70,7 @@ pub fn keep_place(layout: &Layout) -> Result<(), ApplyError> {
     if layout.place() == layout.store() {
         return Ok(files::remove(&layout.place_record())?);
     }
-    record::write(&layout.place_record(), &PlaceRecord { jails: layout.place().to_owned() })
+    Ok(record::write(&layout.place_record(), &PlaceRecord { jails: layout.place().to_owned() })?)
 }
 
 /// Whether a step starts Firecracker in its jail.
@@ -101,7 +102,7 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
         return Err(ApplyError::NoMemory(shortage));
     }
     tap_names(plan, host)?;
-    taps(&steps, host)?;
+    taps(&steps)?;
     uids(&steps, host)?;
     let limits_io =
         |step: &&Step| matches!(step, Step::CreateCgroup { limits, .. } if limits.io != IoLimits::NONE);
@@ -118,7 +119,7 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
 fn rules_and_artifacts(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
     for step in steps {
         match step {
-            Step::LoadRuleset(ruleset) => nft::check(&ruleset.text)?,
+            Step::LoadRuleset(ruleset) | Step::LoadHostRules(ruleset) => nft::check(&ruleset.text)?,
             Step::StoreFile { digest, .. }
                 if !host.artifacts.get(digest).is_some_and(|path| path.exists()) =>
             {
@@ -141,12 +142,18 @@ pub fn memory_shortage(plan: &Plan, host: &LinuxHost) -> Option<MemoryShortage> 
 /// does not run yet fails alone.
 fn tap_names(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     let stops = |guest: &GuestName| plan.stop.iter().any(|stopped| stopped.guest == *guest);
-    for step in plan.start.iter().flat_map(GuestSteps::all) {
-        let Step::CreateTap { guest, tap } = step else { continue };
-        let name = tap.name.as_str();
-        let is_ours = |there: &ip::Tap| there.name == name && host.layout.owns_tap(&there.alias);
-        if stops(guest) && Path::new("/sys/class/net").join(name).exists() && !ip::taps()?.iter().any(is_ours)
-        {
+    let new = plan.start.iter().flat_map(GuestSteps::all).filter_map(|step| match step {
+        Step::CreateTap { guest, tap } if stops(guest) => Some((guest, tap)),
+        _ => None,
+    });
+    let new: Vec<_> = new.collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let there = network::inside(&host.layout)?.map(|inside| inside.interfaces).unwrap_or_default();
+    let is_ours = |found: &Interface| found.tap.is_some() && host.layout.owns_tap(&found.alias);
+    for (guest, tap) in new {
+        if there.iter().any(|found| found.name == tap.name.as_str() && !is_ours(found)) {
             return Err(ApplyError::TapTaken { guest: guest.clone(), tap: tap.name.clone() });
         }
     }
@@ -184,29 +191,10 @@ fn huge_pages(plan: &Plan, steps: &[&Step], host: &LinuxHost) -> Result<(), Appl
     if free < needed { Err(ApplyError::NoHugePages { needed, free }) } else { Ok(()) }
 }
 
-/// Whether TAPs can be made, and no other fleet of this host has given out the same uids or addresses.
-fn taps(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
-    let new: Vec<_> = steps
-        .iter()
-        .filter_map(|step| match step {
-            Step::CreateTap { tap, .. } => Some(tap),
-            _ => None,
-        })
-        .collect();
-    if new.is_empty() {
-        return Ok(());
-    }
-    if !Path::new("/dev/net/tun").exists() {
-        return Err(ApplyError::NoTun);
-    }
-    for there in ip::taps()?.into_iter().filter(|tap| !host.layout.owns_tap(&tap.alias)) {
-        let address = there.address.map(|(address, _)| address);
-        let same = |tap: &&&TapSpec| there.owner == Some(tap.owner) || address == Some(tap.address);
-        if let Some(tap) = new.iter().find(same) {
-            return Err(ApplyError::Taken { tap: tap.name.clone(), other: there.name, whose: there.alias });
-        }
-    }
-    Ok(())
+/// Whether TAPs can be made.
+fn taps(steps: &[&Step]) -> Result<(), ApplyError> {
+    let makes_taps = steps.iter().any(|step| matches!(step, Step::CreateTap { .. }));
+    if makes_taps && !Path::new("/dev/net/tun").exists() { Err(ApplyError::NoTun) } else { Ok(()) }
 }
 
 /// Whether the uids of the guests that start are theirs alone. What runs as one of them in the guest's own cgroup or jail is
@@ -256,8 +244,8 @@ fn allows_jails(store: &Path) -> Result<(), ApplyError> {
 fn programs(steps: &[&Step]) -> BTreeSet<&'static str> {
     let needed = |step: &&Step| -> &'static [&'static str] {
         match step {
-            Step::LoadRuleset(_) | Step::RemoveRuleset => &["nft"],
-            Step::CreateTap { .. } => &["ip"],
+            Step::LoadRuleset(_) | Step::LoadHostRules(_) | Step::RemoveNetwork => &["nft"],
+            Step::CreateTap { .. } | Step::CreateNamespace | Step::ConnectNamespace { .. } => &["ip"],
             Step::StartContainers { .. } => &["ssh"],
             Step::StartVmm { machine, .. } => match machine.vmm {
                 VmmKind::Qemu => &["qemu-system-x86_64"],

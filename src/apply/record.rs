@@ -6,6 +6,7 @@
 
 pub mod quarantine;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -14,15 +15,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::base::{Class, Diagnosis, Diagnostic, GuestName, Sha256, SnapshotName};
+use crate::base::{Class, Diagnosis, Diagnostic, FleetName, GuestName, InterfaceName, Sha256, SnapshotName};
 use crate::fleet::ContainerSpec;
 use crate::host::layout::Layout;
 use crate::host::policy::Policies;
 use crate::host::snapshot::{Manifest, Restored};
 use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError};
-
-use super::ApplyError;
 
 /// What is kept in a file of its own.
 pub trait Record: Serialize + DeserializeOwned {
@@ -69,6 +68,22 @@ pub struct LoadedRuleset {
     pub policies: Option<Policies>,
 }
 
+/// `/run/sisforge/forwarding.json`: interfaces of the host that fleets had switched on for forwarding. It goes with the
+/// host's boot, as what it tells of does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forwarding {
+    pub interfaces: BTreeMap<InterfaceName, ForwardedInterface>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardedInterface {
+    /// Whether it forwarded before any fleet came.
+    pub before: bool,
+    /// Those that need it to.
+    pub fleets: BTreeSet<FleetName>,
+}
+
 /// `freezing.json`: a VMM is paused, and for what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freezing {
@@ -86,6 +101,10 @@ impl Record for PlaceRecord {
 }
 
 impl Record for LoadedRuleset {
+    const VERSION: u32 = 1;
+}
+
+impl Record for Forwarding {
     const VERSION: u32 = 1;
 }
 
@@ -143,7 +162,7 @@ impl Record for GivenSize {
 }
 
 /// Remembers how many bytes the host gave a guest's disk.
-pub(super) fn remember_size(layout: &Layout, guest: &GuestName, size: u64) -> Result<(), ApplyError> {
+pub(super) fn remember_size(layout: &Layout, guest: &GuestName, size: u64) -> Result<(), Unwritten> {
     files::create_private_dir(&layout.guest(guest))?;
     write(&layout.disk_record(guest), &GivenSize { size })
 }
@@ -157,7 +176,7 @@ pub(super) fn given_size(layout: &Layout, guest: &GuestName, length: u64) -> u64
 }
 
 /// Remembers the size of a kept disk that was made before sizes were remembered, while no VMM can change it.
-pub(super) fn know_size(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
+pub(super) fn know_size(layout: &Layout, guest: &GuestName) -> Result<(), Unwritten> {
     match std::fs::metadata(layout.disk(guest)) {
         Ok(disk) if !layout.disk_record(guest).exists() => remember_size(layout, guest, disk.len()),
         _ => Ok(()),
@@ -186,6 +205,24 @@ impl Diagnostic for Unreadable {
             Self::File(error) => error.diagnosis().of(Class::Failed),
             Self::Newer { .. } => Class::Failed.hint("use the sisforge that wrote it, or a later one"),
             Self::Broken { .. } | Self::NotConverted { .. } => Class::Failed.no_hint(),
+        }
+    }
+}
+
+/// A record that was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum Unwritten {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("cannot write the record {}", path.display())]
+    Text { path: PathBuf, source: serde_json::Error },
+}
+
+impl Diagnostic for Unwritten {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis().of(Class::Failed),
+            Self::Text { .. } => Class::Failed.no_hint(),
         }
     }
 }
@@ -238,7 +275,7 @@ fn parse<T: Record>(path: &Path, bytes: &[u8]) -> Result<T, Unreadable> {
 ///
 /// # Errors
 /// Where it cannot be written.
-pub fn write_synced<T: Record>(path: &Path, record: &T) -> Result<(), ApplyError> {
+pub fn write_synced<T: Record>(path: &Path, record: &T) -> Result<(), Unwritten> {
     Ok(files::write(path, &text(path, record)?, 0o600)?)
 }
 
@@ -246,11 +283,11 @@ pub fn write_synced<T: Record>(path: &Path, record: &T) -> Result<(), ApplyError
 ///
 /// # Errors
 /// Where it cannot be written.
-pub fn write<T: Record>(path: &Path, record: &T) -> Result<(), ApplyError> {
+pub fn write<T: Record>(path: &Path, record: &T) -> Result<(), Unwritten> {
     Ok(files::write_unsynced(path, &text(path, record)?, 0o600)?)
 }
 
-fn text<T: Record>(path: &Path, record: &T) -> Result<Vec<u8>, ApplyError> {
+fn text<T: Record>(path: &Path, record: &T) -> Result<Vec<u8>, Unwritten> {
     serde_json::to_vec_pretty(&Versioned { version: T::VERSION, record })
-        .map_err(|source| ApplyError::Record { path: path.to_owned(), source })
+        .map_err(|source| Unwritten::Text { path: path.to_owned(), source })
 }

@@ -4,7 +4,6 @@ use std::fs;
 
 use crate::base::network::TAP_PREFIX;
 use crate::base::{FileDigest, GuestName, InterfaceName};
-use crate::host::firewall::{self, Ruleset};
 use crate::host::layout::KEEPERS;
 use crate::host::observed::ObservedHost;
 use crate::host::state::{CPU_PERIOD, CgroupLimits, Machine, MachineDisk, TapSpec};
@@ -12,11 +11,12 @@ use crate::plan::Step;
 use crate::sys::cgroup::{Device, IoLimits, Limits};
 use crate::sys::digest::digest_like;
 use crate::sys::fs::{self as files, FileError};
-use crate::sys::{ip, nft};
+use crate::sys::ip;
+use crate::sys::netns::{self, Presence};
 
 use super::linux::{LinuxHost, copy};
-use super::record::{self, LoadedRuleset, quarantine};
-use super::{ApplyError, Host, control, disk, jail, keeper, observe, snapshot, store, vmm};
+use super::record;
+use super::{ApplyError, Host, control, disk, jail, keeper, network, observe, snapshot, store, vmm};
 
 impl Host for LinuxHost {
     fn observe(&self) -> Result<ObservedHost, ApplyError> {
@@ -26,10 +26,13 @@ impl Host for LinuxHost {
     fn take(&self, step: &Step) -> Result<(), ApplyError> {
         let layout = &self.layout;
         match step {
-            Step::EnableForwarding => Ok(ip::set_sysctl(observe::FORWARDING, "1")?),
+            Step::CreateNamespace => Ok(network::create_namespace(layout)?),
+            Step::ConnectNamespace { network: spec, .. } => Ok(network::connect(layout, spec)?),
+            Step::LoadHostRules(ruleset) => Ok(network::load_host_rules(layout, ruleset)?),
+            Step::RemoveNetwork => remove_network(self),
+            Step::RemoveEarlierNetwork => Ok(network::remove_earlier(layout)?),
             Step::StoreFile { digest, .. } => store_file(self, digest),
-            Step::LoadRuleset(ruleset) => load_ruleset(self, ruleset),
-            Step::RemoveRuleset => remove_ruleset(self),
+            Step::LoadRuleset(ruleset) => Ok(network::load_ruleset(layout, ruleset)?),
             Step::CreateDisk { guest, base, uid } => disk::create(layout, self.scope, guest, base, *uid),
             Step::RelinkDisk { guest } => jail::relink_disk(layout, guest),
             Step::ChownDisk { guest, uid } => disk::give(layout, self.scope, guest, *uid),
@@ -86,40 +89,33 @@ pub(super) fn store_file(host: &LinuxHost, digest: &FileDigest) -> Result<(), Ap
     Ok(new.persist(store::MODE)?)
 }
 
-fn load_ruleset(host: &LinuxHost, ruleset: &Ruleset) -> Result<(), ApplyError> {
-    // Before the rules, so that nobody who is cut off is ever held by those alone.
-    quarantine::load(&host.layout)?;
-    nft::load(&ruleset.text)?;
-    if let Some(listing) = observe::listing(host.layout.fleet())? {
-        record::write(
-            &host.layout.ruleset(),
-            &LoadedRuleset { digest: ruleset.digest, listing, policies: Some(ruleset.policies.clone()) },
-        )?;
-    }
-    Ok(())
-}
-
-/// What else is the fleet's and no guest's goes first: whoever is killed here still finds the rules, and goes on.
-fn remove_ruleset(host: &LinuxHost) -> Result<(), ApplyError> {
+/// What else is the fleet's and no guest's goes first: whoever is killed here still finds the network, and goes on.
+fn remove_network(host: &LinuxHost) -> Result<(), ApplyError> {
     // Those of a store that was removed are not found by their locks. No guest is left whose logs they keep.
     if is_left_to_keepers(host) {
         host.hierarchy.kill(&host.layout.keepers_cgroup())?;
     }
     remove_cgroup_parents(host)?;
     jail::remove_parents(&host.layout);
-    nft::delete_table("inet", &firewall::table_name(host.layout.fleet()))?;
-    quarantine::remove(&host.layout)?;
-    Ok(files::remove(&host.layout.ruleset())?)
+    Ok(network::remove(&host.layout)?)
 }
 
 fn create_tap(host: &LinuxHost, tap: &TapSpec) -> Result<(), ApplyError> {
-    Ok(ip::create_tap(tap.name.as_str(), tap.owner, tap.address, TAP_PREFIX, &host.layout.tap_alias())?)
+    let alias = host.layout.tap_alias();
+    let create = || ip::create_tap(tap.name.as_str(), tap.owner, tap.address, TAP_PREFIX, &alias);
+    Ok(netns::within(&host.layout.netns(), create)??)
 }
 
+/// In the fleet's namespace, and in the host's own network, where an earlier sisforge had it.
 fn remove_tap(host: &LinuxHost, name: &InterfaceName) -> Result<(), ApplyError> {
     // Something else that has the name is not ours to remove.
     let is_ours = |there: &ip::Tap| there.name == name.as_str() && host.layout.owns_tap(&there.alias);
-    if ip::taps()?.iter().any(is_ours) { Ok(ip::delete_link(name.as_str())?) } else { Ok(()) }
+    let remove = || if ip::taps()?.iter().any(is_ours) { ip::delete_link(name.as_str()) } else { Ok(()) };
+    let netns = host.layout.netns();
+    if netns::presence(&netns)? == Presence::There {
+        netns::within(&netns, remove)??;
+    }
+    Ok(remove()?)
 }
 
 fn create_cgroup(host: &LinuxHost, guest: &GuestName, limits: &CgroupLimits) -> Result<(), ApplyError> {

@@ -17,6 +17,7 @@ use crate::host::observed::Paused;
 use crate::host::state::{Machine, MachineDisk};
 use crate::host::vmm::{FileLimits, VmmStart, file_limits, of};
 use crate::sys::fs::{self as files, FileError};
+use crate::sys::netns::{self, Presence};
 use crate::sys::process::{self, ProcessInfo, Signal};
 use crate::sys::ssh::{self, Target};
 use crate::sys::tool::{self, Tool};
@@ -52,8 +53,7 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
     let jailed = of(machine.vmm).jailed_program();
     let executable = jailed.map(|program| tool::find(program).ok_or(ApplyError::NoVmm { program }));
     let vmm = command(layout, guest, place, machine, &executable.transpose()?.unwrap_or_default());
-    let starter = std::process::id().to_string();
-    let launcher = Tool::new(&host.launcher).args(["launch", "--starter", &starter]);
+    let launcher = launcher(host, guest);
     let launcher = if jailed.is_none() {
         let limits = limits_of_files(layout, guest, place, machine);
         launcher.args(["--file-size", &limits.size.to_string()])
@@ -61,8 +61,6 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
         // Told to the jailer.
         launcher
     };
-    let cgroups = host.hierarchy.procs_files(&layout.cgroup(guest));
-    let launcher = cgroups.iter().fold(launcher, |tool, file| tool.arg("--cgroup").arg(file));
     let root = place.root(layout, guest);
     let launcher = launcher.arg("--").args(vmm.argv()).dir(&root);
     let ends = keeper::start(host, guest, machine.vmm, &root, For::NewVmm)?;
@@ -83,6 +81,15 @@ pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> R
     } else {
         Ok(())
     }
+}
+
+/// What joins the guest's cgroup and the fleet's network, and then becomes what comes behind its arguments.
+fn launcher(host: &LinuxHost, guest: &GuestName) -> Tool {
+    let layout = &host.layout;
+    let starter = std::process::id().to_string();
+    let launcher = Tool::new(&host.launcher).args(["launch", "--starter", &starter, "--netns"]);
+    let cgroups = host.hierarchy.procs_files(&layout.cgroup(guest));
+    cgroups.iter().fold(launcher.arg(layout.netns().path()), |tool, file| tool.arg("--cgroup").arg(file))
 }
 
 /// What starts the VMM of a machine in the root of its jail, which is laid out; `executable` is Firecracker.
@@ -173,7 +180,7 @@ pub(super) fn await_ready(host: &LinuxHost, guest: &GuestName) -> Result<(), App
             let (pid, start_time, host_key) = (vmm.pid, vmm.start_time, host_key.to_owned());
             let ready = Ready { pid, start_time, host_key, containers: Vec::new() };
             jail::take_back(layout, guest, vmm)?;
-            return record::write(&layout.ready(guest), &ready);
+            return Ok(record::write(&layout.ready(guest), &ready)?);
         }
         let failed = serial.heard.failed_services().map(str::to_owned);
         if failed.is_none() && vmm.is_some() && begun.elapsed() <= host.ready_timeout {
@@ -289,7 +296,7 @@ pub(super) fn adjust(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> 
     let root = jail::root_of(layout, guest, &vmm)?;
     let running: Machine = record::read(&layout.machine(guest))?.unwrap_or_else(|| machine.as_started());
     control::connect(&root, machine, &vmm, PATIENCE)?.adjust(&running, machine)?;
-    record::write(&layout.machine(guest), machine)
+    Ok(record::write(&layout.machine(guest), machine)?)
 }
 
 /// How long a container may take to start; the image may have to come over the network first.
@@ -321,7 +328,7 @@ pub(super) fn start_container(
         return Err(failed(shown(&String::from_utf8_lossy(&output.stderr))));
     }
     ready.containers.push(container.clone());
-    record::write(&layout.ready(guest), &ready)
+    Ok(record::write(&layout.ready(guest), &ready)?)
 }
 
 /// What a guest said, for an error: lines of its own, that look like none of this program's.
@@ -338,10 +345,13 @@ fn shown(said: &str) -> String {
 /// Where a record cannot be read.
 pub fn target(layout: &Layout, guest: &GuestName, ready: &Ready) -> Result<Option<Target>, ApplyError> {
     let machine: Option<Machine> = record::read(&layout.machine(guest))?;
+    // One that an earlier sisforge started is in the host's own network.
+    let netns = Some(layout.netns()).filter(|netns| netns::presence(netns).ok() == Some(Presence::There));
     Ok(machine.filter(|_| !ready.host_key.is_empty()).map(|machine| Target {
         address: machine.ip,
         user: GUEST_USER.to_owned(),
         identity: layout.key(),
         host_key: ready.host_key.clone(),
+        netns,
     }))
 }

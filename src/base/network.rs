@@ -1,10 +1,13 @@
-//! The network device of a guest: its hardware address and the name of the TAP that it is attached to.
+//! The network device of a guest: its hardware address and the name of the TAP that it is attached to; and the pair of
+//! interfaces that leads from a fleet's network namespace to its host.
 
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use super::{GuestName, InterfaceName, InvalidValue};
+use ipnet::Ipv4Net;
+
+use super::{FleetName, GuestName, InterfaceName, InvalidValue, Sha256};
 
 /// Names of TAPs are this and the guest's name.
 pub const TAP_NAME_PREFIX: &str = "sis-";
@@ -21,6 +24,39 @@ pub fn tap_name(guest: &GuestName) -> Result<InterfaceName, InvalidValue> {
 /// links asks here; everybody else has guest and TAP beside each other.
 pub fn guest_of_tap(interface: &str) -> Option<GuestName> {
     interface.strip_prefix(TAP_NAME_PREFIX)?.parse().ok()
+}
+
+/// The end of the pair in a fleet's namespace.
+pub const INNER_UPLINK: &str = "uplink";
+
+/// The end of the pair on the host. A fleet's name may be longer than that of an interface; no guest is called so, since
+/// TAPs that an earlier sisforge left on the host have names of guests.
+pub fn pair_name(fleet: &FleetName) -> Result<InterfaceName, InvalidValue> {
+    let digest = Sha256::of(fleet.as_str()).to_string();
+    format!("{TAP_NAME_PREFIX}_{:.10}", digest).parse()
+}
+
+/// Where either end of the pair sends what is for the other: addresses of the two ends, alike in all fleets, since no route
+/// leads to them but that which names the pair. RFC 3927 reserves 169.254.255.0/24, so no host gives itself such an address.
+pub const PAIR_HOST: Ipv4Addr = Ipv4Addr::new(169, 254, 255, 1);
+pub const PAIR_INNER: Ipv4Addr = Ipv4Addr::new(169, 254, 255, 2);
+/// The hardware addresses of the two ends; nobody else is on the pair.
+pub const PAIR_HOST_MAC: MacAddress = MacAddress([0x02, 0x53, 0, 0, 0, 1]);
+pub const PAIR_INNER_MAC: MacAddress = MacAddress([0x02, 0x53, 0, 0, 0, 2]);
+
+/// An entry of a routing table of IPv4.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostRoute {
+    /// `unicast`, `local`, `unreachable` and the like.
+    pub kind: String,
+    /// Such as `main`.
+    pub table: String,
+    pub to: Ipv4Net,
+    /// The interface that it leads to; empty where it leads to none.
+    pub interface: String,
+    pub gateway: Option<Ipv4Addr>,
+    /// The least is taken.
+    pub metric: u32,
 }
 
 /// The host's address in a guest's /30, one below the guest's.
@@ -89,5 +125,13 @@ mod tests {
         let tap = tap_name(&alice).unwrap();
         assert_eq!((tap.as_str(), guest_of_tap(tap.as_str())), ("sis-alice", Some(alice)));
         assert_eq!(guest_of_tap("eth0"), None);
+    }
+
+    #[test]
+    fn a_pair_of_any_fleet_has_a_name_that_is_no_guests() {
+        let pair = |fleet: &str| pair_name(&fleet.parse().unwrap()).unwrap();
+        assert_ne!(pair("a"), pair("b"));
+        assert_eq!(guest_of_tap(pair(&"x".repeat(32)).as_str()), None);
+        assert_eq!(pair("sis").as_str().len(), 15);
     }
 }

@@ -1,4 +1,5 @@
-//! `launch`: what `up` starts in place of a VMM, so that the VMM is in its cgroup from its first instruction on.
+//! `launch`: what `up` starts in place of a VMM, so that the VMM is in its cgroup and in its fleet's network from its
+//! first instruction on.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,6 +14,9 @@ pub struct Args {
     /// A cgroup.procs file to join
     #[arg(long = "cgroup", value_name = "FILE")]
     cgroups: Vec<PathBuf>,
+    /// The network namespace to enter
+    #[arg(long, value_name = "FILE")]
+    netns: Option<PathBuf>,
     /// Bytes that no file may grow beyond
     #[arg(long, value_name = "BYTES")]
     file_size: Option<u64>,
@@ -25,5 +29,6 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, CliError> {
-    Err(launch::exec_in_cgroup(&args.cgroups, args.file_size, args.starter, &args.argv).into())
+    let Args { cgroups, netns, file_size, starter, argv } = args;
+    Err(launch::exec_in_cgroup(cgroups, netns.as_deref(), *file_size, *starter, argv).into())
 }

@@ -1,13 +1,15 @@
 //! What a fleet wants of its host.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::base::FileDigest;
+use crate::base::network::{INNER_UPLINK, host_side, pair_name};
 use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::base::{GuestName, InterfaceName, Rate};
+use crate::base::{GuestName, InterfaceName, InvalidValue, Rate};
 use crate::build::artifacts::Artifact;
 pub use crate::build::artifacts::Artifacts;
 use crate::fleet::{Backing, Bucket, Fleet, GuestSpec, Limits, MachineSpec, NetworkPolicy, VmmKind};
@@ -15,14 +17,15 @@ use crate::lock::model::{Lock, LockedGuest};
 use crate::sys::firecracker::Version;
 
 use super::firewall::{self, Endpoint, FirewallInput, Ruleset};
+use super::host_rules::{self, HostRulesInput};
 use super::limits::limits;
+use super::network::{NetworkSpec, PAIR_MTU_MAX, PairSpec};
 use super::observed::ObservedHost;
 use super::policy::Policies;
 use super::state::{Machine, MachineDisk, StoredKind, TapSpec};
 use super::versions;
 use super::vmm::{self, BootInfo, COMMAND_LINE_MAX};
-use super::wanted::{Startup, WantedDisk, WantedGuest, WantedHost};
-use crate::base::network::host_side;
+use super::wanted::{Startup, WantedDisk, WantedGuest, WantedHost, WantedNetwork};
 
 impl Artifacts {
     /// Every artifact once, by digest: where its file is and what it is for.
@@ -43,8 +46,8 @@ impl Artifacts {
 /// What only the host can say.
 #[derive(Clone, Debug)]
 pub struct HostFacts {
-    /// The interface that faces the network.
-    pub uplink: InterfaceName,
+    /// The network around the fleet's.
+    pub around: NetworkAround,
     /// Base64 part of the host's public ssh key; none before the first `up`.
     pub ssh_key: Option<String>,
     /// Addresses on the block and allow lists that policies name.
@@ -57,10 +60,26 @@ pub struct HostFacts {
     pub restored: BTreeMap<GuestName, Machine>,
 }
 
+/// What is around a fleet's network.
+#[derive(Clone, Debug)]
+pub struct NetworkAround {
+    /// The interface that faces the network.
+    pub uplink: InterfaceName,
+    /// Of the uplink, in bytes.
+    pub mtu: u32,
+    /// Whether the uplink forwarded before any fleet came.
+    pub was_router: bool,
+    /// What no policy can open: [`super::network::own_networks`].
+    pub closed: Vec<Ipv4Net>,
+    /// The ports that guests are seen with outside: [`super::network::outer_ports`].
+    pub ports: RangeInclusive<u16>,
+}
+
 impl HostFacts {
-    /// The machines of a host that go on from a snapshot.
+    /// The machines of a host that go on from a snapshot. One that must leave the host's own network boots anew.
     pub fn restored(observed: &ObservedHost) -> BTreeMap<GuestName, Machine> {
-        let machines = observed.guests.iter().filter_map(|(name, guest)| {
+        let stay = observed.guests.iter().filter(|(_, guest)| !guest.is_in_host());
+        let machines = stay.filter_map(|(name, guest)| {
             let machine = guest.machine().filter(|machine| machine.restored_from.is_some())?;
             Some((name.clone(), machine.clone()))
         });
@@ -82,6 +101,8 @@ pub enum DesiredError {
     CommandLineTooLong { guest: GuestName, length: usize },
     #[error("{} was not read", .0.display())]
     NotRead(PathBuf),
+    #[error(transparent)]
+    Name(#[from] InvalidValue),
     #[error("{}", sentences(.0))]
     Unsupported(Vec<Unsupported>),
 }
@@ -91,7 +112,7 @@ impl Diagnostic for DesiredError {
         match self {
             Self::NotLocked(_) => Class::Invalid.hint("run `sisforge lock`"),
             Self::NotBuilt(_) => Class::Failed.hint("run `sisforge build`"),
-            Self::NotRead(_) => Class::Failed.no_hint(),
+            Self::NotRead(_) | Self::Name(_) => Class::Failed.no_hint(),
             Self::CommandLineTooLong { .. } => Class::Invalid.no_hint(),
             Self::Unsupported(_) => {
                 Class::Invalid.hint("install a Firecracker that has it, or remove the key")
@@ -134,13 +155,7 @@ pub fn desired(
     for (name, spec) in &fleet.guests {
         let numbers = lock.guest.get(name).ok_or_else(|| DesiredError::NotLocked(name.clone()))?;
         let fresh = guest(fleet, name, spec, numbers, artifacts, facts)?;
-        let mut endpoint = Endpoint {
-            name: name.clone(),
-            tap: numbers.tap.clone(),
-            mac: numbers.mac,
-            ip: numbers.ip,
-            policy: spec.network.clone(),
-        };
+        let mut endpoint = endpoint(name, spec, numbers);
         let guest = match facts.restored.get(name) {
             Some(machine) => restored(fresh, machine, spec, &mut endpoint),
             None => fresh,
@@ -154,8 +169,9 @@ pub fn desired(
     let policies = Policies::new(of_guests, &fleet.networks, &facts.lists, subnet, &fleet.source);
     let ruleset = firewall::render(&FirewallInput {
         fleet: &fleet.name,
-        uplink: &facts.uplink,
+        uplink: &INNER_UPLINK.parse()?,
         subnet,
+        closed: &facts.around.closed,
         endpoints,
         policies: &fleet.networks,
         lists: &facts.lists,
@@ -165,7 +181,29 @@ pub fn desired(
     let files =
         machines.flat_map(|machine| machine.spec.files()).map(|(_, digest)| (*digest, StoredKind::Machine));
     let stored = files.chain(artifacts).collect();
-    Ok(WantedHost { forwarding: true, ruleset: Some(Ruleset { policies, ..ruleset }), stored, guests })
+    let network = Some(network(fleet, &facts.around)?);
+    Ok(WantedHost { network, ruleset: Some(Ruleset { policies, ..ruleset }), stored, guests })
+}
+
+/// A guest that boots, as the firewall sees it.
+fn endpoint(name: &GuestName, spec: &GuestSpec, numbers: &LockedGuest) -> Endpoint {
+    let LockedGuest { tap, mac, ip, .. } = numbers.clone();
+    Endpoint { name: name.clone(), tap, mac, ip, policy: spec.network.clone() }
+}
+
+/// The way out of the fleet's namespace, and what its host lets through.
+fn network(fleet: &Fleet, around: &NetworkAround) -> Result<WantedNetwork, InvalidValue> {
+    let (subnet, uplink) = (fleet.host.subnet, &around.uplink);
+    let rules = host_rules::render(&HostRulesInput {
+        fleet: &fleet.name,
+        pair: &pair_name(&fleet.name)?,
+        uplink,
+        subnet,
+        ports: &around.ports,
+        was_router: around.was_router,
+    });
+    let pair = PairSpec { mtu: around.mtu.min(PAIR_MTU_MAX), subnet };
+    Ok(WantedNetwork { spec: NetworkSpec { uplink: uplink.clone(), pair }, rules })
 }
 
 /// Looks whether the installed Firecracker can do all that the machines ask for.

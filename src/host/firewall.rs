@@ -49,8 +49,11 @@ pub struct Endpoint {
 #[derive(Clone, Debug)]
 pub struct FirewallInput<'a> {
     pub fleet: &'a FleetName,
+    /// The way out, in the namespace that the rules are loaded in.
     pub uplink: &'a InterfaceName,
     pub subnet: Ipv4Net,
+    /// What of the host no policy can open: [`super::network::own_networks`].
+    pub closed: &'a [Ipv4Net],
     /// Sorted by name.
     pub endpoints: Vec<Endpoint>,
     pub policies: &'a BTreeMap<Label, NetworkPolicy>,
@@ -129,6 +132,7 @@ fn declare_sets(text: &mut String, input: &FirewallInput<'_>) {
     }
     let mut never = NEVER.to_vec();
     never.push(input.subnet);
+    never.extend(input.closed);
     let never: Vec<_> = Ipv4Net::aggregate(&never).iter().map(ToString::to_string).collect();
     elements(text, "set never { type ipv4_addr; flags interval", &never);
 }
@@ -153,6 +157,7 @@ fn fixed_chains(text: &mut String, input: &FirewallInput<'_>) {
   chain to_host {{
     type filter hook input priority filter - 5; policy accept;
     iifname @taps goto answers_to_host
+    iifname "{uplink}" ct direction original counter drop
   }}
   chain answers_to_host {{
     ct direction reply ct state established,related accept
@@ -171,10 +176,6 @@ fn fixed_chains(text: &mut String, input: &FirewallInput<'_>) {
     tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
     iifname vmap @from_guest
     counter drop
-  }}
-  chain leaving {{
-    type nat hook postrouting priority srcnat; policy accept;
-    ip saddr {subnet} oifname "{uplink}" masquerade
   }}
 "#
     );

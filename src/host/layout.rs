@@ -11,6 +11,7 @@
 //! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of how nft lists them
 //! <store>/<fleet>/quarantine/<guest>.json   guests that are cut off, until they are released
 //! <store>/<fleet>/quarantine.json        how nft lists the rules that cut them off
+//! <store>/<fleet>/host-rules.json        the same of those on the host's side of the network
 //! <jails>/<fleet>/disks/<guest>.ext4     data disks
 //! <jails>/<fleet>/disks/<guest>.before-<snapshot>.ext4   the data disk that a restore put another in the place of
 //! <store>/<fleet>/guests/<guest>/        machine.json, ready.json, freezing.json, disk.json
@@ -27,14 +28,17 @@
 //! Every start has a jail of its own, whose attempt is one more than the highest that is there: what could not be removed
 //! of an earlier one is then in nobody's way.
 //!
+//! What must not outlive the host's boot stands in `/run`: the network namespace `/run/netns/sisforge-<fleet>`, and
+//! `/run/sisforge/forwarding.json`, which all fleets share.
+//!
 //! A snapshot moves from `ready` to `consumed` by one rename, before a VMM is asked to load it.
 
 use std::path::{Path, PathBuf};
 
 use crate::base::FileDigest;
-use crate::base::{FleetName, GuestName, SnapshotName};
+use crate::base::network::pair_name;
+use crate::base::{FleetName, GuestName, InterfaceName, InvalidValue, SnapshotName};
 use crate::fleet::{HostSpec, VmmKind};
-
 use crate::sys::netns::Netns;
 
 use super::logs::LogKind;
@@ -115,11 +119,6 @@ impl Layout {
         self.dir().join(format!("{NOT_WHOLE}key"))
     }
 
-    /// The network namespace of the fleet's guests.
-    pub fn netns(&self) -> Netns {
-        Netns::named(&format!("sisforge-{}", self.fleet))
-    }
-
     /// Records of guests that are cut off. They are kept apart from the guests' own, since they outlive those.
     pub fn quarantine(&self) -> PathBuf {
         self.dir().join("quarantine")
@@ -135,9 +134,32 @@ impl Layout {
         self.quarantine().join(format!("{guest}.json"))
     }
 
-    /// What was loaded into nft.
+    /// What was loaded into nft in the network namespace.
     pub fn ruleset(&self) -> PathBuf {
         self.dir().join("ruleset.json")
+    }
+
+    /// What was loaded into nft on the host's side.
+    pub fn host_rules(&self) -> PathBuf {
+        self.dir().join("host-rules.json")
+    }
+
+    /// The network namespace of the fleet's guests.
+    pub fn netns(&self) -> Netns {
+        Netns::named(&format!("sisforge-{}", self.fleet))
+    }
+
+    /// The end on the host of the pair that leads out of it.
+    ///
+    /// # Errors
+    /// Never: every fleet's name makes one.
+    pub fn pair(&self) -> Result<InterfaceName, InvalidValue> {
+        pair_name(&self.fleet)
+    }
+
+    /// Which interfaces of the host fleets had switched on for forwarding.
+    pub fn forwarding() -> PathBuf {
+        PathBuf::from("/run/sisforge/forwarding.json")
     }
 
     /// Data disks that are kept.
@@ -263,7 +285,7 @@ impl Layout {
 
     /// What the TAPs of this fleet have as alias, since their names are those of guests alone.
     pub fn tap_alias(&self) -> String {
-        format!("sisforge fleet {}", self.fleet)
+        format!("{ALIAS}{}", self.fleet)
     }
 
     /// Whether a TAP of that alias may be this fleet's; one that is half made has none yet.
@@ -275,6 +297,13 @@ impl Layout {
     pub fn cgroups(&self) -> String {
         format!("sisforge/{}", self.fleet)
     }
+}
+
+const ALIAS: &str = "sisforge fleet ";
+
+/// Whether an interface of this alias is a fleet's.
+pub fn is_alias(alias: &str) -> bool {
+    alias.starts_with(ALIAS)
 }
 
 /// What a jail is called, and the jailer's `--id`: `alice--1`. Jails were once called after their guest alone, which

@@ -3,19 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use crate::base::{FileDigest, GuestName, InterfaceName, Sha256};
 use crate::fleet::ContainerSpec;
 
+use super::network::{NetworkSpec, PairSpec};
 use super::policy::Policies;
 use super::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 
 /// Everything of one fleet on one host. The default is a host that has nothing of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ObservedHost {
-    /// Whether the kernel forwards IPv4 packets between interfaces.
-    pub forwarding: bool,
-    /// The fleet's nft table.
+    pub network: ObservedNetwork,
+    /// The nft table in the fleet's network namespace.
     pub ruleset: Option<ObservedRuleset>,
     /// What the rules that were loaded last let guests do, where a record says it.
     pub policies: Option<Policies>,
@@ -26,6 +27,40 @@ pub struct ObservedHost {
     pub guests: BTreeMap<GuestName, ObservedGuest>,
     /// Whether something is left of snapshots whose maker, or whose restore, did not come to its end.
     pub snapshot_leftovers: bool,
+}
+
+/// The network of a fleet, part by part. The default is a host that has nothing of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObservedNetwork {
+    /// The namespace with its settings.
+    pub namespace: Option<Found<()>>,
+    /// The pair that leads out of it, with all that leads over it.
+    pub pair: Option<Found<PairSpec>>,
+    /// Interfaces of the host that the fleet had switched on for forwarding, and whether they still are.
+    pub forwarding: BTreeMap<InterfaceName, bool>,
+    /// The nft table on the host's side.
+    pub rules: Option<ObservedRuleset>,
+    /// The ports that guests are seen with outside, by that table.
+    pub ports: Option<RangeInclusive<u16>>,
+    /// Whether an earlier sisforge left a table or a TAP of the fleet in the host's own network.
+    pub is_in_host: bool,
+}
+
+impl ObservedNetwork {
+    /// What of the way out of the namespace is not as it should be.
+    #[must_use]
+    pub fn lacks(&self, wanted: &NetworkSpec) -> Vec<&'static str> {
+        let others = self.forwarding.keys().any(|interface| *interface != wanted.uplink);
+        let forwards = self.forwarding.get(&wanted.uplink) == Some(&true) && !others;
+        let parts = [("pair", self.pair != Some(Found::Whole(wanted.pair))), ("forwarding", !forwards)];
+        parts.into_iter().filter(|(_, lacks)| *lacks).map(|(what, _)| what).collect()
+    }
+
+    /// Whether the namespace or what belongs to it is there, be it in part.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.namespace.is_some() || self.pair.is_some() || !self.forwarding.is_empty() || self.rules.is_some()
+    }
 }
 
 /// The rules in a fleet's nft table.
@@ -82,14 +117,17 @@ pub struct ObservedTap {
     /// The host's address on it.
     pub address: Option<Ipv4Addr>,
     pub up: bool,
+    /// Whether it stands in the host's own network, where an earlier sisforge had it.
+    pub is_in_host: bool,
 }
 
 impl ObservedTap {
     /// Whether it is wholly what is wanted.
     #[must_use]
     pub fn is(&self, wanted: &TapSpec) -> bool {
-        let Self { name, owner, address, up } = self;
-        *name == wanted.name && *owner == Some(wanted.owner) && *address == Some(wanted.address) && *up
+        let Self { name, owner, address, up, is_in_host } = self;
+        let is_same = *name == wanted.name && *owner == Some(wanted.owner);
+        is_same && *address == Some(wanted.address) && *up && !is_in_host
     }
 }
 
@@ -147,6 +185,12 @@ impl ObservedGuest {
     #[must_use]
     pub fn has_leftovers(&self) -> bool {
         self.idle_jails || self.idle_records || self.vmm.is_some()
+    }
+
+    /// Whether its network is the host's own, as an earlier sisforge had it.
+    #[must_use]
+    pub fn is_in_host(&self) -> bool {
+        self.tap.as_ref().is_some_and(|tap| tap.is_in_host)
     }
 
     /// Whether it has any jail.

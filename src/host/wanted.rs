@@ -6,17 +6,26 @@ use crate::base::{FileDigest, GuestName};
 use crate::fleet::ContainerSpec;
 
 use super::firewall::Ruleset;
+use super::network::NetworkSpec;
 use super::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 
 /// Everything of one fleet on one host. The default is a host that should have nothing of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WantedHost {
-    /// Whether the kernel is to forward IPv4 packets between interfaces; a host that forwards already is not stopped.
-    pub forwarding: bool,
+    pub network: Option<WantedNetwork>,
+    /// The rules in the fleet's network namespace.
     pub ruleset: Option<Ruleset>,
     /// Immutable files of the store: kernels, root images, data disks to copy, container images.
     pub stored: BTreeMap<FileDigest, StoredKind>,
     pub guests: BTreeMap<GuestName, WantedGuest>,
+}
+
+/// The network namespace of a fleet, and what leads out of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WantedNetwork {
+    pub spec: NetworkSpec,
+    /// The rules on the host's side.
+    pub rules: Ruleset,
 }
 
 /// One guest, which is to run and be ready.

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, FileDigest, GuestName};
 use crate::fleet::MachineSpec;
+use crate::host::firewall::Ruleset;
 use crate::host::observed::{
     Found, ObservedDisk, ObservedGuest, ObservedHost, ObservedRuleset, ObservedVmm, Paused,
 };
@@ -93,7 +94,6 @@ fn restored_addresses(wanted: &WantedHost) -> BTreeMap<Ipv4Addr, &GuestName> {
 }
 
 pub(super) fn prepare(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>) -> Vec<Step> {
-    let forwarding = (wanted.forwarding && !observed.forwarding).then_some(Step::EnableForwarding);
     let is_missing = |(digest, kind): &(&FileDigest, &StoredKind)| {
         !observed.stored.contains(digest)
             && (**kind != StoredKind::Disk || is_copied(digest, observed, wanted, guests))
@@ -101,7 +101,7 @@ pub(super) fn prepare(observed: &ObservedHost, wanted: &WantedHost, guests: Gues
     let missing = wanted.stored.iter().filter(is_missing);
     let store = missing.map(|(digest, kind)| Step::StoreFile { digest: *digest, kind: *kind });
     let clear = observed.snapshot_leftovers.then_some(Step::ClearSnapshots);
-    forwarding.into_iter().chain(clear).chain(store).collect()
+    clear.into_iter().chain(store).collect()
 }
 
 /// Whether a guest's disk is still to be made of a stored one: a kept disk is made once.
@@ -120,14 +120,33 @@ fn is_copied(
     })
 }
 
-/// Rules are removed with the last guest alone: whoever is not spoken of may need them.
+/// The namespace, its rules, and only then the way out of it. They are removed with the last guest alone: whoever is not
+/// spoken of may need them.
 pub(super) fn rules(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>) -> Vec<Step> {
-    let step = match &wanted.ruleset {
-        Some(ruleset) if observed.ruleset == Some(ObservedRuleset::Loaded(ruleset.digest)) => None,
-        Some(ruleset) => Some(Step::LoadRuleset(ruleset.clone())),
-        None => (observed.ruleset.is_some() && guests == GuestScope::All).then_some(Step::RemoveRuleset),
+    let have = &observed.network;
+    let is = |loaded: Option<ObservedRuleset>, wanted: &Ruleset| {
+        loaded == Some(ObservedRuleset::Loaded(wanted.digest))
     };
-    step.into_iter().collect()
+    let mut steps = Vec::new();
+    let network = wanted.network.as_ref();
+    steps.extend(network.filter(|_| have.namespace != Some(Found::Whole(()))).map(|_| Step::CreateNamespace));
+    let ruleset = wanted.ruleset.as_ref().filter(|ruleset| !is(observed.ruleset, ruleset));
+    steps.extend(ruleset.map(|ruleset| Step::LoadRuleset(ruleset.clone())));
+    if let Some(network) = network {
+        let host_rules =
+            (!is(have.rules, &network.rules)).then(|| Step::LoadHostRules(network.rules.clone()));
+        steps.extend(host_rules);
+        let lacks = have.lacks(&network.spec);
+        let connect =
+            (!lacks.is_empty()).then(|| Step::ConnectNamespace { network: network.spec.clone(), lacks });
+        steps.extend(connect);
+    }
+    if guests == GuestScope::All {
+        let is_left = network.is_none() && (have.is_there() || observed.ruleset.is_some());
+        steps.extend(is_left.then_some(Step::RemoveNetwork));
+        steps.extend(have.is_in_host.then_some(Step::RemoveEarlierNetwork));
+    }
+    steps
 }
 
 /// What rules that are loaded open and close, where it is known what was loaded before.
@@ -258,6 +277,9 @@ fn why_replace(have: &ObservedGuest, want: &WantedGuest) -> Option<String> {
     }
     let wanted = want.machine();
     let parts = [("tap", !has_tap(have, want)), ("cgroup", have.cgroup.is_none()), ("jail", !vmm.jailed)];
+    if have.is_in_host() {
+        return Some("moves into the network namespace".to_owned());
+    }
     let same = running == wanted || running.adjusted_to(wanted) == *wanted;
     if same && parts.iter().all(|(_, differs)| !differs) {
         return None;

@@ -6,23 +6,34 @@ use std::fmt;
 use crate::base::{ByteSize, FileDigest, GuestName, InterfaceName, SnapshotName};
 use crate::fleet::ContainerSpec;
 use crate::host::firewall::Ruleset;
+use crate::host::network::NetworkSpec;
 use crate::host::policy::PolicyChange;
 use crate::host::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 
 /// One change.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Lets the kernel forward IPv4.
-    EnableForwarding,
+    /// Makes the fleet's network namespace, in which no packet goes anywhere yet.
+    CreateNamespace,
+    /// Leads out of the namespace: a pair of interfaces, routes over it, and forwarding between it and the uplink.
+    ConnectNamespace {
+        network: NetworkSpec,
+        /// What is not as it should be.
+        lacks: Vec<&'static str>,
+    },
+    /// Swaps the nft table on the host's side of the namespace.
+    LoadHostRules(Ruleset),
+    /// Removes the namespace with its rules, the way out of it, and what belongs to it on the host.
+    RemoveNetwork,
+    /// Removes the nft table and TAPs that an earlier sisforge left in the host's own network.
+    RemoveEarlierNetwork,
     /// Brings an artifact into the store.
     StoreFile {
         digest: FileDigest,
         kind: StoredKind,
     },
-    /// Swaps the whole nft table.
+    /// Swaps the whole nft table in the namespace.
     LoadRuleset(Ruleset),
-    /// Removes the nft table.
-    RemoveRuleset,
     /// Copies a stored disk to be a guest's own.
     CreateDisk {
         guest: GuestName,
@@ -133,10 +144,13 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::EnableForwarding => f.write_str("enable IPv4 forwarding"),
+            Self::CreateNamespace
+            | Self::ConnectNamespace { .. }
+            | Self::LoadHostRules(_)
+            | Self::LoadRuleset(_)
+            | Self::RemoveNetwork
+            | Self::RemoveEarlierNetwork => self.fmt_network(f),
             Self::StoreFile { digest, kind } => write!(f, "store {} {}", kind.word(), digest.short()),
-            Self::LoadRuleset(ruleset) => write!(f, "load nft ruleset {}", ruleset.digest.short()),
-            Self::RemoveRuleset => f.write_str("remove nft ruleset"),
             Self::CreateDisk { base, uid, .. } => {
                 write!(f, "create data disk from {} for uid {uid}", base.short())
             }
@@ -178,6 +192,31 @@ impl fmt::Display for Step {
             Self::ForgetSnapshot { snapshot } => write!(f, "remove the files of snapshot {snapshot}"),
             Self::ClearSnapshots => f.write_str("remove what is left of unfinished snapshots"),
             Self::StopVmm { .. } => f.write_str("stop vmm"),
+        }
+    }
+}
+
+impl Step {
+    /// Whether guests that are left are without rules after it.
+    pub fn removes_rules(&self) -> bool {
+        matches!(self, Self::RemoveNetwork | Self::RemoveEarlierNetwork)
+    }
+
+    fn fmt_network(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateNamespace => f.write_str("set up the network namespace"),
+            Self::ConnectNamespace { network, lacks } => {
+                let NetworkSpec { uplink, pair } = network;
+                write!(f, "connect {} with {uplink}: {}", pair.subnet, lacks.join(", "))
+            }
+            Self::LoadHostRules(ruleset) => {
+                write!(f, "load nft ruleset of the host {}", ruleset.digest.short())
+            }
+            Self::LoadRuleset(ruleset) => write!(f, "load nft ruleset {}", ruleset.digest.short()),
+            Self::RemoveNetwork => f.write_str("remove the network namespace"),
+            Self::RemoveEarlierNetwork => f.write_str("remove nft ruleset and taps of an earlier sisforge"),
+            // No step of the network.
+            _ => Ok(()),
         }
     }
 }
@@ -238,7 +277,7 @@ impl Plan {
     /// Whether new rules can be loaded before any other step, so that they wait for no guest and no copy: every guest that
     /// is stopped stands in them too, by the same name of its TAP, so that none is ever without rules.
     pub fn rules_come_first(&self) -> bool {
-        !self.rules.contains(&Step::RemoveRuleset)
+        !self.rules.iter().any(Step::removes_rules)
             && self.stop.iter().all(|stopped| self.comes_back(&stopped.guest))
     }
 

@@ -82,6 +82,7 @@ impl<'a> Deployment<'a> {
 
     /// What such a state is made of.
     pub(super) fn basis(&mut self, inputs: Inputs) -> Result<Basis, RunError> {
+        facts::subnet_is_free(&self.fleet, &self.host.layout)?;
         Basis::find(self.workspace, &self.fleet, inputs, &mut self.host, &self.observed)
     }
 
@@ -94,12 +95,23 @@ impl<'a> Deployment<'a> {
         if !shrinking.is_empty() {
             return Err(RunError::Shrinks(shrinking));
         }
+        self.is_converted(guests)?;
         let mut plan = diff(&self.observed, wanted, guests);
         plan.notes.extend(disk::promises(&self.host, &self.observed, wanted, guests));
         let shortage =
             preflight::memory_shortage(&plan, &self.host).filter(|shortage| !shortage.is_certain());
         plan.notes.extend(shortage.map(|shortage| shortage.to_string()));
         Ok(plan)
+    }
+
+    /// Whether no guest is in the host's own network but those that the plan is for: the rules there would take from the
+    /// others what is theirs.
+    pub(super) fn is_converted(&self, guests: GuestScope<'_>) -> Result<(), RunError> {
+        let mut earlier = self.observed.guests.iter().filter(|(_, guest)| guest.is_in_host());
+        match earlier.next() {
+            Some((guest, _)) if guests != GuestScope::All => Err(RunError::NotConverted(guest.clone())),
+            _ => Ok(()),
+        }
     }
 
     /// What takes these guests away, or everything of the fleet where none is named; their data disks stay.

@@ -1,7 +1,10 @@
 //! What can stand against what a user asks for.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
 
 use crate::apply::ApplyError;
 use crate::apply::prove::ProveError;
@@ -14,6 +17,7 @@ use crate::build::{BuildError, ProjectError};
 use crate::fleet::LoadError;
 use crate::host::address_list::NoAddress;
 use crate::host::desired::DesiredError;
+use crate::host::network::LEAST_PORTS;
 use crate::host::versions::VersionError;
 use crate::image::container::ContainerError;
 use crate::image::read::ReadError;
@@ -89,6 +93,14 @@ pub enum RunError {
     NoUplink(InterfaceName),
     #[error("[host] uplink is \"auto\", and this host has no default route")]
     NoDefaultRoute,
+    #[error("[host] subnet {subnet} overlaps {what}")]
+    SubnetTaken { subnet: Ipv4Net, what: String },
+    #[error(
+        "no {LEAST_PORTS} ports in a row are left for the guests' connections: this host gives {}-{} to its own (net.ipv4.ip_local_port_range)", .0.start(), .0.end()
+    )]
+    NoPorts(RangeInclusive<u16>),
+    #[error("{0} was started by an earlier sisforge, with its network in the host's own")]
+    NotConverted(GuestName),
     #[error("with --repo, --file is a path in the repository, and this one is absolute")]
     AbsoluteFile,
 
@@ -207,6 +219,31 @@ impl RunError {
     }
 }
 
+impl RunError {
+    /// What is told of the network around a fleet.
+    fn of_the_network(&self) -> Diagnosis {
+        use Class::{Failed, Invalid};
+        match self {
+            Self::NoUplink(_) => {
+                Invalid.hint("`ip link` lists them; \"auto\" takes that of the default route")
+            }
+            Self::SubnetTaken { .. } => {
+                Invalid.hint("give the fleet addresses that nobody has: [host] subnet")
+            }
+            Self::NoPorts(_) => {
+                Failed.hint("keep some for them: `sysctl net.ipv4.ip_local_reserved_ports=20000-29999`")
+            }
+            Self::NotConverted(_) => {
+                Failed.hint("`sisforge up` without names converts the whole fleet, and restarts its guests")
+            }
+            Self::NoDefaultRoute => {
+                Failed.hint("name the interface that faces the network, as in `uplink = \"eth0\"`")
+            }
+            _ => Failed.no_hint(),
+        }
+    }
+}
+
 impl Diagnostic for RunError {
     fn diagnosis(&self) -> Diagnosis {
         use Class::{Failed, Invalid};
@@ -245,12 +282,11 @@ impl Diagnostic for RunError {
             | Self::AbsoluteFile
             | Self::NoFile(_)
             | Self::SnapshotName(_) => Invalid.no_hint(),
-            Self::NoUplink(_) => {
-                Invalid.hint("`ip link` lists them; \"auto\" takes that of the default route")
-            }
-            Self::NoDefaultRoute => {
-                Failed.hint("name the interface that faces the network, as in `uplink = \"eth0\"`")
-            }
+            Self::NoUplink(_)
+            | Self::SubnetTaken { .. }
+            | Self::NoPorts(_)
+            | Self::NotConverted(_)
+            | Self::NoDefaultRoute => self.of_the_network(),
             Self::UnknownGuest { .. }
             | Self::UnknownNetwork { .. }
             | Self::UnknownDisk { .. }

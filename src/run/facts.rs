@@ -1,19 +1,24 @@
 //! What only this machine can say: the interface that faces the network, the files that a fleet names, the VMM that is installed.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use crate::apply::network;
+use crate::base::network::HostRoute;
 use crate::base::{FileDigest, InterfaceName, Sha256};
 use crate::fleet::{Fleet, NetworkPolicy};
-use crate::host::desired::HostFacts;
-use crate::host::layout::Layout;
+use crate::host::desired::{HostFacts, NetworkAround};
+use crate::host::layout::{Layout, is_alias};
+use crate::host::network::{PAIR_MTU_MAX, outer_ports, overlap, own_networks, parse_ports};
 use crate::host::observed::ObservedHost;
 use crate::host::{address_list, machine_file, versions, vmm};
 use crate::sys::firecracker::{self, Version};
+use crate::sys::ip::Interface;
 use crate::sys::report::Report;
-use crate::sys::{fs, ip, ssh};
+use crate::sys::{fs, ip, ports, ssh};
 
 use super::RunError;
 
@@ -25,7 +30,7 @@ pub(super) fn facts(
     report: &dyn Report,
 ) -> Result<HostFacts, RunError> {
     Ok(HostFacts {
-        uplink: uplink(fleet)?,
+        around: surroundings(fleet, observed)?,
         ssh_key: layout.key().exists().then(|| ssh::public_key(&layout.key())).transpose()?,
         lists: lists(fleet)?,
         files: machine_files(fleet)?,
@@ -34,12 +39,57 @@ pub(super) fn facts(
     })
 }
 
+/// What is around the fleet's network on this host.
+fn surroundings(fleet: &Fleet, observed: &ObservedHost) -> Result<NetworkAround, RunError> {
+    let routes = ip::routes()?;
+    let interfaces = ip::interfaces()?;
+    let uplink = uplink(fleet, &routes, &interfaces)?;
+    let mtu = interfaces.iter().find(|found| found.name == uplink.as_str()).map_or(PAIR_MTU_MAX, |it| it.mtu);
+    let before = network::forwarded().interfaces.get(&uplink).map(|interface| interface.before);
+    Ok(NetworkAround {
+        was_router: before.unwrap_or_else(|| network::is_forwarding(uplink.as_str())),
+        closed: own_networks(&routes, &uplink),
+        ports: ports(observed)?,
+        uplink,
+        mtu,
+    })
+}
+
 /// The interface that faces the network: the declared one, or that of the default route.
-fn uplink(fleet: &Fleet) -> Result<InterfaceName, RunError> {
+fn uplink(fleet: &Fleet, routes: &[HostRoute], interfaces: &[Interface]) -> Result<InterfaceName, RunError> {
     match &fleet.host.uplink {
-        Some(name) if ip::link_exists(name.as_str())? => Ok(name.clone()),
+        Some(name) if interfaces.iter().any(|found| found.name == name.as_str()) => Ok(name.clone()),
         Some(name) => Err(RunError::NoUplink(name.clone())),
-        None => ip::default_uplink()?.and_then(|name| name.parse().ok()).ok_or(RunError::NoDefaultRoute),
+        None => {
+            ip::default_uplink(routes)?.and_then(|name| name.parse().ok()).ok_or(RunError::NoDefaultRoute)
+        }
+    }
+}
+
+/// Ports of this host that guests can be seen with outside.
+fn ports(observed: &ObservedHost) -> Result<RangeInclusive<u16>, RunError> {
+    let setting = |key: &str| Ok::<_, RunError>(ip::get_sysctl(key)?.unwrap_or_default());
+    let ephemeral = setting("net.ipv4.ip_local_port_range")?;
+    let mut bounds = ephemeral.split_whitespace().filter_map(|number| number.parse().ok());
+    let ephemeral = bounds.next().unwrap_or(32_768)..=bounds.next().unwrap_or(60_999);
+    let reserved = parse_ports(&setting("net.ipv4.ip_local_reserved_ports")?);
+    outer_ports(&ports::bound()?, &ephemeral, &reserved, observed.network.ports.clone())
+        .ok_or(RunError::NoPorts(ephemeral))
+}
+
+/// Looks whether the fleet's addresses are taken from nobody on this host.
+///
+/// # Errors
+/// Names whose they are.
+pub(super) fn subnet_is_free(fleet: &Fleet, layout: &Layout) -> Result<(), RunError> {
+    let interfaces = ip::interfaces()?;
+    let alias =
+        |name: &str| interfaces.iter().find(|found| found.name == name).map(|found| found.alias.as_str());
+    let own = |name: &str| alias(name) == Some(&layout.tap_alias());
+    let whose = |name: &str| alias(name).filter(|alias| is_alias(alias)).map(str::to_owned);
+    match overlap(fleet.host.subnet, &ip::routes()?, own, whose) {
+        None => Ok(()),
+        Some(what) => Err(RunError::SubnetTaken { subnet: fleet.host.subnet, what }),
     }
 }
 

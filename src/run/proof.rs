@@ -69,6 +69,8 @@ fn rendered(
         fleet: &fleet.name,
         uplink: &uplink,
         subnet: fleet.host.subnet,
+        // What this host has is no part of the policy.
+        closed: &[],
         endpoints,
         policies: &fleet.networks,
         lists,

@@ -1,8 +1,8 @@
 //! Quarantine: a guest is cut off from every network, and brought back. Of `fleet.toml` its name and its store are read and nothing
 //! else, the host is held by nobody, and no plan is made.
 
-use crate::apply::observe;
 use crate::apply::record::quarantine as applied;
+use crate::apply::{ApplyError, observe};
 use crate::base::GuestName;
 use crate::fleet;
 use crate::host::layout::Layout;
@@ -13,7 +13,7 @@ use super::{RunError, Workspace, host};
 /// Cuts a guest off.
 pub fn quarantine(workspace: &Workspace<'_>, name: &str) -> Result<GuestName, RunError> {
     let (layout, guest) = find(workspace, name)?;
-    applied::cut_off(&layout, &guest)?;
+    applied::cut_off(&layout, &guest).map_err(ApplyError::from)?;
     Ok(guest)
 }
 
@@ -28,7 +28,7 @@ pub struct Released {
 /// Brings a guest back.
 pub fn release(workspace: &Workspace<'_>, name: &str) -> Result<Released, RunError> {
     let (layout, guest) = find(workspace, name)?;
-    let was_cut_off = applied::release(&layout, &guest)?;
+    let was_cut_off = applied::release(&layout, &guest).map_err(ApplyError::from)?;
     Ok(Released { guest, was_cut_off })
 }
 
@@ -38,7 +38,7 @@ fn find(workspace: &Workspace<'_>, name: &str) -> Result<(Layout, GuestName), Ru
     host::require_root()?;
     let layout = Layout::new(&head.host, &head.name);
     let known = observe::recorded(&layout)?;
-    let cut_off = applied::all(&layout)?;
+    let cut_off = applied::all(&layout).map_err(ApplyError::from)?;
     let all: std::collections::BTreeSet<&GuestName> = known.iter().chain(cut_off.keys()).collect();
     let guest = named(&[name.to_owned()], all).map(|mut found| found.remove(0))?;
     Ok((layout, guest))

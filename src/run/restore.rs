@@ -6,7 +6,7 @@ use crate::apply::snapshot;
 use crate::base::{GuestName, SnapshotName};
 use crate::host::snapshot::{DISK, Manifest, Obstacle, brought_back, differences, misplaced};
 use crate::host::state::MachineDisk;
-use crate::plan::{self, Plan};
+use crate::plan::{self, GuestScope, Plan};
 use crate::sys::digest::digest_like;
 
 use super::deployment::Held;
@@ -57,6 +57,7 @@ fn planned(
     name: &SnapshotName,
     manifest: &Manifest,
 ) -> Result<Plan, RunError> {
+    held.is_converted(GuestScope::Only(std::slice::from_ref(guest)))?;
     let mut basis = held.basis(Inputs::Refresh)?;
     let mut obstacles = differences(manifest, &snapshot::here(manifest.machine.vmm)?);
     let fresh = basis.state(&held.fleet)?;

@@ -15,6 +15,7 @@ use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal,
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::io_diagnosis;
+use super::netns::{self, NetnsError};
 use super::tool::{self, Tool, ToolError};
 
 /// Why a program was not started.
@@ -22,6 +23,8 @@ use super::tool::{self, Tool, ToolError};
 pub enum LaunchError {
     #[error("cannot join the cgroup {}", path.display())]
     Join { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
     #[error("cannot set the limit on file sizes")]
     FileSize { source: io::Error },
     #[error("cannot set no_new_privs")]
@@ -47,6 +50,7 @@ impl Diagnostic for LaunchError {
             | Self::FileSize { source }
             | Self::Privileges { source }
             | Self::Start { source, .. } => io_diagnosis(source),
+            Self::Netns(error) => error.diagnosis(),
             Self::Missing { program } => ToolError::Missing { tool: program.clone() }.diagnosis(),
             Self::NoProgram => Class::Invalid.no_hint(),
             Self::Abandoned { .. } => Class::Failed.no_hint(),
@@ -58,10 +62,12 @@ impl Diagnostic for LaunchError {
 /// The limits hold from the program's first instruction on, and nothing it starts can gain privileges through
 /// set-user-id files (`no_new_privs`); a jailer that starts as root can still give its own up.
 ///
-/// `procs_files` are the `cgroup.procs` files to write `0` to; no file may then grow beyond `file_size` bytes. Where
-/// `starter` is gone before the cgroups are joined, nothing is started: nobody would know of it.
+/// `procs_files` are the `cgroup.procs` files to write `0` to; `netns` is the network namespace to enter; no file may then
+/// grow beyond `file_size` bytes. Where `starter` is gone before the cgroups are joined, nothing is started: nobody would
+/// know of it.
 pub fn exec_in_cgroup(
     procs_files: &[PathBuf],
+    netns: Option<&Path>,
     file_size: Option<u64>,
     starter: Option<u32>,
     argv: &[OsString],
@@ -69,6 +75,9 @@ pub fn exec_in_cgroup(
     let Some((program, args)) = argv.split_first() else { return LaunchError::NoProgram };
     if let Err(error) = join_with(starter, procs_files) {
         return error;
+    }
+    if let Some(Err(error)) = netns.map(netns::enter) {
+        return error.into();
     }
     if let Some(size) = file_size {
         let limit = Rlimit { current: Some(size), maximum: Some(size) };
@@ -231,14 +240,14 @@ mod tests {
     fn a_cgroup_that_cannot_be_joined_starts_nothing() {
         // Where it could be joined, the test would become `false` and fail.
         let procs = PathBuf::from("/proc/nonexistent/cgroup.procs");
-        let error = exec_in_cgroup(&[procs], None, None, &["false".into()]);
+        let error = exec_in_cgroup(&[procs], None, None, None, &["false".into()]);
         assert_eq!(error.to_string(), "cannot join the cgroup /proc/nonexistent/cgroup.procs");
     }
 
     #[test]
     fn nothing_is_started_for_somebody_who_is_gone() {
         // No process has the number 0; this thread would else become `false`.
-        let error = exec_in_cgroup(&[], None, Some(0), &["false".into()]);
+        let error = exec_in_cgroup(&[], None, None, Some(0), &["false".into()]);
         assert_eq!(error.to_string(), "process 0, which started this one, is gone");
         set_parent_process_death_signal(None).unwrap();
     }

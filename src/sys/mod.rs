@@ -25,6 +25,8 @@ pub mod mount;
 pub mod netns;
 pub mod nft;
 pub mod oci;
+pub mod pair;
+pub mod ports;
 pub mod process;
 pub mod qemu;
 pub mod raw;

@@ -56,13 +56,34 @@ pub fn check(ruleset: &str) -> Result<(), NftError> {
     Ok(())
 }
 
-/// A table as nft prints it, without counters and other state; `None` where it is absent.
+/// A table as nft prints it, without counters and other state, and without what packets add to sets; `None` where it is absent.
 pub fn list_table(family: &str, name: &str) -> Result<Option<String>, NftError> {
     match Tool::new("nft").args(["-s", "list", "table", family, name]).text() {
-        Ok(text) => Ok(Some(text)),
+        Ok(text) => Ok(Some(without_dynamic_elements(&text))),
         Err(error) if is_absence(&error) => Ok(None),
         Err(error) => Err(failed(format!("list the nft table {family} {name}"))(error)),
     }
+}
+
+/// The same text without the elements of dynamic sets: nft lists them behind a set's flags, over one line or several.
+fn without_dynamic_elements(text: &str) -> String {
+    let (mut is_dynamic, mut is_element) = (false, false);
+    let mut kept = String::with_capacity(text.len());
+    for line in text.lines() {
+        let words = line.trim();
+        if words.starts_with("set ") {
+            is_dynamic = false;
+        }
+        is_dynamic |= words.starts_with("flags ") && words.contains("dynamic");
+        is_element |= is_dynamic && words.starts_with("elements = {");
+        if is_element {
+            is_element = !words.ends_with('}');
+        } else {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
 }
 
 /// The elements of a set of names; `None` where it is absent.
@@ -177,6 +198,26 @@ pub fn delete_table(family: &str, name: &str) -> Result<(), NftError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_packets_add_to_a_set_is_not_listed() {
+        let set = |name: &str, flags: &str, elements: &str| {
+            format!("\tset {name} {{\n\t\ttype ifname\n\t\tflags {flags}\n{elements}\t}}\n")
+        };
+        let elements =
+            "\t\telements = { \"a\" limit rate over 5/second burst 5 packets,\n\t\t\t     \"b\" }\n";
+        let listed = format!(
+            "table inet t {{\n{}{}}}\n",
+            set("open", "dynamic", elements),
+            set("taps", "interval", elements)
+        );
+        let kept = format!(
+            "table inet t {{\n{}{}}}\n",
+            set("open", "dynamic", ""),
+            set("taps", "interval", elements)
+        );
+        assert_eq!(without_dynamic_elements(&listed), kept);
+    }
 
     #[test]
     fn what_drops_forwarded_packets_is_named() {

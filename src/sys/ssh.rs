@@ -13,6 +13,7 @@ use crate::base::text::excerpt;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::{self, FileError, create_private_dir, read, read_text, write};
+use super::netns::{Netns, NetnsError, within};
 use super::tool::{self, Tool, ToolError};
 
 pub use super::tool::OUT_OF_TIME;
@@ -24,6 +25,8 @@ pub enum SshError {
     Tool(#[from] ToolError),
     #[error(transparent)]
     File(#[from] FileError),
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
     /// No session came about, so the command did not run.
     #[error("cannot open an SSH session as {user} on {address}: {message}{}", hint(.message))]
     Connect { user: String, address: Ipv4Addr, message: String },
@@ -39,6 +42,7 @@ impl Diagnostic for SshError {
         match self {
             Self::Tool(error) => error.diagnosis(),
             Self::File(error) => error.diagnosis().of(Class::Failed),
+            Self::Netns(error) => error.diagnosis(),
             Self::Connect { .. } => Class::Failed.hint("`sisforge logs GUEST` shows what the guest said"),
             Self::Lost { .. } => Class::Failed.hint("check whether it did its work before you run it again"),
             Self::NoKey { .. } => Class::Failed
@@ -68,6 +72,8 @@ pub struct Target {
     pub identity: PathBuf,
     /// The only host key to accept, such as `ssh-ed25519 AAAA…`.
     pub host_key: String,
+    /// The network namespace in which it has that address; `None` for this one.
+    pub netns: Option<Netns>,
 }
 
 /// What the command's input and output are.
@@ -125,14 +131,15 @@ fn run_as(target: &Target, argv: &[String], io: Io, limit: Option<Duration>) -> 
     if let Some(limit) = limit {
         call = call.within(limit);
     }
+    let call_it = || run_call(&call, io);
     let ran = std::thread::scope(|scope| {
         let logged = scope.spawn(move || bounded(&mut reader, LOG_KEPT));
-        let ran = run_call(&call, io);
+        let ran = target.netns.as_ref().map_or_else(|| Ok(call_it()), |netns| within(netns, call_it));
         drop(writer);
         let log = logged.join().unwrap_or_default();
-        ran.map(|(status, stdout, stderr)| (status, stdout, stderr, log))
+        Ok::<_, SshError>((ran?.map_err(started)?, log))
     });
-    let (status, stdout, stderr, log) = ran.map_err(started)?;
+    let ((status, stdout, stderr), log) = ran?;
     let log = String::from_utf8_lossy(&log);
     match (status.code(), parse_log(&log)) {
         (Some(255) | None, End::NoSession { message }) => {

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard};
 use sisforge::apply::{ApplyError, Host};
 use sisforge::base::{GuestName, Sha256, SnapshotName};
 use sisforge::host::observed::{
-    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedRuleset, ObservedTap,
-    ObservedVmm,
+    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedNetwork, ObservedRuleset,
+    ObservedTap, ObservedVmm,
 };
 use sisforge::host::state::{Machine, MachineDisk};
 use sisforge::host::wanted::WantedHost;
@@ -143,22 +143,15 @@ impl Host for ModelHost {
 
     fn take(&self, step: &Step) -> Done {
         match step {
-            Step::EnableForwarding => {
-                self.act("forward".into(), |inner| inner.state.forwarding = true, nothing)
-            }
+            Step::CreateNamespace
+            | Step::ConnectNamespace { .. }
+            | Step::LoadHostRules(_)
+            | Step::LoadRuleset(_)
+            | Step::RemoveNetwork
+            | Step::RemoveEarlierNetwork => self.network(step),
             Step::StoreFile { digest, .. } => {
                 let insert = |inner: &mut Inner| inner.state.stored.extend([*digest]);
                 self.act(format!("store {}", digest.short()), insert, nothing)
-            }
-            Step::LoadRuleset(ruleset) => {
-                let is = |ruleset| move |inner: &mut Inner| inner.state.ruleset = Some(ruleset);
-                // Loaded, but what nft lists was not noted: rules that nobody knows.
-                let torn = is(ObservedRuleset::Unknown);
-                self.act("load rules".into(), is(ObservedRuleset::Loaded(ruleset.digest)), torn)
-            }
-            Step::RemoveRuleset => {
-                let remove = |inner: &mut Inner| inner.state.ruleset = None;
-                self.act("remove rules".into(), remove, remove)
             }
             Step::CreateDisk { .. }
             | Step::RelinkDisk { .. }
@@ -168,7 +161,7 @@ impl Host for ModelHost {
                 let wanted = self.wanted_rules.map(ObservedRuleset::Loaded);
                 self.holds("rules are there before a TAP", |inner| inner.state.ruleset == wanted);
                 let (name, owner) = (tap.name.clone(), Some(tap.owner));
-                let half = ObservedTap { name, owner, address: None, up: false };
+                let half = ObservedTap { name, owner, address: None, up: false, is_in_host: false };
                 let whole = ObservedTap { address: Some(tap.address), up: true, ..half.clone() };
                 self.guest(
                     "create tap",
@@ -224,6 +217,53 @@ impl Host for ModelHost {
 }
 
 impl ModelHost {
+    fn network(&self, step: &Step) -> Done {
+        match step {
+            Step::CreateNamespace => {
+                let is = |found| move |inner: &mut Inner| inner.state.network.namespace = Some(found);
+                self.act("create namespace".into(), is(Found::Whole(())), is(Found::Half))
+            }
+            Step::LoadRuleset(ruleset) => {
+                self.holds("a namespace is there before its rules", |inner| {
+                    inner.state.network.namespace == Some(Found::Whole(()))
+                });
+                let is = |ruleset| move |inner: &mut Inner| inner.state.ruleset = Some(ruleset);
+                // Loaded, but what nft lists was not noted: rules that nobody knows.
+                let torn = is(ObservedRuleset::Unknown);
+                self.act("load rules".into(), is(ObservedRuleset::Loaded(ruleset.digest)), torn)
+            }
+            Step::LoadHostRules(ruleset) => {
+                let is = |ruleset| move |inner: &mut Inner| inner.state.network.rules = Some(ruleset);
+                let torn = is(ObservedRuleset::Unknown);
+                self.act("load host rules".into(), is(ObservedRuleset::Loaded(ruleset.digest)), torn)
+            }
+            Step::ConnectNamespace { network, .. } => {
+                self.holds("rules are there before a way out", |inner| {
+                    inner.state.ruleset.is_some() && inner.state.network.rules.is_some()
+                });
+                let (pair, uplink) = (network.pair, network.uplink.clone());
+                let whole = |inner: &mut Inner| {
+                    inner.state.network.pair = Some(Found::Whole(pair));
+                    inner.state.network.forwarding = [(uplink, true)].into();
+                };
+                let (uplink, half) = (network.uplink.clone(), Some(Found::Half));
+                self.act("connect".into(), whole, |inner| {
+                    inner.state.network.pair = half;
+                    inner.state.network.forwarding.insert(uplink, false);
+                })
+            }
+            Step::RemoveNetwork => self.act(
+                "remove network".into(),
+                |inner| (inner.state.network, inner.state.ruleset) = (ObservedNetwork::default(), None),
+                |inner| (inner.state.network.pair, inner.state.network.rules) = (None, None),
+            ),
+            Step::RemoveEarlierNetwork => {
+                self.act("remove earlier".into(), |inner| inner.state.network.is_in_host = false, nothing)
+            }
+            other => panic!("{other} is no step of the network"),
+        }
+    }
+
     fn disk(&self, step: &Step) -> Done {
         let there = |guest: &mut ObservedGuest| guest.disk.unwrap();
         match step {

@@ -15,7 +15,7 @@ pub const LONGEST_FILE: usize = 500;
 pub const LONGEST_FUNCTION: usize = 62;
 pub const FUNCTION_GOAL: usize = 40;
 /// How many functions are longer than the goal.
-pub const LONG_FUNCTIONS: usize = 28;
+pub const LONG_FUNCTIONS: usize = 27;
 
 /// How many names are borne by several types.
 pub const DOUBLED_NAMES: usize = 46;
@@ -102,6 +102,7 @@ pub const CHANGES: &[&str] = &[
     "crate::sys::netns::enter",
     "crate::sys::nft::load",
     "crate::sys::nft::delete_table",
+    "crate::sys::pair::connect",
     "crate::sys::ip::create_tap",
     "crate::sys::ip::delete_link",
     "crate::sys::ip::set_sysctl",
@@ -175,6 +176,20 @@ pub const MAY_CHANGE: &[Allowed] = &[
         why: "copies and owners, for the steps",
     },
     Allowed {
+        file: "src/apply/network.rs",
+        functions: &[
+            "create_namespace",
+            "connect",
+            "forward",
+            "stop_forwarding",
+            "load_host_rules",
+            "load_ruleset",
+            "remove",
+            "remove_earlier",
+        ],
+        why: "steps on the network of a fleet",
+    },
+    Allowed {
         file: "src/apply/preflight.rs",
         functions: &["keep_place", "is_writable"],
         why: "tries whether the store can be written to, before anything is stopped",
@@ -186,8 +201,8 @@ pub const MAY_CHANGE: &[Allowed] = &[
     },
     Allowed {
         file: "src/apply/record/quarantine.rs",
-        functions: &["cut_off", "release", "load", "remove", "change"],
-        why: "`quarantine` and `release` hold no host and make no plan; `load` and `remove` are part of the steps on rules",
+        functions: &["cut_off", "release", "load", "change"],
+        why: "`quarantine` and `release` hold no host and make no plan; `load` is part of the step on rules",
     },
     Allowed {
         file: "src/apply/record.rs",
@@ -221,10 +236,8 @@ pub const MAY_CHANGE: &[Allowed] = &[
     Allowed {
         file: "src/apply/steps.rs",
         functions: &[
-            "LinuxHost::take",
             "store_file",
-            "load_ruleset",
-            "remove_ruleset",
+            "remove_network",
             "create_tap",
             "remove_tap",
             "create_cgroup",
@@ -366,7 +379,6 @@ pub const CIRCLES: &[&[&str]] = &[
         "apply/linux",
         "apply/observe",
         "apply/preflight",
-        "apply/record",
         "apply/snapshot",
         "apply/vmm",
     ],

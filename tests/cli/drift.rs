@@ -16,6 +16,11 @@ fn shell(program: &str, args: &[&str]) {
     assert_eq!(run.code, 0, "{program} {args:?}\n{run}");
 }
 
+/// Runs a program in the fleet's network namespace.
+fn inside(sandbox: &Sandbox, command: &[&str]) {
+    shell("ip", &[&["netns", "exec", &sandbox.netns()], command].concat());
+}
+
 /// Asserts that the program sees that something is amiss, and repairs it.
 #[track_caller]
 fn is_seen_and_repaired(sandbox: &Sandbox, words: &str) {
@@ -52,7 +57,7 @@ fn a_deleted_tap_is_seen_and_made_anew() {
     sandbox.fleet("a");
     let a = &sandbox.guest('a');
     sandbox.done("up");
-    shell("ip", &["link", "delete", &format!("sis-{a}")]);
+    inside(&sandbox, &["ip", "link", "delete", &format!("sis-{a}")]);
     is_seen_and_repaired(&sandbox, "tap changed");
 }
 
@@ -63,14 +68,14 @@ fn changed_rules_are_seen_and_loaded_again_without_a_restart() {
     sandbox.fleet("a");
     sandbox.done("up");
     let pid = sandbox.pid(&sandbox.guest('a'));
-    let tables = Run::of(Command::new("nft").args(["list", "tables"])).out;
-    let tables: Vec<_> = tables.lines().filter(|line| line.contains(&sandbox.name)).collect();
-    assert_eq!(tables.len(), 2, "the rules, and those of who is quarantined");
-    for table in tables {
-        for action in ["flush", "delete"] {
-            shell("nft", &[&[action], &table.split(' ').collect::<Vec<_>>()[..]].concat());
+    let table = format!("sisforge-{}", sandbox.name);
+    for action in ["flush", "delete"] {
+        for table in [table.clone(), format!("{table}.quarantine")] {
+            inside(&sandbox, &["nft", action, "table", "inet", &table]);
             is_seen_and_repaired(&sandbox, "load nft ruleset");
         }
+        shell("nft", &[action, "table", "ip", &table]);
+        is_seen_and_repaired(&sandbox, "load nft ruleset of the host");
     }
     assert_eq!(sandbox.pid(&sandbox.guest('a')), pid);
 }
@@ -82,9 +87,9 @@ fn a_tap_that_is_down_is_seen_and_a_leftover_one_goes_with_its_guest() {
     sandbox.fleet("a");
     let tap = format!("sis-{}", sandbox.guest('a'));
     sandbox.done("up");
-    shell("ip", &["link", "set", &tap, "down"]);
+    inside(&sandbox, &["ip", "link", "set", &tap, "down"]);
     is_seen_and_repaired(&sandbox, "tap changed");
-    shell("ip", &["link", "set", &tap, "down"]);
+    inside(&sandbox, &["ip", "link", "set", &tap, "down"]);
     sandbox.done("down");
     assert_eq!(sandbox.traces(), [""; 0]);
 }
@@ -131,10 +136,10 @@ fn what_the_host_cannot_give_is_known_before_a_guest_is_stopped() {
     // Its TAP went, and something else has the name.
     sandbox.write("fleet.toml", &good);
     let tap = &format!("sis-{a}");
-    shell("ip", &["link", "delete", tap]);
-    shell("ip", &["link", "add", tap, "type", "bridge"]);
+    inside(&sandbox, &["ip", "link", "delete", tap]);
+    inside(&sandbox, &["ip", "link", "add", tap, "type", "bridge"]);
     is_refused_with_nobody_stopped(&sandbox, a, pid, "another interface has the name of its TAP");
-    shell("ip", &["link", "delete", tap]);
+    inside(&sandbox, &["ip", "link", "delete", tap]);
     sandbox.done("up");
 }
 

@@ -273,7 +273,7 @@ fn a_locked_build_names_exactly_what_differs() {
         ),
         (
             "the subnet",
-            |s| edit(s, "fleet.toml", "subnet = \"10.109.", "subnet = \"10.110."),
+            |s| edit(s, "fleet.toml", &s.subnet(), "10.99.0.0/24"),
             |s| {
                 ['a', 'b'].map(|l| format!("in fleet.lock, the guest {} has the address ", s.guest(l))).into()
             },

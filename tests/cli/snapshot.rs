@@ -157,11 +157,13 @@ fn a_guest_comes_back_as_another_with_its_own_address() {
         .fails(0, &[&format!("{b} is restored from snapshot one")]);
     counts_on(&sandbox, b);
     assert_eq!((&sandbox.ps(b)["ip"], &sandbox.ps(b)["uid"]), (&address, &uid));
-    let tap = Run::of(Command::new("ip").args(["-o", "address", "show", &format!("sis-{b}")])).out;
+    let netns = sandbox.netns();
+    let tap =
+        Run::of(Command::new("ip").args(["-n", &netns, "-o", "address", "show", &format!("sis-{b}")])).out;
     let host_side = address.as_str().unwrap().rsplit_once('.').unwrap().0;
     assert!(tap.contains(host_side), "{tap}");
     let rules =
-        Run::of(Command::new("nft").args(["list", "table", "inet", &format!("sisforge-{}", sandbox.name)]));
+        Run::of(Command::new("ip").args(["netns", "exec", &netns, "nft", "list", "table", "inet", &netns]));
     assert!(rules.out.contains(&format!("\"sis-{b}\" . ")), "{}", rules.out);
     let identity = rules.out.lines().find(|line| line.contains(&format!("\"sis-{b}\" . "))).unwrap();
     assert!(identity.contains(address.as_str().unwrap()), "{identity}");
@@ -184,7 +186,7 @@ fn a_snapshot_that_is_damaged_or_of_another_host_is_refused_before_a_vmm_starts(
     sandbox.done(&format!("snapshot create {a} --stop --name one"));
     let refused = |words: &[&str]| {
         sandbox.run("snapshot restore one").fails(1, words);
-        assert!(!sandbox.traces().iter().any(|trace| !trace.starts_with("nft:")), "{:?}", sandbox.traces());
+        assert_eq!(sandbox.traces_of_guests(), [""; 0]);
         assert_eq!(names(&sandbox, "ready"), ["one"]);
     };
     for file in ["memory", "state", "disk.ext4"] {
@@ -378,7 +380,7 @@ fn a_guest_in_memory_comes_back_with_its_disk() {
     sandbox.done("up");
     fs::write(sandbox.jail(member).join("data/disk.ext4"), "in memory").unwrap();
     sandbox.done(&format!("snapshot create {member} --stop --name one"));
-    assert_eq!(sandbox.traces().iter().filter(|trace| !trace.starts_with("nft:")).count(), 0);
+    assert_eq!(sandbox.traces_of_guests(), [""; 0]);
     sandbox.done("snapshot restore one");
     counts_on(&sandbox, member);
     assert_eq!(fs::read_to_string(sandbox.jail(member).join("data/disk.ext4")).unwrap(), "in memory");

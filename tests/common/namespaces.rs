@@ -7,7 +7,7 @@ const INSIDE: &str = "SISFORGE_TEST_INSIDE";
 
 /// Runs a test again in network and mount namespaces of its own; `true` in that copy, whose body is to be run.
 pub fn inside_namespaces(test: &str, tools: &[&str]) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
+    if is_inside() {
         return true;
     }
     if let Some(reason) = missing(tools) {
@@ -22,6 +22,11 @@ pub fn inside_namespaces(test: &str, tools: &[&str]) -> bool {
         Err(error) => panic!("{error}"),
     }
     false
+}
+
+/// Whether this is the copy of a test that runs inside its namespaces.
+pub fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
 }
 
 /// Why a test that needs root and these tools cannot run here.

@@ -3,6 +3,7 @@
 //! Names of fleets and guests are another for each sandbox and each test process, because TAPs and nft tables are
 //! the whole machine's.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,7 +12,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sisforge::sys::netns::{self, Netns};
 use sisforge::sys::tiny_guest::{Then, elf};
+
+use super::namespaces::{is_inside, missing as missing_for_namespaces};
 
 /// What a tiny guest says when it is up.
 pub const READY: &str = "sisforge: ready\n";
@@ -47,6 +51,7 @@ impl Sandbox {
         // Others than root pass through, in tests that build as nobody.
         open_to_all(dir.path());
         let name = format!("z{}", letters(std::process::id() * 64 + number % 64));
+        own_network(&name);
         let sandbox = Self { dir, name, number };
         sandbox.kernel(READY, Then::ResetOnKey);
         sandbox.repository();
@@ -79,9 +84,15 @@ impl Sandbox {
         format!("{}{letter}", self.name)
     }
 
-    /// What tells the addresses and uids of this project's guests from those of others.
+    /// What tells the uids of this project's guests from those of others.
     fn net(&self) -> u32 {
         (std::process::id() + self.number) % 256
+    }
+
+    /// The addresses of this project's guests. No other test that runs has them, or the fleet would be refused.
+    pub fn subnet(&self) -> String {
+        let number = std::process::id() * 64 + self.number % 64;
+        format!("10.{}.{}.0/24", 109 + number / 256 % 100, number % 256)
     }
 
     /// The uids of this project's guests.
@@ -130,13 +141,13 @@ memory = "64MiB"
 
 [host]
 uplink = "lo"
-subnet = "10.109.{net}.0/24"
+subnet = "{subnet}"
 uids = "{uids}"
 store = "{store}"
 
 {users}{more}"#,
             name = self.name,
-            net = self.net(),
+            subnet = self.subnet(),
             uids = self.uids(),
             store = self.path("store").display(),
         )
@@ -249,16 +260,33 @@ store = "{store}"
         u32::try_from(self.ps(guest)["pid"].as_u64().expect("it runs")).unwrap()
     }
 
+    /// The same without the fleet's network, which is no guest's.
+    pub fn traces_of_guests(&self) -> Vec<String> {
+        let network = ["nft:", "netns:", "forwarding:", "link: pair:"];
+        let mut traces = self.traces();
+        traces.retain(|trace| !network.iter().any(|begin| trace.starts_with(begin)));
+        traces
+    }
+
     /// Everything that the machine has of this fleet beside its store: processes, TAPs, rules, cgroups, mounts and
     /// jails, each in words.
     pub fn traces(&self) -> Vec<String> {
         let mut traces = Vec::new();
         let links = Run::of(Command::new("ip").args(["-o", "link"])).out;
-        traces.extend(links.lines().filter(|l| l.contains(&self.name)).map(|line| format!("link: {line}")));
+        let ours = links.lines().filter(|line| line.contains(&self.name));
+        traces.extend(ours.map(|line| match line.contains(": sis-_") {
+            true => format!("link: pair: {line}"),
+            false => format!("link: {line}"),
+        }));
+        let netns = Path::new("/run/netns").join(self.netns());
+        traces.extend(netns.exists().then(|| format!("netns: {}", netns.display())));
+        let forwarding = fs::read_to_string("/run/sisforge/forwarding.json").unwrap_or_default();
+        traces.extend(forwarding.contains(&self.name).then(|| format!("forwarding: {forwarding}")));
         let tables = Run::of(Command::new("nft").args(["list", "tables"])).out;
         traces.extend(tables.lines().filter(|l| l.contains(&self.name)).map(|line| format!("nft: {line}")));
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        traces.extend(mounts.lines().filter(|l| l.contains(&self.name)).map(|line| format!("mount: {line}")));
+        let inside = mounts.lines().filter(|l| l.contains(&self.name) && !l.contains("/netns/"));
+        traces.extend(inside.map(|line| format!("mount: {line}")));
         traces.extend(self.cgroups("").iter().map(|path| format!("cgroup: {}", path.display())));
         traces.extend(self.processes());
         let jails = self.path(&format!("store/{}/jails", self.name));
@@ -279,6 +307,11 @@ store = "{store}"
         mine.collect()
     }
 
+    /// Name of the fleet's network namespace, and of its nft tables.
+    pub fn netns(&self) -> String {
+        format!("sisforge-{}", self.name)
+    }
+
     /// The cgroup directories of a guest in every hierarchy; those of the fleet for an empty name.
     pub fn cgroups(&self, guest: &str) -> Vec<PathBuf> {
         let root = Path::new("/sys/fs/cgroup");
@@ -297,6 +330,20 @@ impl Drop for Sandbox {
             let _ = self.command().args(["down", "--timeout", "0"]).output();
         }
     }
+}
+
+/// Gives this thread, and all that it starts, a network of its own, unless it has one: what others on this machine do to
+/// theirs is then no drift.
+fn own_network(name: &str) {
+    thread_local!(static HAS_ONE: Cell<bool> = const { Cell::new(false) });
+    if missing_for_namespaces(&["ip"]).is_some() || is_inside() || HAS_ONE.replace(true) {
+        return;
+    }
+    let netns = Netns::named(&format!("test-{name}"));
+    netns::create(&netns).unwrap();
+    netns::enter(netns.path()).unwrap();
+    // It lives on in whoever is in it.
+    netns::remove(&netns).unwrap();
 }
 
 /// A number in letters, so that it may stand in any name.

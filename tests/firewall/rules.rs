@@ -63,6 +63,7 @@ impl Rules {
             fleet: &self.fleet.parse().unwrap(),
             uplink: &"up0".parse().unwrap(),
             subnet: self.subnet.parse().unwrap(),
+            closed: &[],
             endpoints: self.guests.iter().map(endpoint).collect(),
             policies: &self.guests.iter().map(|(guest, policy)| (label(guest), policy.clone())).collect(),
             lists: &self.lists,

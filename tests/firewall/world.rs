@@ -25,7 +25,7 @@ use crate::common::nft::{Counter, counters};
 /// Name of the namespace that stands for everything behind the uplink.
 pub const OUTSIDE: &str = "outside";
 /// The host's address on its uplink.
-pub const UPLINK_ADDRESS: &str = "203.0.113.2";
+const UPLINK_ADDRESS: &str = "203.0.113.2";
 /// Servers outside answer on all of these.
 const SERVERS: [&str; 10] = [
     "198.51.100.10",

@@ -146,7 +146,7 @@ fn a_launched_program_is_in_its_cgroup_and_gains_no_privileges() {
     const LAUNCHED: &str = "SISFORGE_TEST_LAUNCHED";
     if let Some(files) = std::env::var_os(LAUNCHED) {
         let files: Vec<PathBuf> = std::env::split_paths(&files).collect();
-        panic!("{}", launch::exec_in_cgroup(&files, None, None, &["sleep".into(), "60".into()]));
+        panic!("{}", launch::exec_in_cgroup(&files, None, None, None, &["sleep".into(), "60".into()]));
     }
     let Some(group) = Group::create("launch") else { return };
     let Group { hierarchy, path, .. } = &group;

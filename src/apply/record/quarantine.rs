@@ -8,16 +8,39 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::base::network::tap_name;
-use crate::base::{GuestName, InterfaceName, Sha256, time};
+use crate::base::{Class, Diagnosis, Diagnostic, GuestName, InterfaceName, Sha256, time};
 use crate::host::firewall::table_name;
 use crate::host::layout::Layout;
 use crate::host::quarantine::{QUARANTINED, quarantine_table, table};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::netns::{self, NetnsError, Presence};
-use crate::sys::nft;
+use crate::sys::nft::{self, NftError};
 
-use super::{Record, read, write, write_synced};
-use crate::apply::ApplyError;
+use super::{Record, Unwritten, read, write, write_synced};
+
+/// A guest that was not cut off, or not brought back.
+#[derive(Debug, thiserror::Error)]
+pub enum QuarantineError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Unwritten(#[from] Unwritten),
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    Nft(#[from] NftError),
+}
+
+impl Diagnostic for QuarantineError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::File(error) => error.diagnosis().of(Class::Failed),
+            Self::Unwritten(error) => error.diagnosis(),
+            Self::Netns(error) => error.diagnosis(),
+            Self::Nft(error) => error.diagnosis(),
+        }
+    }
+}
 
 /// `quarantine/<guest>.json`: the guest is cut off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +67,7 @@ impl Record for LoadedQuarantine {
 ///
 /// # Errors
 /// Where the store cannot be read.
-pub fn all(layout: &Layout) -> Result<BTreeMap<GuestName, Option<CutOff>>, ApplyError> {
+pub fn all(layout: &Layout) -> Result<BTreeMap<GuestName, Option<CutOff>>, QuarantineError> {
     let names = files::names_in(&layout.quarantine())?;
     let guests = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse::<GuestName>().ok());
     Ok(guests.map(|guest| (guest.clone(), read(&layout.quarantined(&guest)).ok().flatten())).collect())
@@ -62,7 +85,7 @@ pub fn since(layout: &Layout, guest: &GuestName) -> Option<String> {
 ///
 /// # Errors
 /// Where the record or the rules cannot be written.
-pub fn cut_off(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
+pub fn cut_off(layout: &Layout, guest: &GuestName) -> Result<(), QuarantineError> {
     if !layout.quarantined(guest).exists() {
         files::create_private_dir(&layout.quarantine())?;
         write_synced(&layout.quarantined(guest), &CutOff { since: time::now() })?;
@@ -74,7 +97,7 @@ pub fn cut_off(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
 ///
 /// # Errors
 /// Where the record or the rules cannot be written.
-pub fn release(layout: &Layout, guest: &GuestName) -> Result<bool, ApplyError> {
+pub fn release(layout: &Layout, guest: &GuestName) -> Result<bool, QuarantineError> {
     let was = layout.quarantined(guest).exists();
     files::remove(&layout.quarantined(guest))?;
     change(layout, &BTreeSet::new(), &taps([guest]))?;
@@ -85,14 +108,14 @@ pub fn release(layout: &Layout, guest: &GuestName) -> Result<bool, ApplyError> {
 ///
 /// # Errors
 /// Where it cannot be read or loaded.
-pub(in crate::apply) fn load(layout: &Layout) -> Result<(), ApplyError> {
+pub(in crate::apply) fn load(layout: &Layout) -> Result<(), QuarantineError> {
     let there = in_kernel(layout)?;
     let wanted = taps(all(layout)?.keys());
     let stale = there.difference(&wanted).cloned().collect();
     let text = table(layout.fleet(), &wanted, &stale);
     in_network(layout, || nft::load(&text))??;
     match listing(layout)? {
-        Some(listing) => write(&layout.quarantine_rules(), &LoadedQuarantine { listing }),
+        Some(listing) => Ok(write(&layout.quarantine_rules(), &LoadedQuarantine { listing })?),
         None => Ok(()),
     }
 }
@@ -101,14 +124,14 @@ pub(in crate::apply) fn load(layout: &Layout) -> Result<(), ApplyError> {
 ///
 /// # Errors
 /// Where one of them cannot be read.
-pub(in crate::apply) fn is_in_step(layout: &Layout) -> Result<bool, ApplyError> {
+pub(in crate::apply) fn is_in_step(layout: &Layout) -> Result<bool, QuarantineError> {
     let loaded: Option<LoadedQuarantine> = read(&layout.quarantine_rules()).ok().flatten();
     let is_as_loaded = listing(layout)? == loaded.map(|loaded| loaded.listing);
     Ok(is_as_loaded && in_kernel(layout)? == taps(all(layout)?.keys()))
 }
 
 /// How nft lists the table, without the elements of its set.
-fn listing(layout: &Layout) -> Result<Option<Sha256>, ApplyError> {
+fn listing(layout: &Layout) -> Result<Option<Sha256>, QuarantineError> {
     let list = || nft::list_table("inet", &quarantine_table(layout.fleet()));
     let text = in_network(layout, list)??;
     Ok(text.map(|text| Sha256::of(without_elements(&text))))
@@ -126,18 +149,12 @@ fn without_elements(listing: &str) -> String {
     rest.collect::<Vec<_>>().join("\n")
 }
 
-/// Removes the table; who is cut off stays so.
-pub(in crate::apply) fn remove(layout: &Layout) -> Result<(), ApplyError> {
-    in_network(layout, || nft::delete_table("inet", &quarantine_table(layout.fleet())))??;
-    Ok(files::remove(&layout.quarantine_rules())?)
-}
-
 /// Of a fleet whose rules are not loaded, no guest is there; those that come find the record.
 fn change(
     layout: &Layout,
     cut_off: &BTreeSet<InterfaceName>,
     released: &BTreeSet<InterfaceName>,
-) -> Result<(), ApplyError> {
+) -> Result<(), QuarantineError> {
     let text = table(layout.fleet(), cut_off, released);
     let work = || match nft::has_table("inet", &table_name(layout.fleet()))? {
         true => nft::load(&text),
@@ -146,22 +163,17 @@ fn change(
     Ok(in_network(layout, work)??)
 }
 
-fn in_kernel(layout: &Layout) -> Result<BTreeSet<InterfaceName>, ApplyError> {
+fn in_kernel(layout: &Layout) -> Result<BTreeSet<InterfaceName>, QuarantineError> {
     let look = || nft::elements("inet", &quarantine_table(layout.fleet()), QUARANTINED);
     let elements = in_network(layout, look)??.unwrap_or_default();
     Ok(elements.iter().filter_map(|tap| tap.parse().ok()).collect())
 }
 
 /// Works where the fleet's rules are: in its namespace, where it has one.
-fn in_network<T: Send>(layout: &Layout, work: impl FnOnce() -> T + Send) -> Result<T, ApplyError> {
+fn in_network<T: Send>(layout: &Layout, work: impl FnOnce() -> T + Send) -> Result<T, QuarantineError> {
     let netns = layout.netns();
-    let failed = |error: NetnsError| match error {
-        NetnsError::Tool(error) => ApplyError::Tool(error),
-        NetnsError::File(error) => ApplyError::File(error),
-        NetnsError::Enter { path, source } => ApplyError::File(FileError::when("enter", path)(source)),
-    };
-    match netns::presence(&netns).map_err(failed)? {
-        Presence::There => netns::within(&netns, work).map_err(failed),
+    match netns::presence(&netns)? {
+        Presence::There => Ok(netns::within(&netns, work)?),
         Presence::Absent | Presence::Broken => Ok(work()),
     }
 }

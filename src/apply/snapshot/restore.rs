@@ -18,6 +18,7 @@ use crate::host::state::{Machine, MachineDisk};
 use crate::host::versions;
 use crate::sys::digest::{digest_like, sparse_digest};
 use crate::sys::fs::{self as files, FileError};
+use crate::sys::netns;
 use crate::sys::process::ProcessInfo;
 
 use super::{SnapshotError, shelf};
@@ -187,10 +188,11 @@ pub(in crate::apply) fn await_restored(
         let manifest = machine.restored_from.as_ref().map(|name| shelf::consumed(layout, name));
         let (host_key, containers) =
             manifest.transpose()?.flatten().map_or_else(Default::default, |m| (m.host_key, m.containers));
-        await_answer(machine.ip, !host_key.is_empty(), host.ready_timeout)?;
+        let answer = || await_answer(machine.ip, !host_key.is_empty(), host.ready_timeout);
+        netns::within(&layout.netns(), answer)??;
         let ready = Ready { pid: vmm.pid, start_time: vmm.start_time, host_key, containers };
         jail::take_back(layout, guest, &vmm)?;
-        record::write(&layout.ready(guest), &ready)
+        Ok(record::write(&layout.ready(guest), &ready)?)
     };
     attempt().map_err(|source| spent(layout, guest, machine, source))
 }

@@ -1,10 +1,11 @@
 //! `[host]`, and whether its numbers suffice for all guests.
 
+use ipnet::Ipv4Net;
 use toml::Spanned;
 
 use super::super::file::{FleetFile, HostSection, LogsSection};
-use super::super::model::{HostSpec, LogLimits};
-use super::super::scalar::{AbsolutePath, Auto};
+use super::super::model::{HostSpec, LogLimits, NEVER};
+use super::super::scalar::{AbsolutePath, Auto, GuestNet};
 use super::Validator;
 use crate::base::ByteSize;
 use crate::base::problem::{Problem, Read};
@@ -20,12 +21,29 @@ impl Validator<'_> {
         };
         Ok(HostSpec {
             uplink: section.uplink.clone()?.and_then(Auto::given),
-            subnet: section.subnet.clone()?.map_or(default.subnet, |subnet| subnet.into_inner().0),
+            subnet: self.subnet(section.subnet.clone()?)?.unwrap_or(default.subnet),
             uids: section.uids.clone()?.map_or(default.uids, |uids| uids.into_inner().0),
             store: section.store.clone()?.map_or(default.store, |AbsolutePath(store)| store),
             jails: section.jails.clone()?.map(|AbsolutePath(jails)| jails),
             logs: self.logs(section.logs.as_ref().map_err(Clone::clone)?)?,
         })
+    }
+
+    /// Addresses that hosts and networks take for something else are nobody's to give out.
+    fn subnet(&mut self, subnet: Option<Spanned<GuestNet>>) -> Read<Option<Ipv4Net>> {
+        let Some(subnet) = subnet else { return Ok(None) };
+        let own = subnet.get_ref().0;
+        match NEVER.iter().find(|net| net.contains(&own) || own.contains(*net)) {
+            None => Ok(Some(own)),
+            Some(net) => Err(self.problems.tell(
+                Problem::new(
+                    subnet.span(),
+                    format!("{own} overlaps {net}, where no guest can have an address"),
+                )
+                .label("loopback, link-local, multicast, metadata services and the like are spoken for")
+                .hint("take a private network that nobody around has, such as \"10.107.0.0/16\""),
+            )),
+        }
     }
 
     fn logs(&mut self, section: &Option<LogsSection>) -> Read<LogLimits> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use crate::base::InterfaceName;
 use crate::fleet::{Backing, Fleet, VmmKind};
 use crate::sys::firecracker::Version;
 
@@ -30,6 +31,16 @@ pub struct Program {
     pub version: Option<Version>,
     /// Whether it needs no other file to run.
     pub is_static: bool,
+}
+
+/// The interface that faces the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    pub name: String,
+    /// Whether what comes in by it is forwarded.
+    pub forwards: bool,
+    /// Whether whoever asks may have it do so.
+    pub can_be_set: bool,
 }
 
 /// A directory, or the nearest one above it that is there.
@@ -80,6 +91,8 @@ pub struct Facts {
     pub huge_pages: u64,
     /// Bytes that the fleet can have: what is available, and what it has already.
     pub memory: Option<u64>,
+    /// The interface that faces the network; `None` where there is none.
+    pub uplink: Option<Uplink>,
     /// Sysctls by their names.
     pub settings: BTreeMap<String, String>,
     /// Whether nft takes a ruleset of the kind that is loaded; else its words. `None` where only root may ask.
@@ -108,6 +121,8 @@ pub struct Wants {
     /// Huge pages of 2 MiB.
     pub huge_pages: u64,
     pub uids: RangeInclusive<u32>,
+    /// The interface that faces the network; `None`: that of the default route.
+    pub uplink: Option<InterfaceName>,
 }
 
 impl Wants {
@@ -115,13 +130,14 @@ impl Wants {
     pub fn of(fleet: Option<&Fleet>) -> Self {
         let Some(fleet) = fleet else {
             let uids = crate::fleet::HostSpec::default().uids;
-            return Self { vmm: VmmKind::default(), guests: 0, memory: 0, huge_pages: 0, uids };
+            return Self { vmm: VmmKind::default(), guests: 0, memory: 0, huge_pages: 0, uids, uplink: None };
         };
         let in_memory = |backing| if backing == Backing::Tmpfs { 1 } else { 0 };
         let guests = || fleet.guests.values();
         let huge = guests().filter(|guest| guest.machine.huge_pages);
         Self {
             vmm: fleet.vmm,
+            uplink: fleet.host.uplink.clone(),
             guests: fleet.guests.len() as u64,
             memory: guests()
                 .map(|g| g.memory.bytes() + in_memory(g.disk.backing) * g.disk.size.bytes())

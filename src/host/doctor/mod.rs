@@ -12,7 +12,7 @@ mod vmm;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub use facts::{Facts, HUGE_PAGE, Kvm, Place, Program, Wants};
+pub use facts::{Facts, HUGE_PAGE, Kvm, Place, Program, Uplink, Wants};
 pub use sample::ruleset as sample_ruleset;
 
 /// How much hangs on a check.

@@ -1,12 +1,12 @@
 //! Whether packets take the ways that the policy is about, and no others.
 
-use super::facts::{Facts, Wants};
+use super::facts::{Facts, Uplink, Wants};
 use super::resources::at_least;
 use super::{Check, Fix, Group, Level, Rule};
 
 pub(super) fn checks(facts: &Facts, wants: &Wants) -> Vec<Check> {
     let mut all = vec![
-        settings(FORWARD, facts, &[("net.ipv4.ip_forward", "1")]),
+        forwarding(facts),
         settings(
             RP_FILTER,
             facts,
@@ -36,7 +36,8 @@ const fn rule(id: &'static str, level: Level, why: &'static str) -> Rule {
 const FORWARD: Rule = rule(
     "ip-forward",
     Level::Fatal,
-    "guests reach the network through this host, which is a router for them",
+    "guests reach the network through this host, which is a router for them: `up` switches that on for the uplink and the \
+     fleet's own interface, and `down` puts it back",
 );
 const RP_FILTER: Rule =
     rule("rp-filter", Level::Error, "packets with a forged source address are dropped where they come in");
@@ -49,6 +50,23 @@ const REDIRECT_KEYS: [&str; 4] = [
 ];
 const SOURCE_ROUTES: Rule =
     rule("source-routes", Level::Error, "source-routed packets can get around the policy");
+
+/// Whether the uplink forwards, or `up` can have it do so.
+fn forwarding(facts: &Facts) -> Check {
+    let everywhere = facts.settings.get("net.ipv4.ip_forward").is_some_and(|value| value == "1");
+    let elsewhere = if everywhere { ", as do all others (net.ipv4.ip_forward = 1)" } else { "" };
+    match &facts.uplink {
+        None => FORWARD.unknown("there is no uplink to look at", "name it: [host] uplink"),
+        Some(Uplink { name, forwards: true, .. }) => FORWARD.pass(format!("{name} forwards{elsewhere}")),
+        Some(Uplink { name, can_be_set: true, .. }) => {
+            FORWARD.pass(format!("{name} does not forward yet; `up` switches it on"))
+        }
+        Some(Uplink { name, .. }) => FORWARD.missed(
+            format!("{name} does not forward, and /proc/sys cannot be written here"),
+            format!("where this container was started, set net.ipv4.conf.{name}.forwarding = 1"),
+        ),
+    }
+}
 
 /// Sysctls that are to have these values.
 fn settings(rule: Rule, facts: &Facts, wanted: &[(&str, &str)]) -> Check {
@@ -144,7 +162,7 @@ fn forward_drops(facts: &Facts) -> Check {
         Some([]) => rule.pass("no other chain drops forwarded packets"),
         Some(chains) => rule.missed(
             chains.join(", "),
-            "accept packets of the TAPs there (interfaces `sis-*`), or set that chain's policy to accept",
+            "accept packets of the fleets there (interfaces `sis-*`, both as iifname and as oifname), or set that chain's policy to accept",
         ),
     }
 }

@@ -1,12 +1,12 @@
-//! A ruleset of the kind that a fleet has, to ask the host's nft and kernel whether they would take it.
+//! Rules of the kind that a fleet has, inside its namespace and on the host's side of it, to ask the host's nft and kernel whether they would take it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::base::Label;
-use crate::base::MacAddress;
+use crate::base::{FleetName, InterfaceName, Label, MacAddress};
 use crate::fleet::{HostSpec, NetworkPolicy, PolicyRule};
 use crate::host::firewall::{self, Endpoint, FirewallInput};
+use crate::host::host_rules::{self, HostRulesInput};
 
 /// Its text; `None` never, since all names in it are well-formed.
 pub fn ruleset() -> Option<String> {
@@ -33,13 +33,27 @@ pub fn ruleset() -> Option<String> {
         ip: "10.107.0.2".parse().ok()?,
         policy: label.clone(),
     };
+    let (fleet, interface) = ("doctor-probe".parse().ok()?, "lo".parse().ok()?);
     let input = FirewallInput {
-        fleet: &"doctor-probe".parse().ok()?,
-        uplink: &"lo".parse().ok()?,
+        fleet: &fleet,
+        uplink: &interface,
         subnet: HostSpec::default().subnet,
+        closed: &[],
         endpoints: vec![endpoint],
         policies: &BTreeMap::from([(label, policy)]),
         lists: &BTreeMap::from([(list, vec!["192.0.2.0/24".parse().ok()?])]),
     };
-    Some(firewall::render(&input).text)
+    Some(firewall::render(&input).text + &on_the_host(&fleet, &interface))
+}
+
+fn on_the_host(fleet: &FleetName, interface: &InterfaceName) -> String {
+    let input = HostRulesInput {
+        fleet,
+        pair: interface,
+        uplink: interface,
+        subnet: HostSpec::default().subnet,
+        ports: &(1024..=2047),
+        was_router: false,
+    };
+    host_rules::render(&input).text
 }

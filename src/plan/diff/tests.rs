@@ -7,8 +7,10 @@ use crate::fleet::{
     VmmKind,
 };
 use crate::host::firewall::Ruleset;
-use crate::host::observed::{ObservedCgroup, ObservedTap};
+use crate::host::network::{NetworkSpec, PairSpec};
+use crate::host::observed::{ObservedCgroup, ObservedNetwork, ObservedTap};
 use crate::host::state::{CgroupLimits, TapSpec};
+use crate::host::wanted::WantedNetwork;
 use crate::sys::cgroup::IoLimits;
 
 fn name(name: &str) -> GuestName {
@@ -62,6 +64,7 @@ fn running(want: &WantedGuest) -> ObservedGuest {
             owner: Some(want.tap.owner),
             address: Some(want.tap.address),
             up: true,
+            is_in_host: false,
         }),
         cgroup: Some(ObservedCgroup { limits: Found::Whole(want.cgroup), oom_kills: 0 }),
         vmm: Some(ObservedVmm {
@@ -77,8 +80,11 @@ fn running(want: &WantedGuest) -> ObservedGuest {
 
 fn wanted(guests: &[&str]) -> WantedHost {
     let declared = guests.iter().zip(1..).map(|(guest, number)| (name(guest), declared(guest, number)));
+    let uplink = "eth0".parse().unwrap();
+    let pair = PairSpec { mtu: 1500, subnet: "10.107.0.0/16".parse().unwrap() };
+    let network = WantedNetwork { spec: NetworkSpec { uplink, pair }, rules: Ruleset::new("host".into()) };
     WantedHost {
-        forwarding: true,
+        network: Some(network),
         ruleset: Some(Ruleset::new(guests.join(" "))),
         stored: [(Sha256::of("image").into(), StoredKind::Image)].into(),
         guests: declared.collect(),
@@ -87,8 +93,15 @@ fn wanted(guests: &[&str]) -> WantedHost {
 
 /// A host on which all of that is as it should be.
 fn up(wanted: &WantedHost) -> ObservedHost {
+    let connected = |network: &WantedNetwork| ObservedNetwork {
+        namespace: Some(Found::Whole(())),
+        pair: Some(Found::Whole(network.spec.pair)),
+        forwarding: [(network.spec.uplink.clone(), true)].into(),
+        rules: Some(ObservedRuleset::Loaded(network.rules.digest)),
+        ..ObservedNetwork::default()
+    };
     ObservedHost {
-        forwarding: wanted.forwarding,
+        network: wanted.network.as_ref().map(connected).unwrap_or_default(),
         ruleset: wanted.ruleset.as_ref().map(|ruleset| ObservedRuleset::Loaded(ruleset.digest)),
         stored: wanted.stored.keys().copied().collect(),
         guests: wanted.guests.iter().map(|(name, want)| (name.clone(), running(want))).collect(),
@@ -304,7 +317,7 @@ fn what_an_interrupted_down_left_is_removed() {
     let disk = alice(&mut found).disk;
     *alice(&mut found) = ObservedGuest { idle_jails: true, disk, ..ObservedGuest::default() };
     let plan = diff(&found, &WantedHost::default());
-    assert_eq!(plan.detailed(), "stop alice: left over\n  remove jail\nremove nft ruleset\n");
+    assert_eq!(plan.detailed(), "stop alice: left over\n  remove jail\nremove the network namespace\n");
 }
 
 #[test]
@@ -347,6 +360,67 @@ fn a_missing_tap_restarts_its_guest_and_changed_rules_restart_none() {
         let found = ObservedHost { ruleset: others, ..host(&["alice"]) };
         assert_eq!(steps(&diff(&found, &wanted(&["alice"]))).len(), 1);
     }
+}
+
+#[test]
+fn rules_are_loaded_between_the_namespace_and_the_way_out_of_it() {
+    let plan = diff(&ObservedHost::default(), &wanted(&["alice"]));
+    let words: Vec<_> = plan.rules.iter().map(ToString::to_string).collect();
+    let begin = [
+        "set up the network namespace",
+        "load nft ruleset ",
+        "load nft ruleset of the host ",
+        "connect 10.107.0.0/16 with eth0: pair, forwarding",
+    ];
+    assert!(words.iter().zip(begin).all(|(step, begin)| step.starts_with(begin)), "{words:?}");
+    assert_eq!(words.len(), begin.len());
+}
+
+#[test]
+fn every_part_of_the_network_is_mended_without_a_restart() {
+    type Break = fn(&mut ObservedNetwork);
+    let parts: [(Break, &str); 7] = [
+        (|network| network.namespace = Some(Found::Half), "set up the network namespace\n"),
+        (|network| network.pair = None, "connect 10.107.0.0/16 with eth0: pair\n"),
+        (|network| network.pair = Some(Found::Half), "connect 10.107.0.0/16 with eth0: pair\n"),
+        (|network| network.forwarding.clear(), "connect 10.107.0.0/16 with eth0: forwarding\n"),
+        (
+            |network| *network.forwarding.values_mut().next().unwrap() = false,
+            "connect 10.107.0.0/16 with eth0: forwarding\n",
+        ),
+        (
+            |network| network.forwarding.extend([("eth1".parse().unwrap(), true)]),
+            "connect 10.107.0.0/16 with eth0: forwarding\n",
+        ),
+        (|network| network.rules = Some(ObservedRuleset::Unknown), "load nft ruleset of the host "),
+    ];
+    for (break_it, step) in parts {
+        let mut found = host(&["alice"]);
+        break_it(&mut found.network);
+        let plan = diff(&found, &wanted(&["alice"]));
+        assert!(
+            plan.detailed().starts_with(step) && plan.detailed().lines().count() == 1,
+            "{}",
+            plan.detailed()
+        );
+        let down = diff(&found, &WantedHost::default());
+        assert_eq!(down.rules, [Step::RemoveNetwork]);
+    }
+}
+
+#[test]
+fn guests_in_the_hosts_own_network_move_before_their_rules_go() {
+    let mut found = host(&["alice"]);
+    alice(&mut found).tap.as_mut().unwrap().is_in_host = true;
+    found.network = ObservedNetwork { is_in_host: true, ..ObservedNetwork::default() };
+    found.ruleset = None;
+    let plan = diff(&found, &wanted(&["alice"]));
+    assert_eq!(plan.stop[0].why, "moves into the network namespace");
+    assert_eq!(plan.rules.last(), Some(&Step::RemoveEarlierNetwork));
+    assert!(!plan.rules_come_first());
+    assert!(plan.start[0].steps.iter().any(|step| matches!(step, Step::CreateTap { .. })));
+    let down = diff(&found, &WantedHost::default());
+    assert_eq!(down.rules, [Step::RemoveEarlierNetwork]);
 }
 
 #[test]

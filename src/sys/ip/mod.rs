@@ -11,6 +11,10 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 use super::fs::io_diagnosis;
 use super::tool::{Tool, ToolError};
 
+mod route;
+
+pub use route::{default_uplink, routes};
+
 /// Why a link is not as it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum IpError {
@@ -26,7 +30,7 @@ pub enum IpError {
     )]
     NoTun,
     /// A link of that name is there and is none of ours.
-    #[error("cannot create the TAP {name}: a {kind} link of that name already exists")]
+    #[error("cannot create the interface {name}: a {kind} link of that name already exists")]
     Foreign { name: String, kind: String },
     /// A TAP of that name is there and is another's.
     #[error("cannot create the TAP {name}: it already exists and belongs to {alias}")]
@@ -75,11 +79,46 @@ pub struct Tap {
     pub alias: String,
 }
 
+/// A network interface of any kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    pub index: u32,
+    /// The index of the other end of a pair, in whatever namespace that is.
+    pub peer: Option<u32>,
+    /// Such as `veth`, or `loopback`.
+    pub kind: String,
+    pub mac: String,
+    /// In bytes.
+    pub mtu: u32,
+    pub up: bool,
+    /// As [`Tap::alias`].
+    pub alias: String,
+    /// Of IPv4, with the length of the prefix.
+    pub addresses: Vec<(Ipv4Addr, u8)>,
+    /// What it is as a TAP.
+    pub tap: Option<Tap>,
+}
+
+impl Interface {
+    /// Whether these are the two ends of one pair.
+    pub fn is_peer_of(&self, other: &Self) -> bool {
+        self.kind == "veth"
+            && other.kind == "veth"
+            && self.peer == Some(other.index)
+            && other.peer == Some(self.index)
+    }
+}
+
 /// A link as `ip -j -d addr show` prints it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Link {
     ifname: String,
+    ifindex: u32,
+    link_index: Option<u32>,
+    address: String,
+    mtu: u32,
     flags: Vec<String>,
     link_type: String,
     ifalias: String,
@@ -117,13 +156,6 @@ struct Address {
     prefixlen: u8,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Route {
-    dev: String,
-    metric: u32,
-}
-
 impl Link {
     fn is_tap(&self) -> bool {
         self.linkinfo.info_kind == "tun" && self.linkinfo.info_data.r#type == "tap"
@@ -151,12 +183,36 @@ impl Link {
         }
     }
 
+    /// Such as `veth`, or `loopback` where nothing else is said.
+    fn kind(&self) -> &str {
+        if self.linkinfo.info_kind.is_empty() { &self.link_type } else { &self.linkinfo.info_kind }
+    }
+
+    fn interface(&self) -> Result<Interface, IpError> {
+        Ok(Interface {
+            name: self.ifname.clone(),
+            index: self.ifindex,
+            peer: self.link_index,
+            kind: self.kind().to_owned(),
+            mac: self.address.clone(),
+            mtu: self.mtu,
+            up: self.is_up(),
+            alias: self.ifalias.clone(),
+            addresses: self.addresses_v4().collect(),
+            tap: if self.is_tap() { Some(self.tap()?) } else { None },
+        })
+    }
+
+    fn is_up(&self) -> bool {
+        self.flags.iter().any(|flag| flag == "UP")
+    }
+
     fn tap(&self) -> Result<Tap, IpError> {
         Ok(Tap {
             name: self.ifname.clone(),
             owner: self.owner()?,
             address: self.addresses_v4().next(),
-            up: self.flags.iter().any(|flag| flag == "UP"),
+            up: self.is_up(),
             alias: self.ifalias.clone(),
         })
     }
@@ -189,6 +245,12 @@ fn link(name: &str) -> Result<Option<Link>, IpError> {
     }
 }
 
+/// All interfaces of this network namespace.
+pub fn interfaces() -> Result<Vec<Interface>, IpError> {
+    let links = query::<Link>(&ip(["-j", "-d", "addr", "show"]))?;
+    links.iter().filter(|link| !link.ifname.is_empty()).map(Link::interface).collect()
+}
+
 /// All TAP devices of this network namespace.
 pub fn taps() -> Result<Vec<Tap>, IpError> {
     let links = query::<Link>(&ip(["-j", "-d", "addr", "show", "type", "tun"]))?;
@@ -211,9 +273,7 @@ pub fn create_tap(name: &str, owner: u32, address: Ipv4Addr, prefix: u8, alias: 
     let mut found = link(name)?;
     if let Some(link) = &found {
         if !link.is_tap() {
-            let kind = &link.linkinfo.info_kind;
-            let kind = if kind.is_empty() { &link.link_type } else { kind };
-            return Err(IpError::Foreign { name: name.to_owned(), kind: kind.clone() });
+            return Err(IpError::Foreign { name: name.to_owned(), kind: link.kind().to_owned() });
         }
         if !link.ifalias.is_empty() && link.ifalias != alias {
             return Err(IpError::Taken { name: name.to_owned(), alias: link.ifalias.clone() });
@@ -233,14 +293,28 @@ pub fn create_tap(name: &str, owner: u32, address: Ipv4Addr, prefix: u8, alias: 
         ip(["-4", "addr", "flush", "dev", name]).run()?;
         ip(["addr", "add", &format!("{address}/{prefix}"), "dev", name]).run()?;
     }
-    if link.ifalias != alias || !link.flags.iter().any(|flag| flag == "UP") {
+    if link.ifalias != alias || !link.is_up() {
         ip(["link", "set", "dev", name, "alias", alias, "up"]).run()?;
     }
     Ok(())
 }
 
+/// A neighbour as `ip -j neigh` prints it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Neighbour {
+    pub dst: String,
+    pub dev: String,
+    pub lladdr: String,
+}
+
+/// Neighbours that are not asked for, since somebody said where they are.
+pub fn permanent_neighbours() -> Result<Vec<Neighbour>, IpError> {
+    query(&ip(["-j", "-4", "neigh", "show", "nud", "permanent"]))
+}
+
 /// Sets what may be absent: a kernel without IPv6 has no such file and needs none.
-fn set_interface_sysctl(family: &str, name: &str, key: &str, value: &str) -> Result<(), IpError> {
+pub fn set_interface_sysctl(family: &str, name: &str, key: &str, value: &str) -> Result<(), IpError> {
     let path = PathBuf::from(format!("/proc/sys/net/{family}/conf/{name}/{key}"));
     match write_if_other(&path, value) {
         Err(error) if error.kind() == ErrorKind::NotFound && family == "ipv6" => Ok(()),
@@ -270,20 +344,14 @@ pub fn delete_link(name: &str) -> Result<(), IpError> {
     }
 }
 
-/// The link of the default route with the smallest metric: IPv4's, else IPv6's.
-pub fn default_uplink() -> Result<Option<String>, IpError> {
-    for family in ["-4", "-6"] {
-        let routes = query::<Route>(&ip(["-j", family, "route", "show", "default"]))?;
-        let best = routes.into_iter().filter(|route| !route.dev.is_empty()).min_by_key(|route| route.metric);
-        if best.is_some() {
-            return Ok(best.map(|route| route.dev));
-        }
-    }
-    Ok(None)
-}
-
+/// As sysctl(8) has it: a slash in a key is a dot in a name.
 fn sysctl_path(key: &str) -> PathBuf {
-    Path::new("/proc/sys").join(key.replace('.', "/"))
+    let part = |letter| match letter {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    };
+    Path::new("/proc/sys").join(key.chars().map(part).collect::<String>())
 }
 
 /// Sets a sysctl such as `net.ipv4.ip_forward`; one that has the value already is not written.

@@ -1,0 +1,354 @@
+//! The network of a fleet on its host: its namespace, the way out of that, and what the host is made to forward.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ipnet::Ipv4Net;
+
+use crate::base::network::{HostRoute, INNER_UPLINK, PAIR_HOST, PAIR_HOST_MAC, PAIR_INNER, PAIR_INNER_MAC};
+use crate::base::{Class, Diagnosis, Diagnostic, FleetName, InterfaceName, InvalidValue, Sha256};
+use crate::host::firewall::{self, Ruleset};
+use crate::host::host_rules::{self, FAMILY};
+use crate::host::layout::Layout;
+use crate::host::network::{NetworkSpec, PairSpec, SETTINGS};
+use crate::host::observed::{Found, ObservedNetwork, ObservedRuleset};
+use crate::host::policy::Policies;
+use crate::sys::fs::{self as files, FileError, FileLock};
+use crate::sys::ip::{self, Interface, IpError, Neighbour};
+use crate::sys::netns::{self, NetnsError, Presence};
+use crate::sys::nft::{self, NftError};
+use crate::sys::pair::{self, Pair, PairEnd, PairError};
+
+use super::record::quarantine::{self, QuarantineError};
+use super::record::{self, ForwardedInterface, Forwarding, LoadedRuleset, Unreadable, Unwritten};
+
+/// What was not found out, or not changed, of a fleet's network.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetNetworkError {
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    Ip(#[from] IpError),
+    #[error(transparent)]
+    Pair(#[from] PairError),
+    #[error(transparent)]
+    Nft(#[from] NftError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    #[error(transparent)]
+    Unwritten(#[from] Unwritten),
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
+    #[error(transparent)]
+    Name(#[from] InvalidValue),
+}
+
+impl Diagnostic for FleetNetworkError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Netns(error) => error.diagnosis(),
+            Self::Ip(error) => error.diagnosis(),
+            Self::Pair(error) => error.diagnosis(),
+            Self::Nft(error) => error.diagnosis(),
+            Self::File(error) => error.diagnosis().of(Class::Failed),
+            Self::Unreadable(error) => error.diagnosis(),
+            Self::Unwritten(error) => error.diagnosis(),
+            Self::Quarantine(error) => error.diagnosis(),
+            Self::Name(_) => Class::Failed.no_hint(),
+        }
+    }
+}
+
+/// What was found in a fleet's network namespace.
+#[derive(Debug, Default)]
+pub(super) struct Inside {
+    pub interfaces: Vec<Interface>,
+    /// How nft lists the fleet's table there.
+    listing: Option<Sha256>,
+    routes: Vec<HostRoute>,
+    neighbours: Vec<Neighbour>,
+    is_set: bool,
+    /// Whether those are cut off who should be.
+    is_in_step: bool,
+}
+
+impl Inside {
+    /// The fleet's rules there.
+    pub(super) fn ruleset(&self, layout: &Layout) -> Option<ObservedRuleset> {
+        let listing = self.listing?;
+        Some(if self.is_in_step { loaded(&layout.ruleset(), listing) } else { ObservedRuleset::Unknown })
+    }
+}
+
+/// Looks into the fleet's network namespace; `None` where there is none that could be entered.
+///
+/// # Errors
+/// Where a tool cannot be run there.
+pub(super) fn inside(layout: &Layout) -> Result<Option<Inside>, FleetNetworkError> {
+    let netns = layout.netns();
+    if netns::presence(&netns)? != Presence::There {
+        return Ok(None);
+    }
+    let look = || -> Result<Inside, FleetNetworkError> {
+        Ok(Inside {
+            interfaces: ip::interfaces()?,
+            listing: listing("inet", layout.fleet())?.map(Sha256::of),
+            routes: ip::routes()?,
+            neighbours: ip::permanent_neighbours()?,
+            is_in_step: quarantine::is_in_step(layout)?,
+            is_set: SETTINGS.iter().all(|(key, value)| is_setting(key, value)),
+        })
+    };
+    netns::within(&netns, look)?.map(Some)
+}
+
+/// Whether a setting is so; a kernel without IPv6 has none of its own and needs none.
+fn is_setting(key: &str, wanted: &str) -> bool {
+    match ip::get_sysctl(key) {
+        Ok(Some(value)) => value == wanted,
+        Ok(None) => key.starts_with("net.ipv6."),
+        Err(_) => false,
+    }
+}
+
+/// How nft lists a fleet's table of a family; `None` where there is none.
+pub(super) fn listing(family: &str, fleet: &FleetName) -> Result<Option<String>, FleetNetworkError> {
+    Ok(nft::list_table(family, &firewall::table_name(fleet))?)
+}
+
+/// What a host has of a fleet's network, by what was found inside, and by the interfaces of the host.
+///
+/// # Errors
+/// Where a tool or `/proc` cannot be read.
+pub(super) fn observe(
+    layout: &Layout,
+    inside: Option<&Inside>,
+    interfaces: &[Interface],
+) -> Result<ObservedNetwork, FleetNetworkError> {
+    let namespace = match (netns::presence(&layout.netns())?, inside) {
+        (Presence::Absent, _) => None,
+        (Presence::There, Some(inside)) if inside.is_set => Some(Found::Whole(())),
+        _ => Some(Found::Half),
+    };
+    let listed = listing(FAMILY, layout.fleet())?;
+    let ours = |interface: &&Interface| interface.tap.is_some() && interface.alias == layout.tap_alias();
+    Ok(ObservedNetwork {
+        namespace,
+        pair: pair(layout, inside, interfaces)?,
+        forwarding: forwarding(layout)?,
+        ports: listed.as_deref().and_then(host_rules::ports_in),
+        rules: listed.map(|text| loaded(&layout.host_rules(), Sha256::of(text))),
+        is_in_host: listing("inet", layout.fleet())?.is_some() || interfaces.iter().any(|it| ours(&it)),
+    })
+}
+
+/// What the rules that were loaded last let guests do, where that is known.
+pub(super) fn policies(layout: &Layout) -> Option<Policies> {
+    let loaded: Option<LoadedRuleset> = record::read(&layout.ruleset()).ok().flatten();
+    loaded?.policies
+}
+
+/// Whether rules that are listed so are those that were loaded. Of which nothing is known, they are loaded anew, and so is
+/// their record.
+fn loaded(record: &Path, listing: Sha256) -> ObservedRuleset {
+    let loaded: Option<LoadedRuleset> = record::read(record).ok().flatten();
+    let loaded = loaded.filter(|loaded| loaded.listing == listing);
+    loaded.map_or(ObservedRuleset::Unknown, |loaded| ObservedRuleset::Loaded(loaded.digest))
+}
+
+fn host_end(name: &InterfaceName) -> PairEnd<'_> {
+    PairEnd { name: name.as_str(), mac: PAIR_HOST_MAC, address: PAIR_HOST, next_hop: PAIR_INNER }
+}
+
+/// What comes from the namespace itself has the first address of the fleet's, which is no guest's.
+fn inner_end(subnet: Ipv4Net) -> PairEnd<'static> {
+    PairEnd { name: INNER_UPLINK, mac: PAIR_INNER_MAC, address: subnet.network(), next_hop: PAIR_HOST }
+}
+
+/// The pair, and all that leads over it.
+fn pair(
+    layout: &Layout,
+    inside: Option<&Inside>,
+    interfaces: &[Interface],
+) -> Result<Option<Found<PairSpec>>, FleetNetworkError> {
+    let name = layout.pair()?;
+    let Some(host) = interfaces.iter().find(|found| found.name == name.as_str()) else {
+        return Ok(None);
+    };
+    let half = Ok(Some(Found::Half));
+    let inner = inside.and_then(|inside| {
+        let found = inside.interfaces.iter().find(|found| found.name == INNER_UPLINK)?;
+        Some((inside, found)).filter(|_| host.is_peer_of(found))
+    });
+    let Some((inside, inner)) = inner else { return half };
+    let on_host = ip::routes()?;
+    let into = on_host.iter().find(|route| {
+        route.table == "main" && route.interface == host.name && route.gateway == Some(PAIR_INNER)
+    });
+    let Some(subnet) = into.map(|route| route.to) else { return half };
+    let (here, there) = (host_end(&name), inner_end(subnet));
+    let leads_out = |route: &HostRoute| {
+        route.to == Ipv4Net::default() && route.interface == inner.name && route.gateway == Some(PAIR_HOST)
+    };
+    let ends = |route: &HostRoute| route.to == subnet && route.kind == "unreachable";
+    let is_whole = here.is(host)
+        && there.is(inner)
+        && host.alias == layout.tap_alias()
+        && host.mtu == inner.mtu
+        && inside.routes.iter().any(leads_out)
+        && inside.routes.iter().any(ends)
+        && is_known(&ip::permanent_neighbours()?, &here, &there)
+        && is_known(&inside.neighbours, &there, &here)
+        && is_forwarding(name.as_str())
+        && has_no_ipv6(name.as_str());
+    Ok(Some(if is_whole { Found::Whole(PairSpec { mtu: host.mtu, subnet }) } else { Found::Half }))
+}
+
+/// Whether one end knows where the other is.
+fn is_known(neighbours: &[Neighbour], end: &PairEnd<'_>, other: &PairEnd<'_>) -> bool {
+    let (dst, lladdr) = (end.next_hop.to_string(), other.mac.to_string());
+    neighbours.iter().any(|known| known.dst == dst && known.dev == end.name && known.lladdr == lladdr)
+}
+
+/// The switch for what comes in by an interface.
+pub(super) fn forwarding_key(interface: &str) -> String {
+    // A dot in a name of an interface is written as a slash (sysctl(8)).
+    format!("net.ipv4.conf.{}.forwarding", interface.replace('.', "/"))
+}
+
+/// Whether packets that arrive on an interface are forwarded.
+pub fn is_forwarding(interface: &str) -> bool {
+    is_setting(&forwarding_key(interface), "1")
+}
+
+fn has_no_ipv6(interface: &str) -> bool {
+    is_setting(&format!("net.ipv6.conf.{}.disable_ipv6", interface.replace('.', "/")), "1")
+}
+
+/// What is known of interfaces that fleets had switched on; nothing where that cannot be read.
+pub fn forwarded() -> Forwarding {
+    record::read(&Layout::forwarding()).ok().flatten().unwrap_or_default()
+}
+
+fn forwarding(layout: &Layout) -> Result<BTreeMap<InterfaceName, bool>, FleetNetworkError> {
+    let known = record::read::<Forwarding>(&Layout::forwarding())?.unwrap_or_default();
+    let ours =
+        known.interfaces.into_iter().filter(|(_, interface)| interface.fleets.contains(layout.fleet()));
+    Ok(ours.map(|(name, _)| (name.clone(), is_forwarding(name.as_str()))).collect())
+}
+
+/// Makes the namespace, in which no packet goes anywhere yet.
+pub(super) fn create_namespace(layout: &Layout) -> Result<(), FleetNetworkError> {
+    let netns = layout.netns();
+    netns::create(&netns)?;
+    let set = |(key, value): &(&str, &str)| match is_setting(key, value) {
+        true => Ok(()),
+        false => ip::set_sysctl(key, value),
+    };
+    Ok(netns::within(&netns, || SETTINGS.iter().try_for_each(set))??)
+}
+
+/// Makes the way out of the namespace. The host forwards last, when all else is there.
+pub(super) fn connect(layout: &Layout, network: &NetworkSpec) -> Result<(), FleetNetworkError> {
+    let name = layout.pair()?;
+    let (netns, alias) = (layout.netns(), layout.tap_alias());
+    pair::connect(&Pair {
+        host: host_end(&name),
+        inner: inner_end(network.pair.subnet),
+        netns: &netns,
+        alias: &alias,
+        mtu: network.pair.mtu,
+        subnet: network.pair.subnet,
+    })?;
+    forward(layout.fleet(), Some(&network.uplink))?;
+    Ok(ip::set_sysctl(&forwarding_key(name.as_str()), "1")?)
+}
+
+/// Has the host forward what comes in by this interface, and by no other for the sake of this fleet.
+fn forward(fleet: &FleetName, uplink: Option<&InterfaceName>) -> Result<(), FleetNetworkError> {
+    let path = Layout::forwarding();
+    if uplink.is_none() && !path.exists() {
+        return Ok(());
+    }
+    files::create_private_dir(path.parent().unwrap_or(Path::new("/")))?;
+    let _lock = FileLock::wait(&path.with_extension("lock"))?;
+    let mut known = record::read::<Forwarding>(&path)?.unwrap_or_default();
+    if let Some(uplink) = uplink {
+        let before = is_forwarding(uplink.as_str());
+        let new = ForwardedInterface { before, fleets: [].into() };
+        known.interfaces.entry(uplink.clone()).or_insert(new).fleets.insert(fleet.clone());
+        // Known first: whoever is killed here finds it again.
+        record::write(&path, &known)?;
+        ip::set_sysctl(&forwarding_key(uplink.as_str()), "1")?;
+    }
+    for (name, interface) in &mut known.interfaces {
+        if uplink != Some(name) {
+            interface.fleets.remove(fleet);
+        }
+    }
+    let (kept, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        known.interfaces.into_iter().partition(|(_, interface)| !interface.fleets.is_empty());
+    for name in left.iter().filter(|(_, interface)| !interface.before).map(|(name, _)| name.as_str()) {
+        stop_forwarding(name)?;
+    }
+    if kept.is_empty() {
+        Ok(files::remove(&path)?)
+    } else {
+        Ok(record::write(&path, &Forwarding { interfaces: kept })?)
+    }
+}
+
+/// Puts an interface back as it was before any fleet came, unless somebody made the whole host a router meanwhile.
+fn stop_forwarding(interface: &str) -> Result<(), FleetNetworkError> {
+    let key = forwarding_key(interface);
+    let is_router = ip::get_sysctl("net.ipv4.conf.all.forwarding")?.as_deref() == Some("1");
+    match ip::get_sysctl(&key)? {
+        Some(_) if !is_router => Ok(ip::set_sysctl(&key, "0")?),
+        _ => Ok(()),
+    }
+}
+
+/// Loads the rules on the host's side.
+pub(super) fn load_host_rules(layout: &Layout, ruleset: &Ruleset) -> Result<(), FleetNetworkError> {
+    nft::load(&ruleset.text)?;
+    let listing = listing(FAMILY, layout.fleet())?;
+    let Some(listing) = listing.map(Sha256::of) else { return Ok(()) };
+    let loaded = LoadedRuleset { digest: ruleset.digest, listing, policies: None };
+    Ok(record::write(&layout.host_rules(), &loaded)?)
+}
+
+/// Loads the rules in the namespace.
+pub(super) fn load_ruleset(layout: &Layout, ruleset: &Ruleset) -> Result<(), FleetNetworkError> {
+    let load = || -> Result<Option<Sha256>, FleetNetworkError> {
+        // Before the rules, so that nobody who is cut off is ever held by those alone.
+        quarantine::load(layout)?;
+        nft::load(&ruleset.text)?;
+        Ok(listing("inet", layout.fleet())?.map(Sha256::of))
+    };
+    let Some(listing) = netns::within(&layout.netns(), load)?? else { return Ok(()) };
+    let loaded = LoadedRuleset { digest: ruleset.digest, listing, policies: Some(ruleset.policies.clone()) };
+    Ok(record::write(&layout.ruleset(), &loaded)?)
+}
+
+/// Removes everything: the way out first, and then what is behind it.
+pub(super) fn remove(layout: &Layout) -> Result<(), FleetNetworkError> {
+    ip::delete_link(layout.pair()?.as_str())?;
+    forward(layout.fleet(), None)?;
+    nft::delete_table(FAMILY, &firewall::table_name(layout.fleet()))?;
+    netns::remove(&layout.netns())?;
+    // Who is quarantined stays so; only what was loaded for it is gone.
+    for loaded in [layout.host_rules(), layout.quarantine_rules(), layout.ruleset()] {
+        files::remove(&loaded)?;
+    }
+    Ok(())
+}
+
+/// Removes what an earlier sisforge left in the host's own network. No guest of the fleet is there any more.
+pub(super) fn remove_earlier(layout: &Layout) -> Result<(), FleetNetworkError> {
+    for tap in ip::taps()?.into_iter().filter(|tap| tap.alias == layout.tap_alias()) {
+        ip::delete_link(&tap.name)?;
+    }
+    Ok(nft::delete_table("inet", &firewall::table_name(layout.fleet()))?)
+}
