@@ -88,6 +88,7 @@ pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) 
 fn host_steps(steps: &[Step], host: &dyn Host, report: &dyn Report, failures: &mut Vec<Failure>) -> bool {
     for step in steps {
         let task = report.begin("host", None, Unit::Steps);
+        task.detail(&step.to_string());
         match host.take(step) {
             Ok(()) => task.finish(&step.to_string()),
             Err(error) => {

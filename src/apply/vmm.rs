@@ -159,9 +159,11 @@ fn console(path: &Path) -> Result<File, ApplyError> {
 pub(super) fn await_ready(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
     let layout = &host.layout;
     let machine: Option<Machine> = record::read(&layout.machine(guest))?;
-    if let Some(machine) = machine.filter(|machine| machine.restored_from.is_some()) {
-        return snapshot::await_restored(host, guest, &machine);
+    if let Some(machine) = machine.as_ref().filter(|machine| machine.restored_from.is_some()) {
+        return snapshot::await_restored(host, guest, machine);
     }
+    let uid = machine.map(|machine| machine.uid);
+    let mut taken_back = false;
     let begun = Instant::now();
     let (mut serial, mut vmm_log) = (Listener::to(layout, guest, Serial)?, Listener::to(layout, guest, Vmm)?);
     loop {
@@ -169,6 +171,10 @@ pub(super) fn await_ready(host: &LinuxHost, guest: &GuestName) -> Result<(), App
         let vmm = observe::vmm_process(layout, &host.hierarchy, guest);
         if vmm.is_none() {
             keeper::end(layout, guest)?;
+        }
+        // As soon as whatever lays out the jail has become the VMM. One that is not there yet, or no more, is met below.
+        if let Some(vmm) = vmm.as_ref().filter(|vmm| !taken_back && Some(vmm.uid) == uid) {
+            taken_back = jail::take_back(layout, guest, vmm).is_ok();
         }
         serial.listen(vmm.is_some())?;
         vmm_log.listen(vmm.is_some())?;
@@ -182,20 +188,25 @@ pub(super) fn await_ready(host: &LinuxHost, guest: &GuestName) -> Result<(), App
             jail::take_back(layout, guest, vmm)?;
             return Ok(record::write(&layout.ready(guest), &ready)?);
         }
-        let failed = serial.heard.failed_services().map(str::to_owned);
-        if failed.is_none() && vmm.is_some() && begun.elapsed() <= host.ready_timeout {
-            std::thread::sleep(POLL);
-            continue;
+        let may_come = serial.heard.failed_services().is_none() && vmm.is_some();
+        if !may_come || begun.elapsed() > host.ready_timeout {
+            return Err(not_ready(host, guest, vmm.is_some(), serial.heard, vmm_log.heard));
         }
-        let (said, last_lines) = (vmm_log.heard.last_lines(), serial.heard.last_lines());
-        if failed.is_none() && vmm.is_none() {
-            return Err(ended::error(host, guest, said, last_lines));
-        }
-        let (guest, last_lines) = (guest.clone(), [said, last_lines].concat());
-        return Err(match failed {
-            Some(services) => ApplyError::Services { guest, services, last_lines },
-            None => ApplyError::NotReady { guest, after: host.ready_timeout, last_lines },
-        });
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Why a guest is not ready, from what was heard of it.
+fn not_ready(host: &LinuxHost, guest: &GuestName, it_lives: bool, serial: Heard, vmm: Heard) -> ApplyError {
+    let failed = serial.failed_services().map(str::to_owned);
+    let (said, last_lines) = (vmm.last_lines(), serial.last_lines());
+    if failed.is_none() && !it_lives {
+        return ended::error(host, guest, said, last_lines);
+    }
+    let (guest, last_lines) = (guest.clone(), [said, last_lines].concat());
+    match failed {
+        Some(services) => ApplyError::Services { guest, services, last_lines },
+        None => ApplyError::NotReady { guest, after: host.ready_timeout, last_lines },
     }
 }
 

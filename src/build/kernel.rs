@@ -12,7 +12,7 @@ use crate::sys::fs::{self as files, FileError};
 use crate::sys::make::{self, KernelTree};
 use crate::sys::report::{Report, Unit};
 use crate::sys::sandbox::{Sandbox, SandboxError};
-use crate::sys::tool::ToolError;
+use crate::sys::tool::{OUT_OF_TIME, ToolError};
 
 use super::compact::{LAYOUT, LayoutError, compact};
 use super::configured::Configured;
@@ -76,6 +76,10 @@ impl Diagnostic for KernelError {
             Self::Sandbox(error) => error.diagnosis(),
             Self::Patch { source: ToolError::Failed { .. }, .. } => {
                 Class::Invalid.hint("update the patch for this kernel, or remove it from [kernel] patches")
+            }
+            Self::Configure(ToolError::Failed { code: Some(OUT_OF_TIME), .. })
+            | Self::Build { source: ToolError::Failed { code: Some(OUT_OF_TIME), .. }, .. } => {
+                Class::Failed.hint("a run of make may take four hours: what does this source run?")
             }
             Self::Patch { source, .. } | Self::Configure(source) | Self::Build { source, .. } => {
                 source.diagnosis()

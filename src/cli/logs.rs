@@ -69,8 +69,14 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         return Err(CliError::failed(format!("{guest} has no such log: it was never started on this host")));
     };
     let mut printer = Printer::new(args, ui.settings.json, kind);
+    // A guest may write faster than it is read here.
+    let now = SystemTime::now();
+    let is_later = |time: Option<SystemTime>| !args.follow && time.is_some_and(|time| time > now);
     loop {
         while let Some((time, bytes)) = reader.read().map_err(FileError::when("read", &path))? {
+            if is_later(time) {
+                break;
+            }
             printer.take(time, &bytes);
         }
         printer.caught_up(!args.follow);

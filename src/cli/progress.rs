@@ -23,7 +23,7 @@ pub fn reporter(settings: &Settings, prints_events: bool) -> Box<dyn Report> {
     } else if std::io::stderr().is_terminal() {
         Box::new(Bars(MultiProgress::new()))
     } else {
-        Box::new(PlainLines)
+        Box::new(PlainLines { verbose: settings.verbose })
     }
 }
 
@@ -82,12 +82,16 @@ fn finished(name: &str, text: &str, took: Duration) -> String {
     format!("{name:NAME_WIDTH$} {text} ({:.1} s)", took.as_secs_f64())
 }
 
-struct PlainLines;
+struct PlainLines {
+    /// Whether what is being done is told too, before it is done.
+    verbose: bool,
+}
 
 impl Report for PlainLines {
     fn begin(&self, name: &str, total: Option<u64>, _: Unit) -> Box<dyn Task> {
         let now = Instant::now();
-        Box::new(LineTask { name: name.to_owned(), begun: now, pace: Pace::new(total, now) })
+        let (name, pace) = (name.to_owned(), Pace::new(total, now));
+        Box::new(LineTask { name, begun: now, pace, verbose: self.verbose })
     }
 
     fn note(&self, text: &str) {
@@ -99,6 +103,7 @@ struct LineTask {
     name: String,
     begun: Instant,
     pace: Pace,
+    verbose: bool,
 }
 
 /// How often work that goes on for minutes tells of itself where there is no terminal to draw on.
@@ -135,7 +140,11 @@ impl Task for LineTask {
         }
     }
 
-    fn detail(&self, _: &str) {}
+    fn detail(&self, text: &str) {
+        if self.verbose {
+            eprintln!("{:NAME_WIDTH$} -> {text}", self.name);
+        }
+    }
 
     fn finish(&self, text: &str) {
         eprintln!("{}", finished(&self.name, text, self.begun.elapsed()));

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::FileError;
+use super::memory;
 use super::tool::{self, Tool, ToolError};
 
 /// Who runs the programs where root started them: systemd and Debian leave this uid and this gid to nobody
@@ -34,6 +35,12 @@ const TEMPORARY: u64 = 2 << 30;
 
 /// Processes and bytes of one file that root grants.
 const BOUNDS: [&str; 3] = ["--core=0", "--nproc=16384", "--fsize=17179869184"];
+
+/// How long one program, such as a whole run of make, may take in seconds, and how long it may then take to end.
+const TIME: [&str; 2] = ["14400", "--kill-after=10"];
+
+/// Bytes of memory that one process may ask for at least; more, on a host that has more.
+const MEMORY: u64 = 4 << 30;
 
 /// How programs of a project are run.
 #[derive(Clone, Debug)]
@@ -158,12 +165,30 @@ fn closed(is_root: bool) -> Result<Sandbox, SandboxError> {
     };
     let bwrap = installed("bwrap")?;
     let drops_root = if is_root { drop_root(installed("setpriv")?) } else { Vec::new() };
-    let before = std::iter::once(bwrap).chain(namespaces(is_root)).chain(view()).collect();
+    let before = bounds().into_iter().chain([bwrap]).chain(namespaces(is_root)).chain(view()).collect();
     let sandbox = Sandbox(Kind::Closed { before, drops_root });
     let dir = tempfile::tempdir()
         .map_err(|source| SandboxError::Unusable(ToolError::Start { tool: "bwrap".into(), source }))?;
     sandbox.call("true", dir.path()).run().map_err(SandboxError::Unusable)?;
     Ok(sandbox)
+}
+
+/// What stands outside of the sandbox, where nothing that runs in it can end it: the limit of time, of the memory of each
+/// process, and that the kernel kills them first where memory is short.
+fn bounds() -> Vec<OsString> {
+    let [seconds, kill] = TIME;
+    let half = memory::total().map_or(0, |total| total / 2);
+    let most = format!("--as={}", half.max(MEMORY));
+    let all: [(&str, &[&str]); 3] =
+        [("timeout", &[kill, seconds]), ("choom", &["-n", "1000", "--"]), ("prlimit", &[&most])];
+    let mut before = Vec::new();
+    for (program, words) in all {
+        if let Some(found) = tool::find(program) {
+            before.push(found.into_os_string());
+            before.extend(words.iter().map(OsString::from));
+        }
+    }
+    before
 }
 
 /// What gives up root, without a way back.

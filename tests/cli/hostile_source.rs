@@ -136,3 +136,29 @@ fn root_builds_no_kernel_without_a_sandbox_and_others_are_told() {
     };
     run.fails(1, &[words]);
 }
+
+#[test]
+fn a_build_that_takes_too_much_is_ended() {
+    if cannot_build("/") {
+        return;
+    }
+    let sandbox = fleet(SMALL);
+    let eat = "perl -e '$$x = \"a\" x (1 << 41)'";
+    source(&sandbox, "", &format!("@cat /proc/self/oom_score_adj; {eat} || echo no more; exit 3"));
+    sandbox.run("build kernel").fails(1, &[" 1000\n", "no more"]);
+
+    // One that never ends, nor hears that it is to: the limit is four hours, of which this test has two seconds.
+    let path = std::env::var("PATH").unwrap();
+    sandbox.write("bin/timeout", format!("#!/bin/sh\nshift 2; PATH={path}; exec timeout -k 1 2 \"$@\"\n"));
+    fs::set_permissions(sandbox.path("bin/timeout"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{path}", sandbox.path("bin").display());
+    source(&sandbox, "", "@trap '' TERM INT HUP; sleep 987654 & while :; do sleep 1; done");
+    let begun = std::time::Instant::now();
+    let run = crate::common::sandbox::Run::of(sandbox.command().env("PATH", path).args(["build", "kernel"]));
+    run.fails(1, &["the kernel does not build"]);
+    assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
+    let lives = |entry: fs::DirEntry| {
+        fs::read(entry.path().join("cmdline")).is_ok_and(|line| line.starts_with(b"sleep\x00987654"))
+    };
+    assert!(!fs::read_dir("/proc").unwrap().flatten().any(lives), "what it started goes on");
+}

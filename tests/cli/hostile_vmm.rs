@@ -20,10 +20,10 @@ use crate::common::sandbox::{Run, SISFORGE, Sandbox, open_to_all};
 /// How long a command may take on a machine under load, beside what it is told to wait.
 const LIMIT: Duration = Duration::from_secs(25);
 /// What `down` is told to wait, in seconds.
-const PATIENCE: &str = "1";
+pub const PATIENCE: &str = "1";
 
 /// What becomes of `snapshot create` of a guest.
-enum Frozen {
+pub enum Frozen {
     /// It is not asked for.
     Unasked,
     /// It is made, of the guest's own disk.
@@ -36,10 +36,10 @@ use Frozen::{Done, Refused, Unasked};
 /// A trick: what it is called, whether the whole jail is the uid's as Firecracker's jailer leaves it, what
 /// is done in Perl, and
 /// what becomes of a snapshot. `HOST` is the fleet's place in the store, `BOB` a neighbour.
-struct Trick(&'static str, Given, &'static str, Frozen);
+pub struct Trick(pub &'static str, pub Given, pub &'static str, pub Frozen);
 
 #[derive(Clone, Copy, PartialEq)]
-enum Given {
+pub enum Given {
     /// The jail as it is once its guest is ready.
     Nothing,
     /// All of it.
@@ -48,7 +48,7 @@ enum Given {
 use Given::{Jail, Nothing};
 
 const STANDS_STILL: &str = "a VMM that stands still";
-const LINK: &str = "it is a symbolic link";
+pub const LINK: &str = "it is a symbolic link";
 
 /// Tricks with a disk that lives in the jail alone.
 const IN_JAIL: &[Trick] = &[
@@ -126,7 +126,7 @@ const KEPT: &[Trick] = &[
     Trick(
         "another process at its socket",
         Nothing,
-        "unless (fork) { listen_again(8); while (1) { accept(my $c, $listener) and serve($c) } } \
+        "unless (fork) { listen_again(8); while (accept($c, $listener)) { serve($c) } } \
          close $listener; select undef, undef, undef, 0.3; print $ready; sleep 1000",
         Refused("listens there instead of process"),
     ),
@@ -287,21 +287,26 @@ fn kernel() -> Vec<u8> {
     elf
 }
 
-/// The fleet, with the program that stands in for QEMU first on its search path.
-struct Site {
-    sandbox: Sandbox,
+/// The fleet, with the program that stands in for another first on its search path.
+pub struct Site {
+    pub sandbox: Sandbox,
     path: String,
 }
 
 impl Site {
     fn new() -> Self {
+        let site = Self::standing_in("qemu-system-x86_64", include_str!("hostile_vmm/vmm.pl"));
+        site.sandbox.write("tiny.elf", kernel());
+        site
+    }
+
+    pub fn standing_in(program: &str, script: &str) -> Self {
         let sandbox = Sandbox::in_memory();
-        sandbox.write("tiny.elf", kernel());
         let bin = sandbox.path("bin");
         fs::create_dir_all(bin.join("tricks")).unwrap();
         open_to_all(&bin);
-        let program = bin.join("qemu-system-x86_64");
-        fs::write(&program, include_str!("hostile_vmm/vmm.pl")).unwrap();
+        let program = bin.join(program);
+        fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
         Self { sandbox, path }
@@ -309,7 +314,7 @@ impl Site {
 
     /// Runs the program, which must come back in time; arguments are separated by spaces.
     #[track_caller]
-    fn run(&self, args: &str) -> Run {
+    pub fn run(&self, args: &str) -> Run {
         let mut command = Command::new("timeout");
         command.args(["--signal=KILL", &LIMIT.as_secs().to_string(), SISFORGE]).args(args.split(' '));
         self.sandbox.surround(&mut command);
@@ -323,7 +328,7 @@ impl Site {
         run
     }
 
-    fn trick(&self, guest: &str, given: Given, code: &str) {
+    pub fn trick(&self, guest: &str, given: Given, code: &str) {
         let given = if given == Jail { "# given\n" } else { "" };
         let host = self.host().display().to_string();
         let code = code.replace("HOST", &host).replace("BOB", &self.sandbox.guest('b'));
@@ -336,10 +341,11 @@ impl Site {
     }
 
     /// All of a neighbour that nobody but itself may change: its process, its disk, and what it was told.
-    fn neighbour(&self, letter: char) -> (u32, (FileDigest, u64), Vec<String>) {
+    pub fn neighbour(&self, letter: char) -> (u32, (FileDigest, u64), Vec<String>) {
         let guest = self.sandbox.guest(letter);
         let serial = fs::read_to_string(self.sandbox.record(&guest, "serial.log")).unwrap();
-        let told = serial.lines().filter(|line| line.starts_with("qmp: ")).map(str::to_owned).collect();
+        let is_told = |line: &&str| ["qmp: ", "api: "].iter().any(|told| line.starts_with(told));
+        let told = serial.lines().filter(is_told).map(str::to_owned).collect();
         let ready: serde_json::Value =
             serde_json::from_str(&fs::read_to_string(self.sandbox.record(&guest, "ready.json")).unwrap())
                 .unwrap();
@@ -393,7 +399,7 @@ fn up(site: &Site) -> Vec<(String, &'static Trick)> {
 }
 
 /// Asks for a snapshot of a guest that does a trick, and holds what becomes of it against what is to.
-fn freeze(site: &Site, guest: &str, Trick(what, _, _, frozen): &Trick) {
+pub fn freeze(site: &Site, guest: &str, Trick(what, _, _, frozen): &Trick) {
     let asked = || site.run(&format!("snapshot create {guest} --name {guest}"));
     match frozen {
         Unasked => {}

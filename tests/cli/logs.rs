@@ -1,7 +1,7 @@
 //! Logs of guests that run: bounded, whole, kept by a process that may die.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -87,6 +87,29 @@ fn a_guest_that_never_stops_writing_fills_no_disk_and_loses_no_line() {
     assert_eq!(sandbox.ps(a)["state"], "ready");
     sandbox.done("down --timeout 0");
     assert_eq!(sandbox.traces(), [""; 0], "the keeper ends with its guest");
+}
+
+#[test]
+fn the_logs_of_a_guest_that_writes_faster_than_they_are_read_come_to_an_end() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    let a = &chatty(&sandbox);
+    sandbox.done("up");
+    let mut logs = sandbox.command();
+    let mut logs = logs.args(["logs", a]).stdout(Stdio::piped()).spawn().unwrap();
+    // Read more slowly than the guest writes, and by pieces that it fills meanwhile.
+    let (mut out, mut piece, mut read) = (logs.stdout.take().unwrap(), [0; 8 << 10], 0);
+    loop {
+        let count = out.read(&mut piece).unwrap();
+        read += count;
+        if count == 0 {
+            break;
+        }
+        // No more than is kept of it.
+        assert!(read < 4 * (128 << 10), "{read} bytes, and no end");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(logs.wait().unwrap().success());
 }
 
 #[test]
