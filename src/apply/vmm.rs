@@ -364,5 +364,6 @@ pub fn target(layout: &Layout, guest: &GuestName, ready: &Ready) -> Result<Optio
         identity: layout.key(),
         host_key: ready.host_key.clone(),
         netns,
+        machine: Some((ready.pid, ready.start_time)),
     }))
 }

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::base::text::excerpt;
@@ -14,6 +15,7 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::{self, FileError, create_private_dir, read, read_text, write};
 use super::netns::{Netns, NetnsError, within};
+use super::process::{self, ProcessInfo, Signal};
 use super::tool::{self, Tool, ToolError};
 
 pub use super::tool::OUT_OF_TIME;
@@ -33,6 +35,9 @@ pub enum SshError {
     /// The session ended before the command did; whether that has done its work is not known.
     #[error("the SSH session as {user} on {address} ended before the command did: {message}")]
     Lost { user: String, address: Ipv4Addr, message: String },
+    /// The machine itself ended.
+    #[error("the VMM of the machine at {address} ended before the command did")]
+    MachineGone { address: Ipv4Addr },
     #[error("{} is not an OpenSSH public key", path.display())]
     NoKey { path: PathBuf },
 }
@@ -45,6 +50,9 @@ impl Diagnostic for SshError {
             Self::Netns(error) => error.diagnosis(),
             Self::Connect { .. } => Class::Failed.hint("`sisforge logs GUEST` shows what the guest said"),
             Self::Lost { .. } => Class::Failed.hint("check whether it did its work before you run it again"),
+            Self::MachineGone { .. } => {
+                Class::Failed.hint("`sisforge ps` tells what became of it; `sisforge up` starts it again")
+            }
             Self::NoKey { .. } => Class::Failed
                 .hint("remove that file and the key without .pub beside it: `sisforge up` makes new ones"),
         }
@@ -74,6 +82,9 @@ pub struct Target {
     pub host_key: String,
     /// The network namespace in which it has that address; `None` for this one.
     pub netns: Option<Netns>,
+    /// The process that runs the machine, on this one: its number and start time. Without it nobody answers any more, which
+    /// TCP would find out in minutes.
+    pub machine: Option<(u32, u64)>,
 }
 
 /// What the command's input and output are.
@@ -131,7 +142,7 @@ fn run_as(target: &Target, argv: &[String], io: Io, limit: Option<Duration>) -> 
     if let Some(limit) = limit {
         call = call.within(limit);
     }
-    let call_it = || run_call(&call, io);
+    let call_it = || run_call(&call, io, target.machine);
     let ran = std::thread::scope(|scope| {
         let logged = scope.spawn(move || bounded(&mut reader, LOG_KEPT));
         let ran = target.netns.as_ref().map_or_else(|| Ok(call_it()), |netns| within(netns, call_it));
@@ -139,19 +150,21 @@ fn run_as(target: &Target, argv: &[String], io: Io, limit: Option<Duration>) -> 
         let log = logged.join().unwrap_or_default();
         Ok::<_, SshError>((ran?.map_err(started)?, log))
     });
-    let ((status, stdout, stderr), log) = ran?;
-    let log = String::from_utf8_lossy(&log);
-    match (status.code(), parse_log(&log)) {
-        (Some(255) | None, End::NoSession { message }) => {
-            Err(SshError::Connect { user: target.user.clone(), address: target.address, message })
-        }
-        (Some(255), End::Lost { message }) => {
-            Err(SshError::Lost { user: target.user.clone(), address: target.address, message })
-        }
-        (Some(code), _) => Ok(Finished { code, stdout, stderr }),
+    let (ran, log) = ran?;
+    told_by(target, ran, &String::from_utf8_lossy(&log))
+}
+
+/// What a call and its log tell.
+fn told_by(target: &Target, ran: Ran, log: &str) -> Result<Finished, SshError> {
+    let (user, address) = (target.user.clone(), target.address);
+    match (ran.status.code(), parse_log(log)) {
+        _ if ran.outlived => Err(SshError::MachineGone { address }),
+        (Some(255) | None, End::NoSession { message }) => Err(SshError::Connect { user, address, message }),
+        (Some(255), End::Lost { message }) => Err(SshError::Lost { user, address, message }),
+        (Some(code), _) => Ok(Finished { code, stdout: ran.stdout, stderr: ran.stderr }),
         (None, _) => {
-            let message = format!("ssh was killed by signal {}", status.signal().unwrap_or_default());
-            Err(SshError::Lost { user: target.user.clone(), address: target.address, message })
+            let message = format!("ssh was killed by signal {}", ran.status.signal().unwrap_or_default());
+            Err(SshError::Lost { user, address, message })
         }
     }
 }
@@ -167,20 +180,52 @@ fn path_of(held: &impl AsRawFd) -> PathBuf {
     PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), held.as_raw_fd()))
 }
 
-fn run_call(call: &Tool, io: Io) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+/// A call that ended.
+struct Ran {
+    status: ExitStatus,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    /// Whether it had to be ended, since its machine was gone.
+    outlived: bool,
+}
+
+fn run_call(call: &Tool, io: Io, machine: Option<(u32, u64)>) -> io::Result<Ran> {
     let mut command = call.command();
-    if let Io::Inherit { .. } = io {
-        return Ok((command.status()?, Vec::new(), Vec::new()));
+    if io == Io::Capture {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
         let errors = scope.spawn(|| stderr.map(|mut from| bounded(&mut from, KEPT)).unwrap_or_default());
-        let output = stdout.map(|mut from| bounded(&mut from, KEPT)).unwrap_or_default();
-        let status = child.wait()?;
-        Ok((status, output, errors.join().unwrap_or_default()))
+        let output = scope.spawn(|| stdout.map(|mut from| bounded(&mut from, KEPT)).unwrap_or_default());
+        let (done, ended) = mpsc::channel();
+        let session = process::inspect(child.id());
+        let watch = scope.spawn(move || ends_without(&session?, machine?, &ended).then_some(()));
+        let status = child.wait();
+        drop::<mpsc::Sender<()>>(done);
+        let outlived = watch.join().is_ok_and(|outlived| outlived.is_some());
+        let (stdout, stderr) = (output.join().unwrap_or_default(), errors.join().unwrap_or_default());
+        Ok(Ran { status: status?, stdout, stderr, outlived })
     })
+}
+
+/// How often it is looked whether a machine is still there.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long a session whose machine is gone has to end by itself: the last of its answers may still be on the way.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Ends a session whose machine is gone, by a signal at which `ssh` sets the terminal right. Returns when the other end of
+/// `ended` is gone, with whether that was so.
+fn ends_without(session: &ProcessInfo, machine: (u32, u64), ended: &mpsc::Receiver<()>) -> bool {
+    let goes_on = |limit| ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
+    while goes_on(LOOK) {
+        if process::wait_gone(machine.0, machine.1, Duration::ZERO) {
+            return goes_on(LAST_WORDS)
+                && process::terminate(session.pid, session.start_time, Signal::TERM).unwrap_or(false);
+        }
+    }
+    false
 }
 
 /// Reads to the end; of more than `most` bytes the first and the last half are kept.
@@ -373,6 +418,30 @@ mod tests {
             debug1: Entering interactive session.\nTimeout, server 10.107.0.2 not responding.\r\n";
         let message = "Timeout, server 10.107.0.2 not responding".to_owned();
         assert_eq!(parse_log(broken), End::Lost { message });
+    }
+
+    #[test]
+    fn a_session_ends_soon_after_its_machine() {
+        let sleeper = |seconds: &str| std::process::Command::new("sleep").arg(seconds).spawn().unwrap();
+        let named = |child: &std::process::Child| {
+            let info = process::inspect(child.id()).unwrap();
+            (info.pid, info.start_time)
+        };
+        let (mut machine, mut other) = (sleeper("0.5"), sleeper("60"));
+        // In place of `ssh`: whatever waits for an answer that never comes.
+        let begun = std::time::Instant::now();
+        let waits = Tool::new("sleep").arg("60");
+        let reaper = std::thread::spawn({
+            let machine_named = named(&machine);
+            move || run_call(&waits, Io::Capture, Some(machine_named)).unwrap()
+        });
+        machine.wait().unwrap();
+        assert!(reaper.join().unwrap().outlived);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        let ran = run_call(&Tool::new("true"), Io::Capture, Some(named(&other))).unwrap();
+        assert!(ran.status.success() && !ran.outlived);
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 
     #[test]

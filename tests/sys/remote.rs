@@ -60,6 +60,7 @@ fn a_command_over_ssh_keeps_its_words_its_output_and_its_status() {
         identity: dir.path().join("id"),
         host_key: format!("ssh-ed25519 {}", key("host")),
         netns: None,
+        machine: None,
     };
     let run = |target: &ssh::Target, argv: &[&str]| {
         let argv: Vec<String> = argv.iter().map(|word| (*word).to_owned()).collect();
