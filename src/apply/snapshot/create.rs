@@ -1,6 +1,7 @@
 //! Making a snapshot. The guest stands still while its memory is written and its disk is copied, and goes on whatever
 //! fails.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -157,10 +158,7 @@ fn write_all(
         open_for_vmm(host, subject, dir, MEMORY, FROZEN_MEMORY)?;
     }
     if let Some(limits) = &subject.limits {
-        // What a VMM writes counts as its own memory until it is on the disk.
-        let more =
-            Limits { memory: limits.memory.saturating_add(machine.memory_mib << 20), ..limits.clone() };
-        host.hierarchy.create(&layout.cgroup(request.guest), &more)?;
+        host.hierarchy.create(&layout.cgroup(request.guest), &while_written(limits, machine))?;
     }
 
     let mut control = control::connect(&subject.root, machine, &subject.process, PATIENCE)?;
@@ -183,6 +181,13 @@ fn write_all(
         files::remove(&layout.freezing(request.guest))?;
     }
     Ok(still)
+}
+
+/// The limits of a VMM that writes its guest's memory. What it writes counts as its own memory until it is on the disk. On
+/// version 2 its limits on block devices hold for that as well, and a guest would stand still for minutes.
+fn while_written(limits: &Limits, machine: &Machine) -> Limits {
+    let memory = limits.memory.saturating_add(machine.memory_mib << 20);
+    Limits { memory, io: BTreeMap::new(), ..limits.clone() }
 }
 
 /// Whether a VMM that says so has written something at all: all of the memory, and a state.
@@ -238,8 +243,8 @@ fn clear_name(path: &Path) -> Result<(), ApplyError> {
 }
 
 /// Makes the files root's and final: no VMM may write them any more, and all are on the disk. Gives what each holds.
-fn seal(dir: &Path, task: &dyn Task) -> Result<std::collections::BTreeMap<String, FileRecord>, ApplyError> {
-    let mut sealed = std::collections::BTreeMap::new();
+fn seal(dir: &Path, task: &dyn Task) -> Result<BTreeMap<String, FileRecord>, ApplyError> {
+    let mut sealed = BTreeMap::new();
     for name in [MEMORY, STATE, DISK] {
         let path = dir.join(name);
         if !path.exists() {
@@ -313,4 +318,23 @@ pub(in crate::apply) fn paused(layout: &Layout, guest: &GuestName) -> Result<Opt
         true => Paused::Frozen,
         false => Paused::Unfinished,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::VmmKind;
+    use crate::host::snapshot::tests::manifest;
+    use crate::sys::cgroup::{Device, IoLimits};
+
+    #[test]
+    fn while_memory_is_written_nothing_slows_the_disk_down() {
+        let machine = manifest(VmmKind::Firecracker).machine;
+        let io =
+            BTreeMap::from([(Device { major: 8, minor: 0 }, IoLimits { write_bytes: 1, ..IoLimits::NONE })]);
+        let limits = Limits { memory: 1 << 30, io, ..Limits::NONE };
+        let lifted = while_written(&limits, &machine);
+        assert_eq!((lifted.memory, lifted.io.len()), ((1 << 30) + (machine.memory_mib << 20), 0));
+        assert_eq!(Limits { memory: limits.memory, io: limits.io.clone(), ..lifted }, limits);
+    }
 }
