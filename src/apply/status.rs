@@ -1,9 +1,11 @@
 //! What runs, for people: what `ps` and `status` show.
 
+use std::fs;
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::base::GuestName;
+use crate::base::time::rfc3339;
 use crate::host::observed::{Found, ObservedCgroup, ObservedGuest, ObservedHost};
 use crate::host::state::Machine;
 use crate::sys::process;
@@ -84,17 +86,28 @@ pub fn guest(host: &LinuxHost, observed: &ObservedHost, name: &GuestName) -> Gue
         uptime: vmm.as_ref().map(process::uptime),
         memory: vmm.as_ref().and_then(|vmm| process::resident_memory(vmm.pid)),
         oom_kills: state.oom_kills(),
-        note: note(state, vmm.is_some()),
+        note: note(state, vmm.is_some(), ended_with_host(host, name).filter(|_| phase == GuestPhase::Broken)),
         quarantined: quarantine::since(&host.layout, name),
         machine: state.machine().cloned(),
     }
 }
 
-fn note(state: &ObservedGuest, runs: bool) -> Option<String> {
+fn note(state: &ObservedGuest, runs: bool, with_host: Option<String>) -> Option<String> {
     let unreadable = state.vmm.iter().flat_map(|vmm| vmm.unreadable.iter().cloned());
-    let all: Vec<_> =
-        state.cgroup.and_then(|cgroup| out_of_memory(cgroup, runs)).into_iter().chain(unreadable).collect();
+    let killed = state.cgroup.and_then(|cgroup| out_of_memory(cgroup, runs));
+    let all: Vec<_> = with_host.into_iter().chain(killed).chain(unreadable).collect();
     (!all.is_empty()).then(|| all.join("; "))
+}
+
+/// Where a guest was last started before the host was: what ended it.
+fn ended_with_host(host: &LinuxHost, guest: &GuestName) -> Option<String> {
+    let started = fs::metadata(host.layout.machine(guest)).and_then(|record| record.modified()).ok()?;
+    host_restarted(started, process::booted()?)
+}
+
+fn host_restarted(started: SystemTime, booted: SystemTime) -> Option<String> {
+    let since = booted.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    (started < booted).then(|| format!("it ended with the host, which started again at {}", rfc3339(since)))
 }
 
 /// A cgroup counts from its guest's start on, so that kills in that of a guest which does not run are what ended it.
@@ -129,10 +142,19 @@ mod tests {
             cgroup: Some(ObservedCgroup { limits, oom_kills }),
             ..ObservedGuest::default()
         };
-        assert_eq!(note(&with(Found::Whole(limits), 0), false), None);
-        assert_eq!(note(&with(Found::Whole(limits), 1), true).unwrap(), "1 OOM kill");
-        let told = note(&with(Found::Whole(limits), 1), false).unwrap();
+        assert_eq!(note(&with(Found::Whole(limits), 0), false, None), None);
+        assert_eq!(note(&with(Found::Whole(limits), 1), true, None).unwrap(), "1 OOM kill");
+        let told = note(&with(Found::Whole(limits), 1), false, None).unwrap();
         assert_eq!(told, "killed: out of memory (limit 576 MiB)");
-        assert_eq!(note(&with(Found::Half, 1), false).unwrap(), "killed: out of memory");
+        assert_eq!(note(&with(Found::Half, 1), false, None).unwrap(), "killed: out of memory");
+    }
+
+    #[test]
+    fn a_guest_that_was_started_before_its_host_is_told_to_have_ended_with_it() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let told = host_restarted(at(1_700_000_000), at(1_700_000_600)).unwrap();
+        assert_eq!(told, "it ended with the host, which started again at 2023-11-14T22:23:20Z");
+        assert_eq!(host_restarted(at(1_700_000_601), at(1_700_000_600)), None);
+        assert_eq!(note(&ObservedGuest::default(), false, Some(told.clone())), Some(told));
     }
 }

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
@@ -136,6 +136,13 @@ pub fn inspect(pid: u32) -> Option<ProcessInfo> {
         state: stat_before.state,
         started: stat_before.start_time / CLOCK_TICKS_PER_SECOND,
     })
+}
+
+/// When this machine was started, by its clock as it is now; `None` where the kernel does not tell.
+pub fn booted() -> Option<SystemTime> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let seconds = text.lines().find_map(|line| line.strip_prefix("btime "))?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.trim().parse().ok()?))
 }
 
 /// How long the process has run; zero where `/proc/uptime` cannot be read.
