@@ -64,11 +64,8 @@ pub enum ApplyError {
     Unwritten(#[from] Unwritten),
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
-    #[error(
-        "this host has no /dev/net/tun, and every guest needs a TAP (run `modprobe tun`, or pass the device \
-         to this container)"
-    )]
-    NoTun,
+    #[error("this host has no {path}, and {why} ({remedy})")]
+    NoNode { path: &'static str, why: &'static str, remedy: &'static str },
     #[error("the uid {uid} of {guest} is in use on this host: {holder}")]
     UidTaken { guest: GuestName, uid: u32, holder: String },
     #[error("{} has {} MiB free, but {} MiB are needed", store.display(), .free >> 20, .needed >> 20)]
@@ -195,7 +192,7 @@ impl Diagnostic for ApplyError {
             Self::NoJail(_) => Failed.hint("`sisforge up` makes one"),
             Self::DoesNotEnd(_) | Self::KeeperDoesNotEnd(_) => Failed.hint(IN_THE_KERNEL),
             // What to do is in their words, or nothing is known.
-            Self::NoTun
+            Self::NoNode { .. }
             | Self::TapTaken { .. }
             | Self::NotInCgroup { .. }
             | Self::NoKeeper { .. }

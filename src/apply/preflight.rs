@@ -11,6 +11,7 @@ use crate::base::{ByteSize, GuestName};
 use crate::fleet::VmmKind;
 use crate::host::layout::Layout;
 use crate::host::state::{Machine, MachineDisk};
+use crate::host::vmm::of;
 use crate::plan::check::{self, HostMemory, MemoryShortage};
 use crate::plan::{GuestSteps, Plan, Step};
 use crate::sys::accounts::Accounts;
@@ -112,6 +113,15 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     if steps.iter().any(|step| jails(step)) {
         allows_jails(&host.layout.place_dir())?;
     }
+    let needs_kvm =
+        |step: &&Step| matches!(step, Step::StartVmm { machine, .. } if of(machine.vmm).needs_kvm());
+    if steps.iter().any(needs_kvm) {
+        is_there(
+            "/dev/kvm",
+            "Firecracker runs guests by KVM alone",
+            "load kvm_intel or kvm_amd, `sisforge doctor` tells more; or set `vmm = \"qemu\"`, for development",
+        )?;
+    }
     huge_pages(plan, &steps, host)
 }
 
@@ -163,12 +173,12 @@ fn tap_names(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
 /// Whether the host has the huge pages that guests are made of. Linux would find out page by page, and end the VMM. A
 /// guest that runs may still have to touch its own, so that those are not free that merely look so.
 fn huge_pages(plan: &Plan, steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
-    let of = |machine: &Machine| if machine.spec.huge_pages { machine.memory_mib << 20 } else { 0 };
+    let taken_by = |machine: &Machine| if machine.spec.huge_pages { machine.memory_mib << 20 } else { 0 };
     let mut needed = 0;
     let mut comes = BTreeSet::new();
     for step in steps {
         if let Step::StartVmm { guest, machine } = step {
-            needed += of(machine);
+            needed += taken_by(machine);
             comes.insert(guest.clone());
         }
     }
@@ -179,7 +189,7 @@ fn huge_pages(plan: &Plan, steps: &[&Step], host: &LinuxHost) -> Result<(), Appl
     for guest in observe::recorded(&host.layout)? {
         // Of one whose record cannot be read, nobody knows what it takes.
         let machine: Option<Machine> = record::read(&host.layout.machine(&guest)).ok().flatten();
-        let taken = machine.as_ref().map_or(0, of);
+        let taken = machine.as_ref().map_or(0, taken_by);
         match plan.stop.iter().any(|stopped| stopped.guest == guest) {
             true => goes += taken,
             false if !comes.contains(&guest) => stays += taken,
@@ -193,8 +203,18 @@ fn huge_pages(plan: &Plan, steps: &[&Step], host: &LinuxHost) -> Result<(), Appl
 
 /// Whether TAPs can be made.
 fn taps(steps: &[&Step]) -> Result<(), ApplyError> {
-    let makes_taps = steps.iter().any(|step| matches!(step, Step::CreateTap { .. }));
-    if makes_taps && !Path::new("/dev/net/tun").exists() { Err(ApplyError::NoTun) } else { Ok(()) }
+    if !steps.iter().any(|step| matches!(step, Step::CreateTap { .. })) {
+        return Ok(());
+    }
+    is_there(
+        "/dev/net/tun",
+        "every guest needs a TAP",
+        "run `modprobe tun`, or pass the device to this container",
+    )
+}
+
+fn is_there(path: &'static str, why: &'static str, remedy: &'static str) -> Result<(), ApplyError> {
+    if Path::new(path).exists() { Ok(()) } else { Err(ApplyError::NoNode { path, why, remedy }) }
 }
 
 /// Whether the uids of the guests that start are theirs alone. What runs as one of them in the guest's own cgroup or jail is

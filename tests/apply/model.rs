@@ -72,7 +72,8 @@ impl ModelHost {
         let mut inner = self.inner();
         let number = inner.asked.len();
         let named = |names: &[&str]| names.iter().any(|name| what.starts_with(name));
-        let failed = Err(ApplyError::NoTun);
+        let failed =
+            Err(ApplyError::NoNode { path: "/dev/net/tun", why: "a guest needs it", remedy: "modprobe tun" });
         let is_torn = match &self.fault {
             Fault::Crash { at, .. } if number > *at => return failed,
             Fault::Named(names) if named(names) => {
