@@ -165,6 +165,7 @@ impl World {
             images: None,
             command_line: "console=ttyS0 panic=-1 nomodule quiet".into(),
             spec: MachineSpec::default(),
+            kvm: false,
             restored_from: None,
         };
         for stored in [digest, image_digest, kernel_digest] {

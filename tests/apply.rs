@@ -54,6 +54,7 @@ fn guest(guest: &str, number: u8) -> WantedGuest {
         images: None,
         command_line: "console=ttyS0".into(),
         spec: MachineSpec::default(),
+        kvm: false,
         restored_from: None,
     };
     WantedGuest {

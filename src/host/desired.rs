@@ -56,6 +56,8 @@ pub struct HostFacts {
     pub files: BTreeMap<PathBuf, FileDigest>,
     /// The Firecracker that is installed; `None` where there is none, or the fleet runs on another VMM.
     pub firecracker: Option<Version>,
+    /// Whether KVM runs ordinary guests here.
+    pub kvm: bool,
     /// Machines that go on from a snapshot: each stays as it is for as long as it runs.
     pub restored: BTreeMap<GuestName, Machine>,
 }
@@ -286,7 +288,8 @@ fn guest(
         dns,
         ssh_key: facts.ssh_key.as_deref(),
     };
-    let command_line = vmm::command_line(fleet.vmm, &boot);
+    let kvm = facts.kvm && !vmm::of(fleet.vmm).needs_kvm();
+    let command_line = vmm::command_line(fleet.vmm, kvm, &boot);
     if command_line.len() > COMMAND_LINE_MAX {
         return Err(DesiredError::CommandLineTooLong { guest: name.clone(), length: command_line.len() });
     }
@@ -311,6 +314,7 @@ fn guest(
         images: artifacts.containers.get(name).map(|artifact| artifact.digest),
         command_line,
         spec: machine_spec(fleet.vmm, &spec.machine, policy, facts)?,
+        kvm,
         restored_from: None,
     };
     let kept = WantedDisk { uid: numbers.uid, size: disk.size, base: disk.digest };

@@ -126,7 +126,7 @@ pub fn differences(manifest: &Manifest, here: &Origin) -> Vec<Obstacle> {
         (build, builds[0].clone(), builds[1].clone()),
         (format, there.state_format.clone(), here.state_format.clone()),
     ];
-    if vmm.needs_its_host() {
+    if vmm.needs_its_host(&manifest.machine) {
         all.extend([
             ("the host's kernel", there.kernel.clone(), here.kernel.clone()),
             ("the processor's vendor", there.cpu.vendor.clone(), here.cpu.vendor.clone()),
@@ -203,6 +203,7 @@ pub mod tests {
                 images: None,
                 spec: MachineSpec::default(),
                 command_line: "quiet ip=10.107.0.2::10.107.0.1:255.255.255.252:alice:eth0:off".to_owned(),
+                kvm: false,
                 restored_from: None,
             },
             host_key: String::new(),
@@ -249,6 +250,9 @@ pub mod tests {
         let manifest = manifest(VmmKind::Qemu);
         let here = Origin { kernel: "other".into(), cpu: Cpu::default(), ..manifest.origin.clone() };
         assert_eq!(told(&manifest, &here), [""; 0]);
+        let mut by_kvm = manifest.clone();
+        by_kvm.machine.kvm = true;
+        assert_eq!(told(&by_kvm, &here).len(), 2);
         let here = Origin { vmm_sha256: Sha256::of("other build"), ..here };
         assert_eq!(told(&manifest, &here).len(), 1);
     }

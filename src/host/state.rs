@@ -104,6 +104,9 @@ pub struct Machine {
     /// What the VMM is told beside it, its files by their digests.
     #[serde(default)]
     pub spec: MachineSpec<FileDigest>,
+    /// Whether QEMU runs it by the host's KVM, and emulates no processor. Of Firecracker, which does nothing else, it is not told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kvm: bool,
     /// The snapshot that it goes on from; none for a machine that boots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_from: Option<SnapshotName>,

@@ -421,10 +421,12 @@ fn differing(running: &Machine, wanted: &Machine) -> Vec<&'static str> {
         images,
         command_line,
         spec,
+        kvm,
         restored_from,
     } = running;
     let all = [
         ("vmm", *vmm != wanted.vmm),
+        ("KVM", *kvm != wanted.kvm),
         ("uid", *uid != wanted.uid),
         ("kernel", *kernel != wanted.kernel),
         ("image", *image != wanted.image),

@@ -18,7 +18,7 @@ use crate::host::{address_list, machine_file, versions, vmm};
 use crate::sys::firecracker::{self, Version};
 use crate::sys::ip::Interface;
 use crate::sys::report::Report;
-use crate::sys::{fs, ip, ports, ssh};
+use crate::sys::{fs, ip, kvm, ports, ssh};
 
 use super::RunError;
 
@@ -35,6 +35,7 @@ pub(super) fn facts(
         lists: lists(fleet)?,
         files: machine_files(fleet)?,
         firecracker: firecracker(fleet, report)?,
+        kvm: kvm::runs_ordinary_guests(),
         restored: HostFacts::restored(observed),
     })
 }

@@ -40,6 +40,13 @@ impl Diagnostic for ProbeError {
 const WORD: &str = "sisforge probe\n";
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Whether KVM stands on the processor's own virtualization here, and so runs ordinary guests. Under another module, such as
+/// `kvm_pvm`, `/dev/kvm` is there, and an ordinary kernel dies seconds into its boot.
+pub fn runs_ordinary_guests() -> bool {
+    let has_module = |module: &str| Path::new("/sys/module").join(module).exists();
+    Path::new("/dev/kvm").exists() && ["kvm_intel", "kvm_amd"].into_iter().any(has_module)
+}
+
 /// Runs a guest of a few instructions by a Firecracker without a jail, in a directory of its own.
 pub fn probe(firecracker: &Path) -> Result<(), ProbeError> {
     let dir = tempfile::tempdir().map_err(FileError::when("create a directory in", std::env::temp_dir()))?;

@@ -87,8 +87,9 @@ fn recorded(vmm: VmmKind) -> Machine {
             false => MachineDisk::Ephemeral { base, size: 1 << 30, in_memory: true },
         },
         images: is_alice.then(|| digest("containers")),
-        command_line: command_line(vmm, &boot),
+        command_line: command_line(vmm, false, &boot),
         spec: MachineSpec { balloon: Some(balloon), ..if is_alice { all } else { MachineSpec::default() } },
+        kvm: false,
         restored_from: None,
     }
 }

@@ -50,9 +50,10 @@ impl VmmProfile for Firecracker {
         64 << 20
     }
 
-    /// It appends `root=` and what finds its devices by itself.
-    fn boot_words(&self) -> &'static [&'static str] {
-        &["reboot=k", "i8042.noaux", "i8042.nomux", "swiotlb=noforce"]
+    /// It appends `root=` and what finds its devices by itself. A restore puts kvm-clock forward alone, and Linux would rather run
+    /// by the processor's own counter.
+    fn boot_words(&self, _: bool) -> &'static [&'static str] {
+        &["reboot=k", "i8042.noaux", "i8042.nomux", "swiotlb=noforce", "clocksource=kvm-clock"]
     }
 
     /// One that goes on from a snapshot is told all over its API.
@@ -103,7 +104,7 @@ impl VmmProfile for Firecracker {
         true
     }
 
-    fn needs_its_host(&self) -> bool {
+    fn needs_its_host(&self, _: &Machine) -> bool {
         true
     }
 
@@ -354,6 +355,7 @@ mod tests {
             images: None,
             command_line: "console=ttyS0".into(),
             spec,
+            kvm: false,
             restored_from: None,
         }
     }

@@ -36,8 +36,8 @@ pub trait VmmProfile: Sync {
     /// Bytes that it takes beside its guest's memory; page tables and socket buffers count, too.
     fn memory_overhead(&self) -> u64;
 
-    /// Its own part of the kernel command line.
-    fn boot_words(&self) -> &'static [&'static str];
+    /// Its own part of the kernel command line, of a machine that KVM runs or that it emulates.
+    fn boot_words(&self, kvm: bool) -> &'static [&'static str];
 
     /// The configuration that stands in its jail, where it reads one.
     fn configuration(&self, machine: &Machine) -> Option<Vec<u8>>;
@@ -72,7 +72,7 @@ pub trait VmmProfile: Sync {
     fn has_snapshot_in_jail(&self) -> bool;
 
     /// Whether the state of a guest depends on the processor and the kernel beneath. Software emulation does not.
-    fn needs_its_host(&self) -> bool;
+    fn needs_its_host(&self, machine: &Machine) -> bool;
 
     /// Whether this version can give a guest another TAP than that with which it was frozen.
     fn can_change_tap(&self, version: &str) -> bool;
@@ -173,7 +173,7 @@ pub const COMMAND_LINE_MAX: usize = 2048;
 
 /// The kernel command line. Firecracker appends `root=` and what finds its devices; QEMU's microvm machine
 /// describes its devices by ACPI and appends nothing.
-pub fn command_line(vmm: VmmKind, boot: &BootInfo<'_>) -> String {
+pub fn command_line(vmm: VmmKind, kvm: bool, boot: &BootInfo<'_>) -> String {
     let (ip, host, guest) = (boot.ip, boot.host, boot.guest);
     let mut words = vec![
         "console=ttyS0".to_owned(),
@@ -185,7 +185,7 @@ pub fn command_line(vmm: VmmKind, boot: &BootInfo<'_>) -> String {
         "quiet".to_owned(),
         format!("ip={ip}::{host}:255.255.255.252:{guest}:eth0:off"),
     ];
-    words.extend(of(vmm).boot_words().iter().map(|word| (*word).to_owned()));
+    words.extend(of(vmm).boot_words(kvm).iter().map(|word| (*word).to_owned()));
     let dns: Vec<_> = boot.dns.iter().map(ToString::to_string).collect();
     if !dns.is_empty() {
         words.push(format!("sisforge.dns={}", dns.join(",")));

@@ -14,7 +14,7 @@ use crate::sys::tool::Tool;
 
 use super::{VmmProfile, VmmStart};
 
-/// QEMU, which emulates the processor in software and enters its jail by itself.
+/// QEMU, which enters its jail by itself, and emulates the processor where the host has no KVM for it.
 pub(super) struct Qemu;
 
 impl VmmProfile for Qemu {
@@ -40,9 +40,13 @@ impl VmmProfile for Qemu {
     }
 
     /// The microvm machine describes its devices by ACPI and appends nothing. The clock of `-icount` runs at 1 GHz; nothing is
-    /// measured.
-    fn boot_words(&self) -> &'static [&'static str] {
-        &["reboot=t", "root=/dev/vda", "ro", "tsc_early_khz=1000000", "tsc=reliable"]
+    /// measured. KVM tells its guest how fast the processor's counter is.
+    fn boot_words(&self, kvm: bool) -> &'static [&'static str] {
+        if kvm {
+            &["reboot=t", "root=/dev/vda", "ro", "clocksource=kvm-clock"]
+        } else {
+            &["reboot=t", "root=/dev/vda", "ro", "tsc_early_khz=1000000", "tsc=reliable"]
+        }
     }
 
     fn configuration(&self, _: &Machine) -> Option<Vec<u8>> {
@@ -88,8 +92,8 @@ impl VmmProfile for Qemu {
         false
     }
 
-    fn needs_its_host(&self) -> bool {
-        false
+    fn needs_its_host(&self, machine: &Machine) -> bool {
+        machine.kvm
     }
 
     fn can_change_tap(&self, _: &str) -> bool {
@@ -117,7 +121,7 @@ impl VmmProfile for Qemu {
 /// the jail's root, so that names are short (a socket's path holds 107 bytes). Files are opened before the chroot, and
 /// again by name after it (a snapshot reopens the disks), so names are relative: they are right on both sides.
 ///
-/// `-icount`: microvm has no timer but the local APIC's, which Linux calibrates by the TSC, and that against the PIT. On
+/// `-icount`, where the processor is emulated: microvm has no timer but the local APIC's, which Linux calibrates by the TSC, and that against the PIT. On
 /// a busy host the latter fails, and the kernel hangs before its first clock tick. Counted instructions make a clock that
 /// the host's load cannot reach.
 ///
@@ -134,7 +138,8 @@ fn command(guest: &GuestName, machine: &Machine) -> Tool {
         tool
     };
     let tool = tool
-        .args(["-M", &board, "-accel", "tcg", "-icount", "shift=auto", "-cpu", "max"])
+        .args(["-M", &board])
+        .args(processor(machine.kvm))
         .args(["-smp", &machine.vcpus.to_string(), "-m", &machine.memory_mib.to_string()])
         .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
         .args(["-kernel", KERNEL, "-append", &machine.command_line])
@@ -146,6 +151,14 @@ fn command(guest: &GuestName, machine: &Machine) -> Tool {
         .args(["-qmp", &format!("unix:{QMP_SOCKET},server=on,wait=off")])
         .args(["-chroot", ".", "-runas", &format!("{uid}:{uid}")])
         .args(["-sandbox", "on,obsolete=deny,spawn=deny,resourcecontrol=deny"])
+}
+
+fn processor(kvm: bool) -> &'static [&'static str] {
+    if kvm {
+        &["-accel", "kvm", "-cpu", "host"]
+    } else {
+        &["-accel", "tcg", "-icount", "shift=auto", "-cpu", "max"]
+    }
 }
 
 /// Memory of huge pages, all of them taken at once: a page that is missing ends QEMU here, and not the guest later.
@@ -234,6 +247,7 @@ mod tests {
                 network: NetworkLimits { mtu: Some(1400), ..NetworkLimits::default() },
                 ..MachineSpec::default()
             },
+            kvm: false,
             restored_from: None,
         };
         let line = command(&"alice".parse().unwrap(), &machine).command_line();
@@ -249,5 +263,11 @@ mod tests {
             assert!(line.contains(words), "{words}\n{line}");
         }
         assert_eq!(balloon_target(&machine), Some(448 << 20));
+        assert!(line.contains("-accel tcg -icount shift=auto -cpu max"), "{line}");
+        let machine = Machine { kvm: true, ..machine };
+        let line = command(&"alice".parse().unwrap(), &machine).command_line();
+        assert!(line.contains("-accel kvm -cpu host") && !line.contains("icount"), "{line}");
+        // Counted instructions have a frequency of their own, of which a real processor must not be told.
+        assert!(!Qemu.boot_words(true).iter().any(|word| word.contains("tsc")));
     }
 }

@@ -48,6 +48,7 @@ fn declared(guest: &str, number: u8) -> WantedGuest {
             images: None,
             command_line: "console=ttyS0".into(),
             spec: MachineSpec::default(),
+            kvm: false,
             restored_from: None,
         }),
         tap,
@@ -480,6 +481,7 @@ type Change = fn(&mut Machine);
 fn changes() -> Vec<(&'static str, Change)> {
     vec![
         ("vmm", |m| m.vmm = VmmKind::Firecracker),
+        ("KVM", |m| m.kvm = true),
         ("uid", |m| m.uid += 1),
         ("address", |m| m.tap = "sis-other".parse().unwrap()),
         ("address", |m| m.mac = "02:53:0a:6b:00:03".parse().unwrap()),
