@@ -8,7 +8,7 @@ DENY = $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 MACHETE_VERSION = 0.9.2
 MACHETE = $(TOOLS)/cargo-machete-$(MACHETE_VERSION)/bin/cargo-machete
 
-.PHONY: demo test lint bench build packages test-packages bench-packages
+.PHONY: demo test test-host lint bench build packages test-packages host-packages bench-packages
 
 ## the whole job on this machine, from Debian's packages to a rootless container in a guest
 demo: packages build
@@ -18,6 +18,10 @@ demo: packages build
 test: test-packages lint build
 	PATH="$(CURDIR)/target/test-tools/usr/sbin:$$PATH" SISFORGE_REQUIRE_ORACLES=1 $(CARGO) test --locked
 	demo/run $(abspath $(RELEASE))
+
+## the demo and more on a host of its own: Debian with systemd, cgroup v2 and KVM, in an emulated machine
+test-host: packages host-packages build
+	tests/host/run $(abspath $(RELEASE))
 
 build:
 	$(CARGO) build --release --locked
@@ -46,6 +50,9 @@ packages:
 
 test-packages:
 	demo/install-packages test
+
+host-packages:
+	demo/install-packages host
 
 bench-packages:
 	demo/install-packages bench
