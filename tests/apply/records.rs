@@ -87,7 +87,8 @@ fn recorded(vmm: VmmKind) -> Machine {
             false => MachineDisk::Ephemeral { base, size: 1 << 30, in_memory: true },
         },
         images: is_alice.then(|| digest("containers")),
-        command_line: command_line(vmm, false, &boot),
+        // The clock was not named then.
+        command_line: command_line(vmm, false, &boot).replace(" clocksource=kvm-clock", ""),
         spec: MachineSpec { balloon: Some(balloon), ..if is_alice { all } else { MachineSpec::default() } },
         kvm: false,
         restored_from: None,
