@@ -98,7 +98,7 @@ const TRICKS: &[Trick] = &[
     Trick(
         "no HTTP",
         Nothing,
-        "$serve = sub { syswrite $_[0], \"{{{{ \\e[2J\\n\" }",
+        "$serve = sub { receive($_[0]); syswrite $_[0], \"{{{{ \\e[2J\\n\" }",
         Refused("malformed answer"),
     ),
     Trick(

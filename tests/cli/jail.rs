@@ -194,7 +194,7 @@ fn jails_on_another_file_system_have_their_disks_beside_them_and_lose_none() {
     for way in ["put in its first place", "while it is down"] {
         sandbox.write("fleet.toml", &text);
         let refused =
-            [jails.to_str().unwrap(), "is not empty, and is to be ", "help: take the old `jails` back"];
+            [jails.to_str().unwrap(), "is not empty, and is now ", "help: take the old `jails` back"];
         for command in ["up", "down", "plan", "ps"] {
             sandbox.run(command).fails(1, &refused);
         }
@@ -209,6 +209,6 @@ fn jails_on_another_file_system_have_their_disks_beside_them_and_lose_none() {
     assert_eq!(inode(&sandbox.jail(a).join("data/disk.ext4")), inode(&sandbox.disk(a)));
     // And the other way round.
     sandbox.write("fleet.toml", &moved);
-    sandbox.run("up").fails(1, &["store", "is not empty, and is to be ", jails.to_str().unwrap()]);
+    sandbox.run("up").fails(1, &["store", "is not empty, and is now ", jails.to_str().unwrap()]);
     sandbox.write("fleet.toml", &text);
 }
