@@ -334,7 +334,7 @@ impl Drop for Sandbox {
 
 /// Gives this thread, and all that it starts, a network of its own, unless it has one: what others on this machine do to
 /// theirs is then no drift.
-fn own_network(name: &str) {
+pub(super) fn own_network(name: &str) {
     thread_local!(static HAS_ONE: Cell<bool> = const { Cell::new(false) });
     if missing_for_namespaces(&["ip"]).is_some() || is_inside() || HAS_ONE.replace(true) {
         return;

@@ -5,10 +5,12 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+
+use super::sandbox::own_network;
 
 /// What happens to one request, instead of the file being sent.
 #[derive(Clone, Debug)]
@@ -54,8 +56,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves a directory.
+    /// Serves a directory, in the network of the fleet that this thread makes, which may come later.
     pub fn of(root: &Path) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        own_network(&format!("server-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (plan, stop) = (Arc::<Mutex<Plan>>::default(), Arc::<AtomicBool>::default());
