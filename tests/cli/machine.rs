@@ -68,13 +68,13 @@ fn an_uplink_that_is_not_there_is_named() {
 }
 
 #[test]
-fn two_fleets_of_one_host_do_not_share_uids_or_addresses() {
+fn two_fleets_of_one_host_do_not_share_uids() {
     needs_firecracker!();
     let (first, second) = (Sandbox::new(), Sandbox::new());
     first.fleet("a");
     first.done("up");
     let text = second.fleet_text("b", "").replace(&second.uids(), &first.uids());
     second.write("fleet.toml", text);
-    second.run("up").fails(1, &["uids", &first.name, "its own [host] uids and subnet"]);
+    second.run("up").fails(1, &["the uid ", "is in use on this host", "[host] uids"]);
     assert_eq!(second.traces(), [""; 0]);
 }
