@@ -1,7 +1,7 @@
 //! Plans carried out on a host that fails or stops at any point: nothing is left behind, nobody else is disturbed.
 
 use sisforge::apply::{Applied, Host, apply};
-use sisforge::base::{GuestName, Sha256};
+use sisforge::base::{GuestName, Rate, Sha256};
 use sisforge::fleet::{ContainerSpec, MachineSpec, VmmKind};
 use sisforge::host::firewall::Ruleset;
 use sisforge::host::network::{NetworkSpec, PairSpec};
@@ -39,6 +39,7 @@ fn guest(guest: &str, number: u8) -> WantedGuest {
         name: format!("sis-{guest}").parse().unwrap(),
         owner: uid,
         address: [10, 107, 0, 4 * number + 1].into(),
+        rate: Some("8Mbit/s".parse().unwrap()),
     };
     let machine = Machine {
         vmm: VmmKind::Firecracker,
@@ -75,7 +76,8 @@ fn machine(guest: &mut WantedGuest) -> &mut Machine {
 
 /// A guest that is wholly up.
 fn running(want: &WantedGuest) -> ObservedGuest {
-    let TapSpec { name, owner, address } = want.tap.clone();
+    let TapSpec { name, owner, address, rate } = want.tap.clone();
+    let rate = rate.map(Rate::bytes_per_second);
     ObservedGuest {
         disk: want.disk.map(|disk| ObservedDisk { uid: disk.uid, private: true, size: disk.size }),
         tap: Some(ObservedTap {
@@ -84,6 +86,8 @@ fn running(want: &WantedGuest) -> ObservedGuest {
             address: Some(address),
             up: true,
             is_in_host: false,
+            hardened: true,
+            rate,
         }),
         cgroup: Some(ObservedCgroup { limits: Found::Whole(want.cgroup), oom_kills: 0 }),
         vmm: Some(ObservedVmm {
@@ -250,7 +254,17 @@ fn a_guest_that_dies_on_its_own_is_brought_back_alone() {
     (bob.vmm, bob.idle_jails) = (None, true);
     let (applied, host) = towards(&host, &two(), Fault::None);
     assert_eq!(applied.started, [name("bob")]);
-    assert_eq!(host.asked, ["create jail bob", "start bob", "await bob", "remove old jails bob"]);
+    assert_eq!(
+        host.asked,
+        [
+            "remove tap bob",
+            "create tap bob",
+            "create jail bob",
+            "start bob",
+            "await bob",
+            "remove old jails bob"
+        ]
+    );
     is_as(&host, &two(), "after bob's death");
 }
 

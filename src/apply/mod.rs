@@ -14,6 +14,7 @@ pub mod observe;
 pub mod preflight;
 pub mod prove;
 pub mod record;
+mod rules;
 pub mod snapshot;
 pub mod status;
 mod steps;

@@ -18,9 +18,11 @@ use crate::sys::ip::{self, Interface, IpError, Neighbour};
 use crate::sys::netns::{self, NetnsError, Presence};
 use crate::sys::nft::{self, NftError};
 use crate::sys::pair::{self, Pair, PairEnd, PairError};
+use crate::sys::tap;
 
 use super::record::quarantine::{self, QuarantineError};
 use super::record::{self, ForwardedInterface, Forwarding, LoadedRuleset, Unreadable, Unwritten};
+use super::rules;
 
 /// What was not found out, or not changed, of a fleet's network.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +67,9 @@ impl Diagnostic for FleetNetworkError {
 #[derive(Debug, Default)]
 pub(super) struct Inside {
     pub interfaces: Vec<Interface>,
-    /// How nft lists the fleet's table there.
+    /// Of each TAP, whether the kernel treats what comes from it as it should, and how fast packets leave it.
+    pub taps: BTreeMap<String, (bool, Option<u64>)>,
+    /// What the kernel holds of the fleet's rules there.
     listing: Option<Sha256>,
     routes: Vec<HostRoute>,
     neighbours: Vec<Neighbour>,
@@ -92,9 +96,11 @@ pub(super) fn inside(layout: &Layout) -> Result<Option<Inside>, FleetNetworkErro
         return Ok(None);
     }
     let look = || -> Result<Inside, FleetNetworkError> {
+        let interfaces = ip::interfaces()?;
         Ok(Inside {
-            interfaces: ip::interfaces()?,
-            listing: listing("inet", layout.fleet())?.map(Sha256::of),
+            taps: tap_settings(&interfaces)?,
+            interfaces,
+            listing: rules::digest(layout.fleet())?,
             routes: ip::routes()?,
             neighbours: ip::permanent_neighbours()?,
             is_in_step: quarantine::is_in_step(layout)?,
@@ -102,6 +108,12 @@ pub(super) fn inside(layout: &Layout) -> Result<Option<Inside>, FleetNetworkErro
         })
     };
     netns::within(&netns, look)?.map(Some)
+}
+
+fn tap_settings(interfaces: &[Interface]) -> Result<BTreeMap<String, (bool, Option<u64>)>, IpError> {
+    let shapes = tap::shapes()?;
+    let names = interfaces.iter().filter_map(|found| found.tap.as_ref()).map(|tap| &tap.name);
+    names.map(|name| Ok((name.clone(), (tap::is_hardened(name)?, shapes.get(name).copied())))).collect()
 }
 
 /// Whether a setting is so; a kernel without IPv6 has none of its own and needs none.
@@ -324,8 +336,8 @@ pub(super) fn load_ruleset(layout: &Layout, ruleset: &Ruleset) -> Result<(), Fle
     let load = || -> Result<Option<Sha256>, FleetNetworkError> {
         // Before the rules, so that nobody who is cut off is ever held by those alone.
         quarantine::load(layout)?;
-        nft::load(&ruleset.text)?;
-        Ok(listing("inet", layout.fleet())?.map(Sha256::of))
+        let known: Option<LoadedRuleset> = record::read(&layout.ruleset()).ok().flatten();
+        Ok(rules::load(layout.fleet(), ruleset, known.map(|known| known.listing))?)
     };
     let Some(listing) = netns::within(&layout.netns(), load)?? else { return Ok(()) };
     let loaded = LoadedRuleset { digest: ruleset.digest, listing, policies: Some(ruleset.policies.clone()) };

@@ -98,7 +98,10 @@ fn taps(
     let of_guest = |tap: &ip::Tap, is_in_host: bool| {
         let (guest, name) = (guest_of_tap(&tap.name)?, tap.name.parse().ok()?);
         let address = tap.address.map(|(address, _)| address);
-        Some((guest, ObservedTap { name, owner: tap.owner, address, up: tap.up, is_in_host }))
+        let settings = inside.filter(|_| !is_in_host).and_then(|inside| inside.taps.get(&tap.name));
+        let (hardened, rate) = settings.copied().unwrap_or_default();
+        let owner = tap.owner;
+        Some((guest, ObservedTap { name, owner, address, up: tap.up, is_in_host, hardened, rate }))
     };
     let here = interfaces.iter().map(|interface| (interface, true));
     let there = inside.into_iter().flat_map(|inside| &inside.interfaces).map(|interface| (interface, false));

@@ -56,12 +56,12 @@ pub struct PlaceRecord {
     pub jails: PathBuf,
 }
 
-/// `ruleset.json`: nft lists rules in its own words, so what it says is compared with what it said.
+/// `ruleset.json`: the kernel has rules in its own words, so what it holds is compared with what it held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadedRuleset {
     /// Of the text that was loaded.
     pub digest: Sha256,
-    /// Of the listing right after.
+    /// Of what the kernel held right after.
     pub listing: Sha256,
     /// What it lets guests do; records of earlier versions do not say it.
     #[serde(default)]

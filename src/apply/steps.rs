@@ -1,8 +1,9 @@
 //! The steps of a plan on the real host. What needs more than a few lines stands in the files beside this one.
 
 use std::fs;
+use std::net::Ipv4Addr;
 
-use crate::base::network::TAP_PREFIX;
+use crate::base::network::{TAP_PREFIX, guest_side};
 use crate::base::{FileDigest, GuestName, InterfaceName};
 use crate::host::layout::KEEPERS;
 use crate::host::observed::ObservedHost;
@@ -11,8 +12,8 @@ use crate::plan::Step;
 use crate::sys::cgroup::{Device, IoLimits, Limits};
 use crate::sys::digest::digest_like;
 use crate::sys::fs::{self as files, FileError};
-use crate::sys::ip;
 use crate::sys::netns::{self, Presence};
+use crate::sys::{conntrack, ip, tap as taps};
 
 use super::linux::{LinuxHost, copy};
 use super::record;
@@ -101,8 +102,12 @@ fn remove_network(host: &LinuxHost) -> Result<(), ApplyError> {
 }
 
 fn create_tap(host: &LinuxHost, tap: &TapSpec) -> Result<(), ApplyError> {
-    let alias = host.layout.tap_alias();
-    let create = || ip::create_tap(tap.name.as_str(), tap.owner, tap.address, TAP_PREFIX, &alias);
+    let (name, alias) = (tap.name.as_str(), host.layout.tap_alias());
+    let create = || {
+        ip::create_tap(name, tap.owner, tap.address, TAP_PREFIX, &alias)?;
+        taps::harden(name)?;
+        Ok::<(), ip::IpError>(taps::shape(name, tap.rate)?)
+    };
     Ok(netns::within(&host.layout.netns(), create)??)
 }
 
@@ -110,12 +115,21 @@ fn create_tap(host: &LinuxHost, tap: &TapSpec) -> Result<(), ApplyError> {
 fn remove_tap(host: &LinuxHost, name: &InterfaceName) -> Result<(), ApplyError> {
     // Something else that has the name is not ours to remove.
     let is_ours = |there: &ip::Tap| there.name == name.as_str() && host.layout.owns_tap(&there.alias);
-    let remove = || if ip::taps()?.iter().any(is_ours) { ip::delete_link(name.as_str()) } else { Ok(()) };
+    let remove = || -> Result<Option<Ipv4Addr>, ip::IpError> {
+        let Some(tap) = ip::taps()?.into_iter().find(is_ours) else { return Ok(None) };
+        ip::delete_link(name.as_str())?;
+        Ok(tap.address.map(|(address, _)| guest_side(address)))
+    };
+    // Its guest's address is another's soon, who must not be sent what this one asked for: neither here nor there.
+    let end = |guest: Option<Ipv4Addr>| guest.map_or(Ok(0), conntrack::end_of);
     let netns = host.layout.netns();
     if netns::presence(&netns)? == Presence::There {
-        netns::within(&netns, remove)??;
+        let guest = netns::within(&netns, remove)??;
+        netns::within(&netns, || end(guest))??;
+        end(guest)?;
     }
-    Ok(remove()?)
+    end(remove()?)?;
+    Ok(())
 }
 
 fn create_cgroup(host: &LinuxHost, guest: &GuestName, limits: &CgroupLimits) -> Result<(), ApplyError> {

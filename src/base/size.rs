@@ -71,6 +71,11 @@ impl Rate {
     pub const fn bits_per_second(self) -> u64 {
         self.0
     }
+
+    /// Bytes per second, at least one.
+    pub const fn bytes_per_second(self) -> u64 {
+        if self.0 < 16 { 1 } else { self.0 / 8 }
+    }
 }
 
 impl FromStr for Rate {

@@ -237,15 +237,11 @@ fn machine_spec(
             [(&mut spec.network.up, policy.rate_up), (&mut spec.network.down, policy.rate_down)]
         {
             if *limits == Limits::default() {
-                limits.bandwidth = rate.map(|rate| Bucket::steady(bytes_per_second(rate)));
+                limits.bandwidth = rate.map(|rate| Bucket::steady(rate.bytes_per_second()));
             }
         }
     }
     Ok(spec)
-}
-
-fn bytes_per_second(rate: Rate) -> u64 {
-    (rate.bits_per_second() / 8).max(1)
 }
 
 /// A guest that is brought back from a snapshot, in the place of one that boots. It has the address that is in its memory,
@@ -256,7 +252,7 @@ fn restored(fresh: WantedGuest, machine: &Machine, spec: &GuestSpec, endpoint: &
     endpoint.ip = machine.ip;
     WantedGuest {
         disk: fresh.disk.map(|disk| WantedDisk { uid: machine.uid, ..disk }),
-        tap: tap(machine),
+        tap: tap(machine, fresh.tap.rate),
         cgroup: limits(machine, spec),
         startup: Startup::Restored { machine: machine.clone(), fresh: Box::new(fresh.machine().clone()) },
         containers: Vec::new(),
@@ -264,8 +260,8 @@ fn restored(fresh: WantedGuest, machine: &Machine, spec: &GuestSpec, endpoint: &
 }
 
 /// The TAP of a machine: the guest's address decides the host's.
-fn tap(machine: &Machine) -> TapSpec {
-    TapSpec { name: machine.tap.clone(), owner: machine.uid, address: host_side(machine.ip) }
+fn tap(machine: &Machine, rate: Option<Rate>) -> TapSpec {
+    TapSpec { name: machine.tap.clone(), owner: machine.uid, address: host_side(machine.ip), rate }
 }
 
 fn guest(
@@ -320,7 +316,7 @@ fn guest(
     let kept = WantedDisk { uid: numbers.uid, size: disk.size, base: disk.digest };
     Ok(WantedGuest {
         disk: (!ephemeral).then_some(kept),
-        tap: tap(&machine),
+        tap: tap(&machine, policy.and_then(|policy| policy.rate_down)),
         cgroup: limits(&machine, spec),
         startup: Startup::Boot(machine),
         containers: spec.containers.clone(),

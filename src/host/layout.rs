@@ -8,7 +8,7 @@
 //! <store>/<fleet>/lock                   held while the host is changed
 //! <store>/<fleet>/key, key.pub           the host's ssh key, whose public half every guest is told at boot
 //! <store>/<fleet>/place.json             which place `<jails>` is, where it is not the store
-//! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of how nft lists them
+//! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of what the kernel held then
 //! <store>/<fleet>/quarantine/<guest>.json   guests that are cut off, until they are released
 //! <store>/<fleet>/quarantine.json        how nft lists the rules that cut them off
 //! <store>/<fleet>/host-rules.json        the same of those on the host's side of the network

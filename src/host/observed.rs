@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
-use crate::base::{FileDigest, GuestName, InterfaceName, Sha256};
+use crate::base::{FileDigest, GuestName, InterfaceName, Rate, Sha256};
 use crate::fleet::ContainerSpec;
 
 use super::network::{NetworkSpec, PairSpec};
@@ -119,15 +119,25 @@ pub struct ObservedTap {
     pub up: bool,
     /// Whether it stands in the host's own network, where an earlier sisforge had it.
     pub is_in_host: bool,
+    /// Whether the kernel treats what comes from it as it should.
+    pub hardened: bool,
+    /// How fast packets leave it, in bytes a second.
+    pub rate: Option<u64>,
 }
 
 impl ObservedTap {
-    /// Whether it is wholly what is wanted.
+    /// Whether it is the one that is wanted, for the guest that runs on it.
     #[must_use]
     pub fn is(&self, wanted: &TapSpec) -> bool {
-        let Self { name, owner, address, up, is_in_host } = self;
+        let Self { name, owner, address, up, is_in_host, .. } = self;
         let is_same = *name == wanted.name && *owner == Some(wanted.owner);
         is_same && *address == Some(wanted.address) && *up && !is_in_host
+    }
+
+    /// Whether it is also set as is wanted. What is not can be set while a guest runs.
+    #[must_use]
+    pub fn is_set(&self, wanted: &TapSpec) -> bool {
+        self.hardened && self.rate == wanted.rate.map(Rate::bytes_per_second)
     }
 }
 

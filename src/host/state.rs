@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{FileDigest, InterfaceName, MacAddress, SnapshotName};
+use crate::base::{FileDigest, InterfaceName, MacAddress, Rate, SnapshotName};
 use crate::fleet::{MachineSpec, VmmKind};
 use crate::sys::cgroup::{EVEN_WEIGHT, IoLimits};
 
@@ -42,6 +42,8 @@ pub struct TapSpec {
     pub owner: u32,
     /// The host's address on it, in a /30 whose other address is the guest's.
     pub address: Ipv4Addr,
+    /// How fast packets go to the guest; `None` is no limit.
+    pub rate: Option<Rate>,
 }
 
 /// What a guest's cgroup allows its VMM.

@@ -341,9 +341,11 @@ fn repair(name: &GuestName, have: &ObservedGuest, vmm: &ObservedVmm, want: &Want
     let disk = have.lost_disk.then(|| Step::RelinkDisk { guest: guest() });
     let close = want.disk.filter(|_| is_disk_open(have.disk, want));
     let close = close.map(|disk| Step::ChownDisk { guest: guest(), uid: disk.uid });
+    let is_set = have.tap.as_ref().is_some_and(|tap| tap.is_set(&want.tap));
+    let tap = (!is_set).then(|| Step::CreateTap { guest: guest(), tap: want.tap.clone() });
     let logs = (!vmm.logged).then(|| Step::KeepLogs { guest: guest() });
     let ready = (!vmm.ready).then(|| Step::AwaitReady { guest: guest() });
-    [cgroup, join, go_on, adjust, resume, disk, close, logs, ready].into_iter().flatten().collect()
+    [cgroup, join, go_on, adjust, resume, disk, close, tap, logs, ready].into_iter().flatten().collect()
 }
 
 /// What is left of earlier attempts is told where it cannot be removed, and undoes nothing.
@@ -373,9 +375,9 @@ fn start(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Vec<Step
     if counts || !is_limited(have, want) {
         steps.push(Step::CreateCgroup { guest: guest(), limits: want.cgroup });
     }
-    if !has_tap(have, want) {
-        steps.push(Step::CreateTap { guest: guest(), tap: want.tap.clone() });
-    }
+    // Made anew, so that nothing comes to it that another guest, or an earlier start, had asked for.
+    steps.extend(have.tap.as_ref().map(|tap| Step::RemoveTap { guest: guest(), tap: tap.name.clone() }));
+    steps.push(Step::CreateTap { guest: guest(), tap: want.tap.clone() });
     steps.push(Step::CreateJail { guest: guest(), machine: machine.clone() });
     steps.push(Step::StartVmm { guest: guest(), machine: machine.clone() });
     steps.push(Step::AwaitReady { guest: guest() });

@@ -1,8 +1,15 @@
 //! nftables through `nft`: whole rulesets in one transaction, tables and counters read back.
 
+mod table;
+
+use std::io;
+
 use crate::base::{Class, Diagnosis, Diagnostic};
 
+use super::fs::io_diagnosis;
 use super::tool::{Tool, ToolError};
+
+pub use table::{TableContent, read as read_table};
 
 /// Why a ruleset is not loaded or cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +19,11 @@ pub enum NftError {
     /// `nft` answered something else than it should.
     #[error("cannot parse the output of nft for `{action}`")]
     Output { action: String, source: serde_json::Error },
+    /// The kernel did not answer.
+    #[error("cannot {action}{}", if .source.kind() == io::ErrorKind::PermissionDenied {
+        " (this needs root, and CAP_NET_ADMIN in a container)"
+    } else { "" })]
+    Kernel { action: String, source: io::Error },
 }
 
 impl Diagnostic for NftError {
@@ -19,6 +31,7 @@ impl Diagnostic for NftError {
         match self {
             Self::Tool { source, .. } => source.diagnosis(),
             Self::Output { .. } => Class::Failed.hint("install a newer nftables"),
+            Self::Kernel { source, .. } => io_diagnosis(source).of(Class::Failed),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 
 use sisforge::apply::{ApplyError, Host};
-use sisforge::base::{GuestName, Sha256, SnapshotName};
+use sisforge::base::{GuestName, Rate, Sha256, SnapshotName};
 use sisforge::host::observed::{
     Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedNetwork, ObservedRuleset,
     ObservedTap, ObservedVmm,
@@ -162,8 +162,22 @@ impl Host for ModelHost {
                 let wanted = self.wanted_rules.map(ObservedRuleset::Loaded);
                 self.holds("rules are there before a TAP", |inner| inner.state.ruleset == wanted);
                 let (name, owner) = (tap.name.clone(), Some(tap.owner));
-                let half = ObservedTap { name, owner, address: None, up: false, is_in_host: false };
-                let whole = ObservedTap { address: Some(tap.address), up: true, ..half.clone() };
+                let half = ObservedTap {
+                    name,
+                    owner,
+                    address: None,
+                    up: false,
+                    is_in_host: false,
+                    hardened: false,
+                    rate: None,
+                };
+                let whole = ObservedTap {
+                    address: Some(tap.address),
+                    up: true,
+                    hardened: true,
+                    rate: tap.rate.map(Rate::bytes_per_second),
+                    ..half.clone()
+                };
                 self.guest(
                     "create tap",
                     guest,

@@ -98,7 +98,8 @@ fn recorded(vmm: VmmKind) -> Machine {
 /// What is wanted where a guest is to run this machine.
 fn wanted(guest: &str, startup: Startup) -> WantedHost {
     let (Startup::Boot(machine) | Startup::Restored { machine, .. }) = &startup;
-    let tap = TapSpec { name: machine.tap.clone(), owner: machine.uid, address: host_side(machine.ip) };
+    let tap =
+        TapSpec { name: machine.tap.clone(), owner: machine.uid, address: host_side(machine.ip), rate: None };
     let guest =
         (name(guest), WantedGuest { disk: None, tap, cgroup: LIMITS, startup, containers: Vec::new() });
     WantedHost { guests: [guest].into(), ..WantedHost::default() }

@@ -15,7 +15,7 @@ pub const LONGEST_FILE: usize = 500;
 pub const LONGEST_FUNCTION: usize = 62;
 pub const FUNCTION_GOAL: usize = 40;
 /// How many functions are longer than the goal.
-pub const LONG_FUNCTIONS: usize = 27;
+pub const LONG_FUNCTIONS: usize = 26;
 
 /// How many names are borne by several types.
 pub const DOUBLED_NAMES: usize = 46;
@@ -183,7 +183,6 @@ pub const MAY_CHANGE: &[Allowed] = &[
             "forward",
             "stop_forwarding",
             "load_host_rules",
-            "load_ruleset",
             "remove",
             "remove_earlier",
         ],
@@ -208,6 +207,11 @@ pub const MAY_CHANGE: &[Allowed] = &[
         file: "src/apply/record.rs",
         functions: &["write", "write_synced", "remember_size"],
         why: "records of what cannot be observed",
+    },
+    Allowed {
+        file: "src/apply/rules.rs",
+        functions: &["load"],
+        why: "the step that loads the rules of guests",
     },
     Allowed {
         file: "src/apply/snapshot/create.rs",

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use sisforge::fleet::{NetworkPolicy, PolicyRule};
-use sisforge::host::firewall::{self, Endpoint, FirewallInput, Ruleset};
+use sisforge::host::firewall::swap::{self, Present};
+use sisforge::host::firewall::{self, Endpoint, FirewallInput, Ruleset, table_name};
+use sisforge::sys::nft;
 
 use super::world::{ALICE, BOB, Guest};
 
@@ -70,8 +72,18 @@ impl Rules {
         })
     }
 
+    /// What nft is given to put them in the place of those that are there.
+    pub fn calls(&self) -> Vec<String> {
+        let there = nft::read_table("inet", &table_name(&self.fleet.parse().unwrap())).unwrap();
+        let present =
+            there.map(|table| Present { chains: table.chains, sets: table.sets, counters: table.counters });
+        swap::calls(&self.render().parts, present.as_ref())
+    }
+
     /// Loaded as `up` loads them.
     pub fn load(&self) {
-        sisforge::sys::nft::load(&self.render().text).unwrap_or_else(|error| panic!("{error:?}"));
+        for call in self.calls() {
+            nft::load(&call).unwrap_or_else(|error| panic!("{error:?}\n{call}"));
+        }
     }
 }

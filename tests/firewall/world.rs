@@ -10,7 +10,7 @@
 //! namespaces stand in a tmpfs of its mount namespace.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::thread;
@@ -25,7 +25,7 @@ use crate::common::nft::{Counter, counters};
 /// Name of the namespace that stands for everything behind the uplink.
 pub const OUTSIDE: &str = "outside";
 /// The host's address on its uplink.
-const UPLINK_ADDRESS: &str = "203.0.113.2";
+pub const UPLINK_ADDRESS: &str = "203.0.113.2";
 /// Servers outside answer on all of these.
 const SERVERS: [&str; 10] = [
     "198.51.100.10",
@@ -145,7 +145,8 @@ fn await_carrier(namespace: &str, device: &str) {
 fn count() {
     let table = |hook: &str, from: &str| {
         format!(
-            "table inet seen {{\n counter arrived {{ }}\n counter forbidden {{ }}\n chain seen {{\n type filter hook {hook}\n \
+            "table inet seen {{\n counter arrived {{ }}\n counter forbidden {{ }}\n counter resets {{ }}\n chain seen {{\n type filter hook {hook}\n \
+             iifname \"{from}\" tcp flags & rst == rst counter name resets\n \
              iifname \"{from}\" udp dport 9 counter name forbidden\n iifname \"{from}\" meta nfproto ipv4 counter name arrived\n \
              iifname \"{from}\" meta nfproto ipv6 meta l4proto udp counter name arrived\n }}\n}}\n"
         )
@@ -235,6 +236,13 @@ impl Connection {
     pub fn echoes_within(&mut self, patience: Duration) -> bool {
         self.stream.set_read_timeout(Some(patience)).unwrap();
         self.stream.write_all(b"x").is_ok() && self.stream.read_exact(&mut [0]).is_ok()
+    }
+
+    /// How a connection ends of which a packet is sent; `None` where it does not.
+    pub fn is_cut_by(&mut self) -> Option<ErrorKind> {
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let read = self.stream.write_all(b"x").and_then(|()| self.stream.read_exact(&mut [0]));
+        read.err().map(|error| error.kind())
     }
 
     /// Whether a byte that is sent comes back.

@@ -1,7 +1,7 @@
 //! Tests on plans, with literals.
 
 use super::*;
-use crate::base::Sha256;
+use crate::base::{Rate, Sha256};
 use crate::fleet::{
     Balloon, Bucket, ContainerSpec, CpuTemplate, Limits, LogLevel, Metadata, NetworkLimits, StaticTemplate,
     VmmKind,
@@ -24,6 +24,7 @@ fn declared(guest: &str, number: u8) -> WantedGuest {
         name: format!("sis-{guest}").parse().unwrap(),
         owner: uid,
         address: [10, 107, 0, number].into(),
+        rate: Some("8Mbit/s".parse().unwrap()),
     };
     WantedGuest {
         disk: Some(WantedDisk { uid, size: 512 << 20, base: Sha256::of("disk").into() }),
@@ -66,6 +67,8 @@ fn running(want: &WantedGuest) -> ObservedGuest {
             address: Some(want.tap.address),
             up: true,
             is_in_host: false,
+            hardened: true,
+            rate: want.tap.rate.map(Rate::bytes_per_second),
         }),
         cgroup: Some(ObservedCgroup { limits: Found::Whole(want.cgroup), oom_kills: 0 }),
         vmm: Some(ObservedVmm {
@@ -275,8 +278,16 @@ fn a_guest_that_died_is_cleared_away_and_started() {
     let plan = diff(&found, &wanted(&["alice"]));
     assert_eq!(
         plan.detailed(),
-        "start alice: no longer running\n  create jail with kernel 6923dd1bc046 image 6105d6cc76af\n  start \
-         qemu with 1 vcpu, 512 MiB\n  wait until ready\n  remove jails of earlier attempts\n"
+        "start alice: no longer running
+  remove tap sis-alice
+  create tap sis-alice 10.107.0.1 for uid 2001
+  create jail \
+         with kernel 6923dd1bc046 image 6105d6cc76af
+  start qemu with 1 vcpu, 512 MiB
+  wait until ready
+  remove jails of \
+         earlier attempts
+"
     );
 }
 
@@ -410,6 +421,23 @@ fn every_part_of_the_network_is_mended_without_a_restart() {
 }
 
 #[test]
+fn settings_and_rate_of_a_tap_are_put_right_while_its_guest_runs() {
+    let drifted: [fn(&mut ObservedGuest); 3] = [
+        |guest| guest.tap.as_mut().unwrap().hardened = false,
+        |guest| guest.tap.as_mut().unwrap().rate = None,
+        |guest| guest.tap.as_mut().unwrap().rate = Some(1),
+    ];
+    for drifted in drifted {
+        let mut found = host(&["alice"]);
+        drifted(alice(&mut found));
+        let plan = diff(&found, &wanted(&["alice"]));
+        assert_eq!(plan.stop, []);
+        let all: Vec<_> = plan.start[0].all().map(ToString::to_string).collect();
+        assert!(all.len() == 1 && all[0].starts_with("create tap sis-alice"), "{all:?}");
+    }
+}
+
+#[test]
 fn guests_in_the_hosts_own_network_move_before_their_rules_go() {
     let mut found = host(&["alice"]);
     alice(&mut found).tap.as_mut().unwrap().is_in_host = true;
@@ -422,6 +450,16 @@ fn guests_in_the_hosts_own_network_move_before_their_rules_go() {
     assert!(plan.start[0].steps.iter().any(|step| matches!(step, Step::CreateTap { .. })));
     let down = diff(&found, &WantedHost::default());
     assert_eq!(down.rules, [Step::RemoveEarlierNetwork]);
+}
+
+#[test]
+fn the_tap_that_an_earlier_start_left_is_made_anew() {
+    let mut found = host(&["alice"]);
+    alice(&mut found).vmm = None;
+    let plan = diff(&found, &wanted(&["alice"]));
+    let all: Vec<_> = plan.start[0].all().map(|step| step.to_string()).collect();
+    let place = |step: &str| all.iter().position(|found| found.starts_with(step)).unwrap();
+    assert!(place("remove tap") < place("create tap") && place("create tap") < place("start"), "{all:?}");
 }
 
 #[test]

@@ -1,0 +1,41 @@
+//! Putting the rules of a fleet's guests into the kernel, and telling what it holds of them.
+
+use crate::base::{FleetName, Sha256};
+use crate::host::firewall::{Ruleset, swap, table_name};
+use crate::sys::nft::{self, NftError, TableContent};
+
+/// What the tables of a fleet hold; `None` where there is none.
+pub(super) fn digest(fleet: &FleetName) -> Result<Option<Sha256>, NftError> {
+    let table = table_name(fleet);
+    digest_with(nft::read_table("inet", &table)?.as_ref(), &table)
+}
+
+fn digest_with(inet: Option<&TableContent>, name: &str) -> Result<Option<Sha256>, NftError> {
+    let Some(inet) = inet else { return Ok(None) };
+    let arp = nft::read_table("arp", name)?;
+    Ok(Some(Sha256::of([inet.digest.0, arp.map_or([0; 32], |arp| arp.digest.0)].concat())))
+}
+
+/// Puts rules in the place of those that are there, and gives what the kernel then holds. Where that was not `known` before,
+/// nothing of it is kept: not what was counted, and no list.
+pub(super) fn load(
+    fleet: &FleetName,
+    ruleset: &Ruleset,
+    known: Option<Sha256>,
+) -> Result<Option<Sha256>, NftError> {
+    let table = table_name(fleet);
+    let there = nft::read_table("inet", &table)?;
+    if there.is_none() || digest_with(there.as_ref(), &table)? == known {
+        let present = there.map(|table| swap::Present {
+            chains: table.chains,
+            sets: table.sets,
+            counters: table.counters,
+        });
+        for call in swap::calls(&ruleset.parts, present.as_ref()) {
+            nft::load(&call)?;
+        }
+    } else {
+        nft::load(&ruleset.text)?;
+    }
+    digest(fleet)
+}

@@ -1,0 +1,85 @@
+//! The kernel's table of connections, over ctnetlink (`linux/netfilter/nfnetlink_conntrack.h`).
+
+use std::io::{self, ErrorKind};
+use std::net::Ipv4Addr;
+
+use super::netlink::{self, MessageKind, Netfilter, find};
+use super::nft::NftError;
+
+/// A connection, as whoever opened it sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackedConnection {
+    pub from: Ipv4Addr,
+    pub to: Ipv4Addr,
+    /// Number of the protocol above IP.
+    pub protocol: u8,
+    /// Port of the destination, where the protocol has ports.
+    pub port: Option<u16>,
+    /// The mark that rules gave it; 0 where none did.
+    pub mark: u32,
+    /// By which the kernel finds it.
+    key: Vec<u8>,
+}
+
+const CONNTRACK: u8 = 1;
+const GET: MessageKind = MessageKind(CONNTRACK, 1);
+const DELETE: MessageKind = MessageKind(CONNTRACK, 2);
+const IPV4: u8 = 2;
+const TUPLE: u16 = 1;
+const NESTED: u16 = 0x8000;
+const MARK: u16 = 8;
+const ID: u16 = 12;
+const ZONE: u16 = 18;
+
+fn failed(action: &str) -> impl Fn(io::Error) -> NftError {
+    move |source| NftError::Kernel { action: action.to_owned(), source }
+}
+
+/// All connections over IPv4 of this network namespace that a test lets pass.
+pub fn list(keep: impl Fn(&TrackedConnection) -> bool) -> Result<Vec<TrackedConnection>, NftError> {
+    let failed = failed("list the connections of conntrack");
+    let all = Netfilter::open().and_then(|socket| socket.dump(GET, IPV4, &[])).map_err(failed)?;
+    Ok(all.iter().filter_map(|bytes| connection(bytes)).filter(keep).collect())
+}
+
+/// Ends connections: the kernel forgets them. One that has ended already is no error. Gives how many there were.
+pub fn end(connections: &[TrackedConnection]) -> Result<usize, NftError> {
+    let failed = failed("end connections of conntrack");
+    let socket = Netfilter::open().map_err(&failed)?;
+    let mut ended = 0;
+    for connection in connections {
+        match socket.request(DELETE, IPV4, &connection.key) {
+            Ok(()) => ended += 1,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(ended)
+}
+
+/// Ends every connection that an address has opened, or that was opened to it.
+pub fn end_of(address: Ipv4Addr) -> Result<usize, NftError> {
+    end(&list(|connection| connection.from == address || connection.to == address)?)
+}
+
+fn connection(bytes: &[u8]) -> Option<TrackedConnection> {
+    let tuple = find(bytes, TUPLE)?;
+    let (ip, protocol) = (find(tuple, 1)?, find(tuple, 2)?);
+    let address = |number| Some(Ipv4Addr::from(*find(ip, number)?.first_chunk::<4>()?));
+    let mut key = Vec::new();
+    netlink::push(&mut key, TUPLE | NESTED, tuple);
+    for number in [ID, ZONE] {
+        if let Some(content) = find(bytes, number) {
+            netlink::push(&mut key, number, content);
+        }
+    }
+    let number = |content: &[u8]| content.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+    Some(TrackedConnection {
+        from: address(1)?,
+        to: address(2)?,
+        protocol: *find(protocol, 1)?.first()?,
+        port: find(protocol, 3).and_then(|port| port.first_chunk()).map(|port| u16::from_be_bytes(*port)),
+        mark: find(bytes, MARK).and_then(number).unwrap_or(0),
+        key,
+    })
+}

@@ -1,0 +1,178 @@
+//! Questions to the kernel's netfilter over netlink (netlink(7), `linux/netfilter/nfnetlink.h`), where asking `nft` or `conntrack`
+//! costs a thousand times more: they read every element of every set first.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+/// A socket to netfilter, of the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Netfilter(OwnedFd);
+
+/// What a message is about: subsystem and kind, as `nlmsg_type` has them.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageKind(pub u8, pub u8);
+
+/// An attribute of a message: its number without flags, and what it holds.
+pub type Attribute<'a> = (u16, &'a [u8]);
+
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// `nlmsghdr` and `nfgenmsg`.
+const HEADER: usize = 16;
+const FAMILY_HEADER: usize = 4;
+/// What the kernel fills of a dump at once, at most.
+const BUFFER: usize = 64 << 10;
+/// Dumps of what changed meanwhile are made again, this often at most.
+const ATTEMPTS: usize = 8;
+
+impl Netfilter {
+    /// Opens one.
+    pub fn open() -> io::Result<Self> {
+        let socket = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(NETFILTER),
+        )?;
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+        Ok(Self(socket))
+    }
+
+    /// Everything of a kind, each with its attributes behind the headers.
+    pub fn dump(&self, kind: MessageKind, family: u8, attributes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        for _ in 0..ATTEMPTS {
+            self.send(kind, family, NLM_F_REQUEST | NLM_F_DUMP, attributes)?;
+            if let Some(all) = self.receive_all()? {
+                return Ok(all);
+            }
+        }
+        Err(io::Error::from(rustix::io::Errno::INTR))
+    }
+
+    /// Has something done, and waits until it is.
+    pub fn request(&self, kind: MessageKind, family: u8, attributes: &[u8]) -> io::Result<()> {
+        self.send(kind, family, NLM_F_REQUEST | NLM_F_ACK, attributes)?;
+        self.receive_all().map(drop)
+    }
+
+    fn send(
+        &self,
+        MessageKind(subsystem, number): MessageKind,
+        family: u8,
+        flags: u16,
+        attributes: &[u8],
+    ) -> io::Result<()> {
+        let length = (HEADER + FAMILY_HEADER + attributes.len()) as u32;
+        let mut message = Vec::with_capacity(length as usize);
+        message.extend(length.to_ne_bytes());
+        message.extend([number, subsystem]);
+        message.extend(flags.to_ne_bytes());
+        message.extend([0; 8]);
+        message.extend([family, 0, 0, 0]);
+        message.extend(attributes);
+        rustix::net::sendto(&self.0, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        Ok(())
+    }
+
+    /// What comes until the end; `None` where it changed while it was read.
+    fn receive_all(&self) -> io::Result<Option<Vec<Vec<u8>>>> {
+        let mut buffer = vec![0; BUFFER];
+        let (mut all, mut whole) = (Vec::new(), true);
+        loop {
+            let (length, _) = rustix::io::retry_on_intr(|| {
+                rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty())
+            })?;
+            let mut rest = &buffer[..length];
+            while let Some((kind, flags, payload, next)) = message(rest) {
+                rest = next;
+                whole &= flags & NLM_F_DUMP_INTR == 0;
+                match kind {
+                    NLMSG_DONE => return Ok(whole.then_some(all)),
+                    NLMSG_ERROR => {
+                        let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                        return match code {
+                            0 => Ok(whole.then_some(all)),
+                            code => Err(io::Error::from_raw_os_error(-code)),
+                        };
+                    }
+                    _ => all.push(payload.get(FAMILY_HEADER..).unwrap_or_default().to_vec()),
+                }
+            }
+        }
+    }
+}
+
+/// The first message of some: its type, flags, what is behind its header, and the rest.
+fn message(bytes: &[u8]) -> Option<(u16, u16, &[u8], &[u8])> {
+    let header = bytes.first_chunk::<HEADER>()?;
+    let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+    let payload = bytes.get(HEADER..length)?;
+    let kind = u16::from_ne_bytes([header[4], header[5]]);
+    let flags = u16::from_ne_bytes([header[6], header[7]]);
+    Some((kind, flags, payload, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+/// Number and content of each attribute, in order.
+pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let header = rest.first_chunk::<4>()?;
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        // The two highest bits say that it is nested, and that its numbers are in network order.
+        let number = u16::from_ne_bytes([header[2], header[3]]) & 0x3fff;
+        let content = rest.get(4..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((number, content))
+    })
+}
+
+/// The content of an attribute.
+pub fn find(bytes: &[u8], number: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(found, _)| *found == number).map(|(_, content)| content)
+}
+
+/// The text of an attribute, without the zero at its end.
+pub fn text(bytes: &[u8], number: u16) -> Option<String> {
+    let content = find(bytes, number)?;
+    Some(String::from_utf8_lossy(content.strip_suffix(&[0]).unwrap_or(content)).into_owned())
+}
+
+/// Appends an attribute.
+pub fn push(message: &mut Vec<u8>, number: u16, content: &[u8]) {
+    let length = (content.len() + 4) as u16;
+    message.extend(length.to_ne_bytes());
+    message.extend(number.to_ne_bytes());
+    message.extend(content);
+    message.resize(message.len().next_multiple_of(4), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_read_as_they_were_written() {
+        let mut bytes = Vec::new();
+        push(&mut bytes, 1, b"sis\0");
+        push(&mut bytes, 2 | 0x8000, b"12345");
+        push(&mut bytes, 3, b"");
+        assert_eq!(attributes(&bytes).collect::<Vec<_>>(), [(1, &b"sis\0"[..]), (2, b"12345"), (3, b"")]);
+        assert_eq!(text(&bytes, 1).as_deref(), Some("sis"));
+        assert_eq!(find(&bytes, 4), None);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_not_read() {
+        for bytes in [&[][..], &[8, 0, 1], &[9, 0, 1, 0, 1, 2, 3, 4], &[3, 0, 1, 0]] {
+            assert_eq!(attributes(bytes).count(), 0, "{bytes:?}");
+            assert_eq!(message(bytes), None);
+        }
+    }
+}
