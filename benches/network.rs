@@ -199,12 +199,12 @@ fn packets(guests_max: u32, count: u32) {
         load(ruleset);
         nft::load(MASQUERADE).unwrap();
     };
-    let cases: [(&str, Box<dyn Fn()>); 5] = [
-        ("no rules", Box::new(|| {})),
-        ("conntrack and masquerade", Box::new(|| nft::load(MASQUERADE).unwrap())),
-        ("one guest, one rule", Box::new(|| with_masquerade(&fleet(1, 1)))),
-        ("many guests, one rule", Box::new(|| with_masquerade(&fleet(guests_max, 1)))),
-        ("many guests, 300 rules", Box::new(|| with_masquerade(&fleet(guests_max, 300)))),
+    let cases: [(&str, &dyn Fn()); 5] = [
+        ("no rules", &|| {}),
+        ("conntrack and masquerade", &|| nft::load(MASQUERADE).unwrap()),
+        ("one guest, one rule", &|| with_masquerade(&fleet(1, 1))),
+        ("many guests, one rule", &|| with_masquerade(&fleet(guests_max, 1))),
+        ("many guests, 300 rules", &|| with_masquerade(&fleet(guests_max, 300))),
     ];
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); cases.len()];
     let drop_outside =
