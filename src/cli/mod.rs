@@ -39,6 +39,7 @@ mod settings;
 mod snapshot;
 mod ssh;
 mod status;
+mod systemd;
 mod tree;
 mod ui;
 mod up;
@@ -112,6 +113,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Follow a Git branch or a fleet.toml: apply each change, repair drift
     Watch(watch::Args),
+    /// Print or install the systemd unit that keeps the fleet on this host
+    Systemd(systemd::Args),
     /// Show what is in an image: packages, sizes, setuid files, users, services
     Inspect(inspect::Args),
     /// Show what differs between two images
@@ -200,6 +203,7 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Snapshot(command) => snapshot::run(&command, ui),
         Command::Doctor(args) => doctor::run(&args, ui),
         Command::Watch(args) => watch::run(&args, ui),
+        Command::Systemd(args) => systemd::run(&args, ui),
         Command::Inspect(args) => inspect::run(&args, ui),
         Command::Diff(args) => diff::run(&args, ui),
         Command::Sbom(args) => sbom::run(&args, ui),

@@ -76,6 +76,11 @@ pub fn inputs(locked: bool) -> run::Inputs {
     if locked { run::Inputs::Locked } else { run::Inputs::Refresh }
 }
 
+/// This program.
+pub fn program() -> Result<PathBuf, run::RunError> {
+    std::env::current_exe().map_err(run::RunError::Program)
+}
+
 /// The command line, the program first.
 pub fn words() -> Vec<OsString> {
     std::env::args_os().collect()

@@ -12,11 +12,12 @@ use super::error::CliError;
 use super::outcome;
 use super::ui::Ui;
 
+/// What is followed, and how often it is looked at.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct FollowArgs {
     /// A Git repository to follow; --file is then a path in it. Without it, the file itself is followed
     #[arg(long, value_name = "URL")]
-    repo: Option<String>,
+    pub repo: Option<String>,
     /// The branch to follow
     #[arg(long, default_value = "main", requires = "repo")]
     branch: String,
@@ -26,28 +27,61 @@ pub struct Args {
     /// Time between two looks
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     interval: Duration,
+}
+
+impl FollowArgs {
+    fn followed(&self) -> Followed {
+        match &self.repo {
+            Some(url) => {
+                Followed::Branch { url: url.clone(), branch: self.branch.clone(), allowed: self.allowed() }
+            }
+            None => Followed::File,
+        }
+    }
+
+    fn allowed(&self) -> Vec<PathBuf> {
+        let absolute = |dir: &PathBuf| std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+        self.allow.iter().map(absolute).collect()
+    }
+
+    /// The arguments that say the same from any directory.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        if let Some(url) = &self.repo {
+            // One that is a path here.
+            let path = std::path::absolute(url).ok().filter(|path| path.exists());
+            let url = path.map_or_else(|| url.clone(), |path| path.display().to_string());
+            words.extend([format!("--repo={url}"), format!("--branch={}", self.branch)]);
+        }
+        words.extend(self.allowed().iter().map(|dir| format!("--allow={}", dir.display())));
+        words.push(format!("--interval={}ms", self.interval.as_millis()));
+        words
+    }
+}
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    source: FollowArgs,
     /// Look once, apply, and exit
     #[arg(long)]
     once: bool,
+    /// Follow nothing: where this host is going down, take down what was applied last (for the unit of `sisforge systemd`)
+    #[arg(long, conflicts_with = "once")]
+    down_at_shutdown: bool,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
-    let source = match &args.repo {
-        Some(url) => Followed::Branch {
-            url: url.clone(),
-            branch: args.branch.clone(),
-            allowed: args
-                .allow
-                .iter()
-                .map(|dir| std::path::absolute(dir).unwrap_or_else(|_| dir.clone()))
-                .collect(),
-        },
-        None => Followed::File,
-    };
     let workspace = ui.workspace();
-    let mut watch = Watch::new(&workspace, source)?;
+    let mut watch = Watch::new(&workspace, args.source.followed())?;
+    if args.down_at_shutdown {
+        return match watch.down_at_shutdown()? {
+            Some(outcome) => outcome::show(&outcome, ui),
+            None => Ok(ExitCode::SUCCESS),
+        };
+    }
     if !args.once {
-        watch.follow(args.interval, &mut |event| tell(event, ui));
+        watch.follow(args.source.interval, &mut |event| tell(event, ui));
     }
     let is_complete = watch.look(&mut |event| tell(event, ui))?;
     if is_complete { Ok(ExitCode::SUCCESS) } else { Err(CliError::said(1)) }

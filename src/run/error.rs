@@ -71,6 +71,10 @@ pub enum RunError {
 
     #[error("this command needs root, which jails, TAPs, cgroups and nftables rules require")]
     NotRoot,
+    #[error(
+        "systemd does not run this host; without --install, `sisforge systemd` prints the unit for another one"
+    )]
+    NoSystemd,
     #[error("cannot find the path of this program")]
     Program(#[source] io::Error),
     #[error("cannot write the lock")]
@@ -268,7 +272,7 @@ impl Diagnostic for RunError {
             Self::NotRoot => {
                 Failed.hint("run it with sudo; `check`, `lock`, `build` and `tree` need no root")
             }
-            Self::Program(_) | Self::LockText(_) | Self::Manifest(_) => Failed.no_hint(),
+            Self::Program(_) | Self::LockText(_) | Self::Manifest(_) | Self::NoSystemd => Failed.no_hint(),
             Self::NoLock(_) | Self::StaleLock { .. } => {
                 Invalid.hint("run `sisforge lock` and commit the file, or run without --locked")
             }

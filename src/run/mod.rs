@@ -22,6 +22,7 @@ pub mod quarantine;
 pub mod reach;
 pub mod restore;
 pub mod status;
+pub mod systemd;
 pub mod tree;
 pub mod up;
 pub mod watch;

@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::apply::ApplyError;
 use crate::base::text::printable;
 use crate::base::{Class, Diagnostic, Sha256};
 use crate::fleet::Confinement;
 use crate::plan::{GuestScope, Plan};
 use crate::sys::fs::{self, FileError};
-use crate::sys::git;
+use crate::sys::{git, systemd};
 
+use super::down::{self, Down, DownRequest};
 use super::workspace::Revision;
 use super::{Deployment, Inputs, Outcome, RunError, Workspace};
 
@@ -75,6 +77,21 @@ impl<'a> Watch<'a> {
             }
             std::thread::sleep(interval);
         }
+    }
+
+    /// Takes down what was applied last, where systemd takes this host down; guests would be killed otherwise. `None` where there
+    /// is nothing to take down.
+    pub fn down_at_shutdown(&self) -> Result<Option<Outcome>, RunError> {
+        if !systemd::is_stopping().map_err(ApplyError::from)? {
+            return Ok(None);
+        }
+        let workspace = match (&self.good, &self.source) {
+            (Some(good), _) => self.base.at(good),
+            (None, Followed::File) => self.base.clone(),
+            (None, Followed::Branch { .. }) => return Ok(None),
+        };
+        let down = down::prepare(&workspace, &DownRequest::default())?;
+        down.map(Down::carry_out).transpose()
     }
 
     /// One look: a new revision is applied, else drift is repaired. Gives whether the host is as it should be now.

@@ -40,6 +40,7 @@ pub mod sealed;
 pub mod socket;
 pub mod sparse;
 pub mod ssh;
+pub mod systemd;
 pub mod tap;
 pub mod tiny_guest;
 pub mod tool;

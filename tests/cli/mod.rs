@@ -32,6 +32,7 @@ mod scripts;
 mod snapshot;
 mod surface;
 mod sweep;
+mod systemd;
 mod tree;
 mod versions;
 mod vmm;

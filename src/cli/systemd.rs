@@ -1,0 +1,94 @@
+//! `systemd`: the one unit that keeps the fleet on this host.
+
+use std::process::ExitCode;
+
+use crate::run::systemd::{FleetUnit, absolute};
+
+use super::error::CliError;
+use super::ui::Ui;
+use super::watch::FollowArgs;
+use super::{render, settings};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    source: FollowArgs,
+    /// Write it to /etc/systemd/system, and start it at each boot
+    #[arg(long)]
+    install: bool,
+    /// Bring the fleet up at each boot, instead of following it
+    #[arg(long)]
+    once: bool,
+    /// Name of the unit [default: sisforge-FLEET, of a repository sisforge-REPOSITORY]
+    #[arg(long, value_name = "NAME", value_parser = unit_name)]
+    name: Option<String>,
+}
+
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let service = service(args, ui)?;
+    if !args.install {
+        render::text(&service.unit());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let path = service.install()?;
+    ui.wrote(&path, &format!("; start it now: systemctl start {}", service.name));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn service(args: &Args, ui: &Ui) -> Result<FleetUnit, CliError> {
+    let run = &ui.settings.run;
+    let absolute_of = |path: &std::path::Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let (file, followed, name) = match &args.source.repo {
+        // A path in the repository.
+        Some(url) => (run.file.clone(), url.clone(), repository_name(url)),
+        None => {
+            let fleet = ui.workspace().fleet()?;
+            let file = absolute(&run.file)?;
+            (file.clone(), file.display().to_string(), fleet.name.to_string())
+        }
+    };
+    let out = absolute_of(&run.out).display().to_string();
+    let words = ["--file".to_owned(), file.display().to_string(), "--out-dir".to_owned(), out];
+    let name = args.name.clone().unwrap_or_else(|| format!("sisforge-{name}"));
+    Ok(FleetUnit {
+        name,
+        followed,
+        program: settings::program()?,
+        arguments: words.into_iter().chain(["watch".to_owned()]).chain(args.source.words()).collect(),
+        cache: absolute_of(&run.cache),
+        once: args.once,
+    })
+}
+
+/// The last part of a URL, of what a unit's name may have.
+fn repository_name(url: &str) -> String {
+    let last = url.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
+    let name: String = last.trim_end_matches(".git").chars().filter(|c| is_plain(*c)).collect();
+    if name.is_empty() { "fleet".to_owned() } else { name }
+}
+
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '-' || c == '_'
+}
+
+fn unit_name(text: &str) -> Result<String, String> {
+    let is_name = !text.is_empty() && text.len() < 100 && text.chars().all(is_plain);
+    if is_name {
+        Ok(text.to_owned())
+    } else {
+        Err("letters, digits, `-` and `_`, without `.service`".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_names_its_unit() {
+        assert_eq!(repository_name("https://git.example.org/team/fleets.git"), "fleets");
+        assert_eq!(repository_name("git@example.org:fleets.git"), "fleets");
+        assert_eq!(repository_name("/"), "fleet");
+        assert!(unit_name("a.service").is_err() && unit_name("../x").is_err());
+    }
+}

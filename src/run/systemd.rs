@@ -1,0 +1,151 @@
+//! systemd: the one unit that keeps a fleet on its host.
+//!
+//! The unit is `watch`, and holds `watch` alone: guests and the keepers of their logs have cgroups of their own, beside
+//! systemd's. Whatever becomes of the unit, guests run on, and the next start finds them. The kernel takes no controller away
+//! from a cgroup whose children use it, so that systemd cannot lift their limits. Before the host goes down they are asked to
+//! stop, while network and rules are still there.
+
+use std::path::{Path, PathBuf};
+
+use crate::apply::ApplyError;
+use crate::sys::fs::{self, FileError};
+use crate::sys::systemd::{self, UNITS, quoted};
+
+use super::RunError;
+
+/// What keeps a fleet: a call of this program.
+#[derive(Clone, Debug)]
+pub struct FleetUnit {
+    /// Of the unit, without `.service`.
+    pub name: String,
+    /// What is followed, for people.
+    pub followed: String,
+    /// This program.
+    pub program: PathBuf,
+    /// Its arguments up to and with `watch` and what is followed.
+    pub arguments: Vec<String>,
+    /// Where downloads are kept.
+    pub cache: PathBuf,
+    /// Whether the fleet is brought up at each boot, and not followed.
+    pub once: bool,
+}
+
+/// What a guest is not given: clocks, modules, the kernel's log, and the host itself. A VMM inherits it. Namespaces of mounts are
+/// none of it: what is mounted for a guest must be seen by whoever takes it down.
+const HARDENING: &str = "\
+UMask=0077
+NoNewPrivileges=yes
+RestrictRealtime=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+SystemCallFilter=~@clock @module @reboot @swap @obsolete
+SystemCallErrorNumber=EPERM
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+CapabilityBoundingSet=~CAP_SYS_BOOT CAP_SYS_MODULE CAP_SYS_TIME CAP_SYSLOG CAP_WAKE_ALARM CAP_BLOCK_SUSPEND CAP_MAC_ADMIN \
+CAP_MAC_OVERRIDE CAP_SYS_PACCT CAP_SYS_TTY_CONFIG CAP_LEASE CAP_AUDIT_CONTROL
+";
+
+impl FleetUnit {
+    /// The unit's file name.
+    pub fn file_name(&self) -> String {
+        format!("{}.service", self.name)
+    }
+
+    /// The text of the unit (systemd.service(5)).
+    pub fn unit(&self) -> String {
+        let program = self.program.display().to_string();
+        let words: Vec<_> = [&program].into_iter().chain(&self.arguments).map(|word| quoted(word)).collect();
+        let command = words.join(" ");
+        let (start, kind) = if self.once {
+            (format!("{command} --once"), "Type=oneshot\nRemainAfterExit=yes\nTimeoutStartSec=infinity\n")
+        } else {
+            (command.clone(), "Type=exec\n")
+        };
+        let (followed, cache) = (self.followed.replace('%', "%%"), self.cache.display());
+        let environment = quoted(&format!("SISFORGE_CACHE_DIR={cache}"));
+        format!(
+            "# Made by `sisforge systemd`. Guests outlive this unit: `systemctl stop` ends what follows the fleet, `sisforge down`\n\
+             # the guests. When the host goes down, they are asked to stop first.\n\
+             [Unit]\n\
+             Description=microVMs of {followed}\n\
+             Documentation=man:sisforge(1) man:sisforge-systemd(1)\n\
+             Wants=network-online.target\n\
+             After=network-online.target nftables.service\n\
+             StartLimitIntervalSec=0\n\
+             \n\
+             [Service]\n\
+             {kind}Environment={environment}\n\
+             ExecStart={start}\n\
+             ExecStop={command} --down-at-shutdown\n\
+             TimeoutStopSec=300\n\
+             Restart=on-failure\n\
+             RestartSec=5\n\
+             KillMode=mixed\n\
+             {HARDENING}\
+             \n\
+             [Install]\n\
+             WantedBy=multi-user.target\n"
+        )
+    }
+
+    /// Writes the unit and has systemd start it at each boot. Gives its path.
+    ///
+    /// # Errors
+    /// Where systemd does not run this host, or a file cannot be written.
+    pub fn install(&self) -> Result<PathBuf, RunError> {
+        if !systemd::is_running() {
+            return Err(RunError::NoSystemd);
+        }
+        let path = Path::new(UNITS).join(self.file_name());
+        fs::write(&path, self.unit().as_bytes(), 0o644)?;
+        systemd::enable(&self.file_name()).map_err(ApplyError::from)?;
+        Ok(path)
+    }
+}
+
+/// A fleet file that a unit can name from anywhere.
+///
+/// # Errors
+/// Where it is not there.
+pub fn absolute(path: &Path) -> Result<PathBuf, RunError> {
+    Ok(std::fs::canonicalize(path).map_err(FileError::when("find", path))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(once: bool) -> FleetUnit {
+        FleetUnit {
+            name: "sisforge-sis".to_owned(),
+            followed: "/srv/100% fleet.toml".to_owned(),
+            program: "/usr/bin/sisforge".into(),
+            arguments: ["--file", "/srv/100% fleet.toml", "watch"].map(str::to_owned).into(),
+            cache: "/var/cache/sisforge".into(),
+            once,
+        }
+    }
+
+    #[test]
+    fn the_fleet_is_followed_after_the_network_and_asked_to_stop_before_it_goes() {
+        let unit = service(false).unit();
+        for line in [
+            "Description=microVMs of /srv/100%% fleet.toml",
+            "After=network-online.target nftables.service",
+            "ExecStart=/usr/bin/sisforge --file \"/srv/100%% fleet.toml\" watch",
+            "ExecStop=/usr/bin/sisforge --file \"/srv/100%% fleet.toml\" watch --down-at-shutdown",
+            "Restart=on-failure",
+        ] {
+            assert!(unit.lines().any(|there| there == line), "{line}\n{unit}");
+        }
+        let once = service(true).unit();
+        assert!(once.contains("watch --once\n") && once.contains("Type=oneshot\n"), "{once}");
+    }
+
+    #[test]
+    fn mounts_of_guests_are_those_of_the_host() {
+        for option in ["Private", "Protect", "ReadOnly", "Inaccessible", "RootDirectory", "MountFlags"] {
+            assert!(!service(false).unit().lines().any(|line| line.starts_with(option)), "{option}");
+        }
+    }
+}
