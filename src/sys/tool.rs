@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{Arc, mpsc};
@@ -220,7 +221,15 @@ impl Tool {
         let fixed = fixed.into_iter().map(|(name, value)| (OsString::from(name), value));
         let mut words = self.before.iter().chain(self.argv());
         let first = words.next().unwrap_or(&self.program).clone();
-        let mut command = duct::cmd(first, words).full_env(fixed.chain(self.env.iter().cloned()));
+        // By its path, so that std does not look for it on PATH by itself: it would then fork, and copy the page tables of
+        // hundreds of threads for each call (posix_spawn copies none).
+        let path = find(&first.to_string_lossy()).map_or_else(|| first.clone(), PathBuf::into_os_string);
+        let named = move |command: &mut std::process::Command| {
+            command.arg0(&first);
+            Ok(())
+        };
+        let command = duct::cmd(path, words).before_spawn(named);
+        let mut command = command.full_env(fixed.chain(self.env.iter().cloned()));
         if let Some(dir) = &self.dir {
             command = command.dir(dir);
         }
