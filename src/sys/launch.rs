@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -129,7 +129,7 @@ fn start_error(program: &str, source: io::Error) -> LaunchError {
 #[derive(Clone, Debug)]
 pub struct Started {
     pub pid: u32,
-    ended: Arc<OnceLock<ExitStatus>>,
+    child: Arc<Mutex<Child>>,
 }
 
 /// How long the kernel may take to tell how a process ended that is gone.
@@ -139,16 +139,21 @@ impl Started {
     /// How a process that is gone ended; `None` where it runs on, or nobody knows.
     pub fn status(&self) -> Option<ExitStatus> {
         let end = Instant::now() + STATUS_PATIENCE;
-        while self.ended.get().is_none() && Instant::now() < end {
+        while self.ended().is_none() && Instant::now() < end {
             thread::sleep(Duration::from_millis(1));
         }
-        self.ended.get().copied()
+        self.ended()
+    }
+
+    /// How it ended, where it has; the kernel forgets it then, and this does not.
+    fn ended(&self) -> Option<ExitStatus> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().ok().flatten()
     }
 }
 
 /// Starts a program that goes on when this process ends and when its terminal hangs up. It leads a session of its own
-/// where `setsid` of util-linux is installed, else a process group. While this process lives, a thread waits for it, so
-/// that it leaves no zombie.
+/// where `setsid` of util-linux is installed, else a process group. While this process lives, one thread looks after all that
+/// were started so, so that none stays a zombie.
 pub fn spawn(tool: &Tool, stdin: File, stdout: File, stderr: File) -> Result<Started, LaunchError> {
     let plain = tool.command();
     let program = plain.get_program().to_string_lossy().into_owned();
@@ -165,12 +170,27 @@ pub fn spawn(tool: &Tool, stdin: File, stdout: File, stderr: File) -> Result<Sta
         }
     };
     command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
-    let mut child = command.spawn().map_err(|source| start_error(&program, source))?;
-    let started = Started { pid: child.id(), ended: Arc::default() };
-    let ended = Arc::clone(&started.ended);
-    // The thread ends with the child or with this process.
-    thread::spawn(move || child.wait().map(|status| ended.set(status)));
+    let child = command.spawn().map_err(|source| start_error(&program, source))?;
+    let started = Started { pid: child.id(), child: Arc::new(Mutex::new(child)) };
+    let (children, is_first) = &CHILDREN;
+    children.lock().unwrap_or_else(PoisonError::into_inner).push(started.clone());
+    is_first.call_once(|| drop(thread::spawn(reap)));
     Ok(started)
+}
+
+/// Those that nobody waited for yet, and whether somebody does.
+static CHILDREN: (Mutex<Vec<Started>>, Once) = (Mutex::new(Vec::new()), Once::new());
+/// How long one that ended may stay a zombie. Of hundreds that live, each costs a call so often; a descriptor for each would soon
+/// be more than a process may have.
+const REAPED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Waits for all children, with no thread and no descriptor for each.
+fn reap() {
+    loop {
+        thread::sleep(REAPED_WITHIN);
+        let mut children = CHILDREN.0.lock().unwrap_or_else(PoisonError::into_inner);
+        children.retain(|child| child.ended().is_none());
+    }
 }
 
 /// The same command through `setsid`, which starts a session and becomes the program: the process stays the same,
