@@ -50,6 +50,9 @@ pub struct Failure {
     pub error: ApplyError,
 }
 
+/// How many guests are stopped at a time: all that a stop does is wait, for up to the stop timeout where a guest is deaf.
+const STOPS_AT_ONCE: usize = 512;
+
 /// What happens to a guest, which decides how its failures are met.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Doing {
@@ -71,7 +74,7 @@ pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) 
     let prepared = host_steps(&plan.prepare, host, report, &mut applied.failures);
     let goes = |guest: &GuestSteps| prepared || !plan.comes_back(&guest.guest);
     let stop: Vec<_> = plan.stop.iter().filter(|guest| goes(guest)).cloned().collect();
-    applied.stopped = guests(Doing::Stop, &stop, host, at_once, report, &mut applied.failures);
+    applied.stopped = guests(Doing::Stop, &stop, host, STOPS_AT_ONCE, report, &mut applied.failures);
     let all_stopped = applied.stopped.len() == plan.stop.len();
     let is_due = |step: &Step| !early && (all_stopped || !step.removes_rules());
     let rules: Vec<_> = plan.rules.iter().filter(|step| is_due(step)).cloned().collect();
