@@ -140,17 +140,9 @@ impl World {
             jails: None,
             logs: Default::default(),
         };
-        let host = LinuxHost {
-            layout: Layout::new(&spec, &"bench".parse().unwrap()),
-            scope: Scope::WholeHost,
-            hierarchy: cgroup::detect().unwrap(),
-            artifacts: [(digest, base.clone()), (image_digest, image), (kernel_digest, kernel)].into(),
-            launcher: PathBuf::new(),
-            logs: Default::default(),
-            launched: Default::default(),
-            ready_timeout: Duration::ZERO,
-            stop_timeout: Duration::ZERO,
-        };
+        let layout = Layout::new(&spec, &"bench".parse().unwrap());
+        let mut host = LinuxHost::new(layout, Scope::WholeHost, cgroup::detect().unwrap(), PathBuf::new());
+        host.artifacts = [(digest, base.clone()), (image_digest, image), (kernel_digest, kernel)].into();
         let machine = Machine {
             vmm: VmmKind::Firecracker,
             uid: 900_000,

@@ -10,84 +10,84 @@ use std::path::{Path, PathBuf};
 use crate::base::FileDigest;
 use crate::base::{ByteSize, GuestName};
 use crate::fleet::VmmKind;
-use crate::host::layout::{BEFORE, Layout, vmm_folder};
+use crate::host::layout::{BEFORE, vmm_folder};
 use crate::host::names::DISK;
 use crate::host::observed::ObservedHost;
-use crate::host::state::Machine;
+use crate::host::state::MachineDisk;
 use crate::host::wanted::WantedHost;
 use crate::plan::GuestScope;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::untrusted::{FileKind, UntrustedDir};
 
-use super::linux::{LinuxHost, Scope, copy};
-use super::{ApplyError, jail, observe, record};
+use super::jail::inner_root;
+use super::linux::{GuestHandle, LinuxHost, Scope, copy};
+use super::{ApplyError, record};
 
-/// Copies a stored disk to be a guest's own; one that is there is left as it is.
-pub(super) fn create(
-    layout: &Layout,
-    scope: Scope,
-    guest: &GuestName,
-    base: &FileDigest,
-    uid: u32,
-) -> Result<(), ApplyError> {
-    let target = layout.disk(guest);
-    if target.exists() {
-        return Ok(());
+impl GuestHandle<'_> {
+    /// Copies a stored disk to be a guest's own; one that is there is left as it is.
+    pub(super) fn create_disk(self, base: &FileDigest, uid: u32) -> Result<(), ApplyError> {
+        let (layout, scope, guest) = (self.layout(), self.host.scope, self.name);
+        let target = layout.disk(guest);
+        if target.exists() {
+            return Ok(());
+        }
+        files::create_private_dir(&layout.disks())?;
+        let mut new = files::NewFile::create(&target)?;
+        copy(&layout.file(base), new.file())?;
+        scope.chown(new.temporary_path(), uid)?;
+        let size = new.file().metadata().map_err(FileError::when("look at", &target))?.len();
+        new.persist(0o600)?;
+        if scope == Scope::WholeHost { Ok(record::remember_size(layout, guest, size)?) } else { Ok(()) }
     }
-    files::create_private_dir(&layout.disks())?;
-    let mut new = files::NewFile::create(&target)?;
-    copy(&layout.file(base), new.file())?;
-    scope.chown(new.temporary_path(), uid)?;
-    let size = new.file().metadata().map_err(FileError::when("look at", &target))?.len();
-    new.persist(0o600)?;
-    if scope == Scope::WholeHost { Ok(record::remember_size(layout, guest, size)?) } else { Ok(()) }
-}
 
-/// Gives a guest's disk to a uid, and to nobody else.
-pub(super) fn give(layout: &Layout, scope: Scope, guest: &GuestName, uid: u32) -> Result<(), ApplyError> {
-    let path = layout.disk(guest);
-    fs::set_permissions(&path, Permissions::from_mode(0o600))
-        .map_err(FileError::when("set the mode of", &path))?;
-    scope.chown(&path, uid)
-}
-
-/// Lengthens a guest's disk to so many bytes. Its file system is grown by the guest, which alone trusts what is on it.
-pub(super) fn grow(layout: &Layout, guest: &GuestName, size: u64) -> Result<(), ApplyError> {
-    let path = layout.disk(guest);
-    let named = || FileError::when("grow", &path);
-    let disk = File::options().write(true).open(&path).map_err(named())?;
-    if disk.metadata().map_err(named())?.len() < size {
-        disk.set_len(size).map_err(named())?;
-        disk.sync_all().map_err(named())?;
+    /// Gives a guest's disk to a uid, and to nobody else.
+    pub(super) fn give_disk(self, uid: u32) -> Result<(), ApplyError> {
+        let (layout, scope, guest) = (self.layout(), self.host.scope, self.name);
+        let path = layout.disk(guest);
+        fs::set_permissions(&path, Permissions::from_mode(0o600))
+            .map_err(FileError::when("set the mode of", &path))?;
+        scope.chown(&path, uid)
     }
-    Ok(record::remember_size(layout, guest, size)?)
-}
 
-/// Looks whether a guest's disk stands in the jail of another guest, of whatever fleet of this store.
-///
-/// # Errors
-/// Where it does, or the store cannot be read.
-pub(super) fn refuse_shared(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
-    let path = layout.disk(guest);
-    let disk = fs::metadata(&path).map_err(FileError::when("look at", &path))?;
-    if disk.nlink() == 1 {
-        return Ok(());
+    /// Lengthens a guest's disk to so many bytes. Its file system is grown by the guest, which alone trusts what is on it.
+    pub(super) fn grow_disk(self, size: u64) -> Result<(), ApplyError> {
+        let (layout, guest) = (self.layout(), self.name);
+        let path = layout.disk(guest);
+        let named = || FileError::when("grow", &path);
+        let disk = File::options().write(true).open(&path).map_err(named())?;
+        if disk.metadata().map_err(named())?.len() < size {
+            disk.set_len(size).map_err(named())?;
+            disk.sync_all().map_err(named())?;
+        }
+        Ok(record::remember_size(layout, guest, size)?)
     }
-    let own: Vec<PathBuf> =
-        jail::of(layout, guest)?.into_iter().map(|place| place.root(layout, guest)).collect();
-    let fleets = files::names_in(layout.place())?.into_iter().map(|name| layout.place().join(name));
-    for fleet in fleets {
-        for vmm in VmmKind::ALL {
-            let jails = fleet.join("jails").join(vmm_folder(vmm));
-            for id in files::names_in(&jails)? {
-                let root = jails.join(id).join("root");
-                if !own.contains(&root) && holds(&root, &disk) {
-                    return Err(ApplyError::DiskShared { guest: guest.clone(), other: root.join(DISK) });
+
+    /// Looks whether a guest's disk stands in the jail of another guest, of whatever fleet of this store.
+    ///
+    /// # Errors
+    /// Where it does, or the store cannot be read.
+    pub(super) fn refuse_shared_disk(self) -> Result<(), ApplyError> {
+        let (layout, guest) = (self.layout(), self.name);
+        let path = layout.disk(guest);
+        let disk = fs::metadata(&path).map_err(FileError::when("look at", &path))?;
+        if disk.nlink() == 1 {
+            return Ok(());
+        }
+        let own: Vec<PathBuf> = self.jails()?.into_iter().map(|place| place.root(layout, guest)).collect();
+        let fleets = files::names_in(layout.place())?.into_iter().map(|name| layout.place().join(name));
+        for fleet in fleets {
+            for vmm in VmmKind::ALL {
+                let jails = fleet.join("jails").join(vmm_folder(vmm));
+                for id in files::names_in(&jails)? {
+                    let root = jails.join(id).join("root");
+                    if !own.contains(&root) && holds(&root, &disk) {
+                        return Err(ApplyError::DiskShared { guest: guest.clone(), other: root.join(DISK) });
+                    }
                 }
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Whether a jail's own data disk is this one: a link of its uid to the jail of another says nothing.
@@ -133,6 +133,7 @@ pub struct DiskFile {
 /// Where the store cannot be read.
 pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
     let layout = &host.layout;
+    host.look.again();
     let mut found = Vec::new();
     for file in files::names_in(&layout.disks())? {
         let Some(name) = file.strip_suffix(".ext4") else { continue };
@@ -144,39 +145,50 @@ pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
             let path = layout.disks().join(&file);
             // One that went meanwhile is not there.
             let Ok(disk) = File::open(&path) else { continue };
-            let (disk, name) = (describe(host, &guest, path, &disk, |_| Kept::File), name.to_owned());
+            let (disk, name) =
+                (host.guest(&guest).describe_disk(path, &disk, |_| Kept::File), name.to_owned());
             found.extend(disk.map(|disk| DiskFile { attached: disk.attached && !set_aside, name, ..disk }));
         }
     }
     let store = fs::metadata(layout.place_dir()).map(|meta| meta.dev()).ok();
     let kept = |disk: &Metadata| if Some(disk.dev()) == store { Kept::Jail } else { Kept::Tmpfs };
-    for (guest, places) in jail::all(layout)? {
+    for (guest, places) in host.look.all_jails(layout)? {
         // That of a kept disk is another name of it.
         if let Some(newest) = places.last().filter(|_| !layout.disk(&guest).exists()) {
             let root = newest.root(layout, &guest);
-            // A jail without a record was never entered; in any other its uid may have put something else there.
-            let machine: Option<Machine> = record::read(&layout.machine(&guest)).ok().flatten();
-            let disk =
-                machine.and_then(|machine| UntrustedDir::open(&root, machine.uid).ok()?.file(DISK).ok());
-            found.extend(disk.and_then(|disk| describe(host, &guest, root.join(DISK), &disk, kept)));
+            let disk = host.guest(&guest).disk_in(&root);
+            found.extend(disk.and_then(|(path, disk)| host.guest(&guest).describe_disk(path, &disk, kept)));
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 
-fn describe(
-    host: &LinuxHost,
-    guest: &GuestName,
-    path: PathBuf,
-    disk: &File,
-    backing: impl Fn(&Metadata) -> Kept,
-) -> Option<DiskFile> {
-    let meta = disk.metadata().ok()?;
-    let attached = is_running(host, guest);
-    let (size, used) = (meta.len(), meta.blocks() * 512);
-    let (name, guest, backing, uid) = (guest.to_string(), guest.clone(), backing(&meta), meta.uid());
-    Some(DiskFile { name, guest, path, backing, size, used, uid, label: label(disk), attached })
+impl GuestHandle<'_> {
+    /// The data disk of a jail, and where it is seen. A jail without a record was never entered; in any other its uid may have
+    /// put something else there.
+    fn disk_in(self, root: &Path) -> Option<(PathBuf, File)> {
+        let machine = self.machine().ok().flatten()?;
+        let root = match machine.disk {
+            MachineDisk::Ephemeral { in_memory: true, .. } => inner_root(root, &self.vmm()?),
+            MachineDisk::Ephemeral { .. } | MachineDisk::Kept => root.to_owned(),
+        };
+        Some((root.join(DISK), UntrustedDir::open(&root, machine.uid).ok()?.file(DISK).ok()?))
+    }
+
+    fn describe_disk(
+        self,
+        path: PathBuf,
+        disk: &File,
+        backing: impl Fn(&Metadata) -> Kept,
+    ) -> Option<DiskFile> {
+        let guest = self.name;
+        let meta = disk.metadata().ok()?;
+        let attached = self.is_running();
+        let (size, used) = (meta.len(), meta.blocks() * 512);
+        let (name, guest, backing, uid) = (guest.to_string(), guest.clone(), backing(&meta), meta.uid());
+        Some(DiskFile { name, guest, path, backing, size, used, uid, label: label(disk), attached })
+    }
 }
 
 /// The label in an ext4 superblock (Linux's `Documentation/filesystems/ext4/super.rst`): a guest may be writing the rest, and
@@ -189,9 +201,11 @@ fn label(disk: &File) -> Option<String> {
     (superblock[0x38..0x3a] == MAGIC).then(|| String::from_utf8_lossy(label).into_owned())
 }
 
-/// Whether a guest's VMM runs, or something else in its cgroup or jail that may have its disk.
-pub fn is_running(host: &LinuxHost, guest: &GuestName) -> bool {
-    observe::vmm_process(&host.layout, &host.hierarchy, guest).is_some()
+impl GuestHandle<'_> {
+    /// Whether a guest's VMM runs, or something else in its cgroup or jail that may have its disk.
+    pub fn is_running(self) -> bool {
+        self.vmm().is_some()
+    }
 }
 
 /// Writes a disk into a new file with the same holes.
@@ -212,30 +226,34 @@ pub fn remove(disk: &DiskFile) -> Result<(), ApplyError> {
     Ok(files::remove(&disk.path)?)
 }
 
-/// Removes what is kept of a guest that is gone for good: its disk, its logs and its records.
-///
-/// # Errors
-/// Where something cannot be removed.
-pub fn purge(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
-    files::remove(&layout.disk(guest))?;
-    Ok(files::remove(&layout.guest(guest))?)
-}
+impl GuestHandle<'_> {
+    /// Removes what is kept of a guest that is gone for good: its disk, its logs and its records.
+    ///
+    /// # Errors
+    /// Where something cannot be removed.
+    pub fn purge(self) -> Result<(), ApplyError> {
+        let (layout, guest) = (self.layout(), self.name);
+        files::remove(&layout.disk(guest))?;
+        Ok(files::remove(&layout.guest(guest))?)
+    }
 
-/// Makes a file a guest's disk, in place of one that is there. Its owner is set when the guest next starts.
-///
-/// # Errors
-/// Where it is no ext4 file system, or cannot be copied; the old disk is then still there.
-pub fn import(layout: &Layout, guest: &GuestName, from: &Path) -> Result<(), ApplyError> {
-    files::create_private_dir(&layout.disks())?;
-    let mut new = files::NewFile::create(&layout.disk(guest))?;
-    copy(from, new.file())?;
-    // The copy and not the original, which may change meanwhile.
-    let copied = File::open(new.temporary_path()).map_err(FileError::when("read", from))?;
-    ext4_view::Ext4::load(Box::new(copied))
-        .map_err(|source| ApplyError::NoFileSystem { path: from.to_owned(), source: Box::new(source) })?;
-    let size = new.file().metadata().map_err(FileError::when("read", from))?.len();
-    new.persist(0o600)?;
-    Ok(record::remember_size(layout, guest, size)?)
+    /// Makes a file a guest's disk, in place of one that is there. Its owner is set when the guest next starts.
+    ///
+    /// # Errors
+    /// Where it is no ext4 file system, or cannot be copied; the old disk is then still there.
+    pub fn import_disk(self, from: &Path) -> Result<(), ApplyError> {
+        let (layout, guest) = (self.layout(), self.name);
+        files::create_private_dir(&layout.disks())?;
+        let mut new = files::NewFile::create(&layout.disk(guest))?;
+        copy(from, new.file())?;
+        // The copy and not the original, which may change meanwhile.
+        let copied = File::open(new.temporary_path()).map_err(FileError::when("read", from))?;
+        ext4_view::Ext4::load(Box::new(copied))
+            .map_err(|source| ApplyError::NoFileSystem { path: from.to_owned(), source: Box::new(source) })?;
+        let size = new.file().metadata().map_err(FileError::when("read", from))?.len();
+        new.persist(0o600)?;
+        Ok(record::remember_size(layout, guest, size)?)
+    }
 }
 
 /// What a user is to know where the kept disks of a fleet may grow beyond what the store has free: those of these guests as

@@ -4,14 +4,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::PoisonError;
 
-use crate::base::GuestName;
 use crate::fleet::VmmKind;
 use crate::host::state::Machine;
 use crate::host::vmm;
 use crate::sys::jailer::Cause;
 
-use super::linux::LinuxHost;
-use super::{ApplyError, record};
+use super::ApplyError;
+use super::linux::GuestHandle;
 
 /// Why a VMM ended, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,25 +19,23 @@ pub struct Why {
     pub remedy: Option<&'static str>,
 }
 
-/// What to say of a guest whose VMM is gone; `said` are the last lines of the VMM itself. What the guest says is no cause:
-/// it may say anything.
-pub(super) fn error(
-    host: &LinuxHost,
-    guest: &GuestName,
-    said: Vec<String>,
-    last_lines: Vec<String>,
-) -> ApplyError {
-    let machine: Option<Machine> = record::read(&host.layout.machine(guest)).ok().flatten();
-    let launched = host.launched.lock().unwrap_or_else(PoisonError::into_inner).get(guest).cloned();
-    let status = launched.and_then(|launched| launched.status());
-    let why = machine.map(|machine| why(machine.vmm, status, &said.join("\n"))).unwrap_or_default();
-    let (guest, cgroup) = (guest.clone(), host.layout.cgroup(guest));
-    let last_lines = [said, last_lines].concat();
-    match host.hierarchy.limits(&cgroup) {
-        Some(limits) if host.hierarchy.oom_kills(&cgroup) > 0 => {
-            ApplyError::OutOfMemory { guest, limit: limits.memory, last_lines }
+impl GuestHandle<'_> {
+    /// What to say of a guest whose VMM is gone; `said` are the last lines of the VMM itself. What the guest says is no cause:
+    /// it may say anything.
+    pub(super) fn why_it_ended(self, said: Vec<String>, last_lines: Vec<String>) -> ApplyError {
+        let (host, guest) = (self.host, self.name);
+        let machine: Option<Machine> = self.machine().ok().flatten();
+        let launched = host.launched.lock().unwrap_or_else(PoisonError::into_inner).get(guest).cloned();
+        let status = launched.and_then(|launched| launched.status());
+        let why = machine.map(|machine| why(machine.vmm, status, &said.join("\n"))).unwrap_or_default();
+        let (guest, cgroup) = (guest.clone(), host.layout.cgroup(guest));
+        let last_lines = [said, last_lines].concat();
+        match host.hierarchy.limits(&cgroup) {
+            Some(limits) if host.hierarchy.oom_kills(&cgroup) > 0 => {
+                ApplyError::OutOfMemory { guest, limit: limits.memory, last_lines }
+            }
+            _ => ApplyError::Ended { guest, why, last_lines },
         }
-        _ => ApplyError::Ended { guest, why, last_lines },
     }
 }
 

@@ -16,12 +16,12 @@ use crate::host::names::DISK;
 use crate::host::state::{Machine, MachineDisk};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::mount;
-use crate::sys::process::{self, ProcessInfo};
+use crate::sys::process::{self, DirId, ProcessInfo};
 use crate::sys::remove::remove_tree;
 use crate::sys::untrusted::{FileKind, HeldNode, UntrustedDir};
 
-use super::linux::{Scope, copy};
-use super::{ApplyError, keeper, record};
+use super::ApplyError;
+use super::linux::{GuestHandle, Scope, copy};
 
 /// One of the jails that are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,44 +58,58 @@ pub fn all(layout: &Layout) -> Result<BTreeMap<GuestName, Vec<Place>>, ApplyErro
     Ok(found)
 }
 
-/// The jails of one guest, by their attempts.
-///
-/// # Errors
-/// Where the directory of jails cannot be read.
-pub fn of(layout: &Layout, guest: &GuestName) -> Result<Vec<Place>, ApplyError> {
-    Ok(all(layout)?.remove(guest).unwrap_or_default())
-}
-
-/// The jail that a guest's VMM lives in, of those that are there: where its root is. One that is only about to enter its
-/// jail (QEMU opens its files first) is on its way to the newest.
-pub fn in_use(layout: &Layout, guest: &GuestName, places: &[Place], vmm: &ProcessInfo) -> Option<Place> {
-    let lives_in = |place: &&Place| process::is_rooted_in(vmm.pid, &place.root(layout, guest));
-    let newest = || places.last().filter(|_| vmm.root == Path::new("/"));
-    places.iter().find(lives_in).or_else(newest).copied()
-}
-
-/// Lays out a new jail for a machine, and gives its place. The jails of earlier attempts go as far as they can: what is
-/// left of one is in nobody's way, and the next [`remove_old`] tells it.
-///
-/// # Errors
-/// Where something cannot be made; what was made is removed with the jail.
-pub fn create(
-    layout: &Layout,
-    scope: Scope,
-    guest: &GuestName,
-    machine: &Machine,
-) -> Result<Place, ApplyError> {
-    keeper::end(layout, guest)?;
-    relink_disk(layout, guest)?;
-    let earlier = of(layout, guest)?;
-    for place in &earlier {
-        clear(&place.dir(layout, guest));
+impl GuestHandle<'_> {
+    /// The jails of one guest, by their attempts.
+    ///
+    /// # Errors
+    /// Where the directory of jails cannot be read.
+    pub fn jails(self) -> Result<Vec<Place>, ApplyError> {
+        self.host.look.jails(self.layout(), self.name)
     }
-    let attempt = earlier.last().map_or(0, |place| place.attempt) + 1;
-    let place = Place { attempt, vmm: machine.vmm };
-    files::create_private_dir(&layout.guest(guest))?;
-    lay_out(&jail(guest, machine, layout), scope, &place.root(layout, guest))?;
-    Ok(place)
+
+    /// The jail that a guest's VMM lives in, of those that are there: where its root is. One that is only about to enter its
+    /// jail (QEMU opens its files first) is on its way to the newest.
+    pub fn jail_in_use(self, places: &[Place], vmm: &ProcessInfo) -> Option<Place> {
+        let (layout, guest) = (self.layout(), self.name);
+        if vmm.root == DirId::own_root() {
+            return places.last().copied();
+        }
+        let is_root = |place: &&Place| DirId::of(&place.root(layout, guest)) == vmm.root;
+        let lives_in = |place: &&Place| process::is_rooted_in(vmm.pid, &place.root(layout, guest));
+        places.iter().find(is_root).or_else(|| places.iter().find(lives_in)).copied()
+    }
+
+    /// Lays out a new jail for a machine, and gives its place. The jails of earlier attempts go as far as they can: what is
+    /// left of one is in nobody's way, and the next [`remove_old`] tells it.
+    ///
+    /// # Errors
+    /// Where something cannot be made; what was made is removed with the jail.
+    pub fn create_jail(self, machine: &Machine) -> Result<Place, ApplyError> {
+        let (layout, scope, guest) = (self.layout(), self.host.scope, self.name);
+        self.end_keeper()?;
+        self.relink_disk()?;
+        let earlier = self.jails()?;
+        for place in &earlier {
+            self.clear(*place);
+        }
+        let attempt = earlier.last().map_or(0, |place| place.attempt) + 1;
+        let place = Place { attempt, vmm: machine.vmm };
+        files::create_private_dir(&layout.guest(guest))?;
+        // Known before it is there, so that what is half made is removed as well.
+        let there = earlier.into_iter().filter(|earlier| earlier.dir(layout, guest).exists());
+        self.host.look.keep_jails(guest, there.chain([place]).collect());
+        lay_out(&jail(guest, machine, layout), scope, &place.root(layout, guest))?;
+        Ok(place)
+    }
+}
+
+/// The root of a jail as its VMM sees it: what is mounted there in the VMM's own namespace, nobody else has.
+pub(super) fn inner_root(root: &Path, vmm: &ProcessInfo) -> PathBuf {
+    let seen = PathBuf::from(format!("/proc/{}/root", vmm.pid));
+    // One that has not entered its jail yet (QEMU opens its files first) sees it where everybody does.
+    let below =
+        if vmm.root == DirId::own_root() { root.strip_prefix("/").unwrap_or(root) } else { Path::new(".") };
+    seen.join(below)
 }
 
 /// Lays out a jail below `root`.
@@ -110,6 +124,10 @@ pub fn lay_out(jail: &Jail, scope: Scope, root: &Path) -> Result<(), ApplyError>
             .map_err(FileError::when("set the mode of", dir))?;
     }
     for entry in &jail.entries {
+        // What is in memory is made with the VMM, in its own mount namespace.
+        if scope == Scope::WholeHost && jail.is_in_memory(entry) {
+            continue;
+        }
         let path = root.join(entry.path);
         let failed = |action: &'static str| FileError::when(action, &path);
         match &entry.kind {
@@ -117,13 +135,7 @@ pub fn lay_out(jail: &Jail, scope: Scope, root: &Path) -> Result<(), ApplyError>
                 directory(&path, 0o700)?;
                 scope.chown(&path, jail.uid)?;
             }
-            EntryKind::Directory => directory(&path, 0o755)?,
-            EntryKind::Tmpfs { size } => {
-                directory(&path, 0o755)?;
-                if scope == Scope::WholeHost {
-                    mount::tmpfs(&path, *size, 0, 0, 0o755)?;
-                }
-            }
+            EntryKind::Directory | EntryKind::Tmpfs { .. } => directory(&path, 0o755)?,
             EntryKind::SharedLink { from } => fs::hard_link(from.path(), &path).map_err(failed("link"))?,
             EntryKind::OwnLink { from } => {
                 scope.chown(from, jail.uid)?;
@@ -158,87 +170,100 @@ fn directory(path: &Path, mode: u32) -> Result<(), ApplyError> {
         .map_err(FileError::when("set the mode of", path))?)
 }
 
-/// Takes the root of the jail that a VMM runs in back from its uid, to which Firecracker's jailer gives it: from then on that
-/// uid can make, move and remove nothing there, but in `run` and `dev`.
-///
-/// # Errors
-/// Where the VMM is in none of the guest's jails, or its root cannot be changed.
-pub(super) fn take_back(layout: &Layout, guest: &GuestName, vmm: &ProcessInfo) -> Result<(), ApplyError> {
-    let root = root_of(layout, guest, vmm)?;
-    let taken = File::open(&root).and_then(|dir| {
-        std::os::unix::fs::fchown(&dir, Some(0), Some(0))?;
-        dir.set_permissions(Permissions::from_mode(0o755))
-    });
-    Ok(taken.map_err(FileError::when("take back", root))?)
-}
-
-/// Unmounts and removes one jail as far as it can; gives what is left, in words.
-fn clear(dir: &Path) -> Vec<String> {
-    let mounted = match mount::mounts_below(dir) {
-        Ok(mounted) => mounted,
-        Err(error) => return vec![one_line(&error)],
-    };
-    let unmounted = mounted.iter().filter_map(|target| mount::unmount(target).err());
-    let mut left: Vec<_> = unmounted.map(|error| one_line(&error)).collect();
-    left.extend(remove_tree(dir).iter().map(|error| one_line(error)));
-    left
-}
-
-fn clear_all(layout: &Layout, guest: &GuestName, places: &[Place]) -> Result<(), ApplyError> {
-    let left: Vec<_> = places.iter().flat_map(|place| clear(&place.dir(layout, guest))).collect();
-    if left.is_empty() { Ok(()) } else { Err(ApplyError::NotRemoved { guest: guest.clone(), left }) }
-}
-
-/// Unmounts and removes whatever jails a guest has, and the records of what ran in them.
-///
-/// # Errors
-/// Names all that cannot be unmounted or removed; the rest is gone.
-pub fn remove(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
-    // It reads from pipes that stand there.
-    keeper::end(layout, guest)?;
-    relink_disk(layout, guest)?;
-    // Before the jails, by which whoever is killed here is found again.
-    for record in records(layout, guest) {
-        files::remove(&record)?;
+impl GuestHandle<'_> {
+    /// Takes the root of the jail that a VMM runs in back from its uid, to which Firecracker's jailer gives it: from then on that
+    /// uid can make, move and remove nothing there, but in `run` and `dev`.
+    ///
+    /// # Errors
+    /// Where the VMM is in none of the guest's jails, or its root cannot be changed.
+    pub(super) fn take_back_jail(self, vmm: &ProcessInfo) -> Result<(), ApplyError> {
+        let root = self.jail_root(vmm)?;
+        let taken = File::open(&root).and_then(|dir| {
+            std::os::unix::fs::fchown(&dir, Some(0), Some(0))?;
+            dir.set_permissions(Permissions::from_mode(0o755))
+        });
+        Ok(taken.map_err(FileError::when("take back", root))?)
     }
-    let cleared = clear_all(layout, guest, &of(layout, guest)?);
-    remove_parents(layout);
-    cleared
 }
 
-/// What is kept of a VMM beside its jail and its logs.
-fn records(layout: &Layout, guest: &GuestName) -> [PathBuf; 7] {
-    [
-        layout.ready(guest),
-        layout.freezing(guest),
-        layout.console_input(guest),
-        layout.pipe(guest, LogKind::Serial),
-        layout.pipe(guest, LogKind::Vmm),
-        layout.keeper(guest),
-        layout.machine(guest),
-    ]
-}
+impl GuestHandle<'_> {
+    /// Unmounts and removes one jail as far as it can; gives what is left, in words. Earlier versions of this program mounted
+    /// disks there.
+    fn clear(self, place: Place) -> Vec<String> {
+        let dir = place.dir(self.layout(), self.name);
+        let mounted = match self.host.look.mounts_below(self.layout(), &dir) {
+            Ok(mounted) => mounted,
+            Err(error) => return vec![one_line(&error)],
+        };
+        let unmounted = mounted.iter().filter_map(|target| mount::unmount(target).err());
+        let mut left: Vec<_> = unmounted.map(|error| one_line(&error)).collect();
+        left.extend(remove_tree(&dir).iter().map(|error| one_line(error)));
+        left
+    }
 
-/// Whether anything of that is there.
-///
-/// # Errors
-/// Where the guest's directory cannot be read.
-pub(super) fn has_records(layout: &Layout, guest: &GuestName) -> Result<bool, ApplyError> {
-    let there = files::names_in(&layout.guest(guest))?;
-    let is_there =
-        |path: &PathBuf| path.file_name().is_some_and(|name| there.iter().any(|file| name == file.as_str()));
-    Ok(records(layout, guest).iter().any(is_there))
-}
+    fn clear_jails(self, places: &[Place]) -> Result<(), ApplyError> {
+        let (layout, guest) = (self.layout(), self.name);
+        let left: Vec<_> = places.iter().flat_map(|place| self.clear(*place)).collect();
+        let there = self.jails()?.into_iter().filter(|place| place.dir(layout, guest).exists());
+        self.host.look.keep_jails(guest, there.collect());
+        if left.is_empty() { Ok(()) } else { Err(ApplyError::NotRemoved { guest: guest.clone(), left }) }
+    }
 
-/// Removes the jails of earlier attempts beside the one that is in use.
-///
-/// # Errors
-/// As those of [`remove`].
-pub fn remove_old(layout: &Layout, guest: &GuestName, vmm: &ProcessInfo) -> Result<(), ApplyError> {
-    let mut places = of(layout, guest)?;
-    let used = in_use(layout, guest, &places, vmm);
-    places.retain(|place| Some(*place) != used);
-    clear_all(layout, guest, &places)
+    /// Unmounts and removes whatever jails a guest has, and the records of what ran in them.
+    ///
+    /// # Errors
+    /// Names all that cannot be unmounted or removed; the rest is gone.
+    pub fn remove_jails(self) -> Result<(), ApplyError> {
+        let layout = self.layout();
+        // It reads from pipes that stand there.
+        self.end_keeper()?;
+        self.relink_disk()?;
+        // Before the jails, by which whoever is killed here is found again.
+        for record in self.record_files() {
+            files::remove(&record)?;
+        }
+        let cleared = self.clear_jails(&self.jails()?);
+        remove_parents(layout);
+        cleared
+    }
+
+    /// What is kept of a VMM beside its jail and its logs.
+    fn record_files(self) -> [PathBuf; 7] {
+        let (layout, guest) = (self.layout(), self.name);
+        [
+            layout.ready(guest),
+            layout.freezing(guest),
+            layout.console_input(guest),
+            layout.pipe(guest, LogKind::Serial),
+            layout.pipe(guest, LogKind::Vmm),
+            layout.keeper(guest),
+            layout.machine(guest),
+        ]
+    }
+
+    /// Whether anything of that is there.
+    ///
+    /// # Errors
+    /// Where the guest's directory cannot be read.
+    pub(super) fn has_records(self) -> Result<bool, ApplyError> {
+        let (layout, guest) = (self.layout(), self.name);
+        let there = files::names_in(&layout.guest(guest))?;
+        let is_there = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| there.iter().any(|file| name == file.as_str()))
+        };
+        Ok(self.record_files().iter().any(is_there))
+    }
+
+    /// Removes the jails of earlier attempts beside the one that is in use.
+    ///
+    /// # Errors
+    /// As those of [`remove`].
+    pub fn remove_old_jails(self, vmm: &ProcessInfo) -> Result<(), ApplyError> {
+        let mut places = self.jails()?;
+        let used = self.jail_in_use(&places, vmm);
+        places.retain(|place| Some(*place) != used);
+        self.clear_jails(&places)
+    }
 }
 
 /// Removes the directories that jails stand in where they are empty, so that nothing is left of a fleet that is down.
@@ -251,56 +276,65 @@ pub fn remove_parents(layout: &Layout) {
     let _ = fs::remove_dir(jails);
 }
 
-/// The chroot that a VMM runs in.
-///
-/// # Errors
-/// Where it is in none of the guest's jails.
-pub fn root_of(layout: &Layout, guest: &GuestName, vmm: &ProcessInfo) -> Result<PathBuf, ApplyError> {
-    let place = in_use(layout, guest, &of(layout, guest)?, vmm);
-    Ok(place.ok_or_else(|| ApplyError::NoJail(guest.clone()))?.root(layout, guest))
-}
-
-/// Opens the data disk of a guest whose jail is below `root`: a kept one by the name that the store has for it, any other
-/// through the jail, in which the guest's uid may have put something else in its place.
-pub(super) fn open_disk(
-    layout: &Layout,
-    guest: &GuestName,
-    machine: &Machine,
-    root: &Path,
-) -> Result<File, ApplyError> {
-    if machine.disk == MachineDisk::Kept {
-        let path = layout.disk(guest);
-        return Ok(File::open(&path).map_err(FileError::when("open", &path))?);
+impl GuestHandle<'_> {
+    /// The chroot that a VMM runs in.
+    ///
+    /// # Errors
+    /// Where it is in none of the guest's jails.
+    pub fn jail_root(self, vmm: &ProcessInfo) -> Result<PathBuf, ApplyError> {
+        let (layout, guest) = (self.layout(), self.name);
+        let place = self.jail_in_use(&self.jails()?, vmm);
+        Ok(place.ok_or_else(|| ApplyError::NoJail(guest.clone()))?.root(layout, guest))
     }
-    Ok(UntrustedDir::open(root, machine.uid)?.file(DISK)?)
-}
 
-/// Whether a disk that is to be kept is in one of the guest's jails alone.
-pub(super) fn has_lost_disk(layout: &Layout, guest: &GuestName, places: &[Place]) -> bool {
-    kept_disk(layout, guest, places).is_some()
-}
+    /// Opens the data disk of a guest whose VMM runs: a kept one by the name that the store has for it, any other through the
+    /// jail, in which the guest's uid may have put something else in its place.
+    pub(super) fn open_disk(self, machine: &Machine, vmm: &ProcessInfo) -> Result<File, ApplyError> {
+        let path = match machine.disk {
+            MachineDisk::Kept => {
+                let path = self.layout().disk(self.name);
+                return Ok(File::open(&path).map_err(FileError::when("open", &path))?);
+            }
+            MachineDisk::Ephemeral { in_memory: true, .. } => inner_root(&self.jail_root(vmm)?, vmm),
+            MachineDisk::Ephemeral { .. } => self.jail_root(vmm)?,
+        };
+        let root = UntrustedDir::open(&path, machine.uid)?;
+        // Held before, so that it is the root of this process and of no later one that has its number.
+        if !process::lives(vmm.pid, vmm.start_time) {
+            return Err(ApplyError::Gone(self.name.clone()));
+        }
+        Ok(root.file(DISK)?)
+    }
 
-/// The disk that the last machine of a guest was to keep, as a jail of it has it; the newest, of several.
-fn kept_disk(layout: &Layout, guest: &GuestName, places: &[Place]) -> Option<HeldNode> {
-    let newest_first = places.iter().rev();
-    let mut roots = newest_first.map(|place| place.root(layout, guest)).peekable();
-    roots.peek()?;
-    // Of a machine that is not known, nobody knows whether it keeps a disk.
-    let machine: Machine = record::read(&layout.machine(guest)).ok()??;
-    let held = |root: PathBuf| UntrustedDir::open(&root, machine.uid)?.node(DISK, FileKind::Regular);
-    roots.find_map(|root| held(root).ok()).filter(|_| machine.disk == MachineDisk::Kept)
-}
+    /// Whether a disk that is to be kept is in one of the guest's jails alone.
+    pub(super) fn has_lost_disk(self, places: &[Place]) -> bool {
+        self.disk_in_jail(places).is_some()
+    }
 
-/// Gives a kept disk whose name in the store is gone that name again.
-///
-/// # Errors
-/// Where it cannot be linked.
-pub(super) fn relink_disk(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
-    let path = layout.disk(guest);
-    let Some(held) = kept_disk(layout, guest, &of(layout, guest)?).filter(|_| !path.exists()) else {
-        return Ok(());
-    };
-    files::create_private_dir(&layout.disks())?;
-    held.link(&path).map_err(FileError::when("link", &path))?;
-    Ok(files::sync_dir(&layout.disks())?)
+    /// The disk that the last machine of a guest was to keep, as a jail of it has it; the newest, of several.
+    fn disk_in_jail(self, places: &[Place]) -> Option<HeldNode> {
+        let (layout, guest) = (self.layout(), self.name);
+        let newest_first = places.iter().rev();
+        let mut roots = newest_first.map(|place| place.root(layout, guest)).peekable();
+        roots.peek()?;
+        // Of a machine that is not known, nobody knows whether it keeps a disk.
+        let machine: Machine = self.machine().ok()??;
+        let held = |root: PathBuf| UntrustedDir::open(&root, machine.uid)?.node(DISK, FileKind::Regular);
+        roots.find_map(|root| held(root).ok()).filter(|_| machine.disk == MachineDisk::Kept)
+    }
+
+    /// Gives a kept disk whose name in the store is gone that name again.
+    ///
+    /// # Errors
+    /// Where it cannot be linked.
+    pub(super) fn relink_disk(self) -> Result<(), ApplyError> {
+        let (layout, guest) = (self.layout(), self.name);
+        let path = layout.disk(guest);
+        let Some(held) = self.disk_in_jail(&self.jails()?).filter(|_| !path.exists()) else {
+            return Ok(());
+        };
+        files::create_private_dir(&layout.disks())?;
+        held.link(&path).map_err(FileError::when("link", &path))?;
+        Ok(files::sync_dir(&layout.disks())?)
+    }
 }

@@ -8,9 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::base::GuestName;
 use crate::fleet::VmmKind;
-use crate::host::layout::Layout;
 use crate::host::logs::{LogKind, LogStream};
 use crate::host::vmm;
 use crate::sys::cgroup::Limits;
@@ -20,7 +18,7 @@ use crate::sys::tool::Tool;
 use crate::sys::{launch, log};
 
 use super::ApplyError;
-use super::linux::LinuxHost;
+use super::linux::GuestHandle;
 
 /// How often is looked whether a keeper has begun, or ended.
 const POLL: Duration = Duration::from_millis(2);
@@ -46,114 +44,114 @@ pub enum For {
     RunningVmm,
 }
 
-/// Starts the keeper of a guest whose jail is laid out below `root`, unless it has one. Once this is done, nothing that
-/// is written into the ends is lost.
-///
-/// # Errors
-/// Where a pipe is missing, or the keeper does not begin.
-pub fn start(
-    host: &LinuxHost,
-    guest: &GuestName,
-    vmm: VmmKind,
-    root: &Path,
-    why: For,
-) -> Result<Ends, ApplyError> {
-    let layout = &host.layout;
-    let mut streams = vmm::of(vmm).log_streams(layout, guest, root);
-    let is_there = |pipe: &Path| pipe.symlink_metadata().is_ok_and(|meta| meta.file_type().is_fifo());
-    streams.retain(|stream| stream.kind != LogKind::Metrics || is_there(&stream.pipe));
-    files::create_private_dir(&layout.guest(guest))?;
-    if why == For::NewVmm {
-        for kind in [LogKind::Serial, LogKind::Vmm] {
-            files::make_pipe(&layout.pipe(guest, kind))?;
+impl GuestHandle<'_> {
+    /// Starts the keeper of a guest whose jail is laid out below `root`, unless it has one. Once this is done, nothing that
+    /// is written into the ends is lost.
+    ///
+    /// # Errors
+    /// Where a pipe is missing, or the keeper does not begin.
+    pub fn start_keeper(self, vmm: VmmKind, root: &Path, why: For) -> Result<Ends, ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        let layout = &host.layout;
+        let mut streams = vmm::of(vmm).log_streams(layout, guest, root);
+        let is_there = |pipe: &Path| pipe.symlink_metadata().is_ok_and(|meta| meta.file_type().is_fifo());
+        streams.retain(|stream| stream.kind != LogKind::Metrics || is_there(&stream.pipe));
+        files::create_private_dir(&layout.guest(guest))?;
+        if why == For::NewVmm {
+            for kind in [LogKind::Serial, LogKind::Vmm] {
+                files::make_pipe(&layout.pipe(guest, kind))?;
+            }
         }
-    }
-    // Held here until the keeper has them: a pipe that nobody writes to has ended.
-    let end = |kind| {
-        let path = streams.iter().find(|stream| stream.kind == kind).map(|stream| &stream.pipe);
-        let path = path.cloned().unwrap_or_else(|| layout.pipe(guest, kind));
-        log::open_pipe(&path, true).map_err(FileError::when("open the pipe", path))
-    };
-    let ends = Ends { serial: end(LogKind::Serial)?, said: end(LogKind::Vmm)? };
-    let mut last_words = String::new();
-    for _ in 0..ATTEMPTS {
-        if is_alive(layout, guest) {
+        // Held here until the keeper has them: a pipe that nobody writes to has ended.
+        let end = |kind| {
+            let path = streams.iter().find(|stream| stream.kind == kind).map(|stream| &stream.pipe);
+            let path = path.cloned().unwrap_or_else(|| layout.pipe(guest, kind));
+            log::open_pipe(&path, true).map_err(FileError::when("open the pipe", path))
+        };
+        let ends = Ends { serial: end(LogKind::Serial)?, said: end(LogKind::Vmm)? };
+        let mut last_words = String::new();
+        for _ in 0..ATTEMPTS {
+            if self.has_keeper() {
+                return Ok(ends);
+            }
+            last_words = self.spawn_keeper(&streams, why)?;
+        }
+        if self.has_keeper() {
             return Ok(ends);
         }
-        last_words = spawn(host, guest, &streams, why)?;
+        Err(ApplyError::NoKeeper { guest: guest.clone(), said: last_words.trim().to_owned() })
     }
-    if is_alive(layout, guest) {
-        return Ok(ends);
-    }
-    Err(ApplyError::NoKeeper { guest: guest.clone(), said: last_words.trim().to_owned() })
-}
 
-/// Starts a keeper and waits until it has begun, or has ended; what it said then.
-fn spawn(host: &LinuxHost, guest: &GuestName, streams: &[LogStream], why: For) -> Result<String, ApplyError> {
-    let (layout, limits) = (&host.layout, &host.logs);
-    let dir = layout.guest(guest);
-    let cgroup = layout.keepers_cgroup();
-    host.hierarchy.create(&cgroup, &Limits::NONE)?;
-    let mut tool = Tool::new(&host.launcher).arg("keep-logs").arg("--lock").arg(layout.keeper(guest));
-    tool = tool.args(["--size", &limits.size.bytes().to_string(), "--keep", &limits.keep.to_string()]);
-    for file in host.hierarchy.procs_files(&cgroup) {
-        tool = tool.arg("--cgroup").arg(file);
+    /// Starts a keeper and waits until it has begun, or has ended; what it said then.
+    fn spawn_keeper(self, streams: &[LogStream], why: For) -> Result<String, ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        let (layout, limits) = (&host.layout, &host.logs);
+        let dir = layout.guest(guest);
+        let cgroup = layout.keepers_cgroup();
+        host.hierarchy.create(&cgroup, &Limits::NONE)?;
+        let mut tool = Tool::new(&host.launcher).arg("keep-logs").arg("--lock").arg(layout.keeper(guest));
+        tool = tool.args(["--size", &limits.size.bytes().to_string(), "--keep", &limits.keep.to_string()]);
+        for file in host.hierarchy.procs_files(&cgroup) {
+            tool = tool.arg("--cgroup").arg(file);
+        }
+        if why == For::NewVmm {
+            tool = tool.arg("--begin");
+        }
+        for stream in streams {
+            tool = tool.arg(stream.kind.word()).arg(&stream.pipe);
+        }
+        let null = || File::options().read(true).write(true).open("/dev/null");
+        let null = || null().map_err(FileError::when("open", "/dev/null"));
+        let mut said = tempfile::tempfile_in(&dir).map_err(FileError::when("create a file in", &dir))?;
+        let stderr = said.as_fd().try_clone_to_owned().map_err(FileError::when("create a file in", &dir))?;
+        let pid = launch::spawn(&tool, null()?, null()?, stderr.into())?.pid;
+        let begun = Instant::now();
+        while !self.has_keeper() && process::inspect(pid).is_some() && begun.elapsed() < PATIENCE {
+            std::thread::sleep(POLL);
+        }
+        let mut text = String::new();
+        // What cannot be read is only the reason's wording.
+        let _ = said.rewind().and_then(|()| said.read_to_string(&mut text));
+        Ok(text)
     }
-    if why == For::NewVmm {
-        tool = tool.arg("--begin");
-    }
-    for stream in streams {
-        tool = tool.arg(stream.kind.word()).arg(&stream.pipe);
-    }
-    let null = || File::options().read(true).write(true).open("/dev/null");
-    let null = || null().map_err(FileError::when("open", "/dev/null"));
-    let mut said = tempfile::tempfile_in(&dir).map_err(FileError::when("create a file in", &dir))?;
-    let stderr = said.as_fd().try_clone_to_owned().map_err(FileError::when("create a file in", &dir))?;
-    let pid = launch::spawn(&tool, null()?, null()?, stderr.into())?.pid;
-    let begun = Instant::now();
-    while !is_alive(layout, guest) && process::inspect(pid).is_some() && begun.elapsed() < PATIENCE {
-        std::thread::sleep(POLL);
-    }
-    let mut text = String::new();
-    // What cannot be read is only the reason's wording.
-    let _ = said.rewind().and_then(|()| said.read_to_string(&mut text));
-    Ok(text)
-}
 
-/// Whether a guest's logs are being kept.
-pub fn is_alive(layout: &Layout, guest: &GuestName) -> bool {
-    let path = layout.keeper(guest);
-    path.exists() && matches!(FileLock::attempt(&path), Ok(None))
-}
-
-/// Waits until the keeper of a guest whose VMM is gone has copied all that is left, and ends one that hangs.
-///
-/// # Errors
-/// Where it does not end.
-pub fn end(layout: &Layout, guest: &GuestName) -> Result<(), ApplyError> {
-    if ends_within(PATIENCE, layout, guest) {
-        return Ok(());
+    /// Whether a guest's logs are being kept.
+    pub fn has_keeper(self) -> bool {
+        let (layout, guest) = (self.layout(), self.name);
+        let path = layout.keeper(guest);
+        path.exists() && matches!(FileLock::attempt(&path), Ok(None))
     }
-    // It lives in the guest's directory, and nothing else does.
-    for pid in process::rooted_in(&layout.guest(guest)) {
-        if let Some(info) = process::inspect(pid) {
-            let _ = process::terminate(pid, info.start_time, Signal::KILL);
+
+    /// Waits until the keeper of a guest whose VMM is gone has copied all that is left, and ends one that hangs.
+    ///
+    /// # Errors
+    /// Where it does not end.
+    pub fn end_keeper(self) -> Result<(), ApplyError> {
+        let (layout, guest) = (self.layout(), self.name);
+        if self.keeper_ends_within(PATIENCE) {
+            return Ok(());
+        }
+        // It lives in the guest's directory, and nothing else does.
+        for pid in process::rooted_in(&layout.guest(guest)) {
+            if let Some(info) = process::inspect(pid) {
+                let _ = process::terminate(pid, info.start_time, Signal::KILL);
+            }
+        }
+        if self.keeper_ends_within(PATIENCE) {
+            Ok(())
+        } else {
+            Err(ApplyError::KeeperDoesNotEnd(guest.clone()))
         }
     }
-    if ends_within(PATIENCE, layout, guest) {
-        Ok(())
-    } else {
-        Err(ApplyError::KeeperDoesNotEnd(guest.clone()))
-    }
-}
 
-fn ends_within(patience: Duration, layout: &Layout, guest: &GuestName) -> bool {
-    let begun = Instant::now();
-    while is_alive(layout, guest) {
-        if begun.elapsed() > patience {
-            return false;
+    fn keeper_ends_within(self, patience: Duration) -> bool {
+        let begun = Instant::now();
+        while self.has_keeper() {
+            if begun.elapsed() > patience {
+                return false;
+            }
+            std::thread::sleep(POLL);
         }
-        std::thread::sleep(POLL);
+        true
     }
-    true
 }

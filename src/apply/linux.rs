@@ -10,6 +10,7 @@ use crate::base::FileDigest;
 use crate::base::GuestName;
 use crate::fleet::LogLimits;
 use crate::host::layout::Layout;
+use crate::host::state::Machine;
 use crate::sys::block;
 use crate::sys::cgroup::{Device, Hierarchy};
 use crate::sys::fs::FileError;
@@ -17,6 +18,8 @@ use crate::sys::launch::Started;
 use crate::sys::sparse;
 
 use super::ApplyError;
+use super::look::Look;
+use super::record::{self, Unreadable};
 
 /// How much of a host is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct LinuxHost {
     pub artifacts: BTreeMap<FileDigest, PathBuf>,
     /// This program, which joins a cgroup and becomes the VMM.
     pub launcher: PathBuf,
+    /// What one look found; clones share it.
+    pub look: Arc<Look>,
     /// How much is kept of each log.
     pub logs: LogLimits,
     /// VMMs that this process started, so that it can say how they ended.
@@ -51,7 +56,51 @@ pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long a guest may take to end its containers and write its disk back.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// A guest of a host, by its name, whether the host has anything of it or not. What can be asked of it and done to it stands as
+/// methods in the files beside this one, each with what it is about: its jails, its VMM, its disk.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestHandle<'a> {
+    pub host: &'a LinuxHost,
+    pub name: &'a GuestName,
+}
+
+impl<'a> GuestHandle<'a> {
+    /// Where the fleet's files are.
+    pub fn layout(self) -> &'a Layout {
+        &self.host.layout
+    }
+
+    /// The machine that was started last; `None` where none was.
+    ///
+    /// # Errors
+    /// Where its record cannot be read.
+    pub fn machine(self) -> Result<Option<Machine>, Unreadable> {
+        record::read(&self.layout().machine(self.name))
+    }
+}
+
 impl LinuxHost {
+    /// A host that is changed as far as `scope` goes; `launcher` is this program.
+    pub fn new(layout: Layout, scope: Scope, hierarchy: Hierarchy, launcher: PathBuf) -> Self {
+        Self {
+            layout,
+            scope,
+            hierarchy,
+            artifacts: BTreeMap::new(),
+            launcher,
+            look: Arc::default(),
+            logs: LogLimits::default(),
+            launched: Arc::default(),
+            ready_timeout: READY_TIMEOUT,
+            stop_timeout: STOP_TIMEOUT,
+        }
+    }
+
+    /// The guest of this name.
+    pub fn guest<'a>(&'a self, name: &'a GuestName) -> GuestHandle<'a> {
+        GuestHandle { host: self, name }
+    }
+
     /// The block device whose use cgroups limit: that which holds the jails, and with them all that a VMM writes.
     ///
     /// # Errors

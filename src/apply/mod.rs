@@ -9,6 +9,7 @@ pub mod host;
 pub mod jail;
 pub mod keeper;
 pub mod linux;
+mod look;
 pub mod network;
 pub mod observe;
 pub mod preflight;

@@ -13,23 +13,26 @@ use crate::host::observed::{
     Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedTap, ObservedVmm,
 };
 use crate::host::state::{CgroupLimits, Machine};
-use crate::sys::cgroup::{Hierarchy, IoLimits};
+use crate::sys::cgroup::IoLimits;
 use crate::sys::fs as files;
-use crate::sys::process::{self, ProcessInfo};
-use crate::sys::{ip, process as processes};
+use crate::sys::ip;
+use crate::sys::process::{self, DirId, ProcessInfo};
 
 use super::jail::Place;
+use super::linux::{GuestHandle, LinuxHost};
 use super::record::{self, Ready};
 use super::store::Store;
-use super::{ApplyError, jail, keeper, network, snapshot};
+use super::{ApplyError, network, snapshot};
 
 /// Everything that the host has of the fleet.
 ///
 /// # Errors
 /// Where a tool, `/proc` or the store cannot be read. A guest's record that cannot be read is no error: it is told with the
 /// guest.
-pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<ObservedHost, ApplyError> {
-    let jails = jail::all(layout)?;
+pub fn observe(host: &LinuxHost) -> Result<ObservedHost, ApplyError> {
+    let (layout, hierarchy) = (&host.layout, &host.hierarchy);
+    host.look.again();
+    let jails = host.look.all_jails(layout)?;
     let cgroups = hierarchy.children(&layout.cgroups());
     let known: BTreeSet<GuestName> = recorded(layout)?
         .into_iter()
@@ -43,18 +46,8 @@ pub fn observe(layout: &Layout, hierarchy: &Hierarchy) -> Result<ObservedHost, A
     let mut guests = BTreeMap::new();
     for name in known {
         let places = jails.get(&name).map_or(&[][..], Vec::as_slice);
-        let found = vmm_process_of(layout, hierarchy, &name, || places.to_vec());
-        let used = found.as_ref().and_then(|vmm| jail::in_use(layout, &name, places, vmm));
-        let disk = kept_disk(layout, &name);
-        let guest = ObservedGuest {
-            lost_disk: disk.is_none() && jail::has_lost_disk(layout, &name, places),
-            disk,
-            tap: taps.get(&name).cloned(),
-            cgroup: cgroup(layout, hierarchy, &name, &cgroups),
-            idle_jails: places.len() > usize::from(used.is_some()),
-            idle_records: found.is_none() && jail::has_records(layout, &name)?,
-            vmm: found.map(|found| vmm(layout, hierarchy, &name, &found, used, &store)),
-        };
+        let tap = taps.get(&name).cloned();
+        let guest = ObservedGuest { tap, ..host.guest(&name).observed(places, &cgroups, &store)? };
         guests.insert(name, guest);
     }
     guests.retain(|_, guest| *guest != ObservedGuest::default());
@@ -111,42 +104,57 @@ fn taps(
     ours.filter_map(|(tap, is_in_host)| of_guest(tap, is_in_host)).collect()
 }
 
-/// What is known of a process that has the place of a guest's VMM.
-fn vmm(
-    layout: &Layout,
-    hierarchy: &Hierarchy,
-    name: &GuestName,
-    process: &ProcessInfo,
-    place: Option<Place>,
-    store: &Store,
-) -> ObservedVmm {
-    let mut unreadable = Vec::new();
-    let machine: Option<Machine> = known(record::read(&layout.machine(name)), &mut unreadable);
-    let ready = known(ready(layout, name, Some(process)), &mut unreadable);
-    let paused = snapshot::paused(layout, name);
-    // Of one that may be frozen for good, nobody can say that it may go on.
-    let machine = machine.filter(|_| paused.is_ok());
-    let paused = known(paused, &mut unreadable);
-    // One that was started for a snapshot runs no guest before it has loaded it.
-    let waits = |machine: &Machine| {
-        machine.restored_from.is_some()
-            && ready.is_none()
-            && !snapshot::was_loaded(layout, name, machine, process)
-    };
-    let cgroup = layout.cgroup(name);
-    let root = place.map(|place| place.root(layout, name));
-    let damaged = root.zip(machine.as_ref()).map(|(root, machine)| store.damaged_in(&root, machine));
-    ObservedVmm {
-        machine: machine.filter(|machine| !waits(machine)),
-        unreadable,
-        jailed: place.is_some(),
-        outside_cgroup: !hierarchy.holds(&cgroup, process.pid),
-        halted: process.state == STOPPED || hierarchy.is_frozen(&cgroup),
-        damaged: damaged.unwrap_or_default(),
-        logged: keeper::is_alive(layout, name),
-        ready: ready.is_some(),
-        containers: ready.map(|ready| ready.containers).unwrap_or_default(),
-        paused,
+impl GuestHandle<'_> {
+    /// What the host has of it, but for its TAP.
+    fn observed(
+        self,
+        places: &[Place],
+        cgroups: &BTreeSet<String>,
+        store: &Store,
+    ) -> Result<ObservedGuest, ApplyError> {
+        let found = self.vmm_in(|| places.to_vec());
+        let used = found.as_ref().and_then(|vmm| self.jail_in_use(places, vmm));
+        let disk = self.observed_disk();
+        Ok(ObservedGuest {
+            lost_disk: disk.is_none() && self.has_lost_disk(places),
+            disk,
+            tap: None,
+            cgroup: self.observed_cgroup(cgroups),
+            idle_jails: places.len() > usize::from(used.is_some()),
+            idle_records: found.is_none() && self.has_records()?,
+            vmm: found.map(|found| self.observed_vmm(&found, used, store)),
+        })
+    }
+
+    /// What is known of a process that has the place of a guest's VMM.
+    fn observed_vmm(self, process: &ProcessInfo, place: Option<Place>, store: &Store) -> ObservedVmm {
+        let (layout, hierarchy, name) = (self.layout(), &self.host.hierarchy, self.name);
+        let mut unreadable = Vec::new();
+        let machine: Option<Machine> = known(self.machine(), &mut unreadable);
+        let ready = known(self.ready(Some(process)), &mut unreadable);
+        let paused = self.paused();
+        // Of one that may be frozen for good, nobody can say that it may go on.
+        let machine = machine.filter(|_| paused.is_ok());
+        let paused = known(paused, &mut unreadable);
+        // One that was started for a snapshot runs no guest before it has loaded it.
+        let waits = |machine: &Machine| {
+            machine.restored_from.is_some() && ready.is_none() && !self.has_loaded(machine, process)
+        };
+        let cgroup = layout.cgroup(name);
+        let root = place.map(|place| place.root(layout, name));
+        let damaged = root.zip(machine.as_ref()).map(|(root, machine)| store.damaged_in(&root, machine));
+        ObservedVmm {
+            machine: machine.filter(|machine| !waits(machine)),
+            unreadable,
+            jailed: place.is_some(),
+            outside_cgroup: !hierarchy.holds(&cgroup, process.pid),
+            halted: process.state == STOPPED || hierarchy.is_frozen(&cgroup),
+            damaged: damaged.unwrap_or_default(),
+            logged: self.has_keeper(),
+            ready: ready.is_some(),
+            containers: ready.map(|ready| ready.containers).unwrap_or_default(),
+            paused,
+        }
     }
 }
 
@@ -158,45 +166,48 @@ fn known<T, E: Error + 'static>(read: Result<Option<T>, E>, unreadable: &mut Vec
     })
 }
 
-/// The cgroup of a guest. One that is half made, or half removed, limits nothing.
-fn cgroup(
-    layout: &Layout,
-    hierarchy: &Hierarchy,
-    name: &GuestName,
-    there: &BTreeSet<String>,
-) -> Option<ObservedCgroup> {
-    let path = layout.cgroup(name);
-    let limits = match hierarchy.limits(&path) {
-        Some(limits) => Found::Whole(CgroupLimits {
-            memory: limits.memory,
-            pids: limits.pids,
-            cpu_quota: limits.cpu_quota.map_or(u64::MAX, |(quota, _)| quota),
-            cpu_weight: limits.cpu_weight,
-            // One device at most is limited: that which held the jails when the limits were set.
-            io: limits.io.into_values().next().unwrap_or(IoLimits::NONE),
-        }),
-        None if there.contains(name.as_str()) => Found::Half,
-        None => return None,
-    };
-    Some(ObservedCgroup { limits, oom_kills: hierarchy.oom_kills(&path) })
+impl GuestHandle<'_> {
+    /// The cgroup of a guest. One that is half made, or half removed, limits nothing.
+    fn observed_cgroup(self, there: &BTreeSet<String>) -> Option<ObservedCgroup> {
+        let (layout, hierarchy, name) = (self.layout(), &self.host.hierarchy, self.name);
+        let path = layout.cgroup(name);
+        let limits = match hierarchy.limits(&path) {
+            Some(limits) => Found::Whole(CgroupLimits {
+                memory: limits.memory,
+                pids: limits.pids,
+                cpu_quota: limits.cpu_quota.map_or(u64::MAX, |(quota, _)| quota),
+                cpu_weight: limits.cpu_weight,
+                // One device at most is limited: that which held the jails when the limits were set.
+                io: limits.io.into_values().next().unwrap_or(IoLimits::NONE),
+            }),
+            None if there.contains(name.as_str()) => Found::Half,
+            None => return None,
+        };
+        Some(ObservedCgroup { limits, oom_kills: hierarchy.oom_kills(&path) })
+    }
+
+    /// The guest's VMM: whatever lives in its cgroup, or, where that is gone, in one of its jails.
+    pub fn vmm(self) -> Option<ProcessInfo> {
+        // Where the jails cannot be read, nobody can tell what lives in them.
+        self.vmm_in(|| self.jails().unwrap_or_default())
+    }
+
+    fn vmm_in(self, places: impl FnOnce() -> Vec<Place>) -> Option<ProcessInfo> {
+        let (layout, hierarchy, name) = (self.layout(), &self.host.hierarchy, self.name);
+        let in_cgroup = hierarchy.procs(&layout.cgroup(name));
+        leader(in_cgroup.into_iter().filter_map(process::inspect))
+            .or_else(|| self.vmm_outside_cgroup(&places()))
+    }
 }
 
-/// The guest's VMM: whatever lives in its cgroup, or, where that is gone, in one of its jails.
-pub fn vmm_process(layout: &Layout, hierarchy: &Hierarchy, name: &GuestName) -> Option<ProcessInfo> {
-    // Where the jails cannot be read, nobody can tell what lives in them.
-    vmm_process_of(layout, hierarchy, name, || jail::of(layout, name).unwrap_or_default())
-}
-
-fn vmm_process_of(
-    layout: &Layout,
-    hierarchy: &Hierarchy,
-    name: &GuestName,
-    places: impl FnOnce() -> Vec<Place>,
-) -> Option<ProcessInfo> {
-    let in_cgroup = hierarchy.procs(&layout.cgroup(name));
-    let in_jail = || places().into_iter().flat_map(|place| processes::rooted_in(&place.root(layout, name)));
-    let inspected = |pids: Vec<u32>| leader(pids.into_iter().filter_map(process::inspect));
-    inspected(in_cgroup).or_else(|| inspected(in_jail().collect()))
+impl GuestHandle<'_> {
+    /// What lives in one of a guest's jails, and was there when the host was looked at: who starts a VMM has it in its cgroup.
+    fn vmm_outside_cgroup(self, places: &[Place]) -> Option<ProcessInfo> {
+        let roots = places.iter().filter_map(|place| DirId::of(&place.root(self.layout(), self.name)));
+        leader(roots.flat_map(|root| self.host.look.rooted_at(root)).filter_map(|seen| {
+            process::inspect(seen.pid).filter(|process| process.start_time == seen.start_time)
+        }))
+    }
 }
 
 /// The VMM among the processes of its guest: the first of them, whatever number each has. KVM puts threads of the kernel
@@ -208,25 +219,25 @@ fn leader(processes: impl Iterator<Item = ProcessInfo>) -> Option<ProcessInfo> {
 /// State of a process that SIGSTOP stopped (proc(5)).
 const STOPPED: char = 'T';
 
-/// What the running VMM's guest said when it was ready.
-///
-/// # Errors
-/// Where the record cannot be read.
-pub fn ready(
-    layout: &Layout,
-    name: &GuestName,
-    vmm: Option<&ProcessInfo>,
-) -> Result<Option<Ready>, ApplyError> {
-    let Some(vmm) = vmm else { return Ok(None) };
-    let ready: Option<Ready> = record::read(&layout.ready(name))?;
-    Ok(ready.filter(|ready| (ready.pid, ready.start_time) == (vmm.pid, vmm.start_time)))
-}
+impl GuestHandle<'_> {
+    /// What the running VMM's guest said when it was ready.
+    ///
+    /// # Errors
+    /// Where the record cannot be read.
+    pub fn ready(self, vmm: Option<&ProcessInfo>) -> Result<Option<Ready>, ApplyError> {
+        let (layout, name) = (self.layout(), self.name);
+        let Some(vmm) = vmm else { return Ok(None) };
+        let ready: Option<Ready> = record::read(&layout.ready(name))?;
+        Ok(ready.filter(|ready| (ready.pid, ready.start_time) == (vmm.pid, vmm.start_time)))
+    }
 
-/// A data disk, where there is one.
-fn kept_disk(layout: &Layout, name: &GuestName) -> Option<ObservedDisk> {
-    let meta = std::fs::metadata(layout.disk(name)).ok()?;
-    let private = meta.mode() & 0o7077 == 0 && meta.gid() == meta.uid();
-    Some(ObservedDisk { uid: meta.uid(), private, size: record::given_size(layout, name, meta.len()) })
+    /// A data disk, where there is one.
+    fn observed_disk(self) -> Option<ObservedDisk> {
+        let (layout, name) = (self.layout(), self.name);
+        let meta = std::fs::metadata(layout.disk(name)).ok()?;
+        let private = meta.mode() & 0o7077 == 0 && meta.gid() == meta.uid();
+        Some(ObservedDisk { uid: meta.uid(), private, size: record::given_size(layout, name, meta.len()) })
+    }
 }
 
 #[cfg(test)]

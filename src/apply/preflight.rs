@@ -8,9 +8,9 @@ use rustix::fs::StatVfsMountFlags;
 
 use crate::base::FileDigest;
 use crate::base::{ByteSize, GuestName};
-use crate::fleet::VmmKind;
 use crate::host::layout::Layout;
 use crate::host::state::{Machine, MachineDisk};
+use crate::host::vmm;
 use crate::host::vmm::of;
 use crate::plan::check::{self, HostMemory, MemoryShortage};
 use crate::plan::{GuestSteps, Plan, Step};
@@ -22,7 +22,7 @@ use crate::sys::{firecracker, memory, nft, process, tool};
 
 use super::linux::LinuxHost;
 use super::record::PlaceRecord;
-use super::{ApplyError, jail, network, observe, record};
+use super::{ApplyError, network, observe, record};
 
 /// Space that is left free beside what a plan copies, in bytes: logs and records are written too.
 const FREE_MARGIN: u64 = 64 << 20;
@@ -74,9 +74,9 @@ pub fn keep_place(layout: &Layout) -> Result<(), ApplyError> {
     Ok(record::write(&layout.place_record(), &PlaceRecord { jails: layout.place().to_owned() })?)
 }
 
-/// Whether a step starts Firecracker in its jail.
+/// Whether a step starts a VMM that a jailer puts into its jail.
 fn jails(step: &Step) -> bool {
-    matches!(step, Step::StartVmm { machine, .. } if machine.vmm == VmmKind::Firecracker)
+    matches!(step, Step::StartVmm { machine, .. } if vmm::of(machine.vmm).jailed_program().is_some())
 }
 
 /// Every step that builds something.
@@ -188,7 +188,7 @@ fn huge_pages(plan: &Plan, steps: &[&Step], host: &LinuxHost) -> Result<(), Appl
     let (mut stays, mut goes) = (0, 0);
     for guest in observe::recorded(&host.layout)? {
         // Of one whose record cannot be read, nobody knows what it takes.
-        let machine: Option<Machine> = record::read(&host.layout.machine(&guest)).ok().flatten();
+        let machine: Option<Machine> = host.guest(&guest).machine().ok().flatten();
         let taken = machine.as_ref().map_or(0, taken_by);
         match plan.stop.iter().any(|stopped| stopped.guest == guest) {
             true => goes += taken,
@@ -238,7 +238,9 @@ fn uids(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
     for (pid, uid) in process::running_as(&uids) {
         let guest = &guests[&uid];
         let is_own = host.hierarchy.holds(&host.layout.cgroup(guest), pid)
-            || jail::of(&host.layout, guest)?
+            || host
+                .guest(guest)
+                .jails()?
                 .iter()
                 .any(|place| process::is_rooted_in(pid, &place.root(&host.layout, guest)));
         if let Some(other) = process::inspect(pid).filter(|_| !is_own) {
@@ -267,10 +269,7 @@ fn programs(steps: &[&Step]) -> BTreeSet<&'static str> {
             Step::LoadRuleset(_) | Step::LoadHostRules(_) | Step::RemoveNetwork => &["nft"],
             Step::CreateTap { .. } | Step::CreateNamespace | Step::ConnectNamespace { .. } => &["ip"],
             Step::StartContainers { .. } => &["ssh"],
-            Step::StartVmm { machine, .. } => match machine.vmm {
-                VmmKind::Qemu => &["qemu-system-x86_64"],
-                VmmKind::Firecracker => &["jailer", "firecracker"],
-            },
+            Step::StartVmm { machine, .. } => vmm::of(machine.vmm).needed_programs(),
             _ => &[],
         }
     };

@@ -10,8 +10,7 @@ use crate::host::observed::{Found, ObservedCgroup, ObservedGuest, ObservedHost};
 use crate::host::state::Machine;
 use crate::sys::process;
 
-use super::linux::LinuxHost;
-use super::observe;
+use super::linux::{GuestHandle, LinuxHost};
 use super::record::quarantine;
 
 /// How a guest is.
@@ -68,7 +67,7 @@ pub fn guests(host: &LinuxHost, observed: &ObservedHost) -> Vec<GuestStatus> {
 pub fn guest(host: &LinuxHost, observed: &ObservedHost, name: &GuestName) -> GuestStatus {
     let nothing = ObservedGuest::default();
     let state = observed.guests.get(name).unwrap_or(&nothing);
-    let vmm = observe::vmm_process(&host.layout, &host.hierarchy, name);
+    let vmm = host.guest(name).vmm();
     let parts = state.tap.is_some() || state.has_jail() || state.cgroup.is_some();
     let is_ready = state.vmm.as_ref().is_some_and(|vmm| vmm.ready);
     let phase = match (vmm.is_some(), is_ready, parts) {
@@ -86,7 +85,11 @@ pub fn guest(host: &LinuxHost, observed: &ObservedHost, name: &GuestName) -> Gue
         uptime: vmm.as_ref().map(process::uptime),
         memory: vmm.as_ref().and_then(|vmm| process::resident_memory(vmm.pid)),
         oom_kills: state.oom_kills(),
-        note: note(state, vmm.is_some(), ended_with_host(host, name).filter(|_| phase == GuestPhase::Broken)),
+        note: note(
+            state,
+            vmm.is_some(),
+            host.guest(name).ended_with_host().filter(|_| phase == GuestPhase::Broken),
+        ),
         quarantined: quarantine::since(&host.layout, name),
         machine: state.machine().cloned(),
     }
@@ -99,10 +102,13 @@ fn note(state: &ObservedGuest, runs: bool, with_host: Option<String>) -> Option<
     (!all.is_empty()).then(|| all.join("; "))
 }
 
-/// Where a guest was last started before the host was: what ended it.
-fn ended_with_host(host: &LinuxHost, guest: &GuestName) -> Option<String> {
-    let started = fs::metadata(host.layout.machine(guest)).and_then(|record| record.modified()).ok()?;
-    host_restarted(started, process::booted()?)
+impl GuestHandle<'_> {
+    /// Where a guest was last started before the host was: what ended it.
+    fn ended_with_host(self) -> Option<String> {
+        let (host, guest) = (self.host, self.name);
+        let started = fs::metadata(host.layout.machine(guest)).and_then(|record| record.modified()).ok()?;
+        host_restarted(started, process::booted()?)
+    }
 }
 
 fn host_restarted(started: SystemTime, booted: SystemTime) -> Option<String> {

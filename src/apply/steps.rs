@@ -4,7 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 
 use crate::base::network::{TAP_PREFIX, guest_side};
-use crate::base::{FileDigest, GuestName, InterfaceName};
+use crate::base::{FileDigest, InterfaceName};
 use crate::host::layout::KEEPERS;
 use crate::host::observed::ObservedHost;
 use crate::host::state::{CPU_PERIOD, CgroupLimits, Machine, MachineDisk, TapSpec};
@@ -15,13 +15,13 @@ use crate::sys::fs::{self as files, FileError};
 use crate::sys::netns::{self, Presence};
 use crate::sys::{conntrack, ip, tap as taps};
 
-use super::linux::{LinuxHost, copy};
+use super::linux::{GuestHandle, LinuxHost, copy};
 use super::record;
-use super::{ApplyError, Host, control, disk, jail, keeper, network, observe, snapshot, store, vmm};
+use super::{ApplyError, Host, control, jail, network, observe, snapshot, store};
 
 impl Host for LinuxHost {
     fn observe(&self) -> Result<ObservedHost, ApplyError> {
-        observe::observe(&self.layout, &self.hierarchy)
+        observe::observe(self)
     }
 
     fn take(&self, step: &Step) -> Result<(), ApplyError> {
@@ -34,34 +34,34 @@ impl Host for LinuxHost {
             Step::RemoveEarlierNetwork => Ok(network::remove_earlier(layout)?),
             Step::StoreFile { digest, .. } => store_file(self, digest),
             Step::LoadRuleset(ruleset) => Ok(network::load_ruleset(layout, ruleset)?),
-            Step::CreateDisk { guest, base, uid } => disk::create(layout, self.scope, guest, base, *uid),
-            Step::RelinkDisk { guest } => jail::relink_disk(layout, guest),
-            Step::ChownDisk { guest, uid } => disk::give(layout, self.scope, guest, *uid),
-            Step::GrowDisk { guest, size, .. } => disk::grow(layout, guest, *size),
+            Step::CreateDisk { guest, base, uid } => self.guest(guest).create_disk(base, *uid),
+            Step::RelinkDisk { guest } => self.guest(guest).relink_disk(),
+            Step::ChownDisk { guest, uid } => self.guest(guest).give_disk(*uid),
+            Step::GrowDisk { guest, size, .. } => self.guest(guest).grow_disk(*size),
             Step::CreateTap { tap, .. } => create_tap(self, tap),
             Step::RemoveTap { tap, .. } => remove_tap(self, tap),
-            Step::CreateCgroup { guest, limits } => create_cgroup(self, guest, limits),
-            Step::RemoveCgroup { guest } => remove_cgroup(self, guest),
-            Step::JoinCgroup { guest } => vmm::take_into_cgroup(self, guest),
-            Step::ContinueVmm { guest } => vmm::go_on(self, guest),
-            Step::CreateJail { guest, machine } => create_jail(self, guest, machine),
-            Step::RemoveJail { guest } => jail::remove(layout, guest),
-            Step::RemoveOldJails { guest } => remove_old_jails(self, guest),
-            Step::StartVmm { guest, machine } => vmm::start(self, guest, machine),
-            Step::AdjustVmm { guest, machine } => vmm::adjust(self, guest, machine),
-            Step::KeepLogs { guest } => vmm::keep_logs(self, guest),
-            Step::AwaitReady { guest } => vmm::await_ready(self, guest),
+            Step::CreateCgroup { guest, limits } => self.guest(guest).create_cgroup(limits),
+            Step::RemoveCgroup { guest } => self.guest(guest).remove_cgroup(),
+            Step::JoinCgroup { guest } => self.guest(guest).take_into_cgroup(),
+            Step::ContinueVmm { guest } => self.guest(guest).continue_vmm(),
+            Step::CreateJail { guest, machine } => self.guest(guest).prepare_jail(machine),
+            Step::RemoveJail { guest } => self.guest(guest).remove_jails(),
+            Step::RemoveOldJails { guest } => self.guest(guest).remove_idle_jails(),
+            Step::StartVmm { guest, machine } => self.guest(guest).start_vmm(machine),
+            Step::AdjustVmm { guest, machine } => self.guest(guest).adjust_vmm(machine),
+            Step::KeepLogs { guest } => self.guest(guest).keep_logs(),
+            Step::AwaitReady { guest } => self.guest(guest).await_ready(),
             Step::StartContainers { guest, containers } => {
-                containers.iter().try_for_each(|container| vmm::start_container(layout, guest, container))
+                containers.iter().try_for_each(|container| self.guest(guest).start_container(container))
             }
-            Step::ResumeVmm { guest } => snapshot::go_on(self, guest, control::PAUSE_LIMIT),
+            Step::ResumeVmm { guest } => self.guest(guest).unpause(control::PAUSE_LIMIT),
             Step::ConsumeSnapshot { guest, snapshot, keeps_disk } => {
-                snapshot::consume(layout, guest, snapshot, *keeps_disk)
+                self.guest(guest).consume_snapshot(snapshot, *keeps_disk)
             }
-            Step::LoadSnapshot { guest, machine } => snapshot::load(self, guest, machine),
+            Step::LoadSnapshot { guest, machine } => self.guest(guest).load_frozen(machine),
             Step::ForgetSnapshot { snapshot } => snapshot::forget(layout, snapshot),
             Step::ClearSnapshots => snapshot::clear(layout),
-            Step::StopVmm { guest } => vmm::stop(self, guest),
+            Step::StopVmm { guest } => self.guest(guest).stop_vmm(),
         }
     }
 }
@@ -114,9 +114,9 @@ fn create_tap(host: &LinuxHost, tap: &TapSpec) -> Result<(), ApplyError> {
 /// In the fleet's namespace, and in the host's own network, where an earlier sisforge had it.
 fn remove_tap(host: &LinuxHost, name: &InterfaceName) -> Result<(), ApplyError> {
     // Something else that has the name is not ours to remove.
-    let is_ours = |there: &ip::Tap| there.name == name.as_str() && host.layout.owns_tap(&there.alias);
+    let is_ours = |there: &ip::Tap| host.layout.owns_tap(&there.alias);
     let remove = || -> Result<Option<Ipv4Addr>, ip::IpError> {
-        let Some(tap) = ip::taps()?.into_iter().find(is_ours) else { return Ok(None) };
+        let Some(tap) = ip::tap(name.as_str())?.filter(is_ours) else { return Ok(None) };
         ip::delete_link(name.as_str())?;
         Ok(tap.address.map(|(address, _)| guest_side(address)))
     };
@@ -132,31 +132,36 @@ fn remove_tap(host: &LinuxHost, name: &InterfaceName) -> Result<(), ApplyError> 
     Ok(())
 }
 
-fn create_cgroup(host: &LinuxHost, guest: &GuestName, limits: &CgroupLimits) -> Result<(), ApplyError> {
-    let limited = limits.io != IoLimits::NONE;
-    let device = if limited { Some(host.device()?) } else { None };
-    Ok(host.hierarchy.create(&host.layout.cgroup(guest), &kernel_limits(limits, device))?)
-}
-
-fn remove_cgroup(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
-    host.hierarchy.remove(&host.layout.cgroup(guest))?;
-    keeper::end(&host.layout, guest)?;
-    remove_cgroup_parents(host)
-}
-
-fn create_jail(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError> {
-    if machine.disk == MachineDisk::Kept {
-        disk::refuse_shared(&host.layout, guest)?;
-        record::know_size(&host.layout, guest)?;
+impl GuestHandle<'_> {
+    fn create_cgroup(self, limits: &CgroupLimits) -> Result<(), ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        let limited = limits.io != IoLimits::NONE;
+        let device = if limited { Some(host.device()?) } else { None };
+        Ok(host.hierarchy.create(&host.layout.cgroup(guest), &kernel_limits(limits, device))?)
     }
-    jail::create(&host.layout, host.scope, guest, machine).map(drop)
-}
 
-fn remove_old_jails(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
-    match observe::vmm_process(&host.layout, &host.hierarchy, guest) {
-        Some(vmm) => jail::remove_old(&host.layout, guest, &vmm),
-        // One that ended meanwhile leaves its jail to the next start.
-        None => Ok(()),
+    fn remove_cgroup(self) -> Result<(), ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        host.hierarchy.remove(&host.layout.cgroup(guest))?;
+        self.end_keeper()?;
+        remove_cgroup_parents(host)
+    }
+
+    fn prepare_jail(self, machine: &Machine) -> Result<(), ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        if machine.disk == MachineDisk::Kept {
+            self.refuse_shared_disk()?;
+            record::know_size(&host.layout, guest)?;
+        }
+        self.create_jail(machine).map(drop)
+    }
+
+    fn remove_idle_jails(self) -> Result<(), ApplyError> {
+        match self.vmm() {
+            Some(vmm) => self.remove_old_jails(&vmm),
+            // One that ended meanwhile leaves its jail to the next start.
+            None => Ok(()),
+        }
     }
 }
 

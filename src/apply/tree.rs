@@ -15,7 +15,7 @@ use crate::sys::jailer::{self, Node};
 use crate::sys::tool;
 
 use super::linux::LinuxHost;
-use super::{ApplyError, disk, jail as jails, steps, vmm};
+use super::{ApplyError, steps};
 use crate::host::vmm::of;
 
 /// Where Firecracker is looked for by a tree that is made where it is not installed.
@@ -65,10 +65,10 @@ pub fn emit(
         steps::store_file(host, &digest)?;
     }
     if let Some(own) = guest.disk {
-        disk::create(layout, host.scope, name, &own.base, own.uid)?;
+        host.guest(name).create_disk(&own.base, own.uid)?;
     }
-    let place = jails::create(layout, host.scope, name, machine)?;
-    let command = vmm::command(layout, name, place, machine, &around.executable);
+    let place = host.guest(name).create_jail(machine)?;
+    let command = host.guest(name).vmm_command(place, machine, &around.executable);
     let facts = Facts {
         layout,
         root: &place.root(layout, name),

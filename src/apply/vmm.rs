@@ -10,7 +10,7 @@ use crate::base::GuestName;
 use crate::base::text::last_lines;
 use crate::fleet::ContainerSpec;
 use crate::host::console::Heard;
-use crate::host::layout::Layout;
+use crate::host::jail::jail;
 use crate::host::logs::LogKind::{self, Serial, Vmm};
 use crate::host::names::DISK;
 use crate::host::observed::Paused;
@@ -25,10 +25,10 @@ use crate::sys::{launch, log};
 
 use super::control::PATIENCE;
 use super::jail::Place;
-use super::keeper::{self, For};
-use super::linux::LinuxHost;
+use super::keeper::For;
+use super::linux::GuestHandle;
 use super::record::{self, Ready};
-use super::{ApplyError, control, ended, jail, observe, snapshot};
+use super::{ApplyError, control};
 
 const POLL: Duration = Duration::from_millis(50);
 /// How many pieces of a log are read before another look at the clock.
@@ -40,112 +40,121 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the kernel may take to end a process that was killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Starts the VMM of a machine whose jail is laid out.
-pub(super) fn start(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError> {
-    let layout = &host.layout;
-    let newest = jail::of(layout, guest)?.pop().filter(|place| place.vmm == machine.vmm);
-    let place = newest.ok_or_else(|| ApplyError::NoJail(guest.clone()))?;
-    // The record first: a VMM that runs is then always known.
-    files::remove(&layout.ready(guest))?;
-    files::remove(&layout.freezing(guest))?;
-    record::write(&layout.machine(guest), &machine.as_started())?;
-    let input = console(&layout.console_input(guest))?;
-    let jailed = of(machine.vmm).jailed_program();
-    let executable = jailed.map(|program| tool::find(program).ok_or(ApplyError::NoVmm { program }));
-    let vmm = command(layout, guest, place, machine, &executable.transpose()?.unwrap_or_default());
-    let launcher = launcher(host, guest);
-    let launcher = if jailed.is_none() {
-        let limits = limits_of_files(layout, guest, place, machine);
-        launcher.args(["--file-size", &limits.size.to_string()])
-    } else {
-        // Told to the jailer.
-        launcher
-    };
-    let root = place.root(layout, guest);
-    let launcher = launcher.arg("--").args(vmm.argv()).dir(&root);
-    let ends = keeper::start(host, guest, machine.vmm, &root, For::NewVmm)?;
-    let started = launch::spawn(&launcher, input, ends.serial, ends.said)?;
-    let pid = started.pid;
-    host.launched.lock().unwrap_or_else(PoisonError::into_inner).insert(guest.clone(), started);
-    // From here on the cgroup says whether the VMM runs, so it must be in it, or have ended.
-    let begun = Instant::now();
-    while let Some(vmm) = process::inspect(pid) {
-        if is_limited(host, guest, &vmm, begun.elapsed() > JOIN_TIMEOUT)? {
-            break;
+impl GuestHandle<'_> {
+    /// Starts the VMM of a machine whose jail is laid out.
+    pub(super) fn start_vmm(self, machine: &Machine) -> Result<(), ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        let layout = &host.layout;
+        let newest = self.jails()?.pop().filter(|place| place.vmm == machine.vmm);
+        let place = newest.ok_or_else(|| ApplyError::NoJail(guest.clone()))?;
+        // The record first: a VMM that runs is then always known.
+        files::remove(&layout.ready(guest))?;
+        files::remove(&layout.freezing(guest))?;
+        record::write(&layout.machine(guest), &machine.as_started())?;
+        let input = console(&layout.console_input(guest))?;
+        let launcher = self.launch_command(place, machine)?;
+        let ends = self.start_keeper(machine.vmm, &place.root(layout, guest), For::NewVmm)?;
+        let started = launch::spawn(&launcher, input, ends.serial, ends.said)?;
+        let pid = started.pid;
+        host.launched.lock().unwrap_or_else(PoisonError::into_inner).insert(guest.clone(), started);
+        // From here on the cgroup says whether the VMM runs, so it must be in it, or have ended.
+        let begun = Instant::now();
+        while let Some(vmm) = process::inspect(pid) {
+            if self.is_limited(&vmm, begun.elapsed() > JOIN_TIMEOUT)? {
+                break;
+            }
+            std::thread::sleep(JOIN_POLL);
         }
-        std::thread::sleep(JOIN_POLL);
+        // One that does not come up must be known before its snapshot is consumed.
+        if machine.restored_from.is_some() { self.await_control(machine).map(drop) } else { Ok(()) }
     }
-    // One that does not come up must be known before its snapshot is consumed.
-    if machine.restored_from.is_some() {
-        snapshot::await_control(host, guest, machine).map(drop)
-    } else {
+
+    /// What takes all that a VMM needs of its host beside its jail, and becomes the VMM.
+    fn launch_command(self, place: Place, machine: &Machine) -> Result<Tool, ApplyError> {
+        let (layout, guest) = (self.layout(), self.name);
+        let jailed = of(machine.vmm).jailed_program();
+        let executable = jailed.map(|program| tool::find(program).ok_or(ApplyError::NoVmm { program }));
+        let vmm = self.vmm_command(place, machine, &executable.transpose()?.unwrap_or_default());
+        let launcher = self.launcher();
+        let launcher = if jailed.is_none() {
+            let limits = self.file_limits_in(place, machine);
+            launcher.args(["--file-size", &limits.size.to_string()])
+        } else {
+            // Told to the jailer.
+            launcher
+        };
+        let jail = jail(guest, machine, layout);
+        let launcher = jail.memory_files().fold(launcher, |tool, file| {
+            let (to, uid) = (place.root(layout, guest).join(file.path), machine.uid.to_string());
+            let tool = tool.arg("--in-memory").arg(file.from).arg(to);
+            tool.args(["--in-memory-size", &file.size.to_string(), "--in-memory-uid", &uid])
+        });
+        Ok(launcher.arg("--").args(vmm.argv()).dir(place.root(layout, guest)))
+    }
+
+    /// What joins the guest's cgroup and the fleet's network, and then becomes what comes behind its arguments.
+    fn launcher(self) -> Tool {
+        let (host, guest) = (self.host, self.name);
+        let layout = &host.layout;
+        let starter = std::process::id().to_string();
+        let launcher = Tool::new(&host.launcher).args(["launch", "--starter", &starter, "--netns"]);
+        let cgroups = host.hierarchy.procs_files(&layout.cgroup(guest));
+        cgroups.iter().fold(launcher.arg(layout.netns().path()), |tool, file| tool.arg("--cgroup").arg(file))
+    }
+
+    /// What starts the VMM of a machine in the root of its jail, which is laid out; `executable` is Firecracker.
+    pub fn vmm_command(self, place: Place, machine: &Machine, executable: &Path) -> Tool {
+        let (layout, guest) = (self.layout(), self.name);
+        let files = self.file_limits_in(place, machine);
+        let attempt = place.attempt;
+        of(machine.vmm).command(&VmmStart { guest, attempt, machine, layout, files, executable })
+    }
+
+    fn file_limits_in(self, place: Place, machine: &Machine) -> FileLimits {
+        let (layout, guest) = (self.layout(), self.name);
+        if let MachineDisk::Ephemeral { size, in_memory: true, .. } = machine.disk {
+            return file_limits(machine, size);
+        }
+        // Of a jail that is laid out, and in which nothing has run yet.
+        let disk =
+            std::fs::symlink_metadata(place.root(layout, guest).join(DISK)).map_or(0, |disk| disk.len());
+        let kept = machine.disk == MachineDisk::Kept;
+        file_limits(machine, if kept { record::given_size(layout, guest, disk) } else { disk })
+    }
+
+    /// Whether a VMM is in its cgroup for every controller. Where it is `late` for that, it is killed: nothing would hold what
+    /// it takes.
+    fn is_limited(self, vmm: &ProcessInfo, late: bool) -> Result<bool, ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        let cgroup = host.layout.cgroup(guest);
+        if host.hierarchy.holds(&cgroup, vmm.pid) {
+            return Ok(true);
+        }
+        if !late || process::inspect(vmm.pid).is_none() {
+            return Ok(false);
+        }
+        end(guest, vmm)?;
+        Err(ApplyError::NotInCgroup { guest: guest.clone(), cgroup })
+    }
+
+    /// Takes a VMM back into its cgroup. What it took meanwhile is not counted there.
+    pub(super) fn take_into_cgroup(self) -> Result<(), ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        let vmm = self.vmm();
+        let vmm = vmm.ok_or_else(|| ApplyError::Gone(guest.clone()))?;
+        Ok(host.hierarchy.take_in(&host.layout.cgroup(guest), vmm.pid)?)
+    }
+
+    /// Lets the process of a VMM run, whoever stopped it.
+    pub(super) fn continue_vmm(self) -> Result<(), ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        host.hierarchy.thaw(&host.layout.cgroup(guest))?;
+        if let Some(vmm) = self.vmm() {
+            // One that ended meanwhile is started by the next plan.
+            let _ = process::terminate(vmm.pid, vmm.start_time, Signal::CONT);
+        }
         Ok(())
     }
-}
-
-/// What joins the guest's cgroup and the fleet's network, and then becomes what comes behind its arguments.
-fn launcher(host: &LinuxHost, guest: &GuestName) -> Tool {
-    let layout = &host.layout;
-    let starter = std::process::id().to_string();
-    let launcher = Tool::new(&host.launcher).args(["launch", "--starter", &starter, "--netns"]);
-    let cgroups = host.hierarchy.procs_files(&layout.cgroup(guest));
-    cgroups.iter().fold(launcher.arg(layout.netns().path()), |tool, file| tool.arg("--cgroup").arg(file))
-}
-
-/// What starts the VMM of a machine in the root of its jail, which is laid out; `executable` is Firecracker.
-pub fn command(
-    layout: &Layout,
-    guest: &GuestName,
-    place: Place,
-    machine: &Machine,
-    executable: &Path,
-) -> Tool {
-    let files = limits_of_files(layout, guest, place, machine);
-    let attempt = place.attempt;
-    of(machine.vmm).command(&VmmStart { guest, attempt, machine, layout, files, executable })
-}
-
-fn limits_of_files(layout: &Layout, guest: &GuestName, place: Place, machine: &Machine) -> FileLimits {
-    // Of a jail that is laid out, and in which nothing has run yet.
-    let disk = std::fs::symlink_metadata(place.root(layout, guest).join(DISK)).map_or(0, |disk| disk.len());
-    let kept = machine.disk == MachineDisk::Kept;
-    file_limits(machine, if kept { record::given_size(layout, guest, disk) } else { disk })
-}
-
-/// Whether a VMM is in its cgroup for every controller. Where it is `late` for that, it is killed: nothing would hold what
-/// it takes.
-fn is_limited(
-    host: &LinuxHost,
-    guest: &GuestName,
-    vmm: &ProcessInfo,
-    late: bool,
-) -> Result<bool, ApplyError> {
-    let cgroup = host.layout.cgroup(guest);
-    if host.hierarchy.holds(&cgroup, vmm.pid) {
-        return Ok(true);
-    }
-    if !late || process::inspect(vmm.pid).is_none() {
-        return Ok(false);
-    }
-    end(guest, vmm)?;
-    Err(ApplyError::NotInCgroup { guest: guest.clone(), cgroup })
-}
-
-/// Takes a VMM back into its cgroup. What it took meanwhile is not counted there.
-pub(super) fn take_into_cgroup(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
-    let vmm = observe::vmm_process(&host.layout, &host.hierarchy, guest);
-    let vmm = vmm.ok_or_else(|| ApplyError::Gone(guest.clone()))?;
-    Ok(host.hierarchy.take_in(&host.layout.cgroup(guest), vmm.pid)?)
-}
-
-/// Lets the process of a VMM run, whoever stopped it.
-pub(super) fn go_on(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
-    host.hierarchy.thaw(&host.layout.cgroup(guest))?;
-    if let Some(vmm) = observe::vmm_process(&host.layout, &host.hierarchy, guest) {
-        // One that ended meanwhile is started by the next plan.
-        let _ = process::terminate(vmm.pid, vmm.start_time, Signal::CONT);
-    }
-    Ok(())
 }
 
 /// A pipe that stays open: its reader never sees an end.
@@ -154,59 +163,63 @@ fn console(path: &Path) -> Result<File, ApplyError> {
     Ok(File::options().read(true).write(true).open(path).map_err(FileError::when("open", path))?)
 }
 
-/// Waits until a guest says that it is ready, or its VMM ends, or it takes too long. What it says is read as it comes: a
-/// guest that says much may have pushed its beginning out of the log before long.
-pub(super) fn await_ready(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
-    let layout = &host.layout;
-    let machine: Option<Machine> = record::read(&layout.machine(guest))?;
-    if let Some(machine) = machine.as_ref().filter(|machine| machine.restored_from.is_some()) {
-        return snapshot::await_restored(host, guest, machine);
+impl GuestHandle<'_> {
+    /// Waits until a guest says that it is ready, or its VMM ends, or it takes too long. What it says is read as it comes: a
+    /// guest that says much may have pushed its beginning out of the log before long.
+    pub(super) fn await_ready(self) -> Result<(), ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        let layout = &host.layout;
+        let machine: Option<Machine> = self.machine()?;
+        if let Some(machine) = machine.as_ref().filter(|machine| machine.restored_from.is_some()) {
+            return self.await_restored(machine);
+        }
+        let uid = machine.map(|machine| machine.uid);
+        let mut taken_back = false;
+        let begun = Instant::now();
+        let (mut serial, mut vmm_log) = (Listener::to(self, Serial)?, Listener::to(self, Vmm)?);
+        loop {
+            // Looked for before the log is read, so that the last words of one that ended are seen.
+            let vmm = self.vmm();
+            if vmm.is_none() {
+                self.end_keeper()?;
+            }
+            // As soon as whatever lays out the jail has become the VMM. One that is not there yet, or no more, is met below.
+            if let Some(vmm) = vmm.as_ref().filter(|vmm| !taken_back && Some(vmm.uid) == uid) {
+                taken_back = self.take_back_jail(vmm).is_ok();
+            }
+            serial.listen(vmm.is_some())?;
+            vmm_log.listen(vmm.is_some())?;
+            if let (Some(host_key), Some(vmm), None) =
+                (serial.heard.ready_key(), &vmm, serial.heard.failed_services())
+            {
+                // Whoever started it may have moved it since.
+                self.is_limited(vmm, true)?;
+                let (pid, start_time, host_key) = (vmm.pid, vmm.start_time, host_key.to_owned());
+                let ready = Ready { pid, start_time, host_key, containers: Vec::new() };
+                self.take_back_jail(vmm)?;
+                return Ok(record::write(&layout.ready(guest), &ready)?);
+            }
+            let may_come = serial.heard.failed_services().is_none() && vmm.is_some();
+            if !may_come || begun.elapsed() > host.ready_timeout {
+                return Err(self.not_ready(vmm.is_some(), serial.heard, vmm_log.heard));
+            }
+            std::thread::sleep(POLL);
+        }
     }
-    let uid = machine.map(|machine| machine.uid);
-    let mut taken_back = false;
-    let begun = Instant::now();
-    let (mut serial, mut vmm_log) = (Listener::to(layout, guest, Serial)?, Listener::to(layout, guest, Vmm)?);
-    loop {
-        // Looked for before the log is read, so that the last words of one that ended are seen.
-        let vmm = observe::vmm_process(layout, &host.hierarchy, guest);
-        if vmm.is_none() {
-            keeper::end(layout, guest)?;
-        }
-        // As soon as whatever lays out the jail has become the VMM. One that is not there yet, or no more, is met below.
-        if let Some(vmm) = vmm.as_ref().filter(|vmm| !taken_back && Some(vmm.uid) == uid) {
-            taken_back = jail::take_back(layout, guest, vmm).is_ok();
-        }
-        serial.listen(vmm.is_some())?;
-        vmm_log.listen(vmm.is_some())?;
-        if let (Some(host_key), Some(vmm), None) =
-            (serial.heard.ready_key(), &vmm, serial.heard.failed_services())
-        {
-            // Whoever started it may have moved it since.
-            is_limited(host, guest, vmm, true)?;
-            let (pid, start_time, host_key) = (vmm.pid, vmm.start_time, host_key.to_owned());
-            let ready = Ready { pid, start_time, host_key, containers: Vec::new() };
-            jail::take_back(layout, guest, vmm)?;
-            return Ok(record::write(&layout.ready(guest), &ready)?);
-        }
-        let may_come = serial.heard.failed_services().is_none() && vmm.is_some();
-        if !may_come || begun.elapsed() > host.ready_timeout {
-            return Err(not_ready(host, guest, vmm.is_some(), serial.heard, vmm_log.heard));
-        }
-        std::thread::sleep(POLL);
-    }
-}
 
-/// Why a guest is not ready, from what was heard of it.
-fn not_ready(host: &LinuxHost, guest: &GuestName, it_lives: bool, serial: Heard, vmm: Heard) -> ApplyError {
-    let failed = serial.failed_services().map(str::to_owned);
-    let (said, last_lines) = (vmm.last_lines(), serial.last_lines());
-    if failed.is_none() && !it_lives {
-        return ended::error(host, guest, said, last_lines);
-    }
-    let (guest, last_lines) = (guest.clone(), [said, last_lines].concat());
-    match failed {
-        Some(services) => ApplyError::Services { guest, services, last_lines },
-        None => ApplyError::NotReady { guest, after: host.ready_timeout, last_lines },
+    /// Why a guest is not ready, from what was heard of it.
+    fn not_ready(self, it_lives: bool, serial: Heard, vmm: Heard) -> ApplyError {
+        let (host, guest) = (self.host, self.name);
+        let failed = serial.failed_services().map(str::to_owned);
+        let (said, last_lines) = (vmm.last_lines(), serial.last_lines());
+        if failed.is_none() && !it_lives {
+            return self.why_it_ended(said, last_lines);
+        }
+        let (guest, last_lines) = (guest.clone(), [said, last_lines].concat());
+        match failed {
+            Some(services) => ApplyError::Services { guest, services, last_lines },
+            None => ApplyError::NotReady { guest, after: host.ready_timeout, last_lines },
+        }
     }
 }
 
@@ -218,8 +231,8 @@ struct Listener {
 }
 
 impl Listener {
-    fn to(layout: &Layout, guest: &GuestName, kind: LogKind) -> Result<Self, ApplyError> {
-        let path = layout.log(guest, kind);
+    fn to(guest: GuestHandle<'_>, kind: LogKind) -> Result<Self, ApplyError> {
+        let path = guest.layout().log(guest.name, kind);
         let reader = log::Reader::open(&path, log::Start::This).map_err(FileError::when("read", &path))?;
         Ok(Self { path, reader, heard: Heard::default() })
     }
@@ -238,43 +251,47 @@ impl Listener {
     }
 }
 
-/// Keeps the logs of a guest that runs, and whose keeper is gone.
-pub(super) fn keep_logs(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
-    let layout = &host.layout;
-    let Some(vmm) = observe::vmm_process(layout, &host.hierarchy, guest) else { return Ok(()) };
-    let places = jail::of(layout, guest)?;
-    let Some(place) = jail::in_use(layout, guest, &places, &vmm) else { return Ok(()) };
-    keeper::start(host, guest, place.vmm, &place.root(layout, guest), For::RunningVmm).map(drop)
-}
+impl GuestHandle<'_> {
+    /// Keeps the logs of a guest that runs, and whose keeper is gone.
+    pub(super) fn keep_logs(self) -> Result<(), ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        let layout = &host.layout;
+        let Some(vmm) = self.vmm() else { return Ok(()) };
+        let places = self.jails()?;
+        let Some(place) = self.jail_in_use(&places, &vmm) else { return Ok(()) };
+        self.start_keeper(place.vmm, &place.root(layout, guest), For::RunningVmm).map(drop)
+    }
 
-/// Asks a guest to shut down where it can hear, waits, and kills what is left.
-pub(super) fn stop(host: &LinuxHost, guest: &GuestName) -> Result<(), ApplyError> {
-    // Of all that it is asked, so that it is killed in time whatever it answers.
-    let end_of_patience = Instant::now() + host.stop_timeout;
-    let left = || end_of_patience.saturating_duration_since(Instant::now());
-    if let Some(vmm) = observe::vmm_process(&host.layout, &host.hierarchy, guest) {
-        let machine: Option<Machine> = record::read(&host.layout.machine(guest)).ok().flatten();
-        let is_ready = observe::ready(&host.layout, guest, Some(&vmm)).is_ok_and(|ready| ready.is_some());
-        // What stands still hears nothing. Where it cannot be let go on, it is killed below.
-        let _ = go_on(host, guest);
-        let can_hear = match snapshot::paused(&host.layout, guest) {
-            Ok(None) => true,
-            Ok(Some(Paused::Unfinished)) => snapshot::go_on(host, guest, left()).is_ok(),
-            // It must not run beside its snapshot, which one whose marker cannot be read may have.
-            Ok(Some(Paused::Frozen)) | Err(_) => false,
-        };
-        // One that never came up does not listen, and one that does not hear is killed below.
-        if let Some(machine) = machine.filter(|_| is_ready && can_hear)
-            && ask_to_stop(&host.layout, guest, &machine, &vmm, left()).is_ok()
-        {
-            process::wait_gone(vmm.pid, vmm.start_time, left());
+    /// Asks a guest to shut down where it can hear, waits, and kills what is left.
+    pub(super) fn stop_vmm(self) -> Result<(), ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        // Of all that it is asked, so that it is killed in time whatever it answers.
+        let end_of_patience = Instant::now() + host.stop_timeout;
+        let left = || end_of_patience.saturating_duration_since(Instant::now());
+        if let Some(vmm) = self.vmm() {
+            let machine: Option<Machine> = self.machine().ok().flatten();
+            let is_ready = self.ready(Some(&vmm)).is_ok_and(|ready| ready.is_some());
+            // What stands still hears nothing. Where it cannot be let go on, it is killed below.
+            let _ = self.continue_vmm();
+            let can_hear = match self.paused() {
+                Ok(None) => true,
+                Ok(Some(Paused::Unfinished)) => self.unpause(left()).is_ok(),
+                // It must not run beside its snapshot, which one whose marker cannot be read may have.
+                Ok(Some(Paused::Frozen)) | Err(_) => false,
+            };
+            // One that never came up does not listen, and one that does not hear is killed below.
+            if let Some(machine) = machine.filter(|_| is_ready && can_hear)
+                && self.ask_to_stop(&machine, &vmm, left()).is_ok()
+            {
+                process::wait_gone(vmm.pid, vmm.start_time, left());
+            }
         }
+        host.hierarchy.kill(&host.layout.cgroup(guest))?;
+        while let Some(left) = self.vmm() {
+            end(guest, &left)?;
+        }
+        self.end_keeper()
     }
-    host.hierarchy.kill(&host.layout.cgroup(guest))?;
-    while let Some(left) = observe::vmm_process(&host.layout, &host.hierarchy, guest) {
-        end(guest, &left)?;
-    }
-    keeper::end(&host.layout, guest)
 }
 
 fn end(guest: &GuestName, vmm: &ProcessInfo) -> Result<(), ApplyError> {
@@ -287,59 +304,55 @@ fn end(guest: &GuestName, vmm: &ProcessInfo) -> Result<(), ApplyError> {
     }
 }
 
-fn ask_to_stop(
-    layout: &Layout,
-    guest: &GuestName,
-    machine: &Machine,
-    vmm: &ProcessInfo,
-    limit: Duration,
-) -> Result<(), ApplyError> {
-    let end = Instant::now() + limit;
-    let control = control::connect(&jail::root_of(layout, guest, vmm)?, machine, vmm, limit)?;
-    control.shut_down(end.saturating_duration_since(Instant::now()))
-}
+impl GuestHandle<'_> {
+    fn ask_to_stop(self, machine: &Machine, vmm: &ProcessInfo, limit: Duration) -> Result<(), ApplyError> {
+        let end = Instant::now() + limit;
+        let control = control::connect(&self.jail_root(vmm)?, machine, vmm, limit)?;
+        control.shut_down(end.saturating_duration_since(Instant::now()))
+    }
 
-/// Tells a running VMM what changed of its machine, and then remembers it as that.
-pub(super) fn adjust(host: &LinuxHost, guest: &GuestName, machine: &Machine) -> Result<(), ApplyError> {
-    let layout = &host.layout;
-    let vmm = observe::vmm_process(layout, &host.hierarchy, guest);
-    let vmm = vmm.ok_or_else(|| ApplyError::Gone(guest.clone()))?;
-    let root = jail::root_of(layout, guest, &vmm)?;
-    let running: Machine = record::read(&layout.machine(guest))?.unwrap_or_else(|| machine.as_started());
-    control::connect(&root, machine, &vmm, PATIENCE)?.adjust(&running, machine)?;
-    Ok(record::write(&layout.machine(guest), machine)?)
+    /// Tells a running VMM what changed of its machine, and then remembers it as that.
+    pub(super) fn adjust_vmm(self, machine: &Machine) -> Result<(), ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        let layout = &host.layout;
+        let vmm = self.vmm();
+        let vmm = vmm.ok_or_else(|| ApplyError::Gone(guest.clone()))?;
+        let root = self.jail_root(&vmm)?;
+        let running: Machine = self.machine()?.unwrap_or_else(|| machine.as_started());
+        control::connect(&root, machine, &vmm, PATIENCE)?.adjust(&running, machine)?;
+        Ok(record::write(&layout.machine(guest), machine)?)
+    }
 }
 
 /// How long a container may take to start; the image may have to come over the network first.
 const CONTAINER_LIMIT: Duration = Duration::from_secs(300);
 
-/// Starts a container in a guest, in place of one of the same name, and remembers that it was started.
-pub(super) fn start_container(
-    layout: &Layout,
-    guest: &GuestName,
-    container: &ContainerSpec,
-) -> Result<(), ApplyError> {
-    let failed = |reason: String| ApplyError::Container {
-        guest: guest.clone(),
-        container: container.name.to_string(),
-        reason,
-    };
-    let Some(mut ready) = record::read::<Ready>(&layout.ready(guest))? else {
-        return Err(failed("the guest is not ready".into()));
-    };
-    let target = target(layout, guest, &ready)?.ok_or_else(|| failed("the guest runs no sshd".into()))?;
-    let words =
-        ["podman", "run", "--detach", "--replace", "--name", container.name.as_str(), &container.image];
-    // The host is held meanwhile, and whoever is inside the guest decides how long it takes.
-    let output = ssh::run_within(&target, &words.map(str::to_owned), CONTAINER_LIMIT)?;
-    if output.code == ssh::OUT_OF_TIME {
-        return Err(failed(format!("not within {} s", CONTAINER_LIMIT.as_secs())));
+impl GuestHandle<'_> {
+    /// Starts a container in a guest, in place of one of the same name, and remembers that it was started.
+    pub(super) fn start_container(self, container: &ContainerSpec) -> Result<(), ApplyError> {
+        let (layout, guest) = (self.layout(), self.name);
+        let failed = |reason: String| ApplyError::Container {
+            guest: guest.clone(),
+            container: container.name.to_string(),
+            reason,
+        };
+        let Some(mut ready) = record::read::<Ready>(&layout.ready(guest))? else {
+            return Err(failed("the guest is not ready".into()));
+        };
+        let target = self.ssh_target(&ready)?.ok_or_else(|| failed("the guest runs no sshd".into()))?;
+        let words =
+            ["podman", "run", "--detach", "--replace", "--name", container.name.as_str(), &container.image];
+        // The host is held meanwhile, and whoever is inside the guest decides how long it takes.
+        let output = ssh::run_within(&target, &words.map(str::to_owned), CONTAINER_LIMIT)?;
+        if output.code == ssh::OUT_OF_TIME {
+            return Err(failed(format!("not within {} s", CONTAINER_LIMIT.as_secs())));
+        }
+        if output.code != 0 {
+            return Err(failed(shown(&String::from_utf8_lossy(&output.stderr))));
+        }
+        ready.containers.push(container.clone());
+        Ok(record::write(&layout.ready(guest), &ready)?)
     }
-    if output.code != 0 {
-        return Err(failed(shown(&String::from_utf8_lossy(&output.stderr))));
-    }
-    ready.containers.push(container.clone());
-    Ok(record::write(&layout.ready(guest), &ready)?)
 }
 
 /// What a guest said, for an error: lines of its own, that look like none of this program's.
@@ -350,20 +363,23 @@ fn shown(said: &str) -> String {
     }
 }
 
-/// How the host reaches a guest's sshd; `None` where it runs none, or nobody recorded its machine.
-///
-/// # Errors
-/// Where a record cannot be read.
-pub fn target(layout: &Layout, guest: &GuestName, ready: &Ready) -> Result<Option<Target>, ApplyError> {
-    let machine: Option<Machine> = record::read(&layout.machine(guest))?;
-    // One that an earlier sisforge started is in the host's own network.
-    let netns = Some(layout.netns()).filter(|netns| netns::presence(netns).ok() == Some(Presence::There));
-    Ok(machine.filter(|_| !ready.host_key.is_empty()).map(|machine| Target {
-        address: machine.ip,
-        user: GUEST_USER.to_owned(),
-        identity: layout.key(),
-        host_key: ready.host_key.clone(),
-        netns,
-        machine: Some((ready.pid, ready.start_time)),
-    }))
+impl GuestHandle<'_> {
+    /// How the host reaches a guest's sshd; `None` where it runs none, or nobody recorded its machine.
+    ///
+    /// # Errors
+    /// Where a record cannot be read.
+    pub fn ssh_target(self, ready: &Ready) -> Result<Option<Target>, ApplyError> {
+        let layout = self.layout();
+        let machine: Option<Machine> = self.machine()?;
+        // One that an earlier sisforge started is in the host's own network.
+        let netns = Some(layout.netns()).filter(|netns| netns::presence(netns).ok() == Some(Presence::There));
+        Ok(machine.filter(|_| !ready.host_key.is_empty()).map(|machine| Target {
+            address: machine.ip,
+            user: GUEST_USER.to_owned(),
+            identity: layout.key(),
+            host_key: ready.host_key.clone(),
+            netns,
+            machine: Some((ready.pid, ready.start_time)),
+        }))
+    }
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::sys::launch;
+use crate::sys::launch::{self, InMemory, LaunchRequest};
 
 use super::error::CliError;
 
@@ -23,12 +23,32 @@ pub struct Args {
     /// The process that starts this, and without which nothing is to be started
     #[arg(long, value_name = "PID")]
     starter: Option<u32>,
+    /// A file to copy into a tmpfs, which is mounted for the program alone, and where to
+    #[arg(long, num_args = 2, value_names = ["FROM", "TO"], requires_all = ["in_memory_size", "in_memory_uid"])]
+    in_memory: Vec<PathBuf>,
+    /// Bytes of the tmpfs
+    #[arg(long, value_name = "BYTES")]
+    in_memory_size: Option<u64>,
+    /// Whose the copy is
+    #[arg(long, value_name = "UID")]
+    in_memory_uid: Option<u32>,
     /// The program and its arguments
     #[arg(last = true, required = true)]
     argv: Vec<OsString>,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, CliError> {
-    let Args { cgroups, netns, file_size, starter, argv } = args;
-    Err(launch::exec_in_cgroup(cgroups, netns.as_deref(), *file_size, *starter, argv).into())
+    let in_memory = match (args.in_memory.as_slice(), args.in_memory_size, args.in_memory_uid) {
+        ([from, to], Some(size), Some(uid)) => Some(InMemory { from, to, size, uid }),
+        _ => None,
+    };
+    let request = LaunchRequest {
+        cgroups: &args.cgroups,
+        netns: args.netns.as_deref(),
+        file_size: args.file_size,
+        starter: args.starter,
+        in_memory,
+        argv: &args.argv,
+    };
+    Err(launch::exec_in_cgroup(&request).into())
 }

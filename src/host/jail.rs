@@ -80,6 +80,41 @@ pub struct Jail {
     pub entries: Vec<JailEntry>,
 }
 
+/// A file in a tmpfs of a jail: the tmpfs is mounted, and the file copied into it, by whoever becomes the VMM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryFile<'a> {
+    /// Of the tmpfs, below the jail's root.
+    pub dir: &'static str,
+    /// Of the tmpfs, in bytes.
+    pub size: u64,
+    /// Below the jail's root.
+    pub path: &'static str,
+    pub from: &'a Path,
+}
+
+impl Jail {
+    /// Whether an entry stands in a tmpfs.
+    pub fn is_in_memory(&self, entry: &JailEntry) -> bool {
+        self.memory_files().any(|file| file.path == entry.path)
+    }
+
+    /// All that does.
+    pub fn memory_files(&self) -> impl Iterator<Item = MemoryFile<'_>> {
+        let tmpfs = |entry: &JailEntry| match entry.kind {
+            EntryKind::Tmpfs { size } => Some((entry.path, size)),
+            _ => None,
+        };
+        self.entries.iter().filter_map(tmpfs).flat_map(move |(dir, size)| {
+            self.entries.iter().filter_map(move |entry| match &entry.kind {
+                EntryKind::OwnCopy { from } if Path::new(entry.path).starts_with(dir) => {
+                    Some(MemoryFile { dir, size, path: entry.path, from: from.path() })
+                }
+                _ => None,
+            })
+        })
+    }
+}
+
 /// Room beside the disk in a tmpfs, for the file system's own blocks.
 const TMPFS_MARGIN: u64 = 1 << 20;
 

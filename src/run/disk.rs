@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::apply::disk::{self, DiskFile, Kept, is_running};
+use crate::apply::disk::{self, DiskFile, Kept};
 use crate::apply::linux::LinuxHost;
 use crate::base::{ByteSize, GuestName};
 use crate::fleet::{Fleet, suggest};
@@ -84,7 +84,7 @@ pub fn import(workspace: &Workspace<'_>, guest: &str, from: &Path) -> Result<Imp
     let guest = guest_with_disk(guest, &fleet)?;
     refuse_size(from, &fleet, &guest)?;
     let lock = host::hold(&host.layout, workspace.report)?;
-    if is_running(&host, &guest) {
+    if host.guest(&guest).is_running() {
         return Err(RunError::DiskInUse(guest));
     }
     let path = host.layout.disk(&guest);
@@ -104,7 +104,7 @@ impl Import {
 
     /// Copies the file; a disk that is there is lost. Whoever calls this has asked.
     pub fn replace(self) -> Result<(), RunError> {
-        Ok(disk::import(&self.host.layout, &self.guest, &self.from)?)
+        Ok(self.host.guest(&self.guest).import_disk(&self.from)?)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::apply::Host;
-use crate::apply::disk;
 use crate::apply::linux::STOP_TIMEOUT;
 use crate::apply::observe;
 use crate::base::GuestName;
@@ -73,8 +72,8 @@ impl Down<'_> {
     pub fn purge(self) -> Result<Outcome, RunError> {
         let outcome = self.held.carry_out(self.plan)?;
         if outcome.is_complete() {
-            let layout = &self.held.host.layout;
-            self.guests.iter().try_for_each(|guest| disk::purge(layout, guest))?;
+            let host = &self.held.host;
+            self.guests.iter().try_for_each(|guest| host.guest(guest).purge())?;
         }
         Ok(outcome)
     }

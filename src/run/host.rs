@@ -1,10 +1,8 @@
 //! The host of a fleet, opened to be looked at or to be changed.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use crate::apply::linux::{LinuxHost, READY_TIMEOUT, STOP_TIMEOUT, Scope};
+use crate::apply::linux::{LinuxHost, Scope};
 use crate::apply::{preflight, store};
 use crate::fleet::{Fleet, LogLimits};
 use crate::host::layout::Layout;
@@ -24,17 +22,7 @@ pub fn open(fleet: &Fleet) -> Result<LinuxHost, RunError> {
 
 /// A host whose store is somewhere.
 pub(super) fn at(layout: Layout, logs: LogLimits, scope: Scope) -> Result<LinuxHost, RunError> {
-    Ok(LinuxHost {
-        layout,
-        scope,
-        hierarchy: cgroup::detect()?,
-        artifacts: BTreeMap::new(),
-        launcher: program()?,
-        logs,
-        launched: Arc::default(),
-        ready_timeout: READY_TIMEOUT,
-        stop_timeout: STOP_TIMEOUT,
-    })
+    Ok(LinuxHost { logs, ..LinuxHost::new(layout, scope, cgroup::detect()?, program()?) })
 }
 
 /// This program itself, to be started again.

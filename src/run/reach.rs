@@ -1,7 +1,6 @@
 //! Reach: a guest that runs, and the ways into it.
 
 use crate::apply::linux::LinuxHost;
-use crate::apply::{observe, vmm};
 use crate::base::GuestName;
 use crate::sys::ssh::Target;
 
@@ -19,7 +18,7 @@ pub fn guest(workspace: &Workspace<'_>, name: &str) -> Result<(LinuxHost, GuestN
 /// A guest whose VMM runs.
 pub fn running(workspace: &Workspace<'_>, name: &str) -> Result<(LinuxHost, GuestName), RunError> {
     let (host, guest) = guest(workspace, name)?;
-    match observe::vmm_process(&host.layout, &host.hierarchy, &guest) {
+    match host.guest(&guest).vmm() {
         Some(_) => Ok((host, guest)),
         None => Err(RunError::NotRunning(guest)),
     }
@@ -28,9 +27,9 @@ pub fn running(workspace: &Workspace<'_>, name: &str) -> Result<(LinuxHost, Gues
 /// How a guest that is ready is logged in to, as its user.
 pub fn ssh(workspace: &Workspace<'_>, name: &str) -> Result<Target, RunError> {
     let (host, guest) = guest(workspace, name)?;
-    let vmm = observe::vmm_process(&host.layout, &host.hierarchy, &guest);
-    let Some(ready) = observe::ready(&host.layout, &guest, vmm.as_ref())? else {
+    let vmm = host.guest(&guest).vmm();
+    let Some(ready) = host.guest(&guest).ready(vmm.as_ref())? else {
         return Err(RunError::NotReady { guest, runs: vmm.is_some() });
     };
-    vmm::target(&host.layout, &guest, &ready)?.ok_or(RunError::NoSshd(guest))
+    host.guest(&guest).ssh_target(&ready)?.ok_or(RunError::NoSshd(guest))
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,12 +11,16 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use rustix::thread::UnshareFlags;
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 
-use super::fs::io_diagnosis;
+use super::fs::{FileError, io_diagnosis};
+use super::mount::{self, MountError};
 use super::netns::{self, NetnsError};
+use super::sparse;
 use super::tool::{self, Tool, ToolError};
 
 /// Why a program was not started.
@@ -38,6 +43,12 @@ pub enum LaunchError {
     /// Whoever was to wait for the program is gone.
     #[error("process {starter}, which started this one, is gone")]
     Abandoned { starter: u32 },
+    #[error("cannot have a mount namespace of its own")]
+    MountNamespace { source: io::Error },
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("cannot end with whoever started this")]
     DeathSignal { source: io::Error },
 }
@@ -47,14 +58,64 @@ impl Diagnostic for LaunchError {
         match self {
             Self::Join { source, .. }
             | Self::DeathSignal { source }
+            | Self::MountNamespace { source }
             | Self::FileSize { source }
             | Self::Privileges { source }
             | Self::Start { source, .. } => io_diagnosis(source),
             Self::Netns(error) => error.diagnosis(),
             Self::Missing { program } => ToolError::Missing { tool: program.clone() }.diagnosis(),
+            Self::Mount(error) => error.diagnosis(),
+            Self::File(error) => error.diagnosis().of(Class::Failed),
             Self::NoProgram => Class::Invalid.no_hint(),
             Self::Abandoned { .. } => Class::Failed.no_hint(),
         }
+    }
+}
+
+/// What is to become of this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LaunchRequest<'a> {
+    /// The `cgroup.procs` files to write `0` to.
+    pub cgroups: &'a [PathBuf],
+    /// The network namespace to enter.
+    pub netns: Option<&'a Path>,
+    /// No file may grow beyond so many bytes.
+    pub file_size: Option<u64>,
+    /// Where this process is gone before the cgroups are joined, nothing is started: nobody would know of it.
+    pub starter: Option<u32>,
+    pub in_memory: Option<InMemory<'a>>,
+    /// The program and its arguments.
+    pub argv: &'a [OsString],
+}
+
+/// A copy of a file in a tmpfs of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct InMemory<'a> {
+    pub from: &'a Path,
+    /// The tmpfs is mounted at the directory that this stands in.
+    pub to: &'a Path,
+    /// Of the tmpfs, in bytes.
+    pub size: u64,
+    /// Whose the copy is: 0600.
+    pub uid: u32,
+}
+
+impl InMemory<'_> {
+    /// Makes it, in a mount namespace that this process alone has. What the host mounts and unmounts later happens there too, so
+    /// that nothing is in use by it.
+    #[expect(deprecated, reason = "unsafe is what it does to descriptors, which stay shared here")]
+    fn make(self) -> Result<(), LaunchError> {
+        let unshared = rustix::thread::unshare(UnshareFlags::NEWNS)
+            .and_then(|()| mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC));
+        unshared.map_err(|error| LaunchError::MountNamespace { source: error.into() })?;
+        let dir = self.to.parent().unwrap_or(self.to);
+        mount::tmpfs(dir, self.size, 0, 0, 0o755)?;
+        let copied = File::open(self.from).and_then(|from| {
+            let to = File::options().write(true).create_new(true).mode(0o600).open(self.to)?;
+            sparse::copy(&from, &to)?;
+            std::os::unix::fs::fchown(&to, Some(self.uid), Some(self.uid))
+        });
+        Ok(copied.map_err(FileError::when("copy into memory", self.from))?)
     }
 }
 
@@ -62,24 +123,19 @@ impl Diagnostic for LaunchError {
 /// The limits hold from the program's first instruction on, and nothing it starts can gain privileges through
 /// set-user-id files (`no_new_privs`); a jailer that starts as root can still give its own up.
 ///
-/// `procs_files` are the `cgroup.procs` files to write `0` to; `netns` is the network namespace to enter; no file may then
-/// grow beyond `file_size` bytes. Where `starter` is gone before the cgroups are joined, nothing is started: nobody would
-/// know of it.
-pub fn exec_in_cgroup(
-    procs_files: &[PathBuf],
-    netns: Option<&Path>,
-    file_size: Option<u64>,
-    starter: Option<u32>,
-    argv: &[OsString],
-) -> LaunchError {
-    let Some((program, args)) = argv.split_first() else { return LaunchError::NoProgram };
-    if let Err(error) = join_with(starter, procs_files) {
+/// A file in memory is in no mount namespace but the program's, and goes with it, whoever is killed when.
+pub fn exec_in_cgroup(request: &LaunchRequest<'_>) -> LaunchError {
+    let Some((program, args)) = request.argv.split_first() else { return LaunchError::NoProgram };
+    if let Err(error) = join_with(request.starter, request.cgroups) {
         return error;
     }
-    if let Some(Err(error)) = netns.map(netns::enter) {
+    if let Some(Err(error)) = request.netns.map(netns::enter) {
         return error.into();
     }
-    if let Some(size) = file_size {
+    if let Some(Err(error)) = request.in_memory.map(|file| file.make()) {
+        return error;
+    }
+    if let Some(size) = request.file_size {
         let limit = Rlimit { current: Some(size), maximum: Some(size) };
         if let Err(error) = setrlimit(Resource::Fsize, limit) {
             return LaunchError::FileSize { source: error.into() };
@@ -260,14 +316,22 @@ mod tests {
     fn a_cgroup_that_cannot_be_joined_starts_nothing() {
         // Where it could be joined, the test would become `false` and fail.
         let procs = PathBuf::from("/proc/nonexistent/cgroup.procs");
-        let error = exec_in_cgroup(&[procs], None, None, None, &["false".into()]);
+        let error = exec_in_cgroup(&LaunchRequest {
+            cgroups: &[procs],
+            argv: &["false".into()],
+            ..LaunchRequest::default()
+        });
         assert_eq!(error.to_string(), "cannot join the cgroup /proc/nonexistent/cgroup.procs");
     }
 
     #[test]
     fn nothing_is_started_for_somebody_who_is_gone() {
         // No process has the number 0; this thread would else become `false`.
-        let error = exec_in_cgroup(&[], None, None, Some(0), &["false".into()]);
+        let error = exec_in_cgroup(&LaunchRequest {
+            starter: Some(0),
+            argv: &["false".into()],
+            ..LaunchRequest::default()
+        });
         assert_eq!(error.to_string(), "process 0, which started this one, is gone");
         set_parent_process_death_signal(None).unwrap();
     }

@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -40,6 +41,52 @@ impl Diagnostic for ProcessError {
 /// Start times in `/proc/PID/stat` count these; the kernel's `USER_HZ` is 100 on x86-64 and arm64.
 const CLOCK_TICKS_PER_SECOND: u64 = 100;
 
+/// A directory, by what it is and not by where it is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DirId {
+    device: u64,
+    inode: u64,
+}
+
+impl DirId {
+    /// Of what a path leads to; `None` where there is nothing.
+    pub fn of(path: &Path) -> Option<Self> {
+        let meta = fs::metadata(path).ok()?;
+        Some(Self { device: meta.dev(), inode: meta.ino() })
+    }
+
+    /// This process's own root directory.
+    pub fn own_root() -> Option<Self> {
+        Self::of(Path::new("/"))
+    }
+}
+
+/// A process whose root directory is another than this process's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rooted {
+    pub pid: u32,
+    /// As in [`ProcessInfo`].
+    pub start_time: u64,
+    pub root: DirId,
+}
+
+/// Every live process whose root directory is another than this process's. For those of other users this needs root.
+pub fn rooted_elsewhere() -> Vec<Rooted> {
+    let own = DirId::own_root();
+    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let elsewhere = |pid| {
+        let root = DirId::of(&proc_file(pid, "root")).filter(|root| Some(*root) != own)?;
+        Some(Rooted { pid, start_time: stat(pid)?.start_time, root })
+    };
+    numbers.filter_map(elsewhere).collect()
+}
+
+/// Whether a process lives; another one that has its number by now is not it.
+pub fn lives(pid: u32, start_time: u64) -> bool {
+    stat(pid).is_some_and(|stat| stat.start_time == start_time)
+}
+
 /// A live process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessInfo {
@@ -48,9 +95,8 @@ pub struct ProcessInfo {
     pub start_time: u64,
     /// Effective user id.
     pub uid: u32,
-    /// Its root directory as seen from here, also where the process has pivoted into it in a mount namespace of
-    /// its own. It may be removed already.
-    pub root: PathBuf,
+    /// Its root directory, whatever mount namespace that is in; `None` where it is not to be seen.
+    pub root: Option<DirId>,
     /// Its arguments, the program first; empty for a kernel thread.
     pub command: Vec<String>,
     /// Whether it is a thread of the kernel, such as KVM puts beside a VMM into the same cgroup.
@@ -123,7 +169,7 @@ pub fn inspect(pid: u32) -> Option<ProcessInfo> {
     } else {
         words.split(|b| *b == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
     };
-    let root = root_of(pid).unwrap_or_default();
+    let root = DirId::of(&proc_file(pid, "root"));
     // Unchanged at the end: all of the above was one process.
     (stat(pid)?.start_time == stat_before.start_time).then_some(())?;
     Some(ProcessInfo {
@@ -212,7 +258,7 @@ pub fn running_as(uids: &BTreeSet<u32>) -> Vec<(u32, u32)> {
 /// Waits until the process is dead (a zombie is); `false` where it still lives after `timeout`.
 pub fn wait_gone(pid: u32, start_time: u64, timeout: Duration) -> bool {
     let end = Instant::now() + timeout;
-    while stat(pid).is_some_and(|stat| stat.start_time == start_time) {
+    while lives(pid, start_time) {
         if Instant::now() >= end {
             return false;
         }
@@ -236,16 +282,16 @@ pub fn rooted_in(dir: &Path) -> Vec<u32> {
 
 /// Whether a process's root directory is `dir` or below it, as in [`rooted_in`].
 pub fn is_rooted_in(pid: u32, dir: &Path) -> bool {
+    let Some(root) = DirId::of(&proc_file(pid, "root")) else { return false };
+    if Some(root) == DirId::own_root() || Some(root) == DirId::of(dir) {
+        return Some(root) == DirId::of(dir);
+    }
     let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     roots_of(pid).iter().any(|root| root.starts_with(&dir))
 }
 
-/// The root directory of a process as a path of this process's own mount namespace.
-fn root_of(pid: u32) -> Option<PathBuf> {
-    roots_of(pid).into_iter().next()
-}
-
-/// The same by every path that leads there: a file system may be mounted at several places here.
+/// The root directory of a process as a path of this process's own mount namespace, by every path that leads there: a file
+/// system may be mounted at several places here.
 ///
 /// `/proc/PID/root` reads `/` for one that has called pivot_root in a namespace of its own, as a jailer does.
 /// Its mountinfo then tells which directory of which file system is mounted there.
@@ -325,7 +371,7 @@ mod tests {
                 inspect(child.id()).filter(|info| info.command == ["sleep", "60"])
             })
             .unwrap();
-        assert_eq!(info.root, Path::new("/"));
+        assert_eq!(info.root, DirId::own_root());
         assert_eq!(info.uid, rustix::process::geteuid().as_raw());
         assert!(uptime(&info) < Duration::from_secs(60));
         assert!(resident_memory(child.id()).unwrap() > 0);

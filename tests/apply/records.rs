@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
+use sisforge::apply::linux::{LinuxHost, Scope};
 use sisforge::apply::observe::observe;
 use sisforge::apply::record::{self, Freezing, LoadedRuleset, PlaceRecord, Ready, Record};
 use sisforge::base::network::{host_side, tap_name};
@@ -275,7 +276,8 @@ impl Vmms {
     }
 
     fn observed(&self) -> ObservedHost {
-        observe(&self.layout, &self.hierarchy).unwrap()
+        let (layout, hierarchy) = (self.layout.clone(), self.hierarchy.clone());
+        observe(&LinuxHost::new(layout, Scope::WholeHost, hierarchy, "sisforge".into())).unwrap()
     }
 }
 

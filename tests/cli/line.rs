@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::sandbox::Sandbox;
+use crate::common::sandbox::{Run, Sandbox};
 use crate::needs_firecracker;
 use sisforge::sys::tiny_guest::Then;
 
@@ -95,20 +95,31 @@ fn a_removed_user_is_stopped_and_the_data_disk_is_kept() {
 }
 
 #[test]
-fn a_pool_in_memory_has_its_disk_mounted_in_the_jail_and_nothing_after_down() {
+fn a_pool_in_memory_has_its_disk_in_its_own_namespace_and_it_goes_with_its_vmm() {
     needs_firecracker!();
     let sandbox = Sandbox::new();
     let pool = sandbox.guest('k');
     let ram = r#"disk = { size = "16MiB", backing = "tmpfs" }"#;
     sandbox.fleet_with("", &format!("[pool.{pool}]\nreplicas = 2\n{ram}\n"));
     sandbox.done("up");
+    let mounts = |of: &str| fs::read_to_string(format!("/proc/{of}/mounts")).unwrap();
     for member in [format!("{pool}-0"), format!("{pool}-1")] {
         assert_eq!(sandbox.ps(&member)["state"], "ready");
-        let data = sandbox.jail(&member).join("data");
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        assert!(mounts.contains(&format!("tmpfs {} tmpfs", data.display())), "{mounts}");
-        assert!(data.join("disk.ext4").exists());
+        let within = mounts(&sandbox.pid(&member).to_string());
+        assert!(within.lines().any(|line| line.starts_with("tmpfs /data tmpfs")), "{within}");
+        assert!(sandbox.jail_within(&member).join("data/disk.ext4").exists());
+        assert!(!sandbox.jail(&member).join("data/disk.ext4").exists());
     }
+    // Of hundreds, each jailer would else copy the mounts of all others.
+    let store = sandbox.path("store").display().to_string();
+    assert!(!mounts("self").contains(&store), "{}", mounts("self"));
+    let disks: serde_json::Value = serde_json::from_str(&sandbox.done("disk ls --json")).unwrap();
+    assert_eq!(disks[0]["backing"], "tmpfs", "{disks}");
+    assert_eq!(disks.as_array().unwrap().len(), 2);
+    let killed = sandbox.pid(&format!("{pool}-0")).to_string();
+    Run::of(std::process::Command::new("kill").args(["-9", &killed])).fails(0, &[]);
+    sandbox.done("up");
+    assert_eq!(sandbox.ps(&format!("{pool}-0"))["state"], "ready");
     let store = sandbox.path("store").join(&sandbox.name);
     assert!(!store.join("disks").exists(), "an ephemeral guest has no file in the store");
     sandbox.done("down");

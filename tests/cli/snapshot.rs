@@ -378,12 +378,12 @@ fn a_guest_in_memory_comes_back_with_its_disk() {
     sandbox.fleet_with("", &format!("[pool.{pool}]\nreplicas = 1\n{ram}\n"));
     let member = &format!("{pool}-0");
     sandbox.done("up");
-    fs::write(sandbox.jail(member).join("data/disk.ext4"), "in memory").unwrap();
+    fs::write(sandbox.jail_within(member).join("data/disk.ext4"), "in memory").unwrap();
     sandbox.done(&format!("snapshot create {member} --stop --name one"));
     assert_eq!(sandbox.traces_of_guests(), [""; 0]);
     sandbox.done("snapshot restore one");
     counts_on(&sandbox, member);
-    assert_eq!(fs::read_to_string(sandbox.jail(member).join("data/disk.ext4")).unwrap(), "in memory");
+    assert_eq!(fs::read_to_string(sandbox.jail_within(member).join("data/disk.ext4")).unwrap(), "in memory");
     assert_eq!(names(&sandbox, "consumed/one"), ["manifest.json", "restored.json"]);
     sandbox.done("down --timeout 0");
     assert_eq!(sandbox.traces(), [""; 0]);

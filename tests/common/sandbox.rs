@@ -244,6 +244,11 @@ store = "{store}"
         dir.join(format!("{guest}--{}/root", attempt.unwrap_or(1)))
     }
 
+    /// The root of a running guest's jail as its VMM sees it: a disk in memory is mounted there alone.
+    pub fn jail_within(&self, guest: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.pid(guest)))
+    }
+
     pub fn disk(&self, guest: &str) -> PathBuf {
         self.path(&format!("store/{}/disks/{guest}.ext4", self.name))
     }

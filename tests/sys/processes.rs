@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use sisforge::sys::block;
 use sisforge::sys::cgroup::{self, CgroupError, Hierarchy, IoLimits, Limits};
-use sisforge::sys::launch;
-use sisforge::sys::process::{self, Signal};
+use sisforge::sys::launch::{self, LaunchRequest};
+use sisforge::sys::process::{self, DirId, Signal};
 use sisforge::sys::tool::Tool;
 
 use super::{Sleeper, eventually, inside_namespaces, missing, null, skip};
@@ -146,7 +146,14 @@ fn a_launched_program_is_in_its_cgroup_and_gains_no_privileges() {
     const LAUNCHED: &str = "SISFORGE_TEST_LAUNCHED";
     if let Some(files) = std::env::var_os(LAUNCHED) {
         let files: Vec<PathBuf> = std::env::split_paths(&files).collect();
-        panic!("{}", launch::exec_in_cgroup(&files, None, None, None, &["sleep".into(), "60".into()]));
+        panic!("{}", {
+            let argv = ["sleep".into(), "60".into()];
+            launch::exec_in_cgroup(&LaunchRequest {
+                cgroups: &files,
+                argv: &argv,
+                ..LaunchRequest::default()
+            })
+        });
     }
     let Some(group) = Group::create("launch") else { return };
     let Group { hierarchy, path, .. } = &group;
@@ -190,7 +197,7 @@ fn processes_in_a_jail_are_found_by_their_root() {
         let child = Sleeper(command.spawn().unwrap());
         let pid = child.0.id();
         eventually(name, || process::inspect(pid).is_some_and(|info| info.command == ["/sleep"]));
-        assert_eq!(process::inspect(pid).unwrap().root, jail, "{name}");
+        assert_eq!(process::inspect(pid).unwrap().root, DirId::of(&jail), "{name}");
         inside.push(child);
     }
     let mut pids: Vec<u32> = inside.iter().map(|child| child.0.id()).collect();

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::apply::control::{self, PATIENCE, PAUSE_LIMIT};
-use crate::apply::linux::LinuxHost;
+use crate::apply::linux::{GuestHandle, LinuxHost};
 use crate::apply::record::{self, Freezing, Ready, Unreadable};
-use crate::apply::{ApplyError, jail, observe, preflight, vmm};
+use crate::apply::{ApplyError, preflight};
 use crate::base::time::now;
 use crate::base::{GuestName, SnapshotName};
 use crate::host::layout::Layout;
@@ -66,7 +66,7 @@ pub fn create(
     report: &dyn Report,
 ) -> Result<(Manifest, Duration), ApplyError> {
     let layout = &host.layout;
-    let subject = subject(host, request.guest)?;
+    let subject = host.guest(request.guest).subject()?;
     if !of(subject.machine.vmm).can_freeze(&subject.machine) {
         return Err(SnapshotError::HugePages(request.guest.clone()).into());
     }
@@ -80,7 +80,7 @@ pub fn create(
     let taken = subject.disk.metadata().map_or(0, |disk| disk.blocks() * 512);
     preflight::room_for(layout, (subject.machine.memory_mib << 20) + taken)?;
     let task = report.begin(&format!("freeze {}", request.guest), None, Unit::Steps);
-    quiesce(layout, request.guest, &subject, &*task, report);
+    host.guest(request.guest).quiesce(&subject, &*task, report);
 
     let dir = layout.new_snapshot(request.name);
     let made = write_all(host, request, &subject, &dir, &*task).and_then(|still| {
@@ -100,46 +100,50 @@ pub fn create(
     match made {
         Ok((manifest, still)) => {
             if !request.stop {
-                limit_again(host, request.guest, &subject);
+                host.guest(request.guest).limit_again(&subject);
             }
             task.finish(&format!("frozen, paused for {} ms", still.as_millis()));
             Ok((manifest, still))
         }
         Err(source) => {
             let error = take_back(host, request, &dir, source);
-            limit_again(host, request.guest, &subject);
+            host.guest(request.guest).limit_again(&subject);
             Err(error)
         }
     }
 }
 
-fn subject(host: &LinuxHost, guest: &GuestName) -> Result<Subject, ApplyError> {
-    let layout = &host.layout;
-    let not_running = || SnapshotError::NotRunning(guest.clone());
-    let process = observe::vmm_process(layout, &host.hierarchy, guest).ok_or_else(not_running)?;
-    let machine: Machine = record::read(&layout.machine(guest))?.ok_or_else(not_running)?;
-    let ready = observe::ready(layout, guest, Some(&process))?;
-    let ready = ready.ok_or_else(|| SnapshotError::NotReady(guest.clone()))?;
-    if layout.freezing(guest).exists() {
-        return Err(SnapshotError::Paused(guest.clone()).into());
+impl GuestHandle<'_> {
+    fn subject(self) -> Result<Subject, ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        let layout = &host.layout;
+        let not_running = || SnapshotError::NotRunning(guest.clone());
+        let process = self.vmm().ok_or_else(not_running)?;
+        let machine: Machine = self.machine()?.ok_or_else(not_running)?;
+        let ready = self.ready(Some(&process))?;
+        let ready = ready.ok_or_else(|| SnapshotError::NotReady(guest.clone()))?;
+        if layout.freezing(guest).exists() {
+            return Err(SnapshotError::Paused(guest.clone()).into());
+        }
+        let root = self.jail_root(&process)?;
+        let disk = self.open_disk(&machine, &process)?;
+        let limits = host.hierarchy.limits(&layout.cgroup(guest));
+        Ok(Subject { process, machine, ready, root, disk, limits })
     }
-    let root = jail::root_of(layout, guest, &process)?;
-    let disk = jail::open_disk(layout, guest, &machine, &root)?;
-    let limits = host.hierarchy.limits(&layout.cgroup(guest));
-    Ok(Subject { process, machine, ready, root, disk, limits })
-}
 
-/// Has the guest write its files back, so that the disk alone is worth something too. It is the guest's user that asks:
-/// freezing its file systems would take root in it. A guest that cannot be asked is frozen as it is.
-fn quiesce(layout: &Layout, guest: &GuestName, subject: &Subject, task: &dyn Task, report: &dyn Report) {
-    task.detail("sync");
-    let Ok(Some(target)) = vmm::target(layout, guest, &subject.ready) else { return };
-    let synced = ssh::run_within(&target, &["sync".to_owned()], SYNC_LIMIT);
-    if !synced.is_ok_and(|finished| finished.code == 0) {
-        report.note(&format!(
-            "note: {guest} did not run `sync` successfully; the snapshot has its disk as \
+    /// Has the guest write its files back, so that the disk alone is worth something too. It is the guest's user that asks:
+    /// freezing its file systems would take root in it. A guest that cannot be asked is frozen as it is.
+    fn quiesce(self, subject: &Subject, task: &dyn Task, report: &dyn Report) {
+        let guest = self.name;
+        task.detail("sync");
+        let Ok(Some(target)) = self.ssh_target(&subject.ready) else { return };
+        let synced = ssh::run_within(&target, &["sync".to_owned()], SYNC_LIMIT);
+        if !synced.is_ok_and(|finished| finished.code == 0) {
+            report.note(&format!(
+                "note: {guest} did not run `sync` successfully; the snapshot has its disk as \
           it is"
-        ));
+            ));
+        }
     }
 }
 
@@ -227,10 +231,13 @@ fn open_for_vmm(
     Ok(file)
 }
 
-/// Where that fails, the next `up` finds that the limits are not as they should be.
-fn limit_again(host: &LinuxHost, guest: &GuestName, subject: &Subject) {
-    let again = |limits| host.hierarchy.create(&host.layout.cgroup(guest), limits);
-    let _ = subject.limits.as_ref().map(again);
+impl GuestHandle<'_> {
+    /// Where that fails, the next `up` finds that the limits are not as they should be.
+    fn limit_again(self, subject: &Subject) {
+        let (host, guest) = (self.host, self.name);
+        let again = |limits| host.hierarchy.create(&host.layout.cgroup(guest), limits);
+        let _ = subject.limits.as_ref().map(again);
+    }
 }
 
 fn remove_links(root: &Path) -> Result<(), ApplyError> {
@@ -281,43 +288,43 @@ fn take_back(host: &LinuxHost, request: &Request<'_>, dir: &Path, source: ApplyE
     // Before the guest goes on, so that it never runs beside a snapshot that was to end it. What cannot be removed now is by
     // the next command.
     let removed = [dir, &host.layout.ready_snapshot(request.name)].map(files::remove);
-    let goes_on = removed[1].is_ok() && go_on(host, &guest, PAUSE_LIMIT).is_ok();
+    let goes_on = removed[1].is_ok() && host.guest(&guest).unpause(PAUSE_LIMIT).is_ok();
     SnapshotError::NotMade { guest, goes_on, source: Box::new(source) }.into()
 }
 
-/// Lets a guest go on that may be paused for a snapshot; its VMM may take as long as `limit`.
-pub(in crate::apply) fn go_on(
-    host: &LinuxHost,
-    guest: &GuestName,
-    limit: Duration,
-) -> Result<(), ApplyError> {
-    let layout = &host.layout;
-    let machine: Option<Machine> = record::read(&layout.machine(guest))?;
-    let vmm = observe::vmm_process(layout, &host.hierarchy, guest);
-    let (Some(machine), Some(vmm)) = (machine, vmm) else { return Ok(()) };
-    let root = jail::root_of(layout, guest, &vmm)?;
-    if layout.freezing(guest).exists() {
-        // The connection that failed may be in anybody's hands; another one may do.
-        let end = Instant::now() + limit;
-        let left = || end.saturating_duration_since(Instant::now());
-        let resume = || control::connect(&root, &machine, &vmm, left().min(PATIENCE))?.resume(left());
-        let mut resumed = resume();
-        for _ in 1..RESUME_ATTEMPTS {
-            resumed = resumed.or_else(|error| if left().is_zero() { Err(error) } else { resume() });
+impl GuestHandle<'_> {
+    /// Lets a guest go on that may be paused for a snapshot; its VMM may take as long as `limit`.
+    pub(in crate::apply) fn unpause(self, limit: Duration) -> Result<(), ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        let layout = &host.layout;
+        let machine: Option<Machine> = self.machine()?;
+        let vmm = self.vmm();
+        let (Some(machine), Some(vmm)) = (machine, vmm) else { return Ok(()) };
+        let root = self.jail_root(&vmm)?;
+        if layout.freezing(guest).exists() {
+            // The connection that failed may be in anybody's hands; another one may do.
+            let end = Instant::now() + limit;
+            let left = || end.saturating_duration_since(Instant::now());
+            let resume = || control::connect(&root, &machine, &vmm, left().min(PATIENCE))?.resume(left());
+            let mut resumed = resume();
+            for _ in 1..RESUME_ATTEMPTS {
+                resumed = resumed.or_else(|error| if left().is_zero() { Err(error) } else { resume() });
+            }
+            resumed?;
+            files::remove(&layout.freezing(guest))?;
         }
-        resumed?;
-        files::remove(&layout.freezing(guest))?;
+        remove_links(&root)
     }
-    remove_links(&root)
-}
 
-/// Why a guest's VMM stands still, where it does.
-pub(in crate::apply) fn paused(layout: &Layout, guest: &GuestName) -> Result<Option<Paused>, Unreadable> {
-    let marker: Option<Freezing> = record::read(&layout.freezing(guest))?;
-    Ok(marker.map(|marker| match marker.stop && layout.ready_snapshot(&marker.snapshot).exists() {
-        true => Paused::Frozen,
-        false => Paused::Unfinished,
-    }))
+    /// Why a guest's VMM stands still, where it does.
+    pub(in crate::apply) fn paused(self) -> Result<Option<Paused>, Unreadable> {
+        let (layout, guest) = (self.layout(), self.name);
+        let marker: Option<Freezing> = record::read(&layout.freezing(guest))?;
+        Ok(marker.map(|marker| match marker.stop && layout.ready_snapshot(&marker.snapshot).exists() {
+            true => Paused::Frozen,
+            false => Paused::Unfinished,
+        }))
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,5 @@ pub use origin::here;
 pub use restore::check_files;
 pub use shelf::{Place, Shelved, find, list, ready_manifest, remove};
 
-pub(super) use create::{go_on, paused};
-pub(super) use restore::{await_control, await_restored, consume, forget, load, was_loaded};
+pub(super) use restore::forget;
 pub(super) use shelf::{clear, has_leftovers};

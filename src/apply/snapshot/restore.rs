@@ -6,12 +6,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::apply::ApplyError;
 use crate::apply::control::{self, Control, LoadFlags, PATIENCE};
-use crate::apply::linux::LinuxHost;
+use crate::apply::linux::GuestHandle;
 use crate::apply::record::{self, Ready};
-use crate::apply::{ApplyError, jail, observe};
+use crate::base::SnapshotName;
 use crate::base::time::now;
-use crate::base::{GuestName, SnapshotName};
 use crate::host::layout::Layout;
 use crate::host::snapshot::{self as parts, DISK, MEMORY, Manifest, Obstacle, RESTORED, Restored, STATE};
 use crate::host::state::{Machine, MachineDisk};
@@ -55,46 +55,49 @@ pub fn check_files(
     Ok(found)
 }
 
-/// Takes a snapshot out of those that can be restored, and gives its disk to the guest. From the first line on, no other
-/// restore finds it.
-pub(in crate::apply) fn consume(
-    layout: &Layout,
-    guest: &GuestName,
-    name: &SnapshotName,
-    keeps_disk: bool,
-) -> Result<(), ApplyError> {
-    let (ready, consumed) = (layout.ready_snapshot(name), layout.consumed_snapshot(name));
-    files::create_private_dir(&layout.consumed_snapshots())?;
-    match fs::rename(&ready, &consumed) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(SnapshotError::Gone(name.clone()).into());
+impl GuestHandle<'_> {
+    /// Takes a snapshot out of those that can be restored, and gives its disk to the guest. From the first line on, no other
+    /// restore finds it.
+    pub(in crate::apply) fn consume_snapshot(
+        self,
+        name: &SnapshotName,
+        keeps_disk: bool,
+    ) -> Result<(), ApplyError> {
+        let (layout, guest) = (self.layout(), self.name);
+        let (ready, consumed) = (layout.ready_snapshot(name), layout.consumed_snapshot(name));
+        files::create_private_dir(&layout.consumed_snapshots())?;
+        match fs::rename(&ready, &consumed) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(SnapshotError::Gone(name.clone()).into());
+            }
+            renamed => renamed.map_err(FileError::when("consume", &ready))?,
         }
-        renamed => renamed.map_err(FileError::when("consume", &ready))?,
+        files::sync_dir(&layout.consumed_snapshots())?;
+        files::sync_dir(&layout.ready_snapshots())?;
+        record::write(&consumed.join(RESTORED), &Restored { guest: guest.clone(), at: now() })?;
+        if keeps_disk { self.take_over_disk(name) } else { Ok(()) }
     }
-    files::sync_dir(&layout.consumed_snapshots())?;
-    files::sync_dir(&layout.ready_snapshots())?;
-    record::write(&consumed.join(RESTORED), &Restored { guest: guest.clone(), at: now() })?;
-    if keeps_disk { take_over_disk(layout, guest, name) } else { Ok(()) }
-}
 
-/// Puts the snapshot's disk in the place of the guest's, which keeps a name of its own. At no moment is there none.
-fn take_over_disk(layout: &Layout, guest: &GuestName, name: &SnapshotName) -> Result<(), ApplyError> {
-    let (from, disk) = (layout.consumed_snapshot(name).join(DISK), layout.disk(guest));
-    files::create_private_dir(&layout.disks())?;
-    if disk.exists() && !same_bytes(&from, &disk)? {
-        let aside = (1..).map(|number| layout.disk_before(guest, name, number));
-        for aside in aside {
-            match fs::hard_link(&disk, &aside) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                linked => {
-                    linked.map_err(FileError::when("keep", &aside))?;
-                    break;
+    /// Puts the snapshot's disk in the place of the guest's, which keeps a name of its own. At no moment is there none.
+    fn take_over_disk(self, name: &SnapshotName) -> Result<(), ApplyError> {
+        let (layout, guest) = (self.layout(), self.name);
+        let (from, disk) = (layout.consumed_snapshot(name).join(DISK), layout.disk(guest));
+        files::create_private_dir(&layout.disks())?;
+        if disk.exists() && !same_bytes(&from, &disk)? {
+            let aside = (1..).map(|number| layout.disk_before(guest, name, number));
+            for aside in aside {
+                match fs::hard_link(&disk, &aside) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    linked => {
+                        linked.map_err(FileError::when("keep", &aside))?;
+                        break;
+                    }
                 }
             }
         }
+        fs::rename(&from, &disk).map_err(FileError::when("replace", &disk))?;
+        Ok(files::sync_dir(&layout.disks())?)
     }
-    fs::rename(&from, &disk).map_err(FileError::when("replace", &disk))?;
-    Ok(files::sync_dir(&layout.disks())?)
 }
 
 /// Whether two disks hold the same; that of the snapshot may have another owner by now, and nothing else.
@@ -102,23 +105,22 @@ fn same_bytes(a: &Path, b: &Path) -> Result<bool, ApplyError> {
     Ok(sparse_digest(a)? == sparse_digest(b)?)
 }
 
-/// Has the VMM load the snapshot that its machine goes on from.
-pub(in crate::apply) fn load(
-    host: &LinuxHost,
-    guest: &GuestName,
-    machine: &Machine,
-) -> Result<(), ApplyError> {
-    let Some(name) = &machine.restored_from else { return Ok(()) };
-    let layout = &host.layout;
-    let attempt = || -> Result<(), ApplyError> {
-        let manifest = shelf::consumed(layout, name)?.ok_or_else(|| SnapshotError::None(name.clone()))?;
-        let path = layout.consumed_snapshot(name).join(STATE);
-        let state = File::open(&path).map_err(FileError::when("open", &path))?;
-        let mut control = await_control(host, guest, machine)?;
-        let limit = parts::time_limit(machine.memory_mib);
-        control.load(machine, &flags(machine, &manifest), &state, limit)
-    };
-    attempt().map_err(|source| spent(layout, guest, machine, source))
+impl GuestHandle<'_> {
+    /// Has the VMM load the snapshot that its machine goes on from.
+    pub(in crate::apply) fn load_frozen(self, machine: &Machine) -> Result<(), ApplyError> {
+        let host = self.host;
+        let Some(name) = &machine.restored_from else { return Ok(()) };
+        let layout = &host.layout;
+        let attempt = || -> Result<(), ApplyError> {
+            let manifest = shelf::consumed(layout, name)?.ok_or_else(|| SnapshotError::None(name.clone()))?;
+            let path = layout.consumed_snapshot(name).join(STATE);
+            let state = File::open(&path).map_err(FileError::when("open", &path))?;
+            let mut control = self.await_control(machine)?;
+            let limit = parts::time_limit(machine.memory_mib);
+            control.load(machine, &flags(machine, &manifest), &state, limit)
+        };
+        attempt().map_err(|source| self.spent(machine, source))
+    }
 }
 
 fn flags(machine: &Machine, manifest: &Manifest) -> LoadFlags {
@@ -129,72 +131,63 @@ fn flags(machine: &Machine, manifest: &Manifest) -> LoadFlags {
     }
 }
 
-/// The control socket of a VMM that was just started, once it listens.
-pub(in crate::apply) fn await_control(
-    host: &LinuxHost,
-    guest: &GuestName,
-    machine: &Machine,
-) -> Result<Box<dyn Control>, ApplyError> {
-    let layout = &host.layout;
-    let end = Instant::now() + CONTROL_LIMIT;
-    loop {
-        let Some(vmm) = observe::vmm_process(layout, &host.hierarchy, guest) else {
-            return Err(SnapshotError::NoVmm(guest.clone()).into());
-        };
-        // It is in its jail a moment after it is there.
-        let connect = || control::connect(&jail::root_of(layout, guest, &vmm)?, machine, &vmm, PATIENCE);
-        match connect() {
-            Ok(control) => return Ok(control),
-            Err(error) if Instant::now() > end => return Err(error),
-            Err(_) => std::thread::sleep(POLL),
+impl GuestHandle<'_> {
+    /// The control socket of a VMM that was just started, once it listens.
+    pub(in crate::apply) fn await_control(self, machine: &Machine) -> Result<Box<dyn Control>, ApplyError> {
+        let guest = self.name;
+        let end = Instant::now() + CONTROL_LIMIT;
+        loop {
+            let Some(vmm) = self.vmm() else {
+                return Err(SnapshotError::NoVmm(guest.clone()).into());
+            };
+            // It is in its jail a moment after it is there.
+            let connect = || control::connect(&self.jail_root(&vmm)?, machine, &vmm, PATIENCE);
+            match connect() {
+                Ok(control) => return Ok(control),
+                Err(error) if Instant::now() > end => return Err(error),
+                Err(_) => std::thread::sleep(POLL),
+            }
         }
     }
-}
 
-/// Says that a snapshot is gone, and where its disk is.
-fn spent(layout: &Layout, guest: &GuestName, machine: &Machine, source: ApplyError) -> ApplyError {
-    let Some(snapshot) = machine.restored_from.clone() else { return source };
-    let in_snapshot = layout.consumed_snapshot(&snapshot).join(DISK);
-    let in_place = || (machine.disk == MachineDisk::Kept).then(|| layout.disk(guest));
-    let disk = Some(in_snapshot).filter(|path| path.exists()).or_else(in_place);
-    SnapshotError::Spent { snapshot, guest: guest.clone(), disk, source: Box::new(source) }.into()
-}
+    /// Says that a snapshot is gone, and where its disk is.
+    fn spent(self, machine: &Machine, source: ApplyError) -> ApplyError {
+        let (layout, guest) = (self.layout(), self.name);
+        let Some(snapshot) = machine.restored_from.clone() else { return source };
+        let in_snapshot = layout.consumed_snapshot(&snapshot).join(DISK);
+        let in_place = || (machine.disk == MachineDisk::Kept).then(|| layout.disk(guest));
+        let disk = Some(in_snapshot).filter(|path| path.exists()).or_else(in_place);
+        SnapshotError::Spent { snapshot, guest: guest.clone(), disk, source: Box::new(source) }.into()
+    }
 
-/// Whether a VMM that was started for a snapshot has loaded it.
-pub(in crate::apply) fn was_loaded(
-    layout: &Layout,
-    guest: &GuestName,
-    machine: &Machine,
-    vmm: &ProcessInfo,
-) -> bool {
-    let runs = || control::connect(&jail::root_of(layout, guest, vmm)?, machine, vmm, LOOK_LIMIT)?.runs();
-    runs().unwrap_or(false)
-}
+    /// Whether a VMM that was started for a snapshot has loaded it.
+    pub(in crate::apply) fn has_loaded(self, machine: &Machine, vmm: &ProcessInfo) -> bool {
+        let runs = || control::connect(&self.jail_root(vmm)?, machine, vmm, LOOK_LIMIT)?.runs();
+        runs().unwrap_or(false)
+    }
 
-/// Waits until a guest that went on from a snapshot runs, and can be reached where it has an sshd. What it said when it
-/// booted is in the snapshot.
-pub(in crate::apply) fn await_restored(
-    host: &LinuxHost,
-    guest: &GuestName,
-    machine: &Machine,
-) -> Result<(), ApplyError> {
-    let layout = &host.layout;
-    let attempt = || -> Result<(), ApplyError> {
-        let vmm = observe::vmm_process(layout, &host.hierarchy, guest);
-        let vmm = vmm.ok_or(SnapshotError::DoesNotRun)?;
-        if !was_loaded(layout, guest, machine, &vmm) {
-            return Err(SnapshotError::DoesNotRun.into());
-        }
-        let manifest = machine.restored_from.as_ref().map(|name| shelf::consumed(layout, name));
-        let (host_key, containers) =
-            manifest.transpose()?.flatten().map_or_else(Default::default, |m| (m.host_key, m.containers));
-        let answer = || await_answer(machine.ip, !host_key.is_empty(), host.ready_timeout);
-        netns::within(&layout.netns(), answer)??;
-        let ready = Ready { pid: vmm.pid, start_time: vmm.start_time, host_key, containers };
-        jail::take_back(layout, guest, &vmm)?;
-        Ok(record::write(&layout.ready(guest), &ready)?)
-    };
-    attempt().map_err(|source| spent(layout, guest, machine, source))
+    /// Waits until a guest that went on from a snapshot runs, and can be reached where it has an sshd. What it said when it
+    /// booted is in the snapshot.
+    pub(in crate::apply) fn await_restored(self, machine: &Machine) -> Result<(), ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        let layout = &host.layout;
+        let attempt = || -> Result<(), ApplyError> {
+            let vmm = self.vmm();
+            let vmm = vmm.ok_or(SnapshotError::DoesNotRun)?;
+            if !self.has_loaded(machine, &vmm) {
+                return Err(SnapshotError::DoesNotRun.into());
+            }
+            let manifest = machine.restored_from.as_ref().map(|name| shelf::consumed(layout, name));
+            let (host_key, containers) =
+                manifest.transpose()?.flatten().map_or_else(Default::default, |m| (m.host_key, m.containers));
+            let answer = || await_answer(machine.ip, !host_key.is_empty(), host.ready_timeout);
+            netns::within(&layout.netns(), answer)??;
+            let ready = Ready { pid: vmm.pid, start_time: vmm.start_time, host_key, containers };
+            self.take_back_jail(&vmm)?;
+            Ok(record::write(&layout.ready(guest), &ready)?)
+        };
+        attempt().map_err(|source| self.spent(machine, source))
+    }
 }
 
 /// Makes the guest look for the host anew, whose end of the TAP has another hardware address than before, and waits until

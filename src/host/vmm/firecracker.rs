@@ -33,6 +33,10 @@ impl VmmProfile for Firecracker {
         PROGRAM
     }
 
+    fn needed_programs(&self) -> &'static [&'static str] {
+        &["jailer", "firecracker"]
+    }
+
     fn jailed_program(&self) -> Option<&'static str> {
         Some(PROGRAM)
     }

@@ -24,6 +24,9 @@ pub trait VmmProfile: Sync {
     /// Its program, by which it is found and asked for its version.
     fn program(&self) -> &'static str;
 
+    /// The programs that a host needs to start it.
+    fn needed_programs(&self) -> &'static [&'static str];
+
     /// Its program where a jailer copies it into the jail and makes devices there; `None` where it enters its jail by itself.
     fn jailed_program(&self) -> Option<&'static str>;
 

@@ -22,6 +22,10 @@ impl VmmProfile for Qemu {
         PROGRAM
     }
 
+    fn needed_programs(&self) -> &'static [&'static str] {
+        &["qemu-system-x86_64"]
+    }
+
     fn jailed_program(&self) -> Option<&'static str> {
         None
     }

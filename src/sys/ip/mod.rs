@@ -257,6 +257,11 @@ pub fn taps() -> Result<Vec<Tap>, IpError> {
     links.iter().filter(|link| link.is_tap()).map(Link::tap).collect()
 }
 
+/// The TAP of that name, where there is one.
+pub fn tap(name: &str) -> Result<Option<Tap>, IpError> {
+    link(name)?.filter(Link::is_tap).as_ref().map(Link::tap).transpose()
+}
+
 /// Whether a link of that name is there, of whatever kind.
 pub fn link_exists(name: &str) -> Result<bool, IpError> {
     link(name).map(|link| link.is_some())

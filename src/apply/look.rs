@@ -1,0 +1,91 @@
+//! What one look at a host found that is asked for guest by guest: of hundreds, each would else list what all others have.
+//! [`super::observe`] looks anew; this process alone changes what is kept, since it holds the fleet's lock where it does.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::base::GuestName;
+use crate::host::layout::Layout;
+use crate::sys::mount;
+use crate::sys::process::{self, DirId, Rooted};
+
+use super::ApplyError;
+use super::jail::{self, Place};
+
+/// What is known of a host; nothing at first.
+#[derive(Debug, Default)]
+pub struct Look {
+    jails: Mutex<Option<BTreeMap<GuestName, Vec<Place>>>>,
+    rooted: Mutex<Option<BTreeMap<DirId, Vec<Rooted>>>>,
+    mounts: Mutex<Option<Vec<PathBuf>>>,
+}
+
+/// Gives what is known, or finds it out.
+fn known<T, R>(
+    cell: &Mutex<Option<T>>,
+    find: impl FnOnce() -> Result<T, ApplyError>,
+    take: impl FnOnce(&mut T) -> R,
+) -> Result<R, ApplyError> {
+    let mut held = cell.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = match held.take() {
+        Some(found) => found,
+        None => find()?,
+    };
+    Ok(take(held.insert(found)))
+}
+
+impl Look {
+    /// Forgets everything: the host may be another by now.
+    pub fn again(&self) {
+        *self.jails.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.rooted.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.mounts.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The jails of all guests, each guest's by their attempts.
+    ///
+    /// # Errors
+    /// Where the directory of jails cannot be read.
+    pub fn all_jails(&self, layout: &Layout) -> Result<BTreeMap<GuestName, Vec<Place>>, ApplyError> {
+        known(&self.jails, || jail::all(layout), |jails| jails.clone())
+    }
+
+    /// The jails of one guest.
+    pub(super) fn jails(&self, layout: &Layout, guest: &GuestName) -> Result<Vec<Place>, ApplyError> {
+        known(&self.jails, || jail::all(layout), |jails| jails.get(guest).cloned().unwrap_or_default())
+    }
+
+    /// Notes that a guest has these jails now.
+    pub(super) fn keep_jails(&self, guest: &GuestName, places: Vec<Place>) {
+        if let Some(jails) = &mut *self.jails.lock().unwrap_or_else(PoisonError::into_inner) {
+            jails.insert(guest.clone(), places);
+        }
+    }
+
+    /// The processes that had this root directory at the time of the look.
+    pub(super) fn rooted_at(&self, root: DirId) -> Vec<Rooted> {
+        let find = || {
+            let mut found: BTreeMap<DirId, Vec<Rooted>> = BTreeMap::new();
+            for process in process::rooted_elsewhere() {
+                found.entry(process.root).or_default().push(process);
+            }
+            Ok(found)
+        };
+        // It looks, and cannot fail.
+        known(&self.rooted, find, |rooted| rooted.get(&root).cloned()).ok().flatten().unwrap_or_default()
+    }
+
+    /// What was mounted below a directory of a jail, deepest first.
+    pub(super) fn mounts_below(&self, layout: &Layout, dir: &Path) -> Result<Vec<PathBuf>, ApplyError> {
+        let jails = layout.jails();
+        let below =
+            |mounts: &mut Vec<PathBuf>| mounts.iter().filter(|at| at.starts_with(dir)).cloned().collect();
+        let find = || {
+            let real = std::fs::canonicalize(&jails).unwrap_or_else(|_| jails.clone());
+            let found = mount::mounts_below(&jails)?;
+            Ok(found.iter().filter_map(|at| Some(jails.join(at.strip_prefix(&real).ok()?))).collect())
+        };
+        known(&self.mounts, find, below)
+    }
+}
