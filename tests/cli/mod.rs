@@ -18,6 +18,7 @@ mod line;
 mod locking;
 mod logs;
 mod machine;
+mod many;
 mod network;
 mod output;
 mod packages;
