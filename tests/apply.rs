@@ -10,7 +10,7 @@ use sisforge::host::observed::{
     ObservedVmm,
 };
 use sisforge::host::state::{CgroupLimits, Machine, MachineDisk, StoredKind, TapSpec};
-use sisforge::host::wanted::{Startup, WantedDisk, WantedGuest, WantedHost, WantedNetwork};
+use sisforge::host::wanted::{HostRules, Startup, WantedDisk, WantedGuest, WantedHost, WantedNetwork};
 use sisforge::plan::{GuestScope, diff};
 use sisforge::sys::cgroup::IoLimits;
 use sisforge::sys::report::Silent;
@@ -123,7 +123,10 @@ fn fleet(guests: &[(&str, WantedGuest)]) -> WantedHost {
     let pair = PairSpec { mtu: 1500, subnet: "10.107.0.0/16".parse().unwrap() };
     let spec = NetworkSpec { uplink: uplink.parse().unwrap(), pair };
     WantedHost {
-        network: Some(WantedNetwork { rules: Ruleset::new(format!("host {uplink}")), spec }),
+        network: Some(WantedNetwork {
+            rules: HostRules { ruleset: Ruleset::new(format!("host {uplink}")), published: Vec::new() },
+            spec,
+        }),
         ruleset: Some(Ruleset::new(format!("{guests:?}"))),
         stored: stored.into_iter().chain(images).collect(),
         guests: guests.iter().map(|(guest, state)| (name(guest), state.clone())).collect(),
@@ -167,7 +170,7 @@ fn is_as(host: &Inner, desired: &WantedHost, story: &str) {
         namespace: Some(Found::Whole(())),
         pair: Some(Found::Whole(network.spec.pair)),
         forwarding: [(network.spec.uplink.clone(), true)].into(),
-        rules: Some(ObservedRuleset::Loaded(network.rules.digest)),
+        rules: Some(ObservedRuleset::Loaded(network.rules.ruleset.digest)),
         ..ObservedNetwork::default()
     });
     assert_eq!(host.state.network, network.unwrap_or_default(), "{story}");

@@ -15,6 +15,7 @@ use sisforge::sys::{conntrack, nft, tap};
 use crate::common::namespaces::inside_namespaces;
 use crate::common::nft::{Counter, counters};
 
+mod publish;
 mod quarantine;
 mod raw;
 mod rules;

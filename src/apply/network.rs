@@ -13,6 +13,8 @@ use crate::host::layout::Layout;
 use crate::host::network::{NetworkSpec, PairSpec, SETTINGS};
 use crate::host::observed::{Found, ObservedNetwork, ObservedRuleset};
 use crate::host::policy::Policies;
+use crate::host::publish::PublishedPort;
+use crate::host::wanted::HostRules;
 use crate::sys::fs::{self as files, FileError, FileLock};
 use crate::sys::ip::{self, Interface, IpError, Neighbour};
 use crate::sys::netns::{self, NetnsError, Presence};
@@ -151,6 +153,7 @@ pub(super) fn observe(
         pair: pair(layout, inside, interfaces)?,
         forwarding: forwarding(layout)?,
         ports: listed.as_deref().and_then(host_rules::ports_in),
+        published: listed.as_deref().map(|text| published(layout, Sha256::of(text))).unwrap_or_default(),
         rules: listed.map(|text| loaded(&layout.host_rules(), Sha256::of(text))),
         is_in_host: listing("inet", layout.fleet())?.is_some() || interfaces.iter().any(|it| ours(&it)),
     })
@@ -160,6 +163,12 @@ pub(super) fn observe(
 pub(super) fn policies(layout: &Layout) -> Option<Policies> {
     let loaded: Option<LoadedRuleset> = record::read(&layout.ruleset()).ok().flatten();
     loaded?.policies
+}
+
+/// The ways in that rules have which are listed so.
+fn published(layout: &Layout, listing: Sha256) -> Vec<PublishedPort> {
+    let loaded: Option<LoadedRuleset> = record::read(&layout.host_rules()).ok().flatten();
+    loaded.filter(|loaded| loaded.listing == listing).map(|loaded| loaded.published).unwrap_or_default()
 }
 
 /// Whether rules that are listed so are those that were loaded. Of which nothing is known, they are loaded anew, and so is
@@ -323,12 +332,12 @@ fn stop_forwarding(interface: &str) -> Result<(), FleetNetworkError> {
 }
 
 /// Loads the rules on the host's side.
-pub(super) fn load_host_rules(layout: &Layout, ruleset: &Ruleset) -> Result<(), FleetNetworkError> {
-    nft::load(&ruleset.text)?;
+pub(super) fn load_host_rules(layout: &Layout, rules: &HostRules) -> Result<(), FleetNetworkError> {
+    nft::load(&rules.ruleset.text)?;
     let listing = listing(FAMILY, layout.fleet())?;
     let Some(listing) = listing.map(Sha256::of) else { return Ok(()) };
-    let loaded = LoadedRuleset { digest: ruleset.digest, listing, policies: None };
-    Ok(record::write(&layout.host_rules(), &loaded)?)
+    let (digest, published) = (rules.ruleset.digest, rules.published.clone());
+    Ok(record::write(&layout.host_rules(), &LoadedRuleset { digest, listing, policies: None, published })?)
 }
 
 /// Loads the rules in the namespace.
@@ -340,8 +349,8 @@ pub(super) fn load_ruleset(layout: &Layout, ruleset: &Ruleset) -> Result<(), Fle
         Ok(rules::load(layout.fleet(), ruleset, known.map(|known| known.listing))?)
     };
     let Some(listing) = netns::within(&layout.netns(), load)?? else { return Ok(()) };
-    let loaded = LoadedRuleset { digest: ruleset.digest, listing, policies: Some(ruleset.policies.clone()) };
-    Ok(record::write(&layout.ruleset(), &loaded)?)
+    let (digest, policies) = (ruleset.digest, Some(ruleset.policies.clone()));
+    Ok(record::write(&layout.ruleset(), &LoadedRuleset { digest, listing, policies, published: Vec::new() })?)
 }
 
 /// Removes everything: the way out first, and then what is behind it.

@@ -129,7 +129,8 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
 fn rules_and_artifacts(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
     for step in steps {
         match step {
-            Step::LoadRuleset(ruleset) | Step::LoadHostRules(ruleset) => nft::check(&ruleset.text)?,
+            Step::LoadRuleset(ruleset) => nft::check(&ruleset.text)?,
+            Step::LoadHostRules(rules) => nft::check(&rules.ruleset.text)?,
             Step::StoreFile { digest, .. }
                 if !host.artifacts.get(digest).is_some_and(|path| path.exists()) =>
             {

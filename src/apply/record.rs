@@ -19,6 +19,7 @@ use crate::base::{Class, Diagnosis, Diagnostic, FleetName, GuestName, InterfaceN
 use crate::fleet::ContainerSpec;
 use crate::host::layout::Layout;
 use crate::host::policy::Policies;
+use crate::host::publish::PublishedPort;
 use crate::host::snapshot::{Manifest, Restored};
 use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError};
@@ -66,6 +67,9 @@ pub struct LoadedRuleset {
     /// What it lets guests do; records of earlier versions do not say it.
     #[serde(default)]
     pub policies: Option<Policies>,
+    /// The ways in to guests that it has, for who looks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<PublishedPort>,
 }
 
 /// `/run/sisforge/forwarding.json`: interfaces of the host that fleets had switched on for forwarding. It goes with the

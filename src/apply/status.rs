@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::base::GuestName;
 use crate::base::time::rfc3339;
 use crate::host::observed::{Found, ObservedCgroup, ObservedGuest, ObservedHost};
+use crate::host::publish::PublishedPort;
 use crate::host::state::Machine;
 use crate::sys::process;
 
@@ -56,6 +57,8 @@ pub struct GuestStatus {
     /// Since when it is cut off (RFC 3339), if it is; empty where the record does not say it.
     pub quarantined: Option<String>,
     pub machine: Option<Machine>,
+    /// The ways in to it.
+    pub published: Vec<PublishedPort>,
 }
 
 /// Every guest that the host has anything of.
@@ -92,6 +95,7 @@ pub fn guest(host: &LinuxHost, observed: &ObservedHost, name: &GuestName) -> Gue
         ),
         quarantined: quarantine::since(&host.layout, name),
         machine: state.machine().cloned(),
+        published: observed.network.published.iter().filter(|way| way.guest == *name).cloned().collect(),
     }
 }
 

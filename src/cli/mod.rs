@@ -31,6 +31,7 @@ mod policy;
 mod progress;
 mod prove;
 mod ps;
+mod publish;
 mod quarantine;
 mod render;
 mod sbom;
@@ -103,6 +104,8 @@ enum Command {
     Quarantine(quarantine::Args),
     /// Bring a guest back that was quarantined
     Release(quarantine::Args),
+    /// List the ports of the host that lead to guests, or print a proxy's configuration for them
+    Publish(publish::Args),
     /// List, save, replace and remove data disks
     #[command(subcommand)]
     Disk(disk::Command),
@@ -199,6 +202,7 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Policy(command) => policy::run(&command, ui),
         Command::Quarantine(args) => quarantine::cut_off(&args, ui),
         Command::Release(args) => quarantine::release(&args, ui),
+        Command::Publish(args) => publish::run(&args, ui),
         Command::Disk(command) => disk::run(&command, ui),
         Command::Snapshot(command) => snapshot::run(&command, ui),
         Command::Doctor(args) => doctor::run(&args, ui),

@@ -31,7 +31,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
 }
 
 /// Over the cells of [`row`].
-pub const HEAD: [&str; 8] = ["NAME", "STATE", "PID", "UID", "IP", "UPTIME", "MEMORY", "IMAGE"];
+pub const HEAD: [&str; 9] = ["NAME", "STATE", "PID", "UID", "IP", "UPTIME", "MEMORY", "IMAGE", "PORTS"];
 
 fn state(guest: &GuestStatus) -> String {
     let cut_off = guest.quarantined.as_ref().map(|_| "quarantined".to_owned());
@@ -51,5 +51,12 @@ pub fn row(guest: &GuestStatus) -> Vec<String> {
         or_dash(guest.uptime.map(render::duration)),
         or_dash(guest.memory.map(|bytes| format!("{} MiB", bytes >> 20))),
         or_dash(guest.machine.as_ref().map(|machine| machine.image.short())),
+        or_dash(ports(guest)),
     ]
+}
+
+/// The ways in to a guest, as `screen 20000->6080/tcp`.
+fn ports(guest: &GuestStatus) -> Option<String> {
+    let all: Vec<_> = guest.published.iter().map(ToString::to_string).collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }

@@ -6,7 +6,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::model::{Backing, OptionValue, ParameterValue, Preset, ScriptName, VmmKind};
+use super::model::{Backing, OptionValue, ParameterValue, Preset, Protocol, ScriptName, VmmKind};
 use super::reader::{FieldSchema, FromToml, Named, Section, Value, key, section, section_schema, unexpected};
 use super::scalar::{
     AbsolutePath, Account, Auto, Bandwidth, Count, DefaultAction, Destination, FsLabel, GuestNet,
@@ -157,6 +157,22 @@ section! {
         rate: Option<RateSection>,
         /// How much one guest may use of what all share.
         budget: Option<BudgetSection>,
+        /// Ways in to each guest, by ports of the host.
+        publish: Vec<Read<PublishSection>>,
+    }
+
+    /// A way in to each guest. Nothing else comes in.
+    pub struct PublishSection {
+        /// What it is called in `ps`, in fleet.lock, and in the configuration of a proxy.
+        name: Spanned<Label>,
+        /// The guest's port.
+        guest: Count<1, 65535>,
+        /// A port of the host, or a range of them, of which each guest has one.
+        host: Spanned<Ports>,
+        /// Who may come in: addresses or prefixes. Everybody is ["0.0.0.0/0"].
+        from: Spanned<List<Destination>>,
+        /// "tcp" unless given.
+        proto: Option<Protocol>,
     }
 
     /// How much one guest may use of what all share.

@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
 use super::model::{
-    Backing, LogLevel, OptionValue, ParameterValue, Preset, ScriptMoment, ScriptName, VmmKind,
+    Backing, LogLevel, OptionValue, ParameterValue, Preset, Protocol, ScriptMoment, ScriptName, VmmKind,
 };
 use super::reader::{FromKey, FromToml, Value, unexpected};
 use crate::base::problem::{Problem, Problems, Read, suggest};
@@ -144,6 +144,7 @@ choices! {
     HugePages { "2MiB" => Of2MiB }
     LogLevel { "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug, "trace" => Trace }
     VmmKind { "firecracker" => Firecracker, "qemu" => Qemu }
+    Protocol { "tcp" => Tcp, "udp" => Udp }
     Backing { "file" => File, "tmpfs" => Tmpfs }
     Preset { "closed" => Closed, "browse" => Browse, "open" => Open }
     DefaultAction { "allow" => Allow, "deny" => Deny }
@@ -319,7 +320,8 @@ impl FromToml for Ports {
                 port.map(|port| port..=port)
             }
             DeValue::String(text) => {
-                text.split_once('-').and_then(|(first, last)| Some(port(first)?..=port(last)?))
+                let (first, last) = text.split_once('-').unwrap_or((text, text));
+                port(first).zip(port(last)).map(|(first, last)| first..=last)
             }
             _ => return Err(unexpected(value, "a port, or a range such as \"8000-8100\"", problems)),
         };
@@ -337,7 +339,7 @@ impl FromToml for Ports {
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "anyOf": [
             { "type": "integer", "minimum": 1, "maximum": 65535 },
-            { "type": "string", "pattern": "^[0-9]+-[0-9]+$" },
+            { "type": "string", "pattern": "^[0-9]+(-[0-9]+)?$" },
         ] })
     }
 }

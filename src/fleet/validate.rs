@@ -128,6 +128,11 @@ impl Validator<'_> {
         if let (Ok(Some(VmmKind::Qemu)), Ok(guests)) = (fleet.vmm, &guests) {
             self.emulated(fleet.place.clone(), guests)?;
         }
+        let (networks, guests) = (declared.networks.and_then(whole), guests.and_then(whole));
+        if let (Ok(networks), Ok(guests)) = (&networks, &guests) {
+            self.ports_suffice(networks, guests)?;
+        }
+        let (networks, guests) = (networks?, guests?);
         Ok(Fleet {
             root: self.root.to_owned(),
             project: self.root.to_owned(),
@@ -138,8 +143,8 @@ impl Validator<'_> {
             repositories: repositories?,
             images: whole(declared.images?)?,
             disks: whole(declared.disks?)?,
-            networks: whole(declared.networks?)?,
-            guests: whole(guests?)?,
+            networks,
+            guests,
             host: host?,
         })
     }

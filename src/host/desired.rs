@@ -22,10 +22,11 @@ use super::limits::limits;
 use super::network::{NetworkSpec, PAIR_MTU_MAX, PairSpec};
 use super::observed::ObservedHost;
 use super::policy::Policies;
+use super::publish::published;
 use super::state::{Machine, MachineDisk, StoredKind, TapSpec};
 use super::versions;
 use super::vmm::{self, BootInfo, COMMAND_LINE_MAX};
-use super::wanted::{Startup, WantedDisk, WantedGuest, WantedHost, WantedNetwork};
+use super::wanted::{HostRules, Startup, WantedDisk, WantedGuest, WantedHost, WantedNetwork};
 
 impl Artifacts {
     /// Every artifact once, by digest: where its file is and what it is for.
@@ -169,6 +170,7 @@ pub fn desired(
     let of_guests = endpoints.iter().map(|e: &Endpoint| (e.name.clone(), e.policy.clone())).collect();
     let subnet = fleet.host.subnet;
     let policies = Policies::new(of_guests, &fleet.networks, &facts.lists, subnet, &fleet.source);
+    let network = network(fleet, lock, &facts.around, &endpoints)?;
     let ruleset = firewall::render(&FirewallInput {
         fleet: &fleet.name,
         uplink: &INNER_UPLINK.parse()?,
@@ -183,8 +185,7 @@ pub fn desired(
     let files =
         machines.flat_map(|machine| machine.spec.files()).map(|(_, digest)| (*digest, StoredKind::Machine));
     let stored = files.chain(artifacts).collect();
-    let network = Some(network(fleet, &facts.around)?);
-    Ok(WantedHost { network, ruleset: Some(Ruleset { policies, ..ruleset }), stored, guests })
+    Ok(WantedHost { network: Some(network), ruleset: Some(Ruleset { policies, ..ruleset }), stored, guests })
 }
 
 /// A guest that boots, as the firewall sees it.
@@ -194,18 +195,27 @@ fn endpoint(name: &GuestName, spec: &GuestSpec, numbers: &LockedGuest) -> Endpoi
 }
 
 /// The way out of the fleet's namespace, and what its host lets through.
-fn network(fleet: &Fleet, around: &NetworkAround) -> Result<WantedNetwork, InvalidValue> {
+fn network(
+    fleet: &Fleet,
+    lock: &Lock,
+    around: &NetworkAround,
+    endpoints: &[Endpoint],
+) -> Result<WantedNetwork, InvalidValue> {
+    let addresses: BTreeMap<_, _> = endpoints.iter().map(|endpoint| (&endpoint.name, endpoint.ip)).collect();
+    let published = published(fleet, lock, |guest| addresses.get(guest).copied());
     let (subnet, uplink) = (fleet.host.subnet, &around.uplink);
-    let rules = host_rules::render(&HostRulesInput {
+    let ruleset = host_rules::render(&HostRulesInput {
         fleet: &fleet.name,
         pair: &pair_name(&fleet.name)?,
         uplink,
         subnet,
         ports: &around.ports,
+        published: &published,
         was_router: around.was_router,
     });
     let pair = PairSpec { mtu: around.mtu.min(PAIR_MTU_MAX), subnet };
-    Ok(WantedNetwork { spec: NetworkSpec { uplink: uplink.clone(), pair }, rules })
+    let spec = NetworkSpec { uplink: uplink.clone(), pair };
+    Ok(WantedNetwork { spec, rules: HostRules { ruleset, published } })
 }
 
 /// Looks whether the installed Firecracker can do all that the machines ask for.

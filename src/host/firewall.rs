@@ -7,6 +7,7 @@
 //! Lists, budgets and counters outlive a swap ([`swap`]): a list is a set that all policies share, named after its content.
 
 mod policy;
+mod publish;
 pub mod ranges;
 pub mod swap;
 pub mod verdicts;
@@ -104,7 +105,14 @@ pub struct FirewallInput<'a> {
 
 /// Name of a fleet's tables in the families `inet` and `arp`. The prefix keeps them from being another program's.
 pub fn table_name(fleet: &FleetName) -> String {
-    format!("sisforge-{fleet}")
+    format!("{TABLE_PREFIX}{fleet}")
+}
+
+const TABLE_PREFIX: &str = "sisforge-";
+
+/// Whose table has such a name.
+pub fn fleet_of_table(table: &str) -> Option<&str> {
+    table.strip_prefix(TABLE_PREFIX)
 }
 
 /// Counters that are no guest's and no rule's: what was dropped, and why.
@@ -136,6 +144,12 @@ pub fn render(input: &FirewallInput<'_>) -> Ruleset {
     parts.arp = arp_table(&parts.table, input);
     let text = swap::from_nothing(&parts);
     Ruleset { digest: Sha256::of(&text), text, policies: Policies::default(), parts }
+}
+
+/// That of connections which rules of this text let pass. Zero is that of all others.
+fn mark(text: &str) -> u32 {
+    let Sha256([a, b, c, d, ..]) = Sha256::of(text);
+    u32::from_be_bytes([a, b, c, d]).max(1)
 }
 
 /// The policies that a guest has.

@@ -16,6 +16,8 @@ pub mod names;
 pub mod network;
 pub mod observed;
 pub mod policy;
+pub mod proxy;
+pub mod publish;
 pub mod quarantine;
 pub mod snapshot;
 pub mod state;

@@ -10,6 +10,7 @@ use crate::fleet::ContainerSpec;
 
 use super::network::{NetworkSpec, PairSpec};
 use super::policy::Policies;
+use super::publish::PublishedPort;
 use super::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 
 /// Everything of one fleet on one host. The default is a host that has nothing of it.
@@ -40,6 +41,8 @@ pub struct ObservedNetwork {
     pub forwarding: BTreeMap<InterfaceName, bool>,
     /// The nft table on the host's side.
     pub rules: Option<ObservedRuleset>,
+    /// The ways in to guests that it has, where it is known what was loaded.
+    pub published: Vec<PublishedPort>,
     /// The ports that guests are seen with outside, by that table.
     pub ports: Option<RangeInclusive<u16>>,
     /// Whether an earlier sisforge left a table or a TAP of the fleet in the host's own network.

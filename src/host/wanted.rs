@@ -7,6 +7,7 @@ use crate::fleet::ContainerSpec;
 
 use super::firewall::Ruleset;
 use super::network::NetworkSpec;
+use super::publish::PublishedPort;
 use super::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 
 /// Everything of one fleet on one host. The default is a host that should have nothing of it.
@@ -24,8 +25,15 @@ pub struct WantedHost {
 #[derive(Clone, Debug, PartialEq)]
 pub struct WantedNetwork {
     pub spec: NetworkSpec,
-    /// The rules on the host's side.
-    pub rules: Ruleset,
+    pub rules: HostRules,
+}
+
+/// The rules on the host's side.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostRules {
+    pub ruleset: Ruleset,
+    /// The ways in that they have.
+    pub published: Vec<PublishedPort>,
 }
 
 /// One guest, which is to run and be ready.

@@ -6,14 +6,19 @@ use std::net::Ipv4Addr;
 use crate::base::network::tap_name;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{GuestName, MacAddress};
-use crate::fleet::HostSpec;
+use crate::fleet::{Fleet, HostSpec};
 
 use super::model::LockedGuest;
+use super::ports::{self, OutOfPorts};
 
 /// There are more guests than numbers. Validation refuses such a fleet, so this is met only by a lock of another one.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no address or uid is left for guest {0}: widen [host] subnet or uids")]
-pub struct OutOfNumbers(pub GuestName);
+pub enum OutOfNumbers {
+    #[error("no address or uid is left for guest {0}: widen [host] subnet or uids")]
+    Guest(GuestName),
+    #[error(transparent)]
+    Ports(#[from] OutOfPorts),
+}
 
 impl Diagnostic for OutOfNumbers {
     fn diagnosis(&self) -> Diagnosis {
@@ -34,11 +39,22 @@ fn numbers(host: &HostSpec, name: &GuestName, slot: u32) -> Option<LockedGuest> 
         ip,
         mac: MacAddress::of_guest(ip),
         tap: tap_name(name).ok()?,
+        ports: BTreeMap::new(),
     })
 }
 
 fn slot_of(host: &HostSpec, guest: &LockedGuest) -> Option<u32> {
     guest.uid.checked_sub(*host.uids.start())
+}
+
+/// All numbers of a fleet's guests, ports of the host among them.
+pub fn numbered(
+    fleet: &Fleet,
+    old: &BTreeMap<GuestName, LockedGuest>,
+) -> Result<BTreeMap<GuestName, LockedGuest>, OutOfNumbers> {
+    let mut guests = assign(&fleet.host, fleet.guests.keys(), old)?;
+    ports::assign(fleet, &mut guests, old)?;
+    Ok(guests)
 }
 
 /// Gives every guest its numbers. Those of `old` stay where they still fit `host`; new guests take slots
@@ -52,8 +68,10 @@ pub fn assign<'a>(
     let names: BTreeSet<&GuestName> = guests.into_iter().collect();
     let capacity = capacity(host);
     let fits = |name: &GuestName, guest: &LockedGuest| {
-        slot_of(host, guest)
-            .filter(|slot| *slot < capacity && numbers(host, name, *slot).as_ref() == Some(guest))
+        // Its ports are nothing that a slot has.
+        let guest = LockedGuest { ports: BTreeMap::new(), ..guest.clone() };
+        slot_of(host, &guest)
+            .filter(|slot| *slot < capacity && numbers(host, name, *slot).as_ref() == Some(&guest))
     };
     let mut slots: BTreeMap<u32, &GuestName> = BTreeMap::new();
     for name in &names {
@@ -66,7 +84,7 @@ pub fn assign<'a>(
     let mut next = highest_ever.map_or(0, |slot| slot + 1);
     for name in names.iter().filter(|name| !seated.contains(*name)) {
         let free = (next..capacity).chain(0..next).find(|slot| !slots.contains_key(slot));
-        let slot = free.ok_or_else(|| OutOfNumbers((*name).clone()))?;
+        let slot = free.ok_or_else(|| OutOfNumbers::Guest((*name).clone()))?;
         slots.insert(slot, *name);
         next = slot + 1;
     }
@@ -122,7 +140,7 @@ mod tests {
         let after = assign(&host, &names(&["b", "c"]), &before).unwrap();
         assert_eq!(after[&"c".parse().unwrap()].uid, 2_000);
         let error = assign(&host, &names(&["a", "b", "c"]), &before).unwrap_err();
-        assert_eq!(error.0.as_str(), "c");
+        assert_eq!(error, OutOfNumbers::Guest("c".parse().unwrap()));
     }
 
     #[test]

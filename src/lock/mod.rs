@@ -10,6 +10,7 @@ pub mod kernel_config;
 pub mod kernel_source;
 mod listings;
 pub mod model;
+mod ports;
 pub mod repository;
 pub mod resolve;
 pub mod stale;

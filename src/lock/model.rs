@@ -136,6 +136,9 @@ pub struct LockedGuest {
     pub ip: Ipv4Addr,
     pub mac: crate::base::MacAddress,
     pub tap: InterfaceName,
+    /// Ports of the host that lead to it, by what its policy calls them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<Label, u16>,
 }
 
 /// A lock file that cannot be read.

@@ -109,7 +109,7 @@ pub fn resolve(request: &Request<'_>) -> Result<Lock, ResolveError> {
         recipe: request.wanted.recipes.clone(),
         container: containers::resolve(request)?,
         file: Some(request.wanted.files.clone()),
-        guest: address::assign(&request.fleet.host, request.fleet.guests.keys(), old_guests)?,
+        guest: address::numbered(request.fleet, old_guests)?,
         package,
     })
 }

@@ -200,7 +200,7 @@ fn digests<K: Ord + std::fmt::Display>(
 fn guests(fleet: &Fleet, lock: &Lock) -> Vec<String> {
     let mut reasons = Vec::new();
     // Validation gives every guest of a fleet its place, so that assigning numbers does not fail.
-    let assigned = address::assign(&fleet.host, fleet.guests.keys(), &lock.guest).unwrap_or_default();
+    let assigned = address::numbered(fleet, &lock.guest).unwrap_or_default();
     for name in fleet.guests.keys() {
         match lock.guest.get(name) {
             None => reasons.push(format!("the guest {name} is not in fleet.lock")),
@@ -222,11 +222,19 @@ fn numbers(name: &GuestName, now: &LockedGuest, then: &LockedGuest) -> Option<St
             ("TAP", guest.tap.to_string()),
         ]
     };
-    let differ: Vec<String> = told(now)
-        .into_iter()
-        .zip(told(then))
-        .filter(|((_, now), (_, then))| now != then)
-        .map(|((what, now), (_, then))| format!("the {what} {then}, but [host] gives {now}"))
-        .collect();
+    let differ = told(now).into_iter().zip(told(then)).filter(|((_, now), (_, then))| now != then);
+    let differ = differ.map(|((what, now), (_, then))| format!("the {what} {then}, but [host] gives {now}"));
+    let differ: Vec<String> = differ.chain(ports(now, then)).collect();
     (!differ.is_empty()).then(|| format!("in fleet.lock, the guest {name} has {}", differ.join("; ")))
+}
+
+/// What differs in the ports of the host that lead to a guest.
+fn ports<'a>(now: &'a LockedGuest, then: &'a LockedGuest) -> impl Iterator<Item = String> + 'a {
+    let names: BTreeSet<_> = now.ports.keys().chain(then.ports.keys()).collect();
+    names.into_iter().filter_map(|name| match (now.ports.get(name), then.ports.get(name)) {
+        (now, then) if now == then => None,
+        (Some(now), Some(then)) => Some(format!("the port {then} for {name}, but `publish` gives {now}")),
+        (Some(_), None) => Some(format!("no port for {name}, which its network publishes")),
+        (None, _) => Some(format!("a port for {name}, which its network no longer publishes")),
+    })
 }

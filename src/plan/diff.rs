@@ -10,6 +10,7 @@ use crate::host::observed::{
     Found, ObservedDisk, ObservedGuest, ObservedHost, ObservedRuleset, ObservedVmm, Paused,
 };
 use crate::host::policy::{self, PolicyChange};
+use crate::host::publish::{self, PublishedChange};
 use crate::host::state::{Machine, MachineDisk, StoredKind};
 use crate::host::wanted::{Startup, WantedDisk, WantedGuest, WantedHost};
 
@@ -70,6 +71,7 @@ pub fn diff(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>
         ..Plan::default()
     };
     plan.policy_changes = policy_changes(observed, &plan.rules);
+    plan.published_changes = published_changes(observed, &plan.rules);
     plan.notes.extend(notes_on_store(observed, &plan.prepare));
     let all: BTreeSet<&GuestName> = observed.guests.keys().chain(wanted.guests.keys()).collect();
     let nothing = ObservedGuest::default();
@@ -134,7 +136,7 @@ pub(super) fn rules(observed: &ObservedHost, wanted: &WantedHost, guests: GuestS
     steps.extend(ruleset.map(|ruleset| Step::LoadRuleset(ruleset.clone())));
     if let Some(network) = network {
         let host_rules =
-            (!is(have.rules, &network.rules)).then(|| Step::LoadHostRules(network.rules.clone()));
+            (!is(have.rules, &network.rules.ruleset)).then(|| Step::LoadHostRules(network.rules.clone()));
         steps.extend(host_rules);
         let lacks = have.lacks(&network.spec);
         let connect =
@@ -157,6 +159,17 @@ fn policy_changes(observed: &ObservedHost, rules: &[Step]) -> Vec<PolicyChange> 
     });
     let both = observed.policies.as_ref().zip(loaded);
     both.map(|(old, new)| policy::changes(old, new)).unwrap_or_default()
+}
+
+/// What rules of the host that are loaded open and close.
+fn published_changes(observed: &ObservedHost, rules: &[Step]) -> Vec<PublishedChange> {
+    let old = &observed.network.published;
+    let new = rules.iter().find_map(|step| match step {
+        Step::LoadHostRules(rules) => Some(rules.published.as_slice()),
+        Step::RemoveNetwork => Some(&[]),
+        _ => None,
+    });
+    new.map(|new| publish::changes(old, new)).unwrap_or_default()
 }
 
 /// What is left to remove of a guest that is not wanted. Its data disk is no such thing.

@@ -8,7 +8,9 @@ use crate::fleet::ContainerSpec;
 use crate::host::firewall::Ruleset;
 use crate::host::network::NetworkSpec;
 use crate::host::policy::PolicyChange;
+use crate::host::publish::PublishedChange;
 use crate::host::state::{CgroupLimits, Machine, StoredKind, TapSpec};
+use crate::host::wanted::HostRules;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +24,7 @@ pub enum Step {
         lacks: Vec<&'static str>,
     },
     /// Swaps the nft table on the host's side of the namespace.
-    LoadHostRules(Ruleset),
+    LoadHostRules(HostRules),
     /// Removes the namespace with its rules, the way out of it, and what belongs to it on the host.
     RemoveNetwork,
     /// Removes the nft table and TAPs that an earlier sisforge left in the host's own network.
@@ -209,8 +211,8 @@ impl Step {
                 let NetworkSpec { uplink, pair } = network;
                 write!(f, "connect {} with {uplink}: {}", pair.subnet, lacks.join(", "))
             }
-            Self::LoadHostRules(ruleset) => {
-                write!(f, "load nft ruleset of the host {}", ruleset.digest.short())
+            Self::LoadHostRules(rules) => {
+                write!(f, "load nft ruleset of the host {}", rules.ruleset.digest.short())
             }
             Self::LoadRuleset(ruleset) => write!(f, "load nft ruleset {}", ruleset.digest.short()),
             Self::RemoveNetwork => f.write_str("remove the network namespace"),
@@ -258,6 +260,8 @@ pub struct Plan {
     pub rules: Vec<Step>,
     /// What the new rules open and close.
     pub policy_changes: Vec<PolicyChange>,
+    /// The same of ports of the host.
+    pub published_changes: Vec<PublishedChange>,
     pub start: Vec<GuestSteps>,
     /// What `up` will not do, one sentence each.
     pub notes: Vec<String>,
@@ -306,6 +310,9 @@ impl Plan {
         guests(&mut text, "stop", &self.stop);
         host(&mut text, &self.rules);
         for change in self.policy_changes.iter().filter(|_| with_steps) {
+            let _ = writeln!(text, "  {change}");
+        }
+        for change in self.published_changes.iter().filter(|_| with_steps) {
             let _ = writeln!(text, "  {change}");
         }
         guests(&mut text, "start", &self.start);

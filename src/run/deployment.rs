@@ -96,6 +96,8 @@ impl<'a> Deployment<'a> {
             return Err(RunError::Shrinks(shrinking));
         }
         self.is_converted(guests)?;
+        let published = wanted.network.as_ref().map(|network| network.rules.published.as_slice());
+        facts::ports_are_free(&self.fleet, &self.observed, published.unwrap_or_default())?;
         let mut plan = diff(&self.observed, wanted, guests);
         plan.notes.extend(disk::promises(&self.host, &self.observed, wanted, guests));
         let shortage =

@@ -18,6 +18,7 @@ use crate::fleet::LoadError;
 use crate::host::address_list::NoAddress;
 use crate::host::desired::DesiredError;
 use crate::host::network::LEAST_PORTS;
+use crate::host::publish::PublishedPort;
 use crate::host::versions::VersionError;
 use crate::image::container::ContainerError;
 use crate::image::read::ReadError;
@@ -99,6 +100,8 @@ pub enum RunError {
     NoDefaultRoute,
     #[error("[host] subnet {subnet} overlaps {what}")]
     SubnetTaken { subnet: Ipv4Net, what: String },
+    #[error("{way} cannot be published for {guest}: {port} is {whose}", port = .way.port, guest = .way.guest)]
+    PortTaken { way: PublishedPort, whose: String },
     #[error(
         "no {LEAST_PORTS} ports in a row are left for the guests' connections: this host gives {}-{} to its own (net.ipv4.ip_local_port_range)", .0.start(), .0.end()
     )]
@@ -234,6 +237,9 @@ impl RunError {
             Self::SubnetTaken { .. } => {
                 Invalid.hint("give the fleet addresses that nobody has: [host] subnet")
             }
+            Self::PortTaken { .. } => Invalid.hint(
+                "publish by ports that nobody has (`host` in `publish`), or end whoever has it; `sisforge lock` tells who gets which",
+            ),
             Self::NoPorts(_) => {
                 Failed.hint("keep some for them: `sysctl net.ipv4.ip_local_reserved_ports=20000-29999`")
             }
@@ -288,6 +294,7 @@ impl Diagnostic for RunError {
             | Self::SnapshotName(_) => Invalid.no_hint(),
             Self::NoUplink(_)
             | Self::SubnetTaken { .. }
+            | Self::PortTaken { .. }
             | Self::NoPorts(_)
             | Self::NotConverted(_)
             | Self::NoDefaultRoute => self.of_the_network(),

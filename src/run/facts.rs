@@ -6,19 +6,22 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::apply::network;
+use crate::apply::{ApplyError, network};
 use crate::base::network::HostRoute;
 use crate::base::{FileDigest, InterfaceName, Sha256};
-use crate::fleet::{Fleet, NetworkPolicy};
+use crate::fleet::{Fleet, NetworkPolicy, Protocol};
 use crate::host::desired::{HostFacts, NetworkAround};
+use crate::host::firewall::{fleet_of_table, table_name};
+use crate::host::host_rules::{FAMILY, published_in};
 use crate::host::layout::{Layout, is_alias};
 use crate::host::network::{PAIR_MTU_MAX, outer_ports, overlap, own_networks, parse_ports};
 use crate::host::observed::ObservedHost;
+use crate::host::publish::PublishedPort;
 use crate::host::{address_list, machine_file, versions, vmm};
 use crate::sys::firecracker::{self, Version};
 use crate::sys::ip::Interface;
 use crate::sys::report::Report;
-use crate::sys::{fs, ip, kvm, ports, ssh};
+use crate::sys::{fs, ip, kvm, nft, ports, ssh};
 
 use super::RunError;
 
@@ -50,7 +53,7 @@ fn surroundings(fleet: &Fleet, observed: &ObservedHost) -> Result<NetworkAround,
     Ok(NetworkAround {
         was_router: before.unwrap_or_else(|| network::is_forwarding(uplink.as_str())),
         closed: own_networks(&routes, &uplink),
-        ports: ports(observed)?,
+        ports: ports(fleet, observed)?,
         uplink,
         mtu,
     })
@@ -68,13 +71,15 @@ fn uplink(fleet: &Fleet, routes: &[HostRoute], interfaces: &[Interface]) -> Resu
 }
 
 /// Ports of this host that guests can be seen with outside.
-fn ports(observed: &ObservedHost) -> Result<RangeInclusive<u16>, RunError> {
+fn ports(fleet: &Fleet, observed: &ObservedHost) -> Result<RangeInclusive<u16>, RunError> {
     let setting = |key: &str| Ok::<_, RunError>(ip::get_sysctl(key)?.unwrap_or_default());
     let ephemeral = setting("net.ipv4.ip_local_port_range")?;
     let mut bounds = ephemeral.split_whitespace().filter_map(|number| number.parse().ok());
     let ephemeral = bounds.next().unwrap_or(32_768)..=bounds.next().unwrap_or(60_999);
     let reserved = parse_ports(&setting("net.ipv4.ip_local_reserved_ports")?);
-    outer_ports(&ports::bound()?, &ephemeral, &reserved, observed.network.ports.clone())
+    let mut taken = ports::bound()?;
+    taken.extend(fleet.networks.values().flat_map(|policy| &policy.publish).flat_map(|way| way.host.clone()));
+    outer_ports(&taken, &ephemeral, &reserved, observed.network.ports.clone())
         .ok_or(RunError::NoPorts(ephemeral))
 }
 
@@ -92,6 +97,56 @@ pub(super) fn subnet_is_free(fleet: &Fleet, layout: &Layout) -> Result<(), RunEr
         None => Ok(()),
         Some(what) => Err(RunError::SubnetTaken { subnet: fleet.host.subnet, what }),
     }
+}
+
+/// Whether the ports of the host that are to lead to guests are nobody's: of those that do already, that is not asked again.
+///
+/// # Errors
+/// Names who has it: another fleet, or a program of the host.
+pub(super) fn ports_are_free(
+    fleet: &Fleet,
+    observed: &ObservedHost,
+    published: &[PublishedPort],
+) -> Result<(), RunError> {
+    let is_open = |way: &&PublishedPort| {
+        let same = |there: &PublishedPort| (there.protocol, there.port) == (way.protocol, way.port);
+        observed.network.published.iter().any(same)
+    };
+    let new: Vec<_> = published.iter().filter(|way| !is_open(way)).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let mut taken = BTreeMap::new();
+    for listener in ports::listeners()? {
+        let protocol = if listener.is_tcp { Protocol::Tcp } else { Protocol::Udp };
+        taken.insert((protocol, listener.port), listener);
+    }
+    let others = others_ports(fleet)?;
+    for way in new {
+        let port = (way.protocol, way.port);
+        let by_program = || {
+            let program = taken.get(&port)?.program();
+            Some(program.map_or_else(|| "a program's of this host".into(), |it| format!("that of {it}")))
+        };
+        let by_fleet = others.get(&port).map(|fleet| format!("published by the fleet {fleet}"));
+        if let Some(whose) = by_fleet.or_else(by_program) {
+            return Err(RunError::PortTaken { way: way.clone(), whose });
+        }
+    }
+    Ok(())
+}
+
+/// Ports of this host that other fleets publish, with the names of these.
+fn others_ports(fleet: &Fleet) -> Result<BTreeMap<(Protocol, u16), String>, RunError> {
+    let mut all = BTreeMap::new();
+    let own = table_name(&fleet.name);
+    let tables = nft::tables(FAMILY).map_err(ApplyError::from)?;
+    for table in tables.iter().filter(|table| **table != own) {
+        let Some(name) = fleet_of_table(table) else { continue };
+        let listing = nft::list_table(FAMILY, table).map_err(ApplyError::from)?.unwrap_or_default();
+        all.extend(published_in(&listing).into_iter().map(|port| (port, name.to_owned())));
+    }
+    Ok(all)
 }
 
 /// Every list of addresses that a policy names, read.

@@ -18,6 +18,7 @@ pub mod lock;
 pub mod plan;
 pub mod policy;
 pub mod proof;
+pub mod publish;
 pub mod quarantine;
 pub mod reach;
 pub mod restore;

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 
 use crate::base::{GuestName, Label, Rate};
-use crate::fleet::{Budget, Fleet, Preset, SourceText, suggest};
+use crate::fleet::{Budget, Fleet, Preset, Publish, SourceText, suggest};
 use crate::host::address_list;
 use crate::host::layout::Layout;
 use crate::host::policy::{
     Clause, Lists, PacketVerdict, PolicyAnswer, Question, clauses, explain as answers, lists_v4,
 };
+use crate::lock::model::Lock;
 use crate::sys::fs;
 
 use super::guests::declared;
@@ -39,6 +40,7 @@ pub struct ShownPolicy {
     pub rate_down: Option<Rate>,
     pub rate_up: Option<Rate>,
     pub budget: Budget,
+    pub publish: Vec<(Publish, FilePlace)>,
 }
 
 /// The policies of a fleet, or the one of that name, or that of the guest of that name.
@@ -60,6 +62,11 @@ pub fn show(workspace: &Workspace<'_>, name: Option<&str>) -> Result<Vec<ShownPo
             rate_down: policy.rate_down,
             rate_up: policy.rate_up,
             budget: policy.budget,
+            publish: policy
+                .publish
+                .iter()
+                .map(|way| (way.clone(), file_place(&fleet.source, &way.place)))
+                .collect(),
         }
     });
     Ok(shown.collect())
@@ -98,8 +105,19 @@ pub struct Explained {
     pub question: Question,
     /// One for each clause that decides; none for an address of IPv6, which guests do not have.
     pub answers: Vec<ExplainedAnswer>,
+    /// What the policy publishes for the address that was asked about.
+    pub ways_in: Vec<ExplainedWay>,
     /// Whether the guest is cut off, as far as whoever asks may know: nothing passes then, whatever its policy says.
     pub quarantined: bool,
+}
+
+/// How the address that was asked about comes in.
+#[derive(Clone, Debug)]
+pub struct ExplainedWay {
+    pub way: Publish,
+    /// The host's port, if fleet.lock has it.
+    pub port: Option<u16>,
+    pub place: FilePlace,
 }
 
 /// An answer, and where its lines are.
@@ -139,8 +157,20 @@ pub fn explain(workspace: &Workspace<'_>, guest: &str, question: Question) -> Re
         Ok(ExplainedAnswer { answer, place, entry: entry.flatten() })
     });
     let answers: Result<Vec<_>, RunError> = answers.collect();
+    let lock = Lock::read(&workspace.lock_path()).ok().flatten();
+    let ports = lock.and_then(|lock| lock.guest.get(&guest).map(|numbers| numbers.ports.clone()));
+    let ways_in = policy
+        .publish
+        .iter()
+        .filter(|way| question.v4().is_some_and(|address| way.from.iter().any(|net| net.contains(&address))));
+    let ways_in = ways_in.map(|way| ExplainedWay {
+        port: ports.as_ref().and_then(|ports| ports.get(&way.name).copied()),
+        place: file_place(&fleet.source, &way.place),
+        way: way.clone(),
+    });
+    let ways_in = ways_in.collect();
     let quarantined = Layout::new(&fleet.host, &fleet.name).quarantined(&guest).exists();
-    Ok(Explained { guest, network, question, answers: answers?, quarantined })
+    Ok(Explained { guest, network, question, answers: answers?, ways_in, quarantined })
 }
 
 /// The line of a list that has an entry.

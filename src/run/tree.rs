@@ -63,7 +63,8 @@ fn write_all(
     }
     let ruleset = wanted.ruleset.as_ref().map(|ruleset| ruleset.text.as_str()).unwrap_or_default();
     fs::write(&host.layout.dir().join("ruleset.nft"), ruleset.as_bytes(), 0o644)?;
-    let rules = wanted.network.as_ref().map(|network| network.rules.text.as_str()).unwrap_or_default();
+    let rules =
+        wanted.network.as_ref().map(|network| network.rules.ruleset.text.as_str()).unwrap_or_default();
     fs::write(&host.layout.dir().join("host-rules.nft"), rules.as_bytes(), 0o644)?;
     Ok(jails)
 }

@@ -116,9 +116,15 @@ pub fn elements(family: &str, table: &str, set: &str) -> Result<Option<Vec<Strin
 
 /// Whether a table is there.
 pub fn has_table(family: &str, name: &str) -> Result<bool, NftError> {
+    Ok(tables(family)?.iter().any(|table| table == name))
+}
+
+/// Names of all tables of a family.
+pub fn tables(family: &str) -> Result<Vec<String>, NftError> {
     let text =
         Tool::new("nft").args(["list", "tables", family]).text().map_err(failed("list the nft tables"))?;
-    Ok(text.lines().any(|line| line == format!("table {family} {name}")))
+    let of_family = format!("table {family} ");
+    Ok(text.lines().filter_map(|line| line.strip_prefix(&of_family)).map(str::to_owned).collect())
 }
 
 /// Chains at the hook `forward` that drop whatever they do not let through, as family, table and name, but for tables whose

@@ -10,7 +10,7 @@ use sisforge::host::observed::{
     ObservedTap, ObservedVmm,
 };
 use sisforge::host::state::{Machine, MachineDisk};
-use sisforge::host::wanted::WantedHost;
+use sisforge::host::wanted::{HostRules, WantedHost};
 use sisforge::plan::Step;
 
 /// Which operations do not come through. Operations are counted from 0.
@@ -247,7 +247,7 @@ impl ModelHost {
                 let torn = is(ObservedRuleset::Unknown);
                 self.act("load rules".into(), is(ObservedRuleset::Loaded(ruleset.digest)), torn)
             }
-            Step::LoadHostRules(ruleset) => {
+            Step::LoadHostRules(HostRules { ruleset, .. }) => {
                 let is = |ruleset| move |inner: &mut Inner| inner.state.network.rules = Some(ruleset);
                 let torn = is(ObservedRuleset::Unknown);
                 self.act("load host rules".into(), is(ObservedRuleset::Loaded(ruleset.digest)), torn)

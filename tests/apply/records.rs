@@ -159,7 +159,12 @@ fn old_records_of_guests_and_host_are_understood() {
     let loaded: LoadedRuleset = read("ruleset.json");
     assert_eq!(
         loaded,
-        LoadedRuleset { digest: Sha256::of("rules"), listing: Sha256::of("listing"), policies: None }
+        LoadedRuleset {
+            digest: Sha256::of("rules"),
+            listing: Sha256::of("listing"),
+            policies: None,
+            published: Vec::new()
+        }
     );
     assert_eq!(read::<PlaceRecord>("place.json").jails, Path::new("/srv/jails"));
     assert_eq!(read::<Restored>("restored.json").guest, name("bob"));

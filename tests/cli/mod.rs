@@ -24,6 +24,7 @@ mod output;
 mod packages;
 mod paths;
 mod policy;
+mod publish;
 mod reach;
 mod recipes;
 mod registry;

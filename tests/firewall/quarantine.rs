@@ -19,7 +19,7 @@ fn taps(names: &[&str]) -> BTreeSet<InterfaceName> {
     names.iter().map(|name| name.parse().unwrap()).collect()
 }
 
-fn change(cut_off: &[&str], released: &[&str]) {
+pub fn change(cut_off: &[&str], released: &[&str]) {
     nft::load(&table(&"sis".parse().unwrap(), &taps(cut_off), &taps(released))).unwrap();
 }
 

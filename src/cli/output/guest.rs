@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::PublishedJson;
 use crate::apply::status::{GuestPhase, GuestStatus};
 use crate::base::diagnostic::one_line;
 use crate::fleet::VmmKind;
@@ -32,6 +33,8 @@ pub struct Guest {
     pub note: Option<String>,
     /// Since when the guest is cut off from every network (RFC 3339; empty where that is not known); `null` where it is not.
     pub quarantined: Option<String>,
+    /// Ports of the host that lead to it.
+    pub published: Vec<PublishedJson>,
     /// What the VMM was started with; these keys are missing where none runs, or no record says.
     #[serde(flatten)]
     pub machine: Option<MachineJson>,
@@ -139,6 +142,7 @@ impl From<&GuestStatus> for Guest {
             oom_kills: guest.oom_kills,
             note: guest.note.clone(),
             quarantined: guest.quarantined.clone(),
+            published: guest.published.iter().map(PublishedJson::from).collect(),
             machine: guest.machine.as_ref().map(MachineJson::from),
         }
     }
@@ -224,6 +228,7 @@ mod tests {
             oom_kills: 0,
             quarantined: None,
             note: None,
+            published: Vec::new(),
             machine: Some(machine),
         };
         for status in [GuestStatus { machine: None, ..status.clone() }, status] {

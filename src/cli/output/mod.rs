@@ -15,6 +15,7 @@ mod host;
 mod kernel;
 mod plan;
 mod policy;
+mod publish;
 mod snapshot;
 
 pub use apk::{ApkEntryJson, ApkFileJson, ApkPackageJson, ChosenJson, PackedJson, SolvedJson, VerifiedJson};
@@ -27,6 +28,7 @@ pub use host::{DoctorJson, LogLineJson};
 pub use kernel::{CompactedJson, KernelChangeJson, KernelSettingJson, KernelWhyJson};
 pub use plan::{PlanJson, TreeJson};
 pub use policy::{ExplainedJson, PolicyJson, QuarantineJson, RulesJson};
+pub use publish::PublishedJson;
 pub use snapshot::{FrozenJson, Removed, RestoredJson, Snapshot};
 
 use schemars::JsonSchema;
@@ -52,6 +54,8 @@ pub enum DocumentJson {
     PolicyExplain,
     /// Of `quarantine` and `release`
     Quarantine,
+    /// Of `publish`
+    Publish,
     /// Of `tree`
     Tree,
     /// Of `check`
@@ -111,6 +115,7 @@ impl DocumentJson {
             Self::PolicyNft => schema::<RulesJson>("sisforge policy show --nft --json"),
             Self::PolicyExplain => schema::<ExplainedJson>("sisforge policy explain --json"),
             Self::Quarantine => schema::<QuarantineJson>("sisforge quarantine --json, and release --json"),
+            Self::Publish => schema::<Vec<PublishedJson>>("sisforge publish --json"),
             Self::Tree => schema::<TreeJson>("sisforge tree --json"),
             Self::Check => schema::<CheckedJson>("sisforge check --json"),
             Self::DiskLs => schema::<Vec<Disk>>("sisforge disk ls --json"),

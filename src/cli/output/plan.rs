@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::publish::PublishedChangeJson;
 use crate::base::GuestName;
 use crate::host::policy::PolicyChange;
 use crate::plan::{self, Step};
@@ -23,6 +24,8 @@ pub struct PlanJson {
     pub rules: Vec<String>,
     /// What the new rules open and close for guests that stay.
     pub policy_changes: Vec<PolicyChangeJson>,
+    /// Ports of the host that lead to guests from then on, or no longer.
+    pub published_changes: Vec<PublishedChangeJson>,
     /// Guests that are started or repaired.
     pub start: Vec<GuestStepsJson>,
     /// What is worth knowing: what `up` would not do, what it copies, what was brought up to date for this plan.
@@ -78,6 +81,7 @@ impl PlanJson {
             stop: guests(&plan.stop),
             rules: words(&plan.rules),
             policy_changes: plan.policy_changes.iter().map(PolicyChangeJson::from).collect(),
+            published_changes: plan.published_changes.iter().map(PublishedChangeJson::from).collect(),
             start: guests(&plan.start),
             notes,
         }

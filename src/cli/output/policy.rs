@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::apply::prove::Proof;
+use crate::fleet::Publish;
 use crate::host::policy::{Clause, PacketVerdict, Traffic};
 use crate::run::policy::{Explained, ExplainedAnswer, FilePlace, ShownPolicy};
 
@@ -26,6 +27,22 @@ pub struct PolicyJson {
     /// Bits a second from the guest.
     pub rate_up: Option<u64>,
     pub budget: BudgetJson,
+    /// Ways in to each guest.
+    pub publish: Vec<PublishJson>,
+}
+
+/// A way in to the guests of a policy.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct PublishJson {
+    pub name: String,
+    /// "tcp" or "udp".
+    pub protocol: String,
+    pub guest_port: u16,
+    /// Ports of the host, of which each guest has one; of one guest, its own.
+    pub host: PortsJson,
+    /// Who may come in.
+    pub from: Vec<String>,
+    pub place: PlaceJson,
 }
 
 /// How much one guest may use of what all share.
@@ -90,6 +107,8 @@ pub struct ExplainedJson {
     pub quarantined: bool,
     /// One for each line that decides; what passes comes first. None for an address of IPv6, which guests do not have.
     pub answers: Vec<AnswerJson>,
+    /// Ways in that the address may take.
+    pub ways_in: Vec<PublishJson>,
     /// With --prove, the rules of nft that the packet met in the kernel, which came to the same; else `null`.
     pub proof: Option<Vec<String>>,
 }
@@ -154,6 +173,19 @@ fn clause(clause: &Clause, place: Option<&FilePlace>) -> ClauseJson {
     ClauseJson { verdict: clause.verdict.into(), text: clause.to_string(), place: place.map(PlaceJson::from) }
 }
 
+/// `port` is the host's where it is known which one.
+fn publish(way: &Publish, port: Option<u16>, place: &FilePlace) -> PublishJson {
+    let (first, last) = port.map_or((*way.host.start(), *way.host.end()), |port| (port, port));
+    PublishJson {
+        name: way.name.to_string(),
+        protocol: way.protocol.to_string(),
+        guest_port: way.guest,
+        host: PortsJson { first, last },
+        from: way.from.iter().map(ToString::to_string).collect(),
+        place: PlaceJson::from(place),
+    }
+}
+
 fn ports(ranges: &[(u16, u16)]) -> Vec<PortsJson> {
     ranges.iter().map(|(first, last)| PortsJson { first: *first, last: *last }).collect()
 }
@@ -178,6 +210,7 @@ impl From<&ShownPolicy> for PolicyJson {
                 new_connections: budget.new_connections.times(),
                 dns_queries: budget.dns_queries.times(),
             },
+            publish: policy.publish.iter().map(|(way, place)| publish(way, None, place)).collect(),
         }
     }
 }
@@ -192,6 +225,7 @@ impl ExplainedJson {
             passes: explained.passes(),
             quarantined: explained.quarantined,
             answers: explained.answers.iter().map(AnswerJson::from).collect(),
+            ways_in: explained.ways_in.iter().map(|at| publish(&at.way, at.port, &at.place)).collect(),
             proof: proof.map(|proof| proof.path.clone()),
         }
     }

@@ -59,7 +59,15 @@ fn text(explained: &Explained) -> String {
         format!("{guest} -> {question}{what}: {verdict}\n{}", because(network.as_str(), found))
     });
     let cut_off = format!("but {guest} is quarantined: nothing passes until `sisforge release {guest}`\n");
-    told.chain(explained.quarantined.then_some(cut_off)).collect()
+    let ways_in = explained.ways_in.iter().map(|found| {
+        let (way, at) = (&found.way, super::place(&found.place));
+        let port = found.port.map_or_else(|| "a port".to_owned(), |port| format!("port {port}"));
+        format!(
+            "{} -> {guest}: comes in by {port} of the host, to {}/{}\n  by network {network}, {at}: publish {way}\n",
+            question.to, way.guest, way.protocol
+        )
+    });
+    told.chain(ways_in).chain(explained.quarantined.then_some(cut_off)).collect()
 }
 
 fn indented(lines: &[String]) -> String {

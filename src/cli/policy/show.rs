@@ -69,5 +69,8 @@ fn text(policy: &ShownPolicy) -> String {
         "  budget: {} connections, {} new, {} DNS queries",
         budget.connections, budget.new_connections, budget.dns_queries
     );
+    for (way, place) in &policy.publish {
+        let _ = writeln!(text, "  publish {way}  {}", super::place(place));
+    }
     text
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::base::{PerSecond, Rate};
+use crate::base::{Label, PerSecond, Rate};
 
 /// What a guest may reach. What wins, from first to last: destinations that no policy opens ([`NEVER`]), `deny`, `dns`
 /// (port 53 alone), what `allow` says of private ranges by entries that lie within one, that private ranges are closed,
@@ -25,6 +25,50 @@ pub struct NetworkPolicy {
     /// From the guest.
     pub rate_up: Option<Rate>,
     pub budget: Budget,
+    pub publish: Vec<Publish>,
+}
+
+/// A way in to each guest of a policy: a port of the host that leads to one of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// Where `fleet.toml` has it.
+    pub place: Range<usize>,
+    pub name: Label,
+    pub protocol: Protocol,
+    /// The guest's port.
+    pub guest: u16,
+    /// Ports of the host, of which each guest has one.
+    pub host: RangeInclusive<u16>,
+    /// Who may come in.
+    pub from: Vec<Ipv4Net>,
+}
+
+impl std::fmt::Display for Publish {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, protocol, guest, host, from, .. } = self;
+        let from: Vec<_> = from.iter().map(ToString::to_string).collect();
+        let (first, last) = (host.start(), host.end());
+        let host = if first == last { first.to_string() } else { format!("{first}-{last}") };
+        write!(f, "{name}: {guest}/{protocol}, by {host} of the host, from {}", from.join(", "))
+    }
+}
+
+/// What has ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl std::fmt::Display for Protocol {
+    /// As nftables writes it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
 }
 
 /// Where `fleet.toml` has the parts of a policy that are no rules.

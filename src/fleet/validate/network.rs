@@ -1,16 +1,20 @@
 //! `[network.NAME]`: what guests may reach.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 
 use ipnet::{IpNet, Ipv4Net};
 use toml::Spanned;
 
-use super::super::file::{BudgetSection, NetworkSection, RuleSection};
-use super::super::model::{Budget, NEVER, NetworkPolicy, PolicyPlaces, PolicyRule, Preset};
+use super::super::file::{BudgetSection, NetworkSection, PublishSection, RuleSection};
+use super::super::model::{
+    Budget, GuestSpec, NEVER, NetworkPolicy, PolicyPlaces, PolicyRule, Preset, Protocol, Publish,
+};
 use super::super::scalar::{DefaultAction, Destination, NameServer, Ports, RuleList};
 use super::{Thing, Validator, all};
 use crate::base::problem::{Problem, Read, ReadRef};
+use crate::base::{GuestName, Label};
 
 impl Validator<'_> {
     /// `subnet` is that of the guests; `None` where it is not known.
@@ -24,6 +28,7 @@ impl Validator<'_> {
         let never = NEVER.into_iter().chain(subnet).collect::<Vec<_>>();
         let allow = self.rules(&section.allow, &never);
         let deny = self.rules(&section.deny, &[]);
+        let publish = self.publish(&section.publish);
         let budget = section.budget.by_ref().and_then(|section| budget(section.as_ref()));
         let (rate_down, rate_up) = match section.rate.by_ref()? {
             Some(rate) => (rate.down, rate.up),
@@ -43,6 +48,7 @@ impl Validator<'_> {
             rate_down: rate_down?,
             rate_up: rate_up?,
             budget: budget?,
+            publish: publish?,
         })
     }
 
@@ -79,6 +85,70 @@ impl Validator<'_> {
             }
         };
         all(section.dns.by_ref()?.iter().map(check))
+    }
+
+    fn publish(&mut self, sections: &Read<Vec<Read<PublishSection>>>) -> Read<Vec<Publish>> {
+        let mut names = BTreeSet::new();
+        all(sections.by_ref()?.iter().map(|section| {
+            let way = self.way(section.by_ref()?)?;
+            if names.insert(way.name.clone()) {
+                return Ok(way);
+            }
+            Err(self.problems.tell(
+                Problem::new(way.place, format!("two ways in are called {}", way.name))
+                    .hint("give each a name of its own: fleet.lock keeps their ports by it"),
+            ))
+        }))
+    }
+
+    fn way(&mut self, section: &PublishSection) -> Read<Publish> {
+        let from = section.from.by_ref()?;
+        let nets: Vec<IpNet> =
+            all(from.get_ref().iter().map(|net| net.clone().map(|net| net.into_inner().0)))?;
+        let v4 = |net: &IpNet| match net {
+            IpNet::V4(net) => Some(net.trunc()),
+            IpNet::V6(_) => None,
+        };
+        let v4: Vec<Ipv4Net> = nets.iter().filter_map(v4).collect();
+        if v4.is_empty() || v4.len() < nets.len() {
+            return Err(self.problems.tell(
+                Problem::new(from.span(), "`from` names who may come in, by IPv4: guests have no other")
+                    .hint("name them, such as [\"10.1.0.0/16\"]; everybody is [\"0.0.0.0/0\"]"),
+            ));
+        }
+        let host = section.host.clone()?;
+        Ok(Publish {
+            place: host.span(),
+            name: section.name.clone()?.into_inner(),
+            protocol: section.proto?.unwrap_or(Protocol::Tcp),
+            // Count<1, 65535> has made sure that it fits.
+            guest: u16::try_from(section.guest?.0).unwrap_or(u16::MAX),
+            host: host.into_inner().0,
+            from: v4,
+        })
+    }
+
+    /// Tells where a policy has more guests than a way in to them has ports.
+    pub(super) fn ports_suffice(
+        &mut self,
+        networks: &BTreeMap<Label, NetworkPolicy>,
+        guests: &BTreeMap<GuestName, GuestSpec>,
+    ) -> Read<()> {
+        let of = |label: &Label| guests.values().filter(|guest| guest.network == *label).count();
+        let short = networks.iter().flat_map(|(label, policy)| {
+            policy.publish.iter().filter(|way| way.host.len() < of(label)).map(|way| (label.clone(), way))
+        });
+        all(short.map(|(label, way)| {
+            let (ports, guests) = (way.host.len(), of(&label));
+            Err(self.problems.tell(
+                Problem::new(
+                    way.place.clone(),
+                    format!("{ports} ports for {guests} guests with the network {label}"),
+                )
+                .label("each guest has one")
+                .hint("widen the range, such as \"20000-20999\""),
+            ))
+        }))
     }
 
     /// `never` are destinations that the rules cannot open.

@@ -53,6 +53,7 @@ fn on_the_host(fleet: &FleetName, interface: &InterfaceName) -> String {
         uplink: interface,
         subnet: HostSpec::default().subnet,
         ports: &(1024..=2047),
+        published: &[],
         was_router: false,
     };
     host_rules::render(&input).text

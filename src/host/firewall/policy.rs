@@ -9,9 +9,10 @@ use ipnet::Ipv4Net;
 use crate::base::{Label, Rate, Sha256};
 use crate::fleet::{Budget, NetworkPolicy, PolicyRule};
 
+use super::publish::{Entrance, entrance};
 use super::ranges::{self, Range};
 use super::verdicts::{Decider, PortVerdicts, Services, v4, verdicts};
-use super::{AddressSet, FirewallInput, RulesetParts, elements};
+use super::{AddressSet, FirewallInput, RulesetParts, elements, mark};
 
 /// The addresses of every list, as a set.
 pub fn list_sets(input: &FirewallInput<'_>) -> BTreeMap<PathBuf, AddressSet> {
@@ -58,12 +59,6 @@ pub fn chains(
     rendered.passing(&mut text, parts, input.uplink.as_str(), mark);
     rendered.counting(&mut text, parts, mark);
     parts.rules.push_str(&text);
-}
-
-/// That of connections which a policy of this text let pass. Zero is that of all others.
-fn mark(text: &str) -> u32 {
-    let Sha256([a, b, c, d, ..]) = Sha256::of(text);
-    u32::from_be_bytes([a, b, c, d]).max(1)
 }
 
 /// What tells that a guest has used up its share: of connections that begin, of those that are open, of queries. A set is named after
@@ -187,6 +182,7 @@ impl Rendered<'_> {
     fn passing(&self, text: &mut String, parts: &mut RulesetParts, uplink: &str, mark: u32) {
         let label = self.label;
         let up = self.policy.rate_up.map(|rate| limit_rule(parts, rate)).unwrap_or_default();
+        let Entrance { from, to } = entrance(text, parts, label, self.policy, uplink);
         let _ = write!(
             text,
             r#"  chain from-{label} {{
@@ -196,13 +192,13 @@ impl Rendered<'_> {
     tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
     ct mark {mark:#010x} ct direction original counter name iifname map @up accept
     ct direction original goto judge-{label}
-    counter name "unasked" drop
+{from}    counter name "unasked" drop
   }}
   chain to-{label} {{
     ct mark {mark:#010x} ct direction reply counter name oifname map @down accept
     ct state invalid,untracked counter name "invalid" drop
     ct direction reply goto judge-{label}
-    counter name "unasked" drop
+{to}    counter name "unasked" drop
   }}
 "#
         );

@@ -10,7 +10,7 @@ use crate::host::firewall::Ruleset;
 use crate::host::network::{NetworkSpec, PairSpec};
 use crate::host::observed::{ObservedCgroup, ObservedNetwork, ObservedTap};
 use crate::host::state::{CgroupLimits, TapSpec};
-use crate::host::wanted::WantedNetwork;
+use crate::host::wanted::{HostRules, WantedNetwork};
 use crate::sys::cgroup::IoLimits;
 
 fn name(name: &str) -> GuestName {
@@ -86,7 +86,10 @@ fn wanted(guests: &[&str]) -> WantedHost {
     let declared = guests.iter().zip(1..).map(|(guest, number)| (name(guest), declared(guest, number)));
     let uplink = "eth0".parse().unwrap();
     let pair = PairSpec { mtu: 1500, subnet: "10.107.0.0/16".parse().unwrap() };
-    let network = WantedNetwork { spec: NetworkSpec { uplink, pair }, rules: Ruleset::new("host".into()) };
+    let network = WantedNetwork {
+        spec: NetworkSpec { uplink, pair },
+        rules: HostRules { ruleset: Ruleset::new("host".into()), published: Vec::new() },
+    };
     WantedHost {
         network: Some(network),
         ruleset: Some(Ruleset::new(guests.join(" "))),
@@ -101,7 +104,7 @@ fn up(wanted: &WantedHost) -> ObservedHost {
         namespace: Some(Found::Whole(())),
         pair: Some(Found::Whole(network.spec.pair)),
         forwarding: [(network.spec.uplink.clone(), true)].into(),
-        rules: Some(ObservedRuleset::Loaded(network.rules.digest)),
+        rules: Some(ObservedRuleset::Loaded(network.rules.ruleset.digest)),
         ..ObservedNetwork::default()
     };
     ObservedHost {
