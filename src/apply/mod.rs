@@ -53,6 +53,12 @@ pub struct Failure {
 
 /// How many guests are stopped at a time: all that a stop does is wait, for up to the stop timeout where a guest is deaf.
 const STOPS_AT_ONCE: usize = 512;
+impl Failure {
+    /// The guest's name, or `host`.
+    pub fn whose(&self) -> &str {
+        self.guest.as_ref().map_or("host", GuestName::as_str)
+    }
+}
 
 /// What happens to a guest, which decides how its failures are met.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -135,7 +141,11 @@ fn guests(
 }
 
 fn one_guest(doing: Doing, guest: &GuestSteps, host: &dyn Host, report: &dyn Report) -> Vec<Failure> {
-    let verb = if doing == Doing::Stop { "stop" } else { "start" };
+    let verb = match doing {
+        Doing::Stop => "stop",
+        Doing::Start if guest.starts() => "start",
+        Doing::Start => "change",
+    };
     let total = guest.all().count() as u64;
     let task = report.begin(&format!("{verb} {}", guest.guest), Some(total), Unit::Steps);
     let take = |step: &Step| {
@@ -156,7 +166,12 @@ fn one_guest(doing: Doing, guest: &GuestSteps, host: &dyn Host, report: &dyn Rep
         },
     };
     if failures.is_empty() {
-        task.finish(if doing == Doing::Stop { "stopped" } else { "ready" });
+        let waited = guest.all().any(|step| matches!(step, Step::AwaitReady { .. }));
+        match doing {
+            Doing::Stop => task.finish("stopped"),
+            Doing::Start if waited => task.finish("ready"),
+            Doing::Start => task.finish(&guest.why.to_string()),
+        }
     }
     failures
 }

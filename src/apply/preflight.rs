@@ -132,7 +132,7 @@ fn rules_and_artifacts(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyErr
             Step::LoadRuleset(ruleset) => nft::check(&ruleset.text)?,
             Step::LoadHostRules(rules) => nft::check(&rules.ruleset.text)?,
             Step::StoreFile { digest, .. }
-                if !host.artifacts.get(digest).is_some_and(|path| path.exists()) =>
+                if digest.is_built() && !host.artifacts.get(digest).is_some_and(|path| path.exists()) =>
             {
                 return Err(ApplyError::NoArtifact(*digest));
             }

@@ -55,6 +55,9 @@ pub enum FileDigest {
     Whole(Sha256),
     /// That of [`crate::sys::sparse::digest`]. No other program prints it.
     Sparse(Sha256),
+    /// Of a file that is not built yet, so that nobody knows its bytes: the digest of what it is to be built of. Only what
+    /// `plan` shows has it.
+    Unbuilt(Sha256),
 }
 
 const SPARSE: &str = "sparse-";
@@ -62,8 +65,15 @@ const SPARSE: &str = "sparse-";
 impl FileDigest {
     /// The first 12 hexadecimal digits, for people.
     pub fn short(&self) -> String {
-        let (Self::Whole(sha256) | Self::Sparse(sha256)) = self;
-        sha256.short()
+        match self {
+            Self::Whole(sha256) | Self::Sparse(sha256) => sha256.short(),
+            Self::Unbuilt(_) => "(not built)".to_owned(),
+        }
+    }
+
+    /// Whether the file is there.
+    pub fn is_built(&self) -> bool {
+        !matches!(self, Self::Unbuilt(_))
     }
 }
 
@@ -78,6 +88,7 @@ impl fmt::Display for FileDigest {
         match self {
             Self::Whole(sha256) => write!(f, "{sha256}"),
             Self::Sparse(sha256) => write!(f, "{SPARSE}{sha256}"),
+            Self::Unbuilt(sha256) => write!(f, "unbuilt-{sha256}"),
         }
     }
 }

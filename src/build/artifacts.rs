@@ -79,6 +79,19 @@ pub struct Artifacts {
     pub containers: BTreeMap<GuestName, Artifact>,
 }
 
+impl Artifacts {
+    /// What of them is not built yet, in words.
+    pub fn unbuilt(&self) -> Vec<String> {
+        let is_unbuilt = |artifact: &Artifact| !artifact.digest.is_built();
+        let kernel = is_unbuilt(&self.kernel).then(|| "the kernel".to_owned());
+        let images = self.images.iter().filter(|(_, image)| is_unbuilt(image));
+        let images = images.map(|(name, _)| format!("the image {name}"));
+        let disks = self.disks.values().any(is_unbuilt).then(|| "data disks".to_owned());
+        let containers = self.containers.values().any(is_unbuilt).then(|| "container images".to_owned());
+        kernel.into_iter().chain(images).chain(disks).chain(containers).collect()
+    }
+}
+
 /// What making an artifact's file gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Made {
@@ -150,6 +163,18 @@ impl OutDir {
         files::create_dir_all(root)?;
         let root = fs::canonicalize(root).map_err(FileError::when("open", root))?;
         Ok(Self { root, verifies: true })
+    }
+
+    /// The directory as it is, be it that it is not there.
+    pub fn look(root: &Path) -> Result<Self, FileError> {
+        match fs::canonicalize(root) {
+            Ok(root) => Ok(Self { root, verifies: true }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let root = std::path::absolute(root).map_err(FileError::when("look for", root))?;
+                Ok(Self { root, verifies: true })
+            }
+            Err(error) => Err(FileError::when("open", root)(error)),
+        }
     }
 
     /// The same directory, with each artifact as it is by now: for whoever compares its bytes.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::base::{InvalidValue, Label, Sha256};
+use crate::base::{FileDigest, InvalidValue, Label, Sha256};
 use crate::fleet::InvalidFile;
 use crate::image::disk::DiskError;
 use crate::image::ext4::Ext4Error;
@@ -170,6 +170,8 @@ pub enum Missing {
     Build,
     /// It is an error, [`BuildError::NotBuilt`]: for whoever only looks.
     Refuse,
+    /// It is given as [`FileDigest::Unbuilt`]: for whoever tells what would be done.
+    Foresee,
 }
 
 /// Everything that a build has at hand.
@@ -196,6 +198,14 @@ impl<'a> Builder<'a> {
         match self.missing {
             Missing::Build => self.out.obtain(kind, key, make),
             Missing::Refuse => self.out.find(kind, key).ok_or(BuildError::NotBuilt { kind, key: *key }),
+            Missing::Foresee => Ok(self.out.find(kind, key).unwrap_or_else(|| Artifact {
+                kind,
+                key: *key,
+                path: self.out.dir_of(kind, key).join(kind.file_name()),
+                digest: FileDigest::Unbuilt(*key.digest()),
+                size: 0,
+                cached: false,
+            })),
         }
     }
 
@@ -256,7 +266,9 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn named(&self, name: Label, artifact: Artifact) -> Result<Built, BuildError> {
-        self.out.link(&artifact, &name)?;
+        if self.missing != Missing::Foresee {
+            self.out.link(&artifact, &name)?;
+        }
         Ok(Built { name, artifact })
     }
 
@@ -288,7 +300,10 @@ impl<'a> Builder<'a> {
     fn disk(&self, plan: &DiskPlan<'_>) -> Result<Vec<Built>, BuildError> {
         let key = plan.key();
         let write = |dir: &Path| plan.write(&key, dir, self.jobs, self.report);
-        let mut built = vec![self.named(plan.name.clone(), self.obtain(ArtifactKind::Disk, &key, write)?)?];
+        let artifact = self.obtain(ArtifactKind::Disk, &key, write)?;
+        // That of one that is not built is known, too.
+        let artifact = Artifact { size: plan.size().bytes(), ..artifact };
+        let mut built = vec![self.named(plan.name.clone(), artifact)?];
         if let Some(images) = plan.images()? {
             let key = images.key();
             let write = |dir: &Path| images.write(&key, dir, self);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::base::{GuestName, Label, Sha256};
+use crate::base::{ByteSize, GuestName, Label, Sha256};
 use crate::fleet::{DiskSpec, Fleet, GuestSpec};
 use crate::image::content::Content;
 use crate::image::disk::{data_disk, images_owner};
@@ -31,6 +31,13 @@ pub(super) struct DiskPlan<'a> {
     /// Spelling and digest of each container image.
     containers: Vec<(String, Sha256)>,
     pub guests: Vec<&'a GuestName>,
+}
+
+impl DiskPlan<'_> {
+    /// The size of the disk.
+    pub fn size(&self) -> ByteSize {
+        self.spec.size
+    }
 }
 
 /// The data disks of a fleet: as few as there are differences.

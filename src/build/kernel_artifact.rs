@@ -64,12 +64,14 @@ impl Builder<'_> {
             patch_sha256: self.lock.kernel.patches.clone(),
             toolchain: self.toolchain()?,
         };
-        let notes = KernelNotes(self.out.notes()?);
         let artifact = self.obtain(ArtifactKind::Kernel, &inputs.key(), |dir| {
             let inputs = KernelInputs { source: self.kernel_source(build)?, ..inputs.clone() };
-            kernel::build(&inputs, dir, &notes, self.jobs, self.report)?;
+            kernel::build(&inputs, dir, &KernelNotes(self.out.notes()?), self.jobs, self.report)?;
             Ok(Made::of(&dir.join(ArtifactKind::Kernel.file_name()))?)
         })?;
+        if !artifact.digest.is_built() {
+            return Ok(artifact);
+        }
         // A recipe may need more than it did when the kernel was built.
         let config = artifact.path.with_file_name("config");
         let config = DotConfig::parse(&config.display().to_string(), &files::read_text(&config)?)?;

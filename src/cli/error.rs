@@ -74,6 +74,12 @@ impl CliError {
         }
     }
 
+    /// The same, for a command whose exit status 2 means something else.
+    #[must_use]
+    pub fn as_failure(self) -> Self {
+        Self { class: Class::Failed, ..self }
+    }
+
     /// Says what to do.
     #[must_use]
     pub fn hint(mut self, text: impl Into<String>) -> Self {

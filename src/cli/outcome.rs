@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use crate::apply::Failure;
+use crate::base::Diagnostic;
 use crate::base::diagnostic::one_line;
-use crate::base::{Diagnostic, GuestName};
 use crate::plan::Plan;
-use crate::run::Outcome;
+use crate::run::{Done, Outcome};
 use crate::sys::report::Report;
 
 use super::error::CliError;
@@ -39,8 +40,7 @@ pub fn nothing_to_do(ui: &Ui) -> Result<ExitCode, CliError> {
 /// Tells of each step that failed.
 pub fn failures(outcome: &Outcome, report: &dyn Report) {
     for failure in &outcome.applied.failures {
-        let who = failure.guest.as_ref().map_or("host", GuestName::as_str);
-        report.note(&format!("error: {who}: {}: {}", failure.step, one_line(&failure.error)));
+        report.note(&format!("error: {}: {}: {}", failure.whose(), failure.step, one_line(&failure.error)));
         if let Some(help) = failure.error.hint() {
             report.note(&format!("  help: {help}"));
         }
@@ -53,13 +53,20 @@ pub fn exit_code(outcome: &Outcome) -> Result<ExitCode, CliError> {
 }
 
 /// What became of a plan, in a line.
-pub fn summary(Outcome { plan, applied }: &Outcome) -> String {
+pub fn summary(outcome: &Outcome) -> String {
+    let Outcome { plan, applied } = outcome;
     if plan.is_empty() {
         return "nothing to do: the host is already in the wanted state".to_owned();
     }
-    let name = |guest: &Option<GuestName>| guest.as_ref().map_or("host", GuestName::as_str).to_owned();
-    let mut failed: Vec<_> = applied.failures.iter().map(|failure| name(&failure.guest)).collect();
+    let Done { started, restarted, stopped, changed } = outcome.done();
+    let counts =
+        [(started, "started"), (restarted, "restarted"), (stopped, "stopped"), (changed, "changed in place")];
+    let counts = counts.iter().filter(|(guests, _)| !guests.is_empty());
+    let mut all: Vec<_> = counts.map(|(guests, what)| format!("{} {what}", guests.len())).collect();
+    let mut failed: Vec<_> = applied.failures.iter().map(Failure::whose).collect();
     failed.dedup();
-    let failed = if failed.is_empty() { String::new() } else { format!(", failed: {}", failed.join(", ")) };
-    format!("{} started, {} stopped{failed}", applied.started.len(), applied.stopped.len())
+    if !failed.is_empty() {
+        all.push(format!("failed: {}", failed.join(", ")));
+    }
+    if all.is_empty() { "only the host itself was changed".to_owned() } else { all.join(", ") }
 }

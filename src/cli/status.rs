@@ -32,7 +32,7 @@ fn table(status: &Status) -> String {
         let mut row = ps::row(guest);
         let from = guest.machine.as_ref().and_then(|machine| machine.restored_from.as_ref());
         let still = || from.map_or_else(|| unknown.into(), |snapshot| format!("from snapshot {snapshot}"));
-        row.push(status.drift_of(&guest.name).map_or_else(still, str::to_owned));
+        row.push(status.drift_of(&guest.name).unwrap_or_else(still));
         row
     };
     let rows: Vec<_> = std::iter::once(head).chain(status.guests.iter().map(row)).collect();

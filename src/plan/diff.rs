@@ -4,17 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, FileDigest, GuestName};
-use crate::fleet::MachineSpec;
 use crate::host::firewall::Ruleset;
-use crate::host::observed::{
-    Found, ObservedDisk, ObservedGuest, ObservedHost, ObservedRuleset, ObservedVmm, Paused,
-};
+use crate::host::observed::{Found, ObservedGuest, ObservedHost, ObservedRuleset, ObservedVmm};
 use crate::host::policy::{self, PolicyChange};
 use crate::host::publish::{self, PublishedChange};
 use crate::host::state::{Machine, MachineDisk, StoredKind};
 use crate::host::wanted::{Startup, WantedDisk, WantedGuest, WantedHost};
 
 use super::step::{GuestSteps, Plan, Step};
+use super::why::Occasion;
+use super::{change, why};
 
 /// The guests that a plan is for. Nothing is done to any other, be it broken or not wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,9 +173,9 @@ fn published_changes(observed: &ObservedHost, rules: &[Step]) -> Vec<PublishedCh
 
 /// What is left to remove of a guest that is not wanted. Its data disk is no such thing.
 fn stop(name: &GuestName, have: &ObservedGuest) -> Option<GuestSteps> {
-    let why = if have.vmm.is_some() { "no longer wanted" } else { "left over" };
+    let found = if have.vmm.is_some() { "no longer wanted" } else { "left over" };
     let steps = removal(name, have);
-    (!steps.is_empty()).then(|| GuestSteps::new(name, why, steps))
+    (!steps.is_empty()).then(|| GuestSteps::new(name, Occasion::found(found), steps))
 }
 
 /// Removes what is there of a guest, but for its data disk.
@@ -208,15 +207,17 @@ fn guest(
     want: &WantedGuest,
     restored: &BTreeMap<Ipv4Addr, &GuestName>,
 ) {
-    let replaced = why_replace(have, want);
+    let replaced = why::replace(have, want);
     let (disk, lost_disk) = (have.disk, have.lost_disk);
     let only_disk = ObservedGuest { disk, lost_disk, ..ObservedGuest::default() };
     let (left, why) = match &replaced {
         Some(why) => {
-            plan.stop.push(GuestSteps::new(name, why, removal(name, have)));
-            (&only_disk, why.as_str())
+            plan.stop.push(GuestSteps::new(name, why.clone(), removal(name, have)));
+            (&only_disk, why.clone())
         }
-        None => (have, why_start(have, want)),
+        None => {
+            (have, have.vmm.as_ref().map_or_else(|| why::start(have), |vmm| why::repair(have, vmm, want)))
+        }
     };
     let holder = restored.get(&want.tap.address).filter(|holder| **holder != name);
     if let (None, Some(holder)) = (&left.vmm, holder) {
@@ -269,41 +270,13 @@ fn note_on_snapshot(name: &GuestName, want: &WantedGuest) -> Option<String> {
     let Startup::Restored { machine, fresh } = &want.startup else { return None };
     let snapshot = machine.restored_from.as_ref()?;
     let booted = Machine { restored_from: None, ..machine.clone() };
-    let changed = differing(&booted, fresh);
+    let changed: Vec<_> = change::of_machines(&booted, fresh).iter().map(|change| change.what).collect();
     let changed =
         if changed.is_empty() { String::new() } else { format!(", with another {}", changed.join(", ")) };
     Some(format!(
         "{name} was restored from snapshot {snapshot}: `down` and `up` would boot it from \
       scratch{changed}"
     ))
-}
-
-/// Why a guest that runs must go before it can be as it should.
-fn why_replace(have: &ObservedGuest, want: &WantedGuest) -> Option<String> {
-    let vmm = have.vmm.as_ref()?;
-    let Some(running) = &vmm.machine else { return Some("what is running is not known".to_owned()) };
-    if vmm.paused == Some(Paused::Frozen) {
-        return Some("saved to a snapshot".to_owned());
-    }
-    if let Some(what) = vmm.damaged.first() {
-        return Some(format!("its {} was changed in the store", what.word()));
-    }
-    let wanted = want.machine();
-    let parts = [("tap", !has_tap(have, want)), ("cgroup", have.cgroup.is_none()), ("jail", !vmm.jailed)];
-    if have.is_in_host() {
-        return Some("moves into the network namespace".to_owned());
-    }
-    let same = running == wanted || running.adjusted_to(wanted) == *wanted;
-    if same && parts.iter().all(|(_, differs)| !differs) {
-        return None;
-    }
-    let parts = parts.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what);
-    let changed: Vec<_> = differing(running, wanted).into_iter().chain(parts).collect();
-    Some(format!("{} changed", changed.join(", ")))
-}
-
-fn has_tap(have: &ObservedGuest, want: &WantedGuest) -> bool {
-    have.tap.as_ref().is_some_and(|tap| tap.is(&want.tap))
 }
 
 fn is_limited(have: &ObservedGuest, want: &WantedGuest) -> bool {
@@ -314,29 +287,6 @@ fn note_on_disk(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> O
     let [there, wanted] = [have.disk?.size, want.disk?.size].map(ByteSize::from_bytes);
     (there < wanted)
         .then(|| format!("the data disk of {name} grows from {there} to {wanted} when {name} next starts"))
-}
-
-/// Whether the data disk is another's, or open to others.
-fn is_disk_open(have: Option<ObservedDisk>, want: &WantedGuest) -> bool {
-    let disks = have.zip(want.disk);
-    disks.is_some_and(|(there, wanted)| there.uid != wanted.uid || !there.private)
-}
-
-fn why_start(have: &ObservedGuest, want: &WantedGuest) -> &'static str {
-    match &have.vmm {
-        Some(vmm) if vmm.halted => "its vmm is stopped",
-        Some(vmm) if vmm.outside_cgroup => "its vmm is not in its cgroup",
-        Some(vmm) if vmm.paused.is_some() => "paused by a snapshot that was not finished",
-        Some(vmm) if !vmm.ready => "not ready yet",
-        Some(vmm) if !vmm.logged => "its logs are not kept",
-        Some(_) if have.lost_disk => "its data disk was removed from the store",
-        Some(_) if is_disk_open(have.disk, want) => "its data disk is open to others",
-        Some(_) => "drifted",
-        None if have.oom_kills() > 0 => "killed by the kernel: out of memory",
-        None if have.idle_jails || have.tap.is_some() || have.cgroup.is_some() => "no longer running",
-        None if have.disk.is_some() => "not running",
-        None => "new",
-    }
 }
 
 /// Puts right what can be put right while the guest runs.
@@ -352,7 +302,7 @@ fn repair(name: &GuestName, have: &ObservedGuest, vmm: &ObservedVmm, want: &Want
     // Before it is told anything.
     let go_on = vmm.halted.then(|| Step::ContinueVmm { guest: guest() });
     let disk = have.lost_disk.then(|| Step::RelinkDisk { guest: guest() });
-    let close = want.disk.filter(|_| is_disk_open(have.disk, want));
+    let close = want.disk.filter(|_| why::is_disk_open(have.disk, want));
     let close = close.map(|disk| Step::ChownDisk { guest: guest(), uid: disk.uid });
     let is_set = have.tap.as_ref().is_some_and(|tap| tap.is_set(&want.tap));
     let tap = (!is_set).then(|| Step::CreateTap { guest: guest(), tap: want.tap.clone() });
@@ -417,76 +367,6 @@ fn ready_disk(name: &GuestName, have: &ObservedGuest, want: WantedDisk) -> Vec<S
         size: want.size,
     });
     given.into_iter().chain(grown).collect()
-}
-
-/// What two machines differ in. Every field is named, so that a new one does not compile before it is decided what it is
-/// called.
-fn differing(running: &Machine, wanted: &Machine) -> Vec<&'static str> {
-    let Machine {
-        vmm,
-        uid,
-        tap,
-        mac,
-        ip,
-        vcpus,
-        memory_mib,
-        kernel,
-        image,
-        disk,
-        images,
-        command_line,
-        spec,
-        kvm,
-        restored_from,
-    } = running;
-    let all = [
-        ("vmm", *vmm != wanted.vmm),
-        ("KVM", *kvm != wanted.kvm),
-        ("uid", *uid != wanted.uid),
-        ("kernel", *kernel != wanted.kernel),
-        ("image", *image != wanted.image),
-        ("disk", *disk != wanted.disk),
-        ("container images", *images != wanted.images),
-        ("vcpus", *vcpus != wanted.vcpus),
-        ("memory", *memory_mib != wanted.memory_mib),
-        ("address", *tap != wanted.tap || *mac != wanted.mac || *ip != wanted.ip),
-        ("kernel command line", *command_line != wanted.command_line),
-        ("snapshot", *restored_from != wanted.restored_from),
-    ];
-    let all = all.into_iter().chain(differing_specs(spec, &wanted.spec));
-    all.filter(|(_, differs)| *differs).map(|(what, _)| what).collect()
-}
-
-fn differing_specs(
-    running: &MachineSpec<FileDigest>,
-    wanted: &MachineSpec<FileDigest>,
-) -> [(&'static str, bool); 11] {
-    let MachineSpec {
-        huge_pages,
-        cpu_template,
-        seccomp,
-        log_level,
-        metrics,
-        balloon,
-        entropy,
-        vsock,
-        metadata,
-        disk,
-        network,
-    } = running;
-    [
-        ("huge pages", *huge_pages != wanted.huge_pages),
-        ("cpu template", *cpu_template != wanted.cpu_template),
-        ("seccomp filter", *seccomp != wanted.seccomp),
-        ("log level", *log_level != wanted.log_level),
-        ("metrics", *metrics != wanted.metrics),
-        ("balloon", *balloon != wanted.balloon),
-        ("entropy limits", *entropy != wanted.entropy),
-        ("vsock", *vsock != wanted.vsock),
-        ("metadata", *metadata != wanted.metadata),
-        ("disk limits", *disk != wanted.disk),
-        ("network device", *network != wanted.network),
-    ]
 }
 
 #[cfg(test)]

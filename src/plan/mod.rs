@@ -1,10 +1,16 @@
 //! Plan: what a host has and what it should have become a list of steps.
 
+mod change;
 pub mod check;
 pub mod diff;
+mod losses;
 pub mod restore;
 pub mod step;
+mod why;
 
+pub use change::Change;
 pub use diff::{GuestScope, Shrinks, diff, shrinking};
+pub use losses::losses;
 pub use restore::restore;
-pub use step::{GuestSteps, Plan, Step};
+pub use step::{GuestSteps, Plan, PlanCounts, Step};
+pub use why::Occasion;

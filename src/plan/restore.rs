@@ -8,6 +8,7 @@ use crate::host::wanted::{Startup, WantedGuest, WantedHost};
 
 use super::diff::{GuestScope, prepare, removal, rules, undo};
 use super::step::{GuestSteps, Plan, Step};
+use super::why::Occasion;
 
 /// The steps that bring `snapshot` back as `guest`, which is wanted with the snapshot's machine already.
 ///
@@ -37,10 +38,10 @@ pub fn restore(
         ..Plan::default()
     };
     if !leftovers.is_empty() {
-        plan.stop.push(GuestSteps::new(guest, "left over", leftovers));
+        plan.stop.push(GuestSteps::new(guest, Occasion::found("left over"), leftovers));
     }
-    let mut steps =
-        GuestSteps::new(guest, &format!("from snapshot {snapshot}"), start(guest, snapshot, want));
+    let why = Occasion::found(format!("from snapshot {snapshot}"));
+    let mut steps = GuestSteps::new(guest, why, start(guest, snapshot, want));
     steps.undo = undo(guest, want);
     steps.then = vec![Step::ForgetSnapshot { snapshot: snapshot.clone() }];
     plan.start.push(steps);

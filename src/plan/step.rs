@@ -12,6 +12,8 @@ use crate::host::publish::PublishedChange;
 use crate::host::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 use crate::host::wanted::HostRules;
 
+use super::why::Occasion;
+
 /// One change.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -227,8 +229,8 @@ impl Step {
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuestSteps {
     pub guest: GuestName,
-    /// Such as `new` or `image changed`.
-    pub why: String,
+    /// Such as `new` or `vcpus 1 -> 2`.
+    pub why: Occasion,
     pub steps: Vec<Step>,
     /// What clears away after one of `steps` failed.
     pub undo: Vec<Step>,
@@ -238,8 +240,13 @@ pub struct GuestSteps {
 
 impl GuestSteps {
     /// Steps that nothing follows and nothing undoes.
-    pub fn new(guest: &GuestName, why: &str, steps: Vec<Step>) -> Self {
-        Self { guest: guest.clone(), why: why.to_owned(), steps, undo: Vec::new(), then: Vec::new() }
+    pub fn new(guest: &GuestName, why: Occasion, steps: Vec<Step>) -> Self {
+        Self { guest: guest.clone(), why, steps, undo: Vec::new(), then: Vec::new() }
+    }
+
+    /// Whether a VMM is started by them; those of a guest that stays put something right while it runs.
+    pub fn starts(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::StartVmm { .. }))
     }
 
     /// Every step that is taken where none fails, in order.
@@ -290,6 +297,20 @@ impl Plan {
         self.text(true)
     }
 
+    /// How much there is to do.
+    pub fn counts(&self) -> PlanCounts {
+        let comes_back = |stop: &&GuestSteps| self.comes_back(&stop.guest);
+        let restart = self.stop.iter().filter(comes_back).count();
+        let started = self.start.iter().filter(|guest| guest.starts()).count();
+        PlanCounts {
+            start: started.saturating_sub(restart),
+            restart,
+            stop: self.stop.len() - restart,
+            change: self.start.len() - started,
+            host: self.prepare.len() + self.rules.len(),
+        }
+    }
+
     fn text(&self, with_steps: bool) -> String {
         use fmt::Write as _;
         let mut text = String::new();
@@ -298,16 +319,14 @@ impl Plan {
                 let _ = writeln!(text, "{step}");
             }
         };
-        let guests = |text: &mut String, verb: &str, all: &[GuestSteps]| {
-            for guest in all {
-                let _ = writeln!(text, "{verb} {}: {}", guest.guest, guest.why);
-                for step in guest.all().filter(|_| with_steps) {
-                    let _ = writeln!(text, "  {step}");
-                }
+        let guest = |text: &mut String, verb: &str, guest: &GuestSteps| {
+            let _ = writeln!(text, "{verb} {}: {}", guest.guest, guest.why);
+            for step in guest.all().filter(|_| with_steps) {
+                let _ = writeln!(text, "  {step}");
             }
         };
         host(&mut text, &self.prepare);
-        guests(&mut text, "stop", &self.stop);
+        self.stop.iter().for_each(|stopped| guest(&mut text, "stop", stopped));
         host(&mut text, &self.rules);
         for change in self.policy_changes.iter().filter(|_| with_steps) {
             let _ = writeln!(text, "  {change}");
@@ -315,8 +334,36 @@ impl Plan {
         for change in self.published_changes.iter().filter(|_| with_steps) {
             let _ = writeln!(text, "  {change}");
         }
-        guests(&mut text, "start", &self.start);
+        for started in &self.start {
+            guest(&mut text, if started.starts() { "start" } else { "change" }, started);
+        }
         text
+    }
+}
+
+/// How many guests a plan does what to, and how many steps it takes on the host itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlanCounts {
+    /// Guests that do not run yet.
+    pub start: usize,
+    /// Guests that are stopped and come back as another machine.
+    pub restart: usize,
+    /// Guests that go.
+    pub stop: usize,
+    /// Guests that stay as they run.
+    pub change: usize,
+    /// Steps that are for no one guest.
+    pub host: usize,
+}
+
+impl fmt::Display for PlanCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { start, restart, stop, change, host } = *self;
+        let guests =
+            [(start, "to start"), (restart, "to restart"), (stop, "to stop"), (change, "to change in place")];
+        let host = (host, if host == 1 { "step on the host" } else { "steps on the host" });
+        let all = guests.into_iter().chain([host]).filter(|(count, _)| *count > 0);
+        f.write_str(&all.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", "))
     }
 }
 

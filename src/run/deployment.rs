@@ -10,7 +10,7 @@ use crate::host::desired::{Artifacts, HostFacts, desired};
 use crate::host::observed::ObservedHost;
 use crate::host::wanted::WantedHost;
 use crate::lock::model::Lock;
-use crate::plan::{GuestScope, Plan, diff, shrinking};
+use crate::plan::{GuestScope, Plan, diff, losses, shrinking};
 use crate::sys::fs::FileLock;
 use crate::sys::ssh;
 
@@ -51,7 +51,36 @@ pub struct Outcome {
     pub applied: Applied,
 }
 
+/// The guests of a plan whose every step was taken, by what became of them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Done<'a> {
+    pub started: Vec<&'a GuestName>,
+    /// Stopped, and started as another machine.
+    pub restarted: Vec<&'a GuestName>,
+    pub stopped: Vec<&'a GuestName>,
+    /// Put right while they ran.
+    pub changed: Vec<&'a GuestName>,
+}
+
 impl Outcome {
+    /// What became of its guests.
+    pub fn done(&self) -> Done<'_> {
+        let Self { plan, applied } = self;
+        let mut done = Done::default();
+        for guest in &applied.started {
+            let starts = plan.start.iter().any(|steps| steps.guest == *guest && steps.starts());
+            let was_there = applied.stopped.contains(guest);
+            match (starts, was_there) {
+                (true, true) => done.restarted.push(guest),
+                (true, false) => done.started.push(guest),
+                (false, _) => done.changed.push(guest),
+            }
+        }
+        let is_back = |guest: &&GuestName| applied.started.contains(guest);
+        done.stopped = applied.stopped.iter().filter(|guest| !is_back(guest)).collect();
+        done
+    }
+
     /// Whether every step was taken.
     pub fn is_complete(&self) -> bool {
         self.applied.failures.is_empty()
@@ -99,6 +128,7 @@ impl<'a> Deployment<'a> {
         let published = wanted.network.as_ref().map(|network| network.rules.published.as_slice());
         facts::ports_are_free(&self.fleet, &self.observed, published.unwrap_or_default())?;
         let mut plan = diff(&self.observed, wanted, guests);
+        plan.notes.extend(losses(&plan, &self.observed, wanted));
         plan.notes.extend(disk::promises(&self.host, &self.observed, wanted, guests));
         let shortage =
             preflight::memory_shortage(&plan, &self.host).filter(|shortage| !shortage.is_certain());
@@ -171,6 +201,11 @@ impl Basis {
             files.into_iter().map(|(digest, (artifact, _))| (digest, artifact.path.clone())).collect();
         host.artifacts.extend(facts.files.iter().map(|(path, digest)| (*digest, path.clone())));
         Ok(Self { lock: locked.lock, artifacts, facts })
+    }
+
+    /// What of the artifacts is not built yet, in words.
+    pub fn unbuilt(&self) -> Vec<String> {
+        self.artifacts.unbuilt()
     }
 
     /// What the fleet wants.

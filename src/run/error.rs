@@ -32,6 +32,8 @@ use crate::sys::http::NetworkError;
 use crate::sys::ip::IpError;
 use crate::sys::ssh::SshError;
 
+use super::saved_plan::SavedPlanError;
+
 /// A use case that did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -69,6 +71,8 @@ pub enum RunError {
     Image(#[from] ReadError),
     #[error(transparent)]
     Container(#[from] ContainerError),
+    #[error(transparent)]
+    SavedPlan(#[from] SavedPlanError),
 
     #[error("this command needs root, which jails, TAPs, cgroups and nftables rules require")]
     NotRoot,
@@ -275,6 +279,7 @@ impl Diagnostic for RunError {
             Self::Version(error) => error.diagnosis(),
             Self::Image(error) => error.diagnosis(),
             Self::Container(error) => error.diagnosis(),
+            Self::SavedPlan(error) => error.diagnosis(),
             Self::NotRoot => {
                 Failed.hint("run it with sudo; `check`, `lock`, `build` and `tree` need no root")
             }

@@ -22,6 +22,8 @@ pub enum Inputs {
     Locked,
     /// `fleet.lock` must fit, and everything must be built.
     AsTheyAre,
+    /// Nothing is written or built: `fleet.lock` is taken as it would become, or `must_fit`, and what is not built is told.
+    Foreseen { must_fit: bool },
 }
 
 /// A lock that was brought up to date.
@@ -38,16 +40,26 @@ pub fn update(workspace: &Workspace<'_>, update: &Update) -> Result<Updated, Run
 }
 
 fn update_of(workspace: &Workspace<'_>, project: &Project, update: &Update) -> Result<Updated, RunError> {
-    let path = workspace.lock_path();
-    let old = Lock::read(&path)?;
+    let (updated, is_new) = resolve(workspace, project, update)?;
+    if is_new {
+        let text = updated.lock.to_text().map_err(RunError::LockText)?;
+        fs::write(&workspace.lock_path(), text.as_bytes(), 0o644)?;
+    }
+    Ok(updated)
+}
+
+/// What the lock would become, and whether that is another than the file's.
+fn resolve(
+    workspace: &Workspace<'_>,
+    project: &Project,
+    update: &Update,
+) -> Result<(Updated, bool), RunError> {
+    let old = Lock::read(&workspace.lock_path())?;
     let cache = workspace.cache()?;
     let lock = project.lock(old.as_ref(), update, &cache, workspace.settings.offline, workspace.report)?;
-    if old.as_ref() == Some(&lock) {
-        return Ok(Updated { lock, changes: Vec::new() });
-    }
-    fs::write(&path, lock.to_text().map_err(RunError::LockText)?.as_bytes(), 0o644)?;
-    let changes = changes(old.as_ref(), &lock);
-    Ok(Updated { lock, changes })
+    let is_new = old.as_ref() != Some(&lock);
+    let changes = if is_new { changes(old.as_ref(), &lock) } else { Vec::new() };
+    Ok((Updated { lock, changes }, is_new))
 }
 
 /// A fleet with all that it mentions, a lock that fits it, and where its artifacts are.
@@ -70,15 +82,24 @@ impl<'a> LockedProject<'a> {
         let project = workspace.project(fleet)?;
         let lock = match inputs {
             Inputs::Refresh => refreshed(workspace, &project)?,
-            Inputs::Locked | Inputs::AsTheyAre => fitting(workspace, &project)?,
+            Inputs::Foreseen { must_fit: false } => foreseen(workspace, &project)?,
+            Inputs::Locked | Inputs::AsTheyAre | Inputs::Foreseen { must_fit: true } => {
+                fitting(workspace, &project)?
+            }
         };
         if let Some(note) = project.toolchain_note(&lock) {
             workspace.report.note(&format!("note: {note}"));
         }
+        let missing = match inputs {
+            Inputs::Refresh | Inputs::Locked => Missing::Build,
+            Inputs::AsTheyAre => Missing::Refuse,
+            Inputs::Foreseen { .. } => Missing::Foresee,
+        };
+        let out = &workspace.settings.out;
         Ok(Self {
-            out: OutDir::open(&workspace.settings.out)?,
+            out: if missing == Missing::Foresee { OutDir::look(out)? } else { OutDir::open(out)? },
             cache: workspace.cache()?,
-            missing: if inputs == Inputs::AsTheyAre { Missing::Refuse } else { Missing::Build },
+            missing,
             workspace,
             project,
             lock,
@@ -103,6 +124,13 @@ impl<'a> LockedProject<'a> {
 fn refreshed(workspace: &Workspace<'_>, project: &Project) -> Result<Lock, RunError> {
     let Updated { lock, changes } = update_of(workspace, project, &Update::None)?;
     changes.iter().for_each(|line| workspace.report.note(&format!("fleet.lock: {line}")));
+    Ok(lock)
+}
+
+/// The lock as [`refreshed`] would write it.
+fn foreseen(workspace: &Workspace<'_>, project: &Project) -> Result<Lock, RunError> {
+    let (Updated { lock, changes }, _) = resolve(workspace, project, &Update::None)?;
+    changes.iter().for_each(|line| workspace.report.note(&format!("fleet.lock would change: {line}")));
     Ok(lock)
 }
 

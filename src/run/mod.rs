@@ -22,6 +22,7 @@ pub mod publish;
 pub mod quarantine;
 pub mod reach;
 pub mod restore;
+pub mod saved_plan;
 pub mod status;
 pub mod systemd;
 pub mod tree;
@@ -29,7 +30,7 @@ pub mod up;
 pub mod watch;
 pub mod workspace;
 
-pub use deployment::{Deployment, Outcome};
+pub use deployment::{Deployment, Done, Outcome};
 pub use error::RunError;
 pub use lock::{Inputs, LockedProject};
 pub use workspace::{Workspace, WorkspaceSettings};

@@ -1,26 +1,58 @@
 //! Plan: what `up` would do.
 
-use crate::apply::{ApplyError, preflight};
-use crate::plan::{GuestScope, Plan};
+use std::path::{Path, PathBuf};
 
+use crate::apply::{ApplyError, preflight};
+use crate::plan::Plan;
+
+use super::deployment::scope;
+use super::guests::named;
+use super::saved_plan::{SavedPlan, SavedPlanError};
 use super::{Deployment, Inputs, RunError, Workspace};
+
+/// What to look ahead to.
+#[derive(Clone, Debug, Default)]
+pub struct PlanRequest {
+    /// These guests alone; all where none is named.
+    pub guests: Vec<String>,
+    /// Whether fleet.lock must fit.
+    pub locked: bool,
+    /// Where the plan is kept, for `up` to carry out just that.
+    pub out: Option<PathBuf>,
+}
 
 /// What would be done to a host.
 #[derive(Debug)]
 pub struct Preview {
     pub plan: Plan,
+    /// What would be built first, in words.
+    pub unbuilt: Vec<String>,
     /// What it copies to the jails' file system, in words, where it copies anything.
     pub cost: Option<String>,
     /// Why none of it would be done.
     pub refusal: Option<ApplyError>,
 }
 
-/// Builds what is missing, and finds out what `up` would do.
-pub fn preview(workspace: &Workspace<'_>, inputs: Inputs) -> Result<Preview, RunError> {
-    let mut deployment = Deployment::look(workspace, workspace.fleet()?)?;
-    let wanted = deployment.wanted(inputs)?;
-    let plan = deployment.plan(&wanted, GuestScope::All)?;
+/// Finds out what `up` would do. Nothing is built and fleet.lock stays as it is.
+pub fn preview(workspace: &Workspace<'_>, request: &PlanRequest) -> Result<Preview, RunError> {
+    let fleet = workspace.fleet()?;
+    let names = named(&request.guests, fleet.guests.keys())?;
+    let mut deployment = Deployment::look(workspace, fleet)?;
+    let basis = deployment.basis(Inputs::Foreseen { must_fit: request.locked })?;
+    let wanted = basis.state(&deployment.fleet)?;
+    let (plan, unbuilt) = (deployment.plan(&wanted, scope(&names))?, basis.unbuilt());
     let host = &deployment.host;
     let (cost, refusal) = (preflight::cost(&plan, host), preflight::look(&plan, host).err());
-    Ok(Preview { plan, cost, refusal })
+    if let (Some(out), None) = (&request.out, &refusal) {
+        keep(&plan, &unbuilt, SavedPlan::new(&plan, &deployment.fleet.name, &names), out)?;
+    }
+    Ok(Preview { plan, unbuilt, cost, refusal })
+}
+
+/// Keeps a plan that says every digest.
+fn keep(plan: &Plan, unbuilt: &[String], saved: SavedPlan, out: &Path) -> Result<(), SavedPlanError> {
+    if !unbuilt.is_empty() && !plan.is_empty() {
+        return Err(SavedPlanError::Unbuilt(unbuilt.to_vec()));
+    }
+    saved.write(out)
 }

@@ -36,10 +36,10 @@ pub struct Status {
 
 impl Status {
     /// Why `up` would touch a guest.
-    pub fn drift_of(&self, guest: &GuestName) -> Option<&str> {
+    pub fn drift_of(&self, guest: &GuestName) -> Option<String> {
         let plan = self.drift.as_ref().ok()?;
         let steps = plan.stop.iter().chain(&plan.start).find(|steps| steps.guest == *guest)?;
-        Some(&steps.why)
+        Some(steps.why.to_string())
     }
 
     /// What `up` would do to the host itself.

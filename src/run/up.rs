@@ -1,5 +1,6 @@
 //! Up: the host becomes what the fleet wants.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::apply::linux::READY_TIMEOUT;
@@ -7,6 +8,7 @@ use crate::plan::Plan;
 
 use super::deployment::{Held, scope};
 use super::guests::named;
+use super::saved_plan::SavedPlan;
 use super::{Deployment, Inputs, Outcome, RunError, Workspace};
 
 /// What to bring up.
@@ -14,6 +16,8 @@ use super::{Deployment, Inputs, Outcome, RunError, Workspace};
 pub struct UpRequest {
     /// These guests alone; all where none is named.
     pub guests: Vec<String>,
+    /// The plan that is carried out, or nothing; it says for which guests it is.
+    pub saved: Option<PathBuf>,
     pub inputs: Inputs,
     /// How long a guest may take to say that it is ready.
     pub ready_timeout: Duration,
@@ -21,7 +25,7 @@ pub struct UpRequest {
 
 impl Default for UpRequest {
     fn default() -> Self {
-        Self { guests: Vec::new(), inputs: Inputs::Refresh, ready_timeout: READY_TIMEOUT }
+        Self { guests: Vec::new(), saved: None, inputs: Inputs::Refresh, ready_timeout: READY_TIMEOUT }
     }
 }
 
@@ -34,9 +38,20 @@ pub struct Up<'a> {
 /// Holds the host, builds what is missing, and finds out what is to be done.
 pub fn prepare<'a>(workspace: &'a Workspace<'a>, request: &UpRequest) -> Result<Up<'a>, RunError> {
     let fleet = workspace.fleet()?;
-    let names = named(&request.guests, fleet.guests.keys())?;
+    let saved =
+        request.saved.as_ref().map(|path| Ok::<_, RunError>((SavedPlan::read(path, &fleet.name)?, path)));
+    let saved = saved.transpose()?;
+    let names = match &saved {
+        Some((saved, _)) => saved.guests.clone(),
+        None => named(&request.guests, fleet.guests.keys())?,
+    };
     let mut held = Deployment::hold(workspace, fleet)?;
     held.host.ready_timeout = request.ready_timeout;
+    if let Some((saved, path)) = saved {
+        // As it was when the plan was made: without a key, which is made next.
+        let wanted = held.wanted(Inputs::AsTheyAre)?;
+        saved.check(&held.plan(&wanted, scope(&names))?, path)?;
+    }
     held.make_key()?;
     let wanted = held.wanted(request.inputs)?;
     let plan = held.plan(&wanted, scope(&names))?;

@@ -38,7 +38,9 @@ pub fn sha256_of_file(path: &Path) -> Result<(Sha256, u64), FileError> {
 /// Digest of the same kind as `like`, and length, of a file.
 pub fn digest_like(like: &FileDigest, path: &Path) -> Result<(FileDigest, u64), FileError> {
     match like {
-        FileDigest::Whole(_) => sha256_of_file(path).map(|(sha256, size)| (sha256.into(), size)),
+        FileDigest::Whole(_) | FileDigest::Unbuilt(_) => {
+            sha256_of_file(path).map(|(sha256, size)| (sha256.into(), size))
+        }
         FileDigest::Sparse(_) => sparse_digest(path),
     }
 }

@@ -314,7 +314,7 @@ fn an_unreadable_record_of_one_guest_is_noted_and_hides_no_other() {
         assert_eq!(plan.notes, [format!("alice: {}", alice.unreadable[0])]);
         let up = wanted("alice", Startup::Boot(recorded(VmmKind::Firecracker)));
         let plan = diff(&observed, &up, GuestScope::Only(&[name("alice")]));
-        assert_eq!(plan.stop[0].why, "what is running is not known");
+        assert_eq!(plan.stop[0].why.to_string(), "what is running is not known");
         assert_eq!(plan.start[0].guest, name("alice"));
     }
 }

@@ -208,7 +208,7 @@ fn a_guest_that_a_killed_snapshot_left_paused_goes_on_unless_it_was_frozen_for_g
     pause(&mut host, Paused::Frozen);
     host.ready.insert(snapshot());
     let plan = diff(&host.state, &two(), GuestScope::All);
-    assert_eq!(plan.stop[0].why, "saved to a snapshot");
+    assert_eq!(plan.stop[0].why.to_string(), "saved to a snapshot");
     let (_, after) = bring_back(&host, &two(), "alice", Fault::None).unwrap();
     assert!(after.asked[1].starts_with("stop alice"), "{:?}", after.asked);
     assert_eq!(after.loads[&snapshot()], 1);

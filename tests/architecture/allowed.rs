@@ -302,6 +302,11 @@ pub const MAY_CHANGE: &[Allowed] = &[
     Allowed { file: "src/run/host.rs", functions: &["hold"], why: "makes the store for its lock" },
     Allowed { file: "src/run/lock.rs", functions: &["update_of"], why: "writes fleet.lock" },
     Allowed {
+        file: "src/run/saved_plan.rs",
+        functions: &["SavedPlan::write"],
+        why: "the file that the user names",
+    },
+    Allowed {
         file: "src/run/tree.rs",
         functions: &["write", "write_all", "describe"],
         why: "writes into the folder that the user names",

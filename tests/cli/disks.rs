@@ -57,7 +57,7 @@ fn container_images_stand_once_for_all_guests_and_a_change_reaches_disks_that_ar
 
     write_image(&sandbox, "a.tar", b"two");
     let plan = sandbox.done("plan");
-    assert!(plan.contains(&format!("stop {a}: container images changed")), "{plan}");
+    assert!(plan.contains(&format!("stop {a}: container images ")), "{plan}");
     sandbox.done("up");
     assert_ne!(meta(a).ino(), of_a.ino());
     assert_eq!(meta(a).ino(), meta(b).ino());

@@ -58,7 +58,7 @@ fn a_deleted_tap_is_seen_and_made_anew() {
     let a = &sandbox.guest('a');
     sandbox.done("up");
     inside(&sandbox, &["ip", "link", "delete", &format!("sis-{a}")]);
-    is_seen_and_repaired(&sandbox, "tap changed");
+    is_seen_and_repaired(&sandbox, "its tap");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_tap_that_is_down_is_seen_and_a_leftover_one_goes_with_its_guest() {
     let tap = format!("sis-{}", sandbox.guest('a'));
     sandbox.done("up");
     inside(&sandbox, &["ip", "link", "set", &tap, "down"]);
-    is_seen_and_repaired(&sandbox, "tap changed");
+    is_seen_and_repaired(&sandbox, "its tap");
     inside(&sandbox, &["ip", "link", "set", &tap, "down"]);
     sandbox.done("down");
     assert_eq!(sandbox.traces(), [""; 0]);
@@ -151,7 +151,7 @@ fn a_removed_jail_and_cgroup_are_seen() {
     let a = &sandbox.guest('a');
     sandbox.done("up");
     std::fs::remove_dir_all(sandbox.jail(a).parent().unwrap()).unwrap();
-    is_seen_and_repaired(&sandbox, "jail changed");
+    is_seen_and_repaired(&sandbox, "its vmm is in no jail");
     let record = sandbox.record(a, "machine.json");
     std::fs::remove_file(&record).unwrap();
     is_seen_and_repaired(&sandbox, "what is running is not known");
@@ -176,7 +176,7 @@ fn a_vmm_outside_of_its_cgroup_is_taken_back() {
             fs::write(hierarchy.join("cgroup.procs"), pid.to_string()).unwrap();
             assert!(!has(dir));
         }
-        is_seen_and_repaired(&sandbox, &format!("start {a}: its vmm is not in its cgroup"));
+        is_seen_and_repaired(&sandbox, &format!("change {a}: its vmm is not in its cgroup"));
         assert!(cgroups.iter().all(|dir| has(dir)));
         assert_eq!(sandbox.pid(a), pid, "it was not restarted");
     }
@@ -195,7 +195,7 @@ fn a_vmm_that_stands_still_is_let_go_on() {
     let a = &sandbox.guest('a');
     sandbox.done("up");
     let pid = sandbox.pid(a);
-    let why = format!("start {a}: its vmm is stopped");
+    let why = format!("change {a}: its vmm is stopped");
     let stop = || {
         shell("kill", &["-STOP", &pid.to_string()]);
         until("it stands still", || process_state(pid) == 'T');
@@ -235,7 +235,7 @@ fn a_disk_that_others_may_open_is_closed_again() {
     ];
     for open in open {
         open(&disk);
-        is_seen_and_repaired(&sandbox, &format!("start {a}: its data disk is open to others"));
+        is_seen_and_repaired(&sandbox, &format!("change {a}: its data disk is open to others"));
         let after = fs::metadata(&disk).unwrap();
         let who = |disk: &fs::Metadata| (disk.uid(), disk.gid(), disk.mode());
         assert_eq!(who(&after), who(&before));
@@ -261,7 +261,7 @@ fn a_disk_that_was_removed_beneath_its_guest_is_not_lost() {
     let [a, b, c] = &guests;
 
     remove(a);
-    is_seen_and_repaired(&sandbox, &format!("start {a}: its data disk was removed from the store"));
+    is_seen_and_repaired(&sandbox, &format!("change {a}: its data disk was removed from the store"));
     assert_eq!(inode(a), before[0]);
 
     // Its guest is taken down, or is dead already.

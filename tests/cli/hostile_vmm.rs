@@ -439,13 +439,13 @@ fn whatever_a_guests_uid_does_no_other_guest_notices() {
     let plan = site.run("plan --detailed-exitcode");
     assert_eq!(
         (plan.code, plan.out),
-        (2, format!("start {still}: its vmm is stopped\n  let the stopped vmm run\n"))
+        (2, format!("change {still}: its vmm is stopped\n  let the stopped vmm run\n1 to change in place\n"))
     );
     let ps = site.run("ps");
     assert!(ps.code == 0 && tricks.iter().all(|(guest, _)| ps.out.contains(guest.as_str())), "{ps}");
     let disks = site.run("disk ls");
     assert!(disks.code == 0 && disks.out.contains(&a), "{disks}");
-    site.run("up").fails(0, &["1 started, 0 stopped"]);
+    site.run("up").fails(0, &["1 changed in place"]);
     site.run("up").fails(0, &["nothing to do"]);
     site.run(&format!("down {c} --timeout {PATIENCE}")).fails(0, &["1 stopped"]);
     site.run(&format!("disk export {c} exported.ext4")).fails(0, &[]);
@@ -483,7 +483,7 @@ fn what_a_vmm_says_before_its_end_looks_like_nothing_else() {
     let last_words = r#"print "\e[2J\x{9b}31m\nerror: BOB: gone\n\x{e2}\x{80}\x{ae}back\n"; exit 7"#;
     site.trick(&a, Nothing, last_words);
     let run = site.run("up");
-    run.fails(1, &["0 started", "ended before the guest was ready: status 7", "    error: "]);
+    run.fails(1, &["failed: ", "ended before the guest was ready: status 7", "    error: "]);
     assert!(run.err.lines().filter(|line| line.starts_with("error: ")).count() == 1, "{run}");
     site.trick(&a, Nothing, r#"$ready = "sisforge: failed: sshd \e[31m\rerror: BOB\n""#);
     let run = site.run("up");

@@ -25,7 +25,7 @@ fn a_fleet_goes_from_its_file_to_running_guests_and_back() {
     assert_eq!(sandbox.traces(), [""; 0], "plan changes nothing");
 
     let up = sandbox.run("up");
-    up.fails(0, &["2 started, 0 stopped"]);
+    up.fails(0, &["2 started"]);
     let ps = sandbox.done("ps");
     assert_eq!(ps.lines().filter(|line| line.contains(" ready ")).count(), 2, "{ps}");
     assert_eq!(sandbox.ps(a)["state"], "ready");
@@ -41,7 +41,7 @@ fn a_fleet_goes_from_its_file_to_running_guests_and_back() {
     sandbox.run("up").fails(0, &["nothing to do"]);
     assert_eq!((sandbox.pid(a), sandbox.pid(b)), pids);
 
-    sandbox.run("down").fails(0, &["0 started, 2 stopped"]);
+    sandbox.run("down").fails(0, &["2 stopped"]);
     assert_eq!(sandbox.traces(), [""; 0], "down leaves nothing");
     assert!(sandbox.disk(a).exists() && sandbox.disk(b).exists(), "but data disks");
     assert!(sandbox.record(a, "serial.log").exists(), "and logs");
@@ -88,7 +88,7 @@ fn a_removed_user_is_stopped_and_the_data_disk_is_kept() {
     let pid = sandbox.pid(a);
     sandbox.fleet("a");
     assert!(sandbox.done("plan").contains(&format!("stop {b}: no longer wanted")));
-    sandbox.run("up").fails(0, &["0 started, 1 stopped"]);
+    sandbox.run("up").fails(0, &["1 stopped"]);
     assert_eq!(sandbox.pid(a), pid, "the guest that stays is not touched");
     assert!(!sandbox.traces().iter().any(|trace| trace.contains(b.as_str())), "{:?}", sandbox.traces());
     assert_eq!(fs::read_to_string(sandbox.disk(b)).unwrap(), "the user's");
@@ -118,6 +118,10 @@ fn a_pool_in_memory_has_its_disk_in_its_own_namespace_and_it_goes_with_its_vmm()
     assert_eq!(disks.as_array().unwrap().len(), 2);
     let killed = sandbox.pid(&format!("{pool}-0")).to_string();
     Run::of(std::process::Command::new("kill").args(["-9", &killed])).fails(0, &[]);
+    // On a busy machine it takes a moment to die.
+    while fs::read_link(format!("/proc/{killed}/exe")).is_ok() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     sandbox.done("up");
     assert_eq!(sandbox.ps(&format!("{pool}-0"))["state"], "ready");
     let store = sandbox.path("store").join(&sandbox.name);
@@ -160,8 +164,8 @@ fn logs_are_kept_over_one_start_and_cut_from_their_end() {
     sandbox.done("up");
     sandbox.run(&format!("logs {a} --previous")).fails(1, &["no such log"]);
     sandbox.kernel("second\nsisforge: ready\n", Then::ResetOnKey);
-    assert!(sandbox.done("plan").contains(&format!("stop {a}: kernel changed")));
-    sandbox.run("up").fails(0, &["1 started, 1 stopped"]);
+    assert!(sandbox.done("plan").contains(&format!("stop {a}: kernel ")));
+    sandbox.run("up").fails(0, &["1 restarted"]);
     assert_eq!(sandbox.done(&format!("logs {a}")), "second\nsisforge: ready\n");
     assert_eq!(sandbox.done(&format!("logs {a} -n 1")), "sisforge: ready\n");
     assert_eq!(sandbox.done(&format!("logs {a} --previous")), "first\nsisforge: ready\n");

@@ -125,12 +125,12 @@ fn a_keeper_that_was_killed_harms_no_guest_and_is_started_anew() {
     assert!(process::wait_gone(old, start_time, std::time::Duration::from_secs(5)));
     let plan = sandbox.done("plan");
     assert!(
-        plan.contains(&format!("start {a}: its logs are not kept")) && plan.contains("keep logs again"),
+        plan.contains(&format!("change {a}: its logs are not kept")) && plan.contains("keep logs again"),
         "{plan}"
     );
     let api = Api::connect(&sandbox.jail(a).join("run/api.sock")).unwrap();
     assert!(api.instance_info().is_ok(), "the guest goes on");
-    sandbox.run("up").fails(0, &["1 started"]);
+    sandbox.run("up").fails(0, &["1 changed in place"]);
     sandbox.run("plan --detailed-exitcode").fails(0, &[]);
     assert_eq!(sandbox.pid(a), vmm);
     assert!(keeper(&sandbox, a).is_some_and(|new| new != old));

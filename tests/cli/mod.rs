@@ -23,6 +23,7 @@ mod network;
 mod output;
 mod packages;
 mod paths;
+mod plans;
 mod policy;
 mod publish;
 mod reach;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::base::GuestName;
 use crate::build::Vendored;
-use crate::run::Outcome;
+use crate::run::{Done, Outcome};
 
 use super::{ArtifactJson, ComparisonJson, InputJson};
 
@@ -56,10 +56,14 @@ pub enum EventJson {
 /// What became of a plan.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Summary {
-    /// Guests whose every step was taken.
+    /// Guests that went.
     pub stopped: Vec<String>,
-    /// Guests whose every step was taken.
+    /// Guests that did not run before.
     pub started: Vec<String>,
+    /// Guests that were stopped and came back as another machine.
+    pub restarted: Vec<String>,
+    /// Guests of which something was put right while they ran.
+    pub changed: Vec<String>,
     /// Guests of which a step failed, once for each step.
     pub failed: Vec<String>,
 }
@@ -75,11 +79,15 @@ pub struct VendoredFiles {
 }
 
 impl From<&Outcome> for Summary {
-    fn from(Outcome { applied, .. }: &Outcome) -> Self {
+    fn from(outcome: &Outcome) -> Self {
+        let Done { started, restarted, stopped, changed } = outcome.done();
         Self {
-            stopped: names(&applied.stopped),
-            started: names(&applied.started),
-            failed: applied
+            stopped: names(stopped),
+            started: names(started),
+            restarted: names(restarted),
+            changed: names(changed),
+            failed: outcome
+                .applied
                 .failures
                 .iter()
                 .filter_map(|failure| failure.guest.as_ref().map(GuestName::to_string))
@@ -89,8 +97,8 @@ impl From<&Outcome> for Summary {
 }
 
 /// Guests by their names.
-pub fn names(guests: &[GuestName]) -> Vec<String> {
-    guests.iter().map(GuestName::to_string).collect()
+pub fn names<'a>(guests: impl IntoIterator<Item = &'a GuestName>) -> Vec<String> {
+    guests.into_iter().map(GuestName::to_string).collect()
 }
 
 impl From<Vendored> for VendoredFiles {

@@ -195,7 +195,7 @@ impl StatusJson {
     /// In words of this contract, with the notes that were told on the way.
     pub fn new(status: &run::Status, mut notes: Vec<String>) -> Self {
         let one = |guest: &GuestStatus| {
-            let drift = status.drift_of(&guest.name).map(str::to_owned);
+            let drift = status.drift_of(&guest.name);
             Drifting { guest: Guest::from(guest), drift }
         };
         if let Err(error) = &status.drift {

@@ -28,6 +28,7 @@ pub struct PlanJson {
     pub published_changes: Vec<PublishedChangeJson>,
     /// Guests that are started or repaired.
     pub start: Vec<GuestStepsJson>,
+    pub counts: CountsJson,
     /// What is worth knowing: what `up` would not do, what it copies, what was brought up to date for this plan.
     pub notes: Vec<String>,
 }
@@ -54,10 +55,38 @@ pub struct PolicyChangeJson {
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct GuestStepsJson {
     pub guest: String,
-    /// Such as `new` or `image changed`.
+    /// Such as `new` or `vcpus 1 -> 2`.
     pub why: String,
+    /// What is to be otherwise, with both values where they can be told in a few words.
+    pub changes: Vec<ChangeJson>,
     /// Each step in words, in order.
     pub steps: Vec<String>,
+}
+
+/// One thing that is to be otherwise.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ChangeJson {
+    /// Such as `memory`.
+    pub what: String,
+    /// How it is; `null` where that is no few words.
+    pub from: Option<String>,
+    /// How it will be; `null` where that is no few words.
+    pub to: Option<String>,
+}
+
+/// How many guests a plan does what to.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct CountsJson {
+    /// Guests that do not run yet.
+    pub start: usize,
+    /// Guests that are stopped and come back as another machine.
+    pub restart: usize,
+    /// Guests that go.
+    pub stop: usize,
+    /// Guests that stay as they run, of which something is put right.
+    pub change: usize,
+    /// Steps that are for no one guest.
+    pub host: usize,
 }
 
 /// Jails that were written.
@@ -83,8 +112,22 @@ impl PlanJson {
             policy_changes: plan.policy_changes.iter().map(PolicyChangeJson::from).collect(),
             published_changes: plan.published_changes.iter().map(PublishedChangeJson::from).collect(),
             start: guests(&plan.start),
+            counts: CountsJson::from(plan.counts()),
             notes,
         }
+    }
+}
+
+impl From<&plan::Change> for ChangeJson {
+    fn from(change: &plan::Change) -> Self {
+        let (from, to) = change.values.clone().unzip();
+        Self { what: change.what.to_owned(), from, to }
+    }
+}
+
+impl From<plan::PlanCounts> for CountsJson {
+    fn from(plan::PlanCounts { start, restart, stop, change, host }: plan::PlanCounts) -> Self {
+        Self { start, restart, stop, change, host }
     }
 }
 
@@ -105,7 +148,8 @@ impl From<&PolicyChange> for PolicyChangeJson {
 impl From<&plan::GuestSteps> for GuestStepsJson {
     fn from(guest: &plan::GuestSteps) -> Self {
         let steps = guest.all().map(ToString::to_string).collect();
-        Self { guest: guest.guest.to_string(), why: guest.why.clone(), steps }
+        let changes = guest.why.changes.iter().map(ChangeJson::from).collect();
+        Self { guest: guest.guest.to_string(), why: guest.why.to_string(), changes, steps }
     }
 }
 

@@ -1,14 +1,15 @@
 //! Tests on plans, with literals.
 
+use super::super::losses;
 use super::*;
 use crate::base::{Rate, Sha256};
 use crate::fleet::{
-    Balloon, Bucket, ContainerSpec, CpuTemplate, Limits, LogLevel, Metadata, NetworkLimits, StaticTemplate,
-    VmmKind,
+    Balloon, Bucket, ContainerSpec, CpuTemplate, Limits, LogLevel, MachineSpec, Metadata, NetworkLimits,
+    StaticTemplate, VmmKind,
 };
 use crate::host::firewall::Ruleset;
 use crate::host::network::{NetworkSpec, PairSpec};
-use crate::host::observed::{ObservedCgroup, ObservedNetwork, ObservedTap};
+use crate::host::observed::{ObservedCgroup, ObservedDisk, ObservedNetwork, ObservedTap};
 use crate::host::state::{CgroupLimits, TapSpec};
 use crate::host::wanted::{HostRules, WantedNetwork};
 use crate::sys::cgroup::IoLimits;
@@ -268,10 +269,11 @@ fn no_disk_is_made_smaller() {
 fn a_changed_image_restarts_its_guests_alone_and_says_why() {
     let mut wanted = wanted(&["alice", "bob"]);
     machine(&mut wanted, "bob").image = Sha256::of("new image").into();
-    assert_eq!(
-        diff(&host(&["alice", "bob"]), &wanted).to_string(),
-        "stop bob: image changed\nstart bob: image changed\n"
-    );
+    let [old, new] = ["image", "new image"].map(|image| Sha256::of(image).short());
+    let why = format!("image {old} -> {new}");
+    let plan = diff(&host(&["alice", "bob"]), &wanted);
+    assert_eq!(plan.to_string(), format!("stop bob: {why}\nstart bob: {why}\n"));
+    assert_eq!(plan.counts().to_string(), "1 to restart");
 }
 
 #[test]
@@ -306,7 +308,7 @@ fn a_process_that_no_record_describes_is_stopped_first() {
     let mut found = host(&["alice"]);
     alices_vmm(&mut found).machine = None;
     let plan = diff(&found, &wanted(&["alice"]));
-    assert_eq!(plan.stop[0].why, "what is running is not known");
+    assert_eq!(plan.stop[0].why.to_string(), "what is running is not known");
     assert_eq!(plan.stop[0].steps[0], Step::StopVmm { guest: name("alice") });
     assert_eq!(plan.notes, [""; 0]);
 }
@@ -342,7 +344,7 @@ fn a_guest_that_ran_out_of_memory_is_started_in_a_new_cgroup() {
     let runs = found.clone();
     (alice(&mut found).vmm, alice(&mut found).idle_jails) = (None, true);
     let plan = diff(&found, &wanted(&["alice"]));
-    assert_eq!(plan.start[0].why, "killed by the kernel: out of memory");
+    assert_eq!(plan.start[0].why.to_string(), "killed by the kernel: out of memory");
     let begin: Vec<_> = plan.start[0].steps.iter().take(2).map(ToString::to_string).collect();
     assert_eq!(begin, ["remove cgroup", "set cgroup limits: 1024 MiB, 33 pids, 100000 us of cpu"]);
     assert!(diff(&runs, &wanted(&["alice"])).is_empty(), "one that runs goes on");
@@ -353,23 +355,27 @@ fn old_jails_are_cleared_away_beside_the_one_in_use() {
     let mut found = host(&["alice"]);
     alice(&mut found).idle_jails = true;
     let plan = diff(&found, &wanted(&["alice"]));
-    assert_eq!(plan.detailed(), "start alice: drifted\n  remove jails of earlier attempts\n");
+    assert_eq!(
+        plan.detailed(),
+        "change alice: jails of earlier attempts are left\n  remove jails of earlier attempts\n"
+    );
     let gone = diff(&found, &WantedHost::default());
     assert!(gone.detailed().contains("  remove jail\n"), "{}", gone.detailed());
 }
 
 #[test]
 fn a_missing_tap_restarts_its_guest_and_changed_rules_restart_none() {
-    let broken: [fn(&mut ObservedGuest); 4] = [
-        |guest| guest.tap = None,
-        |guest| guest.tap.as_mut().unwrap().up = false,
-        |guest| guest.tap.as_mut().unwrap().address = None,
-        |guest| guest.tap.as_mut().unwrap().owner = None,
+    type Break = fn(&mut ObservedGuest);
+    let broken: [(Break, &str); 4] = [
+        (|guest| guest.tap = None, "its tap is gone"),
+        (|guest| guest.tap.as_mut().unwrap().up = false, "its tap was changed"),
+        (|guest| guest.tap.as_mut().unwrap().address = None, "its tap was changed"),
+        (|guest| guest.tap.as_mut().unwrap().owner = None, "its tap was changed"),
     ];
-    for broken in broken {
+    for (broken, why) in broken {
         let mut found = host(&["alice"]);
         broken(alice(&mut found));
-        assert_eq!(diff(&found, &wanted(&["alice"])).stop[0].why, "tap changed");
+        assert_eq!(diff(&found, &wanted(&["alice"])).stop[0].why.to_string(), why);
     }
     for others in [None, Some(ObservedRuleset::Unknown), Some(ObservedRuleset::Loaded(Sha256::of("other")))] {
         let found = ObservedHost { ruleset: others, ..host(&["alice"]) };
@@ -447,7 +453,7 @@ fn guests_in_the_hosts_own_network_move_before_their_rules_go() {
     found.network = ObservedNetwork { is_in_host: true, ..ObservedNetwork::default() };
     found.ruleset = None;
     let plan = diff(&found, &wanted(&["alice"]));
-    assert_eq!(plan.stop[0].why, "moves into the network namespace");
+    assert_eq!(plan.stop[0].why.to_string(), "moves into the network namespace");
     assert_eq!(plan.rules.last(), Some(&Step::RemoveEarlierNetwork));
     assert!(!plan.rules_come_first());
     assert!(plan.start[0].steps.iter().any(|step| matches!(step, Step::CreateTap { .. })));
@@ -479,7 +485,7 @@ fn logs_that_nobody_keeps_are_kept_again_without_a_restart() {
     alices_vmm(&mut found).logged = false;
     assert_eq!(
         diff(&found, &wanted(&["alice"])).detailed(),
-        "start alice: its logs are not kept\n  keep logs again\n"
+        "change alice: its logs are not kept\n  keep logs again\n"
     );
 }
 
@@ -490,7 +496,7 @@ fn a_container_that_was_not_started_yet_is_started_without_a_restart() {
     wanted.guests.get_mut(&name("alice")).unwrap().containers = vec![browser];
     assert_eq!(
         diff(&host(&["alice"]), &wanted).detailed(),
-        "start alice: drifted\n  start containers browser\n"
+        "change alice: container browser was not started\n  start containers browser\n"
     );
 }
 
@@ -507,10 +513,19 @@ fn what_a_vmm_can_change_restarts_nobody() {
     };
     let (firecracker, qemu) = (VmmKind::Firecracker, VmmKind::Qemu);
     let plan = diff(&up(&with(firecracker, 1000, 0)), &with(firecracker, 2000, 64));
-    assert_eq!(plan.detailed(), "start alice: drifted\n  adjust the running firecracker: rates, balloon\n");
+    assert_eq!(
+        plan.detailed(),
+        "change alice: balloon 0B -> 64MiB, network device changed\n  adjust the running firecracker: rates, balloon\n"
+    );
     let plan = diff(&up(&with(qemu, 1000, 0)), &with(qemu, 1000, 64));
-    assert_eq!(plan.detailed(), "start alice: drifted\n  adjust the running qemu: rates, balloon\n");
-    assert_eq!(diff(&up(&with(qemu, 1000, 0)), &with(qemu, 2000, 0)).stop[0].why, "network device changed");
+    assert_eq!(
+        plan.detailed(),
+        "change alice: balloon 0B -> 64MiB\n  adjust the running qemu: rates, balloon\n"
+    );
+    assert_eq!(
+        diff(&up(&with(qemu, 1000, 0)), &with(qemu, 2000, 0)).stop[0].why.to_string(),
+        "network device changed"
+    );
     let plan = diff(&ObservedHost::default(), &with(qemu, 1000, 64));
     let last = plan.start[0].steps.last().unwrap().to_string();
     assert_eq!(last, "adjust the running qemu: rates, balloon", "QEMU starts with an empty balloon");
@@ -563,12 +578,71 @@ fn each_field_of_a_machine_restarts_its_guest_and_is_named() {
         let mut changed = wanted(&["alice"]);
         change(machine(&mut changed, "alice"));
         let plan = diff(&host(&["alice"]), &changed);
-        assert_eq!(plan.stop.first().map(|stop| stop.why.clone()), Some(format!("{what} changed")));
+        let why = plan.stop.first().map(|stop| stop.why.clone()).unwrap_or_default();
+        assert_eq!(why.changes.iter().map(|change| change.what).collect::<Vec<_>>(), [what]);
         change(machine(&mut all, "alice"));
     }
     let value = serde_json::to_value(machine(&mut all, "alice")).unwrap();
     let (fields, spec) = (value.as_object().unwrap(), value["spec"].as_object().unwrap());
     assert_eq!(changes().len(), fields.len() - 1 + spec.len(), "a field is not changed by this test");
+}
+
+/// A change of the fleet, and how its plan tells it.
+type Told = (fn(&mut WantedHost), &'static str);
+
+#[test]
+fn a_change_is_told_with_both_values() {
+    let stories: [Told; 5] = [
+        (|host| machine(host, "alice").memory_mib = 1024, "stop alice: memory 512MiB -> 1GiB\n"),
+        (|host| machine(host, "alice").vcpus = 4, "stop alice: vcpus 1 -> 4\n"),
+        (|host| machine(host, "alice").kvm = true, "stop alice: KVM off -> on\n"),
+        (
+            |host| machine(host, "alice").command_line.push_str(" quiet"),
+            "stop alice: kernel command line none -> quiet\n",
+        ),
+        (
+            |host| host.guests.get_mut(&name("alice")).unwrap().tap.rate = None,
+            "change alice: rate 8000 kbit/s -> none\n",
+        ),
+    ];
+    for (change, told) in stories {
+        let mut wanted = wanted(&["alice"]);
+        change(&mut wanted);
+        let plan = diff(&host(&["alice"]), &wanted).to_string();
+        assert!(plan.starts_with(told), "{plan}");
+    }
+}
+
+#[test]
+fn what_a_change_of_the_file_alters_is_never_called_drift() {
+    let mut wanted = wanted(&["alice"]);
+    let alice = wanted.guests.get_mut(&name("alice")).unwrap();
+    (alice.cgroup.cpu_weight, alice.cgroup.pids) = (200, 50);
+    let plan = diff(&host(&["alice"]), &wanted);
+    assert!(plan.to_string().starts_with("change alice: pids limit "), "{plan}");
+    assert!(plan.to_string().contains("cpu weight 100 -> 200"), "{plan}");
+    assert_eq!(plan.counts().to_string(), "1 to change in place");
+}
+
+#[test]
+fn what_guests_wrote_and_lose_is_told() {
+    let found = host(&["alice", "bob", "carl"]);
+    let mut wanted = wanted(&["alice", "bob", "dave"]);
+    wanted.guests.get_mut(&name("dave")).unwrap().tap.address = [10, 107, 0, 99].into();
+    let mut found = found;
+    let base = Sha256::of("disk").into();
+    let vmm = found.guests.get_mut(&name("bob")).unwrap().vmm.as_mut().unwrap();
+    vmm.machine.as_mut().unwrap().disk = MachineDisk::Ephemeral { base, size: 1 << 20, in_memory: true };
+    let plan = diff(&found, &wanted);
+    let told = losses(&plan, &found, &wanted);
+    assert_eq!(told[0], "what bob wrote is lost: its data disk goes with its jail");
+    assert!(
+        told[1].starts_with("the data disk of carl (512MiB) stays in the store, and dave starts"),
+        "{told:?}"
+    );
+    assert_eq!(told.len(), 2);
+    assert_eq!(plan.counts().to_string(), "1 to start, 1 to restart, 1 to stop, 1 step on the host");
+    assert_eq!(losses(&diff(&host(&["alice"]), &wanted), &host(&["alice"]), &wanted), [""; 0]);
 }
 
 #[test]
@@ -635,7 +709,7 @@ fn what_somebody_did_to_a_running_vmm_is_put_right_while_it_runs() {
         let mut found = host(&["alice", "bob"]);
         change(alice(&mut found));
         let plan = diff(&found, &wanted(&["alice", "bob"]));
-        assert_eq!(plan.to_string(), format!("start alice: {why}\n"));
+        assert_eq!(plan.to_string(), format!("change alice: {why}\n"));
         let told: Vec<_> = plan.start[0].steps.iter().map(ToString::to_string).collect();
         assert_eq!(told, steps);
     }

@@ -1,0 +1,177 @@
+//! What differs between what runs and what is wanted, with both values where a person can compare them.
+
+use std::fmt;
+
+use crate::base::{ByteSize, FileDigest, Rate};
+use crate::fleet::{Balloon, CpuTemplate, LogLevel, MachineSpec};
+use crate::host::state::{CgroupLimits, Machine, MachineDisk};
+
+/// One thing that is to become another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What it is called, such as `memory`.
+    pub what: &'static str,
+    /// How it is and how it will be, where that can be told in a few words.
+    pub values: Option<(String, String)>,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.values {
+            Some((from, to)) => write!(f, "{} {from} -> {to}", self.what),
+            None => write!(f, "{} changed", self.what),
+        }
+    }
+}
+
+/// Longest part of a kernel command line that is shown, in bytes.
+const SHOWN_MAX: usize = 60;
+
+/// A change that is told with both values.
+fn told<T: PartialEq>(what: &'static str, from: &T, to: &T, words: impl Fn(&T) -> String) -> Option<Change> {
+    (from != to).then(|| Change { what, values: Some((words(from), words(to))) })
+}
+
+/// A change of what has no short words.
+fn untold<T: PartialEq>(what: &'static str, from: &T, to: &T) -> Option<Change> {
+    (from != to).then_some(Change { what, values: None })
+}
+
+fn switch(on: &bool) -> String {
+    (if *on { "on" } else { "off" }).to_owned()
+}
+
+fn digest(digest: &Option<FileDigest>) -> String {
+    digest.map_or_else(|| "none".to_owned(), |digest| digest.short())
+}
+
+fn disk(disk: &MachineDisk) -> String {
+    match disk {
+        MachineDisk::Kept => "kept".to_owned(),
+        MachineDisk::Ephemeral { base, size, in_memory } => {
+            let backing = if *in_memory { "tmpfs" } else { "ephemeral" };
+            format!("{backing} {} {}", ByteSize::from_bytes(*size), base.short())
+        }
+    }
+}
+
+/// What two machines differ in. Every field is named, so that a new one does not compile before it is decided what it is
+/// called.
+pub(super) fn of_machines(running: &Machine, wanted: &Machine) -> Vec<Change> {
+    let Machine {
+        vmm,
+        uid,
+        tap,
+        mac,
+        ip,
+        vcpus,
+        memory_mib,
+        kernel,
+        image,
+        disk: data_disk,
+        images,
+        command_line,
+        spec,
+        kvm,
+        restored_from,
+    } = running;
+    let address = told("address", ip, &wanted.ip, ToString::to_string)
+        .or_else(|| untold("address", &(tap, mac), &(&wanted.tap, &wanted.mac)));
+    let all = [
+        told("vmm", vmm, &wanted.vmm, |vmm| vmm.word().to_owned()),
+        told("KVM", kvm, &wanted.kvm, switch),
+        told("uid", uid, &wanted.uid, ToString::to_string),
+        told("kernel", kernel, &wanted.kernel, FileDigest::short),
+        told("image", image, &wanted.image, FileDigest::short),
+        told("disk", data_disk, &wanted.disk, disk),
+        told("container images", images, &wanted.images, digest),
+        told("vcpus", vcpus, &wanted.vcpus, ToString::to_string),
+        told("memory", memory_mib, &wanted.memory_mib, |mib| ByteSize::from_mib(*mib).to_string()),
+        address,
+        of_command_lines(command_line, &wanted.command_line),
+        told("snapshot", restored_from, &wanted.restored_from, |snapshot| {
+            snapshot.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)
+        }),
+    ];
+    all.into_iter().flatten().chain(of_specs(spec, &wanted.spec)).collect()
+}
+
+fn of_specs(running: &MachineSpec<FileDigest>, wanted: &MachineSpec<FileDigest>) -> Vec<Change> {
+    let MachineSpec {
+        huge_pages,
+        cpu_template,
+        seccomp,
+        log_level,
+        metrics,
+        balloon,
+        entropy,
+        vsock,
+        metadata,
+        disk,
+        network,
+    } = running;
+    let template = |template: &Option<CpuTemplate<FileDigest>>| match template {
+        None => "none".to_owned(),
+        Some(CpuTemplate::Static(template)) => format!("{template:?}"),
+        Some(CpuTemplate::Custom(file)) => file.short(),
+    };
+    let log = |level: &Option<LogLevel>| level.map_or("default", LogLevel::word).to_owned();
+    let all = [
+        told("huge pages", huge_pages, &wanted.huge_pages, switch),
+        told("cpu template", cpu_template, &wanted.cpu_template, template),
+        told("seccomp filter", seccomp, &wanted.seccomp, digest),
+        told("log level", log_level, &wanted.log_level, log),
+        told("metrics", metrics, &wanted.metrics, switch),
+        of_balloons(balloon, &wanted.balloon),
+        untold("entropy limits", entropy, &wanted.entropy),
+        told("vsock", vsock, &wanted.vsock, switch),
+        untold("metadata", metadata, &wanted.metadata),
+        untold("disk limits", disk, &wanted.disk),
+        untold("network device", network, &wanted.network),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// Two balloons of the same size differ in what has no short words.
+fn of_balloons(running: &Option<Balloon>, wanted: &Option<Balloon>) -> Option<Change> {
+    let size = |balloon: &Option<Balloon>| match balloon {
+        Some(balloon) => ByteSize::from_mib(balloon.size_mib).to_string(),
+        None => "none".to_owned(),
+    };
+    let change = told("balloon", running, wanted, size)?;
+    Some(Change { values: change.values.filter(|(from, to)| from != to), ..change })
+}
+
+/// The words that only one of two command lines has.
+fn of_command_lines(running: &str, wanted: &str) -> Option<Change> {
+    let only = |one: &str, other: &str| {
+        let words = one.split(' ').filter(|word| !other.split(' ').any(|known| known == *word));
+        let words: Vec<_> = words.collect();
+        if words.is_empty() { "none".to_owned() } else { words.join(" ") }
+    };
+    let (from, to) = (only(running, wanted), only(wanted, running));
+    let is_short = from.len() <= SHOWN_MAX && to.len() <= SHOWN_MAX;
+    let values = (is_short && from != to).then_some((from, to));
+    (running != wanted).then_some(Change { what: "kernel command line", values })
+}
+
+/// What two limits of a cgroup differ in.
+pub(super) fn of_limits(found: &CgroupLimits, wanted: &CgroupLimits) -> Vec<Change> {
+    let CgroupLimits { memory, pids, cpu_quota, cpu_weight, io } = found;
+    let all = [
+        told("memory limit", memory, &wanted.memory, |bytes| ByteSize::from_bytes(*bytes).to_string()),
+        told("pids limit", pids, &wanted.pids, ToString::to_string),
+        told("cpu limit", cpu_quota, &wanted.cpu_quota, |quota| format!("{quota} us")),
+        told("cpu weight", cpu_weight, &wanted.cpu_weight, ToString::to_string),
+        untold("io limits", io, &wanted.io),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// The rates of a TAP, in bytes a second.
+pub(super) fn of_rates(found: Option<u64>, wanted: Option<Rate>) -> Option<Change> {
+    let wanted = wanted.map(Rate::bytes_per_second);
+    let words =
+        |rate: &Option<u64>| rate.map_or("none".to_owned(), |bytes| format!("{} kbit/s", bytes * 8 / 1000));
+    told("rate", &found, &wanted, words)
+}
