@@ -135,6 +135,7 @@ fn rules(
 ) -> Ruleset {
     firewall::render(&FirewallInput {
         fleet: &"bench".parse().unwrap(),
+        resolvers: &BTreeMap::new(),
         closed: &[],
         uplink: &"up0".parse().unwrap(),
         subnet: "10.107.0.0/16".parse().unwrap(),

@@ -9,6 +9,7 @@ use sisforge::host::observed::{
     Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedNetwork, ObservedRuleset, ObservedTap,
     ObservedVmm,
 };
+use sisforge::host::resolver::{Resolver, Seat};
 use sisforge::host::state::{CgroupLimits, Machine, MachineDisk, StoredKind, TapSpec};
 use sisforge::host::wanted::{HostRules, Startup, WantedDisk, WantedGuest, WantedHost, WantedNetwork};
 use sisforge::plan::{GuestScope, diff};
@@ -130,7 +131,24 @@ fn fleet(guests: &[(&str, WantedGuest)]) -> WantedHost {
         ruleset: Some(Ruleset::new(format!("{guests:?}"))),
         stored: stored.into_iter().chain(images).collect(),
         guests: guests.iter().map(|(guest, state)| (name(guest), state.clone())).collect(),
+        resolvers: [resolver(&uplink)].into(),
     }
+}
+
+/// That of a policy which changes with the host's uplink.
+fn resolver(what: &str) -> (u16, Resolver) {
+    let digest = Sha256::of(what);
+    let number = u16::from(digest.0[0]);
+    let resolver = Resolver {
+        policy: "surf".parse().unwrap(),
+        seat: Seat { number, uid: 9000, proxy_uid: 9001 },
+        digest,
+        servers: Vec::new(),
+        refused: Vec::new(),
+        deny: Vec::new(),
+        allow: None,
+    };
+    (number, resolver)
 }
 
 fn two() -> WantedHost {

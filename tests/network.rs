@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::common::sandbox::Sandbox;
 use crate::needs_firecracker;
 
+mod names;
+mod peers;
 mod publish;
 mod world;
 

@@ -2,18 +2,20 @@
 //!
 //! Each probe is a packet of a guest through the rules, traced by nft: the mechanism of `policy explain --prove`.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use sisforge::apply::prove::{Scratch, Sender, Shape};
 use sisforge::base::PerSecond;
-use sisforge::fleet::{Budget, BuiltinList, NetworkPolicy, PolicyRule, Preset};
+use sisforge::fleet::{Budget, BuiltinList, NamePolicy, NetworkPolicy, PolicyRule, Preset};
 use sisforge::host::firewall::{self, Endpoint, FirewallInput};
 use sisforge::host::policy::{
     Clause, Direction, Lists, Packet, PacketVerdict, Transport, clauses, decide, lists_v4,
 };
+use sisforge::host::resolver::{ResolverInput, list, resolvers};
 
 use crate::common::namespaces::inside_namespaces;
 use crate::common::random::Random;
@@ -23,6 +25,7 @@ use Transport::{Icmp, Other, Tcp, Udp};
 const SUBNET: &str = "10.107.0.0/16";
 const GUEST: &str = "10.107.0.2";
 const LIST: &str = "lists/unsafe.txt";
+const NAMES: &str = "lists/names.txt";
 /// A neighbour, the host, and somebody beyond the uplink.
 const NOT_ITS_OWN: [&str; 3] = ["10.107.0.6", "10.107.0.1", "203.0.113.7"];
 
@@ -111,8 +114,36 @@ fn policies() -> Vec<(&'static str, NetworkPolicy)> {
             },
         ),
         ("a list alone", NetworkPolicy { allow: vec![listed()], ..policy(None) }),
-        ("deny wins over dns", NetworkPolicy { deny: vec![to(&["9.9.9.9/32"])], dns, ..policy(None) }),
+        (
+            "deny wins over dns",
+            NetworkPolicy { deny: vec![to(&["9.9.9.9/32"])], dns: dns.clone(), ..policy(None) },
+        ),
+        (
+            "all of dns is denied",
+            NetworkPolicy {
+                deny: vec![to(&["9.9.9.9/32", "172.16.0.53/32"])],
+                dns: dns.clone(),
+                ..policy(None)
+            },
+        ),
+        ("names that are denied", named(&dns, None, policy(Some(Preset::Browse)))),
+        ("names alone", named(&dns, Some(vec![NAMES.into()]), policy(None))),
+        (
+            "names alone, and addresses",
+            NetworkPolicy {
+                rate_up: Some("1Gbit/s".parse().unwrap()),
+                deny: vec![to(&["198.51.100.66/32"]), listed()],
+                ..named(&dns, Some(vec![NAMES.into()]), policy(Some(Preset::Browse)))
+            },
+        ),
     ]
+}
+
+/// A policy with names as `fleet.toml` would have it.
+fn named(dns: &[IpAddr], allow: Option<Vec<PathBuf>>, policy: NetworkPolicy) -> NetworkPolicy {
+    let names = NamePolicy { place: 0..0, deny: vec![NAMES.into()], allow };
+    let deny = policy.deny.iter().cloned().chain(names.deny_rules()).collect();
+    NetworkPolicy { dns: dns.into(), names: Some(names), deny, ..policy }
 }
 
 fn lists() -> BTreeMap<PathBuf, Vec<IpNet>> {
@@ -128,13 +159,25 @@ fn render(policy: &NetworkPolicy, lists: &BTreeMap<PathBuf, Vec<IpNet>>, with_gu
         ip: GUEST.parse().unwrap(),
         policy: "surf".parse().unwrap(),
     };
+    let policies = [("surf".parse().unwrap(), policy.clone())].into();
+    let names = Arc::new(list::parse("names.example\n").unwrap());
+    let resolvers = resolvers(&ResolverInput {
+        policies: &BTreeMap::iter(&policies).collect(),
+        lists: &[(NAMES.into(), names)].into(),
+        addresses: lists,
+        subnet: SUBNET.parse().unwrap(),
+        closed: &[],
+        uids: &(200_000..=265_535),
+        taken: &BTreeSet::new(),
+    });
     let input = FirewallInput {
+        resolvers: &resolvers.unwrap(),
         fleet: &"sis".parse().unwrap(),
         uplink: &"up0".parse().unwrap(),
         subnet: SUBNET.parse().unwrap(),
         closed: &[],
         endpoints: if with_guest { vec![endpoint] } else { Vec::new() },
-        policies: &[("surf".parse().unwrap(), policy.clone())].into(),
+        policies: &policies,
         lists,
     };
     firewall::render(&input).text
@@ -168,7 +211,7 @@ fn hold(
     lists: &BTreeMap<PathBuf, Vec<IpNet>>,
     probes: impl IntoIterator<Item = (Ipv4Addr, Transport)>,
 ) -> usize {
-    let clauses = clauses(policy, SUBNET.parse().unwrap());
+    let clauses = clauses(policy, lists, SUBNET.parse().unwrap());
     let known = lists_v4(lists);
     let mut count = 0;
     for (to, transport) in probes {
@@ -195,7 +238,7 @@ fn each_probe_of_the_matrix_meets_what_is_said() {
     for (name, policy) in policies() {
         scratch.load(&render(&policy, &lists(), true)).unwrap();
         count += hold(&mut scratch, name, &policy, &lists(), matrix());
-        let (clauses, known) = (clauses(&policy, SUBNET.parse().unwrap()), lists_v4(&lists()));
+        let (clauses, known) = (clauses(&policy, &lists(), SUBNET.parse().unwrap()), lists_v4(&lists()));
         passed += matrix().filter(|(to, transport)| says(&clauses, &known, *to, *transport)).count();
     }
     assert_eq!(count, policies().len() * DESTINATIONS.len() * SERVICES.len());

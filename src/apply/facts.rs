@@ -54,6 +54,7 @@ pub fn read(wants: &Wants, layout: &Layout) -> Facts {
         firecracker: program("firecracker"),
         jailer: program("jailer"),
         qemu: tool::find("qemu-system-x86_64"),
+        lacking: wants.programs.iter().copied().filter(|program| tool::find(program).is_none()).collect(),
         jails: place(&layout.jails()),
         files: place(&layout.files()),
         controllers: kernel::parse_controllers(&mounts, |path| kernel::value(path)),

@@ -15,6 +15,7 @@ pub mod observe;
 pub mod preflight;
 pub mod prove;
 pub mod record;
+pub mod resolver;
 mod rules;
 pub mod snapshot;
 pub mod status;

@@ -24,6 +24,7 @@ use crate::sys::tap;
 
 use super::record::quarantine::{self, QuarantineError};
 use super::record::{self, ForwardedInterface, Forwarding, LoadedRuleset, Unreadable, Unwritten};
+use super::resolver::ResolverError;
 use super::rules;
 
 /// What was not found out, or not changed, of a fleet's network.
@@ -46,6 +47,8 @@ pub enum FleetNetworkError {
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
     #[error(transparent)]
+    Resolver(#[from] ResolverError),
+    #[error(transparent)]
     Name(#[from] InvalidValue),
 }
 
@@ -60,6 +63,7 @@ impl Diagnostic for FleetNetworkError {
             Self::Unreadable(error) => error.diagnosis(),
             Self::Unwritten(error) => error.diagnosis(),
             Self::Quarantine(error) => error.diagnosis(),
+            Self::Resolver(error) => error.diagnosis(),
             Self::Name(_) => Class::Failed.no_hint(),
         }
     }

@@ -20,9 +20,10 @@ use crate::sys::process::{self, DirId, ProcessInfo};
 
 use super::jail::Place;
 use super::linux::{GuestHandle, LinuxHost};
+use super::network::FleetNetworkError;
 use super::record::{self, Ready};
 use super::store::Store;
-use super::{ApplyError, network, snapshot};
+use super::{ApplyError, network, resolver, snapshot};
 
 /// Everything that the host has of the fleet.
 ///
@@ -58,13 +59,17 @@ pub fn observe(host: &LinuxHost) -> Result<ObservedHost, ApplyError> {
         stored: store.whole,
         damaged: store.damaged,
         guests,
+        resolvers: resolver::observe(layout, hierarchy).map_err(FleetNetworkError::from)?,
         snapshot_leftovers: snapshot::has_leftovers(layout),
     })
 }
 
 /// Whether a host has nothing of the fleet that could run or filter.
 pub fn is_bare(observed: &ObservedHost) -> bool {
-    observed.guests.is_empty() && !observed.network.is_there() && !observed.network.is_in_host
+    observed.guests.is_empty()
+        && observed.resolvers.is_empty()
+        && !observed.network.is_there()
+        && !observed.network.is_in_host
 }
 
 /// The guests that have records or logs in the store, whether anything else of them is there or not.

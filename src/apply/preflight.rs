@@ -22,7 +22,7 @@ use crate::sys::{firecracker, memory, nft, process, tool};
 
 use super::linux::LinuxHost;
 use super::record::PlaceRecord;
-use super::{ApplyError, network, observe, record};
+use super::{ApplyError, network, observe, record, resolver};
 
 /// Space that is left free beside what a plan copies, in bytes: logs and records are written too.
 const FREE_MARGIN: u64 = 64 << 20;
@@ -131,6 +131,7 @@ fn rules_and_artifacts(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyErr
         match step {
             Step::LoadRuleset(ruleset) => nft::check(&ruleset.text)?,
             Step::LoadHostRules(rules) => nft::check(&rules.ruleset.text)?,
+            Step::StartResolver(wanted) => resolver::can_start(&host.layout, wanted)?,
             Step::StoreFile { digest, .. }
                 if digest.is_built() && !host.artifacts.get(digest).is_some_and(|path| path.exists()) =>
             {

@@ -83,7 +83,7 @@ pub struct Sender {
 /// What the kernel did with a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
-    /// Whether it left by the uplink.
+    /// Whether it left by the uplink, or came to the resolver or proxy that it was led to.
     pub passed: bool,
     /// The chains that it went through and the rules in them that fitted, in nft's words.
     pub path: Vec<String>,
@@ -255,7 +255,7 @@ impl Scratch {
                 continue;
             }
             match event.strip_prefix(&format!("inet {TABLE} ")) {
-                Some(ours) => proof.passed |= ours.starts_with("passed "),
+                Some(ours) => proof.passed |= ours.starts_with("passed ") || ours.starts_with("taken "),
                 None => proof.path.push(event.to_owned()),
             }
         }
@@ -270,7 +270,7 @@ fn sleeper() -> Result<Follow, ProveError> {
     Ok(sleeper)
 }
 
-/// Traces what comes from either side, and tells what leaves by the other.
+/// Traces what comes from either side, and tells what leaves by the other, and what is taken in from the guest.
 fn tracing(tap: &InterfaceName, uplink: &InterfaceName) -> String {
     format!(
         r#"table inet {TABLE} {{
@@ -282,6 +282,10 @@ fn tracing(tap: &InterfaceName, uplink: &InterfaceName) -> String {
     type filter hook postrouting priority 500; policy accept;
     iifname "{tap}" oifname "{uplink}" accept
     iifname "{uplink}" oifname "{tap}" accept
+  }}
+  chain taken {{
+    type filter hook input priority 500; policy accept;
+    iifname "{tap}" accept
   }}
 }}
 "#

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::base::network::host_side;
 use crate::base::{Class, Diagnosis, Diagnostic, FleetName, GuestName, InterfaceName, Sha256, SnapshotName};
 use crate::fleet::ContainerSpec;
 use crate::host::layout::Layout;
@@ -121,13 +122,22 @@ impl Record for Restored {
 }
 
 impl Record for Machine {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
-    /// Version 0 told the guest's address on the command line alone.
-    fn convert(_version: u32, mut record: Map<String, Value>) -> Result<Map<String, Value>, String> {
+    /// Version 0 told the guest's address on the command line alone. Up to version 1 guests were told their policy's name servers,
+    /// and not their gateway: it is all the same whom they ask, since port 53 leads to those servers.
+    fn convert(version: u32, mut record: Map<String, Value>) -> Result<Map<String, Value>, String> {
         let line = record.get("command_line").and_then(Value::as_str).unwrap_or_default();
         let ip = address_on(line).ok_or("its kernel command line has no address")?;
-        record.insert("ip".to_owned(), ip.to_string().into());
+        let word = |word: &str| match word.starts_with("sisforge.dns=") {
+            true => format!("sisforge.dns={}", host_side(ip)),
+            false => word.to_owned(),
+        };
+        let line: Vec<_> = line.split(' ').map(word).collect();
+        record.insert("command_line".to_owned(), line.join(" ").into());
+        if version == 0 {
+            record.insert("ip".to_owned(), ip.to_string().into());
+        }
         Ok(record)
     }
 }

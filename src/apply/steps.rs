@@ -4,7 +4,8 @@ use std::fs;
 use std::net::Ipv4Addr;
 
 use crate::base::network::{TAP_PREFIX, guest_side};
-use crate::base::{FileDigest, InterfaceName};
+use crate::base::{FileDigest, GuestName, InterfaceName};
+use crate::fleet::ContainerSpec;
 use crate::host::layout::KEEPERS;
 use crate::host::observed::ObservedHost;
 use crate::host::state::{CPU_PERIOD, CgroupLimits, Machine, MachineDisk, TapSpec};
@@ -16,7 +17,9 @@ use crate::sys::netns::{self, Presence};
 use crate::sys::{conntrack, ip, tap as taps};
 
 use super::linux::{GuestHandle, LinuxHost, copy};
+use super::network::FleetNetworkError;
 use super::record;
+use super::resolver::ResolverHost;
 use super::{ApplyError, Host, control, jail, network, observe, snapshot, store};
 
 impl Host for LinuxHost {
@@ -27,13 +30,15 @@ impl Host for LinuxHost {
     fn take(&self, step: &Step) -> Result<(), ApplyError> {
         let layout = &self.layout;
         match step {
-            Step::CreateNamespace => Ok(network::create_namespace(layout)?),
-            Step::ConnectNamespace { network: spec, .. } => Ok(network::connect(layout, spec)?),
-            Step::LoadHostRules(ruleset) => Ok(network::load_host_rules(layout, ruleset)?),
+            Step::CreateNamespace
+            | Step::ConnectNamespace { .. }
+            | Step::LoadHostRules(_)
+            | Step::LoadRuleset(_)
+            | Step::RemoveEarlierNetwork
+            | Step::StartResolver(_)
+            | Step::StopResolver { .. } => Ok(take_for_network(self, step)?),
             Step::RemoveNetwork => remove_network(self),
-            Step::RemoveEarlierNetwork => Ok(network::remove_earlier(layout)?),
             Step::StoreFile { digest, .. } => store_file(self, digest),
-            Step::LoadRuleset(ruleset) => Ok(network::load_ruleset(layout, ruleset)?),
             Step::CreateDisk { guest, base, uid } => self.guest(guest).create_disk(base, *uid),
             Step::RelinkDisk { guest } => self.guest(guest).relink_disk(),
             Step::ChownDisk { guest, uid } => self.guest(guest).give_disk(*uid),
@@ -51,9 +56,7 @@ impl Host for LinuxHost {
             Step::AdjustVmm { guest, machine } => self.guest(guest).adjust_vmm(machine),
             Step::KeepLogs { guest } => self.guest(guest).keep_logs(),
             Step::AwaitReady { guest } => self.guest(guest).await_ready(),
-            Step::StartContainers { guest, containers } => {
-                containers.iter().try_for_each(|container| self.guest(guest).start_container(container))
-            }
+            Step::StartContainers { guest, containers } => start_containers(self, guest, containers),
             Step::ResumeVmm { guest } => self.guest(guest).unpause(control::PAUSE_LIMIT),
             Step::ConsumeSnapshot { guest, snapshot, keeps_disk } => {
                 self.guest(guest).consume_snapshot(snapshot, *keeps_disk)
@@ -64,6 +67,30 @@ impl Host for LinuxHost {
             Step::StopVmm { guest } => self.guest(guest).stop_vmm(),
         }
     }
+}
+
+fn take_for_network(host: &LinuxHost, step: &Step) -> Result<(), FleetNetworkError> {
+    let layout = &host.layout;
+    let resolvers = ResolverHost { layout, hierarchy: &host.hierarchy, launcher: &host.launcher };
+    match step {
+        Step::CreateNamespace => network::create_namespace(layout),
+        Step::ConnectNamespace { network: spec, .. } => network::connect(layout, spec),
+        Step::LoadHostRules(ruleset) => network::load_host_rules(layout, ruleset),
+        Step::LoadRuleset(ruleset) => network::load_ruleset(layout, ruleset),
+        Step::RemoveEarlierNetwork => network::remove_earlier(layout),
+        Step::StartResolver(wanted) => Ok(resolvers.start(wanted)?),
+        Step::StopResolver { seat } => Ok(resolvers.stop(*seat)?),
+        // No step of the network.
+        _ => Ok(()),
+    }
+}
+
+fn start_containers(
+    host: &LinuxHost,
+    guest: &GuestName,
+    containers: &[ContainerSpec],
+) -> Result<(), ApplyError> {
+    containers.iter().try_for_each(|container| host.guest(guest).start_container(container))
 }
 
 /// Copies an artifact into the store, unless it is there; one that was changed is replaced.

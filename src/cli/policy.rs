@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::error::CliError;
 use super::ui::Ui;
-use crate::run::policy::FilePlace;
+use crate::run::place::FilePlace;
 
 mod explain;
 mod show;

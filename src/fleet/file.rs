@@ -146,7 +146,7 @@ section! {
         preset: Option<Spanned<Preset>>,
         /// What happens to packets that match no rule; "deny" unless given.
         default: Option<Spanned<DefaultAction>>,
-        /// Name servers, which guests may reach at port 53.
+        /// Name servers: whatever guests send to port 53 goes there, whoever is asked.
         dns: List<NameServer>,
         /// Destinations that guests may reach. Private ranges (builtin:private) are not included, unless an entry lies
         /// within one.
@@ -157,6 +157,8 @@ section! {
         rate: Option<RateSection>,
         /// How much one guest may use of what all share.
         budget: Option<BudgetSection>,
+        /// Domain names that may not be asked for, or the only ones that may.
+        names: Option<Spanned<NamesSection>>,
         /// Ways in to each guest, by ports of the host.
         publish: Vec<Read<PublishSection>>,
     }
@@ -175,6 +177,16 @@ section! {
         proto: Option<Protocol>,
     }
 
+    /// Domain names, in files with one a line; each stands for all names below it as well. Port 53 then leads to a resolver of
+    /// the host's, which asks `dns`; DNS over TLS and HTTPS is refused.
+    pub struct NamesSection {
+        /// Files of names that do not exist for the guest.
+        deny: Option<Spanned<List<LocalPath>>>,
+        /// Files of the only names that do. The web (TCP 80 and 443) is reached by these names alone, through a proxy that reads
+        /// the name (SNI, Host) and resolves it itself; QUIC is refused.
+        allow: Option<Spanned<List<LocalPath>>>,
+    }
+
     /// How much one guest may use of what all share.
     pub struct BudgetSection {
         /// Concurrent connections; 1024 unless given.
@@ -190,7 +202,7 @@ section! {
         /// Addresses or prefixes.
         to: Option<Spanned<List<Destination>>>,
         /// A file of addresses or prefixes, one a line; or builtin:metadata, builtin:private, builtin:smtp, builtin:dot,
-        /// builtin:doh.
+        /// builtin:doh, builtin:quic.
         list: Option<Spanned<RuleList>>,
         /// TCP ports, or ranges of them.
         tcp: Option<Spanned<Vec<Read<Ports>>>>,

@@ -407,8 +407,9 @@ fn a_preset_stands_behind_what_is_written() {
     let fleet = at(FULL).unwrap_or_else(|invalid| panic!("{}", render(&invalid, false)));
     let strict = &fleet.networks[&"surf-strict".parse().unwrap()];
     let builtin: Vec<_> = strict.deny.iter().map(|rule| rule.builtin).collect();
-    let lists = [BuiltinList::Private, BuiltinList::Smtp, BuiltinList::Dot, BuiltinList::Doh];
-    assert_eq!(builtin, lists.map(Some));
+    use BuiltinList::{Doh, Dot, Private, Quic, Smtp};
+    // The last is for its names.
+    assert_eq!(builtin, [Private, Smtp, Dot, Doh, Quic].map(Some));
     assert!(strict.deny[0].place.is_some() && strict.deny[1].place.is_none());
     assert_eq!((strict.allow[0].tcp.len(), strict.allow[0].udp.as_slice()), (2, &[443..=443][..]));
     assert_eq!((strict.default_allow, strict.budget), (false, Budget::default()));
@@ -417,6 +418,22 @@ fn a_preset_stands_behind_what_is_written() {
         let fleet = at(&preset(word)).unwrap();
         assert_eq!(fleet.networks[&"surf".parse().unwrap()].default_allow, open, "{word}");
     }
+}
+
+#[test]
+fn names_bring_what_they_would_be_got_round_by() {
+    let rules = |preset: &str, names: &str| {
+        let text = format!("[network.surf]\ndns = [\"9.9.9.9\"]\n{preset}names = {{ {names} }}");
+        let fleet = at(&SMALL.replacen("[network.surf]", &text, 1)).unwrap();
+        let policy = fleet.networks.values().next().unwrap().clone();
+        let lists = policy.deny.iter().filter_map(|rule| rule.builtin.map(BuiltinList::name));
+        (lists.collect::<Vec<_>>(), policy.names.unwrap().lists().cloned().collect::<Vec<_>>())
+    };
+    let file = |name: &str| PathBuf::from("/f").join(name);
+    assert_eq!(rules("", "deny = [\"a\", \"b\"]"), (vec!["dot", "doh"], vec![file("a"), file("b")]));
+    assert_eq!(rules("", "allow = [\"a\"]"), (vec!["dot", "doh", "quic"], vec![file("a")]));
+    let both = rules("preset = \"browse\"\n", "allow = [\"a\"], deny = [\"b\"]");
+    assert_eq!(both, (vec!["smtp", "dot", "doh", "quic"], vec![file("b"), file("a")]));
 }
 
 #[test]
@@ -457,6 +474,24 @@ fn policies_name_destinations_and_ports_exactly() {
             "[network.surf]",
             "[network.surf]\npreset = \"open\"\ndefault = \"deny\"",
             "the preset already sets",
+        ),
+        ("[network.surf]", "[network.surf]\nnames = { deny = [\"n\"] }", "needs name servers"),
+        ("[network.surf]", "[network.surf]\ndns = [\"9.9.9.9\"]\nnames = {}", "names no names"),
+        ("[network.surf]", "[network.surf]\ndns = [\"9.9.9.9\"]\nnames = { allow = [] }", "names no file"),
+        (
+            "[network.surf]",
+            "[network.surf]\ndns = [\"9.9.9.9\"]\npreset = \"open\"\nnames = { allow = [\"n\"] }",
+            "the policy opens everything",
+        ),
+        (
+            "[network.surf]",
+            "[network.surf]\ndns = [\"9.9.9.9\"]\ndefault = \"allow\"\nnames = { allow = [\"n\"] }",
+            "the policy opens everything",
+        ),
+        (
+            "[network.surf]",
+            "[network.surf]\ndns = [\"9.9.9.9\"]\nallow = [{ to = [\"0.0.0.0/0\"] }]\nnames = { allow = [\"n\"] }",
+            "the policy opens everything",
         ),
         ("[network.surf]", "[network.surf]\nbudget = { new-connections = \"0/s\" }", "from \"1/s\""),
         ("[network.surf]", "[network.surf]\nbudget = { connections = 0 }", "0 is not from 1 to 65535"),

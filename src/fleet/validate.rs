@@ -7,6 +7,7 @@ mod host;
 mod image;
 mod kernel;
 mod machine;
+mod names;
 mod network;
 
 use std::collections::BTreeMap;

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::base::FileDigest;
 use crate::base::network::{INNER_UPLINK, host_side, pair_name};
 use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::base::{GuestName, InterfaceName, InvalidValue, Rate};
+use crate::base::{GuestName, InterfaceName, InvalidValue, Label, Rate};
 use crate::build::artifacts::Artifact;
 pub use crate::build::artifacts::Artifacts;
 use crate::fleet::{Backing, Bucket, Fleet, GuestSpec, Limits, MachineSpec, NetworkPolicy, VmmKind};
@@ -23,6 +24,8 @@ use super::network::{NetworkSpec, PAIR_MTU_MAX, PairSpec};
 use super::observed::ObservedHost;
 use super::policy::Policies;
 use super::publish::published;
+use super::resolver::list::{NameList, NameListError};
+use super::resolver::{NoResolver, Resolver, ResolverInput, resolvers};
 use super::state::{Machine, MachineDisk, StoredKind, TapSpec};
 use super::versions;
 use super::vmm::{self, BootInfo, COMMAND_LINE_MAX};
@@ -53,6 +56,8 @@ pub struct HostFacts {
     pub ssh_key: Option<String>,
     /// Addresses on the block and allow lists that policies name.
     pub lists: BTreeMap<PathBuf, Vec<IpNet>>,
+    /// Names on the lists that policies name.
+    pub names: BTreeMap<PathBuf, Arc<NameList>>,
     /// Digests of the files that machines name.
     pub files: BTreeMap<PathBuf, FileDigest>,
     /// The Firecracker that is installed; `None` where there is none, or the fleet runs on another VMM.
@@ -98,14 +103,17 @@ pub enum DesiredError {
     #[error("no artifact was built for guest {0}")]
     NotBuilt(GuestName),
     #[error(
-        "the kernel command line of guest {guest} has {length} bytes, but at most {COMMAND_LINE_MAX} are \
-         allowed: give it fewer name servers"
+        "the kernel command line of guest {guest} has {length} bytes, but at most {COMMAND_LINE_MAX} are allowed"
     )]
     CommandLineTooLong { guest: GuestName, length: usize },
     #[error("{} was not read", .0.display())]
     NotRead(PathBuf),
     #[error(transparent)]
     Name(#[from] InvalidValue),
+    #[error(transparent)]
+    NameList(#[from] NameListError),
+    #[error(transparent)]
+    Resolver(#[from] NoResolver),
     #[error("{}", sentences(.0))]
     Unsupported(Vec<Unsupported>),
 }
@@ -113,6 +121,8 @@ pub enum DesiredError {
 impl Diagnostic for DesiredError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
+            Self::NameList(error) => error.diagnosis(),
+            Self::Resolver(error) => error.diagnosis(),
             Self::NotLocked(_) => Class::Invalid.hint("run `sisforge lock`"),
             Self::NotBuilt(_) => Class::Failed.hint("run `sisforge build`"),
             Self::NotRead(_) | Self::Name(_) => Class::Failed.no_hint(),
@@ -167,10 +177,24 @@ pub fn desired(
         endpoints.push(endpoint);
     }
     supported(&guests, facts)?;
+    let network = network(fleet, lock, &facts.around, &endpoints)?;
+    let resolvers = wanted_resolvers(fleet, facts, &endpoints, &guests)?;
+    let ruleset = ruleset(fleet, facts, endpoints, &resolvers)?;
+    let resolvers = resolvers.into_values().map(|resolver| (resolver.seat.number, resolver)).collect();
+    let stored = stored(artifacts, &guests);
+    Ok(WantedHost { network: Some(network), ruleset: Some(ruleset), stored, guests, resolvers })
+}
+
+/// The rules, with what they let guests do.
+fn ruleset(
+    fleet: &Fleet,
+    facts: &HostFacts,
+    endpoints: Vec<Endpoint>,
+    resolvers: &BTreeMap<Label, Resolver>,
+) -> Result<Ruleset, InvalidValue> {
     let of_guests = endpoints.iter().map(|e: &Endpoint| (e.name.clone(), e.policy.clone())).collect();
     let subnet = fleet.host.subnet;
     let policies = Policies::new(of_guests, &fleet.networks, &facts.lists, subnet, &fleet.source);
-    let network = network(fleet, lock, &facts.around, &endpoints)?;
     let ruleset = firewall::render(&FirewallInput {
         fleet: &fleet.name,
         uplink: &INNER_UPLINK.parse()?,
@@ -179,13 +203,38 @@ pub fn desired(
         endpoints,
         policies: &fleet.networks,
         lists: &facts.lists,
+        resolvers,
     });
+    Ok(Ruleset { policies, ..ruleset })
+}
+
+/// All that the store is to have.
+fn stored(
+    artifacts: &Artifacts,
+    guests: &BTreeMap<GuestName, WantedGuest>,
+) -> BTreeMap<FileDigest, StoredKind> {
     let artifacts = artifacts.by_digest().into_iter().map(|(digest, (_, kind))| (digest, kind));
-    let machines = guests.values().map(WantedGuest::machine);
-    let files =
-        machines.flat_map(|machine| machine.spec.files()).map(|(_, digest)| (*digest, StoredKind::Machine));
-    let stored = files.chain(artifacts).collect();
-    Ok(WantedHost { network: Some(network), ruleset: Some(Ruleset { policies, ..ruleset }), stored, guests })
+    let files = guests.values().flat_map(|guest| guest.machine().spec.files());
+    files.map(|(_, digest)| (*digest, StoredKind::Machine)).chain(artifacts).collect()
+}
+
+/// Resolvers of the policies that guests have.
+fn wanted_resolvers(
+    fleet: &Fleet,
+    facts: &HostFacts,
+    endpoints: &[Endpoint],
+    guests: &BTreeMap<GuestName, WantedGuest>,
+) -> Result<BTreeMap<Label, Resolver>, NoResolver> {
+    let used = endpoints.iter().filter_map(|endpoint| fleet.networks.get_key_value(&endpoint.policy));
+    resolvers(&ResolverInput {
+        policies: &used.collect(),
+        lists: &facts.names,
+        addresses: &facts.lists,
+        subnet: fleet.host.subnet,
+        closed: &facts.around.closed,
+        uids: &fleet.host.uids,
+        taken: &guests.values().map(|guest| guest.machine().uid).collect(),
+    })
 }
 
 /// A guest that boots, as the firewall sees it.
@@ -286,12 +335,13 @@ fn guest(
     let image = artifacts.images.get(&spec.image).ok_or_else(missing)?;
     let disk = artifacts.disks.get(name).ok_or_else(missing)?;
     let policy = fleet.networks.get(&spec.network);
-    let dns = policy.map_or(&[][..], |policy| &policy.dns);
+    let host = host_side(numbers.ip);
     let boot = BootInfo {
         guest: name,
         ip: numbers.ip,
-        host: host_side(numbers.ip),
-        dns,
+        host,
+        // Where that leads is a matter of the rules, so that other name servers restart nobody.
+        dns: policy.is_some_and(|policy| !policy.dns.is_empty()).then_some(host),
         ssh_key: facts.ssh_key.as_deref(),
     };
     let kvm = facts.kvm && !vmm::of(fleet.vmm).needs_kvm();

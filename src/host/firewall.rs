@@ -6,6 +6,7 @@
 //!
 //! Lists, budgets and counters outlive a swap ([`swap`]): a list is a set that all policies share, named after its content.
 
+mod names;
 mod policy;
 mod publish;
 pub mod ranges;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::policy::Policies;
+use super::resolver::Resolver;
 use crate::base::network::TAP_NAME_PREFIX;
 use crate::base::{FleetName, GuestName, InterfaceName, Label, MacAddress, Sha256};
 use crate::fleet::NetworkPolicy;
@@ -101,6 +103,8 @@ pub struct FirewallInput<'a> {
     pub policies: &'a BTreeMap<Label, NetworkPolicy>,
     /// Contents of the lists that policies name.
     pub lists: &'a BTreeMap<PathBuf, Vec<IpNet>>,
+    /// By policy.
+    pub resolvers: &'a BTreeMap<Label, Resolver>,
 }
 
 /// Name of a fleet's tables in the families `inet` and `arp`. The prefix keeps them from being another program's.
@@ -137,6 +141,15 @@ pub fn render(input: &FirewallInput<'_>) -> Ruleset {
     for (label, policy) in used_policies(input) {
         policy::chains(&mut parts, label, policy, input, &lists);
     }
+    parts.rules.push_str(&names::render(&names::NameRules {
+        guests: &input.endpoints.iter().map(|endpoint| (endpoint.ip, &endpoint.policy)).collect::<Vec<_>>(),
+        policies: &used_policies(input).collect(),
+        resolvers: input.resolvers,
+        addresses: input.lists,
+        sets: &lists,
+        subnet: input.subnet,
+        uplink: input.uplink,
+    }));
     let mut lists: Vec<_> = lists.into_values().collect();
     lists.sort_by(|a, b| a.name.cmp(&b.name));
     lists.dedup();

@@ -12,6 +12,7 @@
 //! <store>/<fleet>/quarantine/<guest>.json   guests that are cut off, until they are released
 //! <store>/<fleet>/quarantine.json        how nft lists the rules that cut them off
 //! <store>/<fleet>/host-rules.json        the same of those on the host's side of the network
+//! <store>/<fleet>/resolvers/<seat>/      resolver.json, dnsmasq.conf, haproxy.cfg
 //! <jails>/<fleet>/disks/<guest>.ext4     data disks
 //! <jails>/<fleet>/disks/<guest>.before-<snapshot>.ext4   the data disk that a restore put another in the place of
 //! <store>/<fleet>/guests/<guest>/        machine.json, ready.json, freezing.json, disk.json
@@ -42,6 +43,7 @@ use crate::fleet::{HostSpec, VmmKind};
 use crate::sys::netns::Netns;
 
 use super::logs::LogKind;
+use super::resolver::ResolverProgram;
 
 /// Paths of one fleet in one store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +162,21 @@ impl Layout {
     /// Which interfaces of the host fleets had switched on for forwarding.
     pub fn forwarding() -> PathBuf {
         PathBuf::from("/run/sisforge/forwarding.json")
+    }
+
+    /// What was started for policies that name names.
+    pub fn resolvers(&self) -> PathBuf {
+        self.dir().join("resolvers")
+    }
+
+    /// The same of one seat.
+    pub fn resolver(&self, seat: u16) -> PathBuf {
+        self.resolvers().join(seat.to_string())
+    }
+
+    /// What was started in a seat.
+    pub fn resolver_record(&self, seat: u16) -> PathBuf {
+        self.resolver(seat).join("resolver.json")
     }
 
     /// Data disks that are kept.
@@ -281,6 +298,11 @@ impl Layout {
     /// The cgroup of the processes that keep the guests' logs, so that they end with no other service. No guest is called so.
     pub fn keepers_cgroup(&self) -> String {
         format!("{}/{KEEPERS}", self.cgroups())
+    }
+
+    /// The cgroup of a program of a resolver.
+    pub fn resolver_cgroup(&self, program: ResolverProgram, seat: u16) -> String {
+        format!("{}/{}{seat}", self.cgroups(), program.cgroup_prefix())
     }
 
     /// What the TAPs of this fleet have as alias, since their names are those of guests alone.

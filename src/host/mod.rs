@@ -19,6 +19,7 @@ pub mod policy;
 pub mod proxy;
 pub mod publish;
 pub mod quarantine;
+pub mod resolver;
 pub mod snapshot;
 pub mod state;
 pub mod versions;

@@ -26,8 +26,19 @@ pub struct ObservedHost {
     /// Those that do not, or that others than root may write.
     pub damaged: BTreeSet<FileDigest>,
     pub guests: BTreeMap<GuestName, ObservedGuest>,
+    /// Resolvers of policies that name names, by their seats.
+    pub resolvers: BTreeMap<u16, ObservedResolver>,
     /// Whether something is left of snapshots whose maker, or whose restore, did not come to its end.
     pub snapshot_leftovers: bool,
+}
+
+/// A resolver, with its proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObservedResolver {
+    /// All of it runs, as it was started from what has this digest.
+    Running(Sha256),
+    /// Something of it is gone, or nothing says what it is.
+    Broken,
 }
 
 /// The network of a fleet, part by part. The default is a host that has nothing of it.

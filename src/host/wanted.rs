@@ -8,6 +8,7 @@ use crate::fleet::ContainerSpec;
 use super::firewall::Ruleset;
 use super::network::NetworkSpec;
 use super::publish::PublishedPort;
+use super::resolver::Resolver;
 use super::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 
 /// Everything of one fleet on one host. The default is a host that should have nothing of it.
@@ -19,6 +20,8 @@ pub struct WantedHost {
     /// Immutable files of the store: kernels, root images, data disks to copy, container images.
     pub stored: BTreeMap<FileDigest, StoredKind>,
     pub guests: BTreeMap<GuestName, WantedGuest>,
+    /// Resolvers of policies that name names, by their seats.
+    pub resolvers: BTreeMap<u16, Resolver>,
 }
 
 /// The network namespace of a fleet, and what leads out of it.

@@ -5,9 +5,12 @@ use std::net::Ipv4Addr;
 
 use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, FileDigest, GuestName};
 use crate::host::firewall::Ruleset;
-use crate::host::observed::{Found, ObservedGuest, ObservedHost, ObservedRuleset, ObservedVmm};
+use crate::host::observed::{
+    Found, ObservedGuest, ObservedHost, ObservedResolver, ObservedRuleset, ObservedVmm,
+};
 use crate::host::policy::{self, PolicyChange};
 use crate::host::publish::{self, PublishedChange};
+use crate::host::resolver::Resolver;
 use crate::host::state::{Machine, MachineDisk, StoredKind};
 use crate::host::wanted::{Startup, WantedDisk, WantedGuest, WantedHost};
 
@@ -131,6 +134,9 @@ pub(super) fn rules(observed: &ObservedHost, wanted: &WantedHost, guests: GuestS
     let mut steps = Vec::new();
     let network = wanted.network.as_ref();
     steps.extend(network.filter(|_| have.namespace != Some(Found::Whole(()))).map(|_| Step::CreateNamespace));
+    // There before guests are led to them; those of before go when nobody is any more.
+    let (start, stop) = resolvers(observed, wanted, guests);
+    steps.extend(start);
     let ruleset = wanted.ruleset.as_ref().filter(|ruleset| !is(observed.ruleset, ruleset));
     steps.extend(ruleset.map(|ruleset| Step::LoadRuleset(ruleset.clone())));
     if let Some(network) = network {
@@ -142,6 +148,7 @@ pub(super) fn rules(observed: &ObservedHost, wanted: &WantedHost, guests: GuestS
             (!lacks.is_empty()).then(|| Step::ConnectNamespace { network: network.spec.clone(), lacks });
         steps.extend(connect);
     }
+    steps.extend(stop);
     if guests == GuestScope::All {
         let is_left = network.is_none() && (have.is_there() || observed.ruleset.is_some());
         steps.extend(is_left.then_some(Step::RemoveNetwork));
@@ -169,6 +176,18 @@ fn published_changes(observed: &ObservedHost, rules: &[Step]) -> Vec<PublishedCh
         _ => None,
     });
     new.map(|new| publish::changes(old, new)).unwrap_or_default()
+}
+
+/// The resolvers that are to be started, and those that are to go.
+fn resolvers(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>) -> (Vec<Step>, Vec<Step>) {
+    let runs = |seat: &u16, resolver: &Resolver| {
+        observed.resolvers.get(seat) == Some(&ObservedResolver::Running(resolver.digest))
+    };
+    let start = wanted.resolvers.iter().filter(|(seat, resolver)| !runs(seat, resolver));
+    let start = start.map(|(_, resolver)| Step::StartResolver(resolver.clone())).collect();
+    let are_known = wanted.ruleset.is_some() || guests == GuestScope::All;
+    let stop = observed.resolvers.keys().filter(|seat| are_known && !wanted.resolvers.contains_key(seat));
+    (start, stop.map(|seat| Step::StopResolver { seat: *seat }).collect())
 }
 
 /// What is left to remove of a guest that is not wanted. Its data disk is no such thing.

@@ -9,6 +9,7 @@ use crate::host::firewall::Ruleset;
 use crate::host::network::NetworkSpec;
 use crate::host::policy::PolicyChange;
 use crate::host::publish::PublishedChange;
+use crate::host::resolver::Resolver;
 use crate::host::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 use crate::host::wanted::HostRules;
 
@@ -31,6 +32,12 @@ pub enum Step {
     RemoveNetwork,
     /// Removes the nft table and TAPs that an earlier sisforge left in the host's own network.
     RemoveEarlierNetwork,
+    /// Starts the resolver of a policy, and its proxy; guests are led to it by the rules.
+    StartResolver(Resolver),
+    /// Ends whatever is in a seat for resolvers.
+    StopResolver {
+        seat: u16,
+    },
     /// Brings an artifact into the store.
     StoreFile {
         digest: FileDigest,
@@ -153,7 +160,9 @@ impl fmt::Display for Step {
             | Self::LoadHostRules(_)
             | Self::LoadRuleset(_)
             | Self::RemoveNetwork
-            | Self::RemoveEarlierNetwork => self.fmt_network(f),
+            | Self::RemoveEarlierNetwork
+            | Self::StartResolver(_)
+            | Self::StopResolver { .. } => self.fmt_network(f),
             Self::StoreFile { digest, kind } => write!(f, "store {} {}", kind.word(), digest.short()),
             Self::CreateDisk { base, uid, .. } => {
                 write!(f, "create data disk from {} for uid {uid}", base.short())
@@ -219,6 +228,8 @@ impl Step {
             Self::LoadRuleset(ruleset) => write!(f, "load nft ruleset {}", ruleset.digest.short()),
             Self::RemoveNetwork => f.write_str("remove the network namespace"),
             Self::RemoveEarlierNetwork => f.write_str("remove nft ruleset and taps of an earlier sisforge"),
+            Self::StartResolver(resolver) => write!(f, "start resolver {resolver}"),
+            Self::StopResolver { seat } => write!(f, "stop the resolver in seat {seat}"),
             // No step of the network.
             _ => Ok(()),
         }

@@ -11,7 +11,9 @@ use crate::build::containers::absent_images;
 use crate::build::needs::NeedDoubt;
 use crate::fleet::{Fleet, LoadError};
 use crate::host::policy::{Clause, Lists, clauses, idle, lists_v4};
+use crate::host::resolver::needed;
 use crate::lock::model::Lock;
+use crate::sys::tool;
 
 use super::{RunError, Workspace, facts};
 
@@ -33,6 +35,7 @@ pub fn check(workspace: &Workspace<'_>) -> Result<Checked, RunError> {
     if !idle.is_empty() {
         return Err(LoadError::from(fleet.source.refuse(idle)).into());
     }
+    facts::names(&fleet)?;
     facts::machine_files(&fleet)?;
     let project = workspace.project(fleet)?;
     project.check_kernel()?;
@@ -44,6 +47,7 @@ pub fn check(workspace: &Workspace<'_>) -> Result<Checked, RunError> {
     }
     let doubts = doubts.iter().map(|doubt| format!("{doubt}; the build checks the final configuration"));
     notes.extend(doubts.chain(project.series_notes()).chain(images_to_pull(&project)?));
+    notes.extend(missing_programs(&project));
     let lock = Lock::read(&workspace.lock_path())?;
     let lock_differs = lock.as_ref().map_or_else(Vec::new, |lock| project.stale(lock));
     // Of packages that are no longer those of the fleet nothing need be said.
@@ -59,7 +63,7 @@ fn without_effect(fleet: &Fleet, lists: &BTreeMap<PathBuf, Vec<IpNet>>) -> (Vec<
     let known = lists_v4(lists);
     let (mut problems, mut notes) = (Vec::new(), Vec::new());
     for (label, policy) in &fleet.networks {
-        let clauses = clauses(policy, fleet.host.subnet);
+        let clauses = clauses(policy, lists, fleet.host.subnet);
         let empty = clauses.iter().filter(|clause| is_empty(clause, lists, &known) && !clause.private_alone);
         problems.extend(empty.filter_map(|clause| {
             Some(
@@ -93,6 +97,16 @@ fn without_effect(fleet: &Fleet, lists: &BTreeMap<PathBuf, Vec<IpNet>>) -> (Vec<
 fn is_empty(clause: &Clause, lists: &BTreeMap<PathBuf, Vec<IpNet>>, known: &Lists) -> bool {
     let read = clause.list.as_ref().is_some_and(|path| lists.contains_key(path));
     read && clause.destinations(known).next().is_none()
+}
+
+/// What hosts need for names and this machine, which may be none of them, does not have; a sentence each.
+fn missing_programs(project: &Project) -> Vec<String> {
+    let missing = needed(project.fleet.networks.values()).into_iter().filter(|it| tool::find(it).is_none());
+    let sentence = |program: &str| {
+        let package = tool::package_of(program).unwrap_or(program);
+        format!("`names` need {program}, and this machine has none: on Debian, `apt-get install {package}`")
+    };
+    missing.map(sentence).collect()
 }
 
 /// Images of containers that guests have to pull, a sentence each. One that no registry has is an error.

@@ -3,14 +3,16 @@
 use std::ops::{Deref, DerefMut};
 
 use crate::apply::linux::LinuxHost;
-use crate::apply::{Applied, Host, apply, disk, preflight};
+use crate::apply::{Applied, Host, apply, disk, preflight, resolver};
 use crate::base::GuestName;
 use crate::fleet::Fleet;
 use crate::host::desired::{Artifacts, HostFacts, desired};
 use crate::host::observed::ObservedHost;
+use crate::host::policy::PolicyChange;
+use crate::host::resolver::{ConfiguredNames, Resolver, resolver_config};
 use crate::host::wanted::WantedHost;
 use crate::lock::model::Lock;
-use crate::plan::{GuestScope, Plan, diff, losses, shrinking};
+use crate::plan::{GuestScope, Plan, PolicyNames, Step, diff, losses, name_changes, shrinking};
 use crate::sys::fs::FileLock;
 use crate::sys::ssh;
 
@@ -129,11 +131,30 @@ impl<'a> Deployment<'a> {
         facts::ports_are_free(&self.fleet, &self.observed, published.unwrap_or_default())?;
         let mut plan = diff(&self.observed, wanted, guests);
         plan.notes.extend(losses(&plan, &self.observed, wanted));
+        let names = self.name_changes(&plan, wanted);
+        plan.policy_changes.extend(names);
         plan.notes.extend(disk::promises(&self.host, &self.observed, wanted, guests));
         let shortage =
             preflight::memory_shortage(&plan, &self.host).filter(|shortage| !shortage.is_certain());
         plan.notes.extend(shortage.map(|shortage| shortage.to_string()));
         Ok(plan)
+    }
+
+    /// Which names a plan opens and closes, where it is known what guests could ask for.
+    fn name_changes(&self, plan: &Plan, wanted: &WantedHost) -> Vec<PolicyChange> {
+        let is_one = |step: &Step| matches!(step, Step::LoadRuleset(_) | Step::StartResolver(_));
+        let after = wanted.ruleset.as_ref().map(|ruleset| &ruleset.policies);
+        let Some((before, after)) = self.observed.policies.as_ref().zip(after) else { return Vec::new() };
+        if !plan.rules.iter().any(is_one) {
+            return Vec::new();
+        }
+        let config = |wanted: &Resolver| ConfiguredNames::of(resolver_config(wanted));
+        let named = wanted.resolvers.values().map(|wanted| (wanted.policy.clone(), config(wanted))).collect();
+        let configured = resolver::configured(&self.host.layout, &self.observed);
+        name_changes(
+            PolicyNames { policies: before, names: &configured },
+            PolicyNames { policies: after, names: &named },
+        )
     }
 
     /// Whether no guest is in the host's own network but those that the plan is for: the rules there would take from the

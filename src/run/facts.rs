@@ -1,22 +1,24 @@
 //! What only this machine can say: the interface that faces the network, the files that a fleet names, the VMM that is installed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::apply::{ApplyError, network};
 use crate::base::network::HostRoute;
 use crate::base::{FileDigest, InterfaceName, Sha256};
-use crate::fleet::{Fleet, NetworkPolicy, Protocol};
-use crate::host::desired::{HostFacts, NetworkAround};
+use crate::fleet::{Fleet, NamePolicy, NetworkPolicy, Protocol};
+use crate::host::desired::{DesiredError, HostFacts, NetworkAround};
 use crate::host::firewall::{fleet_of_table, table_name};
 use crate::host::host_rules::{FAMILY, published_in};
 use crate::host::layout::{Layout, is_alias};
 use crate::host::network::{PAIR_MTU_MAX, outer_ports, overlap, own_networks, parse_ports};
 use crate::host::observed::ObservedHost;
 use crate::host::publish::PublishedPort;
+use crate::host::resolver::list::{self, NameList, NameListError};
 use crate::host::{address_list, machine_file, versions, vmm};
 use crate::sys::firecracker::{self, Version};
 use crate::sys::ip::Interface;
@@ -36,6 +38,7 @@ pub(super) fn facts(
         around: surroundings(fleet, observed)?,
         ssh_key: layout.key().exists().then(|| ssh::public_key(&layout.key())).transpose()?,
         lists: lists(fleet)?,
+        names: names(fleet)?,
         files: machine_files(fleet)?,
         firecracker: firecracker(fleet, report)?,
         kvm: kvm::runs_ordinary_guests(),
@@ -165,6 +168,30 @@ pub(super) fn lists_of<'a>(
         Ok((path.clone(), nets))
     };
     rules.filter_map(|rule| rule.list.as_ref()).map(read).collect()
+}
+
+/// Every list of names that a policy names, read. One that is empty was meant to hold something.
+pub(super) fn names(fleet: &Fleet) -> Result<BTreeMap<PathBuf, Arc<NameList>>, RunError> {
+    names_of(fleet.networks.values())
+}
+
+/// The same of these policies.
+pub(super) fn names_of<'a>(
+    policies: impl IntoIterator<Item = &'a NetworkPolicy>,
+) -> Result<BTreeMap<PathBuf, Arc<NameList>>, RunError> {
+    let names = policies.into_iter().filter_map(|policy| policy.names.as_ref());
+    let paths: BTreeSet<&PathBuf> = names.flat_map(NamePolicy::lists).collect();
+    paths.into_iter().map(|path| Ok((path.clone(), Arc::new(name_list(path)?)))).collect()
+}
+
+/// A list of names, read.
+pub(super) fn name_list(path: &Path) -> Result<NameList, RunError> {
+    let list = list::parse(&fs::read_text(path)?);
+    let list = list.map_err(|source| NameListError::Line { path: path.to_owned(), source });
+    let filled = |list: NameList| {
+        if list.is_empty() { Err(NameListError::Empty(path.to_owned())) } else { Ok(list) }
+    };
+    Ok(list.and_then(filled).map_err(DesiredError::NameList)?)
 }
 
 /// Digests of all files that machines of the fleet name, each of which is what it is for.

@@ -15,6 +15,8 @@ pub mod freeze;
 pub mod guests;
 pub mod host;
 pub mod lock;
+pub mod names;
+pub mod place;
 pub mod plan;
 pub mod policy;
 pub mod proof;

@@ -1,31 +1,27 @@
 //! Policy: what guests may reach, in words and in nft's, and which line of `fleet.toml` says so. No root is needed, and no host.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 
 use crate::base::{GuestName, Label, Rate};
-use crate::fleet::{Budget, Fleet, Preset, Publish, SourceText, suggest};
+use crate::fleet::{Budget, Fleet, NetworkPolicy, Preset, Publish, SourceText, suggest};
 use crate::host::address_list;
 use crate::host::layout::Layout;
 use crate::host::policy::{
-    Clause, Lists, PacketVerdict, PolicyAnswer, Question, clauses, explain as answers, lists_v4,
+    Clause, Lists, PacketVerdict, PolicyAnswer, Question, QuestionTarget, clauses, explain as answers,
+    lists_v4,
 };
+use crate::host::resolver::list::NameList;
 use crate::lock::model::Lock;
 use crate::sys::fs;
 
 use super::guests::declared;
+use super::names::{self, ExplainedName};
+use super::place::{FilePlace, file_place};
 use super::{RunError, Workspace, facts};
-
-/// A place in a file; both numbers from 1.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FilePlace {
-    pub file: PathBuf,
-    pub line: usize,
-    pub column: usize,
-}
 
 /// A policy, in the order in which its clauses win.
 #[derive(Clone, Debug)]
@@ -35,6 +31,8 @@ pub struct ShownPolicy {
     /// Who has it.
     pub guests: Vec<GuestName>,
     pub clauses: Vec<(Clause, Option<FilePlace>)>,
+    /// How many names stand in each list of those that it denies, and of the only ones that it allows.
+    pub names: BTreeMap<PathBuf, (NameListKind, usize)>,
     /// How much stands in each list that it names.
     pub lists: BTreeMap<PathBuf, usize>,
     pub rate_down: Option<Rate>,
@@ -46,11 +44,13 @@ pub struct ShownPolicy {
 /// The policies of a fleet, or the one of that name, or that of the guest of that name.
 pub fn show(workspace: &Workspace<'_>, name: Option<&str>) -> Result<Vec<ShownPolicy>, RunError> {
     let fleet = workspace.fleet()?;
-    let lists = lists_v4(&facts::lists(&fleet)?);
+    let read = facts::lists(&fleet)?;
+    let lists = lists_v4(&read);
+    let names = facts::names(&fleet)?;
     let only = name.map(|name| network_of(&fleet, name)).transpose()?;
     let networks = fleet.networks.iter().filter(|(label, _)| only.as_ref().is_none_or(|only| only == *label));
     let shown = networks.map(|(label, policy)| {
-        let clauses = clauses(policy, fleet.host.subnet);
+        let clauses = clauses(policy, &read, fleet.host.subnet);
         let guests = fleet.guests.iter().filter(|(_, guest)| guest.network == *label);
         let named = clauses.iter().filter_map(|clause| clause.list.as_ref());
         ShownPolicy {
@@ -59,6 +59,7 @@ pub fn show(workspace: &Workspace<'_>, name: Option<&str>) -> Result<Vec<ShownPo
             guests: guests.map(|(name, _)| name.clone()).collect(),
             lists: named.map(|path| (path.clone(), lists.get(path).map_or(0, Vec::len))).collect(),
             clauses: clauses.into_iter().map(|clause| with_place(&fleet.source, clause)).collect(),
+            names: shown_names(policy, &names),
             rate_down: policy.rate_down,
             rate_up: policy.rate_up,
             budget: policy.budget,
@@ -70,6 +71,23 @@ pub fn show(workspace: &Workspace<'_>, name: Option<&str>) -> Result<Vec<ShownPo
         }
     });
     Ok(shown.collect())
+}
+
+/// What a list of names is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameListKind {
+    Deny,
+    Allow,
+}
+
+fn shown_names(
+    policy: &NetworkPolicy,
+    read: &BTreeMap<PathBuf, Arc<NameList>>,
+) -> BTreeMap<PathBuf, (NameListKind, usize)> {
+    let Some(names) = &policy.names else { return BTreeMap::new() };
+    let allow = names.allow.iter().flatten().map(|path| (path, NameListKind::Allow));
+    let all = allow.chain(names.deny.iter().map(|path| (path, NameListKind::Deny)));
+    all.map(|(path, kind)| (path.clone(), (kind, read.get(path).map_or(0, |list| list.len())))).collect()
 }
 
 /// The policy of that name, or that of the guest of that name.
@@ -92,18 +110,15 @@ fn with_place(source: &SourceText, clause: Clause) -> (Clause, Option<FilePlace>
     (clause, place)
 }
 
-fn file_place(source: &SourceText, place: &Range<usize>) -> FilePlace {
-    let (line, column) = source.line_column(place.start);
-    FilePlace { file: source.path.clone(), line, column }
-}
-
 /// What becomes of what a guest sends somewhere.
 #[derive(Clone, Debug)]
 pub struct Explained {
     pub guest: GuestName,
     pub network: Label,
     pub question: Question,
-    /// One for each clause that decides; none for an address of IPv6, which guests do not have.
+    /// Where a name was asked about.
+    pub name: Option<ExplainedName>,
+    /// One for each clause that decides; none for an address of IPv6, which guests do not have, and for a name.
     pub answers: Vec<ExplainedAnswer>,
     /// What the policy publishes for the address that was asked about.
     pub ways_in: Vec<ExplainedWay>,
@@ -138,7 +153,9 @@ impl Explained {
 
     /// Whether the policy lets anything pass of what was asked about.
     pub fn is_allowed(&self) -> bool {
-        self.answers.iter().any(|answer| answer.answer.verdict == PacketVerdict::Allowed)
+        let leads_on = |name: &ExplainedName| name.leads_on(self.question.transport);
+        self.name.as_ref().is_some_and(leads_on)
+            || self.answers.iter().any(|answer| answer.answer.verdict == PacketVerdict::Allowed)
     }
 }
 
@@ -148,8 +165,12 @@ pub fn explain(workspace: &Workspace<'_>, guest: &str, question: Question) -> Re
     let guest = declared(guest, &fleet)?;
     let network = fleet.guests[&guest].network.clone();
     let policy = fleet.networks.get(&network).cloned().unwrap_or_default();
-    let lists = lists_v4(&facts::lists_of([&policy])?);
-    let clauses = clauses(&policy, fleet.host.subnet);
+    let read = facts::lists_of([&policy])?;
+    let (lists, clauses) = (lists_v4(&read), clauses(&policy, &read, fleet.host.subnet));
+    let name = match &question.to {
+        QuestionTarget::Name(name) => Some(names::explain(&fleet, &policy, name)?),
+        QuestionTarget::Address(_) => None,
+    };
     let found = question.v4().map(|to| answers(&clauses, &lists, to, question.transport)).unwrap_or_default();
     let answers = found.into_iter().map(|answer| {
         let place = answer.clause.place.as_ref().map(|place| file_place(&fleet.source, place));
@@ -170,7 +191,7 @@ pub fn explain(workspace: &Workspace<'_>, guest: &str, question: Question) -> Re
     });
     let ways_in = ways_in.collect();
     let quarantined = Layout::new(&fleet.host, &fleet.name).quarantined(&guest).exists();
-    Ok(Explained { guest, network, question, answers: answers?, ways_in, quarantined })
+    Ok(Explained { guest, network, question, name, answers: answers?, ways_in, quarantined })
 }
 
 /// The line of a list that has an entry.

@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::apply::prove::{Proof, ProveError, Scratch, Sender};
 use crate::base::network::tap_name;
 use crate::base::{GuestName, InterfaceName, InvalidValue, Label, MacAddress};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, NetworkPolicy};
 use crate::host::desired::DesiredError;
 use crate::host::firewall::{self, Endpoint, FirewallInput};
 use crate::host::policy::Transport;
+use crate::host::resolver::{ResolverInput, resolvers};
 use crate::lock::model::Lock;
 use crate::sys::tool::Tool;
 
@@ -43,7 +42,7 @@ pub fn rules(workspace: &Workspace<'_>, name: Option<&str>) -> Result<String, Ru
             .ok_or_else(|| DesiredError::NotLocked(guest.clone()).into())
     });
     let endpoints: Result<Vec<_>, RunError> = endpoints.collect();
-    Ok(rendered(&fleet, endpoints?, &facts::lists(&fleet)?)?.1)
+    Ok(rendered(&fleet, Some(&lock), endpoints?)?.1)
 }
 
 fn endpoint(
@@ -61,11 +60,24 @@ const UPLINK: &str = "uplink";
 /// The way out, and the rules.
 fn rendered(
     fleet: &Fleet,
+    lock: Option<&Lock>,
     endpoints: Vec<Endpoint>,
-    lists: &BTreeMap<PathBuf, Vec<IpNet>>,
 ) -> Result<(InterfaceName, String), RunError> {
     let uplink: InterfaceName = UPLINK.parse().map_err(|_| RunError::NoDefaultRoute)?;
+    let used = endpoints.iter().filter_map(|endpoint| fleet.networks.get_key_value(&endpoint.policy));
+    let used: BTreeMap<&Label, &NetworkPolicy> = used.collect();
+    let (lists, names) = (facts::lists_of(used.values().copied())?, facts::names_of(used.values().copied())?);
+    let resolvers = resolvers(&ResolverInput {
+        policies: &used,
+        lists: &names,
+        addresses: &lists,
+        subnet: fleet.host.subnet,
+        closed: &[],
+        uids: &fleet.host.uids,
+        taken: &lock.iter().flat_map(|lock| lock.guest.values()).map(|numbers| numbers.uid).collect(),
+    });
     let input = FirewallInput {
+        resolvers: &resolvers.map_err(DesiredError::Resolver)?,
         fleet: &fleet.name,
         uplink: &uplink,
         subnet: fleet.host.subnet,
@@ -73,7 +85,7 @@ fn rendered(
         closed: &[],
         endpoints,
         policies: &fleet.networks,
-        lists,
+        lists: &lists,
     };
     let text = firewall::render(&input).text;
     Ok((uplink, text))
@@ -99,15 +111,15 @@ pub fn prove(workspace: &Workspace<'_>, explained: &Explained) -> Result<Proof, 
     };
     let fleet = workspace.fleet()?;
     let guest = declared(explained.guest.as_str(), &fleet)?;
-    let locked = Lock::read(&workspace.lock_path())?.and_then(|lock| lock.guest.get(&guest).cloned());
+    let lock = Lock::read(&workspace.lock_path())?;
+    let locked = lock.as_ref().and_then(|lock| lock.guest.get(&guest));
     let made_up = || Ipv4Addr::from(u32::from(fleet.host.subnet.network()).saturating_add(2));
-    let ip = locked.as_ref().map_or_else(made_up, |numbers| numbers.ip);
-    let mac = locked.as_ref().map_or_else(|| MacAddress::of_guest(ip), |numbers| numbers.mac);
+    let ip = locked.map_or_else(made_up, |numbers| numbers.ip);
+    let mac = locked.map_or_else(|| MacAddress::of_guest(ip), |numbers| numbers.mac);
     let endpoint =
         endpoint(&guest, &explained.network, ip, mac).map_err(|_| DesiredError::NotLocked(guest.clone()))?;
     let tap = endpoint.tap.clone();
-    let policy = fleet.networks.get(&explained.network);
-    let (uplink, ruleset) = rendered(&fleet, vec![endpoint], &facts::lists_of(policy)?)?;
+    let (uplink, ruleset) = rendered(&fleet, lock.as_ref(), vec![endpoint])?;
     let request = ProofRequest { sender: Sender { tap, mac, ip, uplink }, ruleset, to, transport };
     let proof = ask(&request)?;
     if proof.passed == explained.is_allowed() { Ok(proof) } else { Err(ProveError::Disproved(proof).into()) }

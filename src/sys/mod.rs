@@ -37,6 +37,7 @@ pub mod remove;
 pub mod report;
 pub mod sandbox;
 pub mod sealed;
+pub mod service;
 pub mod socket;
 pub mod sparse;
 pub mod ssh;

@@ -222,7 +222,7 @@ fn namespaces(is_root: bool) -> impl Iterator<Item = OsString> {
 }
 
 /// What programs see beside their directory, and cannot change.
-fn view() -> Vec<OsString> {
+pub(super) fn view() -> Vec<OsString> {
     let mut words: Vec<OsString> = Vec::new();
     let mut add = |parts: &[&OsStr]| words.extend(parts.iter().map(|part| (*part).to_owned()));
     let path = search_path();

@@ -43,7 +43,7 @@ impl Diagnostic for ToolError {
 }
 
 /// The Debian package that brings a tool.
-fn package_of(tool: &str) -> Option<&'static str> {
+pub fn package_of(tool: &str) -> Option<&'static str> {
     Some(match tool {
         "ip" => "iproute2",
         "nft" => "nftables",
@@ -56,7 +56,9 @@ fn package_of(tool: &str) -> Option<&'static str> {
         "gcc" => "gcc",
         "patch" => "patch",
         "bwrap" => "bubblewrap",
-        "setpriv" => "util-linux",
+        "setpriv" | "prlimit" => "util-linux",
+        "dnsmasq" => "dnsmasq-base",
+        "haproxy" => "haproxy",
         _ => return None,
     })
 }

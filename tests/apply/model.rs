@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard};
 use sisforge::apply::{ApplyError, Host};
 use sisforge::base::{GuestName, Rate, Sha256, SnapshotName};
 use sisforge::host::observed::{
-    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedNetwork, ObservedRuleset,
-    ObservedTap, ObservedVmm,
+    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedNetwork, ObservedResolver,
+    ObservedRuleset, ObservedTap, ObservedVmm,
 };
 use sisforge::host::state::{Machine, MachineDisk};
 use sisforge::host::wanted::{HostRules, WantedHost};
@@ -150,6 +150,7 @@ impl Host for ModelHost {
             | Step::LoadRuleset(_)
             | Step::RemoveNetwork
             | Step::RemoveEarlierNetwork => self.network(step),
+            Step::StartResolver(_) | Step::StopResolver { .. } => self.resolver(step),
             Step::StoreFile { digest, .. } => {
                 let insert = |inner: &mut Inner| inner.state.stored.extend([*digest]);
                 self.act(format!("store {}", digest.short()), insert, nothing)
@@ -276,6 +277,38 @@ impl ModelHost {
                 self.act("remove earlier".into(), |inner| inner.state.network.is_in_host = false, nothing)
             }
             other => panic!("{other} is no step of the network"),
+        }
+    }
+
+    fn resolver(&self, step: &Step) -> Done {
+        match step {
+            Step::StartResolver(wanted) => {
+                self.holds("a namespace is there before a resolver", |inner| {
+                    inner.state.network.namespace == Some(Found::Whole(()))
+                });
+                let seat = wanted.seat.number;
+                let is = |what| {
+                    move |inner: &mut Inner| {
+                        inner.state.resolvers.insert(seat, what);
+                    }
+                };
+                let whole = is(ObservedResolver::Running(wanted.digest));
+                self.act(format!("start resolver {seat}"), whole, is(ObservedResolver::Broken))
+            }
+            Step::StopResolver { seat } => {
+                let wanted = self.wanted_rules.map(ObservedRuleset::Loaded);
+                self.holds("nobody is led to a resolver that goes", |inner| {
+                    wanted.is_none() || inner.state.ruleset == wanted
+                });
+                let gone = |inner: &mut Inner| {
+                    inner.state.resolvers.remove(seat);
+                };
+                let torn = |inner: &mut Inner| {
+                    inner.state.resolvers.insert(*seat, ObservedResolver::Broken);
+                };
+                self.act(format!("stop resolver {seat}"), gone, torn)
+            }
+            other => panic!("{other} is no step of a resolver"),
         }
     }
 

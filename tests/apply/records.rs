@@ -47,9 +47,8 @@ fn recorded(vmm: VmmKind) -> Machine {
     let is_alice = vmm == VmmKind::Firecracker;
     let guest: GuestName = name(if is_alice { "alice" } else { "bob" });
     let ip = if is_alice { [10, 107, 0, 2] } else { [10, 107, 0, 6] }.into();
-    let dns = ["10.0.0.53".parse().unwrap()];
     let ssh_key = Some("AAAAC3NzaC1lZDI1NTE5AAAAIKeyOfTheHost");
-    let boot = BootInfo { guest: &guest, ip, host: host_side(ip), dns: &dns, ssh_key };
+    let boot = BootInfo { guest: &guest, ip, host: host_side(ip), dns: Some(host_side(ip)), ssh_key };
     let balloon = if is_alice {
         Balloon { size_mib: 64, deflate_on_oom: true, statistics: 5, reporting: true }
     } else {
@@ -179,7 +178,7 @@ fn what_is_written_says_its_version_and_reads_as_it_was() {
     assert!(record::read::<Machine>(&path).unwrap().is_none(), "one that is not there is no error");
     for vmm in [VmmKind::Firecracker, VmmKind::Qemu] {
         record::write(&path, &recorded(vmm)).unwrap();
-        assert!(fs::read_to_string(&path).unwrap().starts_with("{\n  \"version\": 1,\n"));
+        assert!(fs::read_to_string(&path).unwrap().starts_with("{\n  \"version\": 2,\n"));
         assert_eq!(record::read(&path).unwrap(), Some(recorded(vmm)));
     }
     let manifest: Manifest = read("qemu/manifest.json");
@@ -216,9 +215,9 @@ fn a_field_that_may_be_missing_needs_no_version() {
 fn unreadable() -> [(Vec<u8>, &'static str); 5] {
     [
         (vec![b'{', 0xff, b'}'], "cannot read the record "),
-        (b"{\"version\": 1, \"vm".to_vec(), "cannot read the record "),
+        (b"{\"version\": 2, \"vm".to_vec(), "cannot read the record "),
         (changed(|machine| drop(machine.remove("kernel"))), "missing field `kernel`"),
-        (changed(|machine| drop(machine.insert("version".into(), 2.into()))), "a newer sisforge wrote it"),
+        (changed(|machine| drop(machine.insert("version".into(), 3.into()))), "a newer sisforge wrote it"),
         (
             changed(|machine| {
                 machine.remove("version");
@@ -339,4 +338,18 @@ fn other_records_of_a_guest_that_cannot_be_read_are_noted_and_change_what_is_kno
     // Without a table there are no rules, whatever a record says.
     fs::write(host.layout.ruleset(), [0xff]).unwrap();
     assert_eq!(host.observed().ruleset, None::<ObservedRuleset>);
+}
+
+#[test]
+fn guests_that_were_told_their_name_servers_are_those_that_ask_their_gateway() {
+    let machine = recorded(VmmKind::Qemu);
+    let gateway = format!("sisforge.dns={}", host_side(machine.ip));
+    assert!(machine.command_line.contains(&gateway));
+    let mut old = serde_json::to_value(&machine).unwrap();
+    old["version"] = 1.into();
+    old["command_line"] = machine.command_line.replace(&gateway, "sisforge.dns=10.0.0.53,9.9.9.9").into();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("machine.json");
+    std::fs::write(&path, old.to_string()).unwrap();
+    assert_eq!(record::read::<Machine>(&path).unwrap().unwrap(), machine);
 }

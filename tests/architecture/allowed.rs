@@ -184,6 +184,11 @@ pub const MAY_CHANGE: &[Allowed] = &[
         why: "copies and owners, for the steps",
     },
     Allowed {
+        file: "src/apply/resolver.rs",
+        functions: &["ResolverHost::start", "ResolverHost::stop", "ResolverHost::run"],
+        why: "steps on resolvers of names",
+    },
+    Allowed {
         file: "src/apply/network.rs",
         functions: &[
             "create_namespace",

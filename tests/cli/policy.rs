@@ -57,7 +57,9 @@ fn a_packet_is_explained_by_a_line_and_an_entry() {
     says("169.254.169.254:80", 3, &["dropped", "no policy opens", "169.254.0.0/16"]);
     says("2001:db8::1", 3, &["dropped", "guests have no IPv6"]);
     says("198.51.100.1", 0, &["tcp 80, 8000-8100: allowed", "everything else: refused"]);
-    for (target, why) in [("example.org", "is no address"), ("198.51.100.1:0", "is no port")] {
+    for (target, why) in
+        [("*.example.org", "neither an address nor a domain name"), ("198.51.100.1:0", "is no port")]
+    {
         explain(target).fails(2, &[why]);
     }
     sandbox
@@ -69,8 +71,7 @@ fn a_packet_is_explained_by_a_line_and_an_entry() {
 fn a_policy_is_shown_in_the_order_in_which_its_lines_win() {
     let sandbox = with_policy(POLICY);
     let shown = sandbox.done("policy show n");
-    let order =
-        ["no policy opens", "lists/unsafe.txt", "builtin:smtp", "dns 10.0.0.53", "icmp to 10.1.0.0/16"];
+    let order = ["no policy opens", "lists/unsafe.txt", "builtin:smtp", "icmp to 10.1.0.0/16"];
     let places: Vec<_> =
         order.map(|words| shown.find(words).unwrap_or_else(|| panic!("{words}\n{shown}"))).into();
     assert!(places.is_sorted(), "{shown}");
@@ -131,6 +132,54 @@ fn what_another_line_says_too_is_a_note_of_check() {
 }
 
 #[test]
+fn a_name_is_explained_by_a_line_of_a_list() {
+    let text = |names: &str| format!("dns = [\"10.0.0.53\"]\n{names}");
+    let sandbox = with_policy(&text("names = { deny = [\"bad.txt\"] }"));
+    sandbox.write("bad.txt", "# ours\nAds.Example\nzip\n");
+    sandbox.write("good.txt", "example\n");
+    let a = sandbox.guest('a');
+    let says = |target: &str, code: i32, words: &[&str]| {
+        let run = sandbox.run(&format!("policy explain {a} {target}"));
+        assert_eq!((run.code, run.err.as_str()), (code, ""), "{run}");
+        for word in words {
+            assert!(run.out.contains(word), "not said: {word:?}\n{run}");
+        }
+    };
+    let at = format!("fleet.toml:{}:", line(&sandbox, "names ="));
+    says(
+        "x.ADS.example.",
+        3,
+        &["x.ads.example: no such name", &at, "names.deny has it", "by ads.example of", "bad.txt:2:1"],
+    );
+    says("badads.example:443", 0, &["badads.example:443/tcp: answered", "judged by themselves"]);
+    // An address is judged as ever; port 53 leads elsewhere before that.
+    says("8.8.8.8:53/udp", 0, &["port 53 leads to this network's resolver", "it asks 10.0.0.53"]);
+    says("8.8.8.8:443", 3, &["builtin:doh"]);
+    let document = sandbox.document(&format!("policy explain {a} ads.example"), "policy-explain");
+    assert_eq!(document["name"]["verdict"], "denied");
+    assert_eq!(document["name"]["entry_place"]["line"], 2);
+
+    let only = text("names = { deny = [\"bad.txt\"], allow = [\"good.txt\"] }");
+    sandbox.write(
+        "fleet.toml",
+        sandbox.read("fleet.toml").replace(&text("names = { deny = [\"bad.txt\"] }"), &only),
+    );
+    says("www.example", 0, &["www.example: allowed", "through the proxy", "by example of", "good.txt:1:1"]);
+    says("www.example:443/udp", 3, &["refused", "QUIC"]);
+    says("ads.example", 3, &["no such name", "names.deny has it"]);
+    says("other.test", 3, &["no such name", "names.allow does not have it"]);
+    says("198.51.100.1:443", 0, &["the web is reached by allowed names alone"]);
+    says("198.51.100.1:444", 3, &["refused, since no rule names it"]);
+    let shown = sandbox.done("policy show");
+    assert!(shown.contains("bad.txt: 2, names that are denied"), "{shown}");
+    assert!(shown.contains("good.txt: 1, the only names that are allowed"), "{shown}");
+    // Their lines never decide, since the proxy takes all of it.
+    let useless = "allow = [{ to = [\"198.51.100.0/24\"], tcp = [443] }]\nnames =";
+    sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("names =", useless));
+    sandbox.run("check").fails(0, &["decides nothing, since this wins: names: the web is reached"]);
+}
+
+#[test]
 fn the_kernel_proves_what_is_explained() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("SKIPPED: rules are root's");
@@ -152,6 +201,7 @@ fn the_kernel_proves_what_is_explained() {
         assert!(run.out.contains("proved by the kernel") && !run.out.contains("unknown rule"), "{run}");
     }
     prove("198.51.100.1").fails(2, &["nothing to prove"]);
+    prove("www.example.org").fails(2, &["nothing to prove"]);
     prove("2001:db8::1").fails(2, &["nothing to prove"]);
     sandbox.run("policy show --nft").fails(2, &["there is no ", "sisforge lock"]);
     sandbox.done("lock");

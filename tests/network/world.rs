@@ -38,7 +38,13 @@ const SHORT: Duration = Duration::from_millis(400);
 
 /// Whether this is the copy of a test that has a world of its own, which is then laid out.
 pub fn in_a_world(test: &str) -> bool {
-    let inside = inside_namespaces(&format!("network::{test}"), &["unshare", "ip", "nft", "mount"]);
+    in_a_world_with(test, &[])
+}
+
+/// The same where these programs are needed too.
+pub fn in_a_world_with(test: &str, programs: &[&str]) -> bool {
+    let all = [&["unshare", "ip", "nft", "mount"], programs].concat();
+    let inside = inside_namespaces(&format!("network::{test}"), &all);
     if inside {
         build();
     }
@@ -82,15 +88,15 @@ fn build() {
     ip(&format!("-n mg addr add {MANAGEMENT}/24 dev eth0"));
     ip("-n mg link set eth0 up");
     ip("-n mg route add default via 10.20.0.1");
-    within(OUTSIDE, || serve(80));
+    within(OUTSIDE, || serve(SERVER, 80));
     for namespace in [HOST, "mg"] {
-        within(namespace, || serve(22));
+        within(namespace, || serve("0.0.0.0", 22));
     }
 }
 
 /// Tells each client its own address.
-fn serve(port: u16) {
-    let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
+pub fn serve(at: &str, port: u16) {
+    let listener = TcpListener::bind((at, port)).unwrap();
     thread::spawn(move || {
         while let Ok((mut stream, peer)) = listener.accept() {
             let _ = writeln!(stream, "{peer}");
@@ -116,7 +122,7 @@ pub fn attach(sandbox: &Sandbox, letter: char) {
         assert!(began.elapsed() < PATIENCE, "no carrier");
         thread::sleep(Duration::from_millis(20));
     }
-    within(&letter.to_string(), || serve(22));
+    within(&letter.to_string(), || serve("0.0.0.0", 22));
 }
 
 /// As whom a server sees who connects to it; `None` where there is no connection.

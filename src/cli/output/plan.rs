@@ -33,7 +33,7 @@ pub struct PlanJson {
     pub notes: Vec<String>,
 }
 
-/// Destinations that become reachable, or cease to be, by one line of a policy.
+/// Destinations or names that become reachable, or cease to be, by one line of a policy.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct PolicyChangeJson {
     /// The policy that the guests have then.
@@ -41,9 +41,9 @@ pub struct PolicyChangeJson {
     pub guests: Vec<String>,
     /// Whether they become reachable.
     pub opens: bool,
-    /// Protocols and ports, in words.
+    /// Protocols and ports, in words; `names` where it is about those.
     pub traffic: String,
-    /// Destinations, in words.
+    /// Destinations or names, in words.
     pub to: String,
     /// The line that then decides, in words.
     pub by: String,
@@ -137,7 +137,7 @@ impl From<&PolicyChange> for PolicyChangeJson {
             network: change.policy.to_string(),
             guests: change.guests.iter().map(ToString::to_string).collect(),
             opens: change.opens,
-            traffic: change.what.to_string(),
+            traffic: change.what.as_ref().map_or_else(|| "names".to_owned(), ToString::to_string),
             to: change.to.clone(),
             by: change.by.clone(),
             line: change.line,

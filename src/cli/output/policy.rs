@@ -8,7 +8,9 @@ use serde::Serialize;
 use crate::apply::prove::Proof;
 use crate::fleet::Publish;
 use crate::host::policy::{Clause, PacketVerdict, Traffic};
-use crate::run::policy::{Explained, ExplainedAnswer, FilePlace, ShownPolicy};
+use crate::run::names::{ExplainedName, NameVerdict};
+use crate::run::place::FilePlace;
+use crate::run::policy::{Explained, ExplainedAnswer, NameListKind, ShownPolicy};
 
 /// A network policy.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -22,6 +24,8 @@ pub struct PolicyJson {
     pub clauses: Vec<ClauseJson>,
     /// Lists that it names.
     pub lists: Vec<ListJson>,
+    /// Lists of domain names.
+    pub names: Vec<NamesJson>,
     /// Bits a second towards the guest.
     pub rate_down: Option<u64>,
     /// Bits a second from the guest.
@@ -64,6 +68,16 @@ pub struct ListJson {
     pub entries: usize,
 }
 
+/// A list of domain names.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct NamesJson {
+    pub file: PathBuf,
+    /// Whether these are the only names that there are; else they are denied.
+    pub allow: bool,
+    /// How many it has; each stands for all names below it too.
+    pub names: usize,
+}
+
 /// One line of a policy.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ClauseJson {
@@ -99,18 +113,49 @@ pub struct PlaceJson {
 pub struct ExplainedJson {
     pub guest: String,
     pub network: String,
-    /// The address that was asked about.
+    /// The address or name that was asked about.
     pub to: String,
+    /// What becomes of the name; `null` where an address was asked about.
+    pub name: Option<ExplainedNameJson>,
     /// Whether anything of what was asked about passes.
     pub passes: bool,
     /// Whether the guest is cut off, so that nothing passes whatever its policy says; root alone is told.
     pub quarantined: bool,
-    /// One for each line that decides; what passes comes first. None for an address of IPv6, which guests do not have.
+    /// One for each line that decides; what passes comes first. None for a name, and for an address of IPv6, which guests do
+    /// not have.
     pub answers: Vec<AnswerJson>,
     /// Ways in that the address may take.
     pub ways_in: Vec<PublishJson>,
     /// With --prove, the rules of nft that the packet met in the kernel, which came to the same; else `null`.
     pub proof: Option<Vec<String>>,
+}
+
+/// What becomes of a name that a guest asks for.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ExplainedNameJson {
+    pub verdict: NameVerdictJson,
+    /// Where fleet.toml says so.
+    pub place: Option<PlaceJson>,
+    /// The name by which a list has it, itself or one above it.
+    pub entry: Option<String>,
+    /// Where the list has that.
+    pub entry_place: Option<PlaceJson>,
+}
+
+/// What decides on a name.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NameVerdictJson {
+    /// The guest has nobody to ask.
+    NoServer,
+    /// No list has it: the name servers are asked.
+    Unlisted,
+    /// It is denied.
+    Denied,
+    /// It is one of the only names that there are.
+    Allowed,
+    /// It is none of the only names that there are.
+    NotAllowed,
 }
 
 /// Ports in a row.
@@ -203,6 +248,15 @@ impl From<&ShownPolicy> for PolicyJson {
                 .iter()
                 .map(|(file, entries)| ListJson { file: file.clone(), entries: *entries })
                 .collect(),
+            names: policy
+                .names
+                .iter()
+                .map(|(file, (kind, count))| NamesJson {
+                    file: file.clone(),
+                    allow: *kind == NameListKind::Allow,
+                    names: *count,
+                })
+                .collect(),
             rate_down: policy.rate_down.map(|rate| rate.bits_per_second()),
             rate_up: policy.rate_up.map(|rate| rate.bits_per_second()),
             budget: BudgetJson {
@@ -222,11 +276,29 @@ impl ExplainedJson {
             guest: explained.guest.to_string(),
             network: explained.network.to_string(),
             to: explained.question.to.to_string(),
+            name: explained.name.as_ref().map(ExplainedNameJson::from),
             passes: explained.passes(),
             quarantined: explained.quarantined,
             answers: explained.answers.iter().map(AnswerJson::from).collect(),
             ways_in: explained.ways_in.iter().map(|at| publish(&at.way, at.port, &at.place)).collect(),
             proof: proof.map(|proof| proof.path.clone()),
+        }
+    }
+}
+
+impl From<&ExplainedName> for ExplainedNameJson {
+    fn from(name: &ExplainedName) -> Self {
+        Self {
+            verdict: match name.verdict {
+                NameVerdict::NoServer => NameVerdictJson::NoServer,
+                NameVerdict::Unlisted => NameVerdictJson::Unlisted,
+                NameVerdict::Denied => NameVerdictJson::Denied,
+                NameVerdict::Allowed => NameVerdictJson::Allowed,
+                NameVerdict::NotAllowed => NameVerdictJson::NotAllowed,
+            },
+            place: name.place.as_ref().map(PlaceJson::from),
+            entry: name.entry.as_ref().map(|(entry, _)| entry.clone()),
+            entry_place: name.entry.as_ref().map(|(_, place)| PlaceJson::from(place)),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::cli::error::CliError;
 use crate::cli::ui::Ui;
 use crate::cli::{output, render};
-use crate::run::policy::{self, ShownPolicy};
+use crate::run::policy::{self, NameListKind, ShownPolicy};
 use crate::run::proof;
 
 #[derive(clap::Args)]
@@ -38,6 +38,13 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn meant(names: NameListKind) -> &'static str {
+    match names {
+        NameListKind::Deny => "names that are denied, each with all below it",
+        NameListKind::Allow => "the only names that are allowed, each with all below it",
+    }
+}
+
 fn text(policy: &ShownPolicy) -> String {
     let mut text = format!("network {}", policy.network);
     if let Some(preset) = policy.preset {
@@ -57,6 +64,9 @@ fn text(policy: &ShownPolicy) -> String {
     text += &render::table(&rows);
     for (path, entries) in &policy.lists {
         let _ = writeln!(text, "  list {}: {entries} entries", path.display());
+    }
+    for (path, (kind, count)) in &policy.names {
+        let _ = writeln!(text, "  names {}: {count}, {}", path.display(), meant(*kind));
     }
     for (name, rate) in [("down", policy.rate_down), ("up", policy.rate_up)] {
         if let Some(rate) = rate {

@@ -8,9 +8,9 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::base::{Label, PerSecond, Rate};
 
-/// What a guest may reach. What wins, from first to last: destinations that no policy opens ([`NEVER`]), `deny`, `dns`
-/// (port 53 alone), what `allow` says of private ranges by entries that lie within one, that private ranges are closed,
-/// `allow`, and for what nothing names, `default_allow`.
+/// What a guest may reach. Port 53 leads to `dns`, or to the resolver of `names`, before anything is judged. What wins then, from
+/// first to last: destinations that no policy opens ([`NEVER`]), `deny`, what `allow` says of private ranges by entries that lie
+/// within one, that private ranges are closed, `allow`, and for what nothing names, `default_allow`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NetworkPolicy {
     pub places: PolicyPlaces,
@@ -25,6 +25,7 @@ pub struct NetworkPolicy {
     /// From the guest.
     pub rate_up: Option<Rate>,
     pub budget: Budget,
+    pub names: Option<NamePolicy>,
     pub publish: Vec<Publish>,
 }
 
@@ -68,6 +69,32 @@ impl std::fmt::Display for Protocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
         })
+    }
+}
+
+/// Domain names that a guest may not ask for, or the only ones that it may. A resolver of its own answers whatever the guest
+/// sends to port 53, to whichever server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamePolicy {
+    /// Where `fleet.toml` has it.
+    pub place: Range<usize>,
+    /// Files of names, one a line, each with all below it. They win over `allow`.
+    pub deny: Vec<PathBuf>,
+    /// The same for the only names that there are; `None` leaves all others.
+    pub allow: Option<Vec<PathBuf>>,
+}
+
+impl NamePolicy {
+    /// All files of names.
+    pub fn lists(&self) -> impl Iterator<Item = &PathBuf> {
+        self.deny.iter().chain(self.allow.iter().flatten())
+    }
+
+    /// What guests would get round the names by: DNS over TLS and HTTPS; where names are all that counts, also QUIC, whose
+    /// names no proxy reads.
+    pub fn deny_rules(&self) -> Vec<PolicyRule> {
+        let quic = self.allow.is_some().then_some(BuiltinList::Quic);
+        [BuiltinList::Dot, BuiltinList::Doh].into_iter().chain(quic).map(BuiltinList::rule).collect()
     }
 }
 
@@ -171,11 +198,13 @@ pub enum BuiltinList {
     Dot,
     /// DNS over HTTPS at the addresses of well-known resolvers: port 443.
     Doh,
+    /// QUIC, and with it HTTP/3: UDP 443.
+    Quic,
 }
 
 impl BuiltinList {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Metadata, Self::Private, Self::Smtp, Self::Dot, Self::Doh];
+    pub const ALL: [Self; 6] = [Self::Metadata, Self::Private, Self::Smtp, Self::Dot, Self::Doh, Self::Quic];
 
     /// Its name behind `builtin:`.
     pub fn name(self) -> &'static str {
@@ -185,6 +214,7 @@ impl BuiltinList {
             Self::Smtp => "smtp",
             Self::Dot => "dot",
             Self::Doh => "doh",
+            Self::Quic => "quic",
         }
     }
 
@@ -196,6 +226,7 @@ impl BuiltinList {
             Self::Smtp => (&[EVERYWHERE], &[25, 465, 587], &[]),
             Self::Dot => (&[EVERYWHERE], &[853], &[853]),
             Self::Doh => (&DOH, &[443], &[443]),
+            Self::Quic => (&[EVERYWHERE], &[], &[443]),
         };
         let ports = |ports: &[u16]| ports.iter().map(|port| *port..=*port).collect();
         PolicyRule {

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::super::file::{BudgetSection, NetworkSection, PublishSection, RuleSection};
 use super::super::model::{
-    Budget, GuestSpec, NEVER, NetworkPolicy, PolicyPlaces, PolicyRule, Preset, Protocol, Publish,
+    Budget, GuestSpec, NEVER, NamePolicy, NetworkPolicy, PolicyPlaces, PolicyRule, Preset, Protocol, Publish,
 };
 use super::super::scalar::{DefaultAction, Destination, NameServer, Ports, RuleList};
 use super::{Thing, Validator, all};
@@ -29,6 +29,7 @@ impl Validator<'_> {
         let allow = self.rules(&section.allow, &never);
         let deny = self.rules(&section.deny, &[]);
         let publish = self.publish(&section.publish);
+        let names = self.names(section);
         let budget = section.budget.by_ref().and_then(|section| budget(section.as_ref()));
         let (rate_down, rate_up) = match section.rate.by_ref()? {
             Some(rate) => (rate.down, rate.up),
@@ -38,13 +39,15 @@ impl Validator<'_> {
         let with = |rules: Vec<PolicyRule>, more: fn(Preset) -> Vec<PolicyRule>| -> Vec<PolicyRule> {
             rules.into_iter().chain(preset.into_iter().flat_map(more)).collect()
         };
+        let names = names?;
         Ok(NetworkPolicy {
             places: places(section),
             preset,
             default_allow: default_allow?,
             dns: dns?,
             allow: with(allow?, Preset::allow),
-            deny: with(deny?, Preset::deny),
+            deny: with_names(with(deny?, Preset::deny), names.as_ref()),
+            names,
             rate_down: rate_down?,
             rate_up: rate_up?,
             budget: budget?,
@@ -307,4 +310,13 @@ fn nothing_opens(place: Range<usize>, what: &str, closed: &Ipv4Net) -> Problem {
     Problem::new(place, format!("no policy opens {what}, so allowing it does nothing"))
         .label(format!("within what is always closed, such as {closed}"))
         .hint("remove it: this network, loopback, metadata services, multicast and the guests' own subnet stay closed")
+}
+
+/// What is denied, and what else is so that guests would get round names by; what stands there already stands there once.
+fn with_names(mut deny: Vec<PolicyRule>, names: Option<&NamePolicy>) -> Vec<PolicyRule> {
+    let is_there = |rule: &PolicyRule| deny.iter().any(|it| it.builtin == rule.builtin);
+    let more = names.into_iter().flat_map(NamePolicy::deny_rules).filter(|rule| !is_there(rule));
+    let more: Vec<_> = more.collect();
+    deny.extend(more);
+    deny
 }

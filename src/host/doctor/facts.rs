@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::base::InterfaceName;
 use crate::fleet::{Backing, Fleet, VmmKind};
+use crate::host::resolver::needed;
 use crate::sys::firecracker::Version;
 
 /// What came of the attempt to run a guest of a few instructions.
@@ -69,6 +70,8 @@ pub struct Facts {
     pub firecracker: Option<Program>,
     pub jailer: Option<Program>,
     pub qemu: Option<PathBuf>,
+    /// Programs that the fleet's policies need and that are not installed.
+    pub lacking: Vec<&'static str>,
     /// Where jails are made.
     pub jails: Option<Place>,
     /// Where kernels and images are linked from.
@@ -121,6 +124,8 @@ pub struct Wants {
     /// Huge pages of 2 MiB.
     pub huge_pages: u64,
     pub uids: RangeInclusive<u32>,
+    /// Programs that policies with names need.
+    pub programs: Vec<&'static str>,
     /// The interface that faces the network; `None`: that of the default route.
     pub uplink: Option<InterfaceName>,
 }
@@ -130,7 +135,15 @@ impl Wants {
     pub fn of(fleet: Option<&Fleet>) -> Self {
         let Some(fleet) = fleet else {
             let uids = crate::fleet::HostSpec::default().uids;
-            return Self { vmm: VmmKind::default(), guests: 0, memory: 0, huge_pages: 0, uids, uplink: None };
+            return Self {
+                vmm: VmmKind::default(),
+                guests: 0,
+                memory: 0,
+                huge_pages: 0,
+                uids,
+                uplink: None,
+                programs: Vec::new(),
+            };
         };
         let in_memory = |backing| if backing == Backing::Tmpfs { 1 } else { 0 };
         let guests = || fleet.guests.values();
@@ -144,6 +157,7 @@ impl Wants {
                 .sum(),
             huge_pages: huge.map(|guest| guest.memory.bytes().div_ceil(HUGE_PAGE)).sum(),
             uids: fleet.host.uids.clone(),
+            programs: needed(fleet.networks.values()),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Whether packets take the ways that the policy is about, and no others.
 
+use crate::sys::tool::package_of;
+
 use super::facts::{Facts, Uplink, Wants};
 use super::resources::at_least;
 use super::{Check, Fix, Group, Level, Rule};
@@ -25,8 +27,30 @@ pub(super) fn checks(facts: &Facts, wants: &Wants) -> Vec<Check> {
     all.push(neighbours(facts));
     all.push(conntrack(facts, wants));
     all.push(nft(facts));
+    if !wants.programs.is_empty() {
+        all.push(names(facts, wants));
+    }
     all.push(forward_drops(facts));
     all
+}
+
+const NAMES: Rule = rule(
+    "names",
+    Level::Fatal,
+    "policies with `names` are kept by a resolver and a proxy of the distribution",
+);
+
+fn names(facts: &Facts, wants: &Wants) -> Check {
+    let packages: Vec<_> =
+        facts.lacking.iter().map(|program| package_of(program).unwrap_or(program)).collect();
+    NAMES.passes_if(
+        facts.lacking.is_empty(),
+        match facts.lacking.as_slice() {
+            [] => wants.programs.join(", "),
+            lacking => format!("not installed: {}", lacking.join(", ")),
+        },
+        format!("install it: on Debian, `apt-get install {}`", packages.join(" ")),
+    )
 }
 
 const fn rule(id: &'static str, level: Level, why: &'static str) -> Rule {

@@ -35,6 +35,7 @@ pub fn ruleset() -> Option<String> {
     };
     let (fleet, interface) = ("doctor-probe".parse().ok()?, "lo".parse().ok()?);
     let input = FirewallInput {
+        resolvers: &BTreeMap::new(),
         fleet: &fleet,
         uplink: &interface,
         subnet: HostSpec::default().subnet,

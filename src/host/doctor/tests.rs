@@ -50,6 +50,7 @@ fn good() -> Facts {
         firecracker: program("firecracker"),
         jailer: program("jailer"),
         qemu: Some("/usr/bin/qemu-system-x86_64".into()),
+        lacking: Vec::new(),
         jails: place(),
         files: place(),
         controllers: words(&["cpu", "cpuset", "memory", "io", "pids", "hugetlb"]),
@@ -79,6 +80,7 @@ fn wants() -> Wants {
         huge_pages: 512,
         uids: 200_000..=265_535,
         uplink: None,
+        programs: Vec::new(),
     }
 }
 
@@ -250,6 +252,15 @@ fn what_is_set_to_fix_a_check_makes_it_pass() {
     let permanent: Vec<_> = fixes.iter().map(|fix| fix.permanent().1).collect();
     assert!(permanent.contains(&"net.ipv4.conf.all.rp_filter = 1".into()), "{permanent:?}");
     assert!(permanent.contains(&"w /sys/kernel/mm/ksm/run - - - - 2".into()), "{permanent:?}");
+}
+
+#[test]
+fn names_need_a_resolver_and_a_proxy() {
+    let wants = Wants { programs: vec!["dnsmasq", "haproxy", "bwrap"], ..wants() };
+    assert_eq!(one("names", &good(), &wants).verdict, Verdict::Pass);
+    let check = one("names", &Facts { lacking: vec!["dnsmasq", "bwrap"], ..good() }, &wants);
+    assert_eq!(check.verdict, Verdict::Fail);
+    assert!(check.remedy.contains("apt-get install dnsmasq-base bubblewrap"));
 }
 
 #[test]

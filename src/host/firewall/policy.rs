@@ -14,6 +14,11 @@ use super::ranges::{self, Range};
 use super::verdicts::{Decider, PortVerdicts, Services, v4, verdicts};
 use super::{AddressSet, FirewallInput, RulesetParts, elements, mark};
 
+/// Who has how many connections with resolvers.
+const RESOLVER_TCP: &str = "resolver-tcp";
+/// So many queries by TCP a guest has open at once.
+const TCP_QUERIES: u32 = 4;
+
 /// The addresses of every list, as a set.
 pub fn list_sets(input: &FirewallInput<'_>) -> BTreeMap<PathBuf, AddressSet> {
     let used = super::used_policies(input).flat_map(|(_, policy)| policy.deny.iter().chain(&policy.allow));
@@ -93,7 +98,7 @@ impl Rendered<'_> {
     }
 
     /// The map from addresses to what decides, and the chains that look there and on lists. Packets in both directions are judged by
-    /// where the guest's first one went. Maps hold every address and port: what is not found there came while maps were swapped, and
+    /// who answers the guest: what it sent to a name server may have been led to another. Maps hold every address and port: what is not found there came while maps were swapped, and
     /// comes again.
     fn judging(&self, input: &FirewallInput<'_>) -> String {
         let label = self.label;
@@ -115,12 +120,23 @@ impl Rendered<'_> {
             }
         }
         let _ = writeln!(text, "  chain judge-{label} {{");
+        for led in self.led_elsewhere() {
+            let _ = writeln!(text, "    {led} goto refused");
+        }
         self.lists(&mut text, &self.policy.deny, Decider::Deny);
-        let _ = writeln!(text, "    ct original ip daddr vmap @to-{label}\n    drop\n  }}");
+        let _ = writeln!(text, "    ct reply ip saddr vmap @to-{label}\n    drop\n  }}");
         let _ = writeln!(text, "  chain {} {{", self.rule(Decider::Rest));
         self.lists(&mut text, &self.policy.allow, Decider::Allow);
         let _ = writeln!(text, "    goto {}\n  }}", self.rule(Decider::Default));
         text
+    }
+
+    /// What is led to the resolver and the proxy, and so never goes through: it is left from before there were names.
+    fn led_elsewhere(&self) -> impl Iterator<Item = &'static str> {
+        let names = self.policy.names.as_ref();
+        let asked = names.map(|_| "meta l4proto { tcp, udp } ct reply proto-src 53");
+        let web = names.and_then(|names| names.allow.as_ref());
+        asked.into_iter().chain(web.map(|_| "meta l4proto tcp ct reply proto-src { 80, 443 }"))
     }
 
     /// What decides at addresses where that is a matter of ports.
@@ -131,7 +147,7 @@ impl Rendered<'_> {
                 format!("{} : goto {}", ranges::ports(*range), self.rule(*decider))
             };
             let all = decided.iter().map(goto).collect::<Vec<_>>().join(", ");
-            let _ = writeln!(text, "    meta l4proto {protocol} ct original proto-dst vmap {{ {all} }}");
+            let _ = writeln!(text, "    meta l4proto {protocol} ct reply proto-src vmap {{ {all} }}");
         }
         let (icmp, other) = (self.rule(ports.icmp), self.rule(ports.other));
         let _ = writeln!(text, "    meta l4proto icmp goto {icmp}");
@@ -145,7 +161,7 @@ impl Rendered<'_> {
             let Some(list) = rule.list.as_ref().and_then(|path| self.lists.get(path)) else { continue };
             for services in services(&Services::of(rule)) {
                 let name = self.rule(decider(index));
-                let _ = writeln!(text, "    {services}ct original ip daddr @{} goto {name}", list.name);
+                let _ = writeln!(text, "    {services}ct reply ip saddr @{} goto {name}", list.name);
             }
         }
     }
@@ -178,11 +194,31 @@ impl Rendered<'_> {
         );
     }
 
+    /// What goes through that is led to the resolver and the proxy. One guest holds no more connections with the resolver than
+    /// it needs, which has few for all.
+    fn asking(&self, text: &mut String, parts: &mut RulesetParts, up: &str) {
+        let label = self.label;
+        parts
+            .budgets
+            .insert(RESOLVER_TCP.to_owned(), "type ipv4_addr; size 65535; flags dynamic;".to_owned());
+        let _ = write!(
+            text,
+            r#"  chain asked-{label} {{
+{up}    meta l4proto tcp ct original proto-dst 53 ct state new add @{RESOLVER_TCP} {{ ip saddr ct count over {TCP_QUERIES} }} goto over_budget
+    goto allowed-{label}
+  }}
+"#
+        );
+    }
+
     /// What packets of connections go through that were judged before, and what leads to the judgment.
     fn passing(&self, text: &mut String, parts: &mut RulesetParts, uplink: &str, mark: u32) {
         let label = self.label;
         let up = self.policy.rate_up.map(|rate| limit_rule(parts, rate)).unwrap_or_default();
         let Entrance { from, to } = entrance(text, parts, label, self.policy, uplink);
+        if self.policy.names.is_some() {
+            self.asking(text, parts, &up);
+        }
         let _ = write!(
             text,
             r#"  chain from-{label} {{
@@ -214,7 +250,7 @@ fn services(service: &Services) -> Vec<String> {
     for (protocol, named) in [("tcp", &service.tcp), ("udp", &service.udp)] {
         if !named.is_empty() {
             let ports: Vec<_> = ranges::merged(named.clone()).into_iter().map(ranges::ports).collect();
-            all.push(format!("meta l4proto {protocol} ct original proto-dst {{ {} }} ", ports.join(", ")));
+            all.push(format!("meta l4proto {protocol} ct reply proto-src {{ {} }} ", ports.join(", ")));
         }
     }
     all.extend(service.icmp.then(|| "meta l4proto icmp ".to_owned()));

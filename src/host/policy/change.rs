@@ -22,8 +22,9 @@ pub struct PolicyChange {
     /// The policy that they have now.
     pub policy: Label,
     pub opens: bool,
-    pub what: Traffic,
-    /// In words.
+    /// `None` where it is about names.
+    pub what: Option<Traffic>,
+    /// In words: destinations or names.
     pub to: String,
     /// The clause that now decides.
     pub by: String,
@@ -39,7 +40,8 @@ impl fmt::Display for PolicyChange {
         let more = guests.len().saturating_sub(SHOWN);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let line = self.line.map(|line| format!("line {line}: ")).unwrap_or_default();
-        write!(f, "network {policy} {verb} {what} to {to} ({line}{by}), for {}{more}", names.join(", "))
+        let what = what.as_ref().map(|what| format!("{what} to ")).unwrap_or_default();
+        write!(f, "network {policy} {verb} {what}{to} ({line}{by}), for {}{more}", names.join(", "))
     }
 }
 
@@ -63,6 +65,10 @@ impl Traffic {
             Transport::Icmp => Self { icmp: true, ..Self::default() },
             Transport::Other(_) => Self { other: true, ..Self::default() },
         }
+    }
+
+    fn of_names() -> Self {
+        Self { tcp: vec![(53, 53)], udp: vec![(53, 53)], ..Self::default() }
     }
 }
 
@@ -104,17 +110,37 @@ pub fn changes(old: &Policies, new: &Policies) -> Vec<PolicyChange> {
         if before.says_the_same(&after) {
             continue;
         }
-        all.extend(between(&before, &after).into_iter().map(|(line, ranges)| PolicyChange {
+        let change = |opens, what, to, by: &Clause| PolicyChange {
             guests: guests.clone(),
             policy: now.clone(),
-            opens: line.opens,
-            what: line.what,
-            to: words(&ranges, new_clauses),
-            by: new_clauses[line.clause].to_string(),
-            line: new_clauses[line.clause].line,
+            opens,
+            what: Some(what),
+            to,
+            by: by.to_string(),
+            line: by.line,
+        };
+        all.extend(between(&before, &after).into_iter().map(|(line, ranges)| {
+            let by = &new_clauses[line.clause];
+            let to = if by.is_led() { "every address".to_owned() } else { words(&ranges, new_clauses) };
+            change(line.opens, line.what, to, by)
         }));
+        let servers = asked_anew(old_clauses, new_clauses).into_iter();
+        all.extend(servers.map(|(opens, to, by)| change(opens, Traffic::of_names(), to, by)));
     }
     all
+}
+
+/// Name servers that are asked now and were not, and those that are no more, where some are and were; with the clause that has them.
+fn asked_anew<'a>(old: &[Clause], new: &'a [Clause]) -> Vec<(bool, String, &'a Clause)> {
+    let led = |clauses: &'_ [Clause]| clauses.iter().position(|clause| !clause.servers.is_empty());
+    let Some((before, after)) = led(old).zip(led(new)) else { return Vec::new() };
+    let (before, after) = (&old[before].servers, &new[after]);
+    let but = |these: &[Ipv4Addr], others: &[Ipv4Addr]| -> Vec<String> {
+        these.iter().filter(|server| !others.contains(server)).map(ToString::to_string).collect()
+    };
+    let both = [(true, but(&after.servers, before)), (false, but(before, &after.servers))];
+    let told = both.into_iter().filter(|(_, servers)| !servers.is_empty());
+    told.map(|(opens, servers)| (opens, servers.join(", "), after)).collect()
 }
 
 /// A policy with the lists that it names.

@@ -1,7 +1,8 @@
 //! A policy as clauses, and the words for them.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::fleet::{BuiltinList, NEVER, NetworkPolicy, PRIVATE, PolicyRule, is_within_private};
 
 use super::{Lists, NamedNet, PacketVerdict, Transport};
+use crate::host::resolver::servers;
 
 /// Why a clause is there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -21,8 +23,12 @@ pub enum ClauseKind {
     /// The guests' own subnet: neither the host nor other guests are reached.
     Subnet,
     Deny,
-    /// `dns`
+    /// `dns`: port 53 leads to these, whoever is asked.
     NameServers,
+    /// `names`: port 53 leads to the policy's resolver, whoever is asked.
+    Resolver,
+    /// `names` that are all there are: the web is reached by them, whatever address is meant.
+    Proxy,
     /// What is private is closed, unless an `allow` names it.
     Private,
     Allow,
@@ -97,6 +103,9 @@ pub struct Clause {
     pub private_alone: bool,
     #[serde(flatten)]
     pub transports: Transports,
+    /// Whom that asks which is led here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<Ipv4Addr>,
     /// Name of a list that comes with sisforge, which `to` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builtin: Option<String>,
@@ -117,10 +126,17 @@ impl Clause {
             list: None,
             private_alone: false,
             transports: Transports::default(),
+            servers: Vec::new(),
             builtin: None,
             place: None,
             line: None,
         }
+    }
+
+    /// Whether what it is about never goes where it was sent to.
+    pub fn is_led(&self) -> bool {
+        matches!(self.kind, ClauseKind::Resolver | ClauseKind::Proxy)
+            || (self.kind == ClauseKind::NameServers && !self.servers.is_empty())
     }
 
     /// All that the clause names, of the lists as they are.
@@ -158,7 +174,19 @@ impl fmt::Display for Clause {
             }
             ClauseKind::Subnet => write!(f, "neither the host nor other guests are reached ({whom})"),
             ClauseKind::Deny => write!(f, "deny {} to {whom}", self.transports),
-            ClauseKind::NameServers => write!(f, "dns {whom}"),
+            // As before all of port 53 was led there.
+            ClauseKind::NameServers if self.servers.is_empty() => write!(f, "dns {whom}"),
+            ClauseKind::NameServers => {
+                write!(f, "dns: port 53 leads to {}, whoever is asked", shown(&self.servers))
+            }
+            ClauseKind::Resolver => write!(
+                f,
+                "names: port 53 leads to this network's resolver, whoever is asked; it asks {}",
+                shown(&self.servers)
+            ),
+            ClauseKind::Proxy => f.write_str(
+                "names: the web is reached by allowed names alone (SNI, Host), through this network's proxy",
+            ),
             ClauseKind::Private => {
                 f.write_str("private ranges are closed, but for what an `allow` within them names")
             }
@@ -171,18 +199,25 @@ impl fmt::Display for Clause {
     }
 }
 
-/// A policy as clauses, in the order in which they win ([`NetworkPolicy`] tells it).
-pub fn clauses(policy: &NetworkPolicy, subnet: Ipv4Net) -> Vec<Clause> {
+fn shown(servers: &[Ipv4Addr]) -> String {
+    servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// A policy as clauses, in the order in which they win ([`NetworkPolicy`] tells it). What is led elsewhere comes first: that is
+/// done before anything is judged. The lists decide alone which name servers are denied.
+pub fn clauses(
+    policy: &NetworkPolicy,
+    lists: &BTreeMap<PathBuf, Vec<IpNet>>,
+    subnet: Ipv4Net,
+) -> Vec<Clause> {
     let fixed = |kind, verdict, to: Vec<Ipv4Net>| Clause {
         place: policy.places.table.clone(),
         ..Clause::of_all_traffic(kind, verdict, to)
     };
-    let mut all = vec![
-        fixed(ClauseKind::Never, PacketVerdict::Dropped, NEVER.into()),
-        fixed(ClauseKind::Subnet, PacketVerdict::Dropped, vec![subnet.trunc()]),
-    ];
+    let mut all = led(policy, servers(policy, lists, subnet));
+    all.push(fixed(ClauseKind::Never, PacketVerdict::Dropped, NEVER.into()));
+    all.push(fixed(ClauseKind::Subnet, PacketVerdict::Dropped, vec![subnet.trunc()]));
     all.extend(policy.deny.iter().map(|rule| of_rule(ClauseKind::Deny, PacketVerdict::Refused, rule)));
-    all.extend((!policy.dns.is_empty()).then(|| name_servers(policy)));
     let allow = || policy.allow.iter().map(|rule| of_rule(ClauseKind::Allow, PacketVerdict::Allowed, rule));
     let parts = allow().map(|mut clause| {
         clause.to.retain(is_within_private);
@@ -197,16 +232,26 @@ pub fn clauses(policy: &NetworkPolicy, subnet: Ipv4Net) -> Vec<Clause> {
     all
 }
 
-fn name_servers(policy: &NetworkPolicy) -> Clause {
-    let port = vec![(53, 53)];
-    let to = policy.dns.iter().filter_map(|server| match server {
-        IpAddr::V4(server) => Some(Ipv4Net::from(*server)),
-        IpAddr::V6(_) => None,
-    });
-    Clause {
-        transports: Transports { tcp: port.clone(), udp: port, icmp: false },
-        place: policy.places.dns.clone(),
-        ..Clause::of_all_traffic(ClauseKind::NameServers, PacketVerdict::Allowed, to.collect())
+/// What is led elsewhere, whatever address was meant.
+fn led(policy: &NetworkPolicy, servers: Vec<Ipv4Addr>) -> Vec<Clause> {
+    let whole = |kind, tcp: &[u16], udp: &[u16], place: &Option<Range<usize>>| {
+        let ports = |ports: &[u16]| ports.iter().map(|port| (*port, *port)).collect();
+        let to = vec![Ipv4Net::default()];
+        Clause {
+            transports: Transports { tcp: ports(tcp), udp: ports(udp), icmp: false },
+            place: place.clone(),
+            ..Clause::of_all_traffic(kind, PacketVerdict::Allowed, to)
+        }
+    };
+    match &policy.names {
+        None if servers.is_empty() => Vec::new(),
+        None => vec![Clause { servers, ..whole(ClauseKind::NameServers, &[53], &[53], &policy.places.dns) }],
+        Some(names) => {
+            let place = Some(names.place.clone());
+            let resolver = Clause { servers, ..whole(ClauseKind::Resolver, &[53], &[53], &place) };
+            let proxy = names.allow.is_some().then(|| whole(ClauseKind::Proxy, &[80, 443], &[], &place));
+            [resolver].into_iter().chain(proxy).collect()
+        }
     }
 }
 

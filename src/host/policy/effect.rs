@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::table::{PortMap, Span, segments};
-use super::{Clause, ClauseKind, Lists, PacketVerdict, Transports};
+use super::{Clause, ClauseKind, Lists, PacketVerdict, Transport, Transports};
 
 /// A rule that decides nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,18 @@ pub fn idle(clauses: &[Clause], lists: &Lists) -> Vec<Idle> {
     let candidates = clauses.iter().enumerate();
     let candidates = candidates.filter(|(_, clause)| is_rule(clause) && !clause.private_alone);
     let candidates = candidates.filter(|(_, clause)| clause.place.is_some() && !decides(clause));
+    // A resolver asks no server that is denied, and a proxy leads to no address that is.
+    let is_obeyed = |clause: &Clause| {
+        let led = clauses.iter().filter(|led| led.is_led());
+        clause.kind == ClauseKind::Deny
+            && led.map(|led| &led.transports).any(|led| {
+                let has = |ports: &[(u16, u16)], of: fn(u16) -> Transport| {
+                    ports.iter().any(|(port, _)| clause.transports.has(of(*port)))
+                };
+                has(&led.tcp, Transport::Tcp) || has(&led.udp, Transport::Udp)
+            })
+    };
+    let candidates = candidates.filter(|(_, clause)| !is_obeyed(clause));
     candidates
         .map(|(index, clause)| {
             let has = |start: &u32| clause.entry(lists, Ipv4Addr::from(*start)).is_some();

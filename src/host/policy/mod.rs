@@ -23,7 +23,7 @@ pub use change::{PolicyChange, Traffic, changes};
 pub use clause::{Clause, ClauseKind, Transports, clauses};
 pub use effect::{Idle, idle};
 pub use explain::{PolicyAnswer, explain};
-pub use question::Question;
+pub use question::{Question, QuestionTarget};
 pub use table::{PortMap, Span, row};
 
 /// What a packet is carried by, and the port that it is sent to.
@@ -143,7 +143,7 @@ impl Policies {
             let line = clause.place.as_ref().map(|place| source.line_column(place.start).0);
             Clause { line, ..clause }
         };
-        let clauses = |policy| clauses(policy, subnet).into_iter().map(with_line).collect();
+        let clauses = |policy| clauses(policy, lists, subnet).into_iter().map(with_line).collect();
         let used: BTreeSet<&Label> = guests.values().collect();
         let policies = networks.iter().filter(|(label, _)| used.contains(label));
         let policies: BTreeMap<_, Vec<Clause>> =

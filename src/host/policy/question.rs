@@ -1,4 +1,5 @@
-//! What somebody asks about: `DEST[:PORT[/PROTO]]`, or `DEST/PROTO` for a protocol without ports.
+//! What somebody asks about: `DEST[:PORT[/PROTO]]`, or `DEST/PROTO` for a protocol without ports. A destination is an address or
+//! a domain name.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -7,21 +8,39 @@ use std::str::FromStr;
 use crate::base::InvalidValue;
 
 use super::Transport;
+use crate::host::resolver::list;
 
 /// A destination, and perhaps what is sent there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    pub to: IpAddr,
+    pub to: QuestionTarget,
     /// `None` asks about all of it.
     pub transport: Option<Transport>,
+}
+
+/// Where somebody wants to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QuestionTarget {
+    Address(IpAddr),
+    /// In lower case, without a dot at its end.
+    Name(String),
+}
+
+impl fmt::Display for QuestionTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(to) => to.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
 }
 
 impl Question {
     /// The address, where it is one that guests can send to at all.
     pub fn v4(&self) -> Option<Ipv4Addr> {
         match self.to {
-            IpAddr::V4(to) => Some(to),
-            IpAddr::V6(_) => None,
+            QuestionTarget::Address(IpAddr::V4(to)) => Some(to),
+            QuestionTarget::Address(IpAddr::V6(_)) | QuestionTarget::Name(_) => None,
         }
     }
 }
@@ -34,22 +53,26 @@ impl FromStr for Question {
             Some((rest, protocol)) => (rest, Some(protocol)),
             None => (text, None),
         };
-        let (to, port) = match rest.parse() {
-            Ok(to) => (to, None),
-            Err(_) => {
-                let (to, port) = rest.rsplit_once(':').ok_or_else(|| no_address(rest))?;
+        let (to, port) = match (rest.parse(), rest.rsplit_once(':')) {
+            (Ok(to), _) => (QuestionTarget::Address(to), None),
+            (Err(_), None) => (target(rest)?, None),
+            (Err(_), Some((to, port))) => {
                 let bare = to.strip_prefix('[').and_then(|to| to.strip_suffix(']')).unwrap_or(to);
-                (bare.parse().map_err(|_| no_address(to))?, Some(port))
+                (target(bare)?, Some(port))
             }
         };
         Ok(Self { to, transport: transport(port, protocol)? })
     }
 }
 
-fn no_address(text: &str) -> InvalidValue {
-    InvalidValue(format!(
-        "{text:?} is no address: write one such as 198.51.100.1, 198.51.100.1:443 or 198.51.100.1:53/udp"
-    ))
+fn target(text: &str) -> Result<QuestionTarget, InvalidValue> {
+    let address = text.parse().map(QuestionTarget::Address);
+    address.or_else(|_| list::name(text).map(QuestionTarget::Name)).map_err(|why| {
+        InvalidValue(format!(
+            "{text:?} is neither an address nor a domain name ({why}): write one such as 198.51.100.1, \
+             198.51.100.1:443, 198.51.100.1:53/udp or www.example.org"
+        ))
+    })
 }
 
 fn transport(port: Option<&str>, protocol: Option<&str>) -> Result<Option<Transport>, InvalidValue> {
@@ -104,21 +127,25 @@ mod tests {
             ("198.51.100.1/47", "198.51.100.1/47"),
             ("2001:db8::1", "2001:db8::1"),
             ("[2001:db8::1]:443", "2001:db8::1:443/tcp"),
+            ("Example.org.", "example.org"),
+            ("example.org:443", "example.org:443/tcp"),
+            ("zip", "zip"),
         ] {
             assert_eq!(text.parse::<Question>().unwrap().to_string(), shown);
         }
         for (text, why) in [
-            ("example.org", "is no address"),
-            ("example.org:443", "is no address"),
+            ("*.example.org", "neither an address nor a domain name"),
+            ("bücher.de:443", "Punycode"),
+            ("198.51.100.999", "it is a number"),
             ("198.51.100.1:0", "is no port"),
             ("198.51.100.1:65536", "is no port"),
             ("198.51.100.1:", "is no port"),
             ("198.51.100.1/tcp", "a port belongs before"),
             ("198.51.100.1:1/icmp", "ICMP has no ports"),
             ("198.51.100.1:1/sctp", "has no ports"),
-            ("198.51.100.0/24/tcp", "is no address"),
+            ("198.51.100.0/24/tcp", "neither an address"),
             ("198.51.100.1/6", "is no protocol"),
-            ("", "is no address"),
+            ("", "neither an address"),
         ] {
             let InvalidValue(told) = text.parse::<Question>().unwrap_err();
             assert!(told.contains(why), "{text}: {told}");

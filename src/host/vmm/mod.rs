@@ -166,7 +166,8 @@ pub struct BootInfo<'a> {
     pub guest: &'a GuestName,
     pub ip: Ipv4Addr,
     pub host: Ipv4Addr,
-    pub dns: &'a [std::net::IpAddr],
+    /// Whom it is to ask for names.
+    pub dns: Option<Ipv4Addr>,
     /// Base64 part of the ed25519 key that may log in; none where there is no key yet.
     pub ssh_key: Option<&'a str>,
 }
@@ -189,10 +190,7 @@ pub fn command_line(vmm: VmmKind, kvm: bool, boot: &BootInfo<'_>) -> String {
         format!("ip={ip}::{host}:255.255.255.252:{guest}:eth0:off"),
     ];
     words.extend(of(vmm).boot_words(kvm).iter().map(|word| (*word).to_owned()));
-    let dns: Vec<_> = boot.dns.iter().map(ToString::to_string).collect();
-    if !dns.is_empty() {
-        words.push(format!("sisforge.dns={}", dns.join(",")));
-    }
+    words.extend(boot.dns.map(|server| format!("sisforge.dns={server}")));
     if let Some(key) = boot.ssh_key {
         words.push(format!("sisforge.key={key}"));
     }

@@ -10,6 +10,7 @@ use crate::fleet::{
 use crate::host::firewall::Ruleset;
 use crate::host::network::{NetworkSpec, PairSpec};
 use crate::host::observed::{ObservedCgroup, ObservedDisk, ObservedNetwork, ObservedTap};
+use crate::host::resolver::Seat;
 use crate::host::state::{CgroupLimits, TapSpec};
 use crate::host::wanted::{HostRules, WantedNetwork};
 use crate::sys::cgroup::IoLimits;
@@ -96,6 +97,7 @@ fn wanted(guests: &[&str]) -> WantedHost {
         ruleset: Some(Ruleset::new(guests.join(" "))),
         stored: [(Sha256::of("image").into(), StoredKind::Image)].into(),
         guests: declared.collect(),
+        ..WantedHost::default()
     }
 }
 
@@ -444,6 +446,49 @@ fn settings_and_rate_of_a_tap_are_put_right_while_its_guest_runs() {
         let all: Vec<_> = plan.start[0].all().map(ToString::to_string).collect();
         assert!(all.len() == 1 && all[0].starts_with("create tap sis-alice"), "{all:?}");
     }
+}
+
+#[test]
+fn another_resolver_is_there_before_guests_are_led_to_it_and_the_last_one_until_then() {
+    let resolver = |number: u16, what: &str| Resolver {
+        policy: "surf".parse().unwrap(),
+        seat: Seat { number, uid: 1, proxy_uid: 2 },
+        digest: Sha256::of(what),
+        servers: Vec::new(),
+        refused: Vec::new(),
+        deny: Vec::new(),
+        allow: None,
+    };
+    let with = |number, what| WantedHost {
+        resolvers: [(number, resolver(number, what))].into(),
+        ..wanted(&["alice"])
+    };
+    let running = |what| ObservedResolver::Running(Sha256::of(what));
+    let found = |seats: &[(u16, ObservedResolver)]| ObservedHost {
+        resolvers: seats.iter().copied().collect(),
+        ruleset: Some(ObservedRuleset::Unknown),
+        ..host(&["alice"])
+    };
+    let verbs = |plan: &Plan| plan.rules.iter().map(|step| step.to_string()).collect::<Vec<_>>();
+    let changed = diff(&found(&[(1, running("old"))]), &with(2, "new"));
+    let verbs_of = verbs(&changed);
+    assert!(verbs_of[0].starts_with("start resolver") && verbs_of[1].starts_with("load nft"), "{verbs_of:?}");
+    assert_eq!(verbs_of[2..], ["stop the resolver in seat 1"]);
+    for (seats, steps) in [
+        (vec![(2, running("new"))], 0),
+        (vec![(2, running("old"))], 1),
+        (vec![(2, ObservedResolver::Broken)], 1),
+        (vec![], 1),
+        (vec![(2, running("new")), (3, ObservedResolver::Broken)], 1),
+    ] {
+        let plan = diff(&found(&seats), &with(2, "new"));
+        assert_eq!(plan.rules.len(), steps + 1, "{seats:?}: {:?}", verbs(&plan));
+    }
+    let down = diff(&found(&[(2, running("new"))]), &WantedHost::default());
+    assert_eq!(down.rules, [Step::StopResolver { seat: 2 }, Step::RemoveNetwork]);
+    let one = [name("alice")];
+    let down = super::diff(&found(&[(2, running("new"))]), &WantedHost::default(), GuestScope::Only(&one));
+    assert_eq!(down.rules, [], "others may ask it");
 }
 
 #[test]

@@ -1,0 +1,189 @@
+//! The rules that lead port 53 of guests, whomever they ask, to the resolver of their policy or to its name servers, and the web of
+//! guests whose policy allows some names alone to its proxy; and those that hold resolvers and proxies to what they are for.
+//!
+//! The first packet of a connection is turned before the policy sees it, so the policy judges where it really goes.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::base::{InterfaceName, Label};
+use crate::fleet::{NetworkPolicy, PolicyRule};
+use crate::host::resolver::{Resolver, servers};
+
+use super::AddressSet;
+use super::verdicts::v4;
+
+/// All that the rules are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct NameRules<'a> {
+    /// Addresses of guests and their policies.
+    pub guests: &'a [(Ipv4Addr, &'a Label)],
+    pub policies: &'a BTreeMap<&'a Label, &'a NetworkPolicy>,
+    pub resolvers: &'a BTreeMap<Label, Resolver>,
+    /// Contents of the lists of addresses.
+    pub addresses: &'a BTreeMap<PathBuf, Vec<IpNet>>,
+    /// The same as sets of the table.
+    pub sets: &'a BTreeMap<PathBuf, AddressSet>,
+    /// The guests' own.
+    pub subnet: Ipv4Net,
+    /// What leads out of the namespace.
+    pub uplink: &'a InterfaceName,
+}
+
+impl NameRules<'_> {
+    fn servers(&self, policy: &NetworkPolicy) -> Vec<Ipv4Addr> {
+        servers(policy, self.addresses, self.subnet)
+    }
+}
+
+/// Maps and chains, to stand in the fleet's table.
+pub fn render(rules: &NameRules<'_>) -> String {
+    let mut text = String::new();
+    maps(&mut text, rules);
+    let _ = write!(
+        text,
+        r#"  chain asking {{
+    type nat hook prerouting priority dstnat; policy accept;
+    iifname != @taps accept
+    meta l4proto {{ tcp, udp }} th dport 53 redirect to :ip saddr map @dns_ports
+    tcp dport 443 redirect to :ip saddr map @tls_ports
+    tcp dport 80 redirect to :ip saddr map @http_ports
+    meta l4proto {{ tcp, udp }} th dport 53 ip saddr vmap @name_servers
+  }}
+  chain sending {{
+    type filter hook output priority filter - 5; policy accept;
+    meta skuid vmap @senders
+  }}
+"#
+    );
+    for (label, policy) in rules.policies {
+        match rules.resolvers.get(*label) {
+            Some(resolver) => senders(&mut text, rules, policy, resolver),
+            None => ask(&mut text, label, &rules.servers(policy)),
+        }
+    }
+    text
+}
+
+fn map(text: &mut String, name: &str, types: &str, elements: &[String]) {
+    let elements = match elements {
+        [] => String::new(),
+        all => format!("elements = {{ {} }}; ", all.join(", ")),
+    };
+    let _ = writeln!(text, "  map {name} {{ type {types}; {elements}}}");
+}
+
+fn maps(text: &mut String, rules: &NameRules<'_>) {
+    let of = |(ip, label): &(Ipv4Addr, &Label)| Some((*ip, rules.resolvers.get(*label)?));
+    let resolved: Vec<_> = rules.guests.iter().filter_map(of).collect();
+    let ports = |port: fn(&Resolver) -> Option<u16>| {
+        let port = |(ip, resolver): &(Ipv4Addr, &Resolver)| Some(format!("{ip} : {}", port(resolver)?));
+        resolved.iter().filter_map(port).collect::<Vec<_>>()
+    };
+    let types = "ipv4_addr : inet_service";
+    map(text, "dns_ports", types, &ports(|it| Some(it.seat.dns_port())));
+    map(text, "tls_ports", types, &ports(|it| it.has_proxy().then(|| it.seat.tls_port())));
+    map(text, "http_ports", types, &ports(|it| it.has_proxy().then(|| it.seat.http_port())));
+    let turned = resolved.iter().flat_map(|(ip, resolver)| {
+        let goto = format!("goto asked-{}", resolver.policy);
+        let services = services(resolver).into_iter();
+        services.map(move |(protocol, port)| format!("{ip} . {protocol} . {port} : {goto}"))
+    });
+    let types = "ipv4_addr . inet_proto . inet_service : verdict";
+    map(text, "to_resolver", types, &turned.collect::<Vec<_>>());
+    let asks = |label: &&Label| {
+        let policy = rules.policies.get(*label);
+        policy.is_some_and(|policy| !rules.servers(policy).is_empty())
+            && !rules.resolvers.contains_key(*label)
+    };
+    let asking = rules.guests.iter().filter(|(_, label)| asks(label));
+    let asking: Vec<_> = asking.map(|(ip, label)| format!("{ip} : goto ask-{label}")).collect();
+    map(text, "name_servers", "ipv4_addr : verdict", &asking);
+    let senders = rules.resolvers.iter().flat_map(|(label, resolver)| {
+        let proxy = resolver.has_proxy().then(|| format!("{} : goto proxy-{label}", resolver.seat.proxy_uid));
+        [format!("{} : goto resolver-{label}", resolver.seat.uid)].into_iter().chain(proxy)
+    });
+    map(text, "senders", "uid : verdict", &senders.collect::<Vec<_>>());
+}
+
+/// What guests are led to, by protocol and port.
+fn services(resolver: &Resolver) -> Vec<(&'static str, u16)> {
+    let ports = resolver.programs().flat_map(|program| program.ports(resolver.seat));
+    let tcp = ports.map(|port| ("tcp", port));
+    tcp.chain([("udp", resolver.seat.dns_port())]).collect()
+}
+
+/// Who asks is sent to each name server in turn: whoever asks again, because one does not answer, comes to another.
+fn ask(text: &mut String, label: &Label, servers: &[Ipv4Addr]) {
+    let turn = match servers {
+        [] => return,
+        [one] => one.to_string(),
+        many => {
+            let each = many.iter().enumerate().map(|(index, server)| format!("{index} : {server}"));
+            format!("numgen inc mod {} map {{ {} }}", many.len(), each.collect::<Vec<_>>().join(", "))
+        }
+    };
+    let _ = writeln!(text, "  chain ask-{label} {{\n    dnat ip to {turn}\n  }}");
+}
+
+fn shown<T: ToString>(all: &[T]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What a resolver and its proxy may send. Both answer guests; the one asks its servers, the other connects with the web at
+/// addresses that the policy does not deny.
+fn senders(text: &mut String, rules: &NameRules<'_>, policy: &NetworkPolicy, resolver: &Resolver) {
+    let (label, uplink, port) = (&resolver.policy, rules.uplink, resolver.seat.dns_port());
+    let _ = write!(
+        text,
+        r#"  chain resolver-{label} {{
+{ANSWERS}    oifname "{uplink}" ip daddr {{ {} }} meta l4proto {{ tcp, udp }} th dport 53 accept
+    counter drop
+  }}
+"#,
+        shown(&resolver.servers)
+    );
+    if !resolver.has_proxy() {
+        return;
+    }
+    let _ = write!(
+        text,
+        r#"  chain proxy-{label} {{
+{ANSWERS}    oifname "lo" ip daddr 127.0.0.1 meta l4proto {{ tcp, udp }} th dport {port} accept
+    oifname != "{uplink}" counter drop
+    ip daddr {{ {} }} counter reject
+"#,
+        shown(&resolver.refused)
+    );
+    for line in policy.deny.iter().flat_map(|rule| denied(rule, rules.sets)) {
+        let _ = writeln!(text, "    {line}counter reject");
+    }
+    text.push_str("    tcp dport { 80, 443 } accept\n    counter drop\n  }\n");
+}
+
+/// Answers to guests, as those are counted that go through.
+const ANSWERS: &str = "    ct direction reply oifname @taps counter name oifname map @down accept
+    ct direction reply accept
+";
+
+/// What a rule says of the web, as matches that end in a space: of its own addresses, and of its list.
+fn denied(rule: &PolicyRule, sets: &BTreeMap<PathBuf, AddressSet>) -> Vec<String> {
+    let is_all = rule.tcp.is_empty() && rule.udp.is_empty() && !rule.icmp;
+    let web = [80, 443].into_iter().filter(|port| rule.tcp.iter().any(|ports| ports.contains(port)));
+    let ports = match (is_all, web.collect::<Vec<u16>>().as_slice()) {
+        (true, _) => String::new(),
+        (false, []) => return Vec::new(),
+        (false, web) => format!("tcp dport {{ {} }} ", shown(web)),
+    };
+    if rule.to.is_empty() && rule.list.is_none() {
+        return vec![ports];
+    }
+    let nets = Ipv4Net::aggregate(&v4(&rule.to));
+    let own = (!nets.is_empty()).then(|| format!("ip daddr {{ {} }} {ports}", shown(&nets)));
+    let listed = rule.list.as_ref().and_then(|path| sets.get(path));
+    own.into_iter().chain(listed.map(|set| format!("ip daddr @{} {ports}", set.name))).collect()
+}
