@@ -20,6 +20,7 @@ use crate::sys::sparse;
 use super::ApplyError;
 use super::look::Look;
 use super::record::{self, Unreadable};
+use super::semaphore::Semaphore;
 
 /// How much of a host is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct LinuxHost {
     pub launcher: PathBuf,
     /// What one look found; clones share it.
     pub look: Arc<Look>,
+    /// Who takes guests apart at a time; clones share it. The kernel needs seconds to end hundreds of VMMs at once.
+    pub stops: Arc<Semaphore>,
     /// How much is kept of each log.
     pub logs: LogLimits,
     /// VMMs that this process started, so that it can say how they ended.
@@ -55,6 +58,9 @@ pub struct LinuxHost {
 pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long a guest may take to end its containers and write its disk back.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How many guests are taken apart at a time, of those whose VMMs have ended or are to be ended.
+const STOPS: usize = 8;
 
 /// A guest of a host, by its name, whether the host has anything of it or not. What can be asked of it and done to it stands as
 /// methods in the files beside this one, each with what it is about: its jails, its VMM, its disk.
@@ -89,6 +95,7 @@ impl LinuxHost {
             artifacts: BTreeMap::new(),
             launcher,
             look: Arc::default(),
+            stops: Arc::new(Semaphore::new(STOPS)),
             logs: LogLimits::default(),
             launched: Arc::default(),
             ready_timeout: READY_TIMEOUT,

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::base::GuestName;
 use crate::host::layout::Layout;
+use crate::sys::ip::{Interface, Tap};
 use crate::sys::mount;
 use crate::sys::process::{self, DirId, Rooted};
 
@@ -19,6 +20,7 @@ pub struct Look {
     jails: Mutex<Option<BTreeMap<GuestName, Vec<Place>>>>,
     rooted: Mutex<Option<BTreeMap<DirId, Vec<Rooted>>>>,
     mounts: Mutex<Option<Vec<PathBuf>>>,
+    taps: Mutex<BTreeMap<u32, Tap>>,
 }
 
 /// Gives what is known, or finds it out.
@@ -41,6 +43,18 @@ impl Look {
         *self.jails.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.rooted.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.mounts.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.taps.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Notes the TAPs of the fleet's namespace.
+    pub(super) fn keep_taps<'a>(&self, interfaces: impl IntoIterator<Item = &'a Interface>) {
+        let taps = interfaces.into_iter().filter_map(|found| Some((found.index, found.tap.clone()?)));
+        self.taps.lock().unwrap_or_else(PoisonError::into_inner).extend(taps);
+    }
+
+    /// The TAP that had this index there. The kernel gives each interface of a namespace another one.
+    pub(super) fn tap(&self, index: u32) -> Option<Tap> {
+        self.taps.lock().unwrap_or_else(PoisonError::into_inner).get(&index).cloned()
     }
 
     /// The jails of all guests, each guest's by their attempts.

@@ -17,6 +17,7 @@ pub mod prove;
 pub mod record;
 pub mod resolver;
 mod rules;
+mod semaphore;
 pub mod snapshot;
 pub mod status;
 mod steps;
@@ -52,14 +53,16 @@ pub struct Failure {
     pub error: ApplyError,
 }
 
-/// How many guests are stopped at a time: all that a stop does is wait, for up to the stop timeout where a guest is deaf.
-const STOPS_AT_ONCE: usize = 512;
 impl Failure {
     /// The guest's name, or `host`.
     pub fn whose(&self) -> &str {
         self.guest.as_ref().map_or("host", GuestName::as_str)
     }
 }
+
+/// How many guests are waited for at a time while they shut down, for up to the stop timeout where one is deaf. Each takes a few
+/// descriptors, of which a process may have 1024. Who may work meanwhile, the host decides.
+const STOPS_AT_ONCE: usize = 256;
 
 /// What happens to a guest, which decides how its failures are met.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -42,6 +42,7 @@ pub fn observe(host: &LinuxHost) -> Result<ObservedHost, ApplyError> {
         .chain(jails.keys().cloned())
         .collect();
     let (inside, interfaces) = (network::inside(layout)?, ip::interfaces()?);
+    host.look.keep_taps(inside.iter().flat_map(|inside| &inside.interfaces));
     let taps = taps(layout, inside.as_ref(), &interfaces);
     let store = Store::look(layout)?;
     let mut guests = BTreeMap::new();

@@ -140,23 +140,36 @@ fn create_tap(host: &LinuxHost, tap: &TapSpec) -> Result<(), ApplyError> {
 
 /// In the fleet's namespace, and in the host's own network, where an earlier sisforge had it.
 fn remove_tap(host: &LinuxHost, name: &InterfaceName) -> Result<(), ApplyError> {
-    // Something else that has the name is not ours to remove.
-    let is_ours = |there: &ip::Tap| host.layout.owns_tap(&there.alias);
-    let remove = || -> Result<Option<Ipv4Addr>, ip::IpError> {
-        let Some(tap) = ip::tap(name.as_str())?.filter(is_ours) else { return Ok(None) };
-        ip::delete_link(name.as_str())?;
-        Ok(tap.address.map(|(address, _)| guest_side(address)))
-    };
+    let _permit = host.stops.acquire();
     // Its guest's address is another's soon, who must not be sent what this one asked for: neither here nor there.
     let end = |guest: Option<Ipv4Addr>| guest.map_or(Ok(0), conntrack::end_of);
     let netns = host.layout.netns();
     if netns::presence(&netns)? == Presence::There {
-        let guest = netns::within(&netns, remove)??;
-        netns::within(&netns, || end(guest))??;
-        end(guest)?;
+        let inside = || {
+            let guest = delete_tap(host, name, |index| host.look.tap(index))?;
+            end(guest)?;
+            Ok::<_, ApplyError>(guest)
+        };
+        end(netns::within(&netns, inside)??)?;
     }
-    end(remove()?)?;
+    end(delete_tap(host, name, |_| None)?)?;
     Ok(())
+}
+
+/// Removes it from this thread's network, where it is there; gives its guest's address. `known` is what was seen of the interface
+/// of an index.
+fn delete_tap(
+    host: &LinuxHost,
+    name: &InterfaceName,
+    known: impl Fn(u32) -> Option<ip::Tap>,
+) -> Result<Option<Ipv4Addr>, ip::IpError> {
+    let Some(index) = ip::index(name.as_str())? else { return Ok(None) };
+    let known = known(index).filter(|tap| tap.name == name.as_str());
+    let tap = if known.is_some() { known } else { ip::tap(name.as_str())? };
+    // Something else that has the name is not ours to remove.
+    let Some(tap) = tap.filter(|tap| host.layout.owns_tap(&tap.alias)) else { return Ok(None) };
+    ip::delete_index(name.as_str(), index)?;
+    Ok(tap.address.map(|(address, _)| guest_side(address)))
 }
 
 impl GuestHandle<'_> {

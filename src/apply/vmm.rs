@@ -33,8 +33,8 @@ use super::{ApplyError, control};
 const POLL: Duration = Duration::from_millis(50);
 /// How many pieces of a log are read before another look at the clock.
 const AT_ONCE: usize = 256;
-/// How often a new process is looked for in its cgroup.
-const JOIN_POLL: Duration = Duration::from_millis(1);
+/// How soon a new process is looked for in its cgroup again; each time twice as late, up to [`POLL`].
+const JOIN_POLL: Duration = Duration::from_millis(2);
 /// How long a new process may take to join it, on a machine under load.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the kernel may take to end a process that was killed.
@@ -58,15 +58,24 @@ impl GuestHandle<'_> {
         let pid = started.pid;
         host.launched.lock().unwrap_or_else(PoisonError::into_inner).insert(guest.clone(), started);
         // From here on the cgroup says whether the VMM runs, so it must be in it, or have ended.
-        let begun = Instant::now();
-        while let Some(vmm) = process::inspect(pid) {
+        self.await_joining(pid)?;
+        // One that does not come up must be known before its snapshot is consumed.
+        if machine.restored_from.is_some() { self.await_control(machine).map(drop) } else { Ok(()) }
+    }
+
+    /// Waits until a process that was started is in the guest's cgroup, or has ended.
+    fn await_joining(self, pid: u32) -> Result<(), ApplyError> {
+        let cgroup = self.layout().cgroup(self.name);
+        let (begun, mut pause) = (Instant::now(), JOIN_POLL);
+        while !self.host.hierarchy.holds(&cgroup, pid) {
+            let Some(vmm) = process::inspect(pid) else { break };
             if self.is_limited(&vmm, begun.elapsed() > JOIN_TIMEOUT)? {
                 break;
             }
-            std::thread::sleep(JOIN_POLL);
+            std::thread::sleep(pause);
+            pause = (2 * pause).min(POLL);
         }
-        // One that does not come up must be known before its snapshot is consumed.
-        if machine.restored_from.is_some() { self.await_control(machine).map(drop) } else { Ok(()) }
+        Ok(())
     }
 
     /// What takes all that a VMM needs of its host beside its jail, and becomes the VMM.
@@ -264,7 +273,7 @@ impl GuestHandle<'_> {
 
     /// Asks a guest to shut down where it can hear, waits, and kills what is left.
     pub(super) fn stop_vmm(self) -> Result<(), ApplyError> {
-        let (host, guest) = (self.host, self.name);
+        let host = self.host;
         // Of all that it is asked, so that it is killed in time whatever it answers.
         let end_of_patience = Instant::now() + host.stop_timeout;
         let left = || end_of_patience.saturating_duration_since(Instant::now());
@@ -286,11 +295,21 @@ impl GuestHandle<'_> {
                 process::wait_gone(vmm.pid, vmm.start_time, left());
             }
         }
+        self.kill_vmm()?;
+        self.end_keeper()
+    }
+}
+
+impl GuestHandle<'_> {
+    /// Ends whatever is left in the guest's cgroup, and its VMM wherever it is.
+    fn kill_vmm(self) -> Result<(), ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        let _permit = host.stops.acquire();
         host.hierarchy.kill(&host.layout.cgroup(guest))?;
         while let Some(left) = self.vmm() {
             end(guest, &left)?;
         }
-        self.end_keeper()
+        Ok(())
     }
 }
 

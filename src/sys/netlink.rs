@@ -1,15 +1,21 @@
 //! Questions to the kernel's netfilter over netlink (netlink(7), `linux/netfilter/nfnetlink.h`), where asking `nft` or `conntrack`
-//! costs a thousand times more: they read every element of every set first.
+//! costs a thousand times more: they read every element of every set first. Requests about interfaces too (rtnetlink(7)), which are
+//! made for each guest: most of what `ip` costs is its start.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::net::Protocol;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 /// A socket to netfilter, of the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Netfilter(OwnedFd);
+
+/// A socket to what the kernel knows of interfaces, of the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Rtnetlink(OwnedFd);
 
 /// What a message is about: subsystem and kind, as `nlmsg_type` has them.
 #[derive(Clone, Copy, Debug)]
@@ -35,21 +41,14 @@ const ATTEMPTS: usize = 8;
 impl Netfilter {
     /// Opens one.
     pub fn open() -> io::Result<Self> {
-        let socket = rustix::net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            Some(NETFILTER),
-        )?;
-        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-        Ok(Self(socket))
+        open(Some(NETFILTER)).map(Self)
     }
 
     /// Everything of a kind, each with its attributes behind the headers.
     pub fn dump(&self, kind: MessageKind, family: u8, attributes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         for _ in 0..ATTEMPTS {
             self.send(kind, family, NLM_F_REQUEST | NLM_F_DUMP, attributes)?;
-            if let Some(all) = self.receive_all()? {
+            if let Some(all) = receive_all(&self.0)? {
                 return Ok(all);
             }
         }
@@ -59,51 +58,82 @@ impl Netfilter {
     /// Has something done, and waits until it is.
     pub fn request(&self, kind: MessageKind, family: u8, attributes: &[u8]) -> io::Result<()> {
         self.send(kind, family, NLM_F_REQUEST | NLM_F_ACK, attributes)?;
-        self.receive_all().map(drop)
+        receive_all(&self.0).map(drop)
     }
 
-    fn send(
+    fn send(&self, kind: MessageKind, family: u8, flags: u16, attributes: &[u8]) -> io::Result<()> {
+        send(&self.0, kind, flags, &[family, 0, 0, 0], attributes)
+    }
+}
+
+impl Rtnetlink {
+    /// Opens one.
+    pub fn open() -> io::Result<Self> {
+        // Its protocol is number 0.
+        open(None).map(Self)
+    }
+
+    /// Has something done, and waits until it is. `family_header` is what the kind has before its attributes, such as `ifinfomsg`;
+    /// `flags` are those beyond a request's.
+    pub fn request(
         &self,
-        MessageKind(subsystem, number): MessageKind,
-        family: u8,
+        kind: MessageKind,
         flags: u16,
+        family_header: &[u8],
         attributes: &[u8],
     ) -> io::Result<()> {
-        let length = (HEADER + FAMILY_HEADER + attributes.len()) as u32;
-        let mut message = Vec::with_capacity(length as usize);
-        message.extend(length.to_ne_bytes());
-        message.extend([number, subsystem]);
-        message.extend(flags.to_ne_bytes());
-        message.extend([0; 8]);
-        message.extend([family, 0, 0, 0]);
-        message.extend(attributes);
-        rustix::net::sendto(&self.0, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-        Ok(())
+        send(&self.0, kind, NLM_F_REQUEST | NLM_F_ACK | flags, family_header, attributes)?;
+        receive_all(&self.0).map(drop)
     }
+}
 
-    /// What comes until the end; `None` where it changed while it was read.
-    fn receive_all(&self) -> io::Result<Option<Vec<Vec<u8>>>> {
-        let mut buffer = vec![0; BUFFER];
-        let (mut all, mut whole) = (Vec::new(), true);
-        loop {
-            let (length, _) = rustix::io::retry_on_intr(|| {
-                rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty())
-            })?;
-            let mut rest = &buffer[..length];
-            while let Some((kind, flags, payload, next)) = message(rest) {
-                rest = next;
-                whole &= flags & NLM_F_DUMP_INTR == 0;
-                match kind {
-                    NLMSG_DONE => return Ok(whole.then_some(all)),
-                    NLMSG_ERROR => {
-                        let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                        return match code {
-                            0 => Ok(whole.then_some(all)),
-                            code => Err(io::Error::from_raw_os_error(-code)),
-                        };
-                    }
-                    _ => all.push(payload.get(FAMILY_HEADER..).unwrap_or_default().to_vec()),
+fn open(protocol: Option<Protocol>) -> io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, protocol)?;
+    rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+    Ok(socket)
+}
+
+fn send(
+    socket: &OwnedFd,
+    MessageKind(subsystem, number): MessageKind,
+    flags: u16,
+    family_header: &[u8],
+    attributes: &[u8],
+) -> io::Result<()> {
+    let length = (HEADER + family_header.len() + attributes.len()) as u32;
+    let mut message = Vec::with_capacity(length as usize);
+    message.extend(length.to_ne_bytes());
+    message.extend([number, subsystem]);
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend(family_header);
+    message.extend(attributes);
+    rustix::net::sendto(socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    Ok(())
+}
+
+/// What comes until the end; `None` where it changed while it was read.
+fn receive_all(socket: &OwnedFd) -> io::Result<Option<Vec<Vec<u8>>>> {
+    let mut buffer = vec![0; BUFFER];
+    let (mut all, mut whole) = (Vec::new(), true);
+    loop {
+        let receive = || rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty());
+        let (length, _) = rustix::io::retry_on_intr(receive)?;
+        let mut rest = &buffer[..length];
+        while let Some((kind, flags, payload, next)) = message(rest) {
+            rest = next;
+            whole &= flags & NLM_F_DUMP_INTR == 0;
+            match kind {
+                NLMSG_DONE => return Ok(whole.then_some(all)),
+                NLMSG_ERROR => {
+                    let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                    return match code {
+                        0 => Ok(whole.then_some(all)),
+                        code => Err(io::Error::from_raw_os_error(-code)),
+                    };
                 }
+                _ => all.push(payload.get(FAMILY_HEADER..).unwrap_or_default().to_vec()),
             }
         }
     }

@@ -20,8 +20,8 @@ fn counted(sandbox: &Sandbox, program: &str) -> String {
     format!("{}:{path}", sandbox.path("counted").display())
 }
 
-/// How often `down` of so many guests lists interfaces without naming one.
-fn listings_of_down(guests: &str) -> usize {
+/// How often `down` of so many guests starts `ip`.
+fn calls_of_down(guests: &str) -> usize {
     let sandbox = Sandbox::new();
     let path = counted(&sandbox, "ip");
     sandbox.fleet(guests);
@@ -31,13 +31,13 @@ fn listings_of_down(guests: &str) -> usize {
     assert_eq!(sandbox.traces(), [""; 0]);
     let calls = sandbox.read("calls");
     assert!(calls.contains("delete"), "{calls}");
-    calls.lines().filter(|call| call.contains("show") && !call.contains(" dev ")).count()
+    calls.lines().count()
 }
 
 #[test]
-fn no_guest_that_goes_lists_the_interfaces_of_all_others() {
+fn no_guest_that_goes_lists_interfaces_or_starts_a_program() {
     needs_firecracker!();
-    assert_eq!(listings_of_down("a"), listings_of_down("abcde"));
+    assert_eq!(calls_of_down("a"), calls_of_down("abcde"));
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn watch_needs_no_thread_for_a_guest() {
     let threads = || fs::read_dir(format!("/proc/{watch}/task")).unwrap().count();
     // Its own, and the one that waits for all VMMs and keepers.
     until("few threads", || threads() <= 2);
-    let status = |name: &str| fs::read_to_string(format!("/proc/{name}/status")).unwrap();
+    let status = |name: &str| fs::read_to_string(format!("/proc/{name}/status")).unwrap_or_default();
     let zombies = || {
         let children = Command::new("pgrep").args(["-P", &watch.to_string()]).output().unwrap();
         let children = String::from_utf8(children.stdout).unwrap();

@@ -11,8 +11,10 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 use super::fs::io_diagnosis;
 use super::tool::{Tool, ToolError};
 
+mod link;
 mod route;
 
+pub use link::{delete_index, index};
 pub use route::{default_uplink, routes};
 
 /// Why a link is not as it was asked for.
@@ -38,6 +40,9 @@ pub enum IpError {
     /// The owner is a user name that nothing resolves.
     #[error("the TAP {name} belongs to {owner:?}, which is not a user of this host")]
     Owner { name: String, owner: String },
+    /// The kernel did not do it.
+    #[error("cannot {action} the interface {name}")]
+    Interface { action: &'static str, name: String, source: io::Error },
     /// A setting below `/proc/sys`.
     #[error("cannot {action} the sysctl {key}{}", if .source.kind() == ErrorKind::ReadOnlyFilesystem {
         " (/proc/sys is read-only here; set it where the container was started)"
@@ -60,7 +65,7 @@ impl Diagnostic for IpError {
             Self::Sysctl { source, .. } if source.kind() == ErrorKind::ReadOnlyFilesystem => {
                 Class::Failed.no_hint()
             }
-            Self::Sysctl { source, .. } => io_diagnosis(source),
+            Self::Sysctl { source, .. } | Self::Interface { source, .. } => io_diagnosis(source),
         }
     }
 }
@@ -267,6 +272,21 @@ pub fn link_exists(name: &str) -> Result<bool, IpError> {
     link(name).map(|link| link.is_some())
 }
 
+/// The TAP of that name, unless it is another's, or no TAP.
+fn own_tap(name: &str, alias: &str) -> Result<Option<Link>, IpError> {
+    if index(name)?.is_none() {
+        return Ok(None);
+    }
+    let Some(link) = link(name)? else { return Ok(None) };
+    if !link.is_tap() {
+        return Err(IpError::Foreign { name: name.to_owned(), kind: link.kind().to_owned() });
+    }
+    if !link.ifalias.is_empty() && link.ifalias != alias {
+        return Err(IpError::Taken { name: name.to_owned(), alias: link.ifalias.clone() });
+    }
+    Ok(Some(link))
+}
+
 /// Makes a TAP that only `owner` may attach to, gives it one address, and takes it up last: before that no packet
 /// passes. Its alias says whose it is. It speaks no IPv6 and drops packets from addresses that are not routed to it. A TAP of that name which is
 /// right already is left alone, so that a guest on it notices nothing; one of another owner is made anew. A TAP of
@@ -275,18 +295,12 @@ pub fn create_tap(name: &str, owner: u32, address: Ipv4Addr, prefix: u8, alias: 
     if !Path::new("/dev/net/tun").exists() {
         return Err(IpError::NoTun);
     }
-    let mut found = link(name)?;
-    if let Some(link) = &found {
-        if !link.is_tap() {
-            return Err(IpError::Foreign { name: name.to_owned(), kind: link.kind().to_owned() });
-        }
-        if !link.ifalias.is_empty() && link.ifalias != alias {
-            return Err(IpError::Taken { name: name.to_owned(), alias: link.ifalias.clone() });
-        }
-        if link.owner()? != Some(owner) || link.linkinfo.info_data.group.is_some() {
-            delete_link(name)?;
-            found = None;
-        }
+    let mut found = own_tap(name, alias)?;
+    if let Some(link) = &found
+        && (link.owner()? != Some(owner) || link.linkinfo.info_data.group.is_some())
+    {
+        delete_link(name)?;
+        found = None;
     }
     if found.is_none() {
         ip(["tuntap", "add", "dev", name, "mode", "tap", "user", &owner.to_string()]).run()?;
@@ -294,12 +308,17 @@ pub fn create_tap(name: &str, owner: u32, address: Ipv4Addr, prefix: u8, alias: 
     let link = found.unwrap_or_default();
     set_interface_sysctl("ipv6", name, "disable_ipv6", "1")?;
     set_interface_sysctl("ipv4", name, "rp_filter", "1")?;
+    let missing =
+        || IpError::Interface { action: "find", name: name.to_owned(), source: ErrorKind::NotFound.into() };
+    let index = index(name)?.ok_or_else(missing)?;
     if link.addresses_v4().collect::<Vec<_>>() != [(address, prefix)] {
-        ip(["-4", "addr", "flush", "dev", name]).run()?;
-        ip(["addr", "add", &format!("{address}/{prefix}"), "dev", name]).run()?;
+        if link.addresses_v4().next().is_some() {
+            ip(["-4", "addr", "flush", "dev", name]).run()?;
+        }
+        link::add_address(name, index, address, prefix)?;
     }
     if link.ifalias != alias || !link.is_up() {
-        ip(["link", "set", "dev", name, "alias", alias, "up"]).run()?;
+        link::take_up(name, index, alias)?;
     }
     Ok(())
 }

@@ -1,0 +1,80 @@
+//! One interface: found, changed and removed by the kernel itself (rtnetlink(7)), since that is done for each guest.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use crate::sys::netlink::{MessageKind, Rtnetlink, push};
+
+use super::IpError;
+
+/// `RTM_*` of `linux/rtnetlink.h`.
+const NEW_LINK: MessageKind = MessageKind(0, 16);
+const DELETE_LINK: MessageKind = MessageKind(0, 17);
+const NEW_ADDRESS: MessageKind = MessageKind(0, 20);
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
+const IFLA_IFALIAS: u16 = 20;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFF_UP: u32 = 1;
+const AF_INET: u8 = 2;
+
+/// The index of the interface of that name, where there is one.
+///
+/// # Errors
+/// Where the kernel does not say.
+pub fn index(name: &str) -> Result<Option<u32>, IpError> {
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    match socket.and_then(|socket| rustix::net::netdevice::name_to_index(&socket, name)) {
+        Ok(index) => Ok(Some(index)),
+        Err(Errno::NODEV) => Ok(None),
+        Err(error) => Err(failed("look for", name)(error.into())),
+    }
+}
+
+fn failed(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> IpError {
+    let name = name.to_owned();
+    move |source| IpError::Interface { action, name, source }
+}
+
+/// `struct ifinfomsg`.
+fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..].copy_from_slice(&change.to_ne_bytes());
+    header
+}
+
+/// Gives an interface another address.
+pub(super) fn add_address(name: &str, index: u32, address: Ipv4Addr, prefix: u8) -> Result<(), IpError> {
+    let mut header = vec![AF_INET, prefix, 0, 0];
+    header.extend(index.to_ne_bytes());
+    let mut attributes = Vec::new();
+    push(&mut attributes, IFA_LOCAL, &address.octets());
+    push(&mut attributes, IFA_ADDRESS, &address.octets());
+    let add =
+        |socket: Rtnetlink| socket.request(NEW_ADDRESS, NLM_F_CREATE | NLM_F_EXCL, &header, &attributes);
+    Rtnetlink::open().and_then(add).map_err(failed("give an address to", name))
+}
+
+/// Says whose an interface is, and takes it up.
+pub(super) fn take_up(name: &str, index: u32, alias: &str) -> Result<(), IpError> {
+    let mut attributes = Vec::new();
+    push(&mut attributes, IFLA_IFALIAS, alias.as_bytes());
+    let take =
+        |socket: Rtnetlink| socket.request(NEW_LINK, 0, &link_header(index, IFF_UP, IFF_UP), &attributes);
+    Rtnetlink::open().and_then(take).map_err(failed("take up", name))
+}
+
+/// Removes an interface; absence is fine.
+pub fn delete_index(name: &str, index: u32) -> Result<(), IpError> {
+    let delete = |socket: Rtnetlink| socket.request(DELETE_LINK, 0, &link_header(index, 0, 0), &[]);
+    match Rtnetlink::open().and_then(delete) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => Ok(()),
+        done => done.map_err(failed("remove", name)),
+    }
+}
