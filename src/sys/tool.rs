@@ -2,10 +2,10 @@
 //! locale, stdin closed or given, stderr kept for the error.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -92,6 +92,9 @@ pub struct Tool {
 
 /// Status of a call that took longer than its limit ([`Tool::within`]).
 pub const OUT_OF_TIME: i32 = 124;
+
+/// Bytes that a pipe takes whoever reads them and when (`PIPE_BUF` of pipe(7)).
+const ALWAYS_TAKEN: usize = 4096;
 
 /// Bytes of one line of a program that tells how far it is.
 const LONGEST_LINE: u64 = 64 << 10;
@@ -221,11 +224,8 @@ impl Tool {
             ("HOME", "/proc/nonexistent".into()),
         ];
         let fixed = fixed.into_iter().map(|(name, value)| (OsString::from(name), value));
-        let mut words = self.before.iter().chain(self.argv());
-        let first = words.next().unwrap_or(&self.program).clone();
-        // By its path, so that std does not look for it on PATH by itself: it would then fork, and copy the page tables of
-        // hundreds of threads for each call (posix_spawn copies none).
-        let path = find(&first.to_string_lossy()).map_or_else(|| first.clone(), PathBuf::into_os_string);
+        let (first, path, words) = self.located();
+        let first = first.clone();
         let named = move |command: &mut std::process::Command| {
             command.arg0(&first);
             Ok(())
@@ -241,6 +241,14 @@ impl Tool {
         }
     }
 
+    /// What is started: its name, its path, and its arguments. By its path, so that std does not look for it on PATH by itself:
+    /// it would then fork, and copy the page tables of the whole process for each call (posix_spawn copies none).
+    fn located(&self) -> (&OsString, OsString, impl Iterator<Item = &OsString>) {
+        let mut words = self.before.iter().chain(self.argv());
+        let first = words.next().unwrap_or(&self.program);
+        (first, find(&first.to_string_lossy()).map_or_else(|| first.clone(), PathBuf::into_os_string), words)
+    }
+
     fn start_error(&self, source: io::Error) -> ToolError {
         match source.kind() {
             io::ErrorKind::NotFound => ToolError::Missing { tool: self.name() },
@@ -250,12 +258,30 @@ impl Tool {
 
     /// Runs to the end, whatever the exit status.
     pub fn output(&self) -> Result<Output, ToolError> {
+        if self.input.as_ref().is_none_or(|input| input.len() <= ALWAYS_TAKEN) {
+            return self.output_of_one_thread().map_err(|source| self.start_error(source));
+        }
         self.expression()
             .stdout_capture()
             .stderr_capture()
             .unchecked()
             .run()
             .map_err(|source| self.start_error(source))
+    }
+
+    /// The same without the threads that wait beside it for each of its streams.
+    fn output_of_one_thread(&self) -> io::Result<Output> {
+        let (first, path, words) = self.located();
+        let mut command = std::process::Command::new(path);
+        command.arg0(first).args(words);
+        self.surround(&mut command);
+        let stdin = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
+        let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        if let Some((mut stdin, input)) = child.stdin.take().zip(self.input.as_ref()) {
+            // One that ends without reading it says why.
+            let _ = stdin.write_all(input);
+        }
+        child.wait_with_output()
     }
 
     /// Runs to the end and gives stdout.
@@ -338,13 +364,17 @@ impl Tool {
     pub fn command(&self) -> std::process::Command {
         let mut words = self.before.iter().chain(self.argv());
         let mut command = std::process::Command::new(words.next().unwrap_or(&self.program));
-        command.args(words).env_clear().env("PATH", search_path());
+        self.surround(command.args(words));
+        command
+    }
+
+    fn surround(&self, command: &mut std::process::Command) {
+        command.env_clear().env("PATH", search_path());
         command.env("LC_ALL", "C").env("TZ", "UTC").env("HOME", "/proc/nonexistent");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
-        command
     }
 }
 
