@@ -5,15 +5,15 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
 pub use rustix::process::Signal;
@@ -152,8 +152,22 @@ fn proc_file(pid: u32, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/{name}"))
 }
 
+/// Bytes of a file of `/proc/PID` that are read at once. Its size is not to be seen, and std would begin with 32 and read a dozen
+/// times.
+const PROC_FILE: usize = 4096;
+
+fn read(pid: u32, name: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(PROC_FILE);
+    File::open(proc_file(pid, name)).and_then(|mut file| file.read_to_end(&mut bytes)).ok()?;
+    Some(bytes)
+}
+
+fn read_text(pid: u32, name: &str) -> Option<String> {
+    read(pid, name).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
 fn stat(pid: u32) -> Option<Stat> {
-    let stat = parse_stat(&String::from_utf8_lossy(&fs::read(proc_file(pid, "stat")).ok()?))?;
+    let stat = parse_stat(&read_text(pid, "stat")?)?;
     // A zombie is dead and only waits for its parent.
     (!matches!(stat.state, 'Z' | 'X' | 'x')).then_some(stat)
 }
@@ -161,8 +175,8 @@ fn stat(pid: u32) -> Option<Stat> {
 /// What is known of a process; `None` where it is dead or never was, or (for those of others) is not to be seen.
 pub fn inspect(pid: u32) -> Option<ProcessInfo> {
     let stat_before = stat(pid)?;
-    let status = fs::read_to_string(proc_file(pid, "status")).ok()?;
-    let command = fs::read(proc_file(pid, "cmdline")).ok()?;
+    let status = read_text(pid, "status")?;
+    let command = read(pid, "cmdline")?;
     let words = command.strip_suffix(b"\0").unwrap_or(&command);
     let command = if words.is_empty() {
         Vec::new()
@@ -201,7 +215,7 @@ pub fn uptime(info: &ProcessInfo) -> Duration {
 
 /// Bytes of memory that the process holds, a guest's memory included; `None` where it is gone.
 pub fn resident_memory(pid: u32) -> Option<u64> {
-    parse_resident(&fs::read_to_string(proc_file(pid, "status")).ok()?)
+    parse_resident(&read_text(pid, "status")?)
 }
 
 /// A process held by a file descriptor: its number cannot come to mean another while this lives.
@@ -249,7 +263,7 @@ pub fn running_as(uids: &BTreeSet<u32>) -> Vec<(u32, u32)> {
     let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let of = |pid: u32| {
-        let uid = parse_uid(&fs::read_to_string(proc_file(pid, "status")).ok()?)?;
+        let uid = parse_uid(&read_text(pid, "status")?)?;
         (uids.contains(&uid) && stat(pid).is_some()).then_some((pid, uid))
     };
     numbers.filter_map(of).collect()
@@ -258,14 +272,21 @@ pub fn running_as(uids: &BTreeSet<u32>) -> Vec<(u32, u32)> {
 /// Waits until the process is dead (a zombie is); `false` where it still lives after `timeout`.
 pub fn wait_gone(pid: u32, start_time: u64, timeout: Duration) -> bool {
     let end = Instant::now() + timeout;
+    let Some(handle) = Handle::open(pid) else { return true };
     while lives(pid, start_time) {
-        if Instant::now() >= end {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return false;
         }
-        thread::sleep(Duration::from_millis(5));
+        // Ready once it has ended (pidfd_open(2)); where that fails, the next look tells.
+        let wait = left.min(LONGEST_WAIT).try_into().ok();
+        let _ = poll(&mut [PollFd::new(&handle.fd, PollFlags::IN)], wait.as_ref());
     }
     true
 }
+
+/// How long is waited for an end without another look.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The processes whose root directory is `dir` or below it, also where it has been removed meanwhile. For those of
 /// other users this needs root.
@@ -332,6 +353,7 @@ fn without_mark(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command};
+    use std::thread;
 
     use super::*;
 

@@ -9,6 +9,7 @@
 //! A log is cut at the end of a line. It is found by its inode, because names move while it is read. An index that is lost
 //! costs the times alone.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -46,6 +47,19 @@ pub fn file(log: &Path, age: u32) -> PathBuf {
 /// The index of that file.
 fn index(log: &Path, age: u32) -> PathBuf {
     file(&log.with_extension("index"), age)
+}
+
+/// The ages of a log's files and indexes that are there, in one look at their directory.
+fn ages(log: &Path) -> io::Result<BTreeSet<u32>> {
+    let dir = log.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
+    let present = [log.to_owned(), log.with_extension("index")];
+    let present = present.each_ref().map(|path| path.file_name().unwrap_or_default().to_string_lossy());
+    let age = |name: &str| {
+        let rest = present.iter().find_map(|present| name.strip_prefix(&**present))?;
+        if rest.is_empty() { Some(0) } else { rest.strip_prefix('.')?.parse().ok() }
+    };
+    let names = super::fs::names_in(dir).map_err(|error| error.source)?;
+    Ok(names.iter().filter_map(|name| age(name)).collect())
 }
 
 fn suffixed(path: &Path, age: u32) -> PathBuf {

@@ -7,7 +7,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{LONGEST_LINE, MOST_KEPT, Mark, absent_is_none, file, index, inode, inode_of_index, next_record};
+use super::{
+    LONGEST_LINE, MOST_KEPT, Mark, absent_is_none, ages, file, index, inode, inode_of_index, next_record,
+};
 
 /// Which part of a log is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub enum Start {
 
 /// What is read in the place of parts that were removed before they were.
 const DROPPED: &[u8] = b"\n[sisforge: some lines were dropped here before they were read]\n";
+/// How often the files of a log may move on, from one look at their names until they are open.
+const MOVES: u32 = 4;
 /// Bytes read at once.
 const PIECE: usize = 64 << 10;
 
@@ -152,7 +156,8 @@ impl Reader {
 fn parts(log: &Path) -> io::Result<VecDeque<Part>> {
     let mut found: VecDeque<Part> = VecDeque::new();
     let mut indexes = Vec::new();
-    for age in 0..=MOST_KEPT {
+    let oldest = ages(log)?.last().copied().unwrap_or_default();
+    for age in 0..=oldest.saturating_add(MOVES).min(MOST_KEPT) {
         if let Some(mut index) = absent_is_none(File::open(index(log, age)))?
             && let Some(inode) = inode_of_index(&mut index)?
         {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{LONGEST_LINE, LogBounds, MAGIC, MOST_KEPT, Mark, RECORD, absent_is_none, file, index, record};
+use super::{LONGEST_LINE, LogBounds, MAGIC, Mark, RECORD, absent_is_none, ages, file, index, record};
 
 /// Marks are no closer than this, in milliseconds.
 const MARK_EVERY: u64 = 100;
@@ -38,7 +38,7 @@ struct LogFiles {
 impl Writer {
     /// Goes on with the log at `log`, whose directory is there.
     pub fn open(log: &Path, limits: LogBounds) -> io::Result<Self> {
-        for age in limits.keep + 1..=MOST_KEPT {
+        for age in ages(log)?.into_iter().filter(|age| *age > limits.keep) {
             remove(log, age)?;
         }
         Ok(Self { log: log.to_owned(), limits, files: Some(LogFiles::open(log)?), lost: 0 })
