@@ -179,6 +179,8 @@ impl GuestHandle<'_> {
     pub(super) fn take_back_jail(self, vmm: &ProcessInfo) -> Result<(), ApplyError> {
         let root = self.jail_root(vmm)?;
         let taken = File::open(&root).and_then(|dir| {
+            // Before as well: the jailer lets its owner alone in, and a VMM that starts meanwhile would not reach its files.
+            dir.set_permissions(Permissions::from_mode(0o755))?;
             std::os::unix::fs::fchown(&dir, Some(0), Some(0))?;
             dir.set_permissions(Permissions::from_mode(0o755))
         });
