@@ -29,7 +29,7 @@ pub struct Deployment<'a> {
 /// A deployment whose host this process alone may change, until this is dropped.
 pub struct Held<'a> {
     deployment: Deployment<'a>,
-    _lock: FileLock,
+    lock: FileLock,
 }
 
 impl<'a> Deref for Held<'a> {
@@ -92,17 +92,17 @@ impl Outcome {
 impl<'a> Deployment<'a> {
     /// Looks at a fleet's host, and may not change it.
     pub fn look(workspace: &'a Workspace<'a>, fleet: Fleet) -> Result<Self, RunError> {
-        let host = host::open(&fleet)?;
+        let host = host::open(&fleet.host, &fleet.name)?;
         let observed = host.observe()?;
         Ok(Self { workspace, fleet, host, observed })
     }
 
     /// Holds a fleet's host, waiting for another process that does, and looks at it.
     pub fn hold(workspace: &'a Workspace<'a>, fleet: Fleet) -> Result<Held<'a>, RunError> {
-        let host = host::open(&fleet)?;
+        let host = host::open(&fleet.host, &fleet.name)?;
         let lock = host::hold(&host.layout, workspace.report)?;
         let observed = host.observe()?;
-        Ok(Held { deployment: Self { workspace, fleet, host, observed }, _lock: lock })
+        Ok(Held { deployment: Self { workspace, fleet, host, observed }, lock })
     }
 
     /// What the fleet wants of its host, from its lock and what is built by it; the host then knows its artifacts. What
@@ -166,11 +166,6 @@ impl<'a> Deployment<'a> {
             _ => Ok(()),
         }
     }
-
-    /// What takes these guests away, or everything of the fleet where none is named; their data disks stay.
-    pub(super) fn removal(&self, names: &[GuestName]) -> Plan {
-        diff(&self.observed, &WantedHost::default(), scope(names))
-    }
 }
 
 impl Held<'_> {
@@ -185,12 +180,22 @@ impl Held<'_> {
     /// # Errors
     /// Where a need of the plan is not met; nothing was changed then.
     pub(super) fn carry_out(&self, plan: Plan) -> Result<Outcome, RunError> {
-        preflight::check(&plan, &self.host)?;
-        let report = self.workspace.report;
-        plan.notes.iter().for_each(|note| report.note(&format!("note: {note}")));
-        let applied = apply(&plan, &self.host, self.workspace.guests_at_once(), report);
-        Ok(Outcome { plan, applied })
+        carry_out(self.workspace, &self.host, &self.lock, plan)
     }
+}
+
+/// Carries out a plan on a host that is held by this lock.
+pub(super) fn carry_out(
+    workspace: &Workspace<'_>,
+    host: &LinuxHost,
+    _held: &FileLock,
+    plan: Plan,
+) -> Result<Outcome, RunError> {
+    preflight::check(&plan, host)?;
+    let report = workspace.report;
+    plan.notes.iter().for_each(|note| report.note(&format!("note: {note}")));
+    let applied = apply(&plan, host, workspace.guests_at_once(), report);
+    Ok(Outcome { plan, applied })
 }
 
 /// The guests that were named, or all where none was.

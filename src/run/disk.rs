@@ -8,6 +8,7 @@ use crate::base::{ByteSize, GuestName};
 use crate::fleet::{Fleet, suggest};
 use crate::sys::fs::{FileError, FileLock};
 
+use super::fleet_host::Located;
 use super::guests::declared;
 use super::{RunError, Workspace, host};
 
@@ -22,7 +23,7 @@ pub struct Listed {
 /// Every data disk, by name.
 pub fn list(workspace: &Workspace<'_>) -> Result<Vec<Listed>, RunError> {
     let fleet = workspace.fleet()?;
-    let disks = disk::all(&host::open(&fleet)?)?;
+    let disks = disk::all(&host::open(&fleet.host, &fleet.name)?)?;
     let listed = |disk: DiskFile| Listed { orphan: !fleet.guests.contains_key(&disk.guest), disk };
     Ok(disks.into_iter().map(listed).collect())
 }
@@ -35,7 +36,7 @@ pub struct Unused {
 
 /// Holds the host, with a kept disk of this name on it that nobody has, whether the fleet still has its guest or not.
 pub fn unused(workspace: &Workspace<'_>, name: &str) -> Result<Unused, RunError> {
-    let host = host::open(&workspace.fleet()?)?;
+    let host = Located::find(workspace)?.host;
     find(name, &host)?;
     let lock = host::hold(&host.layout, workspace.report)?;
     let disk = find(name, &host)?;
@@ -80,7 +81,7 @@ pub struct Import {
 /// Holds the host, and looks whether a file may become the disk of a guest.
 pub fn import(workspace: &Workspace<'_>, guest: &str, from: &Path) -> Result<Import, RunError> {
     let fleet = workspace.fleet()?;
-    let host = host::open(&fleet)?;
+    let host = host::open(&fleet.host, &fleet.name)?;
     let guest = guest_with_disk(guest, &fleet)?;
     refuse_size(from, &fleet, &guest)?;
     let lock = host::hold(&host.layout, workspace.report)?;

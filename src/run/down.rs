@@ -8,9 +8,9 @@ use crate::apply::observe;
 use crate::base::GuestName;
 use crate::plan::Plan;
 
-use super::deployment::Held;
+use super::fleet_host::{FleetHost, HeldHost, Located};
 use super::guests::named;
-use super::{Deployment, Outcome, RunError, Workspace, host};
+use super::{Outcome, RunError, Workspace};
 
 /// What to take down.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ impl Default for DownRequest {
 
 /// A host that is held, and what would be taken from it.
 pub struct Down<'a> {
-    held: Held<'a>,
+    held: HeldHost<'a>,
     pub plan: Plan,
     /// The guests that go, those of which only disks and logs are left among them.
     pub guests: Vec<GuestName>,
@@ -40,25 +40,17 @@ pub fn prepare<'a>(
     workspace: &'a Workspace<'a>,
     request: &DownRequest,
 ) -> Result<Option<Down<'a>>, RunError> {
-    let fleet = workspace.fleet()?;
-    let host = host::open(&fleet)?;
+    let host = Located::find(workspace)?.host;
     // A store that was removed ends no guest: cgroups and TAPs tell of those that run.
     if !host.layout.dir().exists() && observe::is_bare(&host.observe()?) {
         return Ok(None);
     }
-    let mut held = Deployment::hold(workspace, fleet)?;
+    let mut held = FleetHost::hold(workspace)?;
     held.host.stop_timeout = request.stop_timeout;
-    let names = named(&request.guests, held.observed.guests.keys().chain(held.fleet.guests.keys()))?;
+    let names = named(&request.guests, held.observed.guests.keys().chain(&held.declared))?;
     let plan = held.removal(&names);
-    let guests = if names.is_empty() { there(&held)? } else { names };
+    let guests = if names.is_empty() { held.there()? } else { names };
     Ok(Some(Down { held, plan, guests }))
-}
-
-/// Every guest that the host has something of, be it its logs alone.
-fn there(deployment: &Deployment<'_>) -> Result<Vec<GuestName>, RunError> {
-    let mut guests = observe::recorded(&deployment.host.layout)?;
-    guests.extend(deployment.observed.guests.keys().cloned());
-    Ok(guests.into_iter().collect())
 }
 
 impl Down<'_> {

@@ -8,13 +8,13 @@ use crate::base::time::now;
 use crate::base::{GuestName, InvalidValue, SnapshotName};
 use crate::host::snapshot::Manifest;
 
-use super::deployment::Held;
+use super::fleet_host::{FleetHost, HeldHost, Located};
 use super::guests::declared_or_there;
-use super::{Deployment, Outcome, RunError, Workspace, host};
+use super::{Outcome, RunError, Workspace};
 
 /// A snapshot that was made; the host is held.
 pub struct Frozen<'a> {
-    held: Held<'a>,
+    held: HeldHost<'a>,
     pub name: SnapshotName,
     pub manifest: Manifest,
     /// Bytes that its files take on the disk.
@@ -31,8 +31,8 @@ pub fn create<'a>(
     name: Option<SnapshotName>,
     stop: bool,
 ) -> Result<Frozen<'a>, RunError> {
-    let held = Deployment::hold(workspace, workspace.fleet()?)?;
-    let guest = declared_or_there(guest, &held.fleet, &held.host)?;
+    let held = FleetHost::hold(workspace)?;
+    let guest = declared_or_there(guest, &held.declared, &held.host)?;
     let name = match name {
         Some(name) => name,
         None => default_name(&guest, &now())?,
@@ -61,7 +61,7 @@ fn default_name(guest: &GuestName, now: &str) -> Result<SnapshotName, InvalidVal
 
 /// Every snapshot that can be restored, or with `all` also those that were.
 pub fn list(workspace: &Workspace<'_>, all: bool) -> Result<Vec<Shelved>, RunError> {
-    let host = host::open(&workspace.fleet()?)?;
+    let host = Located::find(workspace)?.host;
     let mut found = snapshot::list(&host.layout)?;
     found.retain(|one| all || one.place == Place::Ready);
     Ok(found)
@@ -69,13 +69,13 @@ pub fn list(workspace: &Workspace<'_>, all: bool) -> Result<Vec<Shelved>, RunErr
 
 /// A snapshot that is to be removed for good; the host is held.
 pub struct Removal<'a> {
-    held: Held<'a>,
+    held: HeldHost<'a>,
     pub snapshot: Shelved,
 }
 
 /// Holds the host and finds a snapshot that is to be removed.
 pub fn removal<'a>(workspace: &'a Workspace<'a>, name: &SnapshotName) -> Result<Removal<'a>, RunError> {
-    let held = Deployment::hold(workspace, workspace.fleet()?)?;
+    let held = FleetHost::hold(workspace)?;
     let snapshot = snapshot::find(&held.host.layout, name)?;
     Ok(Removal { held, snapshot })
 }

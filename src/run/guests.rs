@@ -1,5 +1,7 @@
 //! Guests by the names that a user gives.
 
+use std::collections::BTreeSet;
+
 use crate::apply::linux::LinuxHost;
 use crate::base::GuestName;
 use crate::fleet::{Fleet, suggest};
@@ -28,9 +30,14 @@ pub fn declared(name: &str, fleet: &Fleet) -> Result<GuestName, RunError> {
 }
 
 /// A guest that the fleet declares, or that the host still has something of.
-pub fn declared_or_there(name: &str, fleet: &Fleet, host: &LinuxHost) -> Result<GuestName, RunError> {
+pub(super) fn declared_or_there(
+    name: &str,
+    declared: &BTreeSet<GuestName>,
+    host: &LinuxHost,
+) -> Result<GuestName, RunError> {
     let there = name.parse::<GuestName>().ok().filter(|guest| host.layout.guest(guest).exists());
-    there.map_or_else(|| declared(name, fleet), Ok)
+    let known = |name: &str| named(&[name.to_owned()], declared).map(|mut names| names.remove(0));
+    there.map_or_else(|| known(name), Ok)
 }
 
 #[cfg(test)]

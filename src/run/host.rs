@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use crate::apply::linux::{LinuxHost, Scope};
 use crate::apply::{preflight, store};
-use crate::fleet::{Fleet, LogLimits};
+use crate::base::FleetName;
+use crate::fleet::{HostSpec, LogLimits};
 use crate::host::layout::Layout;
 use crate::sys::cgroup;
 use crate::sys::fs::{self, FileLock};
@@ -13,11 +14,11 @@ use crate::sys::report::Report;
 use super::RunError;
 
 /// The host of a fleet, to look at; who changes it holds it ([`hold`]).
-pub fn open(fleet: &Fleet) -> Result<LinuxHost, RunError> {
+pub fn open(host: &HostSpec, fleet: &FleetName) -> Result<LinuxHost, RunError> {
     require_root()?;
-    let layout = Layout::new(&fleet.host, &fleet.name);
+    let layout = Layout::new(host, fleet);
     preflight::place(&layout)?;
-    at(layout, fleet.host.logs, Scope::WholeHost)
+    at(layout, host.logs, Scope::WholeHost)
 }
 
 /// A host whose store is somewhere.

@@ -11,6 +11,7 @@ pub mod disk;
 pub mod down;
 pub mod error;
 pub mod facts;
+mod fleet_host;
 pub mod freeze;
 pub mod guests;
 pub mod host;

@@ -4,14 +4,14 @@ use crate::apply::linux::LinuxHost;
 use crate::base::GuestName;
 use crate::sys::ssh::Target;
 
+use super::fleet_host::Located;
 use super::guests::declared_or_there;
-use super::{RunError, Workspace, host};
+use super::{RunError, Workspace};
 
 /// A guest by its name, and the host that it is on.
 pub fn guest(workspace: &Workspace<'_>, name: &str) -> Result<(LinuxHost, GuestName), RunError> {
-    let fleet = workspace.fleet()?;
-    let host = host::open(&fleet)?;
-    let guest = declared_or_there(name, &fleet, &host)?;
+    let Located { host, declared } = Located::find(workspace)?;
+    let guest = declared_or_there(name, &declared, &host)?;
     Ok((host, guest))
 }
 

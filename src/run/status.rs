@@ -2,27 +2,33 @@
 
 use std::collections::BTreeSet;
 
+use crate::apply::linux::LinuxHost;
 use crate::apply::status::{self, GuestPhase, GuestStatus};
 use crate::base::GuestName;
+use crate::host::observed::ObservedHost;
 use crate::plan::{GuestScope, Plan, Step, diff};
 
+use super::fleet_host::FleetHost;
 use super::{Deployment, Inputs, RunError, Workspace};
 
 /// The guests that run, or all of them, by name.
 pub fn guests(workspace: &Workspace<'_>, all: bool) -> Result<Vec<GuestStatus>, RunError> {
-    let deployment = Deployment::look(workspace, workspace.fleet()?)?;
+    let found = FleetHost::look(workspace)?;
     if all {
-        return Ok(every_guest(&deployment));
+        return Ok(every_guest(&found.host, &found.observed, &found.declared));
     }
-    let mut guests = status::guests(&deployment.host, &deployment.observed);
+    let mut guests = status::guests(&found.host, &found.observed);
     guests.retain(|guest| guest.state != GuestPhase::Down);
     Ok(guests)
 }
 
 /// Every guest that the fleet declares, or that the host has anything of.
-fn every_guest(deployment: &Deployment<'_>) -> Vec<GuestStatus> {
-    let Deployment { fleet, host, observed, .. } = deployment;
-    let names: BTreeSet<_> = observed.guests.keys().chain(fleet.guests.keys()).collect();
+fn every_guest<'a>(
+    host: &LinuxHost,
+    observed: &'a ObservedHost,
+    declared: impl IntoIterator<Item = &'a GuestName>,
+) -> Vec<GuestStatus> {
+    let names: BTreeSet<_> = observed.guests.keys().chain(declared).collect();
     names.into_iter().map(|name| status::guest(host, observed, name)).collect()
 }
 
@@ -54,5 +60,6 @@ pub fn status(workspace: &Workspace<'_>) -> Result<Status, RunError> {
     let drift = deployment
         .wanted(Inputs::AsTheyAre)
         .map(|wanted| diff(&deployment.observed, &wanted, GuestScope::All));
-    Ok(Status { guests: every_guest(&deployment), drift })
+    let Deployment { fleet, host, observed, .. } = &deployment;
+    Ok(Status { guests: every_guest(host, observed, fleet.guests.keys()), drift })
 }

@@ -4,6 +4,7 @@ mod crash;
 mod disks;
 mod doctor;
 mod drift;
+mod emergency;
 mod hostile;
 mod hostile_firecracker;
 mod hostile_source;
