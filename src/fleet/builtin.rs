@@ -22,6 +22,7 @@ const FILES: &[(&str, &[u8])] = embedded![
     "kernel-configs/microvm-6.1-x86_64.config",
     "kernel-configs/microvm-6.12-x86_64.config",
     "kernel-configs/parts/guest.config",
+    "recipes/fuse-overlayfs/recipe.toml",
     "recipes/openrc/inittab",
     "recipes/openrc/rc.conf",
     "recipes/openrc/recipe.toml",
