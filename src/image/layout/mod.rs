@@ -18,6 +18,7 @@ use super::content::{Content, Source};
 use super::recipe::Recipes;
 use super::tree::{Node, NodeKind, Tree, TreeError};
 
+use finish::BUSYBOX_PATHS;
 use packages::Packages;
 
 /// Time of everything that is generated, in seconds since the epoch. What packages bring keeps its own.
@@ -68,6 +69,10 @@ pub enum LayoutError {
     NotOn { recipe: Label, service: String, runlevel: String },
     #[error("{origin}: {path} should belong to the {kind} {name}, which the image does not have")]
     NoAccount { origin: String, path: String, kind: &'static str, name: String },
+    #[error(
+        "package {package} comes without {BUSYBOX_PATHS}, the list of its links: the image would have no /sbin/init"
+    )]
+    NoBusyboxLinks { package: String },
     #[error(transparent)]
     Account(#[from] AccountError),
     #[error(transparent)]
@@ -96,6 +101,10 @@ impl Diagnostic for LayoutError {
             Self::NoAccount { .. } => {
                 Class::Invalid.hint("add a recipe with that account, or give the file to another")
             }
+            Self::NoBusyboxLinks { .. } => Class::Invalid.hint(
+                "take busybox from Alpine 3.18 or later, or add a package with that file: a path for each line, such \
+                 as sbin/init",
+            ),
             Self::LostLinkTarget { .. } | Self::LinkCircle { .. } => Class::Invalid.no_hint(),
         }
     }
@@ -119,8 +128,7 @@ pub fn rootfs<'a>(
     apk: &ApkSettings,
 ) -> Result<Rootfs<'a>, LayoutError> {
     let mut laid = Packages::lay_out(packages)?;
-    let needed: Vec<&str> =
-        ACCOUNT_FILES.iter().map(|file| file.path).chain([finish::BUSYBOX_PATHS]).collect();
+    let needed: Vec<&str> = ACCOUNT_FILES.iter().map(|file| file.path).chain([BUSYBOX_PATHS]).collect();
     let brought = laid.read(&needed)?;
     let accounts = Accounts::merge(&brought, recipes)?;
     laid.resolve_owners(&accounts);
@@ -129,13 +137,22 @@ pub fn rootfs<'a>(
     let installed = laid.installed(&listed, &apk.tags, &accounts);
     let mut finish = finish::Finish { tree: laid.tree, accounts };
     finish.add_accounts(&brought)?;
-    if let Some(paths) = brought.get(finish::BUSYBOX_PATHS) {
-        finish.add_busybox_links(paths)?;
+    match brought.get(BUSYBOX_PATHS) {
+        Some(paths) => finish.add_busybox_links(paths)?,
+        None => refuse_unlinked_busybox(packages)?,
     }
     finish.add_recipes(recipes)?;
     finish.add_files(files)?;
     finish.add_apk(apk, &installed)?;
     Ok(Rootfs { tree: finish.tree, packages })
+}
+
+/// Before Alpine 3.18 busybox brings no list of its links, and only its script could make them.
+fn refuse_unlinked_busybox(packages: &[PackageContents]) -> Result<(), LayoutError> {
+    match packages.iter().find(|package| package.info.name == "busybox") {
+        Some(package) => Err(LayoutError::NoBusyboxLinks { package: package.info.id() }),
+        None => Ok(()),
+    }
 }
 
 /// A package as its repository lists it, which is what apk records: one for any machine stands under the repository's own

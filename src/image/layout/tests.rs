@@ -230,6 +230,16 @@ fn busybox_is_linked_where_nothing_stands() {
 }
 
 #[test]
+fn busybox_without_the_list_of_its_links_is_refused() {
+    let error = laid_out(&[package("busybox").file("bin/busybox", "").packed()], "").unwrap_err();
+    let words = "package busybox-1-r0 comes without /etc/busybox-paths.d/busybox, the list of its links";
+    assert!(error.starts_with(words), "{error}");
+    let list = package("list").file("etc/busybox-paths.d/busybox", "sbin/init\n");
+    let tree = laid_out(&[package("busybox").packed(), list.packed()], "").unwrap();
+    assert!(tree.get("/sbin/init").is_some(), "Debian's has its list from another package");
+}
+
+#[test]
 fn a_recipe_changes_what_packages_bring() {
     let tools = || package("a").file("usr/bin/newuidmap", "ELF").file("etc/init.d/net", "#!").packed();
     let recipe = "attribute = [{ path = \"/usr/bin/newuidmap\", mode = 0o755, capabilities = \"cap_setuid=ep\", xattrs = { \"user.x\" = \"0x0a\" } }]\n\
