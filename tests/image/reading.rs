@@ -170,6 +170,44 @@ fn a_file_that_is_no_image_is_refused_with_the_reason() {
     is(changed(1024 + 0x78, b'x'), "checksum");
 }
 
+#[test]
+fn a_directory_whose_checksum_is_wrong_is_refused() {
+    if tool::find("debugfs").is_none() {
+        return skip("a_directory_whose_checksum_is_wrong_is_refused", "debugfs is not installed");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    let mut tree: Tree<Content> = Tree::new();
+    for name in ["/few", "/many"] {
+        tree.insert(name, Node::new(NodeKind::Directory, 0o755)).unwrap();
+    }
+    tree.insert("/few/one", Node::new(NodeKind::Fifo, 0o644)).unwrap();
+    for number in 0..600 {
+        let path = format!("/many/a-name-that-takes-some-room-{number}");
+        tree.insert(&path, Node::new(NodeKind::Fifo, 0o644)).unwrap();
+    }
+    write_ext4(&tree, &[], &options(None, Purpose::ReadOnly), None, &image).unwrap();
+    assert_eq!(Opened::read(&image).unwrap().inventory.len(), tree.len());
+    let good = fs::read(&image).unwrap();
+    let blocks = |path: &str| -> Vec<usize> {
+        let said = Tool::new("debugfs").args(["-R", &format!("blocks {path}")]).arg(&image).output().unwrap();
+        let text = String::from_utf8(said.stdout).unwrap();
+        text.split_whitespace().map(|block| block.parse().unwrap()).collect()
+    };
+    let many = blocks("/many");
+    assert!(many.len() > 5, "an index and its leaves: {many:?}");
+    for block in many.into_iter().chain(blocks("/few")) {
+        // Within the first name or entry of the index; the sum itself.
+        for place in [0x26, 4094] {
+            let mut bytes = good.clone();
+            bytes[block * 4096 + place] ^= 1;
+            fs::write(&image, &bytes).unwrap();
+            let text = refused(&image);
+            assert!(text.contains(&format!("the checksum of block {block} is wrong")), "{place}: {text}");
+        }
+    }
+}
+
 /// An image of mke2fs, in which sums do not give damage away.
 fn without_sums(dir: &Path) -> PathBuf {
     let (tree, image) = (dir.join("tree"), dir.join("forged"));

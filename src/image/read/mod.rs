@@ -2,6 +2,7 @@
 //! memory but names and metadata, whose amount is bounded.
 
 mod bytes;
+mod directory;
 mod inventory;
 mod system;
 mod volume;

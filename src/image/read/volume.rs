@@ -15,7 +15,7 @@ use mkext4::spec::{
     Superblock, XattrEntry,
 };
 
-use super::{Flaw, ReadError};
+use super::{Flaw, ReadError, directory};
 
 /// Bytes of a block.
 const BLOCK: u64 = BLOCK_SIZE as u64;
@@ -142,6 +142,7 @@ impl Volume {
     ) -> Result<(), E> {
         let extents = self.extents(number, inode)?;
         let blocks = inode.size / BLOCK;
+        let is_indexed = inode.flags & spec::iflags::INDEX != 0;
         let mut expected = 0;
         for extent in &extents {
             for index in 0..u64::from(extent.len) {
@@ -154,6 +155,12 @@ impl Volume {
                 }
                 expected += 1;
                 let block = self.fs.read_block(extent.physical + index)?;
+                if let Some(seed) = self.seed(number, inode)
+                    && !directory::has_right_sum(seed, &block, is_indexed && logical == 0)
+                {
+                    let why = format!("the checksum of block {} is wrong", extent.physical + index);
+                    return Err(corrupt("directory", why).into());
+                }
                 // Blocks of a hash tree's inner levels read as one unused record.
                 for entry in DirentIter::new(&block) {
                     let entry = entry?;
@@ -164,6 +171,12 @@ impl Volume {
             }
         }
         if expected == blocks { Ok(()) } else { Err(corrupt("directory", "it is cut".into()).into()) }
+    }
+
+    /// What the checksums of an inode's own blocks begin with; `None` where the file system has no checksums.
+    fn seed(&self, number: u32, inode: &Inode) -> Option<u32> {
+        let has_sums = self.fs.superblock().feature_ro_compat & spec::ro_compat::METADATA_CSUM != 0;
+        has_sums.then(|| mkext4::csum::inode_seed(self.fs.fs_seed(), number, inode.generation))
     }
 
     /// The target of a symlink.
@@ -292,11 +305,7 @@ impl ExtentWalk<'_> {
     }
 
     fn check_sum(&self, node: &[u8], block: u64) -> Result<(), Error> {
-        let superblock = self.volume.fs.superblock();
-        if superblock.feature_ro_compat & spec::ro_compat::METADATA_CSUM == 0 {
-            return Ok(());
-        }
-        let seed = mkext4::csum::inode_seed(self.volume.fs.fs_seed(), self.number, self.inode.generation);
+        let Some(seed) = self.volume.seed(self.number, self.inode) else { return Ok(()) };
         let wanted = mkext4::csum::extent_block(seed, node).to_le_bytes();
         if node.ends_with(&wanted) {
             Ok(())
