@@ -4,6 +4,7 @@ pub mod address;
 mod changes;
 pub mod containers;
 pub mod digest;
+mod hold;
 pub mod indexes;
 pub mod kernel;
 pub mod kernel_config;

@@ -125,6 +125,11 @@ impl LockedPackage {
     pub fn id(&self) -> String {
         format!("{}-{}", self.name, self.version)
     }
+
+    /// What tells whether an index still lists it: name, version and checksum.
+    pub(super) fn identity(&self) -> (String, String, String) {
+        (self.name.clone(), self.version.clone(), self.checksum.clone())
+    }
 }
 
 /// The numbers of a guest, kept for as long as it stays in the fleet.

@@ -2,7 +2,7 @@
 //!
 //! What was chosen once stays for as long as it fits, as with Cargo: an image whose world and repositories are as they were
 //! keeps its packages, and no index is read for it. An image that must be solved anew keeps the versions that the lock has
-//! where the indexes still offer them and the world can be met so; else it gets what `apk add` would install.
+//! where the indexes still offer them; where the world cannot be met so, as few of them move as must.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +18,7 @@ use crate::sys::report::{Report, Unit};
 
 use super::address::{self, OutOfNumbers};
 use super::containers;
+use super::hold::{Identity, identity, least, why_moved};
 use super::kernel_source::{self, KernelSourceError};
 use super::model::{LOCK_VERSION, Lock, LockedImage, LockedPackage, LockedRepository};
 use super::repository::{DOWNLOADS, Repositories, RepositoryError};
@@ -224,26 +225,83 @@ impl<'a> Universe<'a> {
         Ok(Self { request, repositories, indexes, pool })
     }
 
-    /// Solves each image: with what the lock has, and where that has no answer without it.
+    /// Solves each image: what the lock has stays, as far as it can.
     fn choose(
         &self,
         images: &[(&Label, &Vec<String>)],
     ) -> Result<BTreeMap<Label, Vec<Choice>>, ResolveError> {
         let held = self.held();
-        let narrowed = (!held.is_empty()).then(|| self.narrowed(&held));
         let mut chosen = BTreeMap::new();
         for (image, world) in images {
             let world = parse_world(image, world)?;
-            let with_held = narrowed.as_ref().and_then(|indexes| self.solve(&world, indexes).ok());
-            let choices = match with_held {
-                Some(choices) => choices,
-                None => self
-                    .solve(&world, &self.indexes)
-                    .map_err(|source| ResolveError::Solve { image: (*image).clone(), source })?,
-            };
+            let choices = self.choose_beside(&world, &held);
+            let choices =
+                choices.map_err(|source| ResolveError::Solve { image: (*image).clone(), source })?;
+            self.tell_moved(image, &world, &choices);
             chosen.insert((*image).clone(), choices);
         }
         Ok(chosen)
+    }
+
+    /// Solves a world: of what is held, no more moves than must.
+    fn choose_beside(
+        &self,
+        world: &[Dependency],
+        held: &BTreeSet<Identity>,
+    ) -> Result<Vec<Choice>, SolveError> {
+        if held.is_empty() {
+            return self.solve(world, &self.indexes);
+        }
+        let mut held = held.clone();
+        if let Update::Packages(names) = self.request.update {
+            // What is named moves as far as it would in a new lock, and pulls along what it must.
+            let newest = self.solve(world, &self.indexes)?;
+            let named = newest.iter().filter(|choice| names.contains(&choice.info.name));
+            held.extend(named.map(|choice| identity(&choice.info)));
+        }
+        let without = |moved: &[&str]| {
+            let stays = |one: &&Identity| !moved.contains(&one.0.as_str());
+            self.solve(world, &self.narrowed(&held.iter().filter(stays).cloned().collect()))
+        };
+        if let Ok(choices) = without(&[]) {
+            return Ok(choices);
+        }
+        let newest = self.solve(world, &self.indexes)?;
+        let there: BTreeSet<Identity> = newest.iter().map(|choice| identity(&choice.info)).collect();
+        let movable: BTreeSet<&str> = held.difference(&there).map(|(name, ..)| name.as_str()).collect();
+        let movable: Vec<&str> = movable.into_iter().collect();
+        if without(&movable).is_err() {
+            return Ok(newest);
+        }
+        let moved = least(&movable, &mut |moved| without(moved).is_ok());
+        Ok(without(&moved).unwrap_or(newest))
+    }
+
+    /// Tells which packages moved that nobody asked to move, and why.
+    fn tell_moved(&self, image: &Label, world: &[Dependency], choices: &[Choice]) {
+        let (Some(old), Some(locked)) =
+            (self.request.old, self.request.old.and_then(|old| old.image.get(image)))
+        else {
+            return;
+        };
+        let named = |name: &str| match self.request.update {
+            Update::None => false,
+            Update::All => true,
+            Update::Packages(names) => names.contains(name),
+        };
+        let chosen: Vec<&PackageInfo> = choices.iter().map(|choice| &choice.info).collect();
+        for package in old.packages_of(locked).filter_map(Result::ok).filter(|package| !named(&package.name))
+        {
+            let new = chosen.iter().find(|info| info.name == package.name);
+            let Some(new) = new.filter(|new| identity(new) != package.identity()) else { continue };
+            let mut offered = self.indexes.iter().flat_map(|index| &index.packages);
+            let why = match offered.find(|info| identity(info) == package.identity()) {
+                Some(old) => why_moved(old, world, &chosen),
+                None => format!("no repository has {} any more", package.id()),
+            };
+            let note = format!("note: {} moves to {} besides: {why}", package.id(), new.version);
+            self.request.report.note(&note);
+        }
     }
 
     fn solve(&self, world: &[Dependency], indexes: &[Index]) -> Result<Vec<Choice>, SolveError> {
@@ -255,15 +313,14 @@ impl<'a> Universe<'a> {
     }
 
     /// Name, version and checksum of the packages that the lock has and an index still offers.
-    fn held(&self) -> BTreeSet<(String, String, String)> {
+    fn held(&self) -> BTreeSet<Identity> {
         let stays = |package: &&LockedPackage| match self.request.update {
             Update::None => true,
             Update::All => false,
             Update::Packages(names) => !names.contains(&package.name),
         };
         let locked = self.request.old.iter().flat_map(|lock| &lock.package).filter(stays);
-        let locked: BTreeSet<_> =
-            locked.map(|p| (p.name.clone(), p.version.clone(), p.checksum.clone())).collect();
+        let locked: BTreeSet<_> = locked.map(LockedPackage::identity).collect();
         let names: BTreeSet<&str> = locked.iter().map(|(name, ..)| name.as_str()).collect();
         let offered = self.indexes.iter().flat_map(|index| &index.packages);
         let offered = offered.filter(|info| names.contains(info.name.as_str())).map(identity);
@@ -271,7 +328,7 @@ impl<'a> Universe<'a> {
     }
 
     /// The indexes without other versions of what is held.
-    fn narrowed(&self, held: &BTreeSet<(String, String, String)>) -> Vec<Index> {
+    fn narrowed(&self, held: &BTreeSet<Identity>) -> Vec<Index> {
         let names: BTreeSet<&str> = held.iter().map(|(name, ..)| name.as_str()).collect();
         let stays =
             |info: &&PackageInfo| !names.contains(info.name.as_str()) || held.contains(&identity(info));
@@ -304,19 +361,13 @@ impl<'a> Universe<'a> {
         let location = &self.request.wanted.repositories[repository].locked.location;
         let key = self.indexes[repository].key.clone().unwrap_or_default();
         let same = |old: &&LockedPackage| {
-            identity(info) == (old.name.clone(), old.version.clone(), old.checksum.clone())
-                && old.size == info.size
-                && old.repository == *location
+            identity(info) == old.identity() && old.size == info.size && old.repository == *location
         };
         match self.request.old.iter().flat_map(|lock| &lock.package).find(same) {
             Some(old) => Ok(LockedPackage { key, ..old.clone() }),
             None => self.repositories.pin(&self.request.fleet.repositories[repository], info, &key),
         }
     }
-}
-
-fn identity(info: &PackageInfo) -> (String, String, String) {
-    (info.name.clone(), info.version.to_string(), info.checksum.to_string())
 }
 
 fn parse_world(image: &Label, world: &[String]) -> Result<Vec<Dependency>, ResolveError> {

@@ -359,3 +359,43 @@ fn a_lock_that_git_merged_half_or_a_newer_sisforge_wrote_is_named() {
     sandbox.write("fleet.lock", &text[..text.len() / 2]);
     sandbox.run("lock").fails(2, &["is not a valid lock file", "restore it from Git"]);
 }
+
+/// Adds a package that needs others to the repository.
+fn pack_needing(sandbox: &Sandbox, name: &str, version: &str, needs: &str) {
+    sandbox.write("map.toml", format!("[package.{name}]\ndepends = [{needs}]\n"));
+    sandbox.write(&format!("bare/usr/share/{name}"), version);
+    let to = "--to repository/x86_64 --arch x86_64 --key me.rsa --map map.toml";
+    sandbox.done(&format!("apk pack bare --name {name} --pkgver {version} {to}"));
+    fs::remove_dir_all(sandbox.path("bare")).unwrap();
+}
+
+#[test]
+fn an_update_moves_what_must_and_says_why() {
+    let sandbox = Sandbox::new();
+    pack_needing(&sandbox, "lib", "1.0-r0", "");
+    pack_needing(&sandbox, "app", "1.0-r0", "\"lib\"");
+    pack_needing(&sandbox, "other", "1.0-r0", "");
+    sandbox.index();
+    let text = sandbox.fleet_text("a", "").replace("[\"tiny\"]", "[\"app\", \"other\"]");
+    sandbox.write("fleet.toml", text);
+    sandbox.done("lock");
+    pack_needing(&sandbox, "lib", "2.0-r0", "");
+    pack_needing(&sandbox, "app", "2.0-r0", "\"lib>1.5\"");
+    pack_needing(&sandbox, "other", "2.0-r0", "");
+    sandbox.index();
+    let run = sandbox.run("lock --update app");
+    assert_eq!(run.out, "update app 1.0-r0 -> 2.0-r0\nupdate lib 1.0-r0 -> 2.0-r0\n");
+    assert!(run.err.contains("note: lib-1.0-r0 moves to 2.0-r0 besides: app-2.0-r0 needs lib>1.5"), "{run}");
+
+    // A mirror that dropped what is locked.
+    fs::remove_file(sandbox.path("repository/x86_64/lib-2.0-r0.apk")).unwrap();
+    pack_needing(&sandbox, "lib", "2.1-r0", "");
+    sandbox.index();
+    edit(&sandbox, "fleet.toml", "\"other\"]", "\"other\", \"tiny\"]");
+    let run = sandbox.run("lock");
+    assert_eq!(run.out, "update lib 2.0-r0 -> 2.1-r0\nadd tiny 1.0-r0\n");
+    assert!(
+        run.err.contains("lib-2.0-r0 moves to 2.1-r0 besides: no repository has lib-2.0-r0 any more"),
+        "{run}"
+    );
+}
