@@ -18,6 +18,7 @@ demo: packages build
 test: test-packages lint build
 	PATH="$(CURDIR)/target/test-tools/usr/sbin:$$PATH" SISFORGE_REQUIRE_ORACLES=1 $(CARGO) test --locked
 	demo/run $(abspath $(RELEASE))
+	tests/genuine/run $(abspath $(RELEASE))
 
 ## the demo and more on a host of its own: Debian with systemd, cgroup v2 and KVM, in an emulated machine
 test-host: packages host-packages build
