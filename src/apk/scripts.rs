@@ -13,6 +13,14 @@ impl PackageContents {
         let scripts = self.scripts.iter();
         scripts.filter_map(|script| Some((moment(script.kind)?, Sha256::of(&script.body)))).collect()
     }
+
+    /// The body of the script that apk would run at this moment of an installation.
+    pub fn script_at(&self, at: ScriptMoment) -> Option<&[u8]> {
+        self.scripts
+            .iter()
+            .find(|script| moment(script.kind) == Some(at))
+            .map(|script| script.body.as_slice())
+    }
 }
 
 /// `None` for upgrades and removals, which do not happen while an image is made.

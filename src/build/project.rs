@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{KernelOption, Label};
-use crate::fleet::{Fleet, InvalidFile, KernelSpec, Problem, SourceFiles};
+use crate::fleet::{Fleet, ImageSpec, InvalidFile, KernelSpec, Problem, SourceFiles};
 use crate::image::recipe::{RecipeError, Recipes};
 use crate::image::scripts::{self, PackageScripts};
 use crate::lock::digest::Digests;
@@ -210,8 +210,7 @@ impl Project {
         }
     }
 
-    /// The lock of this fleet. A lock that fits is given back as it is, without the network being used, unless an update is
-    /// asked for.
+    /// The lock of this fleet, whose scripts are all covered or accepted.
     pub fn lock(
         &self,
         old: Option<&Lock>,
@@ -220,8 +219,22 @@ impl Project {
         offline: bool,
         report: &dyn Report,
     ) -> Result<Lock, ProjectError> {
+        let lock = self.choose(old, update, cache, offline, report)?;
+        self.check_scripts(&lock)?;
+        Ok(lock)
+    }
+
+    /// The lock of this fleet, whatever its scripts. A lock that fits is given back as it is, without the network being used,
+    /// unless an update is asked for.
+    pub fn choose(
+        &self,
+        old: Option<&Lock>,
+        update: &Update,
+        cache: &Cache,
+        offline: bool,
+        report: &dyn Report,
+    ) -> Result<Lock, ProjectError> {
         if let Some(old) = old.filter(|old| *update == Update::None && self.stale(old).is_empty()) {
-            self.check_scripts(old)?;
             // A lock of an earlier version pins no files.
             let files = Some(&self.wanted.files).filter(|files| !files.is_empty()).cloned();
             return Ok(Lock { file: old.file.clone().or(files), ..old.clone() });
@@ -230,21 +243,27 @@ impl Project {
         // A machine without a compiler can lock; who builds the kernel needs one.
         let toolchain = make::toolchain().ok();
         let (fleet, wanted, toolchain) = (&self.fleet, &self.wanted, toolchain.as_deref());
-        let lock = resolve(&Request { fleet, wanted, old, update, toolchain, cache, offline, report })?;
-        self.check_scripts(&lock)?;
-        Ok(lock)
+        Ok(resolve(&Request { fleet, wanted, old, update, toolchain, cache, offline, report })?)
+    }
+
+    /// Each image that a lock has, with its recipes and the scripts of its packages.
+    pub fn scripts<'a>(
+        &'a self,
+        lock: &'a Lock,
+    ) -> impl Iterator<Item = (&'a Label, &'a ImageSpec, &'a Recipes, Vec<PackageScripts>)> {
+        self.fleet.images.iter().filter_map(|(name, image)| {
+            let (recipes, locked) = (self.recipes.get(name)?, lock.image.get(name)?);
+            let packages = lock.packages_of(locked).filter_map(Result::ok).map(PackageScripts::locked);
+            Some((name, image, recipes, packages.collect()))
+        })
     }
 
     /// Looks whether every package script that a lock lists is covered or accepted, and whether every acceptance accepts one.
     pub fn check_scripts(&self, lock: &Lock) -> Result<(), ProjectError> {
-        let mut problems = Vec::new();
-        for (name, image) in &self.fleet.images {
-            let (Some(recipes), Some(locked)) = (self.recipes.get(name), lock.image.get(name)) else {
-                continue;
-            };
-            let packages = lock.packages_of(locked).filter_map(Result::ok).map(PackageScripts::locked);
-            problems.extend(scripts::problems(image, recipes, &packages.collect::<Vec<_>>()));
-        }
+        let scripts = self.scripts(lock);
+        let problems: Vec<Problem> = scripts
+            .flat_map(|(_, image, recipes, packages)| scripts::problems(image, recipes, &packages))
+            .collect();
         if problems.is_empty() {
             Ok(())
         } else {

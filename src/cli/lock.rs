@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use crate::lock::resolve::Update;
 use crate::run::lock::{self, Updated};
+use crate::run::scripts;
 
+use super::ask::confirm;
 use super::error::CliError;
 use super::output::EventJson;
 use super::render;
@@ -15,6 +17,12 @@ pub struct Args {
     /// Choose new versions: of these packages and their dependencies, or of everything
     #[arg(long, value_name = "PACKAGE", num_args = 0..)]
     update: Option<Vec<String>>,
+    /// Show the package scripts that no recipe covers, and accept them in fleet.toml
+    #[arg(long)]
+    accept_scripts: bool,
+    /// Do not ask for confirmation
+    #[arg(long, requires = "accept_scripts")]
+    yes: bool,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
@@ -24,6 +32,20 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         Some(names) => Update::Packages(names.iter().cloned().collect()),
     };
     let workspace = ui.workspace();
+    if args.accept_scripts
+        && let Some(acceptance) = scripts::prepare(&workspace, &update)?
+    {
+        acceptance.scripts.iter().for_each(|script| ui.report.note(script));
+        let path = acceptance.path().display();
+        if !args.yes {
+            confirm(&format!(
+                "let the images do without these {} scripts, in {path}",
+                acceptance.scripts.len()
+            ))?;
+        }
+        acceptance.carry_out()?;
+        ui.report.note(&format!("note: {path} accepts {} scripts", acceptance.scripts.len()));
+    }
     let Updated { lock, changes } = lock::update(&workspace, &update)?;
     let path = workspace.lock_path();
     if ui.settings.json {

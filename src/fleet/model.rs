@@ -176,6 +176,14 @@ pub struct ImageSpec {
     pub accepted: Vec<AcceptedScript>,
 }
 
+impl ImageSpec {
+    /// Whether it does without a script with this digest.
+    pub fn accepts(&self, script: &ScriptName, sha256: &Sha256) -> bool {
+        let mut of_name = self.accepted.iter().filter(|accepted| accepted.name.get_ref() == script);
+        of_name.any(|accepted| accepted.sha256.iter().any(|one| one.get_ref() == sha256))
+    }
+}
+
 /// A value that `fleet.toml` gives a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GivenParameter {

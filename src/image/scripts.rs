@@ -56,29 +56,14 @@ impl PackageScripts {
 pub fn problems(image: &ImageSpec, recipes: &Recipes, packages: &[PackageScripts]) -> Vec<Problem> {
     let mut problems: Vec<Problem> =
         image.accepted.iter().flat_map(|accepted| idle(accepted, packages)).collect();
-    let is_accepted = |name: &ScriptName, sha256: &Sha256| {
-        let mut of_name = image.accepted.iter().filter(|accepted| accepted.name.get_ref() == name);
-        of_name.any(|accepted| accepted.sha256.iter().any(|one| one.get_ref() == sha256))
-    };
-    let mut uncovered = Vec::new();
-    let mut accepted = BTreeMap::new();
-    for package in packages {
-        for (name, sha256) in package.names() {
-            if is_accepted(&name, &sha256) {
-                accepted.insert(name, sha256);
-            } else if recipes.reviewer(&name, &sha256).is_none() {
-                let (id, moment) = (format!("{}-{}", package.name, package.version), name.moment);
-                uncovered.push(format!("\n  {id}: {moment} sha256:{sha256}"));
-                accepted.insert(name, sha256);
-            }
-        }
-    }
+    let uncovered = uncovered(image, recipes, packages);
     if !uncovered.is_empty() {
         let message = format!(
             "no rule covers {} of this image, and sisforge runs none:{}",
             if uncovered.len() == 1 { "a package script" } else { "package scripts" },
-            uncovered.concat()
+            uncovered.iter().map(|(name, script)| script.line(name)).collect::<String>()
         );
+        let accepted = acceptances(image, recipes, packages);
         problems.push(
             Problem::new(image.place.clone(), message)
                 .label("the image that they are of")
@@ -88,12 +73,66 @@ pub fn problems(image: &ImageSpec, recipes: &Recipes, packages: &[PackageScripts
     problems
 }
 
+/// A script that no rule of a recipe covers and that `fleet.toml` does not accept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UncoveredScript {
+    /// Name and version of its package.
+    pub package: String,
+    pub sha256: Sha256,
+}
+
+impl UncoveredScript {
+    fn line(&self, name: &ScriptName) -> String {
+        format!("\n  {}: {} sha256:{}", self.package, name.moment, self.sha256)
+    }
+}
+
+/// The scripts of an image that nothing covers.
+pub fn uncovered(
+    image: &ImageSpec,
+    recipes: &Recipes,
+    packages: &[PackageScripts],
+) -> Vec<(ScriptName, UncoveredScript)> {
+    let mut found = Vec::new();
+    for package in packages {
+        for (name, sha256) in package.names() {
+            if !image.accepts(&name, &sha256) && recipes.reviewer(&name, &sha256).is_none() {
+                let package = format!("{}-{}", package.name, package.version);
+                found.push((name, UncoveredScript { package, sha256 }));
+            }
+        }
+    }
+    found
+}
+
+/// What an image would have to accept for nothing to be wrong with its scripts: what it accepts of what is there, and what is
+/// not covered.
+pub fn acceptances(
+    image: &ImageSpec,
+    recipes: &Recipes,
+    packages: &[PackageScripts],
+) -> BTreeMap<ScriptName, BTreeSet<Sha256>> {
+    let mut accepted: BTreeMap<ScriptName, BTreeSet<Sha256>> = BTreeMap::new();
+    let there = packages.iter().flat_map(PackageScripts::names);
+    for (name, sha256) in there.filter(|(name, sha256)| image.accepts(name, sha256)) {
+        accepted.entry(name).or_default().insert(sha256);
+    }
+    for (name, script) in uncovered(image, recipes, packages) {
+        accepted.entry(name).or_default().insert(script.sha256);
+    }
+    accepted
+}
+
 /// How to accept scripts: the line for `fleet.toml`.
-fn acceptance(scripts: &BTreeMap<ScriptName, Sha256>) -> String {
-    let entries = scripts.iter().map(|(name, sha256)| format!("\"{name}\" = \"sha256:{sha256}\""));
+fn acceptance(scripts: &BTreeMap<ScriptName, BTreeSet<Sha256>>) -> String {
+    let digests = |digests: &BTreeSet<Sha256>| {
+        let digests: Vec<String> = digests.iter().map(|sha256| format!("\"sha256:{sha256}\"")).collect();
+        if let [one] = digests.as_slice() { one.clone() } else { format!("[{}]", digests.join(", ")) }
+    };
+    let entries = scripts.iter().map(|(name, sha256)| format!("\"{name}\" = {}", digests(sha256)));
     format!(
-        "read each (`tar -xzOf PACKAGE.apk .post-install`); let a recipe do what the image needs of it, in files, users and \
-         services; then put this below the image:\naccept-scripts = {{ {} }}",
+        "read each (`sisforge lock` shows them); let a recipe do what the image needs of it, in files, users and services; \
+         then run `sisforge lock --accept-scripts`, or put this below the image:\naccept-scripts = {{ {} }}",
         entries.collect::<Vec<_>>().join(", ")
     )
 }

@@ -1,7 +1,5 @@
 //! Which locked versions stay where an image is solved anew: all that can. What moves besides is told with its reason.
 
-use std::collections::BTreeSet;
-
 use crate::apk::{Dependency, PackageInfo};
 
 /// Name, version and checksum of a package.

@@ -11,7 +11,7 @@ use crate::lock::resolve::Update;
 use crate::sys::fetch::Cache;
 use crate::sys::fs;
 
-use super::{RunError, Workspace};
+use super::{RunError, Workspace, scripts};
 
 /// How much of what a use case works from may change on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,14 @@ fn resolve(
 ) -> Result<(Updated, bool), RunError> {
     let old = Lock::read(&workspace.lock_path())?;
     let cache = workspace.cache()?;
-    let lock = project.lock(old.as_ref(), update, &cache, workspace.settings.offline, workspace.report)?;
+    let (offline, report) = (workspace.settings.offline, workspace.report);
+    let lock = project.choose(old.as_ref(), update, &cache, offline, report)?;
+    if let Err(error) = project.check_scripts(&lock) {
+        // What stands against the lock is told in any case.
+        let shown = scripts::shown(workspace, project, old.as_ref(), &lock, &cache).unwrap_or_default();
+        shown.iter().for_each(|script| report.note(&format!("note: {script}")));
+        return Err(error.into());
+    }
     let is_new = old.as_ref() != Some(&lock);
     let changes = if is_new { changes(old.as_ref(), &lock) } else { Vec::new() };
     Ok((Updated { lock, changes }, is_new))

@@ -26,6 +26,7 @@ pub mod quarantine;
 pub mod reach;
 pub mod restore;
 pub mod saved_plan;
+pub mod scripts;
 pub mod status;
 pub mod systemd;
 pub mod tree;

@@ -313,6 +313,11 @@ pub const MAY_CHANGE: &[Allowed] = &[
         why: "the file that the user names",
     },
     Allowed {
+        file: "src/run/scripts.rs",
+        functions: &["Acceptance::carry_out"],
+        why: "`lock --accept-scripts`: writes fleet.toml, once it was asked for",
+    },
+    Allowed {
         file: "src/run/tree.rs",
         functions: &["write", "write_all", "describe"],
         why: "writes into the folder that the user names",

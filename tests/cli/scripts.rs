@@ -126,3 +126,36 @@ fn a_reviewed_rule_of_a_recipe_covers_a_script() {
     accept(&sandbox, "recipes = [\"mine\"]");
     sandbox.done("build image i");
 }
+
+#[test]
+fn a_script_is_shown_with_where_it_comes_from_and_accepted_for_whoever_says_so() {
+    let sandbox = sandbox(&[("post-install", "#!/bin/sh\ntouch /was-run\n\u{1b}[2Jecho done\n")]);
+    let text = sandbox.read("fleet.toml");
+    let words = [
+        "post-install of tiny-1.0-r0 from repository (index signed by me.rsa.pub), sha256:",
+        "| touch /was-run",
+    ];
+    let run = sandbox.run("lock");
+    run.fails(2, &words);
+    assert!(run.err.contains("| \\u{1b}[2Jecho done"), "{run}");
+    // There is no terminal to ask on.
+    sandbox.run("lock --accept-scripts").fails(2, &["no terminal to ask", "--yes"]);
+    assert_eq!(sandbox.read("fleet.toml"), text);
+    assert!(!sandbox.path("fleet.lock").exists());
+    let run = sandbox.run("lock --accept-scripts --yes");
+    run.fails(0, &words);
+    let added = sandbox.read("fleet.toml");
+    assert_eq!(added.lines().count(), text.lines().count() + 1, "{added}");
+    assert!(added.contains("accept-scripts = { \"tiny.post-install\" = \"sha256:"), "{added}");
+    sandbox.done("check");
+    sandbox.run("lock --yes").fails(2, &["--accept-scripts"]);
+
+    put(&sandbox, &[("post-install", "#!/bin/sh\ntouch /was-run\nrm -rf /\n")]);
+    let run = sandbox.run("lock --update");
+    run.fails(2, &["what changed since tiny-1.0-r0, which is accepted:", "| +rm -rf /", "| -"]);
+    sandbox.done("lock --update --accept-scripts --yes");
+    let changed = sandbox.read("fleet.toml");
+    assert_eq!(changed.lines().count(), added.lines().count(), "{changed}");
+    assert_ne!(changed, added);
+    assert_eq!(changed.matches("sha256:").count(), 1, "what is no longer there is not accepted any more");
+}

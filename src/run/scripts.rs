@@ -1,0 +1,226 @@
+//! Package scripts that nothing covers: shown, and accepted in `fleet.toml` where somebody says so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use crate::base::text::printable;
+use crate::base::{Label, Sha256};
+use crate::build::{Project, ProjectError};
+use crate::fleet::{ScriptMoment, ScriptName};
+use crate::image::scripts::{acceptances, uncovered};
+use crate::lock::model::{Lock, LockedPackage};
+use crate::lock::repository::{Repositories, RepositoryError};
+use crate::lock::resolve::Update;
+use crate::sys::fetch::Cache;
+use crate::sys::fs::{self, FileError};
+use crate::sys::report::Silent;
+
+use super::{RunError, Workspace};
+
+/// Most lines of one script that are shown.
+const MOST_LINES: usize = 200;
+
+/// Scripts that nothing covers, and the `fleet.toml` that accepts them.
+#[derive(Clone, Debug)]
+pub struct Acceptance {
+    /// What each does, as text for a terminal.
+    pub scripts: Vec<String>,
+    path: PathBuf,
+    text: String,
+}
+
+/// What a lock that is brought up to date would need to accept; `None` where everything is covered. Nothing is written.
+pub fn prepare(workspace: &Workspace<'_>, update: &Update) -> Result<Option<Acceptance>, RunError> {
+    let project = workspace.project(workspace.fleet()?)?;
+    let old = Lock::read(&workspace.lock_path())?;
+    let cache = workspace.cache()?;
+    let (offline, report) = (workspace.settings.offline, workspace.report);
+    let lock = project.choose(old.as_ref(), update, &cache, offline, report)?;
+    let scripts = shown(workspace, &project, old.as_ref(), &lock, &cache);
+    let scripts = scripts.map_err(|error| ProjectError::Resolve(error.into()))?;
+    if scripts.is_empty() {
+        return Ok(None);
+    }
+    let mut text = project.fleet.source.text.clone();
+    for (image, spec, recipes, packages) in project.scripts(&lock) {
+        if !uncovered(spec, recipes, &packages).is_empty() {
+            text = with_acceptances(&text, image, &acceptances(spec, recipes, &packages))
+                .map_err(|reason| RunError::Acceptance { path: project.fleet.source.path.clone(), reason })?;
+        }
+    }
+    Ok(Some(Acceptance { scripts, path: project.fleet.source.path.clone(), text }))
+}
+
+impl Acceptance {
+    /// The file that is written.
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Writes `fleet.toml`.
+    pub fn carry_out(&self) -> Result<(), FileError> {
+        let failed = FileError::when("look at", &self.path);
+        let mode = std::fs::metadata(&self.path).map(|meta| Permissions::mode(&meta.permissions()));
+        let mode = mode.map_err(failed)? & 0o7777;
+        fs::write(&self.path, self.text.as_bytes(), mode)
+    }
+}
+
+/// Every script of a lock that nothing covers: where it comes from, its text, and what changed since an accepted one.
+pub(super) fn shown(
+    workspace: &Workspace<'_>,
+    project: &Project,
+    old: Option<&Lock>,
+    lock: &Lock,
+    cache: &Cache,
+) -> Result<Vec<String>, RepositoryError> {
+    let offline = workspace.settings.offline;
+    let from = |offline| Repositories { fleet: &project.fleet, cache, offline, report: &Silent };
+    let mut told = BTreeSet::new();
+    let mut shown = Vec::new();
+    for (_, image, recipes, packages) in project.scripts(lock) {
+        for (name, script) in uncovered(image, recipes, &packages) {
+            let locked = lock.package.iter().find(|package| package.id() == script.package);
+            let Some(locked) = locked.filter(|_| told.insert((name.clone(), script.sha256))) else {
+                continue;
+            };
+            let body = body(&from(offline), locked, name.moment)?;
+            let is_accepted = |package: &&LockedPackage| {
+                let digest = package.scripts.get(&name.moment);
+                package.name == name.package && digest.is_some_and(|digest| image.accepts(&name, digest))
+            };
+            let before = old.iter().flat_map(|lock| &lock.package).find(is_accepted);
+            // Only where it is still in the cache: it is no reason to go to the network.
+            let before =
+                before.and_then(|package| Some((package, body_of_old(&from(true), package, &name)?)));
+            shown.push(describe(&name, locked, &script.sha256, &body, before));
+        }
+    }
+    Ok(shown)
+}
+
+fn body(
+    repositories: &Repositories<'_>,
+    package: &LockedPackage,
+    moment: ScriptMoment,
+) -> Result<String, RepositoryError> {
+    let contents = repositories.package(package)?;
+    Ok(String::from_utf8_lossy(contents.script_at(moment).unwrap_or_default()).into_owned())
+}
+
+fn body_of_old(
+    repositories: &Repositories<'_>,
+    package: &LockedPackage,
+    name: &ScriptName,
+) -> Option<String> {
+    body(repositories, package, name.moment).ok()
+}
+
+fn describe(
+    name: &ScriptName,
+    package: &LockedPackage,
+    sha256: &Sha256,
+    body: &str,
+    before: Option<(&LockedPackage, String)>,
+) -> String {
+    let head = format!(
+        "{} of {} from {} (index signed by {}), sha256:{sha256}",
+        name.moment,
+        package.id(),
+        package.repository,
+        package.key
+    );
+    match before {
+        None => format!("{head}:{}", indented(body.lines())),
+        Some((old, before)) => {
+            let difference = similar::TextDiff::from_lines(before.as_str(), body);
+            let changes = difference.unified_diff().context_radius(2).to_string();
+            format!(
+                "{head}; what changed since {}, which is accepted:{}",
+                old.id(),
+                indented(changes.lines())
+            )
+        }
+    }
+}
+
+/// Lines of somebody else, each as the terminal may have it.
+fn indented<'a>(lines: impl Iterator<Item = &'a str> + Clone) -> String {
+    let line =
+        |line: &str| format!("\n  | {}", line.split('\t').map(printable).collect::<Vec<_>>().join("    "));
+    let count = lines.clone().count();
+    let more = (count > MOST_LINES).then(|| format!("\n  | ... and {} lines more", count - MOST_LINES));
+    lines.take(MOST_LINES).map(line).chain(more).collect()
+}
+
+/// The text of a `fleet.toml` in which an image accepts these scripts, and no others; the rest is as it was.
+fn with_acceptances(
+    text: &str,
+    image: &Label,
+    scripts: &BTreeMap<ScriptName, BTreeSet<Sha256>>,
+) -> Result<String, String> {
+    let mut document: toml_edit::DocumentMut = text.parse().map_err(|error| format!("{error}"))?;
+    let mut table = toml_edit::InlineTable::new();
+    for (name, digests) in scripts {
+        let digests: Vec<String> = digests.iter().map(|sha256| format!("sha256:{sha256}")).collect();
+        let value = match digests.as_slice() {
+            [one] => toml_edit::Value::from(one.as_str()),
+            several => toml_edit::Value::from_iter(several),
+        };
+        table.insert(name.to_string(), value);
+    }
+    let images = document.get_mut("image").and_then(toml_edit::Item::as_table_like_mut);
+    let image = images.and_then(|images| images.get_mut(image.as_str())?.as_table_like_mut());
+    let image = image.ok_or("it has no table of that image")?;
+    match image.get_mut("accept-scripts").and_then(toml_edit::Item::as_value_mut) {
+        Some(value) => {
+            let around = value.decor().clone();
+            *value = table.into();
+            *value.decor_mut() = around;
+        }
+        None => drop(image.insert("accept-scripts", toml_edit::value(table))),
+    }
+    Ok(document.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acceptance_changes_its_own_line_alone() {
+        let scripts = |digests: &[&str]| {
+            let digests = digests.iter().map(Sha256::of).collect();
+            BTreeMap::from([("a.trigger".parse().unwrap(), digests)])
+        };
+        let text = "# fleet\n[image.i] # why\npackages = [ 'a' ]\n\n[image.j]\naccept-scripts = { 'a.trigger' = 'x' } # b\n";
+        let line = |digests: &[&str]| {
+            let line: Vec<_> =
+                digests.iter().map(|text| format!("\"sha256:{}\"", Sha256::of(text))).collect();
+            line.join(", ")
+        };
+        let i = with_acceptances(text, &"i".parse().unwrap(), &scripts(&["one"])).unwrap();
+        let added = format!("accept-scripts = {{ \"a.trigger\" = {} }}\n\n[image.j]", line(&["one"]));
+        assert_eq!(i, text.replace("\n[image.j]", &added));
+        let j = with_acceptances(text, &"j".parse().unwrap(), &scripts(&["one"])).unwrap();
+        assert_eq!(
+            j,
+            text.replace("{ 'a.trigger' = 'x' }", &format!("{{ \"a.trigger\" = {} }}", line(&["one"])))
+        );
+        let inline = "image = { i = { packages = [] } }\n";
+        assert!(
+            with_acceptances(inline, &"i".parse().unwrap(), &scripts(&["one", "two"]))
+                .unwrap()
+                .contains("= [")
+        );
+    }
+
+    #[test]
+    fn a_script_is_shown_without_what_a_terminal_would_obey() {
+        assert_eq!(indented("a\tb\n\u{1b}[2Jc".lines()), "\n  | a    b\n  | \\u{1b}[2Jc");
+        let long = "x\n".repeat(MOST_LINES + 3);
+        assert!(indented(long.lines()).ends_with("... and 3 lines more"));
+    }
+}
