@@ -135,6 +135,14 @@ impl Dependency {
         };
         matches != self.conflict
     }
+
+    /// The same of a name without a version where that stands below every version, as apk 3 has it.
+    pub fn is_met_from_below(&self, checksum: &Checksum) -> bool {
+        match &self.constraint {
+            Constraint::Version { operator, .. } => operator.less != self.conflict,
+            Constraint::Any | Constraint::Checksum(_) => self.is_met_by(None, checksum),
+        }
+    }
 }
 
 fn is_name(text: &str) -> bool {

@@ -24,6 +24,7 @@ mod listing;
 mod pack;
 mod package;
 mod repository;
+mod rules;
 mod scripts;
 mod signature;
 mod solver;
@@ -45,6 +46,7 @@ pub use installed::{InstalledError, InstalledPackage, InstalledReason, RecordedF
 pub use pack::{PackError, Packed, pack};
 pub use package::{Expected, PackageContents, PackageError, Refusal, Script, ScriptKind};
 pub use repository::{INDEX_FILE, RepositoryError, index_directory, sign_directory};
+pub use rules::Rules;
 pub use signature::{DAMAGED, KeyError, KeyRing, SignatureError, SigningKey};
-pub use solver::{Chosen, Problem, Repository, SolveError, solve};
+pub use solver::{Chosen, Problem, Repository, SolveError, solve, solve_by};
 pub use version::{InvalidVersion, Version};

@@ -2,6 +2,7 @@
 
 use super::propagate::Solver;
 use super::universe::{NameId, PackageId, Provider, Requirement};
+use crate::apk::rules::Rules;
 
 impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
     fn is_satisfiable(&self, package: PackageId, need: Requirement<'u>) -> bool {
@@ -84,7 +85,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
             for need in &package.install_if {
                 let state = &mut self.names[need.name];
                 if !state.locked {
-                    if need.text.conflict {
+                    if need.text.conflict && universe.rules == Rules::Apk3 {
                         state.install_if_waits = true;
                         self.queue(need.name, false);
                     }

@@ -17,6 +17,7 @@ mod universe;
 use super::dependency::Dependency;
 use super::index::Index;
 use super::info::PackageInfo;
+use super::rules::Rules;
 use propagate::Solver;
 use universe::Universe;
 
@@ -55,8 +56,20 @@ const STACK: usize = 1 << 30;
 /// Most repositories that can be told apart.
 const MAX_REPOSITORIES: usize = 64;
 
-/// Finds the packages that meet `world` for machines of `arch`, in the order in which apk would install them.
+/// Finds the packages that meet `world` for machines of `arch`, in the order in which the apk of the repositories would install
+/// them.
 pub fn solve<'a>(
+    world: &[Dependency],
+    repositories: &[Repository<'a>],
+    arch: &str,
+) -> Result<Vec<Chosen<'a>>, SolveError> {
+    let packages = repositories.iter().flat_map(|repository| &repository.index.packages);
+    solve_by(Rules::of(packages), world, repositories, arch)
+}
+
+/// The same by the rules of one apk, whichever the repositories have.
+pub fn solve_by<'a>(
+    rules: Rules,
     world: &[Dependency],
     repositories: &[Repository<'a>],
     arch: &str,
@@ -71,7 +84,7 @@ pub fn solve<'a>(
     });
     world.dedup();
     let run = || {
-        let universe = Universe::new(&world, repositories, arch);
+        let universe = Universe::new(&world, repositories, arch, rules);
         let mut solver = Solver::new(&universe);
         solver.run();
         let order = solver.install_order();

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use super::Chosen;
 use super::propagate::Solver;
 use super::universe::{NameId, PackageId, Provider};
+use crate::apk::rules::Rules;
 
 impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
     /// Gives a name to its best provider, or to nobody.
@@ -40,6 +41,7 @@ impl<'u, 'a: 'u> Solver<'_, 'u, 'a> {
         let (package_a, package_b) = (&self.universe.packages[a.package], &self.universe.packages[b.package]);
         let by_version = match (a.version, b.version) {
             (Some(a), Some(b)) => a.compare(b),
+            (a, b) if self.universe.rules == Rules::Apk3 => a.is_some().cmp(&b.is_some()),
             _ => Ordering::Equal,
         };
         let by_own_version = || {

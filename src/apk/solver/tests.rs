@@ -1,8 +1,9 @@
 //! Small worlds for each rule, after the rules of apk-tools' solver.
 
-use super::{Repository, solve};
+use super::{Repository, solve, solve_by};
 use crate::apk::dependency::{Checksum, Dependency};
 use crate::apk::index::Index;
+use crate::apk::rules::Rules;
 
 /// An index from lines like `a-1 D:b p:c=2 i:d k:10`.
 fn index(text: &str) -> Index {
@@ -357,4 +358,46 @@ fn a_record_that_apk_would_not_install_is_told_with_the_reason() {
         "error: odd: odd-1 cannot be installed: field 'X' is not known; fields whose letter is upper case \
          must be"
     );
+}
+
+/// Each answer is that of the genuine apk 2.14.4 and of 3.0.8.
+#[test]
+fn the_two_apks_differ_in_names_without_a_version_and_in_conflicts() {
+    let plain = "a-1 p:v\nb-1 D:v<2\nc-1 D:v=2\nd-1 D:v>2\n";
+    let by_name = "a-1 p:v k:1\nb-1 p:v=1\nn-1 D:v\n";
+    for (text, world, by_2, by_3) in [
+        (plain, "b a", "error", "a-1 b-1"),
+        (plain, "c a", "error", "error"),
+        (plain, "d a", "error", "error"),
+        (plain, "a !v<2", "a-1", "error"),
+        (plain, "a !v=2", "a-1", "a-1"),
+        (by_name, "n", "a-1 n-1", "b-1 n-1"),
+        (by_name, "v", "a-1", "b-1"),
+        ("a-1\nb-1 i:a !c\nc-1", "a", "a-1", "a-1 b-1"),
+        ("a-1 D:!v p:v", "a", "error", "a-1"),
+        ("a-1 p:v=x9\nn-1 D:v<1", "n", "a-1 n-1", "a-1 n-1"),
+    ] {
+        let index = index(text);
+        let answer = |rules| {
+            let repositories = [Repository { index: &index, tag: None }];
+            match solve_by(rules, &Dependency::parse_list(world).unwrap(), &repositories, "x") {
+                Ok(chosen) => chosen.iter().map(|chosen| chosen.info.id()).collect::<Vec<_>>().join(" "),
+                Err(_) => "error".to_owned(),
+            }
+        };
+        assert_eq!(
+            (answer(Rules::Apk2), answer(Rules::Apk3)),
+            (by_2.into(), by_3.into()),
+            "{world} of {text}"
+        );
+    }
+}
+
+#[test]
+fn the_apk_that_the_repositories_hold_decides() {
+    let held = |version: &str| {
+        let index = index(&format!("a-1\nb-1 i:a !c\nc-1\napk-tools-{version}"));
+        answer("a", &[Repository { index: &index, tag: None }])
+    };
+    assert_eq!([held("2.14.10"), held("3.0.3")], ["a-1".to_owned(), "a-1 b-1".to_owned()]);
 }

@@ -11,6 +11,7 @@ use super::links::Links;
 use crate::apk::dependency::{Checksum, Dependency};
 use crate::apk::index::Index;
 use crate::apk::info::PackageInfo;
+use crate::apk::rules::Rules;
 use crate::apk::version::Version;
 
 pub(super) type NameId = usize;
@@ -38,6 +39,7 @@ pub(super) struct Name<'u> {
 pub(super) struct Requirement<'u> {
     pub name: NameId,
     pub text: &'u Dependency,
+    rules: Rules,
 }
 
 /// A package of one or more repositories.
@@ -70,11 +72,12 @@ pub(super) struct Universe<'u, 'a> {
     pub tags: Vec<(&'a str, RepositorySet)>,
     /// Records of the indexes that cannot be installed, with the reason.
     pub rejected: Vec<(&'a str, &'a str)>,
+    pub rules: Rules,
 }
 
 impl<'u, 'a: 'u> Universe<'u, 'a> {
-    pub fn new(world: &'u [Dependency], repositories: &[Repository<'a>], arch: &str) -> Self {
-        let mut reader = IndexReader::default();
+    pub fn new(world: &'u [Dependency], repositories: &[Repository<'a>], arch: &str, rules: Rules) -> Self {
+        let mut reader = IndexReader::new(rules);
         let (mut untagged, mut tags, mut rejected) = (0, Vec::new(), Vec::new());
         for (position, repository) in repositories.iter().enumerate() {
             let bit = 1 << position;
@@ -93,7 +96,7 @@ impl<'u, 'a: 'u> Universe<'u, 'a> {
         let IndexReader { names, providers, packages, .. } = reader;
         let providers = Links::gather(names.len(), &providers);
         let (needed_by, install_if_of) = reverse_links(&names, &providers, &packages);
-        Self { names, providers, needed_by, install_if_of, packages, world, untagged, tags, rejected }
+        Self { names, providers, needed_by, install_if_of, packages, world, untagged, tags, rejected, rules }
     }
 
     /// The packages that have a name, in index order.
@@ -119,8 +122,8 @@ impl<'u, 'a: 'u> Universe<'u, 'a> {
 }
 
 /// Packages and names as they are met.
-#[derive(Default)]
 struct IndexReader<'u, 'a> {
+    rules: Rules,
     names: Vec<Name<'u>>,
     by_text: HashTable<NameId>,
     providers: Vec<(NameId, Provider<'u>)>,
@@ -129,6 +132,17 @@ struct IndexReader<'u, 'a> {
 }
 
 impl<'u, 'a: 'u> IndexReader<'u, 'a> {
+    fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            names: Vec::new(),
+            by_text: HashTable::new(),
+            providers: Vec::new(),
+            packages: Vec::new(),
+            by_checksum: HashMap::new(),
+        }
+    }
+
     fn read(&mut self, index: &'a Index, repository: RepositorySet, arch: &str) {
         self.packages.reserve(index.packages.len());
         self.by_checksum.reserve(index.packages.len());
@@ -160,7 +174,8 @@ impl<'u, 'a: 'u> IndexReader<'u, 'a> {
     }
 
     fn needs(&mut self, needs: &'u [Dependency]) -> Vec<Requirement<'u>> {
-        needs.iter().map(|text| Requirement { name: self.name(&text.name), text }).collect()
+        let rules = self.rules;
+        needs.iter().map(|text| Requirement { name: self.name(&text.name), text, rules }).collect()
     }
 
     fn add(&mut self, info: &'a PackageInfo, repository: RepositorySet, arch: &str) -> PackageId {
@@ -242,8 +257,9 @@ fn murmur3(key: &[u8], seed: u32) -> u32 {
 }
 
 impl Requirement<'_> {
-    /// Is this requirement, of the package `of` or of the world, met where `chosen` has its name? A package never conflicts with
-    /// itself (apk 3): it may shut out all others that provide what it provides.
+    /// Is this requirement, of the package `of` or of the world, met where `chosen` has its name? By apk 3 a package never
+    /// conflicts with itself: it may shut out all others that provide what it provides; and a name without a version stands
+    /// below every version.
     pub fn is_met_by(
         &self,
         of: Option<PackageId>,
@@ -251,9 +267,17 @@ impl Requirement<'_> {
         packages: &[Package<'_, '_>],
     ) -> bool {
         match chosen {
-            Some(provider) if self.text.conflict && of == Some(provider.package) => true,
+            Some(provider)
+                if self.rules == Rules::Apk3 && self.text.conflict && of == Some(provider.package) =>
+            {
+                true
+            }
             Some(provider) => {
-                self.text.is_met_by(provider.version, &packages[provider.package].info.checksum)
+                let checksum = &packages[provider.package].info.checksum;
+                match (provider.version, self.rules) {
+                    (None, Rules::Apk3) => self.text.is_met_from_below(checksum),
+                    (version, _) => self.text.is_met_by(version, checksum),
+                }
             }
             None => self.text.conflict,
         }

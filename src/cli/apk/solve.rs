@@ -8,7 +8,9 @@ use std::str::FromStr;
 use rayon::prelude::*;
 
 use super::{CliError, Ui, render};
-use crate::apk::{Arch, Chosen, Dependency, INDEX_FILE, Index, KeyRing, Repository, SolveError, solve};
+use crate::apk::{
+    Arch, Chosen, Dependency, INDEX_FILE, Index, KeyRing, Repository, Rules, SolveError, solve, solve_by,
+};
 use crate::cli::output::{ChosenJson, SolvedJson};
 use crate::fleet::Source;
 use crate::lock::indexes::{Indexes, place};
@@ -25,9 +27,30 @@ pub struct Args {
     /// Directory of trusted keys, *.rsa.pub
     #[arg(long, required = true, value_name = "DIR")]
     keys: Vec<PathBuf>,
+    /// Whose rules decide; without it, those of the apk-tools that the repositories have
+    #[arg(long, value_enum)]
+    rules: Option<RulesOf>,
     /// What to install, such as podman, podman~5, podman>=5.0, '!docker' or podman@TAG
     #[arg(required = true)]
     world: Vec<Dependency>,
+}
+
+/// The two apks whose rules differ.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum RulesOf {
+    /// apk-tools 2.14, of Alpine up to 3.22
+    Apk2,
+    /// apk-tools 3, of Alpine from 3.23 on
+    Apk3,
+}
+
+impl From<RulesOf> for Rules {
+    fn from(rules: RulesOf) -> Self {
+        match rules {
+            RulesOf::Apk2 => Self::Apk2,
+            RulesOf::Apk3 => Self::Apk3,
+        }
+    }
 }
 
 /// `[@TAG ]URL|DIR`, as in apk's own list of repositories.
@@ -58,7 +81,12 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let named = args.repositories.iter().zip(&*indexes);
     let repositories: Vec<_> =
         named.map(|(one, index)| Repository { index, tag: one.tag.as_deref() }).collect();
-    show(solve(&args.world, &repositories, args.arch.as_str()), args, ui)
+    let (world, arch) = (args.world.as_slice(), args.arch.as_str());
+    let solved = match args.rules {
+        Some(rules) => solve_by(rules.into(), world, &repositories, arch),
+        None => solve(world, &repositories, arch),
+    };
+    show(solved, args, ui)
 }
 
 fn indexes(args: &Args, ui: &Ui) -> Result<Vec<Index>, CliError> {

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::apk::database::{Installed, Owned};
-use crate::apk::{Entry, EntryKind, PackageContents, PackageInfo};
+use crate::apk::{Entry, EntryKind, PackageContents, PackageInfo, Rules};
 
 use super::super::accounts::Accounts;
 use super::super::content::Content;
@@ -24,21 +24,6 @@ pub(super) struct Packages<'a> {
     rules: Rules,
     /// By apk 2, every entry of a directory has a say in its owner and mode.
     claims: BTreeMap<String, Vec<(usize, usize)>>,
-}
-
-/// Whose rules decide between packages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rules {
-    Apk2,
-    Apk3,
-}
-
-impl Rules {
-    fn of(packages: &[PackageContents]) -> Self {
-        let apk = packages.iter().find(|package| package.info.name == "apk-tools");
-        let is_2 = apk.is_some_and(|apk| apk.info.version.as_str().starts_with("2."));
-        if is_2 { Self::Apk2 } else { Self::Apk3 }
-    }
 }
 
 /// What becomes of a file that is there already.
@@ -57,7 +42,7 @@ impl<'a> Packages<'a> {
             packages,
             tree: Tree::new(),
             owners: BTreeMap::new(),
-            rules: Rules::of(packages),
+            rules: Rules::of(packages.iter().map(|package| &package.info)),
             claims: BTreeMap::new(),
         };
         for (number, package) in packages.iter().enumerate() {
