@@ -188,13 +188,33 @@ fn floor_char_boundary(text: &str, offset: usize) -> usize {
 
 /// The known name that a mistyped one was most likely meant to be.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = (name.chars().count() / 3).max(1);
-    known
-        .into_iter()
-        .map(|known| (strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase()), known))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, known)| known)
+    let name = name.to_lowercase();
+    let length = name.chars().count();
+    let allowed = (length / 3).max(1);
+    let close = known.into_iter().filter_map(|known| {
+        let other = known.to_lowercase();
+        // Each step of the distance changes at most one letter: most of many names need no closer look.
+        let longer = length.max(other.chars().count());
+        if longer - shared(&name, &other).min(longer) > allowed {
+            return None;
+        }
+        let distance = strsim::damerau_levenshtein(&name, &other);
+        (distance <= allowed).then_some((distance, known))
+    });
+    close.min().map(|(_, known)| known)
+}
+
+/// At most how many letters two names can have in common, in whatever order.
+pub fn shared(one: &str, other: &str) -> usize {
+    let mut counts = [0u32; 256];
+    one.bytes().for_each(|byte| counts[usize::from(byte)] += 1);
+    let is_in_both = |byte: &u8| {
+        let count = &mut counts[usize::from(*byte)];
+        let is_left = *count > 0;
+        *count = count.saturating_sub(1);
+        is_left
+    };
+    other.bytes().filter(is_in_both).count()
 }
 
 /// A hint for a name that is not one of `known`, which are called `kind`, such as `images`.
@@ -221,6 +241,28 @@ fn list(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nearest_of_many_names_is_found_at_once() {
+        let names: Vec<String> =
+            (0..30_000).map(|n| format!("a-package-of-a-long-name-{n:x}-{}", n * 7919)).collect();
+        let known = || names.iter().map(String::as_str).chain(["podman", "Podman-Doc"]);
+        let begun = std::time::Instant::now();
+        for _ in 0..20 {
+            assert_eq!(nearest("podmna", known()), Some("podman"));
+            assert_eq!(nearest("podman-dcc", known()), Some("Podman-Doc"));
+        }
+        assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn no_name_that_is_near_is_left_out() {
+        for (one, other) in [("abc", "cba"), ("\u{f6}a", "a\u{f6}"), ("podman", "pdman"), ("aab", "abb")] {
+            let longer = one.chars().count().max(other.chars().count());
+            assert!(longer - shared(one, other).min(longer) <= strsim::damerau_levenshtein(one, other));
+        }
+        assert_eq!(shared("aab", "abb"), 2);
+    }
 
     fn invalid(text: &str, problem: Problem) -> InvalidFile {
         InvalidFile { path: "fleet.toml".into(), text: text.into(), problems: vec![problem] }

@@ -1,5 +1,6 @@
 //! Why one requirement is not met, or one package cannot be there, and what would do instead.
 
+use crate::base::problem::shared;
 use std::collections::BTreeSet;
 
 use super::propagate::Solver;
@@ -10,6 +11,15 @@ type Reason = (String, Option<String>);
 
 /// How alike a name must be to be offered instead (Jaro-Winkler, 0 to 1).
 const ALIKE: f64 = 0.87;
+/// Whether two names can be that alike, by the letters that they share: of many thousands, few need a closer look.
+fn may_be_alike(one: &str, other: &str) -> bool {
+    let (a, b) = (one.chars().count() as f64, other.chars().count() as f64);
+    let shared = (shared(one, other) as f64).min(a).min(b);
+    let jaro = (shared / a + shared / b + 1.0) / 3.0;
+    // A beginning that both have adds at most 0.4 of what is left.
+    0.6 * jaro + 0.4 >= ALIKE
+}
+
 /// Longest list of names in a message.
 const MAX_NAMES: usize = 5;
 /// How many packages deep a reason is looked for: `a needs b, which needs c, which no repository has`.
@@ -100,7 +110,9 @@ impl Solver<'_, '_, '_> {
             }
         };
         let names = (0..self.universe.names.len()).filter(fits).map(|id| self.universe.names[id].text);
-        let scored = names.map(|other| (strsim::jaro_winkler(name, other), other));
+        let scored = names
+            .filter(|other| may_be_alike(name, other))
+            .map(|other| (strsim::jaro_winkler(name, other), other));
         let best = scored.max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(a.1)))?;
         (best.0 >= ALIKE).then(|| format!("did you mean {}?", best.1))
     }
