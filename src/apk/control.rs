@@ -9,7 +9,7 @@ use super::archive::TarReader;
 use super::dependency::Checksum;
 use super::foreign::Foreign;
 use super::gzip;
-use super::index::signatures;
+use super::index::{as_text, signatures};
 use super::info::{Draft, InfoError, PackageInfo};
 use super::package::{Refusal, Script, ScriptKind};
 use super::signature::Signature;
@@ -73,7 +73,7 @@ impl Control {
             return Err(Refusal::Control("it contains .INSTALL, which apk no longer supports"));
         }
         let pkginfo = files.remove(".PKGINFO").ok_or(Refusal::Control("it has no .PKGINFO"))?;
-        let pkginfo = String::from_utf8(pkginfo).map_err(|_| Refusal::Control(".PKGINFO is not UTF-8"))?;
+        let pkginfo = as_text(&pkginfo).into_owned();
         let draft = Draft::from_pkginfo(&pkginfo)?;
         let data_hash = draft.data_hash.ok_or(InfoError::Missing("datahash"))?;
         let script =

@@ -1,5 +1,6 @@
 //! `APKINDEX.tar.gz`: which packages a repository has. Parsed only once its signature is checked.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
@@ -39,8 +40,6 @@ pub enum IndexError {
     Missing,
     #[error("the index has two files {0}")]
     Twice(String),
-    #[error("the index is not UTF-8")]
-    NotUtf8,
     #[error("the index: bytes follow its end")]
     Trailing,
     #[error("the index cannot be signed")]
@@ -53,9 +52,7 @@ impl Diagnostic for IndexError {
             Self::Foreign(error) => error.diagnosis(),
             Self::Signature(error) => error.diagnosis(),
             Self::Archive(error) => error.diagnosis(),
-            Self::Gzip(_) | Self::Missing | Self::Twice(_) | Self::NotUtf8 | Self::Trailing => {
-                Class::Invalid.hint(DAMAGED)
-            }
+            Self::Gzip(_) | Self::Missing | Self::Twice(_) | Self::Trailing => Class::Invalid.hint(DAMAGED),
             Self::Key(error) => error.diagnosis(),
         }
     }
@@ -102,9 +99,8 @@ impl Index {
                 return Err(IndexError::Twice(path));
             }
         }
-        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| IndexError::NotUtf8);
-        let description = files.get("DESCRIPTION").map_or(Ok(""), |bytes| text(bytes))?;
-        let index = Self::parse(text(files.get("APKINDEX").ok_or(IndexError::Missing)?)?);
+        let description = files.get("DESCRIPTION").map_or(Cow::Borrowed(""), |bytes| as_text(bytes));
+        let index = Self::parse(&as_text(files.get("APKINDEX").ok_or(IndexError::Missing)?));
         Ok(Self { description: description.trim_end().to_owned(), ..index })
     }
 
@@ -153,6 +149,17 @@ impl Index {
     }
 }
 
+/// Somebody else's text: UTF-8, and what is not, such as a description in Latin-1, as Latin-1 has it.
+pub(super) fn as_text(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    let chunks = bytes.utf8_chunks();
+    let text = chunks
+        .flat_map(|chunk| chunk.valid().chars().chain(chunk.invalid().iter().map(|byte| char::from(*byte))));
+    Cow::Owned(text.collect())
+}
+
 /// The text of an index in as many parts as there are processors, cut between records.
 fn parts_of(text: &str) -> Vec<&str> {
     let count = (text.len() / PART).min(rayon::current_num_threads()).max(1);
@@ -185,8 +192,25 @@ fn parse_record(record: &str) -> Result<PackageInfo, (String, String)> {
     }
 }
 
-/// Signatures in front of what they sign, and the rest. A file without any is returned whole.
+/// Members of signatures that are looked at: whoever signs once more puts another in front.
+const MOST_SIGNED: usize = 16;
+
+/// Signatures in front of what they sign, and the rest, which each of them signs. A file without any is returned whole.
 pub(super) fn signatures(bytes: &[u8]) -> Result<(Vec<Signature>, &[u8]), IndexError> {
+    let (mut found, mut rest) = (Vec::new(), bytes);
+    for _ in 0..MOST_SIGNED {
+        let (more, after) = signatures_of_member(rest)?;
+        if after.len() == rest.len() {
+            break;
+        }
+        found.extend(more);
+        rest = after;
+    }
+    Ok((found, rest))
+}
+
+/// The signatures of the first member and what follows it; where it is no member of signatures, all of it.
+fn signatures_of_member(bytes: &[u8]) -> Result<(Vec<Signature>, &[u8]), IndexError> {
     let Ok(member) = gzip::first_member(bytes, MAX_SIGNATURES) else { return Ok((Vec::new(), bytes)) };
     let mut reader = TarReader::new(&member.inflated[..]);
     let mut found = Vec::new();
@@ -246,6 +270,21 @@ mod tests {
         let names: Vec<&str> = index.packages[0].provides.iter().map(|wish| wish.name.as_str()).collect();
         assert_eq!(names, ["pc:x264", "so:x", "cmd:dmd", "b"]);
         assert_eq!(index.to_text(), text);
+    }
+
+    #[test]
+    fn a_text_in_latin_1_harms_no_index() {
+        assert_eq!(as_text(b"caf\xe9 \xc3\xa9"), "caf\u{e9} \u{e9}");
+        let index = Index::parse(&as_text(
+            &RECORD
+                .replace("toolbox", "t")
+                .into_bytes()
+                .iter()
+                .flat_map(|byte| if *byte == b'@' { vec![0xe9] } else { vec![*byte] })
+                .collect::<Vec<u8>>(),
+        ));
+        assert_eq!(index.rejected, []);
+        assert_eq!(index.packages[0].maintainer.as_deref(), Some("A. Person <a\u{e9}example.org>"));
     }
 
     #[test]

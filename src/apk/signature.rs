@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use rsa::pkcs1::DecodeRsaPrivateKey as _;
 use rsa::pkcs8::{
-    DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _, LineEnding,
+    DecodePrivateKey as _, Document, EncodePrivateKey as _, EncodePublicKey as _, LineEnding,
+    SubjectPublicKeyInfoRef,
 };
-use rsa::{Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
+use rsa::{BigUint, Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha512};
 
@@ -19,6 +20,8 @@ pub const DAMAGED: &str = "it was damaged or changed in transit: get it again, o
 
 /// Ending of a public key's file name; the whole name stands in the signature.
 const PUBLIC_ENDING: &str = ".rsa.pub";
+/// Bits of the largest key that is read: a signature by it takes a millisecond to check.
+const MAX_KEY_BITS: usize = 16384;
 /// Bits of a key that is made here, as abuild makes them.
 const KEY_BITS: usize = 4096;
 
@@ -64,6 +67,8 @@ pub enum SignatureError {
     Untrusted { signers: Vec<String>, trusted: Vec<String> },
     #[error("the signature by {0} is wrong")]
     Wrong(String),
+    #[error("it is signed by {0}, which is not an RSA key: signatures by others cannot be checked")]
+    OtherKind(String),
 }
 
 impl Diagnostic for SignatureError {
@@ -77,6 +82,9 @@ impl Diagnostic for SignatureError {
                 Class::Invalid.hint("get a signed one; `sisforge apk index` signs your own repository")
             }
             Self::Wrong(_) => Class::Invalid.hint(DAMAGED),
+            Self::OtherKind(_) => {
+                Class::Invalid.hint("have it signed by an RSA key, as `abuild-keygen` makes them")
+            }
         }
     }
 }
@@ -115,7 +123,8 @@ impl Signature {
 /// Trusted public keys by file name.
 #[derive(Clone, Debug, Default)]
 pub struct KeyRing {
-    keys: BTreeMap<String, (RsaPublicKey, Vec<u8>)>,
+    /// `None`: a key of another kind. It harms nobody until something is signed by it.
+    keys: BTreeMap<String, (Option<RsaPublicKey>, Vec<u8>)>,
 }
 
 impl KeyRing {
@@ -143,7 +152,7 @@ impl KeyRing {
     fn add(&mut self, path: &Path, name: String, pem: Vec<u8>) -> Result<(), KeyError> {
         let malformed = |reason: String| KeyError::Malformed { path: path.to_owned(), reason };
         let text = std::str::from_utf8(&pem).map_err(|error| malformed(error.to_string()))?;
-        let key = RsaPublicKey::from_public_key_pem(text).map_err(|error| malformed(error.to_string()))?;
+        let key = public_key(text).map_err(malformed)?;
         self.keys.insert(name, (key, pem));
         Ok(())
     }
@@ -158,7 +167,8 @@ impl KeyRing {
         let trusted =
             signatures.iter().find_map(|signature| Some((signature, &self.keys.get(&signature.key)?.0)));
         match trusted {
-            Some((signature, key)) if is_valid(key, signature, signed) => Ok(signature.key.clone()),
+            Some((signature, None)) => Err(SignatureError::OtherKind(signature.key.clone())),
+            Some((signature, Some(key))) if is_valid(key, signature, signed) => Ok(signature.key.clone()),
             Some((signature, _)) => Err(SignatureError::Wrong(signature.key.clone())),
             None if signatures.is_empty() => Err(SignatureError::Missing),
             None => Err(SignatureError::Untrusted {
@@ -167,6 +177,22 @@ impl KeyRing {
             }),
         }
     }
+}
+
+/// A public key in PEM (SubjectPublicKeyInfo, RFC 5280); `None` for one that is not for RSA.
+fn public_key(pem: &str) -> Result<Option<RsaPublicKey>, String> {
+    let (_, document) = Document::from_pem(pem).map_err(|error| error.to_string())?;
+    let info = SubjectPublicKeyInfoRef::try_from(document.as_bytes()).map_err(|error| error.to_string())?;
+    if info.algorithm.oid != rsa::pkcs1::ALGORITHM_OID {
+        return Ok(None);
+    }
+    let bytes = info.subject_public_key.as_bytes().ok_or("it ends within a byte")?;
+    let numbers = rsa::pkcs1::RsaPublicKey::try_from(bytes).map_err(|error| error.to_string())?;
+    let number = |bytes: &[u8]| BigUint::from_bytes_be(bytes);
+    let (modulus, exponent) =
+        (number(numbers.modulus.as_bytes()), number(numbers.public_exponent.as_bytes()));
+    let key = RsaPublicKey::new_with_max_size(modulus, exponent, MAX_KEY_BITS);
+    key.map(Some).map_err(|error| error.to_string())
 }
 
 fn is_valid(key: &RsaPublicKey, signature: &Signature, signed: &[u8]) -> bool {

@@ -45,8 +45,6 @@ pub enum RunError {
     Lock(#[from] LockFileError),
     #[error(transparent)]
     Build(#[from] BuildError),
-    #[error("the acceptances cannot be put into {}: {reason}", path.display())]
-    Acceptance { path: PathBuf, reason: String },
     #[error(transparent)]
     Desired(#[from] DesiredError),
     #[error(transparent)]
@@ -294,7 +292,6 @@ impl Diagnostic for RunError {
                 Invalid.hint("add the image to `images` of the guest's disk, or use an image that is there")
             }
             Self::Shrinks(all) => together(all),
-            Self::Acceptance { .. } => Invalid.hint("put them there by hand, as `sisforge lock` says"),
             Self::MachineFiles(_)
             | Self::AddressList { .. }
             | Self::AbsoluteFile

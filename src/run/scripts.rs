@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
@@ -43,14 +44,14 @@ pub fn prepare(workspace: &Workspace<'_>, update: &Update) -> Result<Option<Acce
     if scripts.is_empty() {
         return Ok(None);
     }
-    let mut text = project.fleet.source.text.clone();
+    let (path, mut text) = (project.fleet.source.path.clone(), project.fleet.source.text.clone());
     for (image, spec, recipes, packages) in project.scripts(&lock) {
         if !uncovered(spec, recipes, &packages).is_empty() {
-            text = with_acceptances(&text, image, &acceptances(spec, recipes, &packages))
-                .map_err(|reason| RunError::Acceptance { path: project.fleet.source.path.clone(), reason })?;
+            let changed = with_acceptances(&text, image, &acceptances(spec, recipes, &packages));
+            text = changed.map_err(|why| FileError::when("change", &path)(io::Error::other(why)))?;
         }
     }
-    Ok(Some(Acceptance { scripts, path: project.fleet.source.path.clone(), text }))
+    Ok(Some(Acceptance { scripts, path, text }))
 }
 
 impl Acceptance {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use super::super::index::signature_member;
-use super::super::signature::{KeyRing, SigningKey};
+use super::super::signature::{Algorithm, KeyRing, Signature, SignatureError, SigningKey};
 use super::*;
 
 /// Two makers, of whom the first is trusted. Making keys takes seconds.
@@ -99,9 +99,6 @@ fn of_several_signatures_the_first_by_a_trusted_key_counts() {
     };
     assert_eq!(entries(&[other, good]), "evil-1-r0 by good.rsa.pub");
     assert!(entries(&[pretender, good]).ends_with("the signature by good.rsa.pub is wrong"));
-    let two_members =
-        [signature_member(other, &control()).unwrap(), signature_member(good, &control()).unwrap()].concat();
-    assert!(verdict(&two_members, &unsigned()).starts_with("package (name not known yet): "));
 }
 
 #[test]
@@ -142,4 +139,41 @@ fn a_signature_member_that_is_a_bomb_or_holds_other_files_is_no_signature() {
     let more = member(&[(name, bytes), ("etc/passwd".into(), b"x".to_vec())]);
     let said = verdict(&more, &unsigned());
     assert!(said.starts_with("package (name not known yet): "), "{said}");
+}
+
+#[test]
+fn who_signs_once_more_puts_another_member_in_front() {
+    let Makers { good, other, .. } = makers();
+    let signed = |key: &SigningKey| signature_member(key, &control()).unwrap();
+    for signatures in [[signed(other), signed(good)].concat(), [signed(good), signed(other)].concat()] {
+        assert_eq!(verdict(&signatures, &unsigned()), "evil-1-r0 by good.rsa.pub");
+    }
+}
+
+#[test]
+fn large_keys_are_read_and_keys_of_another_kind_harm_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = [
+        ("large.rsa.pub", include_str!("keys/large.rsa.pub")),
+        ("curve.rsa.pub", include_str!("keys/curve.rsa.pub")),
+    ];
+    keys.iter().for_each(|(name, pem)| std::fs::write(dir.path().join(name), pem).unwrap());
+    let ring = KeyRing::read(&[dir.path().to_owned()]).unwrap();
+    let by = |key: &str| Signature {
+        algorithm: Algorithm::Rsa,
+        key: key.into(),
+        bytes: include_bytes!("keys/large.signature").to_vec(),
+    };
+    assert_eq!(ring.verify(&[by("large.rsa.pub")], b"signed"), Ok("large.rsa.pub".into()));
+    assert_eq!(
+        ring.verify(&[by("large.rsa.pub")], b"other"),
+        Err(SignatureError::Wrong("large.rsa.pub".into()))
+    );
+    let said = ring.verify(&[by("curve.rsa.pub")], b"signed").unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "it is signed by curve.rsa.pub, which is not an RSA key: signatures by others cannot be checked"
+    );
+    std::fs::write(dir.path().join("broken.rsa.pub"), "no key").unwrap();
+    assert!(KeyRing::read(&[dir.path().to_owned()]).is_err(), "a file that is no key is a mistake");
 }
