@@ -132,5 +132,9 @@ fn network() -> Network {
         http_proxy: proxy("http_proxy").or_else(|| proxy("all_proxy")),
         https_proxy: proxy("https_proxy").or_else(|| proxy("all_proxy")),
         no_proxy: proxy("no_proxy"),
+        http_auth: variable("HTTP_AUTH"),
+        netrc: variable("NETRC")
+            .map(PathBuf::from)
+            .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".netrc"))),
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP downloads that survive what networks do: cut connections, busy servers, lies about length.
 
 mod ask;
+mod login;
 mod network;
 mod sink;
 
@@ -89,7 +90,10 @@ fn is_lasting(error: &ureq::Error) -> bool {
 
 fn status_hint(status: u16) -> &'static str {
     match status {
-        401 | 403 | 407 => " (it needs a login, or a proxy forbids it)",
+        401 => {
+            " (it wants a login: name and password come from ~/.netrc, or from HTTP_AUTH=basic:*:NAME:PASSWORD)"
+        }
+        403 | 407 => " (it forbids that, or a proxy does)",
         404 | 410 => " (it is no longer there, or the address is wrong; repositories remove old versions)",
         429 => " (too many requests; try again later)",
         500..=599 => " (a fault of the server; try again later)",
@@ -242,9 +246,17 @@ impl Client {
             return copy(url, Path::new(path), sink, wanted, more).map(|()| Some(CacheValidators::default()));
         }
         let (mut failures, mut furthest, mut request) = (0, sink.len(), 0);
+        let mut login = None;
         loop {
-            let (error, pause) = match self.attempt(url, known, sink, wanted, more) {
+            let (error, pause) = match self.attempt(url, login.as_deref(), known, sink, wanted, more) {
                 Ok(stamp) => return Ok(stamp),
+                // Only who asks for a name is told one.
+                Err(Failure::Final(HttpError::Status { status: 401, .. }))
+                    if login.is_none() && login::authorization(&self.network, url).is_some() =>
+                {
+                    login = login::authorization(&self.network, url);
+                    continue;
+                }
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Passing(error, pause)) => (error, pause),
             };
@@ -272,6 +284,7 @@ impl Client {
     fn attempt(
         &self,
         url: &str,
+        login: Option<&str>,
         known: &CacheValidators,
         sink: &mut dyn Sink,
         wanted: Wanted,
@@ -285,6 +298,7 @@ impl Client {
             return Ok(Some(CacheValidators::default()));
         }
         let mut request = self.with_own_headers(self.agent(url).get(url));
+        request = login.iter().fold(request, |request, login| request.header("Authorization", *login));
         if !sink.is_empty() {
             request = request.header("Range", format!("bytes={}-", sink.len()));
         } else {

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use crate::common::sandbox::Sandbox;
+use crate::common::sandbox::{Run, Sandbox};
+use crate::common::server::{Fault, Server};
 
 /// The package's file in the repository.
 const TINY: &str = "repository/x86_64/tiny-1.0-r0.apk";
@@ -115,4 +116,37 @@ fn a_locked_build_says_exactly_why_a_lock_does_not_fit() {
     sandbox.run("check").fails(0, &["note: fleet.lock: ", &come]);
     sandbox.write("fleet.lock", "version = 99\n");
     sandbox.run("build --locked").fails(2, &["fleet.lock"]);
+}
+
+#[test]
+fn a_repository_that_wants_a_login_gets_it_and_only_then() {
+    let sandbox = sandbox();
+    let server = Server::of(&sandbox.path(""));
+    let url = format!("url = \"{}\"", server.url("repository"));
+    sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("url = \"repository\"", &url));
+    let wants = |times: usize| {
+        server.heal();
+        let fault = Fault::Status(401, "WWW-Authenticate: Basic realm=\"x\"");
+        server.next("APKINDEX.tar.gz", &vec![fault; times]);
+    };
+    let lock = |variables: &[(&str, &str)]| {
+        let _ = fs::remove_file(sandbox.path("fleet.lock"));
+        let mut command = sandbox.command();
+        command.env_remove("HTTP_AUTH").env_remove("NETRC").env("HOME", sandbox.path("home"));
+        Run::of(command.envs(variables.iter().copied()).arg("lock"))
+    };
+    wants(1);
+    lock(&[]).fails(1, &["answers 401", "~/.netrc", "HTTP_AUTH"]);
+    wants(1);
+    lock(&[("HTTP_AUTH", "basic:*:ann:secret")]).fails(0, &[]);
+    assert_eq!(server.authorizations()[..2], ["-", "Basic YW5uOnNlY3JldA=="]);
+    sandbox.write("home/.netrc", "machine 127.0.0.1 login bob password b\n");
+    wants(1);
+    lock(&[("HTTP_AUTH", "basic:*:ann:secret")]).fails(0, &[]);
+    assert_eq!(server.authorizations()[..2], ["-", "Basic Ym9iOmI="]);
+    wants(2);
+    lock(&[]).fails(1, &["answers 401"]);
+    server.heal();
+    lock(&[]).fails(0, &[]);
+    assert!(server.authorizations().iter().all(|said| said == "-"), "nobody asked for a name");
 }

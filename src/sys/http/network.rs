@@ -22,6 +22,10 @@ pub struct Network {
     pub https_proxy: Option<String>,
     /// Hosts that are reached without a proxy, separated by commas: `example.org` is its subdomains too, `*` is every host.
     pub no_proxy: Option<String>,
+    /// `basic:REALM:USER:PASSWORD`, for a server that wants a login.
+    pub http_auth: Option<String>,
+    /// A netrc file, which comes before that for the servers that it names.
+    pub netrc: Option<PathBuf>,
 }
 
 /// A network that cannot be used as it is described.
@@ -84,7 +88,7 @@ fn proxy(text: &str) -> Result<Proxy, NetworkError> {
 }
 
 /// The host of a URL, without its port.
-fn host(url: &str) -> &str {
+pub(super) fn host(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split('/').next().unwrap_or_default();
     match authority.strip_prefix('[') {
