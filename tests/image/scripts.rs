@@ -8,6 +8,8 @@ use sisforge::base::Sha256;
 use sisforge::fleet::{ScriptName, SourceFiles};
 use sisforge::image::recipe::{Parameters, Recipes};
 
+use sisforge::apk::PackageContents;
+
 use crate::apk::oracle::data;
 
 /// Scripts of a root that apk would run at a fresh install: name and digest of the body.
@@ -46,4 +48,32 @@ fn the_recipes_cover_the_scripts_of_alpines_own_roots() {
     if let Some(scripts) = scripts("alpine-minirootfs-3.16.9-x86_64.tar.gz") {
         assert_eq!(uncovered(scripts), BTreeSet::from(["busybox.post-install".to_owned()]));
     }
+}
+
+/// What an image needs that boots to `sisforge: ready`.
+#[test]
+fn the_recipes_cover_the_scripts_of_genuine_packages() {
+    let Some(packages) = data("alpine-3.19/iso/x86_64") else { return };
+    let files = SourceFiles::new(env!("CARGO_MANIFEST_DIR"));
+    let recipes = Recipes::load(&["rootless-podman".parse().unwrap()], &Parameters::new(), &files).unwrap();
+    let mut covered = BTreeSet::new();
+    for file in std::fs::read_dir(packages).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.extension().is_none_or(|extension| extension != "apk") {
+            continue;
+        }
+        let package = PackageContents::inspect(std::fs::read(&file).unwrap().into()).unwrap();
+        for (moment, sha256) in package.scripts_at_install() {
+            let name = ScriptName { package: package.info.name.clone(), moment };
+            let by = recipes.reviewer(&name, &sha256).map(|_| name.to_string());
+            covered.extend(by);
+        }
+    }
+    let needed = [
+        "alpine-baselayout.post-install",
+        "alpine-baselayout.pre-install",
+        "busybox.post-install",
+        "busybox.trigger",
+        "openrc.post-install",
+    ];
+    assert_eq!(covered, needed.map(str::to_owned).into());
 }
