@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::common::sandbox::Sandbox;
 use crate::needs_firecracker;
 
+mod flows;
 mod names;
 mod peers;
 mod publish;

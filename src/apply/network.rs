@@ -69,6 +69,9 @@ impl Diagnostic for FleetNetworkError {
     }
 }
 
+/// Whether conntrack counts the bytes of connections.
+const COUNTS: &str = "net.netfilter.nf_conntrack_acct";
+
 /// What was found in a fleet's network namespace.
 #[derive(Debug, Default)]
 pub(super) struct Inside {
@@ -350,7 +353,12 @@ pub(super) fn load_ruleset(layout: &Layout, ruleset: &Ruleset) -> Result<(), Fle
         // Before the rules, so that nobody who is cut off is ever held by those alone.
         quarantine::load(layout)?;
         let known: Option<LoadedRuleset> = record::read(&layout.ruleset()).ok().flatten();
-        Ok(rules::load(layout.fleet(), ruleset, known.map(|known| known.listing))?)
+        let listing = rules::load(layout.fleet(), ruleset, known.map(|known| known.listing))?;
+        // There once rules have brought conntrack along; a kernel that cannot count tells no bytes of flows.
+        if !is_setting(COUNTS, "1") {
+            let _ = ip::set_sysctl(COUNTS, "1");
+        }
+        Ok(listing)
     };
     let Some(listing) = netns::within(&layout.netns(), load)?? else { return Ok(()) };
     let (digest, policies) = (ruleset.digest, Some(ruleset.policies.clone()));

@@ -1,5 +1,6 @@
 //! `policy`: what guests may reach, in words, and why.
 
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 use super::error::CliError;
@@ -7,6 +8,8 @@ use super::ui::Ui;
 use crate::run::place::FilePlace;
 
 mod explain;
+mod flows;
+mod log;
 mod show;
 
 #[derive(clap::Subcommand)]
@@ -17,13 +20,24 @@ pub enum Command {
     ///
     /// The exit status is 0 where it passes, 3 where it does not; of an address without a port, 0 where anything passes.
     Explain(explain::Args),
+    /// Print packets of a guest that are dropped, from now on, and why; 10 a second at most
+    Log(log::Args),
+    /// Print the connections that a guest has open, or those that begin and end from now on
+    Flows(flows::Args),
 }
 
 pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
     match command {
         Command::Show(args) => show::run(args, ui),
         Command::Explain(args) => explain::run(args, ui),
+        Command::Log(args) => log::run(args, ui),
+        Command::Flows(args) => flows::run(args, ui),
     }
+}
+
+/// An address, with its port if it has one.
+fn endpoint(address: Ipv4Addr, port: Option<u16>) -> String {
+    port.map_or_else(|| address.to_string(), |port| format!("{address}:{port}"))
 }
 
 /// As compilers write it.

@@ -7,6 +7,7 @@
 //! Lists, budgets and counters outlive a swap ([`swap`]): a list is a set that all policies share, named after its content.
 
 mod names;
+pub mod noted;
 mod policy;
 mod publish;
 pub mod ranges;
@@ -135,6 +136,7 @@ const COUNTERS: [&str; 8] = [
 pub fn render(input: &FirewallInput<'_>) -> Ruleset {
     let mut parts = RulesetParts { table: table_name(input.fleet), ..RulesetParts::default() };
     parts.counters.extend(COUNTERS.map(str::to_owned));
+    parts.budgets.insert(noted::SET.to_owned(), "type ifname; size 65535; flags dynamic;".to_owned());
     guests(&mut parts, input);
     parts.rules.push_str(&fixed_chains(input));
     let lists = policy::list_sets(input);
@@ -206,7 +208,18 @@ fn guests(parts: &mut RulesetParts, input: &FirewallInput<'_>) {
 /// more, because its guest could not be removed; they take nothing from the TAPs of another fleet. Conntrack puts fragments
 /// together at -400, in queues that all share, so `arriving` comes before.
 fn fixed_chains(input: &FirewallInput<'_>) -> String {
-    include_str!("firewall/fixed.nft")
+    let chains = include_str!("firewall/fixed.nft");
+    let noted = |line: &str| match line.split_once("NOTED(").and_then(|(before, rest)| {
+        let (side, why) = rest.strip_suffix(')')?.split_once(", ")?;
+        Some(format!("{before}{}", noted::rule(side, why)))
+    }) {
+        Some(rule) => rule,
+        None => format!("{line}\n"),
+    };
+    chains
+        .lines()
+        .map(noted)
+        .collect::<String>()
         .replace("SUBNET", &input.subnet.to_string())
         .replace("UPLINK", input.uplink.as_str())
         .replace("TAP-PREFIX", TAP_NAME_PREFIX)

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::base::{FleetName, InterfaceName};
+use crate::sys::nflog::{GROUP, SNAPLEN};
 
 /// Name of the table, of the family `inet`. No fleet is called so that its rules would have the same: names have no dot.
 pub fn quarantine_table(fleet: &FleetName) -> String {
@@ -33,7 +34,12 @@ pub fn table(
              flush chain inet {table} {chain}"
         );
     }
+    let noted = format!(
+        "limit rate 10/second burst 50 packets log prefix \"quarantined\" group {GROUP} snaplen {SNAPLEN}"
+    );
     for (chain, rule) in [
+        ("through", format!("iifname @cut_off {noted}").as_str()),
+        ("through", format!("oifname @cut_off {noted}").as_str()),
         ("through", "iifname @cut_off meta l4proto tcp counter reject with tcp reset"),
         ("through", "iifname @cut_off counter reject with icmpx admin-prohibited"),
         ("through", "oifname @cut_off meta l4proto tcp counter reject with tcp reset"),

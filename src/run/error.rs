@@ -10,7 +10,7 @@ use crate::apply::ApplyError;
 use crate::apply::prove::ProveError;
 use crate::base::diagnostic::{Class, Diagnosis, Diagnostic, together};
 use crate::base::problem::InvalidFile;
-use crate::base::{ByteSize, GuestName, InterfaceName, InvalidValue, SnapshotName};
+use crate::base::{ByteSize, FleetName, GuestName, InterfaceName, InvalidValue, SnapshotName};
 use crate::build::containers::AbsentImage;
 use crate::build::needs::NeedDoubt;
 use crate::build::{BuildError, ProjectError};
@@ -104,6 +104,8 @@ pub enum RunError {
     NoDefaultRoute,
     #[error("[host] subnet {subnet} overlaps {what}")]
     SubnetTaken { subnet: Ipv4Net, what: String },
+    #[error("packets of the fleet {0} are told to somebody else already, and the kernel tells one alone")]
+    Listened(FleetName),
     #[error("{way} cannot be published for {guest}: {port} is {whose}", port = .way.port, guest = .way.guest)]
     PortTaken { way: PublishedPort, whose: String },
     #[error(
@@ -244,6 +246,7 @@ impl RunError {
             Self::PortTaken { .. } => Invalid.hint(
                 "publish by ports that nobody has (`host` in `publish`), or end whoever has it; `sisforge lock` tells who gets which",
             ),
+            Self::Listened(_) => Failed.hint("end the other `sisforge policy log` first"),
             Self::NoPorts(_) => {
                 Failed.hint("keep some for them: `sysctl net.ipv4.ip_local_reserved_ports=20000-29999`")
             }
@@ -257,6 +260,8 @@ impl RunError {
         }
     }
 }
+
+const NEEDS_ROOT: &str = "run it with sudo; `check`, `lock`, `build` and `tree` need no root";
 
 impl Diagnostic for RunError {
     fn diagnosis(&self) -> Diagnosis {
@@ -280,9 +285,7 @@ impl Diagnostic for RunError {
             Self::Image(error) => error.diagnosis(),
             Self::Container(error) => error.diagnosis(),
             Self::SavedPlan(error) => error.diagnosis(),
-            Self::NotRoot => {
-                Failed.hint("run it with sudo; `check`, `lock`, `build` and `tree` need no root")
-            }
+            Self::NotRoot => Failed.hint(NEEDS_ROOT),
             Self::Program(_) | Self::LockText(_) | Self::Manifest(_) | Self::NoSystemd => Failed.no_hint(),
             Self::NoLock(_) | Self::StaleLock { .. } => {
                 Invalid.hint("run `sisforge lock` and commit the file, or run without --locked")
@@ -300,6 +303,7 @@ impl Diagnostic for RunError {
             Self::NoUplink(_)
             | Self::SubnetTaken { .. }
             | Self::PortTaken { .. }
+            | Self::Listened(_)
             | Self::NoPorts(_)
             | Self::NotConverted(_)
             | Self::NoDefaultRoute => self.of_the_network(),

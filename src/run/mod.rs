@@ -12,6 +12,7 @@ pub mod down;
 pub mod error;
 pub mod facts;
 mod fleet_host;
+pub mod flows;
 pub mod freeze;
 pub mod guests;
 pub mod host;

@@ -15,8 +15,14 @@ pub struct TrackedConnection {
     pub protocol: u8,
     /// Port of the destination, where the protocol has ports.
     pub port: Option<u16>,
+    /// Port of the source.
+    pub from_port: Option<u16>,
     /// The mark that rules gave it; 0 where none did.
     pub mark: u32,
+    /// Bytes of packets that whoever opened it sent, and of those that answered, where the kernel counts them
+    /// (`net.netfilter.nf_conntrack_acct`).
+    pub sent: Option<u64>,
+    pub answered: Option<u64>,
     /// By which the kernel finds it.
     key: Vec<u8>,
 }
@@ -28,6 +34,8 @@ const IPV4: u8 = 2;
 const TUPLE: u16 = 1;
 const NESTED: u16 = 0x8000;
 const MARK: u16 = 8;
+const COUNTERS: u16 = 9;
+const COUNTERS_REPLY: u16 = 10;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 
@@ -62,6 +70,28 @@ pub fn end_of(address: Ipv4Addr) -> Result<usize, NftError> {
     end(&list(|connection| connection.from == address || connection.to == address)?)
 }
 
+/// Groups of messages, for [`Netfilter::open_for`]: of connections that begin, and of those that end.
+pub const NEW_FLOWS: u32 = 1;
+pub const OLD_FLOWS: u32 = 1 << 2;
+
+/// A connection that began, or ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowEvent {
+    pub began: bool,
+    pub connection: TrackedConnection,
+}
+
+/// Reads a message of these groups; `None` of any other.
+pub fn flow_event(kind: MessageKind, bytes: &[u8]) -> Option<FlowEvent> {
+    const NEW: MessageKind = MessageKind(CONNTRACK, 0);
+    let began = match kind {
+        NEW => true,
+        DELETE => false,
+        _ => return None,
+    };
+    Some(FlowEvent { began, connection: connection(bytes)? })
+}
+
 fn connection(bytes: &[u8]) -> Option<TrackedConnection> {
     let tuple = find(bytes, TUPLE)?;
     let (ip, protocol) = (find(tuple, 1)?, find(tuple, 2)?);
@@ -74,11 +104,16 @@ fn connection(bytes: &[u8]) -> Option<TrackedConnection> {
         }
     }
     let number = |content: &[u8]| content.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+    let port = |number| Some(u16::from_be_bytes(*find(protocol, number)?.first_chunk()?));
+    let bytes_in = |counters| Some(u64::from_be_bytes(*find(find(bytes, counters)?, 2)?.first_chunk()?));
     Some(TrackedConnection {
         from: address(1)?,
         to: address(2)?,
         protocol: *find(protocol, 1)?.first()?,
-        port: find(protocol, 3).and_then(|port| port.first_chunk()).map(|port| u16::from_be_bytes(*port)),
+        port: port(3),
+        from_port: port(2),
+        sent: bytes_in(COUNTERS),
+        answered: bytes_in(COUNTERS_REPLY),
         mark: find(bytes, MARK).and_then(number).unwrap_or(0),
         key,
     })

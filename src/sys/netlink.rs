@@ -4,7 +4,10 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::Protocol;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -18,7 +21,7 @@ pub struct Netfilter(OwnedFd);
 pub struct Rtnetlink(OwnedFd);
 
 /// What a message is about: subsystem and kind, as `nlmsg_type` has them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageKind(pub u8, pub u8);
 
 /// An attribute of a message: its number without flags, and what it holds.
@@ -41,13 +44,18 @@ const ATTEMPTS: usize = 8;
 impl Netfilter {
     /// Opens one.
     pub fn open() -> io::Result<Self> {
-        open(Some(NETFILTER)).map(Self)
+        Self::open_for(0)
+    }
+
+    /// Opens one that is told what goes on: a bit for each group of messages (`enum nfnetlink_groups`), the lowest that of group 1.
+    pub fn open_for(groups: u32) -> io::Result<Self> {
+        open(Some(NETFILTER), groups).map(Self)
     }
 
     /// Everything of a kind, each with its attributes behind the headers.
     pub fn dump(&self, kind: MessageKind, family: u8, attributes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         for _ in 0..ATTEMPTS {
-            self.send(kind, family, NLM_F_REQUEST | NLM_F_DUMP, attributes)?;
+            self.send(kind, family, 0, NLM_F_REQUEST | NLM_F_DUMP, attributes)?;
             if let Some(all) = receive_all(&self.0)? {
                 return Ok(all);
             }
@@ -57,12 +65,55 @@ impl Netfilter {
 
     /// Has something done, and waits until it is.
     pub fn request(&self, kind: MessageKind, family: u8, attributes: &[u8]) -> io::Result<()> {
-        self.send(kind, family, NLM_F_REQUEST | NLM_F_ACK, attributes)?;
+        self.request_of(kind, family, 0, attributes)
+    }
+
+    /// The same about one of several things that have numbers (`nfgenmsg.res_id`).
+    pub fn request_of(
+        &self,
+        kind: MessageKind,
+        family: u8,
+        resource: u16,
+        attributes: &[u8],
+    ) -> io::Result<()> {
+        self.send(kind, family, resource, NLM_F_REQUEST | NLM_F_ACK, attributes)?;
         receive_all(&self.0).map(drop)
     }
 
-    fn send(&self, kind: MessageKind, family: u8, flags: u16, attributes: &[u8]) -> io::Result<()> {
-        send(&self.0, kind, flags, &[family, 0, 0, 0], attributes)
+    /// The messages that come next, each with its attributes behind the headers; waits for them no longer than that.
+    ///
+    /// # Errors
+    /// `ENOBUFS` where messages were lost, because nobody read them in time.
+    pub fn receive_within(&self, patience: Duration) -> io::Result<Vec<(MessageKind, Vec<u8>)>> {
+        let limit = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
+        let mut waiting = [PollFd::new(&self.0, PollFlags::IN)];
+        match poll(&mut waiting, Some(&limit)) {
+            Ok(0) | Err(Errno::INTR) => return Ok(Vec::new()),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut buffer = vec![0; BUFFER];
+        let (length, _) = rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT)?;
+        let (mut all, mut rest) = (Vec::new(), &buffer[..length]);
+        while let Some((kind, _, payload, next)) = message(rest) {
+            rest = next;
+            let [subsystem, number] = kind.to_be_bytes();
+            let content = payload.get(FAMILY_HEADER..).unwrap_or_default().to_vec();
+            all.push((MessageKind(subsystem, number), content));
+        }
+        Ok(all)
+    }
+
+    fn send(
+        &self,
+        kind: MessageKind,
+        family: u8,
+        resource: u16,
+        flags: u16,
+        attributes: &[u8],
+    ) -> io::Result<()> {
+        let [high, low] = resource.to_be_bytes();
+        send(&self.0, kind, flags, &[family, 0, high, low], attributes)
     }
 }
 
@@ -70,7 +121,7 @@ impl Rtnetlink {
     /// Opens one.
     pub fn open() -> io::Result<Self> {
         // Its protocol is number 0.
-        open(None).map(Self)
+        open(None, 0).map(Self)
     }
 
     /// Has something done, and waits until it is. `family_header` is what the kind has before its attributes, such as `ifinfomsg`;
@@ -87,10 +138,10 @@ impl Rtnetlink {
     }
 }
 
-fn open(protocol: Option<Protocol>) -> io::Result<OwnedFd> {
+fn open(protocol: Option<Protocol>, groups: u32) -> io::Result<OwnedFd> {
     let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
     let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, protocol)?;
-    rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+    rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
     Ok(socket)
 }
 

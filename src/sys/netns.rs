@@ -89,6 +89,12 @@ pub fn presence(netns: &Netns) -> Result<Presence, NetnsError> {
     }
 }
 
+/// Number of an interface of this thread's network namespace; `None` where it is not there.
+pub fn interface_index(name: &str) -> Option<u32> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None);
+    rustix::net::netdevice::name_to_index(socket.ok()?, name).ok()
+}
+
 /// Makes a namespace in which nothing but a loopback interface is, and that is up; one that is there stays as it is, but for
 /// that.
 pub fn create(netns: &Netns) -> Result<(), NetnsError> {

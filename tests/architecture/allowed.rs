@@ -12,7 +12,7 @@ pub const LONGEST_FILE: usize = 500;
 
 /// Lines of one function, without blank ones and comments. To become 60 when the `Display` of `Step` is shorter and `ApplyError`
 /// has fewer variants, and then the goal.
-pub const LONGEST_FUNCTION: usize = 62;
+pub const LONGEST_FUNCTION: usize = 61;
 pub const FUNCTION_GOAL: usize = 40;
 /// How many functions are longer than the goal.
 pub const LONG_FUNCTIONS: usize = 26;
@@ -197,6 +197,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
             "forward",
             "stop_forwarding",
             "load_host_rules",
+            "load_ruleset",
             "remove",
             "remove_earlier",
         ],

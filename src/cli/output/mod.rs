@@ -10,6 +10,7 @@ mod build;
 mod disk;
 mod error;
 mod event;
+mod flows;
 mod guest;
 mod host;
 mod kernel;
@@ -23,6 +24,7 @@ pub use build::{ArtifactJson, CheckedJson, ComparisonJson, InputJson};
 pub use disk::{Disk, DiskRemoved, Wrote};
 pub use error::{FailureJson, ProblemJson};
 pub use event::{EventJson, Summary, names};
+pub use flows::{DroppedJson, FlowJson, flow_word, protocol};
 pub use guest::{Guest, StatusJson};
 pub use host::{DoctorJson, LogLineJson};
 pub use kernel::{CompactedJson, KernelChangeJson, KernelSettingJson, KernelWhyJson};
@@ -52,6 +54,10 @@ pub enum DocumentJson {
     PolicyNft,
     /// Of `policy explain`
     PolicyExplain,
+    /// One line of `policy log`
+    PolicyLog,
+    /// One line of `policy flows`
+    PolicyFlows,
     /// Of `quarantine` and `release`
     Quarantine,
     /// Of `publish`
@@ -114,6 +120,8 @@ impl DocumentJson {
             Self::PolicyShow => schema::<Vec<PolicyJson>>("sisforge policy show --json"),
             Self::PolicyNft => schema::<RulesJson>("sisforge policy show --nft --json"),
             Self::PolicyExplain => schema::<ExplainedJson>("sisforge policy explain --json"),
+            Self::PolicyLog => schema::<DroppedJson>("a line of sisforge policy log --json"),
+            Self::PolicyFlows => schema::<FlowJson>("a line of sisforge policy flows --json"),
             Self::Quarantine => schema::<QuarantineJson>("sisforge quarantine --json, and release --json"),
             Self::Publish => schema::<Vec<PublishedJson>>("sisforge publish --json"),
             Self::Tree => schema::<TreeJson>("sisforge tree --json"),

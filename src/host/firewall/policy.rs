@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 use crate::base::{Label, Rate, Sha256};
 use crate::fleet::{Budget, NetworkPolicy, PolicyRule};
 
+use super::noted;
 use super::publish::{Entrance, entrance};
 use super::ranges::{self, Range};
 use super::verdicts::{Decider, PortVerdicts, Services, v4, verdicts};
@@ -55,8 +56,11 @@ pub fn chains(
     let mut text = rendered.judging(input);
     for decider in rendered.deciders() {
         let name = rendered.rule(decider);
-        let verdict = if decider.allows(policy) { format!("allowed-{label}") } else { "refused".to_owned() };
-        let _ = writeln!(text, "  chain {name} {{\n    counter name \"{name}\" goto {verdict}\n  }}");
+        let (noted, verdict) = match decider.allows(policy) {
+            true => (String::new(), format!("allowed-{label}")),
+            false => (format!("    {}", noted::rule("iifname", &name)), "refused".to_owned()),
+        };
+        let _ = writeln!(text, "  chain {name} {{\n{noted}    counter name \"{name}\" goto {verdict}\n  }}");
         parts.counters.insert(name);
     }
     // It stands for all that decides whether a connection may be: another text has another mark.
@@ -215,6 +219,7 @@ impl Rendered<'_> {
     fn passing(&self, text: &mut String, parts: &mut RulesetParts, uplink: &str, mark: u32) {
         let label = self.label;
         let up = self.policy.rate_up.map(|rate| limit_rule(parts, rate)).unwrap_or_default();
+        let unasked = noted::rule("oifname", "unasked");
         let Entrance { from, to } = entrance(text, parts, label, self.policy, uplink);
         if self.policy.names.is_some() {
             self.asking(text, parts, &up);
@@ -222,7 +227,7 @@ impl Rendered<'_> {
         let _ = write!(
             text,
             r#"  chain from-{label} {{
-    oifname != "{uplink}" counter name "strayed" drop
+    oifname != "{uplink}" goto strayed
 {up}    ct mark {mark:#010x} ct state established counter name iifname map @up accept
     ct state invalid,untracked counter name "invalid" drop
     tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
@@ -234,7 +239,7 @@ impl Rendered<'_> {
     ct mark {mark:#010x} ct direction reply counter name oifname map @down accept
     ct state invalid,untracked counter name "invalid" drop
     ct direction reply goto judge-{label}
-{to}    counter name "unasked" drop
+{to}    {unasked}    counter name "unasked" drop
   }}
 "#
         );

@@ -12,7 +12,7 @@ use crate::base::Label;
 use crate::base::network::PAIR_HOST;
 use crate::fleet::{NetworkPolicy, Publish};
 
-use super::{RulesetParts, elements};
+use super::{RulesetParts, elements, noted};
 
 /// The rules of a policy about what comes in; of one that publishes nothing, those that cut off what came in before.
 pub struct Entrance {
@@ -39,6 +39,14 @@ fn admitted(published: &[Publish]) -> Vec<String> {
     elements.collect()
 }
 
+fn set(label: &Label, policy: &NetworkPolicy) -> String {
+    let mut set = String::new();
+    let declared =
+        format!("set published-{label} {{ type inet_proto . inet_service . ipv4_addr; flags interval");
+    elements(&mut set, &declared, &admitted(&policy.publish));
+    set
+}
+
 /// Adds the chains and the set.
 pub fn entrance(
     text: &mut String,
@@ -50,13 +58,11 @@ pub fn entrance(
     if policy.publish.is_empty() {
         return Entrance { from: CUT.to_owned(), to: CUT.to_owned() };
     }
-    let mut set = String::new();
-    let declared =
-        format!("set published-{label} {{ type inet_proto . inet_service . ipv4_addr; flags interval");
-    elements(&mut set, &declared, &admitted(&policy.publish));
+    let set = set(label, policy);
     let mark = super::mark(&set);
     text.push_str(&set);
     let [new, open] = budgets(parts, policy);
+    let unasked = noted::rule("oifname", "unasked");
     let coming = format!("meta l4proto . th dport . ip saddr @published-{label}");
     let answered = format!("meta l4proto . th sport . ip daddr @published-{label}");
     let _ = write!(
@@ -64,12 +70,12 @@ pub fn entrance(
         r#"  chain visited-{label} {{
     ct mark {mark:#010x} counter name oifname map @down accept
     ct direction original {coming} goto visits-{label}
-{CUT}    counter name "unasked" drop
+{CUT}    {unasked}    counter name "unasked" drop
   }}
   chain visits-{label} {{
     ct status confirmed ct mark set {mark:#010x} counter name oifname map @down accept
-    {new} counter name "over-budget" drop
-    {open} counter name "over-budget" drop
+    {new} goto visitors
+    {open} goto visitors
     ct mark set {mark:#010x} counter name oifname map @down accept
   }}
 "#

@@ -44,6 +44,23 @@ impl Decider {
         }
     }
 
+    /// That of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let number = |rest: &str| rest.parse().ok();
+        Some(match name {
+            "never" => Self::Never,
+            "dns" => Self::Dns,
+            "private" => Self::Private,
+            "rest" => Self::Rest,
+            "default" => Self::Default,
+            _ => match name.split_once('-')? {
+                ("deny", rest) => Self::Deny(number(rest)?),
+                ("allow", rest) => Self::Allow(number(rest)?),
+                _ => return None,
+            },
+        })
+    }
+
     /// Whether the packet passes.
     pub fn allows(self, policy: &NetworkPolicy) -> bool {
         match self {

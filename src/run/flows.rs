@@ -1,0 +1,196 @@
+//! What a guest sends and is sent, as it happens: what is dropped, and connections that begin and end. Nothing is kept while nobody asks.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, SystemTime};
+
+use crate::apply::ApplyError;
+use crate::base::{GuestName, InterfaceName, Label};
+use crate::fleet::Fleet;
+use crate::host::firewall::noted::{DropReason, reason};
+use crate::host::firewall::verdicts::Decider;
+use crate::host::policy::{Clause, ClauseKind, PacketVerdict, clauses};
+use crate::sys::conntrack::{self, FlowEvent, TrackedConnection};
+use crate::sys::netns;
+use crate::sys::nflog::{LoggedPacket, NetfilterEvent, NetfilterListener};
+
+use super::place::{FilePlace, file_place};
+use super::{RunError, Workspace, facts, reach};
+
+/// A guest that runs, as its packets show it.
+struct Seen {
+    fleet: Fleet,
+    guest: GuestName,
+    network: Label,
+    ip: Ipv4Addr,
+    tap: InterfaceName,
+    netns: netns::Netns,
+}
+
+fn seen(workspace: &Workspace<'_>, name: &str) -> Result<Seen, RunError> {
+    let (host, guest) = reach::running(workspace, name)?;
+    let fleet = workspace.fleet()?;
+    let machine = host.guest(&guest).machine().map_err(ApplyError::from)?;
+    let machine = machine.ok_or_else(|| RunError::NotRunning(guest.clone()))?;
+    let network = fleet.guests.get(&guest).map(|spec| spec.network.clone());
+    let network = network.ok_or_else(|| RunError::NotRunning(guest.clone()))?;
+    Ok(Seen { network, ip: machine.ip, tap: machine.tap, netns: host.layout.netns(), fleet, guest })
+}
+
+/// A packet that was dropped.
+#[derive(Clone, Debug)]
+pub struct Dropped {
+    pub time: SystemTime,
+    pub verdict: PacketVerdict,
+    /// In words; of a rule, what it says.
+    pub why: String,
+    /// Where `fleet.toml` has that rule.
+    pub place: Option<FilePlace>,
+    pub packet: LoggedPacket,
+}
+
+/// A connection that is open, began or ended.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    pub time: SystemTime,
+    /// `None` where it is open.
+    pub began: Option<bool>,
+    pub connection: TrackedConnection,
+}
+
+/// What comes of a guest.
+#[derive(Clone, Debug)]
+pub enum Told<T> {
+    Of(T),
+    /// Some came faster than it was read.
+    Lost,
+}
+
+/// How long is waited for what comes next.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Packets of a guest that are dropped, from now on.
+pub struct Drops {
+    seen: Seen,
+    tap: Option<u32>,
+    listener: NetfilterListener,
+    clauses: Vec<Clause>,
+}
+
+impl Drops {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// Where somebody else does already: the kernel tells one alone.
+    pub fn of(workspace: &Workspace<'_>, name: &str) -> Result<Self, RunError> {
+        let seen = seen(workspace, name)?;
+        let listen = || {
+            Ok::<_, ApplyError>((NetfilterListener::to_packets()?, netns::interface_index(seen.tap.as_str())))
+        };
+        let (listener, tap) = netns::within(&seen.netns, listen).map_err(ApplyError::from)??;
+        let listener = listener.ok_or_else(|| RunError::Listened(seen.fleet.name.clone()))?;
+        let policy = seen.fleet.networks.get(&seen.network).cloned().unwrap_or_default();
+        let clauses = clauses(&policy, &facts::lists_of([&policy])?, seen.fleet.host.subnet);
+        Ok(Self { tap, listener, clauses, seen })
+    }
+
+    /// Whose they are.
+    pub fn guest(&self) -> &GuestName {
+        &self.seen.guest
+    }
+
+    /// What came since it was last asked; waits a while where nothing did.
+    pub fn next(&self) -> Result<Vec<Told<Dropped>>, RunError> {
+        let events = self.listener.events(PATIENCE).map_err(listening)?;
+        let told = events.into_iter().filter_map(|event| match event {
+            NetfilterEvent::Packet(packet) => self.dropped(packet).map(Told::Of),
+            NetfilterEvent::Lost => Some(Told::Lost),
+            NetfilterEvent::Flow(_) => None,
+        });
+        Ok(told.collect())
+    }
+
+    fn dropped(&self, packet: LoggedPacket) -> Option<Dropped> {
+        let is_of_tap = |device: Option<u32>| device.is_some() && device == self.tap;
+        if ![packet.indev, packet.outdev].into_iter().any(is_of_tap) {
+            return None;
+        }
+        let time = SystemTime::now();
+        Some(match reason(&packet.prefix, &self.seen.network) {
+            Some(DropReason::Rule(decider)) => {
+                let clause = clause_of(decider, &self.clauses);
+                let place = clause.and_then(|clause| clause.place.as_ref());
+                let place = place.map(|place| file_place(&self.seen.fleet.source, place));
+                let why = clause.map_or_else(|| packet.prefix.clone(), ToString::to_string);
+                Dropped { time, verdict: PacketVerdict::Refused, why, place, packet }
+            }
+            Some(DropReason::Fixed(why)) => {
+                Dropped { time, verdict: PacketVerdict::Dropped, why: why.to_owned(), place: None, packet }
+            }
+            None => {
+                let why = crate::base::text::printable(&packet.prefix);
+                Dropped { time, verdict: PacketVerdict::Dropped, why, place: None, packet }
+            }
+        })
+    }
+}
+
+/// What of a policy the rules call so.
+fn clause_of(decider: Decider, clauses: &[Clause]) -> Option<&Clause> {
+    let nth = |kind, index| {
+        clauses.iter().filter(move |clause| clause.kind == kind && !clause.private_alone).nth(index)
+    };
+    match decider {
+        Decider::Never => nth(ClauseKind::Never, 0),
+        Decider::Deny(index) => nth(ClauseKind::Deny, index),
+        Decider::Dns => nth(ClauseKind::NameServers, 0),
+        Decider::Private => nth(ClauseKind::Private, 0),
+        Decider::Allow(index) => nth(ClauseKind::Allow, index),
+        Decider::Rest | Decider::Default => nth(ClauseKind::Default, 0),
+    }
+}
+
+fn listening(source: std::io::Error) -> RunError {
+    let action = "listen to the kernel's netfilter".to_owned();
+    ApplyError::Nft(crate::sys::nft::NftError::Kernel { action, source }).into()
+}
+
+/// Connections of a guest that begin and end, from now on.
+pub struct Flows {
+    seen: Seen,
+    listener: NetfilterListener,
+}
+
+impl Flows {
+    /// Begins to listen.
+    pub fn of(workspace: &Workspace<'_>, name: &str) -> Result<Self, RunError> {
+        let seen = seen(workspace, name)?;
+        let listener = netns::within(&seen.netns, NetfilterListener::to_flows).map_err(ApplyError::from)?;
+        Ok(Self { listener: listener.map_err(ApplyError::from)?, seen })
+    }
+
+    /// What came since it was last asked; waits a while where nothing did.
+    pub fn next(&self) -> Result<Vec<Told<Flow>>, RunError> {
+        let events = self.listener.events(PATIENCE).map_err(listening)?;
+        let told = events.into_iter().filter_map(|event| match event {
+            NetfilterEvent::Flow(FlowEvent { began, connection }) if is_of(&connection, self.seen.ip) => {
+                Some(Told::Of(Flow { time: SystemTime::now(), began: Some(began), connection }))
+            }
+            NetfilterEvent::Lost => Some(Told::Lost),
+            NetfilterEvent::Flow(_) | NetfilterEvent::Packet(_) => None,
+        });
+        Ok(told.collect())
+    }
+}
+
+fn is_of(connection: &TrackedConnection, guest: Ipv4Addr) -> bool {
+    connection.from == guest || connection.to == guest
+}
+
+/// Connections of a guest that are open.
+pub fn open(workspace: &Workspace<'_>, name: &str) -> Result<Vec<Flow>, RunError> {
+    let seen = seen(workspace, name)?;
+    let list = || conntrack::list(|connection| is_of(connection, seen.ip));
+    let all = netns::within(&seen.netns, list).map_err(ApplyError::from)?.map_err(ApplyError::from)?;
+    let time = SystemTime::now();
+    Ok(all.into_iter().map(|connection| Flow { time, began: None, connection }).collect())
+}
