@@ -1,7 +1,7 @@
-//! What is told of a guest's packets.
+//! What is told of a guest's packets, and what becomes of its connections when it is cut off.
 
 use std::io::{BufRead, BufReader};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -10,10 +10,10 @@ use std::time::Duration;
 use serde_json::Value;
 use sisforge::sys::conntrack;
 
-use crate::common::sandbox::Sandbox;
+use crate::common::sandbox::{Sandbox, until};
 use crate::needs_firecracker;
 
-use super::world::{OUTSIDE, SERVER, UPLINK_ADDRESS, attach, in_a_world, nft, reaches, within};
+use super::world::{OUTSIDE, SERVER, UPLINK_ADDRESS, attach, in_a_world, ip, nft, reaches, within};
 
 /// A command that goes on, and what it prints.
 struct Following {
@@ -156,4 +156,52 @@ fn connections_are_told_with_their_bytes() {
     within(&netns, || conntrack::end_of(address)).unwrap();
     let ended = flows.told(|| {}, |line| line["state"] == "ended");
     assert!(ended["sent"].as_u64() > Some(100), "{ended}");
+}
+
+#[test]
+fn what_is_open_ends_with_a_quarantine_which_outlives_the_hosts_tables() {
+    if !in_a_world("flows::what_is_open_ends_with_a_quarantine_which_outlives_the_hosts_tables") {
+        return;
+    }
+    needs_firecracker!();
+    let sandbox = super::open_fleet("ab");
+    sandbox.done("up");
+    let [a, b] = ['a', 'b'].map(|letter| sandbox.guest(letter));
+    for letter in ['a', 'b'] {
+        attach(&sandbox, letter);
+    }
+    let to = format!("{SERVER}:80").parse().unwrap();
+    let connect = |from| within(from, || TcpStream::connect_timeout(&to, Duration::from_secs(5))).unwrap();
+    let _open = [connect("a"), connect("b")];
+    let netns = sandbox.netns();
+    let of = |guest: &str| {
+        let address: Ipv4Addr = sandbox.ps(guest)["ip"].as_str().unwrap().parse().unwrap();
+        within(&netns, || conntrack::list(|found| found.from == address)).unwrap().len()
+    };
+    assert!(of(&a) > 0);
+    sandbox.done(&format!("quarantine {a}"));
+    assert_eq!(of(&a), 0);
+    assert!(of(&b) > 0, "its neighbour's stay");
+
+    // As after a reboot: processes, namespace and tables are gone, and the store is there.
+    for guest in [&a, &b] {
+        let pid = rustix::process::Pid::from_raw(sandbox.pid(guest) as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        until("the VMM is gone", || {
+            !std::path::Path::new(&format!("/proc/{}", pid.as_raw_nonzero())).exists()
+        });
+    }
+    ip(&format!("netns delete {netns}"));
+    for letter in ["a", "b"] {
+        ip(&format!("netns delete {letter}"));
+    }
+    nft("flush ruleset");
+    sandbox.done("up");
+    assert!(sandbox.ps(&a)["quarantined"].is_string());
+    for letter in ['a', 'b'] {
+        attach(&sandbox, letter);
+    }
+    assert!(!reaches("a", &format!("{SERVER}:80")) && reaches("b", &format!("{SERVER}:80")));
+    sandbox.done(&format!("release {a}"));
+    assert!(reaches("a", &format!("{SERVER}:80")));
 }

@@ -12,6 +12,8 @@ use crate::base::{Class, Diagnosis, Diagnostic, GuestName, InterfaceName, Sha256
 use crate::host::firewall::table_name;
 use crate::host::layout::Layout;
 use crate::host::quarantine::{QUARANTINED, quarantine_table, table};
+use crate::host::state::Machine;
+use crate::sys::conntrack;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::netns::{self, NetnsError, Presence};
 use crate::sys::nft::{self, NftError};
@@ -90,7 +92,12 @@ pub fn cut_off(layout: &Layout, guest: &GuestName) -> Result<(), QuarantineError
         files::create_private_dir(&layout.quarantine())?;
         write_synced(&layout.quarantined(guest), &CutOff { since: time::now() })?;
     }
-    change(layout, &taps([guest]), &BTreeSet::new())
+    change(layout, &taps([guest]), &BTreeSet::new())?;
+    // What is open would end with its next packet; so it ends now, and is seen to.
+    match read::<Machine>(&layout.machine(guest)).ok().flatten().map(|machine| machine.ip) {
+        Some(ip) => Ok(in_network(layout, || conntrack::end_of(ip))?.map(drop)?),
+        None => Ok(()),
+    }
 }
 
 /// Brings a guest back. Gives whether it was cut off.
