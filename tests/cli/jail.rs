@@ -181,6 +181,7 @@ fn jails_on_another_file_system_have_their_disks_beside_them_and_lose_none() {
     let text = sandbox.fleet_text("a", "");
     let moved = text.replace("[host]\n", &format!("[host]\njails = \"{}\"\n", jails.display()));
     sandbox.write("fleet.toml", &moved);
+    sandbox.done("build");
     let plan = sandbox.run("plan");
     let words = format!("are copied to {}: out/ is on another file system", jails.display());
     plan.fails(0, &[&words]);
