@@ -76,7 +76,8 @@ impl FleetUnit {
              [Service]\n\
              {kind}Environment={environment}\n\
              ExecStart={start}\n\
-             ExecStop={command} --down-at-shutdown\n\
+             # After what follows the fleet has ended, which would start them again.\n\
+             ExecStopPost={command} --down-at-shutdown\n\
              TimeoutStopSec=300\n\
              Restart=on-failure\n\
              RestartSec=5\n\
@@ -133,7 +134,7 @@ mod tests {
             "Description=microVMs of /srv/100%% fleet.toml",
             "After=network-online.target nftables.service",
             "ExecStart=/usr/bin/sisforge --file \"/srv/100%% fleet.toml\" watch",
-            "ExecStop=/usr/bin/sisforge --file \"/srv/100%% fleet.toml\" watch --down-at-shutdown",
+            "ExecStopPost=/usr/bin/sisforge --file \"/srv/100%% fleet.toml\" watch --down-at-shutdown",
             "Restart=on-failure",
         ] {
             assert!(unit.lines().any(|there| there == line), "{line}\n{unit}");
