@@ -86,7 +86,7 @@ impl Sandbox {
 
     /// What tells the uids of this project's guests from those of others.
     fn net(&self) -> u32 {
-        (std::process::id() + self.number) % 256
+        (std::process::id() * 64 + self.number % 64) % 1_000_000
     }
 
     /// The addresses of this project's guests. No other test that runs has them, or the fleet would be refused.
