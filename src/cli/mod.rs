@@ -34,6 +34,8 @@ mod ps;
 mod publish;
 mod quarantine;
 mod render;
+mod restart;
+mod rollout;
 mod sbom;
 mod schema;
 mod settings;
@@ -83,6 +85,8 @@ enum Command {
     Up(up::Args),
     /// Stop and remove guests; data disks are kept
     Down(down::Args),
+    /// Stop guests and start them again, whether anything of them changed or not
+    Restart(restart::Args),
     /// List running guests
     Ps(ps::Args),
     /// List all guests, and how they differ from fleet.toml
@@ -176,6 +180,7 @@ impl Command {
                 | Self::Build(_)
                 | Self::Up(_)
                 | Self::Down(_)
+                | Self::Restart(_)
                 | Self::Watch(_)
         )
     }
@@ -193,6 +198,7 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Plan(args) => plan::run(&args, ui),
         Command::Up(args) => up::run(&args, ui),
         Command::Down(args) => down::run(&args, ui),
+        Command::Restart(args) => restart::run(&args, ui),
         Command::Ps(args) => ps::run(&args, ui),
         Command::Status => status::run(ui),
         Command::Logs(args) => logs::run(&args, ui),

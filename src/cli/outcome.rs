@@ -54,7 +54,7 @@ pub fn exit_code(outcome: &Outcome) -> Result<ExitCode, CliError> {
 
 /// What became of a plan, in a line.
 pub fn summary(outcome: &Outcome) -> String {
-    let Outcome { plan, applied } = outcome;
+    let Outcome { plan, applied, left } = outcome;
     if plan.is_empty() {
         return "nothing to do: the host is already in the wanted state".to_owned();
     }
@@ -68,5 +68,8 @@ pub fn summary(outcome: &Outcome) -> String {
     if !failed.is_empty() {
         all.push(format!("failed: {}", failed.join(", ")));
     }
-    if all.is_empty() { "only the host itself was changed".to_owned() } else { all.join(", ") }
+    let left: Vec<_> = left.iter().map(GuestName::as_str).collect();
+    let left =
+        if left.is_empty() { String::new() } else { format!("; left as they were: {}", left.join(", ")) };
+    if all.is_empty() { "only the host itself was changed".to_owned() } else { all.join(", ") + &left }
 }

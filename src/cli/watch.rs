@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::base::time::parse_duration;
 use crate::base::{Class, Diagnostic};
-use crate::run::watch::{Event, Followed, Watch};
+use crate::run::restarts::HeldBack;
+use crate::run::watch::{Event, Followed, Looked, Watch};
 
 use super::error::CliError;
 use super::outcome;
@@ -63,7 +64,7 @@ impl FollowArgs {
 pub struct Args {
     #[command(flatten)]
     source: FollowArgs,
-    /// Look once, apply, and exit
+    /// Looked once, apply, and exit
     #[arg(long)]
     once: bool,
     /// Follow nothing: where this host is going down, take down what was applied last (for the unit of `sisforge systemd`)
@@ -83,8 +84,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     if !args.once {
         watch.follow(args.source.interval, &mut |event| tell(event, ui));
     }
-    let is_complete = watch.look(&mut |event| tell(event, ui))?;
-    if is_complete { Ok(ExitCode::SUCCESS) } else { Err(CliError::said(1)) }
+    let look = watch.look(&mut |event| tell(event, ui))?;
+    if look == Looked::Complete { Ok(ExitCode::SUCCESS) } else { Err(CliError::said(1)) }
 }
 
 fn tell(event: Event<'_>, ui: &Ui) {
@@ -100,12 +101,26 @@ fn tell(event: Event<'_>, ui: &Ui) {
         }
         // Told again when the look comes to its end.
         Event::CarriedOut(outcome) => drop(outcome::show(outcome, ui)),
+        Event::HeldBack(held_back) => note(waiting(held_back)),
         Event::Incomplete => note("this will be tried again; still watching".to_owned()),
         Event::Failed(error) => {
             let is_mistake = error.class() == Class::Invalid;
             CliError::from(error).print(&ui.settings);
             let then = if is_mistake { "nothing was changed" } else { "this will be tried again" };
             note(format!("{then}; watching on"));
+        }
+    }
+}
+
+fn waiting(held_back: &HeldBack) -> String {
+    match held_back {
+        HeldBack::Later { guest, starts, wait } => {
+            let times = if *starts == 1 { "once".to_owned() } else { format!("{starts} times in a row") };
+            let wait = wait.as_secs().max(1);
+            format!("{guest} was started {times} and does not stay up: next start in {wait} s")
+        }
+        HeldBack::Left { guest } => {
+            format!("{guest} ended and is left so (on-exit = \"leave\"): `sisforge up {guest}` starts it")
         }
     }
 }

@@ -6,7 +6,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::model::{Backing, OptionValue, ParameterValue, Preset, Protocol, ScriptName, VmmKind};
+use super::model::{Backing, OnExit, OptionValue, ParameterValue, Preset, Protocol, ScriptName, VmmKind};
 use super::reader::{FieldSchema, FromToml, Named, Section, Value, key, section, section_schema, unexpected};
 use super::scalar::{
     AbsolutePath, Account, Auto, Bandwidth, Count, DefaultAction, Destination, FsLabel, GuestNet,
@@ -240,6 +240,8 @@ section! {
         io: Option<IoSection>,
         /// Containers that start with the guest.
         containers: Option<Vec<Read<ContainerSection>>>,
+        /// What `watch` does when the guest's VMM ended by itself: "restart" (the default), later each time, or "leave".
+        on_exit as "on-exit": Option<OnExit>,
     }
 
     /// Identical, ephemeral guests; keys that are not given come from `[defaults]`.

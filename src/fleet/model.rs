@@ -336,6 +336,17 @@ pub struct GuestSpec {
     pub containers: Vec<ContainerSpec>,
     /// A member of a pool is ephemeral: its disk goes with it.
     pub pool: Option<Label>,
+    pub on_exit: OnExit,
+}
+
+/// What `watch` does with a guest whose VMM ended by itself. `up` starts it in any case, and so does `watch` after the host
+/// started anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExit {
+    /// Starts it again: at once, and later each time that it ends soon.
+    #[default]
+    Restart,
+    Leave,
 }
 
 impl GuestSpec {

@@ -10,7 +10,8 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
 use super::model::{
-    Backing, LogLevel, OptionValue, ParameterValue, Preset, Protocol, ScriptMoment, ScriptName, VmmKind,
+    Backing, LogLevel, OnExit, OptionValue, ParameterValue, Preset, Protocol, ScriptMoment, ScriptName,
+    VmmKind,
 };
 use super::reader::{FromKey, FromToml, Value, unexpected};
 use crate::base::problem::{Problem, Problems, Read, suggest};
@@ -145,6 +146,7 @@ choices! {
     LogLevel { "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug, "trace" => Trace }
     VmmKind { "firecracker" => Firecracker, "qemu" => Qemu }
     Protocol { "tcp" => Tcp, "udp" => Udp }
+    OnExit { "restart" => Restart, "leave" => Leave }
     Backing { "file" => File, "tmpfs" => Tmpfs }
     Preset { "closed" => Closed, "browse" => Browse, "open" => Open }
     DefaultAction { "allow" => Allow, "deny" => Deny }

@@ -128,6 +128,7 @@ fn every_key_is_read() {
     assert_eq!((alice.cpu_weight, alice.io), (100, IoSpec::default()));
     assert_eq!((bob.cpu_weight, bob.io.write_operations), (300, Some(500)));
     assert_eq!((kiosk.pool.as_ref().unwrap().as_str(), kiosk.containers.len()), ("kiosk", 1));
+    assert_eq!((alice.on_exit, bob.on_exit), (OnExit::Leave, OnExit::Restart));
     let bob = &fleet.guests[&guest("bob")];
     assert_eq!((bob.vcpus, bob.memory.to_string(), bob.containers.len()), (2, "1GiB".into(), 0));
 }

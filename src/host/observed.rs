@@ -211,6 +211,12 @@ impl ObservedGuest {
         self.idle_jails || self.idle_records || self.vmm.is_some()
     }
 
+    /// Whether its VMM ended by itself since the host was started: what the kernel had for it is there, and nobody took it down.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.vmm.is_none() && (self.tap.is_some() || self.cgroup.is_some())
+    }
+
     /// Whether its network is the host's own, as an earlier sisforge had it.
     #[must_use]
     pub fn is_in_host(&self) -> bool {

@@ -67,6 +67,15 @@ pub fn shrinking(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScop
 /// What makes a host as it should be, as far as these guests are concerned, as steps. What the host itself should have is
 /// brought to it in any case; what it should not have is taken from it where the plan is for all guests.
 pub fn diff(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>) -> Plan {
+    plan(observed, wanted, guests, &[])
+}
+
+/// What makes these guests as they should be, and starts each anew, whether anything of it changed or not.
+pub fn restart(observed: &ObservedHost, wanted: &WantedHost, guests: &[GuestName]) -> Plan {
+    plan(observed, wanted, GuestScope::Only(guests), guests)
+}
+
+fn plan(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>, anew: &[GuestName]) -> Plan {
     let mut plan = Plan {
         prepare: prepare(observed, wanted, guests),
         rules: rules(observed, wanted, guests),
@@ -83,7 +92,11 @@ pub fn diff(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>
         plan.notes.extend(notes_on_records(name, have));
         match wanted.guests.get(name) {
             None => plan.stop.extend(stop(name, have)),
-            Some(want) => guest(&mut plan, name, have, want, &restored),
+            Some(want) => {
+                let asked = anew.contains(name) && have.vmm.is_some();
+                let replaced = why::replace(have, want).or_else(|| asked.then(|| Occasion::found("restart")));
+                guest(&mut plan, name, (have, replaced), want, &restored);
+            }
         }
     }
     plan
@@ -222,11 +235,10 @@ pub(super) fn undo(name: &GuestName, want: &WantedGuest) -> Vec<Step> {
 fn guest(
     plan: &mut Plan,
     name: &GuestName,
-    have: &ObservedGuest,
+    (have, replaced): (&ObservedGuest, Option<Occasion>),
     want: &WantedGuest,
     restored: &BTreeMap<Ipv4Addr, &GuestName>,
 ) {
-    let replaced = why::replace(have, want);
     let (disk, lost_disk) = (have.disk, have.lost_disk);
     let only_disk = ObservedGuest { disk, lost_disk, ..ObservedGuest::default() };
     let (left, why) = match &replaced {

@@ -6,13 +6,15 @@ pub mod diff;
 mod losses;
 pub mod names;
 pub mod restore;
+pub mod rollout;
 pub mod step;
 mod why;
 
 pub use change::Change;
-pub use diff::{GuestScope, Shrinks, diff, shrinking};
+pub use diff::{GuestScope, Shrinks, diff, restart, shrinking};
 pub use losses::losses;
 pub use names::{PolicyNames, name_changes};
 pub use restore::restore;
+pub use rollout::Strategy;
 pub use step::{GuestSteps, Plan, PlanCounts, Step};
 pub use why::Occasion;

@@ -1,6 +1,7 @@
 //! The steps that change a host. Each can be taken twice, and a host that stopped after any of them is understood
 //! by the next [`super::diff`].
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::base::{ByteSize, FileDigest, GuestName, InterfaceName, SnapshotName};
@@ -289,6 +290,12 @@ impl Plan {
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
         self.prepare.is_empty() && self.stop.is_empty() && self.rules.is_empty() && self.start.is_empty()
+    }
+
+    /// Takes out all that would be done to these guests.
+    pub fn leave_out(&mut self, guests: &BTreeSet<GuestName>) {
+        self.stop.retain(|steps| !guests.contains(&steps.guest));
+        self.start.retain(|steps| !guests.contains(&steps.guest));
     }
 
     /// Whether a guest that is stopped is started again.

@@ -12,7 +12,9 @@ use crate::host::policy::PolicyChange;
 use crate::host::resolver::{ConfiguredNames, Resolver, resolver_config};
 use crate::host::wanted::WantedHost;
 use crate::lock::model::Lock;
-use crate::plan::{GuestScope, Plan, PolicyNames, Step, diff, losses, name_changes, shrinking};
+use crate::plan::{
+    GuestScope, Plan, PolicyNames, Step, Strategy, diff, losses, name_changes, restart, shrinking,
+};
 use crate::sys::fs::FileLock;
 use crate::sys::ssh;
 
@@ -51,6 +53,8 @@ impl DerefMut for Held<'_> {
 pub struct Outcome {
     pub plan: Plan,
     pub applied: Applied,
+    /// Guests of the plan that were left as they were, since one before them did not get ready.
+    pub left: Vec<GuestName>,
 }
 
 /// The guests of a plan whose every step was taken, by what became of them.
@@ -67,7 +71,7 @@ pub struct Done<'a> {
 impl Outcome {
     /// What became of its guests.
     pub fn done(&self) -> Done<'_> {
-        let Self { plan, applied } = self;
+        let Self { plan, applied, .. } = self;
         let mut done = Done::default();
         for guest in &applied.started {
             let starts = plan.start.iter().any(|steps| steps.guest == *guest && steps.starts());
@@ -122,6 +126,19 @@ impl<'a> Deployment<'a> {
     /// # Errors
     /// Where a data disk would have to be made smaller.
     pub fn plan(&self, wanted: &WantedHost, guests: GuestScope<'_>) -> Result<Plan, RunError> {
+        self.checked(diff(&self.observed, wanted, guests), wanted, guests)
+    }
+
+    /// What brings these guests to what is wanted, and starts each anew.
+    ///
+    /// # Errors
+    /// As of [`Deployment::plan`].
+    pub(super) fn restarting(&self, wanted: &WantedHost, guests: &[GuestName]) -> Result<Plan, RunError> {
+        let plan = restart(&self.observed, wanted, guests);
+        self.checked(plan, wanted, GuestScope::Only(guests))
+    }
+
+    fn checked(&self, mut plan: Plan, wanted: &WantedHost, guests: GuestScope<'_>) -> Result<Plan, RunError> {
         let shrinking = shrinking(&self.observed, wanted, guests);
         if !shrinking.is_empty() {
             return Err(RunError::Shrinks(shrinking));
@@ -129,7 +146,6 @@ impl<'a> Deployment<'a> {
         self.is_converted(guests)?;
         let published = wanted.network.as_ref().map(|network| network.rules.published.as_slice());
         facts::ports_are_free(&self.fleet, &self.observed, published.unwrap_or_default())?;
-        let mut plan = diff(&self.observed, wanted, guests);
         plan.notes.extend(losses(&plan, &self.observed, wanted));
         let names = self.name_changes(&plan, wanted);
         plan.policy_changes.extend(names);
@@ -180,7 +196,15 @@ impl Held<'_> {
     /// # Errors
     /// Where a need of the plan is not met; nothing was changed then.
     pub(super) fn carry_out(&self, plan: Plan) -> Result<Outcome, RunError> {
-        carry_out(self.workspace, &self.host, &self.lock, plan)
+        self.roll_out(plan, Strategy::Recreate)
+    }
+
+    /// The same by a strategy.
+    ///
+    /// # Errors
+    /// As of [`Held::carry_out`].
+    pub(super) fn roll_out(&self, plan: Plan, strategy: Strategy) -> Result<Outcome, RunError> {
+        carry_out(self.workspace, &self.host, &self.lock, plan, strategy)
     }
 }
 
@@ -190,12 +214,24 @@ pub(super) fn carry_out(
     host: &LinuxHost,
     _held: &FileLock,
     plan: Plan,
+    strategy: Strategy,
 ) -> Result<Outcome, RunError> {
     preflight::check(&plan, host)?;
     let report = workspace.report;
     plan.notes.iter().for_each(|note| report.note(&format!("note: {note}")));
-    let applied = apply(&plan, host, workspace.guests_at_once(), report);
-    Ok(Outcome { plan, applied })
+    let (mut applied, mut left) = (Applied::default(), Vec::new());
+    for part in plan.clone().in_parts(strategy) {
+        if applied.failures.is_empty() {
+            let Applied { stopped, started, failures } =
+                apply(&part, host, workspace.guests_at_once(), report);
+            applied.stopped.extend(stopped);
+            applied.started.extend(started);
+            applied.failures.extend(failures);
+        } else {
+            left.extend(part.start.into_iter().map(|steps| steps.guest));
+        }
+    }
+    Ok(Outcome { plan, applied, left })
 }
 
 /// The guests that were named, or all where none was.

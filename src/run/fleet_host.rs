@@ -10,7 +10,7 @@ use crate::base::GuestName;
 use crate::fleet::{self, LoadError};
 use crate::host::observed::ObservedHost;
 use crate::host::wanted::WantedHost;
-use crate::plan::{Plan, diff};
+use crate::plan::{Plan, Strategy, diff};
 use crate::sys::fs::FileLock;
 
 use super::deployment::{carry_out, scope};
@@ -106,6 +106,6 @@ impl<'a> FleetHost<'a> {
 impl HeldHost<'_> {
     /// Carries out a plan, after a look at whether it can be.
     pub fn carry_out(&self, plan: Plan) -> Result<Outcome, RunError> {
-        carry_out(self.workspace, &self.host, &self.lock, plan)
+        carry_out(self.workspace, &self.host, &self.lock, plan, Strategy::Recreate)
     }
 }

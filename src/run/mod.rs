@@ -25,6 +25,8 @@ pub mod proof;
 pub mod publish;
 pub mod quarantine;
 pub mod reach;
+pub mod restart;
+pub mod restarts;
 pub mod restore;
 pub mod saved_plan;
 pub mod scripts;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::apply::linux::READY_TIMEOUT;
-use crate::plan::Plan;
+use crate::plan::{Plan, Strategy};
 
 use super::deployment::{Held, scope};
 use super::guests::named;
@@ -21,18 +21,26 @@ pub struct UpRequest {
     pub inputs: Inputs,
     /// How long a guest may take to say that it is ready.
     pub ready_timeout: Duration,
+    pub strategy: Strategy,
 }
 
 impl Default for UpRequest {
     fn default() -> Self {
-        Self { guests: Vec::new(), saved: None, inputs: Inputs::Refresh, ready_timeout: READY_TIMEOUT }
+        Self {
+            guests: Vec::new(),
+            saved: None,
+            inputs: Inputs::Refresh,
+            ready_timeout: READY_TIMEOUT,
+            strategy: Strategy::Recreate,
+        }
     }
 }
 
 /// A host that is held, and what would be done to it.
 pub struct Up<'a> {
-    held: Held<'a>,
+    pub(super) held: Held<'a>,
     pub plan: Plan,
+    pub(super) strategy: Strategy,
 }
 
 /// Holds the host, builds what is missing, and finds out what is to be done.
@@ -55,12 +63,12 @@ pub fn prepare<'a>(workspace: &'a Workspace<'a>, request: &UpRequest) -> Result<
     held.make_key()?;
     let wanted = held.wanted(request.inputs)?;
     let plan = held.plan(&wanted, scope(&names))?;
-    Ok(Up { held, plan })
+    Ok(Up { held, plan, strategy: request.strategy })
 }
 
 impl Up<'_> {
     /// Does it.
     pub fn carry_out(self) -> Result<Outcome, RunError> {
-        self.held.carry_out(self.plan)
+        self.held.roll_out(self.plan, self.strategy)
     }
 }

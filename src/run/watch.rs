@@ -1,17 +1,19 @@
 //! Watch: follow a Git branch or a file, apply each change, repair drift.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::apply::ApplyError;
 use crate::base::text::printable;
-use crate::base::{Class, Diagnostic, Sha256};
-use crate::fleet::Confinement;
+use crate::base::{Class, Diagnostic, GuestName, Sha256};
+use crate::fleet::{Confinement, OnExit};
+use crate::host::observed::ObservedGuest;
 use crate::plan::{GuestScope, Plan};
 use crate::sys::fs::{self, FileError};
 use crate::sys::{git, systemd};
 
 use super::down::{self, Down, DownRequest};
+use super::restarts::{HeldBack, Restarts};
 use super::workspace::Revision;
 use super::{Deployment, Inputs, Outcome, RunError, Workspace};
 
@@ -42,6 +44,8 @@ pub enum Event<'a> {
     Applied(&'a str),
     /// A look came to nothing; there will be another. What only another revision can mend is not tried again.
     Failed(RunError),
+    /// A guest is not started now.
+    HeldBack(&'a HeldBack),
     /// Some step of a plan failed, and will be tried again at the next look.
     Incomplete,
 }
@@ -54,6 +58,20 @@ pub struct Watch<'a> {
     good: Option<Revision>,
     /// The revision that was looked at last, good or bad, so that a bad one is reported once.
     looked_at: Option<String>,
+    /// The revision that was last brought to the host, whether all of it came or not.
+    tried: Option<String>,
+    restarts: Restarts,
+}
+
+/// What a look came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looked {
+    /// The host is as it should be.
+    Complete,
+    /// Some step failed.
+    Incomplete,
+    /// What is missing waits for its time.
+    Waiting,
 }
 
 impl<'a> Watch<'a> {
@@ -62,7 +80,8 @@ impl<'a> Watch<'a> {
         if matches!(source, Followed::Branch { .. }) && base.settings.file.is_absolute() {
             return Err(RunError::AbsoluteFile);
         }
-        let mut watch = Self { base, source, good: None, looked_at: None };
+        let (good, looked_at, tried, restarts) = (None, None, None, Restarts::default());
+        let mut watch = Self { base, source, good, looked_at, tried, restarts };
         watch.good = watch.remembered();
         Ok(watch)
     }
@@ -71,8 +90,8 @@ impl<'a> Watch<'a> {
     pub fn follow(&mut self, interval: Duration, tell: &mut dyn FnMut(Event<'_>)) -> ! {
         loop {
             match self.look(tell) {
-                Ok(true) => {}
-                Ok(false) => tell(Event::Incomplete),
+                Ok(Looked::Complete | Looked::Waiting) => {}
+                Ok(Looked::Incomplete) => tell(Event::Incomplete),
                 Err(error) => tell(Event::Failed(error)),
             }
             std::thread::sleep(interval);
@@ -94,8 +113,8 @@ impl<'a> Watch<'a> {
         down.map(Down::carry_out).transpose()
     }
 
-    /// One look: a new revision is applied, else drift is repaired. Gives whether the host is as it should be now.
-    pub fn look(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<bool, RunError> {
+    /// One look: a new revision is applied, else drift is repaired.
+    pub fn look(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<Looked, RunError> {
         let (revision, place) = match self.revision() {
             Ok(found) => found,
             Err(error) => {
@@ -106,14 +125,21 @@ impl<'a> Watch<'a> {
         if self.looked_at.as_deref() == Some(&revision) {
             return self.repair(tell);
         }
-        tell(Event::Applying(&revision));
-        match bring(&self.base.at(&place), true, tell) {
-            Ok(true) => {
+        let is_new = self.tried.as_ref() != Some(&revision);
+        if is_new {
+            self.restarts.forget();
+            tell(Event::Applying(&revision));
+        }
+        let brought = bring(&self.base.at(&place), is_new, &mut self.restarts, tell);
+        // What came to nothing is as new as before.
+        self.tried = brought.is_ok().then(|| revision.clone());
+        match brought {
+            Ok(Looked::Complete) => {
                 self.remember(&revision)?;
                 self.remove_checkouts_but(&revision)?;
                 tell(Event::Applied(&revision));
                 (self.good, self.looked_at) = (Some(place), Some(revision));
-                Ok(true)
+                Ok(Looked::Complete)
             }
             Err(error) if error.class() == Class::Invalid => {
                 self.looked_at = Some(revision);
@@ -128,9 +154,9 @@ impl<'a> Watch<'a> {
 
     /// Puts right what is not as the last good revision wants it: that one holds for as long as there is no other, be it that
     /// nobody can be asked for one.
-    fn repair(&self, tell: &mut dyn FnMut(Event<'_>)) -> Result<bool, RunError> {
-        let Some(good) = &self.good else { return Ok(true) };
-        bring(&self.base.at(good), false, tell)
+    fn repair(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<Looked, RunError> {
+        let Some(good) = &self.good else { return Ok(Looked::Complete) };
+        bring(&self.base.at(good), false, &mut self.restarts, tell)
     }
 
     /// What the newest revision is called, and where it is.
@@ -213,18 +239,34 @@ const CLONE: &str = "repository";
 /// Which commit of which branch was applied last.
 const APPLIED: &str = "applied";
 
-/// Brings the host to what a fleet wants, and tells of it where it is new or something was to be done.
-fn bring(workspace: &Workspace<'_>, is_new: bool, tell: &mut dyn FnMut(Event<'_>)) -> Result<bool, RunError> {
+/// Brings the host to what a fleet wants, and tells of it where it is new or something was to be done. What is not new is
+/// brought again as often as [`Restarts`] lets it.
+fn bring(
+    workspace: &Workspace<'_>,
+    is_new: bool,
+    restarts: &mut Restarts,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<Looked, RunError> {
     let mut held = Deployment::hold(workspace, workspace.fleet()?)?;
     held.make_key()?;
     // What was committed is what is applied: a lock that does not fit is a mistake in the commit.
     let wanted = held.wanted(Inputs::Locked)?;
-    let plan = held.plan(&wanted, GuestScope::All)?;
+    let mut plan = held.plan(&wanted, GuestScope::All)?;
+    let stays = |guest: &GuestName| {
+        let is_left = held.fleet.guests.get(guest).is_some_and(|spec| spec.on_exit == OnExit::Leave);
+        is_left && held.observed.guests.get(guest).is_some_and(ObservedGuest::has_ended)
+    };
+    let (held_back, is_settled) = restarts.hold_back(&mut plan, stays, Instant::now());
+    held_back.iter().for_each(|held_back| tell(Event::HeldBack(held_back)));
+    let done = if is_settled { Looked::Complete } else { Looked::Waiting };
     if !is_new && plan.is_empty() {
-        return Ok(true);
+        return Ok(done);
     }
     tell(Event::Planned { plan: &plan, is_repair: !is_new });
     let outcome = held.carry_out(plan)?;
+    if !is_new {
+        restarts.count(&outcome.plan, Instant::now());
+    }
     tell(Event::CarriedOut(&outcome));
-    Ok(outcome.is_complete())
+    Ok(if outcome.is_complete() { done } else { Looked::Incomplete })
 }

@@ -31,6 +31,7 @@ mod reach;
 mod recipes;
 mod registry;
 mod repository;
+mod rollout;
 mod same_bytes;
 mod scripts;
 mod snapshot;

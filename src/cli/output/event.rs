@@ -66,6 +66,8 @@ pub struct Summary {
     pub changed: Vec<String>,
     /// Guests of which a step failed, once for each step.
     pub failed: Vec<String>,
+    /// Guests that a rolling `up` left as they were, since one before them did not get ready.
+    pub left: Vec<String>,
 }
 
 /// What a vendor directory holds.
@@ -92,6 +94,7 @@ impl From<&Outcome> for Summary {
                 .iter()
                 .filter_map(|failure| failure.guest.as_ref().map(GuestName::to_string))
                 .collect(),
+            left: names(&outcome.left),
         }
     }
 }

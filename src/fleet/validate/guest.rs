@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::super::file::{ContainerSection, DiskChoice, FleetFile, GuestSection, IoSection, PoolSection};
-use super::super::model::{ContainerSpec, DiskSpec, GuestSpec, IoSpec};
+use super::super::model::{ContainerSpec, DiskSpec, GuestSpec, IoSpec, OnExit};
 use super::super::scalar::{Bandwidth, Count};
 use super::machine::NamedMachine;
 use super::{Declared, Validator, all, optional};
@@ -39,6 +39,7 @@ struct Own {
     cpu_weight: Read<Option<u16>>,
     io: Read<Option<IoSpec>>,
     containers: Read<Option<Vec<ContainerSpec>>>,
+    on_exit: Read<Option<OnExit>>,
 }
 
 impl Own {
@@ -53,6 +54,7 @@ impl Own {
         cpu_weight: Ok(None),
         io: Ok(None),
         containers: Ok(None),
+        on_exit: Ok(None),
     };
 }
 
@@ -168,6 +170,7 @@ impl Validator<'_> {
                 None => defaults.containers.clone()?.unwrap_or_default(),
             },
             pool,
+            on_exit: own.on_exit?.or(defaults.on_exit?).unwrap_or_default(),
         })
     }
 
@@ -208,7 +211,8 @@ impl Validator<'_> {
         // So does Count<1, 10000> here.
         let cpu_weight = section.cpu_weight.map(|weight| weight.map(|Count(weight)| weight as u16));
         let io = optional(&section.io, io_limits);
-        Own { image, network, disk, machine, vcpus, memory, cpu_weight, io, containers }
+        let on_exit = section.on_exit;
+        Own { image, network, disk, machine, vcpus, memory, cpu_weight, io, containers, on_exit }
     }
 
     fn disk_choice(&mut self, disk: &Spanned<DiskChoice>, declared: &Declared) -> Read<NamedDisk> {

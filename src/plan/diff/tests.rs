@@ -800,3 +800,15 @@ fn records_of_a_vmm_whose_jail_is_gone_go_too() {
     let plan = diff(&found, &WantedHost::default());
     assert_eq!(plan.detailed(), "stop alice: left over\n  remove jail\n");
 }
+
+#[test]
+fn a_restart_stops_and_starts_what_it_names_and_nothing_else() {
+    let wanted = wanted(&["a", "b"]);
+    let observed = up(&wanted);
+    let plan = restart(&observed, &wanted, &[name("a")]);
+    assert_eq!(plan.to_string(), "stop a: restart\nstart a: restart\n");
+    assert!(plan.detailed().contains("stop vmm"), "{}", plan.detailed());
+    let mut down = observed;
+    down.guests.remove(&name("a"));
+    assert_eq!(restart(&down, &wanted, &[name("a")]).to_string(), "start a: new\n");
+}

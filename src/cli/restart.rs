@@ -1,0 +1,26 @@
+//! `restart`: guests are stopped and started again.
+
+use std::process::ExitCode;
+
+use crate::run::restart;
+
+use super::error::CliError;
+use super::outcome;
+use super::ui::Ui;
+use super::up::UpArgs;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The guests
+    #[arg(required = true)]
+    guests: Vec<String>,
+    #[command(flatten)]
+    up: UpArgs,
+}
+
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let workspace = ui.workspace();
+    let restart = restart::prepare(&workspace, &args.up.request(&args.guests))?;
+    outcome::announce(&restart.plan, ui);
+    outcome::show(&restart.carry_out()?, ui)
+}
