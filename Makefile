@@ -16,7 +16,7 @@ demo: packages build
 
 ## every check that CI makes
 test: test-packages lint build
-	PATH="$(CURDIR)/target/test-tools/usr/sbin:$$PATH" SISFORGE_REQUIRE_ORACLES=1 $(CARGO) test --locked
+	PATH="$(CURDIR)/$(TOOLS)/usr/sbin:$(CURDIR)/$(TOOLS)/usr/bin:$$PATH" SISFORGE_REQUIRE_ORACLES=1 $(CARGO) test --locked
 	demo/run $(abspath $(RELEASE))
 	tests/genuine/run $(abspath $(RELEASE))
 

@@ -23,6 +23,7 @@ pub mod status;
 mod steps;
 pub mod store;
 pub mod tree;
+pub mod usage;
 pub mod vmm;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

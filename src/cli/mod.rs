@@ -14,6 +14,7 @@ mod disk;
 mod doctor;
 mod down;
 pub mod error;
+mod events;
 mod exec;
 mod fetch;
 mod init;
@@ -24,6 +25,7 @@ mod launch;
 mod lock;
 mod logs;
 mod man;
+mod metrics;
 mod outcome;
 mod output;
 mod plan;
@@ -93,6 +95,12 @@ enum Command {
     Status,
     /// Show the logs of a guest's serial port and of its VMM
     Logs(logs::Args),
+    /// Show what happened to the fleet on this host
+    Events(events::Args),
+    /// Print metrics of the fleet on this host, for Prometheus
+    ///
+    /// `watch --listen` serves the same, and tells of itself as well.
+    Metrics(metrics::Args),
     /// Attach to a guest's serial console
     Console(console::Args),
     /// Run a command in a guest, as its user
@@ -137,12 +145,26 @@ enum Command {
     /// Make apk packages and signed repositories
     #[command(subcommand)]
     Apk(apk::Command),
+    #[command(flatten)]
+    Reference(Reference),
+    #[command(flatten)]
+    Internal(Internal),
+}
+
+/// What the program tells of its own words.
+#[derive(Subcommand)]
+enum Reference {
     /// Print the JSON Schema of fleet.toml, recipe.toml, or of what a command prints with --json
     Schema(schema::Args),
     /// Print completions for a shell
     Completions(man::CompletionsArgs),
     /// Write man pages, one for each command
     Man(man::ManArgs),
+}
+
+/// Commands that other commands use.
+#[derive(Subcommand)]
+enum Internal {
     /// Join cgroups and become another program (how `up` starts a VMM)
     #[command(hide = true)]
     Launch(launch::Args),
@@ -202,6 +224,8 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Ps(args) => ps::run(&args, ui),
         Command::Status => status::run(ui),
         Command::Logs(args) => logs::run(&args, ui),
+        Command::Events(args) => events::run(&args, ui),
+        Command::Metrics(args) => metrics::run(&args, ui),
         Command::Console(args) => console::run(&args, ui),
         Command::Exec(args) => exec::run(&args, ui),
         Command::Ssh(args) => ssh::run(&args, ui),
@@ -219,10 +243,22 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Sbom(args) => sbom::run(&args, ui),
         Command::Kernel(command) => kernel::run(&command, ui),
         Command::Apk(command) => apk::run(&command, ui),
-        Command::Schema(args) => schema::run(&args),
-        Command::Completions(args) => man::completions(&args, Cli::command()),
-        Command::Man(args) => man::pages(&args, Cli::command()),
-        Command::Launch(args) => launch::run(&args),
-        Command::Prove => prove::run(),
+        Command::Reference(command) => reference(&command),
+        Command::Internal(command) => internal(&command),
+    }
+}
+
+fn reference(command: &Reference) -> Result<ExitCode, CliError> {
+    match command {
+        Reference::Schema(args) => schema::run(args),
+        Reference::Completions(args) => man::completions(args, Cli::command()),
+        Reference::Man(args) => man::pages(args, Cli::command()),
+    }
+}
+
+fn internal(command: &Internal) -> Result<ExitCode, CliError> {
+    match command {
+        Internal::Launch(args) => launch::run(args),
+        Internal::Prove => prove::run(),
     }
 }

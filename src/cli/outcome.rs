@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use crate::apply::Failure;
-use crate::base::Diagnostic;
 use crate::base::diagnostic::one_line;
+use crate::base::{Diagnostic, GuestName};
 use crate::plan::Plan;
 use crate::run::{Done, Outcome};
 use crate::sys::report::Report;

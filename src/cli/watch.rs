@@ -1,13 +1,19 @@
 //! `watch`: follow a Git branch or a file, apply each change, repair drift.
 
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::base::diagnostic::one_line;
 use crate::base::time::parse_duration;
 use crate::base::{Class, Diagnostic};
-use crate::run::restarts::HeldBack;
-use crate::run::watch::{Event, Followed, Looked, Watch};
+use crate::run::events::Happened;
+use crate::run::metrics;
+use crate::run::watch::{Event, Followed, Following, Looked, Watch};
+use crate::sys::http::serve::serve;
+use crate::sys::report::Silent;
 
 use super::error::CliError;
 use super::outcome;
@@ -67,6 +73,12 @@ pub struct Args {
     /// Looked once, apply, and exit
     #[arg(long)]
     once: bool,
+    /// Serve metrics for Prometheus at http://ADDRESS/metrics, such as 127.0.0.1:9105
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "once")]
+    listen: Option<SocketAddr>,
+    /// Write metrics to a file after each look, such as one of the node exporter's --collector.textfile.directory
+    #[arg(long, value_name = "FILE", conflicts_with = "once")]
+    textfile: Option<PathBuf>,
     /// Follow nothing: where this host is going down, take down what was applied last (for the unit of `sisforge systemd`)
     #[arg(long, conflicts_with = "once")]
     down_at_shutdown: bool,
@@ -82,10 +94,35 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         };
     }
     if !args.once {
-        watch.follow(args.source.interval, &mut |event| tell(event, ui));
+        return follow(args, watch, ui).map(|never| match never {});
     }
     let look = watch.look(&mut |event| tell(event, ui))?;
     if look == Looked::Complete { Ok(ExitCode::SUCCESS) } else { Err(CliError::said(1)) }
+}
+
+/// Follows, and answers who asks meanwhile. Gives nothing but why it was not begun.
+fn follow(args: &Args, mut watch: Watch<'_>, ui: &Ui) -> Result<Infallible, CliError> {
+    let (workspace, seen) = (ui.workspace_with(&Silent), watch.seen());
+    let page = || Following::metrics(&seen, &workspace);
+    let listener = args.listen.map(|address| {
+        TcpListener::bind(address)
+            .map_err(|error| CliError::failed(format!("cannot listen at {address}: {error}")))
+    });
+    let listener = listener.transpose()?;
+    std::thread::scope(|scope| {
+        if let Some(listener) = &listener {
+            let page = || page().map_err(|error| one_line(&error));
+            scope.spawn(move || serve(listener, "/metrics", metrics::KIND, page));
+        }
+        watch.follow(args.source.interval, &mut |event| match (&event, &args.textfile) {
+            (Event::Looked, Some(path)) => {
+                if let Err(error) = page().and_then(|page| metrics::write(path, &page)) {
+                    ui.report.note(&format!("warning: no metrics were written: {}", one_line(&error)));
+                }
+            }
+            _ => tell(event, ui),
+        })
+    })
 }
 
 fn tell(event: Event<'_>, ui: &Ui) {
@@ -101,26 +138,14 @@ fn tell(event: Event<'_>, ui: &Ui) {
         }
         // Told again when the look comes to its end.
         Event::CarriedOut(outcome) => drop(outcome::show(outcome, ui)),
-        Event::HeldBack(held_back) => note(waiting(held_back)),
+        Event::HeldBack(held_back) => note(Happened::from(held_back).sentence()),
+        Event::Looked => {}
         Event::Incomplete => note("this will be tried again; still watching".to_owned()),
         Event::Failed(error) => {
             let is_mistake = error.class() == Class::Invalid;
             CliError::from(error).print(&ui.settings);
             let then = if is_mistake { "nothing was changed" } else { "this will be tried again" };
             note(format!("{then}; watching on"));
-        }
-    }
-}
-
-fn waiting(held_back: &HeldBack) -> String {
-    match held_back {
-        HeldBack::Later { guest, starts, wait } => {
-            let times = if *starts == 1 { "once".to_owned() } else { format!("{starts} times in a row") };
-            let wait = wait.as_secs().max(1);
-            format!("{guest} was started {times} and does not stay up: next start in {wait} s")
-        }
-        HeldBack::Left { guest } => {
-            format!("{guest} ended and is left so (on-exit = \"leave\"): `sisforge up {guest}` starts it")
         }
     }
 }

@@ -6,6 +6,7 @@
 //! ```text
 //! <jails>/files/<digest>                 kernels, root images, disks to copy, container images; root's, 0444
 //! <store>/<fleet>/lock                   held while the host is changed
+//! <store>/<fleet>/events.log             what happened, a line of JSON each; older ones and an index beside it (`sys/log`)
 //! <store>/<fleet>/key, key.pub           the host's ssh key, whose public half every guest is told at boot
 //! <store>/<fleet>/place.json             which place `<jails>` is, where it is not the store
 //! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of what the kernel held then
@@ -109,6 +110,16 @@ impl Layout {
     /// Held while the host is changed.
     pub fn lock(&self) -> PathBuf {
         self.dir().join("lock")
+    }
+
+    /// What happened.
+    pub fn events(&self) -> PathBuf {
+        self.dir().join("events.log")
+    }
+
+    /// Held while that is written.
+    pub fn events_lock(&self) -> PathBuf {
+        self.dir().join("events.lock")
     }
 
     /// The host's private ssh key.

@@ -18,6 +18,7 @@ use crate::plan::{
 use crate::sys::fs::FileLock;
 use crate::sys::ssh;
 
+use super::events::{self, Happened};
 use super::{Inputs, LockedProject, RunError, Workspace, facts, host};
 
 /// A fleet, its host, and what that has of it.
@@ -222,8 +223,9 @@ pub(super) fn carry_out(
     let (mut applied, mut left) = (Applied::default(), Vec::new());
     for part in plan.clone().in_parts(strategy) {
         if applied.failures.is_empty() {
-            let Applied { stopped, started, failures } =
-                apply(&part, host, workspace.guests_at_once(), report);
+            let done = apply(&part, host, workspace.guests_at_once(), report);
+            events::tell(&host.layout, events::of_plan(&part, &done));
+            let Applied { stopped, started, failures } = done;
             applied.stopped.extend(stopped);
             applied.started.extend(started);
             applied.failures.extend(failures);
@@ -231,6 +233,8 @@ pub(super) fn carry_out(
             left.extend(part.start.into_iter().map(|steps| steps.guest));
         }
     }
+    let left_out = |guest: &GuestName| Happened::LeftOut { guest: guest.to_string() };
+    events::tell(&host.layout, left.iter().map(left_out));
     Ok(Outcome { plan, applied, left })
 }
 

@@ -23,7 +23,7 @@ pub fn guests(workspace: &Workspace<'_>, all: bool) -> Result<Vec<GuestStatus>, 
 }
 
 /// Every guest that the fleet declares, or that the host has anything of.
-fn every_guest<'a>(
+pub(super) fn every_guest<'a>(
     host: &LinuxHost,
     observed: &'a ObservedHost,
     declared: impl IntoIterator<Item = &'a GuestName>,

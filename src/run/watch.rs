@@ -1,18 +1,23 @@
 //! Watch: follow a Git branch or a file, apply each change, repair drift.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::apply::ApplyError;
+use crate::base::diagnostic::one_line;
 use crate::base::text::printable;
 use crate::base::{Class, Diagnostic, GuestName, Sha256};
-use crate::fleet::{Confinement, OnExit};
+use crate::fleet::{self, Confinement, OnExit};
+use crate::host::layout::Layout;
 use crate::host::observed::ObservedGuest;
 use crate::plan::{GuestScope, Plan};
 use crate::sys::fs::{self, FileError};
 use crate::sys::{git, systemd};
 
 use super::down::{self, Down, DownRequest};
+use super::events::{self, Happened};
+use super::metrics::{self, WatchMetrics};
 use super::restarts::{HeldBack, Restarts};
 use super::workspace::Revision;
 use super::{Deployment, Inputs, Outcome, RunError, Workspace};
@@ -48,6 +53,28 @@ pub enum Event<'a> {
     HeldBack(&'a HeldBack),
     /// Some step of a plan failed, and will be tried again at the next look.
     Incomplete,
+    /// A look is over.
+    Looked,
+}
+
+/// What is known of what is followed, for whoever asks meanwhile.
+#[derive(Debug, Default)]
+pub struct Following {
+    /// The last fleet without a mistake.
+    good: Option<Revision>,
+    metrics: WatchMetrics,
+}
+
+impl Following {
+    /// Metrics of the fleet that is followed, and of following it.
+    pub fn metrics(this: &Mutex<Self>, base: &Workspace<'_>) -> Result<String, RunError> {
+        let (good, metrics) = {
+            let seen = this.lock().unwrap_or_else(PoisonError::into_inner);
+            (seen.good.clone(), seen.metrics.clone())
+        };
+        let workspace = good.map_or_else(|| base.clone(), |good| base.at(&good));
+        metrics::text(&workspace, Some(&metrics))
+    }
 }
 
 /// What is being followed, and how far.
@@ -61,6 +88,10 @@ pub struct Watch<'a> {
     /// The revision that was last brought to the host, whether all of it came or not.
     tried: Option<String>,
     restarts: Restarts,
+    /// What the last look failed of, which is told once.
+    failure: Option<String>,
+    repairs: u64,
+    seen: Arc<Mutex<Following>>,
 }
 
 /// What a look came to.
@@ -80,21 +111,60 @@ impl<'a> Watch<'a> {
         if matches!(source, Followed::Branch { .. }) && base.settings.file.is_absolute() {
             return Err(RunError::AbsoluteFile);
         }
-        let (good, looked_at, tried, restarts) = (None, None, None, Restarts::default());
-        let mut watch = Self { base, source, good, looked_at, tried, restarts };
-        watch.good = watch.remembered();
-        Ok(watch)
+        let restarts = Restarts::default();
+        let (failure, repairs, seen) = (None, 0, Arc::default());
+        let new =
+            Self { base, source, good: None, looked_at: None, tried: None, restarts, failure, repairs, seen };
+        Ok(Self { good: new.remembered(), ..new })
     }
 
     /// Looks again and again, for ever.
     pub fn follow(&mut self, interval: Duration, tell: &mut dyn FnMut(Event<'_>)) -> ! {
         loop {
-            match self.look(tell) {
+            let begun = Instant::now();
+            let looked = self.look(tell);
+            self.see(&looked, begun.elapsed());
+            match looked {
                 Ok(Looked::Complete | Looked::Waiting) => {}
                 Ok(Looked::Incomplete) => tell(Event::Incomplete),
-                Err(error) => tell(Event::Failed(error)),
+                Err(error) => {
+                    self.keep_failure(&error);
+                    tell(Event::Failed(error));
+                }
             }
+            tell(Event::Looked);
             std::thread::sleep(interval);
+        }
+    }
+
+    /// What is known of what is followed, as it goes on.
+    pub fn seen(&self) -> Arc<Mutex<Following>> {
+        Arc::clone(&self.seen)
+    }
+
+    fn see(&self, looked: &Result<Looked, RunError>, took: Duration) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.good.clone_from(&self.good);
+        let metrics = &mut seen.metrics;
+        metrics.is_complete = matches!(looked, Ok(Looked::Complete));
+        (metrics.looked, metrics.seconds) = (Some(SystemTime::now()), took.as_secs_f64());
+        metrics.looks += 1;
+        metrics.failed_looks += u64::from(!metrics.is_complete);
+        metrics.repairs = self.repairs;
+        if let Some(revision) = self.looked_at.as_ref().filter(|_| metrics.is_complete)
+            && metrics.applied.as_ref().is_none_or(|(applied, _)| applied != revision)
+        {
+            metrics.applied = Some((revision.clone(), SystemTime::now()));
+        }
+    }
+
+    /// Puts a failure among the events, once for each reason.
+    fn keep_failure(&mut self, error: &RunError) {
+        let error = one_line(error);
+        if self.failure.as_ref() != Some(&error) {
+            self.failure = Some(error.clone());
+            let file = self.good.as_ref().map_or(&self.base.settings.file, |good| &good.file);
+            keep_event(file, Happened::LookFailed { error });
         }
     }
 
@@ -109,7 +179,8 @@ impl<'a> Watch<'a> {
             (None, Followed::File) => self.base.clone(),
             (None, Followed::Branch { .. }) => return Ok(None),
         };
-        let down = down::prepare(&workspace, &DownRequest::default())?;
+        let request = DownRequest { stop_timeout: SHUTDOWN_PATIENCE, ..DownRequest::default() };
+        let down = down::prepare(&workspace, &request)?;
         down.map(Down::carry_out).transpose()
     }
 
@@ -137,6 +208,8 @@ impl<'a> Watch<'a> {
             Ok(Looked::Complete) => {
                 self.remember(&revision)?;
                 self.remove_checkouts_but(&revision)?;
+                keep_event(&place.file, Happened::Applied { revision: revision.clone() });
+                self.failure = None;
                 tell(Event::Applied(&revision));
                 (self.good, self.looked_at) = (Some(place), Some(revision));
                 Ok(Looked::Complete)
@@ -156,7 +229,14 @@ impl<'a> Watch<'a> {
     /// nobody can be asked for one.
     fn repair(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<Looked, RunError> {
         let Some(good) = &self.good else { return Ok(Looked::Complete) };
-        bring(&self.base.at(good), false, &mut self.restarts, tell)
+        let mut has_repaired = false;
+        let mut note = |event: Event<'_>| {
+            has_repaired |= matches!(event, Event::CarriedOut(_));
+            tell(event);
+        };
+        let look = bring(&self.base.at(good), false, &mut self.restarts, &mut note);
+        self.repairs += u64::from(has_repaired);
+        look
     }
 
     /// What the newest revision is called, and where it is.
@@ -234,6 +314,16 @@ fn revision_in(tree: &Path, file: &Path, allowed: &[PathBuf]) -> Revision {
     Revision { file: tree.join(file), confinement: Some(confinement) }
 }
 
+/// How long guests may take to shut down with their host: as long as systemd waits for a service.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(90);
+
+/// Among those of the fleet that a file names, where it names one.
+fn keep_event(file: &Path, what: Happened) {
+    if let Ok(head) = fleet::head(file) {
+        events::tell(&Layout::new(&head.host, &head.name), [what]);
+    }
+}
+
 /// The clone, beside the checkouts of its commits.
 const CLONE: &str = "repository";
 /// Which commit of which branch was applied last.
@@ -257,6 +347,7 @@ fn bring(
         is_left && held.observed.guests.get(guest).is_some_and(ObservedGuest::has_ended)
     };
     let (held_back, is_settled) = restarts.hold_back(&mut plan, stays, Instant::now());
+    events::tell(&held.host.layout, held_back.iter().map(Happened::from));
     held_back.iter().for_each(|held_back| tell(Event::HeldBack(held_back)));
     let done = if is_settled { Looked::Complete } else { Looked::Waiting };
     if !is_new && plan.is_empty() {

@@ -19,8 +19,10 @@ use super::mount::unescape;
 
 mod kill;
 mod limits;
+mod usage;
 
 pub use limits::{Device, EVEN_WEIGHT, IoLimits, Limits};
+pub use usage::{IoUsage, Usage};
 
 /// Why a control group is not as it was asked for.
 #[derive(Debug, thiserror::Error)]

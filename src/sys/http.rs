@@ -3,6 +3,7 @@
 mod ask;
 mod login;
 mod network;
+pub mod serve;
 mod sink;
 
 use std::fs::File;

@@ -148,6 +148,20 @@ pub fn parse_resident(status: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// Reads the clock ticks that all threads of a process have run for from `/proc/PID/stat`: fields 14 and 15.
+pub fn parse_processor_ticks(text: &str) -> Option<u64> {
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11);
+    let [user, system]: [u64; 2] = [fields.next()?.parse().ok()?, fields.next()?.parse().ok()?];
+    Some(user + system)
+}
+
+/// How long all threads of a process have run.
+pub fn processor_time(pid: u32) -> Option<Duration> {
+    let ticks = parse_processor_ticks(&String::from_utf8_lossy(&fs::read(proc_file(pid, "stat")).ok()?))?;
+    Some(Duration::from_millis(ticks.saturating_mul(1000) / CLOCK_TICKS_PER_SECOND))
+}
+
 fn proc_file(pid: u32, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/{name}"))
 }
@@ -366,6 +380,8 @@ mod tests {
         let line = "4242 (a) b (c) S 1 4242 4242 0 -1 4194560 118 0 0 0 0 0 0 0 20 0 1 0 123456 2523136 211";
         let stat = Stat { state: 'S', flags: 4_194_560, start_time: 123_456 };
         assert_eq!(parse_stat(line), Some(stat));
+        let ran = "4242 (a) b (c) S 1 4242 4242 0 -1 4194560 118 0 0 0 7 5 0 0 20 0 1 0 123456 2523136 211";
+        assert_eq!(parse_processor_ticks(ran), Some(12));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod disks;
 mod doctor;
 mod drift;
 mod emergency;
+mod events;
 mod hostile;
 mod hostile_firecracker;
 mod hostile_source;

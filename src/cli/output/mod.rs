@@ -38,6 +38,7 @@ use schemars::JsonSchema;
 use crate::build::configured::ConfigLine;
 use crate::image::difference::Difference;
 use crate::image::inspect::Inspection;
+use crate::run::events::HostEvent;
 
 /// A document that a command prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -80,6 +81,8 @@ pub enum DocumentJson {
     SnapshotRm,
     /// One line of what takes long: `up`, `down`, `watch`, `lock`, `fetch`, `vendor`, `build`
     Event,
+    /// One line of `events`
+    Events,
     /// Of `doctor`
     Doctor,
     /// One line of `logs`
@@ -132,6 +135,7 @@ impl DocumentJson {
             Self::SnapshotLs => schema::<Vec<Snapshot>>("sisforge snapshot ls --json"),
             Self::SnapshotRestore => schema::<RestoredJson>("sisforge snapshot restore --json"),
             Self::SnapshotRm => schema::<Removed>("sisforge snapshot rm --json"),
+            Self::Events => schema::<HostEvent>("a line of sisforge events --json"),
             Self::Doctor => schema::<DoctorJson>("sisforge doctor --json"),
             Self::Logs => schema::<LogLineJson>("a line of sisforge logs --json"),
             Self::Inspect => schema::<Inspection>("sisforge inspect --json"),

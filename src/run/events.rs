@@ -1,0 +1,201 @@
+//! Events: what happened to a fleet on its host, each a line of JSON in its store and an entry of systemd's journal.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::apply::Applied;
+use crate::base::GuestName;
+use crate::base::diagnostic::one_line;
+use crate::base::time::rfc3339_millis;
+use crate::host::layout::Layout;
+use crate::plan::{GuestSteps, Plan};
+use crate::sys::fs::{self, FileError, FileLock};
+use crate::sys::journal::{self, Priority};
+use crate::sys::log::{LogBounds, Writer};
+
+use super::restarts::HeldBack;
+use super::{RunError, Workspace};
+
+/// How much is kept: 4 MiB, and as much again of what was before.
+const KEPT: LogBounds = LogBounds { size: 4 << 20, keep: 1 };
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostEvent {
+    /// When (RFC 3339, UTC).
+    pub time: String,
+    pub fleet: String,
+    #[serde(flatten)]
+    pub what: Happened,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Happened {
+    /// A guest was started and is ready.
+    Started { guest: String, why: String },
+    /// A guest was put right while it ran.
+    Repaired { guest: String, why: String },
+    /// A guest was stopped, and what it had of the host is gone.
+    Stopped { guest: String, why: String },
+    /// A step failed; of the host itself where no guest is named.
+    Failed { guest: Option<String>, step: String, error: String },
+    /// A guest was left as it was, since another did not get ready before it.
+    LeftOut { guest: String },
+    /// `watch` starts a guest that does not stay up later.
+    Waiting { guest: String, starts: u32, seconds: u64 },
+    /// `watch` leaves a guest that ended, as fleet.toml says.
+    LeftEnded { guest: String },
+    /// A guest was cut off from every network.
+    Quarantined { guest: String },
+    /// A guest was brought back from quarantine.
+    Released { guest: String },
+    /// `watch` has applied a revision: a commit, or the digest of a file and its lock.
+    Applied { revision: String },
+    /// A look of `watch` came to nothing; told once for each reason.
+    LookFailed { error: String },
+}
+
+impl Happened {
+    /// The guest that it is about.
+    pub fn guest(&self) -> Option<&str> {
+        match self {
+            Self::Started { guest, .. }
+            | Self::Repaired { guest, .. }
+            | Self::Stopped { guest, .. }
+            | Self::LeftOut { guest }
+            | Self::Waiting { guest, .. }
+            | Self::LeftEnded { guest }
+            | Self::Quarantined { guest }
+            | Self::Released { guest } => Some(guest),
+            Self::Failed { guest, .. } => guest.as_deref(),
+            Self::Applied { .. } | Self::LookFailed { .. } => None,
+        }
+    }
+
+    /// In words.
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::Started { guest, why } => format!("{guest} started: {why}"),
+            Self::Repaired { guest, why } => format!("{guest} repaired: {why}"),
+            Self::Stopped { guest, why } => format!("{guest} stopped: {why}"),
+            Self::Failed { guest, step, error } => {
+                format!("{}: {step}: {error}", guest.as_deref().unwrap_or("host"))
+            }
+            Self::LeftOut { guest } => format!("{guest} left as it was: the rollout stopped before it"),
+            Self::Waiting { guest, starts, seconds } => {
+                let times = if *starts == 1 { "once".to_owned() } else { format!("{starts} times in a row") };
+                format!("{guest} was started {times} and does not stay up: next start in {seconds} s")
+            }
+            Self::LeftEnded { guest } => {
+                format!("{guest} ended and is left so (on-exit = \"leave\"): `sisforge up {guest}` starts it")
+            }
+            Self::Quarantined { guest } => format!("{guest} cut off from every network"),
+            Self::Released { guest } => format!("{guest} released from quarantine"),
+            Self::Applied { revision } => format!("applied {revision}"),
+            Self::LookFailed { error } => format!("watch: {error}"),
+        }
+    }
+
+    fn priority(&self) -> Priority {
+        let is_error = matches!(self, Self::Failed { .. } | Self::LookFailed { .. } | Self::Waiting { .. });
+        if is_error { Priority::Error } else { Priority::Notice }
+    }
+}
+
+impl From<&HeldBack> for Happened {
+    fn from(held_back: &HeldBack) -> Self {
+        match held_back {
+            HeldBack::Later { guest, starts, wait } => {
+                let (guest, seconds) = (guest.to_string(), wait.as_secs().max(1));
+                Self::Waiting { guest, starts: *starts, seconds }
+            }
+            HeldBack::Left { guest } => Self::LeftEnded { guest: guest.to_string() },
+        }
+    }
+}
+
+/// What carrying out a plan came to.
+pub(super) fn of_plan(plan: &Plan, applied: &Applied) -> Vec<Happened> {
+    let find = |all: &[GuestSteps], guest: &GuestName| {
+        let steps = all.iter().find(|steps| steps.guest == *guest);
+        steps.map(|steps| (steps.why.to_string(), steps.starts())).unwrap_or_default()
+    };
+    let stopped = applied.stopped.iter().map(|guest| {
+        let (why, _) = find(&plan.stop, guest);
+        Happened::Stopped { guest: guest.to_string(), why }
+    });
+    let started = applied.started.iter().map(|name| {
+        let (guest, (why, starts)) = (name.to_string(), find(&plan.start, name));
+        if starts { Happened::Started { guest, why } } else { Happened::Repaired { guest, why } }
+    });
+    let failed = applied.failures.iter().map(|failure| Happened::Failed {
+        guest: failure.guest.as_ref().map(ToString::to_string),
+        step: failure.step.clone(),
+        error: one_line(&failure.error),
+    });
+    stopped.chain(started).chain(failed).collect()
+}
+
+/// Tells of what happened. Nothing that was done is undone where it cannot be told: a store that is full is said there once it is
+/// not.
+pub(super) fn tell(layout: &Layout, all: impl IntoIterator<Item = Happened>) {
+    let time = rfc3339_millis(SystemTime::now());
+    let fleet = layout.fleet().to_string();
+    let event = |what| HostEvent { time: time.clone(), fleet: fleet.clone(), what };
+    let all: Vec<_> = all.into_iter().map(event).collect();
+    if !all.is_empty() {
+        let _ = append(layout, &all);
+        all.iter().for_each(to_journal);
+    }
+}
+
+fn append(layout: &Layout, all: &[HostEvent]) -> Result<(), FileError> {
+    fs::create_private_dir(&layout.dir())?;
+    // Two that write at once would begin two files.
+    let _lock = FileLock::wait(&layout.events_lock())?;
+    let path = layout.events();
+    let mut writer = Writer::open(&path, KEPT).map_err(FileError::when("open", &path))?;
+    for event in all {
+        // A value of this program always serializes.
+        let line = serde_json::to_string(event).unwrap_or_default() + "\n";
+        writer.append(line.as_bytes(), SystemTime::now());
+    }
+    Ok(())
+}
+
+fn to_journal(HostEvent { fleet, what, .. }: &HostEvent) {
+    let fields = [("SISFORGE_FLEET", fleet.as_str()), ("SISFORGE_GUEST", what.guest().unwrap_or_default())];
+    let fields: Vec<_> = fields.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    // Hosts without systemd have no journal.
+    let _ = journal::send(Path::new(journal::SOCKET), what.priority(), &what.sentence(), &fields);
+}
+
+/// Where the events of a fleet are, as `fleet.toml` names it.
+pub fn log(workspace: &Workspace<'_>) -> Result<std::path::PathBuf, RunError> {
+    super::host::require_root()?;
+    let head = crate::fleet::head(&workspace.settings.file)?;
+    Ok(Layout::new(&head.host, &head.name).events())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_lines_that_are_read_as_they_were_written() {
+        let what = Happened::Failed { guest: None, step: "store image".into(), error: "no room".into() };
+        let event = HostEvent { time: "2026-11-28T17:00:00.000Z".into(), fleet: "sis".into(), what };
+        let line = serde_json::to_string(&event).unwrap();
+        assert_eq!(
+            line,
+            r#"{"time":"2026-11-28T17:00:00.000Z","fleet":"sis","event":"failed","guest":null,"step":"store image","error":"no room"}"#
+        );
+        assert_eq!(serde_json::from_str::<HostEvent>(&line).unwrap(), event);
+        assert_eq!(event.what.sentence(), "host: store image: no room");
+    }
+}

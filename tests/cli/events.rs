@@ -1,0 +1,151 @@
+//! What happened on a host is kept, and told to whoever asks; metrics are as Prometheus wants them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::common::namespaces::{missing, skip};
+use crate::common::sandbox::{Run, Sandbox, until};
+use crate::needs_firecracker;
+
+fn kinds(events: &[Value], guest: &str) -> Vec<String> {
+    let of_guest = events.iter().filter(|event| event["guest"] == guest);
+    of_guest.map(|event| event["event"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_happened_to_each_guest_is_told() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    let a = &sandbox.guest('a');
+    sandbox.fleet("a");
+    assert_eq!(sandbox.done("events"), "", "nothing happened yet");
+    sandbox.done("up");
+    Run::of(Command::new("kill").args(["-9", &sandbox.pid(a).to_string()])).fails(0, &[]);
+    sandbox.done("up");
+    sandbox.done(&format!("quarantine {a}"));
+    sandbox.done(&format!("release {a}"));
+    sandbox.done(&format!("release {a}"));
+
+    let mut follow = sandbox.command();
+    let mut follow = follow.args(["events", "--follow", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let expected = ["started", "started", "quarantined", "released"];
+    let before: Vec<Value> =
+        lines.by_ref().take(4).map(|line| serde_json::from_str(&line).unwrap()).collect();
+    assert_eq!(kinds(&before, a), expected);
+    assert_eq!(
+        (before[0]["why"].as_str(), before[1]["why"].as_str()),
+        (Some("new"), Some("no longer running"))
+    );
+    sandbox.done("down");
+    let next: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
+    assert_eq!((next["event"].as_str(), next["guest"].as_str()), (Some("stopped"), Some(a.as_str())));
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+
+    let (code, events) = sandbox.documents("events", "events");
+    assert_eq!((code, events.len()), (0, 5));
+    assert!(sandbox.done("events").contains(&format!("Z {a} started: new\n")));
+    // A broken fleet hides nothing of what happened.
+    sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("[defaults]", "[default]"));
+    assert_eq!(sandbox.done("events").lines().count(), 5);
+    sandbox.fleet("a");
+}
+
+#[test]
+fn a_step_that_fails_and_a_commit_that_is_wrong_are_events() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    sandbox.kernel("never\n", sisforge::sys::tiny_guest::Then::Reset);
+    sandbox.run("up --timeout 5").fails(1, &["failed: "]);
+    let (_, events) = sandbox.documents("events", "events");
+    let failed = events.iter().find(|event| event["event"] == "failed").unwrap();
+    assert_eq!(
+        (failed["guest"].as_str(), failed["step"].as_str()),
+        (Some(&*sandbox.guest('a')), Some("wait until ready"))
+    );
+}
+
+/// What `watch --listen` answers.
+fn ask(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.starts_with("HTTP/1.1 200 ").then(|| answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+}
+
+/// The value of a metric, by its name and labels.
+fn value(text: &str, metric: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {metric} in:\n{text}")).parse().unwrap()
+}
+
+fn promtool_takes(text: &str) {
+    if let Some(reason) = missing(&["promtool"]) {
+        return skip("metrics_are_as_prometheus_wants_them", &reason);
+    }
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = promtool.spawn().unwrap();
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let run = Run::from(promtool.wait_with_output().unwrap());
+    assert_eq!((run.code, run.out.as_str(), run.err.as_str()), (0, "", ""), "{text}");
+}
+
+#[test]
+fn metrics_are_as_prometheus_wants_them() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    let (fleet, a) = (&sandbox.name, &sandbox.guest('a'));
+    sandbox.fleet("ab");
+    sandbox.done(&format!("up {a}"));
+    let text = sandbox.done("metrics");
+    promtool_takes(&text);
+    let of_guest =
+        |name: &str| value(&text, &format!("sisforge_guest_{name}{{fleet=\"{fleet}\",guest=\"{a}\"}}"));
+    assert_eq!(value(&text, &format!("sisforge_guests{{fleet=\"{fleet}\",state=\"ready\"}}")), 1.0);
+    assert_eq!(value(&text, &format!("sisforge_guests{{fleet=\"{fleet}\",state=\"down\"}}")), 1.0);
+    assert!(of_guest("cpu_seconds_total") > 0.0);
+    let memory = of_guest("memory_bytes");
+    assert!(memory > 0.0 && memory <= of_guest("memory_limit_bytes"), "{memory}");
+    assert_eq!(
+        (of_guest("ready"), of_guest("quarantined"), of_guest("network_transmit_bytes_total")),
+        (1.0, 0.0, 0.0)
+    );
+    sandbox.run("metrics --to fleet.toml/file").fails(1, &["fleet.toml"]);
+    sandbox.run("metrics --to text.prom").fails(0, &["wrote text.prom"]);
+    assert!(sandbox.read("text.prom").contains("sisforge_guests{"));
+
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut watch = sandbox.command();
+    let args = [
+        "watch",
+        "--interval",
+        "200ms",
+        "--textfile",
+        "watch.prom",
+        "--listen",
+        &format!("127.0.0.1:{port}"),
+    ];
+    let mut watch = watch.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let applied = format!("sisforge_watch_applied_timestamp_seconds{{fleet=\"{fleet}\"}} ");
+    until("watch tells what it applied", || {
+        ask(port, "/metrics").is_some_and(|text| text.contains(&applied))
+    });
+    let text = ask(port, "/metrics").unwrap();
+    promtool_takes(&text);
+    assert_eq!(value(&text, &format!("sisforge_watch_in_step{{fleet=\"{fleet}\"}}")), 1.0);
+    assert_eq!(value(&text, &format!("sisforge_guests{{fleet=\"{fleet}\",state=\"ready\"}}")), 2.0);
+    assert!(text.contains(&format!("sisforge_watch_revision_info{{fleet=\"{fleet}\",revision=\"")));
+    until("the file says the same", || sandbox.read("watch.prom").contains(&applied));
+    let taken = sandbox.run(&format!("watch --listen 127.0.0.1:{port}"));
+    taken.fails(1, &["cannot listen at 127.0.0.1:"]);
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    sandbox.run("watch --listen nowhere").fails(2, &["--listen"]);
+}
