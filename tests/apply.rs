@@ -268,6 +268,36 @@ fn whatever_stops_a_plan_anywhere_the_next_one_completes_the_work() {
     assert!(stories > 5_000, "{stories}");
 }
 
+/// Holds that each guest is whole, or is not there but for its disk.
+fn nobody_is_half_done(host: &Inner, story: &str) {
+    for (name, guest) in &host.state.guests {
+        let only_disk = ObservedGuest { disk: guest.disk, ..ObservedGuest::default() };
+        let runs = guest.vmm.as_ref().is_some_and(|vmm| vmm.ready && vmm.jailed && vmm.paused.is_none());
+        let is_whole = runs && guest.tap.is_some() && guest.cgroup.is_some();
+        assert!(is_whole || *guest == only_disk, "{story}: {name} is half done: {guest:?}");
+    }
+}
+
+#[test]
+fn whoever_is_asked_to_end_leaves_no_guest_half_done() {
+    for (from_name, from) in &fleets() {
+        let start = up(from);
+        for (to_name, to) in &fleets() {
+            let whole = towards(&start, to, Fault::None).1.asked.len();
+            for at in 0..=whole {
+                let story = format!("{from_name}, {to_name} until {at} of {whole}");
+                let (applied, left) = towards(&start, to, Fault::Asked { at });
+                assert!(applied.failures.is_empty(), "{story}: {:?}", applied.failures);
+                nobody_is_half_done(&left, &story);
+                assert!(at > 0 || left.asked.is_empty(), "{story}: {:?}", left.asked);
+                let (_, host) = towards(&left, to, Fault::None);
+                assert_eq!(applied.is_cut_short, !host.asked.is_empty(), "{story}: {:?}", host.asked);
+                is_as(&host, to, &story);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_guest_that_dies_on_its_own_is_brought_back_alone() {
     let mut host = up(&two());

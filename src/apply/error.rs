@@ -10,6 +10,7 @@ use crate::plan::check::MemoryShortage;
 use crate::sys::cgroup::CgroupError;
 use crate::sys::firecracker::{ApiError, BinaryError};
 use crate::sys::fs::FileError;
+use crate::sys::interrupt::Interrupted;
 use crate::sys::ip::IpError;
 use crate::sys::launch::LaunchError;
 use crate::sys::mount::MountError;
@@ -54,6 +55,8 @@ pub enum ApplyError {
     Api(#[from] ApiError),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    #[error("this command was asked to end")]
+    Interrupted(#[from] Interrupted),
     #[error("no artifact with the digest {0} was built")]
     NoArtifact(FileDigest),
     #[error("{} changed while it was copied into the store: its digest is {found}, not {expected}", path.display())]
@@ -126,6 +129,7 @@ pub enum ApplyError {
 
 // Hints that take more than a line.
 const MORE_ROOM: &str = "free some space, or move [host] store to a larger file system";
+const WITHOUT_THAT: &str = "mount it without that option, or move [host] store to another file system";
 const TWO_JAILS: &str =
     "stop the guest of that jail; a jail that nothing runs in can be removed, and the disk stays";
 const MOVE_BACK: &str = "take the old `jails` back; or with it take the fleet down, move the fleet's \
@@ -166,9 +170,7 @@ impl Diagnostic for ApplyError {
                 Invalid.hint("it must be a raw image of one ext4 file system, without partitions")
             }
             Self::Moved { .. } => Failed.hint(MOVE_BACK),
-            Self::MountedWithout { .. } => {
-                Failed.hint("mount it without that option, or move [host] store to another file system")
-            }
+            Self::MountedWithout { .. } => Failed.hint(WITHOUT_THAT),
             Self::NoDevice(_) => {
                 Failed.hint("remove `io` from the guests, or move [host] store to a file system on a disk")
             }
@@ -196,6 +198,7 @@ impl Diagnostic for ApplyError {
             | Self::TapTaken { .. }
             | Self::NotInCgroup { .. }
             | Self::NoKeeper { .. }
+            | Self::Interrupted(_)
             | Self::Container { .. } => Failed.no_hint(),
         }
     }

@@ -19,4 +19,12 @@ pub trait Host: Sync {
     /// # Errors
     /// Where it cannot be taken; a part of it may be done.
     fn take(&self, step: &Step) -> Result<(), ApplyError>;
+
+    /// Fails where whoever works here is asked to end, and then does no more than not to leave anything half done.
+    ///
+    /// # Errors
+    /// [`ApplyError::Interrupted`].
+    fn check_interrupt(&self) -> Result<(), ApplyError> {
+        Ok(())
+    }
 }

@@ -14,6 +14,7 @@ use crate::host::state::Machine;
 use crate::sys::block;
 use crate::sys::cgroup::{Device, Hierarchy};
 use crate::sys::fs::FileError;
+use crate::sys::interrupt;
 use crate::sys::launch::Started;
 use crate::sys::sparse;
 
@@ -44,6 +45,8 @@ pub struct LinuxHost {
     pub look: Arc<Look>,
     /// Who takes guests apart at a time; clones share it. The kernel needs seconds to end hundreds of VMMs at once.
     pub stops: Arc<Semaphore>,
+    /// Whether signals are heeded ([`crate::sys::interrupt`]); not while something must be brought to its end.
+    pub heeds_signals: bool,
     /// How much is kept of each log.
     pub logs: LogLimits,
     /// VMMs that this process started, so that it can say how they ended.
@@ -96,6 +99,7 @@ impl LinuxHost {
             launcher,
             look: Arc::default(),
             stops: Arc::new(Semaphore::new(STOPS)),
+            heeds_signals: true,
             logs: LogLimits::default(),
             launched: Arc::default(),
             ready_timeout: READY_TIMEOUT,
@@ -106,6 +110,17 @@ impl LinuxHost {
     /// The guest of this name.
     pub fn guest<'a>(&'a self, name: &'a GuestName) -> GuestHandle<'a> {
         GuestHandle { host: self, name }
+    }
+
+    /// Fails where this process is asked to end, and heeds it.
+    ///
+    /// # Errors
+    /// [`ApplyError::Interrupted`].
+    pub(super) fn check_signals(&self) -> Result<(), ApplyError> {
+        match interrupt::asked().filter(|_| self.heeds_signals) {
+            Some(interrupted) => Err(interrupted.into()),
+            None => Ok(()),
+        }
     }
 
     /// The block device whose use cgroups limit: that which holds the jails, and with them all that a VMM writes.

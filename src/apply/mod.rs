@@ -31,6 +31,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::base::GuestName;
 use crate::plan::{GuestSteps, Plan, Step};
+use crate::sys::interrupt;
 use crate::sys::report::{Report, Unit};
 
 pub use error::ApplyError;
@@ -43,6 +44,8 @@ pub struct Applied {
     pub stopped: Vec<GuestName>,
     pub started: Vec<GuestName>,
     pub failures: Vec<Failure>,
+    /// Whether it was asked to end before all was done. No guest is then half done.
+    pub is_cut_short: bool,
 }
 
 /// A step that failed; those behind it in the same list were not taken.
@@ -55,6 +58,10 @@ pub struct Failure {
 }
 
 impl Failure {
+    fn of(guest: &GuestSteps, step: &Step, error: ApplyError) -> Self {
+        Self { guest: Some(guest.guest.clone()), step: step.to_string(), error }
+    }
+
     /// The guest's name, or `host`.
     pub fn whose(&self) -> &str {
         self.guest.as_ref().map_or("host", GuestName::as_str)
@@ -77,20 +84,32 @@ enum Doing {
 /// Carries out a plan. A guest that fails does not stop the others; a host step that fails ends everything that
 /// would build on it. Rules are not removed while a guest that they hold may be left. Where the host cannot be prepared, no
 /// guest is stopped that could then not be started again; those that merely go are stopped all the same.
+///
+/// Where this is asked to end, guests that stop are stopped, those that start are taken back unless they are ready or go on
+/// from a snapshot, and no other is begun.
 pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) -> Applied {
+    let mut applied = in_order(plan, host, at_once, report);
+    let (cut_short, failures): (Vec<_>, _) =
+        applied.failures.into_iter().partition(|failure| interrupt::is_cause_of(&failure.error));
+    applied.failures = failures;
+    Applied { is_cut_short: !cut_short.is_empty(), ..applied }
+}
+
+/// The same, where what was cut short is among what failed.
+fn in_order(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) -> Applied {
     let mut applied = Applied::default();
     let early = plan.rules_come_first();
-    if early && !host_steps(&plan.rules, host, report, &mut applied.failures) {
+    if early && !host_steps(Interruptible::Before, &plan.rules, host, report, &mut applied.failures) {
         return applied;
     }
-    let prepared = host_steps(&plan.prepare, host, report, &mut applied.failures);
+    let prepared = host_steps(Interruptible::Between, &plan.prepare, host, report, &mut applied.failures);
     let goes = |guest: &GuestSteps| prepared || !plan.comes_back(&guest.guest);
     let stop: Vec<_> = plan.stop.iter().filter(|guest| goes(guest)).cloned().collect();
     applied.stopped = guests(Doing::Stop, &stop, host, STOPS_AT_ONCE, report, &mut applied.failures);
     let all_stopped = applied.stopped.len() == plan.stop.len();
     let is_due = |step: &Step| !early && (all_stopped || !step.removes_rules());
     let rules: Vec<_> = plan.rules.iter().filter(|step| is_due(step)).cloned().collect();
-    if !prepared || !host_steps(&rules, host, report, &mut applied.failures) {
+    if !prepared || !host_steps(Interruptible::Before, &rules, host, report, &mut applied.failures) {
         return applied;
     }
     let not_stopped = |guest: &GuestSteps| {
@@ -101,11 +120,30 @@ pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) 
     applied
 }
 
-fn host_steps(steps: &[Step], host: &dyn Host, report: &dyn Report, failures: &mut Vec<Failure>) -> bool {
-    for step in steps {
+/// Where steps of the host may end that are asked to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Interruptible {
+    Between,
+    /// Only before all of them.
+    Before,
+}
+
+fn host_steps(
+    interruptible: Interruptible,
+    steps: &[Step],
+    host: &dyn Host,
+    report: &dyn Report,
+    failures: &mut Vec<Failure>,
+) -> bool {
+    for (index, step) in steps.iter().enumerate() {
+        let may_end = index == 0 || interruptible == Interruptible::Between;
+        let asked = if may_end { host.check_interrupt() } else { Ok(()) };
         let task = report.begin("host", None, Unit::Steps);
-        task.detail(&step.to_string());
-        match host.take(step) {
+        let take = || {
+            task.detail(&step.to_string());
+            host.take(step)
+        };
+        match asked.and_then(|()| take()) {
             Ok(()) => task.finish(&step.to_string()),
             Err(error) => {
                 failures.push(Failure { guest: None, step: step.to_string(), error });
@@ -151,24 +189,20 @@ fn one_guest(doing: Doing, guest: &GuestSteps, host: &dyn Host, report: &dyn Rep
         Doing::Start if guest.starts() => "start",
         Doing::Start => "change",
     };
+    if let (Some(step), Err(error)) = (guest.all().next(), host.check_interrupt()) {
+        return vec![Failure::of(guest, step, error)];
+    }
     let total = guest.all().count() as u64;
     let task = report.begin(&format!("{verb} {}", guest.guest), Some(total), Unit::Steps);
     let take = |step: &Step| {
         task.detail(&step.to_string());
         let taken = host.take(step);
         task.advance(1);
-        let failure = |error| Failure { guest: Some(guest.guest.clone()), step: step.to_string(), error };
-        taken.map_err(failure)
+        taken.map_err(|error| Failure::of(guest, step, error))
     };
     let failures: Vec<Failure> = match doing {
         Doing::Stop => guest.steps.iter().filter_map(|step| take(step).err()).collect(),
-        Doing::Start => match guest.steps.iter().try_for_each(take) {
-            Ok(()) => guest.then.iter().try_for_each(take).err().into_iter().collect(),
-            Err(failure) => {
-                let not_undone = guest.undo.iter().filter_map(|step| take(step).err());
-                std::iter::once(failure).chain(not_undone).collect()
-            }
-        },
+        Doing::Start => start(guest, host, &take),
     };
     if failures.is_empty() {
         let waited = guest.all().any(|step| matches!(step, Step::AwaitReady { .. }));
@@ -179,4 +213,23 @@ fn one_guest(doing: Doing, guest: &GuestSteps, host: &dyn Host, report: &dyn Rep
         }
     }
     failures
+}
+
+/// Takes the steps of a guest that starts or is put right; what failed, and what then could not be undone.
+fn start(guest: &GuestSteps, host: &dyn Host, take: &dyn Fn(&Step) -> Result<(), Failure>) -> Vec<Failure> {
+    // One that goes on from a snapshot cannot do so again, and one that runs already is put right in a moment.
+    let mut may_turn_back = guest.starts();
+    let take_unless_asked = |step: &Step| {
+        let asked = if may_turn_back { host.check_interrupt() } else { Ok(()) };
+        may_turn_back &= !matches!(step, Step::ConsumeSnapshot { .. });
+        asked.map_err(|error| Failure::of(guest, step, error)).and_then(|()| take(step))
+    };
+    match guest.steps.iter().try_for_each(take_unless_asked) {
+        Ok(()) => guest.then.iter().try_for_each(take).err().into_iter().collect(),
+        Err(failure) if !guest.starts() && interrupt::is_cause_of(&failure.error) => vec![failure],
+        Err(failure) => {
+            let not_undone = guest.undo.iter().filter_map(|step| take(step).err());
+            std::iter::once(failure).chain(not_undone).collect()
+        }
+    }
 }

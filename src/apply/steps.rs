@@ -67,6 +67,10 @@ impl Host for LinuxHost {
             Step::StopVmm { guest } => self.guest(guest).stop_vmm(),
         }
     }
+
+    fn check_interrupt(&self) -> Result<(), ApplyError> {
+        self.check_signals()
+    }
 }
 
 fn take_for_network(host: &LinuxHost, step: &Step) -> Result<(), FleetNetworkError> {

@@ -187,6 +187,7 @@ impl GuestHandle<'_> {
         let begun = Instant::now();
         let (mut serial, mut vmm_log) = (Listener::to(self, Serial)?, Listener::to(self, Vmm)?);
         loop {
+            host.check_signals()?;
             // Looked for before the log is read, so that the last words of one that ended are seen.
             let vmm = self.vmm();
             if vmm.is_none() {

@@ -51,6 +51,7 @@ mod up;
 mod vendor;
 mod watch;
 
+use crate::sys::interrupt;
 use error::CliError;
 use settings::{GlobalArgs, Settings};
 use ui::Ui;
@@ -182,13 +183,14 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse_from(words);
     let settings = Settings::resolve(cli.global);
     let ui = Ui::new(settings, cli.command.prints_events());
-    match run(cli.command, &ui) {
-        Ok(code) => code,
-        Err(error) => {
-            error.print(&ui.settings);
-            ExitCode::from(error.status())
-        }
-    }
+    interrupt::tell_by(|interrupted| {
+        eprintln!("{interrupted}: what was begun is brought to an end; once more, and this ends at once");
+    });
+    let code = run(cli.command, &ui).unwrap_or_else(|error| {
+        error.print(&ui.settings);
+        ExitCode::from(error.status())
+    });
+    interrupt::asked().map_or(code, |interrupted| ExitCode::from(interrupted.status()))
 }
 
 impl Command {

@@ -69,7 +69,14 @@ pub fn summary(outcome: &Outcome) -> String {
         all.push(format!("failed: {}", failed.join(", ")));
     }
     let left: Vec<_> = left.iter().map(GuestName::as_str).collect();
-    let left =
-        if left.is_empty() { String::new() } else { format!("; left as they were: {}", left.join(", ")) };
-    if all.is_empty() { "only the host itself was changed".to_owned() } else { all.join(", ") + &left }
+    if all.is_empty() && !applied.is_cut_short {
+        all.push("only the host itself was changed".to_owned());
+    }
+    let left = match (applied.is_cut_short, &left[..]) {
+        (false, []) => None,
+        (false, left) => Some(format!("left as they were: {}", left.join(", "))),
+        (true, []) => Some("interrupted before all of the host was changed".to_owned()),
+        (true, left) => Some(format!("interrupted, left undone: {}", left.join(", "))),
+    };
+    [(!all.is_empty()).then(|| all.join(", ")), left].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }

@@ -1,6 +1,5 @@
 //! `watch`: follow a Git branch or a file, apply each change, repair drift.
 
-use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -94,14 +93,14 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         };
     }
     if !args.once {
-        return follow(args, watch, ui).map(|never| match never {});
+        return follow(args, watch, ui);
     }
     let look = watch.look(&mut |event| tell(event, ui))?;
     if look == Looked::Complete { Ok(ExitCode::SUCCESS) } else { Err(CliError::said(1)) }
 }
 
-/// Follows, and answers who asks meanwhile. Gives nothing but why it was not begun.
-fn follow(args: &Args, mut watch: Watch<'_>, ui: &Ui) -> Result<Infallible, CliError> {
+/// Follows, and answers who asks meanwhile.
+fn follow(args: &Args, mut watch: Watch<'_>, ui: &Ui) -> Result<ExitCode, CliError> {
     let (workspace, seen) = (ui.workspace_with(&Silent), watch.seen());
     let page = || Following::metrics(&seen, &workspace);
     let listener = args.listen.map(|address| {
@@ -114,14 +113,16 @@ fn follow(args: &Args, mut watch: Watch<'_>, ui: &Ui) -> Result<Infallible, CliE
             let page = || page().map_err(|error| one_line(&error));
             scope.spawn(move || serve(listener, "/metrics", metrics::KIND, page));
         }
-        watch.follow(args.source.interval, &mut |event| match (&event, &args.textfile) {
+        let interrupted = watch.follow(args.source.interval, &mut |event| match (&event, &args.textfile) {
             (Event::Looked, Some(path)) => {
                 if let Err(error) = page().and_then(|page| metrics::write(path, &page)) {
                     ui.report.note(&format!("warning: no metrics were written: {}", one_line(&error)));
                 }
             }
             _ => tell(event, ui),
-        })
+        });
+        // Who answers would go on for ever.
+        std::process::exit(interrupted.status().into())
     })
 }
 

@@ -303,6 +303,17 @@ impl Plan {
         self.start.iter().any(|start| start.guest == *guest)
     }
 
+    /// The guests for which not all is done where these were stopped and started.
+    pub fn left_by(
+        &self,
+        stopped: &[GuestName],
+        started: &[GuestName],
+    ) -> impl Iterator<Item = GuestName> + use<> {
+        let stop = self.stop.iter().map(|steps| &steps.guest).filter(|guest| !stopped.contains(guest));
+        let start = self.start.iter().map(|steps| &steps.guest).filter(|guest| !started.contains(guest));
+        stop.chain(start).cloned().collect::<BTreeSet<_>>().into_iter()
+    }
+
     /// Whether new rules can be loaded before any other step, so that they wait for no guest and no copy: every guest that
     /// is stopped stands in them too, by the same name of its TAP, so that none is ever without rules.
     pub fn rules_come_first(&self) -> bool {

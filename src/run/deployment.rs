@@ -16,6 +16,7 @@ use crate::plan::{
     GuestScope, Plan, PolicyNames, Step, Strategy, diff, losses, name_changes, restart, shrinking,
 };
 use crate::sys::fs::FileLock;
+use crate::sys::interrupt;
 use crate::sys::ssh;
 
 use super::events::{self, Happened};
@@ -54,7 +55,8 @@ impl DerefMut for Held<'_> {
 pub struct Outcome {
     pub plan: Plan,
     pub applied: Applied,
-    /// Guests of the plan that were left as they were, since one before them did not get ready.
+    /// Guests of the plan that were left as they were, since one before them did not get ready; where it was cut short, those
+    /// for which not all was done.
     pub left: Vec<GuestName>,
 }
 
@@ -90,7 +92,7 @@ impl Outcome {
 
     /// Whether every step was taken.
     pub fn is_complete(&self) -> bool {
-        self.applied.failures.is_empty()
+        self.applied.failures.is_empty() && !self.applied.is_cut_short
     }
 }
 
@@ -218,14 +220,17 @@ pub(super) fn carry_out(
     strategy: Strategy,
 ) -> Result<Outcome, RunError> {
     preflight::check(&plan, host)?;
+    let _hold = interrupt::hold();
     let report = workspace.report;
     plan.notes.iter().for_each(|note| report.note(&format!("note: {note}")));
     let (mut applied, mut left) = (Applied::default(), Vec::new());
     for part in plan.clone().in_parts(strategy) {
-        if applied.failures.is_empty() {
+        if applied.failures.is_empty() && !applied.is_cut_short {
             let done = apply(&part, host, workspace.guests_at_once(), report);
             events::tell(&host.layout, events::of_plan(&part, &done));
-            let Applied { stopped, started, failures } = done;
+            left.extend(part.left_by(&done.stopped, &done.started).filter(|_| done.is_cut_short));
+            let Applied { stopped, started, failures, is_cut_short } = done;
+            applied.is_cut_short = is_cut_short;
             applied.stopped.extend(stopped);
             applied.started.extend(started);
             applied.failures.extend(failures);
@@ -233,7 +238,10 @@ pub(super) fn carry_out(
             left.extend(part.start.into_iter().map(|steps| steps.guest));
         }
     }
-    let left_out = |guest: &GuestName| Happened::LeftOut { guest: guest.to_string() };
+    let left_out = |guest: &GuestName| match applied.is_cut_short {
+        true => Happened::CutShort { guest: guest.to_string() },
+        false => Happened::LeftOut { guest: guest.to_string() },
+    };
     events::tell(&host.layout, left.iter().map(left_out));
     Ok(Outcome { plan, applied, left })
 }

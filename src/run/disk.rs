@@ -7,6 +7,7 @@ use crate::apply::linux::LinuxHost;
 use crate::base::{ByteSize, GuestName};
 use crate::fleet::{Fleet, suggest};
 use crate::sys::fs::{FileError, FileLock};
+use crate::sys::interrupt;
 
 use super::fleet_host::Located;
 use super::guests::declared;
@@ -59,11 +60,13 @@ impl Unused {
         if to.symlink_metadata().is_ok() {
             return Err(RunError::FileExists(to.to_owned()));
         }
+        let _hold = interrupt::hold();
         Ok(disk::export(&self.disk, to)?)
     }
 
     /// Removes it for good. Whoever calls this has asked.
     pub fn remove(self) -> Result<(), RunError> {
+        let _hold = interrupt::hold();
         Ok(disk::remove(&self.disk)?)
     }
 }
@@ -105,6 +108,7 @@ impl Import {
 
     /// Copies the file; a disk that is there is lost. Whoever calls this has asked.
     pub fn replace(self) -> Result<(), RunError> {
+        let _hold = interrupt::hold();
         Ok(self.host.guest(&self.guest).import_disk(&self.from)?)
     }
 }

@@ -7,6 +7,7 @@ use crate::apply::linux::STOP_TIMEOUT;
 use crate::apply::observe;
 use crate::base::GuestName;
 use crate::plan::Plan;
+use crate::sys::interrupt;
 
 use super::fleet_host::{FleetHost, HeldHost, Located};
 use super::guests::named;
@@ -62,6 +63,7 @@ impl Down<'_> {
     /// Takes the guests down, and then removes their data disks, logs and records for good; these stay where a guest did not
     /// go. Whoever calls this has asked.
     pub fn purge(self) -> Result<Outcome, RunError> {
+        let _hold = interrupt::hold();
         let outcome = self.held.carry_out(self.plan)?;
         if outcome.is_complete() {
             let host = &self.held.host;

@@ -46,6 +46,8 @@ pub enum Happened {
     Failed { guest: Option<String>, step: String, error: String },
     /// A guest was left as it was, since another did not get ready before it.
     LeftOut { guest: String },
+    /// Not all was done for a guest, since the command was asked to end.
+    CutShort { guest: String },
     /// `watch` starts a guest that does not stay up later.
     Waiting { guest: String, starts: u32, seconds: u64 },
     /// `watch` leaves a guest that ended, as fleet.toml says.
@@ -68,6 +70,7 @@ impl Happened {
             | Self::Repaired { guest, .. }
             | Self::Stopped { guest, .. }
             | Self::LeftOut { guest }
+            | Self::CutShort { guest }
             | Self::Waiting { guest, .. }
             | Self::LeftEnded { guest }
             | Self::Quarantined { guest }
@@ -87,6 +90,9 @@ impl Happened {
                 format!("{}: {step}: {error}", guest.as_deref().unwrap_or("host"))
             }
             Self::LeftOut { guest } => format!("{guest} left as it was: the rollout stopped before it"),
+            Self::CutShort { guest } => {
+                format!("{guest} left: the command was interrupted before all was done")
+            }
             Self::Waiting { guest, starts, seconds } => {
                 let times = if *starts == 1 { "once".to_owned() } else { format!("{starts} times in a row") };
                 format!("{guest} was started {times} and does not stay up: next start in {seconds} s")

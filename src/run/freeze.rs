@@ -7,6 +7,7 @@ use crate::apply::snapshot::{self, Place, Shelved};
 use crate::base::time::now;
 use crate::base::{GuestName, InvalidValue, SnapshotName};
 use crate::host::snapshot::Manifest;
+use crate::sys::interrupt;
 
 use super::fleet_host::{FleetHost, HeldHost, Located};
 use super::guests::declared_or_there;
@@ -15,6 +16,8 @@ use super::{Outcome, RunError, Workspace};
 /// A snapshot that was made; the host is held.
 pub struct Frozen<'a> {
     held: HeldHost<'a>,
+    /// Until the guest runs, or is ended.
+    _hold: interrupt::Hold,
     pub name: SnapshotName,
     pub manifest: Manifest,
     /// Bytes that its files take on the disk.
@@ -37,15 +40,18 @@ pub fn create<'a>(
         Some(name) => name,
         None => default_name(&guest, &now())?,
     };
+    let hold = interrupt::hold();
     let request = snapshot::Request { guest: &guest, name: &name, stop };
     let (manifest, still) = snapshot::create(&held.host, &request, workspace.report)?;
     let size = snapshot::find(&held.host.layout, &name)?.size;
-    Ok(Frozen { held, name, manifest, size, still })
+    Ok(Frozen { held, _hold: hold, name, manifest, size, still })
 }
 
 impl Frozen<'_> {
     /// Ends the guest, which is frozen for good.
     pub fn end(mut self) -> Result<Outcome, RunError> {
+        // Its snapshot is whole, and it would stand still until the next `up`.
+        self.held.host.heeds_signals = false;
         self.held.observed = self.held.host.observe()?;
         let plan = self.held.removal(std::slice::from_ref(&self.manifest.guest));
         self.held.carry_out(plan)
@@ -83,6 +89,7 @@ pub fn removal<'a>(workspace: &'a Workspace<'a>, name: &SnapshotName) -> Result<
 impl Removal<'_> {
     /// Removes it. Whoever calls this has asked.
     pub fn carry_out(self) -> Result<(), RunError> {
+        let _hold = interrupt::hold();
         Ok(snapshot::remove(&self.held.host.layout, &self.snapshot.name)?)
     }
 }

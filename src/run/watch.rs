@@ -13,6 +13,7 @@ use crate::host::layout::Layout;
 use crate::host::observed::ObservedGuest;
 use crate::plan::{GuestScope, Plan};
 use crate::sys::fs::{self, FileError};
+use crate::sys::interrupt::{self, Interrupted};
 use crate::sys::{git, systemd};
 
 use super::down::{self, Down, DownRequest};
@@ -118,8 +119,9 @@ impl<'a> Watch<'a> {
         Ok(Self { good: new.remembered(), ..new })
     }
 
-    /// Looks again and again, for ever.
-    pub fn follow(&mut self, interval: Duration, tell: &mut dyn FnMut(Event<'_>)) -> ! {
+    /// Looks again and again, until this process is asked to end while a look changes something; at any other time that ends it
+    /// at once.
+    pub fn follow(&mut self, interval: Duration, tell: &mut dyn FnMut(Event<'_>)) -> Interrupted {
         loop {
             let begun = Instant::now();
             let looked = self.look(tell);
@@ -133,6 +135,9 @@ impl<'a> Watch<'a> {
                 }
             }
             tell(Event::Looked);
+            if let Some(interrupted) = interrupt::asked() {
+                return interrupted;
+            }
             std::thread::sleep(interval);
         }
     }

@@ -14,6 +14,7 @@ pub mod fs;
 pub mod git;
 pub mod gpg;
 pub mod http;
+pub mod interrupt;
 pub mod ip;
 pub mod jailer;
 pub mod journal;

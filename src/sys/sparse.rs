@@ -12,6 +12,7 @@ use sha2::Digest;
 use crate::base::{FileDigest, Sha256};
 
 use super::fs::FileError;
+use super::interrupt;
 use super::tool::Tool;
 
 /// Blocks in which a file is looked at: a block of zeros counts as a hole.
@@ -19,6 +20,9 @@ const BLOCK: usize = 4096;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
+
+/// Bytes that the kernel copies in one call, which no signal ends.
+const AT_ONCE: usize = 64 << 20;
 
 /// What the digest begins with, so that it is that of no file.
 const PREFIX: &[u8] = b"sisforge sparse file 1\n";
@@ -86,7 +90,7 @@ pub fn dig_holes(path: &Path) {
 }
 
 /// Copies a file into an empty one with the same holes. Where the file system can, both share their blocks; else the bytes
-/// are copied in the kernel.
+/// are copied in the kernel. Ends where this process is asked to end.
 pub fn copy(from: &File, to: &File) -> io::Result<()> {
     if rustix::fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(());
@@ -102,7 +106,8 @@ fn copy_run(from: &File, to: &File, offset: u64, length: u64) -> io::Result<()> 
     let end = offset + length;
     let (mut read, mut written) = (offset, offset);
     while written < end {
-        let most = usize::try_from(end - written).unwrap_or(usize::MAX);
+        interrupt::check()?;
+        let most = usize::try_from(end - written).unwrap_or(usize::MAX).min(AT_ONCE);
         match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), most) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) | Err(Errno::INTR) => {}
@@ -119,6 +124,7 @@ fn copy_run(from: &File, to: &File, offset: u64, length: u64) -> io::Result<()> 
 fn copy_by_hand(from: &File, to: &File, mut at: u64, end: u64) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     while at < end {
+        interrupt::check()?;
         let chunk = &mut buffer[..(end - at).min(CHUNK as u64) as usize];
         from.read_exact_at(chunk, at)?;
         to.write_all_at(chunk, at)?;

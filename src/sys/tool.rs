@@ -13,6 +13,7 @@ use crate::base::text::printable;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::io_diagnosis;
+use super::interrupt;
 
 /// A tool that was run and did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -228,6 +229,7 @@ impl Tool {
         let first = first.clone();
         let named = move |command: &mut std::process::Command| {
             command.arg0(&first);
+            keep_from_terminal(command);
             Ok(())
         };
         let command = duct::cmd(path, words).before_spawn(named);
@@ -275,6 +277,7 @@ impl Tool {
         let mut command = std::process::Command::new(path);
         command.arg0(first).args(words);
         self.surround(&mut command);
+        keep_from_terminal(&mut command);
         let stdin = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
         let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         if let Some((mut stdin, input)) = child.stdin.take().zip(self.input.as_ref()) {
@@ -375,6 +378,13 @@ impl Tool {
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
+    }
+}
+
+/// Has a tool end what it does where this process will: a terminal sends its signals to all of a process group.
+fn keep_from_terminal(command: &mut std::process::Command) {
+    if interrupt::is_held() {
+        command.process_group(0);
     }
 }
 

@@ -12,6 +12,7 @@ use sisforge::host::observed::{
 use sisforge::host::state::{Machine, MachineDisk};
 use sisforge::host::wanted::{HostRules, WantedHost};
 use sisforge::plan::Step;
+use sisforge::sys::interrupt::Interrupted;
 
 /// Which operations do not come through. Operations are counted from 0.
 #[derive(Clone, Debug)]
@@ -24,6 +25,10 @@ pub enum Fault {
     },
     /// This one operation fails halfway.
     Once {
+        at: usize,
+    },
+    /// From this operation on, whoever works is asked to end.
+    Asked {
         at: usize,
     },
     /// Whatever begins like one of these fails and changes nothing.
@@ -131,6 +136,11 @@ fn end_vmm(guest: &mut ObservedGuest) {
 
 fn nothing<T>(_: &mut T) {}
 
+/// What a Ctrl-C is.
+fn interrupted() -> Interrupted {
+    Interrupted::of(2)
+}
+
 impl Host for ModelHost {
     fn observe(&self) -> Result<ObservedHost, ApplyError> {
         let inner = self.inner();
@@ -140,6 +150,13 @@ impl Host for ModelHost {
             inner.logs.contains(name) || guest.disk.is_some() || guest.cgroup.is_some() || guest.has_jail()
         });
         Ok(state)
+    }
+
+    fn check_interrupt(&self) -> Result<(), ApplyError> {
+        match self.fault {
+            Fault::Asked { at } if self.inner().asked.len() >= at => Err(interrupted().into()),
+            _ => Ok(()),
+        }
     }
 
     fn take(&self, step: &Step) -> Done {

@@ -12,7 +12,10 @@ use sisforge::sys::cpu::Cpu;
 use sisforge::sys::report::Silent;
 
 use super::model::{Fault, Inner, ModelHost};
-use super::{ephemeral, faults, fleet, guest, is_as, is_ready, machine, name, running, towards, up, without};
+use super::{
+    ephemeral, faults, fleet, guest, is_as, is_ready, machine, name, nobody_is_half_done, running, towards,
+    up, without,
+};
 
 fn snapshot() -> SnapshotName {
     "monday".parse().unwrap()
@@ -133,6 +136,21 @@ fn wherever_a_restore_stops_its_snapshot_gives_one_guest_at_most_and_the_next_up
             is_as(&gone, &WantedHost::default(), &story);
         }
         assert!(went_on > 0, "some restore came through");
+    }
+}
+
+#[test]
+fn a_restore_that_is_asked_to_end_is_undone_or_brought_to_its_end() {
+    let before = frozen(&two());
+    let whole = bring_back(&before, &two(), "alice", Fault::None).unwrap().1.asked.len();
+    for at in 0..whole {
+        let (applied, left) = bring_back(&before, &two(), "alice", Fault::Asked { at }).unwrap();
+        let story = format!("until {at} of {whole}: {:?}", left.asked);
+        assert!(applied.failures.is_empty(), "{story}: {:?}", applied.failures);
+        nobody_is_half_done(&left, &story);
+        let goes_on = left.state.guests.get(&name("alice")).is_some_and(is_ready);
+        assert_ne!(left.ready.contains(&snapshot()), goes_on, "{story}");
+        assert_eq!(applied.is_cut_short, !goes_on, "{story}");
     }
 }
 

@@ -12,6 +12,7 @@ mod hostile_source;
 mod hostile_vmm;
 mod images;
 mod input;
+mod interrupt;
 mod jail;
 mod kernel;
 mod keyring;

@@ -142,6 +142,22 @@ impl Site {
         }
     }
 
+    /// Each guest runs, or is down; nobody is to be put right or let go on, and nothing is to be cleared away.
+    fn nothing_is_half_done(&self, story: &str) {
+        let plan = self.run("plan --json");
+        let plan: serde_json::Value = serde_json::from_str(&plan.out).expect(story);
+        let leftovers = plan["prepare"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|step| step.as_str().unwrap().contains("unfinished snapshots"));
+        assert!(plan["counts"]["change"] == 0 && !leftovers, "{story}: {plan:#}");
+        let is_left = |steps: &&serde_json::Value| steps["why"] == "left over";
+        assert_eq!(plan["stop"].as_array().unwrap().iter().find(is_left), None, "{story}");
+        let new = self.files().into_iter().filter(|path| path.contains(".new-"));
+        assert_eq!(new.collect::<Vec<_>>(), [""; 0], "{story}");
+    }
+
     /// How long it takes to start the fleet and to take it down where nobody interferes.
     fn undisturbed(&self) -> Duration {
         let begun = Instant::now();
@@ -175,6 +191,16 @@ struct Held {
     told: usize,
     /// Whether the pipe has the arrow before a step, and the program waits to write the step itself.
     is_held: bool,
+}
+
+/// What a signal came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Killed {
+    AtOnce,
+    /// It was asked to end, and left nothing half done.
+    InOrder,
+    /// It had come to its end.
+    TooLate,
 }
 
 /// What stands before a step in its line, a write of its own.
@@ -229,18 +255,20 @@ impl Held {
         let _ = self.steps.read(&mut packet).unwrap();
     }
 
-    /// Kills it; whether it was there to be killed. What a terminal sends, it sends to all of the group.
-    fn kill(mut self, signal: Signal) -> bool {
+    /// Kills it; whether it was there to be killed. What a terminal sends, it sends to all of the group. Where it was asked to
+    /// end, it says by its status that it was.
+    fn kill(mut self, signal: Signal) -> Killed {
         let pid = Pid::from_child(&self.child);
         let _ =
             if signal == Signal::INT { kill_process_group(pid, signal) } else { kill_process(pid, signal) };
+        drain(self.steps);
         let status = self.child.wait().unwrap();
-        let by = status.signal();
-        assert!(
-            by == Some(signal.as_raw()) || status.code().is_some_and(|code| code < 2),
-            "{signal:?}: {status}"
-        );
-        by.is_some()
+        match (status.signal(), status.code()) {
+            (Some(by), _) if by == signal.as_raw() => Killed::AtOnce,
+            (_, Some(code)) if code == 128 + signal.as_raw() => Killed::InOrder,
+            (_, Some(0)) => Killed::TooLate,
+            _ => panic!("{signal:?}: {status}"),
+        }
     }
 }
 
@@ -280,6 +308,9 @@ fn kill(site: &Site, story: &Story, at: At, signal: Signal, completed_by: &str, 
         }
     }
     let killed = held.kill(signal);
+    if killed == Killed::InOrder {
+        site.nothing_is_half_done(&name);
+    }
     let begun = Instant::now();
     let run = site.run(completed_by);
     let took = begun.elapsed();
@@ -295,7 +326,7 @@ fn kill(site: &Site, story: &Story, at: At, signal: Signal, completed_by: &str, 
         assert_eq!(site.disk(), site.disk, "{name}");
     }
     site.rest(&name);
-    killed
+    killed != Killed::TooLate
 }
 
 #[test]

@@ -93,6 +93,7 @@ pub fn create(
             origin,
             files: seal(&dir, &*task)?,
         };
+        host.check_signals()?;
         record::write(&dir.join(MANIFEST), &manifest)?;
         put_away(layout, request.name, &dir)?;
         Ok((manifest, still))
@@ -170,10 +171,12 @@ fn write_all(
     record::write(&layout.freezing(request.guest), &marker)?;
     let begun = Instant::now();
     task.detail("pause");
+    host.check_signals()?;
     control.pause()?;
     task.detail("write memory");
     control.save(&state, parts::time_limit(machine.memory_mib))?;
     is_whole(request.guest, machine, &state, dir)?;
+    host.check_signals()?;
     task.detail("copy the disk");
     let disk = dir.join(DISK);
     let copied = File::create_new(&disk).map_err(FileError::when("create", &disk))?;

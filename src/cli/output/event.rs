@@ -66,8 +66,11 @@ pub struct Summary {
     pub changed: Vec<String>,
     /// Guests of which a step failed, once for each step.
     pub failed: Vec<String>,
-    /// Guests that a rolling `up` left as they were, since one before them did not get ready.
+    /// Guests that a rolling `up` left as they were, since one before them did not get ready; where the command was interrupted,
+    /// those for which not all was done.
     pub left: Vec<String>,
+    /// Whether the command was asked to end before all was done; no guest is half done then.
+    pub interrupted: bool,
 }
 
 /// What a vendor directory holds.
@@ -95,6 +98,7 @@ impl From<&Outcome> for Summary {
                 .filter_map(|failure| failure.guest.as_ref().map(GuestName::to_string))
                 .collect(),
             left: names(&outcome.left),
+            interrupted: outcome.applied.is_cut_short,
         }
     }
 }
