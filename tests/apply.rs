@@ -1,7 +1,7 @@
 //! Plans carried out on a host that fails or stops at any point: nothing is left behind, nobody else is disturbed.
 
 use sisforge::apply::{Applied, Host, apply};
-use sisforge::base::{GuestName, Rate, Sha256};
+use sisforge::base::{GuestName, Rates, Sha256};
 use sisforge::fleet::{ContainerSpec, MachineSpec, VmmKind};
 use sisforge::host::firewall::Ruleset;
 use sisforge::host::network::{NetworkSpec, PairSpec};
@@ -40,7 +40,7 @@ fn guest(guest: &str, number: u8) -> WantedGuest {
         name: format!("sis-{guest}").parse().unwrap(),
         owner: uid,
         address: [10, 107, 0, 4 * number + 1].into(),
-        rate: Some("8Mbit/s".parse().unwrap()),
+        rates: Rates { up: None, down: Some("8Mbit/s".parse().unwrap()) },
     };
     let machine = Machine {
         vmm: VmmKind::Firecracker,
@@ -77,8 +77,7 @@ fn machine(guest: &mut WantedGuest) -> &mut Machine {
 
 /// A guest that is wholly up.
 fn running(want: &WantedGuest) -> ObservedGuest {
-    let TapSpec { name, owner, address, rate } = want.tap.clone();
-    let rate = rate.map(Rate::bytes_per_second);
+    let TapSpec { name, owner, address, rates } = want.tap.clone();
     ObservedGuest {
         disk: want.disk.map(|disk| ObservedDisk { uid: disk.uid, private: true, size: disk.size }),
         tap: Some(ObservedTap {
@@ -88,7 +87,7 @@ fn running(want: &WantedGuest) -> ObservedGuest {
             up: true,
             is_in_host: false,
             hardened: true,
-            rate,
+            rates: rates.bytes_per_second(),
         }),
         cgroup: Some(ObservedCgroup { limits: Found::Whole(want.cgroup), oom_kills: 0 }),
         vmm: Some(ObservedVmm {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sisforge::base::PerSecond;
+use sisforge::base::{PerSecond, Rates};
 use sisforge::fleet::{Budget, NetworkPolicy, PolicyRule};
 use sisforge::host::firewall::table_name;
 use sisforge::sys::tool::Tool;
@@ -505,9 +505,10 @@ fn a_shaper_keeps_what_comes_too_fast_until_its_turn() {
     }
     let rate = "8Mbit/s".parse().unwrap();
     Rules::of(allow_all(), allow_all()).load();
-    tap::shape("sis-alice", Some(rate)).unwrap();
-    tap::shape("sis-alice", Some(rate)).unwrap();
-    assert_eq!(tap::shapes().unwrap()["sis-alice"], 1_000_000);
+    let rates = Rates { up: None, down: Some(rate) };
+    tap::shape("sis-alice", rates, "").unwrap();
+    tap::shape("sis-alice", rates, "").unwrap();
+    assert_eq!(shape_of_alice(), Rates { up: None, down: Some(1_000_000) });
     let server = within(OUTSIDE, || UdpSocket::bind("192.0.2.7:7")).unwrap();
     let socket = within("alice", || UdpSocket::bind("0.0.0.0:0")).unwrap();
     socket.send_to(b"?", "192.0.2.7:7").unwrap();
@@ -523,8 +524,49 @@ fn a_shaper_keeps_what_comes_too_fast_until_its_turn() {
     }
     let took = began.elapsed().as_secs_f64();
     assert!((0.15..0.6).contains(&took), "300 kB at 1 MB/s, 64 kB of them at once, took {took} s");
-    tap::shape("sis-alice", None).unwrap();
-    assert!(tap::shapes().unwrap().is_empty());
+    tap::shape("sis-alice", Rates::default(), "").unwrap();
+    assert_eq!(shape_of_alice(), Rates::default());
+}
+
+fn shape_of_alice() -> Rates<u64> {
+    tap::shapes(["sis-alice"].into_iter()).unwrap()["sis-alice"]
+}
+
+#[test]
+fn what_a_guest_sends_too_fast_waits_and_is_not_lost() {
+    if !in_a_world("what_a_guest_sends_too_fast_waits_and_is_not_lost") {
+        return;
+    }
+    let rates = Rates { up: Some("8Mbit/s".parse().unwrap()), down: None };
+    Rules::of(allow_all(), allow_all()).load();
+    for _ in 0..2 {
+        tap::shape("sis-alice", rates, "").unwrap();
+        assert_eq!(shape_of_alice(), Rates { up: Some(1_000_000), down: None });
+    }
+    let (mut alice, before) = (connect("alice", "198.51.100.10:80"), world::segments("alice"));
+    let began = Instant::now();
+    alice.echoes_all(2_000_000);
+    let took = began.elapsed().as_secs_f64();
+    assert!((1.5..6.0).contains(&took), "2 MB at 1 MB/s took {took} s");
+    let after = world::segments("alice");
+    let (sent, again) = (after.0 - before.0, after.1 - before.1);
+    assert!(sent > 100 && again * 50 < sent, "{again} of {sent} segments were sent again");
+    // Whatever is missing is told, and put right.
+    let taken = [
+        &["ip", "link", "delete", "ifb-alice"][..],
+        &["tc", "qdisc", "del", "dev", "ifb-alice", "root"],
+        &["tc", "filter", "del", "dev", "sis-alice", "parent", "ffff:"],
+    ];
+    for command in taken {
+        Tool::new(command[0]).args(&command[1..]).run().unwrap();
+        assert_eq!(shape_of_alice(), Rates { up: Some(0), down: None }, "{command:?}");
+        tap::shape("sis-alice", rates, "").unwrap();
+        assert_eq!(shape_of_alice(), rates.bytes_per_second());
+        assert!(connect("alice", "198.51.100.10:80").echoes());
+    }
+    tap::shape("sis-alice", Rates::default(), "").unwrap();
+    assert_eq!(shape_of_alice(), Rates::default());
+    assert!(connect("alice", "198.51.100.10:80").echoes());
 }
 
 /// Sends to a port that nothing listens on, as fast as it can; gives how often.
@@ -575,11 +617,10 @@ fn rates_bound_both_directions() {
         return;
     }
     let rate = Some("4Mbit/s".parse().unwrap());
-    Rules::of(NetworkPolicy { rate_up: rate, ..allow_all() }, deny_all()).load();
-    tap::shape("sis-alice", rate).unwrap();
+    Rules::of(allow_all(), deny_all()).load();
+    tap::shape("sis-alice", Rates { up: rate, down: rate }, "").unwrap();
     let bytes = |namespace| counter(namespace, "arrived").bytes;
-    // The kernel's bucket holds what a second lets pass, and the largest packet.
-    let (per_second, once, large) = (500_000.0, 65_536.0, 500_000.0 + 65_550.0);
+    let (per_second, once) = (500_000.0, 65_536.0);
     let bounds = |began: Instant, came: u64, burst: f64| {
         let allowed = burst + per_second * began.elapsed().as_secs_f64();
         assert!((came as f64) < 1.3 * allowed && came as f64 > burst / 2.0, "{came} bytes of {allowed}");
@@ -589,7 +630,8 @@ fn rates_bound_both_directions() {
     for _ in 0..2000 {
         let _ = socket.send_to(&[0; 1000], "198.51.100.10:9");
     }
-    bounds(began, bytes(OUTSIDE) - before, large);
+    arrived(OUTSIDE);
+    bounds(began, bytes(OUTSIDE) - before, once);
 
     // The other side sends two megabytes to a guest that asked.
     let server = within(OUTSIDE, || UdpSocket::bind("192.0.2.7:7")).unwrap();

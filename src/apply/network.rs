@@ -6,7 +6,7 @@ use std::path::Path;
 use ipnet::Ipv4Net;
 
 use crate::base::network::{HostRoute, INNER_UPLINK, PAIR_HOST, PAIR_HOST_MAC, PAIR_INNER, PAIR_INNER_MAC};
-use crate::base::{Class, Diagnosis, Diagnostic, FleetName, InterfaceName, InvalidValue, Sha256};
+use crate::base::{Class, Diagnosis, Diagnostic, FleetName, InterfaceName, InvalidValue, Rates, Sha256};
 use crate::host::firewall::{self, Ruleset};
 use crate::host::host_rules::{self, FAMILY};
 use crate::host::layout::Layout;
@@ -76,8 +76,8 @@ const COUNTS: &str = "net.netfilter.nf_conntrack_acct";
 #[derive(Debug, Default)]
 pub(super) struct Inside {
     pub interfaces: Vec<Interface>,
-    /// Of each TAP, whether the kernel treats what comes from it as it should, and how fast packets leave it.
-    pub taps: BTreeMap<String, (bool, Option<u64>)>,
+    /// Of each TAP, whether the kernel treats what comes from it as it should, and how fast packets come from it and go to it.
+    pub taps: BTreeMap<String, (bool, Rates<u64>)>,
     /// What the kernel holds of the fleet's rules there.
     listing: Option<Sha256>,
     routes: Vec<HostRoute>,
@@ -119,10 +119,13 @@ pub(super) fn inside(layout: &Layout) -> Result<Option<Inside>, FleetNetworkErro
     netns::within(&netns, look)?.map(Some)
 }
 
-fn tap_settings(interfaces: &[Interface]) -> Result<BTreeMap<String, (bool, Option<u64>)>, IpError> {
-    let shapes = tap::shapes()?;
-    let names = interfaces.iter().filter_map(|found| found.tap.as_ref()).map(|tap| &tap.name);
-    names.map(|name| Ok((name.clone(), (tap::is_hardened(name)?, shapes.get(name).copied())))).collect()
+fn tap_settings(interfaces: &[Interface]) -> Result<BTreeMap<String, (bool, Rates<u64>)>, IpError> {
+    let shapes = tap::shapes(interfaces.iter().filter_map(|found| Some(found.tap.as_ref()?.name.as_str())))?;
+    let settings = |(name, rates): (String, Rates<u64>)| {
+        let is_hardened = tap::is_hardened(&name)?;
+        Ok((name, (is_hardened, rates)))
+    };
+    shapes.into_iter().map(settings).collect()
 }
 
 /// Whether a setting is so; a kernel without IPv6 has none of its own and needs none.

@@ -98,9 +98,9 @@ fn taps(
         let (guest, name) = (guest_of_tap(&tap.name)?, tap.name.parse().ok()?);
         let address = tap.address.map(|(address, _)| address);
         let settings = inside.filter(|_| !is_in_host).and_then(|inside| inside.taps.get(&tap.name));
-        let (hardened, rate) = settings.copied().unwrap_or_default();
+        let (hardened, rates) = settings.copied().unwrap_or_default();
         let owner = tap.owner;
-        Some((guest, ObservedTap { name, owner, address, up: tap.up, is_in_host, hardened, rate }))
+        Some((guest, ObservedTap { name, owner, address, up: tap.up, is_in_host, hardened, rates }))
     };
     let here = interfaces.iter().map(|interface| (interface, true));
     let there = inside.into_iter().flat_map(|inside| &inside.interfaces).map(|interface| (interface, false));

@@ -137,7 +137,7 @@ fn create_tap(host: &LinuxHost, tap: &TapSpec) -> Result<(), ApplyError> {
     let create = || {
         ip::create_tap(name, tap.owner, tap.address, TAP_PREFIX, &alias)?;
         taps::harden(name)?;
-        Ok::<(), ip::IpError>(taps::shape(name, tap.rate)?)
+        taps::shape(name, tap.rates, &alias)
     };
     Ok(netns::within(&host.layout.netns(), create)??)
 }
@@ -150,6 +150,8 @@ fn remove_tap(host: &LinuxHost, name: &InterfaceName) -> Result<(), ApplyError> 
     let netns = host.layout.netns();
     if netns::presence(&netns)? == Presence::There {
         let inside = || {
+            // While its TAP still tells of it.
+            taps::unshape(name.as_str())?;
             let guest = delete_tap(host, name, |index| host.look.tap(index))?;
             end(guest)?;
             Ok::<_, ApplyError>(guest)

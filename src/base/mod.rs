@@ -36,7 +36,7 @@ pub use name::{
     FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, SnapshotName,
 };
 pub use network::MacAddress;
-pub use size::{ByteSize, PerSecond, Rate};
+pub use size::{ByteSize, PerSecond, Rate, Rates};
 pub use uuid::{uuid_from, uuid_text};
 
 /// Name of the guest's user whose home is the data disk: the host logs in as that one.

@@ -78,6 +78,29 @@ impl Rate {
     }
 }
 
+/// How fast a guest may send and be sent; `None` is no limit. What is found on a host is in bytes a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates<R = Rate> {
+    /// Of what the guest sends.
+    pub up: Option<R>,
+    /// Of what it gets.
+    pub down: Option<R>,
+}
+
+impl<R> Default for Rates<R> {
+    fn default() -> Self {
+        Self { up: None, down: None }
+    }
+}
+
+impl Rates {
+    /// The same in bytes a second.
+    pub fn bytes_per_second(self) -> Rates<u64> {
+        let bytes = |rate: Option<Rate>| rate.map(Rate::bytes_per_second);
+        Rates { up: bytes(self.up), down: bytes(self.down) }
+    }
+}
+
 impl FromStr for Rate {
     type Err = InvalidValue;
 

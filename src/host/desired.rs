@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::base::FileDigest;
 use crate::base::network::{INNER_UPLINK, host_side, pair_name};
 use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::base::{GuestName, InterfaceName, InvalidValue, Label, Rate};
+use crate::base::{GuestName, InterfaceName, InvalidValue, Label, Rates};
 use crate::build::artifacts::Artifact;
 pub use crate::build::artifacts::Artifacts;
 use crate::fleet::{Backing, Bucket, Fleet, GuestSpec, Limits, MachineSpec, NetworkPolicy, VmmKind};
@@ -311,7 +311,7 @@ fn restored(fresh: WantedGuest, machine: &Machine, spec: &GuestSpec, endpoint: &
     endpoint.ip = machine.ip;
     WantedGuest {
         disk: fresh.disk.map(|disk| WantedDisk { uid: machine.uid, ..disk }),
-        tap: tap(machine, fresh.tap.rate),
+        tap: tap(machine, fresh.tap.rates),
         cgroup: limits(machine, spec),
         startup: Startup::Restored { machine: machine.clone(), fresh: Box::new(fresh.machine().clone()) },
         containers: Vec::new(),
@@ -319,8 +319,8 @@ fn restored(fresh: WantedGuest, machine: &Machine, spec: &GuestSpec, endpoint: &
 }
 
 /// The TAP of a machine: the guest's address decides the host's.
-fn tap(machine: &Machine, rate: Option<Rate>) -> TapSpec {
-    TapSpec { name: machine.tap.clone(), owner: machine.uid, address: host_side(machine.ip), rate }
+fn tap(machine: &Machine, rates: Rates) -> TapSpec {
+    TapSpec { name: machine.tap.clone(), owner: machine.uid, address: host_side(machine.ip), rates }
 }
 
 fn guest(
@@ -376,7 +376,7 @@ fn guest(
     let kept = WantedDisk { uid: numbers.uid, size: disk.size, base: disk.digest };
     Ok(WantedGuest {
         disk: (!ephemeral).then_some(kept),
-        tap: tap(&machine, policy.and_then(|policy| policy.rate_down)),
+        tap: tap(&machine, policy.map(NetworkPolicy::rates).unwrap_or_default()),
         cgroup: limits(&machine, spec),
         startup: Startup::Boot(machine),
         containers: spec.containers.clone(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
-use crate::base::{FileDigest, GuestName, InterfaceName, Rate, Sha256};
+use crate::base::{FileDigest, GuestName, InterfaceName, Rates, Sha256};
 use crate::fleet::ContainerSpec;
 
 use super::network::{NetworkSpec, PairSpec};
@@ -135,8 +135,8 @@ pub struct ObservedTap {
     pub is_in_host: bool,
     /// Whether the kernel treats what comes from it as it should.
     pub hardened: bool,
-    /// How fast packets leave it, in bytes a second.
-    pub rate: Option<u64>,
+    /// How fast packets come from its guest and go to it, in bytes a second.
+    pub rates: Rates<u64>,
 }
 
 impl ObservedTap {
@@ -151,7 +151,7 @@ impl ObservedTap {
     /// Whether it is also set as is wanted. What is not can be set while a guest runs.
     #[must_use]
     pub fn is_set(&self, wanted: &TapSpec) -> bool {
-        self.hardened && self.rate == wanted.rate.map(Rate::bytes_per_second)
+        self.hardened && self.rates == wanted.rates.bytes_per_second()
     }
 }
 

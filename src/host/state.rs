@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{FileDigest, InterfaceName, MacAddress, Rate, SnapshotName};
+use crate::base::{FileDigest, InterfaceName, MacAddress, Rates, SnapshotName};
 use crate::fleet::{MachineSpec, VmmKind};
 use crate::sys::cgroup::{EVEN_WEIGHT, IoLimits};
 
@@ -42,8 +42,8 @@ pub struct TapSpec {
     pub owner: u32,
     /// The host's address on it, in a /30 whose other address is the guest's.
     pub address: Ipv4Addr,
-    /// How fast packets go to the guest; `None` is no limit.
-    pub rate: Option<Rate>,
+    /// How fast packets come from the guest and go to it.
+    pub rates: Rates,
 }
 
 /// What a guest's cgroup allows its VMM.

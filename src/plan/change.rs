@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::base::{ByteSize, FileDigest, Rate};
+use crate::base::{ByteSize, FileDigest, Rates};
 use crate::fleet::{Balloon, CpuTemplate, LogLevel, MachineSpec};
 use crate::host::state::{CgroupLimits, Machine, MachineDisk};
 
@@ -168,10 +168,11 @@ pub(super) fn of_limits(found: &CgroupLimits, wanted: &CgroupLimits) -> Vec<Chan
     all.into_iter().flatten().collect()
 }
 
-/// The rates of a TAP, in bytes a second.
-pub(super) fn of_rates(found: Option<u64>, wanted: Option<Rate>) -> Option<Change> {
-    let wanted = wanted.map(Rate::bytes_per_second);
+/// What the rates of a TAP differ in.
+pub(super) fn of_rates(found: Rates<u64>, wanted: Rates) -> Vec<Change> {
+    let wanted = wanted.bytes_per_second();
     let words =
         |rate: &Option<u64>| rate.map_or("none".to_owned(), |bytes| format!("{} kbit/s", bytes * 8 / 1000));
-    told("rate", &found, &wanted, words)
+    let up = told("rate up", &found.up, &wanted.up, words);
+    up.into_iter().chain(told("rate down", &found.down, &wanted.down, words)).collect()
 }

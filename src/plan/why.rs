@@ -95,8 +95,8 @@ pub(super) fn repair(have: &ObservedGuest, vmm: &ObservedVmm, want: &WantedGuest
         Some(Found::Whole(found)) => change::of_limits(&found, &want.cgroup),
         Some(Found::Half) | None => Vec::new(),
     };
-    let rate = tap.and_then(|tap| change::of_rates(tap.rate, want.tap.rate));
-    Occasion { found: found.chain(added).collect(), changes: machine.chain(limits).chain(rate).collect() }
+    let rates = tap.map(|tap| change::of_rates(tap.rates, want.tap.rates)).unwrap_or_default();
+    Occasion { found: found.chain(added).collect(), changes: machine.chain(limits).chain(rates).collect() }
 }
 
 /// Whether the data disk is another's, or open to others.

@@ -1,13 +1,15 @@
 //! What the kernel does with a TAP beyond passing packets: how it answers there (`Documentation/networking/ip-sysctl.rst`),
-//! and how fast what goes to its guest leaves (tc(8)).
+//! and how fast what goes to its guest and comes from it may be (tc(8)).
 
 use std::collections::BTreeMap;
+use std::fmt::{Arguments, Write as _};
 
 use serde::Deserialize;
 
-use crate::base::Rate;
+use crate::base::Rates;
+use crate::base::network::TAP_NAME_PREFIX;
 
-use super::ip::{self, IpError};
+use super::ip::{self, IpError, link};
 use super::tool::{Tool, ToolError};
 
 /// Settings of an interface that faces a guest: packets from addresses that are not routed to it are dropped, no packet says which
@@ -25,6 +27,8 @@ const SETTINGS: [(&str, &str, &str); 8] = [
 
 /// Bytes of a queue that a packet waits in, at the least: segmentation offload makes one packet of many.
 const LEAST_BURST: u64 = 1 << 16;
+/// The kernel counts a burst in 32 bits, as time.
+const MOST_BURST: u64 = 1 << 26;
 /// Of a second: what may leave at once where the kernel's timer ticks rarely.
 const TICK: u64 = 100;
 
@@ -56,33 +60,102 @@ pub fn is_hardened(name: &str) -> Result<bool, IpError> {
     Ok(true)
 }
 
-/// Has what leaves an interface wait its turn, so that it comes no faster than `rate`; without one it is only shared fairly between
-/// connections. The queue is fq_codel's where the kernel has it, which keeps no connection waiting for another.
-pub fn shape(name: &str, rate: Option<Rate>) -> Result<(), ToolError> {
-    const FAIR: &str = "fq_codel limit 1000 flows 128";
-    let lines = match rate.map(Rate::bytes_per_second) {
-        Some(rate) => {
-            let burst = (rate / TICK).max(LEAST_BURST);
-            // Half a second, for a kernel that has no better queue.
-            let limit = (rate / 2).max(2 * LEAST_BURST);
-            format!(
-                "qdisc replace dev {name} root handle 1: tbf rate {rate}bps burst {burst} limit {limit}\n\
-                 qdisc replace dev {name} parent 1: handle 2: {FAIR}\n"
-            )
+/// Has what goes to a guest, and what comes from it, wait its turn, so that neither is faster than its rate. What goes to it waits on
+/// its TAP; without a rate, it is only shared fairly between connections. What comes from it is led through an interface of its own
+/// (ifb, `tc-mirred(8)`) before anything else sees it, and comes back to the TAP when it is its turn: so all that a guest sends counts,
+/// whoever gets it. The queues are fq_codel's where the kernel has it, which keeps no connection waiting for another.
+pub fn shape(name: &str, rates: Rates, alias: &str) -> Result<(), IpError> {
+    let Rates { up, down } = rates.bytes_per_second();
+    let ifb = ifb(name);
+    if up.is_some() {
+        link::create_ifb(&ifb, alias)?;
+    }
+    let mut batch = Batch::default();
+    batch.queue(name, down);
+    match up {
+        Some(_) => {
+            batch.queue(&ifb, up);
+            batch.line(true, format_args!("qdisc replace dev {name} ingress"));
+            batch.line(
+                true,
+                format_args!(
+                    "filter replace dev {name} parent ffff: protocol all pref 1 handle 800::1 u32 match u32 0 0 \
+                     action mirred egress redirect dev {ifb}"
+                ),
+            );
         }
-        None => format!("qdisc del dev {name} root\nqdisc replace dev {name} root {FAIR}\n"),
-    };
-    match Tool::new("tc").args(["-force", "-batch", "-"]).stdin(lines).run() {
-        Err(ToolError::Failed { stderr, .. }) if is_harmless(&stderr) => Ok(()),
-        done => done.map(drop),
+        None => batch.line(false, format_args!("qdisc del dev {name} ingress")),
+    }
+    batch.run()?;
+    if up.is_none() {
+        unshape(name)?;
+    }
+    Ok(())
+}
+
+/// Removes what the packets of a guest wait in that comes from its TAP; absence is fine.
+pub fn unshape(name: &str) -> Result<(), IpError> {
+    let ifb = ifb(name);
+    link::index(&ifb)?.map_or(Ok(()), |index| link::delete_index(&ifb, index))
+}
+
+/// The interface that what comes from a TAP waits on. It is as long as the TAP's name.
+fn ifb(tap: &str) -> String {
+    format!("ifb-{}", tap.strip_prefix(TAP_NAME_PREFIX).unwrap_or(tap))
+}
+
+/// What tc is to do in one call.
+#[derive(Debug, Default)]
+struct Batch {
+    lines: String,
+    count: usize,
+    /// Numbers of the lines that must succeed.
+    needed: Vec<usize>,
+}
+
+impl Batch {
+    fn line(&mut self, is_needed: bool, line: Arguments<'_>) {
+        let _ = writeln!(self.lines, "{line}");
+        self.count += 1;
+        if is_needed {
+            self.needed.push(self.count);
+        }
+    }
+
+    /// What leaves an interface, at a rate in bytes a second.
+    fn queue(&mut self, name: &str, rate: Option<u64>) {
+        const FAIR: &str = "fq_codel limit 1000 flows 128";
+        let Some(rate) = rate else {
+            // It may have been the kernel's own already, and not every kernel has a better one.
+            self.line(false, format_args!("qdisc del dev {name} root"));
+            self.line(false, format_args!("qdisc replace dev {name} root {FAIR}"));
+            return;
+        };
+        let burst = (rate / TICK).clamp(LEAST_BURST, MOST_BURST);
+        // Half a second, for a kernel that has no better queue.
+        let limit = (rate / 2).clamp(2 * LEAST_BURST, u32::MAX.into());
+        self.line(
+            true,
+            format_args!(
+                "qdisc replace dev {name} root handle 1: tbf rate {rate}bps burst {burst} limit {limit}"
+            ),
+        );
+        self.line(false, format_args!("qdisc replace dev {name} parent 1: handle 2: {FAIR}"));
+    }
+
+    fn run(self) -> Result<(), ToolError> {
+        match Tool::new("tc").args(["-force", "-batch", "-"]).stdin(self.lines).run() {
+            Err(ToolError::Failed { stderr, .. }) if is_harmless(&stderr, &self.needed) => Ok(()),
+            done => done.map(drop),
+        }
     }
 }
 
-/// Whether tc complains of nothing but a queue that this kernel does not have, or that was the kernel's own already.
-fn is_harmless(stderr: &str) -> bool {
-    let known =
-        ["qdisc kind is unknown", "handle of zero", "No such file", "may be inconsistent", "Command failed"];
-    stderr.lines().all(|line| known.iter().any(|known| line.contains(known)))
+/// Whether what tc complains of is of none of these lines.
+fn is_harmless(stderr: &str, needed: &[usize]) -> bool {
+    let mut failed = stderr.lines().filter_map(|line| line.strip_prefix("Command failed -:")).peekable();
+    let is_needed = |line: &str| line.trim().parse().is_ok_and(|number| needed.contains(&number));
+    failed.peek().is_some() && !failed.any(is_needed)
 }
 
 #[derive(Debug, Deserialize)]
@@ -103,16 +176,38 @@ struct Options {
     rate: u64,
 }
 
-/// How fast packets leave the interfaces that are shaped, in bytes a second, by their names.
-pub fn shapes() -> Result<BTreeMap<String, u64>, IpError> {
+/// How fast packets go to and come from the guests of these TAPs, in bytes a second. What comes from a guest goes nowhere, at rate 0,
+/// where what it is led through is not whole.
+pub fn shapes<'a>(taps: impl Iterator<Item = &'a str>) -> Result<BTreeMap<String, Rates<u64>>, IpError> {
     let tool = Tool::new("tc").args(["-j", "qdisc", "show"]);
-    parse_shapes(&tool.text()?).map_err(|source| IpError::Output { command: tool.command_line(), source })
+    let qdiscs = parse_qdiscs(&tool.text()?)
+        .map_err(|source| IpError::Output { command: tool.command_line(), source })?;
+    let is_led = |tap: &&str| qdiscs.iter().any(|qdisc| qdisc.kind == "ingress" && qdisc.dev == *tap);
+    let taps: Vec<&str> = taps.collect();
+    let led: Vec<&str> = taps.iter().copied().filter(is_led).collect();
+    let filters = if led.is_empty() { String::new() } else { filters(&led)? };
+    Ok(taps.into_iter().map(|tap| (tap.to_owned(), shape_of(tap, &qdiscs, &filters))).collect())
 }
 
-fn parse_shapes(text: &str) -> Result<BTreeMap<String, u64>, serde_json::Error> {
-    let all: Vec<Qdisc> = if text.trim().is_empty() { Vec::new() } else { serde_json::from_str(text)? };
-    let shaped = all.into_iter().filter(|qdisc| qdisc.root && qdisc.kind == "tbf");
-    Ok(shaped.map(|qdisc| (qdisc.dev, qdisc.options.rate)).collect())
+fn filters(taps: &[&str]) -> Result<String, ToolError> {
+    let line = |tap: &&str| format!("filter show dev {tap} ingress\n");
+    Tool::new("tc").args(["-batch", "-"]).stdin(taps.iter().map(line).collect::<String>()).text()
+}
+
+/// `filters` are those of all TAPs, as tc shows them.
+fn shape_of(tap: &str, qdiscs: &[Qdisc], filters: &str) -> Rates<u64> {
+    let rate = |name: &str| {
+        let mut shapers = qdiscs.iter().filter(|qdisc| qdisc.root && qdisc.kind == "tbf");
+        shapers.find(|qdisc| qdisc.dev == name).map(|qdisc| qdisc.options.rate)
+    };
+    let is_led = qdiscs.iter().any(|qdisc| qdisc.kind == "ingress" && qdisc.dev == tap);
+    let ifb = ifb(tap);
+    let whole = rate(&ifb).filter(|_| filters.contains(&format!("(Egress Redirect to device {ifb})")));
+    Rates { up: is_led.then(|| whole.unwrap_or(0)), down: rate(tap) }
+}
+
+fn parse_qdiscs(text: &str) -> Result<Vec<Qdisc>, serde_json::Error> {
+    if text.trim().is_empty() { Ok(Vec::new()) } else { serde_json::from_str(text) }
 }
 
 #[cfg(test)]
@@ -120,18 +215,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_of_a_shaper_is_read() {
+    fn the_rates_of_a_shaper_are_read() {
         let text = r#"[{"kind":"noqueue","handle":"0:","dev":"lo","root":true,"refcnt":2,"options":{}},
             {"kind":"tbf","handle":"1:","dev":"sis-a","root":true,"refcnt":2,"options":{"rate":6250000,"burst":65531,"lat":50000}},
-            {"kind":"fq_codel","handle":"2:","dev":"sis-a","parent":"1:","options":{"limit":1000,"flows":128}}]"#;
-        assert_eq!(parse_shapes(text).unwrap(), BTreeMap::from([("sis-a".to_owned(), 6_250_000)]));
-        assert_eq!(parse_shapes("").unwrap(), BTreeMap::new());
+            {"kind":"fq_codel","handle":"2:","dev":"sis-a","parent":"1:","options":{"limit":1000,"flows":128}},
+            {"kind":"ingress","handle":"ffff:","dev":"sis-b","parent":"ffff:fff1","options":{}},
+            {"kind":"tbf","handle":"1:","dev":"ifb-b","root":true,"refcnt":2,"options":{"rate":2500000,"burst":65535}}]"#;
+        let qdiscs = parse_qdiscs(text).unwrap();
+        let whole = "\taction order 1: mirred (Egress Redirect to device ifb-b) stolen\n";
+        for (tap, filters, up, down) in [
+            ("sis-a", "", None, Some(6_250_000)),
+            ("sis-b", whole, Some(2_500_000), None),
+            // Its interface is gone.
+            ("sis-b", "\taction order 1: mirred (Egress Redirect to device *) stolen\n", Some(0), None),
+            ("sis-c", whole, None, None),
+        ] {
+            assert_eq!(shape_of(tap, &qdiscs, filters), Rates { up, down }, "{tap}");
+        }
+        assert!(parse_qdiscs("").unwrap().is_empty());
     }
 
     #[test]
-    fn a_kernel_without_a_fair_queue_is_no_error() {
-        assert!(is_harmless("Error: Specified qdisc kind is unknown.\nCommand failed -:2\n"));
-        assert!(is_harmless("Error: Cannot delete qdisc with handle of zero.\nCommand failed -:1\n"));
-        assert!(!is_harmless("Cannot find device \"sis-a\"\nCommand failed -:1\n"));
+    fn only_what_a_kernel_may_lack_is_no_error() {
+        let stderr = "Error: Specified qdisc kind is unknown.\nCommand failed -:2\n";
+        assert!(is_harmless(stderr, &[1, 3]));
+        assert!(!is_harmless(stderr, &[1, 2]));
+        assert!(!is_harmless("tc: not found\n", &[1]));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 
 use sisforge::apply::{ApplyError, Host};
-use sisforge::base::{GuestName, Rate, Sha256, SnapshotName};
+use sisforge::base::{GuestName, Rates, Sha256, SnapshotName};
 use sisforge::host::observed::{
     Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedNetwork, ObservedResolver,
     ObservedRuleset, ObservedTap, ObservedVmm,
@@ -187,13 +187,13 @@ impl Host for ModelHost {
                     up: false,
                     is_in_host: false,
                     hardened: false,
-                    rate: None,
+                    rates: Rates::default(),
                 };
                 let whole = ObservedTap {
                     address: Some(tap.address),
                     up: true,
                     hardened: true,
-                    rate: tap.rate.map(Rate::bytes_per_second),
+                    rates: tap.rates.bytes_per_second(),
                     ..half.clone()
                 };
                 self.guest(

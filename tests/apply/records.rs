@@ -9,7 +9,7 @@ use sisforge::apply::linux::{LinuxHost, Scope};
 use sisforge::apply::observe::observe;
 use sisforge::apply::record::{self, Freezing, LoadedRuleset, PlaceRecord, Ready, Record};
 use sisforge::base::network::{host_side, tap_name};
-use sisforge::base::{FileDigest, GuestName, MacAddress, Sha256};
+use sisforge::base::{FileDigest, GuestName, MacAddress, Rates, Sha256};
 use sisforge::fleet::{
     Balloon, Bucket, ContainerSpec, CpuTemplate, HostSpec, Limits, LogLevel, MachineSpec, Metadata,
     NetworkLimits, VmmKind,
@@ -98,8 +98,12 @@ fn recorded(vmm: VmmKind) -> Machine {
 /// What is wanted where a guest is to run this machine.
 fn wanted(guest: &str, startup: Startup) -> WantedHost {
     let (Startup::Boot(machine) | Startup::Restored { machine, .. }) = &startup;
-    let tap =
-        TapSpec { name: machine.tap.clone(), owner: machine.uid, address: host_side(machine.ip), rate: None };
+    let tap = TapSpec {
+        name: machine.tap.clone(),
+        owner: machine.uid,
+        address: host_side(machine.ip),
+        rates: Rates::default(),
+    };
     let guest =
         (name(guest), WantedGuest { disk: None, tap, cgroup: LIMITS, startup, containers: Vec::new() });
     WantedHost { guests: [guest].into(), ..WantedHost::default() }

@@ -130,9 +130,20 @@ fn what_the_host_cannot_give_is_known_before_a_guest_is_stopped() {
     let (pid, good) = (sandbox.pid(a), sandbox.read("fleet.toml"));
     sandbox.write("fleet.toml", good.replace("memory = \"64MiB\"", "memory = \"8TiB\""));
     is_refused_with_nobody_stopped(&sandbox, a, pid, "needs 8TiB of memory");
-    let fast = good.replace("default = \"deny\"", "default = \"deny\"\nrate = { up = \"900Gbit/s\" }");
-    sandbox.write("fleet.toml", fast.replace("64MiB", "65MiB"));
-    is_refused_with_nobody_stopped(&sandbox, a, pid, "check the nft ruleset");
+    // Its kernel does not take the rules as a whole.
+    let budget = "default = \"deny\"\nbudget = { new-connections = \"77/s\" }";
+    sandbox.write("fleet.toml", good.replace("default = \"deny\"", budget).replace("64MiB", "65MiB"));
+    sandbox.write(
+        "tools/nft",
+        "#!/bin/sh\n[ \"$1\" != -c ] || { echo no such flag >&2; exit 1; }\nexec /usr/sbin/nft \"$@\"\n",
+    );
+    std::fs::set_permissions(sandbox.path("tools/nft"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    for command in ["plan", "up"] {
+        let path = format!("{}:{}", sandbox.path("tools").display(), std::env::var("PATH").unwrap());
+        let run = Run::of(sandbox.command().arg(command).env("PATH", path));
+        assert!(format!("{run}").contains("check the nft ruleset"), "{run}");
+        assert_eq!(sandbox.pid(a), pid);
+    }
     // Its TAP went, and something else has the name.
     sandbox.write("fleet.toml", &good);
     let tap = &format!("sis-{a}");

@@ -238,6 +238,15 @@ impl Connection {
         self.stream.write_all(b"x").is_ok() && self.stream.read_exact(&mut [0]).is_ok()
     }
 
+    /// Sends so many bytes, and waits until all have come back.
+    pub fn echoes_all(&mut self, bytes: usize) {
+        let mut writer = self.stream.try_clone().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| writer.write_all(&vec![0; bytes]).unwrap());
+            self.stream.read_exact(&mut vec![0; bytes]).unwrap();
+        });
+    }
+
     /// How a connection ends of which a packet is sent; `None` where it does not.
     pub fn is_cut_by(&mut self) -> Option<ErrorKind> {
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -276,6 +285,15 @@ fn ask_within(from: &str, to: &str, patience: Duration) -> Option<String> {
 pub fn throw(from: &str, bind: &str, to: &str) {
     let socket = within(from, || UdpSocket::bind((bind, 0))).unwrap();
     let _ = socket.send_to(b"?", to);
+}
+
+/// Segments of TCP that a namespace has sent, and those of them that it has sent again (`/proc/net/snmp`).
+pub fn segments(namespace: &str) -> (u64, u64) {
+    let text = within(namespace, || std::fs::read_to_string("/proc/thread-self/net/snmp")).unwrap();
+    let lines: Vec<Vec<&str>> =
+        text.lines().filter_map(|line| Some(line.strip_prefix("Tcp: ")?.split(' ').collect())).collect();
+    let number = |name| lines[1][lines[0].iter().position(|found| *found == name).unwrap()].parse().unwrap();
+    (number("OutSegs"), number("RetransSegs"))
 }
 
 /// What has arrived in a namespace, once nothing more comes.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::base::{Label, PerSecond, Rate};
+use crate::base::{Label, PerSecond, Rate, Rates};
 
 /// What a guest may reach. Port 53 leads to `dns`, or to the resolver of `names`, before anything is judged. What wins then, from
 /// first to last: destinations that no policy opens ([`NEVER`]), `deny`, what `allow` says of private ranges by entries that lie
@@ -27,6 +27,13 @@ pub struct NetworkPolicy {
     pub budget: Budget,
     pub names: Option<NamePolicy>,
     pub publish: Vec<Publish>,
+}
+
+impl NetworkPolicy {
+    /// How fast a guest may send and be sent.
+    pub fn rates(&self) -> Rates {
+        Rates { up: self.rate_up, down: self.rate_down }
+    }
 }
 
 /// A way in to each guest of a policy: a port of the host that leads to one of it.

@@ -34,7 +34,7 @@ pub fn reason(prefix: &str, policy: &Label) -> Option<DropReason> {
         "not-its-own" => "it has another address or MAC than its guest, or is of IPv6",
         "fragments" => "it is a fragment",
         "to-host" => "it is for the host itself",
-        "over-budget" => "the guest has used up its budget or its rate",
+        "over-budget" => "the guest has used up its budget",
         "strayed" => "it would leave by another interface than the uplink",
         "unasked" => "the guest did not ask for it, and publishes nothing there",
         "visitors" => "the guest's visitors have used up their budget",

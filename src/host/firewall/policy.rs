@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 
-use crate::base::{Label, Rate, Sha256};
+use crate::base::{Label, Sha256};
 use crate::fleet::{Budget, NetworkPolicy, PolicyRule};
 
 use super::noted;
@@ -200,7 +200,7 @@ impl Rendered<'_> {
 
     /// What goes through that is led to the resolver and the proxy. One guest holds no more connections with the resolver than
     /// it needs, which has few for all.
-    fn asking(&self, text: &mut String, parts: &mut RulesetParts, up: &str) {
+    fn asking(&self, text: &mut String, parts: &mut RulesetParts) {
         let label = self.label;
         parts
             .budgets
@@ -208,7 +208,7 @@ impl Rendered<'_> {
         let _ = write!(
             text,
             r#"  chain asked-{label} {{
-{up}    meta l4proto tcp ct original proto-dst 53 ct state new add @{RESOLVER_TCP} {{ ip saddr ct count over {TCP_QUERIES} }} goto over_budget
+    meta l4proto tcp ct original proto-dst 53 ct state new add @{RESOLVER_TCP} {{ ip saddr ct count over {TCP_QUERIES} }} goto over_budget
     goto allowed-{label}
   }}
 "#
@@ -218,17 +218,16 @@ impl Rendered<'_> {
     /// What packets of connections go through that were judged before, and what leads to the judgment.
     fn passing(&self, text: &mut String, parts: &mut RulesetParts, uplink: &str, mark: u32) {
         let label = self.label;
-        let up = self.policy.rate_up.map(|rate| limit_rule(parts, rate)).unwrap_or_default();
         let unasked = noted::rule("oifname", "unasked");
         let Entrance { from, to } = entrance(text, parts, label, self.policy, uplink);
         if self.policy.names.is_some() {
-            self.asking(text, parts, &up);
+            self.asking(text, parts);
         }
         let _ = write!(
             text,
             r#"  chain from-{label} {{
     oifname != "{uplink}" goto strayed
-{up}    ct mark {mark:#010x} ct state established counter name iifname map @up accept
+    ct mark {mark:#010x} ct state established counter name iifname map @up accept
     ct state invalid,untracked counter name "invalid" drop
     tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
     ct mark {mark:#010x} ct direction original counter name iifname map @up accept
@@ -260,16 +259,4 @@ fn services(service: &Services) -> Vec<String> {
     }
     all.extend(service.icmp.then(|| "meta l4proto icmp ".to_owned()));
     all
-}
-
-/// A policer: what comes faster is dropped. The kernel's bucket holds what one second lets pass and the burst
-/// (`nft_limit_init`); the largest packet, which segmentation offload makes of many, must fit at the lowest rate.
-fn limit_rule(parts: &mut RulesetParts, rate: Rate) -> String {
-    const LARGEST_PACKET: u64 = 65_550;
-    let bytes = rate.bytes_per_second();
-    let name = format!("rate-{bytes}");
-    parts.budgets.insert(name.clone(), "type ifname; size 65535; flags dynamic;".to_owned());
-    format!(
-        "    update @{name} {{ iifname limit rate over {bytes} bytes/second burst {LARGEST_PACKET} bytes }} goto over_budget\n"
-    )
 }

@@ -2,7 +2,7 @@
 
 use super::super::losses;
 use super::*;
-use crate::base::{Rate, Sha256};
+use crate::base::{Rates, Sha256};
 use crate::fleet::{
     Balloon, Bucket, ContainerSpec, CpuTemplate, Limits, LogLevel, MachineSpec, Metadata, NetworkLimits,
     StaticTemplate, VmmKind,
@@ -26,7 +26,7 @@ fn declared(guest: &str, number: u8) -> WantedGuest {
         name: format!("sis-{guest}").parse().unwrap(),
         owner: uid,
         address: [10, 107, 0, number].into(),
-        rate: Some("8Mbit/s".parse().unwrap()),
+        rates: Rates { up: None, down: Some("8Mbit/s".parse().unwrap()) },
     };
     WantedGuest {
         disk: Some(WantedDisk { uid, size: 512 << 20, base: Sha256::of("disk").into() }),
@@ -70,7 +70,7 @@ fn running(want: &WantedGuest) -> ObservedGuest {
             up: true,
             is_in_host: false,
             hardened: true,
-            rate: want.tap.rate.map(Rate::bytes_per_second),
+            rates: want.tap.rates.bytes_per_second(),
         }),
         cgroup: Some(ObservedCgroup { limits: Found::Whole(want.cgroup), oom_kills: 0 }),
         vmm: Some(ObservedVmm {
@@ -433,10 +433,11 @@ fn every_part_of_the_network_is_mended_without_a_restart() {
 
 #[test]
 fn settings_and_rate_of_a_tap_are_put_right_while_its_guest_runs() {
-    let drifted: [fn(&mut ObservedGuest); 3] = [
+    let drifted: [fn(&mut ObservedGuest); 4] = [
         |guest| guest.tap.as_mut().unwrap().hardened = false,
-        |guest| guest.tap.as_mut().unwrap().rate = None,
-        |guest| guest.tap.as_mut().unwrap().rate = Some(1),
+        |guest| guest.tap.as_mut().unwrap().rates.down = None,
+        |guest| guest.tap.as_mut().unwrap().rates.up = Some(0),
+        |guest| guest.tap.as_mut().unwrap().rates.down = Some(1),
     ];
     for drifted in drifted {
         let mut found = host(&["alice"]);
@@ -646,8 +647,8 @@ fn a_change_is_told_with_both_values() {
             "stop alice: kernel command line none -> quiet\n",
         ),
         (
-            |host| host.guests.get_mut(&name("alice")).unwrap().tap.rate = None,
-            "change alice: rate 8000 kbit/s -> none\n",
+            |host| host.guests.get_mut(&name("alice")).unwrap().tap.rates = Rates::default(),
+            "change alice: rate down 8000 kbit/s -> none\n",
         ),
     ];
     for (change, told) in stories {

@@ -16,6 +16,9 @@ const DELETE_LINK: MessageKind = MessageKind(0, 17);
 const NEW_ADDRESS: MessageKind = MessageKind(0, 20);
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
 const IFLA_IFALIAS: u16 = 20;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -68,6 +71,27 @@ pub(super) fn take_up(name: &str, index: u32, alias: &str) -> Result<(), IpError
     let take =
         |socket: Rtnetlink| socket.request(NEW_LINK, 0, &link_header(index, IFF_UP, IFF_UP), &attributes);
     Rtnetlink::open().and_then(take).map_err(failed("take up", name))
+}
+
+/// Makes an interface that packets of another are led through (`drivers/net/ifb.c`), unless it is there, and takes it up.
+pub fn create_ifb(name: &str, alias: &str) -> Result<(), IpError> {
+    let mut kind = Vec::new();
+    push(&mut kind, IFLA_INFO_KIND, b"ifb\0");
+    let mut attributes = Vec::new();
+    push(&mut attributes, IFLA_IFNAME, format!("{name}\0").as_bytes());
+    push(&mut attributes, IFLA_LINKINFO, &kind);
+    let create = |socket: Rtnetlink| {
+        socket.request(NEW_LINK, NLM_F_CREATE | NLM_F_EXCL, &link_header(0, 0, 0), &attributes)
+    };
+    let there = match index(name)? {
+        Some(there) => Some(there),
+        None => {
+            Rtnetlink::open().and_then(create).map_err(failed("make", name))?;
+            index(name)?
+        }
+    };
+    let there = there.ok_or_else(|| failed("find", name)(io::ErrorKind::NotFound.into()))?;
+    take_up(name, there, alias)
 }
 
 /// Removes an interface; absence is fine.

@@ -11,7 +11,7 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 use super::fs::io_diagnosis;
 use super::tool::{Tool, ToolError};
 
-mod link;
+pub mod link;
 mod route;
 
 pub use link::{delete_index, index};
