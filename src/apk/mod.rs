@@ -3,6 +3,7 @@
 //! The chain of trust: a trusted key signs an index; the index names each package's identity (SHA-1 of its compressed control
 //! member) and size; the control member names the SHA-256 of the compressed data member; that one the SHA-1 of each file.
 
+mod alpine;
 mod archive;
 mod archive_writer;
 mod contents;
@@ -33,6 +34,7 @@ mod stored;
 mod stream;
 mod version;
 
+pub use alpine::AlpineKey;
 pub use contents::{Contents, ContentsError};
 pub use convert::{Changes, ConvertError, Missing, PackMap, convert_debs};
 pub use debian::{Deb, DebError, map_version};

@@ -23,12 +23,12 @@ pub struct Args {
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let tty = !args.no_tty && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    in_guest(&args.guest, &args.command, tty, ui)
+    in_guest(&args.guest, &ssh::command_line(&args.command), tty, ui)
 }
 
-/// Runs a command, or the login shell where there is none, in a guest; its exit status is this program's.
-pub fn in_guest(guest: &str, command: &[String], tty: bool, ui: &Ui) -> Result<ExitCode, CliError> {
+/// Runs a line of shell, or the login shell where it is empty, in a guest; its exit status is this program's.
+pub fn in_guest(guest: &str, line: &str, tty: bool, ui: &Ui) -> Result<ExitCode, CliError> {
     let target = reach::ssh(&ui.workspace(), guest)?;
-    let finished = ssh::run(&target, command, Io::Inherit { tty })?;
+    let finished = ssh::run_line(&target, line, Io::Inherit { tty })?;
     Ok(ExitCode::from(u8::try_from(finished.code).unwrap_or(1)))
 }

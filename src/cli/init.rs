@@ -28,6 +28,6 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
             .hint("choose another with --file, or print the template with `sisforge init --print`"));
     }
     fs::write(path, TEMPLATE.as_bytes(), 0o644)?;
-    ui.wrote(path, "; next: `sisforge check`, `sisforge lock`, `sisforge build`");
+    ui.wrote(path, "; next: `sisforge keys alpine`, `sisforge check`, `sisforge lock`, `sisforge build`");
     Ok(ExitCode::SUCCESS)
 }

@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use crate::base::GuestName;
 use crate::base::time::{parse_duration, parse_rfc3339, rfc3339_millis};
 use crate::host::logs::LogKind;
 use crate::run::reach;
@@ -18,7 +20,9 @@ use super::ui::Ui;
 
 #[derive(clap::Args)]
 pub struct Args {
-    guest: String,
+    /// The guests; all that have logs unless given
+    #[arg(value_name = "GUEST")]
+    guests: Vec<String>,
     /// Keep printing new lines, also after restarts of the guest
     #[arg(short, long)]
     follow: bool,
@@ -56,30 +60,36 @@ fn since(text: &str) -> Result<SystemTime, String> {
 const POLL: Duration = Duration::from_millis(50);
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
-    let (host, guest) = reach::guest(&ui.workspace(), &args.guest)?;
     let kind = match (args.vmm, args.metrics) {
         (true, _) => LogKind::Vmm,
         (_, true) => LogKind::Metrics,
         _ => LogKind::Serial,
     };
-    let path = host.layout.log(&guest, kind);
+    let (host, guests) = reach::logged(&ui.workspace(), &args.guests)?;
+    let width = guests.iter().map(|guest| guest.as_str().len()).max().unwrap_or(0);
     let start = if args.previous { Start::Previous } else { Start::This };
-    let opened = Reader::open(&path, start).map_err(FileError::when("read", &path))?;
-    let Some(mut reader) = opened else {
-        return Err(CliError::failed(format!("{guest} has no such log: it was never started on this host")));
-    };
-    let mut printer = Printer::new(args, ui.settings.json, kind);
-    // A guest may write faster than it is read here.
-    let now = SystemTime::now();
-    let is_later = |time: Option<SystemTime>| !args.follow && time.is_some_and(|time| time > now);
-    loop {
-        while let Some((time, bytes)) = reader.read().map_err(FileError::when("read", &path))? {
-            if is_later(time) {
-                break;
+    let mut logs = Vec::new();
+    for guest in &guests {
+        let path = host.layout.log(guest, kind);
+        match Reader::open(&path, start).map_err(FileError::when("read", &path))? {
+            Some(reader) => {
+                let label = (guests.len() > 1).then(|| format!("{guest:width$} | "));
+                let format =
+                    LineFormat { stamped: args.timestamps, json: ui.settings.json, kind, guest, label };
+                logs.push(GuestLog { path, reader, printer: Printer::new(args, format) });
             }
-            printer.take(time, &bytes);
+            None if args.guests.is_empty() => {}
+            None => {
+                return Err(CliError::failed(format!(
+                    "{guest} has no such log: it was never started on this host"
+                )));
+            }
         }
-        printer.caught_up(!args.follow);
+    }
+    loop {
+        for log in &mut logs {
+            log.print_what_is_there(args.follow)?;
+        }
         if !args.follow {
             return Ok(ExitCode::SUCCESS);
         }
@@ -87,34 +97,66 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     }
 }
 
+/// A log that is read on.
+struct GuestLog<'a> {
+    path: PathBuf,
+    reader: Reader,
+    printer: Printer<'a>,
+}
+
+impl GuestLog<'_> {
+    /// Prints what was written since the last time.
+    fn print_what_is_there(&mut self, follow: bool) -> Result<(), CliError> {
+        // A guest may write faster than it is read here.
+        let now = SystemTime::now();
+        while let Some((time, bytes)) = self.reader.read().map_err(FileError::when("read", &self.path))? {
+            self.printer.take(time, &bytes);
+            if time.is_some_and(|time| time > now) {
+                break;
+            }
+        }
+        self.printer.caught_up(!follow);
+        Ok(())
+    }
+}
+
+/// How a line looks.
+struct LineFormat<'a> {
+    stamped: bool,
+    json: bool,
+    kind: LogKind,
+    guest: &'a GuestName,
+    /// Stands before each line where several guests are shown.
+    label: Option<String>,
+}
+
 /// Prints the lines that were asked for.
 struct Printer<'a> {
     args: &'a Args,
-    json: bool,
-    kind: LogKind,
+    format: LineFormat<'a>,
     lines: Lines,
     /// The last ones, until all that was there is read.
     held: Option<VecDeque<Vec<u8>>>,
 }
 
 impl<'a> Printer<'a> {
-    fn new(args: &'a Args, json: bool, kind: LogKind) -> Self {
-        Self { args, json, kind, lines: Lines::default(), held: args.tail.map(|_| VecDeque::new()) }
+    fn new(args: &'a Args, format: LineFormat<'a>) -> Self {
+        Self { args, format, lines: Lines::default(), held: args.tail.map(|_| VecDeque::new()) }
     }
 
     fn take(&mut self, time: Option<SystemTime>, bytes: &[u8]) {
-        let Self { args, json, kind, lines, held } = self;
+        let Self { args, format, lines, held } = self;
         let mut ready = Vec::new();
-        lines.feed(time, bytes, |time, line| accept(args, *json, *kind, held, time, line, &mut ready));
+        lines.feed(time, bytes, |time, line| accept(args, format, held, time, line, &mut ready));
         print(&ready);
     }
 
-    /// All that was there has been read; nothing more comes where it is `final`.
+    /// All that was there has been read; nothing more comes where it is the `last`.
     fn caught_up(&mut self, last: bool) {
-        let Self { args, json, kind, lines, held } = self;
+        let Self { args, format, lines, held } = self;
         let mut ready = Vec::new();
         if last {
-            lines.finish(|time, line| accept(args, *json, *kind, held, time, line, &mut ready));
+            lines.finish(|time, line| accept(args, format, held, time, line, &mut ready));
         }
         let held: Vec<_> = self.held.take().into_iter().flatten().collect();
         print(&[held.concat(), ready].concat());
@@ -124,8 +166,7 @@ impl<'a> Printer<'a> {
 /// Renders a line that was asked for, and adds it to those that are held back or to those to print.
 fn accept(
     args: &Args,
-    json: bool,
-    kind: LogKind,
+    format: &LineFormat<'_>,
     held: &mut Option<VecDeque<Vec<u8>>>,
     time: Option<SystemTime>,
     line: &[u8],
@@ -134,7 +175,7 @@ fn accept(
     if args.since.is_some_and(|since| time.is_none_or(|time| time < since)) {
         return;
     }
-    let line = rendered(args.timestamps, json, kind, time, line);
+    let line = format.line(time, line);
     match held {
         None => ready.extend(line),
         Some(held) => {
@@ -146,25 +187,29 @@ fn accept(
     }
 }
 
-fn rendered(stamped: bool, json: bool, kind: LogKind, time: Option<SystemTime>, line: &[u8]) -> Vec<u8> {
-    let time = time.map(rfc3339_millis);
-    let mut text = if json {
-        let line = String::from_utf8_lossy(line);
-        let line = LogLineJson { time, log: kind.word(), line: line.into_owned() };
-        // A value of this program always serializes.
-        serde_json::to_vec(&line).unwrap_or_default()
-    } else {
-        let stamp = if stamped { format!("{} ", time.as_deref().unwrap_or("-")) } else { String::new() };
-        // The guest writes what it likes, and a terminal obeys it.
-        let line = if std::io::stdout().is_terminal() {
-            render::plain(&String::from_utf8_lossy(line)).into_bytes()
+impl LineFormat<'_> {
+    fn line(&self, time: Option<SystemTime>, line: &[u8]) -> Vec<u8> {
+        let time = time.map(rfc3339_millis);
+        let mut text = if self.json {
+            let (guest, line) = (self.guest.to_string(), String::from_utf8_lossy(line).into_owned());
+            let line = LogLineJson { guest, time, log: self.kind.word(), line };
+            // A value of this program always serializes.
+            serde_json::to_vec(&line).unwrap_or_default()
         } else {
-            line.to_vec()
+            let label = self.label.as_deref().unwrap_or_default();
+            let stamp =
+                if self.stamped { format!("{} ", time.as_deref().unwrap_or("-")) } else { String::new() };
+            // The guest writes what it likes, and a terminal obeys it.
+            let line = if std::io::stdout().is_terminal() {
+                render::plain(&String::from_utf8_lossy(line)).into_bytes()
+            } else {
+                line.to_vec()
+            };
+            [label.as_bytes(), stamp.as_bytes(), &line].concat()
         };
-        [stamp.into_bytes(), line].concat()
-    };
-    text.push(b'\n');
-    text
+        text.push(b'\n');
+        text
+    }
 }
 
 /// Prints bytes as they are. A reader that went away ends the program, as it does for every tool in a pipe.

@@ -2,25 +2,29 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod apk;
 mod ask;
 mod build;
 mod check;
+mod completions;
 mod console;
+mod cp;
 mod diff;
 mod disk;
 mod doctor;
 mod down;
 pub mod error;
 mod events;
+mod examples;
 mod exec;
 mod fetch;
 mod init;
 mod inspect;
 mod keep_logs;
 mod kernel;
+mod keys;
 mod launch;
 mod lock;
 mod logs;
@@ -102,12 +106,8 @@ enum Command {
     ///
     /// `watch --listen` serves the same, and tells of itself as well.
     Metrics(metrics::Args),
-    /// Attach to a guest's serial console
-    Console(console::Args),
-    /// Run a command in a guest, as its user
-    Exec(exec::Args),
-    /// Log in to a guest, as its user
-    Ssh(ssh::Args),
+    #[command(flatten)]
+    Access(Access),
     /// Say what guests may reach, and which line of fleet.toml says so
     #[command(subcommand)]
     Policy(policy::Command),
@@ -143,6 +143,9 @@ enum Command {
     /// Explain the guest kernel: its configuration, why an option is set, how two kernels differ
     #[command(subcommand)]
     Kernel(kernel::Command),
+    /// Write public keys of distributions, which the repositories of fleet.toml need
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Make apk packages and signed repositories
     #[command(subcommand)]
     Apk(apk::Command),
@@ -152,13 +155,26 @@ enum Command {
     Internal(Internal),
 }
 
+/// Ways into a guest that runs.
+#[derive(Subcommand)]
+enum Access {
+    /// Attach to a guest's serial console
+    Console(console::Args),
+    /// Run a command in a guest, as its user
+    Exec(exec::Args),
+    /// Copy files and directories into a guest, or out of it
+    Cp(cp::Args),
+    /// Log in to a guest, as its user
+    Ssh(ssh::Args),
+}
+
 /// What the program tells of its own words.
 #[derive(Subcommand)]
 enum Reference {
     /// Print the JSON Schema of fleet.toml, recipe.toml, or of what a command prints with --json
     Schema(schema::Args),
     /// Print completions for a shell
-    Completions(man::CompletionsArgs),
+    Completions(completions::Args),
     /// Write man pages, one for each command
     Man(man::ManArgs),
 }
@@ -174,13 +190,20 @@ enum Internal {
     Prove,
 }
 
+/// The commands, with their examples, and with what completes names.
+fn command_line() -> clap::Command {
+    completions::of_guests(examples::added(Cli::command()))
+}
+
 /// Parses the command line, runs the command, and says how it ended.
 pub fn main() -> ExitCode {
     let words = settings::words();
     if words.get(1).is_some_and(|word| word == keep_logs::NAME) {
         return keep_logs::main(&words[1..]);
     }
-    let cli = Cli::parse_from(words);
+    completions::answer(command_line);
+    let matches = command_line().get_matches_from(words);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let settings = Settings::resolve(cli.global);
     let ui = Ui::new(settings, cli.command.prints_events());
     interrupt::tell_by(|interrupted| {
@@ -228,9 +251,7 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Logs(args) => logs::run(&args, ui),
         Command::Events(args) => events::run(&args, ui),
         Command::Metrics(args) => metrics::run(&args, ui),
-        Command::Console(args) => console::run(&args, ui),
-        Command::Exec(args) => exec::run(&args, ui),
-        Command::Ssh(args) => ssh::run(&args, ui),
+        Command::Access(command) => access(&command, ui),
         Command::Policy(command) => policy::run(&command, ui),
         Command::Quarantine(args) => quarantine::cut_off(&args, ui),
         Command::Release(args) => quarantine::release(&args, ui),
@@ -244,17 +265,27 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Diff(args) => diff::run(&args, ui),
         Command::Sbom(args) => sbom::run(&args, ui),
         Command::Kernel(command) => kernel::run(&command, ui),
+        Command::Keys(command) => keys::run(&command, ui),
         Command::Apk(command) => apk::run(&command, ui),
         Command::Reference(command) => reference(&command),
         Command::Internal(command) => internal(&command),
     }
 }
 
+fn access(command: &Access, ui: &Ui) -> Result<ExitCode, CliError> {
+    match command {
+        Access::Console(args) => console::run(args, ui),
+        Access::Exec(args) => exec::run(args, ui),
+        Access::Cp(args) => cp::run(args, ui),
+        Access::Ssh(args) => ssh::run(args, ui),
+    }
+}
+
 fn reference(command: &Reference) -> Result<ExitCode, CliError> {
     match command {
         Reference::Schema(args) => schema::run(args),
-        Reference::Completions(args) => man::completions(args, Cli::command()),
-        Reference::Man(args) => man::pages(args, Cli::command()),
+        Reference::Completions(args) => completions::print(args),
+        Reference::Man(args) => man::pages(args, command_line()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! How long work looks: bars on a terminal, a line per task elsewhere, objects with `--json`, nothing with `-q`.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ pub fn reporter(settings: &Settings, prints_events: bool) -> Box<dyn Report> {
         Box::new(NotesAlone)
     } else if settings.json || settings.quiet {
         Box::new(Silent)
-    } else if std::io::stderr().is_terminal() {
+    } else if settings.draws {
         Box::new(Bars(MultiProgress::new()))
     } else {
         Box::new(PlainLines { verbose: settings.verbose })
@@ -36,7 +36,7 @@ impl Report for Bars {
         let template = match (total, unit) {
             (None, _) => "{spinner} {prefix} {elapsed} {wide_msg}",
             (_, Unit::Bytes) => "{spinner} {prefix} {bar:24} {bytes}/{total_bytes} {wide_msg}",
-            (_, Unit::Steps) => "{spinner} {prefix} {bar:24} {pos}/{len} {eta} {wide_msg}",
+            (_, Unit::Steps) => "{spinner} {prefix} {bar:24} {pos}/{len} {elapsed} {wide_msg}",
         };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new).with_style(style);

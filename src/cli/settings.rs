@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::run;
@@ -11,6 +12,7 @@ use crate::sys::http::Network;
 
 /// Flags that every command takes; each has a `SISFORGE_*` variable.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
     /// The fleet to work on
     #[arg(long, global = true, env = "SISFORGE_FILE", default_value = "fleet.toml", value_name = "PATH")]
@@ -25,15 +27,15 @@ pub struct GlobalArgs {
     pub vendor_dir: Option<PathBuf>,
 
     /// Print JSON: one document, or one object a line for long work
-    #[arg(long, global = true, env = "SISFORGE_JSON")]
+    #[arg(long, global = true, env = "SISFORGE_JSON", value_parser = BoolishValueParser::new())]
     pub json: bool,
 
     /// Print results and errors alone
-    #[arg(short, long, global = true, env = "SISFORGE_QUIET", conflicts_with = "verbose")]
+    #[arg(short, long, global = true, env = "SISFORGE_QUIET", value_parser = BoolishValueParser::new(), conflicts_with = "verbose")]
     pub quiet: bool,
 
     /// Print more: each step before it is taken, what packing leaves out
-    #[arg(short, long, global = true, env = "SISFORGE_VERBOSE")]
+    #[arg(short, long, global = true, env = "SISFORGE_VERBOSE", value_parser = BoolishValueParser::new())]
     pub verbose: bool,
 
     /// When to colour output
@@ -45,7 +47,7 @@ pub struct GlobalArgs {
     pub jobs: Option<u16>,
 
     /// Never touch the network
-    #[arg(long, global = true, env = "SISFORGE_OFFLINE")]
+    #[arg(long, global = true, env = "SISFORGE_OFFLINE", value_parser = BoolishValueParser::new())]
     pub offline: bool,
 }
 
@@ -67,6 +69,8 @@ pub struct Settings {
     pub verbose: bool,
     /// Whether errors, on stderr, are coloured.
     pub color: bool,
+    /// Whether stderr is a terminal that can draw over what it shows; `TERM=dumb` cannot.
+    pub draws: bool,
     /// `SOURCE_DATE_EPOCH`, by which a caller dates what is made (<https://reproducible-builds.org/specs/source-date-epoch/>).
     pub source_date_epoch: Option<String>,
 }
@@ -79,6 +83,11 @@ pub fn inputs(locked: bool) -> run::Inputs {
 /// This program.
 pub fn program() -> Result<PathBuf, run::RunError> {
     std::env::current_exe().map_err(run::RunError::Program)
+}
+
+/// The fleet to work on, as far as the environment says: completions know nothing else of a command line.
+pub fn fleet_file() -> PathBuf {
+    std::env::var_os("SISFORGE_FILE").map_or_else(|| "fleet.toml".into(), PathBuf::from)
 }
 
 /// The command line, the program first.
@@ -117,6 +126,7 @@ impl Settings {
             quiet: args.quiet,
             verbose: args.verbose,
             color,
+            draws: std::io::stderr().is_terminal() && variable("TERM").is_some_and(|term| term != *"dumb"),
             source_date_epoch: variable("SOURCE_DATE_EPOCH")
                 .map(|value| value.to_string_lossy().into_owned()),
         }

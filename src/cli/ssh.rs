@@ -14,12 +14,13 @@ pub struct Args {
     /// Give the command a terminal, where this one is a terminal
     #[arg(short = 't', long, requires = "command")]
     tty: bool,
-    /// A command instead of the login shell, and its arguments; no terminal is given to it
-    #[arg(last = true, value_name = "COMMAND")]
+    /// A command instead of the login shell; no terminal is given to it. As with ssh, its words are joined by blanks and read by
+    /// the guest's shell: `exec` keeps them as they are
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let tty = (args.command.is_empty() || args.tty) && std::io::stdin().is_terminal();
-    exec::in_guest(&args.guest, &args.command, tty, ui)
+    exec::in_guest(&args.guest, &args.command.join(" "), tty, ui)
 }

@@ -99,7 +99,7 @@ fn lacking(thing: &Thing, files: &SourceFiles) -> Option<Wrong> {
         Thing::Directory(path) => (!path.is_dir()).then(|| no("directory", path)),
         Thing::FileOrDirectory(path) => (!path.exists()).then(|| no("file or directory", path)),
         Thing::Keys(path) => (!holds_keys(path)).then(|| {
-            let hint = "put the trusted *.rsa.pub there, or name their directory as `keys`";
+            let hint = "put the trusted *.rsa.pub there (`sisforge keys alpine` writes Alpine's), or name their directory as `keys`";
             (format!("there are no keys in {}", path.display()), Some(hint.to_owned()))
         }),
         Thing::Recipe(name) => {

@@ -6,6 +6,7 @@
 
 pub mod built;
 pub mod check;
+pub mod copy;
 pub mod deployment;
 pub mod disk;
 pub mod down;

@@ -1,6 +1,7 @@
 //! Reach: a guest that runs, and the ways into it.
 
 use crate::apply::linux::LinuxHost;
+use crate::apply::observe;
 use crate::base::GuestName;
 use crate::sys::ssh::Target;
 
@@ -13,6 +14,18 @@ pub fn guest(workspace: &Workspace<'_>, name: &str) -> Result<(LinuxHost, GuestN
     let Located { host, declared } = Located::find(workspace)?;
     let guest = declared_or_there(name, &declared, &host)?;
     Ok((host, guest))
+}
+
+/// Guests by their names; where none is named, those of the fleet, and those that the host has something of.
+pub fn logged(workspace: &Workspace<'_>, names: &[String]) -> Result<(LinuxHost, Vec<GuestName>), RunError> {
+    let Located { host, mut declared } = Located::find(workspace)?;
+    if names.is_empty() {
+        declared.extend(observe::recorded(&host.layout)?);
+        return Ok((host, declared.into_iter().collect()));
+    }
+    let guests =
+        names.iter().map(|name| declared_or_there(name, &declared, &host)).collect::<Result<_, _>>()?;
+    Ok((host, guests))
 }
 
 /// A guest whose VMM runs.

@@ -49,5 +49,6 @@ pub mod tap;
 pub mod tiny_guest;
 pub mod tool;
 pub mod traffic;
+pub mod unpack;
 pub mod untrusted;
 pub mod vendor;

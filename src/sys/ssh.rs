@@ -88,12 +88,14 @@ pub struct Target {
 }
 
 /// What the command's input and output are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Io {
     /// This process's own; with a terminal on the other side too if `tty`.
     Inherit { tty: bool },
     /// No input; output is kept, of very much the beginning and the end.
     Capture,
+    /// These; what it says of errors is kept.
+    Streams { stdin: Stdio, stdout: Stdio },
 }
 
 /// A command that ran to its end.
@@ -116,12 +118,17 @@ const CONNECT_TIMEOUT: u32 = 10;
 /// `-v` it ends with the exit status that the other side sent, or -1 where none came. A command that failed is no
 /// error.
 pub fn run(target: &Target, argv: &[String], io: Io) -> Result<Finished, SshError> {
-    run_as(target, argv, io, None)
+    run_as(target, &command_line(argv), io, None)
+}
+
+/// The same with a line that the other side's shell reads, as `ssh` itself sends it.
+pub fn run_line(target: &Target, line: &str, io: Io) -> Result<Finished, SshError> {
+    run_as(target, line, io, None)
 }
 
 /// The same without input, for a command that must not take longer than `limit`: it then ends as [`OUT_OF_TIME`].
 pub fn run_within(target: &Target, argv: &[String], limit: Duration) -> Result<Finished, SshError> {
-    run_as(target, argv, Io::Capture, Some(limit))
+    run_as(target, &command_line(argv), Io::Capture, Some(limit))
 }
 
 /// How much is kept of what a command writes to each of its streams, in bytes; of more, the beginning and the end.
@@ -129,7 +136,7 @@ const KEPT: usize = 64 << 10;
 /// The same of what `ssh -v` logs, to which the other side adds what it likes.
 const LOG_KEPT: usize = 256 << 10;
 
-fn run_as(target: &Target, argv: &[String], io: Io, limit: Option<Duration>) -> Result<Finished, SshError> {
+fn run_as(target: &Target, line: &str, io: Io, limit: Option<Duration>) -> Result<Finished, SshError> {
     if tool::find("ssh").is_none() {
         return Err(ToolError::Missing { tool: "ssh".to_owned() }.into());
     }
@@ -138,14 +145,17 @@ fn run_as(target: &Target, argv: &[String], io: Io, limit: Option<Duration>) -> 
     let known_hosts = nameless_file(&format!("{} {}\n", target.address, target.host_key)).map_err(started)?;
     let (mut reader, writer) = io::pipe().map_err(started)?;
 
-    let mut call = call(target, argv, io, &path_of(&known_hosts), &path_of(&writer));
+    let mut call = call(target, line, &io, &path_of(&known_hosts), &path_of(&writer));
     if let Some(limit) = limit {
         call = call.within(limit);
     }
-    let call_it = || run_call(&call, io, target.machine);
+    let call_it = move || run_call(&call, io, target.machine);
     let ran = std::thread::scope(|scope| {
         let logged = scope.spawn(move || bounded(&mut reader, LOG_KEPT));
-        let ran = target.netns.as_ref().map_or_else(|| Ok(call_it()), |netns| within(netns, call_it));
+        let ran = match &target.netns {
+            None => Ok(call_it()),
+            Some(netns) => within(netns, call_it),
+        };
         drop(writer);
         let log = logged.join().unwrap_or_default();
         Ok::<_, SshError>((ran?.map_err(started)?, log))
@@ -191,10 +201,14 @@ struct Ran {
 
 fn run_call(call: &Tool, io: Io, machine: Option<(u32, u64)>) -> io::Result<Ran> {
     let mut command = call.command();
-    if io == Io::Capture {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    }
+    match io {
+        Io::Inherit { .. } => &mut command,
+        Io::Capture => command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()),
+        Io::Streams { stdin, stdout } => command.stdin(stdin).stdout(stdout).stderr(Stdio::piped()),
+    };
     let mut child = command.spawn()?;
+    // Its ends of pipes: who reads the other ones waits until nobody has these.
+    drop(command);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
         let errors = scope.spawn(|| stderr.map(|mut from| bounded(&mut from, KEPT)).unwrap_or_default());
@@ -251,7 +265,7 @@ fn bounded(from: &mut dyn Read, most: usize) -> Vec<u8> {
     if is_cut { [&head, CUT, &tail].concat() } else { [head, tail].concat() }
 }
 
-fn call(target: &Target, argv: &[String], io: Io, known_hosts: &Path, log: &Path) -> Tool {
+fn call(target: &Target, line: &str, io: &Io, known_hosts: &Path, log: &Path) -> Tool {
     let algorithm = target.host_key.split_whitespace().next().unwrap_or_default();
     let options = [
         "BatchMode=yes".to_owned(),
@@ -272,10 +286,10 @@ fn call(target: &Target, argv: &[String], io: Io, known_hosts: &Path, log: &Path
     }
     tool = match io {
         Io::Inherit { tty: true } => tool.arg("-tt").pass("TERM"),
-        Io::Inherit { tty: false } | Io::Capture => tool.arg("-T"),
+        Io::Inherit { tty: false } | Io::Capture | Io::Streams { .. } => tool.arg("-T"),
     };
     tool = tool.arg("-i").arg(&target.identity).args(["-l", &target.user, "--", &target.address.to_string()]);
-    if argv.is_empty() { tool } else { tool.arg(told(&command_line(argv))) }
+    if line.is_empty() { tool } else { tool.arg(told(line)) }
 }
 
 /// One line that a POSIX shell splits into exactly these words.
@@ -287,7 +301,7 @@ pub fn command_line(argv: &[String]) -> String {
 /// A line whose shell tells how its command ended, be it by a signal: 128 and the signal's number. SSH would tell the name
 /// of the signal, and `ssh` keeps it to itself. The shell must outlive a Ctrl-C that ends its command.
 fn told(line: &str) -> String {
-    format!("trap : INT QUIT; {line}; exit $?")
+    format!("trap : INT QUIT; {line}\nexit $?")
 }
 
 /// How a session ended, by the log of `ssh -v`.

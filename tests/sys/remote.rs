@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use sisforge::base::ByteSize;
+use sisforge::run::copy;
 use sisforge::sys::mount;
 use sisforge::sys::qemu::{self, Qmp};
 use sisforge::sys::ssh::{self, Io, SshError};
@@ -45,6 +47,18 @@ fn ssh_server(dir: &Path) -> Sleeper {
     server
 }
 
+/// That server.
+fn target(dir: &Path) -> ssh::Target {
+    ssh::Target {
+        address: Ipv4Addr::LOCALHOST,
+        user: "root".to_owned(),
+        identity: dir.join("id"),
+        host_key: format!("ssh-ed25519 {}", ssh::public_key(&dir.join("host")).unwrap()),
+        netns: None,
+        machine: None,
+    }
+}
+
 #[test]
 fn a_command_over_ssh_keeps_its_words_its_output_and_its_status() {
     let test = "sys::remote::a_command_over_ssh_keeps_its_words_its_output_and_its_status";
@@ -54,14 +68,7 @@ fn a_command_over_ssh_keeps_its_words_its_output_and_its_status() {
     let dir = tempfile::tempdir().unwrap();
     let key = |name: &str| ssh::public_key(&dir.path().join(name)).unwrap();
     let server = ssh_server(dir.path());
-    let target = ssh::Target {
-        address: Ipv4Addr::LOCALHOST,
-        user: "root".to_owned(),
-        identity: dir.path().join("id"),
-        host_key: format!("ssh-ed25519 {}", key("host")),
-        netns: None,
-        machine: None,
-    };
+    let target = target(dir.path());
     let run = |target: &ssh::Target, argv: &[&str]| {
         let argv: Vec<String> = argv.iter().map(|word| (*word).to_owned()).collect();
         ssh::run(target, &argv, Io::Capture)
@@ -71,6 +78,18 @@ fn a_command_over_ssh_keeps_its_words_its_output_and_its_status() {
     assert_eq!((finished.code, finished.stdout), (0, b"two words|it's $HOME|*||".to_vec()));
     let finished = run(&target, &["sh", "-c", "echo no >&2; exit 3"]).unwrap();
     assert_eq!((finished.code, finished.stderr), (3, b"no\n".to_vec()));
+    // As `ssh` itself does it: a line for the other side's shell, whatever it ends with.
+    for (line, said) in [("cd /; pwd", "/\n"), ("echo a # b", "a\n"), ("true & echo c &", "c\n")] {
+        let finished = ssh::run_line(&target, line, Io::Capture).unwrap();
+        assert_eq!((finished.code, String::from_utf8_lossy(&finished.stdout).as_ref()), (0, said), "{line}");
+    }
+    // Streams go through whole, in both directions at once.
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at >> 3) as u8).collect();
+    fs::write(dir.path().join("sent"), &bytes).unwrap();
+    let stdin = fs::File::open(dir.path().join("sent")).unwrap().into();
+    let stdout = fs::File::create(dir.path().join("came")).unwrap().into();
+    let finished = ssh::run(&target, &["cat".to_owned()], Io::Streams { stdin, stdout }).unwrap();
+    assert_eq!((finished.code, fs::read(dir.path().join("came")).unwrap() == bytes), (0, true));
     // The number that ssh itself uses, and a signal, are the command's all the same.
     assert_eq!(run(&target, &["sh", "-c", "exit 255"]).unwrap().code, 255);
     assert_eq!(run(&target, &["sh", "-c", "kill -9 $$"]).unwrap().code, 128 + 9);
@@ -90,6 +109,53 @@ fn a_command_over_ssh_keeps_its_words_its_output_and_its_status() {
     drop(server);
     let error = run(&target, &["true"]).unwrap_err();
     assert!(error.to_string().contains("it may still be booting"), "{error}");
+}
+
+#[test]
+fn files_and_directories_go_into_a_machine_and_out_of_it() {
+    let test = "sys::remote::files_and_directories_go_into_a_machine_and_out_of_it";
+    if !inside_namespaces(test, &["unshare", "ip", "mount", "ssh", "ssh-keygen", "sshd", "tar"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let server = ssh_server(dir.path());
+    let there = target(dir.path());
+    let here = |name: &str| dir.path().join(name);
+    let remote = |name: &str| here("machine").join(name).to_str().unwrap().to_owned();
+    fs::create_dir_all(here("machine")).unwrap();
+    fs::create_dir_all(here("own/below")).unwrap();
+    fs::write(here("own/below/one"), "1").unwrap();
+    fs::write(here("own/two"), vec![2; 300_000]).unwrap();
+    let most = ByteSize::from_mib(1);
+    let from = |name: &str, to: &Path, most| copy::from_guest(&there, &remote(name), to, most);
+
+    // Below a directory that is there; else under the name that was given.
+    copy::to_guest(&here("own"), &there, &remote("")).unwrap();
+    copy::to_guest(&here("own"), &there, &remote("renamed")).unwrap();
+    copy::to_guest(&here("own/two"), &there, &remote("renamed/2")).unwrap();
+    assert_eq!(fs::read(here("machine/own/below/one")).unwrap(), b"1");
+    assert_eq!(fs::read(here("machine/renamed/2")).unwrap(), vec![2; 300_000]);
+    fs::create_dir(here("back")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", here("machine/own/link")).unwrap();
+    let done = from("own", &here("back"), most).unwrap();
+    assert_eq!((done.files, done.bytes, done.left_out), (2, 300_001, vec!["./own/link".to_owned()]));
+    assert_eq!(fs::read(here("back/own/below/one")).unwrap(), b"1");
+    from("own/two", &here("as-this"), most).unwrap();
+    assert_eq!(fs::read(here("as-this")).unwrap(), vec![2; 300_000]);
+
+    // What fails says why, and an endless file ends.
+    let error = from("absent", &here("back"), most).unwrap_err().to_string();
+    assert!(error.contains("absent"), "{error}");
+    let error = copy::to_guest(&here("own"), &there, &remote("no/such/place")).unwrap_err().to_string();
+    assert!(error.contains("such"), "{error}");
+    let error = copy::to_guest(&here("absent"), &there, &remote("")).unwrap_err().to_string();
+    assert!(error.contains("cannot read"), "{error}");
+    let error = from("own", &here("no/such/place"), most).unwrap_err().to_string();
+    assert!(error.contains("such"), "{error}");
+    fs::File::create(here("machine/endless")).unwrap().set_len(8 << 40).unwrap();
+    let error = from("endless", &here("back"), most).unwrap_err().to_string();
+    assert!(error.contains("more than 1048576 bytes"), "{error}");
+    drop(server);
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub struct DoctorJson {
 /// A line of a log.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct LogLineJson {
+    pub guest: String,
     /// When it was written (RFC 3339, UTC); `null` if that is not known.
     pub time: Option<String>,
     /// `serial`, `vmm` or `metrics`.

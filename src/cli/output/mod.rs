@@ -14,6 +14,7 @@ mod flows;
 mod guest;
 mod host;
 mod kernel;
+mod keys;
 mod plan;
 mod policy;
 mod publish;
@@ -28,6 +29,7 @@ pub use flows::{DroppedJson, FlowJson, flow_word, protocol};
 pub use guest::{Guest, StatusJson};
 pub use host::{DoctorJson, LogLineJson};
 pub use kernel::{CompactedJson, KernelChangeJson, KernelSettingJson, KernelWhyJson};
+pub use keys::KeysJson;
 pub use plan::{PlanJson, TreeJson};
 pub use policy::{ExplainedJson, PolicyJson, QuarantineJson, RulesJson};
 pub use publish::PublishedJson;
@@ -107,6 +109,8 @@ pub enum DocumentJson {
     ApkVerify,
     /// One line of `apk pack`, for each package
     ApkPack,
+    /// Of `keys`
+    Keys,
     /// Of `init`, `disk export`, `disk import`, `apk index`, `apk key`: a file that was written
     Wrote,
     /// Of a command that did not do its work
@@ -148,9 +152,8 @@ impl DocumentJson {
             Self::ApkSolve => schema::<SolvedJson>("sisforge apk solve --json"),
             Self::ApkVerify => schema::<Vec<VerifiedJson>>("sisforge apk verify --json"),
             Self::ApkPack => schema::<PackedJson>("a line of sisforge apk pack --json"),
-            Self::Event => {
-                schema::<EventJson>("a line of sisforge up, down, watch, lock, fetch, vendor, build --json")
-            }
+            Self::Keys => schema::<KeysJson>("sisforge keys --json"),
+            Self::Event => schema::<EventJson>("a line of sisforge up, down, build and the like --json"),
             Self::Wrote => schema::<Wrote>("a file that sisforge wrote"),
             Self::Error => schema::<FailureJson>("sisforge --json, of a command that failed"),
         }

@@ -1,0 +1,96 @@
+//! Examples of commands, which stand in `--help` and in the man pages.
+
+use clap::Command;
+
+/// Commands and what one writes; each line is a command line that this program takes.
+const EXAMPLES: &[(&str, &[&str])] = &[
+    ("init", &["sisforge init", "sisforge init --print"]),
+    ("lock", &["sisforge lock", "sisforge lock --update", "sisforge lock --update podman"]),
+    ("vendor", &["sisforge vendor vendor", "sisforge build --offline"]),
+    ("build", &["sisforge build", "sisforge build image surf", "sisforge build --locked --check"]),
+    ("tree", &["sisforge tree alice --out /tmp/tree"]),
+    ("plan", &["sisforge plan", "sisforge plan alice", "sisforge plan --out next.plan"]),
+    ("up", &["sisforge up", "sisforge up alice bob", "sisforge up --strategy rolling --max-unavailable 2"]),
+    ("down", &["sisforge down", "sisforge down alice", "sisforge down --purge"]),
+    ("restart", &["sisforge restart alice"]),
+    ("ps", &["sisforge ps", "sisforge ps --json"]),
+    (
+        "logs",
+        &[
+            "sisforge logs alice --follow --timestamps",
+            "sisforge logs --tail 20",
+            "sisforge logs alice --vmm --since 10m",
+        ],
+    ),
+    ("events", &["sisforge events --follow"]),
+    ("exec", &["sisforge exec alice -- podman ps", "sisforge exec alice -- sh -c 'cat *.txt'"]),
+    ("ssh", &["sisforge ssh alice", "sisforge ssh alice 'cd work; ls'"]),
+    ("cp", &["sisforge cp notes.txt alice:", "sisforge cp alice:work/report.pdf ."]),
+    ("quarantine", &["sisforge quarantine alice", "sisforge release alice"]),
+    ("disk export", &["sisforge disk export alice alice.ext4"]),
+    ("disk import", &["sisforge disk import alice alice.ext4 --replace"]),
+    ("snapshot create", &["sisforge snapshot create alice --stop"]),
+    ("snapshot restore", &["sisforge snapshot ls", "sisforge snapshot restore alice-1"]),
+    (
+        "policy explain",
+        &[
+            "sisforge policy explain alice 198.51.100.1:443",
+            "sisforge policy explain alice 198.51.100.1:53/udp --prove",
+        ],
+    ),
+    ("watch", &["sisforge watch", "sisforge watch --repo https://git.example.org/fleet.git --interval 30s"]),
+    ("systemd", &["sisforge systemd", "sisforge systemd --install"]),
+    ("doctor", &["sisforge doctor", "sisforge doctor --fix"]),
+    ("inspect", &["sisforge inspect surf"]),
+    ("diff", &["sisforge diff surf other.ext4"]),
+    ("sbom", &["sisforge sbom surf --format cyclonedx"]),
+    ("keys alpine", &["sisforge keys alpine"]),
+    ("kernel why", &["sisforge kernel why TUN"]),
+    (
+        "apk solve",
+        &["sisforge apk solve -X https://dl-cdn.alpinelinux.org/alpine/v3.22/main --keys keys/alpine podman"],
+    ),
+    ("apk pack", &["sisforge apk pack --name tool --pkgver 1.0-r0 --to repository/x86_64 --key me.rsa tool"]),
+    ("apk index", &["sisforge apk key me.rsa", "sisforge apk index repository/x86_64 --key me.rsa"]),
+    ("completions", &["sisforge completions bash"]),
+    ("man", &["sisforge man --dir /usr/local/share/man/man1"]),
+];
+
+/// The same commands with their examples.
+pub fn added(command: Command) -> Command {
+    EXAMPLES.iter().fold(command, |command, (path, lines)| {
+        let text =
+            format!("Examples:\n{}", lines.iter().map(|line| format!("  {line}\n")).collect::<String>());
+        let words: Vec<_> = path.split(' ').collect();
+        at(command, &words, text)
+    })
+}
+
+fn at(command: Command, path: &[&str], text: String) -> Command {
+    match path {
+        [] => command.after_help(text.trim_end().to_owned()),
+        [first, rest @ ..] => command.mut_subcommand(*first, |command| at(command, rest, text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_is_a_command_line() {
+        for line in EXAMPLES.iter().flat_map(|(_, lines)| *lines) {
+            // One pair of quotes is what examples have.
+            let mut words = Vec::new();
+            for (at, part) in line.split('\'').enumerate() {
+                match at % 2 {
+                    0 => words.extend(part.split_whitespace()),
+                    _ => words.push(part),
+                }
+            }
+            if let Err(error) = crate::cli::command_line().try_get_matches_from(&words) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+}
