@@ -22,7 +22,7 @@ use sisforge::base::GuestName;
 use sisforge::fleet::{HostSpec, MachineSpec, VmmKind};
 use sisforge::host::layout::Layout;
 use sisforge::host::state::{CgroupLimits, Machine, MachineDisk};
-use sisforge::plan::{GuestSteps, Occasion, Plan, Step};
+use sisforge::plan::{GuestSteps, Plan, Step, StepReason};
 use sisforge::sys::cgroup::{self, IoLimits};
 use sisforge::sys::report::Silent;
 
@@ -197,7 +197,7 @@ impl World {
                 Step::CreateCgroup { guest: guest.clone(), limits },
                 Step::CreateJail { guest, machine },
             ]);
-            GuestSteps::new(name, Occasion::found("new"), steps.collect())
+            GuestSteps::new(name, StepReason::found("new"), steps.collect())
         };
         self.apply(Plan { start: names.iter().enumerate().map(steps).collect(), ..Plan::default() }, at_once);
     }
@@ -211,7 +211,7 @@ impl World {
         let steps = |name: &GuestName| {
             let guest = || name.clone();
             let steps = vec![Step::RemoveCgroup { guest: guest() }, Step::RemoveJail { guest: guest() }];
-            GuestSteps::new(name, Occasion::found("no longer wanted"), steps)
+            GuestSteps::new(name, StepReason::found("no longer wanted"), steps)
         };
         self.apply(Plan { stop: names.iter().map(steps).collect(), ..Plan::default() }, at_once);
     }

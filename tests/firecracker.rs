@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sisforge::sys::firecracker::{Api, ApiError, VmState, exit_reason};
-use sisforge::sys::jailer::{Jail, cause};
+use sisforge::sys::jailer::{JailerArgs, cause};
 use sisforge::sys::tool::{self, Tool};
 
-use sisforge::sys::tiny_guest::{Then, elf};
+use sisforge::sys::tiny_guest::{AfterText, elf};
 
 /// Long enough for a machine under load; a good run needs a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -33,18 +33,18 @@ fn missing() -> Option<&'static str> {
 
 /// A jailed tiny guest in a directory of its own; killed when it is dropped.
 struct Running {
-    jail: Jail,
+    jail: JailerArgs,
     serial: PathBuf,
     vmm: Child,
     _dir: tempfile::TempDir,
 }
 
 impl Running {
-    fn start(then: Then) -> Self {
+    fn start(then: AfterText) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("jails");
         fs::create_dir(&base).unwrap();
-        let jail = Jail {
+        let jail = JailerArgs {
             base,
             id: "tiny".to_owned(),
             exec_file: tool::find("firecracker").unwrap(),
@@ -96,7 +96,7 @@ impl Drop for Running {
 }
 
 /// Puts kernel, disk and configuration into a jail: root's, and read-only for the VMM.
-fn fill(root: &Path, then: Then) {
+fn fill(root: &Path, then: AfterText) {
     fs::create_dir_all(root).unwrap();
     let config = json!({
         "boot-source": { "kernel_image_path": "/kernel", "boot_args": "console=ttyS0" },
@@ -132,7 +132,7 @@ fn a_jailed_guest_writes_its_console_and_obeys_the_api() {
     if let Some(reason) = missing() {
         return eprintln!("SKIPPED: {reason}");
     }
-    let mut guest = Running::start(Then::ResetOnKey);
+    let mut guest = Running::start(AfterText::ResetOnKey);
     guest.wait_until_ready();
     let pid = fs::read_to_string(guest.jail.pid_file()).unwrap();
     assert_eq!(pid, guest.vmm.id().to_string(), "the jailer becomes Firecracker");
@@ -160,7 +160,7 @@ fn a_guest_that_hears_nothing_ends_by_a_signal() {
     if let Some(reason) = missing() {
         return eprintln!("SKIPPED: {reason}");
     }
-    let mut guest = Running::start(Then::Halt);
+    let mut guest = Running::start(AfterText::Halt);
     guest.wait_until_ready();
     guest.api().send_ctrl_alt_del().unwrap();
     assert_eq!(guest.api().instance_info().unwrap().state, VmState::Running);
@@ -174,7 +174,7 @@ fn a_jail_is_used_once() {
     if let Some(reason) = missing() {
         return eprintln!("SKIPPED: {reason}");
     }
-    let mut guest = Running::start(Then::Reset);
+    let mut guest = Running::start(AfterText::Reset);
     assert_eq!(guest.wait_for_end().and_then(|status| status.code()), Some(0));
     let again = guest.jail.tool(&tool::find("jailer").unwrap(), &["--config-file", "/config.json"]);
     let error = again.run().unwrap_err();
@@ -183,11 +183,11 @@ fn a_jail_is_used_once() {
 }
 
 /// A jail that is filled and that nothing has run in yet.
-fn fresh(dir: &Path, exec_file: PathBuf) -> Jail {
+fn fresh(dir: &Path, exec_file: PathBuf) -> JailerArgs {
     let (uid, base) = (200_001, dir.join("jails"));
     fs::create_dir(&base).unwrap();
-    let jail = Jail { base, id: "tiny".to_owned(), exec_file, uid, gid: uid, limits: Vec::new() };
-    fill(&jail.root(), Then::Halt);
+    let jail = JailerArgs { base, id: "tiny".to_owned(), exec_file, uid, gid: uid, limits: Vec::new() };
+    fill(&jail.root(), AfterText::Halt);
     jail
 }
 
@@ -200,7 +200,7 @@ fn fails_with(call: &Tool, cause_words: &str) {
 }
 
 /// The jailer's call, in a mount namespace where the jails are on a tmpfs of these options.
-fn on_tmpfs(jail: &Jail, options: &str) -> Tool {
+fn on_tmpfs(jail: &JailerArgs, options: &str) -> Tool {
     let script = "cp -a \"$2\" \"$2.kept\" && mount -t tmpfs -o \"$1\" none \"$2\" && cp -a \"$2.kept/.\" \"$2\" \
                   && shift 2 && exec \"$@\" >&2";
     let call = jail.tool(&tool::find("jailer").unwrap(), &["--config-file", "/config.json"]);
@@ -217,7 +217,7 @@ fn a_jail_that_cannot_work_says_why() {
     }
     let jailer = tool::find("jailer").unwrap();
     let firecracker = tool::find("firecracker").unwrap();
-    let in_dir = |exec_file: &Path, check: &dyn Fn(&Jail)| {
+    let in_dir = |exec_file: &Path, check: &dyn Fn(&JailerArgs)| {
         let dir = tempfile::tempdir().unwrap();
         check(&fresh(dir.path(), exec_file.to_owned()));
     };
@@ -241,7 +241,7 @@ fn the_api_is_reached_through_a_link_and_a_path_longer_than_an_address() {
     if let Some(reason) = missing() {
         return eprintln!("SKIPPED: {reason}");
     }
-    let guest = Running::start(Then::Halt);
+    let guest = Running::start(AfterText::Halt);
     guest.wait_until_ready();
     let deep = guest.jail.base.join("d".repeat(150));
     symlink(guest.jail.api_socket().parent().unwrap(), &deep).unwrap();

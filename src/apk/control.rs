@@ -7,7 +7,7 @@ use crate::base::Sha256;
 
 use super::archive::TarReader;
 use super::dependency::Checksum;
-use super::foreign::Foreign;
+use super::foreign::ForeignFormat;
 use super::gzip;
 use super::index::{as_text, signatures};
 use super::info::{Draft, InfoError, PackageInfo};
@@ -18,7 +18,7 @@ use super::signature::Signature;
 const MAX_CONTROL: u64 = 16 << 20;
 
 /// The control member, and where its neighbours are.
-pub(super) struct Control {
+pub(super) struct ControlMember {
     pub signatures: Vec<Signature>,
     inflated: Vec<u8>,
     pub checksum: Checksum,
@@ -36,10 +36,10 @@ pub(super) struct Stated {
     pub data_hash: Sha256,
 }
 
-impl Control {
+impl ControlMember {
     /// Finds the control member in the beginning of a package.
     pub fn read(bytes: &[u8]) -> Result<Self, Refusal> {
-        Foreign::refuse(bytes)?;
+        ForeignFormat::refuse(bytes)?;
         let (signatures, signed) = signatures(bytes).map_err(Refusal::SignatureMember)?;
         let member = gzip::first_member(signed, MAX_CONTROL)?;
         Ok(Self {

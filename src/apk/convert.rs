@@ -134,7 +134,7 @@ impl PackMap {
 
 /// What becomes of a dependency that names nothing in the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
+pub enum UnknownDependency {
     /// Its first alternative stays: another repository may have it.
     Keep,
     /// It is dropped, with a note.
@@ -147,7 +147,7 @@ pub enum Missing {
 pub fn convert_debs(
     paths: &[PathBuf],
     map: &PackMap,
-    missing: Missing,
+    missing: UnknownDependency,
     key: Option<&SigningKey>,
 ) -> Result<Vec<Packed>, ConvertError> {
     let debs = paths.par_iter().map(|path| read_deb(path)).collect::<Result<Vec<_>, _>>()?;
@@ -180,8 +180,8 @@ impl<'a> Names<'a> {
                 |error: InvalidDependency| ConvertError::Pack { path: path.clone(), reason: error.into() };
             let extra = map.package.get(name).map(|changes| changes.provides.as_slice()).unwrap_or_default();
             for text in extra {
-                let wish: Dependency = text.parse().map_err(invalid)?;
-                names.provided.entry(wish.name.into()).or_insert(name);
+                let dependency: Dependency = text.parse().map_err(invalid)?;
+                names.provided.entry(dependency.name.into()).or_insert(name);
             }
             for provided in deb.provides() {
                 names.provided.entry(provided.to_owned()).or_insert(name);
@@ -201,7 +201,7 @@ impl<'a> Names<'a> {
         path: &Path,
         deb: &Deb,
         map: &PackMap,
-        missing: Missing,
+        missing: UnknownDependency,
         key: Option<&SigningKey>,
     ) -> Result<Packed, ConvertError> {
         let wrong = |reason| ConvertError::Deb { path: path.to_owned(), reason };
@@ -232,7 +232,7 @@ impl<'a> Names<'a> {
         &self,
         deb: &Deb,
         map: &PackMap,
-        missing: Missing,
+        missing: UnknownDependency,
         notes: &mut Vec<String>,
     ) -> Vec<Dependency> {
         let package = deb.field("Package");
@@ -244,8 +244,8 @@ impl<'a> Names<'a> {
             match (clause.iter().find_map(|name| self.package(name)), missing) {
                 (Some(name), _) if name == package => {}
                 (Some(name), _) => drop(names.insert(name)),
-                (None, Missing::Keep) => drop(names.insert(clause[0])),
-                (None, Missing::Ignore) => {
+                (None, UnknownDependency::Keep) => drop(names.insert(clause[0])),
+                (None, UnknownDependency::Ignore) => {
                     notes.push(format!("dropped its dependency {}", clause.join(" | ")))
                 }
             }
@@ -281,7 +281,7 @@ mod tests {
         path
     }
 
-    fn wishes(packed: &Packed) -> String {
+    fn dependencies(packed: &Packed) -> String {
         packed.info.depends.iter().map(Dependency::to_string).collect::<Vec<_>>().join(" ")
     }
 
@@ -296,12 +296,12 @@ mod tests {
             deb(dir.path(), "libc6", "Provides: libc (= 2.36), gawk\n"),
         ];
         let map: PackMap = toml::from_str("[all]\ndrop-depends = ['debconf']").unwrap();
-        let packed = convert_debs(&paths, &map, Missing::Keep, None).unwrap();
-        assert_eq!(wishes(&packed[0]), "gawk init libc6");
+        let packed = convert_debs(&paths, &map, UnknownDependency::Keep, None).unwrap();
+        assert_eq!(dependencies(&packed[0]), "gawk init libc6");
         assert_eq!(packed[0].notes, ["dropped its scripts: postinst"]);
         assert_eq!(packed[2].info.provides, [Dependency::any("libc")]);
-        let packed = convert_debs(&paths, &map, Missing::Ignore, None).unwrap();
-        assert_eq!(wishes(&packed[0]), "gawk libc6");
+        let packed = convert_debs(&paths, &map, UnknownDependency::Ignore, None).unwrap();
+        assert_eq!(dependencies(&packed[0]), "gawk libc6");
         assert_eq!(packed[0].notes[0], "dropped its dependency init");
     }
 
@@ -313,13 +313,13 @@ mod tests {
         let good = map(
             "[all]\nleave-out = ['usr/share']\n[package.uidmap]\nprovides = ['subids=4']\nmodes = { 'usr/bin/uidmap' = 0o755 }",
         );
-        let packed = convert_debs(&paths, &good, Missing::Keep, None).unwrap().remove(0);
+        let packed = convert_debs(&paths, &good, UnknownDependency::Keep, None).unwrap().remove(0);
         let package = crate::apk::PackageContents::inspect(packed.bytes.into()).unwrap();
         let files: Vec<_> = package.entries.iter().map(|entry| (entry.path.as_str(), entry.mode)).collect();
         assert_eq!(files, [("usr", 0o755), ("usr/bin", 0o755), ("usr/bin/uidmap", 0o755)]);
         assert_eq!(package.info.provides[0].to_string(), "subids=4");
         let wrong = map("[package.uidmap]\nmodes = { 'usr/bin/other' = 0o755 }");
-        let error = convert_debs(&paths, &wrong, Missing::Keep, None).unwrap_err();
+        let error = convert_debs(&paths, &wrong, UnknownDependency::Keep, None).unwrap_err();
         assert!(
             error
                 .to_string()

@@ -164,8 +164,8 @@ pub fn triggers(packages: &[Installed<'_>]) -> String {
 }
 
 /// The text of `/etc/apk/world`: what was asked for, sorted by name, one a line.
-pub fn world(wishes: &[Dependency]) -> String {
-    let mut lines: Vec<String> = wishes.iter().map(Dependency::to_string).collect();
+pub fn world(dependencies: &[Dependency]) -> String {
+    let mut lines: Vec<String> = dependencies.iter().map(Dependency::to_string).collect();
     lines.sort();
     lines.dedup();
     lines.into_iter().map(|line| line + "\n").collect()
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_world_is_sorted_and_without_repeats() {
-        let wishes = ["podman~5", "busybox", "podman~5"].map(|wish| wish.parse().unwrap());
-        assert_eq!(world(&wishes), "busybox\npodman~5\n");
+        let dependencies = ["podman~5", "busybox", "podman~5"].map(|dependency| dependency.parse().unwrap());
+        assert_eq!(world(&dependencies), "busybox\npodman~5\n");
     }
 }

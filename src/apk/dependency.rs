@@ -1,4 +1,4 @@
-//! What packages and the world wish for, and the checksums that identify packages.
+//! What packages and the world ask for, and the checksums that identify packages.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -12,7 +12,7 @@ use sha1::Digest as _;
 
 use super::version::Version;
 
-/// One wish of a package or of the world: `[!]name[op version][@tag]`. The same form, without `!`, says what a package
+/// One dependency of a package or of the world: `[!]name[op version][@tag]`. The same form, without `!`, says what a package
 /// provides.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dependency {
@@ -115,15 +115,15 @@ impl Dependency {
         })
     }
 
-    /// Reads wishes parted by white space.
+    /// Reads dependencies parted by white space.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidDependency> {
         text.split([' ', '\n']).filter(|word| !word.is_empty()).map(str::parse).collect()
     }
 
-    /// Is this wish met where a package with this checksum has its name in this version (`None`: without one)?
+    /// Is this dependency met where a package with this checksum has its name in this version (`None`: without one)?
     /// A conflict is met where nothing of it is there.
     ///
-    /// A name without a version meets no wish for a version (apk 2.14).
+    /// A name without a version meets no dependency for a version (apk 2.14).
     pub fn is_met_by(&self, version: Option<&Version>, checksum: &Checksum) -> bool {
         let matches = match (&self.constraint, version) {
             (Constraint::Any, _) => true,
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wishes_are_read_and_written_alike() {
+    fn dependencies_are_read_and_written_alike() {
         for text in [
             "podman",
             "podman~5",
@@ -278,20 +278,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_wish_is_refused() {
+    fn what_is_no_dependency_is_refused() {
         for wrong in ["", "!", "=1", "a=", "a=b", "a b", "a@", "a\u{7}", "a><Q1", "a=1=2", "a<>1", "a<=>1"] {
             assert!(wrong.parse::<Dependency>().is_err(), "{wrong:?} was accepted");
         }
     }
 
     #[test]
-    fn a_name_without_a_version_meets_only_a_wish_without_one() {
+    fn a_name_without_a_version_meets_only_a_dependency_without_one() {
         let any = Checksum([0; 20]);
-        let wish = |text: &str| text.parse::<Dependency>().unwrap();
-        assert!(wish("a").is_met_by(None, &any));
-        assert!(!wish("a<2").is_met_by(None, &any));
-        assert!(wish("!a<2").is_met_by(None, &any));
-        assert!(wish("a<2").is_met_by(Some(&"1".parse().unwrap()), &any));
-        assert!(!wish("!a").is_met_by(Some(&"1".parse().unwrap()), &any));
+        let dependency = |text: &str| text.parse::<Dependency>().unwrap();
+        assert!(dependency("a").is_met_by(None, &any));
+        assert!(!dependency("a<2").is_met_by(None, &any));
+        assert!(dependency("!a<2").is_met_by(None, &any));
+        assert!(dependency("a<2").is_met_by(Some(&"1".parse().unwrap()), &any));
+        assert!(!dependency("!a").is_met_by(Some(&"1".parse().unwrap()), &any));
     }
 }

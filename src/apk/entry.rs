@@ -133,13 +133,13 @@ pub(super) const SUM_KEY: &str = "APK-TOOLS.checksum.SHA1";
 
 /// Entries as they come, and what the next ones may refer to.
 #[derive(Default)]
-pub(super) struct Layout {
+pub(super) struct PackageEntries {
     entries: Vec<Entry>,
     by_path: HashMap<String, usize>,
     metadata: usize,
 }
 
-impl Layout {
+impl PackageEntries {
     /// Checks and keeps one entry; `sum` is the SHA-1 of its bytes or target.
     pub(super) fn add(&mut self, mut header: TarEntry, sum: [u8; 20]) -> Result<(), EntryError> {
         if header.kind == TarKind::Directory {

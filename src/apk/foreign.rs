@@ -5,7 +5,7 @@ use crate::base::{Class, Diagnosis, Diagnostic, LfsPointer};
 
 /// What a file is instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Foreign {
+pub enum ForeignFormat {
     #[error(
         "it is in apk 3's own format (ADB), and sisforge reads version 2, which Alpine's repositories have"
     )]
@@ -16,7 +16,7 @@ pub enum Foreign {
     Lfs(#[from] LfsPointer),
 }
 
-impl Diagnostic for Foreign {
+impl Diagnostic for ForeignFormat {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Adb => Class::Invalid.hint(
@@ -32,7 +32,7 @@ impl Diagnostic for Foreign {
     }
 }
 
-impl Foreign {
+impl ForeignFormat {
     /// Refuses what is known to be something else, by its first bytes.
     ///
     /// # Errors
@@ -59,12 +59,12 @@ mod tests {
 
     #[test]
     fn what_is_something_else_is_told_by_its_beginning() {
-        assert_eq!(Foreign::refuse(b"ADB.pckg"), Err(Foreign::Adb));
+        assert_eq!(ForeignFormat::refuse(b"ADB.pckg"), Err(ForeignFormat::Adb));
         for page in ["<!DOCTYPE html><p>", "\u{feff}\n <html lang=en>", "<?xml version='1.0'?>"] {
-            assert_eq!(Foreign::refuse(page.as_bytes()), Err(Foreign::WebPage), "{page}");
+            assert_eq!(ForeignFormat::refuse(page.as_bytes()), Err(ForeignFormat::WebPage), "{page}");
         }
         for other in [&b""[..], b"\x1f\x8b\x08", b"AD", b"<"] {
-            assert_eq!(Foreign::refuse(other), Ok(()));
+            assert_eq!(ForeignFormat::refuse(other), Ok(()));
         }
     }
 }

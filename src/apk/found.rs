@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::index::{Index, IndexError};
-use super::package::{Expected, PackageContents, PackageError};
+use super::package::{ExpectedPackage, PackageContents, PackageError};
 use super::repository::INDEX_FILE;
 use super::signature::KeyRing;
 use crate::sys::fs::{self, FileError};
 
 /// Why a file is not to be trusted.
 #[derive(Debug, thiserror::Error)]
-pub enum Distrust {
+pub enum VerifyError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -24,7 +24,7 @@ pub enum Distrust {
     Name { found: String, expected: String },
 }
 
-impl Diagnostic for Distrust {
+impl Diagnostic for VerifyError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::File(error) => error.diagnosis(),
@@ -81,18 +81,18 @@ pub fn package_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FileError> {
 
 /// The indexes among these files that hold by their signatures: what they say of the packages beside them.
 #[derive(Debug, Default)]
-pub struct Listings {
-    by_directory: BTreeMap<PathBuf, BTreeMap<String, Expected>>,
+pub struct IndexedPackages {
+    by_directory: BTreeMap<PathBuf, BTreeMap<String, ExpectedPackage>>,
 }
 
-impl Listings {
+impl IndexedPackages {
     /// Reads the indexes; one that is not to be trusted says nothing.
     pub fn read(files: &[PathBuf], keys: &KeyRing) -> Self {
         let mut listings = Self::default();
         for path in files.iter().filter(|path| is_index(path)) {
             let Ok(bytes) = fs::read(path) else { continue };
             let Ok(index) = Index::verify(&bytes, keys) else { continue };
-            let listed = index.packages.iter().map(|info| (info.file_name(), Expected::from(info)));
+            let listed = index.packages.iter().map(|info| (info.file_name(), ExpectedPackage::from(info)));
             listings.by_directory.insert(directory(path), listed.collect());
         }
         listings
@@ -105,7 +105,7 @@ fn directory(path: &Path) -> PathBuf {
 
 /// Checks one file: an index by its signature, a package by its own signature, by the index beside it where that lists it,
 /// and each file in it by its sum.
-pub fn check_file(path: &Path, keys: &KeyRing, listings: &Listings) -> Result<Trusted, Distrust> {
+pub fn check_file(path: &Path, keys: &KeyRing, listings: &IndexedPackages) -> Result<Trusted, VerifyError> {
     let bytes = fs::read(path)?;
     if is_index(path) {
         let index = Index::verify(&bytes, keys)?;
@@ -116,11 +116,11 @@ pub fn check_file(path: &Path, keys: &KeyRing, listings: &Listings) -> Result<Tr
     let listing = listings.by_directory.get(&directory(path));
     let expected = listing.and_then(|listing| listing.get(&name));
     let (package, key) = PackageContents::verify_signed(bytes.into(), keys)?;
-    let found = Expected::from(&package.info);
+    let found = ExpectedPackage::from(&package.info);
     if let Some(expected) = expected {
         package.agrees(&found, expected)?;
     } else if listing.is_some() && package.info.file_name() != name {
-        return Err(Distrust::Name { found: name, expected: package.info.file_name() });
+        return Err(VerifyError::Name { found: name, expected: package.info.file_name() });
     }
     let (id, entries) = (package.info.id(), package.entries.len());
     Ok(Trusted::Package { id, key, entries, listed: expected.is_some() })

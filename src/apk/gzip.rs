@@ -72,15 +72,15 @@ const MAX_WHOLE: usize = 48 << 20;
 static WHOLE: AtomicUsize = AtomicUsize::new(0);
 
 /// A member that was inflated at once.
-pub struct Whole(Vec<u8>);
+pub struct InflatedMember(Vec<u8>);
 
-impl Whole {
+impl InflatedMember {
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-impl Drop for Whole {
+impl Drop for InflatedMember {
     fn drop(&mut self) {
         WHOLE.fetch_sub(self.0.len(), Ordering::Relaxed);
     }
@@ -89,7 +89,7 @@ impl Drop for Whole {
 /// Inflates a member at once, which is about half as fast again as [`MemberReader`], and not strict: what follows the member is
 /// not seen. For bytes that the strict reader has accepted before. `None` where there is no room for it just now, or where it
 /// is damaged, which the strict reader then explains.
-pub fn inflate_whole(bytes: &[u8]) -> Option<Whole> {
+pub fn inflate_whole(bytes: &[u8]) -> Option<InflatedMember> {
     // RFC 1952: a member ends with its length modulo 2^32. Deflate makes 1032 bytes of one at most.
     let (_, length) = bytes.split_last_chunk::<4>()?;
     let length = u32::from_le_bytes(*length) as usize;
@@ -98,7 +98,7 @@ pub fn inflate_whole(bytes: &[u8]) -> Option<Whole> {
     }
     let take = |taken: usize| taken.checked_add(length).filter(|taken| *taken <= MAX_WHOLE);
     WHOLE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
-    let mut whole = Whole(vec![0; length]);
+    let mut whole = InflatedMember(vec![0; length]);
     let inflated = libdeflater::Decompressor::new().gzip_decompress(bytes, &mut whole.0);
     (inflated == Ok(length)).then_some(whole)
 }

@@ -9,7 +9,7 @@ use super::archive::{TarEntry, TarKind};
 use super::archive_writer::TarWriter;
 use super::dependency::Checksum;
 use super::gzip::compress;
-use super::package::{Expected, PackageContents};
+use super::package::{ExpectedPackage, PackageContents};
 use crate::base::Diagnostic as _;
 
 /// A package of these data entries, with hashes that hold.
@@ -74,7 +74,8 @@ fn names_that_leave_their_place_are_refused() {
 fn what_is_no_package_has_words_of_its_own() {
     assert!(refusal(b"ADB.pckg".to_vec()).contains("apk 3's own format (ADB)"));
     assert!(refusal(b"<html><body>404".to_vec()).contains("an HTML page"));
-    let listed = Expected { name: "a".into(), version: "1".into(), checksum: Checksum([0; 20]), size: 9 };
+    let listed =
+        ExpectedPackage { name: "a".into(), version: "1".into(), checksum: Checksum([0; 20]), size: 9 };
     let page = b"<!doctype html>".to_vec();
     let error = PackageContents::verify(page.into(), &listed).unwrap_err();
     assert!(error.to_string().contains("an HTML page"), "{error}");
@@ -181,8 +182,8 @@ fn bombs_take_neither_memory_nor_time() {
 fn a_package_is_what_the_index_says() {
     let good = package(&[]);
     let info = PackageContents::inspect(good.clone().into()).unwrap().info;
-    let verify = |change: &dyn Fn(&mut Expected), bytes: &[u8]| {
-        let mut expected = Expected::from(&info);
+    let verify = |change: &dyn Fn(&mut ExpectedPackage), bytes: &[u8]| {
+        let mut expected = ExpectedPackage::from(&info);
         change(&mut expected);
         PackageContents::verify(bytes.into(), &expected).map(drop).map_err(|error| error.to_string())
     };

@@ -10,7 +10,7 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::archive::{ArchiveError, TarEntry, TarKind, TarReader};
 use super::archive_writer::TarWriter;
-use super::foreign::Foreign;
+use super::foreign::ForeignFormat;
 use super::gzip::{self, GzipError};
 use super::info::{Draft, PackageInfo, index_record};
 use super::signature::{DAMAGED, KeyError, KeyRing, Signature, SignatureError, SigningKey};
@@ -29,7 +29,7 @@ const PART: usize = 256 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     #[error("the index: {0}")]
-    Foreign(#[from] Foreign),
+    Foreign(#[from] ForeignFormat),
     #[error("the index: {0}")]
     Signature(#[from] SignatureError),
     #[error("the index: {0}")]
@@ -74,7 +74,7 @@ impl Index {
     /// Checks the signature of a whole `APKINDEX.tar.gz` and reads it. Single records that cannot be installed are no
     /// error: see [`Index::rejected`].
     pub fn verify(bytes: &[u8], keys: &KeyRing) -> Result<Self, IndexError> {
-        Foreign::refuse(bytes)?;
+        ForeignFormat::refuse(bytes)?;
         let (signatures, signed) = signatures(bytes)?;
         let key = keys.verify(&signatures, signed)?;
         Ok(Self { key: Some(key), ..Self::read_members(signed)? })
@@ -82,7 +82,7 @@ impl Index {
 
     /// Reads an index to show it, whoever signed it. Nothing may be installed by it.
     pub fn inspect(bytes: &[u8]) -> Result<Self, IndexError> {
-        Foreign::refuse(bytes)?;
+        ForeignFormat::refuse(bytes)?;
         Self::read_members(signatures(bytes)?.1)
     }
 
@@ -267,7 +267,8 @@ mod tests {
         let text = RECORD
             .replace("p:/bin/sh cmd:[=1.35.0-r17", "p:pc:x264=v0.164 so:x=1_git2 cmd:dmd=2.104.0-beta.1 b");
         let index = Index::parse(&text);
-        let names: Vec<&str> = index.packages[0].provides.iter().map(|wish| wish.name.as_str()).collect();
+        let names: Vec<&str> =
+            index.packages[0].provides.iter().map(|dependency| dependency.name.as_str()).collect();
         assert_eq!(names, ["pc:x264", "so:x", "cmd:dmd", "b"]);
         assert_eq!(index.to_text(), text);
     }

@@ -56,8 +56,10 @@ impl PackageInfo {
 
     /// Does this package replace files of `other`?
     pub fn replaces(&self, other: &Self) -> bool {
-        self.replaces.iter().any(|wish| {
-            wish.name == other.name && !wish.conflict && wish.is_met_by(Some(&other.version), &other.checksum)
+        self.replaces.iter().any(|dependency| {
+            dependency.name == other.name
+                && !dependency.conflict
+                && dependency.is_met_by(Some(&other.version), &other.checksum)
         })
     }
 }
@@ -149,7 +151,7 @@ impl Draft {
             'S' => self.size = whole(value).map_err(|error| field(letter, error))?,
             // Fields of the package alone are ignored in an index, as apk does.
             'r' | 'q' | 'g' => {}
-            // A wish that cannot be read only means that the package is not installed by itself.
+            // A dependency that cannot be read only means that the package is not installed by itself.
             'i' => drop(self.set(letter, value)),
             letter if FIELDS.iter().any(|(_, known)| *known == letter) => {
                 self.set(letter, value).map_err(|error| field(letter, error))?;
@@ -196,14 +198,14 @@ impl Draft {
                 self.replaces_priority = Some(value.parse().map_err(|error| format!("'{value}': {error}"))?)
             }
             'g' => self.triggers.extend(value.split_ascii_whitespace().map(str::to_owned)),
-            'D' => self.depends.extend(wishes(value)?),
-            'i' => self.install_if.extend(wishes(value)?),
+            'D' => self.depends.extend(parse_dependencies(value)?),
+            'i' => self.install_if.extend(parse_dependencies(value)?),
             // As apk does: what stands before the first that is no name.
             'p' => {
                 let words = value.split([' ', '\n']).filter(|word| !word.is_empty());
                 self.provides.extend(words.map_while(|word| Dependency::provided(word).ok()));
             }
-            'r' => self.replaces.extend(wishes(value)?),
+            'r' => self.replaces.extend(parse_dependencies(value)?),
             other => unreachable!("'{other}' is not among FIELDS"),
         }
         Ok(())
@@ -259,11 +261,11 @@ fn whole(value: &str) -> Result<u64, String> {
     value.parse().map_err(|error| format!("'{value}': {error}"))
 }
 
-fn wishes(value: &str) -> Result<Vec<Dependency>, String> {
-    let wishes = Dependency::parse_list(value).map_err(|error| error.to_string())?;
-    match wishes.iter().find(|wish| wish.tag.is_some()) {
-        Some(wish) => Err(format!("'{wish}': a tag is allowed in the world only")),
-        None => Ok(wishes),
+fn parse_dependencies(value: &str) -> Result<Vec<Dependency>, String> {
+    let dependencies = Dependency::parse_list(value).map_err(|error| error.to_string())?;
+    match dependencies.iter().find(|dependency| dependency.tag.is_some()) {
+        Some(dependency) => Err(format!("'{dependency}': a tag is allowed in the world only")),
+        None => Ok(dependencies),
     }
 }
 
@@ -345,9 +347,9 @@ pub(super) fn index_record(info: &PackageInfo) -> String {
     lines
 }
 
-/// Wishes parted by spaces.
-pub(super) fn join(wishes: &[Dependency]) -> String {
-    wishes.iter().map(Dependency::to_string).collect::<Vec<_>>().join(" ")
+/// Dependencies parted by spaces.
+pub(super) fn join(dependencies: &[Dependency]) -> String {
+    dependencies.iter().map(Dependency::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// The text of a `.PKGINFO`; `data_hash` is the SHA-256 of the compressed data member.
@@ -374,14 +376,14 @@ pub(super) fn pkginfo(info: &PackageInfo, data_hash: Sha256) -> String {
     line("provider_priority", &number(info.provider_priority));
     line("replaces_priority", &info.replaces_priority.map(|n| n.to_string()).unwrap_or_default());
     line("triggers", &info.triggers.join(" "));
-    for (key, wishes) in [
+    for (key, dependencies) in [
         ("depend", &info.depends),
         ("replaces", &info.replaces),
         ("provides", &info.provides),
         ("install_if", &info.install_if),
     ] {
-        for wish in wishes {
-            line(key, &wish.to_string());
+        for dependency in dependencies {
+            line(key, &dependency.to_string());
         }
     }
     line("datahash", &data_hash.to_string());

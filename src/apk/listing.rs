@@ -9,7 +9,7 @@ use crate::base::Sha256;
 use super::dependency::Checksum;
 use super::entry::Entry;
 use super::info::Draft;
-use super::package::{Expected, PackageContents, Script};
+use super::package::{ExpectedPackage, PackageContents, Script};
 use super::stored::Stored;
 
 /// What is remembered of a package.
@@ -39,11 +39,16 @@ impl PackageContents {
     /// A package as it was remembered, without opening its file; `None` where the listing is of another package, or damaged.
     ///
     /// When the files are read, all of it is held against the package: the SHA-256 of the whole, and every entry.
-    pub fn from_listing(listing: &[u8], path: PathBuf, sha256: Sha256, expected: &Expected) -> Option<Self> {
+    pub fn from_listing(
+        listing: &[u8],
+        path: PathBuf,
+        sha256: Sha256,
+        expected: &ExpectedPackage,
+    ) -> Option<Self> {
         let listing: Listing = postcard::from_bytes(listing).ok()?;
         let info = Draft::from_pkginfo(&listing.pkginfo).ok()?;
         let info = info.finish(Checksum(listing.checksum), listing.size).ok()?;
-        let is_meant = Expected::from(&info) == *expected;
+        let is_meant = ExpectedPackage::from(&info) == *expected;
         is_meant.then_some(Self {
             info,
             scripts: listing.scripts,

@@ -81,7 +81,7 @@ impl PackageInfo {
         })
     }
 
-    /// Adds what `--provides` and `--depends` say, each like a wish: `shadow-subids=4.13`.
+    /// Adds what `--provides` and `--depends` say, each like a dependency: `shadow-subids=4.13`.
     pub fn extend(&mut self, provides: &[String], depends: &[String]) -> Result<(), PackError> {
         for text in provides {
             self.provides.push(text.parse::<Dependency>()?);

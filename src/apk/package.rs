@@ -14,10 +14,10 @@ use crate::base::{Class, Diagnosis, Diagnostic, Sha256};
 use crate::sys::fs::input_diagnosis;
 
 use super::archive::{ArchiveError, TarEntry, TarReader};
-use super::control::{Control, Stated};
+use super::control::{ControlMember, Stated};
 use super::dependency::Checksum;
-use super::entry::{EntryError, Layout};
-use super::foreign::Foreign;
+use super::entry::{EntryError, PackageEntries};
+use super::foreign::ForeignFormat;
 use super::gzip::{GzipError, MemberReader};
 use super::index::IndexError;
 use super::info::{InfoError, PackageInfo};
@@ -52,7 +52,7 @@ impl Diagnostic for PackageError {
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     #[error(transparent)]
-    Foreign(#[from] Foreign),
+    Foreign(#[from] ForeignFormat),
     #[error("the file has {found} bytes, but the index says {expected}")]
     Size { expected: u64, found: u64 },
     #[error("its checksum is {found}, but the index says {expected}")]
@@ -108,7 +108,7 @@ impl Diagnostic for Refusal {
 
 /// What an index or a lock says of a package: its bytes must agree with all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expected {
+pub struct ExpectedPackage {
     pub name: String,
     pub version: String,
     pub checksum: Checksum,
@@ -116,7 +116,7 @@ pub struct Expected {
     pub size: u64,
 }
 
-impl From<&PackageInfo> for Expected {
+impl From<&PackageInfo> for ExpectedPackage {
     fn from(info: &PackageInfo) -> Self {
         Self {
             name: info.name.clone(),
@@ -190,7 +190,7 @@ impl ScriptKind {
 impl PackageContents {
     /// Verifies the bytes of a whole `.apk` against what the index says of it: size, identity, data hash and the sum of every
     /// file. The index vouches for the package, so that its own signature is not looked at.
-    pub fn verify(bytes: Arc<[u8]>, expected: &Expected) -> Result<Self, PackageError> {
+    pub fn verify(bytes: Arc<[u8]>, expected: &ExpectedPackage) -> Result<Self, PackageError> {
         let stored = Stored::Memory(bytes);
         let verified =
             stored.open().map_err(Refusal::Read).and_then(|opened| Verified::read(&opened, expected));
@@ -202,12 +202,12 @@ impl PackageContents {
     pub fn verify_file(
         path: PathBuf,
         sha256: Option<&Sha256>,
-        expected: &Expected,
+        expected: &ExpectedPackage,
     ) -> Result<(Self, Sha256), PackageError> {
         let stored = Stored::File(path);
         let verify = || {
             let opened = stored.open().map_err(Refusal::Read)?;
-            Foreign::refuse(&opened.head)?;
+            ForeignFormat::refuse(&opened.head)?;
             let found = opened.sha256(0).map_err(Refusal::Read)?;
             check_digest(sha256.unwrap_or(&found), &found)?;
             Ok((Verified::read(&opened, expected)?, found))
@@ -217,7 +217,11 @@ impl PackageContents {
     }
 
     /// Is this package, which says `found` of itself, the one that an index lists?
-    pub(super) fn agrees(&self, found: &Expected, listed: &Expected) -> Result<(), PackageError> {
+    pub(super) fn agrees(
+        &self,
+        found: &ExpectedPackage,
+        listed: &ExpectedPackage,
+    ) -> Result<(), PackageError> {
         let refusal = if found.size != listed.size {
             Refusal::Size { expected: listed.size, found: found.size }
         } else if found.checksum != listed.checksum {
@@ -232,7 +236,7 @@ impl PackageContents {
 
     /// Verifies a package that no index vouches for, by its own signature; gives the file name of the key too.
     pub fn verify_signed(bytes: Arc<[u8]>, keys: &KeyRing) -> Result<(Self, String), PackageError> {
-        let control = Control::read(&bytes).map_err(unnamed)?;
+        let control = ControlMember::read(&bytes).map_err(unnamed)?;
         let key =
             keys.verify(&control.signatures, control.compressed(&bytes)).map_err(|e| unnamed(e.into()))?;
         Ok((Self::inspect(bytes)?, key))
@@ -242,7 +246,7 @@ impl PackageContents {
     pub fn inspect(bytes: Arc<[u8]>) -> Result<Self, PackageError> {
         let stored = Stored::Memory(bytes);
         let opened = stored.open().map_err(|error| unnamed(Refusal::Read(error)))?;
-        let control = Control::read(&opened.head).map_err(unnamed)?;
+        let control = ControlMember::read(&opened.head).map_err(unnamed)?;
         let stated = control.parse(opened.size).map_err(unnamed)?;
         let package = stated.info.id();
         let verified = Verified::data(&opened, control.data, stated);
@@ -263,7 +267,7 @@ pub(super) fn check_digest(expected: &Sha256, found: &Sha256) -> Result<(), Refu
     Err(Refusal::Digest { expected: *expected, found: *found })
 }
 
-impl Expected {
+impl ExpectedPackage {
     fn refuse(&self, reason: Refusal) -> PackageError {
         PackageError { package: format!("{}-{}", self.name, self.version), reason }
     }
@@ -277,12 +281,12 @@ struct Verified {
 }
 
 impl Verified {
-    fn read(opened: &Opened<'_>, expected: &Expected) -> Result<Self, Refusal> {
-        Foreign::refuse(&opened.head)?;
+    fn read(opened: &Opened<'_>, expected: &ExpectedPackage) -> Result<Self, Refusal> {
+        ForeignFormat::refuse(&opened.head)?;
         if opened.size != expected.size {
             return Err(Refusal::Size { expected: expected.size, found: opened.size });
         }
-        let control = Control::read(&opened.head)?;
+        let control = ControlMember::read(&opened.head)?;
         if control.checksum != expected.checksum {
             return Err(Refusal::Checksum { expected: expected.checksum, found: control.checksum });
         }
@@ -299,7 +303,7 @@ impl Verified {
         if found != stated.data_hash {
             return Err(Refusal::DataHash { expected: stated.data_hash, found });
         }
-        let mut layout = Layout::default();
+        let mut layout = PackageEntries::default();
         if opened.size > data as u64 {
             let mut reader = TarReader::new(data_reader(opened, data)?);
             while let Some(header) = reader.next_entry()? {

@@ -18,7 +18,7 @@ pub const INDEX_FILE: &str = "APKINDEX.tar.gz";
 
 /// Why a directory cannot be indexed.
 #[derive(Debug, thiserror::Error)]
-pub enum RepositoryError {
+pub enum IndexingError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error("{}: {reason}", .path.display())]
@@ -33,7 +33,7 @@ pub enum RepositoryError {
     Index(#[from] IndexError),
 }
 
-impl Diagnostic for RepositoryError {
+impl Diagnostic for IndexingError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::File(error) => error.diagnosis(),
@@ -54,14 +54,14 @@ impl Diagnostic for RepositoryError {
 /// any architecture are listed under that of the others, as Alpine does: apk looks for their files there. Packages of
 /// several architectures, or called otherwise than apk would look for them, are an error, and so is a directory without
 /// any.
-pub fn index_directory(directory: &Path) -> Result<Index, RepositoryError> {
+pub fn index_directory(directory: &Path) -> Result<Index, IndexingError> {
     let failed = FileError::when("list", directory);
     let list = std::fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let mut paths: Vec<PathBuf> = list.map_err(failed)?.into_iter().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "apk"));
     paths.sort();
     if paths.is_empty() {
-        return Err(RepositoryError::Empty(directory.to_owned()));
+        return Err(IndexingError::Empty(directory.to_owned()));
     }
     let mut packages = paths.par_iter().map(|path| read_package(path)).collect::<Result<Vec<_>, _>>()?;
     packages.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| a.version.compare(&b.version)));
@@ -69,7 +69,7 @@ pub fn index_directory(directory: &Path) -> Result<Index, RepositoryError> {
         packages.iter().map(|info| info.arch.as_str()).filter(|arch| *arch != "noarch").collect();
     if arches.len() > 1 {
         let found = arches.into_iter().map(str::to_owned).collect();
-        return Err(RepositoryError::Architectures { directory: directory.to_owned(), found });
+        return Err(IndexingError::Architectures { directory: directory.to_owned(), found });
     }
     let from_name = || directory.file_name().and_then(|name| name.to_str()).unwrap_or("noarch").to_owned();
     let arch = arches.first().map_or_else(from_name, |arch| (*arch).to_owned());
@@ -78,18 +78,18 @@ pub fn index_directory(directory: &Path) -> Result<Index, RepositoryError> {
 }
 
 /// The same as the bytes of a signed `APKINDEX.tar.gz`.
-pub fn sign_directory(directory: &Path, key: &SigningKey) -> Result<Vec<u8>, RepositoryError> {
+pub fn sign_directory(directory: &Path, key: &SigningKey) -> Result<Vec<u8>, IndexingError> {
     Ok(index_directory(directory)?.to_signed(key)?)
 }
 
-fn read_package(path: &Path) -> Result<PackageInfo, RepositoryError> {
+fn read_package(path: &Path) -> Result<PackageInfo, IndexingError> {
     let bytes = fs::read(path)?;
     let package = PackageContents::inspect(bytes.into())
-        .map_err(|reason| RepositoryError::Package { path: path.to_owned(), reason })?;
+        .map_err(|reason| IndexingError::Package { path: path.to_owned(), reason })?;
     let expected = package.info.file_name();
     if path.file_name().is_some_and(|name| name == expected.as_str()) {
         Ok(package.info)
     } else {
-        Err(RepositoryError::Name { path: path.to_owned(), expected })
+        Err(IndexingError::Name { path: path.to_owned(), expected })
     }
 }

@@ -113,7 +113,7 @@ impl SparseMap {
     /// # Errors
     /// Where it cannot be read.
     pub fn of_content(size: u64, content: &mut dyn Read) -> io::Result<(Self, u64)> {
-        let mut lines = Lines { content, block: Vec::new(), at: 0, taken: 0 };
+        let mut lines = DecimalLines { content, block: Vec::new(), at: 0, taken: 0 };
         let count = lines.number()?;
         if count > MOST_PIECES as u64 {
             return Err(SparseError("has too many pieces").into());
@@ -157,14 +157,14 @@ fn number(field: &[u8]) -> Result<u64, SparseError> {
 }
 
 /// Lines of decimal numbers in blocks.
-struct Lines<'a> {
+struct DecimalLines<'a> {
     content: &'a mut dyn Read,
     block: Vec<u8>,
     at: usize,
     taken: u64,
 }
 
-impl Lines<'_> {
+impl DecimalLines<'_> {
     fn number(&mut self) -> io::Result<u64> {
         let wrong = || io::Error::from(UNREADABLE);
         let mut number = None;

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use sha1::{Digest as _, Sha1};
 
 use super::archive::TarReader;
-use super::entry::{EntryKind, Layout, SUM_KEY};
+use super::entry::{EntryKind, PackageEntries, SUM_KEY};
 use super::gzip::{self, MemberReader};
 use super::package::{MAX_DATA, PackageContents, PackageError, Refusal, check_digest};
 
@@ -50,7 +50,7 @@ impl PackageContents {
     ) -> Result<(), E> {
         let refuse = |reason| E::from(self.refuse(reason));
         let mut reader = TarReader::new(data);
-        let mut layout = Layout::default();
+        let mut layout = PackageEntries::default();
         for (index, entry) in self.entries.iter().enumerate() {
             let header = reader.next_entry().map_err(|error| refuse(error.into()))?;
             let header = header.ok_or_else(|| refuse(Refusal::Listing))?;

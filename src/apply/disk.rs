@@ -98,7 +98,7 @@ fn holds(root: &Path, disk: &Metadata) -> bool {
 
 /// Where a data disk is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum DiskBacking {
     /// In the store, for good.
     File,
     /// In the jail, with which it goes.
@@ -114,7 +114,7 @@ pub struct DiskFile {
     pub name: String,
     pub guest: GuestName,
     pub path: PathBuf,
-    pub backing: Kept,
+    pub backing: DiskBacking,
     /// In bytes, holes included.
     pub size: u64,
     /// Bytes that it takes of its host.
@@ -146,12 +146,13 @@ pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
             // One that went meanwhile is not there.
             let Ok(disk) = File::open(&path) else { continue };
             let (disk, name) =
-                (host.guest(&guest).describe_disk(path, &disk, |_| Kept::File), name.to_owned());
+                (host.guest(&guest).describe_disk(path, &disk, |_| DiskBacking::File), name.to_owned());
             found.extend(disk.map(|disk| DiskFile { attached: disk.attached && !set_aside, name, ..disk }));
         }
     }
     let store = fs::metadata(layout.place_dir()).map(|meta| meta.dev()).ok();
-    let kept = |disk: &Metadata| if Some(disk.dev()) == store { Kept::Jail } else { Kept::Tmpfs };
+    let kept =
+        |disk: &Metadata| if Some(disk.dev()) == store { DiskBacking::Jail } else { DiskBacking::Tmpfs };
     for (guest, places) in host.look.all_jails(layout)? {
         // That of a kept disk is another name of it.
         if let Some(newest) = places.last().filter(|_| !layout.disk(&guest).exists()) {
@@ -180,7 +181,7 @@ impl GuestHandle<'_> {
         self,
         path: PathBuf,
         disk: &File,
-        backing: impl Fn(&Metadata) -> Kept,
+        backing: impl Fn(&Metadata) -> DiskBacking,
     ) -> Option<DiskFile> {
         let guest = self.name;
         let meta = disk.metadata().ok()?;

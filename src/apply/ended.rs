@@ -14,7 +14,7 @@ use super::linux::GuestHandle;
 
 /// Why a VMM ended, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Why {
+pub struct ExitCause {
     pub what: Option<String>,
     pub remedy: Option<&'static str>,
 }
@@ -40,21 +40,21 @@ impl GuestHandle<'_> {
 }
 
 /// From the log of one start and from how its process ended, where this process started it.
-pub fn why(vmm: VmmKind, status: Option<ExitStatus>, log: &str) -> Why {
+pub fn why(vmm: VmmKind, status: Option<ExitStatus>, log: &str) -> ExitCause {
     let vmm = vmm::of(vmm);
     if let Some(Cause { what, remedy }) = vmm.cause(log) {
-        return Why { what: Some(what.to_owned()), remedy: Some(remedy) };
+        return ExitCause { what: Some(what.to_owned()), remedy: Some(remedy) };
     }
-    let Some(status) = status else { return Why::default() };
+    let Some(status) = status else { return ExitCause::default() };
     let what = match (status.signal(), status.code()) {
         (Some(signal), _) => format!("signal {signal} killed it"),
         (None, Some(code)) => match vmm.exit_reason(code) {
             Some(reason) => format!("{reason} (status {code})"),
             None => format!("status {code}"),
         },
-        (None, None) => return Why::default(),
+        (None, None) => return ExitCause::default(),
     };
-    Why { what: Some(what), remedy: status.code().and_then(|code| vmm.exit_remedy(code)) }
+    ExitCause { what: Some(what), remedy: status.code().and_then(|code| vmm.exit_remedy(code)) }
 }
 
 #[cfg(test)]

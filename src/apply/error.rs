@@ -20,7 +20,7 @@ use crate::sys::qemu::QmpError;
 use crate::sys::ssh::SshError;
 use crate::sys::tool::ToolError;
 
-use super::ended::Why;
+use super::ended::ExitCause;
 use super::network::FleetNetworkError;
 use super::record::quarantine::QuarantineError;
 use super::record::{Unreadable, Unwritten};
@@ -106,7 +106,7 @@ pub enum ApplyError {
     #[error("the VMM of {guest} was killed by the kernel: out of memory (limit {} MiB){}", .limit >> 20, indented(.last_lines))]
     OutOfMemory { guest: GuestName, limit: u64, last_lines: Vec<String> },
     #[error("the VMM of {guest} ended before the guest was ready{}{}", what(.why), indented(.last_lines))]
-    Ended { guest: GuestName, why: Why, last_lines: Vec<String> },
+    Ended { guest: GuestName, why: ExitCause, last_lines: Vec<String> },
     #[error("the VMM of {0} exited in the meantime")]
     Gone(GuestName),
     #[error("{guest} was not ready within {} s{}", .after.as_secs(), indented(.last_lines))]
@@ -180,7 +180,7 @@ impl Diagnostic for ApplyError {
             Self::OutOfMemory { .. } => {
                 Failed.hint("give the guest more `memory`, or a smaller disk in memory")
             }
-            Self::Ended { why: Why { remedy: Some(remedy), .. }, .. } => Failed.hint(*remedy),
+            Self::Ended { why: ExitCause { remedy: Some(remedy), .. }, .. } => Failed.hint(*remedy),
             Self::Ended { guest, .. } | Self::Gone(guest) => {
                 Failed.hint(format!("`sisforge logs {guest} --vmm` shows what its VMM said"))
             }
@@ -204,7 +204,7 @@ impl Diagnostic for ApplyError {
     }
 }
 
-fn what(why: &Why) -> String {
+fn what(why: &ExitCause) -> String {
     why.what.as_ref().map(|what| format!(": {what}")).unwrap_or_default()
 }
 

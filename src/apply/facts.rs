@@ -9,10 +9,12 @@ use rustix::fs::StatVfsMountFlags;
 use crate::base::diagnostic::one_line;
 use crate::base::network::TAP_NAME_PREFIX;
 use crate::fleet::VmmKind;
-use crate::host::doctor::{Facts, Fix, HUGE_PAGE, Kvm, Place, Program, Uplink, Wants, sample_ruleset};
+use crate::host::doctor::{
+    DirectoryFacts, Facts, Fix, FleetRequirements, HUGE_PAGE, Kvm, Program, Uplink, sample_ruleset,
+};
 use crate::host::layout::Layout;
 use crate::host::vmm;
-use crate::sys::accounts::Accounts;
+use crate::sys::accounts::HostAccounts;
 use crate::sys::fs::FileError;
 use crate::sys::tool::{self, Tool};
 use crate::sys::{cgroup, firecracker, ip, kernel, kvm, memory, nft};
@@ -40,7 +42,7 @@ const SETTINGS: [&str; 16] = [
 ];
 
 /// Reads a host. What cannot be read is left out: a check says so.
-pub fn read(wants: &Wants, layout: &Layout) -> Facts {
+pub fn read(wants: &FleetRequirements, layout: &Layout) -> Facts {
     let text = |path: &str| kernel::value(path).unwrap_or_default();
     let (cpuinfo, mounts) = (text("/proc/cpuinfo"), text("/proc/self/mounts"));
     let flags = kernel::parse_cpuinfo(&cpuinfo, "flags");
@@ -73,7 +75,7 @@ pub fn read(wants: &Wants, layout: &Layout) -> Facts {
         settings: settings(),
         nft: is_root().then(accepts_ruleset),
         forward_drops: if is_root() { forward_drops() } else { None },
-        taken_uids: Accounts::read(&BTreeSet::new()).within(&wants.uids),
+        taken_uids: HostAccounts::read(&BTreeSet::new()).within(&wants.uids),
         clocksource: kernel::value("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
     }
 }
@@ -83,7 +85,7 @@ fn is_root() -> bool {
 }
 
 /// The interface that faces the network, where there is one.
-fn uplink(wants: &Wants) -> Option<Uplink> {
+fn uplink(wants: &FleetRequirements) -> Option<Uplink> {
     let by_route = || ip::default_uplink(&ip::routes().ok()?).ok()?;
     let name = wants.uplink.as_ref().map(ToString::to_string).or_else(by_route)?;
     let forwards = ip::get_sysctl(&network::forwarding_key(&name)).ok()?? == "1";
@@ -125,11 +127,11 @@ fn program(name: &'static str) -> Option<Program> {
 }
 
 /// A directory, or the nearest one above it that is there.
-fn place(path: &Path) -> Option<Place> {
+fn place(path: &Path) -> Option<DirectoryFacts> {
     let path = path.ancestors().find(|path| path.exists())?;
     let meta = std::fs::metadata(path).ok()?;
     let flags = rustix::fs::statvfs(path).ok()?.f_flag;
-    Some(Place {
+    Some(DirectoryFacts {
         path: path.to_owned(),
         uid: meta.uid(),
         mode: meta.mode(),

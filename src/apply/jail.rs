@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::base::GuestName;
 use crate::base::diagnostic::one_line;
 use crate::fleet::VmmKind;
-use crate::host::jail::{EntryKind, Jail, jail};
+use crate::host::jail::{Jail, JailEntryKind, jail};
 use crate::host::layout::{Layout, parse_jail_id, vmm_folder};
 use crate::host::logs::LogKind;
 use crate::host::names::DISK;
@@ -25,12 +25,12 @@ use super::linux::{GuestHandle, Scope, copy};
 
 /// One of the jails that are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct JailId {
     pub attempt: u32,
     pub vmm: VmmKind,
 }
 
-impl Place {
+impl JailId {
     /// The chroot of this jail.
     pub fn root(self, layout: &Layout, guest: &GuestName) -> PathBuf {
         layout.jail_root(self.vmm, guest, self.attempt)
@@ -45,12 +45,12 @@ impl Place {
 ///
 /// # Errors
 /// Where the directory of jails cannot be read.
-pub fn all(layout: &Layout) -> Result<BTreeMap<GuestName, Vec<Place>>, ApplyError> {
-    let mut found: BTreeMap<GuestName, Vec<Place>> = BTreeMap::new();
+pub fn all(layout: &Layout) -> Result<BTreeMap<GuestName, Vec<JailId>>, ApplyError> {
+    let mut found: BTreeMap<GuestName, Vec<JailId>> = BTreeMap::new();
     for vmm in VmmKind::ALL {
         for name in files::names_in(&layout.jails().join(vmm_folder(vmm)))? {
             if let Some((guest, attempt)) = parse_jail_id(&name) {
-                found.entry(guest).or_default().push(Place { attempt, vmm });
+                found.entry(guest).or_default().push(JailId { attempt, vmm });
             }
         }
     }
@@ -63,19 +63,19 @@ impl GuestHandle<'_> {
     ///
     /// # Errors
     /// Where the directory of jails cannot be read.
-    pub fn jails(self) -> Result<Vec<Place>, ApplyError> {
+    pub fn jails(self) -> Result<Vec<JailId>, ApplyError> {
         self.host.look.jails(self.layout(), self.name)
     }
 
     /// The jail that a guest's VMM lives in, of those that are there: where its root is. One that is only about to enter its
     /// jail (QEMU opens its files first) is on its way to the newest.
-    pub fn jail_in_use(self, places: &[Place], vmm: &ProcessInfo) -> Option<Place> {
+    pub fn jail_in_use(self, places: &[JailId], vmm: &ProcessInfo) -> Option<JailId> {
         let (layout, guest) = (self.layout(), self.name);
         if vmm.root == DirId::own_root() {
             return places.last().copied();
         }
-        let is_root = |place: &&Place| DirId::of(&place.root(layout, guest)) == vmm.root;
-        let lives_in = |place: &&Place| process::is_rooted_in(vmm.pid, &place.root(layout, guest));
+        let is_root = |place: &&JailId| DirId::of(&place.root(layout, guest)) == vmm.root;
+        let lives_in = |place: &&JailId| process::is_rooted_in(vmm.pid, &place.root(layout, guest));
         places.iter().find(is_root).or_else(|| places.iter().find(lives_in)).copied()
     }
 
@@ -84,7 +84,7 @@ impl GuestHandle<'_> {
     ///
     /// # Errors
     /// Where something cannot be made; what was made is removed with the jail.
-    pub fn create_jail(self, machine: &Machine) -> Result<Place, ApplyError> {
+    pub fn create_jail(self, machine: &Machine) -> Result<JailId, ApplyError> {
         let (layout, scope, guest) = (self.layout(), self.host.scope, self.name);
         self.end_keeper()?;
         self.relink_disk()?;
@@ -93,7 +93,7 @@ impl GuestHandle<'_> {
             self.clear(*place);
         }
         let attempt = earlier.last().map_or(0, |place| place.attempt) + 1;
-        let place = Place { attempt, vmm: machine.vmm };
+        let place = JailId { attempt, vmm: machine.vmm };
         files::create_private_dir(&layout.guest(guest))?;
         // Known before it is there, so that what is half made is removed as well.
         let there = earlier.into_iter().filter(|earlier| earlier.dir(layout, guest).exists());
@@ -131,27 +131,29 @@ pub fn lay_out(jail: &Jail, scope: Scope, root: &Path) -> Result<(), ApplyError>
         let path = root.join(entry.path);
         let failed = |action: &'static str| FileError::when(action, &path);
         match &entry.kind {
-            EntryKind::OwnDirectory => {
+            JailEntryKind::OwnDirectory => {
                 directory(&path, 0o700)?;
                 scope.chown(&path, jail.uid)?;
             }
-            EntryKind::Directory | EntryKind::Tmpfs { .. } => directory(&path, 0o755)?,
-            EntryKind::SharedLink { from } => fs::hard_link(from.path(), &path).map_err(failed("link"))?,
-            EntryKind::OwnLink { from } => {
+            JailEntryKind::Directory | JailEntryKind::Tmpfs { .. } => directory(&path, 0o755)?,
+            JailEntryKind::SharedLink { from } => {
+                fs::hard_link(from.path(), &path).map_err(failed("link"))?
+            }
+            JailEntryKind::OwnLink { from } => {
                 scope.chown(from, jail.uid)?;
                 fs::hard_link(from, &path).map_err(failed("link"))?;
             }
-            EntryKind::OwnCopy { from } => {
+            JailEntryKind::OwnCopy { from } => {
                 let new = File::options().write(true).create_new(true).mode(0o600).open(&path);
                 copy(from.path(), &new.map_err(failed("create"))?)?;
                 scope.chown(&path, jail.uid)?;
             }
-            EntryKind::Pipe => {
+            JailEntryKind::Pipe => {
                 files::make_pipe(&path)?;
                 scope.chown(&path, jail.uid)?;
             }
             // What a loss of power leaves of a jail is cleared away, so that nothing of it need be synced.
-            EntryKind::Bytes(bytes) => write_new(&path, bytes).map_err(failed("write"))?,
+            JailEntryKind::Bytes(bytes) => write_new(&path, bytes).map_err(failed("write"))?,
         }
     }
     Ok(())
@@ -191,7 +193,7 @@ impl GuestHandle<'_> {
 impl GuestHandle<'_> {
     /// Unmounts and removes one jail as far as it can; gives what is left, in words. Earlier versions of this program mounted
     /// disks there.
-    fn clear(self, place: Place) -> Vec<String> {
+    fn clear(self, place: JailId) -> Vec<String> {
         let dir = place.dir(self.layout(), self.name);
         let mounted = match self.host.look.mounts_below(self.layout(), &dir) {
             Ok(mounted) => mounted,
@@ -203,7 +205,7 @@ impl GuestHandle<'_> {
         left
     }
 
-    fn clear_jails(self, places: &[Place]) -> Result<(), ApplyError> {
+    fn clear_jails(self, places: &[JailId]) -> Result<(), ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
         let left: Vec<_> = places.iter().flat_map(|place| self.clear(*place)).collect();
         let there = self.jails()?.into_iter().filter(|place| place.dir(layout, guest).exists());
@@ -309,12 +311,12 @@ impl GuestHandle<'_> {
     }
 
     /// Whether a disk that is to be kept is in one of the guest's jails alone.
-    pub(super) fn has_lost_disk(self, places: &[Place]) -> bool {
+    pub(super) fn has_lost_disk(self, places: &[JailId]) -> bool {
         self.disk_in_jail(places).is_some()
     }
 
     /// The disk that the last machine of a guest was to keep, as a jail of it has it; the newest, of several.
-    fn disk_in_jail(self, places: &[Place]) -> Option<HeldNode> {
+    fn disk_in_jail(self, places: &[JailId]) -> Option<HeldNode> {
         let (layout, guest) = (self.layout(), self.name);
         let newest_first = places.iter().rev();
         let mut roots = newest_first.map(|place| place.root(layout, guest)).peekable();

@@ -19,7 +19,7 @@ use crate::sys::launch::Started;
 use crate::sys::sparse;
 
 use super::ApplyError;
-use super::look::Look;
+use super::look::HostCache;
 use super::record::{self, Unreadable};
 use super::semaphore::Semaphore;
 
@@ -42,7 +42,7 @@ pub struct LinuxHost {
     /// This program, which joins a cgroup and becomes the VMM.
     pub launcher: PathBuf,
     /// What one look found; clones share it.
-    pub look: Arc<Look>,
+    pub look: Arc<HostCache>,
     /// Who takes guests apart at a time; clones share it. The kernel needs seconds to end hundreds of VMMs at once.
     pub stops: Arc<Semaphore>,
     /// Whether signals are heeded ([`crate::sys::interrupt`]); not while something must be brought to its end.

@@ -9,16 +9,16 @@ use crate::base::GuestName;
 use crate::host::layout::Layout;
 use crate::sys::ip::{Interface, Tap};
 use crate::sys::mount;
-use crate::sys::process::{self, DirId, Rooted};
+use crate::sys::process::{self, ChrootedProcess, DirId};
 
 use super::ApplyError;
-use super::jail::{self, Place};
+use super::jail::{self, JailId};
 
 /// What is known of a host; nothing at first.
 #[derive(Debug, Default)]
-pub struct Look {
-    jails: Mutex<Option<BTreeMap<GuestName, Vec<Place>>>>,
-    rooted: Mutex<Option<BTreeMap<DirId, Vec<Rooted>>>>,
+pub struct HostCache {
+    jails: Mutex<Option<BTreeMap<GuestName, Vec<JailId>>>>,
+    rooted: Mutex<Option<BTreeMap<DirId, Vec<ChrootedProcess>>>>,
     mounts: Mutex<Option<Vec<PathBuf>>>,
     taps: Mutex<BTreeMap<u32, Tap>>,
 }
@@ -37,7 +37,7 @@ fn known<T, R>(
     Ok(take(held.insert(found)))
 }
 
-impl Look {
+impl HostCache {
     /// Forgets everything: the host may be another by now.
     pub fn again(&self) {
         *self.jails.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -61,26 +61,26 @@ impl Look {
     ///
     /// # Errors
     /// Where the directory of jails cannot be read.
-    pub fn all_jails(&self, layout: &Layout) -> Result<BTreeMap<GuestName, Vec<Place>>, ApplyError> {
+    pub fn all_jails(&self, layout: &Layout) -> Result<BTreeMap<GuestName, Vec<JailId>>, ApplyError> {
         known(&self.jails, || jail::all(layout), |jails| jails.clone())
     }
 
     /// The jails of one guest.
-    pub(super) fn jails(&self, layout: &Layout, guest: &GuestName) -> Result<Vec<Place>, ApplyError> {
+    pub(super) fn jails(&self, layout: &Layout, guest: &GuestName) -> Result<Vec<JailId>, ApplyError> {
         known(&self.jails, || jail::all(layout), |jails| jails.get(guest).cloned().unwrap_or_default())
     }
 
     /// Notes that a guest has these jails now.
-    pub(super) fn keep_jails(&self, guest: &GuestName, places: Vec<Place>) {
+    pub(super) fn keep_jails(&self, guest: &GuestName, places: Vec<JailId>) {
         if let Some(jails) = &mut *self.jails.lock().unwrap_or_else(PoisonError::into_inner) {
             jails.insert(guest.clone(), places);
         }
     }
 
     /// The processes that had this root directory at the time of the look.
-    pub(super) fn rooted_at(&self, root: DirId) -> Vec<Rooted> {
+    pub(super) fn rooted_at(&self, root: DirId) -> Vec<ChrootedProcess> {
         let find = || {
-            let mut found: BTreeMap<DirId, Vec<Rooted>> = BTreeMap::new();
+            let mut found: BTreeMap<DirId, Vec<ChrootedProcess>> = BTreeMap::new();
             for process in process::rooted_elsewhere() {
                 found.entry(process.root).or_default().push(process);
             }

@@ -43,21 +43,21 @@ pub struct Applied {
     /// Guests whose every step was taken.
     pub stopped: Vec<GuestName>,
     pub started: Vec<GuestName>,
-    pub failures: Vec<Failure>,
+    pub failures: Vec<StepFailure>,
     /// Whether it was asked to end before all was done. No guest is then half done.
     pub is_cut_short: bool,
 }
 
 /// A step that failed; those behind it in the same list were not taken.
 #[derive(Debug)]
-pub struct Failure {
+pub struct StepFailure {
     /// `None`: the host itself.
     pub guest: Option<GuestName>,
     pub step: String,
     pub error: ApplyError,
 }
 
-impl Failure {
+impl StepFailure {
     fn of(guest: &GuestSteps, step: &Step, error: ApplyError) -> Self {
         Self { guest: Some(guest.guest.clone()), step: step.to_string(), error }
     }
@@ -74,7 +74,7 @@ const STOPS_AT_ONCE: usize = 256;
 
 /// What happens to a guest, which decides how its failures are met.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Doing {
+enum GuestAction {
     /// Takes every step, whatever fails: a TAP is removed even where its VMM does not end.
     Stop,
     /// Takes no step that would build on a failed one.
@@ -105,7 +105,7 @@ fn in_order(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) -
     let prepared = host_steps(Interruptible::Between, &plan.prepare, host, report, &mut applied.failures);
     let goes = |guest: &GuestSteps| prepared || !plan.comes_back(&guest.guest);
     let stop: Vec<_> = plan.stop.iter().filter(|guest| goes(guest)).cloned().collect();
-    applied.stopped = guests(Doing::Stop, &stop, host, STOPS_AT_ONCE, report, &mut applied.failures);
+    applied.stopped = guests(GuestAction::Stop, &stop, host, STOPS_AT_ONCE, report, &mut applied.failures);
     let all_stopped = applied.stopped.len() == plan.stop.len();
     let is_due = |step: &Step| !early && (all_stopped || !step.removes_rules());
     let rules: Vec<_> = plan.rules.iter().filter(|step| is_due(step)).cloned().collect();
@@ -116,7 +116,7 @@ fn in_order(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) -
         applied.failures.iter().any(|failure| failure.guest.as_ref() == Some(&guest.guest))
     };
     let start: Vec<_> = plan.start.iter().filter(|guest| !not_stopped(guest)).cloned().collect();
-    applied.started = guests(Doing::Start, &start, host, at_once, report, &mut applied.failures);
+    applied.started = guests(GuestAction::Start, &start, host, at_once, report, &mut applied.failures);
     applied
 }
 
@@ -133,7 +133,7 @@ fn host_steps(
     steps: &[Step],
     host: &dyn Host,
     report: &dyn Report,
-    failures: &mut Vec<Failure>,
+    failures: &mut Vec<StepFailure>,
 ) -> bool {
     for (index, step) in steps.iter().enumerate() {
         let may_end = index == 0 || interruptible == Interruptible::Between;
@@ -146,7 +146,7 @@ fn host_steps(
         match asked.and_then(|()| take()) {
             Ok(()) => task.finish(&step.to_string()),
             Err(error) => {
-                failures.push(Failure { guest: None, step: step.to_string(), error });
+                failures.push(StepFailure { guest: None, step: step.to_string(), error });
                 return false;
             }
         }
@@ -156,12 +156,12 @@ fn host_steps(
 
 /// Takes the steps of several guests, `at_once` guests at a time; gives those that came through, sorted.
 fn guests(
-    doing: Doing,
+    doing: GuestAction,
     all: &[GuestSteps],
     host: &dyn Host,
     at_once: usize,
     report: &dyn Report,
-    failures: &mut Vec<Failure>,
+    failures: &mut Vec<StepFailure>,
 ) -> Vec<GuestName> {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
@@ -183,14 +183,19 @@ fn guests(
     done
 }
 
-fn one_guest(doing: Doing, guest: &GuestSteps, host: &dyn Host, report: &dyn Report) -> Vec<Failure> {
+fn one_guest(
+    doing: GuestAction,
+    guest: &GuestSteps,
+    host: &dyn Host,
+    report: &dyn Report,
+) -> Vec<StepFailure> {
     let verb = match doing {
-        Doing::Stop => "stop",
-        Doing::Start if guest.starts() => "start",
-        Doing::Start => "change",
+        GuestAction::Stop => "stop",
+        GuestAction::Start if guest.starts() => "start",
+        GuestAction::Start => "change",
     };
     if let (Some(step), Err(error)) = (guest.all().next(), host.check_interrupt()) {
-        return vec![Failure::of(guest, step, error)];
+        return vec![StepFailure::of(guest, step, error)];
     }
     let total = guest.all().count() as u64;
     let task = report.begin(&format!("{verb} {}", guest.guest), Some(total), Unit::Steps);
@@ -198,31 +203,35 @@ fn one_guest(doing: Doing, guest: &GuestSteps, host: &dyn Host, report: &dyn Rep
         task.detail(&step.to_string());
         let taken = host.take(step);
         task.advance(1);
-        taken.map_err(|error| Failure::of(guest, step, error))
+        taken.map_err(|error| StepFailure::of(guest, step, error))
     };
-    let failures: Vec<Failure> = match doing {
-        Doing::Stop => guest.steps.iter().filter_map(|step| take(step).err()).collect(),
-        Doing::Start => start(guest, host, &take),
+    let failures: Vec<StepFailure> = match doing {
+        GuestAction::Stop => guest.steps.iter().filter_map(|step| take(step).err()).collect(),
+        GuestAction::Start => start(guest, host, &take),
     };
     if failures.is_empty() {
         let waited = guest.all().any(|step| matches!(step, Step::AwaitReady { .. }));
         match doing {
-            Doing::Stop => task.finish("stopped"),
-            Doing::Start if waited => task.finish("ready"),
-            Doing::Start => task.finish(&guest.why.to_string()),
+            GuestAction::Stop => task.finish("stopped"),
+            GuestAction::Start if waited => task.finish("ready"),
+            GuestAction::Start => task.finish(&guest.why.to_string()),
         }
     }
     failures
 }
 
 /// Takes the steps of a guest that starts or is put right; what failed, and what then could not be undone.
-fn start(guest: &GuestSteps, host: &dyn Host, take: &dyn Fn(&Step) -> Result<(), Failure>) -> Vec<Failure> {
+fn start(
+    guest: &GuestSteps,
+    host: &dyn Host,
+    take: &dyn Fn(&Step) -> Result<(), StepFailure>,
+) -> Vec<StepFailure> {
     // One that goes on from a snapshot cannot do so again, and one that runs already is put right in a moment.
     let mut may_turn_back = guest.starts();
     let take_unless_asked = |step: &Step| {
         let asked = if may_turn_back { host.check_interrupt() } else { Ok(()) };
         may_turn_back &= !matches!(step, Step::ConsumeSnapshot { .. });
-        asked.map_err(|error| Failure::of(guest, step, error)).and_then(|()| take(step))
+        asked.map_err(|error| StepFailure::of(guest, step, error)).and_then(|()| take(step))
     };
     match guest.steps.iter().try_for_each(take_unless_asked) {
         Ok(()) => guest.then.iter().try_for_each(take).err().into_iter().collect(),

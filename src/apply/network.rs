@@ -74,7 +74,7 @@ const COUNTS: &str = "net.netfilter.nf_conntrack_acct";
 
 /// What was found in a fleet's network namespace.
 #[derive(Debug, Default)]
-pub(super) struct Inside {
+pub(super) struct NamespaceState {
     pub interfaces: Vec<Interface>,
     /// Of each TAP, whether the kernel treats what comes from it as it should, and how fast packets come from it and go to it.
     pub taps: BTreeMap<String, (bool, Rates<u64>)>,
@@ -87,7 +87,7 @@ pub(super) struct Inside {
     is_in_step: bool,
 }
 
-impl Inside {
+impl NamespaceState {
     /// The fleet's rules there.
     pub(super) fn ruleset(&self, layout: &Layout) -> Option<ObservedRuleset> {
         let listing = self.listing?;
@@ -99,14 +99,14 @@ impl Inside {
 ///
 /// # Errors
 /// Where a tool cannot be run there.
-pub(super) fn inside(layout: &Layout) -> Result<Option<Inside>, FleetNetworkError> {
+pub(super) fn inside(layout: &Layout) -> Result<Option<NamespaceState>, FleetNetworkError> {
     let netns = layout.netns();
     if netns::presence(&netns)? != Presence::There {
         return Ok(None);
     }
-    let look = || -> Result<Inside, FleetNetworkError> {
+    let look = || -> Result<NamespaceState, FleetNetworkError> {
         let interfaces = ip::interfaces()?;
-        Ok(Inside {
+        Ok(NamespaceState {
             taps: tap_settings(&interfaces)?,
             interfaces,
             listing: rules::digest(layout.fleet())?,
@@ -148,7 +148,7 @@ pub(super) fn listing(family: &str, fleet: &FleetName) -> Result<Option<String>,
 /// Where a tool or `/proc` cannot be read.
 pub(super) fn observe(
     layout: &Layout,
-    inside: Option<&Inside>,
+    inside: Option<&NamespaceState>,
     interfaces: &[Interface],
 ) -> Result<ObservedNetwork, FleetNetworkError> {
     let namespace = match (netns::presence(&layout.netns())?, inside) {
@@ -201,7 +201,7 @@ fn inner_end(subnet: Ipv4Net) -> PairEnd<'static> {
 /// The pair, and all that leads over it.
 fn pair(
     layout: &Layout,
-    inside: Option<&Inside>,
+    inside: Option<&NamespaceState>,
     interfaces: &[Interface],
 ) -> Result<Option<Found<PairSpec>>, FleetNetworkError> {
     let name = layout.pair()?;

@@ -18,7 +18,7 @@ use crate::sys::fs as files;
 use crate::sys::ip;
 use crate::sys::process::{self, DirId, ProcessInfo};
 
-use super::jail::Place;
+use super::jail::JailId;
 use super::linux::{GuestHandle, LinuxHost};
 use super::network::FleetNetworkError;
 use super::record::{self, Ready};
@@ -91,7 +91,7 @@ fn names_in(dir: &Path, suffix: &str) -> Result<BTreeSet<GuestName>, ApplyError>
 /// none.
 fn taps(
     layout: &Layout,
-    inside: Option<&network::Inside>,
+    inside: Option<&network::NamespaceState>,
     interfaces: &[ip::Interface],
 ) -> BTreeMap<GuestName, ObservedTap> {
     let of_guest = |tap: &ip::Tap, is_in_host: bool| {
@@ -114,7 +114,7 @@ impl GuestHandle<'_> {
     /// What the host has of it, but for its TAP.
     fn observed(
         self,
-        places: &[Place],
+        places: &[JailId],
         cgroups: &BTreeSet<String>,
         store: &Store,
     ) -> Result<ObservedGuest, ApplyError> {
@@ -133,7 +133,7 @@ impl GuestHandle<'_> {
     }
 
     /// What is known of a process that has the place of a guest's VMM.
-    fn observed_vmm(self, process: &ProcessInfo, place: Option<Place>, store: &Store) -> ObservedVmm {
+    fn observed_vmm(self, process: &ProcessInfo, place: Option<JailId>, store: &Store) -> ObservedVmm {
         let (layout, hierarchy, name) = (self.layout(), &self.host.hierarchy, self.name);
         let mut unreadable = Vec::new();
         let machine: Option<Machine> = known(self.machine(), &mut unreadable);
@@ -198,7 +198,7 @@ impl GuestHandle<'_> {
         self.vmm_in(|| self.jails().unwrap_or_default())
     }
 
-    fn vmm_in(self, places: impl FnOnce() -> Vec<Place>) -> Option<ProcessInfo> {
+    fn vmm_in(self, places: impl FnOnce() -> Vec<JailId>) -> Option<ProcessInfo> {
         let (layout, hierarchy, name) = (self.layout(), &self.host.hierarchy, self.name);
         let in_cgroup = hierarchy.procs(&layout.cgroup(name));
         leader(in_cgroup.into_iter().filter_map(process::inspect))
@@ -208,7 +208,7 @@ impl GuestHandle<'_> {
 
 impl GuestHandle<'_> {
     /// What lives in one of a guest's jails, and was there when the host was looked at: who starts a VMM has it in its cgroup.
-    fn vmm_outside_cgroup(self, places: &[Place]) -> Option<ProcessInfo> {
+    fn vmm_outside_cgroup(self, places: &[JailId]) -> Option<ProcessInfo> {
         let roots = places.iter().filter_map(|place| DirId::of(&place.root(self.layout(), self.name)));
         leader(roots.flat_map(|root| self.host.look.rooted_at(root)).filter_map(|seen| {
             process::inspect(seen.pid).filter(|process| process.start_time == seen.start_time)

@@ -14,7 +14,7 @@ use crate::host::vmm;
 use crate::host::vmm::of;
 use crate::plan::check::{self, HostMemory, MemoryShortage};
 use crate::plan::{GuestSteps, Plan, Step};
-use crate::sys::accounts::Accounts;
+use crate::sys::accounts::HostAccounts;
 use crate::sys::cgroup::IoLimits;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::ip::Interface;
@@ -231,7 +231,7 @@ fn uids(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
     if uids.is_empty() {
         return Ok(());
     }
-    let accounts = Accounts::read(&uids);
+    let accounts = HostAccounts::read(&uids);
     for (uid, guest) in &guests {
         if let Some(holder) = accounts.holder(*uid) {
             return Err(ApplyError::UidTaken { guest: guest.clone(), uid: *uid, holder: holder.to_owned() });

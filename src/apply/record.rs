@@ -21,7 +21,7 @@ use crate::fleet::ContainerSpec;
 use crate::host::layout::Layout;
 use crate::host::policy::Policies;
 use crate::host::publish::PublishedPort;
-use crate::host::snapshot::{Manifest, Restored};
+use crate::host::snapshot::{Restored, SnapshotManifest};
 use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError};
 
@@ -142,7 +142,7 @@ impl Record for Machine {
     }
 }
 
-impl Record for Manifest {
+impl Record for SnapshotManifest {
     const VERSION: u32 = 1;
 
     /// Version 0 had a number of its own, `format`, which was always 1, and a machine of version 0.

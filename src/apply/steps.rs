@@ -62,7 +62,7 @@ impl Host for LinuxHost {
                 self.guest(guest).consume_snapshot(snapshot, *keeps_disk)
             }
             Step::LoadSnapshot { guest, machine } => self.guest(guest).load_frozen(machine),
-            Step::ForgetSnapshot { snapshot } => snapshot::forget(layout, snapshot),
+            Step::ForgetSnapshot { snapshot } => snapshot::remove_restored(layout, snapshot),
             Step::ClearSnapshots => snapshot::clear(layout),
             Step::StopVmm { guest } => self.guest(guest).stop_vmm(),
         }

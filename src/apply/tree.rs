@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use crate::base::{FileDigest, GuestName};
 use crate::fleet::VmmKind;
 use crate::host::jail::jail;
-use crate::host::manifest::{Facts, Manifest, Program, manifest};
+use crate::host::manifest::{CopiedProgram, JailManifest, ManifestFacts, manifest};
 use crate::host::state::{Machine, MachineDisk};
 use crate::host::wanted::WantedGuest;
 use crate::sys::digest::sha256_of_file;
 use crate::sys::fs::FileError;
-use crate::sys::jailer::{self, Node};
+use crate::sys::jailer::{self, DeviceNode};
 use crate::sys::tool;
 
 use super::linux::LinuxHost;
@@ -22,14 +22,14 @@ use crate::host::vmm::of;
 const USUAL_PLACE: &str = "/usr/local/bin/firecracker";
 
 /// What trees of this machine have in common.
-pub struct Surroundings {
+pub struct JailerInstallation {
     executable: PathBuf,
     /// `None` where Firecracker is not installed.
-    program: Option<Program>,
-    devices: Vec<Node>,
+    program: Option<CopiedProgram>,
+    devices: Vec<DeviceNode>,
 }
 
-impl Surroundings {
+impl JailerInstallation {
     /// Of this machine, for guests that run on `vmm`.
     ///
     /// # Errors
@@ -40,7 +40,7 @@ impl Surroundings {
             let meta = std::fs::metadata(path).map_err(FileError::when("look at", path))?;
             let (digest, size) = sha256_of_file(path)?;
             // As the jailer copies it, under the umask that it is started with.
-            Ok::<_, FileError>(Program { mode: meta.permissions().mode() & 0o7755, size, digest })
+            Ok::<_, FileError>(CopiedProgram { mode: meta.permissions().mode() & 0o7755, size, digest })
         });
         Ok(Self {
             executable: found.unwrap_or_else(|| USUAL_PLACE.into()),
@@ -58,8 +58,8 @@ pub fn emit(
     host: &LinuxHost,
     name: &GuestName,
     guest: &WantedGuest,
-    around: &Surroundings,
-) -> Result<Manifest, ApplyError> {
+    around: &JailerInstallation,
+) -> Result<JailManifest, ApplyError> {
     let (layout, machine) = (&host.layout, guest.machine());
     for digest in stored(machine).chain(guest.disk.map(|disk| disk.base)) {
         steps::store_file(host, &digest)?;
@@ -69,7 +69,7 @@ pub fn emit(
     }
     let place = host.guest(name).create_jail(machine)?;
     let command = host.guest(name).vmm_command(place, machine, &around.executable);
-    let facts = Facts {
+    let facts = ManifestFacts {
         layout,
         root: &place.root(layout, name),
         command: command.argv().map(|word| word.to_string_lossy().into_owned()).collect(),

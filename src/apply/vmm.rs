@@ -9,7 +9,7 @@ use crate::base::GUEST_USER;
 use crate::base::GuestName;
 use crate::base::text::last_lines;
 use crate::fleet::ContainerSpec;
-use crate::host::console::Heard;
+use crate::host::console::ConsoleLog;
 use crate::host::jail::jail;
 use crate::host::logs::LogKind::{self, Serial, Vmm};
 use crate::host::names::DISK;
@@ -24,7 +24,7 @@ use crate::sys::tool::{self, Tool};
 use crate::sys::{launch, log};
 
 use super::control::PATIENCE;
-use super::jail::Place;
+use super::jail::JailId;
 use super::keeper::For;
 use super::linux::GuestHandle;
 use super::record::{self, Ready};
@@ -79,7 +79,7 @@ impl GuestHandle<'_> {
     }
 
     /// What takes all that a VMM needs of its host beside its jail, and becomes the VMM.
-    fn launch_command(self, place: Place, machine: &Machine) -> Result<Tool, ApplyError> {
+    fn launch_command(self, place: JailId, machine: &Machine) -> Result<Tool, ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
         let jailed = of(machine.vmm).jailed_program();
         let executable = jailed.map(|program| tool::find(program).ok_or(ApplyError::NoVmm { program }));
@@ -112,14 +112,14 @@ impl GuestHandle<'_> {
     }
 
     /// What starts the VMM of a machine in the root of its jail, which is laid out; `executable` is Firecracker.
-    pub fn vmm_command(self, place: Place, machine: &Machine, executable: &Path) -> Tool {
+    pub fn vmm_command(self, place: JailId, machine: &Machine, executable: &Path) -> Tool {
         let (layout, guest) = (self.layout(), self.name);
         let files = self.file_limits_in(place, machine);
         let attempt = place.attempt;
         of(machine.vmm).command(&VmmStart { guest, attempt, machine, layout, files, executable })
     }
 
-    fn file_limits_in(self, place: Place, machine: &Machine) -> FileLimits {
+    fn file_limits_in(self, place: JailId, machine: &Machine) -> FileLimits {
         let (layout, guest) = (self.layout(), self.name);
         if let MachineDisk::Ephemeral { size, in_memory: true, .. } = machine.disk {
             return file_limits(machine, size);
@@ -218,7 +218,7 @@ impl GuestHandle<'_> {
     }
 
     /// Why a guest is not ready, from what was heard of it.
-    fn not_ready(self, it_lives: bool, serial: Heard, vmm: Heard) -> ApplyError {
+    fn not_ready(self, it_lives: bool, serial: ConsoleLog, vmm: ConsoleLog) -> ApplyError {
         let (host, guest) = (self.host, self.name);
         let failed = serial.failed_services().map(str::to_owned);
         let (said, last_lines) = (vmm.last_lines(), serial.last_lines());
@@ -237,14 +237,14 @@ impl GuestHandle<'_> {
 struct Listener {
     path: PathBuf,
     reader: Option<log::Reader>,
-    heard: Heard,
+    heard: ConsoleLog,
 }
 
 impl Listener {
     fn to(guest: GuestHandle<'_>, kind: LogKind) -> Result<Self, ApplyError> {
         let path = guest.layout().log(guest.name, kind);
         let reader = log::Reader::open(&path, log::Start::This).map_err(FileError::when("read", &path))?;
-        Ok(Self { path, reader, heard: Heard::default() })
+        Ok(Self { path, reader, heard: ConsoleLog::default() })
     }
 
     /// Reads what came meanwhile. Whoever lives may write faster than it is read, so that not all is read at once.
@@ -253,7 +253,7 @@ impl Listener {
         let Some(reader) = &mut self.reader else { return Ok(()) };
         for _ in 0..most {
             match reader.read().map_err(FileError::when("read", &self.path))? {
-                Some((_, bytes)) => self.heard.hear(&bytes),
+                Some((_, bytes)) => self.heard.feed(&bytes),
                 None => break,
             }
         }

@@ -71,7 +71,7 @@ pub struct Problems {
 
 impl Problems {
     /// Adds a problem.
-    pub fn tell(&mut self, problem: Problem) -> Reported {
+    pub fn report(&mut self, problem: Problem) -> Reported {
         self.list.push(problem);
         Reported(())
     }

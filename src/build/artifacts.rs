@@ -94,13 +94,13 @@ impl Artifacts {
 
 /// What making an artifact's file gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Made {
+pub struct BuiltFile {
     pub digest: FileDigest,
     /// In bytes, holes included.
     pub size: u64,
 }
 
-impl Made {
+impl BuiltFile {
     /// Of a file that was not hashed while it was written.
     pub fn of(path: &Path) -> Result<Self, FileError> {
         sha256_of_file(path).map(|(sha256, size)| Self { digest: sha256.into(), size })
@@ -190,7 +190,7 @@ impl OutDir {
 
     /// The finished artifact of a key, if there is one. Only whole artifacts ever have their key's name.
     pub fn find(&self, kind: ArtifactKind, key: &BuildKey) -> Option<Artifact> {
-        let (path, Made { digest, size }) = whole(kind, &self.dir_of(kind, key), self.verifies)?;
+        let (path, BuiltFile { digest, size }) = whole(kind, &self.dir_of(kind, key), self.verifies)?;
         Some(Artifact { kind, key: *key, path, digest, size, cached: true })
     }
 
@@ -205,7 +205,7 @@ impl OutDir {
         &self,
         kind: ArtifactKind,
         key: &BuildKey,
-        make: impl FnOnce(&Path) -> Result<Made, E>,
+        make: impl FnOnce(&Path) -> Result<BuiltFile, E>,
     ) -> Result<Artifact, E> {
         if let Some(found) = self.find(kind, key) {
             return Ok(found);
@@ -262,7 +262,7 @@ impl OutDir {
         kind: ArtifactKind,
         key: &BuildKey,
         work: &tempfile::TempDir,
-        Made { digest, size }: Made,
+        BuiltFile { digest, size }: BuiltFile,
     ) -> Result<Artifact, FileError> {
         let boot = files::boot_id();
         let file = work.path().join(kind.file_name());
@@ -299,11 +299,11 @@ impl OutDir {
 
 /// The file of an artifact's directory, if it is whole, and what it is. One that `verifies` is hashed where its bytes may be
 /// others than when it was made.
-fn whole(kind: ArtifactKind, dir: &Path, verifies: bool) -> Option<(PathBuf, Made)> {
+fn whole(kind: ArtifactKind, dir: &Path, verifies: bool) -> Option<(PathBuf, BuiltFile)> {
     let record: ArtifactRecord = serde_json::from_slice(&fs::read(dir.join(RECORD)).ok()?).ok()?;
     let path = dir.join(kind.file_name());
     let meta = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?;
-    let made = Made { digest: record.digest, size: meta.len() };
+    let made = BuiltFile { digest: record.digest, size: meta.len() };
     if made.size != record.size {
         return None;
     }
@@ -375,7 +375,7 @@ mod tests {
         let _held = FileLock::wait(&work.join("kernel-4567.lock")).unwrap();
         let make = |work: &Path| {
             fs::write(work.join("rootfs.ext4"), "bytes").map_err(FileError::when("write", work))?;
-            Made::of(&work.join("rootfs.ext4"))
+            BuiltFile::of(&work.join("rootfs.ext4"))
         };
         out.obtain(ArtifactKind::Image, &key(), make).unwrap();
         assert_eq!(names.map(|name| work.join(name).exists()), [false, true]);
@@ -387,11 +387,13 @@ mod tests {
         let out = OutDir::open(dir.path()).unwrap();
         let make = |work: &Path| {
             fs::write(work.join("rootfs.ext4"), "bytes").map_err(FileError::when("write", work))?;
-            Made::of(&work.join("rootfs.ext4"))
+            BuiltFile::of(&work.join("rootfs.ext4"))
         };
         let first = out.obtain(ArtifactKind::Image, &key(), make).unwrap();
         let second: Artifact = out
-            .obtain(ArtifactKind::Image, &key(), |_| -> Result<Made, FileError> { panic!("built twice") })
+            .obtain(ArtifactKind::Image, &key(), |_| -> Result<BuiltFile, FileError> {
+                panic!("built twice")
+            })
             .unwrap();
         assert_eq!((first.cached, second.cached), (false, true));
         assert_eq!(first.digest, Sha256::of("bytes").into());
@@ -406,7 +408,7 @@ mod tests {
         let out = OutDir::open(dir.path()).unwrap();
         let make = |work: &Path| {
             fs::write(work.join("rootfs.ext4"), "bytes").map_err(FileError::when("write", work))?;
-            Made::of(&work.join("rootfs.ext4"))
+            BuiltFile::of(&work.join("rootfs.ext4"))
         };
         let made: Artifact = out.obtain(ArtifactKind::Image, &key(), make).unwrap();
         let record = out.dir_of(ArtifactKind::Image, &key());
@@ -431,7 +433,7 @@ mod tests {
         let out = OutDir::open(dir.path()).unwrap();
         let make = |work: &Path| {
             fs::write(work.join("rootfs.ext4"), "bytes").map_err(FileError::when("write", work))?;
-            Made::of(&work.join("rootfs.ext4"))
+            BuiltFile::of(&work.join("rootfs.ext4"))
         };
         let made: Artifact = out.obtain(ArtifactKind::Image, &key(), make).unwrap();
         // Another file of the same bytes, as a copy of out/ has it.

@@ -20,7 +20,7 @@ use crate::sys::registry::RegistryError;
 use crate::sys::report::Report;
 use crate::sys::tool::ToolError;
 
-use super::artifacts::{Artifact, ArtifactKind, Artifacts, Made, OutDir};
+use super::artifacts::{Artifact, ArtifactKind, Artifacts, BuiltFile, OutDir};
 use super::disk::{self, DiskPlan};
 use super::inputs::VendorError;
 use super::kernel::KernelError;
@@ -166,7 +166,7 @@ pub(super) fn label(name: String) -> Result<Label, BuildError> {
 
 /// What becomes of an artifact that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
+pub enum MissingArtifact {
     Build,
     /// It is an error, [`BuildError::NotBuilt`]: for whoever only looks.
     Refuse,
@@ -183,7 +183,7 @@ pub struct Builder<'a> {
     pub cache: &'a Cache,
     pub jobs: usize,
     pub offline: bool,
-    pub missing: Missing,
+    pub missing: MissingArtifact,
     pub report: &'a dyn Report,
 }
 
@@ -193,12 +193,14 @@ impl<'a> Builder<'a> {
         &self,
         kind: ArtifactKind,
         key: &BuildKey,
-        make: impl FnOnce(&Path) -> Result<Made, BuildError>,
+        make: impl FnOnce(&Path) -> Result<BuiltFile, BuildError>,
     ) -> Result<Artifact, BuildError> {
         match self.missing {
-            Missing::Build => self.out.obtain(kind, key, make),
-            Missing::Refuse => self.out.find(kind, key).ok_or(BuildError::NotBuilt { kind, key: *key }),
-            Missing::Foresee => Ok(self.out.find(kind, key).unwrap_or_else(|| Artifact {
+            MissingArtifact::Build => self.out.obtain(kind, key, make),
+            MissingArtifact::Refuse => {
+                self.out.find(kind, key).ok_or(BuildError::NotBuilt { kind, key: *key })
+            }
+            MissingArtifact::Foresee => Ok(self.out.find(kind, key).unwrap_or_else(|| Artifact {
                 kind,
                 key: *key,
                 path: self.out.dir_of(kind, key).join(kind.file_name()),
@@ -266,7 +268,7 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn named(&self, name: Label, artifact: Artifact) -> Result<Built, BuildError> {
-        if self.missing != Missing::Foresee {
+        if self.missing != MissingArtifact::Foresee {
             self.out.link(&artifact, &name)?;
         }
         Ok(Built { name, artifact })

@@ -11,7 +11,7 @@ use crate::sys::fs::FileError;
 use crate::sys::sparse;
 
 use super::artifacts::{Artifact, ArtifactKind, OutDir};
-use super::builder::{BuildError, Builder, Built, Missing, Selection};
+use super::builder::{BuildError, Builder, Built, MissingArtifact, Selection};
 
 /// What building twice has shown of an artifact.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +56,7 @@ impl Builder<'_> {
             .tempdir_in(scratch)
             .map_err(FileError::when("create a directory in", scratch))?;
         let out = OutDir::open(dir.path())?;
-        let second = Builder { out: &out, missing: Missing::Build, ..*self }.build(what)?;
+        let second = Builder { out: &out, missing: MissingArtifact::Build, ..*self }.build(what)?;
         let compare = |(built, again): (Built, Built)| {
             let first_difference = first_difference(&built.artifact.path, &again.artifact.path)?;
             let file_system = self.check_file_system(&built)?;

@@ -16,7 +16,7 @@ use super::kernel_artifact::kernel_source;
 use super::kernel_notes::KernelNotes;
 use super::project::Project;
 
-/// What is wished of a kernel, and what Kconfig makes of it.
+/// What is asked of a kernel, and what Kconfig makes of it.
 #[derive(Clone, Debug)]
 pub struct Configuration {
     pub requested: RequestedOptions,
@@ -54,13 +54,13 @@ impl Configuration {
         Ok(Self { requested: requested.clone(), configured })
     }
 
-    /// Every line with its origin. Where wishes did not survive, all of them are the error.
+    /// Every line with its origin. Where requested options did not survive, all of them are the error.
     pub fn lines(&self) -> Result<Vec<ConfigLine>, BuildError> {
         self.configured.check(&self.requested)?;
         Ok(self.configured.lines(&self.requested)?)
     }
 
-    /// The final configuration, whether it fulfils the wishes or not.
+    /// The final configuration, whether it fulfils the requested options or not.
     pub fn config(&self) -> Result<DotConfig, BuildError> {
         Ok(self.configured.config()?)
     }

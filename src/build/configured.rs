@@ -1,4 +1,4 @@
-//! What Kconfig makes of the wishes: the final configuration, where each of its lines comes from, and who wants an option.
+//! What Kconfig makes of the requested options: the final configuration, where each of its lines comes from, and who wants an option.
 
 use std::path::Path;
 
@@ -16,8 +16,8 @@ use super::kconfig::Symbols;
 use super::kernel::KernelError;
 use super::unmet::explain;
 
-/// The file of wishes in a tree.
-const REQUESTED: &str = ".sisforge-wishes";
+/// The file of requested options in a tree.
+const REQUESTED: &str = ".sisforge-requested";
 
 /// Bytes of a `.config`: the largest of distributions have 300 KiB.
 const LARGEST_CONFIG: u64 = 16 << 20;
@@ -105,7 +105,7 @@ impl Configured {
         Ok(DotConfig::parse(".config", &self.text)?)
     }
 
-    /// Looks whether every wish has survived.
+    /// Looks whether every requested option has survived.
     pub fn check(&self, requested: &RequestedOptions) -> Result<(), KernelError> {
         let outcome = self.config()?;
         match requested.unmet(&outcome) {

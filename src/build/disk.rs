@@ -15,7 +15,7 @@ use crate::lock::model::Lock;
 use crate::lock::wanted::spelled_container;
 use crate::sys::report::{Report, Unit};
 
-use super::artifacts::{ArtifactKind, Made};
+use super::artifacts::{ArtifactKind, BuiltFile};
 use super::builder::{BuildError, label, pool};
 use super::images::ImagesPlan;
 use super::key::{BuildKey, KeyBuilder};
@@ -114,14 +114,14 @@ impl<'a> DiskPlan<'a> {
         dir: &Path,
         jobs: usize,
         report: &dyn Report,
-    ) -> Result<Made, BuildError> {
+    ) -> Result<BuiltFile, BuildError> {
         let task = report.begin(&format!("write disk {}", self.name), None, Unit::Steps);
         let tree = self.tree()?;
         let path = dir.join(ArtifactKind::Disk.file_name());
         let written = pool(jobs)?.install(|| write_ext4(&tree, &[], &self.options(key), None, &path));
         written.map_err(|source| BuildError::Disk { disk: self.name.clone(), source })?;
         task.finish(&self.spec.size.to_string());
-        Ok(Made::of_sparse(&path)?)
+        Ok(BuiltFile::of_sparse(&path)?)
     }
 
     /// Lays the disk out again and holds a written one against it.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::image::ext4::{Earlier, Placed};
+use crate::image::ext4::{Earlier, FileExtents};
 use crate::sys::fs::FileError;
 use crate::sys::sealed;
 
@@ -19,7 +19,7 @@ const FILES: &str = "files";
 #[derive(Serialize, Deserialize)]
 struct EarlierRecord {
     state: State,
-    placed: Vec<Placed>,
+    placed: Vec<FileExtents>,
 }
 
 /// What changes with a file's bytes.
@@ -38,7 +38,7 @@ impl State {
 }
 
 /// Notes where the files of an image lie.
-pub(super) fn keep(image: &Path, placed: &[Placed]) -> Result<(), FileError> {
+pub(super) fn keep(image: &Path, placed: &[FileExtents]) -> Result<(), FileError> {
     let state =
         File::open(image).and_then(|file| State::of(&file)).map_err(FileError::when("read", image))?;
     let path = image.with_file_name(FILES);

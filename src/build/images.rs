@@ -13,7 +13,7 @@ use crate::lock::wanted::container_digest;
 use crate::sys::registry::Pulled;
 use crate::sys::report::Unit;
 
-use super::artifacts::{ArtifactKind, Made};
+use super::artifacts::{ArtifactKind, BuiltFile};
 use super::builder::{BuildError, Builder, pool};
 use super::key::{BuildKey, KeyBuilder};
 use super::rootfs::ext4_options;
@@ -54,7 +54,7 @@ impl ImagesPlan<'_> {
     }
 
     /// Writes the store into an empty directory.
-    pub fn write(&self, key: &BuildKey, dir: &Path, builder: &Builder<'_>) -> Result<Made, BuildError> {
+    pub fn write(&self, key: &BuildKey, dir: &Path, builder: &Builder<'_>) -> Result<BuiltFile, BuildError> {
         let store = self.store(builder)?;
         let begun = format!("write container images of {}", self.name);
         let task = builder.report.begin(&begun, None, Unit::Steps);
@@ -70,8 +70,8 @@ impl ImagesPlan<'_> {
         }
         task.finish(&format!("{} images", self.containers.len()));
         match written.sha256 {
-            Some(sha256) => Ok(Made { digest: sha256.into(), size: written.size }),
-            None => Ok(Made::of(&path)?),
+            Some(sha256) => Ok(BuiltFile { digest: sha256.into(), size: written.size }),
+            None => Ok(BuiltFile::of(&path)?),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::lock::model::LockedPackage;
 use crate::lock::repository::DOWNLOADS;
 use crate::lock::wanted::mentioned_containers;
 use crate::sys::digest::sha256_of_file;
-use crate::sys::fetch::Address;
+use crate::sys::fetch::MirroredUrl;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::registry::Blob;
 use crate::sys::report::Unit;
@@ -168,7 +168,7 @@ impl Builder<'_> {
         let repositories = self.repositories();
         let mut found = Vec::new();
         for spec in &self.project.fleet.repositories {
-            let FileLocation::Network(Address { url, .. }) = index_place(spec) else { continue };
+            let FileLocation::Network(MirroredUrl { url, .. }) = index_place(spec) else { continue };
             found.push((place(dir, &url)?, repositories.index(spec)?.bytes));
             let keys = repositories.keys(spec)?;
             found.extend(keys.files().map(|(name, pem)| (dir.join(KEYS).join(name), pem.to_vec())));

@@ -1,4 +1,4 @@
-//! The guest kernel: sources and wishes become a compact `vmlinux`.
+//! The guest kernel: sources and options become a compact `vmlinux`.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::sys::report::{Report, Unit};
 use crate::sys::sandbox::{Sandbox, SandboxError};
 use crate::sys::tool::{OUT_OF_TIME, ToolError};
 
-use super::compact::{LAYOUT, LayoutError, compact};
+use super::compact::{LAYOUT, UnsupportedVmlinux, compact};
 use super::configured::Configured;
 use super::kernel_notes::{KernelNotes, LastBuild};
 use super::key::{BuildKey, KeyBuilder};
@@ -31,7 +31,7 @@ pub struct KernelInputs {
     pub source: PathBuf,
     pub source_sha256: Sha256,
     pub requested: RequestedOptions,
-    /// The series that the wishes are for, where it is known. It plays no part in the key: the source decides.
+    /// The series that the requested options are for, where it is known. It plays no part in the key: the source decides.
     pub series: Option<String>,
     /// Patches in the order they are applied.
     pub patches: Vec<PathBuf>,
@@ -62,7 +62,7 @@ pub enum KernelError {
     #[error("the kernel does not build; its whole output is in {}", log.display())]
     Build { log: PathBuf, source: ToolError },
     #[error(transparent)]
-    Layout(#[from] LayoutError),
+    Layout(#[from] UnsupportedVmlinux),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Needs(Vec<UnmetNeed>),
 }
@@ -128,8 +128,8 @@ pub fn build(
     Ok(files::remove(&tree.dir)?)
 }
 
-/// What Kconfig makes of the wishes, found without building; `scratch` is a directory for the sources, which may be
-/// needed. Wishes that did not survive are no error here.
+/// What Kconfig makes of the requested options, found without building; `scratch` is a directory for the sources, which may be
+/// needed. Requested options that did not survive are no error here.
 pub fn configure(
     inputs: &KernelInputs,
     scratch: &Path,

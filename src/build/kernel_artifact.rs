@@ -6,12 +6,12 @@ use crate::base::Sha256;
 use crate::fleet::{KernelBuild, KernelSpec, Source, VmmKind};
 use crate::lock::kernel::DotConfig;
 use crate::sys::digest::sha256_of_file;
-use crate::sys::fetch::{Address, Cache, Expected};
+use crate::sys::fetch::{Cache, ExpectedFile, MirroredUrl};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::make;
 use crate::sys::report::Report;
 
-use super::artifacts::{Artifact, ArtifactKind, Made};
+use super::artifacts::{Artifact, ArtifactKind, BuiltFile};
 use super::builder::{BuildError, Builder, Built, label};
 use super::kernel::{self, KernelInputs};
 use super::kernel_notes::KernelNotes;
@@ -49,7 +49,7 @@ impl Builder<'_> {
             let (sha256, size) = sha256_of_file(&copy)?;
             check_digest(image, sha256, expected)?;
             vmlinux::check(image, vmm)?;
-            Ok(Made { digest: sha256.into(), size })
+            Ok(BuiltFile { digest: sha256.into(), size })
         })
     }
 
@@ -67,7 +67,7 @@ impl Builder<'_> {
         let artifact = self.obtain(ArtifactKind::Kernel, &inputs.key(), |dir| {
             let inputs = KernelInputs { source: self.kernel_source(build)?, ..inputs.clone() };
             kernel::build(&inputs, dir, &KernelNotes(self.out.notes()?), self.jobs, self.report)?;
-            Ok(Made::of(&dir.join(ArtifactKind::Kernel.file_name()))?)
+            Ok(BuiltFile::of(&dir.join(ArtifactKind::Kernel.file_name()))?)
         })?;
         if !artifact.digest.is_built() {
             return Ok(artifact);
@@ -106,8 +106,8 @@ pub(super) fn kernel_source(
         // Its digest was compared when the project was read.
         Source::Path(path) => Ok(path.clone()),
         Source::Url(url) => {
-            let address = Address { url: url.clone(), mirrors: build.mirrors.clone() };
-            let pinned = Expected { sha256: Some(expected), size: None };
+            let address = MirroredUrl { url: url.clone(), mirrors: build.mirrors.clone() };
+            let pinned = ExpectedFile { sha256: Some(expected), size: None };
             // Hashed also where it was there before: a kernel is built from nothing that was not checked.
             let cache = cache.clone().verifying();
             cache.get(&address, pinned, offline, report).map_err(BuildError::KernelSource)

@@ -23,7 +23,7 @@ pub struct LastBuild {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Kept<T> {
+struct Keyed<T> {
     key: String,
     kept: T,
 }
@@ -47,13 +47,13 @@ impl KernelNotes {
     /// What was configured for a kernel, if it was the last one.
     pub fn configured(&self, key: &BuildKey) -> Option<Configured> {
         let bytes = std::fs::read(self.configured_file()).ok()?;
-        let kept: Kept<Configured> = serde_json::from_slice(&bytes).ok()?;
+        let kept: Keyed<Configured> = serde_json::from_slice(&bytes).ok()?;
         (kept.key == key.to_string()).then_some(kept.kept)
     }
 
     /// Remembers a configuration.
     pub fn keep_configured(&self, key: &BuildKey, configured: &Configured) -> Result<(), FileError> {
-        self.keep(&self.configured_file(), &Kept { key: key.to_string(), kept: configured })
+        self.keep(&self.configured_file(), &Keyed { key: key.to_string(), kept: configured })
     }
 
     fn keep(&self, path: &std::path::Path, value: &impl Serialize) -> Result<(), FileError> {

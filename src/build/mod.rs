@@ -25,7 +25,7 @@ mod tools;
 pub mod unmet;
 pub mod vmlinux;
 
-pub use builder::{BuildError, Builder, Built, Missing, Selection};
+pub use builder::{BuildError, Builder, Built, MissingArtifact, Selection};
 pub use compare::{Comparison, FileSystemCheck, first_difference};
 pub use configuration::Configuration;
 pub use inputs::{Input, VendorError, Vendored};

@@ -5,26 +5,26 @@ use std::fmt;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{KernelOption, Label};
 use crate::fleet::OptionValue;
-use crate::lock::kernel::{DotConfig, FLEET, Origin, RequestedOptions};
+use crate::lock::kernel::{DotConfig, FLEET, OptionOrigin, RequestedOptions};
 
 use super::kernel::KernelError;
 
 /// A kernel option that something needs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Need {
-    pub whose: Needy,
+    pub whose: NeededBy,
     pub option: KernelOption,
 }
 
 /// What needs it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Needy {
+pub enum NeededBy {
     Recipe(Label),
     /// A kind of machine, or one that is written out in this user or pool.
     Machine(String),
 }
 
-impl fmt::Display for Needy {
+impl fmt::Display for NeededBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Recipe(name) => write!(f, "recipe {name}"),
@@ -57,11 +57,11 @@ pub fn check_needs(config: &DotConfig, needs: &[Need]) -> Result<(), KernelError
     if unmet.is_empty() { Ok(()) } else { Err(KernelError::Needs(unmet)) }
 }
 
-/// An option that something needs, and that the wishes do not turn on.
+/// An option that something needs, and that the requested options do not turn on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NeedDoubt {
     #[error("{need}, which {origin} turns off")]
-    TurnedOff { need: Need, origin: Origin },
+    TurnedOff { need: Need, origin: OptionOrigin },
     #[error("{0}, which is not in the base, the fragments or the options")]
     NotMentioned(Need),
 }
@@ -80,7 +80,7 @@ impl Diagnostic for NeedDoubt {
     }
 }
 
-/// The needs that wishes do not meet by themselves. What is not mentioned may still come out on, because other
+/// The needs that the requested options do not meet by themselves. What is not mentioned may still come out on, because other
 /// options select it; what is turned off hardly.
 pub fn need_doubts(requested: &RequestedOptions, needs: &[Need]) -> Vec<NeedDoubt> {
     let doubt = |need: &Need| match requested.get(&need.option) {
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn need(recipe: &str, option: &str) -> Need {
-        let whose = Needy::Recipe(recipe.parse().unwrap());
+        let whose = NeededBy::Recipe(recipe.parse().unwrap());
         Need { whose, option: KernelOption::parse(option).unwrap() }
     }
 
@@ -117,7 +117,7 @@ mod tests {
         let mut requested = RequestedOptions::default();
         requested.overlay_file("base.config", "CONFIG_TUN=y\n# CONFIG_FUSE_FS is not set\n").unwrap();
         let mut needs = ["TUN", "FUSE_FS", "MEMCG"].map(|option| need("podman", option)).to_vec();
-        let whose = Needy::Machine("small".into());
+        let whose = NeededBy::Machine("small".into());
         needs.push(Need { whose, option: KernelOption::parse("VIRTIO_BALLOON").unwrap() });
         let doubts: Vec<_> = need_doubts(&requested, &needs).iter().map(ToString::to_string).collect();
         assert_eq!(

@@ -19,7 +19,7 @@ use crate::sys::fetch::Cache;
 use crate::sys::make;
 use crate::sys::report::Report;
 
-use super::needs::{Need, NeedDoubt, Needy, need_doubts};
+use super::needs::{Need, NeedDoubt, NeededBy, need_doubts};
 use super::series;
 use super::vmlinux::{self, VmlinuxError};
 
@@ -160,10 +160,10 @@ impl Project {
             .recipes
             .values()
             .flat_map(Recipes::kernel_needs)
-            .map(|(recipe, option)| Need { whose: Needy::Recipe(recipe.clone()), option: option.clone() });
+            .map(|(recipe, option)| Need { whose: NeededBy::Recipe(recipe.clone()), option: option.clone() });
         let machines = self.fleet.guests.iter().flat_map(|(name, guest)| {
             let declared = guest.machine_name.as_ref().or(guest.pool.as_ref());
-            let whose = Needy::Machine(declared.map_or(name.as_str(), |name| name.as_str()).to_owned());
+            let whose = NeededBy::Machine(declared.map_or(name.as_str(), |name| name.as_str()).to_owned());
             let options = guest.machine.kernel_needs().filter_map(|option| KernelOption::parse(option).ok());
             options.map(move |option| Need { whose: whose.clone(), option })
         });

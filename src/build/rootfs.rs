@@ -19,7 +19,7 @@ use crate::lock::repository::{DOWNLOADS, Repositories, RepositoryError};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::report::Unit;
 
-use super::artifacts::{ArtifactKind, Made};
+use super::artifacts::{ArtifactKind, BuiltFile};
 use super::builder::{BuildError, pool};
 use super::earlier;
 use super::key::{BuildKey, KeyBuilder};
@@ -77,8 +77,8 @@ impl<'a> ImagePlan<'a> {
         for (name, bytes) in &self.apk.keys {
             key = key.input("trusted", name).input("key", bytes);
         }
-        for wish in &self.apk.world {
-            key = key.input("world", wish.to_string());
+        for dependency in &self.apk.world {
+            key = key.input("world", dependency.to_string());
         }
         for line in &self.apk.repositories {
             key = key.input("repository", line);
@@ -98,7 +98,7 @@ impl<'a> ImagePlan<'a> {
         repositories: &Repositories<'_>,
         earlier: Option<&Path>,
         jobs: usize,
-    ) -> Result<Made, BuildError> {
+    ) -> Result<BuiltFile, BuildError> {
         let earlier = earlier.and_then(earlier::open);
         let write = || self.write_once(key, dir, repositories, earlier.as_ref(), jobs);
         let written = match write() {
@@ -115,8 +115,8 @@ impl<'a> ImagePlan<'a> {
         };
         let image = dir.join(ArtifactKind::Image.file_name());
         earlier::keep(&image, &written.placed)?;
-        let Some(sha256) = written.sha256 else { return Ok(Made::of(&image)?) };
-        Ok(Made { digest: sha256.into(), size: written.size })
+        let Some(sha256) = written.sha256 else { return Ok(BuiltFile::of(&image)?) };
+        Ok(BuiltFile { digest: sha256.into(), size: written.size })
     }
 
     fn write_once(
@@ -219,7 +219,7 @@ fn apk_settings(
 ) -> Result<ApkSettings, RepositoryError> {
     let mut settings = ApkSettings {
         arch: locked.arch.clone(),
-        world: locked.world.iter().filter_map(|wish| wish.parse().ok()).collect(),
+        world: locked.world.iter().filter_map(|dependency| dependency.parse().ok()).collect(),
         repositories: Vec::new(),
         keys: BTreeMap::new(),
         tags: tags(locked, lock),

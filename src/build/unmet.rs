@@ -6,7 +6,7 @@ use crate::base::KernelOption;
 use crate::fleet::OptionValue;
 use crate::lock::kernel::{DotConfig, Unmet};
 
-use super::kconfig::{Symbol, Symbols, Values};
+use super::kconfig::{OptionValues, Symbol, Symbols};
 
 /// An option that did not survive `olddefconfig`, explained.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub enum UnmetReason {
 }
 
 /// Values of a configuration, as conditions compare them.
-impl Values for DotConfig {
+impl OptionValues for DotConfig {
     fn value(&self, name: &str) -> Option<String> {
         Some(match self.get(&KernelOption::parse(name).ok()?)? {
             OptionValue::Text(text) => text.clone(),
@@ -46,7 +46,7 @@ impl Values for DotConfig {
     }
 }
 
-/// Explains each wish that a configuration does not fulfil.
+/// Explains each requested option that a configuration does not fulfil.
 pub fn explain(unmet: Vec<Unmet>, symbols: &Symbols, outcome: &DotConfig) -> Vec<UnmetOption> {
     let explained = |unmet: Unmet| UnmetOption { why: why(&unmet, symbols, outcome), unmet };
     unmet.into_iter().map(explained).collect()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::apk::{
-    Contents, INDEX_FILE, Missing, PackMap, PackageInfo, Packed, SigningKey, convert_debs, pack,
+    Contents, INDEX_FILE, PackMap, PackageInfo, Packed, SigningKey, UnknownDependency, convert_debs, pack,
     sign_directory,
 };
 use crate::sys::fs;
@@ -55,7 +55,7 @@ pub struct PackArgs {
     #[arg(long, value_name = "NAME[=VERSION]")]
     provides: Vec<String>,
     /// A package that it needs
-    #[arg(long, value_name = "WISH")]
+    #[arg(long, value_name = "DEPENDENCY")]
     depends: Vec<String>,
     /// A TOML file of changes: extra names, dependencies to drop, paths to leave out, modes, owners
     #[arg(long, value_name = "FILE")]
@@ -144,7 +144,7 @@ fn pack_debs(args: &PackArgs, map: &PackMap, key: Option<&SigningKey>) -> Result
         )
         .hint("a .deb has its own; change them with --map"));
     }
-    let missing = if args.ignore_missing { Missing::Ignore } else { Missing::Keep };
+    let missing = if args.ignore_missing { UnknownDependency::Ignore } else { UnknownDependency::Keep };
     Ok(convert_debs(&args.inputs, map, missing, key)?)
 }
 

@@ -67,13 +67,13 @@ fn check(builder: &Builder<'_>, selection: &Selection, ui: &Ui) -> Result<ExitCo
             None => ui.say(&format!("{name}: {} both times", built.artifact.digest.short())),
             Some(offset) => error(&format!("a second build differs at byte {offset}")),
         }
-        file_system.iter().for_each(|check| tell(&name, check, &error, ui));
+        file_system.iter().for_each(|check| print_check(&name, check, &error, ui));
     }
     if compared.iter().all(Comparison::is_good) { Ok(ExitCode::SUCCESS) } else { Err(CliError::said(1)) }
 }
 
 /// Says what reading a file system back has shown.
-fn tell(name: &str, check: &FileSystemCheck, error: &dyn Fn(&str), ui: &Ui) {
+fn print_check(name: &str, check: &FileSystemCheck, error: &dyn Fn(&str), ui: &Ui) {
     /// Paths that are told; the rest would be more of the same.
     const TOLD: usize = 20;
     let ReadBack { paths, bytes, mismatches } = &check.read_back;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::apply::facts;
 use crate::fleet::{Fleet, HostSpec};
-use crate::host::doctor::{Check, Fix, Group, Level, Verdict, Wants, checks, is_ready};
+use crate::host::doctor::{Check, CheckGroup, Fix, FleetRequirements, Level, Verdict, checks, is_ready};
 use crate::host::layout::Layout;
 
 use super::error::CliError;
@@ -25,7 +25,7 @@ pub struct Args {
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let fleet = fleet(ui)?;
-    let wants = Wants::of(fleet.as_ref());
+    let wants = FleetRequirements::of(fleet.as_ref());
     let layout = match &fleet {
         Some(fleet) => Layout::new(&fleet.host, &fleet.name),
         None => Layout::new(&HostSpec::default(), &"none".parse().map_err(|_| CliError::failed("no name"))?),
@@ -44,7 +44,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     Ok(if is_ready(&found) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The fleet whose wishes count, where there is one.
+/// The fleet that counts, where there is one.
 fn fleet(ui: &Ui) -> Result<Option<Fleet>, CliError> {
     if ui.settings.run.file.exists() {
         return Ok(Some(ui.workspace().fleet()?));
@@ -91,7 +91,7 @@ fn confirmed() -> Result<bool, CliError> {
 fn report(checks: &[Check], ui: &Ui) -> String {
     let color = ui.settings.color && std::io::stdout().is_terminal();
     let mut text = String::new();
-    let mut group: Option<Group> = None;
+    let mut group: Option<CheckGroup> = None;
     for check in checks {
         let is_good = matches!(check.verdict, Verdict::Pass | Verdict::Unneeded);
         if is_good && ui.settings.quiet {

@@ -95,7 +95,7 @@ impl CliError {
         Self { class: Class::Failed, body: Body::Words { message: message.into(), causes, hint: None } }
     }
 
-    /// Wishes for packages that cannot be met together.
+    /// Dependencies that cannot be met together.
     pub fn unsolvable(error: &SolveError) -> Self {
         let told = Self::because("these packages cannot be installed together", &error.problems);
         Self { class: error.class(), ..told }

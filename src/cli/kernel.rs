@@ -36,7 +36,7 @@ pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
     }
 }
 
-/// What is wished of the fleet's kernel, and what Kconfig makes of it.
+/// What is asked of the fleet's kernel, and what Kconfig makes of it.
 fn configuration(ui: &Ui) -> Result<Configuration, CliError> {
     Ok(ui.workspace().kernel_configuration()?)
 }

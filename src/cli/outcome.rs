@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::apply::Failure;
+use crate::apply::StepFailure;
 use crate::base::diagnostic::one_line;
 use crate::base::{Diagnostic, GuestName};
 use crate::plan::Plan;
@@ -63,7 +63,7 @@ pub fn summary(outcome: &Outcome) -> String {
         [(started, "started"), (restarted, "restarted"), (stopped, "stopped"), (changed, "changed in place")];
     let counts = counts.iter().filter(|(guests, _)| !guests.is_empty());
     let mut all: Vec<_> = counts.map(|(guests, what)| format!("{} {what}", guests.len())).collect();
-    let mut failed: Vec<_> = applied.failures.iter().map(Failure::whose).collect();
+    let mut failed: Vec<_> = applied.failures.iter().map(StepFailure::whose).collect();
     failed.dedup();
     if !failed.is_empty() {
         all.push(format!("failed: {}", failed.join(", ")));

@@ -10,8 +10,8 @@ use crate::plan::Strategy;
 #[derive(clap::Args)]
 pub struct RolloutArgs {
     /// How guests that run are replaced
-    #[arg(long, value_enum, default_value_t = Word::Recreate)]
-    strategy: Word,
+    #[arg(long, value_enum, default_value_t = StrategyArg::Recreate)]
+    strategy: StrategyArg,
     /// Guests that may be down at the same time, with `--strategy rolling` [default: 1]
     #[arg(long, value_name = "N")]
     max_unavailable: Option<NonZeroUsize>,
@@ -21,7 +21,7 @@ pub struct RolloutArgs {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Word {
+enum StrategyArg {
     /// All are stopped, then all are started
     Recreate,
     /// Few at a time; one that does not get ready ends it, and the others run on as they are
@@ -32,7 +32,7 @@ impl RolloutArgs {
     /// The strategy; `--max-unavailable` alone asks for a rolling one.
     pub fn strategy(&self) -> Strategy {
         match (self.strategy, self.max_unavailable) {
-            (Word::Recreate, None) => Strategy::Recreate,
+            (StrategyArg::Recreate, None) => Strategy::Recreate,
             (_, max) => Strategy::Rolling { max_unavailable: max.unwrap_or(NonZeroUsize::MIN) },
         }
     }

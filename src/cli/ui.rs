@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use crate::run::{Workspace, WorkspaceSettings};
 use crate::sys::report::{Report, Silent, Task, Unit};
 
-use super::output::Wrote;
+use super::output::WrittenJson;
 use super::settings::Settings;
 use super::{progress, render};
 
@@ -53,7 +53,7 @@ impl Ui {
     /// Says that a file was written, and more about it.
     pub fn wrote(&self, path: &Path, more: &str) {
         if self.settings.json {
-            render::json(&Wrote { wrote: path.to_owned() });
+            render::json(&WrittenJson { wrote: path.to_owned() });
         }
         self.say(&format!("wrote {}{more}", path.display()));
     }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use crate::base::diagnostic::one_line;
 use crate::base::time::parse_duration;
 use crate::base::{Class, Diagnostic};
-use crate::run::events::Happened;
+use crate::run::events::FleetEvent;
 use crate::run::metrics;
-use crate::run::watch::{Event, Followed, Following, Looked, Watch};
+use crate::run::watch::{Event, Followed, Following, LookOutcome, Watch};
 use crate::sys::http::serve::serve;
 use crate::sys::report::Silent;
 
@@ -95,8 +95,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     if !args.once {
         return follow(args, watch, ui);
     }
-    let look = watch.look(&mut |event| tell(event, ui))?;
-    if look == Looked::Complete { Ok(ExitCode::SUCCESS) } else { Err(CliError::said(1)) }
+    let look = watch.look(&mut |event| print_event(event, ui))?;
+    if look == LookOutcome::Complete { Ok(ExitCode::SUCCESS) } else { Err(CliError::said(1)) }
 }
 
 /// Follows, and answers who asks meanwhile.
@@ -119,14 +119,14 @@ fn follow(args: &Args, mut watch: Watch<'_>, ui: &Ui) -> Result<ExitCode, CliErr
                     ui.report.note(&format!("warning: no metrics were written: {}", one_line(&error)));
                 }
             }
-            _ => tell(event, ui),
+            _ => print_event(event, ui),
         });
         // Who answers would go on for ever.
         std::process::exit(interrupted.status().into())
     })
 }
 
-fn tell(event: Event<'_>, ui: &Ui) {
+fn print_event(event: Event<'_>, ui: &Ui) {
     let note = |text: String| ui.report.note(&text);
     match event {
         Event::Applying(revision) => note(format!("{}: applying", short(revision))),
@@ -139,7 +139,7 @@ fn tell(event: Event<'_>, ui: &Ui) {
         }
         // Told again when the look comes to its end.
         Event::CarriedOut(outcome) => drop(outcome::show(outcome, ui)),
-        Event::HeldBack(held_back) => note(Happened::from(held_back).sentence()),
+        Event::HeldBack(held_back) => note(FleetEvent::from(held_back).sentence()),
         Event::Looked => {}
         Event::Incomplete => note("this will be tried again; still watching".to_owned()),
         Event::Failed(error) => {

@@ -8,7 +8,7 @@ use crate::sys::beneath::{LeadsOut, without_dots};
 use crate::sys::fs::FileError;
 
 use super::files::SourceFiles;
-use super::validate::{Mention, Thing};
+use super::validate::{Mention, MentionTarget};
 use crate::base::problem::{Problem, Problems, suggest};
 
 /// What is wrong, and what to do about it.
@@ -29,7 +29,7 @@ pub fn check_files(
             outside.or_else(|| lacking(thing, files)).or_else(|| strays(thing, files))
         {
             let problem = Problem::new(mention.span.clone(), message);
-            problems.tell(match hint {
+            problems.report(match hint {
                 Some(hint) => problem.hint(hint),
                 None => problem,
             });
@@ -64,8 +64,8 @@ fn led_out(error: &FileError) -> Option<Wrong> {
 }
 
 /// Something in a directory that leads out of the project, or that would be waited for.
-fn strays(thing: &Thing, files: &SourceFiles) -> Option<Wrong> {
-    let (Thing::Keys(dir) | Thing::Directory(dir)) = thing else { return None };
+fn strays(thing: &MentionTarget, files: &SourceFiles) -> Option<Wrong> {
+    let (MentionTarget::Keys(dir) | MentionTarget::Directory(dir)) = thing else { return None };
     let mut waiting: Vec<PathBuf> =
         is_below(dir, files).then(|| files.find(dir).ok().flatten())?.into_iter().collect();
     let mut seen = BTreeSet::new();
@@ -88,27 +88,29 @@ fn irregular(path: &Path) -> Wrong {
 }
 
 /// Message and hint for a thing that is not there.
-fn lacking(thing: &Thing, files: &SourceFiles) -> Option<Wrong> {
+fn lacking(thing: &MentionTarget, files: &SourceFiles) -> Option<Wrong> {
     match thing {
-        Thing::File(path) | Thing::FileOrDirectory(path) | Thing::Directory(path)
+        MentionTarget::File(path) | MentionTarget::FileOrDirectory(path) | MentionTarget::Directory(path)
             if path.exists() && !path.is_file() && !path.is_dir() =>
         {
             Some(irregular(path))
         }
-        Thing::File(path) => (!path.is_file()).then(|| no("file", path)),
-        Thing::Directory(path) => (!path.is_dir()).then(|| no("directory", path)),
-        Thing::FileOrDirectory(path) => (!path.exists()).then(|| no("file or directory", path)),
-        Thing::Keys(path) => (!holds_keys(path)).then(|| {
+        MentionTarget::File(path) => (!path.is_file()).then(|| no("file", path)),
+        MentionTarget::Directory(path) => (!path.is_dir()).then(|| no("directory", path)),
+        MentionTarget::FileOrDirectory(path) => (!path.exists()).then(|| no("file or directory", path)),
+        MentionTarget::Keys(path) => (!holds_keys(path)).then(|| {
             let hint = "put the trusted *.rsa.pub there (`sisforge keys alpine` writes Alpine's), or name their directory as `keys`";
             (format!("there are no keys in {}", path.display()), Some(hint.to_owned()))
         }),
-        Thing::Recipe(name) => {
+        MentionTarget::Recipe(name) => {
             named(files, "recipes", name.as_str(), "recipes", &|name| format!("recipes/{name}/recipe.toml"))
         }
-        Thing::KernelBase(name) => named(files, "kernel-configs", name.as_str(), "kernel bases", &|name| {
-            format!("kernel-configs/{name}.config")
-        }),
-        Thing::KernelFragment(name) => {
+        MentionTarget::KernelBase(name) => {
+            named(files, "kernel-configs", name.as_str(), "kernel bases", &|name| {
+                format!("kernel-configs/{name}.config")
+            })
+        }
+        MentionTarget::KernelFragment(name) => {
             named(files, "kernel-configs/fragments", name.as_str(), "kernel fragments", &|name| {
                 format!("kernel-configs/fragments/{name}.config")
             })

@@ -7,11 +7,13 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::model::{Backing, OnExit, OptionValue, ParameterValue, Preset, Protocol, ScriptName, VmmKind};
-use super::reader::{FieldSchema, FromToml, Named, Section, Value, key, section, section_schema, unexpected};
+use super::reader::{
+    FieldSchema, FromToml, List, Named, Section, Value, key, section, section_schema, unexpected,
+};
 use super::scalar::{
     AbsolutePath, Account, Auto, Bandwidth, Count, DefaultAction, Destination, FsLabel, GuestNet,
-    ImageLocation, ImageName, LocalPath, Location, Mode, NameServer, OneOrMore, Package, ParameterName,
-    Ports, RuleList, ScriptDigest, Tag, UidRange, WebUrl,
+    ImageLocation, ImageName, LocalPath, Location, Mode, NameServer, OneOrMore, ParameterName, Ports,
+    RuleList, ScriptDigest, Tag, UidRange, WebUrl, WorldEntry,
 };
 use crate::base::problem::{Problems, Read};
 use crate::base::{
@@ -19,9 +21,6 @@ use crate::base::{
 };
 
 pub use machine::*;
-
-/// A list, each of its elements with its place.
-pub type List<T> = Vec<Read<Spanned<T>>>;
 
 section! {
     /// A fleet of microVMs: what sisforge builds and runs.
@@ -98,7 +97,7 @@ section! {
         /// What the image can do: recipes/NAME/recipe.toml.
         recipes: List<Label>,
         /// Packages beyond those of the recipes, as in apk's world.
-        packages: List<Package>,
+        packages: List<WorldEntry>,
         /// Size of the file system; "auto" unless given.
         size: Option<Spanned<Auto<ByteSize>>>,
         /// Files by their path in the guest.

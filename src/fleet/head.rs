@@ -49,7 +49,7 @@ fn of(document: &DeTable<'_>, problems: &mut Problems) -> Read<FleetHead> {
         Some(name) => Ok(FleetHead { name: FleetName::from_toml(name, problems)?, host }),
         None => {
             let place = document.get("fleet").map_or(0..0, Spanned::span);
-            Err(problems.tell(Problem::new(place, "[fleet] has no `name`").label("`name` belongs here")))
+            Err(problems.report(Problem::new(place, "[fleet] has no `name`").label("`name` belongs here")))
         }
     }
 }

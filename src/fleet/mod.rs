@@ -71,7 +71,7 @@ impl Diagnostic for LoadError {
 /// it may lead anywhere; a link below its directory that leads out of there is refused.
 pub fn load(path: &Path) -> Result<Fleet, LoadError> {
     let text = sys_fs::read_text(path)?;
-    Ok(read(path, &text, &Reach::Plain)?)
+    Ok(read(path, &text, &FileScope::Plain)?)
 }
 
 /// Which files of a host a `fleet.toml` may name that others write.
@@ -96,7 +96,7 @@ pub fn load_confined(path: &Path, confinement: &Confinement) -> Result<Fleet, Lo
     let text = String::from_utf8(bytes).map_err(|error| {
         FileError::when("read", path)(std::io::Error::new(std::io::ErrorKind::InvalidData, error))
     })?;
-    Ok(read(path, &text, &Reach::Confined(confinement))?)
+    Ok(read(path, &text, &FileScope::Confined(confinement))?)
 }
 
 /// Bytes of a `fleet.toml` of others.
@@ -104,11 +104,11 @@ const LARGEST: u64 = 64 << 20;
 
 /// Validates the text of a `fleet.toml` that stands at `path`, without looking at any other file.
 pub fn parse(path: &Path, text: &str) -> Result<Fleet, InvalidFile> {
-    read(path, text, &Reach::Nothing)
+    read(path, text, &FileScope::Nothing)
 }
 
 /// Which files a fleet is looked up in.
-enum Reach<'a> {
+enum FileScope<'a> {
     Nothing,
     /// Where its paths lead, in plain sight.
     Plain,
@@ -116,14 +116,14 @@ enum Reach<'a> {
     Confined(&'a Confinement),
 }
 
-fn read(path: &Path, text: &str, reach: &Reach<'_>) -> Result<Fleet, InvalidFile> {
+fn read(path: &Path, text: &str, reach: &FileScope<'_>) -> Result<Fleet, InvalidFile> {
     // Fails only for an empty path and where the working directory is gone; both stay as they are.
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let file = absolute(path);
     let root = file.parent().unwrap_or(Path::new("/"));
     let project = match reach {
-        Reach::Confined(confinement) => absolute(&confinement.checkout),
-        Reach::Plain | Reach::Nothing => root.to_owned(),
+        FileScope::Confined(confinement) => absolute(&confinement.checkout),
+        FileScope::Plain | FileScope::Nothing => root.to_owned(),
     };
     let mut problems = Problems::default();
     let file = syntax::parse(text, &mut problems)
@@ -131,11 +131,11 @@ fn read(path: &Path, text: &str, reach: &Reach<'_>) -> Result<Fleet, InvalidFile
     let fleet = file.and_then(|file| {
         let source = SourceText { path: path.to_owned(), text: text.to_owned() };
         let (fleet, mentions) = validate::validate(root, &project, source, &file, &mut problems);
-        if !matches!(reach, Reach::Nothing) {
+        if !matches!(reach, FileScope::Nothing) {
             let files = SourceFiles::within(root, &project);
             let allowed = match reach {
-                Reach::Confined(confinement) => Some(confinement.allowed.as_slice()),
-                Reach::Plain | Reach::Nothing => None,
+                FileScope::Confined(confinement) => Some(confinement.allowed.as_slice()),
+                FileScope::Plain | FileScope::Nothing => None,
             };
             check::check_files(&mentions, &files, allowed, &mut problems);
         }

@@ -17,6 +17,9 @@ use crate::base::problem::{Problem, Problems, Read, Reported, nearest, suggest};
 /// A value of the document, and where it stands.
 pub type Value<'i> = Spanned<DeValue<'i>>;
 
+/// A list, each of its elements with its place.
+pub type List<T> = Vec<Read<Spanned<T>>>;
+
 /// What can stand in a `fleet.toml` or a `recipe.toml`.
 pub trait FromToml: Sized {
     /// Whether the key of such a value must be there.
@@ -27,7 +30,7 @@ pub trait FromToml: Sized {
 
     /// Stands in for a value whose key is not there. `place` is the section that lacks it.
     fn if_missing(key: &str, place: &Range<usize>, problems: &mut Problems) -> Read<Self> {
-        Err(problems.tell(
+        Err(problems.report(
             Problem::new(place.clone(), format!("`{key}` is missing")).label(format!("`{key}` belongs here")),
         ))
     }
@@ -64,7 +67,7 @@ impl<'a, 'i> Section<'a, 'i> {
         let mut mistyped = Vec::new();
         for key in table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
             let name = key.get_ref();
-            let told = problems.tell(
+            let told = problems.report(
                 Problem::new(key.span(), format!("unknown key `{name}`"))
                     .label("not a key of this table")
                     .hint(suggest("keys of this table", name, known.iter().copied())),
@@ -95,7 +98,7 @@ pub fn unexpected(value: &Value<'_>, wanted: &str, problems: &mut Problems) -> R
         DeValue::Array(_) => "an array",
         DeValue::Table(_) => "a table",
     };
-    problems.tell(Problem::new(value.span(), format!("expected {wanted}, found {found}")))
+    problems.report(Problem::new(value.span(), format!("expected {wanted}, found {found}")))
 }
 
 impl<T: FromToml> FromToml for Spanned<T> {
@@ -174,7 +177,7 @@ impl<K: FromKey, T: FromToml> FromToml for Named<K, T> {
             match K::from_key(key.get_ref()) {
                 Ok(name) => entries.push((Spanned::new(key.span(), name), value)),
                 Err(InvalidValue(rule)) => {
-                    problems.tell(Problem::new(key.span(), format!("{:?} {rule}", key.get_ref())));
+                    problems.report(Problem::new(key.span(), format!("{:?} {rule}", key.get_ref())));
                 }
             }
         }

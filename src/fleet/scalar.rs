@@ -32,7 +32,7 @@ fn parse_text<T: FromStr<Err = InvalidValue>>(
         return Err(unexpected(value, wanted, problems));
     };
     text.parse()
-        .map_err(|InvalidValue(rule)| problems.tell(Problem::new(value.span(), format!("{text:?} {rule}"))))
+        .map_err(|InvalidValue(rule)| problems.report(Problem::new(value.span(), format!("{text:?} {rule}"))))
 }
 
 /// Scalars that are written as a string: the type, what it is called, and a regular expression for the schema.
@@ -72,7 +72,7 @@ text_scalars! {
     ImageLocation, "\"oci-archive:PATH[:REFERENCE]\", \"docker-archive:PATH\", \"oci:PATH[:REFERENCE]\" or \
       \"docker://HOST/NAME:TAG\"", "^(oci|oci-archive|docker-archive):.|^docker://.";
     ImageName, "the name of a container image", "^\\S+$";
-    Package, "a package such as \"podman~5\"", "^!?[^\\s!]+$";
+    WorldEntry, "a package such as \"podman~5\"", "^!?[^\\s!]+$";
     Tag, "a tag", "^[A-Za-z0-9._-]+$";
     ScriptDigest, "a digest such as \"sha256:0123...\"", "^(sha256:)?[0-9a-fA-F]{64}$";
     Account, "the name of a user or group", "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}$";
@@ -111,7 +111,7 @@ macro_rules! choices {
                 let words = [$($word),+];
                 match value.get_ref() {
                     $( DeValue::String(text) if text == $word => Ok(Self::$variant), )+
-                    DeValue::String(text) => Err(problems.tell(
+                    DeValue::String(text) => Err(problems.report(
                         Problem::new(value.span(), format!("{text:?} is not one of {}", words.join(", ")))
                             .hint(suggest("choices", text, words)),
                     )),
@@ -163,7 +163,7 @@ impl<T: FromToml> FromToml for OneOrMore<T> {
             return Spanned::from_toml(value, problems).map(|one| Self(vec![one]));
         };
         if array.is_empty() {
-            return Err(problems.tell(Problem::new(value.span(), "the list is empty")));
+            return Err(problems.report(Problem::new(value.span(), "the list is empty")));
         }
         let all: Vec<Read<Spanned<T>>> =
             array.iter().map(|value| Spanned::from_toml(value, problems)).collect();
@@ -182,7 +182,7 @@ impl FromToml for ParameterValue {
             DeValue::Boolean(value) => Ok(Self::Boolean(*value)),
             DeValue::String(text) => Ok(Self::Text(text.clone().into_owned())),
             DeValue::Integer(integer) => number(integer).map(Self::Integer).ok_or_else(|| {
-                problems.tell(Problem::new(value.span(), format!("{integer} does not fit 64 bits")))
+                problems.report(Problem::new(value.span(), format!("{integer} does not fit 64 bits")))
             }),
             DeValue::Array(array) => {
                 let all: Vec<Read<String>> =
@@ -272,7 +272,7 @@ impl<const MIN: u32, const MAX: u32> FromToml for Count<MIN, MAX> {
         };
         let count = number(integer).and_then(|count| u32::try_from(count).ok());
         count.filter(|count| (MIN..=MAX).contains(count)).map(Self).ok_or_else(|| {
-            problems.tell(Problem::new(value.span(), format!("{integer} is not from {MIN} to {MAX}")))
+            problems.report(Problem::new(value.span(), format!("{integer} is not from {MIN} to {MAX}")))
         })
     }
 
@@ -293,13 +293,13 @@ impl FromToml for Mode {
         if integer.radix() != 8 && integer.as_str() != "0" {
             let octal = integer.as_str().bytes().all(|b| matches!(b, b'0'..=b'7'));
             let hint = if octal { format!("write 0o{}", integer.as_str()) } else { "such as 0o644".into() };
-            return Err(problems.tell(
+            return Err(problems.report(
                 Problem::new(value.span(), format!("{integer} is not an octal file mode")).hint(hint),
             ));
         }
         let mode = number(integer).and_then(|mode| u16::try_from(mode).ok()).filter(|mode| *mode <= 0o7777);
         mode.map(Self).ok_or_else(|| {
-            problems.tell(Problem::new(value.span(), format!("{integer} is not from 0o0 to 0o7777")))
+            problems.report(Problem::new(value.span(), format!("{integer} is not from 0o0 to 0o7777")))
         })
     }
 
@@ -328,12 +328,12 @@ impl FromToml for Ports {
             _ => return Err(unexpected(value, "a port, or a range such as \"8000-8100\"", problems)),
         };
         match range {
-            None => Err(problems.tell(
+            None => Err(problems.report(
                 Problem::new(value.span(), "ports are from 1 to 65535")
                     .hint("write a number, or a range such as \"8000-8100\""),
             )),
             Some(range) if range.is_empty() => Err(problems
-                .tell(Problem::new(value.span(), "the range is empty: its end is before its beginning"))),
+                .report(Problem::new(value.span(), "the range is empty: its end is before its beginning"))),
             Some(range) => Ok(Self(range)),
         }
     }
@@ -349,7 +349,8 @@ impl FromToml for Ports {
 impl FromToml for KernelOption {
     fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
         let text = String::from_toml(value, problems)?;
-        let told = |InvalidValue(rule)| problems.tell(Problem::new(value.span(), format!("{text:?} {rule}")));
+        let told =
+            |InvalidValue(rule)| problems.report(Problem::new(value.span(), format!("{text:?} {rule}")));
         Self::parse(&text).map_err(told)
     }
 
@@ -361,7 +362,7 @@ impl FromToml for KernelOption {
 impl FromToml for OptionValue {
     fn from_toml(value: &Value<'_>, problems: &mut Problems) -> Read<Self> {
         let refuse = |problems: &mut Problems, message: &str, hint: &str| {
-            Err(problems.tell(Problem::new(value.span(), message).hint(hint)))
+            Err(problems.report(Problem::new(value.span(), message).hint(hint)))
         };
         match value.get_ref() {
             DeValue::Boolean(true) => Ok(Self::Yes),

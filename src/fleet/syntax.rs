@@ -19,9 +19,9 @@ pub fn parse<'i>(text: &'i str, problems: &mut Problems) -> Read<Value<'i>> {
     for error in errors {
         let span = error.span().unwrap_or(text.len()..text.len());
         if error.message() == DUPLICATE {
-            problems.tell(duplicate(text, span));
+            problems.report(duplicate(text, span));
         } else {
-            let told = problems.tell(Problem::new(span, error.message()).label("not valid TOML"));
+            let told = problems.report(Problem::new(span, error.message()).label("not valid TOML"));
             broken = broken.or(Some(told));
         }
     }

@@ -16,11 +16,11 @@ use std::path::{Component, Path, PathBuf};
 
 use toml::Spanned;
 
-use super::file::{FleetFile, List, RepositorySection};
+use super::file::{FleetFile, RepositorySection};
 use super::model::{
     DiskSpec, Fleet, ImageSpec, MachineSpec, NetworkPolicy, RepositorySpec, Source, SourceText, VmmKind,
 };
-use super::reader::Named;
+use super::reader::{List, Named};
 use super::scalar::{LocalPath, Location, WebUrl};
 use crate::base::problem::{Problem, Problems, Read, ReadRef, suggest};
 use crate::base::{ByteSize, Label};
@@ -29,12 +29,12 @@ use crate::base::{ByteSize, Label};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mention {
     pub span: Range<usize>,
-    pub thing: Thing,
+    pub thing: MentionTarget,
 }
 
 /// What is mentioned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Thing {
+pub enum MentionTarget {
     File(PathBuf),
     Directory(PathBuf),
     FileOrDirectory(PathBuf),
@@ -45,7 +45,7 @@ pub enum Thing {
     KernelFragment(Label),
 }
 
-impl Thing {
+impl MentionTarget {
     /// Where it is, if that is what `fleet.toml` says of it.
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -81,7 +81,7 @@ fn optional<T, U>(value: &Read<Option<T>>, validate: impl FnOnce(&T) -> Read<U>)
 type Table<U> = Read<BTreeMap<Label, Read<U>>>;
 
 /// What guests refer to.
-struct Declared {
+struct Declarations {
     images: Table<ImageSpec>,
     disks: Table<DiskSpec>,
     machines: Table<MachineSpec>,
@@ -115,7 +115,7 @@ impl Validator<'_> {
         let tags = repository_tags(file);
         let host = self.host(file.host.by_ref());
         let subnet = host.as_ref().ok().map(|host| host.subnet);
-        let declared = Declared {
+        let declared = Declarations {
             images: self.each(&file.image, |validator, image| validator.image(image, tags.as_deref())),
             disks: self.each(&file.disk, Self::disk),
             machines: self.each(&file.machine, Self::machine),
@@ -167,7 +167,7 @@ impl Validator<'_> {
     fn repositories(&mut self, file: &FleetFile) -> Read<Vec<RepositorySpec>> {
         let sections = file.repository.by_ref()?;
         if sections.is_empty() {
-            return Err(self.problems.tell(
+            return Err(self.problems.report(
                 Problem::new(file.place.clone(), "there is no [[repository]]")
                     .hint("add the one that packages come from: [[repository]] with a `url`"),
             ));
@@ -176,10 +176,10 @@ impl Validator<'_> {
     }
 
     fn repository(&mut self, section: &RepositorySection) -> Read<RepositorySpec> {
-        let location = section.url.by_ref().map(|url| self.source(url, Thing::Directory));
+        let location = section.url.by_ref().map(|url| self.source(url, MentionTarget::Directory));
         let keys = section.keys.clone().map(|keys| {
             let keys = keys.unwrap_or_else(|| Spanned::new(section.place.clone(), LocalPath("keys".into())));
-            self.path(&keys, Thing::Keys)
+            self.path(&keys, MentionTarget::Keys)
         });
         let tag = section.tag.clone().map(|tag| tag.map(|tag| tag.into_inner().0));
         let mirrors = self.mirrors(section.url.by_ref().ok(), &section.mirrors);
@@ -194,7 +194,7 @@ impl Validator<'_> {
     ) -> Read<Vec<String>> {
         let Some(mirrors) = mirrors.by_ref()? else { return Ok(Vec::new()) };
         if let Some(path) = of.filter(|of| matches!(of.get_ref(), Location::Path(_))) {
-            return Err(self.problems.tell(
+            return Err(self.problems.report(
                 Problem::new(mirrors.span(), "a local path cannot have `mirrors`")
                     .also(path.span(), "a path")
                     .hint("remove `mirrors`, or begin with http:// or https://"),
@@ -208,7 +208,7 @@ impl Validator<'_> {
             let mirror = mirror.by_ref()?;
             match places.insert(&mirror.get_ref().0, mirror.span()) {
                 None => Ok(mirror.get_ref().0.clone()),
-                Some(first) => Err(self.problems.tell(
+                Some(first) => Err(self.problems.report(
                     Problem::new(mirror.span(), "this URL is given twice")
                         .label("again")
                         .also(first, "first")
@@ -219,13 +219,13 @@ impl Validator<'_> {
     }
 
     /// Resolves a path, and remembers that it was mentioned.
-    fn path(&mut self, path: &Spanned<LocalPath>, thing: fn(PathBuf) -> Thing) -> PathBuf {
+    fn path(&mut self, path: &Spanned<LocalPath>, thing: fn(PathBuf) -> MentionTarget) -> PathBuf {
         let resolved = resolve(self.root, &path.get_ref().0);
         self.mentions.push(Mention { span: path.span(), thing: thing(resolved.clone()) });
         resolved
     }
 
-    fn source(&mut self, location: &Spanned<Location>, thing: fn(PathBuf) -> Thing) -> Source {
+    fn source(&mut self, location: &Spanned<Location>, thing: fn(PathBuf) -> MentionTarget) -> Source {
         match location.get_ref() {
             Location::Url(url) => Source::Url(url.clone()),
             Location::Path(path) => {
@@ -235,11 +235,11 @@ impl Validator<'_> {
     }
 
     /// Names of files that are looked up in `recipes/` or `kernel-configs/`.
-    fn labels(&mut self, list: &List<Label>, thing: fn(Label) -> Thing) -> Read<Vec<Label>> {
+    fn labels(&mut self, list: &List<Label>, thing: fn(Label) -> MentionTarget) -> Read<Vec<Label>> {
         all(list.iter().map(|label| label.by_ref().map(|label| self.label(label, thing))))
     }
 
-    fn label(&mut self, label: &Spanned<Label>, thing: fn(Label) -> Thing) -> Label {
+    fn label(&mut self, label: &Spanned<Label>, thing: fn(Label) -> MentionTarget) -> Label {
         self.mentions.push(Mention { span: label.span(), thing: thing(label.get_ref().clone()) });
         label.get_ref().clone()
     }
@@ -254,7 +254,7 @@ impl Validator<'_> {
         let known = known.by_ref()?;
         known.get(name.get_ref()).ok_or_else(|| {
             let text = name.get_ref().as_str();
-            self.problems.tell(
+            self.problems.report(
                 Problem::new(name.span(), format!("{table} `{text}` is not declared"))
                     .label(format!("there is no [{table}.{text}]"))
                     .hint(suggest(&format!("declared {table}s"), text, known.keys().map(Label::as_str))),
@@ -272,7 +272,7 @@ impl Validator<'_> {
         } else {
             return Ok(value);
         };
-        Err(self.problems.tell(Problem::new(size.span(), message)))
+        Err(self.problems.report(Problem::new(size.span(), message)))
     }
 }
 

@@ -18,16 +18,16 @@ const LONGEST_SHOWN: usize = 500;
 
 /// A log that is listened to as it grows.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct ConsoleLog {
     lines: Lines,
     ready: Option<String>,
     failed: Option<String>,
     last: VecDeque<String>,
 }
 
-impl Heard {
+impl ConsoleLog {
     /// Takes in what comes next. A line that is still being written is not yet the whole key.
-    pub fn hear(&mut self, bytes: &[u8]) {
+    pub fn feed(&mut self, bytes: &[u8]) {
         let Self { lines, ready, failed, last } = self;
         lines.feed(None, bytes, |_, line| {
             let line = String::from_utf8_lossy(line);
@@ -84,9 +84,9 @@ fn remember(last: &mut VecDeque<String>, line: &str) {
 mod tests {
     use super::*;
 
-    fn heard(pieces: &[&str]) -> Heard {
-        let mut heard = Heard::default();
-        pieces.iter().for_each(|piece| heard.hear(piece.as_bytes()));
+    fn heard(pieces: &[&str]) -> ConsoleLog {
+        let mut heard = ConsoleLog::default();
+        pieces.iter().for_each(|piece| heard.feed(piece.as_bytes()));
         heard
     }
 

@@ -13,9 +13,9 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{GuestName, InterfaceName, InvalidValue, Label, Rates};
 use crate::build::artifacts::Artifact;
 pub use crate::build::artifacts::Artifacts;
-use crate::fleet::{Backing, Bucket, Fleet, GuestSpec, Limits, MachineSpec, NetworkPolicy, VmmKind};
+use crate::fleet::{Backing, Bucket, Fleet, GuestSpec, MachineSpec, NetworkPolicy, RateLimiter, VmmKind};
 use crate::lock::model::{Lock, LockedGuest};
-use crate::sys::firecracker::Version;
+use crate::sys::firecracker::FirecrackerVersion;
 
 use super::firewall::{self, Endpoint, FirewallInput, Ruleset};
 use super::host_rules::{self, HostRulesInput};
@@ -61,7 +61,7 @@ pub struct HostFacts {
     /// Digests of the files that machines name.
     pub files: BTreeMap<PathBuf, FileDigest>,
     /// The Firecracker that is installed; `None` where there is none, or the fleet runs on another VMM.
-    pub firecracker: Option<Version>,
+    pub firecracker: Option<FirecrackerVersion>,
     /// Whether KVM runs ordinary guests here.
     pub kvm: bool,
     /// Machines that go on from a snapshot: each stays as it is for as long as it runs.
@@ -141,8 +141,8 @@ pub struct Unsupported {
     pub key: &'static str,
     /// All that ask for it.
     pub guests: Vec<GuestName>,
-    pub since: Version,
-    pub found: Version,
+    pub since: FirecrackerVersion,
+    pub found: FirecrackerVersion,
 }
 
 fn names(guests: &[GuestName]) -> String {
@@ -270,7 +270,7 @@ fn network(
 /// Looks whether the installed Firecracker can do all that the machines ask for.
 fn supported(guests: &BTreeMap<GuestName, WantedGuest>, facts: &HostFacts) -> Result<(), DesiredError> {
     let Some(found) = facts.firecracker else { return Ok(()) };
-    let mut wanting: BTreeMap<(&'static str, Version), Vec<GuestName>> = BTreeMap::new();
+    let mut wanting: BTreeMap<(&'static str, FirecrackerVersion), Vec<GuestName>> = BTreeMap::new();
     for (name, guest) in guests {
         for missing in versions::unsupported(&guest.machine().spec, found) {
             wanting.entry(missing).or_default().push(name.clone());
@@ -295,7 +295,7 @@ fn machine_spec(
         for (limits, rate) in
             [(&mut spec.network.up, policy.rate_up), (&mut spec.network.down, policy.rate_down)]
         {
-            if *limits == Limits::default() {
+            if *limits == RateLimiter::default() {
                 limits.bandwidth = rate.map(|rate| Bucket::steady(rate.bytes_per_second()));
             }
         }

@@ -20,12 +20,12 @@ use super::vmm;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JailEntry {
     pub path: &'static str,
-    pub kind: EntryKind,
+    pub kind: JailEntryKind,
 }
 
 /// What it is. Shared inodes are root's and 0444; what the VMM may write is its uid's alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EntryKind {
+pub enum JailEntryKind {
     /// 0700, of the guest's uid.
     OwnDirectory,
     /// 0755, of root: the guest's uid can put nothing in the place of what stands there.
@@ -101,12 +101,12 @@ impl Jail {
     /// All that does.
     pub fn memory_files(&self) -> impl Iterator<Item = MemoryFile<'_>> {
         let tmpfs = |entry: &JailEntry| match entry.kind {
-            EntryKind::Tmpfs { size } => Some((entry.path, size)),
+            JailEntryKind::Tmpfs { size } => Some((entry.path, size)),
             _ => None,
         };
         self.entries.iter().filter_map(tmpfs).flat_map(move |(dir, size)| {
             self.entries.iter().filter_map(move |entry| match &entry.kind {
-                EntryKind::OwnCopy { from } if Path::new(entry.path).starts_with(dir) => {
+                JailEntryKind::OwnCopy { from } if Path::new(entry.path).starts_with(dir) => {
                     Some(MemoryFile { dir, size, path: entry.path, from: from.path() })
                 }
                 _ => None,
@@ -125,37 +125,36 @@ pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
     let from_snapshot = |file: &str| Some(layout.ready_snapshot(machine.restored_from.as_ref()?).join(file));
     let stored = |digest: &FileDigest| JailSource::Stored { path: layout.file(digest), digest: *digest };
     let mut entries = vec![
-        entry(RUN, EntryKind::OwnDirectory),
-        entry(KERNEL, EntryKind::SharedLink { from: stored(&machine.kernel) }),
-        entry(ROOTFS, EntryKind::SharedLink { from: stored(&machine.image) }),
+        entry(RUN, JailEntryKind::OwnDirectory),
+        entry(KERNEL, JailEntryKind::SharedLink { from: stored(&machine.kernel) }),
+        entry(ROOTFS, JailEntryKind::SharedLink { from: stored(&machine.image) }),
     ];
     if let Some(images) = &machine.images {
-        entries.push(entry(IMAGES, EntryKind::SharedLink { from: stored(images) }));
+        entries.push(entry(IMAGES, JailEntryKind::SharedLink { from: stored(images) }));
     }
-    match machine.disk {
+    let frozen = from_snapshot(snapshot::DISK);
+    let (dir, disk) = match machine.disk {
         MachineDisk::Kept => {
-            entries.push(entry("data", EntryKind::Directory));
-            let from = from_snapshot(snapshot::DISK).unwrap_or_else(|| layout.disk(guest));
-            entries.push(entry(DISK, EntryKind::OwnLink { from }));
+            let from = frozen.unwrap_or_else(|| layout.disk(guest));
+            (JailEntryKind::Directory, JailEntryKind::OwnLink { from })
         }
         MachineDisk::Ephemeral { base, size, in_memory } => {
-            let dir =
-                if in_memory { EntryKind::Tmpfs { size: size + TMPFS_MARGIN } } else { EntryKind::Directory };
-            let from = from_snapshot(snapshot::DISK).map_or_else(|| stored(&base), JailSource::Snapshot);
-            entries.push(entry("data", dir));
-            entries.push(entry(DISK, EntryKind::OwnCopy { from }));
+            let tmpfs = JailEntryKind::Tmpfs { size: size + TMPFS_MARGIN };
+            let from = frozen.map_or_else(|| stored(&base), JailSource::Snapshot);
+            (if in_memory { tmpfs } else { JailEntryKind::Directory }, JailEntryKind::OwnCopy { from })
         }
-    }
+    };
+    entries.extend([entry("data", dir), entry(DISK, disk)]);
     let vmm = vmm::of(machine.vmm);
     let in_jail = |file| from_snapshot(file).filter(|_| vmm.has_snapshot_in_jail());
     for (path, file) in [(RESTORED_MEMORY, snapshot::MEMORY), (RESTORED_STATE, snapshot::STATE)] {
-        let link = |path| EntryKind::SharedLink { from: JailSource::Snapshot(path) };
+        let link = |path| JailEntryKind::SharedLink { from: JailSource::Snapshot(path) };
         entries.extend(in_jail(file).map(|from| entry(path, link(from))));
     }
-    entries.extend(vmm.configuration(machine).map(|bytes| entry(CONFIG, EntryKind::Bytes(bytes))));
-    entries.extend(vmm.pipes(machine).into_iter().map(|path| entry(path, EntryKind::Pipe)));
+    entries.extend(vmm.configuration(machine).map(|bytes| entry(CONFIG, JailEntryKind::Bytes(bytes))));
+    entries.extend(vmm.pipes(machine).into_iter().map(|path| entry(path, JailEntryKind::Pipe)));
     for (file, digest) in machine.spec.files() {
-        entries.push(entry(name_of(file), EntryKind::SharedLink { from: stored(digest) }));
+        entries.push(entry(name_of(file), JailEntryKind::SharedLink { from: stored(digest) }));
     }
     Jail { guest: guest.clone(), vmm: machine.vmm, uid: machine.uid, entries }
 }

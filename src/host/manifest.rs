@@ -8,16 +8,16 @@ use serde::Serialize;
 use crate::base::FileDigest;
 use crate::base::{GuestName, Sha256};
 use crate::fleet::VmmKind;
-use crate::sys::jailer::{FOLDERS, Node as Device};
+use crate::sys::jailer::{DeviceNode, FOLDERS};
 
-use super::jail::{EntryKind, Jail};
+use super::jail::{Jail, JailEntryKind};
 use super::layout::Layout;
 use super::state::{CPU_PERIOD, CgroupLimits};
 use super::vmm;
 
 /// A whole jail. Paths outside it are below the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Manifest {
+pub struct JailManifest {
     pub guest: GuestName,
     pub vmm: VmmKind,
     /// The jail's root, which is the VMM's `/`.
@@ -75,7 +75,7 @@ impl Limited {
 pub struct ManifestEntry {
     pub path: String,
     #[serde(flatten)]
-    pub node: Node,
+    pub node: ManifestNode,
     /// Permissions in octal, such as `0444`.
     pub mode: String,
     pub uid: u32,
@@ -94,7 +94,7 @@ pub enum Maker {
 /// What it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "type")]
-pub enum Node {
+pub enum ManifestNode {
     Directory,
     /// A tmpfs is mounted here.
     Tmpfs {
@@ -121,14 +121,14 @@ pub enum Node {
 
 /// What the jailer copies into the jail.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
+pub struct CopiedProgram {
     pub mode: u32,
     pub size: u64,
     pub digest: Sha256,
 }
 
 /// What a manifest tells beyond the jail itself.
-pub struct Facts<'a> {
+pub struct ManifestFacts<'a> {
     pub layout: &'a Layout,
     pub root: &'a Path,
     pub command: Vec<String>,
@@ -136,15 +136,15 @@ pub struct Facts<'a> {
     /// What a kept disk is a copy of while it is new.
     pub disk: Option<FileDigest>,
     /// The Firecracker that is installed here.
-    pub program: Option<&'a Program>,
+    pub program: Option<&'a CopiedProgram>,
     /// What the jailer makes here.
-    pub devices: &'a [Device],
+    pub devices: &'a [DeviceNode],
     /// Length of a stored file.
     pub size_of: &'a dyn Fn(&FileDigest) -> Option<u64>,
 }
 
 /// The manifest of a jail.
-pub fn manifest(jail: &Jail, facts: &Facts<'_>) -> Manifest {
+pub fn manifest(jail: &Jail, facts: &ManifestFacts<'_>) -> JailManifest {
     let vmm = vmm::of(jail.vmm);
     let mut entries: Vec<_> =
         jail.entries.iter().map(|entry| laid_out(jail, entry.path, &entry.kind, facts)).collect();
@@ -153,20 +153,20 @@ pub fn manifest(jail: &Jail, facts: &Facts<'_>) -> Manifest {
         let made: Vec<_> = entries.iter().map(|entry| entry.path.clone()).collect();
         let is_made = |folder: &str| folder.is_empty() || made.iter().any(|path| path == folder);
         let folders = FOLDERS.iter().filter(|folder| !is_made(folder));
-        entries.extend(folders.map(|path| own(path, Node::Directory, 0o700, Maker::Jailer)));
+        entries.extend(folders.map(|path| own(path, ManifestNode::Directory, 0o700, Maker::Jailer)));
         entries.extend(facts.devices.iter().map(|device| {
-            let node = Node::CharacterDevice { major: device.major, minor: device.minor };
+            let node = ManifestNode::CharacterDevice { major: device.major, minor: device.minor };
             own(device.path, node, 0o600, Maker::Jailer)
         }));
         let (size, digest) = facts.program.map(|program| (program.size, program.digest.to_string())).unzip();
         let mode = facts.program.map_or(0o755, |program| program.mode);
-        let copy = Node::File { size, digest, link: None, writable: true };
+        let copy = ManifestNode::File { size, digest, link: None, writable: true };
         entries.push(own(program, copy, mode, Maker::Jailer));
     }
     // The jailer gives it to the guest's uid, and it is taken back once the guest is ready.
-    entries.push(entry("", Node::Directory, 0o755, 0, Maker::Sisforge));
+    entries.push(entry("", ManifestNode::Directory, 0o755, 0, Maker::Sisforge));
     entries.sort_by(|a, b| a.path.cmp(&b.path));
-    Manifest {
+    JailManifest {
         guest: jail.guest.clone(),
         vmm: jail.vmm,
         root: below_store(facts.layout, facts.root),
@@ -179,32 +179,40 @@ pub fn manifest(jail: &Jail, facts: &Facts<'_>) -> Manifest {
     }
 }
 
-fn laid_out(jail: &Jail, path: &str, kind: &EntryKind, facts: &Facts<'_>) -> ManifestEntry {
+fn laid_out(jail: &Jail, path: &str, kind: &JailEntryKind, facts: &ManifestFacts<'_>) -> ManifestEntry {
     let own = |node, mode| entry(path, node, mode, jail.uid, Maker::Sisforge);
-    let file = |digest: Option<FileDigest>, link: Option<&Path>, writable| Node::File {
+    let file = |digest: Option<FileDigest>, link: Option<&Path>, writable| ManifestNode::File {
         size: digest.as_ref().and_then(facts.size_of),
         digest: digest.map(|digest| digest.to_string()),
         link: link.map(|link| below_store(facts.layout, link)),
         writable,
     };
     match kind {
-        EntryKind::OwnDirectory => own(Node::Directory, 0o700),
-        EntryKind::Directory => entry(path, Node::Directory, 0o755, 0, Maker::Sisforge),
-        EntryKind::Tmpfs { size } => entry(path, Node::Tmpfs { size: *size }, 0o755, 0, Maker::Sisforge),
-        EntryKind::SharedLink { from } => {
+        JailEntryKind::OwnDirectory => own(ManifestNode::Directory, 0o700),
+        JailEntryKind::Directory => entry(path, ManifestNode::Directory, 0o755, 0, Maker::Sisforge),
+        JailEntryKind::Tmpfs { size } => {
+            entry(path, ManifestNode::Tmpfs { size: *size }, 0o755, 0, Maker::Sisforge)
+        }
+        JailEntryKind::SharedLink { from } => {
             entry(path, file(from.digest(), Some(from.path()), false), 0o444, 0, Maker::Sisforge)
         }
-        EntryKind::OwnLink { from } => own(file(facts.disk, Some(from), true), 0o600),
-        EntryKind::OwnCopy { from } => own(file(from.digest(), None, true), 0o600),
-        EntryKind::Pipe => own(Node::Pipe, 0o600),
-        EntryKind::Bytes(bytes) => {
+        JailEntryKind::OwnLink { from } => own(file(facts.disk, Some(from), true), 0o600),
+        JailEntryKind::OwnCopy { from } => own(file(from.digest(), None, true), 0o600),
+        JailEntryKind::Pipe => own(ManifestNode::Pipe, 0o600),
+        JailEntryKind::Bytes(bytes) => {
             let (size, digest) = (Some(bytes.len() as u64), Some(Sha256::of(bytes).to_string()));
-            entry(path, Node::File { size, digest, link: None, writable: false }, 0o444, 0, Maker::Sisforge)
+            entry(
+                path,
+                ManifestNode::File { size, digest, link: None, writable: false },
+                0o444,
+                0,
+                Maker::Sisforge,
+            )
         }
     }
 }
 
-fn entry(path: &str, node: Node, mode: u32, uid: u32, made_by: Maker) -> ManifestEntry {
+fn entry(path: &str, node: ManifestNode, mode: u32, uid: u32, made_by: Maker) -> ManifestEntry {
     let path = if path.is_empty() { "." } else { path };
     ManifestEntry { path: path.to_owned(), node, mode: format!("{mode:04o}"), uid, gid: uid, made_by }
 }

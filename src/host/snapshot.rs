@@ -22,14 +22,14 @@ pub const MEMORY: &str = "memory";
 pub const STATE: &str = "state";
 /// The guest's data disk.
 pub const DISK: &str = "disk.ext4";
-/// The [`Manifest`].
+/// The [`SnapshotManifest`].
 pub const MANIFEST: &str = "manifest.json";
 /// What a consumed snapshot was restored as.
 pub const RESTORED: &str = "restored.json";
 
 /// All that is known of a snapshot, and all that a restore needs beside its files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub struct SnapshotManifest {
     /// The guest that was frozen.
     pub guest: GuestName,
     /// When, in UTC, such as `2026-11-25T17:53:16Z`.
@@ -41,7 +41,7 @@ pub struct Manifest {
     /// Containers that had been started in it.
     pub containers: Vec<ContainerSpec>,
     /// Where it was frozen.
-    pub origin: Origin,
+    pub origin: SnapshotOrigin,
     /// Every file beside the manifest, by name.
     pub files: BTreeMap<String, FileRecord>,
 }
@@ -64,7 +64,7 @@ pub struct Restored {
 
 /// What a frozen guest cannot be without: a state that was written by one VMM on one processor makes sense there alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
+pub struct SnapshotOrigin {
     /// Such as `1.16.1`.
     pub vmm_version: String,
     /// Of the VMM's program: builds of one version differ.
@@ -116,7 +116,7 @@ impl Diagnostic for Obstacle {
 }
 
 /// What is otherwise here than where the snapshot was made, each difference once.
-pub fn differences(manifest: &Manifest, here: &Origin) -> Vec<Obstacle> {
+pub fn differences(manifest: &SnapshotManifest, here: &SnapshotOrigin) -> Vec<Obstacle> {
     let there = &manifest.origin;
     let vmm = vmm::of(manifest.machine.vmm);
     let [version, build, format] = vmm.origin_words();
@@ -149,7 +149,7 @@ fn short(digest: &str) -> &str {
 
 /// The machine of a snapshot as another guest's, or as its own under the numbers that it has now: its address stays,
 /// because it is in the guest's memory.
-pub fn brought_back(manifest: &Manifest, name: &SnapshotName, as_is: &Machine) -> Machine {
+pub fn brought_back(manifest: &SnapshotManifest, name: &SnapshotName, as_is: &Machine) -> Machine {
     Machine {
         uid: as_is.uid,
         tap: as_is.tap.clone(),
@@ -159,7 +159,7 @@ pub fn brought_back(manifest: &Manifest, name: &SnapshotName, as_is: &Machine) -
 }
 
 /// What stands against a machine that was brought back because of the numbers that it would have here.
-pub fn misplaced(manifest: &Manifest, machine: &Machine, subnet: Ipv4Net) -> Vec<Obstacle> {
+pub fn misplaced(manifest: &SnapshotManifest, machine: &Machine, subnet: Ipv4Net) -> Vec<Obstacle> {
     let mut found = Vec::new();
     if !subnet.contains(&machine.ip) {
         found.push(Obstacle::OutsideSubnet(machine.ip));
@@ -185,8 +185,8 @@ pub mod tests {
     use crate::host::state::MachineDisk;
 
     /// A snapshot of a guest called alice.
-    pub fn manifest(vmm: VmmKind) -> Manifest {
-        Manifest {
+    pub fn manifest(vmm: VmmKind) -> SnapshotManifest {
+        SnapshotManifest {
             guest: "alice".parse().unwrap(),
             created: "2026-11-25T17:53:16Z".to_owned(),
             machine: Machine {
@@ -208,7 +208,7 @@ pub mod tests {
             },
             host_key: String::new(),
             containers: Vec::new(),
-            origin: Origin {
+            origin: SnapshotOrigin {
                 vmm_version: "1.16.1".to_owned(),
                 vmm_sha256: Sha256::of("vmm"),
                 state_format: "10.0.0".to_owned(),
@@ -219,7 +219,7 @@ pub mod tests {
         }
     }
 
-    fn told(manifest: &Manifest, here: &Origin) -> Vec<String> {
+    fn told(manifest: &SnapshotManifest, here: &SnapshotOrigin) -> Vec<String> {
         differences(manifest, here).iter().map(ToString::to_string).collect()
     }
 
@@ -232,8 +232,11 @@ pub mod tests {
     #[test]
     fn each_difference_is_named_with_both_sides() {
         let manifest = manifest(VmmKind::Firecracker);
-        let mut here =
-            Origin { vmm_version: "1.17.0".into(), kernel: "6.12.0".into(), ..manifest.origin.clone() };
+        let mut here = SnapshotOrigin {
+            vmm_version: "1.17.0".into(),
+            kernel: "6.12.0".into(),
+            ..manifest.origin.clone()
+        };
         here.cpu.model = "AMD EPYC 9R14".into();
         assert_eq!(
             told(&manifest, &here),
@@ -248,12 +251,12 @@ pub mod tests {
     #[test]
     fn an_emulated_machine_does_not_depend_on_its_host() {
         let manifest = manifest(VmmKind::Qemu);
-        let here = Origin { kernel: "other".into(), cpu: Cpu::default(), ..manifest.origin.clone() };
+        let here = SnapshotOrigin { kernel: "other".into(), cpu: Cpu::default(), ..manifest.origin.clone() };
         assert_eq!(told(&manifest, &here), [""; 0]);
         let mut by_kvm = manifest.clone();
         by_kvm.machine.kvm = true;
         assert_eq!(told(&by_kvm, &here).len(), 2);
-        let here = Origin { vmm_sha256: Sha256::of("other build"), ..here };
+        let here = SnapshotOrigin { vmm_sha256: Sha256::of("other build"), ..here };
         assert_eq!(told(&manifest, &here).len(), 1);
     }
 

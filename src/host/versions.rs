@@ -3,32 +3,32 @@
 use crate::base::FileDigest;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::fleet::MachineSpec;
-use crate::sys::firecracker::Version;
+use crate::sys::firecracker::FirecrackerVersion;
 
 /// The versions that are known to work: from the first to the last of these, whatever their third number.
-pub const OLDEST: Version = Version { major: 1, minor: 10, patch: 0 };
-pub const NEWEST: Version = Version { major: 1, minor: 16, patch: u64::MAX };
+pub const OLDEST: FirecrackerVersion = FirecrackerVersion { major: 1, minor: 10, patch: 0 };
+pub const NEWEST: FirecrackerVersion = FirecrackerVersion { major: 1, minor: 16, patch: u64::MAX };
 
 /// What came with a version after [`OLDEST`].
 struct Feature {
     /// The key of `[machine.NAME]` that asks for it.
     key: &'static str,
-    since: Version,
+    since: FirecrackerVersion,
     /// Whether a machine asks for it.
     asked: fn(&MachineSpec<FileDigest>) -> bool,
 }
 
 /// One that fails on processors whose name tells no frequency.
-pub const BROKEN: Version = version(1, 4);
+pub const BROKEN: FirecrackerVersion = version(1, 4);
 
 /// The first that gives a guest another TAP while it loads its snapshot.
-const CHANGES_TAP: Version = version(1, 12);
+const CHANGES_TAP: FirecrackerVersion = version(1, 12);
 /// The first that puts a guest's clock forward while it loads its snapshot, and the first series of Linux that it asks for that.
-const FORWARDS_CLOCK: Version = version(1, 16);
+const FORWARDS_CLOCK: FirecrackerVersion = version(1, 16);
 const FORWARDS_CLOCK_ON: (u32, u32) = (5, 16);
 
-const fn version(major: u64, minor: u64) -> Version {
-    Version { major, minor, patch: 0 }
+const fn version(major: u64, minor: u64) -> FirecrackerVersion {
+    FirecrackerVersion { major, minor, patch: 0 }
 }
 
 const FEATURES: [Feature; 3] = [
@@ -52,9 +52,9 @@ pub enum VersionError {
         "firecracker is version {firecracker} but jailer is version {jailer}: they must be of the same \
          release"
     )]
-    Differ { firecracker: Version, jailer: Version },
+    Differ { firecracker: FirecrackerVersion, jailer: FirecrackerVersion },
     #[error("Firecracker {0} is too old: the oldest supported release is {OLDEST}")]
-    TooOld(Version),
+    TooOld(FirecrackerVersion),
 }
 
 impl Diagnostic for VersionError {
@@ -69,7 +69,7 @@ impl Diagnostic for VersionError {
 }
 
 /// Looks whether the programs belong together and are known to work.
-pub fn check(firecracker: Version, jailer: Version) -> Result<(), VersionError> {
+pub fn check(firecracker: FirecrackerVersion, jailer: FirecrackerVersion) -> Result<(), VersionError> {
     if firecracker != jailer {
         return Err(VersionError::Differ { firecracker, jailer });
     }
@@ -77,7 +77,7 @@ pub fn check(firecracker: Version, jailer: Version) -> Result<(), VersionError> 
 }
 
 /// What is worth knowing of a version; nothing of one that is known to work.
-pub fn note(firecracker: Version) -> Option<String> {
+pub fn note(firecracker: FirecrackerVersion) -> Option<String> {
     (firecracker > NEWEST).then(|| {
         let (major, minor) = (NEWEST.major, NEWEST.minor);
         format!(
@@ -88,7 +88,10 @@ pub fn note(firecracker: Version) -> Option<String> {
 }
 
 /// The keys of a machine that a version can do nothing with, and the version that can.
-pub fn unsupported(spec: &MachineSpec<FileDigest>, firecracker: Version) -> Vec<(&'static str, Version)> {
+pub fn unsupported(
+    spec: &MachineSpec<FileDigest>,
+    firecracker: FirecrackerVersion,
+) -> Vec<(&'static str, FirecrackerVersion)> {
     let beyond = FEATURES.iter().filter(|feature| (feature.asked)(spec) && firecracker < feature.since);
     beyond.map(|feature| (feature.key, feature.since)).collect()
 }
@@ -96,12 +99,12 @@ pub fn unsupported(spec: &MachineSpec<FileDigest>, firecracker: Version) -> Vec<
 /// Whether a Firecracker of this version, such as `1.16.1`, can give a guest another TAP while it loads its snapshot. One that is
 /// not known cannot.
 pub fn can_change_tap(firecracker: &str) -> bool {
-    firecracker.parse().is_ok_and(|version: Version| version >= CHANGES_TAP)
+    firecracker.parse().is_ok_and(|version: FirecrackerVersion| version >= CHANGES_TAP)
 }
 
 /// Whether such a Firecracker can put a guest's clock forward while it loads its snapshot, on a kernel of such a release.
 pub fn can_forward_clock(firecracker: &str, kernel: &str) -> bool {
-    firecracker.parse().is_ok_and(|version: Version| version >= FORWARDS_CLOCK)
+    firecracker.parse().is_ok_and(|version: FirecrackerVersion| version >= FORWARDS_CLOCK)
         && series(kernel).is_some_and(|series| series >= FORWARDS_CLOCK_ON)
 }
 
@@ -117,7 +120,7 @@ mod tests {
     use crate::base::Sha256;
     use crate::fleet::{Balloon, Metadata, NetworkLimits};
 
-    fn of(text: &str) -> Version {
+    fn of(text: &str) -> FirecrackerVersion {
         text.parse().unwrap()
     }
 

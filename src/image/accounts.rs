@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use crate::base::Label;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
-use super::recipe::{Declared, Recipes, User};
+use super::recipe::{FromRecipe, Recipes, User};
 
 /// Files of users and groups, and how a name is resolved.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Accounts {
+pub(super) struct AccountFiles {
     passwd: AccountTable,
     group: AccountTable,
     shadow: AccountTable,
@@ -110,7 +110,7 @@ impl AccountTable {
     }
 }
 
-impl Accounts {
+impl AccountFiles {
     /// Merges the users and groups of recipes, by number, into the files that packages bring (by path).
     pub(super) fn merge(
         brought: &BTreeMap<String, Vec<u8>>,
@@ -147,7 +147,7 @@ impl Accounts {
         Ok(accounts)
     }
 
-    fn add_user(&mut self, name: &str, declared: &Declared<User>) -> Result<(), AccountError> {
+    fn add_user(&mut self, name: &str, declared: &FromRecipe<User>) -> Result<(), AccountError> {
         let user = &declared.value;
         check(&self.passwd, "/etc/passwd", name, &declared.recipe, user.uid)?;
         let gid = self.gid(&user.group).ok_or_else(|| AccountError::NoGroup {
@@ -237,10 +237,10 @@ mod tests {
         Recipes::load(&["r".parse().unwrap()], &Parameters::new(), &SourceFiles::new(dir.path())).unwrap()
     }
 
-    fn merged(brought: &[(&str, &str)], text: &str) -> Result<Accounts, AccountError> {
+    fn merged(brought: &[(&str, &str)], text: &str) -> Result<AccountFiles, AccountError> {
         let brought =
             brought.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_owned())).collect();
-        Accounts::merge(&brought, &recipes(text))
+        AccountFiles::merge(&brought, &recipes(text))
     }
 
     const USER: &str = "group = [{ name = \"u\", gid = 1000 }]\n[[user]]\nname = \"user\"\nuid = 1000\ngroup = \"u\"\n\

@@ -20,7 +20,7 @@ pub enum Content {
 pub type Visit<'a> = &'a mut dyn FnMut(usize, &mut dyn Read) -> Result<(), Ext4Error>;
 
 /// An archive whose files can be read only one after the other.
-pub trait Source: Sync {
+pub trait SequentialArchive: Sync {
     /// Visits every regular file in archive order.
     fn each_file(&self, visit: Visit<'_>) -> Result<(), Ext4Error>;
 
@@ -30,7 +30,7 @@ pub trait Source: Sync {
     }
 }
 
-impl Source for PackageContents {
+impl SequentialArchive for PackageContents {
     fn each_file(&self, visit: Visit<'_>) -> Result<(), Ext4Error> {
         PackageContents::each_file(self, visit)
     }

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::apk::InstalledPackage;
 
-use super::inspect::{Opened, Privileged};
-use super::read::{Entry, EntryKind, Flaw, Inventory, ReadError, Side, same_bytes};
+use super::inspect::{InspectedImage, Privileged};
+use super::read::{Flaw, InodeKind, Inventory, InventoryEntry, ReadError, Side, same_bytes};
 
 /// What differs; empty lists where nothing does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -90,7 +90,7 @@ pub struct PrivilegeChange {
 
 impl Difference {
     /// Compares two images. Contents are compared by their bytes, where sizes are equal; times are told with `times` alone.
-    pub fn between(one: &Opened, two: &Opened, times: bool) -> Result<Self, ReadError> {
+    pub fn between(one: &InspectedImage, two: &InspectedImage, times: bool) -> Result<Self, ReadError> {
         let names = [&one.inventory, &two.inventory].map(other_names);
         let paths: BTreeSet<&str> =
             one.inventory.iter().chain(two.inventory.iter()).map(|(path, _)| path).collect();
@@ -140,17 +140,17 @@ impl Difference {
 }
 
 impl FileState {
-    fn of(entry: &Entry) -> Self {
+    fn of(entry: &InventoryEntry) -> Self {
         let target = match &entry.kind {
-            EntryKind::Symlink { target } => Some(target.clone()),
-            EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } => {
+            InodeKind::Symlink { target } => Some(target.clone()),
+            InodeKind::CharDevice { major, minor } | InodeKind::BlockDevice { major, minor } => {
                 Some(format!("{major}:{minor}"))
             }
             _ => None,
         };
         Self {
             kind: entry.kind.name(),
-            size: matches!(entry.kind, EntryKind::File { .. }).then(|| entry.size()),
+            size: matches!(entry.kind, InodeKind::File { .. }).then(|| entry.size()),
             target,
             mode: format!("{:04o}", entry.mode),
             uid: entry.uid,
@@ -162,19 +162,19 @@ impl FileState {
 }
 
 /// In what two entries differ, contents and times aside. Symlinks have no mode of their own.
-fn metadata(a: &Entry, b: &Entry) -> Vec<Aspect> {
+fn metadata(a: &InventoryEntry, b: &InventoryEntry) -> Vec<Aspect> {
     let mut what = Vec::new();
     if std::mem::discriminant(&a.kind) != std::mem::discriminant(&b.kind) {
         what.push(Aspect::Kind);
     } else if a.kind != b.kind {
         match a.kind {
-            EntryKind::Symlink { .. } => what.push(Aspect::Target),
-            EntryKind::CharDevice { .. } | EntryKind::BlockDevice { .. } => what.push(Aspect::Device),
+            InodeKind::Symlink { .. } => what.push(Aspect::Target),
+            InodeKind::CharDevice { .. } | InodeKind::BlockDevice { .. } => what.push(Aspect::Device),
             // Sizes are compared with the contents.
             _ => {}
         }
     }
-    let is_link = |entry: &Entry| matches!(entry.kind, EntryKind::Symlink { .. });
+    let is_link = |entry: &InventoryEntry| matches!(entry.kind, InodeKind::Symlink { .. });
     if a.mode != b.mode && !(is_link(a) && is_link(b)) {
         what.push(Aspect::Mode);
     }
@@ -193,7 +193,11 @@ fn other_names(inventory: &Inventory) -> BTreeMap<&str, Vec<&str>> {
     groups.flat_map(|names| names.clone().into_iter().map(move |name| (name, names.clone()))).collect()
 }
 
-fn same_content(path: &str, one: (&Opened, &Entry), two: (&Opened, &Entry)) -> Result<bool, ReadError> {
+fn same_content(
+    path: &str,
+    one: (&InspectedImage, &InventoryEntry),
+    two: (&InspectedImage, &InventoryEntry),
+) -> Result<bool, ReadError> {
     if one.1.size() != two.1.size() {
         return Ok(false);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::container::{ContainerError, IdMap, Image, Layer, add_images};
-use super::content::{Content, Source};
+use super::content::{Content, SequentialArchive};
 use super::recipe::Recipes;
 use super::tree::{Node, NodeKind, Tree, TreeError};
 
@@ -42,8 +42,8 @@ impl Diagnostic for DiskError {
 
 impl ImageStore {
     /// What the tree's contents are numbered by.
-    pub fn sources(&self) -> Vec<&dyn Source> {
-        self.layers.iter().map(|layer| &**layer as &dyn Source).collect()
+    pub fn sources(&self) -> Vec<&dyn SequentialArchive> {
+        self.layers.iter().map(|layer| &**layer as &dyn SequentialArchive).collect()
     }
 }
 

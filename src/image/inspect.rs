@@ -6,7 +6,9 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::read::{Entry, EntryKind, Group, Inventory, ReadError, System, User, Volume, VolumeInfo};
+use super::read::{
+    GroupEntry, InodeKind, Inventory, InventoryEntry, PasswdEntry, ReadError, System, Volume, VolumeInfo,
+};
 use super::recipe::capability;
 use super::tree::parent_of;
 
@@ -15,13 +17,13 @@ const CAPABILITY: &str = "security.capability";
 
 /// An image, read whole but for the contents of its files.
 #[derive(Debug)]
-pub struct Opened {
+pub struct InspectedImage {
     pub volume: Volume,
     pub inventory: Inventory,
     pub system: System,
 }
 
-impl Opened {
+impl InspectedImage {
     /// Opens an image and reads its metadata.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         let volume = Volume::open(path)?;
@@ -47,8 +49,8 @@ pub struct Inspection {
     /// Largest first; each file counts to one directory, the deepest that is not deeper than was asked for.
     pub directories: Vec<DirectorySize>,
     pub privileged: Vec<Privileged>,
-    pub users: Vec<User>,
-    pub groups: Vec<Group>,
+    pub users: Vec<PasswdEntry>,
+    pub groups: Vec<GroupEntry>,
     pub services: BTreeMap<String, Vec<String>>,
     pub world: Vec<String>,
 }
@@ -110,8 +112,8 @@ pub struct Privileged {
 
 impl Privileged {
     /// What a file gives; `None` where that is nothing.
-    pub fn of(path: &str, entry: &Entry) -> Option<Self> {
-        if !matches!(entry.kind, EntryKind::File { .. }) {
+    pub fn of(path: &str, entry: &InventoryEntry) -> Option<Self> {
+        if !matches!(entry.kind, InodeKind::File { .. }) {
             return None;
         }
         let (setuid, setgid) = (entry.mode & 0o4000 != 0, entry.mode & 0o2000 != 0);
@@ -138,7 +140,7 @@ impl Privileged {
 
 impl Inspection {
     /// Counts an image; directories are told apart down to `depth` levels below the root.
-    pub fn of(image: &Opened, depth: usize) -> Result<Self, ReadError> {
+    pub fn of(image: &InspectedImage, depth: usize) -> Result<Self, ReadError> {
         let (inventory, system) = (&image.inventory, &image.system);
         let mut packaged = BTreeSet::new();
         let packages = by_package(inventory, system, &mut packaged);
@@ -164,14 +166,14 @@ impl Inspection {
 }
 
 /// Regular files by the first of their names.
-fn first_names(inventory: &Inventory) -> impl Iterator<Item = (&str, &Entry)> {
+fn first_names(inventory: &Inventory) -> impl Iterator<Item = (&str, &InventoryEntry)> {
     let mut seen = BTreeSet::new();
     inventory
         .iter()
-        .filter(move |(_, entry)| matches!(entry.kind, EntryKind::File { .. }) && seen.insert(entry.inode))
+        .filter(move |(_, entry)| matches!(entry.kind, InodeKind::File { .. }) && seen.insert(entry.inode))
 }
 
-fn share<'a>(files: impl Iterator<Item = (&'a str, &'a Entry)>) -> Share {
+fn share<'a>(files: impl Iterator<Item = (&'a str, &'a InventoryEntry)>) -> Share {
     files.fold(Share::default(), |share, (_, entry)| Share {
         files: share.files + 1,
         size: share.size.saturating_add(entry.size()),
@@ -182,9 +184,9 @@ fn counts(inventory: &Inventory) -> Counts {
     let mut counts = Counts::default();
     for (_, entry) in inventory.iter() {
         match entry.kind {
-            EntryKind::Directory => counts.directories += 1,
-            EntryKind::File { .. } => counts.files += 1,
-            EntryKind::Symlink { .. } => counts.symlinks += 1,
+            InodeKind::Directory => counts.directories += 1,
+            InodeKind::File { .. } => counts.files += 1,
+            InodeKind::Symlink { .. } => counts.symlinks += 1,
             _ => counts.others += 1,
         }
     }
@@ -202,7 +204,7 @@ fn by_package(inventory: &Inventory, system: &System, packaged: &mut BTreeSet<u3
         for file in package.files.iter().filter(|file| !file.is_directory) {
             let place = inventory.place_of(&format!("/{}", file.path));
             let Some(entry) = place.and_then(|place| inventory.get(&place)) else { continue };
-            if matches!(entry.kind, EntryKind::File { .. }) && packaged.insert(entry.inode) {
+            if matches!(entry.kind, InodeKind::File { .. }) && packaged.insert(entry.inode) {
                 share.files += 1;
                 share.size = share.size.saturating_add(entry.size());
             }
@@ -221,7 +223,10 @@ fn by_package(inventory: &Inventory, system: &System, packaged: &mut BTreeSet<u3
     packages
 }
 
-fn by_directory<'a>(files: impl Iterator<Item = (&'a str, &'a Entry)>, depth: usize) -> Vec<DirectorySize> {
+fn by_directory<'a>(
+    files: impl Iterator<Item = (&'a str, &'a InventoryEntry)>,
+    depth: usize,
+) -> Vec<DirectorySize> {
     let mut shares: BTreeMap<&str, Share> = BTreeMap::new();
     for (path, entry) in files {
         let share = shares.entry(cut(parent_of(path), depth)).or_default();

@@ -10,9 +10,9 @@ use rayon::prelude::*;
 
 use crate::base::{Diagnosis, Diagnostic};
 
-use super::content::{Content, Source};
+use super::content::{Content, SequentialArchive};
 use super::ext4::{Ext4Error, Ext4Options, LOST_FOUND, time_of};
-use super::read::{Entry, EntryKind, Flaw, Inventory, ReadError, Side, Volume, same_bytes};
+use super::read::{Flaw, InodeKind, Inventory, InventoryEntry, ReadError, Side, Volume, same_bytes};
 use super::space::BLOCK;
 use super::tree::{Node, NodeKind, Tree};
 
@@ -63,7 +63,7 @@ impl Diagnostic for ReadBackError {
 pub fn read_back(
     image: &Path,
     tree: &Tree<Content>,
-    sources: &[&dyn Source],
+    sources: &[&dyn SequentialArchive],
     options: &Ext4Options,
 ) -> Result<ReadBack, ReadBackError> {
     let volume = Volume::open(image)?;
@@ -147,34 +147,34 @@ fn differences(
         all.collect::<Vec<_>>().join(" ")
     };
     compare("attributes", attributes(&node.xattrs), attributes(&entry.xattrs));
-    if !matches!(wanted, EntryKind::Directory) {
+    if !matches!(wanted, InodeKind::Directory) {
         compare("number of names", (more_names + 1).to_string(), entry.links.to_string());
     }
     found
 }
 
 /// What an image has for a node; a hard link is the file that it leads to.
-fn kind(node: &NodeKind<Content>) -> EntryKind {
+fn kind(node: &NodeKind<Content>) -> InodeKind {
     match node {
-        NodeKind::Directory => EntryKind::Directory,
-        NodeKind::File { size, .. } => EntryKind::File { size: *size },
-        NodeKind::HardLink { .. } => EntryKind::File { size: 0 },
-        NodeKind::Symlink { target } => EntryKind::Symlink { target: target.clone() },
-        NodeKind::CharDevice { major, minor } => EntryKind::CharDevice { major: *major, minor: *minor },
-        NodeKind::BlockDevice { major, minor } => EntryKind::BlockDevice { major: *major, minor: *minor },
-        NodeKind::Fifo => EntryKind::Fifo,
+        NodeKind::Directory => InodeKind::Directory,
+        NodeKind::File { size, .. } => InodeKind::File { size: *size },
+        NodeKind::HardLink { .. } => InodeKind::File { size: 0 },
+        NodeKind::Symlink { target } => InodeKind::Symlink { target: target.clone() },
+        NodeKind::CharDevice { major, minor } => InodeKind::CharDevice { major: *major, minor: *minor },
+        NodeKind::BlockDevice { major, minor } => InodeKind::BlockDevice { major: *major, minor: *minor },
+        NodeKind::Fifo => InodeKind::Fifo,
     }
 }
 
 /// What an entry has besides its bytes and metadata, and what that is called.
-fn detail(kind: &EntryKind) -> (&'static str, String) {
+fn detail(kind: &InodeKind) -> (&'static str, String) {
     match kind {
-        EntryKind::File { size } => ("size", size.to_string()),
-        EntryKind::Symlink { target } => ("target", target.clone()),
-        EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } => {
+        InodeKind::File { size } => ("size", size.to_string()),
+        InodeKind::Symlink { target } => ("target", target.clone()),
+        InodeKind::CharDevice { major, minor } | InodeKind::BlockDevice { major, minor } => {
             ("device", format!("{major}:{minor}"))
         }
-        EntryKind::Directory | EntryKind::Fifo | EntryKind::Socket => ("kind", kind.name().to_owned()),
+        InodeKind::Directory | InodeKind::Fifo | InodeKind::Socket => ("kind", kind.name().to_owned()),
     }
 }
 
@@ -188,7 +188,7 @@ struct Comparing<'a> {
 
 impl Comparing<'_> {
     /// Gives how many bytes were compared.
-    fn run(&self, sources: &[&dyn Source]) -> Result<u64, ReadBackError> {
+    fn run(&self, sources: &[&dyn SequentialArchive]) -> Result<u64, ReadBackError> {
         let mut streamed: Vec<HashMap<usize, (&str, u64)>> = sources.iter().map(|_| HashMap::new()).collect();
         let mut bytes = 0;
         for (path, node) in self.tree.iter() {
@@ -230,7 +230,8 @@ impl Comparing<'_> {
 
     fn compare(&self, path: &str, size: u64, wanted: &mut dyn Read) -> Result<(), ReadBackError> {
         // A file that is not there has been told already.
-        let Some(Entry { inode, kind: EntryKind::File { .. }, .. }) = self.inventory.get(path) else {
+        let Some(InventoryEntry { inode, kind: InodeKind::File { .. }, .. }) = self.inventory.get(path)
+        else {
             return Ok(());
         };
         let mut is = self.volume.bytes_of(*inode)?;

@@ -29,16 +29,16 @@ const BYTES_PER_INODE: u64 = 16384;
 /// Room for attributes within a 256-byte inode, its header and end marker taken off.
 const INLINE_XATTRS: u64 = 88;
 
-/// A size that is sure to hold the tree. It depends on the size wished for where journal and inodes do.
-pub fn needed(tree: &Tree<Content>, purpose: Purpose, wished: Option<ByteSize>) -> ByteSize {
+/// A size that is sure to hold the tree. It depends on the size asked for where journal and inodes do.
+pub fn needed(tree: &Tree<Content>, purpose: Purpose, asked: Option<ByteSize>) -> ByteSize {
     let content = content_blocks(tree);
-    let wished = wished.map_or(0, |size| size.bytes() / BLOCK);
+    let asked = asked.map_or(0, |size| size.bytes() / BLOCK);
     let mut total = SMALLEST;
     loop {
-        let counted = total.max(wished) * BLOCK;
+        let counted = total.max(asked) * BLOCK;
         let inodes = u64::from(inodes(tree, purpose, counted));
         let journal = u64::from(journal_blocks(purpose, counted));
-        let wanted = (content + overhead(total.max(wished), inodes) + journal).max(SMALLEST);
+        let wanted = (content + overhead(total.max(asked), inodes) + journal).max(SMALLEST);
         if wanted <= total {
             return ByteSize::from_bytes(total * BLOCK);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::base::Sha256;
 use crate::fleet::{ContainerImage, RegistryImage};
 use crate::sys::fetch::Cache;
-use crate::sys::registry::{Puller, RegistryError, Repository};
+use crate::sys::registry::{ImageRepository, Puller, RegistryError};
 use crate::sys::report::Report;
 
 use super::resolve::{Request, Update};
@@ -38,6 +38,6 @@ pub fn puller<'a>(
     offline: bool,
     report: &'a dyn Report,
 ) -> Puller<'a> {
-    let repository = Repository { host: image.host.clone(), name: image.name.clone() };
+    let repository = ImageRepository { host: image.host.clone(), name: image.name.clone() };
     Puller::new(repository, image.to_string(), cache, offline, report)
 }

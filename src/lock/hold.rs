@@ -36,42 +36,43 @@ fn least_beside<T: Clone>(
     all
 }
 
-/// Why a package could not stay among those that were chosen: which wish of whom its old version does not meet.
+/// Why a package could not stay among those that were chosen: which dependency of whom its old version does not meet.
 pub(super) fn why_moved(old: &PackageInfo, world: &[Dependency], chosen: &[&PackageInfo]) -> String {
     let new = chosen.iter().find(|info| info.name == old.name);
-    let is_reason = |wish: &&Dependency| {
-        new.is_none_or(|new| agrees(new, wish)) && concerns(old, wish) && !agrees(old, wish)
+    let is_reason = |dependency: &&Dependency| {
+        new.is_none_or(|new| agrees(new, dependency)) && concerns(old, dependency) && !agrees(old, dependency)
     };
-    if let Some(wish) = world.iter().find(is_reason) {
-        return format!("the image needs {wish}");
+    if let Some(dependency) = world.iter().find(is_reason) {
+        return format!("the image needs {dependency}");
     }
     for other in chosen.iter().filter(|other| other.name != old.name) {
-        if let Some(wish) = other.depends.iter().find(is_reason) {
-            return format!("{} needs {wish}", other.id());
+        if let Some(dependency) = other.depends.iter().find(is_reason) {
+            return format!("{} needs {dependency}", other.id());
         }
     }
-    let unmet = |wish: &&Dependency| match wish.conflict {
-        true => chosen.iter().any(|info| !agrees(info, wish)),
-        false => !chosen.iter().any(|info| agrees(info, wish)),
+    let unmet = |dependency: &&Dependency| match dependency.conflict {
+        true => chosen.iter().any(|info| !agrees(info, dependency)),
+        false => !chosen.iter().any(|info| agrees(info, dependency)),
     };
     match old.depends.iter().find(unmet) {
-        Some(wish) => format!("{} needs {wish}", old.id()),
+        Some(dependency) => format!("{} needs {dependency}", old.id()),
         None => "what it stands beside moved".to_owned(),
     }
 }
 
-/// Whether a wish asks for a name that this package has.
-fn concerns(info: &PackageInfo, wish: &Dependency) -> bool {
-    info.name == wish.name.as_str() || info.provides.iter().any(|provided| provided.name == wish.name)
+/// Whether a dependency asks for a name that this package has.
+fn concerns(info: &PackageInfo, dependency: &Dependency) -> bool {
+    info.name == dependency.name.as_str()
+        || info.provides.iter().any(|provided| provided.name == dependency.name)
 }
 
-/// Whether a package meets a wish, or does not stand against it.
-fn agrees(info: &PackageInfo, wish: &Dependency) -> bool {
-    let own = (info.name == wish.name.as_str()).then_some(Some(&info.version));
-    let provided = info.provides.iter().filter(|provided| provided.name == wish.name);
+/// Whether a package meets a dependency, or does not stand against it.
+fn agrees(info: &PackageInfo, dependency: &Dependency) -> bool {
+    let own = (info.name == dependency.name.as_str()).then_some(Some(&info.version));
+    let provided = info.provides.iter().filter(|provided| provided.name == dependency.name);
     let mut met = own.into_iter().chain(provided.map(Dependency::provided_version));
-    let mut is_met = met.by_ref().map(|version| wish.is_met_by(version, &info.checksum));
-    if wish.conflict { is_met.all(|met| met) } else { is_met.any(|met| met) }
+    let mut is_met = met.by_ref().map(|version| dependency.is_met_by(version, &info.checksum));
+    if dependency.conflict { is_met.all(|met| met) } else { is_met.any(|met| met) }
 }
 
 #[cfg(test)]
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_is_the_wish_that_the_old_version_does_not_meet() {
+    fn the_reason_is_the_dependency_that_the_old_version_does_not_meet() {
         let info = |text: &str| {
             let (name, version) = text.split_once('-').unwrap();
             PackageInfo::new(name, version.parse().unwrap(), "noarch").unwrap()

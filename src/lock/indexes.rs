@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use crate::apk::{INDEX_FILE, Index, KeyRing};
 use crate::fleet::{RepositorySpec, Source};
-use crate::sys::fetch::{Address, Cache, FetchError, GetError, LastSeen};
+use crate::sys::fetch::{Cache, FetchError, GetError, LastSeen, MirroredUrl};
 use crate::sys::fs as files;
 use crate::sys::report::Report;
 
@@ -53,7 +53,7 @@ impl Indexes<'_> {
     }
 
     /// The index that was seen last, and a note that tells so.
-    fn last(&self, name: &str, address: &Address) -> Result<Vec<u8>, RepositoryError> {
+    fn last(&self, name: &str, address: &MirroredUrl) -> Result<Vec<u8>, RepositoryError> {
         let (bytes, whence) = match self.cache.last_seen(address) {
             None => return Err(RepositoryError::Offline { repository: name.to_owned() }),
             Some(LastSeen::Vendored { bytes, path }) => (bytes, format!("that in {}", path.display())),
@@ -85,7 +85,7 @@ pub(super) fn nowhere(
 
 /// Where a file of a repository is.
 pub enum FileLocation {
-    Network(Address),
+    Network(MirroredUrl),
     /// On this machine.
     Here(PathBuf),
 }
@@ -105,7 +105,7 @@ pub fn place(location: &Source, mirrors: &[String], arch: &str, file: &str) -> F
     match location {
         Source::Path(dir) => FileLocation::Here(dir.join(arch).join(file)),
         Source::Url(url) => {
-            let address = Address { url: url.clone(), mirrors: mirrors.to_vec() };
+            let address = MirroredUrl { url: url.clone(), mirrors: mirrors.to_vec() };
             FileLocation::Network(address.below(&format!("{arch}/{file}")))
         }
     }

@@ -1,4 +1,4 @@
-//! What is wished of the guest kernel: base, fragments and `options`, laid over each other, and compared
+//! What is asked of the guest kernel: base, fragments and `options`, laid over each other, and compared
 //! with the `.config` that Kconfig made of them.
 
 use std::collections::BTreeMap;
@@ -9,16 +9,16 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{InvalidValue, KernelOption};
 use crate::fleet::OptionValue;
 
-/// Where a wish was written.
+/// Where an option was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct OptionOrigin {
     /// A file such as `kernel-configs/fragments/nftables.config`, or `fleet.toml`.
     pub file: String,
     /// 1-based; 0 where the place has no line.
     pub line: usize,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for OptionOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             0 => f.write_str(&self.file),
@@ -34,7 +34,7 @@ pub const FLEET: &str = "fleet.toml";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestedOption {
     pub value: OptionValue,
-    pub origin: Origin,
+    pub origin: OptionOrigin,
     /// The comment that the option stands below; empty where there is none.
     pub reason: String,
 }
@@ -84,7 +84,7 @@ impl RequestedOptions {
             })?;
             match parsed {
                 Some((option, value)) => {
-                    let origin = Origin { file: file.to_owned(), line: line_number };
+                    let origin = OptionOrigin { file: file.to_owned(), line: line_number };
                     let reason = std::mem::take(&mut comment).join(" ");
                     self.overlay(option, RequestedOption { value, origin, reason });
                 }
@@ -100,7 +100,7 @@ impl RequestedOptions {
     /// Lays the `options` of `fleet.toml` over what is there.
     pub fn overlay_options(&mut self, options: &BTreeMap<KernelOption, OptionValue>) {
         for (option, value) in options {
-            let origin = Origin { file: FLEET.into(), line: 0 };
+            let origin = OptionOrigin { file: FLEET.into(), line: 0 };
             self.overlay(
                 option.clone(),
                 RequestedOption { value: value.clone(), origin, reason: String::new() },
@@ -129,12 +129,12 @@ impl RequestedOptions {
         self.options.get(option).map_or(&[], Vec::as_slice)
     }
 
-    /// Every option that is asked for, with the wish that counts.
+    /// Every option that is asked for, with the line that counts.
     fn winners(&self) -> impl Iterator<Item = (&KernelOption, &RequestedOption)> {
         self.options.iter().filter_map(|(option, requested)| Some((option, requested.last()?)))
     }
 
-    /// The wishes as a `KCONFIG_ALLCONFIG` file, sorted by name.
+    /// The requested options as a `KCONFIG_ALLCONFIG` file, sorted by name.
     pub fn to_allconfig(&self) -> String {
         let mut text = String::new();
         for (option, request) in self.winners() {
@@ -148,7 +148,7 @@ impl RequestedOptions {
         text
     }
 
-    /// The wishes that `outcome`, the `.config` after `olddefconfig`, does not fulfil.
+    /// The requested options that `outcome`, the `.config` after `olddefconfig`, does not fulfil.
     pub fn unmet(&self, outcome: &DotConfig) -> Vec<Unmet> {
         let differs =
             |option: &KernelOption, request: &RequestedOption| match (&request.value, outcome.get(option)) {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_that_did_not_survive_is_reported_with_what_came_out() {
+    fn a_requested_option_that_did_not_survive_is_reported_with_what_came_out() {
         let requested = requested(&[(
             "base",
             "CONFIG_GONE=y\nCONFIG_KEPT=y\n# CONFIG_OFF is not set\nCONFIG_HZ=100\nCONFIG_NAME=\"a\\\"b\"\nCONFIG_HEX=0x10\n",

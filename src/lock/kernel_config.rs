@@ -33,7 +33,7 @@ pub struct KernelConfig {
 /// What a kernel's configuration is made of, each part by itself: an explanation, which decides nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelParts {
-    /// Of each base and fragment, by its file below kernel-configs: digest of its wishes.
+    /// Of each base and fragment, by its file below kernel-configs: digest of its options.
     pub files: BTreeMap<String, Sha256>,
     /// The options of `fleet.toml`, as Kconfig writes their values.
     pub options: BTreeMap<String, String>,

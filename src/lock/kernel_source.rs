@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::base::diagnostic::{each, together};
 use crate::base::{Class, Diagnosis, Diagnostic, InvalidValue, Sha256};
 use crate::fleet::{KernelBuild, KernelSpec};
-use crate::sys::fetch::{Address, Expected, FetchError, GetError};
+use crate::sys::fetch::{ExpectedFile, FetchError, GetError, MirroredUrl};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::gpg::{self, GpgError};
 
@@ -107,14 +107,14 @@ fn download(wanted: &WantedKernel, request: &Request<'_>) -> Result<Sha256, Kern
         KernelSpec::Build(KernelBuild { mirrors, keyring, .. }) => (mirrors.clone(), keyring.as_deref()),
         KernelSpec::Ready { .. } => (Vec::new(), None),
     };
-    let address = Address { url: wanted.source.clone(), mirrors };
+    let address = MirroredUrl { url: wanted.source.clone(), mirrors };
     let Request { cache, offline, report, .. } = *request;
     if let Some(keyring) = keyring {
         let sha256 = signed_digest(&address, keyring, request)?;
-        cache.get(&address, Expected { sha256: Some(sha256), size: None }, offline, report)?;
+        cache.get(&address, ExpectedFile { sha256: Some(sha256), size: None }, offline, report)?;
         return Ok(sha256);
     }
-    let path = cache.get(&address, Expected::default(), offline, report)?;
+    let path = cache.get(&address, ExpectedFile::default(), offline, report)?;
     report.note(&format!(
         "note: the digest of {} is pinned on first use, without a signature; [kernel] `keyring` or `sha256` \
          would verify it",
@@ -127,7 +127,7 @@ fn download(wanted: &WantedKernel, request: &Request<'_>) -> Result<Sha256, Kern
 
 /// What the signed list beside a source says of it.
 fn signed_digest(
-    source: &Address,
+    source: &MirroredUrl,
     keyring: &Path,
     request: &Request<'_>,
 ) -> Result<Sha256, KernelSourceError> {

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::apk::{Expected, PackageContents};
+use crate::apk::{ExpectedPackage, PackageContents};
 use crate::base::Sha256;
 use crate::sys::{fs as files, sealed};
 
@@ -29,7 +29,12 @@ impl Listings {
     }
 
     /// A package as it was remembered; `None` where it was not, or where the listing is damaged.
-    pub fn find(&self, package: &Path, sha256: &Sha256, expected: &Expected) -> Option<PackageContents> {
+    pub fn find(
+        &self,
+        package: &Path,
+        sha256: &Sha256,
+        expected: &ExpectedPackage,
+    ) -> Option<PackageContents> {
         let listing = sealed::read(&self.path(sha256))?;
         PackageContents::from_listing(&listing, package.to_owned(), *sha256, expected)
     }
@@ -59,13 +64,13 @@ mod tests {
         let packed = pack(info, Contents::default(), None).unwrap();
         let (path, sha256) = (dir.path().join("a.apk"), Sha256::of(&packed.bytes));
         std::fs::write(&path, &packed.bytes).unwrap();
-        let expected = Expected::from(&packed.info);
+        let expected = ExpectedPackage::from(&packed.info);
         let (package, _) = PackageContents::verify_file(path.clone(), None, &expected).unwrap();
         assert!(listings.find(&path, &sha256, &expected).is_none());
         listings.keep(&sha256, &package);
         let found = listings.find(&path, &sha256, &expected).unwrap();
         assert_eq!((found.info, found.entries), (package.info, package.entries));
-        let other = Expected { name: "b".into(), ..expected.clone() };
+        let other = ExpectedPackage { name: "b".into(), ..expected.clone() };
         assert!(listings.find(&path, &sha256, &other).is_none());
     }
 }

@@ -53,7 +53,7 @@ pub struct LockedKernel {
     /// Of the keyring whose keys vouched for `sha256`, where one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keyring: Option<Sha256>,
-    /// Of the merged wishes; absent for a ready image.
+    /// Of the merged options; absent for a ready image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<Sha256>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -61,7 +61,7 @@ pub struct LockedKernel {
     /// Compiler, assembler and linker that the lock was made with: others make other bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub toolchain: Option<String>,
-    /// Of each file of kernel-configs that `config` was made of, the digest of its wishes: they tell what changed.
+    /// Of each file of kernel-configs that `config` was made of, the digest of its options: they tell what changed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, Sha256>,
     /// The options of `fleet.toml` itself.

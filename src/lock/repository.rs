@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::apk::{
-    Checksum, DAMAGED, Expected, IndexError, InvalidChecksum, KeyError, KeyRing, PackageContents,
+    Checksum, DAMAGED, ExpectedPackage, IndexError, InvalidChecksum, KeyError, KeyRing, PackageContents,
     PackageError, PackageInfo, Refusal,
 };
 use crate::base::diagnostic::{each, together};
@@ -124,7 +124,7 @@ impl Repositories<'_> {
     ) -> Result<LockedPackage, RepositoryError> {
         let repository = self.name(spec);
         let (contents, sha256) =
-            PackageContents::verify_file(path.to_owned(), None, &Expected::from(info))
+            PackageContents::verify_file(path.to_owned(), None, &ExpectedPackage::from(info))
                 .map_err(|source| RepositoryError::Package { repository: repository.clone(), source })?;
         self.listings().keep(&sha256, &contents);
         Ok(LockedPackage {
@@ -148,7 +148,7 @@ impl Repositories<'_> {
             .parse()
             .map_err(|source| RepositoryError::Checksum { package: locked.id(), source })?;
         let (name, version) = (locked.name.clone(), locked.version.clone());
-        let expected = Expected { name, version, checksum, size: locked.size };
+        let expected = ExpectedPackage { name, version, checksum, size: locked.size };
         let listings = self.listings();
         if let Some(remembered) = listings.find(&path, &locked.sha256, &expected) {
             return Ok(remembered);
@@ -170,7 +170,7 @@ impl Repositories<'_> {
             FileLocation::Here(path) => Ok(path),
             FileLocation::Network(address) => {
                 let (sha256, size) = (Some(locked.sha256), Some(locked.size));
-                let expected = fetch::Expected { sha256, size };
+                let expected = fetch::ExpectedFile { sha256, size };
                 self.cache.get(&address, expected, self.offline, self.report).map_err(|source| {
                     let (package, repository) = (locked.id(), locked.repository.clone());
                     RepositoryError::FetchPackage { package, repository, source }

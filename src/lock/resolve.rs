@@ -136,7 +136,7 @@ fn images(request: &Request<'_>) -> Result<Images, ResolveError> {
         }
     }
     if !changed.is_empty() {
-        let universe = Universe::open(request)?;
+        let universe = RepositoryIndexes::open(request)?;
         let chosen = universe.choose(&changed)?;
         for package in universe.pin(chosen.values().flatten())? {
             if let Some(other) = packages.insert(package.id(), package.clone())
@@ -198,14 +198,14 @@ struct Choice {
 }
 
 /// The indexes of all repositories.
-struct Universe<'a> {
+struct RepositoryIndexes<'a> {
     request: &'a Request<'a>,
     repositories: Repositories<'a>,
     indexes: Vec<Index>,
     pool: rayon::ThreadPool,
 }
 
-impl<'a> Universe<'a> {
+impl<'a> RepositoryIndexes<'a> {
     fn open(request: &'a Request<'a>) -> Result<Self, ResolveError> {
         let Request { fleet, cache, offline, report, .. } = *request;
         let repositories = Repositories { fleet, cache, offline, report };

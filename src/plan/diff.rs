@@ -15,7 +15,7 @@ use crate::host::state::{Machine, MachineDisk, StoredKind};
 use crate::host::wanted::{Startup, WantedDisk, WantedGuest, WantedHost};
 
 use super::step::{GuestSteps, Plan, Step};
-use super::why::Occasion;
+use super::why::StepReason;
 use super::{change, why};
 
 /// The guests that a plan is for. Nothing is done to any other, be it broken or not wanted.
@@ -39,13 +39,13 @@ impl GuestScope<'_> {
 /// A data disk that would have to lose what is on it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the data disk of {guest} has {there}, but fleet.toml says {wanted}: a disk cannot be made smaller")]
-pub struct Shrinks {
+pub struct DiskWouldShrink {
     pub guest: GuestName,
     pub there: ByteSize,
     pub wanted: ByteSize,
 }
 
-impl Diagnostic for Shrinks {
+impl Diagnostic for DiskWouldShrink {
     fn diagnosis(&self) -> Diagnosis {
         Class::Invalid.hint(
             "set its old size in fleet.toml again; for a smaller disk, save its content with `sisforge disk \
@@ -55,11 +55,15 @@ impl Diagnostic for Shrinks {
 }
 
 /// The guests of a plan whose disks are larger than they should be. No plan makes them smaller.
-pub fn shrinking(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>) -> Vec<Shrinks> {
+pub fn shrinking(
+    observed: &ObservedHost,
+    wanted: &WantedHost,
+    guests: GuestScope<'_>,
+) -> Vec<DiskWouldShrink> {
     let shrinks = |(guest, want): (&GuestName, &WantedGuest)| {
         let sizes = [observed.guests.get(guest)?.disk?.size, want.disk?.size];
         let [there, wanted] = sizes.map(ByteSize::from_bytes);
-        (there > wanted).then(|| Shrinks { guest: guest.clone(), there, wanted })
+        (there > wanted).then(|| DiskWouldShrink { guest: guest.clone(), there, wanted })
     };
     wanted.guests.iter().filter(|(name, _)| guests.contains(name)).filter_map(shrinks).collect()
 }
@@ -94,7 +98,8 @@ fn plan(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>, an
             None => plan.stop.extend(stop(name, have)),
             Some(want) => {
                 let asked = anew.contains(name) && have.vmm.is_some();
-                let replaced = why::replace(have, want).or_else(|| asked.then(|| Occasion::found("restart")));
+                let replaced =
+                    why::replace(have, want).or_else(|| asked.then(|| StepReason::found("restart")));
                 guest(&mut plan, name, (have, replaced), want, &restored);
             }
         }
@@ -207,7 +212,7 @@ fn resolvers(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_
 fn stop(name: &GuestName, have: &ObservedGuest) -> Option<GuestSteps> {
     let found = if have.vmm.is_some() { "no longer wanted" } else { "left over" };
     let steps = removal(name, have);
-    (!steps.is_empty()).then(|| GuestSteps::new(name, Occasion::found(found), steps))
+    (!steps.is_empty()).then(|| GuestSteps::new(name, StepReason::found(found), steps))
 }
 
 /// Removes what is there of a guest, but for its data disk.
@@ -235,7 +240,7 @@ pub(super) fn undo(name: &GuestName, want: &WantedGuest) -> Vec<Step> {
 fn guest(
     plan: &mut Plan,
     name: &GuestName,
-    (have, replaced): (&ObservedGuest, Option<Occasion>),
+    (have, replaced): (&ObservedGuest, Option<StepReason>),
     want: &WantedGuest,
     restored: &BTreeMap<Ipv4Addr, &GuestName>,
 ) {
@@ -331,7 +336,7 @@ fn repair(name: &GuestName, have: &ObservedGuest, vmm: &ObservedVmm, want: &Want
         (!is_limited(have, want)).then(|| Step::CreateCgroup { guest: guest(), limits: want.cgroup });
     let join = vmm.outside_cgroup.then(|| Step::JoinCgroup { guest: guest() });
     // Before it is told anything.
-    let go_on = vmm.halted.then(|| Step::ContinueVmm { guest: guest() });
+    let unhalt = vmm.halted.then(|| Step::ContinueVmm { guest: guest() });
     let disk = have.lost_disk.then(|| Step::RelinkDisk { guest: guest() });
     let close = want.disk.filter(|_| why::is_disk_open(have.disk, want));
     let close = close.map(|disk| Step::ChownDisk { guest: guest(), uid: disk.uid });
@@ -339,7 +344,7 @@ fn repair(name: &GuestName, have: &ObservedGuest, vmm: &ObservedVmm, want: &Want
     let tap = (!is_set).then(|| Step::CreateTap { guest: guest(), tap: want.tap.clone() });
     let logs = (!vmm.logged).then(|| Step::KeepLogs { guest: guest() });
     let ready = (!vmm.ready).then(|| Step::AwaitReady { guest: guest() });
-    [cgroup, join, go_on, adjust, resume, disk, close, tap, logs, ready].into_iter().flatten().collect()
+    [cgroup, join, unhalt, adjust, resume, disk, close, tap, logs, ready].into_iter().flatten().collect()
 }
 
 /// What is left of earlier attempts is told where it cannot be removed, and undoes nothing.

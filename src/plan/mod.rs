@@ -11,10 +11,10 @@ pub mod step;
 mod why;
 
 pub use change::Change;
-pub use diff::{GuestScope, Shrinks, diff, restart, shrinking};
+pub use diff::{DiskWouldShrink, GuestScope, diff, restart, shrinking};
 pub use losses::losses;
 pub use names::{PolicyNames, name_changes};
 pub use restore::restore;
 pub use rollout::Strategy;
 pub use step::{GuestSteps, Plan, PlanCounts, Step};
-pub use why::Occasion;
+pub use why::StepReason;

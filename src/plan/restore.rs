@@ -2,13 +2,13 @@
 
 use crate::base::{GuestName, SnapshotName};
 use crate::host::observed::{ObservedGuest, ObservedHost, Paused};
-use crate::host::snapshot::{Manifest, Obstacle};
+use crate::host::snapshot::{Obstacle, SnapshotManifest};
 use crate::host::state::{Machine, MachineDisk, StoredKind};
 use crate::host::wanted::{Startup, WantedGuest, WantedHost};
 
 use super::diff::{GuestScope, prepare, removal, rules, undo};
 use super::step::{GuestSteps, Plan, Step};
-use super::why::Occasion;
+use super::why::StepReason;
 
 /// The steps that bring `snapshot` back as `guest`, which is wanted with the snapshot's machine already.
 ///
@@ -21,7 +21,7 @@ pub fn restore(
     wanted: &WantedHost,
     guest: &GuestName,
     snapshot: &SnapshotName,
-    manifest: &Manifest,
+    manifest: &SnapshotManifest,
 ) -> Result<Plan, Vec<Obstacle>> {
     let want = wanted.guests.get(guest);
     let fresh = want.map(|want| match &want.startup {
@@ -38,9 +38,9 @@ pub fn restore(
         ..Plan::default()
     };
     if !leftovers.is_empty() {
-        plan.stop.push(GuestSteps::new(guest, Occasion::found("left over"), leftovers));
+        plan.stop.push(GuestSteps::new(guest, StepReason::found("left over"), leftovers));
     }
-    let why = Occasion::found(format!("from snapshot {snapshot}"));
+    let why = StepReason::found(format!("from snapshot {snapshot}"));
     let mut steps = GuestSteps::new(guest, why, start(guest, snapshot, want));
     steps.undo = undo(guest, want);
     steps.then = vec![Step::ForgetSnapshot { snapshot: snapshot.clone() }];
@@ -75,7 +75,7 @@ fn obstacles(
     observed: &ObservedHost,
     fresh: Option<&Machine>,
     guest: &GuestName,
-    manifest: &Manifest,
+    manifest: &SnapshotManifest,
 ) -> Vec<Obstacle> {
     let mut found = Vec::new();
     let machine = &manifest.machine;

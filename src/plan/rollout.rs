@@ -48,12 +48,12 @@ mod tests {
     use super::*;
     use crate::base::GuestName;
     use crate::host::firewall::Ruleset;
-    use crate::plan::{Occasion, Step};
+    use crate::plan::{Step, StepReason};
 
     fn steps(names: &[&str]) -> Vec<GuestSteps> {
         let steps = |name: &&str| {
             let guest: GuestName = name.parse().unwrap();
-            GuestSteps::new(&guest, Occasion::found("why"), vec![Step::AwaitReady { guest: guest.clone() }])
+            GuestSteps::new(&guest, StepReason::found("why"), vec![Step::AwaitReady { guest: guest.clone() }])
         };
         names.iter().map(steps).collect()
     }

@@ -14,7 +14,7 @@ use crate::host::resolver::Resolver;
 use crate::host::state::{CgroupLimits, Machine, StoredKind, TapSpec};
 use crate::host::wanted::HostRules;
 
-use super::why::Occasion;
+use super::why::StepReason;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq)]
@@ -242,7 +242,7 @@ impl Step {
 pub struct GuestSteps {
     pub guest: GuestName,
     /// Such as `new` or `vcpus 1 -> 2`.
-    pub why: Occasion,
+    pub why: StepReason,
     pub steps: Vec<Step>,
     /// What clears away after one of `steps` failed.
     pub undo: Vec<Step>,
@@ -252,7 +252,7 @@ pub struct GuestSteps {
 
 impl GuestSteps {
     /// Steps that nothing follows and nothing undoes.
-    pub fn new(guest: &GuestName, why: Occasion, steps: Vec<Step>) -> Self {
+    pub fn new(guest: &GuestName, why: StepReason, steps: Vec<Step>) -> Self {
         Self { guest: guest.clone(), why, steps, undo: Vec::new(), then: Vec::new() }
     }
 

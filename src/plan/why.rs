@@ -1,20 +1,20 @@
-//! Occasion a guest is started, changed or replaced, in words.
+//! Why a guest is started, changed or replaced, in words.
 
 use crate::host::observed::{Found, ObservedDisk, ObservedGuest, ObservedVmm, Paused};
 use crate::host::wanted::WantedGuest;
 
 use super::change::{self, Change};
 
-/// Occasion something is done to a guest.
+/// Why something is done to a guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Occasion {
+pub struct StepReason {
     /// What was found of it, such as `new` or `its logs are not kept`.
     pub found: Vec<String>,
     /// What is to be otherwise.
     pub changes: Vec<Change>,
 }
 
-impl Occasion {
+impl StepReason {
     /// One thing that was found.
     pub fn found(what: impl Into<String>) -> Self {
         Self { found: vec![what.into()], changes: Vec::new() }
@@ -25,7 +25,7 @@ impl Occasion {
     }
 }
 
-impl std::fmt::Display for Occasion {
+impl std::fmt::Display for StepReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let changes = self.changes.iter().map(ToString::to_string);
         let all: Vec<_> = self.found.iter().cloned().chain(changes).collect();
@@ -33,18 +33,18 @@ impl std::fmt::Display for Occasion {
     }
 }
 
-/// Occasion a guest that runs must go before it can be as it should.
-pub(super) fn replace(have: &ObservedGuest, want: &WantedGuest) -> Option<Occasion> {
+/// Why a guest that runs must go before it can be as it should.
+pub(super) fn replace(have: &ObservedGuest, want: &WantedGuest) -> Option<StepReason> {
     let vmm = have.vmm.as_ref()?;
-    let Some(running) = &vmm.machine else { return Some(Occasion::found("what is running is not known")) };
+    let Some(running) = &vmm.machine else { return Some(StepReason::found("what is running is not known")) };
     if vmm.paused == Some(Paused::Frozen) {
-        return Some(Occasion::found("saved to a snapshot"));
+        return Some(StepReason::found("saved to a snapshot"));
     }
     if let Some(what) = vmm.damaged.first() {
-        return Some(Occasion::found(format!("its {} was changed in the store", what.word())));
+        return Some(StepReason::found(format!("its {} was changed in the store", what.word())));
     }
     if have.is_in_host() {
-        return Some(Occasion::found("moves into the network namespace"));
+        return Some(StepReason::found("moves into the network namespace"));
     }
     let wanted = want.machine();
     let is_same = running == wanted || running.adjusted_to(wanted) == *wanted;
@@ -58,12 +58,12 @@ pub(super) fn replace(have: &ObservedGuest, want: &WantedGuest) -> Option<Occasi
         (!vmm.jailed, "its vmm is in no jail"),
     ];
     let found = parts.into_iter().filter(|(is, _)| *is).map(|(_, what)| what.to_owned()).collect();
-    Some(Occasion { found, changes }).filter(|reason| !reason.is_empty())
+    Some(StepReason { found, changes }).filter(|reason| !reason.is_empty())
 }
 
-/// Occasion a guest that does not run is started.
-pub(super) fn start(have: &ObservedGuest) -> Occasion {
-    Occasion::found(match have {
+/// Why a guest that does not run is started.
+pub(super) fn start(have: &ObservedGuest) -> StepReason {
+    StepReason::found(match have {
         _ if have.oom_kills() > 0 => "killed by the kernel: out of memory",
         _ if have.idle_jails || have.tap.is_some() || have.cgroup.is_some() => "no longer running",
         _ if have.disk.is_some() => "not running",
@@ -72,7 +72,7 @@ pub(super) fn start(have: &ObservedGuest) -> Occasion {
 }
 
 /// What is put right of a guest while it runs.
-pub(super) fn repair(have: &ObservedGuest, vmm: &ObservedVmm, want: &WantedGuest) -> Occasion {
+pub(super) fn repair(have: &ObservedGuest, vmm: &ObservedVmm, want: &WantedGuest) -> StepReason {
     let tap = have.tap.as_ref();
     let limits = have.cgroup.map(|cgroup| cgroup.limits);
     let found = [
@@ -96,7 +96,7 @@ pub(super) fn repair(have: &ObservedGuest, vmm: &ObservedVmm, want: &WantedGuest
         Some(Found::Half) | None => Vec::new(),
     };
     let rates = tap.map(|tap| change::of_rates(tap.rates, want.tap.rates)).unwrap_or_default();
-    Occasion { found: found.chain(added).collect(), changes: machine.chain(limits).chain(rates).collect() }
+    StepReason { found: found.chain(added).collect(), changes: machine.chain(limits).chain(rates).collect() }
 }
 
 /// Whether the data disk is another's, or open to others.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::build::artifacts::ArtifactKind;
 use crate::fleet::suggest;
-use crate::image::inspect::Opened;
+use crate::image::inspect::InspectedImage;
 
 use super::{RunError, Workspace};
 
@@ -66,8 +66,8 @@ impl Workspace<'_> {
     }
 
     /// An image by any of its names, opened and its metadata read.
-    pub fn open_image(&self, named: &str) -> Result<Opened, RunError> {
-        Ok(Opened::read(&self.image_file(named)?)?)
+    pub fn open_image(&self, named: &str) -> Result<InspectedImage, RunError> {
+        Ok(InspectedImage::read(&self.image_file(named)?)?)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::sys::fs::FileLock;
 use crate::sys::interrupt;
 use crate::sys::ssh;
 
-use super::events::{self, Happened};
+use super::events::{self, FleetEvent};
 use super::{Inputs, LockedProject, RunError, Workspace, facts, host};
 
 /// A fleet, its host, and what that has of it.
@@ -227,7 +227,7 @@ pub(super) fn carry_out(
     for part in plan.clone().in_parts(strategy) {
         if applied.failures.is_empty() && !applied.is_cut_short {
             let done = apply(&part, host, workspace.guests_at_once(), report);
-            events::tell(&host.layout, events::of_plan(&part, &done));
+            events::record(&host.layout, events::of_plan(&part, &done));
             left.extend(part.left_by(&done.stopped, &done.started).filter(|_| done.is_cut_short));
             let Applied { stopped, started, failures, is_cut_short } = done;
             applied.is_cut_short = is_cut_short;
@@ -239,10 +239,10 @@ pub(super) fn carry_out(
         }
     }
     let left_out = |guest: &GuestName| match applied.is_cut_short {
-        true => Happened::CutShort { guest: guest.to_string() },
-        false => Happened::LeftOut { guest: guest.to_string() },
+        true => FleetEvent::CutShort { guest: guest.to_string() },
+        false => FleetEvent::LeftOut { guest: guest.to_string() },
     };
-    events::tell(&host.layout, left.iter().map(left_out));
+    events::record(&host.layout, left.iter().map(left_out));
     Ok(Outcome { plan, applied, left })
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::apply::disk::{self, DiskFile, Kept};
+use crate::apply::disk::{self, DiskBacking, DiskFile};
 use crate::apply::linux::LinuxHost;
 use crate::base::{ByteSize, GuestName};
 use crate::fleet::{Fleet, suggest};
@@ -46,7 +46,7 @@ pub fn unused(workspace: &Workspace<'_>, name: &str) -> Result<Unused, RunError>
 
 fn find(name: &str, host: &LinuxHost) -> Result<DiskFile, RunError> {
     let mut kept = disk::all(host)?;
-    kept.retain(|disk| disk.backing == Kept::File);
+    kept.retain(|disk| disk.backing == DiskBacking::File);
     if let Some(index) = kept.iter().position(|disk| disk.name == name) {
         return Ok(kept.swap_remove(index));
     }

@@ -23,7 +23,7 @@ use crate::host::versions::VersionError;
 use crate::image::container::ContainerError;
 use crate::image::read::ReadError;
 use crate::lock::model::LockFileError;
-use crate::plan::Shrinks;
+use crate::plan::DiskWouldShrink;
 use crate::sys::cgroup::CgroupError;
 use crate::sys::firecracker::UnknownVersion;
 use crate::sys::fs::FileError;
@@ -129,7 +129,7 @@ pub enum RunError {
     NoSshd(GuestName),
 
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Shrinks(Vec<Shrinks>),
+    Shrinks(Vec<DiskWouldShrink>),
     #[error("there is no data disk of {name:?}")]
     UnknownDisk { name: String, hint: String },
     #[error("{0} is running, and its disk is in use")]

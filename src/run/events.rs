@@ -29,13 +29,13 @@ pub struct HostEvent {
     pub time: String,
     pub fleet: String,
     #[serde(flatten)]
-    pub what: Happened,
+    pub what: FleetEvent,
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
-pub enum Happened {
+pub enum FleetEvent {
     /// A guest was started and is ready.
     Started { guest: String, why: String },
     /// A guest was put right while it ran.
@@ -62,7 +62,7 @@ pub enum Happened {
     LookFailed { error: String },
 }
 
-impl Happened {
+impl FleetEvent {
     /// The guest that it is about.
     pub fn guest(&self) -> Option<&str> {
         match self {
@@ -113,7 +113,7 @@ impl Happened {
     }
 }
 
-impl From<&HeldBack> for Happened {
+impl From<&HeldBack> for FleetEvent {
     fn from(held_back: &HeldBack) -> Self {
         match held_back {
             HeldBack::Later { guest, starts, wait } => {
@@ -126,20 +126,20 @@ impl From<&HeldBack> for Happened {
 }
 
 /// What carrying out a plan came to.
-pub(super) fn of_plan(plan: &Plan, applied: &Applied) -> Vec<Happened> {
+pub(super) fn of_plan(plan: &Plan, applied: &Applied) -> Vec<FleetEvent> {
     let find = |all: &[GuestSteps], guest: &GuestName| {
         let steps = all.iter().find(|steps| steps.guest == *guest);
         steps.map(|steps| (steps.why.to_string(), steps.starts())).unwrap_or_default()
     };
     let stopped = applied.stopped.iter().map(|guest| {
         let (why, _) = find(&plan.stop, guest);
-        Happened::Stopped { guest: guest.to_string(), why }
+        FleetEvent::Stopped { guest: guest.to_string(), why }
     });
     let started = applied.started.iter().map(|name| {
         let (guest, (why, starts)) = (name.to_string(), find(&plan.start, name));
-        if starts { Happened::Started { guest, why } } else { Happened::Repaired { guest, why } }
+        if starts { FleetEvent::Started { guest, why } } else { FleetEvent::Repaired { guest, why } }
     });
-    let failed = applied.failures.iter().map(|failure| Happened::Failed {
+    let failed = applied.failures.iter().map(|failure| FleetEvent::Failed {
         guest: failure.guest.as_ref().map(ToString::to_string),
         step: failure.step.clone(),
         error: one_line(&failure.error),
@@ -149,7 +149,7 @@ pub(super) fn of_plan(plan: &Plan, applied: &Applied) -> Vec<Happened> {
 
 /// Tells of what happened. Nothing that was done is undone where it cannot be told: a store that is full is said there once it is
 /// not.
-pub(super) fn tell(layout: &Layout, all: impl IntoIterator<Item = Happened>) {
+pub(super) fn record(layout: &Layout, all: impl IntoIterator<Item = FleetEvent>) {
     let time = rfc3339_millis(SystemTime::now());
     let fleet = layout.fleet().to_string();
     let event = |what| HostEvent { time: time.clone(), fleet: fleet.clone(), what };
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn events_are_lines_that_are_read_as_they_were_written() {
-        let what = Happened::Failed { guest: None, step: "store image".into(), error: "no room".into() };
+        let what = FleetEvent::Failed { guest: None, step: "store image".into(), error: "no room".into() };
         let event = HostEvent { time: "2026-11-28T17:00:00.000Z".into(), fleet: "sis".into(), what };
         let line = serde_json::to_string(&event).unwrap();
         assert_eq!(

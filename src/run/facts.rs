@@ -20,7 +20,7 @@ use crate::host::observed::ObservedHost;
 use crate::host::publish::PublishedPort;
 use crate::host::resolver::list::{self, NameList, NameListError};
 use crate::host::{address_list, machine_file, versions, vmm};
-use crate::sys::firecracker::{self, Version};
+use crate::sys::firecracker::{self, FirecrackerVersion};
 use crate::sys::ip::Interface;
 use crate::sys::report::Report;
 use crate::sys::{fs, ip, kvm, nft, ports, ssh};
@@ -211,7 +211,7 @@ pub(super) fn machine_files(fleet: &Fleet) -> Result<BTreeMap<PathBuf, FileDiges
 }
 
 /// The version of Firecracker that the fleet runs on; `None` where it runs on another VMM, or none is installed.
-fn firecracker(fleet: &Fleet, report: &dyn Report) -> Result<Option<Version>, RunError> {
+fn firecracker(fleet: &Fleet, report: &dyn Report) -> Result<Option<FirecrackerVersion>, RunError> {
     if vmm::of(fleet.vmm).jailed_program().is_none() {
         return Ok(None);
     }

@@ -59,7 +59,7 @@ pub struct Flow {
 
 /// What comes of a guest.
 #[derive(Clone, Debug)]
-pub enum Told<T> {
+pub enum Received<T> {
     Of(T),
     /// Some came faster than it was read.
     Lost,
@@ -99,11 +99,11 @@ impl Drops {
     }
 
     /// What came since it was last asked; waits a while where nothing did.
-    pub fn next(&self) -> Result<Vec<Told<Dropped>>, RunError> {
+    pub fn next(&self) -> Result<Vec<Received<Dropped>>, RunError> {
         let events = self.listener.events(PATIENCE).map_err(listening)?;
         let told = events.into_iter().filter_map(|event| match event {
-            NetfilterEvent::Packet(packet) => self.dropped(packet).map(Told::Of),
-            NetfilterEvent::Lost => Some(Told::Lost),
+            NetfilterEvent::Packet(packet) => self.dropped(packet).map(Received::Of),
+            NetfilterEvent::Lost => Some(Received::Lost),
             NetfilterEvent::Flow(_) => None,
         });
         Ok(told.collect())
@@ -169,13 +169,13 @@ impl Flows {
     }
 
     /// What came since it was last asked; waits a while where nothing did.
-    pub fn next(&self) -> Result<Vec<Told<Flow>>, RunError> {
+    pub fn next(&self) -> Result<Vec<Received<Flow>>, RunError> {
         let events = self.listener.events(PATIENCE).map_err(listening)?;
         let told = events.into_iter().filter_map(|event| match event {
             NetfilterEvent::Flow(FlowEvent { began, connection }) if is_of(&connection, self.seen.ip) => {
-                Some(Told::Of(Flow { time: SystemTime::now(), began: Some(began), connection }))
+                Some(Received::Of(Flow { time: SystemTime::now(), began: Some(began), connection }))
             }
-            NetfilterEvent::Lost => Some(Told::Lost),
+            NetfilterEvent::Lost => Some(Received::Lost),
             NetfilterEvent::Flow(_) | NetfilterEvent::Packet(_) => None,
         });
         Ok(told.collect())

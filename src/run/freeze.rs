@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::apply::Host;
-use crate::apply::snapshot::{self, Place, Shelved};
+use crate::apply::snapshot::{self, SnapshotState, StoredSnapshot};
 use crate::base::time::now;
 use crate::base::{GuestName, InvalidValue, SnapshotName};
-use crate::host::snapshot::Manifest;
+use crate::host::snapshot::SnapshotManifest;
 use crate::sys::interrupt;
 
 use super::fleet_host::{FleetHost, HeldHost, Located};
@@ -19,7 +19,7 @@ pub struct Frozen<'a> {
     /// Until the guest runs, or is ended.
     _hold: interrupt::Hold,
     pub name: SnapshotName,
-    pub manifest: Manifest,
+    pub manifest: SnapshotManifest,
     /// Bytes that its files take on the disk.
     pub size: u64,
     /// For how long the guest stood still.
@@ -41,7 +41,7 @@ pub fn create<'a>(
         None => default_name(&guest, &now())?,
     };
     let hold = interrupt::hold();
-    let request = snapshot::Request { guest: &guest, name: &name, stop };
+    let request = snapshot::SnapshotRequest { guest: &guest, name: &name, stop };
     let (manifest, still) = snapshot::create(&held.host, &request, workspace.report)?;
     let size = snapshot::find(&held.host.layout, &name)?.size;
     Ok(Frozen { held, _hold: hold, name, manifest, size, still })
@@ -66,17 +66,17 @@ fn default_name(guest: &GuestName, now: &str) -> Result<SnapshotName, InvalidVal
 }
 
 /// Every snapshot that can be restored, or with `all` also those that were.
-pub fn list(workspace: &Workspace<'_>, all: bool) -> Result<Vec<Shelved>, RunError> {
+pub fn list(workspace: &Workspace<'_>, all: bool) -> Result<Vec<StoredSnapshot>, RunError> {
     let host = Located::find(workspace)?.host;
     let mut found = snapshot::list(&host.layout)?;
-    found.retain(|one| all || one.place == Place::Ready);
+    found.retain(|one| all || one.place == SnapshotState::Ready);
     Ok(found)
 }
 
 /// A snapshot that is to be removed for good; the host is held.
 pub struct Removal<'a> {
     held: HeldHost<'a>,
-    pub snapshot: Shelved,
+    pub snapshot: StoredSnapshot,
 }
 
 /// Holds the host and finds a snapshot that is to be removed.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::build::artifacts::OutDir;
-use crate::build::{Builder, Missing, Project};
+use crate::build::{Builder, MissingArtifact, Project};
 use crate::fleet::Fleet;
 use crate::lock::changes;
 use crate::lock::model::Lock;
@@ -76,7 +76,7 @@ pub struct LockedProject<'a> {
     pub lock: Lock,
     out: OutDir,
     cache: Cache,
-    missing: Missing,
+    missing: MissingArtifact,
 }
 
 impl<'a> LockedProject<'a> {
@@ -98,13 +98,13 @@ impl<'a> LockedProject<'a> {
             workspace.report.note(&format!("note: {note}"));
         }
         let missing = match inputs {
-            Inputs::Refresh | Inputs::Locked => Missing::Build,
-            Inputs::AsTheyAre => Missing::Refuse,
-            Inputs::Foreseen { .. } => Missing::Foresee,
+            Inputs::Refresh | Inputs::Locked => MissingArtifact::Build,
+            Inputs::AsTheyAre => MissingArtifact::Refuse,
+            Inputs::Foreseen { .. } => MissingArtifact::Foresee,
         };
         let out = &workspace.settings.out;
         Ok(Self {
-            out: if missing == Missing::Foresee { OutDir::look(out)? } else { OutDir::open(out)? },
+            out: if missing == MissingArtifact::Foresee { OutDir::look(out)? } else { OutDir::open(out)? },
             cache: workspace.cache()?,
             missing,
             workspace,

@@ -7,7 +7,7 @@ use crate::base::GuestName;
 use crate::fleet;
 use crate::host::layout::Layout;
 
-use super::events::{self, Happened};
+use super::events::{self, FleetEvent};
 use super::guests::named;
 use super::{RunError, Workspace, host};
 
@@ -15,7 +15,7 @@ use super::{RunError, Workspace, host};
 pub fn quarantine(workspace: &Workspace<'_>, name: &str) -> Result<GuestName, RunError> {
     let (layout, guest) = find(workspace, name)?;
     applied::cut_off(&layout, &guest).map_err(ApplyError::from)?;
-    events::tell(&layout, [Happened::Quarantined { guest: guest.to_string() }]);
+    events::record(&layout, [FleetEvent::Quarantined { guest: guest.to_string() }]);
     Ok(guest)
 }
 
@@ -31,8 +31,8 @@ pub struct Released {
 pub fn release(workspace: &Workspace<'_>, name: &str) -> Result<Released, RunError> {
     let (layout, guest) = find(workspace, name)?;
     let was_cut_off = applied::release(&layout, &guest).map_err(ApplyError::from)?;
-    let event = was_cut_off.then(|| Happened::Released { guest: guest.to_string() });
-    events::tell(&layout, event);
+    let event = was_cut_off.then(|| FleetEvent::Released { guest: guest.to_string() });
+    events::record(&layout, event);
     Ok(Released { guest, was_cut_off })
 }
 

@@ -87,7 +87,7 @@ impl Restarts {
     }
 
     /// Another revision is another guest.
-    pub fn forget(&mut self) {
+    pub fn reset(&mut self) {
         *self = Self::default();
     }
 }
@@ -101,7 +101,7 @@ fn plan_starts(plan: &Plan) -> impl Iterator<Item = &GuestName> {
 mod tests {
     use super::*;
     use crate::fleet::VmmKind;
-    use crate::plan::{GuestSteps, Occasion, Step};
+    use crate::plan::{GuestSteps, Step, StepReason};
 
     fn guest(name: &str) -> GuestName {
         name.parse().unwrap()
@@ -112,7 +112,7 @@ mod tests {
         let machine = crate::host::snapshot::tests::manifest(VmmKind::Qemu).machine;
         let start = |name: &&str| {
             let start = Step::StartVmm { guest: guest(name), machine: machine.clone() };
-            GuestSteps::new(&guest(name), Occasion::found("no longer running"), vec![start])
+            GuestSteps::new(&guest(name), StepReason::found("no longer running"), vec![start])
         };
         Plan { start: names.iter().map(start).collect(), ..Plan::default() }
     }

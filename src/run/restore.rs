@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::apply::snapshot;
 use crate::base::{GuestName, SnapshotName};
-use crate::host::snapshot::{DISK, Manifest, Obstacle, brought_back, differences, misplaced};
+use crate::host::snapshot::{DISK, Obstacle, SnapshotManifest, brought_back, differences, misplaced};
 use crate::host::state::MachineDisk;
 use crate::plan::{self, GuestScope, Plan};
 use crate::sys::digest::digest_like;
@@ -55,7 +55,7 @@ fn planned(
     held: &mut Held<'_>,
     guest: &GuestName,
     name: &SnapshotName,
-    manifest: &Manifest,
+    manifest: &SnapshotManifest,
 ) -> Result<Plan, RunError> {
     held.is_converted(GuestScope::Only(std::slice::from_ref(guest)))?;
     let mut basis = held.basis(Inputs::Refresh)?;
@@ -88,7 +88,7 @@ fn set_aside(
     held: &Held<'_>,
     guest: &GuestName,
     name: &SnapshotName,
-    manifest: &Manifest,
+    manifest: &SnapshotManifest,
 ) -> Result<Option<PathBuf>, RunError> {
     let layout = &held.host.layout;
     let disk = layout.disk(guest);

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::apply::linux::{LinuxHost, Scope};
-use crate::apply::tree::{self, Surroundings};
+use crate::apply::tree::{self, JailerInstallation};
 use crate::base::GuestName;
 use crate::fleet::{Fleet, HostSpec};
 use crate::host::layout::Layout;
-use crate::host::manifest::Manifest;
+use crate::host::manifest::JailManifest;
 use crate::host::observed::ObservedHost;
 use crate::sys::fs::{self, FileError};
 use crate::sys::{ssh, tool};
@@ -54,7 +54,7 @@ fn write_all(
     let mut basis = Basis::find(workspace, fleet, inputs, &mut host, &ObservedHost::default())?;
     basis.facts.ssh_key = Some(key);
     let wanted = basis.state(fleet)?;
-    let around = Surroundings::look(fleet.vmm)?;
+    let around = JailerInstallation::look(fleet.vmm)?;
     let mut jails = BTreeMap::new();
     for (name, guest) in wanted.guests.iter().filter(|(name, _)| only.is_empty() || only.contains(name)) {
         let manifest = tree::emit(&host, name, guest, &around)?;
@@ -70,7 +70,7 @@ fn write_all(
 }
 
 /// Writes down what a jail's files cannot tell: the command that starts its VMM, owners, devices, limits.
-fn describe(host: &LinuxHost, guest: &GuestName, manifest: &Manifest) -> Result<(), RunError> {
+fn describe(host: &LinuxHost, guest: &GuestName, manifest: &JailManifest) -> Result<(), RunError> {
     let record = |file: &str, text: String| {
         fs::write_unsynced(&host.layout.guest(guest).join(file), text.as_bytes(), 0o644)
     };

@@ -17,7 +17,7 @@ use crate::sys::interrupt::{self, Interrupted};
 use crate::sys::{git, systemd};
 
 use super::down::{self, Down, DownRequest};
-use super::events::{self, Happened};
+use super::events::{self, FleetEvent};
 use super::metrics::{self, WatchMetrics};
 use super::restarts::{HeldBack, Restarts};
 use super::workspace::Revision;
@@ -97,7 +97,7 @@ pub struct Watch<'a> {
 
 /// What a look came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Looked {
+pub enum LookOutcome {
     /// The host is as it should be.
     Complete,
     /// Some step failed.
@@ -127,8 +127,8 @@ impl<'a> Watch<'a> {
             let looked = self.look(tell);
             self.see(&looked, begun.elapsed());
             match looked {
-                Ok(Looked::Complete | Looked::Waiting) => {}
-                Ok(Looked::Incomplete) => tell(Event::Incomplete),
+                Ok(LookOutcome::Complete | LookOutcome::Waiting) => {}
+                Ok(LookOutcome::Incomplete) => tell(Event::Incomplete),
                 Err(error) => {
                     self.keep_failure(&error);
                     tell(Event::Failed(error));
@@ -147,11 +147,11 @@ impl<'a> Watch<'a> {
         Arc::clone(&self.seen)
     }
 
-    fn see(&self, looked: &Result<Looked, RunError>, took: Duration) {
+    fn see(&self, looked: &Result<LookOutcome, RunError>, took: Duration) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.good.clone_from(&self.good);
         let metrics = &mut seen.metrics;
-        metrics.is_complete = matches!(looked, Ok(Looked::Complete));
+        metrics.is_complete = matches!(looked, Ok(LookOutcome::Complete));
         (metrics.looked, metrics.seconds) = (Some(SystemTime::now()), took.as_secs_f64());
         metrics.looks += 1;
         metrics.failed_looks += u64::from(!metrics.is_complete);
@@ -169,7 +169,7 @@ impl<'a> Watch<'a> {
         if self.failure.as_ref() != Some(&error) {
             self.failure = Some(error.clone());
             let file = self.good.as_ref().map_or(&self.base.settings.file, |good| &good.file);
-            keep_event(file, Happened::LookFailed { error });
+            keep_event(file, FleetEvent::LookFailed { error });
         }
     }
 
@@ -190,7 +190,7 @@ impl<'a> Watch<'a> {
     }
 
     /// One look: a new revision is applied, else drift is repaired.
-    pub fn look(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<Looked, RunError> {
+    pub fn look(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<LookOutcome, RunError> {
         let (revision, place) = match self.revision() {
             Ok(found) => found,
             Err(error) => {
@@ -203,21 +203,21 @@ impl<'a> Watch<'a> {
         }
         let is_new = self.tried.as_ref() != Some(&revision);
         if is_new {
-            self.restarts.forget();
+            self.restarts.reset();
             tell(Event::Applying(&revision));
         }
         let brought = bring(&self.base.at(&place), is_new, &mut self.restarts, tell);
         // What came to nothing is as new as before.
         self.tried = brought.is_ok().then(|| revision.clone());
         match brought {
-            Ok(Looked::Complete) => {
+            Ok(LookOutcome::Complete) => {
                 self.remember(&revision)?;
                 self.remove_checkouts_but(&revision)?;
-                keep_event(&place.file, Happened::Applied { revision: revision.clone() });
+                keep_event(&place.file, FleetEvent::Applied { revision: revision.clone() });
                 self.failure = None;
                 tell(Event::Applied(&revision));
                 (self.good, self.looked_at) = (Some(place), Some(revision));
-                Ok(Looked::Complete)
+                Ok(LookOutcome::Complete)
             }
             Err(error) if error.class() == Class::Invalid => {
                 self.looked_at = Some(revision);
@@ -232,8 +232,8 @@ impl<'a> Watch<'a> {
 
     /// Puts right what is not as the last good revision wants it: that one holds for as long as there is no other, be it that
     /// nobody can be asked for one.
-    fn repair(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<Looked, RunError> {
-        let Some(good) = &self.good else { return Ok(Looked::Complete) };
+    fn repair(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<LookOutcome, RunError> {
+        let Some(good) = &self.good else { return Ok(LookOutcome::Complete) };
         let mut has_repaired = false;
         let mut note = |event: Event<'_>| {
             has_repaired |= matches!(event, Event::CarriedOut(_));
@@ -323,9 +323,9 @@ fn revision_in(tree: &Path, file: &Path, allowed: &[PathBuf]) -> Revision {
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Among those of the fleet that a file names, where it names one.
-fn keep_event(file: &Path, what: Happened) {
+fn keep_event(file: &Path, what: FleetEvent) {
     if let Ok(head) = fleet::head(file) {
-        events::tell(&Layout::new(&head.host, &head.name), [what]);
+        events::record(&Layout::new(&head.host, &head.name), [what]);
     }
 }
 
@@ -341,7 +341,7 @@ fn bring(
     is_new: bool,
     restarts: &mut Restarts,
     tell: &mut dyn FnMut(Event<'_>),
-) -> Result<Looked, RunError> {
+) -> Result<LookOutcome, RunError> {
     let mut held = Deployment::hold(workspace, workspace.fleet()?)?;
     held.make_key()?;
     // What was committed is what is applied: a lock that does not fit is a mistake in the commit.
@@ -352,9 +352,9 @@ fn bring(
         is_left && held.observed.guests.get(guest).is_some_and(ObservedGuest::has_ended)
     };
     let (held_back, is_settled) = restarts.hold_back(&mut plan, stays, Instant::now());
-    events::tell(&held.host.layout, held_back.iter().map(Happened::from));
+    events::record(&held.host.layout, held_back.iter().map(FleetEvent::from));
     held_back.iter().for_each(|held_back| tell(Event::HeldBack(held_back)));
-    let done = if is_settled { Looked::Complete } else { Looked::Waiting };
+    let done = if is_settled { LookOutcome::Complete } else { LookOutcome::Waiting };
     if !is_new && plan.is_empty() {
         return Ok(done);
     }
@@ -364,5 +364,5 @@ fn bring(
         restarts.count(&outcome.plan, Instant::now());
     }
     tell(Event::CarriedOut(&outcome));
-    Ok(if outcome.is_complete() { done } else { Looked::Incomplete })
+    Ok(if outcome.is_complete() { done } else { LookOutcome::Incomplete })
 }

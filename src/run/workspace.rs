@@ -88,7 +88,7 @@ impl Workspace<'_> {
         Project::open(fleet, &self.settings.cache)
     }
 
-    /// What is wished of the fleet's kernel, and what Kconfig makes of it.
+    /// What is asked of the fleet's kernel, and what Kconfig makes of it.
     pub fn kernel_configuration(&self) -> Result<Configuration, RunError> {
         let project = self.project(self.fleet()?)?;
         let lock = Lock::read(&self.lock_path())?;

@@ -9,14 +9,14 @@ use super::tool::{self, Tool};
 
 /// Who has what number, in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Accounts {
+pub struct HostAccounts {
     /// `user alice`, `group staff`.
     named: BTreeMap<u32, String>,
     /// First number, count, and `the user namespace of alice (/etc/subuid)`.
     ranges: Vec<(u32, u32, String)>,
 }
 
-impl Accounts {
+impl HostAccounts {
     /// Reads the host's files, and asks getent for `numbers` where it is installed: accounts may also be in a directory
     /// of the network. A file that is not there names nobody.
     pub fn read(numbers: &BTreeSet<u32>) -> Self {
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_number_is_held_by_a_user_a_group_or_a_range() {
-        let mut accounts = Accounts::default();
+        let mut accounts = HostAccounts::default();
         accounts
             .add_names("user", "root:x:0:0:root:/root:/bin/bash\nalice:x:1000:1000::/home/alice:\nbroken\n");
         accounts.add_names("group", "staff:x:50:alice\nalice:x:1000:\n");
@@ -110,6 +110,6 @@ mod tests {
 
     #[test]
     fn the_hosts_own_accounts_are_known() {
-        assert_eq!(Accounts::read(&[0, 4_000_000_000].into()).holder(0), Some("user root"));
+        assert_eq!(HostAccounts::read(&[0, 4_000_000_000].into()).holder(0), Some("user root"));
     }
 }

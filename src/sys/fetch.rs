@@ -27,11 +27,11 @@ use crate::base::{Class, Diagnosis, Diagnostic, Sha256};
 
 use super::digest::sha256_of_file;
 use super::fs::{FileError, FileLock, create_dir_all, remove};
-use super::http::{ATTEMPTS, Client, FileSink, HttpError, OTHER_FILE, Sink, Wanted};
+use super::http::{ATTEMPTS, Client, ExpectedBody, FileSink, HttpError, OTHER_FILE, Sink};
 use super::report::{Report, Unit};
 use super::vendor;
 
-pub use address::Address;
+pub use address::MirroredUrl;
 pub use latest::LastSeen;
 
 /// Why a download is not there.
@@ -93,12 +93,12 @@ pub enum Remedy {
 }
 
 /// An error that knows what may help.
-pub trait Curable {
+pub trait Retryable {
     /// What may.
     fn remedy(&self) -> Remedy;
 }
 
-impl Curable for FetchError {
+impl Retryable for FetchError {
     fn remedy(&self) -> Remedy {
         match self {
             Self::Http(HttpError::Store { .. }) | Self::File(_) => Remedy::None,
@@ -127,7 +127,7 @@ impl<E: Diagnostic + 'static> Diagnostic for GetError<E> {
     }
 }
 
-impl<E: Error> Curable for GetError<E> {
+impl<E: Error> Retryable for GetError<E> {
     fn remedy(&self) -> Remedy {
         match self {
             Self::Fetch(error) => error.remedy(),
@@ -138,7 +138,7 @@ impl<E: Error> Curable for GetError<E> {
 
 /// What is known of a download before it comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Expected {
+pub struct ExpectedFile {
     /// Without it, the download is made each time.
     pub sha256: Option<Sha256>,
     /// In bytes.
@@ -207,8 +207,8 @@ impl Cache {
     /// one is not kept.
     pub fn get(
         &self,
-        address: &Address,
-        expected: Expected,
+        address: &MirroredUrl,
+        expected: ExpectedFile,
         offline: bool,
         progress: &dyn Report,
     ) -> Result<PathBuf, FetchError> {
@@ -240,7 +240,7 @@ impl Cache {
         Ok(path)
     }
 
-    fn offline(&self, address: &Address) -> FetchError {
+    fn offline(&self, address: &MirroredUrl) -> FetchError {
         let vendor = self.vendor.clone();
         FetchError::Offline { url: address.url.clone(), dir: self.dir.clone(), vendor }
     }
@@ -260,7 +260,7 @@ impl Cache {
     /// is told and not used.
     fn vendored_file(
         &self,
-        address: &Address,
+        address: &MirroredUrl,
         sha256: &Sha256,
         size: Option<u64>,
         offline: bool,
@@ -289,9 +289,9 @@ impl Cache {
     /// Asks one place after the other, those whose servers failed before last; all of them again, after a pause, for as long as
     /// that may help. `ask` is given the place and how often it may try. The errors are those of the places that gave
     /// nothing, at least one.
-    fn any_of<T, E: Curable + Error>(
+    fn any_of<T, E: Retryable + Error>(
         &self,
-        address: &Address,
+        address: &MirroredUrl,
         progress: &dyn Report,
         mut ask: impl FnMut(&str, u32) -> Result<T, E>,
     ) -> Result<T, Vec<E>> {
@@ -341,7 +341,7 @@ impl Cache {
 
     fn fetch_pinned(
         &self,
-        address: &Address,
+        address: &MirroredUrl,
         sha256: &Sha256,
         size: Option<u64>,
         progress: &dyn Report,
@@ -364,7 +364,7 @@ impl Cache {
     ) -> Result<(), FetchError> {
         loop {
             let resumed = fs::metadata(partial).is_ok_and(|meta| meta.len() > 0);
-            let wanted = Wanted { size, limit: size.unwrap_or(LARGEST), resume: true, attempts };
+            let wanted = ExpectedBody { size, limit: size.unwrap_or(LARGEST), resume: true, attempts };
             self.download(url, partial, wanted, progress)?;
             let (found, _) = sha256_of_file(partial)?;
             if found == *sha256 {
@@ -383,7 +383,7 @@ impl Cache {
     /// counts as not had, so that a mirror is asked.
     pub fn get_accepted<T, E: Error + 'static>(
         &self,
-        address: &Address,
+        address: &MirroredUrl,
         size: Option<u64>,
         offline: bool,
         progress: &dyn Report,
@@ -412,7 +412,7 @@ impl Cache {
         create_dir_all(&dir)?;
         let temporary =
             tempfile::NamedTempFile::new_in(&dir).map_err(FileError::when("create file in", &dir))?;
-        let wanted = Wanted { size, limit: size.unwrap_or(LARGEST), resume: false, attempts };
+        let wanted = ExpectedBody { size, limit: size.unwrap_or(LARGEST), resume: false, attempts };
         self.download(url, temporary.path(), wanted, progress)?;
         let (sha256, _) = sha256_of_file(temporary.path())?;
         let path = self.keep(temporary.path(), &sha256)?;
@@ -422,17 +422,17 @@ impl Cache {
     }
 
     /// Where the digest of what an address held is remembered.
-    fn known(&self, address: &Address) -> PathBuf {
+    fn known(&self, address: &MirroredUrl) -> PathBuf {
         self.dir.join("known").join(Sha256::of(&address.url).to_string())
     }
 
-    fn remember(&self, address: &Address, sha256: &Sha256) -> Result<(), FetchError> {
+    fn remember(&self, address: &MirroredUrl, sha256: &Sha256) -> Result<(), FetchError> {
         let text = format!("{sha256} {}\n", address.url);
         Ok(super::fs::write(&self.known(address), text.as_bytes(), 0o644)?)
     }
 
     /// What an address held when it was last downloaded.
-    fn last_known(&self, address: &Address, size: Option<u64>) -> Result<PathBuf, FetchError> {
+    fn last_known(&self, address: &MirroredUrl, size: Option<u64>) -> Result<PathBuf, FetchError> {
         let text = super::fs::read_text_if_present(&self.known(address))?.unwrap_or_default();
         if let Some(sha256) = text.split(' ').next().and_then(|digest| digest.parse().ok())
             && self.holds(&self.path(&sha256), &sha256, size)?
@@ -448,7 +448,7 @@ impl Cache {
         &self,
         url: &str,
         path: &Path,
-        wanted: Wanted,
+        wanted: ExpectedBody,
         progress: &dyn Report,
     ) -> Result<(), FetchError> {
         let open = File::options().create(true).truncate(false).read(true).write(true).open(path);

@@ -23,7 +23,7 @@ use super::fs::io_diagnosis;
 use super::socket::Socket;
 
 pub use binary::{BinaryError, check_static};
-pub use version::{UnknownVersion, Version, installed, version_of};
+pub use version::{FirecrackerVersion, UnknownVersion, installed, version_of};
 
 /// Largest reply that is read, in bytes; the largest real one, `GET /vm/config`, is far below.
 const REPLY_MAX: usize = 1 << 20;

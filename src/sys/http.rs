@@ -104,7 +104,7 @@ fn status_hint(status: u16) -> &'static str {
 
 /// What is known of a download before it comes.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub struct ExpectedBody {
     /// Its exact length in bytes.
     pub size: Option<u64>,
     /// The most bytes that are taken.
@@ -163,7 +163,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why one attempt failed.
-enum Failure {
+enum AttemptError {
     /// It would fail again.
     Final(HttpError),
     /// It may go better later; the server may say when.
@@ -228,7 +228,7 @@ impl Client {
         &self,
         url: &str,
         sink: &mut dyn Sink,
-        wanted: Wanted,
+        wanted: ExpectedBody,
         more: &dyn Fn(u64),
     ) -> Result<(), HttpError> {
         self.download_newer(url, &CacheValidators::default(), sink, wanted, more).map(drop)
@@ -240,7 +240,7 @@ impl Client {
         url: &str,
         known: &CacheValidators,
         sink: &mut dyn Sink,
-        wanted: Wanted,
+        wanted: ExpectedBody,
         more: &dyn Fn(u64),
     ) -> Result<Option<CacheValidators>, HttpError> {
         if let Some(path) = url.strip_prefix("file://") {
@@ -252,14 +252,14 @@ impl Client {
             let (error, pause) = match self.attempt(url, login.as_deref(), known, sink, wanted, more) {
                 Ok(stamp) => return Ok(stamp),
                 // Only who asks for a name is told one.
-                Err(Failure::Final(HttpError::Status { status: 401, .. }))
+                Err(AttemptError::Final(HttpError::Status { status: 401, .. }))
                     if login.is_none() && login::authorization(&self.network, url).is_some() =>
                 {
                     login = login::authorization(&self.network, url);
                     continue;
                 }
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(error, pause)) => (error, pause),
+                Err(AttemptError::Final(error)) => return Err(error),
+                Err(AttemptError::Passing(error, pause)) => (error, pause),
             };
             if sink.len() > furthest {
                 (failures, furthest) = (0, sink.len());
@@ -288,10 +288,10 @@ impl Client {
         login: Option<&str>,
         known: &CacheValidators,
         sink: &mut dyn Sink,
-        wanted: Wanted,
+        wanted: ExpectedBody,
         more: &dyn Fn(u64),
-    ) -> Result<Option<CacheValidators>, Failure> {
-        let store = |source| Failure::Final(HttpError::Store { url: url.to_owned(), source });
+    ) -> Result<Option<CacheValidators>, AttemptError> {
+        let store = |source| AttemptError::Final(HttpError::Store { url: url.to_owned(), source });
         if !wanted.resume || sink.len() > wanted.size.unwrap_or(wanted.limit) {
             sink.restart().map_err(store)?;
         }
@@ -319,14 +319,14 @@ impl Client {
             // What is here is no beginning of what is there.
             206 | 416 if !sink.is_empty() => {
                 sink.restart().map_err(store)?;
-                return Err(Failure::Passing(HttpError::Status { url: url.to_owned(), status }, None));
+                return Err(AttemptError::Passing(HttpError::Status { url: url.to_owned(), status }, None));
             }
             status if may_pass(status) => {
                 let seconds = header("Retry-After").and_then(|text| text.parse().ok());
                 let error = HttpError::Status { url: url.to_owned(), status };
-                return Err(Failure::Passing(error, seconds.map(Duration::from_secs)));
+                return Err(AttemptError::Passing(error, seconds.map(Duration::from_secs)));
             }
-            _ => return Err(Failure::Final(HttpError::Status { url: url.to_owned(), status })),
+            _ => return Err(AttemptError::Final(HttpError::Status { url: url.to_owned(), status })),
         }
         let left = header("Content-Length").and_then(|text| text.parse::<u64>().ok());
         let stamp = CacheValidators::of(response.headers());
@@ -341,10 +341,10 @@ fn starts_at(range: Option<&str>, at: u64) -> bool {
     start == Some(at)
 }
 
-fn unreachable(url: &str, error: ureq::Error) -> Failure {
+fn unreachable(url: &str, error: ureq::Error) -> AttemptError {
     let lasting = is_lasting(&error);
     let error = HttpError::Unreachable { url: url.to_owned(), source: Box::new(error) };
-    if lasting { Failure::Final(error) } else { Failure::Passing(error, None) }
+    if lasting { AttemptError::Final(error) } else { AttemptError::Passing(error, None) }
 }
 
 /// Takes in a body of `left` bytes, where the server has said so many.
@@ -353,12 +353,12 @@ fn receive(
     mut body: impl Read,
     left: Option<u64>,
     sink: &mut dyn Sink,
-    wanted: Wanted,
+    wanted: ExpectedBody,
     more: &dyn Fn(u64),
-) -> Result<(), Failure> {
+) -> Result<(), AttemptError> {
     let url = || url.to_owned();
-    let length = |found, expected| Failure::Final(HttpError::Length { url: url(), found, expected });
-    let too_large = || Failure::Final(HttpError::TooLarge { url: url(), limit: wanted.limit });
+    let length = |found, expected| AttemptError::Final(HttpError::Length { url: url(), found, expected });
+    let too_large = || AttemptError::Final(HttpError::TooLarge { url: url(), limit: wanted.limit });
     let total = left.map(|left| sink.len().saturating_add(left));
     match (total, wanted.size) {
         (Some(found), Some(expected)) if found != expected => return Err(length(found, expected)),
@@ -371,7 +371,7 @@ fn receive(
             Ok(0) => break,
             Ok(count) => count,
             Err(source) => {
-                return Err(Failure::Passing(
+                return Err(AttemptError::Passing(
                     HttpError::Cut { url: url(), received: sink.len(), source },
                     None,
                 ));
@@ -385,13 +385,13 @@ fn receive(
             return Err(too_large());
         }
         let stored = sink.append(&buffer[..count]);
-        stored.map_err(|source| Failure::Final(HttpError::Store { url: url(), source }))?;
+        stored.map_err(|source| AttemptError::Final(HttpError::Store { url: url(), source }))?;
         more(count as u64);
     }
     // A server that said no length just closes, whether it is done or not.
     if total.or(wanted.size).is_some_and(|total| sink.len() < total) {
         let source = io::ErrorKind::UnexpectedEof.into();
-        return Err(Failure::Passing(HttpError::Cut { url: url(), received: sink.len(), source }, None));
+        return Err(AttemptError::Passing(HttpError::Cut { url: url(), received: sink.len(), source }, None));
     }
     Ok(())
 }
@@ -401,7 +401,7 @@ fn copy(
     url: &str,
     path: &Path,
     sink: &mut dyn Sink,
-    wanted: Wanted,
+    wanted: ExpectedBody,
     more: &dyn Fn(u64),
 ) -> Result<(), HttpError> {
     let local = |source| HttpError::Local { url: url.to_owned(), source };
@@ -410,7 +410,7 @@ fn copy(
     sink.restart().map_err(|source| HttpError::Store { url: url.to_owned(), source })?;
     match receive(url, file, Some(len), sink, wanted, more) {
         Ok(()) => Ok(()),
-        Err(Failure::Final(error) | Failure::Passing(error, _)) => Err(error),
+        Err(AttemptError::Final(error) | AttemptError::Passing(error, _)) => Err(error),
     }
 }
 

@@ -41,7 +41,7 @@ pub use cause::{Cause, cause};
 
 /// One jail for one Firecracker process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Jail {
+pub struct JailerArgs {
     /// Must exist, on a file system without `nodev` and `noexec`.
     pub base: PathBuf,
     /// 1 to 64 of letters, digits and `-`; also Firecracker's `--id`.
@@ -54,7 +54,7 @@ pub struct Jail {
     pub limits: Vec<(&'static str, u64)>,
 }
 
-impl Jail {
+impl JailerArgs {
     /// All that belongs to this jail and to no other.
     pub fn dir(&self) -> PathBuf {
         self.base.join(self.exec_name()).join(&self.id)
@@ -102,7 +102,7 @@ pub const FOLDERS: [&str; 4] = ["", "dev", "dev/net", "run"];
 
 /// A character device that the jailer makes: 0600, of the uid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Node {
+pub struct DeviceNode {
     /// Below the jail's root.
     pub path: &'static str,
     pub major: u32,
@@ -110,8 +110,8 @@ pub struct Node {
 }
 
 /// The devices of a jail on a host whose `/proc/misc` says this.
-pub fn nodes(misc: &str) -> Vec<Node> {
-    let node = |path, major, minor| Node { path, major, minor };
+pub fn nodes(misc: &str) -> Vec<DeviceNode> {
+    let node = |path, major, minor| DeviceNode { path, major, minor };
     // The jailer splits lines at single spaces, and numbers below 100 have one before them: it knows those of three digits.
     let userfaultfd = misc.lines().find_map(|line| line.strip_suffix(" userfaultfd")?.parse().ok());
     [node("dev/net/tun", 10, 200), node("dev/kvm", 10, 232), node("dev/urandom", 1, 9)]
@@ -124,8 +124,8 @@ pub fn nodes(misc: &str) -> Vec<Node> {
 mod tests {
     use super::*;
 
-    fn jail() -> Jail {
-        Jail {
+    fn jail() -> JailerArgs {
+        JailerArgs {
             base: "/srv/jails".into(),
             id: "alice-1".to_owned(),
             exec_file: "/usr/local/bin/firecracker".into(),
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_jail_has_the_devices_that_its_host_has() {
         let with = nodes("257 userfaultfd\n 60 cpu_dma_latency\n200 tun\n");
-        assert_eq!(with.last(), Some(&Node { path: "dev/userfaultfd", major: 10, minor: 257 }));
+        assert_eq!(with.last(), Some(&DeviceNode { path: "dev/userfaultfd", major: 10, minor: 257 }));
         assert_eq!(nodes(" 58 userfaultfd\n").len(), 3);
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::{self, FileError};
-use super::tiny_guest::{Then, elf};
+use super::tiny_guest::{AfterText, elf};
 use super::tool::{OUT_OF_TIME, Tool, ToolError};
 
 /// Why a guest was not run, or did not do what it should.
@@ -51,7 +51,7 @@ pub fn runs_ordinary_guests() -> bool {
 pub fn probe(firecracker: &Path) -> Result<(), ProbeError> {
     let dir = tempfile::tempdir().map_err(FileError::when("create a directory in", std::env::temp_dir()))?;
     let [kernel, disk, config] = ["kernel", "disk", "config.json"].map(|name| dir.path().join(name));
-    fs::write_unsynced(&kernel, &elf(WORD, Then::Reset), 0o600)?;
+    fs::write_unsynced(&kernel, &elf(WORD, AfterText::Reset), 0o600)?;
     fs::write_unsynced(&disk, &[0; 4096], 0o600)?;
     let text = json!({
         "boot-source": { "kernel_image_path": kernel, "boot_args": "" },

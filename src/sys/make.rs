@@ -46,11 +46,11 @@ impl KernelTree {
         call().stdin(patch).lines(|_| {})
     }
 
-    /// Makes `.config` of the wishes in a file of the tree: everything off but what they ask for, then defaults for what
+    /// Makes `.config` of the options in a file of the tree: everything off but what they ask for, then defaults for what
     /// that opened.
-    pub fn configure(&self, wishes: &str) -> Result<(), ToolError> {
-        let wishes = self.sandbox.inside(&self.dir).join(wishes);
-        self.make().env("KCONFIG_ALLCONFIG", wishes).arg("allnoconfig").lines(|_| {})?;
+    pub fn configure(&self, options: &str) -> Result<(), ToolError> {
+        let options = self.sandbox.inside(&self.dir).join(options);
+        self.make().env("KCONFIG_ALLCONFIG", options).arg("allnoconfig").lines(|_| {})?;
         self.make().arg("olddefconfig").lines(|_| {})
     }
 

@@ -6,14 +6,14 @@ use super::fs::{FileError, read_text};
 
 /// Huge pages of 2 MiB that a host has set aside, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HugePages {
+pub struct HugePagePool {
     pub total: u64,
     /// Those that nobody has taken or reserved. What has mapped some and not touched them yet has taken none.
     pub free: u64,
 }
 
 /// The host's huge pages.
-pub fn huge_pages() -> Result<HugePages, FileError> {
+pub fn huge_pages() -> Result<HugePagePool, FileError> {
     Ok(parse_huge_pages(&read_text(Path::new("/proc/meminfo"))?))
 }
 
@@ -41,7 +41,7 @@ fn parse_kib(text: &str, key: &str) -> Option<u64> {
 }
 
 /// Nothing where the host has no huge pages, or ones of another size as its default.
-fn parse_huge_pages(text: &str) -> HugePages {
+fn parse_huge_pages(text: &str) -> HugePagePool {
     let value = |key: &str| -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
         line.split_whitespace().next()?.parse().ok()
@@ -49,9 +49,9 @@ fn parse_huge_pages(text: &str) -> HugePages {
     match (value("Hugepagesize"), value("HugePages_Total"), value("HugePages_Free")) {
         (Some(2048), Some(total), Some(free)) => {
             let reserved = value("HugePages_Rsvd").unwrap_or(0);
-            HugePages { total: total << 21, free: free.saturating_sub(reserved) << 21 }
+            HugePagePool { total: total << 21, free: free.saturating_sub(reserved) << 21 }
         }
-        _ => HugePages::default(),
+        _ => HugePagePool::default(),
     }
 }
 
@@ -69,8 +69,8 @@ mod tests {
     #[test]
     fn free_huge_pages_are_those_that_nobody_has_taken_or_reserved() {
         let text = "MemTotal: 8 kB\nHugePages_Total:      64\nHugePages_Free:       40\nHugePages_Rsvd:        8\nHugepagesize:       2048 kB\n";
-        assert_eq!(parse_huge_pages(text), HugePages { total: 128 << 20, free: 64 << 20 });
-        assert_eq!(parse_huge_pages(&text.replace("2048", "1048576")), HugePages::default());
-        assert_eq!(parse_huge_pages("MemTotal: 8 kB\n"), HugePages::default());
+        assert_eq!(parse_huge_pages(text), HugePagePool { total: 128 << 20, free: 64 << 20 });
+        assert_eq!(parse_huge_pages(&text.replace("2048", "1048576")), HugePagePool::default());
+        assert_eq!(parse_huge_pages("MemTotal: 8 kB\n"), HugePagePool::default());
     }
 }

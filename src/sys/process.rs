@@ -63,7 +63,7 @@ impl DirId {
 
 /// A process whose root directory is another than this process's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rooted {
+pub struct ChrootedProcess {
     pub pid: u32,
     /// As in [`ProcessInfo`].
     pub start_time: u64,
@@ -71,13 +71,13 @@ pub struct Rooted {
 }
 
 /// Every live process whose root directory is another than this process's. For those of other users this needs root.
-pub fn rooted_elsewhere() -> Vec<Rooted> {
+pub fn rooted_elsewhere() -> Vec<ChrootedProcess> {
     let own = DirId::own_root();
     let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let elsewhere = |pid| {
         let root = DirId::of(&proc_file(pid, "root")).filter(|root| Some(*root) != own)?;
-        Some(Rooted { pid, start_time: stat(pid)?.start_time, root })
+        Some(ChrootedProcess { pid, start_time: stat(pid)?.start_time, root })
     };
     numbers.filter_map(elsewhere).collect()
 }

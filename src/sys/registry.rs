@@ -16,7 +16,7 @@ use crate::base::text::percent_query;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::digest::sha256_of_file;
-use super::fetch::{Cache, Expected, FetchError};
+use super::fetch::{Cache, ExpectedFile, FetchError};
 use super::fs::FileError;
 use super::http::HttpError;
 use super::oci::{Descriptor, Document, LARGEST_DOCUMENT, Platform, parse_digest};
@@ -68,14 +68,14 @@ impl Diagnostic for RegistryError {
 
 /// Where an image is, without tag or digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repository {
+pub struct ImageRepository {
     /// With a port where it has one.
     pub host: String,
     /// Such as `library/alpine`.
     pub name: String,
 }
 
-impl Repository {
+impl ImageRepository {
     /// The address of its API. Docker's own registry is elsewhere than its name says. This machine itself is asked without TLS, as
     /// Docker has it.
     pub fn url(&self) -> String {
@@ -112,7 +112,7 @@ pub struct Pulled {
 
 /// A way to the images of one repository.
 pub struct Puller<'a> {
-    repository: Repository,
+    repository: ImageRepository,
     /// For messages.
     image: String,
     cache: &'a Cache,
@@ -125,7 +125,7 @@ pub struct Puller<'a> {
 impl<'a> Puller<'a> {
     /// For an image of a repository, called so in messages. No server is asked yet.
     pub fn new(
-        repository: Repository,
+        repository: ImageRepository,
         image: String,
         cache: &'a Cache,
         offline: bool,
@@ -138,7 +138,7 @@ impl<'a> Puller<'a> {
     pub fn resolve(&self, tag: &str) -> Result<Sha256, RegistryError> {
         let address = format!("{}/manifests/{tag}", self.repository.url()).as_str().into();
         let cache = if self.offline { self.cache } else { self.allowed()? };
-        let path = cache.get(&address, Expected::default(), self.offline, self.report);
+        let path = cache.get(&address, ExpectedFile::default(), self.offline, self.report);
         let path = path.map_err(|source| self.failed(source))?;
         self.parse(&path)?;
         Ok(sha256_of_file(&path)?.0)
@@ -193,7 +193,7 @@ impl<'a> Puller<'a> {
         blobs: &mut BTreeMap<Sha256, Blob>,
     ) -> Result<PathBuf, RegistryError> {
         let url = format!("{}/{kind}/sha256:{}", self.repository.url(), sha256);
-        let (address, expected) = (url.as_str().into(), Expected { sha256: Some(sha256), size });
+        let (address, expected) = (url.as_str().into(), ExpectedFile { sha256: Some(sha256), size });
         let path = match self.cache.get(&address, expected, true, self.report) {
             Err(FetchError::Offline { .. }) if !self.offline => {
                 self.allowed()?.get(&address, expected, false, self.report)
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn only_this_machine_is_asked_without_tls() {
-        let url = |host: &str| Repository { host: host.into(), name: "a/b".into() }.url();
+        let url = |host: &str| ImageRepository { host: host.into(), name: "a/b".into() }.url();
         assert_eq!(url("docker.io"), "https://registry-1.docker.io/v2/a/b");
         assert_eq!(url("quay.io:8443"), "https://quay.io:8443/v2/a/b");
         assert_eq!(url("localhost"), "http://localhost/v2/a/b");

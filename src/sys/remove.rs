@@ -41,7 +41,7 @@ pub fn remove_tree(path: &Path) -> Vec<FileError> {
             };
             removal.take(name);
             while !removal.open.is_empty() {
-                removal.go_on();
+                removal.step();
             }
             removal.left
         }
@@ -75,7 +75,7 @@ struct TreeRemoval {
 
 impl TreeRemoval {
     /// The next name of the innermost directory, or the end of it.
-    fn go_on(&mut self) {
+    fn step(&mut self) {
         let Some(level) = self.open.last_mut() else { return };
         if level.batch.is_empty() {
             level.batch = next_names(&mut level.entries);
@@ -92,7 +92,7 @@ impl TreeRemoval {
             Ok(()) | Err(Errno::NOENT) => {}
             // What Linux and POSIX answer for a directory.
             Err(Errno::ISDIR | Errno::PERM) if is_dir(self.innermost(), name) => self.enter(name),
-            Err(error) => self.tell("remove", name, error),
+            Err(error) => self.report("remove", name, error),
         }
     }
 
@@ -107,8 +107,8 @@ impl TreeRemoval {
                 self.open.push(OpenLevel { name, fd, entries, batch: Vec::new(), read: 0, before });
             }
             // Something is mounted there, and its files are not ours to remove.
-            Err(Errno::XDEV) => self.tell("remove", name, Errno::BUSY),
-            Err(error) => self.tell("open", name, error),
+            Err(Errno::XDEV) => self.report("remove", name, Errno::BUSY),
+            Err(error) => self.report("open", name, error),
         }
     }
 
@@ -123,7 +123,7 @@ impl TreeRemoval {
                     return self.open[0].batch.push(new.into());
                 }
                 Err(Errno::EXIST) => {}
-                Err(error) => return self.tell("remove", name, error),
+                Err(error) => return self.report("remove", name, error),
             }
         }
     }
@@ -140,7 +140,7 @@ impl TreeRemoval {
                 level.entries.rewind();
                 self.open.push(level);
             }
-            Err(error) => self.tell("remove", &level.name, error),
+            Err(error) => self.report("remove", &level.name, error),
         }
     }
 
@@ -148,7 +148,7 @@ impl TreeRemoval {
         self.open.last().map_or(self.parent.as_fd(), |level| level.fd.as_fd())
     }
 
-    fn tell(&mut self, action: &'static str, name: &OsStr, error: Errno) {
+    fn report(&mut self, action: &'static str, name: &OsStr, error: Errno) {
         if self.left.len() < TOLD {
             let mut path = self.base.clone();
             path.extend(self.open.iter().map(|level| &level.name));

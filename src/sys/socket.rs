@@ -27,12 +27,12 @@ pub struct Peer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
     path: PathBuf,
-    within: Option<Within>,
+    within: Option<UntrustedSocket>,
 }
 
 /// A socket in a directory that its listener may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Within {
+struct UntrustedSocket {
     dir: PathBuf,
     name: String,
     peer: Peer,
@@ -41,7 +41,7 @@ struct Within {
 impl Socket {
     /// A socket in a directory that is not to be trusted: it is reached over no link, and nobody but the peer is talked to.
     pub fn within(dir: &Path, name: &str, peer: Peer) -> Self {
-        let within = Within { dir: dir.to_owned(), name: name.to_owned(), peer };
+        let within = UntrustedSocket { dir: dir.to_owned(), name: name.to_owned(), peer };
         Self { path: dir.join(name), within: Some(within) }
     }
 
@@ -55,7 +55,9 @@ impl Socket {
     /// # Errors
     /// Where nobody listens, the socket may not be opened, or somebody else than the peer listens there.
     pub fn connect(&self, limit: Duration) -> io::Result<UnixStream> {
-        let Some(Within { dir, name, peer }) = &self.within else { return by_path(&self.path, limit) };
+        let Some(UntrustedSocket { dir, name, peer }) = &self.within else {
+            return by_path(&self.path, limit);
+        };
         let dir = UntrustedDir::open(dir, peer.uid).map_err(|error| error.source)?;
         let node = dir.node(name, FileKind::Socket).map_err(|error| error.source)?;
         let stream = connect_to(&node.path(), limit)?;

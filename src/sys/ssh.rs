@@ -165,7 +165,7 @@ fn run_as(target: &Target, line: &str, io: Io, limit: Option<Duration>) -> Resul
 }
 
 /// What a call and its log tell.
-fn told_by(target: &Target, ran: Ran, log: &str) -> Result<Finished, SshError> {
+fn told_by(target: &Target, ran: CallOutput, log: &str) -> Result<Finished, SshError> {
     let (user, address) = (target.user.clone(), target.address);
     match (ran.status.code(), parse_log(log)) {
         _ if ran.outlived => Err(SshError::MachineGone { address }),
@@ -191,7 +191,7 @@ fn path_of(held: &impl AsRawFd) -> PathBuf {
 }
 
 /// A call that ended.
-struct Ran {
+struct CallOutput {
     status: ExitStatus,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
@@ -199,7 +199,7 @@ struct Ran {
     outlived: bool,
 }
 
-fn run_call(call: &Tool, io: Io, machine: Option<(u32, u64)>) -> io::Result<Ran> {
+fn run_call(call: &Tool, io: Io, machine: Option<(u32, u64)>) -> io::Result<CallOutput> {
     let mut command = call.command();
     match io {
         Io::Inherit { .. } => &mut command,
@@ -220,7 +220,7 @@ fn run_call(call: &Tool, io: Io, machine: Option<(u32, u64)>) -> io::Result<Ran>
         drop::<mpsc::Sender<()>>(done);
         let outlived = watch.join().is_ok_and(|outlived| outlived.is_some());
         let (stdout, stderr) = (output.join().unwrap_or_default(), errors.join().unwrap_or_default());
-        Ok(Ran { status: status?, stdout, stderr, outlived })
+        Ok(CallOutput { status: status?, stdout, stderr, outlived })
     })
 }
 

@@ -7,7 +7,7 @@
 
 /// What the guest does after its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
+pub enum AfterText {
     /// Halts for ever with interrupts off: it hears nothing, only a signal to the VMM ends it.
     Halt,
     /// Waits for a key on the i8042 keyboard controller, such as Ctrl+Alt+Del, and then resets, which
@@ -16,7 +16,7 @@ pub enum Then {
     /// Writes numbers for ever, each a line of eight digits of base 16 (`0` to `?`, as ASCII orders them).
     Count,
     /// Writes numbers of eight digits, each one more than the last, on lines of their own, a few milliseconds apart, until
-    /// it hears a key as in [`Then::ResetOnKey`]. The number is in its memory.
+    /// it hears a key as in [`AfterText::ResetOnKey`]. The number is in its memory.
     Tick,
     /// Resets at once, which ends Firecracker with status 0.
     Reset,
@@ -41,7 +41,7 @@ const WAIT_FOR_KEY: &[u8] = &[
     0x74, 0xfa, // jz wait
 ];
 
-/// What [`Then::Tick`] counts in.
+/// What [`AfterText::Tick`] counts in.
 const DIGITS: &[u8] = b"00000000\n";
 
 /// How often the keyboard controller is asked between two numbers; each time costs an exit to the VMM.
@@ -115,7 +115,7 @@ const COUNT: &[u8] = &[
 ///
 /// # Panics
 /// Where `text` is empty, or has 4096 bytes or more.
-pub fn elf(text: &str, then: Then) -> Vec<u8> {
+pub fn elf(text: &str, then: AfterText) -> Vec<u8> {
     let code = code(text, then);
     let size = HEADERS + code.len() as u64;
     let mut file = Vec::new();
@@ -140,17 +140,17 @@ pub fn elf(text: &str, then: Then) -> Vec<u8> {
     file
 }
 
-fn code(text: &str, then: Then) -> Vec<u8> {
+fn code(text: &str, then: AfterText) -> Vec<u8> {
     assert!(
         (1..4096).contains(&text.len()),
         "`loop` with a count of 0 does not end, and this is a tiny guest"
     );
     let after = match then {
-        Then::Halt => [HALT].concat(),
-        Then::Count => [COUNT].concat(),
-        Then::ResetOnKey => [WAIT_FOR_KEY, RESET, HALT].concat(),
-        Then::Reset => [RESET, HALT].concat(),
-        Then::Tick => tick(text.len()),
+        AfterText::Halt => [HALT].concat(),
+        AfterText::Count => [COUNT].concat(),
+        AfterText::ResetOnKey => [WAIT_FOR_KEY, RESET, HALT].concat(),
+        AfterText::Reset => [RESET, HALT].concat(),
+        AfterText::Tick => tick(text.len()),
     };
     let write = [
         &[0xb9][..],
@@ -163,6 +163,6 @@ fn code(text: &str, then: Then) -> Vec<u8> {
     .concat();
     let to_text = (write.len() + after.len()) as u32;
     let point = [&[0x48, 0x8d, 0x35][..], &to_text.to_le_bytes()].concat(); // lea rsi, [rip + to_text]
-    let digits = if then == Then::Tick { DIGITS } else { b"" };
+    let digits = if then == AfterText::Tick { DIGITS } else { b"" };
     [&point[..], &write, &after, text.as_bytes(), digits].concat()
 }

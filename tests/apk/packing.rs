@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use sisforge::apk::database::{self, Installed};
 use sisforge::apk::{
-    Contents, INDEX_FILE, KeyRing, Missing, PackMap, PackageContents, PackageInfo, Packed, SigningKey,
-    convert_debs, pack, sign_directory,
+    Contents, INDEX_FILE, KeyRing, PackMap, PackageContents, PackageInfo, Packed, SigningKey,
+    UnknownDependency, convert_debs, pack, sign_directory,
 };
 
 use super::oracle::{Apk, data};
@@ -71,7 +71,7 @@ fn apk_installs_what_was_packed_from_a_debian_package() {
     let mut map = PackMap::default();
     map.package.entry("hello".into()).or_default().provides.push("greeting=2".into());
     let debs = [debian_package(dir.path())];
-    let mut packages = convert_debs(&debs, &map, Missing::Ignore, Some(&key)).unwrap();
+    let mut packages = convert_debs(&debs, &map, UnknownDependency::Ignore, Some(&key)).unwrap();
     assert_eq!(packages[0].info.id(), "hello-2.10_p3_rc1_p1-r0");
     let mut info = PackageInfo::new("hello-data", "1-r0".parse().unwrap(), "noarch").unwrap();
     info.extend(&[], &["greeting>1".into()]).unwrap();
@@ -220,7 +220,7 @@ fn attributes_are_kept_from_a_directory_a_tar_and_a_deb() {
             pack(info(), Contents::from_tar(&tar_with_attributes()[..]).unwrap(), Some(&key)).unwrap()
         }),
         packed_twice(&|| {
-            convert_debs(&debs, &PackMap::default(), Missing::Ignore, Some(&key)).unwrap().remove(0)
+            convert_debs(&debs, &PackMap::default(), UnknownDependency::Ignore, Some(&key)).unwrap().remove(0)
         }),
     ];
     let Some(apk) = Apk::find() else { return };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sisforge::apk::database::{self, Installed, Owned};
 use sisforge::apk::{
-    Expected, Index, IndexError, KeyRing, PackageContents, RecordedFile, Version, parse_installed,
+    ExpectedPackage, Index, IndexError, KeyRing, PackageContents, RecordedFile, Version, parse_installed,
 };
 use sisforge::sys::tool::Tool;
 
@@ -79,7 +79,7 @@ fn packages_hold_by_their_index() {
         assert!(!index.packages.is_empty());
         for info in &index.packages {
             let package = bytes(&dir.join(info.file_name()));
-            let read = PackageContents::verify(package.clone(), &Expected::from(info)).unwrap();
+            let read = PackageContents::verify(package.clone(), &ExpectedPackage::from(info)).unwrap();
             assert_eq!(read.info.depends, info.depends);
             let (signed, key) = PackageContents::verify_signed(package, &keys).unwrap();
             assert_eq!((signed.entries, key.as_str()), (read.entries, "melange.rsa.pub"));
@@ -92,7 +92,7 @@ fn packages_hold_by_their_index() {
 fn a_package_with_one_byte_changed_is_refused() {
     let Some(path) = data("chain/packages/x86_64/replayout-1.0.0-r0.apk") else { return };
     let good = bytes(&path);
-    let expected = Expected::from(&PackageContents::inspect(good.clone()).unwrap().info);
+    let expected = ExpectedPackage::from(&PackageContents::inspect(good.clone()).unwrap().info);
     let signature = good.windows(2).skip(1).position(|w| w == [0x1f, 0x8b]).unwrap() + 1;
     for at in (signature..good.len()).step_by(7) {
         let mut changed = good.to_vec();

@@ -11,12 +11,12 @@ use sisforge::apply::record::{self, Freezing, LoadedRuleset, PlaceRecord, Ready,
 use sisforge::base::network::{host_side, tap_name};
 use sisforge::base::{FileDigest, GuestName, MacAddress, Rates, Sha256};
 use sisforge::fleet::{
-    Balloon, Bucket, ContainerSpec, CpuTemplate, HostSpec, Limits, LogLevel, MachineSpec, Metadata,
-    NetworkLimits, VmmKind,
+    Balloon, Bucket, ContainerSpec, CpuTemplate, HostSpec, LogLevel, MachineSpec, Metadata, NetworkLimits,
+    RateLimiter, VmmKind,
 };
 use sisforge::host::layout::Layout;
 use sisforge::host::observed::{ObservedHost, ObservedRuleset};
-use sisforge::host::snapshot::{Manifest, Restored};
+use sisforge::host::snapshot::{Restored, SnapshotManifest};
 use sisforge::host::state::{Machine, MachineDisk, TapSpec};
 use sisforge::host::vmm::{BootInfo, command_line};
 use sisforge::host::wanted::{Startup, WantedGuest, WantedHost};
@@ -38,8 +38,8 @@ fn digest(of: &str) -> FileDigest {
     Sha256::of(of).into()
 }
 
-fn limits(bandwidth: Option<Bucket>, operations: Option<Bucket>) -> Limits {
-    Limits { bandwidth, operations }
+fn limits(bandwidth: Option<Bucket>, operations: Option<Bucket>) -> RateLimiter {
+    RateLimiter { bandwidth, operations }
 }
 
 /// The machines that were recorded: alice's has all that Firecracker can be told, bob's runs on QEMU.
@@ -67,7 +67,7 @@ fn recorded(vmm: VmmKind) -> Machine {
         disk: limits(Some(Bucket { per_second: 1 << 20, burst: 4096 }), Some(Bucket::steady(500))),
         network: NetworkLimits {
             up: limits(Some(Bucket::steady(125_000)), None),
-            down: Limits::default(),
+            down: RateLimiter::default(),
             mtu: Some(1400),
         },
     };
@@ -152,7 +152,7 @@ fn old_records_of_guests_and_host_are_understood() {
             containers: containers.clone(),
         };
         assert_eq!(ready, expected);
-        let manifest: Manifest = read(&format!("{dir}/manifest.json"));
+        let manifest: SnapshotManifest = read(&format!("{dir}/manifest.json"));
         assert_eq!(manifest.machine, recorded(vmm));
         assert_eq!((manifest.host_key, manifest.containers), (host_key, containers));
         assert_eq!(manifest.created, "2026-11-25T17:53:16Z");
@@ -185,7 +185,7 @@ fn what_is_written_says_its_version_and_reads_as_it_was() {
         assert!(fs::read_to_string(&path).unwrap().starts_with("{\n  \"version\": 2,\n"));
         assert_eq!(record::read(&path).unwrap(), Some(recorded(vmm)));
     }
-    let manifest: Manifest = read("qemu/manifest.json");
+    let manifest: SnapshotManifest = read("qemu/manifest.json");
     record::write(&path, &manifest).unwrap();
     assert_eq!(record::read(&path).unwrap(), Some(manifest));
 }
@@ -246,7 +246,7 @@ fn a_record_that_cannot_be_read_is_told_with_its_reason() {
     let text =
         fs::read_to_string(old("qemu/manifest.json")).unwrap().replace("\"format\": 1", "\"format\": 2");
     fs::write(&path, text).unwrap();
-    let told = record::read::<Manifest>(&path).unwrap_err().to_string();
+    let told = record::read::<SnapshotManifest>(&path).unwrap_err().to_string();
     assert!(told.contains("its format is 2, but this sisforge knows format 1 only"), "{told}");
 }
 

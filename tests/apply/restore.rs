@@ -4,7 +4,7 @@ use sisforge::apply::{Applied, Host, apply};
 use sisforge::base::network::host_side;
 use sisforge::base::{GuestName, SnapshotName};
 use sisforge::host::observed::{ObservedGuest, Paused};
-use sisforge::host::snapshot::{Manifest, Obstacle, Origin, brought_back};
+use sisforge::host::snapshot::{Obstacle, SnapshotManifest, SnapshotOrigin, brought_back};
 use sisforge::host::state::Machine;
 use sisforge::host::wanted::{Startup, WantedHost};
 use sisforge::plan::{GuestScope, diff, restore};
@@ -25,14 +25,14 @@ fn two() -> WantedHost {
     fleet(&[("alice", guest("alice", 0)), ("bob", guest("bob", 1))])
 }
 
-fn manifest_of(machine: &Machine) -> Manifest {
-    Manifest {
+fn manifest_of(machine: &Machine) -> SnapshotManifest {
+    SnapshotManifest {
         guest: name("alice"),
         created: String::new(),
         machine: machine.clone(),
         host_key: String::new(),
         containers: Vec::new(),
-        origin: Origin {
+        origin: SnapshotOrigin {
             vmm_version: "1.16.1".into(),
             vmm_sha256: sisforge::base::Sha256::of("vmm"),
             state_format: String::new(),

@@ -396,7 +396,10 @@ impl Reader<'_> {
                 at += 1;
                 continue;
             };
-            if let ("struct" | "enum" | "trait" | "type", Some(name)) = (first.as_str(), name(at + 1)) {
+            // `$type` is a macro's parameter.
+            let is_parameter = at > 0 && is(at - 1, '$');
+            let declares = !is_parameter && matches!(first.as_str(), "struct" | "enum" | "trait" | "type");
+            if let (true, Some(name)) = (declares, name(at + 1)) {
                 self.source.types.push((name, line));
             }
             let before = at;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::sandbox::{Run, Sandbox, until};
 use crate::needs_firecracker;
-use sisforge::sys::tiny_guest::Then;
+use sisforge::sys::tiny_guest::AfterText;
 
 /// A kept disk, a disk in memory and one in the jail: every kind of guest.
 fn every_kind(sandbox: &Sandbox) {
@@ -26,7 +26,7 @@ fn half_written(sandbox: &Sandbox) -> Vec<String> {
 fn an_up_that_was_killed_is_completed_by_the_next_and_leaves_nothing_after_down() {
     needs_firecracker!();
     let sandbox = Sandbox::new();
-    sandbox.kernel("sisforge: ready\n", Then::Halt);
+    sandbox.kernel("sisforge: ready\n", AfterText::Halt);
     every_kind(&sandbox);
     sandbox.done("build");
     for round in 0..12_u64 {
@@ -123,7 +123,7 @@ fn a_key_that_was_not_finished_is_cleared_away() {
 fn a_down_that_was_killed_is_completed_by_the_next() {
     needs_firecracker!();
     let sandbox = Sandbox::new();
-    sandbox.kernel("sisforge: ready\n", Then::Halt);
+    sandbox.kernel("sisforge: ready\n", AfterText::Halt);
     every_kind(&sandbox);
     for delay in [60, 120, 200] {
         sandbox.done("up");
@@ -160,7 +160,7 @@ fn a_guest_that_is_never_ready_is_named_and_cleared_away() {
     needs_firecracker!();
     let sandbox = Sandbox::new();
     sandbox.fleet("a");
-    sandbox.kernel("the dog ate my root\n", Then::Halt);
+    sandbox.kernel("the dog ate my root\n", AfterText::Halt);
     let a = &sandbox.guest('a');
     let run = sandbox.run("up --timeout 2");
     run.fails(
@@ -181,7 +181,7 @@ fn a_guest_that_ends_at_once_is_named_with_its_last_words() {
     needs_firecracker!();
     let sandbox = Sandbox::new();
     sandbox.fleet("a");
-    sandbox.kernel("Kernel panic\n", Then::Reset);
+    sandbox.kernel("Kernel panic\n", AfterText::Reset);
     let ended = format!("the VMM of {} ended before the guest was ready", sandbox.guest('a'));
     sandbox.run("up").fails(1, &[&ended, "Kernel panic"]);
 }

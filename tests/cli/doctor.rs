@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use sisforge::fleet::VmmKind;
-use sisforge::host::doctor::{Kvm, Wants};
+use sisforge::host::doctor::{FleetRequirements, Kvm};
 use sisforge::host::layout::Layout;
 
 use crate::common::namespaces::inside_namespaces;
@@ -62,7 +62,7 @@ fn a_fleet_decides_what_is_needed() {
 
 #[test]
 fn kvm_is_proved_by_a_guest_and_not_by_its_device() {
-    let wants = Wants { vmm: VmmKind::Firecracker, ..Wants::of(None) };
+    let wants = FleetRequirements { vmm: VmmKind::Firecracker, ..FleetRequirements::of(None) };
     let layout = Layout::new(&sisforge::fleet::HostSpec::default(), &"none".parse().unwrap());
     let facts = sisforge::apply::facts::read(&wants, &layout);
     let tiny_guests_run = crate::common::sandbox::missing().is_none();

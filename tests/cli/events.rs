@@ -60,7 +60,7 @@ fn a_step_that_fails_and_a_commit_that_is_wrong_are_events() {
     needs_firecracker!();
     let sandbox = Sandbox::new();
     sandbox.fleet("a");
-    sandbox.kernel("never\n", sisforge::sys::tiny_guest::Then::Reset);
+    sandbox.kernel("never\n", sisforge::sys::tiny_guest::AfterText::Reset);
     sandbox.run("up --timeout 5").fails(1, &["failed: "]);
     let (_, events) = sandbox.documents("events", "events");
     let failed = events.iter().find(|event| event["event"] == "failed").unwrap();

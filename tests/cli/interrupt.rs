@@ -5,7 +5,7 @@ use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use sisforge::sys::tiny_guest::Then;
+use sisforge::sys::tiny_guest::AfterText;
 
 use crate::common::sandbox::{Run, Sandbox, until};
 use crate::needs_firecracker;
@@ -34,7 +34,7 @@ fn ended(child: Child, within: Duration) -> Output {
 fn an_up_takes_back_the_guest_that_it_waits_for_and_begins_no_other() {
     needs_firecracker!();
     let sandbox = Sandbox::new();
-    sandbox.kernel("not yet\n", Then::Halt);
+    sandbox.kernel("not yet\n", AfterText::Halt);
     sandbox.fleet("ab");
     let [a, b] = ['a', 'b'].map(|letter| sandbox.guest(letter));
     sandbox.done("build");
@@ -54,7 +54,7 @@ fn an_up_takes_back_the_guest_that_it_waits_for_and_begins_no_other() {
 fn a_second_signal_ends_a_command_that_waits_for_its_last_step() {
     needs_firecracker!();
     let sandbox = Sandbox::new();
-    sandbox.kernel("sisforge: ready\n", Then::Halt);
+    sandbox.kernel("sisforge: ready\n", AfterText::Halt);
     sandbox.fleet("a");
     sandbox.done("up");
     let down = start(&sandbox, "-v down --timeout 20");
@@ -74,7 +74,7 @@ fn a_second_signal_ends_a_command_that_waits_for_its_last_step() {
 fn a_watch_that_is_asked_to_end_in_the_middle_of_its_work_says_so_by_its_status() {
     needs_firecracker!();
     let sandbox = Sandbox::new();
-    sandbox.kernel("not yet\n", Then::Halt);
+    sandbox.kernel("not yet\n", AfterText::Halt);
     sandbox.fleet("a");
     let a = sandbox.guest('a');
     sandbox.done("build");

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Child, Command};
 
 use sisforge::sys::block;
-use sisforge::sys::tiny_guest::Then;
+use sisforge::sys::tiny_guest::AfterText;
 
 use crate::common::sandbox::{Run, Sandbox, until};
 use crate::needs_firecracker;
@@ -88,7 +88,7 @@ fn a_guest_that_runs_out_of_memory_before_it_is_ready_says_so() {
     needs_firecracker!();
     let sandbox = Sandbox::new();
     sandbox.fleet("a");
-    sandbox.kernel("waiting\n", Then::Halt);
+    sandbox.kernel("waiting\n", AfterText::Halt);
     let a = &sandbox.guest('a');
     let mut up = sandbox.command();
     let up = up

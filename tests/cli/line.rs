@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::common::sandbox::{Run, Sandbox};
 use crate::needs_firecracker;
-use sisforge::sys::tiny_guest::Then;
+use sisforge::sys::tiny_guest::AfterText;
 
 #[test]
 fn a_fleet_goes_from_its_file_to_running_guests_and_back() {
@@ -160,10 +160,10 @@ fn logs_are_kept_over_one_start_and_cut_from_their_end() {
     let sandbox = Sandbox::new();
     sandbox.fleet("a");
     let a = &sandbox.guest('a');
-    sandbox.kernel("first\nsisforge: ready\n", Then::ResetOnKey);
+    sandbox.kernel("first\nsisforge: ready\n", AfterText::ResetOnKey);
     sandbox.done("up");
     sandbox.run(&format!("logs {a} --previous")).fails(1, &["no such log"]);
-    sandbox.kernel("second\nsisforge: ready\n", Then::ResetOnKey);
+    sandbox.kernel("second\nsisforge: ready\n", AfterText::ResetOnKey);
     assert!(sandbox.done("plan").contains(&format!("stop {a}: kernel ")));
     sandbox.run("up").fails(0, &["1 restarted"]);
     assert_eq!(sandbox.done(&format!("logs {a}")), "second\nsisforge: ready\n");

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use sisforge::sys::firecracker::Api;
 use sisforge::sys::process;
-use sisforge::sys::tiny_guest::Then;
+use sisforge::sys::tiny_guest::AfterText;
 
 use crate::common::sandbox::{Sandbox, until};
 use crate::needs_firecracker;
@@ -52,7 +52,7 @@ fn chatty(sandbox: &Sandbox) -> String {
         "fleet.toml",
         sandbox.read("fleet.toml").replace("[host]\n", "[host]\nlogs = { size = \"64KiB\", keep = 2 }\n"),
     );
-    sandbox.kernel("sisforge: ready\n", Then::Count);
+    sandbox.kernel("sisforge: ready\n", AfterText::Count);
     sandbox.guest('a')
 }
 
@@ -209,13 +209,13 @@ fn following_goes_on_over_a_restart() {
     let sandbox = Sandbox::new();
     sandbox.fleet("a");
     let a = &sandbox.guest('a');
-    sandbox.kernel("first\nsisforge: ready\n", Then::ResetOnKey);
+    sandbox.kernel("first\nsisforge: ready\n", AfterText::ResetOnKey);
     sandbox.done("up");
     let mut follow = sandbox.command();
     let mut follow = follow.args(["logs", a, "-f"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert_eq!(lines.next().unwrap(), "first");
-    sandbox.kernel("second\nsisforge: ready\n", Then::ResetOnKey);
+    sandbox.kernel("second\nsisforge: ready\n", AfterText::ResetOnKey);
     sandbox.done("up");
     assert_eq!(
         [lines.next(), lines.next(), lines.next()].map(Option::unwrap),
@@ -234,7 +234,7 @@ fn a_vmm_that_does_not_start_leaves_its_reason_in_its_log() {
     sandbox.fleet("a");
     let a = &sandbox.guest('a');
     // No ELF: Firecracker refuses it.
-    sandbox.write("tiny.elf", sisforge::sys::tiny_guest::elf("x", Then::Halt));
+    sandbox.write("tiny.elf", sisforge::sys::tiny_guest::elf("x", AfterText::Halt));
     let mut elf = fs::read(sandbox.path("tiny.elf")).unwrap();
     // An entry far outside of the guest's memory, and a segment there.
     elf[64 + 24..64 + 32].copy_from_slice(&(1_u64 << 40).to_le_bytes());

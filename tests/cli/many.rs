@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::sandbox::{READY, Sandbox, until};
 use crate::needs_firecracker;
-use sisforge::sys::tiny_guest::Then;
+use sisforge::sys::tiny_guest::AfterText;
 
 /// Puts a program before that of its name on PATH, which notes each call in `calls` and then becomes the other.
 fn counted(sandbox: &Sandbox, program: &str) -> String {
@@ -70,7 +70,7 @@ fn no_guest_that_goes_looks_at_the_processes_of_all_others() {
 fn deaf_guests_are_waited_for_side_by_side() {
     needs_firecracker!();
     let sandbox = Sandbox::new();
-    sandbox.kernel(READY, Then::Halt);
+    sandbox.kernel(READY, AfterText::Halt);
     sandbox.fleet("abcdefghijkl");
     sandbox.done("up");
     let begun = Instant::now();

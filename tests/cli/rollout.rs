@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 
-use sisforge::sys::tiny_guest::Then;
+use sisforge::sys::tiny_guest::AfterText;
 
 use crate::common::sandbox::{READY, Run, Sandbox, until};
 use crate::needs_firecracker;
@@ -53,7 +53,7 @@ fn a_guest_that_does_not_get_ready_stops_a_rollout() {
     sandbox.done("up");
     let pids = guests.each_ref().map(|guest| sandbox.pid(guest));
 
-    sandbox.kernel("says nothing\n", Then::Halt);
+    sandbox.kernel("says nothing\n", AfterText::Halt);
     let up = "up --strategy rolling --timeout 2";
     let left = format!("failed: {}; left as they were: {}, {}", guests[0], guests[1], guests[2]);
     sandbox.run(up).fails(1, &["1 stopped, ", &left]);
@@ -64,7 +64,7 @@ fn a_guest_that_does_not_get_ready_stops_a_rollout() {
     // It is not running now, and comes first again: nobody else goes for it.
     sandbox.run(up).fails(1, &[&left]);
 
-    sandbox.kernel("another\nsisforge: ready\n", Then::ResetOnKey);
+    sandbox.kernel("another\nsisforge: ready\n", AfterText::ResetOnKey);
     sandbox.run("up --max-unavailable 2").fails(0, &["1 started, 2 restarted"]);
     sandbox.run("up --max-unavailable 0").fails(2, &["--max-unavailable"]);
 }
@@ -141,7 +141,7 @@ fn a_guest_that_does_not_stay_up_is_started_later_each_time() {
     let sandbox = Sandbox::new();
     let a = &sandbox.guest('a');
     sandbox.fleet("a");
-    sandbox.kernel(READY, Then::Reset);
+    sandbox.kernel(READY, AfterText::Reset);
     sandbox.done("lock");
     let watch = Watching::new(&sandbox);
     until("it waits", || watch.said().contains(&format!("{a} was started once and does not stay up")));
@@ -149,7 +149,7 @@ fn a_guest_that_does_not_stay_up_is_started_later_each_time() {
     assert_eq!(starts, 2, "at first, and at once");
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert_eq!(watch.said().matches("does not stay up").count(), 1, "it waits, and says so once");
-    sandbox.kernel(READY, Then::ResetOnKey);
+    sandbox.kernel(READY, AfterText::ResetOnKey);
     sandbox.done("lock");
     until("another kernel does not wait", || sandbox.ps(a)["state"] == "ready");
 }

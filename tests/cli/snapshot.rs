@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::sandbox::{READY, Run, SISFORGE, Sandbox, until};
 use crate::needs_firecracker;
-use sisforge::sys::tiny_guest::Then;
+use sisforge::sys::tiny_guest::AfterText;
 
 /// How often something is killed, each time at another moment of its work.
 const ROUNDS: u32 = 14;
@@ -16,7 +16,7 @@ const ROUNDS: u32 = 14;
 /// A project whose guests count.
 fn counting(letters: &str) -> Sandbox {
     let sandbox = Sandbox::new();
-    sandbox.kernel(READY, Then::Tick);
+    sandbox.kernel(READY, AfterText::Tick);
     sandbox.fleet(letters);
     sandbox
 }
@@ -372,7 +372,7 @@ fn a_data_disk_that_changed_since_is_kept_beside_the_snapshots() {
 fn a_guest_in_memory_comes_back_with_its_disk() {
     needs_firecracker!();
     let sandbox = Sandbox::new();
-    sandbox.kernel(READY, Then::Tick);
+    sandbox.kernel(READY, AfterText::Tick);
     let pool = sandbox.guest('k');
     let ram = r#"disk = { size = "16MiB", backing = "tmpfs" }"#;
     sandbox.fleet_with("", &format!("[pool.{pool}]\nreplicas = 1\n{ram}\n"));

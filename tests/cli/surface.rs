@@ -162,7 +162,7 @@ fn with_json_nothing_but_json_is_printed_of_a_host() {
     }
     is_json(&run(&format!("exec {a}x true")), 2);
     is_json(&run("tree --out t"), 0);
-    sandbox.kernel("no\n", sisforge::sys::tiny_guest::Then::Reset);
+    sandbox.kernel("no\n", sisforge::sys::tiny_guest::AfterText::Reset);
     is_json(&run("up"), 1);
     is_json(&run("down --purge"), 2);
     is_json(&run("down --purge --yes"), 0);

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sisforge::sys::firecracker::{Api, VmState};
 use sisforge::sys::memory::huge_pages;
-use sisforge::sys::tiny_guest::Then;
+use sisforge::sys::tiny_guest::AfterText;
 
 use crate::common::sandbox::{Run, Sandbox, until};
 use crate::needs_firecracker;
@@ -221,7 +221,7 @@ fn a_vmm_that_ends_says_why_and_what_to_do() {
     needs_firecracker!();
     let sandbox = Sandbox::new();
     let a = &sandbox.guest('a');
-    sandbox.kernel("panic: no\n", Then::Reset);
+    sandbox.kernel("panic: no\n", AfterText::Reset);
     sandbox.fleet("a");
     let words = [
         &format!("the VMM of {a} ended before the guest was ready: the guest shut down (status 0)"),

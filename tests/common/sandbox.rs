@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sisforge::sys::netns::{self, Netns};
-use sisforge::sys::tiny_guest::{Then, elf};
+use sisforge::sys::tiny_guest::{AfterText, elf};
 
 use super::namespaces::{is_inside, missing as missing_for_namespaces};
 
@@ -53,7 +53,7 @@ impl Sandbox {
         let name = format!("z{}", letters(std::process::id() * 64 + number % 64));
         own_network(&name);
         let sandbox = Self { dir, name, number };
-        sandbox.kernel(READY, Then::ResetOnKey);
+        sandbox.kernel(READY, AfterText::ResetOnKey);
         sandbox.repository();
         sandbox
     }
@@ -75,7 +75,7 @@ impl Sandbox {
     }
 
     /// The kernel of every guest.
-    pub fn kernel(&self, text: &str, then: Then) {
+    pub fn kernel(&self, text: &str, then: AfterText) {
         self.write("tiny.elf", elf(text, then));
     }
 

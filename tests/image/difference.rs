@@ -5,15 +5,15 @@ use std::path::Path;
 use sisforge::image::content::Content;
 use sisforge::image::difference::{Aspect, Difference};
 use sisforge::image::ext4::{Purpose, write_ext4};
-use sisforge::image::inspect::Opened;
+use sisforge::image::inspect::InspectedImage;
 use sisforge::image::tree::{Node, NodeKind, Tree};
 
 use super::ext4::{Archive, archive, every_kind, options};
 
-fn image(dir: &Path, name: &str, tree: &Tree<Content>, archive: &Archive) -> Opened {
+fn image(dir: &Path, name: &str, tree: &Tree<Content>, archive: &Archive) -> InspectedImage {
     let path = dir.join(name);
     write_ext4(tree, &[archive], &options(None, Purpose::ReadOnly), None, &path).unwrap();
-    Opened::read(&path).unwrap()
+    InspectedImage::read(&path).unwrap()
 }
 
 /// A path, how its node is changed, and in what it then differs.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sisforge::base::ByteSize;
-use sisforge::image::content::{Content, Source, Visit};
+use sisforge::image::content::{Content, SequentialArchive, Visit};
 use sisforge::image::ext4::{Ext4Error, Ext4Options, Purpose, write_ext4};
 use sisforge::image::read::{Inventory, Volume};
 use sisforge::image::read_back::read_back;
@@ -20,7 +20,7 @@ use super::{e2fsck, missing, open_ext4, skip};
 /// An archive of files.
 pub struct Archive(pub Vec<Vec<u8>>);
 
-impl Source for Archive {
+impl SequentialArchive for Archive {
     fn each_file(&self, visit: Visit<'_>) -> Result<(), Ext4Error> {
         self.0.iter().enumerate().try_for_each(|(entry, bytes)| visit(entry, &mut &bytes[..]))
     }
@@ -264,7 +264,7 @@ fn a_data_disk_takes_no_more_room_than_it_holds() {
 /// A file that is not all there.
 struct Short;
 
-impl Source for Short {
+impl SequentialArchive for Short {
     fn each_file(&self, visit: Visit<'_>) -> Result<(), Ext4Error> {
         visit(0, &mut std::io::empty().take(0))
     }
@@ -277,8 +277,9 @@ fn a_file_that_is_not_all_there_is_an_error() {
     let mut tree = Tree::new();
     tree.insert("/f", Node::new(streamed(0, 5), 0o644)).unwrap();
     let given = options(None, Purpose::ReadOnly);
-    let write =
-        |sources: &[&dyn Source]| write_ext4(&tree, sources, &given, None, &path).unwrap_err().to_string();
+    let write = |sources: &[&dyn SequentialArchive]| {
+        write_ext4(&tree, sources, &given, None, &path).unwrap_err().to_string()
+    };
     assert_eq!(write(&[&Short]), "cannot read /f");
     assert_eq!(write(&[&Archive(Vec::new())]), "1 files of the tree have no source");
     assert_eq!(write(&[]), "1 files of the tree have no source");

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sisforge::apk::{
-    Contents, Missing, PackMap, PackageContents, PackageInfo, Packed, SigningKey, convert_debs, pack,
-    sign_directory,
+    Contents, PackMap, PackageContents, PackageInfo, Packed, SigningKey, UnknownDependency, convert_debs,
+    pack, sign_directory,
 };
 use sisforge::image::ext4::{Ext4Options, Purpose, write_ext4};
 use sisforge::image::layout::{ApkSettings, rootfs};
@@ -207,7 +207,8 @@ fn the_root_is_what_apk_lays_out() {
     let repository = dir.path().join("repo").join(ARCH);
     fs::create_dir_all(&repository).unwrap();
     let debs =
-        convert_debs(&[debian_package(dir.path())], &PackMap::default(), Missing::Ignore, None).unwrap();
+        convert_debs(&[debian_package(dir.path())], &PackMap::default(), UnknownDependency::Ignore, None)
+            .unwrap();
     for made in packages().iter().chain(&debs) {
         fs::write(repository.join(made.info.file_name()), &made.bytes).unwrap();
     }

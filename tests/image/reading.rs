@@ -8,8 +8,8 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use sisforge::base::ByteSize;
 use sisforge::image::content::Content;
 use sisforge::image::ext4::{AUTO_MARGIN, Purpose, write_ext4};
-use sisforge::image::inspect::Opened;
-use sisforge::image::read::{EntryKind, Inventory, Volume, VolumeInfo};
+use sisforge::image::inspect::InspectedImage;
+use sisforge::image::read::{InodeKind, Inventory, Volume, VolumeInfo};
 use sisforge::image::read_back::{Mismatch, read_back};
 use sisforge::image::tree::{Node, NodeKind, Tree};
 use sisforge::sys::tool::{self, Tool};
@@ -28,7 +28,7 @@ fn written() -> (tempfile::TempDir, PathBuf) {
 
 /// An error and its cause.
 fn refused(image: &Path) -> String {
-    let error = Opened::read(image).map(|opened| opened.inventory.len()).unwrap_err();
+    let error = InspectedImage::read(image).map(|opened| opened.inventory.len()).unwrap_err();
     format!("{error}: {}", std::error::Error::source(&error).unwrap())
 }
 
@@ -187,7 +187,7 @@ fn a_directory_whose_checksum_is_wrong_is_refused() {
         tree.insert(&path, Node::new(NodeKind::Fifo, 0o644)).unwrap();
     }
     write_ext4(&tree, &[], &options(None, Purpose::ReadOnly), None, &image).unwrap();
-    assert_eq!(Opened::read(&image).unwrap().inventory.len(), tree.len());
+    assert_eq!(InspectedImage::read(&image).unwrap().inventory.len(), tree.len());
     let good = fs::read(&image).unwrap();
     let blocks = |path: &str| -> Vec<usize> {
         let said = Tool::new("debugfs").args(["-R", &format!("blocks {path}")]).arg(&image).output().unwrap();
@@ -298,7 +298,7 @@ fn no_damage_makes_reading_fail_otherwise_than_with_an_error() {
             bytes[place] = random.next_u32() as u8;
         }
         fs::write(&image, bytes).unwrap();
-        match Opened::read(&image) {
+        match InspectedImage::read(&image) {
             Err(_) => refusals += 1,
             Ok(opened) => {
                 for (_, entry) in opened.inventory.iter().filter(|(_, entry)| entry.size() > 0) {
@@ -333,7 +333,7 @@ pub fn alpine(test: &str, dir: &Path) -> Option<(PathBuf, PathBuf)> {
 fn an_image_of_mke2fs_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let Some((image, root)) = alpine("an_image_of_mke2fs_is_read", dir.path()) else { return };
-    let opened = Opened::read(&image).unwrap();
+    let opened = InspectedImage::read(&image).unwrap();
     for (path, entry) in opened.inventory.iter() {
         use std::os::unix::fs::MetadataExt;
         let at = root.join(path.trim_start_matches('/'));
@@ -341,9 +341,9 @@ fn an_image_of_mke2fs_is_read() {
         assert_eq!(u32::from(entry.mode), meta.mode() & 0o7777, "{path}");
         assert_eq!((entry.uid, entry.gid), (meta.uid(), meta.gid()), "{path}");
         match &entry.kind {
-            EntryKind::Directory => assert!(meta.is_dir(), "{path}"),
-            EntryKind::Symlink { target } => assert_eq!(Path::new(target), fs::read_link(&at).unwrap()),
-            EntryKind::File { .. } => {
+            InodeKind::Directory => assert!(meta.is_dir(), "{path}"),
+            InodeKind::Symlink { target } => assert_eq!(Path::new(target), fs::read_link(&at).unwrap()),
+            InodeKind::File { .. } => {
                 let mut bytes = Vec::new();
                 opened.volume.bytes_of(entry.inode).unwrap().read_to_end(&mut bytes).unwrap();
                 assert!(bytes == fs::read(&at).unwrap(), "{path}");
@@ -366,7 +366,7 @@ pub fn is_what_the_kernel_sees(test: &str, image: &Path) {
     if let Some(reason) = missing(&["mount"]) {
         return skip(test, &reason);
     }
-    let opened = Opened::read(image).unwrap();
+    let opened = InspectedImage::read(image).unwrap();
     let dir = tempfile::tempdir().unwrap();
     Tool::new("mount").args(["-t", "ext4", "-o", "loop,ro"]).arg(image).arg(dir.path()).run().unwrap();
     let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| compare(&opened, dir.path())));
@@ -374,7 +374,7 @@ pub fn is_what_the_kernel_sees(test: &str, image: &Path) {
     found.unwrap();
 }
 
-fn compare(opened: &Opened, root: &Path) {
+fn compare(opened: &InspectedImage, root: &Path) {
     use std::os::unix::fs::MetadataExt;
     for (path, entry) in opened.inventory.iter() {
         let at = root.join(path.trim_start_matches('/'));
@@ -384,18 +384,18 @@ fn compare(opened: &Opened, root: &Path) {
         assert_eq!((meta.mtime(), meta.ino()), (entry.mtime, u64::from(entry.inode)), "{path}");
         let device = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
         match &entry.kind {
-            EntryKind::Directory => assert!(meta.is_dir(), "{path}"),
-            EntryKind::File { size } => {
+            InodeKind::Directory => assert!(meta.is_dir(), "{path}"),
+            InodeKind::File { size } => {
                 assert_eq!((meta.nlink(), meta.len()), (u64::from(entry.links), *size), "{path}");
                 let mut bytes = Vec::new();
                 opened.volume.bytes_of(entry.inode).unwrap().read_to_end(&mut bytes).unwrap();
                 assert!(bytes == fs::read(&at).unwrap(), "the bytes of {path}");
             }
-            EntryKind::Symlink { target } => assert_eq!(fs::read_link(&at).unwrap(), Path::new(target)),
-            EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } => {
+            InodeKind::Symlink { target } => assert_eq!(fs::read_link(&at).unwrap(), Path::new(target)),
+            InodeKind::CharDevice { major, minor } | InodeKind::BlockDevice { major, minor } => {
                 assert_eq!(device, (*major, *minor), "{path}");
             }
-            EntryKind::Fifo | EntryKind::Socket => {}
+            InodeKind::Fifo | InodeKind::Socket => {}
         }
         let mut names = vec![0; 4096];
         let length = rustix::fs::llistxattr(&at, &mut names).unwrap();

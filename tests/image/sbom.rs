@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sisforge::base::Sha256;
-use sisforge::image::inspect::Opened;
+use sisforge::image::inspect::InspectedImage;
 use sisforge::image::sbom::{Format, Sources, document};
 use sisforge::sys::tool::Tool;
 
@@ -44,7 +44,7 @@ pub fn complaint(validators: &Path, format: Format, document: &Value) -> String 
     said
 }
 
-fn bill(image: &Opened, format: Format) -> Value {
+fn bill(image: &InspectedImage, format: Format) -> Value {
     let sha256 = Sha256::of("an image");
     document(image, &Sources { sha256, lock: None, created: None }, format)
 }
@@ -54,7 +54,7 @@ fn a_bill_of_a_real_root_is_what_its_schema_wants() {
     const TEST: &str = "a_bill_of_a_real_root_is_what_its_schema_wants";
     let dir = tempfile::tempdir().unwrap();
     let (Some((image, _)), Some(validators)) = (alpine(TEST, dir.path()), validators(TEST)) else { return };
-    let image = Opened::read(&image).unwrap();
+    let image = InspectedImage::read(&image).unwrap();
     for (format, needed) in [(Format::Spdx, "creationInfo"), (Format::CycloneDx, "bomFormat")] {
         let mut bill = bill(&image, format);
         assert_eq!(complaint(&validators, format, &bill), "");
@@ -67,7 +67,7 @@ fn a_bill_of_a_real_root_is_what_its_schema_wants() {
 fn a_bill_tells_what_a_root_is_made_of() {
     let dir = tempfile::tempdir().unwrap();
     let Some((image, _)) = alpine("a_bill_tells_what_a_root_is_made_of", dir.path()) else { return };
-    let image = Opened::read(&image).unwrap();
+    let image = InspectedImage::read(&image).unwrap();
     let spdx = bill(&image, Format::Spdx);
     assert_eq!(spdx, bill(&image, Format::Spdx), "nothing but the image counts");
     // The newest of the packages, and no clock.

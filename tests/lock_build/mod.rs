@@ -411,7 +411,7 @@ fn what_was_fetched_builds_offline() {
         cache: &cache,
         jobs: 2,
         offline: true,
-        missing: sisforge::build::Missing::Build,
+        missing: sisforge::build::MissingArtifact::Build,
         report: &Silent,
     };
     let error = chain(&builder.build(&image()).unwrap_err());

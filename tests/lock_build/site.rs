@@ -167,7 +167,7 @@ impl Site {
             cache: &cache,
             jobs: 2,
             offline: true,
-            missing: sisforge::build::Missing::Build,
+            missing: sisforge::build::MissingArtifact::Build,
             report: &Silent,
         };
         run(&builder)

@@ -136,7 +136,7 @@ proptest! {
     fn a_changed_package_is_refused_or_holds_the_same(changes in vec(change(), 1..4)) {
         let good = good();
         let original = PackageContents::inspect(good.clone().into()).unwrap();
-        let expected = Expected::from(&original.info);
+        let expected = ExpectedPackage::from(&original.info);
         let bytes = changed(good, &changes);
         if let Ok(package) = PackageContents::verify(bytes.into(), &expected) {
             prop_assert_eq!(taken(&package), taken(&original));

@@ -12,12 +12,12 @@ use super::universe::{NameId, PackageId, Requirement};
 /// A world that cannot be met.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SolveError {
-    pub problems: Vec<Problem>,
+    pub problems: Vec<SolverProblem>,
 }
 
 /// One reason why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct SolverProblem {
     /// What cannot be met, and why: `podman~9: the repositories have podman 4.3.1-r0`.
     pub what: String,
     /// The packages by way of which it is needed, from the world on; empty where the world itself names it.
@@ -37,12 +37,12 @@ impl Diagnostic for SolveError {
 
 impl fmt::Display for SolveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<_> = self.problems.iter().map(Problem::to_string).collect();
+        let lines: Vec<_> = self.problems.iter().map(SolverProblem::to_string).collect();
         f.write_str(&lines.join("\n"))
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for SolverProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;
         if let Some(hint) = &self.hint {
@@ -56,7 +56,7 @@ impl fmt::Display for Problem {
 }
 
 impl SolveError {
-    pub(super) fn new(problems: Vec<Problem>) -> Self {
+    pub(super) fn new(problems: Vec<SolverProblem>) -> Self {
         Self { problems }
     }
 
@@ -69,14 +69,14 @@ impl SolveError {
     }
 
     fn plain(what: String) -> Self {
-        Self { problems: vec![Problem { what, by_way_of: Vec::new(), hint: None }] }
+        Self { problems: vec![SolverProblem { what, by_way_of: Vec::new(), hint: None }] }
     }
 }
 
 impl Solver<'_, '_, '_> {
     /// Every requirement of the chosen packages and of the world that is not met. Empty where the solution holds.
-    pub fn problems(&self) -> Vec<Problem> {
-        let ways = Ways::of(self);
+    pub fn problems(&self) -> Vec<SolverProblem> {
+        let ways = DependencyPaths::of(self);
         let (mut problems, mut broken) = (self.unknown_tags(), Vec::new());
         for package in std::iter::once(None).chain(ways.reached.iter().copied().map(Some)) {
             for need in self.needs_of(package) {
@@ -106,7 +106,7 @@ impl Solver<'_, '_, '_> {
         self.universe.packages[package].info.id()
     }
 
-    fn unknown_tags(&self) -> Vec<Problem> {
+    fn unknown_tags(&self) -> Vec<SolverProblem> {
         let tags: Vec<String> = self.universe.tags.iter().map(|(tag, _)| (*tag).to_owned()).collect();
         let mut problems = Vec::new();
         for Requirement { text, .. } in &self.universe.world {
@@ -118,29 +118,29 @@ impl Solver<'_, '_, '_> {
                 tags => format!("there are {}", listed(tags)),
             };
             let what = format!("{text}: no repository has the tag {tag}");
-            problems.push(Problem { what, by_way_of: Vec::new(), hint: Some(hint) });
+            problems.push(SolverProblem { what, by_way_of: Vec::new(), hint: Some(hint) });
         }
         problems
     }
 
-    fn unmet(&self, need: Requirement<'_>, of: Option<PackageId>, ways: &Ways) -> Problem {
+    fn unmet(&self, need: Requirement<'_>, of: Option<PackageId>, ways: &DependencyPaths) -> SolverProblem {
         let text = need.text;
         let chosen = self.names[need.name].chosen.filter(|_| text.conflict);
         let Some(chosen) = chosen else {
             let (why, hint) = self.why_unmet(need, of);
-            return Problem { what: format!("{text}: {why}"), by_way_of: ways.to(of, self), hint };
+            return SolverProblem { what: format!("{text}: {why}"), by_way_of: ways.to(of, self), hint };
         };
         let why = self.needed_anyway(chosen.package, ways);
         let Some(of) = of else {
-            return Problem { what: format!("{text}: {why}"), by_way_of: Vec::new(), hint: None };
+            return SolverProblem { what: format!("{text}: {why}"), by_way_of: Vec::new(), hint: None };
         };
         let excluded = text.to_string();
         let what = format!("{} conflicts with {}, {why}", self.id(of), excluded.trim_start_matches('!'));
-        Problem { what, by_way_of: ways.to(ways.parents[of].flatten(), self), hint: None }
+        SolverProblem { what, by_way_of: ways.to(ways.parents[of].flatten(), self), hint: None }
     }
 
     /// Why a package is there that somebody excludes.
-    fn needed_anyway(&self, package: PackageId, ways: &Ways) -> String {
+    fn needed_anyway(&self, package: PackageId, ways: &DependencyPaths) -> String {
         match ways.to(ways.parents[package].flatten(), self).as_slice() {
             [] => format!("but {} is asked for", self.id(package)),
             way => format!("but {} is needed by {}", self.id(package), way.join(" -> ")),
@@ -148,13 +148,13 @@ impl Solver<'_, '_, '_> {
     }
 
     /// A package that was chosen though it cannot be installed.
-    fn broken(&self, package: PackageId, ways: &Ways) -> Option<Problem> {
+    fn broken(&self, package: PackageId, ways: &DependencyPaths) -> Option<SolverProblem> {
         let (why, hint) = self.why_not(package, DEPTH)?;
         let by_way_of = ways.to(ways.parents[package].flatten(), self);
-        Some(Problem { what: format!("{} {why}", self.id(package)), by_way_of, hint })
+        Some(SolverProblem { what: format!("{} {why}", self.id(package)), by_way_of, hint })
     }
 
-    fn clash(&self, name: NameId, a: PackageId, b: PackageId, ways: &Ways) -> Problem {
+    fn clash(&self, name: NameId, a: PackageId, b: PackageId, ways: &DependencyPaths) -> SolverProblem {
         let text = self.universe.names[name].text;
         let with_way = |package: PackageId| match ways.to(ways.parents[package].flatten(), self).as_slice() {
             [] => self.id(package),
@@ -165,18 +165,18 @@ impl Solver<'_, '_, '_> {
         } else {
             format!("{} and {} cannot be installed together: both are {text}", with_way(a), with_way(b))
         };
-        Problem { what, by_way_of: Vec::new(), hint: None }
+        SolverProblem { what, by_way_of: Vec::new(), hint: None }
     }
 }
 
 /// From which package each chosen one was first reached: `Some(None)` from the world.
-struct Ways {
+struct DependencyPaths {
     parents: Vec<Option<Option<PackageId>>>,
     /// Nearest to the world first.
     reached: Vec<PackageId>,
 }
 
-impl Ways {
+impl DependencyPaths {
     fn of(solver: &Solver<'_, '_, '_>) -> Self {
         let packages = &solver.universe.packages;
         let mut ways = Self { parents: vec![None; packages.len()], reached: Vec::new() };

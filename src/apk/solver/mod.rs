@@ -21,7 +21,7 @@ use super::rules::Rules;
 use propagate::Solver;
 use universe::Universe;
 
-pub use explain::{Problem, SolveError};
+pub use explain::{SolveError, SolverProblem};
 
 /// A repository, in the order in which they are preferred.
 #[derive(Clone, Copy, Debug)]

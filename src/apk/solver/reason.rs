@@ -76,7 +76,7 @@ impl Solver<'_, '_, '_> {
         }
     }
 
-    /// Packages have this name, but in none of the versions that are wished for.
+    /// Packages have this name, but in none of the versions that are asked for.
     fn no_version_fits(&self, name: NameId) -> Reason {
         let (packages, providers) = (&self.universe.packages, self.universe.providers(name));
         let versions = |own: bool| {

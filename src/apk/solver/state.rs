@@ -7,12 +7,12 @@ use super::universe::{Provider, RepositorySet};
 pub(super) struct NameState<'u> {
     pub seen: bool,
     pub in_world: bool,
-    /// Wishes for it, conflicts not counted.
+    /// Dependencies for it, conflicts not counted.
     pub requirers: u32,
     /// Decided: by `chosen`, or by nobody.
     pub locked: bool,
     pub chosen: Option<Provider<'u>>,
-    /// Where no better reason is known, the highest is decided first. Wished by the world: above zero.
+    /// Where no better reason is known, the highest is decided first. Asked for by the world: above zero.
     pub order: i32,
     pub in_dirty: bool,
     pub queue: Option<Queue>,
@@ -39,7 +39,7 @@ pub(super) struct NameState<'u> {
 pub(super) struct PackageState {
     pub seen: bool,
     pub selectable: bool,
-    /// Wishes that it does not meet though it has their name.
+    /// Dependencies that it does not meet though it has their name.
     pub conflicts: u32,
     pub tag_ok: bool,
     pub tag_preferred: bool,

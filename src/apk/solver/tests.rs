@@ -298,7 +298,7 @@ fn labels(world: &str, repositories: &[Repository<'_>]) -> String {
 }
 
 #[test]
-fn a_tag_holds_for_a_wish_and_for_what_that_needs() {
+fn a_tag_holds_for_a_dependency_and_for_what_that_needs() {
     let (main, edge) = (index("a-1 D:b\nb-1\nc-1 D:b>=1"), index("a-2 D:b>1\nb-2\nd-1 D:b"));
     let both = [Repository { index: &main, tag: None }, Repository { index: &edge, tag: Some("edge") }];
     for (world, expected) in [
@@ -321,7 +321,7 @@ fn a_tag_holds_for_a_wish_and_for_what_that_needs() {
 }
 
 #[test]
-fn messages_say_which_wish_by_way_of_what_and_what_would_do() {
+fn messages_say_which_dependency_by_way_of_what_and_what_would_do() {
     check_all(
         "app-1 D:lib=1\ntool-1 D:mid\nmid-1 D:lib=2\nlib-1\nlib-2\nneedy-2 D:gone\nviewer-1 D:needy>1 cmd:show\n\
          drill-1 p:cmd:dig=1\nlibfoo-1 p:so:libfoo.so.1=1.0\nfit-1 D:lib>=2 so:libfoo.so.1>2",

@@ -27,7 +27,7 @@ pub(super) struct Provider<'u> {
     pub version: Option<&'u Version>,
 }
 
-/// A name that is wished for or provided.
+/// A name that is asked for or provided.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Name<'u> {
     pub text: &'u str,

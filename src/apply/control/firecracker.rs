@@ -12,12 +12,12 @@ use crate::sys::firecracker::snapshot::{Load, format_version};
 use crate::sys::firecracker::{Api, VmState};
 use crate::sys::socket::Socket;
 
-use super::{Control, Driver, LoadFlags, PAUSE_LIMIT};
+use super::{Driver, LoadFlags, PAUSE_LIMIT, VmmControl};
 
 pub(super) struct FirecrackerDriver;
 
 impl Driver for FirecrackerDriver {
-    fn connect(&self, socket: Socket, patience: Duration) -> Result<Box<dyn Control>, ApplyError> {
+    fn connect(&self, socket: Socket, patience: Duration) -> Result<Box<dyn VmmControl>, ApplyError> {
         Ok(Box::new(Api::connect_within(socket, patience)?))
     }
 
@@ -26,7 +26,7 @@ impl Driver for FirecrackerDriver {
     }
 }
 
-impl Control for Api {
+impl VmmControl for Api {
     fn runs(&mut self) -> Result<bool, ApplyError> {
         Ok(self.instance_info()?.state == VmState::Running)
     }

@@ -21,7 +21,7 @@ pub(super) const PAUSE_LIMIT: Duration = Duration::from_secs(40);
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection to one VMM. After an error, connect again.
-pub(super) trait Control {
+pub(super) trait VmmControl {
     /// Whether the guest's CPUs run.
     fn runs(&mut self) -> Result<bool, ApplyError>;
 
@@ -62,7 +62,7 @@ pub(super) struct LoadFlags {
 /// How one kind of VMM is talked to.
 pub(super) trait Driver {
     /// Connecting, and each answer that needs no work, may take as long as `patience`.
-    fn connect(&self, socket: Socket, patience: Duration) -> Result<Box<dyn Control>, ApplyError>;
+    fn connect(&self, socket: Socket, patience: Duration) -> Result<Box<dyn VmmControl>, ApplyError>;
 
     /// The version of a snapshot's state as a program writes it; empty where it tells none.
     fn state_format(&self, program: &Path) -> Result<String, ApplyError>;
@@ -86,7 +86,7 @@ pub(super) fn connect(
     machine: &Machine,
     vmm: &ProcessInfo,
     patience: Duration,
-) -> Result<Box<dyn Control>, ApplyError> {
+) -> Result<Box<dyn VmmControl>, ApplyError> {
     let peer = Peer { pid: vmm.pid, uid: machine.uid };
     let socket = Socket::within(root, vmm::of(machine.vmm).control_socket(), peer);
     driver(machine.vmm).connect(socket, patience)

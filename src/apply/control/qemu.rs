@@ -10,12 +10,12 @@ use crate::host::vmm::balloon_target;
 use crate::sys::qemu::Qmp;
 use crate::sys::socket::Socket;
 
-use super::{Control, Driver, LoadFlags};
+use super::{Driver, LoadFlags, VmmControl};
 
 pub(super) struct QemuDriver;
 
 impl Driver for QemuDriver {
-    fn connect(&self, socket: Socket, patience: Duration) -> Result<Box<dyn Control>, ApplyError> {
+    fn connect(&self, socket: Socket, patience: Duration) -> Result<Box<dyn VmmControl>, ApplyError> {
         Ok(Box::new(Connection(Qmp::connect_within(socket, patience)?)))
     }
 
@@ -26,7 +26,7 @@ impl Driver for QemuDriver {
 
 struct Connection(Qmp);
 
-impl Control for Connection {
+impl VmmControl for Connection {
     fn runs(&mut self) -> Result<bool, ApplyError> {
         Ok(self.0.query_status()? == "running")
     }

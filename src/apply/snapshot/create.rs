@@ -16,7 +16,7 @@ use crate::base::{GuestName, SnapshotName};
 use crate::host::layout::Layout;
 use crate::host::names::{FROZEN_MEMORY, FROZEN_STATE};
 use crate::host::observed::Paused;
-use crate::host::snapshot::{self as parts, DISK, FileRecord, MANIFEST, MEMORY, Manifest, STATE};
+use crate::host::snapshot::{self as parts, DISK, FileRecord, MANIFEST, MEMORY, STATE, SnapshotManifest};
 use crate::host::state::Machine;
 use crate::host::vmm::of;
 use crate::sys::cgroup::Limits;
@@ -31,7 +31,7 @@ use super::{SnapshotError, origin, shelf};
 
 /// What to make.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct SnapshotRequest<'a> {
     pub guest: &'a GuestName,
     pub name: &'a SnapshotName,
     /// Whether the guest must not go on beside its snapshot.
@@ -62,9 +62,9 @@ struct Subject {
 /// nothing is left of the snapshot.
 pub fn create(
     host: &LinuxHost,
-    request: &Request<'_>,
+    request: &SnapshotRequest<'_>,
     report: &dyn Report,
-) -> Result<(Manifest, Duration), ApplyError> {
+) -> Result<(SnapshotManifest, Duration), ApplyError> {
     let layout = &host.layout;
     let subject = host.guest(request.guest).subject()?;
     if !of(subject.machine.vmm).can_freeze(&subject.machine) {
@@ -84,7 +84,7 @@ pub fn create(
 
     let dir = layout.new_snapshot(request.name);
     let made = write_all(host, request, &subject, &dir, &*task).and_then(|still| {
-        let manifest = Manifest {
+        let manifest = SnapshotManifest {
             guest: request.guest.clone(),
             created: now(),
             machine: Machine { restored_from: None, ..subject.machine.clone() },
@@ -151,7 +151,7 @@ impl GuestHandle<'_> {
 /// Pauses the guest and writes everything; a guest that is not to stop goes on at once. Gives how long it stood still.
 fn write_all(
     host: &LinuxHost,
-    request: &Request<'_>,
+    request: &SnapshotRequest<'_>,
     subject: &Subject,
     dir: &Path,
     task: &dyn Task,
@@ -286,7 +286,7 @@ fn put_away(layout: &Layout, name: &SnapshotName, dir: &Path) -> Result<(), Appl
 }
 
 /// Lets the guest go on, and removes what was written.
-fn take_back(host: &LinuxHost, request: &Request<'_>, dir: &Path, source: ApplyError) -> ApplyError {
+fn take_back(host: &LinuxHost, request: &SnapshotRequest<'_>, dir: &Path, source: ApplyError) -> ApplyError {
     let guest = request.guest.clone();
     // Before the guest goes on, so that it never runs beside a snapshot that was to end it. What cannot be removed now is by
     // the next command.

@@ -36,7 +36,7 @@ pub enum SnapshotError {
     #[error("the VMM of {0} exited before it could load a snapshot; the snapshot was not consumed")]
     NoVmm(GuestName),
     #[error("snapshot {snapshot} is used up: {guest} could not be restored from it. {}", left(.disk.as_ref()))]
-    Spent { snapshot: SnapshotName, guest: GuestName, disk: Option<PathBuf>, source: Box<ApplyError> },
+    LostOnRestore { snapshot: SnapshotName, guest: GuestName, disk: Option<PathBuf>, source: Box<ApplyError> },
     #[error("{0} was consumed by another restore")]
     Gone(SnapshotName),
     #[error("the guest is not running")]
@@ -72,7 +72,7 @@ impl Diagnostic for SnapshotError {
             Self::NoVmm(guest) | Self::NothingWritten(guest) => {
                 Class::Failed.hint(format!("`sisforge logs {guest} --vmm` shows what its VMM said"))
             }
-            Self::Spent { .. } => Class::Failed.hint("`sisforge up` boots the guest from scratch"),
+            Self::LostOnRestore { .. } => Class::Failed.hint("`sisforge up` boots the guest from scratch"),
             Self::DoesNotRun | Self::DoesNotAnswer => Class::Failed.no_hint(),
         }
     }

@@ -6,11 +6,11 @@ mod origin;
 mod restore;
 mod shelf;
 
-pub use create::{Request, create};
+pub use create::{SnapshotRequest, create};
 pub use error::SnapshotError;
 pub use origin::here;
 pub use restore::check_files;
-pub use shelf::{Place, Shelved, find, list, ready_manifest, remove};
+pub use shelf::{SnapshotState, StoredSnapshot, find, list, ready_manifest, remove};
 
-pub(super) use restore::forget;
+pub(super) use restore::remove_restored;
 pub(super) use shelf::{clear, has_leftovers};

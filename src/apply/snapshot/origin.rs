@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::apply::ApplyError;
 use crate::apply::control::driver;
 use crate::fleet::VmmKind;
-use crate::host::snapshot::Origin;
+use crate::host::snapshot::SnapshotOrigin;
 use crate::host::vmm::of;
 use crate::sys::cpu;
 use crate::sys::digest::sha256_of_file;
@@ -15,10 +15,10 @@ use crate::sys::tool::{self, Tool, ToolError};
 ///
 /// # Errors
 /// Where the VMM is not installed, or something cannot be read.
-pub fn here(vmm: VmmKind) -> Result<Origin, ApplyError> {
+pub fn here(vmm: VmmKind) -> Result<SnapshotOrigin, ApplyError> {
     let program = installed(vmm)?;
     let text = Tool::new(&program).arg("--version").text()?;
-    Ok(Origin {
+    Ok(SnapshotOrigin {
         vmm_version: parse_version(&text).to_owned(),
         vmm_sha256: sha256_of_file(&program)?.0,
         state_format: driver(vmm).state_format(&program)?,
@@ -33,13 +33,13 @@ fn installed(vmm: VmmKind) -> Result<PathBuf, ToolError> {
 }
 
 /// The same of a VMM that runs: its own program, whatever is installed by now.
-pub(super) fn of_process(vmm: VmmKind, pid: u32) -> Result<Origin, ApplyError> {
+pub(super) fn of_process(vmm: VmmKind, pid: u32) -> Result<SnapshotOrigin, ApplyError> {
     let running = sha256_of_file(Path::new(&format!("/proc/{pid}/exe")))?.0;
     let here = here(vmm)?;
     // A program of the jail is not run by root, so that of another build has no version that is known. A restore would
     // refuse it for its digest.
     let version = |text: String| if here.vmm_sha256 == running { text } else { "another build".to_owned() };
-    Ok(Origin {
+    Ok(SnapshotOrigin {
         vmm_version: version(here.vmm_version.clone()),
         state_format: version(here.state_format.clone()),
         vmm_sha256: running,

@@ -7,13 +7,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::apply::ApplyError;
-use crate::apply::control::{self, Control, LoadFlags, PATIENCE};
+use crate::apply::control::{self, LoadFlags, PATIENCE, VmmControl};
 use crate::apply::linux::GuestHandle;
 use crate::apply::record::{self, Ready};
 use crate::base::SnapshotName;
 use crate::base::time::now;
 use crate::host::layout::Layout;
-use crate::host::snapshot::{self as parts, DISK, MEMORY, Manifest, Obstacle, RESTORED, Restored, STATE};
+use crate::host::snapshot::{
+    self as parts, DISK, MEMORY, Obstacle, RESTORED, Restored, STATE, SnapshotManifest,
+};
 use crate::host::state::{Machine, MachineDisk};
 use crate::host::versions;
 use crate::sys::digest::{digest_like, sparse_digest};
@@ -41,7 +43,7 @@ const DISCARD_PORT: u16 = 9;
 pub fn check_files(
     layout: &Layout,
     name: &SnapshotName,
-    manifest: &Manifest,
+    manifest: &SnapshotManifest,
 ) -> Result<Vec<Obstacle>, ApplyError> {
     let mut found = Vec::new();
     for (file, record) in &manifest.files {
@@ -119,11 +121,11 @@ impl GuestHandle<'_> {
             let limit = parts::time_limit(machine.memory_mib);
             control.load(machine, &flags(machine, &manifest), &state, limit)
         };
-        attempt().map_err(|source| self.spent(machine, source))
+        attempt().map_err(|source| self.without_snapshot(machine, source))
     }
 }
 
-fn flags(machine: &Machine, manifest: &Manifest) -> LoadFlags {
+fn flags(machine: &Machine, manifest: &SnapshotManifest) -> LoadFlags {
     let (vmm, kernel) = (&manifest.origin.vmm_version, &manifest.origin.kernel);
     LoadFlags {
         other_tap: machine.tap != manifest.machine.tap,
@@ -133,7 +135,10 @@ fn flags(machine: &Machine, manifest: &Manifest) -> LoadFlags {
 
 impl GuestHandle<'_> {
     /// The control socket of a VMM that was just started, once it listens.
-    pub(in crate::apply) fn await_control(self, machine: &Machine) -> Result<Box<dyn Control>, ApplyError> {
+    pub(in crate::apply) fn await_control(
+        self,
+        machine: &Machine,
+    ) -> Result<Box<dyn VmmControl>, ApplyError> {
         let guest = self.name;
         let end = Instant::now() + CONTROL_LIMIT;
         loop {
@@ -151,13 +156,13 @@ impl GuestHandle<'_> {
     }
 
     /// Says that a snapshot is gone, and where its disk is.
-    fn spent(self, machine: &Machine, source: ApplyError) -> ApplyError {
+    fn without_snapshot(self, machine: &Machine, source: ApplyError) -> ApplyError {
         let (layout, guest) = (self.layout(), self.name);
         let Some(snapshot) = machine.restored_from.clone() else { return source };
         let in_snapshot = layout.consumed_snapshot(&snapshot).join(DISK);
         let in_place = || (machine.disk == MachineDisk::Kept).then(|| layout.disk(guest));
         let disk = Some(in_snapshot).filter(|path| path.exists()).or_else(in_place);
-        SnapshotError::Spent { snapshot, guest: guest.clone(), disk, source: Box::new(source) }.into()
+        SnapshotError::LostOnRestore { snapshot, guest: guest.clone(), disk, source: Box::new(source) }.into()
     }
 
     /// Whether a VMM that was started for a snapshot has loaded it.
@@ -186,7 +191,7 @@ impl GuestHandle<'_> {
             self.take_back_jail(&vmm)?;
             Ok(record::write(&layout.ready(guest), &ready)?)
         };
-        attempt().map_err(|source| self.spent(machine, source))
+        attempt().map_err(|source| self.without_snapshot(machine, source))
     }
 }
 
@@ -211,7 +216,7 @@ fn await_answer(address: Ipv4Addr, has_sshd: bool, limit: Duration) -> Result<()
 
 /// Removes the files of a snapshot whose guest came up. Its manifest stays, to tell that it was there; a disk that is still
 /// in it was copied.
-pub(in crate::apply) fn forget(layout: &Layout, name: &SnapshotName) -> Result<(), ApplyError> {
+pub(in crate::apply) fn remove_restored(layout: &Layout, name: &SnapshotName) -> Result<(), ApplyError> {
     let dir = layout.consumed_snapshot(name);
     Ok([MEMORY, STATE, DISK].iter().try_for_each(|file| files::remove(&dir.join(file)))?)
 }

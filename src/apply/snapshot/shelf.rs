@@ -8,14 +8,14 @@ use crate::apply::ApplyError;
 use crate::apply::record::{self, Unreadable};
 use crate::base::SnapshotName;
 use crate::host::layout::{Layout, NOT_WHOLE};
-use crate::host::snapshot::{MANIFEST, MEMORY, Manifest, RESTORED, Restored, STATE};
+use crate::host::snapshot::{MANIFEST, MEMORY, RESTORED, Restored, STATE, SnapshotManifest};
 use crate::sys::fs::{self as files, FileError};
 
 use super::SnapshotError;
 
 /// Where a snapshot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum SnapshotState {
     /// It can be restored.
     Ready,
     /// It was.
@@ -24,11 +24,11 @@ pub enum Place {
 
 /// One snapshot.
 #[derive(Clone, Debug)]
-pub struct Shelved {
+pub struct StoredSnapshot {
     pub name: SnapshotName,
-    pub place: Place,
+    pub place: SnapshotState,
     /// `None` where it is missing or cannot be read: such a snapshot can be removed, and nothing else.
-    pub manifest: Option<Manifest>,
+    pub manifest: Option<SnapshotManifest>,
     /// What it was restored as.
     pub restored: Option<Restored>,
     /// Bytes that its files take on the disk.
@@ -41,9 +41,9 @@ pub struct Shelved {
 ///
 /// # Errors
 /// Where the store cannot be read.
-pub fn list(layout: &Layout) -> Result<Vec<Shelved>, ApplyError> {
+pub fn list(layout: &Layout) -> Result<Vec<StoredSnapshot>, ApplyError> {
     let mut all = Vec::new();
-    for place in [Place::Ready, Place::Consumed] {
+    for place in [SnapshotState::Ready, SnapshotState::Consumed] {
         for name in names(&dir_of(layout, place))? {
             all.push(look_at(layout, name, place)?);
         }
@@ -52,16 +52,16 @@ pub fn list(layout: &Layout) -> Result<Vec<Shelved>, ApplyError> {
     Ok(all)
 }
 
-fn dir_of(layout: &Layout, place: Place) -> std::path::PathBuf {
+fn dir_of(layout: &Layout, place: SnapshotState) -> std::path::PathBuf {
     match place {
-        Place::Ready => layout.ready_snapshots(),
-        Place::Consumed => layout.consumed_snapshots(),
+        SnapshotState::Ready => layout.ready_snapshots(),
+        SnapshotState::Consumed => layout.consumed_snapshots(),
     }
 }
 
-fn look_at(layout: &Layout, name: SnapshotName, place: Place) -> Result<Shelved, ApplyError> {
+fn look_at(layout: &Layout, name: SnapshotName, place: SnapshotState) -> Result<StoredSnapshot, ApplyError> {
     let dir = dir_of(layout, place).join(name.as_str());
-    Ok(Shelved {
+    Ok(StoredSnapshot {
         manifest: record::read(&dir.join(MANIFEST)).ok().flatten(),
         restored: record::read(&dir.join(RESTORED)).ok().flatten(),
         size: allocated_below(&dir),
@@ -91,8 +91,8 @@ fn allocated_below(dir: &Path) -> u64 {
 ///
 /// # Errors
 /// Where there is none.
-pub fn find(layout: &Layout, name: &SnapshotName) -> Result<Shelved, ApplyError> {
-    for place in [Place::Ready, Place::Consumed] {
+pub fn find(layout: &Layout, name: &SnapshotName) -> Result<StoredSnapshot, ApplyError> {
+    for place in [SnapshotState::Ready, SnapshotState::Consumed] {
         if dir_of(layout, place).join(name.as_str()).exists() {
             return look_at(layout, name.clone(), place);
         }
@@ -104,9 +104,9 @@ pub fn find(layout: &Layout, name: &SnapshotName) -> Result<Shelved, ApplyError>
 ///
 /// # Errors
 /// Where there is none, it was restored already, or its manifest cannot be read.
-pub fn ready_manifest(layout: &Layout, name: &SnapshotName) -> Result<Manifest, ApplyError> {
+pub fn ready_manifest(layout: &Layout, name: &SnapshotName) -> Result<SnapshotManifest, ApplyError> {
     let found = find(layout, name)?;
-    if found.place == Place::Consumed {
+    if found.place == SnapshotState::Consumed {
         return Err(SnapshotError::Consumed { name: name.clone(), restored: found.restored }.into());
     }
     let path = layout.ready_snapshot(name).join(MANIFEST);
@@ -118,7 +118,7 @@ pub fn ready_manifest(layout: &Layout, name: &SnapshotName) -> Result<Manifest, 
 ///
 /// # Errors
 /// Where it is there and cannot be read.
-pub fn consumed(layout: &Layout, name: &SnapshotName) -> Result<Option<Manifest>, Unreadable> {
+pub fn consumed(layout: &Layout, name: &SnapshotName) -> Result<Option<SnapshotManifest>, Unreadable> {
     record::read(&layout.consumed_snapshot(name).join(MANIFEST))
 }
 
@@ -155,6 +155,7 @@ fn leftovers(layout: &Layout) -> Vec<std::path::PathBuf> {
         path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NOT_WHOLE))
     };
     let unfinished = below(layout.snapshots()).filter(is_new);
-    let spent = below(layout.consumed_snapshots()).flat_map(|dir| [MEMORY, STATE].map(|name| dir.join(name)));
-    unfinished.chain(spent.filter(|path| path.exists())).collect()
+    let consumed =
+        below(layout.consumed_snapshots()).flat_map(|dir| [MEMORY, STATE].map(|name| dir.join(name)));
+    unfinished.chain(consumed.filter(|path| path.exists())).collect()
 }

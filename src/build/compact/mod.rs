@@ -34,16 +34,16 @@ const INT3: u8 = 0xcc;
 /// A `vmlinux` that is laid out otherwise than every kernel that is known.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the layout of this vmlinux is not supported: {0}")]
-pub struct LayoutError(String);
+pub struct UnsupportedVmlinux(String);
 
-impl Diagnostic for LayoutError {
+impl Diagnostic for UnsupportedVmlinux {
     fn diagnosis(&self) -> Diagnosis {
         Class::Invalid.no_hint()
     }
 }
 
-fn refused<T>(reason: impl Into<String>) -> Result<T, LayoutError> {
-    Err(LayoutError(reason.into()))
+fn refused<T>(reason: impl Into<String>) -> Result<T, UnsupportedVmlinux> {
+    Err(UnsupportedVmlinux(reason.into()))
 }
 
 /// What a page of a segment is to a guest.
@@ -68,8 +68,8 @@ struct Piece {
 
 /// Rewrites a `vmlinux`; symbols and all that is not loaded go. An outcome that would not load the same memory is an
 /// error.
-pub fn compact(bytes: &[u8]) -> Result<Vec<u8>, LayoutError> {
-    let elf = Elf::parse(bytes).map_err(|error| LayoutError(format!("it cannot be read: {error}")))?;
+pub fn compact(bytes: &[u8]) -> Result<Vec<u8>, UnsupportedVmlinux> {
+    let elf = Elf::parse(bytes).map_err(|error| UnsupportedVmlinux(format!("it cannot be read: {error}")))?;
     check(&elf, bytes)?;
     let loads = elf.program_headers.iter().filter(|header| header.p_type == PT_LOAD);
     let pieces: Vec<_> = loads.clone().flat_map(|load| pieces(load, &pages(load, &elf, bytes))).collect();
@@ -83,7 +83,7 @@ pub fn compact(bytes: &[u8]) -> Result<Vec<u8>, LayoutError> {
 }
 
 /// Looks whether all is as the pieces below take it to be.
-fn check(elf: &Elf, bytes: &[u8]) -> Result<(), LayoutError> {
+fn check(elf: &Elf, bytes: &[u8]) -> Result<(), UnsupportedVmlinux> {
     let header = &elf.header;
     if !elf.is_64 || !elf.little_endian || header.e_machine != EM_X86_64 || header.e_type != ET_EXEC {
         return refused("it is not a 64-bit executable for x86-64");
@@ -197,7 +197,7 @@ fn write<'a>(
     pieces: &[Piece],
     notes: impl Iterator<Item = &'a ProgramHeader>,
     bytes: &[u8],
-) -> Result<Vec<u8>, LayoutError> {
+) -> Result<Vec<u8>, UnsupportedVmlinux> {
     let notes: Vec<_> = notes.collect();
     let count = pieces.len() + notes.len();
     let headers = header64::SIZEOF_EHDR + count * program_header64::SIZEOF_PHDR;
@@ -257,9 +257,9 @@ fn check_memory<'a>(
     loads: impl Iterator<Item = &'a ProgramHeader>,
     old: &[u8],
     new: &[u8],
-) -> Result<(), LayoutError> {
+) -> Result<(), UnsupportedVmlinux> {
     let elf = Elf::parse(new).map_err(|error| {
-        LayoutError(format!(
+        UnsupportedVmlinux(format!(
             "the compacted file cannot be read: \
       {error}"
         ))

@@ -17,7 +17,7 @@ pub enum Expression {
 }
 
 /// Values of options in a final configuration, by name without prefix: `y`, `n`, or what an option that is no switch says.
-pub trait Values {
+pub trait OptionValues {
     /// `None` where the configuration does not mention it.
     fn value(&self, name: &str) -> Option<String>;
 }
@@ -34,7 +34,7 @@ impl Expression {
     }
 
     /// Whether it holds; `None` where that depends on more than the configuration.
-    pub fn holds(&self, values: &dyn Values) -> Option<bool> {
+    pub fn holds(&self, values: &dyn OptionValues) -> Option<bool> {
         match self {
             Self::Word(word) => Some(value_of(word, values) == "y"),
             Self::Macro(_) => None,
@@ -63,7 +63,7 @@ impl Expression {
     }
 
     /// The parts of it that do not hold, each in words that end a sentence beginning with `NAME needs`.
-    pub fn unmet(&self, values: &dyn Values) -> Vec<String> {
+    pub fn unmet(&self, values: &dyn OptionValues) -> Vec<String> {
         if self.holds(values) != Some(false) {
             return Vec::new();
         }
@@ -96,7 +96,7 @@ fn all(parts: impl Iterator<Item = Option<bool>>) -> Option<bool> {
     all
 }
 
-fn value_of(word: &str, values: &dyn Values) -> String {
+fn value_of(word: &str, values: &dyn OptionValues) -> String {
     if let Some(text) = word.strip_prefix('"') {
         return text.trim_end_matches('"').to_owned();
     }
@@ -231,7 +231,7 @@ mod tests {
 
     struct On(&'static [(&'static str, &'static str)]);
 
-    impl Values for On {
+    impl OptionValues for On {
         fn value(&self, name: &str) -> Option<String> {
             self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         }

@@ -11,7 +11,7 @@ use crate::sys::fs::FileError;
 mod expression;
 mod reader;
 
-pub use expression::{Expression, Values};
+pub use expression::{Expression, OptionValues};
 
 /// Kconfig files that are read, and bytes of one: Linux 6.12 has 1,700 for all architectures, the largest 70 KiB.
 const MOST_FILES: usize = 20_000;
@@ -43,7 +43,7 @@ pub struct Definition {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub selects: Vec<Selection>,
+    pub selects: Vec<Select>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub defaults: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -55,7 +55,7 @@ pub struct Definition {
 
 /// `select OPTION if CONDITION`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Selection {
+pub struct Select {
     pub option: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
@@ -82,7 +82,7 @@ impl Symbol {
 
     /// What it needs and does not have, in words; empty where nothing is missing. Of several definitions the one that
     /// is nearest to being there is told.
-    pub fn unmet(&self, values: &dyn Values) -> Vec<String> {
+    pub fn unmet(&self, values: &dyn OptionValues) -> Vec<String> {
         let prompted = self.definitions.iter().filter(|definition| definition.prompt.is_some());
         prompted.map(|definition| definition.needs().unmet(values)).min_by_key(Vec::len).unwrap_or_default()
     }
@@ -151,7 +151,7 @@ impl Symbols {
     }
 
     /// Those of them that are in force in a configuration.
-    pub fn selected_by<'a>(&'a self, option: &'a str, values: &dyn Values) -> Vec<&'a str> {
+    pub fn selected_by<'a>(&'a self, option: &'a str, values: &dyn OptionValues) -> Vec<&'a str> {
         let in_force = |(name, condition): &(&str, Option<&String>)| {
             let holds = |condition: &String| Expression::parse(condition).holds(values) != Some(false);
             values.value(name).as_deref() == Some("y") && condition.is_none_or(holds)
@@ -162,7 +162,7 @@ impl Symbols {
     }
 
     /// The option that is on in the choice that another one is of, if it is not that one itself.
-    pub fn chosen_instead(&self, option: &str, values: &dyn Values) -> Option<&str> {
+    pub fn chosen_instead(&self, option: &str, values: &dyn OptionValues) -> Option<&str> {
         let choices =
             self.get(option)?.definitions.iter().filter_map(|definition| definition.choice.as_ref());
         let choices: Vec<_> = choices.collect();

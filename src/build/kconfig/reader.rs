@@ -1,7 +1,7 @@
 //! Reads Kconfig files as far as a person needs them to see why an option is what it is.
 
 use super::expression::Expression;
-use super::{Definition, Selection, Symbol, Symbols};
+use super::{Definition, Select, Symbol, Symbols};
 
 /// A file under way.
 struct KconfigParser<'a> {
@@ -165,7 +165,7 @@ impl KconfigParser<'_> {
             "default" => definition.defaults.push(rest.to_owned()),
             "select" => {
                 let (option, condition) = conditional(rest);
-                definition.selects.push(Selection { option: option.to_owned(), condition });
+                definition.selects.push(Select { option: option.to_owned(), condition });
             }
             "range" => definition.ranges.push(rest.to_owned()),
             _ => {}

@@ -86,8 +86,8 @@ fn show_package(file: &Path) -> Result<(String, ApkFileJson), CliError> {
     Ok((text, document))
 }
 
-fn words(wishes: &[Dependency]) -> String {
-    wishes.iter().map(Dependency::to_string).collect::<Vec<_>>().join(" ")
+fn words(dependencies: &[Dependency]) -> String {
+    dependencies.iter().map(Dependency::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// Letter of its kind, size, and what it points at.

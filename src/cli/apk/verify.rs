@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use rayon::prelude::*;
 
 use super::{CliError, Ui, render};
-use crate::apk::{Distrust, KeyRing, Listings, Trusted, check_file, package_files};
+use crate::apk::{IndexedPackages, KeyRing, Trusted, VerifyError, check_file, package_files};
 use crate::base::diagnostic::one_line;
 use crate::cli::output::VerifiedJson;
 
@@ -27,17 +27,17 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         return Err(CliError::invalid("there is neither a package nor an index to check")
             .hint("packages are *.apk files, an index is an APKINDEX.tar.gz"));
     }
-    let listings = Listings::read(&files, &keys);
+    let listings = IndexedPackages::read(&files, &keys);
     let checked: Vec<_> = files.par_iter().map(|file| check_file(file, &keys, &listings)).collect();
     let results = || files.iter().zip(&checked);
     if ui.settings.json {
-        let document = |(file, result): (&PathBuf, &Result<Trusted, Distrust>)| {
+        let document = |(file, result): (&PathBuf, &Result<Trusted, VerifyError>)| {
             VerifiedJson::new(file.clone(), result.as_ref().map_err(|distrust| one_line(distrust)))
         };
         let documents: Vec<_> = results().map(document).collect();
         render::json(&documents);
     } else {
-        let line = |(file, result): (&PathBuf, &Result<Trusted, Distrust>)| match result {
+        let line = |(file, result): (&PathBuf, &Result<Trusted, VerifyError>)| match result {
             Ok(trusted) => format!("{}: OK ({})\n", file.display(), words(trusted)),
             Err(distrust) => format!("{}: {}\n", file.display(), one_line(distrust)),
         };

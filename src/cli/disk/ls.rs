@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::apply::disk::Kept;
+use crate::apply::disk::DiskBacking;
 use crate::base::ByteSize;
 use crate::run::disk::{self, Listed};
 
@@ -30,9 +30,9 @@ fn row(Listed { disk, orphan }: &Listed) -> Vec<String> {
         (false, false, false) => "set aside",
     };
     let backing = match disk.backing {
-        Kept::File => "file",
-        Kept::Jail => "jail",
-        Kept::Tmpfs => "tmpfs",
+        DiskBacking::File => "file",
+        DiskBacking::Jail => "jail",
+        DiskBacking::Tmpfs => "tmpfs",
     };
     vec![
         disk.name.clone(),

@@ -4,7 +4,7 @@ use std::io::{Error, ErrorKind};
 use std::path::PathBuf;
 
 use super::*;
-use crate::apk::{KeyError, RepositoryError, SignatureError};
+use crate::apk::{IndexingError, KeyError, SignatureError};
 use crate::apply::ApplyError;
 use crate::apply::snapshot::SnapshotError;
 use crate::base::problem::Problem;
@@ -162,7 +162,7 @@ fn what_is_asked_for_and_cannot_be_had_is_told_with_a_way_out() {
             Invalid,
             Some("put the public keys"),
         ),
-        (RepositoryError::Empty("d".into()).into(), "d has no *.apk", Invalid, Some("with packages")),
+        (IndexingError::Empty("d".into()).into(), "d has no *.apk", Invalid, Some("with packages")),
         (
             ReadError { image: "i".into(), flaw: Flaw::Cut { expected: 2, found: 1 } }.into(),
             "cannot read the image i: its file system has 2 bytes",
@@ -248,11 +248,11 @@ fn problems_of_files_are_shown_whatever_wraps_them() {
 #[test]
 fn what_is_wrong_elsewhere_is_not_blamed_on_the_fleet() {
     use crate::base::KernelOption;
-    use crate::build::needs::{Need, NeedDoubt, Needy};
-    use crate::lock::kernel::{FLEET, Origin};
+    use crate::build::needs::{Need, NeedDoubt, NeededBy};
+    use crate::lock::kernel::{FLEET, OptionOrigin};
     let hint = |file: &str| {
-        let need = Need { whose: Needy::Recipe(label()), option: KernelOption::parse("TUN").unwrap() };
-        NeedDoubt::TurnedOff { need, origin: Origin { file: file.to_owned(), line: 3 } }.hint().unwrap()
+        let need = Need { whose: NeededBy::Recipe(label()), option: KernelOption::parse("TUN").unwrap() };
+        NeedDoubt::TurnedOff { need, origin: OptionOrigin { file: file.to_owned(), line: 3 } }.hint().unwrap()
     };
     assert!(hint(FLEET).starts_with("leave the option out of [kernel] options"));
     let own = hint("kernel-configs/fragments/own.config");

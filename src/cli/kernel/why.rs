@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::base::KernelOption;
 use crate::build::Configuration;
-use crate::build::kconfig::{Symbol, Values};
+use crate::build::kconfig::{OptionValues, Symbol};
 use crate::build::unmet::shown;
 use crate::lock::kernel::DotConfig;
 

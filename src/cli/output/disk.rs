@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::apply::disk::Kept;
+use crate::apply::disk::DiskBacking;
 use crate::run::disk::Listed;
 
 /// A data disk.
@@ -51,16 +51,16 @@ pub struct DiskRemoved {
 
 /// A file that was written.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Wrote {
+pub struct WrittenJson {
     pub wrote: PathBuf,
 }
 
-impl From<Kept> for BackingJson {
-    fn from(kept: Kept) -> Self {
+impl From<DiskBacking> for BackingJson {
+    fn from(kept: DiskBacking) -> Self {
         match kept {
-            Kept::File => Self::File,
-            Kept::Jail => Self::Jail,
-            Kept::Tmpfs => Self::Tmpfs,
+            DiskBacking::File => Self::File,
+            DiskBacking::Jail => Self::Jail,
+            DiskBacking::Tmpfs => Self::Tmpfs,
         }
     }
 }

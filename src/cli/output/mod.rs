@@ -22,7 +22,7 @@ mod snapshot;
 
 pub use apk::{ApkEntryJson, ApkFileJson, ApkPackageJson, ChosenJson, PackedJson, SolvedJson, VerifiedJson};
 pub use build::{ArtifactJson, CheckedJson, ComparisonJson, InputJson};
-pub use disk::{Disk, DiskRemoved, Wrote};
+pub use disk::{Disk, DiskRemoved, WrittenJson};
 pub use error::{FailureJson, ProblemJson};
 pub use event::{EventJson, Summary, names};
 pub use flows::{DroppedJson, FlowJson, flow_word, protocol};
@@ -154,7 +154,7 @@ impl DocumentJson {
             Self::ApkPack => schema::<PackedJson>("a line of sisforge apk pack --json"),
             Self::Keys => schema::<KeysJson>("sisforge keys --json"),
             Self::Event => schema::<EventJson>("a line of sisforge up, down, build and the like --json"),
-            Self::Wrote => schema::<Wrote>("a file that sisforge wrote"),
+            Self::Wrote => schema::<WrittenJson>("a file that sisforge wrote"),
             Self::Error => schema::<FailureJson>("sisforge --json, of a command that failed"),
         }
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::apply::snapshot::{Place, Shelved};
+use crate::apply::snapshot::{SnapshotState, StoredSnapshot};
 use crate::host::snapshot as host;
 use crate::run::freeze;
 
@@ -171,13 +171,13 @@ impl FrozenJson {
     }
 }
 
-impl From<&Shelved> for Snapshot {
-    fn from(found: &Shelved) -> Self {
+impl From<&StoredSnapshot> for Snapshot {
+    fn from(found: &StoredSnapshot) -> Self {
         Self {
             name: found.name.to_string(),
             state: match found.place {
-                Place::Ready => StateJson::Ready,
-                Place::Consumed => StateJson::Consumed,
+                SnapshotState::Ready => StateJson::Ready,
+                SnapshotState::Consumed => StateJson::Consumed,
             },
             size: found.size,
             has_disk: found.has_disk,
@@ -190,8 +190,8 @@ impl From<&Shelved> for Snapshot {
     }
 }
 
-impl From<&host::Manifest> for ManifestJson {
-    fn from(manifest: &host::Manifest) -> Self {
+impl From<&host::SnapshotManifest> for ManifestJson {
+    fn from(manifest: &host::SnapshotManifest) -> Self {
         let containers = manifest
             .containers
             .iter()
@@ -213,8 +213,8 @@ impl From<&host::Manifest> for ManifestJson {
     }
 }
 
-impl From<&host::Origin> for OriginJson {
-    fn from(origin: &host::Origin) -> Self {
+impl From<&host::SnapshotOrigin> for OriginJson {
+    fn from(origin: &host::SnapshotOrigin) -> Self {
         let cpu = &origin.cpu;
         Self {
             vmm_version: origin.vmm_version.clone(),

@@ -6,7 +6,7 @@ use crate::base::time::rfc3339_millis;
 use crate::cli::error::CliError;
 use crate::cli::ui::Ui;
 use crate::cli::{output, render};
-use crate::run::flows::{self, Flow, Flows, Told};
+use crate::run::flows::{self, Flow, Flows, Received};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -33,8 +33,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     loop {
         for told in flows.next()? {
             match told {
-                Told::Lost => ui.say("note: some connections came faster than they were read"),
-                Told::Of(flow) => print(&flow),
+                Received::Lost => ui.say("note: some connections came faster than they were read"),
+                Received::Of(flow) => print(&flow),
             }
         }
     }

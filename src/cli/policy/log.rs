@@ -6,7 +6,7 @@ use crate::base::time::rfc3339_millis;
 use crate::cli::error::CliError;
 use crate::cli::ui::Ui;
 use crate::cli::{output, render};
-use crate::run::flows::{Dropped, Drops, Told};
+use crate::run::flows::{Dropped, Drops, Received};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -24,9 +24,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     while left > 0 {
         for told in drops.next()? {
             match told {
-                Told::Lost => ui.say("note: some packets came faster than they were read"),
-                Told::Of(_) if left == 0 => {}
-                Told::Of(dropped) => {
+                Received::Lost => ui.say("note: some packets came faster than they were read"),
+                Received::Of(_) if left == 0 => {}
+                Received::Of(dropped) => {
                     left -= 1;
                     if ui.settings.json {
                         render::json(&output::DroppedJson::new(drops.guest(), &dropped));

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::apply::snapshot::{Place, Shelved};
+use crate::apply::snapshot::{SnapshotState, StoredSnapshot};
 use crate::cli::error::CliError;
 use crate::cli::ui::Ui;
 use crate::cli::{output, render};
@@ -30,8 +30,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(one: &Shelved) -> Vec<String> {
-    let of = |value: fn(&crate::host::snapshot::Manifest) -> String| {
+fn row(one: &StoredSnapshot) -> Vec<String> {
+    let of = |value: fn(&crate::host::snapshot::SnapshotManifest) -> String| {
         one.manifest.as_ref().map_or_else(|| "?".to_owned(), value)
     };
     vec![
@@ -44,11 +44,11 @@ fn row(one: &Shelved) -> Vec<String> {
     ]
 }
 
-fn state(one: &Shelved) -> String {
+fn state(one: &StoredSnapshot) -> String {
     match (one.place, &one.manifest, &one.restored) {
-        (Place::Ready, Some(_), _) => "ready".to_owned(),
-        (Place::Ready, None, _) => "its manifest cannot be read".to_owned(),
-        (Place::Consumed, _, restored) => {
+        (SnapshotState::Ready, Some(_), _) => "ready".to_owned(),
+        (SnapshotState::Ready, None, _) => "its manifest cannot be read".to_owned(),
+        (SnapshotState::Consumed, _, restored) => {
             let guest =
                 restored.as_ref().map_or_else(|| "?".to_owned(), |restored| restored.guest.to_string());
             let disk = if one.has_disk { ", its disk is still here" } else { "" };

@@ -129,13 +129,13 @@ impl FromToml for TemplateChoice {
         let problem = |message: String| Problem::new(value.span(), message);
         if text == "V1N1" {
             let problem = problem("\"V1N1\" is for ARM processors, but guests are x86-64".into());
-            return Err(problems.tell(problem.hint("remove it, or name a template of x86-64")));
+            return Err(problems.report(problem.hint("remove it, or name a template of x86-64")));
         }
         // A name that was mistyped is no file.
         if !text.contains(['/', '.']) {
             let names = TEMPLATES.map(|(name, _)| name);
             let problem = problem(format!("{text:?} is not a CPU template of Firecracker, nor a JSON file"));
-            return Err(problems.tell(problem.hint(suggest("templates", &text, names))));
+            return Err(problems.report(problem.hint(suggest("templates", &text, names))));
         }
         LocalPath::from_toml(value, problems).map(Self::Custom)
     }

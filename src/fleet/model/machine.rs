@@ -19,12 +19,12 @@ pub struct MachineSpec<File = PathBuf> {
     pub metrics: bool,
     pub balloon: Option<Balloon>,
     /// Of the random numbers that the guest takes of its host.
-    pub entropy: Limits,
+    pub entropy: RateLimiter,
     /// Whether host and guest have sockets between them.
     pub vsock: bool,
     pub metadata: Option<Metadata<File>>,
     /// Of each of the guest's disks.
-    pub disk: Limits,
+    pub disk: RateLimiter,
     pub network: NetworkLimits,
 }
 
@@ -96,7 +96,7 @@ pub struct Metadata<File = PathBuf> {
 /// Limits of one device, or of one direction of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Limits {
+pub struct RateLimiter {
     /// In bytes.
     pub bandwidth: Option<Bucket>,
     /// In requests or packets.
@@ -123,9 +123,9 @@ impl Bucket {
 #[serde(default)]
 pub struct NetworkLimits {
     /// From the guest.
-    pub up: Limits,
+    pub up: RateLimiter,
     /// Towards the guest.
-    pub down: Limits,
+    pub down: RateLimiter,
     /// In bytes; the guest's own choice unless given.
     pub mtu: Option<u16>,
 }
@@ -147,10 +147,10 @@ impl<File> Default for MachineSpec<File> {
             log_level: None,
             metrics: false,
             balloon: None,
-            entropy: Limits::default(),
+            entropy: RateLimiter::default(),
             vsock: false,
             metadata: None,
-            disk: Limits::default(),
+            disk: RateLimiter::default(),
             network: NetworkLimits::default(),
         }
     }

@@ -306,13 +306,13 @@ impl FromStr for ImageName {
 
 /// An entry of apk's world: `[!]name[@tag][op version]`, the tag before or behind the version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Package {
+pub struct WorldEntry {
     /// As apk writes it.
     pub entry: String,
     pub tag: Option<String>,
 }
 
-impl FromStr for Package {
+impl FromStr for WorldEntry {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {

@@ -23,7 +23,7 @@ fn a_machine_is_named_or_written_out_and_a_guest_overrides_the_default() {
     assert_eq!(quick.seccomp.as_deref(), Some(Path::new("/f/filters/strict.bpf")));
     let bandwidth = Some(Bucket { per_second: 50 << 20, burst: 200 << 20 });
     let operations = Some(Bucket { per_second: 1000, burst: 4000 });
-    assert_eq!(quick.disk, Limits { bandwidth, operations });
+    assert_eq!(quick.disk, RateLimiter { bandwidth, operations });
     assert_eq!(
         quick.network.up.bandwidth,
         Some(Bucket::steady(2_500_000)),

@@ -9,7 +9,7 @@ use super::super::file::{ContainerSection, DiskChoice, FleetFile, GuestSection, 
 use super::super::model::{ContainerSpec, DiskSpec, GuestSpec, IoSpec, OnExit};
 use super::super::scalar::{Bandwidth, Count};
 use super::machine::NamedMachine;
-use super::{Declared, Validator, all, optional};
+use super::{Declarations, Validator, all, optional};
 use crate::base::problem::{Problem, Read, ReadRef};
 use crate::base::{ByteSize, GuestName, InvalidValue, Label};
 
@@ -29,7 +29,7 @@ type NamedDisk = (Option<Label>, DiskSpec);
 
 /// What a section of a guest, or `[defaults]`, says itself.
 #[derive(Clone)]
-struct Own {
+struct GuestOverrides {
     image: Read<Option<Label>>,
     network: Read<Option<Label>>,
     disk: Read<Option<NamedDisk>>,
@@ -42,7 +42,7 @@ struct Own {
     on_exit: Read<Option<OnExit>>,
 }
 
-impl Own {
+impl GuestOverrides {
     /// Nothing at all.
     const NOTHING: Self = Self {
         image: Ok(None),
@@ -60,10 +60,10 @@ impl Own {
 
 impl Validator<'_> {
     /// All guests, named even where they are wrong.
-    pub(super) fn guests(&mut self, file: &FleetFile, declared: &Declared) -> Read<Guests> {
+    pub(super) fn guests(&mut self, file: &FleetFile, declared: &Declarations) -> Read<Guests> {
         let defaults = file.defaults.by_ref().map(|section| match section {
             Some(section) => self.own(section, declared),
-            None => Own::NOTHING,
+            None => GuestOverrides::NOTHING,
         });
         let mut guests = Guests::new();
         let mut places = BTreeMap::new();
@@ -104,7 +104,7 @@ impl Validator<'_> {
         let names = (0..replicas).rev().map(name).collect::<Result<Vec<_>, _>>();
         names.unwrap_or_else(|(text, rule)| {
             let message = format!("pool `{}` has a guest `{text}`, whose name {rule}", pool.get_ref());
-            self.problems.tell(Problem::new(pool.span(), message).hint("shorten the name of the pool"));
+            self.problems.report(Problem::new(pool.span(), message).hint("shorten the name of the pool"));
             Vec::new()
         })
     }
@@ -118,14 +118,14 @@ impl Validator<'_> {
         }
         let message = "with `vmm = \"qemu\"` a guest can have only one virtual processor, but more were \
           given to";
-        Err(self.problems.tell(
+        Err(self.problems.report(
             Problem::new(place, format!("{message} {}", names.join(", ")))
                 .hint("a second one hangs under software emulation; set `vcpus = 1`"),
         ))
     }
 
     fn clash(&mut self, pool: &Spanned<Label>, member: &GuestName, place: Range<usize>) {
-        self.problems.tell(
+        self.problems.report(
             Problem::new(pool.span(), format!("there are two guests `{member}`"))
                 .label(format!("this pool has a `{member}`"))
                 .also(place, format!("`{member}` is declared here"))
@@ -136,8 +136,8 @@ impl Validator<'_> {
     /// A guest made of what it says itself and of the defaults. `what` is for messages, such as ``user `bob` ``.
     fn guest(
         &mut self,
-        own: Own,
-        defaults: &Own,
+        own: GuestOverrides,
+        defaults: &GuestOverrides,
         pool: Option<Label>,
         place: &Range<usize>,
         what: &str,
@@ -188,14 +188,14 @@ impl Validator<'_> {
             None => default.clone()?,
         };
         given.ok_or_else(|| {
-            self.problems.tell(
+            self.problems.report(
                 Problem::new(place.clone(), format!("{what} has no `{key}`"))
                     .hint("set it here, or for all guests in [defaults]"),
             )
         })
     }
 
-    fn own(&mut self, section: &GuestSection, declared: &Declared) -> Own {
+    fn own(&mut self, section: &GuestSection, declared: &Declarations) -> GuestOverrides {
         let image = optional(&section.image, |image| {
             self.declared("image", image, &declared.images).map(|_| image.get_ref().clone())
         });
@@ -212,10 +212,10 @@ impl Validator<'_> {
         let cpu_weight = section.cpu_weight.map(|weight| weight.map(|Count(weight)| weight as u16));
         let io = optional(&section.io, io_limits);
         let on_exit = section.on_exit;
-        Own { image, network, disk, machine, vcpus, memory, cpu_weight, io, containers, on_exit }
+        GuestOverrides { image, network, disk, machine, vcpus, memory, cpu_weight, io, containers, on_exit }
     }
 
-    fn disk_choice(&mut self, disk: &Spanned<DiskChoice>, declared: &Declared) -> Read<NamedDisk> {
+    fn disk_choice(&mut self, disk: &Spanned<DiskChoice>, declared: &Declarations) -> Read<NamedDisk> {
         match disk.get_ref() {
             DiskChoice::Inline(section) => Ok((None, self.disk(section)?)),
             DiskChoice::Named(name) => {
@@ -234,7 +234,9 @@ impl Validator<'_> {
             if let Some(first) = places.insert(name.get_ref().clone(), name.span()) {
                 let message = format!("container `{}` is declared twice", name.get_ref());
                 let problem = Problem::new(name.span(), message).also(first, "first");
-                return Err(self.problems.tell(problem.hint("give each container of a guest its own name")));
+                return Err(self
+                    .problems
+                    .report(problem.hint("give each container of a guest its own name")));
             }
             Ok(ContainerSpec { name: name.get_ref().clone(), image: section.image.clone()?.0 })
         };

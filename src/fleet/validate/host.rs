@@ -35,7 +35,7 @@ impl Validator<'_> {
         let own = subnet.get_ref().0;
         match NEVER.iter().find(|net| net.contains(&own) || own.contains(*net)) {
             None => Ok(Some(own)),
-            Some(net) => Err(self.problems.tell(
+            Some(net) => Err(self.problems.report(
                 Problem::new(
                     subnet.span(),
                     format!("{own} overlaps {net}, where no guest can have an address"),
@@ -51,7 +51,7 @@ impl Validator<'_> {
         let Some(section) = section else { return Ok(default) };
         let size = match section.size.clone()? {
             Some(size) if *size.get_ref() < LOG_SIZE_MIN => {
-                return Err(self.problems.tell(
+                return Err(self.problems.report(
                     Problem::new(size.span(), "a log needs at least 4KiB").hint("the default is \"4MiB\""),
                 ));
             }
@@ -70,7 +70,7 @@ impl Validator<'_> {
         let guests = guests as u64;
         if guests > host.address_capacity() {
             let span = section.and_then(|host| host.subnet.as_ref().ok()?.as_ref().map(Spanned::span));
-            self.problems.tell(
+            self.problems.report(
                 Problem::new(
                     place(span),
                     format!(
@@ -85,7 +85,7 @@ impl Validator<'_> {
         }
         if guests > host.uid_capacity() {
             let span = section.and_then(|host| host.uids.as_ref().ok()?.as_ref().map(Spanned::span));
-            self.problems.tell(
+            self.problems.report(
                 Problem::new(
                     place(span),
                     format!(

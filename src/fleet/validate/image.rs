@@ -6,8 +6,8 @@ use super::super::file::{DiskSection, FileSection, ImageSection};
 use super::super::model::{
     AcceptedScript, Backing, ContainerImage, DiskSpec, FileContent, FileSpec, GivenParameter, ImageSpec,
 };
-use super::super::scalar::{Auto, ImageLocation, LocalPath, Mode, Package};
-use super::{Thing, Validator, all};
+use super::super::scalar::{Auto, ImageLocation, LocalPath, Mode, WorldEntry};
+use super::{MentionTarget, Validator, all};
 use crate::base::ByteSize;
 use crate::base::problem::{Problem, Read, ReadRef, suggest};
 
@@ -17,7 +17,7 @@ const LEAST_DISK_MIB: u64 = 16;
 impl Validator<'_> {
     /// `tags` are those of the repositories; `None` where they are not known.
     pub(super) fn image(&mut self, section: &ImageSection, tags: Option<&[String]>) -> Read<ImageSpec> {
-        let recipes = section.recipes.by_ref().and_then(|list| self.labels(list, Thing::Recipe));
+        let recipes = section.recipes.by_ref().and_then(|list| self.labels(list, MentionTarget::Recipe));
         let packages = section
             .packages
             .by_ref()
@@ -55,11 +55,11 @@ impl Validator<'_> {
         given.map(|size| self.size(&size, "an image", LEAST_DISK_MIB)).transpose()
     }
 
-    fn package(&mut self, package: &Spanned<Package>, tags: Option<&[String]>) -> Read<String> {
-        let Package { entry, tag } = package.get_ref();
+    fn package(&mut self, package: &Spanned<WorldEntry>, tags: Option<&[String]>) -> Read<String> {
+        let WorldEntry { entry, tag } = package.get_ref();
         let undeclared = tag.as_ref().zip(tags).filter(|(tag, tags)| !tags.contains(tag));
         if let Some((tag, tags)) = undeclared {
-            return Err(self.problems.tell(
+            return Err(self.problems.report(
                 Problem::new(package.span(), format!("no repository has the tag `{tag}`")).hint(suggest(
                     "tags of repositories",
                     tag,
@@ -73,15 +73,15 @@ impl Validator<'_> {
     fn file(&mut self, section: &FileSection) -> Read<FileSpec> {
         let content = match (section.content.clone()?, section.file.clone()?) {
             (Some(content), None) => FileContent::Inline(content.into_inner()),
-            (None, Some(file)) => FileContent::File(self.path(&file, Thing::File)),
+            (None, Some(file)) => FileContent::File(self.path(&file, MentionTarget::File)),
             (None, None) => {
-                return Err(self.problems.tell(
+                return Err(self.problems.report(
                     Problem::new(section.place.clone(), "the file has neither `content` nor `file`")
                         .hint("set `content` to its text, or `file` to the path of a file to copy"),
                 ));
             }
             (Some(content), Some(file)) => {
-                return Err(self.problems.tell(
+                return Err(self.problems.report(
                     Problem::new(file.span(), "the file has both `content` and `file`")
                         .also(content.span(), "its text")
                         .hint("keep one of the two"),
@@ -118,15 +118,15 @@ impl Validator<'_> {
         let place = |path: &LocalPath| Spanned::new(image.span(), path.clone());
         match image.get_ref() {
             ImageLocation::OciArchive(path, reference) => ContainerImage::OciArchive {
-                path: self.path(&place(path), Thing::File),
+                path: self.path(&place(path), MentionTarget::File),
                 reference: reference.clone(),
             },
             ImageLocation::OciLayout(path, reference) => ContainerImage::OciLayout {
-                path: self.path(&place(path), Thing::Directory),
+                path: self.path(&place(path), MentionTarget::Directory),
                 reference: reference.clone(),
             },
             ImageLocation::DockerArchive(path) => {
-                ContainerImage::DockerArchive(self.path(&place(path), Thing::File))
+                ContainerImage::DockerArchive(self.path(&place(path), MentionTarget::File))
             }
             ImageLocation::Registry(image) => ContainerImage::Registry(image.clone()),
         }

@@ -9,7 +9,7 @@ use toml::Spanned;
 use super::super::file::KernelSection;
 use super::super::model::{KernelBuild, KernelSpec, OptionValue};
 use super::super::reader::Named;
-use super::{Location, Thing, Validator, all};
+use super::{Location, MentionTarget, Validator, all};
 use crate::base::KernelOption;
 use crate::base::problem::{Problem, Read, ReadRef};
 
@@ -21,7 +21,7 @@ impl Validator<'_> {
             if !built_with.is_empty() {
                 return Err(self.conflict(image.span(), &built_with));
             }
-            let image = self.path(image, Thing::File);
+            let image = self.path(image, MentionTarget::File);
             return Ok(KernelSpec::Ready { image, sha256: section.sha256.clone()?.map(Spanned::into_inner) });
         }
         self.kernel_build(section).map(KernelSpec::Build)
@@ -34,7 +34,7 @@ impl Validator<'_> {
     ) -> crate::base::problem::Reported {
         let keys = built_with.iter().map(|(key, _)| format!("`{key}`")).collect::<Vec<_>>().join(", ");
         let (_, first) = &built_with[0];
-        self.problems.tell(
+        self.problems.report(
             Problem::new(
                 image,
                 format!(
@@ -50,8 +50,8 @@ impl Validator<'_> {
 
     fn kernel_build(&mut self, section: &KernelSection) -> Read<KernelBuild> {
         let source = section.source.by_ref().and_then(|source| match source {
-            Some(source) => Ok(self.source(source, Thing::FileOrDirectory)),
-            None => Err(self.problems.tell(
+            Some(source) => Ok(self.source(source, MentionTarget::FileOrDirectory)),
+            None => Err(self.problems.report(
                 Problem::new(section.place.clone(), "the kernel has neither `source` nor `image`")
                     .hint("set `source` to build a kernel, or `image` to use a prebuilt one"),
             )),
@@ -60,10 +60,10 @@ impl Validator<'_> {
         let mirrors = self.mirrors(of, &section.mirrors);
         let keyring = self.keyring(of, section);
         let base = section.base.by_ref().and_then(|base| match base {
-            Some(base) => Ok(self.label(base, Thing::KernelBase)),
+            Some(base) => Ok(self.label(base, MentionTarget::KernelBase)),
             // Without a source, the kernel may be meant to be a ready one: that was told.
             None => source.clone().and_then(|_| {
-                Err(self.problems.tell(Problem::new(section.place.clone(), "`base` is missing").hint(
+                Err(self.problems.report(Problem::new(section.place.clone(), "`base` is missing").hint(
                     "building from source needs a base configuration, one of \
                           kernel-configs/BASE.config",
                 )))
@@ -72,14 +72,14 @@ impl Validator<'_> {
         let fragments = section.fragments.by_ref().and_then(|fragments| {
             fragments
                 .as_ref()
-                .map_or(Ok(Vec::new()), |list| self.labels(list.get_ref(), Thing::KernelFragment))
+                .map_or(Ok(Vec::new()), |list| self.labels(list.get_ref(), MentionTarget::KernelFragment))
         });
         let options = section.options.by_ref().and_then(|options| {
             options.as_ref().map_or(Ok(BTreeMap::new()), |options| self.options(options.get_ref()))
         });
         let patches = section.patches.by_ref().and_then(|patches| {
             let patches = patches.iter().flat_map(|list| list.get_ref());
-            all(patches.map(|path| Ok(self.path(path.by_ref()?, Thing::File))))
+            all(patches.map(|path| Ok(self.path(path.by_ref()?, MentionTarget::File))))
         });
         Ok(KernelBuild {
             source: source?,
@@ -113,10 +113,10 @@ impl Validator<'_> {
             _ => None,
         };
         match said {
-            None => Ok(Some(self.path(keyring, Thing::File))),
+            None => Ok(Some(self.path(keyring, MentionTarget::File))),
             Some((place, label, text)) => Err(self
                 .problems
-                .tell(Problem::new(keyring.span(), text).also(place, label).hint("remove one of the two"))),
+                .report(Problem::new(keyring.span(), text).also(place, label).hint("remove one of the two"))),
         }
     }
 
@@ -129,7 +129,7 @@ impl Validator<'_> {
             if let Some(first) = places.insert(name.get_ref(), name.span()) {
                 let (first, second) =
                     if first.start < name.span().start { (first, name.span()) } else { (name.span(), first) };
-                self.problems.tell(
+                self.problems.report(
                     Problem::new(second, format!("kernel option {} is set twice", name.get_ref()))
                         .label("again")
                         .also(first, "first")

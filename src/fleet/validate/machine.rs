@@ -8,10 +8,10 @@ use super::super::file::{
     BalloonSection, LimitSection, MachineChoice, MachineNetworkSection, MachineSection, TemplateChoice,
 };
 use super::super::model::{
-    Balloon, Bucket, CpuTemplate, Limits, MachineSpec, Metadata, NetworkLimits, VmmKind,
+    Balloon, Bucket, CpuTemplate, MachineSpec, Metadata, NetworkLimits, RateLimiter, VmmKind,
 };
 use super::super::scalar::{Bandwidth, Count, Seconds};
-use super::{Declared, Thing, Validator, optional};
+use super::{Declarations, MentionTarget, Validator, optional};
 use crate::base::problem::{Problem, Read, ReadRef};
 use crate::base::{ByteSize, Label};
 
@@ -25,7 +25,7 @@ impl Validator<'_> {
     pub(super) fn machine_choice(
         &mut self,
         machine: &Spanned<MachineChoice>,
-        declared: &Declared,
+        declared: &Declarations,
     ) -> Read<NamedMachine> {
         match machine.get_ref() {
             MachineChoice::Inline(section) => Ok((None, self.machine(section)?)),
@@ -43,17 +43,17 @@ impl Validator<'_> {
             TemplateChoice::Static(template) => Ok(CpuTemplate::Static(*template)),
             TemplateChoice::Custom(path) => {
                 let path = Spanned::new(template.span(), path.clone());
-                Ok(CpuTemplate::Custom(self.path(&path, Thing::File)))
+                Ok(CpuTemplate::Custom(self.path(&path, MentionTarget::File)))
             }
         });
-        let seccomp = optional(&section.seccomp, |path| Ok(self.path(path, Thing::File)));
+        let seccomp = optional(&section.seccomp, |path| Ok(self.path(path, MentionTarget::File)));
         let balloon = optional(&section.balloon, |balloon| self.balloon(balloon.get_ref()));
         let entropy = self.limits(&section.entropy);
         let disk = self.limits(&section.disk);
         let network = optional(&section.network, |network| self.device(network.get_ref()));
         let metadata = optional(&section.metadata, |metadata| {
             let metadata = metadata.get_ref();
-            let file = metadata.file.by_ref().map(|file| self.path(file, Thing::File));
+            let file = metadata.file.by_ref().map(|file| self.path(file, MentionTarget::File));
             Ok(Metadata { file: file?, imds: metadata.imds?.unwrap_or(false) })
         });
         possible?;
@@ -90,8 +90,8 @@ impl Validator<'_> {
         Ok(NetworkLimits { up: up?, down: down?, mtu })
     }
 
-    fn limits(&mut self, section: &Read<Option<Spanned<LimitSection>>>) -> Read<Limits> {
-        let Some(section) = section.by_ref()? else { return Ok(Limits::default()) };
+    fn limits(&mut self, section: &Read<Option<Spanned<LimitSection>>>) -> Read<RateLimiter> {
+        let Some(section) = section.by_ref()? else { return Ok(RateLimiter::default()) };
         let section = section.get_ref();
         let bandwidth = self.bucket(
             ["bandwidth", "bandwidth-burst"],
@@ -107,9 +107,9 @@ impl Validator<'_> {
             &section.operations_burst,
             |Count(count)| u64::from(*count),
         );
-        let limits = Limits { bandwidth: bandwidth?, operations: operations? };
-        if limits == Limits::default() {
-            return Err(self.problems.tell(
+        let limits = RateLimiter { bandwidth: bandwidth?, operations: operations? };
+        if limits == RateLimiter::default() {
+            return Err(self.problems.report(
                 Problem::new(section.place.clone(), "this limits nothing")
                     .hint("set `bandwidth`, `operations` (per second), or both"),
             ));
@@ -131,7 +131,7 @@ impl Validator<'_> {
                 Ok(Some(Bucket { per_second: per_second(rate.get_ref()), burst }))
             }
             (None, None) => Ok(None),
-            (None, Some(burst)) => Err(self.problems.tell(
+            (None, Some(burst)) => Err(self.problems.report(
                 Problem::new(burst.span(), format!("`{burst_key}` without `{key}`"))
                     .hint(format!("`{burst_key}` alone has no effect")),
             )),
@@ -171,7 +171,7 @@ impl Validator<'_> {
         for (key, place) in keys.into_iter().filter_map(|(key, place)| Some((key, place?))) {
             let problem = Problem::new(place, format!("QEMU does not support this part of `{key}`"));
             let problem = problem.hint("remove it, or run the fleet with `vmm = \"firecracker\"`");
-            possible = Err(self.problems.tell(problem));
+            possible = Err(self.problems.report(problem));
         }
         possible
     }
@@ -188,7 +188,7 @@ impl Validator<'_> {
         if machine.huge_pages && !memory.mib().is_multiple_of(HUGE_PAGE_MIB) {
             let message = format!("{what} has {memory} of memory, which is not a whole number of huge pages");
             let hint = format!("make `memory` a multiple of {HUGE_PAGE_MIB}MiB");
-            fits = Err(self.problems.tell(Problem::new(place.clone(), message).hint(hint)));
+            fits = Err(self.problems.report(Problem::new(place.clone(), message).hint(hint)));
         }
         let balloon = machine.balloon.filter(|balloon| balloon.size_mib >= memory.mib());
         if let Some(balloon) = balloon {
@@ -196,7 +196,7 @@ impl Validator<'_> {
                 "the balloon of {what} takes {}, but it has {memory} of memory",
                 ByteSize::from_mib(balloon.size_mib)
             );
-            fits = Err(self.problems.tell(
+            fits = Err(self.problems.report(
                 Problem::new(place.clone(), message).hint("make `balloon.size` smaller, or `memory` larger"),
             ));
         }

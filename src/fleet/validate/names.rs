@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use toml::Spanned;
 
-use super::super::file::{List, NamesSection, NetworkSection, RuleSection};
+use super::super::file::{NamesSection, NetworkSection, RuleSection};
 use super::super::model::{NamePolicy, Preset};
+use super::super::reader::List;
 use super::super::scalar::{DefaultAction, Destination, LocalPath};
-use super::{Thing, Validator};
+use super::{MentionTarget, Validator};
 use crate::base::problem::{Problem, Read, ReadRef};
 
 impl Validator<'_> {
@@ -20,7 +21,7 @@ impl Validator<'_> {
         let wrong = self.against_names(section, names, allow.as_ref().is_ok_and(Option::is_some));
         let (deny, allow) = (deny?, allow?);
         if deny.is_none() && allow.is_none() {
-            return Err(self.problems.tell(
+            return Err(self.problems.report(
                 Problem::new(place, "`names` names no names")
                     .hint("name files of them: names = { deny = [\"names.txt\"] }"),
             ));
@@ -31,11 +32,11 @@ impl Validator<'_> {
 
     fn name_lists(&mut self, list: &Spanned<List<LocalPath>>) -> Read<Vec<PathBuf>> {
         if list.get_ref().is_empty() {
-            return Err(self.problems.tell(
+            return Err(self.problems.report(
                 Problem::new(list.span(), "the list names no file").hint("name files with one name a line"),
             ));
         }
-        list.get_ref().iter().map(|path| Ok(self.path(path.by_ref()?, Thing::File))).collect()
+        list.get_ref().iter().map(|path| Ok(self.path(path.by_ref()?, MentionTarget::File))).collect()
     }
 
     /// What would make the names void: nobody to ask, or everything open whatever its name.
@@ -46,7 +47,7 @@ impl Validator<'_> {
         only: bool,
     ) -> Read<()> {
         if section.dns.by_ref()?.is_empty() {
-            return Err(self.problems.tell(
+            return Err(self.problems.report(
                 Problem::new(names.span(), "`names` needs name servers to ask for all other names")
                     .hint("name them, as in dns = [\"9.9.9.9\"]"),
             ));
@@ -69,7 +70,7 @@ impl Validator<'_> {
         let open = preset.map(Spanned::span).or_else(|| default.map(Spanned::span)).or(rule);
         match open.filter(|_| only) {
             None => Ok(()),
-            Some(open) => Err(self.problems.tell(
+            Some(open) => Err(self.problems.report(
                 Problem::new(
                     names.span(),
                     "only these names are to be reached, and the policy opens everything",

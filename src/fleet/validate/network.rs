@@ -12,7 +12,7 @@ use super::super::model::{
     Budget, GuestSpec, NEVER, NamePolicy, NetworkPolicy, PolicyPlaces, PolicyRule, Preset, Protocol, Publish,
 };
 use super::super::scalar::{DefaultAction, Destination, NameServer, Ports, RuleList};
-use super::{Thing, Validator, all};
+use super::{MentionTarget, Validator, all};
 use crate::base::problem::{Problem, Read, ReadRef};
 use crate::base::{GuestName, Label};
 
@@ -59,7 +59,7 @@ impl Validator<'_> {
     fn default_allow(&mut self, section: &NetworkSection) -> Read<bool> {
         let (preset, default) = (section.preset.clone()?, section.default.clone()?);
         match (preset, default) {
-            (Some(preset), Some(default)) => Err(self.problems.tell(
+            (Some(preset), Some(default)) => Err(self.problems.report(
                 Problem::new(
                     default.span(),
                     "the preset already sets the default for packets that match no rule",
@@ -78,7 +78,7 @@ impl Validator<'_> {
             let address = server.get_ref().0;
             match subnet.filter(|subnet| subnet.contains(&address)) {
                 None => Ok(IpAddr::V4(address)),
-                Some(subnet) => Err(self.problems.tell(
+                Some(subnet) => Err(self.problems.report(
                     Problem::new(
                         server.span(),
                         format!("{address} is in {subnet}, the guests' own subnet"),
@@ -97,7 +97,7 @@ impl Validator<'_> {
             if names.insert(way.name.clone()) {
                 return Ok(way);
             }
-            Err(self.problems.tell(
+            Err(self.problems.report(
                 Problem::new(way.place, format!("two ways in are called {}", way.name))
                     .hint("give each a name of its own: fleet.lock keeps their ports by it"),
             ))
@@ -114,7 +114,7 @@ impl Validator<'_> {
         };
         let v4: Vec<Ipv4Net> = nets.iter().filter_map(v4).collect();
         if v4.is_empty() || v4.len() < nets.len() {
-            return Err(self.problems.tell(
+            return Err(self.problems.report(
                 Problem::new(from.span(), "`from` names who may come in, by IPv4: guests have no other")
                     .hint("name them, such as [\"10.1.0.0/16\"]; everybody is [\"0.0.0.0/0\"]"),
             ));
@@ -143,7 +143,7 @@ impl Validator<'_> {
         });
         all(short.map(|(label, way)| {
             let (ports, guests) = (way.host.len(), of(&label));
-            Err(self.problems.tell(
+            Err(self.problems.report(
                 Problem::new(
                     way.place.clone(),
                     format!("{ports} ports for {guests} guests with the network {label}"),
@@ -168,13 +168,13 @@ impl Validator<'_> {
         let given = section.list.clone()?;
         let to = section.to.by_ref()?;
         if to.is_none() && given.is_none() {
-            return Err(self.problems.tell(
+            return Err(self.problems.report(
                 Problem::new(section.place.clone(), "the rule has neither `to` nor `list`")
                     .hint("set destinations; everything is to = [\"0.0.0.0/0\", \"::/0\"]"),
             ));
         }
         if let Some(to) = to.as_ref().filter(|to| to.get_ref().is_empty()) {
-            return Err(self.problems.tell(
+            return Err(self.problems.report(
                 Problem::new(to.span(), "the rule has no destination")
                     .hint("set destinations; everything is to = [\"0.0.0.0/0\", \"::/0\"]"),
             ));
@@ -192,7 +192,7 @@ impl Validator<'_> {
         let Some(given) = given else { return Ok(rule) };
         match given.get_ref() {
             RuleList::File(path) => {
-                rule.list = Some(self.path(&Spanned::new(given.span(), path.clone()), Thing::File));
+                rule.list = Some(self.path(&Spanned::new(given.span(), path.clone()), MentionTarget::File));
                 Ok(rule)
             }
             RuleList::Builtin(list) => self.builtin(rule, list.rule(), given.span()),
@@ -208,7 +208,7 @@ impl Validator<'_> {
         let entries = section.to.iter().flatten().flat_map(|to| to.get_ref()).flatten();
         idle.extend(entries.filter_map(|entry| never_open(entry, never)));
         idle.extend(section.list.iter().flatten().filter_map(|list| never_open_list(list, never)));
-        let told: Vec<_> = idle.into_iter().map(|problem| self.problems.tell(problem)).collect();
+        let told: Vec<_> = idle.into_iter().map(|problem| self.problems.report(problem)).collect();
         told.first().map_or(Ok(()), |told| Err(*told))
     }
 
@@ -223,7 +223,7 @@ impl Validator<'_> {
             let (tcp, udp) = if names_ports(&list) { (list.tcp, list.udp) } else { (rule.tcp, rule.udp) };
             return Ok(PolicyRule { builtin: list.builtin, to: list.to, tcp, udp, ..rule });
         };
-        Err(self.problems.tell(Problem::new(place, wrong).hint("write two rules")))
+        Err(self.problems.report(Problem::new(place, wrong).hint("write two rules")))
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::base::InterfaceName;
 use crate::fleet::{Backing, Fleet, VmmKind};
 use crate::host::resolver::needed;
-use crate::sys::firecracker::Version;
+use crate::sys::firecracker::FirecrackerVersion;
 
 /// What came of the attempt to run a guest of a few instructions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum Kvm {
 pub struct Program {
     pub path: PathBuf,
     /// Unknown where it does not say.
-    pub version: Option<Version>,
+    pub version: Option<FirecrackerVersion>,
     /// Whether it needs no other file to run.
     pub is_static: bool,
 }
@@ -46,7 +46,7 @@ pub struct Uplink {
 
 /// A directory, or the nearest one above it that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct DirectoryFacts {
     pub path: PathBuf,
     pub uid: u32,
     /// Permissions.
@@ -73,9 +73,9 @@ pub struct Facts {
     /// Programs that the fleet's policies need and that are not installed.
     pub lacking: Vec<&'static str>,
     /// Where jails are made.
-    pub jails: Option<Place>,
+    pub jails: Option<DirectoryFacts>,
     /// Where kernels and images are linked from.
-    pub files: Option<Place>,
+    pub files: Option<DirectoryFacts>,
     /// Controllers that cgroups can be limited by, as version 2 calls them.
     pub controllers: BTreeSet<String>,
     pub mounts: usize,
@@ -116,7 +116,7 @@ impl Facts {
 
 /// What a fleet wants of its host; what any does where there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wants {
+pub struct FleetRequirements {
     pub vmm: VmmKind,
     pub guests: u64,
     /// Bytes of all guests and of their disks in memory.
@@ -130,7 +130,7 @@ pub struct Wants {
     pub uplink: Option<InterfaceName>,
 }
 
-impl Wants {
+impl FleetRequirements {
     /// What a fleet wants. Without one, what any Firecracker fleet does.
     pub fn of(fleet: Option<&Fleet>) -> Self {
         let Some(fleet) = fleet else {

@@ -1,14 +1,14 @@
 //! What keeps guests apart from each other, beyond the VMM.
 
-use super::facts::{Facts, Wants};
-use super::{Check, Fix, Group, Level, Rule};
+use super::facts::{Facts, FleetRequirements};
+use super::{Check, CheckGroup, Fix, Level, Rule};
 
-pub(super) fn checks(facts: &Facts, _: &Wants) -> Vec<Check> {
+pub(super) fn checks(facts: &Facts, _: &FleetRequirements) -> Vec<Check> {
     vec![swap(facts), ksm(facts), smt(facts), vulnerabilities(facts), microcode(facts), nested(facts)]
 }
 
 const fn rule(id: &'static str, level: Level, why: &'static str) -> Rule {
-    Rule { id, group: Group::Hardening, level, why }
+    Rule { id, group: CheckGroup::Hardening, level, why }
 }
 
 fn swap(facts: &Facts) -> Check {

@@ -12,7 +12,7 @@ mod vmm;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub use facts::{Facts, HUGE_PAGE, Kvm, Place, Program, Uplink, Wants};
+pub use facts::{DirectoryFacts, Facts, FleetRequirements, HUGE_PAGE, Kvm, Program, Uplink};
 pub use sample::ruleset as sample_ruleset;
 
 /// How much hangs on a check.
@@ -41,14 +41,14 @@ pub enum Verdict {
 /// What checks are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Group {
+pub enum CheckGroup {
     Vmm,
     Resources,
     Hardening,
     Network,
 }
 
-impl Group {
+impl CheckGroup {
     /// For people.
     pub fn title(self) -> &'static str {
         match self {
@@ -100,7 +100,7 @@ impl std::fmt::Display for Fix {
 pub struct Check {
     /// Such as `ip-forward`; it stays the same over releases.
     pub id: &'static str,
-    pub group: Group,
+    pub group: CheckGroup,
     pub level: Level,
     pub verdict: Verdict,
     /// What was read.
@@ -117,7 +117,7 @@ pub struct Check {
 #[derive(Clone, Copy)]
 struct Rule {
     id: &'static str,
-    group: Group,
+    group: CheckGroup,
     level: Level,
     why: &'static str,
 }
@@ -168,8 +168,8 @@ impl Check {
 }
 
 /// Every check of the list, in order.
-pub fn checks(facts: &Facts, wants: &Wants) -> Vec<Check> {
-    let all: [fn(&Facts, &Wants) -> Vec<Check>; 4] =
+pub fn checks(facts: &Facts, wants: &FleetRequirements) -> Vec<Check> {
+    let all: [fn(&Facts, &FleetRequirements) -> Vec<Check>; 4] =
         [vmm::checks, resources::checks, hardening::checks, network::checks];
     all.iter().flat_map(|group| group(facts, wants)).collect()
 }

@@ -2,11 +2,11 @@
 
 use crate::sys::tool::package_of;
 
-use super::facts::{Facts, Uplink, Wants};
+use super::facts::{Facts, FleetRequirements, Uplink};
 use super::resources::at_least;
-use super::{Check, Fix, Group, Level, Rule};
+use super::{Check, CheckGroup, Fix, Level, Rule};
 
-pub(super) fn checks(facts: &Facts, wants: &Wants) -> Vec<Check> {
+pub(super) fn checks(facts: &Facts, wants: &FleetRequirements) -> Vec<Check> {
     let mut all = vec![
         forwarding(facts),
         settings(
@@ -40,7 +40,7 @@ const NAMES: Rule = rule(
     "policies with `names` are kept by a resolver and a proxy of the distribution",
 );
 
-fn names(facts: &Facts, wants: &Wants) -> Check {
+fn names(facts: &Facts, wants: &FleetRequirements) -> Check {
     let packages: Vec<_> =
         facts.lacking.iter().map(|program| package_of(program).unwrap_or(program)).collect();
     NAMES.passes_if(
@@ -54,7 +54,7 @@ fn names(facts: &Facts, wants: &Wants) -> Check {
 }
 
 const fn rule(id: &'static str, level: Level, why: &'static str) -> Rule {
-    Rule { id, group: Group::Network, level, why }
+    Rule { id, group: CheckGroup::Network, level, why }
 }
 
 const FORWARD: Rule = rule(
@@ -144,7 +144,7 @@ fn neighbours(facts: &Facts) -> Check {
 const CONNECTIONS_PER_GUEST: u64 = 1024;
 const CONNECTIONS: u64 = 65_536;
 
-fn conntrack(facts: &Facts, wants: &Wants) -> Check {
+fn conntrack(facts: &Facts, wants: &FleetRequirements) -> Check {
     let rule =
         rule("conntrack", Level::Warning, "when the conntrack table is full, no guest can open a connection");
     let (key, count) = ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_count");

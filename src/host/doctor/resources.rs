@@ -1,9 +1,9 @@
 //! Whether the host has what the fleet asks for.
 
-use super::facts::{Facts, Wants};
-use super::{Check, Fix, Group, Level, Rule};
+use super::facts::{Facts, FleetRequirements};
+use super::{Check, CheckGroup, Fix, Level, Rule};
 
-pub(super) fn checks(facts: &Facts, wants: &Wants) -> Vec<Check> {
+pub(super) fn checks(facts: &Facts, wants: &FleetRequirements) -> Vec<Check> {
     vec![
         memory(facts, wants),
         huge_pages(facts, wants),
@@ -16,7 +16,7 @@ pub(super) fn checks(facts: &Facts, wants: &Wants) -> Vec<Check> {
 }
 
 const fn rule(id: &'static str, level: Level, why: &'static str) -> Rule {
-    Rule { id, group: Group::Resources, level, why }
+    Rule { id, group: CheckGroup::Resources, level, why }
 }
 
 const MEMORY: Rule = rule(
@@ -25,7 +25,7 @@ const MEMORY: Rule = rule(
     "guests may use all the memory that they were given; if the host runs out, the kernel kills one of them",
 );
 
-fn memory(facts: &Facts, wants: &Wants) -> Check {
+fn memory(facts: &Facts, wants: &FleetRequirements) -> Check {
     let mib = |bytes: u64| bytes >> 20;
     if wants.guests == 0 {
         return MEMORY.unneeded("no fleet to count");
@@ -49,7 +49,7 @@ fn memory(facts: &Facts, wants: &Wants) -> Check {
 const HUGE_PAGES: Rule =
     rule("huge-pages", Level::Fatal, "a guest with huge pages is killed by SIGBUS when none are left");
 
-fn huge_pages(facts: &Facts, wants: &Wants) -> Check {
+fn huge_pages(facts: &Facts, wants: &FleetRequirements) -> Check {
     if wants.huge_pages == 0 {
         return HUGE_PAGES.unneeded("no guest uses them");
     }
@@ -112,7 +112,7 @@ const UIDS: Rule = rule(
     "if a guest's uid is also that of an account or its subordinate ids, each can access the other's files",
 );
 
-fn uids(facts: &Facts, wants: &Wants) -> Check {
+fn uids(facts: &Facts, wants: &FleetRequirements) -> Check {
     let range = format!("{}-{}", wants.uids.start(), wants.uids.end());
     if facts.taken_uids.is_empty() {
         return UIDS.pass(format!("{range} is nobody's"));

@@ -5,17 +5,24 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::fleet::VmmKind;
-use crate::sys::firecracker::Version;
+use crate::sys::firecracker::FirecrackerVersion;
 
 const GIB: u64 = 1 << 30;
 
 fn program(name: &str) -> Option<Program> {
-    let version = Some(Version { major: 1, minor: 16, patch: 1 });
+    let version = Some(FirecrackerVersion { major: 1, minor: 16, patch: 1 });
     Some(Program { path: PathBuf::from("/usr/bin").join(name), version, is_static: true })
 }
 
-fn place() -> Option<Place> {
-    Some(Place { path: "/srv".into(), uid: 0, mode: 0o40_755, nodev: false, noexec: false, device: 1 })
+fn place() -> Option<DirectoryFacts> {
+    Some(DirectoryFacts {
+        path: "/srv".into(),
+        uid: 0,
+        mode: 0o40_755,
+        nodev: false,
+        noexec: false,
+        device: 1,
+    })
 }
 
 fn words(list: &[&str]) -> BTreeSet<String> {
@@ -72,8 +79,8 @@ fn good() -> Facts {
     }
 }
 
-fn wants() -> Wants {
-    Wants {
+fn wants() -> FleetRequirements {
+    FleetRequirements {
         vmm: VmmKind::Firecracker,
         guests: 4,
         memory: 4 * GIB,
@@ -85,7 +92,7 @@ fn wants() -> Wants {
 }
 
 /// The one check of `id`.
-fn one(id: &str, facts: &Facts, wants: &Wants) -> Check {
+fn one(id: &str, facts: &Facts, wants: &FleetRequirements) -> Check {
     let mut found: Vec<_> = checks(facts, wants).into_iter().filter(|check| check.id == id).collect();
     assert_eq!(found.len(), 1, "{id}");
     found.remove(0)
@@ -152,7 +159,7 @@ fn a_kvm_that_is_there_and_runs_no_ordinary_guest_is_told_in_words() {
 fn firecracker_and_jailer_are_of_one_release_static_and_not_the_broken_one() {
     let version = |facts: &mut Facts, minor, patch| {
         for program in [&mut facts.firecracker, &mut facts.jailer] {
-            program.as_mut().unwrap().version = Some(Version { major: 1, minor, patch });
+            program.as_mut().unwrap().version = Some(FirecrackerVersion { major: 1, minor, patch });
         }
     };
     fails("firecracker", "not installed: jailer", |facts| facts.jailer = None);
@@ -166,7 +173,8 @@ fn firecracker_and_jailer_are_of_one_release_static_and_not_the_broken_one() {
 
 #[test]
 fn jails_stand_where_root_alone_writes_and_programs_and_devices_work() {
-    let jails = |change: fn(&mut Place)| move |facts: &mut Facts| change(facts.jails.as_mut().unwrap());
+    let jails =
+        |change: fn(&mut DirectoryFacts)| move |facts: &mut Facts| change(facts.jails.as_mut().unwrap());
     fails("jail-base", "mounted nodev", jails(|place| place.nodev = true));
     fails("jail-base", "mounted noexec", jails(|place| place.noexec = true));
     fails("jail-base", "uid 1000", jails(|place| place.uid = 1000));
@@ -256,7 +264,7 @@ fn what_is_set_to_fix_a_check_makes_it_pass() {
 
 #[test]
 fn names_need_a_resolver_and_a_proxy() {
-    let wants = Wants { programs: vec!["dnsmasq", "haproxy", "bwrap"], ..wants() };
+    let wants = FleetRequirements { programs: vec!["dnsmasq", "haproxy", "bwrap"], ..wants() };
     assert_eq!(one("names", &good(), &wants).verdict, Verdict::Pass);
     let check = one("names", &Facts { lacking: vec!["dnsmasq", "bwrap"], ..good() }, &wants);
     assert_eq!(check.verdict, Verdict::Fail);
@@ -266,7 +274,7 @@ fn names_need_a_resolver_and_a_proxy() {
 #[test]
 fn a_fleet_on_qemu_needs_no_kvm_and_no_firecracker() {
     let facts = Facts { kvm: Kvm::Absent, firecracker: None, jailer: None, ..good() };
-    let wants = Wants { vmm: VmmKind::Qemu, huge_pages: 0, ..wants() };
+    let wants = FleetRequirements { vmm: VmmKind::Qemu, huge_pages: 0, ..wants() };
     assert!(is_ready(&checks(&facts, &wants)));
     for id in ["kvm", "firecracker", "huge-pages"] {
         assert_eq!(one(id, &facts, &wants).verdict, Verdict::Unneeded, "{id}");
@@ -277,7 +285,7 @@ fn a_fleet_on_qemu_needs_no_kvm_and_no_firecracker() {
 
 #[test]
 fn a_host_without_a_fleet_is_looked_at_for_any() {
-    let wants = Wants::of(None);
+    let wants = FleetRequirements::of(None);
     assert!(is_ready(&checks(&good(), &wants)));
     assert_eq!(one("memory", &good(), &wants).verdict, Verdict::Unneeded);
 }

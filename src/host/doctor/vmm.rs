@@ -2,10 +2,10 @@
 
 use crate::host::{versions, vmm};
 
-use super::facts::{Facts, Kvm, Place, Program, Wants};
-use super::{Check, Group, Level, Rule};
+use super::facts::{DirectoryFacts, Facts, FleetRequirements, Kvm, Program};
+use super::{Check, CheckGroup, Level, Rule};
 
-pub(super) fn checks(facts: &Facts, wants: &Wants) -> Vec<Check> {
+pub(super) fn checks(facts: &Facts, wants: &FleetRequirements) -> Vec<Check> {
     let firecracker = vmm::of(wants.vmm).needs_kvm();
     let mut all = vec![
         if firecracker { kvm(facts) } else { KVM.unneeded("QEMU emulates the processor in software") },
@@ -26,7 +26,7 @@ pub(super) fn checks(facts: &Facts, wants: &Wants) -> Vec<Check> {
 }
 
 const fn rule(id: &'static str, level: Level, why: &'static str) -> Rule {
-    Rule { id, group: Group::Vmm, level, why }
+    Rule { id, group: CheckGroup::Vmm, level, why }
 }
 
 const KVM: Rule =
@@ -126,7 +126,7 @@ const JAILS: Rule = rule(
 );
 
 fn jails(facts: &Facts, firecracker: bool) -> Check {
-    let Some(Place { path, uid, mode, nodev, noexec, .. }) = &facts.jails else {
+    let Some(DirectoryFacts { path, uid, mode, nodev, noexec, .. }) = &facts.jails else {
         return JAILS.unknown("cannot be read", "run it as root");
     };
     let path = path.display();

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::base::{FileDigest, GuestName};
-use crate::fleet::{Balloon, Bucket, CpuTemplate, Limits, MachineSpec};
+use crate::fleet::{Balloon, Bucket, CpuTemplate, MachineSpec, RateLimiter};
 use crate::host::layout::{Layout, jail_id};
 use crate::host::logs::{LogKind, LogStream};
 use crate::host::names::{
@@ -241,15 +241,15 @@ fn cid(machine: &Machine) -> u32 {
     machine.uid
 }
 
-fn with_limiter(mut device: Value, key: &str, limits: &Limits) -> Value {
-    if *limits != Limits::default() {
+fn with_limiter(mut device: Value, key: &str, limits: &RateLimiter) -> Value {
+    if *limits != RateLimiter::default() {
         device[key] = limiter(limits, None);
     }
     device
 }
 
 /// A rate limiter; `absent` is what stands for a bucket that does not limit.
-fn limiter(limits: &Limits, absent: Option<&Value>) -> Value {
+fn limiter(limits: &RateLimiter, absent: Option<&Value>) -> Value {
     let bucket = |bucket: Option<Bucket>| match bucket {
         Some(Bucket { per_second, burst: 0 }) => Some(json!({ "size": per_second, "refill_time": REFILL })),
         Some(Bucket { per_second, burst }) => {
@@ -285,7 +285,7 @@ pub fn adjustments(running: &Machine, machine: &Machine) -> Vec<(String, Value)>
 /// The jailer's call. It is told of no cgroup: its process is in the guest's from its first instruction on, and the jailer can
 /// neither set `io.max` nor name a cgroup after a guest.
 fn jailer(start: &VmmStart<'_>) -> Tool {
-    let jail = jailer::Jail {
+    let jail = jailer::JailerArgs {
         base: start.layout.jails(),
         id: jail_id(start.guest, start.attempt),
         exec_file: start.executable.to_owned(),
@@ -367,7 +367,7 @@ mod tests {
     /// A machine that asks for everything.
     fn whole() -> MachineSpec<FileDigest> {
         let bandwidth = Some(Bucket { per_second: 1000, burst: 5000 });
-        let limits = Limits { bandwidth, operations: Some(Bucket::steady(10)) };
+        let limits = RateLimiter { bandwidth, operations: Some(Bucket::steady(10)) };
         MachineSpec {
             huge_pages: true,
             cpu_template: Some(CpuTemplate::Custom(digest("template"))),
@@ -379,7 +379,7 @@ mod tests {
             vsock: true,
             metadata: Some(Metadata { file: digest("metadata"), imds: true }),
             disk: limits,
-            network: NetworkLimits { up: limits, down: Limits::default(), mtu: Some(1400) },
+            network: NetworkLimits { up: limits, down: RateLimiter::default(), mtu: Some(1400) },
         }
     }
 

@@ -219,12 +219,12 @@ pub fn balloon_target(machine: &Machine) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::base::Sha256;
-    use crate::fleet::{Balloon, Bucket, Limits, NetworkLimits, VmmKind};
+    use crate::fleet::{Balloon, Bucket, NetworkLimits, RateLimiter, VmmKind};
     use crate::host::state::MachineDisk;
 
     #[test]
     fn qemu_is_told_what_it_can_do() {
-        let limits = |operations| Limits { bandwidth: Some(Bucket::steady(1000)), operations };
+        let limits = |operations| RateLimiter { bandwidth: Some(Bucket::steady(1000)), operations };
         let machine = Machine {
             vmm: VmmKind::Qemu,
             uid: 200_001,

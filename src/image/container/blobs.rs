@@ -15,7 +15,7 @@ use crate::sys::registry::Pulled;
 
 use super::ContainerProblem;
 use super::packed::Compression;
-use super::tar::{EntryType, LayerReader, Source};
+use super::tar::{EntryType, LayerReader, TarSource};
 
 /// Where a layout has its blobs.
 const BLOBS: &str = "blobs/sha256/";
@@ -216,7 +216,7 @@ impl Read for ArchivePart {
     }
 }
 
-impl Source for ArchivePart {
+impl TarSource for ArchivePart {
     fn skip(&mut self, bytes: u64) -> io::Result<()> {
         self.left = self.left.checked_sub(bytes).ok_or(io::ErrorKind::UnexpectedEof)?;
         self.at += bytes;

@@ -15,7 +15,7 @@ use sha2::Digest;
 use crate::base::Sha256;
 use crate::sys::oci::Descriptor;
 
-use super::super::content::{Source, Visit};
+use super::super::content::{SequentialArchive, Visit};
 use super::super::ext4::Ext4Error;
 use super::super::tree::{Node, NodeKind, Tree, TreeError, name_of, parent_of};
 use super::blobs::{Blobs, check_digest};
@@ -105,7 +105,7 @@ impl Layer {
     /// What is to be said of a layer that cannot be read: that it is damaged, where it is.
     fn blame(&self, problem: ContainerProblem) -> ContainerProblem {
         let hash = || -> Result<(), ContainerProblem> {
-            let mut packed = Hashing::new(self.blobs.stream(&self.blob)?);
+            let mut packed = HashingReader::new(self.blobs.stream(&self.blob)?);
             let read = |source| ContainerProblem::Read { what: "a layer".into(), source };
             io::copy(&mut packed, &mut io::sink()).map_err(read)?;
             check_digest("layer", &self.blob.digest, finish(&packed.hash).0)
@@ -123,9 +123,9 @@ impl Layer {
         let read = |source| {
             Stopped::Layer(ContainerProblem::Read { what: format!("layer {}", self.diff_id.short()), source })
         };
-        let packed = Hashing::new(self.blobs.stream(&self.blob).map_err(Stopped::Layer)?);
+        let packed = HashingReader::new(self.blobs.stream(&self.blob).map_err(Stopped::Layer)?);
         let packed_hash = packed.hash.clone();
-        let plain = Hashing::new(self.compression.unpack(Box::new(packed)).map_err(read)?);
+        let plain = HashingReader::new(self.compression.unpack(Box::new(packed)).map_err(read)?);
         let plain_hash = plain.hash.clone();
         let mut reader =
             if split.is_some() { LayerReader::recording(plain) } else { LayerReader::new(plain) };
@@ -247,7 +247,7 @@ impl From<Blocked> for Refused {
     }
 }
 
-impl Source for Layer {
+impl SequentialArchive for Layer {
     fn each_file(&self, visit: Visit<'_>) -> Result<(), Ext4Error> {
         self.walk(None, |number, header, content| match header.kind {
             EntryType::File => visit(number, content),
@@ -263,7 +263,7 @@ impl Source for Layer {
 
 /// Writes what tar-split keeps of an entry, reading its bytes for their checksum. A sparse file cannot be given back from its
 /// unpacked bytes, so that its stored ones are kept.
-fn record<R: tar::Source>(
+fn record<R: tar::TarSource>(
     reader: &mut LayerReader<R>,
     split: &mut SplitWriter,
     header: &Header,
@@ -287,7 +287,7 @@ fn record<R: tar::Source>(
 }
 
 /// What follows the last entry is read, so that it is hashed, and kept.
-fn record_rest<R: tar::Source>(
+fn record_rest<R: tar::TarSource>(
     reader: &mut LayerReader<R>,
     split: Option<&mut SplitWriter>,
 ) -> io::Result<()> {
@@ -311,18 +311,18 @@ enum Stopped<E> {
 type Hash = Rc<RefCell<(sha2::Sha256, u64)>>;
 
 /// Hashes what is read through it, and counts it.
-struct Hashing<R> {
+struct HashingReader<R> {
     inner: R,
     hash: Hash,
 }
 
-impl<R> Hashing<R> {
+impl<R> HashingReader<R> {
     fn new(inner: R) -> Self {
         Self { inner, hash: Rc::default() }
     }
 }
 
-impl<R: Read> Read for Hashing<R> {
+impl<R: Read> Read for HashingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         let mut hash = self.hash.borrow_mut();
@@ -332,7 +332,7 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-impl<R: Read> tar::Source for Hashing<R> {}
+impl<R: Read> tar::TarSource for HashingReader<R> {}
 
 fn finish(hash: &Hash) -> (Sha256, u64) {
     let hash = hash.borrow();

@@ -44,7 +44,7 @@ pub(super) enum EntryType {
 }
 
 /// What a tar is read from.
-pub(super) trait Source: Read {
+pub(super) trait TarSource: Read {
     /// Passes over some bytes.
     ///
     /// # Errors
@@ -77,7 +77,7 @@ fn wrong(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
 
-impl<R: Source> LayerReader<R> {
+impl<R: TarSource> LayerReader<R> {
     /// A reader that records nothing.
     pub fn new(source: R) -> Self {
         Self { source, content: 0, padding: 0, raw: Vec::new(), records: false }
@@ -258,7 +258,7 @@ impl<R: Source> LayerReader<R> {
     }
 }
 
-impl<R: Source> Read for LayerReader<R> {
+impl<R: TarSource> Read for LayerReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = buffer.len().min(usize::try_from(self.content).unwrap_or(usize::MAX));
         if most == 0 {
@@ -276,7 +276,7 @@ impl<R: Source> Read for LayerReader<R> {
 /// The content of an entry, recorded as it is read.
 struct Recorded<'a, R>(&'a mut LayerReader<R>);
 
-impl<R: Source> Read for Recorded<'_, R> {
+impl<R: TarSource> Read for Recorded<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.0.read(buffer)?;
         self.0.record(&buffer[..read]);

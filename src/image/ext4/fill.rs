@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mkext4::{InodeHandle, Layout};
 use serde::{Deserialize, Serialize};
 
-use super::super::content::{Content, Source};
+use super::super::content::{Content, SequentialArchive};
 use super::super::space::BLOCK;
 use super::super::tree::{NodeKind, Tree};
 use super::frontier::Frontier;
@@ -29,7 +29,7 @@ type Pieces = Vec<(u64, u64)>;
 
 /// A file's bytes within an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Placed {
+pub struct FileExtents {
     /// SHA-1 of the bytes, as the file's package states it.
     pub sum: [u8; 20],
     pub size: u64,
@@ -47,21 +47,21 @@ pub struct Earlier {
 
 impl Earlier {
     /// An image, and where its files lie.
-    pub fn new(image: File, placed: Vec<Placed>) -> Self {
+    pub fn new(image: File, placed: Vec<FileExtents>) -> Self {
         let pieces = placed.into_iter().map(|placed| ((placed.sum, placed.size), placed.pieces)).collect();
         Self { image, pieces }
     }
 }
 
 /// One file of an archive that the image is to hold.
-struct Wanted<'a> {
+struct WantedFile<'a> {
     handle: InodeHandle,
     path: &'a str,
     size: u64,
 }
 
 /// Files of one archive, by entry.
-type OfSource<'a> = HashMap<usize, Wanted<'a>>;
+type OfSource<'a> = HashMap<usize, WantedFile<'a>>;
 
 /// Bytes that lie in an earlier image, and where they belong.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl<'a> Filling<'a> {
         &self,
         tree: &Tree<Content>,
         files: &Files<'_>,
-        sources: &[&dyn Source],
+        sources: &[&dyn SequentialArchive],
     ) -> Result<Written, Ext4Error> {
         let wanted = self.inline(tree, files, sources.len())?;
         self.streamed(sources, &wanted)
@@ -117,7 +117,7 @@ impl<'a> Filling<'a> {
             let Some(NodeKind::File { size, content }) = tree.get(path).map(|node| &node.kind) else {
                 continue;
             };
-            let wanted = Wanted { handle: *handle, path, size: *size };
+            let wanted = WantedFile { handle: *handle, path, size: *size };
             match content {
                 Content::Inline(bytes) => self.copy(&wanted, &mut &bytes[..], &|_| ())?,
                 Content::Streamed { source, entry } => match streamed.get_mut(*source) {
@@ -130,7 +130,11 @@ impl<'a> Filling<'a> {
     }
 
     /// Writes what comes from archives, in the order in which they lie in the image, and hashes behind.
-    fn streamed(&self, sources: &[&dyn Source], wanted: &[OfSource<'_>]) -> Result<Written, Ext4Error> {
+    fn streamed(
+        &self,
+        sources: &[&dyn SequentialArchive],
+        wanted: &[OfSource<'_>],
+    ) -> Result<Written, Ext4Error> {
         let begin = |of_source: &OfSource<'_>| {
             let extents =
                 of_source.values().filter_map(|wanted| self.layout.extents(wanted.handle).first().copied());
@@ -189,7 +193,7 @@ impl<'a> Filling<'a> {
     /// Writes the files of one archive; `written` is told how far, as long as they are read in their order.
     fn source(
         &self,
-        source: &dyn Source,
+        source: &dyn SequentialArchive,
         wanted: &OfSource<'_>,
         written: &dyn Fn(u64),
     ) -> Result<(), Ext4Error> {
@@ -210,7 +214,12 @@ impl<'a> Filling<'a> {
     }
 
     /// Where an archive's files lie in an earlier image, in few pieces; `None` where one of them is not there.
-    fn runs(&self, earlier: &Earlier, source: &dyn Source, wanted: &OfSource<'_>) -> Option<Vec<Run>> {
+    fn runs(
+        &self,
+        earlier: &Earlier,
+        source: &dyn SequentialArchive,
+        wanted: &OfSource<'_>,
+    ) -> Option<Vec<Run>> {
         let mut runs = Vec::new();
         for (entry, file) in wanted {
             let there = earlier.pieces.get(&(source.sum(*entry)?, file.size))?;
@@ -248,7 +257,7 @@ impl<'a> Filling<'a> {
     /// Copies exactly a file's bytes to its extents; the rest of its last block is a hole already.
     fn copy(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &WantedFile<'_>,
         reader: &mut dyn Read,
         written: &dyn Fn(u64),
     ) -> Result<(), Ext4Error> {
@@ -269,12 +278,12 @@ impl<'a> Filling<'a> {
         Ok(())
     }
 
-    fn placed(&self, source: &dyn Source, wanted: &OfSource<'_>) -> Vec<Placed> {
-        let place = |(entry, file): (&usize, &Wanted<'_>)| {
+    fn placed(&self, source: &dyn SequentialArchive, wanted: &OfSource<'_>) -> Vec<FileExtents> {
+        let place = |(entry, file): (&usize, &WantedFile<'_>)| {
             let pieces = self.layout.extents(file.handle);
-            Some(Placed { sum: source.sum(*entry)?, size: file.size, pieces })
+            Some(FileExtents { sum: source.sum(*entry)?, size: file.size, pieces })
         };
-        let mut placed: Vec<Placed> = wanted.iter().filter_map(place).collect();
+        let mut placed: Vec<FileExtents> = wanted.iter().filter_map(place).collect();
         placed.sort_by(|a, b| a.pieces.cmp(&b.pieces));
         placed
     }

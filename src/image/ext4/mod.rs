@@ -23,13 +23,13 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::sys::fs::{input_diagnosis, io_diagnosis};
 
 use super::container::ContainerError;
-use super::content::{Content, Source};
+use super::content::{Content, SequentialArchive};
 use super::space;
 use super::tree::{Node, NodeKind, Tree, parent_of};
 
 pub(super) use raw_names::RawNames;
 
-pub use fill::{Earlier, Placed};
+pub use fill::{Earlier, FileExtents};
 
 /// Free space that `size = "auto"` leaves. The root is mounted read-only, so it is room for nothing but a look by hand.
 pub const AUTO_MARGIN: ByteSize = ByteSize::from_mib(4);
@@ -115,7 +115,7 @@ pub struct Written {
     /// Bytes of the whole file.
     pub size: u64,
     /// Where the files of archives lie, as far as they have a sum.
-    pub placed: Vec<Placed>,
+    pub placed: Vec<FileExtents>,
 }
 
 /// Writes the file system to `path`, sparse, in place of what is there. It is whole only where this succeeds.
@@ -124,7 +124,7 @@ pub struct Written {
 /// small, the error names one that would do.
 pub fn write_ext4(
     tree: &Tree<Content>,
-    sources: &[&dyn Source],
+    sources: &[&dyn SequentialArchive],
     options: &Ext4Options,
     earlier: Option<&Earlier>,
     path: &Path,

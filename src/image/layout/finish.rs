@@ -7,9 +7,9 @@ use crate::base::GuestPath;
 use crate::fleet::{FileContent, FileSpec};
 use crate::sys::fs as files;
 
-use super::super::accounts::{ACCOUNT_FILES, Accounts};
+use super::super::accounts::{ACCOUNT_FILES, AccountFiles};
 use super::super::content::Content;
-use super::super::recipe::{Attributes, Declared, PathItem, Recipes, Service};
+use super::super::recipe::{Attributes, FromRecipe, PathItem, Recipes, Service};
 use super::super::tree::{Node, NodeKind, Tree};
 use super::{ApkSettings, GENERATED_AT, LayoutError, inline_file, plain_directory};
 
@@ -19,7 +19,7 @@ pub(super) const BUSYBOX_PATHS: &str = "/etc/busybox-paths.d/busybox";
 /// A tree of packages being finished.
 pub(super) struct Finish {
     pub tree: Tree<Content>,
-    pub accounts: Accounts,
+    pub accounts: AccountFiles,
 }
 
 impl Finish {
@@ -73,7 +73,7 @@ impl Finish {
         &mut self,
         runlevel: &str,
         name: &str,
-        declared: &Declared<Service>,
+        declared: &FromRecipe<Service>,
     ) -> Result<(), LayoutError> {
         let recipe = &declared.recipe;
         let path = format!("/etc/runlevels/{runlevel}/{name}");
@@ -94,7 +94,7 @@ impl Finish {
         }
     }
 
-    fn add_item(&mut self, path: &str, item: &Declared<PathItem>) -> Result<(), LayoutError> {
+    fn add_item(&mut self, path: &str, item: &FromRecipe<PathItem>) -> Result<(), LayoutError> {
         let origin = format!("recipe {}", item.recipe);
         let node = match &item.value {
             PathItem::Symlink { target } => Node::new(NodeKind::Symlink { target: target.clone() }, 0o777),
@@ -110,7 +110,7 @@ impl Finish {
         self.put(&origin, path, node)
     }
 
-    fn change(&mut self, path: &str, declared: &Declared<Attributes>) -> Result<(), LayoutError> {
+    fn change(&mut self, path: &str, declared: &FromRecipe<Attributes>) -> Result<(), LayoutError> {
         let origin = format!("recipe {}", declared.recipe);
         let attributes = &declared.value;
         let uid = attributes.owner.as_deref().map(|name| self.uid(&origin, path, name)).transpose()?;

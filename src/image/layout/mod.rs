@@ -13,8 +13,8 @@ use crate::base::{GuestPath, Label};
 use crate::fleet::FileSpec;
 use crate::sys::fs::{FileError, input_diagnosis};
 
-use super::accounts::{ACCOUNT_FILES, AccountError, Accounts};
-use super::content::{Content, Source};
+use super::accounts::{ACCOUNT_FILES, AccountError, AccountFiles};
+use super::content::{Content, SequentialArchive};
 use super::recipe::Recipes;
 use super::tree::{Node, NodeKind, Tree, TreeError};
 
@@ -29,7 +29,7 @@ pub(super) const GENERATED_AT: i64 = 0;
 pub struct ApkSettings {
     /// Such as `x86_64`.
     pub arch: String,
-    /// Wishes of recipes and image together.
+    /// Dependencies of recipes and image together.
     pub world: Vec<Dependency>,
     /// Lines of `/etc/apk/repositories`.
     pub repositories: Vec<String>,
@@ -112,8 +112,8 @@ impl Diagnostic for LayoutError {
 
 impl Rootfs<'_> {
     /// What the tree's contents are numbered by.
-    pub fn sources(&self) -> Vec<&dyn Source> {
-        self.packages.iter().map(|package| package as &dyn Source).collect()
+    pub fn sources(&self) -> Vec<&dyn SequentialArchive> {
+        self.packages.iter().map(|package| package as &dyn SequentialArchive).collect()
     }
 }
 
@@ -130,7 +130,7 @@ pub fn rootfs<'a>(
     let mut laid = Packages::lay_out(packages)?;
     let needed: Vec<&str> = ACCOUNT_FILES.iter().map(|file| file.path).chain([BUSYBOX_PATHS]).collect();
     let brought = laid.read(&needed)?;
-    let accounts = Accounts::merge(&brought, recipes)?;
+    let accounts = AccountFiles::merge(&brought, recipes)?;
     laid.resolve_owners(&accounts);
     let listed: Vec<PackageInfo> =
         packages.iter().map(|package| as_listed(&package.info, &apk.arch)).collect();

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::apk::database::{Installed, Owned};
 use crate::apk::{Entry, EntryKind, PackageContents, PackageInfo, Rules};
 
-use super::super::accounts::Accounts;
+use super::super::accounts::AccountFiles;
 use super::super::content::Content;
 use super::super::tree::{Node, NodeKind, Tree};
 use super::LayoutError;
@@ -188,7 +188,7 @@ impl<'a> Packages<'a> {
         &self,
         listed: &'t [PackageInfo],
         tags: &'t BTreeMap<String, String>,
-        accounts: &Accounts,
+        accounts: &AccountFiles,
     ) -> Vec<Installed<'t>>
     where
         'a: 't,
@@ -227,7 +227,7 @@ impl<'a> Packages<'a> {
     }
 
     /// Owners by name where the image knows the name, else by number.
-    pub(super) fn resolve_owners(&mut self, accounts: &Accounts) {
+    pub(super) fn resolve_owners(&mut self, accounts: &AccountFiles) {
         for (path, (package, index)) in &self.owners {
             let entry = &self.packages[*package].entries[*index];
             if let Some(node) = self.tree.get_mut(path) {
@@ -255,7 +255,7 @@ fn least(claims: impl Iterator<Item = ((u32, u32), u16)>) -> Option<((u32, u32),
     })
 }
 
-fn owner(entry: &Entry, accounts: &Accounts) -> (u32, u32) {
+fn owner(entry: &Entry, accounts: &AccountFiles) -> (u32, u32) {
     let (uid, gid) = (accounts.uid(&entry.owner), accounts.gid(&entry.group));
     (uid.unwrap_or(entry.uid), gid.unwrap_or(entry.gid))
 }

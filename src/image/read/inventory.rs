@@ -26,17 +26,17 @@ const MOST_LINKS: usize = 40;
 /// left out.
 #[derive(Debug)]
 pub struct Inventory {
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, InventoryEntry>,
 }
 
 /// One name in an image, with the inode behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct InventoryEntry {
     /// Names of one file have one number.
     pub inode: u32,
     /// Names that the file system says the inode has.
     pub links: u16,
-    pub kind: EntryKind,
+    pub kind: InodeKind,
     /// Permission bits, 0 to 0o7777.
     pub mode: u16,
     pub uid: u32,
@@ -49,7 +49,7 @@ pub struct Entry {
 
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EntryKind {
+pub enum InodeKind {
     Directory,
     /// `size` in bytes.
     File {
@@ -70,7 +70,7 @@ pub enum EntryKind {
     Socket,
 }
 
-impl EntryKind {
+impl InodeKind {
     /// A word for messages.
     pub fn name(&self) -> &'static str {
         match self {
@@ -85,11 +85,11 @@ impl EntryKind {
     }
 }
 
-impl Entry {
+impl InventoryEntry {
     /// Bytes of content; 0 for all but regular files.
     pub fn size(&self) -> u64 {
         match self.kind {
-            EntryKind::File { size } => size,
+            InodeKind::File { size } => size,
             _ => 0,
         }
     }
@@ -103,18 +103,18 @@ impl Inventory {
         let mut entries = walk.entries;
         let is_empty = !entries.keys().any(|path| path.starts_with("/lost+found/"));
         if is_empty {
-            entries.retain(|path, entry| path != "/lost+found" || entry.kind != EntryKind::Directory);
+            entries.retain(|path, entry| path != "/lost+found" || entry.kind != InodeKind::Directory);
         }
         Ok(Self { entries })
     }
 
     /// Every entry in byte order of the paths, the root first.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &InventoryEntry)> {
         self.entries.iter().map(|(path, entry)| (path.as_str(), entry))
     }
 
     /// The entry at a path, links not followed.
-    pub fn get(&self, path: &str) -> Option<&Entry> {
+    pub fn get(&self, path: &str) -> Option<&InventoryEntry> {
         self.entries.get(path)
     }
 
@@ -154,7 +154,7 @@ impl Inventory {
             let next = format!("{real}/{part}");
             let is_last = open.iter().all(|part| matches!(part.as_str(), "" | "."));
             match &self.entries.get(&next)?.kind {
-                EntryKind::Symlink { target } if follow_last || !is_last => {
+                InodeKind::Symlink { target } if follow_last || !is_last => {
                     links += 1;
                     if links > MOST_LINKS {
                         return None;
@@ -174,7 +174,8 @@ impl Inventory {
     /// than `most` bytes, or that is not UTF-8, is an error.
     pub fn text(&self, volume: &Volume, path: &str, most: u64) -> Result<Option<String>, ReadError> {
         let Some(real) = self.real_path(path) else { return Ok(None) };
-        let Some(Entry { inode, kind: EntryKind::File { size }, .. }) = self.entries.get(&real) else {
+        let Some(InventoryEntry { inode, kind: InodeKind::File { size }, .. }) = self.entries.get(&real)
+        else {
             return Ok(None);
         };
         let failed = |reason: String| volume.error(Flaw::at(path, reason));
@@ -189,7 +190,7 @@ impl Inventory {
     /// Names of each file that has several, in byte order, by inode number.
     pub fn hard_links(&self) -> BTreeMap<u32, Vec<&str>> {
         let mut names: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
-        for (path, entry) in self.iter().filter(|(_, entry)| entry.kind != EntryKind::Directory) {
+        for (path, entry) in self.iter().filter(|(_, entry)| entry.kind != InodeKind::Directory) {
             names.entry(entry.inode).or_default().push(path);
         }
         names.retain(|_, names| names.len() > 1);
@@ -200,7 +201,7 @@ impl Inventory {
 /// Reading directory by directory.
 struct Walk<'a> {
     volume: &'a Volume,
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, InventoryEntry>,
     /// Directories that have been entered: each has one name.
     seen: BTreeSet<u32>,
     /// Bytes of memory so far, about.
@@ -233,18 +234,18 @@ impl Walk<'_> {
             if !is_name(name) {
                 let name = name.escape_ascii();
                 let flaw = Flaw::at(directory, format!("{name:?} cannot be the name of a file"));
-                return Err(Failure::Name(flaw));
+                return Err(DirectoryError::Name(flaw));
             }
             metadata += ENTRY_COST;
             if metadata > MAX_METADATA {
-                return Err(Failure::Name(Flaw::TooMuch(MAX_METADATA)));
+                return Err(DirectoryError::Name(Flaw::TooMuch(MAX_METADATA)));
             }
             names.push((escaped(name), number));
             Ok(())
         });
         visited.map(|()| names).map_err(|failure| match failure {
-            Failure::Structure(error) => Flaw::at(directory, error),
-            Failure::Name(flaw) => flaw,
+            DirectoryError::Structure(error) => Flaw::at(directory, error),
+            DirectoryError::Name(flaw) => flaw,
         })
     }
 
@@ -252,7 +253,7 @@ impl Walk<'_> {
     fn add(&mut self, path: String, number: u32) -> Result<bool, Flaw> {
         let entry = self.read(number).map_err(|error| Flaw::at(&path, error))?;
         let own: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let target = if let EntryKind::Symlink { target } = &entry.kind { target.len() } else { 0 };
+        let target = if let InodeKind::Symlink { target } = &entry.kind { target.len() } else { 0 };
         self.metadata += ENTRY_COST + path.len() + own + target;
         if self.metadata > MAX_METADATA {
             return Err(Flaw::TooMuch(MAX_METADATA));
@@ -260,7 +261,7 @@ impl Walk<'_> {
         if path.len() > MAX_PATH {
             return Err(Flaw::at(parent_of(&path), "names are nested too deep below it"));
         }
-        let is_directory = entry.kind == EntryKind::Directory;
+        let is_directory = entry.kind == InodeKind::Directory;
         if path.is_empty() && !is_directory {
             return Err(Flaw::at("", "the root is not a directory"));
         }
@@ -271,7 +272,7 @@ impl Walk<'_> {
         Ok(is_directory)
     }
 
-    fn read(&self, number: u32) -> Result<Entry, mkext4::Error> {
+    fn read(&self, number: u32) -> Result<InventoryEntry, mkext4::Error> {
         let inode = self.volume.inode(number)?;
         let mut xattrs = BTreeMap::new();
         for attribute in self.volume.xattrs(number, &inode)? {
@@ -279,7 +280,7 @@ impl Walk<'_> {
             let name = name.ok_or_else(|| mkext4::Error::Unsupported("an attribute of this name".into()))?;
             xattrs.insert(name, attribute.value);
         }
-        Ok(Entry {
+        Ok(InventoryEntry {
             inode: number,
             links: inode.links_count,
             kind: self.kind(number, &inode)?,
@@ -291,22 +292,22 @@ impl Walk<'_> {
         })
     }
 
-    fn kind(&self, number: u32, inode: &Inode) -> Result<EntryKind, mkext4::Error> {
+    fn kind(&self, number: u32, inode: &Inode) -> Result<InodeKind, mkext4::Error> {
         let (major, minor) = inode.dev_numbers().unwrap_or_default();
         Ok(match inode.file_type() {
-            FileType::Dir => EntryKind::Directory,
-            FileType::Regular => EntryKind::File { size: inode.size },
+            FileType::Dir => InodeKind::Directory,
+            FileType::Regular => InodeKind::File { size: inode.size },
             FileType::Symlink => {
                 let target = self.volume.target(number, inode)?;
                 if target.is_empty() || target.contains(&0) {
                     return Err(mkext4::Error::Unsupported("a symlink whose target is not a path".into()));
                 }
-                EntryKind::Symlink { target: escaped(&target) }
+                InodeKind::Symlink { target: escaped(&target) }
             }
-            FileType::CharDev => EntryKind::CharDevice { major, minor },
-            FileType::BlockDev => EntryKind::BlockDevice { major, minor },
-            FileType::Fifo => EntryKind::Fifo,
-            FileType::Socket => EntryKind::Socket,
+            FileType::CharDev => InodeKind::CharDevice { major, minor },
+            FileType::BlockDev => InodeKind::BlockDevice { major, minor },
+            FileType::Fifo => InodeKind::Fifo,
+            FileType::Socket => InodeKind::Socket,
             FileType::Unknown => {
                 let why = format!("inode {number} has an unknown file type");
                 return Err(mkext4::Error::Corrupt { what: "inode", why });
@@ -316,12 +317,12 @@ impl Walk<'_> {
 }
 
 /// Why a directory cannot be read: its structures, or what they name.
-enum Failure {
+enum DirectoryError {
     Structure(mkext4::Error),
     Name(Flaw),
 }
 
-impl From<mkext4::Error> for Failure {
+impl From<mkext4::Error> for DirectoryError {
     fn from(error: mkext4::Error) -> Self {
         Self::Structure(error)
     }

@@ -14,8 +14,8 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::sys::fs::input_diagnosis;
 
 pub use bytes::{Side, same_bytes};
-pub use inventory::{Entry, EntryKind, Inventory};
-pub use system::{Group, Password, System, User};
+pub use inventory::{InodeKind, Inventory, InventoryEntry};
+pub use system::{GroupEntry, PasswdEntry, Password, System};
 pub use volume::{FileReader, Volume, VolumeInfo};
 
 /// An image that cannot be read.

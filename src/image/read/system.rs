@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::apk::{InstalledPackage, parse_installed};
 
-use super::inventory::{EntryKind, Inventory};
+use super::inventory::{InodeKind, Inventory};
 use super::volume::Volume;
 use super::{Flaw, ReadError};
 
@@ -30,15 +30,15 @@ pub struct System {
     pub packages: Vec<InstalledPackage>,
     /// What apk was asked for.
     pub world: Vec<String>,
-    pub users: Vec<User>,
-    pub groups: Vec<Group>,
+    pub users: Vec<PasswdEntry>,
+    pub groups: Vec<GroupEntry>,
     /// Services by OpenRC's runlevel.
     pub services: BTreeMap<String, Vec<String>>,
 }
 
 /// A line of `/etc/passwd`, and what `/etc/shadow` says of it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
-pub struct User {
+pub struct PasswdEntry {
     pub name: String,
     pub uid: u32,
     pub gid: u32,
@@ -60,7 +60,7 @@ pub enum Password {
 
 /// A line of `/etc/group`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
-pub struct Group {
+pub struct GroupEntry {
     pub name: String,
     pub gid: u32,
     pub members: Vec<String>,
@@ -127,14 +127,14 @@ fn password_of(field: &str) -> Password {
     }
 }
 
-fn user(fields: &[&str], passwords: &BTreeMap<String, Password>) -> Option<User> {
+fn user(fields: &[&str], passwords: &BTreeMap<String, Password>) -> Option<PasswdEntry> {
     let [name, password, uid, gid, _, home, shell] = fields else { return None };
     let password = match *password {
         // Whom `/etc/shadow` leaves out cannot log in with a password.
         "x" => passwords.get(*name).copied().unwrap_or(Password::Locked),
         field => password_of(field),
     };
-    Some(User {
+    Some(PasswdEntry {
         name: (*name).to_owned(),
         uid: uid.parse().ok()?,
         gid: gid.parse().ok()?,
@@ -144,10 +144,10 @@ fn user(fields: &[&str], passwords: &BTreeMap<String, Password>) -> Option<User>
     })
 }
 
-fn group(fields: &[&str]) -> Option<Group> {
+fn group(fields: &[&str]) -> Option<GroupEntry> {
     let [name, _, gid, members] = fields else { return None };
     let members = members.split(',').filter(|member| !member.is_empty()).map(str::to_owned);
-    Some(Group { name: (*name).to_owned(), gid: gid.parse().ok()?, members: members.collect() })
+    Some(GroupEntry { name: (*name).to_owned(), gid: gid.parse().ok()?, members: members.collect() })
 }
 
 /// The links of `/etc/runlevels`.
@@ -156,8 +156,8 @@ fn services(inventory: &Inventory) -> BTreeMap<String, Vec<String>> {
     for (path, entry) in inventory.iter() {
         let Some(below) = path.strip_prefix("/etc/runlevels/") else { continue };
         match (below.split_once('/'), &entry.kind) {
-            (None, EntryKind::Directory) => drop(services.entry(below.to_owned()).or_default()),
-            (Some((level, name)), kind) if *kind != EntryKind::Directory && !name.contains('/') => {
+            (None, InodeKind::Directory) => drop(services.entry(below.to_owned()).or_default()),
+            (Some((level, name)), kind) if *kind != InodeKind::Directory && !name.contains('/') => {
                 services.entry(level.to_owned()).or_default().push(name.to_owned());
             }
             _ => {}

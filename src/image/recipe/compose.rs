@@ -17,11 +17,11 @@ use crate::fleet::{InvalidFile, ScriptName, SourceFiles, suggest};
 use super::load::{Loaded, load};
 use super::render::Renderer;
 use super::schema::{
-    AttributeSection, DirectorySection, FileSection, HomeSection, Number, RecipeFile, ScriptSection,
+    AttributeSection, DirectorySection, HomeSection, Number, RecipeFile, RecipeFileSection, ScriptSection,
     ServiceSection, SymlinkSection,
 };
 use super::{
-    Attributes, Declared, FileItem, Parameters, PathItem, RecipeError, Recipes, Service, attribute,
+    Attributes, FileItem, FromRecipe, Parameters, PathItem, RecipeError, Recipes, Service, attribute,
     capability, parameters,
 };
 
@@ -81,7 +81,7 @@ struct Composing<'a> {
 }
 
 /// Where the bytes of a file come from.
-struct Origin<'a> {
+struct FileOrigin<'a> {
     path: &'a Spanned<String>,
     template: &'a Read<Option<Spanned<Label>>>,
     content: &'a Read<Option<Spanned<String>>>,
@@ -95,8 +95,8 @@ impl Composing<'_> {
         self.digest.update(bytes);
     }
 
-    fn tell(&mut self, place: Range<usize>, message: impl Into<String>) -> Reported {
-        self.recipe.problems.tell(Problem::new(place, message))
+    fn report(&mut self, place: Range<usize>, message: impl Into<String>) -> Reported {
+        self.recipe.problems.report(Problem::new(place, message))
     }
 
     /// Tells that two recipes differ, unless one says the same thing twice.
@@ -107,13 +107,13 @@ impl Composing<'_> {
         } else {
             format!("recipes {first} and {second} contradict each other about {what}")
         };
-        self.recipe.problems.tell(Problem::new(place, message))
+        self.recipe.problems.report(Problem::new(place, message))
     }
 
     /// Adds a value, unless the same is there already.
     fn declare<K: Ord, T: PartialEq>(
         &mut self,
-        map: fn(&mut Recipes) -> &mut BTreeMap<K, Declared<T>>,
+        map: fn(&mut Recipes) -> &mut BTreeMap<K, FromRecipe<T>>,
         key: K,
         value: T,
         place: Range<usize>,
@@ -127,7 +127,7 @@ impl Composing<'_> {
             }
             Some(_) => Ok(()),
             None => {
-                map(self.recipes).insert(key, Declared { recipe, value });
+                map(self.recipes).insert(key, FromRecipe { recipe, value });
                 Ok(())
             }
         }
@@ -137,7 +137,7 @@ impl Composing<'_> {
     fn add(&mut self, file: &RecipeFile) {
         if let Some(description) = file.description.as_ref().ok().filter(|text| text.get_ref().contains('\n'))
         {
-            self.tell(description.span(), "a description must be one line");
+            self.report(description.span(), "a description must be one line");
         }
         if let Ok(packages) = &file.packages {
             let entries = packages.iter().flatten().map(|package| package.get_ref().entry.clone());
@@ -186,9 +186,9 @@ impl Composing<'_> {
         self.add_path(path?, item)
     }
 
-    fn add_file(&mut self, section: &FileSection) -> Read<()> {
-        let FileSection { template, content, copy, .. } = section;
-        let content = self.content(&Origin { path: section.path.by_ref()?, template, content, copy });
+    fn add_file(&mut self, section: &RecipeFileSection) -> Read<()> {
+        let RecipeFileSection { template, content, copy, .. } = section;
+        let content = self.content(&FileOrigin { path: section.path.by_ref()?, template, content, copy });
         let path = self.path(&section.path);
         let owner = self.account(&section.owner);
         let group = self.account(&section.group);
@@ -202,7 +202,7 @@ impl Composing<'_> {
         let text = section.target.by_ref()?;
         let target = self.text(text)?;
         if target.is_empty() || target.chars().any(char::is_control) {
-            return Err(self.tell(text.span(), "the target is empty, or contains a control character"));
+            return Err(self.report(text.span(), "the target is empty, or contains a control character"));
         }
         self.add_path(path?, PathItem::Symlink { target })
     }
@@ -210,7 +210,7 @@ impl Composing<'_> {
     fn add_home(&mut self, section: &HomeSection) -> Read<()> {
         let HomeSection { template, content, copy, .. } = section;
         let path = section.path.by_ref()?;
-        let content = self.content(&Origin { path, template, content, copy });
+        let content = self.content(&FileOrigin { path, template, content, copy });
         let below = Spanned::new(path.span(), format!("/{}", path.get_ref()));
         let inside: GuestPath = self.value(&below)?;
         let mode = section.mode?.unwrap_or(FILE_MODE).0;
@@ -220,7 +220,7 @@ impl Composing<'_> {
     }
 
     /// The bytes of a file.
-    fn content(&mut self, origin: &Origin<'_>) -> Read<Vec<u8>> {
+    fn content(&mut self, origin: &FileOrigin<'_>) -> Read<Vec<u8>> {
         let (template, content, copy) =
             (origin.template.by_ref()?, origin.content.by_ref()?, origin.copy.by_ref()?);
         match (template, content, copy) {
@@ -228,7 +228,7 @@ impl Composing<'_> {
                 let (path, bytes) = self.file_beside(template)?;
                 let Ok(text) = String::from_utf8(bytes) else {
                     return Err(
-                        self.tell(template.span(), format!("{path} is not UTF-8; `copy` takes any file"))
+                        self.report(template.span(), format!("{path} is not UTF-8; `copy` takes any file"))
                     );
                 };
                 self.template(path, text)
@@ -238,7 +238,7 @@ impl Composing<'_> {
             _ => {
                 let message =
                     format!("{} needs one of `template`, `content` and `copy`", origin.path.get_ref());
-                Err(self.tell(origin.path.span(), message))
+                Err(self.report(origin.path.span(), message))
             }
         }
     }
@@ -258,10 +258,10 @@ impl Composing<'_> {
                 let names = names.iter().map(String::as_str).filter(|name| *name != "recipe.toml");
                 let hint = suggest("files beside recipe.toml", name.get_ref().as_str(), names);
                 let problem = Problem::new(name.span(), format!("there is no {path}")).hint(hint);
-                Err(self.recipe.problems.tell(problem))
+                Err(self.recipe.problems.report(problem))
             }
             Err(error) => {
-                let told = self.tell(name.span(), error.to_string());
+                let told = self.report(name.span(), error.to_string());
                 self.failure = Some(error.into());
                 Err(told)
             }
@@ -273,7 +273,7 @@ impl Composing<'_> {
             Ok(rendered) => Ok(rendered.into_bytes()),
             Err(problem) => {
                 let mut problems = Problems::default();
-                let told = problems.tell(problem);
+                let told = problems.report(problem);
                 let problems = problems.into_sorted();
                 self.templates.push(InvalidFile { path: path.into(), text, problems });
                 Err(told)
@@ -299,7 +299,7 @@ impl Composing<'_> {
         let (place, path) = path.map(|path| (path.span(), path.into_inner()))?;
         let recipe = self.recipe.name.clone();
         let Some(there) = self.recipes.attributes.get_mut(&path) else {
-            self.recipes.attributes.insert(path, Declared { recipe, value: attributes });
+            self.recipes.attributes.insert(path, FromRecipe { recipe, value: attributes });
             return Ok(());
         };
         if there.value.merge(attributes) {
@@ -322,17 +322,17 @@ impl Composing<'_> {
             });
             match parsed {
                 Ok(bytes) => drop(found.insert(name.get_ref().clone(), bytes)),
-                Err((place, message)) => wrong = Some(self.tell(place, message)),
+                Err((place, message)) => wrong = Some(self.report(place, message)),
             }
         }
         if let Some(text) = section.capabilities.by_ref()? {
             const NAME: &str = "security.capability";
             match capability::parse(text.get_ref()) {
                 Ok(_) if found.contains_key(NAME) => {
-                    wrong = Some(self.tell(text.span(), format!("`xattrs` has {NAME}, too")));
+                    wrong = Some(self.report(text.span(), format!("`xattrs` has {NAME}, too")));
                 }
                 Ok(bytes) => drop(found.insert(NAME.to_owned(), bytes)),
-                Err(rule) => wrong = Some(self.tell(text.span(), format!("{:?}: {rule}", text.get_ref()))),
+                Err(rule) => wrong = Some(self.report(text.span(), format!("{:?}: {rule}", text.get_ref()))),
             }
         }
         wrong.map_or(Ok(found), Err)
@@ -349,7 +349,7 @@ impl Composing<'_> {
             && let Some(there) = self.recipes.services.get(&key)
             && self.recipe.extends.contains(&there.recipe)
         {
-            let declared = Declared { recipe: self.recipe.name.clone(), value: Service::OffAgain };
+            let declared = FromRecipe { recipe: self.recipe.name.clone(), value: Service::OffAgain };
             self.recipes.services.insert(key, declared);
             return Ok(());
         }
@@ -360,7 +360,7 @@ impl Composing<'_> {
     fn add_script(&mut self, section: &ScriptSection) -> Read<()> {
         let because = section.because.by_ref()?;
         if because.get_ref().trim().is_empty() {
-            return Err(self.tell(because.span(), "`because` must say why the script need not run"));
+            return Err(self.report(because.span(), "`because` must say why the script need not run"));
         }
         let package = section.package.by_ref()?.get_ref().clone();
         let script = ScriptName { package, moment: section.kind? };
@@ -374,13 +374,15 @@ impl Composing<'_> {
     /// Renders a text of `recipe.toml` itself.
     fn text(&mut self, text: &Spanned<String>) -> Read<String> {
         let rendered = self.renderer.render(text.get_ref());
-        rendered.map_err(|problem| self.recipe.problems.tell(Problem { span: text.span(), ..problem }))
+        rendered.map_err(|problem| self.recipe.problems.report(Problem { span: text.span(), ..problem }))
     }
 
     /// Renders and parses a text.
     fn value<T: FromStr<Err = InvalidValue>>(&mut self, text: &Spanned<String>) -> Read<T> {
         let rendered = self.text(text)?;
-        rendered.parse().map_err(|InvalidValue(rule)| self.tell(text.span(), format!("{rendered:?} {rule}")))
+        rendered
+            .parse()
+            .map_err(|InvalidValue(rule)| self.report(text.span(), format!("{rendered:?} {rule}")))
     }
 
     fn number(&mut self, number: &Spanned<Number>) -> Read<u32> {
@@ -390,8 +392,9 @@ impl Composing<'_> {
         };
         let rendered = self.text(&text)?;
         let parsed = rendered.trim().parse();
-        parsed
-            .map_err(|_| self.tell(number.span(), format!("{rendered:?} is not a number from 0 to 2^32 - 1")))
+        parsed.map_err(|_| {
+            self.report(number.span(), format!("{rendered:?} is not a number from 0 to 2^32 - 1"))
+        })
     }
 }
 

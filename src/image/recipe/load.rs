@@ -76,7 +76,7 @@ impl Loader<'_> {
         for entry in listed.into_iter().flatten().flatten() {
             let other = entry.get_ref();
             if let Some(problem) = self.extension_problem(other, above)? {
-                problems.tell(Problem { span: entry.span(), ..problem });
+                problems.report(Problem { span: entry.span(), ..problem });
                 continue;
             }
             self.load(other, above)?;

@@ -79,14 +79,14 @@ pub struct Recipes {
     packages: BTreeSet<String>,
     needs: Vec<(Label, KernelOption)>,
     /// What stands where in the image.
-    pub(super) paths: BTreeMap<GuestPath, Declared<PathItem>>,
-    pub(super) attributes: BTreeMap<GuestPath, Declared<Attributes>>,
-    pub(super) groups: BTreeMap<String, Declared<Group>>,
-    pub(super) users: BTreeMap<String, Declared<User>>,
+    pub(super) paths: BTreeMap<GuestPath, FromRecipe<PathItem>>,
+    pub(super) attributes: BTreeMap<GuestPath, FromRecipe<Attributes>>,
+    pub(super) groups: BTreeMap<String, FromRecipe<Group>>,
+    pub(super) users: BTreeMap<String, FromRecipe<User>>,
     /// By runlevel and name.
-    pub(super) services: BTreeMap<(String, String), Declared<Service>>,
+    pub(super) services: BTreeMap<(String, String), FromRecipe<Service>>,
     /// Files of the home, by path below it (`/.config/x`).
-    pub(super) home: BTreeMap<GuestPath, Declared<FileItem>>,
+    pub(super) home: BTreeMap<GuestPath, FromRecipe<FileItem>>,
     /// Values of all parameters.
     parameters: BTreeMap<String, ParameterValue>,
     /// Bodies of scripts that were read, and by which recipe's rule.
@@ -95,7 +95,7 @@ pub struct Recipes {
 
 /// A value and the recipe that it comes from.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Declared<T> {
+pub(super) struct FromRecipe<T> {
     pub recipe: Label,
     pub value: T,
 }

@@ -26,19 +26,19 @@ struct Declaration {
 }
 
 /// A declaration and whose it is: recipe by position, and the place of its name.
-struct Declared {
+struct DeclaredParameter {
     what: Declaration,
     recipe: usize,
     place: Range<usize>,
 }
 
 /// Values of all parameters, by name.
-pub(super) struct Values {
+pub(super) struct ParameterValues {
     values: BTreeMap<String, ParameterValue>,
     owners: BTreeMap<String, Label>,
 }
 
-impl Values {
+impl ParameterValues {
     /// The parameters that a recipe sees: its own, and those of the recipes that it extends.
     pub(super) fn seen_by(&self, recipe: &Loaded) -> BTreeMap<String, ParameterValue> {
         let sees = |owner: &Label| *owner == recipe.name || recipe.extends.contains(owner);
@@ -53,7 +53,7 @@ impl Values {
 }
 
 /// Finds the value of every parameter. What is wrong is told with the recipes; what is wrong with `given` comes back.
-pub(super) fn resolve(recipes: &mut [Loaded], given: &Parameters) -> (Values, Vec<Problem>) {
+pub(super) fn resolve(recipes: &mut [Loaded], given: &Parameters) -> (ParameterValues, Vec<Problem>) {
     let declared = declarations(recipes);
     let mut values = BTreeMap::new();
     for (name, parameter) in &declared {
@@ -80,14 +80,14 @@ pub(super) fn resolve(recipes: &mut [Loaded], given: &Parameters) -> (Values, Ve
         }
         let problem = Problem::new(parameter.place.clone(), format!("parameter `{name}` has no value"))
             .hint(format!("set it below the [image] of fleet.toml, as in parameters = {{ {name} = ... }}"));
-        recipes[parameter.recipe].problems.tell(problem);
+        recipes[parameter.recipe].problems.report(problem);
     }
     let owners = declared.iter().map(|(name, one)| (name.clone(), recipes[one.recipe].name.clone()));
-    (Values { owners: owners.collect(), values }, problems)
+    (ParameterValues { owners: owners.collect(), values }, problems)
 }
 
-fn declarations(recipes: &mut [Loaded]) -> BTreeMap<String, Declared> {
-    let mut found: BTreeMap<String, Declared> = BTreeMap::new();
+fn declarations(recipes: &mut [Loaded]) -> BTreeMap<String, DeclaredParameter> {
+    let mut found: BTreeMap<String, DeclaredParameter> = BTreeMap::new();
     for at in 0..recipes.len() {
         let Ok(file) = &recipes[at].file else { continue };
         let Ok(parameters) = file.parameters.clone() else { continue };
@@ -99,7 +99,7 @@ fn declarations(recipes: &mut [Loaded]) -> BTreeMap<String, Declared> {
                 Ok(what) => what,
                 Err(problem) => {
                     if let Some(problem) = problem {
-                        recipes[at].problems.tell(problem);
+                        recipes[at].problems.report(problem);
                     }
                     continue;
                 }
@@ -112,10 +112,10 @@ fn declarations(recipes: &mut [Loaded]) -> BTreeMap<String, Declared> {
                         format!("recipes {first} and {second} declare the parameter `{name}` differently"),
                     );
                     let problem = problem.hint("give one of the two another name");
-                    recipes[at].problems.tell(problem);
+                    recipes[at].problems.report(problem);
                 }
                 Some(_) => {}
-                None => drop(found.insert(name, Declared { what, recipe: at, place })),
+                None => drop(found.insert(name, DeclaredParameter { what, recipe: at, place })),
             }
         }
     }
@@ -157,7 +157,10 @@ fn declaration(name: &str, section: &ParameterSection) -> Result<Declaration, Op
 }
 
 /// What recipes set of the parameters of those that they extend.
-fn set(recipes: &mut [Loaded], declared: &BTreeMap<String, Declared>) -> BTreeMap<String, ParameterValue> {
+fn set(
+    recipes: &mut [Loaded],
+    declared: &BTreeMap<String, DeclaredParameter>,
+) -> BTreeMap<String, ParameterValue> {
     let mut values: BTreeMap<String, (ParameterValue, Label)> = BTreeMap::new();
     for at in 0..recipes.len() {
         let Ok(file) = &recipes[at].file else { continue };
@@ -181,7 +184,7 @@ fn set(recipes: &mut [Loaded], declared: &BTreeMap<String, Declared>) -> BTreeMa
                     let value = (value.get_ref().clone(), recipes[at].name.clone());
                     values.insert(name.get_ref().0.clone(), value);
                 }
-                Err(problem) => drop(recipes[at].problems.tell(problem)),
+                Err(problem) => drop(recipes[at].problems.report(problem)),
             }
         }
     }
@@ -194,10 +197,10 @@ fn set_one(
     name: &str,
     place: Range<usize>,
     value: &Spanned<ParameterValue>,
-    declared: &BTreeMap<String, Declared>,
+    declared: &BTreeMap<String, DeclaredParameter>,
 ) -> Result<(), Problem> {
     let recipe = &recipes[at];
-    let is_below = |one: &Declared| recipe.extends.contains(&recipes[one.recipe].name);
+    let is_below = |one: &DeclaredParameter| recipe.extends.contains(&recipes[one.recipe].name);
     match declared.get(name) {
         Some(parameter) if is_below(parameter) => check(name, &parameter.what, value),
         Some(parameter) if parameter.recipe == at => {

@@ -9,13 +9,10 @@ use toml::de::DeValue;
 use crate::base::problem::{Problem, Problems, Read, suggest};
 use crate::base::{KernelOption, Label};
 use crate::fleet::reader::{
-    FieldSchema, FromToml, Named, Section, Value, file_schema, key, section, section_schema, unexpected,
+    FieldSchema, FromToml, List, Named, Section, Value, file_schema, key, section, section_schema, unexpected,
 };
-use crate::fleet::scalar::{Count, Mode, OneOrMore, Package, ParameterName, ScriptDigest, choices};
+use crate::fleet::scalar::{Count, Mode, OneOrMore, ParameterName, ScriptDigest, WorldEntry, choices};
 use crate::fleet::{ParameterValue, ScriptMoment};
-
-/// A list, each of its elements with its place.
-pub type List<T> = Vec<Read<Spanned<T>>>;
 
 /// The JSON Schema of `recipe.toml` (draft 2020-12).
 pub fn schema() -> serde_json::Value {
@@ -35,11 +32,11 @@ section! {
         /// Parameters that templates and texts may name, also those of recipes that extend this one.
         parameters: Named<ParameterName, ParameterSection>,
         /// Packages, as in apk's world.
-        packages: List<Package>,
+        packages: List<WorldEntry>,
         /// Directories.
         directory: Vec<Read<DirectorySection>>,
         /// Files.
-        file: Vec<Read<FileSection>>,
+        file: Vec<Read<RecipeFileSection>>,
         /// Symbolic links.
         symlink: Vec<Read<SymlinkSection>>,
         /// Changes to files and directories that packages or recipes bring.
@@ -53,7 +50,7 @@ section! {
         /// Files of the home, on the data disk.
         home: Vec<Read<HomeSection>>,
         /// What the recipe needs of the kernel.
-        kernel: Option<KernelSection>,
+        kernel: Option<RecipeKernelSection>,
         /// Reviewed package scripts: none ever runs, and what they would do is covered or not needed.
         script: Vec<Read<ScriptSection>>,
     }
@@ -87,7 +84,7 @@ section! {
     }
 
     /// A file: a template, a content or a copy.
-    pub struct FileSection {
+    pub struct RecipeFileSection {
         /// Where it stands.
         path: Spanned<String>,
         /// A file beside recipe.toml, rendered.
@@ -190,7 +187,7 @@ section! {
     }
 
     /// What the recipe needs of the kernel.
-    pub struct KernelSection {
+    pub struct RecipeKernelSection {
         /// Options that must be on, with or without CONFIG_.
         needs: List<KernelOption>,
     }

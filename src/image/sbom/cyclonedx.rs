@@ -4,13 +4,13 @@ use crate::base::time::rfc3339;
 use serde_json::{Map, Value, json};
 
 use super::text::{person, uuid_of};
-use super::{Bill, Item, built};
+use super::{BillOfMaterials, Item, built};
 
 /// What the image is called where its parts refer to it.
 const IMAGE: &str = "image";
 
 /// The whole document.
-pub(super) fn document(bill: &Bill<'_>) -> Value {
+pub(super) fn document(bill: &BillOfMaterials<'_>) -> Value {
     let mut document = json!({
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -33,7 +33,7 @@ pub(super) fn document(bill: &Bill<'_>) -> Value {
     document
 }
 
-fn image(bill: &Bill<'_>) -> Value {
+fn image(bill: &BillOfMaterials<'_>) -> Value {
     let mut image = json!({
         "type": "operating-system",
         "bom-ref": IMAGE,
@@ -46,7 +46,7 @@ fn image(bill: &Bill<'_>) -> Value {
     image
 }
 
-fn component(bill: &Bill<'_>, item: &Item<'_>) -> Value {
+fn component(bill: &BillOfMaterials<'_>, item: &Item<'_>) -> Value {
     let info = item.info;
     let url = bill.package_url(info);
     let mut fields = Map::new();
@@ -99,7 +99,7 @@ fn properties(item: &Item<'_>) -> Vec<Value> {
     known.map(|(name, value)| json!({ "name": name, "value": value })).collect()
 }
 
-fn dependencies(bill: &Bill<'_>) -> Vec<Value> {
+fn dependencies(bill: &BillOfMaterials<'_>) -> Vec<Value> {
     let url = |item: &Item<'_>| bill.package_url(item.info);
     let all: Vec<_> = bill.packages.iter().map(url).collect();
     let mut dependencies = vec![json!({ "ref": IMAGE, "dependsOn": all })];

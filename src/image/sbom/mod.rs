@@ -17,7 +17,7 @@ use crate::base::text::percent;
 use crate::base::time::LAST_SECOND;
 use crate::lock::model::{Lock, LockedPackage};
 
-use super::inspect::Opened;
+use super::inspect::InspectedImage;
 use license::License;
 
 /// In which form a bill is written.
@@ -41,7 +41,7 @@ pub struct Sources<'a> {
 }
 
 /// A bill before it is written in a format.
-struct Bill<'a> {
+struct BillOfMaterials<'a> {
     /// The file system's label, which follows from the build key.
     name: String,
     title: Option<&'a str>,
@@ -63,16 +63,16 @@ struct Item<'a> {
 }
 
 /// Writes the bill of an image.
-pub fn document(image: &Opened, sources: &Sources<'_>, format: Format) -> Value {
-    let bill = Bill::of(image, sources);
+pub fn document(image: &InspectedImage, sources: &Sources<'_>, format: Format) -> Value {
+    let bill = BillOfMaterials::of(image, sources);
     match format {
         Format::Spdx => spdx::document(&bill),
         Format::CycloneDx => cyclonedx::document(&bill),
     }
 }
 
-impl<'a> Bill<'a> {
-    fn of(image: &'a Opened, sources: &Sources<'a>) -> Self {
+impl<'a> BillOfMaterials<'a> {
+    fn of(image: &'a InspectedImage, sources: &Sources<'a>) -> Self {
         let system = &image.system;
         let packages = &system.packages;
         let newest = packages.iter().filter_map(|package| built(&package.info)).max();
@@ -149,11 +149,12 @@ fn needs(packages: &[InstalledPackage]) -> Vec<BTreeSet<usize>> {
     }
     let of = |(number, package): (usize, &InstalledPackage)| {
         let mut needs = BTreeSet::new();
-        for wish in package.info.depends.iter().filter(|wish| !wish.conflict) {
-            let met =
-                providers.get(wish.name.as_str()).into_iter().flatten().filter(|(provider, version)| {
-                    *provider != number && wish.is_met_by(*version, &packages[*provider].info.checksum)
-                });
+        for dependency in package.info.depends.iter().filter(|dependency| !dependency.conflict) {
+            let met = providers.get(dependency.name.as_str()).into_iter().flatten().filter(
+                |(provider, version)| {
+                    *provider != number && dependency.is_met_by(*version, &packages[*provider].info.checksum)
+                },
+            );
             needs.extend(met.map(|(provider, _)| *provider));
         }
         needs

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::text::{person, uuid_of};
-use super::{Bill, Item, built};
+use super::{BillOfMaterials, Item, built};
 
 /// What is not known, and not claimed.
 const UNKNOWN: &str = "NOASSERTION";
@@ -15,7 +15,7 @@ const DOCUMENT: &str = "SPDXRef-DOCUMENT";
 const IMAGE: &str = "SPDXRef-Image";
 
 /// The whole document.
-pub(super) fn document(bill: &Bill<'_>) -> Value {
+pub(super) fn document(bill: &BillOfMaterials<'_>) -> Value {
     let mut packages = vec![image(bill)];
     packages.extend(bill.packages.iter().map(|item| package(bill, item)));
     packages.extend(origins(bill).into_values());
@@ -42,7 +42,7 @@ pub(super) fn document(bill: &Bill<'_>) -> Value {
     document
 }
 
-fn image(bill: &Bill<'_>) -> Value {
+fn image(bill: &BillOfMaterials<'_>) -> Value {
     let mut image = json!({
         "SPDXID": IMAGE,
         "name": bill.name,
@@ -60,7 +60,7 @@ fn image(bill: &Bill<'_>) -> Value {
     image
 }
 
-fn package(bill: &Bill<'_>, item: &Item<'_>) -> Value {
+fn package(bill: &BillOfMaterials<'_>, item: &Item<'_>) -> Value {
     let info = item.info;
     let mut fields = Map::new();
     let mut set = |name: &str, value: Value| drop(fields.insert(name.to_owned(), value));
@@ -119,7 +119,7 @@ fn origin<'a>(item: &Item<'a>) -> Option<(&'a str, &'a str)> {
 }
 
 /// Each source package once, by its identifier.
-fn origins(bill: &Bill<'_>) -> BTreeMap<String, Value> {
+fn origins(bill: &BillOfMaterials<'_>) -> BTreeMap<String, Value> {
     let of = |(name, version): (&str, &str)| {
         let fields = json!({
             "SPDXID": origin_id(name, version),
@@ -137,7 +137,7 @@ fn origins(bill: &Bill<'_>) -> BTreeMap<String, Value> {
     bill.packages.iter().filter_map(origin).map(of).collect()
 }
 
-fn relationships(bill: &Bill<'_>) -> Vec<Value> {
+fn relationships(bill: &BillOfMaterials<'_>) -> Vec<Value> {
     let relation = |one: &str, how: &str, other: &str| json!({ "spdxElementId": one, "relationshipType": how, "relatedSpdxElement": other });
     let mut all = vec![relation(DOCUMENT, "DESCRIBES", IMAGE)];
     all.extend(bill.packages.iter().map(|item| relation(IMAGE, "CONTAINS", &package_id(item))));
@@ -152,7 +152,7 @@ fn relationships(bill: &Bill<'_>) -> Vec<Value> {
 }
 
 /// Licenses that SPDX does not list, as packages spell them.
-fn own_licenses(bill: &Bill<'_>) -> Vec<Value> {
+fn own_licenses(bill: &BillOfMaterials<'_>) -> Vec<Value> {
     let licenses = bill.packages.iter().filter_map(|item| item.license.as_ref());
     let own: BTreeMap<&str, &str> =
         licenses.flat_map(|license| &license.own).map(|(id, text)| (id.as_str(), text.as_str())).collect();

@@ -4,7 +4,7 @@ use super::super::losses;
 use super::*;
 use crate::base::{Rates, Sha256};
 use crate::fleet::{
-    Balloon, Bucket, ContainerSpec, CpuTemplate, Limits, LogLevel, MachineSpec, Metadata, NetworkLimits,
+    Balloon, Bucket, ContainerSpec, CpuTemplate, LogLevel, MachineSpec, Metadata, NetworkLimits, RateLimiter,
     StaticTemplate, VmmKind,
 };
 use crate::host::firewall::Ruleset;
@@ -201,7 +201,7 @@ fn a_new_guest_has_its_rules_before_its_tap() {
     assert!(plan.to_string().ends_with("start alice: new\n"), "{plan}");
 }
 
-/// A wish for alice's disk to have another size and owner.
+/// A request for alice's disk to have another size and owner.
 fn wanting(size: u64, uid: u32) -> WantedHost {
     let mut wanted = wanted(&["alice"]);
     let disk = &mut wanted.guests.get_mut(&name("alice")).unwrap().disk;
@@ -612,7 +612,9 @@ fn changes() -> Vec<(&'static str, Change)> {
         ("metadata", |m| {
             m.spec.metadata = Some(Metadata { file: Sha256::of("other").into(), imds: false });
         }),
-        ("disk limits", |m| m.spec.disk = Limits { bandwidth: Some(Bucket::steady(1)), operations: None }),
+        ("disk limits", |m| {
+            m.spec.disk = RateLimiter { bandwidth: Some(Bucket::steady(1)), operations: None }
+        }),
         ("network device", |m| m.spec.network = NetworkLimits { mtu: Some(1400), ..Default::default() }),
     ]
 }

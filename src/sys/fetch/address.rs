@@ -2,19 +2,19 @@
 
 /// An address, and mirrors of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Address {
+pub struct MirroredUrl {
     pub url: String,
     /// Asked in this order where the address fails.
     pub mirrors: Vec<String>,
 }
 
-impl From<&str> for Address {
+impl From<&str> for MirroredUrl {
     fn from(url: &str) -> Self {
         Self { url: url.to_owned(), mirrors: Vec::new() }
     }
 }
 
-impl Address {
+impl MirroredUrl {
     /// The address of something below this one, with its mirrors.
     #[must_use]
     pub fn below(&self, path: &str) -> Self {
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn what_is_below_an_address_is_below_its_mirrors() {
-        let address = Address { url: "http://a/b".into(), mirrors: vec!["https://c:1".into()] };
+        let address = MirroredUrl { url: "http://a/b".into(), mirrors: vec!["https://c:1".into()] };
         assert_eq!(address.below("x/y").places().collect::<Vec<_>>(), ["http://a/b/x/y", "https://c:1/x/y"]);
         assert_eq!(address.below("x").beside("y"), address.below("y"));
         assert_eq!(

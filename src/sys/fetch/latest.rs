@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::base::Sha256;
 
 use super::super::fs as files;
-use super::super::http::{CacheValidators, Wanted};
+use super::super::http::{CacheValidators, ExpectedBody};
 use super::super::report::Report;
 use super::super::vendor;
-use super::{Address, Cache, FetchError, GetError};
+use super::{Cache, FetchError, GetError, MirroredUrl};
 
 /// A file as it was when it was last had. Nothing vouches for it but what it says itself.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub enum LastSeen {
 
 /// What is remembered of a file beside its bytes.
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct LatestRecord {
     /// Where it came from: another server's stamps mean something else.
     from: String,
     /// Of the bytes.
@@ -43,7 +43,7 @@ impl Cache {
     /// what it accepts is remembered.
     pub fn latest<T, E: Error + 'static>(
         &self,
-        address: &Address,
+        address: &MirroredUrl,
         limit: u64,
         progress: &dyn Report,
         accept: impl Fn(&[u8]) -> Result<T, E>,
@@ -51,7 +51,7 @@ impl Cache {
         self.any_of(address, progress, |url, attempts| {
             let (known, old) = self.recall(address).filter(|(record, _)| record.from == url).unzip();
             let stamp = known.map(|record| record.stamp).unwrap_or_default();
-            let wanted = Wanted { size: None, limit, resume: false, attempts };
+            let wanted = ExpectedBody { size: None, limit, resume: false, attempts };
             let mut bytes = Vec::new();
             let newer = self.client.download_newer(url, &stamp, &mut bytes, wanted, &|_| {});
             let Some(stamp) = newer.map_err(FetchError::from)? else {
@@ -60,13 +60,13 @@ impl Cache {
             let accepted = accept(&bytes).map_err(GetError::Refused)?;
             let (from, sha256) = (url.to_owned(), Sha256::of(&bytes));
             // Without memory, it is downloaded again next time, and is not there offline.
-            let _ = self.keep_latest(address, &Record { from, sha256, stamp }, &bytes);
+            let _ = self.keep_latest(address, &LatestRecord { from, sha256, stamp }, &bytes);
             Ok(accepted)
         })
     }
 
     /// A file as it last was, for when there is no network: that of the vendor directory, else that of the cache.
-    pub fn last_seen(&self, address: &Address) -> Option<LastSeen> {
+    pub fn last_seen(&self, address: &MirroredUrl) -> Option<LastSeen> {
         let vendored = self.vendor.as_deref().and_then(|dir| vendor::place(dir, &address.url));
         if let Some(path) = vendored
             && let Ok(bytes) = std::fs::read(&path)
@@ -78,20 +78,25 @@ impl Cache {
         Some(LastSeen::Cached { bytes, since })
     }
 
-    fn record(&self, address: &Address) -> PathBuf {
+    fn record(&self, address: &MirroredUrl) -> PathBuf {
         self.dir.join("latest").join(Sha256::of(&address.url).to_string())
     }
 
     /// The record of an address, if there is one and it is whole.
-    fn recall(&self, address: &Address) -> Option<(Record, Vec<u8>)> {
+    fn recall(&self, address: &MirroredUrl) -> Option<(LatestRecord, Vec<u8>)> {
         let mut bytes = std::fs::read(self.record(address)).ok()?;
         let line = bytes.iter().position(|byte| *byte == b'\n')?;
-        let record: Record = serde_json::from_slice(&bytes[..line]).ok()?;
+        let record: LatestRecord = serde_json::from_slice(&bytes[..line]).ok()?;
         bytes.drain(..=line);
         (Sha256::of(&bytes) == record.sha256).then_some((record, bytes))
     }
 
-    fn keep_latest(&self, address: &Address, record: &Record, bytes: &[u8]) -> Result<(), files::FileError> {
+    fn keep_latest(
+        &self,
+        address: &MirroredUrl,
+        record: &LatestRecord,
+        bytes: &[u8],
+    ) -> Result<(), files::FileError> {
         let path = self.record(address);
         let mut text = serde_json::to_vec(record)
             .map_err(|error| files::FileError::when("describe", &path)(error.into()))?;

@@ -34,7 +34,7 @@ struct Server {
 }
 
 impl Server {
-    fn address(&self) -> Address {
+    fn address(&self) -> MirroredUrl {
         self.url.as_str().into()
     }
 }
@@ -95,7 +95,7 @@ fn cache() -> (tempfile::TempDir, Cache) {
     (dir, cache)
 }
 
-fn latest(cache: &Cache, address: &Address, limit: u64) -> Result<Vec<u8>, FetchError> {
+fn latest(cache: &Cache, address: &MirroredUrl, limit: u64) -> Result<Vec<u8>, FetchError> {
     let accept = |bytes: &[u8]| Ok::<_, io::Error>(bytes.to_vec());
     cache.latest(address, limit, &Silent, accept).map_err(|mut errors| match errors.remove(0) {
         GetError::Fetch(error) => error,
@@ -103,8 +103,8 @@ fn latest(cache: &Cache, address: &Address, limit: u64) -> Result<Vec<u8>, Fetch
     })
 }
 
-fn expected() -> Expected {
-    Expected { sha256: Some(Sha256::of(BODY)), size: Some(16) }
+fn expected() -> ExpectedFile {
+    ExpectedFile { sha256: Some(Sha256::of(BODY)), size: Some(16) }
 }
 
 fn ranges(server: &Server) -> Vec<String> {
@@ -156,10 +156,10 @@ fn the_beginning_of_another_file_is_thrown_away() {
 #[test]
 fn another_file_than_the_expected_is_not_kept() {
     let (_dir, cache) = cache();
-    let wanted = Expected { sha256: Some(Sha256([7; 32])), size: Some(16) };
+    let wanted = ExpectedFile { sha256: Some(Sha256([7; 32])), size: Some(16) };
     let error = cache.get(&serve(&[Whole]).address(), wanted, false, &Silent).unwrap_err();
     assert!(matches!(error, FetchError::Digest { .. }), "{error}");
-    let longer = Expected { sha256: Some(Sha256([7; 32])), size: Some(17) };
+    let longer = ExpectedFile { sha256: Some(Sha256([7; 32])), size: Some(17) };
     let error = cache.get(&serve(&[Whole]).address(), longer, false, &Silent).unwrap_err();
     assert!(error.to_string().contains("has 16 bytes, but 17 are expected"), "{error}");
     assert!(!cache.path(&Sha256([7; 32])).exists());
@@ -244,8 +244,8 @@ fn many_at_once_download_once() {
 fn without_a_digest_it_is_fetched_each_time_and_named_by_what_came() {
     let (dir, cache) = cache();
     let server = serve(&[Part(5), Whole, Whole]);
-    let first = cache.get(&server.address(), Expected::default(), false, &Silent).unwrap();
-    assert_eq!(cache.get(&server.address(), Expected::default(), false, &Silent).unwrap(), first);
+    let first = cache.get(&server.address(), ExpectedFile::default(), false, &Silent).unwrap();
+    assert_eq!(cache.get(&server.address(), ExpectedFile::default(), false, &Silent).unwrap(), first);
     assert_eq!(ranges(&server).len(), 3);
     assert_eq!(first, cache.path(&Sha256::of(BODY)));
     assert_eq!(fs::read_dir(dir.path().join("cache/partial")).unwrap().count(), 0);
@@ -253,6 +253,6 @@ fn without_a_digest_it_is_fetched_each_time_and_named_by_what_came() {
     let local = dir.path().join("local");
     fs::write(&local, BODY).unwrap();
     let url = format!("file://{}", local.display());
-    assert_eq!(cache.get(&url.as_str().into(), Expected::default(), true, &Silent).unwrap(), first);
+    assert_eq!(cache.get(&url.as_str().into(), ExpectedFile::default(), true, &Silent).unwrap(), first);
     assert_eq!(latest(&cache, &url.as_str().into(), 16).unwrap(), BODY);
 }

@@ -8,19 +8,19 @@ use crate::sys::tool::{self, Tool, ToolError};
 
 /// A release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
+pub struct FirecrackerVersion {
     pub major: u64,
     pub minor: u64,
     pub patch: u64,
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for FirecrackerVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
     }
 }
 
-impl FromStr for Version {
+impl FromStr for FirecrackerVersion {
     type Err = ();
 
     /// `1.16.1`; what a development build has behind it (`-dev`, `-dirty`) is passed over.
@@ -54,7 +54,7 @@ impl Diagnostic for UnknownVersion {
 }
 
 /// The versions of `firecracker` and `jailer`; `None` where one of them is not installed.
-pub fn installed() -> Result<Option<(Version, Version)>, UnknownVersion> {
+pub fn installed() -> Result<Option<(FirecrackerVersion, FirecrackerVersion)>, UnknownVersion> {
     if ["firecracker", "jailer"].iter().any(|program| tool::find(program).is_none()) {
         return Ok(None);
     }
@@ -62,7 +62,7 @@ pub fn installed() -> Result<Option<(Version, Version)>, UnknownVersion> {
 }
 
 /// The version of `firecracker` or `jailer`.
-pub fn version_of(program: &'static str) -> Result<Version, UnknownVersion> {
+pub fn version_of(program: &'static str) -> Result<FirecrackerVersion, UnknownVersion> {
     let text = Tool::new(program).arg("--version").text()?;
     parse(program, &text).ok_or_else(|| UnknownVersion::Text {
         program,
@@ -71,7 +71,7 @@ pub fn version_of(program: &'static str) -> Result<Version, UnknownVersion> {
 }
 
 /// Reads `Firecracker v1.16.1`, behind which other lines may come, such as one of the log.
-fn parse(program: &str, text: &str) -> Option<Version> {
+fn parse(program: &str, text: &str) -> Option<FirecrackerVersion> {
     let first = text.lines().next()?;
     let (name, version) = first.split_once(" v")?;
     if !name.eq_ignore_ascii_case(program) {
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_version_is_read_from_the_first_line() {
-        let of = |major, minor, patch| Some(Version { major, minor, patch });
+        let of = |major, minor, patch| Some(FirecrackerVersion { major, minor, patch });
         let text = "Firecracker v1.16.1\n\n2026-11-25T17:55:37.816853715 [anonymous-instance:main] Firecracker exiting successfully. exit_code=0\n";
         assert_eq!(parse("firecracker", text), of(1, 16, 1));
         assert_eq!(parse("jailer", "Jailer v1.10.0\n\n"), of(1, 10, 0));

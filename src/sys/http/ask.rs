@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::thread;
 
-use super::{ATTEMPTS, Client, Failure, HttpError, may_pass, unreachable};
+use super::{ATTEMPTS, AttemptError, Client, HttpError, may_pass, unreachable};
 
 /// The most bytes that are read of such an answer.
 const LARGEST: u64 = 1 << 20;
@@ -33,8 +33,8 @@ impl Client {
             let error = match self.ask_once(url) {
                 Ok(answer) if !may_pass(answer.status) => return Ok(answer),
                 Ok(answer) => HttpError::Status { url: url.to_owned(), status: answer.status },
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(error, _)) => error,
+                Err(AttemptError::Final(error)) => return Err(error),
+                Err(AttemptError::Passing(error, _)) => error,
             };
             failures += 1;
             if failures == ATTEMPTS {
@@ -44,7 +44,7 @@ impl Client {
         }
     }
 
-    fn ask_once(&self, url: &str) -> Result<Answer, Failure> {
+    fn ask_once(&self, url: &str) -> Result<Answer, AttemptError> {
         let request = self.with_own_headers(self.agent(url).get(url));
         let response = request.call().map_err(|error| unreachable(url, error))?;
         let status = response.status().as_u16();
@@ -53,7 +53,7 @@ impl Client {
         let mut body = Vec::new();
         let read = response.into_body().into_reader().take(LARGEST).read_to_end(&mut body);
         read.map_err(|source| {
-            Failure::Passing(HttpError::Cut { url: url.to_owned(), received: 0, source }, None)
+            AttemptError::Passing(HttpError::Cut { url: url.to_owned(), received: 0, source }, None)
         })?;
         Ok(Answer { status, challenge, body })
     }

@@ -128,7 +128,7 @@ struct Link {
     link_type: String,
     ifalias: String,
     linkinfo: LinkInfo,
-    addr_info: Vec<Address>,
+    addr_info: Vec<InterfaceAddress>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -156,7 +156,7 @@ enum Id {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Address {
+struct InterfaceAddress {
     local: Option<IpAddr>,
     prefixlen: u8,
 }

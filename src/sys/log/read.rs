@@ -32,7 +32,7 @@ const PIECE: usize = 64 << 10;
 pub struct Reader {
     log: PathBuf,
     /// Those that are known and not read to their end, oldest first.
-    files: VecDeque<Part>,
+    files: VecDeque<LogFile>,
     /// Where in the first of them.
     at: u64,
     /// The inode and the offset where reading ends.
@@ -41,14 +41,14 @@ pub struct Reader {
 
 /// A file of the log.
 #[derive(Debug)]
-struct Part {
+struct LogFile {
     file: File,
     inode: u64,
     index: Option<File>,
     marks: Vec<Mark>,
 }
 
-impl Part {
+impl LogFile {
     /// Takes in the marks that were written meanwhile.
     fn refresh(&mut self) -> io::Result<()> {
         if let Some(index) = &mut self.index {
@@ -153,8 +153,8 @@ impl Reader {
 }
 
 /// The files of a log, oldest first. A file that moves meanwhile is seen twice, never missed.
-fn parts(log: &Path) -> io::Result<VecDeque<Part>> {
-    let mut found: VecDeque<Part> = VecDeque::new();
+fn parts(log: &Path) -> io::Result<VecDeque<LogFile>> {
+    let mut found: VecDeque<LogFile> = VecDeque::new();
     let mut indexes = Vec::new();
     let oldest = ages(log)?.last().copied().unwrap_or_default();
     for age in 0..=oldest.saturating_add(MOVES).min(MOST_KEPT) {
@@ -166,7 +166,7 @@ fn parts(log: &Path) -> io::Result<VecDeque<Part>> {
         if let Some(file) = absent_is_none(File::open(file(log, age)))? {
             let inode = inode(&file)?;
             found.retain(|part| part.inode != inode);
-            found.push_front(Part { file, inode, index: None, marks: Vec::new() });
+            found.push_front(LogFile { file, inode, index: None, marks: Vec::new() });
         }
     }
     for (inode, mut index) in indexes {

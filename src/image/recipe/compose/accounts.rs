@@ -53,7 +53,7 @@ impl Composing<'_> {
         let own_group = self.recipes.groups.contains_key(&user.group);
         if user.subids.is_some() && !own_group {
             let message = format!("user {name} has subids, so its group {} must be a [[group]]", user.group);
-            return Err(self.tell(place, message));
+            return Err(self.report(place, message));
         }
         self.declare(|recipes| &mut recipes.users, name, user, place, &what)
     }
@@ -68,7 +68,7 @@ impl Composing<'_> {
     ) -> Read<SubIds> {
         let ids = SubIds { start: start.get_ref().0, count };
         if ids.start.checked_add(count).is_none() {
-            return Err(self.tell(start.span(), "the subids end above 2^32 - 1"));
+            return Err(self.report(start.span(), "the subids end above 2^32 - 1"));
         }
         let other = self.recipes.users.iter().find(|(name, one)| one.value.subids.is_some() && *name != user);
         if let Some((_, other)) = other {
@@ -78,7 +78,7 @@ impl Composing<'_> {
         if user != GUEST_USER {
             let problem = Problem::new(place, format!("the user with subids is called {user}"))
                 .hint(format!("name it `{GUEST_USER}`: the host logs in as that user"));
-            return Err(self.recipe.problems.tell(problem));
+            return Err(self.recipe.problems.report(problem));
         }
         Ok(ids)
     }
@@ -87,7 +87,7 @@ impl Composing<'_> {
     fn field(&mut self, text: &Spanned<String>) -> Read<String> {
         let value = self.text(text)?;
         if value.contains(':') || value.chars().any(char::is_control) {
-            return Err(self.tell(text.span(), format!("{value:?} contains a ':' or a control character")));
+            return Err(self.report(text.span(), format!("{value:?} contains a ':' or a control character")));
         }
         Ok(value)
     }
@@ -123,7 +123,7 @@ impl Composing<'_> {
         {
             Ok(name)
         } else {
-            Err(self.tell(text.span(), format!("{name:?} cannot be the name of a user or group")))
+            Err(self.report(text.span(), format!("{name:?} cannot be the name of a user or group")))
         }
     }
 }
