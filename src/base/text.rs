@@ -16,6 +16,12 @@ pub fn percent_query(text: &str) -> String {
     utf8_percent_encode(text, IN_QUERY).to_string()
 }
 
+/// A value of this program's own as JSON, on one line. None fails to be written: maps have texts for keys, and nothing is read
+/// meanwhile.
+pub fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| unreachable!("a type that JSON cannot say: {error}"))
+}
+
 /// Whether a terminal shows a character and does nothing else for it: no control character, none that turns the direction of
 /// writing, none that ends a line.
 pub fn is_plain(c: char) -> bool {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::base::text::json;
 use crate::sys::report::{Report, Silent, Task, Unit};
 
 use super::output::EventJson;
@@ -168,8 +169,8 @@ struct JsonLines;
 
 fn emit(event: &EventJson) {
     let mut out = std::io::stdout().lock();
-    // A value of this program always serializes. A reader that went away ends the output, not the work.
-    let line = serde_json::to_string(event).unwrap_or_default();
+    let line = json(event);
+    // A reader that went away ends the output, not the work.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::time::Duration;
 
+use crate::base;
+
 /// Prints text as it is. A reader that went away ends the program, as it does for every tool in a pipe.
 pub fn text(text: &str) {
     let mut out = std::io::stdout().lock();
@@ -13,14 +15,7 @@ pub fn text(text: &str) {
 
 /// Prints one JSON document.
 pub fn json(value: &impl serde::Serialize) {
-    // A value of this program always serializes: its maps have text keys.
-    let document = serde_json::to_string(value).unwrap_or_default();
-    text(&format!("{document}\n"));
-}
-
-/// A JSON document for people to read, and for a file.
-pub fn pretty(value: &impl serde::Serialize) -> String {
-    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+    text(&(base::text::json(value) + "\n"));
 }
 
 /// Columns as wide as their widest cell, two spaces between them; the first row is the head.

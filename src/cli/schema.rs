@@ -49,6 +49,6 @@ pub fn run(args: &Args) -> Result<ExitCode, CliError> {
         Of::Recipe => crate::image::recipe::schema(),
         Of::Output(document) => document.schema(),
     };
-    render::text(&render::pretty(&schema));
+    render::text(&format!("{schema:#}\n"));
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::apply::Applied;
 use crate::base::GuestName;
 use crate::base::diagnostic::one_line;
+use crate::base::text::json;
 use crate::base::time::rfc3339_millis;
 use crate::host::layout::Layout;
 use crate::plan::{GuestSteps, Plan};
@@ -167,8 +168,7 @@ fn append(layout: &Layout, all: &[HostEvent]) -> Result<(), FileError> {
     let path = layout.events();
     let mut writer = Writer::open(&path, KEPT).map_err(FileError::when("open", &path))?;
     for event in all {
-        // A value of this program always serializes.
-        let line = serde_json::to_string(event).unwrap_or_default() + "\n";
+        let line = json(event) + "\n";
         writer.append(line.as_bytes(), SystemTime::now());
     }
     Ok(())

@@ -173,9 +173,7 @@ fn config(machine: &Machine) -> Vec<u8> {
             mmds
         }),
     );
-    let mut text = serde_json::to_vec_pretty(&config).unwrap_or_default();
-    text.push(b'\n');
-    text
+    format!("{config:#}\n").into_bytes()
 }
 
 fn machine_config(machine: &Machine) -> Value {
