@@ -144,6 +144,7 @@ fn resolver(what: &str) -> (u16, Resolver) {
         digest,
         servers: Vec::new(),
         refused: Vec::new(),
+        unreached: Vec::new(),
         deny: Vec::new(),
         allow: None,
     };

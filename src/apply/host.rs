@@ -20,6 +20,14 @@ pub trait Host: Sync {
     /// Where it cannot be taken; a part of it may be done.
     fn take(&self, step: &Step) -> Result<(), ApplyError>;
 
+    /// Ends the connections of guests whose TAPs went, before their addresses are given again.
+    ///
+    /// # Errors
+    /// Where the kernel does not end them, or does not say which there are.
+    fn end_connections(&self) -> Result<(), ApplyError> {
+        Ok(())
+    }
+
     /// Fails where whoever works here is asked to end, and then does no more than not to leave anything half done.
     ///
     /// # Errors

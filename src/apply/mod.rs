@@ -1,5 +1,6 @@
 //! Apply: steps are carried out; nothing is decided here.
 
+mod connections;
 mod control;
 pub mod disk;
 pub mod ended;
@@ -106,6 +107,11 @@ fn in_order(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) -
     let goes = |guest: &GuestSteps| prepared || !plan.comes_back(&guest.guest);
     let stop: Vec<_> = plan.stop.iter().filter(|guest| goes(guest)).cloned().collect();
     applied.stopped = guests(GuestAction::Stop, &stop, host, STOPS_AT_ONCE, report, &mut applied.failures);
+    if let Err(error) = host.end_connections() {
+        let step = "end the connections of guests that are gone".to_owned();
+        applied.failures.push(StepFailure { guest: None, step, error });
+        return applied;
+    }
     let all_stopped = applied.stopped.len() == plan.stop.len();
     let is_due = |step: &Step| !early && (all_stopped || !step.removes_rules());
     let rules: Vec<_> = plan.rules.iter().filter(|step| is_due(step)).cloned().collect();

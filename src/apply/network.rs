@@ -170,7 +170,7 @@ pub(super) fn observe(
 }
 
 /// What the rules that were loaded last let guests do, where that is known.
-pub(super) fn policies(layout: &Layout) -> Option<Policies> {
+pub fn policies(layout: &Layout) -> Option<Policies> {
     let loaded: Option<LoadedRuleset> = record::read(&layout.ruleset()).ok().flatten();
     loaded?.policies
 }

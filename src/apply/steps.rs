@@ -1,7 +1,6 @@
 //! The steps of a plan on the real host. What needs more than a few lines stands in the files beside this one.
 
 use std::fs;
-use std::net::Ipv4Addr;
 
 use crate::base::network::{TAP_PREFIX, guest_side};
 use crate::base::{FileDigest, GuestName, InterfaceName};
@@ -14,17 +13,21 @@ use crate::sys::cgroup::{Device, IoLimits, Limits};
 use crate::sys::digest::digest_like;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::netns::{self, Presence};
-use crate::sys::{conntrack, ip, tap as taps};
+use crate::sys::{ip, tap as taps};
 
 use super::linux::{GuestHandle, LinuxHost, copy};
 use super::network::FleetNetworkError;
 use super::record;
 use super::resolver::ResolverHost;
-use super::{ApplyError, Host, control, jail, network, observe, snapshot, store};
+use super::{ApplyError, Host, connections, control, jail, network, observe, snapshot, store};
 
 impl Host for LinuxHost {
     fn observe(&self) -> Result<ObservedHost, ApplyError> {
         observe::observe(self)
+    }
+
+    fn end_connections(&self) -> Result<(), ApplyError> {
+        connections::end_noted(&self.layout)
     }
 
     fn take(&self, step: &Step) -> Result<(), ApplyError> {
@@ -145,37 +148,34 @@ fn create_tap(host: &LinuxHost, tap: &TapSpec) -> Result<(), ApplyError> {
 /// In the fleet's namespace, and in the host's own network, where an earlier sisforge had it.
 fn remove_tap(host: &LinuxHost, name: &InterfaceName) -> Result<(), ApplyError> {
     let _permit = host.stops.acquire();
-    // Its guest's address is another's soon, who must not be sent what this one asked for: neither here nor there.
-    let end = |guest: Option<Ipv4Addr>| guest.map_or(Ok(0), conntrack::end_of);
     let netns = host.layout.netns();
     if netns::presence(&netns)? == Presence::There {
         let inside = || {
             // While its TAP still tells of it.
             taps::unshape(name.as_str())?;
-            let guest = delete_tap(host, name, |index| host.look.tap(index))?;
-            end(guest)?;
-            Ok::<_, ApplyError>(guest)
+            delete_tap(host, name, |index| host.look.tap(index))
         };
-        end(netns::within(&netns, inside)??)?;
+        netns::within(&netns, inside)??;
     }
-    end(delete_tap(host, name, |_| None)?)?;
-    Ok(())
+    delete_tap(host, name, |_| None)
 }
 
-/// Removes it from this thread's network, where it is there; gives its guest's address. `known` is what was seen of the interface
-/// of an index.
+/// Removes it from this thread's network, where it is there. Its guest's address is another's soon, who must not be sent what this one
+/// asked for: neither here nor there. `known` is what was seen of the interface of an index.
 fn delete_tap(
     host: &LinuxHost,
     name: &InterfaceName,
     known: impl Fn(u32) -> Option<ip::Tap>,
-) -> Result<Option<Ipv4Addr>, ip::IpError> {
-    let Some(index) = ip::index(name.as_str())? else { return Ok(None) };
+) -> Result<(), ApplyError> {
+    let Some(index) = ip::index(name.as_str())? else { return Ok(()) };
     let known = known(index).filter(|tap| tap.name == name.as_str());
     let tap = if known.is_some() { known } else { ip::tap(name.as_str())? };
     // Something else that has the name is not ours to remove.
-    let Some(tap) = tap.filter(|tap| host.layout.owns_tap(&tap.alias)) else { return Ok(None) };
-    ip::delete_index(name.as_str(), index)?;
-    Ok(tap.address.map(|(address, _)| guest_side(address)))
+    let Some(tap) = tap.filter(|tap| host.layout.owns_tap(&tap.alias)) else { return Ok(()) };
+    if let Some((address, _)) = tap.address {
+        connections::note(&host.layout, guest_side(address))?;
+    }
+    Ok(ip::delete_index(name.as_str(), index)?)
 }
 
 impl GuestHandle<'_> {

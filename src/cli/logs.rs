@@ -49,7 +49,7 @@ pub struct Args {
     timestamps: bool,
 }
 
-fn since(text: &str) -> Result<SystemTime, String> {
+pub(super) fn since(text: &str) -> Result<SystemTime, String> {
     if let Ok(duration) = parse_duration(text) {
         return Ok(SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH));
     }

@@ -20,9 +20,14 @@ pub enum Command {
     ///
     /// The exit status is 0 where it passes, 3 where it does not; of an address without a port, 0 where anything passes.
     Explain(explain::Args),
-    /// Print packets of a guest that are dropped, from now on, and why; 10 a second at most
+    /// Print packets of a guest that were dropped, and why; 10 a second at most
+    ///
+    /// `watch` keeps them, up to 4 MiB of each guest with its connections. With -f, those that are dropped from now on follow,
+    /// whether anybody keeps them or not.
     Log(log::Args),
-    /// Print the connections that a guest has open, or those that begin and end from now on
+    /// Print the connections that a guest has open, or those that began and ended
+    ///
+    /// `watch` keeps the latter, and by which name the guest had asked for an address.
     Flows(flows::Args),
 }
 
@@ -38,6 +43,12 @@ pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
 /// An address, with its port if it has one.
 fn endpoint(address: Ipv4Addr, port: Option<u16>) -> String {
     port.map_or_else(|| address.to_string(), |port| format!("{address}:{port}"))
+}
+
+/// The same of a destination, with the name by which it was asked for.
+fn destination(address: Ipv4Addr, port: Option<u16>, name: Option<&String>) -> String {
+    let name = name.map(|name| format!(" ({name})")).unwrap_or_default();
+    endpoint(address, port) + &name
 }
 
 /// As compilers write it.

@@ -9,6 +9,7 @@ use crate::base::diagnostic::one_line;
 use crate::base::time::parse_duration;
 use crate::base::{Class, Diagnostic};
 use crate::run::events::FleetEvent;
+use crate::run::flow_log;
 use crate::run::metrics;
 use crate::run::watch::{Event, Followed, Following, LookOutcome, Watch};
 use crate::sys::http::serve::serve;
@@ -113,6 +114,7 @@ fn follow(args: &Args, mut watch: Watch<'_>, ui: &Ui) -> Result<ExitCode, CliErr
             let page = || page().map_err(|error| one_line(&error));
             scope.spawn(move || serve(listener, "/metrics", metrics::KIND, page));
         }
+        scope.spawn(|| flow_log::keep(|| Following::file(&seen, &workspace)));
         let interrupted = watch.follow(args.source.interval, &mut |event| match (&event, &args.textfile) {
             (Event::Looked, Some(path)) => {
                 if let Err(error) = page().and_then(|page| metrics::write(path, &page)) {

@@ -1,6 +1,6 @@
 //! Lists of addresses that policies allow or block: one address or prefix a line, `#` begins a comment.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -21,6 +21,18 @@ pub fn parse(text: &str) -> Result<Vec<IpNet>, NoAddress> {
 
 /// The first line, from 1, that has an entry.
 pub fn line_of(text: &str, wanted: Ipv4Net) -> Option<usize> {
+    if wanted.prefix_len() == 32 {
+        // A single address is written in one way, so the line is found before its number is counted.
+        let address = wanted.addr().to_string();
+        let line = |at: usize| {
+            let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
+            let line = text[start..].lines().next().unwrap_or_default();
+            let (_, entry) = entries(line).next()?;
+            let is_it = net(entry) == Some(IpNet::V4(wanted));
+            is_it.then(|| text[..start].bytes().filter(|byte| *byte == b'\n').count() + 1)
+        };
+        return text.match_indices(&address).find_map(|(at, _)| line(at));
+    }
     let is_it = |entry| matches!(net(entry), Some(IpNet::V4(net)) if net.trunc() == wanted);
     entries(text).find(|(_, entry)| is_it(entry)).map(|(line, _)| line)
 }
@@ -34,7 +46,29 @@ fn entries(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 fn net(entry: &str) -> Option<IpNet> {
+    // Most lists have nothing else, and long ones are read for each question.
+    if let Some(address) = address(entry.as_bytes()) {
+        return Some(IpNet::V4(address.into()));
+    }
     entry.parse::<IpNet>().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from)).ok()
+}
+
+/// An address of IPv4 as it is written most often: four numbers without zeros before them.
+fn address(entry: &[u8]) -> Option<Ipv4Addr> {
+    let (mut address, mut number, mut digits, mut dots) = (0_u32, 0_u32, 0, 0);
+    for byte in entry {
+        match byte {
+            b'0'..=b'9' if digits == 0 || number != 0 => {
+                (number, digits) = (number * 10 + u32::from(byte - b'0'), digits + 1);
+            }
+            b'.' if digits > 0 => (address, number, digits, dots) = (address << 8 | number, 0, 0, dots + 1),
+            _ => return None,
+        }
+        if number > 255 || dots > 3 {
+            return None;
+        }
+    }
+    (dots == 3 && digits > 0).then(|| Ipv4Addr::from(address << 8 | number))
 }
 
 #[cfg(test)]
@@ -48,6 +82,24 @@ mod tests {
         assert_eq!(nets, ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]);
         let line = |net: &str| line_of("# ours\n10.0.0.0/8\n10.1.2.3/16 # one\n", net.parse().unwrap());
         assert_eq!((line("10.1.0.0/16"), line("192.0.2.0/24")), (Some(3), None));
+        let text = "192.0.2.1 # not 192.0.2.11\n192.0.2.110\n 192.0.2.11/32\n192.0.2.11\n";
+        let line = |net: &str| line_of(text, net.parse().unwrap());
+        assert_eq!(
+            (line("192.0.2.11/32"), line("192.0.2.1/32"), line("92.0.2.1/32")),
+            (Some(3), Some(1), None)
+        );
+        for (entry, is_one) in [
+            ("0.0.0.0", true),
+            ("255.255.255.255", true),
+            ("1.2.3.04", false),
+            ("1.2.3.256", false),
+            ("1.2.3", false),
+            ("1.2.3.4.5", false),
+            ("1..2.3", false),
+        ] {
+            assert_eq!(address(entry.as_bytes()).is_some(), is_one, "{entry}");
+            assert_eq!(entry.parse::<Ipv4Addr>().ok(), address(entry.as_bytes()), "{entry}");
+        }
         assert_eq!(parse("\nexample.org\n").unwrap_err(), NoAddress { line: 2, entry: "example.org".into() });
     }
 }

@@ -122,6 +122,16 @@ impl Layout {
         self.dir().join("events.lock")
     }
 
+    /// Addresses of guests that went, whose connections have not ended yet.
+    pub fn ending(&self) -> PathBuf {
+        Self::forwarding().with_file_name(format!("{}.ending", self.fleet))
+    }
+
+    /// Held by whoever keeps what comes of guests' packets.
+    pub fn flows_lock(&self) -> PathBuf {
+        self.dir().join("flows.lock")
+    }
+
     /// The host's private ssh key.
     pub fn key(&self) -> PathBuf {
         self.dir().join("key")
@@ -249,6 +259,11 @@ impl Layout {
     /// One of its logs; older parts stand beside it.
     pub fn log(&self, guest: &GuestName, kind: LogKind) -> PathBuf {
         self.guest(guest).join(format!("{}.log", kind.word()))
+    }
+
+    /// What was kept of its packets that were dropped, and of its connections; older parts stand beside it.
+    pub fn flows(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("flows.log")
     }
 
     /// The pipe that becomes the log where no VMM makes one in its jail.

@@ -1,5 +1,6 @@
-//! What a guest sends and is sent, as it happens: what is dropped, and connections that begin and end. Nothing is kept while nobody asks.
+//! What a guest sends and is sent, as it happens: what is dropped, and connections that begin and end. [`super::flow_log`] keeps it.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +17,9 @@ use crate::sys::nflog::{LoggedPacket, NetfilterEvent, NetfilterListener};
 use super::place::{FilePlace, file_place};
 use super::{RunError, Workspace, facts, reach};
 
+/// The names by which a guest came to addresses.
+pub type AskedNames = BTreeMap<Ipv4Addr, String>;
+
 /// A guest that runs, as its packets show it.
 struct Seen {
     fleet: Fleet,
@@ -24,16 +28,17 @@ struct Seen {
     ip: Ipv4Addr,
     tap: InterfaceName,
     netns: netns::Netns,
+    names: AskedNames,
 }
 
-fn seen(workspace: &Workspace<'_>, name: &str) -> Result<Seen, RunError> {
+fn seen(workspace: &Workspace<'_>, name: &str, names: AskedNames) -> Result<Seen, RunError> {
     let (host, guest) = reach::running(workspace, name)?;
     let fleet = workspace.fleet()?;
     let machine = host.guest(&guest).machine().map_err(ApplyError::from)?;
     let machine = machine.ok_or_else(|| RunError::NotRunning(guest.clone()))?;
     let network = fleet.guests.get(&guest).map(|spec| spec.network.clone());
     let network = network.ok_or_else(|| RunError::NotRunning(guest.clone()))?;
-    Ok(Seen { network, ip: machine.ip, tap: machine.tap, netns: host.layout.netns(), fleet, guest })
+    Ok(Seen { names, network, ip: machine.ip, tap: machine.tap, netns: host.layout.netns(), fleet, guest })
 }
 
 /// A packet that was dropped.
@@ -46,6 +51,8 @@ pub struct Dropped {
     /// Where `fleet.toml` has that rule.
     pub place: Option<FilePlace>,
     pub packet: LoggedPacket,
+    /// The name by which the guest had asked for its destination, where that was kept.
+    pub name: Option<String>,
 }
 
 /// A connection that is open, began or ended.
@@ -55,6 +62,8 @@ pub struct Flow {
     /// `None` where it is open.
     pub began: Option<bool>,
     pub connection: TrackedConnection,
+    /// The name by which the guest had asked for its destination, where that was kept.
+    pub name: Option<String>,
 }
 
 /// What comes of a guest.
@@ -81,8 +90,8 @@ impl Drops {
     ///
     /// # Errors
     /// Where somebody else does already: the kernel tells one alone.
-    pub fn of(workspace: &Workspace<'_>, name: &str) -> Result<Self, RunError> {
-        let seen = seen(workspace, name)?;
+    pub fn of(workspace: &Workspace<'_>, name: &str, names: AskedNames) -> Result<Self, RunError> {
+        let seen = seen(workspace, name, names)?;
         let listen = || {
             Ok::<_, ApplyError>((NetfilterListener::to_packets()?, netns::interface_index(seen.tap.as_str())))
         };
@@ -114,28 +123,33 @@ impl Drops {
         if ![packet.indev, packet.outdev].into_iter().any(is_of_tap) {
             return None;
         }
-        let time = SystemTime::now();
+        let (time, name) = (SystemTime::now(), self.seen.names.get(&packet.to).cloned());
         Some(match reason(&packet.prefix, &self.seen.network) {
             Some(DropReason::Rule(decider)) => {
                 let clause = clause_of(decider, &self.clauses);
                 let place = clause.and_then(|clause| clause.place.as_ref());
                 let place = place.map(|place| file_place(&self.seen.fleet.source, place));
                 let why = clause.map_or_else(|| packet.prefix.clone(), ToString::to_string);
-                Dropped { time, verdict: PacketVerdict::Refused, why, place, packet }
+                Dropped { time, verdict: PacketVerdict::Refused, why, place, packet, name }
             }
-            Some(DropReason::Fixed(why)) => {
-                Dropped { time, verdict: PacketVerdict::Dropped, why: why.to_owned(), place: None, packet }
-            }
+            Some(DropReason::Fixed(why)) => Dropped {
+                time,
+                verdict: PacketVerdict::Dropped,
+                why: why.to_owned(),
+                place: None,
+                packet,
+                name,
+            },
             None => {
                 let why = crate::base::text::printable(&packet.prefix);
-                Dropped { time, verdict: PacketVerdict::Dropped, why, place: None, packet }
+                Dropped { time, verdict: PacketVerdict::Dropped, why, place: None, packet, name }
             }
         })
     }
 }
 
 /// What of a policy the rules call so.
-fn clause_of(decider: Decider, clauses: &[Clause]) -> Option<&Clause> {
+pub(super) fn clause_of(decider: Decider, clauses: &[Clause]) -> Option<&Clause> {
     let nth = |kind, index| {
         clauses.iter().filter(move |clause| clause.kind == kind && !clause.private_alone).nth(index)
     };
@@ -149,7 +163,7 @@ fn clause_of(decider: Decider, clauses: &[Clause]) -> Option<&Clause> {
     }
 }
 
-fn listening(source: std::io::Error) -> RunError {
+pub(super) fn listening(source: std::io::Error) -> RunError {
     let action = "listen to the kernel's netfilter".to_owned();
     ApplyError::Nft(crate::sys::nft::NftError::Kernel { action, source }).into()
 }
@@ -162,8 +176,8 @@ pub struct Flows {
 
 impl Flows {
     /// Begins to listen.
-    pub fn of(workspace: &Workspace<'_>, name: &str) -> Result<Self, RunError> {
-        let seen = seen(workspace, name)?;
+    pub fn of(workspace: &Workspace<'_>, name: &str, names: AskedNames) -> Result<Self, RunError> {
+        let seen = seen(workspace, name, names)?;
         let listener = netns::within(&seen.netns, NetfilterListener::to_flows).map_err(ApplyError::from)?;
         Ok(Self { listener: listener.map_err(ApplyError::from)?, seen })
     }
@@ -173,7 +187,8 @@ impl Flows {
         let events = self.listener.events(PATIENCE).map_err(listening)?;
         let told = events.into_iter().filter_map(|event| match event {
             NetfilterEvent::Flow(FlowEvent { began, connection }) if is_of(&connection, self.seen.ip) => {
-                Some(Received::Of(Flow { time: SystemTime::now(), began: Some(began), connection }))
+                let name = self.seen.names.get(&connection.to).cloned();
+                Some(Received::Of(Flow { time: SystemTime::now(), began: Some(began), connection, name }))
             }
             NetfilterEvent::Lost => Some(Received::Lost),
             NetfilterEvent::Flow(_) | NetfilterEvent::Packet(_) => None,
@@ -187,10 +202,14 @@ fn is_of(connection: &TrackedConnection, guest: Ipv4Addr) -> bool {
 }
 
 /// Connections of a guest that are open.
-pub fn open(workspace: &Workspace<'_>, name: &str) -> Result<Vec<Flow>, RunError> {
-    let seen = seen(workspace, name)?;
+pub fn open(workspace: &Workspace<'_>, name: &str, names: AskedNames) -> Result<Vec<Flow>, RunError> {
+    let seen = seen(workspace, name, names)?;
     let list = || conntrack::list(|connection| is_of(connection, seen.ip));
     let all = netns::within(&seen.netns, list).map_err(ApplyError::from)?.map_err(ApplyError::from)?;
     let time = SystemTime::now();
-    Ok(all.into_iter().map(|connection| Flow { time, began: None, connection }).collect())
+    let flow = |connection: TrackedConnection| {
+        let name = seen.names.get(&connection.to).cloned();
+        Flow { time, began: None, connection, name }
+    };
+    Ok(all.into_iter().map(flow).collect())
 }

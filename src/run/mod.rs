@@ -14,6 +14,7 @@ pub mod error;
 pub mod events;
 pub mod facts;
 mod fleet_host;
+pub mod flow_log;
 pub mod flows;
 pub mod freeze;
 pub mod guests;

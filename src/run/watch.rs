@@ -67,6 +67,12 @@ pub struct Following {
 }
 
 impl Following {
+    /// The file of the fleet that is followed.
+    pub fn file(this: &Mutex<Self>, base: &Workspace<'_>) -> PathBuf {
+        let good = this.lock().unwrap_or_else(PoisonError::into_inner).good.clone();
+        good.map_or_else(|| base.clone(), |good| base.at(&good)).settings.file.clone()
+    }
+
     /// Metrics of the fleet that is followed, and of following it.
     pub fn metrics(this: &Mutex<Self>, base: &Workspace<'_>) -> Result<String, RunError> {
         let (good, metrics) = {

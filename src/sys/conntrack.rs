@@ -3,11 +3,13 @@
 use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use super::netlink::{self, MessageKind, Netfilter, find};
 use super::nft::NftError;
 
 /// A connection, as whoever opened it sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackedConnection {
     pub from: Ipv4Addr,
     pub to: Ipv4Addr,
@@ -24,6 +26,7 @@ pub struct TrackedConnection {
     pub sent: Option<u64>,
     pub answered: Option<u64>,
     /// By which the kernel finds it.
+    #[serde(skip)]
     key: Vec<u8>,
 }
 
@@ -75,7 +78,7 @@ pub const NEW_FLOWS: u32 = 1;
 pub const OLD_FLOWS: u32 = 1 << 2;
 
 /// A connection that began, or ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowEvent {
     pub began: bool,
     pub connection: TrackedConnection,

@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod conntrack;
 pub mod cpu;
 pub mod digest;
+pub mod dns;
 pub mod e2fsck;
 pub mod fetch;
 pub mod firecracker;

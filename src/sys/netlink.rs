@@ -3,7 +3,7 @@
 //! made for each guest: most of what `ip` costs is its start.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -40,6 +40,12 @@ const FAMILY_HEADER: usize = 4;
 const BUFFER: usize = 64 << 10;
 /// Dumps of what changed meanwhile are made again, this often at most.
 const ATTEMPTS: usize = 8;
+
+impl AsFd for Netfilter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Netfilter {
     /// Opens one.

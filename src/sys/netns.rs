@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -87,6 +88,12 @@ pub fn presence(netns: &Netns) -> Result<Presence, NetnsError> {
         Err(rustix::io::Errno::NOENT) => Ok(Presence::Absent),
         Err(error) => Err(FileError::when("look at", netns.path())(error.into()).into()),
     }
+}
+
+/// What tells one from the next of its name; `None` where none is there.
+pub fn identity(netns: &Netns) -> Option<u64> {
+    let is_there = presence(netns).is_ok_and(|presence| presence == Presence::There);
+    is_there.then(|| std::fs::metadata(netns.path()).ok().map(|meta| meta.ino())).flatten()
 }
 
 /// Number of an interface of this thread's network namespace; `None` where it is not there.

@@ -5,9 +5,12 @@ use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
-use super::conntrack::{FlowEvent, NEW_FLOWS, OLD_FLOWS, flow_event};
+pub use super::conntrack::FlowEvent;
+use super::conntrack::{NEW_FLOWS, OLD_FLOWS, flow_event};
 use super::netlink::{MessageKind, Netfilter, find, push, text};
 use super::nft::NftError;
 
@@ -15,6 +18,9 @@ use super::nft::NftError;
 pub const GROUP: u16 = 1;
 /// Bytes of each packet: headers of IP with all options, and the ports behind.
 pub const SNAPLEN: u32 = 64;
+/// The group of answers of name servers, and how much of each is told.
+pub const ANSWERS: u16 = 2;
+pub const ANSWER_SNAPLEN: u32 = 600;
 
 const LOG: u8 = 4;
 const PACKET: MessageKind = MessageKind(LOG, 0);
@@ -31,12 +37,14 @@ const PAYLOAD: u16 = 9;
 const PREFIX: u16 = 10;
 
 /// A packet that a rule logged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoggedPacket {
     /// What the rule said.
     pub prefix: String,
     /// Number of the interface that it came in by, and of that which it was to leave by.
+    #[serde(skip)]
     pub indev: Option<u32>,
+    #[serde(skip)]
     pub outdev: Option<u32>,
     pub from: Ipv4Addr,
     pub to: Ipv4Addr,
@@ -46,6 +54,9 @@ pub struct LoggedPacket {
     pub ports: Option<(u16, u16)>,
     /// Of the whole packet.
     pub bytes: u16,
+    /// What was told of it behind the header of IP.
+    #[serde(skip)]
+    pub payload: Vec<u8>,
 }
 
 /// What listens.
@@ -59,9 +70,18 @@ fn failed(action: &str) -> impl Fn(io::Error) -> NftError {
 impl NetfilterListener {
     /// Asks for what rules of this network namespace log. `None` where somebody else does.
     pub fn to_packets() -> Result<Option<Self>, NftError> {
+        Self::to_group(GROUP, SNAPLEN)
+    }
+
+    /// The same of answers of name servers.
+    pub fn to_answers() -> Result<Option<Self>, NftError> {
+        Self::to_group(ANSWERS, ANSWER_SNAPLEN)
+    }
+
+    fn to_group(group: u16, length: u32) -> Result<Option<Self>, NftError> {
         let failed = failed("listen to packets that are logged");
         let socket = Netfilter::open().map_err(&failed)?;
-        let config = |attributes: &[u8]| socket.request_of(CONFIG, 0, GROUP, attributes);
+        let config = |attributes: &[u8]| socket.request_of(CONFIG, 0, group, attributes);
         let mut bind = Vec::new();
         push(&mut bind, COMMAND, &[BIND]);
         match config(&bind) {
@@ -73,7 +93,7 @@ impl NetfilterListener {
             Err(error) => return Err(failed(error)),
         }
         let mut mode = Vec::new();
-        push(&mut mode, MODE, &[&SNAPLEN.to_be_bytes()[..], &[COPY_PACKET, 0]].concat());
+        push(&mut mode, MODE, &[&length.to_be_bytes()[..], &[COPY_PACKET, 0]].concat());
         push(&mut mode, THRESHOLD, &1_u32.to_be_bytes());
         config(&mode).map_err(&failed)?;
         Ok(Some(Self(socket)))
@@ -100,6 +120,17 @@ impl NetfilterListener {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Vec::new()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Waits until something came to one of them, but no longer than that.
+pub fn wait(listeners: &[&NetfilterListener], patience: Duration) -> io::Result<()> {
+    let limit = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
+    let mut waiting: Vec<_> =
+        listeners.iter().map(|listener| PollFd::new(&listener.0, PollFlags::IN)).collect();
+    match poll(&mut waiting, Some(&limit)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -131,6 +162,7 @@ fn packet(bytes: &[u8]) -> Option<LoggedPacket> {
         protocol,
         ports: ports.map(|[a, b, c, d]| (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]))),
         bytes: u16::from_be_bytes([header[2], header[3]]),
+        payload: payload.get(length..).unwrap_or_default().to_vec(),
     })
 }
 

@@ -204,6 +204,11 @@ pub const MAY_CHANGE: &[Allowed] = &[
         why: "steps on the network of a fleet",
     },
     Allowed {
+        file: "src/apply/connections.rs",
+        functions: &["note", "end_noted"],
+        why: "what guests leave in the kernel's tables",
+    },
+    Allowed {
         file: "src/apply/preflight.rs",
         functions: &["keep_place", "is_writable"],
         why: "tries whether the store can be written to, before anything is stopped",

@@ -76,13 +76,13 @@ fn what_is_dropped_is_told_with_the_line_that_says_so() {
     needs_firecracker!();
     let sandbox = denying("ab");
     let [a, b] = ['a', 'b'].map(|letter| sandbox.guest(letter));
-    sandbox.run(&format!("policy log {a}")).fails(1, &["is not running"]);
+    sandbox.run(&format!("policy log {a} -f")).fails(1, &["is not running"]);
     sandbox.done("up");
     sandbox.run("policy log nobody").fails(2, &["there is no guest"]);
     for letter in ['a', 'b'] {
         attach(&sandbox, letter);
     }
-    let log = Following::of(&sandbox, &format!("policy log {a}"));
+    let log = Following::of(&sandbox, &format!("policy log {a} -f"));
     let refused = log.told(
         || {
             reaches("b", &format!("{SERVER}:25"));
@@ -99,7 +99,7 @@ fn what_is_dropped_is_told_with_the_line_that_says_so() {
     );
     assert_eq!((&refused["to"], &refused["to_port"]), (&SERVER.into(), &25.into()), "{refused}");
     assert_eq!(refused["from"], sandbox.ps(&a)["ip"], "no neighbour's: {refused}");
-    sandbox.run(&format!("policy log {b}")).fails(1, &["are told to somebody else already"]);
+    sandbox.run(&format!("policy log {b} -f")).fails(1, &["are told to somebody else already"]);
     let host = log.told(|| knock("a", &format!("{UPLINK_ADDRESS}:22")), |line| line["to_port"] == 22);
     assert_eq!(host["verdict"], "refused", "{host}");
     // With the host's own rules gone, somebody outside comes this far.
@@ -109,7 +109,7 @@ fn what_is_dropped_is_told_with_the_line_that_says_so() {
     assert_eq!(unasked["why"], "the guest did not ask for it, and publishes nothing there");
     // Of a flood, so much is told that others are told too.
     drop(log);
-    let log = Following::of(&sandbox, &format!("policy log {a} -n 1"));
+    let log = Following::of(&sandbox, &format!("policy log {a} -f -n 1"));
     within("a", || {
         let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
         (0..5000).for_each(|_| drop(socket.send_to(b"?", "169.254.169.254:80")));
@@ -117,7 +117,7 @@ fn what_is_dropped_is_told_with_the_line_that_says_so() {
     let first = log.told(|| knock("a", &format!("{SERVER}:25")), |_| true);
     assert_eq!(first["guest"], a);
     sandbox.run(&format!("quarantine {a}")).fails(0, &[]);
-    let log = Following::of(&sandbox, &format!("policy log {a}"));
+    let log = Following::of(&sandbox, &format!("policy log {a} -f"));
     let cut =
         log.told(|| knock("a", &format!("{SERVER}:80")), |line| line["why"] == "the guest is quarantined");
     assert_eq!(cut["to_port"], 80);
@@ -204,4 +204,11 @@ fn what_is_open_ends_with_a_quarantine_which_outlives_the_hosts_tables() {
     assert!(!reaches("a", &format!("{SERVER}:80")) && reaches("b", &format!("{SERVER}:80")));
     sandbox.done(&format!("release {a}"));
     assert!(reaches("a", &format!("{SERVER}:80")));
+
+    // What somebody was killed over is done by the next command, whomever that is about.
+    assert!(of(&b) > 0);
+    let ending = std::path::PathBuf::from(format!("/run/sisforge/{}.ending", sandbox.name));
+    std::fs::write(&ending, format!("{}\n", sandbox.ps(&b)["ip"].as_str().unwrap())).unwrap();
+    sandbox.done(&format!("down {a} --timeout 0"));
+    assert_eq!((of(&b), ending.exists()), (0, false));
 }

@@ -475,9 +475,16 @@ fn a_million_names_are_changed_while_guests_ask() {
     let (asks, change) = (AtomicBool::new(true), format!("up {}", sandbox.guest('a')));
     let answered = std::thread::scope(|scope| {
         let ask = || {
-            let mut answered = 0;
+            let (mut answered, mut lost) = (0, 0);
             while asks.load(Ordering::Relaxed) {
-                assert_eq!(query("b", DNS, "good.test"), good, "after {answered}");
+                // One that is on its way to a resolver when the next one takes its place comes again, as every client sends it.
+                let mut answer = query("b", DNS, "good.test");
+                if answer.is_none() {
+                    lost += 1;
+                    answer = query("b", DNS, "good.test");
+                }
+                assert_eq!(answer, good, "after {answered}");
+                assert!(lost <= 1, "after {answered}");
                 answered += 1;
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -498,6 +505,50 @@ fn a_million_names_are_changed_while_guests_ask() {
     assert_eq!(query("b", DNS, "new.test"), Some(Answer::NoSuchName));
     assert_eq!(query("b", DNS, "last.test"), good);
     assert_eq!(pids_of(&sandbox), pids, "a guest was restarted");
+}
+
+#[test]
+fn what_watch_keeps_is_told_with_the_names_that_led_there() {
+    if !in_a_world("what_watch_keeps_is_told_with_the_names_that_led_there") {
+        return;
+    }
+    needs_firecracker!();
+    let sandbox = fleet("deny = [\"bad.txt\"]", &[("bad.txt", "bad.test\n")]);
+    let deny = "deny = [{ to = [\"198.51.100.20\"], tcp = [25] }]\nnames = {";
+    sandbox.write("fleet.toml", sandbox.read("fleet.toml").replacen("names = {", deny, 1));
+    let [a, b] = ['a', 'b'].map(|letter| sandbox.guest(letter));
+    up(&sandbox);
+    let _peers = open_peers(&[]);
+    let told = |command: &str| -> Vec<serde_json::Value> {
+        let out = sandbox.done(&format!("{command} --json"));
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    assert!(told(&format!("policy log {a}")).is_empty(), "nobody keeps anything");
+    // Links of the test stand in the place of TAPs, which it does not mend, and watches on.
+    let mut watch = sandbox.command().args(["watch", "--interval", "1h", "-q"]).spawn().unwrap();
+    for from in ["a", "b"] {
+        until("what is dropped is kept, with its name", || {
+            query(from, DNS, "good.test");
+            reaches(from, "198.51.100.20:80");
+            reaches(from, "198.51.100.20:25");
+            let all =
+                told(&format!("policy flows {} --since 1h", sandbox.guest(from.chars().next().unwrap())));
+            all.iter().any(|line| line["to_port"] == 80 && line["name"] == "good.test")
+        });
+    }
+    let kept = told(&format!("policy log {a} --since 1h"));
+    let dropped = kept.iter().find(|line| line["to_port"] == 25 && line["name"] == "good.test").unwrap();
+    assert_eq!((&dropped["verdict"], &dropped["to"]), (&"refused".into(), &"198.51.100.20".into()));
+    assert_eq!(dropped["why"], "deny tcp 25 to 198.51.100.20/32");
+    assert!(kept.iter().all(|line| line["from"] == sandbox.ps(&a)["ip"]), "{kept:?}");
+    assert!(told(&format!("policy log {b}")).is_empty(), "its network denies nothing of that");
+    assert!(told(&format!("policy log {a} -f -n 1")).len() == 1);
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    assert_eq!(told(&format!("policy log {a} --since 1h")).len(), kept.len());
+    assert!(told(&format!("policy log {a} --since 2200-01-01T00:00:00Z")).is_empty());
+    let open = told(&format!("policy flows {a}"));
+    assert!(open.iter().any(|line| line["name"] == "good.test"), "{open:?}");
 }
 
 #[test]

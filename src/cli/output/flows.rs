@@ -6,7 +6,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::policy::{PlaceJson, VerdictJson};
-use crate::base::GuestName;
 use crate::base::time::rfc3339_millis;
 use crate::run::flows::{Dropped, Flow};
 
@@ -30,6 +29,8 @@ pub struct DroppedJson {
     pub to_port: Option<u16>,
     /// Of the packet, without the header of Ethernet.
     pub bytes: u16,
+    /// The name by which the guest had asked for its destination; `null` where that was not kept.
+    pub name: Option<String>,
 }
 
 /// A connection.
@@ -52,6 +53,8 @@ pub struct FlowJson {
     pub sent: Option<u64>,
     /// Bytes of packets that answered; `null` where the kernel does not count them.
     pub answered: Option<u64>,
+    /// The name by which the guest had asked for its destination; `null` where that was not kept.
+    pub name: Option<String>,
 }
 
 /// A protocol above IP as people call it.
@@ -75,8 +78,8 @@ pub fn flow_word(flow: &Flow) -> &'static str {
 
 impl DroppedJson {
     /// Of such a guest.
-    pub fn new(guest: &GuestName, dropped: &Dropped) -> Self {
-        let Dropped { time, verdict, why, place, packet } = dropped;
+    pub fn new(guest: &str, dropped: &Dropped) -> Self {
+        let Dropped { time, verdict, why, place, packet, name } = dropped;
         let (from_port, to_port) = packet.ports.unzip();
         Self {
             time: rfc3339_millis(*time),
@@ -90,6 +93,7 @@ impl DroppedJson {
             to: packet.to,
             to_port,
             bytes: packet.bytes,
+            name: name.clone(),
         }
     }
 }
@@ -109,6 +113,7 @@ impl FlowJson {
             to_port: connection.port,
             sent: connection.sent,
             answered: connection.answered,
+            name: flow.name.clone(),
         }
     }
 }

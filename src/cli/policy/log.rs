@@ -1,57 +1,112 @@
 //! `policy log`.
 
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use crate::base::time::rfc3339_millis;
 use crate::cli::error::CliError;
+use crate::cli::logs::since;
 use crate::cli::ui::Ui;
 use crate::cli::{output, render};
+use crate::run::flow_log::{self, Kept, Noted};
 use crate::run::flows::{Dropped, Drops, Received};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The guest, which must run
+    /// The guest, which must run for --follow
     guest: String,
+    /// Keep printing what is dropped
+    #[arg(short, long)]
+    follow: bool,
+    /// Only what was dropped since a time such as 2026-01-31T12:00:00Z, or a duration before now such as 10m
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<SystemTime>,
     /// End after N packets
     #[arg(short = 'n', long, value_name = "N")]
     count: Option<u64>,
 }
 
+/// How often is looked for more of what is kept.
+const POLL: Duration = Duration::from_millis(100);
+
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
-    let drops = Drops::of(&ui.workspace(), &args.guest)?;
+    let mut kept = Kept::of(&ui.workspace(), &args.guest)?;
+    let mut printer = DropPrinter { args, ui, left: args.count.unwrap_or(u64::MAX) };
+    printer.kept(&mut kept)?;
+    if !args.follow || printer.left == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    // The kernel tells one alone; where that is `watch`, all is in what it keeps.
+    if kept.is_growing() {
+        while printer.left > 0 {
+            std::thread::sleep(POLL);
+            printer.kept(&mut kept)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let names = flow_log::names(&ui.workspace(), &args.guest)?;
+    let drops = Drops::of(&ui.workspace(), &args.guest, names)?;
     ui.say(&format!("packets of {} that are dropped from now on", drops.guest()));
-    let mut left = args.count.unwrap_or(u64::MAX);
-    while left > 0 {
+    while printer.left > 0 {
         for told in drops.next()? {
             match told {
-                Received::Lost => ui.say("note: some packets came faster than they were read"),
-                Received::Of(_) if left == 0 => {}
-                Received::Of(dropped) => {
-                    left -= 1;
-                    if ui.settings.json {
-                        render::json(&output::DroppedJson::new(drops.guest(), &dropped));
-                    } else {
-                        render::text(&text(&dropped));
-                    }
-                }
+                Received::Lost => printer.lost(),
+                Received::Of(dropped) => printer.print(&dropped),
             }
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
+struct DropPrinter<'a> {
+    args: &'a Args,
+    ui: &'a Ui,
+    left: u64,
+}
+
+impl DropPrinter<'_> {
+    /// Prints what was kept since it was last asked.
+    fn kept(&mut self, kept: &mut Kept) -> Result<(), CliError> {
+        for noted in kept.unread()? {
+            match noted {
+                Noted::Dropped(dropped) if self.args.since.is_none_or(|since| dropped.time >= since) => {
+                    self.print(&dropped);
+                }
+                Noted::Lost => self.lost(),
+                Noted::Dropped(_) | Noted::Flow(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn lost(&self) {
+        self.ui.say("note: some packets came faster than they were read");
+    }
+
+    fn print(&mut self, dropped: &Dropped) {
+        if self.left == 0 {
+            return;
+        }
+        self.left -= 1;
+        if self.ui.settings.json {
+            render::json(&output::DroppedJson::new(&self.args.guest, dropped));
+        } else {
+            render::text(&text(dropped));
+        }
+    }
+}
+
 fn text(dropped: &Dropped) -> String {
-    let Dropped { time, verdict, why, place, packet } = dropped;
+    let Dropped { time, verdict, why, place, packet, name } = dropped;
     let (from_port, to_port) = packet.ports.unzip();
-    let end = super::endpoint;
     let place = place.as_ref().map(|place| format!(" ({})", super::place(place))).unwrap_or_default();
     format!(
         "{}  {:8} {:5} {} -> {}  {} bytes  {why}{place}\n",
         rfc3339_millis(*time),
         verdict.word(),
         output::protocol(packet.protocol),
-        end(packet.from, from_port),
-        end(packet.to, to_port),
+        super::endpoint(packet.from, from_port),
+        super::destination(packet.to, to_port, name.as_ref()),
         packet.bytes
     )
 }

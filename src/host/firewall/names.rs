@@ -14,8 +14,8 @@ use crate::base::{InterfaceName, Label};
 use crate::fleet::{NetworkPolicy, PolicyRule};
 use crate::host::resolver::{Resolver, servers};
 
-use super::AddressSet;
 use super::verdicts::v4;
+use super::{AddressSet, noted};
 
 /// All that the rules are made of.
 #[derive(Clone, Copy, Debug)]
@@ -141,10 +141,12 @@ fn senders(text: &mut String, rules: &NameRules<'_>, policy: &NetworkPolicy, res
     let _ = write!(
         text,
         r#"  chain resolver-{label} {{
+    oifname @taps {}
 {ANSWERS}    oifname "{uplink}" ip daddr {{ {} }} meta l4proto {{ tcp, udp }} th dport 53 accept
     counter drop
   }}
 "#,
+        noted::answer(),
         shown(&resolver.servers)
     );
     if !resolver.has_proxy() {
@@ -157,7 +159,7 @@ fn senders(text: &mut String, rules: &NameRules<'_>, policy: &NetworkPolicy, res
     oifname != "{uplink}" counter drop
     ip daddr {{ {} }} counter reject
 "#,
-        shown(&resolver.refused)
+        shown(&resolver.unreached)
     );
     for line in policy.deny.iter().flat_map(|rule| denied(rule, rules.sets)) {
         let _ = writeln!(text, "    {line}counter reject");

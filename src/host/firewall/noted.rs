@@ -16,6 +16,15 @@ pub fn rule(side: &str, why: &str) -> String {
     )
 }
 
+/// What is said of answers of name servers.
+pub const ANSWER: &str = "answer";
+
+/// A statement that tells of an answer of a name server by UDP: which name led the guest where.
+pub fn answer() -> String {
+    let (group, length) = (nflog::ANSWERS, nflog::ANSWER_SNAPLEN);
+    format!("meta l4proto udp ct direction reply log prefix \"{ANSWER}\" group {group} snaplen {length}")
+}
+
 /// Why a packet was dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DropReason {

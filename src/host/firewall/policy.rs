@@ -186,6 +186,7 @@ impl Rendered<'_> {
     ct mark set {mark:#010x} goto passed
   }}
   chain dns-{label} {{
+    {}
     ct direction reply goto passed
     meta l4proto tcp ct status confirmed goto passed
     {dns} goto over_budget
@@ -194,7 +195,8 @@ impl Rendered<'_> {
     {open} goto over_budget
     goto passed
   }}
-"
+",
+            noted::answer()
         );
     }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::base::{Class, Diagnosis, Diagnostic, Label, Sha256};
-use crate::fleet::{NEVER, NamePolicy, NetworkPolicy, PRIVATE, PolicyRule};
+use crate::fleet::{NEVER, NamePolicy, NetworkPolicy, PRIVATE, PolicyRule, is_within_private};
 
 use self::list::NameList;
 
@@ -37,8 +37,10 @@ pub struct Resolver {
     pub digest: Sha256,
     /// Whom it asks.
     pub servers: Vec<Ipv4Addr>,
-    /// No answer may lead there.
+    /// No answer may lead there: what no policy opens, and what is private but for what an `allow` names.
     pub refused: Vec<Ipv4Net>,
+    /// The proxy connects with nobody there: the same, but for what an `allow` names for the web.
+    pub unreached: Vec<Ipv4Net>,
     pub deny: Vec<Arc<NameList>>,
     /// The only names that there are.
     pub allow: Option<Vec<Arc<NameList>>>,
@@ -196,11 +198,62 @@ fn resolver(
     if servers.is_empty() {
         return Err(NoResolver::NoServer(label.clone()));
     }
-    let own = input.closed.iter().chain(&PRIVATE).chain(&NEVER).copied().chain([input.subnet]);
-    let refused = Ipv4Net::aggregate(&own.collect::<Vec<_>>());
-    let digest = digest(label, &servers, &refused, &deny, allow.as_deref());
+    let closed = |opened: &[Ipv4Net]| {
+        let own = input.closed.iter().chain(&NEVER).copied().chain([input.subnet]);
+        Ipv4Net::aggregate(&own.chain(private_but(opened)).collect::<Vec<_>>())
+    };
+    let refused = closed(&opened(policy, input.addresses, |_| true));
+    let unreached = closed(&opened(policy, input.addresses, is_of_web));
+    let digest = digest(label, &servers, &refused, &unreached, &deny, allow.as_deref());
     let seat = seats.give(&digest).ok_or_else(|| NoResolver::NoSeat(label.clone()))?;
-    Ok(Resolver { policy: label.clone(), seat, digest, servers, refused, deny, allow })
+    Ok(Resolver { policy: label.clone(), seat, digest, servers, refused, unreached, deny, allow })
+}
+
+/// What is private, but for these.
+fn private_but(opened: &[Ipv4Net]) -> Vec<Ipv4Net> {
+    let mut closed: Vec<Ipv4Net> = PRIVATE.into();
+    for hole in opened {
+        let around = |net: Ipv4Net| -> Vec<Ipv4Net> {
+            if hole.contains(&net) {
+                return Vec::new();
+            }
+            if !net.contains(hole) {
+                return vec![net];
+            }
+            // On the way down to it, the other half of each network stays closed.
+            let half = |length: u8| {
+                let within = Ipv4Net::new(hole.network(), length).ok()?;
+                let halves = within.supernet()?.subnets(length).ok()?;
+                halves.into_iter().find(|half| *half != within.trunc())
+            };
+            (net.prefix_len() + 1..=hole.prefix_len()).filter_map(half).collect()
+        };
+        closed = closed.into_iter().flat_map(around).collect();
+    }
+    closed
+}
+
+/// Private networks that an `allow` names which counts.
+fn opened(
+    policy: &NetworkPolicy,
+    addresses: &BTreeMap<PathBuf, Vec<IpNet>>,
+    counts: impl Fn(&PolicyRule) -> bool,
+) -> Vec<Ipv4Net> {
+    let named = |rule: &PolicyRule| {
+        let listed = rule.list.iter().filter_map(|path| addresses.get(path)).flatten();
+        rule.to.iter().chain(listed).copied().collect::<Vec<_>>()
+    };
+    let v4 = |net: IpNet| match net {
+        IpNet::V4(net) => Some(net.trunc()),
+        IpNet::V6(_) => None,
+    };
+    let all = policy.allow.iter().filter(|rule| counts(rule)).flat_map(named).filter_map(v4);
+    Ipv4Net::aggregate(&all.filter(is_within_private).collect::<Vec<_>>())
+}
+
+fn is_of_web(rule: &PolicyRule) -> bool {
+    let is_all = rule.tcp.is_empty() && rule.udp.is_empty() && !rule.icmp;
+    is_all || [80, 443].iter().all(|port| rule.tcp.iter().any(|ports| ports.contains(port)))
 }
 
 /// The name servers of a policy but for those that it denies, by UDP or by TCP, and what no policy opens.
@@ -234,12 +287,13 @@ fn digest(
     label: &Label,
     servers: &[Ipv4Addr],
     refused: &[Ipv4Net],
+    unreached: &[Ipv4Net],
     deny: &[Arc<NameList>],
     allow: Option<&[Arc<NameList>]>,
 ) -> Sha256 {
     let digests = |lists: &[Arc<NameList>]| lists.iter().map(|list| list.digest).collect::<Vec<_>>();
     let (deny, allow) = (digests(deny), allow.map(digests));
-    Sha256::of(format!("{LAYOUT} {label} {servers:?} {refused:?} {deny:?} {allow:?}"))
+    Sha256::of(format!("{LAYOUT} {label} {servers:?} {refused:?} {unreached:?} {deny:?} {allow:?}"))
 }
 
 /// Seats as they are given out.

@@ -54,6 +54,37 @@ fn denied_names_are_answered_here_and_all_others_asked_for() {
 }
 
 #[test]
+fn answers_may_lead_to_what_is_private_where_an_allow_names_it() {
+    let allow = |to: &[&str], tcp: &[u16]| PolicyRule {
+        to: to.iter().map(|net| net.parse().unwrap()).collect(),
+        tcp: tcp.iter().map(|port| *port..=*port).collect(),
+        ..PolicyRule::default()
+    };
+    let rules =
+        [allow(&["10.1.0.0/16"], &[22]), allow(&["192.168.7.9/32"], &[80, 443]), allow(&["0.0.0.0/0"], &[])];
+    let policy = NetworkPolicy { allow: rules.into(), ..policy(&["bad"], Some(&["good"])) };
+    let resolver = one(&policy, &[("bad", "zip\n"), ("good", "work.example\n")]);
+    let has = |nets: &[Ipv4Net], address: &str| {
+        nets.iter().any(|net| net.contains(&address.parse::<Ipv4Addr>().unwrap()))
+    };
+    for (address, refused, unreached) in [
+        ("10.1.2.3", false, true),
+        ("10.0.255.255", true, true),
+        ("10.2.0.0", true, true),
+        ("192.168.7.9", false, false),
+        ("192.168.7.8", true, true),
+        ("192.168.7.10", true, true),
+        ("172.16.0.1", true, true),
+        ("169.254.169.254", true, true),
+        ("192.0.2.9", true, true),
+        ("198.51.100.10", false, false),
+    ] {
+        assert_eq!(has(&resolver.refused, address), refused, "{address} in answers");
+        assert_eq!(has(&resolver.unreached, address), unreached, "{address} by the proxy");
+    }
+}
+
+#[test]
 fn of_allowed_names_those_that_are_denied_are_left_out() {
     let lists = [("good", "work.example\nads.example\nx.ads.example\n"), ("bad", "ads.example\n")];
     let resolver = one(&policy(&["bad"], Some(&["good"])), &lists);

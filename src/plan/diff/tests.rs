@@ -457,6 +457,7 @@ fn another_resolver_is_there_before_guests_are_led_to_it_and_the_last_one_until_
         digest: Sha256::of(what),
         servers: Vec::new(),
         refused: Vec::new(),
+        unreached: Vec::new(),
         deny: Vec::new(),
         allow: None,
     };
