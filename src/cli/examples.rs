@@ -41,6 +41,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("watch", &["sisforge watch", "sisforge watch --repo https://git.example.org/fleet.git --interval 30s"]),
     ("systemd", &["sisforge systemd", "sisforge systemd --install"]),
     ("doctor", &["sisforge doctor", "sisforge doctor --fix"]),
+    ("gc", &["sisforge gc --dry-run", "sisforge gc --yes"]),
     ("inspect", &["sisforge inspect surf"]),
     ("diff", &["sisforge diff surf other.ext4"]),
     ("sbom", &["sisforge sbom surf --format cyclonedx"]),

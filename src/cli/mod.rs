@@ -20,6 +20,7 @@ mod events;
 mod examples;
 mod exec;
 mod fetch;
+mod gc;
 mod init;
 mod inspect;
 mod keep_logs;
@@ -125,6 +126,8 @@ enum Command {
     /// Save a running guest, and restore it once
     #[command(subcommand)]
     Snapshot(snapshot::Command),
+    /// Remove artifacts, stored files and downloads that nothing names any more
+    Gc(gc::Args),
     /// Check whether this host is ready for the fleet, and hardened: each check with its reason and remedy
     Doctor(doctor::Args),
     /// Follow a Git branch or a fleet.toml: apply each change, repair drift
@@ -258,6 +261,7 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Publish(args) => publish::run(&args, ui),
         Command::Disk(command) => disk::run(&command, ui),
         Command::Snapshot(command) => snapshot::run(&command, ui),
+        Command::Gc(args) => gc::run(&args, ui),
         Command::Doctor(args) => doctor::run(&args, ui),
         Command::Watch(args) => watch::run(&args, ui),
         Command::Systemd(args) => systemd::run(&args, ui),

@@ -17,6 +17,7 @@ mod fleet_host;
 pub mod flow_log;
 pub mod flows;
 pub mod freeze;
+pub mod gc;
 pub mod guests;
 pub mod host;
 pub mod lock;

@@ -79,7 +79,7 @@ impl FleetUnit {
              # After what follows the fleet has ended, which would start them again.\n\
              ExecStopPost={command} --down-at-shutdown\n\
              TimeoutStopSec=300\n\
-             # What it ends with that was asked to end while it changed something.
+             # What it ends with that was asked to end while it changed something.\n\
              SuccessExitStatus=130 143\n\
              Restart=on-failure\n\
              RestartSec=5\n\

@@ -6,6 +6,7 @@ mod doctor;
 mod drift;
 mod emergency;
 mod events;
+mod gc;
 mod hostile;
 mod hostile_firecracker;
 mod hostile_source;

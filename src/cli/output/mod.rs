@@ -11,6 +11,7 @@ mod disk;
 mod error;
 mod event;
 mod flows;
+mod gc;
 mod guest;
 mod host;
 mod kernel;
@@ -26,6 +27,7 @@ pub use disk::{Disk, DiskRemoved, WrittenJson};
 pub use error::{FailureJson, ProblemJson};
 pub use event::{EventJson, Summary, names};
 pub use flows::{DroppedJson, FlowJson, flow_word, protocol};
+pub use gc::GarbageJson;
 pub use guest::{Guest, StatusJson};
 pub use host::{DoctorJson, LogLineJson};
 pub use kernel::{CompactedJson, KernelChangeJson, KernelSettingJson, KernelWhyJson};
@@ -109,6 +111,8 @@ pub enum DocumentJson {
     ApkVerify,
     /// One line of `apk pack`, for each package
     ApkPack,
+    /// Of `gc`
+    Gc,
     /// Of `keys`
     Keys,
     /// Of `init`, `disk export`, `disk import`, `apk index`, `apk key`: a file that was written
@@ -152,6 +156,7 @@ impl DocumentJson {
             Self::ApkSolve => schema::<SolvedJson>("sisforge apk solve --json"),
             Self::ApkVerify => schema::<Vec<VerifiedJson>>("sisforge apk verify --json"),
             Self::ApkPack => schema::<PackedJson>("a line of sisforge apk pack --json"),
+            Self::Gc => schema::<GarbageJson>("sisforge gc --json"),
             Self::Keys => schema::<KeysJson>("sisforge keys --json"),
             Self::Event => schema::<EventJson>("a line of sisforge up, down, build and the like --json"),
             Self::Wrote => schema::<WrittenJson>("a file that sisforge wrote"),

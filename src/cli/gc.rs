@@ -1,0 +1,63 @@
+//! `gc`: what nothing names any more goes.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::base::time::parse_duration;
+use crate::run::gc;
+
+use super::ask::confirm;
+use super::error::CliError;
+use super::output::GarbageJson;
+use super::render;
+use super::ui::Ui;
+
+const HELP: &str = "\
+Kept are: in out/, what a name leads to and what fleet.lock builds; in the store, what guests run on, what snapshots need, and what this \
+fleet starts from; in the cache, what fleet.lock pins and what was read lately. Data disks, snapshots and logs are never touched. What \
+goes is built, copied or downloaded again where it is needed again.";
+
+#[derive(clap::Args)]
+#[command(after_long_help = HELP)]
+pub struct Args {
+    /// Only say what would go
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    yes: bool,
+    /// Downloads that were read within this time are kept
+    #[arg(long, value_name = "DURATION", default_value = "30days", value_parser = duration)]
+    keep_read_within: Duration,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.to_string())
+}
+
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let garbage = gc::find(&ui.workspace(), args.keep_read_within)?;
+    let goes = !args.dry_run && !garbage.leftovers.is_empty();
+    let size: u64 = garbage.leftovers.iter().map(|leftover| leftover.size).sum();
+    let what = format!("{} in {} places", render::bytes(size), garbage.leftovers.len());
+    if !garbage.looked_at_store {
+        ui.report.note("note: the store was not looked at: that needs root");
+    }
+    if ui.settings.json {
+        render::json(&GarbageJson::new(&garbage, goes));
+    } else {
+        for leftover in &garbage.leftovers {
+            render::text(&format!("{:>9}  {}\n", render::bytes(leftover.size), leftover.path.display()));
+        }
+    }
+    if !goes {
+        ui.say(&if garbage.leftovers.is_empty() { "nothing to remove".to_owned() } else { what });
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !args.yes {
+        confirm(&format!("remove {what}"))?;
+    }
+    garbage.remove()?;
+    ui.say(&format!("removed: {what}"));
+    Ok(ExitCode::SUCCESS)
+}

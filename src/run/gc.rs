@@ -1,0 +1,181 @@
+//! Gc: what nothing names any more goes. Of everything that goes, a build, a download or a copy makes it again.
+//!
+//! Kept are: of `out/`, what a link names and what `fleet.lock` leads to; of the store, what a jail has, what a machine's record or a
+//! snapshot of any fleet in it names, and what this fleet runs on; of the cache, what `fleet.lock` pins and what was read lately.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::apply::record;
+use crate::apply::snapshot;
+use crate::base::{FileDigest, FleetName};
+use crate::build::artifacts::{Artifact, ArtifactKind, Artifacts};
+use crate::fleet::HostSpec;
+use crate::host::layout::Layout;
+use crate::host::state::{Machine, MachineDisk};
+use crate::sys::fs::{self as files, FileError, FileLock};
+use crate::sys::interrupt;
+
+use super::{Inputs, LockedProject, RunError, Workspace, host};
+
+/// Where something is that nothing names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unnamed {
+    /// An artifact in `out/`.
+    Artifact,
+    /// A file of the store.
+    Stored,
+    /// A download in the cache.
+    Download,
+}
+
+/// Something that nothing names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    pub what: Unnamed,
+    pub path: PathBuf,
+    /// Bytes that it takes on the disk.
+    pub size: u64,
+}
+
+/// What nothing names; the fleets of the store are held until it is dropped.
+pub struct Garbage {
+    pub leftovers: Vec<Leftover>,
+    /// Whether the store was looked at, which is root's.
+    pub looked_at_store: bool,
+    _held: Vec<FileLock>,
+}
+
+/// Looks for it. Downloads that were read within `lately` are kept.
+pub fn find(workspace: &Workspace<'_>, lately: Duration) -> Result<Garbage, RunError> {
+    let fleet = workspace.fleet()?;
+    let host = fleet.host.clone();
+    let locked = LockedProject::of(workspace, fleet, Inputs::Foreseen { must_fit: true })?;
+    let artifacts = locked.builder().artifacts()?;
+    let looked_at_store = host::require_root().is_ok();
+    let mut held = Vec::new();
+    let mut leftovers = artifacts_without_name(&workspace.settings.out, &artifacts)?;
+    if looked_at_store {
+        let fleets = fleets(&host)?;
+        for layout in &fleets {
+            held.push(host::hold(layout, workspace.report)?);
+        }
+        leftovers.extend(stored_without_name(&host, &fleets, &artifacts)?);
+    }
+    leftovers.extend(downloads_without_name(workspace, lately)?);
+    Ok(Garbage { leftovers, looked_at_store, _held: held })
+}
+
+impl Garbage {
+    /// Removes it.
+    pub fn remove(self) -> Result<(), RunError> {
+        let _hold = interrupt::hold();
+        for leftover in &self.leftovers {
+            files::remove(&leftover.path)?;
+        }
+        Ok(())
+    }
+}
+
+fn all(artifacts: &Artifacts) -> impl Iterator<Item = &Artifact> {
+    let Artifacts { kernel, images, disks, containers } = artifacts;
+    std::iter::once(kernel).chain(images.values()).chain(disks.values()).chain(containers.values())
+}
+
+fn artifacts_without_name(out: &Path, artifacts: &Artifacts) -> Result<Vec<Leftover>, FileError> {
+    use ArtifactKind::{Containers, Disk, Image, Kernel};
+    let mut found = Vec::new();
+    for kind in [Kernel, Image, Disk, Containers] {
+        let folder = out.join(kind.folder());
+        let names = files::names_in(&folder)?;
+        let of_lock = all(artifacts).filter(|artifact| artifact.kind == kind).map(|one| one.key.to_string());
+        let targets = names.iter().filter_map(|name| fs::read_link(folder.join(name)).ok());
+        let linked = targets.filter_map(|target| Some(target.file_name()?.to_str()?.to_owned()));
+        let kept: BTreeSet<String> = of_lock.chain(linked).collect();
+        let is_key = |name: &str| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        for name in names.iter().filter(|name| is_key(name) && !kept.contains(*name)) {
+            found.push(leftover(Unnamed::Artifact, folder.join(name)));
+        }
+    }
+    Ok(found)
+}
+
+/// Every fleet that has something in the store.
+fn fleets(host: &HostSpec) -> Result<Vec<Layout>, FileError> {
+    let names = files::names_in(&host.store)?;
+    let fleets = names.iter().filter_map(|name| name.parse::<FleetName>().ok());
+    let layouts = fleets.map(|fleet| Layout::new(host, &fleet));
+    Ok(layouts.filter(|layout| layout.lock().exists()).collect())
+}
+
+fn stored_without_name(
+    host: &HostSpec,
+    fleets: &[Layout],
+    artifacts: &Artifacts,
+) -> Result<Vec<Leftover>, RunError> {
+    let mut named: BTreeSet<FileDigest> = all(artifacts).map(|artifact| artifact.digest).collect();
+    for layout in fleets {
+        for guest in crate::apply::observe::recorded(layout)? {
+            // A record that cannot be read names nothing that could be started from.
+            let machine = record::read::<Machine>(&layout.machine(&guest)).ok().flatten();
+            named.extend(machine.iter().flat_map(digests));
+        }
+        for snapshot in snapshot::list(layout)? {
+            named.extend(snapshot.manifest.iter().flat_map(|manifest| digests(&manifest.machine)));
+        }
+    }
+    let Some(layout) = fleets.first() else { return Ok(Vec::new()) };
+    debug_assert_eq!(layout.store(), host.store);
+    let mut found = Vec::new();
+    for name in files::names_in(&layout.files())? {
+        let Ok(digest) = name.parse::<FileDigest>() else { continue };
+        let path = layout.file(&digest);
+        let is_linked = fs::symlink_metadata(&path).is_ok_and(|meta| meta.nlink() > 1);
+        if !named.contains(&digest) && !is_linked {
+            found.push(leftover(Unnamed::Stored, path));
+        }
+    }
+    Ok(found)
+}
+
+/// The files of the store that a machine is made of.
+fn digests(machine: &Machine) -> Vec<FileDigest> {
+    let disk = match machine.disk {
+        MachineDisk::Kept => None,
+        MachineDisk::Ephemeral { base, .. } => Some(base),
+    };
+    let spec = machine.spec.files().map(|(_, digest)| *digest);
+    [machine.kernel, machine.image].into_iter().chain(disk).chain(machine.images).chain(spec).collect()
+}
+
+fn downloads_without_name(workspace: &Workspace<'_>, lately: Duration) -> Result<Vec<Leftover>, RunError> {
+    let pinned = files::read_text(&workspace.lock_path())?;
+    let folders = ["sha256", "partial"].map(|folder| workspace.settings.cache.join(folder));
+    let mut found = Vec::new();
+    for folder in folders {
+        for name in files::names_in(&folder)?.into_iter().filter(|name| !pinned.contains(name.as_str())) {
+            let path = folder.join(name);
+            // What was read is noted by the file system once a day at least (`relatime`).
+            let read = fs::metadata(&path).and_then(|meta| Ok(meta.accessed()?.max(meta.modified()?)));
+            if read.is_ok_and(|read| SystemTime::now().duration_since(read).is_ok_and(|ago| ago >= lately)) {
+                found.push(leftover(Unnamed::Download, path));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn leftover(what: Unnamed, path: PathBuf) -> Leftover {
+    let size = allocated(&path);
+    Leftover { what, path, size }
+}
+
+/// Bytes that a file, or what is in a directory, takes on the disk.
+fn allocated(path: &Path) -> u64 {
+    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
+    let inside = fs::read_dir(path).into_iter().flatten().flatten();
+    meta.blocks() * 512 + if meta.is_dir() { inside.map(|entry| allocated(&entry.path())).sum() } else { 0 }
+}
