@@ -31,6 +31,9 @@ pub struct FollowArgs {
     /// A directory of this host that commits may name files of by absolute paths, such as that of a kernel's source
     #[arg(long, value_name = "DIR", requires = "repo")]
     allow: Vec<PathBuf>,
+    /// A file of SSH keys (ssh-keygen(1), ALLOWED SIGNERS): a commit that none of them signed is not applied
+    #[arg(long, value_name = "ALLOWED_SIGNERS", requires = "repo")]
+    verify: Option<PathBuf>,
     /// Time between two looks
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     interval: Duration,
@@ -40,14 +43,14 @@ impl FollowArgs {
     fn followed(&self) -> Followed {
         match &self.repo {
             Some(url) => {
-                Followed::Branch { url: url.clone(), branch: self.branch.clone(), allowed: self.allowed() }
+                let (url, branch, allowed) = (url.clone(), self.branch.clone(), self.allowed());
+                Followed::Branch { url, branch, allowed, signers: self.verify.as_ref().map(absolute) }
             }
             None => Followed::File,
         }
     }
 
     fn allowed(&self) -> Vec<PathBuf> {
-        let absolute = |dir: &PathBuf| std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
         self.allow.iter().map(absolute).collect()
     }
 
@@ -61,9 +64,15 @@ impl FollowArgs {
             words.extend([format!("--repo={url}"), format!("--branch={}", self.branch)]);
         }
         words.extend(self.allowed().iter().map(|dir| format!("--allow={}", dir.display())));
+        words.extend(self.verify.iter().map(|file| format!("--verify={}", absolute(file).display())));
         words.push(format!("--interval={}ms", self.interval.as_millis()));
         words
     }
+}
+
+/// The same path from any directory.
+fn absolute(path: &PathBuf) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.clone())
 }
 
 #[derive(clap::Args)]

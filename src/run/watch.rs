@@ -34,6 +34,8 @@ pub enum Followed {
         branch: String,
         /// Directories of the host that its commits may name files of.
         allowed: Vec<PathBuf>,
+        /// File of the SSH keys by which commits must be signed; `None` where any commit will do.
+        signers: Option<PathBuf>,
     },
 }
 
@@ -122,7 +124,8 @@ impl<'a> Watch<'a> {
         let (failure, repairs, seen) = (None, 0, Arc::default());
         let new =
             Self { base, source, good: None, looked_at: None, tried: None, restarts, failure, repairs, seen };
-        Ok(Self { good: new.remembered(), ..new })
+        let remembered = new.remembered().filter(|(commit, _)| new.verify(commit).is_ok());
+        Ok(Self { good: remembered.map(|(_, good)| good), ..new })
     }
 
     /// Looks again and again, until this process is asked to end while a look changes something; at any other time that ends it
@@ -212,7 +215,8 @@ impl<'a> Watch<'a> {
             self.restarts.reset();
             tell(Event::Applying(&revision));
         }
-        let brought = bring(&self.base.at(&place), is_new, &mut self.restarts, tell);
+        let verified = self.verify(&revision);
+        let brought = verified.and_then(|()| bring(&self.base.at(&place), is_new, &mut self.restarts, tell));
         // What came to nothing is as new as before.
         self.tried = brought.is_ok().then(|| revision.clone());
         match brought {
@@ -253,7 +257,7 @@ impl<'a> Watch<'a> {
     /// What the newest revision is called, and where it is.
     fn revision(&self) -> Result<(String, Revision), RunError> {
         let file = &self.base.settings.file;
-        let Followed::Branch { url, branch, allowed } = &self.source else {
+        let Followed::Branch { url, branch, allowed, .. } = &self.source else {
             let lock = fs::read_text_if_present(&self.base.lock_path())?.unwrap_or_default();
             let digest = Sha256::of(fs::read_text(file)? + &lock);
             return Ok((digest.to_string(), Revision { file: file.clone(), confinement: None }));
@@ -270,6 +274,12 @@ impl<'a> Watch<'a> {
             std::fs::rename(scratch.path(), &tree).map_err(FileError::when("create", &tree))?;
         }
         Ok((commit, revision_in(&tree, file, allowed)))
+    }
+
+    /// Holds a commit to the keys that may sign commits, where there are some.
+    fn verify(&self, commit: &str) -> Result<(), RunError> {
+        let Followed::Branch { signers: Some(signers), .. } = &self.source else { return Ok(()) };
+        Ok(git::verify(&self.dir().join(CLONE), commit, signers)?)
     }
 
     fn name_submodules(&self, commit: &str) -> Result<(), RunError> {
@@ -291,13 +301,14 @@ impl<'a> Watch<'a> {
     }
 
     /// The commit of this branch that was applied last, where its checkout is still there.
-    fn remembered(&self) -> Option<Revision> {
-        let Followed::Branch { url, branch, allowed } = &self.source else { return None };
+    fn remembered(&self) -> Option<(String, Revision)> {
+        let Followed::Branch { url, branch, allowed, .. } = &self.source else { return None };
         let text = std::fs::read_to_string(self.dir().join(APPLIED)).ok()?;
         let commit = text.strip_suffix(&format!(" {branch} {url}\n"))?;
         let tree = self.dir().join(commit);
         let is_commit = !commit.is_empty() && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
-        (is_commit && tree.is_dir()).then(|| revision_in(&tree, &self.base.settings.file, allowed))
+        let revision = || revision_in(&tree, &self.base.settings.file, allowed);
+        (is_commit && tree.is_dir()).then(|| (commit.to_owned(), revision()))
     }
 
     /// The clone and the checkouts.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::base::text::{excerpt, printable};
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::{FileError, create_dir_all, remove};
@@ -22,6 +23,11 @@ pub enum GitError {
     /// Such as a name that git would read as an option.
     #[error("{text:?} is not {what}")]
     Invalid { what: &'static str, text: String },
+    #[error("commit {} by {author} is not signed by a key of {}: {reason}", &commit[..commit.len().min(12)], signers.display())]
+    Unsigned { commit: String, author: String, signers: PathBuf, reason: String },
+    /// Of the keys that may sign commits; another commit changes nothing about it.
+    #[error(transparent)]
+    Signers(FileError),
     /// Export goes to a directory of its own.
     #[error("cannot check out into {}: it is not empty", path.display())]
     NotEmpty { path: PathBuf },
@@ -33,7 +39,10 @@ impl Diagnostic for GitError {
             Self::Tool { source, .. } => source.diagnosis(),
             Self::File(error) => error.diagnosis(),
             Self::Timeout { .. } => Class::Failed.hint("check the network and the address"),
+            Self::Signers(error) => error.diagnosis().of(Class::Failed),
             Self::Invalid { .. } => Class::Invalid.no_hint(),
+            Self::Unsigned { .. } => Class::Invalid
+                .hint("sign it (`git commit --amend -S`, with gpg.format=ssh), or add the key to that file"),
             Self::NotEmpty { .. } => Class::Failed.hint("remove what is in it"),
         }
     }
@@ -176,6 +185,44 @@ fn fetch(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
     Ok(tip.trim().to_owned())
 }
 
+/// Whether a commit of the bare repository `dir` is signed by an SSH key of the file `signers` (ssh-keygen(1), ALLOWED SIGNERS), as Git signs:
+/// by no other kind of key, whatever the settings of the host.
+///
+/// # Errors
+/// [`GitError::Unsigned`] where it is not.
+pub fn verify(dir: &Path, commit: &str, signers: &Path) -> Result<(), GitError> {
+    let scratch = beside(dir)?;
+    let config = scratch.path().join("gitconfig");
+    fs::write(&config, safe_directories(&[dir])).map_err(FileError::when("write", &config))?;
+    // Absent or not to be read, it would be as if it were empty.
+    fs::File::open(signers).map_err(FileError::when("read", signers)).map_err(GitError::Signers)?;
+    let settings = [
+        format!("gpg.ssh.allowedSignersFile={}", signers.display()),
+        // A good signature by a key that nobody allowed has less.
+        "gpg.minTrustLevel=fully".to_owned(),
+        "gpg.program=false".to_owned(),
+        "gpg.x509.program=false".to_owned(),
+        "gpg.ssh.program=ssh-keygen".to_owned(),
+        "gpg.ssh.revocationFile=".to_owned(),
+    ];
+    let with_settings = |args: &[&str]| {
+        let tool = settings.iter().fold(Tool::new("git"), |tool, setting| tool.args(["-c", setting]));
+        git(tool.args(args).dir(dir), &config).output().map_err(failed(format!("verify commit {commit}")))
+    };
+    let verified = with_settings(&["verify-commit", commit])?;
+    if verified.status.success() {
+        return Ok(());
+    }
+    let author = with_settings(&["log", "-1", "--format=%an <%ae>", commit])?.stdout;
+    let said = String::from_utf8_lossy(&verified.stderr).trim().replace('\n', "; ");
+    Err(GitError::Unsigned {
+        commit: commit.to_owned(),
+        author: printable(String::from_utf8_lossy(&author).trim()),
+        signers: signers.to_owned(),
+        reason: if said.is_empty() { "it has no signature".to_owned() } else { excerpt(&said) },
+    })
+}
+
 /// Paths in a commit of the bare repository `dir` that are submodules: their files are another repository's, and not fetched.
 pub fn submodules(dir: &Path, commit: &str) -> Result<Vec<String>, GitError> {
     let scratch = beside(dir)?;
@@ -300,6 +347,61 @@ mod tests {
         assert_eq!(fs::read_to_string(old.join("fleet.toml")).unwrap(), "one\r\n");
         assert_eq!(names(&new), [".gitattributes", "fleet.toml", "secret"]);
         assert!(matches!(checkout(&mirror, &first, &new), Err(GitError::NotEmpty { .. })));
+    }
+
+    #[test]
+    fn only_keys_that_are_allowed_sign_a_commit() {
+        let Some(source) = Repository::new() else { return };
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        for name in ["team", "stranger"] {
+            let keygen = Tool::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]);
+            keygen.arg(at(name)).run().unwrap();
+        }
+        let team = fs::read_to_string(at("team.pub")).unwrap();
+        fs::write(at("signers"), format!("t@example.org namespaces=\"git\" {team}")).unwrap();
+        let signed = |name: &str, file: &str| {
+            fs::write(source.path().join(file), "x").unwrap();
+            source.git(&["add", "--all"]);
+            let key = format!("user.signingkey={}", text(&at(name)));
+            source.git(&[
+                "-c",
+                "gpg.format=ssh",
+                "-c",
+                &key,
+                "commit",
+                "-S",
+                "--quiet",
+                "--message",
+                "change",
+            ]);
+            source.git(&["rev-parse", "HEAD"])
+        };
+        let mirror = at("mirror");
+        let verify = |commit: &str, signers: &str| {
+            clone_or_fetch(source.url(), "main", &mirror).unwrap();
+            verify(&mirror, commit, &at(signers)).map_err(|error| error.to_string())
+        };
+        let good = signed("team", "a");
+        assert_eq!(verify(&good, "signers"), Ok(()));
+        let stranger = verify(&signed("stranger", "b"), "signers").unwrap_err();
+        assert!(stranger.contains("by t <t@example.org> is not signed by a key of"), "{stranger}");
+        let unsigned = verify(&source.commit("c", "x"), "signers").unwrap_err();
+        assert!(unsigned.contains("it has no signature"), "{unsigned}");
+        // Somebody else's words under a signature that is good.
+        let forged = source.git(&["cat-file", "commit", &good]).replace("change", "chance");
+        fs::write(at("forged"), forged + "\n").unwrap();
+        let forged = source.git(&["hash-object", "-t", "commit", "-w", at("forged").to_str().unwrap()]);
+        source.git(&["update-ref", "refs/heads/main", &forged]);
+        assert!(verify(&forged, "signers").is_err());
+        // Of no file and of an empty one nobody is allowed.
+        assert!(verify(&good, "absent").unwrap_err().contains("cannot read"));
+        fs::write(at("empty"), "").unwrap();
+        assert!(verify(&good, "empty").is_err());
+        // A key that is allowed to sign other things signs no commit.
+        fs::write(at("others"), format!("t@example.org namespaces=\"file\" {team}")).unwrap();
+        assert!(verify(&good, "others").is_err());
     }
 
     #[test]

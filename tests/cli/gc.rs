@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::common::sandbox::{READY, Sandbox};
 use crate::needs_firecracker;
-use sisforge::sys::tiny_guest::Then;
+use sisforge::sys::tiny_guest::AfterText;
 
 fn names(dir: PathBuf) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -28,7 +28,7 @@ fn what_was_built_before_goes_and_what_is_in_use_stays() {
         "fleet.toml",
         text.replace("[image.i]\n", "[image.i]\nfiles = { \"/etc/motd\" = { content = \"x\" } }\n"),
     );
-    sandbox.run("gc").fails(2, &["fleet.lock"]);
+    sandbox.run("gc --yes").fails(0, &["nothing to remove"]);
     sandbox.done("build");
     assert!(names(sandbox.path("out/image")).len() > before.len());
     sandbox.run("gc").fails(2, &["no terminal to ask", "help: add --yes"]);
@@ -54,7 +54,7 @@ fn of_the_store_goes_what_no_guest_and_no_snapshot_has() {
     sandbox.done(&format!("snapshot create {a} --name kept --stop"));
     let old = names(sandbox.path("store/files"));
     // Both guests are of another kernel from now on; the snapshot needs that of before.
-    sandbox.kernel(READY, Then::Tick);
+    sandbox.kernel(READY, AfterText::Tick);
     sandbox.run("gc --yes").fails(2, &["fleet.lock"]);
     sandbox.done("up");
     sandbox.run("gc --yes").fails(0, &[]);
@@ -67,7 +67,7 @@ fn of_the_store_goes_what_no_guest_and_no_snapshot_has() {
     assert!(places.contains(&Some("store")), "{garbage}");
     assert!(names(sandbox.path("store/files")).len() < kept.len());
     // Nobody noticed.
-    sandbox.run("plan").fails(0, &["nothing to do"]);
+    assert!(sandbox.done("plan").contains("nothing to do"));
     sandbox.done("down");
     sandbox.done("up");
     sandbox.done("down --purge --yes");

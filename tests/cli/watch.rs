@@ -115,6 +115,44 @@ fn each_commit_is_applied_and_a_mistaken_one_changes_nothing() {
 }
 
 #[test]
+fn where_keys_are_named_a_commit_is_signed_by_one_of_them_or_not_applied() {
+    needs_firecracker!();
+    let repository = Repository::new();
+    let sandbox = &repository.0;
+    let keys = tempfile::tempdir().unwrap();
+    let (key, signers) = (keys.path().join("key"), keys.path().join("signers"));
+    Run::of(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key)).fails(0, &[]);
+    let public = fs::read_to_string(key.with_extension("pub")).unwrap();
+    fs::write(&signers, format!("t@example.org {public}")).unwrap();
+    let once = format!("watch --once --repo . --verify {}", signers.display());
+    let sign = || {
+        let key = format!("user.signingkey={}", key.display());
+        repository.git(&[
+            "-c",
+            "gpg.format=ssh",
+            "-c",
+            &key,
+            "commit",
+            "--amend",
+            "--no-edit",
+            "-S",
+            "--quiet",
+        ]);
+    };
+    repository.commit("a");
+    sandbox.run(&once).fails(2, &["by t <t@example.org> is not signed by a key of", "help: sign it"]);
+    assert!(!repository.is_ready('a'));
+    sign();
+    sandbox.run(&once).fails(0, &[]);
+    assert!(repository.is_ready('a'));
+    repository.commit("ab");
+    sandbox.run(&once).fails(2, &["is not signed"]);
+    assert!(repository.is_ready('a') && !repository.is_ready('b'), "the last good one stays");
+    sandbox.run("watch --once --verify signers").fails(2, &["--repo"]);
+    sandbox.run(&once.replace("signers", "absent")).fails(1, &["cannot read", "absent"]);
+}
+
+#[test]
 fn drift_is_repaired_while_the_repository_is_away() {
     needs_firecracker!();
     let repository = Repository::new();
