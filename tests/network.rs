@@ -8,6 +8,8 @@ use crate::common::sandbox::Sandbox;
 use crate::needs_firecracker;
 
 mod flows;
+mod frames;
+mod hostile;
 mod names;
 mod peers;
 mod publish;

@@ -206,7 +206,8 @@ fn guests(parts: &mut RulesetParts, input: &FirewallInput<'_>) {
 
 /// Chains that are the same for all guests. The last two rules of `arriving` are for a TAP that no table knows any
 /// more, because its guest could not be removed; they take nothing from the TAPs of another fleet. Conntrack puts fragments
-/// together at -400, in queues that all share, so `arriving` comes before.
+/// together at -400, in queues that all share, so `arriving` comes before. An ICMP error counts as of the connection that it tells of,
+/// whoever sends it: `told` takes it of nobody but whose connection it is.
 fn fixed_chains(input: &FirewallInput<'_>) -> String {
     let chains = include_str!("firewall/fixed.nft");
     let noted = |line: &str| match line.split_once("NOTED(").and_then(|(before, rest)| {

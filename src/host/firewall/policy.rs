@@ -231,6 +231,7 @@ impl Rendered<'_> {
     oifname != "{uplink}" goto strayed
     ct mark {mark:#010x} ct state established counter name iifname map @up accept
     ct state invalid,untracked counter name "invalid" drop
+    ct state related jump told
     tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
     ct mark {mark:#010x} ct direction original counter name iifname map @up accept
     ct direction original goto judge-{label}
