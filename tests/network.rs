@@ -10,6 +10,7 @@ use crate::needs_firecracker;
 mod flows;
 mod frames;
 mod hostile;
+mod matrix;
 mod names;
 mod peers;
 mod publish;

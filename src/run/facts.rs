@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::apply::{ApplyError, network};
 use crate::base::network::HostRoute;
@@ -22,6 +22,7 @@ use crate::host::resolver::list::{self, NameList, NameListError};
 use crate::host::{address_list, machine_file, versions, vmm};
 use crate::sys::firecracker::{self, FirecrackerVersion};
 use crate::sys::ip::Interface;
+use crate::sys::netns::{self, Presence};
 use crate::sys::report::Report;
 use crate::sys::{fs, ip, kvm, nft, ports, ssh};
 
@@ -60,6 +61,16 @@ fn surroundings(fleet: &Fleet, observed: &ObservedHost) -> Result<NetworkAround,
         uplink,
         mtu,
     })
+}
+
+/// What no policy opens on this host, if it is the fleet's: one that has its network.
+pub(super) fn closed(fleet: &Fleet) -> Result<Vec<Ipv4Net>, RunError> {
+    let netns = Layout::new(&fleet.host, &fleet.name).netns();
+    if netns::presence(&netns).map_err(ApplyError::from)? != Presence::There {
+        return Ok(Vec::new());
+    }
+    let routes = ip::routes()?;
+    Ok(own_networks(&routes, &uplink(fleet, &routes, &ip::interfaces()?)?))
 }
 
 /// The interface that faces the network: the declared one, or that of the default route.

@@ -154,6 +154,7 @@ pub(super) fn clause_of(decider: Decider, clauses: &[Clause]) -> Option<&Clause>
         clauses.iter().filter(move |clause| clause.kind == kind && !clause.private_alone).nth(index)
     };
     match decider {
+        Decider::Protocols => nth(ClauseKind::Protocols, 0),
         Decider::Never => nth(ClauseKind::Never, 0),
         Decider::Deny(index) => nth(ClauseKind::Deny, index),
         Decider::Dns => nth(ClauseKind::NameServers, 0),

@@ -11,8 +11,8 @@ use crate::fleet::{Budget, Fleet, NetworkPolicy, Preset, Publish, SourceText, su
 use crate::host::address_list;
 use crate::host::layout::Layout;
 use crate::host::policy::{
-    Clause, Lists, PacketVerdict, PolicyAnswer, Question, QuestionTarget, clauses, explain as answers,
-    lists_v4,
+    Clause, Lists, PacketVerdict, PolicyAnswer, Question, QuestionTarget, clauses, clauses_on,
+    explain as answers, lists_v4,
 };
 use crate::host::resolver::list::NameList;
 use crate::lock::model::Lock;
@@ -116,6 +116,8 @@ pub struct Explained {
     pub guest: GuestName,
     pub network: Label,
     pub question: Question,
+    /// What this host has, where it is the fleet's.
+    pub closed: Vec<Ipv4Net>,
     /// Where a name was asked about.
     pub name: Option<ExplainedName>,
     /// One for each clause that decides; none for an address of IPv6, which guests do not have, and for a name.
@@ -167,6 +169,8 @@ pub fn explain(workspace: &Workspace<'_>, guest: &str, question: Question) -> Re
     let policy = fleet.networks.get(&network).cloned().unwrap_or_default();
     let read = facts::lists_of([&policy])?;
     let (lists, clauses) = (lists_v4(&read), clauses(&policy, &read, fleet.host.subnet));
+    let closed = facts::closed(&fleet)?;
+    let clauses = clauses_on(clauses, &closed);
     let name = match &question.to {
         QuestionTarget::Name(name) => Some(names::explain(&fleet, &policy, name)?),
         QuestionTarget::Address(_) => None,
@@ -191,7 +195,7 @@ pub fn explain(workspace: &Workspace<'_>, guest: &str, question: Question) -> Re
     });
     let ways_in = ways_in.collect();
     let quarantined = Layout::new(&fleet.host, &fleet.name).quarantined(&guest).exists();
-    Ok(Explained { guest, network, question, name, answers: answers?, ways_in, quarantined })
+    Ok(Explained { guest, network, question, closed, name, answers: answers?, ways_in, quarantined })
 }
 
 /// The line of a list that has an entry.

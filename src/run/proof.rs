@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::apply::prove::{Proof, ProveError, Scratch, Sender};
@@ -42,7 +43,8 @@ pub fn rules(workspace: &Workspace<'_>, name: Option<&str>) -> Result<String, Ru
             .ok_or_else(|| DesiredError::NotLocked(guest.clone()).into())
     });
     let endpoints: Result<Vec<_>, RunError> = endpoints.collect();
-    Ok(rendered(&fleet, Some(&lock), endpoints?)?.1)
+    // What this host has is no part of the policy.
+    Ok(rendered(&fleet, Some(&lock), endpoints?, &[])?.1)
 }
 
 fn endpoint(
@@ -62,6 +64,7 @@ fn rendered(
     fleet: &Fleet,
     lock: Option<&Lock>,
     endpoints: Vec<Endpoint>,
+    closed: &[Ipv4Net],
 ) -> Result<(InterfaceName, String), RunError> {
     let uplink: InterfaceName = UPLINK.parse().map_err(|_| RunError::NoDefaultRoute)?;
     let used = endpoints.iter().filter_map(|endpoint| fleet.networks.get_key_value(&endpoint.policy));
@@ -72,7 +75,7 @@ fn rendered(
         lists: &names,
         addresses: &lists,
         subnet: fleet.host.subnet,
-        closed: &[],
+        closed,
         uids: &fleet.host.uids,
         taken: &lock.iter().flat_map(|lock| lock.guest.values()).map(|numbers| numbers.uid).collect(),
     });
@@ -81,8 +84,7 @@ fn rendered(
         fleet: &fleet.name,
         uplink: &uplink,
         subnet: fleet.host.subnet,
-        // What this host has is no part of the policy.
-        closed: &[],
+        closed,
         endpoints,
         policies: &fleet.networks,
         lists: &lists,
@@ -119,7 +121,7 @@ pub fn prove(workspace: &Workspace<'_>, explained: &Explained) -> Result<Proof, 
     let endpoint =
         endpoint(&guest, &explained.network, ip, mac).map_err(|_| DesiredError::NotLocked(guest.clone()))?;
     let tap = endpoint.tap.clone();
-    let (uplink, ruleset) = rendered(&fleet, lock.as_ref(), vec![endpoint])?;
+    let (uplink, ruleset) = rendered(&fleet, lock.as_ref(), vec![endpoint], &explained.closed)?;
     let request = ProofRequest { sender: Sender { tap, mac, ip, uplink }, ruleset, to, transport };
     let proof = ask(&request)?;
     if proof.passed == explained.is_allowed() { Ok(proof) } else { Err(ProveError::Disproved(proof).into()) }

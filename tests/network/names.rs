@@ -61,7 +61,7 @@ fn with_taps<T>(sandbox: &Sandbox, work: impl FnOnce() -> T) -> T {
 }
 
 /// The same for these guests alone; the others can send meanwhile.
-fn with_taps_of<T>(sandbox: &Sandbox, letters: &[char], work: impl FnOnce() -> T) -> T {
+pub fn with_taps_of<T>(sandbox: &Sandbox, letters: &[char], work: impl FnOnce() -> T) -> T {
     let netns = sandbox.netns();
     let ip = |words: String| world::ip(&format!("-n {netns} {words}"));
     let guests: Vec<_> = letters.iter().map(|letter| sandbox.guest(*letter)).collect();

@@ -115,7 +115,7 @@ pub struct PolicyPlaces {
     pub default: Option<Range<usize>>,
 }
 
-/// Destinations and ports. No ports at all means every protocol and port.
+/// Destinations and ports. No ports at all means TCP, UDP and ICMP, with every port: no other protocol leaves a host.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct PolicyRule {
     /// Where `fleet.toml` has it; `None` for a rule of the preset.

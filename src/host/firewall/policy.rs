@@ -97,7 +97,7 @@ impl Rendered<'_> {
     fn deciders(&self) -> Vec<Decider> {
         let deny = (0..self.policy.deny.len()).map(Decider::Deny);
         let allow = (0..self.policy.allow.len()).map(Decider::Allow);
-        let fixed = [Decider::Never, Decider::Dns, Decider::Private, Decider::Default];
+        let fixed = [Decider::Protocols, Decider::Never, Decider::Dns, Decider::Private, Decider::Default];
         fixed.into_iter().chain(deny).chain(allow).collect()
     }
 
@@ -123,7 +123,10 @@ impl Rendered<'_> {
                 self.ports(&mut text, chain, ports);
             }
         }
-        let _ = writeln!(text, "  chain judge-{label} {{");
+        let _ = writeln!(
+            text,
+            "  chain judge-{label} {{\n    meta l4proto != {{ icmp, tcp, udp }} goto rule-{label}-protocols"
+        );
         for led in self.led_elsewhere() {
             let _ = writeln!(text, "    {led} goto refused");
         }
@@ -153,10 +156,7 @@ impl Rendered<'_> {
             let all = decided.iter().map(goto).collect::<Vec<_>>().join(", ");
             let _ = writeln!(text, "    meta l4proto {protocol} ct reply proto-src vmap {{ {all} }}");
         }
-        let (icmp, other) = (self.rule(ports.icmp), self.rule(ports.other));
-        let _ = writeln!(text, "    meta l4proto icmp goto {icmp}");
-        let _ = writeln!(text, "    meta l4proto != tcp meta l4proto != udp goto {other}\n    drop");
-        text.push_str("  }\n");
+        let _ = writeln!(text, "    meta l4proto icmp goto {}\n    drop\n  }}", self.rule(ports.icmp));
     }
 
     /// The rules that name lists of files.

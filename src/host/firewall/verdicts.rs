@@ -14,6 +14,8 @@ use super::ranges::{self, Range};
 /// What of a policy decides on a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Decider {
+    /// A protocol that no policy opens.
+    Protocols,
     /// A destination that no policy opens.
     Never,
     /// `deny`, by its place in the list.
@@ -34,6 +36,7 @@ impl Decider {
     /// Its name in the ruleset, behind `rule-POLICY-`.
     pub fn name(self) -> String {
         match self {
+            Self::Protocols => "protocols".to_owned(),
             Self::Never => "never".to_owned(),
             Self::Deny(index) => format!("deny-{index}"),
             Self::Dns => "dns".to_owned(),
@@ -48,6 +51,7 @@ impl Decider {
     pub fn named(name: &str) -> Option<Self> {
         let number = |rest: &str| rest.parse().ok();
         Some(match name {
+            "protocols" => Self::Protocols,
             "never" => Self::Never,
             "dns" => Self::Dns,
             "private" => Self::Private,
@@ -65,7 +69,7 @@ impl Decider {
     pub fn allows(self, policy: &NetworkPolicy) -> bool {
         match self {
             Self::Dns | Self::Allow(_) => true,
-            Self::Never | Self::Deny(_) | Self::Private => false,
+            Self::Protocols | Self::Never | Self::Deny(_) | Self::Private => false,
             Self::Rest | Self::Default => policy.default_allow,
         }
     }
@@ -108,15 +112,13 @@ pub struct PortVerdicts {
     pub tcp: Vec<(Range, Decider)>,
     pub udp: Vec<(Range, Decider)>,
     pub icmp: Decider,
-    /// On whatever else there is.
-    pub other: Decider,
 }
 
 impl PortVerdicts {
     /// The rule, where one decides on everything.
     pub fn single(&self) -> Option<Decider> {
-        let whole = [((0, 65_535), self.other)];
-        (self.tcp == whole && self.udp == whole && self.icmp == self.other).then_some(self.other)
+        let whole = [((0, 65_535), self.icmp)];
+        (self.tcp == whole && self.udp == whole).then_some(self.icmp)
     }
 }
 
@@ -216,7 +218,6 @@ fn ports(clauses: &[OwnClause], holds: &[usize]) -> PortVerdicts {
         tcp: of(|service| &service.tcp),
         udp: of(|service| &service.udp),
         icmp: first(|service| service.icmp),
-        other: first(|_| false),
     }
 }
 

@@ -75,7 +75,8 @@ impl Traffic {
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const ALL: &[(u16, u16)] = &[(0, u16::MAX)];
-        if (self.tcp.as_slice(), self.udp.as_slice(), self.icmp, self.other) == (ALL, ALL, true, true) {
+        // No policy opens others.
+        if (self.tcp.as_slice(), self.udp.as_slice(), self.icmp) == (ALL, ALL, true) {
             return f.write_str("every protocol");
         }
         let ports = |name: &str, ranges: &[(u16, u16)]| match ranges {

@@ -18,10 +18,14 @@ use crate::host::resolver::servers;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClauseKind {
+    /// Protocols beside TCP, UDP and ICMP, which leave no host: others' connections could be taken for a guest's.
+    Protocols,
     /// No policy opens these destinations.
     Never,
     /// The guests' own subnet: neither the host nor other guests are reached.
     Subnet,
+    /// What the host has: its addresses, and what is behind its other interfaces. No part of a policy, but of what becomes of packets.
+    Host,
     Deny,
     /// `dns`: port 53 leads to these, whoever is asked.
     NameServers,
@@ -46,12 +50,15 @@ pub struct Transports {
     pub udp: Vec<(u16, u16)>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub icmp: bool,
+    /// Every other protocol.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub others: bool,
 }
 
 impl Transports {
     /// Whether every protocol and port is meant.
     pub fn are_all(&self) -> bool {
-        self.tcp.is_empty() && self.udp.is_empty() && !self.icmp
+        self.tcp.is_empty() && self.udp.is_empty() && !self.icmp && !self.others
     }
 
     /// Whether this one is meant.
@@ -62,7 +69,7 @@ impl Transports {
                 Transport::Tcp(port) => within(&self.tcp, port),
                 Transport::Udp(port) => within(&self.udp, port),
                 Transport::Icmp => self.icmp,
-                Transport::Other(_) => false,
+                Transport::Other(_) => self.others,
             }
     }
 }
@@ -80,6 +87,7 @@ impl fmt::Display for Transports {
             })
             .collect();
         parts.extend(self.icmp.then(|| "icmp".to_owned()));
+        parts.extend(self.others.then(|| "other protocols".to_owned()));
         f.write_str(&parts.join(", "))
     }
 }
@@ -169,6 +177,13 @@ impl fmt::Display for Clause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whom = self.whom();
         match self.kind {
+            ClauseKind::Protocols => f.write_str("TCP, UDP and ICMP leave the host, and no other protocol"),
+            ClauseKind::Host => {
+                write!(
+                    f,
+                    "no policy opens what this host has: its addresses, and networks behind its other interfaces ({whom})"
+                )
+            }
             ClauseKind::Never => {
                 f.write_str("no policy opens this network, loopback, metadata services and multicast")
             }
@@ -215,6 +230,10 @@ pub fn clauses(
         ..Clause::of_all_traffic(kind, verdict, to)
     };
     let mut all = led(policy, servers(policy, lists, subnet));
+    let others = Transports { others: true, ..Transports::default() };
+    let everywhere = vec![Ipv4Net::default()];
+    let protocols = fixed(ClauseKind::Protocols, PacketVerdict::Refused, everywhere);
+    all.push(Clause { transports: others, ..protocols });
     all.push(fixed(ClauseKind::Never, PacketVerdict::Dropped, NEVER.into()));
     all.push(fixed(ClauseKind::Subnet, PacketVerdict::Dropped, vec![subnet.trunc()]));
     all.extend(policy.deny.iter().map(|rule| of_rule(ClauseKind::Deny, PacketVerdict::Refused, rule)));
@@ -232,13 +251,27 @@ pub fn clauses(
     all
 }
 
+/// The same on a host that has these addresses and networks ([`crate::host::network::own_networks`]).
+pub fn clauses_on(clauses: Vec<Clause>, closed: &[Ipv4Net]) -> Vec<Clause> {
+    if closed.is_empty() {
+        return clauses;
+    }
+    let is_subnet = |clause: &Clause| clause.kind == ClauseKind::Subnet;
+    let own = |subnet: &Clause| Clause { kind: ClauseKind::Host, to: closed.into(), ..subnet.clone() };
+    let with_own = clauses.into_iter().flat_map(|clause| {
+        let own = is_subnet(&clause).then(|| own(&clause));
+        [clause].into_iter().chain(own)
+    });
+    with_own.collect()
+}
+
 /// What is led elsewhere, whatever address was meant.
 fn led(policy: &NetworkPolicy, servers: Vec<Ipv4Addr>) -> Vec<Clause> {
     let whole = |kind, tcp: &[u16], udp: &[u16], place: &Option<Range<usize>>| {
         let ports = |ports: &[u16]| ports.iter().map(|port| (*port, *port)).collect();
         let to = vec![Ipv4Net::default()];
         Clause {
-            transports: Transports { tcp: ports(tcp), udp: ports(udp), icmp: false },
+            transports: Transports { tcp: ports(tcp), udp: ports(udp), ..Transports::default() },
             place: place.clone(),
             ..Clause::of_all_traffic(kind, PacketVerdict::Allowed, to)
         }
@@ -268,7 +301,12 @@ fn of_rule(kind: ClauseKind, verdict: PacketVerdict, rule: &PolicyRule) -> Claus
     let ports = |ranges: &[RangeInclusive<u16>]| ranges.iter().map(|r| (*r.start(), *r.end())).collect();
     Clause {
         list: rule.list.clone(),
-        transports: Transports { tcp: ports(&rule.tcp), udp: ports(&rule.udp), icmp: rule.icmp },
+        transports: Transports {
+            tcp: ports(&rule.tcp),
+            udp: ports(&rule.udp),
+            icmp: rule.icmp,
+            others: false,
+        },
         builtin: rule.builtin.map(BuiltinList::name).map(str::to_owned),
         place: rule.place.clone(),
         ..Clause::of_all_traffic(kind, verdict, to)

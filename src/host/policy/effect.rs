@@ -70,7 +70,6 @@ fn deciders(row: &PortMap, asked: Option<&Transports>) -> Vec<usize> {
         spans.iter().filter(overlap).map(|span| span.clause).collect()
     };
     let icmp = asked.is_none_or(|asked| asked.icmp).then_some(row.icmp);
-    let other = asked.is_none().then_some(row.other);
     let with_ports = [ports(&row.tcp, |asked| &asked.tcp), ports(&row.udp, |asked| &asked.udp)].concat();
-    with_ports.into_iter().chain(icmp).chain(other).collect()
+    with_ports.into_iter().chain(icmp).collect()
 }

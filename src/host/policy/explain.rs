@@ -21,7 +21,7 @@ pub struct PolicyAnswer {
     pub list: Option<PathBuf>,
 }
 
-/// What becomes of one thing that is sent to an address, or of all that can be; in the latter case what passes comes first.
+/// What becomes of one thing that is sent to an address, or of all that any policy opens; in the latter case what passes comes first.
 pub fn explain(
     clauses: &[Clause],
     lists: &Lists,
@@ -50,7 +50,7 @@ fn answer(clause: &Clause, lists: &Lists, to: Ipv4Addr, traffic: Traffic) -> Opt
 /// The clauses of a row, in their order.
 fn deciding(row: &PortMap) -> Vec<usize> {
     let spans = row.tcp.iter().chain(&row.udp).map(|span| span.clause);
-    let mut all: Vec<_> = spans.chain([row.icmp, row.other]).collect();
+    let mut all: Vec<_> = spans.chain([row.icmp]).collect();
     all.sort_unstable();
     all.dedup();
     all

@@ -20,7 +20,7 @@ use crate::base::{GuestName, Label};
 use crate::fleet::{NetworkPolicy, SourceText};
 
 pub use change::{PolicyChange, Traffic, changes};
-pub use clause::{Clause, ClauseKind, Transports, clauses};
+pub use clause::{Clause, ClauseKind, Transports, clauses, clauses_on};
 pub use effect::{Idle, idle};
 pub use explain::{PolicyAnswer, explain};
 pub use question::{Question, QuestionTarget};

@@ -108,7 +108,7 @@ fn a_change_is_told_by_what_it_opens_and_closes() {
             "network surf opens every protocol to all public addresses (allowed, since no rule names it), for alice"
         ]
     );
-    let rest = "network surf opens tcp 0-79, 81-65535, udp, icmp, other protocols to all public addresses (allowed, since no rule names it), for alice";
+    let rest = "network surf opens tcp 0-79, 81-65535, udp, icmp to all public addresses (allowed, since no rule names it), for alice";
     assert_eq!(told(&web, &NetworkPolicy { default_allow: true, ..web.clone() }), [rest]);
 }
 
