@@ -73,7 +73,7 @@ pub enum ApplyError {
     UidTaken { guest: GuestName, uid: u32, holder: String },
     #[error("{} has {} MiB free, but {} MiB are needed", store.display(), .free >> 20, .needed >> 20)]
     NoRoom { store: PathBuf, needed: u64, free: u64 },
-    #[error("the data disk of {guest} is also in another jail, {}: two guests that write to it would \
+    #[error("the data disk of {guest} is also that of another guest, {}: two guests that write to it would \
       destroy it", other.display())]
     DiskShared { guest: GuestName, other: PathBuf },
     #[error("{} does not contain an ext4 file system", path.display())]
@@ -130,8 +130,7 @@ pub enum ApplyError {
 // Hints that take more than a line.
 const MORE_ROOM: &str = "free some space, or move [host] store to a larger file system";
 const WITHOUT_THAT: &str = "mount it without that option, or move [host] store to another file system";
-const TWO_JAILS: &str =
-    "stop the guest of that jail; a jail that nothing runs in can be removed, and the disk stays";
+const TWO_JAILS: &str = "stop the other guest, or give each a disk of its own; a jail that nothing runs in can be removed, and the disk stays";
 const MOVE_BACK: &str = "take the old `jails` back; or with it take the fleet down, move the fleet's \
   directories `disks` and `snapshots` to the new place, and go on there";
 const MORE_HUGE_PAGES: &str =

@@ -1,5 +1,7 @@
 //! Jail directories: laid out from data, removed without following a link.
 
+mod lost_disk;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -18,10 +20,12 @@ use crate::sys::fs::{self as files, FileError};
 use crate::sys::mount;
 use crate::sys::process::{self, DirId, ProcessInfo};
 use crate::sys::remove::remove_tree;
-use crate::sys::untrusted::{FileKind, HeldNode, UntrustedDir};
+use crate::sys::untrusted::UntrustedDir;
 
 use super::ApplyError;
 use super::linux::{GuestHandle, Scope, copy};
+
+pub(super) use lost_disk::Astray;
 
 /// One of the jails that are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -308,37 +312,5 @@ impl GuestHandle<'_> {
             return Err(ApplyError::Gone(self.name.clone()));
         }
         Ok(root.file(DISK)?)
-    }
-
-    /// Whether a disk that is to be kept is in one of the guest's jails alone.
-    pub(super) fn has_lost_disk(self, places: &[JailId]) -> bool {
-        self.disk_in_jail(places).is_some()
-    }
-
-    /// The disk that the last machine of a guest was to keep, as a jail of it has it; the newest, of several.
-    fn disk_in_jail(self, places: &[JailId]) -> Option<HeldNode> {
-        let (layout, guest) = (self.layout(), self.name);
-        let newest_first = places.iter().rev();
-        let mut roots = newest_first.map(|place| place.root(layout, guest)).peekable();
-        roots.peek()?;
-        // Of a machine that is not known, nobody knows whether it keeps a disk.
-        let machine: Machine = self.machine().ok()??;
-        let held = |root: PathBuf| UntrustedDir::open(&root, machine.uid)?.node(DISK, FileKind::Regular);
-        roots.find_map(|root| held(root).ok()).filter(|_| machine.disk == MachineDisk::Kept)
-    }
-
-    /// Gives a kept disk whose name in the store is gone that name again.
-    ///
-    /// # Errors
-    /// Where it cannot be linked.
-    pub(super) fn relink_disk(self) -> Result<(), ApplyError> {
-        let (layout, guest) = (self.layout(), self.name);
-        let path = layout.disk(guest);
-        let Some(held) = self.disk_in_jail(&self.jails()?).filter(|_| !path.exists()) else {
-            return Ok(());
-        };
-        files::create_private_dir(&layout.disks())?;
-        held.link(&path).map_err(FileError::when("link", &path))?;
-        Ok(files::sync_dir(&layout.disks())?)
     }
 }

@@ -13,7 +13,7 @@ use crate::host::logs::{LogKind, LogStream};
 use crate::host::vmm;
 use crate::sys::cgroup::Limits;
 use crate::sys::fs::{self as files, FileError, FileLock};
-use crate::sys::process::{self, Signal};
+use crate::sys::process::{self, ChrootedProcess, DirId, Signal};
 use crate::sys::tool::Tool;
 use crate::sys::{launch, log};
 
@@ -122,12 +122,29 @@ impl GuestHandle<'_> {
         path.exists() && matches!(FileLock::attempt(&path), Ok(None))
     }
 
+    /// The same keeper, where it was found stopped: nothing is copied.
+    pub(super) fn halted_keeper(self) -> Option<ChrootedProcess> {
+        let (layout, host) = (self.layout(), self.host);
+        let none_can_be = host.hierarchy.procs_files(&layout.keepers_cgroup()).is_empty();
+        let dir = (!none_can_be).then(|| DirId::of(&layout.guest(self.name)))??;
+        host.look.halted_keeper(&host.hierarchy, layout, dir)
+    }
+
+    /// Lets a keeper go on that was found stopped.
+    pub(super) fn wake_keeper(self) {
+        if let Some(keeper) = self.halted_keeper() {
+            // One that ended meanwhile is what is wanted, or started again.
+            let _ = process::terminate(keeper.pid, keeper.start_time, Signal::CONT);
+        }
+    }
+
     /// Waits until the keeper of a guest whose VMM is gone has copied all that is left, and ends one that hangs.
     ///
     /// # Errors
     /// Where it does not end.
     pub fn end_keeper(self) -> Result<(), ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
+        self.wake_keeper();
         if self.keeper_ends_within(PATIENCE) {
             return Ok(());
         }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::base::GuestName;
 use crate::host::layout::Layout;
+use crate::sys::cgroup::Hierarchy;
 use crate::sys::ip::{Interface, Tap};
 use crate::sys::mount;
 use crate::sys::process::{self, ChrootedProcess, DirId};
@@ -20,6 +21,7 @@ pub struct HostCache {
     jails: Mutex<Option<BTreeMap<GuestName, Vec<JailId>>>>,
     rooted: Mutex<Option<BTreeMap<DirId, Vec<ChrootedProcess>>>>,
     mounts: Mutex<Option<Vec<PathBuf>>>,
+    halted_keepers: Mutex<Option<BTreeMap<DirId, ChrootedProcess>>>,
     taps: Mutex<BTreeMap<u32, Tap>>,
 }
 
@@ -43,6 +45,7 @@ impl HostCache {
         *self.jails.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.rooted.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.mounts.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.halted_keepers.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.taps.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
@@ -88,6 +91,22 @@ impl HostCache {
         };
         // It looks, and cannot fail.
         known(&self.rooted, find, |rooted| rooted.get(&root).cloned()).ok().flatten().unwrap_or_default()
+    }
+
+    /// The keeper of a guest's logs, which is rooted in that guest's directory, where it was stopped.
+    pub(super) fn halted_keeper(
+        &self,
+        hierarchy: &Hierarchy,
+        layout: &Layout,
+        dir: DirId,
+    ) -> Option<ChrootedProcess> {
+        let find = || {
+            let keepers = hierarchy.procs(&layout.keepers_cgroup());
+            let stopped = keepers.into_iter().filter_map(process::stopped);
+            Ok(stopped.map(|keeper| (keeper.root, keeper)).collect())
+        };
+        // It looks, and cannot fail.
+        known(&self.halted_keepers, find, |halted| halted.get(&dir).copied()).ok().flatten()
     }
 
     /// What was mounted below a directory of a jail, deepest first.

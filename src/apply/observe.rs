@@ -18,10 +18,10 @@ use crate::sys::fs as files;
 use crate::sys::ip;
 use crate::sys::process::{self, DirId, ProcessInfo};
 
-use super::jail::JailId;
+use super::jail::{Astray, JailId};
 use super::linux::{GuestHandle, LinuxHost};
 use super::network::FleetNetworkError;
-use super::record::{self, Ready};
+use super::record::{self, Ready, Unreadable};
 use super::store::Store;
 use super::{ApplyError, network, resolver, snapshot};
 
@@ -121,22 +121,33 @@ impl GuestHandle<'_> {
         let found = self.vmm_in(|| places.to_vec());
         let used = found.as_ref().and_then(|vmm| self.jail_in_use(places, vmm));
         let disk = self.observed_disk();
+        let machine = if found.is_some() || disk.is_none() { self.machine() } else { Ok(None) };
+        let astray = machine.as_ref().ok().and_then(Option::as_ref);
+        let astray = astray.and_then(|machine| self.astray_disk(machine, found.as_ref(), places));
+        let disk_only_open = matches!(astray, Some(Astray::OnlyOpen(_)));
+        let vmm = |found| self.observed_vmm(&found, machine, used, store);
         Ok(ObservedGuest {
-            lost_disk: disk.is_none() && self.has_lost_disk(places),
+            lost_disk: astray.is_some(),
             disk,
             tap: None,
             cgroup: self.observed_cgroup(cgroups),
             idle_jails: places.len() > usize::from(used.is_some()),
             idle_records: found.is_none() && self.has_records()?,
-            vmm: found.map(|found| self.observed_vmm(&found, used, store)),
+            vmm: found.map(|found| ObservedVmm { disk_only_open, ..vmm(found) }),
         })
     }
 
     /// What is known of a process that has the place of a guest's VMM.
-    fn observed_vmm(self, process: &ProcessInfo, place: Option<JailId>, store: &Store) -> ObservedVmm {
+    fn observed_vmm(
+        self,
+        process: &ProcessInfo,
+        machine: Result<Option<Machine>, Unreadable>,
+        place: Option<JailId>,
+        store: &Store,
+    ) -> ObservedVmm {
         let (layout, hierarchy, name) = (self.layout(), &self.host.hierarchy, self.name);
         let mut unreadable = Vec::new();
-        let machine: Option<Machine> = known(self.machine(), &mut unreadable);
+        let machine = known(machine, &mut unreadable);
         let ready = known(self.ready(Some(process)), &mut unreadable);
         let paused = self.paused();
         // Of one that may be frozen for good, nobody can say that it may go on.
@@ -154,9 +165,10 @@ impl GuestHandle<'_> {
             unreadable,
             jailed: place.is_some(),
             outside_cgroup: !hierarchy.holds(&cgroup, process.pid),
-            halted: process.state == STOPPED || hierarchy.is_frozen(&cgroup),
+            halted: process.state == process::STOPPED || hierarchy.is_frozen(&cgroup),
             damaged: damaged.unwrap_or_default(),
-            logged: self.has_keeper(),
+            logged: self.has_keeper() && self.halted_keeper().is_none(),
+            disk_only_open: false,
             ready: ready.is_some(),
             containers: ready.map(|ready| ready.containers).unwrap_or_default(),
             paused,
@@ -221,9 +233,6 @@ impl GuestHandle<'_> {
 fn leader(processes: impl Iterator<Item = ProcessInfo>) -> Option<ProcessInfo> {
     processes.filter(|process| !process.is_kernel_thread).min_by_key(|process| process.start_time)
 }
-
-/// State of a process that SIGSTOP stopped (proc(5)).
-const STOPPED: char = 'T';
 
 impl GuestHandle<'_> {
     /// What the running VMM's guest said when it was ready.

@@ -74,6 +74,29 @@ pub fn keep_place(layout: &Layout) -> Result<(), ApplyError> {
     Ok(record::write(&layout.place_record(), &PlaceRecord { jails: layout.place().to_owned() })?)
 }
 
+/// Whether the store has one file for the disks of two guests, of which one is to be started.
+fn own_disks(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
+    let starts = |guest: &GuestName| plan.start.iter().any(|steps| steps.guest == *guest && steps.starts());
+    if !plan.start.iter().any(GuestSteps::starts) {
+        return Ok(());
+    }
+    let mut holders: BTreeMap<(u64, u64), GuestName> = BTreeMap::new();
+    for name in files::names_in(&host.layout.disks())? {
+        let Some(guest) = name.strip_suffix(".ext4").and_then(|name| name.parse::<GuestName>().ok()) else {
+            continue;
+        };
+        let path = host.layout.disk(&guest);
+        let Some(disk) = path.symlink_metadata().ok().filter(|disk| disk.nlink() > 1) else { continue };
+        match holders.insert((disk.dev(), disk.ino()), guest.clone()) {
+            Some(other) if starts(&guest) || starts(&other) => {
+                return Err(ApplyError::DiskShared { guest, other: host.layout.disk(&other) });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Whether a step starts a VMM that a jailer puts into its jail.
 fn jails(step: &Step) -> bool {
     matches!(step, Step::StartVmm { machine, .. } if vmm::of(machine.vmm).jailed_program().is_some())
@@ -102,6 +125,7 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     if let Some(shortage) = memory_shortage(plan, host).filter(MemoryShortage::is_certain) {
         return Err(ApplyError::NoMemory(shortage));
     }
+    own_disks(plan, host)?;
     tap_names(plan, host)?;
     taps(&steps)?;
     uids(&steps, host)?;

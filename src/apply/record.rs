@@ -169,6 +169,9 @@ fn address_on(command_line: &str) -> Option<Ipv4Addr> {
 #[derive(Serialize, Deserialize)]
 struct GivenSize {
     size: u64,
+    /// The file that was put into the guest's newest jail; `None` in records of before, and of a disk that was in none.
+    #[serde(default)]
+    inode: Option<u64>,
 }
 
 impl Record for GivenSize {
@@ -178,7 +181,23 @@ impl Record for GivenSize {
 /// Remembers how many bytes the host gave a guest's disk.
 pub(super) fn remember_size(layout: &Layout, guest: &GuestName, size: u64) -> Result<(), Unwritten> {
     files::create_private_dir(&layout.guest(guest))?;
-    write(&layout.disk_record(guest), &GivenSize { size })
+    write(&layout.disk_record(guest), &GivenSize { size, inode: None })
+}
+
+/// Remembers which file a guest's newest jail has for its kept disk, whose size is known.
+pub(super) fn remember_inode(layout: &Layout, guest: &GuestName, inode: u64) -> Result<(), Unwritten> {
+    match read::<GivenSize>(&layout.disk_record(guest)) {
+        Ok(Some(given)) if given.inode != Some(inode) => {
+            write(&layout.disk_record(guest), &GivenSize { inode: Some(inode), ..given })
+        }
+        // Without a size, the file's own counts.
+        _ => Ok(()),
+    }
+}
+
+/// The file that a guest's newest jail was given for its kept disk, where that is known.
+pub(super) fn given_inode(layout: &Layout, guest: &GuestName) -> Option<u64> {
+    read::<GivenSize>(&layout.disk_record(guest)).ok().flatten()?.inode
 }
 
 /// The size of a guest's kept disk whose file has `length` bytes. What a VMM added to it does not count; what it cut off is

@@ -1,11 +1,13 @@
 //! The steps of a plan on the real host. What needs more than a few lines stands in the files beside this one.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use crate::base::network::{TAP_PREFIX, guest_side};
 use crate::base::{FileDigest, GuestName, InterfaceName};
 use crate::fleet::ContainerSpec;
 use crate::host::layout::KEEPERS;
+use crate::host::names::DISK;
 use crate::host::observed::ObservedHost;
 use crate::host::state::{CPU_PERIOD, CgroupLimits, Machine, MachineDisk, TapSpec};
 use crate::plan::Step;
@@ -199,7 +201,13 @@ impl GuestHandle<'_> {
             self.refuse_shared_disk()?;
             record::know_size(&host.layout, guest)?;
         }
-        self.create_jail(machine).map(drop)
+        let place = self.create_jail(machine)?;
+        if machine.disk == MachineDisk::Kept {
+            let disk = place.root(&host.layout, guest).join(DISK);
+            let disk = fs::metadata(&disk).map_err(FileError::when("look at", &disk))?;
+            record::remember_inode(&host.layout, guest, disk.ino())?;
+        }
+        Ok(())
     }
 
     fn remove_idle_jails(self) -> Result<(), ApplyError> {

@@ -262,11 +262,12 @@ impl Listener {
 }
 
 impl GuestHandle<'_> {
-    /// Keeps the logs of a guest that runs, and whose keeper is gone.
+    /// Keeps the logs of a guest that runs, and whose keeper is gone or stopped.
     pub(super) fn keep_logs(self) -> Result<(), ApplyError> {
         let (host, guest) = (self.host, self.name);
         let layout = &host.layout;
         let Some(vmm) = self.vmm() else { return Ok(()) };
+        self.wake_keeper();
         let places = self.jails()?;
         let Some(place) = self.jail_in_use(&places, &vmm) else { return Ok(()) };
         self.start_keeper(place.vmm, &place.root(layout, guest), For::RunningVmm).map(drop)
@@ -278,7 +279,9 @@ impl GuestHandle<'_> {
         // Of all that it is asked, so that it is killed in time whatever it answers.
         let end_of_patience = Instant::now() + host.stop_timeout;
         let left = || end_of_patience.saturating_duration_since(Instant::now());
+        let mut only_here = None;
         if let Some(vmm) = self.vmm() {
+            only_here = self.rescue_disk(&vmm)?;
             let machine: Option<Machine> = self.machine().ok().flatten();
             let is_ready = self.ready(Some(&vmm)).is_ok_and(|ready| ready.is_some());
             // What stands still hears nothing. Where it cannot be let go on, it is killed below.
@@ -297,6 +300,7 @@ impl GuestHandle<'_> {
             }
         }
         self.kill_vmm()?;
+        only_here.map_or(Ok(()), |disk| self.copy_back(&disk))?;
         self.end_keeper()
     }
 }

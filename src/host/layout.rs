@@ -16,6 +16,7 @@
 //! <store>/<fleet>/resolvers/<seat>/      resolver.json, dnsmasq.conf, haproxy.cfg
 //! <jails>/<fleet>/disks/<guest>.ext4     data disks
 //! <jails>/<fleet>/disks/<guest>.before-<snapshot>.ext4   the data disk that a restore put another in the place of
+//! <jails>/<fleet>/disks/<guest>.before-replaced.ext4     one that had the name of a disk in use, or lost its own to it
 //! <store>/<fleet>/guests/<guest>/        machine.json, ready.json, freezing.json, disk.json
 //!     serial.log, vmm.log, metrics.log   each with older parts and indexes beside it (`sys/log`)
 //!     serial.pipe, vmm.pipe, console.in  what the VMM writes to and reads from
@@ -214,6 +215,12 @@ impl Layout {
     pub fn disk_before(&self, guest: &GuestName, snapshot: &SnapshotName, number: u32) -> PathBuf {
         let number = if number < 2 { String::new() } else { format!("-{number}") };
         self.disks().join(format!("{guest}{BEFORE}{snapshot}{number}.ext4"))
+    }
+
+    /// Where a data disk goes that had the name of another which was in use; `number` as before.
+    pub fn replaced_disk(&self, guest: &GuestName, number: u32) -> PathBuf {
+        let number = if number < 2 { String::new() } else { format!("-{number}") };
+        self.disks().join(format!("{guest}{BEFORE}replaced{number}.ext4"))
     }
 
     /// All snapshots.

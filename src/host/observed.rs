@@ -179,6 +179,8 @@ pub struct ObservedVmm {
     pub halted: bool,
     /// What it reads of the store that was changed since it was stored.
     pub damaged: Vec<StoredKind>,
+    /// Whether its data disk has no name any more: it goes with the VMM, unless it is copied first.
+    pub disk_only_open: bool,
     /// Whether its logs are being kept.
     pub logged: bool,
     /// Whether the guest has said that it is ready.

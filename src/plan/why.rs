@@ -56,6 +56,7 @@ pub(super) fn replace(have: &ObservedGuest, want: &WantedGuest) -> Option<StepRe
         (!has_tap && have.tap.is_some() && is_same, "its tap was changed"),
         (have.cgroup.is_none(), "its cgroup is gone"),
         (!vmm.jailed, "its vmm is in no jail"),
+        (vmm.disk_only_open, "its data disk has no name any more"),
     ];
     let found = parts.into_iter().filter(|(is, _)| *is).map(|(_, what)| what.to_owned()).collect();
     Some(StepReason { found, changes }).filter(|reason| !reason.is_empty())
@@ -66,7 +67,7 @@ pub(super) fn start(have: &ObservedGuest) -> StepReason {
     StepReason::found(match have {
         _ if have.oom_kills() > 0 => "killed by the kernel: out of memory",
         _ if have.idle_jails || have.tap.is_some() || have.cgroup.is_some() => "no longer running",
-        _ if have.disk.is_some() => "not running",
+        _ if have.disk.is_some() || have.lost_disk => "not running",
         _ => "new",
     })
 }
@@ -81,7 +82,8 @@ pub(super) fn repair(have: &ObservedGuest, vmm: &ObservedVmm, want: &WantedGuest
         (vmm.paused.is_some(), "paused by a snapshot that was not finished"),
         (!vmm.ready, "not ready yet"),
         (!vmm.logged, "its logs are not kept"),
-        (have.lost_disk, "its data disk was removed from the store"),
+        (have.lost_disk && have.disk.is_none(), "its data disk was removed from the store"),
+        (have.lost_disk && have.disk.is_some(), "another file has the name of its data disk in the store"),
         (is_disk_open(have.disk, want), "its data disk is open to others"),
         (limits == Some(Found::Half), "its cgroup is half made"),
         (tap.is_some_and(|tap| !tap.hardened), "its tap has other settings"),

@@ -315,6 +315,15 @@ pub fn rooted_in(dir: &Path) -> Vec<u32> {
     pids
 }
 
+/// State of a process that SIGSTOP stopped (proc(5)).
+pub const STOPPED: char = 'T';
+
+/// A process that is stopped, with its root directory.
+pub fn stopped(pid: u32) -> Option<ChrootedProcess> {
+    let Stat { start_time, .. } = stat(pid).filter(|stat| stat.state == STOPPED)?;
+    Some(ChrootedProcess { pid, start_time, root: DirId::of(&proc_file(pid, "root"))? })
+}
+
 /// Whether a process's root directory is `dir` or below it, as in [`rooted_in`].
 pub fn is_rooted_in(pid: u32, dir: &Path) -> bool {
     let Some(root) = DirId::of(&proc_file(pid, "root")) else { return false };

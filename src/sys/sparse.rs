@@ -92,28 +92,42 @@ pub fn dig_holes(path: &Path) {
 /// Copies a file into an empty one with the same holes. Where the file system can, both share their blocks; else the bytes
 /// are copied in the kernel. Ends where this process is asked to end.
 pub fn copy(from: &File, to: &File) -> io::Result<()> {
+    copy_while(from, to, interrupt::check)
+}
+
+/// The same whatever this process is asked.
+pub fn copy_to_the_end(from: &File, to: &File) -> io::Result<()> {
+    copy_while(from, to, || Ok(()))
+}
+
+fn copy_while(from: &File, to: &File, go_on: impl Fn() -> io::Result<()>) -> io::Result<()> {
     if rustix::fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(());
     }
     to.set_len(from.metadata()?.len())?;
     for (offset, length) in data_runs(from)? {
-        copy_run(from, to, offset, length)?;
+        copy_run(from, to, (offset, length), &go_on)?;
     }
     Ok(())
 }
 
-fn copy_run(from: &File, to: &File, offset: u64, length: u64) -> io::Result<()> {
+fn copy_run(
+    from: &File,
+    to: &File,
+    (offset, length): (u64, u64),
+    go_on: &impl Fn() -> io::Result<()>,
+) -> io::Result<()> {
     let end = offset + length;
     let (mut read, mut written) = (offset, offset);
     while written < end {
-        interrupt::check()?;
+        go_on()?;
         let most = usize::try_from(end - written).unwrap_or(usize::MAX).min(AT_ONCE);
         match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), most) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) | Err(Errno::INTR) => {}
             // Between these two file systems the kernel does not copy.
             Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) if written == offset => {
-                return copy_by_hand(from, to, offset, end);
+                return copy_by_hand(from, to, (offset, end), go_on);
             }
             Err(error) => return Err(error.into()),
         }
@@ -121,10 +135,15 @@ fn copy_run(from: &File, to: &File, offset: u64, length: u64) -> io::Result<()> 
     Ok(())
 }
 
-fn copy_by_hand(from: &File, to: &File, mut at: u64, end: u64) -> io::Result<()> {
+fn copy_by_hand(
+    from: &File,
+    to: &File,
+    (mut at, end): (u64, u64),
+    go_on: &impl Fn() -> io::Result<()>,
+) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     while at < end {
-        interrupt::check()?;
+        go_on()?;
         let chunk = &mut buffer[..(end - at).min(CHUNK as u64) as usize];
         from.read_exact_at(chunk, at)?;
         to.write_all_at(chunk, at)?;
@@ -191,7 +210,7 @@ mod tests {
         // Another file system.
         copy(&from, &copies[1]).unwrap();
         for (offset, length) in data_runs(&from).unwrap() {
-            copy_by_hand(&from, &copies[2], offset, offset + length).unwrap();
+            copy_by_hand(&from, &copies[2], (offset, offset + length), &|| Ok(())).unwrap();
         }
         for copied in &copies {
             assert_eq!(digest_open(copied).unwrap(), digest_open(&from).unwrap());

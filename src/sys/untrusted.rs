@@ -124,6 +124,14 @@ impl HeldNode {
         Self::of(rustix::fs::open(path, flags, Mode::empty())?)
     }
 
+    /// The first that a process has open and that is wanted. Nothing is opened but a hold on it.
+    pub fn open_in(pid: u32, is_wanted: impl Fn(&Metadata) -> bool) -> Option<Self> {
+        let all = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let hold =
+            |path: PathBuf| Self::of(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
+        all.filter_map(|entry| hold(entry.path()).ok()).find(|node| is_wanted(&node.meta))
+    }
+
     fn of(fd: OwnedFd) -> io::Result<Self> {
         // A descriptor that opened nothing can still be asked what it holds.
         let held = File::from(fd);

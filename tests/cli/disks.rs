@@ -203,7 +203,7 @@ fn a_disk_is_never_given_to_two_guests() {
     sandbox.done(&format!("up {a}"));
     // Somebody gives bob alice's disk by hand.
     fs::hard_link(sandbox.disk(a), sandbox.disk(b)).unwrap();
-    let words = ["is also in another jail", a.as_str()];
+    let words = ["is also that of another guest", a.as_str()];
     sandbox.run(&format!("up {b}")).fails(1, &words);
     assert_eq!(sandbox.ps(b)["state"], "down");
     assert!(sandbox.pid(a) > 0, "alice is not disturbed");

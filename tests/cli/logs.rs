@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use sisforge::sys::firecracker::Api;
 use sisforge::sys::process;
@@ -139,6 +140,32 @@ fn a_keeper_that_was_killed_harms_no_guest_and_is_started_anew() {
         fs::metadata(sandbox.record(a, "serial.index")).is_ok_and(|now| now.modified().unwrap() > before)
     });
     sandbox.done("down --timeout 0");
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+#[test]
+fn a_keeper_that_stands_still_is_seen_and_goes_on_and_holds_up_no_down() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("ab");
+    let guests = ['a', 'b'].map(|letter| sandbox.guest(letter));
+    sandbox.done("up");
+    let stop = |guest: &String| {
+        let pid = keeper(&sandbox, guest).expect("there is one");
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    };
+    let before = keeper(&sandbox, &guests[0]);
+    stop(&guests[0]);
+    let plan = sandbox.run("plan --detailed-exitcode");
+    assert!(plan.code == 2 && plan.out.contains("its logs are not kept"), "{plan}");
+    sandbox.run("up").fails(0, &[]);
+    sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+    assert_eq!(keeper(&sandbox, &guests[0]), before);
+    guests.iter().for_each(stop);
+    let begun = std::time::Instant::now();
+    sandbox.done("down --timeout 0");
+    assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
     assert_eq!(sandbox.traces(), [""; 0]);
 }
 

@@ -1,0 +1,174 @@
+//! Kept disks whose name in the store is gone, or leads to another file, while a VMM or a jail has them: none is lost with those.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::apply::linux::GuestHandle;
+use crate::apply::{ApplyError, record};
+use crate::host::names::DISK;
+use crate::host::state::{Machine, MachineDisk};
+use crate::sys::fs::{self as files, FileError};
+use crate::sys::process::{self, ProcessInfo, Signal};
+use crate::sys::sparse;
+use crate::sys::untrusted::{FileKind, HeldNode, UntrustedDir};
+
+use super::JailId;
+
+/// Where a kept disk is that the store does not have by its guest's name.
+pub(in crate::apply) enum Astray {
+    /// In a jail, with which it would go.
+    InJail(HeldNode),
+    /// No file system has a name of it any more: a VMM has it open, with which it would go. The kernel gives it none again.
+    OnlyOpen(HeldNode),
+}
+
+impl GuestHandle<'_> {
+    /// The disk of a guest that is to keep it, where it is astray. While a VMM runs, that is whose disk it is; otherwise the store
+    /// decides, if it has one.
+    pub(in crate::apply) fn astray_disk(
+        self,
+        machine: &Machine,
+        vmm: Option<&ProcessInfo>,
+        places: &[JailId],
+    ) -> Option<Astray> {
+        if machine.disk != MachineDisk::Kept {
+            return None;
+        }
+        let named = HeldNode::at(&self.layout().disk(self.name)).ok();
+        let used = vmm.and_then(|vmm| self.jail_in_use(places, vmm));
+        let in_jail = self.disk_in_jail(machine, used.as_ref().map_or(places, std::slice::from_ref));
+        if in_jail.as_ref().zip(named.as_ref()).is_some_and(|(held, named)| is_same(held, named)) {
+            return None;
+        }
+        let given = record::given_inode(self.layout(), self.name);
+        // Before the jail was taken back, its uid may have put anything there.
+        let is_given =
+            |held: &HeldNode| given.map_or(named.is_none(), |given| given == held.metadata().ino());
+        match in_jail.filter(is_given) {
+            Some(held) if named.is_none() => Some(Astray::InJail(held)),
+            Some(held) => {
+                // That of a snapshot has its place there, until it is consumed.
+                let is_elsewhere = machine.restored_from.is_some() && held.metadata().nlink() > 1;
+                (vmm.is_some() && !is_elsewhere).then_some(Astray::InJail(held))
+            }
+            None => self.disk_only_open(machine, vmm?, given).map(Astray::OnlyOpen),
+        }
+    }
+
+    /// The newest that jails have.
+    fn disk_in_jail(self, machine: &Machine, places: &[JailId]) -> Option<HeldNode> {
+        let held = |place: &JailId| {
+            let root = place.root(self.layout(), self.name);
+            UntrustedDir::open(&root, machine.uid)?.node(DISK, FileKind::Regular)
+        };
+        places.iter().rev().find_map(|place| held(place).ok())
+    }
+
+    fn disk_only_open(self, machine: &Machine, vmm: &ProcessInfo, given: Option<u64>) -> Option<HeldNode> {
+        let store = fs::metadata(self.layout().place_dir()).ok()?.dev();
+        HeldNode::open_in(vmm.pid, |meta| {
+            let is_given = given.is_none_or(|given| given == meta.ino());
+            meta.is_file()
+                && meta.nlink() == 0
+                && meta.uid() == machine.uid
+                && meta.dev() == store
+                && is_given
+        })
+    }
+
+    /// Gives the disk of a jail, where it is astray, its name in the store again. What has that name instead is kept beside it.
+    ///
+    /// # Errors
+    /// Where it cannot be linked.
+    pub(in crate::apply) fn relink_disk(self) -> Result<(), ApplyError> {
+        // Of a machine that is not known, nobody knows whether it keeps a disk.
+        let Some(machine) = self.machine().ok().flatten() else { return Ok(()) };
+        let places = self.jails()?;
+        let path = self.layout().disk(self.name);
+        match self.astray_disk(&machine, self.vmm().as_ref(), &places) {
+            Some(Astray::InJail(held)) => {
+                self.set_aside()?;
+                files::create_private_dir(&self.layout().disks())?;
+                held.link(&path).map_err(FileError::when("link", &path))?;
+            }
+            Some(Astray::OnlyOpen(_)) => return Ok(()),
+            None => match self.last_of_jails(&machine, &places) {
+                Some(held) => self.keep_beside(|beside| held.link(beside))?,
+                None => return Ok(()),
+            },
+        }
+        Ok(files::sync_dir(&self.layout().disks())?)
+    }
+
+    /// A kept disk that only a jail has while another has its name, from which nothing runs.
+    fn last_of_jails(self, machine: &Machine, places: &[JailId]) -> Option<HeldNode> {
+        let held = self.disk_in_jail(machine, places)?;
+        let given = record::given_inode(self.layout(), self.name);
+        let is_last = held.metadata().nlink() == 1 && given == Some(held.metadata().ino());
+        (is_last && machine.disk == MachineDisk::Kept).then_some(held)
+    }
+
+    /// Takes the guest's name from whatever file of the store has it. One that has no other name is kept beside it.
+    fn set_aside(self) -> Result<(), ApplyError> {
+        let path = self.layout().disk(self.name);
+        match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Ok(there) if there.nlink() == 1 => self.keep_beside(|beside| fs::hard_link(&path, beside))?,
+            _ => {}
+        }
+        Ok(files::remove(&path)?)
+    }
+
+    /// Gives a disk the first free name beside that of the guest.
+    fn keep_beside(self, link: impl Fn(&Path) -> io::Result<()>) -> Result<(), ApplyError> {
+        for number in 1.. {
+            let beside = self.layout().replaced_disk(self.name, number);
+            match link(&beside) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                linked => return Ok(linked.map_err(FileError::when("keep", &beside))?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes hold of the disk that only a VMM has open, which is to be stopped, and writes a copy of it into the store first:
+    /// whoever is killed afterwards has lost no more than what the guest wrote since. `None` where no disk is astray so.
+    ///
+    /// # Errors
+    /// Where it cannot be copied; the VMM must then not be stopped.
+    pub(in crate::apply) fn rescue_disk(self, vmm: &ProcessInfo) -> Result<Option<File>, ApplyError> {
+        let Some(machine) = self.machine().ok().flatten() else { return Ok(None) };
+        let astray = self.astray_disk(&machine, Some(vmm), &self.jails()?);
+        let Some(Astray::OnlyOpen(held)) = astray else { return Ok(None) };
+        let disk = held.open(false).map_err(FileError::when("open", held.path()))?;
+        self.set_aside()?;
+        let tell = |signal| process::terminate(vmm.pid, vmm.start_time, signal);
+        // As whole as a disk is after a loss of power.
+        let _ = tell(Signal::STOP);
+        let copied = self.copy_back(&disk);
+        let _ = tell(Signal::CONT);
+        copied.map(|()| Some(disk))
+    }
+
+    /// Makes a file the guest's disk in the store, whatever signal comes.
+    ///
+    /// # Errors
+    /// Where it cannot be copied; what was there is then still there.
+    pub(in crate::apply) fn copy_back(self, disk: &File) -> Result<(), ApplyError> {
+        let path = self.layout().disk(self.name);
+        let named = || FileError::when("copy the data disk to", &path);
+        files::create_private_dir(&self.layout().disks())?;
+        let mut new = files::NewFile::create(&path)?;
+        sparse::copy_to_the_end(disk, new.file()).map_err(named())?;
+        let uid = disk.metadata().map_err(named())?.uid();
+        self.host.scope.chown(new.temporary_path(), uid)?;
+        Ok(new.persist(0o600)?)
+    }
+}
+
+fn is_same(one: &HeldNode, other: &HeldNode) -> bool {
+    let [one, other] = [one, other].map(|node| (node.metadata().dev(), node.metadata().ino()));
+    one == other
+}
