@@ -1,6 +1,7 @@
 //! Plans carried out on a host that fails or stops at any point: nothing is left behind, nobody else is disturbed.
 
 use sisforge::apply::{Applied, Host, apply};
+use sisforge::base::network::guest_side;
 use sisforge::base::{GuestName, Rates, Sha256};
 use sisforge::fleet::{ContainerSpec, MachineSpec, VmmKind};
 use sisforge::host::firewall::Ruleset;
@@ -42,12 +43,23 @@ fn guest(guest: &str, number: u8) -> WantedGuest {
         address: [10, 107, 0, 4 * number + 1].into(),
         rates: Rates { up: None, down: Some("8Mbit/s".parse().unwrap()) },
     };
-    let machine = Machine {
+    WantedGuest {
+        disk: Some(WantedDisk { uid, size: 1 << 30, base: Sha256::of("disk").into() }),
+        cgroup: LIMITS,
+        startup: Startup::Boot(machine_of(&tap, number)),
+        tap,
+        containers: Vec::new(),
+    }
+}
+
+/// The machine of a guest that has this TAP.
+fn machine_of(tap: &TapSpec, number: u8) -> Machine {
+    Machine {
         vmm: VmmKind::Firecracker,
-        uid,
+        uid: tap.owner,
         tap: tap.name.clone(),
         mac: format!("02:53:0a:6b:00:{number:02x}").parse().unwrap(),
-        ip: [10, 107, 0, 4 * number + 2].into(),
+        ip: guest_side(tap.address),
         vcpus: 1,
         memory_mib: 512,
         kernel: Sha256::of("kernel").into(),
@@ -58,13 +70,6 @@ fn guest(guest: &str, number: u8) -> WantedGuest {
         spec: MachineSpec::default(),
         kvm: false,
         restored_from: None,
-    };
-    WantedGuest {
-        disk: Some(WantedDisk { uid, size: 1 << 30, base: Sha256::of("disk").into() }),
-        tap,
-        cgroup: LIMITS,
-        startup: Startup::Boot(machine),
-        containers: Vec::new(),
     }
 }
 

@@ -10,11 +10,7 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::sys::fs::io_diagnosis;
 
 use super::sparse::{SparseError, SparseForm, SparseMap, SparseRecords};
-
-/// Longest PAX header or GNU long name: room for several extended attributes of the kernel's 64 KiB.
-const MAX_EXTENSION: u64 = 1 << 20;
-/// Bytes of a header, and what content is padded to.
-pub(super) const BLOCK: usize = 512;
+use super::tar::{self, BLOCK, MAX_EXTENSION, fill, has_right_sum, pax_record, until_nul};
 
 /// What is wrong with an archive.
 #[derive(Debug, thiserror::Error)]
@@ -115,9 +111,6 @@ impl<R: Read> TarReader<R> {
     }
 
     /// All bytes of the current entry, a sparse file's holes as zeros.
-    ///
-    /// # Errors
-    /// Where the archive ends before them.
     pub fn read_whole(&mut self) -> Result<Vec<u8>, ArchiveError> {
         let mut bytes = Vec::new();
         match self.sparse.take() {
@@ -137,8 +130,8 @@ impl<R: Read> TarReader<R> {
             match header[156] {
                 b'x' => extension.read_pax(&self.extension_body(size)?, self.takes_sparse)?,
                 b'g' => drop(self.extension_body(size)?),
-                b'L' => extension.long_name = Some(long_text(self.extension_body(size)?)?),
-                b'K' => extension.long_link = Some(long_text(self.extension_body(size)?)?),
+                b'L' => extension.long_name = Some(text(&self.extension_body(size)?)?),
+                b'K' => extension.long_link = Some(text(&self.extension_body(size)?)?),
                 b'S' if self.takes_sparse => {
                     let map = SparseMap::of_header(&header, || self.table())?;
                     let mut header = header;
@@ -218,8 +211,7 @@ impl<R: Read> TarReader<R> {
             self.only_zeros()?;
             return Ok(None);
         }
-        check_sum(&block)?;
-        Ok(Some(block))
+        if has_right_sum(&block) == Ok(true) { Ok(Some(block)) } else { Err(ArchiveError::HeaderChecksum) }
     }
 
     fn only_zeros(&mut self) -> Result<(), ArchiveError> {
@@ -267,54 +259,14 @@ impl<R: Read> Read for TarReader<R> {
     }
 }
 
-fn fill(source: &mut impl Read, block: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < block.len() {
-        match source.read(&mut block[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
-fn check_sum(block: &[u8; BLOCK]) -> Result<(), ArchiveError> {
-    let stated = number(&block[148..156], "header", "checksum").map_err(|_| ArchiveError::HeaderChecksum)?;
-    if stated == sum(block) { Ok(()) } else { Err(ArchiveError::HeaderChecksum) }
-}
-
-/// Sum of the bytes, the checksum field counted as spaces.
-pub(super) fn sum(block: &[u8; BLOCK]) -> u64 {
-    let field: u64 = block[148..156].iter().map(|b| u64::from(*b)).sum();
-    block.iter().map(|b| u64::from(*b)).sum::<u64>() - field + 8 * u64::from(b' ')
-}
-
-/// An octal field, or GNU's base-256 where the top bit is set. Negative numbers are refused.
 fn number(field: &[u8], entry: &str, name: &'static str) -> Result<u64, ArchiveError> {
-    let wrong = || ArchiveError::Number { entry: entry.to_owned(), field: name };
-    if field[0] & 0x80 != 0 {
-        let first = u64::from(field[0] & 0x7f);
-        return field[1..]
-            .iter()
-            .try_fold(first, |n, b| if n >> 56 != 0 { Err(wrong()) } else { Ok(n << 8 | u64::from(*b)) });
-    }
-    let text = field.iter().skip_while(|b| **b == b' ').take_while(|b| !matches!(**b, 0 | b' '));
-    text.copied().try_fold(0u64, |n, b| match b {
-        b'0'..=b'7' if n >> 61 == 0 => Ok(n << 3 | u64::from(b - b'0')),
-        _ => Err(wrong()),
-    })
+    tar::number(field).map_err(|_| ArchiveError::Number { entry: entry.to_owned(), field: name })
 }
 
 fn text(bytes: &[u8]) -> Result<String, ArchiveError> {
-    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    String::from_utf8(bytes[..end].to_vec())
-        .map_err(|_| ArchiveError::NotUtf8(String::from_utf8_lossy(&bytes[..end]).into_owned()))
-}
-
-fn long_text(bytes: Vec<u8>) -> Result<String, ArchiveError> {
-    text(&bytes)
+    let bytes = until_nul(bytes);
+    String::from_utf8(bytes.to_vec())
+        .map_err(|_| ArchiveError::NotUtf8(String::from_utf8_lossy(bytes).into_owned()))
 }
 
 /// What extended headers say of the entry after them.
@@ -331,8 +283,8 @@ impl Extension {
         let mut rest = body;
         while !rest.is_empty() {
             let (key, value, after) = pax_record(rest).ok_or(ArchiveError::Extension)?;
-            if !(takes_sparse && self.sparse.get_or_insert_default().take(&key, &value)?) {
-                self.pax.insert(key, value);
+            if !(takes_sparse && self.sparse.get_or_insert_default().take(key, value)?) {
+                self.pax.insert(key.to_owned(), value.to_vec());
             }
             rest = after;
         }
@@ -424,16 +376,6 @@ fn kind_of(flag: u8, path: &str) -> Result<TarKind, ArchiveError> {
             });
         }
     })
-}
-
-/// `<length> <key>=<value>\n`, the length counting the whole record.
-fn pax_record(bytes: &[u8]) -> Option<(String, Vec<u8>, &[u8])> {
-    let space = bytes.iter().take(12).position(|b| *b == b' ')?;
-    let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
-    let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
-    let equals = record.iter().position(|b| *b == b'=')?;
-    let key = std::str::from_utf8(&record[..equals]).ok()?.to_owned();
-    Some((key, record[equals + 1..].to_vec(), &bytes[length..]))
 }
 
 impl TarEntry {

@@ -1,6 +1,7 @@
 //! tar, written: ustar, with PAX headers for what does not fit it.
 
-use super::archive::{BLOCK, TarEntry, TarKind, sum};
+use super::archive::{TarEntry, TarKind};
+use super::tar::{BLOCK, sum};
 
 /// Writes a tar into memory, the same bytes for the same entries.
 #[derive(Default)]

@@ -34,9 +34,6 @@ impl Diagnostic for ForeignFormat {
 
 impl ForeignFormat {
     /// Refuses what is known to be something else, by its first bytes.
-    ///
-    /// # Errors
-    /// Where it is.
     pub fn refuse(bytes: &[u8]) -> Result<(), Self> {
         LfsPointer::refuse(bytes)?;
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();

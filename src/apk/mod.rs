@@ -32,6 +32,7 @@ mod solver;
 pub mod sparse;
 mod stored;
 mod stream;
+pub mod tar;
 mod version;
 
 pub use alpine::AlpineKey;

@@ -8,14 +8,13 @@ use std::io::{self, Read};
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 
+use super::tar::{self, BLOCK};
+
 /// Larger files are refused: ext4 has none.
 const MOST_BYTES: u64 = 16 << 40;
 
 /// Pieces of one file that are read: 16 MiB of memory.
 const MOST_PIECES: usize = 1 << 20;
-
-/// Bytes of a block of a tar.
-const BLOCK: usize = 512;
 
 /// Prefix of the PAX records that say something of a sparse file.
 const PREFIX: &str = "GNU.sparse.";
@@ -70,9 +69,6 @@ impl SparseMap {
     }
 
     /// Whether the archive holds just the bytes that belong somewhere.
-    ///
-    /// # Errors
-    /// Where it holds more or fewer.
     pub fn fits(&self, stored: u64) -> Result<(), SparseError> {
         if stored == self.stored() {
             Ok(())
@@ -87,9 +83,6 @@ impl SparseMap {
     }
 
     /// The map of the old form: in the header, and in further blocks that `next` gives.
-    ///
-    /// # Errors
-    /// Where a number cannot be read, pieces are not in order, or `next` fails.
     pub fn of_header<E: From<SparseError>>(
         header: &[u8; BLOCK],
         mut next: impl FnMut() -> Result<[u8; BLOCK], E>,
@@ -109,9 +102,6 @@ impl SparseMap {
 
     /// The map that stands before a file's bytes (version 1.0): decimal numbers, each on a line, in whole blocks. Gives how many
     /// bytes it takes, too.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
     pub fn of_content(size: u64, content: &mut dyn Read) -> io::Result<(Self, u64)> {
         let mut lines = DecimalLines { content, block: Vec::new(), at: 0, taken: 0 };
         let count = lines.number()?;
@@ -138,22 +128,8 @@ fn read_pieces(table: &[u8], pieces: &mut Vec<(u64, u64)>) -> Result<bool, Spars
     Ok(true)
 }
 
-/// An octal field, or GNU's base-256 where the top bit is set.
 fn number(field: &[u8]) -> Result<u64, SparseError> {
-    let fold = |bytes: &[u8], base: u64, first: u8| {
-        let digit = |n: u64, b: u8| {
-            let digit = u64::from(b.checked_sub(first)?);
-            n.checked_mul(base)?.checked_add(digit).filter(|_| digit < base)
-        };
-        bytes.iter().try_fold(0u64, |n, b| digit(n, *b)).ok_or(UNREADABLE)
-    };
-    if field[0] & 0x80 != 0 {
-        return fold(&[&[field[0] & 0x7f], &field[1..]].concat(), 256, 0);
-    }
-    let is_filling = |b: &u8| matches!(b, b' ' | 0);
-    let start = field.iter().position(|b| !is_filling(b)).unwrap_or(field.len());
-    let end = field.iter().rposition(|b| !is_filling(b)).map_or(start, |at| at + 1);
-    fold(&field[start..end], 8, b'0')
+    tar::number(field).map_err(|_| UNREADABLE)
 }
 
 /// Lines of decimal numbers in blocks.
@@ -218,9 +194,6 @@ pub enum SparseForm {
 
 impl SparseRecords {
     /// Takes a record, where it is one of these.
-    ///
-    /// # Errors
-    /// Where its value cannot be read.
     pub fn take(&mut self, key: &str, value: &[u8]) -> Result<bool, SparseError> {
         let Some(key) = key.strip_prefix(PREFIX) else { return Ok(false) };
         if key == "name" {
@@ -251,9 +224,6 @@ impl SparseRecords {
     }
 
     /// What they say together of a file whose header gives it `stored` bytes.
-    ///
-    /// # Errors
-    /// Where they do not fit each other.
     pub fn form(&self, stored: u64) -> Result<SparseForm, SparseError> {
         let decimal = |text: &str| text.parse::<u64>().map_err(|_| UNREADABLE);
         let size = self.size.as_deref().or(self.real_size.as_deref()).map_or(Ok(stored), decimal)?;

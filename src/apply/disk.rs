@@ -4,7 +4,7 @@
 //! the new one, and nothing between.
 
 use std::fs::{self, File, Metadata, Permissions};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::base::FileDigest;
@@ -15,6 +15,7 @@ use crate::host::names::DISK;
 use crate::host::observed::ObservedHost;
 use crate::host::state::MachineDisk;
 use crate::host::wanted::WantedHost;
+use crate::image::read;
 use crate::plan::GuestScope;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::untrusted::{FileKind, UntrustedDir};
@@ -63,9 +64,6 @@ impl GuestHandle<'_> {
     }
 
     /// Looks whether a guest's disk stands in the jail of another guest, of whatever fleet of this store.
-    ///
-    /// # Errors
-    /// Where it does, or the store cannot be read.
     pub(super) fn refuse_shared_disk(self) -> Result<(), ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
         let path = layout.disk(guest);
@@ -128,9 +126,6 @@ pub struct DiskFile {
 }
 
 /// Every data disk of a fleet, by guest.
-///
-/// # Errors
-/// Where the store cannot be read.
 pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
     let layout = &host.layout;
     host.look.again();
@@ -188,18 +183,8 @@ impl GuestHandle<'_> {
         let attached = self.is_running();
         let (size, used) = (meta.len(), meta.blocks() * 512);
         let (name, guest, backing, uid) = (guest.to_string(), guest.clone(), backing(&meta), meta.uid());
-        Some(DiskFile { name, guest, path, backing, size, used, uid, label: label(disk), attached })
+        Some(DiskFile { name, guest, path, backing, size, used, uid, label: read::label(disk), attached })
     }
-}
-
-/// The label in an ext4 superblock (Linux's `Documentation/filesystems/ext4/super.rst`): a guest may be writing the rest, and
-/// nothing of it is followed.
-fn label(disk: &File) -> Option<String> {
-    const MAGIC: [u8; 2] = 0xef53_u16.to_le_bytes();
-    let mut superblock = [0; 0x88];
-    disk.read_exact_at(&mut superblock, 1024).ok()?;
-    let label = superblock[0x78..].split(|byte| *byte == 0).next().unwrap_or_default();
-    (superblock[0x38..0x3a] == MAGIC).then(|| String::from_utf8_lossy(label).into_owned())
 }
 
 impl GuestHandle<'_> {
@@ -220,18 +205,12 @@ pub fn export(disk: &DiskFile, to: &Path) -> Result<(), ApplyError> {
 }
 
 /// Removes a kept disk for good.
-///
-/// # Errors
-/// Where it cannot be removed.
 pub fn remove(disk: &DiskFile) -> Result<(), ApplyError> {
     Ok(files::remove(&disk.path)?)
 }
 
 impl GuestHandle<'_> {
     /// Removes what is kept of a guest that is gone for good: its disk, its logs and its records.
-    ///
-    /// # Errors
-    /// Where something cannot be removed.
     pub fn purge(self) -> Result<(), ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
         files::remove(&layout.disk(guest))?;
@@ -249,8 +228,8 @@ impl GuestHandle<'_> {
         copy(from, new.file())?;
         // The copy and not the original, which may change meanwhile.
         let copied = File::open(new.temporary_path()).map_err(FileError::when("read", from))?;
-        ext4_view::Ext4::load(Box::new(copied))
-            .map_err(|source| ApplyError::NoFileSystem { path: from.to_owned(), source: Box::new(source) })?;
+        read::check_file_system(&copied)
+            .map_err(|source| ApplyError::NoFileSystem { path: from.to_owned(), source })?;
         let size = new.file().metadata().map_err(FileError::when("read", from))?.len();
         new.persist(0o600)?;
         Ok(record::remember_size(layout, guest, size)?)

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::base::FileDigest;
 use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::base::{FleetName, GuestName, InterfaceName};
-use crate::plan::check::MemoryShortage;
+use crate::base::{FleetName, GuestName};
+use crate::image::read::Flaw;
+use crate::plan::check::UnmetNeed;
 use crate::sys::cgroup::CgroupError;
 use crate::sys::firecracker::{ApiError, BinaryError};
 use crate::sys::fs::FileError;
@@ -67,38 +68,23 @@ pub enum ApplyError {
     Unwritten(#[from] Unwritten),
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
+    #[error(transparent)]
+    Unmet(#[from] UnmetNeed),
     #[error("this host has no {path}, and {why} ({remedy})")]
     NoNode { path: &'static str, why: &'static str, remedy: &'static str },
-    #[error("the uid {uid} of {guest} is in use on this host: {holder}")]
-    UidTaken { guest: GuestName, uid: u32, holder: String },
-    #[error("{} has {} MiB free, but {} MiB are needed", store.display(), .free >> 20, .needed >> 20)]
-    NoRoom { store: PathBuf, needed: u64, free: u64 },
     #[error("the data disk of {guest} is also that of another guest, {}: two guests that write to it would \
       destroy it", other.display())]
     DiskShared { guest: GuestName, other: PathBuf },
     #[error("{} does not contain an ext4 file system", path.display())]
-    NoFileSystem { path: PathBuf, source: Box<ext4_view::Ext4Error> },
+    NoFileSystem { path: PathBuf, source: Flaw },
     #[error(
         "[host] jails of {fleet} was {}, where {} is not empty, and is now {}", place.display(), dir.display(), to.display()
     )]
     Moved { fleet: FleetName, dir: PathBuf, place: PathBuf, to: PathBuf },
-    #[error("{} is mounted {flag}, but jails contain programs and device nodes", store.display())]
-    MountedWithout { store: PathBuf, flag: &'static str },
     #[error("{} is not on a block device, so the `io` of a guest cannot be limited there", .0.display())]
     NoDevice(PathBuf),
     #[error(transparent)]
     Binary(#[from] BinaryError),
-    #[error(
-        "{} MiB of huge pages are needed, but {} MiB are free on this host", .needed >> 20, .free >> 20
-    )]
-    NoHugePages { needed: u64, free: u64 },
-    #[error("{0}")]
-    NoMemory(MemoryShortage),
-    #[error(
-        "{guest} would be stopped and could not start again: another interface has the name of its TAP, \
-         {tap} (`ip -n sisforge-FLEET link show {tap}` shows it)"
-    )]
-    TapTaken { guest: GuestName, tap: InterfaceName },
     #[error("{program} is not installed: it is the VMM that [fleet] vmm names")]
     NoVmm { program: &'static str },
     #[error("the VMM of {guest} was not in the cgroup {cgroup} for every controller, and was killed")]
@@ -128,13 +114,9 @@ pub enum ApplyError {
 }
 
 // Hints that take more than a line.
-const MORE_ROOM: &str = "free some space, or move [host] store to a larger file system";
-const WITHOUT_THAT: &str = "mount it without that option, or move [host] store to another file system";
 const TWO_JAILS: &str = "stop the other guest, or give each a disk of its own; a jail that nothing runs in can be removed, and the disk stays";
 const MOVE_BACK: &str = "take the old `jails` back; or with it take the fleet down, move the fleet's \
   directories `disks` and `snapshots` to the new place, and go on there";
-const MORE_HUGE_PAGES: &str =
-    "reserve more, for example with `sysctl vm.nr_hugepages=COUNT` (2 MiB each), or leave `huge-pages` out";
 const IN_THE_KERNEL: &str = "it is blocked in the kernel, perhaps waiting for a disk: `dmesg` may say why; a reboot of the host \
      ends it";
 const WHAT_STAYS: &str = "`lsattr` shows files that are immutable, `fuser -vm` shows who uses a mount";
@@ -159,22 +141,18 @@ impl Diagnostic for ApplyError {
             Self::Unreadable(error) => error.diagnosis(),
             Self::Unwritten(error) => error.diagnosis(),
             Self::Quarantine(error) => error.diagnosis(),
+            Self::Unmet(error) => error.diagnosis(),
             Self::Binary(error) => error.diagnosis(),
             Self::NoArtifact(_) => Failed.hint("run `sisforge build`"),
             Self::ArtifactChanged { .. } => Failed.hint("remove its directory in out/, and build again"),
-            Self::NoRoom { .. } => Failed.hint(MORE_ROOM),
-            Self::UidTaken { .. } => Failed.hint("give the fleet a range that nothing else uses: [host] uids"),
             Self::DiskShared { .. } => Failed.hint(TWO_JAILS),
             Self::NoFileSystem { .. } => {
                 Invalid.hint("it must be a raw image of one ext4 file system, without partitions")
             }
             Self::Moved { .. } => Failed.hint(MOVE_BACK),
-            Self::MountedWithout { .. } => Failed.hint(WITHOUT_THAT),
             Self::NoDevice(_) => {
                 Failed.hint("remove `io` from the guests, or move [host] store to a file system on a disk")
             }
-            Self::NoHugePages { .. } => Failed.hint(MORE_HUGE_PAGES),
-            Self::NoMemory(_) => Failed.hint("give it less `memory`"),
             Self::NoVmm { program } => ToolError::Missing { tool: (*program).to_owned() }.diagnosis(),
             Self::OutOfMemory { .. } => {
                 Failed.hint("give the guest more `memory`, or a smaller disk in memory")
@@ -194,7 +172,6 @@ impl Diagnostic for ApplyError {
             Self::DoesNotEnd(_) | Self::KeeperDoesNotEnd(_) => Failed.hint(IN_THE_KERNEL),
             // What to do is in their words, or nothing is known.
             Self::NoNode { .. }
-            | Self::TapTaken { .. }
             | Self::NotInCgroup { .. }
             | Self::NoKeeper { .. }
             | Self::Interrupted(_)

@@ -142,7 +142,7 @@ fn place(path: &Path) -> Option<DirectoryFacts> {
 }
 
 fn accepts_ruleset() -> Result<(), String> {
-    let ruleset = sample_ruleset().unwrap_or_default();
+    let ruleset = sample_ruleset().ok_or("internal error: there is no ruleset to try")?;
     nft::check(&ruleset).map_err(|error| one_line(&error))
 }
 

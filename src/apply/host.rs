@@ -9,9 +9,6 @@ use super::error::ApplyError;
 /// A host that can be looked at and changed.
 pub trait Host: Sync {
     /// Reads what the host has of the fleet, from its processes, interfaces, rules, cgroups and jails.
-    ///
-    /// # Errors
-    /// Where a tool or a file cannot be read.
     fn observe(&self) -> Result<ObservedHost, ApplyError>;
 
     /// Takes one step. Each can be taken again.

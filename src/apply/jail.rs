@@ -46,9 +46,6 @@ impl JailId {
 }
 
 /// Every jail of the fleet, those of a guest by their attempts.
-///
-/// # Errors
-/// Where the directory of jails cannot be read.
 pub fn all(layout: &Layout) -> Result<BTreeMap<GuestName, Vec<JailId>>, ApplyError> {
     let mut found: BTreeMap<GuestName, Vec<JailId>> = BTreeMap::new();
     for vmm in VmmKind::ALL {
@@ -64,9 +61,6 @@ pub fn all(layout: &Layout) -> Result<BTreeMap<GuestName, Vec<JailId>>, ApplyErr
 
 impl GuestHandle<'_> {
     /// The jails of one guest, by their attempts.
-    ///
-    /// # Errors
-    /// Where the directory of jails cannot be read.
     pub fn jails(self) -> Result<Vec<JailId>, ApplyError> {
         self.host.look.jails(self.layout(), self.name)
     }
@@ -117,9 +111,6 @@ pub(super) fn inner_root(root: &Path, vmm: &ProcessInfo) -> PathBuf {
 }
 
 /// Lays out a jail below `root`.
-///
-/// # Errors
-/// Where something cannot be made.
 pub fn lay_out(jail: &Jail, scope: Scope, root: &Path) -> Result<(), ApplyError> {
     // Others may pass through, whatever the umask; the jails' own parent lets only root in.
     files::create_dirs(root, 0o755)?;
@@ -250,9 +241,6 @@ impl GuestHandle<'_> {
     }
 
     /// Whether anything of that is there.
-    ///
-    /// # Errors
-    /// Where the guest's directory cannot be read.
     pub(super) fn has_records(self) -> Result<bool, ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
         let there = files::names_in(&layout.guest(guest))?;
@@ -263,9 +251,6 @@ impl GuestHandle<'_> {
     }
 
     /// Removes the jails of earlier attempts beside the one that is in use.
-    ///
-    /// # Errors
-    /// As those of [`remove`].
     pub fn remove_old_jails(self, vmm: &ProcessInfo) -> Result<(), ApplyError> {
         let mut places = self.jails()?;
         let used = self.jail_in_use(&places, vmm);

@@ -47,9 +47,6 @@ pub enum For {
 impl GuestHandle<'_> {
     /// Starts the keeper of a guest whose jail is laid out below `root`, unless it has one. Once this is done, nothing that
     /// is written into the ends is lost.
-    ///
-    /// # Errors
-    /// Where a pipe is missing, or the keeper does not begin.
     pub fn start_keeper(self, vmm: VmmKind, root: &Path, why: For) -> Result<Ends, ApplyError> {
         let (host, guest) = (self.host, self.name);
         let layout = &host.layout;
@@ -139,9 +136,6 @@ impl GuestHandle<'_> {
     }
 
     /// Waits until the keeper of a guest whose VMM is gone has copied all that is left, and ends one that hangs.
-    ///
-    /// # Errors
-    /// Where it does not end.
     pub fn end_keeper(self) -> Result<(), ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
         self.wake_keeper();

@@ -80,9 +80,6 @@ impl<'a> GuestHandle<'a> {
     }
 
     /// The machine that was started last; `None` where none was.
-    ///
-    /// # Errors
-    /// Where its record cannot be read.
     pub fn machine(self) -> Result<Option<Machine>, Unreadable> {
         record::read(&self.layout().machine(self.name))
     }
@@ -124,9 +121,6 @@ impl LinuxHost {
     }
 
     /// The block device whose use cgroups limit: that which holds the jails, and with them all that a VMM writes.
-    ///
-    /// # Errors
-    /// Where there is none.
     pub(super) fn device(&self) -> Result<Device, ApplyError> {
         // What is not made yet will stand on the same device as the directory that it is made in.
         let jails = self.layout.jails();

@@ -61,9 +61,6 @@ impl HostCache {
     }
 
     /// The jails of all guests, each guest's by their attempts.
-    ///
-    /// # Errors
-    /// Where the directory of jails cannot be read.
     pub fn all_jails(&self, layout: &Layout) -> Result<BTreeMap<GuestName, Vec<JailId>>, ApplyError> {
         known(&self.jails, || jail::all(layout), |jails| jails.clone())
     }

@@ -96,9 +96,6 @@ impl NamespaceState {
 }
 
 /// Looks into the fleet's network namespace; `None` where there is none that could be entered.
-///
-/// # Errors
-/// Where a tool cannot be run there.
 pub(super) fn inside(layout: &Layout) -> Result<Option<NamespaceState>, FleetNetworkError> {
     let netns = layout.netns();
     if netns::presence(&netns)? != Presence::There {
@@ -143,9 +140,6 @@ pub(super) fn listing(family: &str, fleet: &FleetName) -> Result<Option<String>,
 }
 
 /// What a host has of a fleet's network, by what was found inside, and by the interfaces of the host.
-///
-/// # Errors
-/// Where a tool or `/proc` cannot be read.
 pub(super) fn observe(
     layout: &Layout,
     inside: Option<&NamespaceState>,

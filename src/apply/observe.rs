@@ -74,9 +74,6 @@ pub fn is_bare(observed: &ObservedHost) -> bool {
 }
 
 /// The guests that have records or logs in the store, whether anything else of them is there or not.
-///
-/// # Errors
-/// Where the store cannot be read.
 pub fn recorded(layout: &Layout) -> Result<BTreeSet<GuestName>, ApplyError> {
     names_in(&layout.guests(), "")
 }
@@ -236,9 +233,6 @@ fn leader(processes: impl Iterator<Item = ProcessInfo>) -> Option<ProcessInfo> {
 
 impl GuestHandle<'_> {
     /// What the running VMM's guest said when it was ready.
-    ///
-    /// # Errors
-    /// Where the record cannot be read.
     pub fn ready(self, vmm: Option<&ProcessInfo>) -> Result<Option<Ready>, ApplyError> {
         let (layout, name) = (self.layout(), self.name);
         let Some(vmm) = vmm else { return Ok(None) };

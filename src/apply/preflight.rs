@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::StatVfsMountFlags;
 
-use crate::base::FileDigest;
 use crate::base::{ByteSize, GuestName};
 use crate::host::layout::Layout;
-use crate::host::state::{Machine, MachineDisk};
 use crate::host::vmm;
 use crate::host::vmm::of;
-use crate::plan::check::{self, HostMemory, MemoryShortage};
+use crate::plan::check::{self, HostHugePages, HostMemory, MemoryShortage, UidProcess, UnmetNeed};
 use crate::plan::{GuestSteps, Plan, Step};
 use crate::sys::accounts::HostAccounts;
 use crate::sys::cgroup::IoLimits;
@@ -24,17 +22,14 @@ use super::linux::LinuxHost;
 use super::record::PlaceRecord;
 use super::{ApplyError, network, observe, record, resolver};
 
-/// Space that is left free beside what a plan copies, in bytes: logs and records are written too.
-const FREE_MARGIN: u64 = 64 << 20;
-
 /// Looks whether every step can be taken.
 ///
 /// # Errors
 /// Those of [`look`], a store that cannot be written, and a Firecracker that no jail can hold.
 pub fn check(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     look(plan, host)?;
-    let steps = steps(plan);
-    if steps.iter().any(|step| writes(step)) {
+    let steps: Vec<&Step> = check::building(plan).collect();
+    if steps.iter().any(|step| check::writes(step)) {
         is_writable(host)?;
     }
     if steps.iter().any(|step| jails(step)) {
@@ -45,9 +40,6 @@ pub fn check(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
 }
 
 /// Looks whether jails, disks and snapshots of the fleet are where fleet.toml says, and not where it said before.
-///
-/// # Errors
-/// Where something of them is in another place.
 pub fn place(layout: &Layout) -> Result<(), ApplyError> {
     let recorded: Option<PlaceRecord> = record::read(&layout.place_record())?;
     let place = recorded.map_or_else(|| layout.store().to_owned(), |record| record.jails);
@@ -64,9 +56,6 @@ pub fn place(layout: &Layout) -> Result<(), ApplyError> {
 }
 
 /// Remembers where jails are from now on.
-///
-/// # Errors
-/// Where that cannot be written.
 pub fn keep_place(layout: &Layout) -> Result<(), ApplyError> {
     if layout.place() == layout.store() {
         return Ok(files::remove(&layout.place_record())?);
@@ -102,11 +91,6 @@ fn jails(step: &Step) -> bool {
     matches!(step, Step::StartVmm { machine, .. } if vmm::of(machine.vmm).jailed_program().is_some())
 }
 
-/// Every step that builds something.
-fn steps(plan: &Plan) -> Vec<&Step> {
-    plan.prepare.iter().chain(&plan.rules).chain(plan.start.iter().flat_map(GuestSteps::all)).collect()
-}
-
 /// The part of [`check`] that writes nothing.
 ///
 /// # Errors
@@ -114,7 +98,7 @@ fn steps(plan: &Plan) -> Vec<&Step> {
 /// names, uids and addresses of its own, a block device where its use is limited, a file system for jails. Digests of
 /// artifacts are looked at while they are copied, which comes before the first stop.
 pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
-    let steps = steps(plan);
+    let steps: Vec<&Step> = check::building(plan).collect();
     for program in programs(&steps) {
         if tool::find(program).is_none() {
             return Err(tool::ToolError::Missing { tool: program.to_owned() }.into());
@@ -123,12 +107,12 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     rules_and_artifacts(&steps, host)?;
     room(&steps, host)?;
     if let Some(shortage) = memory_shortage(plan, host).filter(MemoryShortage::is_certain) {
-        return Err(ApplyError::NoMemory(shortage));
+        return Err(UnmetNeed::NoMemory(shortage).into());
     }
     own_disks(plan, host)?;
     tap_names(plan, host)?;
     taps(&steps)?;
-    uids(&steps, host)?;
+    uids(plan, host)?;
     let limits_io =
         |step: &&Step| matches!(step, Step::CreateCgroup { limits, .. } if limits.io != IoLimits::NONE);
     if steps.iter().any(limits_io) {
@@ -146,7 +130,7 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
             "load kvm_intel or kvm_amd, `sisforge doctor` tells more; or set `vmm = \"qemu\"`, for development",
         )?;
     }
-    huge_pages(plan, &steps, host)
+    huge_pages(plan, host)
 }
 
 /// Whether nft takes the rules as a whole, and what is to be stored is there.
@@ -174,57 +158,32 @@ pub fn memory_shortage(plan: &Plan, host: &LinuxHost) -> Option<MemoryShortage> 
     check::memory(plan, HostMemory { total: memory::total()?, available: memory::available()?, freed })
 }
 
-/// Whether the TAPs of guests that are stopped to be started again can be made: a name may be another interface's. One that
-/// does not run yet fails alone.
+/// Whether the names of TAPs that are to be made again are nobody else's.
 fn tap_names(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
-    let stops = |guest: &GuestName| plan.stop.iter().any(|stopped| stopped.guest == *guest);
-    let new = plan.start.iter().flat_map(GuestSteps::all).filter_map(|step| match step {
-        Step::CreateTap { guest, tap } if stops(guest) => Some((guest, tap)),
-        _ => None,
-    });
-    let new: Vec<_> = new.collect();
-    if new.is_empty() {
+    let taps = check::restarted_taps(plan);
+    if taps.is_empty() {
         return Ok(());
     }
-    let there = network::inside(&host.layout)?.map(|inside| inside.interfaces).unwrap_or_default();
+    let Some(inside) = network::inside(&host.layout)? else { return Ok(()) };
     let is_ours = |found: &Interface| found.tap.is_some() && host.layout.owns_tap(&found.alias);
-    for (guest, tap) in new {
-        if there.iter().any(|found| found.name == tap.name.as_str() && !is_ours(found)) {
-            return Err(ApplyError::TapTaken { guest: guest.clone(), tap: tap.name.clone() });
-        }
-    }
-    Ok(())
+    let foreign = inside.interfaces.into_iter().filter(|found| !is_ours(found)).map(|found| found.name);
+    Ok(check::tap_names(&taps, &foreign.collect())?)
 }
 
-/// Whether the host has the huge pages that guests are made of. Linux would find out page by page, and end the VMM. A
-/// guest that runs may still have to touch its own, so that those are not free that merely look so.
-fn huge_pages(plan: &Plan, steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
-    let taken_by = |machine: &Machine| if machine.spec.huge_pages { machine.memory_mib << 20 } else { 0 };
-    let mut needed = 0;
-    let mut comes = BTreeSet::new();
-    for step in steps {
-        if let Step::StartVmm { guest, machine } = step {
-            needed += taken_by(machine);
-            comes.insert(guest.clone());
-        }
-    }
-    if needed == 0 {
+/// Whether the huge pages are there that guests are made of.
+fn huge_pages(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
+    if !check::takes_huge_pages(plan) {
         return Ok(());
     }
-    let (mut stays, mut goes) = (0, 0);
+    let mut taken = BTreeMap::new();
     for guest in observe::recorded(&host.layout)? {
         // Of one whose record cannot be read, nobody knows what it takes.
-        let machine: Option<Machine> = host.guest(&guest).machine().ok().flatten();
-        let taken = machine.as_ref().map_or(0, taken_by);
-        match plan.stop.iter().any(|stopped| stopped.guest == guest) {
-            true => goes += taken,
-            false if !comes.contains(&guest) => stays += taken,
-            false => {}
+        if let Some(machine) = host.guest(&guest).machine().ok().flatten() {
+            taken.insert(guest, check::huge_pages_of(&machine));
         }
     }
     let pages = memory::huge_pages()?;
-    let free = (pages.free + goes).min(pages.total.saturating_sub(stays));
-    if free < needed { Err(ApplyError::NoHugePages { needed, free }) } else { Ok(()) }
+    Ok(check::huge_pages(plan, &HostHugePages { total: pages.total, free: pages.free, taken })?)
 }
 
 /// Whether TAPs can be made.
@@ -243,50 +202,42 @@ fn is_there(path: &'static str, why: &'static str, remedy: &'static str) -> Resu
     if Path::new(path).exists() { Ok(()) } else { Err(ApplyError::NoNode { path, why, remedy }) }
 }
 
-/// Whether the uids of the guests that start are theirs alone. What runs as one of them in the guest's own cgroup or jail is
-/// its VMM, which a plan may be about to stop.
-fn uids(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
-    let starting = |step: &&Step| match step {
-        Step::StartVmm { guest, machine } => Some((machine.uid, guest.clone())),
-        _ => None,
-    };
-    let guests: BTreeMap<u32, GuestName> = steps.iter().filter_map(starting).collect();
-    let uids: BTreeSet<u32> = guests.keys().copied().collect();
-    if uids.is_empty() {
+/// Whether nobody else has the uids of the guests that start.
+fn uids(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
+    let guests = check::started_uids(plan);
+    if guests.is_empty() {
         return Ok(());
     }
+    let uids: BTreeSet<u32> = guests.keys().copied().collect();
     let accounts = HostAccounts::read(&uids);
-    for (uid, guest) in &guests {
-        if let Some(holder) = accounts.holder(*uid) {
-            return Err(ApplyError::UidTaken { guest: guest.clone(), uid: *uid, holder: holder.to_owned() });
-        }
-    }
+    let holders = uids.iter().filter_map(|uid| Some((*uid, accounts.holder(*uid)?.to_owned())));
+    let mut processes = Vec::new();
     for (pid, uid) in process::running_as(&uids) {
-        let guest = &guests[&uid];
-        let is_own = host.hierarchy.holds(&host.layout.cgroup(guest), pid)
-            || host
-                .guest(guest)
-                .jails()?
-                .iter()
-                .any(|place| process::is_rooted_in(pid, &place.root(&host.layout, guest)));
-        if let Some(other) = process::inspect(pid).filter(|_| !is_own) {
-            let holder = format!("process {pid} ({})", other.command.first().map_or("?", String::as_str));
-            return Err(ApplyError::UidTaken { guest: guest.clone(), uid, holder });
+        let is_guests = is_in_place(pid, &guests[&uid], host)?;
+        // One that has ended meanwhile is in nobody's way.
+        if let Some(found) = process::inspect(pid) {
+            let program = found.command.into_iter().next().unwrap_or_else(|| "?".to_owned());
+            processes.push(UidProcess { uid, pid, program, is_guests });
         }
     }
-    Ok(())
+    Ok(check::uids(&guests, &holders.collect(), &processes)?)
 }
 
-/// Firecracker's jailer copies the program into the jail and makes device nodes there. A store that is not there yet will
-/// be on the file system of what it is made in.
+/// Whether a process is in a guest's own cgroup, or in one of its jails.
+fn is_in_place(pid: u32, guest: &GuestName, host: &LinuxHost) -> Result<bool, ApplyError> {
+    if host.hierarchy.holds(&host.layout.cgroup(guest), pid) {
+        return Ok(true);
+    }
+    let mut jails = host.guest(guest).jails()?.into_iter();
+    Ok(jails.any(|place| process::is_rooted_in(pid, &place.root(&host.layout, guest))))
+}
+
+/// Whether jails can be in a directory. One that is not there yet will be on the file system of what it is made in.
 fn allows_jails(store: &Path) -> Result<(), ApplyError> {
     let store = store.ancestors().find(|path| path.exists()).unwrap_or(store);
     let stat = rustix::fs::statvfs(store).map_err(|error| FileError::when("look at", store)(error.into()))?;
-    let forbidden = [("noexec", StatVfsMountFlags::NOEXEC), ("nodev", StatVfsMountFlags::NODEV)];
-    match forbidden.iter().find(|(_, flag)| stat.f_flag.contains(*flag)) {
-        Some((flag, _)) => Err(ApplyError::MountedWithout { store: store.to_owned(), flag }),
-        None => Ok(()),
-    }
+    let is_set = |flag| stat.f_flag.contains(flag);
+    Ok(check::jails(store, is_set(StatVfsMountFlags::NOEXEC), is_set(StatVfsMountFlags::NODEV))?)
 }
 
 fn programs(steps: &[&Step]) -> BTreeSet<&'static str> {
@@ -315,32 +266,18 @@ fn is_writable(host: &LinuxHost) -> Result<(), ApplyError> {
 /// Whether the store holds what the plan copies into it. A store that is not there yet will be on the file system of what it
 /// is made in.
 fn room(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
-    if steps.iter().any(|step| writes(step)) {
+    if steps.iter().any(|step| check::writes(step)) {
         return room_for(&host.layout, steps.iter().map(|step| copied(step, host)).sum());
     }
     Ok(())
 }
 
-/// Whether a step writes files to the store.
-fn writes(step: &Step) -> bool {
-    matches!(step, Step::StoreFile { .. } | Step::CreateDisk { .. } | Step::CreateJail { .. })
-}
-
 /// Bytes that a step writes to the disk where nothing is shared with the original.
 fn copied(step: &Step, host: &LinuxHost) -> u64 {
-    let of = |digest: &FileDigest| match host.artifacts.get(digest) {
+    check::copied(step).map_or(0, |digest| match host.artifacts.get(digest) {
         Some(artifact) => allocated(artifact),
         None => allocated(&host.layout.file(digest)),
-    };
-    match step {
-        Step::StoreFile { digest, .. } => of(digest),
-        Step::CreateDisk { base, .. } => of(base),
-        Step::CreateJail { machine, .. } => match &machine.disk {
-            MachineDisk::Ephemeral { base, in_memory: false, .. } => of(base),
-            MachineDisk::Ephemeral { .. } | MachineDisk::Kept => 0,
-        },
-        _ => 0,
-    }
+    })
 }
 
 /// What a plan copies to the jails' file system, in words; `None` where it shares blocks there, or copies nothing.
@@ -350,7 +287,7 @@ pub fn cost(plan: &Plan, host: &LinuxHost) -> Option<String> {
     let device = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.dev());
     let shares = rustix::fs::statfs(there).is_ok_and(|stat| REFLINKS.contains(&stat.f_type));
     let (mut bytes, mut is_elsewhere) = (0, false);
-    for step in steps(plan) {
+    for step in check::building(plan) {
         let source = match step {
             Step::StoreFile { digest, .. } => host.artifacts.get(digest).map(PathBuf::as_path),
             _ => Some(there),
@@ -370,19 +307,12 @@ pub fn cost(plan: &Plan, host: &LinuxHost) -> Option<String> {
 const REFLINKS: [rustix::fs::FsWord; 3] = [0x9123_683e, 0x5846_5342, 0xca45_1a4e];
 
 /// Whether the store has room for so many bytes more.
-///
-/// # Errors
-/// Where it has not, or cannot be asked.
 pub(super) fn room_for(layout: &Layout, needed: u64) -> Result<(), ApplyError> {
     let place = layout.place_dir();
     let store = place.ancestors().find(|dir| dir.exists()).unwrap_or(&place).to_owned();
     let free =
         rustix::fs::statvfs(&store).map_err(|error| FileError::when("look at", &store)(error.into()))?;
-    let free = free.f_bavail * free.f_frsize;
-    if free < needed + FREE_MARGIN {
-        return Err(ApplyError::NoRoom { store, needed: needed + FREE_MARGIN, free });
-    }
-    Ok(())
+    Ok(check::room(&store, free.f_bavail * free.f_frsize, needed)?)
 }
 
 /// Bytes that a file takes on its disk, holes left out.

@@ -163,9 +163,6 @@ impl Scratch {
     }
 
     /// Loads rules, in the place of those that are there.
-    ///
-    /// # Errors
-    /// Where nft refuses them.
     pub fn load(&mut self, ruleset: &str) -> Result<(), ProveError> {
         self.monitor = None;
         Ok(nft::load(ruleset)?)
@@ -186,9 +183,6 @@ impl Scratch {
     }
 
     /// The same of a packet of any shape. For what comes inward, `peer` sends it.
-    ///
-    /// # Errors
-    /// Where nothing is traced of it.
     pub fn send_as(
         &mut self,
         peer: Ipv4Addr,

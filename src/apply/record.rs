@@ -305,17 +305,11 @@ fn parse<T: Record>(path: &Path, bytes: &[u8]) -> Result<T, Unreadable> {
 }
 
 /// Writes a record that must be there after a loss of power.
-///
-/// # Errors
-/// Where it cannot be written.
 pub fn write_synced<T: Record>(path: &Path, record: &T) -> Result<(), Unwritten> {
     Ok(files::write(path, &text(path, record)?, 0o600)?)
 }
 
 /// Writes a record, atomically. It is not synced: what it tells of ends with the machine's power.
-///
-/// # Errors
-/// Where it cannot be written.
 pub fn write<T: Record>(path: &Path, record: &T) -> Result<(), Unwritten> {
     Ok(files::write_unsynced(path, &text(path, record)?, 0o600)?)
 }

@@ -84,9 +84,6 @@ const CONNECT: Duration = Duration::from_secs(1);
 const PROCESSES: u64 = 64 + BY_TCP as u64;
 
 /// The resolvers of a fleet, by their seats. What is left of one counts.
-///
-/// # Errors
-/// Where the store cannot be read.
 pub(super) fn observe(
     layout: &Layout,
     hierarchy: &Hierarchy,
@@ -151,9 +148,6 @@ impl ResolverHost<'_> {
     }
 
     /// Ends a resolver and its proxy; absence is fine.
-    ///
-    /// # Errors
-    /// Where a process does not end.
     pub fn stop(self, seat: u16) -> Result<(), ResolverError> {
         for program in ResolverProgram::ALL {
             let cgroup = self.layout.resolver_cgroup(program, seat);
@@ -203,9 +197,6 @@ fn config_path(layout: &Layout, program: ResolverProgram, seat: u16) -> PathBuf 
 }
 
 /// Looks whether all is installed that a resolver needs.
-///
-/// # Errors
-/// Names what is not.
 pub(super) fn can_start(layout: &Layout, resolver: &Resolver) -> Result<(), ToolError> {
     resolver.programs().try_for_each(|program| call(layout, resolver, program).map(drop))
 }

@@ -33,9 +33,6 @@ pub(super) struct Store {
 
 impl Store {
     /// Looks at every file.
-    ///
-    /// # Errors
-    /// Where the store cannot be read.
     pub fn look(layout: &Layout) -> Result<Self, FileError> {
         let mut store = Self::default();
         for digest in names(layout)? {
@@ -90,25 +87,16 @@ fn is_closed(meta: &Metadata) -> bool {
 }
 
 /// Whether a file holds what it should.
-///
-/// # Errors
-/// Where it cannot be read.
 pub(super) fn holds(digest: &FileDigest, path: &Path) -> Result<bool, FileError> {
     Ok(digest_like(digest, path)?.0 == *digest)
 }
 
 /// Marks a file as one that nobody wrote to since.
-///
-/// # Errors
-/// Where it cannot be changed.
 pub(super) fn seal(file: &File) -> io::Result<()> {
     file.set_times(FileTimes::new().set_modified(SEAL))
 }
 
 /// Lets nobody but root write a file that holds what it should.
-///
-/// # Errors
-/// Where it cannot be changed.
 pub(super) fn close(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(MODE))?;
     let owner = Some(rustix::process::geteuid().as_raw());
@@ -117,9 +105,6 @@ pub(super) fn close(path: &Path) -> io::Result<()> {
 }
 
 /// Seals the files of a store that an earlier version of this program made, as far as they hold what they should.
-///
-/// # Errors
-/// Where the store cannot be read.
 pub fn seal_all(layout: &Layout) -> Result<(), FileError> {
     for digest in names(layout)? {
         let path = layout.file(&digest);

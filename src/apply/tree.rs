@@ -31,9 +31,6 @@ pub struct JailerInstallation {
 
 impl JailerInstallation {
     /// Of this machine, for guests that run on `vmm`.
-    ///
-    /// # Errors
-    /// Where Firecracker is there and cannot be read.
     pub fn look(vmm: VmmKind) -> Result<Self, ApplyError> {
         let found = of(vmm).jailed_program().and_then(tool::find);
         let program = found.as_ref().map(|path| {
@@ -51,9 +48,6 @@ impl JailerInstallation {
 }
 
 /// Lays out the jail of a guest as `up` would do it for the first time, with all that it links.
-///
-/// # Errors
-/// Where something cannot be made.
 pub fn emit(
     host: &LinuxHost,
     name: &GuestName,

@@ -389,9 +389,6 @@ fn shown(said: &str) -> String {
 
 impl GuestHandle<'_> {
     /// How the host reaches a guest's sshd; `None` where it runs none, or nobody recorded its machine.
-    ///
-    /// # Errors
-    /// Where a record cannot be read.
     pub fn ssh_target(self, ready: &Ready) -> Result<Option<Target>, ApplyError> {
         let layout = self.layout();
         let machine: Option<Machine> = self.machine()?;

@@ -18,9 +18,6 @@ impl Diagnostic for LfsPointer {
 
 impl LfsPointer {
     /// Refuses a pointer, by the first bytes of a file.
-    ///
-    /// # Errors
-    /// Where it is one.
     pub fn refuse(head: &[u8]) -> Result<(), Self> {
         if head.starts_with(POINTER) { Err(Self) } else { Ok(()) }
     }

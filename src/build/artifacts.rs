@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::text::json;
 use crate::base::{GuestName, Label};
 use crate::sys::digest::{digest_like, sha256_of_file};
 use crate::sys::fs::{self as files, FileError, FileLock};
@@ -321,10 +322,7 @@ fn whole(kind: ArtifactKind, dir: &Path, verifies: bool) -> Option<(PathBuf, Bui
 }
 
 fn write_record(dir: &Path, record: &ArtifactRecord) -> Result<(), FileError> {
-    let path = dir.join(RECORD);
-    let bytes =
-        serde_json::to_vec(record).map_err(|error| FileError::when("describe", &path)(error.into()))?;
-    files::write_unsynced(&path, &bytes, 0o644)
+    files::write_unsynced(&dir.join(RECORD), json(record).as_bytes(), 0o644)
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), FileError> {

@@ -29,9 +29,6 @@ impl std::fmt::Display for AbsentImage {
 }
 
 /// Every container whose image its disk does not bring. Only disks of guests with containers are looked into.
-///
-/// # Errors
-/// Where a file of images cannot be read.
 pub fn absent_images(fleet: &Fleet) -> Result<Vec<AbsentImage>, ContainerError> {
     let mut known: BTreeMap<&ContainerImage, BTreeSet<String>> = BTreeMap::new();
     let mut absent = Vec::new();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::text::json;
 use crate::sys::fs::{self as files, FileError};
 
 use super::configured::Configured;
@@ -57,9 +58,7 @@ impl KernelNotes {
     }
 
     fn keep(&self, path: &std::path::Path, value: &impl Serialize) -> Result<(), FileError> {
-        let bytes =
-            serde_json::to_vec(value).map_err(|error| FileError::when("describe", path)(error.into()))?;
-        files::write(path, &bytes, 0o644)
+        files::write(path, json(value).as_bytes(), 0o644)
     }
 
     fn last_build_file(&self) -> PathBuf {

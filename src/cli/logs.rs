@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use crate::base::GuestName;
+use crate::base::text::json;
 use crate::base::time::{parse_duration, parse_rfc3339, rfc3339_millis};
 use crate::host::logs::LogKind;
 use crate::run::reach;
@@ -193,8 +194,7 @@ impl LineFormat<'_> {
         let mut text = if self.json {
             let (guest, line) = (self.guest.to_string(), String::from_utf8_lossy(line).into_owned());
             let line = LogLineJson { guest, time, log: self.kind.word(), line };
-            // A value of this program always serializes.
-            serde_json::to_vec(&line).unwrap_or_default()
+            json(&line).into_bytes()
         } else {
             let label = self.label.as_deref().unwrap_or_default();
             let stamp =

@@ -6,9 +6,6 @@ use crate::fleet::MachineFile;
 const METADATA_MAX: usize = 51_200;
 
 /// Looks at the content of a file.
-///
-/// # Errors
-/// Says why it cannot be what it is for.
 pub fn check(file: MachineFile, content: &[u8]) -> Result<(), String> {
     let object = || match serde_json::from_slice::<serde_json::Value>(content) {
         Ok(value) if value.is_object() => Ok(()),

@@ -181,31 +181,14 @@ pub fn time_limit(memory_mib: u64) -> Duration {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::fleet::{MachineSpec, VmmKind};
-    use crate::host::state::MachineDisk;
+    use crate::fleet::VmmKind;
 
     /// A snapshot of a guest called alice.
     pub fn manifest(vmm: VmmKind) -> SnapshotManifest {
         SnapshotManifest {
             guest: "alice".parse().unwrap(),
             created: "2026-11-25T17:53:16Z".to_owned(),
-            machine: Machine {
-                vmm,
-                uid: 2001,
-                tap: "sis-alice".parse().unwrap(),
-                mac: "02:53:0a:6b:00:02".parse().unwrap(),
-                ip: [10, 107, 0, 2].into(),
-                vcpus: 1,
-                memory_mib: 512,
-                kernel: Sha256::of("kernel").into(),
-                image: Sha256::of("image").into(),
-                disk: MachineDisk::Kept,
-                images: None,
-                spec: MachineSpec::default(),
-                command_line: "quiet ip=10.107.0.2::10.107.0.1:255.255.255.252:alice:eth0:off".to_owned(),
-                kvm: false,
-                restored_from: None,
-            },
+            machine: Machine::example(vmm),
             host_key: String::new(),
             containers: Vec::new(),
             origin: SnapshotOrigin {

@@ -129,3 +129,28 @@ pub enum MachineDisk {
         in_memory: bool,
     },
 }
+
+#[cfg(test)]
+impl Machine {
+    /// A machine of alice's, for tests.
+    pub fn example(vmm: VmmKind) -> Self {
+        use crate::base::Sha256;
+        Self {
+            vmm,
+            uid: 200_001,
+            tap: "sis-alice".parse().unwrap(),
+            mac: "02:53:0a:6b:00:02".parse().unwrap(),
+            ip: [10, 107, 0, 2].into(),
+            vcpus: 1,
+            memory_mib: 512,
+            kernel: Sha256::of("kernel").into(),
+            image: Sha256::of("image").into(),
+            disk: MachineDisk::Kept,
+            images: None,
+            command_line: "console=ttyS0".into(),
+            spec: MachineSpec::default(),
+            kvm: false,
+            restored_from: None,
+        }
+    }
+}

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod ext4;
 pub mod inspect;
 pub mod layout;
+mod links;
 pub mod read;
 pub mod read_back;
 pub mod recipe;

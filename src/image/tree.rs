@@ -7,6 +7,8 @@ use std::ops::Bound;
 use crate::apk::EntryKind;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
+use super::links::{FollowRules, follow};
+
 /// A file system tree by absolute path. The root itself is `""`; every other path begins with `/`.
 ///
 /// Invariants held by [`Tree::insert`]: the root is a directory, the parent of every node is a directory of the
@@ -277,36 +279,11 @@ impl<C> Tree<C> {
     }
 
     fn resolved(&self, path: &str, stays_within: bool) -> Option<String> {
-        /// As the kernel has it (`MAXSYMLINKS`).
-        const MOST_LINKS: usize = 40;
-        let mut links = 0;
-        let mut real = String::new();
-        let mut open: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
-        while let Some(part) = open.pop() {
-            match part.as_str() {
-                "" | "." => {}
-                ".." if real.is_empty() && !stays_within => return None,
-                ".." => real.truncate(parent_of(&real).len()),
-                part => {
-                    let next = format!("{real}/{part}");
-                    let is_last = open.iter().all(String::is_empty);
-                    match self.get(&next).map(|node| &node.kind) {
-                        Some(NodeKind::Symlink { target }) if !is_last => {
-                            links += 1;
-                            if links > MOST_LINKS {
-                                return None;
-                            }
-                            if target.starts_with('/') {
-                                real.clear();
-                            }
-                            open.extend(target.split('/').rev().map(str::to_owned));
-                        }
-                        _ => real = next,
-                    }
-                }
-            }
-        }
-        Some(real)
+        let target = |path: &str| match self.get(path).map(|node| &node.kind) {
+            Some(NodeKind::Symlink { target }) => Some(Some(target.as_str())),
+            _ => Some(None),
+        };
+        follow(path, FollowRules { last: false, stays_within }, target)
     }
 }
 

@@ -133,9 +133,6 @@ impl<'a> Deployment<'a> {
     }
 
     /// What brings these guests to what is wanted, and starts each anew.
-    ///
-    /// # Errors
-    /// As of [`Deployment::plan`].
     pub(super) fn restarting(&self, wanted: &WantedHost, guests: &[GuestName]) -> Result<Plan, RunError> {
         let plan = restart(&self.observed, wanted, guests);
         self.checked(plan, wanted, GuestScope::Only(guests))
@@ -203,9 +200,6 @@ impl Held<'_> {
     }
 
     /// The same by a strategy.
-    ///
-    /// # Errors
-    /// As of [`Held::carry_out`].
     pub(super) fn roll_out(&self, plan: Plan, strategy: Strategy) -> Result<Outcome, RunError> {
         carry_out(self.workspace, &self.host, &self.lock, plan, strategy)
     }

@@ -98,9 +98,6 @@ fn ports(fleet: &Fleet, observed: &ObservedHost) -> Result<RangeInclusive<u16>, 
 }
 
 /// Looks whether the fleet's addresses are taken from nobody on this host.
-///
-/// # Errors
-/// Names whose they are.
 pub(super) fn subnet_is_free(fleet: &Fleet, layout: &Layout) -> Result<(), RunError> {
     let interfaces = ip::interfaces()?;
     let alias =
@@ -114,9 +111,6 @@ pub(super) fn subnet_is_free(fleet: &Fleet, layout: &Layout) -> Result<(), RunEr
 }
 
 /// Whether the ports of the host that are to lead to guests are nobody's: of those that do already, that is not asked again.
-///
-/// # Errors
-/// Names who has it: another fleet, or a program of the host.
 pub(super) fn ports_are_free(
     fleet: &Fleet,
     observed: &ObservedHost,

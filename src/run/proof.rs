@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::apply::prove::{Proof, ProveError, Scratch, Sender};
 use crate::base::network::tap_name;
+use crate::base::text::json;
 use crate::base::{GuestName, InterfaceName, InvalidValue, Label, MacAddress};
 use crate::fleet::{Fleet, NetworkPolicy};
 use crate::host::desired::DesiredError;
@@ -131,9 +132,8 @@ pub fn prove(workspace: &Workspace<'_>, explained: &Explained) -> Result<Proof, 
 fn ask(request: &ProofRequest) -> Result<Proof, RunError> {
     let is_root = rustix::process::geteuid().is_root();
     let user: &[&str] = if is_root { &[] } else { &["--user", "--map-root-user"] };
-    let words = serde_json::to_vec(request).map_err(RunError::Manifest)?;
     let unshare = Tool::new("unshare").args(user).args(["--net", "--"]);
-    let answer = unshare.arg(host::program()?).arg("prove").stdin(words).run();
+    let answer = unshare.arg(host::program()?).arg("prove").stdin(json(request)).run();
     serde_json::from_slice(&answer.map_err(crate::apply::ApplyError::Tool)?).map_err(RunError::Manifest)
 }
 

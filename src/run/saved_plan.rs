@@ -115,9 +115,6 @@ impl SavedPlan {
     }
 
     /// Looks whether a plan that was found out now is the same.
-    ///
-    /// # Errors
-    /// Tells what is otherwise.
     pub fn check(&self, plan: &Plan, path: &Path) -> Result<(), SavedPlanError> {
         if digest(plan) == self.digest {
             return Ok(());

@@ -107,9 +107,6 @@ impl FleetUnit {
 }
 
 /// A fleet file that a unit can name from anywhere.
-///
-/// # Errors
-/// Where it is not there.
 pub fn absolute(path: &Path) -> Result<PathBuf, RunError> {
     Ok(std::fs::canonicalize(path).map_err(FileError::when("find", path))?)
 }

@@ -78,9 +78,6 @@ impl Diagnostic for SandboxError {
 impl Sandbox {
     /// The sandbox of this machine, tried once. An ordinary user, who could as well run the programs himself, goes on without
     /// one where there is none, or where it would not show one of `programs` that he has elsewhere.
-    ///
-    /// # Errors
-    /// Where root has none.
     pub fn find(programs: &[&str]) -> Result<Self, SandboxError> {
         let is_root = rustix::process::geteuid().is_root();
         match (closed(is_root), is_root) {
@@ -193,32 +190,37 @@ fn bounds() -> Vec<OsString> {
 
 /// What gives up root, without a way back.
 fn drop_root(setpriv: OsString) -> Vec<OsString> {
-    let id = BUILD_ID.to_string();
-    let ids = [format!("--reuid={id}"), format!("--regid={id}")];
-    let rest = ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"];
     let bounds = tool::find("prlimit").map(OsString::from).into_iter();
     let bounds = bounds.flat_map(|prlimit| std::iter::once(prlimit).chain(BOUNDS.map(OsString::from)));
-    bounds.chain([setpriv]).chain(ids.map(OsString::from)).chain(rest.map(OsString::from)).collect()
+    bounds.chain([setpriv]).chain(becoming(BUILD_ID).map(OsString::from)).collect()
 }
 
+/// What setpriv is told to become a user and its group, without a way back.
+pub(super) fn becoming(id: u32) -> [String; 6] {
+    let rest = ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"];
+    let [groups, inherited, bounding, privileges] = rest.map(str::to_owned);
+    [format!("--reuid={id}"), format!("--regid={id}"), groups, inherited, bounding, privileges]
+}
+
+/// Namespaces of its own but for that of the network, for bubblewrap.
+pub(super) const NAMESPACES: [&str; 7] = [
+    "--unshare-pid",
+    "--unshare-ipc",
+    "--unshare-uts",
+    "--unshare-cgroup-try",
+    "--hostname",
+    "sisforge",
+    "--new-session",
+];
+
+/// The capabilities that setpriv needs to become another; it keeps none.
+pub(super) const CAPABILITIES: [&str; 8] =
+    ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"];
+
 fn namespaces(is_root: bool) -> impl Iterator<Item = OsString> {
-    const ALL: [&str; 10] = [
-        "--unshare-net",
-        "--unshare-pid",
-        "--unshare-ipc",
-        "--unshare-uts",
-        "--unshare-cgroup-try",
-        "--hostname",
-        "sisforge",
-        "--die-with-parent",
-        "--new-session",
-        "--cap-drop",
-    ];
-    // What setpriv needs to become another; it keeps none.
-    const TO_DROP_ROOT: [&str; 6] =
-        ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"];
-    let more: &[&str] = if is_root { &TO_DROP_ROOT } else { &["--unshare-user"] };
-    ALL.into_iter().chain(["ALL"]).chain(more.iter().copied()).map(OsString::from)
+    let as_user: &[&str] = if is_root { &CAPABILITIES } else { &["--cap-drop", "ALL", "--unshare-user"] };
+    let all = ["--unshare-net", "--die-with-parent"].into_iter().chain(NAMESPACES);
+    all.chain(as_user.iter().copied()).map(OsString::from)
 }
 
 /// What programs see beside their directory, and cannot change.

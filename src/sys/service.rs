@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
-use super::sandbox::view;
+use super::sandbox::{CAPABILITIES, NAMESPACES, becoming, view};
 use super::tool::{Tool, ToolError, find};
 
 /// Where the program sees its configuration.
@@ -15,25 +15,6 @@ pub const CONFIG: &str = "/etc/service.conf";
 
 /// What a program may use at most: no core files, and files (it writes none but what it says) of 1 MiB.
 const BOUNDS: [&str; 2] = ["--core=0", "--fsize=1048576"];
-
-/// Namespaces of its own. The capabilities are what setpriv needs to become another; it keeps none.
-const WALLS: [&str; 15] = [
-    "--unshare-pid",
-    "--unshare-ipc",
-    "--unshare-uts",
-    "--unshare-cgroup-try",
-    "--hostname",
-    "sisforge",
-    "--new-session",
-    "--cap-drop",
-    "ALL",
-    "--cap-add",
-    "CAP_SETUID",
-    "--cap-add",
-    "CAP_SETGID",
-    "--cap-add",
-    "CAP_SETPCAP",
-];
 
 /// A program that serves.
 #[derive(Clone, Copy, Debug)]
@@ -50,28 +31,17 @@ pub struct SandboxedService<'a> {
 
 /// The call that becomes the program, by bubblewrap, prlimit and setpriv (util-linux). It needs no capability for its ports,
 /// which are above 1023.
-///
-/// # Errors
-/// Where one of them is not installed.
 pub fn call(service: &SandboxedService<'_>) -> Result<Tool, ToolError> {
     let installed = |program: &str| {
         find(program).map(OsString::from).ok_or_else(|| ToolError::Missing { tool: program.to_owned() })
     };
     let program = installed(service.program)?;
-    let uid = service.uid;
     // No more than there are to give.
     let files =
         getrlimit(Resource::Nofile).maximum.map_or(service.open_files, |most| most.min(service.open_files));
-    let drops = [
-        format!("--reuid={uid}"),
-        format!("--regid={uid}"),
-        "--clear-groups".to_owned(),
-        "--inh-caps=-all".to_owned(),
-        "--bounding-set=-all".to_owned(),
-        "--no-new-privs".to_owned(),
-    ];
     Ok(Tool::new(installed("bwrap")?)
-        .args(WALLS)
+        .args(NAMESPACES)
+        .args(CAPABILITIES)
         .args(view())
         .args([OsString::from("--ro-bind"), service.config.into(), CONFIG.into()])
         .args(["--remount-ro", "/", "--"])
@@ -79,7 +49,7 @@ pub fn call(service: &SandboxedService<'_>) -> Result<Tool, ToolError> {
         .args(BOUNDS)
         .arg(format!("--nofile={files}"))
         .arg(installed("setpriv")?)
-        .args(drops)
+        .args(becoming(service.uid))
         .arg(program)
         .args(service.args))
 }

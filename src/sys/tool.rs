@@ -402,9 +402,6 @@ impl Follow {
     }
 
     /// The next line that it prints.
-    ///
-    /// # Errors
-    /// Where none comes within a time, or none comes any more.
     pub fn next(&self, patience: Duration) -> Result<String, mpsc::RecvTimeoutError> {
         self.lines.recv_timeout(patience)
     }

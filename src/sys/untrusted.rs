@@ -65,9 +65,6 @@ const ATTEMPTS: usize = 100;
 impl UntrustedDir {
     /// A directory that itself stands where its path says: whoever may change what is in it may not move it. What is in it is
     /// to be `owner`'s; a socket may be root's, which its listener was before.
-    ///
-    /// # Errors
-    /// Where it is not there, or no directory.
     pub fn open(path: &Path, owner: u32) -> Result<Self, FileError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())
@@ -105,9 +102,6 @@ impl UntrustedDir {
     }
 
     /// Opens a regular file for reading.
-    ///
-    /// # Errors
-    /// As [`UntrustedDir::node`].
     pub fn file(&self, name: &str) -> Result<File, FileError> {
         let node = self.node(name, FileKind::Regular)?;
         node.open(false).map_err(FileError::when("open", self.path.join(name)))
@@ -116,9 +110,6 @@ impl UntrustedDir {
 
 impl HeldNode {
     /// What is at a path, a link itself where there is one.
-    ///
-    /// # Errors
-    /// Where there is nothing.
     pub fn at(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Self::of(rustix::fs::open(path, flags, Mode::empty())?)
@@ -157,9 +148,6 @@ impl HeldNode {
     }
 
     /// Opens it, for writing too where that is asked for. Nobody at the other end of a pipe is waited for.
-    ///
-    /// # Errors
-    /// Where it may not be opened.
     pub fn open(&self, for_writing: bool) -> io::Result<File> {
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
         File::options().read(true).write(for_writing).custom_flags(flags).open(self.path())

@@ -23,7 +23,7 @@ use sisforge::host::wanted::{Startup, WantedGuest, WantedHost};
 use sisforge::plan::{GuestScope, diff};
 use sisforge::sys::cgroup::Hierarchy;
 
-use super::{LIMITS, container, name, running};
+use super::{LIMITS, container, machine_of, name, running};
 use crate::common::namespaces::{missing, skip};
 
 fn old(file: &str) -> PathBuf {
@@ -72,16 +72,16 @@ fn recorded(vmm: VmmKind) -> Machine {
         },
     };
     let base = FileDigest::Sparse(Sha256::of("disk"));
+    let tap = TapSpec {
+        name: tap_name(&guest).unwrap(),
+        owner: if is_alice { 200_002 } else { 200_006 },
+        address: host_side(ip),
+        rates: Rates::default(),
+    };
     Machine {
         vmm,
-        uid: if is_alice { 200_002 } else { 200_006 },
-        tap: tap_name(&guest).unwrap(),
         mac: MacAddress::of_guest(ip),
-        ip,
         vcpus: 2,
-        memory_mib: 512,
-        kernel: digest("kernel"),
-        image: digest("image"),
         disk: match is_alice {
             true => MachineDisk::Kept,
             false => MachineDisk::Ephemeral { base, size: 1 << 30, in_memory: true },
@@ -90,8 +90,7 @@ fn recorded(vmm: VmmKind) -> Machine {
         // The clock was not named then.
         command_line: command_line(vmm, false, &boot).replace(" clocksource=kvm-clock", ""),
         spec: MachineSpec { balloon: Some(balloon), ..if is_alice { all } else { MachineSpec::default() } },
-        kvm: false,
-        restored_from: None,
+        ..machine_of(&tap, 0)
     }
 }
 

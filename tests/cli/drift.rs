@@ -37,10 +37,8 @@ fn is_seen_and_repaired(sandbox: &Sandbox, words: &str) {
 #[test]
 fn a_killed_vmm_is_seen_and_started_again() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("ab");
+    let sandbox = Sandbox::running("ab");
     let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
-    sandbox.done("up");
     let (killed, kept) = (sandbox.pid(a), sandbox.pid(b));
     shell("kill", &["-9", &killed.to_string()]);
     until("the VMM is gone", || sandbox.ps(a)["pid"].is_null());
@@ -53,10 +51,8 @@ fn a_killed_vmm_is_seen_and_started_again() {
 #[test]
 fn a_deleted_tap_is_seen_and_made_anew() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     inside(&sandbox, &["ip", "link", "delete", &format!("sis-{a}")]);
     is_seen_and_repaired(&sandbox, "its tap");
 }
@@ -64,9 +60,7 @@ fn a_deleted_tap_is_seen_and_made_anew() {
 #[test]
 fn changed_rules_are_seen_and_loaded_again_without_a_restart() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
-    sandbox.done("up");
+    let sandbox = Sandbox::running("a");
     let pid = sandbox.pid(&sandbox.guest('a'));
     let table = format!("sisforge-{}", sandbox.name);
     for action in ["flush", "delete"] {
@@ -83,10 +77,8 @@ fn changed_rules_are_seen_and_loaded_again_without_a_restart() {
 #[test]
 fn a_tap_that_is_down_is_seen_and_a_leftover_one_goes_with_its_guest() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let tap = format!("sis-{}", sandbox.guest('a'));
-    sandbox.done("up");
     inside(&sandbox, &["ip", "link", "set", &tap, "down"]);
     is_seen_and_repaired(&sandbox, "its tap");
     inside(&sandbox, &["ip", "link", "set", &tap, "down"]);
@@ -97,9 +89,7 @@ fn a_tap_that_is_down_is_seen_and_a_leftover_one_goes_with_its_guest() {
 #[test]
 fn guests_whose_store_was_removed_are_seen_and_taken_down() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("ab");
-    sandbox.done("up");
+    let sandbox = Sandbox::running("ab");
     let pid = sandbox.pid(&sandbox.guest('a'));
     std::fs::remove_dir_all(sandbox.path("store")).unwrap();
     assert_eq!(sandbox.pid(&sandbox.guest('a')), pid);
@@ -123,10 +113,8 @@ fn is_refused_with_nobody_stopped(sandbox: &Sandbox, guest: &str, pid: u32, word
 #[test]
 fn what_the_host_cannot_give_is_known_before_a_guest_is_stopped() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     let (pid, good) = (sandbox.pid(a), sandbox.read("fleet.toml"));
     sandbox.write("fleet.toml", good.replace("memory = \"64MiB\"", "memory = \"8TiB\""));
     is_refused_with_nobody_stopped(&sandbox, a, pid, "needs 8TiB of memory");
@@ -157,10 +145,8 @@ fn what_the_host_cannot_give_is_known_before_a_guest_is_stopped() {
 #[test]
 fn a_removed_jail_and_cgroup_are_seen() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     std::fs::remove_dir_all(sandbox.jail(a).parent().unwrap()).unwrap();
     is_seen_and_repaired(&sandbox, "its vmm is in no jail");
     let record = sandbox.record(a, "machine.json");
@@ -173,10 +159,8 @@ fn a_removed_jail_and_cgroup_are_seen() {
 #[test]
 fn a_vmm_outside_of_its_cgroup_is_taken_back() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     let pid = sandbox.pid(a);
     let cgroups = sandbox.cgroups(a);
     let has = |dir: &Path| fs::read_to_string(dir.join("cgroup.procs")).unwrap().contains(&pid.to_string());
@@ -201,10 +185,8 @@ fn process_state(pid: u32) -> char {
 #[test]
 fn a_vmm_that_stands_still_is_let_go_on() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     let pid = sandbox.pid(a);
     let why = format!("change {a}: its vmm is stopped");
     let stop = || {
@@ -233,10 +215,8 @@ fn a_vmm_that_stands_still_is_let_go_on() {
 #[test]
 fn a_disk_that_others_may_open_is_closed_again() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     let (pid, disk) = (sandbox.pid(a), sandbox.disk(a));
     let before = fs::metadata(&disk).unwrap();
     let open: [fn(&Path); 3] = [
@@ -262,10 +242,8 @@ fn a_disk_that_others_may_open_is_closed_again() {
 #[test]
 fn a_disk_that_was_removed_beneath_its_guest_is_not_lost() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("abc");
+    let sandbox = Sandbox::running("abc");
     let guests = ['a', 'b', 'c'].map(|letter| sandbox.guest(letter));
-    sandbox.done("up");
     let inode = |guest: &String| fs::metadata(sandbox.disk(guest)).unwrap().ino();
     let before = guests.each_ref().map(inode);
     let remove = |guest: &String| fs::remove_file(sandbox.disk(guest)).unwrap();
@@ -289,10 +267,8 @@ fn a_disk_that_was_removed_beneath_its_guest_is_not_lost() {
 #[test]
 fn a_file_of_the_store_that_was_changed_is_neither_trusted_nor_run_from() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     let jailed = sandbox.jail(a).join("rootfs.ext4");
     let image = same_file(&sandbox.path("store/files"), &jailed);
     let good = fs::read(&image).unwrap();
@@ -338,10 +314,8 @@ fn same_file(dir: &Path, other: &Path) -> PathBuf {
 #[test]
 fn records_go_with_the_jail_whoever_removed_it() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     let kept = sandbox.record(a, "");
     shell("kill", &["-9", &sandbox.pid(a).to_string()]);
     until("the VMM is gone", || sandbox.ps(a)["pid"].is_null());
@@ -357,10 +331,8 @@ fn records_go_with_the_jail_whoever_removed_it() {
 #[test]
 fn changed_limits_are_seen_and_set_again_without_a_restart() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     let pid = sandbox.pid(a);
     let limit = sandbox.cgroups(a).into_iter().map(|dir| dir.join("pids.max")).find(|file| file.exists());
     std::fs::write(limit.unwrap(), "99").unwrap();
@@ -371,10 +343,8 @@ fn changed_limits_are_seen_and_set_again_without_a_restart() {
 #[test]
 fn a_half_made_cgroup_goes_with_its_guest() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     let dirs = sandbox.cgroups(a);
     sandbox.done("down");
     std::fs::create_dir_all(&dirs[0]).unwrap();

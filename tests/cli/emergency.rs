@@ -6,10 +6,8 @@ use crate::needs_firecracker;
 #[test]
 fn a_broken_file_stands_in_nobodys_way_who_looks_at_guests_or_takes_them_down() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("ab");
+    let sandbox = Sandbox::running("ab");
     let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
-    sandbox.done("up");
     let pid = sandbox.pid(a);
     let good = sandbox.read("fleet.toml");
     let broken = [

@@ -88,9 +88,7 @@ fn a_watch_that_is_asked_to_end_in_the_middle_of_its_work_says_so_by_its_status(
 #[test]
 fn what_was_ignored_before_the_program_began_stays_ignored() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
-    sandbox.done("up");
+    let sandbox = Sandbox::running("a");
     let mut command = std::process::Command::new("sh");
     sandbox.surround(&mut command);
     let program = sandbox.command().get_program().to_owned();

@@ -34,10 +34,8 @@ fn mode(meta: &Metadata) -> u32 {
 #[test]
 fn a_jail_holds_its_guests_files_alone() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("ab");
+    let sandbox = Sandbox::running("ab");
     let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
-    sandbox.done("up");
     let (jail_a, jail_b) = (files(&sandbox.jail(a)), files(&sandbox.jail(b)));
     let names: Vec<_> = jail_a.keys().map(String::as_str).filter(|name| !name.starts_with("dev/")).collect();
     let expected = [
@@ -90,10 +88,8 @@ fn a_jail_holds_its_guests_files_alone() {
 #[test]
 fn a_jail_that_cannot_be_removed_is_named_and_in_nobodys_way() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     let first = sandbox.jail(a);
     let held = first.join("config.json");
     let chattr = |flag: &str| Run::of(Command::new("chattr").arg(flag).arg(&held)).code == 0;
@@ -130,10 +126,8 @@ fn status(pid: u32, key: &str) -> String {
 #[test]
 fn a_vmm_runs_as_its_guests_uid_confined_and_limited() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     let (pid, ps) = (sandbox.pid(a), sandbox.ps(a));
     let uid = ps["uid"].to_string();
     assert_eq!(status(pid, "Uid"), format!("{uid} {uid} {uid} {uid}"));

@@ -65,10 +65,8 @@ fn weight_and_limits_of_block_devices_are_set_and_changed_without_a_restart() {
 #[test]
 fn a_guest_that_ran_out_of_memory_is_named_as_such_until_it_is_started_again() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     fs::write(format!("/proc/{}/oom_score_adj", sandbox.pid(a)), "1000").unwrap();
     hog(&sandbox, a).wait().unwrap();
     until("the VMM is gone", || sandbox.ps(a)["pid"].is_null());

@@ -51,10 +51,8 @@ fn a_fleet_goes_from_its_file_to_running_guests_and_back() {
 #[test]
 fn purge_asks_and_alone_removes_data_disks() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("ab");
+    let sandbox = Sandbox::running("ab");
     let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
-    sandbox.done("up");
     sandbox.run("down --purge").fails(2, &["no terminal to ask", "help: add --yes"]);
     assert_eq!(sandbox.ps(a)["state"], "ready", "a refused purge changes nothing");
     sandbox.run(&format!("down {b} --purge --yes")).fails(0, &[&format!("data disks and logs removed: {b}")]);
@@ -80,10 +78,8 @@ fn up_of_one_guest_brings_that_one_up_alone() {
 #[test]
 fn a_removed_user_is_stopped_and_the_data_disk_is_kept() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("ab");
+    let sandbox = Sandbox::running("ab");
     let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
-    sandbox.done("up");
     fs::write(sandbox.disk(b), "the user's").unwrap();
     let pid = sandbox.pid(a);
     sandbox.fleet("a");

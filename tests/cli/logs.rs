@@ -172,10 +172,8 @@ fn a_keeper_that_stands_still_is_seen_and_goes_on_and_holds_up_no_down() {
 #[test]
 fn a_keeper_holds_no_privilege_and_little_memory() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     let pid = keeper(&sandbox, a).expect("there is one");
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
@@ -212,10 +210,8 @@ fn metrics_and_the_vmm_log_are_kept_beside_the_serial_port() {
 #[test]
 fn lines_are_shown_with_their_times_and_from_a_time_on() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     let stamped = sandbox.done(&format!("logs {a} -t"));
     let (time, line) = stamped.trim_end().split_once(' ').unwrap();
     assert_eq!(line, "sisforge: ready");

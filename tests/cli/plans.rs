@@ -129,10 +129,8 @@ fn a_plan_that_was_kept_is_carried_out_as_it_is_or_not_at_all() {
 #[test]
 fn what_an_up_changes_in_place_is_not_called_a_start() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = sandbox.guest('a');
-    sandbox.done("up");
     let pid = sandbox.pid(&a);
     let fleet = sandbox
         .read("fleet.toml")

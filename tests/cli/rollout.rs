@@ -28,9 +28,7 @@ fn restart_starts_anew_what_it_names_and_nothing_else() {
 #[test]
 fn a_rolling_up_waits_for_each_guest_before_it_stops_the_next() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("ab");
-    sandbox.done("up");
+    let sandbox = Sandbox::running("ab");
     sandbox.fleet("abc");
     sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("64MiB", "72MiB"));
     let (code, events) = sandbox.documents("up --strategy rolling", "event");

@@ -40,7 +40,15 @@ impl Sandbox {
         Self::at(tempfile::tempdir().unwrap())
     }
 
-    /// The same in memory, for what makes very many files.
+    /// A project of these users, each by its letter, whose guests are up.
+    pub fn running(letters: &str) -> Self {
+        let sandbox = Self::new();
+        sandbox.fleet(letters);
+        sandbox.done("up");
+        sandbox
+    }
+
+    /// The same as [`Self::new`] in memory, for what makes very many files.
     pub fn in_memory() -> Self {
         Self::at(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
     }

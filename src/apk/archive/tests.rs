@@ -1,5 +1,6 @@
 use super::*;
 use crate::apk::archive_writer::TarWriter;
+use crate::apk::tar::sum;
 
 fn read_back(bytes: &[u8]) -> Vec<(TarEntry, Vec<u8>)> {
     let mut reader = TarReader::new(bytes);

@@ -1,6 +1,6 @@
 //! Headers that no honest archiver writes: numbers, lengths, names and types that lie.
 
-use super::super::archive::{BLOCK, sum};
+use super::super::tar::{BLOCK, sum};
 use super::*;
 
 /// A header of a file `a` with something changed, its checksum made right again, and content behind it.

@@ -66,9 +66,6 @@ impl Record for LoadedQuarantine {
 }
 
 /// All guests that are cut off. A record that cannot be read counts, with no time.
-///
-/// # Errors
-/// Where the store cannot be read.
 pub fn all(layout: &Layout) -> Result<BTreeMap<GuestName, Option<CutOff>>, QuarantineError> {
     let names = files::names_in(&layout.quarantine())?;
     let guests = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse::<GuestName>().ok());
@@ -84,9 +81,6 @@ pub fn since(layout: &Layout, guest: &GuestName) -> Option<String> {
 }
 
 /// Cuts a guest off, at once and until it is released. One that is stays so, since the same time.
-///
-/// # Errors
-/// Where the record or the rules cannot be written.
 pub fn cut_off(layout: &Layout, guest: &GuestName) -> Result<(), QuarantineError> {
     if !layout.quarantined(guest).exists() {
         files::create_private_dir(&layout.quarantine())?;
@@ -101,9 +95,6 @@ pub fn cut_off(layout: &Layout, guest: &GuestName) -> Result<(), QuarantineError
 }
 
 /// Brings a guest back. Gives whether it was cut off.
-///
-/// # Errors
-/// Where the record or the rules cannot be written.
 pub fn release(layout: &Layout, guest: &GuestName) -> Result<bool, QuarantineError> {
     let was = layout.quarantined(guest).exists();
     files::remove(&layout.quarantined(guest))?;
@@ -112,9 +103,6 @@ pub fn release(layout: &Layout, guest: &GuestName) -> Result<bool, QuarantineErr
 }
 
 /// Makes the kernel's set what the records say, as part of loading the fleet's rules.
-///
-/// # Errors
-/// Where it cannot be read or loaded.
 pub(in crate::apply) fn load(layout: &Layout) -> Result<(), QuarantineError> {
     let there = in_kernel(layout)?;
     let wanted = taps(all(layout)?.keys());
@@ -128,9 +116,6 @@ pub(in crate::apply) fn load(layout: &Layout) -> Result<(), QuarantineError> {
 }
 
 /// Whether the table is as it was loaded, and its set what the records say.
-///
-/// # Errors
-/// Where one of them cannot be read.
 pub(in crate::apply) fn is_in_step(layout: &Layout) -> Result<bool, QuarantineError> {
     let loaded: Option<LoadedQuarantine> = read(&layout.quarantine_rules()).ok().flatten();
     let is_as_loaded = listing(layout)? == loaded.map(|loaded| loaded.listing);

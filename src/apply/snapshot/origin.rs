@@ -12,9 +12,6 @@ use crate::sys::digest::sha256_of_file;
 use crate::sys::tool::{self, Tool, ToolError};
 
 /// What this host has to go on with a snapshot.
-///
-/// # Errors
-/// Where the VMM is not installed, or something cannot be read.
 pub fn here(vmm: VmmKind) -> Result<SnapshotOrigin, ApplyError> {
     let program = installed(vmm)?;
     let text = Tool::new(&program).arg("--version").text()?;

@@ -38,9 +38,6 @@ pub struct StoredSnapshot {
 }
 
 /// Every snapshot, by name.
-///
-/// # Errors
-/// Where the store cannot be read.
 pub fn list(layout: &Layout) -> Result<Vec<StoredSnapshot>, ApplyError> {
     let mut all = Vec::new();
     for place in [SnapshotState::Ready, SnapshotState::Consumed] {
@@ -88,9 +85,6 @@ fn allocated_below(dir: &Path) -> u64 {
 }
 
 /// A snapshot by its name, wherever it is; a consumed one only where there is no other.
-///
-/// # Errors
-/// Where there is none.
 pub fn find(layout: &Layout, name: &SnapshotName) -> Result<StoredSnapshot, ApplyError> {
     for place in [SnapshotState::Ready, SnapshotState::Consumed] {
         if dir_of(layout, place).join(name.as_str()).exists() {
@@ -115,18 +109,12 @@ pub fn ready_manifest(layout: &Layout, name: &SnapshotName) -> Result<SnapshotMa
 }
 
 /// The manifest of a snapshot that was consumed.
-///
-/// # Errors
-/// Where it is there and cannot be read.
 pub fn consumed(layout: &Layout, name: &SnapshotName) -> Result<Option<SnapshotManifest>, Unreadable> {
     record::read(&layout.consumed_snapshot(name).join(MANIFEST))
 }
 
 /// Removes a snapshot for good, wherever it is. It is out of the way of its name at once, and what is left of it by a kill
 /// is cleared away.
-///
-/// # Errors
-/// Where there is none, or it cannot be removed.
 pub fn remove(layout: &Layout, name: &SnapshotName) -> Result<(), ApplyError> {
     let found = find(layout, name)?;
     let (from, to) = (dir_of(layout, found.place).join(name.as_str()), layout.new_snapshot(name));
@@ -142,9 +130,6 @@ pub(in crate::apply) fn has_leftovers(layout: &Layout) -> bool {
 
 /// Removes what is left of snapshots that were not finished, and memory and state that were consumed already. Disks are no
 /// such thing. A guest that goes on from such a memory has another link to it in its jail.
-///
-/// # Errors
-/// Where something cannot be removed.
 pub(in crate::apply) fn clear(layout: &Layout) -> Result<(), ApplyError> {
     Ok(leftovers(layout).iter().try_for_each(|path| files::remove(path))?)
 }

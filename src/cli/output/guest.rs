@@ -150,9 +150,8 @@ impl From<&GuestStatus> for Guest {
 
 impl From<&state::Machine> for MachineJson {
     fn from(machine: &state::Machine) -> Self {
-        let spec = match serde_json::to_value(&machine.spec) {
-            Ok(serde_json::Value::Object(spec)) => spec,
-            _ => serde_json::Map::new(),
+        let Ok(serde_json::Value::Object(spec)) = serde_json::to_value(&machine.spec) else {
+            unreachable!("a struct without paths is an object of JSON")
         };
         Self {
             vmm: machine.vmm.into(),
@@ -233,7 +232,7 @@ mod tests {
         };
         for status in [GuestStatus { machine: None, ..status.clone() }, status] {
             let text = serde_json::to_string(&Guest::from(&status)).unwrap();
-            for key in ["\"uid\":2001", "\"ip\":\"10.107.0.2\""] {
+            for key in ["\"uid\":200001", "\"ip\":\"10.107.0.2\""] {
                 assert_eq!(text.matches(key).count(), 1, "{text}");
             }
             assert_eq!(text.contains("\"vcpus\":1"), status.machine.is_some(), "{text}");

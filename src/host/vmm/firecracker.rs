@@ -343,23 +343,7 @@ mod tests {
     }
 
     fn machine(spec: MachineSpec<FileDigest>) -> Machine {
-        Machine {
-            vmm: VmmKind::Firecracker,
-            uid: 200_001,
-            tap: "sis-alice".parse().unwrap(),
-            mac: "02:53:0a:6b:00:02".parse().unwrap(),
-            ip: [10, 107, 0, 2].into(),
-            vcpus: 2,
-            memory_mib: 512,
-            kernel: digest("kernel"),
-            image: digest("image"),
-            disk: MachineDisk::Kept,
-            images: None,
-            command_line: "console=ttyS0".into(),
-            spec,
-            kvm: false,
-            restored_from: None,
-        }
+        Machine { vcpus: 2, spec, ..Machine::example(VmmKind::Firecracker) }
     }
 
     /// A machine that asks for everything.

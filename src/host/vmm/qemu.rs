@@ -220,24 +220,12 @@ mod tests {
     use super::*;
     use crate::base::Sha256;
     use crate::fleet::{Balloon, Bucket, NetworkLimits, RateLimiter, VmmKind};
-    use crate::host::state::MachineDisk;
 
     #[test]
     fn qemu_is_told_what_it_can_do() {
         let limits = |operations| RateLimiter { bandwidth: Some(Bucket::steady(1000)), operations };
         let machine = Machine {
-            vmm: VmmKind::Qemu,
-            uid: 200_001,
-            tap: "sis-alice".parse().unwrap(),
-            mac: "02:53:0a:6b:00:02".parse().unwrap(),
-            ip: [10, 107, 0, 2].into(),
-            vcpus: 1,
-            memory_mib: 512,
-            kernel: Sha256::of("kernel").into(),
-            image: Sha256::of("image").into(),
-            disk: MachineDisk::Kept,
             images: Some(Sha256::of("images").into()),
-            command_line: "console=ttyS0".into(),
             spec: MachineSpec {
                 huge_pages: true,
                 balloon: Some(Balloon {
@@ -251,8 +239,7 @@ mod tests {
                 network: NetworkLimits { mtu: Some(1400), ..NetworkLimits::default() },
                 ..MachineSpec::default()
             },
-            kvm: false,
-            restored_from: None,
+            ..Machine::example(VmmKind::Qemu)
         };
         let line = command(&"alice".parse().unwrap(), &machine).command_line();
         for words in [

@@ -31,9 +31,6 @@ pub const RULES: &str = "2";
 
 /// What the images of a file are called, of whom nothing else is read or verified; none for an image of a registry, which
 /// `fleet.toml` itself names.
-///
-/// # Errors
-/// Where the file cannot be read, or is no such file.
 pub fn names_in(image: &ContainerImage) -> Result<Vec<ImageNames>, ContainerError> {
     let (path, names) = match image {
         ContainerImage::OciArchive { path, reference } => {

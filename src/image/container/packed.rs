@@ -33,9 +33,6 @@ impl Compression {
     }
 
     /// The bytes that were compressed.
-    ///
-    /// # Errors
-    /// Where it is one that is not taken.
     pub(super) fn unpack(self, packed: Box<dyn Read>) -> io::Result<Box<dyn Read>> {
         Ok(match self {
             Self::None => packed,

@@ -5,11 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use crate::apk::sparse::{SparseForm, SparseMap, SparseRecords};
-
-const BLOCK: usize = 512;
-
-/// Larger extended headers and long names are refused, as Go does.
-const MOST_EXTENSION: u64 = 1 << 20;
+use crate::apk::tar::{BLOCK, MAX_EXTENSION, fill, has_right_sum, number, pax_record, signed, until_nul};
 
 /// An entry. `path` and `link` are bytes as they stand there.
 #[derive(Debug)]
@@ -104,9 +100,6 @@ impl<R: TarSource> LayerReader<R> {
     }
 
     /// The next entry; what was not read of the one before is skipped.
-    ///
-    /// # Errors
-    /// Where the archive is cut or malformed.
     pub fn next(&mut self) -> io::Result<Option<Header>> {
         self.skip()?;
         let mut extension = Extended::default();
@@ -231,15 +224,7 @@ impl<R: TarSource> LayerReader<R> {
         if read < BLOCK {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let stated = number(&block[148..156])?;
-        let sum = |of: fn(u8) -> i64| -> i64 {
-            let all: i64 = block.iter().map(|b| of(*b)).sum();
-            let field: i64 = block[148..156].iter().map(|b| of(*b)).sum();
-            all - field + 8 * i64::from(b' ')
-        };
-        // Some programs have added bytes with a sign.
-        let sums = [sum(i64::from), sum(|b| i64::from(b as i8))];
-        if !sums.iter().any(|sum| u64::try_from(*sum) == Ok(stated)) {
+        if !has_right_sum(&block)? {
             return Err(wrong("a header has a wrong checksum"));
         }
         Ok(Some(block))
@@ -247,7 +232,7 @@ impl<R: TarSource> LayerReader<R> {
 
     /// The content of an extended header.
     fn body(&mut self, size: u64) -> io::Result<Vec<u8>> {
-        if size > MOST_EXTENSION {
+        if size > MAX_EXTENSION {
             return Err(wrong("an extended header has more than 1 MiB"));
         }
         let mut body = vec![0; size.next_multiple_of(BLOCK as u64) as usize];
@@ -284,19 +269,6 @@ impl<R: TarSource> Read for Recorded<'_, R> {
     }
 }
 
-fn fill(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match source.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
 fn kind_of(flag: u8) -> EntryType {
     match flag {
         0 | b'0' | b'7' | b'S' => EntryType::File,
@@ -307,37 +279,6 @@ fn kind_of(flag: u8) -> EntryType {
         b'6' => EntryType::Fifo,
         other => EntryType::Unknown(other),
     }
-}
-
-/// An octal field, spaces and zero bytes around it left out and 0 where nothing is left, or GNU's base-256. Negative numbers are
-/// refused.
-fn number(field: &[u8]) -> io::Result<u64> {
-    u64::try_from(signed(field)?).map_err(|_| wrong("a header has a negative number"))
-}
-
-fn signed(field: &[u8]) -> io::Result<i64> {
-    let large = || wrong("a number of a header is too large");
-    if field[0] & 0x80 != 0 {
-        // Two's complement, its first bit apart.
-        let is_negative = field[0] & 0x40 != 0;
-        let start = if is_negative { -1 } else { 0 };
-        let first = i64::from(field[0] & 0x7f) | if is_negative { !0x7f } else { 0 };
-        let shift = |n: i64, next: i64| n.checked_mul(256).map(|n| n | next).ok_or_else(large);
-        let begun = if is_negative { first } else { shift(start, first)? };
-        return field[1..].iter().try_fold(begun, |n, b| shift(n, i64::from(*b)));
-    }
-    let is_filling = |b: &u8| matches!(b, b' ' | 0);
-    let start = field.iter().position(|b| !is_filling(b)).unwrap_or(field.len());
-    let digits = until_nul(&field[start..]);
-    let end = digits.iter().rposition(|b| !is_filling(b)).map_or(0, |at| at + 1);
-    digits[..end].iter().try_fold(0i64, |n, b| match b {
-        b'0'..=b'7' => n.checked_mul(8).map(|n| n | i64::from(b - b'0')).ok_or_else(large),
-        _ => Err(wrong("a number of a header cannot be read")),
-    })
-}
-
-fn until_nul(bytes: &[u8]) -> &[u8] {
-    &bytes[..bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len())]
 }
 
 /// What extended headers say of the entry after them.
@@ -430,31 +371,9 @@ fn seconds(text: &[u8]) -> Option<i64> {
     Some(seconds - i64::from(is_later))
 }
 
-/// `<length> <key>=<value>\n`, the length counting the whole record.
-fn pax_record(bytes: &[u8]) -> Option<(&str, &[u8], &[u8])> {
-    let space = bytes.iter().take(12).position(|b| *b == b' ')?;
-    let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
-    let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
-    let equals = record.iter().position(|b| *b == b'=')?;
-    Some((std::str::from_utf8(&record[..equals]).ok()?, &record[equals + 1..], &bytes[length..]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_octal_or_base_256() {
-        assert_eq!(signed(b"0000644\0").unwrap(), 0o644);
-        assert_eq!(signed(b"   644 \0").unwrap(), 0o644);
-        assert_eq!(signed(b"        ").unwrap(), 0);
-        assert_eq!(signed(&[0x80, 0, 0, 0, 0, 0, 1, 2]).unwrap(), 258);
-        assert_eq!(signed(&[0xff; 12]).unwrap(), -1);
-        assert_eq!(signed(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe]).unwrap(), -2);
-        assert!(signed(b"000008\0\0").is_err());
-        assert!(signed(&[0xbf, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0]).is_err());
-        assert!(number(&[0xff; 8]).is_err());
-    }
 
     #[test]
     fn a_time_is_that_of_the_second_before_it() {

@@ -6,6 +6,7 @@ use std::io::Read as _;
 use mkext4::spec::inode::FileType;
 use mkext4::spec::{Inode, ROOT_INO};
 
+use super::super::links::{FollowRules, follow};
 use super::super::tree::{escaped, name_of, parent_of};
 use super::volume::Volume;
 use super::{Flaw, ReadError};
@@ -18,9 +19,6 @@ const MAX_METADATA: usize = 1 << 30;
 
 /// About what an entry takes beside its name and attributes.
 const ENTRY_COST: usize = 200;
-
-/// Symlinks on the way to one file: as the kernel has it (`MAXSYMLINKS`).
-const MOST_LINKS: usize = 40;
 
 /// The files of an image by absolute path, in names as a tree has them; the root itself is `""`. The empty `lost+found` of a file system's maker is
 /// left out.
@@ -138,36 +136,12 @@ impl Inventory {
         self.resolve(path, false)
     }
 
-    fn resolve(&self, path: &str, follow_last: bool) -> Option<String> {
-        let mut links = 0;
-        let mut real = String::new();
-        let mut open: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
-        while let Some(part) = open.pop() {
-            match part.as_str() {
-                "" | "." => continue,
-                ".." => {
-                    real.truncate(parent_of(&real).len());
-                    continue;
-                }
-                _ => {}
-            }
-            let next = format!("{real}/{part}");
-            let is_last = open.iter().all(|part| matches!(part.as_str(), "" | "."));
-            match &self.entries.get(&next)?.kind {
-                InodeKind::Symlink { target } if follow_last || !is_last => {
-                    links += 1;
-                    if links > MOST_LINKS {
-                        return None;
-                    }
-                    if target.starts_with('/') {
-                        real.clear();
-                    }
-                    open.extend(target.split('/').rev().map(str::to_owned));
-                }
-                _ => real = next,
-            }
-        }
-        self.entries.contains_key(&real).then_some(real)
+    fn resolve(&self, path: &str, last: bool) -> Option<String> {
+        let target = |path: &str| match &self.entries.get(path)?.kind {
+            InodeKind::Symlink { target } => Some(Some(target.as_str())),
+            _ => Some(None),
+        };
+        follow(path, FollowRules { last, stays_within: true }, target)
     }
 
     /// The text of a file that is looked at whole, symlinks followed; `None` where there is no such file. One of more

@@ -84,8 +84,7 @@ impl Volume {
 
     /// Its label; empty without one.
     pub fn label(&self) -> String {
-        let label = self.fs.superblock().volume_name.split(|byte| *byte == 0).next().unwrap_or_default();
-        String::from_utf8_lossy(label).into_owned()
+        label_of(self.fs.superblock())
     }
 
     /// What it says of itself.
@@ -223,14 +222,51 @@ impl Volume {
     }
 }
 
+/// The bytes of the superblock in a file, and what they say. Nothing is checked but that it is one.
+fn superblock(file: &File) -> Result<([u8; Superblock::LEN], Superblock), Flaw> {
+    let mut bytes = [0; Superblock::LEN];
+    if let Err(error) = file.read_exact_at(&mut bytes, 1024) {
+        return Err(match (error.kind(), file.metadata()) {
+            (io::ErrorKind::UnexpectedEof, Ok(meta)) => Flaw::NotExt4(format!("it has {} bytes", meta.len())),
+            _ => Flaw::Open(error),
+        });
+    }
+    let superblock = Superblock::decode(&bytes).map_err(Flaw::not_ext4)?;
+    Ok((bytes, superblock))
+}
+
+fn label_of(superblock: &Superblock) -> String {
+    let label = superblock.volume_name.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(label).into_owned()
+}
+
+/// The label of the ext4 file system in a file, `None` where there is none. A guest may be writing the rest, and nothing of it is
+/// followed.
+pub fn label(file: &File) -> Option<String> {
+    superblock(file).ok().map(|(_, superblock)| label_of(&superblock))
+}
+
+/// Looks whether a file holds a whole ext4 file system, of any size of blocks and any features: what it is made of is only known to
+/// the kernel that mounts it.
+pub fn check_file_system(file: &File) -> Result<(), Flaw> {
+    let (bytes, superblock) = superblock(file)?;
+    let wrong = |text: &str| Err(Flaw::NotExt4(text.to_owned()));
+    let has_sums = superblock.feature_ro_compat & spec::ro_compat::METADATA_CSUM != 0;
+    if has_sums && mkext4::csum::superblock(&bytes) != superblock.checksum {
+        return wrong("the checksum of its superblock is wrong");
+    }
+    // Blocks of 64 KiB are the largest (`EXT4_MAX_BLOCK_LOG_SIZE`).
+    if superblock.log_block_size > 6 || superblock.blocks_count == 0 {
+        return wrong("the numbers in its superblock contradict each other");
+    }
+    let found = file.metadata().map_err(Flaw::Open)?.len();
+    let expected = superblock.blocks_count.saturating_mul(1024 << superblock.log_block_size);
+    if expected > found { Err(Flaw::Cut { expected, found }) } else { Ok(()) }
+}
+
 /// What the superblock must be like before anything is computed from it.
 fn check_superblock(file: &File, length: u64) -> Result<(), Flaw> {
-    let mut bytes = [0; Superblock::LEN];
-    file.read_exact_at(&mut bytes, 1024).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Flaw::NotExt4(format!("it has {length} bytes")),
-        _ => Flaw::Open(error),
-    })?;
-    let superblock = Superblock::decode(&bytes).map_err(Flaw::not_ext4)?;
+    let (_, superblock) = superblock(file)?;
     let wrong = |text: String| Err(Flaw::NotExt4(text));
     if superblock.log_block_size != 2 {
         return wrong(format!("its blocks are not of {BLOCK} bytes"));
@@ -356,5 +392,45 @@ impl Read for FileReader<'_> {
         }
         self.offset += length as u64;
         Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of 8 KiB whose superblock says that it has as many blocks of 1 KiB, and that it is called `home`.
+    fn small(change: impl FnOnce(&mut [u8])) -> File {
+        let mut bytes = vec![0; 8 << 10];
+        let superblock = &mut bytes[1024..2048];
+        superblock[4] = 8;
+        superblock[0x38..0x3a].copy_from_slice(&0xef53_u16.to_le_bytes());
+        superblock[0x78..0x7c].copy_from_slice(b"home");
+        change(superblock);
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_file_system_of_any_features_is_one_if_it_is_whole() {
+        let good = small(|_| {});
+        assert!(check_file_system(&good).is_ok());
+        assert_eq!(label(&good).as_deref(), Some("home"));
+        good.set_len((8 << 10) - 1).unwrap();
+        assert!(matches!(check_file_system(&good), Err(Flaw::Cut { expected: 8192, found: 8191 })));
+        good.set_len(1500).unwrap();
+        assert!(matches!(check_file_system(&good), Err(Flaw::NotExt4(_))));
+        assert_eq!(label(&good), None);
+        let changes: [fn(&mut [u8]); 4] = [
+            |superblock| superblock[0x38] = 0,
+            |superblock| superblock[0x18] = 7,
+            |superblock| superblock[0x4] = 0,
+            // It says that there are checksums.
+            |superblock| superblock[0x65] = 4,
+        ];
+        for change in changes {
+            assert!(matches!(check_file_system(&small(change)), Err(Flaw::NotExt4(_))));
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::super::losses;
 use super::*;
 use crate::base::{Rates, Sha256};
 use crate::fleet::{
-    Balloon, Bucket, ContainerSpec, CpuTemplate, LogLevel, MachineSpec, Metadata, NetworkLimits, RateLimiter,
+    Balloon, Bucket, ContainerSpec, CpuTemplate, LogLevel, Metadata, NetworkLimits, RateLimiter,
     StaticTemplate, VmmKind,
 };
 use crate::host::firewall::Ruleset;
@@ -38,21 +38,10 @@ fn declared(guest: &str, number: u8) -> WantedGuest {
             io: IoLimits::NONE,
         },
         startup: Startup::Boot(Machine {
-            vmm: VmmKind::Qemu,
             uid,
             tap: tap.name.clone(),
-            mac: "02:53:0a:6b:00:02".parse().unwrap(),
             ip: crate::base::network::guest_side(tap.address),
-            vcpus: 1,
-            memory_mib: 512,
-            kernel: Sha256::of("kernel").into(),
-            image: Sha256::of("image").into(),
-            disk: MachineDisk::Kept,
-            images: None,
-            command_line: "console=ttyS0".into(),
-            spec: MachineSpec::default(),
-            kvm: false,
-            restored_from: None,
+            ..Machine::example(VmmKind::Qemu)
         }),
         tap,
         containers: Vec::new(),

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Sha256;
+use crate::base::text::json;
 
 use super::super::fs as files;
 use super::super::http::{CacheValidators, ExpectedBody};
@@ -97,11 +98,7 @@ impl Cache {
         record: &LatestRecord,
         bytes: &[u8],
     ) -> Result<(), files::FileError> {
-        let path = self.record(address);
-        let mut text = serde_json::to_vec(record)
-            .map_err(|error| files::FileError::when("describe", &path)(error.into()))?;
-        text.push(b'\n');
-        text.extend_from_slice(bytes);
-        files::write(&path, &text, 0o644)
+        let text = [json(record).as_bytes(), b"\n", bytes].concat();
+        files::write(&self.record(address), &text, 0o644)
     }
 }

@@ -26,9 +26,6 @@ const IFF_UP: u32 = 1;
 const AF_INET: u8 = 2;
 
 /// The index of the interface of that name, where there is one.
-///
-/// # Errors
-/// Where the kernel does not say.
 pub fn index(name: &str) -> Result<Option<u32>, IpError> {
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
     match socket.and_then(|socket| rustix::net::netdevice::name_to_index(&socket, name)) {
