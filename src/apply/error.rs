@@ -7,7 +7,7 @@ use crate::base::FileDigest;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{FleetName, GuestName};
 use crate::image::read::Flaw;
-use crate::plan::check::UnmetNeed;
+use crate::plan::check::HostLacks;
 use crate::sys::cgroup::CgroupError;
 use crate::sys::firecracker::{ApiError, BinaryError};
 use crate::sys::fs::FileError;
@@ -69,7 +69,7 @@ pub enum ApplyError {
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
     #[error(transparent)]
-    Unmet(#[from] UnmetNeed),
+    Unmet(#[from] HostLacks),
     #[error("this host has no {path}, and {why} ({remedy})")]
     NoNode { path: &'static str, why: &'static str, remedy: &'static str },
     #[error("the data disk of {guest} is also that of another guest, {}: two guests that write to it would \

@@ -10,7 +10,7 @@ use crate::base::{ByteSize, GuestName};
 use crate::host::layout::Layout;
 use crate::host::vmm;
 use crate::host::vmm::of;
-use crate::plan::check::{self, HostHugePages, HostMemory, MemoryShortage, UidProcess, UnmetNeed};
+use crate::plan::check::{self, HostHugePages, HostLacks, HostMemory, MemoryShortage, UidProcess};
 use crate::plan::{GuestSteps, Plan, Step};
 use crate::sys::accounts::HostAccounts;
 use crate::sys::cgroup::IoLimits;
@@ -107,7 +107,7 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     rules_and_artifacts(&steps, host)?;
     room(&steps, host)?;
     if let Some(shortage) = memory_shortage(plan, host).filter(MemoryShortage::is_certain) {
-        return Err(UnmetNeed::NoMemory(shortage).into());
+        return Err(HostLacks::NoMemory(shortage).into());
     }
     own_disks(plan, host)?;
     tap_names(plan, host)?;

@@ -14,7 +14,7 @@ const FREE_MARGIN: u64 = 64 << 20;
 
 /// What a plan needs of its host and does not find there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UnmetNeed {
+pub enum HostLacks {
     #[error("the uid {uid} of {guest} is in use on this host: {holder}")]
     UidTaken { guest: GuestName, uid: u32, holder: String },
     #[error("{} has {} MiB free, but {} MiB are needed", store.display(), .free >> 20, .needed >> 20)]
@@ -34,7 +34,7 @@ pub enum UnmetNeed {
     TapTaken { guest: GuestName, tap: InterfaceName },
 }
 
-impl Diagnostic for UnmetNeed {
+impl Diagnostic for HostLacks {
     fn diagnosis(&self) -> Diagnosis {
         use Class::Failed;
         match self {
@@ -146,9 +146,9 @@ pub fn restarted_taps(plan: &Plan) -> Vec<(&GuestName, &InterfaceName)> {
 }
 
 /// Whether these TAPs can be made. `foreign` are the names of interfaces that are no TAP of the fleet.
-pub fn tap_names(taps: &[(&GuestName, &InterfaceName)], foreign: &BTreeSet<String>) -> Result<(), UnmetNeed> {
+pub fn tap_names(taps: &[(&GuestName, &InterfaceName)], foreign: &BTreeSet<String>) -> Result<(), HostLacks> {
     match taps.iter().find(|(_, tap)| foreign.contains(tap.as_str())) {
-        Some((guest, tap)) => Err(UnmetNeed::TapTaken { guest: (*guest).clone(), tap: (*tap).clone() }),
+        Some((guest, tap)) => Err(HostLacks::TapTaken { guest: (*guest).clone(), tap: (*tap).clone() }),
         None => Ok(()),
     }
 }
@@ -183,7 +183,7 @@ pub fn takes_huge_pages(plan: &Plan) -> bool {
 
 /// Whether the host has the huge pages that guests are made of. Linux would find out page by page, and end the VMM. A
 /// guest that runs may still have to touch its own, so that those are not free that merely look so.
-pub fn huge_pages(plan: &Plan, host: &HostHugePages) -> Result<(), UnmetNeed> {
+pub fn huge_pages(plan: &Plan, host: &HostHugePages) -> Result<(), HostLacks> {
     let comes = huge_pages_needed(plan);
     let needed: u64 = comes.values().sum();
     let (mut stays, mut goes) = (0, 0);
@@ -195,7 +195,7 @@ pub fn huge_pages(plan: &Plan, host: &HostHugePages) -> Result<(), UnmetNeed> {
         }
     }
     let free = (host.free + goes).min(host.total.saturating_sub(stays));
-    if needed > 0 && free < needed { Err(UnmetNeed::NoHugePages { needed, free }) } else { Ok(()) }
+    if needed > 0 && free < needed { Err(HostLacks::NoHugePages { needed, free }) } else { Ok(()) }
 }
 
 /// The uids of the guests that a plan starts.
@@ -222,7 +222,7 @@ pub fn uids(
     guests: &BTreeMap<u32, GuestName>,
     accounts: &BTreeMap<u32, String>,
     processes: &[UidProcess],
-) -> Result<(), UnmetNeed> {
+) -> Result<(), HostLacks> {
     let account = accounts.iter().find_map(|(uid, holder)| Some((guests.get(uid)?, *uid, holder.clone())));
     let process = || {
         let mut foreign = processes.iter().filter(|process| !process.is_guests);
@@ -230,7 +230,7 @@ pub fn uids(
         foreign.find_map(|process| Some((guests.get(&process.uid)?, process.uid, words(process))))
     };
     match account.or_else(process) {
-        Some((guest, uid, holder)) => Err(UnmetNeed::UidTaken { guest: guest.clone(), uid, holder }),
+        Some((guest, uid, holder)) => Err(HostLacks::UidTaken { guest: guest.clone(), uid, holder }),
         None => Ok(()),
     }
 }
@@ -254,16 +254,16 @@ pub fn copied(step: &Step) -> Option<&FileDigest> {
 }
 
 /// Whether a store with so many bytes free has room for those that are to be written to it.
-pub fn room(store: &Path, free: u64, written: u64) -> Result<(), UnmetNeed> {
+pub fn room(store: &Path, free: u64, written: u64) -> Result<(), HostLacks> {
     let needed = written + FREE_MARGIN;
-    if free < needed { Err(UnmetNeed::NoRoom { store: store.to_owned(), needed, free }) } else { Ok(()) }
+    if free < needed { Err(HostLacks::NoRoom { store: store.to_owned(), needed, free }) } else { Ok(()) }
 }
 
 /// Whether a file system with these mount flags can hold jails: Firecracker's jailer copies the program into the jail and makes
 /// device nodes there.
-pub fn jails(store: &Path, noexec: bool, nodev: bool) -> Result<(), UnmetNeed> {
+pub fn jails(store: &Path, noexec: bool, nodev: bool) -> Result<(), HostLacks> {
     match [(noexec, "noexec"), (nodev, "nodev")].into_iter().find(|(is_set, _)| *is_set) {
-        Some((_, flag)) => Err(UnmetNeed::MountedWithout { store: store.to_owned(), flag }),
+        Some((_, flag)) => Err(HostLacks::MountedWithout { store: store.to_owned(), flag }),
         None => Ok(()),
     }
 }

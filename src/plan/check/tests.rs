@@ -64,7 +64,7 @@ fn a_tap_of_a_guest_that_restarts_must_be_nobody_elses() {
     let taps = restarted_taps(&plan);
     assert_eq!(tap_names(&taps, &["lo".to_owned(), "sis-b".to_owned()].into()), Ok(()));
     let taken = tap_names(&taps, &["sis-a".to_owned()].into());
-    assert_eq!(taken, Err(UnmetNeed::TapTaken { guest: name("a"), tap: "sis-a".parse().unwrap() }));
+    assert_eq!(taken, Err(HostLacks::TapTaken { guest: name("a"), tap: "sis-a".parse().unwrap() }));
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn huge_pages_that_a_running_guest_may_still_touch_are_not_free() {
         free: free * MIB,
         taken: taken.iter().map(|(guest, taken)| (name(guest), taken * MIB)).collect(),
     };
-    let lacks = |free| Err(UnmetNeed::NoHugePages { needed: 512 * MIB, free: free * MIB });
+    let lacks = |free| Err(HostLacks::NoHugePages { needed: 512 * MIB, free: free * MIB });
     assert_eq!(huge_pages(&plan, &host(512, 512, &[])), Ok(()));
     assert_eq!(huge_pages(&plan, &host(1024, 511, &[])), lacks(511));
     assert_eq!(huge_pages(&plan, &host(1024, 1024, &[("b", 768)])), lacks(256), "b has not touched its own");
@@ -99,7 +99,7 @@ fn a_uid_is_one_guests_alone() {
     let process = |uid, is_guests| UidProcess { uid, pid: 7, program: "sleep".to_owned(), is_guests };
     assert_eq!(uids(&guests, &BTreeMap::new(), &[process(200_001, true)]), Ok(()));
     let taken = |guest, uid, holder: &str| {
-        Err(UnmetNeed::UidTaken { guest: name(guest), uid, holder: holder.to_owned() })
+        Err(HostLacks::UidTaken { guest: name(guest), uid, holder: holder.to_owned() })
     };
     let processes = [process(200_001, true), process(200_002, false)];
     assert_eq!(uids(&guests, &BTreeMap::new(), &processes), taken("b", 200_002, "process 7 (sleep)"));
@@ -112,7 +112,7 @@ fn what_is_copied_leaves_room_for_logs() {
     let store = Path::new("/var/lib/sisforge");
     assert_eq!(room(store, 164 * MIB, 100 * MIB), Ok(()));
     let full = room(store, 164 * MIB - 1, 100 * MIB);
-    assert!(matches!(full, Err(UnmetNeed::NoRoom { needed, .. }) if needed == 164 * MIB), "{full:?}");
+    assert!(matches!(full, Err(HostLacks::NoRoom { needed, .. }) if needed == 164 * MIB), "{full:?}");
 
     let (digest, guest) = (FileDigest::from(Sha256::of("disk")), name("a"));
     let jail = |disk| {
@@ -135,6 +135,6 @@ fn jails_hold_programs_and_device_nodes() {
     assert_eq!(jails(store, false, false), Ok(()));
     for (noexec, nodev, told) in [(true, false, "noexec"), (false, true, "nodev"), (true, true, "noexec")] {
         let refused = jails(store, noexec, nodev);
-        assert_eq!(refused, Err(UnmetNeed::MountedWithout { store: store.to_owned(), flag: told }));
+        assert_eq!(refused, Err(HostLacks::MountedWithout { store: store.to_owned(), flag: told }));
     }
 }
