@@ -161,7 +161,8 @@ fn processor(kvm: bool) -> &'static [&'static str] {
     if kvm {
         &["-accel", "kvm", "-cpu", "host"]
     } else {
-        &["-accel", "tcg", "-icount", "shift=auto", "-cpu", "max"]
+        // QEMU would keep 1 GiB of translated code, and its cgroup would end it.
+        &["-accel", "tcg,tb-size=256", "-icount", "shift=auto", "-cpu", "max"]
     }
 }
 
@@ -254,7 +255,7 @@ mod tests {
             assert!(line.contains(words), "{words}\n{line}");
         }
         assert_eq!(balloon_target(&machine), Some(448 << 20));
-        assert!(line.contains("-accel tcg -icount shift=auto -cpu max"), "{line}");
+        assert!(line.contains("-accel tcg,tb-size=256 -icount shift=auto -cpu max"), "{line}");
         let machine = Machine { kvm: true, ..machine };
         let line = command(&"alice".parse().unwrap(), &machine).command_line();
         assert!(line.contains("-accel kvm -cpu host") && !line.contains("icount"), "{line}");
