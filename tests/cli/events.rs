@@ -23,7 +23,10 @@ fn what_happened_to_each_guest_is_told() {
     sandbox.fleet("a");
     assert_eq!(sandbox.done("events"), "", "nothing happened yet");
     sandbox.done("up");
-    Run::of(Command::new("kill").args(["-9", &sandbox.pid(a).to_string()])).fails(0, &[]);
+    let pid = sandbox.pid(a);
+    Run::of(Command::new("kill").args(["-9", &pid.to_string()])).fails(0, &[]);
+    // One that is about to end is stopped first.
+    until("it is gone", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
     sandbox.done("up");
     sandbox.done(&format!("quarantine {a}"));
     sandbox.done(&format!("release {a}"));

@@ -1,19 +1,22 @@
 //! Commands that are asked to end, by Ctrl-C or by SIGTERM. The sweep beside this asks them at every step.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use sisforge::sys::tiny_guest::AfterText;
 
-use crate::common::sandbox::{Run, Sandbox, until};
+use crate::common::sandbox::{Run, SISFORGE, Sandbox, until};
 use crate::needs_firecracker;
 
 /// As a shell with a terminal starts it.
 fn start(sandbox: &Sandbox, args: &str) -> Child {
-    let mut command = sandbox.command();
-    command.args(args.split(' ')).process_group(0).stdin(Stdio::null());
+    // Whoever runs the tests in the background ignores SIGINT, and so would the program.
+    let mut command = Command::new("env");
+    sandbox.surround(&mut command);
+    command.args(["--default-signal=INT", SISFORGE]).args(args.split(' '));
+    command.process_group(0).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
