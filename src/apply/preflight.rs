@@ -63,27 +63,21 @@ pub fn keep_place(layout: &Layout) -> Result<(), ApplyError> {
     Ok(record::write(&layout.place_record(), &PlaceRecord { jails: layout.place().to_owned() })?)
 }
 
-/// Whether the store has one file for the disks of two guests, of which one is to be started.
+/// Whether each guest that is to be started has a data disk of its own in the store.
 fn own_disks(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
-    let starts = |guest: &GuestName| plan.start.iter().any(|steps| steps.guest == *guest && steps.starts());
     if !plan.start.iter().any(GuestSteps::starts) {
         return Ok(());
     }
-    let mut holders: BTreeMap<(u64, u64), GuestName> = BTreeMap::new();
+    let mut disks = Vec::new();
     for name in files::names_in(&host.layout.disks())? {
-        let Some(guest) = name.strip_suffix(".ext4").and_then(|name| name.parse::<GuestName>().ok()) else {
-            continue;
-        };
-        let path = host.layout.disk(&guest);
-        let Some(disk) = path.symlink_metadata().ok().filter(|disk| disk.nlink() > 1) else { continue };
-        match holders.insert((disk.dev(), disk.ino()), guest.clone()) {
-            Some(other) if starts(&guest) || starts(&other) => {
-                return Err(ApplyError::DiskShared { guest, other: host.layout.disk(&other) });
-            }
-            _ => {}
-        }
+        let guest = name.strip_suffix(".ext4").and_then(|name| name.parse::<GuestName>().ok());
+        let disk = guest.and_then(|guest| Some((host.layout.disk(&guest).symlink_metadata().ok()?, guest)));
+        disks.extend(disk.map(|(disk, guest)| (guest, (disk.dev(), disk.ino()))));
     }
-    Ok(())
+    match check::shared_disk(plan, &disks) {
+        Some((guest, other)) => Err(ApplyError::DiskShared { guest, other: host.layout.disk(&other) }),
+        None => Ok(()),
+    }
 }
 
 /// Whether a step starts a VMM that a jailer puts into its jail.

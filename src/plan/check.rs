@@ -198,6 +198,16 @@ pub fn huge_pages(plan: &Plan, host: &HostHugePages) -> Result<(), HostLacks> {
     if needed > 0 && free < needed { Err(HostLacks::NoHugePages { needed, free }) } else { Ok(()) }
 }
 
+/// Two guests that have one data disk, by the device and inode of each disk, where a plan starts one of them.
+pub fn shared_disk(plan: &Plan, disks: &[(GuestName, (u64, u64))]) -> Option<(GuestName, GuestName)> {
+    let starts = |guest: &GuestName| plan.start.iter().any(|steps| steps.guest == *guest && steps.starts());
+    let mut holders = BTreeMap::new();
+    disks.iter().find_map(|(guest, disk)| {
+        let other = holders.insert(disk, guest)?;
+        (starts(guest) || starts(other)).then(|| (guest.clone(), other.clone()))
+    })
+}
+
 /// The uids of the guests that a plan starts.
 pub fn started_uids(plan: &Plan) -> BTreeMap<u32, GuestName> {
     let starting = |step: &Step| match step {

@@ -84,6 +84,7 @@ fn built(out: &Path, kind: ArtifactKind) -> Vec<(String, PathBuf)> {
     found
 }
 
-fn is_build_key(name: &str) -> bool {
+/// Whether a name in a folder of `out/` is a build key, and no link by name.
+pub(super) fn is_build_key(name: &str) -> bool {
     name.len() == 32 && name.bytes().all(|digit| digit.is_ascii_hexdigit())
 }

@@ -19,6 +19,7 @@ use crate::host::state::{Machine, MachineDisk};
 use crate::sys::fs::{self as files, FileError, FileLock};
 use crate::sys::interrupt;
 
+use super::built::is_build_key;
 use super::{Inputs, LockedProject, RunError, Workspace, host};
 
 /// Where something is that nothing names.
@@ -52,18 +53,17 @@ pub struct Garbage {
 /// Looks for it. Downloads that were read within `lately` are kept.
 pub fn find(workspace: &Workspace<'_>, lately: Duration) -> Result<Garbage, RunError> {
     let fleet = workspace.fleet()?;
-    let host = fleet.host.clone();
-    let locked = LockedProject::of(workspace, fleet, Inputs::Foreseen { must_fit: true })?;
+    let locked = LockedProject::of(workspace, fleet.clone(), Inputs::Foreseen { must_fit: true })?;
     let artifacts = locked.builder().artifacts()?;
     let looked_at_store = host::require_root().is_ok();
     let mut held = Vec::new();
     let mut leftovers = artifacts_without_name(&workspace.settings.out, &artifacts)?;
     if looked_at_store {
-        let fleets = fleets(&host)?;
+        let fleets = fleets(&fleet.host)?;
         for layout in &fleets {
             held.push(host::hold(layout, workspace.report)?);
         }
-        leftovers.extend(stored_without_name(&host, &fleets, &artifacts)?);
+        leftovers.extend(stored_without_name(&Layout::new(&fleet.host, &fleet.name), &fleets, &artifacts)?);
     }
     leftovers.extend(downloads_without_name(workspace, lately)?);
     Ok(Garbage { leftovers, looked_at_store, _held: held })
@@ -95,8 +95,7 @@ fn artifacts_without_name(out: &Path, artifacts: &Artifacts) -> Result<Vec<Lefto
         let targets = names.iter().filter_map(|name| fs::read_link(folder.join(name)).ok());
         let linked = targets.filter_map(|target| Some(target.file_name()?.to_str()?.to_owned()));
         let kept: BTreeSet<String> = of_lock.chain(linked).collect();
-        let is_key = |name: &str| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-        for name in names.iter().filter(|name| is_key(name) && !kept.contains(*name)) {
+        for name in names.iter().filter(|name| is_build_key(name) && !kept.contains(*name)) {
             found.push(leftover(Unnamed::Artifact, folder.join(name)));
         }
     }
@@ -112,7 +111,7 @@ fn fleets(host: &HostSpec) -> Result<Vec<Layout>, FileError> {
 }
 
 fn stored_without_name(
-    host: &HostSpec,
+    layout: &Layout,
     fleets: &[Layout],
     artifacts: &Artifacts,
 ) -> Result<Vec<Leftover>, RunError> {
@@ -127,8 +126,6 @@ fn stored_without_name(
             named.extend(snapshot.manifest.iter().flat_map(|manifest| digests(&manifest.machine)));
         }
     }
-    let Some(layout) = fleets.first() else { return Ok(Vec::new()) };
-    debug_assert_eq!(layout.store(), host.store);
     let mut found = Vec::new();
     for name in files::names_in(&layout.files())? {
         let Ok(digest) = name.parse::<FileDigest>() else { continue };
@@ -169,13 +166,6 @@ fn downloads_without_name(workspace: &Workspace<'_>, lately: Duration) -> Result
 }
 
 fn leftover(what: Unnamed, path: PathBuf) -> Leftover {
-    let size = allocated(&path);
+    let size = files::allocated(&path);
     Leftover { what, path, size }
-}
-
-/// Bytes that a file, or what is in a directory, takes on the disk.
-fn allocated(path: &Path) -> u64 {
-    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
-    let inside = fs::read_dir(path).into_iter().flatten().flatten();
-    meta.blocks() * 512 + if meta.is_dir() { inside.map(|entry| allocated(&entry.path())).sum() } else { 0 }
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::base::{Class, Diagnosis, Diagnostic, LfsPointer};
@@ -260,6 +260,14 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done.map_err(FileError::when("remove", path)),
     }
+}
+
+/// Bytes that a file, or a directory and all that is in it, takes on the disk; what cannot be looked at counts for nothing.
+pub fn allocated(path: &Path) -> u64 {
+    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
+    let inside = if meta.is_dir() { fs::read_dir(path).ok() } else { None };
+    meta.blocks() * 512
+        + inside.into_iter().flatten().flatten().map(|entry| allocated(&entry.path())).sum::<u64>()
 }
 
 /// Makes a pipe with a name (fifo(7)) that its owner alone may open, in place of whatever has that name.

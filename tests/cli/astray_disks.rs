@@ -42,10 +42,8 @@ const REPLACED: &str = "another file has the name of its data disk in the store"
 #[test]
 fn a_disk_that_was_replaced_beneath_its_guest_gets_its_name_back_and_the_other_is_kept() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     let (pid, disk) = (sandbox.pid(a), sandbox.disk(a));
     let before = inode(&disk);
     fs::write(sandbox.path("other"), "what somebody moved there").unwrap();
@@ -63,10 +61,8 @@ fn a_disk_that_was_replaced_beneath_its_guest_gets_its_name_back_and_the_other_i
 #[test]
 fn guests_whose_disks_were_exchanged_get_their_own_back() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("ab");
+    let sandbox = Sandbox::running("ab");
     let guests = ['a', 'b'].map(|letter| sandbox.guest(letter));
-    sandbox.done("up");
     let disks = guests.each_ref().map(|guest| sandbox.disk(guest));
     let before = disks.each_ref().map(|disk| inode(disk));
     fs::rename(&disks[0], sandbox.path("third")).unwrap();
@@ -81,10 +77,8 @@ fn guests_whose_disks_were_exchanged_get_their_own_back() {
 #[test]
 fn a_disk_without_any_name_outlives_its_vmm() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     let disk = sandbox.disk(a);
     let lose = |text: &str, with_jail: bool| {
         mark(&disk, text);
@@ -111,13 +105,11 @@ fn a_disk_without_any_name_outlives_its_vmm() {
 #[test]
 fn what_nobody_runs_from_any_more_is_kept_beside_what_took_its_name() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let a = &sandbox.guest('a');
-    sandbox.done("up");
     let disk = sandbox.disk(a);
     mark(&disk, "before");
-    Run::of(std::process::Command::new("kill").args(["-9", &sandbox.pid(a).to_string()]));
+    Run::of(std::process::Command::new("kill").args(["-9", &sandbox.pid(a).to_string()])).fails(0, &[]);
     until("the VMM is gone", || sandbox.ps(a)["pid"].is_null());
     // An operator brings a backup back.
     fs::copy(&disk, sandbox.path("backup")).unwrap();
@@ -132,10 +124,8 @@ fn what_nobody_runs_from_any_more_is_kept_beside_what_took_its_name() {
 #[test]
 fn two_guests_with_one_disk_are_refused_before_anybody_is_stopped() {
     needs_firecracker!();
-    let sandbox = Sandbox::new();
-    sandbox.fleet("a");
+    let sandbox = Sandbox::running("a");
     let [a, b] = ['a', 'b'].map(|letter| sandbox.guest(letter));
-    sandbox.done("up");
     let pid = sandbox.pid(&a);
     fs::hard_link(sandbox.disk(&a), sandbox.disk(&b)).unwrap();
     sandbox.write("fleet.toml", sandbox.fleet_text("ab", "").replace("64MiB", "65MiB"));

@@ -174,6 +174,13 @@ fn disks_are_listed_saved_replaced_and_removed() {
         .run(&format!("disk import {b} tiny.elf --replace --yes"))
         .fails(2, &["does not contain an ext4 file system"]);
     sandbox.run(&format!("disk import {b} none --replace --yes")).fails(2, &["none"]);
+    // Its superblock is right, and what stands behind that is not: the descriptor of its first block group.
+    let mut torn = fs::read(sandbox.path("a.ext4")).unwrap();
+    torn[4096..4096 + 32].fill(0xff);
+    sandbox.write("torn.ext4", &torn);
+    sandbox
+        .run(&format!("disk import {b} torn.ext4 --replace --yes"))
+        .fails(2, &["does not contain an ext4 file system"]);
     assert_eq!(fs::metadata(sandbox.disk(b)).unwrap().ino(), before, "still the old one");
     sandbox.done(&format!("disk import {b} a.ext4 --replace --yes"));
     assert_ne!(fs::metadata(sandbox.disk(b)).unwrap().ino(), before);

@@ -291,17 +291,23 @@ fn fleet() -> Sandbox {
     sandbox
 }
 
+/// The same, up and attached.
+fn attached() -> Sandbox {
+    let sandbox = fleet();
+    sandbox.done("up");
+    for letter in ['a', 'b'] {
+        attach(&sandbox, letter);
+    }
+    sandbox
+}
+
 #[test]
 fn nothing_of_a_hostile_guest_comes_to_others() {
     if !in_a_world_with("hostile::nothing_of_a_hostile_guest_comes_to_others", &["perl"]) {
         return;
     }
     needs_firecracker!();
-    let sandbox = fleet();
-    sandbox.done("up");
-    for letter in ['a', 'b'] {
-        attach(&sandbox, letter);
-    }
+    let sandbox = attached();
     let ears = Ears::new(&sandbox, &["a", "b"]);
     let mut attacker = Attacker::new(&sandbox);
     // Bob asks somebody, and somebody asks bob.
@@ -348,11 +354,7 @@ fn a_flood_of_macs_and_of_arp_fills_no_table_and_takes_no_address() {
         return;
     }
     needs_firecracker!();
-    let sandbox = fleet();
-    sandbox.done("up");
-    for letter in ['a', 'b'] {
-        attach(&sandbox, letter);
-    }
+    let sandbox = attached();
     let attacker = Attacker::new(&sandbox);
     let Attacker { wire, own, gateway, bob, server, .. } = &attacker;
     let mut frames = Vec::new();
@@ -387,10 +389,7 @@ fn no_helper_opens_a_way_in() {
         return;
     }
     needs_firecracker!();
-    let sandbox = fleet();
-    sandbox.done("up");
-    attach(&sandbox, 'a');
-    attach(&sandbox, 'b');
+    let sandbox = attached();
     let own = sandbox.ps(&sandbox.guest('a'))["ip"].as_str().unwrap().to_owned();
     let comma = own.replace('.', ",");
     let ftp = std::thread::spawn(|| {

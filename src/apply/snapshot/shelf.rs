@@ -61,7 +61,7 @@ fn look_at(layout: &Layout, name: SnapshotName, place: SnapshotState) -> Result<
     Ok(StoredSnapshot {
         manifest: record::read(&dir.join(MANIFEST)).ok().flatten(),
         restored: record::read(&dir.join(RESTORED)).ok().flatten(),
-        size: allocated_below(&dir),
+        size: files::allocated(&dir),
         has_disk: dir.join(crate::host::snapshot::DISK).exists(),
         name,
         place,
@@ -76,12 +76,6 @@ fn names(dir: &Path) -> Result<BTreeSet<SnapshotName>, ApplyError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
         Err(error) => Err(FileError::when("read", dir)(error).into()),
     }
-}
-
-fn allocated_below(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.blocks() * 512).sum()
 }
 
 /// A snapshot by its name, wherever it is; a consumed one only where there is no other.

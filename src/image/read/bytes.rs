@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use crate::apk::tar::fill;
+
 /// Most bytes read at a time.
 const CHUNK: u64 = 256 * 1024;
 
@@ -15,15 +17,15 @@ pub enum Side {
 /// Whether two readers give the same bytes, and equally many. `expected` is about how many: it only decides how much is
 /// read at a time.
 pub fn same_bytes(
-    left: &mut dyn Read,
-    right: &mut dyn Read,
+    mut left: &mut dyn Read,
+    mut right: &mut dyn Read,
     expected: u64,
 ) -> Result<bool, (Side, io::Error)> {
     // One more than expected, so that one read sees the end of a small file.
     let chunk = usize::try_from(expected.saturating_add(1).min(CHUNK)).unwrap_or(1);
     let (mut a, mut b) = (vec![0; chunk], vec![0; chunk]);
     loop {
-        let (from_left, from_right) = (fill(left, &mut a), fill(right, &mut b));
+        let (from_left, from_right) = (fill(&mut left, &mut a), fill(&mut right, &mut b));
         let from_left = from_left.map_err(|error| (Side::Left, error))?;
         let from_right = from_right.map_err(|error| (Side::Right, error))?;
         if a[..from_left] != b[..from_right] {
@@ -33,20 +35,6 @@ pub fn same_bytes(
             return Ok(true);
         }
     }
-}
-
-/// Reads until a buffer is full or there is no more.
-fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match reader.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]

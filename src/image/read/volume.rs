@@ -246,9 +246,16 @@ pub fn label(file: &File) -> Option<String> {
     superblock(file).ok().map(|(_, superblock)| label_of(&superblock))
 }
 
-/// Looks whether a file holds a whole ext4 file system, of any size of blocks and any features: what it is made of is only known to
-/// the kernel that mounts it.
+/// Looks whether a file holds a whole ext4 file system, of any size of blocks: its superblock, its length, its features, its block groups
+/// and its journal.
 pub fn check_file_system(file: &File) -> Result<(), Flaw> {
+    check_length(file)?;
+    let file = file.try_clone().map_err(Flaw::Open)?;
+    ext4_view::Ext4::load(Box::new(file)).map(drop).map_err(|error| Flaw::NotExt4(error.to_string()))
+}
+
+/// Looks whether a superblock is right, and its file is as long as it says.
+fn check_length(file: &File) -> Result<(), Flaw> {
     let (bytes, superblock) = superblock(file)?;
     let wrong = |text: &str| Err(Flaw::NotExt4(text.to_owned()));
     let has_sums = superblock.feature_ro_compat & spec::ro_compat::METADATA_CSUM != 0;
@@ -413,9 +420,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_system_of_any_features_is_one_if_it_is_whole() {
+    fn a_file_that_is_shorter_than_its_superblock_says_holds_no_file_system() {
         let good = small(|_| {});
-        assert!(check_file_system(&good).is_ok());
+        assert!(check_length(&good).is_ok());
+        assert!(matches!(check_file_system(&good), Err(Flaw::NotExt4(_))), "there are no groups");
         assert_eq!(label(&good).as_deref(), Some("home"));
         good.set_len((8 << 10) - 1).unwrap();
         assert!(matches!(check_file_system(&good), Err(Flaw::Cut { expected: 8192, found: 8191 })));
