@@ -94,52 +94,53 @@ fn unpack_tarball(source: &Path, arch: &str, to: &Path, report: &dyn Report) -> 
     let mut counted = BufReader::with_capacity(1 << 18, Counted { file, task: &*task });
     let magic = io::BufRead::fill_buf(&mut counted).map_err(failed)?.get(..2).unwrap_or_default().to_vec();
     let stream: Box<dyn Read + '_> = match magic.as_slice() {
-        [0xfd, b'7'] => {
-            let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-            let decoder = liblzma::stream::MtStreamBuilder::new()
-                .threads(threads)
-                .memlimit_threading(XZ_MEMORY)
-                .memlimit_stop(u64::MAX)
-                .decoder()
-                .map_err(|error| failed(error.into()))?;
-            Box::new(liblzma::bufread::XzDecoder::new_stream(counted, decoder))
-        }
+        [0xfd, b'7'] => Box::new(xz(counted).map_err(failed)?),
         [0x1f, 0x8b] => Box::new(flate2::bufread::MultiGzDecoder::new(counted)),
         _ => Box::new(counted),
     };
     let mut archive = tar::Archive::new(stream);
     archive.set_preserve_mtime(false);
     for entry in archive.entries().map_err(failed)? {
-        let mut entry = entry.map_err(failed)?;
-        let path = entry.path().map_err(failed)?.into_owned();
-        let inner: PathBuf = path.components().skip(1).collect();
-        let plain = inner.components().all(|part| matches!(part, Component::Normal(_)));
-        if !plain {
-            return Err(failed(io::Error::other(format!("it contains the path {}", path.display()))));
-        }
-        if inner.as_os_str().is_empty() || !is_needed(&inner, arch) {
-            continue;
-        }
-        let kind = entry.header().entry_type();
-        let is_file = kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse();
-        // Hard links lead to files by their whole path, which may be any file of this machine.
-        if !is_file && !kind.is_dir() && !kind.is_symlink() {
-            return Err(failed(io::Error::other(format!(
-                "{} is not a file, a directory or a link",
-                path.display()
-            ))));
-        }
-        let target = to.join(&inner);
-        let dir = target.parent().unwrap_or(to);
-        // What makes a directory takes one that a link leads to.
-        if !passes_no_link(to, if kind.is_dir() { &target } else { dir }) {
-            return Err(failed(io::Error::other(format!("{} is below a symbolic link", path.display()))));
-        }
-        crate::sys::fs::create_dir_all(dir)?;
-        entry.unpack(&target).map_err(failed)?;
+        unpack_entry(entry.map_err(failed)?, arch, to).map_err(failed)?;
     }
     task.finish("unpacked");
     Ok(())
+}
+
+fn xz<R: io::BufRead>(packed: R) -> io::Result<liblzma::bufread::XzDecoder<R>> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    let decoder = liblzma::stream::MtStreamBuilder::new()
+        .threads(threads)
+        .memlimit_threading(XZ_MEMORY)
+        .memlimit_stop(u64::MAX)
+        .decoder()?;
+    Ok(liblzma::bufread::XzDecoder::new_stream(packed, decoder))
+}
+
+/// Unpacks an entry where the architecture needs it, without the first directory of its path.
+fn unpack_entry(mut entry: tar::Entry<'_, impl Read>, arch: &str, to: &Path) -> io::Result<()> {
+    let path = entry.path()?.into_owned();
+    let inner: PathBuf = path.components().skip(1).collect();
+    if !inner.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err(io::Error::other(format!("it contains the path {}", path.display())));
+    }
+    if inner.as_os_str().is_empty() || !is_needed(&inner, arch) {
+        return Ok(());
+    }
+    let kind = entry.header().entry_type();
+    let is_file = kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse();
+    // Hard links lead to files by their whole path, which may be any file of this machine.
+    if !is_file && !kind.is_dir() && !kind.is_symlink() {
+        return Err(io::Error::other(format!("{} is not a file, a directory or a link", path.display())));
+    }
+    let target = to.join(&inner);
+    let dir = target.parent().unwrap_or(to);
+    // What makes a directory takes one that a link leads to.
+    if !passes_no_link(to, if kind.is_dir() { &target } else { dir }) {
+        return Err(io::Error::other(format!("{} is below a symbolic link", path.display())));
+    }
+    fs::create_dir_all(dir)?;
+    entry.unpack(&target).map(drop)
 }
 
 /// Whether no link stands between two directories, of which the lower one may not be there yet.

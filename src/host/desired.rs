@@ -1,6 +1,7 @@
 //! What a fleet wants of its host.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -335,20 +336,6 @@ fn guest(
     let image = artifacts.images.get(&spec.image).ok_or_else(missing)?;
     let disk = artifacts.disks.get(name).ok_or_else(missing)?;
     let policy = fleet.networks.get(&spec.network);
-    let host = host_side(numbers.ip);
-    let boot = BootInfo {
-        guest: name,
-        ip: numbers.ip,
-        host,
-        // Where that leads is a matter of the rules, so that other name servers restart nobody.
-        dns: policy.is_some_and(|policy| !policy.dns.is_empty()).then_some(host),
-        ssh_key: facts.ssh_key.as_deref(),
-    };
-    let kvm = facts.kvm && !vmm::of(fleet.vmm).needs_kvm();
-    let command_line = vmm::command_line(fleet.vmm, kvm, &boot);
-    if command_line.len() > COMMAND_LINE_MAX {
-        return Err(DesiredError::CommandLineTooLong { guest: name.clone(), length: command_line.len() });
-    }
     let ephemeral = spec.is_ephemeral();
     let machine_disk = if ephemeral {
         let in_memory = spec.disk.backing == Backing::Tmpfs;
@@ -356,6 +343,7 @@ fn guest(
     } else {
         MachineDisk::Kept
     };
+    let kvm = facts.kvm && !vmm::of(fleet.vmm).needs_kvm();
     let machine = Machine {
         vmm: fleet.vmm,
         uid: numbers.uid,
@@ -368,7 +356,7 @@ fn guest(
         image: image.digest,
         disk: machine_disk,
         images: artifacts.containers.get(name).map(|artifact| artifact.digest),
-        command_line,
+        command_line: command_line(fleet, name, numbers.ip, kvm, policy, facts)?,
         spec: machine_spec(fleet.vmm, &spec.machine, policy, facts)?,
         kvm,
         restored_from: None,
@@ -381,4 +369,29 @@ fn guest(
         startup: Startup::Boot(machine),
         containers: spec.containers.clone(),
     })
+}
+
+/// What the kernel of a guest is started with.
+fn command_line(
+    fleet: &Fleet,
+    guest: &GuestName,
+    ip: Ipv4Addr,
+    kvm: bool,
+    policy: Option<&NetworkPolicy>,
+    facts: &HostFacts,
+) -> Result<String, DesiredError> {
+    let host = host_side(ip);
+    let boot = BootInfo {
+        guest,
+        ip,
+        host,
+        // Where that leads is a matter of the rules, so that other name servers restart nobody.
+        dns: policy.is_some_and(|policy| !policy.dns.is_empty()).then_some(host),
+        ssh_key: facts.ssh_key.as_deref(),
+    };
+    let line = vmm::command_line(fleet.vmm, kvm, &boot);
+    if line.len() > COMMAND_LINE_MAX {
+        return Err(DesiredError::CommandLineTooLong { guest: guest.clone(), length: line.len() });
+    }
+    Ok(line)
 }

@@ -16,7 +16,9 @@ use crate::base::{GuestName, SnapshotName};
 use crate::host::layout::Layout;
 use crate::host::names::{FROZEN_MEMORY, FROZEN_STATE};
 use crate::host::observed::Paused;
-use crate::host::snapshot::{self as parts, DISK, FileRecord, MANIFEST, MEMORY, STATE, SnapshotManifest};
+use crate::host::snapshot::{
+    self as parts, DISK, FileRecord, MANIFEST, MEMORY, STATE, SnapshotManifest, SnapshotOrigin,
+};
 use crate::host::state::Machine;
 use crate::host::vmm::of;
 use crate::sys::cgroup::Limits;
@@ -83,21 +85,8 @@ pub fn create(
     host.guest(request.guest).quiesce(&subject, &*task, report);
 
     let dir = layout.new_snapshot(request.name);
-    let made = write_all(host, request, &subject, &dir, &*task).and_then(|still| {
-        let manifest = SnapshotManifest {
-            guest: request.guest.clone(),
-            created: now(),
-            machine: Machine { restored_from: None, ..subject.machine.clone() },
-            host_key: subject.ready.host_key.clone(),
-            containers: subject.ready.containers.clone(),
-            origin,
-            files: seal(&dir, &*task)?,
-        };
-        host.check_signals()?;
-        record::write(&dir.join(MANIFEST), &manifest)?;
-        put_away(layout, request.name, &dir)?;
-        Ok((manifest, still))
-    });
+    let made = write_all(host, request, &subject, &dir, &*task)
+        .and_then(|still| Ok((describe(host, request, &subject, origin, &dir, &*task)?, still)));
     match made {
         Ok((manifest, still)) => {
             if !request.stop {
@@ -112,6 +101,30 @@ pub fn create(
             Err(error)
         }
     }
+}
+
+/// Writes the manifest of a snapshot whose files are there, and gives the snapshot its name.
+fn describe(
+    host: &LinuxHost,
+    request: &SnapshotRequest<'_>,
+    subject: &Subject,
+    origin: SnapshotOrigin,
+    dir: &Path,
+    task: &dyn Task,
+) -> Result<SnapshotManifest, ApplyError> {
+    let manifest = SnapshotManifest {
+        guest: request.guest.clone(),
+        created: now(),
+        machine: Machine { restored_from: None, ..subject.machine.clone() },
+        host_key: subject.ready.host_key.clone(),
+        containers: subject.ready.containers.clone(),
+        origin,
+        files: seal(dir, task)?,
+    };
+    host.check_signals()?;
+    record::write(&dir.join(MANIFEST), &manifest)?;
+    put_away(&host.layout, request.name, dir)?;
+    Ok(manifest)
 }
 
 impl GuestHandle<'_> {

@@ -72,24 +72,7 @@ impl Layer {
             tar_split: Vec::new(),
         };
         let mut split = SplitWriter::new();
-        let mut entries = Vec::new();
-        let size = layer
-            .walk(Some(&mut split), |number, header, _| -> Result<(), ContainerProblem> {
-                let name = String::from_utf8_lossy(&header.path).into_owned();
-                match LayerEntry::of(number, header) {
-                    Ok(entry) => entries.extend(entry.map(|entry| (name, entry))),
-                    Err(problem) => {
-                        return Err(ContainerProblem::Entry { layer: diff_id.short(), entry: name, problem });
-                    }
-                }
-                Ok(())
-            })
-            .map_err(|error| match error {
-                Stopped::Layer(problem) | Stopped::Visit(problem) => layer.blame(problem),
-            })?;
-        layer.tar_split = split.finish().map_err(read)?;
-        layer.diff_size = size;
-        for (name, entry) in entries {
+        for (name, entry) in layer.entries(&mut split)? {
             layer.apply(entry).map_err(|refused| match refused {
                 Refused::Tree(source) => ContainerProblem::Tree { layer: diff_id.short(), source },
                 Refused::Place(blocked) => ContainerProblem::Entry {
@@ -99,7 +82,28 @@ impl Layer {
                 },
             })?;
         }
+        layer.tar_split = split.finish().map_err(read)?;
         Ok(layer)
+    }
+
+    /// The entries of the tar with their names in it, in its order. Notes how many bytes the tar has.
+    fn entries(&mut self, split: &mut SplitWriter) -> Result<Vec<(String, LayerEntry)>, ContainerProblem> {
+        let mut entries = Vec::new();
+        let layer = self.diff_id;
+        let walked = self.walk(Some(split), |number, header, _| {
+            let name = String::from_utf8_lossy(&header.path).into_owned();
+            match LayerEntry::of(number, header) {
+                Ok(entry) => entries.extend(entry.map(|entry| (name, entry))),
+                Err(problem) => {
+                    return Err(ContainerProblem::Entry { layer: layer.short(), entry: name, problem });
+                }
+            }
+            Ok(())
+        });
+        self.diff_size = walked.map_err(|error| match error {
+            Stopped::Layer(problem) | Stopped::Visit(problem) => self.blame(problem),
+        })?;
+        Ok(entries)
     }
 
     /// What is to be said of a layer that cannot be read: that it is damaged, where it is.
