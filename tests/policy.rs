@@ -169,6 +169,7 @@ fn render(policy: &NetworkPolicy, lists: &BTreeMap<PathBuf, Vec<IpNet>>, with_gu
         closed: &[],
         uids: &(200_000..=265_535),
         taken: &BTreeSet::new(),
+        running: &BTreeMap::new(),
     });
     let input = FirewallInput {
         resolvers: &resolvers.unwrap(),

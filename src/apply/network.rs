@@ -24,7 +24,7 @@ use crate::sys::tap;
 
 use super::record::quarantine::{self, QuarantineError};
 use super::record::{self, ForwardedInterface, Forwarding, LoadedRuleset, Unreadable, Unwritten};
-use super::resolver::ResolverError;
+use super::resolver::{self, ResolverError};
 use super::rules;
 
 /// What was not found out, or not changed, of a fleet's network.
@@ -350,7 +350,8 @@ pub(super) fn load_ruleset(layout: &Layout, ruleset: &Ruleset) -> Result<(), Fle
         // Before the rules, so that nobody who is cut off is ever held by those alone.
         quarantine::load(layout)?;
         let known: Option<LoadedRuleset> = record::read(&layout.ruleset()).ok().flatten();
-        let listing = rules::load(layout.fleet(), ruleset, known.map(|known| known.listing))?;
+        let leaving = resolver::leaving(layout, ruleset)?;
+        let listing = rules::load(layout.fleet(), ruleset, &leaving, known.map(|known| known.listing))?;
         // There once rules have brought conntrack along; a kernel that cannot count tells no bytes of flows.
         if !is_setting(COUNTS, "1") {
             let _ = ip::set_sysctl(COUNTS, "1");

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,19 +13,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::text::printable;
 use crate::base::{Class, Diagnosis, Diagnostic, Label, Sha256};
+use crate::host::firewall::Ruleset;
+use crate::host::firewall::names::{self, RunningResolver};
 use crate::host::layout::Layout;
 use crate::host::observed::{ObservedHost, ObservedResolver};
 use crate::host::resolver::{
-    BY_TCP, ConfiguredNames, Resolver, ResolverProgram, proxy_config, resolver_config,
+    BY_TCP, ConfiguredNames, Resolver, ResolverProgram, Seat, proxy_config, resolver_config,
 };
 use crate::sys::cgroup::{CgroupError, Hierarchy, Limits};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::launch::LaunchError;
-use crate::sys::netns::NetnsError;
+use crate::sys::netns::{NetnsError, Presence};
+use crate::sys::nft::NftError;
 use crate::sys::remove::remove_tree;
 use crate::sys::service::{self, CONFIG, SandboxedService};
 use crate::sys::tool::{Tool, ToolError};
-use crate::sys::{launch, netns, process};
+use crate::sys::{conntrack, dns, launch, netns, process};
 
 use super::record::{self, Record, Unwritten};
 
@@ -44,6 +47,8 @@ pub enum ResolverError {
     Launch(#[from] LaunchError),
     #[error(transparent)]
     Unwritten(#[from] Unwritten),
+    #[error(transparent)]
+    Conntrack(#[from] NftError),
     #[error("{program} does not begin to serve network {policy}{}", if said.is_empty() { String::new() } else { format!(": {said}") })]
     NoService { program: &'static str, policy: Label, said: String },
 }
@@ -57,6 +62,7 @@ impl Diagnostic for ResolverError {
             Self::Tool(error) => error.diagnosis(),
             Self::Launch(error) => error.diagnosis().of(Class::Failed),
             Self::Unwritten(error) => error.diagnosis(),
+            Self::Conntrack(error) => error.diagnosis(),
             Self::NoService { .. } => Class::Failed.no_hint(),
         }
     }
@@ -80,6 +86,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);
 /// How long a connection to it may take while it reads its names.
 const CONNECT: Duration = Duration::from_secs(1);
+/// How long one that guests are no more led to has for what it was asked before: a name server that answers has done so by then,
+/// or its client has asked again.
+const LEAVE: Duration = Duration::from_secs(5);
+/// How long it takes at most from an answer of a name server until the guest has it.
+const PASSED_ON: Duration = Duration::from_millis(200);
 /// Processes and threads of one: dnsmasq has a process for each query by TCP.
 const PROCESSES: u64 = 64 + BY_TCP as u64;
 
@@ -117,6 +128,23 @@ pub fn configured(layout: &Layout, observed: &ObservedHost) -> BTreeMap<Label, C
     configured.collect()
 }
 
+/// What comes with these rules for resolvers that run and are no more to be asked: [`names::leaving`].
+pub(super) fn leaving(layout: &Layout, ruleset: &Ruleset) -> Result<String, ResolverError> {
+    let (table, led) = (&ruleset.parts.table, &ruleset.parts.led);
+    let mut text = String::new();
+    for name in files::names_in(&layout.resolvers())? {
+        let Ok(number) = name.parse() else { continue };
+        let started: Option<StartedResolver> = record::read(&layout.resolver_record(number)).ok().flatten();
+        let Some(started) = started else { continue };
+        let uid = started.uids.get(&ResolverProgram::Dnsmasq);
+        let Some(seat) = uid.and_then(|uid| Seat::of(number, *uid)) else { continue };
+        let programs: Vec<_> = started.uids.keys().copied().collect();
+        let running = RunningResolver { policy: &started.policy, seat, programs: &programs };
+        text.push_str(&names::leaving(table, led, &running));
+    }
+    Ok(text)
+}
+
 /// Where resolvers are started.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ResolverHost<'a> {
@@ -147,8 +175,23 @@ impl ResolverHost<'_> {
         started
     }
 
-    /// Ends a resolver and its proxy; absence is fine.
-    pub fn stop(self, seat: u16) -> Result<(), ResolverError> {
+    /// Ends a resolver and its proxy that guests are no more led to; absence is fine. What was asked before is answered first, as far as
+    /// it is at all, and whoever asks again from the same port is led to the one in its place.
+    pub fn retire(self, seat: u16) -> Result<(), ResolverError> {
+        let netns = self.layout.netns();
+        let is_there = netns::presence(&netns)? == Presence::There;
+        let cgroup = self.layout.resolver_cgroup(ResolverProgram::Dnsmasq, seat);
+        if is_there && !self.hierarchy.procs(&cgroup).is_empty() {
+            netns::within(&netns, || answer_the_last(seat))??;
+        }
+        self.stop(seat)?;
+        if is_there {
+            netns::within(&netns, || forget(seat))??;
+        }
+        Ok(())
+    }
+
+    fn stop(self, seat: u16) -> Result<(), ResolverError> {
         for program in ResolverProgram::ALL {
             let cgroup = self.layout.resolver_cgroup(program, seat);
             self.hierarchy.kill(&cgroup)?;
@@ -181,7 +224,8 @@ impl ResolverHost<'_> {
         let [stdout, stderr] = [said.try_clone().map_err(failed())?, said.try_clone().map_err(failed())?];
         let stdin = File::open("/dev/null").map_err(FileError::when("open", "/dev/null"))?;
         let pid = launch::spawn(&launcher, stdin, stdout, stderr)?.pid;
-        if netns::within(&netns, || answers(pid, &program.ports(seat)))? {
+        let asked = (program == ResolverProgram::Dnsmasq).then(|| (seat.dns_port(), resolver.own_name()));
+        if netns::within(&netns, || answers(pid, &program.ports(seat), asked))? {
             return Ok(());
         }
         let mut text = String::new();
@@ -217,18 +261,67 @@ fn call(layout: &Layout, resolver: &Resolver, program: ResolverProgram) -> Resul
     })
 }
 
-/// Waits until a process takes connections on all of these ports, in the namespace of this thread; `false` where it ended, or it
-/// takes too long.
-fn answers(pid: u32, ports: &[u16]) -> bool {
+/// Waits until a process takes connections on all of these ports, in the namespace of this thread, and answers at the port where it is
+/// `asked` for a name of its own: it listens before it has read all names. `false` where it ended, or it takes too long.
+fn answers(pid: u32, ports: &[u16], asked: Option<(u16, &str)>) -> bool {
     let begun = Instant::now();
-    let is_open = |port: &u16| {
-        TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, *port)), CONNECT).is_ok()
-    };
+    let is_open = |port: &u16| TcpStream::connect_timeout(&here(*port), CONNECT).is_ok();
     while process::inspect(pid).is_some() && begun.elapsed() < PATIENCE {
-        if ports.iter().all(is_open) {
+        if ports.iter().all(is_open) && asked.is_none_or(|(port, name)| is_answered(port, name)) {
             return true;
         }
         thread::sleep(POLL);
     }
     false
+}
+
+fn here(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn is_answered(port: u16, name: &str) -> bool {
+    let ask = || -> std::io::Result<usize> {
+        let socket = UdpSocket::bind(here(0))?;
+        socket.connect(here(port))?;
+        socket.set_read_timeout(Some(CONNECT))?;
+        socket.send(&dns::question(1, name))?;
+        socket.recv(&mut [0; 512])
+    };
+    ask().is_ok()
+}
+
+/// The ports at which guests are led to a seat.
+fn ports(seat: u16) -> Vec<u16> {
+    // Users are no matter here.
+    let seat = Seat::of(seat, u32::MAX);
+    seat.iter().flat_map(|seat| ResolverProgram::ALL.map(|program| program.ports(*seat))).flatten().collect()
+}
+
+/// Waits until whatever guests have asked in a seat was answered, and what any resolver has asked for them, in the network namespace of
+/// this thread; [`LEAVE`] at most.
+fn answer_the_last(seat: u16) -> Result<(), NftError> {
+    let (begun, ports) = (Instant::now(), ports(seat));
+    let is_open = |it: &conntrack::TrackedConnection| {
+        let is_asked = it.answering_port.is_some_and(|port| port == 53 || ports.contains(&port));
+        is_asked && it.awaits_answer
+    };
+    let open = conntrack::list(is_open)?;
+    let mut left = open.clone();
+    while !left.is_empty() && begun.elapsed() < LEAVE {
+        thread::sleep(POLL);
+        left = conntrack::list(|it| is_open(it) && open.iter().any(|open| open.is_same_as(it)))?;
+    }
+    if !open.is_empty() {
+        thread::sleep(PASSED_ON);
+    }
+    Ok(())
+}
+
+/// Has the kernel forget who was led to a seat.
+fn forget(seat: u16) -> Result<(), NftError> {
+    let ports = ports(seat);
+    let led = |it: &conntrack::TrackedConnection| {
+        it.answering_port.is_some_and(|port| ports.contains(&port)) && it.port != it.answering_port
+    };
+    conntrack::end(&conntrack::list(led)?).map(drop)
 }

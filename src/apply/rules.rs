@@ -17,10 +17,11 @@ fn digest_with(inet: Option<&TableContent>, name: &str) -> Result<Option<Sha256>
 }
 
 /// Puts rules in the place of those that are there, and gives what the kernel then holds. Where that was not `known` before,
-/// nothing of it is kept: not what was counted, and no list.
+/// nothing of it is kept: not what was counted, and no list. `leaving` comes with them, in the same transaction.
 pub(super) fn load(
     fleet: &FleetName,
     ruleset: &Ruleset,
+    leaving: &str,
     known: Option<Sha256>,
 ) -> Result<Option<Sha256>, NftError> {
     let table = table_name(fleet);
@@ -31,11 +32,13 @@ pub(super) fn load(
             sets: table.sets,
             counters: table.counters,
         });
-        for call in swap::calls(&ruleset.parts, present.as_ref()) {
-            nft::load(&call)?;
+        let mut calls = swap::calls(&ruleset.parts, present.as_ref());
+        if let Some(swap) = calls.last_mut() {
+            swap.push_str(leaving);
         }
+        calls.iter().try_for_each(|call| nft::load(call))?;
     } else {
-        nft::load(&ruleset.text)?;
+        nft::load(&format!("{}{leaving}", ruleset.text))?;
     }
     digest(fleet)
 }

@@ -88,7 +88,7 @@ fn take_for_network(host: &LinuxHost, step: &Step) -> Result<(), FleetNetworkErr
         Step::LoadRuleset(ruleset) => network::load_ruleset(layout, ruleset),
         Step::RemoveEarlierNetwork => network::remove_earlier(layout),
         Step::StartResolver(wanted) => Ok(resolvers.start(wanted)?),
-        Step::StopResolver { seat } => Ok(resolvers.stop(*seat)?),
+        Step::StopResolver { seat } => Ok(resolvers.retire(*seat)?),
         // No step of the network.
         _ => Ok(()),
     }

@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::base::FileDigest;
 use crate::base::network::{INNER_UPLINK, host_side, pair_name};
 use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::base::{GuestName, InterfaceName, InvalidValue, Label, Rates};
+use crate::base::{GuestName, InterfaceName, InvalidValue, Label, Rates, Sha256};
 use crate::build::artifacts::Artifact;
 pub use crate::build::artifacts::Artifacts;
 use crate::fleet::{Backing, Bucket, Fleet, GuestSpec, MachineSpec, NetworkPolicy, RateLimiter, VmmKind};
@@ -22,7 +22,7 @@ use super::firewall::{self, Endpoint, FirewallInput, Ruleset};
 use super::host_rules::{self, HostRulesInput};
 use super::limits::limits;
 use super::network::{NetworkSpec, PAIR_MTU_MAX, PairSpec};
-use super::observed::ObservedHost;
+use super::observed::{ObservedHost, ObservedResolver};
 use super::policy::Policies;
 use super::publish::published;
 use super::resolver::list::{NameList, NameListError};
@@ -67,6 +67,8 @@ pub struct HostFacts {
     pub kvm: bool,
     /// Machines that go on from a snapshot: each stays as it is for as long as it runs.
     pub restored: BTreeMap<GuestName, Machine>,
+    /// Resolvers that run, by their seats: each stays where it is.
+    pub resolvers: BTreeMap<u16, Sha256>,
 }
 
 /// What is around a fleet's network.
@@ -93,6 +95,15 @@ impl HostFacts {
             Some((name.clone(), machine.clone()))
         });
         machines.collect()
+    }
+
+    /// The resolvers of a host that run.
+    pub fn resolvers(observed: &ObservedHost) -> BTreeMap<u16, Sha256> {
+        let running = observed.resolvers.iter().filter_map(|(seat, found)| match found {
+            ObservedResolver::Running(digest) => Some((*seat, *digest)),
+            ObservedResolver::Broken => None,
+        });
+        running.collect()
     }
 }
 
@@ -235,6 +246,7 @@ fn wanted_resolvers(
         closed: &facts.around.closed,
         uids: &fleet.host.uids,
         taken: &guests.values().map(|guest| guest.machine().uid).collect(),
+        running: &facts.resolvers,
     })
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Lists, budgets and counters outlive a swap ([`swap`]): a list is a set that all policies share, named after its content.
 
-mod names;
+pub mod names;
 pub mod noted;
 mod policy;
 mod publish;
@@ -57,6 +57,8 @@ pub struct RulesetParts {
     pub rules: String,
     /// The whole table `arp`.
     pub arp: String,
+    /// Who is led to resolvers, by policy.
+    pub led: BTreeMap<Label, names::LedGuests>,
 }
 
 /// Addresses of a list, as a set of nft.
@@ -143,7 +145,7 @@ pub fn render(input: &FirewallInput<'_>) -> Ruleset {
     for (label, policy) in used_policies(input) {
         policy::chains(&mut parts, label, policy, input, &lists);
     }
-    parts.rules.push_str(&names::render(&names::NameRules {
+    let rules = names::NameRules {
         guests: &input.endpoints.iter().map(|endpoint| (endpoint.ip, &endpoint.policy)).collect::<Vec<_>>(),
         policies: &used_policies(input).collect(),
         resolvers: input.resolvers,
@@ -151,7 +153,9 @@ pub fn render(input: &FirewallInput<'_>) -> Ruleset {
         sets: &lists,
         subnet: input.subnet,
         uplink: input.uplink,
-    }));
+    };
+    parts.rules.push_str(&names::render(&rules));
+    parts.led = names::led(&rules);
     let mut lists: Vec<_> = lists.into_values().collect();
     lists.sort_by(|a, b| a.name.cmp(&b.name));
     lists.dedup();

@@ -44,6 +44,7 @@ pub(super) fn facts(
         firecracker: firecracker(fleet, report)?,
         kvm: kvm::runs_ordinary_guests(),
         restored: HostFacts::restored(observed),
+        resolvers: HostFacts::resolvers(observed),
     })
 }
 

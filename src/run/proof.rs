@@ -79,6 +79,7 @@ fn rendered(
         closed,
         uids: &fleet.host.uids,
         taken: &lock.iter().flat_map(|lock| lock.guest.values()).map(|numbers| numbers.uid).collect(),
+        running: &BTreeMap::new(),
     });
     let input = FirewallInput {
         resolvers: &resolvers.map_err(DesiredError::Resolver)?,

@@ -25,6 +25,12 @@ pub struct TrackedConnection {
     /// (`net.netfilter.nf_conntrack_acct`).
     pub sent: Option<u64>,
     pub answered: Option<u64>,
+    /// Port of whoever answers, wherever rules led it.
+    #[serde(skip)]
+    pub answering_port: Option<u16>,
+    /// Whether an answer may be on its way: over TCP while both hold the connection open, else as long as none came.
+    #[serde(skip)]
+    pub awaits_answer: bool,
     /// By which the kernel finds it.
     #[serde(skip)]
     key: Vec<u8>,
@@ -35,6 +41,13 @@ const GET: MessageKind = MessageKind(CONNTRACK, 1);
 const DELETE: MessageKind = MessageKind(CONNTRACK, 2);
 const IPV4: u8 = 2;
 const TUPLE: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const STATUS: u16 = 3;
+/// In the status (`IPS_SEEN_REPLY`, `linux/netfilter/nf_conntrack_common.h`).
+const SEEN_REPLY: u32 = 2;
+const PROTOCOL_INFO: u16 = 4;
+/// State of TCP (`TCP_CONNTRACK_ESTABLISHED`, `linux/netfilter/nf_conntrack_tcp.h`).
+const ESTABLISHED: u8 = 3;
 const NESTED: u16 = 0x8000;
 const MARK: u16 = 8;
 const COUNTERS: u16 = 9;
@@ -68,6 +81,13 @@ pub fn end(connections: &[TrackedConnection]) -> Result<usize, NftError> {
     Ok(ended)
 }
 
+impl TrackedConnection {
+    /// Whether both are about the same connection, whatever became of it meanwhile.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
 /// Ends every connection that an address has opened, or that was opened to it.
 pub fn end_of(address: Ipv4Addr) -> Result<usize, NftError> {
     end(&list(|connection| connection.from == address || connection.to == address)?)
@@ -95,6 +115,15 @@ pub fn flow_event(kind: MessageKind, bytes: &[u8]) -> Option<FlowEvent> {
     Some(FlowEvent { began, connection: connection(bytes)? })
 }
 
+fn answering_port(bytes: &[u8]) -> Option<u16> {
+    let protocol = find(find(bytes, TUPLE_REPLY)?, 2)?;
+    Some(u16::from_be_bytes(*find(protocol, 2)?.first_chunk()?))
+}
+
+fn tcp_state(bytes: &[u8]) -> Option<u8> {
+    find(find(find(bytes, PROTOCOL_INFO)?, 1)?, 1)?.first().copied()
+}
+
 fn connection(bytes: &[u8]) -> Option<TrackedConnection> {
     let tuple = find(bytes, TUPLE)?;
     let (ip, protocol) = (find(tuple, 1)?, find(tuple, 2)?);
@@ -118,6 +147,11 @@ fn connection(bytes: &[u8]) -> Option<TrackedConnection> {
         sent: bytes_in(COUNTERS),
         answered: bytes_in(COUNTERS_REPLY),
         mark: find(bytes, MARK).and_then(number).unwrap_or(0),
+        answering_port: answering_port(bytes),
+        awaits_answer: match tcp_state(bytes) {
+            Some(state) => state == ESTABLISHED,
+            None => find(bytes, STATUS).and_then(number).unwrap_or(0) & SEEN_REPLY == 0,
+        },
         key,
     })
 }

@@ -1,4 +1,4 @@
-//! Answers of name servers, as far as they tell which name led where (RFC 1035, section 4).
+//! Questions to name servers, and their answers, as far as they tell which name led where (RFC 1035, section 4).
 
 use std::net::Ipv4Addr;
 
@@ -8,6 +8,19 @@ const IS_ANSWER: u8 = 0x80;
 /// The highest bits of a length: a pointer to an earlier name.
 const POINTER: u8 = 0xc0;
 const ADDRESS: u16 = 1;
+
+/// A question for the addresses of a name, by this number.
+pub fn question(number: u16, name: &str) -> Vec<u8> {
+    const RECURSION: [u8; 10] = [1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    let mut message = [&number.to_be_bytes()[..], &RECURSION].concat();
+    for label in name.split('.') {
+        // Labels have at most 63 bytes.
+        message.push(label.len() as u8);
+        message.extend(label.as_bytes());
+    }
+    message.extend([0, 0, ADDRESS as u8, 0, 1]);
+    message
+}
 
 /// The name that was asked for, and the addresses of IPv4 that it leads to. `None` of what is no answer, and of names with
 /// other letters than those of hosts. What is cut off is not read.
@@ -94,6 +107,14 @@ mod tests {
         assert_eq!(answer(&message(0x81, &both, 2)), told(&["198.51.100.20"]));
         assert_eq!(answer(&message(0x81, &both[..both.len() - 1], 2)), told(&[]), "it is cut off");
         assert_eq!(answer(&message(0x01, &both, 2)), None, "it is a question");
+    }
+
+    #[test]
+    fn a_question_is_read_as_one_for_its_name() {
+        let mut message = question(7, "www.example");
+        assert_eq!(answer(&message), None, "it is no answer");
+        message[2] |= IS_ANSWER;
+        assert_eq!(answer(&message), Some(("www.example".to_owned(), Vec::new())));
     }
 
     #[test]

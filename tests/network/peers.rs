@@ -16,6 +16,9 @@ use super::world::{OUTSIDE, ip, serve, within};
 /// A name server of the outside, and another.
 pub const DNS: &str = "9.9.9.9";
 pub const OTHER_DNS: &str = "149.112.112.112";
+/// Names below it are answered after a while.
+pub const SLOW: &str = "slow.test";
+const SLOWNESS: Duration = Duration::from_millis(700);
 /// Where all names lead that no test names.
 const WEB: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
 const ADDRESSES: [&str; 6] = [DNS, OTHER_DNS, "8.8.8.8", "1.1.1.1", "198.51.100.20", "198.51.100.21"];
@@ -108,7 +111,12 @@ fn name_server(at: &str, answer: impl Fn(&[u8]) -> Vec<u8> + Clone + Send + 'sta
     thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
-            let _ = socket.send_to(&answer(&buffer[..length]), peer);
+            let (query, answer, socket) =
+                (buffer[..length].to_vec(), answer.clone(), socket.try_clone().unwrap());
+            thread::spawn(move || {
+                wait_for(&query);
+                let _ = socket.send_to(&answer(&query), peer);
+            });
         }
     });
     thread::spawn(move || {
@@ -116,11 +124,18 @@ fn name_server(at: &str, answer: impl Fn(&[u8]) -> Vec<u8> + Clone + Send + 'sta
             let answer = by_tcp.clone();
             thread::spawn(move || {
                 while let Some(query) = read_message(&mut stream) {
+                    wait_for(&query);
                     let _ = stream.write_all(&framed(&answer(&query)));
                 }
             });
         }
     });
+}
+
+fn wait_for(query: &[u8]) {
+    if question(query).0.ends_with(SLOW) {
+        thread::sleep(SLOWNESS);
+    }
 }
 
 /// A message over TCP (RFC 1035, 4.2.2).
@@ -187,13 +202,29 @@ fn understood(message: &[u8]) -> Answer {
 
 /// Asks a server for the address of a name; `None` where nobody answers.
 pub fn query(from: &str, server: &str, name: &str) -> Option<Answer> {
-    let socket = within(from, || UdpSocket::bind("0.0.0.0:0")).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.send_to(&query_of(name), (server, 53)).ok()?;
-    let mut buffer = [0; 512];
-    let (length, peer) = socket.recv_from(&mut buffer).ok()?;
-    assert_eq!(peer.ip().to_string(), server, "the answer comes from who was asked");
-    Some(understood(&buffer[..length]))
+    Asking::new(from, server).ask(name)
+}
+
+/// Who asks a server from one port.
+pub struct Asking {
+    socket: UdpSocket,
+    server: String,
+}
+
+impl Asking {
+    pub fn new(from: &str, server: &str) -> Self {
+        let socket = within(from, || UdpSocket::bind("0.0.0.0:0")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, server: server.to_owned() }
+    }
+
+    pub fn ask(&self, name: &str) -> Option<Answer> {
+        self.socket.send_to(&query_of(name), (self.server.as_str(), 53)).ok()?;
+        let mut buffer = [0; 512];
+        let (length, peer) = self.socket.recv_from(&mut buffer).ok()?;
+        assert_eq!(peer.ip().to_string(), self.server, "the answer comes from who was asked");
+        Some(understood(&buffer[..length]))
+    }
 }
 
 /// The same by TCP.

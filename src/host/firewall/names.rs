@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::base::{InterfaceName, Label};
 use crate::fleet::{NetworkPolicy, PolicyRule};
-use crate::host::resolver::{Resolver, servers};
+use crate::host::resolver::{Resolver, ResolverProgram, Seat, servers};
 
 use super::verdicts::v4;
 use super::{AddressSet, noted};
@@ -69,12 +69,74 @@ pub fn render(rules: &NameRules<'_>) -> String {
     text
 }
 
-fn map(text: &mut String, name: &str, types: &str, elements: &[String]) {
-    let elements = match elements {
-        [] => String::new(),
-        all => format!("elements = {{ {} }}; ", all.join(", ")),
+fn map(text: &mut String, name: &str, declaration: &str, elements: &[String]) {
+    super::elements(text, &format!("map {name} {{ type {declaration}"), elements);
+}
+
+/// Declarations of the maps that those are in for a while who are led nowhere any more.
+const TO_RESOLVER: &str = "ipv4_addr . inet_proto . inet_service : verdict; flags timeout";
+const SENDERS: &str = "uid : verdict; flags timeout";
+
+/// How long one that guests are no more led to is still held to what it is for, in seconds: longer than it is left.
+const LEAVING: u32 = 60;
+
+/// Whom a policy's resolver serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedGuests {
+    pub seat: u16,
+    pub guests: Vec<Ipv4Addr>,
+}
+
+/// Who is led to the resolvers, by policy.
+pub fn led(rules: &NameRules<'_>) -> BTreeMap<Label, LedGuests> {
+    let led = |(label, resolver): (&Label, &Resolver)| {
+        let guests = rules.guests.iter().filter(|(_, policy)| *policy == label).map(|(ip, _)| *ip).collect();
+        (label.clone(), LedGuests { seat: resolver.seat.number, guests })
     };
-    let _ = writeln!(text, "  map {name} {{ type {types}; {elements}}}");
+    rules.resolvers.iter().map(led).collect()
+}
+
+/// What holds a resolver to what it is for that runs while guests are led to the one in its place: it answers what it was asked before,
+/// by what the rules say of that one. It stands behind the rules, in the same transaction, and goes by itself.
+pub fn leaving(table: &str, led: &BTreeMap<Label, LedGuests>, running: &RunningResolver<'_>) -> String {
+    let RunningResolver { policy, seat, programs } = running;
+    let Some(led) = led.get(*policy).filter(|led| led.seat != seat.number) else { return String::new() };
+    let mut text = String::new();
+    let senders = programs.iter().map(|program| {
+        let (uid, chain) = (program.uid(*seat), sender(*program));
+        format!("{uid} timeout {LEAVING}s : goto {chain}-{policy}")
+    });
+    add(&mut text, table, "senders", &senders.collect::<Vec<_>>());
+    let turned = led.guests.iter().flat_map(|ip| {
+        let services = services(programs.iter().copied(), *seat).into_iter();
+        services.map(move |(protocol, port)| {
+            format!("{ip} . {protocol} . {port} timeout {LEAVING}s : goto asked-{policy}")
+        })
+    });
+    add(&mut text, table, "to_resolver", &turned.collect::<Vec<_>>());
+    text
+}
+
+fn add(text: &mut String, table: &str, map: &str, elements: &[String]) {
+    if !elements.is_empty() {
+        let _ = writeln!(text, "add element inet {table} {map} {{ {} }}", elements.join(", "));
+    }
+}
+
+/// A resolver that was started.
+#[derive(Clone, Copy, Debug)]
+pub struct RunningResolver<'a> {
+    pub policy: &'a Label,
+    pub seat: Seat,
+    pub programs: &'a [ResolverProgram],
+}
+
+/// What the chain is called that holds a program to what it is for, before the policy's name.
+fn sender(program: ResolverProgram) -> &'static str {
+    match program {
+        ResolverProgram::Dnsmasq => "resolver",
+        ResolverProgram::Haproxy => "proxy",
+    }
 }
 
 fn maps(text: &mut String, rules: &NameRules<'_>) {
@@ -90,11 +152,10 @@ fn maps(text: &mut String, rules: &NameRules<'_>) {
     map(text, "http_ports", types, &ports(|it| it.has_proxy().then(|| it.seat.http_port())));
     let turned = resolved.iter().flat_map(|(ip, resolver)| {
         let goto = format!("goto asked-{}", resolver.policy);
-        let services = services(resolver).into_iter();
+        let services = services(resolver.programs(), resolver.seat).into_iter();
         services.map(move |(protocol, port)| format!("{ip} . {protocol} . {port} : {goto}"))
     });
-    let types = "ipv4_addr . inet_proto . inet_service : verdict";
-    map(text, "to_resolver", types, &turned.collect::<Vec<_>>());
+    map(text, "to_resolver", TO_RESOLVER, &turned.collect::<Vec<_>>());
     let asks = |label: &&Label| {
         let policy = rules.policies.get(*label);
         policy.is_some_and(|policy| !rules.servers(policy).is_empty())
@@ -104,17 +165,18 @@ fn maps(text: &mut String, rules: &NameRules<'_>) {
     let asking: Vec<_> = asking.map(|(ip, label)| format!("{ip} : goto ask-{label}")).collect();
     map(text, "name_servers", "ipv4_addr : verdict", &asking);
     let senders = rules.resolvers.iter().flat_map(|(label, resolver)| {
-        let proxy = resolver.has_proxy().then(|| format!("{} : goto proxy-{label}", resolver.seat.proxy_uid));
-        [format!("{} : goto resolver-{label}", resolver.seat.uid)].into_iter().chain(proxy)
+        let goto = move |program: ResolverProgram| {
+            format!("{} : goto {}-{label}", program.uid(resolver.seat), sender(program))
+        };
+        resolver.programs().map(goto)
     });
-    map(text, "senders", "uid : verdict", &senders.collect::<Vec<_>>());
+    map(text, "senders", SENDERS, &senders.collect::<Vec<_>>());
 }
 
 /// What guests are led to, by protocol and port.
-fn services(resolver: &Resolver) -> Vec<(&'static str, u16)> {
-    let ports = resolver.programs().flat_map(|program| program.ports(resolver.seat));
-    let tcp = ports.map(|port| ("tcp", port));
-    tcp.chain([("udp", resolver.seat.dns_port())]).collect()
+fn services(programs: impl Iterator<Item = ResolverProgram>, seat: Seat) -> Vec<(&'static str, u16)> {
+    let tcp = programs.flat_map(|program| program.ports(seat)).map(|port| ("tcp", port));
+    tcp.chain([("udp", seat.dns_port())]).collect()
 }
 
 /// Who asks is sent to each name server in turn: whoever asks again, because one does not answer, comes to another.

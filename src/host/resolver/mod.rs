@@ -69,6 +69,13 @@ impl Resolver {
         }
     }
 
+    /// A name that it answers for by itself, of which it asks nobody.
+    pub fn own_name(&self) -> &str {
+        let denied = self.deny.iter().flat_map(|list| list.names()).next();
+        // Where some names alone exist, this one does not.
+        denied.unwrap_or("sisforge.invalid")
+    }
+
     /// How many names it knows.
     pub fn names(&self) -> usize {
         self.deny.iter().chain(self.allow.iter().flatten()).map(|list| list.len()).sum()
@@ -110,6 +117,12 @@ impl Seat {
         let uid = uids.end() - 2 * number;
         // Below SEATS.
         Self { number: number as u16, uid, proxy_uid: uid - 1 }
+    }
+
+    /// That of this number, whose resolver is run by this user; `None` where there is none.
+    pub fn of(number: u16, uid: u32) -> Option<Self> {
+        let proxy_uid = uid.checked_sub(1)?;
+        (u32::from(number) < SEATS).then_some(Self { number, uid, proxy_uid })
     }
 
     fn port(self, which: u16) -> u16 {
@@ -168,11 +181,13 @@ pub struct ResolverInput<'a> {
     pub uids: &'a RangeInclusive<u32>,
     /// Those of guests.
     pub taken: &'a BTreeSet<u32>,
+    /// What runs already, by its seat.
+    pub running: &'a BTreeMap<u16, Sha256>,
 }
 
 /// The resolvers that policies want, by policy.
 pub fn resolvers(input: &ResolverInput<'_>) -> Result<BTreeMap<Label, Resolver>, NoResolver> {
-    let mut seats = Seats { uids: input.uids, taken: input.taken, given: BTreeSet::new() };
+    let mut seats = Seats { input, given: BTreeSet::new() };
     let mut all = BTreeMap::new();
     for (label, policy) in input.policies {
         let Some(names) = &policy.names else { continue };
@@ -298,22 +313,27 @@ fn digest(
 
 /// Seats as they are given out.
 struct Seats<'a> {
-    uids: &'a RangeInclusive<u32>,
-    taken: &'a BTreeSet<u32>,
+    input: &'a ResolverInput<'a>,
     given: BTreeSet<u32>,
 }
 
 impl Seats<'_> {
-    /// A seat that nobody has, the same for the same digest wherever that can be: whoever comes and goes moves no other.
+    /// A seat that nobody has, the same for the same digest wherever that can be: whoever comes and goes moves no other. Where
+    /// another one runs still, none is put while there is room elsewhere: guests are led from the one to the other.
     fn give(&mut self, digest: &Sha256) -> Option<Seat> {
-        let seats = ((self.uids.end() - self.uids.start()).div_ceil(2)).min(SEATS);
+        let ResolverInput { uids, taken, running, .. } = self.input;
+        let seats = ((uids.end() - uids.start()).div_ceil(2)).min(SEATS);
         let Sha256([a, b, c, d, ..]) = *digest;
         let first = u32::from_be_bytes([a, b, c, d]).checked_rem(seats)?;
-        let is_taken = |seat: Seat| [seat.uid, seat.proxy_uid].iter().any(|uid| self.taken.contains(uid));
-        let is_free = |number: &u32| !self.given.contains(number) && !is_taken(Seat::new(*number, self.uids));
-        let number = (first..seats).chain(0..first).find(is_free)?;
+        let is_taken = |seat: Seat| [seat.uid, seat.proxy_uid].iter().any(|uid| taken.contains(uid));
+        let is_free = |number: &u32| !self.given.contains(number) && !is_taken(Seat::new(*number, uids));
+        let all = || (first..seats).chain(0..first).filter(is_free);
+        // Below SEATS.
+        let runs = |number: &u32| running.get(&(*number as u16));
+        let own = all().find(|number| runs(number) == Some(digest));
+        let number = own.or_else(|| all().find(|number| runs(number).is_none())).or_else(|| all().next())?;
         self.given.insert(number);
-        Some(Seat::new(number, self.uids))
+        Some(Seat::new(number, uids))
     }
 }
 

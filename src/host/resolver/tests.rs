@@ -18,6 +18,17 @@ fn all(
     uids: RangeInclusive<u32>,
     taken: &[u32],
 ) -> Result<BTreeMap<Label, Resolver>, NoResolver> {
+    beside(policies, lists, uids, taken, &[])
+}
+
+/// The same where these run already.
+fn beside(
+    policies: &[(&str, &NetworkPolicy)],
+    lists: &[(&str, &str)],
+    uids: RangeInclusive<u32>,
+    taken: &[u32],
+    running: &[&Resolver],
+) -> Result<BTreeMap<Label, Resolver>, NoResolver> {
     let labels: Vec<(Label, &NetworkPolicy)> =
         policies.iter().map(|(label, policy)| (label.parse().unwrap(), *policy)).collect();
     resolvers(&ResolverInput {
@@ -28,6 +39,7 @@ fn all(
         closed: &["192.0.2.9/32".parse().unwrap()],
         uids: &uids,
         taken: &taken.iter().copied().collect(),
+        running: &running.iter().map(|it| (it.seat.number, it.digest)).collect(),
     })
 }
 
@@ -129,6 +141,31 @@ fn seats_are_shared_with_nobody_and_stay_when_others_come() {
     let taken = found[&"n0".parse().unwrap()].seat.proxy_uid;
     let moved = all(&policies[..1], &lists, uids, &[taken]).unwrap();
     assert_ne!(moved[&"n0".parse().unwrap()].seat, found[&"n0".parse().unwrap()].seat);
+}
+
+#[test]
+fn the_next_one_never_takes_the_seat_of_one_that_runs_while_there_is_another() {
+    let (policy, other) = (policy(&["bad"], None), policy(&["worse"], None));
+    let lists = [("bad", "zip\n"), ("worse", "zip\nmov\n")];
+    // Two seats: by their digests alone, every second one would be put where the last one runs.
+    let uids = 100..=103;
+    let mut last =
+        all(&[("surf", &policy)], &lists, uids.clone(), &[]).unwrap().into_values().next().unwrap();
+    for number in 0..20 {
+        let text = format!("zip{number}\n");
+        let next = beside(&[("surf", &policy)], &[("bad", &text)], uids.clone(), &[], &[&last]).unwrap();
+        let next = next.into_values().next().unwrap();
+        assert_ne!(next.seat, last.seat);
+        let stays = beside(&[("surf", &policy)], &[("bad", &text)], uids.clone(), &[], &[&next]).unwrap();
+        assert_eq!(stays[&"surf".parse().unwrap()], next, "it stays where it runs");
+        // Another policy's comes first, and moves it neither.
+        let both = beside(&[("a", &other), ("surf", &policy)], &lists, uids.clone(), &[], &[&next]);
+        assert_eq!(both.unwrap().len(), 2);
+        last = next;
+    }
+    // Where there is one seat alone, it is taken in any case.
+    let only = beside(&[("surf", &other)], &lists, 100..=101, &[], &[&last]).unwrap();
+    assert_eq!(only[&"surf".parse().unwrap()].seat.uid, 101);
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub struct TableContent {
     pub sets: BTreeSet<String>,
     /// Named counters.
     pub counters: BTreeSet<String>,
-    /// Of chains, rules, sets and their elements; what packets change is left out.
+    /// Of chains, rules, sets and their elements; what packets change, and what goes by itself, is left out.
     pub digest: Sha256,
 }
 
@@ -41,6 +41,8 @@ const SET_PARTS: [u16; 6] = [2, 3, 4, 5, 6, 7];
 const SET_ANONYMOUS: u32 = 1;
 /// Elements come from packets.
 const SET_DYNAMIC: u32 = 0x20;
+/// Of an element that goes by itself.
+const ELEMENT_TIMEOUT: u16 = 4;
 const ELEMENTS: u16 = 3;
 const OBJECT_NAME: u16 = 2;
 
@@ -119,7 +121,8 @@ impl TableReader<'_> {
         netlink::push(&mut request, TABLE, format!("{}\0", self.name).as_bytes());
         netlink::push(&mut request, SET_NAME, format!("{set}\0").as_bytes());
         for message in self.socket.dump(GET_ELEMENTS, self.family, &request)? {
-            for (_, element) in netlink::attributes(find(&message, ELEMENTS).unwrap_or_default()) {
+            let all = netlink::attributes(find(&message, ELEMENTS).unwrap_or_default());
+            for (_, element) in all.filter(|(_, element)| find(element, ELEMENT_TIMEOUT).is_none()) {
                 into.push([set.as_bytes(), element].concat());
             }
         }
