@@ -81,6 +81,12 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
+    /// Each of them.
+    pub fn all(&self) -> impl Iterator<Item = &Artifact> {
+        let Self { kernel, images, disks, containers } = self;
+        std::iter::once(kernel).chain(images.values()).chain(disks.values()).chain(containers.values())
+    }
+
     /// What of them is not built yet, in words.
     pub fn unbuilt(&self) -> Vec<String> {
         let is_unbuilt = |artifact: &Artifact| !artifact.digest.is_built();
@@ -305,7 +311,7 @@ fn whole(kind: ArtifactKind, dir: &Path, verifies: bool) -> Option<(PathBuf, Bui
     let path = dir.join(kind.file_name());
     let meta = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?;
     let made = BuiltFile { digest: record.digest, size: meta.len() };
-    if made.size != record.size {
+    if verifies && made.size != record.size {
         return None;
     }
     let stamp = Some(FileIdentity::of(&meta));

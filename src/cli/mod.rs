@@ -19,6 +19,7 @@ pub mod error;
 mod events;
 mod examples;
 mod exec;
+mod export;
 mod fetch;
 mod gc;
 mod init;
@@ -50,10 +51,12 @@ mod snapshot;
 mod ssh;
 mod status;
 mod systemd;
+mod top;
 mod tree;
 mod ui;
 mod up;
 mod vendor;
+mod verify;
 mod watch;
 
 use crate::sys::interrupt;
@@ -85,6 +88,8 @@ enum Command {
     Vendor(vendor::Args),
     /// Build kernel, images and data disks into out/
     Build(build::Args),
+    /// Read what was downloaded, built and stored, and compare it with fleet.lock and its digests
+    Verify,
     /// Write complete jail trees into a directory without starting anything
     Tree(tree::Args),
     /// Show what `up` would do, and why
@@ -99,6 +104,8 @@ enum Command {
     Ps(ps::Args),
     /// List all guests, and how they differ from fleet.toml
     Status,
+    /// Show what guests use of this host, live: CPU, memory, network, disk
+    Top(top::Args),
     /// Show the logs of a guest's serial port and of its VMM
     Logs(logs::Args),
     /// Show what happened to the fleet on this host
@@ -132,8 +139,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Follow a Git branch or a fleet.toml: apply each change, repair drift
     Watch(watch::Args),
-    /// Print or install the systemd unit that keeps the fleet on this host
-    Systemd(systemd::Args),
+    #[command(flatten)]
+    Keeping(Keeping),
     /// Show what is in an image: packages, sizes, setuid files, users, services
     Inspect(inspect::Args),
     /// Show what differs between two images
@@ -146,12 +153,8 @@ enum Command {
     /// Explain the guest kernel: its configuration, why an option is set, how two kernels differ
     #[command(subcommand)]
     Kernel(kernel::Command),
-    /// Write public keys of distributions, which the repositories of fleet.toml need
-    #[command(subcommand)]
-    Keys(keys::Command),
-    /// Make apk packages and signed repositories
-    #[command(subcommand)]
-    Apk(apk::Command),
+    #[command(flatten)]
+    PackageTools(PackageTools),
     #[command(flatten)]
     Reference(Reference),
     #[command(flatten)]
@@ -169,6 +172,27 @@ enum Access {
     Cp(cp::Args),
     /// Log in to a guest, as its user
     Ssh(ssh::Args),
+}
+
+/// What keeps a fleet on its hosts.
+#[derive(Subcommand)]
+enum Keeping {
+    /// Print or install the systemd unit that keeps the fleet on this host
+    Systemd(systemd::Args),
+    /// Print what keeps the fleet on many hosts: a job of Nomad, a DaemonSet of Kubernetes
+    #[command(subcommand)]
+    Export(export::Command),
+}
+
+/// Repositories of packages.
+#[derive(Subcommand)]
+enum PackageTools {
+    /// Write public keys of distributions, which the repositories of fleet.toml need
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Make apk packages and signed repositories
+    #[command(subcommand)]
+    Apk(apk::Command),
 }
 
 /// What the program tells of its own words.
@@ -244,6 +268,7 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Fetch(args) => fetch::run(&args, ui),
         Command::Vendor(args) => vendor::run(&args, ui),
         Command::Build(args) => build::run(&args, ui),
+        Command::Verify => verify::run(ui),
         Command::Tree(args) => tree::run(&args, ui),
         Command::Plan(args) => plan::run(&args, ui),
         Command::Up(args) => up::run(&args, ui),
@@ -251,6 +276,7 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Restart(args) => restart::run(&args, ui),
         Command::Ps(args) => ps::run(&args, ui),
         Command::Status => status::run(ui),
+        Command::Top(args) => top::run(&args, ui),
         Command::Logs(args) => logs::run(&args, ui),
         Command::Events(args) => events::run(&args, ui),
         Command::Metrics(args) => metrics::run(&args, ui),
@@ -264,13 +290,12 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Gc(args) => gc::run(&args, ui),
         Command::Doctor(args) => doctor::run(&args, ui),
         Command::Watch(args) => watch::run(&args, ui),
-        Command::Systemd(args) => systemd::run(&args, ui),
+        Command::Keeping(command) => keeping(&command, ui),
         Command::Inspect(args) => inspect::run(&args, ui),
         Command::Diff(args) => diff::run(&args, ui),
         Command::Sbom(args) => sbom::run(&args, ui),
         Command::Kernel(command) => kernel::run(&command, ui),
-        Command::Keys(command) => keys::run(&command, ui),
-        Command::Apk(command) => apk::run(&command, ui),
+        Command::PackageTools(command) => packages(&command, ui),
         Command::Reference(command) => reference(&command),
         Command::Internal(command) => internal(&command),
     }
@@ -282,6 +307,20 @@ fn access(command: &Access, ui: &Ui) -> Result<ExitCode, CliError> {
         Access::Exec(args) => exec::run(args, ui),
         Access::Cp(args) => cp::run(args, ui),
         Access::Ssh(args) => ssh::run(args, ui),
+    }
+}
+
+fn keeping(command: &Keeping, ui: &Ui) -> Result<ExitCode, CliError> {
+    match command {
+        Keeping::Systemd(args) => systemd::run(args, ui),
+        Keeping::Export(command) => export::run(command, ui),
+    }
+}
+
+fn packages(command: &PackageTools, ui: &Ui) -> Result<ExitCode, CliError> {
+    match command {
+        PackageTools::Keys(command) => keys::run(command, ui),
+        PackageTools::Apk(command) => apk::run(command, ui),
     }
 }
 

@@ -1,8 +1,10 @@
 //! `ps`: guests that run.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use crate::apply::status::GuestStatus;
+use crate::apply::status::{GuestPhase, GuestStatus};
 use crate::run::status;
 
 use super::error::CliError;
@@ -14,26 +16,77 @@ pub struct Args {
     /// Guests that do not run as well
     #[arg(short, long)]
     all: bool,
+    /// Go on, and print a guest again when it changes (uptime and memory aside)
+    #[arg(short, long)]
+    watch: bool,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let guests = status::guests(&ui.workspace(), args.all)?;
+    if args.watch {
+        return follow(args, ui, &guests);
+    }
     if ui.settings.json {
         render::json(&guests.iter().map(output::Guest::from).collect::<Vec<_>>());
     } else if ui.settings.quiet {
         guests.iter().for_each(|guest| render::text(&format!("{}\n", guest.name)));
     } else {
-        let head = HEAD.map(str::to_owned).to_vec();
-        let rows: Vec<_> = std::iter::once(head).chain(guests.iter().map(row)).collect();
-        render::text(&render::table(&rows));
+        render::text(&render::table(&table(&guests)));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Time between two looks.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Prints the table, and then a row for each guest that changed, until somebody ends it.
+fn follow(args: &Args, ui: &Ui, first: &[GuestStatus]) -> Result<ExitCode, CliError> {
+    let rows = table(first);
+    let widths = render::widths(&rows);
+    let print = |guest: &GuestStatus| {
+        if ui.settings.json {
+            render::json(&output::Guest::from(guest));
+        } else if ui.settings.quiet {
+            render::text(&format!("{}\n", guest.name));
+        } else {
+            render::text(&render::line(&row(guest), &widths));
+        }
+    };
+    if !ui.settings.json && !ui.settings.quiet {
+        render::text(&render::line(&rows[0], &widths));
+    }
+    let mut shown = BTreeMap::new();
+    for guest in first {
+        print(guest);
+        shown.insert(guest.name.clone(), lasting(guest));
+    }
+    loop {
+        std::thread::sleep(POLL);
+        for guest in status::guests(&ui.workspace(), true)? {
+            // One that is down and was never shown is none of the list.
+            let is_listed = args.all || guest.state != GuestPhase::Down || shown.contains_key(&guest.name);
+            if is_listed && shown.insert(guest.name.clone(), lasting(&guest)) != Some(lasting(&guest)) {
+                print(&guest);
+            }
+        }
+    }
+}
+
+/// The cells of a guest that do not change by themselves.
+fn lasting(guest: &GuestStatus) -> Vec<String> {
+    let cells = HEAD.into_iter().zip(row(guest));
+    cells.filter(|(title, _)| !["UPTIME", "MEMORY"].contains(title)).map(|(_, cell)| cell).collect()
+}
+
+fn table(guests: &[GuestStatus]) -> Vec<Vec<String>> {
+    let head = HEAD.map(str::to_owned).to_vec();
+    std::iter::once(head).chain(guests.iter().map(row)).collect()
 }
 
 /// Over the cells of [`row`].
 pub const HEAD: [&str; 9] = ["NAME", "STATE", "PID", "UID", "IP", "UPTIME", "MEMORY", "IMAGE", "PORTS"];
 
-fn state(guest: &GuestStatus) -> String {
+pub fn state(guest: &GuestStatus) -> String {
     let cut_off = guest.quarantined.as_ref().map(|_| "quarantined".to_owned());
     let words = [Some(guest.state.word().to_owned()), cut_off, guest.note.clone()];
     words.into_iter().flatten().collect::<Vec<_>>().join(", ")

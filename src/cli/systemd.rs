@@ -1,5 +1,6 @@
 //! `systemd`: the one unit that keeps the fleet on this host.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::run::systemd::{FleetUnit, absolute};
@@ -12,20 +13,34 @@ use super::{render, settings};
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    source: FollowArgs,
+    fleet: FleetArgs,
     /// Write it to /etc/systemd/system, and start it at each boot
     #[arg(long)]
     install: bool,
     /// Bring the fleet up at each boot, instead of following it
     #[arg(long)]
     once: bool,
-    /// Name of the unit [default: sisforge-FLEET, of a repository sisforge-REPOSITORY]
+}
+
+/// What is kept on hosts, and under which name.
+#[derive(clap::Args)]
+pub struct FleetArgs {
+    #[command(flatten)]
+    source: FollowArgs,
+    /// Name of the unit, job or set [default: sisforge-FLEET, of a repository sisforge-REPOSITORY]
     #[arg(long, value_name = "NAME", value_parser = unit_name)]
     name: Option<String>,
 }
 
+impl FleetArgs {
+    /// Whether a branch of Git is followed, and not a file of each host.
+    pub fn follows_branch(&self) -> bool {
+        self.source.repo.is_some()
+    }
+}
+
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
-    let service = service(args, ui)?;
+    let service = FleetUnit { once: args.once, ..fleet_unit(&args.fleet, None, ui)? };
     if !args.install {
         render::text(&service.unit());
         return Ok(ExitCode::SUCCESS);
@@ -35,7 +50,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn service(args: &Args, ui: &Ui) -> Result<FleetUnit, CliError> {
+/// The call of this program that keeps a fleet; artifacts go where they go here, unless somewhere else is named.
+pub fn fleet_unit(args: &FleetArgs, out: Option<PathBuf>, ui: &Ui) -> Result<FleetUnit, CliError> {
     let run = &ui.settings.run;
     let absolute_of = |path: &std::path::Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let (file, followed, name) = match &args.source.repo {
@@ -47,7 +63,7 @@ fn service(args: &Args, ui: &Ui) -> Result<FleetUnit, CliError> {
             (file.clone(), file.display().to_string(), fleet.name.to_string())
         }
     };
-    let out = absolute_of(&run.out).display().to_string();
+    let out = out.unwrap_or_else(|| absolute_of(&run.out)).display().to_string();
     let words = ["--file".to_owned(), file.display().to_string(), "--out-dir".to_owned(), out];
     let name = args.name.clone().unwrap_or_else(|| format!("sisforge-{name}"));
     Ok(FleetUnit {
@@ -56,7 +72,7 @@ fn service(args: &Args, ui: &Ui) -> Result<FleetUnit, CliError> {
         program: settings::program()?,
         arguments: words.into_iter().chain(["watch".to_owned()]).chain(args.source.words()).collect(),
         cache: absolute_of(&run.cache),
-        once: args.once,
+        once: false,
     })
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use crate::apply::record;
 use crate::apply::snapshot;
 use crate::base::{FileDigest, FleetName};
-use crate::build::artifacts::{Artifact, ArtifactKind, Artifacts};
+use crate::build::artifacts::{ArtifactKind, Artifacts};
 use crate::fleet::HostSpec;
 use crate::host::layout::Layout;
 use crate::host::state::{Machine, MachineDisk};
@@ -22,9 +22,9 @@ use crate::sys::interrupt;
 use super::built::is_build_key;
 use super::{Inputs, LockedProject, RunError, Workspace, host};
 
-/// Where something is that nothing names.
+/// Where a file is that can be made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Unnamed {
+pub enum KeptIn {
     /// An artifact in `out/`.
     Artifact,
     /// A file of the store.
@@ -33,10 +33,23 @@ pub enum Unnamed {
     Download,
 }
 
+impl KeptIn {
+    /// How a damaged file is made again.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Artifact => "`sisforge build` makes it again",
+            Self::Stored => {
+                "stop the guests that run on it (`sisforge down`), remove it, and `sisforge up` stores it again"
+            }
+            Self::Download => "remove it, and `sisforge fetch` downloads it again",
+        }
+    }
+}
+
 /// Something that nothing names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
-    pub what: Unnamed,
+    pub what: KeptIn,
     pub path: PathBuf,
     /// Bytes that it takes on the disk.
     pub size: u64,
@@ -80,42 +93,37 @@ impl Garbage {
     }
 }
 
-fn all(artifacts: &Artifacts) -> impl Iterator<Item = &Artifact> {
-    let Artifacts { kernel, images, disks, containers } = artifacts;
-    std::iter::once(kernel).chain(images.values()).chain(disks.values()).chain(containers.values())
-}
-
 fn artifacts_without_name(out: &Path, artifacts: &Artifacts) -> Result<Vec<Leftover>, FileError> {
     use ArtifactKind::{Containers, Disk, Image, Kernel};
     let mut found = Vec::new();
     for kind in [Kernel, Image, Disk, Containers] {
         let folder = out.join(kind.folder());
         let names = files::names_in(&folder)?;
-        let of_lock = all(artifacts).filter(|artifact| artifact.kind == kind).map(|one| one.key.to_string());
+        let of_lock = artifacts.all().filter(|artifact| artifact.kind == kind).map(|one| one.key.to_string());
         let targets = names.iter().filter_map(|name| fs::read_link(folder.join(name)).ok());
         let linked = targets.filter_map(|target| Some(target.file_name()?.to_str()?.to_owned()));
         let kept: BTreeSet<String> = of_lock.chain(linked).collect();
         for name in names.iter().filter(|name| is_build_key(name) && !kept.contains(*name)) {
-            found.push(leftover(Unnamed::Artifact, folder.join(name)));
+            found.push(leftover(KeptIn::Artifact, folder.join(name)));
         }
     }
     Ok(found)
 }
 
 /// Every fleet that has something in the store.
-fn fleets(host: &HostSpec) -> Result<Vec<Layout>, FileError> {
+pub(super) fn fleets(host: &HostSpec) -> Result<Vec<Layout>, FileError> {
     let names = files::names_in(&host.store)?;
     let fleets = names.iter().filter_map(|name| name.parse::<FleetName>().ok());
     let layouts = fleets.map(|fleet| Layout::new(host, &fleet));
     Ok(layouts.filter(|layout| layout.lock().exists()).collect())
 }
 
-fn stored_without_name(
-    layout: &Layout,
+/// The files of stores that machines and snapshots name, and those that a fleet starts from.
+pub(super) fn named_in_stores(
     fleets: &[Layout],
     artifacts: &Artifacts,
-) -> Result<Vec<Leftover>, RunError> {
-    let mut named: BTreeSet<FileDigest> = all(artifacts).map(|artifact| artifact.digest).collect();
+) -> Result<BTreeSet<FileDigest>, RunError> {
+    let mut named: BTreeSet<FileDigest> = artifacts.all().map(|artifact| artifact.digest).collect();
     for layout in fleets {
         for guest in crate::apply::observe::recorded(layout)? {
             // A record that cannot be read names nothing that could be started from.
@@ -126,13 +134,22 @@ fn stored_without_name(
             named.extend(snapshot.manifest.iter().flat_map(|manifest| digests(&manifest.machine)));
         }
     }
+    Ok(named)
+}
+
+fn stored_without_name(
+    layout: &Layout,
+    fleets: &[Layout],
+    artifacts: &Artifacts,
+) -> Result<Vec<Leftover>, RunError> {
+    let named = named_in_stores(fleets, artifacts)?;
     let mut found = Vec::new();
     for name in files::names_in(&layout.files())? {
         let Ok(digest) = name.parse::<FileDigest>() else { continue };
         let path = layout.file(&digest);
         let is_linked = fs::symlink_metadata(&path).is_ok_and(|meta| meta.nlink() > 1);
         if !named.contains(&digest) && !is_linked {
-            found.push(leftover(Unnamed::Stored, path));
+            found.push(leftover(KeptIn::Stored, path));
         }
     }
     Ok(found)
@@ -158,14 +175,14 @@ fn downloads_without_name(workspace: &Workspace<'_>, lately: Duration) -> Result
             // What was read is noted by the file system once a day at least (`relatime`).
             let read = fs::metadata(&path).and_then(|meta| Ok(meta.accessed()?.max(meta.modified()?)));
             if read.is_ok_and(|read| SystemTime::now().duration_since(read).is_ok_and(|ago| ago >= lately)) {
-                found.push(leftover(Unnamed::Download, path));
+                found.push(leftover(KeptIn::Download, path));
             }
         }
     }
     Ok(found)
 }
 
-fn leftover(what: Unnamed, path: PathBuf) -> Leftover {
+fn leftover(what: KeptIn, path: PathBuf) -> Leftover {
     let size = files::allocated(&path);
     Leftover { what, path, size }
 }

@@ -4,12 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::apply::status::{GuestPhase, GuestStatus};
-use crate::apply::usage::{self, GuestUsage};
-use crate::host::observed::Found;
+use crate::apply::status::GuestPhase;
 use crate::sys::fs;
 
-use super::status::every_guest;
+use super::usage::{GuestSample, samples};
 use super::{Deployment, RunError, Workspace};
 
 /// What the format is called where it is served.
@@ -33,36 +31,13 @@ pub struct WatchMetrics {
 /// Metrics of the fleet that a workspace names.
 pub fn text(workspace: &Workspace<'_>, watch: Option<&WatchMetrics>) -> Result<String, RunError> {
     let deployment = Deployment::look(workspace, workspace.fleet()?)?;
-    let used = usage::guests(&deployment.host, &deployment.observed);
-    let limit = |status: &GuestStatus| {
-        let cgroup = deployment.observed.guests.get(&status.name)?.cgroup?;
-        match cgroup.limits {
-            Found::Whole(limits) => Some(limits.memory),
-            Found::Half => None,
-        }
-    };
-    let guests: Vec<Sample> =
-        every_guest(&deployment.host, &deployment.observed, deployment.fleet.guests.keys())
-            .into_iter()
-            .map(|status| Sample {
-                usage: used.get(&status.name).copied().unwrap_or_default(),
-                memory_limit: limit(&status),
-                status,
-            })
-            .collect();
+    let guests = samples(&deployment.host, &deployment.observed, deployment.fleet.guests.keys());
     Ok(rendered(deployment.fleet.name.as_str(), &guests, watch))
 }
 
 /// Writes them where the node exporter looks, all at once.
 pub fn write(path: &Path, text: &str) -> Result<(), RunError> {
     Ok(fs::write_unsynced(path, text.as_bytes(), 0o644)?)
-}
-
-/// One guest.
-struct Sample {
-    status: GuestStatus,
-    usage: GuestUsage,
-    memory_limit: Option<u64>,
 }
 
 /// A text of metrics that grows, one family after the other.
@@ -95,10 +70,10 @@ impl Families<'_> {
         name: &str,
         kind: &str,
         help: &str,
-        guests: &[Sample],
-        value: impl Fn(&Sample) -> Option<f64>,
+        guests: &[GuestSample],
+        value: impl Fn(&GuestSample) -> Option<f64>,
     ) {
-        let sample = |guest: &Sample| Some((label("guest", guest.status.name.as_str()), value(guest)?));
+        let sample = |guest: &GuestSample| Some((label("guest", guest.status.name.as_str()), value(guest)?));
         self.family(name, kind, help, guests.iter().filter_map(sample));
     }
 }
@@ -108,7 +83,7 @@ fn label(name: &str, value: &str) -> String {
     format!(",{name}=\"{value}\"")
 }
 
-fn rendered(fleet: &str, guests: &[Sample], watch: Option<&WatchMetrics>) -> String {
+fn rendered(fleet: &str, guests: &[GuestSample], watch: Option<&WatchMetrics>) -> String {
     let mut families = Families { text: String::new(), fleet };
     states(&mut families, guests);
     resources(&mut families, guests);
@@ -119,7 +94,7 @@ fn rendered(fleet: &str, guests: &[Sample], watch: Option<&WatchMetrics>) -> Str
     families.text
 }
 
-fn states(families: &mut Families<'_>, guests: &[Sample]) {
+fn states(families: &mut Families<'_>, guests: &[GuestSample]) {
     let phases = [GuestPhase::Ready, GuestPhase::Starting, GuestPhase::Broken, GuestPhase::Down];
     let of_state = |phase: &GuestPhase| {
         let count = guests.iter().filter(|guest| guest.status.state == *phase).count();
@@ -149,11 +124,11 @@ fn states(families: &mut Families<'_>, guests: &[Sample]) {
     );
 }
 
-fn resources(families: &mut Families<'_>, guests: &[Sample]) {
-    let mut of = |name: &str, kind: &str, help: &str, value: &dyn Fn(&Sample) -> Option<f64>| {
+fn resources(families: &mut Families<'_>, guests: &[GuestSample]) {
+    let mut of = |name: &str, kind: &str, help: &str, value: &dyn Fn(&GuestSample) -> Option<f64>| {
         families.of_guests(&format!("sisforge_guest_{name}"), kind, help, guests, value);
     };
-    let cgroup = |guest: &Sample| guest.usage.cgroup;
+    let cgroup = |guest: &GuestSample| guest.usage.cgroup;
     of("cpu_seconds_total", "counter", "Processor time of a guest and its VMM.", &|guest| {
         Some(cgroup(guest).cpu?.as_secs_f64())
     });
@@ -178,7 +153,7 @@ fn resources(families: &mut Families<'_>, guests: &[Sample]) {
 }
 
 /// A guest receives what its TAP sends.
-fn traffic(families: &mut Families<'_>, guests: &[Sample]) {
+fn traffic(families: &mut Families<'_>, guests: &[GuestSample]) {
     let mut of = |name: &str, help: &str, value: &dyn Fn(&crate::sys::traffic::InterfaceTraffic) -> u64| {
         families.of_guests(
             &format!("sisforge_guest_network_{name}_total"),

@@ -12,6 +12,7 @@ pub mod disk;
 pub mod down;
 pub mod error;
 pub mod events;
+pub mod export;
 pub mod facts;
 mod fleet_host;
 pub mod flow_log;
@@ -39,6 +40,8 @@ pub mod status;
 pub mod systemd;
 pub mod tree;
 pub mod up;
+pub mod usage;
+pub mod verify;
 pub mod watch;
 pub mod workspace;
 

@@ -142,6 +142,7 @@ fn metrics_are_as_prometheus_wants_them() {
     });
     let text = ask(port, "/metrics").unwrap();
     promtool_takes(&text);
+    super::contrib::asks_only_for(&text);
     assert_eq!(value(&text, &format!("sisforge_watch_in_step{{fleet=\"{fleet}\"}}")), 1.0);
     assert_eq!(value(&text, &format!("sisforge_guests{{fleet=\"{fleet}\",state=\"ready\"}}")), 2.0);
     assert!(text.contains(&format!("sisforge_watch_revision_info{{fleet=\"{fleet}\",revision=\"")));

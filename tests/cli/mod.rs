@@ -1,12 +1,14 @@
 //! The program as people use it: its words, its exit status, and what it does to the machine.
 
 mod astray_disks;
+mod contrib;
 mod crash;
 mod disks;
 mod doctor;
 mod drift;
 mod emergency;
 mod events;
+mod export;
 mod gc;
 mod hostile;
 mod hostile_firecracker;
@@ -42,7 +44,9 @@ mod snapshot;
 mod surface;
 mod sweep;
 mod systemd;
+mod top;
 mod tree;
+mod verify;
 mod versions;
 mod vmm;
 mod watch;

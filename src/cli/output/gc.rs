@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::run::gc::{Garbage, Unnamed};
+use crate::run::gc::{Garbage, KeptIn};
 
 /// What nothing names.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -33,15 +33,20 @@ impl GarbageJson {
             .leftovers
             .iter()
             .map(|leftover| LeftoverJson {
-                place: match leftover.what {
-                    Unnamed::Artifact => "out",
-                    Unnamed::Stored => "store",
-                    Unnamed::Download => "cache",
-                },
+                place: word(leftover.what),
                 path: leftover.path.clone(),
                 size: leftover.size,
             })
             .collect();
         Self { removed, size: leftovers.iter().map(|leftover| leftover.size).sum(), leftovers }
+    }
+}
+
+/// What a place is called.
+pub(super) fn word(place: KeptIn) -> &'static str {
+    match place {
+        KeptIn::Artifact => "out",
+        KeptIn::Stored => "store",
+        KeptIn::Download => "cache",
     }
 }

@@ -12,6 +12,7 @@ use crate::fleet::VmmKind;
 use crate::host::state::{self, MachineDisk};
 use crate::plan::Step;
 use crate::run::status as run;
+use crate::run::usage::GuestLoad;
 
 /// A guest.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -124,16 +125,63 @@ pub struct Drifting {
     pub drift: Option<String>,
 }
 
+impl From<GuestPhase> for Phase {
+    fn from(phase: GuestPhase) -> Self {
+        match phase {
+            GuestPhase::Ready => Self::Ready,
+            GuestPhase::Starting => Self::Starting,
+            GuestPhase::Broken => Self::Broken,
+            GuestPhase::Down => Self::Down,
+        }
+    }
+}
+
+/// What a guest uses of its host. Rates are of the time between two looks.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct GuestLoadJson {
+    pub name: String,
+    pub state: Phase,
+    /// Processors in use: 1.5 is one and a half.
+    pub cpu: Option<f64>,
+    /// Bytes in use by the guest and its VMM, page cache included.
+    pub memory: Option<u64>,
+    /// Bytes that the guest and its VMM may have.
+    pub memory_limit: Option<u64>,
+    /// Bytes in a second.
+    pub received: Option<f64>,
+    /// Bytes in a second, before the guest's policy.
+    pub sent: Option<f64>,
+    /// Bytes in a second, from the host's disks.
+    pub disk_read: Option<f64>,
+    /// Bytes in a second, to the host's disks.
+    pub disk_written: Option<f64>,
+    /// Seconds since the VMM started.
+    pub uptime: Option<u64>,
+}
+
+impl From<&GuestLoad> for GuestLoadJson {
+    fn from(load: &GuestLoad) -> Self {
+        let GuestLoad { sample, cpu, network, disk, history: _ } = load;
+        Self {
+            name: sample.status.name.to_string(),
+            state: sample.status.state.into(),
+            cpu: *cpu,
+            memory: sample.usage.cgroup.memory,
+            memory_limit: sample.memory_limit,
+            received: network.map(|rate| rate.into),
+            sent: network.map(|rate| rate.out),
+            disk_read: disk.map(|rate| rate.into),
+            disk_written: disk.map(|rate| rate.out),
+            uptime: sample.status.uptime.map(|uptime| uptime.as_secs()),
+        }
+    }
+}
+
 impl From<&GuestStatus> for Guest {
     fn from(guest: &GuestStatus) -> Self {
         Self {
             name: guest.name.to_string(),
-            state: match guest.state {
-                GuestPhase::Ready => Phase::Ready,
-                GuestPhase::Starting => Phase::Starting,
-                GuestPhase::Broken => Phase::Broken,
-                GuestPhase::Down => Phase::Down,
-            },
+            state: guest.state.into(),
             pid: guest.pid,
             uid: guest.uid,
             ip: guest.ip,

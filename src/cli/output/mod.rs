@@ -20,6 +20,7 @@ mod plan;
 mod policy;
 mod publish;
 mod snapshot;
+mod verify;
 
 pub use apk::{ApkEntryJson, ApkFileJson, ApkPackageJson, ChosenJson, PackedJson, SolvedJson, VerifiedJson};
 pub use build::{ArtifactJson, CheckedJson, ComparisonJson, InputJson};
@@ -28,7 +29,7 @@ pub use error::{FailureJson, ProblemJson};
 pub use event::{EventJson, Summary, names};
 pub use flows::{DroppedJson, FlowJson, flow_word, protocol};
 pub use gc::GarbageJson;
-pub use guest::{Guest, StatusJson};
+pub use guest::{Guest, GuestLoadJson, StatusJson};
 pub use host::{DoctorJson, LogLineJson};
 pub use kernel::{CompactedJson, KernelChangeJson, KernelSettingJson, KernelWhyJson};
 pub use keys::KeysJson;
@@ -36,6 +37,7 @@ pub use plan::{PlanJson, TreeJson};
 pub use policy::{ExplainedJson, PolicyJson, QuarantineJson, RulesJson};
 pub use publish::PublishedJson;
 pub use snapshot::{FrozenJson, Removed, RestoredJson, Snapshot};
+pub use verify::VerificationJson;
 
 use schemars::JsonSchema;
 
@@ -51,6 +53,8 @@ pub enum DocumentJson {
     Ps,
     /// Of `status`
     Status,
+    /// Of `top`
+    Top,
     /// Of `plan`
     Plan,
     /// Of `policy show`
@@ -111,6 +115,8 @@ pub enum DocumentJson {
     ApkVerify,
     /// One line of `apk pack`, for each package
     ApkPack,
+    /// Of `verify`
+    Verify,
     /// Of `gc`
     Gc,
     /// Of `keys`
@@ -127,6 +133,7 @@ impl DocumentJson {
         match self {
             Self::Ps => schema::<Vec<Guest>>("sisforge ps --json"),
             Self::Status => schema::<StatusJson>("sisforge status --json"),
+            Self::Top => schema::<Vec<GuestLoadJson>>("sisforge top --json"),
             Self::Plan => schema::<PlanJson>("sisforge plan --json"),
             Self::PolicyShow => schema::<Vec<PolicyJson>>("sisforge policy show --json"),
             Self::PolicyNft => schema::<RulesJson>("sisforge policy show --nft --json"),
@@ -152,15 +159,22 @@ impl DocumentJson {
             Self::KernelWhy => schema::<KernelWhyJson>("sisforge kernel why --json"),
             Self::KernelDiff => schema::<Vec<KernelChangeJson>>("sisforge kernel diff --json"),
             Self::KernelCompact => schema::<CompactedJson>("sisforge kernel compact --json"),
-            Self::ApkLs => schema::<Vec<ApkFileJson>>("sisforge apk ls --json"),
-            Self::ApkSolve => schema::<SolvedJson>("sisforge apk solve --json"),
-            Self::ApkVerify => schema::<Vec<VerifiedJson>>("sisforge apk verify --json"),
-            Self::ApkPack => schema::<PackedJson>("a line of sisforge apk pack --json"),
+            Self::ApkLs | Self::ApkSolve | Self::ApkVerify | Self::ApkPack => self.of_apk(),
+            Self::Verify => schema::<VerificationJson>("sisforge verify --json"),
             Self::Gc => schema::<GarbageJson>("sisforge gc --json"),
             Self::Keys => schema::<KeysJson>("sisforge keys --json"),
             Self::Event => schema::<EventJson>("a line of sisforge up, down, build and the like --json"),
             Self::Wrote => schema::<WrittenJson>("a file that sisforge wrote"),
             Self::Error => schema::<FailureJson>("sisforge --json, of a command that failed"),
+        }
+    }
+
+    fn of_apk(self) -> serde_json::Value {
+        match self {
+            Self::ApkLs => schema::<Vec<ApkFileJson>>("sisforge apk ls --json"),
+            Self::ApkSolve => schema::<SolvedJson>("sisforge apk solve --json"),
+            Self::ApkVerify => schema::<Vec<VerifiedJson>>("sisforge apk verify --json"),
+            _ => schema::<PackedJson>("a line of sisforge apk pack --json"),
         }
     }
 }
