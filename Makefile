@@ -2,15 +2,18 @@
 
 CARGO ?= cargo
 RELEASE = target/release/sisforge
+STATIC = x86_64-unknown-linux-musl
 TOOLS = target/test-tools
 DENY_VERSION = 0.20.2
 DENY = $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 MACHETE_VERSION = 0.9.2
 MACHETE = $(TOOLS)/cargo-machete-$(MACHETE_VERSION)/bin/cargo-machete
+MDBOOK_VERSION = 0.4.52
+MDBOOK = $(TOOLS)/mdbook-$(MDBOOK_VERSION)/bin/mdbook
 
-.PHONY: demo test test-host lint bench build packages test-packages host-packages bench-packages
+.PHONY: demo test test-host lint bench build dist docs packages test-packages host-packages bench-packages dist-packages docs-packages
 
-## the whole job on this machine, from Debian's packages to a rootless container in a guest
+## the whole job on this machine, from Debian's packages to a rootless container in a guest; with KEEP=1, the guests run on
 demo: packages build
 	demo/run $(abspath $(RELEASE))
 
@@ -26,6 +29,15 @@ test-host: packages host-packages build
 
 build:
 	$(CARGO) build --release --locked
+
+## the documentation, in target/docs: pages of docs/, and the reference from the program's own help and schema
+docs: docs-packages build $(MDBOOK)
+	docs/make $(abspath $(RELEASE)) $(MDBOOK) target/docs
+
+## what is given out, in target/dist: one static binary, in an archive and in a Debian package, with man pages, completions, unit
+dist: dist-packages
+	$(CARGO) build --release --locked --target $(STATIC)
+	dist/make target/$(STATIC)/release/sisforge
 
 lint: $(DENY) $(MACHETE)
 	$(CARGO) fmt --check
@@ -46,6 +58,9 @@ bench: bench-packages build
 	benches/solve $(abspath $(RELEASE))
 	benches/image $(abspath $(RELEASE)) 5
 
+$(MDBOOK):
+	$(CARGO) install -q --locked --debug --no-default-features --root $(TOOLS)/mdbook-$(MDBOOK_VERSION) mdbook@$(MDBOOK_VERSION)
+
 packages:
 	demo/install-packages
 
@@ -57,3 +72,9 @@ host-packages:
 
 bench-packages:
 	demo/install-packages bench
+
+dist-packages:
+	demo/install-packages dist
+
+docs-packages:
+	demo/install-packages docs

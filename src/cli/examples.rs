@@ -80,22 +80,53 @@ fn at(command: Command, path: &[&str], text: String) -> Command {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
     use super::*;
+
+    fn is_command_line(line: &str) {
+        // One pair of quotes is what examples have.
+        let mut words = Vec::new();
+        for (at, part) in line.split('\'').enumerate() {
+            match at % 2 {
+                0 => words.extend(part.split_whitespace()),
+                _ => words.push(part),
+            }
+        }
+        if let Err(error) = crate::cli::command_line().try_get_matches_from(&words) {
+            panic!("{line}: {error}");
+        }
+    }
 
     #[test]
     fn every_example_is_a_command_line() {
-        for line in EXAMPLES.iter().flat_map(|(_, lines)| *lines) {
-            // One pair of quotes is what examples have.
-            let mut words = Vec::new();
-            for (at, part) in line.split('\'').enumerate() {
-                match at % 2 {
-                    0 => words.extend(part.split_whitespace()),
-                    _ => words.push(part),
-                }
-            }
-            if let Err(error) = crate::cli::command_line().try_get_matches_from(&words) {
-                panic!("{line}: {error}");
+        EXAMPLES.iter().flat_map(|(_, lines)| *lines).for_each(|line| is_command_line(line));
+    }
+
+    /// The README and the pages of `docs/`.
+    fn pages() -> Vec<PathBuf> {
+        let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let of = |dir: &str| {
+            let entries = fs::read_dir(project.join(dir)).expect("pages");
+            entries.map(|entry| entry.expect("a page").path()).filter(|path| path.is_file())
+        };
+        of("docs/src").chain(of("docs/src/how-to")).chain([project.join("README.md")]).collect()
+    }
+
+    #[test]
+    fn what_pages_show_are_command_lines() {
+        let mut count = 0;
+        for page in pages() {
+            let text = fs::read_to_string(&page).expect("a page");
+            for line in text.lines().filter(|line| line.starts_with("    sisforge ")) {
+                // What stands behind is the shell's, or for the reader.
+                let ends = [" #", "  ", " >", " |"].iter().filter_map(|end| line.trim_start().find(end));
+                let line = line.trim_start();
+                is_command_line(&line[..ends.min().unwrap_or(line.len())]);
+                count += 1;
             }
         }
+        assert!(count > 60, "{count}");
     }
 }
