@@ -217,7 +217,7 @@ impl World {
     }
 
     fn apply(&self, plan: Plan, at_once: usize) {
-        let applied = apply(&plan, &self.host, at_once, &Silent);
+        let applied = apply(&plan, &self.host, at_once, &Silent, &|_, _| {});
         assert!(applied.failures.is_empty(), "{:?}", applied.failures);
     }
 
@@ -277,6 +277,6 @@ impl World {
 }
 
 fn apply_host(host: &LinuxHost, step: Step) {
-    let applied = apply(&Plan { prepare: vec![step], ..Plan::default() }, host, 1, &Silent);
+    let applied = apply(&Plan { prepare: vec![step], ..Plan::default() }, host, 1, &Silent, &|_, _| {});
     assert!(applied.failures.is_empty(), "{:?}", applied.failures);
 }

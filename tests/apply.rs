@@ -169,7 +169,7 @@ fn towards(before: &Inner, desired: &WantedHost, fault: Fault) -> (Applied, Inne
 fn plan_for(guests: GuestScope<'_>, before: &Inner, desired: &WantedHost, fault: Fault) -> (Applied, Inner) {
     let host = ModelHost::new(before, desired, fault);
     let observed = host.observe().unwrap();
-    let applied = apply(&diff(&observed, desired, guests), &host, 1, &Silent);
+    let applied = apply(&diff(&observed, desired, guests), &host, 1, &Silent, &|_, _| {});
     let after = host.inner().clone();
     (applied, after)
 }

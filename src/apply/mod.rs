@@ -74,22 +74,25 @@ impl StepFailure {
 const STOPS_AT_ONCE: usize = 256;
 
 /// What happens to a guest, which decides how its failures are met.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum GuestAction {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestAction {
     /// Takes every step, whatever fails: a TAP is removed even where its VMM does not end.
     Stop,
     /// Takes no step that would build on a failed one.
     Start,
 }
 
+/// Who is told that a guest came through all of its steps, from any thread.
+pub type Tell<'a> = &'a (dyn Fn(GuestAction, &GuestSteps) + Sync);
+
 /// Carries out a plan. A guest that fails does not stop the others; a host step that fails ends everything that
 /// would build on it. Rules are not removed while a guest that they hold may be left. Where the host cannot be prepared, no
 /// guest is stopped that could then not be started again; those that merely go are stopped all the same.
 ///
 /// Where this is asked to end, guests that stop are stopped, those that start are taken back unless they are ready or go on
-/// from a snapshot, and no other is begun.
-pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) -> Applied {
-    let mut applied = in_order(plan, host, at_once, report);
+/// from a snapshot, and no other is begun. `tell` is told of each guest as soon as all of its steps were taken.
+pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report, tell: Tell<'_>) -> Applied {
+    let mut applied = in_order(plan, host, at_once, report, tell);
     let (cut_short, failures): (Vec<_>, _) =
         applied.failures.into_iter().partition(|failure| interrupt::is_cause_of(&failure.error));
     applied.failures = failures;
@@ -97,7 +100,7 @@ pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) 
 }
 
 /// The same, where what was cut short is among what failed.
-fn in_order(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) -> Applied {
+fn in_order(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report, tell: Tell<'_>) -> Applied {
     let mut applied = Applied::default();
     let early = plan.rules_come_first();
     if early && !host_steps(Interruptible::Before, &plan.rules, host, report, &mut applied.failures) {
@@ -106,7 +109,8 @@ fn in_order(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) -
     let prepared = host_steps(Interruptible::Between, &plan.prepare, host, report, &mut applied.failures);
     let goes = |guest: &GuestSteps| prepared || !plan.comes_back(&guest.guest);
     let stop: Vec<_> = plan.stop.iter().filter(|guest| goes(guest)).cloned().collect();
-    applied.stopped = guests(GuestAction::Stop, &stop, host, STOPS_AT_ONCE, report, &mut applied.failures);
+    applied.stopped =
+        guests(GuestAction::Stop, &stop, host, STOPS_AT_ONCE, (report, tell), &mut applied.failures);
     if let Err(error) = host.end_connections() {
         let step = "end the connections of guests that are gone".to_owned();
         applied.failures.push(StepFailure { guest: None, step, error });
@@ -122,7 +126,8 @@ fn in_order(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report) -
         applied.failures.iter().any(|failure| failure.guest.as_ref() == Some(&guest.guest))
     };
     let start: Vec<_> = plan.start.iter().filter(|guest| !not_stopped(guest)).cloned().collect();
-    applied.started = guests(GuestAction::Start, &start, host, at_once, report, &mut applied.failures);
+    applied.started =
+        guests(GuestAction::Start, &start, host, at_once, (report, tell), &mut applied.failures);
     applied
 }
 
@@ -166,7 +171,7 @@ fn guests(
     all: &[GuestSteps],
     host: &dyn Host,
     at_once: usize,
-    report: &dyn Report,
+    (report, tell): (&dyn Report, Tell<'_>),
     failures: &mut Vec<StepFailure>,
 ) -> Vec<GuestName> {
     let next = AtomicUsize::new(0);
@@ -176,6 +181,9 @@ fn guests(
             scope.spawn(|| {
                 while let Some(guest) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let outcome = one_guest(doing, guest, host, report);
+                    if outcome.is_empty() {
+                        tell(doing, guest);
+                    }
                     failed.lock().unwrap_or_else(PoisonError::into_inner).extend(outcome);
                 }
             });

@@ -12,7 +12,7 @@ pub struct RolloutArgs {
     /// How guests that run are replaced
     #[arg(long, value_enum, default_value_t = StrategyArg::Recreate)]
     strategy: StrategyArg,
-    /// Guests that may be down at the same time, with `--strategy rolling` [default: 1]
+    /// Guests that may be down at the same time [default: 1]; implies `--strategy rolling`
     #[arg(long, value_name = "N")]
     max_unavailable: Option<NonZeroUsize>,
     /// Seconds that a guest may take to be ready

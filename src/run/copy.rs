@@ -101,7 +101,9 @@ pub fn to_guest(local: &Path, guest: &Target, remote: &str) -> Result<(), CopyEr
 /// Runs a command between two streams; gives what it said where it failed.
 fn send(target: &Target, argv: &[String], stdin: Stdio, stdout: Stdio) -> Result<Option<String>, CopyError> {
     let finished = ssh::run(target, argv, Io::Streams { stdin, stdout })?;
-    let said = excerpt(String::from_utf8_lossy(&finished.stderr).trim());
+    let said = String::from_utf8_lossy(&finished.stderr);
+    let said =
+        excerpt(&said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; "));
     Ok((finished.code != 0).then(|| if said.is_empty() { format!("status {}", finished.code) } else { said }))
 }
 

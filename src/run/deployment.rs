@@ -13,7 +13,7 @@ use crate::host::resolver::{ConfiguredNames, Resolver, resolver_config};
 use crate::host::wanted::WantedHost;
 use crate::lock::model::Lock;
 use crate::plan::{
-    GuestScope, Plan, PolicyNames, Step, Strategy, diff, losses, name_changes, restart, shrinking,
+    GuestScope, GuestSteps, Plan, PolicyNames, Step, Strategy, diff, losses, name_changes, restart, shrinking,
 };
 use crate::sys::fs::FileLock;
 use crate::sys::interrupt;
@@ -220,8 +220,11 @@ pub(super) fn carry_out(
     let (mut applied, mut left) = (Applied::default(), Vec::new());
     for part in plan.clone().in_parts(strategy) {
         if applied.failures.is_empty() && !applied.is_cut_short {
-            let done = apply(&part, host, workspace.guests_at_once(), report);
-            events::record(&host.layout, events::of_plan(&part, &done));
+            let tell = |action, steps: &GuestSteps| {
+                events::record(&host.layout, [events::of_guest(action, steps)]);
+            };
+            let done = apply(&part, host, workspace.guests_at_once(), report, &tell);
+            events::record(&host.layout, done.failures.iter().map(events::of_failure));
             left.extend(part.left_by(&done.stopped, &done.started).filter(|_| done.is_cut_short));
             let Applied { stopped, started, failures, is_cut_short } = done;
             applied.is_cut_short = is_cut_short;

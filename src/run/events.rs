@@ -6,13 +6,12 @@ use std::time::SystemTime;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::apply::Applied;
-use crate::base::GuestName;
+use crate::apply::{GuestAction, StepFailure};
 use crate::base::diagnostic::one_line;
 use crate::base::text::json;
 use crate::base::time::rfc3339_millis;
 use crate::host::layout::Layout;
-use crate::plan::{GuestSteps, Plan};
+use crate::plan::GuestSteps;
 use crate::sys::fs::{self, FileError, FileLock};
 use crate::sys::journal::{self, Priority};
 use crate::sys::log::{LogBounds, Writer};
@@ -126,26 +125,23 @@ impl From<&HeldBack> for FleetEvent {
     }
 }
 
-/// What carrying out a plan came to.
-pub(super) fn of_plan(plan: &Plan, applied: &Applied) -> Vec<FleetEvent> {
-    let find = |all: &[GuestSteps], guest: &GuestName| {
-        let steps = all.iter().find(|steps| steps.guest == *guest);
-        steps.map(|steps| (steps.why.to_string(), steps.starts())).unwrap_or_default()
-    };
-    let stopped = applied.stopped.iter().map(|guest| {
-        let (why, _) = find(&plan.stop, guest);
-        FleetEvent::Stopped { guest: guest.to_string(), why }
-    });
-    let started = applied.started.iter().map(|name| {
-        let (guest, (why, starts)) = (name.to_string(), find(&plan.start, name));
-        if starts { FleetEvent::Started { guest, why } } else { FleetEvent::Repaired { guest, why } }
-    });
-    let failed = applied.failures.iter().map(|failure| FleetEvent::Failed {
+/// That a guest came through all of its steps.
+pub(super) fn of_guest(action: GuestAction, steps: &GuestSteps) -> FleetEvent {
+    let (guest, why) = (steps.guest.to_string(), steps.why.to_string());
+    match action {
+        GuestAction::Stop => FleetEvent::Stopped { guest, why },
+        GuestAction::Start if steps.starts() => FleetEvent::Started { guest, why },
+        GuestAction::Start => FleetEvent::Repaired { guest, why },
+    }
+}
+
+/// That a step failed.
+pub(super) fn of_failure(failure: &StepFailure) -> FleetEvent {
+    FleetEvent::Failed {
         guest: failure.guest.as_ref().map(ToString::to_string),
         step: failure.step.clone(),
         error: one_line(&failure.error),
-    });
-    stopped.chain(started).chain(failed).collect()
+    }
 }
 
 /// Tells of what happened. Nothing that was done is undone where it cannot be told: a store that is full is said there once it is

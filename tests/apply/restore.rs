@@ -84,7 +84,7 @@ fn bring_back(
     let host = ModelHost::new(before, &wanted, fault);
     let observed = host.observe().unwrap();
     let plan = restore(&observed, &wanted, &target, &snapshot(), &manifest)?;
-    let applied = apply(&plan, &host, 1, &Silent);
+    let applied = apply(&plan, &host, 1, &Silent, &|_, _| {});
     let after = host.inner().clone();
     Ok((applied, after))
 }

@@ -73,6 +73,25 @@ fn a_step_that_fails_and_a_commit_that_is_wrong_are_events() {
     );
 }
 
+#[test]
+fn an_event_is_told_when_it_happens() {
+    needs_firecracker!();
+    let sandbox = Sandbox::running("ab");
+    let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
+    sandbox.done(&format!("restart {a} {b}"));
+    let (_, events) = sandbox.documents("events", "events");
+    for guest in [a, b] {
+        let of_guest = events.iter().filter(|event| event["guest"] == guest.as_str());
+        let [_, stopped, started]: [&Value; 3] = of_guest.collect::<Vec<_>>().try_into().unwrap();
+        assert_eq!(
+            (stopped["event"].as_str(), started["event"].as_str()),
+            (Some("stopped"), Some("started"))
+        );
+        let (stopped, started) = (stopped["time"].as_str().unwrap(), started["time"].as_str().unwrap());
+        assert!(stopped < started, "{stopped} {started}");
+    }
+}
+
 /// What `watch --listen` answers.
 fn ask(port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
