@@ -2,11 +2,15 @@
 //! (`sys/log`). It ends by itself once the VMM has, and where it is killed the VMM goes on.
 
 use std::fs::File;
-use std::io::{Read, Seek};
-use std::os::fd::AsFd;
+use std::io::{self, Read, Seek};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::MemfdFlags;
+use rustix::pipe::PipeFlags;
 
 use crate::fleet::VmmKind;
 use crate::host::logs::{LogKind, LogStream};
@@ -20,7 +24,7 @@ use crate::sys::{launch, log};
 use super::ApplyError;
 use super::linux::GuestHandle;
 
-/// How often is looked whether a keeper has begun, or ended.
+/// How often is looked whether a keeper has ended.
 const POLL: Duration = Duration::from_millis(2);
 /// How long one may take to begin; after its VMM's end, to copy what is left in the pipes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,6 +46,13 @@ pub enum For {
     NewVmm,
     /// A VMM that runs, and whose keeper is gone.
     RunningVmm,
+}
+
+/// A file that is on no disk, and another descriptor of it.
+fn in_memory() -> io::Result<(File, OwnedFd)> {
+    let file = rustix::fs::memfd_create("said", MemfdFlags::CLOEXEC)?;
+    let other = file.as_fd().try_clone_to_owned()?;
+    Ok((file.into(), other))
 }
 
 impl GuestHandle<'_> {
@@ -83,7 +94,6 @@ impl GuestHandle<'_> {
     fn spawn_keeper(self, streams: &[LogStream], why: For) -> Result<String, ApplyError> {
         let (host, guest) = (self.host, self.name);
         let (layout, limits) = (&host.layout, &host.logs);
-        let dir = layout.guest(guest);
         let cgroup = layout.keepers_cgroup();
         host.hierarchy.create(&cgroup, &Limits::NONE)?;
         let mut tool = Tool::new(&host.launcher).arg("keep-logs").arg("--lock").arg(layout.keeper(guest));
@@ -97,15 +107,14 @@ impl GuestHandle<'_> {
         for stream in streams {
             tool = tool.arg(stream.kind.word()).arg(&stream.pipe);
         }
-        let null = || File::options().read(true).write(true).open("/dev/null");
-        let null = || null().map_err(FileError::when("open", "/dev/null"));
-        let mut said = tempfile::tempfile_in(&dir).map_err(FileError::when("create a file in", &dir))?;
-        let stderr = said.as_fd().try_clone_to_owned().map_err(FileError::when("create a file in", &dir))?;
-        let pid = launch::spawn(&tool, null()?, null()?, stderr.into())?.pid;
-        let begun = Instant::now();
-        while !self.has_keeper() && process::inspect(pid).is_some() && begun.elapsed() < PATIENCE {
-            std::thread::sleep(POLL);
-        }
+        let null = File::open("/dev/null").map_err(FileError::when("open", "/dev/null"))?;
+        let (mut said, stderr) = in_memory().map_err(FileError::when("create a file in", "memory"))?;
+        let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from);
+        let (begun, stdout) = pipe.map_err(FileError::when("create", "a pipe"))?;
+        launch::spawn(&tool, null, stdout.into(), stderr.into())?;
+        // It says that it has begun, or its end of the pipe is closed with it.
+        let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let _ = poll(&mut [PollFd::new(&begun, PollFlags::IN)], Some(&patience));
         let mut text = String::new();
         // What cannot be read is only the reason's wording.
         let _ = said.rewind().and_then(|()| said.read_to_string(&mut text));

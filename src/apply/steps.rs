@@ -140,9 +140,12 @@ fn remove_network(host: &LinuxHost) -> Result<(), ApplyError> {
 fn create_tap(host: &LinuxHost, tap: &TapSpec) -> Result<(), ApplyError> {
     let (name, alias) = (tap.name.as_str(), host.layout.tap_alias());
     let create = || {
-        ip::create_tap(name, tap.owner, tap.address, TAP_PREFIX, &alias)?;
+        let is_new = ip::create_tap(name, tap.owner, tap.address, TAP_PREFIX, &alias)?;
         taps::harden(name)?;
-        taps::shape(name, tap.rates, &alias)
+        match is_new {
+            true => taps::shape_new(name, tap.rates, &alias),
+            false => taps::shape(name, tap.rates, &alias),
+        }
     };
     Ok(netns::within(&host.layout.netns(), create)??)
 }

@@ -186,10 +186,11 @@ impl GuestHandle<'_> {
         let mut taken_back = false;
         let begun = Instant::now();
         let (mut serial, mut vmm_log) = (Listener::to(self, Serial)?, Listener::to(self, Vmm)?);
+        let mut vmm = None;
         loop {
             host.check_signals()?;
             // Looked for before the log is read, so that the last words of one that ended are seen.
-            let vmm = self.vmm();
+            vmm = vmm.as_ref().and_then(process::again).or_else(|| self.vmm());
             if vmm.is_none() {
                 self.end_keeper()?;
             }

@@ -212,6 +212,11 @@ pub fn inspect(pid: u32) -> Option<ProcessInfo> {
     })
 }
 
+/// The same process as it is now; `None` where it is dead.
+pub fn again(process: &ProcessInfo) -> Option<ProcessInfo> {
+    inspect(process.pid).filter(|now| now.start_time == process.start_time)
+}
+
 /// When this machine was started, by its clock as it is now; `None` where the kernel does not tell.
 pub fn booted() -> Option<SystemTime> {
     let text = fs::read_to_string("/proc/stat").ok()?;
@@ -249,6 +254,12 @@ impl Handle {
     /// Its number.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Waits until it has ended, or longer than that.
+    pub fn wait(&self, patience: Duration) {
+        // Where that fails, whoever waits looks again who is left.
+        let _ = poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], patience.try_into().ok().as_ref());
     }
 
     /// Sends SIGKILL; one that is dead already is fine.

@@ -25,6 +25,9 @@ const SETTINGS: [(&str, &str, &str); 8] = [
     ("ipv6", "disable_ipv6", "1"),
 ];
 
+/// Packets and flows of a queue that is fair to all connections.
+const PACKETS: u32 = 1000;
+const FLOWS: u32 = 128;
 /// Bytes of a queue that a packet waits in, at the least: segmentation offload makes one packet of many.
 const LEAST_BURST: u64 = 1 << 16;
 /// The kernel counts a burst in 32 bits, as time.
@@ -93,6 +96,16 @@ pub fn shape(name: &str, rates: Rates, alias: &str) -> Result<(), IpError> {
     Ok(())
 }
 
+/// The same of a TAP that was made just now, on which nothing waits yet. One without rates starts no program.
+pub fn shape_new(name: &str, rates: Rates, alias: &str) -> Result<(), IpError> {
+    if rates != Rates::default() {
+        return shape(name, rates, alias);
+    }
+    link::queue_fairly(name, PACKETS, FLOWS)?;
+    // Of one of that name before it.
+    unshape(name)
+}
+
 /// Removes what the packets of a guest wait in that comes from its TAP; absence is fine.
 pub fn unshape(name: &str) -> Result<(), IpError> {
     let ifb = ifb(name);
@@ -124,11 +137,11 @@ impl Batch {
 
     /// What leaves an interface, at a rate in bytes a second.
     fn queue(&mut self, name: &str, rate: Option<u64>) {
-        const FAIR: &str = "fq_codel limit 1000 flows 128";
+        let fair = format!("fq_codel limit {PACKETS} flows {FLOWS}");
         let Some(rate) = rate else {
             // It may have been the kernel's own already, and not every kernel has a better one.
             self.line(false, format_args!("qdisc del dev {name} root"));
-            self.line(false, format_args!("qdisc replace dev {name} root {FAIR}"));
+            self.line(false, format_args!("qdisc replace dev {name} root {fair}"));
             return;
         };
         let burst = (rate / TICK).clamp(LEAST_BURST, MOST_BURST);
@@ -140,7 +153,7 @@ impl Batch {
                 "qdisc replace dev {name} root handle 1: tbf rate {rate}bps burst {burst} limit {limit}"
             ),
         );
-        self.line(false, format_args!("qdisc replace dev {name} parent 1: handle 2: {FAIR}"));
+        self.line(false, format_args!("qdisc replace dev {name} parent 1: handle 2: {fair}"));
     }
 
     fn run(self) -> Result<(), ToolError> {

@@ -40,6 +40,26 @@ fn no_guest_that_goes_lists_interfaces_or_starts_a_program() {
     assert_eq!(calls_of_down("a"), calls_of_down("abcde"));
 }
 
+/// How often `up` of so many guests starts a program.
+fn calls_of_up(guests: &str, program: &str) -> usize {
+    let sandbox = Sandbox::new();
+    let path = counted(&sandbox, program);
+    sandbox.fleet(guests);
+    sandbox.done("build");
+    let mut up = sandbox.command();
+    assert!(up.arg("up").env("PATH", path).output().unwrap().status.success());
+    sandbox.done("down --timeout 0");
+    fs::read_to_string(sandbox.path("calls")).unwrap_or_default().lines().count()
+}
+
+#[test]
+fn no_guest_that_comes_starts_a_program_for_its_network() {
+    needs_firecracker!();
+    for program in ["ip", "tc"] {
+        assert_eq!(calls_of_up("a", program), calls_of_up("abcde", program), "{program}");
+    }
+}
+
 #[test]
 fn no_guest_that_goes_looks_at_the_processes_of_all_others() {
     needs_firecracker!();

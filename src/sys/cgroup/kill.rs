@@ -12,6 +12,8 @@ use crate::sys::process;
 /// How long killed processes may take to go. One in uninterruptible sleep takes as long as its disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
+/// How long is waited for the end of one that was killed alone, and may be frozen, before another look.
+const ALONE: Duration = Duration::from_millis(500);
 
 /// What makes the processes of a cgroup stand still, and what lets them run.
 struct Freezer {
@@ -26,6 +28,7 @@ impl Hierarchy {
     pub fn kill(&self, path: &str) -> Result<(), CgroupError> {
         checked(path)?;
         let end = Instant::now() + PATIENCE;
+        let mut is_first = true;
         loop {
             let pids = self.procs_below(path);
             if pids.is_empty() {
@@ -34,9 +37,26 @@ impl Hierarchy {
             if Instant::now() > end {
                 return Err(CgroupError::Busy { path: path.to_owned(), pids });
             }
-            self.kill_once(path, &pids)?;
-            thread::sleep(POLL);
+            // One alone has no time to make another, but for one who waits for just that; who did is met frozen.
+            match pids.as_slice() {
+                [pid] if is_first => self.kill_alone(path, *pid),
+                _ => {
+                    self.kill_once(path, &pids)?;
+                    thread::sleep(POLL);
+                }
+            }
+            is_first = false;
         }
+    }
+
+    /// Kills a process while the cgroup has it, and waits a little for its end.
+    fn kill_alone(&self, path: &str, pid: u32) {
+        // A number that is still listed once its process is held is that process, and of this cgroup.
+        let Some(process) = process::Handle::open(pid).filter(|_| self.procs(path).contains(&pid)) else {
+            return;
+        };
+        process.kill();
+        process.wait(ALONE);
     }
 
     fn procs_below(&self, path: &str) -> Vec<u32> {

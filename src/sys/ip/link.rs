@@ -14,6 +14,8 @@ use super::IpError;
 const NEW_LINK: MessageKind = MessageKind(0, 16);
 const DELETE_LINK: MessageKind = MessageKind(0, 17);
 const NEW_ADDRESS: MessageKind = MessageKind(0, 20);
+const NEW_QDISC: MessageKind = MessageKind(0, 36);
+const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const IFLA_IFNAME: u16 = 3;
@@ -24,6 +26,11 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFF_UP: u32 = 1;
 const AF_INET: u8 = 2;
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+const TCA_FQ_CODEL_LIMIT: u16 = 2;
+const TCA_FQ_CODEL_FLOWS: u16 = 5;
+const TC_H_ROOT: u32 = 0xffff_ffff;
 
 /// The index of the interface of that name, where there is one.
 pub fn index(name: &str) -> Result<Option<u32>, IpError> {
@@ -59,6 +66,38 @@ pub(super) fn add_address(name: &str, index: u32, address: Ipv4Addr, prefix: u8)
     let add =
         |socket: Rtnetlink| socket.request(NEW_ADDRESS, NLM_F_CREATE | NLM_F_EXCL, &header, &attributes);
     Rtnetlink::open().and_then(add).map_err(failed("give an address to", name))
+}
+
+/// Makes a TAP that stays, and that this uid alone may attach to. Nobody can while it is being made.
+pub(super) fn create_tap(name: &str, owner: u32) -> Result<(), IpError> {
+    let create = || -> io::Result<()> {
+        let tap = tappers::linux::Tap::create_named(tappers::Interface::new(name)?)?;
+        tap.set_owner(owner)?;
+        tap.set_persistent(true)
+    };
+    create().map_err(failed("make", name))
+}
+
+/// Has what leaves an interface wait in a queue that is fair to all connections (tc-fq_codel(8)), of this many packets and flows,
+/// where the kernel has one.
+pub fn queue_fairly(name: &str, limit: u32, flows: u32) -> Result<(), IpError> {
+    let Some(index) = index(name)? else { return Err(failed("find", name)(io::ErrorKind::NotFound.into())) };
+    let mut options = Vec::new();
+    push(&mut options, TCA_FQ_CODEL_LIMIT, &limit.to_ne_bytes());
+    push(&mut options, TCA_FQ_CODEL_FLOWS, &flows.to_ne_bytes());
+    let mut attributes = Vec::new();
+    push(&mut attributes, TCA_KIND, b"fq_codel\0");
+    push(&mut attributes, TCA_OPTIONS, &options);
+    // `struct tcmsg`, without a handle.
+    let mut header = [0; 20];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[12..16].copy_from_slice(&TC_H_ROOT.to_ne_bytes());
+    let put =
+        |socket: Rtnetlink| socket.request(NEW_QDISC, NLM_F_CREATE | NLM_F_REPLACE, &header, &attributes);
+    match Rtnetlink::open().and_then(put) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => Ok(()),
+        done => done.map_err(failed("give a queue to", name)),
+    }
 }
 
 /// Says whose an interface is, and takes it up.

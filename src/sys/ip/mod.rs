@@ -290,8 +290,14 @@ fn own_tap(name: &str, alias: &str) -> Result<Option<Link>, IpError> {
 /// Makes a TAP that only `owner` may attach to, gives it one address, and takes it up last: before that no packet
 /// passes. Its alias says whose it is. It speaks no IPv6 and drops packets from addresses that are not routed to it. A TAP of that name which is
 /// right already is left alone, so that a guest on it notices nothing; one of another owner is made anew. A TAP of
-/// another alias, or a link of another kind, is left alone, and an error.
-pub fn create_tap(name: &str, owner: u32, address: Ipv4Addr, prefix: u8, alias: &str) -> Result<(), IpError> {
+/// another alias, or a link of another kind, is left alone, and an error. Tells whether it was made anew.
+pub fn create_tap(
+    name: &str,
+    owner: u32,
+    address: Ipv4Addr,
+    prefix: u8,
+    alias: &str,
+) -> Result<bool, IpError> {
     if !Path::new("/dev/net/tun").exists() {
         return Err(IpError::NoTun);
     }
@@ -302,8 +308,9 @@ pub fn create_tap(name: &str, owner: u32, address: Ipv4Addr, prefix: u8, alias: 
         delete_link(name)?;
         found = None;
     }
-    if found.is_none() {
-        ip(["tuntap", "add", "dev", name, "mode", "tap", "user", &owner.to_string()]).run()?;
+    let is_new = found.is_none();
+    if is_new {
+        link::create_tap(name, owner)?;
     }
     let link = found.unwrap_or_default();
     set_interface_sysctl("ipv6", name, "disable_ipv6", "1")?;
@@ -320,7 +327,7 @@ pub fn create_tap(name: &str, owner: u32, address: Ipv4Addr, prefix: u8, alias: 
     if link.ifalias != alias || !link.is_up() {
         link::take_up(name, index, alias)?;
     }
-    Ok(())
+    Ok(is_new)
 }
 
 /// A neighbour as `ip -j neigh` prints it.

@@ -1,7 +1,7 @@
 //! The keeper of a guest's logs: it copies bytes from pipes to logs until whoever wrote is gone, and understands none.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::thread;
@@ -41,6 +41,9 @@ const GATHER: Duration = Duration::from_millis(10);
 /// How much is read of one pipe before another has its turn.
 const TURN: usize = 4 << 20;
 
+/// What a keeper says on stdout once its logs are kept.
+const BEGUN: &[u8] = b"begun\n";
+
 /// Opens a pipe that has a name. It is never waited for: neither for somebody at its other end, nor for room or bytes in it.
 ///
 /// The name may stand where somebody else can put another thing in its place, so that must be a pipe too.
@@ -78,6 +81,8 @@ pub fn keep(work: &Work<'_>) -> Result<(), FileError> {
     if work.begin {
         streams.iter_mut().for_each(|stream| stream.log.begin(SystemTime::now()));
     }
+    // Whoever started this waits for it, or is gone.
+    let _ = io::stdout().write_all(BEGUN).and_then(|()| io::stdout().flush());
     copy_all(streams).map_err(FileError::when("wait for the pipes of", dir))
 }
 
