@@ -121,7 +121,13 @@ impl<'a> Deployment<'a> {
     /// What such a state is made of.
     pub(super) fn basis(&mut self, inputs: Inputs) -> Result<Basis, RunError> {
         facts::subnet_is_free(&self.fleet, &self.host.layout)?;
-        Basis::find(self.workspace, &self.fleet, inputs, &mut self.host, &self.observed)
+        let built = BuiltFleet::find(self.workspace, &self.fleet, inputs)?;
+        self.basis_of(built)
+    }
+
+    /// The same of what was built before.
+    pub(super) fn basis_of(&mut self, built: BuiltFleet) -> Result<Basis, RunError> {
+        Basis::find(self.workspace, &self.fleet, built, &mut self.host, &self.observed)
     }
 
     /// What brings these guests to what is wanted, with what a user is to know of it.
@@ -248,6 +254,32 @@ pub(super) fn scope(names: &[GuestName]) -> GuestScope<'_> {
     if names.is_empty() { GuestScope::All } else { GuestScope::Only(names) }
 }
 
+/// A fleet's lock, and all that is built by it.
+#[derive(Clone)]
+pub(super) struct BuiltFleet {
+    lock: Lock,
+    artifacts: Artifacts,
+}
+
+impl BuiltFleet {
+    /// Builds what is missing, for whoever is about to hold the host: a build may take hours, and nobody else is to wait for it.
+    ///
+    /// # Errors
+    /// Where the fleet cannot be on this host, which is known before anything is built.
+    pub fn before_hold(workspace: &Workspace<'_>, fleet: &Fleet, inputs: Inputs) -> Result<Self, RunError> {
+        let host = host::open(&fleet.host, &fleet.name)?;
+        facts::subnet_is_free(fleet, &host.layout)?;
+        Self::find(workspace, fleet, inputs)
+    }
+
+    /// Builds what is missing.
+    pub fn find(workspace: &Workspace<'_>, fleet: &Fleet, inputs: Inputs) -> Result<Self, RunError> {
+        let locked = LockedProject::of(workspace, fleet.clone(), inputs)?;
+        let artifacts = locked.builder().artifacts()?;
+        Ok(Self { lock: locked.lock, artifacts })
+    }
+}
+
 /// All that decides what a fleet wants of its host.
 pub(super) struct Basis {
     lock: Lock,
@@ -260,18 +292,16 @@ impl Basis {
     pub fn find(
         workspace: &Workspace<'_>,
         fleet: &Fleet,
-        inputs: Inputs,
+        BuiltFleet { lock, artifacts }: BuiltFleet,
         host: &mut LinuxHost,
         observed: &ObservedHost,
     ) -> Result<Self, RunError> {
-        let locked = LockedProject::of(workspace, fleet.clone(), inputs)?;
-        let artifacts = locked.builder().artifacts()?;
         let facts = facts::facts(fleet, &host.layout, observed, workspace.report)?;
         let files = artifacts.by_digest();
         host.artifacts =
             files.into_iter().map(|(digest, (artifact, _))| (digest, artifact.path.clone())).collect();
         host.artifacts.extend(facts.files.iter().map(|(path, digest)| (*digest, path.clone())));
-        Ok(Self { lock: locked.lock, artifacts, facts })
+        Ok(Self { lock, artifacts, facts })
     }
 
     /// What of the artifacts is not built yet, in words.

@@ -9,10 +9,10 @@ use crate::host::state::MachineDisk;
 use crate::plan::{self, GuestScope, Plan};
 use crate::sys::digest::digest_like;
 
-use super::deployment::Held;
+use super::deployment::{BuiltFleet, Held};
 use super::error::ObstacleReason;
 use super::guests::declared;
-use super::{Deployment, Inputs, Outcome, RunError, Workspace};
+use super::{Deployment, Inputs, Outcome, RunError, Workspace, host};
 
 /// A snapshot that can be restored, on a host that is held.
 pub struct Restore<'a> {
@@ -30,11 +30,15 @@ pub fn prepare<'a>(
     snapshot: &SnapshotName,
     target: Option<&str>,
 ) -> Result<Restore<'a>, RunError> {
-    let mut held = Deployment::hold(workspace, workspace.fleet()?)?;
+    let fleet = workspace.fleet()?;
+    // Nothing is built for one that is not there; looked at again once nobody else can change it.
+    snapshot::ready_manifest(&host::open(&fleet.host, &fleet.name)?.layout, snapshot)?;
+    let built = BuiltFleet::before_hold(workspace, &fleet, Inputs::Refresh)?;
+    let mut held = Deployment::hold(workspace, fleet)?;
     let manifest = snapshot::ready_manifest(&held.host.layout, snapshot)?;
     let guest = declared(target.unwrap_or(manifest.guest.as_str()), &held.fleet)?;
     held.make_key()?;
-    let plan = planned(&mut held, &guest, snapshot, &manifest)?;
+    let plan = planned(&mut held, built, &guest, snapshot, &manifest)?;
     let damaged = snapshot::check_files(&held.host.layout, snapshot, &manifest)?;
     if !damaged.is_empty() {
         return Err(refused(snapshot, &guest, &damaged));
@@ -53,12 +57,13 @@ impl Restore<'_> {
 /// What brings the guest back; nothing where anything stands against it.
 fn planned(
     held: &mut Held<'_>,
+    built: BuiltFleet,
     guest: &GuestName,
     name: &SnapshotName,
     manifest: &SnapshotManifest,
 ) -> Result<Plan, RunError> {
     held.is_converted(GuestScope::Only(std::slice::from_ref(guest)))?;
-    let mut basis = held.basis(Inputs::Refresh)?;
+    let mut basis = held.basis_of(built)?;
     let mut obstacles = differences(manifest, &snapshot::here(manifest.machine.vmm)?);
     let fresh = basis.state(&held.fleet)?;
     if let Some(wanted) = fresh.guests.get(guest) {

@@ -13,7 +13,7 @@ use crate::host::observed::ObservedHost;
 use crate::sys::fs::{self, FileError};
 use crate::sys::{ssh, tool};
 
-use super::deployment::Basis;
+use super::deployment::{Basis, BuiltFleet};
 use super::guests::named;
 use super::{Inputs, RunError, Workspace, host};
 
@@ -51,7 +51,8 @@ fn write_all(
     let mut host = host::at(layout, fleet.host.logs, Scope::FilesAlone)?;
     fs::create_private_dir(&host.layout.dir())?;
     let key = key(fleet, &host.layout)?;
-    let mut basis = Basis::find(workspace, fleet, inputs, &mut host, &ObservedHost::default())?;
+    let built = BuiltFleet::find(workspace, fleet, inputs)?;
+    let mut basis = Basis::find(workspace, fleet, built, &mut host, &ObservedHost::default())?;
     basis.facts.ssh_key = Some(key);
     let wanted = basis.state(fleet)?;
     let around = JailerInstallation::look(fleet.vmm)?;

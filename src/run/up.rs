@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::apply::linux::READY_TIMEOUT;
 use crate::plan::{Plan, Strategy};
 
-use super::deployment::{Held, scope};
+use super::deployment::{BuiltFleet, Held, scope};
 use super::guests::named;
 use super::saved_plan::SavedPlan;
 use super::{Deployment, Inputs, Outcome, RunError, Workspace};
@@ -43,7 +43,7 @@ pub struct Up<'a> {
     pub(super) strategy: Strategy,
 }
 
-/// Holds the host, builds what is missing, and finds out what is to be done.
+/// Builds what is missing, holds the host, and finds out what is to be done.
 pub fn prepare<'a>(workspace: &'a Workspace<'a>, request: &UpRequest) -> Result<Up<'a>, RunError> {
     let fleet = workspace.fleet()?;
     let saved =
@@ -53,6 +53,11 @@ pub fn prepare<'a>(workspace: &'a Workspace<'a>, request: &UpRequest) -> Result<
         Some((saved, _)) => saved.guests.clone(),
         None => named(&request.guests, fleet.guests.keys())?,
     };
+    // Of a plan that was kept, everything is built.
+    let built = match saved {
+        None => Some(BuiltFleet::before_hold(workspace, &fleet, request.inputs)?),
+        Some(_) => None,
+    };
     let mut held = Deployment::hold(workspace, fleet)?;
     held.host.ready_timeout = request.ready_timeout;
     if let Some((saved, path)) = saved {
@@ -61,8 +66,11 @@ pub fn prepare<'a>(workspace: &'a Workspace<'a>, request: &UpRequest) -> Result<
         saved.check(&held.plan(&wanted, scope(&names))?, path)?;
     }
     held.make_key()?;
-    let wanted = held.wanted(request.inputs)?;
-    let plan = held.plan(&wanted, scope(&names))?;
+    let basis = match built {
+        Some(built) => held.basis_of(built)?,
+        None => held.basis(request.inputs)?,
+    };
+    let plan = held.plan(&basis.state(&held.fleet)?, scope(&names))?;
     Ok(Up { held, plan, strategy: request.strategy })
 }
 

@@ -1,14 +1,17 @@
 //! Watch: follow a Git branch or a file, apply each change, repair drift.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::apply::ApplyError;
 use crate::base::diagnostic::one_line;
 use crate::base::text::printable;
 use crate::base::{Class, Diagnostic, GuestName, Sha256};
-use crate::fleet::{self, Confinement, OnExit};
+use crate::fleet::{self, Confinement, Fleet, OnExit};
 use crate::host::layout::Layout;
 use crate::host::observed::ObservedGuest;
 use crate::plan::{GuestScope, Plan};
@@ -16,6 +19,7 @@ use crate::sys::fs::{self, FileError};
 use crate::sys::interrupt::{self, Interrupted};
 use crate::sys::{git, systemd};
 
+use super::deployment::BuiltFleet;
 use super::down::{self, Down, DownRequest};
 use super::events::{self, FleetEvent};
 use super::metrics::{self, WatchMetrics};
@@ -96,10 +100,14 @@ pub struct Watch<'a> {
     looked_at: Option<String>,
     /// The revision that was last brought to the host, whether all of it came or not.
     tried: Option<String>,
+    /// What that wants, which its file may say no more.
+    last: Option<(Fleet, BuiltFleet)>,
     restarts: Restarts,
     /// What the last look failed of, which is told once.
     failure: Option<String>,
     repairs: u64,
+    /// Time between two looks.
+    interval: Duration,
     seen: Arc<Mutex<Following>>,
 }
 
@@ -121,9 +129,19 @@ impl<'a> Watch<'a> {
             return Err(RunError::AbsoluteFile);
         }
         let restarts = Restarts::default();
-        let (failure, repairs, seen) = (None, 0, Arc::default());
-        let new =
-            Self { base, source, good: None, looked_at: None, tried: None, restarts, failure, repairs, seen };
+        let new = Self {
+            base,
+            source,
+            good: None,
+            looked_at: None,
+            tried: None,
+            last: None,
+            restarts,
+            failure: None,
+            repairs: 0,
+            interval: INTERVAL,
+            seen: Arc::default(),
+        };
         let remembered = new.remembered().filter(|(commit, _)| new.verify(commit).is_ok());
         Ok(Self { good: remembered.map(|(_, good)| good), ..new })
     }
@@ -131,24 +149,30 @@ impl<'a> Watch<'a> {
     /// Looks again and again, until this process is asked to end while a look changes something; at any other time that ends it
     /// at once.
     pub fn follow(&mut self, interval: Duration, tell: &mut dyn FnMut(Event<'_>)) -> Interrupted {
+        self.interval = interval;
         loop {
-            let begun = Instant::now();
-            let looked = self.look(tell);
-            self.see(&looked, begun.elapsed());
-            match looked {
-                Ok(LookOutcome::Complete | LookOutcome::Waiting) => {}
-                Ok(LookOutcome::Incomplete) => tell(Event::Incomplete),
-                Err(error) => {
-                    self.keep_failure(&error);
-                    tell(Event::Failed(error));
-                }
-            }
-            tell(Event::Looked);
+            self.look_and_tell(Self::look, tell);
             if let Some(interrupted) = interrupt::asked() {
                 return interrupted;
             }
-            std::thread::sleep(interval);
+            thread::sleep(interval);
         }
+    }
+
+    /// Looks, and tells what it came to.
+    fn look_and_tell(&mut self, look: Look<'a>, tell: &mut dyn FnMut(Event<'_>)) {
+        let begun = Instant::now();
+        let looked = look(self, tell);
+        self.see(&looked, begun.elapsed());
+        match looked {
+            Ok(LookOutcome::Complete | LookOutcome::Waiting) => {}
+            Ok(LookOutcome::Incomplete) => tell(Event::Incomplete),
+            Err(error) => {
+                self.keep_failure(&error);
+                tell(Event::Failed(error));
+            }
+        }
+        tell(Event::Looked);
     }
 
     /// What is known of what is followed, as it goes on.
@@ -215,8 +239,7 @@ impl<'a> Watch<'a> {
             self.restarts.reset();
             tell(Event::Applying(&revision));
         }
-        let verified = self.verify(&revision);
-        let brought = verified.and_then(|()| bring(&self.base.at(&place), is_new, &mut self.restarts, tell));
+        let brought = self.verify(&revision).and_then(|()| self.bring_new(&place, is_new, tell));
         // What came to nothing is as new as before.
         self.tried = brought.is_ok().then(|| revision.clone());
         match brought {
@@ -235,21 +258,78 @@ impl<'a> Watch<'a> {
                 self.good = self.good.take().filter(|_| matches!(self.source, Followed::Branch { .. }));
                 Err(error)
             }
-            // What failed is tried again at the next look.
+            // It is tried again at the next look; what runs stays right meanwhile.
+            Err(error) => {
+                self.repair_meanwhile(tell)?;
+                Err(error)
+            }
             other => other,
         }
+    }
+
+    /// Brings the host to a revision that is not the last good one.
+    fn bring_new(
+        &mut self,
+        place: &Revision,
+        is_new: bool,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) -> Result<LookOutcome, RunError> {
+        let workspace = self.base.at(place);
+        let built = self.build(&workspace, tell)?;
+        let brought = bring(&workspace, built.clone(), is_new, &mut self.restarts, tell)?;
+        if brought == LookOutcome::Complete {
+            self.last = Some(built);
+        }
+        Ok(brought)
+    }
+
+    /// Builds a revision that is new, which may take hours. What the last good one wants is put right meanwhile.
+    fn build(
+        &mut self,
+        workspace: &Workspace<'_>,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(Fleet, BuiltFleet), RunError> {
+        thread::scope(|scope| {
+            let (working, over) = mpsc::channel::<()>();
+            let building = scope.spawn(move || {
+                let _working = working;
+                built(workspace)
+            });
+            while over.recv_timeout(self.interval) == Err(RecvTimeoutError::Timeout) {
+                self.look_and_tell(Self::repair_meanwhile, tell);
+                // Who is asked to end does not wait for it.
+                interrupt::end_if_asked();
+            }
+            building.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
     }
 
     /// Puts right what is not as the last good revision wants it: that one holds for as long as there is no other, be it that
     /// nobody can be asked for one.
     fn repair(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<LookOutcome, RunError> {
         let Some(good) = &self.good else { return Ok(LookOutcome::Complete) };
+        self.last = Some(built(&self.base.at(good))?);
+        self.repair_by_last(tell)
+    }
+
+    /// The same while another revision is built.
+    fn repair_meanwhile(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<LookOutcome, RunError> {
+        // A commit says what it said, also to a `watch` that began after it.
+        match (&self.last, &self.source) {
+            (None, Followed::Branch { .. }) => self.repair(tell),
+            _ => self.repair_by_last(tell),
+        }
+    }
+
+    fn repair_by_last(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<LookOutcome, RunError> {
+        let (Some(good), Some(last)) = (&self.good, &self.last) else { return Ok(LookOutcome::Complete) };
         let mut has_repaired = false;
         let mut note = |event: Event<'_>| {
             has_repaired |= matches!(event, Event::CarriedOut(_));
             tell(event);
         };
-        let look = bring(&self.base.at(good), false, &mut self.restarts, &mut note);
+        let workspace = self.base.at(good);
+        let look = bring(&workspace, last.clone(), false, &mut self.restarts, &mut note);
         self.repairs += u64::from(has_repaired);
         look
     }
@@ -346,23 +426,36 @@ fn keep_event(file: &Path, what: FleetEvent) {
     }
 }
 
+/// A look at what is followed, or at the host alone.
+type Look<'a> = fn(&mut Watch<'a>, &mut dyn FnMut(Event<'_>)) -> Result<LookOutcome, RunError>;
+
+/// Time between two looks, where nobody said one.
+const INTERVAL: Duration = Duration::from_secs(30);
+
 /// The clone, beside the checkouts of its commits.
 const CLONE: &str = "repository";
 /// Which commit of which branch was applied last.
 const APPLIED: &str = "applied";
 
+/// A fleet with all that is built of it. What was committed is what is applied: a lock that does not fit is a mistake in the commit.
+fn built(workspace: &Workspace<'_>) -> Result<(Fleet, BuiltFleet), RunError> {
+    let fleet = workspace.fleet()?;
+    let built = BuiltFleet::before_hold(workspace, &fleet, Inputs::Locked)?;
+    Ok((fleet, built))
+}
+
 /// Brings the host to what a fleet wants, and tells of it where it is new or something was to be done. What is not new is
 /// brought again as often as [`Restarts`] lets it.
 fn bring(
     workspace: &Workspace<'_>,
+    (fleet, built): (Fleet, BuiltFleet),
     is_new: bool,
     restarts: &mut Restarts,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<LookOutcome, RunError> {
-    let mut held = Deployment::hold(workspace, workspace.fleet()?)?;
+    let mut held = Deployment::hold(workspace, fleet)?;
     held.make_key()?;
-    // What was committed is what is applied: a lock that does not fit is a mistake in the commit.
-    let wanted = held.wanted(Inputs::Locked)?;
+    let wanted = held.basis_of(built)?.state(&held.fleet)?;
     let mut plan = held.plan(&wanted, GuestScope::All)?;
     let stays = |guest: &GuestName| {
         let is_left = held.fleet.guests.get(guest).is_some_and(|spec| spec.on_exit == OnExit::Leave);

@@ -86,6 +86,13 @@ pub fn check() -> io::Result<()> {
     asked().map_or(Ok(()), |interrupted| Err(io::Error::other(interrupted)))
 }
 
+/// Ends this process where it was asked to, as the signal would have that was noted: for whoever holds nothing more.
+pub fn end_if_asked() {
+    if let Some(interrupted) = asked() {
+        let _ = emulate_default_handler(interrupted.signal);
+    }
+}
+
 /// Whether work failed because this process was asked to end.
 pub fn is_cause_of(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);

@@ -170,14 +170,18 @@ fn closed(is_root: bool) -> Result<Sandbox, SandboxError> {
     Ok(sandbox)
 }
 
-/// What stands outside of the sandbox, where nothing that runs in it can end it: the limit of time, of the memory of each
-/// process, and that the kernel kills them first where memory is short.
+/// What stands outside of the sandbox, where nothing that runs in it can end it: that it ends with this process, the limit of time,
+/// of the memory of each process, and that the kernel kills them first where memory is short.
 fn bounds() -> Vec<OsString> {
     let [seconds, kill] = TIME;
     let half = memory::total().map_or(0, |total| total / 2);
     let most = format!("--as={}", half.max(MEMORY));
-    let all: [(&str, &[&str]); 3] =
-        [("timeout", &[kill, seconds]), ("choom", &["-n", "1000", "--"]), ("prlimit", &[&most])];
+    let all: [(&str, &[&str]); 4] = [
+        ("setpriv", &["--pdeathsig", "KILL"]),
+        ("timeout", &[kill, seconds]),
+        ("choom", &["-n", "1000", "--"]),
+        ("prlimit", &[&most]),
+    ];
     let mut before = Vec::new();
     for (program, words) in all {
         if let Some(found) = tool::find(program) {

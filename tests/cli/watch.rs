@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 
+use super::kernel::{SMALL, cannot_build, small_source};
 use crate::common::sandbox::{Run, Sandbox, until};
 use crate::needs_firecracker;
 
@@ -209,4 +210,61 @@ fn watch_once_looks_applies_and_ends() {
     repository.0.run("watch --repo nowhere --once").fails(1, &["error: ", "nowhere"]);
     repository.0.run("watch --repo . --branch gone --once").fails(1, &["error: ", "gone"]);
     repository.0.run("watch --once --repo . --file /fleet.toml").fails(2, &["absolute"]);
+}
+
+/// Whether a program sleeps for so many seconds.
+fn sleeps(seconds: &str) -> bool {
+    let line = format!("sleep\0{seconds}\0");
+    let is_it =
+        |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).is_ok_and(|it| it == line.as_bytes());
+    fs::read_dir("/proc").unwrap().flatten().any(is_it)
+}
+
+#[test]
+fn guests_are_looked_after_while_a_new_commit_is_built_and_the_build_ends_with_watch() {
+    needs_firecracker!();
+    if cannot_build("/") {
+        return;
+    }
+    let repository = Repository::new();
+    let sandbox = &repository.0;
+    repository.commit("a");
+    small_source(sandbox, "@sleep 387654");
+    let mut watch = repository.watch();
+    until("the first commit is applied", || watch.said().contains(": applied"));
+
+    let text = sandbox.fleet_text("a", "").replace("image = \"tiny.elf\"", SMALL);
+    sandbox.write("fleet.toml", text);
+    sandbox.done("lock");
+    repository.commit_as_it_is();
+    until("the next one is built", || sleeps("387654"));
+    let killed = sandbox.pid(&sandbox.guest('a'));
+    Run::of(Command::new("kill").args(["-9", &killed.to_string()])).fails(0, &[]);
+    until("its guest comes back", || repository.is_ready('a') && sandbox.pid(&sandbox.guest('a')) != killed);
+    assert!(sleeps("387654"), "before the build is over");
+
+    Run::of(Command::new("kill").args(["-TERM", &watch.child.id().to_string()])).fails(0, &[]);
+    watch.child.wait().unwrap();
+    until("what a build runs ends with it", || !sleeps("387654"));
+}
+
+#[test]
+fn an_up_that_builds_keeps_nobody_from_the_host() {
+    needs_firecracker!();
+    if cannot_build("/") {
+        return;
+    }
+    let sandbox = Sandbox::running("a");
+    let text = sandbox.read("fleet.toml");
+    small_source(&sandbox, "@sleep 387655");
+    sandbox.write("fleet.toml", text.replace("image = \"tiny.elf\"", SMALL));
+    let mut up = sandbox.command();
+    let mut up = up.arg("up").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("it builds", || sleeps("387655"));
+    sandbox.run("down --timeout 0").fails(0, &[]);
+    assert_eq!(sandbox.traces(), [""; 0]);
+    assert!(up.try_wait().unwrap().is_none() && sleeps("387655"), "while it builds");
+    up.kill().unwrap();
+    up.wait().unwrap();
+    until("what a build runs ends with it", || !sleeps("387655"));
 }
