@@ -217,7 +217,7 @@ impl GuestHandle<'_> {
 
 impl GuestHandle<'_> {
     /// What lives in one of a guest's jails, and was there when the host was looked at: who starts a VMM has it in its cgroup.
-    fn vmm_outside_cgroup(self, places: &[JailId]) -> Option<ProcessInfo> {
+    pub(super) fn vmm_outside_cgroup(self, places: &[JailId]) -> Option<ProcessInfo> {
         let roots = places.iter().filter_map(|place| DirId::of(&place.root(self.layout(), self.name)));
         leader(roots.flat_map(|root| self.host.look.rooted_at(root)).filter_map(|seen| {
             process::inspect(seen.pid).filter(|process| process.start_time == seen.start_time)

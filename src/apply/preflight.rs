@@ -147,6 +147,9 @@ fn rules_and_artifacts(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyErr
 
 /// Whether the guests that start find their memory; `None` as well where the kernel does not report it.
 pub fn memory_shortage(plan: &Plan, host: &LinuxHost) -> Option<MemoryShortage> {
+    if plan.start.is_empty() {
+        return None;
+    }
     let held = |guest: &GuestSteps| host.hierarchy.memory_current(&host.layout.cgroup(&guest.guest));
     let freed = plan.stop.iter().filter_map(held).sum();
     check::memory(plan, HostMemory { total: memory::total()?, available: memory::available()?, freed })

@@ -53,7 +53,7 @@ impl Host for LinuxHost {
             Step::CreateCgroup { guest, limits } => self.guest(guest).create_cgroup(limits),
             Step::RemoveCgroup { guest } => self.guest(guest).remove_cgroup(),
             Step::JoinCgroup { guest } => self.guest(guest).take_into_cgroup(),
-            Step::ContinueVmm { guest } => self.guest(guest).continue_vmm(),
+            Step::ContinueVmm { guest } => self.guest(guest).continue_vmm_if_there(),
             Step::CreateJail { guest, machine } => self.guest(guest).prepare_jail(machine),
             Step::RemoveJail { guest } => self.guest(guest).remove_jails(),
             Step::RemoveOldJails { guest } => self.guest(guest).remove_idle_jails(),

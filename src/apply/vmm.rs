@@ -154,14 +154,16 @@ impl GuestHandle<'_> {
         Ok(host.hierarchy.take_in(&host.layout.cgroup(guest), vmm.pid)?)
     }
 
-    /// Lets the process of a VMM run, whoever stopped it.
-    pub(super) fn continue_vmm(self) -> Result<(), ApplyError> {
+    pub(super) fn continue_vmm_if_there(self) -> Result<(), ApplyError> {
+        self.vmm().map_or(Ok(()), |vmm| self.continue_vmm(&vmm))
+    }
+
+    /// Lets the process of the VMM run, whoever stopped it.
+    fn continue_vmm(self, vmm: &ProcessInfo) -> Result<(), ApplyError> {
         let (host, guest) = (self.host, self.name);
         host.hierarchy.thaw(&host.layout.cgroup(guest))?;
-        if let Some(vmm) = self.vmm() {
-            // One that ended meanwhile is started by the next plan.
-            let _ = process::terminate(vmm.pid, vmm.start_time, Signal::CONT);
-        }
+        // One that ended meanwhile is started by the next plan.
+        let _ = process::terminate(vmm.pid, vmm.start_time, Signal::CONT);
         Ok(())
     }
 }
@@ -286,7 +288,7 @@ impl GuestHandle<'_> {
             let machine: Option<Machine> = self.machine().ok().flatten();
             let is_ready = self.ready(Some(&vmm)).is_ok_and(|ready| ready.is_some());
             // What stands still hears nothing. Where it cannot be let go on, it is killed below.
-            let _ = self.continue_vmm();
+            let _ = self.continue_vmm(&vmm);
             let can_hear = match self.paused() {
                 Ok(None) => true,
                 Ok(Some(Paused::Unfinished)) => self.unpause(left()).is_ok(),
@@ -312,7 +314,8 @@ impl GuestHandle<'_> {
         let (host, guest) = (self.host, self.name);
         let _permit = host.stops.acquire();
         host.hierarchy.kill(&host.layout.cgroup(guest))?;
-        while let Some(left) = self.vmm() {
+        // The cgroup is empty by now.
+        while let Some(left) = self.vmm_outside_cgroup(&self.jails().unwrap_or_default()) {
             end(guest, &left)?;
         }
         Ok(())

@@ -256,7 +256,14 @@ impl Hierarchy {
         read(Path::new(&format!("/proc/{pid}/cgroup"))).is_some_and(|text| self.is_member(path, &text))
     }
 
-    /// The same, from the text of `/proc/PID/cgroup`: lines of `number:controllers:path`. Where the hierarchy is mounted from
+    /// Whether a process is in the cgroup for any controller.
+    fn has(&self, path: &str, pid: u32) -> bool {
+        let is_it = |at: &str| at.strip_suffix(path).is_some_and(|above| above.ends_with('/'));
+        read(Path::new(&format!("/proc/{pid}/cgroup")))
+            .is_some_and(|text| text.lines().any(|line| line.splitn(3, ':').nth(2).is_some_and(is_it)))
+    }
+
+    /// The same for all, from the text of `/proc/PID/cgroup`: lines of `number:controllers:path`. Where the hierarchy is mounted from
     /// below its root, as in a container, a path there is longer than here.
     fn is_member(&self, path: &str, text: &str) -> bool {
         let is_in = |controller: &str| {

@@ -51,10 +51,8 @@ impl Hierarchy {
 
     /// Kills a process while the cgroup has it, and waits a little for its end.
     fn kill_alone(&self, path: &str, pid: u32) {
-        // A number that is still listed once its process is held is that process, and of this cgroup.
-        let Some(process) = process::Handle::open(pid).filter(|_| self.procs(path).contains(&pid)) else {
-            return;
-        };
+        // What is of this cgroup once its process is held is that process.
+        let Some(process) = process::Handle::open(pid).filter(|_| self.has(path, pid)) else { return };
         process.kill();
         process.wait(ALONE);
     }
