@@ -79,7 +79,7 @@ impl Diagnostic for KernelError {
             }
             Self::Configure(ToolError::Failed { code: Some(OUT_OF_TIME), .. })
             | Self::Build { source: ToolError::Failed { code: Some(OUT_OF_TIME), .. }, .. } => {
-                Class::Failed.hint("a run of make may take four hours: what does this source run?")
+                Class::Failed.hint("all that builds a kernel may take four hours: what does this source run?")
             }
             Self::Patch { source, .. } | Self::Configure(source) | Self::Build { source, .. } => {
                 source.diagnosis()

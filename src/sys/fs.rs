@@ -264,10 +264,16 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
 
 /// Bytes that a file, or a directory and all that is in it, takes on the disk; what cannot be looked at counts for nothing.
 pub fn allocated(path: &Path) -> u64 {
-    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
-    let inside = if meta.is_dir() { fs::read_dir(path).ok() } else { None };
-    meta.blocks() * 512
-        + inside.into_iter().flatten().flatten().map(|entry| allocated(&entry.path())).sum::<u64>()
+    // Without recursion: whoever wrote it decides how deep it is.
+    let (mut waiting, mut total) = (vec![path.to_owned()], 0);
+    while let Some(path) = waiting.pop() {
+        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+        total += meta.blocks() * 512;
+        if meta.is_dir() {
+            waiting.extend(fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        }
+    }
+    total
 }
 
 /// Makes a pipe with a name (fifo(7)) that its owner alone may open, in place of whatever has that name.

@@ -35,6 +35,10 @@ impl KernelTree {
             .env("KAFLAGS", &prefix)
     }
 
+    fn lines(&self, call: Tool, line: impl FnMut(&str)) -> Result<(), ToolError> {
+        self.sandbox.lines(&call, &self.dir, line)
+    }
+
     /// Tries a patch and applies it.
     pub fn patch(&self, patch: &[u8]) -> Result<(), ToolError> {
         let call = || {
@@ -42,28 +46,28 @@ impl KernelTree {
             tool.args(["-p1", "--batch", "--forward", "--no-backup-if-mismatch"])
         };
         // It says on stdout which hunks it refuses.
-        call().arg("--dry-run").stdin(patch).lines(|_| {})?;
-        call().stdin(patch).lines(|_| {})
+        self.lines(call().arg("--dry-run").stdin(patch), |_| {})?;
+        self.lines(call().stdin(patch), |_| {})
     }
 
     /// Makes `.config` of the options in a file of the tree: everything off but what they ask for, then defaults for what
     /// that opened.
     pub fn configure(&self, options: &str) -> Result<(), ToolError> {
         let options = self.sandbox.inside(&self.dir).join(options);
-        self.make().env("KCONFIG_ALLCONFIG", options).arg("allnoconfig").lines(|_| {})?;
-        self.make().arg("olddefconfig").lines(|_| {})
+        self.lines(self.make().env("KCONFIG_ALLCONFIG", options).arg("allnoconfig"), |_| {})?;
+        self.lines(self.make().arg("olddefconfig"), |_| {})
     }
 
     /// Builds `vmlinux`, and gives its path in the tree; each line of make's output is given to `line`.
     pub fn build(&self, line: impl FnMut(&str)) -> Result<PathBuf, ToolError> {
-        self.make().arg(format!("-j{}", self.jobs)).arg("vmlinux").lines(line)?;
+        self.lines(self.make().arg(format!("-j{}", self.jobs)).arg("vmlinux"), line)?;
         Ok("vmlinux".into())
     }
 
     /// The release of the sources, such as `6.1.164`.
     pub fn version(&self) -> Result<String, ToolError> {
         let mut release = None;
-        self.make().args(["-s", "kernelversion"]).lines(|line| {
+        self.lines(self.make().args(["-s", "kernelversion"]), |line| {
             // Whatever make warns of comes between.
             if release.is_none() && line.starts_with(|c: char| c.is_ascii_digit()) {
                 release = Some(line.to_owned());

@@ -10,12 +10,17 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::FileError;
 use super::memory;
 use super::tool::{self, Tool, ToolError};
+
+pub mod guard;
+
+use guard::DiskGuard;
 
 /// Who runs the programs where root started them: systemd and Debian leave this uid and this gid to nobody
 /// (<https://systemd.io/UIDS-GIDS>).
@@ -36,15 +41,21 @@ const TEMPORARY: u64 = 2 << 30;
 /// Processes and bytes of one file that root grants.
 const BOUNDS: [&str; 3] = ["--core=0", "--nproc=16384", "--fsize=17179869184"];
 
-/// How long one program, such as a whole run of make, may take in seconds, and how long it may then take to end.
-const TIME: [&str; 2] = ["14400", "--kill-after=10"];
+/// How long all programs of one sandbox may take together.
+pub const TIME: Duration = Duration::from_secs(4 * 3600);
+/// How long one may take to end once its time is over.
+const LAST_WORDS: &str = "--kill-after=10";
 
 /// Bytes of memory that one process may ask for at least; more, on a host that has more.
 const MEMORY: u64 = 4 << 30;
 
 /// How programs of a project are run.
 #[derive(Clone, Debug)]
-pub struct Sandbox(Kind);
+pub struct Sandbox {
+    kind: Kind,
+    /// When its time is over.
+    ends: Instant,
+}
 
 #[derive(Clone, Debug)]
 enum Kind {
@@ -94,12 +105,16 @@ impl Sandbox {
     }
 
     fn open(why: String) -> Self {
-        Self(Kind::Open(why))
+        Self::of(Kind::Open(why))
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, ends: Instant::now() + TIME }
     }
 
     /// Why programs run without a sandbox, where they do.
     pub fn lacking(&self) -> Option<&str> {
-        match &self.0 {
+        match &self.kind {
             Kind::Closed { .. } => None,
             Kind::Open(why) => Some(why),
         }
@@ -107,7 +122,7 @@ impl Sandbox {
 
     /// Gives a directory with all that is in it to whoever runs the programs.
     pub fn hand_over(&self, dir: &Path) -> Result<(), FileError> {
-        match &self.0 {
+        match &self.kind {
             Kind::Closed { drops_root, .. } if !drops_root.is_empty() => give(dir),
             _ => Ok(()),
         }
@@ -115,7 +130,7 @@ impl Sandbox {
 
     /// Where programs see the directory that they work in.
     pub fn inside<'a>(&self, dir: &'a Path) -> &'a Path {
-        match &self.0 {
+        match &self.kind {
             Kind::Closed { .. } => Path::new(INSIDE),
             Kind::Open(_) => dir,
         }
@@ -124,12 +139,26 @@ impl Sandbox {
     /// A call of a program that works in `dir`, may write there, and nowhere else.
     pub fn call(&self, program: impl AsRef<OsStr>, dir: &Path) -> Tool {
         let tool = Tool::new(program).env("PATH", search_path());
-        match &self.0 {
+        match &self.kind {
             Kind::Open(_) => tool.dir(dir),
             Kind::Closed { before, drops_root } => {
                 let own = ["--bind".into(), dir.into(), INSIDE.into(), "--chdir".into(), INSIDE.into()];
                 let end = ["--remount-ro", "/", "--"].map(OsString::from);
-                tool.behind(before.iter().cloned().chain(own).chain(end).chain(drops_root.iter().cloned()))
+                let left = self.ends.saturating_duration_since(Instant::now());
+                let before = bounds(left).into_iter().chain(before.iter().cloned());
+                tool.behind(before.chain(own).chain(end).chain(drops_root.iter().cloned()))
+            }
+        }
+    }
+
+    /// Runs a call that works in `dir`, as [`Tool::lines`] does, within what all calls may take of the disk. Without a sandbox there is no
+    /// such bound, as there is none for what a user runs himself.
+    pub fn lines(&self, call: &Tool, dir: &Path, line: impl FnMut(&str)) -> Result<(), ToolError> {
+        match &self.kind {
+            Kind::Open(_) => call.lines(line),
+            Kind::Closed { .. } => {
+                let guard = DiskGuard::of(dir);
+                call.lines_within(&|| guard.exceeded(), line)
             }
         }
     }
@@ -162,8 +191,8 @@ fn closed(is_root: bool) -> Result<Sandbox, SandboxError> {
     };
     let bwrap = installed("bwrap")?;
     let drops_root = if is_root { drop_root(installed("setpriv")?) } else { Vec::new() };
-    let before = bounds().into_iter().chain([bwrap]).chain(namespaces(is_root)).chain(view()).collect();
-    let sandbox = Sandbox(Kind::Closed { before, drops_root });
+    let before = std::iter::once(bwrap).chain(namespaces(is_root)).chain(view()).collect();
+    let sandbox = Sandbox::of(Kind::Closed { before, drops_root });
     let dir = tempfile::tempdir()
         .map_err(|source| SandboxError::Unusable(ToolError::Start { tool: "bwrap".into(), source }))?;
     sandbox.call("true", dir.path()).run().map_err(SandboxError::Unusable)?;
@@ -172,13 +201,14 @@ fn closed(is_root: bool) -> Result<Sandbox, SandboxError> {
 
 /// What stands outside of the sandbox, where nothing that runs in it can end it: that it ends with this process, the limit of time,
 /// of the memory of each process, and that the kernel kills them first where memory is short.
-fn bounds() -> Vec<OsString> {
-    let [seconds, kill] = TIME;
+fn bounds(left: Duration) -> Vec<OsString> {
+    // None at all would be no limit.
+    let seconds = left.as_secs().max(1).to_string();
     let half = memory::total().map_or(0, |total| total / 2);
     let most = format!("--as={}", half.max(MEMORY));
     let all: [(&str, &[&str]); 4] = [
         ("setpriv", &["--pdeathsig", "KILL"]),
-        ("timeout", &[kill, seconds]),
+        ("timeout", &[LAST_WORDS, &seconds]),
         ("choom", &["-n", "1000", "--"]),
         ("prlimit", &[&most]),
     ];

@@ -9,11 +9,12 @@ use std::process::{Output, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use crate::base::text::printable;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::io_diagnosis;
 use super::interrupt;
+
+mod lines;
 
 /// A tool that was run and did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,9 @@ pub enum ToolError {
     /// It ran and said no.
     #[error("{command} failed ({status}){}", indented(.stderr))]
     Failed { command: String, status: String, stderr: String, code: Option<i32> },
+    /// It was ended, since it took more than it may.
+    #[error("{command} was ended: {bound}")]
+    Exceeded { command: String, bound: String },
 }
 
 impl Diagnostic for ToolError {
@@ -38,7 +42,7 @@ impl Diagnostic for ToolError {
             }),
             Self::Start { source, .. } => io_diagnosis(source),
             // It says itself what it lacks.
-            Self::Failed { .. } => Class::Failed.no_hint(),
+            Self::Failed { .. } | Self::Exceeded { .. } => Class::Failed.no_hint(),
         }
     }
 }
@@ -96,9 +100,6 @@ pub const OUT_OF_TIME: i32 = 124;
 
 /// Bytes that a pipe takes whoever reads them and when (`PIPE_BUF` of pipe(7)).
 const ALWAYS_TAKEN: usize = 4096;
-
-/// Bytes of one line of a program that tells how far it is.
-const LONGEST_LINE: u64 = 64 << 10;
 
 /// Directories searched for tools, whatever the caller's own PATH leaves out.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -299,40 +300,6 @@ impl Tool {
     /// The same as text.
     pub fn text(&self) -> Result<String, ToolError> {
         self.run().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    /// Runs with stdout and stderr as one stream, each line given to `line` as it comes. It is printable, and cut where it is
-    /// very long: a program may be anybody's.
-    pub fn lines(&self, mut line: impl FnMut(&str)) -> Result<(), ToolError> {
-        use std::io::{BufRead, BufReader, Read};
-        let expression = self.expression().stderr_to_stdout().unchecked();
-        let reader = expression.reader().map_err(|source| self.start_error(source))?;
-        let mut last = std::collections::VecDeque::with_capacity(21);
-        let mut lines = BufReader::new(&reader);
-        let mut bytes = Vec::new();
-        loop {
-            bytes.clear();
-            match lines.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes) {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {
-                    let text = printable(&String::from_utf8_lossy(&bytes).trim_end().replace('\t', "    "));
-                    line(&text);
-                    if last.len() == 20 {
-                        last.pop_front();
-                    }
-                    last.push_back(text);
-                }
-            }
-        }
-        match reader.try_wait() {
-            Ok(Some(output)) if output.status.success() => Ok(()),
-            Ok(Some(output)) => {
-                let kept = last.into_iter().collect::<Vec<_>>().join("\n");
-                Err(self.failed(&output.status, kept.as_bytes()))
-            }
-            Ok(None) => Err(self.start_error(io::Error::other("output ended before the process did"))),
-            Err(source) => Err(self.start_error(source)),
-        }
     }
 
     /// Starts it to run beside this process, with stdout and stderr as one stream of lines.
