@@ -15,9 +15,20 @@ pub struct NoAddress {
 
 /// The entries of a list, in its order.
 pub fn parse(text: &str) -> Result<Vec<IpNet>, NoAddress> {
-    let no_address = |line, entry: &str| NoAddress { line, entry: entry.to_owned() };
-    entries(text).map(|(line, entry)| net(entry).ok_or_else(|| no_address(line, entry))).collect()
+    let mut nets = Vec::with_capacity(text.len() / SHORT_LINE);
+    for (index, line) in text.lines().enumerate() {
+        // Most lines are an address and nothing else, and long lists are read for each question.
+        if let Some(address) = address(line.as_bytes()) {
+            nets.push(IpNet::V4(address.into()));
+        } else if let Some(entry) = entry(line) {
+            nets.push(net(entry).ok_or_else(|| NoAddress { line: index + 1, entry: entry.to_owned() })?);
+        }
+    }
+    Ok(nets)
 }
+
+/// Bytes of a line of a list, about.
+const SHORT_LINE: usize = 14;
 
 /// The first line, from 1, that has an entry.
 pub fn line_of(text: &str, wanted: Ipv4Net) -> Option<usize> {
@@ -39,14 +50,16 @@ pub fn line_of(text: &str, wanted: Ipv4Net) -> Option<usize> {
 
 /// What stands on each line that is neither empty nor a comment.
 fn entries(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines().enumerate().filter_map(|(index, line)| {
-        let entry = line.split('#').next().unwrap_or_default().trim();
-        (!entry.is_empty()).then_some((index + 1, entry))
-    })
+    text.lines().enumerate().filter_map(|(index, line)| Some((index + 1, entry(line)?)))
+}
+
+/// What stands on a line before a comment.
+fn entry(line: &str) -> Option<&str> {
+    let entry = line.split('#').next().unwrap_or_default().trim();
+    (!entry.is_empty()).then_some(entry)
 }
 
 fn net(entry: &str) -> Option<IpNet> {
-    // Most lists have nothing else, and long ones are read for each question.
     if let Some(address) = address(entry.as_bytes()) {
         return Some(IpNet::V4(address.into()));
     }
