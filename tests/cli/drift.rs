@@ -75,6 +75,35 @@ fn changed_rules_are_seen_and_loaded_again_without_a_restart() {
 }
 
 #[test]
+fn what_a_tap_lets_through_by_another_hand_is_seen_and_closed_without_a_restart() {
+    needs_firecracker!();
+    let sandbox = Sandbox::running("a");
+    let (a, pid) = (sandbox.guest('a'), sandbox.pid(&sandbox.guest('a')));
+    for (setting, other) in [
+        ("ipv4.conf.TAP.rp_filter", "0"),
+        ("ipv4.conf.TAP.accept_source_route", "1"),
+        ("ipv4.conf.TAP.accept_redirects", "1"),
+        ("ipv4.conf.TAP.send_redirects", "1"),
+        ("ipv4.conf.TAP.arp_ignore", "0"),
+        ("ipv4.conf.TAP.proxy_arp", "1"),
+        ("ipv4.conf.TAP.route_localnet", "1"),
+        ("ipv6.conf.TAP.disable_ipv6", "0"),
+    ] {
+        let path = format!("/proc/sys/net/{}", setting.replace('.', "/").replace("TAP", &format!("sis-{a}")));
+        if !setting.starts_with("ipv4") && !Path::new("/proc/sys/net/ipv6").exists() {
+            continue;
+        }
+        let read = || Run::of(Command::new("ip").args(["netns", "exec", &sandbox.netns(), "cat", &path])).out;
+        let own = read();
+        inside(&sandbox, &["sh", "-c", &format!("echo {other} > {path}")]);
+        assert_ne!(read(), own, "{setting}");
+        is_seen_and_repaired(&sandbox, "its tap has other settings");
+        assert_eq!(read(), own, "{setting}");
+    }
+    assert_eq!(sandbox.pid(&a), pid);
+}
+
+#[test]
 fn a_tap_that_is_down_is_seen_and_a_leftover_one_goes_with_its_guest() {
     needs_firecracker!();
     let sandbox = Sandbox::running("a");

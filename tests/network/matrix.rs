@@ -95,6 +95,8 @@ struct Matrix<'a> {
     addresses: BTreeMap<char, Ipv4Addr>,
     /// Numbers that were given.
     count: u16,
+    /// What `explain` said, by the fleet's text and the question: one answer takes as long as hundreds of probes.
+    said: BTreeMap<(String, String), bool>,
 }
 
 fn nowhere() -> BTreeSet<&'static str> {
@@ -105,7 +107,13 @@ impl<'a> Matrix<'a> {
     fn of(sandbox: &'a Sandbox) -> Self {
         let address = |letter| sandbox.ps(&sandbox.guest(letter))["ip"].as_str().unwrap().parse().unwrap();
         let addresses = ['a', 'b', 'c'].map(|letter| (letter, address(letter))).into();
-        Self { sandbox, ears: Ears::new(sandbox, &["a", "b", "c"]), addresses, count: 0 }
+        Self {
+            sandbox,
+            ears: Ears::new(sandbox, &["a", "b", "c"]),
+            addresses,
+            count: 0,
+            said: BTreeMap::new(),
+        }
     }
 
     fn address(&self, letter: char) -> Ipv4Addr {
@@ -149,7 +157,17 @@ impl<'a> Matrix<'a> {
     }
 
     /// Whether `policy explain` says that it passes.
-    fn says(&self, letter: char, to: Ipv4Addr, transport: Transport) -> bool {
+    fn says(&mut self, letter: char, to: Ipv4Addr, transport: Transport) -> bool {
+        let question = (self.sandbox.read("fleet.toml"), format!("{letter} {to} {transport:?}"));
+        if let Some(said) = self.said.get(&question) {
+            return *said;
+        }
+        let said = self.explain(letter, to, transport);
+        self.said.insert(question, said);
+        said
+    }
+
+    fn explain(&self, letter: char, to: Ipv4Addr, transport: Transport) -> bool {
         let path = |name| self.sandbox.path(name);
         let settings = WorkspaceSettings {
             file: path("fleet.toml"),
