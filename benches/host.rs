@@ -133,6 +133,7 @@ impl World {
         let (digest, _) = sisforge::sys::digest::sparse_digest(&base).unwrap();
         let (image_digest, kernel_digest) = (whole(&image), whole(&kernel));
         let spec = HostSpec {
+            uplink_rates: Default::default(),
             uplink: None,
             subnet: "10.99.0.0/16".parse().unwrap(),
             uids: 900_000..=999_999,

@@ -137,6 +137,7 @@ fn rules(
         fleet: &"bench".parse().unwrap(),
         resolvers: &BTreeMap::new(),
         closed: &[],
+        ports: 20_000,
         uplink: &"up0".parse().unwrap(),
         subnet: "10.107.0.0/16".parse().unwrap(),
         endpoints,

@@ -125,7 +125,7 @@ fn fleet(guests: &[(&str, WantedGuest)]) -> WantedHost {
     let images = guests.iter().map(|(_, guest)| (guest.machine().image, StoredKind::Image));
     // Where the first guest stands decides what is around: fleets differ in that too.
     let uplink = format!("eth{}", guests.first().map_or(0, |(_, guest)| guest.tap.owner % 2));
-    let pair = PairSpec { mtu: 1500, subnet: "10.107.0.0/16".parse().unwrap() };
+    let pair = PairSpec { mtu: 1500, subnet: "10.107.0.0/16".parse().unwrap(), rates: Rates::default() };
     let spec = NetworkSpec { uplink: uplink.parse().unwrap(), pair };
     WantedHost {
         network: Some(WantedNetwork {

@@ -14,6 +14,7 @@ mod matrix;
 mod names;
 mod peers;
 mod publish;
+mod shares;
 mod world;
 
 use world::{

@@ -177,6 +177,7 @@ fn render(policy: &NetworkPolicy, lists: &BTreeMap<PathBuf, Vec<IpNet>>, with_gu
         uplink: &"up0".parse().unwrap(),
         subnet: SUBNET.parse().unwrap(),
         closed: &[],
+        ports: 60_000,
         endpoints: if with_guest { vec![endpoint] } else { Vec::new() },
         policies: &policies,
         lists,

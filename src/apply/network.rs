@@ -20,7 +20,7 @@ use crate::sys::ip::{self, Interface, IpError, Neighbour};
 use crate::sys::netns::{self, NetnsError, Presence};
 use crate::sys::nft::{self, NftError};
 use crate::sys::pair::{self, Pair, PairEnd, PairError};
-use crate::sys::tap;
+use crate::sys::{shares, tap};
 
 use super::record::quarantine::{self, QuarantineError};
 use super::record::{self, ForwardedInterface, Forwarding, LoadedRuleset, Unreadable, Unwritten};
@@ -82,6 +82,8 @@ pub(super) struct NamespaceState {
     listing: Option<Sha256>,
     routes: Vec<HostRoute>,
     neighbours: Vec<Neighbour>,
+    /// How fast what leaves it is shared between guests, in bytes a second.
+    shared: Option<u64>,
     is_set: bool,
     /// Whether those are cut off who should be.
     is_in_step: bool,
@@ -105,6 +107,10 @@ pub(super) fn inside(layout: &Layout) -> Result<Option<NamespaceState>, FleetNet
         let interfaces = ip::interfaces()?;
         Ok(NamespaceState {
             taps: tap_settings(&interfaces)?,
+            shared: match interfaces.iter().find(|found| found.name == INNER_UPLINK) {
+                Some(uplink) => shared(uplink)?,
+                None => None,
+            },
             interfaces,
             listing: rules::digest(layout.fleet())?,
             routes: ip::routes()?,
@@ -228,7 +234,13 @@ fn pair(
         && is_known(&inside.neighbours, &there, &here)
         && is_forwarding(name.as_str())
         && has_no_ipv6(name.as_str());
-    Ok(Some(if is_whole { Found::Whole(PairSpec { mtu: host.mtu, subnet }) } else { Found::Half }))
+    let rates = Rates { up: inside.shared, down: shared(host)? };
+    Ok(Some(if is_whole { Found::Whole(PairSpec { mtu: host.mtu, subnet, rates }) } else { Found::Half }))
+}
+
+/// How fast what leaves an interface is shared, in bytes a second.
+fn shared(interface: &Interface) -> Result<Option<u64>, IpError> {
+    if interface.queue == ip::NO_QUEUE { Ok(None) } else { shares::rate(&interface.name) }
 }
 
 /// Whether one end knows where the other is.
@@ -286,6 +298,7 @@ pub(super) fn connect(layout: &Layout, network: &NetworkSpec) -> Result<(), Flee
         alias: &alias,
         mtu: network.pair.mtu,
         subnet: network.pair.subnet,
+        rates: network.pair.rates,
     })?;
     forward(layout.fleet(), Some(&network.uplink))?;
     Ok(ip::set_sysctl(&forwarding_key(name.as_str()), "1")?)

@@ -219,6 +219,14 @@ section! {
         up: Option<Rate>,
     }
 
+    /// What the uplink carries.
+    pub struct UplinkRateSection {
+        /// From the network.
+        down: Option<Rate>,
+        /// Into the network.
+        up: Option<Rate>,
+    }
+
     /// A guest; keys that are not given come from `[defaults]`.
     pub struct GuestSection {
         /// Name of its root image.
@@ -274,6 +282,9 @@ section! {
     pub struct HostSection {
         /// Interface that faces the network; "auto", that of the default route, unless given.
         uplink: Option<Auto<InterfaceName>>,
+        /// What the uplink carries at the most: where it is full, each guest of the fleet has its share of that, however many connections
+        /// it has. A little less than the line carries, so that packets wait here; without it, they wait where nobody tells guests apart.
+        uplink_rate as "uplink-rate": Option<UplinkRateSection>,
         /// Addresses of the guests, a /30 for each; "10.107.0.0/16" unless given.
         subnet: Option<Spanned<GuestNet>>,
         /// User ids, one for each guest; "200000-265535" unless given.

@@ -15,7 +15,8 @@ use super::registry::RegistryImage;
 use super::scalar::Location;
 use crate::base::problem::{InvalidFile, Problem, line_column};
 use crate::base::{
-    ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, Sha256,
+    ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, Rates,
+    Sha256,
 };
 
 pub use machine::*;
@@ -379,6 +380,8 @@ pub struct ContainerSpec {
 pub struct HostSpec {
     /// `None` is `"auto"`: the interface of the default route.
     pub uplink: Option<InterfaceName>,
+    /// What it carries at the most, as far as that is known.
+    pub uplink_rates: Rates,
     /// One /30 per guest.
     pub subnet: Ipv4Net,
     /// One uid (and the same gid) per guest.
@@ -411,6 +414,7 @@ impl Default for HostSpec {
     fn default() -> Self {
         Self {
             uplink: None,
+            uplink_rates: Rates::default(),
             subnet: Ipv4Net::new_assert([10, 107, 0, 0].into(), 16),
             uids: 200_000..=265_535,
             store: PathBuf::from("/var/lib/sisforge"),

@@ -212,6 +212,7 @@ fn ruleset(
         uplink: &INNER_UPLINK.parse()?,
         subnet,
         closed: &facts.around.closed,
+        ports: facts.around.ports.len() as u32,
         endpoints,
         policies: &fleet.networks,
         lists: &facts.lists,
@@ -275,7 +276,8 @@ fn network(
         published: &published,
         was_router: around.was_router,
     });
-    let pair = PairSpec { mtu: around.mtu.min(PAIR_MTU_MAX), subnet };
+    let rates = fleet.host.uplink_rates.bytes_per_second();
+    let pair = PairSpec { mtu: around.mtu.min(PAIR_MTU_MAX), subnet, rates };
     let spec = NetworkSpec { uplink: uplink.clone(), pair };
     Ok(WantedNetwork { spec, rules: HostRules { ruleset, published } })
 }

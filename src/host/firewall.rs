@@ -101,6 +101,8 @@ pub struct FirewallInput<'a> {
     pub subnet: Ipv4Net,
     /// What of the host no policy can open: [`super::network::own_networks`].
     pub closed: &'a [Ipv4Net],
+    /// How many ports all guests share outside: so many connections at most lead to one port of one address.
+    pub ports: u32,
     /// Sorted by name.
     pub endpoints: Vec<Endpoint>,
     pub policies: &'a BTreeMap<Label, NetworkPolicy>,

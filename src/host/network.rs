@@ -7,8 +7,8 @@ use std::ops::RangeInclusive;
 
 use ipnet::{Ipv4Net, Ipv4Subnets};
 
-use crate::base::InterfaceName;
 use crate::base::network::{HostRoute, TAP_NAME_PREFIX};
+use crate::base::{InterfaceName, Rates};
 
 /// The way out of a fleet's namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct PairSpec {
     pub mtu: u32,
     /// Addresses of all guests, which are routed into the namespace.
     pub subnet: Ipv4Net,
+    /// What the uplink carries, of which each guest has its share.
+    pub rates: Rates<u64>,
 }
 
 /// Largest MTU of a pair.

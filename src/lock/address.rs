@@ -100,6 +100,7 @@ mod tests {
 
     fn host(subnet: &str, uids: std::ops::RangeInclusive<u32>) -> HostSpec {
         HostSpec {
+            uplink_rates: Default::default(),
             uplink: None,
             subnet: subnet.parse().unwrap(),
             uids,

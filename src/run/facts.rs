@@ -86,7 +86,7 @@ fn uplink(fleet: &Fleet, routes: &[HostRoute], interfaces: &[Interface]) -> Resu
 }
 
 /// Ports of this host that guests can be seen with outside.
-fn ports(fleet: &Fleet, observed: &ObservedHost) -> Result<RangeInclusive<u16>, RunError> {
+pub(super) fn ports(fleet: &Fleet, observed: &ObservedHost) -> Result<RangeInclusive<u16>, RunError> {
     let setting = |key: &str| Ok::<_, RunError>(ip::get_sysctl(key)?.unwrap_or_default());
     let ephemeral = setting("net.ipv4.ip_local_port_range")?;
     let mut bounds = ephemeral.split_whitespace().filter_map(|number| number.parse().ok());

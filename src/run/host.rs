@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use crate::apply::linux::{LinuxHost, Scope};
-use crate::apply::{preflight, store};
+use crate::apply::{ApplyError, Host, preflight, store};
 use crate::base::FleetName;
 use crate::fleet::{HostSpec, LogLimits};
 use crate::host::layout::Layout;
+use crate::host::observed::ObservedHost;
 use crate::sys::cgroup;
 use crate::sys::fs::{self, FileLock};
+use crate::sys::netns::{self, Presence};
 use crate::sys::report::Report;
 
 use super::RunError;
@@ -19,6 +21,16 @@ pub fn open(host: &HostSpec, fleet: &FleetName) -> Result<LinuxHost, RunError> {
     let layout = Layout::new(host, fleet);
     preflight::place(&layout)?;
     at(layout, host.logs, Scope::WholeHost)
+}
+
+/// What this host has of a fleet, as far as whoever asks may know it: nothing where it is not the fleet's, or who asks is not root.
+pub(super) fn look(host: &HostSpec, fleet: &FleetName) -> Result<ObservedHost, RunError> {
+    let netns = Layout::new(host, fleet).netns();
+    let is_there = netns::presence(&netns).map_err(ApplyError::from)? == Presence::There;
+    match is_there && require_root().is_ok() {
+        true => Ok(open(host, fleet)?.observe()?),
+        false => Ok(ObservedHost::default()),
+    }
 }
 
 /// A host whose store is somewhere.

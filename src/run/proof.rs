@@ -6,15 +6,17 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use crate::apply::ApplyError;
 use crate::apply::prove::{Proof, ProveError, Scratch, Sender};
 use crate::base::network::tap_name;
 use crate::base::text::json;
-use crate::base::{GuestName, InterfaceName, InvalidValue, Label, MacAddress};
+use crate::base::{GuestName, InterfaceName, InvalidValue, Label, MacAddress, Sha256};
 use crate::fleet::{Fleet, NetworkPolicy};
-use crate::host::desired::DesiredError;
+use crate::host::desired::{DesiredError, HostFacts};
 use crate::host::firewall::{self, Endpoint, FirewallInput};
 use crate::host::policy::Transport;
 use crate::host::resolver::{ResolverInput, resolvers};
+use crate::host::state::Machine;
 use crate::lock::model::Lock;
 use crate::sys::tool::Tool;
 
@@ -22,7 +24,8 @@ use super::guests::declared;
 use super::policy::{Explained, network_of};
 use super::{RunError, Workspace, facts, host};
 
-/// Nft's rules for the guests that have the network of that name, for the guest of that name, or for all.
+/// Nft's rules for the guests that have the network of that name, for the guest of that name, or for all: where this host is the fleet's,
+/// and whoever asks is root, those of all are what `up` loads.
 ///
 /// # Errors
 /// Where `fleet.lock` does not tell their numbers.
@@ -37,15 +40,39 @@ pub fn rules(workspace: &Workspace<'_>, name: Option<&str>) -> Result<String, Ru
         Some(name) => guest.as_str() == name,
     };
     let meant = fleet.guests.iter().filter(|(guest, spec)| is_meant(guest, &spec.network));
+    let host = HostPart::of(&fleet)?;
     let endpoints = meant.map(|(guest, spec)| {
-        let numbers = lock.guest.get(guest);
-        numbers
-            .and_then(|numbers| endpoint(guest, &spec.network, numbers.ip, numbers.mac).ok())
-            .ok_or_else(|| DesiredError::NotLocked(guest.clone()).into())
+        let numbers = lock.guest.get(guest).ok_or_else(|| DesiredError::NotLocked(guest.clone()))?;
+        let locked = (numbers.tap.clone(), numbers.mac, numbers.ip);
+        let restored = host.restored.get(guest);
+        let (tap, mac, ip) =
+            restored.map_or(locked, |machine| (machine.tap.clone(), machine.mac, machine.ip));
+        Ok(Endpoint { name: guest.clone(), tap, mac, ip, policy: spec.network.clone() })
     });
     let endpoints: Result<Vec<_>, RunError> = endpoints.collect();
-    // What this host has is no part of the policy.
-    Ok(rendered(&fleet, Some(&lock), endpoints?, &[])?.1)
+    Ok(rendered(&fleet, Some(&lock), endpoints?, &host)?.1)
+}
+
+/// What of a host decides about rules, beside its fleet and lock. The default is one that has nothing of the fleet.
+#[derive(Debug, Default)]
+struct HostPart {
+    closed: Vec<Ipv4Net>,
+    /// Ports that guests share outside; where that is not told, more than any budget.
+    ports: Option<u32>,
+    restored: BTreeMap<GuestName, Machine>,
+    resolvers: BTreeMap<u16, Sha256>,
+}
+
+impl HostPart {
+    /// That of this host, as far as whoever asks may know it.
+    fn of(fleet: &Fleet) -> Result<Self, RunError> {
+        let closed = facts::closed(fleet)?;
+        let observed = host::look(&fleet.host, &fleet.name)?;
+        // Where no ports are left, that is for `plan` to say.
+        let ports = facts::ports(fleet, &observed).ok().map(|ports| ports.len() as u32);
+        let (restored, resolvers) = (HostFacts::restored(&observed), HostFacts::resolvers(&observed));
+        Ok(Self { closed, ports, restored, resolvers })
+    }
 }
 
 fn endpoint(
@@ -65,28 +92,33 @@ fn rendered(
     fleet: &Fleet,
     lock: Option<&Lock>,
     endpoints: Vec<Endpoint>,
-    closed: &[Ipv4Net],
+    host: &HostPart,
 ) -> Result<(InterfaceName, String), RunError> {
     let uplink: InterfaceName = UPLINK.parse().map_err(|_| RunError::NoDefaultRoute)?;
     let used = endpoints.iter().filter_map(|endpoint| fleet.networks.get_key_value(&endpoint.policy));
     let used: BTreeMap<&Label, &NetworkPolicy> = used.collect();
     let (lists, names) = (facts::lists_of(used.values().copied())?, facts::names_of(used.values().copied())?);
+    let uids = lock
+        .iter()
+        .flat_map(|lock| &lock.guest)
+        .map(|(guest, numbers)| host.restored.get(guest).map_or(numbers.uid, |machine| machine.uid));
     let resolvers = resolvers(&ResolverInput {
         policies: &used,
         lists: &names,
         addresses: &lists,
         subnet: fleet.host.subnet,
-        closed,
+        closed: &host.closed,
         uids: &fleet.host.uids,
-        taken: &lock.iter().flat_map(|lock| lock.guest.values()).map(|numbers| numbers.uid).collect(),
-        running: &BTreeMap::new(),
+        taken: &uids.collect(),
+        running: &host.resolvers,
     });
     let input = FirewallInput {
         resolvers: &resolvers.map_err(DesiredError::Resolver)?,
         fleet: &fleet.name,
         uplink: &uplink,
         subnet: fleet.host.subnet,
-        closed,
+        closed: &host.closed,
+        ports: host.ports.unwrap_or(u32::MAX),
         endpoints,
         policies: &fleet.networks,
         lists: &lists,
@@ -123,7 +155,8 @@ pub fn prove(workspace: &Workspace<'_>, explained: &Explained) -> Result<Proof, 
     let endpoint =
         endpoint(&guest, &explained.network, ip, mac).map_err(|_| DesiredError::NotLocked(guest.clone()))?;
     let tap = endpoint.tap.clone();
-    let (uplink, ruleset) = rendered(&fleet, lock.as_ref(), vec![endpoint], &explained.closed)?;
+    let host = HostPart { closed: explained.closed.clone(), ..HostPart::default() };
+    let (uplink, ruleset) = rendered(&fleet, lock.as_ref(), vec![endpoint], &host)?;
     let request = ProofRequest { sender: Sender { tap, mac, ip, uplink }, ruleset, to, transport };
     let proof = ask(&request)?;
     if proof.passed == explained.is_allowed() { Ok(proof) } else { Err(ProveError::Disproved(proof).into()) }
@@ -135,7 +168,7 @@ fn ask(request: &ProofRequest) -> Result<Proof, RunError> {
     let user: &[&str] = if is_root { &[] } else { &["--user", "--map-root-user"] };
     let unshare = Tool::new("unshare").args(user).args(["--net", "--"]);
     let answer = unshare.arg(host::program()?).arg("prove").stdin(json(request)).run();
-    serde_json::from_slice(&answer.map_err(crate::apply::ApplyError::Tool)?).map_err(RunError::Manifest)
+    serde_json::from_slice(&answer.map_err(ApplyError::Tool)?).map_err(RunError::Manifest)
 }
 
 /// Answers such a request, in the network of this process.

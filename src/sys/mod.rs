@@ -42,6 +42,7 @@ pub mod report;
 pub mod sandbox;
 pub mod sealed;
 pub mod service;
+pub mod shares;
 pub mod socket;
 pub mod sparse;
 pub mod ssh;

@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::base::{Class, Diagnosis, Diagnostic, MacAddress};
+use crate::base::{Class, Diagnosis, Diagnostic, MacAddress, Rates};
 
 use super::ip::{self, Interface, IpError, set_interface_sysctl};
 use super::netns::{Netns, NetnsError, within};
+use super::shares::{ShareBy, share};
 use super::tool::{Tool, ToolError};
 
 /// Why a pair is not as it was asked for.
@@ -75,6 +76,8 @@ pub struct Pair<'a> {
     pub mtu: u32,
     /// What is routed into the namespace. What of it is nobody's comes back at once.
     pub subnet: Ipv4Net,
+    /// How much leaves the namespace (up) and comes into it, in bytes a second, of which each guest has its share.
+    pub rates: Rates<u64>,
 }
 
 /// Makes a pair as it should be, whatever there is of it. Everything from inside goes to the host, and `subnet` comes in.
@@ -100,13 +103,15 @@ pub fn connect(pair: &Pair<'_>) -> Result<(), PairError> {
     let (subnet, next_hop, own) = (pair.subnet, host.next_hop, host.address);
     let routes = format!("route replace {subnet} via {next_hop} dev {} onlink src {own}\n", host.name);
     batch(&(host.commands(pair.mtu, inner.mac, "link") + &routes))?;
+    share(host.name, pair.rates.down, ShareBy::Destination)?;
     within(pair.netns, || {
         let (name, next_hop) = (inner.name, inner.next_hop);
         let routes = format!(
             "route replace default via {next_hop} dev {name} onlink\nroute replace unreachable {subnet}\n"
         );
         set_interface_sysctl("ipv6", name, "disable_ipv6", "1")?;
-        batch(&(inner.commands(pair.mtu, host.mac, "global") + &routes))
+        batch(&(inner.commands(pair.mtu, host.mac, "global") + &routes))?;
+        Ok::<_, PairError>(share(name, pair.rates.up, ShareBy::Source)?)
     })??;
     Ok(())
 }

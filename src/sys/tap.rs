@@ -29,11 +29,11 @@ const SETTINGS: [(&str, &str, &str); 8] = [
 const PACKETS: u32 = 1000;
 const FLOWS: u32 = 128;
 /// Bytes of a queue that a packet waits in, at the least: segmentation offload makes one packet of many.
-const LEAST_BURST: u64 = 1 << 16;
+pub(super) const LEAST_BURST: u64 = 1 << 16;
 /// The kernel counts a burst in 32 bits, as time.
-const MOST_BURST: u64 = 1 << 26;
+pub(super) const MOST_BURST: u64 = 1 << 26;
 /// Of a second: what may leave at once where the kernel's timer ticks rarely.
-const TICK: u64 = 100;
+pub(super) const TICK: u64 = 100;
 
 fn key(name: &str, (family, key, _): (&str, &str, &str)) -> String {
     format!("net.{family}.conf.{name}.{key}")
@@ -119,7 +119,7 @@ fn ifb(tap: &str) -> String {
 
 /// What tc is to do in one call.
 #[derive(Debug, Default)]
-struct Batch {
+pub(super) struct Batch {
     lines: String,
     count: usize,
     /// Numbers of the lines that must succeed.
@@ -127,7 +127,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn line(&mut self, is_needed: bool, line: Arguments<'_>) {
+    pub(super) fn line(&mut self, is_needed: bool, line: Arguments<'_>) {
         let _ = writeln!(self.lines, "{line}");
         self.count += 1;
         if is_needed {
@@ -156,7 +156,7 @@ impl Batch {
         self.line(false, format_args!("qdisc replace dev {name} parent 1: handle 2: {fair}"));
     }
 
-    fn run(self) -> Result<(), ToolError> {
+    pub(super) fn run(self) -> Result<(), ToolError> {
         match Tool::new("tc").args(["-force", "-batch", "-"]).stdin(self.lines).run() {
             Err(ToolError::Failed { stderr, .. }) if is_harmless(&stderr, &self.needed) => Ok(()),
             done => done.map(drop),
@@ -172,21 +172,23 @@ fn is_harmless(stderr: &str, needed: &[usize]) -> bool {
 }
 
 #[derive(Debug, Deserialize)]
-struct Qdisc {
+pub(super) struct Qdisc {
     #[serde(default)]
-    kind: String,
+    pub(super) kind: String,
     #[serde(default)]
     dev: String,
     #[serde(default)]
-    root: bool,
+    pub(super) root: bool,
     #[serde(default)]
-    options: Options,
+    pub(super) parent: String,
+    #[serde(default)]
+    pub(super) options: Options,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Options {
-    rate: u64,
+pub(super) struct Options {
+    pub(super) rate: u64,
 }
 
 /// How fast packets go to and come from the guests of these TAPs, in bytes a second. What comes from a guest goes nowhere, at rate 0,
@@ -219,7 +221,7 @@ fn shape_of(tap: &str, qdiscs: &[Qdisc], filters: &str) -> Rates<u64> {
     Rates { up: is_led.then(|| whole.unwrap_or(0)), down: rate(tap) }
 }
 
-fn parse_qdiscs(text: &str) -> Result<Vec<Qdisc>, serde_json::Error> {
+pub(super) fn parse_qdiscs(text: &str) -> Result<Vec<Qdisc>, serde_json::Error> {
     if text.trim().is_empty() { Ok(Vec::new()) } else { serde_json::from_str(text) }
 }
 

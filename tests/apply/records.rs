@@ -261,6 +261,7 @@ impl Vmms {
     fn of(guests: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let host = HostSpec {
+            uplink_rates: sisforge::base::Rates::default(),
             uplink: None,
             subnet: "10.99.0.0/16".parse().unwrap(),
             uids: 900_000..=999_999,

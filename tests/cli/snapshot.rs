@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::sandbox::{READY, Run, SISFORGE, Sandbox, until};
 use crate::needs_firecracker;
+use sisforge::base::Sha256;
 use sisforge::sys::tiny_guest::AfterText;
 
 /// How often something is killed, each time at another moment of its work.
@@ -137,13 +138,25 @@ fn of_two_restores_at_once_one_brings_the_guest_back() {
     assert_eq!(up, 1);
 }
 
+/// Fails unless `policy show --nft` prints the rules that `up` loaded.
+fn is_shown_as_loaded(sandbox: &Sandbox) {
+    let record = sandbox.read(&format!("store/{}/ruleset.json", sandbox.name));
+    let shown = sandbox.done("policy show --nft");
+    assert!(record.contains(&Sha256::of(&shown).to_string()), "{record}\n{shown}");
+}
+
 #[test]
 fn a_guest_comes_back_as_another_with_its_own_address() {
     needs_firecracker!();
     let sandbox = counting("ab");
     let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
+    let publish = "publish = [{ name = \"screen\", guest = 6080, host = \"18811-18812\", from = [\"192.0.2.0/24\"] }]\n";
+    let policy = format!("default = \"deny\"\n{publish}");
+    sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("default = \"deny\"\n", &policy));
     sandbox.done("up");
+    is_shown_as_loaded(&sandbox);
     let (address, uid) = (sandbox.ps(a)["ip"].clone(), sandbox.ps(b)["uid"].clone());
+    let before = sandbox.ps(b)["ip"].clone();
     sandbox.done(&format!("snapshot create {a} --name one"));
     let running = [format!("{a} is running"), format!("{b} is running"), format!("`sisforge down {a}`")];
     let refused = sandbox.run(&format!("snapshot restore one --as {b}"));
@@ -167,11 +180,15 @@ fn a_guest_comes_back_as_another_with_its_own_address() {
     assert!(rules.out.contains(&format!("\"sis-{b}\" . ")), "{}", rules.out);
     let identity = rules.out.lines().find(|line| line.contains(&format!("\"sis-{b}\" . "))).unwrap();
     assert!(identity.contains(address.as_str().unwrap()), "{identity}");
+    let proxy = sandbox.done("publish --format nginx --domain example.org");
+    assert!(proxy.contains(&format!("screen.{b}.example.org")), "{proxy}");
+    assert!(!proxy.contains(before.as_str().unwrap()), "nobody is there: {proxy}");
 
     let run = sandbox.run("up");
     run.fails(0, &[&format!("{a} is not started: {b}, which was restored from a snapshot, has its address")]);
     assert_eq!(sandbox.ps(a)["state"], "down");
     sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+    is_shown_as_loaded(&sandbox);
     sandbox.done("down --timeout 0");
     sandbox.run("up").fails(0, &["2 started"]);
     assert_ne!(sandbox.ps(a)["ip"], sandbox.ps(b)["ip"]);

@@ -66,6 +66,7 @@ impl Rules {
             uplink: &"up0".parse().unwrap(),
             subnet: self.subnet.parse().unwrap(),
             closed: &[],
+            ports: 20_000,
             resolvers: &BTreeMap::new(),
             endpoints: self.guests.iter().map(endpoint).collect(),
             policies: &self.guests.iter().map(|(guest, policy)| (label(guest), policy.clone())).collect(),

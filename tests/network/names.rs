@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sisforge::base::Sha256;
 use sisforge::base::network::host_side;
 use sisforge::sys::tool::Tool;
 
@@ -552,6 +553,10 @@ fn what_was_asked_before_a_change_is_answered_after_it() {
         sandbox.done("up");
         sandbox.run("plan --detailed-exitcode").fails(0, &[]);
     });
+    // With what the host has, and with the resolver where it stands now.
+    let record = sandbox.read(&format!("store/{}/ruleset.json", sandbox.name));
+    let shown = sandbox.done("policy show --nft");
+    assert!(shown.contains("10.20.0.0") && record.contains(&Sha256::of(&shown).to_string()), "{shown}");
 }
 
 #[test]

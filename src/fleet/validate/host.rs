@@ -7,8 +7,8 @@ use super::super::file::{FleetFile, HostSection, LogsSection};
 use super::super::model::{HostSpec, LogLimits, NEVER};
 use super::super::scalar::{AbsolutePath, Auto, GuestNet};
 use super::Validator;
-use crate::base::ByteSize;
 use crate::base::problem::{Problem, Read};
+use crate::base::{ByteSize, Rates};
 
 /// Less would be less than a line of some.
 const LOG_SIZE_MIN: ByteSize = ByteSize::from_bytes(4 << 10);
@@ -21,6 +21,10 @@ impl Validator<'_> {
         };
         Ok(HostSpec {
             uplink: section.uplink.clone()?.and_then(Auto::given),
+            uplink_rates: match section.uplink_rate.as_ref().map_err(Clone::clone)? {
+                Some(rate) => Rates { up: rate.up?, down: rate.down? },
+                None => default.uplink_rates,
+            },
             subnet: self.subnet(section.subnet.clone()?)?.unwrap_or(default.subnet),
             uids: section.uids.clone()?.map_or(default.uids, |uids| uids.into_inner().0),
             store: section.store.clone()?.map_or(default.store, |AbsolutePath(store)| store),

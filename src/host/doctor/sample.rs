@@ -40,6 +40,7 @@ pub fn ruleset() -> Option<String> {
         uplink: &interface,
         subnet: HostSpec::default().subnet,
         closed: &[],
+        ports: 1024,
         endpoints: vec![endpoint],
         policies: &BTreeMap::from([(label, policy)]),
         lists: &BTreeMap::from([(list, vec!["192.0.2.0/24".parse().ok()?])]),

@@ -20,6 +20,10 @@ const RESOLVER_TCP: &str = "resolver-tcp";
 /// So many queries by TCP a guest has open at once.
 const TCP_QUERIES: u32 = 4;
 
+/// Of the connections that all guests together can have with one port of one address, a guest has this part at most: two leave half of
+/// them to others.
+const PART_OF_A_DESTINATION: u32 = 4;
+
 /// The addresses of every list, as a set.
 pub fn list_sets(input: &FirewallInput<'_>) -> BTreeMap<PathBuf, AddressSet> {
     let used = super::used_policies(input).flat_map(|(_, policy)| policy.deny.iter().chain(&policy.allow));
@@ -66,7 +70,7 @@ pub fn chains(
     // It stands for all that decides whether a connection may be: another text has another mark.
     let mark = mark(&text);
     rendered.passing(&mut text, parts, input.uplink.as_str(), mark);
-    rendered.counting(&mut text, parts, mark);
+    rendered.counting(&mut text, parts, mark, input.ports);
     parts.rules.push_str(&text);
 }
 
@@ -86,6 +90,21 @@ fn budgets(parts: &mut RulesetParts, budget: Budget) -> [String; 3] {
         parts.budgets.insert(name, set.to_owned());
         rule
     })
+}
+
+/// What tells that a guest has its part of a destination, before the rest of a rule; nothing where it may not have as many connections
+/// anyway.
+fn part_of_a_destination(parts: &mut RulesetParts, budget: Budget, ports: u32) -> String {
+    let most = (ports / PART_OF_A_DESTINATION).max(1);
+    if budget.connections <= most {
+        return String::new();
+    }
+    let (name, set) = (format!("to-one-{most}"), "type ipv4_addr . ipv4_addr . inet_proto . inet_service");
+    parts.budgets.insert(name.clone(), format!("{set}; size 65535; flags dynamic;"));
+    format!(
+        "    meta l4proto {{ tcp, udp }} add @{name} {{ ip saddr . ip daddr . meta l4proto . th dport ct count over {most} }} \
+         goto over_budget\n"
+    )
 }
 
 impl Rendered<'_> {
@@ -172,9 +191,10 @@ impl Rendered<'_> {
 
     /// What allowed packets go through that are of no connection which was let pass before. Each query counts, so connections to name
     /// servers have no mark.
-    fn counting(&self, text: &mut String, parts: &mut RulesetParts, mark: u32) {
+    fn counting(&self, text: &mut String, parts: &mut RulesetParts, mark: u32, ports: u32) {
         let label = self.label;
         let [new, open, dns] = budgets(parts, self.policy.budget);
+        let part = part_of_a_destination(parts, self.policy.budget, ports);
         let _ = write!(
             text,
             "  chain allowed-{label} {{
@@ -183,7 +203,7 @@ impl Rendered<'_> {
     ct status confirmed ct mark set {mark:#010x} goto passed
     {new} goto over_budget
     {open} goto over_budget
-    ct mark set {mark:#010x} goto passed
+{part}    ct mark set {mark:#010x} goto passed
   }}
   chain dns-{label} {{
     {}
@@ -193,7 +213,7 @@ impl Rendered<'_> {
     ct status confirmed goto passed
     {new} goto over_budget
     {open} goto over_budget
-    goto passed
+{part}    goto passed
   }}
 ",
             noted::answer()

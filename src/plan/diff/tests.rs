@@ -76,7 +76,7 @@ fn running(want: &WantedGuest) -> ObservedGuest {
 fn wanted(guests: &[&str]) -> WantedHost {
     let declared = guests.iter().zip(1..).map(|(guest, number)| (name(guest), declared(guest, number)));
     let uplink = "eth0".parse().unwrap();
-    let pair = PairSpec { mtu: 1500, subnet: "10.107.0.0/16".parse().unwrap() };
+    let pair = PairSpec { mtu: 1500, subnet: "10.107.0.0/16".parse().unwrap(), rates: Rates::default() };
     let network = WantedNetwork {
         spec: NetworkSpec { uplink, pair },
         rules: HostRules { ruleset: Ruleset::new("host".into()), published: Vec::new() },

@@ -97,6 +97,8 @@ pub struct Interface {
     /// In bytes.
     pub mtu: u32,
     pub up: bool,
+    /// What packets wait in that leave it.
+    pub queue: String,
     /// As [`Tap::alias`].
     pub alias: String,
     /// Of IPv4, with the length of the prefix.
@@ -115,6 +117,9 @@ impl Interface {
     }
 }
 
+/// What the queue is called in which nothing waits.
+pub const NO_QUEUE: &str = "noqueue";
+
 /// A link as `ip -j -d addr show` prints it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -126,6 +131,7 @@ struct Link {
     mtu: u32,
     flags: Vec<String>,
     link_type: String,
+    qdisc: String,
     ifalias: String,
     linkinfo: LinkInfo,
     addr_info: Vec<InterfaceAddress>,
@@ -202,6 +208,7 @@ impl Link {
             mac: self.address.clone(),
             mtu: self.mtu,
             up: self.is_up(),
+            queue: self.qdisc.clone(),
             alias: self.ifalias.clone(),
             addresses: self.addresses_v4().collect(),
             tap: if self.is_tap() { Some(self.tap()?) } else { None },
