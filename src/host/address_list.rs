@@ -16,13 +16,20 @@ pub struct NoAddress {
 /// The entries of a list, in its order.
 pub fn parse(text: &str) -> Result<Vec<IpNet>, NoAddress> {
     let mut nets = Vec::with_capacity(text.len() / SHORT_LINE);
-    for (index, line) in text.lines().enumerate() {
+    let (mut rest, mut line) = (text, 0);
+    while !rest.is_empty() {
+        line += 1;
         // Most lines are an address and nothing else, and long lists are read for each question.
-        if let Some(address) = address(line.as_bytes()) {
+        if let Some((address, length)) = leading_address(rest.as_bytes()) {
             nets.push(IpNet::V4(address.into()));
-        } else if let Some(entry) = entry(line) {
-            nets.push(net(entry).ok_or_else(|| NoAddress { line: index + 1, entry: entry.to_owned() })?);
+            rest = &rest[length..];
+            continue;
         }
+        let (this, after) = rest.split_once('\n').unwrap_or((rest, ""));
+        if let Some(entry) = entry(this) {
+            nets.push(net(entry).ok_or_else(|| NoAddress { line, entry: entry.to_owned() })?);
+        }
+        rest = after;
     }
     Ok(nets)
 }
@@ -66,22 +73,37 @@ fn net(entry: &str) -> Option<IpNet> {
     entry.parse::<IpNet>().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from)).ok()
 }
 
-/// An address of IPv4 as it is written most often: four numbers without zeros before them.
 fn address(entry: &[u8]) -> Option<Ipv4Addr> {
-    let (mut address, mut number, mut digits, mut dots) = (0_u32, 0_u32, 0, 0);
-    for byte in entry {
-        match byte {
-            b'0'..=b'9' if digits == 0 || number != 0 => {
-                (number, digits) = (number * 10 + u32::from(byte - b'0'), digits + 1);
+    leading_address(entry).map(|(address, _)| address)
+}
+
+/// The address of IPv4 that a text begins with, alone on its line, and where the next line begins. It is as most are written: four
+/// numbers without zeros before them.
+fn leading_address(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
+    let (mut address, mut at) = (0_u32, 0);
+    for part in 0..4 {
+        let (mut number, first) = (0_u32, at);
+        while let Some(digit @ 0..=9) = text.get(at).map(|byte| byte.wrapping_sub(b'0')) {
+            (number, at) = (number * 10 + u32::from(digit), at + 1);
+            if number > 255 {
+                return None;
             }
-            b'.' if digits > 0 => (address, number, digits, dots) = (address << 8 | number, 0, 0, dots + 1),
-            _ => return None,
         }
-        if number > 255 || dots > 3 {
+        let has_zeros = at > first + 1 && text[first] == b'0';
+        if at == first || has_zeros {
             return None;
         }
+        address = address << 8 | number;
+        if part < 3 {
+            text.get(at).filter(|byte| **byte == b'.')?;
+            at += 1;
+        }
     }
-    (dots == 3 && digits > 0).then(|| Ipv4Addr::from(address << 8 | number))
+    match text.get(at) {
+        None => Some((address.into(), at)),
+        Some(b'\n') => Some((address.into(), at + 1)),
+        Some(_) => None,
+    }
 }
 
 #[cfg(test)]
@@ -114,5 +136,8 @@ mod tests {
             assert_eq!(entry.parse::<Ipv4Addr>().ok(), address(entry.as_bytes()), "{entry}");
         }
         assert_eq!(parse("\nexample.org\n").unwrap_err(), NoAddress { line: 2, entry: "example.org".into() });
+        let mixed = "192.0.2.1\r\n192.0.2.2 \n\n192.0.2.3\n000.1.2.3";
+        assert_eq!(parse(mixed).unwrap_err(), NoAddress { line: 5, entry: "000.1.2.3".into() });
+        assert_eq!(parse(mixed.rsplit_once('\n').unwrap().0).unwrap().len(), 3);
     }
 }
