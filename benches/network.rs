@@ -147,11 +147,14 @@ fn rules(
 }
 
 /// Calls nft as `up` does, in bounded memory; gives the time of nft and the kernel alone.
-fn load(ruleset: &Ruleset) -> Duration {
+fn load(ruleset: &Ruleset, before: Option<&Ruleset>) -> Duration {
     let there = nft::read_table("inet", TABLE).unwrap();
     let present =
         there.map(|table| Present { chains: table.chains, sets: table.sets, counters: table.counters });
-    let calls = swap::calls(&ruleset.parts, present.as_ref());
+    let before = before.map(|before| swap::body_of(&before.parts)).zip(present.as_ref());
+    let elements = before.and_then(|(body, there)| swap::elements_alone(&body, &ruleset.parts, there));
+    let calls =
+        elements.map_or_else(|| swap::calls(&ruleset.parts, present.as_ref()), |elements| vec![elements]);
     let limited = format!("ulimit -v {MEMORY_KIB}; exec nft -f -");
     let began = Instant::now();
     for call in calls {
@@ -198,7 +201,7 @@ fn packets(guests_max: u32, count: u32) {
     let fleet =
         |count, rules_of| rules(guests(count, 1), &BTreeMap::from([(label(0), policy(rules_of))]), &none);
     let with_masquerade = |ruleset: &Ruleset| {
-        load(ruleset);
+        load(ruleset, None);
         nft::load(MASQUERADE).unwrap();
     };
     let cases: [(&str, &dyn Fn()); 5] = [
@@ -260,9 +263,9 @@ fn loads(count: u32, length: u32) {
     let one_more = rules(guests(count + 1, 5), &policies(4), &lists);
     for _ in 0..ROUNDS {
         flush();
-        whole.push(load(&before).as_secs_f64() * 1e3);
-        beside.push(load(&changed).as_secs_f64() * 1e3);
-        added.push(load(&one_more).as_secs_f64() * 1e3);
+        whole.push(load(&before, None).as_secs_f64() * 1e3);
+        beside.push(load(&changed, Some(&before)).as_secs_f64() * 1e3);
+        added.push(load(&one_more, Some(&changed)).as_secs_f64() * 1e3);
         let began = Instant::now();
         nft::read_table("inet", TABLE).unwrap();
         read.push(began.elapsed().as_secs_f64() * 1e3);

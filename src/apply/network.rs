@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 
 use crate::base::network::{HostRoute, INNER_UPLINK, PAIR_HOST, PAIR_HOST_MAC, PAIR_INNER, PAIR_INNER_MAC};
 use crate::base::{Class, Diagnosis, Diagnostic, FleetName, InterfaceName, InvalidValue, Rates, Sha256};
-use crate::host::firewall::{self, Ruleset};
+use crate::host::firewall::{self, Ruleset, swap};
 use crate::host::host_rules::{self, FAMILY};
 use crate::host::layout::Layout;
 use crate::host::network::{NetworkSpec, PairSpec, SETTINGS};
@@ -25,7 +25,7 @@ use crate::sys::{shares, tap};
 use super::record::quarantine::{self, QuarantineError};
 use super::record::{self, ForwardedInterface, Forwarding, LoadedRuleset, Unreadable, Unwritten};
 use super::resolver::{self, ResolverError};
-use super::rules;
+use super::rules::{self, KnownRules};
 
 /// What was not found out, or not changed, of a fleet's network.
 #[derive(Debug, thiserror::Error)]
@@ -357,14 +357,24 @@ pub(super) fn load_host_rules(layout: &Layout, rules: &HostRules) -> Result<(), 
     Ok(record::write(&layout.host_rules(), &LoadedRuleset { digest, listing, policies: None, published })?)
 }
 
+/// What stands above the body of rules.
+fn head(digest: Sha256) -> String {
+    format!("# {digest}\n")
+}
+
 /// Loads the rules in the namespace.
 pub(super) fn load_ruleset(layout: &Layout, ruleset: &Ruleset) -> Result<(), FleetNetworkError> {
     let load = || -> Result<Option<Sha256>, FleetNetworkError> {
         // Before the rules, so that nobody who is cut off is ever held by those alone.
         quarantine::load(layout)?;
         let known: Option<LoadedRuleset> = record::read(&layout.ruleset()).ok().flatten();
+        let body = files::read_text_if_present(&layout.ruleset_body())?;
+        let known = known.map(|known| KnownRules {
+            listing: known.listing,
+            body: body.and_then(|text| Some(text.strip_prefix(&head(known.digest))?.to_owned())),
+        });
         let leaving = resolver::leaving(layout, ruleset)?;
-        let listing = rules::load(layout.fleet(), ruleset, &leaving, known.map(|known| known.listing))?;
+        let listing = rules::load(layout.fleet(), ruleset, &leaving, known.as_ref())?;
         // There once rules have brought conntrack along; a kernel that cannot count tells no bytes of flows.
         if !is_setting(COUNTS, "1") {
             let _ = ip::set_sysctl(COUNTS, "1");
@@ -373,6 +383,9 @@ pub(super) fn load_ruleset(layout: &Layout, ruleset: &Ruleset) -> Result<(), Fle
     };
     let Some(listing) = netns::within(&layout.netns(), load)?? else { return Ok(()) };
     let (digest, policies) = (ruleset.digest, Some(ruleset.policies.clone()));
+    // Whose it is stands above it: that of other rules is none.
+    let body = head(digest) + &swap::body_of(&ruleset.parts);
+    files::write_unsynced(&layout.ruleset_body(), body.as_bytes(), 0o600)?;
     Ok(record::write(&layout.ruleset(), &LoadedRuleset { digest, listing, policies, published: Vec::new() })?)
 }
 
@@ -383,7 +396,8 @@ pub(super) fn remove(layout: &Layout) -> Result<(), FleetNetworkError> {
     nft::delete_table(FAMILY, &firewall::table_name(layout.fleet()))?;
     netns::remove(&layout.netns())?;
     // Who is quarantined stays so; only what was loaded for it is gone.
-    for loaded in [layout.host_rules(), layout.quarantine_rules(), layout.ruleset()] {
+    let body = layout.ruleset_body();
+    for loaded in [layout.host_rules(), layout.quarantine_rules(), body, layout.ruleset()] {
         files::remove(&loaded)?;
     }
     Ok(())

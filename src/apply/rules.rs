@@ -16,23 +16,38 @@ fn digest_with(inet: Option<&TableContent>, name: &str) -> Result<Option<Sha256>
     Ok(Some(Sha256::of([inet.digest.0, arp.map_or([0; 32], |arp| arp.digest.0)].concat())))
 }
 
+/// What was loaded before.
+#[derive(Clone, Debug)]
+pub(super) struct KnownRules {
+    /// What the kernel then held.
+    pub listing: Sha256,
+    /// By which the next ones are compared; `None` where no record has it.
+    pub body: Option<String>,
+}
+
 /// Puts rules in the place of those that are there, and gives what the kernel then holds. Where that was not `known` before,
 /// nothing of it is kept: not what was counted, and no list. `leaving` comes with them, in the same transaction.
 pub(super) fn load(
     fleet: &FleetName,
     ruleset: &Ruleset,
     leaving: &str,
-    known: Option<Sha256>,
+    known: Option<&KnownRules>,
 ) -> Result<Option<Sha256>, NftError> {
     let table = table_name(fleet);
     let there = nft::read_table("inet", &table)?;
-    if there.is_none() || digest_with(there.as_ref(), &table)? == known {
+    let is_known = digest_with(there.as_ref(), &table)? == known.map(|known| known.listing);
+    if there.is_none() || is_known {
         let present = there.map(|table| swap::Present {
             chains: table.chains,
             sets: table.sets,
             counters: table.counters,
         });
-        let mut calls = swap::calls(&ruleset.parts, present.as_ref());
+        let before = known.and_then(|known| known.body.as_deref()).zip(present.as_ref());
+        let elements = before.and_then(|(body, there)| swap::elements_alone(body, &ruleset.parts, there));
+        let mut calls = match elements {
+            Some(call) => vec![call],
+            None => swap::calls(&ruleset.parts, present.as_ref()),
+        };
         if let Some(swap) = calls.last_mut() {
             swap.push_str(leaving);
         }

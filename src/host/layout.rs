@@ -10,6 +10,7 @@
 //! <store>/<fleet>/key, key.pub           the host's ssh key, whose public half every guest is told at boot
 //! <store>/<fleet>/place.json             which place `<jails>` is, where it is not the store
 //! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of what the kernel held then
+//! <store>/<fleet>/ruleset.nft            those rules without their lists, by which the next ones are compared
 //! <store>/<fleet>/quarantine/<guest>.json   guests that are cut off, until they are released
 //! <store>/<fleet>/quarantine.json        how nft lists the rules that cut them off
 //! <store>/<fleet>/host-rules.json        the same of those on the host's side of the network
@@ -161,6 +162,11 @@ impl Layout {
     /// What was loaded into nft in the network namespace.
     pub fn ruleset(&self) -> PathBuf {
         self.dir().join("ruleset.json")
+    }
+
+    /// The rules that were loaded, without their lists, by which the next ones are compared.
+    pub fn ruleset_body(&self) -> PathBuf {
+        self.dir().join("ruleset.nft")
     }
 
     /// What was loaded into nft on the host's side.
