@@ -109,8 +109,8 @@ pub enum ApplyError {
     NoKeeper { guest: GuestName, said: String },
     #[error("the process that keeps the logs of {0} does not exit, not even after SIGKILL")]
     KeeperDoesNotEnd(GuestName),
-    #[error("container {container} of {guest} did not start: {reason}")]
-    Container { guest: GuestName, container: String, reason: String },
+    #[error("container {container} of {guest} {outcome}: {reason}")]
+    Container { guest: GuestName, container: String, outcome: &'static str, reason: String },
 }
 
 // Hints that take more than a line.

@@ -33,7 +33,6 @@ impl Host for LinuxHost {
     }
 
     fn take(&self, step: &Step) -> Result<(), ApplyError> {
-        let layout = &self.layout;
         match step {
             Step::CreateNamespace
             | Step::ConnectNamespace { .. }
@@ -61,14 +60,15 @@ impl Host for LinuxHost {
             Step::AdjustVmm { guest, machine } => self.guest(guest).adjust_vmm(machine),
             Step::KeepLogs { guest } => self.guest(guest).keep_logs(),
             Step::AwaitReady { guest } => self.guest(guest).await_ready(),
+            Step::RemoveContainers { guest, containers } => self.guest(guest).remove_containers(containers),
             Step::StartContainers { guest, containers } => start_containers(self, guest, containers),
             Step::ResumeVmm { guest } => self.guest(guest).unpause(control::PAUSE_LIMIT),
             Step::ConsumeSnapshot { guest, snapshot, keeps_disk } => {
                 self.guest(guest).consume_snapshot(snapshot, *keeps_disk)
             }
             Step::LoadSnapshot { guest, machine } => self.guest(guest).load_frozen(machine),
-            Step::ForgetSnapshot { snapshot } => snapshot::remove_restored(layout, snapshot),
-            Step::ClearSnapshots => snapshot::clear(layout),
+            Step::ForgetSnapshot { snapshot } => snapshot::remove_restored(&self.layout, snapshot),
+            Step::ClearSnapshots => snapshot::clear(&self.layout),
             Step::StopVmm { guest } => self.guest(guest).stop_vmm(),
         }
     }

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use crate::base::GUEST_USER;
-use crate::base::GuestName;
 use crate::base::text::last_lines;
+use crate::base::{GUEST_USER, GuestName, Label};
 use crate::fleet::ContainerSpec;
 use crate::host::console::ConsoleLog;
 use crate::host::jail::jail;
@@ -358,28 +357,46 @@ const CONTAINER_LIMIT: Duration = Duration::from_secs(300);
 impl GuestHandle<'_> {
     /// Starts a container in a guest, in place of one of the same name, and remembers that it was started.
     pub(super) fn start_container(self, container: &ContainerSpec) -> Result<(), ApplyError> {
+        let words = ["run", "--detach", "--replace", "--name", container.name.as_str(), &container.image];
+        let mut ready = self.podman(container.name.as_str(), &words, "did not start")?;
+        ready.containers.retain(|started| started.name != container.name);
+        ready.containers.push(container.clone());
+        Ok(record::write(&self.layout().ready(self.name), &ready)?)
+    }
+
+    /// Ends containers of a guest and removes them, whoever has removed some of them already.
+    pub(super) fn remove_containers(self, containers: &[Label]) -> Result<(), ApplyError> {
+        for name in containers {
+            let mut ready =
+                self.podman(name.as_str(), &["rm", "--force", "--ignore", name.as_str()], "was not removed")?;
+            ready.containers.retain(|started| started.name != *name);
+            record::write(&self.layout().ready(self.name), &ready)?;
+        }
+        Ok(())
+    }
+
+    /// Runs podman(1) in a guest, as its user, for one container; `outcome` is what is said of that where it fails. Gives the guest's
+    /// record.
+    fn podman(self, container: &str, words: &[&str], outcome: &'static str) -> Result<Ready, ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
         let failed = |reason: String| ApplyError::Container {
             guest: guest.clone(),
-            container: container.name.to_string(),
+            container: container.to_owned(),
+            outcome,
             reason,
         };
-        let Some(mut ready) = record::read::<Ready>(&layout.ready(guest))? else {
+        let Some(ready) = record::read::<Ready>(&layout.ready(guest))? else {
             return Err(failed("the guest is not ready".into()));
         };
         let target = self.ssh_target(&ready)?.ok_or_else(|| failed("the guest runs no sshd".into()))?;
-        let words =
-            ["podman", "run", "--detach", "--replace", "--name", container.name.as_str(), &container.image];
+        let words: Vec<_> = std::iter::once(&"podman").chain(words).map(|word| (*word).to_owned()).collect();
         // The host is held meanwhile, and whoever is inside the guest decides how long it takes.
-        let output = ssh::run_within(&target, &words.map(str::to_owned), CONTAINER_LIMIT)?;
-        if output.code == ssh::OUT_OF_TIME {
-            return Err(failed(format!("not within {} s", CONTAINER_LIMIT.as_secs())));
+        let output = ssh::run_within(&target, &words, CONTAINER_LIMIT)?;
+        match output.code {
+            0 => Ok(ready),
+            ssh::OUT_OF_TIME => Err(failed(format!("not within {} s", CONTAINER_LIMIT.as_secs()))),
+            _ => Err(failed(shown(&String::from_utf8_lossy(&output.stderr)))),
         }
-        if output.code != 0 {
-            return Err(failed(shown(&String::from_utf8_lossy(&output.stderr))));
-        }
-        ready.containers.push(container.clone());
-        Ok(record::write(&layout.ready(guest), &ready)?)
     }
 }
 

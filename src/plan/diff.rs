@@ -274,6 +274,7 @@ fn guest(
         steps.undo = undo(name, want);
     }
     steps.then.extend(clear_idle_jails(name, left));
+    steps.then.extend(remove_containers(name, left, want));
     steps.then.extend(start_containers(name, left, want));
     if !steps.steps.is_empty() || !steps.then.is_empty() {
         plan.start.push(steps);
@@ -350,6 +351,14 @@ fn repair(name: &GuestName, have: &ObservedGuest, vmm: &ObservedVmm, want: &Want
 /// What is left of earlier attempts is told where it cannot be removed, and undoes nothing.
 fn clear_idle_jails(name: &GuestName, have: &ObservedGuest) -> Option<Step> {
     have.idle_jails.then(|| Step::RemoveOldJails { guest: name.clone() })
+}
+
+/// Containers that were started since the guest's boot, and are not declared any more. Those of a snapshot belong to it.
+fn remove_containers(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Option<Step> {
+    let Startup::Boot(_) = want.startup else { return None };
+    let gone = why::undeclared(have.vmm.as_ref()?, want).map(|container| container.name.clone());
+    let containers: Vec<_> = gone.collect();
+    (!containers.is_empty()).then(|| Step::RemoveContainers { guest: name.clone(), containers })
 }
 
 /// Containers that have not been started since the guest's boot.

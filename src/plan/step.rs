@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::base::{ByteSize, FileDigest, GuestName, InterfaceName, SnapshotName};
+use crate::base::{ByteSize, FileDigest, GuestName, InterfaceName, Label, SnapshotName};
 use crate::fleet::ContainerSpec;
 use crate::host::firewall::Ruleset;
 use crate::host::network::NetworkSpec;
@@ -117,6 +117,12 @@ pub enum Step {
     AwaitReady {
         guest: GuestName,
     },
+    /// Ends containers that were started in a guest, and removes them.
+    RemoveContainers {
+        guest: GuestName,
+        containers: Vec<Label>,
+    },
+    /// Starts containers in a guest, in place of those of the same names.
     StartContainers {
         guest: GuestName,
         containers: Vec<ContainerSpec>,
@@ -193,6 +199,10 @@ impl fmt::Display for Step {
             }
             Self::KeepLogs { .. } => f.write_str("keep logs again"),
             Self::AwaitReady { .. } => f.write_str("wait until ready"),
+            Self::RemoveContainers { containers, .. } => {
+                let names: Vec<_> = containers.iter().map(Label::as_str).collect();
+                write!(f, "remove containers {}", names.join(", "))
+            }
             Self::StartContainers { containers, .. } => {
                 let names: Vec<_> = containers.iter().map(|container| container.name.as_str()).collect();
                 write!(f, "start containers {}", names.join(", "))

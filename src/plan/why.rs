@@ -1,7 +1,9 @@
 //! Why a guest is started, changed or replaced, in words.
 
+use crate::base::Label;
+use crate::fleet::ContainerSpec;
 use crate::host::observed::{Found, ObservedDisk, ObservedGuest, ObservedVmm, Paused};
-use crate::host::wanted::WantedGuest;
+use crate::host::wanted::{Startup, WantedGuest};
 
 use super::change::{self, Change};
 
@@ -91,14 +93,35 @@ pub(super) fn repair(have: &ObservedGuest, vmm: &ObservedVmm, want: &WantedGuest
     ];
     let found = found.into_iter().filter(|(is, _)| *is).map(|(_, what)| what.to_owned());
     let added = want.containers.iter().filter(|container| !vmm.containers.contains(container));
-    let added = added.map(|container| format!("container {} was not started", container.name));
+    let added =
+        added.map(|container| match vmm.containers.iter().find(|started| started.name == container.name) {
+            Some(started) => {
+                format!("container {}: image {} -> {}", container.name, started.image, container.image)
+            }
+            None => format!("container {} was not started", container.name),
+        });
+    let is_restored = matches!(want.startup, Startup::Restored { .. });
+    let removed = undeclared(vmm, want).filter(|_| !is_restored);
+    let removed = removed.map(|container| format!("container {} is not declared any more", container.name));
     let machine = vmm.machine.iter().flat_map(|running| change::of_machines(running, want.machine()));
     let limits = match limits {
         Some(Found::Whole(found)) => change::of_limits(&found, &want.cgroup),
         Some(Found::Half) | None => Vec::new(),
     };
     let rates = tap.map(|tap| change::of_rates(tap.rates, want.tap.rates)).unwrap_or_default();
-    StepReason { found: found.chain(added).collect(), changes: machine.chain(limits).chain(rates).collect() }
+    StepReason {
+        found: found.chain(removed).chain(added).collect(),
+        changes: machine.chain(limits).chain(rates).collect(),
+    }
+}
+
+/// Containers that were started, and of whose name none is declared any more.
+pub(super) fn undeclared<'a>(
+    vmm: &'a ObservedVmm,
+    want: &'a WantedGuest,
+) -> impl Iterator<Item = &'a ContainerSpec> {
+    let is_declared = |name: &Label| want.containers.iter().any(|container| container.name == *name);
+    vmm.containers.iter().filter(move |container| !is_declared(&container.name))
 }
 
 /// Whether the data disk is another's, or open to others.

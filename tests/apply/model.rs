@@ -240,6 +240,7 @@ impl Host for ModelHost {
             | Step::AdjustVmm { .. }
             | Step::KeepLogs { .. }
             | Step::AwaitReady { .. }
+            | Step::RemoveContainers { .. }
             | Step::StartContainers { .. }
             | Step::ResumeVmm { .. }
             | Step::JoinCgroup { .. }
@@ -427,6 +428,9 @@ impl ModelHost {
                 }
                 running("await", guest, &|vmm| vmm.ready = true)
             }
+            Step::RemoveContainers { guest, containers } => running("remove containers", guest, &|vmm| {
+                vmm.containers.retain(|started| !containers.contains(&started.name));
+            }),
             Step::StartContainers { guest, containers } => {
                 let start = |count: usize| {
                     move |guest: &mut ObservedGuest| {

@@ -537,6 +537,28 @@ fn a_container_that_was_not_started_yet_is_started_without_a_restart() {
 }
 
 #[test]
+fn a_container_that_is_not_declared_any_more_goes_and_another_image_takes_the_place() {
+    let container =
+        |name: &str, image: &str| ContainerSpec { name: name.parse().unwrap(), image: image.into() };
+    let mut wanted = wanted(&["alice"]);
+    let mut found = host(&["alice"]);
+    alices_vmm(&mut found).containers =
+        vec![container("browser", "localhost/a"), container("mail", "localhost/m")];
+    wanted.guests.get_mut(&name("alice")).unwrap().containers = vec![container("browser", "localhost/b")];
+    assert_eq!(
+        diff(&found, &wanted).detailed(),
+        "change alice: container mail is not declared any more, container browser: image localhost/a -> localhost/b\n  \
+         remove containers mail\n  start containers browser\n"
+    );
+    // Those of a snapshot are its own.
+    let guest = wanted.guests.get_mut(&name("alice")).unwrap();
+    let fresh = Box::new(guest.machine().clone());
+    guest.containers.clear();
+    guest.startup = Startup::Restored { machine: guest.machine().clone(), fresh };
+    assert!(!diff(&found, &wanted).detailed().contains("remove containers"));
+}
+
+#[test]
 fn what_a_vmm_can_change_restarts_nobody() {
     let with = |vmm, per_second, size_mib| {
         let mut host = wanted(&["alice"]);
