@@ -150,6 +150,11 @@ fn part_of_bob(way: Way, port: u16) -> (f64, f64) {
     (bob / (alice + bob), (alice + bob) * 8.0 / MEASURED.as_secs_f64())
 }
 
+/// About half, and about as much as the line carries.
+fn is_fair(&(part, both): &(f64, f64)) -> bool {
+    (0.4..=0.6).contains(&part) && (11e6..=21e6).contains(&both)
+}
+
 fn apply(sandbox: &Sandbox) {
     with_taps_of(sandbox, &['a', 'b'], || sandbox.done("up"));
 }
@@ -176,13 +181,13 @@ fn a_full_uplink_is_shared_between_guests_and_not_between_connections() {
     let rate = "uplink = \"up0\"\nuplink-rate = { up = \"20Mbit/s\", down = \"16Mbit/s\" }";
     sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("uplink = \"up0\"", rate));
     apply(&sandbox);
-    for (way, port) in [(Way::Up, 5003), (Way::Down, 5004)] {
-        let (part, both) = part_of_bob(way, port);
-        assert!(
-            (0.4..=0.6).contains(&part),
-            "{way:?}: {part:.2} of {both:.0} bit/s for bob, {without:?} before"
-        );
-        assert!((11e6..=21e6).contains(&both), "{way:?}: {both:.0} bit/s");
+    for (way, port) in [(Way::Up, 5100), (Way::Down, 5200)] {
+        // A machine that is busy with others carries less, and not evenly; once is enough to tell it from shares by connections.
+        let mut measured = Vec::new();
+        while measured.len() < 5 && !measured.last().is_some_and(is_fair) {
+            measured.push(part_of_bob(way, port + measured.len() as u16));
+        }
+        assert!(measured.last().is_some_and(is_fair), "{way:?}: {measured:?} for bob, {without:?} before");
     }
     // Somebody else's hand is seen, and mended.
     within(HOST, || {
