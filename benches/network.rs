@@ -149,8 +149,12 @@ fn rules(
 /// Calls nft as `up` does, in bounded memory; gives the time of nft and the kernel alone.
 fn load(ruleset: &Ruleset, before: Option<&Ruleset>) -> Duration {
     let there = nft::read_table("inet", TABLE).unwrap();
-    let present =
-        there.map(|table| Present { chains: table.chains, sets: table.sets, counters: table.counters });
+    let present = there.map(|table| Present {
+        chains: table.chains,
+        sets: table.sets,
+        counters: table.counters,
+        has_leaving: table.has_leaving,
+    });
     let before = before.map(|before| swap::body_of(&before.parts)).zip(present.as_ref());
     let elements = before.and_then(|(body, there)| swap::elements_alone(&body, &ruleset.parts, there));
     let calls =

@@ -467,6 +467,7 @@ fn what_others_change_in_a_table_shows() {
         "add element inet sisforge-sis identity { \"sis-bob\" . 02:53:0a:6b:00:06 . 10.107.0.2 }".to_owned(),
         "add chain inet sisforge-sis x { type filter hook forward priority -10; }".to_owned(),
         "delete element inet sisforge-sis taps { \"sis-bob\" }".to_owned(),
+        "add table inet sisforge-sis { flags dormant; }".to_owned(),
     ] {
         nft::delete_table("inet", "sisforge-sis").unwrap();
         rules.load();
@@ -475,6 +476,14 @@ fn what_others_change_in_a_table_shows() {
         assert_ne!(digest(), loaded, "{change}");
     }
     assert_eq!(nft::read_table("inet", "sisforge-none").unwrap(), None);
+
+    nft::delete_table("inet", "sisforge-sis").unwrap();
+    rules.load();
+    let has_leaving = || nft::read_table("inet", "sisforge-sis").unwrap().unwrap().has_leaving;
+    assert!(!has_leaving());
+    nft::load("add element inet sisforge-sis senders { 4711 timeout 60s : drop }").unwrap();
+    assert!(has_leaving(), "an element that goes by itself");
+    assert_eq!(digest(), loaded, "it is no drift");
 }
 
 #[test]

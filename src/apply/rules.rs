@@ -41,6 +41,7 @@ pub(super) fn load(
             chains: table.chains,
             sets: table.sets,
             counters: table.counters,
+            has_leaving: table.has_leaving,
         });
         let before = known.and_then(|known| known.body.as_deref()).zip(present.as_ref());
         let elements = before.and_then(|(body, there)| swap::elements_alone(body, &ruleset.parts, there));

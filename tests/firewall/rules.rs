@@ -77,8 +77,12 @@ impl Rules {
     /// What nft is given to put them in the place of those that are there.
     pub fn calls(&self) -> Vec<String> {
         let there = nft::read_table("inet", &table_name(&self.fleet.parse().unwrap())).unwrap();
-        let present =
-            there.map(|table| Present { chains: table.chains, sets: table.sets, counters: table.counters });
+        let present = there.map(|table| Present {
+            chains: table.chains,
+            sets: table.sets,
+            counters: table.counters,
+            has_leaving: table.has_leaving,
+        });
         swap::calls(&self.render().parts, present.as_ref())
     }
 

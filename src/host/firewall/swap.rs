@@ -14,6 +14,8 @@ pub struct Present {
     /// Sets and maps that nft names; not those that it makes for a rule.
     pub sets: BTreeSet<String>,
     pub counters: BTreeSet<String>,
+    /// Whether there are elements that go by themselves.
+    pub has_leaving: bool,
 }
 
 /// Elements of one call of nft: it takes a kilobyte of memory for each.
@@ -102,12 +104,12 @@ fn swap(parts: &RulesetParts, present: &Present) -> String {
 
 /// What makes these rules of those that are there, where the two differ by elements alone: of a guest that comes or goes, nothing else
 /// is touched, and of a thousand others nothing is said. `before` is the [`body_of`] that was loaded; `None` where more than elements
-/// differs.
+/// differs, and while some go by themselves: one of those that is added again leads elsewhere, or goes all the same.
 pub fn elements_alone(before: &str, parts: &RulesetParts, present: &Present) -> Option<String> {
     // Before it adds one element, nft reads back those of every set of the table: with long lists that takes longer than to swap all
     // but the lists.
     let has_lists = !parts.lists.is_empty() || present.sets.iter().any(|name| name.starts_with("list-"));
-    if has_lists || !parts.budgets.keys().all(|name| present.sets.contains(name)) {
+    if has_lists || present.has_leaving || !parts.budgets.keys().all(|name| present.sets.contains(name)) {
         return None;
     }
     let after = body_of(parts);
@@ -214,5 +216,7 @@ mod tests {
         assert_eq!(elements_alone(&body_of(&one), &listed, &nothing()), None);
         let stale = Present { sets: ["list-1".to_owned()].into(), ..nothing() };
         assert_eq!(elements_alone(&body_of(&one), &one, &stale), None);
+        let leaving = Present { has_leaving: true, ..nothing() };
+        assert_eq!(elements_alone(&body_of(&one), &parts(&["a", "b"], "  rule\n"), &leaving), None);
     }
 }

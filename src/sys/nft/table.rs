@@ -16,7 +16,9 @@ pub struct TableContent {
     pub sets: BTreeSet<String>,
     /// Named counters.
     pub counters: BTreeSet<String>,
-    /// Of chains, rules, sets and their elements; what packets change, and what goes by itself, is left out.
+    /// Whether there are elements that go by themselves.
+    pub has_leaving: bool,
+    /// Of the table's flags, of chains, rules, sets and their elements; what packets change, and what goes by itself, is left out.
     pub digest: Sha256,
 }
 
@@ -31,6 +33,8 @@ const GET_ELEMENTS: MessageKind = MessageKind(NF_TABLES, 13);
 const GET_OBJECT: MessageKind = MessageKind(NF_TABLES, 19);
 /// The table's name is the first attribute of whatever is in one.
 const TABLE: u16 = 1;
+/// One that is dormant has no hooks, and its rules hold nobody.
+const TABLE_PARTS: [u16; 1] = [2];
 const CHAIN_NAME: u16 = 3;
 /// Hook, policy and type of a chain.
 const CHAIN_PARTS: [u16; 3] = [4, 5, 7];
@@ -56,12 +60,11 @@ fn read_table(family: &str, name: &str) -> io::Result<Option<TableContent>> {
     let number = FAMILIES.iter().find(|(word, _)| *word == family).map_or(0, |(_, number)| *number);
     let socket = Netfilter::open()?;
     let reader = TableReader { socket, family: number, name };
-    if reader.all(GET_TABLE)?.is_empty() {
-        return Ok(None);
-    }
+    let Some(table) = reader.all(GET_TABLE)?.into_iter().next() else { return Ok(None) };
     let (mut chains, mut sets, mut counters) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     // The order in which the kernel tells chains, sets and elements is its own; that of rules counts.
-    let mut unordered: Vec<Vec<u8>> = Vec::new();
+    let mut unordered = vec![parts(b"table", &table, &TABLE_PARTS)];
+    let mut has_leaving = false;
     for chain in reader.all(GET_CHAIN)? {
         chains.extend(text(&chain, CHAIN_NAME));
         unordered.push(parts(b"chain", &chain, &[&[CHAIN_NAME][..], &CHAIN_PARTS].concat()));
@@ -72,7 +75,7 @@ fn read_table(family: &str, name: &str) -> io::Result<Option<TableContent>> {
         let Some(set_name) = text(&set, SET_NAME) else { continue };
         unordered.push(parts(b"set", &set, &SET_PARTS));
         if flags & SET_DYNAMIC == 0 {
-            reader.elements(&set_name, &mut unordered)?;
+            has_leaving |= reader.elements(&set_name, &mut unordered)?;
         }
         if flags & SET_ANONYMOUS == 0 {
             sets.insert(set_name);
@@ -85,7 +88,7 @@ fn read_table(family: &str, name: &str) -> io::Result<Option<TableContent>> {
     let rules = reader.all(GET_RULE)?;
     let rules = rules.iter().map(|rule| parts(b"rule", rule, &RULE_PARTS));
     let all: Vec<u8> = unordered.into_iter().chain(rules).flatten().collect();
-    Ok(Some(TableContent { chains, sets, counters, digest: Sha256::of(all) }))
+    Ok(Some(TableContent { chains, sets, counters, has_leaving, digest: Sha256::of(all) }))
 }
 
 /// Some attributes, each behind its length, so that no two read alike.
@@ -116,16 +119,21 @@ impl TableReader<'_> {
         Ok(all)
     }
 
-    fn elements(&self, set: &str, into: &mut Vec<Vec<u8>>) -> io::Result<()> {
+    /// The elements of a set, but for those that go by themselves; says whether there are such.
+    fn elements(&self, set: &str, into: &mut Vec<Vec<u8>>) -> io::Result<bool> {
+        let mut has_leaving = false;
         let mut request = Vec::new();
         netlink::push(&mut request, TABLE, format!("{}\0", self.name).as_bytes());
         netlink::push(&mut request, SET_NAME, format!("{set}\0").as_bytes());
         for message in self.socket.dump(GET_ELEMENTS, self.family, &request)? {
             let all = netlink::attributes(find(&message, ELEMENTS).unwrap_or_default());
-            for (_, element) in all.filter(|(_, element)| find(element, ELEMENT_TIMEOUT).is_none()) {
-                into.push([set.as_bytes(), element].concat());
+            for (_, element) in all {
+                match find(element, ELEMENT_TIMEOUT) {
+                    None => into.push([set.as_bytes(), element].concat()),
+                    Some(_) => has_leaving = true,
+                }
             }
         }
-        Ok(())
+        Ok(has_leaving)
     }
 }
