@@ -59,6 +59,12 @@ pub fn prepare<'a>(workspace: &'a Workspace<'a>, request: &UpRequest) -> Result<
         Some(_) => None,
     };
     let mut held = Deployment::hold(workspace, fleet)?;
+    // Whoever held the host while this one built may have carried out a newer fleet, which stands.
+    if built.is_some() && workspace.fleet()? != held.fleet {
+        workspace.report.note("note: fleet.toml was changed meanwhile, so that all begins again");
+        drop(held);
+        return prepare(workspace, request);
+    }
     held.host.ready_timeout = request.ready_timeout;
     if let Some((saved, path)) = saved {
         // As it was when the plan was made: without a key, which is made next.

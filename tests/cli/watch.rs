@@ -2,6 +2,8 @@
 
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use super::kernel::{SMALL, cannot_build, small_source};
 use crate::common::sandbox::{Run, Sandbox, until};
@@ -267,4 +269,25 @@ fn an_up_that_builds_keeps_nobody_from_the_host() {
     up.kill().unwrap();
     up.wait().unwrap();
     until("what a build runs ends with it", || !sleeps("387655"));
+}
+
+#[test]
+fn an_up_that_waited_carries_out_what_the_fleet_is_by_then() {
+    needs_firecracker!();
+    let sandbox = Sandbox::running("a");
+    let lock = fs::read_dir(sandbox.path("store")).unwrap().map(|entry| entry.unwrap().path().join("lock"));
+    let lock = lock.into_iter().find(|lock| lock.is_file()).expect("the lock of the fleet");
+    sandbox.fleet("ab");
+    sandbox.done("lock");
+    let mut holder = Command::new("flock").arg(lock).args(["sleep", "4"]).spawn().unwrap();
+    let up = thread::scope(|scope| {
+        let up = scope.spawn(|| sandbox.run("up"));
+        thread::sleep(Duration::from_secs(2));
+        sandbox.fleet("a");
+        up.join().unwrap()
+    });
+    holder.wait().unwrap();
+    up.fails(0, &["begins again"]);
+    assert_eq!(sandbox.documents("ps", "ps").1[0].as_array().unwrap().len(), 1, "{up}");
+    sandbox.run("plan --detailed-exitcode").fails(0, &[]);
 }
