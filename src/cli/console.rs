@@ -14,7 +14,7 @@ use crate::sys::fs::FileError;
 use crate::sys::log::{Reader, Start};
 
 use super::error::CliError;
-use super::logs;
+use super::render;
 use super::ui::Ui;
 
 #[derive(clap::Args)]
@@ -41,7 +41,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
             let mut reader = reader;
             let mut print = || -> std::io::Result<()> {
                 while let Some((_, bytes)) = reader.as_mut().map_or(Ok(None), Reader::read)? {
-                    logs::print(&bytes);
+                    render::bytes_as_they_are(&bytes);
                 }
                 Ok(())
             };

@@ -9,7 +9,7 @@ use crate::sys::fs::FileError;
 use crate::sys::log::{Lines, Reader, Start};
 
 use super::error::CliError;
-use super::logs::print;
+use super::render;
 use super::ui::Ui;
 
 #[derive(clap::Args)]
@@ -34,7 +34,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         while let Some(reader) = &mut reader
             && let Some((time, bytes)) = reader.read().map_err(FileError::when("read", &path))?
         {
-            lines.feed(time, &bytes, |_, line| print(&shown(line, ui.settings.json)));
+            lines.feed(time, &bytes, |_, line| render::bytes_as_they_are(&shown(line, ui.settings.json)));
         }
         if !args.follow {
             return Ok(ExitCode::SUCCESS);

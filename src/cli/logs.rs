@@ -1,7 +1,7 @@
 //! `logs`: what a guest's serial port and its VMM said.
 
 use std::collections::VecDeque;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -149,7 +149,7 @@ impl<'a> Printer<'a> {
         let Self { args, format, lines, held } = self;
         let mut ready = Vec::new();
         lines.feed(time, bytes, |time, line| accept(args, format, held, time, line, &mut ready));
-        print(&ready);
+        render::bytes_as_they_are(&ready);
     }
 
     /// All that was there has been read; nothing more comes where it is the `last`.
@@ -160,7 +160,7 @@ impl<'a> Printer<'a> {
             lines.finish(|time, line| accept(args, format, held, time, line, &mut ready));
         }
         let held: Vec<_> = self.held.take().into_iter().flatten().collect();
-        print(&[held.concat(), ready].concat());
+        render::bytes_as_they_are(&[held.concat(), ready].concat());
     }
 }
 
@@ -209,14 +209,6 @@ impl LineFormat<'_> {
         };
         text.push(b'\n');
         text
-    }
-}
-
-/// Prints bytes as they are. A reader that went away ends the program, as it does for every tool in a pipe.
-pub fn print(bytes: &[u8]) {
-    let mut out = std::io::stdout().lock();
-    if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
-        std::process::exit(1);
     }
 }
 

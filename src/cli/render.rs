@@ -7,8 +7,16 @@ use crate::base;
 
 /// Prints text as it is. A reader that went away ends the program, as it does for every tool in a pipe.
 pub fn text(text: &str) {
+    bytes_as_they_are(text.as_bytes());
+}
+
+/// The same of what need not be UTF-8.
+pub fn bytes_as_they_are(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+    if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            eprintln!("error: cannot write to stdout: {error}");
+        }
         std::process::exit(1);
     }
 }

@@ -203,3 +203,16 @@ fn every_global_flag_has_a_variable() {
     assert!(colour.err.contains("\x1b[1;31merror"), "{colour}");
     assert!(!set("SISFORGE_COLOR", "never", &["check"]).err.contains('\x1b'));
 }
+
+#[test]
+fn output_that_nobody_takes_is_an_error_with_its_cause() {
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    for command in ["schema", "ps --all", "export nomad"] {
+        let mut full = sandbox.command();
+        full.args(command.split(' ')).stdout(fs::File::create("/dev/full").unwrap());
+        let run =
+            Run::from(full.stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output().unwrap());
+        run.fails(1, &["error: cannot write to stdout: No space left"]);
+    }
+}
