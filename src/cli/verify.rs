@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::run::gc::KeptIn;
 use crate::run::verify::{ReadState, VerifiedFile, verify};
 
 use super::error::CliError;
@@ -39,5 +40,16 @@ fn sentence(file: &VerifiedFile) -> String {
         ReadState::Changed(found) => format!("{path} was changed: it has the digest {found}"),
         ReadState::Unreadable(why) => why.clone(),
     };
-    format!("{what}; {}", file.place.remedy())
+    format!("{what}; {}", remedy(file.place))
+}
+
+/// How a damaged file is made again.
+fn remedy(place: KeptIn) -> &'static str {
+    match place {
+        KeptIn::Artifact => "`sisforge build` makes it again",
+        KeptIn::Stored => {
+            "stop the guests that run on it (`sisforge down`), remove it, and `sisforge up` stores it again"
+        }
+        KeptIn::Download => "remove it, and `sisforge fetch` downloads it again",
+    }
 }

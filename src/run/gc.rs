@@ -33,19 +33,6 @@ pub enum KeptIn {
     Download,
 }
 
-impl KeptIn {
-    /// How a damaged file is made again.
-    pub fn remedy(self) -> &'static str {
-        match self {
-            Self::Artifact => "`sisforge build` makes it again",
-            Self::Stored => {
-                "stop the guests that run on it (`sisforge down`), remove it, and `sisforge up` stores it again"
-            }
-            Self::Download => "remove it, and `sisforge fetch` downloads it again",
-        }
-    }
-}
-
 /// Something that nothing names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
