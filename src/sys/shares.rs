@@ -54,6 +54,7 @@ pub fn share(name: &str, rate: Option<u64>, by: ShareBy) -> Result<(), IpError> 
                 "{all} u32 ht 800:: match u32 0 0 hashkey mask {CLASS_BITS:#010x} at {offset} link 100:"
             ),
         );
+        leaves(&mut batch, name, rate);
     }
     batch.run()?;
     Ok(())
@@ -61,8 +62,7 @@ pub fn share(name: &str, rate: Option<u64>, by: ShareBy) -> Result<(), IpError> 
 
 fn classes(batch: &mut Batch, name: &str, rate: u64) {
     let burst = (rate / TICK).clamp(LEAST_BURST, MOST_BURST);
-    // A tenth of a second, for a kernel that has no better queue.
-    let limit = (rate / 10).clamp(2 * LEAST_BURST, u32::MAX.into());
+    let limit = limit(rate);
     batch.line(
         true,
         format_args!("qdisc add dev {name} root handle 1: tbf rate {rate}bps burst {burst} limit {limit}"),
@@ -76,6 +76,13 @@ fn classes(batch: &mut Batch, name: &str, rate: u64) {
                 "class add dev {name} parent 2:fff0 classid 2:{class:x} htb rate 8bit ceil {UNBOUNDED}bps quantum {TURN}"
             ),
         );
+    }
+}
+
+/// What waits in a class. They come last, so that whoever counts them knows whether all before them is there.
+fn leaves(batch: &mut Batch, name: &str, rate: u64) {
+    let limit = limit(rate);
+    for class in 1..=CLASSES {
         batch.line(true, format_args!("qdisc add dev {name} parent 2:{class:x} bfifo limit {limit}"));
         // Within a share, no connection waits for another.
         batch.line(
@@ -83,6 +90,11 @@ fn classes(batch: &mut Batch, name: &str, rate: u64) {
             format_args!("qdisc replace dev {name} parent 2:{class:x} fq_codel limit 1000 flows 64"),
         );
     }
+}
+
+/// Bytes that wait at most: a tenth of a second, for a kernel that has no better queue.
+fn limit(rate: u64) -> u64 {
+    (rate / 10).clamp(2 * LEAST_BURST, u32::MAX.into())
 }
 
 /// The rate at which what leaves an interface is shared, in bytes a second; `None` where nothing waits there, and 0 where what does is
