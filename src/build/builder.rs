@@ -104,6 +104,8 @@ pub enum BuildError {
     ContainerChanged(String),
     #[error("a file of the image {0} changed while the image was built; build again")]
     Changed(Label),
+    #[error("the {} {key} is no longer wanted", kind.folder())]
+    NotWanted { kind: ArtifactKind, key: BuildKey },
     #[error("the {} {key} is not built", kind.folder())]
     NotBuilt { kind: ArtifactKind, key: BuildKey },
     #[error(transparent)]
@@ -142,7 +144,7 @@ impl Diagnostic for BuildError {
             Self::Image { source, .. } | Self::Images { source, .. } | Self::Disk { source, .. } => {
                 source.diagnosis()
             }
-            Self::Changed(_) => Class::Failed.no_hint(),
+            Self::Changed(_) | Self::NotWanted { .. } => Class::Failed.no_hint(),
             Self::NotBuilt { .. } => Class::Failed.hint("`sisforge build` makes it"),
             Self::ReadBack(error) => error.diagnosis(),
             Self::Threads(_) => Class::Failed.hint("give it fewer with --jobs"),
@@ -196,7 +198,11 @@ impl<'a> Builder<'a> {
         make: impl FnOnce(&Path) -> Result<BuiltFile, BuildError>,
     ) -> Result<Artifact, BuildError> {
         match self.missing {
-            MissingArtifact::Build => self.out.obtain(kind, key, make),
+            MissingArtifact::Build => self.out.obtain(kind, key, |dir| {
+                // Whoever was waited for may have taken long.
+                let is_wanted = self.report.is_wanted(&key.to_string());
+                if is_wanted { make(dir) } else { Err(BuildError::NotWanted { kind, key: *key }) }
+            }),
             MissingArtifact::Refuse => {
                 self.out.find(kind, key).ok_or(BuildError::NotBuilt { kind, key: *key })
             }

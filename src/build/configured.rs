@@ -89,7 +89,7 @@ impl std::fmt::Display for LineOrigin {
 impl Configured {
     /// Configures a source tree; `source_arch` is the architecture as its `arch/` calls it.
     pub fn make(
-        tree: &KernelTree,
+        tree: &KernelTree<'_>,
         source_arch: &str,
         requested: &RequestedOptions,
     ) -> Result<Self, KernelError> {

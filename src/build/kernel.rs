@@ -122,7 +122,7 @@ pub fn build(
     notes.keep_configured(&inputs.key(), &configured)?;
     configured.check(&inputs.requested)?;
     files::write(&dir.join("config"), configured.text.as_bytes(), 0o644)?;
-    let vmlinux = compile(&tree, &dir.join("build.log"), notes, report)?;
+    let vmlinux = compile(&tree, &dir.join("build.log"), notes)?;
     let vmlinux = beneath::read(&tree.dir, &vmlinux, LARGEST_VMLINUX)?;
     files::write(&dir.join("vmlinux"), &compact(&vmlinux)?, 0o644)?;
     Ok(files::remove(&tree.dir)?)
@@ -145,12 +145,12 @@ pub fn configure(
 }
 
 /// Unpacks, patches and configures the sources in `dir`.
-fn prepare(
+fn prepare<'a>(
     inputs: &KernelInputs,
     dir: &Path,
     jobs: usize,
-    report: &dyn Report,
-) -> Result<(KernelTree, Configured), KernelError> {
+    report: &'a dyn Report,
+) -> Result<(KernelTree<'a>, Configured), KernelError> {
     let missing = missing_tools();
     if !missing.is_empty() {
         return Err(KernelError::MissingTools(missing));
@@ -159,7 +159,8 @@ fn prepare(
     if let Some(why) = sandbox.lacking() {
         report.note(&format!("note: programs of the kernel source run without a sandbox: {why}"));
     }
-    let tree = KernelTree { dir: dir.to_owned(), arch: "x86_64", jobs, sandbox };
+    let key = inputs.key().to_string();
+    let tree = KernelTree { dir: dir.to_owned(), arch: "x86_64", jobs, sandbox, key, report };
     files::create_dir_all(&tree.dir)?;
     source::unpack(&inputs.source, "x86", &tree.dir, report)?;
     tree.sandbox.hand_over(&tree.dir)?;
@@ -186,12 +187,8 @@ fn prepare(
 /// project's own configuration has.
 const USUAL_TARGETS: u64 = 1_700;
 
-fn compile(
-    tree: &KernelTree,
-    log: &Path,
-    notes: &KernelNotes,
-    report: &dyn Report,
-) -> Result<PathBuf, KernelError> {
+fn compile(tree: &KernelTree<'_>, log: &Path, notes: &KernelNotes) -> Result<PathBuf, KernelError> {
+    let report = tree.report;
     let mut file = std::fs::File::create(log).map_err(FileError::when("create", log))?;
     let last = notes.last_build();
     if let Some(LastBuild { seconds, jobs, .. }) = last.filter(|last| last.jobs == tree.jobs) {

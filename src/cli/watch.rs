@@ -141,6 +141,9 @@ fn print_event(event: Event<'_>, ui: &Ui) {
     let note = |text: String| ui.report.note(&text);
     match event {
         Event::Applying(revision) => note(format!("{}: applying", short(revision))),
+        Event::Superseded { revision, by } => {
+            note(format!("{}: superseded by {}, which is applied in its place", short(revision), short(by)));
+        }
         Event::Applied(revision) => note(format!("{}: applied", short(revision))),
         Event::Planned { plan, is_repair } => {
             if is_repair {

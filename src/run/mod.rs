@@ -7,6 +7,7 @@
 pub mod built;
 pub mod check;
 pub mod copy;
+mod demand;
 pub mod deployment;
 pub mod disk;
 pub mod down;

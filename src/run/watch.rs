@@ -19,6 +19,7 @@ use crate::sys::fs::{self, FileError};
 use crate::sys::interrupt::{self, Interrupted};
 use crate::sys::{git, systemd};
 
+use super::demand::{Demand, keys_of};
 use super::deployment::BuiltFleet;
 use super::down::{self, Down, DownRequest};
 use super::events::{self, FleetEvent};
@@ -48,6 +49,8 @@ pub enum Followed {
 pub enum Event<'a> {
     /// A revision that was not looked at before is being applied: a commit, or the digest of a file and its lock.
     Applying(&'a str),
+    /// While a revision was built there came a newer one, which is applied in its place.
+    Superseded { revision: &'a str, by: &'a str },
     /// What is about to be done: for a new revision, or to put right what was applied before.
     Planned { plan: &'a Plan, is_repair: bool },
     /// What became of a plan.
@@ -98,6 +101,8 @@ pub struct Watch<'a> {
     good: Option<Revision>,
     /// The revision that was looked at last, good or bad, so that a bad one is reported once.
     looked_at: Option<String>,
+    /// One that came while another was built, and is bad: it is not looked at again.
+    mistaken: Option<String>,
     /// The revision that was last brought to the host, whether all of it came or not.
     tried: Option<String>,
     /// What that wants, which its file may say no more.
@@ -134,6 +139,7 @@ impl<'a> Watch<'a> {
             source,
             good: None,
             looked_at: None,
+            mistaken: None,
             tried: None,
             last: None,
             restarts,
@@ -189,7 +195,7 @@ impl<'a> Watch<'a> {
         metrics.looks += 1;
         metrics.failed_looks += u64::from(!metrics.is_complete);
         metrics.repairs = self.repairs;
-        if let Some(revision) = self.looked_at.as_ref().filter(|_| metrics.is_complete)
+        if let Some(revision) = self.tried.as_ref().filter(|_| metrics.is_complete)
             && metrics.applied.as_ref().is_none_or(|(applied, _)| applied != revision)
         {
             metrics.applied = Some((revision.clone(), SystemTime::now()));
@@ -231,7 +237,7 @@ impl<'a> Watch<'a> {
                 return Err(error);
             }
         };
-        if self.looked_at.as_deref() == Some(&revision) {
+        if [&self.looked_at, &self.mistaken].into_iter().flatten().any(|known| *known == revision) {
             return self.repair(tell);
         }
         let is_new = self.tried.as_ref() != Some(&revision);
@@ -239,23 +245,16 @@ impl<'a> Watch<'a> {
             self.restarts.reset();
             tell(Event::Applying(&revision));
         }
-        let brought = self.verify(&revision).and_then(|()| self.bring_new(&place, is_new, tell));
+        let brought = self.verify(&revision).and_then(|()| self.bring_new(&revision, &place, is_new, tell));
         // What came to nothing is as new as before.
-        self.tried = brought.is_ok().then(|| revision.clone());
+        self.tried = matches!(brought, Ok(Some(_))).then(|| revision.clone());
         match brought {
-            Ok(LookOutcome::Complete) => {
-                self.remember(&revision)?;
-                self.remove_checkouts_but(&revision)?;
-                keep_event(&place.file, FleetEvent::Applied { revision: revision.clone() });
-                self.failure = None;
-                tell(Event::Applied(&revision));
-                (self.good, self.looked_at) = (Some(place), Some(revision));
-                Ok(LookOutcome::Complete)
-            }
+            Ok(None) => self.look(tell),
+            Ok(Some(LookOutcome::Complete)) => self.keep_applied(revision, place, tell),
+            Ok(Some(other)) => Ok(other),
             Err(error) if error.class() == Class::Invalid => {
                 self.looked_at = Some(revision);
-                // What a file said before is gone; what a commit said is not.
-                self.good = self.good.take().filter(|_| matches!(self.source, Followed::Branch { .. }));
+                self.forget_file();
                 Err(error)
             }
             // It is tried again at the next look; what runs stays right meanwhile.
@@ -263,45 +262,120 @@ impl<'a> Watch<'a> {
                 self.repair_meanwhile(tell)?;
                 Err(error)
             }
-            other => other,
         }
     }
 
-    /// Brings the host to a revision that is not the last good one.
+    /// What the host was brought to is what it is held to from now on.
+    fn keep_applied(
+        &mut self,
+        revision: String,
+        place: Revision,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) -> Result<LookOutcome, RunError> {
+        self.remember(&revision)?;
+        self.remove_checkouts_but(&revision)?;
+        keep_event(&place.file, FleetEvent::Applied { revision: revision.clone() });
+        self.failure = None;
+        tell(Event::Applied(&revision));
+        (self.good, self.looked_at) = (Some(place), Some(revision));
+        Ok(LookOutcome::Complete)
+    }
+
+    /// What a file said before a mistake is gone; what a commit said is not.
+    fn forget_file(&mut self) {
+        self.good = self.good.take().filter(|_| matches!(self.source, Followed::Branch { .. }));
+    }
+
+    /// Brings the host to a revision that is not the last good one; `None` where another took its place meanwhile.
     fn bring_new(
         &mut self,
+        revision: &str,
         place: &Revision,
         is_new: bool,
         tell: &mut dyn FnMut(Event<'_>),
-    ) -> Result<LookOutcome, RunError> {
+    ) -> Result<Option<LookOutcome>, RunError> {
         let workspace = self.base.at(place);
-        let built = self.build(&workspace, tell)?;
+        let Some(built) = self.build(revision, place, tell)? else { return Ok(None) };
         let brought = bring(&workspace, built.clone(), is_new, &mut self.restarts, tell)?;
         if brought == LookOutcome::Complete {
             self.last = Some(built);
         }
-        Ok(brought)
+        Ok(Some(brought))
     }
 
-    /// Builds a revision that is new, which may take hours. What the last good one wants is put right meanwhile.
+    /// Builds a revision that is new, which may take hours. Meanwhile, what the last good one wants is put right, and a newer one
+    /// looked for: where there is a good one, nothing is given, and what that does not want is not built to its end.
     fn build(
         &mut self,
-        workspace: &Workspace<'_>,
+        revision: &str,
+        place: &Revision,
         tell: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(Fleet, BuiltFleet), RunError> {
-        thread::scope(|scope| {
+    ) -> Result<Option<(Fleet, BuiltFleet)>, RunError> {
+        let demand = Demand::of_all(self.base.report);
+        let workspace = Workspace { report: &demand, settings: self.base.at(place).settings };
+        let mut newer = None;
+        self.mistaken = None;
+        let built = thread::scope(|scope| {
             let (working, over) = mpsc::channel::<()>();
+            let (workspace, mut is_over) = (&workspace, false);
             let building = scope.spawn(move || {
                 let _working = working;
                 built(workspace)
             });
-            while over.recv_timeout(self.interval) == Err(RecvTimeoutError::Timeout) {
-                self.look_and_tell(Self::repair_meanwhile, tell);
-                // Who is asked to end does not wait for it.
-                interrupt::end_if_asked();
+            let mut has_waited = false;
+            while !is_over {
+                is_over = over.recv_timeout(self.interval) != Err(RecvTimeoutError::Timeout);
+                if !is_over {
+                    has_waited = true;
+                    self.look_and_tell(Self::repair_meanwhile, tell);
+                    // Who is asked to end does not wait for it.
+                    interrupt::end_if_asked();
+                }
+                if has_waited {
+                    self.look_for_newer(revision, &demand, &mut newer, tell);
+                }
             }
             building.join().unwrap_or_else(|panic| resume_unwind(panic))
-        })
+        });
+        if newer.is_some() { Ok(None) } else { built.map(Some) }
+    }
+
+    /// Looks whether `newer` than the revision that is being built there is another.
+    fn look_for_newer(
+        &mut self,
+        revision: &str,
+        demand: &Demand<'_>,
+        newer: &mut Option<String>,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) {
+        // The next look tells why there is none to be found.
+        let Ok((found, place)) = self.revision() else { return };
+        if found == revision {
+            demand.change(None);
+            (*newer, self.mistaken) = (None, None);
+            return;
+        }
+        if [&self.mistaken, &*newer].into_iter().flatten().any(|known| *known == found) {
+            return;
+        }
+        match self.verify(&found).and_then(|()| keys_of(&self.base.at(&place))) {
+            Ok(keys) => {
+                demand.change(Some(keys));
+                tell(Event::Superseded { revision, by: &found });
+                *newer = Some(found);
+            }
+            Err(error) if error.class() == Class::Invalid => {
+                self.keep_failure(&error);
+                tell(Event::Failed(error));
+                self.forget_file();
+                // There is no commit that says what the file said.
+                *newer =
+                    newer.take().or_else(|| matches!(self.source, Followed::File).then(|| found.clone()));
+                self.mistaken = Some(found);
+            }
+            // It is asked again.
+            Err(_) => {}
+        }
     }
 
     /// Puts right what is not as the last good revision wants it: that one holds for as long as there is no other, be it that

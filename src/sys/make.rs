@@ -2,25 +2,29 @@
 
 use std::path::PathBuf;
 
+use super::report::Report;
 use super::sandbox::{self, Sandbox};
 use super::tool::{Tool, ToolError};
 
 /// A kernel source tree, and the settings that make its bytes depend on nothing but its inputs
 /// (Documentation/kbuild/reproducible-builds.rst).
-#[derive(Clone, Debug)]
-pub struct KernelTree {
+#[derive(Clone)]
+pub struct KernelTree<'a> {
     pub dir: PathBuf,
     /// `x86_64` or `arm64`, as the kernel's `ARCH`.
     pub arch: &'static str,
     pub jobs: usize,
     /// What the sources say is run there.
     pub sandbox: Sandbox,
+    /// Key of the kernel that is made of it, and who says whether it is still wanted.
+    pub key: String,
+    pub report: &'a dyn Report,
 }
 
 /// Time stamp that every kernel carries.
 const BUILD_TIME: &str = "1970-01-01 00:00:00 UTC";
 
-impl KernelTree {
+impl KernelTree<'_> {
     fn make(&self) -> Tool {
         let prefix = format!("-ffile-prefix-map={}=.", self.sandbox.inside(&self.dir).display());
         self.sandbox
@@ -36,7 +40,9 @@ impl KernelTree {
     }
 
     fn lines(&self, call: Tool, line: impl FnMut(&str)) -> Result<(), ToolError> {
-        self.sandbox.lines(&call, &self.dir, line)
+        let is_unwanted = || !self.report.is_wanted(&self.key);
+        let exceeded = || is_unwanted().then(|| "what it makes is no longer wanted".to_owned());
+        self.sandbox.lines(&call, &self.dir, &exceeded, line)
     }
 
     /// Tries a patch and applies it.

@@ -6,6 +6,10 @@ pub trait Report: Send + Sync {
     fn begin(&self, name: &str, total: Option<u64>, unit: Unit) -> Box<dyn Task>;
     /// One thing worth a line, such as a warning.
     fn note(&self, text: &str);
+    /// Whether somebody still wants what is made under this key; work that takes long asks, and ends where nobody does.
+    fn is_wanted(&self, _key: &str) -> bool {
+        true
+    }
 }
 
 /// What a task counts.

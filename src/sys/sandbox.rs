@@ -151,14 +151,20 @@ impl Sandbox {
         }
     }
 
-    /// Runs a call that works in `dir`, as [`Tool::lines`] does, within what all calls may take of the disk. Without a sandbox there is no
-    /// such bound, as there is none for what a user runs himself.
-    pub fn lines(&self, call: &Tool, dir: &Path, line: impl FnMut(&str)) -> Result<(), ToolError> {
+    /// Runs a call that works in `dir`, as [`Tool::lines_within`] does, and within what all calls may take of the disk. Without a
+    /// sandbox there is no such bound, as there is none for what a user runs himself.
+    pub fn lines(
+        &self,
+        call: &Tool,
+        dir: &Path,
+        exceeded: &(dyn Fn() -> Option<String> + Sync),
+        line: impl FnMut(&str),
+    ) -> Result<(), ToolError> {
         match &self.kind {
-            Kind::Open(_) => call.lines(line),
+            Kind::Open(_) => call.lines_within(exceeded, line),
             Kind::Closed { .. } => {
                 let guard = DiskGuard::of(dir);
-                call.lines_within(&|| guard.exceeded(), line)
+                call.lines_within(&|| exceeded().or_else(|| guard.exceeded()), line)
             }
         }
     }

@@ -63,7 +63,14 @@ fn comes_out_as_written(source_file: &str, base: &str, arch: &'static str, sourc
     }
     let dir = tempfile::tempdir().unwrap();
     let sandbox = build_sandbox::Sandbox::find(&[]).unwrap();
-    let tree = KernelTree { dir: dir.path().join("src"), arch, jobs: 1, sandbox };
+    let tree = KernelTree {
+        dir: dir.path().join("src"),
+        arch,
+        jobs: 1,
+        sandbox,
+        key: String::new(),
+        report: &Silent,
+    };
     source::unpack(Path::new(source_file), source_arch, &tree.dir, &Silent).unwrap();
     tree.sandbox.hand_over(&tree.dir).unwrap();
     let files = SourceFiles::new(dir.path());

@@ -39,13 +39,7 @@ impl Repository {
     }
 
     fn watch(&self) -> Watching<'_> {
-        let log = File::create(self.0.path("log")).unwrap();
-        let mut watch = self.0.command();
-        watch.args(["watch", "--repo", ".", "--interval", "200ms"]).stdin(Stdio::null());
-        Watching {
-            sandbox: &self.0,
-            child: watch.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap(),
-        }
+        Watching::new(&self.0, &["--repo", "."])
     }
 
     fn is_ready(&self, letter: char) -> bool {
@@ -59,7 +53,14 @@ struct Watching<'a> {
     child: Child,
 }
 
-impl Watching<'_> {
+impl<'a> Watching<'a> {
+    fn new(sandbox: &'a Sandbox, args: &[&str]) -> Self {
+        let log = File::create(sandbox.path("log")).unwrap();
+        let mut watch = sandbox.command();
+        watch.args(["watch", "--interval", "200ms"]).args(args).stdin(Stdio::null());
+        Self { sandbox, child: watch.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap() }
+    }
+
     fn said(&self) -> String {
         fs::read_to_string(self.sandbox.path("log")).unwrap()
     }
@@ -248,6 +249,101 @@ fn guests_are_looked_after_while_a_new_commit_is_built_and_the_build_ends_with_w
     Run::of(Command::new("kill").args(["-TERM", &watch.child.id().to_string()])).fails(0, &[]);
     watch.child.wait().unwrap();
     until("what a build runs ends with it", || !sleeps("387654"));
+}
+
+#[test]
+fn the_newest_good_commit_wins_while_another_is_built() {
+    needs_firecracker!();
+    if cannot_build("/") {
+        return;
+    }
+    let repository = Repository::new();
+    let sandbox = &repository.0;
+    repository.commit("a");
+    small_source(sandbox, "@sleep 387656");
+    let watch = repository.watch();
+    until("the first commit is applied", || watch.said().contains(": applied"));
+    let ready = sandbox.read("fleet.toml");
+    let commit = |text: &str| {
+        sandbox.write("fleet.toml", text);
+        sandbox.done("lock");
+        repository.commit_as_it_is();
+    };
+    let with_b = sandbox.fleet_text("ab", "").replace("image = \"tiny.elf\"", SMALL);
+    commit(&ready.replace("image = \"tiny.elf\"", SMALL));
+    until("the next one is built", || sleeps("387656"));
+
+    sandbox.write("fleet.toml", ready.replace("[defaults]", "[default]"));
+    repository.commit_as_it_is();
+    until("a mistake is reported meanwhile", || watch.said().contains("unknown key `default`"));
+    commit(&with_b);
+    until("one that wants the same kernel and more takes its place", || {
+        watch.said().contains(": superseded by ")
+    });
+    thread::sleep(Duration::from_secs(3));
+    assert!(sleeps("387656"), "but not the work on that kernel");
+
+    commit(&sandbox.fleet_text("ab", ""));
+    until("one that needs no kernel ends the build", || !sleeps("387656"));
+    until("and is applied", || repository.is_ready('b'));
+    until("as the newest", || watch.said().matches(": applied").count() == 2);
+    let work = fs::read_dir(sandbox.path("out/.work")).unwrap().flatten();
+    let left: Vec<_> = work.filter(|entry| entry.path().join("src").exists()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(watch.said().matches("unknown key `default`").count(), 1, "a mistake is reported once");
+}
+
+#[test]
+fn what_a_file_says_no_more_is_not_applied_once_it_is_built() {
+    needs_firecracker!();
+    if cannot_build("/") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let ready = sandbox.read("fleet.toml");
+    let source = |recipe: &str| {
+        small_source(&sandbox, recipe);
+        sandbox.write("fleet.toml", ready.replace("image = \"tiny.elf\"", SMALL));
+        sandbox.done("lock");
+    };
+    source("@sleep 387658");
+    let watch = Watching::new(&sandbox, &[]);
+    until("it is built", || sleeps("387658"));
+    sandbox.write("fleet.toml", ready.replace("[defaults]", "[default]"));
+    until("a mistake is told", || watch.said().contains("unknown key `default`"));
+    thread::sleep(Duration::from_secs(2));
+    assert!(sleeps("387658"), "a mistake on the way ends no build");
+    sandbox.write("fleet.toml", &ready);
+    sandbox.done("lock");
+    until("another text ends it", || !sleeps("387658"));
+    until("and is applied", || sandbox.ps(&sandbox.guest('a'))["state"] == "ready");
+    assert_eq!(watch.said().matches("unknown key `default`").count(), 1, "{}", watch.said());
+    assert_eq!(watch.said().matches(": applied").count(), 1, "{}", watch.said());
+}
+
+#[test]
+fn a_mistaken_commit_ends_no_build_and_is_told_once() {
+    needs_firecracker!();
+    if cannot_build("/") {
+        return;
+    }
+    let repository = Repository::new();
+    let sandbox = &repository.0;
+    sandbox.fleet("a");
+    let ready = sandbox.read("fleet.toml");
+    // What it builds is no kernel, and fails.
+    small_source(sandbox, "@sleep 4.387657; exit 3");
+    sandbox.write("fleet.toml", ready.replace("image = \"tiny.elf\"", SMALL));
+    sandbox.done("lock");
+    repository.commit_as_it_is();
+    let watch = repository.watch();
+    until("it is built", || sleeps("4.387657"));
+    sandbox.write("fleet.toml", ready.replace("[defaults]", "[default]"));
+    repository.commit_as_it_is();
+    until("the build goes on to its end", || watch.said().contains("the kernel does not build"));
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(watch.said().matches("unknown key `default`").count(), 1, "{}", watch.said());
 }
 
 #[test]
