@@ -85,7 +85,9 @@ or
 .BR no_proxy ,
 .BR SSL_CERT_FILE ,
 .BR HTTP_AUTH ,
-.B NETRC
+.BR NETRC ,
+.BR REGISTRY_AUTH_FILE ,
+.B DOCKER_CONFIG
 and
 .B NO_COLOR
 mean what they mean elsewhere.

@@ -146,5 +146,24 @@ fn network() -> Network {
         netrc: variable("NETRC")
             .map(PathBuf::from)
             .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".netrc"))),
+        auth_files: auth_files(&|name| variable(name).map(PathBuf::from)),
     }
+}
+
+/// Where Podman and skopeo (containers-auth.json(5)), and Docker, keep logins at registries.
+fn auth_files(variable: &dyn Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
+    if let Some(file) = variable("REGISTRY_AUTH_FILE") {
+        return vec![file];
+    }
+    let runtime = variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers"));
+    let runtime = runtime.unwrap_or_else(|| format!("/run/containers/{}", user_id()).into());
+    let below_home = |path: &str| variable("HOME").map(|home| home.join(path));
+    let config = variable("XDG_CONFIG_HOME").or_else(|| below_home(".config"));
+    let docker = variable("DOCKER_CONFIG").or_else(|| below_home(".docker"));
+    let files = [Some(runtime.join("auth.json")), config.map(|dir| dir.join("containers/auth.json"))];
+    files.into_iter().chain([docker.map(|dir| dir.join("config.json"))]).flatten().collect()
+}
+
+fn user_id() -> u32 {
+    rustix::process::geteuid().as_raw()
 }

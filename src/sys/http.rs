@@ -20,7 +20,7 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::{input_diagnosis, io_diagnosis};
 
-pub use ask::Answer;
+pub use ask::{Answer, SmallRequest};
 pub use network::{Network, NetworkError};
 pub use sink::{FileSink, Sink};
 
@@ -271,6 +271,11 @@ impl Client {
             }
             thread::sleep(pause.unwrap_or(self.pause(failures)).min(LONGEST_PAUSE));
         }
+    }
+
+    /// The auth files of registries that this host has.
+    pub fn auth_files(&self) -> &[std::path::PathBuf] {
+        &self.network.auth_files
     }
 
     fn with_own_headers<T>(&self, request: ureq::RequestBuilder<T>) -> ureq::RequestBuilder<T> {

@@ -2,17 +2,19 @@
 //! by digest, into the cache of downloads.
 //!
 //! Everything but the digest of a tag is asked for by its digest and verified; what the cache or a vendor directory has, no server
-//! is asked for.
+//! is asked for. Who is asked for a login has it from the files of Podman and Docker.
+
+mod access;
+mod login;
+mod remote;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use crate::base::Sha256;
-use crate::base::text::percent_query;
+use crate::base::text::excerpt;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::digest::sha256_of_file;
@@ -21,6 +23,9 @@ use super::fs::FileError;
 use super::http::HttpError;
 use super::oci::{Descriptor, Document, LARGEST_DOCUMENT, Platform, parse_digest};
 use super::report::Report;
+
+pub use access::Action;
+pub use remote::RemoteRepository;
 
 /// Manifests and indexes that are taken.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -39,8 +44,16 @@ pub enum RegistryError {
     Download { image: String, source: FetchError },
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{host} does not allow anonymous pulls of {image}: it answers {status}")]
-    Denied { host: String, image: String, status: u16 },
+    #[error("{host} does not allow {} of {image}: it answers {status}", access_in_words(*.action, *.logged_in))]
+    Denied { host: String, image: String, status: u16, action: Action, logged_in: bool },
+    #[error("{} is not a file of logins at registries: {source}", path.display())]
+    Logins { path: PathBuf, source: serde_json::Error },
+    #[error("cannot reach the registry of {image}")]
+    Http { image: String, source: HttpError },
+    #[error("the registry of {image} refuses {what}: it answers {status}{}", said(.body))]
+    Refused { image: String, what: String, status: u16, body: String },
+    #[error("the registry of {image} sends other bytes than those of the digest {expected}")]
+    Digest { image: String, expected: Sha256 },
     #[error("{host} asks for an unsupported kind of login: {challenge:?}")]
     Challenge { host: String, challenge: String },
     #[error("cannot ask {host} for a token to pull with")]
@@ -56,14 +69,32 @@ impl Diagnostic for RegistryError {
         match self {
             Self::Fetch(error) | Self::Download { source: error, .. } => error.diagnosis(),
             Self::File(error) => error.diagnosis().of(Class::Failed),
-            Self::Denied { .. } | Self::Challenge { .. } => Class::Failed.hint(
-                "only public images can be pulled; for others, `skopeo copy docker://... oci-archive:FILE` \
-                 writes a file",
-            ),
-            Self::Ask { source, .. } => source.diagnosis(),
+            Self::Denied { host, .. } | Self::Challenge { host, .. } => Class::Failed.hint(format!(
+                "log in: `podman login {host}`, `skopeo login {host}` or `docker login {host}` writes a file that is read; or \
+                 `skopeo copy docker://... oci-archive:FILE` writes an image into a file",
+            )),
+            Self::Ask { source, .. } | Self::Http { source, .. } => source.diagnosis(),
+            Self::Logins { .. } => Class::Invalid.hint("remove that file, and log in again"),
+            Self::Refused { .. } => Class::Failed.no_hint(),
+            Self::Digest { .. } => Class::Failed.hint("the registry, or whoever is between, is not to be trusted"),
             Self::Malformed { .. } | Self::Unsupported { .. } => Class::Invalid.no_hint(),
         }
     }
+}
+
+/// What is not allowed, in words.
+fn access_in_words(action: Action, logged_in: bool) -> &'static str {
+    match (action, logged_in) {
+        (Action::Pull, false) => "anonymous pulls",
+        (Action::Push, false) => "anonymous pushes",
+        (Action::Pull, true) => "pulls by this login",
+        (Action::Push, true) => "pushes by this login",
+    }
+}
+
+/// What an answer says besides its status.
+fn said(body: &str) -> String {
+    if body.is_empty() { String::new() } else { format!(" ({})", excerpt(body)) }
 }
 
 /// Where an image is, without tag or digest.
@@ -234,79 +265,28 @@ impl<'a> Puller<'a> {
     }
 
     fn denied(&self, status: u16) -> RegistryError {
-        RegistryError::Denied { host: self.repository.host.clone(), image: self.image.clone(), status }
+        let (host, image) = (self.repository.host.clone(), self.image.clone());
+        let logged_in =
+            login::find(self.cache.client().auth_files(), &self.repository).is_ok_and(|one| one.is_some());
+        RegistryError::Denied { host, image, status, action: Action::Pull, logged_in }
     }
 
-    /// A cache that may pull: the registry says whom to ask for a token, and everybody gets one for public images.
+    /// A cache that may pull.
     fn allowed(&self) -> Result<&Cache, RegistryError> {
         if let Some(allowed) = self.allowed.get() {
             return Ok(allowed);
         }
         let client = self.cache.client();
-        let ask = |url: &str| {
-            let answer = client.ask(url);
-            answer.map_err(|source| RegistryError::Ask { host: self.repository.host.clone(), source })
-        };
-        let answer = ask(&self.repository.origin())?;
         let mut headers = vec![("Accept", MANIFESTS.to_owned())];
-        if let (401, Some(challenge)) = (answer.status, &answer.challenge) {
-            let host = self.repository.host.clone();
-            let unknown = || RegistryError::Challenge { host, challenge: challenge.clone() };
-            let url = token_url(challenge, &self.repository.name).ok_or_else(unknown)?;
-            let answer = ask(&url)?;
-            let token: Option<Token> = serde_json::from_slice(&answer.body).ok();
-            let token =
-                token.filter(|_| answer.status == 200).and_then(|token| token.token.or(token.access_token));
-            let token = token.ok_or_else(|| self.denied(answer.status))?;
-            headers.push(("Authorization", format!("Bearer {token}")));
-        }
+        headers.extend(access::authorization(client, &self.repository, &self.image, Action::Pull)?);
         let cache = self.cache.clone().with_client(client.clone().with_headers(headers));
         Ok(self.allowed.get_or_init(|| cache))
     }
 }
 
-#[derive(Deserialize)]
-struct Token {
-    token: Option<String>,
-    access_token: Option<String>,
-}
-
-/// Where a token is had, from `Bearer realm="URL",service="NAME"`; `None` for a challenge of another kind.
-fn token_url(challenge: &str, name: &str) -> Option<String> {
-    let (scheme, parameters) = challenge.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    let value = |wanted: &str| {
-        let rest = parameters.split_once(&format!("{wanted}=\""))?.1;
-        rest.split_once('"').map(|(value, _)| value)
-    };
-    let realm = value("realm").filter(|realm| realm.starts_with("http"))?;
-    let joint = if realm.contains('?') { '&' } else { '?' };
-    let service =
-        value("service").map(|service| format!("service={}&", percent_query(service))).unwrap_or_default();
-    Some(format!("{realm}{joint}{service}scope=repository:{}:pull", percent_query(name)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_token_is_asked_for_where_the_challenge_says() {
-        let docker = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io""#;
-        assert_eq!(
-            token_url(docker, "library/alpine").unwrap(),
-            "https://auth.docker.io/token?service=registry.docker.io&scope=repository:library/alpine:pull"
-        );
-        assert_eq!(
-            token_url(r#"bearer realm="http://a/t?x=1",service="a b""#, "n").unwrap(),
-            "http://a/t?x=1&service=a%20b&scope=repository:n:pull"
-        );
-        for other in ["Basic realm=\"x\"", "Bearer service=\"x\"", "Bearer realm=\"file:///x\"", "Bearer"] {
-            assert_eq!(token_url(other, "n"), None, "{other}");
-        }
-    }
 
     #[test]
     fn only_this_machine_is_asked_without_tls() {

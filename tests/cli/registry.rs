@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sisforge::base::Sha256;
 
-use crate::common::sandbox::Sandbox;
+use crate::common::docker_registry::{AUTH, DockerRegistry, Options};
+use crate::common::sandbox::{Run, Sandbox};
 use crate::common::server::{Fault, Server};
 use crate::image::oci::{self, file};
 
@@ -234,9 +235,9 @@ fn a_registry_that_gives_tokens_is_asked_for_one_and_another_server_never_sees_i
     assert!(asked.iter().filter(|said| *said == "Bearer secret").count() >= 4, "{asked:?}");
     assert_eq!(other.authorizations(), ["-"]);
 
-    registry.server.always("", Fault::Status(401, "WWW-Authenticate: Basic realm=x"));
+    registry.server.always("", Fault::Status(401, "WWW-Authenticate: Digest realm=x"));
     fs::remove_dir_all(sandbox.path("cache")).unwrap();
-    sandbox.run("fetch").fails(1, &["an unsupported kind of login", "Basic"]);
+    sandbox.run("fetch").fails(1, &["an unsupported kind of login", "Digest"]);
 }
 
 #[test]
@@ -262,4 +263,46 @@ fn an_image_of_no_use_to_a_guest_is_refused() {
     registry.put(&format!("v2/team/a/manifests/sha256:{}", Sha256::of(&index)), index.as_bytes());
     wish(&sandbox, &registry.image(":s390x"));
     sandbox.run("build disk home").fails(2, &["it is available for linux/s390x, but guests are linux/amd64"]);
+}
+
+#[test]
+fn a_login_of_podman_or_docker_is_used() {
+    let test = "a_login_of_podman_or_docker_is_used";
+    let options = Options { wants_login: true, ..Options::default() };
+    let Some(registry) = DockerRegistry::start(test, "127.0.0.1", options) else { return };
+    if sisforge::sys::tool::find("skopeo").is_none() {
+        return crate::common::namespaces::skip(test, "skopeo is not installed");
+    }
+    let image = format!("{}/team/a:1", registry.address);
+    let sandbox = project(&image);
+    let archive = sandbox.path("archive.tar");
+    oci::write_archive(&archive, "x", &[oci::layer(&[file("f", b"one")])], |_, _| {});
+    let mut skopeo = std::process::Command::new("skopeo");
+    skopeo.args(["copy", "-q", "--insecure-policy", "--dest-tls-verify=false", "--dest-creds=ann:secret"]);
+    skopeo.arg(format!("oci-archive:{}", archive.display())).arg(format!("docker://{image}"));
+    assert_eq!(Run::of(&mut skopeo).code, 0);
+
+    let none = sandbox.path("none.json");
+    let with = |file: &Path, args: &str| {
+        Run::of(sandbox.command().env("REGISTRY_AUTH_FILE", file).args(args.split(' ')))
+    };
+    with(&none, "lock").fails(1, &["does not allow anonymous pulls", "podman login 127.0.0.1"]);
+    for (name, key) in [
+        ("podman.json", registry.address.to_string()),
+        ("docker.json", format!("http://{}/v2/", registry.address)),
+    ] {
+        sandbox.write(name, json!({ "auths": { key: { "auth": AUTH } } }).to_string());
+        let _ = fs::remove_dir_all(sandbox.path("out"));
+        let _ = fs::remove_dir_all(sandbox.path("cache"));
+        with(&sandbox.path(name), "build disk home").fails(0, &[]);
+        assert_eq!(built(&sandbox), b"one");
+    }
+    sandbox.write(
+        "wrong.json",
+        json!({ "auths": { registry.address.to_string(): { "auth": "YTpi" } } }).to_string(),
+    );
+    fs::remove_dir_all(sandbox.path("cache")).unwrap();
+    with(&sandbox.path("wrong.json"), "fetch").fails(1, &["pulls by this login"]);
+    sandbox.write("damaged.json", "{");
+    with(&sandbox.path("damaged.json"), "fetch").fails(2, &["is not a file of logins at registries"]);
 }

@@ -22,7 +22,7 @@ use crate::sys::git::GitError;
 use crate::sys::http::HttpError;
 use crate::sys::ip::IpError;
 use crate::sys::launch::LaunchError;
-use crate::sys::registry::RegistryError;
+use crate::sys::registry::{Action, RegistryError};
 use crate::sys::tool::ToolError;
 
 fn file(kind: ErrorKind) -> FileError {
@@ -141,7 +141,13 @@ fn what_is_asked_for_and_cannot_be_had_is_told_with_a_way_out() {
         path: "kernel-configs/x.config".to_owned(),
         by: by.map(str::to_owned),
     };
-    let denied = RegistryError::Denied { host: "h".to_owned(), image: "i".to_owned(), status: 401 };
+    let denied = RegistryError::Denied {
+        host: "h".to_owned(),
+        image: "i".to_owned(),
+        status: 401,
+        action: Action::Pull,
+        logged_in: false,
+    };
     hold(vec![
         (malformed.into(), "fleet.lock is not a valid lock file", Invalid, Some("restore it from Git")),
         (BuildError::Stale(vec!["why".to_owned()]).into(), "why", Invalid, Some("run `sisforge lock`")),

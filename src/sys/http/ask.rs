@@ -1,7 +1,10 @@
-//! Small answers whose status and headers matter: what a registry says of who may pull.
+//! Requests whose answer is small and whose status and headers matter: what a registry says of who may do what, and of what it
+//! was given.
 
 use std::io::Read;
 use std::thread;
+
+use ureq::http::{HeaderMap, Request};
 
 use super::{ATTEMPTS, AttemptError, Client, HttpError, may_pass, unreachable};
 
@@ -14,7 +17,20 @@ pub struct Answer {
     pub status: u16,
     /// `WWW-Authenticate`, where it is sent.
     pub challenge: Option<String>,
+    /// `Location`, where it is sent.
+    pub location: Option<String>,
     pub body: Vec<u8>,
+}
+
+/// What a server is asked for or given.
+#[derive(Clone, Copy, Debug)]
+pub struct SmallRequest<'a> {
+    /// Such as `HEAD`.
+    pub method: &'a str,
+    pub url: &'a str,
+    /// Headers besides the client's own.
+    pub headers: &'a [(&'a str, &'a str)],
+    pub body: &'a [u8],
 }
 
 impl Client {
@@ -26,13 +42,18 @@ impl Client {
         self
     }
 
-    /// Asks once more where it may go better later.
+    /// Asks with `GET`, once more where it may go better later.
     pub fn ask(&self, url: &str) -> Result<Answer, HttpError> {
+        self.send(SmallRequest { method: "GET", url, headers: &[], body: &[] })
+    }
+
+    /// Sends a request, once more where it may go better later: only for what can be sent twice.
+    pub fn send(&self, request: SmallRequest<'_>) -> Result<Answer, HttpError> {
         let mut failures = 0;
         loop {
-            let error = match self.ask_once(url) {
+            let error = match self.send_once(request) {
                 Ok(answer) if !may_pass(answer.status) => return Ok(answer),
-                Ok(answer) => HttpError::Status { url: url.to_owned(), status: answer.status },
+                Ok(answer) => HttpError::Status { url: request.url.to_owned(), status: answer.status },
                 Err(AttemptError::Final(error)) => return Err(error),
                 Err(AttemptError::Passing(error, _)) => error,
             };
@@ -44,17 +65,34 @@ impl Client {
         }
     }
 
-    fn ask_once(&self, url: &str) -> Result<Answer, AttemptError> {
-        let request = self.with_own_headers(self.agent(url).get(url));
-        let response = request.call().map_err(|error| unreachable(url, error))?;
-        let status = response.status().as_u16();
-        let challenge = response.headers().get("WWW-Authenticate");
-        let challenge = challenge.and_then(|value| value.to_str().ok()).map(str::to_owned);
+    fn send_once(
+        &self,
+        SmallRequest { method, url, headers, body }: SmallRequest<'_>,
+    ) -> Result<Answer, AttemptError> {
+        let own = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
+        let request = own
+            .chain(headers.iter().copied())
+            .fold(Request::builder().method(method).uri(url), |request, (name, value)| {
+                request.header(name, value)
+            });
+        let agent = self.agent(url);
+        let sent = match body {
+            [] if matches!(method, "GET" | "HEAD") => request.body(()).map(|request| agent.run(request)),
+            body => request.body(body).map(|request| agent.run(request)),
+        };
+        let response =
+            sent.unwrap_or_else(|error| Err(error.into())).map_err(|error| unreachable(url, error))?;
+        let (status, challenge) = (response.status().as_u16(), text(response.headers(), "WWW-Authenticate"));
+        let location = text(response.headers(), "Location");
         let mut body = Vec::new();
         let read = response.into_body().into_reader().take(LARGEST).read_to_end(&mut body);
         read.map_err(|source| {
             AttemptError::Passing(HttpError::Cut { url: url.to_owned(), received: 0, source }, None)
         })?;
-        Ok(Answer { status, challenge, body })
+        Ok(Answer { status, challenge, location, body })
     }
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
 }

@@ -26,6 +26,9 @@ pub struct Network {
     pub http_auth: Option<String>,
     /// A netrc file, which comes before that for the servers that it names.
     pub netrc: Option<PathBuf>,
+    /// Logins at registries (containers-auth.json(5), and Docker's `config.json`): of the files that are there, the first that
+    /// names a registry.
+    pub auth_files: Vec<PathBuf>,
 }
 
 /// A network that cannot be used as it is described.

@@ -1,0 +1,122 @@
+//! A repository of a registry that blobs and manifests are pushed to and pulled from (OCI distribution specification 1.1).
+
+use crate::base::Sha256;
+use crate::base::text::last_lines;
+use crate::sys::http::{ATTEMPTS, Answer, Client, ExpectedBody, HttpError, SmallRequest};
+use crate::sys::oci::LARGEST_DOCUMENT;
+
+use super::{Action, ImageRepository, MANIFESTS, RegistryError, access};
+
+/// A repository to which somebody is let in.
+#[derive(Debug)]
+pub struct RemoteRepository {
+    place: ImageRepository,
+    /// For messages.
+    called: String,
+    client: Client,
+}
+
+impl RemoteRepository {
+    /// Asks the registry to be let in.
+    pub fn open(
+        place: ImageRepository,
+        called: String,
+        client: &Client,
+        action: Action,
+    ) -> Result<Self, RegistryError> {
+        let headers = access::authorization(client, &place, &called, action)?;
+        let headers = headers.into_iter().chain([("Accept", MANIFESTS.to_owned())]).collect();
+        Ok(Self { client: client.clone().with_headers(headers), place, called })
+    }
+
+    /// The manifest of a tag or digest; `None` where there is none.
+    pub fn manifest(&self, reference: &str) -> Result<Option<Vec<u8>>, RegistryError> {
+        let url = format!("{}/manifests/{reference}", self.place.url());
+        match self.download(&url, None, LARGEST_DOCUMENT) {
+            Err(HttpError::Status { status: 404, .. }) => Ok(None),
+            got => got.map(Some).map_err(|source| self.failed(source)),
+        }
+    }
+
+    /// A blob, whose digest is held against its bytes.
+    pub fn blob(&self, sha256: &Sha256, size: u64) -> Result<Vec<u8>, RegistryError> {
+        let url = format!("{}/blobs/sha256:{sha256}", self.place.url());
+        let bytes = self.download(&url, Some(size), size).map_err(|source| self.failed(source))?;
+        if Sha256::of(&bytes) == *sha256 {
+            return Ok(bytes);
+        }
+        Err(RegistryError::Digest { image: self.called.clone(), expected: *sha256 })
+    }
+
+    fn download(&self, url: &str, size: Option<u64>, limit: u64) -> Result<Vec<u8>, HttpError> {
+        let mut bytes = Vec::new();
+        let wanted = ExpectedBody { size, limit, resume: size.is_some(), attempts: ATTEMPTS };
+        self.client.download(url, &mut bytes, wanted, &|_| ())?;
+        Ok(bytes)
+    }
+
+    /// Sends a blob, unless the repository has it; whether it was sent.
+    pub fn push_blob(&self, sha256: &Sha256, bytes: &[u8]) -> Result<bool, RegistryError> {
+        let base = self.place.url();
+        let there = self.send("HEAD", &format!("{base}/blobs/sha256:{sha256}"), &[], &[])?;
+        if there.status == 200 {
+            return Ok(false);
+        }
+        let what = || format!("the blob sha256:{sha256}");
+        let begun = self.send("POST", &format!("{base}/blobs/uploads/"), &[], &[])?;
+        let (202, Some(location)) = (begun.status, &begun.location) else {
+            return Err(self.refused(what(), &begun));
+        };
+        // It may be without its host.
+        let place = if location.starts_with('/') {
+            format!("{}{location}", self.place.origin().trim_end_matches("/v2/"))
+        } else {
+            location.clone()
+        };
+        let joint = if place.contains('?') { '&' } else { '?' };
+        let headers = [("Content-Type", "application/octet-stream")];
+        let put = self.send("PUT", &format!("{place}{joint}digest=sha256:{sha256}"), &headers, bytes)?;
+        if put.status == 201 { Ok(true) } else { Err(self.refused(what(), &put)) }
+    }
+
+    /// Gives a manifest a tag; all that it names must be there.
+    pub fn push_manifest(&self, tag: &str, media_type: &str, bytes: &[u8]) -> Result<(), RegistryError> {
+        let url = format!("{}/manifests/{tag}", self.place.url());
+        let put = self.send("PUT", &url, &[("Content-Type", media_type)], bytes)?;
+        if put.status == 201 { Ok(()) } else { Err(self.refused(format!("the manifest {tag}"), &put)) }
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answer, RegistryError> {
+        let answer = self.client.send(SmallRequest { method, url, headers, body });
+        let answer = answer.map_err(|source| self.failed(source))?;
+        match answer.status {
+            status @ (401 | 403) => Err(self.denied(status, Action::Push)),
+            _ => Ok(answer),
+        }
+    }
+
+    fn refused(&self, what: String, answer: &Answer) -> RegistryError {
+        let body = last_lines(&String::from_utf8_lossy(&answer.body)).join(" ");
+        RegistryError::Refused { image: self.called.clone(), what, status: answer.status, body }
+    }
+
+    fn failed(&self, source: HttpError) -> RegistryError {
+        match source {
+            HttpError::Status { status: status @ (401 | 403), .. } => self.denied(status, Action::Pull),
+            source => RegistryError::Http { image: self.called.clone(), source },
+        }
+    }
+
+    fn denied(&self, status: u16, action: Action) -> RegistryError {
+        let (host, image) = (self.place.host.clone(), self.called.clone());
+        let logged_in =
+            super::login::find(self.client.auth_files(), &self.place).is_ok_and(|one| one.is_some());
+        RegistryError::Denied { host, image, status, action, logged_in }
+    }
+}
