@@ -130,7 +130,7 @@ impl World {
         let whole = |path: &Path| FileDigest::Whole(sisforge::sys::digest::sha256_of_file(path).unwrap().0);
         let kernel = dir.join("vmlinux");
         fs::write(&kernel, &bytes).unwrap();
-        let (digest, _) = sisforge::sys::digest::sparse_digest(&base).unwrap();
+        let (digest, _) = sisforge::sys::digest::verity_digest(&base).unwrap();
         let (image_digest, kernel_digest) = (whole(&image), whole(&kernel));
         let spec = HostSpec {
             uplink_rates: Default::default(),

@@ -144,7 +144,7 @@ impl GuestHandle<'_> {
     ) -> ObservedVmm {
         let (layout, hierarchy, name) = (self.layout(), &self.host.hierarchy, self.name);
         let mut unreadable = Vec::new();
-        let machine = known(machine, &mut unreadable);
+        let machine = known(machine, &mut unreadable).map(|machine| store.rename(machine));
         let ready = known(self.ready(Some(process)), &mut unreadable);
         let paused = self.paused();
         // Of one that may be frozen for good, nobody can say that it may go on.

@@ -123,7 +123,9 @@ pub(super) fn store_file(host: &LinuxHost, digest: &FileDigest) -> Result<(), Ap
         return Err(ApplyError::ArtifactChanged { path: from.clone(), expected: *digest, found });
     }
     store::seal(new.file()).map_err(FileError::when("write", &target))?;
-    Ok(new.persist(store::MODE)?)
+    new.persist(store::MODE)?;
+    store::seal_by_kernel(&target);
+    Ok(())
 }
 
 /// What else is the fleet's and no guest's goes first: whoever is killed here still finds the network, and goes on.

@@ -3,13 +3,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use crate::base::{FileDigest, GuestName};
+use crate::base::GuestName;
 use crate::fleet::VmmKind;
 use crate::host::jail::jail;
 use crate::host::manifest::{CopiedProgram, JailManifest, ManifestFacts, manifest};
-use crate::host::state::{Machine, MachineDisk};
 use crate::host::wanted::WantedGuest;
-use crate::sys::digest::sha256_of_file;
+use crate::sys::digest::verity_digest;
 use crate::sys::fs::FileError;
 use crate::sys::jailer::{self, DeviceNode};
 use crate::sys::tool;
@@ -35,7 +34,7 @@ impl JailerInstallation {
         let found = of(vmm).jailed_program().and_then(tool::find);
         let program = found.as_ref().map(|path| {
             let meta = std::fs::metadata(path).map_err(FileError::when("look at", path))?;
-            let (digest, size) = sha256_of_file(path)?;
+            let (digest, size) = verity_digest(path)?;
             // As the jailer copies it, under the umask that it is started with.
             Ok::<_, FileError>(CopiedProgram { mode: meta.permissions().mode() & 0o7755, size, digest })
         });
@@ -55,7 +54,7 @@ pub fn emit(
     around: &JailerInstallation,
 ) -> Result<JailManifest, ApplyError> {
     let (layout, machine) = (&host.layout, guest.machine());
-    for digest in stored(machine).chain(guest.disk.map(|disk| disk.base)) {
+    for digest in machine.digests().into_iter().chain(guest.disk.map(|disk| disk.base)) {
         steps::store_file(host, &digest)?;
     }
     if let Some(own) = guest.disk {
@@ -74,14 +73,4 @@ pub fn emit(
         size_of: &|digest| std::fs::metadata(layout.file(digest)).ok().map(|meta| meta.len()),
     };
     Ok(manifest(&jail(name, machine, layout), &facts))
-}
-
-/// The files of the store that a machine needs.
-fn stored(machine: &Machine) -> impl Iterator<Item = FileDigest> + '_ {
-    let base = match machine.disk {
-        MachineDisk::Kept => None,
-        MachineDisk::Ephemeral { base, .. } => Some(base),
-    };
-    let files = machine.spec.files().map(|(_, digest)| *digest);
-    [machine.kernel, machine.image].into_iter().chain(base).chain(machine.images).chain(files)
 }

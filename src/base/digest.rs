@@ -1,5 +1,4 @@
-//! What names a file by its bytes: kernels and images by their SHA-256, data disks by a digest that their holes cost nothing.
-//! How a file is read for it is in `sys/digest.rs`.
+//! What names a file by its bytes. How a file is read for it is in `sys/digest.rs`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -48,27 +47,35 @@ impl fmt::Debug for Sha256 {
 
 serde_as_text!(Sha256, FileDigest);
 
-/// Digest of a file, written as the store names it: `<hex>`, or `sparse-<hex>`.
+/// Digest of a file, written as the store names it: `verity-<hex>`; `<hex>` or `sparse-<hex>` where an earlier sisforge made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FileDigest {
-    /// SHA-256 of the bytes, as `sha256sum` prints it.
+    /// That of fs-verity with SHA-256, blocks of 4096 bytes and no salt, as `fsverity digest` prints it.
+    Verity(Sha256),
+    /// SHA-256 of the bytes, as `sha256sum` prints it. Of files of an earlier sisforge, and of downloads.
     Whole(Sha256),
-    /// That of [`crate::sys::sparse::digest`]. No other program prints it.
+    /// That of [`crate::sys::sparse::digest`], of disks of an earlier sisforge.
     Sparse(Sha256),
     /// Of a file that is not built yet, so that nobody knows its bytes: the digest of what it is to be built of. Only what
     /// `plan` shows has it.
     Unbuilt(Sha256),
 }
 
+const VERITY: &str = "verity-";
 const SPARSE: &str = "sparse-";
 
 impl FileDigest {
     /// The first 12 hexadecimal digits, for people.
     pub fn short(&self) -> String {
         match self {
-            Self::Whole(sha256) | Self::Sparse(sha256) => sha256.short(),
+            Self::Verity(sha256) | Self::Whole(sha256) | Self::Sparse(sha256) => sha256.short(),
             Self::Unbuilt(_) => "(not built)".to_owned(),
         }
+    }
+
+    /// Whether it is of the kind that sisforge makes today.
+    pub fn is_verity(&self) -> bool {
+        matches!(self, Self::Verity(_))
     }
 
     /// Whether the file is there.
@@ -86,6 +93,7 @@ impl From<Sha256> for FileDigest {
 impl fmt::Display for FileDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Verity(sha256) => write!(f, "{VERITY}{sha256}"),
             Self::Whole(sha256) => write!(f, "{sha256}"),
             Self::Sparse(sha256) => write!(f, "{SPARSE}{sha256}"),
             Self::Unbuilt(sha256) => write!(f, "unbuilt-{sha256}"),
@@ -97,6 +105,9 @@ impl FromStr for FileDigest {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if let Some(hex) = text.strip_prefix(VERITY) {
+            return hex.parse().map(Self::Verity);
+        }
         match text.strip_prefix(SPARSE) {
             Some(hex) => hex.parse().map(Self::Sparse),
             None => text.parse().map(Self::Whole),
@@ -109,11 +120,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_two_kinds_of_digests_are_told_apart_by_their_text() {
-        for digest in [FileDigest::Whole(Sha256::of("x")), FileDigest::Sparse(Sha256::of("x"))] {
+    fn the_kinds_of_digests_are_told_apart_by_their_text() {
+        for kind in [FileDigest::Verity, FileDigest::Whole, FileDigest::Sparse] {
+            let digest = kind(Sha256::of("x"));
             assert_eq!(digest.to_string().parse::<FileDigest>().unwrap(), digest);
         }
         assert_eq!(FileDigest::from(Sha256::of("x")).to_string(), Sha256::of("x").to_string());
-        assert!("sparse-".parse::<FileDigest>().is_err());
+        for wrong in ["sparse-", "verity-", "verity-00", ""] {
+            assert!(wrong.parse::<FileDigest>().is_err(), "{wrong:?}");
+        }
     }
 }

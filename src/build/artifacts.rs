@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::text::json;
 use crate::base::{GuestName, Label};
-use crate::sys::digest::{digest_like, sha256_of_file};
+use crate::sys::digest::{digest_like, verity_digest};
 use crate::sys::fs::{self as files, FileError, FileLock};
 
 use super::key::BuildKey;
@@ -110,12 +110,7 @@ pub struct BuiltFile {
 impl BuiltFile {
     /// Of a file that was not hashed while it was written.
     pub fn of(path: &Path) -> Result<Self, FileError> {
-        sha256_of_file(path).map(|(sha256, size)| Self { digest: sha256.into(), size })
-    }
-
-    /// Of a file that is mostly holes.
-    pub fn of_sparse(path: &Path) -> Result<Self, FileError> {
-        crate::sys::digest::sparse_digest(path).map(|(digest, size)| Self { digest, size })
+        verity_digest(path).map(|(digest, size)| Self { digest, size })
     }
 }
 
@@ -316,15 +311,19 @@ fn whole(kind: ArtifactKind, dir: &Path, verifies: bool) -> Option<(PathBuf, Bui
     }
     let stamp = Some(FileIdentity::of(&meta));
     let is_of_this_boot = record.boot.is_none() || record.boot == files::boot_id();
-    if verifies && (!is_of_this_boot || record.stamp != stamp) {
-        if digest_like(&record.digest, &path).ok()? != (made.digest, made.size) {
-            return None;
-        }
-        let boot = record.boot.clone().filter(|_| is_of_this_boot);
-        // Without this record it is hashed again next time.
-        let _ = write_record(dir, &ArtifactRecord { boot, stamp, ..record });
+    let is_known = is_of_this_boot && record.stamp == stamp && record.digest.is_verity();
+    if !verifies || is_known {
+        return Some((path, made));
     }
-    Some((path, made))
+    if digest_like(&record.digest, &path).ok()? != (made.digest, made.size) {
+        return None;
+    }
+    // An earlier sisforge noted another kind of digest.
+    let digest = if made.digest.is_verity() { made.digest } else { verity_digest(&path).ok()?.0 };
+    let boot = record.boot.clone().filter(|_| is_of_this_boot);
+    // Without this record it is hashed again next time.
+    let _ = write_record(dir, &ArtifactRecord { digest, boot, stamp, ..record });
+    Some((path, BuiltFile { digest, ..made }))
 }
 
 fn write_record(dir: &Path, record: &ArtifactRecord) -> Result<(), FileError> {
@@ -341,7 +340,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), FileError> {
 mod tests {
     use std::io;
 
-    use crate::base::Sha256;
+    use crate::sys::verity::digest_of_bytes;
 
     use super::super::key::KeyBuilder;
     use super::*;
@@ -400,7 +399,7 @@ mod tests {
             })
             .unwrap();
         assert_eq!((first.cached, second.cached), (false, true));
-        assert_eq!(first.digest, Sha256::of("bytes").into());
+        assert_eq!(first.digest, digest_of_bytes(b"bytes"));
         out.link(&second, &"surf".parse().unwrap()).unwrap();
         out.link(&second, &"surf".parse().unwrap()).unwrap();
         assert_eq!(fs::read(dir.path().join("image/surf/rootfs.ext4")).unwrap(), b"bytes");

@@ -119,9 +119,9 @@ impl<'a> DiskPlan<'a> {
         let tree = self.tree()?;
         let path = dir.join(ArtifactKind::Disk.file_name());
         let written = pool(jobs)?.install(|| write_ext4(&tree, &[], &self.options(key), None, &path));
-        written.map_err(|source| BuildError::Disk { disk: self.name.clone(), source })?;
+        let written = written.map_err(|source| BuildError::Disk { disk: self.name.clone(), source })?;
         task.finish(&self.spec.size.to_string());
-        Ok(BuiltFile::of_sparse(&path)?)
+        Ok(BuiltFile { digest: written.digest, size: written.size })
     }
 
     /// Lays the disk out again and holds a written one against it.

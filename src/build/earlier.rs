@@ -13,8 +13,8 @@ use crate::image::ext4::{Earlier, FileExtents};
 use crate::sys::fs::FileError;
 use crate::sys::sealed;
 
-/// The file beside an image.
-const FILES: &str = "files";
+/// The file beside an image. An earlier sisforge wrote `files`, without digests.
+const FILES: &str = "extents";
 
 #[derive(Serialize, Deserialize)]
 struct EarlierRecord {

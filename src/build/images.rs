@@ -69,10 +69,7 @@ impl ImagesPlan<'_> {
             }
         }
         task.finish(&format!("{} images", self.containers.len()));
-        match written.sha256 {
-            Some(sha256) => Ok(BuiltFile { digest: sha256.into(), size: written.size }),
-            None => Ok(BuiltFile::of(&path)?),
-        }
+        Ok(BuiltFile { digest: written.digest, size: written.size })
     }
 
     /// Lays the store out again and holds a written one against it.

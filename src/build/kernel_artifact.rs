@@ -46,10 +46,9 @@ impl Builder<'_> {
         self.obtain(ArtifactKind::Kernel, &key.finish(), |dir| {
             let copy = dir.join(ArtifactKind::Kernel.file_name());
             std::fs::copy(image, &copy).map_err(FileError::when("copy", image))?;
-            let (sha256, size) = sha256_of_file(&copy)?;
-            check_digest(image, sha256, expected)?;
+            check_digest(image, sha256_of_file(&copy)?.0, expected)?;
             vmlinux::check(image, vmm)?;
-            Ok(BuiltFile { digest: sha256.into(), size })
+            Ok(BuiltFile::of(&copy)?)
         })
     }
 

@@ -115,8 +115,7 @@ impl<'a> ImagePlan<'a> {
         };
         let image = dir.join(ArtifactKind::Image.file_name());
         earlier::keep(&image, &written.placed)?;
-        let Some(sha256) = written.sha256 else { return Ok(BuiltFile::of(&image)?) };
-        Ok(BuiltFile { digest: sha256.into(), size: written.size })
+        Ok(BuiltFile { digest: written.digest, size: written.size })
     }
 
     fn write_once(

@@ -104,7 +104,7 @@ pub enum ManifestNode {
     File {
         /// In bytes, holes included; unknown of a program that is not installed here.
         size: Option<u64>,
-        /// SHA-256, or `sparse-` and a digest that leaves out what is zero.
+        /// `verity-` and what `fsverity digest` prints.
         digest: Option<String>,
         /// The file of the store that this is another name of.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,7 +124,7 @@ pub enum ManifestNode {
 pub struct CopiedProgram {
     pub mode: u32,
     pub size: u64,
-    pub digest: Sha256,
+    pub digest: FileDigest,
 }
 
 /// What a manifest tells beyond the jail itself.

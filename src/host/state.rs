@@ -130,6 +130,23 @@ pub enum MachineDisk {
     },
 }
 
+impl Machine {
+    /// The files of the store that it is made of.
+    pub fn digests(&self) -> Vec<FileDigest> {
+        self.clone().digests_mut().map(|digest| *digest).collect()
+    }
+
+    /// The same, to be changed.
+    pub fn digests_mut(&mut self) -> impl Iterator<Item = &mut FileDigest> {
+        let disk = match &mut self.disk {
+            MachineDisk::Kept => None,
+            MachineDisk::Ephemeral { base, .. } => Some(base),
+        };
+        let files = [&mut self.kernel, &mut self.image].into_iter().chain(disk).chain(&mut self.images);
+        files.chain(self.spec.files_mut())
+    }
+}
+
 #[cfg(test)]
 impl Machine {
     /// A machine of alice's, for tests.

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::apply::{ApplyError, network};
 use crate::base::network::HostRoute;
-use crate::base::{FileDigest, InterfaceName, Sha256};
+use crate::base::{FileDigest, InterfaceName};
 use crate::fleet::{Fleet, NamePolicy, NetworkPolicy, Protocol};
 use crate::host::desired::{DesiredError, HostFacts, NetworkAround};
 use crate::host::firewall::{fleet_of_table, table_name};
@@ -24,6 +24,7 @@ use crate::sys::firecracker::{self, FirecrackerVersion};
 use crate::sys::ip::Interface;
 use crate::sys::netns::{self, Presence};
 use crate::sys::report::Report;
+use crate::sys::verity::digest_of_bytes;
 use crate::sys::{fs, ip, kvm, nft, ports, ssh};
 
 use super::RunError;
@@ -211,7 +212,7 @@ pub(super) fn machine_files(fleet: &Fleet) -> Result<BTreeMap<PathBuf, FileDiges
         let content = fs::read(path)?;
         wrong
             .extend(machine_file::check(file, &content).err().map(|why| format!("{} {why}", path.display())));
-        digests.insert(path.clone(), Sha256::of(&content).into());
+        digests.insert(path.clone(), digest_of_bytes(&content));
     }
     if wrong.is_empty() { Ok(digests) } else { Err(RunError::MachineFiles(wrong)) }
 }

@@ -15,7 +15,7 @@ use crate::base::{FileDigest, FleetName};
 use crate::build::artifacts::{ArtifactKind, Artifacts};
 use crate::fleet::HostSpec;
 use crate::host::layout::Layout;
-use crate::host::state::{Machine, MachineDisk};
+use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError, FileLock};
 use crate::sys::interrupt;
 
@@ -115,10 +115,10 @@ pub(super) fn named_in_stores(
         for guest in crate::apply::observe::recorded(layout)? {
             // A record that cannot be read names nothing that could be started from.
             let machine = record::read::<Machine>(&layout.machine(&guest)).ok().flatten();
-            named.extend(machine.iter().flat_map(digests));
+            named.extend(machine.iter().flat_map(Machine::digests));
         }
         for snapshot in snapshot::list(layout)? {
-            named.extend(snapshot.manifest.iter().flat_map(|manifest| digests(&manifest.machine)));
+            named.extend(snapshot.manifest.iter().flat_map(|manifest| manifest.machine.digests()));
         }
     }
     Ok(named)
@@ -130,26 +130,15 @@ fn stored_without_name(
     artifacts: &Artifacts,
 ) -> Result<Vec<Leftover>, RunError> {
     let named = named_in_stores(fleets, artifacts)?;
-    let mut found = Vec::new();
-    for name in files::names_in(&layout.files())? {
-        let Ok(digest) = name.parse::<FileDigest>() else { continue };
-        let path = layout.file(&digest);
-        let is_linked = fs::symlink_metadata(&path).is_ok_and(|meta| meta.nlink() > 1);
-        if !named.contains(&digest) && !is_linked {
-            found.push(leftover(KeptIn::Stored, path));
-        }
-    }
-    Ok(found)
-}
-
-/// The files of the store that a machine is made of.
-fn digests(machine: &Machine) -> Vec<FileDigest> {
-    let disk = match machine.disk {
-        MachineDisk::Kept => None,
-        MachineDisk::Ephemeral { base, .. } => Some(base),
-    };
-    let spec = machine.spec.files().map(|(_, digest)| *digest);
-    [machine.kernel, machine.image].into_iter().chain(disk).chain(machine.images).chain(spec).collect()
+    let names = files::names_in(&layout.files())?;
+    let digests = names.iter().filter_map(|name| name.parse::<FileDigest>().ok());
+    let inode = |digest| Some((digest, fs::symlink_metadata(layout.file(&digest)).ok()?));
+    let stored: Vec<_> = digests.filter_map(inode).collect();
+    // A file of an earlier sisforge has two names here; a jail has another.
+    let is_same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    let own = |meta: &fs::Metadata| stored.iter().filter(|(_, other)| is_same(meta, other)).count() as u64;
+    let unnamed = stored.iter().filter(|(digest, meta)| !named.contains(digest) && meta.nlink() <= own(meta));
+    Ok(unnamed.map(|(digest, _)| leftover(KeptIn::Stored, layout.file(digest))).collect())
 }
 
 fn downloads_without_name(workspace: &Workspace<'_>, lately: Duration) -> Result<Vec<Leftover>, RunError> {

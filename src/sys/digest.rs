@@ -9,8 +9,9 @@ use sha2::Digest as _;
 use crate::base::{FileDigest, Sha256};
 
 use super::fs::{FileError, refuse_pointer};
+use super::sparse;
 
-pub use super::sparse::digest as sparse_digest;
+pub use super::verity::digest as verity_digest;
 
 /// SHA-256 and length of a file; the holes of a sparse file count as the zeros that they are.
 pub fn sha256_of_file(path: &Path) -> Result<(Sha256, u64), FileError> {
@@ -38,9 +39,8 @@ pub fn sha256_of_file(path: &Path) -> Result<(Sha256, u64), FileError> {
 /// Digest of the same kind as `like`, and length, of a file.
 pub fn digest_like(like: &FileDigest, path: &Path) -> Result<(FileDigest, u64), FileError> {
     match like {
-        FileDigest::Whole(_) | FileDigest::Unbuilt(_) => {
-            sha256_of_file(path).map(|(sha256, size)| (sha256.into(), size))
-        }
-        FileDigest::Sparse(_) => sparse_digest(path),
+        FileDigest::Verity(_) | FileDigest::Unbuilt(_) => verity_digest(path),
+        FileDigest::Whole(_) => sha256_of_file(path).map(|(sha256, size)| (sha256.into(), size)),
+        FileDigest::Sparse(_) => sparse::digest(path),
     }
 }

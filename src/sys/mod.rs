@@ -54,3 +54,4 @@ pub mod traffic;
 pub mod unpack;
 pub mod untrusted;
 pub mod vendor;
+pub mod verity;

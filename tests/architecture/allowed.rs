@@ -98,6 +98,7 @@ pub const CHANGES: &[&str] = &[
     "crate::sys::sparse::dig_holes",
     "crate::sys::sparse::copy",
     "crate::sys::sparse::copy_to_the_end",
+    "crate::sys::verity::enable",
     "crate::sys::netns::create",
     "crate::sys::netns::remove",
     "crate::sys::netns::enter",
@@ -287,7 +288,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
     },
     Allowed {
         file: "src/apply/store.rs",
-        functions: &["seal", "close"],
+        functions: &["seal", "close", "seal_by_kernel", "seal_all"],
         why: "marks a file of the store, for the step that stores it and for stores of earlier versions",
     },
     Allowed {

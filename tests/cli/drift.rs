@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use sisforge::base::Sha256;
 use sisforge::sys::process::inspect;
 
 use crate::common::sandbox::{Run, Sandbox, until};
@@ -330,6 +331,52 @@ fn a_file_of_the_store_that_was_changed_is_neither_trusted_nor_run_from() {
     sandbox.run("up").fails(0, &["nothing to do"]);
     assert_eq!(sandbox.pid(a), pid);
     assert_eq!(fs::metadata(&image).unwrap().mtime(), 0, "it has one now");
+}
+
+#[test]
+fn a_guest_that_an_earlier_version_started_runs_on() {
+    needs_firecracker!();
+    let sandbox = Sandbox::running("a");
+    let a = &sandbox.guest('a');
+    let pid = sandbox.pid(a);
+    // As it named files of the store: by the SHA-256 of their bytes, or, disks, of what of them is not zero.
+    let record = sandbox.record(a, "machine.json");
+    let mut machine = fs::read_to_string(&record).unwrap();
+    for entry in fs::read_dir(sandbox.path("store/files")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let earlier = Sha256::of(fs::read(&path).unwrap()).to_string();
+        assert!(name.starts_with("verity-"), "{name}");
+        machine = machine.replace(&name, &earlier);
+        fs::rename(&path, path.with_file_name(earlier)).unwrap();
+    }
+    assert!(!machine.contains("verity-"), "{machine}");
+    fs::write(&record, machine).unwrap();
+    // Its record of what was built, as well.
+    for file in ["out/kernel", "out/image", "out/disk"].map(|dir| sandbox.path(dir)) {
+        for entry in fs::read_dir(file).unwrap().map(|entry| entry.unwrap().path()) {
+            let record = entry.join("artifact.json");
+            let mut artifact: serde_json::Value =
+                serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+            let built = fs::read_dir(&entry).unwrap().map(|entry| entry.unwrap().path());
+            let names = ["vmlinux", "rootfs.ext4", "disk.ext4"];
+            let built = built.filter(|path| names.contains(&path.file_name().unwrap().to_str().unwrap()));
+            let sha256 = Sha256::of(fs::read(built.last().unwrap()).unwrap());
+            artifact["digest"] = sha256.to_string().into();
+            fs::write(&record, artifact.to_string()).unwrap();
+        }
+    }
+    sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+    sandbox.run("up").fails(0, &["nothing to do"]);
+    assert_eq!((sandbox.pid(a), sandbox.ps(a)["state"].as_str()), (pid, Some("ready")));
+    sandbox.run("gc --yes").fails(0, &[]);
+    sandbox.run("up").fails(0, &["nothing to do"]);
+    sandbox.done("down --timeout 0");
+    sandbox.done("gc --yes");
+    let names = fs::read_dir(sandbox.path("store/files")).unwrap();
+    let mut names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(names.all(|name| name.starts_with("verity-")), "what nobody is called after has gone");
+    sandbox.done("up");
 }
 
 /// The file of a directory that has another name elsewhere.

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sisforge::base::FileDigest;
-use sisforge::sys::digest::sparse_digest;
+use sisforge::sys::digest::verity_digest;
 use sisforge::sys::process::inspect;
 use sisforge::sys::remove::remove_tree;
 
@@ -352,7 +352,7 @@ impl Site {
         let pid = u32::try_from(ready["pid"].as_u64().unwrap()).unwrap();
         let vmm = inspect(pid).expect("it runs");
         assert_eq!(ready["start_time"], vmm.start_time);
-        (pid, sparse_digest(&self.sandbox.disk(&guest)).unwrap(), told)
+        (pid, verity_digest(&self.sandbox.disk(&guest)).unwrap(), told)
     }
 
     fn snapshot(&self, guest: &str) -> PathBuf {
@@ -406,8 +406,8 @@ pub fn freeze(site: &Site, guest: &str, Trick(what, _, _, frozen): &Trick) {
         Done => {
             let run = asked();
             assert_eq!(run.code, 0, "{what}\n{run}");
-            let copied = sparse_digest(&site.snapshot(guest).join("disk.ext4")).unwrap();
-            assert_eq!(copied, sparse_digest(&site.sandbox.disk(guest)).unwrap(), "{what}");
+            let copied = verity_digest(&site.snapshot(guest).join("disk.ext4")).unwrap();
+            assert_eq!(copied, verity_digest(&site.sandbox.disk(guest)).unwrap(), "{what}");
         }
         Refused(words) => {
             let run = asked();

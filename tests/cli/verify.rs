@@ -17,8 +17,9 @@ fn change_a_byte(path: &Path) {
     fs::set_permissions(path, permissions).unwrap();
     let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
-    file.read_exact_at(&mut byte, 1 << 10).unwrap();
-    file.write_all_at(&[!byte[0]], 1 << 10).unwrap();
+    let middle = file.metadata().unwrap().len() / 2;
+    file.read_exact_at(&mut byte, middle).unwrap();
+    file.write_all_at(&[!byte[0]], middle).unwrap();
 }
 
 /// What `verify` finds is its result, and not an error of its own.

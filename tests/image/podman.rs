@@ -10,7 +10,7 @@ use sisforge::image::container::Image;
 use sisforge::image::disk::{data_disk, image_store, images_owner};
 use sisforge::image::ext4::{Ext4Options, Purpose, write_ext4};
 use sisforge::image::recipe::{Parameters, Recipes};
-use sisforge::sys::digest::sha256_of_file;
+use sisforge::sys::digest::verity_digest;
 use sisforge::sys::tool::Tool;
 use tar::EntryType;
 
@@ -189,8 +189,8 @@ fn shared_images_are_there_for_podman() {
         left: localhost/hello l\n";
     assert_eq!(said, expected);
     e2fsck(&path);
-    let (after, _) = sha256_of_file(&images).unwrap();
-    assert_eq!(Some(after), written.sha256, "nothing was written to the images");
+    let (after, _) = verity_digest(&images).unwrap();
+    assert_eq!(after, written.digest, "nothing was written to the images");
     assert_saved(&path, &layers);
     assert_read_again(&path, &image);
 }

@@ -22,7 +22,7 @@ use crate::host::snapshot::{
 use crate::host::state::Machine;
 use crate::host::vmm::of;
 use crate::sys::cgroup::Limits;
-use crate::sys::digest::sparse_digest;
+use crate::sys::digest::verity_digest;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::ProcessInfo;
 use crate::sys::remove::remove_tree;
@@ -282,7 +282,7 @@ fn seal(dir: &Path, task: &dyn Task) -> Result<BTreeMap<String, FileRecord>, App
         sparse::dig_holes(&path);
         let file = File::options().read(true).write(true).open(&path).map_err(named())?;
         file.sync_all().map_err(named())?;
-        let (digest, size) = sparse_digest(&path)?;
+        let (digest, size) = verity_digest(&path)?;
         sealed.insert(name.to_owned(), FileRecord { size, digest });
     }
     Ok(sealed)

@@ -18,7 +18,7 @@ use crate::host::snapshot::{
 };
 use crate::host::state::{Machine, MachineDisk};
 use crate::host::versions;
-use crate::sys::digest::{digest_like, sparse_digest};
+use crate::sys::digest::{digest_like, verity_digest};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::netns;
 use crate::sys::process::ProcessInfo;
@@ -104,7 +104,7 @@ impl GuestHandle<'_> {
 
 /// Whether two disks hold the same; that of the snapshot may have another owner by now, and nothing else.
 fn same_bytes(a: &Path, b: &Path) -> Result<bool, ApplyError> {
-    Ok(sparse_digest(a)? == sparse_digest(b)?)
+    Ok(verity_digest(a)? == verity_digest(b)?)
 }
 
 impl GuestHandle<'_> {

@@ -195,6 +195,16 @@ impl<File> MachineSpec<File> {
         [template, seccomp, metadata].into_iter().flatten()
     }
 
+    /// The files that it names, to be changed.
+    pub fn files_mut(&mut self) -> impl Iterator<Item = &mut File> {
+        let template = match &mut self.cpu_template {
+            Some(CpuTemplate::Custom(file)) => Some(file),
+            Some(CpuTemplate::Static(_)) | None => None,
+        };
+        let metadata = self.metadata.as_mut().map(|metadata| &mut metadata.file);
+        [template, self.seccomp.as_mut(), metadata].into_iter().flatten()
+    }
+
     /// Kernel options without which the guest has nothing of it.
     pub fn kernel_needs(&self) -> impl Iterator<Item = &'static str> {
         let reporting = self.balloon.is_some_and(|balloon| balloon.reporting);

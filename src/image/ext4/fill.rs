@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::super::content::{Content, SequentialArchive};
 use super::super::space::BLOCK;
 use super::super::tree::{NodeKind, Tree};
-use super::frontier::Frontier;
 use super::{Ext4Error, Files, Written};
 use crate::base::Sha256;
+use crate::sys::verity::{self, KnownBlocks};
 
 /// Bytes read at a time.
 const CHUNK: usize = 256 * 1024;
@@ -35,6 +35,8 @@ pub struct FileExtents {
     pub size: u64,
     /// In their order.
     pub pieces: Pieces,
+    /// SHA-256 of each block of the pieces, one after the other.
+    pub blocks: Vec<[u8; 32]>,
 }
 
 /// An image that was written before: its files need not be inflated again.
@@ -42,14 +44,13 @@ pub struct FileExtents {
 pub struct Earlier {
     image: File,
     /// By sum and size.
-    pieces: HashMap<([u8; 20], u64), Pieces>,
+    files: HashMap<([u8; 20], u64), FileExtents>,
 }
 
 impl Earlier {
     /// An image, and where its files lie.
     pub fn new(image: File, placed: Vec<FileExtents>) -> Self {
-        let pieces = placed.into_iter().map(|placed| ((placed.sum, placed.size), placed.pieces)).collect();
-        Self { image, pieces }
+        Self { image, files: placed.into_iter().map(|file| ((file.sum, file.size), file)).collect() }
     }
 }
 
@@ -77,20 +78,15 @@ pub(super) struct Filling<'a> {
     image: File,
     layout: &'a Layout,
     earlier: Option<&'a Earlier>,
-    /// Whether the whole file is hashed behind the writers.
-    hash: bool,
+    /// What its writers know of its digest.
+    known: KnownBlocks,
 }
 
 impl<'a> Filling<'a> {
-    pub fn new(
-        path: &'a Path,
-        layout: &'a Layout,
-        earlier: Option<&'a Earlier>,
-        hash: bool,
-    ) -> Result<Self, Ext4Error> {
+    pub fn new(path: &'a Path, layout: &'a Layout, earlier: Option<&'a Earlier>) -> Result<Self, Ext4Error> {
         let image = File::options().read(true).write(true).open(path);
         let image = image.map_err(|source| Ext4Error::Write { path: path.to_owned(), source })?;
-        Ok(Self { path, image, layout, earlier, hash })
+        Ok(Self { path, image, layout, earlier, known: KnownBlocks::none(layout.image_len()) })
     }
 
     /// Writes the bytes of every file of the tree.
@@ -119,7 +115,7 @@ impl<'a> Filling<'a> {
             };
             let wanted = WantedFile { handle: *handle, path, size: *size };
             match content {
-                Content::Inline(bytes) => self.copy(&wanted, &mut &bytes[..], &|_| ())?,
+                Content::Inline(bytes) => self.copy(&wanted, &mut &bytes[..])?,
                 Content::Streamed { source, entry } => match streamed.get_mut(*source) {
                     Some(of_source) => drop(of_source.insert(*entry, wanted)),
                     None => strays += 1,
@@ -129,85 +125,52 @@ impl<'a> Filling<'a> {
         if strays > 0 { Err(Ext4Error::Unfilled { count: strays }) } else { Ok(streamed) }
     }
 
-    /// Writes what comes from archives, in the order in which they lie in the image, and hashes behind.
+    /// Writes what comes from archives, in the order in which they lie in the image.
     fn streamed(
         &self,
         sources: &[&dyn SequentialArchive],
         wanted: &[OfSource<'_>],
     ) -> Result<Written, Ext4Error> {
-        let begin = |of_source: &OfSource<'_>| {
-            let extents =
-                of_source.values().filter_map(|wanted| self.layout.extents(wanted.handle).first().copied());
-            extents.map(|(offset, _)| offset).min()
+        let begin = |source: &usize| {
+            let files = wanted[*source].values();
+            files.filter_map(|file| Some(self.layout.extents(file.handle).first()?.0)).min()
         };
-        let begins: Vec<Option<u64>> = wanted.iter().map(begin).collect();
         let mut order: Vec<usize> = (0..sources.len()).filter(|source| !wanted[*source].is_empty()).collect();
-        order.sort_by_key(|source| (begins[*source].unwrap_or(u64::MAX), *source));
-        let frontier = Frontier::new(begins, self.layout.image_len());
+        order.sort_by_key(|source| (begin(source).unwrap_or(u64::MAX), *source));
         let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
         let work = || {
             while let Some(source) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let of_source = &wanted[*source];
-                let is_ascending = self.is_ascending(of_source);
-                let written = |offset| {
-                    if is_ascending {
-                        frontier.reached(*source, offset);
-                    }
-                };
-                match self.source(sources[*source], of_source, &written) {
-                    Ok(()) => frontier.done(*source),
-                    Err(error) => {
-                        next.store(order.len(), Ordering::Relaxed);
-                        frontier.give_up();
-                        failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
-                    }
+                if let Err(error) = self.source(sources[*source], &wanted[*source]) {
+                    next.store(order.len(), Ordering::Relaxed);
+                    failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
                 }
             }
         };
-        let digest = std::thread::scope(|scope| {
-            let digest = self.hash.then(|| scope.spawn(|| frontier.sha256(&self.image)));
-            rayon::scope(|scope| (0..rayon::current_num_threads()).for_each(|_| scope.spawn(|_| work())));
-            // It cannot panic; if it did, this would be the place to say so.
-            let join = |digest: std::thread::ScopedJoinHandle<'_, io::Result<Sha256>>| {
-                digest.join().unwrap_or_else(|_| Err(io::Error::other("hashing it failed")))
-            };
-            digest.map(join).transpose()
-        });
+        rayon::scope(|scope| (0..rayon::current_num_threads()).for_each(|_| scope.spawn(|_| work())));
         if let Some(error) = failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
             return Err(error);
         }
-        let sha256 = digest.map_err(|source| self.failed(source))?;
+        let (digest, size) =
+            verity::digest_of(&self.image, Some(&self.known)).map_err(|source| self.failed(source))?;
         let placed =
             sources.iter().zip(wanted).flat_map(|(source, wanted)| self.placed(*source, wanted)).collect();
-        Ok(Written { sha256, size: self.layout.image_len(), placed })
+        Ok(Written { digest, size, placed })
     }
 
-    /// Whether an archive's files lie in the image in the order of the archive.
-    fn is_ascending(&self, wanted: &OfSource<'_>) -> bool {
-        let mut entries: Vec<_> = wanted.iter().collect();
-        entries.sort_unstable_by_key(|(entry, _)| **entry);
-        let extents = entries.iter().flat_map(|(_, wanted)| self.layout.extents(wanted.handle));
-        extents.map(|(offset, _)| offset).is_sorted()
-    }
-
-    /// Writes the files of one archive; `written` is told how far, as long as they are read in their order.
-    fn source(
-        &self,
-        source: &dyn SequentialArchive,
-        wanted: &OfSource<'_>,
-        written: &dyn Fn(u64),
-    ) -> Result<(), Ext4Error> {
+    /// Writes the files of one archive.
+    fn source(&self, source: &dyn SequentialArchive, wanted: &OfSource<'_>) -> Result<(), Ext4Error> {
         if let Some(earlier) = self.earlier
             && let Some(runs) = self.runs(earlier, source, wanted)
-            && self.copy_runs(earlier, &runs, written).map_err(|source| self.failed(source))?
+            && self.copy_runs(earlier, &runs).map_err(|source| self.failed(source))?
         {
+            self.note_copied(earlier, source, wanted);
             return Ok(());
         }
         let mut filled = 0;
         source.each_file(&mut |entry, reader| {
             let Some(wanted) = wanted.get(&entry) else { return Ok(()) };
             filled += 1;
-            self.copy(wanted, reader, written)
+            self.copy(wanted, reader)
         })?;
         let count = wanted.len() - filled;
         if count > 0 { Err(Ext4Error::Unfilled { count }) } else { Ok(()) }
@@ -222,8 +185,8 @@ impl<'a> Filling<'a> {
     ) -> Option<Vec<Run>> {
         let mut runs = Vec::new();
         for (entry, file) in wanted {
-            let there = earlier.pieces.get(&(source.sum(*entry)?, file.size))?;
-            let found = between(there, &self.layout.extents(file.handle));
+            let there = earlier.files.get(&(source.sum(*entry)?, file.size))?;
+            let found = between(&there.pieces, &self.layout.extents(file.handle));
             if found.iter().map(|run| run.length).sum::<u64>() != file.size {
                 return None;
             }
@@ -234,7 +197,7 @@ impl<'a> Filling<'a> {
     }
 
     /// Copies from an earlier image; `false` where the file system does not do so at all.
-    fn copy_runs(&self, earlier: &Earlier, runs: &[Run], written: &dyn Fn(u64)) -> io::Result<bool> {
+    fn copy_runs(&self, earlier: &Earlier, runs: &[Run]) -> io::Result<bool> {
         let mut is_begun = false;
         for run in runs {
             let (mut from, mut to, mut left) = (run.from, run.to, run.length);
@@ -248,19 +211,30 @@ impl<'a> Filling<'a> {
                     Err(error) => return Err(error.into()),
                 }
                 is_begun = true;
-                written(to);
             }
         }
         Ok(true)
     }
 
+    /// Notes the digests of what was copied from an earlier image.
+    fn note_copied(&self, earlier: &Earlier, source: &dyn SequentialArchive, wanted: &OfSource<'_>) {
+        for (entry, file) in wanted {
+            let there = source.sum(*entry).and_then(|sum| earlier.files.get(&(sum, file.size)));
+            if let Some(there) = there {
+                let blocks = self.blocks(file.handle).zip(&there.blocks);
+                blocks.for_each(|(block, digest)| self.known.set(block, Sha256(*digest)));
+            }
+        }
+    }
+
+    /// The blocks of a file, in their order.
+    fn blocks(&self, file: InodeHandle) -> impl Iterator<Item = u64> {
+        let extents = self.layout.extents(file).into_iter();
+        extents.flat_map(|(offset, length)| offset / BLOCK..(offset + length).div_ceil(BLOCK))
+    }
+
     /// Copies exactly a file's bytes to its extents; the rest of its last block is a hole already.
-    fn copy(
-        &self,
-        wanted: &WantedFile<'_>,
-        reader: &mut dyn Read,
-        written: &dyn Fn(u64),
-    ) -> Result<(), Ext4Error> {
+    fn copy(&self, wanted: &WantedFile<'_>, reader: &mut dyn Read) -> Result<(), Ext4Error> {
         let mut buffer = vec![0; CHUNK.min(usize::try_from(wanted.size).unwrap_or(CHUNK))];
         for (mut offset, length) in self.layout.extents(wanted.handle) {
             let mut left = length;
@@ -270,9 +244,9 @@ impl<'a> Filling<'a> {
                     .read_exact(chunk)
                     .map_err(|source| Ext4Error::Content { file: wanted.path.to_owned(), source })?;
                 self.image.write_all_at(chunk, offset).map_err(|source| self.failed(source))?;
+                self.known.write(offset, chunk);
                 offset += chunk.len() as u64;
                 left -= chunk.len() as u64;
-                written(offset);
             }
         }
         Ok(())
@@ -280,8 +254,9 @@ impl<'a> Filling<'a> {
 
     fn placed(&self, source: &dyn SequentialArchive, wanted: &OfSource<'_>) -> Vec<FileExtents> {
         let place = |(entry, file): (&usize, &WantedFile<'_>)| {
-            let pieces = self.layout.extents(file.handle);
-            Some(FileExtents { sum: source.sum(*entry)?, size: file.size, pieces })
+            let blocks = self.blocks(file.handle).map(|block| Some(self.known.get(block)?.0));
+            let (sum, pieces) = (source.sum(*entry)?, self.layout.extents(file.handle));
+            Some(FileExtents { sum, size: file.size, pieces, blocks: blocks.collect::<Option<_>>()? })
         };
         let mut placed: Vec<FileExtents> = wanted.iter().filter_map(place).collect();
         placed.sort_by(|a, b| a.pieces.cmp(&b.pieces));

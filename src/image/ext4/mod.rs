@@ -6,7 +6,6 @@
 //! they are read, and the longest work is begun first.
 
 mod fill;
-mod frontier;
 mod raw_names;
 
 use std::cmp::Reverse;
@@ -18,8 +17,7 @@ use mkext4::sink::FileSink;
 use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, ROOT, SpecialKind};
 
 use crate::apk::PackageError;
-use crate::base::{ByteSize, Sha256};
-use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, FileDigest};
 use crate::sys::fs::{input_diagnosis, io_diagnosis};
 
 use super::container::ContainerError;
@@ -110,8 +108,7 @@ impl Diagnostic for Ext4Error {
 /// A file system that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// Of the whole file, its holes as zeros; of a read-only image alone. A data disk is mostly a hole.
-    pub sha256: Option<Sha256>,
+    pub digest: FileDigest,
     /// Bytes of the whole file.
     pub size: u64,
     /// Where the files of archives lie, as far as they have a sum.
@@ -141,7 +138,7 @@ pub fn write_ext4(
     })?;
     drop(sink);
     raw_names.restore(path)?;
-    let filling = fill::Filling::new(path, &layout, earlier, options.purpose == Purpose::ReadOnly);
+    let filling = fill::Filling::new(path, &layout, earlier);
     filling?.run(tree, &files, sources)
 }
 
