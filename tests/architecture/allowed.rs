@@ -15,7 +15,7 @@ pub const LONGEST_FILE: usize = 500;
 pub const LONGEST_FUNCTION: usize = 61;
 pub const FUNCTION_GOAL: usize = 40;
 /// How many functions are longer than the goal.
-pub const LONG_FUNCTIONS: usize = 22;
+pub const LONG_FUNCTIONS: usize = 21;
 
 /// How many names are borne by several types.
 pub const DOUBLED_NAMES: usize = 2;
