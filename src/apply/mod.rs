@@ -1,6 +1,7 @@
 //! Apply: steps are carried out; nothing is decided here.
 
 mod connections;
+pub mod containers;
 mod control;
 pub mod disk;
 pub mod ended;

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use crate::base::text::last_lines;
-use crate::base::{GUEST_USER, GuestName, Label};
-use crate::fleet::ContainerSpec;
+use crate::base::{GUEST_USER, GuestName};
 use crate::host::console::ConsoleLog;
 use crate::host::jail::jail;
 use crate::host::logs::LogKind::{self, Serial, Vmm};
@@ -18,7 +16,7 @@ use crate::host::vmm::{FileLimits, VmmStart, file_limits, of};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::netns::{self, Presence};
 use crate::sys::process::{self, ProcessInfo, Signal};
-use crate::sys::ssh::{self, Target};
+use crate::sys::ssh::Target;
 use crate::sys::tool::{self, Tool};
 use crate::sys::{launch, log};
 
@@ -348,63 +346,6 @@ impl GuestHandle<'_> {
         let running: Machine = self.machine()?.unwrap_or_else(|| machine.as_started());
         control::connect(&root, machine, &vmm, PATIENCE)?.adjust(&running, machine)?;
         Ok(record::write(&layout.machine(guest), machine)?)
-    }
-}
-
-/// How long a container may take to start; the image may have to come over the network first.
-const CONTAINER_LIMIT: Duration = Duration::from_secs(300);
-
-impl GuestHandle<'_> {
-    /// Starts a container in a guest, in place of one of the same name, and remembers that it was started.
-    pub(super) fn start_container(self, container: &ContainerSpec) -> Result<(), ApplyError> {
-        let words = ["run", "--detach", "--replace", "--name", container.name.as_str(), &container.image];
-        let mut ready = self.podman(container.name.as_str(), &words, "did not start")?;
-        ready.containers.retain(|started| started.name != container.name);
-        ready.containers.push(container.clone());
-        Ok(record::write(&self.layout().ready(self.name), &ready)?)
-    }
-
-    /// Ends containers of a guest and removes them, whoever has removed some of them already.
-    pub(super) fn remove_containers(self, containers: &[Label]) -> Result<(), ApplyError> {
-        for name in containers {
-            let mut ready =
-                self.podman(name.as_str(), &["rm", "--force", "--ignore", name.as_str()], "was not removed")?;
-            ready.containers.retain(|started| started.name != *name);
-            record::write(&self.layout().ready(self.name), &ready)?;
-        }
-        Ok(())
-    }
-
-    /// Runs podman(1) in a guest, as its user, for one container; `outcome` is what is said of that where it fails. Gives the guest's
-    /// record.
-    fn podman(self, container: &str, words: &[&str], outcome: &'static str) -> Result<Ready, ApplyError> {
-        let (layout, guest) = (self.layout(), self.name);
-        let failed = |reason: String| ApplyError::Container {
-            guest: guest.clone(),
-            container: container.to_owned(),
-            outcome,
-            reason,
-        };
-        let Some(ready) = record::read::<Ready>(&layout.ready(guest))? else {
-            return Err(failed("the guest is not ready".into()));
-        };
-        let target = self.ssh_target(&ready)?.ok_or_else(|| failed("the guest runs no sshd".into()))?;
-        let words: Vec<_> = std::iter::once(&"podman").chain(words).map(|word| (*word).to_owned()).collect();
-        // The host is held meanwhile, and whoever is inside the guest decides how long it takes.
-        let output = ssh::run_within(&target, &words, CONTAINER_LIMIT)?;
-        match output.code {
-            0 => Ok(ready),
-            ssh::OUT_OF_TIME => Err(failed(format!("not within {} s", CONTAINER_LIMIT.as_secs()))),
-            _ => Err(failed(shown(&String::from_utf8_lossy(&output.stderr)))),
-        }
-    }
-}
-
-/// What a guest said, for an error: lines of its own, that look like none of this program's.
-fn shown(said: &str) -> String {
-    match last_lines(said).as_slice() {
-        [line] => line.clone(),
-        lines => lines.iter().map(|line| format!("\n    {line}")).collect(),
     }
 }
 

@@ -14,7 +14,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("up", &["sisforge up", "sisforge up alice bob", "sisforge up --strategy rolling --max-unavailable 2"]),
     ("down", &["sisforge down", "sisforge down alice", "sisforge down --purge"]),
     ("restart", &["sisforge restart alice"]),
-    ("ps", &["sisforge ps", "sisforge ps --watch", "sisforge ps --json"]),
+    ("ps", &["sisforge ps", "sisforge ps --watch", "sisforge ps --containers", "sisforge ps --json"]),
     ("top", &["sisforge top", "sisforge top --sort network", "sisforge top --once --json"]),
     (
         "logs",

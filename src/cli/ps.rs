@@ -1,9 +1,10 @@
-//! `ps`: guests that run.
+//! `ps`: guests that run, and containers in them.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::apply::containers::{ContainerState, ContainerStatus};
 use crate::apply::status::{GuestPhase, GuestStatus};
 use crate::run::status;
 
@@ -19,9 +20,16 @@ pub struct Args {
     /// Go on, and print a guest again when it changes (uptime and memory aside)
     #[arg(short, long)]
     watch: bool,
+    /// Containers that were started in guests instead, and how they are: each guest is asked
+    #[arg(short, long, conflicts_with_all = ["all", "watch"])]
+    containers: bool,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    if args.containers {
+        containers(ui, &status::containers(&ui.workspace())?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let guests = status::guests(&ui.workspace(), args.all)?;
     if args.watch {
         return follow(args, ui, &guests);
@@ -34,6 +42,33 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         render::text(&render::table(&table(&guests)));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints containers; why a guest did not say how its own are stands in notes.
+fn containers(ui: &Ui, found: &[ContainerStatus]) {
+    if ui.settings.json {
+        render::json(&found.iter().map(output::ContainerJson::from).collect::<Vec<_>>());
+        return;
+    }
+    if ui.settings.quiet {
+        found.iter().for_each(|one| render::text(&format!("{} {}\n", one.guest, one.name)));
+        return;
+    }
+    for of_guest in found.chunk_by(|a, b| a.guest == b.guest) {
+        if let ContainerState::Unknown(why) = &of_guest[0].state {
+            ui.say(&format!("note: containers of {} are not known: {why}", of_guest[0].guest));
+        }
+    }
+    let head = ["GUEST", "CONTAINER", "IMAGE", "STATE"].map(str::to_owned).to_vec();
+    let row = |one: &ContainerStatus| {
+        let state = match &one.state {
+            ContainerState::Exited(status) => format!("exited ({status})"),
+            state => state.word().to_owned(),
+        };
+        vec![one.guest.to_string(), one.name.to_string(), one.image.clone(), state]
+    };
+    let rows: Vec<_> = std::iter::once(head).chain(found.iter().map(row)).collect();
+    render::text(&render::table(&rows));
 }
 
 /// Time between two looks.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::apply::containers::{self, ContainerStatus};
 use crate::apply::linux::LinuxHost;
 use crate::apply::status::{self, GuestPhase, GuestStatus};
 use crate::base::GuestName;
@@ -20,6 +21,16 @@ pub fn guests(workspace: &Workspace<'_>, all: bool) -> Result<Vec<GuestStatus>, 
     let mut guests = status::guests(&found.host, &found.observed);
     guests.retain(|guest| guest.state != GuestPhase::Down);
     Ok(guests)
+}
+
+/// What became of the containers that were started in guests: each guest that is ready is asked, and waited for no longer than
+/// seconds.
+pub fn containers(workspace: &Workspace<'_>) -> Result<Vec<ContainerStatus>, RunError> {
+    let found = FleetHost::look(workspace)?;
+    let ready =
+        found.observed.guests.iter().filter(|(_, guest)| guest.vmm.as_ref().is_some_and(|vmm| vmm.ready));
+    let ready: Vec<_> = ready.map(|(name, _)| name.clone()).collect();
+    Ok(containers::all(&found.host, &ready))
 }
 
 /// Every guest that the fleet declares, or that the host has anything of.

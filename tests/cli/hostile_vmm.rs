@@ -294,7 +294,7 @@ pub struct Site {
 }
 
 impl Site {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let site = Self::standing_in("qemu-system-x86_64", include_str!("hostile_vmm/vmm.pl"));
         site.sandbox.write("tiny.elf", kernel());
         site

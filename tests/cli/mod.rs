@@ -1,6 +1,7 @@
 //! The program as people use it: its words, its exit status, and what it does to the machine.
 
 mod astray_disks;
+mod containers;
 mod contrib;
 mod crash;
 mod disks;

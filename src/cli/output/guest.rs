@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::PublishedJson;
+use crate::apply::containers::{ContainerState, ContainerStatus};
 use crate::apply::status::{GuestPhase, GuestStatus};
 use crate::base::diagnostic::one_line;
 use crate::fleet::VmmKind;
@@ -103,6 +104,42 @@ pub enum DataDisk {
         /// Whether it lives in RAM.
         in_memory: bool,
     },
+}
+
+/// A container that was started in a guest, and what became of it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ContainerJson {
+    pub guest: String,
+    pub name: String,
+    pub image: String,
+    /// `running`, `exited`, `removed` (by somebody inside), `unknown` (the guest did not say), or what else Podman calls it.
+    pub state: String,
+    /// What its program ended with, where it did.
+    pub exit_status: Option<i64>,
+    /// Why the guest did not say, where it did not.
+    pub note: Option<String>,
+}
+
+impl From<&ContainerStatus> for ContainerJson {
+    fn from(container: &ContainerStatus) -> Self {
+        let ContainerStatus { guest, name, image, state } = container;
+        let exit_status = match state {
+            ContainerState::Exited(status) => Some(*status),
+            _ => None,
+        };
+        let note = match state {
+            ContainerState::Unknown(why) => Some(why.clone()),
+            _ => None,
+        };
+        Self {
+            guest: guest.to_string(),
+            name: name.to_string(),
+            image: image.clone(),
+            state: state.word().to_owned(),
+            exit_status,
+            note,
+        }
+    }
 }
 
 /// Every guest, and how the host differs from what fleet.toml wants.

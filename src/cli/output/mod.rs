@@ -29,7 +29,7 @@ pub use error::{FailureJson, ProblemJson};
 pub use event::{EventJson, Summary, names};
 pub use flows::{DroppedJson, FlowJson, flow_word, protocol};
 pub use gc::GarbageJson;
-pub use guest::{Guest, GuestLoadJson, StatusJson};
+pub use guest::{ContainerJson, Guest, GuestLoadJson, StatusJson};
 pub use host::{DoctorJson, LogLineJson};
 pub use kernel::{CompactedJson, KernelChangeJson, KernelSettingJson, KernelWhyJson};
 pub use keys::KeysJson;
@@ -51,6 +51,8 @@ use crate::run::events::HostEvent;
 pub enum DocumentJson {
     /// Of `ps`
     Ps,
+    /// Of `ps --containers`
+    PsContainers,
     /// Of `status`
     Status,
     /// Of `top`
@@ -132,6 +134,7 @@ impl DocumentJson {
     pub fn schema(self) -> serde_json::Value {
         match self {
             Self::Ps => schema::<Vec<Guest>>("sisforge ps --json"),
+            Self::PsContainers => schema::<Vec<ContainerJson>>("sisforge ps --containers --json"),
             Self::Status => schema::<StatusJson>("sisforge status --json"),
             Self::Top => schema::<Vec<GuestLoadJson>>("sisforge top --json"),
             Self::Plan => schema::<PlanJson>("sisforge plan --json"),
