@@ -69,6 +69,7 @@ pub(super) fn add_address(name: &str, index: u32, address: Ipv4Addr, prefix: u8)
 }
 
 /// Makes a TAP that stays, and that this uid alone may attach to. Nobody can while it is being made.
+#[cfg(not(target_env = "musl"))]
 pub(super) fn create_tap(name: &str, owner: u32) -> Result<(), IpError> {
     let create = || -> io::Result<()> {
         let tap = tappers::linux::Tap::create_named(tappers::Interface::new(name)?)?;
@@ -76,6 +77,13 @@ pub(super) fn create_tap(name: &str, owner: u32) -> Result<(), IpError> {
         tap.set_persistent(true)
     };
     create().map_err(failed("make", name))
+}
+
+/// The same by ip-tuntap(8), in a binary for which no crate does it.
+#[cfg(target_env = "musl")]
+pub(super) fn create_tap(name: &str, owner: u32) -> Result<(), IpError> {
+    let words = ["tuntap", "add", "dev", name, "mode", "tap", "user", &owner.to_string()];
+    Ok(crate::sys::tool::Tool::new("ip").args(words).run().map(drop)?)
 }
 
 /// Has what leaves an interface wait in a queue that is fair to all connections (tc-fq_codel(8)), of this many packets and flows,
