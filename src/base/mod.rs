@@ -34,6 +34,7 @@ pub use digest::{FileDigest, Sha256};
 pub use lfs::LfsPointer;
 pub use name::{
     FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, SnapshotName,
+    is_host_label,
 };
 pub use network::MacAddress;
 pub use size::{ByteSize, PerSecond, Rate, Rates};

@@ -103,6 +103,26 @@ text_type!(
     "must be a kernel option such as NET or CONFIG_NET"
 );
 
+/// Whether a name can be part of host names (RFC 1123), and of names that sisforge puts together with `-`. Guests that an earlier
+/// sisforge started may have others.
+pub fn is_host_label(name: &str) -> bool {
+    !name.starts_with('-') && !name.ends_with('-') && !name.contains("--")
+}
+
+impl GuestName {
+    /// A guest as `fleet.toml` may name one.
+    pub fn declared(text: &str) -> Result<Self, InvalidValue> {
+        let name: Self = text.parse()?;
+        if is_host_label(text) {
+            Ok(name)
+        } else {
+            Err(InvalidValue(
+                "must be of a-z and 0-9 with single '-' between them, as in host names".to_owned(),
+            ))
+        }
+    }
+}
+
 impl KernelOption {
     /// Parses a name with or without its `CONFIG_` prefix.
     pub fn parse(text: &str) -> Result<Self, InvalidValue> {
@@ -121,6 +141,16 @@ mod tests {
         for wrong in ["", "twelve-bytes", "Alice", "-a", "a/b", "a.b", "ä"] {
             assert!(wrong.parse::<GuestName>().is_err(), "{wrong:?} was accepted");
         }
+    }
+
+    #[test]
+    fn what_is_declared_is_part_of_host_names() {
+        assert!(GuestName::declared("kiosk-19").is_ok());
+        for wrong in ["a-", "a--b", "sisforge--a", "a---1", "-a", "a.b"] {
+            assert!(GuestName::declared(wrong).is_err(), "{wrong:?} was accepted");
+        }
+        // What an earlier sisforge left on a host keeps its name.
+        assert!("a--b".parse::<GuestName>().is_ok());
     }
 
     #[test]

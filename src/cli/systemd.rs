@@ -52,6 +52,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
 
 /// The call of this program that keeps a fleet; artifacts go where they go here, unless somewhere else is named.
 pub fn fleet_unit(args: &FleetArgs, out: Option<PathBuf>, ui: &Ui) -> Result<FleetUnit, CliError> {
+    if !args.source.names_repository() {
+        let url = args.source.repo.as_deref().unwrap_or_default();
+        let message = format!("--repo {url} is neither a URL, nor HOST:PATH, nor a path that is there");
+        return Err(CliError::invalid(message));
+    }
     let run = &ui.settings.run;
     let absolute_of = |path: &std::path::Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let (file, followed, name) = match &args.source.repo {

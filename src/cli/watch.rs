@@ -1,7 +1,7 @@
 //! `watch`: follow a Git branch or a file, apply each change, repair drift.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use super::ui::Ui;
 #[derive(clap::Args)]
 pub struct FollowArgs {
     /// A Git repository to follow; --file is then a path in it. Without it, the file itself is followed
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = repository)]
     pub repo: Option<String>,
     /// The branch to follow
     #[arg(long, default_value = "main", requires = "repo")]
@@ -54,6 +54,16 @@ impl FollowArgs {
         self.allow.iter().map(absolute).collect()
     }
 
+    /// Whether hosts could find what is followed: a relative path that is not there means nothing on another machine.
+    pub fn names_repository(&self) -> bool {
+        let is_remote = |url: &str| {
+            url.contains("://") || url.find(':').is_some_and(|colon| colon > 0 && !url[..colon].contains('/'))
+        };
+        self.repo
+            .as_ref()
+            .is_none_or(|url| is_remote(url) || Path::new(url).is_absolute() || Path::new(url).exists())
+    }
+
     /// The arguments that say the same from any directory.
     pub fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
@@ -68,6 +78,26 @@ impl FollowArgs {
         words.push(format!("--interval={}ms", self.interval.as_millis()));
         words
     }
+}
+
+/// What git could mean by an address; whether anything answers there is seen when it is followed.
+fn repository(text: &str) -> Result<String, String> {
+    let wrong = if text.trim().is_empty() {
+        "it is empty"
+    } else if text.trim() != text || text.chars().any(char::is_control) {
+        "it has white space at an end, or control characters"
+    } else if text.starts_with('-') {
+        "it begins with `-`, and would be an option of git"
+    } else if text.contains("::") && !text.contains("://") {
+        "remote helpers of git, such as ext::, are not used"
+    } else if let Some((_, rest)) = text.split_once("://")
+        && (rest.trim_start_matches('/').is_empty() || rest.contains(char::is_whitespace))
+    {
+        "the URL names no repository, or has white space in it"
+    } else {
+        return Ok(text.to_owned());
+    };
+    Err(format!("{wrong}; a repository is a URL, HOST:PATH or a path"))
 }
 
 /// The same path from any directory.

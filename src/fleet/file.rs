@@ -52,7 +52,7 @@ section! {
     /// The fleet itself.
     pub struct FleetSection {
         /// Names the nft table, the cgroup and the state directory.
-        name: FleetName,
+        name: Spanned<FleetName>,
         /// The program that runs guests; "firecracker" unless given. "qemu" also works without KVM.
         vmm: Option<VmmKind>,
     }

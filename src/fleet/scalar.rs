@@ -95,7 +95,7 @@ macro_rules! keys {
 
 keys! {
     Label, Label::from_str, "^[a-z0-9][a-z0-9._-]{0,63}$";
-    GuestName, GuestName::from_str, "^[a-z0-9][a-z0-9-]{0,10}$";
+    GuestName, GuestName::declared, "^(?=.{1,11}$)[a-z0-9]+(-[a-z0-9]+)*$";
     GuestPath, GuestPath::from_str, "^/.";
     KernelOption, KernelOption::parse, "^(CONFIG_)?[A-Za-z0-9_]+$";
     ParameterName, ParameterName::from_str, "^[A-Za-z_][A-Za-z0-9_]*$";

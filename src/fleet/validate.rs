@@ -16,14 +16,14 @@ use std::path::{Component, Path, PathBuf};
 
 use toml::Spanned;
 
-use super::file::{FleetFile, RepositorySection};
+use super::file::{FleetFile, FleetSection, RepositorySection};
 use super::model::{
     DiskSpec, Fleet, ImageSpec, MachineSpec, NetworkPolicy, RepositorySpec, Source, SourceText, VmmKind,
 };
 use super::reader::{List, Named};
 use super::scalar::{LocalPath, Location, WebUrl};
 use crate::base::problem::{Problem, Problems, Read, ReadRef, suggest};
-use crate::base::{ByteSize, Label};
+use crate::base::{ByteSize, FleetName, Label, is_host_label};
 
 /// Something outside of `fleet.toml` that it mentions, to be looked up when it is loaded from disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +109,17 @@ pub(super) struct Validator<'a> {
 }
 
 impl Validator<'_> {
+    /// The fleet's name, of which those of a network namespace, tables of nft and units are made.
+    fn fleet_name(&mut self, fleet: &FleetSection) -> Read<FleetName> {
+        let name = fleet.name.by_ref()?;
+        if is_host_label(name.get_ref().as_str()) {
+            return Ok(name.get_ref().clone());
+        }
+        let message = format!("the fleet's name `{}` is no part of a host name", name.get_ref());
+        let hint = "use a-z and 0-9 with single '-' between them; `sisforge down` works by the old name, before it is changed";
+        Err(self.problems.report(Problem::new(name.span(), message).hint(hint)))
+    }
+
     fn fleet(&mut self, source: SourceText, file: &FleetFile) -> Read<Fleet> {
         let kernel = file.kernel.by_ref().and_then(|kernel| self.kernel(kernel));
         let repositories = self.repositories(file);
@@ -133,12 +144,12 @@ impl Validator<'_> {
         if let (Ok(networks), Ok(guests)) = (&networks, &guests) {
             self.ports_suffice(networks, guests)?;
         }
-        let (networks, guests) = (networks?, guests?);
+        let (networks, guests, name) = (networks?, guests?, self.fleet_name(fleet)?);
         Ok(Fleet {
             root: self.root.to_owned(),
             project: self.root.to_owned(),
             source,
-            name: fleet.name.clone()?,
+            name,
             vmm: fleet.vmm?.unwrap_or_default(),
             kernel: kernel?,
             repositories: repositories?,

@@ -83,5 +83,19 @@ fn what_is_no_call_is_refused() {
     sandbox.fleet("a");
     sandbox.run("export nomad --program sisforge").fails(2, &["--program sisforge is not absolute"]);
     sandbox.run("export kubernetes --name a.b").fails(2, &["--name"]);
+    for (repository, word) in [
+        ("fleets", "--repo fleets is neither a URL, nor HOST:PATH, nor a path that is there"),
+        ("", "it is empty"),
+        ("-u=x", "it begins with `-`"),
+        ("ext::sh", "remote helpers"),
+        ("https://", "the URL names no repository"),
+        ("https://a\u{1b}[2J", "control characters"),
+    ] {
+        for call in ["export nomad", "export kubernetes", "systemd"] {
+            sandbox.run(&format!("{call} --repo={repository}")).fails(2, &[word]);
+        }
+    }
+    sandbox.done("export nomad --repo=git@git.example.org:fleets.git");
+    sandbox.done("export nomad --repo=/srv/fleets.git");
     sandbox.run("export").fails(2, &["nomad", "kubernetes"]);
 }

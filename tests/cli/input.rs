@@ -38,6 +38,18 @@ fn files_that_are_not_there_are_named_where_they_are_mentioned() {
 }
 
 #[test]
+fn names_are_parts_of_host_names() {
+    for name in ["sisforge--a", "a-"] {
+        let run = check("[kernel]", &format!("[user.{name}]\n[kernel]"));
+        run.fails(2, &["fleet.toml:", "single '-' between them, as in host names"]);
+    }
+    let run = check("[kernel]", "[pool.a-]\nreplicas = 1\n[kernel]");
+    run.fails(2, &["fleet.toml:", "has a guest `a--0`, whose name must be of a-z and 0-9 with single '-'"]);
+    let run = check("name = \"", "name = \"a--");
+    run.fails(2, &["fleet.toml:", "the fleet's name `a--", "is no part of a host name"]);
+}
+
+#[test]
 fn two_users_of_one_name_are_shown_both() {
     let sandbox = Sandbox::new();
     sandbox.fleet("aa");

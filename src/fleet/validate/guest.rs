@@ -11,7 +11,7 @@ use super::super::scalar::{Bandwidth, Count};
 use super::machine::NamedMachine;
 use super::{Declarations, Validator, all, optional};
 use crate::base::problem::{Problem, Read, ReadRef};
-use crate::base::{ByteSize, GuestName, InvalidValue, Label};
+use crate::base::{ByteSize, GuestName, InvalidValue, Label, is_host_label};
 
 /// Below it, the kernel, its page tables and an init leave nothing for a container.
 const LEAST_MEMORY_MIB: u64 = 64;
@@ -98,13 +98,17 @@ impl Validator<'_> {
         let replicas = section.replicas.as_ref().map_or(0, |replicas| replicas.get_ref().0);
         let name = |number: u32| {
             let text = format!("{}-{number}", pool.get_ref());
-            text.parse::<GuestName>().map_err(|InvalidValue(rule)| (text, rule))
+            GuestName::declared(&text).map_err(|InvalidValue(rule)| (text, rule))
         };
         // The last name is the longest.
         let names = (0..replicas).rev().map(name).collect::<Result<Vec<_>, _>>();
         names.unwrap_or_else(|(text, rule)| {
             let message = format!("pool `{}` has a guest `{text}`, whose name {rule}", pool.get_ref());
-            self.problems.report(Problem::new(pool.span(), message).hint("shorten the name of the pool"));
+            let hint = match is_host_label(pool.get_ref().as_str()) {
+                true => "shorten the name of the pool",
+                false => "rename the pool",
+            };
+            self.problems.report(Problem::new(pool.span(), message).hint(hint));
             Vec::new()
         })
     }
