@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use sisforge::apply::rules::{self, KnownRules};
 use sisforge::base::{Label, MacAddress};
 use sisforge::fleet::{NetworkPolicy, PolicyRule};
 use sisforge::host::firewall::swap::{self, Present};
@@ -128,7 +129,7 @@ fn label(n: u32) -> Label {
     format!("policy-{n}").parse().unwrap()
 }
 
-fn rules(
+fn rendered(
     endpoints: Vec<Endpoint>,
     policies: &BTreeMap<Label, NetworkPolicy>,
     lists: &BTreeMap<PathBuf, Vec<IpNet>>,
@@ -157,14 +158,25 @@ fn load(ruleset: &Ruleset, before: Option<&Ruleset>) -> Duration {
     });
     let before = before.map(|before| swap::body_of(&before.parts)).zip(present.as_ref());
     let elements = before.and_then(|(body, there)| swap::elements_alone(&body, &ruleset.parts, there));
-    let calls =
-        elements.map_or_else(|| swap::calls(&ruleset.parts, present.as_ref()), |elements| vec![elements]);
+    if let Some(batch) = elements.and_then(|elements| nft::ElementBatch::of(TABLE, &elements)) {
+        let began = Instant::now();
+        batch.commit().unwrap();
+        return began.elapsed();
+    }
+    let calls = swap::calls(&ruleset.parts, present.as_ref());
     let limited = format!("ulimit -v {MEMORY_KIB}; exec nft -f -");
     let began = Instant::now();
     for call in calls {
         Tool::new("sh").args(["-c", &limited]).stdin(call).run().unwrap_or_else(|error| panic!("{error}"));
     }
     began.elapsed()
+}
+
+/// What `up` does to load rules, with all that it reads before and after.
+fn step_of(ruleset: &Ruleset, known: Option<&KnownRules>) -> KnownRules {
+    let loaded = rules::load(&"bench".parse().unwrap(), ruleset, "", known).unwrap().unwrap();
+    let body = Some(swap::body_of(&ruleset.parts));
+    KnownRules { listing: loaded.listing, is_flat: false, held: loaded.held, body }
 }
 
 fn flush() {
@@ -203,7 +215,7 @@ fn connection() -> UdpSocket {
 fn packets(guests_max: u32, count: u32) {
     let none = BTreeMap::new();
     let fleet =
-        |count, rules_of| rules(guests(count, 1), &BTreeMap::from([(label(0), policy(rules_of))]), &none);
+        |count, rules_of| rendered(guests(count, 1), &BTreeMap::from([(label(0), policy(rules_of))]), &none);
     let with_masquerade = |ruleset: &Ruleset| {
         load(ruleset, None);
         nft::load(MASQUERADE).unwrap();
@@ -262,9 +274,10 @@ fn loads(count: u32, length: u32) {
         (0..5).map(one).collect::<BTreeMap<_, _>>()
     };
     let (mut whole, mut beside, mut added, mut read) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let before = rules(guests(count, 5), &policies(3), &lists);
-    let changed = rules(guests(count, 5), &policies(4), &lists);
-    let one_more = rules(guests(count + 1, 5), &policies(4), &lists);
+    let (mut steps, mut looked) = ([const { Vec::new() }; 3], Vec::new());
+    let before = rendered(guests(count, 5), &policies(3), &lists);
+    let changed = rendered(guests(count, 5), &policies(4), &lists);
+    let one_more = rendered(guests(count + 1, 5), &policies(4), &lists);
     for _ in 0..ROUNDS {
         flush();
         whole.push(load(&before, None).as_secs_f64() * 1e3);
@@ -273,7 +286,18 @@ fn loads(count: u32, length: u32) {
         let began = Instant::now();
         nft::read_table("inet", TABLE).unwrap();
         read.push(began.elapsed().as_secs_f64() * 1e3);
+        flush();
+        let mut known = None;
+        for (rules, step) in [&before, &changed, &one_more].into_iter().zip(&mut steps) {
+            let began = Instant::now();
+            known = Some(step_of(rules, known.as_ref()));
+            step.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+        let began = Instant::now();
+        rules::digest(&"bench".parse().unwrap(), known.as_ref()).unwrap();
+        looked.push(began.elapsed().as_secs_f64() * 1e3);
     }
+    let [loads, changes, adds] = &mut steps;
     println!(
         "{count} guests and a list of {length} that five policies share, nft within {} MB; medians of {ROUNDS}",
         MEMORY_KIB / 1000
@@ -283,6 +307,10 @@ fn loads(count: u32, length: u32) {
         ("a rule changed beside it", &mut beside),
         ("a guest added", &mut added),
         ("read back to find drift", &mut read),
+        ("the step of `up`: loaded", loads),
+        ("  a rule changed", changes),
+        ("  a guest added", adds),
+        ("a look for drift", &mut looked),
     ] {
         println!("  {name:26} {:6.1} ms", median(times));
     }

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sisforge::base::{PerSecond, Rates};
+use sisforge::apply::record::HeldRules;
+use sisforge::apply::rules::{self as up, KnownRules};
+use sisforge::base::{PerSecond, Rates, Sha256};
 use sisforge::fleet::{Budget, NetworkPolicy, PolicyRule};
-use sisforge::host::firewall::table_name;
+use sisforge::host::firewall::{Ruleset, swap, table_name};
 use sisforge::sys::tool::Tool;
 use sisforge::sys::{conntrack, nft, tap};
 
@@ -484,6 +486,86 @@ fn what_others_change_in_a_table_shows() {
     nft::load("add element inet sisforge-sis senders { 4711 timeout 60s : drop }").unwrap();
     assert!(has_leaving(), "an element that goes by itself");
     assert_eq!(digest(), loaded, "it is no drift");
+}
+
+/// Rules as `up` loads them, and what is then known of them.
+fn loaded(ruleset: &Ruleset, known: Option<&KnownRules>) -> KnownRules {
+    let loaded = up::load(&"sis".parse().unwrap(), ruleset, "", known).unwrap().unwrap();
+    let body = Some(swap::body_of(&ruleset.parts));
+    KnownRules { listing: loaded.listing, is_flat: false, held: loaded.held, body }
+}
+
+/// Rules of alice, and of alice and bob, of one policy that denies a list.
+fn one_and_both() -> [Ruleset; 2] {
+    let list = "l.txt";
+    let denying = PolicyRule { list: Some(list.into()), ..PolicyRule::default() };
+    let policy = NetworkPolicy { deny: vec![denying], ..allow_all() };
+    let mut rules = Rules::of(policy.clone(), policy);
+    rules.lists.insert(list.into(), vec!["20.0.0.0/8".parse().unwrap()]);
+    let both = rules.render_alike();
+    rules.guests.truncate(1);
+    [rules.render_alike(), both]
+}
+
+#[test]
+fn a_guest_that_comes_or_goes_beside_a_list_is_one_change_of_its_elements() {
+    if !in_a_world("a_guest_that_comes_or_goes_beside_a_list_is_one_change_of_its_elements") {
+        return;
+    }
+    let [one, both] = one_and_both();
+    let whole = [&one, &both].map(|ruleset| {
+        nft::load("flush ruleset").unwrap();
+        loaded(ruleset, None)
+    });
+    let generation = nft::generation().unwrap();
+    let goes = loaded(&one, Some(&whole[1]));
+    assert_eq!(goes.listing, whole[0].listing, "what nft itself would have loaded");
+    let mut open = connect("alice", "198.51.100.10:80");
+    unreachable("bob", OUTSIDE, &["198.51.100.10:80"]);
+    let comes = loaded(&both, Some(&goes));
+    assert_eq!(comes.listing, whole[1].listing);
+    connect("bob", "198.51.100.10:80");
+    assert!(open.echoes());
+    unreachable("bob", OUTSIDE, &["20.0.0.1:80"]);
+    let same = loaded(&both, Some(&comes));
+    assert_eq!((same.listing, nft::generation().unwrap()), (comes.listing, generation + 2));
+}
+
+#[test]
+fn what_others_change_shows_though_nothing_is_read_for_as_long_as_nobody_does() {
+    if !in_a_world("what_others_change_shows_though_nothing_is_read_for_as_long_as_nobody_does") {
+        return;
+    }
+    let [_, both] = one_and_both();
+    let known = loaded(&both, None);
+    let listing = |known: &KnownRules| up::digest(&"sis".parse().unwrap(), Some(known)).unwrap().unwrap();
+    let trusted = Sha256::of("what is not read");
+    let held = known.held.clone().map(|held| HeldRules { listing: trusted, ..held }).unwrap();
+    let unread = |held: HeldRules| listing(&KnownRules { held: Some(held), ..known.clone() });
+    assert_eq!(unread(held.clone()), trusted);
+    for other in [
+        HeldRules { boot: Some("another".into()), ..held.clone() },
+        HeldRules { namespace: held.namespace + 1, ..held.clone() },
+        HeldRules { generation: held.generation + 1, ..held.clone() },
+    ] {
+        assert_eq!(unread(other), known.listing, "it is read");
+    }
+    let flat = KnownRules { is_flat: true, held: None, ..known.clone() };
+    assert_ne!(listing(&flat), known.listing);
+    let again = KnownRules { listing: listing(&flat), ..flat };
+    assert_eq!(
+        loaded(&both, Some(&again)).listing,
+        known.listing,
+        "what an earlier version recorded is taken over"
+    );
+
+    nft::load("add table inet other").unwrap();
+    assert_eq!(unread(held.clone()), known.listing, "it is read, and is no other");
+    nft::load("add element inet sisforge-sis identity { \"sis-bob\" . 02:53:0a:6b:00:06 . 10.107.0.2 }")
+        .unwrap();
+    assert!(![trusted, known.listing].contains(&unread(held)));
+    let mended = loaded(&both, Some(&known));
+    assert_eq!(mended.listing, known.listing, "what is not known is loaded whole");
 }
 
 #[test]

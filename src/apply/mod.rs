@@ -18,7 +18,7 @@ pub mod preflight;
 pub mod prove;
 pub mod record;
 pub mod resolver;
-mod rules;
+pub mod rules;
 mod semaphore;
 pub mod snapshot;
 pub mod status;

@@ -23,9 +23,9 @@ use crate::sys::pair::{self, Pair, PairEnd, PairError};
 use crate::sys::{shares, tap};
 
 use super::record::quarantine::{self, QuarantineError};
-use super::record::{self, ForwardedInterface, Forwarding, LoadedRuleset, Unreadable, Unwritten};
+use super::record::{self, ForwardedInterface, Forwarding, HeldRules, LoadedRuleset, Unreadable, Unwritten};
 use super::resolver::{self, ResolverError};
-use super::rules::{self, KnownRules};
+use super::rules::{self, KnownRules, LoadedRules};
 
 /// What was not found out, or not changed, of a fleet's network.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +112,7 @@ pub(super) fn inside(layout: &Layout) -> Result<Option<NamespaceState>, FleetNet
                 None => None,
             },
             interfaces,
-            listing: rules::digest(layout.fleet())?,
+            listing: rules::digest(layout.fleet(), known_rules(layout).as_ref())?,
             routes: ip::routes()?,
             neighbours: ip::permanent_neighbours()?,
             is_in_step: quarantine::is_in_step(layout)?,
@@ -354,7 +354,10 @@ pub(super) fn load_host_rules(layout: &Layout, rules: &HostRules) -> Result<(), 
     let listing = listing(FAMILY, layout.fleet())?;
     let Some(listing) = listing.map(Sha256::of) else { return Ok(()) };
     let (digest, published) = (rules.ruleset.digest, rules.published.clone());
-    Ok(record::write(&layout.host_rules(), &LoadedRuleset { digest, listing, policies: None, published })?)
+    Ok(record::write(
+        &layout.host_rules(),
+        &LoadedRuleset { digest, listing, policies: None, published, by_set: false },
+    )?)
 }
 
 /// What stands above the body of rules.
@@ -362,31 +365,45 @@ fn head(digest: Sha256) -> String {
     format!("# {digest}\n")
 }
 
+/// What is known of the rules that were loaded last.
+fn known_rules(layout: &Layout) -> Option<KnownRules> {
+    let known: LoadedRuleset = record::read(&layout.ruleset()).ok().flatten()?;
+    let held: Option<HeldRules> = record::read(&layout.ruleset_held()).ok().flatten();
+    let body = files::read_text_if_present(&layout.ruleset_body()).ok().flatten();
+    Some(KnownRules {
+        listing: known.listing,
+        is_flat: !known.by_set,
+        held: held.filter(|held| held.listing == known.listing),
+        body: body.and_then(|text| Some(text.strip_prefix(&head(known.digest))?.to_owned())),
+    })
+}
+
 /// Loads the rules in the namespace.
 pub(super) fn load_ruleset(layout: &Layout, ruleset: &Ruleset) -> Result<(), FleetNetworkError> {
-    let load = || -> Result<Option<Sha256>, FleetNetworkError> {
+    let load = || -> Result<Option<LoadedRules>, FleetNetworkError> {
         // Before the rules, so that nobody who is cut off is ever held by those alone.
-        quarantine::load(layout)?;
-        let known: Option<LoadedRuleset> = record::read(&layout.ruleset()).ok().flatten();
-        let body = files::read_text_if_present(&layout.ruleset_body())?;
-        let known = known.map(|known| KnownRules {
-            listing: known.listing,
-            body: body.and_then(|text| Some(text.strip_prefix(&head(known.digest))?.to_owned())),
-        });
+        if !quarantine::is_in_step(layout)? {
+            quarantine::load(layout)?;
+        }
+        let known = known_rules(layout);
+        // It is of no use from here on; another namespace of this name may come to the same number.
+        files::remove(&layout.ruleset_held())?;
         let leaving = resolver::leaving(layout, ruleset)?;
-        let listing = rules::load(layout.fleet(), ruleset, &leaving, known.as_ref())?;
+        let loaded = rules::load(layout.fleet(), ruleset, &leaving, known.as_ref())?;
         // There once rules have brought conntrack along; a kernel that cannot count tells no bytes of flows.
         if !is_setting(COUNTS, "1") {
             let _ = ip::set_sysctl(COUNTS, "1");
         }
-        Ok(listing)
+        Ok(loaded)
     };
-    let Some(listing) = netns::within(&layout.netns(), load)?? else { return Ok(()) };
+    let Some(LoadedRules { listing, held }) = netns::within(&layout.netns(), load)?? else { return Ok(()) };
     let (digest, policies) = (ruleset.digest, Some(ruleset.policies.clone()));
     // Whose it is stands above it: that of other rules is none.
     let body = head(digest) + &swap::body_of(&ruleset.parts);
     files::write_unsynced(&layout.ruleset_body(), body.as_bytes(), 0o600)?;
-    Ok(record::write(&layout.ruleset(), &LoadedRuleset { digest, listing, policies, published: Vec::new() })?)
+    let loaded = LoadedRuleset { digest, listing, policies, published: Vec::new(), by_set: true };
+    record::write(&layout.ruleset(), &loaded)?;
+    Ok(held.map_or(Ok(()), |held| record::write(&layout.ruleset_held(), &held))?)
 }
 
 /// Removes everything: the way out first, and then what is behind it.
@@ -397,7 +414,8 @@ pub(super) fn remove(layout: &Layout) -> Result<(), FleetNetworkError> {
     netns::remove(&layout.netns())?;
     // Who is quarantined stays so; only what was loaded for it is gone.
     let body = layout.ruleset_body();
-    for loaded in [layout.host_rules(), layout.quarantine_rules(), body, layout.ruleset()] {
+    let held = layout.ruleset_held();
+    for loaded in [layout.host_rules(), layout.quarantine_rules(), held, body, layout.ruleset()] {
         files::remove(&loaded)?;
     }
     Ok(())

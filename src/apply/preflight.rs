@@ -131,7 +131,7 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
 fn rules_and_artifacts(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
     for step in steps {
         match step {
-            Step::LoadRuleset(ruleset) => nft::check(&ruleset.text)?,
+            Step::LoadRuleset(ruleset) => nft::check(&ruleset.to_check())?,
             Step::LoadHostRules(rules) => nft::check(&rules.ruleset.text)?,
             Step::StartResolver(wanted) => resolver::can_start(&host.layout, wanted)?,
             Step::StoreFile { digest, .. }

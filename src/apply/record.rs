@@ -24,6 +24,7 @@ use crate::host::publish::PublishedPort;
 use crate::host::snapshot::{Restored, SnapshotManifest};
 use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError};
+use crate::sys::nft::SetDigests;
 
 /// What is kept in a file of its own.
 pub trait Record: Serialize + DeserializeOwned {
@@ -71,6 +72,28 @@ pub struct LoadedRuleset {
     /// The ways in to guests that it has, for who looks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<PublishedPort>,
+    /// Whether `listing` tells sets apart, so that one need not be read for the sake of another.
+    #[serde(default)]
+    pub by_set: bool,
+}
+
+/// `ruleset-held.json`: what the kernel held of rules after they were loaded, for as long as nobody changed anything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldRules {
+    pub boot: Option<String>,
+    /// Inode of the network namespace.
+    pub namespace: u64,
+    /// How often tables of that were changed.
+    pub generation: u32,
+    pub listing: Sha256,
+    pub elements: HeldElements,
+}
+
+/// Digests of what sets hold, by family.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldElements {
+    pub inet: SetDigests,
+    pub arp: SetDigests,
 }
 
 /// `/run/sisforge/forwarding.json`: interfaces of the host that fleets had switched on for forwarding. It goes with the
@@ -106,6 +129,10 @@ impl Record for PlaceRecord {
 }
 
 impl Record for LoadedRuleset {
+    const VERSION: u32 = 1;
+}
+
+impl Record for HeldRules {
     const VERSION: u32 = 1;
 }
 

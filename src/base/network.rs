@@ -105,6 +105,16 @@ impl FromStr for MacAddress {
 
 serde_as_text!(MacAddress);
 
+/// One change of a table of nft.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ElementChange {
+    /// A counter of the family `inet` comes or goes, by its name.
+    Counter { name: String, comes: bool },
+    /// Elements come or go. `kind` is the type of the set, and of what it maps to, in nft's words (`ifname . ipv4_addr : verdict`), as are
+    /// the elements; one that goes is its key alone.
+    Elements { family: &'static str, set: String, kind: String, elements: Vec<String>, comes: bool },
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@
 //! <store>/<fleet>/key, key.pub           the host's ssh key, whose public half every guest is told at boot
 //! <store>/<fleet>/place.json             which place `<jails>` is, where it is not the store
 //! <store>/<fleet>/ruleset.json           digest of the rules that were loaded, and of what the kernel held then
+//! <store>/<fleet>/ruleset-held.json      what was read of them then, which holds until somebody changes a table
 //! <store>/<fleet>/ruleset.nft            those rules without their lists, by which the next ones are compared
 //! <store>/<fleet>/quarantine/<guest>.json   guests that are cut off, until they are released
 //! <store>/<fleet>/quarantine.json        how nft lists the rules that cut them off
@@ -162,6 +163,11 @@ impl Layout {
     /// What was loaded into nft in the network namespace.
     pub fn ruleset(&self) -> PathBuf {
         self.dir().join("ruleset.json")
+    }
+
+    /// What the kernel held of that then.
+    pub fn ruleset_held(&self) -> PathBuf {
+        self.dir().join("ruleset-held.json")
     }
 
     /// The rules that were loaded, without their lists, by which the next ones are compared.

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use crate::base::network::ElementChange;
 use crate::base::{FleetName, InterfaceName};
 use crate::sys::nflog::{GROUP, SNAPLEN};
 
@@ -57,4 +58,16 @@ pub fn table(
         let _ = writeln!(text, "delete element inet {table} {QUARANTINED} {{ \"{tap}\" }}");
     }
     text
+}
+
+/// The same where the table is whole. What is released is added first: what is not there cannot be deleted.
+pub fn changes(cut_off: &BTreeSet<InterfaceName>, released: &BTreeSet<InterfaceName>) -> [ElementChange; 2] {
+    let change = |taps: Vec<&InterfaceName>, comes| ElementChange::Elements {
+        family: "inet",
+        set: QUARANTINED.to_owned(),
+        kind: "ifname".to_owned(),
+        elements: taps.into_iter().map(InterfaceName::to_string).collect(),
+        comes,
+    };
+    [change(cut_off.union(released).collect(), true), change(released.iter().collect(), false)]
 }

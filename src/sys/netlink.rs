@@ -24,15 +24,27 @@ pub struct Rtnetlink(OwnedFd);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageKind(pub u8, pub u8);
 
+/// Messages that the kernel takes as one transaction (`NFNL_MSG_BATCH_BEGIN`).
+#[derive(Clone, Debug)]
+pub struct NetfilterBatch {
+    bytes: Vec<u8>,
+    subsystem: u8,
+    /// Where the last message begins.
+    last: usize,
+}
+
 /// An attribute of a message: its number without flags, and what it holds.
 pub type Attribute<'a> = (u16, &'a [u8]);
 
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
+const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+const BATCH_BEGIN: MessageKind = MessageKind(0, 0x10);
+const BATCH_END: MessageKind = MessageKind(0, 0x11);
 /// `nlmsghdr` and `nfgenmsg`.
 const HEADER: usize = 16;
 const FAMILY_HEADER: usize = 4;
@@ -67,6 +79,12 @@ impl Netfilter {
             }
         }
         Err(io::Error::from(rustix::io::Errno::INTR))
+    }
+
+    /// The answer to a question about one thing, each message with its attributes behind the headers.
+    pub fn ask(&self, kind: MessageKind, family: u8, attributes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        self.send(kind, family, 0, NLM_F_REQUEST | NLM_F_ACK, attributes)?;
+        receive_all(&self.0).map(Option::unwrap_or_default)
     }
 
     /// Has something done, and waits until it is.
@@ -110,6 +128,18 @@ impl Netfilter {
         Ok(all)
     }
 
+    /// Has all of a batch done, or nothing of it; waits until it is.
+    pub fn run(&self, mut batch: NetfilterBatch) -> io::Result<()> {
+        // The last one is answered, and so is whichever fails.
+        let flags = batch.last + 6;
+        batch.bytes[flags..flags + 2]
+            .copy_from_slice(&(NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK).to_ne_bytes());
+        let header = [0, 0, 0, batch.subsystem];
+        batch.bytes.extend(packed(BATCH_END, NLM_F_REQUEST, &header, &[]));
+        rustix::net::sendto(&self.0, &batch.bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        receive_all(&self.0).map(drop)
+    }
+
     fn send(
         &self,
         kind: MessageKind,
@@ -120,6 +150,30 @@ impl Netfilter {
     ) -> io::Result<()> {
         let [high, low] = resource.to_be_bytes();
         send(&self.0, kind, flags, &[family, 0, high, low], attributes)
+    }
+}
+
+impl NetfilterBatch {
+    /// An empty one for a subsystem.
+    pub fn of(subsystem: u8) -> Self {
+        let bytes = packed(BATCH_BEGIN, NLM_F_REQUEST, &[0, 0, 0, subsystem], &[]);
+        Self { bytes, subsystem, last: 0 }
+    }
+
+    /// Adds a message that makes or removes something.
+    pub fn push(&mut self, kind: MessageKind, family: u8, attributes: &[u8]) {
+        self.last = self.bytes.len();
+        self.bytes.extend(packed(kind, NLM_F_REQUEST | NLM_F_CREATE, &[family, 0, 0, 0], attributes));
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there is nothing to be done.
+    pub fn is_empty(&self) -> bool {
+        self.last == 0
     }
 }
 
@@ -153,11 +207,22 @@ fn open(protocol: Option<Protocol>, groups: u32) -> io::Result<OwnedFd> {
 
 fn send(
     socket: &OwnedFd,
-    MessageKind(subsystem, number): MessageKind,
+    kind: MessageKind,
     flags: u16,
     family_header: &[u8],
     attributes: &[u8],
 ) -> io::Result<()> {
+    let message = packed(kind, flags, family_header, attributes);
+    rustix::net::sendto(socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    Ok(())
+}
+
+fn packed(
+    MessageKind(subsystem, number): MessageKind,
+    flags: u16,
+    family_header: &[u8],
+    attributes: &[u8],
+) -> Vec<u8> {
     let length = (HEADER + family_header.len() + attributes.len()) as u32;
     let mut message = Vec::with_capacity(length as usize);
     message.extend(length.to_ne_bytes());
@@ -166,8 +231,7 @@ fn send(
     message.extend([0; 8]);
     message.extend(family_header);
     message.extend(attributes);
-    rustix::net::sendto(socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-    Ok(())
+    message
 }
 
 /// What comes until the end; `None` where it changed while it was read.

@@ -96,6 +96,11 @@ pub fn identity(netns: &Netns) -> Option<u64> {
     is_there.then(|| std::fs::metadata(netns.path()).ok().map(|meta| meta.ino())).flatten()
 }
 
+/// The same of the one that this thread is in.
+pub fn own_identity() -> Option<u64> {
+    std::fs::metadata("/proc/thread-self/ns/net").ok().map(|meta| meta.ino())
+}
+
 /// Number of an interface of this thread's network namespace; `None` where it is not there.
 pub fn interface_index(name: &str) -> Option<u32> {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None);

@@ -1,5 +1,6 @@
 //! nftables through `nft`: whole rulesets in one transaction, tables and counters read back.
 
+mod change;
 mod table;
 
 use std::io;
@@ -9,7 +10,8 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 use super::fs::io_diagnosis;
 use super::tool::{Tool, ToolError};
 
-pub use table::{TableContent, read as read_table};
+pub use change::ElementBatch;
+pub use table::{SetDigests, TableContent, flat_digest, generation, read as read_table, read_beside, tables};
 
 /// Why a ruleset is not loaded or cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -117,14 +119,6 @@ pub fn elements(family: &str, table: &str, set: &str) -> Result<Option<Vec<Strin
 /// Whether a table is there.
 pub fn has_table(family: &str, name: &str) -> Result<bool, NftError> {
     Ok(tables(family)?.iter().any(|table| table == name))
-}
-
-/// Names of all tables of a family.
-pub fn tables(family: &str) -> Result<Vec<String>, NftError> {
-    let text =
-        Tool::new("nft").args(["list", "tables", family]).text().map_err(failed("list the nft tables"))?;
-    let of_family = format!("table {family} ");
-    Ok(text.lines().filter_map(|line| line.strip_prefix(&of_family)).map(str::to_owned).collect())
 }
 
 /// Chains at the hook `forward` that drop whatever they do not let through, as family, table and name, but for tables whose

@@ -165,7 +165,8 @@ fn old_records_of_guests_and_host_are_understood() {
             digest: Sha256::of("rules"),
             listing: Sha256::of("listing"),
             policies: None,
-            published: Vec::new()
+            published: Vec::new(),
+            by_set: false,
         }
     );
     assert_eq!(read::<PlaceRecord>("place.json").jails, Path::new("/srv/jails"));

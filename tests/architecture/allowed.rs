@@ -122,6 +122,7 @@ pub const CHANGES: &[&str] = &[
     ".set_times",
     ".patch",
     ".put",
+    ".commit",
     ".pause",
     ".resume",
     ".create_snapshot",
@@ -246,7 +247,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
     },
     Allowed {
         file: "src/apply/rules.rs",
-        functions: &["load"],
+        functions: &["load", "change"],
         why: "the step that loads the rules of guests",
     },
     Allowed {

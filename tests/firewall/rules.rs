@@ -53,7 +53,16 @@ impl Rules {
 
     /// As sisforge renders them.
     pub fn render(&self) -> Ruleset {
-        let label = |guest: &Guest| format!("{}-only", guest.name).parse().unwrap();
+        self.render_of(|guest| guest.name)
+    }
+
+    /// The same with one policy for all, that of the last guest.
+    pub fn render_alike(&self) -> Ruleset {
+        self.render_of(|_| "all")
+    }
+
+    fn render_of(&self, name: impl Fn(&Guest) -> &'static str) -> Ruleset {
+        let label = |guest: &Guest| format!("{}-only", name(guest)).parse().unwrap();
         let endpoint = |(guest, _): &(Guest, NetworkPolicy)| Endpoint {
             name: guest.name.parse().unwrap(),
             tap: format!("sis-{}", guest.name).parse().unwrap(),

@@ -11,12 +11,12 @@ use crate::base::network::tap_name;
 use crate::base::{Class, Diagnosis, Diagnostic, GuestName, InterfaceName, Sha256, time};
 use crate::host::firewall::table_name;
 use crate::host::layout::Layout;
-use crate::host::quarantine::{QUARANTINED, quarantine_table, table};
+use crate::host::quarantine::{QUARANTINED, changes, quarantine_table, table};
 use crate::host::state::Machine;
 use crate::sys::conntrack;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::netns::{self, NetnsError, Presence};
-use crate::sys::nft::{self, NftError};
+use crate::sys::nft::{self, ElementBatch, NftError};
 
 use super::{Record, Unwritten, read, write, write_synced};
 
@@ -117,9 +117,12 @@ pub(in crate::apply) fn load(layout: &Layout) -> Result<(), QuarantineError> {
 
 /// Whether the table is as it was loaded, and its set what the records say.
 pub(in crate::apply) fn is_in_step(layout: &Layout) -> Result<bool, QuarantineError> {
+    Ok(is_as_loaded(layout)? && in_kernel(layout)? == taps(all(layout)?.keys()))
+}
+
+fn is_as_loaded(layout: &Layout) -> Result<bool, QuarantineError> {
     let loaded: Option<LoadedQuarantine> = read(&layout.quarantine_rules()).ok().flatten();
-    let is_as_loaded = listing(layout)? == loaded.map(|loaded| loaded.listing);
-    Ok(is_as_loaded && in_kernel(layout)? == taps(all(layout)?.keys()))
+    Ok(loaded.is_some() && listing(layout)? == loaded.map(|loaded| loaded.listing))
 }
 
 /// How nft lists the table, without the elements of its set.
@@ -147,10 +150,17 @@ fn change(
     cut_off: &BTreeSet<InterfaceName>,
     released: &BTreeSet<InterfaceName>,
 ) -> Result<(), QuarantineError> {
-    let text = table(layout.fleet(), cut_off, released);
-    let work = || match nft::has_table("inet", &table_name(layout.fleet()))? {
-        true => nft::load(&text),
-        false => Ok(()),
+    let whole = is_as_loaded(layout)?;
+    let work = || {
+        if !nft::has_table("inet", &table_name(layout.fleet()))? {
+            return Ok(());
+        }
+        // A table that is whole needs no more than its elements.
+        let batch = ElementBatch::of(&quarantine_table(layout.fleet()), &changes(cut_off, released));
+        match batch.filter(|_| whole).map(ElementBatch::commit) {
+            Some(Ok(())) => Ok(()),
+            _ => nft::load(&table(layout.fleet(), cut_off, released)),
+        }
     };
     Ok(in_network(layout, work)??)
 }

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use crate::base::network::ElementChange;
+
 use super::ranges;
 use super::{AddressSet, RulesetParts};
 
@@ -16,6 +18,11 @@ pub struct Present {
     pub counters: BTreeSet<String>,
     /// Whether there are elements that go by themselves.
     pub has_leaving: bool,
+}
+
+/// Whether a set holds addresses of a list. Nothing changes one: another list is another set.
+pub fn is_list(set: &str) -> bool {
+    set.starts_with("list-")
 }
 
 /// Elements of one call of nft: it takes a kilobyte of memory for each.
@@ -83,7 +90,7 @@ fn swap(parts: &RulesetParts, present: &Present) -> String {
     let stays =
         |name: &String| parts.budgets.contains_key(name) || parts.lists.iter().any(|list| list.name == *name);
     let (stale, swapped): (Vec<_>, Vec<_>) =
-        present.sets.iter().filter(|name| !stays(name)).partition(|name| name.starts_with("list-"));
+        present.sets.iter().filter(|name| !stays(name)).partition(|name| is_list(name));
     for name in swapped {
         let _ = writeln!(text, "delete set inet {table} {name}");
     }
@@ -105,15 +112,19 @@ fn swap(parts: &RulesetParts, present: &Present) -> String {
 /// What makes these rules of those that are there, where the two differ by elements alone: of a guest that comes or goes, nothing else
 /// is touched, and of a thousand others nothing is said. `before` is the [`body_of`] that was loaded; `None` where more than elements
 /// differs, and while some go by themselves: one of those that is added again leads elsewhere, or goes all the same.
-pub fn elements_alone(before: &str, parts: &RulesetParts, present: &Present) -> Option<String> {
-    // Before it adds one element, nft reads back those of every set of the table: with long lists that takes longer than to swap all
-    // but the lists.
-    let has_lists = !parts.lists.is_empty() || present.sets.iter().any(|name| name.starts_with("list-"));
-    if has_lists || present.has_leaving || !parts.budgets.keys().all(|name| present.sets.contains(name)) {
+pub fn elements_alone(before: &str, parts: &RulesetParts, present: &Present) -> Option<Vec<ElementChange>> {
+    let are_lists_alike = || {
+        let lists: BTreeSet<&str> = parts.lists.iter().map(|list| list.name.as_str()).collect();
+        lists == present.sets.iter().map(String::as_str).filter(|name| is_list(name)).collect()
+    };
+    if present.has_leaving
+        || !parts.budgets.keys().all(|name| present.sets.contains(name))
+        || !are_lists_alike()
+    {
         return None;
     }
     let after = body_of(parts);
-    let (mut deleted, mut added, mut family) = (String::new(), String::new(), "inet");
+    let (mut gone, mut come, mut family) = (Vec::new(), Vec::new(), "inet");
     let mut lines = before.lines().zip(after.lines());
     if before.lines().count() != after.lines().count() {
         return None;
@@ -122,37 +133,39 @@ pub fn elements_alone(before: &str, parts: &RulesetParts, present: &Present) -> 
         if new.starts_with("table arp") {
             family = "arp";
         }
-        if old == new {
-            return Some(());
+        if old != new {
+            let [leave, enter] = of_a_line(family, old, new)?;
+            gone.extend(leave);
+            come.extend(enter);
         }
-        let ((declared, old), (declares, new)) = (elements_of(old)?, elements_of(new)?);
-        if declared != declares || declares.contains("flags interval") {
-            return None;
-        }
-        let set = format!("element {family} {} {}", parts.table, declares.split_whitespace().nth(1)?);
-        let gone = old.difference(&new).map(|element| element.split(" : ").next().unwrap_or(element));
-        change(&mut deleted, "delete", &set, gone.collect());
-        change(&mut added, "add", &set, new.difference(&old).copied().collect());
         Some(())
     })?;
-    let counters = |verb, names: Vec<&String>| -> String {
-        let line = |name: &&String| format!("{verb} counter inet {} {name}\n", parts.table);
-        names.iter().map(line).collect()
+    let counter = |name: &String, comes| ElementChange::Counter { name: name.clone(), comes };
+    let begin = parts.counters.difference(&present.counters).map(|name| counter(name, true));
+    let end = present.counters.difference(&parts.counters).map(|name| counter(name, false));
+    Some(begin.chain(gone).chain(come).chain(end).collect())
+}
+
+/// The elements that go and those that come, where two lines declare the same set.
+fn of_a_line(family: &'static str, old: &str, new: &str) -> Option<[Option<ElementChange>; 2]> {
+    let ((declared, old), (declares, new)) = (elements_of(old)?, elements_of(new)?);
+    if declared != declares || declares.contains("flags interval") {
+        return None;
+    }
+    let set = declares.split_whitespace().nth(1)?;
+    let kind = declares.split_once("type ")?.1.split(';').next()?;
+    let key = |element: &&str| element.split(" : ").next().unwrap_or(element).to_owned();
+    let change = |elements: Vec<String>, comes: bool| {
+        let (set, kind) = (set.to_owned(), kind.to_owned());
+        (!elements.is_empty()).then_some(ElementChange::Elements { family, set, kind, elements, comes })
     };
-    let begin = counters("add", parts.counters.difference(&present.counters).collect());
-    let end = counters("delete", present.counters.difference(&parts.counters).collect());
-    Some(begin + &deleted + &added + &end)
+    let gone = change(old.difference(&new).map(key).collect(), false);
+    Some([gone, change(new.difference(&old).map(|element| (*element).to_owned()).collect(), true)])
 }
 
 /// Everything but lists, counters and budgets, by which rules are compared with those of before.
 pub fn body_of(parts: &RulesetParts) -> String {
     format!("{}{}", parts.rules, parts.arp)
-}
-
-fn change(text: &mut String, verb: &str, set: &str, elements: Vec<&str>) {
-    if !elements.is_empty() {
-        let _ = writeln!(text, "{verb} {set} {{ {} }}", elements.join(", "));
-    }
 }
 
 /// How a set or a map is declared on a line, and what is in it.
@@ -187,19 +200,35 @@ mod tests {
         let (one, two) = (parts(&["a"], "  rule\n"), parts(&["a", "b"], "  rule\n"));
         let present =
             |parts: &RulesetParts| Present { counters: parts.counters.clone(), ..Present::default() };
+        let elements = |family, set: &str, kind: &str, element: &str, comes| ElementChange::Elements {
+            family,
+            set: set.to_owned(),
+            kind: kind.to_owned(),
+            elements: vec![element.to_owned()],
+            comes,
+        };
+        let counter = |comes| ElementChange::Counter { name: "up-b".to_owned(), comes };
         assert_eq!(
             elements_alone(&body_of(&one), &two, &present(&one)).unwrap(),
-            "add counter inet t up-b\nadd element inet t taps { \"b\" }\nadd element inet t from_guest { \"b\" : goto from-n }\n\
-             add element arp t taps { \"b\" }\n"
+            [
+                counter(true),
+                elements("inet", "taps", "ifname", "\"b\"", true),
+                elements("inet", "from_guest", "ifname : verdict", "\"b\" : goto from-n", true),
+                elements("arp", "taps", "ifname", "\"b\"", true),
+            ]
         );
         assert_eq!(
             elements_alone(&body_of(&two), &one, &present(&two)).unwrap(),
-            "delete element inet t taps { \"b\" }\ndelete element inet t from_guest { \"b\" }\ndelete element arp t taps { \"b\" }\n\
-             delete counter inet t up-b\n"
+            [
+                elements("inet", "taps", "ifname", "\"b\"", false),
+                elements("inet", "from_guest", "ifname : verdict", "\"b\"", false),
+                elements("arp", "taps", "ifname", "\"b\"", false),
+                counter(false),
+            ]
         );
         let none = parts(&[], "  rule\n");
-        assert!(elements_alone(&body_of(&none), &one, &present(&none)).unwrap().contains("{ \"a\" }"));
-        assert_eq!(elements_alone(&body_of(&one), &one, &present(&one)).as_deref(), Some(""));
+        assert_eq!(elements_alone(&body_of(&none), &one, &present(&none)).unwrap().len(), 4);
+        assert_eq!(elements_alone(&body_of(&one), &one, &present(&one)).unwrap(), []);
     }
 
     #[test]
@@ -216,6 +245,7 @@ mod tests {
         assert_eq!(elements_alone(&body_of(&one), &listed, &nothing()), None);
         let stale = Present { sets: ["list-1".to_owned()].into(), ..nothing() };
         assert_eq!(elements_alone(&body_of(&one), &one, &stale), None);
+        assert!(elements_alone(&body_of(&one), &listed, &stale).is_some(), "beside a list that stays");
         let leaving = Present { has_leaving: true, ..nothing() };
         assert_eq!(elements_alone(&body_of(&one), &parts(&["a", "b"], "  rule\n"), &leaving), None);
     }
