@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
+use memchr::{memchr_iter, memmem};
 
 /// A line that is none of these.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,9 +48,9 @@ pub fn line_of(text: &str, wanted: Ipv4Net) -> Option<usize> {
             let line = text[start..].lines().next().unwrap_or_default();
             let (_, entry) = entries(line).next()?;
             let is_it = net(entry) == Some(IpNet::V4(wanted));
-            is_it.then(|| text[..start].bytes().filter(|byte| *byte == b'\n').count() + 1)
+            is_it.then(|| memchr_iter(b'\n', &text.as_bytes()[..start]).count() + 1)
         };
-        return text.match_indices(&address).find_map(|(at, _)| line(at));
+        return memmem::find_iter(text.as_bytes(), &address).find_map(line);
     }
     let is_it = |entry| matches!(net(entry), Some(IpNet::V4(net)) if net.trunc() == wanted);
     entries(text).find(|(_, entry)| is_it(entry)).map(|(line, _)| line)

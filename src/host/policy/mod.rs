@@ -85,7 +85,13 @@ pub fn lists_v4<'a>(lists: impl IntoIterator<Item = (&'a PathBuf, &'a Vec<IpNet>
         IpNet::V4(net) => Some(net.trunc()),
         IpNet::V6(_) => None,
     };
-    lists.into_iter().map(|(path, nets)| (path.clone(), nets.iter().filter_map(v4).collect())).collect()
+    let all_v4 = |nets: &Vec<IpNet>| {
+        // Nearly all are.
+        let mut all = Vec::with_capacity(nets.len());
+        all.extend(nets.iter().filter_map(v4));
+        all
+    };
+    lists.into_iter().map(|(path, nets)| (path.clone(), all_v4(nets))).collect()
 }
 
 /// What decided about a packet.
