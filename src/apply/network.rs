@@ -19,8 +19,9 @@ use crate::sys::fs::{self as files, FileError, FileLock};
 use crate::sys::ip::{self, Interface, IpError, Neighbour};
 use crate::sys::netns::{self, NetnsError, Presence};
 use crate::sys::nft::{self, NftError};
-use crate::sys::pair::{self, Pair, PairEnd, PairError};
-use crate::sys::{shares, tap};
+use crate::sys::pair::{self, HOST_SHARES, INNER_SHARES, Pair, PairEnd, PairError};
+use crate::sys::shares::{self, ShareBy};
+use crate::sys::tap;
 
 use super::record::quarantine::{self, QuarantineError};
 use super::record::{self, ForwardedInterface, Forwarding, HeldRules, LoadedRuleset, Unreadable, Unwritten};
@@ -108,7 +109,7 @@ pub(super) fn inside(layout: &Layout) -> Result<Option<NamespaceState>, FleetNet
         Ok(NamespaceState {
             taps: tap_settings(&interfaces)?,
             shared: match interfaces.iter().find(|found| found.name == INNER_UPLINK) {
-                Some(uplink) => shared(uplink)?,
+                Some(uplink) => shared(uplink, INNER_SHARES)?,
                 None => None,
             },
             interfaces,
@@ -234,13 +235,13 @@ fn pair(
         && is_known(&inside.neighbours, &there, &here)
         && is_forwarding(name.as_str())
         && has_no_ipv6(name.as_str());
-    let rates = Rates { up: inside.shared, down: shared(host)? };
+    let rates = Rates { up: inside.shared, down: shared(host, HOST_SHARES)? };
     Ok(Some(if is_whole { Found::Whole(PairSpec { mtu: host.mtu, subnet, rates }) } else { Found::Half }))
 }
 
 /// How fast what leaves an interface is shared, in bytes a second.
-fn shared(interface: &Interface) -> Result<Option<u64>, IpError> {
-    if interface.queue == ip::NO_QUEUE { Ok(None) } else { shares::rate(&interface.name) }
+fn shared(interface: &Interface, by: ShareBy) -> Result<Option<u64>, IpError> {
+    if interface.queue == ip::NO_QUEUE { Ok(None) } else { shares::rate(&interface.name, by) }
 }
 
 /// Whether one end knows where the other is.

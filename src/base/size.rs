@@ -66,6 +66,10 @@ impl fmt::Display for ByteSize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(u64);
 
+/// The most bits per second: no interface of a guest is faster, and a faster queue would let nothing go at once, since the kernel
+/// counts that as time.
+const FASTEST: u64 = 100_000_000_000;
+
 impl Rate {
     /// Bits per second.
     pub const fn bits_per_second(self) -> u64 {
@@ -114,7 +118,11 @@ impl FromStr for Rate {
             return Err(wrong());
         }
         let rate = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(wrong)?;
-        if rate == 0 { Err(InvalidValue("must be more than zero".into())) } else { Ok(Self(rate)) }
+        match rate {
+            0 => Err(InvalidValue("must be more than zero".into())),
+            1..=FASTEST => Ok(Self(rate)),
+            _ => Err(InvalidValue("must be at most 100Gbit/s".into())),
+        }
     }
 }
 
@@ -183,7 +191,8 @@ mod tests {
     #[test]
     fn rates_are_decimal_and_above_zero() {
         assert_eq!("20Mbit/s".parse::<Rate>().unwrap().bits_per_second(), 20_000_000);
-        for wrong in ["20", "0Mbit/s", "20MB/s", "Mbit/s"] {
+        assert_eq!("100Gbit/s".parse::<Rate>().unwrap().bits_per_second(), FASTEST);
+        for wrong in ["20", "0Mbit/s", "20MB/s", "Mbit/s", "101Gbit/s", "999999Gbit/s"] {
             assert!(wrong.parse::<Rate>().is_err(), "{wrong:?} was accepted");
         }
     }

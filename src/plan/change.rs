@@ -168,11 +168,13 @@ pub(super) fn of_limits(found: &CgroupLimits, wanted: &CgroupLimits) -> Vec<Chan
     all.into_iter().flatten().collect()
 }
 
-/// What the rates of a TAP differ in.
-pub(super) fn of_rates(found: Rates<u64>, wanted: Rates) -> Vec<Change> {
-    let wanted = wanted.bytes_per_second();
-    let words =
-        |rate: &Option<u64>| rate.map_or("none".to_owned(), |bytes| format!("{} kbit/s", bytes * 8 / 1000));
+/// What rates in bytes a second differ in. One that is not held as it should be is found as 0.
+pub(super) fn of_rates(found: Rates<u64>, wanted: Rates<u64>) -> Vec<Change> {
+    let words = |rate: &Option<u64>| match rate {
+        None => "none".to_owned(),
+        Some(0) => "not whole".to_owned(),
+        Some(bytes) => format!("{} kbit/s", bytes.saturating_mul(8) / 1000),
+    };
     let up = told("rate up", &found.up, &wanted.up, words);
     up.into_iter().chain(told("rate down", &found.down, &wanted.down, words)).collect()
 }

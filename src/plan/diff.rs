@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 
 use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, FileDigest, GuestName};
 use crate::host::firewall::Ruleset;
+use crate::host::network::{NetworkSpec, PairSpec};
 use crate::host::observed::{
-    Found, ObservedGuest, ObservedHost, ObservedResolver, ObservedRuleset, ObservedVmm,
+    Found, ObservedGuest, ObservedHost, ObservedNetwork, ObservedResolver, ObservedRuleset, ObservedVmm,
 };
 use crate::host::policy::{self, PolicyChange};
 use crate::host::publish::{self, PublishedChange};
@@ -161,7 +162,7 @@ pub(super) fn rules(observed: &ObservedHost, wanted: &WantedHost, guests: GuestS
         let host_rules =
             (!is(have.rules, &network.rules.ruleset)).then(|| Step::LoadHostRules(network.rules.clone()));
         steps.extend(host_rules);
-        let lacks = have.lacks(&network.spec);
+        let lacks = lacks(have, &network.spec);
         let connect =
             (!lacks.is_empty()).then(|| Step::ConnectNamespace { network: network.spec.clone(), lacks });
         steps.extend(connect);
@@ -173,6 +174,19 @@ pub(super) fn rules(observed: &ObservedHost, wanted: &WantedHost, guests: GuestS
         steps.extend(have.is_in_host.then_some(Step::RemoveEarlierNetwork));
     }
     steps
+}
+
+/// What of the way out is not as it should be; both rates, where nothing else of the pair is.
+fn lacks(have: &ObservedNetwork, wanted: &NetworkSpec) -> Vec<String> {
+    let rates = match have.pair {
+        Some(Found::Whole(found)) if (PairSpec { rates: wanted.pair.rates, ..found }) == wanted.pair => {
+            change::of_rates(found.rates, wanted.pair.rates)
+        }
+        _ => Vec::new(),
+    };
+    let is_told = |what: &&str| *what == "pair" && !rates.is_empty();
+    let others = have.lacks(wanted).into_iter().filter(|what| !is_told(what)).map(str::to_owned);
+    rates.iter().map(ToString::to_string).chain(others).collect()
 }
 
 /// What rules that are loaded open and close, where it is known what was loaded before.

@@ -25,7 +25,7 @@ pub enum Step {
     ConnectNamespace {
         network: NetworkSpec,
         /// What is not as it should be.
-        lacks: Vec<&'static str>,
+        lacks: Vec<String>,
     },
     /// Swaps the nft table on the host's side of the namespace.
     LoadHostRules(HostRules),

@@ -108,7 +108,8 @@ pub(super) fn repair(have: &ObservedGuest, vmm: &ObservedVmm, want: &WantedGuest
         Some(Found::Whole(found)) => change::of_limits(&found, &want.cgroup),
         Some(Found::Half) | None => Vec::new(),
     };
-    let rates = tap.map(|tap| change::of_rates(tap.rates, want.tap.rates)).unwrap_or_default();
+    let rates =
+        tap.map(|tap| change::of_rates(tap.rates, want.tap.rates.bytes_per_second())).unwrap_or_default();
     StepReason {
         found: found.chain(removed).chain(added).collect(),
         changes: machine.chain(limits).chain(rates).collect(),

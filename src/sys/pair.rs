@@ -80,6 +80,10 @@ pub struct Pair<'a> {
     pub rates: Rates<u64>,
 }
 
+/// Whose a packet is that leaves the end on the host, for the namespace, and one that leaves the inner end.
+pub const HOST_SHARES: ShareBy = ShareBy::Destination;
+pub const INNER_SHARES: ShareBy = ShareBy::Source;
+
 /// Makes a pair as it should be, whatever there is of it. Everything from inside goes to the host, and `subnet` comes in.
 /// Neither end speaks IPv6.
 pub fn connect(pair: &Pair<'_>) -> Result<(), PairError> {
@@ -103,7 +107,7 @@ pub fn connect(pair: &Pair<'_>) -> Result<(), PairError> {
     let (subnet, next_hop, own) = (pair.subnet, host.next_hop, host.address);
     let routes = format!("route replace {subnet} via {next_hop} dev {} onlink src {own}\n", host.name);
     batch(&(host.commands(pair.mtu, inner.mac, "link") + &routes))?;
-    share(host.name, pair.rates.down, ShareBy::Destination)?;
+    share(host.name, pair.rates.down, HOST_SHARES)?;
     within(pair.netns, || {
         let (name, next_hop) = (inner.name, inner.next_hop);
         let routes = format!(
@@ -111,7 +115,7 @@ pub fn connect(pair: &Pair<'_>) -> Result<(), PairError> {
         );
         set_interface_sysctl("ipv6", name, "disable_ipv6", "1")?;
         batch(&(inner.commands(pair.mtu, host.mac, "global") + &routes))?;
-        Ok::<_, PairError>(share(name, pair.rates.up, ShareBy::Source)?)
+        Ok::<_, PairError>(share(name, pair.rates.up, INNER_SHARES)?)
     })??;
     Ok(())
 }

@@ -5,6 +5,10 @@
 //! /30 (tc-htb(8)), of which each may send at any rate, so that the kernel takes from them in turn. Classes are found by the address
 //! itself (tc-u32(8)): who comes and goes changes nothing here.
 
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
 use super::ip::{self, IpError};
 use super::tap::{Batch, LEAST_BURST, MOST_BURST, Qdisc, TICK, parse_qdiscs};
 use super::tool::Tool;
@@ -99,19 +103,87 @@ fn limit(rate: u64) -> u64 {
 
 /// The rate at which what leaves an interface is shared, in bytes a second; `None` where nothing waits there, and 0 where what does is
 /// not shared as it should be.
-pub fn rate(name: &str) -> Result<Option<u64>, IpError> {
-    let tool = Tool::new("tc").args(["-j", "qdisc", "show", "dev", name]);
-    let qdiscs = parse_qdiscs(&tool.text()?)
-        .map_err(|source| IpError::Output { command: tool.command_line(), source })?;
-    Ok(rate_of(&qdiscs))
+pub fn rate(name: &str, by: ShareBy) -> Result<Option<u64>, IpError> {
+    let show = |what: &str| Tool::new("tc").args(["-j", what, "show", "dev", name]);
+    let qdiscs = show("qdisc");
+    let unread = |source| IpError::Output { command: qdiscs.command_line(), source };
+    let Some(rate) = rate_of(&parse_qdiscs(&qdiscs.text()?).map_err(unread)?) else { return Ok(None) };
+    let filters = show("filter").args(["parent", "2:"]);
+    let unread = |source| IpError::Output { command: filters.command_line(), source };
+    let is_whole = rate > 0
+        && classes_are_alike(&Tool::new("tc").args(["-d", "class", "show", "dev", name]).text()?)
+        && leads_to_classes(&serde_json::from_str(&filters.text()?).map_err(unread)?, by);
+    Ok(Some(if is_whole { rate } else { 0 }))
 }
 
 fn rate_of(qdiscs: &[Qdisc]) -> Option<u64> {
     let root = qdiscs.iter().find(|qdisc| qdisc.root && qdisc.kind != ip::NO_QUEUE)?;
     let is_shared = qdiscs.iter().any(|qdisc| qdisc.kind == "htb" && qdisc.parent.starts_with("1:"));
-    let classes = qdiscs.iter().filter(|qdisc| qdisc.parent.starts_with("2:")).count();
-    let is_whole = root.kind == "tbf" && is_shared && classes == CLASSES as usize;
+    let mut leaves = qdiscs.iter().filter(|qdisc| qdisc.parent.starts_with("2:")).peekable();
+    let first = leaves.peek().map(|first| (&first.kind, &first.options));
+    let alike = leaves.filter(|leaf| Some((&leaf.kind, &leaf.options)) == first).count();
+    let is_whole = root.kind == "tbf" && is_shared && alike == CLASSES as usize;
     Some(if is_whole { root.options.rate } else { 0 })
+}
+
+/// Whether the classes of `tc class show`, which has lines alone, are those that were made. Words for rates are tc's own, so
+/// that a class is compared with the others.
+fn classes_are_alike(lines: &str) -> bool {
+    let of_class = |line: &str| {
+        let mut words = line.split_whitespace();
+        let id = words.by_ref().nth(2)?;
+        let leaf_begins = words.clone().position(|word| word == "leaf");
+        let rest: Vec<_> = words.collect();
+        // The queue behind it has a number of its own.
+        let rest: Vec<_> = match leaf_begins {
+            Some(at) => [&rest[..at], rest.get(at + 2..)?].concat(),
+            None => rest,
+        };
+        Some((id.to_owned(), rest.join(" ")))
+    };
+    let mut classes: Vec<_> =
+        lines.lines().filter(|line| line.starts_with("class htb ")).filter_map(of_class).collect();
+    let is_top = |(id, rest): &(String, String)| id == "2:fff0" && rest.starts_with("root");
+    let Some(top) = classes.iter().position(is_top) else { return false };
+    classes.remove(top);
+    let ids: BTreeSet<_> = classes.iter().map(|(id, _)| id.clone()).collect();
+    let rest = classes.first().map(|(_, rest)| rest.clone()).unwrap_or_default();
+    let has_words = rest.starts_with("parent 2:fff0 ") && rest.contains(" rate 8bit ");
+    ids == (1..=CLASSES).map(|class| format!("2:{class:x}")).collect()
+        && classes.len() == ids.len()
+        && has_words
+        && classes.iter().all(|class| class.1 == rest)
+}
+
+/// Whether filters lead each packet to the class of its address, and nowhere else.
+fn leads_to_classes(filters: &serde_json::Value, by: ShareBy) -> bool {
+    let rules: Vec<_> =
+        filters.as_array().into_iter().flatten().filter(|it| !it["options"].is_null()).collect();
+    let is_table = |filter: &serde_json::Value| !filter["options"]["ht_divisor"].is_null();
+    let (_, rules): (Vec<&serde_json::Value>, Vec<_>) =
+        rules.into_iter().partition(|filter| is_table(filter));
+    let all = json!({ "value": "0", "mask": "0", "offmask": "", "off": 0 });
+    let is_any = |filter: &serde_json::Value| {
+        filter["kind"] == "u32" && filter["protocol"] == "ip" && filter["options"]["match"] == all
+    };
+    let to_class = |class: u32| {
+        rules.iter().any(|filter| {
+            let options = &filter["options"];
+            options["key_ht"] == "100"
+                && options["bkt"] == format!("{class:x}")
+                && options["flowid"] == format!("2:{:x}", class + 1)
+        })
+    };
+    let is_link = |filter: &&&serde_json::Value| {
+        let options = &filter["options"];
+        options["link"] == "100:"
+            && options["hash_mask"] == format!("{CLASS_BITS:x}")
+            && options["hash_off"] == by.offset()
+    };
+    rules.len() == CLASSES as usize + 1
+        && rules.iter().all(|filter| is_any(filter))
+        && rules.iter().filter(is_link).count() == 1
+        && (0..CLASSES).all(to_class)
 }
 
 #[cfg(test)]
@@ -120,18 +192,43 @@ mod tests {
 
     #[test]
     fn only_what_is_whole_has_its_rate() {
-        let leaves: Vec<String> = (1..=CLASSES)
-            .map(|class| format!(r#"{{"kind":"bfifo","parent":"2:{class:x}","options":{{"limit":1}}}}"#))
-            .collect();
+        let leaf = |class: u32, limit: u32| {
+            format!(r#"{{"kind":"bfifo","parent":"2:{class:x}","options":{{"limit":{limit}}}}}"#)
+        };
+        let leaves: Vec<String> = (1..=CLASSES).map(|class| leaf(class, 1)).collect();
         let tbf = r#"{"kind":"tbf","handle":"1:","root":true,"options":{"rate":2000001,"burst":65536}}"#;
         let htb = r#"{"kind":"htb","handle":"2:","parent":"1:1","options":{"r2q":10}}"#;
         let rate = |parts: &[&str]| rate_of(&parse_qdiscs(&format!("[{}]", parts.join(","))).unwrap());
-        let leaves = leaves.join(",");
+        let (but_one, leaves) = (leaves[1..].join(","), leaves.join(","));
         assert_eq!(rate(&[tbf, htb, &leaves]), Some(2_000_001));
+        assert_eq!(rate(&[tbf, htb, &but_one, &leaf(1, 2)]), Some(0), "one is not as the others");
         assert_eq!(rate(&[tbf, htb]), Some(0));
         assert_eq!(rate(&[tbf, &leaves]), Some(0));
         assert_eq!(rate(&[r#"{"kind":"htb","root":true,"options":{}}"#]), Some(0));
         assert_eq!(rate(&[r#"{"kind":"noqueue","root":true,"options":{}}"#]), None);
         assert!(rate_of(&parse_qdiscs("").unwrap()).is_none());
+    }
+
+    #[test]
+    fn classes_are_all_there_and_alike() {
+        let top = "class htb 2:fff0 root rate 100Gbit ceil 100Gbit burst 0b cburst 0b";
+        let line = |class: u32, ceil: &str| {
+            format!(
+                "class htb 2:{class:x} parent 2:fff0 leaf 80{class:02x}: prio 0 rate 8bit ceil {ceil} burst 225b"
+            )
+        };
+        let with = |first: String| {
+            let rest = (2..=CLASSES).map(|class| line(class, "100Gbit"));
+            let all: Vec<_> = ["class tbf 1:1 parent 1: leaf 2:".into(), top.into(), first]
+                .into_iter()
+                .chain(rest)
+                .collect();
+            classes_are_alike(&all.join("\n"))
+        };
+        assert!(with(line(1, "100Gbit")));
+        assert!(!with(line(1, "1Mbit")), "one is slower");
+        assert!(!with(String::new()), "one is missing");
+        assert!(!with(line(257, "100Gbit")), "one is another");
+        assert!(!classes_are_alike(top));
     }
 }

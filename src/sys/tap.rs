@@ -185,10 +185,11 @@ pub(super) struct Qdisc {
     pub(super) options: Options,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Options {
     pub(super) rate: u64,
+    limit: u64,
 }
 
 /// How fast packets go to and come from the guests of these TAPs, in bytes a second. What comes from a guest goes nowhere, at rate 0,

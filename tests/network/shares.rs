@@ -190,19 +190,41 @@ fn a_full_uplink_is_shared_between_guests_and_not_between_connections() {
         assert!(measured.last().is_some_and(is_fair), "{way:?}: {measured:?} for bob, {without:?} before");
     }
     // Somebody else's hand is seen, and mended.
-    within(HOST, || {
-        let pair = super::ip("-o link show type veth");
-        let name = pair
-            .lines()
-            .find_map(|line| line.split(": ").nth(1)?.split('@').next().filter(|it| it.starts_with("sis-_")));
-        Tool::new("tc").args(["qdisc", "del", "dev", name.unwrap(), "root"]).run().unwrap();
-    });
-    with_taps_of(&sandbox, &['a', 'b'], || {
-        let plan = sandbox.run("plan --detailed-exitcode");
-        assert!(plan.code == 2 && plan.out.contains("pair"), "{plan}");
-        sandbox.done("up");
-        sandbox.run("plan --detailed-exitcode").fails(0, &[]);
-    });
+    let pair = within(HOST, || super::ip("-o link show type veth"));
+    let name = pair
+        .lines()
+        .find_map(|line| line.split(": ").nth(1)?.split('@').next().filter(|it| it.starts_with("sis-_")));
+    let name = name.unwrap();
+    let (inner, outer) = (sandbox.netns(), HOST.to_owned());
+    for (namespace, hand, told) in [
+        (&outer, format!("qdisc del dev {name} root"), "rate down none -> 16000 kbit/s"),
+        (
+            &outer,
+            format!(
+                "class change dev {name} parent 2:fff0 classid 2:2 htb rate 8bit ceil 1mbit quantum 65536"
+            ),
+            "rate down not whole -> 16000 kbit/s",
+        ),
+        (
+            &outer,
+            format!("filter del dev {name} parent 2: protocol ip prio 1 handle 100:1:800 u32"),
+            "rate down not whole",
+        ),
+        (
+            &inner,
+            "filter add dev uplink parent 2: protocol ip prio 1 u32 match u32 0 0 flowid 2:9".to_owned(),
+            "rate up not whole -> 20000 kbit/s",
+        ),
+        (&inner, "qdisc replace dev uplink parent 2:3 pfifo limit 1".to_owned(), "rate up not whole"),
+    ] {
+        within(namespace, || Tool::new("tc").args(hand.split(' ')).run()).unwrap();
+        with_taps_of(&sandbox, &['a', 'b'], || {
+            let plan = sandbox.run("plan --detailed-exitcode");
+            assert!(plan.code == 2 && plan.out.contains(told), "{hand}: {plan}");
+            sandbox.done("up");
+            sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+        });
+    }
     sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("uplink-rate", "#"));
     with_taps_of(&sandbox, &['a', 'b'], || {
         sandbox.done("up");
