@@ -125,11 +125,8 @@ pub(super) fn inside(layout: &Layout) -> Result<Option<NamespaceState>, FleetNet
 
 fn tap_settings(interfaces: &[Interface]) -> Result<BTreeMap<String, (bool, Rates<u64>)>, IpError> {
     let shapes = tap::shapes(interfaces.iter().filter_map(|found| Some(found.tap.as_ref()?.name.as_str())))?;
-    let settings = |(name, rates): (String, Rates<u64>)| {
-        let is_hardened = tap::is_hardened(&name)?;
-        Ok((name, (is_hardened, rates)))
-    };
-    shapes.into_iter().map(settings).collect()
+    let hardened = tap::hardened()?;
+    Ok(shapes.into_iter().map(|(name, rates)| (name.clone(), (hardened.contains(&name), rates))).collect())
 }
 
 /// Whether a setting is so; a kernel without IPv6 has none of its own and needs none.

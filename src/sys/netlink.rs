@@ -184,6 +184,18 @@ impl Rtnetlink {
         open(None, 0).map(Self)
     }
 
+    /// Everything of a kind, each with its attributes behind the headers.
+    pub fn dump(&self, kind: MessageKind, family_header: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        let behind = |item: Vec<u8>| item.get(family_header.len() - FAMILY_HEADER..).map(<[u8]>::to_vec);
+        for _ in 0..ATTEMPTS {
+            send(&self.0, kind, NLM_F_REQUEST | NLM_F_DUMP, family_header, &[])?;
+            if let Some(all) = receive_all(&self.0)? {
+                return Ok(all.into_iter().filter_map(behind).collect());
+            }
+        }
+        Err(Errno::INTR.into())
+    }
+
     /// Has something done, and waits until it is. `family_header` is what the kind has before its attributes, such as `ifinfomsg`;
     /// `flags` are those beyond a request's.
     pub fn request(

@@ -1,7 +1,7 @@
 //! What the kernel does with a TAP beyond passing packets: how it answers there (`Documentation/networking/ip-sysctl.rst`),
 //! and how fast what goes to its guest and comes from it may be (tc(8)).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Arguments, Write as _};
 
 use serde::Deserialize;
@@ -9,20 +9,22 @@ use serde::Deserialize;
 use crate::base::Rates;
 use crate::base::network::TAP_NAME_PREFIX;
 
+use super::ip::link::InterfaceSettings;
 use super::ip::{self, IpError, link};
 use super::tool::{Tool, ToolError};
 
 /// Settings of an interface that faces a guest: packets from addresses that are not routed to it are dropped, no packet says which
 /// way it takes, ARP is answered for the interface's own address alone, nobody is told of better routes, and there is no IPv6.
-const SETTINGS: [(&str, &str, &str); 8] = [
-    ("ipv4", "rp_filter", "1"),
-    ("ipv4", "accept_source_route", "0"),
-    ("ipv4", "accept_redirects", "0"),
-    ("ipv4", "send_redirects", "0"),
-    ("ipv4", "arp_ignore", "1"),
-    ("ipv4", "proxy_arp", "0"),
-    ("ipv4", "route_localnet", "0"),
-    ("ipv6", "disable_ipv6", "1"),
+/// Each with its number in what the kernel tells of an interface.
+const SETTINGS: [(&str, &str, &str, usize); 8] = [
+    ("ipv4", "rp_filter", "1", 8),
+    ("ipv4", "accept_source_route", "0", 9),
+    ("ipv4", "accept_redirects", "0", 4),
+    ("ipv4", "send_redirects", "0", 6),
+    ("ipv4", "arp_ignore", "1", 19),
+    ("ipv4", "proxy_arp", "0", 3),
+    ("ipv4", "route_localnet", "0", 26),
+    ("ipv6", "disable_ipv6", "1", 26),
 ];
 
 /// Packets and flows of a queue that is fair to all connections.
@@ -35,7 +37,7 @@ pub(super) const MOST_BURST: u64 = 1 << 26;
 /// Of a second: what may leave at once where the kernel's timer ticks rarely.
 pub(super) const TICK: u64 = 100;
 
-fn key(name: &str, (family, key, _): (&str, &str, &str)) -> String {
+fn key(name: &str, (family, key, ..): (&str, &str, &str, usize)) -> String {
     format!("net.{family}.conf.{name}.{key}")
 }
 
@@ -51,16 +53,16 @@ pub fn harden(name: &str) -> Result<(), IpError> {
     Ok(())
 }
 
-/// Whether all of them are set.
-pub fn is_hardened(name: &str) -> Result<bool, IpError> {
-    for setting in SETTINGS {
-        match ip::get_sysctl(&key(name, setting))? {
-            Some(value) if value == setting.2 => {}
-            None if setting.0 == "ipv6" => {}
-            _ => return Ok(false),
-        }
-    }
-    Ok(true)
+/// The interfaces that have all of them set.
+pub fn hardened() -> Result<BTreeSet<String>, IpError> {
+    let is_set = |settings: &InterfaceSettings| {
+        SETTINGS.iter().all(|(family, _, value, number)| match *family {
+            "ipv6" => !settings.lacks_ipv6(*number),
+            _ => settings.ipv4(*number).is_some_and(|found| found.to_string() == *value),
+        })
+    };
+    let all = link::settings()?.into_iter();
+    Ok(all.filter(|(_, settings)| is_set(settings)).map(|(name, _)| name).collect())
 }
 
 /// Has what goes to a guest, and what comes from it, wait its turn, so that neither is faster than its rate. What goes to it waits on

@@ -1,18 +1,20 @@
 //! One interface: found, changed and removed by the kernel itself (rtnetlink(7)), since that is done for each guest.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use crate::sys::netlink::{MessageKind, Rtnetlink, push};
+use crate::sys::netlink::{MessageKind, Rtnetlink, find, push, text};
 
 use super::IpError;
 
 /// `RTM_*` of `linux/rtnetlink.h`.
 const NEW_LINK: MessageKind = MessageKind(0, 16);
 const DELETE_LINK: MessageKind = MessageKind(0, 17);
+const GET_LINK: MessageKind = MessageKind(0, 18);
 const NEW_ADDRESS: MessageKind = MessageKind(0, 20);
 const NEW_QDISC: MessageKind = MessageKind(0, 36);
 const NLM_F_REPLACE: u16 = 0x100;
@@ -22,10 +24,14 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_INET_CONF: u16 = 1;
+const IFLA_INET6_CONF: u16 = 2;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFF_UP: u32 = 1;
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
 const TCA_FQ_CODEL_LIMIT: u16 = 2;
@@ -54,6 +60,42 @@ fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
     header[8..12].copy_from_slice(&flags.to_ne_bytes());
     header[12..].copy_from_slice(&change.to_ne_bytes());
     header
+}
+
+/// Settings of an interface for IPv4 and IPv6, as the kernel has them (`IPV4_DEVCONF_*` from 1 on, `DEVCONF_*` from 0 on).
+#[derive(Clone, Debug, Default)]
+pub struct InterfaceSettings {
+    ipv4: Vec<u8>,
+    ipv6: Option<Vec<u8>>,
+}
+
+impl InterfaceSettings {
+    /// One for IPv4 by its number, where the kernel knows it.
+    pub fn ipv4(&self, number: usize) -> Option<u32> {
+        value_at(&self.ipv4, number.checked_sub(1)?)
+    }
+
+    /// Whether there is an IPv6 that this one is not set for by its number.
+    pub fn lacks_ipv6(&self, number: usize) -> bool {
+        self.ipv6.as_ref().is_some_and(|all| value_at(all, number) != Some(1))
+    }
+}
+
+fn value_at(all: &[u8], index: usize) -> Option<u32> {
+    all.get(index * 4..)?.first_chunk().map(|value| u32::from_ne_bytes(*value))
+}
+
+/// Settings of all interfaces, in one question: sysctl has a file for each of each.
+pub fn settings() -> Result<BTreeMap<String, InterfaceSettings>, IpError> {
+    let dump = |socket: Rtnetlink| socket.dump(GET_LINK, &link_header(0, 0, 0));
+    let links = Rtnetlink::open().and_then(dump).map_err(failed("look for", "interfaces"))?;
+    let of_link = |link: &Vec<u8>| {
+        let families = find(link, IFLA_AF_SPEC).unwrap_or_default();
+        let of = |family: u8, number| Some(find(find(families, family.into())?, number)?.to_vec());
+        let ipv4 = of(AF_INET, IFLA_INET_CONF).unwrap_or_default();
+        Some((text(link, IFLA_IFNAME)?, InterfaceSettings { ipv4, ipv6: of(AF_INET6, IFLA_INET6_CONF) }))
+    };
+    Ok(links.iter().filter_map(of_link).collect())
 }
 
 /// Gives an interface another address.
