@@ -23,9 +23,9 @@ test: test-packages lint build
 	demo/run $(abspath $(RELEASE))
 	tests/genuine/run $(abspath $(RELEASE))
 
-## the demo and more on a host of its own: Debian with systemd, cgroup v2 and KVM, in an emulated machine
-test-host: packages host-packages build
-	tests/host/run $(abspath $(RELEASE))
+## the package, the demo and more on a host of its own: Debian with systemd, cgroup v2 and KVM, in an emulated machine
+test-host: packages host-packages dist
+	tests/host/run $(abspath target/$(STATIC)/release/sisforge) target/dist/sisforge_*_amd64.deb
 
 build:
 	$(CARGO) build --release --locked
