@@ -38,6 +38,9 @@ pub enum RepositoryError {
     File(#[from] FileError),
     #[error("a package of the repository {repository} is refused")]
     Package { repository: String, source: PackageError },
+    /// The same of one that a server sent, which may send another the next time.
+    #[error("a package of the repository {repository} is refused")]
+    SentPackage { repository: String, source: PackageError },
     #[error("{package} in fleet.lock comes from the repository {repository}, which fleet.toml does not have")]
     Unknown { package: String, repository: String },
     #[error("{package} in fleet.lock")]
@@ -60,6 +63,11 @@ impl Diagnostic for RepositoryError {
                  lock --update`",
             ),
             Self::Package { source, .. } => source.diagnosis().or_hint(DAMAGED),
+            // What has a hint of its own is its maker's mistake, whoever sends it.
+            Self::SentPackage { source, .. } => match source.diagnosis() {
+                maker @ Diagnosis { hint: Some(_), .. } => maker,
+                damaged => damaged.of(Class::Failed).hint(DAMAGED),
+            },
             Self::Unknown { .. } => Class::Invalid.hint("run `sisforge lock`"),
             Self::Checksum { .. } => Class::Invalid.hint("restore fleet.lock from Git, or remove it and run \
               `sisforge lock`"),
@@ -123,9 +131,15 @@ impl Repositories<'_> {
         path: &Path,
     ) -> Result<LockedPackage, RepositoryError> {
         let repository = self.name(spec);
+        let refused = |source| match package_place(spec, &info.id()) {
+            FileLocation::Here(_) => RepositoryError::Package { repository: repository.clone(), source },
+            FileLocation::Network(_) => {
+                RepositoryError::SentPackage { repository: repository.clone(), source }
+            }
+        };
         let (contents, sha256) =
             PackageContents::verify_file(path.to_owned(), None, &ExpectedPackage::from(info))
-                .map_err(|source| RepositoryError::Package { repository: repository.clone(), source })?;
+                .map_err(refused)?;
         self.listings().keep(&sha256, &contents);
         Ok(LockedPackage {
             name: info.name.clone(),

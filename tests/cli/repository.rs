@@ -8,6 +8,8 @@ use crate::common::server::{Fault, Server};
 /// The package's file in the repository.
 const TINY: &str = "repository/x86_64/tiny-1.0-r0.apk";
 
+const INDEX: &str = "repository/x86_64/APKINDEX.tar.gz";
+
 /// A sandbox with one guest, and nothing locked.
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
@@ -83,7 +85,7 @@ fn a_package_with_one_bit_changed_is_refused_by_name() {
 #[test]
 fn an_index_that_was_changed_or_cut_is_refused() {
     let sandbox = sandbox();
-    let index = "repository/x86_64/APKINDEX.tar.gz";
+    let index = INDEX;
     let good = fs::read(sandbox.path(index)).unwrap();
     change(&sandbox, index);
     sandbox
@@ -93,6 +95,89 @@ fn an_index_that_was_changed_or_cut_is_refused() {
     sandbox.run("lock").fails(2, &["the repository repository is refused"]);
     fs::remove_file(sandbox.path(index)).unwrap();
     sandbox.run("lock").fails(2, &["APKINDEX.tar.gz", "No such file"]);
+}
+
+/// What is wrong with a repository, how that is brought about, and what is said of it.
+struct Cause(&'static str, fn(&Sandbox), &'static str);
+
+/// Of its index and of what is wished for.
+const CAUSES: &[Cause] = &[
+    Cause("no such package", |sandbox| wish(sandbox, "tinny"), "tinny: no such package"),
+    Cause("no such version", |sandbox| wish(sandbox, "tiny~2"), "tiny~2"),
+    Cause("a bad signature", |sandbox| change(sandbox, INDEX), "the signature by me.rsa.pub is wrong"),
+    Cause(
+        "an unknown key",
+        |sandbox| {
+            fs::remove_file(sandbox.path("keys/me.rsa.pub")).unwrap();
+            sandbox.done("apk key keys/other.rsa");
+        },
+        "not among the trusted keys",
+    ),
+    Cause("no index", |sandbox| fs::remove_file(sandbox.path(INDEX)).unwrap(), "APKINDEX.tar.gz"),
+    Cause("a page instead of an index", |sandbox| sandbox.write(INDEX, "<html>log in</html>\n"), "HTML page"),
+    Cause("nothing for an index", |sandbox| sandbox.write(INDEX, ""), "repository"),
+    Cause("an index of apk 3", |sandbox| sandbox.write(INDEX, b"ADBdxxxxxxxxxxxxxxxx"), "repository"),
+];
+
+/// Of the package's file: whoever has locked it before must be told the same.
+const OF_PACKAGES: &[Cause] = &[
+    Cause("a damaged package", |sandbox| change(sandbox, TINY), "tiny-1.0-r0"),
+    Cause("a cut package", |sandbox| cut(sandbox, TINY), "tiny-1.0-r0"),
+    Cause("a package that is gone", |sandbox| fs::remove_file(sandbox.path(TINY)).unwrap(), "tiny-1.0-r0"),
+    Cause(
+        "a page instead of a package",
+        |sandbox| sandbox.write(TINY, "<html>log in</html>\n"),
+        "tiny-1.0-r0",
+    ),
+    Cause("a package of apk 3", |sandbox| sandbox.write(TINY, b"ADBdxxxxxxxxxxxxxxxx"), "tiny-1.0-r0"),
+];
+
+fn wish(sandbox: &Sandbox, package: &str) {
+    sandbox
+        .write("fleet.toml", sandbox.read("fleet.toml").replace("[\"tiny\"]", &format!("[\"{package}\"]")));
+}
+
+fn cut(sandbox: &Sandbox, path: &str) {
+    let bytes = fs::read(sandbox.path(path)).unwrap();
+    sandbox.write(path, &bytes[..bytes.len() / 2]);
+}
+
+#[test]
+fn lock_and_build_end_alike_for_the_same_cause() {
+    let mut unlike = Vec::new();
+    for served in [false, true] {
+        let all =
+            CAUSES.iter().map(|cause| (cause, false)).chain(OF_PACKAGES.iter().map(|cause| (cause, true)));
+        for (Cause(what, spoil, said), is_of_package) in all {
+            let sandbox = sandbox();
+            let server = Server::of(&sandbox.path(""));
+            if served {
+                let url = format!("url = \"{}\"", server.url("repository"));
+                sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("url = \"repository\"", &url));
+            }
+            if is_of_package {
+                sandbox.done("lock");
+                let _ = fs::remove_dir_all(sandbox.path("cache"));
+            }
+            spoil(&sandbox);
+            let locked = is_of_package.then(|| sandbox.run("build image i --locked"));
+            let _ = fs::remove_file(sandbox.path("fleet.lock"));
+            let _ = fs::remove_dir_all(sandbox.path("cache"));
+            let [lock, build] = ["lock", "build image i"].map(|command| sandbox.run(command));
+            let runs: Vec<_> = [Some(&lock), Some(&build), locked.as_ref()].into_iter().flatten().collect();
+            for run in &runs {
+                assert!(
+                    run.code != 0 && run.err.contains(said),
+                    "{what}, served: {served}: not said: {said}\n{run}"
+                );
+            }
+            if runs.iter().any(|run| run.code != lock.code) {
+                let told = runs.iter().map(ToString::to_string).collect::<String>();
+                unlike.push(format!("{what}, served: {served}\n{told}"));
+            }
+        }
+    }
+    assert!(unlike.is_empty(), "{}", unlike.join("\n"));
 }
 
 #[test]
