@@ -49,6 +49,7 @@ fn guest(guest: &str, number: u8) -> WantedGuest {
         startup: Startup::Boot(machine_of(&tap, number)),
         tap,
         containers: Vec::new(),
+        spare: None,
     }
 }
 
@@ -76,7 +77,7 @@ fn machine_of(tap: &TapSpec, number: u8) -> Machine {
 /// The machine that a guest is to run.
 fn machine(guest: &mut WantedGuest) -> &mut Machine {
     match &mut guest.startup {
-        Startup::Boot(machine) | Startup::Restored { machine, .. } => machine,
+        Startup::Boot(machine) | Startup::Restored { machine, .. } | Startup::InUse(machine) => machine,
     }
 }
 

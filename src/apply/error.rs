@@ -103,6 +103,8 @@ pub enum ApplyError {
     NotRemoved { guest: GuestName, left: Vec<String> },
     #[error("{0} has no jail to start in")]
     NoJail(GuestName),
+    #[error("{0} was handed out meanwhile, and is left as it is")]
+    HandedOut(GuestName),
     #[error("the VMM of {0} does not exit, not even after SIGKILL")]
     DoesNotEnd(GuestName),
     #[error("the logs of {guest} are not kept: `sisforge keep-logs` does not start{}", if said.is_empty() { String::new() } else { format!(": {said}") })]
@@ -168,6 +170,7 @@ impl Diagnostic for ApplyError {
                 Failed.hint(format!("`sisforge logs {guest}` shows what it said"))
             }
             Self::NotRemoved { .. } => Failed.hint(WHAT_STAYS),
+            Self::HandedOut(_) => Failed.hint("run the command again: it goes by what is there then"),
             Self::NoJail(_) => Failed.hint("`sisforge up` makes one"),
             Self::DoesNotEnd(_) | Self::KeeperDoesNotEnd(_) => Failed.hint(IN_THE_KERNEL),
             // What to do is in their words, or nothing is known.

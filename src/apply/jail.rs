@@ -227,11 +227,13 @@ impl GuestHandle<'_> {
     }
 
     /// What is kept of a VMM beside its jail and its logs.
-    fn record_files(self) -> [PathBuf; 7] {
+    fn record_files(self) -> [PathBuf; 9] {
         let (layout, guest) = (self.layout(), self.name);
         [
             layout.ready(guest),
             layout.freezing(guest),
+            layout.spare(guest),
+            layout.session(guest),
             layout.console_input(guest),
             layout.pipe(guest, LogKind::Serial),
             layout.pipe(guest, LogKind::Vmm),

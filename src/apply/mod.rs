@@ -14,6 +14,7 @@ pub mod linux;
 mod look;
 pub mod network;
 pub mod observe;
+pub mod pool;
 pub mod preflight;
 pub mod prove;
 pub mod record;
@@ -221,7 +222,7 @@ fn one_guest(
         taken.map_err(|error| StepFailure::of(guest, step, error))
     };
     let failures: Vec<StepFailure> = match doing {
-        GuestAction::Stop => guest.steps.iter().filter_map(|step| take(step).err()).collect(),
+        GuestAction::Stop => stop(guest, &take),
         GuestAction::Start => start(guest, host, &take),
     };
     if failures.is_empty() {
@@ -230,6 +231,18 @@ fn one_guest(
             GuestAction::Stop => task.finish("stopped"),
             GuestAction::Start if waited => task.finish("ready"),
             GuestAction::Start => task.finish(&guest.why.to_string()),
+        }
+    }
+    failures
+}
+
+/// Takes every step of a guest that stops; what failed. None where somebody was given it meanwhile, which the first step tells.
+fn stop(guest: &GuestSteps, take: &dyn Fn(&Step) -> Result<(), StepFailure>) -> Vec<StepFailure> {
+    let mut failures = Vec::new();
+    for step in &guest.steps {
+        failures.extend(take(step).err());
+        if failures.last().is_some_and(|failure| matches!(failure.error, ApplyError::HandedOut(_))) {
+            break;
         }
     }
     failures

@@ -174,6 +174,12 @@ pub fn policies(layout: &Layout) -> Option<Policies> {
 }
 
 /// The ways in that rules have which are listed so.
+/// The ways in to guests that were loaded last, without a look at the kernel.
+pub fn published_last(layout: &Layout) -> Vec<PublishedPort> {
+    let loaded: Option<LoadedRuleset> = record::read(&layout.host_rules()).ok().flatten();
+    loaded.map(|loaded| loaded.published).unwrap_or_default()
+}
+
 fn published(layout: &Layout, listing: Sha256) -> Vec<PublishedPort> {
     let loaded: Option<LoadedRuleset> = record::read(&layout.host_rules()).ok().flatten();
     loaded.filter(|loaded| loaded.listing == listing).map(|loaded| loaded.published).unwrap_or_default()

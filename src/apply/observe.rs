@@ -150,6 +150,7 @@ impl GuestHandle<'_> {
         // Of one that may be frozen for good, nobody can say that it may go on.
         let machine = machine.filter(|_| paused.is_ok());
         let paused = known(paused, &mut unreadable);
+        let role = known(record::pool::role(layout, name, process), &mut unreadable);
         // One that was started for a snapshot runs no guest before it has loaded it.
         let waits = |machine: &Machine| {
             machine.restored_from.is_some() && ready.is_none() && !self.has_loaded(machine, process)
@@ -169,6 +170,7 @@ impl GuestHandle<'_> {
             ready: ready.is_some(),
             containers: ready.map(|ready| ready.containers).unwrap_or_default(),
             paused,
+            role,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! A field that may be missing (`#[serde(default)]`) needs no new version. One that must be there, or that means something
 //! else than before, does: [`Record::VERSION`] goes up by one, and [`Record::convert`] makes the new layout of the old.
 
+pub mod pool;
 pub mod quarantine;
 
 use std::collections::{BTreeMap, BTreeSet};

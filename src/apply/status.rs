@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use crate::base::GuestName;
 use crate::base::time::rfc3339;
-use crate::host::observed::{Found, ObservedCgroup, ObservedGuest, ObservedHost};
+use crate::host::observed::{Found, ObservedCgroup, ObservedGuest, ObservedHost, PoolRole};
 use crate::host::publish::PublishedPort;
-use crate::host::state::Machine;
+use crate::host::state::{Machine, Session};
 use crate::sys::process;
 
 use super::linux::{GuestHandle, LinuxHost};
@@ -19,6 +19,8 @@ use super::record::quarantine;
 pub enum GuestPhase {
     /// Its VMM runs and it said that it is ready.
     Ready,
+    /// It is booted, and waits to be handed out.
+    Spare,
     /// Its VMM runs.
     Starting,
     /// Parts of it are there, but no VMM.
@@ -32,6 +34,7 @@ impl GuestPhase {
     pub fn word(self) -> &'static str {
         match self {
             Self::Ready => "ready",
+            Self::Spare => "spare",
             Self::Starting => "starting",
             Self::Broken => "broken",
             Self::Down => "down",
@@ -57,6 +60,8 @@ pub struct GuestStatus {
     /// Since when it is cut off (RFC 3339), if it is; empty where the record does not say it.
     pub quarantined: Option<String>,
     pub machine: Option<Machine>,
+    /// Whose it is, of a guest of a pool that somebody has.
+    pub session: Option<Session>,
     /// The ways in to it.
     pub published: Vec<PublishedPort>,
 }
@@ -73,7 +78,9 @@ pub fn guest(host: &LinuxHost, observed: &ObservedHost, name: &GuestName) -> Gue
     let vmm = host.guest(name).vmm();
     let parts = state.tap.is_some() || state.has_jail() || state.cgroup.is_some();
     let is_ready = state.vmm.as_ref().is_some_and(|vmm| vmm.ready);
+    let role = state.vmm.as_ref().and_then(|vmm| vmm.role.clone());
     let phase = match (vmm.is_some(), is_ready, parts) {
+        (true, ..) if matches!(role, Some(PoolRole::Spare(_))) => GuestPhase::Spare,
         (true, true, _) => GuestPhase::Ready,
         (true, false, _) => GuestPhase::Starting,
         (false, _, true) => GuestPhase::Broken,
@@ -95,6 +102,10 @@ pub fn guest(host: &LinuxHost, observed: &ObservedHost, name: &GuestName) -> Gue
         ),
         quarantined: quarantine::since(&host.layout, name),
         machine: state.machine().cloned(),
+        session: match role {
+            Some(PoolRole::InUse(session)) => Some(session),
+            Some(PoolRole::Spare(_) | PoolRole::Used) | None => None,
+        },
         published: observed.network.published.iter().filter(|way| way.guest == *name).cloned().collect(),
     }
 }

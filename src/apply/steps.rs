@@ -63,18 +63,31 @@ impl Host for LinuxHost {
             Step::RemoveContainers { guest, containers } => self.guest(guest).remove_containers(containers),
             Step::StartContainers { guest, containers } => start_containers(self, guest, containers),
             Step::ResumeVmm { guest } => self.guest(guest).unpause(control::PAUSE_LIMIT),
-            Step::ConsumeSnapshot { guest, snapshot, keeps_disk } => {
-                self.guest(guest).consume_snapshot(snapshot, *keeps_disk)
-            }
-            Step::LoadSnapshot { guest, machine } => self.guest(guest).load_frozen(machine),
-            Step::ForgetSnapshot { snapshot } => snapshot::remove_restored(&self.layout, snapshot),
-            Step::ClearSnapshots => snapshot::clear(&self.layout),
+            Step::ConsumeSnapshot { .. }
+            | Step::LoadSnapshot { .. }
+            | Step::ForgetSnapshot { .. }
+            | Step::ClearSnapshots => take_for_snapshot(self, step),
             Step::StopVmm { guest } => self.guest(guest).stop_vmm(),
+            Step::MakeSpare { guest, spare } => self.guest(guest).make_spare(spare),
+            Step::EndSpare { guest } => self.guest(guest).end_spare(),
         }
     }
 
     fn check_interrupt(&self) -> Result<(), ApplyError> {
         self.check_signals()
+    }
+}
+
+fn take_for_snapshot(host: &LinuxHost, step: &Step) -> Result<(), ApplyError> {
+    match step {
+        Step::ConsumeSnapshot { guest, snapshot, keeps_disk } => {
+            host.guest(guest).consume_snapshot(snapshot, *keeps_disk)
+        }
+        Step::LoadSnapshot { guest, machine } => host.guest(guest).load_frozen(machine),
+        Step::ForgetSnapshot { snapshot } => snapshot::remove_restored(&host.layout, snapshot),
+        Step::ClearSnapshots => snapshot::clear(&host.layout),
+        // No step of a snapshot.
+        _ => Ok(()),
     }
 }
 

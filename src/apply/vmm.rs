@@ -47,6 +47,8 @@ impl GuestHandle<'_> {
         // The record first: a VMM that runs is then always known.
         files::remove(&layout.ready(guest))?;
         files::remove(&layout.freezing(guest))?;
+        files::remove(&layout.spare(guest))?;
+        files::remove(&layout.session(guest))?;
         record::write(&layout.machine(guest), &machine.as_started())?;
         let input = console(&layout.console_input(guest))?;
         let launcher = self.launch_command(place, machine)?;
@@ -307,7 +309,7 @@ impl GuestHandle<'_> {
 
 impl GuestHandle<'_> {
     /// Ends whatever is left in the guest's cgroup, and its VMM wherever it is.
-    fn kill_vmm(self) -> Result<(), ApplyError> {
+    pub(super) fn kill_vmm(self) -> Result<(), ApplyError> {
         let (host, guest) = (self.host, self.name);
         let _permit = host.stops.acquire();
         host.hierarchy.kill(&host.layout.cgroup(guest))?;

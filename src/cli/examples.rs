@@ -29,6 +29,11 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("ssh", &["sisforge ssh alice", "sisforge ssh alice 'cd work; ls'"]),
     ("cp", &["sisforge cp notes.txt alice:", "sisforge cp alice:work/report.pdf ."]),
     ("quarantine", &["sisforge quarantine alice", "sisforge release alice"]),
+    (
+        "session start",
+        &["sisforge session start kiosk", "sisforge session start kiosk --for mrs-jones --ttl 2h --json"],
+    ),
+    ("session end", &["sisforge session ls", "sisforge session end kiosk-0"]),
     ("disk export", &["sisforge disk export alice alice.ext4"]),
     ("disk import", &["sisforge disk import alice alice.ext4 --replace"]),
     ("snapshot create", &["sisforge snapshot create alice --stop"]),

@@ -46,6 +46,7 @@ mod restart;
 mod rollout;
 mod sbom;
 mod schema;
+mod session;
 mod settings;
 mod snapshot;
 mod ssh;
@@ -161,7 +162,7 @@ enum Command {
     Internal(Internal),
 }
 
-/// Ways into a guest that runs.
+/// Ways into a guest that runs, and whose it is.
 #[derive(Subcommand)]
 enum Access {
     /// Attach to a guest's serial console
@@ -172,6 +173,9 @@ enum Access {
     Cp(cp::Args),
     /// Log in to a guest, as its user
     Ssh(ssh::Args),
+    /// Hand out guests of pools, and take them back
+    #[command(subcommand)]
+    Session(session::Command),
 }
 
 /// What keeps a fleet on its hosts.
@@ -307,6 +311,7 @@ fn access(command: &Access, ui: &Ui) -> Result<ExitCode, CliError> {
         Access::Exec(args) => exec::run(args, ui),
         Access::Cp(args) => cp::run(args, ui),
         Access::Ssh(args) => ssh::run(args, ui),
+        Access::Session(command) => session::run(command, ui),
     }
 }
 

@@ -12,8 +12,8 @@ use super::reader::{
 };
 use super::scalar::{
     AbsolutePath, Account, Auto, Bandwidth, Count, DefaultAction, Destination, FsLabel, GuestNet,
-    ImageLocation, ImageName, LocalPath, Location, Mode, NameServer, OneOrMore, ParameterName, Ports,
-    RuleList, ScriptDigest, Tag, UidRange, WebUrl, WorldEntry,
+    ImageLocation, ImageName, Lifetime, LocalPath, Location, Mode, NameServer, OneOrMore, ParameterName,
+    Ports, RuleList, ScriptDigest, Tag, UidRange, WebUrl, WorldEntry,
 };
 use crate::base::problem::{Problems, Read};
 use crate::base::{
@@ -251,10 +251,25 @@ section! {
         on_exit as "on-exit": Option<OnExit>,
     }
 
-    /// Identical, ephemeral guests; keys that are not given come from `[defaults]`.
+    /// Identical, ephemeral guests; keys that are not given come from `[defaults]`. Either `replicas` of them run, or, with `spare`
+    /// and `max`, as many as there are sessions, and some more that wait for one.
     pub struct PoolSection with member: GuestSection {
-        /// Number of guests.
-        replicas: Spanned<Count<0, 65536>>,
+        /// Number of guests, of a pool of fixed size.
+        replicas: Option<Spanned<Count<0, 65536>>>,
+        /// Guests that stand ready for `session start` beyond those in use.
+        spare: Option<Spanned<Count<0, 65536>>>,
+        /// Guests at the most, in use and spare.
+        max: Option<Spanned<Count<1, 65536>>>,
+        /// Whether spares are paused by their VMM, so that they take no CPU; true unless given.
+        paused: Option<Spanned<bool>>,
+        /// The sessions that its guests are handed out for.
+        session: Option<SessionSection>,
+    }
+
+    /// The sessions of a pool.
+    pub struct SessionSection {
+        /// When a session ends by itself, such as "8h"; never unless given.
+        ttl: Option<Lifetime>,
     }
 
     /// Limits on the host's disk I/O of a guest per second, by its cgroup. They apply to all that its VMM does;

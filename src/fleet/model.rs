@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use toml::Spanned;
@@ -337,7 +338,21 @@ pub struct GuestSpec {
     pub containers: Vec<ContainerSpec>,
     /// A member of a pool is ephemeral: its disk goes with it.
     pub pool: Option<Label>,
+    /// Of a member of a pool whose guests are handed out.
+    pub warm: Option<WarmPool>,
     pub on_exit: OnExit,
+}
+
+/// A pool whose guests are handed out: so many stand ready beyond those in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WarmPool {
+    pub spare: u32,
+    /// In use and spare together.
+    pub max: u32,
+    /// Whether spares are paused.
+    pub paused: bool,
+    /// After which a session ends by itself.
+    pub ttl: Option<Duration>,
 }
 
 /// What `watch` does with a guest whose VMM ended by itself. `up` starts it in any case, and so does `watch` after the host

@@ -56,6 +56,7 @@ text_scalars! {
     ByteSize, "a size such as \"512MiB\"", "^[0-9]+ *(KiB|MiB|GiB|TiB)$";
     Bandwidth, "a rate such as \"50MiB/s\"", "^[0-9]+ *([KMG]iB|[kMG]bit)/s$";
     Seconds, "a duration such as \"5s\"", "^[0-9]+s$";
+    Lifetime, "a duration such as \"8h\"", "^([0-9]+ *[a-z]+ *)+$";
     PerSecond, "a frequency such as \"100/s\"", "^[0-9]+ */s$";
     RuleList, "a path, or a list such as \"builtin:private\"", ".";
     Rate, "a rate such as \"20Mbit/s\"", "^[0-9]+ *[kMG]bit/s$";

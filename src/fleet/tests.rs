@@ -360,7 +360,7 @@ fn sections_and_keys_that_must_be_there_are_missed() {
         ("[[repository]]\nurl = \"https://example.org/main\"\n", "", "there is no [[repository]]"),
         ("disk = \"home\"\n", "", "user `alice` has no `disk`"),
         ("size = \"64MiB\"\n", "", "`size` is missing"),
-        ("[user.alice]", "[pool.kiosk]", "`replicas` is missing"),
+        ("[user.alice]", "[pool.kiosk]", "pool `kiosk` does not say how many guests it has"),
     ]);
 }
 
@@ -374,6 +374,13 @@ fn numbers_of_guests_have_bounds() {
         ("", "disk = { size = \"15MiB\", backing = \"file\" }", "a disk needs at least 16MiB"),
         ("", "[user.twelve-chars]", "must be 1 to 11"),
         ("", "[pool.x]\nreplicas = -1", "-1 is not from 0 to 65536"),
+        ("", "[pool.x]\nspare = 2", "pool `x` has `spare`, but no `max`"),
+        ("", "[pool.x]\nmax = 2", "pool `x` has `max`, but no `spare`"),
+        ("", "[pool.x]\nspare = 3\nmax = 2", "pool `x` has 3 spare guests, but 2 guests at the most"),
+        ("", "[pool.x]\nreplicas = 1\nspare = 0\nmax = 2", "pool `x` has `replicas` beside `spare` or `max`"),
+        ("", "[pool.x]\nreplicas = 1\npaused = true", "pool `x` has `replicas` and `paused`"),
+        ("", "[pool.x]\nreplicas = 1\nsession = { ttl = \"8h\" }", "pool `x` has `replicas` and `session`"),
+        ("", "[pool.x]\nspare = 1\nmax = 2\nsession = { ttl = \"8\" }", "must be a duration"),
         ("", "containers = [{ name = \"a\", image = \"x\" }, { name = \"a\", image = \"y\" }]", "twice"),
     ]);
 }

@@ -9,6 +9,7 @@ mod kernel;
 mod machine;
 mod names;
 mod network;
+mod pool;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -14,7 +14,9 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{GuestName, InterfaceName, InvalidValue, Label, Rates, Sha256};
 use crate::build::artifacts::Artifact;
 pub use crate::build::artifacts::Artifacts;
-use crate::fleet::{Backing, Bucket, Fleet, GuestSpec, MachineSpec, NetworkPolicy, RateLimiter, VmmKind};
+use crate::fleet::{
+    Backing, Bucket, ContainerSpec, Fleet, GuestSpec, MachineSpec, NetworkPolicy, RateLimiter, VmmKind,
+};
 use crate::lock::model::{Lock, LockedGuest};
 use crate::sys::firecracker::FirecrackerVersion;
 
@@ -22,12 +24,13 @@ use super::firewall::{self, Endpoint, FirewallInput, Ruleset};
 use super::host_rules::{self, HostRulesInput};
 use super::limits::limits;
 use super::network::{NetworkSpec, PAIR_MTU_MAX, PairSpec};
-use super::observed::{ObservedHost, ObservedResolver};
+use super::observed::{ObservedHost, ObservedResolver, PoolRole};
 use super::policy::Policies;
+use super::pool::PoolPlace;
 use super::publish::published;
 use super::resolver::list::{NameList, NameListError};
 use super::resolver::{NoResolver, Resolver, ResolverInput, resolvers};
-use super::state::{Machine, MachineDisk, StoredKind, TapSpec};
+use super::state::{Machine, MachineDisk, SpareSpec, StoredKind, TapSpec};
 use super::versions;
 use super::vmm::{self, BootInfo, COMMAND_LINE_MAX};
 use super::wanted::{HostRules, Startup, WantedDisk, WantedGuest, WantedHost, WantedNetwork};
@@ -69,6 +72,10 @@ pub struct HostFacts {
     pub restored: BTreeMap<GuestName, Machine>,
     /// Resolvers that run, by their seats: each stays where it is.
     pub resolvers: BTreeMap<u16, Sha256>,
+    /// Members of pools that are to be there, of those whose guests are handed out.
+    pub places: BTreeMap<GuestName, PoolPlace>,
+    /// Guests that somebody has, as they run, with their containers.
+    pub in_use: BTreeMap<GuestName, (Machine, Vec<ContainerSpec>)>,
 }
 
 /// What is around a fleet's network.
@@ -95,6 +102,16 @@ impl HostFacts {
             Some((name.clone(), machine.clone()))
         });
         machines.collect()
+    }
+
+    /// The guests of a host that somebody has.
+    pub fn in_use(observed: &ObservedHost) -> BTreeMap<GuestName, (Machine, Vec<ContainerSpec>)> {
+        let guests = observed.guests.iter().filter_map(|(name, guest)| {
+            let vmm = guest.vmm.as_ref()?;
+            let machine = vmm.machine.as_ref().filter(|_| matches!(vmm.role, Some(PoolRole::InUse(_))))?;
+            Some((name.clone(), (machine.clone(), vmm.containers.clone())))
+        });
+        guests.collect()
     }
 
     /// The resolvers of a host that run.
@@ -181,12 +198,16 @@ pub fn desired(
         let numbers = lock.guest.get(name).ok_or_else(|| DesiredError::NotLocked(name.clone()))?;
         let fresh = guest(fleet, name, spec, numbers, artifacts, facts)?;
         let mut endpoint = endpoint(name, spec, numbers);
-        let guest = match facts.restored.get(name) {
-            Some(machine) => restored(fresh, machine, spec, &mut endpoint),
-            None => fresh,
+        let guest = match (facts.restored.get(name), facts.in_use.get(name)) {
+            (_, Some((machine, containers))) => in_use(fresh, machine, containers, spec, &mut endpoint),
+            (Some(machine), None) => restored(fresh, machine, spec, &mut endpoint),
+            (None, None) => fresh,
         };
-        guests.insert(name.clone(), guest);
+        // The rules are for all who may ever be there, so that nobody who comes or goes changes them.
         endpoints.push(endpoint);
+        if spec.warm.is_none() || facts.places.contains_key(name) {
+            guests.insert(name.clone(), guest);
+        }
     }
     supported(&guests, facts)?;
     let network = network(fleet, lock, &facts.around, &endpoints)?;
@@ -321,6 +342,24 @@ fn machine_spec(
 /// A guest that is brought back from a snapshot, in the place of one that boots. It has the address that is in its memory,
 /// so the host's side and the rules follow it; containers are started in a guest that boots.
 fn restored(fresh: WantedGuest, machine: &Machine, spec: &GuestSpec, endpoint: &mut Endpoint) -> WantedGuest {
+    let startup = Startup::Restored { machine: machine.clone(), fresh: Box::new(fresh.machine().clone()) };
+    WantedGuest { startup, containers: Vec::new(), ..around(fresh, machine, spec, endpoint) }
+}
+
+/// A guest that somebody has: what it was started with stays, and the host around it follows the file.
+fn in_use(
+    fresh: WantedGuest,
+    machine: &Machine,
+    containers: &[ContainerSpec],
+    spec: &GuestSpec,
+    endpoint: &mut Endpoint,
+) -> WantedGuest {
+    let (startup, containers) = (Startup::InUse(machine.clone()), containers.to_vec());
+    WantedGuest { startup, containers, spare: None, ..around(fresh, machine, spec, endpoint) }
+}
+
+/// The host around a machine that is not the one that would be started.
+fn around(fresh: WantedGuest, machine: &Machine, spec: &GuestSpec, endpoint: &mut Endpoint) -> WantedGuest {
     endpoint.tap = machine.tap.clone();
     endpoint.mac = machine.mac;
     endpoint.ip = machine.ip;
@@ -328,8 +367,7 @@ fn restored(fresh: WantedGuest, machine: &Machine, spec: &GuestSpec, endpoint: &
         disk: fresh.disk.map(|disk| WantedDisk { uid: machine.uid, ..disk }),
         tap: tap(machine, fresh.tap.rates),
         cgroup: limits(machine, spec),
-        startup: Startup::Restored { machine: machine.clone(), fresh: Box::new(fresh.machine().clone()) },
-        containers: Vec::new(),
+        ..fresh
     }
 }
 
@@ -382,7 +420,13 @@ fn guest(
         cgroup: limits(&machine, spec),
         startup: Startup::Boot(machine),
         containers: spec.containers.clone(),
+        spare: spare(spec),
     })
+}
+
+fn spare(spec: &GuestSpec) -> Option<SpareSpec> {
+    let (pool, warm) = (spec.pool.clone()?, spec.warm?);
+    Some(SpareSpec { pool, paused: warm.paused, ttl: warm.ttl })
 }
 
 /// What the kernel of a guest is started with.

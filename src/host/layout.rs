@@ -320,6 +320,16 @@ impl Layout {
         self.guest(guest).join("freezing.json")
     }
 
+    /// That the guest waits to be handed out.
+    pub fn spare(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("spare.json")
+    }
+
+    /// That somebody has the guest.
+    pub fn session(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("session.json")
+    }
+
     /// Chroots of every VMM; the jailer's `--chroot-base-dir`.
     pub fn jails(&self) -> PathBuf {
         self.place_dir().join("jails")

@@ -16,6 +16,7 @@ pub mod names;
 pub mod network;
 pub mod observed;
 pub mod policy;
+pub mod pool;
 pub mod proxy;
 pub mod publish;
 pub mod quarantine;

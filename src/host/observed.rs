@@ -11,7 +11,7 @@ use crate::fleet::ContainerSpec;
 use super::network::{NetworkSpec, PairSpec};
 use super::policy::Policies;
 use super::publish::PublishedPort;
-use super::state::{CgroupLimits, Machine, StoredKind, TapSpec};
+use super::state::{CgroupLimits, Machine, Session, SpareSpec, StoredKind, TapSpec};
 
 /// Everything of one fleet on one host. The default is a host that has nothing of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -189,6 +189,19 @@ pub struct ObservedVmm {
     pub containers: Vec<ContainerSpec>,
     /// Whether it stands still for a snapshot whose maker was killed.
     pub paused: Option<Paused>,
+    /// What it is there for, of a member of a pool whose guests are handed out.
+    pub role: Option<PoolRole>,
+}
+
+/// What a running member of a pool is there for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolRole {
+    /// It waits to be handed out.
+    Spare(SpareSpec),
+    /// Somebody has it.
+    InUse(Session),
+    /// Somebody had it.
+    Used,
 }
 
 /// Why a VMM stands still.

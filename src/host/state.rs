@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{FileDigest, InterfaceName, MacAddress, Rates, SnapshotName};
+use crate::base::{FileDigest, InterfaceName, Label, MacAddress, Rates, SnapshotName};
 use crate::fleet::{MachineSpec, VmmKind};
 use crate::sys::cgroup::{EVEN_WEIGHT, IoLimits};
 
@@ -44,6 +45,35 @@ pub struct TapSpec {
     pub address: Ipv4Addr,
     /// How fast packets come from the guest and go to it.
     pub rates: Rates,
+}
+
+/// How a guest waits until it is handed out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpareSpec {
+    pub pool: Label,
+    /// Whether its VMM is paused meanwhile.
+    pub paused: bool,
+    /// After which its session ends by itself.
+    pub ttl: Option<Duration>,
+}
+
+impl fmt::Display for SpareSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pool, paused, .. } = self;
+        write!(f, "spare of {pool}{}", if *paused { ", paused" } else { "" })
+    }
+}
+
+/// That somebody has a member of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    pub pool: Label,
+    /// Whom it was handed out for, as they were called.
+    pub label: Option<String>,
+    /// RFC 3339, in UTC; empty where whoever takes it has not said yet.
+    pub started: String,
+    /// When it ends by itself (RFC 3339, UTC).
+    pub expires: Option<String>,
 }
 
 /// What a guest's cgroup allows its VMM.

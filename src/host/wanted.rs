@@ -9,7 +9,7 @@ use super::firewall::Ruleset;
 use super::network::NetworkSpec;
 use super::publish::PublishedPort;
 use super::resolver::Resolver;
-use super::state::{CgroupLimits, Machine, StoredKind, TapSpec};
+use super::state::{CgroupLimits, Machine, SpareSpec, StoredKind, TapSpec};
 
 /// Everything of one fleet on one host. The default is a host that should have nothing of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,6 +49,8 @@ pub struct WantedGuest {
     pub startup: Startup,
     /// Containers that are started in it once it has booted.
     pub containers: Vec<ContainerSpec>,
+    /// Of one that is to wait until it is handed out.
+    pub spare: Option<SpareSpec>,
 }
 
 /// What a guest is to run.
@@ -63,6 +65,8 @@ pub enum Startup {
         /// What another start would boot.
         fresh: Box<Machine>,
     },
+    /// Somebody has it, and it is left as it runs.
+    InUse(Machine),
 }
 
 impl WantedGuest {
@@ -70,7 +74,7 @@ impl WantedGuest {
     #[must_use]
     pub fn machine(&self) -> &Machine {
         match &self.startup {
-            Startup::Boot(machine) | Startup::Restored { machine, .. } => machine,
+            Startup::Boot(machine) | Startup::Restored { machine, .. } | Startup::InUse(machine) => machine,
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, FileDigest, GuestName}
 use crate::host::firewall::Ruleset;
 use crate::host::network::{NetworkSpec, PairSpec};
 use crate::host::observed::{
-    Found, ObservedGuest, ObservedHost, ObservedNetwork, ObservedResolver, ObservedRuleset, ObservedVmm,
+    Found, ObservedGuest, ObservedHost, ObservedNetwork, ObservedResolver, ObservedRuleset, ObservedVmm, PoolRole,
 };
 use crate::host::policy::{self, PolicyChange};
 use crate::host::publish::{self, PublishedChange};
@@ -224,7 +224,11 @@ fn resolvers(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_
 
 /// What is left to remove of a guest that is not wanted. Its data disk is no such thing.
 fn stop(name: &GuestName, have: &ObservedGuest) -> Option<GuestSteps> {
-    let found = if have.vmm.is_some() { "no longer wanted" } else { "left over" };
+    let found = match &have.vmm {
+        Some(ObservedVmm { role: Some(PoolRole::Used), .. }) => "its session is over",
+        Some(_) => "no longer wanted",
+        None => "left over",
+    };
     let steps = removal(name, have);
     (!steps.is_empty()).then(|| GuestSteps::new(name, StepReason::found(found), steps))
 }
@@ -232,12 +236,15 @@ fn stop(name: &GuestName, have: &ObservedGuest) -> Option<GuestSteps> {
 /// Removes what is there of a guest, but for its data disk.
 pub(super) fn removal(name: &GuestName, have: &ObservedGuest) -> Vec<Step> {
     let guest = || name.clone();
+    let role = have.vmm.as_ref().and_then(|vmm| vmm.role.as_ref());
+    // First: where it was handed out meanwhile, nothing is done to it.
+    let spare = matches!(role, Some(PoolRole::Spare(_))).then(|| Step::EndSpare { guest: guest() });
     let disk = have.lost_disk.then(|| Step::RelinkDisk { guest: guest() });
     let vmm = have.vmm.as_ref().map(|_| Step::StopVmm { guest: guest() });
     let tap = have.tap.as_ref().map(|tap| Step::RemoveTap { guest: guest(), tap: tap.name.clone() });
     let cgroup = have.cgroup.map(|_| Step::RemoveCgroup { guest: guest() });
     let jail = have.has_leftovers().then(|| Step::RemoveJail { guest: guest() });
-    disk.into_iter().chain(vmm).chain(tap).chain(cgroup).chain(jail).collect()
+    spare.into_iter().chain(disk).chain(vmm).chain(tap).chain(cgroup).chain(jail).collect()
 }
 
 /// Removes whatever was made of a guest that did not come up, but for its data disk.
@@ -269,6 +276,10 @@ fn guest(
             (have, have.vmm.as_ref().map_or_else(|| why::start(have), |vmm| why::repair(have, vmm, want)))
         }
     };
+    // Whoever had it has lost it; what comes in its place is not theirs.
+    if replaced.is_some() && matches!(want.startup, Startup::InUse(_)) {
+        return;
+    }
     let holder = restored.get(&want.tap.address).filter(|holder| **holder != name);
     if let (None, Some(holder)) = (&left.vmm, holder) {
         plan.notes.push(format!(
@@ -290,6 +301,7 @@ fn guest(
     steps.then.extend(clear_idle_jails(name, left));
     steps.then.extend(remove_containers(name, left, want));
     steps.then.extend(start_containers(name, left, want));
+    steps.then.extend(make_spare(name, left, want));
     if !steps.steps.is_empty() || !steps.then.is_empty() {
         plan.start.push(steps);
     }
@@ -380,6 +392,13 @@ fn start_containers(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) 
     let started = have.vmm.as_ref().map_or(&[][..], |vmm| &vmm.containers);
     let missing: Vec<_> = want.containers.iter().filter(|c| !started.contains(c)).cloned().collect();
     (!missing.is_empty()).then(|| Step::StartContainers { guest: name.clone(), containers: missing })
+}
+
+/// Last, since nothing can be told to one that is paused.
+fn make_spare(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Option<Step> {
+    let spare = want.spare.clone()?;
+    let role = have.vmm.as_ref().and_then(|vmm| vmm.role.as_ref());
+    role.is_none().then(|| Step::MakeSpare { guest: name.clone(), spare })
 }
 
 /// Everything that a guest needs, from its disk to its first word.

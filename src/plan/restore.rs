@@ -26,7 +26,7 @@ pub fn restore(
     let want = wanted.guests.get(guest);
     let fresh = want.map(|want| match &want.startup {
         Startup::Restored { fresh, .. } => &**fresh,
-        Startup::Boot(machine) => machine,
+        Startup::Boot(machine) | Startup::InUse(machine) => machine,
     });
     let obstacles = obstacles(observed, fresh, guest, manifest);
     let Some(want) = want.filter(|_| obstacles.is_empty()) else { return Err(obstacles) };

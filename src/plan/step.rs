@@ -11,7 +11,7 @@ use crate::host::network::NetworkSpec;
 use crate::host::policy::PolicyChange;
 use crate::host::publish::PublishedChange;
 use crate::host::resolver::Resolver;
-use crate::host::state::{CgroupLimits, Machine, StoredKind, TapSpec};
+use crate::host::state::{CgroupLimits, Machine, SpareSpec, StoredKind, TapSpec};
 use crate::host::wanted::HostRules;
 
 use super::why::StepReason;
@@ -157,6 +157,15 @@ pub enum Step {
     StopVmm {
         guest: GuestName,
     },
+    /// Has a guest that is ready wait until `session start` hands it out.
+    MakeSpare {
+        guest: GuestName,
+        spare: SpareSpec,
+    },
+    /// Ends a guest that waits, unless it was handed out meanwhile.
+    EndSpare {
+        guest: GuestName,
+    },
 }
 
 impl fmt::Display for Step {
@@ -216,6 +225,8 @@ impl fmt::Display for Step {
             Self::ForgetSnapshot { snapshot } => write!(f, "remove the files of snapshot {snapshot}"),
             Self::ClearSnapshots => f.write_str("remove what is left of unfinished snapshots"),
             Self::StopVmm { .. } => f.write_str("stop vmm"),
+            Self::MakeSpare { spare, .. } => write!(f, "stand by as a {spare}"),
+            Self::EndSpare { .. } => f.write_str("end the spare"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::base::Label;
 use crate::fleet::ContainerSpec;
-use crate::host::observed::{Found, ObservedDisk, ObservedGuest, ObservedVmm, Paused};
+use crate::host::observed::{Found, ObservedDisk, ObservedGuest, ObservedVmm, Paused, PoolRole};
 use crate::host::wanted::{Startup, WantedGuest};
 
 use super::change::{self, Change};
@@ -59,9 +59,17 @@ pub(super) fn replace(have: &ObservedGuest, want: &WantedGuest) -> Option<StepRe
         (have.cgroup.is_none(), "its cgroup is gone"),
         (!vmm.jailed, "its vmm is in no jail"),
         (vmm.disk_only_open, "its data disk has no name any more"),
+        (vmm.role == Some(PoolRole::Used), "its session is over"),
+        (is_another_spare(vmm, want), "another kind of spare"),
     ];
     let found = parts.into_iter().filter(|(is, _)| *is).map(|(_, what)| what.to_owned()).collect();
     Some(StepReason { found, changes }).filter(|reason| !reason.is_empty())
+}
+
+/// Whether a guest that waits, and that nothing can be told meanwhile, waits for something else than it should.
+fn is_another_spare(vmm: &ObservedVmm, want: &WantedGuest) -> bool {
+    let Some(PoolRole::Spare(spare)) = &vmm.role else { return false };
+    want.spare.as_ref() != Some(spare) || vmm.containers != want.containers
 }
 
 /// Why a guest that does not run is started.
@@ -83,6 +91,7 @@ pub(super) fn repair(have: &ObservedGuest, vmm: &ObservedVmm, want: &WantedGuest
         (vmm.outside_cgroup, "its vmm is not in its cgroup"),
         (vmm.paused.is_some(), "paused by a snapshot that was not finished"),
         (!vmm.ready, "not ready yet"),
+        (want.spare.is_some() && vmm.role.is_none(), "not a spare yet"),
         (!vmm.logged, "its logs are not kept"),
         (have.lost_disk && have.disk.is_none(), "its data disk was removed from the store"),
         (have.lost_disk && have.disk.is_some(), "another file has the name of its data disk in the store"),

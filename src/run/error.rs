@@ -33,6 +33,7 @@ use crate::sys::ip::IpError;
 use crate::sys::ssh::SshError;
 
 use super::saved_plan::SavedPlanError;
+use super::session_error::SessionError;
 
 /// A use case that did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +126,8 @@ pub enum RunError {
     NotRunning(GuestName),
     #[error("{guest} {}", if *.runs { "is not ready yet" } else { "is not running" })]
     NotReady { guest: GuestName, runs: bool },
+    #[error(transparent)]
+    Session(#[from] SessionError),
     #[error("{0} has no sshd, so no command can be run in it")]
     NoSshd(GuestName),
 
@@ -261,6 +264,7 @@ impl RunError {
     }
 }
 
+const ADD_IMAGE: &str = "add the image to `images` of the guest's disk, or use an image that is there";
 const NEEDS_ROOT: &str = "run it with sudo; `check`, `lock`, `build` and `tree` need no root";
 
 impl Diagnostic for RunError {
@@ -285,15 +289,14 @@ impl Diagnostic for RunError {
             Self::Image(error) => error.diagnosis(),
             Self::Container(error) => error.diagnosis(),
             Self::SavedPlan(error) => error.diagnosis(),
+            Self::Session(error) => error.diagnosis(),
             Self::NotRoot => Failed.hint(NEEDS_ROOT),
             Self::Program(_) | Self::LockText(_) | Self::Manifest(_) | Self::NoSystemd => Failed.no_hint(),
             Self::NoLock(_) | Self::StaleLock { .. } => {
                 Invalid.hint("run `sisforge lock` and commit the file, or run without --locked")
             }
             Self::TurnedOff(all) => together(all),
-            Self::AbsentImages(_) => {
-                Invalid.hint("add the image to `images` of the guest's disk, or use an image that is there")
-            }
+            Self::AbsentImages(_) => Invalid.hint(ADD_IMAGE),
             Self::Shrinks(all) => together(all),
             Self::MachineFiles(_)
             | Self::AddressList { .. }

@@ -7,10 +7,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::apply::{GuestAction, StepFailure};
+use crate::base::GuestName;
 use crate::base::diagnostic::one_line;
-use crate::base::text::json;
+use crate::base::text::{json, printable};
 use crate::base::time::rfc3339_millis;
 use crate::host::layout::Layout;
+use crate::host::state::Session;
 use crate::plan::GuestSteps;
 use crate::sys::fs::{self, FileError, FileLock};
 use crate::sys::journal::{self, Priority};
@@ -56,6 +58,10 @@ pub enum FleetEvent {
     Quarantined { guest: String },
     /// A guest was brought back from quarantine.
     Released { guest: String },
+    /// A guest of a pool was handed out.
+    SessionStarted { guest: String, label: Option<String>, expires: Option<String> },
+    /// A session was ended: its guest is removed.
+    SessionEnded { guest: String },
     /// `watch` has applied a revision: a commit, or the digest of a file and its lock.
     Applied { revision: String },
     /// A look of `watch` came to nothing; told once for each reason.
@@ -63,6 +69,12 @@ pub enum FleetEvent {
 }
 
 impl FleetEvent {
+    /// That somebody has a guest.
+    pub fn of_session(guest: &GuestName, session: &Session) -> Self {
+        let Session { label, expires, .. } = session.clone();
+        Self::SessionStarted { guest: guest.to_string(), label, expires }
+    }
+
     /// The guest that it is about.
     pub fn guest(&self) -> Option<&str> {
         match self {
@@ -74,6 +86,8 @@ impl FleetEvent {
             | Self::Waiting { guest, .. }
             | Self::LeftEnded { guest }
             | Self::Quarantined { guest }
+            | Self::SessionStarted { guest, .. }
+            | Self::SessionEnded { guest }
             | Self::Released { guest } => Some(guest),
             Self::Failed { guest, .. } => guest.as_deref(),
             Self::Applied { .. } | Self::LookFailed { .. } => None,
@@ -102,6 +116,12 @@ impl FleetEvent {
             }
             Self::Quarantined { guest } => format!("{guest} cut off from every network"),
             Self::Released { guest } => format!("{guest} released from quarantine"),
+            Self::SessionStarted { guest, label, expires } => {
+                let label = label.as_ref().map(|label| format!(" for {}", printable(label)));
+                let until = expires.as_ref().map(|time| format!(", until {time}"));
+                format!("{guest} handed out{}{}", label.unwrap_or_default(), until.unwrap_or_default())
+            }
+            Self::SessionEnded { guest } => format!("the session of {guest} was ended"),
             Self::Applied { revision } => format!("applied {revision}"),
             Self::LookFailed { error } => format!("watch: {error}"),
         }

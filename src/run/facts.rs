@@ -19,7 +19,7 @@ use crate::host::network::{PAIR_MTU_MAX, outer_ports, overlap, own_networks, par
 use crate::host::observed::ObservedHost;
 use crate::host::publish::PublishedPort;
 use crate::host::resolver::list::{self, NameList, NameListError};
-use crate::host::{address_list, machine_file, versions, vmm};
+use crate::host::{address_list, machine_file, pool, versions, vmm};
 use crate::sys::firecracker::{self, FirecrackerVersion};
 use crate::sys::ip::Interface;
 use crate::sys::netns::{self, Presence};
@@ -46,6 +46,8 @@ pub(super) fn facts(
         kvm: kvm::runs_ordinary_guests(),
         restored: HostFacts::restored(observed),
         resolvers: HostFacts::resolvers(observed),
+        places: pool::places(fleet, observed),
+        in_use: HostFacts::in_use(observed),
     })
 }
 

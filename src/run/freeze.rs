@@ -11,6 +11,7 @@ use crate::sys::interrupt;
 
 use super::fleet_host::{FleetHost, HeldHost, Located};
 use super::guests::declared_or_there;
+use super::session::refuse_spare;
 use super::{Outcome, RunError, Workspace};
 
 /// A snapshot that was made; the host is held.
@@ -36,6 +37,7 @@ pub fn create<'a>(
 ) -> Result<Frozen<'a>, RunError> {
     let held = FleetHost::hold(workspace)?;
     let guest = declared_or_there(guest, &held.declared, &held.host)?;
+    refuse_spare(&held.host, &guest)?;
     let name = match name {
         Some(name) => name,
         None => default_name(&guest, &now())?,

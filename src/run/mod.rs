@@ -37,6 +37,8 @@ pub mod restarts;
 pub mod restore;
 pub mod saved_plan;
 pub mod scripts;
+pub mod session;
+pub mod session_error;
 pub mod status;
 pub mod systemd;
 pub mod tree;

@@ -7,6 +7,7 @@ use crate::sys::ssh::Target;
 
 use super::fleet_host::Located;
 use super::guests::declared_or_there;
+use super::session::refuse_spare;
 use super::{RunError, Workspace};
 
 /// A guest by its name, and the host that it is on.
@@ -31,6 +32,7 @@ pub fn logged(workspace: &Workspace<'_>, names: &[String]) -> Result<(LinuxHost,
 /// A guest whose VMM runs.
 pub fn running(workspace: &Workspace<'_>, name: &str) -> Result<(LinuxHost, GuestName), RunError> {
     let (host, guest) = guest(workspace, name)?;
+    refuse_spare(&host, &guest)?;
     match host.guest(&guest).vmm() {
         Some(_) => Ok((host, guest)),
         None => Err(RunError::NotRunning(guest)),
@@ -40,6 +42,7 @@ pub fn running(workspace: &Workspace<'_>, name: &str) -> Result<(LinuxHost, Gues
 /// How a guest that is ready is logged in to, as its user.
 pub fn ssh(workspace: &Workspace<'_>, name: &str) -> Result<Target, RunError> {
     let (host, guest) = guest(workspace, name)?;
+    refuse_spare(&host, &guest)?;
     let vmm = host.guest(&guest).vmm();
     let Some(ready) = host.guest(&guest).ready(vmm.as_ref())? else {
         return Err(RunError::NotReady { guest, runs: vmm.is_some() });

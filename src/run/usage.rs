@@ -192,6 +192,7 @@ mod tests {
                 memory: None,
                 oom_kills: 0,
                 note: None,
+                session: None,
                 quarantined: None,
                 machine: None,
                 published: Vec::new(),

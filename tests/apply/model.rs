@@ -7,7 +7,7 @@ use sisforge::apply::{ApplyError, Host};
 use sisforge::base::{GuestName, Rates, Sha256, SnapshotName};
 use sisforge::host::observed::{
     Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedNetwork, ObservedResolver,
-    ObservedRuleset, ObservedTap, ObservedVmm,
+    ObservedRuleset, ObservedTap, ObservedVmm, PoolRole,
 };
 use sisforge::host::state::{Machine, MachineDisk};
 use sisforge::host::wanted::{HostRules, WantedHost};
@@ -245,6 +245,8 @@ impl Host for ModelHost {
             | Step::ResumeVmm { .. }
             | Step::JoinCgroup { .. }
             | Step::ContinueVmm { .. }
+            | Step::MakeSpare { .. }
+            | Step::EndSpare { .. }
             | Step::StopVmm { .. } => self.vmm(step),
         }
     }
@@ -441,6 +443,10 @@ impl ModelHost {
                 self.guest("containers", guest, start(containers.len()), start(1))
             }
             Step::ResumeVmm { guest } => running("resume", guest, &|vmm| vmm.paused = None),
+            Step::MakeSpare { guest, spare } => {
+                running("stand by", guest, &|vmm| vmm.role = Some(PoolRole::Spare(spare.clone())))
+            }
+            Step::EndSpare { guest } => self.guest("end spare", guest, end_vmm, |_| ()),
             Step::JoinCgroup { guest } => running("join cgroup", guest, &|vmm| vmm.outside_cgroup = false),
             Step::ContinueVmm { guest } => running("continue", guest, &|vmm| vmm.halted = false),
             Step::StopVmm { guest } => {

@@ -96,15 +96,17 @@ fn recorded(vmm: VmmKind) -> Machine {
 
 /// What is wanted where a guest is to run this machine.
 fn wanted(guest: &str, startup: Startup) -> WantedHost {
-    let (Startup::Boot(machine) | Startup::Restored { machine, .. }) = &startup;
+    let (Startup::Boot(machine) | Startup::Restored { machine, .. } | Startup::InUse(machine)) = &startup;
     let tap = TapSpec {
         name: machine.tap.clone(),
         owner: machine.uid,
         address: host_side(machine.ip),
         rates: Rates::default(),
     };
-    let guest =
-        (name(guest), WantedGuest { disk: None, tap, cgroup: LIMITS, startup, containers: Vec::new() });
+    let guest = (
+        name(guest),
+        WantedGuest { disk: None, tap, cgroup: LIMITS, startup, containers: Vec::new(), spare: None },
+    );
     WantedHost { guests: [guest].into(), ..WantedHost::default() }
 }
 

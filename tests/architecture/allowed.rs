@@ -236,6 +236,16 @@ pub const MAY_CHANGE: &[Allowed] = &[
         why: "rules in a network that is nobody's, and ends with its process",
     },
     Allowed {
+        file: "src/apply/pool.rs",
+        functions: &["GuestHandle::make_spare", "GuestHandle::resume_taken"],
+        why: "a step, and its counterpart in `session start`, to which a rename gave the guest alone",
+    },
+    Allowed {
+        file: "src/apply/record/pool.rs",
+        functions: &["take", "withdraw"],
+        why: "`session` holds no host and makes no plan: the rename in `take` decides between two; `withdraw` is a step",
+    },
+    Allowed {
         file: "src/apply/record/quarantine.rs",
         functions: &["cut_off", "release", "load", "change"],
         why: "`quarantine` and `release` hold no host and make no plan; `load` is part of the step on rules",

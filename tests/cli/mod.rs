@@ -41,6 +41,7 @@ mod repository;
 mod rollout;
 mod same_bytes;
 mod scripts;
+mod session;
 mod snapshot;
 mod surface;
 mod sweep;

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::PublishedJson;
+use super::{HandedOutJson, PublishedJson};
 use crate::apply::containers::{ContainerState, ContainerStatus};
 use crate::apply::status::{GuestPhase, GuestStatus};
 use crate::base::diagnostic::one_line;
@@ -35,6 +35,8 @@ pub struct Guest {
     pub note: Option<String>,
     /// Since when the guest is cut off from every network (RFC 3339; empty where that is not known); `null` where it is not.
     pub quarantined: Option<String>,
+    /// Whose it is, of a guest of a pool that was handed out; `null` for any other.
+    pub session: Option<HandedOutJson>,
     /// Ports of the host that lead to it.
     pub published: Vec<PublishedJson>,
     /// What the VMM was started with; these keys are missing where none runs, or no record says.
@@ -48,6 +50,8 @@ pub struct Guest {
 pub enum Phase {
     /// Its VMM runs and it said that it is ready.
     Ready,
+    /// It is booted, and waits until `session start` hands it out.
+    Spare,
     /// Its VMM runs.
     Starting,
     /// Parts of it are there, but no VMM.
@@ -166,6 +170,7 @@ impl From<GuestPhase> for Phase {
     fn from(phase: GuestPhase) -> Self {
         match phase {
             GuestPhase::Ready => Self::Ready,
+            GuestPhase::Spare => Self::Spare,
             GuestPhase::Starting => Self::Starting,
             GuestPhase::Broken => Self::Broken,
             GuestPhase::Down => Self::Down,
@@ -227,6 +232,7 @@ impl From<&GuestStatus> for Guest {
             oom_kills: guest.oom_kills,
             note: guest.note.clone(),
             quarantined: guest.quarantined.clone(),
+            session: guest.session.as_ref().map(HandedOutJson::from),
             published: guest.published.iter().map(PublishedJson::from).collect(),
             machine: guest.machine.as_ref().map(MachineJson::from),
         }
@@ -303,6 +309,7 @@ mod tests {
         let machine = crate::host::snapshot::tests::manifest(crate::fleet::VmmKind::Qemu).machine;
         let status = GuestStatus {
             name: "alice".parse().unwrap(),
+            session: None,
             state: GuestPhase::Ready,
             pid: Some(7),
             uid: Some(machine.uid),

@@ -19,6 +19,7 @@ mod keys;
 mod plan;
 mod policy;
 mod publish;
+mod session;
 mod snapshot;
 mod verify;
 
@@ -36,6 +37,7 @@ pub use keys::KeysJson;
 pub use plan::{PlanJson, TreeJson};
 pub use policy::{ExplainedJson, PolicyJson, QuarantineJson, RulesJson};
 pub use publish::PublishedJson;
+pub use session::{HandedOutJson, SessionEndedJson, SessionJson};
 pub use snapshot::{FrozenJson, Removed, RestoredJson, Snapshot};
 pub use verify::VerificationJson;
 
@@ -71,6 +73,12 @@ pub enum DocumentJson {
     PolicyFlows,
     /// Of `quarantine` and `release`
     Quarantine,
+    /// Of `session start` and `session extend`
+    Session,
+    /// Of `session ls`
+    SessionLs,
+    /// Of `session end`
+    SessionEnd,
     /// Of `publish`
     Publish,
     /// Of `tree`
@@ -143,6 +151,7 @@ impl DocumentJson {
             Self::PolicyExplain => schema::<ExplainedJson>("sisforge policy explain --json"),
             Self::PolicyLog => schema::<DroppedJson>("a line of sisforge policy log --json"),
             Self::PolicyFlows => schema::<FlowJson>("a line of sisforge policy flows --json"),
+            Self::Session | Self::SessionLs | Self::SessionEnd => self.of_sessions(),
             Self::Quarantine => schema::<QuarantineJson>("sisforge quarantine --json, and release --json"),
             Self::Publish => schema::<Vec<PublishedJson>>("sisforge publish --json"),
             Self::Tree => schema::<TreeJson>("sisforge tree --json"),
@@ -169,6 +178,16 @@ impl DocumentJson {
             Self::Event => schema::<EventJson>("a line of sisforge up, down, build and the like --json"),
             Self::Wrote => schema::<WrittenJson>("a file that sisforge wrote"),
             Self::Error => schema::<FailureJson>("sisforge --json, of a command that failed"),
+        }
+    }
+
+    fn of_sessions(self) -> serde_json::Value {
+        match self {
+            Self::Session => {
+                schema::<SessionJson>("sisforge session start --json, and session extend --json")
+            }
+            Self::SessionLs => schema::<Vec<SessionJson>>("sisforge session ls --json"),
+            _ => schema::<SessionEndedJson>("sisforge session end --json"),
         }
     }
 

@@ -214,7 +214,7 @@ fn guest_row(load: &GuestLoad, coloured: bool) -> Row<'static> {
         _ if !coloured => Style::new(),
         _ if status.quarantined.is_some() => Style::new().fg(Color::Yellow),
         GuestPhase::Broken => Style::new().fg(Color::Red),
-        GuestPhase::Down => Style::new().add_modifier(Modifier::DIM),
+        GuestPhase::Down | GuestPhase::Spare => Style::new().add_modifier(Modifier::DIM),
         GuestPhase::Ready | GuestPhase::Starting => Style::new(),
     };
     Row::new(cells.into_iter().map(|cell| Cell::from(Text::from(render::plain(&cell))))).style(style)

@@ -4,11 +4,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
 use super::super::model::{BuiltinList, ScriptMoment, ScriptName};
 use super::super::registry::RegistryImage;
+use crate::base::time::parse_duration;
 use crate::base::{ByteSize, InvalidValue, Rate, Sha256};
 
 fn wrong<T>(rule: impl Into<String>) -> Result<T, InvalidValue> {
@@ -134,6 +136,18 @@ impl FromStr for Seconds {
             || wrong("must be a duration from \"1s\" to \"65535s\""),
             |seconds| Ok(Self(seconds)),
         )
+    }
+}
+
+/// A duration such as `"8h"`, more than nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime(pub Duration);
+
+impl FromStr for Lifetime {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        parse_duration(text).map(Self)
     }
 }
 

@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::super::file::{ContainerSection, DiskChoice, FleetFile, GuestSection, IoSection, PoolSection};
+use super::super::file::{ContainerSection, DiskChoice, FleetFile, GuestSection, IoSection};
 use super::super::model::{ContainerSpec, DiskSpec, GuestSpec, IoSpec, OnExit};
 use super::super::scalar::{Bandwidth, Count};
 use super::machine::NamedMachine;
+use super::pool::PoolSize;
 use super::{Declarations, Validator, all, optional};
 use crate::base::problem::{Problem, Read, ReadRef};
 use crate::base::{ByteSize, GuestName, InvalidValue, Label, is_host_label};
@@ -79,9 +80,12 @@ impl Validator<'_> {
             let Ok(section) = section else { continue };
             let own = self.own(&section.member, declared);
             let pool = Some(name.get_ref().clone());
+            let size = self.pool_size(section, &what);
+            let warm = size.by_ref().ok().and_then(PoolSize::warm);
             let member =
                 defaults.by_ref().and_then(|defaults| self.guest(own, defaults, pool, &section.place, &what));
-            for member_name in self.members(name, section) {
+            let member = size.by_ref().and_then(|_| Ok(GuestSpec { warm, ..member.clone()? }));
+            for member_name in self.members(name, size.map_or(0, PoolSize::members)) {
                 if let Some(place) = places.insert(member_name.clone(), name.span()) {
                     self.clash(name, &member_name, place);
                 }
@@ -94,14 +98,13 @@ impl Validator<'_> {
     }
 
     /// Names of a pool's members; none where one of them would not be the name of a guest.
-    fn members(&mut self, pool: &Spanned<Label>, section: &PoolSection) -> Vec<GuestName> {
-        let replicas = section.replicas.as_ref().map_or(0, |replicas| replicas.get_ref().0);
+    fn members(&mut self, pool: &Spanned<Label>, count: u32) -> Vec<GuestName> {
         let name = |number: u32| {
             let text = format!("{}-{number}", pool.get_ref());
             GuestName::declared(&text).map_err(|InvalidValue(rule)| (text, rule))
         };
         // The last name is the longest.
-        let names = (0..replicas).rev().map(name).collect::<Result<Vec<_>, _>>();
+        let names = (0..count).rev().map(name).collect::<Result<Vec<_>, _>>();
         names.unwrap_or_else(|(text, rule)| {
             let message = format!("pool `{}` has a guest `{text}`, whose name {rule}", pool.get_ref());
             let hint = match is_host_label(pool.get_ref().as_str()) {
@@ -174,6 +177,7 @@ impl Validator<'_> {
                 None => defaults.containers.clone()?.unwrap_or_default(),
             },
             pool,
+            warm: None,
             on_exit: own.on_exit?.or(defaults.on_exit?).unwrap_or_default(),
         })
     }

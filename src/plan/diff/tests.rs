@@ -45,6 +45,7 @@ fn declared(guest: &str, number: u8) -> WantedGuest {
         }),
         tap,
         containers: Vec::new(),
+        spare: None,
     }
 }
 
@@ -127,7 +128,7 @@ fn alices_vmm(host: &mut ObservedHost) -> &mut ObservedVmm {
 /// The machine that a guest is to boot.
 fn machine<'a>(host: &'a mut WantedHost, guest: &str) -> &'a mut Machine {
     match &mut host.guests.get_mut(&name(guest)).unwrap().startup {
-        Startup::Boot(machine) | Startup::Restored { machine, .. } => machine,
+        Startup::Boot(machine) | Startup::Restored { machine, .. } | Startup::InUse(machine) => machine,
     }
 }
 

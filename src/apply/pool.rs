@@ -1,0 +1,70 @@
+//! Guests of pools: made to wait, and taken out of waiting before anything else is done to them.
+
+use crate::host::observed::PoolRole;
+use crate::host::state::{Machine, SpareSpec};
+
+use crate::sys::process::ProcessInfo;
+
+use super::control::{self, PATIENCE, PAUSE_LIMIT};
+use super::linux::GuestHandle;
+use super::record::pool::{self, PoolRecord};
+use super::{ApplyError, record};
+
+impl GuestHandle<'_> {
+    /// Has a guest that is ready wait until somebody takes it.
+    pub(super) fn make_spare(self, spare: &SpareSpec) -> Result<(), ApplyError> {
+        let vmm = self.vmm().ok_or_else(|| ApplyError::Gone(self.name.clone()))?;
+        if spare.paused {
+            let machine: Option<Machine> = self.machine()?;
+            let machine = machine.ok_or_else(|| ApplyError::Gone(self.name.clone()))?;
+            control::connect(&self.jail_root(&vmm)?, &machine, &vmm, PATIENCE)?.pause()?;
+        }
+        Ok(record::write(&self.layout().spare(self.name), &PoolRecord::spare(&vmm, spare))?)
+    }
+
+    /// Ends a guest that waits, so that nobody is given it any more.
+    ///
+    /// # Errors
+    /// [`ApplyError::HandedOut`] where somebody took it meanwhile; nothing was done to it then.
+    pub(super) fn end_spare(self) -> Result<(), ApplyError> {
+        if !pool::withdraw(self.layout(), self.name)? {
+            return Err(ApplyError::HandedOut(self.name.clone()));
+        }
+        // It stands still and hears nothing, and it has nothing to lose.
+        self.kill_vmm()
+    }
+
+    /// What it is there for, while this VMM runs.
+    pub fn role(self, vmm: &ProcessInfo) -> Result<Option<PoolRole>, ApplyError> {
+        Ok(pool::role(self.layout(), self.name, vmm)?)
+    }
+
+    /// What is recorded of whoever took it.
+    pub fn taken(self) -> Result<Option<PoolRecord>, ApplyError> {
+        Ok(pool::taken(self.layout(), self.name)?)
+    }
+
+    /// Takes it, if it is there to be taken.
+    pub fn take(self) -> Result<Option<PoolRecord>, ApplyError> {
+        Ok(pool::take(self.layout(), self.name)?)
+    }
+
+    /// Says whose it is.
+    pub fn keep_session(self, record: &PoolRecord) -> Result<(), ApplyError> {
+        Ok(pool::keep(self.layout(), self.name, record)?)
+    }
+
+    /// Whether the VMM of a guest that somebody has taken is there.
+    pub fn is_there(self) -> Result<(), ApplyError> {
+        self.vmm().map(drop).ok_or_else(|| ApplyError::Gone(self.name.clone()))
+    }
+
+    /// Lets a guest run that somebody has taken.
+    pub fn resume_taken(self) -> Result<(), ApplyError> {
+        let machine: Option<Machine> = self.machine()?;
+        let (Some(machine), Some(vmm)) = (machine, self.vmm()) else {
+            return Err(ApplyError::Gone(self.name.clone()));
+        };
+        control::connect(&self.jail_root(&vmm)?, &machine, &vmm, PATIENCE)?.resume(PAUSE_LIMIT)
+    }
+}

@@ -1,0 +1,81 @@
+//! Guests of pools that are handed out.
+
+use std::net::Ipv4Addr;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::host::state::Session;
+use crate::run::session::{PoolGuest, PoolGuestState};
+
+use super::PublishedJson;
+
+/// A guest of a pool.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct SessionJson {
+    pub guest: String,
+    pub pool: String,
+    /// The guest's address.
+    pub ip: Option<Ipv4Addr>,
+    pub state: SessionStateJson,
+    /// `null` unless somebody has it.
+    pub session: Option<HandedOutJson>,
+    /// Ports of the host that lead to it.
+    pub published: Vec<PublishedJson>,
+}
+
+/// How a guest of a pool is.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionStateJson {
+    /// It is booted, and waits to be handed out.
+    Spare,
+    /// Somebody has it.
+    InUse,
+    /// Its session is over, and it is about to be removed.
+    Over,
+}
+
+/// That a guest was handed out.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct HandedOutJson {
+    /// Whom it is for, as `--for` said.
+    pub label: Option<String>,
+    /// RFC 3339, in UTC.
+    pub started: String,
+    /// When it ends by itself (RFC 3339, UTC); `null` where it does not.
+    pub expires: Option<String>,
+}
+
+/// A session that was ended.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct SessionEndedJson {
+    pub guest: String,
+    /// What is worth knowing, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl From<&PoolGuest> for SessionJson {
+    fn from(guest: &PoolGuest) -> Self {
+        let (state, session) = match &guest.state {
+            PoolGuestState::Spare => (SessionStateJson::Spare, None),
+            PoolGuestState::InUse(session) => (SessionStateJson::InUse, Some(session.into())),
+            PoolGuestState::Over => (SessionStateJson::Over, None),
+        };
+        Self {
+            guest: guest.guest.to_string(),
+            pool: guest.pool.to_string(),
+            ip: guest.ip,
+            state,
+            session,
+            published: guest.published.iter().map(PublishedJson::from).collect(),
+        }
+    }
+}
+
+impl From<&Session> for HandedOutJson {
+    fn from(session: &Session) -> Self {
+        let Session { label, started, expires, .. } = session.clone();
+        Self { label, started, expires }
+    }
+}

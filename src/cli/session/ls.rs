@@ -1,0 +1,42 @@
+//! `session ls`.
+
+use std::process::ExitCode;
+
+use crate::base::text::printable;
+use crate::cli::error::CliError;
+use crate::cli::output::SessionJson;
+use crate::cli::render;
+use crate::cli::ui::Ui;
+use crate::run::session::{self, PoolGuest, PoolGuestState};
+
+#[derive(clap::Args)]
+pub struct Args {}
+
+pub fn run(_: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let found = session::list(&ui.workspace())?;
+    if ui.settings.json {
+        render::json(&found.iter().map(SessionJson::from).collect::<Vec<_>>());
+    } else if ui.settings.quiet {
+        let in_use = found.iter().filter(|guest| matches!(guest.state, PoolGuestState::InUse(_)));
+        in_use.for_each(|guest| render::text(&format!("{}\n", guest.guest)));
+    } else {
+        let head = ["GUEST", "POOL", "STATE", "FOR", "STARTED", "EXPIRES"].map(str::to_owned).to_vec();
+        let rows: Vec<_> = std::iter::once(head).chain(found.iter().map(row)).collect();
+        render::text(&render::table(&rows));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(guest: &PoolGuest) -> Vec<String> {
+    let nothing = || "-".to_owned();
+    let (state, label, started, expires) = match &guest.state {
+        PoolGuestState::Spare => ("spare", None, None, None),
+        PoolGuestState::InUse(session) => {
+            ("in use", session.label.clone(), Some(session.started.clone()), session.expires.clone())
+        }
+        PoolGuestState::Over => ("over", None, None, None),
+    };
+    let cells = [label.map(|label| printable(&label)), started, expires];
+    let names = [guest.guest.to_string(), guest.pool.to_string(), state.to_owned()];
+    names.into_iter().chain(cells.into_iter().map(|cell| cell.unwrap_or_else(nothing))).collect()
+}

@@ -1,0 +1,52 @@
+//! `session start`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::base::Label;
+use crate::base::time::parse_duration;
+use crate::cli::error::CliError;
+use crate::cli::output::SessionJson;
+use crate::cli::render;
+use crate::cli::ui::Ui;
+use crate::host::publish::PublishedPort;
+use crate::run::session::{self, PoolGuest, SessionRequest};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The pool
+    pool: Label,
+    /// Whom it is for: a word of your own, which `session ls` shows
+    #[arg(long = "for", value_name = "LABEL")]
+    label: Option<String>,
+    /// When the session ends by itself, such as 8h; as the pool says unless given
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    ttl: Option<Duration>,
+    /// How long to wait for a guest where none is ready
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    wait: Option<Duration>,
+}
+
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let Args { pool, label, ttl, wait } = args;
+    let request = SessionRequest { label: label.clone(), ttl: *ttl, wait: wait.unwrap_or_default() };
+    let taken = session::start(&ui.workspace(), pool, &request)?;
+    if ui.settings.json {
+        render::json(&SessionJson::from(&taken));
+    } else if ui.settings.quiet {
+        render::text(&format!("{}\n", taken.guest));
+    } else {
+        render::text(&text(&taken));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(taken: &PoolGuest) -> String {
+    let PoolGuest { guest, ip, published, .. } = taken;
+    let address = ip.map(|ip| format!(" at {ip}")).unwrap_or_default();
+    let mut text = format!("{guest}{address}, {}\n", super::until(taken));
+    for PublishedPort { name, protocol, port, guest_port, .. } in published {
+        text += &format!("port {port}/{} of this host leads to its {name}, port {guest_port}\n", protocol);
+    }
+    text + &format!("`sisforge ssh {guest}` logs in\n")
+}

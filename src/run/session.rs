@@ -1,0 +1,247 @@
+//! Sessions: a guest of a pool is handed out, and taken back for good.
+//!
+//! Whoever takes one holds nothing: a rename decides between two who want the same guest (`apply/record/pool.rs`), so that nobody
+//! waits for an `up` that starts others. Of `fleet.toml` the fleet's name and its store are read and nothing else.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::apply::linux::LinuxHost;
+use crate::apply::record::pool::PoolRecord;
+use crate::apply::{network, observe};
+use crate::base::time::{now, rfc3339};
+use crate::base::{GuestName, Label};
+use crate::fleet::{self, suggest};
+use crate::host::observed::PoolRole;
+use crate::host::publish::PublishedPort;
+use crate::host::state::Session;
+use crate::sys::interrupt;
+
+use super::events::{self, FleetEvent};
+use super::fleet_host::FleetHost;
+use super::session_error::SessionError;
+use super::{Outcome, RunError, Workspace, host};
+
+/// How often it is looked for a spare that is waited for.
+const POLL: Duration = Duration::from_millis(50);
+
+/// A guest of a pool.
+#[derive(Clone, Debug)]
+pub struct PoolGuest {
+    pub guest: GuestName,
+    /// `None` where nobody recorded its machine.
+    pub ip: Option<Ipv4Addr>,
+    /// The ways in to it.
+    pub published: Vec<PublishedPort>,
+    pub pool: Label,
+    pub state: PoolGuestState,
+}
+
+/// How a guest of a pool is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolGuestState {
+    /// It waits to be handed out.
+    Spare,
+    /// Somebody has it.
+    InUse(Session),
+    /// Its session is over, and `up` or `watch` removes it.
+    Over,
+}
+
+/// Whom a guest is handed out for.
+#[derive(Clone, Debug, Default)]
+pub struct SessionRequest {
+    pub label: Option<String>,
+    /// In place of the pool's.
+    pub ttl: Option<Duration>,
+    /// How long to wait for a guest where none is spare.
+    pub wait: Duration,
+}
+
+/// Hands out a guest of a pool.
+///
+/// # Errors
+/// Where none is spare, or the one that was taken does not run; another one is tried first.
+pub fn start(
+    workspace: &Workspace<'_>,
+    pool: &Label,
+    request: &SessionRequest,
+) -> Result<PoolGuest, RunError> {
+    let host = located(workspace)?;
+    let begun = Instant::now();
+    loop {
+        let mut failed = None;
+        for guest in spares(&host, pool)? {
+            match take(&host, &guest, request) {
+                Ok(Some(session)) => {
+                    events::record(&host.layout, [FleetEvent::of_session(&guest, &session)]);
+                    return Ok(described(&host, guest, session.pool.clone(), PoolGuestState::InUse(session)));
+                }
+                Ok(None) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if begun.elapsed() >= request.wait {
+            return Err(none_is_spare(workspace, pool)?.into());
+        }
+        interrupt::end_if_asked();
+        thread::sleep(POLL);
+    }
+}
+
+/// Every guest of a pool that somebody has, or that waits.
+pub fn list(workspace: &Workspace<'_>) -> Result<Vec<PoolGuest>, RunError> {
+    let host = located(workspace)?;
+    let mut found = Vec::new();
+    for guest in observe::recorded(&host.layout)? {
+        let Some(vmm) = host.guest(&guest).vmm() else { continue };
+        let pool = host.guest(&guest).taken()?.map(|record| record.pool);
+        let (pool, state) = match (host.guest(&guest).role(&vmm)?, pool) {
+            (Some(PoolRole::Spare(spare)), _) => (spare.pool, PoolGuestState::Spare),
+            (Some(PoolRole::InUse(session)), _) => (session.pool.clone(), PoolGuestState::InUse(session)),
+            (Some(PoolRole::Used), Some(pool)) => (pool, PoolGuestState::Over),
+            _ => continue,
+        };
+        found.push(described(&host, guest, pool, state));
+    }
+    Ok(found)
+}
+
+/// Lets a session last for so long from now on; without a time, until somebody ends it.
+pub fn extend(workspace: &Workspace<'_>, name: &str, ttl: Option<Duration>) -> Result<PoolGuest, RunError> {
+    let host = located(workspace)?;
+    let (guest, record, session) = in_use(&host, name)?;
+    let session = Session { expires: ttl.map(after), ..session };
+    let record = PoolRecord { session: Some(session.clone()), ..record };
+    host.guest(&guest).keep_session(&record)?;
+    Ok(described(&host, guest, session.pool.clone(), PoolGuestState::InUse(session)))
+}
+
+/// A session that is over: nobody is let in to its guest any more than before, and it is about to go.
+pub struct SessionEnding<'a> {
+    workspace: &'a Workspace<'a>,
+    pub guest: GuestName,
+    record: PoolRecord,
+}
+
+/// Ends a session: from now on, its guest is nobody's.
+pub fn end<'a>(workspace: &'a Workspace<'a>, name: &str) -> Result<SessionEnding<'a>, RunError> {
+    let host = located(workspace)?;
+    let (guest, record, _) = in_use(&host, name)?;
+    let record = PoolRecord { is_over: true, ..record };
+    host.guest(&guest).keep_session(&record)?;
+    events::record(&host.layout, [FleetEvent::SessionEnded { guest: guest.to_string() }]);
+    Ok(SessionEnding { workspace, guest, record })
+}
+
+impl SessionEnding<'_> {
+    /// Removes the guest with all that it had, once nobody else holds the host; `None` where somebody has done so meanwhile.
+    pub fn carry_out(self) -> Result<Option<Outcome>, RunError> {
+        let held = FleetHost::hold(self.workspace)?;
+        // By now, another guest may stand in its place.
+        if held.host.guest(&self.guest).taken()? != Some(self.record) {
+            return Ok(None);
+        }
+        held.carry_out(held.removal(std::slice::from_ref(&self.guest))).map(Some)
+    }
+}
+
+/// Looks whether a guest is one that waits.
+pub(super) fn refuse_spare(host: &LinuxHost, guest: &GuestName) -> Result<(), RunError> {
+    let Some(vmm) = host.guest(guest).vmm() else { return Ok(()) };
+    match host.guest(guest).role(&vmm)? {
+        Some(PoolRole::Spare(spare)) => {
+            Err(SessionError::Spare { guest: guest.clone(), pool: spare.pool }.into())
+        }
+        Some(PoolRole::InUse(_) | PoolRole::Used) | None => Ok(()),
+    }
+}
+
+fn located(workspace: &Workspace<'_>) -> Result<LinuxHost, RunError> {
+    let head = fleet::head(&workspace.settings.file)?;
+    host::require_root()?;
+    host::open(&head.host, &head.name)
+}
+
+/// Guests of a pool that may be spare.
+fn spares(host: &LinuxHost, pool: &Label) -> Result<Vec<GuestName>, RunError> {
+    let prefix = format!("{pool}-");
+    let mut guests = observe::recorded(&host.layout)?;
+    guests.retain(|guest| guest.as_str().starts_with(&prefix) && host.layout.spare(guest).exists());
+    Ok(guests.into_iter().collect())
+}
+
+/// Takes a guest, says for whom, and lets it run; `None` where another took it.
+fn take(host: &LinuxHost, guest: &GuestName, request: &SessionRequest) -> Result<Option<Session>, RunError> {
+    let handle = host.guest(guest);
+    let Some(record) = handle.take()? else { return Ok(None) };
+    let ttl = request.ttl.or(record.ttl.map(Duration::from_secs));
+    let session = Session {
+        pool: record.pool.clone(),
+        label: request.label.clone(),
+        started: now(),
+        expires: ttl.map(after),
+    };
+    let is_paused = record.paused;
+    let record = PoolRecord { session: Some(session.clone()), ..record };
+    let resume = || if is_paused { handle.resume_taken() } else { handle.is_there() };
+    let taken = handle.keep_session(&record).and_then(|()| resume());
+    if let Err(error) = taken {
+        // What does not run is nobody's; where this cannot be written either, it is in a moment.
+        let _ = handle.keep_session(&PoolRecord { is_over: true, ..record });
+        return Err(error.into());
+    }
+    Ok(Some(session))
+}
+
+/// A time so long from now (RFC 3339, UTC).
+fn after(ttl: Duration) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    rfc3339(now.saturating_add(ttl).as_secs())
+}
+
+fn described(host: &LinuxHost, guest: GuestName, pool: Label, state: PoolGuestState) -> PoolGuest {
+    let machine = host.guest(&guest).machine().ok().flatten();
+    let mut published = network::published_last(&host.layout);
+    published.retain(|way| way.guest == guest);
+    PoolGuest { ip: machine.map(|machine| machine.ip), guest, published, pool, state }
+}
+
+/// A guest that somebody has.
+fn in_use(host: &LinuxHost, name: &str) -> Result<(GuestName, PoolRecord, Session), RunError> {
+    let mut others = BTreeSet::new();
+    for guest in observe::recorded(&host.layout)? {
+        let Some(vmm) = host.guest(&guest).vmm() else { continue };
+        let Some(PoolRole::InUse(session)) = host.guest(&guest).role(&vmm)? else { continue };
+        match host.guest(&guest).taken()? {
+            Some(record) if guest.as_str() == name => return Ok((guest, record, session)),
+            _ => drop(others.insert(guest)),
+        }
+    }
+    let hint = suggest("sessions", name, others.iter().map(GuestName::as_str));
+    Err(SessionError::NoSession { name: name.to_owned(), hint }.into())
+}
+
+/// Why no guest of a pool could be handed out.
+fn none_is_spare(workspace: &Workspace<'_>, pool: &Label) -> Result<SessionError, RunError> {
+    let fleet = workspace.fleet()?;
+    let members = fleet.guests.values().filter(|spec| spec.pool.as_ref() == Some(pool));
+    match members.map(|spec| spec.warm).next() {
+        Some(Some(warm)) => {
+            let mut in_use = list(workspace)?;
+            in_use.retain(|guest| guest.pool == *pool && guest.state != PoolGuestState::Spare);
+            Ok(SessionError::NoSpare { pool: pool.clone(), in_use: in_use.len(), max: warm.max })
+        }
+        Some(None) => Ok(SessionError::FixedPool(pool.clone())),
+        None => {
+            let pools: BTreeSet<&str> =
+                fleet.guests.values().filter_map(|spec| Some(spec.pool.as_ref()?.as_str())).collect();
+            Ok(SessionError::NoPool { name: pool.to_string(), hint: suggest("pools", pool.as_str(), pools) })
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Guests of pools are handed out and taken back: real VMMs, and tiny guests whose counting shows whether they run.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use sisforge::sys::tiny_guest::AfterText;
+
+use crate::common::sandbox::{READY, Run, Sandbox, until};
+use crate::needs_firecracker;
+
+/// A fleet of one pool of guests that count, once they run.
+fn pool(keys: &str) -> (Sandbox, String) {
+    let sandbox = Sandbox::new();
+    sandbox.kernel(READY, AfterText::Tick);
+    let pool = sandbox.guest('k');
+    sandbox.fleet_with("", &format!("[pool.{pool}]\n{keys}\n"));
+    (sandbox, pool)
+}
+
+/// How far a guest has counted.
+fn counted(sandbox: &Sandbox, guest: &str) -> usize {
+    fs::read_to_string(sandbox.record(guest, "serial.log")).unwrap_or_default().lines().count()
+}
+
+fn counts(sandbox: &Sandbox, guest: &str) -> bool {
+    let before = counted(sandbox, guest);
+    thread::sleep(Duration::from_millis(300));
+    counted(sandbox, guest) > before
+}
+
+/// How guests are, by their names.
+fn states(sandbox: &Sandbox) -> Vec<(String, String)> {
+    let guests = sandbox.document("ps", "ps");
+    let guests = guests.as_array().unwrap().iter();
+    guests
+        .map(|guest| [&guest["name"], &guest["state"]].map(|word| word.as_str().unwrap().to_owned()))
+        .map(Into::into)
+        .collect()
+}
+
+fn in_state(sandbox: &Sandbox, state: &str) -> usize {
+    states(sandbox).iter().filter(|(_, found)| found == state).count()
+}
+
+fn start(sandbox: &Sandbox, words: &str) -> serde_json::Value {
+    sandbox.document(&format!("session start {words}"), "session")
+}
+
+#[test]
+fn spares_wait_paused_and_one_is_handed_out_and_goes_for_good() {
+    needs_firecracker!();
+    let (sandbox, pool) = pool("spare = 2\nmax = 3\nsession = { ttl = \"8h\" }");
+    let plan = sandbox.done("plan");
+    assert!(plan.contains(&format!("stand by as a spare of {pool}, paused")), "{plan}");
+    sandbox.done("up");
+    let [first, second, third] = &[0, 1, 2].map(|number| format!("{pool}-{number}"));
+    assert_eq!(states(&sandbox), [first, second].map(|name| (name.clone(), "spare".to_owned())));
+    assert!(!counts(&sandbox, first) && !counts(&sandbox, second), "they are paused");
+    sandbox.run("up").fails(0, &["nothing to do"]);
+    let pid = sandbox.pid(first);
+
+    let taken = start(&sandbox, &format!("{pool} --for mrs-jones"));
+    assert_eq!((taken["guest"].as_str(), taken["state"].as_str()), (Some(first.as_str()), Some("in-use")));
+    assert_eq!((&taken["session"]["label"], &taken["ip"]), (&"mrs-jones".into(), &sandbox.ps(first)["ip"]));
+    assert!(taken["session"]["expires"].as_str() > taken["session"]["started"].as_str());
+    assert!(counts(&sandbox, first) && !counts(&sandbox, second));
+    assert_eq!((sandbox.ps(first)["state"].as_str(), sandbox.pid(first)), (Some("ready"), pid));
+    assert_eq!(sandbox.ps(first)["session"]["label"], "mrs-jones");
+
+    // Another one waits in its place, and nothing is done to it.
+    sandbox.run("up").fails(0, &["1 started"]);
+    assert_eq!((in_state(&sandbox, "spare"), sandbox.pid(first)), (2, pid));
+    assert_eq!(sandbox.ps(third)["state"], "spare");
+    let listed = sandbox.done("session ls");
+    assert!(listed.contains("mrs-jones") && listed.matches("spare").count() == 2, "{listed}");
+
+    // With all it had, which the next of its name has not.
+    fs::write(sandbox.jail_within(first).join("data/disk.ext4"), "hers").unwrap();
+    let ended = sandbox.document(&format!("session end {first}"), "session-end");
+    assert_eq!(ended["guest"], first.as_str());
+    assert_eq!(states(&sandbox), [second, third].map(|name| (name.clone(), "spare".to_owned())));
+    sandbox.run(&format!("session end {first}")).fails(2, &["is in no session"]);
+    start(&sandbox, &pool);
+    sandbox.done("up");
+    assert_eq!(sandbox.ps(first)["state"], "spare");
+    assert_ne!(fs::read(sandbox.jail_within(first).join("data/disk.ext4")).unwrap(), b"hers");
+    let events = sandbox.done("events");
+    for words in
+        [format!("{first} handed out for mrs-jones, until"), format!("the session of {first} was ended")]
+    {
+        assert!(events.contains(&words), "{events}");
+    }
+    sandbox.run("down --timeout 0").fails(0, &["3 stopped"]);
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+#[test]
+fn of_many_who_ask_at_once_each_gets_another_guest() {
+    needs_firecracker!();
+    let (sandbox, pool) = pool("spare = 4\nmax = 4");
+    sandbox.done("up");
+    let mut given = BTreeSet::new();
+    let mut refused = 0;
+    let runs: Vec<Run> = thread::scope(|scope| {
+        let ask = || sandbox.run(&format!("session start {pool} --quiet"));
+        let asking: Vec<_> = (0..10).map(|_| scope.spawn(ask)).collect();
+        asking.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    for run in runs {
+        match run.code {
+            0 => assert!(given.insert(run.out.trim().to_owned()), "given twice: {run}"),
+            _ => {
+                run.fails(1, &[&format!("no guest of {pool} is spare"), "at most 4", "--wait"]);
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((given.len(), refused), (4, 6));
+    assert!(given.iter().all(|guest| counts(&sandbox, guest)), "each runs");
+    // All are in use: there is no place for a spare.
+    sandbox.run("up").fails(0, &["nothing to do"]);
+    let one = given.first().unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| sandbox.run(&format!("session start {pool} --wait 60s --quiet")));
+        sandbox.done(&format!("session end {one}"));
+        sandbox.done("up");
+        let run = waiting.join().unwrap();
+        assert_eq!((run.code, run.out.trim()), (0, one.as_str()), "{run}");
+    });
+    sandbox.done("down --timeout 0");
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+#[test]
+fn a_changed_file_changes_spares_and_leaves_whoever_is_in_use() {
+    needs_firecracker!();
+    let (sandbox, pool) = pool("spare = 1\nmax = 3");
+    sandbox.done("up");
+    let taken = start(&sandbox, &pool)["guest"].as_str().unwrap().to_owned();
+    sandbox.done("up");
+    let (in_use, spare) = (sandbox.pid(&taken), format!("{pool}-1"));
+    let old = sandbox.pid(&spare);
+    sandbox.fleet_with("", &format!("[pool.{pool}]\nspare = 1\nmax = 3\nmemory = \"72MiB\"\n"));
+    let plan = sandbox.done("plan");
+    assert!(plan.contains("memory 64MiB -> 72MiB") && !plan.contains(&taken), "{plan}");
+    sandbox.done("up");
+    assert_eq!((sandbox.pid(&taken), sandbox.ps(&taken)["state"].as_str()), (in_use, Some("ready")));
+    assert!(sandbox.pid(&spare) != old && sandbox.ps(&spare)["state"] == "spare");
+    // Spares that run are others than those that are paused.
+    sandbox
+        .fleet_with("", &format!("[pool.{pool}]\nspare = 1\nmax = 3\nmemory = \"72MiB\"\npaused = false\n"));
+    sandbox.done("up");
+    assert!(counts(&sandbox, &spare) && sandbox.ps(&spare)["state"] == "spare");
+    let second = start(&sandbox, &pool)["guest"].as_str().unwrap().to_owned();
+    assert_eq!(second, spare);
+    // A pool of fixed size has no spares: it has guests.
+    sandbox.fleet_with("", &format!("[pool.{pool}]\nreplicas = 2\nmemory = \"72MiB\"\n"));
+    sandbox.run(&format!("session start {pool}")).fails(2, &["fixed number of guests", "`spare` and `max`"]);
+    sandbox.done("down --timeout 0");
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+#[test]
+fn a_session_ends_at_its_time_or_with_its_vmm() {
+    needs_firecracker!();
+    let (sandbox, pool) = pool("spare = 2\nmax = 2");
+    sandbox.done("up");
+    let [first, second] = &[0, 1].map(|number| format!("{pool}-{number}"));
+    start(&sandbox, &format!("{pool} --ttl 1s"));
+    start(&sandbox, &format!("{pool} --ttl 1s"));
+    let extended = sandbox.document(&format!("session extend {second}"), "session");
+    assert_eq!(extended["session"]["expires"], serde_json::Value::Null);
+    thread::sleep(Duration::from_millis(1200));
+    let plan = sandbox.done("plan");
+    assert!(plan.contains("its session is over"), "{plan}");
+    sandbox.run(&format!("session extend {first} --ttl 8h")).fails(2, &["is in no session"]);
+    let pid = sandbox.pid(first);
+    sandbox.done("up");
+    // Its place is free from then on.
+    sandbox.done("up");
+    assert_eq!(
+        (sandbox.ps(first)["state"].as_str(), sandbox.ps(second)["state"].as_str()),
+        (Some("spare"), Some("ready"))
+    );
+    assert_ne!(sandbox.pid(first), pid);
+
+    let pid = sandbox.pid(second);
+    assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    until("its vmm is gone", || sandbox.ps(second)["pid"].is_null());
+    sandbox.run(&format!("session end {second}")).fails(2, &["is in no session"]);
+    sandbox.done("watch --once");
+    assert_eq!(in_state(&sandbox, "spare"), 2, "nobody is given what another had");
+    sandbox.done("down --timeout 0");
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+#[test]
+fn who_is_killed_while_taking_a_guest_leaves_nobody_with_it() {
+    needs_firecracker!();
+    let (sandbox, pool) = pool("spare = 3\nmax = 3");
+    sandbox.done("up");
+    for delay in 0..12 {
+        let mut command = sandbox.command();
+        let mut taking = command
+            .args(["session", "start", &pool, "--quiet"])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_millis(3 * delay));
+        let _ = taking.kill();
+        taking.wait().unwrap();
+    }
+    let listed = sandbox.document("session ls", "session-ls");
+    let listed = listed.as_array().unwrap();
+    assert_eq!(listed.len(), 3, "{listed:?}");
+    for guest in listed {
+        let name = guest["guest"].as_str().unwrap();
+        if guest["state"] == "in-use" {
+            sandbox.done(&format!("session end {name}"));
+        }
+    }
+    sandbox.done("up");
+    assert_eq!(in_state(&sandbox, "spare"), 3);
+    sandbox.done("down --timeout 0");
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+#[test]
+fn what_is_not_handed_out_is_nobodys_and_mistakes_are_told() {
+    needs_firecracker!();
+    let (sandbox, pool) = pool("spare = 1\nmax = 1");
+    sandbox.done("up");
+    let spare = format!("{pool}-0");
+    for command in [
+        format!("exec {spare} -- id"),
+        format!("ssh {spare}"),
+        format!("snapshot create {spare}"),
+        format!("console {spare}"),
+    ] {
+        sandbox.run(&command).fails(1, &[&format!("{spare} is a spare of {pool}"), "session start"]);
+    }
+    sandbox.run("session start nowhere").fails(2, &["there is no pool `nowhere`"]);
+    sandbox.run(&format!("session start {pool} --ttl 0s")).fails(2, &["more than zero"]);
+    sandbox.run("session end nobody").fails(2, &["nobody is in no session"]);
+    sandbox.run("session extend nobody --ttl 1h").fails(2, &["nobody is in no session"]);
+    assert_eq!(sandbox.ps(&spare)["state"], "spare");
+    sandbox.done("down --timeout 0");
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
