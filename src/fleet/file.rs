@@ -260,7 +260,8 @@ section! {
         spare: Option<Spanned<Count<0, 65536>>>,
         /// Guests at the most, in use and spare.
         max: Option<Spanned<Count<1, 65536>>>,
-        /// Whether spares are paused by their VMM, so that they take no CPU; true unless given.
+        /// Whether spares are paused by their VMM, so that they take no CPU; true unless given. Those of QEMU run in any case: its
+        /// guests would lose the time.
         paused: Option<Spanned<bool>>,
         /// The sessions that its guests are handed out for.
         session: Option<SessionSection>,

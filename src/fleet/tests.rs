@@ -5,6 +5,7 @@ mod mirrors;
 mod schema;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use insta::assert_snapshot;
 
@@ -124,6 +125,11 @@ fn every_key_is_read() {
     let kiosk = &fleet.guests[&guest("kiosk-19")];
     assert_eq!((kiosk.disk_name.as_ref(), kiosk.disk.backing), (None, Backing::Tmpfs));
     assert_eq!((kiosk.cpu_weight, kiosk.io.read, kiosk.io.write), (50, Some(10_000_000), None));
+    let desk = fleet.guests[&guest("desk-39")].warm.unwrap();
+    assert_eq!(
+        (desk.spare, desk.max, desk.paused, desk.ttl),
+        (4, 40, true, Some(Duration::from_secs(8 * 3600)))
+    );
     let (alice, bob) = (&fleet.guests[&guest("alice")], &fleet.guests[&guest("bob")]);
     assert_eq!((alice.cpu_weight, alice.io), (100, IoSpec::default()));
     assert_eq!((bob.cpu_weight, bob.io.write_operations), (300, Some(500)));

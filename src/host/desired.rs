@@ -420,13 +420,14 @@ fn guest(
         cgroup: limits(&machine, spec),
         startup: Startup::Boot(machine),
         containers: spec.containers.clone(),
-        spare: spare(spec),
+        spare: spare(fleet.vmm, spec),
     })
 }
 
-fn spare(spec: &GuestSpec) -> Option<SpareSpec> {
+fn spare(vmm: VmmKind, spec: &GuestSpec) -> Option<SpareSpec> {
     let (pool, warm) = (spec.pool.clone()?, spec.warm?);
-    Some(SpareSpec { pool, paused: warm.paused, ttl: warm.ttl })
+    let paused = warm.paused && vmm::of(vmm).keeps_time_while_paused();
+    Some(SpareSpec { pool, paused, ttl: warm.ttl })
 }
 
 /// What the kernel of a guest is started with.

@@ -91,6 +91,10 @@ impl VmmProfile for Firecracker {
         true
     }
 
+    fn keeps_time_while_paused(&self) -> bool {
+        true
+    }
+
     fn reduce_to_start(&self, _: &mut Machine) {}
 
     fn adjust(&self, spec: &mut MachineSpec<FileDigest>, wanted: &MachineSpec<FileDigest>) {

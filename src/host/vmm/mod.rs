@@ -62,6 +62,9 @@ pub trait VmmProfile: Sync {
     /// dropped by the host's rules.
     fn shapes_traffic(&self) -> bool;
 
+    /// Whether its guest's clock goes on while its processors stand still.
+    fn keeps_time_while_paused(&self) -> bool;
+
     /// Makes of a machine what it is when it starts: not all can be said before.
     fn reduce_to_start(&self, machine: &mut Machine);
 

@@ -77,6 +77,11 @@ impl VmmProfile for Qemu {
         false
     }
 
+    /// Its virtual clock, and with KVM the guest's kvm-clock, go on from where they were stopped.
+    fn keeps_time_while_paused(&self) -> bool {
+        false
+    }
+
     /// It takes no size of a balloon on its command line. One that goes on from a snapshot has the balloon that it had.
     fn reduce_to_start(&self, machine: &mut Machine) {
         if let (Some(balloon), None) = (&mut machine.spec.balloon, &machine.restored_from) {
