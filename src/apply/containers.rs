@@ -127,7 +127,11 @@ impl GuestHandle<'_> {
             // One that is not ready has none.
             _ => return Vec::new(),
         };
-        let states = self.container_states(&ready);
+        let states = match self.stands_still() {
+            // It could not answer.
+            true => vec![ContainerState::Other("paused".to_owned()); ready.containers.len()],
+            false => self.container_states(&ready),
+        };
         let told = ready.containers.iter().zip(states).map(|(container, state)| ContainerStatus {
             guest: self.name.clone(),
             name: container.name.clone(),

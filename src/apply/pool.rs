@@ -39,6 +39,12 @@ impl GuestHandle<'_> {
         Ok(pool::role(self.layout(), self.name, vmm)?)
     }
 
+    /// Whether it waits, and is paused meanwhile.
+    pub(super) fn stands_still(self) -> bool {
+        let role = self.vmm().and_then(|vmm| self.role(&vmm).ok().flatten());
+        matches!(role, Some(PoolRole::Spare(SpareSpec { paused: true, .. })))
+    }
+
     /// What is recorded of whoever took it.
     pub fn taken(self) -> Result<Option<PoolRecord>, ApplyError> {
         Ok(pool::taken(self.layout(), self.name)?)

@@ -95,7 +95,8 @@ fn rendered(fleet: &str, guests: &[GuestSample], watch: Option<&WatchMetrics>) -
 }
 
 fn states(families: &mut Families<'_>, guests: &[GuestSample]) {
-    let phases = [GuestPhase::Ready, GuestPhase::Starting, GuestPhase::Broken, GuestPhase::Down];
+    let phases =
+        [GuestPhase::Ready, GuestPhase::Spare, GuestPhase::Starting, GuestPhase::Broken, GuestPhase::Down];
     let of_state = |phase: &GuestPhase| {
         let count = guests.iter().filter(|guest| guest.status.state == *phase).count();
         (label("state", phase.word()), count as f64)
