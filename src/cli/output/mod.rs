@@ -167,10 +167,9 @@ impl DocumentJson {
             Self::Logs => schema::<LogLineJson>("a line of sisforge logs --json"),
             Self::Inspect => schema::<Inspection>("sisforge inspect --json"),
             Self::Diff => schema::<Difference>("sisforge diff --json"),
-            Self::KernelConfig => schema::<Vec<ConfigLine>>("sisforge kernel config --json"),
-            Self::KernelWhy => schema::<KernelWhyJson>("sisforge kernel why --json"),
-            Self::KernelDiff => schema::<Vec<KernelChangeJson>>("sisforge kernel diff --json"),
-            Self::KernelCompact => schema::<CompactedJson>("sisforge kernel compact --json"),
+            Self::KernelConfig | Self::KernelWhy | Self::KernelDiff | Self::KernelCompact => {
+                self.of_kernels()
+            }
             Self::ApkLs | Self::ApkSolve | Self::ApkVerify | Self::ApkPack => self.of_apk(),
             Self::Verify => schema::<VerificationJson>("sisforge verify --json"),
             Self::Gc => schema::<GarbageJson>("sisforge gc --json"),
@@ -188,6 +187,15 @@ impl DocumentJson {
             }
             Self::SessionLs => schema::<Vec<SessionJson>>("sisforge session ls --json"),
             _ => schema::<SessionEndedJson>("sisforge session end --json"),
+        }
+    }
+
+    fn of_kernels(self) -> serde_json::Value {
+        match self {
+            Self::KernelConfig => schema::<Vec<ConfigLine>>("sisforge kernel config --json"),
+            Self::KernelWhy => schema::<KernelWhyJson>("sisforge kernel why --json"),
+            Self::KernelDiff => schema::<Vec<KernelChangeJson>>("sisforge kernel diff --json"),
+            _ => schema::<CompactedJson>("sisforge kernel compact --json"),
         }
     }
 
