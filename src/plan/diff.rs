@@ -7,7 +7,8 @@ use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, FileDigest, GuestName}
 use crate::host::firewall::Ruleset;
 use crate::host::network::{NetworkSpec, PairSpec};
 use crate::host::observed::{
-    Found, ObservedGuest, ObservedHost, ObservedNetwork, ObservedResolver, ObservedRuleset, ObservedVmm, PoolRole,
+    Found, ObservedGuest, ObservedHost, ObservedNetwork, ObservedResolver, ObservedRuleset, ObservedVmm,
+    PoolRole,
 };
 use crate::host::policy::{self, PolicyChange};
 use crate::host::publish::{self, PublishedChange};
