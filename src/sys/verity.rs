@@ -11,9 +11,9 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use composefs_ioctls::fsverity::{EnableVerityError, fs_ioc_enable_verity, fs_ioc_measure_verity};
-use rayon::prelude::*;
 
 use crate::base::{FileDigest, Sha256};
 
@@ -86,12 +86,41 @@ pub fn digest_of(file: &File, known: Option<&KnownBlocks>) -> io::Result<(FileDi
         .flat_map(|(offset, length)| offset / GROUP..(offset + length).div_ceil(GROUP))
         .collect();
     let groups: Vec<u64> = groups.into_iter().collect();
-    let node = |buffer: &mut Vec<u8>, group: &u64| {
-        let leaves = leaves_of_group(file, size, *group, known, buffer)?;
-        Ok((*group, over(&leaves, size)))
+    let node = |buffer: &mut Vec<u8>, group: u64| {
+        let leaves = leaves_of_group(file, size, group, known, buffer)?;
+        Ok((group, over(&leaves, size)))
     };
-    let nodes = groups.par_iter().map_init(Vec::new, node).collect::<io::Result<Vec<_>>>()?;
+    let mut nodes = side_by_side(&groups, node)?;
+    nodes.sort_unstable_by_key(|(group, _)| *group);
     Ok((of_root(size, root(nodes, size)), size))
+}
+
+/// Groups below which another thread costs more than it saves.
+const GROUPS_A_THREAD: usize = 8;
+
+/// Does the same for each group, on all processors, in any order. No thread outlives this, as one of a pool would in `watch`.
+fn side_by_side(
+    groups: &[u64],
+    node: impl Fn(&mut Vec<u8>, u64) -> io::Result<(u64, Sha256)> + Sync,
+) -> io::Result<Vec<(u64, Sha256)>> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let (mut buffer, mut nodes) = (Vec::new(), Vec::new());
+        while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+            nodes.push(node(&mut buffer, *group)?);
+        }
+        Ok::<_, io::Error>(nodes)
+    };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let others = processors.min(groups.len() / GROUPS_A_THREAD).saturating_sub(1);
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (0..others).map(|_| scope.spawn(work)).collect();
+        let mut nodes = work()?;
+        for other in others {
+            nodes.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(nodes)
+    })
 }
 
 /// Digest of some bytes, as of a file that holds them.

@@ -169,7 +169,7 @@ fn a_session_ends_at_its_time_or_with_its_vmm() {
     sandbox.done("up");
     let [first, second] = &[0, 1].map(|number| format!("{pool}-{number}"));
     start(&sandbox, &format!("{pool} --ttl 1s"));
-    start(&sandbox, &format!("{pool} --ttl 1s"));
+    start(&sandbox, &format!("{pool} --ttl 10m"));
     let extended = sandbox.document(&format!("session extend {second}"), "session");
     assert_eq!(extended["session"]["expires"], serde_json::Value::Null);
     thread::sleep(Duration::from_millis(1200));
