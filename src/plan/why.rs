@@ -101,14 +101,7 @@ pub(super) fn repair(have: &ObservedGuest, vmm: &ObservedVmm, want: &WantedGuest
         (have.idle_jails, "jails of earlier attempts are left"),
     ];
     let found = found.into_iter().filter(|(is, _)| *is).map(|(_, what)| what.to_owned());
-    let added = want.containers.iter().filter(|container| !vmm.containers.contains(container));
-    let added =
-        added.map(|container| match vmm.containers.iter().find(|started| started.name == container.name) {
-            Some(started) => {
-                format!("container {}: image {} -> {}", container.name, started.image, container.image)
-            }
-            None => format!("container {} was not started", container.name),
-        });
+    let added = added(vmm, want);
     let is_restored = matches!(want.startup, Startup::Restored { .. });
     let removed = undeclared(vmm, want).filter(|_| !is_restored);
     let removed = removed.map(|container| format!("container {} is not declared any more", container.name));
@@ -123,6 +116,17 @@ pub(super) fn repair(have: &ObservedGuest, vmm: &ObservedVmm, want: &WantedGuest
         found: found.chain(removed).chain(added).collect(),
         changes: machine.chain(limits).chain(rates).collect(),
     }
+}
+
+/// Containers that are to be started, in words.
+fn added<'a>(vmm: &'a ObservedVmm, want: &'a WantedGuest) -> impl Iterator<Item = String> + 'a {
+    let missing = want.containers.iter().filter(|container| !vmm.containers.contains(container));
+    missing.map(|container| match vmm.containers.iter().find(|started| started.name == container.name) {
+        Some(started) => {
+            format!("container {}: image {} -> {}", container.name, started.image, container.image)
+        }
+        None => format!("container {} was not started", container.name),
+    })
 }
 
 /// Containers that were started, and of whose name none is declared any more.
