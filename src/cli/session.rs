@@ -10,6 +10,7 @@ use super::ui::Ui;
 mod end;
 mod extend;
 mod ls;
+mod socket;
 mod start;
 
 #[derive(clap::Subcommand)]
@@ -24,6 +25,12 @@ pub enum Command {
     Extend(extend::Args),
     /// End a session: its guest is gone, with all that it had
     End(end::Args),
+    /// Answer requests over a connection that systemd accepted, a line of JSON each
+    ///
+    /// For a login portal that is not root: a request is {"command": "start", "pool": "kiosk", "for": "jo", "ttl": "8h", "wait": "30s"},
+    /// {"command": "ls"}, {"command": "extend", "guest": "kiosk-0", "ttl": "2h"} or {"command": "end", "guest": "kiosk-0"}; the answer
+    /// is what the command prints with --json. The kernel tells who asks.
+    Socket(socket::Args),
 }
 
 pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
@@ -32,6 +39,7 @@ pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Ls(args) => ls::run(args, ui),
         Command::Extend(args) => extend::run(args, ui),
         Command::End(args) => end::run(args, ui),
+        Command::Socket(args) => socket::run(args, ui),
     }
 }
 

@@ -7,6 +7,12 @@ use std::path::Path;
 
 use super::tool::{self, Tool};
 
+/// The number of a user, by name or as it is; `None` where there is no such user.
+pub fn uid_of(user: &str) -> Option<u32> {
+    let ask = || Tool::new("id").args(["-u", "--", user]).text().ok()?.trim().parse().ok();
+    user.parse().ok().or_else(ask)
+}
+
 /// Who has what number, in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostAccounts {

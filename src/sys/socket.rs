@@ -1,7 +1,7 @@
 //! Unix sockets: their paths may be longer than an address of one, and whoever listens may not be who should.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,6 +21,16 @@ pub struct Peer {
     pub pid: u32,
     /// What it runs as now. It may have begun to listen before it gave up being root.
     pub uid: u32,
+}
+
+/// Who is at the other end of a connection.
+///
+/// # Errors
+/// Where it is none of a Unix socket.
+pub fn peer_of(connection: impl AsFd) -> io::Result<Peer> {
+    let peer = sockopt::socket_peercred(connection)?;
+    // Two ends of one pair have no peer but themselves; anything else that the kernel does not know is nobody.
+    Ok(Peer { pid: peer.pid.as_raw_nonzero().get().unsigned_abs(), uid: peer.uid.as_raw() })
 }
 
 /// Where somebody listens.

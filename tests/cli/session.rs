@@ -2,6 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -9,6 +15,47 @@ use sisforge::sys::tiny_guest::AfterText;
 
 use crate::common::sandbox::{READY, Run, Sandbox, until};
 use crate::needs_firecracker;
+
+/// What is answered over a connection whose other end is this process.
+fn asked(sandbox: &Sandbox, words: &str, lines: &str) -> (i32, Vec<serde_json::Value>) {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = sandbox.command();
+    command.args(["session", "socket"]).args(words.split_whitespace());
+    command
+        .stdin(OwnedFd::from(theirs.try_clone().unwrap()))
+        .stdout(OwnedFd::from(theirs))
+        .stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    ours.write_all(lines.as_bytes()).unwrap();
+    ours.shutdown(Shutdown::Write).unwrap();
+    let mut text = String::new();
+    ours.read_to_string(&mut text).unwrap();
+    (
+        child.wait().unwrap().code().unwrap(),
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
+    )
+}
+
+/// What is answered to a user who is not root and asks what there is; and the status.
+fn asked_by_nobody(sandbox: &Sandbox, words: &str) -> (i32, String) {
+    const ASK: &str = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
+                       s.sendall(b'{\"command\": \"ls\"}\\n'); s.shutdown(1); print(s.makefile().read())";
+    let path = sandbox.path("portal");
+    let _ = fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let mut asks = Command::new("setpriv");
+    asks.args(["--reuid=65534", "--regid=65534", "--clear-groups", "python3", "-c", ASK]).arg(&path);
+    let asks = asks.stdout(Stdio::piped()).spawn().unwrap();
+    let (connection, _) = listener.accept().unwrap();
+    let mut command = sandbox.command();
+    command.args(["session", "socket"]).args(words.split_whitespace());
+    command.stdin(OwnedFd::from(connection.try_clone().unwrap())).stdout(OwnedFd::from(connection));
+    let code = command.stderr(Stdio::null()).status().unwrap().code().unwrap();
+    drop(command);
+    (code, String::from_utf8(asks.wait_with_output().unwrap().stdout).unwrap())
+}
 
 /// A fleet of one pool of guests that count, once they run.
 fn pool(keys: &str) -> (Sandbox, String) {
@@ -246,6 +293,54 @@ fn what_is_not_handed_out_is_nobodys_and_mistakes_are_told() {
     sandbox.run("session end nobody").fails(2, &["nobody is in no session"]);
     sandbox.run("session extend nobody --ttl 1h").fails(2, &["nobody is in no session"]);
     assert_eq!(sandbox.ps(&spare)["state"], "spare");
+    sandbox.done("down --timeout 0");
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+#[test]
+fn a_portal_asks_over_a_connection() {
+    needs_firecracker!();
+    let (sandbox, pool) = pool("spare = 1\nmax = 1");
+    sandbox.done("up");
+    let start =
+        format!("{{\"command\": \"start\", \"pool\": \"{pool}\", \"for\": \"jo\", \"ttl\": \"8h\"}}\n");
+    let member = format!("{pool}-0");
+    let lines = [
+        &start,
+        "{\"command\": \"ls\"}\n",
+        &start,
+        "{\"command\": \"reboot\"}\n",
+        "{\"command\": \"start\", \"pool\": \"../x\"}\n",
+        &format!("{{\"command\": \"extend\", \"guest\": \"{member}\", \"ttl\": \"2h\"}}\n"),
+        &format!("{{\"command\": \"end\", \"guest\": \"{member}\"}}\n"),
+        "{\"command\": \"end\", \"guest\": \"nobody\"}",
+    ];
+    let (code, answers) = asked(&sandbox, "", &lines.concat());
+    assert_eq!((code, answers.len()), (0, 8), "{answers:?}");
+    assert_eq!(
+        (&answers[0]["guest"], &answers[0]["session"]["label"]),
+        (&member.as_str().into(), &"jo".into())
+    );
+    assert_eq!(answers[1][0]["state"], "in-use");
+    for (answer, words) in [
+        (2, "is spare"),
+        (3, "reboot"),
+        (4, "the request is not understood: must be 1 to 64"),
+        (7, "is in no session"),
+    ] {
+        assert!(answers[answer]["error"].as_str().unwrap().contains(words), "{}", answers[answer]);
+    }
+    assert_eq!(
+        (&answers[5]["guest"], &answers[6]["notes"]),
+        (&member.as_str().into(), &serde_json::json!([]))
+    );
+    let (code, answers) = asked(&sandbox, "", &"x".repeat(70 << 10));
+    assert!(code == 0 && answers[0]["error"].as_str().unwrap().contains("longer than"), "{answers:?}");
+    for (allowed, code, word) in [("", 1, "may not ask"), ("--allow nobody", 0, &*member)] {
+        let (found, answer) = asked_by_nobody(&sandbox, allowed);
+        assert!(found == code && answer.contains(word), "{answer}");
+    }
+    sandbox.run("session socket --allow no-such-user").fails(2, &["no connection of a Unix socket"]);
     sandbox.done("down --timeout 0");
     assert_eq!(sandbox.traces(), [""; 0]);
 }

@@ -1,0 +1,121 @@
+//! `session socket`: the verbs of sessions over a connection, for whoever may hand out guests and is not root.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::base::Label;
+use crate::base::diagnostic::one_line;
+use crate::base::time::parse_duration;
+use crate::cli::error::CliError;
+use crate::cli::output::{SessionEndedJson, SessionJson};
+use crate::cli::render;
+use crate::cli::settings::Settings;
+use crate::cli::ui::Ui;
+use crate::run::session::{self, SessionRequest};
+use crate::sys::accounts;
+use crate::sys::socket::peer_of;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A user, by name or number, who may ask; root may
+    #[arg(long = "allow", value_name = "USER")]
+    allowed: Vec<String>,
+}
+
+/// Bytes of the longest request.
+const LONGEST: u64 = 64 << 10;
+
+/// A line that is asked.
+#[derive(Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+enum PortalRequest {
+    Start {
+        pool: Label,
+        #[serde(rename = "for")]
+        label: Option<String>,
+        ttl: Option<String>,
+        wait: Option<String>,
+    },
+    Ls,
+    Extend {
+        guest: String,
+        ttl: Option<String>,
+    },
+    End {
+        guest: String,
+    },
+}
+
+/// Answers each line of the connection that is its standard input with a line, until it ends.
+pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    let ui = Ui::new(Settings { json: true, ..ui.settings.clone() }, false);
+    let peer = peer_of(io::stdin()).map_err(|error| {
+        let how = "systemd starts this for each connection: `Accept=yes` in a socket unit, `StandardInput=socket` in its service";
+        CliError::invalid(format!("standard input is no connection of a Unix socket: {error}")).hint(how)
+    })?;
+    let mut may_ask = peer.uid == 0;
+    for user in &args.allowed {
+        let no_user = || CliError::invalid(format!("--allow: there is no user {user}"));
+        may_ask |= accounts::uid_of(user).ok_or_else(no_user)? == peer.uid;
+    }
+    if !may_ask {
+        let error = CliError::failed(format!("uid {} may not ask for sessions", peer.uid));
+        return Err(error.hint("`--allow USER` lets a user ask"));
+    }
+    let mut lines = BufReader::new(io::stdin().lock());
+    loop {
+        let mut line = Vec::new();
+        let unread = |error| CliError::failed(format!("cannot read a request: {error}"));
+        let length = lines.by_ref().take(LONGEST).read_until(b'\n', &mut line).map_err(unread)?;
+        let is_whole = (length as u64) < LONGEST || line.ends_with(b"\n");
+        if !is_whole {
+            lines.skip_until(b'\n').map_err(unread)?;
+        }
+        let answered = match length {
+            0 => return Ok(ExitCode::SUCCESS),
+            _ if is_whole => answer(&line, &ui),
+            _ => Err(CliError::invalid(format!("a request is longer than {LONGEST} bytes"))),
+        };
+        answered.unwrap_or_else(|error| error.print(&ui.settings));
+    }
+}
+
+fn answer(line: &[u8], ui: &Ui) -> Result<(), CliError> {
+    let workspace = ui.workspace();
+    match serde_json::from_slice(line).map_err(not_understood)? {
+        PortalRequest::Start { pool, label, ttl, wait } => {
+            let wait = duration(wait)?.unwrap_or_default();
+            let request = SessionRequest { label, ttl: duration(ttl)?, wait };
+            render::json(&SessionJson::from(&session::start(&workspace, &pool, &request)?));
+        }
+        PortalRequest::Ls => {
+            let found = session::list(&workspace)?;
+            render::json(&found.iter().map(SessionJson::from).collect::<Vec<_>>());
+        }
+        PortalRequest::Extend { guest, ttl } => {
+            let extended = session::extend(&workspace, &guest, duration(ttl)?)?;
+            render::json(&SessionJson::from(&extended));
+        }
+        PortalRequest::End { guest } => {
+            let ended = session::end(&workspace, &guest)?.carry_out()?;
+            let failures = ended.iter().flat_map(|outcome| &outcome.applied.failures);
+            let notes =
+                failures.map(|failure| format!("{}: {}", failure.step, one_line(&failure.error))).collect();
+            render::json(&SessionEndedJson { guest, notes });
+        }
+    }
+    Ok(())
+}
+
+fn not_understood(error: serde_json::Error) -> CliError {
+    let error = CliError::invalid(format!("the request is not understood: {}", one_line(&error)));
+    error.hint(r#"such as {"command": "start", "pool": "kiosk", "for": "jo"}; `sisforge session socket --help` has the others"#)
+}
+
+fn duration(text: Option<String>) -> Result<Option<Duration>, CliError> {
+    let parsed = text.map(|text| parse_duration(&text)).transpose();
+    parsed.map_err(|error| CliError::invalid(format!("a duration {error}")))
+}
