@@ -16,7 +16,7 @@ use crate::cli::settings::Settings;
 use crate::cli::ui::Ui;
 use crate::run::session::{self, SessionRequest};
 use crate::sys::accounts;
-use crate::sys::socket::peer_of;
+use crate::sys::socket::{Peer, peer_of};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -61,10 +61,6 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         let no_user = || CliError::invalid(format!("--allow: there is no user {user}"));
         may_ask |= accounts::uid_of(user).ok_or_else(no_user)? == peer.uid;
     }
-    if !may_ask {
-        let error = CliError::failed(format!("uid {} may not ask for sessions", peer.uid));
-        return Err(error.hint("`--allow USER` lets a user ask"));
-    }
     let mut lines = BufReader::new(io::stdin().lock());
     loop {
         let mut line = Vec::new();
@@ -76,6 +72,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         }
         let answered = match length {
             0 => return Ok(ExitCode::SUCCESS),
+            // Once it was read: an answer before that would be lost with what was not.
+            _ if !may_ask => {
+                refused(&peer).print(&ui.settings);
+                return Ok(ExitCode::FAILURE);
+            }
             _ if is_whole => answer(&line, &ui),
             _ => Err(CliError::invalid(format!("a request is longer than {LONGEST} bytes"))),
         };
@@ -108,6 +109,11 @@ fn answer(line: &[u8], ui: &Ui) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+fn refused(peer: &Peer) -> CliError {
+    let error = CliError::failed(format!("uid {} may not ask for sessions", peer.uid));
+    error.hint("`--allow USER` lets a user ask")
 }
 
 fn not_understood(error: serde_json::Error) -> CliError {
