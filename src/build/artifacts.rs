@@ -67,6 +67,8 @@ pub struct Artifact {
     pub size: u64,
     /// Whether it was there before.
     pub cached: bool,
+    /// Whether it was taken from a registry just now, and not built.
+    pub pulled: bool,
 }
 
 /// What a whole fleet runs on.
@@ -193,7 +195,7 @@ impl OutDir {
     /// The finished artifact of a key, if there is one. Only whole artifacts ever have their key's name.
     pub fn find(&self, kind: ArtifactKind, key: &BuildKey) -> Option<Artifact> {
         let (path, BuiltFile { digest, size }) = whole(kind, &self.dir_of(kind, key), self.verifies)?;
-        Some(Artifact { kind, key: *key, path, digest, size, cached: true })
+        Some(Artifact { kind, key: *key, path, digest, size, cached: true, pulled: false })
     }
 
     /// The file of the artifact that a name leads to now.
@@ -281,7 +283,8 @@ impl OutDir {
         files::remove(&dir)?;
         set_mode(work.path(), 0o755)?;
         fs::rename(work.path(), &dir).map_err(FileError::when("create", &dir))?;
-        Ok(Artifact { kind, key: *key, path: dir.join(kind.file_name()), digest, size, cached: false })
+        let path = dir.join(kind.file_name());
+        Ok(Artifact { kind, key: *key, path, digest, size, cached: false, pulled: false })
     }
 
     /// Lets `out/<kind>/<name>` lead to an artifact.

@@ -4,18 +4,21 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::base::diagnostic::one_line;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{FileDigest, InvalidValue, Label, Sha256};
 use crate::fleet::InvalidFile;
 use crate::image::disk::DiskError;
 use crate::image::ext4::Ext4Error;
 use crate::image::layout::LayoutError;
+use crate::image::read::ReadError;
 use crate::image::read_back::ReadBackError;
 use crate::lock::kernel::ConfigLineError;
-use crate::lock::model::Lock;
+use crate::lock::model::{Lock, LockedArtifact};
 use crate::lock::repository::{Repositories, RepositoryError};
+use crate::sys::digest::digest_like;
 use crate::sys::fetch::{Cache, FetchError};
-use crate::sys::fs::FileError;
+use crate::sys::fs::{self as files, FileError};
 use crate::sys::registry::RegistryError;
 use crate::sys::report::Report;
 use crate::sys::tool::ToolError;
@@ -26,6 +29,7 @@ use super::inputs::VendorError;
 use super::kernel::KernelError;
 use super::key::BuildKey;
 use super::project::Project;
+use super::remote::{FleetRegistry, PinnedFile, RemoteError};
 use super::rootfs::ImagePlan;
 use super::vmlinux::VmlinuxError;
 
@@ -44,6 +48,18 @@ pub enum Selection {
 pub struct Built {
     pub name: Label,
     pub artifact: Artifact,
+}
+
+impl Built {
+    /// Its name in fleet.lock.
+    pub fn pinned_as(&self) -> String {
+        pinned_as(self.artifact.kind, &self.name)
+    }
+}
+
+/// The name of an artifact in fleet.lock: that of its link in `out/`.
+fn pinned_as(kind: ArtifactKind, name: &Label) -> String {
+    format!("{}/{name}", kind.folder())
 }
 
 /// Why something was not built.
@@ -108,6 +124,14 @@ pub enum BuildError {
     NotWanted { kind: ArtifactKind, key: BuildKey },
     #[error("the {} {key} is not built", kind.folder())]
     NotBuilt { kind: ArtifactKind, key: BuildKey },
+    #[error("{name} has the digest {found}, but fleet.lock pins {pinned} for the same inputs")]
+    NotAsPinned { name: String, pinned: FileDigest, found: FileDigest, path: PathBuf },
+    #[error("fleet.lock does not pin {}, as of today's inputs", .0.join(", "))]
+    Unpinned(Vec<String>),
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    #[error(transparent)]
+    Inspect(#[from] ReadError),
     #[error(transparent)]
     ReadBack(#[from] ReadBackError),
     #[error("e2fsck cannot check what was built")]
@@ -146,6 +170,9 @@ impl Diagnostic for BuildError {
             }
             Self::Changed(_) | Self::NotWanted { .. } => Class::Failed.no_hint(),
             Self::NotBuilt { .. } => Class::Failed.hint("`sisforge build` makes it"),
+            Self::NotAsPinned { .. } | Self::Unpinned(_) => self.of_a_pin(),
+            Self::Remote(error) => error.diagnosis(),
+            Self::Inspect(error) => error.diagnosis(),
             Self::ReadBack(error) => error.diagnosis(),
             Self::Threads(_) => Class::Failed.hint("give it fewer with --jobs"),
         }
@@ -153,6 +180,20 @@ impl Diagnostic for BuildError {
 
     fn problems(&self) -> &[InvalidFile] {
         if let Self::Invalid(file) = self { file.problems() } else { &[] }
+    }
+}
+
+impl BuildError {
+    /// What is told of pins.
+    fn of_a_pin(&self) -> Diagnosis {
+        match self {
+            Self::NotAsPinned { path, .. } => Class::Failed.hint(format!(
+                "`sisforge build --check` tells whether this machine builds the same twice; if the pin is wrong, remove its \
+                 [artifact] table from fleet.lock and build again (what is built is in {})",
+                path.parent().unwrap_or(path).display()
+            )),
+            _ => Class::Failed.hint("whoever builds pins it: `sisforge build`; then commit fleet.lock"),
+        }
     }
 }
 
@@ -170,8 +211,12 @@ pub(super) fn label(name: String) -> Result<Label, BuildError> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissingArtifact {
     Build,
+    /// It is built here, whatever it is to be: for whoever compares.
+    BuildAgain,
     /// It is an error, [`BuildError::NotBuilt`]: for whoever only looks.
     Refuse,
+    /// It is taken from the fleet's registry, or is an error.
+    Take,
     /// It is given as [`FileDigest::Unbuilt`]: for whoever tells what would be done.
     Foresee,
 }
@@ -186,6 +231,8 @@ pub struct Builder<'a> {
     pub jobs: usize,
     pub offline: bool,
     pub missing: MissingArtifact,
+    /// Where artifacts are that others built.
+    pub registry: Option<&'a FleetRegistry>,
     pub report: &'a dyn Report,
 }
 
@@ -194,27 +241,111 @@ impl<'a> Builder<'a> {
     pub(super) fn obtain(
         &self,
         kind: ArtifactKind,
+        name: &Label,
         key: &BuildKey,
         make: impl FnOnce(&Path) -> Result<BuiltFile, BuildError>,
     ) -> Result<Artifact, BuildError> {
+        if let Some(there) = self.find(kind, name, key)? {
+            return Ok(there);
+        }
         match self.missing {
-            MissingArtifact::Build => self.out.obtain(kind, key, |dir| {
+            MissingArtifact::Build | MissingArtifact::BuildAgain => self.out.obtain(kind, key, |dir| {
                 // Whoever was waited for may have taken long.
-                let is_wanted = self.report.is_wanted(&key.to_string());
-                if is_wanted { make(dir) } else { Err(BuildError::NotWanted { kind, key: *key }) }
+                if !self.report.is_wanted(&key.to_string()) {
+                    return Err(BuildError::NotWanted { kind, key: *key });
+                }
+                let made = make(dir)?;
+                self.hold_to_pin(kind, name, key, &dir.join(kind.file_name()), made)?;
+                Ok(made)
             }),
-            MissingArtifact::Refuse => {
-                self.out.find(kind, key).ok_or(BuildError::NotBuilt { kind, key: *key })
+            MissingArtifact::Take if self.pin(kind, name, key).is_none() => {
+                Err(BuildError::Unpinned(vec![pinned_as(kind, name)]))
             }
-            MissingArtifact::Foresee => Ok(self.out.find(kind, key).unwrap_or_else(|| Artifact {
+            MissingArtifact::Refuse | MissingArtifact::Take => Err(BuildError::NotBuilt { kind, key: *key }),
+            MissingArtifact::Foresee => Ok(Artifact {
                 kind,
                 key: *key,
                 path: self.out.dir_of(kind, key).join(kind.file_name()),
                 digest: FileDigest::Unbuilt(*key.digest()),
                 size: 0,
                 cached: false,
-            })),
+                pulled: false,
+            }),
         }
+    }
+
+    /// An artifact that need not be built: it is in `out/`, or the registry has it.
+    pub(super) fn find(
+        &self,
+        kind: ArtifactKind,
+        name: &Label,
+        key: &BuildKey,
+    ) -> Result<Option<Artifact>, BuildError> {
+        if let Some(found) = self.out.find(kind, key) {
+            if self.missing != MissingArtifact::Foresee {
+                let made = BuiltFile { digest: found.digest, size: found.size };
+                self.hold_to_pin(kind, name, key, &found.path, made)?;
+            }
+            return Ok(Some(found));
+        }
+        let may_build = self.missing == MissingArtifact::Build;
+        let (Some(pin), Some(registry)) = (self.pin(kind, name, key), self.registry) else { return Ok(None) };
+        if !may_build && self.missing != MissingArtifact::Take {
+            return Ok(None);
+        }
+        let earlier = self.out.named(kind, name);
+        let pinned_as = pinned_as(kind, name);
+        let wanted = PinnedFile { kind, name: &pinned_as, pin, earlier: earlier.as_deref() };
+        let take = |dir: &Path| registry.take(self.lock, &wanted, dir, self.report).map_err(BuildError::from);
+        match self.out.obtain(kind, key, take) {
+            Ok(artifact) => Ok(Some(Artifact { pulled: !artifact.cached, ..artifact })),
+            Err(BuildError::Remote(error)) if may_build => {
+                let error = one_line(&error);
+                self.report.note(&format!("note: {error}; {pinned_as} is built instead"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What fleet.lock pins of an artifact with these inputs.
+    pub(super) fn pin(&self, kind: ArtifactKind, name: &Label, key: &BuildKey) -> Option<&'a LockedArtifact> {
+        self.lock.pin(&pinned_as(kind, name), &key.to_string())
+    }
+
+    /// What fleet.lock is to pin of an artifact; nothing new of a kernel that another toolchain than the lock's has built.
+    pub fn new_pin(&self, built: &Built) -> Result<Option<LockedArtifact>, FileError> {
+        let Artifact { kind, key, path, digest, size, .. } = &built.artifact;
+        if let Some(pin) = self.pin(*kind, &built.name, key) {
+            return Ok(Some(pin.clone()));
+        }
+        let config = path.with_file_name("config");
+        let is_kernel = *kind == ArtifactKind::Kernel && config.exists();
+        if is_kernel && !self.is_of_locked_toolchain() {
+            return Ok(self.lock.artifact.get(&built.pinned_as()).cloned());
+        }
+        let config = is_kernel.then(|| files::read(&config).map(Sha256::of)).transpose()?;
+        Ok(Some(LockedArtifact { key: key.to_string(), digest: *digest, size: *size, config }))
+    }
+
+    /// Holds a file to what fleet.lock pins of it.
+    fn hold_to_pin(
+        &self,
+        kind: ArtifactKind,
+        name: &Label,
+        key: &BuildKey,
+        path: &Path,
+        made: BuiltFile,
+    ) -> Result<(), BuildError> {
+        let held = self.missing != MissingArtifact::BuildAgain;
+        let Some(pin) = self.pin(kind, name, key).filter(|_| held) else { return Ok(()) };
+        // A pin may be of another kind of digests than sisforge makes today.
+        let is_same = made.digest == pin.digest || digest_like(&pin.digest, path)?.0 == pin.digest;
+        if is_same {
+            return Ok(());
+        }
+        let (name, pinned, found) = (pinned_as(kind, name), pin.digest, made.digest);
+        Err(BuildError::NotAsPinned { name, pinned, found, path: path.to_owned() })
     }
 
     pub(super) fn repositories(&self) -> Repositories<'a> {
@@ -254,23 +385,33 @@ impl<'a> Builder<'a> {
 
     /// Builds everything, for whoever runs the fleet.
     pub fn artifacts(&self) -> Result<Artifacts, BuildError> {
+        self.named_artifacts().map(|(artifacts, _)| artifacts)
+    }
+
+    /// The same, with the names of all in `out/`.
+    pub fn named_artifacts(&self) -> Result<(Artifacts, Vec<Built>), BuildError> {
         self.refuse_stale()?;
-        let kernel = self.kernel()?.artifact;
+        let kernel = self.kernel()?;
+        let mut all = vec![kernel.clone()];
         let mut images = BTreeMap::new();
         for name in self.project.fleet.images.keys() {
-            images.insert(name.clone(), self.image(name)?.artifact);
+            let image = self.image(name)?;
+            all.push(image.clone());
+            images.insert(name.clone(), image.artifact);
         }
         let (mut disks, mut containers) = (BTreeMap::new(), BTreeMap::new());
         for plan in self.disk_plans()? {
-            for Built { artifact, .. } in self.disk(&plan)? {
+            for built in self.disk(&plan)? {
+                let artifact = &built.artifact;
                 let of_guests = plan.guests.iter().map(|guest| ((*guest).clone(), artifact.clone()));
                 match artifact.kind {
                     ArtifactKind::Containers => containers.extend(of_guests),
                     _ => disks.extend(of_guests),
                 }
+                all.push(built);
             }
         }
-        Ok(Artifacts { kernel, images, disks, containers })
+        Ok((Artifacts { kernel: kernel.artifact, images, disks, containers }, all))
     }
 
     pub(super) fn named(&self, name: Label, artifact: Artifact) -> Result<Built, BuildError> {
@@ -297,7 +438,7 @@ impl<'a> Builder<'a> {
         let key = plan.key()?;
         let earlier = self.out.named(ArtifactKind::Image, name);
         let write = |dir: &Path| plan.write(&key, dir, &repositories, earlier.as_deref(), self.jobs);
-        self.named(name.clone(), self.obtain(ArtifactKind::Image, &key, write)?)
+        self.named(name.clone(), self.obtain(ArtifactKind::Image, name, &key, write)?)
     }
 
     pub(super) fn disk_plans(&self) -> Result<Vec<DiskPlan<'a>>, BuildError> {
@@ -308,14 +449,15 @@ impl<'a> Builder<'a> {
     fn disk(&self, plan: &DiskPlan<'_>) -> Result<Vec<Built>, BuildError> {
         let key = plan.key();
         let write = |dir: &Path| plan.write(&key, dir, self.jobs, self.report);
-        let artifact = self.obtain(ArtifactKind::Disk, &key, write)?;
+        let artifact = self.obtain(ArtifactKind::Disk, &plan.name, &key, write)?;
         // That of one that is not built is known, too.
         let artifact = Artifact { size: plan.size().bytes(), ..artifact };
         let mut built = vec![self.named(plan.name.clone(), artifact)?];
         if let Some(images) = plan.images()? {
             let key = images.key();
             let write = |dir: &Path| images.write(&key, dir, self);
-            built.push(self.named(images.name.clone(), self.obtain(ArtifactKind::Containers, &key, write)?)?);
+            let artifact = self.obtain(ArtifactKind::Containers, &images.name, &key, write)?;
+            built.push(self.named(images.name.clone(), artifact)?);
         }
         Ok(built)
     }

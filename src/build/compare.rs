@@ -56,7 +56,7 @@ impl Builder<'_> {
             .tempdir_in(scratch)
             .map_err(FileError::when("create a directory in", scratch))?;
         let out = OutDir::open(dir.path())?;
-        let second = Builder { out: &out, missing: MissingArtifact::Build, ..*self }.build(what)?;
+        let second = Builder { out: &out, missing: MissingArtifact::BuildAgain, ..*self }.build(what)?;
         let compare = |(built, again): (Built, Built)| {
             let first_difference = first_difference(&built.artifact.path, &again.artifact.path)?;
             let file_system = self.check_file_system(&built)?;

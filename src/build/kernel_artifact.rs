@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::base::Sha256;
+use crate::base::{Label, Sha256};
 use crate::fleet::{KernelBuild, KernelSpec, Source, VmmKind};
 use crate::lock::kernel::DotConfig;
 use crate::sys::digest::sha256_of_file;
@@ -12,7 +12,7 @@ use crate::sys::make;
 use crate::sys::report::Report;
 
 use super::artifacts::{Artifact, ArtifactKind, BuiltFile};
-use super::builder::{BuildError, Builder, Built, label};
+use super::builder::{BuildError, Builder, Built, MissingArtifact, label};
 use super::kernel::{self, KernelInputs};
 use super::kernel_notes::KernelNotes;
 use super::key::KeyBuilder;
@@ -27,14 +27,16 @@ impl Builder<'_> {
     pub(super) fn kernel(&self) -> Result<Built, BuildError> {
         let (name, artifact) = match &self.project.fleet.kernel {
             KernelSpec::Ready { image, .. } => {
-                (label(READY.into())?, self.ready_kernel(image, self.project.fleet.vmm)?)
+                let name = label(READY.into())?;
+                let artifact = self.ready_kernel(&name, image, self.project.fleet.vmm)?;
+                (name, artifact)
             }
             KernelSpec::Build(build) => (build.base.clone(), self.built_kernel(build)?),
         };
         self.named(name, artifact)
     }
 
-    fn ready_kernel(&self, image: &Path, vmm: VmmKind) -> Result<Artifact, BuildError> {
+    fn ready_kernel(&self, name: &Label, image: &Path, vmm: VmmKind) -> Result<Artifact, BuildError> {
         let expected = self.lock.kernel.sha256;
         if !self.project.kernel_needs().is_empty() {
             let text = "[kernel] image is a prebuilt kernel: whether it has the options that recipes and \
@@ -43,7 +45,7 @@ impl Builder<'_> {
         }
         // Each VMM asks something else of a kernel.
         let key = KeyBuilder::new("ready kernel").input("image", expected.0).input("vmm", format!("{vmm:?}"));
-        self.obtain(ArtifactKind::Kernel, &key.finish(), |dir| {
+        self.obtain(ArtifactKind::Kernel, name, &key.finish(), |dir| {
             let copy = dir.join(ArtifactKind::Kernel.file_name());
             std::fs::copy(image, &copy).map_err(FileError::when("copy", image))?;
             check_digest(image, sha256_of_file(&copy)?.0, expected)?;
@@ -53,7 +55,7 @@ impl Builder<'_> {
     }
 
     fn built_kernel(&self, build: &KernelBuild) -> Result<Artifact, BuildError> {
-        let inputs = KernelInputs {
+        let inputs = |toolchain| KernelInputs {
             // Where it is plays no part in the key, and is found when the kernel is built.
             source: PathBuf::new(),
             source_sha256: self.lock.kernel.sha256,
@@ -61,13 +63,19 @@ impl Builder<'_> {
             series: self.project.series.clone(),
             patches: build.patches.clone(),
             patch_sha256: self.lock.kernel.patches.clone(),
-            toolchain: self.toolchain()?,
+            toolchain,
         };
-        let artifact = self.obtain(ArtifactKind::Kernel, &inputs.key(), |dir| {
-            let inputs = KernelInputs { source: self.kernel_source(build)?, ..inputs.clone() };
-            kernel::build(&inputs, dir, &KernelNotes(self.out.notes()?), self.jobs, self.report)?;
-            Ok(BuiltFile::of(&dir.join(ArtifactKind::Kernel.file_name()))?)
-        })?;
+        let artifact = match self.pinned_kernel(build, &inputs)? {
+            Some(pinned) => pinned,
+            None => {
+                let inputs = inputs(self.toolchain()?);
+                self.obtain(ArtifactKind::Kernel, &build.base, &inputs.key(), |dir| {
+                    let inputs = KernelInputs { source: self.kernel_source(build)?, ..inputs.clone() };
+                    kernel::build(&inputs, dir, &KernelNotes(self.out.notes()?), self.jobs, self.report)?;
+                    Ok(BuiltFile::of(&dir.join(ArtifactKind::Kernel.file_name()))?)
+                })?
+            }
+        };
         if !artifact.digest.is_built() {
             return Ok(artifact);
         }
@@ -76,6 +84,28 @@ impl Builder<'_> {
         let config = DotConfig::parse(&config.display().to_string(), &files::read_text(&config)?)?;
         check_needs(&config, &self.project.kernel_needs())?;
         Ok(artifact)
+    }
+
+    /// The kernel that fleet.lock pins, where it is to be had: by the toolchain of the lock, be it another than this machine's.
+    fn pinned_kernel(
+        &self,
+        build: &KernelBuild,
+        inputs: &dyn Fn(String) -> KernelInputs,
+    ) -> Result<Option<Artifact>, BuildError> {
+        let locked = self.lock.kernel.toolchain.clone();
+        let Some(locked) = locked.filter(|_| self.missing != MissingArtifact::BuildAgain) else {
+            return Ok(None);
+        };
+        let key = inputs(locked).key();
+        if self.pin(ArtifactKind::Kernel, &build.base, &key).is_none() {
+            return Ok(None);
+        }
+        self.find(ArtifactKind::Kernel, &build.base, &key)
+    }
+
+    /// Whether this machine builds kernels as that of the lock does.
+    pub(super) fn is_of_locked_toolchain(&self) -> bool {
+        make::toolchain().ok().is_none_or(|toolchain| Some(toolchain) == self.lock.kernel.toolchain)
     }
 
     /// The compiler of this machine. A kernel that is built already needs none.

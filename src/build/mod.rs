@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 mod builder;
+mod chunks;
 pub mod compact;
 mod compare;
 mod configuration;
@@ -18,6 +19,9 @@ mod kernel_notes;
 pub mod key;
 pub mod needs;
 mod project;
+pub mod provenance;
+mod push;
+pub mod remote;
 mod rootfs;
 mod series;
 pub mod source;
@@ -30,3 +34,4 @@ pub use compare::{Comparison, FileSystemCheck, first_difference};
 pub use configuration::Configuration;
 pub use inputs::{Input, VendorError, Vendored};
 pub use project::{Project, ProjectError};
+pub use push::Pushed;

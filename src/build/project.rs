@@ -205,6 +205,8 @@ impl Project {
     /// Looks whether a ready kernel is one that the fleet's VMM can start.
     pub fn check_kernel(&self) -> Result<(), ProjectError> {
         match &self.fleet.kernel {
+            // A host that takes what others built.
+            KernelSpec::Ready { image, .. } if self.fleet.artifacts.is_some() && !image.exists() => Ok(()),
             KernelSpec::Ready { image, .. } => Ok(vmlinux::check(image, self.fleet.vmm)?),
             KernelSpec::Build(_) => Ok(()),
         }

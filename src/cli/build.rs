@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::base::Label;
+use crate::build::artifacts::Artifact;
 use crate::build::{Builder, Built, Comparison, FileSystemCheck, Selection};
 use crate::image::read_back::ReadBack;
 use crate::run::LockedProject;
@@ -44,11 +45,16 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         Some(What::Disk { name }) => Selection::Disk(name.clone()),
     };
     let workspace = ui.workspace();
-    let locked = LockedProject::open(&workspace, inputs(args.locked))?;
+    let mut locked = LockedProject::open(&workspace, inputs(args.locked))?;
     if args.check {
         return check(&locked.builder(), &selection, ui);
     }
-    show(&locked.builder().build(&selection)?, ui);
+    let built = locked.build(&selection)?;
+    if ui.settings.json {
+        render::json(&EventJson::Built { artifacts: built.iter().map(output::ArtifactJson::from).collect() });
+    } else {
+        show(&built);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -97,15 +103,16 @@ fn print_check(name: &str, check: &FileSystemCheck, error: &dyn Fn(&str), ui: &U
     }
 }
 
-fn show(built: &[Built], ui: &Ui) {
-    if ui.settings.json {
-        render::json(&EventJson::Built { artifacts: built.iter().map(output::ArtifactJson::from).collect() });
-        return;
-    }
+/// Lists artifacts, and how each was had.
+pub fn show(built: &[Built]) {
     for Built { name, artifact } in built {
         let kind = artifact.kind.folder();
         let size = format!("{:.1} MiB", artifact.size as f64 / f64::from(1 << 20));
-        let how = if artifact.cached { "up to date" } else { "built" };
+        let how = match artifact {
+            Artifact { pulled: true, .. } => "pulled",
+            Artifact { cached: true, .. } => "up to date",
+            _ => "built",
+        };
         render::text(&format!("{kind:10} {name:16} {} {size:>12}  {how}\n", artifact.digest.short()));
     }
 }

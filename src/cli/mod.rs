@@ -38,8 +38,10 @@ mod plan;
 mod policy;
 mod progress;
 mod prove;
+mod provenance;
 mod ps;
 mod publish;
+mod push;
 mod quarantine;
 mod render;
 mod restart;
@@ -89,8 +91,8 @@ enum Command {
     Vendor(vendor::Args),
     /// Build kernel, images and data disks into out/
     Build(build::Args),
-    /// Read what was downloaded, built and stored, and compare it with fleet.lock and its digests
-    Verify,
+    #[command(flatten)]
+    Exchange(Exchange),
     /// Write complete jail trees into a directory without starting anything
     Tree(tree::Args),
     /// Show what `up` would do, and why
@@ -160,6 +162,21 @@ enum Command {
     Reference(Reference),
     #[command(flatten)]
     Internal(Internal),
+}
+
+/// What was built, from one machine to another, and whether it is still that.
+#[derive(Subcommand)]
+enum Exchange {
+    /// Push what was built to a registry
+    Push(push::Args),
+    /// Take what fleet.lock pins from a registry into out/, and build nothing
+    Pull(push::PullArgs),
+    /// Sign the digests that fleet.lock pins, with an SSH key
+    Sign(push::SignArgs),
+    /// Print what was built of what: an in-toto statement with SLSA's provenance
+    Provenance,
+    /// Read what was downloaded, built and stored, and compare it with fleet.lock and its digests
+    Verify,
 }
 
 /// Ways into a guest that runs, and whose it is.
@@ -260,6 +277,7 @@ impl Command {
                 | Self::Down(_)
                 | Self::Restart(_)
                 | Self::Watch(_)
+                | Self::Exchange(Exchange::Push(_) | Exchange::Pull(_) | Exchange::Sign(_))
         )
     }
 }
@@ -272,7 +290,7 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Fetch(args) => fetch::run(&args, ui),
         Command::Vendor(args) => vendor::run(&args, ui),
         Command::Build(args) => build::run(&args, ui),
-        Command::Verify => verify::run(ui),
+        Command::Exchange(command) => exchange(&command, ui),
         Command::Tree(args) => tree::run(&args, ui),
         Command::Plan(args) => plan::run(&args, ui),
         Command::Up(args) => up::run(&args, ui),
@@ -302,6 +320,16 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::PackageTools(command) => packages(&command, ui),
         Command::Reference(command) => reference(&command),
         Command::Internal(command) => internal(&command),
+    }
+}
+
+fn exchange(command: &Exchange, ui: &Ui) -> Result<ExitCode, CliError> {
+    match command {
+        Exchange::Push(args) => push::run(args, ui),
+        Exchange::Pull(args) => push::pull(args, ui),
+        Exchange::Sign(args) => push::sign(args, ui),
+        Exchange::Provenance => provenance::run(ui),
+        Exchange::Verify => verify::run(ui),
     }
 }
 

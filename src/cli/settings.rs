@@ -119,6 +119,7 @@ impl Settings {
             confinement: None,
             jobs: args.jobs.map_or(processors, usize::from),
             offline: args.offline,
+            artifacts: run::ArtifactSettings::default(),
         };
         Self {
             run,

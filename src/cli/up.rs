@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::run::up;
+use crate::run::{ArtifactSettings, Workspace, up};
 
 use super::error::CliError;
 use super::outcome;
+use super::push;
 use super::rollout::RolloutArgs;
 use super::settings::inputs;
 use super::ui::Ui;
@@ -26,11 +27,23 @@ pub struct UpArgs {
     /// Fail if fleet.lock does not fit fleet.toml, instead of updating it
     #[arg(long)]
     locked: bool,
+    /// Build nothing: take what is missing from the registry of [fleet] artifacts, or fail; fleet.lock must fit
+    #[arg(long)]
+    no_build: bool,
+    /// A file of SSH keys (ssh-keygen(1), ALLOWED SIGNERS): start nothing whose digests none of them signed (`sisforge sign`)
+    #[arg(long, value_name = "ALLOWED_SIGNERS")]
+    verify: Option<PathBuf>,
     #[command(flatten)]
     rollout: RolloutArgs,
 }
 
 impl UpArgs {
+    /// What the library works on, with artifacts that are had as was told.
+    pub fn workspace<'a>(&self, ui: &'a Ui) -> Workspace<'a> {
+        let (no_build, signers) = (self.no_build, self.verify.clone());
+        push::workspace(ui, ArtifactSettings { place: None, no_build, signers })
+    }
+
     /// With the guests that were named.
     pub fn request(&self, guests: &[String]) -> up::UpRequest {
         up::UpRequest {
@@ -44,7 +57,7 @@ impl UpArgs {
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
-    let workspace = ui.workspace();
+    let workspace = args.up.workspace(ui);
     let (saved, guests) = match &args.guests[..] {
         [file] if is_file(file) => (Some(PathBuf::from(file)), &[][..]),
         guests => (None, guests),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::base::diagnostic::one_line;
 use crate::base::time::parse_duration;
 use crate::base::{Class, Diagnostic};
+use crate::run::ArtifactSettings;
 use crate::run::events::FleetEvent;
 use crate::run::flow_log;
 use crate::run::metrics;
@@ -17,6 +18,7 @@ use crate::sys::report::Silent;
 
 use super::error::CliError;
 use super::outcome;
+use super::push;
 use super::ui::Ui;
 
 /// What is followed, and how often it is looked at.
@@ -34,6 +36,12 @@ pub struct FollowArgs {
     /// A file of SSH keys (ssh-keygen(1), ALLOWED SIGNERS): a commit that none of them signed is not applied
     #[arg(long, value_name = "ALLOWED_SIGNERS", requires = "repo")]
     verify: Option<PathBuf>,
+    /// Build nothing: take what is missing from the registry of [fleet] artifacts, or fail
+    #[arg(long)]
+    no_build: bool,
+    /// A file of SSH keys, as for --verify: start nothing whose digests none of them signed (`sisforge sign`)
+    #[arg(long, value_name = "ALLOWED_SIGNERS")]
+    verify_artifacts: Option<PathBuf>,
     /// Time between two looks
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     interval: Duration,
@@ -48,6 +56,11 @@ impl FollowArgs {
             }
             None => Followed::File,
         }
+    }
+
+    fn artifacts(&self) -> ArtifactSettings {
+        let signers = self.verify_artifacts.as_ref().map(absolute);
+        ArtifactSettings { place: None, no_build: self.no_build, signers }
     }
 
     fn allowed(&self) -> Vec<PathBuf> {
@@ -75,6 +88,9 @@ impl FollowArgs {
         }
         words.extend(self.allowed().iter().map(|dir| format!("--allow={}", dir.display())));
         words.extend(self.verify.iter().map(|file| format!("--verify={}", absolute(file).display())));
+        words.extend(self.no_build.then(|| "--no-build".to_owned()));
+        let signers = self.verify_artifacts.iter();
+        words.extend(signers.map(|file| format!("--verify-artifacts={}", absolute(file).display())));
         words.push(format!("--interval={}ms", self.interval.as_millis()));
         words
     }
@@ -124,7 +140,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
-    let workspace = ui.workspace();
+    let workspace = push::workspace(ui, args.source.artifacts());
     let mut watch = Watch::new(&workspace, args.source.followed())?;
     if args.down_at_shutdown {
         return match watch.down_at_shutdown()? {

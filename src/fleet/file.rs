@@ -10,6 +10,7 @@ use super::model::{Backing, OnExit, OptionValue, ParameterValue, Preset, Protoco
 use super::reader::{
     FieldSchema, FromToml, List, Named, Section, Value, key, section, section_schema, unexpected,
 };
+use super::registry::ArtifactPlace;
 use super::scalar::{
     AbsolutePath, Account, Auto, Bandwidth, Count, DefaultAction, Destination, FsLabel, GuestNet,
     ImageLocation, ImageName, Lifetime, LocalPath, Location, Mode, NameServer, OneOrMore, ParameterName,
@@ -55,6 +56,9 @@ section! {
         name: Spanned<FleetName>,
         /// The program that runs guests; "firecracker" unless given. "qemu" also works without KVM.
         vmm: Option<VmmKind>,
+        /// Registry that has what others built, such as "oci://registry.example.org/team/fleet:main". `build`, `up` and `watch` take from
+        /// there what fleet.lock pins, by its digest, and build the rest; `push` and `pull` use it unless told another.
+        artifacts: Option<ArtifactPlace>,
     }
 
     /// The kernel of the guests: either `source`, `base` and so on to build one, or `image`.

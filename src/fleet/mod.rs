@@ -28,7 +28,8 @@ pub use files::{SourceFile, SourceFiles};
 pub use head::{FleetHead, head};
 pub use model::*;
 use reader::FromToml;
-pub use registry::RegistryImage;
+pub use registry::{ArtifactPlace, RegistryImage};
+use validate::Mention;
 
 /// The fleet that a user starts from: what `sisforge init` prints.
 pub const EXAMPLE: &str = include_str!("../../fleet.toml");
@@ -137,7 +138,11 @@ fn read(path: &Path, text: &str, reach: &FileScope<'_>) -> Result<Fleet, Invalid
                 FileScope::Confined(confinement) => Some(confinement.allowed.as_slice()),
                 FileScope::Plain | FileScope::Nothing => None,
             };
-            check::check_files(&mentions, &files, allowed, &mut problems);
+            // A host that takes what others built needs nothing that it is built of.
+            let takes = fleet.as_ref().is_ok_and(|fleet| fleet.artifacts.is_some());
+            let is_needed = |mention: &Mention| !(takes && mention.only_to_build && mention.is_absent());
+            let needed: Vec<_> = mentions.into_iter().filter(is_needed).collect();
+            check::check_files(&needed, &files, allowed, &mut problems);
         }
         fleet
     });

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use toml::Spanned;
 
-use super::registry::RegistryImage;
+use super::registry::{ArtifactPlace, RegistryImage};
 use super::scalar::Location;
 use crate::base::problem::{InvalidFile, Problem, line_column};
 use crate::base::{
@@ -35,6 +35,8 @@ pub struct Fleet {
     pub source: SourceText,
     pub name: FleetName,
     pub vmm: VmmKind,
+    /// Where artifacts are that others built.
+    pub artifacts: Option<ArtifactPlace>,
     pub kernel: KernelSpec,
     /// In the order of the file: apk prefers earlier repositories on a tie.
     pub repositories: Vec<RepositorySpec>,

@@ -1,4 +1,4 @@
-//! References to images of registries.
+//! References to images and artifacts of registries.
 
 use std::fmt;
 use std::str::FromStr;
@@ -41,26 +41,74 @@ impl FromStr for RegistryImage {
             },
             None => (text, None),
         };
-        let Some((host, path)) = rest.split_once('/').filter(|(host, _)| is_host(host)) else {
-            return wrong("must name its registry, as in \"docker://docker.io/library/alpine:3.20\"");
-        };
-        let (name, tag) = match path.split_once(':') {
-            Some((name, tag)) if is_tag(tag) => (name, Some(tag.to_owned())),
-            Some(_) => {
-                return wrong("has an invalid tag: up to 128 letters, digits, `.`, `_` and `-` are allowed");
-            }
-            None => (path, None),
-        };
-        if !name.split('/').all(is_part) {
-            return wrong(
-                "has an invalid name: lower-case letters and digits are allowed, with `.`, `_`, `-` and `/` \
-                 between them",
-            );
-        }
+        let (host, name, tag) = parts(rest, "docker://docker.io/library/alpine:3.20")?;
         if tag.is_none() && sha256.is_none() {
             return wrong("needs a tag or a digest, as in \"docker://docker.io/library/alpine:3.20\"");
         }
-        Ok(Self { host: host.to_owned(), name: name.to_owned(), tag, sha256 })
+        Ok(Self { host, name, tag, sha256 })
+    }
+}
+
+/// Host, name and tag of a reference without a digest.
+fn parts(text: &str, example: &str) -> Result<(String, String, Option<String>), InvalidValue> {
+    let wrong = |why: &str| Err(InvalidValue(why.to_owned()));
+    let Some((host, path)) = text.split_once('/').filter(|(host, _)| is_host(host)) else {
+        return wrong(&format!("must name its registry, as in {example:?}"));
+    };
+    let (name, tag) = match path.split_once(':') {
+        Some((name, tag)) if is_tag(tag) => (name, Some(tag.to_owned())),
+        Some(_) => {
+            return wrong("has an invalid tag: up to 128 letters, digits, `.`, `_` and `-` are allowed");
+        }
+        None => (path, None),
+    };
+    if !name.split('/').all(is_part) {
+        return wrong(
+            "has an invalid name: lower-case letters and digits are allowed, with `.`, `_`, `-` and `/` \
+             between them",
+        );
+    }
+    Ok((host.to_owned(), name.to_owned(), tag))
+}
+
+/// Where artifacts of a fleet are pushed to and pulled from: `oci://HOST/NAME[:TAG]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArtifactPlace {
+    /// With a port where it has one.
+    pub host: String,
+    pub name: String,
+    pub tag: Option<String>,
+}
+
+impl ArtifactPlace {
+    /// The tag, `latest` unless given.
+    pub fn tag(&self) -> &str {
+        self.tag.as_deref().unwrap_or("latest")
+    }
+}
+
+impl FromStr for ArtifactPlace {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        const EXAMPLE: &str = "oci://registry.example.org/team/fleet";
+        let Some(rest) = text.strip_prefix("oci://") else {
+            return Err(InvalidValue(format!("must begin with oci://, as in {EXAMPLE:?}")));
+        };
+        if rest.contains('@') {
+            return Err(InvalidValue(
+                "must have no digest: fleet.lock has those of all artifacts".to_owned(),
+            ));
+        }
+        let (host, name, tag) = parts(rest, EXAMPLE)?;
+        Ok(Self { host, name, tag })
+    }
+}
+
+impl fmt::Display for ArtifactPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "oci://{}/{}", self.host, self.name)?;
+        self.tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))
     }
 }
 
@@ -110,6 +158,25 @@ mod tests {
         }
         let image: RegistryImage = format!("quay.io/a:1@sha256:{digest}").parse().unwrap();
         assert_eq!(image.called(), "quay.io/a:1");
+    }
+
+    #[test]
+    fn artifacts_have_a_place_with_a_host_and_no_digest() {
+        for text in ["oci://127.0.0.1:5000/team/fleet", "oci://registry.example.org/a:1.0"] {
+            assert_eq!(text.parse::<ArtifactPlace>().unwrap().to_string(), text);
+        }
+        assert_eq!("oci://a.org/b".parse::<ArtifactPlace>().unwrap().tag(), "latest");
+        for text in [
+            "a.org/b",
+            "docker://a.org/b",
+            "oci://b",
+            "oci://team/b",
+            "oci://a.org/B",
+            "oci://a.org/b:",
+            "oci://a.org/b@sha256:00",
+        ] {
+            assert!(text.parse::<ArtifactPlace>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::model::{
     VmmKind,
 };
 use super::reader::{FromKey, FromToml, Value, unexpected};
+use super::registry::ArtifactPlace;
 use crate::base::problem::{Problem, Problems, Read, suggest};
 use crate::base::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, PerSecond,
@@ -72,6 +73,7 @@ text_scalars! {
     UidRange, "a range such as \"200000-265535\"", "^[0-9]+-[0-9]+$";
     ImageLocation, "\"oci-archive:PATH[:REFERENCE]\", \"docker-archive:PATH\", \"oci:PATH[:REFERENCE]\" or \
       \"docker://HOST/NAME:TAG\"", "^(oci|oci-archive|docker-archive):.|^docker://.";
+    ArtifactPlace, "a registry's address such as \"oci://registry.example.org/team/fleet\"", "^oci://[^/@\\s]+/[^@\\s]+$";
     ImageName, "the name of a container image", "^\\S+$";
     WorldEntry, "a package such as \"podman~5\"", "^!?[^\\s!]+$";
     Tag, "a tag", "^[A-Za-z0-9._-]+$";

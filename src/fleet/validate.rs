@@ -31,6 +31,15 @@ use crate::base::{ByteSize, FleetName, Label, is_host_label};
 pub struct Mention {
     pub span: Range<usize>,
     pub thing: MentionTarget,
+    /// Whether whoever takes from a registry what others built does without it.
+    pub only_to_build: bool,
+}
+
+impl Mention {
+    /// Whether there is nothing of that name.
+    pub fn is_absent(&self) -> bool {
+        self.thing.path().is_some_and(|path| path.symlink_metadata().is_err())
+    }
 }
 
 /// What is mentioned.
@@ -145,19 +154,19 @@ impl Validator<'_> {
         if let (Ok(networks), Ok(guests)) = (&networks, &guests) {
             self.ports_suffice(networks, guests)?;
         }
-        let (networks, guests, name) = (networks?, guests?, self.fleet_name(fleet)?);
         Ok(Fleet {
             root: self.root.to_owned(),
             project: self.root.to_owned(),
             source,
-            name,
+            name: self.fleet_name(fleet)?,
             vmm: fleet.vmm?.unwrap_or_default(),
+            artifacts: fleet.artifacts.clone()?,
             kernel: kernel?,
             repositories: repositories?,
             images: whole(declared.images?)?,
             disks: whole(declared.disks?)?,
-            networks,
-            guests,
+            networks: networks?,
+            guests: guests?,
             host: host?,
         })
     }
@@ -233,7 +242,22 @@ impl Validator<'_> {
     /// Resolves a path, and remembers that it was mentioned.
     fn path(&mut self, path: &Spanned<LocalPath>, thing: fn(PathBuf) -> MentionTarget) -> PathBuf {
         let resolved = resolve(self.root, &path.get_ref().0);
-        self.mentions.push(Mention { span: path.span(), thing: thing(resolved.clone()) });
+        self.mentions.push(Mention {
+            span: path.span(),
+            thing: thing(resolved.clone()),
+            only_to_build: false,
+        });
+        resolved
+    }
+
+    /// The same of what plays no part but for its bytes, which fleet.lock pins.
+    fn path_to_build(&mut self, path: &Spanned<LocalPath>, thing: fn(PathBuf) -> MentionTarget) -> PathBuf {
+        let resolved = resolve(self.root, &path.get_ref().0);
+        self.mentions.push(Mention {
+            span: path.span(),
+            thing: thing(resolved.clone()),
+            only_to_build: true,
+        });
         resolved
     }
 
@@ -241,7 +265,8 @@ impl Validator<'_> {
         match location.get_ref() {
             Location::Url(url) => Source::Url(url.clone()),
             Location::Path(path) => {
-                Source::Path(self.path(&Spanned::new(location.span(), LocalPath(path.clone())), thing))
+                let path = Spanned::new(location.span(), LocalPath(path.clone()));
+                Source::Path(self.path_to_build(&path, thing))
             }
         }
     }
@@ -252,7 +277,8 @@ impl Validator<'_> {
     }
 
     fn label(&mut self, label: &Spanned<Label>, thing: fn(Label) -> MentionTarget) -> Label {
-        self.mentions.push(Mention { span: label.span(), thing: thing(label.get_ref().clone()) });
+        let thing = thing(label.get_ref().clone());
+        self.mentions.push(Mention { span: label.span(), thing, only_to_build: false });
         label.get_ref().clone()
     }
 

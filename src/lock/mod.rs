@@ -1,6 +1,7 @@
 //! Pin: a fleet and the indexes become a lock.
 
 pub mod address;
+pub mod artifact;
 mod changes;
 pub mod containers;
 pub mod digest;

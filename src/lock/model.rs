@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::base::{FleetName, GuestName, InterfaceName, Label, Sha256};
+use crate::base::{FileDigest, FleetName, GuestName, InterfaceName, Label, Sha256};
 use crate::fleet::ScriptMoment;
 
 /// The format that this version writes and reads.
@@ -37,6 +37,10 @@ pub struct Lock {
     pub file: Option<BTreeMap<String, Sha256>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub guest: BTreeMap<GuestName, LockedGuest>,
+    /// What was built, by `KIND/NAME` as in `out/`; `build` and `up` write it. Absent in locks of earlier versions, and of what was
+    /// not built since.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub artifact: BTreeMap<String, LockedArtifact>,
     /// By name, then version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub package: Vec<LockedPackage>,
@@ -144,6 +148,20 @@ pub struct LockedGuest {
     /// Ports of the host that lead to it, by what its policy calls them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<Label, u16>,
+}
+
+/// An artifact, pinned. It is right for as long as its inputs are: bytes follow from inputs alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedArtifact {
+    /// The build key. Of an artifact with other inputs the pin says nothing.
+    pub key: String,
+    pub digest: FileDigest,
+    /// In bytes, holes included.
+    pub size: u64,
+    /// Of the configuration that stands beside a kernel which was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Sha256>,
 }
 
 /// A lock file that cannot be read.

@@ -111,6 +111,8 @@ pub fn resolve(request: &Request<'_>) -> Result<Lock, ResolveError> {
         container: containers::resolve(request)?,
         file: Some(request.wanted.files.clone()),
         guest: address::numbered(request.fleet, old_guests)?,
+        // Each says itself of which inputs it is.
+        artifact: request.old.map(|lock| lock.artifact.clone()).unwrap_or_default(),
         package,
     })
 }

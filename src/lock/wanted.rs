@@ -36,7 +36,8 @@ pub struct Wanted {
     /// apk's world of each image, sorted, nothing twice.
     pub worlds: BTreeMap<Label, Vec<String>>,
     pub recipes: BTreeMap<Label, Sha256>,
-    /// By the spelling in `fleet.toml`; `None` for a tag of a registry, which may lead elsewhere each day.
+    /// By the spelling in `fleet.toml`; `None` for a tag of a registry, which may lead elsewhere each day, and for what is left to
+    /// those who build.
     pub containers: BTreeMap<String, Option<Sha256>>,
     /// Files that images take from disk, by the spelling in `fleet.toml`.
     pub files: BTreeMap<String, Sha256>,
@@ -47,7 +48,8 @@ pub struct Wanted {
 pub struct WantedKernel {
     /// As `fleet.toml` spells it.
     pub source: String,
-    /// Of what is on this machine, or else what `fleet.toml` demands; `None` for an address without a digest.
+    /// Of what is on this machine, or else what `fleet.toml` demands; `None` for an address without a digest, and where it is left
+    /// to those who build.
     pub sha256: Option<Sha256>,
     /// Of the keyring that must vouch for the source.
     pub keyring: Option<Sha256>,
@@ -158,17 +160,30 @@ pub fn spelled_container(root: &Path, image: &ContainerImage) -> String {
     }
 }
 
+/// Digest of the kernel's source, or of a ready kernel, which must be what `fleet.toml` demands.
+fn on_this_machine(
+    fleet: &Fleet,
+    digests: &Digests,
+    path: &Path,
+    expected: Option<Sha256>,
+) -> Result<Option<Sha256>, WantedError> {
+    if is_left_to_builders(fleet, path) {
+        return Ok(expected);
+    }
+    match (digests.of(path)?, expected) {
+        (found, Some(expected)) if found != expected => {
+            Err(WantedError::Digest { path: path.to_owned(), expected, found })
+        }
+        (found, _) => Ok(Some(found)),
+    }
+}
+
 fn kernel(
     fleet: &Fleet,
     config: Option<&KernelConfig>,
     digests: &Digests,
 ) -> Result<WantedKernel, WantedError> {
-    let on_this_machine = |path: &Path, expected: Option<Sha256>| match (digests.of(path)?, expected) {
-        (found, Some(expected)) if found != expected => {
-            Err(WantedError::Digest { path: path.to_owned(), expected, found })
-        }
-        (found, _) => Ok(Some(found)),
-    };
+    let on_this_machine = |path: &Path, expected| on_this_machine(fleet, digests, path, expected);
     match &fleet.kernel {
         KernelSpec::Ready { image, sha256 } => Ok(WantedKernel {
             source: spelled_path(&fleet.root, image),
@@ -199,6 +214,12 @@ fn kernel(
     }
 }
 
+/// Whether a file is absent from a host that need not build: it takes from a registry what others built, and what is pinned of the
+/// file stands.
+fn is_left_to_builders(fleet: &Fleet, path: &Path) -> bool {
+    fleet.artifacts.is_some() && !path.exists()
+}
+
 fn repository(root: &Path, spec: &RepositorySpec) -> Result<WantedRepository, FileError> {
     let mut keys = BTreeSet::new();
     for dir in &spec.keys {
@@ -223,6 +244,13 @@ pub fn mentioned_containers(fleet: &Fleet) -> BTreeMap<String, &ContainerImage> 
 fn containers(fleet: &Fleet, digests: &Digests) -> Result<BTreeMap<String, Option<Sha256>>, FileError> {
     let of = |(spelled, image): (String, &ContainerImage)| {
         let sha256 = match image {
+            ContainerImage::OciArchive { path, .. }
+            | ContainerImage::DockerArchive(path)
+            | ContainerImage::OciLayout { path, .. }
+                if is_left_to_builders(fleet, path) =>
+            {
+                None
+            }
             ContainerImage::OciArchive { path, .. } | ContainerImage::DockerArchive(path) => {
                 Some(digests.of(path)?)
             }

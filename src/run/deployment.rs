@@ -274,8 +274,8 @@ impl BuiltFleet {
 
     /// Builds what is missing.
     pub fn find(workspace: &Workspace<'_>, fleet: &Fleet, inputs: Inputs) -> Result<Self, RunError> {
-        let locked = LockedProject::of(workspace, fleet.clone(), inputs)?;
-        let artifacts = locked.builder().artifacts()?;
+        let mut locked = LockedProject::of(workspace, fleet.clone(), inputs)?;
+        let artifacts = locked.artifacts()?;
         Ok(Self { lock: locked.lock, artifacts })
     }
 }

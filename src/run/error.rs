@@ -31,6 +31,7 @@ use crate::sys::git::GitError;
 use crate::sys::http::NetworkError;
 use crate::sys::ip::IpError;
 use crate::sys::ssh::SshError;
+use crate::sys::ssh_signature::SshSignatureError;
 
 use super::saved_plan::SavedPlanError;
 use super::session_error::SessionError;
@@ -74,6 +75,13 @@ pub enum RunError {
     Container(#[from] ContainerError),
     #[error(transparent)]
     SavedPlan(#[from] SavedPlanError),
+
+    #[error(transparent)]
+    Signature(#[from] SshSignatureError),
+    #[error("no registry is named")]
+    NoRegistry,
+    #[error("nothing can be pushed offline")]
+    PushOffline,
 
     #[error("this command needs root, which jails, TAPs, cgroups and nftables rules require")]
     NotRoot,
@@ -236,6 +244,18 @@ impl RunError {
 }
 
 impl RunError {
+    /// What is told of artifacts and their registry.
+    fn of_a_registry(&self) -> Diagnosis {
+        match self {
+            Self::Signature(error) => error.diagnosis(),
+            Self::NoRegistry => Class::Invalid.hint(
+                "write its address behind the command, as in `oci://registry.example.org/team/fleet`, or into [fleet] artifacts",
+            ),
+            Self::PushOffline => Class::Invalid.hint("run it without --offline"),
+            _ => Class::Failed.no_hint(),
+        }
+    }
+
     /// What is told of the network around a fleet.
     fn of_the_network(&self) -> Diagnosis {
         use Class::{Failed, Invalid};
@@ -290,6 +310,7 @@ impl Diagnostic for RunError {
             Self::Container(error) => error.diagnosis(),
             Self::SavedPlan(error) => error.diagnosis(),
             Self::Session(error) => error.diagnosis(),
+            Self::Signature(_) | Self::NoRegistry | Self::PushOffline => self.of_a_registry(),
             Self::NotRoot => Failed.hint(NEEDS_ROOT),
             Self::Program(_) | Self::LockText(_) | Self::Manifest(_) | Self::NoSystemd => Failed.no_hint(),
             Self::NoLock(_) | Self::StaleLock { .. } => {

@@ -1,9 +1,12 @@
 //! A fleet's lock, brought up to date or held to fit, and what is built by it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::build::artifacts::OutDir;
-use crate::build::{Builder, MissingArtifact, Project};
+use crate::base::diagnostic::one_line;
+use crate::build::artifacts::{Artifacts, OutDir};
+use crate::build::remote::FleetRegistry;
+use crate::build::{Builder, Built, MissingArtifact, Project, Selection};
 use crate::fleet::Fleet;
 use crate::lock::changes;
 use crate::lock::model::Lock;
@@ -11,7 +14,7 @@ use crate::lock::resolve::Update;
 use crate::sys::fetch::Cache;
 use crate::sys::fs;
 
-use super::{RunError, Workspace, scripts};
+use super::{RunError, Workspace, scripts, signatures};
 
 /// How much of what a use case works from may change on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +80,9 @@ pub struct LockedProject<'a> {
     out: OutDir,
     cache: Cache,
     missing: MissingArtifact,
+    pub(super) registry: Option<FleetRegistry>,
+    /// Whether what is built is pinned.
+    pins: bool,
 }
 
 impl<'a> LockedProject<'a> {
@@ -87,6 +93,8 @@ impl<'a> LockedProject<'a> {
 
     pub(super) fn of(workspace: &'a Workspace<'a>, fleet: Fleet, inputs: Inputs) -> Result<Self, RunError> {
         let project = workspace.project(fleet)?;
+        let no_build = workspace.settings.artifacts.no_build;
+        let inputs = if no_build && inputs == Inputs::Refresh { Inputs::Locked } else { inputs };
         let lock = match inputs {
             Inputs::Refresh => refreshed(workspace, &project)?,
             Inputs::Foreseen { must_fit: false } => foreseen(workspace, &project)?,
@@ -98,6 +106,7 @@ impl<'a> LockedProject<'a> {
             workspace.report.note(&format!("note: {note}"));
         }
         let missing = match inputs {
+            Inputs::Refresh | Inputs::Locked if no_build => MissingArtifact::Take,
             Inputs::Refresh | Inputs::Locked => MissingArtifact::Build,
             Inputs::AsTheyAre => MissingArtifact::Refuse,
             Inputs::Foreseen { .. } => MissingArtifact::Foresee,
@@ -106,6 +115,8 @@ impl<'a> LockedProject<'a> {
         Ok(Self {
             out: if missing == MissingArtifact::Foresee { OutDir::look(out)? } else { OutDir::open(out)? },
             cache: workspace.cache()?,
+            registry: workspace.registry(project.fleet.artifacts.as_ref())?,
+            pins: inputs == Inputs::Refresh,
             missing,
             workspace,
             project,
@@ -123,8 +134,53 @@ impl<'a> LockedProject<'a> {
             jobs: self.workspace.settings.jobs,
             offline: self.workspace.settings.offline,
             missing: self.missing,
+            registry: self.registry.as_ref(),
             report: self.workspace.report,
         }
+    }
+
+    /// Builds what is selected, and pins it.
+    pub fn build(&mut self, what: &Selection) -> Result<Vec<Built>, RunError> {
+        let built = self.builder().build(what)?;
+        self.pin(&built, *what == Selection::All)?;
+        Ok(built)
+    }
+
+    /// Builds everything, and pins it. Where signatures are demanded, it is what was signed.
+    pub(super) fn artifacts(&mut self) -> Result<Artifacts, RunError> {
+        let (artifacts, built) = self.builder().named_artifacts()?;
+        self.pin(&built, true)?;
+        if let Some(signers) = &self.workspace.settings.artifacts.signers {
+            signatures::check(self.workspace, &self.builder(), &built, signers)?;
+        }
+        Ok(artifacts)
+    }
+
+    /// Writes into fleet.lock what was built, where it may change; of all that there is, nothing else stays pinned.
+    fn pin(&mut self, built: &[Built], is_all: bool) -> Result<(), RunError> {
+        if !self.pins {
+            return Ok(());
+        }
+        let mut artifact = if is_all { BTreeMap::new() } else { self.lock.artifact.clone() };
+        for built in built {
+            let pin = self.builder().new_pin(built)?;
+            artifact.extend(pin.map(|pin| (built.pinned_as(), pin)));
+        }
+        if artifact == self.lock.artifact {
+            return Ok(());
+        }
+        let path = self.workspace.lock_path();
+        // Whoever locked meanwhile knows better.
+        if Lock::read(&path)?.is_some_and(|there| there == self.lock) {
+            self.lock.artifact = artifact;
+            let text = self.lock.to_text().map_err(RunError::LockText)?;
+            if let Err(error) = fs::write(&path, text.as_bytes(), 0o644) {
+                // Where the checkout is read-only, everything is built as well.
+                let error = one_line(&error);
+                self.workspace.report.note(&format!("note: what was built is not pinned: {error}"));
+            }
+        }
+        Ok(())
     }
 }
 

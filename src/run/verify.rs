@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use crate::base::{FileDigest, Sha256};
 use crate::build::Builder;
+use crate::build::artifacts::Artifact;
 use crate::host::layout::Layout;
 use crate::sys::digest::digest_like;
 use crate::sys::fs::{self as files, FileError};
@@ -66,8 +67,14 @@ pub fn verify(workspace: &Workspace<'_>) -> Result<Verification, RunError> {
     // What was written to must not count as not built.
     let artifacts = Builder { out: &builder.out.unverified(), ..builder }.artifacts()?;
     let built = artifacts.all().filter(|artifact| artifact.digest.is_built());
+    // What fleet.lock pins is what it must be, whatever stands beside it.
+    let pinned: BTreeMap<&str, FileDigest> =
+        locked.lock.artifact.values().map(|pin| (pin.key.as_str(), pin.digest)).collect();
+    let digest = |artifact: &Artifact| {
+        pinned.get(artifact.key.to_string().as_str()).copied().unwrap_or(artifact.digest)
+    };
     let mut known: BTreeMap<PathBuf, FileOfDigest> =
-        built.map(|artifact| (artifact.path.clone(), (KeptIn::Artifact, artifact.digest))).collect();
+        built.map(|artifact| (artifact.path.clone(), (KeptIn::Artifact, digest(artifact)))).collect();
     known.extend(downloads(workspace)?);
     let looked_at_store = host::require_root().is_ok();
     if looked_at_store {

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use crate::build::artifacts::OutDir;
 use crate::build::needs::Need;
+use crate::build::remote::FleetRegistry;
 use crate::build::{Configuration, Project, ProjectError};
-use crate::fleet::{self, Confinement, Fleet, LoadError};
+use crate::fleet::{self, ArtifactPlace, Confinement, Fleet, LoadError};
 use crate::lock::model::Lock;
 use crate::sys::fetch::Cache;
 use crate::sys::http::{Client, Network};
@@ -32,6 +33,19 @@ pub struct WorkspaceSettings {
     pub jobs: usize,
     /// Whether the network must not be used.
     pub offline: bool,
+    /// How artifacts are had.
+    pub artifacts: ArtifactSettings,
+}
+
+/// How artifacts are had.
+#[derive(Clone, Debug, Default)]
+pub struct ArtifactSettings {
+    /// In place of what `fleet.toml` names.
+    pub place: Option<ArtifactPlace>,
+    /// Whether nothing is built: what is missing is taken from the registry, or is an error, and fleet.lock must fit.
+    pub no_build: bool,
+    /// A file of SSH keys (ssh-keygen(1), ALLOWED SIGNERS): artifacts whose digests none of them signed are not run.
+    pub signers: Option<PathBuf>,
 }
 
 /// Where a revision of a fleet is.
@@ -81,6 +95,18 @@ impl Workspace<'_> {
         let client = Client::new(network.clone())?;
         let vendor = vendor.is_dir().then(|| vendor.clone());
         Ok(Cache::new(cache).vendored(vendor).with_client(client))
+    }
+
+    /// Where the manifest of digests is that signatures are over.
+    pub fn digests_path(&self) -> PathBuf {
+        self.settings.file.with_extension("digests")
+    }
+
+    /// The registry of a fleet's artifacts, where it has one.
+    pub(super) fn registry(&self, place: Option<&ArtifactPlace>) -> Result<Option<FleetRegistry>, RunError> {
+        let Some(place) = self.settings.artifacts.place.as_ref().or(place) else { return Ok(None) };
+        let client = self.cache()?.client().clone();
+        Ok(Some(FleetRegistry::new(place.clone(), client, self.settings.offline)))
     }
 
     /// A fleet with everything that it mentions.

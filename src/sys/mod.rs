@@ -46,6 +46,7 @@ pub mod shares;
 pub mod socket;
 pub mod sparse;
 pub mod ssh;
+pub mod ssh_signature;
 pub mod systemd;
 pub mod tap;
 pub mod tiny_guest;

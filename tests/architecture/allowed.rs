@@ -353,9 +353,23 @@ pub const MAY_CHANGE: &[Allowed] = &[
         functions: &["pages"],
         why: "writes into the folder that the user names",
     },
+    Allowed {
+        file: "src/run/exchange.rs",
+        functions: &["sign"],
+        why: "writes the manifest of digests and its signatures, beside fleet.lock",
+    },
+    Allowed {
+        file: "src/run/signatures.rs",
+        functions: &["check"],
+        why: "keeps signatures that were good, for when the registry is away",
+    },
     Allowed { file: "src/run/gc.rs", functions: &["Garbage::remove"], why: "removes what nothing names" },
     Allowed { file: "src/run/host.rs", functions: &["hold"], why: "makes the store for its lock" },
-    Allowed { file: "src/run/lock.rs", functions: &["update_of"], why: "writes fleet.lock" },
+    Allowed {
+        file: "src/run/lock.rs",
+        functions: &["update_of", "LockedProject::pin"],
+        why: "writes fleet.lock",
+    },
     Allowed {
         file: "src/run/saved_plan.rs",
         functions: &["SavedPlan::write"],

@@ -1,5 +1,6 @@
 //! The program as people use it: its words, its exit status, and what it does to the machine.
 
+mod artifacts;
 mod astray_disks;
 mod containers;
 mod contrib;

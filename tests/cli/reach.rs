@@ -90,6 +90,22 @@ fn proxies_are_used_for_their_scheme_and_not_for_what_is_excepted() {
         .fails(2, &["\"socks5://127.0.0.1:1\" is not a proxy address such as http://proxy:3128", "help: "]);
 }
 
+/// Writes `server.pem` and `server.key` for an address, vouched for by `ca.pem`.
+pub(super) fn certify(sandbox: &Sandbox, ip: &str) {
+    let openssl = |args: &str| {
+        let mut command = Command::new("openssl");
+        Run::of(command.args(args.split(' ')).current_dir(sandbox.path(""))).fails(0, &[]);
+    };
+    let days = "-days 2 -newkey rsa:2048 -nodes";
+    openssl(&format!("req -x509 {days} -subj /CN=an-authority -keyout ca.key -out ca.pem"));
+    openssl("req -new -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr");
+    sandbox.write("names", format!("subjectAltName=DNS:localhost,IP:{ip}\n"));
+    openssl(
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out \
+         server.pem",
+    );
+}
+
 /// `openssl s_server`, which serves its directory over https.
 struct HttpsServer {
     child: Child,
@@ -98,18 +114,7 @@ struct HttpsServer {
 
 impl HttpsServer {
     fn of(sandbox: &Sandbox) -> Self {
-        let openssl = |args: &str| {
-            let mut command = Command::new("openssl");
-            Run::of(command.args(args.split(' ')).current_dir(sandbox.path(""))).fails(0, &[]);
-        };
-        let days = "-days 2 -newkey rsa:2048 -nodes";
-        openssl(&format!("req -x509 {days} -subj /CN=an-authority -keyout ca.key -out ca.pem"));
-        openssl("req -new -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr");
-        sandbox.write("names", "subjectAltName=DNS:localhost,IP:127.0.0.1\n");
-        openssl(
-            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out \
-             server.pem",
-        );
+        certify(sandbox, "127.0.0.1");
         let mut child = Command::new("openssl")
             .args("s_server -accept 127.0.0.1:0 -cert server.pem -key server.key -WWW".split(' '))
             .current_dir(sandbox.path(""))

@@ -1,8 +1,9 @@
 //! Debian's `docker-registry`, for a test's own use.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use sisforge::sys::tool::find;
@@ -70,6 +71,19 @@ impl DockerRegistry {
         command.env_clear().stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.process = Some(command.spawn().unwrap());
         until("the registry answers", || TcpStream::connect(self.address).is_ok());
+    }
+
+    /// `oci://ADDRESS/NAME`.
+    pub fn place(&self, name: &str) -> String {
+        format!("oci://{}/{name}", self.address)
+    }
+
+    /// The files of all blobs and manifests that it holds, by digest.
+    pub fn blobs(&self) -> BTreeMap<String, PathBuf> {
+        let root = self.dir.path().join("data/docker/registry/v2/blobs/sha256");
+        let below = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+        let blobs = below(&root).flat_map(|dir| below(&dir).collect::<Vec<_>>());
+        blobs.map(|dir| (dir.file_name().unwrap().to_str().unwrap().to_owned(), dir.join("data"))).collect()
     }
 
     /// Ends it, so that whoever asks finds nobody.

@@ -412,6 +412,7 @@ fn what_was_fetched_builds_offline() {
         jobs: 2,
         offline: true,
         missing: sisforge::build::MissingArtifact::Build,
+        registry: None,
         report: &Silent,
     };
     let error = chain(&builder.build(&image()).unwrap_err());

@@ -168,6 +168,7 @@ impl Site {
             jobs: 2,
             offline: true,
             missing: sisforge::build::MissingArtifact::Build,
+            registry: None,
             report: &Silent,
         };
         run(&builder)

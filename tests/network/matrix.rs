@@ -178,6 +178,7 @@ impl<'a> Matrix<'a> {
             network: Network::default(),
             jobs: 1,
             offline: true,
+            artifacts: sisforge::run::ArtifactSettings::default(),
         };
         let question = Question { to: QuestionTarget::Address(to.into()), transport: Some(transport) };
         let workspace = Workspace { settings, report: &Silent };

@@ -39,6 +39,8 @@ pub struct ArtifactJson {
     pub size: u64,
     /// Whether it was there before.
     pub cached: bool,
+    /// Whether it was taken from a registry just now, and not built.
+    pub pulled: bool,
 }
 
 /// What an artifact is.
@@ -139,6 +141,7 @@ impl From<&Built> for ArtifactJson {
             digest: artifact.digest.to_string(),
             size: artifact.size,
             cached: artifact.cached,
+            pulled: artifact.pulled,
         }
     }
 }

@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::base::GuestName;
-use crate::build::Vendored;
+use crate::build::{Pushed, Vendored};
+use crate::fleet::ArtifactPlace;
+use crate::run::exchange::SignedDigests;
 use crate::run::{Done, Outcome};
 
 use super::{ArtifactJson, ComparisonJson, InputJson};
@@ -49,6 +51,30 @@ pub enum EventJson {
     Vendored { dir: PathBuf, vendored: VendoredFiles },
     /// What is in `out/`: `build`.
     Built { artifacts: Vec<ArtifactJson> },
+    /// What a registry has now: `push`.
+    Pushed {
+        /// The address.
+        place: String,
+        /// Digest of the manifest.
+        digest: String,
+        blobs: usize,
+        /// Of all blobs.
+        bytes: u64,
+        /// Blobs that it did not have.
+        sent: usize,
+        sent_bytes: u64,
+    },
+    /// What is in `out/`: `pull`.
+    Pulled { artifacts: Vec<ArtifactJson> },
+    /// What was signed: `sign`.
+    Signed {
+        /// The manifest of digests.
+        path: PathBuf,
+        sha256: String,
+        artifacts: usize,
+        /// How many signatures are beside it.
+        signatures: usize,
+    },
     /// What was built twice: `build --check`.
     Compared { artifacts: Vec<ComparisonJson> },
 }
@@ -81,6 +107,19 @@ pub struct VendoredFiles {
     pub bytes: u64,
     /// Files of an earlier run that nothing needed any longer.
     pub removed: usize,
+}
+
+impl EventJson {
+    pub fn pushed(place: &ArtifactPlace, pushed: &Pushed) -> Self {
+        let Pushed { manifest, blobs, bytes, sent, sent_bytes } = *pushed;
+        let (place, digest) = (place.to_string(), format!("sha256:{manifest}"));
+        Self::Pushed { place, digest, blobs, bytes, sent, sent_bytes }
+    }
+
+    pub fn signed(signed: &SignedDigests) -> Self {
+        let SignedDigests { path, sha256, artifacts, signatures } = signed.clone();
+        Self::Signed { path, sha256: sha256.to_string(), artifacts, signatures }
+    }
 }
 
 impl From<&Outcome> for Summary {

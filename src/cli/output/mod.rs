@@ -97,7 +97,7 @@ pub enum DocumentJson {
     SnapshotRestore,
     /// Of `snapshot rm`
     SnapshotRm,
-    /// One line of what takes long: `up`, `down`, `watch`, `lock`, `fetch`, `vendor`, `build`
+    /// One line of what takes long: `up`, `down`, `watch`, `lock`, `fetch`, `vendor`, `build`, `push`, `pull`, `sign`
     Event,
     /// One line of `events`
     Events,

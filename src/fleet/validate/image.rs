@@ -118,15 +118,15 @@ impl Validator<'_> {
         let place = |path: &LocalPath| Spanned::new(image.span(), path.clone());
         match image.get_ref() {
             ImageLocation::OciArchive(path, reference) => ContainerImage::OciArchive {
-                path: self.path(&place(path), MentionTarget::File),
+                path: self.path_to_build(&place(path), MentionTarget::File),
                 reference: reference.clone(),
             },
             ImageLocation::OciLayout(path, reference) => ContainerImage::OciLayout {
-                path: self.path(&place(path), MentionTarget::Directory),
+                path: self.path_to_build(&place(path), MentionTarget::Directory),
                 reference: reference.clone(),
             },
             ImageLocation::DockerArchive(path) => {
-                ContainerImage::DockerArchive(self.path(&place(path), MentionTarget::File))
+                ContainerImage::DockerArchive(self.path_to_build(&place(path), MentionTarget::File))
             }
             ImageLocation::Registry(image) => ContainerImage::Registry(image.clone()),
         }

@@ -21,7 +21,7 @@ impl Validator<'_> {
             if !built_with.is_empty() {
                 return Err(self.conflict(image.span(), &built_with));
             }
-            let image = self.path(image, MentionTarget::File);
+            let image = self.path_to_build(image, MentionTarget::File);
             return Ok(KernelSpec::Ready { image, sha256: section.sha256.clone()?.map(Spanned::into_inner) });
         }
         self.kernel_build(section).map(KernelSpec::Build)

@@ -9,7 +9,7 @@ use ureq::http::{HeaderMap, Request};
 use super::{ATTEMPTS, AttemptError, Client, HttpError, may_pass, unreachable};
 
 /// The most bytes that are read of such an answer.
-const LARGEST: u64 = 1 << 20;
+const LARGEST: u64 = 4 << 20;
 
 /// An answer of a server, whatever its status.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Answer {
     pub challenge: Option<String>,
     /// `Location`, where it is sent.
     pub location: Option<String>,
+    /// `Docker-Content-Digest`, where it is sent: of the body, as registries say it.
+    pub digest: Option<String>,
     pub body: Vec<u8>,
 }
 
@@ -84,12 +86,13 @@ impl Client {
             sent.unwrap_or_else(|error| Err(error.into())).map_err(|error| unreachable(url, error))?;
         let (status, challenge) = (response.status().as_u16(), text(response.headers(), "WWW-Authenticate"));
         let location = text(response.headers(), "Location");
+        let digest = text(response.headers(), "Docker-Content-Digest");
         let mut body = Vec::new();
         let read = response.into_body().into_reader().take(LARGEST).read_to_end(&mut body);
         read.map_err(|source| {
             AttemptError::Passing(HttpError::Cut { url: url.to_owned(), received: 0, source }, None)
         })?;
-        Ok(Answer { status, challenge, location, body })
+        Ok(Answer { status, challenge, location, digest, body })
     }
 }
 

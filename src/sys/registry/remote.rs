@@ -3,7 +3,7 @@
 use crate::base::Sha256;
 use crate::base::text::last_lines;
 use crate::sys::http::{ATTEMPTS, Answer, Client, ExpectedBody, HttpError, SmallRequest};
-use crate::sys::oci::LARGEST_DOCUMENT;
+use crate::sys::oci::parse_digest;
 
 use super::{Action, ImageRepository, MANIFESTS, RegistryError, access};
 
@@ -29,12 +29,18 @@ impl RemoteRepository {
         Ok(Self { client: client.clone().with_headers(headers), place, called })
     }
 
-    /// The manifest of a tag or digest; `None` where there is none.
-    pub fn manifest(&self, reference: &str) -> Result<Option<Vec<u8>>, RegistryError> {
-        let url = format!("{}/manifests/{reference}", self.place.url());
-        match self.download(&url, None, LARGEST_DOCUMENT) {
-            Err(HttpError::Status { status: 404, .. }) => Ok(None),
-            got => got.map(Some).map_err(|source| self.failed(source)),
+    /// The manifest of a tag; `None` where there is none. Nobody but the registry can say what its digest should be.
+    pub fn manifest(&self, tag: &str) -> Result<Option<Vec<u8>>, RegistryError> {
+        let url = format!("{}/manifests/{tag}", self.place.url());
+        let answer = self.send("GET", &url, &[], &[], Action::Pull)?;
+        let said = answer.digest.as_deref().and_then(parse_digest);
+        match answer.status {
+            200 => match said.filter(|said| *said != Sha256::of(&answer.body)) {
+                Some(expected) => Err(RegistryError::Digest { image: self.called.clone(), expected }),
+                None => Ok(Some(answer.body)),
+            },
+            404 => Ok(None),
+            _ => Err(self.refused(format!("the manifest {tag}"), &answer)),
         }
     }
 
@@ -58,12 +64,12 @@ impl RemoteRepository {
     /// Sends a blob, unless the repository has it; whether it was sent.
     pub fn push_blob(&self, sha256: &Sha256, bytes: &[u8]) -> Result<bool, RegistryError> {
         let base = self.place.url();
-        let there = self.send("HEAD", &format!("{base}/blobs/sha256:{sha256}"), &[], &[])?;
+        let there = self.send("HEAD", &format!("{base}/blobs/sha256:{sha256}"), &[], &[], Action::Push)?;
         if there.status == 200 {
             return Ok(false);
         }
         let what = || format!("the blob sha256:{sha256}");
-        let begun = self.send("POST", &format!("{base}/blobs/uploads/"), &[], &[])?;
+        let begun = self.send("POST", &format!("{base}/blobs/uploads/"), &[], &[], Action::Push)?;
         let (202, Some(location)) = (begun.status, &begun.location) else {
             return Err(self.refused(what(), &begun));
         };
@@ -75,14 +81,20 @@ impl RemoteRepository {
         };
         let joint = if place.contains('?') { '&' } else { '?' };
         let headers = [("Content-Type", "application/octet-stream")];
-        let put = self.send("PUT", &format!("{place}{joint}digest=sha256:{sha256}"), &headers, bytes)?;
+        let put = self.send(
+            "PUT",
+            &format!("{place}{joint}digest=sha256:{sha256}"),
+            &headers,
+            bytes,
+            Action::Push,
+        )?;
         if put.status == 201 { Ok(true) } else { Err(self.refused(what(), &put)) }
     }
 
     /// Gives a manifest a tag; all that it names must be there.
     pub fn push_manifest(&self, tag: &str, media_type: &str, bytes: &[u8]) -> Result<(), RegistryError> {
         let url = format!("{}/manifests/{tag}", self.place.url());
-        let put = self.send("PUT", &url, &[("Content-Type", media_type)], bytes)?;
+        let put = self.send("PUT", &url, &[("Content-Type", media_type)], bytes, Action::Push)?;
         if put.status == 201 { Ok(()) } else { Err(self.refused(format!("the manifest {tag}"), &put)) }
     }
 
@@ -92,11 +104,12 @@ impl RemoteRepository {
         url: &str,
         headers: &[(&str, &str)],
         body: &[u8],
+        action: Action,
     ) -> Result<Answer, RegistryError> {
         let answer = self.client.send(SmallRequest { method, url, headers, body });
         let answer = answer.map_err(|source| self.failed(source))?;
         match answer.status {
-            status @ (401 | 403) => Err(self.denied(status, Action::Push)),
+            status @ (401 | 403) => Err(self.denied(status, action)),
             _ => Ok(answer),
         }
     }
