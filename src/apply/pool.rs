@@ -1,8 +1,10 @@
 //! Guests of pools: made to wait, and taken out of waiting before anything else is done to them.
 
+use crate::base::Label;
 use crate::host::observed::PoolRole;
 use crate::host::state::{Machine, SpareSpec};
 
+use crate::sys::fs as files;
 use crate::sys::process::ProcessInfo;
 
 use super::control::{self, PATIENCE, PAUSE_LIMIT};
@@ -19,6 +21,8 @@ impl GuestHandle<'_> {
             let machine = machine.ok_or_else(|| ApplyError::Gone(self.name.clone()))?;
             control::connect(&self.jail_root(&vmm)?, &machine, &vmm, PATIENCE)?.pause()?;
         }
+        // Of an earlier VMM, if it is there: nobody could take the guest beside it.
+        files::remove(&self.layout().session(self.name))?;
         Ok(record::write(&self.layout().spare(self.name), &PoolRecord::spare(&vmm, spare))?)
     }
 
@@ -34,14 +38,20 @@ impl GuestHandle<'_> {
         self.kill_vmm()
     }
 
-    /// What it is there for, while this VMM runs.
-    pub fn role(self, vmm: &ProcessInfo) -> Result<Option<PoolRole>, ApplyError> {
-        Ok(pool::role(self.layout(), self.name, vmm)?)
+    /// What it is there for, while this VMM runs; as well as can be told where its record cannot be read.
+    pub fn role(self, vmm: &ProcessInfo) -> Option<PoolRole> {
+        let (layout, guest) = (self.layout(), self.name);
+        pool::role(layout, guest, vmm).unwrap_or_else(|_| pool::role_unread(layout, guest))
+    }
+
+    /// Whether it waits in this pool.
+    pub fn waits_in(self, pool: &Label) -> bool {
+        pool::waits_in(self.layout(), self.name, pool)
     }
 
     /// Whether it waits, and is paused meanwhile.
     pub(super) fn stands_still(self) -> bool {
-        let role = self.vmm().and_then(|vmm| self.role(&vmm).ok().flatten());
+        let role = self.vmm().and_then(|vmm| self.role(&vmm));
         matches!(role, Some(PoolRole::Spare(SpareSpec { paused: true, .. })))
     }
 
@@ -60,17 +70,16 @@ impl GuestHandle<'_> {
         Ok(pool::keep(self.layout(), self.name, record)?)
     }
 
-    /// Whether the VMM of a guest that somebody has taken is there.
-    pub fn is_there(self) -> Result<(), ApplyError> {
-        self.vmm().map(drop).ok_or_else(|| ApplyError::Gone(self.name.clone()))
+    /// The VMM of a guest that somebody has taken. A later one is not theirs.
+    pub fn vmm_taken(self, record: &PoolRecord) -> Result<ProcessInfo, ApplyError> {
+        self.vmm().filter(|vmm| record.is_of(vmm)).ok_or_else(|| ApplyError::Gone(self.name.clone()))
     }
 
     /// Lets a guest run that somebody has taken.
-    pub fn resume_taken(self) -> Result<(), ApplyError> {
+    pub fn resume_taken(self, record: &PoolRecord) -> Result<(), ApplyError> {
+        let vmm = self.vmm_taken(record)?;
         let machine: Option<Machine> = self.machine()?;
-        let (Some(machine), Some(vmm)) = (machine, self.vmm()) else {
-            return Err(ApplyError::Gone(self.name.clone()));
-        };
+        let machine = machine.ok_or_else(|| ApplyError::Gone(self.name.clone()))?;
         control::connect(&self.jail_root(&vmm)?, &machine, &vmm, PATIENCE)?.resume(PAUSE_LIMIT)
     }
 }

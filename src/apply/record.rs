@@ -8,8 +8,10 @@ pub mod pool;
 pub mod quarantine;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind, Read};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -307,12 +309,21 @@ struct Versioned<'a, T> {
 /// # Errors
 /// Where it is there and cannot be read, or a newer program wrote it.
 pub fn read<T: Record>(path: &Path) -> Result<Option<T>, Unreadable> {
-    let bytes = match std::fs::read(path) {
+    let bytes = match read_at_once(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(FileError::when("read", path)(error).into()),
     };
     parse(path, &bytes).map(Some)
+}
+
+/// Reads a file, and waits for nobody who might write to a pipe in its place.
+fn read_at_once(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn parse<T: Record>(path: &Path, bytes: &[u8]) -> Result<T, Unreadable> {

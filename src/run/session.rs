@@ -12,11 +12,11 @@ use crate::apply::linux::LinuxHost;
 use crate::apply::record::pool::PoolRecord;
 use crate::apply::{network, observe};
 use crate::base::time::{now, rfc3339};
-use crate::base::{GuestName, Label};
+use crate::base::{GuestName, InvalidValue, Label};
 use crate::fleet::{self, suggest};
 use crate::host::observed::PoolRole;
 use crate::host::publish::PublishedPort;
-use crate::host::state::Session;
+use crate::host::state::{Session, SpareSpec};
 use crate::sys::interrupt;
 
 use super::events::{self, FleetEvent};
@@ -60,6 +60,17 @@ pub struct SessionRequest {
     pub wait: Duration,
 }
 
+/// Bytes of the longest label. Longer is no name, and fits no table.
+const LABEL_LIMIT: usize = 256;
+
+/// What may be said of whom a guest is for.
+pub fn label(text: &str) -> Result<String, InvalidValue> {
+    match text.len() {
+        0..=LABEL_LIMIT => Ok(text.to_owned()),
+        _ => Err(InvalidValue(format!("must be at most {LABEL_LIMIT} bytes"))),
+    }
+}
+
 /// Hands out a guest of a pool.
 ///
 /// # Errors
@@ -100,12 +111,14 @@ pub fn list(workspace: &Workspace<'_>) -> Result<Vec<PoolGuest>, RunError> {
     let mut found = Vec::new();
     for guest in observe::recorded(&host.layout)? {
         let Some(vmm) = host.guest(&guest).vmm() else { continue };
-        let pool = host.guest(&guest).taken()?.map(|record| record.pool);
-        let (pool, state) = match (host.guest(&guest).role(&vmm)?, pool) {
-            (Some(PoolRole::Spare(spare)), _) => (spare.pool, PoolGuestState::Spare),
-            (Some(PoolRole::InUse(session)), _) => (session.pool.clone(), PoolGuestState::InUse(session)),
-            (Some(PoolRole::Used), Some(pool)) => (pool, PoolGuestState::Over),
-            _ => continue,
+        let (pool, state) = match host.guest(&guest).role(&vmm) {
+            Some(PoolRole::Spare(spare)) => (spare.pool, PoolGuestState::Spare),
+            Some(PoolRole::InUse(session)) => (session.pool.clone(), PoolGuestState::InUse(session)),
+            Some(PoolRole::Used) => match host.guest(&guest).taken() {
+                Ok(Some(record)) => (record.pool, PoolGuestState::Over),
+                _ => continue,
+            },
+            None => continue,
         };
         found.push(described(&host, guest, pool, state));
     }
@@ -143,8 +156,9 @@ impl SessionEnding<'_> {
     /// Removes the guest with all that it had, once nobody else holds the host; `None` where somebody has done so meanwhile.
     pub fn carry_out(self) -> Result<Option<Outcome>, RunError> {
         let held = FleetHost::hold(self.workspace)?;
-        // By now, another guest may stand in its place.
-        if held.host.guest(&self.guest).taken()? != Some(self.record) {
+        // By now, another guest may stand in its place. Whoever lengthened the session meanwhile came too late.
+        let vmm = held.host.guest(&self.guest).vmm();
+        if !vmm.is_some_and(|vmm| self.record.is_of(&vmm)) {
             return Ok(None);
         }
         held.carry_out(held.removal(std::slice::from_ref(&self.guest))).map(Some)
@@ -154,7 +168,7 @@ impl SessionEnding<'_> {
 /// Looks whether a guest is one that waits.
 pub(super) fn refuse_spare(host: &LinuxHost, guest: &GuestName) -> Result<(), RunError> {
     let Some(vmm) = host.guest(guest).vmm() else { return Ok(()) };
-    match host.guest(guest).role(&vmm)? {
+    match host.guest(guest).role(&vmm) {
         Some(PoolRole::Spare(spare)) => {
             Err(SessionError::Spare { guest: guest.clone(), pool: spare.pool }.into())
         }
@@ -170,9 +184,8 @@ fn located(workspace: &Workspace<'_>) -> Result<LinuxHost, RunError> {
 
 /// Guests of a pool that may be spare.
 fn spares(host: &LinuxHost, pool: &Label) -> Result<Vec<GuestName>, RunError> {
-    let prefix = format!("{pool}-");
     let mut guests = observe::recorded(&host.layout)?;
-    guests.retain(|guest| guest.as_str().starts_with(&prefix) && host.layout.spare(guest).exists());
+    guests.retain(|guest| host.guest(guest).waits_in(pool));
     Ok(guests.into_iter().collect())
 }
 
@@ -187,9 +200,11 @@ fn take(host: &LinuxHost, guest: &GuestName, request: &SessionRequest) -> Result
         started: now(),
         expires: ttl.map(after),
     };
-    let is_paused = record.paused;
     let record = PoolRecord { session: Some(session.clone()), ..record };
-    let resume = || if is_paused { handle.resume_taken() } else { handle.is_there() };
+    let resume = || match record.paused {
+        true => handle.resume_taken(&record),
+        false => handle.vmm_taken(&record).map(drop),
+    };
     let taken = handle.keep_session(&record).and_then(|()| resume());
     if let Err(error) = taken {
         // What does not run is nobody's; where this cannot be written either, it is in a moment.
@@ -217,11 +232,16 @@ fn in_use(host: &LinuxHost, name: &str) -> Result<(GuestName, PoolRecord, Sessio
     let mut others = BTreeSet::new();
     for guest in observe::recorded(&host.layout)? {
         let Some(vmm) = host.guest(&guest).vmm() else { continue };
-        let Some(PoolRole::InUse(session)) = host.guest(&guest).role(&vmm)? else { continue };
-        match host.guest(&guest).taken()? {
-            Some(record) if guest.as_str() == name => return Ok((guest, record, session)),
-            _ => drop(others.insert(guest)),
+        let Some(PoolRole::InUse(session)) = host.guest(&guest).role(&vmm) else { continue };
+        if guest.as_str() != name {
+            others.insert(guest);
+            continue;
         }
+        // One whose record cannot be read is given another.
+        let unread = || SpareSpec { pool: session.pool.clone(), paused: false, ttl: None };
+        let record = host.guest(&guest).taken().ok().flatten();
+        let record = record.unwrap_or_else(|| PoolRecord::spare(&vmm, &unread()));
+        return Ok((guest, record, session));
     }
     let hint = suggest("sessions", name, others.iter().map(GuestName::as_str));
     Err(SessionError::NoSession { name: name.to_owned(), hint }.into())

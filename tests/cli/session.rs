@@ -345,3 +345,54 @@ fn a_portal_asks_over_a_connection() {
     sandbox.done("down --timeout 0");
     assert_eq!(sandbox.traces(), [""; 0]);
 }
+
+#[test]
+fn a_pool_gives_none_of_one_whose_name_goes_on_where_its_own_ends() {
+    needs_firecracker!();
+    let (sandbox, pool) = pool("spare = 1\nmax = 1");
+    sandbox
+        .fleet_with("", &format!("[pool.{pool}]\nspare = 1\nmax = 1\n[pool.{pool}-x]\nspare = 1\nmax = 1\n"));
+    sandbox.done("up");
+    assert_eq!(start(&sandbox, &pool)["guest"], format!("{pool}-0"));
+    sandbox.run(&format!("session start {pool}")).fails(1, &[&format!("no guest of {pool} is spare")]);
+    assert_eq!(start(&sandbox, &format!("{pool}-x"))["pool"], format!("{pool}-x"));
+}
+
+#[test]
+fn who_has_a_guest_keeps_it_where_its_record_cannot_be_read() {
+    needs_firecracker!();
+    let (sandbox, pool) = pool("spare = 2\nmax = 4");
+    sandbox.done("up");
+    let [first, second, third, last] = &[0, 1, 2, 3].map(|number| format!("{pool}-{number}"));
+    start(&sandbox, &pool);
+    start(&sandbox, &pool);
+    sandbox.done("up");
+    let (session, spare) = (sandbox.record(first, "session.json"), sandbox.record(third, "spare.json"));
+    fs::write(&session, "{").unwrap();
+    fs::remove_file(&spare).unwrap();
+    // A pipe, in whose place nobody waits.
+    assert!(std::process::Command::new("mkfifo").arg(&spare).status().unwrap().success());
+    let pid = sandbox.pid(third);
+    assert_eq!(start(&sandbox, &pool)["guest"], last.as_str(), "the other one is given");
+    fs::remove_file(&spare).unwrap();
+    sandbox.run("up").fails(0, &["cannot read the record"]);
+    assert!(counts(&sandbox, first), "it is not paused");
+    assert!(sandbox.pid(third) == pid && sandbox.ps(third)["state"] == "spare");
+    for guest in [first, second] {
+        assert!(sandbox.done("session ls").contains(guest));
+        sandbox.done(&format!("session end {guest}"));
+    }
+    sandbox.done("down --timeout 0");
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+#[test]
+fn what_a_session_is_called_is_bounded() {
+    needs_firecracker!();
+    let (sandbox, pool) = pool("spare = 1\nmax = 1");
+    sandbox.done("up");
+    let long = "x".repeat(70_000);
+    sandbox.run(&format!("session start {pool} --for {long}")).fails(2, &["at most 256 bytes"]);
+    start(&sandbox, &format!("{pool} --for {}", &long[..256]));
+    sandbox.done("session ls");
+}

@@ -57,7 +57,8 @@ impl PoolRecord {
         }
     }
 
-    fn is_of(&self, vmm: &ProcessInfo) -> bool {
+    /// Whether it tells of this VMM, and not of an earlier one of the guest.
+    pub fn is_of(&self, vmm: &ProcessInfo) -> bool {
         (self.pid, self.start_time) == (vmm.pid, vmm.start_time)
     }
 
@@ -85,6 +86,15 @@ pub fn role(layout: &Layout, guest: &GuestName, vmm: &ProcessInfo) -> Result<Opt
     Ok(spare.filter(|record| record.is_of(vmm)).map(|record| PoolRole::Spare(record.spec())))
 }
 
+/// The same where no record of it can be read: somebody may have it, and keeps it; one that only waited is replaced.
+pub fn role_unread(layout: &Layout, guest: &GuestName) -> Option<PoolRole> {
+    if !layout.session(guest).exists() {
+        return Some(PoolRole::Used);
+    }
+    let pool = guest.as_str().rsplit_once('-')?.0.parse().ok()?;
+    Some(PoolRole::InUse(Session { pool, label: None, started: String::new(), expires: None }))
+}
+
 /// The record of a guest that somebody took.
 pub fn taken(layout: &Layout, guest: &GuestName) -> Result<Option<PoolRecord>, Unreadable> {
     read(&layout.session(guest))
@@ -100,6 +110,12 @@ fn is_being_taken(layout: &Layout, guest: &GuestName) -> bool {
     let renamed = fs::metadata(layout.session(guest)).map(|meta| meta.ctime()).unwrap_or_default();
     let renamed = SystemTime::UNIX_EPOCH + Duration::from_secs(renamed.max(0).unsigned_abs());
     renamed.elapsed().is_ok_and(|since| since < CLAIM_LIMIT)
+}
+
+/// Whether a guest waits in this pool. Its name does not tell: that of another pool may go on where this one's ends.
+pub fn waits_in(layout: &Layout, guest: &GuestName, pool: &Label) -> bool {
+    // Nobody is given one whose record cannot be read, and `up` replaces it.
+    read(&layout.spare(guest)).is_ok_and(|spare: Option<PoolRecord>| spare.is_some_and(|s| s.pool == *pool))
 }
 
 /// Takes a spare guest, if it is still there to be taken: whoever comes second does not get it.

@@ -89,6 +89,8 @@ fn answer(line: &[u8], ui: &Ui) -> Result<(), CliError> {
     match serde_json::from_slice(line).map_err(not_understood)? {
         PortalRequest::Start { pool, label, ttl, wait } => {
             let wait = duration(wait)?.unwrap_or_default();
+            let label = label.map(|label| session::label(&label)).transpose();
+            let label = label.map_err(|error| CliError::invalid(format!("`for` {error}")))?;
             let request = SessionRequest { label, ttl: duration(ttl)?, wait };
             render::json(&SessionJson::from(&session::start(&workspace, &pool, &request)?));
         }

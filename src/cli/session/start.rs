@@ -17,7 +17,7 @@ pub struct Args {
     /// The pool
     pool: Label,
     /// Whom it is for: a word of your own, which `session ls` shows
-    #[arg(long = "for", value_name = "LABEL")]
+    #[arg(long = "for", value_name = "LABEL", value_parser = session::label)]
     label: Option<String>,
     /// When the session ends by itself, such as 8h; as the pool says unless given
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
