@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::apply::linux::LinuxHost;
 use crate::apply::record::pool::PoolRecord;
+use crate::apply::record::quarantine;
 use crate::apply::{network, observe};
 use crate::base::time::{now, rfc3339};
 use crate::base::{GuestName, InvalidValue, Label};
@@ -185,7 +186,9 @@ fn located(workspace: &Workspace<'_>) -> Result<LinuxHost, RunError> {
 /// Guests of a pool that may be spare.
 fn spares(host: &LinuxHost, pool: &Label) -> Result<Vec<GuestName>, RunError> {
     let mut guests = observe::recorded(&host.layout)?;
-    guests.retain(|guest| host.guest(guest).waits_in(pool));
+    // One of its name was cut off, and stays so until somebody releases it.
+    let is_cut_off = |guest: &GuestName| quarantine::since(&host.layout, guest).is_some();
+    guests.retain(|guest| host.guest(guest).waits_in(pool) && !is_cut_off(guest));
     Ok(guests.into_iter().collect())
 }
 

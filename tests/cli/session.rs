@@ -289,6 +289,9 @@ fn what_is_not_handed_out_is_nobodys_and_mistakes_are_told() {
     ] {
         sandbox.run(&command).fails(1, &[&format!("{spare} is a spare of {pool}"), "session start"]);
     }
+    sandbox.done(&format!("quarantine {spare}"));
+    sandbox.run(&format!("session start {pool}")).fails(1, &["is spare"]);
+    sandbox.done(&format!("release {spare}"));
     sandbox.run("session start nowhere").fails(2, &["there is no pool `nowhere`"]);
     sandbox.run(&format!("session start {pool} --ttl 0s")).fails(2, &["more than zero"]);
     sandbox.run("session end nobody").fails(2, &["nobody is in no session"]);
