@@ -90,6 +90,7 @@ fn fetch_brings_everything_that_a_build_without_network_needs() {
 fn what_is_vendored_builds_the_same_bytes_with_no_server_and_no_cache() {
     let (sandbox, server) = served();
     sandbox.done("lock");
+    let lock = sandbox.read("fleet.lock");
     sandbox.done("build image i");
     let built = image(&sandbox);
     sandbox.run("vendor").fails(0, &["3 files, ", " are in vendor; 0 removed"]);
@@ -114,7 +115,6 @@ fn what_is_vendored_builds_the_same_bytes_with_no_server_and_no_cache() {
     fetch.fails(0, &["1 files"]);
 
     // Also where nothing is locked yet, and from another directory.
-    let lock = sandbox.read("fleet.lock");
     fs::remove_file(sandbox.path("fleet.lock")).unwrap();
     sandbox
         .run("lock --offline")

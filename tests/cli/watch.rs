@@ -243,7 +243,9 @@ fn guests_are_looked_after_while_a_new_commit_is_built_and_the_build_ends_with_w
     until("the next one is built", || sleeps("387654"));
     let killed = sandbox.pid(&sandbox.guest('a'));
     Run::of(Command::new("kill").args(["-9", &killed.to_string()])).fails(0, &[]);
-    until("its guest comes back", || repository.is_ready('a') && sandbox.pid(&sandbox.guest('a')) != killed);
+    let is_another =
+        || sandbox.ps(&sandbox.guest('a'))["pid"].as_u64().is_some_and(|pid| pid != u64::from(killed));
+    until("its guest comes back", || repository.is_ready('a') && is_another());
     assert!(sleeps("387654"), "before the build is over");
 
     Run::of(Command::new("kill").args(["-TERM", &watch.child.id().to_string()])).fails(0, &[]);
