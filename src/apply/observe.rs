@@ -150,8 +150,10 @@ impl GuestHandle<'_> {
         // Of one that may be frozen for good, nobody can say that it may go on.
         let machine = machine.filter(|_| paused.is_ok());
         let paused = known(paused, &mut unreadable);
-        let _ = known(record::pool::role(layout, name, process), &mut unreadable);
-        let role = self.role(process);
+        let role = record::pool::role(layout, name, process).unwrap_or_else(|error| {
+            unreadable.push(one_line(&error));
+            record::pool::role_unread(layout, name)
+        });
         // One that was started for a snapshot runs no guest before it has loaded it.
         let waits = |machine: &Machine| {
             machine.restored_from.is_some() && ready.is_none() && !self.has_loaded(machine, process)

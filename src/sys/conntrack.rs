@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::netlink::{self, MessageKind, Netfilter, find};
+use super::netlink::{self, MessageKind, NESTED, Netfilter, find};
 use super::nft::NftError;
 
 /// A connection, as whoever opened it sees it.
@@ -48,7 +48,6 @@ const SEEN_REPLY: u32 = 2;
 const PROTOCOL_INFO: u16 = 4;
 /// State of TCP (`TCP_CONNTRACK_ESTABLISHED`, `linux/netfilter/nf_conntrack_tcp.h`).
 const ESTABLISHED: u8 = 3;
-const NESTED: u16 = 0x8000;
 const MARK: u16 = 8;
 const COUNTERS: u16 = 9;
 const COUNTERS_REPLY: u16 = 10;

@@ -12,6 +12,9 @@ use rustix::net::Protocol;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+/// Set in the number of an attribute that holds attributes (`NLA_F_NESTED`, `linux/netlink.h`).
+pub const NESTED: u16 = 0x8000;
+
 /// A socket to netfilter, of the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Netfilter(OwnedFd);

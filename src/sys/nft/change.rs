@@ -5,7 +5,7 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use crate::base::network::ElementChange;
-use crate::sys::netlink::{MessageKind, Netfilter, NetfilterBatch, push};
+use crate::sys::netlink::{MessageKind, NESTED, Netfilter, NetfilterBatch, push};
 
 use super::NftError;
 use super::table::{NF_TABLES, number};
@@ -39,7 +39,6 @@ const CHAIN: u16 = 2;
 const GOTO: i32 = -4;
 const ACCEPT: i32 = 1;
 const DROP: i32 = 0;
-const NESTED: u16 = 0x8000;
 /// Elements of one message, whose list has a length of 16 bits.
 const ELEMENTS_AT_ONCE: usize = 400;
 /// Bytes of a batch: what a socket takes unless it is told otherwise is 208 KiB.
