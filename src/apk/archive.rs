@@ -4,7 +4,7 @@
 //! Follows POSIX.1-2024 `pax` and GNU tar's `tar.h`.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::sys::fs::io_diagnosis;
@@ -244,6 +244,30 @@ impl<'b> TarReader<&'b [u8]> {
     }
 }
 
+/// What of the current entry lies in the source's own buffer need not be copied out.
+impl<R: BufRead> BufRead for TarReader<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let wanted = usize::try_from(self.content).unwrap_or(usize::MAX);
+        if wanted == 0 {
+            return Ok(&[]);
+        }
+        let bytes = self.source.fill_buf()?;
+        if bytes.is_empty() {
+            return Err(cut_file());
+        }
+        Ok(&bytes[..wanted.min(bytes.len())])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.content -= count as u64;
+        self.source.consume(count);
+    }
+}
+
+fn cut_file() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ends within a file")
+}
+
 impl<R: Read> Read for TarReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = buffer.len().min(usize::try_from(self.content).unwrap_or(usize::MAX));
@@ -252,7 +276,7 @@ impl<R: Read> Read for TarReader<R> {
         }
         let got = self.source.read(&mut buffer[..wanted])?;
         if got == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ends within a file"));
+            return Err(cut_file());
         }
         self.content -= got as u64;
         Ok(got)

@@ -3,7 +3,7 @@
 //! An `.apk` (version 2) is up to three gzip members, each a tar: signatures, control (`.PKGINFO` and scripts), data. The
 //! index names the SHA-1 of the compressed control member, which names the SHA-256 of the compressed data member.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -324,17 +324,21 @@ impl Verified {
 }
 
 /// The data member, inflated as it is read; bytes after it are an error.
-fn data_reader<'a>(opened: &'a Opened<'_>, data: usize) -> Result<Box<dyn Read + 'a>, Refusal> {
-    Ok(Box::new(MemberReader::new(opened.reader(data).map_err(Refusal::Read)?, MAX_DATA)))
+fn data_reader<'a>(opened: &'a Opened<'_>, data: usize) -> Result<impl BufRead + 'a, Refusal> {
+    Ok(MemberReader::buffered(opened.reader(data).map_err(Refusal::Read)?, MAX_DATA))
 }
 
 /// SHA-1 of a file's bytes, or of a symlink's target.
-fn content_sum(header: &TarEntry, reader: &mut impl Read) -> Result<[u8; 20], ArchiveError> {
+fn content_sum(header: &TarEntry, reader: &mut impl BufRead) -> Result<[u8; 20], ArchiveError> {
     let mut hash = Sha1::new();
     if header.size == 0 {
         hash.update(header.link.as_bytes());
     } else {
-        io::copy(reader, &mut hash)?;
+        while let bytes @ [_, ..] = reader.fill_buf()? {
+            hash.update(bytes);
+            let count = bytes.len();
+            reader.consume(count);
+        }
     }
     Ok(hash.finalize().into())
 }

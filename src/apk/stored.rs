@@ -10,9 +10,9 @@ use sha2::Digest as _;
 
 use crate::base::Sha256;
 
-/// Bytes of a package that are held in memory at most; what is longer is read as it is needed. Signatures and control
-/// member must lie within: real ones have some kilobytes.
-const MAX_HEAD: u64 = 16 << 20;
+/// Bytes of a package that are held in memory at most; what is longer is read as it is needed, which costs less than fresh memory
+/// does. Signatures and control member must lie within: real ones have some kilobytes.
+const MAX_HEAD: u64 = 4 << 20;
 
 const CHUNK: usize = 256 * 1024;
 

@@ -1,6 +1,6 @@
 //! The bytes of a package's files, streamed: where they come from a file, it is held against what was verified.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use sha1::{Digest as _, Sha1};
 
@@ -15,7 +15,7 @@ impl PackageContents {
     /// was given before an error is not to be used.
     pub fn each_file<E: From<PackageError>>(
         &self,
-        visit: impl FnMut(usize, &mut dyn Read) -> Result<(), E>,
+        visit: impl FnMut(usize, &mut dyn BufRead) -> Result<(), E>,
     ) -> Result<(), E> {
         let refuse = |reason| E::from(self.refuse(reason));
         let opened = self.bytes.open().map_err(|error| refuse(Refusal::Read(error)))?;
@@ -30,12 +30,12 @@ impl PackageContents {
                 // Bytes that have this SHA-256 were verified with the strict reader; so the fast one will do.
                 match gzip::inflate_whole(data) {
                     Some(whole) => self.each_entry(whole.bytes(), visit),
-                    None => self.each_entry(MemberReader::new(data, MAX_DATA), visit),
+                    None => self.each_entry(MemberReader::buffered(data, MAX_DATA), visit),
                 }
             }
             (None, expected) => {
                 let mut hashing = opened.hashing(self.data).map_err(|error| refuse(Refusal::Read(error)))?;
-                self.each_entry(MemberReader::new(&mut hashing, MAX_DATA), visit)?;
+                self.each_entry(MemberReader::buffered(&mut hashing, MAX_DATA), visit)?;
                 let found = hashing.finish().map_err(|error| refuse(Refusal::Read(error)))?;
                 check_digest(expected.as_ref().unwrap_or(&found), &found).map_err(refuse)
             }
@@ -45,8 +45,8 @@ impl PackageContents {
     /// Walks the inflated data member, and holds it against the entries.
     fn each_entry<E: From<PackageError>>(
         &self,
-        data: impl Read,
-        mut visit: impl FnMut(usize, &mut dyn Read) -> Result<(), E>,
+        data: impl BufRead,
+        mut visit: impl FnMut(usize, &mut dyn BufRead) -> Result<(), E>,
     ) -> Result<(), E> {
         let refuse = |reason| E::from(self.refuse(reason));
         let mut reader = TarReader::new(data);
@@ -61,10 +61,10 @@ impl PackageContents {
                 if header.pax.contains_key(SUM_KEY) {
                     visit(index, &mut reader)?;
                 } else {
-                    let mut summing = Summing { inner: &mut reader, hash: Sha1::new() };
+                    let mut summing = BufReader::new(Summing { inner: &mut reader, hash: Sha1::new() });
                     visit(index, &mut summing)?;
                     io::copy(&mut summing, &mut io::sink()).map_err(|error| refuse(Refusal::Read(error)))?;
-                    sum = summing.hash.finalize().into();
+                    sum = summing.into_inner().hash.finalize().into();
                 }
             }
             let path = header.path.clone();

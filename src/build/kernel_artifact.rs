@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::base::{Label, Sha256};
 use crate::fleet::{KernelBuild, KernelSpec, Source, VmmKind};
 use crate::lock::kernel::DotConfig;
+use crate::lock::stale::other_toolchain;
 use crate::sys::digest::sha256_of_file;
 use crate::sys::fetch::{Cache, ExpectedFile, MirroredUrl};
 use crate::sys::fs::{self as files, FileError};
@@ -108,10 +109,15 @@ impl Builder<'_> {
         make::toolchain().ok().is_none_or(|toolchain| Some(toolchain) == self.lock.kernel.toolchain)
     }
 
-    /// The compiler of this machine. A kernel that is built already needs none.
+    /// The compiler of this machine, and a note where the lock has another. A kernel that is built already needs none.
     fn toolchain(&self) -> Result<String, BuildError> {
         match (make::toolchain(), &self.lock.kernel.toolchain) {
-            (Ok(toolchain), _) => Ok(toolchain),
+            (Ok(toolchain), _) => {
+                if let Some(note) = other_toolchain(self.lock, &toolchain) {
+                    self.report.note(&format!("note: {note}"));
+                }
+                Ok(toolchain)
+            }
             (Err(_), Some(locked)) => Ok(locked.clone()),
             (Err(error), None) => Err(BuildError::Toolchain(error)),
         }

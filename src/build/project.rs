@@ -13,7 +13,7 @@ use crate::lock::kernel::RequestedOptions;
 use crate::lock::kernel_config::{ConfigError, kernel_config};
 use crate::lock::model::Lock;
 use crate::lock::resolve::{Request, ResolveError, Update, resolve};
-use crate::lock::stale::{other_toolchain, stale};
+use crate::lock::stale::stale;
 use crate::lock::wanted::{RecipePins, Wanted, WantedError};
 use crate::sys::fetch::Cache;
 use crate::sys::make;
@@ -271,10 +271,5 @@ impl Project {
         } else {
             Err(ProjectError::Invalid(vec![self.fleet.source.refuse(problems)]))
         }
-    }
-
-    /// A note where this machine would build another kernel from the lock than the one that locked; no error.
-    pub fn toolchain_note(&self, lock: &Lock) -> Option<String> {
-        other_toolchain(lock, &make::toolchain().ok()?)
     }
 }

@@ -1,5 +1,6 @@
 //! Root images: the packages of a lock, recipes and files become `rootfs.ext4`.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -178,15 +179,19 @@ impl<'a> ImagePlan<'a> {
         fetch(&self.packages, repositories)?;
         let name = format!("verify packages of {}", self.name);
         let task = repositories.report.begin(&name, Some(self.packages.len() as u64), Unit::Steps);
-        let open = |locked: &&LockedPackage| {
-            let package = repositories.package(locked);
+        let open = |number: &usize| {
+            let package = repositories.package(self.packages[*number])?;
             task.advance(1);
-            package
+            Ok::<_, BuildError>((*number, package))
         };
-        let packages =
-            pool(jobs)?.install(|| self.packages.par_iter().map(open).collect::<Result<Vec<_>, _>>())?;
+        // The largest first, which may take as long as all others.
+        let mut order: Vec<usize> = (0..self.packages.len()).collect();
+        order.sort_by_key(|number| Reverse(self.packages[*number].size));
+        let opened = order.par_iter().with_max_len(1).map(open);
+        let mut packages = pool(jobs)?.install(|| opened.collect::<Result<Vec<_>, _>>())?;
+        packages.sort_unstable_by_key(|(number, _)| *number);
         task.finish(&format!("{} packages", packages.len()));
-        Ok(packages)
+        Ok(packages.into_iter().map(|(_, package)| package).collect())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where the bytes of an image's files come from: they stay where they are until the image is written.
 
-use std::io::Read;
+use std::io::BufRead;
 use std::sync::Arc;
 
 use crate::apk::PackageContents;
@@ -17,7 +17,7 @@ pub enum Content {
 }
 
 /// Called with an entry's number and its bytes. What it does not read is skipped.
-pub type Visit<'a> = &'a mut dyn FnMut(usize, &mut dyn Read) -> Result<(), Ext4Error>;
+pub type Visit<'a> = &'a mut dyn FnMut(usize, &mut dyn BufRead) -> Result<(), Ext4Error>;
 
 /// An archive whose files can be read only one after the other.
 pub trait SequentialArchive: Sync {

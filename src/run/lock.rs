@@ -102,9 +102,6 @@ impl<'a> LockedProject<'a> {
                 fitting(workspace, &project)?
             }
         };
-        if let Some(note) = project.toolchain_note(&lock) {
-            workspace.report.note(&format!("note: {note}"));
-        }
         let missing = match inputs {
             Inputs::Refresh | Inputs::Locked if no_build => MissingArtifact::Take,
             Inputs::Refresh | Inputs::Locked => MissingArtifact::Build,

@@ -9,7 +9,7 @@ mod sink;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -141,13 +141,23 @@ impl CacheValidators {
 /// A client with a pool of connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    direct: ureq::Agent,
-    by_http_proxy: Option<ureq::Agent>,
-    by_https_proxy: Option<ureq::Agent>,
+    /// Made for the first request: most commands send none, and a host's authorities are many.
+    agents: Arc<OnceLock<Agents>>,
+    /// `None`: those that the host trusts.
+    roots: Option<RootCerts>,
+    proxies: [Option<Proxy>; 2],
     network: Network,
     first_pause: Duration,
     /// Sent with each request.
     headers: Vec<(&'static str, String)>,
+}
+
+/// What sends requests, on each way.
+#[derive(Debug)]
+struct Agents {
+    direct: ureq::Agent,
+    by_http_proxy: Option<ureq::Agent>,
+    by_https_proxy: Option<ureq::Agent>,
 }
 
 /// Failures in a row after which a download is given up that has one place only.
@@ -174,7 +184,7 @@ impl Client {
     /// The client of this process for a network of which nothing is said: no proxy, and the authorities that the host trusts.
     pub fn shared() -> &'static Self {
         static CLIENT: OnceLock<Client> = OnceLock::new();
-        CLIENT.get_or_init(|| Self::with(Network::default(), network::trusted_roots(), [None, None]))
+        CLIENT.get_or_init(|| Self::with(Network::default(), None, [None, None]))
     }
 
     /// A client for the network as it is described.
@@ -183,35 +193,30 @@ impl Client {
         Ok(Self::with(network, roots, proxies))
     }
 
-    fn with(network: Network, roots: RootCerts, [http, https]: [Option<Proxy>; 2]) -> Self {
-        let tls = TlsConfig::builder().root_certs(roots).build();
-        let agent = |proxy| {
-            let config = ureq::Agent::config_builder()
-                .tls_config(tls.clone())
-                // Where none is given, the library would read the environment by itself.
-                .proxy(proxy)
-                .user_agent(concat!("sisforge/", env!("CARGO_PKG_VERSION")))
-                .http_status_as_error(false)
-                .timeout_resolve(Some(CONNECT_TIMEOUT))
-                .timeout_connect(Some(CONNECT_TIMEOUT))
-                .timeout_recv_response(Some(SILENCE_TIMEOUT))
-                .timeout_per_read(Some(SILENCE_TIMEOUT));
-            config.build().new_agent()
-        };
-        Self {
-            direct: agent(None),
-            by_http_proxy: http.map(|proxy| agent(Some(proxy))),
-            by_https_proxy: https.map(|proxy| agent(Some(proxy))),
-            network,
-            first_pause: FIRST_PAUSE,
-            headers: Vec::new(),
-        }
+    fn with(network: Network, roots: Option<RootCerts>, proxies: [Option<Proxy>; 2]) -> Self {
+        let agents = Arc::default();
+        Self { agents, roots, proxies, network, first_pause: FIRST_PAUSE, headers: Vec::new() }
+    }
+
+    fn agents(&self) -> &Agents {
+        self.agents.get_or_init(|| {
+            let roots = self.roots.clone().unwrap_or_else(network::trusted_roots);
+            let tls = TlsConfig::builder().root_certs(roots).build();
+            let agent = |proxy: &Option<Proxy>| agent(&tls, proxy.clone());
+            let [http, https] = &self.proxies;
+            Agents {
+                direct: agent(&None),
+                by_http_proxy: http.is_some().then(|| agent(http)),
+                by_https_proxy: https.is_some().then(|| agent(https)),
+            }
+        })
     }
 
     /// The one by which a URL is reached.
     fn agent(&self, url: &str) -> &ureq::Agent {
-        let proxy = if url.starts_with("https:") { &self.by_https_proxy } else { &self.by_http_proxy };
-        proxy.as_ref().filter(|_| !self.network.is_direct(url)).unwrap_or(&self.direct)
+        let agents = self.agents();
+        let proxy = if url.starts_with("https:") { &agents.by_https_proxy } else { &agents.by_http_proxy };
+        proxy.as_ref().filter(|_| !self.network.is_direct(url)).unwrap_or(&agents.direct)
     }
 
     /// The same client with another first pause.
@@ -338,6 +343,21 @@ impl Client {
         receive(url, response.into_body().into_reader(), left, sink, wanted, more)?;
         Ok(Some(stamp))
     }
+}
+
+/// What sends requests by one proxy, or by none.
+fn agent(tls: &TlsConfig, proxy: Option<Proxy>) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .tls_config(tls.clone())
+        // Where none is given, the library would read the environment by itself.
+        .proxy(proxy)
+        .user_agent(concat!("sisforge/", env!("CARGO_PKG_VERSION")))
+        .http_status_as_error(false)
+        .timeout_resolve(Some(CONNECT_TIMEOUT))
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .timeout_recv_response(Some(SILENCE_TIMEOUT))
+        .timeout_per_read(Some(SILENCE_TIMEOUT));
+    config.build().new_agent()
 }
 
 /// Reads a `Content-Range` such as `bytes 100-199/200`.

@@ -90,7 +90,7 @@ type Taken = (String, Vec<Entry>, Vec<Vec<u8>>);
 
 fn taken(package: &PackageContents) -> Taken {
     let mut files = Vec::new();
-    let read = |_, reader: &mut dyn std::io::Read| {
+    let read = |_, reader: &mut dyn std::io::BufRead| {
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).unwrap();
         files.push(bytes);

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -254,7 +254,10 @@ impl From<Blocked> for Refused {
 impl SequentialArchive for Layer {
     fn each_file(&self, visit: Visit<'_>) -> Result<(), Ext4Error> {
         self.walk(None, |number, header, content| match header.kind {
-            EntryType::File => visit(number, content),
+            EntryType::File => {
+                let capacity = header.size.clamp(1, READ_SIZE as u64) as usize;
+                visit(number, &mut BufReader::with_capacity(capacity, content))
+            }
             _ => Ok(()),
         })
         .map(drop)

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Mutex;
@@ -234,21 +234,38 @@ impl<'a> Filling<'a> {
     }
 
     /// Copies exactly a file's bytes to its extents; the rest of its last block is a hole already.
-    fn copy(&self, wanted: &WantedFile<'_>, reader: &mut dyn Read) -> Result<(), Ext4Error> {
-        let mut buffer = vec![0; CHUNK.min(usize::try_from(wanted.size).unwrap_or(CHUNK))];
+    fn copy(&self, wanted: &WantedFile<'_>, reader: &mut dyn BufRead) -> Result<(), Ext4Error> {
+        let unread = |source| Ext4Error::Content { file: wanted.path.to_owned(), source };
+        let mut block = [0; BLOCK as usize];
         for (mut offset, length) in self.layout.extents(wanted.handle) {
             let mut left = length;
             while left > 0 {
-                let chunk = &mut buffer[..left.min(CHUNK as u64) as usize];
-                reader
-                    .read_exact(chunk)
-                    .map_err(|source| Ext4Error::Content { file: wanted.path.to_owned(), source })?;
-                self.image.write_all_at(chunk, offset).map_err(|source| self.failed(source))?;
-                self.known.write(offset, chunk);
-                offset += chunk.len() as u64;
-                left -= chunk.len() as u64;
+                let most = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+                let there = reader.fill_buf().map_err(unread)?.len();
+                // Whole blocks, but for the last one.
+                let count = if there >= most { most } else { there / block.len() * block.len() };
+                let written = if count > 0 {
+                    let bytes = reader.fill_buf().map_err(unread)?;
+                    self.put(&bytes[..count], offset)?;
+                    reader.consume(count);
+                    count
+                } else {
+                    let bytes = &mut block[..most.min(BLOCK as usize)];
+                    reader.read_exact(bytes).map_err(unread)?;
+                    self.put(bytes, offset)?;
+                    bytes.len()
+                };
+                offset += written as u64;
+                left -= written as u64;
             }
         }
+        Ok(())
+    }
+
+    /// Writes bytes that begin with a block, and notes its digest.
+    fn put(&self, bytes: &[u8], offset: u64) -> Result<(), Ext4Error> {
+        self.image.write_all_at(bytes, offset).map_err(|source| self.failed(source))?;
+        self.known.write(offset, bytes);
         Ok(())
     }
 

@@ -51,9 +51,9 @@ impl Diagnostic for NetworkError {
 }
 
 impl Network {
-    /// The authorities to trust: those that are named, else the host's, else Mozilla's.
-    pub(super) fn roots(&self) -> Result<RootCerts, NetworkError> {
-        let Some(path) = &self.certificates else { return Ok(trusted_roots()) };
+    /// The authorities that are named, which are the only ones to trust then.
+    pub(super) fn roots(&self) -> Result<Option<RootCerts>, NetworkError> {
+        let Some(path) = &self.certificates else { return Ok(None) };
         let found = certificates(&read(path).map_err(NetworkError::Certificates)?);
         if found.is_empty() {
             let none = FileError::when("read", path)(io::Error::other(
@@ -62,7 +62,7 @@ impl Network {
             ));
             return Err(NetworkError::Certificates(none));
         }
-        Ok(RootCerts::Specific(Arc::new(found)))
+        Ok(Some(RootCerts::Specific(Arc::new(found))))
     }
 
     /// The proxies for `http://` and for `https://`.
