@@ -21,7 +21,7 @@ demo: packages build
 test: test-packages lint build
 	PATH="$(CURDIR)/$(TOOLS)/usr/sbin:$(CURDIR)/$(TOOLS)/usr/bin:$$PATH" SISFORGE_REQUIRE_ORACLES=1 $(CARGO) test --locked
 	demo/run $(abspath $(RELEASE))
-	tests/genuine/run $(abspath $(RELEASE))
+	SISFORGE_REQUIRE_ORACLES=1 tests/genuine/run $(abspath $(RELEASE))
 
 ## the package, the demo and more on a host of its own: Debian with systemd, cgroup v2 and KVM, in an emulated machine
 test-host: packages host-packages dist

@@ -1,6 +1,6 @@
 //! apk's own database of what is installed, `/lib/apk/db`, so that the apk inside an image knows it. Pure functions of values.
 //!
-//! Follows what apk-tools 2.14 writes (`src/database.c`).
+//! Follows what apk-tools 2.14 and 3.0 write (`src/database.c`), which differ in where scripts are.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,8 +10,10 @@ use sha1::{Digest as _, Sha1};
 use super::archive::TarEntry;
 use super::archive_writer::TarWriter;
 use super::dependency::{Checksum, Dependency};
+use super::gzip;
 use super::info::{PackageInfo, index_record, join};
 use super::package::{PackageContents, Script, ScriptKind};
+use super::rules::Rules;
 
 /// A package as it was laid out.
 #[derive(Clone, Debug)]
@@ -139,17 +141,32 @@ pub fn xattr_digest(xattrs: &BTreeMap<String, Vec<u8>>) -> Checksum {
     Checksum(hash.finalize().into())
 }
 
-/// The bytes of `/lib/apk/db/scripts.tar` (mode 0644): what apk would run when the image's packages are changed or removed.
-pub fn scripts(packages: &[Installed<'_>]) -> Vec<u8> {
+/// Part of every key of an image: changed whenever the same packages would be recorded in other bytes.
+pub const LAYOUT: &str = "2";
+
+/// A file of `/lib/apk/db` (mode 0644), name and bytes, with what apk would run when the image's packages are changed or removed:
+/// `scripts.tar`, as apk 2 writes it, or `scripts.tar.gz`, as apk 3 does. It is not compressed, so that its bytes are not those of a
+/// compressor.
+pub fn scripts(packages: &[Installed<'_>], rules: Rules) -> (&'static str, Vec<u8>) {
     let mut tar = TarWriter::default();
     for package in sorted(packages) {
+        let checksum = match rules {
+            Rules::Apk2 => package.info.checksum.to_string(),
+            Rules::Apk3 => package.info.checksum.to_hex(),
+        };
+        let mtime = package.info.build_date.and_then(|date| i64::try_from(date).ok()).unwrap_or(0);
         for script in package.scripts {
-            let path = format!("{}.{}.{}", package.info.id(), package.info.checksum, script.kind.as_str());
-            let entry = TarEntry { path, size: script.body.len() as u64, mode: 0o755, ..TarEntry::empty() };
+            let path = format!("{}.{checksum}.{}", package.info.id(), script.kind.as_str());
+            let (owner, group) = ("root".to_owned(), "root".to_owned());
+            let size = script.body.len() as u64;
+            let entry = TarEntry { path, size, mode: 0o755, mtime, owner, group, ..TarEntry::empty() };
             tar.add(&entry, &script.body);
         }
     }
-    tar.ended()
+    match rules {
+        Rules::Apk2 => ("scripts.tar", tar.ended()),
+        Rules::Apk3 => ("scripts.tar.gz", gzip::store(&tar.ended())),
+    }
 }
 
 /// The text of `/lib/apk/db/triggers` (mode 0644): which directories the trigger scripts watch.

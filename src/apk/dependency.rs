@@ -218,6 +218,11 @@ impl Checksum {
     pub fn of(bytes: impl AsRef<[u8]>) -> Self {
         Self(sha1::Sha1::digest(bytes).into())
     }
+
+    /// The same in hexadecimal digits, `X1` before them.
+    pub fn to_hex(&self) -> String {
+        format!("X1{}", hex::encode(self.0))
+    }
 }
 
 impl FromStr for Checksum {

@@ -139,6 +139,29 @@ pub fn compress(bytes: &[u8]) -> Vec<u8> {
     written.unwrap_or_else(|error| unreachable!("writing into memory failed: {error}"))
 }
 
+/// Bytes of a block that is not compressed (RFC 1951, 3.2.4).
+const STORED_BLOCK: usize = 0xffff;
+
+/// One member whose bytes stand in it as they are: the same for each version of whatever compresses.
+pub fn store(bytes: &[u8]) -> Vec<u8> {
+    // RFC 1952: magic, deflate, no flags, no time, no hint, unknown system.
+    let mut member = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    let mut blocks = bytes.chunks(STORED_BLOCK).peekable();
+    if bytes.is_empty() {
+        member.extend([1, 0, 0, 0xff, 0xff]);
+    }
+    while let Some(block) = blocks.next() {
+        let length = block.len() as u16;
+        member.push(u8::from(blocks.peek().is_none()));
+        member.extend(length.to_le_bytes().into_iter().chain((!length).to_le_bytes()));
+        member.extend_from_slice(block);
+    }
+    let mut sum = flate2::Crc::new();
+    sum.update(bytes);
+    member.extend(sum.sum().to_le_bytes().into_iter().chain(sum.amount().to_le_bytes()));
+    member
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +172,17 @@ mod tests {
         let both = [&one[..], &two[..]].concat();
         let member = first_member(&both, 10).unwrap();
         assert_eq!((member.compressed, &member.inflated[..], member.rest), (&one[..], &b"one"[..], &two[..]));
+    }
+
+    #[test]
+    fn what_is_stored_is_a_member() {
+        for size in [0, 1, STORED_BLOCK, STORED_BLOCK + 1, 200_000] {
+            let bytes: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            let stored = store(&bytes);
+            let member = first_member(&stored, 1 << 20).unwrap();
+            assert!(member.inflated == bytes && member.rest.is_empty(), "{size}");
+            assert!(inflate_whole(&stored).is_some_and(|whole| whole.bytes() == bytes), "{size}");
+        }
     }
 
     #[test]

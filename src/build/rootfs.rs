@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use crate::apk::PackageContents;
+use crate::apk::{PackageContents, database};
 use crate::base::Label;
 use crate::base::uuid_from;
 use crate::fleet::{FileContent, ImageSpec, Source};
@@ -53,7 +53,8 @@ impl<'a> ImagePlan<'a> {
 
     /// The key of the image.
     pub fn key(&self) -> Result<BuildKey, FileError> {
-        let mut key = KeyBuilder::new("image").input("layout", LAYOUT).input("arch", &self.apk.arch);
+        let key = KeyBuilder::new("image").input("layout", LAYOUT).input("database", database::LAYOUT);
+        let mut key = key.input("arch", &self.apk.arch);
         for package in &self.packages {
             key = key.input("package", package.id()).input("sha256", package.sha256.0);
         }

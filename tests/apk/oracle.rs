@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use crate::common::namespaces::skip;
+
 /// Real files made by others; `None`, said aloud, where they are not here.
 pub fn data(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("SISFORGE_TEST_DATA").map(PathBuf::from);
@@ -20,6 +22,8 @@ pub fn data(path: &str) -> Option<PathBuf> {
 #[derive(Clone, Debug)]
 pub struct Apk {
     alpine: PathBuf,
+    /// Of the package apk-tools.
+    pub version: &'static str,
 }
 
 impl Apk {
@@ -47,7 +51,18 @@ impl Apk {
                 std::fs::remove_dir_all(&fresh).unwrap();
             }
         }
-        Some(Self { alpine })
+        Some(Self { alpine, version: "2.14.4-r0" })
+    }
+
+    /// The apk 3 of a machine with Alpine 3.23, which `demo/install-packages test` takes from PyPI; `None`, said aloud, where it is
+    /// not here.
+    pub fn three(test: &str) -> Option<Self> {
+        let alpine = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/alpine-3.23");
+        if !alpine.join("sbin/apk").exists() {
+            skip(test, "there is no machine with Alpine 3.23: run demo/install-packages test");
+            return None;
+        }
+        Some(Self { alpine, version: "3.0.8-r0" })
     }
 
     /// Runs `apk` with these arguments.

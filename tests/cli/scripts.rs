@@ -65,7 +65,7 @@ fn a_script_that_no_rule_covers_is_refused_with_the_line_that_accepts_it() {
     let image = ext4_view::Ext4::load(Box::new(fs::read(sandbox.path("out/image/i/rootfs.ext4")).unwrap()));
     let image = image.unwrap();
     assert!(!image.exists("/was-run").unwrap());
-    let scripts = image.read("/lib/apk/db/scripts.tar").unwrap();
+    let scripts = image.read("/lib/apk/db/scripts.tar.gz").unwrap();
     assert!(String::from_utf8_lossy(&scripts).contains("touch /was-run"), "the guest's apk keeps them");
 }
 

@@ -9,6 +9,7 @@ pub fn with_script(apk: &[u8], kind: &str, body: &str) -> Vec<u8> {
     flate2::bufread::GzDecoder::new(&mut rest).read_to_end(&mut control).unwrap();
     let mut header = tar::Header::new_ustar();
     header.set_path(format!(".{kind}")).unwrap();
+    header.set_entry_type(tar::EntryType::Regular);
     header.set_mode(0o755);
     header.set_size(body.len() as u64);
     header.set_cksum();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -19,8 +20,10 @@ use super::ext4::{by_the_kernel, mounted};
 use super::oci::{self, Item, directory, file, link};
 use super::{e2fsck, missing, open_ext4, skip};
 use crate::apk::oracle::{Apk, data};
+use crate::common::scripts::with_script;
 
 const TEST: &str = "image::genuine_apk::the_root_is_what_apk_lays_out";
+const TEST_3: &str = "image::genuine_apk::the_root_is_what_apk_3_lays_out";
 
 const ARCH: &str = "aarch64";
 
@@ -91,6 +94,31 @@ fn packages() -> Vec<Packed> {
     vec![base, tool, library]
 }
 
+/// The package of an apk, by which a layout knows whose rules hold, with scripts that it remembers.
+fn apk_tools(version: &str) -> Vec<u8> {
+    let mut info = info("apk-tools");
+    info.version = version.parse().unwrap();
+    info.build_date = Some(1_700_000_000);
+    let apk = packed(info, &[directory("sbin/"), Item { mode: 0o755, ..file("sbin/apk", b"ELF") }]).bytes;
+    let apk = with_script(&apk, "post-install", "#!/bin/sh\necho installed\n");
+    with_script(&apk, "pre-deinstall", "#!/bin/sh\necho away\n")
+}
+
+/// What a tar of scripts holds, whatever its headers look like and in whatever order.
+fn scripts(tar: &[u8]) -> Vec<(String, u32, u64, String)> {
+    let mut archive = tar::Archive::new(tar);
+    let script = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
+        let mut entry = entry.unwrap();
+        let mut body = String::new();
+        entry.read_to_string(&mut body).unwrap();
+        let (path, header) = (entry.path().unwrap().to_str().unwrap().to_owned(), entry.header());
+        (path, header.mode().unwrap(), header.mtime().unwrap(), body)
+    };
+    let mut found: Vec<_> = archive.entries().unwrap().map(script).collect();
+    found.sort();
+    found
+}
+
 /// A small Debian package, made by Debian's own tool.
 fn debian_package(dir: &Path) -> PathBuf {
     let tree = dir.join("deb");
@@ -150,7 +178,9 @@ fn answers(apk: &Apk, dir: &Path, root: &str) -> Vec<(String, String)> {
 
 /// What `apk add --initdb` makes before any package: a root without packages has it, too.
 fn is_of_apk(path: &str) -> bool {
-    ["/etc/apk", "/lib/apk", "/var/cache", "/dev/", "/proc"].iter().any(|own| path.starts_with(own))
+    ["/etc/apk", "/lib/apk", "/var/cache", "/var/log/apk.log", "/dev/", "/proc"]
+        .iter()
+        .any(|own| path.starts_with(own))
 }
 
 fn attributes(root: &Path, paths: impl IntoIterator<Item = String>) -> BTreeMap<String, String> {
@@ -196,13 +226,25 @@ fn look(root: &Path) -> Look {
 
 #[test]
 fn the_root_is_what_apk_lays_out() {
-    let (Some(apk), Some(baselayout)) = (Apk::find(), data("apk/alpine-baselayout-3.2.0-r23.aarch64.apk"))
-    else {
-        return;
-    };
+    let Some(apk) = Apk::find() else { return };
     if let Some(reason) = missing(&["dpkg-deb", "mount"]) {
         return skip(TEST, &reason);
     }
+    compare(&apk);
+}
+
+#[test]
+fn the_root_is_what_apk_3_lays_out() {
+    let Some(apk) = Apk::three(TEST_3) else { return };
+    if let Some(reason) = missing(&["dpkg-deb", "mount"]) {
+        return skip(TEST_3, &reason);
+    }
+    compare(&apk);
+}
+
+/// Lets both lay out the same packages, and the genuine apk look at both roots.
+fn compare(apk: &Apk) {
+    let Some(baselayout) = data("apk/alpine-baselayout-3.2.0-r23.aarch64.apk") else { return };
     let dir = tempfile::tempdir().unwrap();
     let repository = dir.path().join("repo").join(ARCH);
     fs::create_dir_all(&repository).unwrap();
@@ -213,12 +255,13 @@ fn the_root_is_what_apk_lays_out() {
         fs::write(repository.join(made.info.file_name()), &made.bytes).unwrap();
     }
     fs::copy(baselayout, repository.join("alpine-baselayout-3.2.0-r23.apk")).unwrap();
+    fs::write(repository.join(format!("apk-tools-{}.apk", apk.version)), apk_tools(apk.version)).unwrap();
     fs::create_dir(dir.path().join("keys")).unwrap();
     let key = SigningKey::generate(&dir.path().join("keys/test.rsa")).unwrap();
     fs::write(repository.join("APKINDEX.tar.gz"), sign_directory(&repository, &key).unwrap()).unwrap();
 
-    let order = install(&apk, dir.path(), &["tool", "deb"]);
-    assert_eq!(order.len(), 5, "{order:?}");
+    let order = install(apk, dir.path(), &["tool", "deb", "apk-tools"]);
+    assert_eq!(order.len(), 6, "{order:?}");
     let packages: Vec<PackageContents> = order
         .iter()
         .map(|name| {
@@ -230,7 +273,7 @@ fn the_root_is_what_apk_lays_out() {
             bytes.unwrap_or_else(|| panic!("there is no {name}"))
         })
         .collect();
-    let world = ["deb", "tool"].map(|wish| wish.parse().unwrap()).into();
+    let world = ["apk-tools", "deb", "tool"].map(|wish| wish.parse().unwrap()).into();
     let settings = ApkSettings { arch: ARCH.into(), world, ..ApkSettings::default() };
     let root = rootfs(&packages, &Recipes::default(), &BTreeMap::new(), &settings).unwrap();
     let image = dir.path().join("image");
@@ -253,21 +296,30 @@ fn the_root_is_what_apk_lays_out() {
         let ours = open_ext4(&image).read_to_string(format!("/{file}").as_str()).unwrap();
         assert_eq!(ours, of_apk, "{file}");
     }
+    let is_3 = apk.version.starts_with("3.");
+    let name = if is_3 { "lib/apk/db/scripts.tar.gz" } else { "lib/apk/db/scripts.tar" };
+    let plain = |bytes: Vec<u8>| {
+        let mut tar = Vec::new();
+        flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut tar).map(|_| tar).unwrap_or(bytes)
+    };
+    let of_apk = scripts(&plain(fs::read(dir.path().join("root").join(name)).unwrap()));
+    assert_eq!(scripts(&plain(open_ext4(&image).read(format!("/{name}").as_str()).unwrap())), of_apk);
+    assert_eq!(of_apk.len(), 2 + 4, "{of_apk:?}");
     let unpacked = dir.path().join("unpacked");
     mounted(&image, |root| Tool::new("cp").arg("-a").arg(root).arg(&unpacked).run().unwrap());
     // Whoever runs `apk add` brings this file.
     fs::write(dir.path().join("root/etc/apk/repositories"), "").unwrap();
-    let said = answers(&apk, dir.path(), "unpacked");
-    assert_eq!(said, answers(&apk, dir.path(), "root"));
+    let said = answers(apk, dir.path(), "unpacked");
+    assert_eq!(said, answers(apk, dir.path(), "root"));
     let of = |question: &str| said.iter().find(|(asked, _)| asked == question).unwrap().1.as_str();
     assert!(
-        of("info -vv").lines().count() == 6 && of("info -L tool").contains("usr/bin/capable"),
+        of("info -vv").lines().count() == 7 && of("info -L tool").contains("usr/bin/capable"),
         "{said:?}"
     );
     // apk looks: what is changed under its hands, it tells.
     fs::write(unpacked.join("usr/bin/tool"), "changed").unwrap();
     fs::remove_file(unpacked.join("usr/share/tool")).unwrap();
-    let changed = answers(&apk, dir.path(), "unpacked");
+    let changed = answers(apk, dir.path(), "unpacked");
     let audit = changed.iter().find(|(asked, _)| asked == "audit --system").unwrap();
     assert!(audit.1.contains("U usr/bin/tool") && audit.1.contains("X usr/share/tool"), "{audit:?}");
     assert!(ours.links.len() == 2 && ours.attributes.len() == 1, "the packages hold what is to be compared");

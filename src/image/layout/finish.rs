@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::apk::Rules;
 use crate::apk::database::{self, Installed};
 use crate::base::GuestPath;
 use crate::fleet::{FileContent, FileSpec};
@@ -150,8 +151,11 @@ impl Finish {
         &mut self,
         apk: &ApkSettings,
         installed: &[Installed<'_>],
+        rules: Rules,
     ) -> Result<(), LayoutError> {
         const ORIGIN: &str = "apk's database";
+        let (scripts, of_scripts) = database::scripts(installed, rules);
+        let scripts = format!("/lib/apk/db/{scripts}");
         let repositories: String = apk.repositories.iter().map(|line| format!("{line}\n")).collect();
         let files = [
             ("/etc/apk/arch", format!("{}\n", apk.arch).into_bytes(), 0o644),
@@ -159,7 +163,7 @@ impl Finish {
             ("/etc/apk/world", database::world(&apk.world).into_bytes(), 0o644),
             ("/lib/apk/db/installed", database::installed(installed).into_bytes(), 0o644),
             ("/lib/apk/db/lock", Vec::new(), 0o600),
-            ("/lib/apk/db/scripts.tar", database::scripts(installed), 0o644),
+            (&scripts, of_scripts, 0o644),
             ("/lib/apk/db/triggers", database::triggers(installed).into_bytes(), 0o644),
         ];
         for (path, bytes, mode) in &files {

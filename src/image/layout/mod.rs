@@ -135,6 +135,7 @@ pub fn rootfs<'a>(
     let listed: Vec<PackageInfo> =
         packages.iter().map(|package| as_listed(&package.info, &apk.arch)).collect();
     let installed = laid.installed(&listed, &apk.tags, &accounts);
+    let rules = laid.rules;
     let mut finish = finish::Finish { tree: laid.tree, accounts };
     finish.add_accounts(&brought)?;
     match brought.get(BUSYBOX_PATHS) {
@@ -143,7 +144,7 @@ pub fn rootfs<'a>(
     }
     finish.add_recipes(recipes)?;
     finish.add_files(files)?;
-    finish.add_apk(apk, &installed)?;
+    finish.add_apk(apk, &installed, rules)?;
     Ok(Rootfs { tree: finish.tree, packages })
 }
 

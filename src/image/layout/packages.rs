@@ -21,7 +21,7 @@ pub(super) struct Packages<'a> {
     pub tree: Tree<Content>,
     /// Which package's which entry a path of the tree is.
     owners: BTreeMap<String, (usize, usize)>,
-    rules: Rules,
+    pub rules: Rules,
     /// By apk 2, every entry of a directory has a say in its owner and mode.
     claims: BTreeMap<String, Vec<(usize, usize)>>,
 }
