@@ -204,8 +204,19 @@ pub struct Checksum(pub [u8; 20]);
 
 /// A text that is no checksum.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a checksum: Q1 and 28 characters of base64")]
+#[error("'{text}' is {what}", text = .0, what = what_else(.0))]
 pub struct InvalidChecksum(pub String);
+
+/// What a text is that is no checksum. apk 3 reads a SHA-256 of a package in an index, and then finds the package damaged; apk 2.14 unpacks it
+/// and cannot write it down. That of a package in apk 3's own format is a shortened one, and written as a SHA-1 is.
+fn what_else(text: &str) -> &'static str {
+    match text.get(..2) {
+        Some("Q2" | "X2") => {
+            "a SHA-256, by which no apk can install a package: its repository must list the SHA-1 (Q1)"
+        }
+        _ => "not a checksum: Q1 and 28 characters of base64",
+    }
+}
 
 /// As apk reads it: what the last character says beyond the last byte counts for nothing.
 const BASE64: GeneralPurpose = GeneralPurpose::new(

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use sisforge::apk::database::{self, Installed, Owned};
 use sisforge::apk::{
-    ExpectedPackage, Index, IndexError, KeyRing, PackageContents, RecordedFile, Version, parse_installed,
+    Contents, ExpectedPackage, Index, IndexError, KeyRing, PackageContents, PackageInfo, RecordedFile,
+    Version, pack, parse_installed,
 };
+use sisforge::base::Sha256;
 use sisforge::sys::tool::Tool;
 
 use super::oracle::{Apk, data};
@@ -231,5 +233,64 @@ fn drawn_versions_are_versions_and_compare_as_apk_says() {
         };
         let theirs = apk.text(["version", "-t", pair[0].as_str(), pair[1].as_str()]);
         assert_eq!(ours, theirs.trim(), "{} against {}", pair[0], pair[1]);
+    }
+}
+
+/// One package, listed by the SHA-256 of its control member: neither apk can install it, whatever else the index lists can be.
+#[test]
+fn a_package_that_is_listed_by_its_sha_256_is_none_that_apk_installs() {
+    let packed = |name: &str| {
+        let info = PackageInfo::new(name, "1-r0".parse().unwrap(), "x86_64").unwrap();
+        pack(info, Contents::default(), None).unwrap()
+    };
+    let (one, other) = (packed("one"), packed("other"));
+    let index = Index { packages: vec![one.info.clone(), other.info.clone()], ..Index::default() }.to_text();
+    let mut data = &one.bytes[..];
+    std::io::copy(&mut flate2::bufread::GzDecoder::new(&mut data), &mut std::io::sink()).unwrap();
+    let control = &one.bytes[..one.bytes.len() - data.len()];
+    let index = index.replace(&one.info.checksum.to_string(), &format!("X2{}", Sha256::of(control)));
+    let read = Index::parse(&index);
+    let names: Vec<&str> = read.packages.iter().map(|package| package.name.as_str()).collect();
+    assert_eq!(names, ["other"]);
+    let reason = "a SHA-256, by which no apk can install a package";
+    assert!(read.rejected[0].1.contains(reason), "{:?}", read.rejected);
+
+    let dir = tempfile::tempdir().unwrap();
+    let repository = dir.path().join("x86_64");
+    std::fs::create_dir(&repository).unwrap();
+    for package in [&one, &other] {
+        std::fs::write(repository.join(package.info.file_name()), &package.bytes).unwrap();
+    }
+    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    for (path, text) in [("DESCRIPTION", "test"), ("APKINDEX", index.as_str())] {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_size(text.len() as u64);
+        tar.append_data(&mut header, path, text.as_bytes()).unwrap();
+    }
+    let bytes = tar.into_inner().unwrap().finish().unwrap();
+    std::fs::write(repository.join("APKINDEX.tar.gz"), bytes).unwrap();
+    let test = "apk::reading::a_package_that_is_listed_by_its_sha_256_is_none_that_apk_installs";
+    for (apk, words) in [(Apk::find(), "is too long"), (Apk::three(test), "integrity error")] {
+        let Some(apk) = apk else { continue };
+        let add = |name: &str| {
+            let root = tempfile::tempdir().unwrap();
+            let fixed =
+                ["--root", root.path().to_str().unwrap(), "--repository", dir.path().to_str().unwrap()];
+            let how = [
+                "--allow-untrusted",
+                "--arch",
+                "x86_64",
+                "--no-network",
+                "--no-cache",
+                "add",
+                "--initdb",
+                name,
+            ];
+            let output = apk.run(fixed.into_iter().chain(how));
+            String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+        };
+        assert!(add("one").contains(words), "{}", add("one"));
+        assert!(!add("other").contains("ERROR"), "{}", add("other"));
     }
 }
