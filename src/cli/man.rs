@@ -80,6 +80,9 @@ is where downloads are kept; otherwise that is
 .I $XDG_CACHE_HOME/sisforge
 or
 .IR ~/.cache/sisforge .
+.B SISFORGE_VERIFY_ARTIFACTS
+names a file in the place of
+.IR /etc/sisforge/signers .
 .BR http_proxy ,
 .BR https_proxy ,
 .BR no_proxy ,
@@ -96,6 +99,12 @@ mean what they mean elsewhere.
 .I fleet.toml
 The fleet; see
 .BR fleet.toml (5).
+.TP
+.I /etc/sisforge/signers
+SSH keys as
+.BR ssh\-keygen (1)
+has them under ALLOWED SIGNERS. Where it is there, nothing is started on this host whose digests none of them signed
+.RB ( "sisforge sign" ).
 .TP
 .I fleet.lock
 Versions, digests and numbers that were chosen; commit it.

@@ -39,7 +39,8 @@ pub struct PullArgs {
     /// Where from, as oci://HOST/NAME[:TAG] [default: that of [fleet] artifacts]
     #[arg(value_name = "OCI_ADDRESS", value_parser = place)]
     from: Option<ArtifactPlace>,
-    /// A file of SSH keys (ssh-keygen(1), ALLOWED SIGNERS): fail unless one of them signed the digests
+    /// A file of SSH keys (ssh-keygen(1), ALLOWED SIGNERS): fail unless one of them signed the digests [default: /etc/sisforge/signers,
+    /// where it is there]
     #[arg(long, value_name = "ALLOWED_SIGNERS")]
     verify: Option<PathBuf>,
 }
@@ -56,9 +57,11 @@ fn place(text: &str) -> Result<ArtifactPlace, String> {
     text.parse().map_err(|error: crate::base::InvalidValue| error.to_string())
 }
 
-/// The same work with artifacts that are had so.
+/// The same work with artifacts that are had so; by the signers that the host demands where no others are named.
 pub fn workspace<'a>(ui: &'a Ui, artifacts: ArtifactSettings) -> Workspace<'a> {
     let workspace = ui.workspace();
+    let signers = artifacts.signers.or_else(|| workspace.settings.artifacts.signers.clone());
+    let artifacts = ArtifactSettings { signers, ..artifacts };
     Workspace { settings: WorkspaceSettings { artifacts, ..workspace.settings }, report: workspace.report }
 }
 

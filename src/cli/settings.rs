@@ -1,8 +1,8 @@
 //! Global flags and the environment, resolved once; nothing else reads the environment.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
@@ -57,6 +57,18 @@ pub enum ColorWhen {
     Auto,
     Always,
     Never,
+}
+
+/// Where a host says whose signatures it demands for what runs on it. No key of `fleet.toml` says that: who may push to the branch that
+/// `watch` follows could take it out.
+const HOST_SIGNERS: &str = "/etc/sisforge/signers";
+
+/// The signers that are demanded: those that the environment names, else the host's.
+fn signers(named: Option<PathBuf>, of_host: &Path) -> Option<PathBuf> {
+    // One that is there and cannot be read is demanded, too: then nothing is started.
+    let is_absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let is_there = || !of_host.symlink_metadata().is_err_and(|error| is_absent(&error));
+    named.or_else(|| is_there().then(|| of_host.to_owned()))
 }
 
 /// The global flags with every default filled in.
@@ -119,7 +131,10 @@ impl Settings {
             confinement: None,
             jobs: args.jobs.map_or(processors, usize::from),
             offline: args.offline,
-            artifacts: run::ArtifactSettings::default(),
+            artifacts: run::ArtifactSettings {
+                signers: signers(variable("SISFORGE_VERIFY_ARTIFACTS"), Path::new(HOST_SIGNERS)),
+                ..run::ArtifactSettings::default()
+            },
         };
         Self {
             run,
@@ -167,4 +182,26 @@ fn auth_files(variable: &dyn Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
 
 fn user_id() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_signers_are_demanded_wherever_they_are_there_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("signers"), dir.path().join("link"));
+        assert_eq!(signers(None, &file), None);
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(signers(None, &file), Some(file.clone()));
+        assert_eq!(signers(Some("named".into()), &file), Some("named".into()));
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        assert_eq!(signers(None, &link), Some(link.clone()));
+        assert_eq!(
+            signers(None, &file.join("below")),
+            Some(file.join("below")),
+            "no directory: an error, not an absence"
+        );
+    }
 }

@@ -31,6 +31,7 @@ pub struct UpArgs {
     #[arg(long)]
     no_build: bool,
     /// A file of SSH keys (ssh-keygen(1), ALLOWED SIGNERS): start nothing whose digests none of them signed (`sisforge sign`)
+    /// [default: /etc/sisforge/signers, where it is there]
     #[arg(long, value_name = "ALLOWED_SIGNERS")]
     verify: Option<PathBuf>,
     #[command(flatten)]

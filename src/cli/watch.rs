@@ -40,6 +40,7 @@ pub struct FollowArgs {
     #[arg(long)]
     no_build: bool,
     /// A file of SSH keys, as for --verify: start nothing whose digests none of them signed (`sisforge sign`)
+    /// [default: /etc/sisforge/signers, where it is there]
     #[arg(long, value_name = "ALLOWED_SIGNERS")]
     verify_artifacts: Option<PathBuf>,
     /// Time between two looks

@@ -143,11 +143,17 @@ impl<'a> LockedProject<'a> {
         Ok(built)
     }
 
-    /// Builds everything, and pins it. Where signatures are demanded, it is what was signed.
+    /// Builds everything, and pins it. Where signatures are demanded, it is what was signed; whoever only looks at what runs is not
+    /// asked for them.
     pub(super) fn artifacts(&mut self) -> Result<Artifacts, RunError> {
         let (artifacts, built) = self.builder().named_artifacts()?;
         self.pin(&built, true)?;
-        if let Some(signers) = &self.workspace.settings.artifacts.signers {
+        let is_asked = match self.missing {
+            MissingArtifact::Refuse => false,
+            MissingArtifact::Foresee => artifacts.unbuilt().is_empty(),
+            MissingArtifact::Build | MissingArtifact::BuildAgain | MissingArtifact::Take => true,
+        };
+        if let Some(signers) = self.workspace.settings.artifacts.signers.as_ref().filter(|_| is_asked) {
             signatures::check(self.workspace, &self.builder(), &built, signers)?;
         }
         Ok(artifacts)

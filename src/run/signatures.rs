@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::build::{BuildError, Builder, Built};
+use crate::build::{BuildError, Builder, Built, MissingArtifact};
 use crate::lock::model::Lock;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::ssh_signature;
@@ -45,8 +45,9 @@ pub(super) fn check(
     match (pushed, refused) {
         (Some(signatures), _) => {
             verify(&signatures)?;
-            // Whoever has lost it asks again.
-            Ok(files::write(&kept, signatures.as_bytes(), 0o644)?)
+            // Whoever has lost it asks again. Who tells what would be done writes nothing.
+            let keeps = builder.missing != MissingArtifact::Foresee;
+            if keeps { Ok(files::write(&kept, signatures.as_bytes(), 0o644)?) } else { Ok(()) }
         }
         (None, Some(refused)) => Err(refused.into()),
         (None, None) => verify("").map(drop).map_err(RunError::from),

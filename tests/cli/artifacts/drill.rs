@@ -61,6 +61,14 @@ impl DrillHost {
         self.dir.path().join(name)
     }
 
+    /// Whoever owns the machine says whose signatures it demands.
+    fn demand_signatures(&self) {
+        let script = "set -e\nmkdir /run/upper /run/work\n\
+             mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/upper,workdir=/run/work /etc\n\
+             mkdir -p /etc/sisforge\ncp signers /etc/sisforge/signers\n";
+        Run::of(self.within("sh").args(["-c", script])).fails(0, &[]);
+    }
+
     fn within(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         let directory = format!("--wd={}", self.dir.path().display());
@@ -155,8 +163,23 @@ fn two_hosts_without_a_compiler_run_what_one_machine_built_and_signed() {
     watch.fails(2, &["no key of ", "has signed the digests"]);
     let ps = first.run("ps");
     assert!(guests.iter().all(|guest| ps.out.contains(guest.as_str())), "{ps}");
+    // A host that demands it needs no flag for that, and nothing in the repository takes it back.
+    let [a, b] = &guests;
+    first.run(&format!("snapshot create {a} --stop --name one")).fails(0, &[]);
+    first.demand_signatures();
+    let restart = format!("restart {b}");
+    let starts =
+        ["up --no-build", "up", &restart, "watch --once --no-build", "plan", "snapshot restore one --yes"];
+    for command in starts {
+        first.run(command).fails(2, &["no key of /etc/sisforge/signers has signed the digests"]);
+    }
+    first.run("ps").fails(0, &[]);
+    fs::write(first.path("fleet.lock"), &lock).unwrap();
+    for command in starts.into_iter().rev() {
+        let run = first.run(command);
+        assert_eq!(run.code, 0, "{command}\n{run}");
+    }
     // Without what is to be run, there is nowhere to take it from.
-    fs::write(first.path("fleet.lock"), lock).unwrap();
     fs::remove_dir_all(first.path("out")).unwrap();
     registry.stop();
     first.run("up --no-build").fails(1, &["cannot ask 10.98.0.1"]);
