@@ -32,22 +32,27 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let difference = threads.install(|| Difference::between(&one, &two, args.times))?;
     if ui.settings.json {
         render::json(&difference);
-    } else if difference.is_empty() {
+    } else {
+        show(&difference, args.times, ui);
+    }
+    let differs = args.exit_code && !difference.is_empty();
+    Ok(if differs { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Shows what differs; with `times`, that is also what differs in them alone.
+pub fn show(difference: &Difference, times: bool, ui: &Ui) {
+    if difference.is_empty() {
         ui.say("they are the same");
     } else {
-        render::text(
-            &(packages(&difference.packages) + &files(&difference.files) + &privileged(&difference)),
-        );
+        render::text(&(packages(&difference.packages) + &files(&difference.files) + &privileged(difference)));
     }
-    if !args.times && difference.times_alone > 0 {
+    if !times && difference.times_alone > 0 {
         let files = match difference.times_alone {
             1 => "1 file differs".to_owned(),
             count => format!("{count} files differ"),
         };
         ui.say(&format!("note: {files} only in their times; --times shows those"));
     }
-    let differs = args.exit_code && !difference.is_empty();
-    Ok(if differs { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// `+` what is in the second alone, `-` what is in the first alone, `~` what differs.

@@ -40,6 +40,15 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("exec", &["sisforge exec alice -- podman ps", "sisforge exec alice -- sh -c 'cat *.txt'"]),
     ("ssh", &["sisforge ssh alice", "sisforge ssh alice 'cd work; ls'"]),
     ("cp", &["sisforge cp notes.txt alice:", "sisforge cp alice:work/report.pdf ."]),
+    (
+        "forensics",
+        &[
+            "sisforge forensics alice --out alice.tar.zst",
+            "sisforge forensics verify alice.tar.zst --signers signers",
+            "sisforge forensics files alice.tar.zst",
+            "sisforge forensics cat alice.tar.zst timeline.html",
+        ],
+    ),
     ("quarantine", &["sisforge quarantine alice", "sisforge release alice"]),
     (
         "session start",

@@ -21,6 +21,7 @@ mod examples;
 mod exec;
 mod export;
 mod fetch;
+mod forensics;
 mod gc;
 mod init;
 mod inspect;
@@ -122,12 +123,8 @@ enum Command {
     /// Say what guests may reach, and which line of fleet.toml says so
     #[command(subcommand)]
     Policy(policy::Command),
-    /// Cut a guest off from every network, at once and until it is released
-    ///
-    /// What it has open ends. Its host still logs in to it (`exec`, `ssh`), and `up`, `watch` and a reboot leave it cut off.
-    Quarantine(quarantine::Args),
-    /// Bring a guest back that was quarantined
-    Release(quarantine::Args),
+    #[command(flatten)]
+    Distrust(Distrust),
     /// List the ports of the host that lead to guests, or print a proxy's configuration for them
     Publish(publish::Args),
     /// List, save, replace and remove data disks
@@ -177,6 +174,19 @@ enum Exchange {
     Provenance,
     /// Read what was downloaded, built and stored, and compare it with fleet.lock and its digests
     Verify,
+}
+
+/// What is done about a guest that nobody trusts any more.
+#[derive(Subcommand)]
+enum Distrust {
+    /// Cut a guest off from every network, at once and until it is released
+    ///
+    /// What it has open ends. Its host still logs in to it (`exec`, `ssh`), and `up`, `watch` and a reboot leave it cut off.
+    Quarantine(quarantine::Args),
+    /// Bring a guest back that was quarantined
+    Release(quarantine::Args),
+    /// Take evidence of a guest as one signed archive, and read such archives
+    Forensics(forensics::Args),
 }
 
 /// Ways into a guest that runs, and whose it is.
@@ -304,8 +314,7 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Metrics(args) => metrics::run(&args, ui),
         Command::Access(command) => access(&command, ui),
         Command::Policy(command) => policy::run(&command, ui),
-        Command::Quarantine(args) => quarantine::cut_off(&args, ui),
-        Command::Release(args) => quarantine::release(&args, ui),
+        Command::Distrust(command) => distrust(&command, ui),
         Command::Publish(args) => publish::run(&args, ui),
         Command::Disk(command) => disk::run(&command, ui),
         Command::Snapshot(command) => snapshot::run(&command, ui),
@@ -320,6 +329,14 @@ fn run(command: Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::PackageTools(command) => packages(&command, ui),
         Command::Reference(command) => reference(&command),
         Command::Internal(command) => internal(&command),
+    }
+}
+
+fn distrust(command: &Distrust, ui: &Ui) -> Result<ExitCode, CliError> {
+    match command {
+        Distrust::Quarantine(args) => quarantine::cut_off(args, ui),
+        Distrust::Release(args) => quarantine::release(args, ui),
+        Distrust::Forensics(args) => forensics::run(args, ui),
     }
 }
 

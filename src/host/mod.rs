@@ -4,6 +4,7 @@ pub mod address_list;
 pub mod console;
 pub mod desired;
 pub mod doctor;
+pub mod evidence;
 pub mod firewall;
 pub mod host_rules;
 pub mod jail;

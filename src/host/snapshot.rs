@@ -22,6 +22,8 @@ pub const MEMORY: &str = "memory";
 pub const STATE: &str = "state";
 /// The guest's data disk.
 pub const DISK: &str = "disk.ext4";
+/// The guest's memory as an ELF core, of a snapshot that is evidence: QEMU alone writes one.
+pub const CORE: &str = "memory.elf";
 /// The [`SnapshotManifest`].
 pub const MANIFEST: &str = "manifest.json";
 /// What a consumed snapshot was restored as.

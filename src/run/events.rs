@@ -58,6 +58,8 @@ pub enum FleetEvent {
     Quarantined { guest: String },
     /// A guest was brought back from quarantine.
     Released { guest: String },
+    /// Evidence of a guest was taken; the digest is that of the archive's manifest.
+    EvidenceTaken { guest: String, sha256: String },
     /// A guest of a pool was handed out.
     SessionStarted { guest: String, label: Option<String>, expires: Option<String> },
     /// A session was ended: its guest is removed.
@@ -86,6 +88,7 @@ impl FleetEvent {
             | Self::Waiting { guest, .. }
             | Self::LeftEnded { guest }
             | Self::Quarantined { guest }
+            | Self::EvidenceTaken { guest, .. }
             | Self::SessionStarted { guest, .. }
             | Self::SessionEnded { guest }
             | Self::Released { guest } => Some(guest),
@@ -116,6 +119,9 @@ impl FleetEvent {
             }
             Self::Quarantined { guest } => format!("{guest} cut off from every network"),
             Self::Released { guest } => format!("{guest} released from quarantine"),
+            Self::EvidenceTaken { guest, sha256 } => {
+                format!("evidence of {guest} was taken: SHA-256 of its manifest {sha256}")
+            }
             Self::SessionStarted { guest, label, expires } => {
                 let label = label.as_ref().map(|label| format!(" for {}", printable(label)));
                 let until = expires.as_ref().map(|time| format!(", until {time}"));

@@ -43,7 +43,7 @@ pub fn create<'a>(
         None => default_name(&guest, &now())?,
     };
     let hold = interrupt::hold();
-    let request = snapshot::SnapshotRequest { guest: &guest, name: &name, stop };
+    let request = snapshot::SnapshotRequest { guest: &guest, name: &name, stop, core: false };
     let (manifest, still) = snapshot::create(&held.host, &request, workspace.report)?;
     let size = snapshot::find(&held.host.layout, &name)?.size;
     Ok(Frozen { held, _hold: hold, name, manifest, size, still })
@@ -61,7 +61,7 @@ impl Frozen<'_> {
 }
 
 /// Such as `alice-20261125-175316`.
-fn default_name(guest: &GuestName, now: &str) -> Result<SnapshotName, InvalidValue> {
+pub(super) fn default_name(guest: &GuestName, now: &str) -> Result<SnapshotName, InvalidValue> {
     let digits: String = now.chars().filter(char::is_ascii_digit).collect();
     let (day, time) = digits.split_at(digits.len().min(8));
     format!("{guest}-{day}-{time}").parse()

@@ -19,6 +19,7 @@ pub mod facts;
 mod fleet_host;
 pub mod flow_log;
 pub mod flows;
+pub mod forensics;
 pub mod freeze;
 pub mod gc;
 pub mod guests;

@@ -25,6 +25,8 @@ pub enum SshSignatureError {
     Signers(#[source] FileError),
     #[error("cannot sign with {}", key.display())]
     Sign { key: PathBuf, source: ToolError },
+    #[error("the signature over {what} is wrong: {reason}")]
+    Wrong { what: String, reason: String },
     #[error("no key of {} has signed {what}: {reason}", signers.display())]
     Refused { signers: PathBuf, what: String, reason: String },
 }
@@ -38,6 +40,7 @@ impl Diagnostic for SshSignatureError {
             Self::Sign { source, .. } => source.diagnosis().of(Class::Invalid).or_hint(
                 "name a private key of OpenSSH, or the public half of one that ssh-agent holds",
             ),
+            Self::Wrong { .. } => Class::Invalid.hint("what it is over was changed after it was signed"),
             Self::Refused { .. } => Class::Invalid.hint(
                 "whoever may sign does it with `sisforge sign`; an allowed signer is a line of that file (ssh-keygen(1), ALLOWED \
                  SIGNERS), with namespaces=\"sisforge\" or none",
@@ -85,6 +88,33 @@ pub fn verify(signers: &Path, what: &str, text: &str, signatures: &str) -> Resul
     Err(SshSignatureError::Refused { signers: signers.to_owned(), what: what.to_owned(), reason })
 }
 
+/// By which keys these signatures over a text are, whosever they are: the type and the fingerprint of each, such as
+/// `ED25519 key SHA256:...`. One that is over another text is an error.
+pub fn signed_by(what: &str, text: &str, signatures: &str) -> Result<Vec<String>, SshSignatureError> {
+    let dir =
+        tempfile::tempdir().map_err(FileError::when("create a directory in", "the temporary directory"))?;
+    let file = dir.path().join("signature");
+    let mut keys = Vec::new();
+    for block in blocks(signatures) {
+        files::write_unsynced(&file, block.as_bytes(), 0o600)?;
+        let keygen =
+            Tool::new("ssh-keygen").args(["-Y", "check-novalidate", "-n", NAMESPACE, "-s"]).arg(&file);
+        let checked = keygen.stdin(text).output()?;
+        if !checked.status.success() {
+            let reason = said(&[checked.stdout, checked.stderr].concat());
+            return Err(SshSignatureError::Wrong { what: what.to_owned(), reason });
+        }
+        // Such as `Good "sisforge" signature with ED25519 key SHA256:...`.
+        let said = said(&checked.stdout);
+        keys.push(said.rsplit_once(" with ").map_or(said.clone(), |(_, key)| key.to_owned()));
+    }
+    if keys.is_empty() {
+        let reason = "there is no signature".to_owned();
+        return Err(SshSignatureError::Wrong { what: what.to_owned(), reason });
+    }
+    Ok(keys)
+}
+
 fn said(bytes: &[u8]) -> String {
     excerpt(&String::from_utf8_lossy(bytes).trim().replace('\n', "; "))
 }
@@ -121,6 +151,8 @@ mod tests {
             verify(&at(signers), "it", text, signatures).map_err(|error| error.to_string())
         };
         assert_eq!(verify("signers", "text\n", &by_team).as_deref(), Ok("team@a.org"));
+        assert!(signed_by("it", "text\n", &by_team).unwrap()[0].starts_with("ED25519 key SHA256:"));
+        assert!(signed_by("it", "text \n", &by_team).is_err() && signed_by("it", "text\n", "").is_err());
         // Of several, one suffices.
         assert!(verify("signers", "text\n", &(by_stranger.clone() + &by_team)).is_ok());
         for (text, signatures) in [("text \n", by_team.as_str()), ("text\n", &by_stranger), ("text\n", "")] {

@@ -264,7 +264,10 @@ pub const MAY_CHANGE: &[Allowed] = &[
         file: "src/apply/snapshot/create.rs",
         functions: &[
             "write_all",
+            "copy_disk",
+            "new_file",
             "open_for_vmm",
+            "GuestHandle::loosen",
             "GuestHandle::limit_again",
             "clear_name",
             "seal",
@@ -273,6 +276,11 @@ pub const MAY_CHANGE: &[Allowed] = &[
             "GuestHandle::unpause",
         ],
         why: "a snapshot is no difference between what a host has and should have, so no plan contains it: one guest is paused, copied and resumed within PAUSE_LIMIT; `take_back` undoes it, and after a kill the next plan sees the paused guest by its marker",
+    },
+    Allowed {
+        file: "src/apply/snapshot/evidence.rs",
+        functions: &["take_out"],
+        why: "evidence is a snapshot whose files lose their names",
     },
     Allowed {
         file: "src/apply/snapshot/restore.rs",
@@ -301,6 +309,16 @@ pub const MAY_CHANGE: &[Allowed] = &[
         file: "src/apply/store.rs",
         functions: &["seal", "close", "seal_by_kernel", "seal_all"],
         why: "marks a file of the store, for the step that stores it and for stores of earlier versions",
+    },
+    Allowed {
+        file: "src/run/forensics/archive.rs",
+        functions: &["ArchiveWriter::create"],
+        why: "writes the archive of evidence that the user names",
+    },
+    Allowed {
+        file: "src/run/forensics/examine.rs",
+        functions: &["extract"],
+        why: "members of an archive, in a temporary directory of this process",
     },
     Allowed {
         file: "src/run/events.rs",

@@ -11,6 +11,7 @@ mod drift;
 mod emergency;
 mod events;
 mod export;
+mod forensics;
 mod gc;
 mod hostile;
 mod hostile_firecracker;

@@ -34,6 +34,9 @@ pub(super) trait VmmControl {
     /// Writes the memory and the state of a paused guest, into files of its jail or into `state`.
     fn save(&mut self, state: &File, limit: Duration) -> Result<(), ApplyError>;
 
+    /// Writes the memory of a paused guest as an ELF core, where the VMM can and what it [saves](Self::save) is none.
+    fn write_core(&mut self, core: &File, limit: Duration) -> Result<(), ApplyError>;
+
     /// Loads a snapshot into a VMM that waits for one, and lets its CPUs run.
     fn load(
         &mut self,

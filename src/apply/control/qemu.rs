@@ -44,6 +44,10 @@ impl VmmControl for Connection {
         Ok(self.0.save(state, limit)?)
     }
 
+    fn write_core(&mut self, core: &File, limit: Duration) -> Result<(), ApplyError> {
+        Ok(self.0.write_core(core, limit)?)
+    }
+
     fn load(&mut self, _: &Machine, _: &LoadFlags, state: &File, limit: Duration) -> Result<(), ApplyError> {
         self.0.load(state, limit)?;
         Ok(self.0.cont()?)

@@ -17,7 +17,7 @@ use crate::host::layout::Layout;
 use crate::host::names::{FROZEN_MEMORY, FROZEN_STATE};
 use crate::host::observed::Paused;
 use crate::host::snapshot::{
-    self as parts, DISK, FileRecord, MANIFEST, MEMORY, STATE, SnapshotManifest, SnapshotOrigin,
+    self as parts, CORE, DISK, FileRecord, MANIFEST, MEMORY, STATE, SnapshotManifest, SnapshotOrigin,
 };
 use crate::host::state::Machine;
 use crate::host::vmm::of;
@@ -38,6 +38,8 @@ pub struct SnapshotRequest<'a> {
     pub name: &'a SnapshotName,
     /// Whether the guest must not go on beside its snapshot.
     pub stop: bool,
+    /// Whether its memory is written as an ELF core too, where the VMM's state has it in a form that no other program reads.
+    pub core: bool,
 }
 
 /// How long a guest may take to write back what it has not yet.
@@ -46,9 +48,9 @@ const SYNC_LIMIT: Duration = Duration::from_secs(10);
 const RESUME_ATTEMPTS: usize = 3;
 
 /// A guest that runs, and whose snapshot is to be made.
-struct Subject {
-    process: ProcessInfo,
-    machine: Machine,
+pub(super) struct Subject {
+    pub process: ProcessInfo,
+    pub machine: Machine,
     ready: Ready,
     root: PathBuf,
     disk: File,
@@ -67,6 +69,52 @@ pub fn create(
     request: &SnapshotRequest<'_>,
     report: &dyn Report,
 ) -> Result<(SnapshotManifest, Duration), ApplyError> {
+    freeze(host, request, report, |written, task| describe(host, request, written, task))
+}
+
+/// A guest whose files were written and that goes on already, unless it is to stop.
+pub(super) struct FrozenFiles<'a> {
+    pub subject: &'a Subject,
+    pub origin: SnapshotOrigin,
+    /// Where the files are.
+    pub dir: &'a Path,
+}
+
+/// Freezes a guest, and has `finish` make of what was written what it is to be. Where anything fails, nothing of that is left.
+/// Gives that, and for how long the guest stood still.
+pub(super) fn freeze<T>(
+    host: &LinuxHost,
+    request: &SnapshotRequest<'_>,
+    report: &dyn Report,
+    finish: impl FnOnce(FrozenFiles<'_>, &dyn Task) -> Result<T, ApplyError>,
+) -> Result<(T, Duration), ApplyError> {
+    let (subject, origin) = prepare(host, request)?;
+    let task = report.begin(&format!("freeze {}", request.guest), None, Unit::Steps);
+    host.guest(request.guest).quiesce(&subject, &*task, report);
+
+    let dir = host.layout.new_snapshot(request.name);
+    let made = write_all(host, request, &subject, &dir, &*task).and_then(|still| {
+        let written = FrozenFiles { subject: &subject, origin, dir: &dir };
+        Ok((finish(written, &*task)?, still))
+    });
+    match made {
+        Ok((made, still)) => {
+            if !request.stop {
+                host.guest(request.guest).limit_again(&subject);
+            }
+            task.finish(&format!("frozen, paused for {} ms", still.as_millis()));
+            Ok((made, still))
+        }
+        Err(source) => {
+            let error = take_back(host, request, &dir, source);
+            host.guest(request.guest).limit_again(&subject);
+            Err(error)
+        }
+    }
+}
+
+/// Finds the guest, and refuses what can be known before it is paused.
+fn prepare(host: &LinuxHost, request: &SnapshotRequest<'_>) -> Result<(Subject, SnapshotOrigin), ApplyError> {
     let layout = &host.layout;
     let subject = host.guest(request.guest).subject()?;
     if !of(subject.machine.vmm).can_freeze(&subject.machine) {
@@ -80,36 +128,16 @@ pub fn create(
     shelf::clear(layout)?;
     let origin = origin::of_process(subject.machine.vmm, subject.process.pid)?;
     let taken = subject.disk.metadata().map_or(0, |disk| disk.blocks() * 512);
-    preflight::room_for(layout, (subject.machine.memory_mib << 20) + taken)?;
-    let task = report.begin(&format!("freeze {}", request.guest), None, Unit::Steps);
-    host.guest(request.guest).quiesce(&subject, &*task, report);
-
-    let dir = layout.new_snapshot(request.name);
-    let made = write_all(host, request, &subject, &dir, &*task)
-        .and_then(|still| Ok((describe(host, request, &subject, origin, &dir, &*task)?, still)));
-    match made {
-        Ok((manifest, still)) => {
-            if !request.stop {
-                host.guest(request.guest).limit_again(&subject);
-            }
-            task.finish(&format!("frozen, paused for {} ms", still.as_millis()));
-            Ok((manifest, still))
-        }
-        Err(source) => {
-            let error = take_back(host, request, &dir, source);
-            host.guest(request.guest).limit_again(&subject);
-            Err(error)
-        }
-    }
+    let memories = if request.core { 2 } else { 1 };
+    preflight::room_for(layout, (subject.machine.memory_mib << 20) * memories + taken)?;
+    Ok((subject, origin))
 }
 
 /// Writes the manifest of a snapshot whose files are there, and gives the snapshot its name.
 fn describe(
     host: &LinuxHost,
     request: &SnapshotRequest<'_>,
-    subject: &Subject,
-    origin: SnapshotOrigin,
-    dir: &Path,
+    FrozenFiles { subject, origin, dir }: FrozenFiles<'_>,
     task: &dyn Task,
 ) -> Result<SnapshotManifest, ApplyError> {
     let manifest = SnapshotManifest {
@@ -175,9 +203,7 @@ fn write_all(
     if of(machine.vmm).has_snapshot_in_jail() {
         open_for_vmm(host, subject, dir, MEMORY, FROZEN_MEMORY)?;
     }
-    if let Some(limits) = &subject.limits {
-        host.hierarchy.create(&layout.cgroup(request.guest), &while_written(limits, machine))?;
-    }
+    host.guest(request.guest).loosen(subject)?;
 
     let mut control = control::connect(&subject.root, machine, &subject.process, PATIENCE)?;
     let marker = Freezing { snapshot: request.name.clone(), stop: request.stop };
@@ -187,13 +213,15 @@ fn write_all(
     host.check_signals()?;
     control.pause()?;
     task.detail("write memory");
-    control.save(&state, parts::time_limit(machine.memory_mib))?;
+    let limit = parts::time_limit(machine.memory_mib);
+    control.save(&state, limit)?;
     is_whole(request.guest, machine, &state, dir)?;
+    if request.core && !of(machine.vmm).has_snapshot_in_jail() {
+        control.write_core(&new_file(dir, CORE)?, limit)?;
+    }
     host.check_signals()?;
     task.detail("copy the disk");
-    let disk = dir.join(DISK);
-    let copied = File::create_new(&disk).map_err(FileError::when("create", &disk))?;
-    sparse::copy(&subject.disk, &copied).map_err(FileError::when("copy the disk to", &disk))?;
+    copy_disk(subject, dir)?;
     let still = begun.elapsed();
     remove_links(&subject.root)?;
     if !request.stop {
@@ -201,6 +229,16 @@ fn write_all(
         files::remove(&layout.freezing(request.guest))?;
     }
     Ok(still)
+}
+
+fn copy_disk(subject: &Subject, dir: &Path) -> Result<(), FileError> {
+    let copied = new_file(dir, DISK)?;
+    sparse::copy(&subject.disk, &copied).map_err(FileError::when("copy the disk to", dir.join(DISK)))
+}
+
+fn new_file(dir: &Path, name: &str) -> Result<File, FileError> {
+    let path = dir.join(name);
+    File::create_new(&path).map_err(FileError::when("create", &path))
 }
 
 /// The limits of a VMM that writes its guest's memory. What it writes counts as its own memory until it is on the disk. On
@@ -248,6 +286,15 @@ fn open_for_vmm(
 }
 
 impl GuestHandle<'_> {
+    /// What holds while the VMM writes the guest's memory.
+    fn loosen(self, subject: &Subject) -> Result<(), ApplyError> {
+        let (host, guest) = (self.host, self.name);
+        if let Some(limits) = &subject.limits {
+            host.hierarchy.create(&host.layout.cgroup(guest), &while_written(limits, &subject.machine))?;
+        }
+        Ok(())
+    }
+
     /// Where that fails, the next `up` finds that the limits are not as they should be.
     fn limit_again(self, subject: &Subject) {
         let (host, guest) = (self.host, self.name);

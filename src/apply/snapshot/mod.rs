@@ -2,12 +2,14 @@
 
 mod create;
 mod error;
+mod evidence;
 mod origin;
 mod restore;
 mod shelf;
 
 pub use create::{SnapshotRequest, create};
 pub use error::SnapshotError;
+pub use evidence::{Captured, CapturedFile, capture};
 pub use origin::here;
 pub use restore::check_files;
 pub use shelf::{SnapshotState, StoredSnapshot, find, list, ready_manifest, remove};

@@ -11,6 +11,7 @@ mod disk;
 mod error;
 mod event;
 mod flows;
+mod forensics;
 mod gc;
 mod guest;
 mod host;
@@ -29,6 +30,7 @@ pub use disk::{Disk, DiskRemoved, WrittenJson};
 pub use error::{FailureJson, ProblemJson};
 pub use event::{EventJson, Summary, names};
 pub use flows::{DroppedJson, FlowJson, flow_word, protocol};
+pub use forensics::{EvidenceFilesJson, EvidenceJson};
 pub use gc::GarbageJson;
 pub use guest::{ContainerJson, Guest, GuestLoadJson, StatusJson};
 pub use host::{DoctorJson, LogLineJson};
@@ -97,6 +99,10 @@ pub enum DocumentJson {
     SnapshotRestore,
     /// Of `snapshot rm`
     SnapshotRm,
+    /// Of `forensics GUEST` and `forensics verify`
+    Forensics,
+    /// Of `forensics files`
+    ForensicsFiles,
     /// One line of what takes long: `up`, `down`, `watch`, `lock`, `fetch`, `vendor`, `build`, `push`, `pull`, `sign`
     Event,
     /// One line of `events`
@@ -158,10 +164,10 @@ impl DocumentJson {
             Self::Check => schema::<CheckedJson>("sisforge check --json"),
             Self::DiskLs => schema::<Vec<Disk>>("sisforge disk ls --json"),
             Self::DiskRm => schema::<DiskRemoved>("sisforge disk rm --json"),
-            Self::SnapshotCreate => schema::<FrozenJson>("sisforge snapshot create --json"),
-            Self::SnapshotLs => schema::<Vec<Snapshot>>("sisforge snapshot ls --json"),
-            Self::SnapshotRestore => schema::<RestoredJson>("sisforge snapshot restore --json"),
-            Self::SnapshotRm => schema::<Removed>("sisforge snapshot rm --json"),
+            Self::SnapshotCreate | Self::SnapshotLs | Self::SnapshotRestore | Self::SnapshotRm => {
+                self.of_snapshots()
+            }
+            Self::Forensics | Self::ForensicsFiles => self.of_evidence(),
             Self::Events => schema::<HostEvent>("a line of sisforge events --json"),
             Self::Doctor => schema::<DoctorJson>("sisforge doctor --json"),
             Self::Logs => schema::<LogLineJson>("a line of sisforge logs --json"),
@@ -187,6 +193,24 @@ impl DocumentJson {
             }
             Self::SessionLs => schema::<Vec<SessionJson>>("sisforge session ls --json"),
             _ => schema::<SessionEndedJson>("sisforge session end --json"),
+        }
+    }
+
+    fn of_snapshots(self) -> serde_json::Value {
+        match self {
+            Self::SnapshotCreate => schema::<FrozenJson>("sisforge snapshot create --json"),
+            Self::SnapshotLs => schema::<Vec<Snapshot>>("sisforge snapshot ls --json"),
+            Self::SnapshotRestore => schema::<RestoredJson>("sisforge snapshot restore --json"),
+            _ => schema::<Removed>("sisforge snapshot rm --json"),
+        }
+    }
+
+    fn of_evidence(self) -> serde_json::Value {
+        match self {
+            Self::Forensics => {
+                schema::<EvidenceJson>("sisforge forensics --json, and forensics verify --json")
+            }
+            _ => schema::<EvidenceFilesJson>("sisforge forensics files --json"),
         }
     }
 

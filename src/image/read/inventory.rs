@@ -96,14 +96,25 @@ impl InventoryEntry {
 impl Inventory {
     /// Reads the metadata of every file.
     pub fn of(volume: &Volume) -> Result<Self, ReadError> {
-        let mut walk = Walk { volume, entries: BTreeMap::new(), seen: BTreeSet::new(), metadata: 0 };
+        let mut walk = Walk::of(volume);
         walk.run().map_err(|flaw| volume.error(flaw))?;
-        let mut entries = walk.entries;
+        Ok(Self::made_of(walk.entries))
+    }
+
+    /// The same of a file system that may be damaged: what can be read of it, and what cannot.
+    pub fn salvage(volume: &Volume) -> Result<(Self, Vec<Flaw>), ReadError> {
+        let mut walk = Walk { left_out: Some(Vec::new()), ..Walk::of(volume) };
+        walk.run().map_err(|flaw| volume.error(flaw))?;
+        let left_out = walk.left_out.take().unwrap_or_default();
+        Ok((Self::made_of(walk.entries), left_out))
+    }
+
+    fn made_of(mut entries: BTreeMap<String, InventoryEntry>) -> Self {
         let is_empty = !entries.keys().any(|path| path.starts_with("/lost+found/"));
         if is_empty {
             entries.retain(|path, entry| path != "/lost+found" || entry.kind != InodeKind::Directory);
         }
-        Ok(Self { entries })
+        Self { entries }
     }
 
     /// Every entry in byte order of the paths, the root first.
@@ -180,19 +191,42 @@ struct Walk<'a> {
     seen: BTreeSet<u32>,
     /// Bytes of memory so far, about.
     metadata: usize,
+    /// What cannot be read, where the rest is wanted nevertheless.
+    left_out: Option<Vec<Flaw>>,
+}
+
+impl<'a> Walk<'a> {
+    fn of(volume: &'a Volume) -> Self {
+        Self { volume, entries: BTreeMap::new(), seen: BTreeSet::new(), metadata: 0, left_out: None }
+    }
 }
 
 impl Walk<'_> {
+    /// What can be done without, where that is so.
+    fn salvaged<T>(&mut self, read: Result<T, Flaw>) -> Result<Option<T>, Flaw> {
+        match (read, &mut self.left_out) {
+            (Ok(read), _) => Ok(Some(read)),
+            (Err(flaw), Some(left_out)) if !matches!(flaw, Flaw::TooMuch(_)) => {
+                left_out.push(flaw);
+                Ok(None)
+            }
+            (Err(flaw), _) => Err(flaw),
+        }
+    }
+
     fn run(&mut self) -> Result<(), Flaw> {
         self.add(String::new(), ROOT_INO)?;
         let mut open = vec![(String::new(), ROOT_INO)];
         while let Some((directory, number)) = open.pop() {
             if !self.seen.insert(number) {
-                return Err(Flaw::at(&directory, "this directory has a second name"));
+                self.salvaged::<()>(Err(Flaw::at(&directory, "this directory has a second name")))?;
+                continue;
             }
-            for (name, number) in self.names(&directory, number)? {
+            let names = self.names(&directory, number);
+            for (name, number) in self.salvaged(names)?.unwrap_or_default() {
                 let path = format!("{directory}/{name}");
-                if self.add(path.clone(), number)? {
+                let added = self.add(path.clone(), number);
+                if self.salvaged(added)? == Some(true) {
                     open.push((path, number));
                 }
             }

@@ -16,7 +16,7 @@ use crate::sys::fs::input_diagnosis;
 pub use bytes::{Side, same_bytes};
 pub use inventory::{InodeKind, Inventory, InventoryEntry};
 pub use system::{GroupEntry, PasswdEntry, Password, System};
-pub use volume::{FileReader, Volume, VolumeInfo, check_file_system, label};
+pub use volume::{FileReader, Volume, VolumeInfo, check_file_system, label, uuid};
 
 /// An image that cannot be read.
 #[derive(Debug, thiserror::Error)]

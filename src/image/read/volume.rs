@@ -246,6 +246,11 @@ pub fn label(file: &File) -> Option<String> {
     superblock(file).ok().map(|(_, superblock)| label_of(&superblock))
 }
 
+/// The UUID of the ext4 file system in a file, `None` where there is none.
+pub fn uuid(file: &File) -> Option<[u8; 16]> {
+    superblock(file).ok().map(|(_, superblock)| superblock.uuid)
+}
+
 /// Looks whether a file holds a whole ext4 file system, of any size of blocks: its superblock, its length, its features, its block groups
 /// and its journal.
 pub fn check_file_system(file: &File) -> Result<(), Flaw> {

@@ -1,5 +1,7 @@
 //! What the processes of a cgroup have used.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{BLKIO, Hierarchy, IO, read};
@@ -22,6 +24,28 @@ pub struct IoUsage {
 }
 
 impl Hierarchy {
+    /// Every figure of a cgroup as the kernel writes it, by `CONTROLLER/FILE`; of version 2, by the file alone. What cannot be read is
+    /// left out.
+    pub fn figures(&self, path: &str) -> BTreeMap<String, String> {
+        let dirs: Vec<(String, PathBuf)> = match self {
+            Self::V2 { root } => vec![(String::new(), root.join(path))],
+            Self::V1 { mounts } => {
+                mounts.iter().map(|(name, mount)| (format!("{name}/"), mount.join(path))).collect()
+            }
+        };
+        let mut figures = BTreeMap::new();
+        for (controller, dir) in dirs {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+                let text = is_file.then(|| read(&entry.path())).flatten();
+                if let (Some(text), Ok(name)) = (text, entry.file_name().into_string()) {
+                    figures.insert(format!("{controller}{name}"), text);
+                }
+            }
+        }
+        figures
+    }
+
     /// What a cgroup has used so far.
     pub fn usage(&self, path: &str) -> Usage {
         let text = |controller: &str, file: &str| read(&self.dir(controller, path)?.join(file));

@@ -53,6 +53,14 @@ impl Qmp {
         self.await_migration("migrate-incoming", limit)
     }
 
+    /// Writes the memory of a machine that is stopped into a file as an ELF core: a segment for each range of it, at its physical
+    /// address.
+    pub fn write_core(&mut self, file: &File, limit: Duration) -> Result<(), QmpError> {
+        self.pass(file)?;
+        let arguments = json!({ "paging": false, "protocol": format!("fd:{FD_NAME}") });
+        self.exchange("dump-guest-memory", arguments, None, Instant::now() + limit).map(drop)
+    }
+
     fn await_migration(&mut self, command: &str, limit: Duration) -> Result<(), QmpError> {
         let end = Instant::now() + limit;
         loop {

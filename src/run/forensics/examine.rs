@@ -1,0 +1,134 @@
+//! Archives of evidence, read: by an ordinary user as well, and without mounting what a guest wrote.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::host::evidence::{DISK, EvidenceManifest, PRISTINE};
+use crate::image::difference::Difference;
+use crate::image::inspect::InspectedImage;
+use crate::image::read::{InodeKind, Inventory, System, Volume};
+use crate::sys::fs::FileError;
+use crate::sys::{e2fsck, interrupt};
+
+use super::archive::{self, ReadArchive};
+use super::error::EvidenceError;
+
+/// Bytes that are looked at together: those that are all zeros become a hole.
+const PIECE: usize = 64 << 10;
+
+/// Reads a whole archive and holds it against its manifest.
+pub fn verify(path: &Path) -> Result<ReadArchive, EvidenceError> {
+    archive::read(path, |_, _, _| Ok(()))
+}
+
+/// What a guest changed on its data disk.
+#[derive(Debug)]
+pub struct ChangedFiles {
+    pub archive: ReadArchive,
+    pub difference: Difference,
+    /// What of the disk cannot be read, one sentence each.
+    pub unreadable: Vec<String>,
+}
+
+/// Compares the data disk with the one that it was made from.
+pub fn changed_files(path: &Path, times: bool) -> Result<ChangedFiles, EvidenceError> {
+    let (dir, archive) = extracted(path, &[DISK, PRISTINE])?;
+    for (name, what) in [(DISK, "data disk"), (PRISTINE, "disk that the data disk was made from")] {
+        require(path, &archive.manifest, name, what)?;
+    }
+    let (disk, unreadable) = open_disk(dir.path())?;
+    let pristine = Volume::open(&dir.path().join(PRISTINE))?;
+    let inventory = Inventory::of(&pristine)?;
+    let pristine = InspectedImage { volume: pristine, inventory, system: System::default() };
+    Ok(ChangedFiles { archive, difference: Difference::between(&pristine, &disk, times)?, unreadable })
+}
+
+/// Writes a file of an archive: of its data disk where the name is an absolute path, else a member. Nothing is written before all of the
+/// archive was read and held.
+pub fn print(path: &Path, name: &str, to: &mut impl Write) -> Result<(), EvidenceError> {
+    let failed = || FileError::when("write", "standard output");
+    if !name.starts_with('/') {
+        let (dir, archive) = extracted(path, &[name])?;
+        require(path, &archive.manifest, name, name)?;
+        let mut member = open(&dir.path().join(file_name(&[name], name)))?;
+        return io::copy(&mut member, to).map(drop).map_err(|error| failed()(error).into());
+    }
+    let (dir, archive) = extracted(path, &[DISK])?;
+    require(path, &archive.manifest, DISK, "data disk")?;
+    let (disk, _) = open_disk(dir.path())?;
+    let real = disk.inventory.real_path(name);
+    let entry = real.as_ref().and_then(|real| disk.inventory.get(real));
+    let without = |what| EvidenceError::Without { path: path.to_owned(), what, why: None };
+    match entry {
+        Some(entry) if matches!(entry.kind, InodeKind::File { .. }) => {
+            let mut bytes = disk.volume.bytes_of(entry.inode)?;
+            io::copy(&mut bytes, to).map(drop).map_err(|error| failed()(error).into())
+        }
+        Some(entry) => Err(without(format!("file {name} on its data disk, but a {}", entry.kind.name()))),
+        None => Err(without(format!("file {name} on its data disk"))),
+    }
+}
+
+fn require(path: &Path, manifest: &EvidenceManifest, name: &str, what: &str) -> Result<(), EvidenceError> {
+    if manifest.members.contains_key(name) {
+        return Ok(());
+    }
+    let missing = manifest.missing.iter().find(|missing| missing.what == what || missing.what == name);
+    let (what, why) = (what.to_owned(), missing.map(|missing| missing.why.clone()));
+    Err(EvidenceError::Without { path: path.to_owned(), what, why })
+}
+
+/// What a member is called where it is extracted: names of members are the archive's, and nobody's paths.
+fn file_name(names: &[&str], name: &str) -> String {
+    match names.iter().position(|wanted| *wanted == name) {
+        Some(_) if [DISK, PRISTINE].contains(&name) => name.to_owned(),
+        place => format!("member-{}", place.unwrap_or_default()),
+    }
+}
+
+/// Members of an archive as files of a temporary directory, once the archive was held against its manifest.
+fn extracted(path: &Path, names: &[&str]) -> Result<(tempfile::TempDir, ReadArchive), EvidenceError> {
+    let dir =
+        tempfile::tempdir().map_err(FileError::when("create a directory in", "the temporary directory"))?;
+    let archive = archive::read(path, |name, size, bytes| {
+        if names.contains(&name) {
+            extract(&dir.path().join(file_name(names, name)), size, bytes)?;
+        }
+        Ok(())
+    })?;
+    Ok((dir, archive))
+}
+
+/// Writes a member with holes where it is zeros.
+fn extract(path: &PathBuf, size: u64, bytes: &mut dyn Read) -> Result<(), EvidenceError> {
+    let named = || FileError::when("write", path);
+    let file = File::create_new(path).map_err(named())?;
+    file.set_len(size).map_err(named())?;
+    let (mut piece, mut at) = (vec![0; PIECE], 0);
+    while at < size {
+        interrupt::check().map_err(named())?;
+        let wanted = usize::try_from(size - at).unwrap_or(PIECE).min(PIECE);
+        let part = &mut piece[..wanted];
+        bytes.read_exact(part).map_err(FileError::when("read a member for", path))?;
+        if part.iter().any(|byte| *byte != 0) {
+            file.write_all_at(part, at).map_err(named())?;
+        }
+        at += wanted as u64;
+    }
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<File, FileError> {
+    File::open(path).map_err(FileError::when("open", path))
+}
+
+/// The data disk. It was not unmounted, so that the last of it is in its journal; e2fsck replays that, shut in where this is root.
+fn open_disk(dir: &Path) -> Result<(InspectedImage, Vec<String>), EvidenceError> {
+    e2fsck::replay_journal(dir, DISK)?;
+    let volume = Volume::open(&dir.join(DISK))?;
+    let (inventory, unreadable) = Inventory::salvage(&volume)?;
+    let unreadable = unreadable.iter().map(ToString::to_string).collect();
+    Ok((InspectedImage { volume, inventory, system: System::default() }, unreadable))
+}

@@ -1,0 +1,194 @@
+//! Forensics: what a guest is and did becomes one signed archive, and such archives are read. As root nothing is made sense of that
+//! a guest or its VMM wrote: their files are copied, and whoever reads them later does it as an ordinary user.
+
+mod archive;
+mod collect;
+mod error;
+mod examine;
+mod timeline;
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::apply::linux::LinuxHost;
+use crate::apply::snapshot::{self, Captured, CapturedFile};
+use crate::base::time::rfc3339_millis;
+use crate::base::{GuestName, Sha256};
+use crate::host::evidence::{EvidenceManifest, FORMAT, memory_map};
+use crate::host::layout::Layout;
+use crate::host::snapshot::MEMORY;
+use crate::host::state::Machine;
+use crate::sys::fs::{self as files, FileError};
+use crate::sys::{interrupt, ssh_signature};
+
+use archive::ArchiveWriter;
+use collect::{Collector, Findings};
+use timeline::{Moment, TimeLine};
+
+use super::events::{self, FleetEvent};
+use super::fleet_host::FleetHost;
+use super::session::refuse_spare;
+use super::{RunError, Workspace, freeze, quarantine, reach};
+
+pub use archive::ReadArchive;
+pub use error::EvidenceError;
+pub use examine::{ChangedFiles, changed_files, print, verify};
+
+/// Whose evidence is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct EvidenceRequest<'a> {
+    pub guest: &'a str,
+    /// Where the archive goes; named after the guest and the time where that is not said.
+    pub out: Option<&'a Path>,
+    /// A private SSH key to sign with; that of the fleet on this host where none is named.
+    pub key: Option<&'a Path>,
+}
+
+/// Evidence that was taken.
+#[derive(Clone, Debug)]
+pub struct TakenEvidence {
+    pub path: PathBuf,
+    pub manifest: EvidenceManifest,
+    /// Of the manifest's text.
+    pub sha256: Sha256,
+    /// Bytes of the archive.
+    pub size: u64,
+}
+
+/// Cuts a guest off, captures it and writes its archive. The guest goes on, cut off as it is, until somebody releases or ends it.
+/// What cannot be had is named in the manifest, and does not keep the rest from being taken.
+pub fn take(workspace: &Workspace<'_>, request: EvidenceRequest<'_>) -> Result<TakenEvidence, EvidenceError> {
+    let (host, guest) = reach::guest(workspace, request.guest)?;
+    refuse_spare(&host, &guest)?;
+    let begun = SystemTime::now();
+    let path = place_of(request.out, &guest, begun)?;
+    let key = request.key.map_or_else(|| host.layout.key(), Path::to_owned);
+    files::open(&key)?;
+
+    let mut line = TimeLine::default();
+    let mut found = Findings::default();
+    let machine: Option<Machine> = host.guest(&guest).machine().ok().flatten();
+    // They end when the guest is cut off.
+    found.connections(&host, machine.as_ref());
+    quarantine::quarantine(workspace, guest.as_str())?;
+    line.add(Moment::of_forensics("cut off from every network"));
+    let (captured, machine) = capture(workspace, &host, &guest, machine, &mut found, &mut line)?;
+
+    let seconds = begun.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let mut writer = ArchiveWriter::create(&path, seconds, workspace.settings.jobs)?;
+    let mut collector = Collector { workspace, host: &host, guest: &guest, writer: &mut writer, found };
+    collector.documents(machine.as_ref(), &mut line)?;
+    collector.captured(&captured.files)?;
+    let missing = collector.found.missing;
+
+    let stood_still = captured.taken.as_ref().map(|taken| taken.still);
+    let manifest = EvidenceManifest {
+        format: FORMAT,
+        fleet: host.layout.fleet().clone(),
+        guest: guest.clone(),
+        captured: rfc3339_millis(begun),
+        made_by: concat!("sisforge ", env!("CARGO_PKG_VERSION")).to_owned(),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        stood_still_ms: stood_still.map(|still| u64::try_from(still.as_millis()).unwrap_or(u64::MAX)),
+        memory_map: match (&machine, writer.members.contains_key(MEMORY)) {
+            (Some(machine), true) => memory_map(machine.memory_mib),
+            _ => Vec::new(),
+        },
+        members: writer.members.clone(),
+        missing,
+        signer: public_half(&key)?,
+    };
+    sign_and_finish(writer, &host.layout, &key, &path, manifest)
+}
+
+fn sign_and_finish(
+    writer: ArchiveWriter,
+    layout: &Layout,
+    key: &Path,
+    path: &Path,
+    manifest: EvidenceManifest,
+) -> Result<TakenEvidence, EvidenceError> {
+    let text = serde_json::to_string_pretty(&manifest).map_err(RunError::Manifest)? + "\n";
+    let signature = ssh_signature::sign(key, &text)?;
+    refuse_existing(path)?;
+    writer.finish(&text, &signature)?;
+    let sha256 = Sha256::of(&text);
+    let (guest, size) = (manifest.guest.to_string(), std::fs::metadata(path).map_or(0, |meta| meta.len()));
+    events::record(layout, [FleetEvent::EvidenceTaken { guest, sha256: sha256.to_string() }]);
+    Ok(TakenEvidence { path: path.to_owned(), manifest, sha256, size })
+}
+
+/// What of a guest was captured.
+struct CapturedGuest {
+    taken: Option<Captured>,
+    files: Vec<CapturedFile>,
+}
+
+/// Captures a guest that runs; of any other, its disk, where that is kept.
+fn capture(
+    workspace: &Workspace<'_>,
+    host: &LinuxHost,
+    guest: &GuestName,
+    machine: Option<Machine>,
+    found: &mut Findings,
+    line: &mut TimeLine,
+) -> Result<(CapturedGuest, Option<Machine>), EvidenceError> {
+    // Nobody starts, stops or restores it meanwhile.
+    let held = FleetHost::hold(workspace)?;
+    let _hold = interrupt::hold();
+    found.figures(host, guest, machine.as_ref());
+    let name = freeze::default_name(guest, &crate::base::time::now()).map_err(RunError::SnapshotName)?;
+    match snapshot::capture(&held.host, guest, &name, workspace.report) {
+        Ok(mut captured) => {
+            line.add(Moment::of_forensics(&format!(
+                "captured: it stood still for {} ms and goes on, cut off",
+                captured.still.as_millis()
+            )));
+            let (files, machine) = (std::mem::take(&mut captured.files), captured.machine.clone());
+            found.add("origin.json", crate::base::text::json(&captured.origin));
+            Ok((CapturedGuest { taken: Some(captured), files }, Some(machine)))
+        }
+        Err(error) => {
+            found.miss("memory and state", &error);
+            let disk = std::fs::File::open(host.layout.disk(guest));
+            let files = match disk {
+                Ok(file) => vec![CapturedFile { name: crate::host::evidence::DISK, file }],
+                Err(source) => {
+                    found.miss("data disk", &FileError::when("open", host.layout.disk(guest))(source));
+                    Vec::new()
+                }
+            };
+            Ok((CapturedGuest { taken: None, files }, machine))
+        }
+    }
+}
+
+/// Where an archive goes. Nothing that is there is replaced.
+fn place_of(out: Option<&Path>, guest: &GuestName, time: SystemTime) -> Result<PathBuf, EvidenceError> {
+    let digits: String = rfc3339_millis(time).chars().filter(char::is_ascii_digit).take(14).collect();
+    let (day, moment) = digits.split_at(digits.len().min(8));
+    let path =
+        out.map_or_else(|| PathBuf::from(format!("{guest}-{day}-{moment}.evidence.tar.zst")), Path::to_owned);
+    refuse_existing(&path)?;
+    Ok(path)
+}
+
+fn refuse_existing(path: &Path) -> Result<(), EvidenceError> {
+    match path.symlink_metadata() {
+        Ok(_) => Err(EvidenceError::Exists(path.to_owned())),
+        Err(_) => Ok(()),
+    }
+}
+
+/// What stands beside a private key, or the key itself where it is a public half.
+fn public_half(key: &Path) -> Result<String, FileError> {
+    let mut name = key.as_os_str().to_owned();
+    name.push(".pub");
+    let beside = files::read_text_if_present(Path::new(&name))?;
+    let text = match beside {
+        Some(text) => text,
+        None => files::read_text(key).ok().filter(|text| text.starts_with("ssh-")).unwrap_or_default(),
+    };
+    Ok(text.trim().to_owned())
+}

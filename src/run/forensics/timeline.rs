@@ -1,0 +1,205 @@
+//! A time line of a guest: what its host noted, what it and its VMM said, what it sent, in the order of their times.
+
+use std::time::SystemTime;
+
+use minijinja::context;
+use serde::Serialize;
+
+use crate::apply::linux::LinuxHost;
+use crate::base::diagnostic::one_line;
+use crate::base::text::printable;
+use crate::base::time::{parse_rfc3339, rfc3339_millis};
+use crate::base::{FleetName, GuestName};
+use crate::host::evidence::MissingEvidence;
+use crate::host::logs::LogKind;
+use crate::run::events::HostEvent;
+use crate::run::flow_log::{Kept, Noted};
+use crate::run::flows::{Dropped, Flow};
+use crate::run::{RunError, Workspace};
+use crate::sys::fs::FileError;
+use crate::sys::log::{Lines, Reader, Start};
+
+/// Most moments of one source, the newest of them: a guest says what it likes, as often as it likes.
+const MOST: usize = 20_000;
+
+/// Something that happened.
+#[derive(Clone, Debug, Serialize)]
+pub struct Moment {
+    /// RFC 3339, UTC; that of the line before it where its own is not known.
+    time: String,
+    source: Witness,
+    text: String,
+}
+
+/// Who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Witness {
+    Host,
+    Serial,
+    Vmm,
+    Flow,
+    Drop,
+    Forensics,
+}
+
+impl Moment {
+    /// Something that is done for the evidence, now.
+    pub fn of_forensics(text: &str) -> Self {
+        Self::new(SystemTime::now(), Witness::Forensics, text)
+    }
+
+    fn new(time: SystemTime, source: Witness, text: &str) -> Self {
+        Self { time: rfc3339_millis(time), source, text: printable(text) }
+    }
+}
+
+/// The moments of a guest.
+#[derive(Debug, Default)]
+pub struct TimeLine {
+    moments: Vec<Moment>,
+}
+
+impl TimeLine {
+    /// Adds a moment.
+    pub fn add(&mut self, moment: Moment) {
+        self.moments.push(moment);
+    }
+
+    /// Adds all that is kept of a guest. Gives what of it could not be read.
+    pub fn of_guest(
+        &mut self,
+        workspace: &Workspace<'_>,
+        host: &LinuxHost,
+        guest: &GuestName,
+    ) -> Vec<MissingEvidence> {
+        let mut missing = Vec::new();
+        let layout = &host.layout;
+        let parts = [
+            ("events", events(host, guest)),
+            ("serial log", log(&layout.log(guest, LogKind::Serial), Witness::Serial)),
+            ("VMM log", log(&layout.log(guest, LogKind::Vmm), Witness::Vmm)),
+            ("flows and drops", flows(workspace, guest)),
+        ];
+        for (what, part) in parts {
+            match part {
+                Ok(mut moments) => {
+                    let many = moments.len().saturating_sub(MOST);
+                    self.moments.extend(moments.drain(many..));
+                }
+                Err(error) => {
+                    let (what, why) = (format!("{what} in the time line"), one_line(&error));
+                    missing.push(MissingEvidence { what, why });
+                }
+            }
+        }
+        // Those of one source stay in the order in which they came.
+        self.moments.sort_by(|a, b| a.time.cmp(&b.time));
+        missing
+    }
+
+    /// A JSON object a line.
+    pub fn json(&self) -> String {
+        self.moments.iter().map(|moment| crate::base::text::json(moment) + "\n").collect()
+    }
+
+    /// A page that needs nothing beside itself, and runs no script.
+    pub fn html(&self, fleet: &FleetName, guest: &GuestName) -> String {
+        let mut environment = minijinja::Environment::new();
+        let template = environment.add_template("timeline.html", include_str!("timeline.html.jinja"));
+        let values = context! { fleet => fleet.as_str(), guest => guest.as_str(), moments => self.moments };
+        let page = template.and_then(|()| environment.get_template("timeline.html")?.render(values));
+        page.unwrap_or_else(|error| unreachable!("a template of this program is one that renders: {error}"))
+    }
+}
+
+fn log(path: &std::path::Path, source: Witness) -> Result<Vec<Moment>, RunError> {
+    let failed = || FileError::when("read", path);
+    let (mut moments, mut last) = (Vec::new(), SystemTime::UNIX_EPOCH);
+    for start in [Start::Previous, Start::This] {
+        let mut reader = Reader::open(path, start).map_err(failed())?;
+        let mut lines = Lines::default();
+        let mut add = |time: Option<SystemTime>, line: &[u8]| {
+            last = time.unwrap_or(last);
+            moments.push(Moment::new(last, source, &String::from_utf8_lossy(line)));
+        };
+        while let Some(reader) = &mut reader
+            && let Some((time, bytes)) = reader.read().map_err(failed())?
+        {
+            lines.feed(time, &bytes, &mut add);
+        }
+        lines.finish(&mut add);
+    }
+    Ok(moments)
+}
+
+fn events(host: &LinuxHost, guest: &GuestName) -> Result<Vec<Moment>, RunError> {
+    let path = host.layout.events();
+    let failed = || FileError::when("read", &path);
+    let mut moments = Vec::new();
+    let mut reader = Reader::open(&path, Start::This).map_err(failed())?;
+    let mut lines = Lines::default();
+    while let Some(reader) = &mut reader
+        && let Some((time, bytes)) = reader.read().map_err(failed())?
+    {
+        lines.feed(time, &bytes, |_, line| {
+            let Ok(HostEvent { time, what, .. }) = serde_json::from_slice(line) else { return };
+            let is_of_all = what.guest().is_none();
+            if let (true, Ok(time)) =
+                (is_of_all || what.guest() == Some(guest.as_str()), parse_rfc3339(&time))
+            {
+                moments.push(Moment::new(time, Witness::Host, &what.sentence()));
+            }
+        });
+    }
+    Ok(moments)
+}
+
+fn flows(workspace: &Workspace<'_>, guest: &GuestName) -> Result<Vec<Moment>, RunError> {
+    let moment = |noted: Noted| match noted {
+        Noted::Dropped(dropped) => Some(Moment::new(dropped.time, Witness::Drop, &of_drop(&dropped))),
+        Noted::Flow(flow) => Some(Moment::new(flow.time, Witness::Flow, &of_flow(&flow))),
+        Noted::Lost => None,
+    };
+    Ok(Kept::of(workspace, guest.as_str())?.unread()?.into_iter().filter_map(moment).collect())
+}
+
+fn of_drop(Dropped { why, packet, name, .. }: &Dropped) -> String {
+    let (from, to) = packet.ports.unzip();
+    let (from, to) = (ends(packet.from, from), ends(packet.to, to));
+    format!("protocol {} {from} -> {to}{}: {why}", packet.protocol, called(name.as_deref()))
+}
+
+fn of_flow(Flow { began, connection, name, .. }: &Flow) -> String {
+    let word = if *began == Some(true) { "began" } else { "ended" };
+    let (from, to) = (ends(connection.from, connection.from_port), ends(connection.to, connection.port));
+    let bytes = match (connection.sent, connection.answered) {
+        (Some(sent), Some(answered)) => format!(", {sent} bytes sent, {answered} answered"),
+        _ => String::new(),
+    };
+    format!("protocol {} {from} -> {to}{} {word}{bytes}", connection.protocol, called(name.as_deref()))
+}
+
+fn ends(address: std::net::Ipv4Addr, port: Option<u16>) -> String {
+    port.map_or_else(|| address.to_string(), |port| format!("{address}:{port}"))
+}
+
+fn called(name: Option<&str>) -> String {
+    name.map(|name| format!(" ({name})")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_shows_what_a_guest_says_and_does_nothing_of_it() {
+        let mut line = TimeLine::default();
+        line.add(Moment::new(SystemTime::UNIX_EPOCH, Witness::Serial, "<script>alert(1)</script>\u{1b}[2J"));
+        let page = line.html(&"sis".parse().unwrap(), &"alice".parse().unwrap());
+        assert!(page.contains("&lt;script&gt;alert(1)") && !page.contains("<script"), "{page}");
+        assert!(!page.contains('\u{1b}') && page.contains("default-src 'none'"));
+        assert!(!page.contains("://"), "it names no other place");
+        assert!(line.json().ends_with("}\n"));
+    }
+}
