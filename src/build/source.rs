@@ -83,7 +83,7 @@ fn copy_dir(source: &Path, to: &Path, report: &dyn Report) -> Result<(), FileErr
     Ok(())
 }
 
-/// Memory that xz may take to decode blocks in parallel.
+/// Memory that xz may take: a source may be anybody's. The best of its presets needs 65 MiB to unpack.
 const XZ_MEMORY: u64 = 256 << 20;
 
 fn unpack_tarball(source: &Path, arch: &str, to: &Path, report: &dyn Report) -> Result<(), SourceError> {
@@ -112,7 +112,7 @@ fn xz<R: io::BufRead>(packed: R) -> io::Result<liblzma::bufread::XzDecoder<R>> {
     let decoder = liblzma::stream::MtStreamBuilder::new()
         .threads(threads)
         .memlimit_threading(XZ_MEMORY)
-        .memlimit_stop(u64::MAX)
+        .memlimit_stop(XZ_MEMORY)
         .decoder()?;
     Ok(liblzma::bufread::XzDecoder::new_stream(packed, decoder))
 }
@@ -180,6 +180,26 @@ mod tests {
             builder.append(&header, text.as_bytes()).unwrap();
         }
         builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn a_source_that_needs_too_much_memory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, mut packed) = (dir.path().join("linux.tar.xz"), Vec::new());
+        let tar = tarball(&[("linux-6.1/Kconfig", "x")]);
+        liblzma::read::XzEncoder::new(&tar[..], 1).read_to_end(&mut packed).unwrap();
+        fs::write(&path, &packed).unwrap();
+        unpack(&path, "x86", &dir.path().join("small"), &Silent).unwrap();
+        // The block's header, 12 bytes from the start: that of LZMA2 has the size of the dictionary, here 1 GiB, and a sum at its end.
+        let end = 12 + (usize::from(packed[12]) + 1) * 4;
+        assert_eq!(packed[14..16], [0x21, 1]);
+        packed[16] = 36;
+        let mut sum = flate2::Crc::new();
+        sum.update(&packed[12..end - 4]);
+        packed[end - 4..end].copy_from_slice(&sum.sum().to_le_bytes());
+        fs::write(&path, &packed).unwrap();
+        let error = unpack(&path, "x86", &dir.path().join("large"), &Silent).unwrap_err();
+        assert!(crate::base::diagnostic::one_line(&error).contains("memory"), "{error:?}");
     }
 
     #[test]

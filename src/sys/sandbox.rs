@@ -10,17 +10,20 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 
+use super::cgroup::CgroupError;
 use super::fs::FileError;
-use super::memory;
 use super::tool::{self, Tool, ToolError};
 
 pub mod guard;
+pub mod memory;
 
 use guard::DiskGuard;
+use memory::MemoryGroup;
 
 /// Who runs the programs where root started them: systemd and Debian leave this uid and this gid to nobody
 /// (<https://systemd.io/UIDS-GIDS>).
@@ -46,15 +49,14 @@ pub const TIME: Duration = Duration::from_secs(4 * 3600);
 /// How long one may take to end once its time is over.
 const LAST_WORDS: &str = "--kill-after=10";
 
-/// Bytes of memory that one process may ask for at least; more, on a host that has more.
-const MEMORY: u64 = 4 << 30;
-
 /// How programs of a project are run.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     kind: Kind,
     /// When its time is over.
     ends: Instant,
+    /// What holds all programs to a bound of memory; `None` where each is held to one alone.
+    memory: Option<Arc<MemoryGroup>>,
 }
 
 #[derive(Clone, Debug)]
@@ -92,7 +94,8 @@ impl Sandbox {
     pub fn find(programs: &[&str]) -> Result<Self, SandboxError> {
         let is_root = rustix::process::geteuid().is_root();
         match (closed(is_root), is_root) {
-            (Ok(sandbox), true) => Ok(sandbox),
+            // In a container that may make no cgroups, each process has its bound.
+            (Ok(sandbox), true) => Ok(sandbox.clone().bounded(memory::of_all()).unwrap_or(sandbox)),
             (Ok(sandbox), false) => Ok(match programs.iter().find_map(|program| elsewhere(program)) {
                 None => sandbox,
                 Some(path) => Self::open(format!("it would not show {}", path.display())),
@@ -109,7 +112,20 @@ impl Sandbox {
     }
 
     fn of(kind: Kind) -> Self {
-        Self { kind, ends: Instant::now() + TIME }
+        Self { kind, ends: Instant::now() + TIME, memory: None }
+    }
+
+    /// The same for programs that may take so many bytes of memory together.
+    ///
+    /// # Errors
+    /// Where no cgroup can be made for that.
+    pub fn bounded(self, bytes: u64) -> Result<Self, CgroupError> {
+        Ok(Self { memory: Some(Arc::new(MemoryGroup::create(bytes)?)), ..self })
+    }
+
+    /// What holds all programs to a bound of memory.
+    pub fn memory_group(&self) -> Option<&MemoryGroup> {
+        self.memory.as_deref()
     }
 
     /// Why programs run without a sandbox, where they do.
@@ -145,14 +161,15 @@ impl Sandbox {
                 let own = ["--bind".into(), dir.into(), INSIDE.into(), "--chdir".into(), INSIDE.into()];
                 let end = ["--remount-ro", "/", "--"].map(OsString::from);
                 let left = self.ends.saturating_duration_since(Instant::now());
-                let before = bounds(left).into_iter().chain(before.iter().cloned());
+                let join = self.memory_group().map(MemoryGroup::join).unwrap_or_default();
+                let before = join.into_iter().chain(bounds(left)).chain(before.iter().cloned());
                 tool.behind(before.chain(own).chain(end).chain(drops_root.iter().cloned()))
             }
         }
     }
 
-    /// Runs a call that works in `dir`, as [`Tool::lines_within`] does, and within what all calls may take of the disk. Without a
-    /// sandbox there is no such bound, as there is none for what a user runs himself.
+    /// Runs a call that works in `dir`, as [`Tool::lines_within`] does, and within what all calls may take of the disk and of memory.
+    /// Without a sandbox there is no such bound, as there is none for what a user runs himself.
     pub fn lines(
         &self,
         call: &Tool,
@@ -163,8 +180,21 @@ impl Sandbox {
         match &self.kind {
             Kind::Open(_) => call.lines_within(exceeded, line),
             Kind::Closed { .. } => {
-                let guard = DiskGuard::of(dir);
-                call.lines_within(&|| exceeded().or_else(|| guard.exceeded()), line)
+                let (guard, memory) = (DiskGuard::of(dir), self.memory_group());
+                let out_of_memory = || memory.and_then(MemoryGroup::exceeded);
+                let bounds = || exceeded().or_else(out_of_memory).or_else(|| guard.exceeded());
+                let done = call.lines_within(&bounds, line);
+                // Whoever is not stopped by the end of one of his programs has not made what he should either.
+                match (done, out_of_memory()) {
+                    (Ok(()) | Err(ToolError::Failed { .. }), Some(bound)) => {
+                        Err(ToolError::Exceeded { command: call.command_line(), bound })
+                    }
+                    (Err(ToolError::Failed { command, status, mut stderr, code }), None) => {
+                        memory::told(&mut stderr);
+                        Err(ToolError::Failed { command, status, stderr, code })
+                    }
+                    (done, _) => done,
+                }
             }
         }
     }
@@ -210,8 +240,7 @@ fn closed(is_root: bool) -> Result<Sandbox, SandboxError> {
 fn bounds(left: Duration) -> Vec<OsString> {
     // None at all would be no limit.
     let seconds = left.as_secs().max(1).to_string();
-    let half = memory::total().map_or(0, |total| total / 2);
-    let most = format!("--as={}", half.max(MEMORY));
+    let most = format!("--as={}", memory::of_one());
     let all: [(&str, &[&str]); 4] = [
         ("setpriv", &["--pdeathsig", "KILL"]),
         ("timeout", &[LAST_WORDS, &seconds]),
