@@ -11,7 +11,7 @@ MACHETE = $(TOOLS)/cargo-machete-$(MACHETE_VERSION)/bin/cargo-machete
 MDBOOK_VERSION = 0.4.52
 MDBOOK = $(TOOLS)/mdbook-$(MDBOOK_VERSION)/bin/mdbook
 
-.PHONY: demo test test-host lint bench build dist docs packages test-packages host-packages bench-packages dist-packages docs-packages
+.PHONY: demo test test-long test-host lint bench build dist docs packages test-packages host-packages bench-packages dist-packages docs-packages
 
 ## the whole job on this machine, from Debian's packages to a rootless container in a guest; with KEEP=1, the guests run on
 demo: packages build
@@ -22,6 +22,11 @@ test: test-packages lint build
 	PATH="$(CURDIR)/$(TOOLS)/usr/sbin:$(CURDIR)/$(TOOLS)/usr/bin:$$PATH" SISFORGE_REQUIRE_ORACLES=1 $(CARGO) test --locked
 	demo/run $(abspath $(RELEASE))
 	SISFORGE_REQUIRE_ORACLES=1 tests/genuine/run $(abspath $(RELEASE))
+
+## what `make test` does a part of, in full: each command killed before each of its steps by each signal, and more of what is random
+test-long: test-packages
+	PATH="$(CURDIR)/$(TOOLS)/usr/sbin:$(CURDIR)/$(TOOLS)/usr/bin:$$PATH" SISFORGE_REQUIRE_ORACLES=1 SISFORGE_TEST_KILLS=1000 \
+		SISFORGE_TEST_POLICIES=1000 SISFORGE_TEST_WORLDS=20 SISFORGE_TEST_LAYOUTS=1500 $(CARGO) test --locked --test sisforge
 
 ## the package, the demo and more on a host of its own: Debian with systemd, cgroup v2 and KVM, in an emulated machine
 test-host: packages host-packages dist

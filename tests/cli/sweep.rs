@@ -4,7 +4,8 @@
 //! With `-v`, a step is told before it is taken. The pipe that it is told to holds one write, of the several that make a line:
 //! who looks at it and takes nothing out holds the program right before that step.
 //!
-//! `SISFORGE_TEST_KILLS` is how often each command is killed before a step; without it, a few steps of each take their turn.
+//! `SISFORGE_TEST_KILLS` is how often each command is killed before a step; without it, a few steps of each take their turn. With as many
+//! as a command has steps, it is killed before each of them, by each signal.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -344,9 +345,10 @@ fn whatever_is_killed_at_whatever_step_the_next_command_completes_it() {
         // Steps that lie evenly, from one that is another each time.
         let places =
             (0..kills.min(steps)).map(|number| At::Step((first + number * steps / kills.min(steps)) % steps));
-        let instants =
-            (0..kills.div_ceil(2)).map(|_| At::After(limit.mul_f64(random.below(1000) as f64 / 1000.0)));
-        for at in places.chain(instants) {
+        let instants = (0..kills.min(steps).div_ceil(2))
+            .map(|_| At::After(limit.mul_f64(random.below(1000) as f64 / 1000.0)));
+        let each = if kills < steps { 1 } else { SIGNALS.len() };
+        for at in places.chain(instants).flat_map(|at| std::iter::repeat_n(at, each)) {
             let completed_by = story.completed_by[rounds % story.completed_by.len()];
             let signal = SIGNALS[rounds % SIGNALS.len()];
             hit += usize::from(kill(&site, story, at, signal, completed_by, limit));
