@@ -12,7 +12,7 @@ use sisforge::base::{PerSecond, Rates, Sha256};
 use sisforge::fleet::{Budget, NetworkPolicy, PolicyRule};
 use sisforge::host::firewall::{Ruleset, swap, table_name};
 use sisforge::sys::tool::Tool;
-use sisforge::sys::{conntrack, nft, tap};
+use sisforge::sys::{conntrack, ip as links, nft, tap};
 
 use crate::common::namespaces::inside_namespaces;
 use crate::common::nft::{Counter, counters};
@@ -371,7 +371,10 @@ fn invented_neighbours_are_not_remembered_and_other_addresses_not_told() {
     }
     Rules::of(allow_all(), allow_all()).load();
     tap::harden("sis-alice").unwrap();
-    let is_hardened = |name: &str| tap::hardened().unwrap().contains(name);
+    let is_hardened = |name: &str| {
+        let interfaces = links::interfaces().unwrap();
+        tap::is_hardened(interfaces.iter().find(|found| found.name == name).unwrap())
+    };
     assert!(is_hardened("sis-alice") && !is_hardened("sis-bob"));
     // Without it the kernel's own filter might do the rules' work.
     std::fs::write("/proc/sys/net/ipv4/conf/sis-alice/rp_filter", "0").unwrap();
@@ -462,6 +465,10 @@ fn what_others_change_in_a_table_shows() {
     let loaded = digest();
     connect("alice", "198.51.100.10:80");
     assert_eq!(digest(), loaded, "packets change nothing");
+    nft::load("insert rule inet sisforge-sis through counter").unwrap();
+    let counting = digest();
+    connect("alice", "198.51.100.10:80");
+    assert_eq!(digest(), counting, "what a rule counts is no change");
     let name = nft::read_table("inet", "sisforge-sis").unwrap().unwrap().sets;
     let name = name.iter().find(|name| name.starts_with("list-")).unwrap();
     for change in [
@@ -601,6 +608,20 @@ fn a_shaper_keeps_what_comes_too_fast_until_its_turn() {
     tap::shape("sis-alice", rates, "").unwrap();
     tap::shape("sis-alice", rates, "").unwrap();
     assert_eq!(shape_of_alice(), Rates { up: None, down: Some(1_000_000) });
+    // What may leave at once, and what waits, is no other hand's either.
+    for other in [
+        "burst 1mb limit 500000",
+        "burst 65536 limit 5mb",
+        "burst 65536 limit 500000 peakrate 9mbit mtu 2000",
+    ] {
+        let change = format!("qdisc change dev sis-alice root handle 1: tbf rate 8mbit {other}");
+        Tool::new("tc").args(change.split(' ')).run().unwrap();
+        assert_eq!(shape_of_alice(), Rates { up: None, down: Some(0) }, "{other}");
+        tap::shape("sis-alice", rates, "").unwrap();
+        assert_eq!(shape_of_alice(), Rates { up: None, down: Some(1_000_000) });
+    }
+    let queues = Tool::new("tc").args(["qdisc", "show", "dev", "sis-alice"]).text().unwrap();
+    assert!(queues.contains("qdisc tbf 1: root") && queues.contains("rate 8Mbit burst 64Kb"), "{queues}");
     let server = within(OUTSIDE, || UdpSocket::bind("192.0.2.7:7")).unwrap();
     let socket = within("alice", || UdpSocket::bind("0.0.0.0:0")).unwrap();
     socket.send_to(b"?", "192.0.2.7:7").unwrap();
@@ -621,7 +642,7 @@ fn a_shaper_keeps_what_comes_too_fast_until_its_turn() {
 }
 
 fn shape_of_alice() -> Rates<u64> {
-    tap::shapes(["sis-alice"].into_iter()).unwrap()["sis-alice"]
+    tap::shapes(&links::interfaces().unwrap()).unwrap()["sis-alice"]
 }
 
 #[test]
@@ -675,7 +696,7 @@ fn flood(stop: &AtomicBool, target: &str) -> u64 {
 fn no_forbidden_packet_passes_while_rules_are_swapped() {
     // What is given costs 25 ms each.
     let swaps =
-        std::env::var("SISFORGE_TEST_RELOADS").ok().and_then(|value| value.parse().ok()).unwrap_or(200);
+        std::env::var("SISFORGE_TEST_RELOADS").ok().and_then(|value| value.parse().ok()).unwrap_or(1000);
     if !in_a_world("no_forbidden_packet_passes_while_rules_are_swapped") {
         return;
     }

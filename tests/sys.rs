@@ -58,6 +58,7 @@ fn a_tap_is_made_repaired_and_removed() {
     let wanted = ip::Tap {
         name: "sis-a".to_owned(),
         owner: Some(200_001),
+        group: None,
         address: Some((ADDRESS, 30)),
         up: true,
         alias: "ours".to_owned(),

@@ -124,8 +124,7 @@ impl GuestHandle<'_> {
     /// Whether a guest's logs are being kept.
     pub fn has_keeper(self) -> bool {
         let (layout, guest) = (self.layout(), self.name);
-        let path = layout.keeper(guest);
-        path.exists() && matches!(FileLock::attempt(&path), Ok(None))
+        FileLock::is_held(&layout.keeper(guest))
     }
 
     /// The same keeper, where it was found stopped: nothing is copied.

@@ -20,6 +20,7 @@ use crate::sys::sparse;
 
 use super::ApplyError;
 use super::look::HostCache;
+use super::network;
 use super::record::{self, Unreadable};
 use super::semaphore::Semaphore;
 
@@ -107,6 +108,14 @@ impl LinuxHost {
     /// The guest of this name.
     pub fn guest<'a>(&'a self, name: &'a GuestName) -> GuestHandle<'a> {
         GuestHandle { host: self, name }
+    }
+
+    /// Keeps what the last look read of the fleet's rules, so that the next one need not; whoever calls this holds the host. What
+    /// cannot be kept is read again.
+    pub fn keep_read_rules(&self) {
+        if let Some(read) = self.look.read_rules() {
+            let _ = network::keep_rules(&self.layout, &read);
+        }
     }
 
     /// Fails where this process is asked to end, and heeds it.

@@ -10,10 +10,11 @@ use crate::host::layout::Layout;
 use crate::sys::cgroup::Hierarchy;
 use crate::sys::ip::{Interface, Tap};
 use crate::sys::mount;
-use crate::sys::process::{self, ChrootedProcess, DirId};
+use crate::sys::process::{self, ChrootedProcess, DirId, ProcessInfo};
 
 use super::ApplyError;
 use super::jail::{self, JailId};
+use super::record::HeldRules;
 
 /// What is known of a host; nothing at first.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub struct HostCache {
     mounts: Mutex<Option<Vec<PathBuf>>>,
     halted_keepers: Mutex<Option<BTreeMap<DirId, ChrootedProcess>>>,
     taps: Mutex<BTreeMap<u32, Tap>>,
+    vmms: Mutex<BTreeMap<GuestName, ProcessInfo>>,
+    rules: Mutex<Option<HeldRules>>,
 }
 
 /// Gives what is known, or finds it out.
@@ -47,6 +50,29 @@ impl HostCache {
         *self.mounts.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.halted_keepers.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.taps.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.vmms.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Notes what was read of the fleet's rules.
+    pub(super) fn note_rules(&self, read: &HeldRules) {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Some(read.clone());
+    }
+
+    /// What was read of the fleet's rules; `None` where what was held before still holds.
+    pub(super) fn read_rules(&self) -> Option<HeldRules> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes the VMM of a guest.
+    pub(super) fn keep_vmm(&self, guest: &GuestName, vmm: &ProcessInfo) {
+        self.vmms.lock().unwrap_or_else(PoisonError::into_inner).insert(guest.clone(), vmm.clone());
+    }
+
+    /// The VMM that a guest had at the time of the look, if it still lives.
+    pub(super) fn vmm(&self, guest: &GuestName) -> Option<ProcessInfo> {
+        let seen = self.vmms.lock().unwrap_or_else(PoisonError::into_inner).get(guest).cloned();
+        seen.filter(|vmm| process::lives(vmm.pid, vmm.start_time))
     }
 
     /// Notes the TAPs of the fleet's namespace.

@@ -80,7 +80,7 @@ pub(super) struct NamespaceState {
     /// Of each TAP, whether the kernel treats what comes from it as it should, and how fast packets come from it and go to it.
     pub taps: BTreeMap<String, (bool, Rates<u64>)>,
     /// What the kernel holds of the fleet's rules there.
-    listing: Option<Sha256>,
+    rules: Option<LoadedRules>,
     routes: Vec<HostRoute>,
     neighbours: Vec<Neighbour>,
     /// How fast what leaves it is shared between guests, in bytes a second.
@@ -91,9 +91,14 @@ pub(super) struct NamespaceState {
 }
 
 impl NamespaceState {
+    /// What was read of the rules, where that was done.
+    pub(super) fn read_rules(&self) -> Option<&HeldRules> {
+        self.rules.as_ref()?.held.as_ref()
+    }
+
     /// The fleet's rules there.
     pub(super) fn ruleset(&self, layout: &Layout) -> Option<ObservedRuleset> {
-        let listing = self.listing?;
+        let listing = self.rules.as_ref()?.listing;
         Some(if self.is_in_step { loaded(&layout.ruleset(), listing) } else { ObservedRuleset::Unknown })
     }
 }
@@ -113,7 +118,7 @@ pub(super) fn inside(layout: &Layout) -> Result<Option<NamespaceState>, FleetNet
                 None => None,
             },
             interfaces,
-            listing: rules::digest(layout.fleet(), known_rules(layout).as_ref())?,
+            rules: rules::look(layout.fleet(), known_rules(layout).as_ref())?,
             routes: ip::routes()?,
             neighbours: ip::permanent_neighbours()?,
             is_in_step: quarantine::is_in_step(layout)?,
@@ -124,9 +129,12 @@ pub(super) fn inside(layout: &Layout) -> Result<Option<NamespaceState>, FleetNet
 }
 
 fn tap_settings(interfaces: &[Interface]) -> Result<BTreeMap<String, (bool, Rates<u64>)>, IpError> {
-    let shapes = tap::shapes(interfaces.iter().filter_map(|found| Some(found.tap.as_ref()?.name.as_str())))?;
-    let hardened = tap::hardened()?;
-    Ok(shapes.into_iter().map(|(name, rates)| (name.clone(), (hardened.contains(&name), rates))).collect())
+    let mut shapes = tap::shapes(interfaces)?;
+    let settings = |found: &Interface| {
+        let rates = shapes.remove(&found.name).filter(|_| found.tap.is_some())?;
+        Some((found.name.clone(), (tap::is_hardened(found), rates)))
+    };
+    Ok(interfaces.iter().filter_map(settings).collect())
 }
 
 /// Whether a setting is so; a kernel without IPv6 has none of its own and needs none.
@@ -163,7 +171,8 @@ pub(super) fn observe(
         ports: listed.as_deref().and_then(host_rules::ports_in),
         published: listed.as_deref().map(|text| published(layout, Sha256::of(text))).unwrap_or_default(),
         rules: listed.map(|text| loaded(&layout.host_rules(), Sha256::of(text))),
-        is_in_host: listing("inet", layout.fleet())?.is_some() || interfaces.iter().any(|it| ours(&it)),
+        is_in_host: nft::has_table("inet", &firewall::table_name(layout.fleet()))?
+            || interfaces.iter().any(|it| ours(&it)),
     })
 }
 
@@ -244,13 +253,16 @@ fn pair(
 
 /// How fast what leaves an interface is shared, in bytes a second.
 fn shared(interface: &Interface, by: ShareBy) -> Result<Option<u64>, IpError> {
-    if interface.queue == ip::NO_QUEUE { Ok(None) } else { shares::rate(&interface.name, by) }
+    if interface.queue == ip::NO_QUEUE { Ok(None) } else { shares::rate(interface, by) }
 }
 
 /// Whether one end knows where the other is.
 fn is_known(neighbours: &[Neighbour], end: &PairEnd<'_>, other: &PairEnd<'_>) -> bool {
-    let (dst, lladdr) = (end.next_hop.to_string(), other.mac.to_string());
-    neighbours.iter().any(|known| known.dst == dst && known.dev == end.name && known.lladdr == lladdr)
+    let mac = other.mac.to_string();
+    let is_it = |known: &Neighbour| {
+        (known.address, known.interface.as_str()) == (end.next_hop, end.name) && known.mac == mac
+    };
+    neighbours.iter().any(is_it)
 }
 
 /// The switch for what comes in by an interface.
@@ -380,6 +392,15 @@ fn known_rules(layout: &Layout) -> Option<KnownRules> {
         held: held.filter(|held| held.listing == known.listing),
         body: body.and_then(|text| Some(text.strip_prefix(&head(known.digest))?.to_owned())),
     })
+}
+
+/// Keeps what was read of the rules that were loaded last, so that the next look need not.
+pub(super) fn keep_rules(layout: &Layout, held: &HeldRules) -> Result<(), Unwritten> {
+    let known: Option<LoadedRuleset> = record::read(&layout.ruleset()).ok().flatten();
+    match known.filter(|known| known.by_set && known.listing == held.listing) {
+        Some(_) => record::write(&layout.ruleset_held(), held),
+        None => Ok(()),
+    }
 }
 
 /// Loads the rules in the namespace.

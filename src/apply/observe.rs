@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::os::unix::fs::MetadataExt;
+use std::panic::resume_unwind;
 use std::path::Path;
 
 use crate::base::GuestName;
@@ -43,15 +44,18 @@ pub fn observe(host: &LinuxHost) -> Result<ObservedHost, ApplyError> {
         .collect();
     let (inside, interfaces) = (network::inside(layout)?, ip::interfaces()?);
     host.look.keep_taps(inside.iter().flat_map(|inside| &inside.interfaces));
+    if let Some(read) = inside.as_ref().and_then(|inside| inside.read_rules()) {
+        host.look.note_rules(read);
+    }
     let taps = taps(layout, inside.as_ref(), &interfaces);
     let store = Store::look(layout)?;
-    let mut guests = BTreeMap::new();
-    for name in known {
-        let places = jails.get(&name).map_or(&[][..], Vec::as_slice);
-        let tap = taps.get(&name).cloned();
-        let guest = ObservedGuest { tap, ..host.guest(&name).observed(places, &cgroups, &store)? };
-        guests.insert(name, guest);
-    }
+    let one = |name: &GuestName| {
+        let places = jails.get(name).map_or(&[][..], Vec::as_slice);
+        let tap = taps.get(name).cloned();
+        Ok(ObservedGuest { tap, ..host.guest(name).observed(places, &cgroups, &store)? })
+    };
+    let known: Vec<GuestName> = known.into_iter().collect();
+    let mut guests = side_by_side(&known, one)?;
     guests.retain(|_, guest| *guest != ObservedGuest::default());
     Ok(ObservedHost {
         network: network::observe(layout, inside.as_ref(), &interfaces)?,
@@ -63,6 +67,29 @@ pub fn observe(host: &LinuxHost) -> Result<ObservedHost, ApplyError> {
         resolvers: resolver::observe(layout, hierarchy).map_err(FleetNetworkError::from)?,
         snapshot_leftovers: snapshot::has_leftovers(layout),
     })
+}
+
+/// So many guests are looked at by one thread.
+const AT_ONCE: usize = 32;
+
+/// Looks at each guest, with as many threads as there are processors for that.
+fn side_by_side(
+    names: &[GuestName],
+    look: impl Fn(&GuestName) -> Result<ObservedGuest, ApplyError> + Sync,
+) -> Result<BTreeMap<GuestName, ObservedGuest>, ApplyError> {
+    let look_at = |names: &[GuestName]| -> Result<Vec<_>, ApplyError> {
+        names.iter().map(|name| Ok((name.clone(), look(name)?))).collect()
+    };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let parts: Vec<_> = names.chunks(names.len().div_ceil(processors).max(AT_ONCE)).collect();
+    let [part] = parts[..] else {
+        let found: Result<Vec<_>, _> = std::thread::scope(|scope| {
+            let looking: Vec<_> = parts.iter().map(|part| scope.spawn(|| look_at(part))).collect();
+            looking.into_iter().map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        });
+        return Ok(found?.into_iter().flatten().collect());
+    };
+    Ok(look_at(part)?.into_iter().collect())
 }
 
 /// Whether a host has nothing of the fleet that could run or filter.
@@ -116,6 +143,9 @@ impl GuestHandle<'_> {
         store: &Store,
     ) -> Result<ObservedGuest, ApplyError> {
         let found = self.vmm_in(|| places.to_vec());
+        if let Some(vmm) = &found {
+            self.host.look.keep_vmm(self.name, vmm);
+        }
         let used = found.as_ref().and_then(|vmm| self.jail_in_use(places, vmm));
         let disk = self.observed_disk();
         let machine = if found.is_some() || disk.is_none() { self.machine() } else { Ok(None) };

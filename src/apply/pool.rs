@@ -35,7 +35,7 @@ impl GuestHandle<'_> {
             return Err(ApplyError::HandedOut(self.name.clone()));
         }
         // It stands still and hears nothing, and it has nothing to lose.
-        self.kill_vmm()
+        self.kill_vmm(None)
     }
 
     /// What it is there for, while this VMM runs; as well as can be told where its record cannot be read.

@@ -25,7 +25,8 @@ use crate::host::policy::Policies;
 use crate::host::publish::PublishedPort;
 use crate::host::snapshot::{Restored, SnapshotManifest};
 use crate::host::state::Machine;
-use crate::sys::fs::{self as files, FileError};
+use crate::sys::fs::{self as files, FileError, boot_id};
+use crate::sys::netns::own_identity;
 use crate::sys::nft::SetDigests;
 
 /// What is kept in a file of its own.
@@ -89,6 +90,13 @@ pub struct HeldRules {
     pub generation: u32,
     pub listing: Sha256,
     pub elements: HeldElements,
+}
+
+impl HeldRules {
+    /// Whether nobody changed anything since, where this thread's network is at that generation.
+    pub fn is_now(&self, generation: u32) -> bool {
+        self.generation == generation && self.boot == boot_id() && Some(self.namespace) == own_identity()
+    }
 }
 
 /// Digests of what sets hold, by family.

@@ -45,17 +45,25 @@ pub struct KnownRules {
     pub body: Option<String>,
 }
 
-/// What the tables of a fleet hold; `None` where there is none. It is not read where it is what was held before.
-pub fn digest(fleet: &FleetName, known: Option<&KnownRules>) -> Result<Option<Sha256>, NftError> {
+/// What the tables of a fleet hold; `None` where there is none. It is not read where it is what was held before, and `held` is what
+/// was read.
+pub fn look(fleet: &FleetName, known: Option<&KnownRules>) -> Result<Option<LoadedRules>, NftError> {
     let table = table_name(fleet);
     let generation = nft::generation()?;
-    if let Some(held) = known.and_then(|known| known.held.as_ref()).filter(|held| is_now(held, generation)) {
-        return Ok(Some(held.listing));
+    let held = known.and_then(|known| known.held.as_ref());
+    if let Some(held) = held.filter(|held| held.is_now(generation)) {
+        return Ok(Some(LoadedRules { listing: held.listing, held: None }));
     }
-    match known {
-        Some(known) if known.is_flat => flat(&table),
-        _ => Ok(content(&table, &HeldElements::default())?.map(|content| content.digest)),
+    if known.is_some_and(|known| known.is_flat) {
+        return Ok(flat(&table)?.map(|listing| LoadedRules { listing, held: None }));
     }
+    let there = content(&table, &HeldElements::default())?;
+    Ok(there.map(|there| LoadedRules { listing: there.digest, held: held_at(generation, there) }))
+}
+
+/// Only what they hold.
+pub fn digest(fleet: &FleetName, known: Option<&KnownRules>) -> Result<Option<Sha256>, NftError> {
+    Ok(look(fleet, known)?.map(|rules| rules.listing))
 }
 
 fn flat(name: &str) -> Result<Option<Sha256>, NftError> {
@@ -63,16 +71,21 @@ fn flat(name: &str) -> Result<Option<Sha256>, NftError> {
     Ok(Some(digest_of(inet, nft::flat_digest("arp", name)?)))
 }
 
-/// Whether nobody changed anything since.
-fn is_now(held: &HeldRules, generation: u32) -> bool {
-    held.generation == generation && held.boot == boot_id() && Some(held.namespace) == netns::own_identity()
+/// What was read at a generation; `None` where somebody changed something since.
+fn held_at(generation: u32, tables: FleetTables) -> Option<HeldRules> {
+    let namespace = netns::own_identity().filter(|_| nft::generation().is_ok_and(|now| now == generation))?;
+    let elements = HeldElements {
+        inet: tables.inet.elements,
+        arp: tables.arp.map(|arp| arp.elements).unwrap_or_default(),
+    };
+    Some(HeldRules { boot: boot_id(), namespace, generation, listing: tables.digest, elements })
 }
 
-/// What the kernel holds after a load.
+/// What the kernel holds, after a load or at a look.
 #[derive(Clone, Debug)]
 pub struct LoadedRules {
     pub listing: Sha256,
-    /// `None` where somebody else changed something meanwhile.
+    /// `None` where somebody else changed something meanwhile, and where nothing was read.
     pub held: Option<HeldRules>,
 }
 
@@ -86,7 +99,7 @@ pub fn load(
 ) -> Result<Option<LoadedRules>, NftError> {
     let table = table_name(fleet);
     let begun = nft::generation()?;
-    let held = known.and_then(|known| known.held.as_ref()).filter(|held| is_now(held, begun));
+    let held = known.and_then(|known| known.held.as_ref()).filter(|held| held.is_now(begun));
     let there = content(&table, &held.map(|held| held.elements.clone()).unwrap_or_default())?;
     let is_known = match (known, &there) {
         (Some(known), Some(_)) if known.is_flat => flat(&table)? == Some(known.listing),
@@ -104,18 +117,7 @@ pub fn load(
     let is_ours = generation == begun.wrapping_add(changes);
     let untouched = if is_ours { untouched } else { HeldElements::default() };
     let Some(after) = content(&table, &untouched)? else { return Ok(None) };
-    let namespace = netns::own_identity().filter(|_| nft::generation().is_ok_and(|now| now == generation));
-    let held = namespace.map(|namespace| HeldRules {
-        boot: boot_id(),
-        namespace,
-        generation,
-        listing: after.digest,
-        elements: HeldElements {
-            inet: after.inet.elements,
-            arp: after.arp.map(|arp| arp.elements).unwrap_or_default(),
-        },
-    });
-    Ok(Some(LoadedRules { listing: after.digest, held }))
+    Ok(Some(LoadedRules { listing: after.digest, held: held_at(generation, after) }))
 }
 
 /// Changes what is there; gives in how many transactions, and the elements that none of them touched.

@@ -282,12 +282,13 @@ impl GuestHandle<'_> {
         let end_of_patience = Instant::now() + host.stop_timeout;
         let left = || end_of_patience.saturating_duration_since(Instant::now());
         let mut only_here = None;
-        if let Some(vmm) = self.vmm() {
-            only_here = self.rescue_disk(&vmm)?;
+        let vmm = host.look.vmm(self.name).or_else(|| self.vmm());
+        if let Some(vmm) = &vmm {
             let machine: Option<Machine> = self.machine().ok().flatten();
-            let is_ready = self.ready(Some(&vmm)).is_ok_and(|ready| ready.is_some());
+            only_here = self.rescue_disk(machine.as_ref(), vmm)?;
+            let is_ready = self.ready(Some(vmm)).is_ok_and(|ready| ready.is_some());
             // What stands still hears nothing. Where it cannot be let go on, it is killed below.
-            let _ = self.continue_vmm(&vmm);
+            let _ = self.continue_vmm(vmm);
             let can_hear = match self.paused() {
                 Ok(None) => true,
                 Ok(Some(Paused::Unfinished)) => self.unpause(left()).is_ok(),
@@ -296,23 +297,28 @@ impl GuestHandle<'_> {
             };
             // One that never came up does not listen, and one that does not hear is killed below.
             if let Some(machine) = machine.filter(|_| is_ready && can_hear)
-                && self.ask_to_stop(&machine, &vmm, left()).is_ok()
+                && self.ask_to_stop(&machine, vmm, left()).is_ok()
             {
                 process::wait_gone(vmm.pid, vmm.start_time, left());
             }
         }
-        self.kill_vmm()?;
+        self.kill_vmm(vmm.as_ref())?;
         only_here.map_or(Ok(()), |disk| self.copy_back(&disk))?;
         self.end_keeper()
     }
 }
 
 impl GuestHandle<'_> {
-    /// Ends whatever is left in the guest's cgroup, and its VMM wherever it is.
-    pub(super) fn kill_vmm(self) -> Result<(), ApplyError> {
+    /// Ends whatever is left in the guest's cgroup, of which `known` is one, and its VMM wherever it is.
+    pub(super) fn kill_vmm(self, known: Option<&ProcessInfo>) -> Result<(), ApplyError> {
         let (host, guest) = (self.host, self.name);
         let _permit = host.stops.acquire();
-        host.hierarchy.kill(&host.layout.cgroup(guest))?;
+        let cgroup = host.layout.cgroup(guest);
+        // Mostly all that is there.
+        if let Some(vmm) = known {
+            host.hierarchy.kill_alone(&cgroup, vmm.pid);
+        }
+        host.hierarchy.kill(&cgroup)?;
         // The cgroup is empty by now.
         while let Some(left) = self.vmm_outside_cgroup(&self.jails().unwrap_or_default()) {
             end(guest, &left)?;

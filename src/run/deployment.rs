@@ -109,6 +109,7 @@ impl<'a> Deployment<'a> {
         let host = host::open(&fleet.host, &fleet.name)?;
         let lock = host::hold(&host.layout, workspace.report)?;
         let observed = host.observe()?;
+        host.keep_read_rules();
         Ok(Held { deployment: Self { workspace, fleet, host, observed }, lock })
     }
 

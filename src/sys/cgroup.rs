@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 
-use super::fs::io_diagnosis;
+use super::fs::{io_diagnosis, read_of_kernel};
 use super::mount::unescape;
 
 mod kill;
@@ -158,7 +158,7 @@ fn write(file: &Path, value: &str) -> Result<(), CgroupError> {
 }
 
 fn read(file: &Path) -> Option<String> {
-    fs::read_to_string(file).ok()
+    String::from_utf8(read_of_kernel(file).ok()?).ok()
 }
 
 /// A number, or `max` for none; version 1 writes a huge number for none.
@@ -284,8 +284,9 @@ impl Hierarchy {
 
     /// The cgroups directly below, in any hierarchy; none where it is absent.
     pub fn children(&self, path: &str) -> BTreeSet<String> {
-        let entries =
-            self.dirs(path).into_iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
+        // A directory that has two links has none below it, and need not be read.
+        let dirs = self.dirs(path).into_iter().filter(|dir| links(dir) != 2);
+        let entries = dirs.filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
         let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
         entries.filter(is_dir).filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
@@ -293,9 +294,7 @@ impl Hierarchy {
     /// At least how many cgroups are directly below; 0 where that cannot be told without reading the directory. A cgroup's
     /// directory has a link from each, its own name and its `.` beside them.
     pub fn least_children(&self, path: &str) -> u64 {
-        let links =
-            self.dirs(path).into_iter().filter_map(|dir| fs::metadata(dir).ok()).map(|meta| meta.nlink());
-        links.max().unwrap_or(0).saturating_sub(2)
+        self.dirs(path).iter().map(|dir| links(dir)).max().unwrap_or(0).saturating_sub(2)
     }
 
     /// Bytes of memory in use, page cache included.
@@ -317,6 +316,11 @@ impl Hierarchy {
         let text = self.dir("memory", path).and_then(|dir| read(&dir.join(file)));
         text.and_then(|text| parse_counter(&text, "oom_kill")).unwrap_or(0)
     }
+}
+
+/// How many names a directory has; 0 where it is not there.
+fn links(dir: &Path) -> u64 {
+    fs::metadata(dir).map_or(0, |meta| meta.nlink())
 }
 
 /// Version 2: a cgroup has a controller's files only where each cgroup above hands it down.

@@ -125,6 +125,15 @@ pub fn create_dirs(path: &Path, mode: u32) -> Result<(), FileError> {
     made.map_err(FileError::when("create directory", path))
 }
 
+/// Reads a small file of the kernel's, such as one of `/proc`, whose size is not to be seen: std would ask for that, begin with 32
+/// bytes, and read a dozen times.
+pub fn read_of_kernel(path: &Path) -> io::Result<Vec<u8>> {
+    const AT_ONCE: usize = 4096;
+    let mut bytes = Vec::with_capacity(AT_ONCE);
+    File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// A file that takes its name only once it is whole: dropped before [`NewFile::persist`], it leaves nothing, nor does
 /// a process that is killed (`O_TMPFILE`, where the file system knows it).
 pub struct NewFile {
@@ -291,6 +300,15 @@ pub struct FileLock {
 }
 
 impl FileLock {
+    /// Whether somebody has the lock. Nothing is made for that, and nobody waits.
+    pub fn is_held(path: &Path) -> bool {
+        let is_taken = |file: File| {
+            let attempt = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+            attempt == Err(rustix::io::Errno::WOULDBLOCK)
+        };
+        File::options().write(true).open(path).is_ok_and(is_taken)
+    }
+
     /// Takes the lock, waiting for whoever holds it.
     pub fn wait(path: &Path) -> Result<Self, FileError> {
         Self::take(path, rustix::fs::FlockOperation::LockExclusive).map(|(lock, _)| lock)
@@ -303,15 +321,15 @@ impl FileLock {
     }
 
     fn take(path: &Path, how: rustix::fs::FlockOperation) -> Result<(Self, bool), FileError> {
-        if let Some(dir) = path.parent() {
-            create_dir_all(dir)?;
-        }
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)
-            .map_err(FileError::when("open", path))?;
+        let open = || File::options().create(true).truncate(false).write(true).open(path);
+        let file = match (open(), path.parent()) {
+            (Err(error), Some(dir)) if error.kind() == io::ErrorKind::NotFound => {
+                create_dir_all(dir)?;
+                open()
+            }
+            (opened, _) => opened,
+        };
+        let file = file.map_err(FileError::when("open", path))?;
         match rustix::fs::flock(&file, how) {
             Ok(()) => Ok((Self { _file: file }, true)),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok((Self { _file: file }, false)),

@@ -23,6 +23,13 @@ pub struct Netfilter(OwnedFd);
 #[derive(Debug)]
 pub struct Rtnetlink(OwnedFd);
 
+/// What the kernel tells of one thing: the header of its kind, and attributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RtnetlinkItem {
+    bytes: Vec<u8>,
+    header: usize,
+}
+
 /// What a message is about: subsystem and kind, as `nlmsg_type` has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageKind(pub u8, pub u8);
@@ -78,7 +85,7 @@ impl Netfilter {
         for _ in 0..ATTEMPTS {
             self.send(kind, family, 0, NLM_F_REQUEST | NLM_F_DUMP, attributes)?;
             if let Some(all) = receive_all(&self.0)? {
-                return Ok(all);
+                return Ok(behind_family(all));
             }
         }
         Err(io::Error::from(rustix::io::Errno::INTR))
@@ -87,7 +94,7 @@ impl Netfilter {
     /// The answer to a question about one thing, each message with its attributes behind the headers.
     pub fn ask(&self, kind: MessageKind, family: u8, attributes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         self.send(kind, family, 0, NLM_F_REQUEST | NLM_F_ACK, attributes)?;
-        receive_all(&self.0).map(Option::unwrap_or_default)
+        receive_all(&self.0).map(Option::unwrap_or_default).map(behind_family)
     }
 
     /// Has something done, and waits until it is.
@@ -187,16 +194,26 @@ impl Rtnetlink {
         open(None, 0).map(Self)
     }
 
-    /// Everything of a kind, each with its attributes behind the headers.
-    pub fn dump(&self, kind: MessageKind, family_header: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-        let behind = |item: Vec<u8>| item.get(family_header.len() - FAMILY_HEADER..).map(<[u8]>::to_vec);
+    /// Everything of a kind. `family_header` is what the kind has before its attributes, such as `ifinfomsg`.
+    pub fn dump(
+        &self,
+        kind: MessageKind,
+        family_header: &[u8],
+        attributes: &[u8],
+    ) -> io::Result<Vec<RtnetlinkItem>> {
         for _ in 0..ATTEMPTS {
-            send(&self.0, kind, NLM_F_REQUEST | NLM_F_DUMP, family_header, &[])?;
+            send(&self.0, kind, NLM_F_REQUEST | NLM_F_DUMP, family_header, attributes)?;
             if let Some(all) = receive_all(&self.0)? {
-                return Ok(all.into_iter().filter_map(behind).collect());
+                return Ok(items(all, family_header));
             }
         }
         Err(Errno::INTR.into())
+    }
+
+    /// The answer to a question about one thing.
+    pub fn ask(&self, kind: MessageKind, family_header: &[u8]) -> io::Result<Vec<RtnetlinkItem>> {
+        send(&self.0, kind, NLM_F_REQUEST | NLM_F_ACK, family_header, &[])?;
+        Ok(items(receive_all(&self.0)?.unwrap_or_default(), family_header))
     }
 
     /// Has something done, and waits until it is. `family_header` is what the kind has before its attributes, such as `ifinfomsg`;
@@ -211,6 +228,45 @@ impl Rtnetlink {
         send(&self.0, kind, NLM_F_REQUEST | NLM_F_ACK | flags, family_header, attributes)?;
         receive_all(&self.0).map(drop)
     }
+}
+
+impl RtnetlinkItem {
+    /// One of a header and attributes.
+    pub fn of(header: &[u8], attributes: &[u8]) -> Self {
+        Self { bytes: [header, attributes].concat(), header: header.len() }
+    }
+
+    /// The attributes.
+    pub fn attributes(&self) -> &[u8] {
+        self.bytes.get(self.header..).unwrap_or_default()
+    }
+
+    /// A byte of the header.
+    pub fn byte(&self, at: usize) -> u8 {
+        self.bytes.get(at).copied().unwrap_or_default()
+    }
+
+    /// A number of the header, of 16 bits.
+    pub fn short(&self, at: usize) -> u16 {
+        let bytes = self.bytes.get(at..).and_then(|rest| rest.first_chunk());
+        bytes.map_or(0, |bytes| u16::from_ne_bytes(*bytes))
+    }
+
+    /// A number of the header, of 32 bits.
+    pub fn word(&self, at: usize) -> u32 {
+        let bytes = self.bytes.get(at..).and_then(|rest| rest.first_chunk());
+        bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+    }
+}
+
+fn items(payloads: Vec<Vec<u8>>, family_header: &[u8]) -> Vec<RtnetlinkItem> {
+    payloads.into_iter().map(|bytes| RtnetlinkItem { bytes, header: family_header.len() }).collect()
+}
+
+/// What is behind the header that all messages of netfilter have.
+fn behind_family(payloads: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let behind = |payload: Vec<u8>| payload.get(FAMILY_HEADER..).unwrap_or_default().to_vec();
+    payloads.into_iter().map(behind).collect()
 }
 
 fn open(protocol: Option<Protocol>, groups: u32) -> io::Result<OwnedFd> {
@@ -249,7 +305,7 @@ fn packed(
     message
 }
 
-/// What comes until the end; `None` where it changed while it was read.
+/// The payloads that come until the end; `None` where it changed while it was read.
 fn receive_all(socket: &OwnedFd) -> io::Result<Option<Vec<Vec<u8>>>> {
     let mut buffer = vec![0; BUFFER];
     let (mut all, mut whole) = (Vec::new(), true);
@@ -269,7 +325,7 @@ fn receive_all(socket: &OwnedFd) -> io::Result<Option<Vec<Vec<u8>>>> {
                         code => Err(io::Error::from_raw_os_error(-code)),
                     };
                 }
-                _ => all.push(payload.get(FAMILY_HEADER..).unwrap_or_default().to_vec()),
+                _ => all.push(payload.to_vec()),
             }
         }
     }
@@ -302,6 +358,11 @@ pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
 /// The content of an attribute.
 pub fn find(bytes: &[u8], number: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(found, _)| *found == number).map(|(_, content)| content)
+}
+
+/// The number of an attribute, of 32 bits.
+pub fn number(bytes: &[u8], attribute: u16) -> Option<u32> {
+    find(bytes, attribute)?.first_chunk().map(|word| u32::from_ne_bytes(*word))
 }
 
 /// The text of an attribute, without the zero at its end.

@@ -11,7 +11,9 @@ use super::fs::io_diagnosis;
 use super::tool::{Tool, ToolError};
 
 pub use change::ElementBatch;
-pub use table::{SetDigests, TableContent, flat_digest, generation, read as read_table, read_beside, tables};
+pub use table::{
+    SetDigests, TableContent, flat_digest, generation, interfaces_in, read as read_table, read_beside, tables,
+};
 
 /// Why a ruleset is not loaded or cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -99,21 +101,6 @@ fn without_dynamic_elements(text: &str) -> String {
         }
     }
     kept
-}
-
-/// The elements of a set of names; `None` where it is absent.
-pub fn elements(family: &str, table: &str, set: &str) -> Result<Option<Vec<String>>, NftError> {
-    let action = || format!("list the nft set {family} {table} {set}");
-    let text = match Tool::new("nft").args(["-j", "list", "set", family, table, set]).text() {
-        Ok(text) => text,
-        Err(error) if is_absence(&error) => return Ok(None),
-        Err(error) => return Err(failed(action())(error)),
-    };
-    let all: serde_json::Value =
-        serde_json::from_str(&text).map_err(|source| NftError::Output { action: action(), source })?;
-    let sets = all["nftables"].as_array().into_iter().flatten();
-    let elements = sets.filter_map(|item| item["set"]["elem"].as_array()).flatten();
-    Ok(Some(elements.filter_map(|element| element.as_str().map(str::to_owned)).collect()))
 }
 
 /// Whether a table is there.

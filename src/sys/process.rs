@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -20,7 +20,7 @@ pub use rustix::process::Signal;
 
 use crate::base::{Diagnosis, Diagnostic};
 
-use super::fs::io_diagnosis;
+use super::fs::{io_diagnosis, read_of_kernel};
 use super::mount::{MountEntry, parse_mountinfo};
 
 /// A process that could not be signalled.
@@ -166,14 +166,8 @@ fn proc_file(pid: u32, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/{name}"))
 }
 
-/// Bytes of a file of `/proc/PID` that are read at once. Its size is not to be seen, and std would begin with 32 and read a dozen
-/// times.
-const PROC_FILE: usize = 4096;
-
 fn read(pid: u32, name: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(PROC_FILE);
-    File::open(proc_file(pid, name)).and_then(|mut file| file.read_to_end(&mut bytes)).ok()?;
-    Some(bytes)
+    read_of_kernel(&proc_file(pid, name)).ok()
 }
 
 fn read_text(pid: u32, name: &str) -> Option<String> {

@@ -6,12 +6,14 @@
 //! itself (tc-u32(8)): who comes and goes changes nothing here.
 
 use std::collections::BTreeSet;
+use std::fmt::{Arguments, Write as _};
 
 use serde_json::json;
 
-use super::ip::{self, IpError};
-use super::tap::{Batch, LEAST_BURST, MOST_BURST, Qdisc, TICK, parse_qdiscs};
-use super::tool::Tool;
+use super::ip::queue::{PacketQueue, QueueId, TokenBucket, queues};
+use super::ip::{self, Interface, IpError};
+use super::tap::bucket;
+use super::tool::{Tool, ToolError};
 
 /// Which address of a packet tells whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,39 @@ const TURN: u32 = 1 << 16;
 /// More than any rate, in bytes a second, so that no class ever waits for its own.
 const UNBOUNDED: u64 = 12_500_000_000;
 
+/// What tc is to do in one call.
+#[derive(Debug, Default)]
+struct Batch {
+    lines: String,
+    count: usize,
+    /// Numbers of the lines that must succeed.
+    needed: Vec<usize>,
+}
+
+impl Batch {
+    fn line(&mut self, is_needed: bool, line: Arguments<'_>) {
+        let _ = writeln!(self.lines, "{line}");
+        self.count += 1;
+        if is_needed {
+            self.needed.push(self.count);
+        }
+    }
+
+    fn run(self) -> Result<(), ToolError> {
+        match Tool::new("tc").args(["-force", "-batch", "-"]).stdin(self.lines).run() {
+            Err(ToolError::Failed { stderr, .. }) if is_harmless(&stderr, &self.needed) => Ok(()),
+            done => done.map(drop),
+        }
+    }
+}
+
+/// Whether what tc complains of is of none of these lines.
+fn is_harmless(stderr: &str, needed: &[usize]) -> bool {
+    let mut failed = stderr.lines().filter_map(|line| line.strip_prefix("Command failed -:")).peekable();
+    let is_needed = |line: &str| line.trim().parse().is_ok_and(|number| needed.contains(&number));
+    failed.peek().is_some() && !failed.any(is_needed)
+}
+
 /// Shares what leaves an interface at a rate, in bytes a second; without one, nothing waits there.
 pub fn share(name: &str, rate: Option<u64>, by: ShareBy) -> Result<(), IpError> {
     let mut batch = Batch::default();
@@ -65,8 +100,7 @@ pub fn share(name: &str, rate: Option<u64>, by: ShareBy) -> Result<(), IpError> 
 }
 
 fn classes(batch: &mut Batch, name: &str, rate: u64) {
-    let burst = (rate / TICK).clamp(LEAST_BURST, MOST_BURST);
-    let limit = limit(rate);
+    let TokenBucket { burst, limit, .. } = bucket_of(rate);
     batch.line(
         true,
         format_args!("qdisc add dev {name} root handle 1: tbf rate {rate}bps burst {burst} limit {limit}"),
@@ -85,7 +119,7 @@ fn classes(batch: &mut Batch, name: &str, rate: u64) {
 
 /// What waits in a class. They come last, so that whoever counts them knows whether all before them is there.
 fn leaves(batch: &mut Batch, name: &str, rate: u64) {
-    let limit = limit(rate);
+    let limit = bucket_of(rate).limit;
     for class in 1..=CLASSES {
         batch.line(true, format_args!("qdisc add dev {name} parent 2:{class:x} bfifo limit {limit}"));
         // Within a share, no connection waits for another.
@@ -96,18 +130,19 @@ fn leaves(batch: &mut Batch, name: &str, rate: u64) {
     }
 }
 
-/// Bytes that wait at most: a tenth of a second, for a kernel that has no better queue.
-fn limit(rate: u64) -> u64 {
-    (rate / 10).clamp(2 * LEAST_BURST, u32::MAX.into())
+/// A tenth of a second waits, for a kernel that has no better queue.
+fn bucket_of(rate: u64) -> TokenBucket {
+    bucket(rate, 10)
 }
 
 /// The rate at which what leaves an interface is shared, in bytes a second; `None` where nothing waits there, and 0 where what does is
 /// not shared as it should be.
-pub fn rate(name: &str, by: ShareBy) -> Result<Option<u64>, IpError> {
+pub fn rate(interface: &Interface, by: ShareBy) -> Result<Option<u64>, IpError> {
+    let name = interface.name.as_str();
+    let mut queues = queues()?;
+    queues.retain(|queue| queue.interface == interface.index);
+    let Some(rate) = rate_of(&queues) else { return Ok(None) };
     let show = |what: &str| Tool::new("tc").args(["-j", what, "show", "dev", name]);
-    let qdiscs = show("qdisc");
-    let unread = |source| IpError::Output { command: qdiscs.command_line(), source };
-    let Some(rate) = rate_of(&parse_qdiscs(&qdiscs.text()?).map_err(unread)?) else { return Ok(None) };
     let filters = show("filter").args(["parent", "2:"]);
     let unread = |source| IpError::Output { command: filters.command_line(), source };
     let is_whole = rate > 0
@@ -116,14 +151,15 @@ pub fn rate(name: &str, by: ShareBy) -> Result<Option<u64>, IpError> {
     Ok(Some(if is_whole { rate } else { 0 }))
 }
 
-fn rate_of(qdiscs: &[Qdisc]) -> Option<u64> {
-    let root = qdiscs.iter().find(|qdisc| qdisc.root && qdisc.kind != ip::NO_QUEUE)?;
-    let is_shared = qdiscs.iter().any(|qdisc| qdisc.kind == "htb" && qdisc.parent.starts_with("1:"));
-    let mut leaves = qdiscs.iter().filter(|qdisc| qdisc.parent.starts_with("2:")).peekable();
+fn rate_of(queues: &[PacketQueue]) -> Option<u64> {
+    let is_root = |queue: &&PacketQueue| queue.parent == QueueId::ROOT && queue.kind != ip::NO_QUEUE;
+    let root = queues.iter().find(is_root)?;
+    let is_shared = queues.iter().any(|queue| queue.kind == "htb" && queue.parent.major() == 1);
+    let mut leaves = queues.iter().filter(|queue| queue.parent.major() == 2).peekable();
     let first = leaves.peek().map(|first| (&first.kind, &first.options));
     let alike = leaves.filter(|leaf| Some((&leaf.kind, &leaf.options)) == first).count();
-    let is_whole = root.kind == "tbf" && is_shared && alike == CLASSES as usize;
-    Some(if is_whole { root.options.rate } else { 0 })
+    let rate = root.rate().filter(|rate| root.is(&bucket_of(*rate)));
+    Some(rate.filter(|_| is_shared && alike == CLASSES as usize).unwrap_or(0))
 }
 
 /// Whether the classes of `tc class show`, which has lines alone, are those that were made. Words for rates are tc's own, so
@@ -191,22 +227,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_whole_has_its_rate() {
-        let leaf = |class: u32, limit: u32| {
-            format!(r#"{{"kind":"bfifo","parent":"2:{class:x}","options":{{"limit":{limit}}}}}"#)
-        };
-        let leaves: Vec<String> = (1..=CLASSES).map(|class| leaf(class, 1)).collect();
-        let tbf = r#"{"kind":"tbf","handle":"1:","root":true,"options":{"rate":2000001,"burst":65536}}"#;
-        let htb = r#"{"kind":"htb","handle":"2:","parent":"1:1","options":{"r2q":10}}"#;
-        let rate = |parts: &[&str]| rate_of(&parse_qdiscs(&format!("[{}]", parts.join(","))).unwrap());
-        let (but_one, leaves) = (leaves[1..].join(","), leaves.join(","));
-        assert_eq!(rate(&[tbf, htb, &leaves]), Some(2_000_001));
-        assert_eq!(rate(&[tbf, htb, &but_one, &leaf(1, 2)]), Some(0), "one is not as the others");
-        assert_eq!(rate(&[tbf, htb]), Some(0));
-        assert_eq!(rate(&[tbf, &leaves]), Some(0));
-        assert_eq!(rate(&[r#"{"kind":"htb","root":true,"options":{}}"#]), Some(0));
-        assert_eq!(rate(&[r#"{"kind":"noqueue","root":true,"options":{}}"#]), None);
-        assert!(rate_of(&parse_qdiscs("").unwrap()).is_none());
+    fn only_what_a_kernel_may_lack_is_no_error() {
+        let stderr = "Error: Specified qdisc kind is unknown.\nCommand failed -:2\n";
+        assert!(is_harmless(stderr, &[1, 3]));
+        assert!(!is_harmless(stderr, &[1, 2]));
+        assert!(!is_harmless("tc: not found\n", &[1]));
     }
 
     #[test]

@@ -1,17 +1,13 @@
 //! What the kernel does with a TAP beyond passing packets: how it answers there (`Documentation/networking/ip-sysctl.rst`),
-//! and how fast what goes to its guest and comes from it may be (tc(8)).
+//! and how fast what goes to its guest and comes from it may be.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{Arguments, Write as _};
-
-use serde::Deserialize;
+use std::collections::BTreeMap;
 
 use crate::base::Rates;
 use crate::base::network::TAP_NAME_PREFIX;
 
-use super::ip::link::InterfaceSettings;
-use super::ip::{self, IpError, link};
-use super::tool::{Tool, ToolError};
+use super::ip::queue::{PacketQueue, QueueId, QueuesOf, TokenBucket};
+use super::ip::{self, Interface, IpError, link};
 
 /// Settings of an interface that faces a guest: packets from addresses that are not routed to it are dropped, no packet says which
 /// way it takes, ARP is answered for the interface's own address alone, nobody is told of better routes, and there is no IPv6.
@@ -30,12 +26,30 @@ const SETTINGS: [(&str, &str, &str, usize); 8] = [
 /// Packets and flows of a queue that is fair to all connections.
 const PACKETS: u32 = 1000;
 const FLOWS: u32 = 128;
+/// What holds to a rate, and the fair queue behind it.
+const BUCKET: QueueId = QueueId::of(1, 0);
+const BEHIND: QueueId = QueueId::of(2, 0);
 /// Bytes of a queue that a packet waits in, at the least: segmentation offload makes one packet of many.
-pub(super) const LEAST_BURST: u64 = 1 << 16;
+const LEAST_BURST: u64 = 1 << 16;
 /// The kernel counts a burst in 32 bits, as time.
-pub(super) const MOST_BURST: u64 = 1 << 26;
+const MOST_BURST: u64 = 1 << 26;
 /// Of a second: what may leave at once where the kernel's timer ticks rarely.
-pub(super) const TICK: u64 = 100;
+const TICK: u64 = 100;
+
+/// What holds packets to a rate in bytes a second, of which this part of a second waits at most.
+pub(super) fn bucket(rate: u64, waits: u64) -> TokenBucket {
+    let bytes = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+    TokenBucket {
+        rate,
+        burst: bytes((rate / TICK).clamp(LEAST_BURST, MOST_BURST)),
+        limit: bytes((rate / waits).max(2 * LEAST_BURST)),
+    }
+}
+
+/// Half a second, for a kernel that has no better queue behind it.
+fn bucket_of(rate: u64) -> TokenBucket {
+    bucket(rate, 2)
+}
 
 fn key(name: &str, (family, key, ..): (&str, &str, &str, usize)) -> String {
     format!("net.{family}.conf.{name}.{key}")
@@ -53,59 +67,60 @@ pub fn harden(name: &str) -> Result<(), IpError> {
     Ok(())
 }
 
-/// The interfaces that have all of them set.
-pub fn hardened() -> Result<BTreeSet<String>, IpError> {
-    let is_set = |settings: &InterfaceSettings| {
-        SETTINGS.iter().all(|(family, _, value, number)| match *family {
-            "ipv6" => !settings.lacks_ipv6(*number),
-            _ => settings.ipv4(*number).is_some_and(|found| found.to_string() == *value),
-        })
-    };
-    let all = link::settings()?.into_iter();
-    Ok(all.filter(|(_, settings)| is_set(settings)).map(|(name, _)| name).collect())
+/// Whether an interface has all of them set.
+pub fn is_hardened(interface: &Interface) -> bool {
+    let settings = &interface.settings;
+    SETTINGS.iter().all(|(family, _, value, number)| match *family {
+        "ipv6" => !settings.lacks_ipv6(*number),
+        _ => settings.ipv4(*number).is_some_and(|found| found.to_string() == *value),
+    })
 }
 
 /// Has what goes to a guest, and what comes from it, wait its turn, so that neither is faster than its rate. What goes to it waits on
 /// its TAP; without a rate, it is only shared fairly between connections. What comes from it is led through an interface of its own
-/// (ifb, `tc-mirred(8)`) before anything else sees it, and comes back to the TAP when it is its turn: so all that a guest sends counts,
-/// whoever gets it. The queues are fq_codel's where the kernel has it, which keeps no connection waiting for another.
+/// (ifb) before anything else sees it, and comes back to the TAP when it is its turn: so all that a guest sends counts, whoever gets
+/// it. The queues are fq_codel's where the kernel has it, which keeps no connection waiting for another.
 pub fn shape(name: &str, rates: Rates, alias: &str) -> Result<(), IpError> {
     let Rates { up, down } = rates.bytes_per_second();
-    let ifb = ifb(name);
-    if up.is_some() {
-        link::create_ifb(&ifb, alias)?;
-    }
-    let mut batch = Batch::default();
-    batch.queue(name, down);
+    let tap = QueuesOf { name, index: ip::index(name)?.ok_or_else(|| link::missing(name))? };
+    put_queue(tap, down)?;
     match up {
         Some(_) => {
-            batch.queue(&ifb, up);
-            batch.line(true, format_args!("qdisc replace dev {name} ingress"));
-            batch.line(
-                true,
-                format_args!(
-                    "filter replace dev {name} parent ffff: protocol all pref 1 handle 800::1 u32 match u32 0 0 \
-                     action mirred egress redirect dev {ifb}"
-                ),
-            );
+            let ifb = ifb(name);
+            let index = link::create_ifb(&ifb, alias)?;
+            put_queue(QueuesOf { name: &ifb, index }, up)?;
+            tap.lead_to(index)
         }
-        None => batch.line(false, format_args!("qdisc del dev {name} ingress")),
+        None => {
+            tap.lead_nowhere()?;
+            unshape(name)
+        }
     }
-    batch.run()?;
-    if up.is_none() {
-        unshape(name)?;
-    }
-    Ok(())
 }
 
-/// The same of a TAP that was made just now, on which nothing waits yet. One without rates starts no program.
+/// The same of a TAP that was made just now, on which nothing waits yet.
 pub fn shape_new(name: &str, rates: Rates, alias: &str) -> Result<(), IpError> {
     if rates != Rates::default() {
         return shape(name, rates, alias);
     }
-    link::queue_fairly(name, PACKETS, FLOWS)?;
+    let index = ip::index(name)?.ok_or_else(|| link::missing(name))?;
+    QueuesOf { name, index }.put_fair(QueueId::ROOT, QueueId::NONE, PACKETS, FLOWS)?;
     // Of one of that name before it.
     unshape(name)
+}
+
+/// What leaves an interface waits there, at a rate in bytes a second.
+fn put_queue(interface: QueuesOf<'_>, rate: Option<u64>) -> Result<(), IpError> {
+    match rate {
+        Some(rate) => {
+            interface.put_bucket(BUCKET, &bucket_of(rate))?;
+            interface.put_fair(BUCKET, BEHIND, PACKETS, FLOWS)
+        }
+        None => {
+            interface.remove_root()?;
+            interface.put_fair(QueueId::ROOT, QueueId::NONE, PACKETS, FLOWS)
+        }
+    }
 }
 
 /// Removes what the packets of a guest wait in that comes from its TAP; absence is fine.
@@ -119,113 +134,37 @@ fn ifb(tap: &str) -> String {
     format!("ifb-{}", tap.strip_prefix(TAP_NAME_PREFIX).unwrap_or(tap))
 }
 
-/// What tc is to do in one call.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    lines: String,
-    count: usize,
-    /// Numbers of the lines that must succeed.
-    needed: Vec<usize>,
-}
-
-impl Batch {
-    pub(super) fn line(&mut self, is_needed: bool, line: Arguments<'_>) {
-        let _ = writeln!(self.lines, "{line}");
-        self.count += 1;
-        if is_needed {
-            self.needed.push(self.count);
+/// How fast packets go to and come from the guests of these interfaces, in bytes a second. Rate 0 is that of a queue
+/// that is not as it is made for its rate, and of what comes from a guest where what it is led through is not whole.
+pub fn shapes(interfaces: &[Interface]) -> Result<BTreeMap<String, Rates<u64>>, IpError> {
+    let mut queues: BTreeMap<u32, Vec<PacketQueue>> = BTreeMap::new();
+    for queue in ip::queue::queues()? {
+        queues.entry(queue.interface).or_default().push(queue);
+    }
+    let queues_of = |index: u32| queues.get(&index).map_or(&[][..], Vec::as_slice);
+    let indices: BTreeMap<&str, u32> =
+        interfaces.iter().map(|found| (found.name.as_str(), found.index)).collect();
+    let up = |tap: &Interface| -> Result<Option<u64>, IpError> {
+        if !queues_of(tap.index).iter().any(PacketQueue::is_ingress) {
+            return Ok(None);
         }
-    }
-
-    /// What leaves an interface, at a rate in bytes a second.
-    fn queue(&mut self, name: &str, rate: Option<u64>) {
-        let fair = format!("fq_codel limit {PACKETS} flows {FLOWS}");
-        let Some(rate) = rate else {
-            // It may have been the kernel's own already, and not every kernel has a better one.
-            self.line(false, format_args!("qdisc del dev {name} root"));
-            self.line(false, format_args!("qdisc replace dev {name} root {fair}"));
-            return;
-        };
-        let burst = (rate / TICK).clamp(LEAST_BURST, MOST_BURST);
-        // Half a second, for a kernel that has no better queue.
-        let limit = (rate / 2).clamp(2 * LEAST_BURST, u32::MAX.into());
-        self.line(
-            true,
-            format_args!(
-                "qdisc replace dev {name} root handle 1: tbf rate {rate}bps burst {burst} limit {limit}"
-            ),
-        );
-        self.line(false, format_args!("qdisc replace dev {name} parent 1: handle 2: {fair}"));
-    }
-
-    pub(super) fn run(self) -> Result<(), ToolError> {
-        match Tool::new("tc").args(["-force", "-batch", "-"]).stdin(self.lines).run() {
-            Err(ToolError::Failed { stderr, .. }) if is_harmless(&stderr, &self.needed) => Ok(()),
-            done => done.map(drop),
+        let own = QueuesOf { name: &tap.name, index: tap.index };
+        match indices.get(ifb(&tap.name).as_str()) {
+            Some(ifb) if own.is_led_to(*ifb)? => Ok(rate_of(queues_of(*ifb)).or(Some(0))),
+            _ => Ok(Some(0)),
         }
-    }
-}
-
-/// Whether what tc complains of is of none of these lines.
-fn is_harmless(stderr: &str, needed: &[usize]) -> bool {
-    let mut failed = stderr.lines().filter_map(|line| line.strip_prefix("Command failed -:")).peekable();
-    let is_needed = |line: &str| line.trim().parse().is_ok_and(|number| needed.contains(&number));
-    failed.peek().is_some() && !failed.any(is_needed)
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct Qdisc {
-    #[serde(default)]
-    pub(super) kind: String,
-    #[serde(default)]
-    dev: String,
-    #[serde(default)]
-    pub(super) root: bool,
-    #[serde(default)]
-    pub(super) parent: String,
-    #[serde(default)]
-    pub(super) options: Options,
-}
-
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(super) struct Options {
-    pub(super) rate: u64,
-    limit: u64,
-}
-
-/// How fast packets go to and come from the guests of these TAPs, in bytes a second. What comes from a guest goes nowhere, at rate 0,
-/// where what it is led through is not whole.
-pub fn shapes<'a>(taps: impl Iterator<Item = &'a str>) -> Result<BTreeMap<String, Rates<u64>>, IpError> {
-    let tool = Tool::new("tc").args(["-j", "qdisc", "show"]);
-    let qdiscs = parse_qdiscs(&tool.text()?)
-        .map_err(|source| IpError::Output { command: tool.command_line(), source })?;
-    let is_led = |tap: &&str| qdiscs.iter().any(|qdisc| qdisc.kind == "ingress" && qdisc.dev == *tap);
-    let taps: Vec<&str> = taps.collect();
-    let led: Vec<&str> = taps.iter().copied().filter(is_led).collect();
-    let filters = if led.is_empty() { String::new() } else { filters(&led)? };
-    Ok(taps.into_iter().map(|tap| (tap.to_owned(), shape_of(tap, &qdiscs, &filters))).collect())
-}
-
-fn filters(taps: &[&str]) -> Result<String, ToolError> {
-    let line = |tap: &&str| format!("filter show dev {tap} ingress\n");
-    Tool::new("tc").args(["-batch", "-"]).stdin(taps.iter().map(line).collect::<String>()).text()
-}
-
-/// `filters` are those of all TAPs, as tc shows them.
-fn shape_of(tap: &str, qdiscs: &[Qdisc], filters: &str) -> Rates<u64> {
-    let rate = |name: &str| {
-        let mut shapers = qdiscs.iter().filter(|qdisc| qdisc.root && qdisc.kind == "tbf");
-        shapers.find(|qdisc| qdisc.dev == name).map(|qdisc| qdisc.options.rate)
     };
-    let is_led = qdiscs.iter().any(|qdisc| qdisc.kind == "ingress" && qdisc.dev == tap);
-    let ifb = ifb(tap);
-    let whole = rate(&ifb).filter(|_| filters.contains(&format!("(Egress Redirect to device {ifb})")));
-    Rates { up: is_led.then(|| whole.unwrap_or(0)), down: rate(tap) }
+    let rates = |tap: &Interface| -> Result<Rates<u64>, IpError> {
+        Ok(Rates { up: up(tap)?, down: rate_of(queues_of(tap.index)) })
+    };
+    interfaces.iter().map(|tap| Ok((tap.name.clone(), rates(tap)?))).collect()
 }
 
-pub(super) fn parse_qdiscs(text: &str) -> Result<Vec<Qdisc>, serde_json::Error> {
-    if text.trim().is_empty() { Ok(Vec::new()) } else { serde_json::from_str(text) }
+/// The rate of the queue of an interface; `None` where nothing holds it to one.
+fn rate_of(queues: &[PacketQueue]) -> Option<u64> {
+    let own = queues.iter().find(|queue| queue.parent == QueueId::ROOT)?;
+    let rate = own.rate()?;
+    Some(if own.is(&bucket_of(rate)) { rate } else { 0 })
 }
 
 #[cfg(test)]
@@ -233,31 +172,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rates_of_a_shaper_are_read() {
-        let text = r#"[{"kind":"noqueue","handle":"0:","dev":"lo","root":true,"refcnt":2,"options":{}},
-            {"kind":"tbf","handle":"1:","dev":"sis-a","root":true,"refcnt":2,"options":{"rate":6250000,"burst":65531,"lat":50000}},
-            {"kind":"fq_codel","handle":"2:","dev":"sis-a","parent":"1:","options":{"limit":1000,"flows":128}},
-            {"kind":"ingress","handle":"ffff:","dev":"sis-b","parent":"ffff:fff1","options":{}},
-            {"kind":"tbf","handle":"1:","dev":"ifb-b","root":true,"refcnt":2,"options":{"rate":2500000,"burst":65535}}]"#;
-        let qdiscs = parse_qdiscs(text).unwrap();
-        let whole = "\taction order 1: mirred (Egress Redirect to device ifb-b) stolen\n";
-        for (tap, filters, up, down) in [
-            ("sis-a", "", None, Some(6_250_000)),
-            ("sis-b", whole, Some(2_500_000), None),
-            // Its interface is gone.
-            ("sis-b", "\taction order 1: mirred (Egress Redirect to device *) stolen\n", Some(0), None),
-            ("sis-c", whole, None, None),
-        ] {
-            assert_eq!(shape_of(tap, &qdiscs, filters), Rates { up, down }, "{tap}");
-        }
-        assert!(parse_qdiscs("").unwrap().is_empty());
-    }
-
-    #[test]
-    fn only_what_a_kernel_may_lack_is_no_error() {
-        let stderr = "Error: Specified qdisc kind is unknown.\nCommand failed -:2\n";
-        assert!(is_harmless(stderr, &[1, 3]));
-        assert!(!is_harmless(stderr, &[1, 2]));
-        assert!(!is_harmless("tc: not found\n", &[1]));
+    fn what_leaves_at_once_is_bounded_on_both_sides() {
+        let bucket = |rate| bucket_of(rate);
+        let least = TokenBucket { rate: 1000, burst: 65_536, limit: 131_072 };
+        assert_eq!(bucket(1000), least);
+        assert_eq!(bucket(62_500_000), TokenBucket { rate: 62_500_000, burst: 625_000, limit: 31_250_000 });
+        let most = TokenBucket { rate: 12_500_000_000, burst: 1 << 26, limit: u32::MAX };
+        assert_eq!(bucket(12_500_000_000), most);
     }
 }

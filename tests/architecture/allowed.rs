@@ -118,6 +118,7 @@ pub const CHANGES: &[&str] = &[
     "hierarchy.take_in",
     "hierarchy.thaw",
     ".kill",
+    ".kill_alone",
     ".set_len",
     ".set_times",
     ".patch",

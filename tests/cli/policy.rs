@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use sisforge::sys::netns::{self, Netns};
+use sisforge::sys::nft;
+
 use crate::common::sandbox::Sandbox;
 use crate::needs_firecracker;
 
@@ -232,6 +235,39 @@ fn a_plan_tells_what_a_policy_opens_and_closes() {
     sandbox.done("up");
     let json: Value = serde_json::from_str(&sandbox.done("plan --json")).unwrap();
     assert_eq!((&json["empty"], json["policy_changes"].as_array().unwrap().len()), (&true.into(), 0));
+}
+
+/// Whether the next look need not read the rules back: nobody changed a table since they were read.
+fn rules_are_known(sandbox: &Sandbox) -> bool {
+    let held: Value =
+        serde_json::from_str(&sandbox.read(&format!("store/{}/ruleset-held.json", sandbox.name))).unwrap();
+    let netns = Netns::named(&sandbox.netns());
+    held["generation"] == netns::within(&netns, nft::generation).unwrap().unwrap()
+}
+
+#[test]
+fn rules_are_read_back_once_after_a_change_that_is_not_theirs() {
+    needs_firecracker!();
+    let sandbox = with_policy(POLICY);
+    let a = sandbox.guest('a');
+    sandbox.done("up");
+    assert!(rules_are_known(&sandbox));
+    for command in ["quarantine", "quarantine", "release", "release"] {
+        sandbox.done(&format!("{command} {a}"));
+        assert!(rules_are_known(&sandbox), "{command}");
+    }
+    let other = Netns::named(&sandbox.netns());
+    netns::within(&other, || nft::load("add table inet other")).unwrap().unwrap();
+    assert!(!rules_are_known(&sandbox));
+    // Whoever looks alone keeps nothing.
+    assert!(sandbox.done("plan").contains("nothing to do") && !rules_are_known(&sandbox));
+    sandbox.done("up");
+    assert!(rules_are_known(&sandbox));
+    netns::within(&other, || nft::load(&format!("flush table inet sisforge-{}", sandbox.name)))
+        .unwrap()
+        .unwrap();
+    assert!(sandbox.done("plan").contains("load nft ruleset"), "what is theirs still shows");
+    sandbox.done("down");
 }
 
 #[test]

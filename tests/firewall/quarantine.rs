@@ -70,7 +70,7 @@ fn a_guest_is_cut_off_where_its_fleet_is() {
     let fleet = "sis".parse().unwrap();
     let layout = Layout::new(&HostSpec { store: store.path().to_owned(), ..HostSpec::default() }, &fleet);
     let elements = |namespace| {
-        within(namespace, || nft::elements("inet", &quarantine_table(&fleet), "cut_off")).unwrap()
+        within(namespace, || nft::interfaces_in("inet", &quarantine_table(&fleet), "cut_off")).unwrap()
     };
     let alice = "alice".parse().unwrap();
     cut_off(&layout, &alice).unwrap();

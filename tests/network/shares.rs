@@ -200,6 +200,16 @@ fn a_full_uplink_is_shared_between_guests_and_not_between_connections() {
         (&outer, format!("qdisc del dev {name} root"), "rate down none -> 16000 kbit/s"),
         (
             &outer,
+            format!("qdisc change dev {name} root handle 1: tbf rate 16mbit burst 10mb limit 200000"),
+            "rate down not whole -> 16000 kbit/s",
+        ),
+        (
+            &inner,
+            "qdisc change dev uplink root handle 1: tbf rate 20mbit burst 65536 limit 100mb".to_owned(),
+            "rate up not whole -> 20000 kbit/s",
+        ),
+        (
+            &outer,
             format!(
                 "class change dev {name} parent 2:fff0 classid 2:2 htb rate 8bit ceil 1mbit quantum 65536"
             ),

@@ -84,7 +84,8 @@ impl GuestHandle<'_> {
     /// Where it cannot be linked.
     pub(in crate::apply) fn relink_disk(self) -> Result<(), ApplyError> {
         // Of a machine that is not known, nobody knows whether it keeps a disk.
-        let Some(machine) = self.machine().ok().flatten() else { return Ok(()) };
+        let machine = self.machine().ok().flatten().filter(|machine| machine.disk == MachineDisk::Kept);
+        let Some(machine) = machine else { return Ok(()) };
         let places = self.jails()?;
         let path = self.layout().disk(self.name);
         match self.astray_disk(&machine, self.vmm().as_ref(), &places) {
@@ -138,9 +139,13 @@ impl GuestHandle<'_> {
     ///
     /// # Errors
     /// Where it cannot be copied; the VMM must then not be stopped.
-    pub(in crate::apply) fn rescue_disk(self, vmm: &ProcessInfo) -> Result<Option<File>, ApplyError> {
-        let Some(machine) = self.machine().ok().flatten() else { return Ok(None) };
-        let astray = self.astray_disk(&machine, Some(vmm), &self.jails()?);
+    pub(in crate::apply) fn rescue_disk(
+        self,
+        machine: Option<&Machine>,
+        vmm: &ProcessInfo,
+    ) -> Result<Option<File>, ApplyError> {
+        let Some(machine) = machine else { return Ok(None) };
+        let astray = self.astray_disk(machine, Some(vmm), &self.jails()?);
         let Some(Astray::OnlyOpen(held)) = astray else { return Ok(None) };
         let disk = held.open(false).map_err(FileError::when("open", held.path()))?;
         self.set_aside()?;

@@ -14,11 +14,11 @@ use crate::host::layout::Layout;
 use crate::host::quarantine::{QUARANTINED, changes, quarantine_table, table};
 use crate::host::state::Machine;
 use crate::sys::conntrack;
-use crate::sys::fs::{self as files, FileError};
+use crate::sys::fs::{self as files, FileError, FileLock};
 use crate::sys::netns::{self, NetnsError, Presence};
-use crate::sys::nft::{self, ElementBatch, NftError};
+use crate::sys::nft::{self, ElementBatch, NftError, SetDigests};
 
-use super::{Record, Unwritten, read, write, write_synced};
+use super::{HeldRules, Record, Unwritten, read, write, write_synced};
 
 /// A guest that was not cut off, or not brought back.
 #[derive(Debug, thiserror::Error)]
@@ -55,10 +55,13 @@ impl Record for CutOff {
     const VERSION: u32 = 1;
 }
 
-/// `quarantine.json`: how nft lists the table, so that someone else's change shows.
+/// `quarantine.json`: what the kernel held of the table right after it was loaded, so that someone else's change shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct LoadedQuarantine {
     listing: Sha256,
+    /// Whether that is in the kernel's words; earlier versions had those of nft.
+    #[serde(default)]
+    by_kernel: bool,
 }
 
 impl Record for LoadedQuarantine {
@@ -109,8 +112,10 @@ pub(in crate::apply) fn load(layout: &Layout) -> Result<(), QuarantineError> {
     let stale = there.difference(&wanted).cloned().collect();
     let text = table(layout.fleet(), &wanted, &stale);
     in_network(layout, || nft::load(&text))??;
-    match listing(layout)? {
-        Some(listing) => Ok(write(&layout.quarantine_rules(), &LoadedQuarantine { listing })?),
+    match held(layout)? {
+        Some(listing) => {
+            Ok(write(&layout.quarantine_rules(), &LoadedQuarantine { listing, by_kernel: true })?)
+        }
         None => Ok(()),
     }
 }
@@ -122,10 +127,19 @@ pub(in crate::apply) fn is_in_step(layout: &Layout) -> Result<bool, QuarantineEr
 
 fn is_as_loaded(layout: &Layout) -> Result<bool, QuarantineError> {
     let loaded: Option<LoadedQuarantine> = read(&layout.quarantine_rules()).ok().flatten();
-    Ok(loaded.is_some() && listing(layout)? == loaded.map(|loaded| loaded.listing))
+    let Some(loaded) = loaded else { return Ok(false) };
+    let now = if loaded.by_kernel { held(layout)? } else { listing(layout)? };
+    Ok(now == Some(loaded.listing))
 }
 
-/// How nft lists the table, without the elements of its set.
+/// What the kernel holds of the table, without the elements of its set.
+fn held(layout: &Layout) -> Result<Option<Sha256>, QuarantineError> {
+    let unread = SetDigests::from([(QUARANTINED.to_owned(), Sha256::of(""))]);
+    let read = || nft::read_beside("inet", &quarantine_table(layout.fleet()), &unread);
+    Ok(in_network(layout, read)??.map(|table| table.digest))
+}
+
+/// The same as nft lists it, of which earlier versions kept the digest.
 fn listing(layout: &Layout) -> Result<Option<Sha256>, QuarantineError> {
     let list = || nft::list_table("inet", &quarantine_table(layout.fleet()));
     let text = in_network(layout, list)??;
@@ -151,22 +165,32 @@ fn change(
     released: &BTreeSet<InterfaceName>,
 ) -> Result<(), QuarantineError> {
     let whole = is_as_loaded(layout)?;
+    let known: Option<HeldRules> = read(&layout.ruleset_held()).ok().flatten();
     let work = || {
         if !nft::has_table("inet", &table_name(layout.fleet()))? {
-            return Ok(());
+            return Ok(None);
         }
+        let is_now = |held: &HeldRules| nft::generation().is_ok_and(|now| held.is_now(now));
+        let known = known.filter(is_now);
         // A table that is whole needs no more than its elements.
         let batch = ElementBatch::of(&quarantine_table(layout.fleet()), &changes(cut_off, released));
         match batch.filter(|_| whole).map(ElementBatch::commit) {
-            Some(Ok(())) => Ok(()),
-            _ => nft::load(&table(layout.fleet(), cut_off, released)),
+            Some(Ok(())) => {}
+            _ => nft::load(&table(layout.fleet(), cut_off, released))?,
         }
+        let next = known.map(|held| HeldRules { generation: held.generation.wrapping_add(1), ..held });
+        Ok::<_, NftError>(next.filter(is_now))
     };
-    Ok(in_network(layout, work)??)
+    let next = in_network(layout, work)??;
+    // Nothing but this changed anything, so what was read of the fleet's rules still holds. Whoever holds the host knows better.
+    if let (Some(next), Ok(Some(_held))) = (next, FileLock::attempt(&layout.lock())) {
+        write(&layout.ruleset_held(), &next)?;
+    }
+    Ok(())
 }
 
 fn in_kernel(layout: &Layout) -> Result<BTreeSet<InterfaceName>, QuarantineError> {
-    let look = || nft::elements("inet", &quarantine_table(layout.fleet()), QUARANTINED);
+    let look = || nft::interfaces_in("inet", &quarantine_table(layout.fleet()), QUARANTINED);
     let elements = in_network(layout, look)??.unwrap_or_default();
     Ok(elements.iter().filter_map(|tap| tap.parse().ok()).collect())
 }

@@ -50,7 +50,7 @@ impl Hierarchy {
     }
 
     /// Kills a process while the cgroup has it, and waits a little for its end.
-    fn kill_alone(&self, path: &str, pid: u32) {
+    pub fn kill_alone(&self, path: &str, pid: u32) {
         // What is of this cgroup once its process is held is that process.
         let Some(process) = process::Handle::open(pid).filter(|_| self.has(path, pid)) else { return };
         process.kill();

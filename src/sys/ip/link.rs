@@ -1,4 +1,4 @@
-//! One interface: found, changed and removed by the kernel itself (rtnetlink(7)), since that is done for each guest.
+//! One interface: changed and removed by the kernel itself (rtnetlink(7)), since that is done for each guest.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,36 +7,28 @@ use std::net::Ipv4Addr;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use crate::sys::netlink::{MessageKind, Rtnetlink, find, push, text};
+use crate::sys::netlink::{MessageKind, Rtnetlink, find, push};
 
 use super::IpError;
 
 /// `RTM_*` of `linux/rtnetlink.h`.
 const NEW_LINK: MessageKind = MessageKind(0, 16);
 const DELETE_LINK: MessageKind = MessageKind(0, 17);
-const GET_LINK: MessageKind = MessageKind(0, 18);
 const NEW_ADDRESS: MessageKind = MessageKind(0, 20);
-const NEW_QDISC: MessageKind = MessageKind(0, 36);
-const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
-const NLM_F_CREATE: u16 = 0x400;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_IFALIAS: u16 = 20;
+pub(super) const NLM_F_CREATE: u16 = 0x400;
+pub(super) const IFLA_IFNAME: u16 = 3;
+pub(super) const IFLA_LINKINFO: u16 = 18;
+pub(super) const IFLA_INFO_KIND: u16 = 1;
+pub(super) const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_CONF: u16 = 2;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
-const IFF_UP: u32 = 1;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
-const TCA_FQ_CODEL_LIMIT: u16 = 2;
-const TCA_FQ_CODEL_FLOWS: u16 = 5;
-const TC_H_ROOT: u32 = 0xffff_ffff;
+pub(super) const IFF_UP: u32 = 1;
+pub(super) const AF_INET: u8 = 2;
+pub(super) const AF_INET6: u8 = 10;
 
 /// The index of the interface of that name, where there is one.
 pub fn index(name: &str) -> Result<Option<u32>, IpError> {
@@ -48,13 +40,41 @@ pub fn index(name: &str) -> Result<Option<u32>, IpError> {
     }
 }
 
-fn failed(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> IpError {
+pub(super) fn failed(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> IpError {
     let name = name.to_owned();
     move |source| IpError::Interface { action, name, source }
 }
 
+/// Why it is not known what there is.
+pub(super) fn unanswered(what: &'static str) -> impl FnOnce(io::Error) -> IpError {
+    move |source| IpError::Unanswered { what, source }
+}
+
+/// Why one that should be there cannot be changed.
+pub(in crate::sys) fn missing(name: &str) -> IpError {
+    failed("find", name)(io::ErrorKind::NotFound.into())
+}
+
+/// Names of interfaces by their indices, each asked for once.
+#[derive(Debug, Default)]
+pub(super) struct InterfaceNames(BTreeMap<u32, String>);
+
+impl InterfaceNames {
+    /// Empty for no interface, and for one that went meanwhile.
+    pub(super) fn of(&mut self, index: u32) -> String {
+        let ask = || {
+            let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+            rustix::net::netdevice::index_to_name(&socket, index).ok()
+        };
+        if index == 0 {
+            return String::new();
+        }
+        self.0.entry(index).or_insert_with(|| ask().unwrap_or_default()).clone()
+    }
+}
+
 /// `struct ifinfomsg`.
-fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
+pub(super) fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
     let mut header = [0; 16];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header[8..12].copy_from_slice(&flags.to_ne_bytes());
@@ -63,13 +83,20 @@ fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
 }
 
 /// Settings of an interface for IPv4 and IPv6, as the kernel has them (`IPV4_DEVCONF_*` from 1 on, `DEVCONF_*` from 0 on).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceSettings {
     ipv4: Vec<u8>,
     ipv6: Option<Vec<u8>>,
 }
 
 impl InterfaceSettings {
+    /// Those in the attributes of an interface.
+    pub(super) fn of(link: &[u8]) -> Self {
+        let families = find(link, IFLA_AF_SPEC).unwrap_or_default();
+        let of = |family: u8, number| Some(find(find(families, family.into())?, number)?.to_vec());
+        Self { ipv4: of(AF_INET, IFLA_INET_CONF).unwrap_or_default(), ipv6: of(AF_INET6, IFLA_INET6_CONF) }
+    }
+
     /// One for IPv4 by its number, where the kernel knows it.
     pub fn ipv4(&self, number: usize) -> Option<u32> {
         value_at(&self.ipv4, number.checked_sub(1)?)
@@ -83,19 +110,6 @@ impl InterfaceSettings {
 
 fn value_at(all: &[u8], index: usize) -> Option<u32> {
     all.get(index * 4..)?.first_chunk().map(|value| u32::from_ne_bytes(*value))
-}
-
-/// Settings of all interfaces, in one question: sysctl has a file for each of each.
-pub fn settings() -> Result<BTreeMap<String, InterfaceSettings>, IpError> {
-    let dump = |socket: Rtnetlink| socket.dump(GET_LINK, &link_header(0, 0, 0));
-    let links = Rtnetlink::open().and_then(dump).map_err(failed("look for", "interfaces"))?;
-    let of_link = |link: &Vec<u8>| {
-        let families = find(link, IFLA_AF_SPEC).unwrap_or_default();
-        let of = |family: u8, number| Some(find(find(families, family.into())?, number)?.to_vec());
-        let ipv4 = of(AF_INET, IFLA_INET_CONF).unwrap_or_default();
-        Some((text(link, IFLA_IFNAME)?, InterfaceSettings { ipv4, ipv6: of(AF_INET6, IFLA_INET6_CONF) }))
-    };
-    Ok(links.iter().filter_map(of_link).collect())
 }
 
 /// Gives an interface another address.
@@ -128,28 +142,6 @@ pub(super) fn create_tap(name: &str, owner: u32) -> Result<(), IpError> {
     Ok(crate::sys::tool::Tool::new("ip").args(words).run().map(drop)?)
 }
 
-/// Has what leaves an interface wait in a queue that is fair to all connections (tc-fq_codel(8)), of this many packets and flows,
-/// where the kernel has one.
-pub fn queue_fairly(name: &str, limit: u32, flows: u32) -> Result<(), IpError> {
-    let Some(index) = index(name)? else { return Err(failed("find", name)(io::ErrorKind::NotFound.into())) };
-    let mut options = Vec::new();
-    push(&mut options, TCA_FQ_CODEL_LIMIT, &limit.to_ne_bytes());
-    push(&mut options, TCA_FQ_CODEL_FLOWS, &flows.to_ne_bytes());
-    let mut attributes = Vec::new();
-    push(&mut attributes, TCA_KIND, b"fq_codel\0");
-    push(&mut attributes, TCA_OPTIONS, &options);
-    // `struct tcmsg`, without a handle.
-    let mut header = [0; 20];
-    header[4..8].copy_from_slice(&index.to_ne_bytes());
-    header[12..16].copy_from_slice(&TC_H_ROOT.to_ne_bytes());
-    let put =
-        |socket: Rtnetlink| socket.request(NEW_QDISC, NLM_F_CREATE | NLM_F_REPLACE, &header, &attributes);
-    match Rtnetlink::open().and_then(put) {
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => Ok(()),
-        done => done.map_err(failed("give a queue to", name)),
-    }
-}
-
 /// Says whose an interface is, and takes it up.
 pub(super) fn take_up(name: &str, index: u32, alias: &str) -> Result<(), IpError> {
     let mut attributes = Vec::new();
@@ -159,8 +151,9 @@ pub(super) fn take_up(name: &str, index: u32, alias: &str) -> Result<(), IpError
     Rtnetlink::open().and_then(take).map_err(failed("take up", name))
 }
 
-/// Makes an interface that packets of another are led through (`drivers/net/ifb.c`), unless it is there, and takes it up.
-pub fn create_ifb(name: &str, alias: &str) -> Result<(), IpError> {
+/// Makes an interface that packets of another are led through (`drivers/net/ifb.c`), unless it is there, and takes it up; gives its
+/// index.
+pub fn create_ifb(name: &str, alias: &str) -> Result<u32, IpError> {
     let mut kind = Vec::new();
     push(&mut kind, IFLA_INFO_KIND, b"ifb\0");
     let mut attributes = Vec::new();
@@ -176,8 +169,9 @@ pub fn create_ifb(name: &str, alias: &str) -> Result<(), IpError> {
             index(name)?
         }
     };
-    let there = there.ok_or_else(|| failed("find", name)(io::ErrorKind::NotFound.into()))?;
-    take_up(name, there, alias)
+    let there = there.ok_or_else(|| missing(name))?;
+    take_up(name, there, alias)?;
+    Ok(there)
 }
 
 /// Removes an interface; absence is fine.

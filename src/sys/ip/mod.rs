@@ -1,28 +1,32 @@
-//! Network links and addresses through iproute2's JSON (`ip -j`), and the sysctls that belong to them.
+//! Network links, addresses, routes and queues, asked of the kernel and changed there (rtnetlink(7)), and the sysctls that belong to
+//! them.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-
-use serde::Deserialize;
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::fs::io_diagnosis;
 use super::tool::{Tool, ToolError};
 
+mod found;
 pub mod link;
+pub mod queue;
 mod route;
 
+pub use found::{Neighbour, interfaces, permanent_neighbours};
 pub use link::{delete_index, index};
 pub use route::{default_uplink, routes};
+
+use found::interface_named;
 
 /// Why a link is not as it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum IpError {
     #[error(transparent)]
     Tool(#[from] ToolError),
-    /// `ip` answered something else than it should.
+    /// `tc` answered something else than it should.
     #[error("cannot parse the output of `{command}`")]
     Output { command: String, source: serde_json::Error },
     /// TAP devices cannot be made here.
@@ -37,12 +41,12 @@ pub enum IpError {
     /// A TAP of that name is there and is another's.
     #[error("cannot create the TAP {name}: it already exists and belongs to {alias}")]
     Taken { name: String, alias: String },
-    /// The owner is a user name that nothing resolves.
-    #[error("the TAP {name} belongs to {owner:?}, which is not a user of this host")]
-    Owner { name: String, owner: String },
     /// The kernel did not do it.
     #[error("cannot {action} the interface {name}")]
     Interface { action: &'static str, name: String, source: io::Error },
+    /// The kernel did not say what there is.
+    #[error("cannot ask the kernel for the {what} of this network")]
+    Unanswered { what: &'static str, source: io::Error },
     /// A setting below `/proc/sys`.
     #[error("cannot {action} the sysctl {key}{}", if .source.kind() == ErrorKind::ReadOnlyFilesystem {
         " (/proc/sys is read-only here; set it where the container was started)"
@@ -61,11 +65,12 @@ impl Diagnostic for IpError {
             Self::Taken { .. } => {
                 Class::Failed.hint("`ip -details link` shows it; remove it if nobody needs it")
             }
-            Self::Owner { .. } => Class::Failed.no_hint(),
             Self::Sysctl { source, .. } if source.kind() == ErrorKind::ReadOnlyFilesystem => {
                 Class::Failed.no_hint()
             }
-            Self::Sysctl { source, .. } | Self::Interface { source, .. } => io_diagnosis(source),
+            Self::Sysctl { source, .. }
+            | Self::Interface { source, .. }
+            | Self::Unanswered { source, .. } => io_diagnosis(source),
         }
     }
 }
@@ -76,6 +81,8 @@ pub struct Tap {
     pub name: String,
     /// The uid that may attach to it; `None` for one that anyone may attach to.
     pub owner: Option<u32>,
+    /// A group whose members may attach to it too.
+    pub group: Option<u32>,
     /// Its first IPv4 address, with the length of the prefix.
     pub address: Option<(Ipv4Addr, u8)>,
     /// Whether it is administratively up, with a process attached or not.
@@ -89,7 +96,7 @@ pub struct Tap {
 pub struct Interface {
     pub name: String,
     pub index: u32,
-    /// The index of the other end of a pair, in whatever namespace that is.
+    /// The index of the other end of a pair, in whatever namespace that is, or of the interface that it lies on.
     pub peer: Option<u32>,
     /// Such as `veth`, or `loopback`.
     pub kind: String,
@@ -103,6 +110,8 @@ pub struct Interface {
     pub alias: String,
     /// Of IPv4, with the length of the prefix.
     pub addresses: Vec<(Ipv4Addr, u8)>,
+    /// How it treats packets.
+    pub settings: link::InterfaceSettings,
     /// What it is as a TAP.
     pub tap: Option<Tap>,
 }
@@ -120,178 +129,35 @@ impl Interface {
 /// What the queue is called in which nothing waits.
 pub const NO_QUEUE: &str = "noqueue";
 
-/// A link as `ip -j -d addr show` prints it.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Link {
-    ifname: String,
-    ifindex: u32,
-    link_index: Option<u32>,
-    address: String,
-    mtu: u32,
-    flags: Vec<String>,
-    link_type: String,
-    qdisc: String,
-    ifalias: String,
-    linkinfo: LinkInfo,
-    addr_info: Vec<InterfaceAddress>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct LinkInfo {
-    info_kind: String,
-    info_data: Tun,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Tun {
-    r#type: String,
-    /// A number, or the name where the host knows one; `-N` does not change that.
-    user: Option<Id>,
-    group: Option<Id>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum Id {
-    Number(u32),
-    Name(String),
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct InterfaceAddress {
-    local: Option<IpAddr>,
-    prefixlen: u8,
-}
-
-impl Link {
-    fn is_tap(&self) -> bool {
-        self.linkinfo.info_kind == "tun" && self.linkinfo.info_data.r#type == "tap"
-    }
-
-    fn addresses(&self) -> impl Iterator<Item = (IpAddr, u8)> {
-        self.addr_info.iter().filter_map(|address| Some((address.local?, address.prefixlen)))
-    }
-
-    fn addresses_v4(&self) -> impl Iterator<Item = (Ipv4Addr, u8)> {
-        self.addresses().filter_map(|(address, prefix)| match address {
-            IpAddr::V4(address) => Some((address, prefix)),
-            IpAddr::V6(_) => None,
-        })
-    }
-
-    fn owner(&self) -> Result<Option<u32>, IpError> {
-        match &self.linkinfo.info_data.user {
-            None => Ok(None),
-            Some(Id::Number(uid)) => Ok(Some(*uid)),
-            Some(Id::Name(owner)) => {
-                let uid = Tool::new("id").args(["-u", "--", owner]).text()?.trim().parse();
-                uid.map(Some).map_err(|_| IpError::Owner { name: self.ifname.clone(), owner: owner.clone() })
-            }
-        }
-    }
-
-    /// Such as `veth`, or `loopback` where nothing else is said.
-    fn kind(&self) -> &str {
-        if self.linkinfo.info_kind.is_empty() { &self.link_type } else { &self.linkinfo.info_kind }
-    }
-
-    fn interface(&self) -> Result<Interface, IpError> {
-        Ok(Interface {
-            name: self.ifname.clone(),
-            index: self.ifindex,
-            peer: self.link_index,
-            kind: self.kind().to_owned(),
-            mac: self.address.clone(),
-            mtu: self.mtu,
-            up: self.is_up(),
-            queue: self.qdisc.clone(),
-            alias: self.ifalias.clone(),
-            addresses: self.addresses_v4().collect(),
-            tap: if self.is_tap() { Some(self.tap()?) } else { None },
-        })
-    }
-
-    fn is_up(&self) -> bool {
-        self.flags.iter().any(|flag| flag == "UP")
-    }
-
-    fn tap(&self) -> Result<Tap, IpError> {
-        Ok(Tap {
-            name: self.ifname.clone(),
-            owner: self.owner()?,
-            address: self.addresses_v4().next(),
-            up: self.is_up(),
-            alias: self.ifalias.clone(),
-        })
-    }
-}
-
 fn ip<const N: usize>(args: [&str; N]) -> Tool {
     Tool::new("ip").args(args)
 }
 
-/// Runs a query; `ip` prints nothing at all, or empty objects, where there is nothing to show.
-fn query<T: for<'de> Deserialize<'de>>(tool: &Tool) -> Result<Vec<T>, IpError> {
-    parse_list(&tool.text()?).map_err(|source| IpError::Output { command: tool.command_line(), source })
-}
-
-fn parse_list<T: for<'de> Deserialize<'de>>(text: &str) -> Result<Vec<T>, serde_json::Error> {
-    if text.trim().is_empty() { Ok(Vec::new()) } else { serde_json::from_str(text) }
-}
-
-/// A missing link is no failure of the tool but an answer.
-fn is_absence(error: &ToolError) -> bool {
-    let stderr = error.stderr();
-    stderr.contains("does not exist") || stderr.contains("Cannot find device")
-}
-
-fn link(name: &str) -> Result<Option<Link>, IpError> {
-    match query::<Link>(&ip(["-j", "-d", "addr", "show", "dev", name])) {
-        Ok(links) => Ok(links.into_iter().find(|link| link.ifname == name)),
-        Err(IpError::Tool(error)) if is_absence(&error) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// All interfaces of this network namespace.
-pub fn interfaces() -> Result<Vec<Interface>, IpError> {
-    let links = query::<Link>(&ip(["-j", "-d", "addr", "show"]))?;
-    links.iter().filter(|link| !link.ifname.is_empty()).map(Link::interface).collect()
-}
-
 /// All TAP devices of this network namespace.
 pub fn taps() -> Result<Vec<Tap>, IpError> {
-    let links = query::<Link>(&ip(["-j", "-d", "addr", "show", "type", "tun"]))?;
-    links.iter().filter(|link| link.is_tap()).map(Link::tap).collect()
+    Ok(interfaces()?.into_iter().filter_map(|found| found.tap).collect())
 }
 
 /// The TAP of that name, where there is one.
 pub fn tap(name: &str) -> Result<Option<Tap>, IpError> {
-    link(name)?.filter(Link::is_tap).as_ref().map(Link::tap).transpose()
+    Ok(interface_named(name)?.and_then(|found| found.tap))
 }
 
 /// Whether a link of that name is there, of whatever kind.
 pub fn link_exists(name: &str) -> Result<bool, IpError> {
-    link(name).map(|link| link.is_some())
+    Ok(index(name)?.is_some())
 }
 
-/// The TAP of that name, unless it is another's, or no TAP.
-fn own_tap(name: &str, alias: &str) -> Result<Option<Link>, IpError> {
-    if index(name)?.is_none() {
-        return Ok(None);
+/// The interface of that name, which is a TAP and not another's.
+fn own_tap(name: &str, alias: &str) -> Result<Option<(Interface, Tap)>, IpError> {
+    let Some(mut found) = interface_named(name)? else { return Ok(None) };
+    let Some(tap) = found.tap.take() else {
+        return Err(IpError::Foreign { name: found.name, kind: found.kind });
+    };
+    if !tap.alias.is_empty() && tap.alias != alias {
+        return Err(IpError::Taken { name: tap.name, alias: tap.alias });
     }
-    let Some(link) = link(name)? else { return Ok(None) };
-    if !link.is_tap() {
-        return Err(IpError::Foreign { name: name.to_owned(), kind: link.kind().to_owned() });
-    }
-    if !link.ifalias.is_empty() && link.ifalias != alias {
-        return Err(IpError::Taken { name: name.to_owned(), alias: link.ifalias.clone() });
-    }
-    Ok(Some(link))
+    Ok(Some((found, tap)))
 }
 
 /// Makes a TAP that only `owner` may attach to, gives it one address, and takes it up last: before that no packet
@@ -309,8 +175,8 @@ pub fn create_tap(
         return Err(IpError::NoTun);
     }
     let mut found = own_tap(name, alias)?;
-    if let Some(link) = &found
-        && (link.owner()? != Some(owner) || link.linkinfo.info_data.group.is_some())
+    if let Some((_, tap)) = &found
+        && (tap.owner != Some(owner) || tap.group.is_some())
     {
         delete_link(name)?;
         found = None;
@@ -319,36 +185,20 @@ pub fn create_tap(
     if is_new {
         link::create_tap(name, owner)?;
     }
-    let link = found.unwrap_or_default();
     set_interface_sysctl("ipv6", name, "disable_ipv6", "1")?;
     set_interface_sysctl("ipv4", name, "rp_filter", "1")?;
-    let missing =
-        || IpError::Interface { action: "find", name: name.to_owned(), source: ErrorKind::NotFound.into() };
-    let index = index(name)?.ok_or_else(missing)?;
-    if link.addresses_v4().collect::<Vec<_>>() != [(address, prefix)] {
-        if link.addresses_v4().next().is_some() {
+    let index = index(name)?.ok_or_else(|| link::missing(name))?;
+    let addresses = found.as_ref().map_or(&[][..], |(interface, _)| &interface.addresses);
+    if addresses != [(address, prefix)] {
+        if !addresses.is_empty() {
             ip(["-4", "addr", "flush", "dev", name]).run()?;
         }
         link::add_address(name, index, address, prefix)?;
     }
-    if link.ifalias != alias || !link.is_up() {
+    if !found.is_some_and(|(_, tap)| tap.alias == alias && tap.up) {
         link::take_up(name, index, alias)?;
     }
     Ok(is_new)
-}
-
-/// A neighbour as `ip -j neigh` prints it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct Neighbour {
-    pub dst: String,
-    pub dev: String,
-    pub lladdr: String,
-}
-
-/// Neighbours that are not asked for, since somebody said where they are.
-pub fn permanent_neighbours() -> Result<Vec<Neighbour>, IpError> {
-    query(&ip(["-j", "-4", "neigh", "show", "nud", "permanent"]))
 }
 
 /// Sets what may be absent: a kernel without IPv6 has no such file and needs none.
@@ -376,10 +226,7 @@ fn sysctl_error(action: &'static str, key: &str, source: io::Error) -> IpError {
 
 /// Removes a link; absence is fine.
 pub fn delete_link(name: &str) -> Result<(), IpError> {
-    match ip(["link", "delete", "dev", name]).run() {
-        Err(error) if !is_absence(&error) => Err(error.into()),
-        _ => Ok(()),
-    }
+    index(name)?.map_or(Ok(()), |index| delete_index(name, index))
 }
 
 /// As sysctl(8) has it: a slash in a key is a dot in a name.
@@ -403,43 +250,5 @@ pub fn get_sysctl(key: &str) -> Result<Option<String>, IpError> {
         Ok(text) => Ok(Some(text.trim().to_owned())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) => Err(sysctl_error("read", key, source)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TAP: &str = r#"[{"ifindex":2,"ifname":"sis-alice","flags":["NO-CARRIER","BROADCAST","MULTICAST","UP"],
-        "mtu":1500,"operstate":"DOWN","link_type":"ether","ifalias":"ours","address":"2a:fe:c1:a7:de:06",
-        "linkinfo":{"info_kind":"tun","info_data":{"type":"tap","pi":false,"persist":true,"user":200001}},
-        "addr_info":[{"family":"inet","local":"10.107.0.1","prefixlen":30,"scope":"global","label":"sis-alice"}]},
-        {"ifname":"t2","flags":["POINTOPOINT","NOARP"],"link_type":"none",
-        "linkinfo":{"info_kind":"tun","info_data":{"type":"tun","user":"root"}},"addr_info":[]}]"#;
-
-    #[test]
-    fn a_tap_is_told_from_a_tun_and_read_whole() {
-        let links: Vec<Link> = parse_list(TAP).unwrap();
-        assert!(!links[1].is_tap());
-        let expected = Tap {
-            name: "sis-alice".to_owned(),
-            owner: Some(200_001),
-            address: Some((Ipv4Addr::new(10, 107, 0, 1), 30)),
-            up: true,
-            alias: "ours".to_owned(),
-        };
-        assert_eq!(links[0].tap().unwrap(), expected);
-    }
-
-    #[test]
-    fn an_owner_that_ip_prints_by_name_is_still_a_number() {
-        let links: Vec<Link> = parse_list(TAP).unwrap();
-        assert_eq!(links[1].owner().unwrap(), Some(0));
-    }
-
-    #[test]
-    fn nothing_printed_is_nothing_there() {
-        assert!(parse_list::<Link>("").unwrap().is_empty());
-        assert!(parse_list::<Link>("[{},{}]").unwrap().iter().all(|link| !link.is_tap()));
     }
 }

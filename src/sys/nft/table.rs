@@ -45,7 +45,11 @@ const TABLE_PARTS: [u16; 1] = [2];
 const CHAIN_NAME: u16 = 3;
 /// Hook, policy and type of a chain.
 const CHAIN_PARTS: [u16; 3] = [4, 5, 7];
-const RULE_PARTS: [u16; 2] = [2, 4];
+const RULE_CHAIN: u16 = 2;
+const RULE_EXPRESSIONS: u16 = 4;
+const EXPRESSION_NAME: u16 = 1;
+/// Its data are what packets made of it.
+const COUNTER: &str = "counter";
 const SET_NAME: u16 = 2;
 const SET_FLAGS: u16 = 3;
 const SET_PARTS: [u16; 6] = [2, 3, 4, 5, 6, 7];
@@ -54,6 +58,9 @@ const SET_ANONYMOUS: u32 = 1;
 const SET_TIMEOUT: u32 = 0x10;
 /// Elements come from packets.
 const SET_DYNAMIC: u32 = 0x20;
+/// Attributes of an element, and of its key.
+const ELEMENT_KEY: u16 = 1;
+const DATA_VALUE: u16 = 1;
 /// Of an element that goes by itself.
 const ELEMENT_TIMEOUT: u16 = 4;
 const ELEMENTS: u16 = 3;
@@ -138,7 +145,7 @@ fn read_table(family: &str, name: &str, known: Option<&SetDigests>) -> io::Resul
     unordered.extend(elements.iter().map(|(set, digest)| [set.as_bytes(), &digest.0].concat()));
     unordered.sort_unstable();
     let rules = reader.all(GET_RULE)?;
-    let rules = rules.iter().map(|rule| parts(b"rule", rule, &RULE_PARTS));
+    let rules = rules.iter().map(|rule| rule_parts(rule));
     let all: Vec<u8> = unordered.into_iter().chain(rules).flatten().collect();
     Ok(Some(TableContent { chains, sets, counters, has_leaving, elements, digest: Sha256::of(all) }))
 }
@@ -152,6 +159,37 @@ fn parts(what: &[u8], bytes: &[u8], numbers: &[u16]) -> Vec<u8> {
         all.extend(content);
     }
     all
+}
+
+/// The same of a rule, but for what its counters count.
+fn rule_parts(rule: &[u8]) -> Vec<u8> {
+    let mut all = parts(b"rule", rule, &[RULE_CHAIN]);
+    let expressions = netlink::attributes(find(rule, RULE_EXPRESSIONS).unwrap_or_default());
+    for (_, expression) in expressions {
+        let is_counter = text(expression, EXPRESSION_NAME).as_deref() == Some(COUNTER);
+        let told = if is_counter { COUNTER.as_bytes() } else { expression };
+        all.extend((told.len() as u32).to_be_bytes());
+        all.extend(told);
+    }
+    all
+}
+
+/// Names of interfaces in a set of them; `None` where there is no such set.
+pub fn interfaces_in(family: &str, table: &str, set: &str) -> Result<Option<Vec<String>>, NftError> {
+    let look = || -> io::Result<Option<Vec<String>>> {
+        let reader = TableReader { socket: Netfilter::open()?, family: number(family), name: table };
+        // The kernel answers a question about the sets of no table with an error.
+        if reader.all(GET_TABLE)?.is_empty() {
+            return Ok(None);
+        }
+        if !reader.all(GET_SET)?.iter().any(|found| text(found, SET_NAME).as_deref() == Some(set)) {
+            return Ok(None);
+        }
+        let name = |element: &[u8]| text(find(element, ELEMENT_KEY)?, DATA_VALUE);
+        let trimmed = |name: String| name.trim_end_matches('\0').to_owned();
+        Ok(Some(reader.raw_elements(set)?.iter().filter_map(|element| name(element)).map(trimmed).collect()))
+    };
+    look().map_err(failed(family, table))
 }
 
 struct TableReader<'a> {
@@ -174,19 +212,23 @@ impl TableReader<'_> {
     /// The elements of a set, sorted, but for those that go by themselves; says whether there are such.
     fn elements(&self, set: &str) -> io::Result<(Vec<Vec<u8>>, bool)> {
         let (mut held, mut has_leaving) = (Vec::new(), false);
-        let mut request = Vec::new();
-        netlink::push(&mut request, TABLE, format!("{}\0", self.name).as_bytes());
-        netlink::push(&mut request, SET_NAME, format!("{set}\0").as_bytes());
-        for message in self.socket.dump(GET_ELEMENTS, self.family, &request)? {
-            let all = netlink::attributes(find(&message, ELEMENTS).unwrap_or_default());
-            for (_, element) in all {
-                match find(element, ELEMENT_TIMEOUT) {
-                    None => held.push([set.as_bytes(), element].concat()),
-                    Some(_) => has_leaving = true,
-                }
+        for element in self.raw_elements(set)? {
+            match find(&element, ELEMENT_TIMEOUT) {
+                None => held.push([set.as_bytes(), &element].concat()),
+                Some(_) => has_leaving = true,
             }
         }
         held.sort_unstable();
         Ok((held, has_leaving))
+    }
+
+    /// All of them, each as the kernel tells it.
+    fn raw_elements(&self, set: &str) -> io::Result<Vec<Vec<u8>>> {
+        let mut request = Vec::new();
+        netlink::push(&mut request, TABLE, format!("{}\0", self.name).as_bytes());
+        netlink::push(&mut request, SET_NAME, format!("{set}\0").as_bytes());
+        let messages = self.socket.dump(GET_ELEMENTS, self.family, &request)?;
+        let lists = messages.iter().filter_map(|message| find(message, ELEMENTS));
+        Ok(lists.flat_map(netlink::attributes).map(|(_, element)| element.to_vec()).collect())
     }
 }
