@@ -21,6 +21,7 @@ demo: packages build
 test: test-packages lint build
 	PATH="$(CURDIR)/$(TOOLS)/usr/sbin:$(CURDIR)/$(TOOLS)/usr/bin:$$PATH" SISFORGE_REQUIRE_ORACLES=1 $(CARGO) test --locked
 	demo/run $(abspath $(RELEASE))
+	tests/containers/run $(abspath $(RELEASE))
 	SISFORGE_REQUIRE_ORACLES=1 tests/genuine/run $(abspath $(RELEASE))
 
 ## what `make test` does a part of, in full: each command killed before each of its steps by each signal, and more of what is random

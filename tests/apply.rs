@@ -3,7 +3,8 @@
 use sisforge::apply::{Applied, Host, apply};
 use sisforge::base::network::guest_side;
 use sisforge::base::{GuestName, Rates, Sha256};
-use sisforge::fleet::{ContainerSpec, MachineSpec, VmmKind};
+use sisforge::fleet::{MachineSpec, VmmKind};
+use sisforge::host::container::{GuestContainer, StartedContainer};
 use sisforge::host::firewall::Ruleset;
 use sisforge::host::network::{NetworkSpec, PairSpec};
 use sisforge::host::observed::{
@@ -27,8 +28,8 @@ fn name(name: &str) -> GuestName {
     name.parse().unwrap()
 }
 
-fn container(name: &str) -> ContainerSpec {
-    ContainerSpec { name: name.parse().unwrap(), image: format!("localhost/{name}") }
+fn container(name: &str) -> GuestContainer {
+    GuestContainer::of_image(name.parse().unwrap(), format!("localhost/{name}"))
 }
 
 const LIMITS: CgroupLimits =
@@ -101,7 +102,7 @@ fn running(want: &WantedGuest) -> ObservedGuest {
             jailed: true,
             logged: true,
             ready: true,
-            containers: want.containers.clone(),
+            containers: want.containers.iter().cloned().map(StartedContainer::new).collect(),
             ..ObservedVmm::default()
         }),
         ..ObservedGuest::default()

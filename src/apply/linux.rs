@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::base::FileDigest;
-use crate::base::GuestName;
+use crate::base::{FileDigest, GuestName, Sha256};
 use crate::fleet::LogLimits;
 use crate::host::layout::Layout;
 use crate::host::state::Machine;
@@ -40,6 +39,8 @@ pub struct LinuxHost {
     pub hierarchy: Hierarchy,
     /// Where the files of artifacts are.
     pub artifacts: BTreeMap<FileDigest, PathBuf>,
+    /// Where the files are that containers name, by the digests that they are compared by.
+    pub container_files: BTreeMap<Sha256, PathBuf>,
     /// This program, which joins a cgroup and becomes the VMM.
     pub launcher: PathBuf,
     /// What one look found; clones share it.
@@ -94,6 +95,7 @@ impl LinuxHost {
             scope,
             hierarchy,
             artifacts: BTreeMap::new(),
+            container_files: BTreeMap::new(),
             launcher,
             look: Arc::default(),
             stops: Arc::new(Semaphore::new(STOPS)),

@@ -242,7 +242,9 @@ fn programs(steps: &[&Step]) -> BTreeSet<&'static str> {
         match step {
             Step::LoadRuleset(_) | Step::LoadHostRules(_) | Step::RemoveNetwork => &["nft"],
             Step::CreateTap { .. } | Step::CreateNamespace | Step::ConnectNamespace { .. } => &["ip"],
-            Step::RemoveContainers { .. } | Step::StartContainers { .. } => &["ssh"],
+            Step::RemoveContainers { .. } | Step::StartContainers { .. } | Step::AwaitHealthy { .. } => {
+                &["ssh"]
+            }
             Step::StartVmm { machine, .. } => vmm::of(machine.vmm).needed_programs(),
             _ => &[],
         }

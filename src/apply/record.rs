@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::base::network::host_side;
 use crate::base::{Class, Diagnosis, Diagnostic, FleetName, GuestName, InterfaceName, Sha256, SnapshotName};
-use crate::fleet::ContainerSpec;
+use crate::host::container::StartedContainer;
 use crate::host::layout::Layout;
 use crate::host::policy::Policies;
 use crate::host::publish::PublishedPort;
@@ -53,7 +53,7 @@ pub struct Ready {
     /// `ssh-ed25519 AAAA...`; empty where the guest runs no sshd.
     pub host_key: String,
     #[serde(default)]
-    pub containers: Vec<ContainerSpec>,
+    pub containers: Vec<StartedContainer>,
 }
 
 /// `place.json`: where the jails are, so that another place in fleet.toml does not lose sight of disks.

@@ -4,8 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use crate::base::network::{TAP_PREFIX, guest_side};
-use crate::base::{FileDigest, GuestName, InterfaceName};
-use crate::fleet::ContainerSpec;
+use crate::base::{FileDigest, InterfaceName};
 use crate::host::layout::KEEPERS;
 use crate::host::names::DISK;
 use crate::host::observed::ObservedHost;
@@ -60,16 +59,16 @@ impl Host for LinuxHost {
             Step::AdjustVmm { guest, machine } => self.guest(guest).adjust_vmm(machine),
             Step::KeepLogs { guest } => self.guest(guest).keep_logs(),
             Step::AwaitReady { guest } => self.guest(guest).await_ready(),
-            Step::RemoveContainers { guest, containers } => self.guest(guest).remove_containers(containers),
-            Step::StartContainers { guest, containers } => start_containers(self, guest, containers),
+            Step::RemoveContainers { .. } | Step::StartContainers { .. } | Step::AwaitHealthy { .. } => {
+                take_for_containers(self, step)
+            }
             Step::ResumeVmm { guest } => self.guest(guest).unpause(control::PAUSE_LIMIT),
             Step::ConsumeSnapshot { .. }
             | Step::LoadSnapshot { .. }
             | Step::ForgetSnapshot { .. }
             | Step::ClearSnapshots => take_for_snapshot(self, step),
             Step::StopVmm { guest } => self.guest(guest).stop_vmm(),
-            Step::MakeSpare { guest, spare } => self.guest(guest).make_spare(spare),
-            Step::EndSpare { guest } => self.guest(guest).end_spare(),
+            Step::MakeSpare { .. } | Step::EndSpare { .. } => take_for_pool(self, step),
         }
     }
 
@@ -107,12 +106,27 @@ fn take_for_network(host: &LinuxHost, step: &Step) -> Result<(), FleetNetworkErr
     }
 }
 
-fn start_containers(
-    host: &LinuxHost,
-    guest: &GuestName,
-    containers: &[ContainerSpec],
-) -> Result<(), ApplyError> {
-    containers.iter().try_for_each(|container| host.guest(guest).start_container(container))
+fn take_for_pool(host: &LinuxHost, step: &Step) -> Result<(), ApplyError> {
+    match step {
+        Step::MakeSpare { guest, spare } => host.guest(guest).make_spare(spare),
+        Step::EndSpare { guest } => host.guest(guest).end_spare(),
+        // No step of a pool.
+        _ => Ok(()),
+    }
+}
+
+fn take_for_containers(host: &LinuxHost, step: &Step) -> Result<(), ApplyError> {
+    match step {
+        Step::RemoveContainers { guest, containers } => host.guest(guest).remove_containers(containers),
+        Step::StartContainers { guest, containers } => {
+            containers.iter().try_for_each(|container| host.guest(guest).start_container(container))
+        }
+        Step::AwaitHealthy { guest, containers } => {
+            containers.iter().try_for_each(|container| host.guest(guest).await_healthy(container))
+        }
+        // No step of containers.
+        _ => Ok(()),
+    }
 }
 
 /// Copies an artifact into the store, unless it is there; one that was changed is replaced.

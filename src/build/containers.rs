@@ -40,7 +40,8 @@ pub fn absent_images(fleet: &Fleet) -> Result<Vec<AbsentImage>, ContainerError> 
         }
         for container in &spec.containers {
             // Which digest an image has is known once it is opened.
-            let name = full_name(&container.image).filter(|name| !name.contains('@'));
+            let Some(image) = container.image() else { continue };
+            let name = full_name(image).filter(|name| !name.contains('@'));
             let Some(name) = name else { continue };
             let is_there =
                 |image: &ContainerImage| known.get(image).is_some_and(|names| names.contains(&name));
@@ -48,8 +49,8 @@ pub fn absent_images(fleet: &Fleet) -> Result<Vec<AbsentImage>, ContainerError> 
                 absent.push(AbsentImage {
                     guest: guest.clone(),
                     container: container.name.clone(),
-                    image: container.image.clone(),
-                    can_be_pulled: !container.image.starts_with("localhost/"),
+                    image: image.to_owned(),
+                    can_be_pulled: !image.starts_with("localhost/"),
                 });
             }
         }

@@ -19,6 +19,8 @@ use super::output::LogLineJson;
 use super::render;
 use super::ui::Ui;
 
+mod container;
+
 #[derive(clap::Args)]
 pub struct Args {
     /// The guests; all that have logs unless given
@@ -36,6 +38,9 @@ pub struct Args {
     /// The VMM's metrics instead, one JSON object a line: at its start and each minute (Firecracker)
     #[arg(long, group = "log")]
     metrics: bool,
+    /// What a container of the one guest says instead: one that sisforge started
+    #[arg(long, group = "log", value_name = "NAME", conflicts_with = "previous", requires = "guests")]
+    container: Option<String>,
     /// The log of the start before this one
     #[arg(long, conflicts_with = "follow")]
     previous: bool,
@@ -61,6 +66,9 @@ pub(super) fn since(text: &str) -> Result<SystemTime, String> {
 const POLL: Duration = Duration::from_millis(50);
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    if let Some(container) = &args.container {
+        return container::run(args, container, ui);
+    }
     let kind = match (args.vmm, args.metrics) {
         (true, _) => LogKind::Vmm,
         (_, true) => LogKind::Metrics,

@@ -45,7 +45,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
 }
 
 /// Prints containers; why a guest did not say how its own are stands in notes.
-fn containers(ui: &Ui, found: &[ContainerStatus]) {
+pub fn containers(ui: &Ui, found: &[ContainerStatus]) {
     if ui.settings.json {
         render::json(&found.iter().map(output::ContainerJson::from).collect::<Vec<_>>());
         return;
@@ -59,16 +59,22 @@ fn containers(ui: &Ui, found: &[ContainerStatus]) {
             ui.say(&format!("note: containers of {} are not known: {why}", of_guest[0].guest));
         }
     }
-    let head = ["GUEST", "CONTAINER", "IMAGE", "STATE"].map(str::to_owned).to_vec();
+    render::text(&render::table(&containers_table(found)));
+}
+
+/// The cells of containers.
+fn containers_table(found: &[ContainerStatus]) -> Vec<Vec<String>> {
+    let head = ["GUEST", "CONTAINER", "IMAGE", "STATE", "HEALTH"].map(str::to_owned).to_vec();
     let row = |one: &ContainerStatus| {
         let state = match &one.state {
             ContainerState::Exited(status) => format!("exited ({status})"),
             state => state.word().to_owned(),
         };
-        vec![one.guest.to_string(), one.name.to_string(), one.image.clone(), state]
+        let image = one.image.clone().unwrap_or_else(|| "kube".to_owned());
+        let health = one.health.clone().unwrap_or_else(|| "-".to_owned());
+        vec![one.guest.to_string(), one.name.to_string(), image, state, health]
     };
-    let rows: Vec<_> = std::iter::once(head).chain(found.iter().map(row)).collect();
-    render::text(&render::table(&rows));
+    std::iter::once(head).chain(found.iter().map(row)).collect()
 }
 
 /// Time between two looks.

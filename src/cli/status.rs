@@ -19,6 +19,10 @@ pub fn run(ui: &Ui) -> Result<ExitCode, CliError> {
         ui.say(&format!("note: drift is not known: {error}"));
     }
     render::text(&table(&status));
+    if !status.containers.is_empty() {
+        render::text("\n");
+        ps::containers(ui, &status.containers);
+    }
     for step in status.host_steps() {
         render::text(&format!("host: would {step}\n"));
     }

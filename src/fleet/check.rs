@@ -90,12 +90,16 @@ fn irregular(path: &Path) -> Wrong {
 /// Message and hint for a thing that is not there.
 fn lacking(thing: &MentionTarget, files: &SourceFiles) -> Option<Wrong> {
     match thing {
-        MentionTarget::File(path) | MentionTarget::FileOrDirectory(path) | MentionTarget::Directory(path)
+        MentionTarget::File(path)
+        | MentionTarget::FileOrDirectory(path)
+        | MentionTarget::Directory(path)
+        | MentionTarget::Secret(path)
             if path.exists() && !path.is_file() && !path.is_dir() =>
         {
             Some(irregular(path))
         }
         MentionTarget::File(path) => (!path.is_file()).then(|| no("file", path)),
+        MentionTarget::Secret(path) => path.is_dir().then(|| irregular(path)),
         MentionTarget::Directory(path) => (!path.is_dir()).then(|| no("directory", path)),
         MentionTarget::FileOrDirectory(path) => (!path.exists()).then(|| no("file or directory", path)),
         MentionTarget::Keys(path) => (!holds_keys(path)).then(|| {

@@ -1,5 +1,6 @@
 //! `fleet.toml` as it is written: each value well-formed, none compared with another yet.
 
+mod container;
 mod machine;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -13,14 +14,15 @@ use super::reader::{
 use super::registry::ArtifactPlace;
 use super::scalar::{
     AbsolutePath, Account, Auto, Bandwidth, Count, DefaultAction, Destination, FsLabel, GuestNet,
-    ImageLocation, ImageName, Lifetime, LocalPath, Location, Mode, NameServer, OneOrMore, ParameterName,
-    Ports, RuleList, ScriptDigest, Tag, UidRange, WebUrl, WorldEntry,
+    ImageLocation, Lifetime, LocalPath, Location, Mode, NameServer, OneOrMore, ParameterName, Ports,
+    RuleList, ScriptDigest, Tag, UidRange, WebUrl, WorldEntry,
 };
 use crate::base::problem::{Problems, Read};
 use crate::base::{
     ByteSize, FleetName, GuestName, GuestPath, InterfaceName, KernelOption, Label, PerSecond, Rate, Sha256,
 };
 
+pub use container::*;
 pub use machine::*;
 
 section! {
@@ -288,14 +290,6 @@ section! {
         read_operations as "read-operations": Option<Count<1, { u32::MAX }>>,
         /// Requests that write.
         write_operations as "write-operations": Option<Count<1, { u32::MAX }>>,
-    }
-
-    /// A container that starts with its guest.
-    pub struct ContainerSection {
-        /// Name of the container.
-        name: Spanned<Label>,
-        /// The image that it runs.
-        image: ImageName,
     }
 
     /// What the fleet uses of its host.

@@ -1,5 +1,6 @@
 //! The validated fleet: what every later stage works from. It is built by [`super::validate`] alone.
 
+mod container;
 mod machine;
 mod network;
 
@@ -20,6 +21,7 @@ use crate::base::{
     Sha256,
 };
 
+pub use container::*;
 pub use machine::*;
 pub use network::*;
 
@@ -383,13 +385,6 @@ pub struct IoSpec {
     pub write: Option<u64>,
     pub read_operations: Option<u32>,
     pub write_operations: Option<u32>,
-}
-
-/// A container that is started in a guest.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ContainerSpec {
-    pub name: Label,
-    pub image: String,
 }
 
 /// What the fleet uses of its host.

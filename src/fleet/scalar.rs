@@ -1,5 +1,6 @@
 //! The scalars of `fleet.toml`: how each is written, and what it is when it is written wrongly.
 
+mod container;
 mod text;
 
 use std::ops::RangeInclusive;
@@ -10,8 +11,8 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
 use super::model::{
-    Backing, LogLevel, OnExit, OptionValue, ParameterValue, Preset, Protocol, ScriptMoment, ScriptName,
-    VmmKind,
+    Backing, LogLevel, OnExit, OptionValue, ParameterValue, Preset, Protocol, RestartPolicy, ScriptMoment,
+    ScriptName, VmmKind, VolumeMount,
 };
 use super::reader::{FromKey, FromToml, Value, unexpected};
 use super::registry::ArtifactPlace;
@@ -21,6 +22,7 @@ use crate::base::{
     Rate, Sha256,
 };
 
+pub use container::*;
 pub use text::*;
 
 /// Reads a string and parses it.
@@ -52,6 +54,7 @@ macro_rules! text_scalars {
 }
 
 text_scalars! {
+    VariableName, "the name of a variable", "^[A-Za-z_][A-Za-z0-9_.-]*$";
     FleetName, "a name", "^[a-z0-9][a-z0-9-]{0,31}$";
     Label, "a name", "^[a-z0-9][a-z0-9._-]{0,63}$";
     ByteSize, "a size such as \"512MiB\"", "^[0-9]+ *(KiB|MiB|GiB|TiB)$";
@@ -75,6 +78,12 @@ text_scalars! {
       \"docker://HOST/NAME:TAG\"", "^(oci|oci-archive|docker-archive):.|^docker://.";
     ArtifactPlace, "a registry's address such as \"oci://registry.example.org/team/fleet\"", "^oci://[^/@\\s]+/[^@\\s]+$";
     ImageName, "the name of a container image", "^\\S+$";
+    CommandWord, "a string", "";
+    VolumeMount, "a volume such as \"data:/srv/data\"", "^[^:]+:/[^:]+(:r[ow])?$";
+    TmpfsMount, "a path such as \"/run/app\"", "^/";
+    ContainerUser, "a user such as \"1000:1000\"", "^[^:]+(:[^:]+)?$";
+    RestartPolicy, "one of no, on-failure, on-failure:N and always", "^(no|always|on-failure(:[0-9]+)?)$";
+    SecretTarget, "a file name or a path", ".";
     WorldEntry, "a package such as \"podman~5\"", "^!?[^\\s!]+$";
     Tag, "a tag", "^[A-Za-z0-9._-]+$";
     ScriptDigest, "a digest such as \"sha256:0123...\"", "^(sha256:)?[0-9a-fA-F]{64}$";
@@ -102,6 +111,7 @@ keys! {
     GuestPath, GuestPath::from_str, "^/.";
     KernelOption, KernelOption::parse, "^(CONFIG_)?[A-Za-z0-9_]+$";
     ParameterName, ParameterName::from_str, "^[A-Za-z_][A-Za-z0-9_]*$";
+    VariableName, VariableName::from_str, "^[A-Za-z_][A-Za-z0-9_.-]*$";
     String, |key| Ok(key.to_owned()), "";
     ScriptName, ScriptName::from_str, "^.+\\.(pre-install|post-install|trigger)$";
 }

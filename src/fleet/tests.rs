@@ -392,6 +392,72 @@ fn numbers_of_guests_have_bounds() {
 }
 
 #[test]
+fn containers_are_what_podman_can_run_and_in_nobodys_way() {
+    let with = |keys: &str| format!("containers = [{{ name = \"a\", image = \"x\", {keys} }}]");
+    let both = |a: &str, b: &str| {
+        format!(
+            "containers = [{{ name = \"a\", image = \"x\", {a} }}, {{ name = \"b\", image = \"x\", {b} }}]"
+        )
+    };
+    let huge = with(&format!("env = {{ A = \"{}\" }}", "'".repeat(20_000)));
+    let secret = "secrets = [{ name = \"s\", file = \"f\"";
+    let cases = [
+        ("containers = [{ name = \"a\" }]".to_owned(), "`image` is missing"),
+        ("containers = [{ name = \"-a\", image = \"x\" }]".to_owned(), "must be 1 to 64"),
+        (
+            "containers = [{ name = \"a\", image = \"--privileged\" }]".to_owned(),
+            "must be the name of a container",
+        ),
+        (with("kube = \"pod.yaml\""), "a container has an image or a `kube` file"),
+        (
+            "containers = [{ name = \"a\", kube = \"p\", env = { A = 1 } }]".to_owned(),
+            "`env` cannot go with `kube`",
+        ),
+        (with("command = [\"a\\u0000b\"]"), "zero byte"),
+        (with("env = { \"A=B\" = \"\" }"), "must name a variable"),
+        (with("env = { \"-e\" = \"\" }"), "must name a variable"),
+        (with("env = { A = 1.5 }"), "expected a string"),
+        (huge, "at most 65536"),
+        (with("ports = [0]"), "must be a port"),
+        (with("ports = [\"127.0.0.1:80:80\"]"), "must be a port"),
+        (with("ports = [22]"), "that of its sshd"),
+        (with("ports = [80, \"80:81\"]"), "port 80/tcp of the guest is given twice"),
+        (both("ports = [80]", "ports = [\"80:8080\"]"), "port 80/tcp of the guest is given twice"),
+        (with("volumes = [\"/etc:/etc\"]"), "nothing outside of the home"),
+        (with("volumes = [\"./../x:/x\"]"), "leads out of the guest's home"),
+        (with("volumes = [\"a:/x\"], tmpfs = [\"/x:size=1m\"]"), "/x is mounted twice"),
+        (with("tmpfs = [\"/x:dev,bind\"]"), "has the option"),
+        (with("memory = \"1MiB\""), "a container needs at least 4MiB"),
+        (with("cpus = 0"), "0 is not from 0.01 to 32"),
+        (with("cpus = nan"), "is not from 0.01 to 32"),
+        (with("user = \"-1\""), "must be a user"),
+        (with("restart = \"unless-stopped\""), "is not one of no, on-failure"),
+        (with("health = { command = [] }"), "there is no program to run"),
+        (with("health = { command = [\"x\"], interval = \"500ms\" }"), "whole seconds"),
+        (with("health = { command = [\"x\"], timeout = \"2h\" }"), "more than an hour"),
+        (with("health = { command = [\"x\"], retries = 0 }"), "0 is not from 1"),
+        (with(&format!("{secret}, env = \"A\", target = \"b\" }}]")), "a secret is a variable or a file"),
+        (with(&format!("env = {{ A = 1 }}, {secret}, env = \"A\" }}]")), "the variable A is given twice"),
+        (with(&format!("{secret}, target = \"a,mode=0777\" }}]")), "without ','"),
+        (
+            both(&format!("{secret} }}]"), "secrets = [{ name = \"s\", file = \"g\" }]"),
+            "secret `s` is of two files",
+        ),
+    ];
+    for (text, message) in &cases {
+        refused(&[("", text, message)]);
+    }
+    // What a process can be given, it is given.
+    let fine =
+        with("command = [\"--\", \"-v\", \"\", \"a\\nb\"], env = { A = \"\\n$(id)'\\\"\", B = true, C = 7 }");
+    let fleet =
+        at(&(SMALL.to_owned() + &fine)).unwrap_or_else(|invalid| panic!("{}", render(&invalid, false)));
+    let container = &fleet.guests.values().next().unwrap().containers[0];
+    assert_eq!(container.command, ["--", "-v", "", "a\nb"]);
+    assert_eq!(container.env.values().collect::<Vec<_>>(), ["\n$(id)'\"", "true", "7"]);
+}
+
+#[test]
 fn software_emulation_runs_one_processor_a_guest() {
     let text = SMALL.replace("[fleet]\n", "[fleet]\nvmm = \"qemu\"\n") + "vcpus = 2\n";
     let problems = at(&text).unwrap_err().problems;

@@ -2,6 +2,7 @@
 //!
 //! Every part is validated whatever is wrong with the others, so that all problems are told together.
 
+mod container;
 mod guest;
 mod host;
 mod image;
@@ -48,6 +49,8 @@ pub enum MentionTarget {
     File(PathBuf),
     Directory(PathBuf),
     FileOrDirectory(PathBuf),
+    /// A file that whoever starts guests must have, and nobody else.
+    Secret(PathBuf),
     /// A directory that must hold a `*.rsa.pub`.
     Keys(PathBuf),
     Recipe(Label),
@@ -59,9 +62,11 @@ impl MentionTarget {
     /// Where it is, if that is what `fleet.toml` says of it.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::File(path) | Self::Directory(path) | Self::FileOrDirectory(path) | Self::Keys(path) => {
-                Some(path)
-            }
+            Self::File(path)
+            | Self::Directory(path)
+            | Self::FileOrDirectory(path)
+            | Self::Secret(path)
+            | Self::Keys(path) => Some(path),
             Self::Recipe(_) | Self::KernelBase(_) | Self::KernelFragment(_) => None,
         }
     }

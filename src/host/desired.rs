@@ -20,6 +20,7 @@ use crate::fleet::{
 use crate::lock::model::{Lock, LockedGuest};
 use crate::sys::firecracker::FirecrackerVersion;
 
+use super::container::GuestContainer;
 use super::firewall::{self, Endpoint, FirewallInput, Ruleset};
 use super::host_rules::{self, HostRulesInput};
 use super::limits::limits;
@@ -75,7 +76,10 @@ pub struct HostFacts {
     /// Members of pools that are to be there, of those whose guests are handed out.
     pub places: BTreeMap<GuestName, PoolPlace>,
     /// Guests that somebody has, as they run, with their containers.
-    pub in_use: BTreeMap<GuestName, (Machine, Vec<ContainerSpec>)>,
+    pub in_use: BTreeMap<GuestName, (Machine, Vec<GuestContainer>)>,
+    /// Digests of what containers name: of `kube` files, and, by a key of the fleet, of secrets.
+    pub kube_files: BTreeMap<PathBuf, Sha256>,
+    pub secrets: BTreeMap<PathBuf, Sha256>,
 }
 
 /// What is around a fleet's network.
@@ -105,11 +109,12 @@ impl HostFacts {
     }
 
     /// The guests of a host that somebody has.
-    pub fn in_use(observed: &ObservedHost) -> BTreeMap<GuestName, (Machine, Vec<ContainerSpec>)> {
+    pub fn in_use(observed: &ObservedHost) -> BTreeMap<GuestName, (Machine, Vec<GuestContainer>)> {
         let guests = observed.guests.iter().filter_map(|(name, guest)| {
             let vmm = guest.vmm.as_ref()?;
             let machine = vmm.machine.as_ref().filter(|_| matches!(vmm.role, Some(PoolRole::InUse(_))))?;
-            Some((name.clone(), (machine.clone(), vmm.containers.clone())))
+            let containers = vmm.containers.iter().map(|started| started.container.clone()).collect();
+            Some((name.clone(), (machine.clone(), containers)))
         });
         guests.collect()
     }
@@ -350,7 +355,7 @@ fn restored(fresh: WantedGuest, machine: &Machine, spec: &GuestSpec, endpoint: &
 fn in_use(
     fresh: WantedGuest,
     machine: &Machine,
-    containers: &[ContainerSpec],
+    containers: &[GuestContainer],
     spec: &GuestSpec,
     endpoint: &mut Endpoint,
 ) -> WantedGuest {
@@ -419,9 +424,21 @@ fn guest(
         tap: tap(&machine, policy.map(NetworkPolicy::rates).unwrap_or_default()),
         cgroup: limits(&machine, spec),
         startup: Startup::Boot(machine),
-        containers: spec.containers.clone(),
+        containers: containers(&spec.containers, facts)?,
         spare: spare(fleet.vmm, spec),
     })
+}
+
+/// Containers with their files by digest.
+fn containers(declared: &[ContainerSpec], facts: &HostFacts) -> Result<Vec<GuestContainer>, DesiredError> {
+    let digest = |known: &BTreeMap<PathBuf, Sha256>, path: &PathBuf| {
+        known.get(path).copied().ok_or_else(|| DesiredError::NotRead(path.clone()))
+    };
+    let with_digests = |container: &ContainerSpec| {
+        let kube = |path: &PathBuf| digest(&facts.kube_files, path);
+        container.with_files(kube, |secret| digest(&facts.secrets, &secret.file))
+    };
+    declared.iter().map(with_digests).collect()
 }
 
 fn spare(vmm: VmmKind, spec: &GuestSpec) -> Option<SpareSpec> {

@@ -2,6 +2,7 @@
 
 pub mod address_list;
 pub mod console;
+pub mod container;
 pub mod desired;
 pub mod doctor;
 pub mod evidence;

@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use crate::base::{FileDigest, GuestName, InterfaceName, Rates, Sha256};
-use crate::fleet::ContainerSpec;
 
+use super::container::StartedContainer;
 use super::network::{NetworkSpec, PairSpec};
 use super::policy::Policies;
 use super::publish::PublishedPort;
@@ -186,7 +186,7 @@ pub struct ObservedVmm {
     /// Whether the guest has said that it is ready.
     pub ready: bool,
     /// Containers that have been started in it.
-    pub containers: Vec<ContainerSpec>,
+    pub containers: Vec<StartedContainer>,
     /// Whether it stands still for a snapshot whose maker was killed.
     pub paused: Option<Paused>,
     /// What it is there for, of a member of a pool whose guests are handed out.

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::base::FileDigest;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{GuestName, Sha256, SnapshotName};
-use crate::fleet::ContainerSpec;
 use crate::sys::cpu::Cpu;
 
+use super::container::StartedContainer;
 use super::state::{Machine, StoredKind};
 use super::vmm;
 
@@ -41,7 +41,7 @@ pub struct SnapshotManifest {
     /// The guest's ssh host key, which is in its memory; empty where it runs no sshd.
     pub host_key: String,
     /// Containers that had been started in it.
-    pub containers: Vec<ContainerSpec>,
+    pub containers: Vec<StartedContainer>,
     /// Where it was frozen.
     pub origin: SnapshotOrigin,
     /// Every file beside the manifest, by name.

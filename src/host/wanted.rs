@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::base::{FileDigest, GuestName};
-use crate::fleet::ContainerSpec;
 
+use super::container::GuestContainer;
 use super::firewall::Ruleset;
 use super::network::NetworkSpec;
 use super::publish::PublishedPort;
@@ -48,7 +48,7 @@ pub struct WantedGuest {
     pub cgroup: CgroupLimits,
     pub startup: Startup,
     /// Containers that are started in it once it has booted.
-    pub containers: Vec<ContainerSpec>,
+    pub containers: Vec<GuestContainer>,
     /// Of one that is to wait until it is handed out.
     pub spare: Option<SpareSpec>,
 }

@@ -18,7 +18,7 @@ use crate::host::wanted::{Startup, WantedDisk, WantedGuest, WantedHost};
 
 use super::step::{GuestSteps, Plan, Step};
 use super::why::StepReason;
-use super::{change, why};
+use super::{change, containers, why};
 
 /// The guests that a plan is for. Nothing is done to any other, be it broken or not wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,8 +300,7 @@ fn guest(
         steps.undo = undo(name, want);
     }
     steps.then.extend(clear_idle_jails(name, left));
-    steps.then.extend(remove_containers(name, left, want));
-    steps.then.extend(start_containers(name, left, want));
+    steps.then.extend(container_steps(name, left, want));
     steps.then.extend(make_spare(name, left, want));
     if !steps.steps.is_empty() || !steps.then.is_empty() {
         plan.start.push(steps);
@@ -380,19 +379,21 @@ fn clear_idle_jails(name: &GuestName, have: &ObservedGuest) -> Option<Step> {
     have.idle_jails.then(|| Step::RemoveOldJails { guest: name.clone() })
 }
 
-/// Containers that were started since the guest's boot, and are not declared any more. Those of a snapshot belong to it.
-fn remove_containers(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Option<Step> {
-    let Startup::Boot(_) = want.startup else { return None };
-    let gone = why::undeclared(have.vmm.as_ref()?, want).map(|container| container.name.clone());
-    let containers: Vec<_> = gone.collect();
-    (!containers.is_empty()).then(|| Step::RemoveContainers { guest: name.clone(), containers })
-}
-
-/// Containers that have not been started since the guest's boot.
-fn start_containers(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Option<Step> {
+/// What is done to the containers of a guest once it is ready.
+fn container_steps(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Vec<Step> {
+    let guest = || name.clone();
     let started = have.vmm.as_ref().map_or(&[][..], |vmm| &vmm.containers);
-    let missing: Vec<_> = want.containers.iter().filter(|c| !started.contains(c)).cloned().collect();
-    (!missing.is_empty()).then(|| Step::StartContainers { guest: name.clone(), containers: missing })
+    // Those of a snapshot belong to it.
+    let boots = matches!(want.startup, Startup::Boot(_));
+    let gone = containers::undeclared(started, want).filter(|_| boots);
+    let gone: Vec<_> = gone.map(|one| one.container.name.clone()).collect();
+    let missing: Vec<_> = containers::missing(started, want).cloned().collect();
+    let awaited = want.containers.iter().filter(|one| containers::is_awaited(started, one));
+    let awaited: Vec<_> = awaited.cloned().collect();
+    let remove = (!gone.is_empty()).then(|| Step::RemoveContainers { guest: guest(), containers: gone });
+    let start = (!missing.is_empty()).then(|| Step::StartContainers { guest: guest(), containers: missing });
+    let wait = (!awaited.is_empty()).then(|| Step::AwaitHealthy { guest: guest(), containers: awaited });
+    [remove, start, wait].into_iter().flatten().collect()
 }
 
 /// Last, since nothing can be told to one that is paused.

@@ -2,6 +2,7 @@
 
 mod change;
 pub mod check;
+mod containers;
 pub mod diff;
 mod losses;
 pub mod names;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::base::{ByteSize, FileDigest, GuestName, InterfaceName, Label, SnapshotName};
-use crate::fleet::ContainerSpec;
+use crate::host::container::GuestContainer;
 use crate::host::firewall::Ruleset;
 use crate::host::network::NetworkSpec;
 use crate::host::policy::PolicyChange;
@@ -125,7 +125,12 @@ pub enum Step {
     /// Starts containers in a guest, in place of those of the same names.
     StartContainers {
         guest: GuestName,
-        containers: Vec<ContainerSpec>,
+        containers: Vec<GuestContainer>,
+    },
+    /// Waits until containers are healthy that have a health check.
+    AwaitHealthy {
+        guest: GuestName,
+        containers: Vec<GuestContainer>,
     },
     /// Lets the process of a VMM run that somebody stopped, by SIGSTOP or by a freezer.
     ContinueVmm {
@@ -208,13 +213,8 @@ impl fmt::Display for Step {
             }
             Self::KeepLogs { .. } => f.write_str("keep logs again"),
             Self::AwaitReady { .. } => f.write_str("wait until ready"),
-            Self::RemoveContainers { containers, .. } => {
-                let names: Vec<_> = containers.iter().map(Label::as_str).collect();
-                write!(f, "remove containers {}", names.join(", "))
-            }
-            Self::StartContainers { containers, .. } => {
-                let names: Vec<_> = containers.iter().map(|container| container.name.as_str()).collect();
-                write!(f, "start containers {}", names.join(", "))
+            Self::RemoveContainers { .. } | Self::StartContainers { .. } | Self::AwaitHealthy { .. } => {
+                self.fmt_containers(f)
             }
             Self::ResumeVmm { .. } => f.write_str("resume the paused vmm"),
             Self::RelinkDisk { .. } => f.write_str("give the data disk its name in the store again"),
@@ -235,6 +235,24 @@ impl Step {
     /// Whether guests that are left are without rules after it.
     pub fn removes_rules(&self) -> bool {
         matches!(self, Self::RemoveNetwork | Self::RemoveEarlierNetwork)
+    }
+
+    fn fmt_containers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |containers: &[GuestContainer]| {
+            containers.iter().map(|container| container.name.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        match self {
+            Self::RemoveContainers { containers, .. } => {
+                let names: Vec<_> = containers.iter().map(Label::as_str).collect();
+                write!(f, "remove containers {}", names.join(", "))
+            }
+            Self::StartContainers { containers, .. } => write!(f, "start containers {}", names(containers)),
+            Self::AwaitHealthy { containers, .. } => {
+                write!(f, "wait until healthy: containers {}", names(containers))
+            }
+            // No step of containers.
+            _ => Ok(()),
+        }
     }
 
     fn fmt_network(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,11 +1,10 @@
 //! Why a guest is started, changed or replaced, in words.
 
-use crate::base::Label;
-use crate::fleet::ContainerSpec;
 use crate::host::observed::{Found, ObservedDisk, ObservedGuest, ObservedVmm, Paused, PoolRole};
-use crate::host::wanted::{Startup, WantedGuest};
+use crate::host::wanted::WantedGuest;
 
 use super::change::{self, Change};
+use super::containers;
 
 /// Why something is done to a guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,7 +68,7 @@ pub(super) fn replace(have: &ObservedGuest, want: &WantedGuest) -> Option<StepRe
 /// Whether a guest that waits, and that nothing can be told meanwhile, waits for something else than it should.
 fn is_another_spare(vmm: &ObservedVmm, want: &WantedGuest) -> bool {
     let Some(PoolRole::Spare(spare)) = &vmm.role else { return false };
-    want.spare.as_ref() != Some(spare) || vmm.containers != want.containers
+    want.spare.as_ref() != Some(spare) || containers::differ(vmm, want)
 }
 
 /// Why a guest that does not run is started.
@@ -101,10 +100,6 @@ pub(super) fn repair(have: &ObservedGuest, vmm: &ObservedVmm, want: &WantedGuest
         (have.idle_jails, "jails of earlier attempts are left"),
     ];
     let found = found.into_iter().filter(|(is, _)| *is).map(|(_, what)| what.to_owned());
-    let added = added(vmm, want);
-    let is_restored = matches!(want.startup, Startup::Restored { .. });
-    let removed = undeclared(vmm, want).filter(|_| !is_restored);
-    let removed = removed.map(|container| format!("container {} is not declared any more", container.name));
     let machine = vmm.machine.iter().flat_map(|running| change::of_machines(running, want.machine()));
     let limits = match limits {
         Some(Found::Whole(found)) => change::of_limits(&found, &want.cgroup),
@@ -113,29 +108,9 @@ pub(super) fn repair(have: &ObservedGuest, vmm: &ObservedVmm, want: &WantedGuest
     let rates =
         tap.map(|tap| change::of_rates(tap.rates, want.tap.rates.bytes_per_second())).unwrap_or_default();
     StepReason {
-        found: found.chain(removed).chain(added).collect(),
+        found: found.chain(containers::why(vmm, want)).collect(),
         changes: machine.chain(limits).chain(rates).collect(),
     }
-}
-
-/// Containers that are to be started, in words.
-fn added<'a>(vmm: &'a ObservedVmm, want: &'a WantedGuest) -> impl Iterator<Item = String> + 'a {
-    let missing = want.containers.iter().filter(|container| !vmm.containers.contains(container));
-    missing.map(|container| match vmm.containers.iter().find(|started| started.name == container.name) {
-        Some(started) => {
-            format!("container {}: image {} -> {}", container.name, started.image, container.image)
-        }
-        None => format!("container {} was not started", container.name),
-    })
-}
-
-/// Containers that were started, and of whose name none is declared any more.
-pub(super) fn undeclared<'a>(
-    vmm: &'a ObservedVmm,
-    want: &'a WantedGuest,
-) -> impl Iterator<Item = &'a ContainerSpec> {
-    let is_declared = |name: &Label| want.containers.iter().any(|container| container.name == *name);
-    vmm.containers.iter().filter(move |container| !is_declared(&container.name))
 }
 
 /// Whether the data disk is another's, or open to others.

@@ -301,6 +301,8 @@ impl Basis {
         let files = artifacts.by_digest();
         host.artifacts =
             files.into_iter().map(|(digest, (artifact, _))| (digest, artifact.path.clone())).collect();
+        let of_containers = facts.kube_files.iter().chain(&facts.secrets);
+        host.container_files = of_containers.map(|(path, digest)| (*digest, path.clone())).collect();
         host.artifacts.extend(facts.files.iter().map(|(path, digest)| (*digest, path.clone())));
         Ok(Self { lock, artifacts, facts })
     }

@@ -33,6 +33,7 @@ use crate::sys::ip::IpError;
 use crate::sys::ssh::SshError;
 use crate::sys::ssh_signature::SshSignatureError;
 
+use super::containers_error::ContainersError;
 use super::saved_plan::SavedPlanError;
 use super::session_error::SessionError;
 
@@ -136,6 +137,8 @@ pub enum RunError {
     NotReady { guest: GuestName, runs: bool },
     #[error(transparent)]
     Session(#[from] SessionError),
+    #[error(transparent)]
+    Containers(#[from] ContainersError),
     #[error("{0} has no sshd, so no command can be run in it")]
     NoSshd(GuestName),
 
@@ -285,6 +288,7 @@ impl RunError {
 }
 
 const ADD_IMAGE: &str = "add the image to `images` of the guest's disk, or use an image that is there";
+const COMMIT_LOCK: &str = "run `sisforge lock` and commit the file, or run without --locked";
 const NEEDS_ROOT: &str = "run it with sudo; `check`, `lock`, `build` and `tree` need no root";
 
 impl Diagnostic for RunError {
@@ -308,14 +312,13 @@ impl Diagnostic for RunError {
             Self::Version(error) => error.diagnosis(),
             Self::Image(error) => error.diagnosis(),
             Self::Container(error) => error.diagnosis(),
+            Self::Containers(error) => error.diagnosis(),
             Self::SavedPlan(error) => error.diagnosis(),
             Self::Session(error) => error.diagnosis(),
             Self::Signature(_) | Self::NoRegistry | Self::PushOffline => self.of_a_registry(),
             Self::NotRoot => Failed.hint(NEEDS_ROOT),
             Self::Program(_) | Self::LockText(_) | Self::Manifest(_) | Self::NoSystemd => Failed.no_hint(),
-            Self::NoLock(_) | Self::StaleLock { .. } => {
-                Invalid.hint("run `sisforge lock` and commit the file, or run without --locked")
-            }
+            Self::NoLock(_) | Self::StaleLock { .. } => Invalid.hint(COMMIT_LOCK),
             Self::TurnedOff(all) => together(all),
             Self::AbsentImages(_) => Invalid.hint(ADD_IMAGE),
             Self::Shrinks(all) => together(all),

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::apply::containers::file;
 use crate::apply::{ApplyError, network};
 use crate::base::network::HostRoute;
-use crate::base::{FileDigest, InterfaceName};
-use crate::fleet::{Fleet, NamePolicy, NetworkPolicy, Protocol};
+use crate::base::{FileDigest, InterfaceName, Sha256};
+use crate::fleet::{ContainerSource, ContainerSpec, Fleet, NamePolicy, NetworkPolicy, Protocol};
 use crate::host::desired::{DesiredError, HostFacts, NetworkAround};
 use crate::host::firewall::{fleet_of_table, table_name};
 use crate::host::host_rules::{FAMILY, published_in};
@@ -28,6 +29,7 @@ use crate::sys::verity::digest_of_bytes;
 use crate::sys::{fs, ip, kvm, nft, ports, ssh};
 
 use super::RunError;
+use super::containers_error::ContainersError;
 
 /// Everything that decides what a fleet wants, beside its lock and its artifacts.
 pub(super) fn facts(
@@ -42,6 +44,8 @@ pub(super) fn facts(
         lists: lists(fleet)?,
         names: names(fleet)?,
         files: machine_files(fleet)?,
+        kube_files: kube_files(fleet)?,
+        secrets: secrets(fleet, layout)?,
         firecracker: firecracker(fleet, report)?,
         kvm: kvm::runs_ordinary_guests(),
         restored: HostFacts::restored(observed),
@@ -217,6 +221,38 @@ pub(super) fn machine_files(fleet: &Fleet) -> Result<BTreeMap<PathBuf, FileDiges
         digests.insert(path.clone(), digest_of_bytes(&content));
     }
     if wrong.is_empty() { Ok(digests) } else { Err(RunError::MachineFiles(wrong)) }
+}
+
+/// Digests of the files of `kube` that containers name.
+pub(super) fn kube_files(fleet: &Fleet) -> Result<BTreeMap<PathBuf, Sha256>, RunError> {
+    let mut digests = BTreeMap::new();
+    for container in containers(fleet) {
+        if let ContainerSource::Kube(path) = &container.source {
+            digests.insert(path.clone(), Sha256::of(file::kube(path)?));
+        }
+    }
+    Ok(digests)
+}
+
+/// What secrets are compared by.
+///
+/// # Errors
+/// Where one is not there, or is none that Podman takes: whoever starts guests must have it.
+fn secrets(fleet: &Fleet, layout: &Layout) -> Result<BTreeMap<PathBuf, Sha256>, RunError> {
+    let key = file::secret_key(layout)?;
+    let mut digests = BTreeMap::new();
+    for secret in containers(fleet).flat_map(|container| &container.secrets) {
+        if !digests.contains_key(&secret.file) {
+            let value = file::secret(&secret.file)
+                .map_err(|source| ContainersError::NoSecret { name: secret.name.clone(), source })?;
+            digests.insert(secret.file.clone(), file::digest(key.as_deref(), &value));
+        }
+    }
+    Ok(digests)
+}
+
+fn containers(fleet: &Fleet) -> impl Iterator<Item = &ContainerSpec> {
+    fleet.guests.values().flat_map(|guest| &guest.containers)
 }
 
 /// The version of Firecracker that the fleet runs on; `None` where it runs on another VMM, or none is installed.

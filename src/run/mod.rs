@@ -6,6 +6,8 @@
 
 pub mod built;
 pub mod check;
+pub mod containers;
+pub mod containers_error;
 pub mod copy;
 mod demand;
 pub mod deployment;

@@ -2,6 +2,7 @@
 
 use crate::apply::linux::LinuxHost;
 use crate::apply::observe;
+use crate::apply::record::Ready;
 use crate::base::GuestName;
 use crate::sys::ssh::Target;
 
@@ -41,11 +42,19 @@ pub fn running(workspace: &Workspace<'_>, name: &str) -> Result<(LinuxHost, Gues
 
 /// How a guest that is ready is logged in to, as its user.
 pub fn ssh(workspace: &Workspace<'_>, name: &str) -> Result<Target, RunError> {
+    ready(workspace, name).map(|(.., target)| target)
+}
+
+/// The same with the guest, and what it said and was started in it.
+pub fn ready(workspace: &Workspace<'_>, name: &str) -> Result<(GuestName, Ready, Target), RunError> {
     let (host, guest) = guest(workspace, name)?;
     refuse_spare(&host, &guest)?;
     let vmm = host.guest(&guest).vmm();
     let Some(ready) = host.guest(&guest).ready(vmm.as_ref())? else {
         return Err(RunError::NotReady { guest, runs: vmm.is_some() });
     };
-    host.guest(&guest).ssh_target(&ready)?.ok_or(RunError::NoSshd(guest))
+    match host.guest(&guest).ssh_target(&ready)? {
+        Some(target) => Ok((guest, ready, target)),
+        None => Err(RunError::NoSshd(guest)),
+    }
 }

@@ -27,10 +27,15 @@ pub fn guests(workspace: &Workspace<'_>, all: bool) -> Result<Vec<GuestStatus>, 
 /// seconds.
 pub fn containers(workspace: &Workspace<'_>) -> Result<Vec<ContainerStatus>, RunError> {
     let found = FleetHost::look(workspace)?;
-    let ready =
-        found.observed.guests.iter().filter(|(_, guest)| guest.vmm.as_ref().is_some_and(|vmm| vmm.ready));
-    let ready: Vec<_> = ready.map(|(name, _)| name.clone()).collect();
-    Ok(containers::all(&found.host, &ready))
+    Ok(containers_of(&found.host, &found.observed))
+}
+
+fn containers_of(host: &LinuxHost, observed: &ObservedHost) -> Vec<ContainerStatus> {
+    let with = observed
+        .guests
+        .iter()
+        .filter(|(_, guest)| guest.vmm.as_ref().is_some_and(|vmm| vmm.ready && !vmm.containers.is_empty()));
+    containers::all(host, &with.map(|(name, _)| name.clone()).collect::<Vec<_>>())
 }
 
 /// Every guest that the fleet declares, or that the host has anything of.
@@ -47,6 +52,8 @@ pub(super) fn every_guest<'a>(
 #[derive(Debug)]
 pub struct Status {
     pub guests: Vec<GuestStatus>,
+    /// What became of containers: guests that have some are asked.
+    pub containers: Vec<ContainerStatus>,
     /// What `up` would do; an error where that is not known, as before everything is built.
     pub drift: Result<Plan, RunError>,
 }
@@ -72,5 +79,6 @@ pub fn status(workspace: &Workspace<'_>) -> Result<Status, RunError> {
         .wanted(Inputs::AsTheyAre)
         .map(|wanted| diff(&deployment.observed, &wanted, GuestScope::All));
     let Deployment { fleet, host, observed, .. } = &deployment;
-    Ok(Status { guests: every_guest(host, observed, fleet.guests.keys()), drift })
+    let containers = containers_of(host, observed);
+    Ok(Status { guests: every_guest(host, observed, fleet.guests.keys()), containers, drift })
 }

@@ -1,7 +1,7 @@
 //! Commands on another machine through the OpenSSH client, and the keys for that.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
@@ -94,6 +94,8 @@ pub enum Io {
     Inherit { tty: bool },
     /// No input; output is kept, of very much the beginning and the end.
     Capture,
+    /// This input; output is kept, of very much the beginning and the end.
+    Feed(File),
     /// These; what it says of errors is kept.
     Streams { stdin: Stdio, stdout: Stdio },
 }
@@ -126,9 +128,17 @@ pub fn run_line(target: &Target, line: &str, io: Io) -> Result<Finished, SshErro
     run_as(target, line, io, None)
 }
 
-/// The same without input, for a command that must not take longer than `limit`: it then ends as [`OUT_OF_TIME`].
-pub fn run_within(target: &Target, argv: &[String], limit: Duration) -> Result<Finished, SshError> {
-    run_as(target, &command_line(argv), Io::Capture, Some(limit))
+/// The same with this input, for a command that must not take longer than `limit`: it then ends as [`OUT_OF_TIME`]. What it is fed
+/// is in memory alone, and in nobody's arguments.
+pub fn run_within(
+    target: &Target,
+    argv: &[String],
+    input: &[u8],
+    limit: Duration,
+) -> Result<Finished, SshError> {
+    let mut file = nameless_file(input).map_err(not_started)?;
+    file.rewind().map_err(not_started)?;
+    run_as(target, &command_line(argv), Io::Feed(file), Some(limit))
 }
 
 /// How much is kept of what a command writes to each of its streams, in bytes; of more, the beginning and the end.
@@ -140,10 +150,10 @@ fn run_as(target: &Target, line: &str, io: Io, limit: Option<Duration>) -> Resul
     if tool::find("ssh").is_none() {
         return Err(ToolError::Missing { tool: "ssh".to_owned() }.into());
     }
-    let started = |source: io::Error| ToolError::Start { tool: "ssh".to_owned(), source };
     // Files and pipes without a name, so that nothing is left of them wherever this is killed.
-    let known_hosts = nameless_file(&format!("{} {}\n", target.address, target.host_key)).map_err(started)?;
-    let (mut reader, writer) = io::pipe().map_err(started)?;
+    let known_hosts =
+        nameless_file(format!("{} {}\n", target.address, target.host_key).as_bytes()).map_err(not_started)?;
+    let (mut reader, writer) = io::pipe().map_err(not_started)?;
 
     let mut call = call(target, line, &io, &path_of(&known_hosts), &path_of(&writer));
     if let Some(limit) = limit {
@@ -158,7 +168,7 @@ fn run_as(target: &Target, line: &str, io: Io, limit: Option<Duration>) -> Resul
         };
         drop(writer);
         let log = logged.join().unwrap_or_default();
-        Ok::<_, SshError>((ran?.map_err(started)?, log))
+        Ok::<_, SshError>((ran?.map_err(not_started)?, log))
     });
     let (ran, log) = ran?;
     told_by(target, ran, &String::from_utf8_lossy(&log))
@@ -179,9 +189,13 @@ fn told_by(target: &Target, ran: CallOutput, log: &str) -> Result<Finished, SshE
     }
 }
 
-fn nameless_file(text: &str) -> io::Result<File> {
-    let mut file = File::from(rustix::fs::memfd_create("known_hosts", rustix::fs::MemfdFlags::CLOEXEC)?);
-    file.write_all(text.as_bytes())?;
+fn not_started(source: io::Error) -> ToolError {
+    ToolError::Start { tool: "ssh".to_owned(), source }
+}
+
+fn nameless_file(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("sisforge", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
     Ok(file)
 }
 
@@ -204,6 +218,7 @@ fn run_call(call: &Tool, io: Io, machine: Option<(u32, u64)>) -> io::Result<Call
     match io {
         Io::Inherit { .. } => &mut command,
         Io::Capture => command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()),
+        Io::Feed(input) => command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()),
         Io::Streams { stdin, stdout } => command.stdin(stdin).stdout(stdout).stderr(Stdio::piped()),
     };
     let mut child = command.spawn()?;
@@ -286,7 +301,7 @@ fn call(target: &Target, line: &str, io: &Io, known_hosts: &Path, log: &Path) ->
     }
     tool = match io {
         Io::Inherit { tty: true } => tool.arg("-tt").pass("TERM"),
-        Io::Inherit { tty: false } | Io::Capture | Io::Streams { .. } => tool.arg("-T"),
+        Io::Inherit { tty: false } | Io::Capture | Io::Feed(_) | Io::Streams { .. } => tool.arg("-T"),
     };
     tool = tool.arg("-i").arg(&target.identity).args(["-l", &target.user, "--", &target.address.to_string()]);
     if line.is_empty() { tool } else { tool.arg(told(line)) }

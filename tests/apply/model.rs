@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use sisforge::apply::{ApplyError, Host};
 use sisforge::base::{GuestName, Rates, Sha256, SnapshotName};
+use sisforge::host::container::StartedContainer;
 use sisforge::host::observed::{
     Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedNetwork, ObservedResolver,
     ObservedRuleset, ObservedTap, ObservedVmm, PoolRole,
@@ -242,6 +243,7 @@ impl Host for ModelHost {
             | Step::AwaitReady { .. }
             | Step::RemoveContainers { .. }
             | Step::StartContainers { .. }
+            | Step::AwaitHealthy { .. }
             | Step::ResumeVmm { .. }
             | Step::JoinCgroup { .. }
             | Step::ContinueVmm { .. }
@@ -431,17 +433,20 @@ impl ModelHost {
                 running("await", guest, &|vmm| vmm.ready = true)
             }
             Step::RemoveContainers { guest, containers } => running("remove containers", guest, &|vmm| {
-                vmm.containers.retain(|started| !containers.contains(&started.name));
+                vmm.containers.retain(|started| !containers.contains(&started.container.name));
             }),
             Step::StartContainers { guest, containers } => {
                 let start = |count: usize| {
                     move |guest: &mut ObservedGuest| {
                         let vmm = guest.vmm.as_mut().unwrap();
-                        vmm.containers.extend_from_slice(&containers[..count]);
+                        vmm.containers.extend(containers[..count].iter().cloned().map(StartedContainer::new));
                     }
                 };
                 self.guest("containers", guest, start(containers.len()), start(1))
             }
+            Step::AwaitHealthy { guest, .. } => running("await healthy", guest, &|vmm| {
+                vmm.containers.iter_mut().for_each(|started| started.healthy = true);
+            }),
             Step::ResumeVmm { guest } => running("resume", guest, &|vmm| vmm.paused = None),
             Step::MakeSpare { guest, spare } => {
                 running("stand by", guest, &|vmm| vmm.role = Some(PoolRole::Spare(spare.clone())))

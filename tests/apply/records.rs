@@ -11,9 +11,10 @@ use sisforge::apply::record::{self, Freezing, LoadedRuleset, PlaceRecord, Ready,
 use sisforge::base::network::{host_side, tap_name};
 use sisforge::base::{FileDigest, GuestName, MacAddress, Rates, Sha256};
 use sisforge::fleet::{
-    Balloon, Bucket, ContainerSpec, CpuTemplate, HostSpec, LogLevel, MachineSpec, Metadata, NetworkLimits,
-    RateLimiter, VmmKind,
+    Balloon, Bucket, CpuTemplate, HostSpec, LogLevel, MachineSpec, Metadata, NetworkLimits, RateLimiter,
+    VmmKind,
 };
+use sisforge::host::container::StartedContainer;
 use sisforge::host::layout::Layout;
 use sisforge::host::observed::{ObservedHost, ObservedRuleset};
 use sisforge::host::snapshot::{Restored, SnapshotManifest};
@@ -144,7 +145,7 @@ fn a_guest_whose_record_is_an_old_one_is_not_started_anew() {
 fn old_records_of_guests_and_host_are_understood() {
     for (vmm, dir) in [(VmmKind::Firecracker, "firecracker"), (VmmKind::Qemu, "qemu")] {
         let host_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKeyOfTheGuest".to_owned();
-        let containers: Vec<ContainerSpec> = vec![container("browser")];
+        let containers = vec![StartedContainer::new(container("browser"))];
         let ready: Ready = read(&format!("{dir}/ready.json"));
         let expected = Ready {
             pid: 4321,

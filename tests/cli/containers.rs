@@ -62,13 +62,13 @@ fn what_became_of_containers_is_asked_of_each_guest_and_one_that_hangs_or_lies_h
         .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
         .collect();
     let expected = [
-        ["GUEST", "CONTAINER", "IMAGE", "STATE"],
-        [&a, "mail", "localhost/mail", "removed"],
-        [&a, "web", "localhost/web", "exited (137)"],
-        [&b, "mail", "localhost/mail", "unknown"],
-        [&b, "web", "localhost/web", "unknown"],
-        [&c, "mail", "localhost/mail", "running"],
-        [&c, "web", "localhost/web", "\\u{1b}[2J"],
+        ["GUEST", "CONTAINER", "IMAGE", "STATE", "HEALTH"],
+        [&a, "mail", "localhost/mail", "removed", "-"],
+        [&a, "web", "localhost/web", "exited (137)", "-"],
+        [&b, "mail", "localhost/mail", "unknown", "-"],
+        [&b, "web", "localhost/web", "unknown", "-"],
+        [&c, "mail", "localhost/mail", "running", "-"],
+        [&c, "web", "localhost/web", "\\u{1b}[2J", "-"],
     ];
     assert_eq!(rows, expected, "{run}");
 
@@ -87,5 +87,69 @@ fn what_became_of_containers_is_asked_of_each_guest_and_one_that_hangs_or_lies_h
         calls.lines().filter(|call| call.contains("'podman' 'rm' '--force' '--ignore' 'web' 'mail'"));
     assert_eq!(removed.count(), 3, "{calls}");
     assert_eq!(site.run("ps --containers").out.lines().count(), 1);
+    site.run(&format!("down --timeout {PATIENCE}")).fails(0, &[]);
+}
+
+/// Of a check, what is in `said/health` comes of it; a container's log never ends, and begins with what a terminal would obey.
+const CHECKED_SSH: &str = r#"#!/bin/sh
+while [ $# -gt 2 ]; do shift; done
+case $2 in
+*sis-start*) cat >"${0%/*}/said/fed"; echo abcdef ;;
+*sis-await*) cat "${0%/*}/said/health" ;;
+*sis-list*) printf 'web '; head -n 1 "${0%/*}/said/health"; printf '\n[{"Names":["web"],"State":"running"}]\n' ;;
+*sis-logs*) printf '\033[2Jone\ntwo\n'; exec sleep 1000 ;;
+esac
+exit 0
+"#;
+
+#[test]
+fn up_waits_until_a_container_is_healthy_and_a_secret_is_told_to_nobody_else() {
+    let test = "up_waits_until_a_container_is_healthy_and_a_secret_is_told_to_nobody_else";
+    if let Some(reason) = missing(&["perl", "nft", "ip", "ssh-keygen", "timeout"]) {
+        return skip(test, &reason);
+    }
+    let site = Site::new();
+    let sandbox = &site.sandbox;
+    let ssh = sandbox.path("bin/ssh");
+    fs::write(&ssh, CHECKED_SSH).unwrap();
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(sandbox.path("bin/said")).unwrap();
+    let says = |health: &str| sandbox.write("bin/said/health", health);
+    let guest = sandbox.guest('a');
+    let section = format!("[user.{guest}]\n");
+    let web = "containers = [{ name = \"web\", image = \"registry.example.org/web\", health = { command = [\"x\"] }, \
+               secrets = [{ name = \"key\", file = \"key\" }] }]";
+    let text = sandbox.fleet_text("a", "").replace("[kernel]", "vmm = \"qemu\"\n[kernel]");
+    sandbox.write("fleet.toml", text.replace(&section, &format!("{section}{web}\n")));
+    site.trick(&guest, Nothing, r#"$ready = "sisforge: ready ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA\n""#);
+
+    // Whoever starts guests needs it; whoever builds does not.
+    site.run("check").fails(0, &[]);
+    site.run("up").fails(2, &["secret key: cannot read", "key"]);
+    sandbox.write("key", "drowssap");
+    says("unhealthy\nno answer\u{1b}[2J\n");
+    site.run("up").fails(1, &["container web of", "is not healthy: its check fails", "no answer\\u{1b}[2J"]);
+    assert_eq!(fs::read_to_string(sandbox.path("bin/said/fed")).unwrap(), "1\nkey ZHJvd3NzYXA=\n");
+    let ready = fs::read_to_string(sandbox.record(&guest, "ready.json")).unwrap();
+    let lock = fs::read_to_string(sandbox.path("fleet.lock")).unwrap();
+    for kept in [&ready, &lock] {
+        assert!(!kept.contains("drowssap") && !kept.contains("ZHJvd3NzYXA="), "{kept}");
+    }
+    assert!(site.run("ps --containers").out.contains("running  unhealthy"));
+
+    // It was started, and is not again.
+    fs::remove_file(sandbox.path("bin/said/fed")).unwrap();
+    let plan = site.run("plan").out;
+    assert!(plan.contains("container web has not been healthy yet"), "{plan}");
+    says("healthy\n");
+    site.run("up").fails(0, &["1 changed in place"]);
+    assert!(!sandbox.path("bin/said/fed").exists());
+    assert!(site.run("plan").out.contains("nothing to do"));
+    sandbox.write("key", "another");
+    let plan = site.run("plan").out;
+    assert!(plan.contains("container web: secret key changed") && !plan.contains("another"), "{plan}");
+
+    site.run(&format!("logs {guest} --container wep")).fails(2, &["did you mean `web`?"]);
+    site.run("logs --container web").fails(2, &["required"]);
     site.run(&format!("down --timeout {PATIENCE}")).fails(0, &[]);
 }

@@ -179,7 +179,7 @@ impl GuestHandle<'_> {
         let guest = self.name;
         task.detail("sync");
         let Ok(Some(target)) = self.ssh_target(&subject.ready) else { return };
-        let synced = ssh::run_within(&target, &["sync".to_owned()], SYNC_LIMIT);
+        let synced = ssh::run_within(&target, &["sync".to_owned()], b"", SYNC_LIMIT);
         if !synced.is_ok_and(|finished| finished.code == 0) {
             report.note(&format!(
                 "note: {guest} did not run `sync` successfully; the snapshot has its disk as \

@@ -115,18 +115,21 @@ pub enum DataDisk {
 pub struct ContainerJson {
     pub guest: String,
     pub name: String,
-    pub image: String,
+    /// `null` where a `kube` file says what runs.
+    pub image: Option<String>,
     /// `running`, `exited`, `removed` (by somebody inside), `unknown` (the guest did not say), or what else Podman calls it.
     pub state: String,
     /// What its program ended with, where it did.
     pub exit_status: Option<i64>,
+    /// `starting`, `healthy`, `unhealthy`, or `unknown` (the guest did not say); `null` for one without a health check.
+    pub health: Option<String>,
     /// Why the guest did not say, where it did not.
     pub note: Option<String>,
 }
 
 impl From<&ContainerStatus> for ContainerJson {
     fn from(container: &ContainerStatus) -> Self {
-        let ContainerStatus { guest, name, image, state } = container;
+        let ContainerStatus { guest, name, image, state, health } = container;
         let exit_status = match state {
             ContainerState::Exited(status) => Some(*status),
             _ => None,
@@ -141,6 +144,7 @@ impl From<&ContainerStatus> for ContainerJson {
             image: image.clone(),
             state: state.word().to_owned(),
             exit_status,
+            health: health.clone(),
             note,
         }
     }
@@ -150,6 +154,8 @@ impl From<&ContainerStatus> for ContainerJson {
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct StatusJson {
     pub guests: Vec<Drifting>,
+    /// What became of containers that were started in guests.
+    pub containers: Vec<ContainerJson>,
     /// Whether `up` would do nothing; `null` where that is not known, as before everything is built.
     pub in_step: Option<bool>,
     /// What `up` would do to the host itself, one sentence for each step.
@@ -293,6 +299,7 @@ impl StatusJson {
         }
         Self {
             guests: status.guests.iter().map(one).collect(),
+            containers: status.containers.iter().map(ContainerJson::from).collect(),
             in_step: status.drift.as_ref().ok().map(|plan| plan.is_empty()),
             host: status.host_steps().map(Step::to_string).collect(),
             notes,

@@ -19,7 +19,7 @@ pub struct LogLineJson {
     pub guest: String,
     /// When it was written (RFC 3339, UTC); `null` if that is not known.
     pub time: Option<String>,
-    /// `serial`, `vmm` or `metrics`.
+    /// `serial`, `vmm`, `metrics` or `container`.
     pub log: &'static str,
     /// Without its line end; what is not UTF-8 is replaced by U+FFFD.
     pub line: String,

@@ -96,7 +96,8 @@ pub struct FrozenMachine {
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Container {
     pub name: String,
-    pub image: String,
+    /// `null` where a `kube` file said what ran.
+    pub image: Option<String>,
 }
 
 /// Where a guest was frozen.
@@ -195,7 +196,8 @@ impl From<&host::SnapshotManifest> for ManifestJson {
         let containers = manifest
             .containers
             .iter()
-            .map(|container| Container { name: container.name.to_string(), image: container.image.clone() });
+            .map(|started| &started.container)
+            .map(|one| Container { name: one.name.to_string(), image: one.image().map(str::to_owned) });
         let files = manifest
             .files
             .iter()

@@ -13,7 +13,7 @@ use super::super::registry::RegistryImage;
 use crate::base::time::parse_duration;
 use crate::base::{ByteSize, InvalidValue, Rate, Sha256};
 
-fn wrong<T>(rule: impl Into<String>) -> Result<T, InvalidValue> {
+pub(super) fn wrong<T>(rule: impl Into<String>) -> Result<T, InvalidValue> {
     Err(InvalidValue(rule.into()))
 }
 

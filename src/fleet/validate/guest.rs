@@ -5,12 +5,12 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::super::file::{ContainerSection, DiskChoice, FleetFile, GuestSection, IoSection};
+use super::super::file::{DiskChoice, FleetFile, GuestSection, IoSection};
 use super::super::model::{ContainerSpec, DiskSpec, GuestSpec, IoSpec, OnExit};
 use super::super::scalar::{Bandwidth, Count};
 use super::machine::NamedMachine;
 use super::pool::PoolSize;
-use super::{Declarations, Validator, all, optional};
+use super::{Declarations, Validator, optional};
 use crate::base::problem::{Problem, Read, ReadRef};
 use crate::base::{ByteSize, GuestName, InvalidValue, Label, is_host_label};
 
@@ -232,23 +232,6 @@ impl Validator<'_> {
                 Ok((Some(name.clone()), spec))
             }
         }
-    }
-
-    fn containers(&mut self, sections: &[Read<ContainerSection>]) -> Read<Vec<ContainerSpec>> {
-        let mut places: BTreeMap<Label, Range<usize>> = BTreeMap::new();
-        let check = |section: &Read<ContainerSection>| {
-            let section = section.by_ref()?;
-            let name = section.name.by_ref()?;
-            if let Some(first) = places.insert(name.get_ref().clone(), name.span()) {
-                let message = format!("container `{}` is declared twice", name.get_ref());
-                let problem = Problem::new(name.span(), message).also(first, "first");
-                return Err(self
-                    .problems
-                    .report(problem.hint("give each container of a guest its own name")));
-            }
-            Ok(ContainerSpec { name: name.get_ref().clone(), image: section.image.clone()?.0 })
-        };
-        all(sections.iter().map(check))
     }
 }
 

@@ -4,9 +4,10 @@ use super::super::losses;
 use super::*;
 use crate::base::{Rates, Sha256};
 use crate::fleet::{
-    Balloon, Bucket, ContainerSpec, CpuTemplate, LogLevel, Metadata, NetworkLimits, RateLimiter,
+    Balloon, Bucket, CpuTemplate, HealthCheck, LogLevel, Metadata, NetworkLimits, RateLimiter,
     StaticTemplate, VmmKind,
 };
+use crate::host::container::{GuestContainer, StartedContainer};
 use crate::host::firewall::Ruleset;
 use crate::host::network::{NetworkSpec, PairSpec};
 use crate::host::observed::{ObservedCgroup, ObservedDisk, ObservedNetwork, ObservedTap};
@@ -529,7 +530,7 @@ fn logs_that_nobody_keeps_are_kept_again_without_a_restart() {
 #[test]
 fn a_container_that_was_not_started_yet_is_started_without_a_restart() {
     let mut wanted = wanted(&["alice"]);
-    let browser = ContainerSpec { name: "browser".parse().unwrap(), image: "localhost/browser".into() };
+    let browser = GuestContainer::of_image("browser".parse().unwrap(), "localhost/browser");
     wanted.guests.get_mut(&name("alice")).unwrap().containers = vec![browser];
     assert_eq!(
         diff(&host(&["alice"]), &wanted).detailed(),
@@ -538,13 +539,40 @@ fn a_container_that_was_not_started_yet_is_started_without_a_restart() {
 }
 
 #[test]
+fn a_container_with_a_health_check_is_waited_for_until_it_was_healthy_once() {
+    let command = vec!["true".to_owned()];
+    let health = HealthCheck { command, interval: 30, timeout: 30, retries: 3, start_period: 0 };
+    let plain = GuestContainer::of_image("web".parse().unwrap(), "localhost/web");
+    let web = GuestContainer { health: Some(health), ..plain.clone() };
+    let mut wanted = wanted(&["alice"]);
+    wanted.guests.get_mut(&name("alice")).unwrap().containers = vec![web.clone()];
+    assert_eq!(
+        diff(&host(&["alice"]), &wanted).detailed(),
+        "change alice: container web was not started\n  start containers web\n  wait until healthy: containers web\n"
+    );
+    let mut found = host(&["alice"]);
+    alices_vmm(&mut found).containers = vec![StartedContainer::new(web.clone())];
+    assert_eq!(
+        diff(&found, &wanted).detailed(),
+        "change alice: container web has not been healthy yet\n  wait until healthy: containers web\n"
+    );
+    alices_vmm(&mut found).containers =
+        vec![StartedContainer { healthy: true, ..StartedContainer::new(web) }];
+    assert!(diff(&found, &wanted).is_empty());
+    // Whoever gives up the check waits for nothing.
+    wanted.guests.get_mut(&name("alice")).unwrap().containers = vec![plain];
+    assert!(!diff(&found, &wanted).detailed().contains("wait"));
+}
+
+#[test]
 fn a_container_that_is_not_declared_any_more_goes_and_another_image_takes_the_place() {
-    let container =
-        |name: &str, image: &str| ContainerSpec { name: name.parse().unwrap(), image: image.into() };
+    let container = |name: &str, image: &str| GuestContainer::of_image(name.parse().unwrap(), image);
     let mut wanted = wanted(&["alice"]);
     let mut found = host(&["alice"]);
     alices_vmm(&mut found).containers =
-        vec![container("browser", "localhost/a"), container("mail", "localhost/m")];
+        [container("browser", "localhost/a"), container("mail", "localhost/m")]
+            .map(StartedContainer::new)
+            .to_vec();
     wanted.guests.get_mut(&name("alice")).unwrap().containers = vec![container("browser", "localhost/b")];
     assert_eq!(
         diff(&found, &wanted).detailed(),
