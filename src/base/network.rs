@@ -115,6 +115,16 @@ pub enum ElementChange {
     Elements { family: &'static str, set: String, kind: String, elements: Vec<String>, comes: bool },
 }
 
+/// A protocol above IP as people call it.
+pub fn protocol_word(number: u8) -> String {
+    match number {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        number => number.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

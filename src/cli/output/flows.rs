@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::policy::{PlaceJson, VerdictJson};
+use crate::base::network::protocol_word;
 use crate::base::time::rfc3339_millis;
 use crate::run::flows::{Dropped, Flow};
 
@@ -57,16 +58,6 @@ pub struct FlowJson {
     pub name: Option<String>,
 }
 
-/// A protocol above IP as people call it.
-pub fn protocol(number: u8) -> String {
-    match number {
-        1 => "icmp".to_owned(),
-        6 => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        number => number.to_string(),
-    }
-}
-
 /// What is told of a connection.
 pub fn flow_word(flow: &Flow) -> &'static str {
     match flow.began {
@@ -87,7 +78,7 @@ impl DroppedJson {
             verdict: (*verdict).into(),
             why: why.clone(),
             place: place.as_ref().map(PlaceJson::from),
-            protocol: protocol(packet.protocol),
+            protocol: protocol_word(packet.protocol),
             from: packet.from,
             from_port,
             to: packet.to,
@@ -106,7 +97,7 @@ impl FlowJson {
             time: rfc3339_millis(flow.time),
             guest: guest.to_owned(),
             state: flow_word(flow).to_owned(),
-            protocol: protocol(connection.protocol),
+            protocol: protocol_word(connection.protocol),
             from: connection.from,
             from_port: connection.from_port,
             to: connection.to,

@@ -29,7 +29,7 @@ pub use build::{ArtifactJson, CheckedJson, ComparisonJson, InputJson};
 pub use disk::{Disk, DiskRemoved, WrittenJson};
 pub use error::{FailureJson, ProblemJson};
 pub use event::{EventJson, Summary, names};
-pub use flows::{DroppedJson, FlowJson, flow_word, protocol};
+pub use flows::{DroppedJson, FlowJson, flow_word};
 pub use forensics::{EvidenceFilesJson, EvidenceJson};
 pub use gc::GarbageJson;
 pub use guest::{ContainerJson, Guest, GuestLoadJson, StatusJson};

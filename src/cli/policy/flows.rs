@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use crate::base::network::protocol_word;
 use crate::base::time::rfc3339_millis;
 use crate::cli::error::CliError;
 use crate::cli::logs::since;
@@ -67,7 +68,7 @@ fn text(flow: &Flow) -> String {
         "{}  {:5} {:5} {} -> {}  sent {}, answered {}\n",
         rfc3339_millis(*time),
         output::flow_word(flow),
-        output::protocol(connection.protocol),
+        protocol_word(connection.protocol),
         super::endpoint(connection.from, connection.from_port),
         super::destination(connection.to, connection.port, flow.name.as_ref()),
         bytes(connection.sent),

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use crate::base::network::protocol_word;
 use crate::base::time::rfc3339_millis;
 use crate::cli::error::CliError;
 use crate::cli::logs::since;
@@ -104,7 +105,7 @@ fn text(dropped: &Dropped) -> String {
         "{}  {:8} {:5} {} -> {}  {} bytes  {why}{place}\n",
         rfc3339_millis(*time),
         verdict.word(),
-        output::protocol(packet.protocol),
+        protocol_word(packet.protocol),
         super::endpoint(packet.from, from_port),
         super::destination(packet.to, to_port, name.as_ref()),
         packet.bytes

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::apply::linux::LinuxHost;
 use crate::base::diagnostic::one_line;
+use crate::base::network::protocol_word;
 use crate::base::text::printable;
 use crate::base::time::{parse_rfc3339, rfc3339_millis};
 use crate::base::{FleetName, GuestName};
@@ -167,7 +168,7 @@ fn flows(workspace: &Workspace<'_>, guest: &GuestName) -> Result<Vec<Moment>, Ru
 fn of_drop(Dropped { why, packet, name, .. }: &Dropped) -> String {
     let (from, to) = packet.ports.unzip();
     let (from, to) = (ends(packet.from, from), ends(packet.to, to));
-    format!("protocol {} {from} -> {to}{}: {why}", packet.protocol, called(name.as_deref()))
+    format!("{} {from} -> {to}{}: {why}", protocol_word(packet.protocol), called(name.as_deref()))
 }
 
 fn of_flow(Flow { began, connection, name, .. }: &Flow) -> String {
@@ -177,7 +178,7 @@ fn of_flow(Flow { began, connection, name, .. }: &Flow) -> String {
         (Some(sent), Some(answered)) => format!(", {sent} bytes sent, {answered} answered"),
         _ => String::new(),
     };
-    format!("protocol {} {from} -> {to}{} {word}{bytes}", connection.protocol, called(name.as_deref()))
+    format!("{} {from} -> {to}{} {word}{bytes}", protocol_word(connection.protocol), called(name.as_deref()))
 }
 
 fn ends(address: std::net::Ipv4Addr, port: Option<u16>) -> String {
