@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sisforge::base::Sha256;
@@ -517,15 +517,23 @@ fn what_was_asked_before_a_change_is_answered_after_it() {
     let good = Some(addresses(&["198.51.100.20"]));
     let change = format!("up {}", sandbox.guest('a'));
     let (asks, kept) = (AtomicBool::new(true), Asking::new("b", DNS));
+    let again = AtomicUsize::new(0);
     assert_eq!(kept.ask("bad1.test"), good);
     let asked = std::thread::scope(|scope| {
         let by = |ask: fn(&str, &str, &str) -> Option<Answer>, name: &'static str, pause| {
-            let (asks, good) = (&asks, &good);
+            let (asks, good, again) = (&asks, &good, &again);
             scope.spawn(move || {
                 let (mut queries, mut count) = (Vec::new(), 0);
                 while asks.load(Ordering::Relaxed) {
                     let name = format!("{name}{count}.{SLOW}");
-                    queries.push(scope.spawn(move || assert_eq!(ask("b", DNS, &name), *good, "{name}")));
+                    queries.push(scope.spawn(move || {
+                        // On a machine that is busy one was not answered once; a change would lose dozens.
+                        let answer = ask("b", DNS, &name).or_else(|| {
+                            again.fetch_add(1, Ordering::Relaxed);
+                            ask("b", DNS, &name)
+                        });
+                        assert_eq!(answer, *good, "{name}");
+                    }));
                     count += 1;
                     std::thread::sleep(Duration::from_millis(pause));
                 }
@@ -547,6 +555,7 @@ fn what_was_asked_before_a_change_is_answered_after_it() {
         by_udp.join().unwrap().min(by_tcp.join().unwrap())
     });
     assert!(asked > 3, "{asked}");
+    assert!(again.load(Ordering::Relaxed) <= 3, "{again:?} of them twice");
     for map in ["to_resolver", "senders"] {
         let list = format!("list map inet sisforge-{} {map}", sandbox.name);
         let listed = within(&sandbox.netns(), || world::nft(&list));
