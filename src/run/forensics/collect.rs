@@ -1,9 +1,8 @@
 //! What is known of a guest beside its memory and its disk.
 
 use std::error::Error;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
 
 use crate::apply::ApplyError;
 use crate::apply::linux::LinuxHost;
@@ -194,12 +193,7 @@ impl Collector<'_> {
         let path = self.host.layout.file(&machine.image);
         let image = InspectedImage::read(&path)?;
         let lock = Lock::read(&self.workspace.lock_path()).ok().flatten();
-        let sources = Sources { sha256: sha256_of(&path)?, lock: lock.as_ref(), created: None };
+        let sources = Sources { sha256: sha256_of_file(&path)?.0, lock: lock.as_ref(), created: None };
         Ok(format!("{:#}\n", document(&image, &sources, Format::Spdx)))
     }
-}
-
-fn sha256_of(path: &Path) -> Result<crate::base::Sha256, FileError> {
-    fs::metadata(path).map_err(FileError::when("read", path))?;
-    Ok(sha256_of_file(path)?.0)
 }

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::apply::linux::LinuxHost;
 use crate::apply::snapshot::{self, Captured, CapturedFile};
-use crate::base::time::rfc3339_millis;
+use crate::base::time::{now, rfc3339_millis};
 use crate::base::{GuestName, Sha256};
 use crate::host::evidence::{EvidenceManifest, FORMAT, memory_map};
 use crate::host::layout::Layout;
@@ -61,7 +61,7 @@ pub fn take(workspace: &Workspace<'_>, request: EvidenceRequest<'_>) -> Result<T
     let (host, guest) = reach::guest(workspace, request.guest)?;
     refuse_spare(&host, &guest)?;
     let begun = SystemTime::now();
-    let path = place_of(request.out, &guest, begun)?;
+    let path = place_of(request.out, &guest, &now())?;
     let key = request.key.map_or_else(|| host.layout.key(), Path::to_owned);
     files::open(&key)?;
 
@@ -138,7 +138,7 @@ fn capture(
     let held = FleetHost::hold(workspace)?;
     let _hold = interrupt::hold();
     found.figures(host, guest, machine.as_ref());
-    let name = freeze::default_name(guest, &crate::base::time::now()).map_err(RunError::SnapshotName)?;
+    let name = freeze::default_name(guest, &now()).map_err(RunError::SnapshotName)?;
     match snapshot::capture(&held.host, guest, &name, workspace.report) {
         Ok(mut captured) => {
             line.add(Moment::of_forensics(&format!(
@@ -165,11 +165,14 @@ fn capture(
 }
 
 /// Where an archive goes. Nothing that is there is replaced.
-fn place_of(out: Option<&Path>, guest: &GuestName, time: SystemTime) -> Result<PathBuf, EvidenceError> {
-    let digits: String = rfc3339_millis(time).chars().filter(char::is_ascii_digit).take(14).collect();
-    let (day, moment) = digits.split_at(digits.len().min(8));
-    let path =
-        out.map_or_else(|| PathBuf::from(format!("{guest}-{day}-{moment}.evidence.tar.zst")), Path::to_owned);
+fn place_of(out: Option<&Path>, guest: &GuestName, time: &str) -> Result<PathBuf, EvidenceError> {
+    let path = match out {
+        Some(out) => out.to_owned(),
+        None => {
+            let name = freeze::default_name(guest, time).map_err(RunError::SnapshotName)?;
+            PathBuf::from(format!("{name}.evidence.tar.zst"))
+        }
+    };
     refuse_existing(&path)?;
     Ok(path)
 }
