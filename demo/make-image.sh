@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a container image without a container engine: busybox alone, as an OCI archive.
+# Makes a container image without a container engine: busybox and a web page, as an OCI archive.
 #
 #   make-image.sh BUSYBOX OUT.tar
 #
@@ -30,13 +30,24 @@ mkdir -p "$work/root/bin" "$work/root/etc" "$work/root/tmp" "$work/root/proc" "$
 chmod 755 "$work/root" "$work/root/bin" "$work/root/etc" "$work/root/proc" "$work/root/sys" "$work/root/dev"
 chmod 1777 "$work/root/tmp"
 install -m 755 "$busybox" "$work/root/bin/busybox"
-for applet in sh cat dd echo env false grep head hostname id ip kill ls mkdir mount nc nproc nslookup ping printf ps \
-	pwd rm sleep stat sync tail test touch true uname wc wget yes; do
+for applet in sh awk cat dd echo env false grep head hostname id ip kill ls mkdir mount nc nproc nslookup ping printf ps \
+	pwd rm sed sleep stat sync tail test touch true uname wc wget yes; do
 	ln -s busybox "$work/root/bin/$applet"
 done
 printf 'root:x:0:0:root:/:/bin/sh\n' >"$work/root/etc/passwd"
 printf 'root:x:0:\n' >"$work/root/etc/group"
 chmod 644 "$work/root/etc/passwd" "$work/root/etc/group"
+# Served by `httpd -h /srv`: the page is made anew for each visit, so that it tells what it runs on.
+mkdir -p "$work/root/srv/cgi-bin"
+install -m 644 "$(dirname "$0")/session.html" "$work/root/srv/session.html"
+cat >"$work/root/srv/cgi-bin/index.cgi" <<'END'
+#!/bin/sh
+printf 'Content-Type: text/html; charset=utf-8\r\n\r\n'
+read -r up idle </proc/uptime
+sed "s|KERNEL|$(uname -r)|; s|BOOT|$(cat /proc/sys/kernel/random/boot_id)|; s|UPTIME|${up%%.*}|; s|UIDS|$(awk '{ print $2; exit }' /proc/self/uid_map)|" \
+	/srv/session.html
+END
+chmod 755 "$work/root/srv" "$work/root/srv/cgi-bin" "$work/root/srv/cgi-bin/index.cgi"
 
 pack "$work/root" "$work/layer.tar"
 diff_id=$(sha256sum "$work/layer.tar" | cut -d' ' -f1)

@@ -39,6 +39,12 @@ struct Story {
 const STORIES: &[Story] = &[
     Story { before: &[], killed: "up", completed_by: &["up", "down"] },
     Story { before: &["up", "CHANGED"], killed: "up", completed_by: &["up", "down"] },
+    Story {
+        before: &["up", "CHANGED"],
+        killed: "up --strategy rolling --max-unavailable 1",
+        completed_by: &["up", "down"],
+    },
+    Story { before: &["up"], killed: "restart A", completed_by: &["up", "down"] },
     Story { before: &["up"], killed: "down", completed_by: &["down", "up"] },
     Story { before: &["up"], killed: "snapshot create A --name s", completed_by: &["up", "down"] },
     Story { before: &["up"], killed: "snapshot create A --stop --name s", completed_by: &["up", "down"] },
