@@ -103,6 +103,11 @@ fn without_dynamic_elements(text: &str) -> String {
     kept
 }
 
+/// Every table of this network namespace as nft's JSON, with counters and without the elements of sets: lists of addresses are long.
+pub fn ruleset_json() -> Result<String, NftError> {
+    Tool::new("nft").args(["-j", "-t", "list", "ruleset"]).text().map_err(failed("list the nft ruleset"))
+}
+
 /// Whether a table is there.
 pub fn has_table(family: &str, name: &str) -> Result<bool, NftError> {
     Ok(tables(family)?.iter().any(|table| table == name))

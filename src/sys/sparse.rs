@@ -1,7 +1,7 @@
 //! Sparse files: where their data lie, and what they hash to without their holes being read.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -20,6 +20,9 @@ const BLOCK: usize = 4096;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
+
+/// Bytes of a stream that are looked at together: those that are all zeros become a hole.
+const PIECE: usize = 64 << 10;
 
 /// Bytes that the kernel copies in one call, which no signal ends.
 const AT_ONCE: usize = 64 << 20;
@@ -87,6 +90,31 @@ fn digest_open(file: &File) -> io::Result<(FileDigest, u64)> {
 pub fn dig_holes(path: &Path) {
     // Space is all that a failure costs.
     let _ = Tool::new("fallocate").arg("--dig-holes").arg(path).run();
+}
+
+/// Which side of a copy failed.
+#[derive(Debug)]
+pub enum StreamError {
+    /// There were fewer bytes, or they could not be read.
+    Read(io::Error),
+    Write(io::Error),
+}
+
+/// Writes so many bytes of a stream into an empty file, with holes where they are zeros. Ends where this process is asked to end.
+pub fn write_stream(from: &mut dyn Read, size: u64, to: &File) -> Result<(), StreamError> {
+    to.set_len(size).map_err(StreamError::Write)?;
+    let (mut piece, mut at) = (vec![0; PIECE], 0);
+    while at < size {
+        interrupt::check().map_err(StreamError::Read)?;
+        let wanted = usize::try_from(size - at).unwrap_or(PIECE).min(PIECE);
+        let part = &mut piece[..wanted];
+        from.read_exact(part).map_err(StreamError::Read)?;
+        if part.iter().any(|byte| *byte != 0) {
+            to.write_all_at(part, at).map_err(StreamError::Write)?;
+        }
+        at += wanted as u64;
+    }
+    Ok(())
 }
 
 /// Copies a file into an empty one with the same holes. Where the file system can, both share their blocks; else the bytes

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use serde_json::Value;
 use sisforge::base::Sha256;
 use sisforge::sys::tiny_guest::AfterText;
 
-use crate::common::sandbox::{READY, Sandbox, until};
+use crate::common::sandbox::{READY, Run, SISFORGE, Sandbox, until};
 use crate::needs_firecracker;
 
 /// Runs a program of the distribution, which must succeed.
@@ -131,6 +132,10 @@ fn what_a_guest_changed_is_listed_and_read_without_a_mount() {
     listed(&sandbox, "a.tar.zst", &["+ /user  directory", "+ /user/loot  file of 6 B"]);
     assert_eq!(sandbox.done("forensics cat a.tar.zst /user/loot"), "taken\n");
     assert!(sandbox.done("forensics cat a.tar.zst timeline.html").starts_with("<!doctype html>"));
+    assert!(sandbox.done("forensics cat a.tar.zst manifest.json").contains("\"members\""));
+    assert!(
+        sandbox.done("forensics cat a.tar.zst manifest.json.sig").starts_with("-----BEGIN SSH SIGNATURE")
+    );
     let files = sandbox.document("--json forensics files a.tar.zst", "forensics-files");
     assert_eq!(files["files"].as_array().unwrap().len(), 2, "{files:#}");
     for (path, word) in [("/user/none", "no file /user/none"), ("/user", "a directory"), ("none", "no none")]
@@ -270,9 +275,106 @@ fn of_a_guest_whose_vmm_is_gone_there_is_what_is_left() {
     sandbox.done(&format!("release {a}"));
     sandbox.run("forensics nobody").fails(2, &["nobody"]);
     sandbox.run(&format!("forensics {a} --out none/a.tar.zst --key none")).fails(2, &["none"]);
+    sandbox
+        .run(&format!("forensics {a} --key fleet.toml"))
+        .fails(2, &["cannot sign with fleet.toml", "help: "]);
+    sandbox.run(&format!("forensics {a} --out fleet.toml/a.tar.zst")).fails(1, &["fleet.toml"]);
     sandbox.run("forensics").fails(2, &["GUEST"]);
     assert!(sandbox.ps(&a)["quarantined"].is_null());
     // What is wrong in the fleet's file keeps nobody from evidence.
     sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("packages", "pakages"));
     sandbox.run(&format!("forensics {a} --out c.tar.zst")).fails(1, &["wrote c.tar.zst"]);
+}
+
+#[test]
+fn whoever_is_killed_over_evidence_leaves_a_guest_that_the_next_one_captures_whole() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.kernel(READY, AfterText::Tick);
+    sandbox.fleet("a");
+    sandbox.done("up");
+    let a = sandbox.guest('a');
+    let begun = Instant::now();
+    sandbox.done(&format!("forensics {a} --out whole.tar.zst"));
+    let whole = begun.elapsed();
+    let (mut left_paused, mut round) = (0, 0);
+    // Most of the time it does not stand still.
+    while left_paused < 2 && round < 60 {
+        round += 1;
+        let mut command = sandbox.command();
+        let out = format!("{round}.tar.zst");
+        let taking =
+            command.args(["forensics", &a, "--out", &out]).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut taking = taking.spawn().unwrap();
+        std::thread::sleep(whole.mul_f64(f64::from(round % 20) / 20.0));
+        taking.kill().unwrap();
+        taking.wait().unwrap();
+        if sandbox.record(&a, "freezing.json").exists() {
+            left_paused += 1;
+            let plan = sandbox.run("plan --detailed-exitcode");
+            plan.fails(2, &[]);
+            assert!(plan.out.contains("paused by a snapshot that was not finished"), "{plan}");
+            // Whoever takes evidence now has all of it, and the guest goes on.
+            let document = sandbox.document(&format!("--json forensics {a} --out {out}"), "forensics");
+            assert_eq!(document["missing"], serde_json::json!([]), "{document:#}");
+            assert!(!sandbox.record(&a, "freezing.json").exists());
+        }
+    }
+    assert!(left_paused > 0, "none of {round} was killed while the guest stood still");
+    let logged = || fs::read_to_string(sandbox.record(&a, "serial.log")).unwrap().len();
+    let before = logged();
+    until("it counts on", || logged() > before + 20);
+}
+
+/// A member of an archive: its kind, its name and its content.
+type Member<'a> = (tar::EntryType, &'a str, &'a [u8]);
+
+/// An archive as anybody can write one.
+fn packed(members: &[Member<'_>]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (kind, name, content) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(*kind);
+        header.set_size(content.len() as u64);
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_cksum();
+        builder.append(&header, *content).unwrap();
+    }
+    zstd::encode_all(builder.into_inner().unwrap().as_slice(), 1).unwrap()
+}
+
+#[test]
+fn whatever_an_archive_calls_its_members_nothing_is_written_anywhere_and_memory_is_bounded() {
+    use tar::EntryType;
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let huge = vec![b'x'; 200 << 20];
+    let many: Vec<String> = (0..20_000).map(|number| number.to_string()).collect();
+    let many: Vec<_> = many.iter().map(|name| (EntryType::Regular, name.as_str(), b"".as_slice())).collect();
+    let hostile: [(&[Member<'_>], &str); 7] = [
+        (&[(EntryType::GNULongName, "././@LongLink", &huge)], "is no file"),
+        (&[(EntryType::XHeader, "x", &huge)], "is no file"),
+        (&[(EntryType::Symlink, "disk.ext4", b"")], "is no file"),
+        (&[(EntryType::Regular, "../../up", b"x")], "ends before its manifest"),
+        (
+            &[(EntryType::Regular, "/tmp/absolute", b"x"), (EntryType::Regular, "/tmp/absolute", b"y")],
+            "should not be in it",
+        ),
+        (&[(EntryType::Symlink, "\u{1b}[2Jx", b"")], "is no file"),
+        (&many, "more than 10000 members"),
+    ];
+    for (members, words) in hostile {
+        sandbox.write("h.tar.zst", packed(members));
+        for command in
+            ["verify h.tar.zst", "files h.tar.zst", "cat h.tar.zst ../../up", "cat h.tar.zst /tmp/absolute"]
+        {
+            let mut limited = Command::new("sh");
+            limited.args(["-c", &format!("ulimit -v 400000; exec {SISFORGE} forensics {command}")]);
+            sandbox.surround(&mut limited);
+            let run = Run::of(&mut limited);
+            run.fails(2, &["h.tar.zst", words, "help: "]);
+            assert!(!run.err.contains('\u{1b}'), "{run}");
+        }
+        assert!(!sandbox.path("../../up").exists());
+    }
 }

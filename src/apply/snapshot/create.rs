@@ -116,6 +116,10 @@ pub(super) fn freeze<T>(
 /// Finds the guest, and refuses what can be known before it is paused.
 fn prepare(host: &LinuxHost, request: &SnapshotRequest<'_>) -> Result<(Subject, SnapshotOrigin), ApplyError> {
     let layout = &host.layout;
+    // Whoever else would have frozen it is gone: this process alone may change the host.
+    if matches!(host.guest(request.guest).paused(), Ok(Some(Paused::Unfinished))) {
+        host.guest(request.guest).unpause(PAUSE_LIMIT)?;
+    }
     let subject = host.guest(request.guest).subject()?;
     if !of(subject.machine.vmm).can_freeze(&subject.machine) {
         return Err(SnapshotError::HugePages(request.guest.clone()).into());

@@ -20,6 +20,8 @@ const LEVEL: i32 = 3;
 /// Largest manifest, and signatures over one.
 const MAX_MANIFEST: u64 = 16 << 20;
 const MAX_SIGNATURES: u64 = 1 << 20;
+/// Most members: a guest has some dozens of files, and each that is named takes memory of whoever reads.
+const MAX_MEMBERS: usize = 10_000;
 
 /// An archive that is being written. Dropped before it is [finished](Self::finish), it leaves nothing.
 pub struct ArchiveWriter {
@@ -44,22 +46,20 @@ impl ArchiveWriter {
         Ok(Self { tar, file, path: path.to_owned(), time, members: BTreeMap::new() })
     }
 
-    /// Adds so many bytes; what is there of them is read once.
-    pub fn add(&mut self, name: &str, size: u64, bytes: impl Read) -> Result<(), FileError> {
-        let mut hashed = Hashed::of(bytes.take(size));
+    /// Adds so many bytes; what is there of them is read once. Whoever wrote a file may cut it meanwhile, and that must keep nobody from
+    /// the rest: zeros stand for what is gone. Gives how many.
+    pub fn add(&mut self, name: &str, size: u64, bytes: impl Read) -> Result<u64, FileError> {
+        let mut there = PresentBytes { inner: bytes.take(size), count: 0 };
+        let mut hashed = Hashed::of((&mut there).chain(io::repeat(0)).take(size));
         self.append(name, size, &mut hashed)?;
-        if hashed.count != size {
-            let error =
-                io::Error::new(io::ErrorKind::UnexpectedEof, format!("{name} became shorter meanwhile"));
-            return Err(FileError::when("write", &self.path)(error));
-        }
-        self.members.insert(name.to_owned(), hashed.member());
-        Ok(())
+        let member = hashed.member();
+        self.members.insert(name.to_owned(), member);
+        Ok(size - there.count)
     }
 
     /// The same of a text.
     pub fn add_text(&mut self, name: &str, text: &str) -> Result<(), FileError> {
-        self.add(name, text.len() as u64, text.as_bytes())
+        self.add(name, text.len() as u64, text.as_bytes()).map(drop)
     }
 
     fn append(&mut self, name: &str, size: u64, bytes: impl Read) -> Result<(), FileError> {
@@ -78,6 +78,20 @@ impl ArchiveWriter {
         let Self { tar, file, path, .. } = self;
         tar.into_inner().and_then(zstd::Encoder::finish).map_err(FileError::when("write", &path))?;
         file.persist(0o600)
+    }
+}
+
+/// Counts what is read.
+struct PresentBytes<R> {
+    inner: R,
+    count: u64,
+}
+
+impl<R: Read> Read for PresentBytes<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.count += count as u64;
+        Ok(count)
     }
 }
 
@@ -117,8 +131,9 @@ pub struct ReadArchive {
     pub sha256: Sha256,
     /// By which keys it is signed, whosever they are.
     pub signed_by: Vec<String>,
-    text: String,
-    signatures: String,
+    /// The manifest and the signatures over it, as they stand there.
+    pub text: String,
+    pub signatures: String,
 }
 
 impl ReadArchive {
@@ -141,7 +156,9 @@ pub fn read(
     let decoder = zstd::Decoder::new(file).map_err(|error| broken(path, error))?;
     let mut archive = tar::Archive::new(BufReader::new(decoder));
     let mut parts = ReadParts::default();
-    for entry in archive.entries().map_err(|error| broken(path, error))? {
+    // As they stand there: extensions of tar would have this program hold whatever is said to be a name.
+    let entries = archive.entries().map_err(|error| broken(path, error))?;
+    for entry in entries.raw(true) {
         let mut entry = entry.map_err(|error| match parts.found.is_empty() {
             true => EvidenceError::NoEvidence { path: path.to_owned() },
             false => broken(path, error),
@@ -149,6 +166,9 @@ pub fn read(
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if !entry.header().entry_type().is_file() {
             return Err(wrong(path, format!("{name} is no file")));
+        }
+        if parts.found.len() >= MAX_MEMBERS {
+            return Err(wrong(path, format!("it has more than {MAX_MEMBERS} members")));
         }
         let size = entry.size();
         parts.take(path, &name, &mut entry, |bytes| visit(&name, size, bytes))?;
@@ -250,5 +270,30 @@ fn held_against(text: &str, found: &BTreeMap<String, EvidenceMember>) -> Result<
     match found.keys().find(|name| !manifest.members.contains_key(*name)) {
         Some(name) => Err(format!("{name} is not in its manifest")),
         None => Ok(manifest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_cut_while_it_is_read_keeps_nobody_from_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tar.zst");
+        let mut writer = ArchiveWriter::create(&path, 0, 1).unwrap();
+        assert_eq!(writer.add("state", 16, b"0123456789".as_slice()).unwrap(), 6);
+        assert_eq!(writer.add("log", 3, b"grown since".as_slice()).unwrap(), 0);
+        let members = writer.members.clone();
+        assert_eq!(members["state"].sha256, Sha256::of(b"0123456789\0\0\0\0\0\0"));
+        writer.finish("{}", "").unwrap();
+        let mut seen = Vec::new();
+        // It has no manifest; what it holds comes before that is seen.
+        let read = read(&path, |name, size, _| {
+            seen.push((name.to_owned(), size));
+            Ok(())
+        });
+        assert!(read.is_err());
+        assert_eq!(seen, [("state".to_owned(), 16), ("log".to_owned(), 3)]);
     }
 }

@@ -20,8 +20,7 @@ use crate::run::{RunError, Workspace};
 use crate::sys::digest::sha256_of_file;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::{self, ProcessInfo};
-use crate::sys::tool::Tool;
-use crate::sys::{conntrack, netns};
+use crate::sys::{conntrack, ip, netns, nft};
 
 use super::archive::ArchiveWriter;
 use super::timeline::TimeLine;
@@ -73,19 +72,13 @@ impl Findings {
         if !figures.is_empty() {
             self.add("cgroup.json", json(&figures));
         }
-        // Without the elements of sets: lists of addresses are long, and no figures.
-        let calls = [
-            ("nft.json", Tool::new("nft").args(["-j", "-t", "list", "ruleset"])),
-            ("interfaces.json", Tool::new("ip").args(["-s", "-s", "-j", "-d", "addr", "show"])),
-        ];
-        for (name, call) in calls {
-            let told = netns::within(&layout.netns(), || call.text()).map_err(ApplyError::from);
-            let told = told.and_then(|told| {
-                told.map_err(|error| {
-                    ApplyError::from(FileError::when("ask", name)(std::io::Error::other(error)))
-                })
-            });
-            self.add_or_miss(name, told.map(Some));
+        let told = netns::within(&layout.netns(), || (nft::ruleset_json(), ip::statistics_json()));
+        match told.map_err(ApplyError::from) {
+            Ok((rules, interfaces)) => {
+                self.add_or_miss("nft.json", rules.map(Some));
+                self.add_or_miss("interfaces.json", interfaces.map(Some));
+            }
+            Err(error) => ["nft.json", "interfaces.json"].iter().for_each(|name| self.miss(name, &error)),
         }
         let vmm = host.guest(guest).vmm();
         match vmm.filter(|_| machine.is_some()) {
@@ -149,8 +142,12 @@ impl Collector<'_> {
             // Pipes and locks say nothing.
             let is_file = path.symlink_metadata().is_ok_and(|meta| meta.is_file());
             if is_file && !name.ends_with(".lock") {
-                let file = File::open(&path).map_err(FileError::when("open", &path))?;
-                self.file(&format!("guest/{name}"), &file)?;
+                let name = format!("guest/{name}");
+                // A guest that says much has the oldest part of its log removed between two looks.
+                match File::open(&path).map_err(FileError::when("open", &path)) {
+                    Ok(file) => self.file(&name, &file)?,
+                    Err(error) => self.found.miss(&name, &error),
+                }
             }
         }
         Ok(())
@@ -158,7 +155,12 @@ impl Collector<'_> {
 
     fn file(&mut self, name: &str, file: &File) -> Result<(), FileError> {
         let size = file.metadata().map_err(FileError::when("look at", name))?.len();
-        self.writer.add(name, size, file)
+        let gone = self.writer.add(name, size, file)?;
+        if gone > 0 {
+            let why = format!("it was cut while it was read: its last {gone} bytes are zeros here");
+            self.found.missing.push(MissingEvidence { what: name.to_owned(), why });
+        }
+        Ok(())
     }
 
     /// Memory, state and disk, and what the disk was made from.

@@ -2,21 +2,18 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::host::evidence::{DISK, EvidenceManifest, PRISTINE};
+use crate::host::evidence::{DISK, EvidenceManifest, MANIFEST, PRISTINE, SIGNATURE};
 use crate::image::difference::Difference;
 use crate::image::inspect::InspectedImage;
 use crate::image::read::{InodeKind, Inventory, System, Volume};
+use crate::sys::e2fsck;
 use crate::sys::fs::FileError;
-use crate::sys::{e2fsck, interrupt};
+use crate::sys::sparse::{self, StreamError};
 
 use super::archive::{self, ReadArchive};
 use super::error::EvidenceError;
-
-/// Bytes that are looked at together: those that are all zeros become a hole.
-const PIECE: usize = 64 << 10;
 
 /// Reads a whole archive and holds it against its manifest.
 pub fn verify(path: &Path) -> Result<ReadArchive, EvidenceError> {
@@ -51,6 +48,14 @@ pub fn print(path: &Path, name: &str, to: &mut impl Write) -> Result<(), Evidenc
     let failed = || FileError::when("write", "standard output");
     if !name.starts_with('/') {
         let (dir, archive) = extracted(path, &[name])?;
+        let own = match name {
+            MANIFEST => Some(&archive.text),
+            SIGNATURE => Some(&archive.signatures),
+            _ => None,
+        };
+        if let Some(text) = own {
+            return to.write_all(text.as_bytes()).map_err(|error| failed()(error).into());
+        }
         require(path, &archive.manifest, name, name)?;
         let mut member = open(&dir.path().join(file_name(&[name], name)))?;
         return io::copy(&mut member, to).map(drop).map_err(|error| failed()(error).into());
@@ -102,22 +107,12 @@ fn extracted(path: &Path, names: &[&str]) -> Result<(tempfile::TempDir, ReadArch
 }
 
 /// Writes a member with holes where it is zeros.
-fn extract(path: &PathBuf, size: u64, bytes: &mut dyn Read) -> Result<(), EvidenceError> {
-    let named = || FileError::when("write", path);
-    let file = File::create_new(path).map_err(named())?;
-    file.set_len(size).map_err(named())?;
-    let (mut piece, mut at) = (vec![0; PIECE], 0);
-    while at < size {
-        interrupt::check().map_err(named())?;
-        let wanted = usize::try_from(size - at).unwrap_or(PIECE).min(PIECE);
-        let part = &mut piece[..wanted];
-        bytes.read_exact(part).map_err(FileError::when("read a member for", path))?;
-        if part.iter().any(|byte| *byte != 0) {
-            file.write_all_at(part, at).map_err(named())?;
-        }
-        at += wanted as u64;
-    }
-    Ok(())
+fn extract(path: &Path, size: u64, bytes: &mut dyn Read) -> Result<(), EvidenceError> {
+    let file = File::create_new(path).map_err(FileError::when("create", path))?;
+    Ok(sparse::write_stream(bytes, size, &file).map_err(|error| match error {
+        StreamError::Read(error) => FileError::when("read a member for", path)(error),
+        StreamError::Write(error) => FileError::when("write", path)(error),
+    })?)
 }
 
 fn open(path: &Path) -> Result<File, FileError> {

@@ -63,7 +63,10 @@ pub fn take(workspace: &Workspace<'_>, request: EvidenceRequest<'_>) -> Result<T
     let begun = SystemTime::now();
     let path = place_of(request.out, &guest, &now())?;
     let key = request.key.map_or_else(|| host.layout.key(), Path::to_owned);
-    files::open(&key)?;
+    // What can be wrong with where it goes and what signs it is wrong before anything is done to the guest.
+    ssh_signature::sign(&key, "")?;
+    let seconds = begun.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let mut writer = ArchiveWriter::create(&path, seconds, workspace.settings.jobs)?;
 
     let mut line = TimeLine::default();
     let mut found = Findings::default();
@@ -74,8 +77,6 @@ pub fn take(workspace: &Workspace<'_>, request: EvidenceRequest<'_>) -> Result<T
     line.add(Moment::of_forensics("cut off from every network"));
     let (captured, machine) = capture(workspace, &host, &guest, machine, &mut found, &mut line)?;
 
-    let seconds = begun.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let mut writer = ArchiveWriter::create(&path, seconds, workspace.settings.jobs)?;
     let mut collector = Collector { workspace, host: &host, guest: &guest, writer: &mut writer, found };
     collector.documents(machine.as_ref(), &mut line)?;
     collector.captured(&captured.files)?;

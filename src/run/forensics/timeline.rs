@@ -1,5 +1,6 @@
 //! A time line of a guest: what its host noted, what it and its VMM said, what it sent, in the order of their times.
 
+use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use minijinja::context;
@@ -84,10 +85,7 @@ impl TimeLine {
         ];
         for (what, part) in parts {
             match part {
-                Ok(mut moments) => {
-                    let many = moments.len().saturating_sub(MOST);
-                    self.moments.extend(moments.drain(many..));
-                }
+                Ok(moments) => self.moments.extend(moments.told(what)),
                 Err(error) => {
                     let (what, why) = (format!("{what} in the time line"), one_line(&error));
                     missing.push(MissingEvidence { what, why });
@@ -114,9 +112,35 @@ impl TimeLine {
     }
 }
 
-fn log(path: &std::path::Path, source: Witness) -> Result<Vec<Moment>, RunError> {
+/// The newest moments of one source.
+#[derive(Debug, Default)]
+struct Newest {
+    moments: VecDeque<Moment>,
+    /// How many were older.
+    left_out: u64,
+}
+
+impl Newest {
+    fn push(&mut self, moment: Moment) {
+        if self.moments.len() == MOST {
+            self.moments.pop_front();
+            self.left_out += 1;
+        }
+        self.moments.push_back(moment);
+    }
+
+    /// Them, behind one that says how many of `what` were left out.
+    fn told(self, what: &str) -> impl Iterator<Item = Moment> {
+        let first = self.moments.front().map(|moment| moment.time.clone()).unwrap_or_default();
+        let text = format!("{} earlier moments of the {what} are left out here", self.left_out);
+        let note = Moment { time: first, source: Witness::Forensics, text };
+        Some(note).filter(|_| self.left_out > 0).into_iter().chain(self.moments)
+    }
+}
+
+fn log(path: &std::path::Path, source: Witness) -> Result<Newest, RunError> {
     let failed = || FileError::when("read", path);
-    let (mut moments, mut last) = (Vec::new(), SystemTime::UNIX_EPOCH);
+    let (mut moments, mut last) = (Newest::default(), SystemTime::UNIX_EPOCH);
     for start in [Start::Previous, Start::This] {
         let mut reader = Reader::open(path, start).map_err(failed())?;
         let mut lines = Lines::default();
@@ -134,10 +158,10 @@ fn log(path: &std::path::Path, source: Witness) -> Result<Vec<Moment>, RunError>
     Ok(moments)
 }
 
-fn events(host: &LinuxHost, guest: &GuestName) -> Result<Vec<Moment>, RunError> {
+fn events(host: &LinuxHost, guest: &GuestName) -> Result<Newest, RunError> {
     let path = host.layout.events();
     let failed = || FileError::when("read", &path);
-    let mut moments = Vec::new();
+    let mut moments = Newest::default();
     let mut reader = Reader::open(&path, Start::This).map_err(failed())?;
     let mut lines = Lines::default();
     while let Some(reader) = &mut reader
@@ -156,13 +180,19 @@ fn events(host: &LinuxHost, guest: &GuestName) -> Result<Vec<Moment>, RunError> 
     Ok(moments)
 }
 
-fn flows(workspace: &Workspace<'_>, guest: &GuestName) -> Result<Vec<Moment>, RunError> {
+fn flows(workspace: &Workspace<'_>, guest: &GuestName) -> Result<Newest, RunError> {
     let moment = |noted: Noted| match noted {
         Noted::Dropped(dropped) => Some(Moment::new(dropped.time, Witness::Drop, &of_drop(&dropped))),
         Noted::Flow(flow) => Some(Moment::new(flow.time, Witness::Flow, &of_flow(&flow))),
         Noted::Lost => None,
     };
-    Ok(Kept::of(workspace, guest.as_str())?.unread()?.into_iter().filter_map(moment).collect())
+    let mut moments = Newest::default();
+    Kept::of(workspace, guest.as_str())?
+        .unread()?
+        .into_iter()
+        .filter_map(moment)
+        .for_each(|one| moments.push(one));
+    Ok(moments)
 }
 
 fn of_drop(Dropped { why, packet, name, .. }: &Dropped) -> String {
@@ -192,6 +222,20 @@ fn called(name: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_that_says_more_than_is_kept_has_a_moment_that_says_how_many_were_left_out() {
+        let mut all = Newest::default();
+        (0..MOST + 7).for_each(|number| {
+            all.push(Moment::new(SystemTime::UNIX_EPOCH, Witness::Serial, &number.to_string()));
+        });
+        let told: Vec<_> = all.told("serial log").collect();
+        assert_eq!((told.len(), told[1].text.as_str()), (MOST + 1, "7"));
+        assert_eq!(told[0].text, "7 earlier moments of the serial log are left out here");
+        let mut few = Newest::default();
+        few.push(Moment::new(SystemTime::UNIX_EPOCH, Witness::Serial, "one"));
+        assert_eq!(few.told("serial log").count(), 1);
+    }
 
     #[test]
     fn a_page_shows_what_a_guest_says_and_does_nothing_of_it() {

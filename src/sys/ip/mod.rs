@@ -239,6 +239,11 @@ fn sysctl_path(key: &str) -> PathBuf {
     Path::new("/proc/sys").join(key.chars().map(part).collect::<String>())
 }
 
+/// The interfaces of this network namespace as ip's JSON, with all that the kernel counted of them.
+pub fn statistics_json() -> Result<String, IpError> {
+    Ok(Tool::new("ip").args(["-s", "-s", "-j", "-d", "addr", "show"]).text()?)
+}
+
 /// Sets a sysctl such as `net.ipv4.ip_forward`; one that has the value already is not written.
 pub fn set_sysctl(key: &str, value: &str) -> Result<(), IpError> {
     write_if_other(&sysctl_path(key), value).map_err(|source| sysctl_error("set", key, source))
