@@ -23,7 +23,7 @@ use crate::host::container::StartedContainer;
 use crate::host::layout::Layout;
 use crate::host::policy::Policies;
 use crate::host::publish::PublishedPort;
-use crate::host::snapshot::{Restored, SnapshotManifest};
+use crate::host::snapshot::{HandedOver, Restored, SnapshotManifest};
 use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError, boot_id};
 use crate::sys::netns::own_identity;
@@ -151,6 +151,10 @@ impl Record for Forwarding {
 }
 
 impl Record for Freezing {
+    const VERSION: u32 = 1;
+}
+
+impl Record for HandedOver {
     const VERSION: u32 = 1;
 }
 
@@ -334,7 +338,8 @@ fn read_at_once(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn parse<T: Record>(path: &Path, bytes: &[u8]) -> Result<T, Unreadable> {
+/// Reads a record from its bytes; `path` says in messages what they are.
+pub(super) fn parse<T: Record>(path: &Path, bytes: &[u8]) -> Result<T, Unreadable> {
     let broken = |source| Unreadable::Broken { path: path.to_owned(), source };
     let Head { version } = serde_json::from_slice(bytes).map_err(broken)?;
     match version {
@@ -361,7 +366,8 @@ pub fn write<T: Record>(path: &Path, record: &T) -> Result<(), Unwritten> {
     Ok(files::write_unsynced(path, &text(path, record)?, 0o600)?)
 }
 
-fn text<T: Record>(path: &Path, record: &T) -> Result<Vec<u8>, Unwritten> {
+/// A record as it is written.
+pub(super) fn text<T: Record>(path: &Path, record: &T) -> Result<Vec<u8>, Unwritten> {
     serde_json::to_vec_pretty(&Versioned { version: T::VERSION, record })
         .map_err(|source| Unwritten::Text { path: path.to_owned(), source })
 }

@@ -58,7 +58,19 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("disk export", &["sisforge disk export alice alice.ext4"]),
     ("disk import", &["sisforge disk import alice alice.ext4 --replace"]),
     ("snapshot create", &["sisforge snapshot create alice --stop"]),
+    (
+        "snapshot inspect",
+        &["sisforge snapshot inspect alice-1", "sisforge snapshot inspect alice-1 --verify"],
+    ),
     ("snapshot restore", &["sisforge snapshot ls", "sisforge snapshot restore alice-1"]),
+    (
+        "snapshot export",
+        &[
+            "sisforge snapshot export alice-1 --to age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj",
+            "sisforge snapshot import alice-1.snapshot.age",
+        ],
+    ),
+    ("snapshot ledger", &["sisforge snapshot ledger", "sisforge snapshot ledger --accept"]),
     (
         "policy explain",
         &[

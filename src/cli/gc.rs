@@ -14,8 +14,9 @@ use super::ui::Ui;
 
 const HELP: &str = "\
 Kept are: in out/, what a name leads to and what fleet.lock builds; in the store, what guests run on, what snapshots need, and what this \
-fleet starts from; in the cache, what fleet.lock pins and what was read lately. Data disks, snapshots and logs are never touched. What \
-goes is built, copied or downloaded again where it is needed again.";
+fleet starts from; in the cache, what fleet.lock pins and what was read lately; of snapshots, what [snapshots] keep says, and all where \
+it says nothing. Data disks and logs are never touched. What goes is built, copied or downloaded again where it is needed again, but for \
+snapshots.";
 
 #[derive(clap::Args)]
 #[command(after_long_help = HELP)]
@@ -37,9 +38,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let garbage = gc::find(&ui.workspace(), args.keep_read_within)?;
-    let goes = !args.dry_run && !garbage.leftovers.is_empty();
-    let size: u64 = garbage.leftovers.iter().map(|leftover| leftover.size).sum();
-    let what = format!("{} in {} places", render::bytes(size), garbage.leftovers.len());
+    let goes = !args.dry_run && !garbage.is_empty();
+    let places = garbage.leftovers.len() + garbage.outdated.len();
+    let what = format!("{} in {places} places", render::bytes(garbage.size()));
     if !garbage.looked_at_store {
         ui.report.note("note: the store was not looked at: that needs root");
     }
@@ -49,9 +50,13 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         for leftover in &garbage.leftovers {
             render::text(&format!("{:>9}  {}\n", render::bytes(leftover.size), leftover.path.display()));
         }
+        for outdated in &garbage.outdated {
+            let (size, name, why) = (render::bytes(outdated.size), &outdated.name, &outdated.why);
+            render::text(&format!("{size:>9}  snapshot {name}, for good: {why}\n"));
+        }
     }
     if !goes {
-        ui.say(&if garbage.leftovers.is_empty() { "nothing to remove".to_owned() } else { what });
+        ui.say(&if garbage.is_empty() { "nothing to remove".to_owned() } else { what });
         return Ok(ExitCode::SUCCESS);
     }
     if !args.yes {

@@ -116,6 +116,9 @@ What was built.
 What runs on this host, unless
 .I fleet.toml
 names another store.
+.TP
+.I /var/lib/sisforge-host
+What must not be in a backup of that: the key for which other hosts export snapshots, and the witness of each fleet's ledger of snapshots.
 .SH "SEE ALSO"
 .BR sisforge (1),
 .BR fleet.toml (5)

@@ -48,6 +48,8 @@ section! {
         user: Named<GuestName, GuestSection>,
         /// Pools of guests that are alike and ephemeral: NAME-0, NAME-1 and so on.
         pool: Named<Label, PoolSection>,
+        /// What is done with snapshots.
+        snapshots: Option<SnapshotsSection>,
         /// What the fleet uses of its host.
         host: Option<HostSection>,
     }
@@ -310,6 +312,22 @@ section! {
         jails: Option<AbsolutePath>,
         /// How much is kept of each log of each guest: serial port, VMM, metrics.
         logs: Option<LogsSection>,
+    }
+
+    /// What is done with snapshots.
+    pub struct SnapshotsSection {
+        /// Which are kept; all unless given. `snapshot create`, `gc` and `watch` remove the others, with the data disks in them.
+        keep: Option<KeepSection>,
+    }
+
+    /// Which snapshots are kept: those that each of the given keys keeps.
+    pub struct KeepSection {
+        /// So many of each guest, the newest.
+        count: Option<Count<1, 10_000>>,
+        /// Those that are younger, such as "30days".
+        age: Option<Lifetime>,
+        /// The newest that take no more of the disk together, such as "50GiB"; the newest of each guest is kept in any case.
+        size: Option<ByteSize>,
     }
 
     /// How much is kept of a log.

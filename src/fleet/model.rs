@@ -47,7 +47,18 @@ pub struct Fleet {
     pub networks: BTreeMap<Label, NetworkPolicy>,
     /// Users and the members of pools alike, by name.
     pub guests: BTreeMap<GuestName, GuestSpec>,
+    pub snapshots: SnapshotKeep,
     pub host: HostSpec,
+}
+
+/// Which snapshots are kept; all, unless something is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotKeep {
+    /// So many of each guest, the newest.
+    pub count: Option<u32>,
+    pub age: Option<Duration>,
+    /// Of all together, on the disk.
+    pub size: Option<ByteSize>,
 }
 
 /// The text of a `fleet.toml`, and where it stands.

@@ -20,7 +20,8 @@ use toml::Spanned;
 
 use super::file::{FleetFile, FleetSection, RepositorySection};
 use super::model::{
-    DiskSpec, Fleet, ImageSpec, MachineSpec, NetworkPolicy, RepositorySpec, Source, SourceText, VmmKind,
+    DiskSpec, Fleet, ImageSpec, MachineSpec, NetworkPolicy, RepositorySpec, SnapshotKeep, Source, SourceText,
+    VmmKind,
 };
 use super::reader::{List, Named};
 use super::scalar::{LocalPath, Location, WebUrl};
@@ -87,6 +88,17 @@ pub fn validate(
     (fleet, validator.mentions)
 }
 
+/// Which snapshots are kept.
+fn snapshots(file: &FleetFile) -> Read<SnapshotKeep> {
+    let Some(section) = file.snapshots.by_ref()? else { return Ok(SnapshotKeep::default()) };
+    let Some(keep) = section.keep.by_ref()? else { return Ok(SnapshotKeep::default()) };
+    Ok(SnapshotKeep {
+        count: keep.count?.map(|count| count.0),
+        age: keep.age?.map(|age| age.0),
+        size: keep.size?,
+    })
+}
+
 /// Validates a value where there is one.
 fn optional<T, U>(value: &Read<Option<T>>, validate: impl FnOnce(&T) -> Read<U>) -> Read<Option<U>> {
     value.by_ref()?.as_ref().map(validate).transpose()
@@ -148,9 +160,8 @@ impl Validator<'_> {
             networks: self.each(&file.network, |validator, network| validator.network(network, subnet)),
         };
         let guests = self.guests(file, &declared);
-        if let (Ok(host), Ok(guests)) = (&host, &guests) {
-            self.capacity(file, host, guests.len());
-        }
+        let numbers = host.as_ref().ok().zip(guests.as_ref().ok());
+        numbers.into_iter().for_each(|(host, guests)| self.capacity(file, host, guests.len()));
         let fleet = file.fleet.by_ref()?;
         if let (Ok(Some(VmmKind::Qemu)), Ok(guests)) = (fleet.vmm, &guests) {
             self.emulated(fleet.place.clone(), guests)?;
@@ -172,6 +183,7 @@ impl Validator<'_> {
             disks: whole(declared.disks?)?,
             networks: networks?,
             guests: guests?,
+            snapshots: snapshots(file)?,
             host: host?,
         })
     }

@@ -27,6 +27,7 @@
 //! <jails>/<fleet>/snapshots/ready/<name>/     a snapshot: manifest.json, memory, state, disk.ext4; root's, never changed
 //! <jails>/<fleet>/snapshots/consumed/<name>/  one that was restored: what is left of it is its manifest, and a disk that no
 //!                                        guest took
+//! <store>/<fleet>/snapshots.ledger       what became of each snapshot (`host/ledger.rs`)
 //! <jails>/<fleet>/snapshots/.new-<name>/ one that is being made, or that was when its maker was killed
 //! ```
 //!
@@ -35,6 +36,9 @@
 //!
 //! What must not outlive the host's boot stands in `/run`: the network namespace `/run/netns/sisforge-<fleet>`, and
 //! `/run/sisforge/forwarding.json`, which all fleets share.
+//!
+//! What must not be in a backup of the store, nor in a copy, stands in `/var/lib/sisforge-host`, for all fleets: `key`, for whose public half
+//! other hosts encrypt snapshots, and `<fleet>.ledger`, the witness of a fleet's ledger.
 //!
 //! A snapshot moves from `ready` to `consumed` by one rename, before a VMM is asked to load it.
 
@@ -263,6 +267,36 @@ impl Layout {
     /// A snapshot that is being made.
     pub fn new_snapshot(&self, name: &SnapshotName) -> PathBuf {
         self.snapshots().join(format!("{NOT_WHOLE}{name}"))
+    }
+
+    /// What became of each snapshot.
+    pub fn ledger(&self) -> PathBuf {
+        self.dir().join("snapshots.ledger")
+    }
+
+    /// The same, outside of the store.
+    pub fn witness(&self) -> PathBuf {
+        Self::host_dir().join(format!("{}.ledger", self.fleet))
+    }
+
+    /// Held while either is read or written: stores that are copies of each other share the witness, and not their own lock.
+    pub fn ledger_lock(&self) -> PathBuf {
+        Self::host_dir().join(format!("{}.lock", self.fleet))
+    }
+
+    /// The key for whose public half snapshots are encrypted that are to be restored on this host.
+    pub fn host_key() -> PathBuf {
+        Self::host_dir().join("key")
+    }
+
+    /// Held while that is made.
+    pub fn host_key_lock() -> PathBuf {
+        Self::host_dir().join("key.lock")
+    }
+
+    /// What this host keeps outside of every store.
+    fn host_dir() -> PathBuf {
+        PathBuf::from("/var/lib/sisforge-host")
     }
 
     /// Records and logs of all guests.

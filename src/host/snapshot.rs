@@ -13,6 +13,7 @@ use crate::base::{GuestName, Sha256, SnapshotName};
 use crate::sys::cpu::Cpu;
 
 use super::container::StartedContainer;
+use super::ledger::SnapshotId;
 use super::state::{Machine, StoredKind};
 use super::vmm;
 
@@ -29,9 +30,15 @@ pub const MANIFEST: &str = "manifest.json";
 /// What a consumed snapshot was restored as.
 pub const RESTORED: &str = "restored.json";
 
+/// To whom one was exported that another host has now.
+pub const EXPORTED: &str = "exported.json";
+
 /// All that is known of a snapshot, and all that a restore needs beside its files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotManifest {
+    /// By which the ledger knows it; none in manifests of before there was a ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<SnapshotId>,
     /// The guest that was frozen.
     pub guest: GuestName,
     /// When, in UTC, such as `2026-11-25T17:53:16Z`.
@@ -48,6 +55,19 @@ pub struct SnapshotManifest {
     pub files: BTreeMap<String, FileRecord>,
 }
 
+impl SnapshotManifest {
+    /// By which the ledger knows it. One of before there was a ledger is known by what it is made of.
+    pub fn id(&self) -> SnapshotId {
+        let content = || Sha256::of(crate::base::text::json(&(&self.guest, &self.created, &self.files)));
+        self.id.unwrap_or_else(|| SnapshotId(content()))
+    }
+
+    /// Whether it was given its id when it was made, so that a ledger counted it.
+    pub fn has_own_id(&self) -> bool {
+        self.id.is_some()
+    }
+}
+
 /// One file of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
@@ -60,6 +80,15 @@ pub struct FileRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restored {
     pub guest: GuestName,
+    /// When, in UTC.
+    pub at: String,
+}
+
+/// `exported.json`: the snapshot is another host's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedOver {
+    /// That host's public key, `age1...`.
+    pub recipient: String,
     /// When, in UTC.
     pub at: String,
 }
@@ -188,6 +217,7 @@ pub mod tests {
     /// A snapshot of a guest called alice.
     pub fn manifest(vmm: VmmKind) -> SnapshotManifest {
         SnapshotManifest {
+            id: None,
             guest: "alice".parse().unwrap(),
             created: "2026-11-25T17:53:16Z".to_owned(),
             machine: Machine::example(vmm),

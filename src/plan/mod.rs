@@ -15,7 +15,7 @@ pub use change::Change;
 pub use diff::{DiskWouldShrink, GuestScope, diff, restart, shrinking};
 pub use losses::losses;
 pub use names::{PolicyNames, name_changes};
-pub use restore::restore;
+pub use restore::{restore, restore_obstacles};
 pub use rollout::Strategy;
 pub use step::{GuestSteps, Plan, PlanCounts, Step};
 pub use why::StepReason;

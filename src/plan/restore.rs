@@ -70,6 +70,15 @@ fn start(guest: &GuestName, snapshot: &SnapshotName, want: &WantedGuest) -> Vec<
     ]
 }
 
+/// What stands against a restore as `guest` on a host as it was found, whatever that guest would boot instead.
+pub fn restore_obstacles(
+    observed: &ObservedHost,
+    guest: &GuestName,
+    manifest: &SnapshotManifest,
+) -> Vec<Obstacle> {
+    obstacles(observed, None, guest, manifest)
+}
+
 /// `fresh` is what the guest would boot instead.
 fn obstacles(
     observed: &ObservedHost,

@@ -20,7 +20,7 @@ use crate::sys::interrupt;
 use crate::sys::ssh;
 
 use super::events::{self, FleetEvent};
-use super::{Inputs, LockedProject, RunError, Workspace, facts, host};
+use super::{Inputs, LockedProject, RunError, Workspace, facts, host, retention};
 
 /// A fleet, its host, and what that has of it.
 pub struct Deployment<'a> {
@@ -156,6 +156,14 @@ impl<'a> Deployment<'a> {
         plan.notes.extend(losses(&plan, &self.observed, wanted));
         let names = self.name_changes(&plan, wanted);
         plan.policy_changes.extend(names);
+        // One whose ledger is not whole is told of by whoever wants something of it.
+        let outdated = retention::due(&self.host.layout, &self.fleet.snapshots).unwrap_or_default();
+        plan.notes.extend(outdated.iter().map(|one| {
+            format!(
+                "snapshot {} goes with the next `snapshot create`, `gc` or `watch`: {}",
+                one.name, one.why
+            )
+        }));
         plan.notes.extend(disk::promises(&self.host, &self.observed, wanted, guests));
         let shortage =
             preflight::memory_shortage(&plan, &self.host).filter(|shortage| !shortage.is_certain());

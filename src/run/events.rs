@@ -60,6 +60,8 @@ pub enum FleetEvent {
     Released { guest: String },
     /// Evidence of a guest was taken; the digest is that of the archive's manifest.
     EvidenceTaken { guest: String, sha256: String },
+    /// A snapshot was removed that fleet.toml does not keep any more.
+    SnapshotOutdated { snapshot: String, why: String },
     /// A guest of a pool was handed out.
     SessionStarted { guest: String, label: Option<String>, expires: Option<String> },
     /// A session was ended: its guest is removed.
@@ -93,7 +95,7 @@ impl FleetEvent {
             | Self::SessionEnded { guest }
             | Self::Released { guest } => Some(guest),
             Self::Failed { guest, .. } => guest.as_deref(),
-            Self::Applied { .. } | Self::LookFailed { .. } => None,
+            Self::SnapshotOutdated { .. } | Self::Applied { .. } | Self::LookFailed { .. } => None,
         }
     }
 
@@ -127,6 +129,7 @@ impl FleetEvent {
                 let until = expires.as_ref().map(|time| format!(", until {time}"));
                 format!("{guest} handed out{}{}", label.unwrap_or_default(), until.unwrap_or_default())
             }
+            Self::SnapshotOutdated { snapshot, why } => format!("snapshot {snapshot} removed: {why}"),
             Self::SessionEnded { guest } => format!("the session of {guest} was ended"),
             Self::Applied { revision } => format!("applied {revision}"),
             Self::LookFailed { error } => format!("watch: {error}"),

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use crate::apply::Host;
 use crate::apply::snapshot::{self, SnapshotState, StoredSnapshot};
+use crate::base::diagnostic::one_line;
 use crate::base::time::now;
 use crate::base::{GuestName, InvalidValue, SnapshotName};
-use crate::host::snapshot::SnapshotManifest;
+use crate::host::snapshot::{Obstacle, SnapshotManifest, differences};
 use crate::sys::interrupt;
 
 use super::fleet_host::{FleetHost, HeldHost, Located};
 use super::guests::declared_or_there;
+use super::retention::{self, Outdated};
 use super::session::refuse_spare;
 use super::{Outcome, RunError, Workspace};
 
@@ -25,6 +27,10 @@ pub struct Frozen<'a> {
     pub size: u64,
     /// For how long the guest stood still.
     pub still: Duration,
+    /// What would keep it from being restored, although it was just made.
+    pub obstacles: Vec<Obstacle>,
+    /// Earlier ones that fleet.toml does not keep any more, and that are gone.
+    pub outdated: Vec<Outdated>,
 }
 
 /// Freezes a guest that runs, under a name or that of the guest and the time. One that is to `stop` is left paused, and
@@ -46,7 +52,14 @@ pub fn create<'a>(
     let request = snapshot::SnapshotRequest { guest: &guest, name: &name, stop, core: false };
     let (manifest, still) = snapshot::create(&held.host, &request, workspace.report)?;
     let size = snapshot::find(&held.host.layout, &name)?.size;
-    Ok(Frozen { held, _hold: hold, name, manifest, size, still })
+    let obstacles = differences(&manifest, &snapshot::here(manifest.machine.vmm)?);
+    // It is whole, whatever becomes of the others. What a file keeps that cannot be read is not known.
+    let keep = workspace.fleet().map(|fleet| fleet.snapshots).unwrap_or_default();
+    let outdated = retention::keep_to(&held.host.layout, &keep).unwrap_or_else(|error| {
+        workspace.report.note(&format!("note: earlier snapshots are kept: {}", one_line(&error)));
+        Vec::new()
+    });
+    Ok(Frozen { held, _hold: hold, name, manifest, size, still, obstacles, outdated })
 }
 
 impl Frozen<'_> {

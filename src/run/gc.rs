@@ -1,4 +1,5 @@
-//! Gc: what nothing names any more goes. Of everything that goes, a build, a download or a copy makes it again.
+//! Gc: what nothing names any more goes. Of everything that goes, a build, a download or a copy makes it again, but for snapshots that
+//! fleet.toml does not keep.
 //!
 //! Kept are: of `out/`, what a link names and what `fleet.lock` leads to; of the store, what a jail has, what a machine's record or a
 //! snapshot of any fleet in it names, and what this fleet runs on; of the cache, what `fleet.lock` pins and what was read lately.
@@ -20,6 +21,7 @@ use crate::sys::fs::{self as files, FileError, FileLock};
 use crate::sys::interrupt;
 
 use super::built::is_build_key;
+use super::retention::{self, Outdated};
 use super::{Inputs, LockedProject, RunError, Workspace, host};
 
 /// Where a file is that can be made again.
@@ -45,6 +47,9 @@ pub struct Leftover {
 /// What nothing names; the fleets of the store are held until it is dropped.
 pub struct Garbage {
     pub leftovers: Vec<Leftover>,
+    /// Snapshots that `[snapshots] keep` does not keep any more; nobody makes them again.
+    pub outdated: Vec<Outdated>,
+    layout: Layout,
     /// Whether the store was looked at, which is root's.
     pub looked_at_store: bool,
     _held: Vec<FileLock>,
@@ -56,23 +61,39 @@ pub fn find(workspace: &Workspace<'_>, lately: Duration) -> Result<Garbage, RunE
     let locked = LockedProject::of(workspace, fleet.clone(), Inputs::Foreseen { must_fit: true })?;
     let artifacts = locked.builder().artifacts()?;
     let looked_at_store = host::require_root().is_ok();
-    let mut held = Vec::new();
+    let layout = Layout::new(&fleet.host, &fleet.name);
+    let (mut held, mut outdated) = (Vec::new(), Vec::new());
     let mut leftovers = artifacts_without_name(&workspace.settings.out, &artifacts)?;
     if looked_at_store {
         let fleets = fleets(&fleet.host)?;
         for layout in &fleets {
             held.push(host::hold(layout, workspace.report)?);
         }
-        leftovers.extend(stored_without_name(&Layout::new(&fleet.host, &fleet.name), &fleets, &artifacts)?);
+        leftovers.extend(stored_without_name(&layout, &fleets, &artifacts)?);
+        outdated = retention::due(&layout, &fleet.snapshots)?;
     }
     leftovers.extend(downloads_without_name(workspace, lately)?);
-    Ok(Garbage { leftovers, looked_at_store, _held: held })
+    Ok(Garbage { leftovers, outdated, layout, looked_at_store, _held: held })
 }
 
 impl Garbage {
+    /// Whether there is nothing to remove.
+    pub fn is_empty(&self) -> bool {
+        self.leftovers.is_empty() && self.outdated.is_empty()
+    }
+
+    /// Bytes that all of it takes on the disk.
+    pub fn size(&self) -> u64 {
+        let leftovers = self.leftovers.iter().map(|leftover| leftover.size);
+        leftovers.chain(self.outdated.iter().map(|outdated| outdated.size)).sum()
+    }
+
     /// Removes it.
     pub fn remove(self) -> Result<(), RunError> {
         let _hold = interrupt::hold();
+        for outdated in &self.outdated {
+            retention::remove(&self.layout, outdated)?;
+        }
         for leftover in &self.leftovers {
             files::remove(&leftover.path)?;
         }

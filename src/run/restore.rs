@@ -32,10 +32,12 @@ pub fn prepare<'a>(
 ) -> Result<Restore<'a>, RunError> {
     let fleet = workspace.fleet()?;
     // Nothing is built for one that is not there; looked at again once nobody else can change it.
-    snapshot::ready_manifest(&host::open(&fleet.host, &fleet.name)?.layout, snapshot)?;
+    let layout = host::open(&fleet.host, &fleet.name)?.layout;
+    snapshot::may_restore(&layout, snapshot, &snapshot::ready_manifest(&layout, snapshot)?)?;
     let built = BuiltFleet::before_hold(workspace, &fleet, Inputs::Refresh)?;
     let mut held = Deployment::hold(workspace, fleet)?;
     let manifest = snapshot::ready_manifest(&held.host.layout, snapshot)?;
+    snapshot::may_restore(&held.host.layout, snapshot, &manifest)?;
     let guest = declared(target.unwrap_or(manifest.guest.as_str()), &held.fleet)?;
     held.make_key()?;
     let plan = planned(&mut held, built, &guest, snapshot, &manifest)?;

@@ -26,7 +26,7 @@ use super::events::{self, FleetEvent};
 use super::metrics::{self, WatchMetrics};
 use super::restarts::{HeldBack, Restarts};
 use super::workspace::Revision;
-use super::{Deployment, Inputs, Outcome, RunError, Workspace};
+use super::{Deployment, Inputs, Outcome, RunError, Workspace, retention};
 
 /// What is followed.
 #[derive(Clone, Debug)]
@@ -538,6 +538,13 @@ fn bring(
     let (held_back, is_settled) = restarts.hold_back(&mut plan, stays, Instant::now());
     events::record(&held.host.layout, held_back.iter().map(FleetEvent::from));
     held_back.iter().for_each(|held_back| tell(Event::HeldBack(held_back)));
+    match retention::keep_to(&held.host.layout, &held.fleet.snapshots) {
+        Ok(gone) => gone.iter().for_each(|one| {
+            workspace.report.note(&format!("snapshot {} is removed: {}", one.name, one.why));
+        }),
+        // Guests are looked after all the same.
+        Err(error) => workspace.report.note(&format!("note: snapshots are kept: {}", one_line(&error))),
+    }
     let done = if is_settled { LookOutcome::Complete } else { LookOutcome::Waiting };
     if !is_new && plan.is_empty() {
         return Ok(done);

@@ -1,6 +1,7 @@
 //! Tools: what the host's programs, files and kernel interfaces say, parsed. No domain type is known here.
 
 pub mod accounts;
+pub mod age;
 pub mod beneath;
 pub mod block;
 pub mod cgroup;

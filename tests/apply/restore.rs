@@ -27,6 +27,7 @@ fn two() -> WantedHost {
 
 fn manifest_of(machine: &Machine) -> SnapshotManifest {
     SnapshotManifest {
+        id: None,
         guest: name("alice"),
         created: String::new(),
         machine: machine.clone(),

@@ -45,6 +45,8 @@ mod same_bytes;
 mod scripts;
 mod session;
 mod snapshot;
+mod snapshot_ledger;
+mod snapshot_transfer;
 mod surface;
 mod sweep;
 mod systemd;

@@ -60,6 +60,7 @@ impl Sandbox {
         open_to_all(dir.path());
         let name = format!("z{}", letters(std::process::id() * 64 + number % 64));
         own_network(&name);
+        forget(&name);
         let sandbox = Self { dir, name, number };
         sandbox.kernel(READY, AfterText::ResetOnKey);
         sandbox.repository();
@@ -342,6 +343,14 @@ impl Drop for Sandbox {
         if self.path("store").join(&self.name).exists() && self.path("fleet.toml").exists() {
             let _ = self.command().args(["down", "--timeout", "0"]).output();
         }
+        forget(&self.name);
+    }
+}
+
+/// Removes what a fleet has on its host outside of its store: process numbers come again, and with them names.
+fn forget(fleet: &str) {
+    for name in ["ledger", "lock"] {
+        let _ = fs::remove_file(format!("/var/lib/sisforge-host/{fleet}.{name}"));
     }
 }
 

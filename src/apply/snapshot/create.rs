@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,8 +13,9 @@ use crate::apply::linux::{GuestHandle, LinuxHost};
 use crate::apply::record::{self, Freezing, Ready, Unreadable};
 use crate::apply::{ApplyError, preflight};
 use crate::base::time::now;
-use crate::base::{GuestName, SnapshotName};
+use crate::base::{GuestName, Sha256, SnapshotName};
 use crate::host::layout::Layout;
+use crate::host::ledger::{LedgerEvent, SnapshotId};
 use crate::host::names::{FROZEN_MEMORY, FROZEN_STATE};
 use crate::host::observed::Paused;
 use crate::host::snapshot::{
@@ -29,6 +31,7 @@ use crate::sys::remove::remove_tree;
 use crate::sys::report::{Report, Task, Unit};
 use crate::sys::{sparse, ssh};
 
+use super::ledger::HeldLedger;
 use super::{SnapshotError, origin, shelf};
 
 /// What to make.
@@ -44,6 +47,8 @@ pub struct SnapshotRequest<'a> {
 
 /// How long a guest may take to write back what it has not yet.
 const SYNC_LIMIT: Duration = Duration::from_secs(10);
+/// Where random bytes come from (random(4)).
+const RANDOM: &str = "/dev/urandom";
 /// How often a guest that should go on is told so.
 const RESUME_ATTEMPTS: usize = 3;
 
@@ -130,6 +135,10 @@ fn prepare(host: &LinuxHost, request: &SnapshotRequest<'_>) -> Result<(Subject, 
         Ok(_) => return Err(SnapshotError::Exists(request.name.clone()).into()),
     }
     shelf::clear(layout)?;
+    // One that cannot be counted is not made.
+    if !request.core {
+        HeldLedger::open(layout)?;
+    }
     let origin = origin::of_process(subject.machine.vmm, subject.process.pid)?;
     let taken = subject.disk.metadata().map_or(0, |disk| disk.blocks() * 512);
     let memories = if request.core { 2 } else { 1 };
@@ -145,6 +154,7 @@ fn describe(
     task: &dyn Task,
 ) -> Result<SnapshotManifest, ApplyError> {
     let manifest = SnapshotManifest {
+        id: Some(new_id().map_err(FileError::when("read", RANDOM))?),
         guest: request.guest.clone(),
         created: now(),
         machine: Machine { restored_from: None, ..subject.machine.clone() },
@@ -155,8 +165,17 @@ fn describe(
     };
     host.check_signals()?;
     record::write(&dir.join(MANIFEST), &manifest)?;
+    let (snapshot, guest) = (request.name.clone(), request.guest.clone());
+    HeldLedger::open(&host.layout)?.add(LedgerEvent::Made { id: manifest.id(), snapshot, guest })?;
     put_away(&host.layout, request.name, dir)?;
     Ok(manifest)
+}
+
+/// One that no other snapshot has, anywhere.
+fn new_id() -> std::io::Result<SnapshotId> {
+    let mut bytes = [0; 32];
+    File::open(RANDOM)?.read_exact(&mut bytes)?;
+    Ok(SnapshotId(Sha256(bytes)))
 }
 
 impl GuestHandle<'_> {
@@ -317,7 +336,7 @@ fn clear_name(path: &Path) -> Result<(), ApplyError> {
 }
 
 /// Makes the files root's and final: no VMM may write them any more, and all are on the disk. Gives what each holds.
-fn seal(dir: &Path, task: &dyn Task) -> Result<BTreeMap<String, FileRecord>, ApplyError> {
+pub(super) fn seal(dir: &Path, task: &dyn Task) -> Result<BTreeMap<String, FileRecord>, ApplyError> {
     let mut sealed = BTreeMap::new();
     for name in [MEMORY, STATE, DISK] {
         let path = dir.join(name);
@@ -340,7 +359,7 @@ fn seal(dir: &Path, task: &dyn Task) -> Result<BTreeMap<String, FileRecord>, App
 }
 
 /// Gives a whole snapshot its name.
-fn put_away(layout: &Layout, name: &SnapshotName, dir: &Path) -> Result<(), ApplyError> {
+pub(super) fn put_away(layout: &Layout, name: &SnapshotName, dir: &Path) -> Result<(), ApplyError> {
     let target = layout.ready_snapshot(name);
     files::create_private_dir(&layout.ready_snapshots())?;
     files::sync_dir(dir)?;

@@ -6,7 +6,10 @@ use crate::apply::ApplyError;
 use crate::apply::record::Unreadable;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{GuestName, SnapshotName};
-use crate::host::snapshot::Restored;
+use crate::host::ledger::LedgerLine;
+use crate::host::snapshot::{HandedOver, Restored};
+
+use super::faults::{LedgerError, TransferError};
 
 /// A snapshot that was not made, or does not come back.
 #[derive(Debug, thiserror::Error)]
@@ -21,8 +24,16 @@ pub enum SnapshotError {
     HugePages(GuestName),
     #[error("there is a snapshot {0} already")]
     Exists(SnapshotName),
-    #[error("snapshot {name} is gone: it {}", how(.restored.as_ref()))]
-    Consumed { name: SnapshotName, restored: Option<Restored> },
+    #[error("snapshot {name} is gone: it {}", how(.restored.as_ref(), .exported.as_ref()))]
+    Consumed { name: SnapshotName, restored: Option<Restored>, exported: Option<HandedOver> },
+    #[error("snapshot {name} is gone: it was {} at {}{}", .line.event.words(), .line.at, called(.name, .line))]
+    Spent { name: SnapshotName, line: LedgerLine },
+    #[error("snapshot {0} was not made on this host, and was not imported: its ledger does not know it")]
+    Unknown(SnapshotName),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
     #[error("there is no snapshot {0}")]
     None(SnapshotName),
     #[error(transparent)]
@@ -63,6 +74,14 @@ impl Diagnostic for SnapshotError {
             }
             // A name that is not there is a wrong use, as that of a guest is.
             Self::None(_) => Class::Invalid.hint("`sisforge snapshot ls` lists those that there are"),
+            Self::Spent { .. } => Class::Failed.hint(
+                "a snapshot is restored once, whatever a backup or a copy of it brings back; its disk is in its directory",
+            ),
+            Self::Unknown(_) => Class::Failed.hint(
+                "`sisforge snapshot export` on the host that made it, and `sisforge snapshot import` here, bring it over",
+            ),
+            Self::Ledger(error) => error.diagnosis(),
+            Self::Transfer(error) => error.diagnosis(),
             Self::Consumed { .. } | Self::Gone(_) => {
                 Class::Failed.hint("`sisforge snapshot ls` lists those that can be restored")
             }
@@ -78,12 +97,23 @@ impl Diagnostic for SnapshotError {
     }
 }
 
-fn how(restored: Option<&Restored>) -> String {
-    match restored {
-        Some(Restored { guest, at }) => {
+fn how(restored: Option<&Restored>, exported: Option<&HandedOver>) -> String {
+    match (restored, exported) {
+        (Some(Restored { guest, at }), _) => {
             format!("was restored as {guest} at {at}, and a snapshot is restored once")
         }
-        None => "was consumed by a restore that did not finish".to_owned(),
+        (None, Some(HandedOver { recipient, at })) => {
+            format!("was exported at {at}, and the host of {recipient} alone can restore it")
+        }
+        (None, None) => "was consumed by a restore that did not finish".to_owned(),
+    }
+}
+
+/// What it was called then, where that is another name.
+fn called(name: &SnapshotName, line: &LedgerLine) -> String {
+    match line.event.snapshot() {
+        Some(then) if then != name => format!(", when it was called {then}"),
+        _ => String::new(),
     }
 }
 
@@ -91,5 +121,17 @@ fn left(disk: Option<&PathBuf>) -> String {
     match disk {
         Some(path) => format!("Its data disk is not lost: {}", path.display()),
         None => "It had no disk that is kept".to_owned(),
+    }
+}
+
+impl From<LedgerError> for ApplyError {
+    fn from(error: LedgerError) -> Self {
+        SnapshotError::from(error).into()
+    }
+}
+
+impl From<TransferError> for ApplyError {
+    fn from(error: TransferError) -> Self {
+        SnapshotError::from(error).into()
     }
 }

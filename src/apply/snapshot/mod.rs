@@ -3,16 +3,22 @@
 mod create;
 mod error;
 mod evidence;
+mod faults;
+mod ledger;
 mod origin;
 mod restore;
 mod shelf;
+mod transfer;
 
 pub use create::{SnapshotRequest, create};
 pub use error::SnapshotError;
 pub use evidence::{Captured, CapturedFile, capture};
+pub use faults::{LedgerError, TransferError};
+pub use ledger::{Accepted, HeldLedger, accept, look as ledger};
 pub use origin::here;
-pub use restore::check_files;
+pub use restore::{check_files, check_sizes, may_restore};
 pub use shelf::{SnapshotState, StoredSnapshot, find, list, ready_manifest, remove};
+pub use transfer::{ExportRequest, Imported, export, import};
 
 pub(super) use restore::remove_restored;
 pub(super) use shelf::{clear, has_leftovers};

@@ -13,8 +13,9 @@ use crate::apply::record::{self, Ready};
 use crate::base::SnapshotName;
 use crate::base::time::now;
 use crate::host::layout::Layout;
+use crate::host::ledger::{Fate, LedgerEvent};
 use crate::host::snapshot::{
-    self as parts, DISK, MEMORY, Obstacle, RESTORED, Restored, STATE, SnapshotManifest,
+    self as parts, DISK, FileRecord, MEMORY, Obstacle, RESTORED, Restored, STATE, SnapshotManifest,
 };
 use crate::host::state::{Machine, MachineDisk};
 use crate::host::versions;
@@ -23,6 +24,7 @@ use crate::sys::fs::{self as files, FileError};
 use crate::sys::netns;
 use crate::sys::process::ProcessInfo;
 
+use super::ledger::{self, HeldLedger};
 use super::{SnapshotError, shelf};
 
 /// How long a VMM may take until it listens.
@@ -57,6 +59,44 @@ pub fn check_files(
     Ok(found)
 }
 
+/// The same by their sizes alone, which takes no time.
+pub fn check_sizes(layout: &Layout, name: &SnapshotName, manifest: &SnapshotManifest) -> Vec<Obstacle> {
+    let size = |file: &String| fs::metadata(layout.ready_snapshot(name).join(file)).map(|meta| meta.len());
+    let obstacle = |(file, record): (&String, &FileRecord)| match size(file) {
+        Err(_) => Some(Obstacle::Missing(file.clone())),
+        Ok(size) => Some(Obstacle::Damaged(file.clone())).filter(|_| size != record.size),
+    };
+    manifest.files.iter().filter_map(obstacle).collect()
+}
+
+/// Whether the ledger lets a snapshot be restored.
+///
+/// # Errors
+/// Says what became of it.
+pub fn may_restore(
+    layout: &Layout,
+    name: &SnapshotName,
+    manifest: &SnapshotManifest,
+) -> Result<(), ApplyError> {
+    is_open(name, ledger::look(layout)?.fate(manifest.id()))
+}
+
+pub(super) fn is_open(name: &SnapshotName, fate: Option<&Fate>) -> Result<(), ApplyError> {
+    match fate {
+        Some(fate) if fate.is_open() => Ok(()),
+        Some(Fate { line }) => Err(SnapshotError::Spent { name: name.clone(), line: line.clone() }.into()),
+        None => Err(SnapshotError::Unknown(name.clone()).into()),
+    }
+}
+
+/// A snapshot that was there when the plan was made.
+fn gone(name: &SnapshotName, error: ApplyError) -> ApplyError {
+    match error {
+        ApplyError::Snapshot(SnapshotError::None(_)) => SnapshotError::Gone(name.clone()).into(),
+        other => other,
+    }
+}
+
 impl GuestHandle<'_> {
     /// Takes a snapshot out of those that can be restored, and gives its disk to the guest. From the first line on, no other
     /// restore finds it.
@@ -68,12 +108,22 @@ impl GuestHandle<'_> {
         let (layout, guest) = (self.layout(), self.name);
         let (ready, consumed) = (layout.ready_snapshot(name), layout.consumed_snapshot(name));
         files::create_private_dir(&layout.consumed_snapshots())?;
+        let mut ledger = HeldLedger::open(layout)?;
+        let id = shelf::ready_manifest(layout, name).map_err(|error| gone(name, error))?.id();
+        is_open(name, ledger.fate(id))?;
         match fs::rename(&ready, &consumed) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(SnapshotError::Gone(name.clone()).into());
             }
             renamed => renamed.map_err(FileError::when("consume", &ready))?,
         }
+        let (snapshot, as_guest) = (name.clone(), Some(guest.clone()));
+        if let Err(error) = ledger.add(LedgerEvent::Restored { id, snapshot, guest: as_guest }) {
+            // Nothing came of it yet.
+            fs::rename(&consumed, &ready).map_err(FileError::when("keep", &ready))?;
+            return Err(error);
+        }
+        drop(ledger);
         files::sync_dir(&layout.consumed_snapshots())?;
         files::sync_dir(&layout.ready_snapshots())?;
         record::write(&consumed.join(RESTORED), &Restored { guest: guest.clone(), at: now() })?;

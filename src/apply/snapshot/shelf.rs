@@ -8,7 +8,9 @@ use crate::apply::ApplyError;
 use crate::apply::record::{self, Unreadable};
 use crate::base::SnapshotName;
 use crate::host::layout::{Layout, NOT_WHOLE};
-use crate::host::snapshot::{MANIFEST, MEMORY, RESTORED, Restored, STATE, SnapshotManifest};
+use crate::host::snapshot::{
+    EXPORTED, HandedOver, MANIFEST, MEMORY, RESTORED, Restored, STATE, SnapshotManifest,
+};
 use crate::sys::fs::{self as files, FileError};
 
 use super::SnapshotError;
@@ -31,6 +33,8 @@ pub struct StoredSnapshot {
     pub manifest: Option<SnapshotManifest>,
     /// What it was restored as.
     pub restored: Option<Restored>,
+    /// Which host has it now, where it was exported.
+    pub exported: Option<HandedOver>,
     /// Bytes that its files take on the disk.
     pub size: u64,
     /// Whether a data disk is in it.
@@ -61,6 +65,7 @@ fn look_at(layout: &Layout, name: SnapshotName, place: SnapshotState) -> Result<
     Ok(StoredSnapshot {
         manifest: record::read(&dir.join(MANIFEST)).ok().flatten(),
         restored: record::read(&dir.join(RESTORED)).ok().flatten(),
+        exported: record::read(&dir.join(EXPORTED)).ok().flatten(),
         size: files::allocated(&dir),
         has_disk: dir.join(crate::host::snapshot::DISK).exists(),
         name,
@@ -95,7 +100,8 @@ pub fn find(layout: &Layout, name: &SnapshotName) -> Result<StoredSnapshot, Appl
 pub fn ready_manifest(layout: &Layout, name: &SnapshotName) -> Result<SnapshotManifest, ApplyError> {
     let found = find(layout, name)?;
     if found.place == SnapshotState::Consumed {
-        return Err(SnapshotError::Consumed { name: name.clone(), restored: found.restored }.into());
+        let StoredSnapshot { restored, exported, .. } = found;
+        return Err(SnapshotError::Consumed { name: name.clone(), restored, exported }.into());
     }
     let path = layout.ready_snapshot(name).join(MANIFEST);
     let read = record::read(&path).map_err(SnapshotError::Manifest)?;

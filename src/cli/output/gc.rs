@@ -15,6 +15,18 @@ pub struct GarbageJson {
     /// Bytes that all of it takes on the disk.
     pub size: u64,
     pub leftovers: Vec<LeftoverJson>,
+    /// Snapshots that `[snapshots] keep` does not keep any more.
+    pub snapshots: Vec<OutdatedJson>,
+}
+
+/// A snapshot that is not kept any more.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct OutdatedJson {
+    pub name: String,
+    /// Bytes that it takes on the disk.
+    pub size: u64,
+    /// Why it goes.
+    pub why: String,
 }
 
 /// A file or a directory that nothing names.
@@ -38,7 +50,12 @@ impl GarbageJson {
                 size: leftover.size,
             })
             .collect();
-        Self { removed, size: leftovers.iter().map(|leftover| leftover.size).sum(), leftovers }
+        let snapshots = garbage.outdated.iter().map(|outdated| OutdatedJson {
+            name: outdated.name.to_string(),
+            size: outdated.size,
+            why: outdated.why.to_string(),
+        });
+        Self { removed, size: garbage.size(), leftovers, snapshots: snapshots.collect() }
     }
 }
 

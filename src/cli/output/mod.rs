@@ -22,6 +22,7 @@ mod policy;
 mod publish;
 mod session;
 mod snapshot;
+mod transfer;
 mod verify;
 
 pub use apk::{ApkEntryJson, ApkFileJson, ApkPackageJson, ChosenJson, PackedJson, SolvedJson, VerifiedJson};
@@ -40,7 +41,8 @@ pub use plan::{PlanJson, TreeJson};
 pub use policy::{ExplainedJson, PolicyJson, QuarantineJson, RulesJson};
 pub use publish::PublishedJson;
 pub use session::{HandedOutJson, SessionEndedJson, SessionJson};
-pub use snapshot::{FrozenJson, Removed, RestoredJson, Snapshot};
+pub use snapshot::{FrozenJson, Removed, RestoredJson, Snapshot, SnapshotViewJson};
+pub use transfer::{AcceptedJson, ExportedJson, ImportedJson, LedgerLineJson, RecipientJson};
 pub use verify::VerificationJson;
 
 use schemars::JsonSchema;
@@ -99,6 +101,18 @@ pub enum DocumentJson {
     SnapshotRestore,
     /// Of `snapshot rm`
     SnapshotRm,
+    /// Of `snapshot inspect`
+    SnapshotInspect,
+    /// Of `snapshot export`
+    SnapshotExport,
+    /// Of `snapshot import`
+    SnapshotImport,
+    /// Of `snapshot recipient`
+    SnapshotRecipient,
+    /// Of `snapshot ledger`
+    SnapshotLedger,
+    /// Of `snapshot ledger --accept`
+    SnapshotLedgerAccept,
     /// Of `forensics GUEST` and `forensics verify`
     Forensics,
     /// Of `forensics files`
@@ -164,9 +178,6 @@ impl DocumentJson {
             Self::Check => schema::<CheckedJson>("sisforge check --json"),
             Self::DiskLs => schema::<Vec<Disk>>("sisforge disk ls --json"),
             Self::DiskRm => schema::<DiskRemoved>("sisforge disk rm --json"),
-            Self::SnapshotCreate | Self::SnapshotLs | Self::SnapshotRestore | Self::SnapshotRm => {
-                self.of_snapshots()
-            }
             Self::Forensics | Self::ForensicsFiles => self.of_evidence(),
             Self::Events => schema::<HostEvent>("a line of sisforge events --json"),
             Self::Doctor => schema::<DoctorJson>("sisforge doctor --json"),
@@ -183,6 +194,8 @@ impl DocumentJson {
             Self::Event => schema::<EventJson>("a line of sisforge up, down, build and the like --json"),
             Self::Wrote => schema::<WrittenJson>("a file that sisforge wrote"),
             Self::Error => schema::<FailureJson>("sisforge --json, of a command that failed"),
+            // All that is left is of `snapshot`.
+            _ => self.of_snapshots(),
         }
     }
 
@@ -200,8 +213,20 @@ impl DocumentJson {
         match self {
             Self::SnapshotCreate => schema::<FrozenJson>("sisforge snapshot create --json"),
             Self::SnapshotLs => schema::<Vec<Snapshot>>("sisforge snapshot ls --json"),
+            Self::SnapshotInspect => schema::<SnapshotViewJson>("sisforge snapshot inspect --json"),
             Self::SnapshotRestore => schema::<RestoredJson>("sisforge snapshot restore --json"),
-            _ => schema::<Removed>("sisforge snapshot rm --json"),
+            Self::SnapshotRm => schema::<Removed>("sisforge snapshot rm --json"),
+            _ => self.of_transfers(),
+        }
+    }
+
+    fn of_transfers(self) -> serde_json::Value {
+        match self {
+            Self::SnapshotExport => schema::<ExportedJson>("sisforge snapshot export --json"),
+            Self::SnapshotImport => schema::<ImportedJson>("sisforge snapshot import --json"),
+            Self::SnapshotRecipient => schema::<RecipientJson>("sisforge snapshot recipient --json"),
+            Self::SnapshotLedger => schema::<Vec<LedgerLineJson>>("sisforge snapshot ledger --json"),
+            _ => schema::<AcceptedJson>("sisforge snapshot ledger --accept --json"),
         }
     }
 

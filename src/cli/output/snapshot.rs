@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::apply::snapshot::{SnapshotState, StoredSnapshot};
 use crate::host::snapshot as host;
 use crate::run::freeze;
+use crate::run::snapshot_view::SnapshotView;
 
 use super::event::Summary;
 use super::guest::MachineJson;
@@ -27,6 +28,10 @@ pub struct FrozenJson {
     pub stood_still_ms: u64,
     /// Whether the guest was to be stopped.
     pub stopped: bool,
+    /// Why it cannot be restored on this host as that is now, one sentence each.
+    pub obstacles: Vec<String>,
+    /// Earlier snapshots that `[snapshots] keep` does not keep any more, and that were removed.
+    pub removed: Vec<String>,
     /// What is worth knowing, one sentence each.
     pub notes: Vec<String>,
 }
@@ -42,8 +47,37 @@ pub struct Snapshot {
     pub has_disk: bool,
     /// What became of it; `null` where it was not restored, or that did not come to its end.
     pub restored: Option<RestoredAs>,
+    /// The public key of the host that has it now, where it was exported; else `null`.
+    pub exported_to: Option<String>,
     /// `null` where it cannot be read: such a snapshot can be removed, and nothing else.
     pub manifest: Option<ManifestJson>,
+}
+
+/// A snapshot that was looked at.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct SnapshotViewJson {
+    #[serde(flatten)]
+    pub snapshot: Snapshot,
+    /// By which the ledger knows it, wherever it is copied to; `null` where its manifest cannot be read.
+    pub id: Option<String>,
+    /// Seconds since it was made, by the clock of the host; `null` where that is not known, or lies in the future.
+    pub age: Option<u64>,
+    /// What the ledger says of it; `null` where it does not know it.
+    pub ledger: Option<String>,
+    /// Why a restore would be refused now, one sentence each; none where it would not.
+    pub refusals: Vec<String>,
+}
+
+impl From<&SnapshotView> for SnapshotViewJson {
+    fn from(view: &SnapshotView) -> Self {
+        Self {
+            snapshot: Snapshot::from(&view.stored),
+            id: view.stored.manifest.as_ref().map(|manifest| manifest.id().to_string()),
+            age: view.age.map(|age| age.as_secs()),
+            ledger: view.counted.as_ref().map(|line| line.event.words()),
+            refusals: view.refusals.clone(),
+        }
+    }
 }
 
 /// Whether a snapshot can be restored.
@@ -167,6 +201,8 @@ impl FrozenJson {
             size: frozen.size,
             stood_still_ms: u64::try_from(frozen.still.as_millis()).unwrap_or(u64::MAX),
             stopped,
+            obstacles: frozen.obstacles.iter().map(ToString::to_string).collect(),
+            removed: frozen.outdated.iter().map(|outdated| outdated.name.to_string()).collect(),
             notes: Vec::new(),
         }
     }
@@ -186,6 +222,7 @@ impl From<&StoredSnapshot> for Snapshot {
                 .restored
                 .as_ref()
                 .map(|restored| RestoredAs { guest: restored.guest.to_string(), at: restored.at.clone() }),
+            exported_to: found.exported.as_ref().map(|exported| exported.recipient.clone()),
             manifest: found.manifest.as_ref().map(ManifestJson::from),
         }
     }

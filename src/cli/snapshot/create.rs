@@ -6,6 +6,7 @@ use crate::cli::error::CliError;
 use crate::cli::ui::Ui;
 use crate::cli::{outcome, output, render};
 use crate::run::freeze;
+use crate::sys::report::Report as _;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -36,6 +37,17 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         document.snapshot,
         render::bytes(document.size)
     ));
+    for obstacle in &frozen.obstacles {
+        let command = if args.stop { "up" } else { "restart" };
+        notes.note(&format!(
+            "note: {} cannot be restored on this host as it is: {obstacle}; `sisforge {command} {}` runs the guest with what is \
+             installed now",
+            document.snapshot, document.guest
+        ));
+    }
+    for outdated in &frozen.outdated {
+        notes.note(&format!("snapshot {} is removed: {}", outdated.name, outdated.why));
+    }
     let stopped = args.stop.then(|| frozen.end()).transpose();
     if let Ok(Some(outcome)) = &stopped {
         outcome::failures(outcome, &notes);

@@ -48,6 +48,11 @@ fn state(one: &StoredSnapshot) -> String {
     match (one.place, &one.manifest, &one.restored) {
         (SnapshotState::Ready, Some(_), _) => "ready".to_owned(),
         (SnapshotState::Ready, None, _) => "its manifest cannot be read".to_owned(),
+        (SnapshotState::Consumed, _, None) if one.exported.is_some() => {
+            let recipient = one.exported.as_ref().map(|exported| render::plain(&exported.recipient));
+            let disk = if one.has_disk { ", its disk is still here" } else { "" };
+            format!("exported to {}{disk}", recipient.unwrap_or_default())
+        }
         (SnapshotState::Consumed, _, restored) => {
             let guest =
                 restored.as_ref().map_or_else(|| "?".to_owned(), |restored| restored.guest.to_string());

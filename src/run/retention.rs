@@ -1,0 +1,57 @@
+//! Retention: snapshots that fleet.toml does not keep any more go. Whoever removes them holds the host, so that none is being restored.
+
+use std::time::SystemTime;
+
+use crate::apply::ApplyError;
+use crate::apply::snapshot::{self, SnapshotState, StoredSnapshot};
+use crate::base::SnapshotName;
+use crate::base::time::parse_rfc3339;
+use crate::fleet::SnapshotKeep;
+use crate::host::layout::Layout;
+use crate::host::retention::{KeptSnapshot, RetentionReason, outdated};
+
+use super::events::{self, FleetEvent};
+
+/// A snapshot that goes, and why.
+#[derive(Clone, Debug)]
+pub struct Outdated {
+    pub name: SnapshotName,
+    /// Bytes that it takes on the disk.
+    pub size: u64,
+    pub why: RetentionReason,
+}
+
+/// Those that go now.
+pub fn due(layout: &Layout, keep: &SnapshotKeep) -> Result<Vec<Outdated>, ApplyError> {
+    if *keep == SnapshotKeep::default() {
+        return Ok(Vec::new());
+    }
+    // A ledger that is not whole is somebody's to look at first: until then nothing goes.
+    let ledger = snapshot::ledger(layout)?;
+    let kept = |StoredSnapshot { name, place, manifest, size, .. }| {
+        let manifest = manifest.filter(|_| place == SnapshotState::Ready)?;
+        let order = ledger.fate(manifest.id()).map_or(0, |fate| fate.line.number);
+        let created = parse_rfc3339(&manifest.created).ok();
+        Some(KeptSnapshot { name, guest: manifest.guest, order, created, size })
+    };
+    let all = snapshot::list(layout)?.into_iter().filter_map(kept).collect();
+    let outdated = outdated(all, keep, SystemTime::now()).into_iter();
+    Ok(outdated.map(|(KeptSnapshot { name, size, .. }, why)| Outdated { name, size, why }).collect())
+}
+
+/// Removes them, and gives those that are gone.
+pub(super) fn keep_to(layout: &Layout, keep: &SnapshotKeep) -> Result<Vec<Outdated>, ApplyError> {
+    let due = due(layout, keep)?;
+    for outdated in &due {
+        remove(layout, outdated)?;
+    }
+    Ok(due)
+}
+
+/// Removes one.
+pub(super) fn remove(layout: &Layout, Outdated { name, why, .. }: &Outdated) -> Result<(), ApplyError> {
+    snapshot::remove(layout, name)?;
+    let (snapshot, why) = (name.to_string(), why.to_string());
+    events::record(layout, [FleetEvent::SnapshotOutdated { snapshot, why }]);
+    Ok(())
+}
