@@ -46,6 +46,7 @@ mod scripts;
 mod session;
 mod snapshot;
 mod snapshot_ledger;
+mod snapshot_races;
 mod snapshot_transfer;
 mod surface;
 mod sweep;

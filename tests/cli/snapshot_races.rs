@@ -1,0 +1,255 @@
+//! Two at once, and one beside everything else: of one snapshot there is never a second guest. `SISFORGE_TEST_RACES` says how often.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use sisforge::base::Sha256;
+use sisforge::host::ledger::{Ledger, LedgerEvent, SnapshotId};
+
+use super::snapshot_ledger::{STRANGER, is_refused, plant, planted, stored, witness};
+use crate::common::sandbox::{Run, Sandbox};
+use crate::needs_firecracker;
+
+/// Another host's.
+const OTHER: &str = "age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg";
+
+fn rounds(few: usize) -> usize {
+    std::env::var("SISFORGE_TEST_RACES").map_or(few, |number| number.parse().expect("a number of races"))
+}
+
+fn start(sandbox: &Sandbox, args: &str) -> Child {
+    let mut command = sandbox.command();
+    command.args(args.split_whitespace());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// All of them at once, each a little after the one before.
+fn at_once(sandbox: &Sandbox, all: &[String], apart: Duration) -> Vec<Run> {
+    let started: Vec<_> = all
+        .iter()
+        .map(|args| {
+            let child = start(sandbox, args);
+            std::thread::sleep(apart);
+            child
+        })
+        .collect();
+    started.into_iter().map(|child| Run::from(child.wait_with_output().unwrap())).collect()
+}
+
+/// A delay that is another in each round, of none to ten milliseconds.
+fn delay(round: usize) -> Duration {
+    Duration::from_micros((round as u64 * 7919) % 10_000)
+}
+
+fn ledger(sandbox: &Sandbox) -> Ledger {
+    Ledger::parse(&fs::read_to_string(stored(sandbox, "snapshots.ledger")).unwrap()).unwrap()
+}
+
+#[test]
+fn of_two_hosts_that_a_snapshot_is_exported_to_at_once_one_gets_it_also_from_a_copied_store() {
+    let sandbox = planted();
+    let text = sandbox.read("fleet.toml").replace("/store\"", "/copy\"");
+    sandbox.write("copy.toml", text);
+    let lost = ["is gone: it was exported", "went back", "there is no snapshot"];
+    for round in 0..rounds(12) {
+        let name = format!("n{round}");
+        // Whoever comes after the ledger was begun is no older sisforge's: it is made by its line.
+        plant(&sandbox, "ready", &name, "2026-11-25T17:53:16Z");
+        count(&sandbox, &name);
+        let _ = fs::remove_dir_all(sandbox.path("copy"));
+        Run::of(
+            std::process::Command::new("cp").arg("-a").args([sandbox.path("store"), sandbox.path("copy")]),
+        )
+        .fails(0, &[]);
+        let [here, there] = ["", "--file copy.toml "].map(|file| {
+            move |to: &str, out: &str| {
+                format!("{file}snapshot export n{round} --to {to} --out {out}{round}.age")
+            }
+        });
+        let all = [here(STRANGER, "a"), here(OTHER, "b"), there(OTHER, "c")];
+        let runs = at_once(&sandbox, &all, delay(round));
+        let won: Vec<_> = runs.iter().filter(|run| run.code == 0).collect();
+        assert_eq!(won.len(), 1, "round {round}: {}\n{}\n{}", runs[0], runs[1], runs[2]);
+        for run in runs.iter().filter(|run| run.code != 0) {
+            assert!(lost.iter().any(|words| run.err.contains(words)), "round {round}: {run}");
+        }
+        let files =
+            ["a", "b", "c"].iter().filter(|file| sandbox.path(&format!("{file}{round}.age")).exists());
+        assert_eq!(files.count(), 1, "round {round}");
+        // Where the copy won, the store lacks a line.
+        sandbox.done("snapshot ledger --accept --yes");
+        let exported = ledger(&sandbox).lines.iter().filter(|line| {
+            matches!(&line.event, LedgerEvent::Exported { snapshot, .. } if snapshot.as_str() == name)
+        }).count();
+        assert_eq!(exported, 1, "round {round}");
+        fs::remove_dir_all(stored(&sandbox, "snapshots")).unwrap();
+    }
+}
+
+/// Gives a planted snapshot an id of its own, and writes the line of the ledger that it was made, as `snapshot create` does.
+fn count(sandbox: &Sandbox, name: &str) {
+    let path = stored(sandbox, &format!("snapshots/ready/{name}/manifest.json"));
+    let mut manifest: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let id = SnapshotId(Sha256::of(format!("{}{name}", sandbox.name)));
+    let mut machine = manifest["machine"].take();
+    machine["ip"] = "10.107.0.6".into();
+    manifest["machine"] = machine;
+    manifest["id"] = id.to_string().into();
+    manifest["version"] = 1.into();
+    manifest.as_object_mut().unwrap().remove("format");
+    fs::write(&path, manifest.to_string()).unwrap();
+    let text = fs::read_to_string(witness(sandbox)).unwrap_or_default();
+    let mut ledger = Ledger::parse(&text).unwrap();
+    if ledger.lines.is_empty() {
+        ledger.add(String::new(), LedgerEvent::Begun { version: 1 });
+    }
+    let (snapshot, guest) = (name.parse().unwrap(), sandbox.guest('a').parse().unwrap());
+    // The clock was years ahead then, and was set back since.
+    ledger.add("2099-01-01T00:00:00Z".into(), LedgerEvent::Made { id, snapshot, guest });
+    fs::create_dir_all("/var/lib/sisforge-host").unwrap();
+    for path in [stored(sandbox, "snapshots.ledger"), witness(sandbox)] {
+        fs::write(path, ledger.text()).unwrap();
+    }
+}
+
+#[test]
+fn a_clock_that_was_set_back_makes_nothing_new_and_nothing_old() {
+    let sandbox = planted();
+    fs::remove_dir_all(stored(&sandbox, "snapshots")).unwrap();
+    plant(&sandbox, "ready", "one", "2099-01-01T00:00:00Z");
+    count(&sandbox, "one");
+    let copy = stored(&sandbox, "snapshots/ready/copy");
+    Run::of(std::process::Command::new("cp").arg("-a").args([stored(&sandbox, "snapshots/ready/one"), copy]))
+        .fails(0, &[]);
+    let view = sandbox.document("snapshot inspect one", "snapshot-inspect");
+    assert!(view["age"].is_null(), "{view:#}");
+    sandbox.done(&format!("snapshot export one --to {STRANGER}"));
+    is_refused(&sandbox, "copy", &["snapshot copy is gone: it was exported"]);
+    assert!(ledger(&sandbox).lines[2].at < ledger(&sandbox).lines[1].at, "no time orders its lines");
+}
+
+/// A fleet of two users and a pool, whose guests run.
+fn running() -> Sandbox {
+    let sandbox = Sandbox::new();
+    let pool = format!("[pool.{}]\nspare = 1\nmax = 2\n", sandbox.guest('p'));
+    sandbox.fleet_with("ab", &pool);
+    sandbox.done("up");
+    sandbox
+}
+
+/// Those guests that go on from a snapshot.
+fn restored(sandbox: &Sandbox) -> Vec<String> {
+    let all: Value = serde_json::from_str(&sandbox.done("ps --json")).unwrap();
+    let runs = |guest: &&Value| guest["pid"].is_u64() && guest["restored_from"].is_string();
+    all.as_array()
+        .unwrap()
+        .iter()
+        .filter(runs)
+        .map(|guest| guest["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// Most bytes of the VMM processes that hold a snapshot's memory: two would be two guests, whatever any record says.
+fn holders(sandbox: &Sandbox, memory: u64) -> Vec<PathBuf> {
+    let maps = |pid: &PathBuf| fs::read_to_string(pid.join("maps")).unwrap_or_default();
+    let all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let is_ours = |pid: &PathBuf| {
+        fs::read_link(pid.join("root")).is_ok_and(|root| root.starts_with(sandbox.path("")))
+            || fs::read(pid.join("cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&sandbox.name))
+    };
+    all.filter(is_ours)
+        .filter(|pid| maps(pid).lines().any(|line| line.contains(&format!(" {memory} "))))
+        .collect()
+}
+
+#[test]
+fn whatever_races_a_restore_a_snapshot_gives_one_guest() {
+    needs_firecracker!();
+    let sandbox = running();
+    let (a, b, pool) = (sandbox.guest('a'), sandbox.guest('b'), sandbox.guest('p'));
+    let restore = |name: &str, guest: &str| format!("snapshot restore {name} --yes --as {guest}");
+    for round in 0..rounds(6) {
+        let name = format!("n{round}");
+        sandbox.done(&format!("snapshot create {a} --stop --name {name}"));
+        sandbox.done(&format!("down {b} --timeout 0"));
+        let copied = format!("copy{round}");
+        let [from, to] = [&name, &copied].map(|name| stored(&sandbox, &format!("snapshots/ready/{name}")));
+        Run::of(std::process::Command::new("cp").arg("-a").args([&from, &to])).fails(0, &[]);
+        let memory = std::os::unix::fs::MetadataExt::ino(&fs::metadata(from.join("memory")).unwrap());
+        let beside = [
+            restore(&name, &b),
+            format!("up {a}"),
+            format!("down {a} --timeout 0"),
+            restore(&copied, &b),
+            format!("session start {pool}"),
+            format!("snapshot rm {name} --yes"),
+        ];
+        let all = [restore(&name, &a), beside[round % beside.len()].clone(), restore(&copied, &a)];
+        let runs = at_once(&sandbox, &all, delay(round));
+        let story = format!(
+            "round {round}:\n{}",
+            runs.iter().zip(&all).map(|(run, args)| format!("{args}\n{run}")).collect::<String>()
+        );
+        let on = restored(&sandbox);
+        assert!(on.len() <= 1, "{on:?}: {story}");
+        assert!(holders(&sandbox, memory).len() <= 1, "{story}");
+        let id = ledger(&sandbox).lines.iter().rev().find_map(|line| match &line.event {
+            LedgerEvent::Made { id, .. } => Some(*id),
+            _ => None,
+        });
+        let ledger = ledger(&sandbox);
+        let times = ledger
+            .lines
+            .iter()
+            .filter(|line| matches!(&line.event, LedgerEvent::Restored { id: of, .. } if Some(*of) == id));
+        let times = times.count();
+        assert!(times <= 1, "{story}");
+        let wins =
+            runs.iter().zip(&all).filter(|(run, args)| run.code == 0 && args.contains("restore")).count();
+        assert!(wins <= times, "{story}");
+        // Once it was restored, neither it nor its copy is ever again.
+        if times == 1 {
+            sandbox.done("down --timeout 0");
+            for name in [&name, &copied] {
+                let again = sandbox.run(&format!("snapshot restore {name}"));
+                assert!([1, 2].contains(&again.code), "{again}\n{story}");
+                assert!(
+                    again.err.contains("is gone") || again.err.contains("there is no snapshot"),
+                    "{again}\n{story}"
+                );
+            }
+        }
+        sandbox.done("down --timeout 0");
+        assert_eq!(sandbox.traces(), [""; 0], "{story}");
+        let _ = fs::remove_dir_all(stored(&sandbox, "snapshots/ready"));
+        sandbox.done("up");
+    }
+}
+
+#[test]
+fn a_session_of_a_pool_that_races_a_restore_is_no_second_guest() {
+    needs_firecracker!();
+    let sandbox = running();
+    let (a, pool) = (sandbox.guest('a'), sandbox.guest('p'));
+    for round in 0..rounds(3) {
+        let session = sandbox.document(&format!("session start {pool} --wait 20s"), "session");
+        let guest = session["guest"].as_str().unwrap().to_owned();
+        let name = format!("s{round}");
+        sandbox.done(&format!("snapshot create {guest} --name {name}"));
+        let all = [
+            format!("session end {guest}"),
+            format!("snapshot restore {name} --yes"),
+            format!("session start {pool} --wait 20s"),
+            format!("snapshot restore {name} --yes --as {a}"),
+        ];
+        let runs = at_once(&sandbox, &all, delay(round));
+        let story = runs.iter().zip(&all).map(|(run, args)| format!("{args}\n{run}")).collect::<String>();
+        assert!(restored(&sandbox).len() <= 1, "round {round}: {story}");
+        sandbox.done("down --timeout 0");
+        sandbox.done("up");
+    }
+}
