@@ -27,7 +27,7 @@ test: test-packages lint build
 ## what `make test` does a part of, in full: each command killed before each of its steps by each signal, and more of what is random
 test-long: test-packages
 	PATH="$(CURDIR)/$(TOOLS)/usr/sbin:$(CURDIR)/$(TOOLS)/usr/bin:$$PATH" SISFORGE_REQUIRE_ORACLES=1 SISFORGE_TEST_KILLS=1000 \
-		SISFORGE_TEST_POLICIES=1000 SISFORGE_TEST_WORLDS=20 SISFORGE_TEST_LAYOUTS=1500 $(CARGO) test --locked --test sisforge
+		SISFORGE_TEST_POLICIES=1000 SISFORGE_TEST_RACES=1000 SISFORGE_TEST_WORLDS=20 SISFORGE_TEST_LAYOUTS=1500 $(CARGO) test --locked --test sisforge
 
 ## the package, the demo and more on a host of its own: Debian with systemd, cgroup v2 and KVM, in an emulated machine
 test-host: packages host-packages dist

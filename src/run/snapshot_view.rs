@@ -60,8 +60,11 @@ fn against(
     let layout = &found.host.layout;
     let mut refusals: Vec<String> = Vec::new();
     refusals.extend(snapshot::may_restore(layout, name, manifest).err().iter().map(|error| one_line(error)));
-    if !found.declared.contains(&manifest.guest) {
-        refusals.push(format!("fleet.toml has no guest {}; --as names another", manifest.guest));
+    let fleet = workspace.fleet();
+    match &fleet {
+        Ok(fleet) if fleet.guests.contains_key(&manifest.guest) => {}
+        Ok(_) => refusals.push(format!("fleet.toml has no guest {}; --as names another", manifest.guest)),
+        Err(_) => refusals.push("fleet.toml cannot be read: `sisforge check` says why".to_owned()),
     }
     let mut obstacles = match snapshot::here(manifest.machine.vmm) {
         Ok(here) => differences(manifest, &here),
@@ -74,7 +77,7 @@ fn against(
         true => snapshot::check_files(layout, name, manifest)?,
         false => snapshot::check_sizes(layout, name, manifest),
     });
-    if let Ok(fleet) = workspace.fleet() {
+    if let Ok(fleet) = fleet {
         obstacles.extend(misplaced(manifest, &manifest.machine, fleet.host.subnet));
     }
     obstacles.extend(restore_obstacles(&found.observed, &manifest.guest, manifest));

@@ -135,7 +135,7 @@ impl AgeIdentity {
     pub fn decrypt(&self, path: &Path) -> Result<impl Read + use<>, AgeError> {
         let file = File::open(path).map_err(FileError::when("read", path))?;
         if file.metadata().is_ok_and(|meta| !meta.is_file()) {
-            return Err(FileError::when("read", path)(ErrorKind::InvalidInput.into()).into());
+            return Err(AgeError::NoAge { path: path.to_owned() });
         }
         let failed = |error| self.explained(path, error);
         let decryptor = Decryptor::new_buffered(io::BufReader::new(file)).map_err(failed)?;

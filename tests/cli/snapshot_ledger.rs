@@ -128,8 +128,11 @@ fn a_store_that_went_back_is_seen_and_restores_nothing_until_somebody_says_so() 
 
     // One that is made anew goes on where the other ended, and tells nobody to do anything.
     fs::remove_dir_all(stored(&sandbox, "")).unwrap();
-    sandbox.write("none.age", "");
-    sandbox.run("snapshot import none.age").fails(2, &["none.age"]);
+    plant(&sandbox, "ready", "three", "2026-11-27T17:53:16Z");
+    is_refused(&sandbox, "three", &["went back", "snapshot ledger --accept"]);
+    fs::remove_dir_all(stored(&sandbox, "")).unwrap();
+    sandbox.run(&format!("snapshot import one.snapshot.age --name {}", "x".repeat(65))).fails(2, &["64"]);
+    sandbox.done("snapshot import one.snapshot.age");
     assert_eq!(
         fs::read_to_string(stored(&sandbox, "snapshots.ledger")).unwrap(),
         fs::read_to_string(witness(&sandbox)).unwrap()
@@ -185,6 +188,7 @@ fn a_copy_of_a_snapshot_or_of_a_store_is_no_second_one() {
     copy(&sandbox.path("store"), &sandbox.path("other"));
     sandbox.done(&format!("snapshot export one --to {STRANGER}"));
     is_refused(&sandbox, "copy", &["snapshot copy is gone: it was exported", "when it was called one"]);
+    assert!(sandbox.done("snapshot ls").contains(&format!("exported to {STRANGER}")), "a copy is not ready");
     // A store at another place is the same fleet's.
     let text = sandbox.read("fleet.toml").replace("/store\"", "/other\"");
     sandbox.write("fleet.toml", text);

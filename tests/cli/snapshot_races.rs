@@ -3,11 +3,15 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::Barrier;
 use std::time::Duration;
 
 use serde_json::Value;
-use sisforge::base::Sha256;
-use sisforge::host::ledger::{Ledger, LedgerEvent, SnapshotId};
+use sisforge::apply::snapshot::HeldLedger;
+use sisforge::base::{Sha256, SnapshotName};
+use sisforge::fleet::HostSpec;
+use sisforge::host::layout::Layout;
+use sisforge::host::ledger::{Fate, Ledger, LedgerEvent, SnapshotId};
 
 use super::snapshot_ledger::{STRANGER, is_refused, plant, planted, stored, witness};
 use crate::common::sandbox::{Run, Sandbox};
@@ -87,6 +91,77 @@ fn of_two_hosts_that_a_snapshot_is_exported_to_at_once_one_gets_it_also_from_a_c
         assert_eq!(exported, 1, "round {round}");
         fs::remove_dir_all(stored(&sandbox, "snapshots")).unwrap();
     }
+}
+
+#[test]
+fn of_many_who_want_one_line_of_the_ledger_at_the_same_instant_one_gets_it() {
+    let sandbox = planted();
+    count(&sandbox, "one");
+    Run::of(std::process::Command::new("cp").arg("-a").args([sandbox.path("store"), sandbox.path("copy")]))
+        .fails(0, &[]);
+    let layouts = ["store", "copy"].map(|store| {
+        let host = HostSpec { store: sandbox.path(store), ..HostSpec::default() };
+        Layout::new(&host, &sandbox.name.parse().unwrap())
+    });
+    let snapshot: SnapshotName = "one".parse().unwrap();
+    for round in 0..rounds(200) {
+        let id = SnapshotId(Sha256::of(format!("round {round}")));
+        let made = LedgerEvent::Made { id, snapshot: snapshot.clone(), guest: "alice".parse().unwrap() };
+        HeldLedger::open(&layouts[0]).unwrap().add(made).unwrap();
+        let barrier = Barrier::new(4);
+        let take = |layout: &Layout| {
+            barrier.wait();
+            let Ok(mut ledger) = HeldLedger::open(layout) else { return false };
+            let is_open = ledger.fate(id).is_some_and(Fate::is_open);
+            let restored = LedgerEvent::Restored { id, snapshot: snapshot.clone(), guest: None };
+            is_open && ledger.add(restored).is_ok()
+        };
+        let won = std::thread::scope(|scope| {
+            let take = &take;
+            let all = [0, 1, 0, 1].map(|place| {
+                let layout = &layouts[place];
+                scope.spawn(move || take(layout))
+            });
+            all.map(|one| one.join().unwrap()).into_iter().filter(|won| *won).count()
+        });
+        assert_eq!(won, 1, "round {round}");
+    }
+}
+
+#[test]
+fn whenever_an_export_is_killed_a_snapshot_is_at_one_host_and_is_not_lost() {
+    let sandbox = planted();
+    let (mut cut, mut done) = (0, 0);
+    for round in 0..rounds(16) {
+        let name = format!("k{round}");
+        plant(&sandbox, "ready", &name, "2026-11-25T17:53:16Z");
+        count(&sandbox, &name);
+        let mut child = start(&sandbox, &format!("snapshot export {name} --to {STRANGER} --out {name}.age"));
+        std::thread::sleep(Duration::from_millis(round as u64 * 8 % 160));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let is_exported = || {
+            ledger(&sandbox).lines.iter().any(|line| {
+                matches!(&line.event, LedgerEvent::Exported { snapshot, .. } if snapshot.as_str() == name)
+            })
+        };
+        let file = sandbox.path(&format!("{name}.age"));
+        if file.exists() {
+            done += 1;
+            assert!(is_exported(), "{name} is in a file, and here");
+            is_refused(&sandbox, &name, &["is gone: it was exported"]);
+            continue;
+        }
+        cut += 1;
+        if is_exported() {
+            // Nobody has it: it goes where it was to go, and nowhere else.
+            let other = sandbox.run(&format!("snapshot export {name} --to {OTHER} --out {name}.age"));
+            other.fails(1, &["is gone: it was exported"]);
+        }
+        sandbox.done(&format!("snapshot export {name} --to {STRANGER} --out {name}.age"));
+        is_refused(&sandbox, &name, &["is gone: it was exported"]);
+    }
+    eprintln!("{cut} were killed before the file had its name, {done} after");
 }
 
 /// Gives a planted snapshot an id of its own, and writes the line of the ledger that it was made, as `snapshot create` does.

@@ -35,6 +35,8 @@ pub struct StoredSnapshot {
     pub restored: Option<Restored>,
     /// Which host has it now, where it was exported.
     pub exported: Option<HandedOver>,
+    /// Why it cannot be restored although its files are here, where the ledger says so.
+    pub spent: Option<String>,
     /// Bytes that its files take on the disk.
     pub size: u64,
     /// Whether a data disk is in it.
@@ -66,6 +68,7 @@ fn look_at(layout: &Layout, name: SnapshotName, place: SnapshotState) -> Result<
         manifest: record::read(&dir.join(MANIFEST)).ok().flatten(),
         restored: record::read(&dir.join(RESTORED)).ok().flatten(),
         exported: record::read(&dir.join(EXPORTED)).ok().flatten(),
+        spent: None,
         size: files::allocated(&dir),
         has_disk: dir.join(crate::host::snapshot::DISK).exists(),
         name,

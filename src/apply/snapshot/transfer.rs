@@ -178,11 +178,11 @@ pub fn import(
     name: Option<&SnapshotName>,
     report: &dyn Report,
 ) -> Result<Imported, ApplyError> {
-    shelf::clear(layout)?;
-    let mut ledger = HeldLedger::open(layout)?;
-    let task = report.begin(&format!("import {}", path.display()), None, Unit::Steps);
     let source = ExportFile { path };
     let decrypted = identity.decrypt(path).map_err(TransferError::from)?;
+    let task = report.begin(&format!("import {}", path.display()), None, Unit::Steps);
+    shelf::clear(layout)?;
+    let mut ledger = HeldLedger::open(layout)?;
     let decoder = zstd::Decoder::new(decrypted).map_err(|error| source.broken(error))?;
     let mut archive = tar::Archive::new(decoder);
     // As they stand there: extensions of tar would have this program hold whatever is said to be a name.

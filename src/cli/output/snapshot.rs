@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub has_disk: bool,
     /// What became of it; `null` where it was not restored, or that did not come to its end.
     pub restored: Option<RestoredAs>,
+    /// Why it cannot be restored although its files are here, as a copy of one that was restored; else `null`.
+    pub spent: Option<String>,
     /// The public key of the host that has it now, where it was exported; else `null`.
     pub exported_to: Option<String>,
     /// `null` where it cannot be read: such a snapshot can be removed, and nothing else.
@@ -222,6 +224,7 @@ impl From<&StoredSnapshot> for Snapshot {
                 .restored
                 .as_ref()
                 .map(|restored| RestoredAs { guest: restored.guest.to_string(), at: restored.at.clone() }),
+            spent: found.spent.clone(),
             exported_to: found.exported.as_ref().map(|exported| exported.recipient.clone()),
             manifest: found.manifest.as_ref().map(ManifestJson::from),
         }

@@ -46,7 +46,9 @@ fn row(one: &StoredSnapshot) -> Vec<String> {
 
 fn state(one: &StoredSnapshot) -> String {
     match (one.place, &one.manifest, &one.restored) {
-        (SnapshotState::Ready, Some(_), _) => "ready".to_owned(),
+        (SnapshotState::Ready, Some(_), _) => {
+            one.spent.as_ref().map_or_else(|| "ready".to_owned(), |spent| render::plain(spent))
+        }
         (SnapshotState::Ready, None, _) => "its manifest cannot be read".to_owned(),
         (SnapshotState::Consumed, _, None) if one.exported.is_some() => {
             let recipient = one.exported.as_ref().map(|exported| render::plain(&exported.recipient));
