@@ -53,6 +53,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct VerifyArgs {
+    /// The archive
     file: PathBuf,
     /// A file of SSH keys (ssh-keygen(1), ALLOWED SIGNERS): fail unless one of them signed it
     #[arg(long, value_name = "ALLOWED_SIGNERS")]
@@ -61,6 +62,7 @@ struct VerifyArgs {
 
 #[derive(clap::Args)]
 struct FilesArgs {
+    /// The archive
     file: PathBuf,
     /// Compare times too, and show files that differ only in them
     #[arg(long)]
@@ -69,8 +71,9 @@ struct FilesArgs {
 
 #[derive(clap::Args)]
 struct CatArgs {
+    /// The archive
     file: PathBuf,
-    /// A path on the data disk, such as /user/.profile, or a member, such as timeline.html
+    /// A path on the data disk, such as /.profile, or a member, such as timeline.html
     path: String,
 }
 

@@ -43,7 +43,10 @@ impl Diagnostic for EvidenceError {
             Self::NoEvidence { .. } => Class::Invalid.hint("`sisforge forensics GUEST` writes one"),
             Self::Damaged { .. } => Class::Invalid.hint("take another copy: this one proves nothing"),
             Self::Without { .. } => {
-                Class::Invalid.hint("`sisforge forensics verify FILE` lists what is in it")
+                Class::Invalid.hint(
+                    "`sisforge forensics verify FILE` lists what is in it; a path on the data disk begins with `/`, \
+                     which is the user's home",
+                )
             }
             Self::Journal(error) => error.diagnosis(),
         }
