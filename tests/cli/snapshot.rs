@@ -425,3 +425,27 @@ fn a_guest_that_came_back_can_be_frozen_again() {
     assert_eq!(shown.as_array().unwrap().len(), 3);
     assert!(shown.as_array().unwrap().iter().all(|one| one["state"] == "consumed"));
 }
+
+#[test]
+fn create_and_watch_remove_the_snapshots_that_fleet_toml_does_not_keep() {
+    needs_firecracker!();
+    let sandbox = Sandbox::running("a");
+    let a = &sandbox.guest('a');
+    ["one", "two", "three"]
+        .iter()
+        .for_each(|name| drop(sandbox.done(&format!("snapshot create {a} --name {name}"))));
+    let plain = sandbox.read("fleet.toml");
+    let keep = |count: u32| {
+        sandbox.write("fleet.toml", format!("{plain}\n[snapshots]\nkeep = {{ count = {count} }}\n"));
+    };
+    keep(3);
+    let made = sandbox.document(&format!("snapshot create {a} --name four"), "snapshot-create");
+    assert_eq!((&made["removed"], &made["obstacles"]), (&serde_json::json!(["one"]), &serde_json::json!([])));
+    assert_eq!(sandbox.done("snapshot ls -q"), "four\nthree\ntwo\n");
+    keep(1);
+    sandbox.run("watch --once").fails(0, &["snapshot two is removed", "snapshot three is removed"]);
+    assert_eq!(sandbox.done("snapshot ls -q"), "four\n");
+    sandbox.run("watch --once").fails(0, &[]);
+    assert_eq!(sandbox.done("snapshot ls -q"), "four\n");
+    assert_eq!(sandbox.ps(a)["state"], "ready");
+}
