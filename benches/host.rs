@@ -159,6 +159,7 @@ impl World {
             command_line: "console=ttyS0 panic=-1 nomodule quiet".into(),
             spec: MachineSpec::default(),
             kvm: false,
+            session_disk: None,
             restored_from: None,
         };
         for stored in [digest, image_digest, kernel_digest] {

@@ -71,6 +71,7 @@ fn machine_of(tap: &TapSpec, number: u8) -> Machine {
         command_line: "console=ttyS0".into(),
         spec: MachineSpec::default(),
         kvm: false,
+        session_disk: None,
         restored_from: None,
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::base::FileDigest;
-use crate::base::{ByteSize, GuestName};
+use crate::base::{ByteSize, GuestName, Label};
 use crate::fleet::VmmKind;
 use crate::host::layout::{BEFORE, vmm_folder};
 use crate::host::names::DISK;
@@ -22,6 +22,7 @@ use crate::sys::untrusted::{FileKind, UntrustedDir};
 
 use super::jail::inner_root;
 use super::linux::{GuestHandle, LinuxHost, Scope, copy};
+use super::session_disk::{self, SessionDiskFile};
 use super::{ApplyError, record};
 
 impl GuestHandle<'_> {
@@ -108,9 +109,13 @@ pub enum DiskBacking {
 /// A data disk that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskFile {
-    /// What `disk export` and `disk rm` call it: the guest, or `GUEST.before-SNAPSHOT` where a restore put another in its place.
+    /// What `disk export` and `disk rm` call it: the guest, or `GUEST.before-SNAPSHOT` where a restore put another in its place;
+    /// `sessions/NAME` where sessions bring it.
     pub name: String,
-    pub guest: GuestName,
+    /// Whose it is; of one that sessions bring, the guest that has it.
+    pub guest: Option<GuestName>,
+    /// By which name sessions bring it.
+    pub session: Option<Label>,
     pub path: PathBuf,
     pub backing: DiskBacking,
     /// In bytes, holes included.
@@ -156,8 +161,19 @@ pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
             found.extend(disk.and_then(|(path, disk)| host.guest(&guest).describe_disk(path, &disk, kept)));
         }
     }
+    found.extend(session_disk::all(host)?.into_iter().filter_map(of_session));
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
+}
+
+/// A disk that sessions bring. Whichever guest has it, it is attached: nobody may touch it before that guest's jail is gone.
+fn of_session(disk: SessionDiskFile) -> Option<DiskFile> {
+    let file = File::open(&disk.path).ok()?;
+    let meta = file.metadata().ok()?;
+    let SessionDiskFile { name, listed, path, guest } = disk;
+    let (size, used, uid, attached) = (meta.len(), meta.blocks() * 512, meta.uid(), guest.is_some());
+    let (session, backing, label) = (Some(name), DiskBacking::File, read::label(&file));
+    Some(DiskFile { name: listed, guest, session, path, backing, size, used, uid, label, attached })
 }
 
 impl GuestHandle<'_> {
@@ -182,8 +198,10 @@ impl GuestHandle<'_> {
         let meta = disk.metadata().ok()?;
         let attached = self.is_running();
         let (size, used) = (meta.len(), meta.blocks() * 512);
-        let (name, guest, backing, uid) = (guest.to_string(), guest.clone(), backing(&meta), meta.uid());
-        Some(DiskFile { name, guest, path, backing, size, used, uid, label: read::label(disk), attached })
+        let (name, guest, backing, uid) =
+            (guest.to_string(), Some(guest.clone()), backing(&meta), meta.uid());
+        let label = read::label(disk);
+        Some(DiskFile { name, guest, session: None, path, backing, size, used, uid, label, attached })
     }
 }
 

@@ -25,6 +25,7 @@ use super::ended::ExitCause;
 use super::network::FleetNetworkError;
 use super::record::quarantine::QuarantineError;
 use super::record::{Unreadable, Unwritten};
+use super::session_disk_error::SessionDiskError;
 use super::snapshot::SnapshotError;
 
 /// An operation on the host that failed.
@@ -56,6 +57,8 @@ pub enum ApplyError {
     Api(#[from] ApiError),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    SessionDisk(#[from] SessionDiskError),
     #[error("this command was asked to end")]
     Interrupted(#[from] Interrupted),
     #[error("no artifact with the digest {0} was built")]
@@ -140,6 +143,7 @@ impl Diagnostic for ApplyError {
             Self::Qmp(error) => error.diagnosis(),
             Self::Api(error) => error.diagnosis(),
             Self::Snapshot(error) => error.diagnosis(),
+            Self::SessionDisk(error) => error.diagnosis(),
             Self::Unreadable(error) => error.diagnosis(),
             Self::Unwritten(error) => error.diagnosis(),
             Self::Quarantine(error) => error.diagnosis(),

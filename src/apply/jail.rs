@@ -86,6 +86,7 @@ impl GuestHandle<'_> {
         let (layout, scope, guest) = (self.layout(), self.host.scope, self.name);
         self.end_keeper()?;
         self.relink_disk()?;
+        self.relink_session_disks()?;
         let earlier = self.jails()?;
         for place in &earlier {
             self.clear(*place);
@@ -143,6 +144,7 @@ pub fn lay_out(jail: &Jail, scope: Scope, root: &Path) -> Result<(), ApplyError>
                 copy(from.path(), &new.map_err(failed("create"))?)?;
                 scope.chown(&path, jail.uid)?;
             }
+            JailEntryKind::OwnBlank { size } => write_blank(&path, *size, scope, jail.uid)?,
             JailEntryKind::Pipe => {
                 files::make_pipe(&path)?;
                 scope.chown(&path, jail.uid)?;
@@ -152,6 +154,16 @@ pub fn lay_out(jail: &Jail, scope: Scope, root: &Path) -> Result<(), ApplyError>
         }
     }
     Ok(())
+}
+
+/// A new file of zeros, of this uid.
+fn write_blank(path: &Path, size: u64, scope: Scope, uid: u32) -> Result<(), ApplyError> {
+    let made = File::create_new(path).and_then(|file| {
+        file.set_len(size)?;
+        file.set_permissions(Permissions::from_mode(0o600))
+    });
+    made.map_err(FileError::when("create", path))?;
+    scope.chown(path, uid)
 }
 
 /// A new file, which nobody looks at before it is whole.
@@ -217,6 +229,7 @@ impl GuestHandle<'_> {
         // It reads from pipes that stand there.
         self.end_keeper()?;
         self.relink_disk()?;
+        self.relink_session_disks()?;
         // Before the jails, by which whoever is killed here is found again.
         for record in self.record_files() {
             files::remove(&record)?;
@@ -257,6 +270,7 @@ impl GuestHandle<'_> {
         let mut places = self.jails()?;
         let used = self.jail_in_use(&places, vmm);
         places.retain(|place| Some(*place) != used);
+        self.relink_session_disks()?;
         self.clear_jails(&places)
     }
 }

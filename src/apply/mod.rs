@@ -21,6 +21,8 @@ pub mod record;
 pub mod resolver;
 pub mod rules;
 mod semaphore;
+pub mod session_disk;
+pub mod session_disk_error;
 pub mod snapshot;
 pub mod status;
 mod steps;

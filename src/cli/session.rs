@@ -27,7 +27,7 @@ pub enum Command {
     End(end::Args),
     /// Answer requests over a connection that systemd accepted, a line of JSON each
     ///
-    /// For a login portal that is not root: a request is {"command": "start", "pool": "kiosk", "for": "jo", "ttl": "8h", "wait": "30s"},
+    /// For a login portal that is not root: a request is {"command": "start", "pool": "kiosk", "for": "jo", "ttl": "8h", "wait": "30s", "disk": "jo"},
     /// {"command": "ls"}, {"command": "extend", "guest": "kiosk-0", "ttl": "2h"} or {"command": "end", "guest": "kiosk-0"}; the answer
     /// is what the command prints with --json. The kernel tells who asks.
     Socket(socket::Args),
@@ -46,10 +46,14 @@ pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
 /// When a session ends, in words.
 fn until(guest: &PoolGuest) -> String {
     match &guest.state {
-        PoolGuestState::InUse(session) => match &session.expires {
-            Some(time) => format!("until {time}"),
-            None => format!("until `sisforge session end {}`", guest.guest),
-        },
+        PoolGuestState::InUse(session) => {
+            let end = match &session.expires {
+                Some(time) => format!("until {time}"),
+                None => format!("until `sisforge session end {}`", guest.guest),
+            };
+            let container = session.ends_with.as_ref();
+            end + &container.map(|name| format!(", or until its container {name} ends")).unwrap_or_default()
+        }
         PoolGuestState::Spare | PoolGuestState::Over => String::new(),
     }
 }

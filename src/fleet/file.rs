@@ -279,6 +279,11 @@ section! {
     pub struct SessionSection {
         /// When a session ends by itself, such as "8h"; never unless given.
         ttl: Option<Lifetime>,
+        /// A session may bring a kept disk of its user's own (`session start --disk NAME`), which is made with this size; guests have no
+        /// place for one unless given.
+        disk: Option<Spanned<ByteSize>>,
+        /// A container of the pool with which a session ends: once it has exited, or was removed.
+        ends_with as "ends-with": Option<Spanned<Label>>,
     }
 
     /// Limits on the host's disk I/O of a guest per second, by its cgroup. They apply to all that its VMM does;

@@ -359,7 +359,7 @@ pub struct GuestSpec {
 }
 
 /// A pool whose guests are handed out: so many stand ready beyond those in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WarmPool {
     pub spare: u32,
     /// In use and spare together.
@@ -368,6 +368,10 @@ pub struct WarmPool {
     pub paused: bool,
     /// After which a session ends by itself.
     pub ttl: Option<Duration>,
+    /// The size of the kept disks that sessions bring; guests have no place for one where this is `None`.
+    pub disk: Option<ByteSize>,
+    /// The container with which a session ends.
+    pub ends_with: Option<Label>,
 }
 
 /// What `watch` does with a guest whose VMM ended by itself. `up` starts it in any case, and so does `watch` after the host

@@ -125,7 +125,7 @@ fn every_key_is_read() {
     let kiosk = &fleet.guests[&guest("kiosk-19")];
     assert_eq!((kiosk.disk_name.as_ref(), kiosk.disk.backing), (None, Backing::Tmpfs));
     assert_eq!((kiosk.cpu_weight, kiosk.io.read, kiosk.io.write), (50, Some(10_000_000), None));
-    let desk = fleet.guests[&guest("desk-39")].warm.unwrap();
+    let desk = fleet.guests[&guest("desk-39")].warm.as_ref().unwrap();
     assert_eq!(
         (desk.spare, desk.max, desk.paused, desk.ttl),
         (4, 40, true, Some(Duration::from_secs(8 * 3600)))
@@ -387,6 +387,26 @@ fn numbers_of_guests_have_bounds() {
         ("", "[pool.x]\nreplicas = 1\npaused = true", "pool `x` has `replicas` and `paused`"),
         ("", "[pool.x]\nreplicas = 1\nsession = { ttl = \"8h\" }", "pool `x` has `replicas` and `session`"),
         ("", "[pool.x]\nspare = 1\nmax = 2\nsession = { ttl = \"8\" }", "must be a duration"),
+        (
+            "",
+            "[pool.x]\nspare = 1\nmax = 2\nsession = { disk = \"15MiB\" }",
+            "the disk of a session needs at least 16MiB",
+        ),
+        (
+            "",
+            "[pool.x]\nspare = 1\nmax = 2\nsession = { disk = \"16MiB\" }\ncontainers = [{ name = \"b\", image = \"y\", volumes = [\"./kept/d:/d\"] }]",
+            "mounts `./kept/d`, a part of the disk that sessions bring",
+        ),
+        (
+            "",
+            "[pool.x]\nspare = 1\nmax = 2\nsession = { ends-with = \"b\" }",
+            "the sessions of pool `x` end with a container `b`, which it does not have",
+        ),
+        (
+            "",
+            "[pool.x]\nspare = 1\nmax = 2\nsession = { ends-with = \"b\" }\ncontainers = [{ name = \"b\", image = \"y\", restart = \"always\" }]",
+            "end with `b`, which never ends",
+        ),
         ("", "containers = [{ name = \"a\", image = \"x\" }, { name = \"a\", image = \"y\" }]", "twice"),
     ]);
 }

@@ -4,7 +4,7 @@ use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 
 use crate::base::Sha256;
-use crate::fleet::{ContainerSource, ContainerSpec, SecretPlace, SecretSpec};
+use crate::fleet::{ContainerSource, ContainerSpec, SecretPlace, SecretSpec, VolumeMount};
 
 /// A container as a guest should have it. A `kube` file goes by its SHA-256; a secret by [`secret_digest`], so that nothing that is
 /// kept tells what it is.
@@ -60,7 +60,7 @@ pub fn start_words(container: &GuestContainer) -> Vec<String> {
         option("publish", &port.to_string());
     }
     for volume in &container.volumes {
-        option("volume", &volume.to_string());
+        option("volume", &volume_option(volume));
     }
     for tmpfs in &container.tmpfs {
         option("tmpfs", tmpfs);
@@ -88,6 +88,15 @@ pub fn start_words(container: &GuestContainer) -> Vec<String> {
     words
 }
 
+/// The disk of a session is mounted while the container runs, which by default would not see that (podman-run(1)).
+fn volume_option(volume: &VolumeMount) -> String {
+    match (volume.is_kept_disk(), volume.read_only) {
+        (false, _) => volume.to_string(),
+        (true, false) => format!("{volume}:rslave"),
+        (true, true) => format!("{volume},rslave"),
+    }
+}
+
 fn secret_option<File>(secret: &SecretSpec<File>) -> String {
     match &secret.place {
         SecretPlace::Env(variable) => format!("{},type=env,target={variable}", secret.name),
@@ -98,7 +107,7 @@ fn secret_option<File>(secret: &SecretSpec<File>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::{PortMapping, Protocol, RestartPolicy, VolumeMount};
+    use crate::fleet::{PortMapping, Protocol, RestartPolicy};
 
     fn secret(name: &str, place: SecretPlace) -> SecretSpec<Sha256> {
         SecretSpec { name: name.parse().unwrap(), file: Sha256::of(name), place }
@@ -108,11 +117,12 @@ mod tests {
     fn each_key_is_one_word_of_podman() {
         let port = PortMapping { guest: 8080, container: 80, protocol: Protocol::Tcp };
         let volume = VolumeMount { source: "./d".into(), target: "/d".into(), read_only: true };
+        let kept = |read_only| VolumeMount { source: "./kept".into(), target: "/k".into(), read_only };
         let container = GuestContainer {
             command: ["--flag", "a b", ""].map(str::to_owned).to_vec(),
             env: [("A".to_owned(), "-x \n'\"$(id)".to_owned())].into(),
             ports: vec![port],
-            volumes: vec![volume],
+            volumes: vec![volume, kept(true), kept(false)],
             tmpfs: vec!["/t:size=1m".into()],
             memory_mib: Some(64),
             milli_cpus: Some(1_500),
@@ -133,6 +143,8 @@ mod tests {
             "--env=A=-x \n'\"$(id)",
             "--publish=8080:80/tcp",
             "--volume=./d:/d:ro",
+            "--volume=./kept:/k:ro,rslave",
+            "--volume=./kept:/k:rslave",
             "--tmpfs=/t:size=1m",
             "--memory=64m",
             "--cpus=1.500",

@@ -1,7 +1,6 @@
 //! What a fleet wants of its host.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,8 +9,8 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::base::FileDigest;
 use crate::base::network::{INNER_UPLINK, host_side, pair_name};
+use crate::base::{ByteSize, GuestName, InterfaceName, InvalidValue, Label, Rates, Sha256};
 use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::base::{GuestName, InterfaceName, InvalidValue, Label, Rates, Sha256};
 use crate::build::artifacts::Artifact;
 pub use crate::build::artifacts::Artifacts;
 use crate::fleet::{
@@ -413,11 +412,14 @@ fn guest(
         image: image.digest,
         disk: machine_disk,
         images: artifacts.containers.get(name).map(|artifact| artifact.digest),
-        command_line: command_line(fleet, name, numbers.ip, kvm, policy, facts)?,
+        command_line: String::new(),
         spec: machine_spec(fleet.vmm, &spec.machine, policy, facts)?,
         kvm,
+        session_disk: spec.warm.as_ref().and_then(|warm| warm.disk).map(ByteSize::bytes),
         restored_from: None,
     };
+    let command_line = command_line(name, &machine, policy, facts)?;
+    let machine = Machine { command_line, ..machine };
     let kept = WantedDisk { uid: numbers.uid, size: disk.size, base: disk.digest };
     Ok(WantedGuest {
         disk: (!ephemeral).then_some(kept),
@@ -442,30 +444,29 @@ fn containers(declared: &[ContainerSpec], facts: &HostFacts) -> Result<Vec<Guest
 }
 
 fn spare(vmm: VmmKind, spec: &GuestSpec) -> Option<SpareSpec> {
-    let (pool, warm) = (spec.pool.clone()?, spec.warm?);
+    let (pool, warm) = (spec.pool.clone()?, spec.warm.as_ref()?);
     let paused = warm.paused && vmm::of(vmm).keeps_time_while_paused();
-    Some(SpareSpec { pool, paused, ttl: warm.ttl })
+    Some(SpareSpec { pool, paused, ttl: warm.ttl, ends_with: warm.ends_with.clone() })
 }
 
 /// What the kernel of a guest is started with.
 fn command_line(
-    fleet: &Fleet,
     guest: &GuestName,
-    ip: Ipv4Addr,
-    kvm: bool,
+    machine: &Machine,
     policy: Option<&NetworkPolicy>,
     facts: &HostFacts,
 ) -> Result<String, DesiredError> {
-    let host = host_side(ip);
+    let host = host_side(machine.ip);
     let boot = BootInfo {
         guest,
-        ip,
+        ip: machine.ip,
         host,
         // Where that leads is a matter of the rules, so that other name servers restart nobody.
         dns: policy.is_some_and(|policy| !policy.dns.is_empty()).then_some(host),
         ssh_key: facts.ssh_key.as_deref(),
+        session_disk: machine.session_disk_device(),
     };
-    let line = vmm::command_line(fleet.vmm, kvm, &boot);
+    let line = vmm::command_line(machine.vmm, machine.kvm, &boot);
     if line.len() > COMMAND_LINE_MAX {
         return Err(DesiredError::CommandLineTooLong { guest: guest.clone(), length: line.len() });
     }

@@ -10,7 +10,7 @@ use crate::fleet::{MachineFile, VmmKind};
 use super::layout::Layout;
 use super::names::{
     CONFIG, CPU_TEMPLATE, DISK, IMAGES, KERNEL, METADATA, RESTORED_MEMORY, RESTORED_STATE, ROOTFS, RUN,
-    SECCOMP,
+    SECCOMP, SESSION, SESSION_EMPTY,
 };
 use super::snapshot;
 use super::state::{Machine, MachineDisk};
@@ -38,6 +38,8 @@ pub enum JailEntryKind {
     OwnLink { from: PathBuf },
     /// A copy, 0600, of the guest's uid.
     OwnCopy { from: JailSource },
+    /// A file of zeros that has the place of a disk until there is one, 0600, of the guest's uid.
+    OwnBlank { size: u64 },
     /// A pipe (FIFO), 0600, of the guest's uid, at whose other end logs are kept.
     Pipe,
     /// Bytes that root wrote, 0444.
@@ -118,6 +120,14 @@ impl Jail {
 /// Room beside the disk in a tmpfs, for the file system's own blocks.
 const TMPFS_MARGIN: u64 = 1 << 20;
 
+/// Of what has the place of a session's disk: from and to none at all, Linux tells nobody of a disk's other size.
+const BLANK_SIZE: u64 = 4096;
+
+fn session_place() -> [JailEntry; 2] {
+    let blank = JailEntry { path: SESSION_EMPTY, kind: JailEntryKind::OwnBlank { size: BLANK_SIZE } };
+    [JailEntry { path: SESSION, kind: JailEntryKind::Directory }, blank]
+}
+
 /// The jail of a machine.
 pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
     let entry = |path, kind| JailEntry { path, kind };
@@ -145,6 +155,7 @@ pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
         }
     };
     entries.extend([entry("data", dir), entry(DISK, disk)]);
+    entries.extend(machine.session_disk.into_iter().flat_map(|_| session_place()));
     let vmm = vmm::of(machine.vmm);
     let in_jail = |file| from_snapshot(file).filter(|_| vmm.has_snapshot_in_jail());
     for (path, file) in [(RESTORED_MEMORY, snapshot::MEMORY), (RESTORED_STATE, snapshot::STATE)] {

@@ -19,6 +19,7 @@
 //! <jails>/<fleet>/disks/<guest>.ext4     data disks
 //! <jails>/<fleet>/disks/<guest>.before-<snapshot>.ext4   the data disk that a restore put another in the place of
 //! <jails>/<fleet>/disks/<guest>.before-replaced.ext4     one that had the name of a disk in use, or lost its own to it
+//! <jails>/<fleet>/disks/sessions/<name>/disk.ext4        a disk that sessions bring; its directory is locked by whoever gives it away
 //! <store>/<fleet>/guests/<guest>/        machine.json, ready.json, freezing.json, disk.json
 //!     serial.log, vmm.log, metrics.log   each with older parts and indexes beside it (`sys/log`)
 //!     serial.pipe, vmm.pipe, console.in  what the VMM writes to and reads from
@@ -46,7 +47,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::FileDigest;
 use crate::base::network::pair_name;
-use crate::base::{FleetName, GuestName, InterfaceName, InvalidValue, SnapshotName};
+use crate::base::{FleetName, GuestName, InterfaceName, InvalidValue, Label, SnapshotName};
 use crate::fleet::{HostSpec, VmmKind};
 use crate::sys::netns::Netns;
 
@@ -225,6 +226,31 @@ impl Layout {
     /// A guest's kept data disk.
     pub fn disk(&self, guest: &GuestName) -> PathBuf {
         self.disks().join(format!("{guest}.ext4"))
+    }
+
+    /// Disks that sessions bring, each in a directory of its own. No guest's disk is called so: those are files.
+    pub fn session_disks(&self) -> PathBuf {
+        self.disks().join("sessions")
+    }
+
+    /// The directory of one of them.
+    pub fn session_disk_dir(&self, name: &Label) -> PathBuf {
+        self.session_disks().join(name.as_str())
+    }
+
+    /// The disk itself.
+    pub fn session_disk(&self, name: &Label) -> PathBuf {
+        self.session_disk_numbered(name, 0)
+    }
+
+    /// Where it goes if another has its name by then; from 1 on, `number` tells several from each other.
+    pub fn session_disk_numbered(&self, name: &Label, number: u32) -> PathBuf {
+        let file = match number {
+            0 => "disk.ext4".to_owned(),
+            1 => format!("disk{BEFORE}replaced.ext4"),
+            _ => format!("disk{BEFORE}replaced-{number}.ext4"),
+        };
+        self.session_disk_dir(name).join(file)
     }
 
     /// Where a data disk goes that a restore puts another in the place of; `number` tells several from each other.

@@ -198,6 +198,9 @@ fn laid_out(jail: &Jail, path: &str, kind: &JailEntryKind, facts: &ManifestFacts
         }
         JailEntryKind::OwnLink { from } => own(file(facts.disk, Some(from), true), 0o600),
         JailEntryKind::OwnCopy { from } => own(file(from.digest(), None, true), 0o600),
+        JailEntryKind::OwnBlank { size } => {
+            own(ManifestNode::File { size: Some(*size), digest: None, link: None, writable: true }, 0o600)
+        }
         JailEntryKind::Pipe => own(ManifestNode::Pipe, 0o600),
         JailEntryKind::Bytes(bytes) => {
             let (size, digest) = (Some(bytes.len() as u64), Some(Sha256::of(bytes).to_string()));

@@ -6,6 +6,10 @@ pub const KERNEL: &str = "vmlinux";
 pub const ROOTFS: &str = "rootfs.ext4";
 /// The guest's own data disk. In a subdirectory, so that a tmpfs can hold it.
 pub const DISK: &str = "data/disk.ext4";
+/// The directory of what a session brings. It stands apart from that of the data disk, which may be a tmpfs.
+pub const SESSION: &str = "session";
+/// What has the place of a session's disk until one comes. A session's disk is `session/<name>.ext4`.
+pub const SESSION_EMPTY: &str = "session/empty";
 /// The container images that guests share.
 pub const IMAGES: &str = "images.ext4";
 /// Firecracker's configuration.

@@ -21,9 +21,9 @@ pub enum PoolPlace {
 
 /// The members of pools that are to be there.
 pub fn places(fleet: &Fleet, observed: &ObservedHost) -> BTreeMap<GuestName, PoolPlace> {
-    let mut pools: BTreeMap<&Label, (WarmPool, Vec<&GuestName>)> = BTreeMap::new();
+    let mut pools: BTreeMap<&Label, (&WarmPool, Vec<&GuestName>)> = BTreeMap::new();
     for (name, spec) in &fleet.guests {
-        if let (Some(pool), Some(warm)) = (&spec.pool, spec.warm) {
+        if let (Some(pool), Some(warm)) = (&spec.pool, &spec.warm) {
             pools.entry(pool).or_insert_with(|| (warm, Vec::new())).1.push(name);
         }
     }
@@ -32,7 +32,7 @@ pub fn places(fleet: &Fleet, observed: &ObservedHost) -> BTreeMap<GuestName, Poo
 }
 
 fn of_pool(
-    pool: WarmPool,
+    pool: &WarmPool,
     members: Vec<&GuestName>,
     observed: &ObservedHost,
 ) -> BTreeMap<GuestName, PoolPlace> {

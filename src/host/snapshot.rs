@@ -23,6 +23,8 @@ pub const MEMORY: &str = "memory";
 pub const STATE: &str = "state";
 /// The guest's data disk.
 pub const DISK: &str = "disk.ext4";
+/// The disk that the guest's session brought, of a snapshot that is evidence: no other has one.
+pub const SESSION_DISK: &str = "session-disk.ext4";
 /// The guest's memory as an ELF core, of a snapshot that is evidence: QEMU alone writes one.
 pub const CORE: &str = "memory.elf";
 /// The [`SnapshotManifest`].

@@ -55,6 +55,8 @@ pub struct SpareSpec {
     pub paused: bool,
     /// After which its session ends by itself.
     pub ttl: Option<Duration>,
+    /// The container with which its session ends.
+    pub ends_with: Option<Label>,
 }
 
 impl fmt::Display for SpareSpec {
@@ -74,6 +76,12 @@ pub struct Session {
     pub started: String,
     /// When it ends by itself (RFC 3339, UTC).
     pub expires: Option<String>,
+    /// The kept disk that it brought.
+    #[serde(default)]
+    pub disk: Option<Label>,
+    /// The container with which it ends.
+    #[serde(default)]
+    pub ends_with: Option<Label>,
 }
 
 /// What a guest's cgroup allows its VMM.
@@ -139,6 +147,9 @@ pub struct Machine {
     /// Whether QEMU runs it by the host's KVM, and emulates no processor. Of Firecracker, which does nothing else, it is not told.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub kvm: bool,
+    /// Bytes of the disk that a session may bring; `None` where the machine has no place for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_disk: Option<u64>,
     /// The snapshot that it goes on from; none for a machine that boots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_from: Option<SnapshotName>,
@@ -161,6 +172,11 @@ pub enum MachineDisk {
 }
 
 impl Machine {
+    /// What the guest's kernel calls the place of a session's disk, where there is one: the last of its drives.
+    pub fn session_disk_device(&self) -> Option<&'static str> {
+        self.session_disk.map(|_| if self.images.is_some() { "vdd" } else { "vdc" })
+    }
+
     /// The files of the store that it is made of.
     pub fn digests(&self) -> Vec<FileDigest> {
         self.clone().digests_mut().map(|digest| *digest).collect()
@@ -197,6 +213,7 @@ impl Machine {
             command_line: "console=ttyS0".into(),
             spec: MachineSpec::default(),
             kvm: false,
+            session_disk: None,
             restored_from: None,
         }
     }

@@ -45,6 +45,10 @@ fn digest(digest: &Option<FileDigest>) -> String {
     digest.map_or_else(|| "none".to_owned(), |digest| digest.short())
 }
 
+fn place(size: &Option<u64>) -> String {
+    size.map_or_else(|| "none".to_owned(), |size| ByteSize::from_bytes(size).to_string())
+}
+
 fn disk(disk: &MachineDisk) -> String {
     match disk {
         MachineDisk::Kept => "kept".to_owned(),
@@ -73,6 +77,7 @@ pub(super) fn of_machines(running: &Machine, wanted: &Machine) -> Vec<Change> {
         command_line,
         spec,
         kvm,
+        session_disk,
         restored_from,
     } = running;
     let address = told("address", ip, &wanted.ip, ToString::to_string)
@@ -84,6 +89,7 @@ pub(super) fn of_machines(running: &Machine, wanted: &Machine) -> Vec<Change> {
         told("kernel", kernel, &wanted.kernel, FileDigest::short),
         told("image", image, &wanted.image, FileDigest::short),
         told("disk", data_disk, &wanted.disk, disk),
+        told("place for a session's disk", session_disk, &wanted.session_disk, place),
         told("container images", images, &wanted.images, digest),
         told("vcpus", vcpus, &wanted.vcpus, ToString::to_string),
         told("memory", memory_mib, &wanted.memory_mib, |mib| ByteSize::from_mib(*mib).to_string()),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::apply::disk::{self, DiskBacking, DiskFile};
 use crate::apply::linux::LinuxHost;
+use crate::apply::session_disk::{self, HeldSessionDisk};
 use crate::base::{ByteSize, GuestName};
 use crate::fleet::{Fleet, suggest};
 use crate::sys::fs::{FileError, FileLock};
@@ -25,7 +26,10 @@ pub struct Listed {
 pub fn list(workspace: &Workspace<'_>) -> Result<Vec<Listed>, RunError> {
     let fleet = workspace.fleet()?;
     let disks = disk::all(&host::open(&fleet.host, &fleet.name)?)?;
-    let listed = |disk: DiskFile| Listed { orphan: !fleet.guests.contains_key(&disk.guest), disk };
+    let is_orphan = |disk: &DiskFile| {
+        disk.session.is_none() && disk.guest.as_ref().is_some_and(|guest| !fleet.guests.contains_key(guest))
+    };
+    let listed = |disk: DiskFile| Listed { orphan: is_orphan(&disk), disk };
     Ok(disks.into_iter().map(listed).collect())
 }
 
@@ -33,6 +37,8 @@ pub fn list(workspace: &Workspace<'_>) -> Result<Vec<Listed>, RunError> {
 pub struct Unused {
     pub disk: DiskFile,
     _lock: FileLock,
+    /// Of one that sessions bring: sessions begin without holding the host.
+    session: Option<HeldSessionDisk>,
 }
 
 /// Holds the host, with a kept disk of this name on it that nobody has, whether the fleet still has its guest or not.
@@ -41,7 +47,13 @@ pub fn unused(workspace: &Workspace<'_>, name: &str) -> Result<Unused, RunError>
     find(name, &host)?;
     let lock = host::hold(&host.layout, workspace.report)?;
     let disk = find(name, &host)?;
-    if disk.attached { Err(RunError::DiskInUse(disk.guest)) } else { Ok(Unused { disk, _lock: lock }) }
+    let session = disk.session.as_ref().map(|name| session_disk::hold(&host.layout, name)).transpose()?;
+    // Who was given it before it was held has it.
+    session.as_ref().map_or(Ok(()), |held| held.refuse_taken(&host))?;
+    match disk.guest.clone().filter(|_| disk.attached) {
+        Some(guest) => Err(RunError::DiskInUse(guest)),
+        None => Ok(Unused { disk, _lock: lock, session }),
+    }
 }
 
 fn find(name: &str, host: &LinuxHost) -> Result<DiskFile, RunError> {
@@ -67,7 +79,10 @@ impl Unused {
     /// Removes it for good. Whoever calls this has asked.
     pub fn remove(self) -> Result<(), RunError> {
         let _hold = interrupt::hold();
-        Ok(disk::remove(&self.disk)?)
+        match self.session {
+            Some(held) => Ok(held.remove(&self.disk.path)?),
+            None => Ok(disk::remove(&self.disk)?),
+        }
     }
 }
 

@@ -65,7 +65,12 @@ pub enum FleetEvent {
     /// A guest of a pool was handed out.
     SessionStarted { guest: String, label: Option<String>, expires: Option<String> },
     /// A session was ended: its guest is removed.
-    SessionEnded { guest: String },
+    SessionEnded {
+        guest: String,
+        /// `None` where somebody ended it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
     /// `watch` has applied a revision: a commit, or the digest of a file and its lock.
     Applied { revision: String },
     /// A look of `watch` came to nothing; told once for each reason.
@@ -92,7 +97,7 @@ impl FleetEvent {
             | Self::Quarantined { guest }
             | Self::EvidenceTaken { guest, .. }
             | Self::SessionStarted { guest, .. }
-            | Self::SessionEnded { guest }
+            | Self::SessionEnded { guest, .. }
             | Self::Released { guest } => Some(guest),
             Self::Failed { guest, .. } => guest.as_deref(),
             Self::SnapshotOutdated { .. } | Self::Applied { .. } | Self::LookFailed { .. } => None,
@@ -130,7 +135,10 @@ impl FleetEvent {
                 format!("{guest} handed out{}{}", label.unwrap_or_default(), until.unwrap_or_default())
             }
             Self::SnapshotOutdated { snapshot, why } => format!("snapshot {snapshot} removed: {why}"),
-            Self::SessionEnded { guest } => format!("the session of {guest} was ended"),
+            Self::SessionEnded { guest, why: None } => format!("the session of {guest} was ended"),
+            Self::SessionEnded { guest, why: Some(why) } => {
+                format!("the session of {guest} was ended: {}", printable(why))
+            }
             Self::Applied { revision } => format!("applied {revision}"),
             Self::LookFailed { error } => format!("watch: {error}"),
         }

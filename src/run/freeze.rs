@@ -13,7 +13,7 @@ use crate::sys::interrupt;
 use super::fleet_host::{FleetHost, HeldHost, Located};
 use super::guests::declared_or_there;
 use super::retention::{self, Outdated};
-use super::session::refuse_spare;
+use super::session::{refuse_session_disk, refuse_spare};
 use super::{Outcome, RunError, Workspace};
 
 /// A snapshot that was made; the host is held.
@@ -44,6 +44,7 @@ pub fn create<'a>(
     let held = FleetHost::hold(workspace)?;
     let guest = declared_or_there(guest, &held.declared, &held.host)?;
     refuse_spare(&held.host, &guest)?;
+    refuse_session_disk(&held.host, &guest)?;
     let name = match name {
         Some(name) => name,
         None => default_name(&guest, &now())?,

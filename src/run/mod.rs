@@ -43,6 +43,7 @@ pub mod retention;
 pub mod saved_plan;
 pub mod scripts;
 pub mod session;
+mod session_containers;
 pub mod session_error;
 mod signatures;
 pub mod snapshot_view;

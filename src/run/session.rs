@@ -11,7 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::apply::linux::LinuxHost;
 use crate::apply::record::pool::PoolRecord;
 use crate::apply::record::quarantine;
-use crate::apply::{network, observe};
+use crate::apply::session_disk::{self, HeldSessionDisk};
+use crate::apply::{ApplyError, network, observe};
 use crate::base::time::{now, rfc3339};
 use crate::base::{GuestName, InvalidValue, Label};
 use crate::fleet::{self, suggest};
@@ -59,6 +60,8 @@ pub struct SessionRequest {
     pub ttl: Option<Duration>,
     /// How long to wait for a guest where none is spare.
     pub wait: Duration,
+    /// The kept disk that it brings; it is made where there is none of that name.
+    pub disk: Option<Label>,
 }
 
 /// Bytes of the longest label. Longer is no name, and fits no table.
@@ -85,16 +88,20 @@ pub fn start(
     let begun = Instant::now();
     loop {
         let mut failed = None;
+        let disk = request.disk.as_ref().map(|name| hold_disk(&host, name)).transpose()?;
         for guest in spares(&host, pool)? {
-            match take(&host, &guest, request) {
+            match take(&host, &guest, request, disk.as_ref()) {
                 Ok(Some(session)) => {
                     events::record(&host.layout, [FleetEvent::of_session(&guest, &session)]);
                     return Ok(described(&host, guest, session.pool.clone(), PoolGuestState::InUse(session)));
                 }
                 Ok(None) => {}
+                // Where it was about the disk, another guest makes no difference.
+                Err(error) if disk.is_some() => return Err(error),
                 Err(error) => failed = Some(error),
             }
         }
+        drop(disk);
         if let Some(error) = failed {
             return Err(error);
         }
@@ -149,7 +156,7 @@ pub fn end<'a>(workspace: &'a Workspace<'a>, name: &str) -> Result<SessionEnding
     let (guest, record, _) = in_use(&host, name)?;
     let record = PoolRecord { is_over: true, ..record };
     host.guest(&guest).keep_session(&record)?;
-    events::record(&host.layout, [FleetEvent::SessionEnded { guest: guest.to_string() }]);
+    events::record(&host.layout, [FleetEvent::SessionEnded { guest: guest.to_string(), why: None }]);
     Ok(SessionEnding { workspace, guest, record })
 }
 
@@ -177,6 +184,14 @@ pub(super) fn refuse_spare(host: &LinuxHost, guest: &GuestName) -> Result<(), Ru
     }
 }
 
+/// Looks whether a guest has a disk that its session brought: a snapshot would go on with that disk as it was, while others changed it.
+pub(super) fn refuse_session_disk(host: &LinuxHost, guest: &GuestName) -> Result<(), RunError> {
+    match host.guest(guest).session_disk() {
+        Some((disk, _)) => Err(SessionError::HasDisk { guest: guest.clone(), disk }.into()),
+        None => Ok(()),
+    }
+}
+
 fn located(workspace: &Workspace<'_>) -> Result<LinuxHost, RunError> {
     let head = fleet::head(&workspace.settings.file)?;
     host::require_root()?;
@@ -192,9 +207,23 @@ fn spares(host: &LinuxHost, pool: &Label) -> Result<Vec<GuestName>, RunError> {
     Ok(guests.into_iter().collect())
 }
 
-/// Takes a guest, says for whom, and lets it run; `None` where another took it.
-fn take(host: &LinuxHost, guest: &GuestName, request: &SessionRequest) -> Result<Option<Session>, RunError> {
+/// A session's disk that is in no guest, and that nobody else gives away for as long as this is held.
+fn hold_disk(host: &LinuxHost, name: &Label) -> Result<HeldSessionDisk, ApplyError> {
+    let held = session_disk::hold(&host.layout, name)?;
+    held.refuse_taken(host)?;
+    Ok(held)
+}
+
+/// Takes a guest, says for whom, gives it its disk, and lets it run; `None` where another took it.
+fn take(
+    host: &LinuxHost,
+    guest: &GuestName,
+    request: &SessionRequest,
+    disk: Option<&HeldSessionDisk>,
+) -> Result<Option<Session>, RunError> {
     let handle = host.guest(guest);
+    // Before it is taken, so that a mistake costs nobody a spare.
+    disk.map_or(Ok(()), |disk| handle.prepare_session_disk(disk))?;
     let Some(record) = handle.take()? else { return Ok(None) };
     let ttl = request.ttl.or(record.ttl.map(Duration::from_secs));
     let session = Session {
@@ -202,13 +231,19 @@ fn take(host: &LinuxHost, guest: &GuestName, request: &SessionRequest) -> Result
         label: request.label.clone(),
         started: now(),
         expires: ttl.map(after),
+        disk: disk.map(|disk| disk.name.clone()),
+        ends_with: record.ends_with.clone(),
     };
     let record = PoolRecord { session: Some(session.clone()), ..record };
     let resume = || match record.paused {
         true => handle.resume_taken(&record),
         false => handle.vmm_taken(&record).map(drop),
     };
-    let taken = handle.keep_session(&record).and_then(|()| resume());
+    let taken = handle
+        .keep_session(&record)
+        .and_then(|()| disk.map_or(Ok(()), |disk| handle.attach_session_disk(&record, disk)))
+        .and_then(|()| resume())
+        .and_then(|()| disk.map_or(Ok(()), |_| handle.announce_session_disk()));
     if let Err(error) = taken {
         // What does not run is nobody's; where this cannot be written either, it is in a moment.
         let _ = handle.keep_session(&PoolRecord { is_over: true, ..record });
@@ -241,7 +276,7 @@ fn in_use(host: &LinuxHost, name: &str) -> Result<(GuestName, PoolRecord, Sessio
             continue;
         }
         // One whose record cannot be read is given another.
-        let unread = || SpareSpec { pool: session.pool.clone(), paused: false, ttl: None };
+        let unread = || SpareSpec { pool: session.pool.clone(), paused: false, ttl: None, ends_with: None };
         let record = host.guest(&guest).taken().ok().flatten();
         let record = record.unwrap_or_else(|| PoolRecord::spare(&vmm, &unread()));
         return Ok((guest, record, session));
@@ -254,7 +289,7 @@ fn in_use(host: &LinuxHost, name: &str) -> Result<(GuestName, PoolRecord, Sessio
 fn none_is_spare(workspace: &Workspace<'_>, pool: &Label) -> Result<SessionError, RunError> {
     let fleet = workspace.fleet()?;
     let members = fleet.guests.values().filter(|spec| spec.pool.as_ref() == Some(pool));
-    match members.map(|spec| spec.warm).next() {
+    match members.map(|spec| spec.warm.as_ref()).next() {
         Some(Some(warm)) => {
             let mut in_use = list(workspace)?;
             in_use.retain(|guest| guest.pool == *pool && guest.state != PoolGuestState::Spare);

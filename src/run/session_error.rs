@@ -13,6 +13,10 @@ pub enum SessionError {
     FixedPool(Label),
     #[error("no guest of {pool} is spare: {in_use} of at most {max} are in use")]
     NoSpare { pool: Label, in_use: usize, max: u32 },
+    #[error(
+        "{guest} has the disk {disk} of its session, which another session changes before the snapshot is restored"
+    )]
+    HasDisk { guest: GuestName, disk: Label },
     #[error("{guest} is a spare of {pool}: it is nobody's before it is handed out")]
     Spare { guest: GuestName, pool: Label },
 }
@@ -26,6 +30,9 @@ impl Diagnostic for SessionError {
             Self::NoSession { hint, .. } | Self::NoPool { hint, .. } => Class::Invalid.hint(hint.clone()),
             Self::FixedPool(_) => Class::Invalid.hint("give it `spare` and `max` in place of `replicas`"),
             Self::NoSpare { .. } => Class::Failed.hint(SPARES_COME),
+            Self::HasDisk { guest, .. } => Class::Failed.hint(format!(
+                "`sisforge forensics {guest}` captures it with that disk, as evidence that nobody restores"
+            )),
             Self::Spare { pool, .. } => {
                 Class::Failed.hint(format!("`sisforge session start {pool}` hands one out"))
             }

@@ -9,6 +9,7 @@ use crate::plan::{Plan, Strategy};
 use super::deployment::{BuiltFleet, Held, scope};
 use super::guests::named;
 use super::saved_plan::SavedPlan;
+use super::session_containers::end_with_containers;
 use super::{Deployment, Inputs, Outcome, RunError, Workspace};
 
 /// What to bring up.
@@ -54,10 +55,14 @@ pub fn prepare<'a>(workspace: &'a Workspace<'a>, request: &UpRequest) -> Result<
         None => named(&request.guests, fleet.guests.keys())?,
     };
     // Of a plan that was kept, everything is built.
-    let built = match saved {
+    let built = match &saved {
         None => Some(BuiltFleet::before_hold(workspace, &fleet, request.inputs)?),
         Some(_) => None,
     };
+    // A plan that was kept says what is done.
+    if saved.is_none() {
+        end_with_containers(&fleet)?;
+    }
     let mut held = Deployment::hold(workspace, fleet)?;
     // Whoever held the host while this one built may have carried out a newer fleet, which stands.
     if built.is_some() && workspace.fleet()? != held.fleet {

@@ -25,6 +25,7 @@ use super::down::{self, Down, DownRequest};
 use super::events::{self, FleetEvent};
 use super::metrics::{self, WatchMetrics};
 use super::restarts::{HeldBack, Restarts};
+use super::session_containers::end_with_containers;
 use super::workspace::Revision;
 use super::{Deployment, Inputs, Outcome, RunError, Workspace, retention};
 
@@ -527,6 +528,7 @@ fn bring(
     restarts: &mut Restarts,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<LookOutcome, RunError> {
+    end_with_containers(&fleet)?;
     let mut held = Deployment::hold(workspace, fleet)?;
     held.make_key()?;
     let wanted = held.basis_of(built)?.state(&held.fleet)?;

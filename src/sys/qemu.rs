@@ -194,6 +194,22 @@ impl Qmp {
         self.execute("balloon", json!({ "value": target })).map(drop)
     }
 
+    /// Opens the node of a raw disk upon another file, and tells the guest's driver of its size, in bytes; the file has that size
+    /// already. QEMU 6.1 and later can do it.
+    pub fn change_file(
+        &mut self,
+        node: &str,
+        file_node: &str,
+        path: &str,
+        size: u64,
+    ) -> Result<(), QmpError> {
+        let file = json!({ "driver": "file", "node-name": file_node, "filename": path, "discard": "unmap" });
+        self.execute("blockdev-add", file)?;
+        let disk = json!({ "driver": "raw", "node-name": node, "file": file_node, "discard": "unmap" });
+        self.execute("blockdev-reopen", json!({ "options": [disk] }))?;
+        self.execute("block_resize", json!({ "node-name": node, "size": size })).map(drop)
+    }
+
     /// The state of the machine, such as `running`, `paused` or `shutdown`.
     pub fn query_status(&mut self) -> Result<String, QmpError> {
         let answer = self.execute("query-status", json!({}))?;

@@ -49,7 +49,14 @@ fn recorded(vmm: VmmKind) -> Machine {
     let guest: GuestName = name(if is_alice { "alice" } else { "bob" });
     let ip = if is_alice { [10, 107, 0, 2] } else { [10, 107, 0, 6] }.into();
     let ssh_key = Some("AAAAC3NzaC1lZDI1NTE5AAAAIKeyOfTheHost");
-    let boot = BootInfo { guest: &guest, ip, host: host_side(ip), dns: Some(host_side(ip)), ssh_key };
+    let boot = BootInfo {
+        guest: &guest,
+        ip,
+        host: host_side(ip),
+        dns: Some(host_side(ip)),
+        ssh_key,
+        session_disk: None,
+    };
     let balloon = if is_alice {
         Balloon { size_mib: 64, deflate_on_oom: true, statistics: 5, reporting: true }
     } else {

@@ -138,8 +138,8 @@ pub const CHANGES: &[&str] = &[
 pub const MAY_CHANGE: &[Allowed] = &[
     Allowed {
         file: "src/apply/control/firecracker.rs",
-        functions: &["Api::save", "Api::load", "Api::shut_down", "Api::adjust"],
-        why: "what a running Firecracker is told, for the steps on VMMs and snapshots",
+        functions: &["Api::save", "Api::load", "Api::shut_down", "Api::adjust", "Api::change_session_disk"],
+        why: "what a running Firecracker is told, for the steps on VMMs, snapshots and sessions",
     },
     Allowed {
         file: "src/apply/control/qemu.rs",
@@ -160,6 +160,24 @@ pub const MAY_CHANGE: &[Allowed] = &[
         why: "steps on data disks; `export` writes the file that the user names; `import` copies to a new file and renames it over the disk of a stopped guest: one change, whole or not at all, which a plan would neither order nor repair",
     },
     Allowed {
+        file: "src/apply/session_disk.rs",
+        functions: &[
+            "hold",
+            "HeldSessionDisk::prepare",
+            "HeldSessionDisk::create",
+            "HeldSessionDisk::remove",
+            "HeldSessionDisk::drop",
+            "GuestHandle::attach_session_disk",
+            "GuestHandle::announce_session_disk",
+        ],
+        why: "`session start` holds no host and follows no plan: it takes one guest by a rename and gives it one disk by a link, under that disk's own lock; what is half done is a guest in no session, which the next plan removes",
+    },
+    Allowed {
+        file: "src/apply/session_disk.rs",
+        functions: &["GuestHandle::relink_session_disks"],
+        why: "a step on disks that only a jail has, as in lost_disk.rs",
+    },
+    Allowed {
         file: "src/apply/facts.rs",
         functions: &["prove_kvm", "fix"],
         why: "doctor: `prove_kvm` opens /dev/kvm, `fix` sets what the user agreed to",
@@ -170,6 +188,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
             "GuestHandle::create_jail",
             "lay_out",
             "write_new",
+            "write_blank",
             "directory",
             "GuestHandle::clear",
             "GuestHandle::remove_jails",
@@ -266,6 +285,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
         functions: &[
             "write_all",
             "copy_disk",
+            "GuestHandle::copy_session_disk",
             "new_file",
             "open_for_vmm",
             "GuestHandle::loosen",

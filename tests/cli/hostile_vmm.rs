@@ -16,6 +16,7 @@ use sisforge::sys::remove::remove_tree;
 
 use crate::common::namespaces::{missing, skip};
 use crate::common::sandbox::{Run, SISFORGE, Sandbox, open_to_all};
+use crate::common::schema::violations;
 
 /// How long a command may take on a machine under load, beside what it is told to wait.
 const LIMIT: Duration = Duration::from_secs(25);
@@ -300,6 +301,11 @@ impl Site {
         site
     }
 
+    /// Where nothing stands in for anything.
+    pub fn real() -> Self {
+        Self { sandbox: Sandbox::new(), path: std::env::var("PATH").unwrap() }
+    }
+
     pub fn standing_in(program: &str, script: &str) -> Self {
         let sandbox = Sandbox::in_memory();
         let bin = sandbox.path("bin");
@@ -326,6 +332,24 @@ impl Site {
             assert_eq!(obeyed, None, "sisforge {args}: {stream}\n{run}");
         }
         run
+    }
+
+    /// The program with these surroundings.
+    pub fn command(&self) -> Command {
+        let mut command = self.sandbox.command();
+        command.env("PATH", &self.path);
+        command
+    }
+
+    /// The one document that the program prints with `--json`, which must fit this published schema.
+    #[track_caller]
+    pub fn document(&self, args: &str, schema: &str) -> serde_json::Value {
+        let run = self.run(&format!("{args} --json"));
+        assert_eq!(run.code, 0, "sisforge {args}\n{run}");
+        let document = serde_json::from_str(&run.out).unwrap();
+        let schema = serde_json::from_str(&self.run(&format!("schema {schema}")).out).unwrap();
+        assert_eq!(violations(&document, &schema), [""; 0], "{run}");
+        document
     }
 
     pub fn trick(&self, guest: &str, given: Given, code: &str) {

@@ -44,6 +44,8 @@ mod rollout;
 mod same_bytes;
 mod scripts;
 mod session;
+mod session_containers;
+mod session_disk;
 mod snapshot;
 mod snapshot_ledger;
 mod snapshot_races;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::apply::ApplyError;
 use crate::host::names::{FROZEN_MEMORY, FROZEN_STATE, RESTORED_MEMORY, RESTORED_STATE};
 use crate::host::state::Machine;
-use crate::host::vmm::adjustments;
+use crate::host::vmm::{adjustments, session_disk_change};
 use crate::sys::firecracker::snapshot::{Load, format_version};
 use crate::sys::firecracker::{Api, VmState};
 use crate::sys::socket::Socket;
@@ -70,6 +70,12 @@ impl VmmControl for Api {
     /// By Ctrl-Alt-Del.
     fn shut_down(self: Box<Self>, limit: Duration) -> Result<(), ApplyError> {
         Ok(self.with_timeout(limit).send_ctrl_alt_del()?)
+    }
+
+    /// It opens the file, and tells the guest's driver of the size by itself.
+    fn change_session_disk(&mut self, path: &str, _: u64) -> Result<(), ApplyError> {
+        let (api, body) = session_disk_change(path);
+        Ok(self.patch(&api, &body)?)
     }
 
     fn adjust(&mut self, running: &Machine, machine: &Machine) -> Result<(), ApplyError> {

@@ -49,6 +49,10 @@ pub(super) trait VmmControl {
     /// Asks the guest's init to shut down; the VMM may take as long as `limit` to say that it passed that on.
     fn shut_down(self: Box<Self>, limit: Duration) -> Result<(), ApplyError>;
 
+    /// Gives the place of a session's disk, of a guest that runs or stands still, a file of its jail. `path` is below the jail's root,
+    /// `size` in bytes.
+    fn change_session_disk(&mut self, path: &str, size: u64) -> Result<(), ApplyError>;
+
     /// Makes the machine that runs another of [`Machine::adjusted_to`].
     fn adjust(&mut self, running: &Machine, machine: &Machine) -> Result<(), ApplyError>;
 }

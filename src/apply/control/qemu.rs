@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::apply::ApplyError;
 use crate::host::state::Machine;
-use crate::host::vmm::balloon_target;
+use crate::host::vmm::{SESSION_FILE, SESSION_NODE, balloon_target};
 use crate::sys::qemu::Qmp;
 use crate::sys::socket::Socket;
 
@@ -56,6 +56,12 @@ impl VmmControl for Connection {
     /// By the power button.
     fn shut_down(self: Box<Self>, limit: Duration) -> Result<(), ApplyError> {
         Ok(self.0.with_timeout(limit).system_powerdown()?)
+    }
+
+    /// The disk's node is opened anew upon another file, and then told the size of that file, which nobody makes larger or smaller
+    /// by it.
+    fn change_session_disk(&mut self, path: &str, size: u64) -> Result<(), ApplyError> {
+        Ok(self.0.change_file(SESSION_NODE, SESSION_FILE, path, size)?)
     }
 
     /// How much memory the balloon leaves to the guest; no argument of its command line says that.

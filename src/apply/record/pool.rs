@@ -31,6 +31,9 @@ pub struct PoolRecord {
     pub paused: bool,
     /// Seconds.
     pub ttl: Option<u64>,
+    /// The container with which its session ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_with: Option<Label>,
     /// Written by whoever took it, right after.
     #[serde(default)]
     pub session: Option<Session>,
@@ -52,6 +55,7 @@ impl PoolRecord {
             pool: spare.pool.clone(),
             paused: spare.paused,
             ttl: spare.ttl.map(|ttl| ttl.as_secs()),
+            ends_with: spare.ends_with.clone(),
             session: None,
             is_over: false,
         }
@@ -63,7 +67,8 @@ impl PoolRecord {
     }
 
     fn spec(&self) -> SpareSpec {
-        SpareSpec { pool: self.pool.clone(), paused: self.paused, ttl: self.ttl.map(Duration::from_secs) }
+        let (pool, ttl) = (self.pool.clone(), self.ttl.map(Duration::from_secs));
+        SpareSpec { pool, paused: self.paused, ttl, ends_with: self.ends_with.clone() }
     }
 }
 
@@ -78,6 +83,8 @@ pub fn role(layout: &Layout, guest: &GuestName, vmm: &ProcessInfo) -> Result<Opt
                 label: None,
                 started: String::new(),
                 expires: None,
+                disk: None,
+                ends_with: None,
             }),
             None => PoolRole::Used,
         }));
@@ -92,7 +99,14 @@ pub fn role_unread(layout: &Layout, guest: &GuestName) -> Option<PoolRole> {
         return Some(PoolRole::Used);
     }
     let pool = guest.as_str().rsplit_once('-')?.0.parse().ok()?;
-    Some(PoolRole::InUse(Session { pool, label: None, started: String::new(), expires: None }))
+    Some(PoolRole::InUse(Session {
+        pool,
+        label: None,
+        started: String::new(),
+        expires: None,
+        disk: None,
+        ends_with: None,
+    }))
 }
 
 /// The record of a guest that somebody took.

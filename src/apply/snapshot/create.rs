@@ -19,7 +19,8 @@ use crate::host::ledger::{LedgerEvent, SnapshotId};
 use crate::host::names::{FROZEN_MEMORY, FROZEN_STATE};
 use crate::host::observed::Paused;
 use crate::host::snapshot::{
-    self as parts, CORE, DISK, FileRecord, MANIFEST, MEMORY, STATE, SnapshotManifest, SnapshotOrigin,
+    self as parts, CORE, DISK, FileRecord, MANIFEST, MEMORY, SESSION_DISK, STATE, SnapshotManifest,
+    SnapshotOrigin,
 };
 use crate::host::state::Machine;
 use crate::host::vmm::of;
@@ -245,6 +246,7 @@ fn write_all(
     host.check_signals()?;
     task.detail("copy the disk");
     copy_disk(subject, dir)?;
+    host.guest(request.guest).copy_session_disk(dir)?;
     let still = begun.elapsed();
     remove_links(&subject.root)?;
     if !request.stop {
@@ -257,6 +259,16 @@ fn write_all(
 fn copy_disk(subject: &Subject, dir: &Path) -> Result<(), FileError> {
     let copied = new_file(dir, DISK)?;
     sparse::copy(&subject.disk, &copied).map_err(FileError::when("copy the disk to", dir.join(DISK)))
+}
+
+impl GuestHandle<'_> {
+    /// Where its session brought one.
+    fn copy_session_disk(self, dir: &Path) -> Result<(), ApplyError> {
+        let Some((_, held)) = self.session_disk() else { return Ok(()) };
+        let disk = held.open(false).map_err(FileError::when("open", held.path()))?;
+        let copied = sparse::copy(&disk, &new_file(dir, SESSION_DISK)?);
+        Ok(copied.map_err(FileError::when("copy the disk to", dir.join(SESSION_DISK)))?)
+    }
 }
 
 fn new_file(dir: &Path, name: &str) -> Result<File, FileError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::apply::ApplyError;
 use crate::apply::linux::LinuxHost;
 use crate::base::{GuestName, SnapshotName};
-use crate::host::snapshot::{CORE, DISK, MEMORY, STATE, SnapshotOrigin};
+use crate::host::snapshot::{CORE, DISK, MEMORY, SESSION_DISK, STATE, SnapshotOrigin};
 use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::ProcessInfo;
@@ -51,7 +51,8 @@ pub fn capture(
 }
 
 fn take_out(FrozenFiles { subject, origin, dir }: FrozenFiles<'_>) -> Result<Captured, ApplyError> {
-    let files = [DISK, STATE, MEMORY, CORE].into_iter().filter_map(|name| open(dir, name).transpose());
+    let files =
+        [DISK, SESSION_DISK, STATE, MEMORY, CORE].into_iter().filter_map(|name| open(dir, name).transpose());
     let files = files.collect::<Result<Vec<_>, _>>()?;
     files::remove(dir)?;
     let (machine, process) = (subject.machine.clone(), subject.process.clone());

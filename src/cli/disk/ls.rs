@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::apply::disk::DiskBacking;
+use crate::apply::session_disk::LISTED;
 use crate::base::ByteSize;
 use crate::run::disk::{self, Listed};
 
@@ -23,11 +24,16 @@ pub fn run(ui: &Ui) -> Result<ExitCode, CliError> {
 }
 
 fn row(Listed { disk, orphan }: &Listed) -> Vec<String> {
-    let state = match (disk.attached, orphan, disk.name == disk.guest.as_str()) {
-        (true, ..) => "attached",
-        (false, true, _) => "orphan",
-        (false, false, true) => "free",
-        (false, false, false) => "set aside",
+    let own_name = match &disk.session {
+        Some(name) => format!("{LISTED}{name}"),
+        None => disk.guest.as_ref().map_or_else(String::new, ToString::to_string),
+    };
+    let state = match (disk.attached, &disk.guest, orphan) {
+        (true, Some(guest), _) if disk.session.is_some() => format!("in {guest}"),
+        (true, ..) => "attached".to_owned(),
+        (false, _, true) => "orphan".to_owned(),
+        (false, ..) if disk.name == own_name => "free".to_owned(),
+        (false, ..) => "set aside".to_owned(),
     };
     let backing = match disk.backing {
         DiskBacking::File => "file",
@@ -41,6 +47,6 @@ fn row(Listed { disk, orphan }: &Listed) -> Vec<String> {
         backing.to_owned(),
         disk.uid.to_string(),
         disk.label.as_deref().map_or_else(|| "-".into(), render::plain),
-        state.to_owned(),
+        state,
     ]
 }

@@ -11,9 +11,13 @@ use crate::run::disk::Listed;
 /// A data disk.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Disk {
-    /// What `disk export` and `disk rm` call it: the guest, or `GUEST.before-SNAPSHOT` where a restore put another in its place.
+    /// What `disk export` and `disk rm` call it: the guest, or `GUEST.before-SNAPSHOT` where a restore put another in its place;
+    /// `sessions/NAME` where sessions bring it.
     pub name: String,
-    pub guest: String,
+    /// Whose it is; of a disk that sessions bring, the guest that has it, `null` where none has.
+    pub guest: Option<String>,
+    /// What `session start --disk` calls it; `null` of a guest's own.
+    pub session: Option<String>,
     pub path: PathBuf,
     pub backing: BackingJson,
     /// In bytes, holes included.
@@ -69,7 +73,8 @@ impl From<&Listed> for Disk {
     fn from(Listed { disk, orphan }: &Listed) -> Self {
         Self {
             name: disk.name.clone(),
-            guest: disk.guest.to_string(),
+            guest: disk.guest.as_ref().map(ToString::to_string),
+            session: disk.session.as_ref().map(ToString::to_string),
             path: disk.path.clone(),
             backing: disk.backing.into(),
             size: disk.size,

@@ -45,6 +45,10 @@ pub struct HandedOutJson {
     pub started: String,
     /// When it ends by itself (RFC 3339, UTC); `null` where it does not.
     pub expires: Option<String>,
+    /// The kept disk that it brought; `null` where it brought none.
+    pub disk: Option<String>,
+    /// The container with which it ends; `null` where it ends with none.
+    pub ends_with: Option<String>,
 }
 
 /// A session that was ended.
@@ -75,7 +79,8 @@ impl From<&PoolGuest> for SessionJson {
 
 impl From<&Session> for HandedOutJson {
     fn from(session: &Session) -> Self {
-        let Session { label, started, expires, .. } = session.clone();
-        Self { label, started, expires }
+        let Session { label, started, expires, disk, ends_with, .. } = session.clone();
+        let [disk, ends_with] = [disk, ends_with].map(|name| name.map(|name| name.to_string()));
+        Self { label, started, expires, disk, ends_with }
     }
 }

@@ -7,6 +7,7 @@ use crate::cli::error::CliError;
 use crate::cli::output::SessionJson;
 use crate::cli::render;
 use crate::cli::ui::Ui;
+use crate::host::state::Session;
 use crate::run::session::{self, PoolGuest, PoolGuestState};
 
 #[derive(clap::Args)]
@@ -20,7 +21,9 @@ pub fn run(_: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         let in_use = found.iter().filter(|guest| matches!(guest.state, PoolGuestState::InUse(_)));
         in_use.for_each(|guest| render::text(&format!("{}\n", guest.guest)));
     } else {
-        let head = ["GUEST", "POOL", "STATE", "FOR", "STARTED", "EXPIRES"].map(str::to_owned).to_vec();
+        let head = ["GUEST", "POOL", "STATE", "FOR", "STARTED", "EXPIRES", "ENDS WITH", "DISK"]
+            .map(str::to_owned)
+            .to_vec();
         let rows: Vec<_> = std::iter::once(head).chain(found.iter().map(row)).collect();
         render::text(&render::table(&rows));
     }
@@ -29,14 +32,15 @@ pub fn run(_: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
 
 fn row(guest: &PoolGuest) -> Vec<String> {
     let nothing = || "-".to_owned();
-    let (state, label, started, expires) = match &guest.state {
-        PoolGuestState::Spare => ("spare", None, None, None),
+    let (state, cells) = match &guest.state {
+        PoolGuestState::Spare => ("spare", [const { None }; 5]),
         PoolGuestState::InUse(session) => {
-            ("in use", session.label.clone(), Some(session.started.clone()), session.expires.clone())
+            let Session { label, started, expires, disk, ends_with, .. } = session.clone();
+            let [disk, container] = [disk, ends_with].map(|name| name.map(|name| name.to_string()));
+            ("in use", [label.map(|label| printable(&label)), Some(started), expires, container, disk])
         }
-        PoolGuestState::Over => ("over", None, None, None),
+        PoolGuestState::Over => ("over", [const { None }; 5]),
     };
-    let cells = [label.map(|label| printable(&label)), started, expires];
     let names = [guest.guest.to_string(), guest.pool.to_string(), state.to_owned()];
     names.into_iter().chain(cells.into_iter().map(|cell| cell.unwrap_or_else(nothing))).collect()
 }

@@ -38,6 +38,7 @@ enum PortalRequest {
         label: Option<String>,
         ttl: Option<String>,
         wait: Option<String>,
+        disk: Option<Label>,
     },
     Ls,
     Extend {
@@ -87,11 +88,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
 fn answer(line: &[u8], ui: &Ui) -> Result<(), CliError> {
     let workspace = ui.workspace();
     match serde_json::from_slice(line).map_err(not_understood)? {
-        PortalRequest::Start { pool, label, ttl, wait } => {
+        PortalRequest::Start { pool, label, ttl, wait, disk } => {
             let wait = duration(wait)?.unwrap_or_default();
             let label = label.map(|label| session::label(&label)).transpose();
             let label = label.map_err(|error| CliError::invalid(format!("`for` {error}")))?;
-            let request = SessionRequest { label, ttl: duration(ttl)?, wait };
+            let request = SessionRequest { label, ttl: duration(ttl)?, wait, disk };
             render::json(&SessionJson::from(&session::start(&workspace, &pool, &request)?));
         }
         PortalRequest::Ls => {

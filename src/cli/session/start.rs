@@ -10,7 +10,8 @@ use crate::cli::output::SessionJson;
 use crate::cli::render;
 use crate::cli::ui::Ui;
 use crate::host::publish::PublishedPort;
-use crate::run::session::{self, PoolGuest, SessionRequest};
+use crate::host::state::Session;
+use crate::run::session::{self, PoolGuest, PoolGuestState, SessionRequest};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -22,14 +23,18 @@ pub struct Args {
     /// When the session ends by itself, such as 8h; as the pool says unless given
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     ttl: Option<Duration>,
+    /// A kept disk of its user's own, which is made on first use; the pool must have a place for it (`session = { disk = SIZE }`)
+    #[arg(long, value_name = "NAME")]
+    disk: Option<Label>,
     /// How long to wait for a guest where none is ready
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     wait: Option<Duration>,
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
-    let Args { pool, label, ttl, wait } = args;
-    let request = SessionRequest { label: label.clone(), ttl: *ttl, wait: wait.unwrap_or_default() };
+    let Args { pool, label, ttl, disk, wait } = args;
+    let wait = wait.unwrap_or_default();
+    let request = SessionRequest { label: label.clone(), ttl: *ttl, wait, disk: disk.clone() };
     let taken = session::start(&ui.workspace(), pool, &request)?;
     if ui.settings.json {
         render::json(&SessionJson::from(&taken));
@@ -47,6 +52,9 @@ fn text(taken: &PoolGuest) -> String {
     let mut text = format!("{guest}{address}, {}\n", super::until(taken));
     for PublishedPort { name, protocol, port, guest_port, .. } in published {
         text += &format!("port {port}/{} of this host leads to its {name}, port {guest_port}\n", protocol);
+    }
+    if let PoolGuestState::InUse(Session { disk: Some(disk), .. }) = &taken.state {
+        text += &format!("it has the kept disk {disk}\n");
     }
     text + &format!("`sisforge ssh {guest}` logs in\n")
 }

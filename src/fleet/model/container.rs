@@ -77,7 +77,15 @@ pub struct VolumeMount {
     pub read_only: bool,
 }
 
+/// Where a guest has the disk that its session brings, in the home.
+pub const KEPT_DISK: &str = "./kept";
+
 impl VolumeMount {
+    /// Whether it is the kept disk that a session brings, or would be.
+    pub fn is_kept_disk(&self) -> bool {
+        self.source == KEPT_DISK
+    }
+
     /// The directory of the home, if it is one.
     pub fn directory(&self) -> Option<&str> {
         self.source.starts_with("./").then_some(&self.source)

@@ -84,8 +84,8 @@ impl Validator<'_> {
             let warm = size.by_ref().ok().and_then(PoolSize::warm);
             let member =
                 defaults.by_ref().and_then(|defaults| self.guest(own, defaults, pool, &section.place, &what));
-            let member = size.by_ref().and_then(|_| Ok(GuestSpec { warm, ..member.clone()? }));
-            for member_name in self.members(name, size.map_or(0, PoolSize::members)) {
+            let member = size.by_ref().and_then(|_| self.warm_member(section, warm, member?, &what));
+            for member_name in self.members(name, size.by_ref().map_or(0, PoolSize::members)) {
                 if let Some(place) = places.insert(member_name.clone(), name.span()) {
                     self.clash(name, &member_name, place);
                 }

@@ -12,7 +12,7 @@ use crate::base::ByteSize;
 use crate::base::problem::{Problem, Read, ReadRef, suggest};
 
 /// An ext4 file system with a journal of 4 MiB, its inodes and something to hold.
-const LEAST_DISK_MIB: u64 = 16;
+pub(super) const LEAST_DISK_MIB: u64 = 16;
 
 impl Validator<'_> {
     /// `tags` are those of the repositories; `None` where they are not known.

@@ -9,8 +9,8 @@ use crate::fleet::{Balloon, Bucket, CpuTemplate, MachineSpec, RateLimiter};
 use crate::host::layout::{Layout, jail_id};
 use crate::host::logs::{LogKind, LogStream};
 use crate::host::names::{
-    API_SOCKET, CONFIG, CPU_TEMPLATE, DISK, IMAGES, KERNEL, METADATA, METRICS, ROOTFS, SECCOMP, VMM_LOG,
-    VSOCK,
+    API_SOCKET, CONFIG, CPU_TEMPLATE, DISK, IMAGES, KERNEL, METADATA, METRICS, ROOTFS, SECCOMP,
+    SESSION_EMPTY, VMM_LOG, VSOCK,
 };
 use crate::host::state::{Machine, MachineDisk};
 use crate::host::versions;
@@ -142,7 +142,9 @@ impl VmmProfile for Firecracker {
 /// Milliseconds in which a rate limiter's bucket fills: each rate is one of a second.
 const REFILL: u64 = 1000;
 /// Names of devices, which updates and snapshots refer to.
-const DRIVES: [(&str, &str); 3] = [("root", ROOTFS), ("data", DISK), ("images", IMAGES)];
+const DRIVES: [(&str, &str); 2] = [("root", ROOTFS), ("data", DISK)];
+const IMAGES_DRIVE: (&str, &str) = ("images", IMAGES);
+const SESSION_DRIVE: (&str, &str) = ("session", SESSION_EMPTY);
 const INTERFACE: &str = "eth0";
 
 /// Firecracker's configuration file (`VmmConfig` in its `src/vmm/src/resources.rs`); paths are the jail's. What is not
@@ -191,9 +193,17 @@ fn machine_config(machine: &Machine) -> Value {
     config
 }
 
-/// Names and files of a machine's drives, in the order in which the guest finds them: vda, vdb, vdc.
+/// Names and files of a machine's drives, in the order in which the guest finds them: vda, vdb, vdc and so on.
 fn drive_names(machine: &Machine) -> impl Iterator<Item = (&'static str, &'static str)> {
-    DRIVES.into_iter().take(if machine.images.is_some() { 3 } else { 2 })
+    let images = machine.images.map(|_| IMAGES_DRIVE);
+    DRIVES.into_iter().chain(images).chain(machine.session_disk.map(|_| SESSION_DRIVE))
+}
+
+/// What gives the drive of a session's disk, which is there from the start, the file that it stands for from now on: a path of the
+/// API, and what to PATCH it with. The guest's driver is told of the other size (`docs/api_requests/patch-block.md` of its sources).
+pub fn session_disk_change(path: &str) -> (String, Value) {
+    let (drive, _) = SESSION_DRIVE;
+    (format!("/drives/{drive}"), json!({ "drive_id": drive, "path_on_host": format!("/{path}") }))
 }
 
 /// A guest's `fsync` reaches the host's disk where that is kept: without `Writeback`, Firecracker offers no flush, and a loss of
@@ -204,9 +214,9 @@ fn drives(machine: &Machine) -> Value {
             "drive_id": id,
             "path_on_host": format!("/{path}"),
             "is_root_device": path == ROOTFS,
-            "is_read_only": path != DISK,
+            "is_read_only": path != DISK && path != SESSION_EMPTY,
         });
-        if path == DISK && machine.disk == MachineDisk::Kept {
+        if path == SESSION_EMPTY || path == DISK && machine.disk == MachineDisk::Kept {
             drive["cache_type"] = json!("Writeback");
         }
         with_limiter(drive, "rate_limiter", &machine.spec.disk)

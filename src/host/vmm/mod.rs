@@ -16,8 +16,8 @@ use super::state::Machine;
 mod firecracker;
 mod qemu;
 
-pub use firecracker::adjustments;
-pub use qemu::balloon_target;
+pub use firecracker::{adjustments, session_disk_change};
+pub use qemu::{SESSION_FILE, SESSION_NODE, balloon_target};
 
 /// A VMM, as far as it is data.
 pub trait VmmProfile: Sync {
@@ -131,11 +131,13 @@ const OPEN_FILES: u64 = 2048;
 /// Room beside the largest file, for what a VMM writes with a snapshot.
 const FILE_MARGIN: u64 = 64 << 20;
 
-/// The limits of a machine whose data disk has so many bytes. A snapshot writes the guest's memory to one file.
+/// The limits of a machine whose data disk has so many bytes. A snapshot writes the guest's memory to one file, and a session's disk
+/// is no larger than its place.
 pub fn file_limits(machine: &Machine, disk: u64) -> FileLimits {
     let memory = machine.memory_mib << 20;
     // QEMU names each page that it writes.
-    FileLimits { open: OPEN_FILES, size: disk.max(memory + memory / 64) + FILE_MARGIN }
+    let largest = disk.max(machine.session_disk.unwrap_or_default()).max(memory + memory / 64);
+    FileLimits { open: OPEN_FILES, size: largest + FILE_MARGIN }
 }
 
 impl Machine {
@@ -173,6 +175,8 @@ pub struct BootInfo<'a> {
     pub dns: Option<Ipv4Addr>,
     /// Base64 part of the ed25519 key that may log in; none where there is no key yet.
     pub ssh_key: Option<&'a str>,
+    /// The block device that has the place of a session's disk, such as `vdc`.
+    pub session_disk: Option<&'static str>,
 }
 
 /// Longest command line that Firecracker and the x86 kernel take, in bytes.
@@ -194,6 +198,7 @@ pub fn command_line(vmm: VmmKind, kvm: bool, boot: &BootInfo<'_>) -> String {
     ];
     words.extend(of(vmm).boot_words(kvm).iter().map(|word| (*word).to_owned()));
     words.extend(boot.dns.map(|server| format!("sisforge.dns={server}")));
+    words.extend(boot.session_disk.map(|device| format!("sisforge.session-disk={device}")));
     if let Some(key) = boot.ssh_key {
         words.push(format!("sisforge.key={key}"));
     }

@@ -6,7 +6,7 @@ use crate::base::{FileDigest, GuestName};
 use crate::fleet::MachineSpec;
 use crate::host::layout::Layout;
 use crate::host::logs::{LogKind, LogStream};
-use crate::host::names::{DISK, IMAGES, KERNEL, QMP_SOCKET, ROOTFS};
+use crate::host::names::{DISK, IMAGES, KERNEL, QMP_SOCKET, ROOTFS, SESSION_EMPTY};
 use crate::host::state::Machine;
 use crate::sys::jailer::Cause;
 use crate::sys::qemu::PROGRAM;
@@ -193,12 +193,12 @@ fn devices(tool: Tool, machine: &Machine) -> Tool {
         .args(["-device", "virtio-blk-device,drive=root"])
         .args(["-drive", &throttled(format!("id=data,file={DISK},format=raw,if=none,discard=unmap"))])
         .args(["-device", "virtio-blk-device,drive=data"]);
-    let tool = match machine.images {
-        Some(_) => tool
-            .args(["-drive", &throttled(format!("id=images,file={IMAGES},format=raw,if=none,readonly=on"))])
-            .args(["-device", "virtio-blk-device,drive=images"]),
-        None => tool,
-    };
+    let images =
+        machine.images.map(|_| ("images", format!("id=images,file={IMAGES},format=raw,if=none,readonly=on")));
+    let session = machine.session_disk.map(|_| ("session", session_drive()));
+    let tool = images.into_iter().chain(session).fold(tool, |tool, (id, drive)| {
+        tool.args(["-drive", &throttled(drive), "-device", &format!("virtio-blk-device,drive={id}")])
+    });
     let tool = tool
         .args(["-netdev", &format!("tap,id=net,ifname={},script=no,downscript=no", machine.tap)])
         .args(["-device", &format!("virtio-net-device,netdev=net,mac={}{mtu}", machine.mac)])
@@ -213,6 +213,18 @@ fn devices(tool: Tool, machine: &Machine) -> Tool {
         }
         None => tool,
     }
+}
+
+/// The node whose file is another from the moment on in which a session brings its disk. QEMU's microvm has no hot-plug, but
+/// `blockdev-reopen` takes a node another file, and `block_resize` tells the guest's driver.
+pub const SESSION_NODE: &str = "session-disk";
+
+/// What the file is called that it is opened upon.
+pub const SESSION_FILE: &str = "session-file";
+
+fn session_drive() -> String {
+    let file = format!("file.driver=file,file.filename={SESSION_EMPTY}");
+    format!("id=session,node-name={SESSION_NODE},driver=raw,{file},if=none,discard=unmap")
 }
 
 /// The memory that a balloon leaves to the guest, in bytes: what QMP's `balloon` is told.

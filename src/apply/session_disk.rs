@@ -1,0 +1,342 @@
+//! Disks that sessions bring: each is its user's own, kept in the store, and in one guest at a time.
+//!
+//! A disk is in a guest for as long as a jail of that guest has a name of it: that is what is observed, and no record is asked.
+//! Whoever looks for that and then gives the disk away, or removes it, holds the disk's directory locked meanwhile (flock(2)), so
+//! that of two who want one disk one gets it, and nobody needs to hold the host for it. No guest's uid reaches that directory.
+
+use std::fs::{self, File, Metadata, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::base::{ByteSize, GuestName, Label, Sha256, uuid_from};
+use crate::host::layout::{BEFORE, Layout, NOT_WHOLE};
+use crate::host::names::SESSION;
+use crate::host::state::Machine;
+use crate::image::content::Content;
+use crate::image::ext4::{Ext4Options, Purpose, write_ext4};
+use crate::image::tree::{Node, NodeKind, Tree};
+use crate::sys::fs::{self as files, FileError};
+use crate::sys::untrusted::{FileKind, HeldNode, UntrustedDir};
+
+use super::ApplyError;
+use super::control::{self, PATIENCE};
+use super::linux::{GuestHandle, LinuxHost};
+use super::record::pool::PoolRecord;
+use super::session_disk_error::SessionDiskError;
+
+/// A session's disk that this process alone may give away or remove, whether it is there yet or not.
+#[derive(Debug)]
+pub struct HeldSessionDisk {
+    pub name: Label,
+    path: PathBuf,
+    /// The disk's directory, locked.
+    _dir: File,
+}
+
+/// How long it is waited for another command that holds a disk.
+const HOLD_LIMIT: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Holds a disk, which need not be there.
+///
+/// # Errors
+/// [`SessionDiskError::Busy`] where another command holds it for long.
+pub fn hold(layout: &Layout, name: &Label) -> Result<HeldSessionDisk, ApplyError> {
+    let (path, begun) = (layout.session_disk(name), Instant::now());
+    let dir = layout.session_disk_dir(name);
+    loop {
+        files::create_private_dir(&dir)?;
+        match lock(&dir).map_err(FileError::when("lock", &dir))? {
+            Some(held) => return Ok(HeldSessionDisk { name: name.clone(), path, _dir: held }),
+            None if begun.elapsed() >= HOLD_LIMIT => return Err(SessionDiskError::Busy(name.clone()).into()),
+            None => thread::sleep(POLL),
+        }
+    }
+}
+
+/// Locks a directory; `None` where another has it, or where it was removed meanwhile.
+fn lock(dir: &Path) -> io::Result<Option<File>> {
+    use rustix::fs::{FlockOperation, flock};
+    let is_gone = |error: &io::Error| error.kind() == ErrorKind::NotFound;
+    let held = match File::open(dir) {
+        Err(error) if is_gone(&error) => return Ok(None),
+        opened => opened?,
+    };
+    match flock(&held, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        locked => locked?,
+    }
+    match fs::metadata(dir) {
+        Ok(there) if is_same(&there, &held.metadata()?) => Ok(Some(held)),
+        Ok(_) => Ok(None),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+impl HeldSessionDisk {
+    /// Looks whether the disk is in no guest.
+    ///
+    /// # Errors
+    /// [`SessionDiskError::Taken`] names the guest that has it.
+    pub fn refuse_taken(&self, host: &LinuxHost) -> Result<(), ApplyError> {
+        let disk = match fs::symlink_metadata(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            there => Some(there.map_err(FileError::when("look at", &self.path))?),
+        };
+        match holder(host, &self.name, disk.as_ref())? {
+            Some(guest) => Err(SessionDiskError::Taken { disk: self.name.clone(), guest }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the disk where there is none, and lengthens it to the size of its place; the guest grows what is on it.
+    ///
+    /// # Errors
+    /// Where it is larger than its place.
+    fn prepare(&self, guest: &GuestName, place: u64) -> Result<(), ApplyError> {
+        let named = || FileError::when("open", &self.path);
+        let disk = match File::options().read(true).write(true).open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return self.create(place),
+            opened => opened.map_err(named())?,
+        };
+        let there = disk.metadata().map_err(named())?.len();
+        if there > place {
+            let [there, place] = [there, place].map(ByteSize::from_bytes);
+            let (disk, guest) = (self.name.clone(), guest.clone());
+            return Err(SessionDiskError::TooLarge { disk, there, guest, place }.into());
+        }
+        if there < place {
+            let grown = disk.set_len(place).and_then(|()| disk.sync_all());
+            grown.map_err(FileError::when("grow", &self.path))?;
+        }
+        Ok(())
+    }
+
+    /// An empty file system, which gets its name once it is whole.
+    fn create(&self, size: u64) -> Result<(), ApplyError> {
+        let new = self.path.with_file_name(format!("{NOT_WHOLE}disk"));
+        let made = write_ext4(&empty(), &[], &options(&self.name, size), None, &new);
+        made.map_err(|source| SessionDiskError::NotMade { disk: self.name.clone(), source })?;
+        let whole = File::open(&new).and_then(|file| {
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            file.sync_all()?;
+            fs::rename(&new, &self.path)
+        });
+        whole.map_err(FileError::when("write", &self.path))?;
+        Ok(self.path.parent().map_or(Ok(()), files::sync_dir)?)
+    }
+
+    /// Removes one of its files for good.
+    pub fn remove(self, file: &Path) -> Result<(), ApplyError> {
+        Ok(files::remove(file)?)
+    }
+}
+
+impl Drop for HeldSessionDisk {
+    /// Where there is no disk, nothing of it stays.
+    fn drop(&mut self) {
+        let _ = self.path.parent().map(fs::remove_dir);
+    }
+}
+
+/// A home's worth of nothing: whose it is, is said by the guest that first mounts it.
+fn empty() -> Tree<Content> {
+    let mut tree = Tree::new();
+    // The root of a tree is free.
+    let _ = tree.insert("", Node::new(NodeKind::Directory, 0o700));
+    tree
+}
+
+/// Longest label of an ext4 file system, in bytes.
+const LABEL_MAX: usize = 16;
+
+/// No two disks have one UUID, be they made under one name.
+fn options(name: &Label, size: u64) -> Ext4Options {
+    let made = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let seed = Sha256::of(format!("session disk {name} {} {}", made.as_nanos(), std::process::id()));
+    let (mut uuid, mut hash_seed) = ([0; 16], [0; 16]);
+    let (first, last) = seed.0.split_at(16);
+    uuid.copy_from_slice(first);
+    hash_seed.copy_from_slice(last);
+    let label = name.as_str().chars().take(LABEL_MAX).collect();
+    let size = Some(ByteSize::from_bytes(size));
+    Ext4Options { label, uuid: uuid_from(uuid), hash_seed, size, purpose: Purpose::ReadWrite }
+}
+
+/// The guest that has a disk of this name. One that the store has no file of any more may still be in a jail.
+fn holder(host: &LinuxHost, name: &Label, disk: Option<&Metadata>) -> Result<Option<GuestName>, ApplyError> {
+    if disk.is_some_and(|disk| disk.nlink() == 1) {
+        return Ok(None);
+    }
+    host.look.again();
+    for (guest, places) in host.look.all_jails(&host.layout)? {
+        for place in places {
+            let there = place.root(&host.layout, &guest).join(in_jail(name));
+            let is_it = |there: Metadata| disk.is_none_or(|disk| is_same(&there, disk));
+            if fs::symlink_metadata(there).is_ok_and(is_it) {
+                return Ok(Some(guest));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// What a jail calls a session's disk, below its root.
+fn in_jail(name: &Label) -> String {
+    format!("{SESSION}/{name}.ext4")
+}
+
+impl GuestHandle<'_> {
+    /// Looks whether a spare has a place for a session's disk, and has a disk that fits.
+    ///
+    /// # Errors
+    /// Where it has none; nothing was done to it then.
+    pub fn prepare_session_disk(self, disk: &HeldSessionDisk) -> Result<(), ApplyError> {
+        let machine: Option<Machine> = self.machine()?;
+        let place = machine.and_then(|machine| machine.session_disk);
+        let place = place.ok_or_else(|| SessionDiskError::NoPlace { guest: self.name.clone() })?;
+        disk.prepare(self.name, place)
+    }
+
+    /// Gives a guest that somebody has taken the disk of its session.
+    ///
+    /// # Errors
+    /// Where its VMM does not take it. The guest is then ended, and the disk free again.
+    pub fn attach_session_disk(self, record: &PoolRecord, disk: &HeldSessionDisk) -> Result<(), ApplyError> {
+        let vmm = self.vmm_taken(record)?;
+        let machine: Option<Machine> = self.machine()?;
+        let machine = machine.ok_or_else(|| ApplyError::Gone(self.name.clone()))?;
+        let (root, path) = (self.jail_root(&vmm)?, in_jail(&disk.name));
+        let link = root.join(&path);
+        let size = fs::metadata(&disk.path).map_err(FileError::when("look at", &disk.path))?.len();
+        fs::hard_link(&disk.path, &link).map_err(FileError::when("link", &link))?;
+        let attached = self.host.scope.chown(&disk.path, machine.uid).and_then(|()| {
+            control::connect(&root, &machine, &vmm, PATIENCE)?.change_session_disk(&path, size)
+        });
+        attached.inspect_err(|_| {
+            // Where it cannot be ended, the next `up` ends it; the disk is its own until then.
+            if self.kill_vmm(Some(&vmm)).is_ok() {
+                let _ = fs::remove_file(&link);
+            }
+        })
+    }
+
+    /// Tells a guest that runs that the disk of its session is there: it reads a line on its serial port. One that has not read
+    /// what was said before needs no more.
+    pub fn announce_session_disk(self) -> Result<(), ApplyError> {
+        let path = self.layout().console_input(self.name);
+        let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+        let told = File::options().write(true).custom_flags(flags).open(&path);
+        match told.and_then(|mut pipe| pipe.write_all(b"\n")) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                Err(FileError::when("write to", path)(error).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The disk of its session, where it has one: its name, and the file as the jail has it.
+    pub fn session_disk(self) -> Option<(Label, HeldNode)> {
+        self.session_disks().into_iter().next_back()
+    }
+
+    /// Those that its jails have, the newest one last.
+    fn session_disks(self) -> Vec<(Label, HeldNode)> {
+        let (layout, guest) = (self.layout(), self.name);
+        let mut found = Vec::new();
+        for place in self.jails().unwrap_or_default() {
+            let root = place.root(layout, guest);
+            for file in files::names_in(&root.join(SESSION)).unwrap_or_default() {
+                let name = file.strip_suffix(".ext4").and_then(|name| name.parse().ok());
+                let Some(name): Option<Label> = name else { continue };
+                found.extend(held_in(&root, &name).map(|held| (name, held)));
+            }
+        }
+        found
+    }
+
+    /// Gives a session's disk that only a jail has its name in the store again, before that jail goes. What has the name instead
+    /// stays, and the other is kept beside it.
+    ///
+    /// # Errors
+    /// Where it cannot be linked.
+    pub(super) fn relink_session_disks(self) -> Result<(), ApplyError> {
+        for (name, held) in self.session_disks() {
+            if held.metadata().nlink() > 1 {
+                continue;
+            }
+            let dir = self.layout().session_disk_dir(&name);
+            files::create_private_dir(&dir)?;
+            for number in 0.. {
+                let path = self.layout().session_disk_numbered(&name, number);
+                match held.link(&path) {
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                    linked => {
+                        linked.map_err(FileError::when("link", &path))?;
+                        break;
+                    }
+                }
+            }
+            files::sync_dir(&dir)?;
+        }
+        Ok(())
+    }
+}
+
+/// A session's disk in a jail, over no link. It belongs to whom the jail's directory says nothing about, so its own owner counts.
+fn held_in(root: &Path, name: &Label) -> Option<HeldNode> {
+    let path = in_jail(name);
+    let owner = fs::symlink_metadata(root.join(&path)).ok()?.uid();
+    UntrustedDir::open(root, owner).ok()?.node(&path, FileKind::Regular).ok()
+}
+
+/// A session's disk of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionDiskFile {
+    pub name: Label,
+    /// What `disk ls` calls it: `sessions/NAME`, and what was set aside `sessions/NAME.before-replaced`.
+    pub listed: String,
+    pub path: PathBuf,
+    /// The guest that has it.
+    pub guest: Option<GuestName>,
+}
+
+/// What the names of sessions' disks begin with in lists.
+pub const LISTED: &str = "sessions/";
+
+/// Every session's disk of the store.
+pub fn all(host: &LinuxHost) -> Result<Vec<SessionDiskFile>, ApplyError> {
+    let layout = &host.layout;
+    let mut found = Vec::new();
+    for name in files::names_in(&layout.session_disks())? {
+        let Ok(name) = name.parse::<Label>() else { continue };
+        for file in files::names_in(&layout.session_disk_dir(&name))? {
+            let Some(rest) = file.strip_prefix("disk").and_then(|rest| rest.strip_suffix(".ext4")) else {
+                continue;
+            };
+            if !(rest.is_empty() || rest.starts_with(BEFORE)) {
+                continue;
+            }
+            let path = layout.session_disk_dir(&name).join(&file);
+            // One that went meanwhile is not there.
+            let Ok(disk) = fs::symlink_metadata(&path) else { continue };
+            let guest = holder(host, &name, Some(&disk))?;
+            found.push(SessionDiskFile {
+                listed: format!("{LISTED}{name}{rest}"),
+                name: name.clone(),
+                path,
+                guest,
+            });
+        }
+    }
+    found.sort_by(|a, b| a.listed.cmp(&b.listed));
+    Ok(found)
+}

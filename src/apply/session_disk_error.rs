@@ -1,0 +1,38 @@
+//! What stands against a session's disk.
+
+use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, GuestName, Label};
+use crate::image::ext4::Ext4Error;
+
+/// Why a session does not get its disk.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionDiskError {
+    #[error("the disk {disk} is in {guest}, and no disk is ever in two guests")]
+    Taken { disk: Label, guest: GuestName },
+    #[error("another command holds the disk {0}")]
+    Busy(Label),
+    #[error("{guest} has no place for a session's disk")]
+    NoPlace { guest: GuestName },
+    #[error("the disk {disk} has {there}, but {guest} takes disks of at most {place}")]
+    TooLarge { disk: Label, there: ByteSize, guest: GuestName, place: ByteSize },
+    #[error("the disk {disk} cannot be made")]
+    NotMade { disk: Label, source: Ext4Error },
+}
+
+impl Diagnostic for SessionDiskError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Taken { guest, .. } => Class::Failed.hint(format!(
+                "`sisforge session end {guest}` ends its session; where it is over already, `watch` or `sisforge up` removes what is left"
+            )),
+            Self::Busy(_) => Class::Failed.hint("run the command again when that one has ended"),
+            Self::NoPlace { .. } => Class::Invalid.hint(
+                "set the size of such disks, as `session = { disk = \"1GiB\" }` in the pool, and run `sisforge up`: spares have the place \
+                 from their start on",
+            ),
+            Self::TooLarge { .. } => {
+                Class::Invalid.hint("a disk is never made smaller: raise `disk` of the pool's `session`, and run `sisforge up`")
+            }
+            Self::NotMade { source, .. } => source.diagnosis().of(Class::Failed),
+        }
+    }
+}
