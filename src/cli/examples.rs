@@ -81,7 +81,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("watch", &["sisforge watch", "sisforge watch --repo https://git.example.org/fleet.git --interval 30s"]),
     ("export nomad", &["sisforge export nomad --repo https://git.example.org/fleet.git"]),
     ("export kubernetes", &["sisforge export kubernetes --repo https://git.example.org/fleet.git"]),
-    ("systemd", &["sisforge systemd", "sisforge systemd --install"]),
+    (
+        "systemd",
+        &["sisforge systemd", "sisforge systemd --install", "sisforge systemd --sessions portal --install"],
+    ),
     ("doctor", &["sisforge doctor", "sisforge doctor --fix"]),
     ("gc", &["sisforge gc --dry-run", "sisforge gc --yes"]),
     ("inspect", &["sisforge inspect surf"]),

@@ -1,9 +1,12 @@
-//! `systemd`: the one unit that keeps the fleet on this host.
+//! `systemd`: the one unit that keeps the fleet on this host, and those of its sessions.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::run::systemd::{FleetUnit, absolute};
+
+use crate::sys::accounts;
+use crate::sys::systemd::UNITS;
 
 use super::error::CliError;
 use super::ui::Ui;
@@ -20,6 +23,11 @@ pub struct Args {
     /// Bring the fleet up at each boot, instead of following it
     #[arg(long)]
     once: bool,
+    /// Print or install the units by which this user, who is not root, asks for sessions over a socket; several may be named
+    ///
+    /// They stand beside the unit of the fleet. What is said over the socket: `sisforge session socket --help`.
+    #[arg(long, value_name = "USER", value_parser = session_user, conflicts_with_all = ["once", "repo"])]
+    sessions: Vec<String>,
 }
 
 /// What is kept on hosts, and under which name.
@@ -40,6 +48,9 @@ impl FleetArgs {
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    if !args.sessions.is_empty() {
+        return sessions(args, ui);
+    }
     let service = FleetUnit { once: args.once, ..fleet_unit(&args.fleet, None, ui)? };
     if !args.install {
         render::text(&service.unit());
@@ -47,6 +58,28 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     }
     let path = service.install()?;
     ui.wrote(&path, &format!("; start it now: systemctl start {}", service.name));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sessions(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
+    if let Some(user) = args.sessions.iter().find(|user| accounts::uid_of(user).is_none()) {
+        return Err(CliError::invalid(format!("--sessions: there is no user {user}"))
+            .hint("`useradd --system` makes one"));
+    }
+    let fleet = fleet_unit(&args.fleet, None, ui)?;
+    let watched = fleet.arguments.iter().take_while(|word| *word != "watch").cloned();
+    let arguments = watched.chain(["session", "socket"].map(str::to_owned)).collect();
+    let unit = FleetUnit { arguments, ..fleet };
+    let sessions = unit.sessions(&args.sessions);
+    if args.install {
+        let path = sessions.install()?;
+        let how = format!("; have it listen now: systemctl start {}.socket", sessions.name);
+        ui.wrote(&path, &how);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let texts =
+        sessions.units().map(|(name, text)| format!("# {}\n{text}", Path::new(UNITS).join(name).display()));
+    render::text(&texts.join("\n"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -90,6 +123,16 @@ fn repository_name(url: &str) -> String {
 
 fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '-' || c == '_'
+}
+
+/// A user, as a unit may name one.
+fn session_user(text: &str) -> Result<String, String> {
+    let is_name = text.chars().all(|c| is_plain(c) || c == '.') && !text.starts_with('-');
+    if is_name && !text.is_empty() {
+        Ok(text.to_owned())
+    } else {
+        Err("a user, by name or number".to_owned())
+    }
 }
 
 fn unit_name(text: &str) -> Result<String, String> {

@@ -1,4 +1,4 @@
-//! systemd: the one unit that keeps a fleet on its host.
+//! systemd: the one unit that keeps a fleet on its host, and those by which users who are not root hand out its guests.
 //!
 //! The unit is `watch`, and holds `watch` alone: guests and the keepers of their logs have cgroups of their own, beside
 //! systemd's. Whatever becomes of the unit, guests run on, and the next start finds them. The kernel takes no controller away
@@ -91,6 +91,13 @@ impl FleetUnit {
         )
     }
 
+    /// The units by which users who are not root ask for sessions: a socket, and what answers one connection. `arguments` are up to and
+    /// with `session socket`.
+    pub fn sessions(&self, users: &[String]) -> SessionUnits<'_> {
+        let name = format!("{}-sessions", self.name);
+        SessionUnits { unit: self, name, users: users.to_vec() }
+    }
+
     /// Writes the unit and has systemd start it at each boot. Gives its path.
     ///
     /// # Errors
@@ -103,6 +110,105 @@ impl FleetUnit {
         fs::write(&path, self.unit().as_bytes(), 0o644)?;
         systemd::enable(&self.file_name()).map_err(ApplyError::from)?;
         Ok(path)
+    }
+}
+
+/// The units of sessions (systemd.socket(5)).
+#[derive(Clone, Debug)]
+pub struct SessionUnits<'a> {
+    unit: &'a FleetUnit,
+    /// Of both units, without `.socket` and `@.service`.
+    pub name: String,
+    /// Who may ask beside root, by name or number.
+    users: Vec<String>,
+}
+
+impl SessionUnits<'_> {
+    /// File names and texts, the socket first.
+    pub fn units(&self) -> [(String, String); 2] {
+        [
+            (format!("{}.socket", self.name), self.socket()),
+            (format!("{}@.service", self.name), self.service()),
+        ]
+    }
+
+    /// Where the socket is.
+    pub fn path(&self) -> PathBuf {
+        Path::new("/run").join(format!("{}.sock", self.name))
+    }
+
+    /// One user has the socket alone. Of several the kernel tells which one asks, and others are refused by what answers.
+    fn socket(&self) -> String {
+        let access = match &self.users[..] {
+            [user] => format!("SocketUser={user}\nSocketMode=0600\n"),
+            _ => "SocketMode=0666\n".to_owned(),
+        };
+        let (followed, path) = (self.unit.followed.replace('%', "%%"), self.path());
+        format!(
+            "# Made by `sisforge systemd --sessions`: for each connection, systemd starts {}@.service.\n\
+             [Unit]\n\
+             Description=Sessions of {followed}\n\
+             Documentation=man:sisforge(1) man:sisforge-session-socket(1)\n\
+             \n\
+             [Socket]\n\
+             ListenStream={}\n\
+             {access}\
+             Accept=yes\n\
+             MaxConnections=256\n\
+             RemoveOnStop=yes\n\
+             \n\
+             [Install]\n\
+             WantedBy=sockets.target\n",
+            self.name,
+            path.display(),
+        )
+    }
+
+    fn service(&self) -> String {
+        let (unit, program) = (self.unit, self.unit.program.display().to_string());
+        let allowed = self.users.iter().flat_map(|user| ["--allow", user.as_str()]);
+        let words =
+            [program.as_str()].into_iter().chain(unit.arguments.iter().map(String::as_str)).chain(allowed);
+        let command = words.map(quoted).collect::<Vec<_>>().join(" ");
+        let environment = quoted(&format!("SISFORGE_CACHE_DIR={}", unit.cache.display()));
+        let followed = unit.followed.replace('%', "%%");
+        format!(
+            "# Made by `sisforge systemd --sessions`. Who is connected has an hour; guests outlive this unit.\n\
+             [Unit]\n\
+             Description=Sessions of {followed}, for one connection\n\
+             Documentation=man:sisforge(1) man:sisforge-session-socket(1)\n\
+             CollectMode=inactive-or-failed\n\
+             \n\
+             [Service]\n\
+             Type=exec\n\
+             Environment={environment}\n\
+             ExecStart={command}\n\
+             StandardInput=socket\n\
+             StandardOutput=socket\n\
+             StandardError=journal\n\
+             RuntimeMaxSec=1h\n\
+             TimeoutStopSec=300\n\
+             SuccessExitStatus=130 143\n\
+             KillMode=mixed\n\
+             {HARDENING}"
+        )
+    }
+
+    /// Writes both units and has systemd listen at each boot. Gives the path of the first.
+    ///
+    /// # Errors
+    /// Where systemd does not run this host, or a file cannot be written.
+    pub fn install(&self) -> Result<PathBuf, RunError> {
+        if !systemd::is_running() {
+            return Err(RunError::NoSystemd);
+        }
+        let units = self.units();
+        for (name, text) in &units {
+            fs::write(&Path::new(UNITS).join(name), text.as_bytes(), 0o644)?;
+        }
+        let [(socket, _), _] = units;
+        systemd::enable(&socket).map_err(ApplyError::from)?;
+        Ok(Path::new(UNITS).join(socket))
     }
 }
 
@@ -140,6 +246,27 @@ mod tests {
         }
         let once = service(true).unit();
         assert!(once.contains("watch --once\n") && once.contains("Type=oneshot\n"), "{once}");
+    }
+
+    #[test]
+    fn one_user_has_the_socket_alone_and_several_are_told_apart() {
+        let unit = FleetUnit { arguments: vec!["session".into(), "socket".into()], ..service(false) };
+        let text = |users: &[&str]| {
+            let users: Vec<String> = users.iter().map(|user| (*user).to_owned()).collect();
+            unit.sessions(&users).units().map(|(name, text)| format!("{name}\n{text}")).concat()
+        };
+        let one = text(&["portal"]);
+        for line in [
+            "sisforge-sis-sessions.socket",
+            "ListenStream=/run/sisforge-sis-sessions.sock",
+            "SocketUser=portal",
+            "SocketMode=0600",
+            "ExecStart=/usr/bin/sisforge session socket --allow portal",
+        ] {
+            assert!(one.lines().any(|there| there == line), "{line}\n{one}");
+        }
+        let two = text(&["portal", "1000"]);
+        assert!(two.contains("SocketMode=0666\n") && two.contains(" --allow portal --allow 1000\n"), "{two}");
     }
 
     #[test]

@@ -34,6 +34,40 @@ fn systemd_takes_the_unit_and_finds_it_confined() {
 }
 
 #[test]
+fn systemd_takes_the_units_of_sessions() {
+    if let Some(reason) = missing(&["systemd-analyze"]) {
+        return skip("systemd_takes_the_units_of_sessions", &reason);
+    }
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    for users in ["--sessions nobody", "--sessions nobody --sessions 1"] {
+        let text = sandbox.done(&format!("systemd {users} --name portal"));
+        let (socket, service) =
+            text.split_once("\n# /etc/systemd/system/portal-sessions@.service\n").unwrap();
+        sandbox.write("units/portal-sessions.socket", socket);
+        sandbox.write("units/portal-sessions@.service", service);
+        // The socket's service is looked for beside it.
+        analyze(&["verify", "--man=no", "--generators=no"], &sandbox.path("units/portal-sessions.socket"));
+        let one = "units/portal-sessions@1.service";
+        sandbox.write(one, service);
+        analyze(&["verify", "--man=no", "--generators=no"], &sandbox.path(one));
+        analyze(&["security", "--no-pager", "--offline=yes", "--threshold", EXPOSURE], &sandbox.path(one));
+        std::fs::remove_file(sandbox.path(one)).unwrap();
+        let file = sandbox.path("fleet.toml").canonicalize().unwrap();
+        assert!(service.contains(&format!(" --file {} ", file.display())), "{service}");
+        assert!(service.contains(" session socket --allow nobody"), "{service}");
+    }
+    for (args, words) in [
+        ("--sessions no-such-user", "there is no user no-such-user"),
+        ("--sessions nobody%i", "a user, by name or number"),
+        ("--sessions nobody --once", "cannot be used with"),
+        ("--sessions nobody --repo https://git.example.org/fleets.git", "cannot be used with"),
+    ] {
+        sandbox.run(&format!("systemd {args}")).fails(2, &[words]);
+    }
+}
+
+#[test]
 fn the_unit_says_the_same_from_any_directory() {
     let sandbox = Sandbox::new();
     sandbox.fleet("a");
