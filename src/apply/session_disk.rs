@@ -19,6 +19,7 @@ use crate::image::content::Content;
 use crate::image::ext4::{Ext4Options, Purpose, write_ext4};
 use crate::image::tree::{Node, NodeKind, Tree};
 use crate::sys::fs::{self as files, FileError};
+use crate::sys::process::{self, ProcessInfo};
 use crate::sys::untrusted::{FileKind, HeldNode, UntrustedDir};
 
 use super::ApplyError;
@@ -91,8 +92,11 @@ impl HeldSessionDisk {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             there => Some(there.map_err(FileError::when("look at", &self.path))?),
         };
-        match holder(host, &self.name, disk.as_ref())? {
-            Some(guest) => Err(SessionDiskError::Taken { disk: self.name.clone(), guest }.into()),
+        if let Some(guest) = holder(host, &self.name, disk.as_ref())? {
+            return Err(SessionDiskError::Taken { disk: self.name.clone(), guest }.into());
+        }
+        match disk.as_ref().and_then(still_open) {
+            Some(pid) => Err(SessionDiskError::StillOpen { disk: self.name.clone(), pid }.into()),
             None => Ok(()),
         }
     }
@@ -187,6 +191,14 @@ fn holder(host: &LinuxHost, name: &Label, disk: Option<&Metadata>) -> Result<Opt
         }
     }
     Ok(None)
+}
+
+/// A process of the last guest that had a disk and has it open, be it that its jail is gone: one that the kernel does not end.
+fn still_open(disk: &Metadata) -> Option<u32> {
+    let of_guest = process::rooted_elsewhere().into_iter().filter_map(|found| process::inspect(found.pid));
+    let mut of_guest = of_guest.filter(|process| process.uid == disk.uid());
+    let has_it = |process: &ProcessInfo| HeldNode::open_in(process.pid, |meta| is_same(meta, disk)).is_some();
+    of_guest.find(has_it).map(|process| process.pid)
 }
 
 /// What a jail calls a session's disk, below its root.

@@ -8,6 +8,8 @@ use crate::image::ext4::Ext4Error;
 pub enum SessionDiskError {
     #[error("the disk {disk} is in {guest}, and no disk is ever in two guests")]
     Taken { disk: Label, guest: GuestName },
+    #[error("process {pid} of the guest that had the disk {disk} last has it open still")]
+    StillOpen { disk: Label, pid: u32 },
     #[error("another command holds the disk {0}")]
     Busy(Label),
     #[error("{guest} has no place for a session's disk")]
@@ -23,6 +25,9 @@ impl Diagnostic for SessionDiskError {
         match self {
             Self::Taken { guest, .. } => Class::Failed.hint(format!(
                 "`sisforge session end {guest}` ends its session; where it is over already, `watch` or `sisforge up` removes what is left"
+            )),
+            Self::StillOpen { pid, .. } => Class::Failed.hint(format!(
+                "it is to end: `sisforge up` tells why it does not; `ls -l /proc/{pid}/fd` shows what it has"
             )),
             Self::Busy(_) => Class::Failed.hint("run the command again when that one has ended"),
             Self::NoPlace { .. } => Class::Invalid.hint(

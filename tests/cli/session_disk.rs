@@ -340,6 +340,37 @@ fn a_guest_that_ended_by_itself_has_its_disk_until_it_is_cleared_away() {
 }
 
 #[test]
+fn a_disk_that_a_process_of_its_last_guest_has_open_is_given_to_nobody() {
+    if let Some(reason) = missing_programs(&["perl"]) {
+        return eprintln!("SKIPPED: {reason}");
+    }
+    let pool = Pool::new("qemu", Site::new(), KEYS);
+    let guest = pool.started("jo");
+    let uid = fs::metadata(pool.disk("jo")).unwrap().uid();
+    pool.done(&format!("session end {guest}"));
+    // As a VMM that hangs in the kernel would, whose jail is gone.
+    let script = format!(
+        "open my $f, '+<', $ARGV[0] or die; chroot '/proc' or die; $) = '{uid} {uid}'; $> = {uid}; print qq(x\n); \
+         $| = 1; print qq(open\n); sleep 600"
+    );
+    let mut holds = Command::new("perl")
+        .args(["-e", &script])
+        .arg(pool.disk("jo"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 2];
+    std::io::Read::read_exact(holds.stdout.as_mut().unwrap(), &mut said).unwrap();
+    pool.start("--disk jo").fails(1, &[&format!("process {} of the guest", holds.id()), "has it open still"]);
+    pool.site.run("disk rm sessions/jo --yes").fails(1, &["has it open still"]);
+    assert_eq!(pool.spares(), 1);
+    holds.kill().unwrap();
+    holds.wait().unwrap();
+    pool.started("jo");
+    pool.done("down --timeout 0");
+}
+
+#[test]
 fn a_vmm_that_does_not_take_the_disk_is_ended_and_the_disk_is_free() {
     if let Some(reason) = missing_programs(&["perl"]) {
         return eprintln!("SKIPPED: {reason}");
