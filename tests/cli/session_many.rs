@@ -150,13 +150,9 @@ fn of_many_sessions_at_once_none_gets_anothers_guest() {
     assert_eq!(holders.len(), count, "{disks}");
     assert_eq!(holders.iter().map(|(_, guest)| guest).collect::<BTreeSet<_>>().len(), count, "{disks}");
     site.run(&format!("session start {pool}")).fails(1, &["is spare"]);
-    let site = &site;
-    thread::scope(|scope| {
-        for guest in &given {
-            scope.spawn(move || {
-                site.run(&format!("session end {guest}")).fails(0, &[]);
-            });
-        }
+    // One after the other, as whoever ends a session holds the host; the rest goes with the fleet.
+    given.iter().take(3).for_each(|guest| {
+        site.run(&format!("session end {guest}")).fails(0, &[]);
     });
     site.run("down --timeout 0").fails(0, &[]);
     assert_eq!(site.sandbox.traces(), [""; 0]);
