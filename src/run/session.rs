@@ -88,8 +88,12 @@ pub fn start(
     let begun = Instant::now();
     loop {
         let mut failed = None;
-        let disk = request.disk.as_ref().map(|name| hold_disk(&host, name)).transpose()?;
-        for guest in spares(&host, pool)? {
+        let spares = spares(&host, pool)?;
+        // Nothing is made for a disk that is not there while nobody could be given it.
+        let is_there = |name: &&Label| !spares.is_empty() || host.layout.session_disk_dir(name).exists();
+        let disk = request.disk.as_ref().filter(is_there);
+        let disk = disk.map(|name| hold_disk(&host, name)).transpose()?;
+        for guest in spares {
             match take(&host, &guest, request, disk.as_ref()) {
                 Ok(Some(session)) => {
                     events::record(&host.layout, [FleetEvent::of_session(&guest, &session)]);

@@ -233,6 +233,8 @@ fn of_many_who_bring_one_disk_one_gets_it_and_nobody_else_loses_a_spare() {
 fn a_disk_has_a_place_of_its_size_or_larger() {
     for (vmm, site) in sites() {
         let pool = Pool::new(vmm, site, "spare = 1\nmax = 2");
+        pool.site.run("session start nowhere --disk jo").fails(2, &["there is no pool `nowhere`"]);
+        assert!(!pool.store("disks").exists(), "nothing was made");
         pool.start("--disk jo").fails(2, &["no place for a session's disk", "session = { disk ="]);
         assert_eq!(pool.spares(), 1);
         assert!(!pool.store("disks/sessions/jo").exists());
