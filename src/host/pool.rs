@@ -40,10 +40,13 @@ fn of_pool(
     let runs = |name: &GuestName| observed.guests.get(name).is_some_and(|guest| guest.vmm.is_some());
     let in_use: BTreeSet<&GuestName> =
         members.iter().copied().filter(|name| matches!(role(name), Some(PoolRole::InUse(_)))).collect();
-    let is_free = |name: &&GuestName| !matches!(role(name), Some(PoolRole::InUse(_) | PoolRole::Used));
-    let mut free: Vec<&GuestName> = members.into_iter().filter(is_free).collect();
-    // Those that are nearest to it: spare already, else running; the first ones where there is no difference.
-    free.sort_by_key(|name| (!matches!(role(name), Some(PoolRole::Spare(_))), !runs(name), number(name)));
+    let mut free: Vec<&GuestName> = members.into_iter().filter(|name| !in_use.contains(name)).collect();
+    // Those that are nearest to it: spare already, else running; the first ones where there is no difference. One whose session is over
+    // has to be stopped first, so it comes last.
+    free.sort_by_key(|name| {
+        let is_used = matches!(role(name), Some(PoolRole::Used));
+        (is_used, !matches!(role(name), Some(PoolRole::Spare(_))), !runs(name), number(name))
+    });
     let left = (pool.max as usize).saturating_sub(in_use.len());
     let spare = free.into_iter().take(left.min(pool.spare as usize));
     let spare = spare.map(|name| (name.clone(), PoolPlace::Spare));

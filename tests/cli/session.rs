@@ -225,8 +225,7 @@ fn a_session_ends_at_its_time_or_with_its_vmm() {
     assert!(plan.contains("its session is over"), "{plan}");
     sandbox.run(&format!("session extend {first} --ttl 8h")).fails(2, &["is in no session"]);
     let pid = sandbox.pid(first);
-    sandbox.done("up");
-    // Its place is free from then on.
+    // A full pool has no other place for the next one.
     sandbox.done("up");
     assert_eq!(
         (sandbox.ps(first)["state"].as_str(), sandbox.ps(second)["state"].as_str()),
