@@ -54,7 +54,8 @@ enum Command {
 #[derive(clap::Args)]
 struct VerifyArgs {
     /// The archive
-    file: PathBuf,
+    #[arg(value_name = "FILE")]
+    archive: PathBuf,
     /// A file of SSH keys (ssh-keygen(1), ALLOWED SIGNERS): fail unless one of them signed it
     #[arg(long, value_name = "ALLOWED_SIGNERS")]
     signers: Option<PathBuf>,
@@ -63,7 +64,8 @@ struct VerifyArgs {
 #[derive(clap::Args)]
 struct FilesArgs {
     /// The archive
-    file: PathBuf,
+    #[arg(value_name = "FILE")]
+    archive: PathBuf,
     /// Compare times too, and show files that differ only in them
     #[arg(long)]
     times: bool,
@@ -72,7 +74,8 @@ struct FilesArgs {
 #[derive(clap::Args)]
 struct CatArgs {
     /// The archive
-    file: PathBuf,
+    #[arg(value_name = "FILE")]
+    archive: PathBuf,
     /// A path on the data disk, such as /.profile, or a member, such as timeline.html
     path: String,
 }
@@ -84,7 +87,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         Some(Command::Files(args)) => files(args, ui),
         Some(Command::Cat(args)) => {
             let mut output = std::io::stdout().lock();
-            forensics::print(&args.file, &args.path, &mut output)?;
+            forensics::print(&args.archive, &args.path, &mut output)?;
             output
                 .flush()
                 .map_err(|error| CliError::failed(format!("cannot write to standard output: {error}")))?;
@@ -115,10 +118,10 @@ fn take(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
 }
 
 fn verify(args: &VerifyArgs, ui: &Ui) -> Result<ExitCode, CliError> {
-    let archive = forensics::verify(&args.file)?;
-    let who = args.signers.as_deref().map(|signers| archive.verify(&args.file, signers)).transpose()?;
+    let archive = forensics::verify(&args.archive)?;
+    let who = args.signers.as_deref().map(|signers| archive.verify(&args.archive, signers)).transpose()?;
     if ui.settings.json {
-        render::json(&EvidenceJson::verified(&args.file, &archive, who));
+        render::json(&EvidenceJson::verified(&args.archive, &archive, who));
         return Ok(ExitCode::SUCCESS);
     }
     let manifest = &archive.manifest;
@@ -145,7 +148,7 @@ fn verify(args: &VerifyArgs, ui: &Ui) -> Result<ExitCode, CliError> {
 }
 
 fn files(args: &FilesArgs, ui: &Ui) -> Result<ExitCode, CliError> {
-    let changed = forensics::changed_files(&args.file, args.times)?;
+    let changed = forensics::changed_files(&args.archive, args.times)?;
     for unreadable in &changed.unreadable {
         ui.say(&format!("note: cannot be read: {}", render::plain(unreadable)));
     }

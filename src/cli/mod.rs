@@ -388,3 +388,28 @@ fn internal(command: &Internal) -> Result<ExitCode, CliError> {
         Internal::Prove => prove::run(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// clap keeps one value for each id: an argument of a command with the id of a global one is both.
+    #[test]
+    fn no_argument_of_a_command_has_the_id_of_a_global_one() {
+        let root = command_line();
+        let global: BTreeSet<_> =
+            root.get_arguments().filter(|arg| arg.is_global_set()).map(clap::Arg::get_id).collect();
+        assert!(global.contains(&clap::Id::from("file")), "{global:?}");
+        let mut waiting: Vec<_> =
+            root.get_subcommands().map(|command| (command.get_name().to_owned(), command)).collect();
+        while let Some((path, command)) = waiting.pop() {
+            let clash = command.get_arguments().find(|arg| global.contains(arg.get_id()));
+            assert!(clash.is_none(), "sisforge {path}: {:?}", clash.map(clap::Arg::get_id));
+            waiting.extend(
+                command.get_subcommands().map(|below| (format!("{path} {}", below.get_name()), below)),
+            );
+        }
+    }
+}
