@@ -85,14 +85,15 @@ pub(super) fn default_name(guest: &GuestName, now: &str) -> Result<SnapshotName,
 pub fn list(workspace: &Workspace<'_>, all: bool) -> Result<Vec<StoredSnapshot>, RunError> {
     let host = Located::find(workspace)?.host;
     let mut found = snapshot::list(&host.layout)?;
-    // A ledger that is not whole is told of by whoever wants to restore.
+    // What is wrong with one that is not whole, `snapshot ledger` tells.
     let ledger = snapshot::ledger(&host.layout).ok();
     for one in found.iter_mut().filter(|one| one.place == SnapshotState::Ready) {
-        let Some((ledger, manifest)) = ledger.as_ref().zip(one.manifest.as_ref()) else { continue };
-        one.spent = match ledger.fate(manifest.id()) {
-            Some(fate) if fate.is_open() => None,
-            Some(fate) => Some(fate.line.event.words()),
-            None => Some("not known to the ledger".to_owned()),
+        let Some(manifest) = &one.manifest else { continue };
+        one.spent = match ledger.as_ref().map(|ledger| ledger.fate(manifest.id())) {
+            Some(Some(fate)) if fate.is_open() => None,
+            Some(Some(fate)) => Some(fate.line.event.words()),
+            Some(None) => Some("not known to the ledger".to_owned()),
+            None => Some("not restored while the ledger is not whole".to_owned()),
         };
     }
     found.retain(|one| all || one.place == SnapshotState::Ready);

@@ -30,7 +30,8 @@ pub fn due(layout: &Layout, keep: &SnapshotKeep) -> Result<Vec<Outdated>, ApplyE
     let ledger = snapshot::ledger(layout)?;
     let kept = |StoredSnapshot { name, place, manifest, size, .. }| {
         let manifest = manifest.filter(|_| place == SnapshotState::Ready)?;
-        let order = ledger.fate(manifest.id()).map_or(0, |fate| fate.line.number);
+        // What cannot be restored, as a copy of what was, is nothing that another would go for; `snapshot rm` removes it.
+        let order = ledger.fate(manifest.id()).filter(|fate| fate.is_open())?.line.number;
         let created = parse_rfc3339(&manifest.created).ok();
         Some(KeptSnapshot { name, guest: manifest.guest, order, created, size })
     };

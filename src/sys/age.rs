@@ -1,7 +1,6 @@
 //! age (<https://age-encryption.org/v1>): files that the holder of one key alone can read. Such a file says nothing of who wrote it.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -133,10 +132,8 @@ impl AgeIdentity {
 
     /// Reads what was encrypted for this key. What of it was read is what was written; whether that is all of it, its end tells.
     pub fn decrypt(&self, path: &Path) -> Result<impl Read + use<>, AgeError> {
-        let file = File::open(path).map_err(FileError::when("read", path))?;
-        if file.metadata().is_ok_and(|meta| !meta.is_file()) {
-            return Err(AgeError::NoAge { path: path.to_owned() });
-        }
+        let file = files::open_regular(path).map_err(FileError::when("read", path))?;
+        let file = file.ok_or_else(|| AgeError::NoAge { path: path.to_owned() })?;
         let failed = |error| self.explained(path, error);
         let decryptor = Decryptor::new_buffered(io::BufReader::new(file)).map_err(failed)?;
         decryptor.decrypt(std::iter::once(&self.0 as &dyn age::Identity)).map_err(failed)
@@ -207,6 +204,12 @@ mod tests {
         assert!(read(&whole, &other).unwrap_err().contains("encrypted for another host"));
         assert!(read(b"[fleet]\n", &own).unwrap_err().contains("no file that age encrypted"));
         assert!(read(b"", &own).is_err());
+        let pipe = dirs[0].path().join("pipe");
+        files::make_pipe(&pipe).unwrap();
+        assert!(
+            matches!(own.decrypt(&pipe), Err(AgeError::NoAge { .. })),
+            "nobody waits for who writes to it"
+        );
         for step in 0..60 {
             let place = step * (whole.len() - 1) / 59;
             let mut changed = whole.clone();

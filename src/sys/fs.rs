@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::base::{Class, Diagnosis, Diagnostic, LfsPointer};
@@ -71,6 +71,13 @@ pub fn open(path: &Path) -> Result<File, FileError> {
         Ok(file)
     };
     open().map_err(FileError::when("read", path))
+}
+
+/// Opens a regular file to read it; `None` where it is something else. A pipe is not waited for.
+pub fn open_regular(path: &Path) -> io::Result<Option<File>> {
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    Ok(file.metadata()?.is_file().then_some(file))
 }
 
 /// What stands in a checkout in place of a file is never taken for the file.

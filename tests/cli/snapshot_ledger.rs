@@ -90,6 +90,13 @@ fn a_store_of_before_there_was_a_ledger_keeps_what_it_restored_and_what_it_did_n
         "back",
         &["snapshot back is gone: it was restored as bob", "when it was called two"],
     );
+    // Nor does it stand for a newer one, in whose favour another is not kept.
+    sandbox.done("lock");
+    let text = sandbox.read("fleet.toml");
+    sandbox.write("fleet.toml", format!("{text}\n[snapshots]\nkeep = {{ count = 1 }}\n"));
+    sandbox.done("gc --yes");
+    assert_eq!(sandbox.done("snapshot ls -q"), "back\none\n");
+
     // One that was planted later is no older sisforge's.
     plant(&sandbox, "ready", "late", "2026-11-27T17:53:16Z");
     is_refused(&sandbox, "late", &["snapshot late was not made on this host", "snapshot import"]);
@@ -114,6 +121,8 @@ fn a_store_that_went_back_is_seen_and_restores_nothing_until_somebody_says_so() 
             format!("the ledger of the snapshots of {} went back: its last 1 of 4 lines", sandbox.name);
         is_refused(&sandbox, name, &[&went_back, "snapshot ledger --accept"]);
     }
+    let listed = sandbox.done("snapshot ls");
+    assert_eq!(listed.matches("not restored while the ledger is not whole").count(), 2, "{listed}");
     sandbox.run(&format!("snapshot export two --to {STRANGER} --out b.age")).fails(1, &["went back"]);
     assert!(!sandbox.path("b.age").exists());
     sandbox.run("snapshot ledger").fails(1, &["went back"]);
