@@ -11,6 +11,9 @@ use super::files::SourceFiles;
 use super::validate::{Mention, MentionTarget};
 use crate::base::problem::{Problem, Problems, suggest};
 
+/// Bytes of a file for `podman kube play`.
+pub const LARGEST_KUBE: u64 = 1 << 20;
+
 /// What is wrong, and what to do about it.
 type Wrong = (String, Option<String>);
 
@@ -94,11 +97,14 @@ fn lacking(thing: &MentionTarget, files: &SourceFiles) -> Option<Wrong> {
         | MentionTarget::FileOrDirectory(path)
         | MentionTarget::Directory(path)
         | MentionTarget::Secret(path)
+        | MentionTarget::Kube(path)
             if path.exists() && !path.is_file() && !path.is_dir() =>
         {
             Some(irregular(path))
         }
         MentionTarget::File(path) => (!path.is_file()).then(|| no("file", path)),
+        MentionTarget::Kube(path) if !path.is_file() => Some(no("file", path)),
+        MentionTarget::Kube(path) => no_kube(path),
         MentionTarget::Secret(path) => path.is_dir().then(|| irregular(path)),
         MentionTarget::Directory(path) => (!path.is_dir()).then(|| no("directory", path)),
         MentionTarget::FileOrDirectory(path) => (!path.exists()).then(|| no("file or directory", path)),
@@ -119,6 +125,21 @@ fn lacking(thing: &MentionTarget, files: &SourceFiles) -> Option<Wrong> {
                 format!("kernel-configs/fragments/{name}.config")
             })
         }
+    }
+}
+
+/// Why Podman would play nothing of a file. Its YAML is read by Podman alone; each thing that it plays has a `kind`.
+fn no_kube(path: &Path) -> Option<Wrong> {
+    let hint = || Some("name a file of Kubernetes' YAML, such as `podman kube generate` writes".to_owned());
+    if path.metadata().is_ok_and(|meta| meta.len() > LARGEST_KUBE) {
+        return Some((format!("{} has more than {LARGEST_KUBE} bytes", path.display()), hint()));
+    }
+    match fs::read_to_string(path) {
+        Ok(text) if text.contains("kind") => None,
+        Ok(_) => {
+            Some((format!("{} is no YAML of Kubernetes: nothing in it has a `kind`", path.display()), hint()))
+        }
+        Err(error) => Some((format!("cannot read {}: {error}", path.display()), hint())),
     }
 }
 

@@ -23,6 +23,7 @@ use crate::base::{Diagnosis, Diagnostic};
 use crate::sys::beneath;
 use crate::sys::fs::{self as sys_fs, FileError};
 
+pub use check::LARGEST_KUBE;
 use file::FleetFile;
 pub use files::{SourceFile, SourceFiles};
 pub use head::{FleetHead, head};

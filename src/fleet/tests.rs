@@ -463,10 +463,26 @@ fn containers_are_what_podman_can_run_and_in_nobodys_way() {
             both(&format!("{secret} }}]"), "secrets = [{ name = \"s\", file = \"g\" }]"),
             "secret `s` is of two files",
         ),
+        (with(&format!("{secret} }}, {{ name = \"s\", file = \"f\" }}]")), "/run/secrets/s is mounted twice"),
+        (
+            with(&format!("{secret} }}, {{ name = \"t\", file = \"g\", target = \"/run/secrets/s\" }}]")),
+            "/run/secrets/s is mounted twice",
+        ),
+        (with(&format!("tmpfs = [\"/x\"], {secret}, target = \"/x\" }}]")), "/x is mounted twice"),
+        (
+            with(&format!("{secret}, env = \"A\" }}, {{ name = \"t\", file = \"g\", env = \"A\" }}]")),
+            "the variable A is given twice",
+        ),
+        (with("memory = \"1GiB\""), "container `a` may take more than user `alice` has: 512MiB"),
+        (with("cpus = 1.5"), "container `a` may take more than user `alice` has: 1 vcpu"),
     ];
     for (text, message) in &cases {
         refused(&[("", text, message)]);
     }
+    let fits = with(
+        "memory = \"512MiB\", cpus = 1, secrets = [{ name = \"s\", file = \"f\" }, { name = \"s\", file = \"f\", env = \"A\" }]",
+    );
+    at(&(SMALL.to_owned() + &fits)).unwrap_or_else(|invalid| panic!("{}", render(&invalid, false)));
     // What a process can be given, it is given.
     let fine =
         with("command = [\"--\", \"-v\", \"\", \"a\\nb\"], env = { A = \"\\n$(id)'\\\"\", B = true, C = 7 }");
@@ -669,6 +685,30 @@ fn what_a_fleet_mentions_is_looked_up() {
     there is no recipes/rootles-podman/recipe.toml (did you mean `rootless-podman`?)
     there is no file /f/unsafe.txt (no hint)
     "#);
+}
+
+#[test]
+fn what_podman_would_not_play_is_told_before_a_guest_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fleet.toml");
+    std::fs::write(&path, SMALL.to_owned() + "containers = [{ name = \"a\", kube = \"pod.yaml\" }]\n")
+        .unwrap();
+    let told = |content: &[u8]| {
+        std::fs::write(dir.path().join("pod.yaml"), content).unwrap();
+        let Err(LoadError::Invalid(invalid)) = load(&path) else { panic!("no keys are there") };
+        invalid.problems.iter().map(|problem| problem.message.clone() + "\n").collect::<String>()
+    };
+    let too_large = "kind: Pod\n".repeat(1 << 17);
+    for (content, message) in [
+        (&b""[..], "nothing in it has a `kind`"),
+        (b"replicas: 3\n", "nothing in it has a `kind`"),
+        (b"kind: \xff\n", "cannot read"),
+        (too_large.as_bytes(), "has more than 1048576 bytes"),
+    ] {
+        let told = told(content);
+        assert!(told.contains("pod.yaml") && told.contains(message), "{message}: {told}");
+    }
+    assert!(!told(b"apiVersion: v1\nkind: Pod\n").contains("pod.yaml"));
 }
 
 #[test]

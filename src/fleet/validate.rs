@@ -52,6 +52,8 @@ pub enum MentionTarget {
     FileOrDirectory(PathBuf),
     /// A file that whoever starts guests must have, and nobody else.
     Secret(PathBuf),
+    /// A file for `podman kube play`.
+    Kube(PathBuf),
     /// A directory that must hold a `*.rsa.pub`.
     Keys(PathBuf),
     Recipe(Label),
@@ -67,6 +69,7 @@ impl MentionTarget {
             | Self::Directory(path)
             | Self::FileOrDirectory(path)
             | Self::Secret(path)
+            | Self::Kube(path)
             | Self::Keys(path) => Some(path),
             Self::Recipe(_) | Self::KernelBase(_) | Self::KernelFragment(_) => None,
         }

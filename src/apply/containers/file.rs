@@ -5,14 +5,13 @@ use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use crate::base::Sha256;
+use crate::fleet::LARGEST_KUBE;
 use crate::host::container::secret_digest;
 use crate::host::layout::Layout;
 use crate::sys::fs::{self as files, FileError};
 
 /// Bytes of a secret, of which Podman takes less than 512,000 (containers/common `pkg/secrets`).
 const LARGEST_SECRET: u64 = 511_999;
-/// Bytes of a `kube` file.
-const LARGEST_KUBE: u64 = 1 << 20;
 
 /// A secret; it is not empty.
 pub fn secret(path: &Path) -> Result<Vec<u8>, FileError> {

@@ -38,7 +38,7 @@ section! {
         /// Memory at the most, such as "256MiB".
         memory: Option<Spanned<ByteSize>>,
         /// Processors at the most, such as 0.5.
-        cpus: Option<MilliCpus>,
+        cpus: Option<Spanned<MilliCpus>>,
         /// Whether its root file system is read-only; false unless given.
         read_only as "read-only": Option<bool>,
         /// User in the container, or "USER:GROUP"; the image's own unless given.

@@ -12,7 +12,7 @@ use super::super::model::{
     ContainerSource, ContainerSpec, HealthCheck, PortMapping, Protocol, SecretPlace, SecretSpec,
 };
 use super::super::reader::List;
-use super::super::scalar::{CommandWord, Count, Lifetime, MilliCpus, TmpfsMount};
+use super::super::scalar::{CommandWord, Count, Lifetime, TmpfsMount};
 use super::{MentionTarget, Validator, all, optional};
 use crate::base::problem::{Problem, Read, ReadRef};
 use crate::base::{ByteSize, Label};
@@ -41,10 +41,60 @@ struct Taken {
     secrets: BTreeMap<Label, (PathBuf, Range<usize>)>,
 }
 
+/// A container of a guest whose size is not known yet, and where it says what it takes of that.
+#[derive(Clone)]
+pub(super) struct PlacedContainer {
+    spec: ContainerSpec,
+    memory: Option<Range<usize>>,
+    cpus: Option<Range<usize>>,
+}
+
 impl Validator<'_> {
-    pub(super) fn containers(&mut self, sections: &[Read<ContainerSection>]) -> Read<Vec<ContainerSpec>> {
+    pub(super) fn containers(&mut self, sections: &[Read<ContainerSection>]) -> Read<Vec<PlacedContainer>> {
         let mut taken = Taken::default();
-        all(sections.iter().map(|section| self.container(section.by_ref()?, &mut taken)))
+        all(sections.iter().map(|section| {
+            let section = section.by_ref()?;
+            let spec = self.container(section, &mut taken)?;
+            let memory = section.memory.by_ref()?.as_ref().map(Spanned::span);
+            let cpus = section.cpus.by_ref()?.as_ref().map(Spanned::span);
+            Ok(PlacedContainer { spec, memory, cpus })
+        }))
+    }
+
+    /// The containers of a guest of this size: a bound beyond it would be none.
+    pub(super) fn sized(
+        &mut self,
+        containers: Vec<PlacedContainer>,
+        memory: ByteSize,
+        vcpus: u8,
+        what: &str,
+    ) -> Read<Vec<ContainerSpec>> {
+        all(containers.into_iter().map(|PlacedContainer { spec, memory: memory_place, cpus }| {
+            let more_memory = spec.memory_mib.is_some_and(|mib| mib > memory.mib());
+            let more_cpus = spec.milli_cpus.is_some_and(|milli| milli > u32::from(vcpus) * 1000);
+            let message =
+                |has: String| format!("container `{}` may take more than {what} has: {has}", spec.name);
+            let wrong = [
+                memory_place
+                    .filter(|_| more_memory)
+                    .map(|place| (place, message(memory.to_string()), "memory")),
+                cpus.filter(|_| more_cpus).map(|place| {
+                    (
+                        place,
+                        message(match vcpus {
+                            1 => "1 vcpu".to_owned(),
+                            _ => format!("{vcpus} vcpus"),
+                        }),
+                        "vcpus",
+                    )
+                }),
+            ];
+            let wrong = wrong.into_iter().flatten().map(|(place, message, key)| {
+                let hint = format!("make it less, leave it out, or give the guest more `{key}`");
+                self.problems.report(Problem::new(place, message).hint(hint))
+            });
+            wrong.last().map_or(Ok(spec.clone()), Err)
+        }))
     }
 
     fn container(&mut self, section: &ContainerSection, taken: &mut Taken) -> Read<ContainerSpec> {
@@ -58,11 +108,12 @@ impl Validator<'_> {
         let command = optional(&section.command, words);
         let env = self.variables(section);
         let ports = optional(&section.ports, |ports| self.ports(ports, taken));
-        let mounts = self.mounts(section);
+        let mut places = BTreeMap::new();
+        let mounts = self.mounts(section, &mut places);
         let memory = optional(&section.memory, |memory| self.size(memory, "a container", LEAST_MEMORY_MIB));
         let health = optional(&section.health, |health| self.health(health));
         let secrets = optional(&section.secrets, |secrets| {
-            all(secrets.iter().map(|secret| self.secret(secret.by_ref()?, section, taken)))
+            all(secrets.iter().map(|secret| self.secret(secret.by_ref()?, section, taken, &mut places)))
         });
         let (volumes, tmpfs) = mounts?;
         let container = ContainerSpec {
@@ -72,7 +123,7 @@ impl Validator<'_> {
             volumes,
             tmpfs,
             memory_mib: memory?.map(ByteSize::mib),
-            milli_cpus: section.cpus?.map(|MilliCpus(milli)| milli),
+            milli_cpus: section.cpus.by_ref()?.as_ref().map(|cpus| cpus.get_ref().0),
             read_only: section.read_only?.unwrap_or(false),
             user: section.user.by_ref()?.as_ref().map(|user| user.0.clone()),
             restart: section.restart?.unwrap_or_default(),
@@ -93,7 +144,7 @@ impl Validator<'_> {
             (None, Some(kube)) => {
                 let beside = beside_kube(section);
                 if beside.is_empty() {
-                    return Ok(ContainerSource::Kube(self.path(kube, MentionTarget::File)));
+                    return Ok(ContainerSource::Kube(self.path(kube, MentionTarget::Kube)));
                 }
                 Problem::new(kube.span(), format!("{} cannot go with `kube`", beside.join(", ")))
                     .hint("say it in the file, or run an image instead")
@@ -152,12 +203,12 @@ impl Validator<'_> {
     fn mounts(
         &mut self,
         section: &ContainerSection,
+        taken: &mut BTreeMap<String, Range<usize>>,
     ) -> Read<(Vec<super::super::model::VolumeMount>, Vec<String>)> {
-        let mut taken = BTreeMap::new();
         let volumes = optional(&section.volumes, |volumes| {
             all(volumes.iter().map(|volume| {
                 let volume = volume.by_ref()?;
-                self.mounted_once(&volume.get_ref().target, volume.span(), &mut taken)?;
+                self.mounted_once(&volume.get_ref().target, volume.span(), taken)?;
                 Ok(volume.get_ref().clone())
             }))
         });
@@ -166,7 +217,7 @@ impl Validator<'_> {
                 let one = one.by_ref()?;
                 let TmpfsMount(text) = one.get_ref();
                 let path = text.split(':').next().unwrap_or_default();
-                self.mounted_once(path, one.span(), &mut taken)?;
+                self.mounted_once(path, one.span(), taken)?;
                 Ok(text.clone())
             }))
         });
@@ -222,32 +273,53 @@ impl Validator<'_> {
         section: &SecretSection,
         container: &ContainerSection,
         taken: &mut Taken,
+        places: &mut BTreeMap<String, Range<usize>>,
     ) -> Read<SecretSpec> {
         let file = section.file.by_ref().map(|file| self.path(file, MentionTarget::Secret));
         let name = section.name.by_ref()?;
-        let place = match (section.env.by_ref()?, section.target.by_ref()?) {
-            (Some(env), None) => {
-                let variable = env.get_ref();
-                let in_env = container.env.by_ref().ok();
-                let other = in_env.and_then(|env| env.iter().find(|(name, _)| name.get_ref() == variable));
-                let what = format!("the variable {} is given twice", variable.0);
-                self.only_once(env.span(), other.map(|(name, _)| name.span()), what, "keep one of the two")?;
-                SecretPlace::Env(variable.0.clone())
-            }
-            (None, Some(target)) => SecretPlace::Target(target.get_ref().0.clone()),
-            (None, None) => SecretPlace::Target(name.get_ref().to_string()),
-            (Some(env), Some(target)) => {
-                let problem = Problem::new(env.span(), "a secret is a variable or a file");
-                let problem = problem.also(target.span(), "there is a `target` too");
-                return Err(self.problems.report(problem.hint("keep one of the two")));
-            }
-        };
+        let place = self.secret_place(section, name, container, places)?;
         let file = file?;
         let first = taken.secrets.insert(name.get_ref().clone(), (file.clone(), name.span()));
         let other = first.filter(|(first, _)| *first != file).map(|(_, place)| place);
         let what = format!("secret `{}` is of two files", name.get_ref());
         self.only_once(name.span(), other, what, "give each file of a guest a secret of its own name")?;
         Ok(SecretSpec { name: name.get_ref().clone(), file, place })
+    }
+
+    fn secret_place(
+        &mut self,
+        section: &SecretSection,
+        name: &Spanned<Label>,
+        container: &ContainerSection,
+        places: &mut BTreeMap<String, Range<usize>>,
+    ) -> Read<SecretPlace> {
+        Ok(match (section.env.by_ref()?, section.target.by_ref()?) {
+            (Some(env), None) => {
+                let variable = env.get_ref();
+                let in_env = container.env.by_ref().ok();
+                let other = in_env.and_then(|env| env.iter().find(|(name, _)| name.get_ref() == variable));
+                let what = format!("the variable {} is given twice", variable.0);
+                self.only_once(env.span(), other.map(|(name, _)| name.span()), what, "keep one of the two")?;
+                // No path begins so.
+                let first = places.insert(format!("${}", variable.0), env.span());
+                let what = format!("the variable {} is given twice", variable.0);
+                self.only_once(env.span(), first, what, "give each secret a variable of its own")?;
+                SecretPlace::Env(variable.0.clone())
+            }
+            (None, Some(target)) => {
+                self.mounted_once(&secret_path(&target.get_ref().0), target.span(), places)?;
+                SecretPlace::Target(target.get_ref().0.clone())
+            }
+            (None, None) => {
+                self.mounted_once(&secret_path(name.get_ref().as_str()), name.span(), places)?;
+                SecretPlace::Target(name.get_ref().to_string())
+            }
+            (Some(env), Some(target)) => {
+                let problem = Problem::new(env.span(), "a secret is a variable or a file");
+                let problem = problem.also(target.span(), "there is a `target` too");
+                return Err(self.problems.report(problem.hint("keep one of the two")));
+            }
+        })
     }
 
     fn is_short_enough(&mut self, container: &ContainerSpec, section: &ContainerSection) -> Read<()> {
@@ -264,6 +336,11 @@ impl Validator<'_> {
         let problem = Problem::new(section.place.clone(), message);
         Err(self.problems.report(problem.hint("put what is long into a file of a volume, or into a secret")))
     }
+}
+
+/// Where a container finds a secret of this target.
+fn secret_path(target: &str) -> String {
+    if target.starts_with('/') { target.to_owned() } else { format!("/run/secrets/{target}") }
 }
 
 fn words(list: &List<CommandWord>) -> Read<Vec<String>> {

@@ -6,8 +6,9 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::super::file::{DiskChoice, FleetFile, GuestSection, IoSection};
-use super::super::model::{ContainerSpec, DiskSpec, GuestSpec, IoSpec, OnExit};
+use super::super::model::{DiskSpec, GuestSpec, IoSpec, OnExit};
 use super::super::scalar::{Bandwidth, Count};
+use super::container::PlacedContainer;
 use super::machine::NamedMachine;
 use super::pool::PoolSize;
 use super::{Declarations, Validator, optional};
@@ -39,7 +40,7 @@ struct GuestOverrides {
     memory: Read<Option<ByteSize>>,
     cpu_weight: Read<Option<u16>>,
     io: Read<Option<IoSpec>>,
-    containers: Read<Option<Vec<ContainerSpec>>>,
+    containers: Read<Option<Vec<PlacedContainer>>>,
     on_exit: Read<Option<OnExit>>,
 }
 
@@ -153,14 +154,15 @@ impl Validator<'_> {
         let network = self.given("network", own.network, &defaults.network, place, what);
         let disk = self.given("disk", own.disk, &defaults.disk, place, what);
         let memory = own.memory?.or(defaults.memory?).unwrap_or(DEFAULT_MEMORY);
-        let machine = match own.machine? {
-            Some(machine) => Some(machine),
-            None => defaults.machine.clone()?,
-        };
+        let machine = own.machine?.map_or_else(|| defaults.machine.clone(), |own| Ok(Some(own)))?;
         let (machine_name, machine) = machine.unwrap_or_default();
         let fits = self.fits(&machine, memory, place, what);
-        let (disk_name, disk) = disk?;
-        fits?;
+        let vcpus = own.vcpus?.or(defaults.vcpus?).unwrap_or(1);
+        let containers = match own.containers? {
+            Some(containers) => self.sized(containers, memory, vcpus, what),
+            None => self.sized(defaults.containers.clone()?.unwrap_or_default(), memory, vcpus, what),
+        };
+        let (disk_name, disk) = fits.and(disk)?;
         Ok(GuestSpec {
             image: image?,
             network: network?,
@@ -168,14 +170,11 @@ impl Validator<'_> {
             disk,
             machine_name,
             machine,
-            vcpus: own.vcpus?.or(defaults.vcpus?).unwrap_or(1),
+            vcpus,
             memory,
             cpu_weight: own.cpu_weight?.or(defaults.cpu_weight?).unwrap_or(EVEN_WEIGHT),
             io: own.io?.or(defaults.io?).unwrap_or_default(),
-            containers: match own.containers? {
-                Some(containers) => containers,
-                None => defaults.containers.clone()?.unwrap_or_default(),
-            },
+            containers: containers?,
             pool,
             warm: None,
             on_exit: own.on_exit?.or(defaults.on_exit?).unwrap_or_default(),
