@@ -9,6 +9,7 @@ use serde_json::Value;
 use sisforge::base::Sha256;
 use sisforge::sys::tiny_guest::AfterText;
 
+use crate::common::archive::{Member, packed};
 use crate::common::sandbox::{READY, Run, SISFORGE, Sandbox, until};
 use crate::needs_firecracker;
 
@@ -324,23 +325,6 @@ fn whoever_is_killed_over_evidence_leaves_a_guest_that_the_next_one_captures_who
     let logged = || fs::read_to_string(sandbox.record(&a, "serial.log")).unwrap().len();
     let before = logged();
     until("it counts on", || logged() > before + 20);
-}
-
-/// A member of an archive: its kind, its name and its content.
-type Member<'a> = (tar::EntryType, &'a str, &'a [u8]);
-
-/// An archive as anybody can write one.
-fn packed(members: &[Member<'_>]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for (kind, name, content) in members {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(*kind);
-        header.set_size(content.len() as u64);
-        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-        header.set_cksum();
-        builder.append(&header, *content).unwrap();
-    }
-    zstd::encode_all(builder.into_inner().unwrap().as_slice(), 1).unwrap()
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::process::Command;
 use sisforge::sys::age::{AgeRecipient, encrypt};
 
 use super::snapshot_ledger::{STRANGER, elsewhere, is_refused, plant, planted, recipient, stored, witness};
+use crate::common::archive::{Member, packed};
 use crate::common::sandbox::{Run, SISFORGE, Sandbox};
 
 /// The same fleet on another host: another store, and another key.
@@ -198,21 +199,9 @@ fn a_file_that_is_not_whole_or_not_of_this_fleet_is_refused_and_leaves_nothing()
     assert_eq!(sandbox.done("snapshot ls -q"), "one\n");
 }
 
-/// A member of an archive: its kind, its name and its content.
-type Member<'a> = (tar::EntryType, &'a str, &'a [u8]);
-
 /// What anybody can encrypt for a host.
 fn sealed(to: &str, members: &[Member<'_>]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for (kind, name, content) in members {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(*kind);
-        header.set_size(content.len() as u64);
-        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-        header.set_cksum();
-        builder.append(&header, *content).unwrap();
-    }
-    encrypted(to, &zstd::encode_all(builder.into_inner().unwrap().as_slice(), 1).unwrap())
+    encrypted(to, &packed(members))
 }
 
 fn encrypted(to: &str, bytes: &[u8]) -> Vec<u8> {

@@ -1,5 +1,6 @@
 //! The shared parts of the tests.
 
+pub mod archive;
 pub mod docker_registry;
 pub mod namespaces;
 pub mod nft;
