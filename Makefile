@@ -14,8 +14,9 @@ MDBOOK = $(TOOLS)/mdbook-$(MDBOOK_VERSION)/bin/mdbook
 .PHONY: demo test test-long test-host lint bench build dist docs packages test-packages host-packages bench-packages dist-packages docs-packages
 
 ## the whole job on this machine, from Debian's packages to a rootless container in a guest; with KEEP=1, the guests run on
-demo: packages build
-	demo/run $(abspath $(RELEASE))
+demo: packages
+	$(CARGO) build --profile demo --locked
+	demo/run $(abspath target/demo/sisforge)
 
 ## every check that CI makes
 test: test-packages lint build
