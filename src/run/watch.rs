@@ -1,49 +1,35 @@
 //! Watch: follow a Git branch or a file, apply each change, repair drift.
 
-use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, RecvTimeoutError};
+mod building;
+mod following;
+mod source;
+
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::apply::ApplyError;
 use crate::base::diagnostic::one_line;
-use crate::base::text::printable;
-use crate::base::{Class, Diagnostic, GuestName, Sha256};
-use crate::fleet::{self, Confinement, Fleet, OnExit};
+use crate::base::{Class, Diagnostic, GuestName};
+use crate::fleet::{self, Fleet, OnExit};
 use crate::host::layout::Layout;
 use crate::host::observed::ObservedGuest;
 use crate::plan::{GuestScope, Plan};
-use crate::sys::fs::{self, FileError};
 use crate::sys::interrupt::{self, Interrupted};
-use crate::sys::{git, systemd};
+use crate::sys::systemd;
 
-use super::demand::{Demand, keys_of};
 use super::deployment::BuiltFleet;
 use super::down::{self, Down, DownRequest};
 use super::events::{self, FleetEvent};
-use super::metrics::{self, WatchMetrics};
 use super::restarts::{HeldBack, Restarts};
 use super::session_containers::end_with_containers;
 use super::workspace::Revision;
 use super::{Deployment, Inputs, Outcome, RunError, Workspace, retention};
 
-/// What is followed.
-#[derive(Clone, Debug)]
-pub enum Followed {
-    /// The workspace's own file.
-    File,
-    /// A branch of a Git repository; the workspace's file is a path in it.
-    Branch {
-        url: String,
-        branch: String,
-        /// Directories of the host that its commits may name files of.
-        allowed: Vec<PathBuf>,
-        /// File of the SSH keys by which commits must be signed; `None` where any commit will do.
-        signers: Option<PathBuf>,
-    },
-}
+pub use following::Following;
+pub use source::Followed;
+use source::RevisionSource;
 
 /// What happens while something is followed.
 #[derive(Debug)]
@@ -68,36 +54,10 @@ pub enum Event<'a> {
     Looked,
 }
 
-/// What is known of what is followed, for whoever asks meanwhile.
-#[derive(Debug, Default)]
-pub struct Following {
-    /// The last fleet without a mistake.
-    good: Option<Revision>,
-    metrics: WatchMetrics,
-}
-
-impl Following {
-    /// The file of the fleet that is followed.
-    pub fn file(this: &Mutex<Self>, base: &Workspace<'_>) -> PathBuf {
-        let good = this.lock().unwrap_or_else(PoisonError::into_inner).good.clone();
-        good.map_or_else(|| base.clone(), |good| base.at(&good)).settings.file.clone()
-    }
-
-    /// Metrics of the fleet that is followed, and of following it.
-    pub fn metrics(this: &Mutex<Self>, base: &Workspace<'_>) -> Result<String, RunError> {
-        let (good, metrics) = {
-            let seen = this.lock().unwrap_or_else(PoisonError::into_inner);
-            (seen.good.clone(), seen.metrics.clone())
-        };
-        let workspace = good.map_or_else(|| base.clone(), |good| base.at(&good));
-        metrics::text(&workspace, Some(&metrics))
-    }
-}
-
 /// What is being followed, and how far.
 pub struct Watch<'a> {
     base: &'a Workspace<'a>,
-    source: Followed,
+    source: RevisionSource<'a>,
     /// The last fleet without a mistake: what the host is brought to, again and again.
     good: Option<Revision>,
     /// The revision that was looked at last, good or bad, so that a bad one is reported once.
@@ -130,27 +90,23 @@ pub enum LookOutcome {
 
 impl<'a> Watch<'a> {
     /// Follows from the next look on.
-    pub fn new(base: &'a Workspace<'a>, source: Followed) -> Result<Self, RunError> {
-        if matches!(source, Followed::Branch { .. }) && base.settings.file.is_absolute() {
-            return Err(RunError::AbsoluteFile);
-        }
-        let restarts = Restarts::default();
-        let new = Self {
+    pub fn new(base: &'a Workspace<'a>, followed: Followed) -> Result<Self, RunError> {
+        let source = RevisionSource::new(base, followed)?;
+        let remembered = source.remembered().filter(|(commit, _)| source.verify(commit).is_ok());
+        Ok(Self {
             base,
             source,
-            good: None,
+            good: remembered.map(|(_, good)| good),
             looked_at: None,
             mistaken: None,
             tried: None,
             last: None,
-            restarts,
+            restarts: Restarts::default(),
             failure: None,
             repairs: 0,
             interval: INTERVAL,
             seen: Arc::default(),
-        };
-        let remembered = new.remembered().filter(|(commit, _)| new.verify(commit).is_ok());
-        Ok(Self { good: remembered.map(|(_, good)| good), ..new })
+        })
     }
 
     /// Looks again and again, until this process is asked to end while a look changes something; at any other time that ends it
@@ -219,7 +175,7 @@ impl<'a> Watch<'a> {
         if !systemd::is_stopping().map_err(ApplyError::from)? {
             return Ok(None);
         }
-        let workspace = match (&self.good, &self.source) {
+        let workspace = match (&self.good, &self.source.followed) {
             (Some(good), _) => self.base.at(good),
             (None, Followed::File) => self.base.clone(),
             (None, Followed::Branch { .. }) => return Ok(None),
@@ -231,7 +187,7 @@ impl<'a> Watch<'a> {
 
     /// One look: a new revision is applied, else drift is repaired.
     pub fn look(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<LookOutcome, RunError> {
-        let (revision, place) = match self.revision() {
+        let (revision, place) = match self.source.newest() {
             Ok(found) => found,
             Err(error) => {
                 self.repair(tell)?;
@@ -246,7 +202,8 @@ impl<'a> Watch<'a> {
             self.restarts.reset();
             tell(Event::Applying(&revision));
         }
-        let brought = self.verify(&revision).and_then(|()| self.bring_new(&revision, &place, is_new, tell));
+        let brought =
+            self.source.verify(&revision).and_then(|()| self.bring_new(&revision, &place, is_new, tell));
         // What came to nothing is as new as before.
         self.tried = matches!(brought, Ok(Some(_))).then(|| revision.clone());
         match brought {
@@ -273,8 +230,8 @@ impl<'a> Watch<'a> {
         place: Revision,
         tell: &mut dyn FnMut(Event<'_>),
     ) -> Result<LookOutcome, RunError> {
-        self.remember(&revision)?;
-        self.remove_checkouts_but(&revision)?;
+        self.source.remember(&revision)?;
+        self.source.remove_checkouts_but(&revision)?;
         keep_event(&place.file, FleetEvent::Applied { revision: revision.clone() });
         self.failure = None;
         tell(Event::Applied(&revision));
@@ -284,7 +241,7 @@ impl<'a> Watch<'a> {
 
     /// What a file said before a mistake is gone; what a commit said is not.
     fn forget_file(&mut self) {
-        self.good = self.good.take().filter(|_| matches!(self.source, Followed::Branch { .. }));
+        self.good = self.good.take().filter(|_| matches!(self.source.followed, Followed::Branch { .. }));
     }
 
     /// Brings the host to a revision that is not the last good one; `None` where another took its place meanwhile.
@@ -304,81 +261,6 @@ impl<'a> Watch<'a> {
         Ok(Some(brought))
     }
 
-    /// Builds a revision that is new, which may take hours. Meanwhile, what the last good one wants is put right, and a newer one
-    /// looked for: where there is a good one, nothing is given, and what that does not want is not built to its end.
-    fn build(
-        &mut self,
-        revision: &str,
-        place: &Revision,
-        tell: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Option<(Fleet, BuiltFleet)>, RunError> {
-        let demand = Demand::of_all(self.base.report);
-        let workspace = Workspace { report: &demand, settings: self.base.at(place).settings };
-        let mut newer = None;
-        self.mistaken = None;
-        let built = thread::scope(|scope| {
-            let (working, over) = mpsc::channel::<()>();
-            let (workspace, mut is_over) = (&workspace, false);
-            let building = scope.spawn(move || {
-                let _working = working;
-                built(workspace)
-            });
-            let mut has_waited = false;
-            while !is_over {
-                is_over = over.recv_timeout(self.interval) != Err(RecvTimeoutError::Timeout);
-                if !is_over {
-                    has_waited = true;
-                    self.look_and_tell(Self::repair_meanwhile, tell);
-                    // Who is asked to end does not wait for it.
-                    interrupt::end_if_asked();
-                }
-                if has_waited {
-                    self.look_for_newer(revision, &demand, &mut newer, tell);
-                }
-            }
-            building.join().unwrap_or_else(|panic| resume_unwind(panic))
-        });
-        if newer.is_some() { Ok(None) } else { built.map(Some) }
-    }
-
-    /// Looks whether `newer` than the revision that is being built there is another.
-    fn look_for_newer(
-        &mut self,
-        revision: &str,
-        demand: &Demand<'_>,
-        newer: &mut Option<String>,
-        tell: &mut dyn FnMut(Event<'_>),
-    ) {
-        // The next look tells why there is none to be found.
-        let Ok((found, place)) = self.revision() else { return };
-        if found == revision {
-            demand.change(None);
-            (*newer, self.mistaken) = (None, None);
-            return;
-        }
-        if [&self.mistaken, &*newer].into_iter().flatten().any(|known| *known == found) {
-            return;
-        }
-        match self.verify(&found).and_then(|()| keys_of(&self.base.at(&place))) {
-            Ok(keys) => {
-                demand.change(Some(keys));
-                tell(Event::Superseded { revision, by: &found });
-                *newer = Some(found);
-            }
-            Err(error) if error.class() == Class::Invalid => {
-                self.keep_failure(&error);
-                tell(Event::Failed(error));
-                self.forget_file();
-                // There is no commit that says what the file said.
-                *newer =
-                    newer.take().or_else(|| matches!(self.source, Followed::File).then(|| found.clone()));
-                self.mistaken = Some(found);
-            }
-            // It is asked again.
-            Err(_) => {}
-        }
-    }
-
     /// Puts right what is not as the last good revision wants it: that one holds for as long as there is no other, be it that
     /// nobody can be asked for one.
     fn repair(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<LookOutcome, RunError> {
@@ -390,7 +272,7 @@ impl<'a> Watch<'a> {
     /// The same while another revision is built.
     fn repair_meanwhile(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<LookOutcome, RunError> {
         // A commit says what it said, also to a `watch` that began after it.
-        match (&self.last, &self.source) {
+        match (&self.last, &self.source.followed) {
             (None, Followed::Branch { .. }) => self.repair(tell),
             _ => self.repair_by_last(tell),
         }
@@ -408,87 +290,6 @@ impl<'a> Watch<'a> {
         self.repairs += u64::from(has_repaired);
         look
     }
-
-    /// What the newest revision is called, and where it is.
-    fn revision(&self) -> Result<(String, Revision), RunError> {
-        let file = &self.base.settings.file;
-        let Followed::Branch { url, branch, allowed, .. } = &self.source else {
-            let lock = fs::read_text_if_present(&self.base.lock_path())?.unwrap_or_default();
-            let digest = Sha256::of(fs::read_text(file)? + &lock);
-            return Ok((digest.to_string(), Revision { file: file.clone(), confinement: None }));
-        };
-        let dir = self.dir();
-        fs::create_dir_all(&dir)?;
-        let commit = git::clone_or_fetch(url, branch, &dir.join(CLONE))?;
-        let tree = dir.join(&commit);
-        if !tree.exists() {
-            let scratch =
-                tempfile::tempdir_in(&dir).map_err(FileError::when("create a directory in", &dir))?;
-            git::checkout(&dir.join(CLONE), &commit, scratch.path())?;
-            self.name_submodules(&commit)?;
-            std::fs::rename(scratch.path(), &tree).map_err(FileError::when("create", &tree))?;
-        }
-        Ok((commit, revision_in(&tree, file, allowed)))
-    }
-
-    /// Holds a commit to the keys that may sign commits, where there are some.
-    fn verify(&self, commit: &str) -> Result<(), RunError> {
-        let Followed::Branch { signers: Some(signers), .. } = &self.source else { return Ok(()) };
-        Ok(git::verify(&self.dir().join(CLONE), commit, signers)?)
-    }
-
-    fn name_submodules(&self, commit: &str) -> Result<(), RunError> {
-        let paths = git::submodules(&self.dir().join(CLONE), commit)?;
-        if !paths.is_empty() {
-            let paths = printable(&paths.join(", "));
-            self.base.report.note(&format!(
-                "note: {paths}: submodules are not fetched; if the fleet needs their files, commit them"
-            ));
-        }
-        Ok(())
-    }
-
-    /// Remembers the last good commit, which is repaired to after a restart while the repository cannot be fetched.
-    fn remember(&self, commit: &str) -> Result<(), RunError> {
-        let Followed::Branch { url, branch, .. } = &self.source else { return Ok(()) };
-        let text = format!("{commit} {branch} {url}\n");
-        Ok(fs::write_unsynced(&self.dir().join(APPLIED), text.as_bytes(), 0o600)?)
-    }
-
-    /// The commit of this branch that was applied last, where its checkout is still there.
-    fn remembered(&self) -> Option<(String, Revision)> {
-        let Followed::Branch { url, branch, allowed, .. } = &self.source else { return None };
-        let text = std::fs::read_to_string(self.dir().join(APPLIED)).ok()?;
-        let commit = text.strip_suffix(&format!(" {branch} {url}\n"))?;
-        let tree = self.dir().join(commit);
-        let is_commit = !commit.is_empty() && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let revision = || revision_in(&tree, &self.base.settings.file, allowed);
-        (is_commit && tree.is_dir()).then(|| (commit.to_owned(), revision()))
-    }
-
-    /// The clone and the checkouts.
-    fn dir(&self) -> PathBuf {
-        self.base.settings.out.join(".watch")
-    }
-
-    /// Removes the checkouts of other commits, where commits are followed.
-    fn remove_checkouts_but(&self, commit: &str) -> Result<(), RunError> {
-        if !matches!(self.source, Followed::Branch { .. }) {
-            return Ok(());
-        }
-        for entry in std::fs::read_dir(self.dir()).into_iter().flatten().flatten() {
-            if ![CLONE, APPLIED, commit].iter().any(|name| entry.file_name() == *name) {
-                fs::remove(&entry.path())?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The revision that is checked out in a directory, with `file` in it.
-fn revision_in(tree: &Path, file: &Path, allowed: &[PathBuf]) -> Revision {
-    let confinement = Confinement { checkout: tree.to_owned(), allowed: allowed.to_vec() };
-    Revision { file: tree.join(file), confinement: Some(confinement) }
 }
 
 /// How long guests may take to shut down with their host: as long as systemd waits for a service.
@@ -506,11 +307,6 @@ type Look<'a> = fn(&mut Watch<'a>, &mut dyn FnMut(Event<'_>)) -> Result<LookOutc
 
 /// Time between two looks, where nobody said one.
 const INTERVAL: Duration = Duration::from_secs(30);
-
-/// The clone, beside the checkouts of its commits.
-const CLONE: &str = "repository";
-/// Which commit of which branch was applied last.
-const APPLIED: &str = "applied";
 
 /// A fleet with all that is built of it. What was committed is what is applied: a lock that does not fit is a mistake in the commit.
 fn built(workspace: &Workspace<'_>) -> Result<(Fleet, BuiltFleet), RunError> {

@@ -435,8 +435,12 @@ pub const MAY_CHANGE: &[Allowed] = &[
         why: "writes into the folder that the user names",
     },
     Allowed {
-        file: "src/run/watch.rs",
-        functions: &["Watch::revision", "Watch::remember", "Watch::remove_checkouts_but"],
+        file: "src/run/watch/source.rs",
+        functions: &[
+            "RevisionSource::newest",
+            "RevisionSource::remember",
+            "RevisionSource::remove_checkouts_but",
+        ],
         why: "keeps the revisions of its repository",
     },
 ];
