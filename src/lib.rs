@@ -2,6 +2,9 @@
 //!
 //! Modules stand in data-flow order; each may use only those above it (`tests/architecture.rs` holds that).
 
+// What is told goes through `cli::render`: `println!` ends a program whose reader went away, in the midst of its work.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod base;
 
 pub mod sys;

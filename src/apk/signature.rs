@@ -38,6 +38,8 @@ pub enum KeyError {
     Name(PathBuf),
     #[error("no key *{PUBLIC_ENDING} in {}", .0.display())]
     Empty(PathBuf),
+    #[error("{} is there already", .0.display())]
+    Exists(PathBuf),
     #[error("cannot generate a key: {0}")]
     Generate(#[source] rsa::Error),
     #[error("cannot sign: {0}")]
@@ -51,6 +53,7 @@ impl Diagnostic for KeyError {
             Self::List { source, .. } => input_diagnosis(source),
             Self::Malformed { .. } => Class::Invalid.hint("`sisforge apk key` makes a pair of keys"),
             Self::Name(_) => Class::Invalid.hint("rename it"),
+            Self::Exists(_) => Class::Invalid.hint("give the new key another name; nothing was written"),
             Self::Empty(_) => Class::Invalid
                 .hint("put the public keys that you trust into it; Alpine's are in its package alpine-keys"),
             Self::Generate(_) | Self::Sign(_) => Class::Failed.no_hint(),
@@ -222,9 +225,14 @@ impl SigningKey {
         Ok(Self { key, public_name })
     }
 
-    /// Makes a new key: `NAME.rsa`, readable by its owner alone, and `NAME.rsa.pub` beside it.
+    /// Makes a new key: `NAME.rsa`, readable by its owner alone, and `NAME.rsa.pub` beside it. What is there is never written over: what
+    /// a lost private key signed cannot be followed up.
     pub fn generate(path: &Path) -> Result<Self, KeyError> {
         let public_name = public_name(path)?;
+        let public_path = path.with_file_name(&public_name);
+        if let Some(there) = [path, &public_path].into_iter().find(|path| path.symlink_metadata().is_ok()) {
+            return Err(KeyError::Exists(there.to_owned()));
+        }
         let key = RsaPrivateKey::new(&mut rsa::rand_core::OsRng, KEY_BITS).map_err(KeyError::Generate)?;
         let malformed = |reason: String| KeyError::Malformed { path: path.to_owned(), reason };
         let private = key.to_pkcs8_pem(LineEnding::LF).map_err(|error| malformed(error.to_string()))?;
@@ -233,7 +241,7 @@ impl SigningKey {
             .to_public_key_pem(LineEnding::LF)
             .map_err(|error| malformed(error.to_string()))?;
         fs::write(path, private.as_bytes(), 0o600)?;
-        fs::write(&path.with_file_name(&public_name), public.as_bytes(), 0o644)?;
+        fs::write(&public_path, public.as_bytes(), 0o644)?;
         Ok(Self { key, public_name })
     }
 

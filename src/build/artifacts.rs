@@ -71,6 +71,13 @@ pub struct Artifact {
     pub pulled: bool,
 }
 
+impl Artifact {
+    /// Whether its file is there. Of one that is foreseen the digest may be known before that.
+    pub fn is_there(&self) -> bool {
+        self.digest.is_built() && self.path.exists()
+    }
+}
+
 /// What a whole fleet runs on.
 #[derive(Clone, Debug)]
 pub struct Artifacts {
@@ -91,7 +98,7 @@ impl Artifacts {
 
     /// What of them is not built yet, in words.
     pub fn unbuilt(&self) -> Vec<String> {
-        let is_unbuilt = |artifact: &Artifact| !artifact.digest.is_built();
+        let is_unbuilt = |artifact: &Artifact| !artifact.is_there();
         let kernel = is_unbuilt(&self.kernel).then(|| "the kernel".to_owned());
         let images = self.images.iter().filter(|(_, image)| is_unbuilt(image));
         let images = images.map(|(name, _)| format!("the image {name}"));

@@ -217,7 +217,7 @@ pub enum MissingArtifact {
     Refuse,
     /// It is taken from the fleet's registry, or is an error.
     Take,
-    /// It is given as [`FileDigest::Unbuilt`]: for whoever tells what would be done.
+    /// It is given as what fleet.lock pins it to, else as [`FileDigest::Unbuilt`]: for whoever tells what would be done.
     Foresee,
 }
 
@@ -262,15 +262,19 @@ impl<'a> Builder<'a> {
                 Err(BuildError::Unpinned(vec![pinned_as(kind, name)]))
             }
             MissingArtifact::Refuse | MissingArtifact::Take => Err(BuildError::NotBuilt { kind, key: *key }),
-            MissingArtifact::Foresee => Ok(Artifact {
-                kind,
-                key: *key,
-                path: self.out.dir_of(kind, key).join(kind.file_name()),
-                digest: FileDigest::Unbuilt(*key.digest()),
-                size: 0,
-                cached: false,
-                pulled: false,
-            }),
+            MissingArtifact::Foresee => {
+                // Bytes follow from the key, so one that is pinned is known before it is built.
+                let pin = self.pin(kind, name, key);
+                Ok(Artifact {
+                    kind,
+                    key: *key,
+                    path: self.out.dir_of(kind, key).join(kind.file_name()),
+                    digest: pin.map_or(FileDigest::Unbuilt(*key.digest()), |pin| pin.digest),
+                    size: pin.map_or(0, |pin| pin.size),
+                    cached: false,
+                    pulled: false,
+                })
+            }
         }
     }
 

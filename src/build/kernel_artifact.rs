@@ -77,7 +77,7 @@ impl Builder<'_> {
                 })?
             }
         };
-        if !artifact.digest.is_built() {
+        if !artifact.is_there() {
             return Ok(artifact);
         }
         // A recipe may need more than it did when the kernel was built.

@@ -1,6 +1,6 @@
 //! `doctor`: is this host ready for the fleet, and hardened.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
 
 use crate::apply::facts;
@@ -80,8 +80,7 @@ fn confirmed() -> Result<bool, CliError> {
         return Err(CliError::invalid("--fix asks before it sets anything, but there is no terminal")
             .hint("add --yes"));
     }
-    eprint!("set them? Type yes: ");
-    let _ = std::io::stderr().flush();
+    render::tell_open("set them? Type yes: ");
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
     Ok(read.is_ok() && answer.trim() == "yes")

@@ -117,7 +117,7 @@ impl CliError {
             Body::Files(files) if settings.json => render::json(&problems(files, self.message())),
             Body::Files(files) => {
                 let shown = files.iter().map(|file| render_problems(file, settings.color));
-                eprint!("{}", shown.collect::<Vec<_>>().join("\n"));
+                render::tell_open(&shown.collect::<Vec<_>>().join("\n"));
             }
             Body::Words { message, causes, hint } if settings.json => {
                 let (error, causes, hint) = (message.clone(), causes.clone(), hint.clone());
@@ -126,12 +126,12 @@ impl CliError {
             Body::Words { message, causes, hint } => {
                 let (red, bold, plain) =
                     if settings.color { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-                eprintln!("{red}error{plain}{bold}:{plain} {}", shown(message));
+                render::tell(&format!("{red}error{plain}{bold}:{plain} {}", shown(message)));
                 for cause in causes {
-                    eprintln!("  because: {}", shown(&cause.trim_end().replace('\n', "\n    ")));
+                    render::tell(&format!("  because: {}", shown(&cause.trim_end().replace('\n', "\n    "))));
                 }
                 if let Some(hint) = hint {
-                    eprintln!("  help: {}", shown(hint));
+                    render::tell(&format!("  help: {}", shown(hint)));
                 }
             }
         }

@@ -13,6 +13,8 @@ use crate::sys::{launch, log};
 
 use crate::base::diagnostic::one_line;
 
+use super::render;
+
 /// Its name as the first argument of the program.
 pub const NAME: &str = "keep-logs";
 
@@ -46,7 +48,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // `up` reads it, and says it in its own words.
-            eprintln!("{}", one_line(&*error));
+            render::tell(&one_line(&*error));
             ExitCode::FAILURE
         }
     }

@@ -265,7 +265,9 @@ pub fn main() -> ExitCode {
     let settings = Settings::resolve(cli.global);
     let ui = Ui::new(settings, cli.command.prints_events());
     interrupt::tell_by(|interrupted| {
-        eprintln!("{interrupted}: what was begun is brought to an end; once more, and this ends at once");
+        render::tell(&format!(
+            "{interrupted}: what was begun is brought to an end; once more, and this ends at once"
+        ));
     });
     let code = run(cli.command, &ui).unwrap_or_else(|error| {
         error.print(&ui.settings);
@@ -286,6 +288,7 @@ impl Command {
                 | Self::Up(_)
                 | Self::Down(_)
                 | Self::Restart(_)
+                | Self::Policy(policy::Command::Reload)
                 | Self::Watch(_)
                 | Self::Exchange(Exchange::Push(_) | Exchange::Pull(_) | Exchange::Sign(_))
         )

@@ -10,6 +10,7 @@ use crate::run::place::FilePlace;
 mod explain;
 mod flows;
 mod log;
+mod reload;
 mod show;
 
 #[derive(clap::Subcommand)]
@@ -29,6 +30,10 @@ pub enum Command {
     ///
     /// `watch` keeps the latter, and by which name the guest had asked for an address.
     Flows(flows::Args),
+    /// Load the rules that fleet.toml says, and do nothing else: no guest starts, stops or is changed
+    ///
+    /// Connections that the new rules allow go on, others are reset. Rates of guests are set by `up`, which does all of this too.
+    Reload,
 }
 
 pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
@@ -37,6 +42,7 @@ pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Explain(args) => explain::run(args, ui),
         Command::Log(args) => log::run(args, ui),
         Command::Flows(args) => flows::run(args, ui),
+        Command::Reload => reload::run(ui),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::base::text::json;
 use crate::sys::report::{Report, Silent, Task, Unit};
 
 use super::output::EventJson;
+use super::render;
 use super::settings::Settings;
 
 /// The report that suits the settings and the terminal. With `--json`, a command either prints events or one document.
@@ -96,7 +97,7 @@ impl Report for PlainLines {
     }
 
     fn note(&self, text: &str) {
-        eprintln!("{text}");
+        render::tell(text);
     }
 }
 
@@ -137,18 +138,18 @@ impl Pace {
 impl Task for LineTask {
     fn advance(&self, amount: u64) {
         if let Some(percent) = self.pace.advance(amount, Instant::now()) {
-            eprintln!("{:NAME_WIDTH$} {percent} %", self.name);
+            render::tell(&format!("{:NAME_WIDTH$} {percent} %", self.name));
         }
     }
 
     fn detail(&self, text: &str) {
         if self.verbose {
-            eprintln!("{:NAME_WIDTH$} -> {text}", self.name);
+            render::tell(&format!("{:NAME_WIDTH$} -> {text}", self.name));
         }
     }
 
     fn finish(&self, text: &str) {
-        eprintln!("{}", finished(&self.name, text, self.begun.elapsed()));
+        render::tell(&finished(&self.name, text, self.begun.elapsed()));
     }
 }
 
@@ -161,7 +162,7 @@ impl Report for NotesAlone {
     }
 
     fn note(&self, text: &str) {
-        eprintln!("{text}");
+        render::tell(text);
     }
 }
 

@@ -15,10 +15,21 @@ pub fn bytes_as_they_are(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
     if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
         if error.kind() != std::io::ErrorKind::BrokenPipe {
-            eprintln!("error: cannot write to stdout: {error}");
+            tell(&format!("error: cannot write to stdout: {error}"));
         }
         std::process::exit(1);
     }
+}
+
+/// Writes a line to stderr, for people. A reader that went away, or a full disk behind it, ends nothing: what is done to a host goes on.
+pub fn tell(text: &str) {
+    tell_open(&format!("{text}\n"));
+}
+
+/// The same without the end of the line, as a question has none.
+pub fn tell_open(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
 /// Prints one JSON document.

@@ -46,7 +46,7 @@ impl Ui {
     /// Says what a command did, unless it is to be quiet.
     pub fn say(&self, text: &str) {
         if !self.settings.quiet && !self.settings.json {
-            eprintln!("{text}");
+            render::tell(text);
         }
     }
 

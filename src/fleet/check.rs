@@ -109,7 +109,7 @@ fn lacking(thing: &MentionTarget, files: &SourceFiles) -> Option<Wrong> {
         MentionTarget::Directory(path) => (!path.is_dir()).then(|| no("directory", path)),
         MentionTarget::FileOrDirectory(path) => (!path.exists()).then(|| no("file or directory", path)),
         MentionTarget::Keys(path) => (!holds_keys(path)).then(|| {
-            let hint = "put the trusted *.rsa.pub there (`sisforge keys alpine` writes Alpine's), or name their directory as `keys`";
+            let hint = "put the trusted *.rsa.pub there, or name their directory: `sisforge keys alpine` writes Alpine's to keys/alpine, for `keys = \"keys/alpine\"` of the repository";
             (format!("there are no keys in {}", path.display()), Some(hint.to_owned()))
         }),
         MentionTarget::Recipe(name) => {

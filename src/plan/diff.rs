@@ -81,6 +81,14 @@ pub fn restart(observed: &ObservedHost, wanted: &WantedHost, guests: &[GuestName
     plan(observed, wanted, GuestScope::Only(guests), guests)
 }
 
+/// What brings the rules of the network to what is wanted, and nothing else: no guest is touched, nor any file stored.
+pub fn reload(observed: &ObservedHost, wanted: &WantedHost) -> Plan {
+    let rules = rules(observed, wanted, GuestScope::Only(&[]));
+    let policy_changes = policy_changes(observed, &rules);
+    let published_changes = published_changes(observed, &rules);
+    Plan { rules, policy_changes, published_changes, ..Plan::default() }
+}
+
 fn plan(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>, anew: &[GuestName]) -> Plan {
     let mut plan = Plan {
         prepare: prepare(observed, wanted, guests),

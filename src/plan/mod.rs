@@ -12,7 +12,7 @@ pub mod step;
 mod why;
 
 pub use change::Change;
-pub use diff::{DiskWouldShrink, GuestScope, diff, restart, shrinking};
+pub use diff::{DiskWouldShrink, GuestScope, diff, reload, restart, shrinking};
 pub use losses::losses;
 pub use names::{PolicyNames, name_changes};
 pub use restore::{restore, restore_obstacles};

@@ -13,7 +13,8 @@ use crate::host::resolver::{ConfiguredNames, Resolver, resolver_config};
 use crate::host::wanted::WantedHost;
 use crate::lock::model::Lock;
 use crate::plan::{
-    GuestScope, GuestSteps, Plan, PolicyNames, Step, Strategy, diff, losses, name_changes, restart, shrinking,
+    GuestScope, GuestSteps, Plan, PolicyNames, Step, Strategy, diff, losses, name_changes, reload, restart,
+    shrinking,
 };
 use crate::sys::fs::FileLock;
 use crate::sys::interrupt;
@@ -143,6 +144,11 @@ impl<'a> Deployment<'a> {
     pub(super) fn restarting(&self, wanted: &WantedHost, guests: &[GuestName]) -> Result<Plan, RunError> {
         let plan = restart(&self.observed, wanted, guests);
         self.checked(plan, wanted, GuestScope::Only(guests))
+    }
+
+    /// What brings the rules of the network to what is wanted.
+    pub(super) fn reloading(&self, wanted: &WantedHost) -> Result<Plan, RunError> {
+        self.checked(reload(&self.observed, wanted), wanted, GuestScope::Only(&[]))
     }
 
     fn checked(&self, mut plan: Plan, wanted: &WantedHost, guests: GuestScope<'_>) -> Result<Plan, RunError> {

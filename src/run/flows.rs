@@ -22,9 +22,7 @@ pub type AskedNames = BTreeMap<Ipv4Addr, String>;
 
 /// A guest that runs, as its packets show it.
 struct Seen {
-    fleet: Fleet,
     guest: GuestName,
-    network: Label,
     ip: Ipv4Addr,
     tap: InterfaceName,
     netns: netns::Netns,
@@ -33,12 +31,9 @@ struct Seen {
 
 fn seen(workspace: &Workspace<'_>, name: &str, names: AskedNames) -> Result<Seen, RunError> {
     let (host, guest) = reach::running(workspace, name)?;
-    let fleet = workspace.fleet()?;
     let machine = host.guest(&guest).machine().map_err(ApplyError::from)?;
     let machine = machine.ok_or_else(|| RunError::NotRunning(guest.clone()))?;
-    let network = fleet.guests.get(&guest).map(|spec| spec.network.clone());
-    let network = network.ok_or_else(|| RunError::NotRunning(guest.clone()))?;
-    Ok(Seen { names, network, ip: machine.ip, tap: machine.tap, netns: host.layout.netns(), fleet, guest })
+    Ok(Seen { names, ip: machine.ip, tap: machine.tap, netns: host.layout.netns(), guest })
 }
 
 /// A packet that was dropped.
@@ -80,6 +75,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Packets of a guest that are dropped, from now on.
 pub struct Drops {
     seen: Seen,
+    /// Whose policy says why.
+    fleet: Fleet,
+    network: Label,
     tap: Option<u32>,
     listener: NetfilterListener,
     clauses: Vec<Clause>,
@@ -92,14 +90,17 @@ impl Drops {
     /// Where somebody else does already: the kernel tells one alone.
     pub fn of(workspace: &Workspace<'_>, name: &str, names: AskedNames) -> Result<Self, RunError> {
         let seen = seen(workspace, name, names)?;
+        let fleet = workspace.fleet()?;
+        let network = fleet.guests.get(&seen.guest).map(|spec| spec.network.clone());
+        let network = network.ok_or_else(|| RunError::NotRunning(seen.guest.clone()))?;
         let listen = || {
             Ok::<_, ApplyError>((NetfilterListener::to_packets()?, netns::interface_index(seen.tap.as_str())))
         };
         let (listener, tap) = netns::within(&seen.netns, listen).map_err(ApplyError::from)??;
-        let listener = listener.ok_or_else(|| RunError::Listened(seen.fleet.name.clone()))?;
-        let policy = seen.fleet.networks.get(&seen.network).cloned().unwrap_or_default();
-        let clauses = clauses(&policy, &facts::lists_of([&policy])?, seen.fleet.host.subnet);
-        Ok(Self { tap, listener, clauses, seen })
+        let listener = listener.ok_or_else(|| RunError::Listened(fleet.name.clone()))?;
+        let policy = fleet.networks.get(&network).cloned().unwrap_or_default();
+        let clauses = clauses(&policy, &facts::lists_of([&policy])?, fleet.host.subnet);
+        Ok(Self { tap, listener, clauses, seen, fleet, network })
     }
 
     /// Whose they are.
@@ -124,11 +125,11 @@ impl Drops {
             return None;
         }
         let (time, name) = (SystemTime::now(), self.seen.names.get(&packet.to).cloned());
-        Some(match reason(&packet.prefix, &self.seen.network) {
+        Some(match reason(&packet.prefix, &self.network) {
             Some(DropReason::Rule(decider)) => {
                 let clause = clause_of(decider, &self.clauses);
                 let place = clause.and_then(|clause| clause.place.as_ref());
-                let place = place.map(|place| file_place(&self.seen.fleet.source, place));
+                let place = place.map(|place| file_place(&self.fleet.source, place));
                 let why = clause.map_or_else(|| packet.prefix.clone(), ToString::to_string);
                 Dropped { time, verdict: PacketVerdict::Refused, why, place, packet, name }
             }

@@ -36,6 +36,7 @@ pub mod proof;
 pub mod publish;
 pub mod quarantine;
 pub mod reach;
+pub mod reload;
 pub mod restart;
 pub mod restarts;
 pub mod restore;

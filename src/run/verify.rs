@@ -66,7 +66,7 @@ pub fn verify(workspace: &Workspace<'_>) -> Result<Verification, RunError> {
     let builder = locked.builder();
     // What was written to must not count as not built.
     let artifacts = Builder { out: &builder.out.unverified(), ..builder }.artifacts()?;
-    let built = artifacts.all().filter(|artifact| artifact.digest.is_built());
+    let built = artifacts.all().filter(|artifact| artifact.is_there());
     // What fleet.lock pins is what it must be, whatever stands beside it.
     let pinned: BTreeMap<&str, FileDigest> =
         locked.lock.artifact.values().map(|pin| (pin.key.as_str(), pin.digest)).collect();

@@ -163,3 +163,20 @@ fn what_guests_lose_is_told() {
     sandbox.run("up").fails(0, &[&lost, "1 restarted"]);
     sandbox.run("plan --detailed-exitcode").fails(0, &[]);
 }
+
+#[test]
+fn what_the_lock_pins_is_known_before_it_is_built() {
+    needs_firecracker!();
+    let sandbox = Sandbox::running("ab");
+    assert!(sandbox.run("plan --detailed-exitcode").code == 0);
+    std::fs::remove_dir_all(sandbox.path("out")).unwrap();
+    let plan = sandbox.run("plan --detailed-exitcode");
+    assert_eq!((plan.code, plan.out.contains("restart")), (0, false), "{plan}");
+    sandbox.run("up").fails(0, &["nothing to do"]);
+    // On a host that has nothing of it yet.
+    sandbox.done("down --purge --yes");
+    std::fs::remove_dir_all(sandbox.path("out")).unwrap();
+    let plan = sandbox.run("plan");
+    assert!(plan.out.contains("2 to start") && plan.err.contains("not built yet"), "{plan}");
+    sandbox.run("up").fails(0, &["2 started"]);
+}

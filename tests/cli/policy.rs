@@ -311,3 +311,27 @@ fn a_guest_is_cut_off_until_it_is_released() {
     sandbox.done("down");
     assert_eq!(sandbox.traces(), [""; 0]);
 }
+
+#[test]
+fn rules_alone_are_loaded_where_that_is_all_that_is_asked_for() {
+    needs_firecracker!();
+    let sandbox = Sandbox::running("a");
+    let a = sandbox.guest('a');
+    let (good, pid) = (sandbox.read("fleet.toml"), sandbox.pid(&a));
+    sandbox.run("policy reload").fails(0, &["nothing to do"]);
+    // One line of the policy, and one that would restart her.
+    let open = good.replace(
+        "default = \"deny\"",
+        "default = \"deny\"\nallow = [{ to = [\"198.51.100.1\"], tcp = [80] }]",
+    );
+    sandbox.write("fleet.toml", open.replace("memory = \"64MiB\"", "memory = \"72MiB\""));
+    let reload = sandbox.run("policy reload");
+    assert_eq!(reload.code, 0, "{reload}");
+    assert_eq!(sandbox.pid(&a), pid);
+    let plan = sandbox.run("plan");
+    assert!(plan.out.contains("1 to restart") && !plan.out.contains("ruleset"), "{plan}");
+    sandbox.write("fleet.toml", &open);
+    sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+    sandbox.write("fleet.toml", open.replace("198.51.100.1", "198.51.100"));
+    sandbox.run("policy reload").fails(2, &["fleet.toml:"]);
+}

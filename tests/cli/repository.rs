@@ -235,3 +235,17 @@ fn a_repository_that_wants_a_login_gets_it_and_only_then() {
     lock(&[]).fails(0, &[]);
     assert!(server.authorizations().iter().all(|said| said == "-"), "nobody asked for a name");
 }
+
+#[test]
+fn no_key_is_written_over() {
+    let sandbox = Sandbox::new();
+    sandbox.done("apk key keys/other.rsa");
+    let both = || [sandbox.read("keys/other.rsa"), sandbox.read("keys/other.rsa.pub")];
+    let before = both();
+    sandbox.run("apk key keys/other.rsa").fails(2, &["other.rsa is there already", "help: "]);
+    std::fs::remove_file(sandbox.path("keys/other.rsa")).unwrap();
+    sandbox.run("apk key keys/other.rsa").fails(2, &["other.rsa.pub is there already"]);
+    assert!(!sandbox.path("keys/other.rsa").exists());
+    sandbox.write("keys/other.rsa", &before[0]);
+    assert_eq!(both(), before);
+}

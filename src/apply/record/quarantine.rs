@@ -31,6 +31,8 @@ pub enum QuarantineError {
     Netns(#[from] NetnsError),
     #[error(transparent)]
     Nft(#[from] NftError),
+    #[error("{guest} is cut off now, but that cannot be put down")]
+    NotNoted { guest: GuestName, source: Box<Unwritten> },
 }
 
 impl Diagnostic for QuarantineError {
@@ -40,6 +42,8 @@ impl Diagnostic for QuarantineError {
             Self::Unwritten(error) => error.diagnosis(),
             Self::Netns(error) => error.diagnosis(),
             Self::Nft(error) => error.diagnosis(),
+            Self::NotNoted { guest, .. } => Class::Failed
+                .hint(format!("make room in the store, and run `sisforge quarantine {guest}` again: the next `up` would let it go on")),
         }
     }
 }
@@ -85,15 +89,27 @@ pub fn since(layout: &Layout, guest: &GuestName) -> Option<String> {
 
 /// Cuts a guest off, at once and until it is released. One that is stays so, since the same time.
 pub fn cut_off(layout: &Layout, guest: &GuestName) -> Result<(), QuarantineError> {
-    if !layout.quarantined(guest).exists() {
-        files::create_private_dir(&layout.quarantine())?;
-        write_synced(&layout.quarantined(guest), &CutOff { since: time::now() })?;
-    }
+    let noted = note(layout, guest);
     change(layout, &taps([guest]), &BTreeSet::new())?;
     // What is open would end with its next packet; so it ends now, and is seen to.
-    match read::<Machine>(&layout.machine(guest)).ok().flatten().map(|machine| machine.ip) {
-        Some(ip) => Ok(in_network(layout, || conntrack::end_of(ip))?.map(drop)?),
-        None => Ok(()),
+    if let Some(machine) = read::<Machine>(&layout.machine(guest)).ok().flatten() {
+        in_network(layout, || conntrack::end_of(machine.ip))?.map(drop)?;
+    }
+    // Nothing may keep a guest from being cut off, not even a store that it has filled itself.
+    noted.map_err(|source| QuarantineError::NotNoted { guest: guest.clone(), source: source.into() })
+}
+
+/// Puts down that a guest is cut off. Where there is no room for a record, an empty file says so, without since when.
+fn note(layout: &Layout, guest: &GuestName) -> Result<(), Unwritten> {
+    let path = layout.quarantined(guest);
+    if path.exists() {
+        return Ok(());
+    }
+    files::create_private_dir(&layout.quarantine())?;
+    let Err(error) = write_synced(&path, &CutOff { since: time::now() }) else { return Ok(()) };
+    match std::fs::File::create_new(&path) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(error),
     }
 }
 
@@ -184,7 +200,8 @@ fn change(
     let next = in_network(layout, work)??;
     // Nothing but this changed anything, so what was read of the fleet's rules still holds. Whoever holds the host knows better.
     if let (Some(next), Ok(Some(_held))) = (next, FileLock::attempt(&layout.lock())) {
-        write(&layout.ruleset_held(), &next)?;
+        // Without it, the next look reads more.
+        let _ = write(&layout.ruleset_held(), &next);
     }
     Ok(())
 }
