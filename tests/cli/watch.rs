@@ -116,6 +116,8 @@ fn each_commit_is_applied_and_a_mistaken_one_changes_nothing() {
     let checkouts = fs::read_dir(repository.0.path("out/.watch")).unwrap().flatten();
     let checkouts = checkouts.filter(|entry| entry.file_type().unwrap().is_dir()).count();
     assert_eq!(checkouts, 2, "the clone and the last commit; the others are gone");
+    let current = repository.0.run("--file out/.watch/current/fleet.toml ps");
+    assert!(current.code == 0 && current.out.contains(&repository.0.guest('a')), "{current}");
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub enum Followed {
 const CLONE: &str = "repository";
 /// Which commit of which branch was applied last.
 const APPLIED: &str = "applied";
+/// Leads to the checkout of that commit.
+const CURRENT: &str = "current";
 
 /// What is followed, and whose file it is.
 pub struct RevisionSource<'a> {
@@ -90,7 +92,12 @@ impl<'a> RevisionSource<'a> {
     pub fn remember(&self, commit: &str) -> Result<(), RunError> {
         let Followed::Branch { url, branch, .. } = &self.followed else { return Ok(()) };
         let text = format!("{commit} {branch} {url}\n");
-        Ok(fs::write_unsynced(&self.dir().join(APPLIED), text.as_bytes(), 0o600)?)
+        fs::write_unsynced(&self.dir().join(APPLIED), text.as_bytes(), 0o600)?;
+        // Whoever asks what runs here has a fleet file to name, whichever commit that is.
+        let (current, new) = (self.dir().join(CURRENT), self.dir().join(".current"));
+        fs::remove(&new)?;
+        let link = || std::os::unix::fs::symlink(commit, &new).and_then(|()| std::fs::rename(&new, &current));
+        Ok(link().map_err(FileError::when("link", &current))?)
     }
 
     /// The commit of this branch that was applied last, where its checkout is still there.
@@ -115,7 +122,7 @@ impl<'a> RevisionSource<'a> {
             return Ok(());
         }
         for entry in std::fs::read_dir(self.dir()).into_iter().flatten().flatten() {
-            if ![CLONE, APPLIED, commit].iter().any(|name| entry.file_name() == *name) {
+            if ![CLONE, APPLIED, CURRENT, commit].iter().any(|name| entry.file_name() == *name) {
                 fs::remove(&entry.path())?;
             }
         }
