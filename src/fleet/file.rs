@@ -329,8 +329,8 @@ section! {
     pub struct KeepSection {
         /// So many of each guest, the newest.
         count: Option<Count<1, 10_000>>,
-        /// Those that are younger, such as "30days".
-        age: Option<Lifetime>,
+        /// Those that are younger, such as "30days"; at least "1m".
+        age: Option<Spanned<Lifetime>>,
         /// The newest that take no more of the disk together, such as "50GiB"; the newest of each guest is kept in any case.
         size: Option<ByteSize>,
     }

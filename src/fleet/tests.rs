@@ -519,6 +519,20 @@ fn the_host_gives_numbers_that_are_safe_to_give() {
 }
 
 #[test]
+fn what_is_kept_of_snapshots_is_said_and_is_something() {
+    let keep = |keys: &str| format!("[snapshots]\nkeep = {{ {keys} }}");
+    refused(&[
+        ("", &keep(""), "`keep` does not say which snapshots are kept"),
+        ("", &keep("age = \"1ms\""), "no snapshot would be kept for a minute"),
+        ("", &keep("count = 3, age = \"59s\""), "no snapshot would be kept for a minute"),
+        ("", &keep("count = 0"), "0 is not from 1 to 10000"),
+    ]);
+    for fine in ["age = \"1m\"", "count = 1", "size = \"1GiB\""] {
+        at(&(SMALL.to_owned() + &keep(fine))).unwrap_or_else(|invalid| panic!("{}", render(&invalid, false)));
+    }
+}
+
+#[test]
 fn a_preset_stands_behind_what_is_written() {
     let fleet = at(FULL).unwrap_or_else(|invalid| panic!("{}", render(&invalid, false)));
     let strict = &fleet.networks[&"surf-strict".parse().unwrap()];

@@ -15,6 +15,7 @@ mod pool;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use toml::Spanned;
 
@@ -91,16 +92,8 @@ pub fn validate(
     (fleet, validator.mentions)
 }
 
-/// Which snapshots are kept.
-fn snapshots(file: &FleetFile) -> Read<SnapshotKeep> {
-    let Some(section) = file.snapshots.by_ref()? else { return Ok(SnapshotKeep::default()) };
-    let Some(keep) = section.keep.by_ref()? else { return Ok(SnapshotKeep::default()) };
-    Ok(SnapshotKeep {
-        count: keep.count?.map(|count| count.0),
-        age: keep.age?.map(|age| age.0),
-        size: keep.size?,
-    })
-}
+/// A snapshot that is younger may be the one that was just made.
+const LEAST_AGE: Duration = Duration::from_secs(60);
 
 /// Validates a value where there is one.
 fn optional<T, U>(value: &Read<Option<T>>, validate: impl FnOnce(&T) -> Read<U>) -> Read<Option<U>> {
@@ -154,7 +147,7 @@ impl Validator<'_> {
         let kernel = file.kernel.by_ref().and_then(|kernel| self.kernel(kernel));
         let repositories = self.repositories(file);
         let tags = repository_tags(file);
-        let host = self.host(file.host.by_ref());
+        let (host, snapshots) = (self.host(file.host.by_ref()), self.snapshots(file));
         let subnet = host.as_ref().ok().map(|host| host.subnet);
         let declared = Declarations {
             images: self.each(&file.image, |validator, image| validator.image(image, tags.as_deref())),
@@ -186,7 +179,7 @@ impl Validator<'_> {
             disks: whole(declared.disks?)?,
             networks: networks?,
             guests: guests?,
-            snapshots: snapshots(file)?,
+            snapshots: snapshots?,
             host: host?,
         })
     }
@@ -318,6 +311,28 @@ impl Validator<'_> {
                     .hint(suggest(&format!("declared {table}s"), text, known.keys().map(Label::as_str))),
             )
         })
+    }
+
+    /// Which snapshots are kept.
+    fn snapshots(&mut self, file: &FleetFile) -> Read<SnapshotKeep> {
+        let Some(section) = file.snapshots.by_ref()? else { return Ok(SnapshotKeep::default()) };
+        let Some(keep) = section.keep.by_ref()? else { return Ok(SnapshotKeep::default()) };
+        let age = optional(&keep.age, |age| match age.get_ref().0 {
+            age if age >= LEAST_AGE => Ok(age),
+            _ => {
+                let problem = Problem::new(age.span(), "no snapshot would be kept for a minute");
+                let hint = "`age` is at least \"1m\": a newer snapshot would go as soon as it was made";
+                Err(self.problems.report(problem.hint(hint)))
+            }
+        });
+        let keep = SnapshotKeep { count: keep.count?.map(|count| count.0), age: age?, size: keep.size? };
+        if keep == SnapshotKeep::default() {
+            let place = section.keep.by_ref()?.as_ref().map_or(0..0, |keep| keep.place.clone());
+            let problem = Problem::new(place, "`keep` does not say which snapshots are kept");
+            let hint = "set `count`, `age` or `size`; without `keep`, all are kept";
+            return Err(self.problems.report(problem.hint(hint)));
+        }
+        Ok(keep)
     }
 
     /// Checks a size that a machine or a file system is given.

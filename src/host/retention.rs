@@ -22,8 +22,8 @@ pub struct KeptSnapshot {
 /// Why one goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RetentionReason {
-    #[error("its guest has {0} newer ones ([snapshots] keep.count)")]
-    Count(u32),
+    #[error("its guest has {newer} newer one{} ([snapshots] keep.count)", if *.newer == 1 { "" } else { "s" })]
+    Count { newer: u32 },
     #[error("it is older than {} ([snapshots] keep.age)", humantime::format_duration(*.0))]
     Age(Duration),
     #[error("all take more than {0}, and its guest has a newer one ([snapshots] keep.size)")]
@@ -46,7 +46,8 @@ pub fn outdated(
         // A clock that was set back makes nothing old.
         let age = snapshot.created.and_then(|created| now.duration_since(created).ok()).unwrap_or_default();
         let by_age = keep.age.filter(|most| age > *most).map(RetentionReason::Age);
-        let by_count = keep.count.filter(|most| *newer >= *most).map(RetentionReason::Count);
+        let by_count =
+            keep.count.filter(|most| *newer >= *most).map(|newer| RetentionReason::Count { newer });
         reasons.push(by_count.or(by_age));
         is_newest.push(*newer == 0);
         *newer += 1;
@@ -89,6 +90,18 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(day * DAY);
         let names = outdated(all(), &keep, now).into_iter().map(|(snapshot, _)| snapshot.name.to_string());
         names.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn why_one_goes_is_said_in_words_that_fit_the_number() {
+        assert_eq!(
+            RetentionReason::Count { newer: 1 }.to_string(),
+            "its guest has 1 newer one ([snapshots] keep.count)"
+        );
+        assert_eq!(
+            RetentionReason::Count { newer: 2 }.to_string(),
+            "its guest has 2 newer ones ([snapshots] keep.count)"
+        );
     }
 
     #[test]
