@@ -87,6 +87,11 @@ impl Kept {
         Ok(Self { path, lock, reader: None, lines: Lines::default() })
     }
 
+    /// Whether nothing was ever kept of it.
+    pub fn is_empty(&self) -> bool {
+        self.reader.is_none()
+    }
+
     /// Whether somebody keeps what comes now.
     pub fn is_growing(&self) -> bool {
         self.lock.exists() && matches!(FileLock::attempt(&self.lock), Ok(None))

@@ -588,6 +588,9 @@ fn what_watch_keeps_is_told_with_the_names_that_led_there() {
         out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     assert!(told(&format!("policy log {a}")).is_empty(), "nobody keeps anything");
+    sandbox
+        .run(&format!("policy log {a}"))
+        .fails(0, &["nothing is kept of it", "sisforge watch", "--follow"]);
     // Links of the test stand in the place of TAPs, which it does not mend, and watches on.
     let mut watch = sandbox.command().args(["watch", "--interval", "1h", "-q"]).spawn().unwrap();
     for from in ["a", "b"] {
@@ -606,6 +609,7 @@ fn what_watch_keeps_is_told_with_the_names_that_led_there() {
     assert_eq!(dropped["why"], "deny tcp 25 to 198.51.100.20/32");
     assert!(kept.iter().all(|line| line["from"] == sandbox.ps(&a)["ip"]), "{kept:?}");
     assert!(told(&format!("policy log {b}")).is_empty(), "its network denies nothing of that");
+    sandbox.run(&format!("policy log {b}")).fails(0, &["nothing of it was dropped then"]);
     assert!(told(&format!("policy log {a} -f -n 1")).len() == 1);
     watch.kill().unwrap();
     watch.wait().unwrap();

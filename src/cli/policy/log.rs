@@ -34,6 +34,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let mut kept = Kept::of(&ui.workspace(), &args.guest)?;
     let mut printer = DropPrinter { args, ui, left: args.count.unwrap_or(u64::MAX) };
     printer.kept(&mut kept)?;
+    if !args.follow && printer.left == args.count.unwrap_or(u64::MAX) {
+        ui.say(nothing_told(kept.is_empty() && !kept.is_growing()));
+    }
     if !args.follow || printer.left == 0 {
         return Ok(ExitCode::SUCCESS);
     }
@@ -57,6 +60,16 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why nothing was told of a guest, and what to do.
+fn nothing_told(never_watched: bool) -> &'static str {
+    if never_watched {
+        "note: nothing is kept of it, since no `sisforge watch` has run beside it: that keeps what is dropped from then on, and \
+         --follow shows what is dropped now"
+    } else {
+        "note: nothing of it was dropped then while `sisforge watch` ran, which keeps this"
+    }
 }
 
 struct DropPrinter<'a> {
