@@ -15,7 +15,7 @@ use super::{outcome, render};
 pub struct Args {
     /// Only these guests
     guests: Vec<String>,
-    /// Remove their data disks and logs too, after asking
+    /// Remove their data disks and logs too, after asking; disks that sessions brought, and snapshots, are kept
     #[arg(long)]
     purge: bool,
     /// Do not ask for confirmation
@@ -38,13 +38,31 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         confirm(&format!("remove the data disks and logs of {} for good", listed.join(", ")))?;
     }
     outcome::announce(&down.plan, ui);
-    let outcome = if args.purge { down.purge() } else { down.carry_out() }?;
+    if !args.purge {
+        return outcome::show(&down.carry_out()?, ui);
+    }
+    let (outcome, kept) = down.purge()?;
     let code = outcome::show(&outcome, ui)?;
     if !lost.is_empty() {
         ui.say(&format!("data disks and logs removed: {}", listed.join(", ")));
-        if ui.settings.json {
-            render::json(&EventJson::Purged { guests: listed });
+    }
+    let snapshots: Vec<_> = kept.snapshots.iter().map(ToString::to_string).collect();
+    for (what, names, command) in
+        [("disks", &kept.disks, "disk rm"), ("snapshots", &snapshots, "snapshot rm")]
+    {
+        if !names.is_empty() {
+            ui.say(&format!(
+                "{what} that are kept: {}; `sisforge {command} NAME` removes one",
+                names.join(", ")
+            ));
         }
+    }
+    if ui.settings.json && !(lost.is_empty() && kept.disks.is_empty() && snapshots.is_empty()) {
+        render::json(&EventJson::Purged {
+            guests: listed,
+            kept_disks: kept.disks,
+            kept_snapshots: snapshots,
+        });
     }
     Ok(code)
 }

@@ -33,7 +33,13 @@ pub enum EventJson {
     /// What became of a plan: `up`, `down`, `watch`.
     Summary { summary: Summary },
     /// Data disks, logs and records that were removed for good: `down --purge`.
-    Purged { guests: Vec<String> },
+    Purged {
+        guests: Vec<String>,
+        /// Disks that are kept all the same, as `disk rm` names them: sessions brought them, or a restore set them aside.
+        kept_disks: Vec<String>,
+        /// Snapshots that are kept all the same.
+        kept_snapshots: Vec<String>,
+    },
     /// What became of fleet.lock: `lock`.
     Locked {
         /// What is otherwise than before, one line each; none where it fitted already.
