@@ -188,6 +188,36 @@ fn a_network_namespace_is_made_entered_repaired_and_removed() {
     assert_eq!(netns::presence(&netns).unwrap(), Presence::Absent);
 }
 
+#[test]
+fn a_neighbour_that_is_asked_learns_where_the_host_is_now_though_neither_had_a_doubt() {
+    if !has_own_names("a_neighbour_that_is_asked_learns_where_the_host_is_now_though_neither_had_a_doubt") {
+        return;
+    }
+    let (host, guest) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+    let mac = [2, 0, 0, 0, 0, 2];
+    let batch = |lines: &str| Tool::new("ip").arg("-batch").arg("-").stdin(lines).run().unwrap();
+    let netns = Netns::named("sisforge-guest");
+    netns::create(&netns).unwrap();
+    // Where the host was is what its guest knows, and the host knows where the guest is.
+    batch(
+        "link add name tap0 address 02:00:00:00:00:01 type veth peer name eth0 address 02:00:00:00:00:02\nlink set eth0 netns sisforge-guest\n\
+         address add 192.0.2.1/24 dev tap0\nlink set tap0 up\n",
+    );
+    let knows = || Tool::new("ip").args(["neigh", "show", "dev", "eth0"]).text().unwrap();
+    netns::within(&netns, || {
+        batch("address add 192.0.2.2/24 dev eth0\nlink set eth0 up\nneigh replace 192.0.2.1 lladdr 02:00:00:00:00:99 dev eth0 nud reachable\n");
+    })
+    .unwrap();
+    batch("neigh replace 192.0.2.2 lladdr 02:00:00:00:00:02 dev tap0 nud reachable\n");
+    ip::probe_neighbour("tap0", guest, mac).unwrap();
+    eventually("it knows", || netns::within(&netns, knows).unwrap().contains("02:00:00:00:00:01"));
+    let said = netns::within(&netns, knows).unwrap();
+    assert!(said.starts_with(&host.to_string()) && !said.contains(":99"), "{said}");
+    let error = ip::probe_neighbour("none", guest, mac).unwrap_err();
+    assert!(error.to_string().contains("none"), "{error}");
+    netns::remove(&netns).unwrap();
+}
+
 const RULESET: &str = "\
 table inet sis-test
 delete table inet sis-test

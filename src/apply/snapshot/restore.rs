@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,8 @@ use crate::host::state::{Machine, MachineDisk};
 use crate::host::versions;
 use crate::sys::digest::{digest_like, verity_digest};
 use crate::sys::fs::{self as files, FileError};
-use crate::sys::netns;
 use crate::sys::process::ProcessInfo;
+use crate::sys::{ip, netns};
 
 use super::ledger::{self, HeldLedger};
 use super::{SnapshotError, shelf};
@@ -32,11 +32,11 @@ const CONTROL_LIMIT: Duration = Duration::from_secs(20);
 /// How long one may take to say whether it runs; whoever asks has other guests to look at.
 const LOOK_LIMIT: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(10);
+/// The kernel asks at its next tick, of 10 ms at most: what is sent before is answered to where the host was, and sent again after a second.
+const TICK: Duration = Duration::from_millis(12);
 /// How long one attempt to reach a guest's sshd may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 const SSH_PORT: u16 = 22;
-/// Nobody listens there (RFC 863); what is sent makes the guest learn the host's new hardware address.
-const DISCARD_PORT: u16 = 9;
 
 /// Whether every file of a snapshot that can be restored is what its manifest tells; all that are not are named.
 ///
@@ -235,7 +235,7 @@ impl GuestHandle<'_> {
             let manifest = machine.restored_from.as_ref().map(|name| shelf::consumed(layout, name));
             let (host_key, containers) =
                 manifest.transpose()?.flatten().map_or_else(Default::default, |m| (m.host_key, m.containers));
-            let answer = || await_answer(machine.ip, !host_key.is_empty(), host.ready_timeout);
+            let answer = || await_answer(machine, !host_key.is_empty(), host.ready_timeout);
             netns::within(&layout.netns(), answer)??;
             let ready = Ready { pid: vmm.pid, start_time: vmm.start_time, host_key, containers };
             self.take_back_jail(&vmm)?;
@@ -245,20 +245,26 @@ impl GuestHandle<'_> {
     }
 }
 
-/// Makes the guest look for the host anew, whose end of the TAP has another hardware address than before, and waits until
-/// its sshd answers where it has one.
-fn await_answer(address: Ipv4Addr, has_sshd: bool, limit: Duration) -> Result<(), ApplyError> {
-    // Nobody has to get it: the host asks for the guest's hardware address, and tells its own.
-    if let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) {
-        let _ = socket.send_to(&[], (address, DISCARD_PORT));
+/// Tells the guest the hardware address of the host, whose end of the TAP has another than before, and waits until its sshd answers where
+/// it has one.
+///
+/// The host would ask for the guest, and tell its own address by that, were it not told the guest's by QEMU, which announces it, and by the
+/// guest itself: it asks only when what it knows has grown old, and until then, for six seconds, the guest answers to where the host was.
+fn await_answer(machine: &Machine, has_sshd: bool, limit: Duration) -> Result<(), ApplyError> {
+    // A guest without a network stack needs none of it.
+    let tell = || ip::probe_neighbour(machine.tap.as_str(), machine.ip, machine.mac.0);
+    let _ = tell();
+    if has_sshd {
+        std::thread::sleep(TICK);
     }
     let end = Instant::now() + limit;
     let answers =
-        || TcpStream::connect_timeout(&SocketAddr::from((address, SSH_PORT)), CONNECT_LIMIT).is_ok();
+        || TcpStream::connect_timeout(&SocketAddr::from((machine.ip, SSH_PORT)), CONNECT_LIMIT).is_ok();
     while has_sshd && !answers() {
         if Instant::now() > end {
             return Err(SnapshotError::DoesNotAnswer.into());
         }
+        let _ = tell();
         std::thread::sleep(POLL);
     }
     Ok(())

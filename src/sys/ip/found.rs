@@ -7,7 +7,10 @@ use std::net::Ipv4Addr;
 
 use crate::sys::netlink::{MessageKind, Rtnetlink, RtnetlinkItem, find, number, push, text};
 
-use super::link::{AF_INET, IFF_UP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, link_header};
+use super::link::{
+    AF_INET, IFF_UP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, NDA_DST, NDA_LLADDR,
+    link_header,
+};
 use super::{Interface, IpError, Tap, link};
 
 /// `RTM_*` of `linux/rtnetlink.h`.
@@ -29,8 +32,6 @@ const TUN_TYPE: u16 = 3;
 const TYPE_TAP: u8 = 2;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
-const NDA_DST: u16 = 1;
-const NDA_LLADDR: u16 = 2;
 const NUD_PERMANENT: u16 = 0x80;
 
 /// All interfaces of this network namespace.

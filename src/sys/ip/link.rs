@@ -15,6 +15,8 @@ use super::IpError;
 const NEW_LINK: MessageKind = MessageKind(0, 16);
 const DELETE_LINK: MessageKind = MessageKind(0, 17);
 const NEW_ADDRESS: MessageKind = MessageKind(0, 20);
+const NEW_NEIGHBOUR: MessageKind = MessageKind(0, 28);
+const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
 pub(super) const NLM_F_CREATE: u16 = 0x400;
 pub(super) const IFLA_IFNAME: u16 = 3;
@@ -24,6 +26,10 @@ pub(super) const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_CONF: u16 = 2;
+/// `linux/neighbour.h`.
+pub(super) const NDA_DST: u16 = 1;
+pub(super) const NDA_LLADDR: u16 = 2;
+const NUD_PROBE: u16 = 0x10;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 pub(super) const IFF_UP: u32 = 1;
@@ -122,6 +128,23 @@ pub(super) fn add_address(name: &str, index: u32, address: Ipv4Addr, prefix: u8)
     let add =
         |socket: Rtnetlink| socket.request(NEW_ADDRESS, NLM_F_CREATE | NLM_F_EXCL, &header, &attributes);
     Rtnetlink::open().and_then(add).map_err(failed("give an address to", name))
+}
+
+/// Has a neighbour asked whether it is where it should be, by up to three ARP requests, a second apart. Who asks tells its own hardware
+/// address by that, so that the neighbour knows it, whatever it knew before.
+pub fn probe_neighbour(name: &str, address: Ipv4Addr, mac: [u8; 6]) -> Result<(), IpError> {
+    let index = index(name)?.ok_or_else(|| missing(name))?;
+    // `struct ndmsg`: family, padding, index, state, flags, type.
+    let mut header = vec![AF_INET, 0, 0, 0];
+    header.extend(index.to_ne_bytes());
+    header.extend(NUD_PROBE.to_ne_bytes());
+    header.extend([0, 0]);
+    let mut attributes = Vec::new();
+    push(&mut attributes, NDA_DST, &address.octets());
+    push(&mut attributes, NDA_LLADDR, &mac);
+    let probe =
+        |socket: Rtnetlink| socket.request(NEW_NEIGHBOUR, NLM_F_CREATE | NLM_F_REPLACE, &header, &attributes);
+    Rtnetlink::open().and_then(probe).map_err(failed("ask the neighbour behind", name))
 }
 
 /// Makes a TAP that stays, and that this uid alone may attach to. Nobody can while it is being made.
