@@ -101,6 +101,16 @@ pub fn read_text_if_present(path: &Path) -> Result<Option<String>, FileError> {
     }
 }
 
+/// Before a file is written that a user named: its directory must be there, as for `cp`, since one that is not is a slip.
+pub fn require_dir_of(path: &Path) -> Result<(), FileError> {
+    let dir = dir_of(path);
+    let there = fs::metadata(dir).and_then(|meta| match meta.is_dir() {
+        true => Ok(()),
+        false => Err(ErrorKind::NotADirectory.into()),
+    });
+    there.map_err(FileError::when("write into", dir))
+}
+
 /// The names in a directory that are text; none where there is no such directory.
 pub fn names_in(dir: &Path) -> Result<Vec<String>, FileError> {
     match fs::read_dir(dir) {

@@ -132,13 +132,18 @@ fn wrong_use_of_an_export_is_named_and_changes_nothing() {
         (format!("none --to {own}"), ["there is no snapshot none", "snapshot ls"]),
         (format!("../one --to {own}"), ["the name of a snapshot", "must be"]),
         (format!("one --to {own} --out fleet.toml"), ["fleet.toml already exists", "--out"]),
+        (format!("one --to {own} --out nowhere/one.age"), ["cannot write into nowhere", "No such file"]),
+        (
+            format!("one --to {own} --out fleet.toml/one.age"),
+            ["cannot write into fleet.toml", "not a directory"],
+        ),
         ("one".to_owned(), ["--to", "required"]),
     ] {
         let run = sandbox.run(&format!("snapshot export {args}"));
         run.fails(2, &words);
         assert!(!run.err.contains("QQQQ"), "{run}");
     }
-    sandbox.run(&format!("snapshot export one --to {STRANGER} --out fleet.toml/x")).fails(1, &["fleet.toml"]);
+    sandbox.run(&format!("snapshot export one --to {STRANGER} --out fleet.toml/x")).fails(2, &["fleet.toml"]);
     assert_eq!(sandbox.done("snapshot ls -q"), "one\n");
     let state = stored(&sandbox, "snapshots/ready/one/state");
     let sound = fs::read(&state).unwrap();
@@ -317,7 +322,7 @@ fn retention_keeps_what_fleet_toml_says_and_says_what_goes() {
     keep("{ size = \"1KiB\" }");
     sandbox.done("gc --yes");
     assert_eq!(sandbox.done("snapshot ls -q"), "three\n");
-    keep("{ age = \"1s\" }");
+    keep("{ age = \"1m\" }");
     sandbox.done("gc --yes");
     assert_eq!(sandbox.done("snapshot ls -q"), "");
 }

@@ -66,6 +66,7 @@ pub fn export(
 ) -> Result<SnapshotManifest, ApplyError> {
     let ExportRequest { name, recipient, own, out, .. } = *request;
     refuse_existing(out)?;
+    files::require_dir_of(out).map_err(TransferError::from)?;
     let manifest = shelf::ready_manifest(layout, name)?;
     let mut ledger = HeldLedger::open(layout)?;
     let is_other = recipient != own;

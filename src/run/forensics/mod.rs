@@ -175,6 +175,7 @@ fn place_of(out: Option<&Path>, guest: &GuestName, time: &str) -> Result<PathBuf
         }
     };
     refuse_existing(&path)?;
+    files::require_dir_of(&path)?;
     Ok(path)
 }
 
