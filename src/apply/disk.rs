@@ -22,7 +22,7 @@ use crate::sys::untrusted::{FileKind, UntrustedDir};
 
 use super::jail::inner_root;
 use super::linux::{GuestHandle, LinuxHost, Scope, copy};
-use super::session_disk::{self, SessionDiskFile};
+use super::session_disk::{self, HeldSessionDisk, SessionDiskFile};
 use super::{ApplyError, record};
 
 impl GuestHandle<'_> {
@@ -222,6 +222,27 @@ pub fn export(disk: &DiskFile, to: &Path) -> Result<(), ApplyError> {
     Ok(new.persist(0o600)?)
 }
 
+/// A copy of a file that can be a disk, which has no name yet.
+fn checked_copy(from: &Path, to: &Path) -> Result<files::NewFile, ApplyError> {
+    let mut new = files::NewFile::create(to)?;
+    copy(from, new.file())?;
+    // The copy and not the original, which may change meanwhile.
+    let copied = File::open(new.temporary_path()).map_err(FileError::when("read", from))?;
+    read::check_file_system(&copied)
+        .map_err(|source| ApplyError::NoFileSystem { path: from.to_owned(), source })?;
+    Ok(new)
+}
+
+impl HeldSessionDisk {
+    /// Makes a copy of a file the disk, in place of one that is there. A session makes it as long as its place.
+    ///
+    /// # Errors
+    /// Where it is no ext4 file system, or cannot be copied; the old disk is then still there.
+    pub fn import(&self, from: &Path) -> Result<(), ApplyError> {
+        Ok(checked_copy(from, self.path())?.persist(0o600)?)
+    }
+}
+
 /// Removes a kept disk for good.
 pub fn remove(disk: &DiskFile) -> Result<(), ApplyError> {
     Ok(files::remove(&disk.path)?)
@@ -242,12 +263,7 @@ impl GuestHandle<'_> {
     pub fn import_disk(self, from: &Path) -> Result<(), ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
         files::create_private_dir(&layout.disks())?;
-        let mut new = files::NewFile::create(&layout.disk(guest))?;
-        copy(from, new.file())?;
-        // The copy and not the original, which may change meanwhile.
-        let copied = File::open(new.temporary_path()).map_err(FileError::when("read", from))?;
-        read::check_file_system(&copied)
-            .map_err(|source| ApplyError::NoFileSystem { path: from.to_owned(), source })?;
+        let mut new = checked_copy(from, &layout.disk(guest))?;
         let size = new.file().metadata().map_err(FileError::when("read", from))?.len();
         new.persist(0o600)?;
         Ok(record::remember_size(layout, guest, size)?)

@@ -13,12 +13,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::base::{ByteSize, GuestName, Label, Sha256, uuid_from};
 use crate::host::layout::{BEFORE, Layout, NOT_WHOLE};
+use crate::host::logs::LogKind;
 use crate::host::names::SESSION;
 use crate::host::state::Machine;
 use crate::image::content::Content;
 use crate::image::ext4::{Ext4Options, Purpose, write_ext4};
 use crate::image::tree::{Node, NodeKind, Tree};
 use crate::sys::fs::{self as files, FileError};
+use crate::sys::interrupt;
+use crate::sys::log::{Lines, Reader, Start};
 use crate::sys::process::{self, ProcessInfo};
 use crate::sys::untrusted::{FileKind, HeldNode, UntrustedDir};
 
@@ -40,6 +43,8 @@ pub struct HeldSessionDisk {
 /// How long it is waited for another command that holds a disk.
 const HOLD_LIMIT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
+/// How long it is waited for a guest to mount one: a journal may have to be replayed on a processor that is emulated.
+const MOUNT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Holds a disk, which need not be there.
 ///
@@ -136,6 +141,16 @@ impl HeldSessionDisk {
         });
         whole.map_err(FileError::when("write", &self.path))?;
         Ok(self.path.parent().map_or(Ok(()), files::sync_dir)?)
+    }
+
+    /// Whether there is one.
+    pub fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
+    /// Where it is, or will be.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Removes one of its files for good.
@@ -255,6 +270,38 @@ impl GuestHandle<'_> {
         }
     }
 
+    /// Waits until a guest that was told has mounted the disk of its session, as it says on its serial port. One that never said that it
+    /// waits for a disk would not say more either.
+    ///
+    /// # Errors
+    /// Where what it says cannot be read.
+    pub fn await_session_disk(self) -> Result<DiskMount, ApplyError> {
+        let path = self.layout().log(self.name, LogKind::Serial);
+        let named = || FileError::when("read", &path);
+        let (begun, mut said) = (Instant::now(), SaidOfDisk::default());
+        let mut log = Reader::open(&path, Start::This).map_err(named())?;
+        let mut lines = Lines::default();
+        loop {
+            // Whoever writes without end is not read without end.
+            while begun.elapsed() < MOUNT_LIMIT
+                && let Some(log) = &mut log
+                && let Some((time, bytes)) = log.read().map_err(named())?
+            {
+                lines.feed(time, &bytes, |_, line| said.hear(line));
+            }
+            match said {
+                SaidOfDisk { mounted: Some(true), .. } => return Ok(DiskMount::Mounted),
+                SaidOfDisk { mounted: Some(false), .. } => return Ok(DiskMount::Failed),
+                SaidOfDisk { awaits: false, .. } => return Ok(DiskMount::Untold),
+                _ if begun.elapsed() >= MOUNT_LIMIT => return Ok(DiskMount::Late(MOUNT_LIMIT)),
+                _ => {
+                    interrupt::end_if_asked();
+                    thread::sleep(POLL);
+                }
+            }
+        }
+    }
+
     /// The disk of its session, where it has one: its name, and the file as the jail has it.
     pub fn session_disk(self) -> Option<(Label, HeldNode)> {
         self.session_disks().into_iter().next_back()
@@ -319,6 +366,36 @@ pub struct SessionDiskFile {
     pub path: PathBuf,
     /// The guest that has it.
     pub guest: Option<GuestName>,
+}
+
+/// Whether a guest has mounted the disk of its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskMount {
+    Mounted,
+    /// It says that it cannot.
+    Failed,
+    /// It has not said so within this time.
+    Late(Duration),
+    /// Its image tells nothing of that.
+    Untold,
+}
+
+/// What a guest said of the disk of its session: `recipes/rootless-podman/sis-session` has these lines.
+#[derive(Default)]
+struct SaidOfDisk {
+    awaits: bool,
+    mounted: Option<bool>,
+}
+
+impl SaidOfDisk {
+    fn hear(&mut self, line: &[u8]) {
+        match line {
+            b"sisforge: kept disk awaited" => self.awaits = true,
+            b"sisforge: kept disk mounted" => self.mounted = Some(true),
+            b"sisforge: the kept disk cannot be mounted" => self.mounted = Some(false),
+            _ => {}
+        }
+    }
 }
 
 /// What the names of sessions' disks begin with in lists.

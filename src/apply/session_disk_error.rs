@@ -1,6 +1,6 @@
 //! What stands against a session's disk.
 
-use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, GuestName, Label};
+use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, GuestName, InvalidValue, Label};
 use crate::image::ext4::Ext4Error;
 
 /// Why a session does not get its disk.
@@ -14,6 +14,10 @@ pub enum SessionDiskError {
     Busy(Label),
     #[error("{guest} has no place for a session's disk")]
     NoPlace { guest: GuestName },
+    #[error("no pool has a place for a disk that sessions bring")]
+    NoPool,
+    #[error("the name of a session's disk, {name:?}, {reason}")]
+    Name { name: String, reason: InvalidValue },
     #[error("the disk {disk} has {there}, but {guest} takes disks of at most {place}")]
     TooLarge { disk: Label, there: ByteSize, guest: GuestName, place: ByteSize },
     #[error("the disk {disk} cannot be made")]
@@ -34,6 +38,8 @@ impl Diagnostic for SessionDiskError {
                 "set the size of such disks, as `session = { disk = \"1GiB\" }` in the pool, and run `sisforge up`: spares have the place \
                  from their start on",
             ),
+            Self::NoPool => Class::Invalid.hint("set its size, as `session = { disk = \"1GiB\" }` in a pool"),
+            Self::Name { .. } => Class::Invalid.no_hint(),
             Self::TooLarge { .. } => {
                 Class::Invalid.hint("a disk is never made smaller: raise `disk` of the pool's `session`, and run `sisforge up`")
             }

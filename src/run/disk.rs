@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::apply::ApplyError;
 use crate::apply::disk::{self, DiskBacking, DiskFile};
 use crate::apply::linux::LinuxHost;
-use crate::apply::session_disk::{self, HeldSessionDisk};
-use crate::base::{ByteSize, GuestName};
+use crate::apply::session_disk::{self, HeldSessionDisk, LISTED};
+use crate::apply::session_disk_error::SessionDiskError;
+use crate::base::{ByteSize, GuestName, Label};
 use crate::fleet::{Fleet, suggest};
-use crate::sys::fs::{FileError, FileLock};
+use crate::sys::fs::{self as files, FileError, FileLock};
 use crate::sys::interrupt;
 
 use super::fleet_host::Located;
@@ -72,6 +74,7 @@ impl Unused {
         if to.symlink_metadata().is_ok() {
             return Err(RunError::FileExists(to.to_owned()));
         }
+        files::require_dir_of(to)?;
         let _hold = interrupt::hold();
         Ok(disk::export(&self.disk, to)?)
     }
@@ -86,45 +89,101 @@ impl Unused {
     }
 }
 
-/// A file that can become a guest's disk; the host is held, and the guest is not running.
+/// A file that can become a guest's disk, or one that sessions bring; the host is held, and nobody has that disk.
 pub struct Import {
     host: LinuxHost,
-    pub guest: GuestName,
+    /// The guest, or `sessions/NAME`.
+    pub name: String,
+    disk: ImportTarget,
     from: PathBuf,
     /// Where the disk goes.
     pub path: PathBuf,
     _lock: FileLock,
 }
 
-/// Holds the host, and looks whether a file may become the disk of a guest.
-pub fn import(workspace: &Workspace<'_>, guest: &str, from: &Path) -> Result<Import, RunError> {
+enum ImportTarget {
+    Guest(GuestName),
+    Session(HeldSessionDisk),
+}
+
+/// Holds the host, and looks whether a file may become the disk of a guest, or with a name such as `sessions/jo` one that sessions bring.
+pub fn import(workspace: &Workspace<'_>, name: &str, from: &Path) -> Result<Import, RunError> {
     let fleet = workspace.fleet()?;
     let host = host::open(&fleet.host, &fleet.name)?;
-    let guest = guest_with_disk(guest, &fleet)?;
-    refuse_size(from, &fleet, &guest)?;
+    let wanted = DiskPlace::find(name, &fleet)?;
+    refuse_size(from, name, wanted.size())?;
     let lock = host::hold(&host.layout, workspace.report)?;
-    if host.guest(&guest).is_running() {
-        return Err(RunError::DiskInUse(guest));
-    }
-    let path = host.layout.disk(&guest);
-    Ok(Import { host, guest, from: from.to_owned(), path, _lock: lock })
+    let (disk, path) = match wanted {
+        DiskPlace::Guest(guest, _) if host.guest(&guest).is_running() => {
+            return Err(RunError::DiskInUse(guest));
+        }
+        DiskPlace::Guest(guest, _) => {
+            let path = host.layout.disk(&guest);
+            (ImportTarget::Guest(guest), path)
+        }
+        DiskPlace::Session(disk, _) => {
+            let held = session_disk::hold(&host.layout, &disk)?;
+            held.refuse_taken(&host)?;
+            let path = held.path().to_owned();
+            (ImportTarget::Session(held), path)
+        }
+    };
+    Ok(Import { host, name: name.to_owned(), disk, from: from.to_owned(), path, _lock: lock })
 }
 
 impl Import {
-    /// Whether the guest has a disk, which would be lost.
+    /// Whether there is such a disk, which would be lost.
     pub fn replaces(&self) -> bool {
-        self.path.exists()
+        match &self.disk {
+            ImportTarget::Guest(_) => self.path.exists(),
+            ImportTarget::Session(held) => held.exists(),
+        }
     }
 
-    /// Copies the file; the guest must not have a disk.
+    /// Copies the file; there must be no such disk.
     pub fn create(self) -> Result<(), RunError> {
-        if self.replaces() { Err(RunError::DiskExists(self.guest)) } else { self.replace() }
+        if self.replaces() { Err(RunError::DiskExists(self.name)) } else { self.replace() }
     }
 
     /// Copies the file; a disk that is there is lost. Whoever calls this has asked.
     pub fn replace(self) -> Result<(), RunError> {
         let _hold = interrupt::hold();
-        Ok(self.host.guest(&self.guest).import_disk(&self.from)?)
+        match &self.disk {
+            ImportTarget::Guest(guest) => Ok(self.host.guest(guest).import_disk(&self.from)?),
+            ImportTarget::Session(held) => Ok(held.import(&self.from)?),
+        }
+    }
+}
+
+/// A disk that the fleet can have, and how large it may be.
+enum DiskPlace {
+    Guest(GuestName, Option<ByteSize>),
+    Session(Label, ByteSize),
+}
+
+impl DiskPlace {
+    fn find(name: &str, fleet: &Fleet) -> Result<Self, RunError> {
+        let Some(session) = name.strip_prefix(LISTED) else {
+            let guest = guest_with_disk(name, fleet)?;
+            let size = fleet.guests.get(&guest).map(|spec| spec.disk.size);
+            return Ok(Self::Guest(guest, size));
+        };
+        let place = fleet.guests.values().filter_map(|spec| spec.warm.as_ref()?.disk).max();
+        match (session.parse(), place) {
+            (Ok(disk), Some(place)) => Ok(Self::Session(disk, place)),
+            (Ok(_), None) => Err(ApplyError::from(SessionDiskError::NoPool).into()),
+            (Err(reason), _) => {
+                let name = session.to_owned();
+                Err(ApplyError::from(SessionDiskError::Name { name, reason }).into())
+            }
+        }
+    }
+
+    fn size(&self) -> Option<ByteSize> {
+        match self {
+            Self::Guest(_, size) => *size,
+            Self::Session(_, size) => Some(*size),
+        }
     }
 }
 
@@ -138,15 +197,15 @@ fn guest_with_disk(name: &str, fleet: &Fleet) -> Result<GuestName, RunError> {
 }
 
 /// No disk is made smaller, so that one which is too large could never be used.
-fn refuse_size(from: &Path, fleet: &Fleet, guest: &GuestName) -> Result<(), RunError> {
+fn refuse_size(from: &Path, name: &str, wanted: Option<ByteSize>) -> Result<(), RunError> {
     let meta = std::fs::metadata(from).map_err(FileError::when("read", from))?;
     if !meta.is_file() {
         return Err(RunError::NoFile(from.to_owned()));
     }
     let size = ByteSize::from_bytes(meta.len());
-    match fleet.guests.get(guest).map(|spec| spec.disk.size) {
+    match wanted {
         Some(wanted) if size > wanted => {
-            Err(RunError::DiskTooLarge { from: from.to_owned(), size, guest: guest.clone(), wanted })
+            Err(RunError::DiskTooLarge { from: from.to_owned(), size, name: name.to_owned(), wanted })
         }
         _ => Ok(()),
     }

@@ -149,11 +149,11 @@ pub enum RunError {
     #[error("{0} is running, and its disk is in use")]
     DiskInUse(GuestName),
     #[error("{0} has a data disk already")]
-    DiskExists(GuestName),
+    DiskExists(String),
     #[error("{0} has no persistent disk: it is removed together with its jail")]
     EphemeralDisk(GuestName),
-    #[error("{} has {size}, but the disk of {guest} should have {wanted}", from.display())]
-    DiskTooLarge { from: PathBuf, size: ByteSize, guest: GuestName, wanted: ByteSize },
+    #[error("{} has {size}, but the disk of {name} should have {wanted}", from.display())]
+    DiskTooLarge { from: PathBuf, size: ByteSize, name: String, wanted: ByteSize },
     #[error("{} is not a file", .0.display())]
     NoFile(PathBuf),
     #[error("{} already exists", .0.display())]

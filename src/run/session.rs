@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::apply::linux::LinuxHost;
 use crate::apply::record::pool::PoolRecord;
 use crate::apply::record::quarantine;
-use crate::apply::session_disk::{self, HeldSessionDisk};
+use crate::apply::session_disk::{self, DiskMount, HeldSessionDisk};
 use crate::apply::{ApplyError, network, observe};
 use crate::base::time::{now, rfc3339};
 use crate::base::{GuestName, InvalidValue, Label};
@@ -39,6 +39,8 @@ pub struct PoolGuest {
     pub published: Vec<PublishedPort>,
     pub pool: Label,
     pub state: PoolGuestState,
+    /// What became of the disk that its session brought; `None` where it brought none, and where the guest was not waited for.
+    pub mount: Option<DiskMount>,
 }
 
 /// How a guest of a pool is.
@@ -97,7 +99,14 @@ pub fn start(
             match take(&host, &guest, request, disk.as_ref()) {
                 Ok(Some(session)) => {
                     events::record(&host.layout, [FleetEvent::of_session(&guest, &session)]);
-                    return Ok(described(&host, guest, session.pool.clone(), PoolGuestState::InUse(session)));
+                    // Others may look for what is in it meanwhile.
+                    let mount = disk.map(drop).map(|()| {
+                        // The session has begun, whatever cannot be read.
+                        host.guest(&guest).await_session_disk().unwrap_or(DiskMount::Untold)
+                    });
+                    let pool = session.pool.clone();
+                    let taken = described(&host, guest, pool, PoolGuestState::InUse(session));
+                    return Ok(PoolGuest { mount, ..taken });
                 }
                 Ok(None) => {}
                 // Where it was about the disk, another guest makes no difference.
@@ -266,7 +275,7 @@ fn described(host: &LinuxHost, guest: GuestName, pool: Label, state: PoolGuestSt
     let machine = host.guest(&guest).machine().ok().flatten();
     let mut published = network::published_last(&host.layout);
     published.retain(|way| way.guest == guest);
-    PoolGuest { ip: machine.map(|machine| machine.ip), guest, published, pool, state }
+    PoolGuest { ip: machine.map(|machine| machine.ip), guest, published, pool, state, mount: None }
 }
 
 /// A guest that somebody has.

@@ -155,6 +155,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
             "GuestHandle::give_disk",
             "GuestHandle::grow_disk",
             "export",
+            "checked_copy",
             "GuestHandle::import_disk",
         ],
         why: "steps on data disks; `export` writes the file that the user names; `import` copies to a new file and renames it over the disk of a stopped guest: one change, whole or not at all, which a plan would neither order nor repair",

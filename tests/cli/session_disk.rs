@@ -200,6 +200,63 @@ fn a_session_brings_its_disk_and_leaves_it_for_the_next() {
 }
 
 #[test]
+fn what_was_exported_becomes_the_disk_of_sessions_again() {
+    for (vmm, site) in sites() {
+        let pool = Pool::new(vmm, site, KEYS);
+        let guest = pool.started("jo");
+        write(&pool.disk("jo"), b"hers");
+        pool.done(&format!("session end {guest}"));
+        pool.done("disk export sessions/jo saved");
+        let import = |args: &str| pool.site.run(&format!("disk import {args}"));
+        import("sessions/jo saved").fails(1, &["sessions/jo has a data disk already", "--replace"]);
+        write(&pool.disk("jo"), b"lost");
+        import("sessions/jo saved --replace").fails(2, &["replace the data disk of sessions/jo", "--yes"]);
+        import("sessions/jo saved --replace --yes").fails(0, &["the disk of sessions/jo"]);
+        assert!(reads(&pool.disk("jo"), b"hers"));
+        import("sessions/mo saved").fails(0, &[]);
+        let guest = pool.started("mo");
+        assert!(reads(&pool.jail(&guest).join("session/mo.ext4"), b"hers"), "{vmm}");
+        import("sessions/mo saved --replace --yes").fails(1, &[&format!("the disk mo is in {guest}")]);
+
+        File::create(pool.sandbox().path("large")).unwrap().set_len(32 << 20).unwrap();
+        import("sessions/no large").fails(2, &["large has 32MiB", "sessions/no should have 16MiB"]);
+        fs::write(pool.sandbox().path("text"), "no disk").unwrap();
+        import("sessions/no text").fails(2, &["text"]);
+        import("sessions/../x saved").fails(2, &["the name of a session's disk"]);
+        assert!(!pool.store("disks/sessions/no").exists());
+        pool.declare("spare = 1\nmax = 2");
+        import("sessions/no saved").fails(2, &["no pool has a place", "session = { disk ="]);
+
+        // It is its users', whatever goes with the fleet's guests.
+        let purged = pool.site.run("down --timeout 0 --purge --yes");
+        purged.fails(0, &["disks that are kept: sessions/jo, sessions/mo", "sisforge disk rm NAME"]);
+        assert!(reads(&pool.disk("jo"), b"hers") && reads(&pool.disk("mo"), b"hers"));
+    }
+}
+
+#[test]
+fn evidence_has_the_disk_that_a_session_brought() {
+    // What stands in for QEMU has no memory to write.
+    for (vmm, site) in sites().into_iter().filter(|(vmm, _)| *vmm == "firecracker") {
+        let pool = Pool::new(vmm, site, KEYS);
+        let guest = pool.started("jo");
+        write(&pool.disk("jo"), b"hers");
+        let found = pool.site.document(&format!("forensics {guest} --out e.tar.zst"), "forensics");
+        let members = found["members"].as_array().unwrap();
+        let member = members.iter().find(|member| member["name"] == "session-disk.ext4");
+        let member = member.unwrap_or_else(|| panic!("{vmm}: {found:#}"));
+        let disk = fs::read(pool.disk("jo")).unwrap();
+        assert_eq!(member["sha256"], sisforge::base::Sha256::of(&disk).to_string());
+        pool.done("forensics verify e.tar.zst");
+        // The guest has it still, and it is nobody else's.
+        assert!(pool.has_open(&guest, "jo"), "{vmm}");
+        pool.start("--disk jo").fails(1, &[&format!("the disk jo is in {guest}")]);
+        pool.done("down --timeout 0");
+        assert_eq!(fs::metadata(pool.disk("jo")).unwrap().nlink(), 1);
+    }
+}
+
+#[test]
 fn of_many_who_bring_one_disk_one_gets_it_and_nobody_else_loses_a_spare() {
     for (vmm, site) in sites() {
         let pool = Pool::new(vmm, site, "spare = 4\nmax = 4\nsession = { disk = \"16MiB\" }");
@@ -370,6 +427,43 @@ fn a_disk_that_a_process_of_its_last_guest_has_open_is_given_to_nobody() {
     holds.wait().unwrap();
     pool.started("jo");
     pool.done("down --timeout 0");
+}
+
+#[test]
+fn a_session_begins_when_its_guest_has_mounted_the_disk_or_says_that_it_has_not() {
+    if let Some(reason) = missing_programs(&["perl"]) {
+        return eprintln!("SKIPPED: {reason}");
+    }
+    // The serial port's input is its stdin.
+    let mounts = |words: &str| {
+        format!(
+            r#"print "sisforge: kept disk awaited\n"; unless (fork) {{ sysread STDIN, my $b, 1; select undef, undef, undef, 1; print "sisforge: {words}\n"; exit }}"#
+        )
+    };
+    let cases = [
+        (mounts("kept disk mounted"), serde_json::json!(true), "and has mounted it"),
+        (mounts("the kept disk cannot be mounted"), serde_json::json!(false), "and cannot mount it"),
+        (String::new(), serde_json::Value::Null, "does not tell when"),
+    ];
+    for (trick, mounted, words) in cases {
+        let site = Site::new();
+        for number in 0..2 {
+            site.sandbox.write(&format!("bin/tricks/{}-{number}", site.sandbox.guest('k')), &trick);
+        }
+        let pool = Pool::new("qemu", site, "spare = 2\nmax = 2\nsession = { disk = \"16MiB\" }");
+        let name = &pool.name;
+        let taken = pool.site.document(&format!("session start {name} --disk jo"), "session");
+        assert_eq!(taken["disk_mounted"], mounted, "{taken}");
+        let serial = serial_of(&pool, taken["guest"].as_str().unwrap());
+        assert!(trick.is_empty() || serial.contains("mounted\n"), "it was not waited for: {serial}");
+        let told = pool.done(&format!("session start {name} --disk mo"));
+        assert!(told.contains("it has the kept disk mo") && told.contains(words), "{told}");
+        pool.done("down --timeout 0");
+    }
+}
+
+fn serial_of(pool: &Pool, guest: &str) -> String {
+    fs::read_to_string(pool.sandbox().record(guest, "serial.log")).unwrap()
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `disk import`: a file becomes a guest's disk.
+//! `disk import`: a file becomes a guest's disk, or one that sessions bring.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +16,9 @@ fleet.toml says grows when the guest next starts; one that is larger is refused.
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    guest: String,
+    /// A guest, or `sessions/NAME`: what `session start --disk NAME` brings
+    #[arg(value_name = "DISK")]
+    disk: String,
     #[arg(value_name = "FILE")]
     from: PathBuf,
     /// Replace an existing disk, after asking
@@ -28,16 +30,16 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
-    let import = disk::import(&ui.workspace(), &args.guest, &args.from)?;
-    let (guest, path) = (import.guest.clone(), import.path.clone());
+    let import = disk::import(&ui.workspace(), &args.disk, &args.from)?;
+    let (name, path) = (import.name.clone(), import.path.clone());
     if args.replace {
         if import.replaces() && !args.yes {
-            confirm(&format!("replace the data disk of {guest} and lose what is on it"))?;
+            confirm(&format!("replace the data disk of {name} and lose what is on it"))?;
         }
         import.replace()?;
     } else {
         import.create()?;
     }
-    ui.wrote(&path, &format!(": the disk of {guest}"));
+    ui.wrote(&path, &format!(": the disk of {name}"));
     Ok(ExitCode::SUCCESS)
 }

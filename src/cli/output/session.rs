@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::apply::session_disk::DiskMount;
 use crate::host::state::Session;
 use crate::run::session::{PoolGuest, PoolGuestState};
 
@@ -20,6 +21,9 @@ pub struct SessionJson {
     pub state: SessionStateJson,
     /// `null` unless somebody has it.
     pub session: Option<HandedOutJson>,
+    /// Whether `session start` saw the guest mount the disk that was brought: `false` where the guest cannot, or had not yet; `null` where
+    /// its image does not tell, where there is no disk, and for all others.
+    pub disk_mounted: Option<bool>,
     /// Ports of the host that lead to it.
     pub published: Vec<PublishedJson>,
 }
@@ -72,6 +76,11 @@ impl From<&PoolGuest> for SessionJson {
             ip: guest.ip,
             state,
             session,
+            disk_mounted: match guest.mount {
+                Some(DiskMount::Mounted) => Some(true),
+                Some(DiskMount::Failed | DiskMount::Late(_)) => Some(false),
+                Some(DiskMount::Untold) | None => None,
+            },
             published: guest.published.iter().map(PublishedJson::from).collect(),
         }
     }

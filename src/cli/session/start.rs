@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::apply::session_disk::DiskMount;
 use crate::base::Label;
 use crate::base::time::parse_duration;
 use crate::cli::error::CliError;
@@ -54,7 +55,23 @@ fn text(taken: &PoolGuest) -> String {
         text += &format!("port {port}/{} of this host leads to its {name}, port {guest_port}\n", protocol);
     }
     if let PoolGuestState::InUse(Session { disk: Some(disk), .. }) = &taken.state {
-        text += &format!("it has the kept disk {disk}\n");
+        text += &format!("it has the kept disk {disk}{}\n", mounted(taken));
     }
     text + &format!("`sisforge ssh {guest}` logs in\n")
+}
+
+/// What is to be known of the disk that it brought.
+fn mounted(PoolGuest { guest, mount, .. }: &PoolGuest) -> String {
+    match mount {
+        Some(DiskMount::Mounted) => ", and has mounted it".to_owned(),
+        Some(DiskMount::Failed) => format!(", and cannot mount it: `sisforge logs {guest}` shows why"),
+        Some(DiskMount::Late(limit)) => {
+            format!(
+                ", and has not mounted it within {} s: `sisforge logs {guest}` shows whether it did",
+                limit.as_secs()
+            )
+        }
+        Some(DiskMount::Untold) => "; its image does not tell when it has mounted it".to_owned(),
+        None => String::new(),
+    }
 }
