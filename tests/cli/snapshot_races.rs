@@ -1,7 +1,7 @@
 //! Two at once, and one beside everything else: of one snapshot there is never a second guest. `SISFORGE_TEST_RACES` says how often.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Barrier;
 use std::time::Duration;
@@ -64,10 +64,7 @@ fn of_two_hosts_that_a_snapshot_is_exported_to_at_once_one_gets_it_also_from_a_c
         plant(&sandbox, "ready", &name, "2026-11-25T17:53:16Z");
         count(&sandbox, &name);
         let _ = fs::remove_dir_all(sandbox.path("copy"));
-        Run::of(
-            std::process::Command::new("cp").arg("-a").args([sandbox.path("store"), sandbox.path("copy")]),
-        )
-        .fails(0, &[]);
+        copy(&sandbox.path("store"), &sandbox.path("copy"));
         let [here, there] = ["", "--file copy.toml "].map(|file| {
             move |to: &str, out: &str| {
                 format!("{file}snapshot export n{round} --to {to} --out {out}{round}.age")
@@ -97,8 +94,7 @@ fn of_two_hosts_that_a_snapshot_is_exported_to_at_once_one_gets_it_also_from_a_c
 fn of_many_who_want_one_line_of_the_ledger_at_the_same_instant_one_gets_it() {
     let sandbox = planted();
     count(&sandbox, "one");
-    Run::of(std::process::Command::new("cp").arg("-a").args([sandbox.path("store"), sandbox.path("copy")]))
-        .fails(0, &[]);
+    copy(&sandbox.path("store"), &sandbox.path("copy"));
     let layouts = ["store", "copy"].map(|store| {
         let host = HostSpec { store: sandbox.path(store), ..HostSpec::default() };
         Layout::new(&host, &sandbox.name.parse().unwrap())
@@ -196,9 +192,7 @@ fn a_clock_that_was_set_back_makes_nothing_new_and_nothing_old() {
     fs::remove_dir_all(stored(&sandbox, "snapshots")).unwrap();
     plant(&sandbox, "ready", "one", "2099-01-01T00:00:00Z");
     count(&sandbox, "one");
-    let copy = stored(&sandbox, "snapshots/ready/copy");
-    Run::of(std::process::Command::new("cp").arg("-a").args([stored(&sandbox, "snapshots/ready/one"), copy]))
-        .fails(0, &[]);
+    copy(&stored(&sandbox, "snapshots/ready/one"), &stored(&sandbox, "snapshots/ready/copy"));
     let view = sandbox.document("snapshot inspect one", "snapshot-inspect");
     assert!(view["age"].is_null(), "{view:#}");
     sandbox.done(&format!("snapshot export one --to {STRANGER}"));
@@ -227,8 +221,8 @@ fn restored(sandbox: &Sandbox) -> Vec<String> {
         .collect()
 }
 
-/// Most bytes of the VMM processes that hold a snapshot's memory: two would be two guests, whatever any record says.
-fn holders(sandbox: &Sandbox, memory: u64) -> Vec<PathBuf> {
+/// The VMM processes that have one of these memory files mapped, by inode: two would be two guests, whatever any record says.
+fn holders(sandbox: &Sandbox, memories: &[u64]) -> Vec<PathBuf> {
     let maps = |pid: &PathBuf| fs::read_to_string(pid.join("maps")).unwrap_or_default();
     let all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
     let is_ours = |pid: &PathBuf| {
@@ -236,9 +230,73 @@ fn holders(sandbox: &Sandbox, memory: u64) -> Vec<PathBuf> {
             || fs::read(pid.join("cmdline"))
                 .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&sandbox.name))
     };
-    all.filter(is_ours)
-        .filter(|pid| maps(pid).lines().any(|line| line.contains(&format!(" {memory} "))))
-        .collect()
+    let holds = |line: &str| memories.iter().any(|memory| line.contains(&format!(" {memory} ")));
+    all.filter(is_ours).filter(|pid| maps(pid).lines().any(holds)).collect()
+}
+
+/// A copy of a directory with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    Run::of(std::process::Command::new("cp").arg("-a").args([from, to])).fails(0, &[]);
+}
+
+/// Has a snapshot be of a day that has not come yet, as if the clock had been set back since.
+fn date_ahead(sandbox: &Sandbox, name: &str) {
+    let path = stored(sandbox, &format!("snapshots/ready/{name}/manifest.json"));
+    let mut manifest: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    manifest["created"] = "2099-01-01T00:00:00Z".into();
+    fs::write(&path, manifest.to_string()).unwrap();
+    let mut dated = Ledger::parse("").unwrap();
+    let lines = ledger(sandbox).lines;
+    let last = lines.len() - 1;
+    for (index, line) in lines.into_iter().enumerate() {
+        let at = if index == last { "2099-01-01T00:00:00Z".into() } else { line.at };
+        dated.add(at, line.event);
+    }
+    for path in [stored(sandbox, "snapshots.ledger"), witness(sandbox)] {
+        fs::write(path, dated.text()).unwrap();
+    }
+}
+
+/// A snapshot of a guest that does not run any more, with a copy beside it and one in a copy of the whole store, which another file
+/// names. The clock was set back since, in every other round.
+struct Raced {
+    name: String,
+    copied: String,
+    /// Inodes of its memory, wherever it is.
+    memories: [u64; 3],
+    id: SnapshotId,
+}
+
+impl Raced {
+    fn new(sandbox: &Sandbox, guest: &str, round: usize) -> Self {
+        let (name, copied) = (format!("n{round}"), format!("copy{round}"));
+        sandbox.done(&format!("snapshot create {guest} --stop --name {name}"));
+        if round % 2 == 1 {
+            date_ahead(sandbox, &name);
+        }
+        let ready = |name: &str| stored(sandbox, &format!("snapshots/ready/{name}"));
+        copy(&ready(&name), &ready(&copied));
+        let _ = fs::remove_dir_all(sandbox.path("copy"));
+        copy(&sandbox.path("store"), &sandbox.path("copy"));
+        let text = sandbox.read("fleet.toml").replace("/store\"", "/copy\"");
+        sandbox.write("copy.toml", text);
+        let elsewhere = sandbox.path(&format!("copy/{}/snapshots/ready/{name}", sandbox.name));
+        let memories = [ready(&name), ready(&copied), elsewhere]
+            .map(|dir| std::os::unix::fs::MetadataExt::ino(&fs::metadata(dir.join("memory")).unwrap()));
+        let id = ledger(sandbox).lines.iter().rev().find_map(|line| match &line.event {
+            LedgerEvent::Made { id, .. } => Some(*id),
+            _ => None,
+        });
+        Self { name, copied, memories, id: id.unwrap() }
+    }
+
+    /// How often it was restored, as the ledger says that nobody can take a line from.
+    fn times(&self, sandbox: &Sandbox) -> usize {
+        let text = fs::read_to_string(witness(sandbox)).unwrap();
+        let is_restored =
+            |event: &LedgerEvent| matches!(event, LedgerEvent::Restored { id, .. } if *id == self.id);
+        Ledger::parse(&text).unwrap().lines.iter().filter(|line| is_restored(&line.event)).count()
+    }
 }
 
 #[test]
@@ -247,23 +305,26 @@ fn whatever_races_a_restore_a_snapshot_gives_one_guest() {
     let sandbox = running();
     let (a, b, pool) = (sandbox.guest('a'), sandbox.guest('b'), sandbox.guest('p'));
     let restore = |name: &str, guest: &str| format!("snapshot restore {name} --yes --as {guest}");
-    for round in 0..rounds(6) {
-        let name = format!("n{round}");
-        sandbox.done(&format!("snapshot create {a} --stop --name {name}"));
+    for round in 0..rounds(11) {
         sandbox.done(&format!("down {b} --timeout 0"));
-        let copied = format!("copy{round}");
-        let [from, to] = [&name, &copied].map(|name| stored(&sandbox, &format!("snapshots/ready/{name}")));
-        Run::of(std::process::Command::new("cp").arg("-a").args([&from, &to])).fails(0, &[]);
-        let memory = std::os::unix::fs::MetadataExt::ino(&fs::metadata(from.join("memory")).unwrap());
+        let session = sandbox.document(&format!("session start {pool} --wait 20s"), "session");
+        let session = session["guest"].as_str().unwrap();
+        let raced = Raced::new(&sandbox, &a, round);
+        let Raced { name, copied, memories, .. } = &raced;
         let beside = [
-            restore(&name, &b),
+            restore(name, &b),
+            format!("--file copy.toml {}", restore(name, &b)),
             format!("up {a}"),
+            "up".to_owned(),
             format!("down {a} --timeout 0"),
-            restore(&copied, &b),
+            "down --timeout 0".to_owned(),
+            restore(copied, &b),
+            format!("--file copy.toml {}", restore(name, &a)),
             format!("session start {pool}"),
+            format!("session end {session}"),
             format!("snapshot rm {name} --yes"),
         ];
-        let all = [restore(&name, &a), beside[round % beside.len()].clone(), restore(&copied, &a)];
+        let all = [restore(name, &a), beside[round % beside.len()].clone(), restore(copied, &a)];
         let runs = at_once(&sandbox, &all, delay(round));
         let story = format!(
             "round {round}:\n{}",
@@ -271,35 +332,30 @@ fn whatever_races_a_restore_a_snapshot_gives_one_guest() {
         );
         let on = restored(&sandbox);
         assert!(on.len() <= 1, "{on:?}: {story}");
-        assert!(holders(&sandbox, memory).len() <= 1, "{story}");
-        let id = ledger(&sandbox).lines.iter().rev().find_map(|line| match &line.event {
-            LedgerEvent::Made { id, .. } => Some(*id),
-            _ => None,
-        });
-        let ledger = ledger(&sandbox);
-        let times = ledger
-            .lines
-            .iter()
-            .filter(|line| matches!(&line.event, LedgerEvent::Restored { id: of, .. } if Some(*of) == id));
-        let times = times.count();
+        assert!(holders(&sandbox, memories).len() <= 1, "{story}");
+        let times = raced.times(&sandbox);
         assert!(times <= 1, "{story}");
         let wins =
             runs.iter().zip(&all).filter(|(run, args)| run.code == 0 && args.contains("restore")).count();
         assert!(wins <= times, "{story}");
-        // Once it was restored, neither it nor its copy is ever again.
+        sandbox.done("down --timeout 0");
+        sandbox.done("--file copy.toml down --timeout 0");
+        assert_eq!(sandbox.traces(), [""; 0], "{story}");
+        // Where the copy of the store won, the store lacks a line.
+        sandbox.done("snapshot ledger --accept --yes");
+        // Once it was restored, neither it nor a copy is ever again.
         if times == 1 {
-            sandbox.done("down --timeout 0");
-            for name in [&name, &copied] {
-                let again = sandbox.run(&format!("snapshot restore {name}"));
+            for args in [name, copied, &format!("{name} --file copy.toml")] {
+                let again = sandbox.run(&format!("snapshot restore {args}"));
                 assert!([1, 2].contains(&again.code), "{again}\n{story}");
                 assert!(
-                    again.err.contains("is gone") || again.err.contains("there is no snapshot"),
+                    ["is gone", "there is no snapshot", "went back"]
+                        .iter()
+                        .any(|why| again.err.contains(why)),
                     "{again}\n{story}"
                 );
             }
         }
-        sandbox.done("down --timeout 0");
-        assert_eq!(sandbox.traces(), [""; 0], "{story}");
         let _ = fs::remove_dir_all(stored(&sandbox, "snapshots/ready"));
         sandbox.done("up");
     }
