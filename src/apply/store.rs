@@ -123,7 +123,8 @@ fn is_right(digest: &FileDigest, meta: &Metadata, path: &Path) -> Result<bool, F
     }
 }
 
-fn is_sealed(meta: &Metadata) -> bool {
+/// Whether nobody wrote to a file since it was [sealed](seal).
+pub(super) fn is_sealed(meta: &Metadata) -> bool {
     meta.modified().is_ok_and(|modified| modified == SEAL)
 }
 

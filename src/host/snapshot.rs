@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::base::FileDigest;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{GuestName, Sha256, SnapshotName};
+use crate::fleet::VmmKind;
 use crate::sys::cpu::Cpu;
+use crate::sys::firecracker::snapshot::SavedPages;
 
 use super::container::StartedContainer;
 use super::ledger::SnapshotId;
 use super::state::{Machine, StoredKind};
-use super::vmm;
+use super::{versions, vmm};
 
 /// The guest's memory, page by page; Firecracker alone has it in a file of its own.
 pub const MEMORY: &str = "memory";
@@ -204,6 +206,14 @@ pub fn misplaced(manifest: &SnapshotManifest, machine: &Machine, subnet: Ipv4Net
     found
 }
 
+/// Which pages of a machine's memory its VMM writes. What a guest never touched are zeros; but of one that went on from a snapshot they
+/// are in that snapshot's file, and what is in swap looks as if it had never been touched.
+pub fn pages_to_save(machine: &Machine, origin: &SnapshotOrigin, may_swap: bool) -> SavedPages {
+    let booted = machine.restored_from.is_none();
+    let can = machine.vmm == VmmKind::Firecracker && versions::can_leave_untouched(&origin.vmm_version);
+    if booted && can && !may_swap { SavedPages::Touched } else { SavedPages::All }
+}
+
 /// How long a VMM may take to write or read so much memory: a slow disk takes 20 MiB in a second.
 pub fn time_limit(memory_mib: u64) -> Duration {
     const AT_LEAST: u64 = 30;
@@ -306,6 +316,22 @@ pub mod tests {
         manifest.origin.vmm_version = "1.11.0".into();
         assert_eq!(misplaced(&manifest, &as_itself, own), []);
         assert_eq!(misplaced(&manifest, &as_bob, own), [Obstacle::OtherTap("1.11.0".into())]);
+    }
+
+    #[test]
+    fn untouched_pages_are_left_out_where_nothing_of_them_is_elsewhere() {
+        let SnapshotManifest { machine, origin, .. } = manifest(VmmKind::Firecracker);
+        let origin = SnapshotOrigin { vmm_version: "1.13.0".into(), ..origin };
+        assert_eq!(pages_to_save(&machine, &origin, false), SavedPages::Touched);
+        let restored = Machine { restored_from: Some("one".parse().unwrap()), ..machine.clone() };
+        assert_eq!(pages_to_save(&restored, &origin, false), SavedPages::All);
+        assert_eq!(pages_to_save(&machine, &origin, true), SavedPages::All);
+        for version in ["1.12.1", "another build"] {
+            let origin = SnapshotOrigin { vmm_version: version.into(), ..origin.clone() };
+            assert_eq!(pages_to_save(&machine, &origin, false), SavedPages::All, "{version}");
+        }
+        let SnapshotManifest { machine, .. } = manifest(VmmKind::Qemu);
+        assert_eq!(pages_to_save(&machine, &origin, false), SavedPages::All);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub const BROKEN: FirecrackerVersion = version(1, 4);
 
 /// The first that gives a guest another TAP while it loads its snapshot.
 const CHANGES_TAP: FirecrackerVersion = version(1, 12);
+/// The first that leaves out of a snapshot what was never touched, though no log of written pages was kept.
+const LEAVES_UNTOUCHED: FirecrackerVersion = version(1, 13);
 /// The first that puts a guest's clock forward while it loads its snapshot, and the first series of Linux that it asks for that.
 const FORWARDS_CLOCK: FirecrackerVersion = version(1, 16);
 const FORWARDS_CLOCK_ON: (u32, u32) = (5, 16);
@@ -100,6 +102,11 @@ pub fn unsupported(
 /// not known cannot.
 pub fn can_change_tap(firecracker: &str) -> bool {
     firecracker.parse().is_ok_and(|version: FirecrackerVersion| version >= CHANGES_TAP)
+}
+
+/// Whether such a Firecracker can leave out of a snapshot the pages that were never touched.
+pub fn can_leave_untouched(firecracker: &str) -> bool {
+    firecracker.parse().is_ok_and(|version: FirecrackerVersion| version >= LEAVES_UNTOUCHED)
 }
 
 /// Whether such a Firecracker can put a guest's clock forward while it loads its snapshot, on a kernel of such a release.

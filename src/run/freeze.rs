@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::apply::Host;
-use crate::apply::snapshot::{self, SnapshotState, StoredSnapshot};
+use crate::apply::snapshot::{self, MadeSnapshot, SnapshotState, StoredSnapshot};
 use crate::base::diagnostic::one_line;
 use crate::base::time::now;
 use crate::base::{GuestName, InvalidValue, SnapshotName};
@@ -51,9 +51,9 @@ pub fn create<'a>(
     };
     let hold = interrupt::hold();
     let request = snapshot::SnapshotRequest { guest: &guest, name: &name, stop, core: false };
-    let (manifest, still) = snapshot::create(&held.host, &request, workspace.report)?;
+    let (MadeSnapshot { manifest, here }, still) = snapshot::create(&held.host, &request, workspace.report)?;
     let size = snapshot::find(&held.host.layout, &name)?.size;
-    let obstacles = differences(&manifest, &snapshot::here(manifest.machine.vmm)?);
+    let obstacles = differences(&manifest, &here);
     // It is whole, whatever becomes of the others. What a file keeps that cannot be read is not known.
     let keep = workspace.fleet().map(|fleet| fleet.snapshots).unwrap_or_default();
     let outdated = retention::keep_to(&held.host.layout, &keep).unwrap_or_else(|error| {

@@ -41,7 +41,7 @@ pub fn prepare<'a>(
     let guest = declared(target.unwrap_or(manifest.guest.as_str()), &held.fleet)?;
     held.make_key()?;
     let plan = planned(&mut held, built, &guest, snapshot, &manifest)?;
-    let damaged = snapshot::check_files(&held.host.layout, snapshot, &manifest)?;
+    let damaged = snapshot::check_seals(&held.host.layout, snapshot, &manifest)?;
     if !damaged.is_empty() {
         return Err(refused(snapshot, &guest, &damaged));
     }

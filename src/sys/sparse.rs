@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::fs::SeekFrom;
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate};
 use rustix::io::Errno;
 use sha2::Digest;
 
@@ -13,7 +15,6 @@ use crate::base::{FileDigest, Sha256};
 
 use super::fs::FileError;
 use super::interrupt;
-use super::tool::Tool;
 
 /// Blocks in which a file is looked at: a block of zeros counts as a hole.
 const BLOCK: usize = 4096;
@@ -23,6 +24,9 @@ const CHUNK: usize = 1 << 20;
 
 /// Bytes of a stream that are looked at together: those that are all zeros become a hole.
 const PIECE: usize = 64 << 10;
+
+/// Chunks below which another thread costs more than it saves.
+const CHUNKS_A_THREAD: usize = 4;
 
 /// Bytes that the kernel copies in one call, which no signal ends.
 const AT_ONCE: usize = 64 << 20;
@@ -73,7 +77,7 @@ fn digest_open(file: &File) -> io::Result<(FileDigest, u64)> {
             let chunk = &mut buffer[..(end - at).min(CHUNK as u64) as usize];
             file.read_exact_at(chunk, at)?;
             for (index, block) in chunk.chunks(BLOCK).enumerate() {
-                if block.iter().any(|byte| *byte != 0) {
+                if !is_zero(block) {
                     hasher.update((at + (index * BLOCK) as u64).to_le_bytes());
                     hasher.update(block);
                 }
@@ -85,11 +89,66 @@ fn digest_open(file: &File) -> io::Result<(FileDigest, u64)> {
     Ok((FileDigest::Sparse(Sha256(hasher.finalize().into())), size))
 }
 
-/// Gives the blocks of a file that are all zeros back to its disk, where its file system and util-linux can; its bytes stay
-/// what they are.
-pub fn dig_holes(path: &Path) {
+/// Gives pieces of a file that are all zeros back to its disk, where its file system can; its bytes stay what they are. Whoever reads
+/// it after that reads no zeros. All processors look.
+pub fn dig_holes(file: &File) -> io::Result<()> {
+    let end = |run: &(u64, u64)| run.0 + run.1;
+    let pieces: Vec<(u64, u64)> = data_runs(file)?
+        .iter()
+        .flat_map(|run| {
+            (run.0 / CHUNK as u64..end(run).div_ceil(CHUNK as u64)).map(move |chunk| {
+                let (from, to) = (chunk * CHUNK as u64, (chunk + 1) * CHUNK as u64);
+                (from.max(run.0), to.min(end(run)))
+            })
+        })
+        .collect();
+    let next = AtomicUsize::new(0);
+    let work = || -> io::Result<()> {
+        let mut buffer = vec![0; CHUNK];
+        while let Some((from, to)) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let bytes = &mut buffer[..(to - from) as usize];
+            file.read_exact_at(bytes, *from)?;
+            zeros(bytes).into_iter().for_each(|(at, length)| punch(file, from + at, length));
+        }
+        Ok(())
+    };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let others: Vec<_> =
+            (1..processors.min(pieces.len() / CHUNKS_A_THREAD)).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        let joined =
+            others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        joined.fold(own, io::Result::and)
+    })
+}
+
+/// Whether all bytes are zeros, compared in pieces of which the processor compares many bytes at once.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    static ZEROS: [u8; BLOCK] = [0; BLOCK];
+    bytes.chunks(BLOCK).all(|piece| piece == &ZEROS[..piece.len()])
+}
+
+/// Where so many bytes are all zeros, [`PIECE`] by `PIECE`, as offset and length.
+fn zeros(bytes: &[u8]) -> Vec<(u64, u64)> {
+    let mut found: Vec<(u64, u64)> = Vec::new();
+    for (index, piece) in bytes.chunks(PIECE).enumerate() {
+        if !is_zero(piece) {
+            continue;
+        }
+        let (at, length) = ((index * PIECE) as u64, piece.len() as u64);
+        match found.last_mut() {
+            Some(before) if before.0 + before.1 == at => before.1 += length,
+            _ => found.push((at, length)),
+        }
+    }
+    found
+}
+
+fn punch(file: &File, at: u64, length: u64) {
     // Space is all that a failure costs.
-    let _ = Tool::new("fallocate").arg("--dig-holes").arg(path).run();
+    let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let _ = fallocate(file, how, at, length);
 }
 
 /// Which side of a copy failed.
@@ -109,7 +168,7 @@ pub fn write_stream(from: &mut dyn Read, size: u64, to: &File) -> Result<(), Str
         let wanted = usize::try_from(size - at).unwrap_or(PIECE).min(PIECE);
         let part = &mut piece[..wanted];
         from.read_exact(part).map_err(StreamError::Read)?;
-        if part.iter().any(|byte| *byte != 0) {
+        if !is_zero(part) {
             to.write_all_at(part, at).map_err(StreamError::Write)?;
         }
         at += wanted as u64;
@@ -244,6 +303,23 @@ mod tests {
             assert_eq!(digest_open(copied).unwrap(), digest_open(&from).unwrap());
             assert!(copied.metadata().unwrap().blocks() * 512 < 1 << 20, "the holes were filled");
         }
+    }
+
+    #[test]
+    fn zeros_that_were_written_become_holes_and_nothing_else_does() {
+        use std::os::unix::fs::MetadataExt;
+        // Longer than what one thread takes at a time, and no whole number of blocks.
+        let size = (9 << 20) + 5;
+        let mut bytes = vec![0; size];
+        for (at, length) in [(0, 1), (70_000, 5000), (3 << 20, 1 << 20), (size - 1, 1)] {
+            bytes[at..at + length].fill(7);
+        }
+        let dense = file(0, &[(0, &bytes)]);
+        dig_holes(&dense).unwrap();
+        let mut after = vec![1; size];
+        dense.read_exact_at(&mut after, 0).unwrap();
+        assert!(after == bytes);
+        assert!(dense.metadata().unwrap().blocks() * 512 < 2 << 20, "zeros take space");
     }
 
     #[test]

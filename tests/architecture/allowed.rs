@@ -292,12 +292,16 @@ pub const MAY_CHANGE: &[Allowed] = &[
             "GuestHandle::loosen",
             "GuestHandle::limit_again",
             "clear_name",
-            "seal",
             "put_away",
             "take_back",
             "GuestHandle::unpause",
         ],
         why: "a snapshot is no difference between what a host has and should have, so no plan contains it: one guest is paused, copied and resumed within PAUSE_LIMIT; `take_back` undoes it, and after a kill the next plan sees the paused guest by its marker",
+    },
+    Allowed {
+        file: "src/apply/snapshot/seal.rs",
+        functions: &["seal_file"],
+        why: "what a snapshot holds becomes final, as the last part of its making",
     },
     Allowed {
         file: "src/apply/snapshot/evidence.rs",

@@ -8,7 +8,7 @@ use crate::apply::ApplyError;
 use crate::host::names::{FROZEN_MEMORY, FROZEN_STATE, RESTORED_MEMORY, RESTORED_STATE};
 use crate::host::state::Machine;
 use crate::host::vmm::{adjustments, session_disk_change};
-use crate::sys::firecracker::snapshot::{Load, format_version};
+use crate::sys::firecracker::snapshot::{Load, SavedPages, format_version};
 use crate::sys::firecracker::{Api, VmState};
 use crate::sys::socket::Socket;
 
@@ -40,9 +40,9 @@ impl VmmControl for Api {
     }
 
     /// Into files of its jail.
-    fn save(&mut self, _: &File, limit: Duration) -> Result<(), ApplyError> {
+    fn save(&mut self, _: &File, pages: SavedPages, limit: Duration) -> Result<(), ApplyError> {
         let [state, memory] = [FROZEN_STATE, FROZEN_MEMORY].map(|name| format!("/{name}"));
-        Ok(self.clone().with_timeout(limit).create_snapshot(&state, &memory)?)
+        Ok(self.clone().with_timeout(limit).create_snapshot(&state, &memory, pages)?)
     }
 
     /// The memory that it saves is a file of its own already.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::fleet::VmmKind;
 use crate::host::state::Machine;
 use crate::host::vmm;
+use crate::sys::firecracker::snapshot::SavedPages;
 use crate::sys::process::ProcessInfo;
 use crate::sys::socket::{Peer, Socket};
 
@@ -32,7 +33,7 @@ pub(super) trait VmmControl {
     fn resume(&mut self, limit: Duration) -> Result<(), ApplyError>;
 
     /// Writes the memory and the state of a paused guest, into files of its jail or into `state`.
-    fn save(&mut self, state: &File, limit: Duration) -> Result<(), ApplyError>;
+    fn save(&mut self, state: &File, pages: SavedPages, limit: Duration) -> Result<(), ApplyError>;
 
     /// Writes the memory of a paused guest as an ELF core, where the VMM can and what it [saves](Self::save) is none.
     fn write_core(&mut self, core: &File, limit: Duration) -> Result<(), ApplyError>;

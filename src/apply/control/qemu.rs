@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::apply::ApplyError;
 use crate::host::state::Machine;
 use crate::host::vmm::{SESSION_FILE, SESSION_NODE, balloon_target};
+use crate::sys::firecracker::snapshot::SavedPages;
 use crate::sys::qemu::Qmp;
 use crate::sys::socket::Socket;
 
@@ -39,8 +40,8 @@ impl VmmControl for Connection {
         Ok(self.0.cont()?)
     }
 
-    /// Into `state`, the memory with it.
-    fn save(&mut self, state: &File, limit: Duration) -> Result<(), ApplyError> {
+    /// Into `state`, the memory with it, but for pages of zeros.
+    fn save(&mut self, state: &File, _: SavedPages, limit: Duration) -> Result<(), ApplyError> {
         Ok(self.0.save(state, limit)?)
     }
 

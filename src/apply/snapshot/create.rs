@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::apply::control::{self, PATIENCE, PAUSE_LIMIT};
+use crate::apply::control::{self, PATIENCE, PAUSE_LIMIT, VmmControl};
 use crate::apply::linux::{GuestHandle, LinuxHost};
 use crate::apply::record::{self, Freezing, Ready, Unreadable};
 use crate::apply::{ApplyError, preflight};
@@ -19,20 +19,20 @@ use crate::host::ledger::{LedgerEvent, SnapshotId};
 use crate::host::names::{FROZEN_MEMORY, FROZEN_STATE};
 use crate::host::observed::Paused;
 use crate::host::snapshot::{
-    self as parts, CORE, DISK, FileRecord, MANIFEST, MEMORY, SESSION_DISK, STATE, SnapshotManifest,
-    SnapshotOrigin,
+    self as parts, CORE, DISK, MANIFEST, MEMORY, SESSION_DISK, STATE, SnapshotManifest, SnapshotOrigin,
 };
 use crate::host::state::Machine;
 use crate::host::vmm::of;
 use crate::sys::cgroup::Limits;
-use crate::sys::digest::verity_digest;
+use crate::sys::firecracker::snapshot::SavedPages;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::ProcessInfo;
 use crate::sys::remove::remove_tree;
 use crate::sys::report::{Report, Task, Unit};
-use crate::sys::{sparse, ssh};
+use crate::sys::{kernel, sparse, ssh};
 
 use super::ledger::HeldLedger;
+use super::seal::seal;
 use super::{SnapshotError, origin, shelf};
 
 /// What to make.
@@ -44,6 +44,14 @@ pub struct SnapshotRequest<'a> {
     pub stop: bool,
     /// Whether its memory is written as an ELF core too, where the VMM's state has it in a form that no other program reads.
     pub core: bool,
+}
+
+/// A snapshot that is whole.
+#[derive(Debug)]
+pub struct MadeSnapshot {
+    pub manifest: SnapshotManifest,
+    /// What a restore would find here now.
+    pub here: SnapshotOrigin,
 }
 
 /// How long a guest may take to write back what it has not yet.
@@ -65,7 +73,7 @@ pub(super) struct Subject {
 }
 
 /// Freezes a guest. One that is to stop is left paused, with its snapshot whole: whoever calls this ends it. Any other
-/// goes on as soon as all is copied. Gives the manifest, and for how long the guest stood still.
+/// goes on as soon as all is copied. Gives what was made, and for how long the guest stood still.
 ///
 /// # Errors
 /// Where the guest is not running, the name is taken, there is no room, or something fails; the guest then goes on, and
@@ -74,7 +82,7 @@ pub fn create(
     host: &LinuxHost,
     request: &SnapshotRequest<'_>,
     report: &dyn Report,
-) -> Result<(SnapshotManifest, Duration), ApplyError> {
+) -> Result<(MadeSnapshot, Duration), ApplyError> {
     freeze(host, request, report, |written, task| describe(host, request, written, task))
 }
 
@@ -82,6 +90,8 @@ pub fn create(
 pub(super) struct FrozenFiles<'a> {
     pub subject: &'a Subject,
     pub origin: SnapshotOrigin,
+    /// What a restore would find.
+    pub here: SnapshotOrigin,
     /// Where the files are.
     pub dir: &'a Path,
 }
@@ -94,13 +104,13 @@ pub(super) fn freeze<T>(
     report: &dyn Report,
     finish: impl FnOnce(FrozenFiles<'_>, &dyn Task) -> Result<T, ApplyError>,
 ) -> Result<(T, Duration), ApplyError> {
-    let (subject, origin) = prepare(host, request)?;
+    let Prepared { subject, origin, here } = prepare(host, request)?;
     let task = report.begin(&format!("freeze {}", request.guest), None, Unit::Steps);
     host.guest(request.guest).quiesce(&subject, &*task, report);
 
     let dir = host.layout.new_snapshot(request.name);
-    let made = write_all(host, request, &subject, &dir, &*task).and_then(|still| {
-        let written = FrozenFiles { subject: &subject, origin, dir: &dir };
+    let made = write_all(host, request, (&subject, &origin), &dir, &*task).and_then(|still| {
+        let written = FrozenFiles { subject: &subject, origin, here, dir: &dir };
         Ok((finish(written, &*task)?, still))
     });
     match made {
@@ -119,8 +129,15 @@ pub(super) fn freeze<T>(
     }
 }
 
+/// A guest that can be frozen, the VMM that runs it, and the one that is installed.
+struct Prepared {
+    subject: Subject,
+    origin: SnapshotOrigin,
+    here: SnapshotOrigin,
+}
+
 /// Finds the guest, and refuses what can be known before it is paused.
-fn prepare(host: &LinuxHost, request: &SnapshotRequest<'_>) -> Result<(Subject, SnapshotOrigin), ApplyError> {
+fn prepare(host: &LinuxHost, request: &SnapshotRequest<'_>) -> Result<Prepared, ApplyError> {
     let layout = &host.layout;
     // Whoever else would have frozen it is gone: this process alone may change the host.
     if matches!(host.guest(request.guest).paused(), Ok(Some(Paused::Unfinished))) {
@@ -140,20 +157,21 @@ fn prepare(host: &LinuxHost, request: &SnapshotRequest<'_>) -> Result<(Subject, 
     if !request.core {
         HeldLedger::open(layout)?;
     }
-    let origin = origin::of_process(subject.machine.vmm, subject.process.pid)?;
+    let here = origin::here(subject.machine.vmm)?;
+    let origin = origin::of_process(&here, subject.process.pid)?;
     let taken = subject.disk.metadata().map_or(0, |disk| disk.blocks() * 512);
     let memories = if request.core { 2 } else { 1 };
     preflight::room_for(layout, (subject.machine.memory_mib << 20) * memories + taken)?;
-    Ok((subject, origin))
+    Ok(Prepared { subject, origin, here })
 }
 
 /// Writes the manifest of a snapshot whose files are there, and gives the snapshot its name.
 fn describe(
     host: &LinuxHost,
     request: &SnapshotRequest<'_>,
-    FrozenFiles { subject, origin, dir }: FrozenFiles<'_>,
+    FrozenFiles { subject, origin, here, dir }: FrozenFiles<'_>,
     task: &dyn Task,
-) -> Result<SnapshotManifest, ApplyError> {
+) -> Result<MadeSnapshot, ApplyError> {
     let manifest = SnapshotManifest {
         id: Some(new_id().map_err(FileError::when("read", RANDOM))?),
         guest: request.guest.clone(),
@@ -169,7 +187,7 @@ fn describe(
     let (snapshot, guest) = (request.name.clone(), request.guest.clone());
     HeldLedger::open(&host.layout)?.add(LedgerEvent::Made { id: manifest.id(), snapshot, guest })?;
     put_away(&host.layout, request.name, dir)?;
-    Ok(manifest)
+    Ok(MadeSnapshot { manifest, here })
 }
 
 /// One that no other snapshot has, anywhere.
@@ -217,7 +235,7 @@ impl GuestHandle<'_> {
 fn write_all(
     host: &LinuxHost,
     request: &SnapshotRequest<'_>,
-    subject: &Subject,
+    (subject, origin): (&Subject, &SnapshotOrigin),
     dir: &Path,
     task: &dyn Task,
 ) -> Result<Duration, ApplyError> {
@@ -238,7 +256,7 @@ fn write_all(
     control.pause()?;
     task.detail("write memory");
     let limit = parts::time_limit(machine.memory_mib);
-    control.save(&state, limit)?;
+    save(&mut *control, (machine, origin), &state, limit)?;
     is_whole(request.guest, machine, &state, dir)?;
     if request.core && !of(machine.vmm).has_snapshot_in_jail() {
         control.write_core(&new_file(dir, CORE)?, limit)?;
@@ -254,6 +272,27 @@ fn write_all(
         files::remove(&layout.freezing(request.guest))?;
     }
     Ok(still)
+}
+
+/// Has the VMM write what it has to.
+fn save(
+    control: &mut dyn VmmControl,
+    (machine, origin): (&Machine, &SnapshotOrigin),
+    state: &File,
+    limit: Duration,
+) -> Result<(), ApplyError> {
+    let pages = parts::pages_to_save(machine, origin, may_swap());
+    control.save(state, pages, limit)?;
+    // Somebody may have switched it on meanwhile.
+    if pages == SavedPages::Touched && may_swap() {
+        control.save(state, SavedPages::All, limit)?;
+    }
+    Ok(())
+}
+
+/// Whether memory may be in swap; also where that cannot be read.
+fn may_swap() -> bool {
+    kernel::value("/proc/swaps").is_none_or(|text| !kernel::parse_swaps(&text).is_empty())
 }
 
 fn copy_disk(subject: &Subject, dir: &Path) -> Result<(), FileError> {
@@ -345,29 +384,6 @@ fn remove_links(root: &Path) -> Result<(), ApplyError> {
 /// Removes whatever has a name in a jail, be it a tree that the guest's uid put there.
 fn clear_name(path: &Path) -> Result<(), ApplyError> {
     remove_tree(path).into_iter().next().map_or(Ok(()), |left| Err(left.into()))
-}
-
-/// Makes the files root's and final: no VMM may write them any more, and all are on the disk. Gives what each holds.
-pub(super) fn seal(dir: &Path, task: &dyn Task) -> Result<BTreeMap<String, FileRecord>, ApplyError> {
-    let mut sealed = BTreeMap::new();
-    for name in [MEMORY, STATE, DISK] {
-        let path = dir.join(name);
-        if !path.exists() {
-            continue;
-        }
-        task.detail(&format!("digest of {name}"));
-        // The VMM of a guest reads memory and state as its own user; nobody else comes that far.
-        let mode = if name == DISK { 0o600 } else { 0o444 };
-        let named = || FileError::when("write", &path);
-        std::os::unix::fs::chown(&path, Some(0), Some(0)).map_err(named())?;
-        fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(named())?;
-        sparse::dig_holes(&path);
-        let file = File::options().read(true).write(true).open(&path).map_err(named())?;
-        file.sync_all().map_err(named())?;
-        let (digest, size) = verity_digest(&path)?;
-        sealed.insert(name.to_owned(), FileRecord { size, digest });
-    }
-    Ok(sealed)
 }
 
 /// Gives a whole snapshot its name.

@@ -50,7 +50,7 @@ pub fn capture(
     Ok(captured)
 }
 
-fn take_out(FrozenFiles { subject, origin, dir }: FrozenFiles<'_>) -> Result<Captured, ApplyError> {
+fn take_out(FrozenFiles { subject, origin, dir, .. }: FrozenFiles<'_>) -> Result<Captured, ApplyError> {
     let files =
         [DISK, SESSION_DISK, STATE, MEMORY, CORE].into_iter().filter_map(|name| open(dir, name).transpose());
     let files = files.collect::<Result<Vec<_>, _>>()?;

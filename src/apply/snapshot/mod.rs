@@ -7,16 +7,17 @@ mod faults;
 mod ledger;
 mod origin;
 mod restore;
+mod seal;
 mod shelf;
 mod transfer;
 
-pub use create::{SnapshotRequest, create};
+pub use create::{MadeSnapshot, SnapshotRequest, create};
 pub use error::SnapshotError;
 pub use evidence::{Captured, CapturedFile, capture};
 pub use faults::{LedgerError, TransferError};
 pub use ledger::{Accepted, HeldLedger, accept, look as ledger};
 pub use origin::here;
-pub use restore::{check_files, check_sizes, may_restore};
+pub use restore::{check_files, check_seals, check_sizes, may_restore};
 pub use shelf::{SnapshotState, StoredSnapshot, find, list, ready_manifest, remove};
 pub use transfer::{ExportRequest, Imported, export, import};
 

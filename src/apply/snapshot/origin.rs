@@ -1,6 +1,8 @@
 //! What a VMM and its host are like, as far as a snapshot depends on it.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread::ScopedJoinHandle;
 
 use crate::apply::ApplyError;
 use crate::apply::control::driver;
@@ -14,14 +16,24 @@ use crate::sys::tool::{self, Tool, ToolError};
 /// What this host has to go on with a snapshot.
 pub fn here(vmm: VmmKind) -> Result<SnapshotOrigin, ApplyError> {
     let program = installed(vmm)?;
-    let text = Tool::new(&program).arg("--version").text()?;
+    // Side by side: each takes milliseconds, of a restore's few.
+    let (text, state_format, sha256) = std::thread::scope(|scope| {
+        let text = scope.spawn(|| Tool::new(&program).arg("--version").text());
+        let format = scope.spawn(|| driver(vmm).state_format(&program));
+        let sha256 = sha256_of_file(&program);
+        (joined(text), joined(format), sha256)
+    });
     Ok(SnapshotOrigin {
-        vmm_version: parse_version(&text).to_owned(),
-        vmm_sha256: sha256_of_file(&program)?.0,
-        state_format: driver(vmm).state_format(&program)?,
+        vmm_version: parse_version(&text?).to_owned(),
+        vmm_sha256: sha256?.0,
+        state_format: state_format?,
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         cpu: cpu::this_host()?,
     })
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 fn installed(vmm: VmmKind) -> Result<PathBuf, ToolError> {
@@ -29,10 +41,9 @@ fn installed(vmm: VmmKind) -> Result<PathBuf, ToolError> {
     tool::find(name).ok_or_else(|| ToolError::Missing { tool: name.to_owned() })
 }
 
-/// The same of a VMM that runs: its own program, whatever is installed by now.
-pub(super) fn of_process(vmm: VmmKind, pid: u32) -> Result<SnapshotOrigin, ApplyError> {
+/// The same of a VMM that runs: its own program, whatever is installed by now, which is `here`.
+pub(super) fn of_process(here: &SnapshotOrigin, pid: u32) -> Result<SnapshotOrigin, ApplyError> {
     let running = sha256_of_file(Path::new(&format!("/proc/{pid}/exe")))?.0;
-    let here = here(vmm)?;
     // A program of the jail is not run by root, so that of another build has no version that is known. A restore would
     // refuse it for its digest.
     let version = |text: String| if here.vmm_sha256 == running { text } else { "another build".to_owned() };

@@ -19,12 +19,13 @@ use crate::host::snapshot::{
 };
 use crate::host::state::{Machine, MachineDisk};
 use crate::host::versions;
-use crate::sys::digest::{digest_like, verity_digest};
+use crate::sys::digest::digest_like;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::ProcessInfo;
 use crate::sys::{ip, netns};
 
 use super::ledger::{self, HeldLedger};
+use super::seal::is_unwritten;
 use super::{SnapshotError, shelf};
 
 /// How long a VMM may take until it listens.
@@ -47,9 +48,30 @@ pub fn check_files(
     name: &SnapshotName,
     manifest: &SnapshotManifest,
 ) -> Result<Vec<Obstacle>, ApplyError> {
+    check_unless(layout, name, manifest, |_, _| false)
+}
+
+/// The same, but that files are not read to which nobody wrote since, as their seals tell: what their disk lost since is not found.
+pub fn check_seals(
+    layout: &Layout,
+    name: &SnapshotName,
+    manifest: &SnapshotManifest,
+) -> Result<Vec<Obstacle>, ApplyError> {
+    check_unless(layout, name, manifest, is_unwritten)
+}
+
+fn check_unless(
+    layout: &Layout,
+    name: &SnapshotName,
+    manifest: &SnapshotManifest,
+    is_known: impl Fn(&Path, &FileRecord) -> bool,
+) -> Result<Vec<Obstacle>, ApplyError> {
     let mut found = Vec::new();
     for (file, record) in &manifest.files {
         let path = layout.ready_snapshot(name).join(file);
+        if is_known(&path, record) {
+            continue;
+        }
         if !path.exists() {
             found.push(Obstacle::Missing(file.clone()));
         } else if digest_like(&record.digest, &path)? != (record.digest, record.size) {
@@ -109,7 +131,8 @@ impl GuestHandle<'_> {
         let (ready, consumed) = (layout.ready_snapshot(name), layout.consumed_snapshot(name));
         files::create_private_dir(&layout.consumed_snapshots())?;
         let mut ledger = HeldLedger::open(layout)?;
-        let id = shelf::ready_manifest(layout, name).map_err(|error| gone(name, error))?.id();
+        let manifest = shelf::ready_manifest(layout, name).map_err(|error| gone(name, error))?;
+        let id = manifest.id();
         is_open(name, ledger.fate(id))?;
         match fs::rename(&ready, &consumed) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -127,15 +150,17 @@ impl GuestHandle<'_> {
         files::sync_dir(&layout.consumed_snapshots())?;
         files::sync_dir(&layout.ready_snapshots())?;
         record::write(&consumed.join(RESTORED), &Restored { guest: guest.clone(), at: now() })?;
-        if keeps_disk { self.take_over_disk(name) } else { Ok(()) }
+        if keeps_disk { self.take_over_disk(name, manifest.files.get(DISK)) } else { Ok(()) }
     }
 
-    /// Puts the snapshot's disk in the place of the guest's, which keeps a name of its own. At no moment is there none.
-    fn take_over_disk(self, name: &SnapshotName) -> Result<(), ApplyError> {
+    /// Puts the snapshot's disk, which holds what its record says, in the place of the guest's, which keeps a name of its own unless it
+    /// holds the same. At no moment is there none.
+    fn take_over_disk(self, name: &SnapshotName, record: Option<&FileRecord>) -> Result<(), ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
         let (from, disk) = (layout.consumed_snapshot(name).join(DISK), layout.disk(guest));
         files::create_private_dir(&layout.disks())?;
-        if disk.exists() && !same_bytes(&from, &disk)? {
+        let is_same = |record: &FileRecord| Ok(digest_like(&record.digest, &disk)?.0 == record.digest);
+        if disk.exists() && !record.map_or(Ok::<_, ApplyError>(false), is_same)? {
             let aside = (1..).map(|number| layout.disk_before(guest, name, number));
             for aside in aside {
                 match fs::hard_link(&disk, &aside) {
@@ -150,11 +175,6 @@ impl GuestHandle<'_> {
         fs::rename(&from, &disk).map_err(FileError::when("replace", &disk))?;
         Ok(files::sync_dir(&layout.disks())?)
     }
-}
-
-/// Whether two disks hold the same; that of the snapshot may have another owner by now, and nothing else.
-fn same_bytes(a: &Path, b: &Path) -> Result<bool, ApplyError> {
-    Ok(verity_digest(a)? == verity_digest(b)?)
 }
 
 impl GuestHandle<'_> {

@@ -24,10 +24,11 @@ use crate::sys::interrupt;
 use crate::sys::report::{Report, Task, Unit};
 use crate::sys::sparse::{self, StreamError};
 
-use super::create::{put_away, seal};
+use super::create::put_away;
 use super::faults::{FORMAT, TransferError};
 use super::ledger::HeldLedger;
 use super::restore::is_open;
+use super::seal::seal;
 use super::{SnapshotError, check_files, shelf};
 
 /// The first member: an [`ExportHead`].
