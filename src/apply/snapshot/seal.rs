@@ -95,7 +95,7 @@ mod tests {
             return eprintln!("SKIPPED: /var/tmp is on no file system that tells of every write");
         }
         assert!(is_unwritten(&path, &record));
-        let shorter = FileRecord { size: 4096, ..record.clone() };
+        let shorter = FileRecord { size: 4096, ..record };
         assert!(!is_unwritten(&path, &shorter));
         open.write_all(b"x").unwrap();
         assert!(!is_unwritten(&path, &record));
