@@ -99,6 +99,34 @@ fn a_tap_is_made_repaired_and_removed() {
 }
 
 #[test]
+fn interfaces_that_go_together_are_those_alone_and_absence_is_fine() {
+    let test = "sys::interfaces_that_go_together_are_those_alone_and_absence_is_fine";
+    if !inside_namespaces(test, &["unshare", "ip"]) {
+        return;
+    }
+    if !Path::new("/dev/net/tun").exists() {
+        return skip(test, "/dev/net/tun is missing");
+    }
+    let make = || {
+        [("sis-a", 1), ("sis-b", 2), ("sis-c", 3), ("sis-d", 4)].map(|(name, network)| {
+            ip::create_tap(name, 0, Ipv4Addr::new(10, 1, network, 1), 30, "ours").unwrap();
+            ip::index(name).unwrap().unwrap()
+        })
+    };
+    let [a, b, c, d] = make();
+    ip::delete_together(&[a, b]).unwrap();
+    assert!(!ip::link_exists("sis-a").unwrap() && !ip::link_exists("sis-b").unwrap());
+    // One is gone already, and so is the whole of the second call.
+    ip::delete_together(&[b, c]).unwrap();
+    ip::delete_together(&[b, c]).unwrap();
+    assert!(!ip::link_exists("sis-c").unwrap() && ip::link_exists("sis-d").unwrap());
+    // The loopback interface cannot go, which is told, and what it was named with stays.
+    let lo = ip::index("lo").unwrap().unwrap();
+    assert!(ip::delete_together(&[lo, d]).is_err());
+    assert!(ip::link_exists("sis-d").unwrap() && ip::link_exists("lo").unwrap());
+}
+
+#[test]
 fn a_link_of_another_kind_is_not_replaced() {
     if !inside_namespaces("sys::a_link_of_another_kind_is_not_replaced", &["unshare", "ip"]) {
         return;

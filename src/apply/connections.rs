@@ -16,11 +16,12 @@ use crate::sys::nft::NftError;
 
 use super::ApplyError;
 
-/// Notes that the connections of an address are to end.
-pub(super) fn note(layout: &Layout, guest: Ipv4Addr) -> Result<(), FileError> {
+/// Notes that the connections of these addresses are to end.
+pub(super) fn note(layout: &Layout, guests: &[Ipv4Addr]) -> Result<(), FileError> {
     let path = layout.ending();
     files::create_private_dir(path.parent().unwrap_or(Path::new("/")))?;
-    let append = |mut file: File| file.write_all(format!("{guest}\n").as_bytes());
+    let lines: String = guests.iter().map(|guest| format!("{guest}\n")).collect();
+    let append = |mut file: File| file.write_all(lines.as_bytes());
     File::options()
         .create(true)
         .append(true)

@@ -69,12 +69,15 @@ impl GuestHandle<'_> {
     /// jail (QEMU opens its files first) is on its way to the newest.
     pub fn jail_in_use(self, places: &[JailId], vmm: &ProcessInfo) -> Option<JailId> {
         let (layout, guest) = (self.layout(), self.name);
+        let is_root = |place: &&JailId| DirId::of(&place.root(layout, guest)) == vmm.root;
+        let lives_in = |place: &&JailId| process::is_rooted_in(vmm.pid, &place.root(layout, guest));
+        if let Some(place) = places.iter().find(is_root).filter(|_| vmm.root.is_some()) {
+            return Some(*place);
+        }
         if vmm.root == DirId::own_root() {
             return places.last().copied();
         }
-        let is_root = |place: &&JailId| DirId::of(&place.root(layout, guest)) == vmm.root;
-        let lives_in = |place: &&JailId| process::is_rooted_in(vmm.pid, &place.root(layout, guest));
-        places.iter().find(is_root).or_else(|| places.iter().find(lives_in)).copied()
+        places.iter().find(lives_in).copied()
     }
 
     /// Lays out a new jail for a machine, and gives its place. The jails of earlier attempts go as far as they can: what is
@@ -215,8 +218,11 @@ impl GuestHandle<'_> {
     fn clear_jails(self, places: &[JailId]) -> Result<(), ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
         let left: Vec<_> = places.iter().flat_map(|place| self.clear(*place)).collect();
-        let there = self.jails()?.into_iter().filter(|place| place.dir(layout, guest).exists());
-        self.host.look.keep_jails(guest, there.collect());
+        let is_gone = |place: &JailId| left.is_empty() && places.contains(place);
+        let is_there = |place: &JailId| !is_gone(place) && place.dir(layout, guest).exists();
+        if !self.host.look.keep_jails(guest, self.jails()?.into_iter().filter(is_there).collect()) {
+            remove_parents(layout);
+        }
         if left.is_empty() { Ok(()) } else { Err(ApplyError::NotRemoved { guest: guest.clone(), left }) }
     }
 
@@ -225,7 +231,6 @@ impl GuestHandle<'_> {
     /// # Errors
     /// Names all that cannot be unmounted or removed; the rest is gone.
     pub fn remove_jails(self) -> Result<(), ApplyError> {
-        let layout = self.layout();
         // It reads from pipes that stand there.
         self.end_keeper()?;
         self.relink_disk()?;
@@ -234,9 +239,8 @@ impl GuestHandle<'_> {
         for record in self.record_files() {
             files::remove(&record)?;
         }
-        let cleared = self.clear_jails(&self.jails()?);
-        remove_parents(layout);
-        cleared
+        self.host.look.forget_machine(self.name);
+        self.clear_jails(&self.jails()?)
     }
 
     /// What is kept of a VMM beside its jail and its logs.

@@ -61,6 +61,7 @@ impl GuestHandle<'_> {
     pub fn start_keeper(self, vmm: VmmKind, root: &Path, why: For) -> Result<Ends, ApplyError> {
         let (host, guest) = (self.host, self.name);
         let layout = &host.layout;
+        host.look.forget_end(guest);
         let mut streams = vmm::of(vmm).log_streams(layout, guest, root);
         let is_there = |pipe: &Path| pipe.symlink_metadata().is_ok_and(|meta| meta.file_type().is_fifo());
         streams.retain(|stream| stream.kind != LogKind::Metrics || is_there(&stream.pipe));
@@ -146,8 +147,13 @@ impl GuestHandle<'_> {
     /// Waits until the keeper of a guest whose VMM is gone has copied all that is left, and ends one that hangs.
     pub fn end_keeper(self) -> Result<(), ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
+        if self.host.look.keeper_has_ended(guest) {
+            return Ok(());
+        }
         self.wake_keeper();
+        self.wait_for_keeper();
         if self.keeper_ends_within(PATIENCE) {
+            self.host.look.keep_end_of_keeper(guest);
             return Ok(());
         }
         // It lives in the guest's directory, and nothing else does.
@@ -160,6 +166,18 @@ impl GuestHandle<'_> {
             Ok(())
         } else {
             Err(ApplyError::KeeperDoesNotEnd(guest.clone()))
+        }
+    }
+
+    /// Waits for the end of the process that was the guest's keeper at the time of the look, which needs no asking again and again. Who
+    /// else keeps its logs is asked for by its lock.
+    fn wait_for_keeper(self) {
+        let (layout, host) = (self.layout(), self.host);
+        let Some(dir) = DirId::of(&layout.guest(self.name)).filter(|_| self.has_keeper()) else { return };
+        let seen = host.look.keeper(&host.hierarchy, layout, dir).and_then(process::Handle::open);
+        // Looked up after the process is held, so it is the one that is waited for.
+        if let Some(keeper) = seen.filter(|keeper| process::root(keeper.pid()) == Some(dir)) {
+            keeper.wait(PATIENCE);
         }
     }
 

@@ -18,10 +18,11 @@ use crate::sys::launch::Started;
 use crate::sys::sparse;
 
 use super::ApplyError;
-use super::look::HostCache;
+use super::look::{HostCache, LeavingTap};
 use super::network;
 use super::record::{self, Unreadable};
 use super::semaphore::Semaphore;
+use super::together::Together;
 
 /// How much of a host is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct LinuxHost {
     pub look: Arc<HostCache>,
     /// Who takes guests apart at a time; clones share it. The kernel needs seconds to end hundreds of VMMs at once.
     pub stops: Arc<Semaphore>,
+    /// TAPs that are removed; clones share it.
+    pub leaving: Arc<Together<LeavingTap>>,
     /// Whether signals are heeded ([`crate::sys::interrupt`]); not while something must be brought to its end.
     pub heeds_signals: bool,
     /// How much is kept of each log.
@@ -85,6 +88,14 @@ impl<'a> GuestHandle<'a> {
     pub fn machine(self) -> Result<Option<Machine>, Unreadable> {
         record::read(&self.layout().machine(self.name))
     }
+
+    /// The same as it was at the time of the look, for steps that take apart what was seen then.
+    pub(super) fn seen_machine(self) -> Result<Option<Arc<Machine>>, Unreadable> {
+        match self.host.look.machine(self.name) {
+            Some(seen) => Ok(Some(seen)),
+            None => Ok(self.machine()?.map(Arc::new)),
+        }
+    }
 }
 
 impl LinuxHost {
@@ -99,6 +110,7 @@ impl LinuxHost {
             launcher,
             look: Arc::default(),
             stops: Arc::new(Semaphore::new(STOPS)),
+            leaving: Arc::default(),
             heeds_signals: true,
             logs: LogLimits::default(),
             launched: Arc::default(),

@@ -1,16 +1,18 @@
 //! What one look at a host found that is asked for guest by guest: of hundreds, each would else list what all others have.
 //! [`super::observe`] looks anew; this process alone changes what is kept, since it holds the fleet's lock where it does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::GuestName;
 use crate::host::layout::Layout;
+use crate::host::state::Machine;
 use crate::sys::cgroup::Hierarchy;
-use crate::sys::ip::{Interface, Tap};
-use crate::sys::mount;
+use crate::sys::ip::Interface;
 use crate::sys::process::{self, ChrootedProcess, DirId, ProcessInfo};
+use crate::sys::{mount, tap};
 
 use super::ApplyError;
 use super::jail::{self, JailId};
@@ -20,12 +22,39 @@ use super::record::HeldRules;
 #[derive(Debug, Default)]
 pub struct HostCache {
     jails: Mutex<Option<BTreeMap<GuestName, Vec<JailId>>>>,
-    rooted: Mutex<Option<BTreeMap<DirId, Vec<ChrootedProcess>>>>,
+    rooted: Mutex<Option<BTreeMap<DirId, Vec<u32>>>>,
     mounts: Mutex<Option<Vec<PathBuf>>>,
+    keepers: Mutex<Option<BTreeMap<DirId, u32>>>,
     halted_keepers: Mutex<Option<BTreeMap<DirId, ChrootedProcess>>>,
-    taps: Mutex<BTreeMap<u32, Tap>>,
-    vmms: Mutex<BTreeMap<GuestName, ProcessInfo>>,
+    taps: Mutex<BTreeMap<String, LeavingTap>>,
+    vmms: Mutex<BTreeMap<GuestName, SeenVmm>>,
+    machines: Mutex<BTreeMap<GuestName, Arc<Machine>>>,
+    ended: Mutex<Ended>,
     rules: Mutex<Option<HeldRules>>,
+}
+
+/// The interfaces of a guest in the fleet's namespace, which go together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeavingTap {
+    /// Of the TAP, and of what its packets wait on. The kernel gives each interface of a namespace another one.
+    pub indices: Vec<u32>,
+    /// The host's on it.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// The VMM of a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SeenVmm {
+    pub process: ProcessInfo,
+    /// Whether somebody stopped it, or froze it.
+    pub stands_still: bool,
+}
+
+/// Of which guests nothing runs since this process ended it.
+#[derive(Debug, Default)]
+struct Ended {
+    vmms: BTreeSet<GuestName>,
+    keepers: BTreeSet<GuestName>,
 }
 
 /// Gives what is known, or finds it out.
@@ -48,9 +77,12 @@ impl HostCache {
         *self.jails.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.rooted.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.mounts.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.keepers.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.halted_keepers.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.taps.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.vmms.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Ended::default();
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -65,25 +97,85 @@ impl HostCache {
     }
 
     /// Notes the VMM of a guest.
-    pub(super) fn keep_vmm(&self, guest: &GuestName, vmm: &ProcessInfo) {
-        self.vmms.lock().unwrap_or_else(PoisonError::into_inner).insert(guest.clone(), vmm.clone());
+    pub(super) fn keep_vmm(&self, guest: &GuestName, vmm: SeenVmm) {
+        self.vmms.lock().unwrap_or_else(PoisonError::into_inner).insert(guest.clone(), vmm);
     }
 
     /// The VMM that a guest had at the time of the look, if it still lives.
-    pub(super) fn vmm(&self, guest: &GuestName) -> Option<ProcessInfo> {
+    pub(super) fn vmm(&self, guest: &GuestName) -> Option<SeenVmm> {
         let seen = self.vmms.lock().unwrap_or_else(PoisonError::into_inner).get(guest).cloned();
-        seen.filter(|vmm| process::lives(vmm.pid, vmm.start_time))
+        seen.filter(|vmm| process::lives(vmm.process.pid, vmm.process.start_time))
     }
 
-    /// Notes the TAPs of the fleet's namespace.
-    pub(super) fn keep_taps<'a>(&self, interfaces: impl IntoIterator<Item = &'a Interface>) {
-        let taps = interfaces.into_iter().filter_map(|found| Some((found.index, found.tap.clone()?)));
-        self.taps.lock().unwrap_or_else(PoisonError::into_inner).extend(taps);
+    /// Notes the machine of a guest that runs, as its record tells it.
+    pub(super) fn keep_machine(&self, guest: &GuestName, machine: &Machine) {
+        let machine = Arc::new(machine.clone());
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).insert(guest.clone(), machine);
     }
 
-    /// The TAP that had this index there. The kernel gives each interface of a namespace another one.
-    pub(super) fn tap(&self, index: u32) -> Option<Tap> {
-        self.taps.lock().unwrap_or_else(PoisonError::into_inner).get(&index).cloned()
+    /// What a guest ran at the time of the look.
+    pub(super) fn machine(&self, guest: &GuestName) -> Option<Arc<Machine>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).get(guest).cloned()
+    }
+
+    /// Notes that its record tells of another one now, or is gone.
+    pub(super) fn forget_machine(&self, guest: &GuestName) {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).remove(guest);
+    }
+
+    /// Notes that nothing of a guest's VMM is left, in its cgroup or in its jails.
+    pub(super) fn keep_end(&self, guest: &GuestName) {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).vmms.insert(guest.clone());
+    }
+
+    /// The same of the keeper of its logs.
+    pub(super) fn keep_end_of_keeper(&self, guest: &GuestName) {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).keepers.insert(guest.clone());
+    }
+
+    /// Notes that a guest is another from now on.
+    pub(super) fn forget_end(&self, guest: &GuestName) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.vmms.remove(guest);
+        ended.keepers.remove(guest);
+        drop(ended);
+        self.forget_machine(guest);
+    }
+
+    /// Whether nothing runs of a guest whose VMM this process ended.
+    pub(super) fn has_ended(&self, guest: &GuestName) -> bool {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).vmms.contains(guest)
+    }
+
+    /// The same of the keeper of its logs.
+    pub(super) fn keeper_has_ended(&self, guest: &GuestName) -> bool {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).keepers.contains(guest)
+    }
+
+    /// Notes the TAPs of the fleet's namespace, but those whose names are also in the host's own network.
+    pub(super) fn keep_taps(&self, layout: &Layout, inside: &[Interface], on_host: &[Interface]) {
+        let on_host: BTreeSet<&str> = on_host.iter().map(|found| found.name.as_str()).collect();
+        let indices: BTreeMap<&str, u32> =
+            inside.iter().map(|found| (found.name.as_str(), found.index)).collect();
+        let ours = inside.iter().filter_map(|found| Some((found.index, found.tap.as_ref()?)));
+        let ours =
+            ours.filter(|(_, tap)| layout.owns_tap(&tap.alias) && !on_host.contains(tap.name.as_str()));
+        let seen = ours.map(|(index, tap)| {
+            let queue = indices.get(tap::queue_of(&tap.name).as_str()).copied();
+            let address = tap.address.map(|(address, _)| address);
+            (tap.name.clone(), LeavingTap { indices: queue.into_iter().chain([index]).collect(), address })
+        });
+        self.taps.lock().unwrap_or_else(PoisonError::into_inner).extend(seen);
+    }
+
+    /// What goes with a guest's TAP, where that was seen and nobody changed it since.
+    pub(super) fn leaving_tap(&self, name: &str) -> Option<LeavingTap> {
+        self.taps.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Notes that a TAP is another one now, or none.
+    pub(super) fn forget_tap(&self, name: &str) {
+        self.taps.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     /// The jails of all guests, each guest's by their attempts.
@@ -96,19 +188,24 @@ impl HostCache {
         known(&self.jails, || jail::all(layout), |jails| jails.get(guest).cloned().unwrap_or_default())
     }
 
-    /// Notes that a guest has these jails now.
-    pub(super) fn keep_jails(&self, guest: &GuestName, places: Vec<JailId>) {
-        if let Some(jails) = &mut *self.jails.lock().unwrap_or_else(PoisonError::into_inner) {
+    /// Notes that a guest has these jails now; whether any guest has one.
+    pub(super) fn keep_jails(&self, guest: &GuestName, places: Vec<JailId>) -> bool {
+        let mut jails = self.jails.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(jails) = &mut *jails else { return true };
+        if places.is_empty() {
+            jails.remove(guest);
+        } else {
             jails.insert(guest.clone(), places);
         }
+        !jails.is_empty()
     }
 
-    /// The processes that had this root directory at the time of the look.
-    pub(super) fn rooted_at(&self, root: DirId) -> Vec<ChrootedProcess> {
+    /// The numbers of the processes that had this root directory at the time of the look; others may have them by now.
+    pub(super) fn rooted_at(&self, root: DirId) -> Vec<u32> {
         let find = || {
-            let mut found: BTreeMap<DirId, Vec<ChrootedProcess>> = BTreeMap::new();
-            for process in process::rooted_elsewhere() {
-                found.entry(process.root).or_default().push(process);
+            let mut found: BTreeMap<DirId, Vec<u32>> = BTreeMap::new();
+            for (pid, root) in process::rooted_elsewhere() {
+                found.entry(root).or_default().push(pid);
             }
             Ok(found)
         };
@@ -130,6 +227,16 @@ impl HostCache {
         };
         // It looks, and cannot fail.
         known(&self.halted_keepers, find, |halted| halted.get(&dir).copied()).ok().flatten()
+    }
+
+    /// The number of the process that was rooted in a guest's directory at the time of the look, as the keeper of its logs is.
+    pub(super) fn keeper(&self, hierarchy: &Hierarchy, layout: &Layout, dir: DirId) -> Option<u32> {
+        let find = || {
+            let keepers = hierarchy.procs(&layout.keepers_cgroup());
+            Ok(keepers.into_iter().filter_map(|pid| Some((process::root(pid)?, pid))).collect())
+        };
+        // It looks, and cannot fail.
+        known(&self.keepers, find, |keepers| keepers.get(&dir).copied()).ok().flatten()
     }
 
     /// What was mounted below a directory of a jail, deepest first.

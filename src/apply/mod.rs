@@ -27,6 +27,7 @@ pub mod snapshot;
 pub mod status;
 mod steps;
 pub mod store;
+mod together;
 pub mod tree;
 pub mod usage;
 pub mod vmm;

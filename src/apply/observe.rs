@@ -21,6 +21,7 @@ use crate::sys::process::{self, DirId, ProcessInfo};
 
 use super::jail::{Astray, JailId};
 use super::linux::{GuestHandle, LinuxHost};
+use super::look::SeenVmm;
 use super::network::FleetNetworkError;
 use super::record::{self, Ready, Unreadable};
 use super::store::Store;
@@ -43,7 +44,9 @@ pub fn observe(host: &LinuxHost) -> Result<ObservedHost, ApplyError> {
         .chain(jails.keys().cloned())
         .collect();
     let (inside, interfaces) = (network::inside(layout)?, ip::interfaces()?);
-    host.look.keep_taps(inside.iter().flat_map(|inside| &inside.interfaces));
+    if let Some(inside) = &inside {
+        host.look.keep_taps(layout, &inside.interfaces, &interfaces);
+    }
     if let Some(read) = inside.as_ref().and_then(|inside| inside.read_rules()) {
         host.look.note_rules(read);
     }
@@ -142,17 +145,26 @@ impl GuestHandle<'_> {
         cgroups: &BTreeSet<String>,
         store: &Store,
     ) -> Result<ObservedGuest, ApplyError> {
-        let found = self.vmm_in(|| places.to_vec());
-        if let Some(vmm) = &found {
-            self.host.look.keep_vmm(self.name, vmm);
-        }
+        let ready: Result<Option<Ready>, Unreadable> = record::read(&self.layout().ready(self.name));
+        let recorded =
+            ready.as_ref().ok().and_then(Option::as_ref).and_then(|ready| self.vmm_recorded(ready));
+        let is_inside = recorded.is_some();
+        let found = recorded.or_else(|| self.vmm_in(|| places.to_vec()));
         let used = found.as_ref().and_then(|vmm| self.jail_in_use(places, vmm));
         let disk = self.observed_disk();
         let machine = if found.is_some() || disk.is_none() { self.machine() } else { Ok(None) };
         let astray = machine.as_ref().ok().and_then(Option::as_ref);
         let astray = astray.and_then(|machine| self.astray_disk(machine, found.as_ref(), places));
         let disk_only_open = matches!(astray, Some(Astray::OnlyOpen(_)));
-        let vmm = |found| self.observed_vmm(&found, machine, used, store);
+        if let (Some(_), Ok(Some(machine))) = (&found, &machine) {
+            self.host.look.keep_machine(self.name, machine);
+        }
+        let vmm = |found| {
+            let vmm = self.observed_vmm(&found, (machine, ready), used, store);
+            let outside_cgroup = !is_inside && vmm.outside_cgroup;
+            self.host.look.keep_vmm(self.name, SeenVmm { process: found, stands_still: vmm.halted });
+            ObservedVmm { disk_only_open, outside_cgroup, ..vmm }
+        };
         Ok(ObservedGuest {
             lost_disk: astray.is_some(),
             disk,
@@ -160,7 +172,7 @@ impl GuestHandle<'_> {
             cgroup: self.observed_cgroup(cgroups),
             idle_jails: places.len() > usize::from(used.is_some()),
             idle_records: found.is_none() && self.has_records()?,
-            vmm: found.map(|found| ObservedVmm { disk_only_open, ..vmm(found) }),
+            vmm: found.map(vmm),
         })
     }
 
@@ -168,14 +180,14 @@ impl GuestHandle<'_> {
     fn observed_vmm(
         self,
         process: &ProcessInfo,
-        machine: Result<Option<Machine>, Unreadable>,
+        (machine, ready): (Result<Option<Machine>, Unreadable>, Result<Option<Ready>, Unreadable>),
         place: Option<JailId>,
         store: &Store,
     ) -> ObservedVmm {
         let (layout, hierarchy, name) = (self.layout(), &self.host.hierarchy, self.name);
         let mut unreadable = Vec::new();
         let machine = known(machine, &mut unreadable).map(|machine| store.rename(machine));
-        let ready = known(self.ready(Some(process)), &mut unreadable);
+        let ready = known(ready, &mut unreadable).filter(|ready| ready.is_of(process));
         let paused = self.paused();
         // Of one that may be frozen for good, nobody can say that it may go on.
         let machine = machine.filter(|_| paused.is_ok());
@@ -238,8 +250,18 @@ impl GuestHandle<'_> {
 
     /// The guest's VMM: whatever lives in its cgroup, or, where that is gone, in one of its jails.
     pub fn vmm(self) -> Option<ProcessInfo> {
+        if self.host.look.has_ended(self.name) {
+            return None;
+        }
         // Where the jails cannot be read, nobody can tell what lives in them.
         self.vmm_in(|| self.jails().unwrap_or_default())
+    }
+
+    /// The VMM whose guest was ready, where it is in the guest's cgroup for each controller: what was put there beside it since does
+    /// not have its place.
+    fn vmm_recorded(self, ready: &Ready) -> Option<ProcessInfo> {
+        let vmm = process::inspect(ready.pid).filter(|process| ready.is_of(process))?;
+        self.host.hierarchy.holds(&self.layout().cgroup(self.name), vmm.pid).then_some(vmm)
     }
 
     fn vmm_in(self, places: impl FnOnce() -> Vec<JailId>) -> Option<ProcessInfo> {
@@ -254,9 +276,12 @@ impl GuestHandle<'_> {
     /// What lives in one of a guest's jails, and was there when the host was looked at: who starts a VMM has it in its cgroup.
     pub(super) fn vmm_outside_cgroup(self, places: &[JailId]) -> Option<ProcessInfo> {
         let roots = places.iter().filter_map(|place| DirId::of(&place.root(self.layout(), self.name)));
-        leader(roots.flat_map(|root| self.host.look.rooted_at(root)).filter_map(|seen| {
-            process::inspect(seen.pid).filter(|process| process.start_time == seen.start_time)
-        }))
+        // Another that has such a number by now is none of the guest's, unless it lives there too.
+        let live_in = |root: DirId| {
+            let pids = self.host.look.rooted_at(root).into_iter();
+            pids.filter_map(process::inspect).filter(move |process| process.root == Some(root))
+        };
+        leader(roots.flat_map(live_in))
     }
 }
 
@@ -272,7 +297,7 @@ impl GuestHandle<'_> {
         let (layout, name) = (self.layout(), self.name);
         let Some(vmm) = vmm else { return Ok(None) };
         let ready: Option<Ready> = record::read(&layout.ready(name))?;
-        Ok(ready.filter(|ready| (ready.pid, ready.start_time) == (vmm.pid, vmm.start_time)))
+        Ok(ready.filter(|ready| ready.is_of(vmm)))
     }
 
     /// A data disk, where there is one.

@@ -210,8 +210,8 @@ fn uids(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     for (pid, uid) in process::running_as(&uids) {
         let is_guests = is_in_place(pid, &guests[&uid], host)?;
         // One that has ended meanwhile is in nobody's way.
-        if let Some(found) = process::inspect(pid) {
-            let program = found.command.into_iter().next().unwrap_or_else(|| "?".to_owned());
+        if process::inspect(pid).is_some() {
+            let program = process::command(pid).into_iter().next().unwrap_or_else(|| "?".to_owned());
             processes.push(UidProcess { uid, pid, program, is_guests });
         }
     }

@@ -8,8 +8,7 @@ pub mod pool;
 pub mod quarantine;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +27,7 @@ use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError, boot_id};
 use crate::sys::netns::own_identity;
 use crate::sys::nft::SetDigests;
+use crate::sys::process::ProcessInfo;
 
 /// What is kept in a file of its own.
 pub trait Record: Serialize + DeserializeOwned {
@@ -54,6 +54,13 @@ pub struct Ready {
     pub host_key: String,
     #[serde(default)]
     pub containers: Vec<StartedContainer>,
+}
+
+impl Ready {
+    /// Whether it tells of this VMM, and not of an earlier one of the guest.
+    pub fn is_of(&self, vmm: &ProcessInfo) -> bool {
+        (self.pid, self.start_time) == (vmm.pid, vmm.start_time)
+    }
 }
 
 /// `place.json`: where the jails are, so that another place in fleet.toml does not lose sight of disks.
@@ -332,10 +339,7 @@ pub fn read<T: Record>(path: &Path) -> Result<Option<T>, Unreadable> {
 fn read_at_once(path: &Path) -> io::Result<Vec<u8>> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
+    files::read_small(rustix::fs::open(path, flags, Mode::empty())?.into(), files::PAGE)
 }
 
 /// Reads a record from its bytes; `path` says in messages what they are.

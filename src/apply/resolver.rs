@@ -110,7 +110,7 @@ pub(super) fn observe(
         let started: Option<StartedResolver> = record::read(&layout.resolver_record(seat)).ok().flatten();
         let runs = |program: ResolverProgram, uid: u32| {
             let pids = hierarchy.procs(&layout.resolver_cgroup(program, seat));
-            pids.into_iter().filter_map(process::inspect).any(|process| process.uid == uid)
+            pids.into_iter().filter_map(process::inspect).any(|process| process::uid(&process) == Some(uid))
         };
         let whole = started.filter(|it| it.uids.iter().all(|(program, uid)| runs(*program, *uid)));
         whole.map_or(ObservedResolver::Broken, |it| ObservedResolver::Running(it.digest))

@@ -210,8 +210,8 @@ fn holder(host: &LinuxHost, name: &Label, disk: Option<&Metadata>) -> Result<Opt
 
 /// A process of the last guest that had a disk and has it open, be it that its jail is gone: one that the kernel does not end.
 fn still_open(disk: &Metadata) -> Option<u32> {
-    let of_guest = process::rooted_elsewhere().into_iter().filter_map(|found| process::inspect(found.pid));
-    let mut of_guest = of_guest.filter(|process| process.uid == disk.uid());
+    let of_guest = process::rooted_elsewhere().into_iter().filter_map(|(pid, _)| process::inspect(pid));
+    let mut of_guest = of_guest.filter(|process| process::uid(process) == Some(disk.uid()));
     let has_it = |process: &ProcessInfo| HeldNode::open_in(process.pid, |meta| is_same(meta, disk)).is_some();
     of_guest.find(has_it).map(|process| process.pid)
 }

@@ -75,7 +75,8 @@ pub fn guests(host: &LinuxHost, observed: &ObservedHost) -> Vec<GuestStatus> {
 pub fn guest(host: &LinuxHost, observed: &ObservedHost, name: &GuestName) -> GuestStatus {
     let nothing = ObservedGuest::default();
     let state = observed.guests.get(name).unwrap_or(&nothing);
-    let vmm = host.guest(name).vmm();
+    let seen = host.look.vmm(name).map(|seen| seen.process);
+    let vmm = seen.or_else(|| host.guest(name).vmm());
     let parts = state.tap.is_some() || state.has_jail() || state.cgroup.is_some();
     let is_ready = state.vmm.as_ref().is_some_and(|vmm| vmm.ready);
     let role = state.vmm.as_ref().and_then(|vmm| vmm.role.clone());
@@ -90,7 +91,7 @@ pub fn guest(host: &LinuxHost, observed: &ObservedHost, name: &GuestName) -> Gue
         name: name.clone(),
         state: phase,
         pid: vmm.as_ref().map(|vmm| vmm.pid),
-        uid: vmm.as_ref().map(|vmm| vmm.uid),
+        uid: vmm.as_ref().and_then(process::uid),
         ip: state.machine().map(|machine| machine.ip),
         uptime: vmm.as_ref().map(process::uptime),
         memory: vmm.as_ref().and_then(|vmm| process::resident_memory(vmm.pid)),

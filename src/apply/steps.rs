@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use crate::base::network::{TAP_PREFIX, guest_side};
 use crate::base::{FileDigest, InterfaceName};
@@ -17,10 +18,15 @@ use crate::sys::netns::{self, Presence};
 use crate::sys::{ip, tap as taps};
 
 use super::linux::{GuestHandle, LinuxHost, copy};
+use super::look::LeavingTap;
 use super::network::FleetNetworkError;
 use super::record;
 use super::resolver::ResolverHost;
 use super::{ApplyError, Host, connections, control, jail, network, observe, snapshot, store};
+
+/// How often is looked whether those have left a cgroup that have ended, and how many times.
+const LEAVE_POLL: Duration = Duration::from_millis(5);
+const LEAVE_POLLS: usize = 50;
 
 impl Host for LinuxHost {
     fn observe(&self) -> Result<ObservedHost, ApplyError> {
@@ -168,6 +174,7 @@ fn remove_network(host: &LinuxHost) -> Result<(), ApplyError> {
 
 fn create_tap(host: &LinuxHost, tap: &TapSpec) -> Result<(), ApplyError> {
     let (name, alias) = (tap.name.as_str(), host.layout.tap_alias());
+    host.look.forget_tap(name);
     let create = || {
         let is_new = ip::create_tap(name, tap.owner, tap.address, TAP_PREFIX, &alias)?;
         taps::harden(name)?;
@@ -181,33 +188,43 @@ fn create_tap(host: &LinuxHost, tap: &TapSpec) -> Result<(), ApplyError> {
 
 /// In the fleet's namespace, and in the host's own network, where an earlier sisforge had it.
 fn remove_tap(host: &LinuxHost, name: &InterfaceName) -> Result<(), ApplyError> {
+    if let Some(seen) = host.look.leaving_tap(name.as_str()) {
+        host.look.forget_tap(name.as_str());
+        if host.leaving.take(seen, |all| remove_taps(host, &all).is_ok()) {
+            return Ok(());
+        }
+    }
+    // What was not seen, or does not go together with others, tells for itself.
     let _permit = host.stops.acquire();
     let netns = host.layout.netns();
     if netns::presence(&netns)? == Presence::There {
         let inside = || {
             // While its TAP still tells of it.
             taps::unshape(name.as_str())?;
-            delete_tap(host, name, |index| host.look.tap(index))
+            delete_tap(host, name)
         };
         netns::within(&netns, inside)??;
     }
-    delete_tap(host, name, |_| None)
+    delete_tap(host, name)
+}
+
+/// Removes several from the fleet's namespace.
+fn remove_taps(host: &LinuxHost, all: &[LeavingTap]) -> Result<(), ApplyError> {
+    let guests: Vec<_> = all.iter().filter_map(|tap| tap.address).map(guest_side).collect();
+    connections::note(&host.layout, &guests)?;
+    let indices: Vec<u32> = all.iter().flat_map(|tap| &tap.indices).copied().collect();
+    Ok(netns::within(&host.layout.netns(), || ip::delete_together(&indices))??)
 }
 
 /// Removes it from this thread's network, where it is there. Its guest's address is another's soon, who must not be sent what this one
-/// asked for: neither here nor there. `known` is what was seen of the interface of an index.
-fn delete_tap(
-    host: &LinuxHost,
-    name: &InterfaceName,
-    known: impl Fn(u32) -> Option<ip::Tap>,
-) -> Result<(), ApplyError> {
+/// asked for: neither here nor there.
+fn delete_tap(host: &LinuxHost, name: &InterfaceName) -> Result<(), ApplyError> {
     let Some(index) = ip::index(name.as_str())? else { return Ok(()) };
-    let known = known(index).filter(|tap| tap.name == name.as_str());
-    let tap = if known.is_some() { known } else { ip::tap(name.as_str())? };
     // Something else that has the name is not ours to remove.
-    let Some(tap) = tap.filter(|tap| host.layout.owns_tap(&tap.alias)) else { return Ok(()) };
+    let tap = ip::tap(name.as_str())?.filter(|tap| host.layout.owns_tap(&tap.alias));
+    let Some(tap) = tap else { return Ok(()) };
     if let Some((address, _)) = tap.address {
-        connections::note(&host.layout, guest_side(address))?;
+        connections::note(&host.layout, &[guest_side(address)])?;
     }
     Ok(ip::delete_index(name.as_str(), index)?)
 }
@@ -256,14 +273,24 @@ fn is_left_to_keepers(host: &LinuxHost) -> bool {
     host.hierarchy.children(&host.layout.cgroups()).iter().all(|child| child == KEEPERS)
 }
 
+/// Whether no keeper is left, or none after a moment: one that has ended may still be in its cgroup.
+fn are_gone(host: &LinuxHost, keepers: &str) -> bool {
+    let is_empty = || host.hierarchy.procs(keepers).is_empty();
+    let is_empty_later = |_| {
+        std::thread::sleep(LEAVE_POLL);
+        is_empty()
+    };
+    is_empty() || (0..LEAVE_POLLS).any(is_empty_later)
+}
+
 /// The fleet's own cgroup goes with its last guest, and that of all fleets with the last fleet.
 fn remove_cgroup_parents(host: &LinuxHost) -> Result<(), ApplyError> {
     // Of hundreds of guests that go, each would read the names of all others.
-    if host.hierarchy.least_children(&host.layout.cgroups()) > 1 {
+    if host.hierarchy.has_several(&host.layout.cgroups()) {
         return Ok(());
     }
     let keepers = host.layout.keepers_cgroup();
-    if is_left_to_keepers(host) && host.hierarchy.procs(&keepers).is_empty() {
+    if is_left_to_keepers(host) && are_gone(host, &keepers) {
         // One that comes meanwhile keeps it.
         let _ = host.hierarchy.remove(&keepers);
     }

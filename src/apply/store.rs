@@ -20,7 +20,6 @@ use crate::host::names::{IMAGES, KERNEL, ROOTFS};
 use crate::host::state::{Machine, StoredKind};
 use crate::sys::digest::digest_like;
 use crate::sys::fs::{self as files, FileError};
-use crate::sys::untrusted::{FileKind, UntrustedDir};
 use crate::sys::verity;
 
 /// When every file of the store was written last, as its inode tells.
@@ -77,10 +76,11 @@ impl Store {
     /// What a machine reads of the store from the jail below `root` while it runs, and that was changed.
     pub fn damaged_in(&self, root: &Path, machine: &Machine) -> Vec<StoredKind> {
         let is_damaged = |name: &str| {
-            let jail = UntrustedDir::open(root, ROOT);
-            // What is not there any more, or was replaced by whoever may do so in its jail, is nothing of the store.
-            let node = jail.and_then(|jail| jail.node(name, FileKind::Regular));
-            node.is_ok_and(|node| !self.is_unchanged(node.metadata()))
+            // Over no link: whoever may change what is in the root may not move the root. What is not there any more, or was replaced
+            // by whoever may do so in its jail, is nothing of the store.
+            let file = fs::symlink_metadata(root.join(name)).ok();
+            let file = file.filter(|file| file.is_file() && file.uid() == ROOT);
+            file.is_some_and(|file| !self.is_unchanged(&file))
         };
         let images = machine.images.map(|_| (IMAGES, StoredKind::Containers));
         let read = [(KERNEL, StoredKind::Kernel), (ROOTFS, StoredKind::Image)].into_iter().chain(images);

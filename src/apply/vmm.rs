@@ -49,6 +49,7 @@ impl GuestHandle<'_> {
         files::remove(&layout.freezing(guest))?;
         files::remove(&layout.spare(guest))?;
         files::remove(&layout.session(guest))?;
+        host.look.forget_end(guest);
         record::write(&layout.machine(guest), &machine.as_started())?;
         let input = console(&layout.console_input(guest))?;
         let launcher = self.launch_command(place, machine)?;
@@ -183,7 +184,7 @@ impl GuestHandle<'_> {
         if let Some(machine) = machine.as_ref().filter(|machine| machine.restored_from.is_some()) {
             return self.await_restored(machine);
         }
-        let uid = machine.map(|machine| machine.uid);
+        let is_it = |vmm: &ProcessInfo| machine.as_ref().is_some_and(|m| process::uid(vmm) == Some(m.uid));
         let mut taken_back = false;
         let begun = Instant::now();
         let (mut serial, mut vmm_log) = (Listener::to(self, Serial)?, Listener::to(self, Vmm)?);
@@ -196,7 +197,7 @@ impl GuestHandle<'_> {
                 self.end_keeper()?;
             }
             // As soon as whatever lays out the jail has become the VMM. One that is not there yet, or no more, is met below.
-            if let Some(vmm) = vmm.as_ref().filter(|vmm| !taken_back && Some(vmm.uid) == uid) {
+            if let Some(vmm) = vmm.as_ref().filter(|vmm| !taken_back && is_it(vmm)) {
                 taken_back = self.take_back_jail(vmm).is_ok();
             }
             serial.listen(vmm.is_some())?;
@@ -278,33 +279,43 @@ impl GuestHandle<'_> {
     /// Asks a guest to shut down where it can hear, waits, and kills what is left.
     pub(super) fn stop_vmm(self) -> Result<(), ApplyError> {
         let host = self.host;
-        // Of all that it is asked, so that it is killed in time whatever it answers.
-        let end_of_patience = Instant::now() + host.stop_timeout;
-        let left = || end_of_patience.saturating_duration_since(Instant::now());
         let mut only_here = None;
-        let vmm = host.look.vmm(self.name).or_else(|| self.vmm());
+        let seen = host.look.vmm(self.name);
+        // What stands still hears nothing, and one that is frozen does not even die.
+        let may_stand = seen.as_ref().is_none_or(|seen| seen.stands_still);
+        let vmm = seen.map(|seen| seen.process).or_else(|| self.vmm());
         if let Some(vmm) = &vmm {
-            let machine: Option<Machine> = self.machine().ok().flatten();
-            only_here = self.rescue_disk(machine.as_ref(), vmm)?;
-            let is_ready = self.ready(Some(vmm)).is_ok_and(|ready| ready.is_some());
-            // What stands still hears nothing. Where it cannot be let go on, it is killed below.
-            let _ = self.continue_vmm(vmm);
-            let can_hear = match self.paused() {
-                Ok(None) => true,
-                Ok(Some(Paused::Unfinished)) => self.unpause(left()).is_ok(),
-                // It must not run beside its snapshot, which one whose marker cannot be read may have.
-                Ok(Some(Paused::Frozen)) | Err(_) => false,
-            };
+            let machine = self.seen_machine().ok().flatten();
+            only_here = self.rescue_disk(machine.as_deref(), vmm)?;
+            if may_stand || !host.stop_timeout.is_zero() {
+                // Where it cannot be let go on, it is killed below.
+                let _ = self.continue_vmm(vmm);
+            }
             // One that never came up does not listen, and one that does not hear is killed below.
-            if let Some(machine) = machine.filter(|_| is_ready && can_hear)
-                && self.ask_to_stop(&machine, vmm, left()).is_ok()
-            {
-                process::wait_gone(vmm.pid, vmm.start_time, left());
+            if let Some(machine) = machine.filter(|_| !host.stop_timeout.is_zero()) {
+                self.let_stop(&machine, vmm);
             }
         }
         self.kill_vmm(vmm.as_ref())?;
-        only_here.map_or(Ok(()), |disk| self.copy_back(&disk))?;
-        self.end_keeper()
+        host.look.keep_end(self.name);
+        only_here.map_or(Ok(()), |disk| self.copy_back(&disk))
+    }
+
+    /// Asks a guest that hears to shut down, and waits for its end, as long as it may take.
+    fn let_stop(self, machine: &Machine, vmm: &ProcessInfo) {
+        // Of all that it is asked, so that it is killed in time whatever it answers.
+        let end_of_patience = Instant::now() + self.host.stop_timeout;
+        let left = || end_of_patience.saturating_duration_since(Instant::now());
+        let is_ready = self.ready(Some(vmm)).is_ok_and(|ready| ready.is_some());
+        let can_hear = match self.paused() {
+            Ok(None) => true,
+            Ok(Some(Paused::Unfinished)) => self.unpause(left()).is_ok(),
+            // It must not run beside its snapshot, which one whose marker cannot be read may have.
+            Ok(Some(Paused::Frozen)) | Err(_) => false,
+        };
+        if is_ready && can_hear && self.ask_to_stop(machine, vmm, left()).is_ok() {
+            process::wait_gone(vmm.pid, vmm.start_time, left());
+        }
     }
 }
 
@@ -353,6 +364,7 @@ impl GuestHandle<'_> {
         let root = self.jail_root(&vmm)?;
         let running: Machine = self.machine()?.unwrap_or_else(|| machine.as_started());
         control::connect(&root, machine, &vmm, PATIENCE)?.adjust(&running, machine)?;
+        host.look.forget_machine(guest);
         Ok(record::write(&layout.machine(guest), machine)?)
     }
 }

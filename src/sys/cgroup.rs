@@ -291,10 +291,10 @@ impl Hierarchy {
         entries.filter(is_dir).filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
-    /// At least how many cgroups are directly below; 0 where that cannot be told without reading the directory. A cgroup's
-    /// directory has a link from each, its own name and its `.` beside them.
-    pub fn least_children(&self, path: &str) -> u64 {
-        self.dirs(path).iter().map(|dir| links(dir)).max().unwrap_or(0).saturating_sub(2)
+    /// Whether several cgroups are directly below, where that can be told without reading a directory. A cgroup's directory has a
+    /// link from each, its own name and its `.` beside them.
+    pub fn has_several(&self, path: &str) -> bool {
+        self.dirs(path).iter().any(|dir| links(dir) > 3)
     }
 
     /// Bytes of memory in use, page cache included.

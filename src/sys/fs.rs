@@ -143,11 +143,33 @@ pub fn create_dirs(path: &Path, mode: u32) -> Result<(), FileError> {
 }
 
 /// Reads a small file of the kernel's, such as one of `/proc`, whose size is not to be seen: std would ask for that, begin with 32
-/// bytes, and read a dozen times.
+/// bytes, and read a dozen times. The kernel fills a page with whole lines, so that one that is less than half full was the last.
 pub fn read_of_kernel(path: &Path) -> io::Result<Vec<u8>> {
-    const AT_ONCE: usize = 4096;
-    let mut bytes = Vec::with_capacity(AT_ONCE);
-    File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    read_small_of_kernel(File::open(path)?)
+}
+
+/// The same of one that is open.
+pub fn read_small_of_kernel(file: File) -> io::Result<Vec<u8>> {
+    read_small(file, PAGE / 2)
+}
+
+/// What the kernel fills at a time with the lines of a file of its own.
+pub const PAGE: usize = 4096;
+
+/// Reads a file that is mostly within a page, without asking how large it is: one that gives less than `short` bytes at first has
+/// ended. Of one on a disk that is a page.
+pub fn read_small(mut file: File, short: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; PAGE];
+    let length = loop {
+        match file.read(&mut bytes) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => break read?,
+        }
+    };
+    bytes.truncate(length);
+    if length >= short {
+        file.take(u64::MAX).read_to_end(&mut bytes)?;
+    }
     Ok(bytes)
 }
 
@@ -277,10 +299,10 @@ pub fn write_unsynced(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileEr
 
 /// Removes a file or a whole directory without following links; absence is no error.
 pub fn remove(path: &Path) -> Result<(), FileError> {
-    let done = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
+    let is_dir = || fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
+    let done = match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound && is_dir() => fs::remove_dir_all(path),
+        done => done,
     };
     match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -43,6 +43,23 @@ pub struct NetfilterBatch {
     last: usize,
 }
 
+/// Requests that the kernel takes one after the other in one call, which nothing but an end of the host comes between.
+#[derive(Clone, Debug, Default)]
+pub struct RtnetlinkBatch {
+    bytes: Vec<u8>,
+    /// Where the last message begins.
+    last: usize,
+}
+
+impl RtnetlinkBatch {
+    /// Adds a request. `family_header` is what the kind has before its attributes.
+    pub fn push(&mut self, kind: MessageKind, family_header: &[u8], attributes: &[u8]) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        self.last = self.bytes.len();
+        self.bytes.extend(packed(kind, NLM_F_REQUEST, family_header, attributes));
+    }
+}
+
 /// An attribute of a message: its number without flags, and what it holds.
 pub type Attribute<'a> = (u16, &'a [u8]);
 
@@ -60,6 +77,8 @@ const HEADER: usize = 16;
 const FAMILY_HEADER: usize = 4;
 /// What the kernel fills of a dump at once, at most.
 const BUFFER: usize = 64 << 10;
+/// Number of the last message of a batch, by which its answer is known.
+const LAST: u32 = 1;
 /// Dumps of what changed meanwhile are made again, this often at most.
 const ATTEMPTS: usize = 8;
 
@@ -227,6 +246,38 @@ impl Rtnetlink {
     ) -> io::Result<()> {
         send(&self.0, kind, NLM_F_REQUEST | NLM_F_ACK | flags, family_header, attributes)?;
         receive_all(&self.0).map(drop)
+    }
+
+    /// Has all of a batch done, whatever becomes of one, and waits until it is.
+    ///
+    /// # Errors
+    /// The last that is none of those that are fine.
+    pub fn run(&self, mut batch: RtnetlinkBatch, is_fine: impl Fn(Errno) -> bool) -> io::Result<()> {
+        let flags = batch.last + 6;
+        let sequence = batch.last + 8;
+        // The last one is answered, and so is whichever fails.
+        batch.bytes[flags..flags + 2].copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+        batch.bytes[sequence..sequence + 4].copy_from_slice(&LAST.to_ne_bytes());
+        rustix::net::sendto(&self.0, &batch.bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        let mut buffer = vec![0; BUFFER];
+        let mut done = Ok(());
+        loop {
+            let receive = || rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty());
+            let (length, _) = rustix::io::retry_on_intr(receive)?;
+            let mut rest = &buffer[..length];
+            while let Some((_, _, payload, next)) = message(rest) {
+                rest = next;
+                // `struct nlmsgerr`: the number of an error, and the header of what it answers.
+                let word = |at: usize| payload.get(at..)?.first_chunk().map(|word| u32::from_ne_bytes(*word));
+                let error = word(0).map_or(0, |code| (code as i32).wrapping_neg());
+                if error != 0 && !is_fine(Errno::from_raw_os_error(error)) {
+                    done = Err(io::Error::from_raw_os_error(error));
+                }
+                if word(12) == Some(LAST) {
+                    return done;
+                }
+            }
+        }
     }
 }
 

@@ -14,13 +14,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
 pub use rustix::process::Signal;
 
 use crate::base::{Diagnosis, Diagnostic};
 
-use super::fs::{io_diagnosis, read_of_kernel};
+use super::fs::{io_diagnosis, read_of_kernel, read_small_of_kernel};
 use super::mount::{MountEntry, parse_mountinfo};
 
 /// A process that could not be signalled.
@@ -61,7 +62,7 @@ impl DirId {
     }
 }
 
-/// A process whose root directory is another than this process's.
+/// A process with its root directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChrootedProcess {
     pub pid: u32,
@@ -70,14 +71,15 @@ pub struct ChrootedProcess {
     pub root: DirId,
 }
 
-/// Every live process whose root directory is another than this process's. For those of other users this needs root.
-pub fn rooted_elsewhere() -> Vec<ChrootedProcess> {
+/// The number of every live process whose root directory is another than this process's, with that directory. For those of other
+/// users this needs root.
+pub fn rooted_elsewhere() -> Vec<(u32, DirId)> {
     let own = DirId::own_root();
     let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let elsewhere = |pid| {
         let root = DirId::of(&proc_file(pid, "root")).filter(|root| Some(*root) != own)?;
-        Some(ChrootedProcess { pid, start_time: stat(pid)?.start_time, root })
+        Some((pid, root))
     };
     numbers.filter_map(elsewhere).collect()
 }
@@ -93,12 +95,8 @@ pub struct ProcessInfo {
     pub pid: u32,
     /// Clock ticks since boot; with `pid` it names one process for as long as the host runs.
     pub start_time: u64,
-    /// Effective user id.
-    pub uid: u32,
     /// Its root directory, whatever mount namespace that is in; `None` where it is not to be seen.
     pub root: Option<DirId>,
-    /// Its arguments, the program first; empty for a kernel thread.
-    pub command: Vec<String>,
     /// Whether it is a thread of the kernel, such as KVM puts beside a VMM into the same cgroup.
     pub is_kernel_thread: bool,
     /// `R`, `S`, `D`, `T` or another letter of proc(5).
@@ -174,36 +172,50 @@ fn read_text(pid: u32, name: &str) -> Option<String> {
     read(pid, name).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
+impl Stat {
+    /// A zombie is dead and only waits for its parent.
+    fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
 fn stat(pid: u32) -> Option<Stat> {
-    let stat = parse_stat(&read_text(pid, "stat")?)?;
-    // A zombie is dead and only waits for its parent.
-    (!matches!(stat.state, 'Z' | 'X' | 'x')).then_some(stat)
+    parse_stat(&read_text(pid, "stat")?).filter(Stat::is_alive)
 }
 
 /// What is known of a process; `None` where it is dead or never was, or (for those of others) is not to be seen.
 pub fn inspect(pid: u32) -> Option<ProcessInfo> {
-    let stat_before = stat(pid)?;
-    let status = read_text(pid, "status")?;
-    let command = read(pid, "cmdline")?;
-    let words = command.strip_suffix(b"\0").unwrap_or(&command);
-    let command = if words.is_empty() {
-        Vec::new()
-    } else {
-        words.split(|b| *b == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
-    };
-    let root = DirId::of(&proc_file(pid, "root"));
-    // Unchanged at the end: all of the above was one process.
-    (stat(pid)?.start_time == stat_before.start_time).then_some(())?;
+    // What is read through this is one process, whoever has its number next.
+    let dir = rustix::fs::open(format!("/proc/{pid}"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&dir, "stat", flags, Mode::empty()).ok()?;
+    let text = read_small_of_kernel(file.into()).ok()?;
+    let Stat { state, flags, start_time } =
+        parse_stat(&String::from_utf8_lossy(&text)).filter(Stat::is_alive)?;
+    let root = rustix::fs::statat(&dir, "root", AtFlags::empty()).ok();
     Some(ProcessInfo {
         pid,
-        start_time: stat_before.start_time,
-        uid: parse_uid(&status)?,
-        root,
-        command,
-        is_kernel_thread: stat_before.flags & KERNEL_THREAD != 0,
-        state: stat_before.state,
-        started: stat_before.start_time / CLOCK_TICKS_PER_SECOND,
+        start_time,
+        root: root.map(|root| DirId { device: root.st_dev, inode: root.st_ino }),
+        is_kernel_thread: flags & KERNEL_THREAD != 0,
+        state,
+        started: start_time / CLOCK_TICKS_PER_SECOND,
     })
+}
+
+/// Effective user id of a process; `None` where it is gone.
+pub fn uid(process: &ProcessInfo) -> Option<u32> {
+    let status = read_text(process.pid, "status")?;
+    // Unchanged behind it: it was that process.
+    lives(process.pid, process.start_time).then(|| parse_uid(&status)).flatten()
+}
+
+/// The arguments of whatever process has this number, the program first; none for a kernel thread, nor where there is none.
+pub fn command(pid: u32) -> Vec<String> {
+    let command = read(pid, "cmdline").unwrap_or_default();
+    let words = command.strip_suffix(b"\0").unwrap_or(&command);
+    let words = words.split(|b| *b == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+    if command.is_empty() { Vec::new() } else { words.collect() }
 }
 
 /// The same process as it is now; `None` where it is dead.
@@ -320,6 +332,11 @@ pub fn rooted_in(dir: &Path) -> Vec<u32> {
     pids
 }
 
+/// The root directory of whatever process has this number.
+pub fn root(pid: u32) -> Option<DirId> {
+    DirId::of(&proc_file(pid, "root"))
+}
+
 /// State of a process that SIGSTOP stopped (proc(5)).
 pub const STOPPED: char = 'T';
 
@@ -420,11 +437,12 @@ mod tests {
         let info = (0..200)
             .find_map(|_| {
                 thread::sleep(Duration::from_millis(5));
-                inspect(child.id()).filter(|info| info.command == ["sleep", "60"])
+                inspect(child.id()).filter(|info| command(info.pid) == ["sleep", "60"])
             })
             .unwrap();
         assert_eq!(info.root, DirId::own_root());
-        assert_eq!(info.uid, rustix::process::geteuid().as_raw());
+        assert_eq!(uid(&info), Some(rustix::process::geteuid().as_raw()));
+        assert_eq!(uid(&ProcessInfo { start_time: info.start_time - 1, ..info.clone() }), None);
         assert!(uptime(&info) < Duration::from_secs(60));
         assert!(resident_memory(child.id()).unwrap() > 0);
         child.kill().unwrap();

@@ -5,19 +5,23 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::ErrorKind;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, openat2, renameat_with, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, SeekFrom, openat2, renameat_with,
+    seek, unlinkat,
+};
 use rustix::io::Errno;
 
 use super::fs::FileError;
 
 /// How many directories are open at a time, one in the other.
 const DEEPEST: usize = 64;
-/// How many names of one directory are held at a time.
-const BATCH: usize = 1000;
+/// Bytes of the names of one directory that are held at a time, as the kernel tells them.
+const BATCH: usize = 16 << 10;
 /// How often a directory is read that was not empty once all in it was removed: somebody may add to it meanwhile.
 const READS: usize = 3;
 /// How many failures are told; there may be a million alike.
@@ -38,8 +42,10 @@ pub fn remove_tree(path: &Path) -> Vec<FileError> {
                 open: Vec::new(),
                 moved: 0,
                 left: Vec::new(),
+                buffer: vec![MaybeUninit::uninit(); BATCH],
             };
-            removal.take(name);
+            // Mostly that; what is something else is removed as that.
+            removal.take(&FoundEntry { name: name.to_owned(), is_dir: true });
             while !removal.open.is_empty() {
                 removal.step();
             }
@@ -50,12 +56,18 @@ pub fn remove_tree(path: &Path) -> Vec<FileError> {
     }
 }
 
+/// What a directory has, as the kernel tells it.
+struct FoundEntry {
+    name: OsString,
+    /// Whether it is known to be a directory; there are file systems that do not tell.
+    is_dir: bool,
+}
+
 /// A directory that is being emptied.
 struct OpenLevel {
     name: OsString,
     fd: OwnedFd,
-    entries: Dir,
-    batch: Vec<OsString>,
+    batch: Vec<FoundEntry>,
     /// How often it was read to its end.
     read: usize,
     /// Failures before it was entered.
@@ -71,6 +83,8 @@ struct TreeRemoval {
     /// How many directories were moved to the top.
     moved: u64,
     left: Vec<FileError>,
+    /// For what the kernel tells of a directory.
+    buffer: Vec<MaybeUninit<u8>>,
 }
 
 impl TreeRemoval {
@@ -78,16 +92,19 @@ impl TreeRemoval {
     fn step(&mut self) {
         let Some(level) = self.open.last_mut() else { return };
         if level.batch.is_empty() {
-            level.batch = next_names(&mut level.entries);
+            level.batch = next_entries(&level.fd, &mut self.buffer);
         }
         match level.batch.pop() {
-            Some(name) => self.take(&name),
+            Some(entry) => self.take(&entry),
             None => self.leave(),
         }
     }
 
     /// Removes an entry of the innermost directory, or enters it where it is a directory.
-    fn take(&mut self, name: &OsStr) {
+    fn take(&mut self, FoundEntry { name, is_dir: known }: &FoundEntry) {
+        if *known {
+            return self.enter(name);
+        }
         match unlinkat(self.innermost(), name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             // What Linux and POSIX answer for a directory.
@@ -100,12 +117,17 @@ impl TreeRemoval {
         if self.open.len() >= DEEPEST {
             return self.move_up(name);
         }
-        let opened = enter(self.innermost(), name).and_then(|fd| Ok((Dir::read_from(&fd)?, fd)));
-        match opened {
-            Ok((entries, fd)) => {
+        match enter(self.innermost(), name) {
+            Ok(fd) => {
                 let (name, before) = (name.to_owned(), self.left.len());
-                self.open.push(OpenLevel { name, fd, entries, batch: Vec::new(), read: 0, before });
+                self.open.push(OpenLevel { name, fd, batch: Vec::new(), read: 0, before });
             }
+            Err(Errno::NOENT) => {}
+            // It is no directory any more, or never was one.
+            Err(Errno::NOTDIR | Errno::LOOP) => match unlinkat(self.innermost(), name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => self.report("remove", name, error),
+            },
             // Something is mounted there, and its files are not ours to remove.
             Err(Errno::XDEV) => self.report("remove", name, Errno::BUSY),
             Err(error) => self.report("open", name, error),
@@ -120,7 +142,7 @@ impl TreeRemoval {
             match renameat_with(self.innermost(), name, &self.open[0].fd, &new, RenameFlags::NOREPLACE) {
                 Ok(()) => {
                     // Reading on need not show it.
-                    return self.open[0].batch.push(new.into());
+                    return self.open[0].batch.push(FoundEntry { name: new.into(), is_dir: true });
                 }
                 Err(Errno::EXIST) => {}
                 Err(error) => return self.report("remove", name, error),
@@ -136,10 +158,10 @@ impl TreeRemoval {
             Ok(()) | Err(Errno::NOENT) => {}
             // Said of what is in it.
             Err(Errno::NOTEMPTY) if self.left.len() > level.before => {}
-            Err(Errno::NOTEMPTY) if level.read < READS => {
-                level.entries.rewind();
-                self.open.push(level);
-            }
+            Err(Errno::NOTEMPTY) if level.read < READS => match seek(&level.fd, SeekFrom::Start(0)) {
+                Ok(_) => self.open.push(level),
+                Err(error) => self.report("read", &level.name, error),
+            },
             Err(error) => self.report("remove", &level.name, error),
         }
     }
@@ -167,11 +189,22 @@ fn enter(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     openat2(dir, name, flags, Mode::empty(), ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS)
 }
 
-/// Some names that come next; none at the end. They are taken together, since a directory that is changed while it is read may
-/// show some twice or not at all.
-fn next_names(entries: &mut Dir) -> Vec<OsString> {
-    let names = entries.flatten().map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
-    names.filter(|name| name != "." && name != "..").take(BATCH).collect()
+/// Some that come next, as many as the kernel tells at once; none at the end. They are taken together, since a directory that is
+/// changed while it is read may show some twice or not at all.
+fn next_entries(dir: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> Vec<FoundEntry> {
+    let mut entries = Vec::new();
+    let mut told = RawDir::new(dir, buffer);
+    // What cannot be read is told when the directory is not empty.
+    while let Some(Ok(entry)) = told.next() {
+        let (name, is_dir) = (entry.file_name().to_bytes(), entry.file_type() == FileType::Directory);
+        if name != b"." && name != b".." {
+            entries.push(FoundEntry { name: OsStr::from_bytes(name).to_owned(), is_dir });
+        }
+        if told.is_buffer_empty() && !entries.is_empty() {
+            break;
+        }
+    }
+    entries
 }
 
 #[cfg(test)]
@@ -238,7 +271,7 @@ mod tests {
             }
             at = enter(at.as_fd(), OsStr::new("d")).unwrap();
         }
-        for number in 0..5 * BATCH / 2 {
+        for number in 0..2500 {
             fs::write(jail.join(number.to_string()), "").unwrap();
         }
         fs::set_permissions(&jail, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();

@@ -86,7 +86,7 @@ pub fn shape(name: &str, rates: Rates, alias: &str) -> Result<(), IpError> {
     put_queue(tap, down)?;
     match up {
         Some(_) => {
-            let ifb = ifb(name);
+            let ifb = queue_of(name);
             let index = link::create_ifb(&ifb, alias)?;
             put_queue(QueuesOf { name: &ifb, index }, up)?;
             tap.lead_to(index)
@@ -125,12 +125,12 @@ fn put_queue(interface: QueuesOf<'_>, rate: Option<u64>) -> Result<(), IpError> 
 
 /// Removes what the packets of a guest wait in that comes from its TAP; absence is fine.
 pub fn unshape(name: &str) -> Result<(), IpError> {
-    let ifb = ifb(name);
+    let ifb = queue_of(name);
     link::index(&ifb)?.map_or(Ok(()), |index| link::delete_index(&ifb, index))
 }
 
 /// The interface that what comes from a TAP waits on. It is as long as the TAP's name.
-fn ifb(tap: &str) -> String {
+pub fn queue_of(tap: &str) -> String {
     format!("ifb-{}", tap.strip_prefix(TAP_NAME_PREFIX).unwrap_or(tap))
 }
 
@@ -149,7 +149,7 @@ pub fn shapes(interfaces: &[Interface]) -> Result<BTreeMap<String, Rates<u64>>, 
             return Ok(None);
         }
         let own = QueuesOf { name: &tap.name, index: tap.index };
-        match indices.get(ifb(&tap.name).as_str()) {
+        match indices.get(queue_of(&tap.name).as_str()) {
             Some(ifb) if own.is_led_to(*ifb)? => Ok(rate_of(queues_of(*ifb)).or(Some(0))),
             _ => Ok(Some(0)),
         }

@@ -1,6 +1,6 @@
 //! Kept disks whose name in the store is gone, or leads to another file, while a VMM or a jail has them: none is lost with those.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -36,10 +36,11 @@ impl GuestHandle<'_> {
         if machine.disk != MachineDisk::Kept {
             return None;
         }
-        let named = HeldNode::at(&self.layout().disk(self.name)).ok();
         let used = vmm.and_then(|vmm| self.jail_in_use(places, vmm));
-        let in_jail = self.disk_in_jail(machine, used.as_ref().map_or(places, std::slice::from_ref));
-        if in_jail.as_ref().zip(named.as_ref()).is_some_and(|(held, named)| is_same(held, named)) {
+        let places = used.as_ref().map_or(places, std::slice::from_ref);
+        let named = fs::symlink_metadata(self.layout().disk(self.name)).ok();
+        let in_jail = self.disk_in_jail(machine, places);
+        if in_jail.as_ref().zip(named.as_ref()).is_some_and(|(held, named)| is_same(held.metadata(), named)) {
             return None;
         }
         let given = record::given_inode(self.layout(), self.name);
@@ -84,11 +85,18 @@ impl GuestHandle<'_> {
     /// Where it cannot be linked.
     pub(in crate::apply) fn relink_disk(self) -> Result<(), ApplyError> {
         // Of a machine that is not known, nobody knows whether it keeps a disk.
-        let machine = self.machine().ok().flatten().filter(|machine| machine.disk == MachineDisk::Kept);
-        let Some(machine) = machine else { return Ok(()) };
+        let machine = self.seen_machine().ok().flatten();
+        let Some(machine) = machine.filter(|machine| machine.disk == MachineDisk::Kept) else {
+            return Ok(());
+        };
         let places = self.jails()?;
         let path = self.layout().disk(self.name);
-        match self.astray_disk(&machine, self.vmm().as_ref(), &places) {
+        let vmm = self.vmm();
+        // Mostly so: the disk of the newest jail has its name in the store.
+        if vmm.is_none() && self.is_named(self.disk_in_jail(&machine, &places).as_ref()) {
+            return Ok(());
+        }
+        match self.astray_disk(&machine, vmm.as_ref(), &places) {
             Some(Astray::InJail(held)) => {
                 self.set_aside()?;
                 files::create_private_dir(&self.layout().disks())?;
@@ -103,12 +111,16 @@ impl GuestHandle<'_> {
         Ok(files::sync_dir(&self.layout().disks())?)
     }
 
+    fn is_named(self, held: Option<&HeldNode>) -> bool {
+        let named = fs::symlink_metadata(self.layout().disk(self.name)).ok();
+        held.zip(named).is_some_and(|(held, named)| is_same(held.metadata(), &named))
+    }
+
     /// A kept disk that only a jail has while another has its name, from which nothing runs.
     fn last_of_jails(self, machine: &Machine, places: &[JailId]) -> Option<HeldNode> {
-        let held = self.disk_in_jail(machine, places)?;
+        let held = self.disk_in_jail(machine, places).filter(|held| held.metadata().nlink() == 1)?;
         let given = record::given_inode(self.layout(), self.name);
-        let is_last = held.metadata().nlink() == 1 && given == Some(held.metadata().ino());
-        (is_last && machine.disk == MachineDisk::Kept).then_some(held)
+        (given == Some(held.metadata().ino()) && machine.disk == MachineDisk::Kept).then_some(held)
     }
 
     /// Takes the guest's name from whatever file of the store has it. One that has no other name is kept beside it.
@@ -173,7 +185,6 @@ impl GuestHandle<'_> {
     }
 }
 
-fn is_same(one: &HeldNode, other: &HeldNode) -> bool {
-    let [one, other] = [one, other].map(|node| (node.metadata().dev(), node.metadata().ino()));
-    one == other
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }

@@ -7,13 +7,14 @@ use std::net::Ipv4Addr;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use crate::sys::netlink::{MessageKind, Rtnetlink, find, push};
+use crate::sys::netlink::{MessageKind, Rtnetlink, RtnetlinkBatch, find, push};
 
 use super::IpError;
 
 /// `RTM_*` of `linux/rtnetlink.h`.
 const NEW_LINK: MessageKind = MessageKind(0, 16);
 const DELETE_LINK: MessageKind = MessageKind(0, 17);
+const SET_LINK: MessageKind = MessageKind(0, 19);
 const NEW_ADDRESS: MessageKind = MessageKind(0, 20);
 const NEW_NEIGHBOUR: MessageKind = MessageKind(0, 28);
 const NLM_F_REPLACE: u16 = 0x100;
@@ -24,6 +25,7 @@ pub(super) const IFLA_LINKINFO: u16 = 18;
 pub(super) const IFLA_INFO_KIND: u16 = 1;
 pub(super) const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
+const IFLA_GROUP: u16 = 27;
 const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_CONF: u16 = 2;
 /// `linux/neighbour.h`.
@@ -195,6 +197,34 @@ pub fn create_ifb(name: &str, alias: &str) -> Result<u32, IpError> {
     let there = there.ok_or_else(|| missing(name))?;
     take_up(name, there, alias)?;
     Ok(there)
+}
+
+/// The group of interfaces that go: `gone`. None is in it but while the kernel takes one call.
+const GONE: u32 = 0x676f_6e65;
+
+/// Removes interfaces of this thread's network; absence is fine. The kernel waits for milliseconds until nobody uses one any more,
+/// with all others held up, and for many no longer than for one: those of a group go together.
+pub fn delete_together(indices: &[u32]) -> Result<(), IpError> {
+    let group = |group: u32| {
+        let mut attributes = Vec::new();
+        push(&mut attributes, IFLA_GROUP, &group.to_ne_bytes());
+        attributes
+    };
+    let all_of = |number: u32| {
+        let mut batch = RtnetlinkBatch::default();
+        indices.iter().for_each(|index| batch.push(SET_LINK, &link_header(*index, 0, 0), &group(number)));
+        batch
+    };
+    let is_gone = |error| error == Errno::NODEV;
+    let run = |socket: Rtnetlink| {
+        let mut batch = all_of(GONE);
+        batch.push(DELETE_LINK, &link_header(0, 0, 0), &group(GONE));
+        socket.run(batch, is_gone).inspect_err(|_| {
+            // What stays is in no such group any more; where that fails too, whoever removes it by itself is told.
+            let _ = socket.run(all_of(0), is_gone);
+        })
+    };
+    Rtnetlink::open().and_then(run).map_err(failed("remove", "of a guest that goes"))
 }
 
 /// Removes an interface; absence is fine.

@@ -16,7 +16,7 @@ pub mod queue;
 mod route;
 
 pub use found::{Neighbour, interfaces, permanent_neighbours};
-pub use link::{delete_index, index, probe_neighbour};
+pub use link::{delete_index, delete_together, index, probe_neighbour};
 pub use route::{default_uplink, routes};
 
 use found::interface_named;
