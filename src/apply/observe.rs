@@ -13,7 +13,7 @@ use crate::host::layout::Layout;
 use crate::host::observed::{
     Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedTap, ObservedVmm,
 };
-use crate::host::state::{CgroupLimits, Machine};
+use crate::host::state::{CPU_PERIOD, CgroupLimits, Machine};
 use crate::sys::cgroup::IoLimits;
 use crate::sys::fs as files;
 use crate::sys::ip;
@@ -237,7 +237,10 @@ impl GuestHandle<'_> {
             Some(limits) => Found::Whole(CgroupLimits {
                 memory: limits.memory,
                 pids: limits.pids,
-                cpu_quota: limits.cpu_quota.map_or(u64::MAX, |(quota, _)| quota),
+                // In another period, as much as it comes to in the one that is set here.
+                cpu_quota: limits.cpu_quota.map_or(u64::MAX, |(quota, period)| {
+                    quota.saturating_mul(CPU_PERIOD).checked_div(period).unwrap_or(quota)
+                }),
                 cpu_weight: limits.cpu_weight,
                 // One device at most is limited: that which held the jails when the limits were set.
                 io: limits.io.into_values().next().unwrap_or(IoLimits::NONE),

@@ -417,6 +417,26 @@ fn changed_limits_are_seen_and_set_again_without_a_restart() {
 }
 
 #[test]
+fn a_period_that_makes_another_share_of_the_processors_is_seen() {
+    needs_firecracker!();
+    let sandbox = Sandbox::running("a");
+    let dirs = sandbox.cgroups(&sandbox.guest('a'));
+    let there = |name: &str| dirs.iter().map(|dir| dir.join(name)).find(|file| file.exists());
+    let read = |file: &Path| fs::read_to_string(file).unwrap();
+    let twice = |number: &str| (2 * number.trim().parse::<u64>().unwrap()).to_string();
+    match there("cpu.cfs_period_us") {
+        Some(file) => fs::write(&file, twice(&read(&file))).unwrap(),
+        None => {
+            let file = there("cpu.max").unwrap();
+            let text = read(&file);
+            let (quota, period) = text.split_once(' ').unwrap();
+            fs::write(&file, format!("{quota} {}", twice(period))).unwrap();
+        }
+    }
+    is_seen_and_repaired(&sandbox, "set cgroup limits: 128 MiB, 33 pids");
+}
+
+#[test]
 fn a_half_made_cgroup_goes_with_its_guest() {
     needs_firecracker!();
     let sandbox = Sandbox::running("a");
