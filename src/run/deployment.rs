@@ -1,6 +1,8 @@
 //! A fleet on its host: the way from what is there to what should be, which all use cases go.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::mpsc;
+use std::time::SystemTime;
 
 use crate::apply::linux::LinuxHost;
 use crate::apply::{Applied, Host, apply, disk, preflight, resolver};
@@ -236,16 +238,34 @@ pub(super) fn carry_out(
 ) -> Result<Outcome, RunError> {
     preflight::check(&plan, host)?;
     let _hold = interrupt::hold();
-    let report = workspace.report;
-    plan.notes.iter().for_each(|note| report.note(&format!("note: {note}")));
+    plan.notes.iter().for_each(|note| workspace.report.note(&format!("note: {note}")));
+    let (said, heard) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || events::record_as_told(&host.layout, &heard));
+        let tell = |event| {
+            // Who listens does so until this is gone.
+            let _ = said.send((SystemTime::now(), event));
+        };
+        let outcome = in_parts(workspace, host, plan, strategy, &tell);
+        drop(said);
+        Ok(outcome)
+    })
+}
+
+/// Carries out each part of a plan where all of the one before was, and tells of what happens.
+fn in_parts(
+    workspace: &Workspace<'_>,
+    host: &LinuxHost,
+    plan: Plan,
+    strategy: Strategy,
+    told: &(dyn Fn(FleetEvent) + Sync),
+) -> Outcome {
     let (mut applied, mut left) = (Applied::default(), Vec::new());
     for part in plan.clone().in_parts(strategy) {
         if applied.failures.is_empty() && !applied.is_cut_short {
-            let tell = |action, steps: &GuestSteps| {
-                events::record(&host.layout, [events::of_guest(action, steps)]);
-            };
-            let done = apply(&part, host, workspace.guests_at_once(), report, &tell);
-            events::record(&host.layout, done.failures.iter().map(events::of_failure));
+            let tell = |action, steps: &GuestSteps| told(events::of_guest(action, steps));
+            let done = apply(&part, host, workspace.guests_at_once(), workspace.report, &tell);
+            done.failures.iter().map(events::of_failure).for_each(told);
             left.extend(part.left_by(&done.stopped, &done.started).filter(|_| done.is_cut_short));
             let Applied { stopped, started, failures, is_cut_short } = done;
             applied.is_cut_short = is_cut_short;
@@ -260,8 +280,8 @@ pub(super) fn carry_out(
         true => FleetEvent::CutShort { guest: guest.to_string() },
         false => FleetEvent::LeftOut { guest: guest.to_string() },
     };
-    events::record(&host.layout, left.iter().map(left_out));
-    Ok(Outcome { plan, applied, left })
+    left.iter().map(left_out).for_each(told);
+    Outcome { plan, applied, left }
 }
 
 /// The guests that were named, or all where none was.

@@ -1,7 +1,8 @@
 //! Events: what happened to a fleet on its host, each a line of JSON in its store and an entry of systemd's journal.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, SystemTime};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -184,10 +185,25 @@ pub(super) fn of_failure(failure: &StepFailure) -> FleetEvent {
 /// Tells of what happened. Nothing that was done is undone where it cannot be told: a store that is full is said there once it is
 /// not.
 pub(super) fn record(layout: &Layout, all: impl IntoIterator<Item = FleetEvent>) {
-    let time = rfc3339_millis(SystemTime::now());
+    let now = SystemTime::now();
+    record_of(layout, all.into_iter().map(|what| (now, what)));
+}
+
+/// How long is waited for what happens next: of hundreds of guests that go, each would open the log for itself.
+const GATHERED: Duration = Duration::from_millis(50);
+
+/// Tells of what happens, with when it did, until nobody is left who could.
+pub(super) fn record_as_told(layout: &Layout, told: &Receiver<(SystemTime, FleetEvent)>) {
+    while let Ok(first) = told.recv() {
+        std::thread::sleep(GATHERED);
+        record_of(layout, std::iter::once(first).chain(told.try_iter()));
+    }
+}
+
+fn record_of(layout: &Layout, all: impl Iterator<Item = (SystemTime, FleetEvent)>) {
     let fleet = layout.fleet().to_string();
-    let event = |what| HostEvent { time: time.clone(), fleet: fleet.clone(), what };
-    let all: Vec<_> = all.into_iter().map(event).collect();
+    let event = |(time, what)| HostEvent { time: rfc3339_millis(time), fleet: fleet.clone(), what };
+    let all: Vec<_> = all.map(event).collect();
     if !all.is_empty() {
         let _ = append(layout, &all);
         all.iter().for_each(to_journal);
