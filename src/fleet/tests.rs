@@ -695,7 +695,7 @@ fn what_a_fleet_mentions_is_looked_up() {
     there is no file or directory /f/linux.tar.xz (no hint)
     there is no kernel-configs/microvm-6.1-x86_46.config (did you mean `microvm-6.1-x86_64`?)
     there is no kernel-configs/fragments/nftable.config (did you mean `nftables`?)
-    there are no keys in /f/keys (put the trusted *.rsa.pub there (`sisforge keys alpine` writes Alpine's), or name their directory as `keys`)
+    there are no keys in /f/keys (put the trusted *.rsa.pub there, or name their directory: `sisforge keys alpine` writes Alpine's to keys/alpine, for `keys = "keys/alpine"` of the repository)
     there is no recipes/rootles-podman/recipe.toml (did you mean `rootless-podman`?)
     there is no file /f/unsafe.txt (no hint)
     "#);

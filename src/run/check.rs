@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::base::problem::Problem;
 use crate::build::Project;
 use crate::build::containers::absent_images;
 use crate::build::needs::NeedDoubt;
-use crate::fleet::{Fleet, LoadError};
+use crate::fleet::{Fleet, LoadError, NetworkPolicy};
 use crate::host::policy::{Clause, Lists, clauses, idle, lists_v4};
-use crate::host::resolver::needed;
+use crate::host::resolver::{needed, servers};
 use crate::lock::model::Lock;
 use crate::sys::tool;
 
@@ -63,6 +63,7 @@ fn without_effect(fleet: &Fleet, lists: &BTreeMap<PathBuf, Vec<IpNet>>) -> (Vec<
     let known = lists_v4(lists);
     let (mut problems, mut notes) = (Vec::new(), Vec::new());
     for (label, policy) in &fleet.networks {
+        problems.extend(without_server(policy, lists, fleet.host.subnet));
         let clauses = clauses(policy, lists, fleet.host.subnet);
         let empty = clauses.iter().filter(|clause| is_empty(clause, lists, &known) && !clause.private_alone);
         problems.extend(empty.filter_map(|clause| {
@@ -91,6 +92,17 @@ fn without_effect(fleet: &Fleet, lists: &BTreeMap<PathBuf, Vec<IpNet>>) -> (Vec<
         }
     }
     (problems, notes)
+}
+
+/// A policy that names name servers, and denies each of them: guests would get no answer, whatever they ask.
+fn without_server(
+    policy: &NetworkPolicy,
+    lists: &BTreeMap<PathBuf, Vec<IpNet>>,
+    subnet: Ipv4Net,
+) -> Option<Problem> {
+    let place = policy.places.dns.clone().filter(|_| servers(policy, lists, subnet).is_empty())?;
+    let problem = Problem::new(place, "this policy denies every name server that it names");
+    Some(problem.hint("name another, or take its address out of what is denied: `deny` wins over `dns`"))
 }
 
 /// Whether a rule has a list, and nothing that guests could reach is in it.

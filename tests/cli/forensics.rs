@@ -279,7 +279,7 @@ fn of_a_guest_whose_vmm_is_gone_there_is_what_is_left() {
     sandbox
         .run(&format!("forensics {a} --key fleet.toml"))
         .fails(2, &["cannot sign with fleet.toml", "help: "]);
-    sandbox.run(&format!("forensics {a} --out fleet.toml/a.tar.zst")).fails(1, &["fleet.toml"]);
+    sandbox.run(&format!("forensics {a} --out fleet.toml/a.tar.zst")).fails(2, &["fleet.toml"]);
     sandbox.run("forensics").fails(2, &["GUEST"]);
     assert!(sandbox.ps(&a)["quarantined"].is_null());
     // What is wrong in the fleet's file keeps nobody from evidence.

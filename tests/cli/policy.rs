@@ -335,3 +335,20 @@ fn rules_alone_are_loaded_where_that_is_all_that_is_asked_for() {
     sandbox.write("fleet.toml", open.replace("198.51.100.1", "198.51.100"));
     sandbox.run("policy reload").fails(2, &["fleet.toml:"]);
 }
+
+#[test]
+fn a_policy_that_denies_all_its_name_servers_is_a_mistake() {
+    for more in ["", "\nnames = { deny = [\"lists/names.txt\"] }"] {
+        let policy = |denied: &str| {
+            format!(
+                "dns = [\"9.9.9.9\", \"149.112.112.112\"]\ndeny = [{{ to = [{denied}] }}]\ndefault = \"allow\"{more}"
+            )
+        };
+        let all = with_policy(&policy("\"9.9.9.9\", \"149.112.112.0/24\""));
+        all.write("lists/names.txt", "example.org\n");
+        all.run("check").fails(2, &["denies every name server", "fleet.toml:", "help: "]);
+        let one = with_policy(&policy("\"9.9.9.9\""));
+        one.write("lists/names.txt", "example.org\n");
+        one.run("check").fails(0, &[]);
+    }
+}
