@@ -52,6 +52,16 @@ pub fn message(text: &str) -> String {
     std::iter::once(first).chain(more).collect()
 }
 
+/// So many of something, such as `1 entry` and `2 entries`.
+pub fn counted(count: impl std::fmt::Display, one: &str) -> String {
+    let count = count.to_string();
+    match (count.as_str(), one.strip_suffix('y')) {
+        ("1", _) => format!("1 {one}"),
+        (_, Some(stem)) => format!("{count} {stem}ies"),
+        (_, None) => format!("{count} {one}s"),
+    }
+}
+
 /// Longest text of somebody else's that a message shows, in characters.
 const LONGEST: usize = 300;
 

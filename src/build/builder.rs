@@ -62,6 +62,15 @@ fn pinned_as(kind: ArtifactKind, name: &Label) -> String {
     format!("{}/{name}", kind.folder())
 }
 
+/// `is home` and `are root, home`.
+fn there_is(known: &[String]) -> String {
+    match known {
+        [] => "is none".to_owned(),
+        [one] => format!("is {one}"),
+        all => format!("are {}", all.join(", ")),
+    }
+}
+
 /// Why something was not built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -73,7 +82,7 @@ pub enum BuildError {
     NotPinned { image: Label, package: String },
     #[error("the container image {0} is not in fleet.lock")]
     ContainerNotLocked(String),
-    #[error("there is no {what} {name}; there {}", if known.is_empty() { "is none".to_owned() } else { format!("are {}", known.join(", ")) })]
+    #[error("there is no {what} {name}; there {}", there_is(known))]
     Unknown { what: &'static str, name: Label, known: Vec<String> },
     #[error("{name:?} is not a valid name of an artifact")]
     Name { name: String, source: InvalidValue },

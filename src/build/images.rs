@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::base::text::counted;
 use crate::base::{Label, Sha256};
 use crate::fleet::{ContainerImage, RegistryImage};
 use crate::image::container::{IdMap, Image, RULES};
@@ -68,7 +69,7 @@ impl ImagesPlan<'_> {
                 return Err(BuildError::ContainerChanged(spelled.clone()));
             }
         }
-        task.finish(&format!("{} images", self.containers.len()));
+        task.finish(&counted(self.containers.len(), "image"));
         Ok(BuiltFile { digest: written.digest, size: written.size })
     }
 

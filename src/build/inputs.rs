@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::base::Sha256;
+use crate::base::text::counted;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::fleet::{ContainerImage, KernelSpec, Source};
 use crate::lock::indexes::{FileLocation, index_place};
@@ -95,7 +96,7 @@ impl Builder<'_> {
         });
         let mut inputs: Vec<Input> = packages?.into_iter().flatten().chain(kernel?).collect();
         inputs.extend(self.fetch_containers()?);
-        task.finish(&format!("{} files", inputs.len()));
+        task.finish(&counted(inputs.len(), "file"));
         Ok(inputs)
     }
 
@@ -160,7 +161,7 @@ impl Builder<'_> {
         }
         list = wanted.iter().map(|(path, content)| (path, content.sha256)).collect();
         write_list(dir, &list)?;
-        task.finish(&format!("{} files", wanted.len()));
+        task.finish(&counted(wanted.len(), "file"));
         Ok(Vendored { files: wanted.len(), bytes: sizes.iter().sum(), removed: stale.len() })
     }
 

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use crate::apk::{PackageContents, database};
 use crate::base::Label;
+use crate::base::text::counted;
 use crate::base::uuid_from;
 use crate::fleet::{FileContent, ImageSpec, Source};
 use crate::image::ext4::{Earlier, Ext4Error, Ext4Options, LAYOUT, Purpose, Written, write_ext4};
@@ -138,7 +139,7 @@ impl<'a> ImagePlan<'a> {
         let written =
             pool(jobs)?.install(|| write_ext4(&root.tree, &root.sources(), &options, earlier, &path));
         let written = written.map_err(|source| BuildError::Image { image: self.name.clone(), source })?;
-        task.finish(&format!("{} files", root.tree.len()));
+        task.finish(&counted(root.tree.len(), "file"));
         // A file that changed while it was read would stand under the wrong key.
         if self.key()? == *key { Ok(written) } else { Err(BuildError::Changed(self.name.clone())) }
     }
@@ -191,7 +192,7 @@ impl<'a> ImagePlan<'a> {
         let opened = order.par_iter().with_max_len(1).map(open);
         let mut packages = pool(jobs)?.install(|| opened.collect::<Result<Vec<_>, _>>())?;
         packages.sort_unstable_by_key(|(number, _)| *number);
-        task.finish(&format!("{} packages", packages.len()));
+        task.finish(&counted(packages.len(), "package"));
         Ok(packages.into_iter().map(|(_, package)| package).collect())
     }
 }

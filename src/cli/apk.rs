@@ -7,6 +7,7 @@ use crate::apk::{
     Contents, INDEX_FILE, PackMap, PackageInfo, Packed, SigningKey, UnknownDependency, convert_debs, pack,
     sign_directory,
 };
+use crate::base::text::counted;
 use crate::sys::fs;
 
 use super::error::CliError;
@@ -129,8 +130,8 @@ fn run_pack(args: &PackArgs, ui: &Ui) -> Result<ExitCode, CliError> {
     }
     let bytes: usize = packed.iter().map(|package| package.bytes.len()).sum();
     ui.say(&format!(
-        "packed {} packages, {:.1} MB, into {}",
-        packed.len(),
+        "packed {}, {:.1} MB, into {}",
+        counted(packed.len(), "package"),
         bytes as f64 / 1e6,
         args.to.display()
     ));

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::base::ByteSize;
+use crate::base::text::counted;
 use crate::run::{copy, reach};
 
 use super::error::CliError;
@@ -30,7 +31,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
             for path in &done.left_out {
                 ui.report.note(&format!("note: {path} was left out: it is no file and no directory"));
             }
-            ui.say(&format!("{} in {} files", render::bytes(done.bytes), done.files));
+            ui.say(&format!("{} in {}", render::bytes(done.bytes), counted(done.files, "file")));
         }
         (None, Some((guest, remote))) => {
             copy::to_guest(&args.from, &reach::ssh(&ui.workspace(), guest)?, remote)?;

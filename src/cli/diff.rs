@@ -33,16 +33,16 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     if ui.settings.json {
         render::json(&difference);
     } else {
-        show(&difference, args.times, ui);
+        show(&difference, args.times, "they are the same", ui);
     }
     let differs = args.exit_code && !difference.is_empty();
     Ok(if differs { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Shows what differs; with `times`, that is also what differs in them alone.
-pub fn show(difference: &Difference, times: bool, ui: &Ui) {
+/// Shows what differs, or says that nothing does; with `times`, that is also what differs in them alone.
+pub fn show(difference: &Difference, times: bool, nothing: &str, ui: &Ui) {
     if difference.is_empty() {
-        ui.say("they are the same");
+        ui.say(nothing);
     } else {
         render::text(&(packages(&difference.packages) + &files(&difference.files) + &privileged(difference)));
     }

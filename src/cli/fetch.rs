@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::base::text::counted;
 use crate::run::LockedProject;
 
 use super::error::CliError;
@@ -28,7 +29,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     if ui.settings.json {
         render::json(&EventJson::Fetched { bytes, files: inputs.iter().map(InputJson::from).collect() });
     }
-    ui.say(&format!("{} files, {} are here", inputs.len(), mebibytes(bytes)));
+    ui.say(&format!("here: {}, {}", counted(inputs.len(), "file"), mebibytes(bytes)));
     Ok(ExitCode::SUCCESS)
 }
 

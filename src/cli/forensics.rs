@@ -156,7 +156,7 @@ fn files(args: &FilesArgs, ui: &Ui) -> Result<ExitCode, CliError> {
         let unreadable = changed.unreadable;
         render::json(&EvidenceFilesJson { difference: changed.difference, unreadable });
     } else {
-        diff::show(&changed.difference, args.times, ui);
+        diff::show(&changed.difference, args.times, "the guest changed nothing on its data disk", ui);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::base::text::counted;
 use crate::lock::resolve::Update;
 use crate::run::lock::{self, Updated};
 use crate::run::scripts;
@@ -39,12 +40,12 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         let path = acceptance.path().display();
         if !args.yes {
             confirm(&format!(
-                "let the images do without these {} scripts, in {path}",
-                acceptance.scripts.len()
+                "let the images do without {}, in {path}",
+                counted(acceptance.scripts.len(), "script")
             ))?;
         }
         acceptance.carry_out()?;
-        ui.report.note(&format!("note: {path} accepts {} scripts", acceptance.scripts.len()));
+        ui.report.note(&format!("note: {path} accepts {}", counted(acceptance.scripts.len(), "script")));
     }
     let Updated { lock, changes } = lock::update(&workspace, &update)?;
     let path = workspace.lock_path();

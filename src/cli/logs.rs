@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use crate::base::GuestName;
 use crate::base::text::json;
 use crate::base::time::{parse_duration, parse_rfc3339, rfc3339_millis};
+use crate::host::layout::Layout;
 use crate::host::logs::LogKind;
 use crate::run::reach;
 use crate::sys::fs::FileError;
@@ -45,7 +47,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "follow")]
     previous: bool,
     /// Only the last N lines
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = amount::<usize>)]
     tail: Option<usize>,
     /// Only lines since a time such as 2026-01-31T12:00:00Z, or a duration before now such as 10m
     #[arg(long, value_name = "TIME", value_parser = since)]
@@ -53,6 +55,11 @@ pub struct Args {
     /// Show the time of each line
     #[arg(short, long)]
     timestamps: bool,
+}
+
+/// How many of something.
+pub(super) fn amount<N: FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "it must be a whole number, such as 100".to_owned())
 }
 
 pub(super) fn since(text: &str) -> Result<SystemTime, String> {
@@ -88,11 +95,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
                 logs.push(GuestLog { path, reader, printer: Printer::new(args, format) });
             }
             None if args.guests.is_empty() => {}
-            None => {
-                return Err(CliError::failed(format!(
-                    "{guest} has no such log: it was never started on this host"
-                )));
-            }
+            None => return Err(absent(&host.layout, guest, kind)),
         }
     }
     loop {
@@ -104,6 +107,16 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         }
         std::thread::sleep(POLL);
     }
+}
+
+/// Why a guest that was named has no log of this kind.
+fn absent(layout: &Layout, guest: &GuestName, kind: LogKind) -> CliError {
+    if kind == LogKind::Metrics && layout.log(guest, LogKind::Serial).exists() {
+        return CliError::failed(format!("{guest} has no metrics: its VMM writes none")).hint(
+            "`metrics = true` in its `machine` has Firecracker write them, from its next start on; QEMU has none",
+        );
+    }
+    CliError::failed(format!("{guest} has no such log: it was never started on this host"))
 }
 
 /// A log that is read on.

@@ -250,7 +250,7 @@ enum Internal {
 
 /// The commands, with their examples, and with what completes names.
 fn command_line() -> clap::Command {
-    completions::of_guests(examples::added(Cli::command()))
+    settings::without_empty_variables(completions::of_guests(examples::added(Cli::command())))
 }
 
 /// Parses the command line, runs the command, and says how it ended.
@@ -260,7 +260,9 @@ pub fn main() -> ExitCode {
         return keep_logs::main(&words[1..]);
     }
     completions::answer(command_line);
-    let matches = command_line().get_matches_from(words);
+    let matches = command_line().try_get_matches_from(&words);
+    let matches =
+        matches.unwrap_or_else(|error| settings::naming_variable(error, &command_line(), &words).exit());
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let settings = Settings::resolve(cli.global);
     let ui = Ui::new(settings, cli.command.prints_events());

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::base::text::counted;
 use crate::fleet::ArtifactPlace;
 use crate::run::{ArtifactSettings, Workspace, WorkspaceSettings, exchange};
 
@@ -96,8 +97,9 @@ pub fn sign(args: &SignArgs, ui: &Ui) -> Result<ExitCode, CliError> {
     }
     let (artifacts, path) = (signed.artifacts, signed.path.display());
     ui.say(&format!(
-        "signed the digests of {artifacts} artifacts: {path}.sig has {} signatures",
-        signed.signatures
+        "signed the digests of {}: {path}.sig has {}",
+        counted(artifacts, "artifact"),
+        counted(signed.signatures, "signature")
     ));
     Ok(ExitCode::SUCCESS)
 }

@@ -20,7 +20,7 @@ pub struct Args {
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let workspace = args.up.workspace(ui);
-    let restart = restart::prepare(&workspace, &args.up.request(&args.guests))?;
+    let restart = restart::prepare(&workspace, &args.up.request(&args.guests)?)?;
     outcome::announce(&restart.plan, ui);
     outcome::show(&restart.carry_out()?, ui)
 }

@@ -6,14 +6,16 @@ use std::time::Duration;
 use crate::apply::linux::READY_TIMEOUT;
 use crate::plan::Strategy;
 
+use super::error::CliError;
+
 /// How guests are brought up.
 #[derive(clap::Args)]
 pub struct RolloutArgs {
-    /// How guests that run are replaced
-    #[arg(long, value_enum, default_value_t = StrategyArg::Recreate)]
-    strategy: StrategyArg,
+    /// How guests that run are replaced [default: recreate]
+    #[arg(long, value_enum)]
+    strategy: Option<StrategyArg>,
     /// Guests that may be down at the same time [default: 1]; implies `--strategy rolling`
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_unavailable: Option<NonZeroUsize>,
     /// Seconds that a guest may take to be ready
     #[arg(long, value_name = "SECONDS", default_value_t = READY_TIMEOUT.as_secs())]
@@ -28,12 +30,20 @@ enum StrategyArg {
     Rolling,
 }
 
+fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "it must be a number of guests, at least 1".to_owned())
+}
+
 impl RolloutArgs {
     /// The strategy; `--max-unavailable` alone asks for a rolling one.
-    pub fn strategy(&self) -> Strategy {
+    pub fn strategy(&self) -> Result<Strategy, CliError> {
         match (self.strategy, self.max_unavailable) {
-            (StrategyArg::Recreate, None) => Strategy::Recreate,
-            (_, max) => Strategy::Rolling { max_unavailable: max.unwrap_or(NonZeroUsize::MIN) },
+            (Some(StrategyArg::Recreate), Some(_)) => Err(CliError::invalid(
+                "--max-unavailable has no effect with --strategy recreate: it stops all guests",
+            )
+            .hint("leave out --strategy recreate")),
+            (None | Some(StrategyArg::Recreate), None) => Ok(Strategy::Recreate),
+            (_, max) => Ok(Strategy::Rolling { max_unavailable: max.unwrap_or(NonZeroUsize::MIN) }),
         }
     }
 

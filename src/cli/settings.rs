@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, Resettable};
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, ValueEnum};
 
 use crate::run;
@@ -105,6 +106,33 @@ pub fn fleet_file() -> PathBuf {
 /// The command line, the program first.
 pub fn words() -> Vec<OsString> {
     std::env::args_os().collect()
+}
+
+/// Takes an empty variable for one that is not set, as others do; clap takes it for an empty value.
+pub fn without_empty_variables(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        if value.is_some_and(|value| value.is_empty()) { arg.env(Resettable::Reset) } else { arg }
+    })
+}
+
+/// Names the variable that has a value which is refused, and not the option that nobody wrote.
+pub fn naming_variable(mut error: clap::Error, command: &clap::Command, words: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return error };
+    // Such as `--jobs <N>`.
+    let option = named.split(' ').next().unwrap_or_default();
+    let with_value = format!("{option}=");
+    if words.iter().any(|word| *word == *option || word.to_string_lossy().starts_with(&with_value)) {
+        return error;
+    }
+    let long = option.strip_prefix("--");
+    let of_variable = command.get_arguments().find(|arg| arg.get_long().is_some() && arg.get_long() == long);
+    let variable = of_variable.and_then(clap::Arg::get_env).filter(|name| std::env::var_os(name).is_some());
+    if let Some(variable) = variable {
+        let variable = ContextValue::String(variable.to_string_lossy().into_owned());
+        error.insert(ContextKind::InvalidArg, variable);
+    }
+    error
 }
 
 impl Settings {

@@ -46,14 +46,14 @@ impl UpArgs {
     }
 
     /// With the guests that were named.
-    pub fn request(&self, guests: &[String]) -> up::UpRequest {
-        up::UpRequest {
+    pub fn request(&self, guests: &[String]) -> Result<up::UpRequest, CliError> {
+        Ok(up::UpRequest {
             guests: guests.to_vec(),
             saved: None,
             inputs: inputs(self.locked),
             ready_timeout: self.rollout.ready_timeout(),
-            strategy: self.rollout.strategy(),
-        }
+            strategy: self.rollout.strategy()?,
+        })
     }
 }
 
@@ -63,7 +63,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         [file] if is_file(file) => (Some(PathBuf::from(file)), &[][..]),
         guests => (None, guests),
     };
-    let up = up::prepare(&workspace, &up::UpRequest { saved, ..args.up.request(guests) })?;
+    let up = up::prepare(&workspace, &up::UpRequest { saved, ..args.up.request(guests)? })?;
     outcome::announce(&up.plan, ui);
     outcome::show(&up.carry_out()?, ui)
 }

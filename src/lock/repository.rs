@@ -59,8 +59,8 @@ impl Diagnostic for RepositoryError {
             Self::FetchIndex { source, .. } | Self::FetchPackage { source, .. } => source.diagnosis(),
             Self::File(error) => error.diagnosis(),
             Self::Package { source: PackageError { reason: Refusal::Digest { .. }, .. }, .. } => Class::Invalid.hint(
-                "fleet.lock pins a different file: restore that file, or accept the new one with `sisforge \
-                 lock --update`",
+                "fleet.lock pins a different file, and this one may be damaged: restore that file. A new one is taken when its \
+                 repository is indexed again (`sisforge apk index`), and then with `sisforge lock --update`",
             ),
             Self::Package { source, .. } => source.diagnosis().or_hint(DAMAGED),
             // What has a hint of its own is its maker's mistake, whoever sends it.

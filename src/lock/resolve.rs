@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::apk::{self, Dependency, Index, InvalidDependency, PackageInfo, SolveError};
 use crate::base::Label;
+use crate::base::text::counted;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::fleet::{Fleet, nearest};
 use crate::sys::fetch::Cache;
@@ -221,8 +222,8 @@ impl<'a> RepositoryIndexes<'a> {
         let indexes =
             pool.install(|| fleet.repositories.par_iter().map(read).collect::<Result<Vec<Index>, _>>())?;
         task.finish(&format!(
-            "{} packages to choose from",
-            indexes.iter().map(|index| index.packages.len()).sum::<usize>()
+            "{} to choose from",
+            counted(indexes.iter().map(|index| index.packages.len()).sum::<usize>(), "package")
         ));
         Ok(Self { request, repositories, indexes, pool })
     }
@@ -354,7 +355,7 @@ impl<'a> RepositoryIndexes<'a> {
         };
         let chosen: Vec<_> = chosen.into_values().collect();
         let packages = self.pool.install(|| chosen.par_iter().map(pin).collect::<Result<Vec<_>, _>>())?;
-        task.finish(&format!("{} packages", packages.len()));
+        task.finish(&counted(packages.len(), "package"));
         Ok(packages)
     }
 

@@ -96,7 +96,7 @@ pub(super) fn of_machines(running: &Machine, wanted: &Machine) -> Vec<Change> {
         address,
         of_command_lines(command_line, &wanted.command_line),
         told("snapshot", restored_from, &wanted.restored_from, |snapshot| {
-            snapshot.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)
+            snapshot.as_ref().map_or_else(|| "none (booted)".to_owned(), ToString::to_string)
         }),
     ];
     all.into_iter().flatten().chain(of_specs(spec, &wanted.spec)).collect()

@@ -22,6 +22,8 @@ pub enum CopyError {
     File(#[from] FileError),
     #[error(transparent)]
     Ssh(#[from] SshError),
+    #[error("the guest has no file or directory {0:?}")]
+    NoFile(String),
     #[error("the guest says: {0}")]
     Guest(String),
     #[error(transparent)]
@@ -34,6 +36,8 @@ impl Diagnostic for CopyError {
             Self::NoName(_) => Class::Invalid.hint(
                 "name one, as in alice:notes.txt; a path that is not absolute begins at the user's home",
             ),
+            Self::NoFile(_) => Class::Invalid
+                .hint("a path that is not absolute begins at the user's home; `sisforge exec` lists it"),
             Self::File(error) => error.diagnosis(),
             Self::Ssh(error) => error.diagnosis(),
             Self::Guest(_) => Class::Failed.no_hint(),
@@ -66,10 +70,19 @@ pub fn from_guest(guest: &Target, remote: &str, local: &Path, most: ByteSize) ->
             _,
             Ok(Err(error @ (UnpackError::TooMuch { .. } | UnpackError::File(_) | UnpackError::Stray(_)))),
         ) => Err(error.into()),
-        (Some(said), _) => Err(CopyError::Guest(said)),
+        (Some(said), _) => Err(match is_there(guest, remote)? {
+            true => CopyError::Guest(said),
+            false => CopyError::NoFile(remote.to_owned()),
+        }),
         (None, Ok(done)) => Ok(done?),
         (None, Err(panic)) => std::panic::resume_unwind(panic),
     }
+}
+
+/// Whether a guest has a file, a directory or a link of this path.
+fn is_there(guest: &Target, remote: &str) -> Result<bool, SshError> {
+    let argv = ["test", "-e", remote, "-o", "-L", remote].map(str::to_owned);
+    Ok(ssh::run(guest, &argv, Io::Capture)?.code != 1)
 }
 
 /// Copies a file or a directory into a guest, below `remote` where that is a directory. It belongs to the guest's user.

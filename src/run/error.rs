@@ -34,6 +34,7 @@ use crate::sys::ssh::SshError;
 use crate::sys::ssh_signature::SshSignatureError;
 
 use super::containers_error::ContainersError;
+use super::guest_error::GuestError;
 use super::saved_plan::SavedPlanError;
 use super::session_error::SessionError;
 
@@ -131,6 +132,8 @@ pub enum RunError {
     UnknownGuest { name: String, hint: String },
     #[error("there is no network policy and no guest {name:?}")]
     UnknownNetwork { name: String, hint: String },
+    #[error(transparent)]
+    Guest(#[from] GuestError),
     #[error("{0} is not running")]
     NotRunning(GuestName),
     #[error("{guest} {}", if *.runs { "is not ready yet" } else { "is not running" })]
@@ -174,8 +177,8 @@ pub enum RunError {
     NotRestored {
         snapshot: SnapshotName,
         guest: GuestName,
-        /// The guest that is to be taken down first, if that is a reason.
-        running: Option<GuestName>,
+        /// The guests that are to be taken down first, if that is a reason.
+        running: Vec<GuestName>,
         #[source]
         obstacles: Option<ObstacleReason>,
     },
@@ -238,8 +241,9 @@ impl RunError {
             Self::NoConfiguration(_) => {
                 Invalid.hint("name its config file; `sisforge build` puts it next to the kernel")
             }
-            Self::NotRestored { running: Some(guest), .. } => {
-                Failed.hint(format!("take it down first: `sisforge down {guest}`"))
+            Self::NotRestored { running, .. } if !running.is_empty() => {
+                let names: Vec<&str> = running.iter().map(GuestName::as_str).collect();
+                Failed.hint(format!("first: `sisforge down {}`", names.join(" ")))
             }
             _ => Failed.no_hint(),
         }
@@ -257,6 +261,11 @@ impl RunError {
             Self::PushOffline => Class::Invalid.hint("run it without --offline"),
             _ => Class::Failed.no_hint(),
         }
+    }
+
+    /// What is told of fleet.lock.
+    fn of_the_lock(&self) -> Diagnosis {
+        Class::Invalid.hint(if matches!(self, Self::NoLock(_)) { MAKE_LOCK } else { COMMIT_LOCK })
     }
 
     /// What is told of the network around a fleet.
@@ -288,6 +297,7 @@ impl RunError {
 }
 
 const ADD_IMAGE: &str = "add the image to `images` of the guest's disk, or use an image that is there";
+const MAKE_LOCK: &str = "run `sisforge lock` and commit the file";
 const COMMIT_LOCK: &str = "run `sisforge lock` and commit the file, or run without --locked";
 const NEEDS_ROOT: &str = "run it with sudo; `check`, `lock`, `build` and `tree` need no root";
 
@@ -315,10 +325,11 @@ impl Diagnostic for RunError {
             Self::Containers(error) => error.diagnosis(),
             Self::SavedPlan(error) => error.diagnosis(),
             Self::Session(error) => error.diagnosis(),
+            Self::Guest(error) => error.diagnosis(),
             Self::Signature(_) | Self::NoRegistry | Self::PushOffline => self.of_a_registry(),
             Self::NotRoot => Failed.hint(NEEDS_ROOT),
             Self::Program(_) | Self::LockText(_) | Self::Manifest(_) | Self::NoSystemd => Failed.no_hint(),
-            Self::NoLock(_) | Self::StaleLock { .. } => Invalid.hint(COMMIT_LOCK),
+            Self::NoLock(_) | Self::StaleLock { .. } => self.of_the_lock(),
             Self::TurnedOff(all) => together(all),
             Self::AbsentImages(_) => Invalid.hint(ADD_IMAGE),
             Self::Shrinks(all) => together(all),
@@ -373,11 +384,11 @@ mod tests {
         let error = RunError::NotRestored {
             snapshot: "monday".parse().unwrap(),
             guest: "bob".parse().unwrap(),
-            running: Some("alice".parse().unwrap()),
+            running: ["alice", "bob"].map(|name| name.parse().unwrap()).to_vec(),
             obstacles: ObstacleReason::first_of(&["alice is running", "its disk is damaged"]),
         };
         assert_eq!(causes(&error), ["alice is running", "its disk is damaged"]);
-        assert_eq!(error.hint().unwrap(), "take it down first: `sisforge down alice`");
+        assert_eq!(error.hint().unwrap(), "first: `sisforge down alice bob`");
         assert!(ObstacleReason::first_of(&[""; 0]).is_none());
     }
 }

@@ -13,7 +13,8 @@ pub fn named<'a>(
     names: &[String],
     known: impl IntoIterator<Item = &'a GuestName>,
 ) -> Result<Vec<GuestName>, RunError> {
-    let known: Vec<&GuestName> = known.into_iter().collect();
+    // The host's guests and the fleet's are mostly the same.
+    let known: BTreeSet<&GuestName> = known.into_iter().collect();
     let find = |name: &String| {
         let found = known.iter().find(|guest| guest.as_str() == name);
         found.map(|guest| (*guest).clone()).ok_or_else(|| RunError::UnknownGuest {
@@ -53,5 +54,7 @@ mod tests {
         let error = named(&["bob".to_owned(), "alise".to_owned()], &known).unwrap_err();
         assert_eq!(error.to_string(), "there is no guest \"alise\"");
         assert_eq!(error.hint().unwrap(), "did you mean `alice`?");
+        let error = named(&["nobody".to_owned()], known.iter().chain(&known)).unwrap_err();
+        assert_eq!(error.hint().unwrap(), "the guests are `alice` and `bob`");
     }
 }

@@ -24,6 +24,7 @@ pub mod flows;
 pub mod forensics;
 pub mod freeze;
 pub mod gc;
+mod guest_error;
 pub mod guests;
 pub mod host;
 pub mod lock;

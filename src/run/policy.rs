@@ -18,6 +18,7 @@ use crate::host::resolver::list::NameList;
 use crate::lock::model::Lock;
 use crate::sys::fs;
 
+use super::guest_error::GuestError;
 use super::guests::declared;
 use super::names::{self, ExplainedName};
 use super::place::{FilePlace, file_place};
@@ -165,6 +166,7 @@ impl Explained {
 pub fn explain(workspace: &Workspace<'_>, guest: &str, question: Question) -> Result<Explained, RunError> {
     let fleet = workspace.fleet()?;
     let guest = declared(guest, &fleet)?;
+    refuse_guest(workspace, &fleet, &question.to)?;
     let network = fleet.guests[&guest].network.clone();
     let policy = fleet.networks.get(&network).cloned().unwrap_or_default();
     let read = facts::lists_of([&policy])?;
@@ -196,6 +198,15 @@ pub fn explain(workspace: &Workspace<'_>, guest: &str, question: Question) -> Re
     let ways_in = ways_in.collect();
     let quarantined = Layout::new(&fleet.host, &fleet.name).quarantined(&guest).exists();
     Ok(Explained { guest, network, question, closed, name, answers: answers?, ways_in, quarantined })
+}
+
+/// A guest is no name that any other looks up.
+fn refuse_guest(workspace: &Workspace<'_>, fleet: &Fleet, to: &QuestionTarget) -> Result<(), RunError> {
+    let QuestionTarget::Name(name) = to else { return Ok(()) };
+    let Some(guest) = fleet.guests.keys().find(|guest| guest.as_str() == name) else { return Ok(()) };
+    let lock = Lock::read(&workspace.lock_path()).ok().flatten();
+    let address = lock.and_then(|lock| lock.guest.get(guest).map(|numbers| numbers.ip));
+    Err(GuestError::NoDestination { guest: guest.clone(), address }.into())
 }
 
 /// The line of a list that has an entry.

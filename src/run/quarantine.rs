@@ -8,7 +8,8 @@ use crate::fleet;
 use crate::host::layout::Layout;
 
 use super::events::{self, FleetEvent};
-use super::guests::named;
+use super::guest_error::GuestError;
+use super::guests::{declared, named};
 use super::{RunError, Workspace, host};
 
 /// Cuts a guest off.
@@ -44,6 +45,12 @@ fn find(workspace: &Workspace<'_>, name: &str) -> Result<(Layout, GuestName), Ru
     let known = observe::recorded(&layout)?;
     let cut_off = applied::all(&layout).map_err(ApplyError::from)?;
     let all: std::collections::BTreeSet<&GuestName> = known.iter().chain(cut_off.keys()).collect();
-    let guest = named(&[name.to_owned()], all).map(|mut found| found.remove(0))?;
-    Ok((layout, guest))
+    let guest = named(&[name.to_owned()], all).map(|mut found| found.remove(0));
+    Ok((layout, guest.map_err(|unknown| never_started(workspace, name).unwrap_or(unknown))?))
+}
+
+/// Says of a guest that is declared alone that there is nothing of it yet. A file with a mistake declares none.
+fn never_started(workspace: &Workspace<'_>, name: &str) -> Option<RunError> {
+    let fleet = workspace.fleet().ok()?;
+    declared(name, &fleet).ok().map(|guest| GuestError::NeverStarted(guest).into())
 }

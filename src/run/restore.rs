@@ -83,10 +83,11 @@ fn planned(
 }
 
 fn refused(snapshot: &SnapshotName, guest: &GuestName, obstacles: &[Obstacle]) -> RunError {
-    let running = obstacles.iter().find_map(|obstacle| match obstacle {
+    let running = obstacles.iter().filter_map(|obstacle| match obstacle {
         Obstacle::Running(guest) => Some(guest.clone()),
         _ => None,
     });
+    let running = running.collect();
     let (snapshot, guest) = (snapshot.clone(), guest.clone());
     RunError::NotRestored { snapshot, guest, running, obstacles: ObstacleReason::first_of(obstacles) }
 }

@@ -5,7 +5,7 @@ use crate::base::{Class, Diagnosis, Diagnostic, GuestName, Label};
 /// Why no guest was handed out, or none taken back.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    #[error("{name} is in no session")]
+    #[error("no session has a guest {name:?}")]
     NoSession { name: String, hint: String },
     #[error("there is no pool `{name}`")]
     NoPool { name: String, hint: String },

@@ -25,7 +25,7 @@ use super::events::{self, FleetEvent};
 use super::restarts::{HeldBack, Restarts};
 use super::session_containers::end_with_containers;
 use super::workspace::Revision;
-use super::{Deployment, Inputs, Outcome, RunError, Workspace, retention};
+use super::{Deployment, Inputs, Outcome, RunError, Workspace, host, retention};
 
 pub use following::Following;
 pub use source::Followed;
@@ -90,7 +90,11 @@ pub enum LookOutcome {
 
 impl<'a> Watch<'a> {
     /// Follows from the next look on.
+    ///
+    /// # Errors
+    /// Where no look could come to anything, however often it were tried again.
     pub fn new(base: &'a Workspace<'a>, followed: Followed) -> Result<Self, RunError> {
+        host::require_root()?;
         let source = RevisionSource::new(base, followed)?;
         let remembered = source.remembered().filter(|(commit, _)| source.verify(commit).is_ok());
         Ok(Self {

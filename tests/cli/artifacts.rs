@@ -253,6 +253,9 @@ fn signatures_are_those_of_ssh_keygen_and_several_may_sign() {
         let allowed = signer(&sandbox, name);
         sandbox.write(&format!("{name}.signers"), allowed);
     }
+    let run = sandbox.run("sign --key one");
+    run.fails(2, &["there is no fleet.lock", "help: run `sisforge lock` and commit the file"]);
+    assert!(!run.err.contains("--locked"), "{run}");
     sandbox.done("lock");
     sandbox.run("sign --key one").fails(1, &["fleet.lock does not pin kernel/ready", "`sisforge build`"]);
     sandbox.done("build");

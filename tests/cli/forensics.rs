@@ -251,7 +251,9 @@ fn an_archive_of_which_one_byte_is_another_proves_nothing() {
     );
     pack();
     sandbox.done("forensics verify c.tar.zst");
-    sandbox.run(&format!("forensics verify c.tar.zst --signers {signers}")).fails(2, &["has signed"]);
+    sandbox
+        .run(&format!("forensics verify c.tar.zst --signers {signers}"))
+        .fails(2, &["has signed", "help: without --signers, `sisforge forensics verify` tells the key"]);
     sandbox.run("forensics verify fleet.toml").fails(2, &["is no archive of evidence"]);
     sandbox.run("forensics verify none").fails(2, &["none"]);
 }

@@ -118,8 +118,11 @@ fn arguments_that_are_not_known_are_shown_with_the_nearest_ones() {
     sandbox.run("chekc").fails(2, &["unrecognized subcommand 'chekc'", "'check'"]);
     sandbox.run("check --fiel").fails(2, &["unexpected argument '--fiel'", "'--file'"]);
     sandbox.run("check --jobs 0").fails(2, &["invalid value '0' for '--jobs <N>'"]);
-    sandbox.run("build image j").fails(2, &["error: there is no image j; there are i"]);
+    sandbox.run("build image j").fails(2, &["error: there is no image j; there is i"]);
     sandbox.run("watch --interval soon").fails(2, &["'--interval <INTERVAL>'", "such as 30s"]);
+    sandbox.run("logs -n abc").fails(2, &["it must be a whole number, such as 100"]);
+    sandbox.run("up --max-unavailable 0").fails(2, &["it must be a number of guests, at least 1"]);
+    sandbox.run("up --strategy recreate --max-unavailable 2").fails(2, &["--max-unavailable has no effect"]);
 }
 
 #[test]
@@ -137,4 +140,9 @@ fn guests_that_are_not_known_are_shown_with_the_nearest_ones() {
     sandbox.run(&format!("exec {a}x true")).fails(2, &[&there_is_none, &nearest]);
     sandbox.run(&format!("exec {a} true")).fails(1, &["is not running", &format!("`sisforge up {a}`")]);
     sandbox.run(&format!("logs {a}")).fails(1, &["was never started on this host"]);
+    for command in ["quarantine", "release"] {
+        let run = sandbox.run(&format!("{command} {a}"));
+        run.fails(1, &[&format!("{a} was never started on this host"), &format!("`sisforge up {a}`")]);
+        sandbox.run(&format!("{command} {a}x")).fails(2, &[&there_is_none]);
+    }
 }

@@ -205,6 +205,10 @@ fn metrics_and_the_vmm_log_are_kept_beside_the_serial_port() {
     }
     assert!(sandbox.done(&format!("logs {a} --vmm")).contains("Running Firecracker"));
     sandbox.run(&format!("logs {a} --vmm --metrics")).fails(2, &["cannot be used with"]);
+    sandbox.fleet("ab");
+    sandbox.done("up");
+    let b = &sandbox.guest('b');
+    sandbox.run(&format!("logs {b} --metrics")).fails(1, &["has no metrics", "help: `metrics = true`"]);
 }
 
 #[test]

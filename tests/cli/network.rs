@@ -74,7 +74,7 @@ fn fetch_brings_everything_that_a_build_without_network_needs() {
             "run once without --offline",
         ],
     );
-    sandbox.run("fetch --locked").fails(0, &["1 files, 0.0 MiB are here"]);
+    sandbox.run("fetch --locked").fails(0, &["here: 1 file, 0.0 MiB"]);
     let fetched = sandbox.done("fetch --json");
     let last: serde_json::Value = serde_json::from_str(fetched.lines().last().unwrap()).unwrap();
     assert_eq!(last["files"][0]["url"], server.url(&format!("repository/x86_64/{TINY}")));
@@ -112,7 +112,7 @@ fn what_is_vendored_builds_the_same_bytes_with_no_server_and_no_cache() {
     sandbox.done("build image i --offline --locked");
     assert_eq!(image(&sandbox), built);
     let fetch = sandbox.run("fetch --offline --locked");
-    fetch.fails(0, &["1 files"]);
+    fetch.fails(0, &["here: 1 file,"]);
 
     // Also where nothing is locked yet, and from another directory.
     fs::remove_file(sandbox.path("fleet.lock")).unwrap();

@@ -71,7 +71,7 @@ fn verify_looks_at_packages_and_indexes_down_to_each_file() {
     let verify = "apk verify repository --keys keys";
     let run = sandbox.run(verify);
     run.fails(0, &["2 of 2 are intact"]);
-    assert!(run.out.contains("APKINDEX.tar.gz: OK (1 packages, signed by me.rsa.pub)"), "{run}");
+    assert!(run.out.contains("APKINDEX.tar.gz: OK (1 package, signed by me.rsa.pub)"), "{run}");
     assert!(run.out.contains("signed by me.rsa.pub, as the index says)"), "{run}");
     let good = fs::read(sandbox.path(TINY)).unwrap();
 

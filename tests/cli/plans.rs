@@ -115,6 +115,8 @@ fn a_plan_that_was_kept_is_carried_out_as_it_is_or_not_at_all() {
     assert_ne!(sandbox.pid(&a), pid);
 
     sandbox.run("up fleet.toml").fails(2, &["fleet.toml is no plan", "help: "]);
+    sandbox.run("plan --out not/there/next.plan").fails(2, &["cannot write into not/there"]);
+    assert!(!sandbox.path("not").exists());
     sandbox.run("plan --out fleet.toml").fails(2, &["fleet.toml is there already", "help: "]);
     sandbox.run("up absent.plan").fails(2, &["absent.plan"]);
     let kept = sandbox.read("next.plan");

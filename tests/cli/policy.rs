@@ -65,6 +65,11 @@ fn a_packet_is_explained_by_a_line_and_an_entry() {
     {
         explain(target).fails(2, &[why]);
     }
+    let guest = format!("{a} is a guest");
+    explain(&a).fails(2, &[&guest, "`sisforge lock` gives it"]);
+    sandbox.done("lock");
+    let address = sandbox.subnet().replace(".0/24", ".");
+    explain(&a).fails(2, &[&guest, &format!("ask about its address: {address}")]);
     sandbox
         .run(&format!("policy explain {a}x 198.51.100.1"))
         .fails(2, &["there is no guest", "did you mean"]);
@@ -275,7 +280,7 @@ fn a_guest_is_cut_off_until_it_is_released() {
     needs_firecracker!();
     let sandbox = with_policy(POLICY);
     let a = sandbox.guest('a');
-    sandbox.run(&format!("quarantine {a}")).fails(2, &["there is no guest"]);
+    sandbox.run(&format!("quarantine {a}")).fails(1, &["was never started on this host"]);
     sandbox.done("up");
     let is_cut_off = || sandbox.ps(&a)["quarantined"].is_string();
     assert!(!is_cut_off());

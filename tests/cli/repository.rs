@@ -76,10 +76,19 @@ fn a_package_with_one_bit_changed_is_refused_by_name() {
         "a package of the repository repository is refused",
         "package tiny-1.0-r0: its SHA-256 is",
         "help: fleet.lock pins a different file",
+        "indexed again",
     ];
     sandbox.run("build").fails(2, &words);
     sandbox.run("build --locked").fails(2, &words);
     assert!(!sandbox.path("out/image/i").exists());
+
+    // What the help says leads out of it.
+    sandbox.write("files/etc/tiny", "another\n");
+    sandbox.pack("tiny", "1.0-r0");
+    sandbox.run("build").fails(2, &words);
+    sandbox.index();
+    sandbox.done("lock --update");
+    sandbox.done("build");
 }
 
 #[test]

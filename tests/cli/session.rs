@@ -129,7 +129,7 @@ fn spares_wait_paused_and_one_is_handed_out_and_goes_for_good() {
     let ended = sandbox.document(&format!("session end {first}"), "session-end");
     assert_eq!(ended["guest"], first.as_str());
     assert_eq!(states(&sandbox), [second, third].map(|name| (name.clone(), "spare".to_owned())));
-    sandbox.run(&format!("session end {first}")).fails(2, &["is in no session"]);
+    sandbox.run(&format!("session end {first}")).fails(2, &["no session has a guest"]);
     start(&sandbox, &pool);
     sandbox.done("up");
     assert_eq!(sandbox.ps(first)["state"], "spare");
@@ -223,7 +223,7 @@ fn a_session_ends_at_its_time_or_with_its_vmm() {
     thread::sleep(Duration::from_millis(1200));
     let plan = sandbox.done("plan");
     assert!(plan.contains("its session is over"), "{plan}");
-    sandbox.run(&format!("session extend {first} --ttl 8h")).fails(2, &["is in no session"]);
+    sandbox.run(&format!("session extend {first} --ttl 8h")).fails(2, &["no session has a guest"]);
     let pid = sandbox.pid(first);
     // A full pool has no other place for the next one.
     sandbox.done("up");
@@ -236,7 +236,7 @@ fn a_session_ends_at_its_time_or_with_its_vmm() {
     let pid = sandbox.pid(second);
     assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
     until("its vmm is gone", || sandbox.ps(second)["pid"].is_null());
-    sandbox.run(&format!("session end {second}")).fails(2, &["is in no session"]);
+    sandbox.run(&format!("session end {second}")).fails(2, &["no session has a guest"]);
     sandbox.done("watch --once");
     assert_eq!(in_state(&sandbox, "spare"), 2, "nobody is given what another had");
     sandbox.done("down --timeout 0");
@@ -293,8 +293,8 @@ fn what_is_not_handed_out_is_nobodys_and_mistakes_are_told() {
     sandbox.done(&format!("release {spare}"));
     sandbox.run("session start nowhere").fails(2, &["there is no pool `nowhere`"]);
     sandbox.run(&format!("session start {pool} --ttl 0s")).fails(2, &["more than zero"]);
-    sandbox.run("session end nobody").fails(2, &["nobody is in no session"]);
-    sandbox.run("session extend nobody --ttl 1h").fails(2, &["nobody is in no session"]);
+    sandbox.run("session end nobody").fails(2, &["no session has a guest \"nobody\""]);
+    sandbox.run("session extend nobody --ttl 1h").fails(2, &["no session has a guest \"nobody\""]);
     assert_eq!(sandbox.ps(&spare)["state"], "spare");
     sandbox.done("down --timeout 0");
     assert_eq!(sandbox.traces(), [""; 0]);
@@ -329,7 +329,7 @@ fn a_portal_asks_over_a_connection() {
         (2, "is spare"),
         (3, "reboot"),
         (4, "the request is not understood: must be 1 to 64"),
-        (7, "is in no session"),
+        (7, "no session has a guest"),
     ] {
         assert!(answers[answer]["error"].as_str().unwrap().contains(words), "{}", answers[answer]);
     }

@@ -198,7 +198,13 @@ fn every_global_flag_has_a_variable() {
     set("SISFORGE_OUT_DIR", "here", &[&["build"], &file[..]].concat()).fails(0, &[]);
     assert!(sandbox.path("elsewhere/here/image/i").exists() && !sandbox.path("out").exists());
     assert!(sandbox.path("fleet.lock").exists(), "the lock is beside its fleet");
-    set("SISFORGE_JOBS", "none", &["check"]).fails(2, &["--jobs"]);
+    set("SISFORGE_JOBS", "none", &["check"]).fails(2, &["invalid value 'none' for 'SISFORGE_JOBS'"]);
+    set("SISFORGE_JOBS", "2", &["check", "--jobs", "none"]).fails(2, &["for '--jobs <N>'"]);
+    set("SISFORGE_VERBOSE", "maybe", &["check"]).fails(2, &["'SISFORGE_VERBOSE'"]);
+    for name in ["QUIET", "JOBS", "OUT_DIR", "COLOR"] {
+        let run = set(&format!("SISFORGE_{name}"), "", &[&["check"], &file[..]].concat());
+        run.fails(0, &["../fleet.toml is valid"]);
+    }
     let colour = set("SISFORGE_COLOR", "always", &["check"]);
     assert!(colour.err.contains("\x1b[1;31merror"), "{colour}");
     assert!(!set("SISFORGE_COLOR", "never", &["check"]).err.contains('\x1b'));

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::kernel::{SMALL, cannot_build, small_source};
-use crate::common::sandbox::{Run, Sandbox, until};
+use crate::common::sandbox::{Run, SISFORGE, Sandbox, until};
 use crate::needs_firecracker;
 
 /// A sandbox that is a Git repository.
@@ -155,7 +155,8 @@ fn where_keys_are_named_a_commit_is_signed_by_one_of_them_or_not_applied() {
     sandbox.run(&once).fails(2, &["is not signed"]);
     assert!(repository.is_ready('a') && !repository.is_ready('b'), "the last good one stays");
     sandbox.run("watch --once --verify signers").fails(2, &["--repo"]);
-    sandbox.run(&once.replace("signers", "absent")).fails(1, &["cannot read", "absent"]);
+    sandbox.run(&once.replace("signers", "absent")).fails(2, &["cannot read the allowed signers", "absent"]);
+    sandbox.run("watch --repo . --verify absent").fails(2, &["cannot read the allowed signers", "absent"]);
 }
 
 #[test]
@@ -198,6 +199,20 @@ fn a_submodule_is_named() {
     let run = repository.0.run("watch --repo . --once");
     assert!(run.err.contains("note: recipes/u: submodules are not fetched"), "{run}");
     repository.0.run("down");
+}
+
+#[test]
+fn watch_by_who_is_not_root_ends_at_once() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("SKIPPED: only root becomes somebody else");
+    }
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    let mut watch = Command::new("timeout");
+    sandbox.surround(&mut watch);
+    std::os::unix::process::CommandExt::uid(&mut watch, 65534);
+    watch.arg("30").arg(SISFORGE).arg("watch");
+    Run::of(&mut watch).fails(1, &["this command needs root"]);
 }
 
 #[test]

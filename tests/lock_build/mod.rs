@@ -432,10 +432,10 @@ fn a_wrong_name_is_answered_with_the_right_ones() {
     let lock = site.lock(None);
     let error =
         |what: Selection| site.with_builder(&lock, |builder| builder.build(&what)).unwrap_err().to_string();
-    assert_eq!(error(Selection::Image("smal".parse().unwrap())), "there is no image smal; there are small");
+    assert_eq!(error(Selection::Image("smal".parse().unwrap())), "there is no image smal; there is small");
     assert_eq!(
         error(Selection::Disk("root".parse().unwrap())),
-        "there is no data disk of a guest root; there are home"
+        "there is no data disk of a guest root; there is home"
     );
 }
 

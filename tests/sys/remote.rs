@@ -145,7 +145,7 @@ fn files_and_directories_go_into_a_machine_and_out_of_it() {
 
     // What fails says why, and an endless file ends.
     let error = from("absent", &here("back"), most).unwrap_err().to_string();
-    assert!(error.contains("absent"), "{error}");
+    assert_eq!(error, format!("the guest has no file or directory {:?}", remote("absent")));
     let error = copy::to_guest(&here("own"), &there, &remote("no/such/place")).unwrap_err().to_string();
     assert!(error.contains("such"), "{error}");
     let error = copy::to_guest(&here("absent"), &there, &remote("")).unwrap_err().to_string();

@@ -11,6 +11,7 @@ use super::{CliError, Ui, render};
 use crate::apk::{
     Arch, Chosen, Dependency, INDEX_FILE, Index, KeyRing, Repository, Rules, SolveError, solve, solve_by,
 };
+use crate::base::text::counted;
 use crate::cli::output::{ChosenJson, SolvedJson};
 use crate::fleet::Source;
 use crate::lock::indexes::{Indexes, place};
@@ -121,7 +122,7 @@ fn show(solved: Result<Vec<Chosen<'_>>, SolveError>, args: &Args, ui: &Ui) -> Re
             render::text(&chosen.iter().enumerate().map(line).collect::<String>());
             let bytes = |size: fn(&Chosen<'_>) -> u64| chosen.iter().map(size).sum::<u64>() as f64 / 1e6;
             let (loads, fills) = (bytes(|one| one.info.size), bytes(|one| one.info.installed_size));
-            ui.say(&format!("{} packages, {loads:.1} MB, installed {fills:.1} MB", chosen.len()));
+            ui.say(&format!("{}, {loads:.1} MB, installed {fills:.1} MB", counted(chosen.len(), "package")));
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::{CliError, Ui, render};
 use crate::apk::{IndexedPackages, KeyRing, Trusted, VerifyError, check_file, package_files};
 use crate::base::diagnostic::one_line;
+use crate::base::text::counted;
 use crate::cli::output::VerifiedJson;
 
 #[derive(clap::Args)]
@@ -53,14 +54,15 @@ fn words(trusted: &Trusted) -> String {
     match trusted {
         Trusted::Package { key, entries, listed, .. } => {
             let index = if *listed { ", as the index says" } else { "" };
-            format!("{entries} entries, signed by {key}{index}")
+            format!("{}, signed by {key}{index}", counted(*entries, "entry"))
         }
         Trusted::Index { key, packages, rejected } => match rejected.as_slice() {
-            [] => format!("{packages} packages, signed by {key}"),
+            [] => format!("{}, signed by {key}", counted(*packages, "package")),
             [(label, reason), ..] => {
                 let count = rejected.len();
                 format!(
-                    "{packages} packages, signed by {key}; apk would not install {count} more: {label}: {reason}"
+                    "{}, signed by {key}; apk would not install {count} more: {label}: {reason}",
+                    counted(*packages, "package")
                 )
             }
         },

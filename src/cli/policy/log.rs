@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::base::network::protocol_word;
 use crate::base::time::rfc3339_millis;
 use crate::cli::error::CliError;
-use crate::cli::logs::since;
+use crate::cli::logs::{amount, since};
 use crate::cli::ui::Ui;
 use crate::cli::{output, render};
 use crate::run::flow_log::{self, Kept, Noted};
@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<SystemTime>,
     /// End after N packets
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = amount::<u64>)]
     count: Option<u64>,
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use crate::base::text::counted;
 use crate::cli::error::CliError;
 use crate::cli::ui::Ui;
 use crate::cli::{output, render};
@@ -63,7 +64,7 @@ fn text(policy: &ShownPolicy) -> String {
         .collect();
     text += &render::table(&rows);
     for (path, entries) in &policy.lists {
-        let _ = writeln!(text, "  list {}: {entries} entries", path.display());
+        let _ = writeln!(text, "  list {}: {}", path.display(), counted(*entries, "entry"));
     }
     for (path, (kind, count)) in &policy.names {
         let _ = writeln!(text, "  names {}: {count}, {}", path.display(), meant(*kind));

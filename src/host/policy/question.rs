@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
+use ipnet::IpNet;
+
 use crate::base::InvalidValue;
 
 use super::Transport;
@@ -49,8 +51,13 @@ impl FromStr for Question {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if let Some(network) = network(text) {
+            return Err(InvalidValue(format!(
+                "{text:?} is a network, and a packet goes to one address: write one of it, such as {network}"
+            )));
+        }
         let (rest, protocol) = match text.rsplit_once('/') {
-            Some((rest, protocol)) => (rest, Some(protocol)),
+            Some((rest, protocol)) => (rest, Some(protocol.to_ascii_lowercase())),
             None => (text, None),
         };
         let (to, port) = match (rest.parse(), rest.rsplit_once(':')) {
@@ -61,11 +68,28 @@ impl FromStr for Question {
                 (target(bare)?, Some(port))
             }
         };
-        Ok(Self { to, transport: transport(port, protocol)? })
+        Ok(Self { to, transport: transport(port, protocol.as_deref())? })
     }
 }
 
+/// The first address of a network, where this is one and no address with the number of a protocol behind it.
+fn network(text: &str) -> Option<IpAddr> {
+    let net = text.parse::<IpNet>().ok().filter(|net| net.addr() == net.network())?;
+    Some(net.hosts().next().unwrap_or(net.addr()))
+}
+
+/// Whether it has the form of an IPv4 address, whatever its numbers.
+fn has_four_numbers(text: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    text.split('.').count() == 4 && text.split('.').all(is_number)
+}
+
 fn target(text: &str) -> Result<QuestionTarget, InvalidValue> {
+    if text.parse::<IpAddr>().is_err() && has_four_numbers(text) {
+        return Err(InvalidValue(format!(
+            "{text:?} is no IPv4 address: its four numbers are from 0 to 255, without zeros before them"
+        )));
+    }
     let address = text.parse().map(QuestionTarget::Address);
     address.or_else(|_| list::name(text).map(QuestionTarget::Name)).map_err(|why| {
         InvalidValue(format!(
@@ -123,6 +147,7 @@ mod tests {
             ("198.51.100.1", "198.51.100.1"),
             ("198.51.100.1:443", "198.51.100.1:443/tcp"),
             ("198.51.100.1:53/udp", "198.51.100.1:53/udp"),
+            ("198.51.100.1:53/UDP", "198.51.100.1:53/udp"),
             ("198.51.100.1/icmp", "198.51.100.1/icmp"),
             ("198.51.100.1/47", "198.51.100.1/47"),
             ("2001:db8::1", "2001:db8::1"),
@@ -136,7 +161,14 @@ mod tests {
         for (text, why) in [
             ("*.example.org", "neither an address nor a domain name"),
             ("bücher.de:443", "Punycode"),
-            ("198.51.100.999", "it is a number"),
+            ("198.51.100.999", "no IPv4 address"),
+            ("300.1.1.1:80", "no IPv4 address"),
+            (
+                "198.51.100.0/24",
+                "is a network, and a packet goes to one address: write one of it, such as 198.51.100.1",
+            ),
+            ("2001:db8::/32", "is a network"),
+            ("198.51.100.1/32", "is a network"),
             ("198.51.100.1:0", "is no port"),
             ("198.51.100.1:65536", "is no port"),
             ("198.51.100.1:", "is no port"),

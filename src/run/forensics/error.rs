@@ -32,11 +32,15 @@ pub enum EvidenceError {
     Journal(#[from] ReplayError),
 }
 
+const WHO_SIGNED: &str = "without --signers, `sisforge forensics verify` tells the key that signed it; an allowed signer is a line of that \
+     file (ssh-keygen(1), ALLOWED SIGNERS), with namespaces=\"sisforge\" or none";
+
 impl Diagnostic for EvidenceError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Run(error) => error.diagnosis(),
             Self::File(error) => error.diagnosis(),
+            Self::Signature(SshSignatureError::Refused { .. }) => Class::Invalid.hint(WHO_SIGNED),
             Self::Signature(error) => error.diagnosis(),
             Self::Image(error) => error.diagnosis(),
             Self::Exists(_) => Class::Invalid.hint("name another with --out: no evidence is overwritten"),

@@ -9,6 +9,7 @@ use crate::run::workspace::Revision;
 use crate::run::{RunError, Workspace};
 use crate::sys::fs::{self, FileError};
 use crate::sys::git;
+use crate::sys::ssh_signature::SshSignatureError;
 
 /// What is followed.
 #[derive(Clone, Debug)]
@@ -41,10 +42,13 @@ pub struct RevisionSource<'a> {
 
 impl<'a> RevisionSource<'a> {
     /// # Errors
-    /// Where the file is no path in the repository.
+    /// Where the file is no path in the repository, or the keys that may sign commits cannot be read.
     pub fn new(base: &'a Workspace<'a>, followed: Followed) -> Result<Self, RunError> {
         if matches!(followed, Followed::Branch { .. }) && base.settings.file.is_absolute() {
             return Err(RunError::AbsoluteFile);
+        }
+        if let Followed::Branch { signers: Some(signers), .. } = &followed {
+            fs::open(signers).map_err(SshSignatureError::Signers)?;
         }
         Ok(Self { base, followed })
     }
