@@ -144,7 +144,7 @@ impl Task for LineTask {
 
     fn detail(&self, text: &str) {
         if self.verbose {
-            render::tell(&format!("{:NAME_WIDTH$} -> {text}", self.name));
+            render::tell_step(&format!("{:NAME_WIDTH$}", self.name), text);
         }
     }
 

@@ -28,8 +28,14 @@ pub fn tell(text: &str) {
 
 /// The same without the end of the line, as a question has none.
 pub fn tell_open(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// A line of what is about to be done to something, as two writes: whoever reads stops it between both.
+pub fn tell_step(of: &str, step: &str) {
     let mut stderr = std::io::stderr().lock();
-    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+    let _ = stderr.write_all(format!("{of} -> ").as_bytes());
+    let _ = stderr.write_all(format!("{step}\n").as_bytes());
 }
 
 /// Prints one JSON document.

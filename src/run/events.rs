@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -195,8 +195,13 @@ const GATHERED: Duration = Duration::from_millis(50);
 /// Tells of what happens, with when it did, until nobody is left who could.
 pub(super) fn record_as_told(layout: &Layout, told: &Receiver<(SystemTime, FleetEvent)>) {
     while let Ok(first) = told.recv() {
-        std::thread::sleep(GATHERED);
-        record_of(layout, std::iter::once(first).chain(told.try_iter()));
+        let end = Instant::now() + GATHERED;
+        let mut all = vec![first];
+        // Nobody waits for the end of that time where nothing can happen any more.
+        while let Ok(next) = told.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            all.push(next);
+        }
+        record_of(layout, all.into_iter());
     }
 }
 

@@ -302,14 +302,14 @@ fn whoever_is_killed_over_evidence_leaves_a_guest_that_the_next_one_captures_who
     let whole = begun.elapsed();
     let (mut left_paused, mut round) = (0, 0);
     // Most of the time it does not stand still.
-    while left_paused < 2 && round < 60 {
+    while left_paused < 2 && round < 400 {
         round += 1;
         let mut command = sandbox.command();
         let out = format!("{round}.tar.zst");
         let taking =
             command.args(["forensics", &a, "--out", &out]).stdout(Stdio::null()).stderr(Stdio::null());
         let mut taking = taking.spawn().unwrap();
-        std::thread::sleep(whole.mul_f64(f64::from(round % 20) / 20.0));
+        std::thread::sleep(whole.mul_f64(f64::from(round % 40) / 40.0));
         taking.kill().unwrap();
         taking.wait().unwrap();
         if sandbox.record(&a, "freezing.json").exists() {

@@ -210,7 +210,7 @@ enum Killed {
     TooLate,
 }
 
-/// What stands before a step in its line, a write of its own.
+/// What stands before a step in its line, at the end of a write of its own.
 const ARROW: &[u8] = b" -> ";
 
 impl Held {
@@ -238,7 +238,7 @@ impl Held {
             self.take();
         }
         while self.is_about_to_say_more() {
-            self.is_held = self.look() == ARROW;
+            self.is_held = self.look().ends_with(ARROW);
             if self.is_held {
                 self.told += 1;
                 return true;

@@ -336,7 +336,8 @@ fn what_a_file_says_no_more_is_not_applied_once_it_is_built() {
     sandbox.write("fleet.toml", &ready);
     sandbox.done("lock");
     until("another text ends it", || !sleeps("387658"));
-    until("and is applied", || sandbox.ps(&sandbox.guest('a'))["state"] == "ready");
+    until("and is applied", || watch.said().contains(": applied"));
+    assert_eq!(sandbox.ps(&sandbox.guest('a'))["state"], "ready");
     assert_eq!(watch.said().matches("unknown key `default`").count(), 1, "{}", watch.said());
     assert_eq!(watch.said().matches(": applied").count(), 1, "{}", watch.said());
 }
