@@ -159,7 +159,7 @@ fn a_guest_comes_back_as_another_with_its_own_address() {
     let (address, uid) = (sandbox.ps(a)["ip"].clone(), sandbox.ps(b)["uid"].clone());
     let before = sandbox.ps(b)["ip"].clone();
     sandbox.done(&format!("snapshot create {a} --name one"));
-    let running = [format!("{a} is running"), format!("{b} is running"), format!("`sisforge down {a}`")];
+    let running = [format!("{a} is running"), format!("{b} is running"), format!("`sisforge down {a} {b}`")];
     let refused = sandbox.run(&format!("snapshot restore one --as {b}"));
     refused.fails(1, &[&running[0], &running[1], &running[2]]);
     sandbox.done(&format!("down {b} --timeout 0"));
