@@ -265,7 +265,9 @@ fn who_is_killed_while_taking_a_guest_leaves_nobody_with_it() {
     for guest in listed {
         let name = guest["guest"].as_str().unwrap();
         if guest["state"] == "in-use" {
-            sandbox.done(&format!("session end {name}"));
+            // Whoever was killed before it said for whom loses it after a moment, which may be over by now.
+            let end = sandbox.run(&format!("session end {name}"));
+            assert!(end.code == 0 || end.err.contains("no session has a guest"), "{end}");
         }
     }
     sandbox.done("up");
