@@ -92,9 +92,7 @@ impl SavedPlan {
         if path.exists() && Self::parse(&fs::read_text(path)?).is_none() {
             return Err(SavedPlanError::Exists(path.to_owned()));
         }
-        // A directory that is not there is mistyped more often than wanted.
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        parent.metadata().map_err(FileError::when("write into", parent))?;
+        fs::require_dir_of(path)?;
         let text = serde_json::to_string_pretty(self).map_err(SavedPlanError::Text)? + "\n";
         Ok(fs::write(path, text.as_bytes(), 0o644)?)
     }
