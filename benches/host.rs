@@ -22,7 +22,7 @@ use sisforge::base::GuestName;
 use sisforge::fleet::{HostSpec, MachineSpec, VmmKind};
 use sisforge::host::layout::Layout;
 use sisforge::host::state::{CgroupLimits, Machine, MachineDisk};
-use sisforge::plan::{GuestSteps, Plan, Step, StepReason};
+use sisforge::plan::{DiskStep, GuestSteps, NetworkStep, Plan, Step, StepReason};
 use sisforge::sys::cgroup::{self, IoLimits};
 use sisforge::sys::report::Silent;
 
@@ -94,7 +94,7 @@ fn main() {
         .collect();
     alone.sort_by(f64::total_cmp);
     println!("one guest alone: {:.2} ms, of 50 the slowest {:.2} ms", alone[25], alone[49]);
-    world.host.take(&Step::RemoveNetwork).unwrap_or_default();
+    world.host.take(&Step::Network(NetworkStep::RemoveNetwork)).unwrap_or_default();
 }
 
 fn ms(time: Duration) -> f64 {
@@ -193,8 +193,9 @@ impl World {
         };
         let steps = |(at, name): (usize, &GuestName)| {
             let (guest, machine) = (name.clone(), self.machine(at, kept));
-            let disk =
-                kept.then(|| Step::CreateDisk { guest: guest.clone(), base: self.digest, uid: machine.uid });
+            let disk = kept.then(|| {
+                Step::Disk(DiskStep::CreateDisk { guest: guest.clone(), base: self.digest, uid: machine.uid })
+            });
             let steps = disk.into_iter().chain([
                 Step::CreateCgroup { guest: guest.clone(), limits },
                 Step::CreateJail { guest, machine },

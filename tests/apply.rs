@@ -95,9 +95,9 @@ fn running(want: &WantedGuest) -> ObservedGuest {
             up: true,
             is_in_host: false,
             hardened: true,
-            rates: rates.bytes_per_second(),
+            rates: rates.bytes_per_second().whole(),
         }),
-        cgroup: Some(ObservedCgroup { limits: Found::Whole(want.cgroup), oom_kills: 0 }),
+        cgroup: Some(ObservedCgroup { limits: Found::Whole(want.cgroup.into()), oom_kills: 0 }),
         vmm: Some(ObservedVmm {
             machine: Some(want.machine().clone()),
             jailed: true,
@@ -194,7 +194,7 @@ fn is_as(host: &Inner, desired: &WantedHost, story: &str) {
     assert_eq!(host.state.ruleset, rules, "{story}");
     let network = desired.network.as_ref().map(|network| ObservedNetwork {
         namespace: Some(Found::Whole(())),
-        pair: Some(Found::Whole(network.spec.pair)),
+        pair: Some(Found::Whole(network.spec.pair.whole())),
         forwarding: [(network.spec.uplink.clone(), true)].into(),
         rules: Some(ObservedRuleset::Loaded(network.rules.ruleset.digest)),
         ..ObservedNetwork::default()

@@ -39,6 +39,43 @@ fn closed(sandbox: &Sandbox) -> Vec<String> {
 }
 
 #[test]
+fn what_has_taken_over_a_vmm_sends_nothing_but_by_its_tap() {
+    if !in_a_world("what_has_taken_over_a_vmm_sends_nothing_but_by_its_tap") {
+        return;
+    }
+    needs_firecracker!();
+    let sandbox = open_fleet("ab");
+    sandbox.done("up");
+    attach(&sandbox, 'b');
+    let [alice, bob] = ['a', 'b'].map(|letter| sandbox.ps(&sandbox.guest(letter)));
+    let netns = format!("--net=/run/netns/{}", sandbox.netns());
+    let connects = |uid: &str, to: &str| {
+        let script = format!("exec 3<>/dev/tcp/{}", to.replace(':', "/"));
+        let mut command = std::process::Command::new("nsenter");
+        command.args([
+            &netns,
+            "setpriv",
+            "--reuid",
+            uid,
+            "--clear-groups",
+            "timeout",
+            "1",
+            "bash",
+            "-c",
+            &script,
+        ]);
+        command.stderr(std::process::Stdio::null()).status().unwrap().success()
+    };
+    let uid = alice["uid"].to_string();
+    let bobs = format!("{}:22", bob["ip"].as_str().unwrap());
+    for to in [&format!("{SERVER}:80"), &bobs] {
+        assert!(connects("0", to), "{to} does not answer root");
+        assert!(!connects(&uid, to), "{to} answers the uid of a guest");
+        assert!(!connects("65534", to), "{to} answers nobody");
+    }
+}
+
+#[test]
 fn with_the_hosts_rules_flushed_a_guest_reaches_no_more() {
     if !in_a_world("with_the_hosts_rules_flushed_a_guest_reaches_no_more") {
         return;

@@ -61,7 +61,7 @@ fn a_tap_is_made_repaired_and_removed() {
         group: None,
         address: Some((ADDRESS, 30)),
         up: true,
-        alias: "ours".to_owned(),
+        alias: Some("ours".to_owned()),
     };
     ip::create_tap("sis-a", 200_001, ADDRESS, 30, "ours").unwrap();
     assert_eq!(ip::taps().unwrap(), std::slice::from_ref(&wanted));

@@ -6,11 +6,11 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::sys::fs::{input_diagnosis, refuse_pointer};
+use crate::base::{Class, Diagnosis, Diagnostic, is_lost_found};
+use crate::sys::fs::{FileId, input_diagnosis, refuse_pointer};
+use crate::sys::xz;
 
 use super::archive::{ArchiveError, TarEntry, TarKind, TarReader};
-use super::debian::XZ_MEMORY;
 use super::entry::{EntryError, SUM_KEY, XATTR_PREFIX, check_path, is_installed};
 
 /// Why files cannot become a package.
@@ -40,6 +40,9 @@ impl Diagnostic for ContentsError {
             ),
             Self::NotUtf8(_) => Class::Invalid.hint("rename it"),
             Self::Archive(error) => error.diagnosis(),
+            Self::Entry { reason: EntryError::LostFound, .. } => {
+                Class::Invalid.hint("leave it out of what is packed")
+            }
             Self::Entry { .. } => Class::Invalid.no_hint(),
             Self::TooLarge => Class::Invalid.hint("split it into several packages"),
         }
@@ -102,8 +105,7 @@ impl Contents {
         if head.starts_with(GZIP) {
             Self::from_tar(flate2::bufread::MultiGzDecoder::new(file))
         } else if head.starts_with(XZ) {
-            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0);
-            let stream = stream.map_err(|error| failed(error.into()))?;
+            let stream = xz::decoder(0).map_err(failed)?;
             Self::from_tar(liblzma::bufread::XzDecoder::new_stream(file, stream))
         } else {
             Self::from_tar(file)
@@ -173,7 +175,7 @@ impl Contents {
         &mut self,
         directory: &Path,
         inside: &str,
-        inodes: &mut BTreeMap<(u64, u64), String>,
+        inodes: &mut BTreeMap<FileId, String>,
     ) -> Result<(), ContentsError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -192,11 +194,11 @@ impl Contents {
             let mut bytes = Vec::new();
             match entry.kind {
                 TarKind::Symlink => entry.link = link_target(&path)?,
-                TarKind::File => match inodes.get(&(meta.dev(), meta.ino())) {
+                TarKind::File => match inodes.get(&FileId::of(&meta)) {
                     Some(first) => (entry.kind, entry.link) = (TarKind::HardLink, first.clone()),
                     None => {
                         bytes = fs::read(&path).map_err(failed(&path))?;
-                        inodes.insert((meta.dev(), meta.ino()), inside.clone());
+                        inodes.insert(FileId::of(&meta), inside.clone());
                     }
                 },
                 _ => {}
@@ -216,8 +218,13 @@ impl Contents {
 
     /// Adds directories that are missing, puts the bytes of hard links where the first name is, and checks names.
     fn settled(mut self) -> Result<Self, ContentsError> {
-        for path in self.files.keys() {
-            check_path(path)
+        for (path, (entry, _)) in &self.files {
+            let is_root_of_it = entry.kind == TarKind::Directory && !path.contains('/');
+            let checked = match is_lost_found(&format!("/{path}")) && !is_root_of_it {
+                true => Err(EntryError::LostFound),
+                false => check_path(path),
+            };
+            checked
                 .map_err(|reason| ContentsError::Entry { path: path.escape_debug().to_string(), reason })?;
         }
         let parents: Vec<String> = self.files.keys().flat_map(|path| parents(path)).collect();

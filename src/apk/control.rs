@@ -11,7 +11,8 @@ use super::foreign::ForeignFormat;
 use super::gzip;
 use super::index::{as_text, signatures};
 use super::info::{Draft, InfoError, PackageInfo};
-use super::package::{Refusal, Script, ScriptKind};
+use super::refusal::Refusal;
+use super::scripts::{Script, ScriptKind};
 use super::signature::Signature;
 
 /// Largest control member, inflated: `.PKGINFO` and a few scripts.

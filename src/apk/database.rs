@@ -12,8 +12,9 @@ use super::archive_writer::TarWriter;
 use super::dependency::{Checksum, Dependency};
 use super::gzip;
 use super::info::{PackageInfo, index_record, join};
-use super::package::{PackageContents, Script, ScriptKind};
+use super::package::PackageContents;
 use super::rules::Rules;
+use super::scripts::{Script, ScriptKind};
 
 /// A package as it was laid out.
 #[derive(Clone, Debug)]

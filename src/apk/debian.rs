@@ -6,6 +6,7 @@ use std::io::{self, Read};
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::sys::fs::input_diagnosis;
+use crate::sys::xz;
 
 use super::archive::{ArchiveError, TarReader};
 use super::contents::{Contents, ContentsError};
@@ -13,8 +14,6 @@ use super::version::Version;
 
 /// Largest control member, inflated.
 const MAX_CONTROL: u64 = 16 << 20;
-/// Memory that xz may take to decompress: `xz -9` needs 65 MiB.
-pub(super) const XZ_MEMORY: u64 = 256 << 20;
 
 /// What is wrong with a `.deb`.
 #[derive(Debug, thiserror::Error)]
@@ -178,8 +177,7 @@ fn with_member(
             "" => read(&name, &mut entry),
             ".gz" => read(&name, &mut flate2::read::GzDecoder::new(entry)),
             ".xz" => {
-                let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0);
-                let stream = stream.map_err(|error| DebError::Ar(error.into()))?;
+                let stream = xz::decoder(0).map_err(DebError::Ar)?;
                 read(&name, &mut liblzma::read::XzDecoder::new_stream(entry, stream))
             }
             other => Err(DebError::Compression { member: name.clone(), method: other[1..].to_owned() }),

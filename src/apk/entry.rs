@@ -98,6 +98,10 @@ pub enum EntryError {
     Path,
     #[error("{0} contains a control character")]
     ControlCharacter(&'static str),
+    #[error(
+        "the directory lost+found is the file system's own, for what e2fsck recovers: nothing can be put into it"
+    )]
+    LostFound,
     #[error("its directory has no entry before it")]
     NoDirectory,
     #[error("its parent is not a directory")]

@@ -1,7 +1,7 @@
 //! Files that stand in place of a package or an index, and are none: each has words of its own, so that nothing is called damaged
 //! that is not.
 
-use crate::base::{Class, Diagnosis, Diagnostic, LfsPointer};
+use crate::base::{Class, Diagnosis, Diagnostic, LfsPointer, web_page};
 
 /// What a file is instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,6 +12,8 @@ pub enum ForeignFormat {
     Adb,
     #[error("it is an HTML page (perhaps a login page, or a 'not found' page) instead of a package or index")]
     WebPage,
+    #[error("it is empty")]
+    Empty,
     #[error(transparent)]
     Lfs(#[from] LfsPointer),
 }
@@ -23,9 +25,9 @@ impl Diagnostic for ForeignFormat {
                 "`abuild` and `sisforge apk pack` make packages of version 2; `apk index` and `sisforge apk \
                  index` an APKINDEX.tar.gz",
             ),
-            Self::WebPage => Class::Invalid.hint(
-                "look at its address with a browser: something else \
-              answers there",
+            Self::WebPage => Class::Invalid.hint(web_page::HINT),
+            Self::Empty => Class::Invalid.hint(
+                "get it again; `sisforge apk pack` and `sisforge apk index` make the packages and the index of your own repository",
             ),
             Self::Lfs(error) => error.diagnosis(),
         }
@@ -36,13 +38,11 @@ impl ForeignFormat {
     /// Refuses what is known to be something else, by its first bytes.
     pub fn refuse(bytes: &[u8]) -> Result<(), Self> {
         LfsPointer::refuse(bytes)?;
-        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
-        let begins = |with: &str| {
-            text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()))
-        };
-        if bytes.starts_with(b"ADB") {
+        if bytes.is_empty() {
+            Err(Self::Empty)
+        } else if bytes.starts_with(b"ADB") {
             Err(Self::Adb)
-        } else if ["<!doctype html", "<html", "<head", "<?xml", "<!--"].into_iter().any(begins) {
+        } else if web_page::is(bytes) {
             Err(Self::WebPage)
         } else {
             Ok(())
@@ -60,7 +60,8 @@ mod tests {
         for page in ["<!DOCTYPE html><p>", "\u{feff}\n <html lang=en>", "<?xml version='1.0'?>"] {
             assert_eq!(ForeignFormat::refuse(page.as_bytes()), Err(ForeignFormat::WebPage), "{page}");
         }
-        for other in [&b""[..], b"\x1f\x8b\x08", b"AD", b"<"] {
+        assert_eq!(ForeignFormat::refuse(b""), Err(ForeignFormat::Empty));
+        for other in [&b"\n"[..], b"\x1f\x8b\x08", b"AD", b"<"] {
             assert_eq!(ForeignFormat::refuse(other), Ok(()));
         }
     }

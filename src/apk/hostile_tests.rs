@@ -148,7 +148,7 @@ fn members_that_are_cut_swapped_or_added_are_refused() {
     let twice = [data, compress(b"")].concat();
     assert!(refusal(with_data(&twice)).ends_with("data member: it cannot be unpacked: bytes follow its end"));
     assert!(refusal(b"no gzip at all".to_vec()).contains("control member: it is not gzip, or it is damaged"));
-    assert!(refusal(Vec::new()).contains("control member: it is not gzip, or it is damaged"));
+    assert!(refusal(Vec::new()).contains("it is empty"));
 }
 
 #[test]
@@ -166,6 +166,20 @@ fn a_control_member_holds_what_it_may() {
     for name in ["../a", "a/b", ".a", "a b", ""] {
         let text = format!("pkgname = {name}\npkgver = 1\ndatahash = {}\n", "0".repeat(64));
         assert!(control(&[(".PKGINFO", &text)]).contains("is not allowed"), "{name:?} was accepted");
+    }
+}
+
+#[test]
+fn a_field_that_is_refused_is_repeated_without_what_a_terminal_obeys() {
+    let whole = format!("pkgname = a\npkgver = 1\ndatahash = {}\n", "0".repeat(64));
+    let fields =
+        ["pkgname", "pkgver", "arch", "size", "builddate", "depend", "install_if", "replaces", "datahash"];
+    for (field, odd) in
+        fields.iter().flat_map(|field| ["a\tb", "a\x1b]0;b", "a\u{202e}b"].map(|odd| (field, odd)))
+    {
+        let error = refusal(with_control(&[(".PKGINFO", &format!("{whole}{field} = {odd} !\n"))], b""));
+        assert!(error.contains(&format!(".PKGINFO: {field}: ")), "{error:?}");
+        assert!(error.chars().all(crate::base::text::is_plain), "{error:?}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use crate::base::text::printable;
 use crate::base::{InvalidValue, Sha256};
 
 use super::dependency::{Checksum, Dependency};
@@ -134,11 +135,9 @@ impl Draft {
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let Some((key, value)) = line.split_once(" = ") else { continue };
             if key == "datahash" {
-                let hash = value.parse().map_err(|error: InvalidValue| error.to_string());
-                draft.data_hash =
-                    Some(hash.map_err(|reason| InfoError::Field { field: key.into(), reason })?);
+                draft.data_hash = Some(value.parse().map_err(|error: InvalidValue| field(key, error))?);
             } else if let Some((_, letter)) = FIELDS.iter().find(|(name, _)| *name == key) {
-                draft.set(*letter, value).map_err(|reason| InfoError::Field { field: key.into(), reason })?;
+                draft.set(*letter, value).map_err(|error| field(key, error))?;
             }
         }
         Ok(draft)
@@ -253,8 +252,10 @@ impl Draft {
     }
 }
 
-fn field(letter: char, reason: impl std::fmt::Display) -> InfoError {
-    InfoError::Field { field: letter.to_string(), reason: reason.to_string() }
+/// A fault of a field. Its reason may repeat the value, which is whoever made the package's: a tab is allowed in a description, and
+/// stands in no message.
+fn field(name: impl std::fmt::Display, reason: impl std::fmt::Display) -> InfoError {
+    InfoError::Field { field: name.to_string(), reason: printable(&reason.to_string()) }
 }
 
 fn whole(value: &str) -> Result<u64, String> {

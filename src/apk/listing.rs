@@ -9,7 +9,8 @@ use crate::base::Sha256;
 use super::dependency::Checksum;
 use super::entry::Entry;
 use super::info::Draft;
-use super::package::{ExpectedPackage, PackageContents, Script};
+use super::package::{ExpectedPackage, PackageContents};
+use super::scripts::Script;
 use super::stored::Stored;
 
 /// What is remembered of a package.

@@ -3,34 +3,30 @@
 //! An `.apk` (version 2) is up to three gzip members, each a tar: signatures, control (`.PKGINFO` and scripts), data. The
 //! index names the SHA-1 of the compressed control member, which names the SHA-256 of the compressed data member.
 
-use std::io::{self, BufRead};
+use std::collections::BTreeMap;
+use std::io::BufRead;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use sha1::{Digest as _, Sha1};
 
-use crate::base::{Class, Diagnosis, Diagnostic, Sha256};
-use crate::sys::fs::input_diagnosis;
+use crate::base::{Diagnosis, Diagnostic, Sha256};
+use crate::fleet::ScriptMoment;
 
 use super::archive::{ArchiveError, TarEntry, TarReader};
 use super::control::{ControlMember, Stated};
 use super::dependency::Checksum;
-use super::entry::{EntryError, PackageEntries};
+use super::entry::{Entry, PackageEntries};
 use super::foreign::ForeignFormat;
-use super::gzip::{GzipError, MemberReader};
-use super::index::IndexError;
-use super::info::{InfoError, PackageInfo};
-use super::signature::{KeyRing, SignatureError};
+use super::gzip::MemberReader;
+use super::info::PackageInfo;
+use super::refusal::Refusal;
+use super::scripts::Script;
+use super::signature::KeyRing;
 use super::stored::{Opened, Stored};
-
-use super::entry::Entry;
 
 /// Largest data member, inflated. It is never held in memory.
 pub(super) const MAX_DATA: u64 = 16 << 30;
-
-/// What to do about a package that is as its maker made it: everything that is looked at once its bytes are known to be right.
-const MAKERS: &str = "the package was built this way: have it rebuilt, or use another version";
 
 /// Why a package is refused.
 #[derive(Debug, thiserror::Error)]
@@ -45,64 +41,6 @@ pub struct PackageError {
 impl Diagnostic for PackageError {
     fn diagnosis(&self) -> Diagnosis {
         self.reason.diagnosis()
-    }
-}
-
-/// What is wrong with a package.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    #[error(transparent)]
-    Foreign(#[from] ForeignFormat),
-    #[error("the file has {found} bytes, but the index says {expected}")]
-    Size { expected: u64, found: u64 },
-    #[error("its checksum is {found}, but the index says {expected}")]
-    Checksum { expected: Checksum, found: Checksum },
-    #[error("it says that it is {found}")]
-    OtherPackage { found: String },
-    #[error("signature: {0}")]
-    Signature(#[from] SignatureError),
-    #[error("signature member: {0}")]
-    SignatureMember(IndexError),
-    #[error("control member: {0}")]
-    ControlGzip(#[from] GzipError),
-    #[error("control member: {0}")]
-    ControlArchive(ArchiveError),
-    #[error("control member: {0}")]
-    Control(&'static str),
-    #[error("control member: .PKGINFO: {0}")]
-    Info(#[from] InfoError),
-    #[error("data member: its SHA-256 is {found}, but .PKGINFO says {expected}")]
-    DataHash { expected: Sha256, found: Sha256 },
-    #[error("data member: {0}")]
-    Data(#[from] ArchiveError),
-    #[error("data member: {path}: {reason}")]
-    Entry { path: String, reason: EntryError },
-    #[error("it cannot be read")]
-    Read(#[source] io::Error),
-    #[error("its SHA-256 is {found}, but {expected} was expected")]
-    Digest { expected: Sha256, found: Sha256 },
-    #[error("its cached listing does not match its contents")]
-    Listing,
-}
-
-impl Diagnostic for Refusal {
-    fn diagnosis(&self) -> Diagnosis {
-        match self {
-            Self::Signature(error) => error.diagnosis(),
-            Self::SignatureMember(error) => error.diagnosis(),
-            Self::Foreign(error) => error.diagnosis(),
-            Self::ControlArchive(error) | Self::Data(error) => error.diagnosis().or_hint(MAKERS),
-            Self::Read(error) => input_diagnosis(error),
-            Self::OtherPackage { .. } | Self::Control(_) | Self::Info(_) | Self::Entry { .. } => {
-                Class::Invalid.hint(MAKERS)
-            }
-            Self::Size { .. }
-            | Self::Checksum { .. }
-            | Self::ControlGzip(_)
-            | Self::DataHash { .. }
-            | Self::Digest { .. }
-            | Self::Listing => Class::Invalid.no_hint(),
-        }
     }
 }
 
@@ -143,47 +81,24 @@ pub struct PackageContents {
     pub(super) data: usize,
 }
 
-/// A script of a package. sisforge never runs one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Script {
-    pub kind: ScriptKind,
-    pub body: Vec<u8>,
-}
+impl PackageContents {
+    /// SHA-256 of the whole file, for one that is read again.
+    pub fn sha256(&self) -> Option<Sha256> {
+        self.sha256
+    }
 
-/// When apk would run a script.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum ScriptKind {
-    PreInstall,
-    PostInstall,
-    PreDeinstall,
-    PostDeinstall,
-    PreUpgrade,
-    PostUpgrade,
-    Trigger,
-}
+    /// SHA-256 of each script that apk would run when it installs the package for the first time.
+    pub fn scripts_at_install(&self) -> BTreeMap<ScriptMoment, Sha256> {
+        let scripts = self.scripts.iter();
+        scripts.filter_map(|script| Some((script.kind.moment()?, Sha256::of(&script.body)))).collect()
+    }
 
-impl ScriptKind {
-    pub(super) const ALL: [Self; 7] = [
-        Self::PreInstall,
-        Self::PostInstall,
-        Self::PreDeinstall,
-        Self::PostDeinstall,
-        Self::PreUpgrade,
-        Self::PostUpgrade,
-        Self::Trigger,
-    ];
-
-    /// apk's word for it: the script's file is `.<word>` in a package.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::PreInstall => "pre-install",
-            Self::PostInstall => "post-install",
-            Self::PreDeinstall => "pre-deinstall",
-            Self::PostDeinstall => "post-deinstall",
-            Self::PreUpgrade => "pre-upgrade",
-            Self::PostUpgrade => "post-upgrade",
-            Self::Trigger => "trigger",
-        }
+    /// The body of the script that apk would run at this moment of an installation.
+    pub fn script_at(&self, at: ScriptMoment) -> Option<&[u8]> {
+        self.scripts
+            .iter()
+            .find(|script| script.kind.moment() == Some(at))
+            .map(|script| script.body.as_slice())
     }
 }
 

@@ -1,37 +1,59 @@
-//! Which scripts of a package apk would run when it installs it. sisforge runs none.
+//! The scripts of a package, and when apk would run them. sisforge runs none.
 
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
 
-use crate::base::Sha256;
 use crate::fleet::ScriptMoment;
 
-use super::package::{PackageContents, ScriptKind};
-
-impl PackageContents {
-    /// SHA-256 of each script that apk would run when it installs the package for the first time.
-    pub fn scripts_at_install(&self) -> BTreeMap<ScriptMoment, Sha256> {
-        let scripts = self.scripts.iter();
-        scripts.filter_map(|script| Some((moment(script.kind)?, Sha256::of(&script.body)))).collect()
-    }
-
-    /// The body of the script that apk would run at this moment of an installation.
-    pub fn script_at(&self, at: ScriptMoment) -> Option<&[u8]> {
-        self.scripts
-            .iter()
-            .find(|script| moment(script.kind) == Some(at))
-            .map(|script| script.body.as_slice())
-    }
+/// A script of a package. sisforge never runs one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    pub kind: ScriptKind,
+    pub body: Vec<u8>,
 }
 
-/// `None` for upgrades and removals, which do not happen while an image is made.
-fn moment(kind: ScriptKind) -> Option<ScriptMoment> {
-    match kind {
-        ScriptKind::PreInstall => Some(ScriptMoment::PreInstall),
-        ScriptKind::PostInstall => Some(ScriptMoment::PostInstall),
-        ScriptKind::Trigger => Some(ScriptMoment::Trigger),
-        ScriptKind::PreUpgrade
-        | ScriptKind::PostUpgrade
-        | ScriptKind::PreDeinstall
-        | ScriptKind::PostDeinstall => None,
+/// When apk would run a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ScriptKind {
+    PreInstall,
+    PostInstall,
+    PreDeinstall,
+    PostDeinstall,
+    PreUpgrade,
+    PostUpgrade,
+    Trigger,
+}
+
+impl ScriptKind {
+    pub(super) const ALL: [Self; 7] = [
+        Self::PreInstall,
+        Self::PostInstall,
+        Self::PreDeinstall,
+        Self::PostDeinstall,
+        Self::PreUpgrade,
+        Self::PostUpgrade,
+        Self::Trigger,
+    ];
+
+    /// apk's word for it: the script's file is `.<word>` in a package.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PreInstall => "pre-install",
+            Self::PostInstall => "post-install",
+            Self::PreDeinstall => "pre-deinstall",
+            Self::PostDeinstall => "post-deinstall",
+            Self::PreUpgrade => "pre-upgrade",
+            Self::PostUpgrade => "post-upgrade",
+            Self::Trigger => "trigger",
+        }
+    }
+
+    /// `None` for upgrades and removals, which do not happen while an image is made.
+    pub(super) fn moment(self) -> Option<ScriptMoment> {
+        match self {
+            Self::PreInstall => Some(ScriptMoment::PreInstall),
+            Self::PostInstall => Some(ScriptMoment::PostInstall),
+            Self::Trigger => Some(ScriptMoment::Trigger),
+            Self::PreUpgrade | Self::PostUpgrade | Self::PreDeinstall | Self::PostDeinstall => None,
+        }
     }
 }

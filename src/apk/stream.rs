@@ -7,7 +7,8 @@ use sha1::{Digest as _, Sha1};
 use super::archive::TarReader;
 use super::entry::{EntryKind, PackageEntries, SUM_KEY};
 use super::gzip::{self, MemberReader};
-use super::package::{MAX_DATA, PackageContents, PackageError, Refusal, check_digest};
+use super::package::{MAX_DATA, PackageContents, PackageError, check_digest};
+use super::refusal::Refusal;
 
 impl PackageContents {
     /// Streams every regular file's bytes in archive order: `visit(index into entries, reader)`. What `visit` leaves unread is

@@ -53,7 +53,7 @@ impl GuestHandle<'_> {
         };
         ready.containers = others;
         ready.containers.push(StartedContainer { pods, ..StartedContainer::new(container.clone()) });
-        Ok(record::write(&self.layout().ready(self.name), &ready)?)
+        Ok(record::write(&self.dir().ready(), &ready)?)
     }
 
     /// Ends containers of a guest and removes them, whoever has removed some of them already.
@@ -75,7 +75,7 @@ impl GuestHandle<'_> {
             let _ = self.say(&ready, &owned(&words), REMOVE_LIMIT, &failed);
         }
         ready.containers = stay;
-        Ok(record::write(&self.layout().ready(self.name), &ready)?)
+        Ok(record::write(&self.dir().ready(), &ready)?)
     }
 
     /// Waits until a container that was started is healthy, and remembers that it was. One that is unhealthy is an error at once.
@@ -96,7 +96,7 @@ impl GuestHandle<'_> {
                 "healthy" => {
                     let its = ready.containers.iter_mut().filter(|one| one.container.name == container.name);
                     its.for_each(|one| one.healthy = true);
-                    return Ok(record::write(&self.layout().ready(self.name), &ready)?);
+                    return Ok(record::write(&self.dir().ready(), &ready)?);
                 }
                 "starting" if begun.elapsed() < limit => {}
                 "starting" => {
@@ -122,7 +122,7 @@ impl GuestHandle<'_> {
 
     /// A guest's record; `failed` makes an error of a reason.
     fn ready_for_containers(self, failed: &dyn Fn(String) -> ApplyError) -> Result<Ready, ApplyError> {
-        let ready = record::read::<Ready>(&self.layout().ready(self.name))?;
+        let ready = record::read::<Ready>(&self.dir().ready())?;
         ready.ok_or_else(|| failed("the guest is not ready".into()))
     }
 

@@ -7,8 +7,10 @@ use std::fs::{self, File, Metadata, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::base::FileDigest;
-use crate::base::{ByteSize, GuestName, Label};
+use serde::{Deserialize, Serialize};
+
+use crate::base::text::natural_order;
+use crate::base::{ByteSize, FileDigest, GuestName, Label};
 use crate::fleet::VmmKind;
 use crate::host::layout::{BEFORE, vmm_folder};
 use crate::host::names::DISK;
@@ -20,10 +22,11 @@ use crate::plan::GuestScope;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::untrusted::{FileKind, UntrustedDir};
 
+use super::ApplyError;
 use super::jail::inner_root;
 use super::linux::{GuestHandle, LinuxHost, Scope, copy};
+use super::record::{self, Record};
 use super::session_disk::{self, HeldSessionDisk, SessionDiskFile};
-use super::{ApplyError, record};
 
 impl GuestHandle<'_> {
     /// Copies a stored disk to be a guest's own; one that is there is left as it is.
@@ -39,7 +42,7 @@ impl GuestHandle<'_> {
         scope.chown(new.temporary_path(), uid)?;
         let size = new.file().metadata().map_err(FileError::when("look at", &target))?.len();
         new.persist(0o600)?;
-        if scope == Scope::WholeHost { Ok(record::remember_size(layout, guest, size)?) } else { Ok(()) }
+        if scope == Scope::WholeHost { self.remember_size(size) } else { Ok(()) }
     }
 
     /// Gives a guest's disk to a uid, and to nobody else.
@@ -53,15 +56,14 @@ impl GuestHandle<'_> {
 
     /// Lengthens a guest's disk to so many bytes. Its file system is grown by the guest, which alone trusts what is on it.
     pub(super) fn grow_disk(self, size: u64) -> Result<(), ApplyError> {
-        let (layout, guest) = (self.layout(), self.name);
-        let path = layout.disk(guest);
+        let path = self.layout().disk(self.name);
         let named = || FileError::when("grow", &path);
         let disk = File::options().write(true).open(&path).map_err(named())?;
         if disk.metadata().map_err(named())?.len() < size {
             disk.set_len(size).map_err(named())?;
             disk.sync_all().map_err(named())?;
         }
-        Ok(record::remember_size(layout, guest, size)?)
+        self.remember_size(size)
     }
 
     /// Looks whether a guest's disk stands in the jail of another guest, of whatever fleet of this store.
@@ -92,7 +94,7 @@ impl GuestHandle<'_> {
 /// Whether a jail's own data disk is this one: a link of its uid to the jail of another says nothing.
 fn holds(root: &Path, disk: &Metadata) -> bool {
     let there = UntrustedDir::open(root, disk.uid()).and_then(|jail| jail.node(DISK, FileKind::Regular));
-    there.is_ok_and(|there| (there.metadata().dev(), there.metadata().ino()) == (disk.dev(), disk.ino()))
+    there.is_ok_and(|there| files::is_same_file(there.metadata(), disk))
 }
 
 /// Where a data disk is kept.
@@ -128,6 +130,8 @@ pub struct DiskFile {
     pub label: Option<String>,
     /// Whether a VMM runs that has it.
     pub attached: bool,
+    /// Whether a restore or a session put another in its place.
+    pub set_aside: bool,
 }
 
 /// Every data disk of a fleet, by guest.
@@ -147,7 +151,12 @@ pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
             let Ok(disk) = File::open(&path) else { continue };
             let (disk, name) =
                 (host.guest(&guest).describe_disk(path, &disk, |_| DiskBacking::File), name.to_owned());
-            found.extend(disk.map(|disk| DiskFile { attached: disk.attached && !set_aside, name, ..disk }));
+            found.extend(disk.map(|disk| DiskFile {
+                attached: disk.attached && !set_aside,
+                set_aside,
+                name,
+                ..disk
+            }));
         }
     }
     let store = fs::metadata(layout.place_dir()).map(|meta| meta.dev()).ok();
@@ -162,7 +171,7 @@ pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
         }
     }
     found.extend(session_disk::all(host)?.into_iter().filter_map(of_session));
-    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found.sort_by(|a, b| natural_order(&a.name, &b.name));
     Ok(found)
 }
 
@@ -170,10 +179,22 @@ pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
 fn of_session(disk: SessionDiskFile) -> Option<DiskFile> {
     let file = File::open(&disk.path).ok()?;
     let meta = file.metadata().ok()?;
-    let SessionDiskFile { name, listed, path, guest } = disk;
-    let (size, used, uid, attached) = (meta.len(), meta.blocks() * 512, meta.uid(), guest.is_some());
+    let SessionDiskFile { name, listed, path, guest, set_aside } = disk;
+    let (size, used, uid, attached) = (meta.len(), files::allocated(&meta), meta.uid(), guest.is_some());
     let (session, backing, label) = (Some(name), DiskBacking::File, read::label(&file));
-    Some(DiskFile { name: listed, guest, session, path, backing, size, used, uid, label, attached })
+    Some(DiskFile {
+        name: listed,
+        guest,
+        session,
+        path,
+        backing,
+        size,
+        used,
+        uid,
+        label,
+        attached,
+        set_aside,
+    })
 }
 
 impl GuestHandle<'_> {
@@ -197,18 +218,20 @@ impl GuestHandle<'_> {
         let guest = self.name;
         let meta = disk.metadata().ok()?;
         let attached = self.is_running();
-        let (size, used) = (meta.len(), meta.blocks() * 512);
+        let (size, used) = (meta.len(), files::allocated(&meta));
         let (name, guest, backing, uid) =
             (guest.to_string(), Some(guest.clone()), backing(&meta), meta.uid());
         let label = read::label(disk);
-        Some(DiskFile { name, guest, session: None, path, backing, size, used, uid, label, attached })
+        let (session, set_aside) = (None, false);
+        Some(DiskFile { name, guest, session, path, backing, size, used, uid, label, attached, set_aside })
     }
 }
 
 impl GuestHandle<'_> {
     /// Whether a guest's VMM runs, or something else in its cgroup or jail that may have its disk.
     pub fn is_running(self) -> bool {
-        self.vmm().is_some()
+        let found = self.occupants();
+        found.vmm.is_some() || found.strays
     }
 }
 
@@ -251,9 +274,8 @@ pub fn remove(disk: &DiskFile) -> Result<(), ApplyError> {
 impl GuestHandle<'_> {
     /// Removes what is kept of a guest that is gone for good: its disk, its logs and its records.
     pub fn purge(self) -> Result<(), ApplyError> {
-        let (layout, guest) = (self.layout(), self.name);
-        files::remove(&layout.disk(guest))?;
-        Ok(files::remove(&layout.guest(guest))?)
+        files::remove(&self.layout().disk(self.name))?;
+        Ok(files::remove(&self.dir())?)
     }
 
     /// Makes a file a guest's disk, in place of one that is there. Its owner is set when the guest next starts.
@@ -266,7 +288,62 @@ impl GuestHandle<'_> {
         let mut new = checked_copy(from, &layout.disk(guest))?;
         let size = new.file().metadata().map_err(FileError::when("read", from))?.len();
         new.persist(0o600)?;
-        Ok(record::remember_size(layout, guest, size)?)
+        self.remember_size(size)
+    }
+}
+
+/// `disk.json`: how many bytes the host gave a guest's disk. Its VMM may have made the file longer or shorter since.
+#[derive(Serialize, Deserialize)]
+struct GivenSize {
+    size: u64,
+    /// The file that was put into the guest's newest jail; `None` in records of before, and of a disk that was in none.
+    #[serde(default)]
+    inode: Option<u64>,
+}
+
+impl Record for GivenSize {}
+
+impl GuestHandle<'_> {
+    /// Remembers how many bytes the host gave the guest's disk.
+    fn remember_size(self, size: u64) -> Result<(), ApplyError> {
+        files::create_private_dir(&self.dir())?;
+        Ok(record::write(&self.dir().disk_record(), &GivenSize { size, inode: None })?)
+    }
+
+    /// Remembers the size of a kept disk that was made before sizes were remembered, while no VMM can change it.
+    pub(super) fn know_size(self) -> Result<(), ApplyError> {
+        match fs::metadata(self.layout().disk(self.name)) {
+            Ok(disk) if !self.dir().disk_record().exists() => self.remember_size(disk.len()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers which file the guest's newest jail has for its kept disk, whose size is known.
+    pub(super) fn remember_inode(self, inode: u64) -> Result<(), ApplyError> {
+        match self.given() {
+            Some(given) if given.inode != Some(inode) => {
+                let given = GivenSize { inode: Some(inode), ..given };
+                Ok(record::write(&self.dir().disk_record(), &given)?)
+            }
+            // Without a size, the file's own counts.
+            _ => Ok(()),
+        }
+    }
+
+    /// The file that the guest's newest jail was given for its kept disk, where that is known.
+    pub(super) fn given_inode(self) -> Option<u64> {
+        self.given()?.inode
+    }
+
+    /// The size of the guest's kept disk whose file has `length` bytes. What a VMM added to it does not count; what it cut off is
+    /// missing.
+    pub(super) fn given_size(self, length: u64) -> u64 {
+        self.given().map_or(length, |given| given.size.min(length))
+    }
+
+    /// A record that cannot be read is as good as none: what counts is then what is there.
+    fn given(self) -> Option<GivenSize> {
+        record::read(&self.dir().disk_record()).ok().flatten()
     }
 }
 
@@ -278,9 +355,8 @@ pub fn promises(
     wanted: &WantedHost,
     guests: GuestScope<'_>,
 ) -> Option<String> {
-    let dir = host.layout.place().ancestors().find(|dir| dir.exists())?;
-    let stat = rustix::fs::statvfs(dir).ok()?;
-    let free = stat.f_bavail * stat.f_frsize;
+    let dir = files::existing_ancestor(host.layout.place())?;
+    let free = files::free_space(dir).ok()?.bytes;
     let mut promised = 0;
     let mut missing = 0;
     let own = wanted.guests.iter().filter(|(guest, _)| guests.contains(guest));
@@ -288,7 +364,7 @@ pub fn promises(
     let others = observed.guests.iter().filter(|(guest, _)| !guests.contains(guest));
     let others = others.filter_map(|(guest, have)| Some((guest, have.disk?.size)));
     for (guest, size) in own.chain(others) {
-        let used = fs::metadata(host.layout.disk(guest)).map_or(0, |meta| meta.blocks() * 512);
+        let used = fs::metadata(host.layout.disk(guest)).map_or(0, |meta| files::allocated(&meta));
         promised += size;
         missing += size.saturating_sub(used);
     }

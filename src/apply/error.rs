@@ -1,5 +1,9 @@
 //! What can go wrong while a host is read or changed.
 
+mod ledger;
+mod session_disk;
+mod snapshot;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,12 +25,15 @@ use crate::sys::qemu::QmpError;
 use crate::sys::ssh::SshError;
 use crate::sys::tool::ToolError;
 
-use super::ended::ExitCause;
+use super::exit_cause::ExitCause;
 use super::network::FleetNetworkError;
 use super::record::quarantine::QuarantineError;
 use super::record::{Unreadable, Unwritten};
-use super::session_disk_error::SessionDiskError;
-use super::snapshot::SnapshotError;
+
+pub(super) use ledger::FORMAT;
+pub use ledger::{LedgerError, TransferError};
+pub use session_disk::SessionDiskError;
+pub use snapshot::SnapshotError;
 
 /// An operation on the host that failed.
 #[derive(Debug, thiserror::Error)]
@@ -92,8 +99,8 @@ pub enum ApplyError {
     NoVmm { program: &'static str },
     #[error("the VMM of {guest} was not in the cgroup {cgroup} for every controller, and was killed")]
     NotInCgroup { guest: GuestName, cgroup: String },
-    #[error("the VMM of {guest} was killed by the kernel: out of memory (limit {} MiB){}", .limit >> 20, indented(.last_lines))]
-    OutOfMemory { guest: GuestName, limit: u64, last_lines: Vec<String> },
+    #[error("the VMM of {guest} was killed by the kernel: out of memory{}{}", limit_of(.limit), indented(.last_lines))]
+    OutOfMemory { guest: GuestName, limit: Option<u64>, last_lines: Vec<String> },
     #[error("the VMM of {guest} ended before the guest was ready{}{}", what(.why), indented(.last_lines))]
     Ended { guest: GuestName, why: ExitCause, last_lines: Vec<String> },
     #[error("the VMM of {0} exited in the meantime")]
@@ -189,6 +196,10 @@ impl Diagnostic for ApplyError {
 
 fn what(why: &ExitCause) -> String {
     why.what.as_ref().map(|what| format!(": {what}")).unwrap_or_default()
+}
+
+fn limit_of(bytes: &Option<u64>) -> String {
+    bytes.map(|bytes| format!(" (limit {} MiB)", bytes >> 20)).unwrap_or_default()
 }
 
 fn indented(lines: &[String]) -> String {

@@ -15,7 +15,7 @@ use crate::host::doctor::{
 use crate::host::layout::Layout;
 use crate::host::vmm;
 use crate::sys::accounts::HostAccounts;
-use crate::sys::fs::FileError;
+use crate::sys::fs::{FileError, existing_ancestor};
 use crate::sys::tool::{self, Tool};
 use crate::sys::{cgroup, firecracker, ip, kernel, kvm, memory, nft};
 
@@ -88,7 +88,7 @@ fn is_root() -> bool {
 fn uplink(wants: &FleetRequirements) -> Option<Uplink> {
     let by_route = || ip::default_uplink(&ip::routes().ok()?).ok()?;
     let name = wants.uplink.as_ref().map(ToString::to_string).or_else(by_route)?;
-    let forwards = ip::get_sysctl(&network::forwarding_key(&name)).ok()?? == "1";
+    let forwards = ip::get_sysctl(&network::forwarding::key(&name)).ok()?? == "1";
     let flags = rustix::fs::statvfs("/proc/sys").ok()?.f_flag;
     Some(Uplink { name, forwards, can_be_set: !flags.contains(StatVfsMountFlags::RDONLY) })
 }
@@ -128,7 +128,7 @@ fn program(name: &'static str) -> Option<Program> {
 
 /// A directory, or the nearest one above it that is there.
 fn place(path: &Path) -> Option<DirectoryFacts> {
-    let path = path.ancestors().find(|path| path.exists())?;
+    let path = existing_ancestor(path)?;
     let meta = std::fs::metadata(path).ok()?;
     let flags = rustix::fs::statvfs(path).ok()?.f_flag;
     Some(DirectoryFacts {
@@ -159,9 +159,6 @@ fn forward_drops() -> Option<Vec<String>> {
 }
 
 /// Sets what a check asks for, until the next boot.
-///
-/// # Errors
-/// Names what cannot be set.
 pub fn fix(fix: &Fix) -> Result<(), ApplyError> {
     match fix {
         Fix::Sysctl { key, value } => Ok(ip::set_sysctl(key, value)?),

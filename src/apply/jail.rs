@@ -2,62 +2,30 @@
 
 mod lost_disk;
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::base::GuestName;
 use crate::base::diagnostic::one_line;
 use crate::fleet::VmmKind;
 use crate::host::jail::{Jail, JailEntryKind, jail};
-use crate::host::layout::{Layout, parse_jail_id, vmm_folder};
+use crate::host::layout::{Layout, vmm_folder};
 use crate::host::logs::LogKind;
 use crate::host::names::DISK;
 use crate::host::state::{Machine, MachineDisk};
 use crate::sys::fs::{self as files, FileError};
+use crate::sys::jailer;
 use crate::sys::mount;
 use crate::sys::process::{self, DirId, ProcessInfo};
 use crate::sys::remove::remove_tree;
 use crate::sys::untrusted::UntrustedDir;
 
 use super::ApplyError;
+use super::jail_id::JailId;
 use super::linux::{GuestHandle, Scope, copy};
 
 pub(super) use lost_disk::Astray;
-
-/// One of the jails that are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct JailId {
-    pub attempt: u32,
-    pub vmm: VmmKind,
-}
-
-impl JailId {
-    /// The chroot of this jail.
-    pub fn root(self, layout: &Layout, guest: &GuestName) -> PathBuf {
-        layout.jail_root(self.vmm, guest, self.attempt)
-    }
-
-    fn dir(self, layout: &Layout, guest: &GuestName) -> PathBuf {
-        layout.jail(self.vmm, guest, self.attempt)
-    }
-}
-
-/// Every jail of the fleet, those of a guest by their attempts.
-pub fn all(layout: &Layout) -> Result<BTreeMap<GuestName, Vec<JailId>>, ApplyError> {
-    let mut found: BTreeMap<GuestName, Vec<JailId>> = BTreeMap::new();
-    for vmm in VmmKind::ALL {
-        for name in files::names_in(&layout.jails().join(vmm_folder(vmm)))? {
-            if let Some((guest, attempt)) = parse_jail_id(&name) {
-                found.entry(guest).or_default().push(JailId { attempt, vmm });
-            }
-        }
-    }
-    found.values_mut().for_each(|places| places.sort());
-    Ok(found)
-}
 
 impl GuestHandle<'_> {
     /// The jails of one guest, by their attempts.
@@ -70,7 +38,7 @@ impl GuestHandle<'_> {
     pub fn jail_in_use(self, places: &[JailId], vmm: &ProcessInfo) -> Option<JailId> {
         let (layout, guest) = (self.layout(), self.name);
         let is_root = |place: &&JailId| DirId::of(&place.root(layout, guest)) == vmm.root;
-        let lives_in = |place: &&JailId| process::is_rooted_in(vmm.pid, &place.root(layout, guest));
+        let lives_in = |place: &&JailId| process::is_rooted_in(vmm.id.pid, &place.root(layout, guest));
         if let Some(place) = places.iter().find(is_root).filter(|_| vmm.root.is_some()) {
             return Some(*place);
         }
@@ -96,7 +64,7 @@ impl GuestHandle<'_> {
         }
         let attempt = earlier.last().map_or(0, |place| place.attempt) + 1;
         let place = JailId { attempt, vmm: machine.vmm };
-        files::create_private_dir(&layout.guest(guest))?;
+        files::create_private_dir(&self.dir())?;
         // Known before it is there, so that what is half made is removed as well.
         let there = earlier.into_iter().filter(|earlier| earlier.dir(layout, guest).exists());
         self.host.look.keep_jails(guest, there.chain([place]).collect());
@@ -107,7 +75,7 @@ impl GuestHandle<'_> {
 
 /// The root of a jail as its VMM sees it: what is mounted there in the VMM's own namespace, nobody else has.
 pub(super) fn inner_root(root: &Path, vmm: &ProcessInfo) -> PathBuf {
-    let seen = PathBuf::from(format!("/proc/{}/root", vmm.pid));
+    let seen = PathBuf::from(format!("/proc/{}/root", vmm.id.pid));
     // One that has not entered its jail yet (QEMU opens its files first) sees it where everybody does.
     let below =
         if vmm.root == DirId::own_root() { root.strip_prefix("/").unwrap_or(root) } else { Path::new(".") };
@@ -182,21 +150,43 @@ fn directory(path: &Path, mode: u32) -> Result<(), ApplyError> {
         .map_err(FileError::when("set the mode of", path))?)
 }
 
+/// Makes a directory root's.
+fn take_back(dir: &File, path: &Path) -> Result<(), FileError> {
+    // Before as well: the jailer lets its owner alone in, and a VMM that starts meanwhile would not reach its files.
+    let taken = dir.set_permissions(Permissions::from_mode(0o755)).and_then(|()| {
+        std::os::unix::fs::fchown(dir, Some(0), Some(0))?;
+        dir.set_permissions(Permissions::from_mode(0o755))
+    });
+    taken.map_err(FileError::when("take back", path))
+}
+
 impl GuestHandle<'_> {
     /// Takes the root of the jail that a VMM runs in back from its uid, to which Firecracker's jailer gives it: from then on that
-    /// uid can make, move and remove nothing there, but in `run` and `dev`.
+    /// uid can make, move and remove nothing there, but in the directories that it has.
     ///
     /// # Errors
     /// Where the VMM is in none of the guest's jails, or its root cannot be changed.
-    pub(super) fn take_back_jail(self, vmm: &ProcessInfo) -> Result<(), ApplyError> {
+    pub(super) fn take_back_root(self, vmm: &ProcessInfo) -> Result<PathBuf, ApplyError> {
         let root = self.jail_root(vmm)?;
-        let taken = File::open(&root).and_then(|dir| {
-            // Before as well: the jailer lets its owner alone in, and a VMM that starts meanwhile would not reach its files.
-            dir.set_permissions(Permissions::from_mode(0o755))?;
-            std::os::unix::fs::fchown(&dir, Some(0), Some(0))?;
-            dir.set_permissions(Permissions::from_mode(0o755))
-        });
-        Ok(taken.map_err(FileError::when("take back", root))?)
+        let dir = File::open(&root).map_err(FileError::when("take back", &root))?;
+        take_back(&dir, &root)?;
+        Ok(root)
+    }
+
+    /// Takes back all of the jail once the VMM has made its sockets: from then on its uid can make no file anywhere, so that it fills no
+    /// file system but by its disks.
+    ///
+    /// # Errors
+    /// As [`take_back_root`](Self::take_back_root); what stands in the place of a directory is left as it is.
+    pub(super) fn take_back_jail(self, vmm: &ProcessInfo) -> Result<(), ApplyError> {
+        let root = self.take_back_root(vmm)?;
+        let jail = UntrustedDir::open(&root, 0)?;
+        for name in jailer::FOLDERS.into_iter().filter(|name| !name.is_empty()) {
+            if let Some(dir) = jail.directory(name) {
+                take_back(&dir, &root.join(name))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -244,29 +234,20 @@ impl GuestHandle<'_> {
     }
 
     /// What is kept of a VMM beside its jail and its logs.
-    fn record_files(self) -> [PathBuf; 9] {
-        let (layout, guest) = (self.layout(), self.name);
-        [
-            layout.ready(guest),
-            layout.freezing(guest),
-            layout.spare(guest),
-            layout.session(guest),
-            layout.console_input(guest),
-            layout.pipe(guest, LogKind::Serial),
-            layout.pipe(guest, LogKind::Vmm),
-            layout.keeper(guest),
-            layout.machine(guest),
-        ]
+    fn record_files(self) -> impl Iterator<Item = PathBuf> {
+        let dir = self.dir();
+        let [serial, vmm] = [LogKind::Serial, LogKind::Vmm].map(|kind| dir.pipe(kind));
+        let others = [dir.console_input(), serial, vmm, dir.keeper(), dir.machine()];
+        dir.records_of_vmm().into_iter().chain(others)
     }
 
     /// Whether anything of that is there.
     pub(super) fn has_records(self) -> Result<bool, ApplyError> {
-        let (layout, guest) = (self.layout(), self.name);
-        let there = files::names_in(&layout.guest(guest))?;
-        let is_there = |path: &PathBuf| {
+        let there = files::names_in(&self.dir())?;
+        let is_there = |path: PathBuf| {
             path.file_name().is_some_and(|name| there.iter().any(|file| name == file.as_str()))
         };
-        Ok(self.record_files().iter().any(is_there))
+        Ok(self.record_files().any(is_there))
     }
 
     /// Removes the jails of earlier attempts beside the one that is in use.
@@ -291,9 +272,6 @@ pub fn remove_parents(layout: &Layout) {
 
 impl GuestHandle<'_> {
     /// The chroot that a VMM runs in.
-    ///
-    /// # Errors
-    /// Where it is in none of the guest's jails.
     pub fn jail_root(self, vmm: &ProcessInfo) -> Result<PathBuf, ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
         let place = self.jail_in_use(&self.jails()?, vmm);
@@ -313,7 +291,7 @@ impl GuestHandle<'_> {
         };
         let root = UntrustedDir::open(&path, machine.uid)?;
         // Held before, so that it is the root of this process and of no later one that has its number.
-        if !process::lives(vmm.pid, vmm.start_time) {
+        if !process::lives(vmm.id) {
             return Err(ApplyError::Gone(self.name.clone()));
         }
         Ok(root.file(DISK)?)

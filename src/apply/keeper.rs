@@ -65,16 +65,16 @@ impl GuestHandle<'_> {
         let mut streams = vmm::of(vmm).log_streams(layout, guest, root);
         let is_there = |pipe: &Path| pipe.symlink_metadata().is_ok_and(|meta| meta.file_type().is_fifo());
         streams.retain(|stream| stream.kind != LogKind::Metrics || is_there(&stream.pipe));
-        files::create_private_dir(&layout.guest(guest))?;
+        files::create_private_dir(&self.dir())?;
         if why == For::NewVmm {
             for kind in [LogKind::Serial, LogKind::Vmm] {
-                files::make_pipe(&layout.pipe(guest, kind))?;
+                files::make_pipe(&self.dir().pipe(kind))?;
             }
         }
         // Held here until the keeper has them: a pipe that nobody writes to has ended.
         let end = |kind| {
             let path = streams.iter().find(|stream| stream.kind == kind).map(|stream| &stream.pipe);
-            let path = path.cloned().unwrap_or_else(|| layout.pipe(guest, kind));
+            let path = path.cloned().unwrap_or_else(|| self.dir().pipe(kind));
             log::open_pipe(&path, true).map_err(FileError::when("open the pipe", path))
         };
         let ends = Ends { serial: end(LogKind::Serial)?, said: end(LogKind::Vmm)? };
@@ -93,13 +93,13 @@ impl GuestHandle<'_> {
 
     /// Starts a keeper and waits until it has begun, or has ended; what it said then.
     fn spawn_keeper(self, streams: &[LogStream], why: For) -> Result<String, ApplyError> {
-        let (host, guest) = (self.host, self.name);
+        let host = self.host;
         let (layout, limits) = (&host.layout, &host.logs);
         let cgroup = layout.keepers_cgroup();
         host.hierarchy.create(&cgroup, &Limits::NONE)?;
-        let mut tool = Tool::new(&host.launcher).arg("keep-logs").arg("--lock").arg(layout.keeper(guest));
+        let mut tool = Tool::new(&host.launcher).arg("keep-logs").arg("--lock").arg(self.dir().keeper());
         tool = tool.args(["--size", &limits.size.bytes().to_string(), "--keep", &limits.keep.to_string()]);
-        for file in host.hierarchy.procs_files(&cgroup) {
+        for file in host.hierarchy.join_files(&cgroup) {
             tool = tool.arg("--cgroup").arg(file);
         }
         if why == For::NewVmm {
@@ -124,15 +124,14 @@ impl GuestHandle<'_> {
 
     /// Whether a guest's logs are being kept.
     pub fn has_keeper(self) -> bool {
-        let (layout, guest) = (self.layout(), self.name);
-        FileLock::is_held(&layout.keeper(guest))
+        FileLock::is_held(&self.dir().keeper())
     }
 
     /// The same keeper, where it was found stopped: nothing is copied.
     pub(super) fn halted_keeper(self) -> Option<ChrootedProcess> {
         let (layout, host) = (self.layout(), self.host);
         let none_can_be = host.hierarchy.procs_files(&layout.keepers_cgroup()).is_empty();
-        let dir = (!none_can_be).then(|| DirId::of(&layout.guest(self.name)))??;
+        let dir = (!none_can_be).then(|| DirId::of(&self.dir()))??;
         host.look.halted_keeper(&host.hierarchy, layout, dir)
     }
 
@@ -140,13 +139,13 @@ impl GuestHandle<'_> {
     pub(super) fn wake_keeper(self) {
         if let Some(keeper) = self.halted_keeper() {
             // One that ended meanwhile is what is wanted, or started again.
-            let _ = process::terminate(keeper.pid, keeper.start_time, Signal::CONT);
+            let _ = process::terminate(keeper.id, Signal::CONT);
         }
     }
 
     /// Waits until the keeper of a guest whose VMM is gone has copied all that is left, and ends one that hangs.
     pub fn end_keeper(self) -> Result<(), ApplyError> {
-        let (layout, guest) = (self.layout(), self.name);
+        let guest = self.name;
         if self.host.look.keeper_has_ended(guest) {
             return Ok(());
         }
@@ -157,9 +156,9 @@ impl GuestHandle<'_> {
             return Ok(());
         }
         // It lives in the guest's directory, and nothing else does.
-        for pid in process::rooted_in(&layout.guest(guest)) {
+        for pid in process::rooted_in(&self.dir()) {
             if let Some(info) = process::inspect(pid) {
-                let _ = process::terminate(pid, info.start_time, Signal::KILL);
+                let _ = process::terminate(info.id, Signal::KILL);
             }
         }
         if self.keeper_ends_within(PATIENCE) {
@@ -173,7 +172,7 @@ impl GuestHandle<'_> {
     /// else keeps its logs is asked for by its lock.
     fn wait_for_keeper(self) {
         let (layout, host) = (self.layout(), self.host);
-        let Some(dir) = DirId::of(&layout.guest(self.name)).filter(|_| self.has_keeper()) else { return };
+        let Some(dir) = DirId::of(&self.dir()).filter(|_| self.has_keeper()) else { return };
         let seen = host.look.keeper(&host.hierarchy, layout, dir).and_then(process::Handle::open);
         // Looked up after the process is held, so it is the one that is waited for.
         if let Some(keeper) = seen.filter(|keeper| process::root(keeper.pid()) == Some(dir)) {

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use crate::base::{FileDigest, GuestName, Sha256};
 use crate::fleet::LogLimits;
-use crate::host::layout::Layout;
+use crate::host::layout::{GuestDir, Layout};
 use crate::host::state::Machine;
 use crate::sys::block;
 use crate::sys::cgroup::{Device, Hierarchy};
-use crate::sys::fs::FileError;
+use crate::sys::fs::{FileError, existing_ancestor};
 use crate::sys::interrupt;
 use crate::sys::launch::Started;
 use crate::sys::sparse;
@@ -84,9 +84,14 @@ impl<'a> GuestHandle<'a> {
         &self.host.layout
     }
 
+    /// Where its records and logs are.
+    pub fn dir(self) -> GuestDir {
+        self.layout().guest(self.name)
+    }
+
     /// The machine that was started last; `None` where none was.
     pub fn machine(self) -> Result<Option<Machine>, Unreadable> {
-        record::read(&self.layout().machine(self.name))
+        record::read(&self.dir().machine())
     }
 
     /// The same as it was at the time of the look, for steps that take apart what was seen then.
@@ -147,7 +152,7 @@ impl LinuxHost {
     pub(super) fn device(&self) -> Result<Device, ApplyError> {
         // What is not made yet will stand on the same device as the directory that it is made in.
         let jails = self.layout.jails();
-        let there = jails.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+        let there = existing_ancestor(&jails).unwrap_or(Path::new("/"));
         block::device_of(there)?.ok_or_else(|| ApplyError::NoDevice(there.to_owned()))
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::base::GuestName;
 use crate::host::layout::Layout;
@@ -15,22 +15,28 @@ use crate::sys::process::{self, ChrootedProcess, DirId, ProcessInfo};
 use crate::sys::{mount, tap};
 
 use super::ApplyError;
-use super::jail::{self, JailId};
+use super::jail_id::{self, JailId};
 use super::record::HeldRules;
 
 /// What is known of a host; nothing at first.
 #[derive(Debug, Default)]
-pub struct HostCache {
-    jails: Mutex<Option<BTreeMap<GuestName, Vec<JailId>>>>,
-    rooted: Mutex<Option<BTreeMap<DirId, Vec<u32>>>>,
-    mounts: Mutex<Option<Vec<PathBuf>>>,
-    keepers: Mutex<Option<BTreeMap<DirId, u32>>>,
-    halted_keepers: Mutex<Option<BTreeMap<DirId, ChrootedProcess>>>,
-    taps: Mutex<BTreeMap<String, LeavingTap>>,
-    vmms: Mutex<BTreeMap<GuestName, SeenVmm>>,
-    machines: Mutex<BTreeMap<GuestName, Arc<Machine>>>,
-    ended: Mutex<Ended>,
-    rules: Mutex<Option<HeldRules>>,
+pub struct HostCache(Mutex<KnownHost>);
+
+/// What was found, `None` where nobody looked yet, and what this process did since.
+#[derive(Debug, Default)]
+struct KnownHost {
+    jails: Option<BTreeMap<GuestName, Vec<JailId>>>,
+    rooted: Option<BTreeMap<DirId, Vec<u32>>>,
+    mounts: Option<Vec<PathBuf>>,
+    keepers: Option<BTreeMap<DirId, u32>>,
+    halted_keepers: Option<BTreeMap<DirId, ChrootedProcess>>,
+    taps: BTreeMap<String, LeavingTap>,
+    vmms: BTreeMap<GuestName, SeenVmm>,
+    machines: BTreeMap<GuestName, Arc<Machine>>,
+    /// Guests of whose VMMs nothing is left since this process ended them, and the same of keepers.
+    ended: BTreeSet<GuestName>,
+    ended_keepers: BTreeSet<GuestName>,
+    rules: Option<HeldRules>,
 }
 
 /// The interfaces of a guest in the fleet's namespace, which go together.
@@ -50,106 +56,91 @@ pub(super) struct SeenVmm {
     pub stands_still: bool,
 }
 
-/// Of which guests nothing runs since this process ended it.
-#[derive(Debug, Default)]
-struct Ended {
-    vmms: BTreeSet<GuestName>,
-    keepers: BTreeSet<GuestName>,
-}
-
 /// Gives what is known, or finds it out.
-fn known<T, R>(
-    cell: &Mutex<Option<T>>,
+fn known<T>(
+    cell: &mut Option<T>,
     find: impl FnOnce() -> Result<T, ApplyError>,
-    take: impl FnOnce(&mut T) -> R,
-) -> Result<R, ApplyError> {
-    let mut held = cell.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = match held.take() {
+) -> Result<&mut T, ApplyError> {
+    let found = match cell.take() {
         Some(found) => found,
         None => find()?,
     };
-    Ok(take(held.insert(found)))
+    Ok(cell.insert(found))
 }
 
 impl HostCache {
+    fn found(&self) -> MutexGuard<'_, KnownHost> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Forgets everything: the host may be another by now.
     pub fn again(&self) {
-        *self.jails.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        *self.rooted.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        *self.mounts.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        *self.keepers.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        *self.halted_keepers.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.taps.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.vmms.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.machines.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Ended::default();
-        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.found() = KnownHost::default();
     }
 
     /// Notes what was read of the fleet's rules.
     pub(super) fn note_rules(&self, read: &HeldRules) {
-        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Some(read.clone());
+        self.found().rules = Some(read.clone());
     }
 
     /// What was read of the fleet's rules; `None` where what was held before still holds.
     pub(super) fn read_rules(&self) -> Option<HeldRules> {
-        self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.found().rules.clone()
     }
 
     /// Notes the VMM of a guest.
     pub(super) fn keep_vmm(&self, guest: &GuestName, vmm: SeenVmm) {
-        self.vmms.lock().unwrap_or_else(PoisonError::into_inner).insert(guest.clone(), vmm);
+        self.found().vmms.insert(guest.clone(), vmm);
     }
 
     /// The VMM that a guest had at the time of the look, if it still lives.
     pub(super) fn vmm(&self, guest: &GuestName) -> Option<SeenVmm> {
-        let seen = self.vmms.lock().unwrap_or_else(PoisonError::into_inner).get(guest).cloned();
-        seen.filter(|vmm| process::lives(vmm.process.pid, vmm.process.start_time))
+        let seen = self.found().vmms.get(guest).cloned();
+        seen.filter(|vmm| process::lives(vmm.process.id))
     }
 
     /// Notes the machine of a guest that runs, as its record tells it.
     pub(super) fn keep_machine(&self, guest: &GuestName, machine: &Machine) {
         let machine = Arc::new(machine.clone());
-        self.machines.lock().unwrap_or_else(PoisonError::into_inner).insert(guest.clone(), machine);
+        self.found().machines.insert(guest.clone(), machine);
     }
 
     /// What a guest ran at the time of the look.
     pub(super) fn machine(&self, guest: &GuestName) -> Option<Arc<Machine>> {
-        self.machines.lock().unwrap_or_else(PoisonError::into_inner).get(guest).cloned()
+        self.found().machines.get(guest).cloned()
     }
 
     /// Notes that its record tells of another one now, or is gone.
     pub(super) fn forget_machine(&self, guest: &GuestName) {
-        self.machines.lock().unwrap_or_else(PoisonError::into_inner).remove(guest);
+        self.found().machines.remove(guest);
     }
 
     /// Notes that nothing of a guest's VMM is left, in its cgroup or in its jails.
     pub(super) fn keep_end(&self, guest: &GuestName) {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).vmms.insert(guest.clone());
+        self.found().ended.insert(guest.clone());
     }
 
     /// The same of the keeper of its logs.
     pub(super) fn keep_end_of_keeper(&self, guest: &GuestName) {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).keepers.insert(guest.clone());
+        self.found().ended_keepers.insert(guest.clone());
     }
 
     /// Notes that a guest is another from now on.
     pub(super) fn forget_end(&self, guest: &GuestName) {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        ended.vmms.remove(guest);
-        ended.keepers.remove(guest);
-        drop(ended);
-        self.forget_machine(guest);
+        let mut found = self.found();
+        found.ended.remove(guest);
+        found.ended_keepers.remove(guest);
+        found.machines.remove(guest);
     }
 
     /// Whether nothing runs of a guest whose VMM this process ended.
     pub(super) fn has_ended(&self, guest: &GuestName) -> bool {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).vmms.contains(guest)
+        self.found().ended.contains(guest)
     }
 
     /// The same of the keeper of its logs.
     pub(super) fn keeper_has_ended(&self, guest: &GuestName) -> bool {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).keepers.contains(guest)
+        self.found().ended_keepers.contains(guest)
     }
 
     /// Notes the TAPs of the fleet's namespace, but those whose names are also in the host's own network.
@@ -158,40 +149,41 @@ impl HostCache {
         let indices: BTreeMap<&str, u32> =
             inside.iter().map(|found| (found.name.as_str(), found.index)).collect();
         let ours = inside.iter().filter_map(|found| Some((found.index, found.tap.as_ref()?)));
-        let ours =
-            ours.filter(|(_, tap)| layout.owns_tap(&tap.alias) && !on_host.contains(tap.name.as_str()));
+        let ours = ours
+            .filter(|(_, tap)| layout.owns_tap(tap.alias.as_deref()) && !on_host.contains(tap.name.as_str()));
         let seen = ours.map(|(index, tap)| {
             let queue = indices.get(tap::queue_of(&tap.name).as_str()).copied();
             let address = tap.address.map(|(address, _)| address);
             (tap.name.clone(), LeavingTap { indices: queue.into_iter().chain([index]).collect(), address })
         });
-        self.taps.lock().unwrap_or_else(PoisonError::into_inner).extend(seen);
+        self.found().taps.extend(seen);
     }
 
     /// What goes with a guest's TAP, where that was seen and nobody changed it since.
     pub(super) fn leaving_tap(&self, name: &str) -> Option<LeavingTap> {
-        self.taps.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.found().taps.get(name).cloned()
     }
 
     /// Notes that a TAP is another one now, or none.
     pub(super) fn forget_tap(&self, name: &str) {
-        self.taps.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.found().taps.remove(name);
     }
 
     /// The jails of all guests, each guest's by their attempts.
     pub fn all_jails(&self, layout: &Layout) -> Result<BTreeMap<GuestName, Vec<JailId>>, ApplyError> {
-        known(&self.jails, || jail::all(layout), |jails| jails.clone())
+        known(&mut self.found().jails, || jail_id::all(layout)).cloned()
     }
 
     /// The jails of one guest.
     pub(super) fn jails(&self, layout: &Layout, guest: &GuestName) -> Result<Vec<JailId>, ApplyError> {
-        known(&self.jails, || jail::all(layout), |jails| jails.get(guest).cloned().unwrap_or_default())
+        let mut found = self.found();
+        Ok(known(&mut found.jails, || jail_id::all(layout))?.get(guest).cloned().unwrap_or_default())
     }
 
     /// Notes that a guest has these jails now; whether any guest has one.
     pub(super) fn keep_jails(&self, guest: &GuestName, places: Vec<JailId>) -> bool {
-        let mut jails = self.jails.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(jails) = &mut *jails else { return true };
+        let mut found = self.found();
+        let Some(jails) = &mut found.jails else { return true };
         if places.is_empty() {
             jails.remove(guest);
         } else {
@@ -210,7 +202,8 @@ impl HostCache {
             Ok(found)
         };
         // It looks, and cannot fail.
-        known(&self.rooted, find, |rooted| rooted.get(&root).cloned()).ok().flatten().unwrap_or_default()
+        let mut found = self.found();
+        known(&mut found.rooted, find).ok().and_then(|rooted| rooted.get(&root).cloned()).unwrap_or_default()
     }
 
     /// The keeper of a guest's logs, which is rooted in that guest's directory, where it was stopped.
@@ -226,7 +219,7 @@ impl HostCache {
             Ok(stopped.map(|keeper| (keeper.root, keeper)).collect())
         };
         // It looks, and cannot fail.
-        known(&self.halted_keepers, find, |halted| halted.get(&dir).copied()).ok().flatten()
+        known(&mut self.found().halted_keepers, find).ok()?.get(&dir).copied()
     }
 
     /// The number of the process that was rooted in a guest's directory at the time of the look, as the keeper of its logs is.
@@ -236,19 +229,18 @@ impl HostCache {
             Ok(keepers.into_iter().filter_map(|pid| Some((process::root(pid)?, pid))).collect())
         };
         // It looks, and cannot fail.
-        known(&self.keepers, find, |keepers| keepers.get(&dir).copied()).ok().flatten()
+        known(&mut self.found().keepers, find).ok()?.get(&dir).copied()
     }
 
     /// What was mounted below a directory of a jail, deepest first.
     pub(super) fn mounts_below(&self, layout: &Layout, dir: &Path) -> Result<Vec<PathBuf>, ApplyError> {
         let jails = layout.jails();
-        let below =
-            |mounts: &mut Vec<PathBuf>| mounts.iter().filter(|at| at.starts_with(dir)).cloned().collect();
         let find = || {
             let real = std::fs::canonicalize(&jails).unwrap_or_else(|_| jails.clone());
             let found = mount::mounts_below(&jails)?;
             Ok(found.iter().filter_map(|at| Some(jails.join(at.strip_prefix(&real).ok()?))).collect())
         };
-        known(&self.mounts, find, below)
+        let mut found = self.found();
+        Ok(known(&mut found.mounts, find)?.iter().filter(|at| at.starts_with(dir)).cloned().collect())
     }
 }

@@ -6,9 +6,11 @@ mod control;
 pub mod disk;
 pub mod ended;
 pub mod error;
+mod exit_cause;
 pub mod facts;
 pub mod host;
 pub mod jail;
+mod jail_id;
 pub mod keeper;
 pub mod linux;
 mod look;
@@ -22,7 +24,6 @@ pub mod resolver;
 pub mod rules;
 mod semaphore;
 pub mod session_disk;
-pub mod session_disk_error;
 pub mod snapshot;
 pub mod status;
 mod steps;
@@ -36,7 +37,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::base::GuestName;
-use crate::plan::{GuestSteps, Plan, Step};
+use crate::plan::{GuestSteps, Plan, SnapshotStep, Step};
 use crate::sys::interrupt;
 use crate::sys::report::{Report, Unit};
 
@@ -261,7 +262,7 @@ fn start(
     let mut may_turn_back = guest.starts();
     let take_unless_asked = |step: &Step| {
         let asked = if may_turn_back { host.check_interrupt() } else { Ok(()) };
-        may_turn_back &= !matches!(step, Step::ConsumeSnapshot { .. });
+        may_turn_back &= !matches!(step, Step::Snapshot(SnapshotStep::ConsumeSnapshot { .. }));
         asked.map_err(|error| StepFailure::of(guest, step, error)).and_then(|()| take(step))
     };
     match guest.steps.iter().try_for_each(take_unless_asked) {

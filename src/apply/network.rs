@@ -1,12 +1,16 @@
-//! The network of a fleet on its host: its namespace, the way out of that, and what the host is made to forward.
+//! The network of a fleet on its host: its namespace, the way out of that, and the rules on both sides.
 
-use std::collections::BTreeMap;
+pub mod forwarding;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use ipnet::Ipv4Net;
 
 use crate::base::network::{HostRoute, INNER_UPLINK, PAIR_HOST, PAIR_HOST_MAC, PAIR_INNER, PAIR_INNER_MAC};
-use crate::base::{Class, Diagnosis, Diagnostic, FleetName, InterfaceName, InvalidValue, Rates, Sha256};
+use crate::base::{
+    Class, Diagnosis, Diagnostic, FleetName, FoundRate, GuestName, InterfaceName, InvalidValue, Rates, Sha256,
+};
 use crate::host::firewall::{self, Ruleset, swap};
 use crate::host::host_rules::{self, FAMILY};
 use crate::host::layout::Layout;
@@ -15,7 +19,7 @@ use crate::host::observed::{Found, ObservedNetwork, ObservedRuleset};
 use crate::host::policy::Policies;
 use crate::host::publish::PublishedPort;
 use crate::host::wanted::HostRules;
-use crate::sys::fs::{self as files, FileError, FileLock};
+use crate::sys::fs::{self as files, FileError};
 use crate::sys::ip::{self, Interface, IpError, Neighbour};
 use crate::sys::netns::{self, NetnsError, Presence};
 use crate::sys::nft::{self, NftError};
@@ -24,7 +28,7 @@ use crate::sys::shares::{self, ShareBy};
 use crate::sys::tap;
 
 use super::record::quarantine::{self, QuarantineError};
-use super::record::{self, ForwardedInterface, Forwarding, HeldRules, LoadedRuleset, Unreadable, Unwritten};
+use super::record::{self, HeldRules, LoadedRuleset, Unreadable, Unwritten};
 use super::resolver::{self, ResolverError};
 use super::rules::{self, KnownRules, LoadedRules};
 
@@ -78,16 +82,18 @@ const COUNTS: &str = "net.netfilter.nf_conntrack_acct";
 pub(super) struct NamespaceState {
     pub interfaces: Vec<Interface>,
     /// Of each TAP, whether the kernel treats what comes from it as it should, and how fast packets come from it and go to it.
-    pub taps: BTreeMap<String, (bool, Rates<u64>)>,
+    pub taps: BTreeMap<String, (bool, Rates<FoundRate>)>,
     /// What the kernel holds of the fleet's rules there.
     rules: Option<LoadedRules>,
     routes: Vec<HostRoute>,
     neighbours: Vec<Neighbour>,
-    /// How fast what leaves it is shared between guests, in bytes a second.
-    shared: Option<u64>,
+    /// How fast what leaves it is shared between guests.
+    shared: Option<FoundRate>,
     is_set: bool,
     /// Whether those are cut off who should be.
     is_in_step: bool,
+    /// Those who are, and should be by no record.
+    cut_off_unrecorded: BTreeSet<GuestName>,
 }
 
 impl NamespaceState {
@@ -122,13 +128,14 @@ pub(super) fn inside(layout: &Layout) -> Result<Option<NamespaceState>, FleetNet
             routes: ip::routes()?,
             neighbours: ip::permanent_neighbours()?,
             is_in_step: quarantine::is_in_step(layout)?,
+            cut_off_unrecorded: quarantine::unrecorded(layout)?,
             is_set: SETTINGS.iter().all(|(key, value)| is_setting(key, value)),
         })
     };
     netns::within(&netns, look)?.map(Some)
 }
 
-fn tap_settings(interfaces: &[Interface]) -> Result<BTreeMap<String, (bool, Rates<u64>)>, IpError> {
+fn tap_settings(interfaces: &[Interface]) -> Result<BTreeMap<String, (bool, Rates<FoundRate>)>, IpError> {
     let mut shapes = tap::shapes(interfaces)?;
     let settings = |found: &Interface| {
         let rates = shapes.remove(&found.name).filter(|_| found.tap.is_some())?;
@@ -163,14 +170,17 @@ pub(super) fn observe(
         _ => Some(Found::Half),
     };
     let listed = listing(FAMILY, layout.fleet())?;
-    let ours = |interface: &&Interface| interface.tap.is_some() && interface.alias == layout.tap_alias();
+    let ours = |interface: &&Interface| {
+        interface.tap.is_some() && interface.alias.as_ref() == Some(&layout.tap_alias())
+    };
     Ok(ObservedNetwork {
         namespace,
         pair: pair(layout, inside, interfaces)?,
-        forwarding: forwarding(layout)?,
+        forwarding: forwarding::observed(layout)?,
         ports: listed.as_deref().and_then(host_rules::ports_in),
         published: listed.as_deref().map(|text| published(layout, Sha256::of(text))).unwrap_or_default(),
         rules: listed.map(|text| loaded(&layout.host_rules(), Sha256::of(text))),
+        cut_off_unrecorded: inside.map(|inside| inside.cut_off_unrecorded.clone()).unwrap_or_default(),
         is_in_host: nft::has_table("inet", &firewall::table_name(layout.fleet()))?
             || interfaces.iter().any(|it| ours(&it)),
     })
@@ -182,13 +192,13 @@ pub fn policies(layout: &Layout) -> Option<Policies> {
     loaded?.policies
 }
 
-/// The ways in that rules have which are listed so.
 /// The ways in to guests that were loaded last, without a look at the kernel.
 pub fn published_last(layout: &Layout) -> Vec<PublishedPort> {
     let loaded: Option<LoadedRuleset> = record::read(&layout.host_rules()).ok().flatten();
     loaded.map(|loaded| loaded.published).unwrap_or_default()
 }
 
+/// The ways in that rules have which are listed so.
 fn published(layout: &Layout, listing: Sha256) -> Vec<PublishedPort> {
     let loaded: Option<LoadedRuleset> = record::read(&layout.host_rules()).ok().flatten();
     loaded.filter(|loaded| loaded.listing == listing).map(|loaded| loaded.published).unwrap_or_default()
@@ -216,7 +226,7 @@ fn pair(
     layout: &Layout,
     inside: Option<&NamespaceState>,
     interfaces: &[Interface],
-) -> Result<Option<Found<PairSpec>>, FleetNetworkError> {
+) -> Result<Option<Found<PairSpec<FoundRate>>>, FleetNetworkError> {
     let name = layout.pair()?;
     let Some(host) = interfaces.iter().find(|found| found.name == name.as_str()) else {
         return Ok(None);
@@ -229,30 +239,34 @@ fn pair(
     let Some((inside, inner)) = inner else { return half };
     let on_host = ip::routes()?;
     let into = on_host.iter().find(|route| {
-        route.table == "main" && route.interface == host.name && route.gateway == Some(PAIR_INNER)
+        route.table == "main" && leads_to(route, &host.name) && route.gateway == Some(PAIR_INNER)
     });
     let Some(subnet) = into.map(|route| route.to) else { return half };
     let (here, there) = (host_end(&name), inner_end(subnet));
     let leads_out = |route: &HostRoute| {
-        route.to == Ipv4Net::default() && route.interface == inner.name && route.gateway == Some(PAIR_HOST)
+        route.to == Ipv4Net::default() && leads_to(route, &inner.name) && route.gateway == Some(PAIR_HOST)
     };
     let ends = |route: &HostRoute| route.to == subnet && route.kind == "unreachable";
     let is_whole = here.is(host)
         && there.is(inner)
-        && host.alias == layout.tap_alias()
+        && host.alias.as_ref() == Some(&layout.tap_alias())
         && host.mtu == inner.mtu
         && inside.routes.iter().any(leads_out)
         && inside.routes.iter().any(ends)
         && is_known(&ip::permanent_neighbours()?, &here, &there)
         && is_known(&inside.neighbours, &there, &here)
-        && is_forwarding(name.as_str())
+        && forwarding::is_on(name.as_str())
         && has_no_ipv6(name.as_str());
     let rates = Rates { up: inside.shared, down: shared(host, HOST_SHARES)? };
     Ok(Some(if is_whole { Found::Whole(PairSpec { mtu: host.mtu, subnet, rates }) } else { Found::Half }))
 }
 
-/// How fast what leaves an interface is shared, in bytes a second.
-fn shared(interface: &Interface, by: ShareBy) -> Result<Option<u64>, IpError> {
+fn leads_to(route: &HostRoute, interface: &str) -> bool {
+    route.interface.as_deref() == Some(interface)
+}
+
+/// How fast what leaves an interface is shared.
+fn shared(interface: &Interface, by: ShareBy) -> Result<Option<FoundRate>, IpError> {
     if interface.queue == ip::NO_QUEUE { Ok(None) } else { shares::rate(interface, by) }
 }
 
@@ -265,31 +279,8 @@ fn is_known(neighbours: &[Neighbour], end: &PairEnd<'_>, other: &PairEnd<'_>) ->
     neighbours.iter().any(is_it)
 }
 
-/// The switch for what comes in by an interface.
-pub(super) fn forwarding_key(interface: &str) -> String {
-    // A dot in a name of an interface is written as a slash (sysctl(8)).
-    format!("net.ipv4.conf.{}.forwarding", interface.replace('.', "/"))
-}
-
-/// Whether packets that arrive on an interface are forwarded.
-pub fn is_forwarding(interface: &str) -> bool {
-    is_setting(&forwarding_key(interface), "1")
-}
-
 fn has_no_ipv6(interface: &str) -> bool {
     is_setting(&format!("net.ipv6.conf.{}.disable_ipv6", interface.replace('.', "/")), "1")
-}
-
-/// What is known of interfaces that fleets had switched on; nothing where that cannot be read.
-pub fn forwarded() -> Forwarding {
-    record::read(&Layout::forwarding()).ok().flatten().unwrap_or_default()
-}
-
-fn forwarding(layout: &Layout) -> Result<BTreeMap<InterfaceName, bool>, FleetNetworkError> {
-    let known = record::read::<Forwarding>(&Layout::forwarding())?.unwrap_or_default();
-    let ours =
-        known.interfaces.into_iter().filter(|(_, interface)| interface.fleets.contains(layout.fleet()));
-    Ok(ours.map(|(name, _)| (name.clone(), is_forwarding(name.as_str()))).collect())
 }
 
 /// Makes the namespace, in which no packet goes anywhere yet.
@@ -316,52 +307,8 @@ pub(super) fn connect(layout: &Layout, network: &NetworkSpec) -> Result<(), Flee
         subnet: network.pair.subnet,
         rates: network.pair.rates,
     })?;
-    forward(layout.fleet(), Some(&network.uplink))?;
-    Ok(ip::set_sysctl(&forwarding_key(name.as_str()), "1")?)
-}
-
-/// Has the host forward what comes in by this interface, and by no other for the sake of this fleet.
-fn forward(fleet: &FleetName, uplink: Option<&InterfaceName>) -> Result<(), FleetNetworkError> {
-    let path = Layout::forwarding();
-    if uplink.is_none() && !path.exists() {
-        return Ok(());
-    }
-    files::create_private_dir(path.parent().unwrap_or(Path::new("/")))?;
-    let _lock = FileLock::wait(&path.with_extension("lock"))?;
-    let mut known = record::read::<Forwarding>(&path)?.unwrap_or_default();
-    if let Some(uplink) = uplink {
-        let before = is_forwarding(uplink.as_str());
-        let new = ForwardedInterface { before, fleets: [].into() };
-        known.interfaces.entry(uplink.clone()).or_insert(new).fleets.insert(fleet.clone());
-        // Known first: whoever is killed here finds it again.
-        record::write(&path, &known)?;
-        ip::set_sysctl(&forwarding_key(uplink.as_str()), "1")?;
-    }
-    for (name, interface) in &mut known.interfaces {
-        if uplink != Some(name) {
-            interface.fleets.remove(fleet);
-        }
-    }
-    let (kept, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        known.interfaces.into_iter().partition(|(_, interface)| !interface.fleets.is_empty());
-    for name in left.iter().filter(|(_, interface)| !interface.before).map(|(name, _)| name.as_str()) {
-        stop_forwarding(name)?;
-    }
-    if kept.is_empty() {
-        Ok(files::remove(&path)?)
-    } else {
-        Ok(record::write(&path, &Forwarding { interfaces: kept })?)
-    }
-}
-
-/// Puts an interface back as it was before any fleet came, unless somebody made the whole host a router meanwhile.
-fn stop_forwarding(interface: &str) -> Result<(), FleetNetworkError> {
-    let key = forwarding_key(interface);
-    let is_router = ip::get_sysctl("net.ipv4.conf.all.forwarding")?.as_deref() == Some("1");
-    match ip::get_sysctl(&key)? {
-        Some(_) if !is_router => Ok(ip::set_sysctl(&key, "0")?),
-        _ => Ok(()),
-    }
+    forwarding::forward_by(layout.fleet(), Some(&network.uplink))?;
+    Ok(ip::set_sysctl(&forwarding::key(name.as_str()), "1")?)
 }
 
 /// Loads the rules on the host's side.
@@ -434,7 +381,7 @@ pub(super) fn load_ruleset(layout: &Layout, ruleset: &Ruleset) -> Result<(), Fle
 /// Removes everything: the way out first, and then what is behind it.
 pub(super) fn remove(layout: &Layout) -> Result<(), FleetNetworkError> {
     ip::delete_link(layout.pair()?.as_str())?;
-    forward(layout.fleet(), None)?;
+    forwarding::forward_by(layout.fleet(), None)?;
     nft::delete_table(FAMILY, &firewall::table_name(layout.fleet()))?;
     netns::remove(&layout.netns())?;
     // Who is quarantined stays so; only what was loaded for it is gone.
@@ -448,7 +395,7 @@ pub(super) fn remove(layout: &Layout) -> Result<(), FleetNetworkError> {
 
 /// Removes what an earlier sisforge left in the host's own network. No guest of the fleet is there any more.
 pub(super) fn remove_earlier(layout: &Layout) -> Result<(), FleetNetworkError> {
-    for tap in ip::taps()?.into_iter().filter(|tap| tap.alias == layout.tap_alias()) {
+    for tap in ip::taps()?.into_iter().filter(|tap| tap.alias.as_ref() == Some(&layout.tap_alias())) {
         ip::delete_link(&tap.name)?;
     }
     Ok(nft::delete_table("inet", &firewall::table_name(layout.fleet()))?)

@@ -4,26 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
-use std::path::Path;
 
 use crate::base::GuestName;
 use crate::base::diagnostic::one_line;
 use crate::base::network::guest_of_tap;
 use crate::host::layout::Layout;
 use crate::host::observed::{
-    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedTap, ObservedVmm,
+    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedLimits, ObservedTap,
+    ObservedVmm,
 };
-use crate::host::state::{CPU_PERIOD, CgroupLimits, Machine};
-use crate::sys::cgroup::IoLimits;
+use crate::host::state::{CPU_PERIOD, Machine};
+use crate::sys::cgroup::{Hierarchy, IoLimits};
 use crate::sys::fs as files;
 use crate::sys::ip;
 use crate::sys::process::{self, DirId, ProcessInfo};
 
-use super::jail::{Astray, JailId};
+use super::jail::Astray;
+use super::jail_id::JailId;
 use super::linux::{GuestHandle, LinuxHost};
 use super::look::SeenVmm;
 use super::network::FleetNetworkError;
-use super::record::{self, Ready, Unreadable};
+use super::record::{self, Ready, StartedVmm, Unreadable};
 use super::store::Store;
 use super::{ApplyError, network, resolver, snapshot};
 
@@ -37,9 +38,10 @@ pub fn observe(host: &LinuxHost) -> Result<ObservedHost, ApplyError> {
     host.look.again();
     let jails = host.look.all_jails(layout)?;
     let cgroups = hierarchy.children(&layout.cgroups());
-    let known: BTreeSet<GuestName> = recorded(layout)?
+    let disks = files::names_in(&layout.disks())?;
+    let known: BTreeSet<GuestName> = record::guests(layout)?
         .into_iter()
-        .chain(names_in(&layout.disks(), ".ext4")?)
+        .chain(disks.iter().filter_map(|name| name.strip_suffix(".ext4")?.parse().ok()))
         .chain(cgroups.iter().filter_map(|name| name.parse().ok()))
         .chain(jails.keys().cloned())
         .collect();
@@ -67,6 +69,7 @@ pub fn observe(host: &LinuxHost) -> Result<ObservedHost, ApplyError> {
         stored: store.whole,
         damaged: store.damaged,
         guests,
+        quarantined: record::quarantine::all(layout)?,
         resolvers: resolver::observe(layout, hierarchy).map_err(FleetNetworkError::from)?,
         snapshot_leftovers: snapshot::has_leftovers(layout),
     })
@@ -103,15 +106,9 @@ pub fn is_bare(observed: &ObservedHost) -> bool {
         && !observed.network.is_in_host
 }
 
-/// The guests that have records or logs in the store, whether anything else of them is there or not.
-pub fn recorded(layout: &Layout) -> Result<BTreeSet<GuestName>, ApplyError> {
-    names_in(&layout.guests(), "")
-}
-
-/// What `guests/<name>`, `disks/<name>.ext4` and the like are called after.
-fn names_in(dir: &Path, suffix: &str) -> Result<BTreeSet<GuestName>, ApplyError> {
-    let names = files::names_in(dir)?;
-    Ok(names.iter().filter_map(|name| name.strip_suffix(suffix)?.parse().ok()).collect())
+/// The guests that have a cgroup, whichever store they were started from.
+pub fn in_cgroups(layout: &Layout, hierarchy: &Hierarchy) -> BTreeSet<GuestName> {
+    hierarchy.children(&layout.cgroups()).iter().filter_map(|name| name.parse().ok()).collect()
 }
 
 /// TAPs of guests in the fleet's namespace; what an earlier sisforge left in the host's own network counts where there is
@@ -133,7 +130,7 @@ fn taps(
     let there = inside.into_iter().flat_map(|inside| &inside.interfaces).map(|interface| (interface, false));
     let taps =
         here.chain(there).filter_map(|(interface, is_in_host)| Some((interface.tap.as_ref()?, is_in_host)));
-    let ours = taps.filter(|(tap, _)| layout.owns_tap(&tap.alias));
+    let ours = taps.filter(|(tap, _)| layout.owns_tap(tap.alias.as_deref()));
     ours.filter_map(|(tap, is_in_host)| of_guest(tap, is_in_host)).collect()
 }
 
@@ -145,11 +142,9 @@ impl GuestHandle<'_> {
         cgroups: &BTreeSet<String>,
         store: &Store,
     ) -> Result<ObservedGuest, ApplyError> {
-        let ready: Result<Option<Ready>, Unreadable> = record::read(&self.layout().ready(self.name));
-        let recorded =
-            ready.as_ref().ok().and_then(Option::as_ref).and_then(|ready| self.vmm_recorded(ready));
-        let is_inside = recorded.is_some();
-        let found = recorded.or_else(|| self.vmm_in(|| places.to_vec()));
+        let ready: Result<Option<Ready>, Unreadable> = record::read(&self.dir().ready());
+        let known_ready = ready.as_ref().ok().and_then(Option::as_ref);
+        let Occupants { vmm: found, is_inside, strays } = self.occupants_by(known_ready, || places.to_vec());
         let used = found.as_ref().and_then(|vmm| self.jail_in_use(places, vmm));
         let disk = self.observed_disk();
         let machine = if found.is_some() || disk.is_none() { self.machine() } else { Ok(None) };
@@ -172,6 +167,7 @@ impl GuestHandle<'_> {
             cgroup: self.observed_cgroup(cgroups),
             idle_jails: places.len() > usize::from(used.is_some()),
             idle_records: found.is_none() && self.has_records()?,
+            strays,
             vmm: found.map(vmm),
         })
     }
@@ -192,9 +188,9 @@ impl GuestHandle<'_> {
         // Of one that may be frozen for good, nobody can say that it may go on.
         let machine = machine.filter(|_| paused.is_ok());
         let paused = known(paused, &mut unreadable);
-        let role = record::pool::role(layout, name, process).unwrap_or_else(|error| {
+        let role = self.recorded_role(process).unwrap_or_else(|error| {
             unreadable.push(one_line(&error));
-            record::pool::role_unread(layout, name)
+            Some(self.role_unread())
         });
         // One that was started for a snapshot runs no guest before it has loaded it.
         let waits = |machine: &Machine| {
@@ -207,7 +203,7 @@ impl GuestHandle<'_> {
             machine: machine.filter(|machine| !waits(machine)),
             unreadable,
             jailed: place.is_some(),
-            outside_cgroup: !hierarchy.holds(&cgroup, process.pid),
+            outside_cgroup: !hierarchy.holds(&cgroup, process.id.pid),
             halted: process.state == process::STOPPED || hierarchy.is_frozen(&cgroup),
             damaged: damaged.unwrap_or_default(),
             logged: self.has_keeper() && self.halted_keeper().is_none(),
@@ -234,11 +230,10 @@ impl GuestHandle<'_> {
         let (layout, hierarchy, name) = (self.layout(), &self.host.hierarchy, self.name);
         let path = layout.cgroup(name);
         let limits = match hierarchy.limits(&path) {
-            Some(limits) => Found::Whole(CgroupLimits {
+            Some(limits) => Found::Whole(ObservedLimits {
                 memory: limits.memory,
                 pids: limits.pids,
-                // In another period, as much as it comes to in the one that is set here.
-                cpu_quota: limits.cpu_quota.map_or(u64::MAX, |(quota, period)| {
+                cpu_quota: limits.cpu_quota.map(|(quota, period)| {
                     quota.saturating_mul(CPU_PERIOD).checked_div(period).unwrap_or(quota)
                 }),
                 cpu_weight: limits.cpu_weight,
@@ -251,31 +246,67 @@ impl GuestHandle<'_> {
         Some(ObservedCgroup { limits, oom_kills: hierarchy.oom_kills(&path) })
     }
 
-    /// The guest's VMM: whatever lives in its cgroup, or, where that is gone, in one of its jails.
+    /// The guest's VMM: the process that was started as that, as long as it lives. Where no record says which, the first that lives in its
+    /// cgroup, or, where that is gone, in one of its jails.
     pub fn vmm(self) -> Option<ProcessInfo> {
+        self.occupants().vmm
+    }
+
+    /// What runs of a guest.
+    pub(super) fn occupants(self) -> Occupants {
         if self.host.look.has_ended(self.name) {
-            return None;
+            return Occupants::default();
         }
+        let ready: Option<Ready> = record::read(&self.dir().ready()).ok().flatten();
         // Where the jails cannot be read, nobody can tell what lives in them.
-        self.vmm_in(|| self.jails().unwrap_or_default())
+        self.occupants_by(ready.as_ref(), || self.jails().unwrap_or_default())
     }
 
-    /// The VMM whose guest was ready, where it is in the guest's cgroup for each controller: what was put there beside it since does
-    /// not have its place.
-    fn vmm_recorded(self, ready: &Ready) -> Option<ProcessInfo> {
-        let vmm = process::inspect(ready.pid).filter(|process| ready.is_of(process))?;
-        self.host.hierarchy.holds(&self.layout().cgroup(self.name), vmm.pid).then_some(vmm)
-    }
-
-    fn vmm_in(self, places: impl FnOnce() -> Vec<JailId>) -> Option<ProcessInfo> {
+    fn occupants_by(self, ready: Option<&Ready>, places: impl FnOnce() -> Vec<JailId>) -> Occupants {
         let (layout, hierarchy, name) = (self.layout(), &self.host.hierarchy, self.name);
-        let in_cgroup = hierarchy.procs(&layout.cgroup(name));
-        leader(in_cgroup.into_iter().filter_map(process::inspect))
-            .or_else(|| self.vmm_outside_cgroup(&places()))
+        // An earlier sisforge put down nothing before its guest was ready.
+        let noted = || record::read(&self.dir().started()).ok().flatten().map(|StartedVmm(vmm)| vmm);
+        let started = ready.map(|ready| ready.vmm).or_else(noted);
+        let cgroup = layout.cgroup(name);
+        let recorded = started.and_then(process::again);
+        let is_inside = recorded.as_ref().is_some_and(|vmm| hierarchy.holds(&cgroup, vmm.id.pid));
+        if is_inside {
+            return Occupants { vmm: recorded, is_inside, strays: false };
+        }
+        let places = places();
+        // In neither, it was only to become the VMM: whoever started it is gone, and so it ends.
+        let recorded = recorded.filter(|vmm| self.lives_in_one_of(&places, vmm));
+        if recorded.is_some() {
+            return Occupants { vmm: recorded, is_inside, strays: false };
+        }
+        let in_cgroup = hierarchy.procs(&cgroup);
+        let first = leader(in_cgroup.into_iter().filter_map(process::inspect))
+            .or_else(|| self.vmm_outside_cgroup(&places));
+        // The end of the VMM is its guest's, whatever it started lives on.
+        match started {
+            Some(_) => Occupants { vmm: None, is_inside, strays: first.is_some() },
+            None => Occupants { vmm: first, is_inside, strays: false },
+        }
     }
 }
 
+/// What runs of a guest.
+#[derive(Debug, Default)]
+pub(super) struct Occupants {
+    pub vmm: Option<ProcessInfo>,
+    /// Whether the VMM is known to be in its cgroup for each controller.
+    is_inside: bool,
+    /// Whether others are left of a VMM that has ended.
+    pub strays: bool,
+}
+
 impl GuestHandle<'_> {
+    /// Whether the root of a process is that of one of these jails.
+    fn lives_in_one_of(self, places: &[JailId], process: &ProcessInfo) -> bool {
+        let root = |place: &JailId| DirId::of(&place.root(self.layout(), self.name));
+        process.root.is_some() && places.iter().any(|place| root(place) == process.root)
+    }
+
     /// What lives in one of a guest's jails, and was there when the host was looked at: who starts a VMM has it in its cgroup.
     pub(super) fn vmm_outside_cgroup(self, places: &[JailId]) -> Option<ProcessInfo> {
         let roots = places.iter().filter_map(|place| DirId::of(&place.root(self.layout(), self.name)));
@@ -291,42 +322,40 @@ impl GuestHandle<'_> {
 /// The VMM among the processes of its guest: the first of them, whatever number each has. KVM puts threads of the kernel
 /// beside it, and a VMM that was taken over may have started others.
 fn leader(processes: impl Iterator<Item = ProcessInfo>) -> Option<ProcessInfo> {
-    processes.filter(|process| !process.is_kernel_thread).min_by_key(|process| process.start_time)
+    processes.filter(|process| !process.is_kernel_thread).min_by_key(|process| process.id.start_time)
 }
 
 impl GuestHandle<'_> {
     /// What the running VMM's guest said when it was ready.
     pub fn ready(self, vmm: Option<&ProcessInfo>) -> Result<Option<Ready>, ApplyError> {
-        let (layout, name) = (self.layout(), self.name);
         let Some(vmm) = vmm else { return Ok(None) };
-        let ready: Option<Ready> = record::read(&layout.ready(name))?;
+        let ready: Option<Ready> = record::read(&self.dir().ready())?;
         Ok(ready.filter(|ready| ready.is_of(vmm)))
     }
 
     /// A data disk, where there is one.
     fn observed_disk(self) -> Option<ObservedDisk> {
-        let (layout, name) = (self.layout(), self.name);
-        let meta = std::fs::metadata(layout.disk(name)).ok()?;
+        let meta = std::fs::metadata(self.layout().disk(self.name)).ok()?;
         let private = meta.mode() & 0o7077 == 0 && meta.gid() == meta.uid();
-        Some(ObservedDisk { uid: meta.uid(), private, size: record::given_size(layout, name, meta.len()) })
+        Some(ObservedDisk { uid: meta.uid(), private, size: self.given_size(meta.len()) })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::process::ProcessId;
 
     #[test]
     fn numbers_that_were_given_again_make_nobody_the_vmm() {
         let process = |pid, start_time, is_kernel_thread| ProcessInfo {
-            pid,
-            start_time,
+            id: ProcessId { pid, start_time },
             is_kernel_thread,
             ..process::inspect(std::process::id()).unwrap()
         };
         // As in a cgroup after the numbers wrapped: by number, a thread of KVM and a child come before the VMM.
         let all = [process(300, 90, true), process(301, 100, false), process(32_000, 80, false)];
-        assert_eq!(leader(all.into_iter()).unwrap().pid, 32_000);
+        assert_eq!(leader(all.into_iter()).unwrap().id.pid, 32_000);
         assert_eq!(leader([process(300, 90, true)].into_iter()), None);
     }
 }

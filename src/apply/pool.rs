@@ -1,29 +1,51 @@
 //! Guests of pools: made to wait, and taken out of waiting before anything else is done to them.
 
-use crate::base::Label;
-use crate::host::observed::PoolRole;
-use crate::host::state::{Machine, SpareSpec};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
 
-use crate::sys::fs as files;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use crate::base::Label;
+use crate::base::time::parse_rfc3339;
+use crate::host::observed::PoolRole;
+use crate::host::pool::CLAIM_LIMIT;
+use crate::host::state::{Machine, Session, SpareSpec};
+use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::ProcessInfo;
 
-use super::control::{self, PATIENCE, PAUSE_LIMIT};
+use super::ApplyError;
+use super::control::{self, PATIENCE, PAUSE_LIMIT, VmmControl};
 use super::linux::GuestHandle;
-use super::record::pool::{self, PoolRecord};
-use super::{ApplyError, record};
+use super::record::pool::PoolRecord;
+use super::record::{self, Unreadable};
+use super::session_disk::HeldSessionDisk;
+
+/// A time that cannot be read is none that comes.
+fn is_past(time: &str) -> bool {
+    parse_rfc3339(time).is_ok_and(|time| time <= SystemTime::now())
+}
 
 impl GuestHandle<'_> {
+    /// Records that a guest boots to be handed out. One whose VMM has ended already fails by that.
+    pub(super) fn raise_spare(self, spare: &SpareSpec) -> Result<(), ApplyError> {
+        let Some(vmm) = self.vmm() else { return Ok(()) };
+        Ok(record::write(&self.dir().raised(), &PoolRecord::spare(&vmm, spare))?)
+    }
+
     /// Has a guest that is ready wait until somebody takes it.
     pub(super) fn make_spare(self, spare: &SpareSpec) -> Result<(), ApplyError> {
         let vmm = self.vmm().ok_or_else(|| ApplyError::Gone(self.name.clone()))?;
         if spare.paused {
-            let machine: Option<Machine> = self.machine()?;
-            let machine = machine.ok_or_else(|| ApplyError::Gone(self.name.clone()))?;
-            control::connect(&self.jail_root(&vmm)?, &machine, &vmm, PATIENCE)?.pause()?;
+            self.control(&vmm)?.pause()?;
         }
         // Of an earlier VMM, if it is there: nobody could take the guest beside it.
-        files::remove(&self.layout().session(self.name))?;
-        Ok(record::write(&self.layout().spare(self.name), &PoolRecord::spare(&vmm, spare))?)
+        files::remove(&self.dir().session())?;
+        // So that one whose next records are lost is never made a spare again.
+        files::remove(&self.dir().raised())?;
+        Ok(record::write(&self.dir().spare(), &PoolRecord::spare(&vmm, spare))?)
     }
 
     /// Ends a guest that waits, so that nobody is given it any more.
@@ -31,22 +53,65 @@ impl GuestHandle<'_> {
     /// # Errors
     /// [`ApplyError::HandedOut`] where somebody took it meanwhile; nothing was done to it then.
     pub(super) fn end_spare(self) -> Result<(), ApplyError> {
-        if !pool::withdraw(self.layout(), self.name)? {
+        if !self.withdraw()? {
             return Err(ApplyError::HandedOut(self.name.clone()));
         }
         // It stands still and hears nothing, and it has nothing to lose.
         self.kill_vmm(None)
     }
 
-    /// What it is there for, while this VMM runs; as well as can be told where its record cannot be read.
-    pub fn role(self, vmm: &ProcessInfo) -> Option<PoolRole> {
-        let (layout, guest) = (self.layout(), self.name);
-        pool::role(layout, guest, vmm).unwrap_or_else(|_| pool::role_unread(layout, guest))
+    /// Makes a guest that waits one that cannot be taken. `false` where somebody took it.
+    fn withdraw(self) -> Result<bool, ApplyError> {
+        let spare = self.dir().spare();
+        match fs::remove_file(&spare) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(!self.dir().session().exists()),
+            Err(error) => Err(FileError::when("remove", &spare)(error).into()),
+        }
     }
 
-    /// Whether it waits in this pool.
+    /// What it is there for, while this VMM runs; as well as can be told where its record cannot be read.
+    pub fn role(self, vmm: &ProcessInfo) -> Option<PoolRole> {
+        self.recorded_role(vmm).unwrap_or_else(|_| Some(self.role_unread()))
+    }
+
+    /// The same, where its records can be read.
+    pub(super) fn recorded_role(self, vmm: &ProcessInfo) -> Result<Option<PoolRole>, Unreadable> {
+        let is_of_vmm = |record: &PoolRecord| record.is_of(vmm);
+        if let Some(taken) = record::read(&self.dir().session())?.filter(is_of_vmm) {
+            return Ok(Some(match taken.session.filter(|_| !taken.is_over) {
+                Some(session) if session.expires.as_deref().is_some_and(is_past) => PoolRole::Used,
+                Some(session) => PoolRole::InUse(session),
+                None if !taken.is_over && self.is_being_taken() => {
+                    PoolRole::InUse(Session { pool: taken.pool, ..Session::default() })
+                }
+                None => PoolRole::Used,
+            }));
+        }
+        if let Some(spare) = record::read(&self.dir().spare())?.filter(is_of_vmm) {
+            return Ok(spare.spec().map(PoolRole::Spare));
+        }
+        Ok(record::read(&self.dir().raised())?.filter(is_of_vmm).map(|_| PoolRole::Raised))
+    }
+
+    /// The same where no record of it can be read: somebody may have it, and keeps it; one that only waited is replaced.
+    pub(super) fn role_unread(self) -> PoolRole {
+        let is_taken = self.dir().session().exists();
+        if is_taken { PoolRole::InUse(Session::default()) } else { PoolRole::Used }
+    }
+
+    /// Whether it was renamed a moment ago, by somebody who may be about to say more.
+    fn is_being_taken(self) -> bool {
+        let renamed = fs::metadata(self.dir().session()).map(|meta| meta.ctime());
+        let renamed = Duration::from_secs(renamed.unwrap_or_default().max(0).unsigned_abs());
+        (SystemTime::UNIX_EPOCH + renamed).elapsed().is_ok_and(|since| since < CLAIM_LIMIT)
+    }
+
+    /// Whether it waits in this pool. Its name does not tell: that of another pool may go on where this one's ends.
     pub fn waits_in(self, pool: &Label) -> bool {
-        pool::waits_in(self.layout(), self.name, pool)
+        // Nobody is given one whose record cannot be read, and `up` replaces it.
+        let spare: Option<PoolRecord> = record::read(&self.dir().spare()).ok().flatten();
+        spare.is_some_and(|spare| spare.pool.as_ref() == Some(pool))
     }
 
     /// Whether it waits, and is paused meanwhile.
@@ -57,17 +122,23 @@ impl GuestHandle<'_> {
 
     /// What is recorded of whoever took it.
     pub fn taken(self) -> Result<Option<PoolRecord>, ApplyError> {
-        Ok(pool::taken(self.layout(), self.name)?)
+        Ok(record::read(&self.dir().session())?)
     }
 
-    /// Takes it, if it is there to be taken.
+    /// Takes it, if it is there to be taken: whoever comes second does not get it.
     pub fn take(self) -> Result<Option<PoolRecord>, ApplyError> {
-        Ok(pool::take(self.layout(), self.name)?)
+        let (spare, session) = (self.dir().spare(), self.dir().session());
+        match renameat_with(CWD, &spare, CWD, &session, RenameFlags::NOREPLACE) {
+            Ok(()) => self.taken(),
+            // Taken, or withdrawn; or taken by somebody who was killed, and not yet cleared away.
+            Err(Errno::NOENT | Errno::EXIST) => Ok(None),
+            Err(error) => Err(FileError::when("take", &spare)(error.into()).into()),
+        }
     }
 
-    /// Says whose it is.
+    /// Says whose it is, or that it is nobody's any more.
     pub fn keep_session(self, record: &PoolRecord) -> Result<(), ApplyError> {
-        Ok(pool::keep(self.layout(), self.name, record)?)
+        Ok(record::write(&self.dir().session(), record)?)
     }
 
     /// The VMM of a guest that somebody has taken. A later one is not theirs.
@@ -75,11 +146,29 @@ impl GuestHandle<'_> {
         self.vmm().filter(|vmm| record.is_of(vmm)).ok_or_else(|| ApplyError::Gone(self.name.clone()))
     }
 
-    /// Lets a guest run that somebody has taken.
-    pub fn resume_taken(self, record: &PoolRecord) -> Result<(), ApplyError> {
+    /// Gives a guest that somebody has taken the disk of its session, where it has one, and lets it run.
+    ///
+    /// # Errors
+    /// Where its VMM does not take the disk: the guest is ended then, and the disk free again.
+    pub fn begin_session(
+        self,
+        record: &PoolRecord,
+        disk: Option<&HeldSessionDisk>,
+    ) -> Result<(), ApplyError> {
         let vmm = self.vmm_taken(record)?;
+        if let Some(disk) = disk {
+            self.attach_session_disk(&vmm, disk)?;
+        }
+        if record.paused {
+            self.control(&vmm)?.resume(PAUSE_LIMIT)?;
+        }
+        if disk.is_some() { self.announce_session_disk() } else { Ok(()) }
+    }
+
+    /// The VMM, connected to.
+    fn control(self, vmm: &ProcessInfo) -> Result<Box<dyn VmmControl>, ApplyError> {
         let machine: Option<Machine> = self.machine()?;
         let machine = machine.ok_or_else(|| ApplyError::Gone(self.name.clone()))?;
-        control::connect(&self.jail_root(&vmm)?, &machine, &vmm, PATIENCE)?.resume(PAUSE_LIMIT)
+        control::connect(&self.jail_root(vmm)?, &machine, vmm, PATIENCE)
     }
 }

@@ -11,16 +11,16 @@ use crate::host::layout::Layout;
 use crate::host::vmm;
 use crate::host::vmm::of;
 use crate::plan::check::{self, HostHugePages, HostLacks, HostMemory, MemoryShortage, UidProcess};
-use crate::plan::{GuestSteps, Plan, Step};
+use crate::plan::{GuestSteps, NetworkStep, Plan, Step};
 use crate::sys::accounts::HostAccounts;
 use crate::sys::cgroup::IoLimits;
-use crate::sys::fs::{self as files, FileError};
+use crate::sys::fs::{self as files, FileError, FileId};
 use crate::sys::ip::Interface;
 use crate::sys::{firecracker, memory, nft, process, tool};
 
 use super::linux::LinuxHost;
 use super::record::PlaceRecord;
-use super::{ApplyError, network, observe, record, resolver};
+use super::{ApplyError, network, record, resolver};
 
 /// Looks whether every step can be taken.
 ///
@@ -72,7 +72,7 @@ fn own_disks(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     for name in files::names_in(&host.layout.disks())? {
         let guest = name.strip_suffix(".ext4").and_then(|name| name.parse::<GuestName>().ok());
         let disk = guest.and_then(|guest| Some((host.layout.disk(&guest).symlink_metadata().ok()?, guest)));
-        disks.extend(disk.map(|(disk, guest)| (guest, (disk.dev(), disk.ino()))));
+        disks.extend(disk.map(|(disk, guest)| (guest, FileId::of(&disk))));
     }
     match check::shared_disk(plan, &disks) {
         Some((guest, other)) => Err(ApplyError::DiskShared { guest, other: host.layout.disk(&other) }),
@@ -131,9 +131,9 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
 fn rules_and_artifacts(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
     for step in steps {
         match step {
-            Step::LoadRuleset(ruleset) => nft::check(&ruleset.to_check())?,
-            Step::LoadHostRules(rules) => nft::check(&rules.ruleset.text)?,
-            Step::StartResolver(wanted) => resolver::can_start(&host.layout, wanted)?,
+            Step::Network(NetworkStep::LoadRuleset(ruleset)) => nft::check(&ruleset.to_check())?,
+            Step::Network(NetworkStep::LoadHostRules(rules)) => nft::check(&rules.ruleset.text)?,
+            Step::Network(NetworkStep::StartResolver(wanted)) => resolver::can_start(&host.layout, wanted)?,
             Step::StoreFile { digest, .. } if digest.is_built() && !host.artifacts.contains_key(digest) => {
                 return Err(ApplyError::NoArtifact(*digest));
             }
@@ -160,7 +160,7 @@ fn tap_names(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
         return Ok(());
     }
     let Some(inside) = network::inside(&host.layout)? else { return Ok(()) };
-    let is_ours = |found: &Interface| found.tap.is_some() && host.layout.owns_tap(&found.alias);
+    let is_ours = |found: &Interface| found.tap.is_some() && host.layout.owns_tap(found.alias.as_deref());
     let foreign = inside.interfaces.into_iter().filter(|found| !is_ours(found)).map(|found| found.name);
     Ok(check::tap_names(&taps, &foreign.collect())?)
 }
@@ -171,7 +171,7 @@ fn huge_pages(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
         return Ok(());
     }
     let mut taken = BTreeMap::new();
-    for guest in observe::recorded(&host.layout)? {
+    for guest in record::guests(&host.layout)? {
         // Of one whose record cannot be read, nobody knows what it takes.
         if let Some(machine) = host.guest(&guest).machine().ok().flatten() {
             taken.insert(guest, check::huge_pages_of(&machine));
@@ -229,7 +229,7 @@ fn is_in_place(pid: u32, guest: &GuestName, host: &LinuxHost) -> Result<bool, Ap
 
 /// Whether jails can be in a directory. One that is not there yet will be on the file system of what it is made in.
 fn allows_jails(store: &Path) -> Result<(), ApplyError> {
-    let store = store.ancestors().find(|path| path.exists()).unwrap_or(store);
+    let store = files::existing_ancestor(store).unwrap_or(store);
     let stat = rustix::fs::statvfs(store).map_err(|error| FileError::when("look at", store)(error.into()))?;
     let is_set = |flag| stat.f_flag.contains(flag);
     Ok(check::jails(store, is_set(StatVfsMountFlags::NOEXEC), is_set(StatVfsMountFlags::NODEV))?)
@@ -238,11 +238,17 @@ fn allows_jails(store: &Path) -> Result<(), ApplyError> {
 fn programs(steps: &[&Step]) -> BTreeSet<&'static str> {
     let needed = |step: &&Step| -> &'static [&'static str] {
         match step {
-            Step::LoadRuleset(_) | Step::LoadHostRules(_) | Step::RemoveNetwork => &["nft"],
-            Step::CreateTap { .. } | Step::CreateNamespace | Step::ConnectNamespace { .. } => &["ip"],
-            Step::RemoveContainers { .. } | Step::StartContainers { .. } | Step::AwaitHealthy { .. } => {
-                &["ssh"]
-            }
+            Step::Network(step) => match step {
+                NetworkStep::LoadRuleset(_) | NetworkStep::LoadHostRules(_) | NetworkStep::RemoveNetwork => {
+                    &["nft"]
+                }
+                NetworkStep::CreateNamespace | NetworkStep::ConnectNamespace { .. } => &["ip"],
+                NetworkStep::RemoveEarlierNetwork
+                | NetworkStep::StartResolver(_)
+                | NetworkStep::StopResolver { .. } => &[],
+            },
+            Step::CreateTap { .. } => &["ip"],
+            Step::Containers(_) => &["ssh"],
             Step::StartVmm { machine, .. } => vmm::of(machine.vmm).needed_programs(),
             _ => &[],
         }
@@ -271,16 +277,15 @@ fn room(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
 
 /// Bytes that a step writes to the disk where nothing is shared with the original.
 fn copied(step: &Step, host: &LinuxHost) -> u64 {
-    check::copied(step).map_or(0, |digest| match host.artifacts.get(digest) {
-        Some(artifact) => allocated(artifact),
-        None => allocated(&host.layout.file(digest)),
-    })
+    let original = |digest| host.artifacts.get(digest).cloned().unwrap_or_else(|| host.layout.file(digest));
+    let meta = check::copied(step).and_then(|digest| std::fs::metadata(original(digest)).ok());
+    meta.map_or(0, |meta| files::allocated(&meta))
 }
 
 /// What a plan copies to the jails' file system, in words; `None` where it shares blocks there, or copies nothing.
 pub fn cost(plan: &Plan, host: &LinuxHost) -> Option<String> {
     let place = host.layout.place();
-    let there = place.ancestors().find(|dir| dir.exists())?;
+    let there = files::existing_ancestor(place)?;
     let device = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.dev());
     let shares = rustix::fs::statfs(there).is_ok_and(|stat| REFLINKS.contains(&stat.f_type));
     let (mut bytes, mut is_elsewhere) = (0, false);
@@ -306,13 +311,7 @@ const REFLINKS: [rustix::fs::FsWord; 3] = [0x9123_683e, 0x5846_5342, 0xca45_1a4e
 /// Whether the store has room for so many bytes more.
 pub(super) fn room_for(layout: &Layout, needed: u64) -> Result<(), ApplyError> {
     let place = layout.place_dir();
-    let store = place.ancestors().find(|dir| dir.exists()).unwrap_or(&place).to_owned();
-    let free =
-        rustix::fs::statvfs(&store).map_err(|error| FileError::when("look at", &store)(error.into()))?;
-    Ok(check::room(&store, free.f_bavail * free.f_frsize, needed)?)
-}
-
-/// Bytes that a file takes on its disk, holes left out.
-pub(super) fn allocated(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |meta| meta.blocks() * 512)
+    let store = files::existing_ancestor(&place).unwrap_or(&place);
+    let free = files::free_space(store).map_err(FileError::when("look at", store))?;
+    Ok(check::room(store, free.bytes, needed)?)
 }

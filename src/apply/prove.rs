@@ -131,9 +131,6 @@ const OUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 impl Scratch {
     /// Lays it out in this process's network, which must have nothing in it.
-    ///
-    /// # Errors
-    /// Where that cannot be done, as by somebody who is not root.
     pub fn build(sender: Sender) -> Result<Self, ProveError> {
         let sleepers = [sleeper()?, sleeper()?];
         let [guest, beyond] = [sleepers[0].pid(), sleepers[1].pid()];
@@ -175,9 +172,6 @@ impl Scratch {
     }
 
     /// Sends what begins a connection of the guest, and waits for what becomes of it.
-    ///
-    /// # Errors
-    /// Where nothing is traced of it.
     pub fn send(&mut self, to: Ipv4Addr, transport: Transport) -> Result<Proof, ProveError> {
         self.send_as(to, transport, Shape::Own)
     }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::base::network::host_side;
+use crate::base::text::none_is_empty;
 use crate::base::{Class, Diagnosis, Diagnostic, FleetName, GuestName, InterfaceName, Sha256, SnapshotName};
 use crate::host::container::StartedContainer;
 use crate::host::layout::Layout;
@@ -27,31 +28,35 @@ use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError, boot_id};
 use crate::sys::netns::own_identity;
 use crate::sys::nft::SetDigests;
-use crate::sys::process::ProcessInfo;
+use crate::sys::process::{ProcessId, ProcessInfo};
 
 /// What is kept in a file of its own.
 pub trait Record: Serialize + DeserializeOwned {
     /// Version of the layout that is written. Records of before there were versions count as of version 0.
-    const VERSION: u32;
+    const VERSION: u32 = 1;
 
     /// Makes a record of this version of one of an earlier version.
-    ///
-    /// # Errors
-    /// Says why it cannot be one.
     fn convert(_version: u32, record: Map<String, Value>) -> Result<Map<String, Value>, String> {
         Ok(record)
     }
 }
 
+/// `vmm.json`: the process that was started as a guest's VMM. Whatever else lives in the guest's cgroup once that has ended is not it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StartedVmm(pub ProcessId);
+
+impl Record for StartedVmm {}
+
 /// `ready.json`: what a guest said of itself, and what was started in it since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
     /// The VMM's process, so that a later one is not taken for it.
-    pub pid: u32,
-    /// In clock ticks since the host's boot.
-    pub start_time: u64,
-    /// `ssh-ed25519 AAAA...`; empty where the guest runs no sshd.
-    pub host_key: String,
+    #[serde(flatten)]
+    pub vmm: ProcessId,
+    /// `ssh-ed25519 AAAA...`; `None` where the guest runs no sshd.
+    #[serde(with = "none_is_empty")]
+    pub host_key: Option<String>,
     #[serde(default)]
     pub containers: Vec<StartedContainer>,
 }
@@ -59,7 +64,7 @@ pub struct Ready {
 impl Ready {
     /// Whether it tells of this VMM, and not of an earlier one of the guest.
     pub fn is_of(&self, vmm: &ProcessInfo) -> bool {
-        (self.pid, self.start_time) == (vmm.pid, vmm.start_time)
+        self.vmm == vmm.id
     }
 }
 
@@ -137,38 +142,14 @@ pub struct Freezing {
     pub stop: bool,
 }
 
-impl Record for Ready {
-    const VERSION: u32 = 1;
-}
-
-impl Record for PlaceRecord {
-    const VERSION: u32 = 1;
-}
-
-impl Record for LoadedRuleset {
-    const VERSION: u32 = 1;
-}
-
-impl Record for HeldRules {
-    const VERSION: u32 = 1;
-}
-
-impl Record for Forwarding {
-    const VERSION: u32 = 1;
-}
-
-impl Record for Freezing {
-    const VERSION: u32 = 1;
-}
-
-impl Record for HandedOver {
-    const VERSION: u32 = 1;
-}
-
-impl Record for Restored {
-    const VERSION: u32 = 1;
-}
-
+impl Record for Ready {}
+impl Record for PlaceRecord {}
+impl Record for LoadedRuleset {}
+impl Record for HeldRules {}
+impl Record for Forwarding {}
+impl Record for Freezing {}
+impl Record for HandedOver {}
+impl Record for Restored {}
 impl Record for Machine {
     const VERSION: u32 = 2;
 
@@ -213,55 +194,9 @@ fn address_on(command_line: &str) -> Option<Ipv4Addr> {
     ip.split(':').next()?.parse().ok()
 }
 
-/// `disk.json`: how many bytes the host gave a guest's disk. Its VMM may have made the file longer or shorter since.
-#[derive(Serialize, Deserialize)]
-struct GivenSize {
-    size: u64,
-    /// The file that was put into the guest's newest jail; `None` in records of before, and of a disk that was in none.
-    #[serde(default)]
-    inode: Option<u64>,
-}
-
-impl Record for GivenSize {
-    const VERSION: u32 = 1;
-}
-
-/// Remembers how many bytes the host gave a guest's disk.
-pub(super) fn remember_size(layout: &Layout, guest: &GuestName, size: u64) -> Result<(), Unwritten> {
-    files::create_private_dir(&layout.guest(guest))?;
-    write(&layout.disk_record(guest), &GivenSize { size, inode: None })
-}
-
-/// Remembers which file a guest's newest jail has for its kept disk, whose size is known.
-pub(super) fn remember_inode(layout: &Layout, guest: &GuestName, inode: u64) -> Result<(), Unwritten> {
-    match read::<GivenSize>(&layout.disk_record(guest)) {
-        Ok(Some(given)) if given.inode != Some(inode) => {
-            write(&layout.disk_record(guest), &GivenSize { inode: Some(inode), ..given })
-        }
-        // Without a size, the file's own counts.
-        _ => Ok(()),
-    }
-}
-
-/// The file that a guest's newest jail was given for its kept disk, where that is known.
-pub(super) fn given_inode(layout: &Layout, guest: &GuestName) -> Option<u64> {
-    read::<GivenSize>(&layout.disk_record(guest)).ok().flatten()?.inode
-}
-
-/// The size of a guest's kept disk whose file has `length` bytes. What a VMM added to it does not count; what it cut off is
-/// missing.
-pub(super) fn given_size(layout: &Layout, guest: &GuestName, length: u64) -> u64 {
-    // One that cannot be read is as good as none: what counts is then what is there.
-    let given: Option<GivenSize> = read(&layout.disk_record(guest)).ok().flatten();
-    given.map_or(length, |given| given.size.min(length))
-}
-
-/// Remembers the size of a kept disk that was made before sizes were remembered, while no VMM can change it.
-pub(super) fn know_size(layout: &Layout, guest: &GuestName) -> Result<(), Unwritten> {
-    match std::fs::metadata(layout.disk(guest)) {
-        Ok(disk) if !layout.disk_record(guest).exists() => remember_size(layout, guest, disk.len()),
-        _ => Ok(()),
-    }
+/// The guests that have records or logs in the store, whether anything else of them is there or not.
+pub fn guests(layout: &Layout) -> Result<BTreeSet<GuestName>, FileError> {
+    Ok(files::names_in(&layout.guests())?.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
 /// A record that is there, and does not say what it should.

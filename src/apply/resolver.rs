@@ -22,7 +22,7 @@ use crate::host::resolver::{
 };
 use crate::sys::cgroup::{CgroupError, Hierarchy, Limits};
 use crate::sys::fs::{self as files, FileError};
-use crate::sys::launch::LaunchError;
+use crate::sys::launch::{LaunchError, LaunchRequest};
 use crate::sys::netns::{NetnsError, Presence};
 use crate::sys::nft::NftError;
 use crate::sys::remove::remove_tree;
@@ -123,7 +123,7 @@ pub fn configured(layout: &Layout, observed: &ObservedHost) -> BTreeMap<Label, C
     let configured = observed.resolvers.keys().filter_map(|seat| {
         let started: StartedResolver = record::read(&layout.resolver_record(*seat)).ok().flatten()?;
         let config = files::read_text(&config_path(layout, ResolverProgram::Dnsmasq, *seat)).ok()?;
-        Some((started.policy, ConfiguredNames::of(config)))
+        Some((started.policy, ConfiguredNames::observed(&config)))
     });
     configured.collect()
 }
@@ -211,13 +211,17 @@ impl ResolverHost<'_> {
         };
         files::write_unsynced(&config_path(layout, program, seat.number), text.as_bytes(), 0o444)?;
         let cgroup = layout.resolver_cgroup(program, seat.number);
-        let limits = Limits { memory: resolver.memory(program), pids: PROCESSES, ..Limits::NONE };
+        let limits = Limits { memory: Some(resolver.memory(program)), pids: Some(PROCESSES), ..Limits::NONE };
         self.hierarchy.create(&cgroup, &limits)?;
         let netns = layout.netns();
-        let launcher = Tool::new(self.launcher).arg("launch").arg("--netns").arg(netns.path());
-        let procs = self.hierarchy.procs_files(&cgroup);
-        let launcher = procs.iter().fold(launcher, |tool, file| tool.arg("--cgroup").arg(file));
-        let launcher = launcher.arg("--").args(call(layout, resolver, program)?.argv());
+        let argv: Vec<_> = call(layout, resolver, program)?.argv().cloned().collect();
+        let launcher = LaunchRequest {
+            cgroups: &self.hierarchy.join_files(&cgroup),
+            netns: Some(netns.path()),
+            argv: &argv,
+            ..LaunchRequest::default()
+        }
+        .command(self.launcher);
         let dir = layout.resolver(seat.number);
         let failed = || FileError::when("create a file in", &dir);
         let mut said = tempfile::tempfile_in(&dir).map_err(failed())?;
@@ -290,17 +294,10 @@ fn is_answered(port: u16, name: &str) -> bool {
     ask().is_ok()
 }
 
-/// The ports at which guests are led to a seat.
-fn ports(seat: u16) -> Vec<u16> {
-    // Users are no matter here.
-    let seat = Seat::of(seat, u32::MAX);
-    seat.iter().flat_map(|seat| ResolverProgram::ALL.map(|program| program.ports(*seat))).flatten().collect()
-}
-
 /// Waits until whatever guests have asked in a seat was answered, and what any resolver has asked for them, in the network namespace of
 /// this thread; [`LEAVE`] at most.
 fn answer_the_last(seat: u16) -> Result<(), NftError> {
-    let (begun, ports) = (Instant::now(), ports(seat));
+    let (begun, ports) = (Instant::now(), Seat::ports_of(seat));
     let is_open = |it: &conntrack::TrackedConnection| {
         let is_asked = it.answering_port.is_some_and(|port| port == 53 || ports.contains(&port));
         is_asked && it.awaits_answer
@@ -319,7 +316,7 @@ fn answer_the_last(seat: u16) -> Result<(), NftError> {
 
 /// Has the kernel forget who was led to a seat.
 fn forget(seat: u16) -> Result<(), NftError> {
-    let ports = ports(seat);
+    let ports = Seat::ports_of(seat);
     let led = |it: &conntrack::TrackedConnection| {
         it.answering_port.is_some_and(|port| ports.contains(&port)) && it.port != it.answering_port
     };

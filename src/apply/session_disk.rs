@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::base::text::natural_order;
 use crate::base::{ByteSize, GuestName, Label, Sha256, uuid_from};
+use crate::host::console::SessionMount;
 use crate::host::layout::{BEFORE, Layout, NOT_WHOLE};
 use crate::host::logs::LogKind;
 use crate::host::names::SESSION;
@@ -27,9 +29,8 @@ use crate::sys::untrusted::{FileKind, HeldNode, UntrustedDir};
 
 use super::ApplyError;
 use super::control::{self, PATIENCE};
+use super::error::SessionDiskError;
 use super::linux::{GuestHandle, LinuxHost};
-use super::record::pool::PoolRecord;
-use super::session_disk_error::SessionDiskError;
 
 /// A session's disk that this process alone may give away or remove, whether it is there yet or not.
 #[derive(Debug)]
@@ -76,15 +77,11 @@ fn lock(dir: &Path) -> io::Result<Option<File>> {
         locked => locked?,
     }
     match fs::metadata(dir) {
-        Ok(there) if is_same(&there, &held.metadata()?) => Ok(Some(held)),
+        Ok(there) if files::is_same_file(&there, &held.metadata()?) => Ok(Some(held)),
         Ok(_) => Ok(None),
         Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn is_same(one: &Metadata, other: &Metadata) -> bool {
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 impl HeldSessionDisk {
@@ -199,7 +196,7 @@ fn holder(host: &LinuxHost, name: &Label, disk: Option<&Metadata>) -> Result<Opt
     for (guest, places) in host.look.all_jails(&host.layout)? {
         for place in places {
             let there = place.root(&host.layout, &guest).join(in_jail(name));
-            let is_it = |there: Metadata| disk.is_none_or(|disk| is_same(&there, disk));
+            let is_it = |there: Metadata| disk.is_none_or(|disk| files::is_same_file(&there, disk));
             if fs::symlink_metadata(there).is_ok_and(is_it) {
                 return Ok(Some(guest));
             }
@@ -212,8 +209,10 @@ fn holder(host: &LinuxHost, name: &Label, disk: Option<&Metadata>) -> Result<Opt
 fn still_open(disk: &Metadata) -> Option<u32> {
     let of_guest = process::rooted_elsewhere().into_iter().filter_map(|(pid, _)| process::inspect(pid));
     let mut of_guest = of_guest.filter(|process| process::uid(process) == Some(disk.uid()));
-    let has_it = |process: &ProcessInfo| HeldNode::open_in(process.pid, |meta| is_same(meta, disk)).is_some();
-    of_guest.find(has_it).map(|process| process.pid)
+    let has_it = |process: &ProcessInfo| {
+        HeldNode::open_in(process.id.pid, |meta| files::is_same_file(meta, disk)).is_some()
+    };
+    of_guest.find(has_it).map(|process| process.id.pid)
 }
 
 /// What a jail calls a session's disk, below its root.
@@ -233,24 +232,27 @@ impl GuestHandle<'_> {
         disk.prepare(self.name, place)
     }
 
-    /// Gives a guest that somebody has taken the disk of its session.
+    /// Gives a guest the disk of its session.
     ///
     /// # Errors
     /// Where its VMM does not take it. The guest is then ended, and the disk free again.
-    pub fn attach_session_disk(self, record: &PoolRecord, disk: &HeldSessionDisk) -> Result<(), ApplyError> {
-        let vmm = self.vmm_taken(record)?;
+    pub(super) fn attach_session_disk(
+        self,
+        vmm: &ProcessInfo,
+        disk: &HeldSessionDisk,
+    ) -> Result<(), ApplyError> {
         let machine: Option<Machine> = self.machine()?;
         let machine = machine.ok_or_else(|| ApplyError::Gone(self.name.clone()))?;
-        let (root, path) = (self.jail_root(&vmm)?, in_jail(&disk.name));
+        let (root, path) = (self.jail_root(vmm)?, in_jail(&disk.name));
         let link = root.join(&path);
         let size = fs::metadata(&disk.path).map_err(FileError::when("look at", &disk.path))?.len();
         fs::hard_link(&disk.path, &link).map_err(FileError::when("link", &link))?;
         let attached = self.host.scope.chown(&disk.path, machine.uid).and_then(|()| {
-            control::connect(&root, &machine, &vmm, PATIENCE)?.change_session_disk(&path, size)
+            control::connect(&root, &machine, vmm, PATIENCE)?.change_session_disk(&path, size)
         });
         attached.inspect_err(|_| {
             // Where it cannot be ended, the next `up` ends it; the disk is its own until then.
-            if self.kill_vmm(Some(&vmm)).is_ok() {
+            if self.kill_vmm(Some(vmm)).is_ok() {
                 let _ = fs::remove_file(&link);
             }
         })
@@ -258,8 +260,8 @@ impl GuestHandle<'_> {
 
     /// Tells a guest that runs that the disk of its session is there: it reads a line on its serial port. One that has not read
     /// what was said before needs no more.
-    pub fn announce_session_disk(self) -> Result<(), ApplyError> {
-        let path = self.layout().console_input(self.name);
+    pub(super) fn announce_session_disk(self) -> Result<(), ApplyError> {
+        let path = self.dir().console_input();
         let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
         let told = File::options().write(true).custom_flags(flags).open(&path);
         match told.and_then(|mut pipe| pipe.write_all(b"\n")) {
@@ -272,13 +274,10 @@ impl GuestHandle<'_> {
 
     /// Waits until a guest that was told has mounted the disk of its session, as it says on its serial port. One that never said that it
     /// waits for a disk would not say more either.
-    ///
-    /// # Errors
-    /// Where what it says cannot be read.
     pub fn await_session_disk(self) -> Result<DiskMount, ApplyError> {
-        let path = self.layout().log(self.name, LogKind::Serial);
+        let path = self.dir().log(LogKind::Serial);
         let named = || FileError::when("read", &path);
-        let (begun, mut said) = (Instant::now(), SaidOfDisk::default());
+        let (begun, mut mount) = (Instant::now(), SessionMount::default());
         let mut log = Reader::open(&path, Start::This).map_err(named())?;
         let mut lines = Lines::default();
         loop {
@@ -287,14 +286,16 @@ impl GuestHandle<'_> {
                 && let Some(log) = &mut log
                 && let Some((time, bytes)) = log.read().map_err(named())?
             {
-                lines.feed(time, &bytes, |_, line| said.hear(line));
+                lines.feed(time, &bytes, |_, line| mount.hear(line));
             }
-            match said {
-                SaidOfDisk { mounted: Some(true), .. } => return Ok(DiskMount::Mounted),
-                SaidOfDisk { mounted: Some(false), .. } => return Ok(DiskMount::Failed),
-                SaidOfDisk { awaits: false, .. } => return Ok(DiskMount::Untold),
-                _ if begun.elapsed() >= MOUNT_LIMIT => return Ok(DiskMount::Late(MOUNT_LIMIT)),
-                _ => {
+            match mount {
+                SessionMount::Mounted => return Ok(DiskMount::Mounted),
+                SessionMount::Failed => return Ok(DiskMount::Failed),
+                SessionMount::Untold => return Ok(DiskMount::Untold),
+                SessionMount::Awaited if begun.elapsed() >= MOUNT_LIMIT => {
+                    return Ok(DiskMount::Late(MOUNT_LIMIT));
+                }
+                SessionMount::Awaited => {
                     interrupt::end_if_asked();
                     thread::sleep(POLL);
                 }
@@ -324,9 +325,6 @@ impl GuestHandle<'_> {
 
     /// Gives a session's disk that only a jail has its name in the store again, before that jail goes. What has the name instead
     /// stays, and the other is kept beside it.
-    ///
-    /// # Errors
-    /// Where it cannot be linked.
     pub(super) fn relink_session_disks(self) -> Result<(), ApplyError> {
         for (name, held) in self.session_disks() {
             if held.metadata().nlink() > 1 {
@@ -366,6 +364,8 @@ pub struct SessionDiskFile {
     pub path: PathBuf,
     /// The guest that has it.
     pub guest: Option<GuestName>,
+    /// Whether another was put in its place.
+    pub set_aside: bool,
 }
 
 /// Whether a guest has mounted the disk of its session.
@@ -378,24 +378,6 @@ pub enum DiskMount {
     Late(Duration),
     /// Its image tells nothing of that.
     Untold,
-}
-
-/// What a guest said of the disk of its session: `recipes/rootless-podman/sis-session` has these lines.
-#[derive(Default)]
-struct SaidOfDisk {
-    awaits: bool,
-    mounted: Option<bool>,
-}
-
-impl SaidOfDisk {
-    fn hear(&mut self, line: &[u8]) {
-        match line {
-            b"sisforge: kept disk awaited" => self.awaits = true,
-            b"sisforge: kept disk mounted" => self.mounted = Some(true),
-            b"sisforge: the kept disk cannot be mounted" => self.mounted = Some(false),
-            _ => {}
-        }
-    }
 }
 
 /// What the names of sessions' disks begin with in lists.
@@ -423,9 +405,10 @@ pub fn all(host: &LinuxHost) -> Result<Vec<SessionDiskFile>, ApplyError> {
                 name: name.clone(),
                 path,
                 guest,
+                set_aside: !rest.is_empty(),
             });
         }
     }
-    found.sort_by(|a, b| a.listed.cmp(&b.listed));
+    found.sort_by(|a, b| natural_order(&a.listed, &b.listed));
     Ok(found)
 }

@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use crate::base::GuestName;
 use crate::base::time::rfc3339;
-use crate::host::observed::{Found, ObservedCgroup, ObservedGuest, ObservedHost, PoolRole};
+use crate::host::observed::{Found, ObservedCgroup, ObservedGuest, ObservedHost, ObservedLimits, PoolRole};
 use crate::host::publish::PublishedPort;
 use crate::host::state::{Machine, Session};
 use crate::sys::process;
 
 use super::linux::{GuestHandle, LinuxHost};
-use super::record::quarantine;
+use super::record::quarantine::{self, CutOff};
 
 /// How a guest is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +57,7 @@ pub struct GuestStatus {
     pub oom_kills: u64,
     /// What the kernel did for want of memory, and what cannot be read of it, in words.
     pub note: Option<String>,
-    /// Since when it is cut off (RFC 3339), if it is; empty where the record does not say it.
-    pub quarantined: Option<String>,
+    pub quarantined: Option<CutOff>,
     pub machine: Option<Machine>,
     /// Whose it is, of a guest of a pool that somebody has.
     pub session: Option<Session>,
@@ -90,31 +89,38 @@ pub fn guest(host: &LinuxHost, observed: &ObservedHost, name: &GuestName) -> Gue
     GuestStatus {
         name: name.clone(),
         state: phase,
-        pid: vmm.as_ref().map(|vmm| vmm.pid),
+        pid: vmm.as_ref().map(|vmm| vmm.id.pid),
         uid: vmm.as_ref().and_then(process::uid),
         ip: state.machine().map(|machine| machine.ip),
-        uptime: vmm.as_ref().map(process::uptime),
-        memory: vmm.as_ref().and_then(|vmm| process::resident_memory(vmm.pid)),
+        uptime: vmm.as_ref().and_then(process::uptime),
+        memory: vmm.as_ref().and_then(|vmm| process::resident_memory(vmm.id.pid)),
         oom_kills: state.oom_kills(),
         note: note(
             state,
             vmm.is_some(),
             host.guest(name).ended_with_host().filter(|_| phase == GuestPhase::Broken),
         ),
-        quarantined: quarantine::since(&host.layout, name),
+        quarantined: quarantined(host, observed, name),
         machine: state.machine().cloned(),
         session: match role {
             Some(PoolRole::InUse(session)) => Some(session),
-            Some(PoolRole::Spare(_) | PoolRole::Used) | None => None,
+            Some(PoolRole::Raised | PoolRole::Spare(_) | PoolRole::Used) | None => None,
         },
         published: observed.network.published.iter().filter(|way| way.guest == *name).cloned().collect(),
     }
 }
 
+fn quarantined(host: &LinuxHost, observed: &ObservedHost, name: &GuestName) -> Option<CutOff> {
+    // With another store: nobody knows since when.
+    let is_unrecorded = observed.network.cut_off_unrecorded.contains(name);
+    quarantine::of(&host.layout, name).or(is_unrecorded.then_some(CutOff { since: None }))
+}
+
 fn note(state: &ObservedGuest, runs: bool, with_host: Option<String>) -> Option<String> {
     let unreadable = state.vmm.iter().flat_map(|vmm| vmm.unreadable.iter().cloned());
     let killed = state.cgroup.and_then(|cgroup| out_of_memory(cgroup, runs));
-    let all: Vec<_> = with_host.into_iter().chain(killed).chain(unreadable).collect();
+    let strays = state.strays.then(|| "its vmm has ended, and left processes".to_owned());
+    let all: Vec<_> = with_host.into_iter().chain(killed).chain(strays).chain(unreadable).collect();
     (!all.is_empty()).then(|| all.join("; "))
 }
 
@@ -122,7 +128,8 @@ impl GuestHandle<'_> {
     /// Where a guest was last started before the host was: what ended it.
     fn ended_with_host(self) -> Option<String> {
         let (host, guest) = (self.host, self.name);
-        let started = fs::metadata(host.layout.machine(guest)).and_then(|record| record.modified()).ok()?;
+        let started =
+            fs::metadata(host.layout.guest(guest).machine()).and_then(|record| record.modified()).ok()?;
         host_restarted(started, process::booted()?)
     }
 }
@@ -138,25 +145,24 @@ fn out_of_memory(cgroup: ObservedCgroup, runs: bool) -> Option<String> {
         (0, ..) => None,
         (1, true, _) => Some("1 OOM kill".to_owned()),
         (kills, true, _) => Some(format!("{kills} OOM kills")),
-        (_, false, Found::Whole(limits)) => {
-            Some(format!("killed: out of memory (limit {} MiB)", limits.memory >> 20))
+        (_, false, Found::Whole(ObservedLimits { memory: Some(limit), .. })) => {
+            Some(format!("killed: out of memory (limit {} MiB)", limit >> 20))
         }
-        (_, false, Found::Half) => Some("killed: out of memory".to_owned()),
+        (_, false, _) => Some("killed: out of memory".to_owned()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::state::CgroupLimits;
     use crate::sys::cgroup::IoLimits;
 
     #[test]
     fn a_guest_that_the_kernel_killed_is_told_with_its_limit() {
-        let limits = CgroupLimits {
-            memory: 576 << 20,
-            pids: 33,
-            cpu_quota: 100_000,
+        let limits = ObservedLimits {
+            memory: Some(576 << 20),
+            pids: Some(33),
+            cpu_quota: Some(100_000),
             cpu_weight: 100,
             io: IoLimits::NONE,
         };
@@ -168,7 +174,10 @@ mod tests {
         assert_eq!(note(&with(Found::Whole(limits), 1), true, None).unwrap(), "1 OOM kill");
         let told = note(&with(Found::Whole(limits), 1), false, None).unwrap();
         assert_eq!(told, "killed: out of memory (limit 576 MiB)");
-        assert_eq!(note(&with(Found::Half, 1), false, None).unwrap(), "killed: out of memory");
+        let unlimited = ObservedLimits { memory: None, ..limits };
+        for limits in [Found::Half, Found::Whole(unlimited)] {
+            assert_eq!(note(&with(limits, 1), false, None).unwrap(), "killed: out of memory");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::host::layout::KEEPERS;
 use crate::host::names::DISK;
 use crate::host::observed::ObservedHost;
 use crate::host::state::{CPU_PERIOD, CgroupLimits, Machine, MachineDisk, TapSpec};
-use crate::plan::Step;
+use crate::plan::{ContainerStep, DiskStep, NetworkStep, PoolStep, SnapshotStep, Step};
 use crate::sys::cgroup::{Device, IoLimits, Limits};
 use crate::sys::digest::digest_like;
 use crate::sys::fs::{self as files, FileError};
@@ -20,7 +20,6 @@ use crate::sys::{ip, tap as taps};
 use super::linux::{GuestHandle, LinuxHost, copy};
 use super::look::LeavingTap;
 use super::network::FleetNetworkError;
-use super::record;
 use super::resolver::ResolverHost;
 use super::{ApplyError, Host, connections, control, jail, network, observe, snapshot, store};
 
@@ -39,25 +38,17 @@ impl Host for LinuxHost {
 
     fn take(&self, step: &Step) -> Result<(), ApplyError> {
         match step {
-            Step::CreateNamespace
-            | Step::ConnectNamespace { .. }
-            | Step::LoadHostRules(_)
-            | Step::LoadRuleset(_)
-            | Step::RemoveEarlierNetwork
-            | Step::StartResolver(_)
-            | Step::StopResolver { .. } => Ok(take_for_network(self, step)?),
-            Step::RemoveNetwork => remove_network(self),
+            Step::Network(step) => take_for_network(self, step),
+            Step::Disk(step) => take_for_disk(self, step),
+            Step::Snapshot(step) => take_for_snapshot(self, step),
+            Step::Containers(step) => take_for_containers(self, step),
+            Step::Pool(step) => take_for_pool(self, step),
             Step::StoreFile { digest, .. } => store_file(self, digest),
-            Step::CreateDisk { guest, base, uid } => self.guest(guest).create_disk(base, *uid),
-            Step::RelinkDisk { guest } => self.guest(guest).relink_disk(),
-            Step::ChownDisk { guest, uid } => self.guest(guest).give_disk(*uid),
-            Step::GrowDisk { guest, size, .. } => self.guest(guest).grow_disk(*size),
             Step::CreateTap { tap, .. } => create_tap(self, tap),
             Step::RemoveTap { tap, .. } => remove_tap(self, tap),
             Step::CreateCgroup { guest, limits } => self.guest(guest).create_cgroup(limits),
             Step::RemoveCgroup { guest } => self.guest(guest).remove_cgroup(),
             Step::JoinCgroup { guest } => self.guest(guest).take_into_cgroup(),
-            Step::ContinueVmm { guest } => self.guest(guest).continue_vmm_if_there(),
             Step::CreateJail { guest, machine } => self.guest(guest).prepare_jail(machine),
             Step::RemoveJail { guest } => self.guest(guest).remove_jails(),
             Step::RemoveOldJails { guest } => self.guest(guest).remove_idle_jails(),
@@ -65,16 +56,9 @@ impl Host for LinuxHost {
             Step::AdjustVmm { guest, machine } => self.guest(guest).adjust_vmm(machine),
             Step::KeepLogs { guest } => self.guest(guest).keep_logs(),
             Step::AwaitReady { guest } => self.guest(guest).await_ready(),
-            Step::RemoveContainers { .. } | Step::StartContainers { .. } | Step::AwaitHealthy { .. } => {
-                take_for_containers(self, step)
-            }
+            Step::ContinueVmm { guest } => self.guest(guest).continue_vmm_if_there(),
             Step::ResumeVmm { guest } => self.guest(guest).unpause(control::PAUSE_LIMIT),
-            Step::ConsumeSnapshot { .. }
-            | Step::LoadSnapshot { .. }
-            | Step::ForgetSnapshot { .. }
-            | Step::ClearSnapshots => take_for_snapshot(self, step),
             Step::StopVmm { guest } => self.guest(guest).stop_vmm(),
-            Step::MakeSpare { .. } | Step::EndSpare { .. } => take_for_pool(self, step),
         }
     }
 
@@ -83,55 +67,61 @@ impl Host for LinuxHost {
     }
 }
 
-fn take_for_snapshot(host: &LinuxHost, step: &Step) -> Result<(), ApplyError> {
-    match step {
-        Step::ConsumeSnapshot { guest, snapshot, keeps_disk } => {
-            host.guest(guest).consume_snapshot(snapshot, *keeps_disk)
-        }
-        Step::LoadSnapshot { guest, machine } => host.guest(guest).load_frozen(machine),
-        Step::ForgetSnapshot { snapshot } => snapshot::remove_restored(&host.layout, snapshot),
-        Step::ClearSnapshots => snapshot::clear(&host.layout),
-        // No step of a snapshot.
-        _ => Ok(()),
-    }
-}
-
-fn take_for_network(host: &LinuxHost, step: &Step) -> Result<(), FleetNetworkError> {
+fn take_for_network(host: &LinuxHost, step: &NetworkStep) -> Result<(), ApplyError> {
     let layout = &host.layout;
     let resolvers = ResolverHost { layout, hierarchy: &host.hierarchy, launcher: &host.launcher };
+    let taken: Result<(), FleetNetworkError> = match step {
+        NetworkStep::CreateNamespace => network::create_namespace(layout),
+        NetworkStep::ConnectNamespace { network: spec, .. } => network::connect(layout, spec),
+        NetworkStep::LoadHostRules(ruleset) => network::load_host_rules(layout, ruleset),
+        NetworkStep::LoadRuleset(ruleset) => network::load_ruleset(layout, ruleset),
+        NetworkStep::RemoveNetwork => return remove_network(host),
+        NetworkStep::RemoveEarlierNetwork => network::remove_earlier(layout),
+        NetworkStep::StartResolver(wanted) => resolvers.start(wanted).map_err(Into::into),
+        NetworkStep::StopResolver { seat } => resolvers.retire(*seat).map_err(Into::into),
+    };
+    Ok(taken?)
+}
+
+fn take_for_disk(host: &LinuxHost, step: &DiskStep) -> Result<(), ApplyError> {
     match step {
-        Step::CreateNamespace => network::create_namespace(layout),
-        Step::ConnectNamespace { network: spec, .. } => network::connect(layout, spec),
-        Step::LoadHostRules(ruleset) => network::load_host_rules(layout, ruleset),
-        Step::LoadRuleset(ruleset) => network::load_ruleset(layout, ruleset),
-        Step::RemoveEarlierNetwork => network::remove_earlier(layout),
-        Step::StartResolver(wanted) => Ok(resolvers.start(wanted)?),
-        Step::StopResolver { seat } => Ok(resolvers.retire(*seat)?),
-        // No step of the network.
-        _ => Ok(()),
+        DiskStep::CreateDisk { guest, base, uid } => host.guest(guest).create_disk(base, *uid),
+        DiskStep::RelinkDisk { guest } => host.guest(guest).relink_disk(),
+        DiskStep::ChownDisk { guest, uid } => host.guest(guest).give_disk(*uid),
+        DiskStep::GrowDisk { guest, size, .. } => host.guest(guest).grow_disk(*size),
     }
 }
 
-fn take_for_pool(host: &LinuxHost, step: &Step) -> Result<(), ApplyError> {
+fn take_for_snapshot(host: &LinuxHost, step: &SnapshotStep) -> Result<(), ApplyError> {
     match step {
-        Step::MakeSpare { guest, spare } => host.guest(guest).make_spare(spare),
-        Step::EndSpare { guest } => host.guest(guest).end_spare(),
-        // No step of a pool.
-        _ => Ok(()),
+        SnapshotStep::ConsumeSnapshot { guest, snapshot, keeps_disk } => {
+            host.guest(guest).consume_snapshot(snapshot, *keeps_disk)
+        }
+        SnapshotStep::LoadSnapshot { guest, machine } => host.guest(guest).load_frozen(machine),
+        SnapshotStep::ForgetSnapshot { snapshot } => snapshot::remove_restored(&host.layout, snapshot),
+        SnapshotStep::ClearSnapshots => snapshot::clear(&host.layout),
     }
 }
 
-fn take_for_containers(host: &LinuxHost, step: &Step) -> Result<(), ApplyError> {
+fn take_for_containers(host: &LinuxHost, step: &ContainerStep) -> Result<(), ApplyError> {
     match step {
-        Step::RemoveContainers { guest, containers } => host.guest(guest).remove_containers(containers),
-        Step::StartContainers { guest, containers } => {
+        ContainerStep::RemoveContainers { guest, containers } => {
+            host.guest(guest).remove_containers(containers)
+        }
+        ContainerStep::StartContainers { guest, containers } => {
             containers.iter().try_for_each(|container| host.guest(guest).start_container(container))
         }
-        Step::AwaitHealthy { guest, containers } => {
+        ContainerStep::AwaitHealthy { guest, containers } => {
             containers.iter().try_for_each(|container| host.guest(guest).await_healthy(container))
         }
-        // No step of containers.
-        _ => Ok(()),
+    }
+}
+
+fn take_for_pool(host: &LinuxHost, step: &PoolStep) -> Result<(), ApplyError> {
+    match step {
+        PoolStep::RaiseSpare { guest, spare } => host.guest(guest).raise_spare(spare),
+        PoolStep::MakeSpare { guest, spare } => host.guest(guest).make_spare(spare),
+        PoolStep::EndSpare { guest } => host.guest(guest).end_spare(),
     }
 }
 
@@ -221,7 +211,7 @@ fn remove_taps(host: &LinuxHost, all: &[LeavingTap]) -> Result<(), ApplyError> {
 fn delete_tap(host: &LinuxHost, name: &InterfaceName) -> Result<(), ApplyError> {
     let Some(index) = ip::index(name.as_str())? else { return Ok(()) };
     // Something else that has the name is not ours to remove.
-    let tap = ip::tap(name.as_str())?.filter(|tap| host.layout.owns_tap(&tap.alias));
+    let tap = ip::tap(name.as_str())?.filter(|tap| host.layout.owns_tap(tap.alias.as_deref()));
     let Some(tap) = tap else { return Ok(()) };
     if let Some((address, _)) = tap.address {
         connections::note(&host.layout, &[guest_side(address)])?;
@@ -248,13 +238,13 @@ impl GuestHandle<'_> {
         let (host, guest) = (self.host, self.name);
         if machine.disk == MachineDisk::Kept {
             self.refuse_shared_disk()?;
-            record::know_size(&host.layout, guest)?;
+            self.know_size()?;
         }
         let place = self.create_jail(machine)?;
         if machine.disk == MachineDisk::Kept {
             let disk = place.root(&host.layout, guest).join(DISK);
             let disk = fs::metadata(&disk).map_err(FileError::when("look at", &disk))?;
-            record::remember_inode(&host.layout, guest, disk.ino())?;
+            self.remember_inode(disk.ino())?;
         }
         Ok(())
     }
@@ -308,8 +298,8 @@ fn remove_cgroup_parents(host: &LinuxHost) -> Result<(), ApplyError> {
 
 fn kernel_limits(limits: &CgroupLimits, device: Option<Device>) -> Limits {
     Limits {
-        memory: limits.memory,
-        pids: limits.pids,
+        memory: Some(limits.memory),
+        pids: Some(limits.pids),
         cpu_quota: Some((limits.cpu_quota, CPU_PERIOD)),
         cpu_weight: limits.cpu_weight,
         io: device.map(|device| (device, limits.io)).into_iter().collect(),

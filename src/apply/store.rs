@@ -19,7 +19,7 @@ use crate::host::layout::Layout;
 use crate::host::names::{IMAGES, KERNEL, ROOTFS};
 use crate::host::state::{Machine, StoredKind};
 use crate::sys::digest::digest_like;
-use crate::sys::fs::{self as files, FileError};
+use crate::sys::fs::{self as files, FileError, FileId, is_same_file};
 use crate::sys::verity;
 
 /// When every file of the store was written last, as its inode tells.
@@ -34,8 +34,8 @@ pub(super) struct Store {
     pub damaged: BTreeSet<FileDigest>,
     /// By what an earlier sisforge called a file: what it is called today.
     pub renamed: BTreeMap<FileDigest, FileDigest>,
-    /// Inodes that have no seal, and hold what they should all the same.
-    unsealed: BTreeSet<(u64, u64)>,
+    /// Those that have no seal, and hold what they should all the same.
+    unsealed: BTreeSet<FileId>,
 }
 
 impl Store {
@@ -47,7 +47,7 @@ impl Store {
             let path = layout.file(digest);
             let is_right = meta.is_file() && is_right(digest, meta, &path)?;
             if is_right && !is_sealed(meta) {
-                store.unsealed.insert((meta.dev(), meta.ino()));
+                store.unsealed.insert(FileId::of(meta));
             }
             if is_right && is_closed(meta) {
                 store.whole.insert(*digest);
@@ -88,7 +88,7 @@ impl Store {
     }
 
     fn is_unchanged(&self, meta: &Metadata) -> bool {
-        is_sealed(meta) || self.unsealed.contains(&(meta.dev(), meta.ino()))
+        is_sealed(meta) || self.unsealed.contains(&FileId::of(meta))
     }
 }
 
@@ -107,8 +107,8 @@ fn present(layout: &Layout) -> Result<Vec<(FileDigest, Metadata)>, FileError> {
 
 /// The name that a file has today, where it has one.
 fn second_name(meta: &Metadata, files: &[(FileDigest, Metadata)]) -> Option<FileDigest> {
-    let is_same = |other: &Metadata| (other.dev(), other.ino()) == (meta.dev(), meta.ino());
-    files.iter().find(|(digest, other)| digest.is_verity() && is_same(other)).map(|(digest, _)| *digest)
+    let is_it = |(digest, other): &&(FileDigest, Metadata)| digest.is_verity() && is_same_file(other, meta);
+    files.iter().find(is_it).map(|(digest, _)| *digest)
 }
 
 fn of_file(layout: &Layout, digest: &FileDigest) -> Result<FileDigest, FileError> {
@@ -157,7 +157,7 @@ pub(super) fn close(path: &Path) -> io::Result<()> {
 /// once, and keeps its tree for holes too, so one that is mostly a hole, which guests only get copies of, is left.
 pub(super) fn seal_by_kernel(path: &Path) {
     let Ok(file) = File::open(path) else { return };
-    let is_mostly_data = |meta: Metadata| meta.blocks() * 512 >= meta.len() / 2;
+    let is_mostly_data = |meta: Metadata| files::allocated(&meta) >= meta.len() / 2;
     if file.metadata().is_ok_and(is_mostly_data) && verity::measure(&file).is_none() {
         // A full disk, or somebody who has it open for writing: the other seal tells as before.
         let _ = verity::enable(&file);

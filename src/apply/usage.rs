@@ -1,11 +1,11 @@
 //! What guests use of their host.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 
 use crate::base::GuestName;
 use crate::host::observed::ObservedHost;
 use crate::sys::cgroup::Usage;
+use crate::sys::fs as files;
 use crate::sys::netns::{self, Presence};
 use crate::sys::traffic::{self, InterfaceTraffic};
 
@@ -33,7 +33,7 @@ pub fn guests(host: &LinuxHost, observed: &ObservedHost) -> BTreeMap<GuestName, 
         let usage = GuestUsage {
             cgroup: host.hierarchy.usage(&host.layout.cgroup(name)),
             tap: guest.tap.as_ref().and_then(|tap| traffic.get(tap.name.as_str()).copied()),
-            disk: disk.map(|meta| meta.blocks() * 512),
+            disk: disk.as_ref().map(files::allocated),
         };
         (name.clone(), usage)
     };

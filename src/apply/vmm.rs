@@ -7,24 +7,25 @@ use std::time::{Duration, Instant};
 
 use crate::base::{GUEST_USER, GuestName};
 use crate::host::console::ConsoleLog;
-use crate::host::jail::jail;
+use crate::host::jail::{MemoryFile, jail};
 use crate::host::logs::LogKind::{self, Serial, Vmm};
 use crate::host::names::DISK;
 use crate::host::observed::Paused;
 use crate::host::state::{Machine, MachineDisk};
 use crate::host::vmm::{FileLimits, VmmStart, file_limits, of};
 use crate::sys::fs::{self as files, FileError};
+use crate::sys::launch::{self, InMemory, LaunchRequest};
+use crate::sys::log;
 use crate::sys::netns::{self, Presence};
 use crate::sys::process::{self, ProcessInfo, Signal};
 use crate::sys::ssh::Target;
 use crate::sys::tool::{self, Tool};
-use crate::sys::{launch, log};
 
 use super::control::PATIENCE;
-use super::jail::JailId;
+use super::jail_id::JailId;
 use super::keeper::For;
 use super::linux::GuestHandle;
-use super::record::{self, Ready};
+use super::record::{self, Ready, StartedVmm};
 use super::{ApplyError, control};
 
 const POLL: Duration = Duration::from_millis(50);
@@ -45,22 +46,28 @@ impl GuestHandle<'_> {
         let newest = self.jails()?.pop().filter(|place| place.vmm == machine.vmm);
         let place = newest.ok_or_else(|| ApplyError::NoJail(guest.clone()))?;
         // The record first: a VMM that runs is then always known.
-        files::remove(&layout.ready(guest))?;
-        files::remove(&layout.freezing(guest))?;
-        files::remove(&layout.spare(guest))?;
-        files::remove(&layout.session(guest))?;
+        for earlier in self.dir().records_of_vmm() {
+            files::remove(&earlier)?;
+        }
         host.look.forget_end(guest);
-        record::write(&layout.machine(guest), &machine.as_started())?;
-        let input = console(&layout.console_input(guest))?;
+        record::write(&self.dir().machine(), &machine.as_started())?;
+        let input = console(&self.dir().console_input())?;
         let launcher = self.launch_command(place, machine)?;
         let ends = self.start_keeper(machine.vmm, &place.root(layout, guest), For::NewVmm)?;
         let started = launch::spawn(&launcher, input, ends.serial, ends.said)?;
         let pid = started.pid;
+        self.note_started(pid)?;
         host.launched.lock().unwrap_or_else(PoisonError::into_inner).insert(guest.clone(), started);
         // From here on the cgroup says whether the VMM runs, so it must be in it, or have ended.
         self.await_joining(pid)?;
         // One that does not come up must be known before its snapshot is consumed.
         if machine.restored_from.is_some() { self.await_control(machine).map(drop) } else { Ok(()) }
+    }
+
+    /// Puts down which process the VMM is: it may start others, and end before them.
+    fn note_started(self, pid: u32) -> Result<(), ApplyError> {
+        let Some(vmm) = process::inspect(pid) else { return Ok(()) };
+        Ok(record::write(&self.dir().started(), &StartedVmm(vmm.id))?)
     }
 
     /// Waits until a process that was started is in the guest's cgroup, or has ended.
@@ -84,31 +91,25 @@ impl GuestHandle<'_> {
         let jailed = of(machine.vmm).jailed_program();
         let executable = jailed.map(|program| tool::find(program).ok_or(ApplyError::NoVmm { program }));
         let vmm = self.vmm_command(place, machine, &executable.transpose()?.unwrap_or_default());
-        let launcher = self.launcher();
-        let launcher = if jailed.is_none() {
-            let limits = self.file_limits_in(place, machine);
-            launcher.args(["--file-size", &limits.size.to_string()])
-        } else {
-            // Told to the jailer.
-            launcher
-        };
+        let argv: Vec<_> = vmm.argv().cloned().collect();
+        let (netns, root) = (layout.netns(), place.root(layout, guest));
         let jail = jail(guest, machine, layout);
-        let launcher = jail.memory_files().fold(launcher, |tool, file| {
-            let (to, uid) = (place.root(layout, guest).join(file.path), machine.uid.to_string());
-            let tool = tool.arg("--in-memory").arg(file.from).arg(to);
-            tool.args(["--in-memory-size", &file.size.to_string(), "--in-memory-uid", &uid])
-        });
-        Ok(launcher.arg("--").args(vmm.argv()).dir(place.root(layout, guest)))
-    }
-
-    /// What joins the guest's cgroup and the fleet's network, and then becomes what comes behind its arguments.
-    fn launcher(self) -> Tool {
-        let (host, guest) = (self.host, self.name);
-        let layout = &host.layout;
-        let starter = std::process::id().to_string();
-        let launcher = Tool::new(&host.launcher).args(["launch", "--starter", &starter, "--netns"]);
-        let cgroups = host.hierarchy.procs_files(&layout.cgroup(guest));
-        cgroups.iter().fold(launcher.arg(layout.netns().path()), |tool, file| tool.arg("--cgroup").arg(file))
+        let file = jail.memory_files().next().map(|file| (root.join(file.path), file));
+        let request = LaunchRequest {
+            cgroups: &self.host.hierarchy.join_files(&layout.cgroup(guest)),
+            netns: Some(netns.path()),
+            // Firecracker's jailer is told itself.
+            file_size: jailed.is_none().then(|| self.file_limits_in(place, machine).size),
+            starter: Some(std::process::id()),
+            in_memory: file.as_ref().map(|(to, MemoryFile { from, size, .. })| InMemory {
+                from,
+                to,
+                size: *size,
+                uid: machine.uid,
+            }),
+            argv: &argv,
+        };
+        Ok(request.command(&self.host.launcher).dir(root))
     }
 
     /// What starts the VMM of a machine in the root of its jail, which is laid out; `executable` is Firecracker.
@@ -128,7 +129,7 @@ impl GuestHandle<'_> {
         let disk =
             std::fs::symlink_metadata(place.root(layout, guest).join(DISK)).map_or(0, |disk| disk.len());
         let kept = machine.disk == MachineDisk::Kept;
-        file_limits(machine, if kept { record::given_size(layout, guest, disk) } else { disk })
+        file_limits(machine, if kept { self.given_size(disk) } else { disk })
     }
 
     /// Whether a VMM is in its cgroup for every controller. Where it is `late` for that, it is killed: nothing would hold what
@@ -136,10 +137,10 @@ impl GuestHandle<'_> {
     fn is_limited(self, vmm: &ProcessInfo, late: bool) -> Result<bool, ApplyError> {
         let (host, guest) = (self.host, self.name);
         let cgroup = host.layout.cgroup(guest);
-        if host.hierarchy.holds(&cgroup, vmm.pid) {
+        if host.hierarchy.holds(&cgroup, vmm.id.pid) {
             return Ok(true);
         }
-        if !late || process::inspect(vmm.pid).is_none() {
+        if !late || process::inspect(vmm.id.pid).is_none() {
             return Ok(false);
         }
         end(guest, vmm)?;
@@ -151,7 +152,7 @@ impl GuestHandle<'_> {
         let (host, guest) = (self.host, self.name);
         let vmm = self.vmm();
         let vmm = vmm.ok_or_else(|| ApplyError::Gone(guest.clone()))?;
-        Ok(host.hierarchy.take_in(&host.layout.cgroup(guest), vmm.pid)?)
+        Ok(host.hierarchy.take_in(&host.layout.cgroup(guest), vmm.id.pid)?)
     }
 
     pub(super) fn continue_vmm_if_there(self) -> Result<(), ApplyError> {
@@ -163,7 +164,7 @@ impl GuestHandle<'_> {
         let (host, guest) = (self.host, self.name);
         host.hierarchy.thaw(&host.layout.cgroup(guest))?;
         // One that ended meanwhile is started by the next plan.
-        let _ = process::terminate(vmm.pid, vmm.start_time, Signal::CONT);
+        let _ = process::terminate(vmm.id, Signal::CONT);
         Ok(())
     }
 }
@@ -178,8 +179,7 @@ impl GuestHandle<'_> {
     /// Waits until a guest says that it is ready, or its VMM ends, or it takes too long. What it says is read as it comes: a
     /// guest that says much may have pushed its beginning out of the log before long.
     pub(super) fn await_ready(self) -> Result<(), ApplyError> {
-        let (host, guest) = (self.host, self.name);
-        let layout = &host.layout;
+        let host = self.host;
         let machine: Option<Machine> = self.machine()?;
         if let Some(machine) = machine.as_ref().filter(|machine| machine.restored_from.is_some()) {
             return self.await_restored(machine);
@@ -192,25 +192,24 @@ impl GuestHandle<'_> {
         loop {
             host.check_signals()?;
             // Looked for before the log is read, so that the last words of one that ended are seen.
-            vmm = vmm.as_ref().and_then(process::again).or_else(|| self.vmm());
+            vmm = vmm.as_ref().and_then(|vmm: &ProcessInfo| process::again(vmm.id)).or_else(|| self.vmm());
             if vmm.is_none() {
                 self.end_keeper()?;
             }
             // As soon as whatever lays out the jail has become the VMM. One that is not there yet, or no more, is met below.
             if let Some(vmm) = vmm.as_ref().filter(|vmm| !taken_back && is_it(vmm)) {
-                taken_back = self.take_back_jail(vmm).is_ok();
+                taken_back = self.take_back_root(vmm).is_ok();
             }
             serial.listen(vmm.is_some())?;
             vmm_log.listen(vmm.is_some())?;
-            if let (Some(host_key), Some(vmm), None) =
-                (serial.heard.ready_key(), &vmm, serial.heard.failed_services())
-            {
+            let heard = &serial.heard;
+            if let (Some(said), Some(vmm), None) = (heard.ready(), &vmm, heard.failed_services()) {
                 // Whoever started it may have moved it since.
                 self.is_limited(vmm, true)?;
-                let (pid, start_time, host_key) = (vmm.pid, vmm.start_time, host_key.to_owned());
-                let ready = Ready { pid, start_time, host_key, containers: Vec::new() };
+                let host_key = said.host_key.clone();
+                let ready = Ready { vmm: vmm.id, host_key, containers: Vec::new() };
                 self.take_back_jail(vmm)?;
-                return Ok(record::write(&layout.ready(guest), &ready)?);
+                return Ok(record::write(&self.dir().ready(), &ready)?);
             }
             let may_come = serial.heard.failed_services().is_none() && vmm.is_some();
             if !may_come || begun.elapsed() > host.ready_timeout {
@@ -245,7 +244,7 @@ struct Listener {
 
 impl Listener {
     fn to(guest: GuestHandle<'_>, kind: LogKind) -> Result<Self, ApplyError> {
-        let path = guest.layout().log(guest.name, kind);
+        let path = guest.dir().log(kind);
         let reader = log::Reader::open(&path, log::Start::This).map_err(FileError::when("read", &path))?;
         Ok(Self { path, reader, heard: ConsoleLog::default() })
     }
@@ -314,7 +313,7 @@ impl GuestHandle<'_> {
             Ok(Some(Paused::Frozen)) | Err(_) => false,
         };
         if is_ready && can_hear && self.ask_to_stop(machine, vmm, left()).is_ok() {
-            process::wait_gone(vmm.pid, vmm.start_time, left());
+            process::wait_gone(vmm.id, left());
         }
     }
 }
@@ -327,7 +326,7 @@ impl GuestHandle<'_> {
         let cgroup = host.layout.cgroup(guest);
         // Mostly all that is there.
         if let Some(vmm) = known {
-            host.hierarchy.kill_alone(&cgroup, vmm.pid);
+            host.hierarchy.kill_alone(&cgroup, vmm.id.pid);
         }
         host.hierarchy.kill(&cgroup)?;
         // The cgroup is empty by now.
@@ -340,12 +339,8 @@ impl GuestHandle<'_> {
 
 fn end(guest: &GuestName, vmm: &ProcessInfo) -> Result<(), ApplyError> {
     // A process that is gone already is what is wanted.
-    let _ = process::terminate(vmm.pid, vmm.start_time, Signal::KILL);
-    if process::wait_gone(vmm.pid, vmm.start_time, KILL_TIMEOUT) {
-        Ok(())
-    } else {
-        Err(ApplyError::DoesNotEnd(guest.clone()))
-    }
+    let _ = process::terminate(vmm.id, Signal::KILL);
+    if process::wait_gone(vmm.id, KILL_TIMEOUT) { Ok(()) } else { Err(ApplyError::DoesNotEnd(guest.clone())) }
 }
 
 impl GuestHandle<'_> {
@@ -357,15 +352,13 @@ impl GuestHandle<'_> {
 
     /// Tells a running VMM what changed of its machine, and then remembers it as that.
     pub(super) fn adjust_vmm(self, machine: &Machine) -> Result<(), ApplyError> {
-        let (host, guest) = (self.host, self.name);
-        let layout = &host.layout;
         let vmm = self.vmm();
-        let vmm = vmm.ok_or_else(|| ApplyError::Gone(guest.clone()))?;
+        let vmm = vmm.ok_or_else(|| ApplyError::Gone(self.name.clone()))?;
         let root = self.jail_root(&vmm)?;
         let running: Machine = self.machine()?.unwrap_or_else(|| machine.as_started());
         control::connect(&root, machine, &vmm, PATIENCE)?.adjust(&running, machine)?;
-        host.look.forget_machine(guest);
-        Ok(record::write(&layout.machine(guest), machine)?)
+        self.host.look.forget_machine(self.name);
+        Ok(record::write(&self.dir().machine(), machine)?)
     }
 }
 
@@ -376,13 +369,13 @@ impl GuestHandle<'_> {
         let machine: Option<Machine> = self.machine()?;
         // One that an earlier sisforge started is in the host's own network.
         let netns = Some(layout.netns()).filter(|netns| netns::presence(netns).ok() == Some(Presence::There));
-        Ok(machine.filter(|_| !ready.host_key.is_empty()).map(|machine| Target {
+        Ok(machine.zip(ready.host_key.clone()).map(|(machine, host_key)| Target {
             address: machine.ip,
             user: GUEST_USER.to_owned(),
             identity: layout.key(),
-            host_key: ready.host_key.clone(),
+            host_key,
             netns,
-            machine: Some((ready.pid, ready.start_time)),
+            machine: Some(ready.vmm),
         }))
     }
 }

@@ -28,6 +28,7 @@ mod size;
 pub mod text;
 pub mod time;
 mod uuid;
+pub mod web_page;
 
 pub use diagnostic::{Class, Diagnosis, Diagnostic};
 pub use digest::{FileDigest, Sha256};
@@ -37,8 +38,16 @@ pub use name::{
     is_host_label,
 };
 pub use network::MacAddress;
-pub use size::{ByteSize, PerSecond, Rate, Rates};
+pub use size::{ByteSize, FoundRate, PerSecond, Rate, Rates};
 pub use uuid::{uuid_from, uuid_text};
+
+/// The directory that each ext4 has, for what e2fsck recovers: nothing else may be in it.
+pub const LOST_FOUND: &str = "/lost+found";
+
+/// Whether a path of a file system takes the place of that directory, or is in it.
+pub fn is_lost_found(path: &str) -> bool {
+    path.strip_prefix(LOST_FOUND).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
 
 /// Name of the guest's user whose home is the data disk: the host logs in as that one.
 pub const GUEST_USER: &str = "user";

@@ -1,7 +1,10 @@
 //! Names: values that are only ever made by parsing, so that no later code re-checks a string.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
+
+use super::text::natural_order;
 
 /// Why a text is not the value it was meant to be: a whole sentence part, such as
 /// `must be 1 to 11 of a-z, 0-9 and '-'`.
@@ -13,7 +16,7 @@ pub struct InvalidValue(pub String);
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $check:expr, $rule:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         pub struct $name(String);
 
         impl $name {
@@ -54,31 +57,36 @@ fn is_name(text: &str, longest: usize, extra: &[u8]) -> bool {
 }
 
 text_type!(
-    /// Name of a guest: 1 to 11 of `a-z0-9-`, so that `sis-<name>` fits the kernel's 15 bytes for an interface.
+    /// Name of a guest: 1 to 11 of `a-z0-9-`, so that `sis-<name>` fits the kernel's 15 bytes for an interface. Names are ordered as
+    /// people count ([`natural_order`]): `v-2` comes before `v-10`.
     GuestName,
     |t| is_name(t, 11, b""),
     "must be 1 to 11 of a-z, 0-9 and '-', beginning with a letter or digit"
 );
 text_type!(
     /// Name of a fleet: names the nft table, the cgroup and the state directory.
+    #[derive(PartialOrd, Ord)]
     FleetName,
     |t| is_name(t, 32, b""),
     "must be 1 to 32 of a-z, 0-9 and '-', beginning with a letter or digit"
 );
 text_type!(
     /// Name of a declared thing: an image, a disk, a network, a recipe, a kernel base or fragment.
+    #[derive(PartialOrd, Ord)]
     Label,
     |t| is_name(t, 64, b"_."),
     "must be 1 to 64 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit"
 );
 text_type!(
     /// Name of a snapshot, and of its directory in the store.
+    #[derive(PartialOrd, Ord)]
     SnapshotName,
     |t| is_name(t, 64, b"_."),
     "must be 1 to 64 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit"
 );
 text_type!(
     /// Name of a network interface: 1 to 15 bytes, no `/`, no white space (Linux `dev_valid_name`).
+    #[derive(PartialOrd, Ord)]
     InterfaceName,
     |t| (1..=15).contains(&t.len())
         && t != "."
@@ -88,6 +96,7 @@ text_type!(
 );
 text_type!(
     /// Absolute path inside a guest, without `.`, `..`, doubled or trailing slashes, or control characters.
+    #[derive(PartialOrd, Ord)]
     GuestPath,
     |t| t.len() > 1
         && t.len() < 4096
@@ -98,6 +107,7 @@ text_type!(
 );
 text_type!(
     /// Name of a kernel option without the `CONFIG_` prefix.
+    #[derive(PartialOrd, Ord)]
     KernelOption,
     |t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_' || b.is_ascii_lowercase()),
     "must be a kernel option such as NET or CONFIG_NET"
@@ -107,6 +117,18 @@ text_type!(
 /// sisforge started may have others.
 pub fn is_host_label(name: &str) -> bool {
     !name.starts_with('-') && !name.ends_with('-') && !name.contains("--")
+}
+
+impl Ord for GuestName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        natural_order(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for GuestName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl GuestName {

@@ -52,8 +52,8 @@ pub struct HostRoute {
     /// Such as `main`.
     pub table: String,
     pub to: Ipv4Net,
-    /// The interface that it leads to; empty where it leads to none.
-    pub interface: String,
+    /// The interface that it leads to; `None` where it leads to none, and where that went meanwhile.
+    pub interface: Option<String>,
     pub gateway: Option<Ipv4Addr>,
     /// The least is taken.
     pub metric: u32,

@@ -106,6 +106,14 @@ impl fmt::Display for InvalidFile {
 }
 
 impl InvalidFile {
+    /// Each problem in one line, behind its place.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.problems.iter().map(|problem| {
+            let (line, column) = self.line_column(problem.span.start);
+            format!("{}:{line}:{column}: {}", self.path.display(), problem.message)
+        })
+    }
+
     /// Line and column of a byte offset, both from 1, the column in characters.
     pub fn line_column(&self, offset: usize) -> (usize, usize) {
         line_column(&self.text, offset)

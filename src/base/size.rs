@@ -91,6 +91,15 @@ pub struct Rates<R = Rate> {
     pub down: Option<R>,
 }
 
+/// What holds packets to a rate, as it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundRate {
+    /// In bytes a second.
+    Whole(u64),
+    /// Something holds them up, and not as it is made for any rate.
+    Half,
+}
+
 impl<R> Default for Rates<R> {
     fn default() -> Self {
         Self { up: None, down: None }
@@ -102,6 +111,13 @@ impl Rates {
     pub fn bytes_per_second(self) -> Rates<u64> {
         let bytes = |rate: Option<Rate>| rate.map(Rate::bytes_per_second);
         Rates { up: bytes(self.up), down: bytes(self.down) }
+    }
+}
+
+impl Rates<u64> {
+    /// As they are found where all is as it should be.
+    pub fn whole(self) -> Rates<FoundRate> {
+        Rates { up: self.up.map(FoundRate::Whole), down: self.down.map(FoundRate::Whole) }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Spellings that several formats share.
 
+use std::cmp::Ordering;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// All but the unreserved characters of RFC 3986.
@@ -14,6 +16,21 @@ pub fn percent(text: &str) -> String {
 pub fn percent_query(text: &str) -> String {
     const IN_QUERY: &AsciiSet = &RESERVED.remove(b'/').remove(b':');
     utf8_percent_encode(text, IN_QUERY).to_string()
+}
+
+/// For `#[serde(with = ...)]`: a text that may not be there, in formats where an empty one says so.
+pub mod none_is_empty {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    /// Writes it.
+    pub fn serialize<S: Serializer>(text: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(text.as_deref().unwrap_or_default())
+    }
+
+    /// Reads it; `null` is none too.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+        Ok(Option::<String>::deserialize(from)?.filter(|text| !text.is_empty()))
+    }
 }
 
 /// A value of this program's own as JSON, on one line. None fails to be written: maps have texts for keys, and nothing is read
@@ -62,6 +79,34 @@ pub fn counted(count: impl std::fmt::Display, one: &str) -> String {
     }
 }
 
+/// The order in which people list names: numbers in them count as numbers, so that `v-2` comes before `v-10`. Names that differ
+/// only in leading zeros are in the order of their bytes, so that equal means the same.
+pub fn natural_order(one: &str, other: &str) -> Ordering {
+    let (mut left, mut right) = (one.as_bytes(), other.as_bytes());
+    while let (Some(a), Some(b)) = (left.first(), right.first()) {
+        let both = if a.is_ascii_digit() && b.is_ascii_digit() {
+            let (a, b) = (take_number(&mut left), take_number(&mut right));
+            a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+        } else {
+            (left, right) = (&left[1..], &right[1..]);
+            a.cmp(b)
+        };
+        if both.is_ne() {
+            return both;
+        }
+    }
+    left.len().cmp(&right.len()).then_with(|| one.cmp(other))
+}
+
+/// Takes the digits that a text begins with, and gives those that count.
+fn take_number<'a>(text: &mut &'a [u8]) -> &'a [u8] {
+    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, rest) = text.split_at(end);
+    *text = rest;
+    let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+    &digits[zeros..]
+}
+
 /// Longest text of somebody else's that a message shows, in characters.
 const LONGEST: usize = 300;
 
@@ -94,6 +139,21 @@ mod tests {
         assert_eq!(percent("libstdc++ ü"), "libstdc%2B%2B%20%C3%BC");
         assert_eq!(percent("1.2_p3~a-r0/x:y"), "1.2_p3~a-r0%2Fx%3Ay");
         assert_eq!(percent_query("a b/c:d"), "a%20b/c:d");
+    }
+
+    #[test]
+    fn numbers_in_names_are_in_the_order_of_numbers() {
+        let ordered = [
+            "", "0", "00", "01", "1", "2", "a", "v", "v-1", "v-1-x", "v-2", "v-10", "v-10a", "v1", "v99",
+            "v100",
+        ];
+        for (at, one) in ordered.iter().enumerate() {
+            for (place, other) in ordered.iter().enumerate() {
+                assert_eq!(natural_order(one, other), at.cmp(&place), "{one:?} {other:?}");
+            }
+        }
+        // Longer than any integer.
+        assert!(natural_order(&"9".repeat(40), &format!("1{}", "0".repeat(40))).is_lt());
     }
 
     #[test]

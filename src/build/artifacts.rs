@@ -188,7 +188,7 @@ impl OutDir {
         }
     }
 
-    /// The same directory, with each artifact as it is by now: for whoever compares its bytes.
+    /// The same directory, with each artifact as it is by now: for whoever compares its bytes. Nothing is made from one of them.
     #[must_use]
     pub fn unverified(&self) -> Self {
         Self { verifies: false, ..self.clone() }
@@ -205,9 +205,10 @@ impl OutDir {
         Some(Artifact { kind, key: *key, path, digest, size, cached: true, pulled: false })
     }
 
-    /// The file of the artifact that a name leads to now.
+    /// The file of the artifact that a name leads to now, for the next one to be made from.
     pub fn named(&self, kind: ArtifactKind, name: &Label) -> Option<PathBuf> {
-        whole(kind, &self.root.join(kind.folder()).join(name.as_str()), self.verifies).map(|(path, _)| path)
+        let dir = self.root.join(kind.folder()).join(name.as_str());
+        self.verifies.then(|| whole(kind, &dir, true))?.map(|(path, _)| path)
     }
 
     /// Gives the artifact of a key, made by `make` in an empty directory where it is not there yet. Processes

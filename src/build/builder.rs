@@ -2,36 +2,26 @@
 //! package being opened.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::base::diagnostic::one_line;
-use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::base::{FileDigest, InvalidValue, Label, Sha256};
-use crate::fleet::InvalidFile;
-use crate::image::disk::DiskError;
-use crate::image::ext4::Ext4Error;
-use crate::image::layout::LayoutError;
-use crate::image::read::ReadError;
-use crate::image::read_back::ReadBackError;
-use crate::lock::kernel::ConfigLineError;
+use crate::base::{FileDigest, Label, Sha256};
 use crate::lock::model::{Lock, LockedArtifact};
-use crate::lock::repository::{Repositories, RepositoryError};
+use crate::lock::repository::Repositories;
 use crate::sys::digest::digest_like;
-use crate::sys::fetch::{Cache, FetchError};
+use crate::sys::fetch::Cache;
 use crate::sys::fs::{self as files, FileError};
-use crate::sys::registry::RegistryError;
 use crate::sys::report::Report;
-use crate::sys::tool::ToolError;
 
 use super::artifacts::{Artifact, ArtifactKind, Artifacts, BuiltFile, OutDir};
 use super::disk::{self, DiskPlan};
-use super::inputs::VendorError;
-use super::kernel::KernelError;
+use super::error::BuildError;
+use super::images::ImagePuller;
 use super::key::BuildKey;
+use super::names::pinned_as;
 use super::project::Project;
-use super::remote::{FleetRegistry, PinnedFile, RemoteError};
+use super::remote::{FleetRegistry, PinnedFile};
 use super::rootfs::ImagePlan;
-use super::vmlinux::VmlinuxError;
 
 /// What is to be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,165 +45,6 @@ impl Built {
     pub fn pinned_as(&self) -> String {
         pinned_as(self.artifact.kind, &self.name)
     }
-}
-
-/// The name of an artifact in fleet.lock: that of its link in `out/`.
-fn pinned_as(kind: ArtifactKind, name: &Label) -> String {
-    format!("{}/{name}", kind.folder())
-}
-
-/// `is home` and `are root, home`.
-fn there_is(known: &[String]) -> String {
-    match known {
-        [] => "is none".to_owned(),
-        [one] => format!("is {one}"),
-        all => format!("are {}", all.join(", ")),
-    }
-}
-
-/// Why something was not built.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    #[error("fleet.lock does not fit fleet.toml: {}", .0.join("; "))]
-    Stale(Vec<String>),
-    #[error("the image {0} is not in fleet.lock")]
-    NotLocked(Label),
-    #[error("the image {image} has the package {package}, which fleet.lock does not pin")]
-    NotPinned { image: Label, package: String },
-    #[error("the container image {0} is not in fleet.lock")]
-    ContainerNotLocked(String),
-    #[error("there is no {what} {name}; there {}", there_is(known))]
-    Unknown { what: &'static str, name: Label, known: Vec<String> },
-    #[error("{name:?} is not a valid name of an artifact")]
-    Name { name: String, source: InvalidValue },
-    /// What shows only when packages are opened.
-    #[error(transparent)]
-    Invalid(InvalidFile),
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error(transparent)]
-    Repository(#[from] RepositoryError),
-    #[error(transparent)]
-    Vendor(#[from] VendorError),
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    #[error("cannot get the kernel source")]
-    KernelSource(#[source] FetchError),
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-    #[error(transparent)]
-    KernelConfig(#[from] ConfigLineError),
-    #[error("[kernel] image is a prebuilt kernel, whose configuration is not known")]
-    ReadyKernel,
-    #[error("the digest of the kernel source {0} is not known yet")]
-    UnpinnedKernel(String),
-    #[error("building the kernel needs a compiler")]
-    Toolchain(#[source] ToolError),
-    #[error(transparent)]
-    Vmlinux(#[from] VmlinuxError),
-    #[error("{} has the SHA-256 {found}, but fleet.lock says {expected}", path.display())]
-    KernelDigest { path: PathBuf, expected: Sha256, found: Sha256 },
-    #[error("the image {image} cannot be laid out")]
-    Layout { image: Label, source: LayoutError },
-    #[error("the image {image} cannot be written")]
-    Image { image: Label, source: Ext4Error },
-    #[error("the data disk {disk} cannot be laid out")]
-    DiskLayout { disk: Label, source: DiskError },
-    #[error("the container images of the disk {disk} cannot be used")]
-    ImagesLayout { disk: Label, source: DiskError },
-    #[error("the container images of the disk {disk} cannot be written")]
-    Images { disk: Label, source: Ext4Error },
-    #[error("the data disk {disk} cannot be written")]
-    Disk { disk: Label, source: Ext4Error },
-    #[error("the container image {0} changed since it was locked; lock and build again")]
-    ContainerChanged(String),
-    #[error("a file of the image {0} changed while the image was built; build again")]
-    Changed(Label),
-    #[error("the {} {key} is no longer wanted", kind.folder())]
-    NotWanted { kind: ArtifactKind, key: BuildKey },
-    #[error("the {} {key} is not built", kind.folder())]
-    NotBuilt { kind: ArtifactKind, key: BuildKey },
-    #[error("{name} has the digest {found}, but fleet.lock pins {pinned} for the same inputs")]
-    NotAsPinned { name: String, pinned: FileDigest, found: FileDigest, path: PathBuf },
-    #[error("fleet.lock does not pin {}, as of today's inputs", .0.join(", "))]
-    Unpinned(Vec<String>),
-    #[error(transparent)]
-    Remote(#[from] RemoteError),
-    #[error(transparent)]
-    Inspect(#[from] ReadError),
-    #[error(transparent)]
-    ReadBack(#[from] ReadBackError),
-    #[error("e2fsck cannot check what was built")]
-    E2fsck(#[source] ToolError),
-    #[error("cannot start threads")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
-}
-
-impl Diagnostic for BuildError {
-    fn diagnosis(&self) -> Diagnosis {
-        match self {
-            Self::Stale(_)
-            | Self::NotLocked(_)
-            | Self::NotPinned { .. }
-            | Self::ContainerNotLocked(_)
-            | Self::ContainerChanged(_) => Class::Invalid.hint("run `sisforge lock`"),
-            Self::UnpinnedKernel(_) => Class::Invalid.hint("`sisforge lock` determines it"),
-            Self::KernelDigest { .. } => {
-                Class::Invalid.hint("restore that file, or accept the new one with `sisforge lock`")
-            }
-            Self::Unknown { .. } | Self::Name { .. } | Self::Invalid(_) => Class::Invalid.no_hint(),
-            Self::ReadyKernel => Class::Invalid.hint("give [kernel] a `source` instead of an `image`"),
-            Self::File(error) => error.diagnosis(),
-            Self::Repository(error) => error.diagnosis(),
-            Self::Vendor(error) => error.diagnosis(),
-            Self::Registry(error) => error.diagnosis(),
-            Self::KernelSource(error) => error.diagnosis(),
-            Self::Kernel(error) => error.diagnosis(),
-            Self::KernelConfig(error) => error.diagnosis(),
-            Self::Toolchain(error) | Self::E2fsck(error) => error.diagnosis(),
-            Self::Vmlinux(error) => error.diagnosis(),
-            Self::Layout { source, .. } => source.diagnosis(),
-            Self::DiskLayout { source, .. } | Self::ImagesLayout { source, .. } => source.diagnosis(),
-            Self::Image { source, .. } | Self::Images { source, .. } | Self::Disk { source, .. } => {
-                source.diagnosis()
-            }
-            Self::Changed(_) | Self::NotWanted { .. } => Class::Failed.no_hint(),
-            Self::NotBuilt { .. } => Class::Failed.hint("`sisforge build` makes it"),
-            Self::NotAsPinned { .. } | Self::Unpinned(_) => self.of_a_pin(),
-            Self::Remote(error) => error.diagnosis(),
-            Self::Inspect(error) => error.diagnosis(),
-            Self::ReadBack(error) => error.diagnosis(),
-            Self::Threads(_) => Class::Failed.hint("give it fewer with --jobs"),
-        }
-    }
-
-    fn problems(&self) -> &[InvalidFile] {
-        if let Self::Invalid(file) = self { file.problems() } else { &[] }
-    }
-}
-
-impl BuildError {
-    /// What is told of pins.
-    fn of_a_pin(&self) -> Diagnosis {
-        match self {
-            Self::NotAsPinned { path, .. } => Class::Failed.hint(format!(
-                "`sisforge build --check` tells whether this machine builds the same twice; if the pin is wrong, remove its \
-                 [artifact] table from fleet.lock and build again (what is built is in {})",
-                path.parent().unwrap_or(path).display()
-            )),
-            _ => Class::Failed.hint("whoever builds pins it: `sisforge build`; then commit fleet.lock"),
-        }
-    }
-}
-
-/// Threads for one piece of work.
-pub(super) fn pool(threads: usize) -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build()
-}
-
-/// A name in `out/`.
-pub(super) fn label(name: String) -> Result<Label, BuildError> {
-    name.parse().map_err(|source| BuildError::Name { name, source })
 }
 
 /// What becomes of an artifact that is not there.
@@ -314,7 +145,7 @@ impl<'a> Builder<'a> {
             Ok(artifact) => Ok(Some(Artifact { pulled: !artifact.cached, ..artifact })),
             Err(BuildError::Remote(error)) if may_build => {
                 let error = one_line(&error);
-                self.report.note(&format!("note: {error}; {pinned_as} is built instead"));
+                self.report.note(&format!("{error}; {pinned_as} is built instead"));
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -358,7 +189,7 @@ impl<'a> Builder<'a> {
             return Ok(());
         }
         let (name, pinned, found) = (pinned_as(kind, name), pin.digest, made.digest);
-        Err(BuildError::NotAsPinned { name, pinned, found, path: path.to_owned() })
+        Err(BuildError::NotAsPinned { name, pinned, found })
     }
 
     pub(super) fn repositories(&self) -> Repositories<'a> {
@@ -368,6 +199,10 @@ impl<'a> Builder<'a> {
             offline: self.offline,
             report: self.report,
         }
+    }
+
+    pub(super) fn puller(&self) -> ImagePuller<'a> {
+        ImagePuller { cache: self.cache, offline: self.offline, report: self.report }
     }
 
     pub(super) fn refuse_stale(&self) -> Result<(), BuildError> {
@@ -468,7 +303,7 @@ impl<'a> Builder<'a> {
         let mut built = vec![self.named(plan.name.clone(), artifact)?];
         if let Some(images) = plan.images()? {
             let key = images.key();
-            let write = |dir: &Path| images.write(&key, dir, self);
+            let write = |dir: &Path| images.write(&key, dir, self.puller(), self.jobs);
             let artifact = self.obtain(ArtifactKind::Containers, &images.name, &key, write)?;
             built.push(self.named(images.name.clone(), artifact)?);
         }

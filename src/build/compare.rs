@@ -11,7 +11,8 @@ use crate::sys::fs::FileError;
 use crate::sys::sparse;
 
 use super::artifacts::{Artifact, ArtifactKind, OutDir};
-use super::builder::{BuildError, Builder, Built, MissingArtifact, Selection};
+use super::builder::{Builder, Built, MissingArtifact, Selection};
+use super::error::BuildError;
 
 /// What building twice has shown of an artifact.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,7 +77,7 @@ impl Builder<'_> {
                 let plans = self.disk_plans()?;
                 let Some(plan) = plans.iter().find(|plan| plan.name == built.name) else { return Ok(None) };
                 match plan.images()?.filter(|_| *kind == ArtifactKind::Containers) {
-                    Some(images) => images.read_back(key, path, self)?,
+                    Some(images) => images.read_back(key, path, self.puller(), self.jobs)?,
                     None => plan.read_back(key, path, self.jobs)?,
                 }
             }

@@ -8,8 +8,8 @@ use crate::sys::make;
 use crate::sys::report::Report;
 
 use super::artifacts::OutDir;
-use super::builder::BuildError;
 use super::configured::{ConfigLine, Configured};
+use super::error::BuildError;
 use super::kconfig::Symbols;
 use super::kernel::{self, KernelInputs};
 use super::kernel_artifact::kernel_source;

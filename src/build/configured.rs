@@ -13,7 +13,7 @@ use crate::sys::fs as files;
 use crate::sys::make::KernelTree;
 
 use super::kconfig::Symbols;
-use super::kernel::KernelError;
+use super::kernel_error::KernelError;
 use super::unmet::explain;
 
 /// The file of requested options in a tree.

@@ -16,9 +16,11 @@ use crate::lock::wanted::spelled_container;
 use crate::sys::report::{Report, Unit};
 
 use super::artifacts::{ArtifactKind, BuiltFile};
-use super::builder::{BuildError, label, pool};
+use super::error::BuildError;
 use super::images::ImagesPlan;
 use super::key::{BuildKey, KeyBuilder};
+use super::names::label;
+use super::pool::pool;
 use super::rootfs::ext4_options;
 
 /// A data disk that is to be built, and for whom.
@@ -75,7 +77,7 @@ pub(super) fn plan<'a>(
 fn disk_name(guest: &GuestName, spec: &GuestSpec) -> String {
     match (&spec.disk_name, &spec.pool) {
         (Some(declared), _) => declared.to_string(),
-        (None, Some(pool)) => format!("pool.{pool}"),
+        (None, Some(member)) => format!("pool.{}", member.pool),
         (None, None) => format!("user.{guest}"),
     }
 }

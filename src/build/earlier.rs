@@ -1,7 +1,7 @@
 //! Where the files of an image lie, beside it in `out/`: the next image takes from there what has not changed.
 //!
 //! An image is taken from only if nobody touched it since it was written, which its size and modification time tell, as Git
-//! and make do. What is taken has the sum that its package states; whether the bytes do, was checked when they were written.
+//! and make do. What is taken is of the very package that the next image is made of too; its bytes were checked when they were written.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,8 +13,8 @@ use crate::image::ext4::{Earlier, FileExtents};
 use crate::sys::fs::FileError;
 use crate::sys::sealed;
 
-/// The file beside an image. An earlier sisforge wrote `files`, without digests.
-const FILES: &str = "extents";
+/// The file beside an image. An earlier sisforge wrote `files` without digests, and `extents` with each byte of a digest by itself.
+const FILES: &str = "places";
 
 #[derive(Serialize, Deserialize)]
 struct EarlierRecord {
@@ -38,11 +38,11 @@ impl State {
 }
 
 /// Notes where the files of an image lie.
-pub(super) fn keep(image: &Path, placed: &[FileExtents]) -> Result<(), FileError> {
+pub(super) fn keep(image: &Path, placed: Vec<FileExtents>) -> Result<(), FileError> {
     let state =
         File::open(image).and_then(|file| State::of(&file)).map_err(FileError::when("read", image))?;
     let path = image.with_file_name(FILES);
-    let record = EarlierRecord { state, placed: placed.to_vec() };
+    let record = EarlierRecord { state, placed };
     let bytes = postcard::to_allocvec(&record)
         .map_err(|error| FileError::when("describe", &path)(std::io::Error::other(error)))?;
     sealed::write(&path, &bytes)
@@ -53,5 +53,5 @@ pub(super) fn open(path: &Path) -> Option<Earlier> {
     let record: EarlierRecord = postcard::from_bytes(&sealed::read(&path.with_file_name(FILES))?).ok()?;
     let image = File::open(path).ok()?;
     let is_untouched = State::of(&image).ok()? == record.state;
-    is_untouched.then(|| Earlier::new(image, record.placed))
+    is_untouched.then(|| Earlier::new(image, record.placed).ok())?
 }

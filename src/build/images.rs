@@ -11,12 +11,14 @@ use crate::image::ext4::{Ext4Options, LAYOUT, Purpose, write_ext4};
 use crate::image::read_back::{ReadBack, read_back};
 use crate::lock::containers::puller;
 use crate::lock::wanted::container_digest;
+use crate::sys::fetch::Cache;
 use crate::sys::registry::Pulled;
-use crate::sys::report::Unit;
+use crate::sys::report::{Report, Unit};
 
 use super::artifacts::{ArtifactKind, BuiltFile};
-use super::builder::{BuildError, Builder, pool};
+use super::error::BuildError;
 use super::key::{BuildKey, KeyBuilder};
+use super::pool::pool;
 use super::rootfs::ext4_options;
 
 /// A store that is to be built.
@@ -55,13 +57,19 @@ impl ImagesPlan<'_> {
     }
 
     /// Writes the store into an empty directory.
-    pub fn write(&self, key: &BuildKey, dir: &Path, builder: &Builder<'_>) -> Result<BuiltFile, BuildError> {
-        let store = self.store(builder)?;
+    pub fn write(
+        &self,
+        key: &BuildKey,
+        dir: &Path,
+        puller: ImagePuller<'_>,
+        jobs: usize,
+    ) -> Result<BuiltFile, BuildError> {
+        let store = self.store(puller)?;
         let begun = format!("write container images of {}", self.name);
-        let task = builder.report.begin(&begun, None, Unit::Steps);
+        let task = puller.report.begin(&begun, None, Unit::Steps);
         let path = dir.join(ArtifactKind::Containers.file_name());
-        let written = pool(builder.jobs)?
-            .install(|| write_ext4(&store.tree, &store.sources(), &options(key), None, &path));
+        let written =
+            pool(jobs)?.install(|| write_ext4(&store.tree, &store.sources(), &options(key), None, &path));
         let written = written.map_err(|source| BuildError::Images { disk: self.name.clone(), source })?;
         // An image that changed while it was read would stand under the wrong key.
         for (image, (spelled, sha256)) in self.images.iter().zip(&self.containers) {
@@ -78,18 +86,19 @@ impl ImagesPlan<'_> {
         &self,
         key: &BuildKey,
         image: &Path,
-        builder: &Builder<'_>,
+        puller: ImagePuller<'_>,
+        jobs: usize,
     ) -> Result<ReadBack, BuildError> {
-        let store = self.store(builder)?;
-        Ok(pool(builder.jobs)?.install(|| read_back(image, &store.tree, &store.sources(), &options(key)))?)
+        let store = self.store(puller)?;
+        Ok(pool(jobs)?.install(|| read_back(image, &store.tree, &store.sources(), &options(key)))?)
     }
 
-    fn store(&self, builder: &Builder<'_>) -> Result<ImageStore, BuildError> {
+    fn store(&self, puller: ImagePuller<'_>) -> Result<ImageStore, BuildError> {
         let failed = |source| BuildError::ImagesLayout { disk: self.name.clone(), source };
         let open = |(image, (_, sha256)): (&ContainerImage, &(String, Sha256))| {
             let opened = match image {
                 ContainerImage::Registry(image) => {
-                    Image::pulled(image, builder.pull(image, *sha256)?).map(|image| vec![image])
+                    Image::pulled(image, puller.pull(image, *sha256)?).map(|image| vec![image])
                 }
                 _ => Image::open(image),
             };
@@ -101,9 +110,17 @@ impl ImagesPlan<'_> {
     }
 }
 
-impl Builder<'_> {
+/// How images of registries are had.
+#[derive(Clone, Copy)]
+pub(super) struct ImagePuller<'a> {
+    pub cache: &'a Cache,
+    pub offline: bool,
+    pub report: &'a dyn Report,
+}
+
+impl ImagePuller<'_> {
     /// Everything of an image of a registry, downloaded where it is not here.
-    pub(super) fn pull(&self, image: &RegistryImage, sha256: Sha256) -> Result<Pulled, BuildError> {
+    pub fn pull(self, image: &RegistryImage, sha256: Sha256) -> Result<Pulled, BuildError> {
         Ok(puller(image, self.cache, self.offline, self.report).pull(sha256)?)
     }
 }

@@ -7,7 +7,6 @@ use rayon::prelude::*;
 
 use crate::base::Sha256;
 use crate::base::text::counted;
-use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::fleet::{ContainerImage, KernelSpec, Source};
 use crate::lock::indexes::{FileLocation, index_place};
 use crate::lock::model::LockedPackage;
@@ -20,7 +19,9 @@ use crate::sys::registry::Blob;
 use crate::sys::report::Unit;
 use crate::sys::vendor;
 
-use super::builder::{BuildError, Builder, pool};
+use super::builder::Builder;
+use super::error::{BuildError, LIST, VendorError};
+use super::pool::pool;
 
 /// Something that a build takes from the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,32 +46,6 @@ pub struct Vendored {
     pub removed: usize,
 }
 
-/// A vendor directory that cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum VendorError {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error("{} contains other files but no {LIST}, so it is not a vendor directory", .0.display())]
-    Foreign(PathBuf),
-    #[error("{url} has no place in a vendor directory: its path has an empty, '.' or '..' part")]
-    Place { url: String },
-    #[error("{} changed while it was copied", .0.display())]
-    Changed(PathBuf),
-}
-
-impl Diagnostic for VendorError {
-    fn diagnosis(&self) -> Diagnosis {
-        match self {
-            Self::File(error) => error.diagnosis(),
-            Self::Foreign(_) => Class::Invalid.hint("name a directory that is empty or not there yet"),
-            Self::Place { .. } => Class::Invalid.no_hint(),
-            Self::Changed(_) => Class::Failed.hint("run the same command again"),
-        }
-    }
-}
-
-/// The list of a vendor directory's files and their digests, as `sha256sum -c` reads it.
-const LIST: &str = "SHA256SUMS";
 /// Where the keys are by which the indexes were verified, for apk; sisforge trusts those of `fleet.toml`.
 const KEYS: &str = "keys";
 
@@ -107,7 +82,7 @@ impl Builder<'_> {
             let ContainerImage::Registry(reference) = image else { continue };
             let sha256 = self.lock.container.get(&spelled);
             let sha256 = sha256.ok_or_else(|| BuildError::ContainerNotLocked(spelled.clone()))?;
-            for blob in self.pull(reference, *sha256)?.blobs.into_values() {
+            for blob in self.puller().pull(reference, *sha256)?.blobs.into_values() {
                 let Blob { url, sha256, size, path } = blob;
                 let input = Input { name: spelled.clone(), url, sha256, size, path };
                 inputs.insert(input.url.clone(), input);

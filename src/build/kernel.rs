@@ -5,24 +5,21 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::base::Sha256;
-use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::lock::kernel::{ConfigLineError, RequestedOptions};
+use crate::lock::kernel::RequestedOptions;
 use crate::sys::beneath;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::make::{self, KernelTree};
 use crate::sys::report::{Report, Unit};
-use crate::sys::sandbox::{Sandbox, SandboxError};
-use crate::sys::tool::{OUT_OF_TIME, ToolError};
+use crate::sys::sandbox::Sandbox;
 
-use super::compact::{LAYOUT, UnsupportedVmlinux, compact};
+use super::compact::{LAYOUT, compact};
 use super::configured::Configured;
+use super::kernel_error::KernelError;
 use super::kernel_notes::{KernelNotes, LastBuild};
 use super::key::{BuildKey, KeyBuilder};
-use super::needs::UnmetNeed;
 use super::series::of_release;
-use super::source::{self, SourceError};
-use super::tools::{MissingTool, missing_tools, named, programs};
-use super::unmet::UnmetOption;
+use super::source;
+use super::tools::{missing_tools, programs};
 
 /// Everything that a kernel's bytes depend on.
 #[derive(Clone, Debug)]
@@ -38,58 +35,6 @@ pub struct KernelInputs {
     pub patch_sha256: Vec<Sha256>,
     /// From [`make::toolchain`].
     pub toolchain: String,
-}
-
-/// A kernel that could not be built.
-#[derive(Debug, thiserror::Error)]
-pub enum KernelError {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    #[error("building a kernel needs {}", named(.0))]
-    MissingTools(Vec<MissingTool>),
-    #[error(transparent)]
-    Sandbox(#[from] SandboxError),
-    #[error("{} (patch {number} of {count}) does not apply to {}", patch.display(), kernel.display())]
-    Patch { patch: PathBuf, number: usize, count: usize, kernel: PathBuf, source: ToolError },
-    #[error("Kconfig could not generate a configuration")]
-    Configure(#[source] ToolError),
-    #[error(transparent)]
-    ConfigLine(#[from] ConfigLineError),
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Unmet(Vec<UnmetOption>),
-    #[error("the kernel does not build; its whole output is in {}", log.display())]
-    Build { log: PathBuf, source: ToolError },
-    #[error(transparent)]
-    Layout(#[from] UnsupportedVmlinux),
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Needs(Vec<UnmetNeed>),
-}
-
-impl Diagnostic for KernelError {
-    fn diagnosis(&self) -> Diagnosis {
-        match self {
-            Self::File(error) => error.diagnosis(),
-            Self::Source(error) => error.diagnosis(),
-            Self::MissingTools(_) => Class::Failed.no_hint(),
-            Self::Sandbox(error) => error.diagnosis(),
-            Self::Patch { source: ToolError::Failed { .. }, .. } => {
-                Class::Invalid.hint("update the patch for this kernel, or remove it from [kernel] patches")
-            }
-            Self::Configure(ToolError::Failed { code: Some(OUT_OF_TIME), .. })
-            | Self::Build { source: ToolError::Failed { code: Some(OUT_OF_TIME), .. }, .. } => {
-                Class::Failed.hint("all that builds a kernel may take four hours: what does this source run?")
-            }
-            Self::Patch { source, .. } | Self::Configure(source) | Self::Build { source, .. } => {
-                source.diagnosis()
-            }
-            Self::ConfigLine(error) => error.diagnosis(),
-            // Each tells what to do.
-            Self::Unmet(_) | Self::Needs(_) => Class::Invalid.no_hint(),
-            Self::Layout(error) => error.diagnosis().of(Class::Failed),
-        }
-    }
 }
 
 impl KernelInputs {
@@ -157,7 +102,7 @@ fn prepare<'a>(
     }
     let sandbox = Sandbox::find(&programs())?;
     if let Some(why) = sandbox.lacking() {
-        report.note(&format!("note: programs of the kernel source run without a sandbox: {why}"));
+        report.note(&format!("programs of the kernel source run without a sandbox: {why}"));
     }
     let key = inputs.key().to_string();
     let tree = KernelTree { dir: dir.to_owned(), arch: "x86_64", jobs, sandbox, key, report };
@@ -177,7 +122,7 @@ fn prepare<'a>(
     if let Some(series) =
         inputs.series.as_ref().filter(|series| of_release(&release).as_ref() != Some(series))
     {
-        report.note(&format!("note: the kernel base is for Linux {series}, but the source is {release}"));
+        report.note(&format!("the kernel base is for Linux {series}, but the source is {release}"));
     }
     let configured = Configured::make(&tree, "x86", &inputs.requested)?;
     Ok((tree, configured))
@@ -192,7 +137,7 @@ fn compile(tree: &KernelTree<'_>, log: &Path, notes: &KernelNotes) -> Result<Pat
     let mut file = std::fs::File::create(log).map_err(FileError::when("create", log))?;
     let last = notes.last_build();
     if let Some(LastBuild { seconds, jobs, .. }) = last.filter(|last| last.jobs == tree.jobs) {
-        report.note(&format!("note: the last kernel took {} with {jobs} jobs", minutes(seconds)));
+        report.note(&format!("the last kernel took {} with {jobs} jobs", minutes(seconds)));
     }
     let expected = last.map_or(USUAL_TARGETS, |last| last.targets);
     let task = report.begin("build kernel", Some(expected), Unit::Steps);

@@ -13,10 +13,13 @@ use crate::sys::make;
 use crate::sys::report::Report;
 
 use super::artifacts::{Artifact, ArtifactKind, BuiltFile};
-use super::builder::{BuildError, Builder, Built, MissingArtifact, label};
+use super::builder::{Builder, Built, MissingArtifact};
+use super::error::BuildError;
 use super::kernel::{self, KernelInputs};
+use super::kernel_error::KernelError;
 use super::kernel_notes::KernelNotes;
 use super::key::KeyBuilder;
+use super::names::label;
 use super::needs::check_needs;
 use super::vmlinux;
 
@@ -83,7 +86,7 @@ impl Builder<'_> {
         // A recipe may need more than it did when the kernel was built.
         let config = artifact.path.with_file_name("config");
         let config = DotConfig::parse(&config.display().to_string(), &files::read_text(&config)?)?;
-        check_needs(&config, &self.project.kernel_needs())?;
+        check_needs(&config, &self.project.kernel_needs()).map_err(KernelError::Needs)?;
         Ok(artifact)
     }
 
@@ -114,7 +117,7 @@ impl Builder<'_> {
         match (make::toolchain(), &self.lock.kernel.toolchain) {
             (Ok(toolchain), _) => {
                 if let Some(note) = other_toolchain(self.lock, &toolchain) {
-                    self.report.note(&format!("note: {note}"));
+                    self.report.note(&note);
                 }
                 Ok(toolchain)
             }

@@ -7,8 +7,6 @@ use crate::base::{KernelOption, Label};
 use crate::fleet::OptionValue;
 use crate::lock::kernel::{DotConfig, FLEET, OptionOrigin, RequestedOptions};
 
-use super::kernel::KernelError;
-
 /// A kernel option that something needs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Need {
@@ -50,11 +48,11 @@ impl Diagnostic for UnmetNeed {
     }
 }
 
-/// The needs that a final config does not meet.
-pub fn check_needs(config: &DotConfig, needs: &[Need]) -> Result<(), KernelError> {
+/// Fails with the needs that a final config does not meet.
+pub fn check_needs(config: &DotConfig, needs: &[Need]) -> Result<(), Vec<UnmetNeed>> {
     let unmet = needs.iter().filter(|need| !config.is_on(&need.option));
     let unmet: Vec<_> = unmet.map(|need| UnmetNeed(need.clone())).collect();
-    if unmet.is_empty() { Ok(()) } else { Err(KernelError::Needs(unmet)) }
+    if unmet.is_empty() { Ok(()) } else { Err(unmet) }
 }
 
 /// An option that something needs, and that the requested options do not turn on.
@@ -105,7 +103,8 @@ mod tests {
         let config = DotConfig::parse(".config", "CONFIG_TUN=y\n").unwrap();
         let need = |option: &str| need("rootless-podman", option);
         check_needs(&config, &[need("TUN")]).unwrap();
-        let error = check_needs(&config, &[need("TUN"), need("FUSE_FS")]).unwrap_err();
+        let unmet = check_needs(&config, &[need("TUN"), need("FUSE_FS")]).unwrap_err();
+        let [error] = &unmet[..] else { panic!("{unmet:?}") };
         assert!(
             error.to_string().starts_with("recipe rootless-podman needs the kernel option FUSE_FS"),
             "{error}"

@@ -12,7 +12,8 @@ use crate::lock::digest::Digests;
 use crate::lock::kernel::RequestedOptions;
 use crate::lock::kernel_config::{ConfigError, kernel_config};
 use crate::lock::model::Lock;
-use crate::lock::resolve::{Request, ResolveError, Update, resolve};
+use crate::lock::request::{Request, Update};
+use crate::lock::resolve::{ResolveError, resolve};
 use crate::lock::stale::stale;
 use crate::lock::wanted::{RecipePins, Wanted, WantedError};
 use crate::sys::fetch::Cache;
@@ -162,7 +163,7 @@ impl Project {
             .flat_map(Recipes::kernel_needs)
             .map(|(recipe, option)| Need { whose: NeededBy::Recipe(recipe.clone()), option: option.clone() });
         let machines = self.fleet.guests.iter().flat_map(|(name, guest)| {
-            let declared = guest.machine_name.as_ref().or(guest.pool.as_ref());
+            let declared = guest.machine_name.as_ref().or(guest.pool.as_ref().map(|member| &member.pool));
             let whose = NeededBy::Machine(declared.map_or(name.as_str(), |name| name.as_str()).to_owned());
             let options = guest.machine.kernel_needs().filter_map(|option| KernelOption::parse(option).ok());
             options.map(move |option| Need { whose: whose.clone(), option })
@@ -203,27 +204,11 @@ impl Project {
     }
 
     /// Looks whether a ready kernel is one that the fleet's VMM can start.
-    pub fn check_kernel(&self) -> Result<(), ProjectError> {
-        match &self.fleet.kernel {
-            // A host that takes what others built.
-            KernelSpec::Ready { image, .. } if self.fleet.artifacts.is_some() && !image.exists() => Ok(()),
-            KernelSpec::Ready { image, .. } => Ok(vmlinux::check(image, self.fleet.vmm)?),
-            KernelSpec::Build(_) => Ok(()),
+    fn check_kernel(&self) -> Result<(), ProjectError> {
+        match vmlinux::problem(&self.fleet)? {
+            Some(problem) => Err(ProjectError::Invalid(vec![self.fleet.source.refuse(vec![problem])])),
+            None => Ok(()),
         }
-    }
-
-    /// The lock of this fleet, whose scripts are all covered or accepted.
-    pub fn lock(
-        &self,
-        old: Option<&Lock>,
-        update: &Update,
-        cache: &Cache,
-        offline: bool,
-        report: &dyn Report,
-    ) -> Result<Lock, ProjectError> {
-        let lock = self.choose(old, update, cache, offline, report)?;
-        self.check_scripts(&lock)?;
-        Ok(lock)
     }
 
     /// The lock of this fleet, whatever its scripts. A lock that fits is given back as it is, without the network being used,

@@ -91,5 +91,5 @@ fn dependencies(lock: &Lock) -> Vec<Value> {
 /// Where a package is downloaded from; `None` where its repository is a directory.
 fn download(package: &LockedPackage, url: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     let repository = url(&package.repository)?;
-    Some(format!("{repository}/{}/{}.apk", crate::lock::wanted::ARCH, percent(&package.id())))
+    Some(format!("{repository}/{}/{}.apk", crate::lock::model::ARCH, percent(&package.id())))
 }

@@ -19,8 +19,10 @@ use crate::sys::registry::{Action, RemoteRepository};
 use crate::sys::report::{Task, Unit};
 
 use super::artifacts::{Artifact, ArtifactKind};
-use super::builder::{BuildError, Builder, Built, pool};
+use super::builder::{Builder, Built};
 use super::chunks::{Chunk, chunks};
+use super::error::BuildError;
+use super::pool::pool;
 use super::provenance;
 use super::remote::{
     ARTIFACT_TYPE, CHUNK_TYPE, CONFIG_TYPE, FleetDocument, RemoteChunk, RemoteError, RemoteFile, SIGNATURES,
@@ -84,7 +86,7 @@ impl Builder<'_> {
         self.check_pinned(built)?;
         let repository = open(place, client, Action::Push).map_err(RemoteError::from)?;
         let tally = Tally::default();
-        let total = built.iter().map(|built| files::allocated(&built.artifact.path)).sum();
+        let total = built.iter().map(|built| files::allocated_within(&built.artifact.path)).sum();
         let task = self.report.begin("push", Some(total), Unit::Bytes);
         let mut files = Vec::new();
         for built in built {

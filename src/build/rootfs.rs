@@ -22,9 +22,10 @@ use crate::sys::fs::{self as files, FileError};
 use crate::sys::report::Unit;
 
 use super::artifacts::{ArtifactKind, BuiltFile};
-use super::builder::{BuildError, pool};
 use super::earlier;
+use super::error::BuildError;
 use super::key::{BuildKey, KeyBuilder};
+use super::pool::pool;
 
 /// An image that is to be built: everything that its bytes depend on.
 pub(super) struct ImagePlan<'a> {
@@ -108,7 +109,10 @@ impl<'a> ImagePlan<'a> {
             // It may be what was remembered that is wrong; if it is the package, reading it from its beginning tells.
             Err(
                 BuildError::Layout { .. }
-                | BuildError::Image { source: Ext4Error::Package(_) | Ext4Error::Content { .. }, .. },
+                | BuildError::Image {
+                    source: Ext4Error::Package(_) | Ext4Error::Content { .. } | Ext4Error::Unfilled { .. },
+                    ..
+                },
             ) => {
                 let listings = repositories.listings();
                 self.packages.iter().for_each(|package| listings.remove(&package.sha256));
@@ -117,8 +121,9 @@ impl<'a> ImagePlan<'a> {
             written => written?,
         };
         let image = dir.join(ArtifactKind::Image.file_name());
-        earlier::keep(&image, &written.placed)?;
-        Ok(BuiltFile { digest: written.digest, size: written.size })
+        let Written { digest, size, placed } = written;
+        earlier::keep(&image, placed)?;
+        Ok(BuiltFile { digest, size })
     }
 
     fn write_once(
@@ -199,8 +204,13 @@ impl<'a> ImagePlan<'a> {
 
 /// Downloads packages that are not in the cache.
 fn fetch(packages: &[&LockedPackage], repositories: &Repositories<'_>) -> Result<(), BuildError> {
-    let fetch = |locked: &&LockedPackage| repositories.pinned_file(locked).map(drop);
-    Ok(pool(DOWNLOADS)?.install(|| packages.par_iter().try_for_each(fetch))?)
+    let absent: Vec<_> = packages.iter().filter(|package| repositories.is_to_fetch(package)).collect();
+    // Threads that would have nothing to do cost as much as looking.
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let fetch = |locked: &&&LockedPackage| repositories.pinned_file(locked).map(drop);
+    Ok(pool(DOWNLOADS)?.install(|| absent.par_iter().try_for_each(fetch))?)
 }
 
 /// Label, UUID and hash seed are functions of the key.

@@ -6,8 +6,10 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::lock::digest::sorted_files;
+use crate::sys::disk_guard::{DiskGuard, Metered, WriteMeter};
 use crate::sys::fs::{FileError, io_diagnosis};
 use crate::sys::report::{Report, Unit};
+use crate::sys::xz;
 
 /// Sources that cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -50,17 +52,34 @@ fn is_kconfig(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"Kconfig"))
 }
 
-/// Unpacks a tarball (xz, gz or plain; its one top folder is dropped), or copies a directory, into `to`.
+/// Unpacks a tarball (xz, gz or plain; its one top folder is dropped), or copies a directory, into `to`. A source may be
+/// anybody's: it takes no more of the disk than what is built of it may.
 pub fn unpack(source: &Path, arch: &str, to: &Path, report: &dyn Report) -> Result<(), SourceError> {
+    crate::sys::fs::create_dir_all(to)?;
+    unpack_within(&DiskGuard::of(to), source, arch, to, report)
+}
+
+fn unpack_within(
+    guard: &DiskGuard,
+    source: &Path,
+    arch: &str,
+    to: &Path,
+    report: &dyn Report,
+) -> Result<(), SourceError> {
     if source.is_dir() {
-        copy_dir(source, to, report)?;
+        copy_dir(source, to, &mut guard.meter(), report)?;
     } else {
-        unpack_tarball(source, arch, to, report)?;
+        unpack_tarball(source, arch, to, (&mut guard.meter(), &mut guard.meter()), report)?;
     }
     if to.join("Kconfig").is_file() { Ok(()) } else { Err(SourceError::NotLinux(source.to_owned())) }
 }
 
-fn copy_dir(source: &Path, to: &Path, report: &dyn Report) -> Result<(), FileError> {
+fn copy_dir(
+    source: &Path,
+    to: &Path,
+    meter: &mut WriteMeter<'_>,
+    report: &dyn Report,
+) -> Result<(), FileError> {
     let files = sorted_files(source)?;
     let task = report.begin("copy kernel source", Some(files.len() as u64), Unit::Steps);
     for path in files {
@@ -68,25 +87,36 @@ fn copy_dir(source: &Path, to: &Path, report: &dyn Report) -> Result<(), FileErr
         if let Some(dir) = target.parent() {
             crate::sys::fs::create_dir_all(dir)?;
         }
-        let kind = fs::symlink_metadata(&path).map_err(FileError::when("read", &path))?.file_type();
-        let copied = if kind.is_symlink() {
-            fs::read_link(&path).and_then(|link| std::os::unix::fs::symlink(link, &target))
-        } else if kind.is_file() {
-            fs::copy(&path, &target).map(drop)
-        } else {
-            Err(io::Error::other("it is not a regular file"))
-        };
-        copied.map_err(FileError::when("copy", &path))?;
+        copy_entry(&path, &target, meter).map_err(FileError::when("copy", &path))?;
         task.advance(1);
     }
     task.finish("copied");
     Ok(())
 }
 
-/// Memory that xz may take: a source may be anybody's. The best of its presets needs 65 MiB to unpack.
-const XZ_MEMORY: u64 = 256 << 20;
+fn copy_entry(path: &Path, target: &Path, meter: &mut WriteMeter<'_>) -> io::Result<()> {
+    let meta = fs::symlink_metadata(path)?;
+    meter.take_entry()?;
+    if meta.is_symlink() {
+        return fs::read_link(path).and_then(|link| std::os::unix::fs::symlink(link, target));
+    }
+    if !meta.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let from = BufReader::with_capacity(1 << 18, Metered { from: File::open(path)?, meter });
+    let mut copy = File::create(target)?;
+    io::copy(&mut { from }, &mut copy)?;
+    copy.set_permissions(meta.permissions())
+}
 
-fn unpack_tarball(source: &Path, arch: &str, to: &Path, report: &dyn Report) -> Result<(), SourceError> {
+/// One meter counts what is read of the archive, whatever of it is kept, and the other what is made of it.
+fn unpack_tarball(
+    source: &Path,
+    arch: &str,
+    to: &Path,
+    (read, made): (&mut WriteMeter<'_>, &mut WriteMeter<'_>),
+    report: &dyn Report,
+) -> Result<(), SourceError> {
     let failed = |error: io::Error| SourceError::Unpack { path: source.to_owned(), source: error };
     let file = File::open(source).map_err(FileError::when("open", source))?;
     let size = file.metadata().map_err(FileError::when("read", source))?.len();
@@ -98,10 +128,12 @@ fn unpack_tarball(source: &Path, arch: &str, to: &Path, report: &dyn Report) -> 
         [0x1f, 0x8b] => Box::new(flate2::bufread::MultiGzDecoder::new(counted)),
         _ => Box::new(counted),
     };
-    let mut archive = tar::Archive::new(stream);
+    let mut archive = tar::Archive::new(Metered { from: stream, meter: read });
     archive.set_preserve_mtime(false);
     for entry in archive.entries().map_err(failed)? {
-        unpack_entry(entry.map_err(failed)?, arch, to).map_err(failed)?;
+        let entry = entry.map_err(failed)?;
+        made.take_entry().map_err(failed)?;
+        unpack_entry(entry, arch, to).map_err(failed)?;
     }
     task.finish("unpacked");
     Ok(())
@@ -111,8 +143,8 @@ fn xz<R: io::BufRead>(packed: R) -> io::Result<liblzma::bufread::XzDecoder<R>> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let decoder = liblzma::stream::MtStreamBuilder::new()
         .threads(threads)
-        .memlimit_threading(XZ_MEMORY)
-        .memlimit_stop(XZ_MEMORY)
+        .memlimit_threading(xz::MEMORY)
+        .memlimit_stop(xz::MEMORY)
         .decoder()?;
     Ok(liblzma::bufread::XzDecoder::new_stream(packed, decoder))
 }
@@ -200,6 +232,43 @@ mod tests {
         fs::write(&path, &packed).unwrap();
         let error = unpack(&path, "x86", &dir.path().join("large"), &Silent).unwrap_err();
         assert!(crate::base::diagnostic::one_line(&error).contains("memory"), "{error:?}");
+    }
+
+    #[test]
+    fn a_source_takes_no_more_of_the_disk_than_it_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let zeros = "\0".repeat(8 << 20);
+        let packed = |entries: &[(&str, &str)]| {
+            let mut packed = Vec::new();
+            let tar = tarball(entries);
+            flate2::read::GzEncoder::new(&tar[..], flate2::Compression::best())
+                .read_to_end(&mut packed)
+                .unwrap();
+            packed
+        };
+        fs::write(at("bomb.tar.gz"), packed(&[("linux/Kconfig", "x"), ("linux/bomb", &zeros)])).unwrap();
+        assert!(at("bomb.tar.gz").metadata().unwrap().len() < 1 << 20);
+        let names: Vec<_> = (0..2000).map(|number| format!("linux/{number}")).collect();
+        let empty: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
+        fs::write(at("many.tar.gz"), packed(&empty)).unwrap();
+        fs::create_dir(at("source")).unwrap();
+        fs::write(at("source/Kconfig"), "x").unwrap();
+        fs::write(at("source/bomb"), &zeros).unwrap();
+        for source in ["bomb.tar.gz", "many.tar.gz", "source"] {
+            let to = at("to");
+            fs::create_dir(&to).unwrap();
+            let guard = DiskGuard::of(&to).of_at_most(4 << 20);
+            let error = unpack_within(&guard, &at(source), "x86", &to, &Silent).unwrap_err();
+            let said = crate::base::diagnostic::one_line(&error);
+            assert!(said.contains("more than 4 MiB of the disk"), "{said}");
+            assert!(crate::sys::fs::allocated_within(&to) <= 5 << 20, "{source}");
+            fs::remove_dir_all(&to).unwrap();
+        }
+        fs::remove_file(at("source/bomb")).unwrap();
+        let to = at("to");
+        unpack_within(&DiskGuard::of(dir.path()).of_at_most(4 << 20), &at("source"), "x86", &to, &Silent)
+            .unwrap();
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::problem::Problem;
 use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::fleet::VmmKind;
+use crate::fleet::{Fleet, KernelSpec, VmmKind};
 use crate::sys::fs::FileError;
 
 /// A kernel image that cannot be used.
@@ -15,14 +16,14 @@ pub enum VmlinuxError {
     Unusable { path: PathBuf, reason: String },
 }
 
+const TAKES_VMLINUX: &str = "[kernel] image takes a vmlinux, the ELF file at the top of a kernel's build directory; its scripts/extract-vmlinux \
+     gets it out of a bzImage";
+
 impl Diagnostic for VmlinuxError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::File(error) => error.diagnosis(),
-            Self::Unusable { .. } => Class::Invalid.hint(
-                "[kernel] image takes a vmlinux, the ELF file at the top of a kernel's build directory; its scripts/extract-vmlinux gets \
-                 it out of a bzImage",
-            ),
+            Self::Unusable { .. } => Class::Invalid.hint(TAKES_VMLINUX),
         }
     }
 }
@@ -55,6 +56,23 @@ pub fn check(path: &Path, vmm: VmmKind) -> Result<(), VmlinuxError> {
         ));
     }
     Ok(())
+}
+
+/// What is wrong with the ready kernel of a fleet, at its place in `fleet.toml`.
+pub fn problem(fleet: &Fleet) -> Result<Option<Problem>, VmlinuxError> {
+    let KernelSpec::Ready { image, place, .. } = &fleet.kernel else { return Ok(None) };
+    // A host that takes what others built.
+    if fleet.artifacts.is_some() && !image.exists() {
+        return Ok(None);
+    }
+    match check(image, fleet.vmm) {
+        Ok(()) => Ok(None),
+        Err(VmlinuxError::Unusable { reason, .. }) => {
+            let message = format!("this is not a kernel that a VMM can boot: {reason}");
+            Ok(Some(Problem::new(place.clone(), message).hint(TAKES_VMLINUX)))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -3,12 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::apk::{
-    Contents, INDEX_FILE, PackMap, PackageInfo, Packed, SigningKey, UnknownDependency, convert_debs, pack,
-    sign_directory,
-};
+use crate::apk::{SigningKey, UnknownDependency};
 use crate::base::text::counted;
-use crate::sys::fs;
+use crate::run::packing::{self, Description, PackRequest};
 
 use super::error::CliError;
 use super::output::PackedJson;
@@ -89,12 +86,10 @@ pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::Solve(args) => solve::run(args, ui),
         Command::Verify(args) => verify::run(args, ui),
         Command::Ls(args) => ls::run(args, ui),
-        Command::Pack(args) => run_pack(args, ui),
+        Command::Pack(args) => pack(args, ui),
         Command::Index(args) => {
-            let key = SigningKey::read(&args.key)?;
-            let target = args.dir.join(INDEX_FILE);
-            fs::write(&target, &sign_directory(&args.dir, &key)?, 0o644)?;
-            ui.wrote(&target, &format!(", signed by {}", key.public_name()));
+            let index = packing::index(&args.dir, &args.key)?;
+            ui.wrote(&index.file, &format!(", signed by {}", index.key));
             Ok(ExitCode::SUCCESS)
         }
         Command::Key(args) => {
@@ -105,30 +100,29 @@ pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
     }
 }
 
-fn run_pack(args: &PackArgs, ui: &Ui) -> Result<ExitCode, CliError> {
-    let key = args.key.as_deref().map(SigningKey::read).transpose()?;
-    let map = args.map.as_deref().map(PackMap::read).transpose()?.unwrap_or_default();
-    let is_deb = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
-    let packed = if args.inputs.iter().all(is_deb) {
-        pack_debs(args, &map, key.as_ref())?
-    } else {
-        vec![pack_files(args, &map, key.as_ref())?]
-    };
+fn pack(args: &PackArgs, ui: &Ui) -> Result<ExitCode, CliError> {
+    let packed = packing::pack(&PackRequest {
+        inputs: args.inputs.clone(),
+        to: args.to.clone(),
+        description: Description {
+            name: args.name.clone(),
+            version: args.pkgver.clone(),
+            provides: args.provides.clone(),
+            depends: args.depends.clone(),
+            arch: args.arch.clone(),
+        },
+        map: args.map.clone(),
+        unknown: if args.ignore_missing { UnknownDependency::Ignore } else { UnknownDependency::Keep },
+        key: args.key.clone(),
+    })?;
     for package in &packed {
-        let target = args.to.join(package.info.file_name());
-        fs::write(&target, &package.bytes, 0o644)?;
         if ui.settings.json {
-            render::json(&PackedJson {
-                name: package.info.name.to_string(),
-                version: package.info.version.to_string(),
-                file: target,
-                notes: package.notes.clone(),
-            });
+            render::json(&PackedJson::from(package));
         } else if ui.settings.verbose {
             package.notes.iter().for_each(|note| ui.say(&format!("{}: {note}", package.info.name)));
         }
     }
-    let bytes: usize = packed.iter().map(|package| package.bytes.len()).sum();
+    let bytes: usize = packed.iter().map(|package| package.size).sum();
     ui.say(&format!(
         "packed {}, {:.1} MB, into {}",
         counted(packed.len(), "package"),
@@ -136,34 +130,4 @@ fn run_pack(args: &PackArgs, ui: &Ui) -> Result<ExitCode, CliError> {
         args.to.display()
     ));
     Ok(ExitCode::SUCCESS)
-}
-
-fn pack_debs(args: &PackArgs, map: &PackMap, key: Option<&SigningKey>) -> Result<Vec<Packed>, CliError> {
-    if args.name.is_some() || args.pkgver.is_some() || !args.provides.is_empty() || !args.depends.is_empty() {
-        return Err(CliError::invalid(
-            "--name, --pkgver, --provides and --depends are for a directory or a tarball",
-        )
-        .hint("a .deb has its own; change them with --map"));
-    }
-    let missing = if args.ignore_missing { UnknownDependency::Ignore } else { UnknownDependency::Keep };
-    Ok(convert_debs(&args.inputs, map, missing, key)?)
-}
-
-fn pack_files(args: &PackArgs, map: &PackMap, key: Option<&SigningKey>) -> Result<Packed, CliError> {
-    let [input] = args.inputs.as_slice() else {
-        return Err(CliError::invalid("several inputs are allowed for .deb files only")
-            .hint("pack one directory or tar at a time"));
-    };
-    let (Some(name), Some(version)) = (&args.name, &args.pkgver) else {
-        return Err(CliError::invalid(format!("{} needs a name and a version", input.display()))
-            .hint("add --name NAME --pkgver 1.0-r0"));
-    };
-    let version =
-        version.parse().map_err(|error| CliError::invalid(format!("--pkgver {version}: {error}")))?;
-    let mut info = PackageInfo::new(name, version, &args.arch)?;
-    info.extend(&args.provides, &args.depends)?;
-    let mut contents =
-        if input.is_dir() { Contents::from_directory(input)? } else { Contents::from_tar_file(input)? };
-    map.apply(input, &mut info, &mut contents)?;
-    Ok(pack(info, contents, key)?)
 }

@@ -8,6 +8,7 @@ use crate::build::{Builder, Built, Comparison, FileSystemCheck, Selection};
 use crate::image::read_back::ReadBack;
 use crate::run::LockedProject;
 use crate::sys::e2fsck::FsckOutcome;
+use crate::sys::report::Severity;
 
 use super::error::CliError;
 use super::output::{self, EventJson};
@@ -68,7 +69,7 @@ fn check(builder: &Builder<'_>, selection: &Selection, ui: &Ui) -> Result<ExitCo
     for comparison in &compared {
         let Comparison { built, first_difference, file_system } = comparison;
         let name = format!("{} {}", built.artifact.kind.folder(), built.name);
-        let error = |text: &str| ui.report.note(&format!("error: {name}: {text}"));
+        let error = |text: &str| ui.report.say(Severity::Error, &format!("{name}: {text}"));
         match first_difference {
             None => ui.say(&format!("{name}: {} both times", built.artifact.digest.short())),
             Some(offset) => error(&format!("a second build differs at byte {offset}")),

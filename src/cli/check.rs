@@ -14,8 +14,8 @@ pub fn run(ui: &Ui) -> Result<ExitCode, CliError> {
         render::json(&output::CheckedJson::from(&checked));
         return Ok(ExitCode::SUCCESS);
     }
-    checked.notes.iter().for_each(|note| ui.say(&format!("note: {note}")));
-    checked.lock_differs.iter().for_each(|reason| ui.say(&format!("note: fleet.lock: {reason}")));
+    checked.notes.iter().for_each(|note| ui.note(note));
+    checked.lock_differs.iter().for_each(|reason| ui.note(&format!("fleet.lock: {reason}")));
     let fleet = &checked.project.fleet;
     let count = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
     ui.say(&format!(

@@ -29,9 +29,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let (host, guest) = reach::running(&ui.workspace(), &args.guest)?;
-    let path = host.layout.console_input(&guest);
+    let path = host.layout.guest(&guest).console_input();
     let mut input = File::options().write(true).open(&path).map_err(FileError::when("open", &path))?;
-    let log = host.layout.log(&guest, LogKind::Serial);
+    let log = host.layout.guest(&guest).log(LogKind::Serial);
     let reader = Reader::open(&log, Start::This).map_err(FileError::when("read", &log))?;
     ui.say("attached; detach with Ctrl-]");
     let raw = Raw::enter();

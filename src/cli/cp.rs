@@ -29,7 +29,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
             let done =
                 copy::from_guest(&reach::ssh(&ui.workspace(), guest)?, remote, &args.to, args.max_size)?;
             for path in &done.left_out {
-                ui.report.note(&format!("note: {path} was left out: it is no file and no directory"));
+                ui.report.note(&format!("{path} was left out: it is no file and no directory"));
             }
             ui.say(&format!("{} in {}", render::bytes(done.bytes), counted(done.files, "file")));
         }

@@ -51,7 +51,7 @@ pub fn show(difference: &Difference, times: bool, nothing: &str, ui: &Ui) {
             1 => "1 file differs".to_owned(),
             count => format!("{count} files differ"),
         };
-        ui.say(&format!("note: {files} only in their times; --times shows those"));
+        ui.note(&format!("{files} only in their times; --times shows those"));
     }
 }
 

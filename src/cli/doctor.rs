@@ -1,13 +1,12 @@
 //! `doctor`: is this host ready for the fleet, and hardened.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use crate::apply::facts;
-use crate::fleet::{Fleet, HostSpec};
-use crate::host::doctor::{Check, CheckGroup, Fix, FleetRequirements, Level, Verdict, checks, is_ready};
-use crate::host::layout::Layout;
+use crate::host::doctor::{Check, CheckGroup, Fix, Level, Verdict, is_ready};
+use crate::run::doctor::{self, Doctor};
 
+use super::ask::confirm;
 use super::error::CliError;
 use super::output::DoctorJson;
 use super::render;
@@ -24,17 +23,16 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
-    let fleet = fleet(ui)?;
-    let wants = FleetRequirements::of(fleet.as_ref());
-    let layout = match &fleet {
-        Some(fleet) => Layout::new(&fleet.host, &fleet.name),
-        None => Layout::new(&HostSpec::default(), &"none".parse().map_err(|_| CliError::failed("no name"))?),
-    };
-    let look = || checks(&facts::read(&wants, &layout), &wants);
-    let mut found = look();
-    let fixes: Vec<Fix> = found.iter().flat_map(|check| check.fixes.clone()).collect();
-    if args.fix && !fixes.is_empty() && set(&fixes, args.yes, ui)? {
-        found = look();
+    let doctor = Doctor::new(&ui.workspace())?;
+    if !doctor.has_fleet {
+        let file = ui.settings.run.file.display();
+        ui.say(&format!("there is no {file}: the host is checked without a fleet"));
+    }
+    let mut found = doctor.checks();
+    let fixes = doctor::fixes(&found);
+    if args.fix && !fixes.is_empty() {
+        set(&fixes, args.yes, ui)?;
+        found = doctor.checks();
     }
     if ui.settings.json {
         render::json(&DoctorJson::from(found.clone()));
@@ -44,27 +42,15 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     Ok(if is_ready(&found) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The fleet that counts, where there is one.
-fn fleet(ui: &Ui) -> Result<Option<Fleet>, CliError> {
-    if ui.settings.run.file.exists() {
-        return Ok(Some(ui.workspace().fleet()?));
-    }
-    ui.say(&format!("there is no {}: the host is checked without a fleet", ui.settings.run.file.display()));
-    Ok(None)
-}
-
-/// Sets all that can be set; whether anything was.
-fn set(fixes: &[Fix], yes: bool, ui: &Ui) -> Result<bool, CliError> {
+/// Sets all that can be set.
+fn set(fixes: &[Fix], yes: bool, ui: &Ui) -> Result<(), CliError> {
     for fix in fixes {
         ui.say(&format!("would set {fix}"));
     }
-    if !yes && !confirmed()? {
-        ui.say("nothing was changed");
-        return Ok(false);
+    if !yes {
+        confirm("set that until the next boot")?;
     }
-    for fix in fixes {
-        facts::fix(fix)?;
-    }
+    doctor::set(fixes)?;
     ui.say("set until the next boot; to make it permanent, write");
     for file in fixes.iter().map(|fix| fix.permanent().0).collect::<std::collections::BTreeSet<_>>() {
         ui.say(&format!("  into {file}:"));
@@ -72,18 +58,7 @@ fn set(fixes: &[Fix], yes: bool, ui: &Ui) -> Result<bool, CliError> {
             ui.say(&format!("    {line}"));
         }
     }
-    Ok(true)
-}
-
-fn confirmed() -> Result<bool, CliError> {
-    if !std::io::stdin().is_terminal() {
-        return Err(CliError::invalid("--fix asks before it sets anything, but there is no terminal")
-            .hint("add --yes"));
-    }
-    render::tell_open("set them? Type yes: ");
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    Ok(read.is_ok() && answer.trim() == "yes")
+    Ok(())
 }
 
 /// The checks in words: one line each, and more about those that did not pass, or about all of them.
@@ -118,7 +93,7 @@ fn report(checks: &[Check], ui: &Ui) -> String {
         count(Verdict::Fail)
     ));
     text.push_str(&if fatal > 0 {
-        format!(", {fatal} of which keep guests from running safely\n")
+        format!(", {fatal} of which must be mended before guests run safely\n")
     } else {
         "\n".into()
     });

@@ -17,7 +17,7 @@ The guest is cut off from every network (`sisforge release` brings it back), sta
 copied, and goes on. The archive is a tar file compressed by zstd: memory, VMM state, data disk and the disk that it was made from; logs, \
 records, flows and drops; what conntrack, cgroup, nftables and the VMM's process showed; bill of materials, fleet.toml, fleet.lock; a \
 time line as JSON lines and as a page of HTML; a manifest with the SHA-256 of each, signed by an SSH key. What could not be had is named \
-in it, and the exit status is then 1.
+in it, and the exit status is then 1; so is that of `forensics files` where something of the disk cannot be read.
 
 The disk is never mounted, and nothing that the guest wrote is made sense of before `forensics files` and `cat` are asked, as an ordinary \
 user if need be. Memory is for other tools: of QEMU it is an ELF core (memory.elf), as crash and Volatility take it; of Firecracker it is \
@@ -149,14 +149,19 @@ fn verify(args: &VerifyArgs, ui: &Ui) -> Result<ExitCode, CliError> {
 
 fn files(args: &FilesArgs, ui: &Ui) -> Result<ExitCode, CliError> {
     let changed = forensics::changed_files(&args.archive, args.times)?;
+    let is_whole = changed.unreadable.is_empty();
     for unreadable in &changed.unreadable {
-        ui.say(&format!("note: cannot be read: {}", render::plain(unreadable)));
+        ui.say(&format!("cannot be read: {}", render::plain(unreadable)));
     }
     if ui.settings.json {
         let unreadable = changed.unreadable;
         render::json(&EvidenceFilesJson { difference: changed.difference, unreadable });
     } else {
-        diff::show(&changed.difference, args.times, "the guest changed nothing on its data disk", ui);
+        let nothing = match is_whole {
+            true => "the guest changed nothing on its data disk",
+            false => "nothing differs of what can be read of the data disk",
+        };
+        diff::show(&changed.difference, args.times, nothing, ui);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

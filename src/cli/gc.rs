@@ -42,7 +42,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let places = garbage.leftovers.len() + garbage.outdated.len();
     let what = format!("{} in {places} places", render::bytes(garbage.size()));
     if !garbage.looked_at_store {
-        ui.report.note("note: the store was not looked at: that needs root");
+        ui.report.note("the store was not looked at: that needs root");
     }
     if ui.settings.json {
         render::json(&GarbageJson::new(&garbage, goes));

@@ -27,6 +27,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         return Err(CliError::invalid(format!("{} already exists", path.display()))
             .hint("choose another with --file, or print the template with `sisforge init --print`"));
     }
+    fs::require_dir_of(path)?;
     fs::write(path, TEMPLATE.as_bytes(), 0o644)?;
     ui.wrote(path, "; next: `sisforge keys alpine`, `sisforge check`, `sisforge lock`, `sisforge build`");
     Ok(ExitCode::SUCCESS)

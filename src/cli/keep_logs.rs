@@ -25,7 +25,7 @@ struct Args {
     /// Held while the logs are kept; they stand beside it
     #[arg(long, value_name = "FILE")]
     lock: PathBuf,
-    /// A cgroup.procs file to join
+    /// A file of a cgroup to write 0 to, to join it
     #[arg(long = "cgroup", value_name = "FILE")]
     cgroups: Vec<PathBuf>,
     /// Bytes in one file

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::apk::AlpineKey;
-use crate::sys::fs;
+use crate::run::keys;
 
 use super::error::CliError;
 use super::output::KeysJson;
@@ -37,24 +37,9 @@ pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
 fn alpine(args: &AlpineArgs, ui: &Ui) -> Result<ExitCode, CliError> {
     let beside = ui.settings.run.file.parent().map(PathBuf::from).unwrap_or_default();
     let dir = args.dir.clone().unwrap_or_else(|| beside.join("keys/alpine"));
-    // Another key of the same name is somebody's decision, and nothing is written beside it.
-    for key in AlpineKey::all(&args.arch) {
-        let path = dir.join(key.name);
-        if path.exists() && fs::read(&path)? != key.text.as_bytes() {
-            return Err(CliError::invalid(format!(
-                "{} is there already, and is another key",
-                path.display()
-            ))
-            .hint("find out whose it is; remove it, or name another directory"));
-        }
-    }
-    fs::create_dir_all(&dir)?;
-    let mut keys = Vec::new();
-    for key in AlpineKey::all(&args.arch) {
-        let path = dir.join(key.name);
-        fs::write(&path, key.text.as_bytes(), 0o644)?;
-        ui.say(&format!("wrote {}  sha256 {}", path.display(), key.sha256));
-        keys.push((path, key.sha256));
+    let keys = keys::write_alpine(&dir, &args.arch)?;
+    for (path, sha256) in &keys {
+        ui.say(&format!("wrote {}  sha256 {sha256}", path.display()));
     }
     if ui.settings.json {
         render::json(&KeysJson::new(&keys));

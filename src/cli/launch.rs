@@ -11,7 +11,7 @@ use super::error::CliError;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A cgroup.procs file to join
+    /// A file of a cgroup to write 0 to, to join it
     #[arg(long = "cgroup", value_name = "FILE")]
     cgroups: Vec<PathBuf>,
     /// The network namespace to enter
@@ -38,17 +38,53 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, CliError> {
+    Err(launch::exec_in_cgroup(&request(args)).into())
+}
+
+/// What [`LaunchRequest::command`] was asked for.
+fn request(args: &Args) -> LaunchRequest<'_> {
     let in_memory = match (args.in_memory.as_slice(), args.in_memory_size, args.in_memory_uid) {
         ([from, to], Some(size), Some(uid)) => Some(InMemory { from, to, size, uid }),
         _ => None,
     };
-    let request = LaunchRequest {
+    LaunchRequest {
         cgroups: &args.cgroups,
         netns: args.netns.as_deref(),
         file_size: args.file_size,
         starter: args.starter,
         in_memory,
         argv: &args.argv,
-    };
-    Err(launch::exec_in_cgroup(&request).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::{Args as _, Command, FromArgMatches};
+
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_what_is_read() {
+        let cgroups = ["/a/cgroup.procs".into(), "/b c/cgroup.procs".into()];
+        let argv = ["vmm".into(), "--starter".into(), "7".into(), "--".into()];
+        let (from, to) = (Path::new("/from"), Path::new("/jail/to"));
+        let plain = LaunchRequest { argv: &argv, ..LaunchRequest::default() };
+        let whole = LaunchRequest {
+            cgroups: &cgroups,
+            netns: Some(Path::new("/run/netns/sisforge-a")),
+            file_size: Some(u64::MAX),
+            starter: Some(42),
+            in_memory: Some(InMemory { from, to, size: 1 << 33, uid: 70_000 }),
+            argv: &argv,
+        };
+        for asked in [plain, whole] {
+            let call = asked.command(Path::new("/usr/bin/sisforge"));
+            let mut words = call.argv();
+            assert_eq!(words.next().unwrap(), "/usr/bin/sisforge");
+            let matches = Args::augment_args(Command::new("launch")).get_matches_from(words);
+            assert_eq!(request(&Args::from_arg_matches(&matches).unwrap()), asked);
+        }
+    }
 }

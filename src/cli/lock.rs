@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::base::text::counted;
-use crate::lock::resolve::Update;
+use crate::lock::request::Update;
 use crate::run::lock::{self, Updated};
 use crate::run::scripts;
 
@@ -36,7 +36,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     if args.accept_scripts
         && let Some(acceptance) = scripts::prepare(&workspace, &update)?
     {
-        acceptance.scripts.iter().for_each(|script| ui.report.note(script));
+        acceptance.scripts.iter().for_each(|script| ui.report.info(script));
         let path = acceptance.path().display();
         if !args.yes {
             confirm(&format!(
@@ -45,7 +45,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
             ))?;
         }
         acceptance.carry_out()?;
-        ui.report.note(&format!("note: {path} accepts {}", counted(acceptance.scripts.len(), "script")));
+        ui.report.note(&format!("{path} accepts {}", counted(acceptance.scripts.len(), "script")));
     }
     let Updated { lock, changes } = lock::update(&workspace, &update)?;
     let path = workspace.lock_path();

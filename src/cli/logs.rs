@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
@@ -10,11 +9,9 @@ use std::time::{Duration, SystemTime};
 use crate::base::GuestName;
 use crate::base::text::json;
 use crate::base::time::{parse_duration, parse_rfc3339, rfc3339_millis};
-use crate::host::layout::Layout;
 use crate::host::logs::LogKind;
-use crate::run::reach;
-use crate::sys::fs::FileError;
-use crate::sys::log::{Lines, Reader, Start};
+use crate::run::logs;
+use crate::sys::log::{Lines, Start};
 
 use super::error::CliError;
 use super::output::LogLineJson;
@@ -81,64 +78,25 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         (_, true) => LogKind::Metrics,
         _ => LogKind::Serial,
     };
-    let (host, guests) = reach::logged(&ui.workspace(), &args.guests)?;
-    let width = guests.iter().map(|guest| guest.as_str().len()).max().unwrap_or(0);
     let start = if args.previous { Start::Previous } else { Start::This };
-    let mut logs = Vec::new();
-    for guest in &guests {
-        let path = host.layout.log(guest, kind);
-        match Reader::open(&path, start).map_err(FileError::when("read", &path))? {
-            Some(reader) => {
-                let label = (guests.len() > 1).then(|| format!("{guest:width$} | "));
-                let format =
-                    LineFormat { stamped: args.timestamps, json: ui.settings.json, kind, guest, label };
-                logs.push(GuestLog { path, reader, printer: Printer::new(args, format) });
-            }
-            None if args.guests.is_empty() => {}
-            None => return Err(absent(&host.layout, guest, kind)),
-        }
-    }
+    let mut logs = logs::open(&ui.workspace(), &args.guests, kind, start)?;
+    let guests: Vec<_> = logs.iter().map(|log| log.guest.clone()).collect();
+    let width = guests.iter().map(|guest| guest.as_str().len()).max().unwrap_or(0);
+    let printer = |guest| {
+        let label = (guests.len() > 1).then(|| format!("{guest:width$} | "));
+        let format = LineFormat { stamped: args.timestamps, json: ui.settings.json, kind, guest, label };
+        Printer::new(args, format)
+    };
+    let mut printers: Vec<_> = guests.iter().map(printer).collect();
     loop {
-        for log in &mut logs {
-            log.print_what_is_there(args.follow)?;
+        for (log, printer) in logs.iter_mut().zip(&mut printers) {
+            log.read(|time, bytes| printer.take(time, bytes))?;
+            printer.caught_up(!args.follow);
         }
         if !args.follow {
             return Ok(ExitCode::SUCCESS);
         }
         std::thread::sleep(POLL);
-    }
-}
-
-/// Why a guest that was named has no log of this kind.
-fn absent(layout: &Layout, guest: &GuestName, kind: LogKind) -> CliError {
-    if kind == LogKind::Metrics && layout.log(guest, LogKind::Serial).exists() {
-        return CliError::failed(format!("{guest} has no metrics: its VMM writes none")).hint(
-            "`metrics = true` in its `machine` has Firecracker write them, from its next start on; QEMU has none",
-        );
-    }
-    CliError::failed(format!("{guest} has no such log: it was never started on this host"))
-}
-
-/// A log that is read on.
-struct GuestLog<'a> {
-    path: PathBuf,
-    reader: Reader,
-    printer: Printer<'a>,
-}
-
-impl GuestLog<'_> {
-    /// Prints what was written since the last time.
-    fn print_what_is_there(&mut self, follow: bool) -> Result<(), CliError> {
-        // A guest may write faster than it is read here.
-        let now = SystemTime::now();
-        while let Some((time, bytes)) = self.reader.read().map_err(FileError::when("read", &self.path))? {
-            self.printer.take(time, &bytes);
-            if time.is_some_and(|time| time > now) {
-                break;
-            }
-        }
-        self.printer.caught_up(!follow);
-        Ok(())
     }
 }
 

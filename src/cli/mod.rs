@@ -1,5 +1,6 @@
 //! Speak: text, JSON, progress and exit status.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -59,6 +60,7 @@ mod top;
 mod tree;
 mod ui;
 mod up;
+mod usage;
 mod vendor;
 mod verify;
 mod watch;
@@ -253,6 +255,12 @@ fn command_line() -> clap::Command {
     settings::without_empty_variables(completions::of_guests(examples::added(Cli::command())))
 }
 
+fn parsed(words: &[OsString]) -> Result<Cli, clap::Error> {
+    let matches = command_line().try_get_matches_from(words);
+    let matches = matches.map_err(|error| settings::naming_variable(error, &command_line(), words))?;
+    Cli::from_arg_matches(&matches)
+}
+
 /// Parses the command line, runs the command, and says how it ended.
 pub fn main() -> ExitCode {
     let words = settings::words();
@@ -260,10 +268,10 @@ pub fn main() -> ExitCode {
         return keep_logs::main(&words[1..]);
     }
     completions::answer(command_line);
-    let matches = command_line().try_get_matches_from(&words);
-    let matches =
-        matches.unwrap_or_else(|error| settings::naming_variable(error, &command_line(), &words).exit());
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let cli = match parsed(&words) {
+        Ok(cli) => cli,
+        Err(error) => return usage::print(&error, settings::asks_for_json(&words)),
+    };
     let settings = Settings::resolve(cli.global);
     let ui = Ui::new(settings, cli.command.prints_events());
     interrupt::tell_by(|interrupted| {

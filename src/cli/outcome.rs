@@ -7,7 +7,7 @@ use crate::base::diagnostic::one_line;
 use crate::base::{Diagnostic, GuestName};
 use crate::plan::Plan;
 use crate::run::{Done, Outcome};
-use crate::sys::report::Report;
+use crate::sys::report::{Report, Severity};
 
 use super::error::CliError;
 use super::output::{EventJson, Summary};
@@ -40,10 +40,9 @@ pub fn nothing_to_do(ui: &Ui) -> Result<ExitCode, CliError> {
 /// Tells of each step that failed.
 pub fn failures(outcome: &Outcome, report: &dyn Report) {
     for failure in &outcome.applied.failures {
-        report.note(&format!("error: {}: {}: {}", failure.whose(), failure.step, one_line(&failure.error)));
-        if let Some(help) = failure.error.hint() {
-            report.note(&format!("  help: {help}"));
-        }
+        let help = failure.error.hint().map(|help| format!("\n  help: {help}")).unwrap_or_default();
+        let (whose, error) = (failure.whose(), one_line(&failure.error));
+        report.say(Severity::Error, &format!("{whose}: {}: {error}{help}", failure.step));
     }
 }
 

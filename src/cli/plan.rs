@@ -39,7 +39,7 @@ fn preview(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let more: Vec<_> = unbuilt.into_iter().chain(preview.cost).collect();
     if !ui.settings.json {
         show(&preview.plan, ui);
-        more.iter().for_each(|note| ui.say(&format!("note: {note}")));
+        more.iter().for_each(|note| ui.note(note));
     }
     if let Some(refusal) = preview.refusal {
         return Err(refusal.into());
@@ -66,5 +66,5 @@ fn show(plan: &Plan, ui: &Ui) {
     } else {
         render::text(&format!("{}{}\n", plan.detailed(), plan.counts()));
     }
-    plan.notes.iter().for_each(|note| ui.say(&format!("note: {note}")));
+    plan.notes.iter().for_each(|note| ui.note(note));
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::base::text::json;
-use crate::sys::report::{Report, Silent, Task, Unit};
+use crate::sys::report::{Report, Severity, Silent, Task, Unit};
 
 use super::output::EventJson;
 use super::render;
@@ -20,7 +20,9 @@ pub fn reporter(settings: &Settings, prints_events: bool) -> Box<dyn Report> {
         Box::new(JsonLines)
     } else if settings.json && !settings.quiet {
         Box::new(NotesAlone)
-    } else if settings.json || settings.quiet {
+    } else if settings.quiet && !settings.json {
+        Box::new(ErrorsAlone)
+    } else if settings.json {
         Box::new(Silent)
     } else if settings.draws {
         Box::new(Bars(MultiProgress::new()))
@@ -47,8 +49,8 @@ impl Report for Bars {
         Box::new(Bar { bar, all: self.0.clone(), name: name.to_owned(), begun: Instant::now() })
     }
 
-    fn note(&self, text: &str) {
-        let _ = self.0.println(text);
+    fn say(&self, severity: Severity, text: &str) {
+        let _ = self.0.println(severity.labelled(text));
     }
 }
 
@@ -96,8 +98,8 @@ impl Report for PlainLines {
         Box::new(LineTask { name, begun: now, pace, verbose: self.verbose })
     }
 
-    fn note(&self, text: &str) {
-        render::tell(text);
+    fn say(&self, severity: Severity, text: &str) {
+        render::tell(&severity.labelled(text));
     }
 }
 
@@ -153,6 +155,21 @@ impl Task for LineTask {
     }
 }
 
+/// Of whoever wants to hear of nothing else.
+struct ErrorsAlone;
+
+impl Report for ErrorsAlone {
+    fn begin(&self, _: &str, _: Option<u64>, _: Unit) -> Box<dyn Task> {
+        Box::new(Silent)
+    }
+
+    fn say(&self, severity: Severity, text: &str) {
+        if severity == Severity::Error {
+            render::tell(&severity.labelled(text));
+        }
+    }
+}
+
 /// Notes on stderr, beside the one document on stdout.
 struct NotesAlone;
 
@@ -161,8 +178,8 @@ impl Report for NotesAlone {
         Box::new(Silent)
     }
 
-    fn note(&self, text: &str) {
-        render::tell(text);
+    fn say(&self, severity: Severity, text: &str) {
+        render::tell(&severity.labelled(text));
     }
 }
 
@@ -182,8 +199,8 @@ impl Report for JsonLines {
         Box::new(JsonTask { name: name.to_owned(), begun: now, pace: Pace::new(total, now) })
     }
 
-    fn note(&self, text: &str) {
-        emit(&EventJson::Note { text: text.to_owned() });
+    fn say(&self, severity: Severity, text: &str) {
+        emit(&EventJson::Note { severity: severity.into(), text: text.to_owned() });
     }
 }
 

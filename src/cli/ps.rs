@@ -56,7 +56,7 @@ pub fn containers(ui: &Ui, found: &[ContainerStatus]) {
     }
     for of_guest in found.chunk_by(|a, b| a.guest == b.guest) {
         if let ContainerState::Unknown(why) = &of_guest[0].state {
-            ui.say(&format!("note: containers of {} are not known: {why}", of_guest[0].guest));
+            ui.note(&format!("containers of {} are not known: {why}", of_guest[0].guest));
         }
     }
     render::text(&render::table(&containers_table(found)));

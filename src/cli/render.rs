@@ -12,13 +12,18 @@ pub fn text(text: &str) {
 
 /// The same of what need not be UTF-8.
 pub fn bytes_as_they_are(bytes: &[u8]) {
-    let mut out = std::io::stdout().lock();
-    if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
+    if let Err(error) = attempt(bytes) {
         if error.kind() != std::io::ErrorKind::BrokenPipe {
             tell(&format!("error: cannot write to stdout: {error}"));
         }
         std::process::exit(1);
     }
+}
+
+/// The same for whoever has more to do than to end where it is not taken.
+pub fn attempt(bytes: &[u8]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush())
 }
 
 /// Writes a line to stderr, for people. A reader that went away, or a full disk behind it, ends nothing: what is done to a host goes on.

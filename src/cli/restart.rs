@@ -9,7 +9,12 @@ use super::outcome;
 use super::ui::Ui;
 use super::up::UpArgs;
 
+const HELP: &str = "\
+A guest of a pool that somebody has is refused: `sisforge session end` ends its session. A spare, and a guest whose session is over, are \
+replaced.";
+
 #[derive(clap::Args)]
+#[command(after_long_help = HELP)]
 pub struct Args {
     /// The guests
     #[arg(required = true)]

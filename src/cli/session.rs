@@ -2,9 +2,12 @@
 
 use std::process::ExitCode;
 
-use crate::run::session::{PoolGuest, PoolGuestState};
+use crate::base::diagnostic::one_line;
+use crate::run::session::{self, PoolGuest, PoolGuestState, SessionEnding};
 
 use super::error::CliError;
+use super::render;
+use super::settings::Settings;
 use super::ui::Ui;
 
 mod end;
@@ -41,6 +44,28 @@ pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
         Command::End(args) => end::run(args, ui),
         Command::Socket(args) => socket::run(args, ui),
     }
+}
+
+/// Writes the answer that hands out a guest. Where nobody takes it, nobody knows of the guest: its session is ended, and stderr says so.
+fn deliver(ui: &Ui, taken: &PoolGuest, answer: &str) -> ExitCode {
+    let Err(unwritten) = render::attempt(answer.as_bytes()) else { return ExitCode::SUCCESS };
+    let guest = &taken.guest;
+    let told = |what: &str| {
+        CliError::failed(format!("cannot write to stdout that {guest} was handed out: {unwritten}; {what}"))
+    };
+    match session::end(&ui.workspace(), guest.as_str()).and_then(SessionEnding::carry_out) {
+        Ok(_) => aside(&told("its session was ended"), ui),
+        Err(error) => {
+            let error = told(&format!("its guest is still there: {}", one_line(&error)));
+            aside(&error.hint(format!("`sisforge session end {guest}` removes it")), ui)
+        }
+    }
+}
+
+/// Prints an error on stderr, where nobody reads stdout.
+fn aside(error: &CliError, ui: &Ui) -> ExitCode {
+    error.print(&Settings { json: false, ..ui.settings.clone() });
+    ExitCode::FAILURE
 }
 
 /// When a session ends, in words.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use clap::builder::{BoolishValueParser, Resettable};
+use clap::builder::{BoolishValueParser, Resettable, TypedValueParser};
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, ValueEnum};
 
@@ -114,6 +114,16 @@ pub fn without_empty_variables(command: clap::Command) -> clap::Command {
         let value = arg.get_env().and_then(std::env::var_os);
         if value.is_some_and(|value| value.is_empty()) { arg.env(Resettable::Reset) } else { arg }
     })
+}
+
+/// Whether JSON is asked for by a command line that may be wrong otherwise: by its flag before a guest's own command, or by its
+/// variable.
+pub fn asks_for_json(words: &[OsString]) -> bool {
+    let is_set = |value: OsString| {
+        BoolishValueParser::new().parse(&clap::Command::default(), None, value).unwrap_or(false)
+    };
+    words.iter().take_while(|word| *word != "--").any(|word| word == "--json")
+        || std::env::var_os("SISFORGE_JSON").is_some_and(is_set)
 }
 
 /// Names the variable that has a value which is refused, and not the option that nobody wrote.

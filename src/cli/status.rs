@@ -16,7 +16,7 @@ pub fn run(ui: &Ui) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     if let Err(error) = &status.drift {
-        ui.say(&format!("note: drift is not known: {error}"));
+        ui.note(&format!("drift is not known: {error}"));
     }
     render::text(&table(&status));
     if !status.containers.is_empty() {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use crate::run::{Workspace, WorkspaceSettings};
-use crate::sys::report::{Report, Silent, Task, Unit};
+use crate::sys::report::{Report, Severity, Silent, Task, Unit};
 
 use super::output::WrittenJson;
 use super::settings::Settings;
@@ -50,6 +50,11 @@ impl Ui {
         }
     }
 
+    /// Says what to bear in mind, unless it is to be quiet.
+    pub fn note(&self, text: &str) {
+        self.say(&Severity::Note.labelled(text));
+    }
+
     /// Says that a file was written, and more about it.
     pub fn wrote(&self, path: &Path, more: &str) {
         if self.settings.json {
@@ -77,13 +82,10 @@ impl Report for Notes<'_> {
         self.report.begin(name, total, unit)
     }
 
-    fn note(&self, text: &str) {
+    fn say(&self, severity: Severity, text: &str) {
         match &self.kept {
-            None => self.report.note(text),
-            Some(kept) => {
-                let note = text.strip_prefix("note: ").unwrap_or(text).to_owned();
-                kept.lock().into_iter().for_each(|mut kept| kept.push(note.clone()));
-            }
+            None => self.report.say(severity, text),
+            Some(kept) => kept.lock().into_iter().for_each(|mut kept| kept.push(text.to_owned())),
         }
     }
 }

@@ -13,10 +13,10 @@ use super::ui::Ui;
 pub fn run(ui: &Ui) -> Result<ExitCode, CliError> {
     let found = verify(&ui.workspace())?;
     if !found.looked_at_store {
-        ui.report.note("note: the store was not looked at: that needs root");
+        ui.report.note("the store was not looked at: that needs root");
     }
     for what in &found.unbuilt {
-        ui.report.note(&format!("note: {what} is not built yet"));
+        ui.report.note(&format!("{what} is not built yet"));
     }
     let damaged: Vec<_> = found.damaged().collect();
     if ui.settings.json {

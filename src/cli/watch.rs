@@ -126,7 +126,7 @@ fn absolute(path: &PathBuf) -> PathBuf {
 pub struct Args {
     #[command(flatten)]
     source: FollowArgs,
-    /// Looked once, apply, and exit
+    /// Look once, apply, and exit
     #[arg(long)]
     once: bool,
     /// Serve metrics for Prometheus at http://ADDRESS/metrics, such as 127.0.0.1:9105
@@ -174,7 +174,7 @@ fn follow(args: &Args, mut watch: Watch<'_>, ui: &Ui) -> Result<ExitCode, CliErr
         let interrupted = watch.follow(args.source.interval, &mut |event| match (&event, &args.textfile) {
             (Event::Looked, Some(path)) => {
                 if let Err(error) = page().and_then(|page| metrics::write(path, &page)) {
-                    ui.report.note(&format!("warning: no metrics were written: {}", one_line(&error)));
+                    ui.report.warn(&format!("no metrics were written: {}", one_line(&error)));
                 }
             }
             _ => print_event(event, ui),
@@ -185,7 +185,7 @@ fn follow(args: &Args, mut watch: Watch<'_>, ui: &Ui) -> Result<ExitCode, CliErr
 }
 
 fn print_event(event: Event<'_>, ui: &Ui) {
-    let note = |text: String| ui.report.note(&text);
+    let note = |text: String| ui.report.info(&text);
     match event {
         Event::Applying(revision) => note(format!("{}: applying", short(revision))),
         Event::Superseded { revision, by } => {

@@ -29,7 +29,7 @@ pub fn check_files(
         let thing = &mention.thing;
         let outside = thing.path().and_then(|path| outside(path, files, allowed));
         if let Some((message, hint)) =
-            outside.or_else(|| lacking(thing, files)).or_else(|| strays(thing, files))
+            outside.or_else(|| strays(thing, files)).or_else(|| lacking(thing, files))
         {
             let problem = Problem::new(mention.span.clone(), message);
             problems.report(match hint {
@@ -68,7 +68,10 @@ fn led_out(error: &FileError) -> Option<Wrong> {
 
 /// Something in a directory that leads out of the project, or that would be waited for.
 fn strays(thing: &MentionTarget, files: &SourceFiles) -> Option<Wrong> {
-    let (MentionTarget::Keys(dir) | MentionTarget::Directory(dir)) = thing else { return None };
+    let (MentionTarget::Keys(dir) | MentionTarget::Directory(dir) | MentionTarget::Layout(dir)) = thing
+    else {
+        return None;
+    };
     let mut waiting: Vec<PathBuf> =
         is_below(dir, files).then(|| files.find(dir).ok().flatten())?.into_iter().collect();
     let mut seen = BTreeSet::new();
@@ -96,6 +99,7 @@ fn lacking(thing: &MentionTarget, files: &SourceFiles) -> Option<Wrong> {
         MentionTarget::File(path)
         | MentionTarget::FileOrDirectory(path)
         | MentionTarget::Directory(path)
+        | MentionTarget::Layout(path)
         | MentionTarget::Secret(path)
         | MentionTarget::Kube(path)
             if path.exists() && !path.is_file() && !path.is_dir() =>
@@ -105,8 +109,11 @@ fn lacking(thing: &MentionTarget, files: &SourceFiles) -> Option<Wrong> {
         MentionTarget::File(path) => (!path.is_file()).then(|| no("file", path)),
         MentionTarget::Kube(path) if !path.is_file() => Some(no("file", path)),
         MentionTarget::Kube(path) => no_kube(path),
-        MentionTarget::Secret(path) => path.is_dir().then(|| irregular(path)),
+        MentionTarget::Secret(path) => {
+            path.is_dir().then(|| (format!("{} is a directory, and a secret is a file", path.display()), None))
+        }
         MentionTarget::Directory(path) => (!path.is_dir()).then(|| no("directory", path)),
+        MentionTarget::Layout(path) => no_layout(path),
         MentionTarget::FileOrDirectory(path) => (!path.exists()).then(|| no("file or directory", path)),
         MentionTarget::Keys(path) => (!holds_keys(path)).then(|| {
             let hint = "put the trusted *.rsa.pub there, or name their directory: `sisforge keys alpine` writes Alpine's to keys/alpine, for `keys = \"keys/alpine\"` of the repository";
@@ -141,6 +148,31 @@ fn no_kube(path: &Path) -> Option<Wrong> {
         }
         Err(error) => Some((format!("cannot read {}: {error}", path.display()), hint())),
     }
+}
+
+/// Why a directory is no OCI image layout, and how it becomes one where it is what other programs write of images.
+fn no_layout(path: &Path) -> Option<Wrong> {
+    if !path.is_dir() {
+        return Some(no("directory", path));
+    }
+    if path.join("index.json").exists() {
+        return None;
+    }
+    let begins =
+        |name: &str, with: &str| fs::read(path.join(name)).is_ok_and(|is| is.starts_with(with.as_bytes()));
+    let shown = path.display();
+    let hint = if begins("version", "Directory Transport Version") {
+        format!(
+            "it is what `skopeo copy` writes to dir:, and Podman as docker-dir: `skopeo copy dir:{shown} oci:NEW` makes a layout of it"
+        )
+    } else if begins("manifest.json", "[") {
+        "it was unpacked of a `docker save` archive: name the archive itself, as in \"docker-archive:FILE\""
+            .to_owned()
+    } else {
+        "`skopeo copy` writes one, as in `skopeo copy docker://docker.io/library/alpine:3.20 oci:NEW`"
+            .to_owned()
+    };
+    Some((format!("{shown} is no OCI image layout: it has no index.json"), Some(hint)))
 }
 
 fn no(what: &str, path: &Path) -> Wrong {

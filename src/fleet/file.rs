@@ -246,7 +246,7 @@ section! {
         /// Name of its kind of machine, or the machine itself.
         machine: Option<Spanned<MachineChoice>>,
         /// Virtual processors; 1 unless given.
-        vcpus: Option<Count<1, 32>>,
+        vcpus: Option<Spanned<Count<1, 32>>>,
         /// Memory; "512MiB" unless given.
         memory: Option<Spanned<ByteSize>>,
         /// Share of the processors relative to other guests, if there are not enough for all; 100 unless given.

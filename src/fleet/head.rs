@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::LoadError;
-use super::model::HostSpec;
+use super::model::{Fleet, HostSpec};
 use super::reader::FromToml;
 use super::scalar::AbsolutePath;
 use crate::base::FleetName;
@@ -19,8 +19,15 @@ use crate::sys::fs as sys_fs;
 #[derive(Clone, Debug, PartialEq)]
 pub struct FleetHead {
     pub name: FleetName,
-    /// Its places; everything else as if it were not given.
+    /// Its places; where [`head`] read it, everything else as if it were not given.
     pub host: HostSpec,
+}
+
+impl Fleet {
+    /// Which one it is, and its host.
+    pub fn head(&self) -> FleetHead {
+        FleetHead { name: self.name.clone(), host: self.host.clone() }
+    }
 }
 
 /// Reads them; nothing else in the file is looked at.

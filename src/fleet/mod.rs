@@ -52,7 +52,8 @@ impl Diagnostic for LoadError {
                     "run `sisforge init` for a fleet.toml to start from, or choose one with --file"
                 }
                 ErrorKind::IsADirectory => "give the file itself, as in --file DIR/fleet.toml",
-                ErrorKind::InvalidData => "save it as UTF-8",
+                // What it is instead has words of its own.
+                ErrorKind::InvalidData | ErrorKind::Other => return error.diagnosis(),
                 // A link that leads out of a checkout.
                 ErrorKind::InvalidInput => "commit the file itself instead of a link",
                 _ => "make it readable for you, or choose another with --file",
@@ -72,8 +73,20 @@ impl Diagnostic for LoadError {
 /// Reads and validates a `fleet.toml`, and looks up the files, keys, recipes and kernel configs that it mentions. A path in
 /// it may lead anywhere; a link below its directory that leads out of there is refused.
 pub fn load(path: &Path) -> Result<Fleet, LoadError> {
-    let text = sys_fs::read_text(path)?;
-    Ok(read(path, &text, &FileScope::Plain)?)
+    load_as(path, None, None)
+}
+
+/// The same with artifacts from another place than it names, and, where others may write it, confined.
+pub fn load_as(
+    path: &Path,
+    confinement: Option<&Confinement>,
+    artifacts: Option<&ArtifactPlace>,
+) -> Result<Fleet, LoadError> {
+    let (text, scope) = match confinement {
+        None => (sys_fs::read_text(path)?, FileScope::Plain),
+        Some(confinement) => (read_confined(path, confinement)?, FileScope::Confined(confinement)),
+    };
+    Ok(read(path, &text, &scope, artifacts)?)
 }
 
 /// Which files of a host a `fleet.toml` may name that others write.
@@ -85,9 +98,9 @@ pub struct Confinement {
     pub allowed: Vec<PathBuf>,
 }
 
-/// The same for a `fleet.toml` that others may write, in a checkout of theirs: neither a path nor a link, nor the file itself
+/// The text of a `fleet.toml` that others may write, in a checkout of theirs: neither a path nor a link, nor the file itself
 /// and its lock, leads out of it, but for paths to what is allowed.
-pub fn load_confined(path: &Path, confinement: &Confinement) -> Result<Fleet, LoadError> {
+fn read_confined(path: &Path, confinement: &Confinement) -> Result<String, FileError> {
     let project = &confinement.checkout;
     let files = SourceFiles::new(project);
     for file in [path, &path.with_extension("lock")] {
@@ -95,10 +108,7 @@ pub fn load_confined(path: &Path, confinement: &Confinement) -> Result<Fleet, Lo
     }
     let inside = path.strip_prefix(project).unwrap_or(path);
     let bytes = beneath::read(project, inside, LARGEST)?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        FileError::when("read", path)(std::io::Error::new(std::io::ErrorKind::InvalidData, error))
-    })?;
-    Ok(read(path, &text, &FileScope::Confined(confinement))?)
+    String::from_utf8(bytes).map_err(|_| FileError::when("read", path)(sys_fs::NotText.into()))
 }
 
 /// Bytes of a `fleet.toml` of others.
@@ -106,7 +116,7 @@ const LARGEST: u64 = 64 << 20;
 
 /// Validates the text of a `fleet.toml` that stands at `path`, without looking at any other file.
 pub fn parse(path: &Path, text: &str) -> Result<Fleet, InvalidFile> {
-    read(path, text, &FileScope::Nothing)
+    read(path, text, &FileScope::Nothing, None)
 }
 
 /// Which files a fleet is looked up in.
@@ -118,7 +128,12 @@ enum FileScope<'a> {
     Confined(&'a Confinement),
 }
 
-fn read(path: &Path, text: &str, reach: &FileScope<'_>) -> Result<Fleet, InvalidFile> {
+fn read(
+    path: &Path,
+    text: &str,
+    reach: &FileScope<'_>,
+    artifacts: Option<&ArtifactPlace>,
+) -> Result<Fleet, InvalidFile> {
     // Fails only for an empty path and where the working directory is gone; both stay as they are.
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let file = absolute(path);
@@ -132,19 +147,15 @@ fn read(path: &Path, text: &str, reach: &FileScope<'_>) -> Result<Fleet, Invalid
         .and_then(|document| FleetFile::from_toml(&document, &mut problems));
     let fleet = file.and_then(|file| {
         let source = SourceText { path: path.to_owned(), text: text.to_owned() };
-        let (fleet, mentions) = validate::validate(root, &project, source, &file, &mut problems);
-        if !matches!(reach, FileScope::Nothing) {
-            let files = SourceFiles::within(root, &project);
-            let allowed = match reach {
-                FileScope::Confined(confinement) => Some(confinement.allowed.as_slice()),
-                FileScope::Plain | FileScope::Nothing => None,
-            };
-            // A host that takes what others built needs nothing that it is built of.
-            let takes = fleet.as_ref().is_ok_and(|fleet| fleet.artifacts.is_some());
-            let is_needed = |mention: &Mention| !(takes && mention.only_to_build && mention.is_absent());
-            let needed: Vec<_> = mentions.into_iter().filter(is_needed).collect();
-            check::check_files(&needed, &files, allowed, &mut problems);
+        let (mut fleet, mentions) = validate::validate(root, &project, source, &file, &mut problems);
+        if let (Ok(fleet), Some(place)) = (&mut fleet, artifacts) {
+            fleet.artifacts = Some(place.clone());
         }
+        // A host that takes what others built needs nothing that it is built of.
+        let takes = fleet.as_ref().is_ok_and(|fleet| fleet.artifacts.is_some());
+        let is_needed = |mention: &Mention| !(takes && mention.only_to_build && mention.is_absent());
+        let needed: Vec<_> = mentions.into_iter().filter(is_needed).collect();
+        look_up(&needed, &SourceFiles::within(root, &project), reach, &mut problems);
         fleet
     });
     match fleet {
@@ -154,6 +165,16 @@ fn read(path: &Path, text: &str, reach: &FileScope<'_>) -> Result<Fleet, Invalid
             text: text.to_owned(),
             problems: problems.into_sorted(),
         }),
+    }
+}
+
+fn look_up(mentions: &[Mention], files: &SourceFiles, reach: &FileScope<'_>, problems: &mut Problems) {
+    match reach {
+        FileScope::Nothing => {}
+        FileScope::Plain => check::check_files(mentions, files, None, problems),
+        FileScope::Confined(Confinement { allowed, .. }) => {
+            check::check_files(mentions, files, Some(allowed), problems);
+        }
     }
 }
 

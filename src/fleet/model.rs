@@ -7,18 +7,15 @@ mod network;
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use toml::Spanned;
 
 use super::registry::{ArtifactPlace, RegistryImage};
-use super::scalar::Location;
 use crate::base::problem::{InvalidFile, Problem, line_column};
 use crate::base::{
-    ByteSize, FleetName, GuestName, GuestPath, InterfaceName, InvalidValue, KernelOption, Label, Rates,
-    Sha256,
+    ByteSize, FleetName, GuestName, GuestPath, InterfaceName, KernelOption, Label, Rates, Sha256,
 };
 
 pub use container::*;
@@ -113,18 +110,6 @@ pub enum Source {
     Path(PathBuf),
 }
 
-impl FromStr for Source {
-    type Err = InvalidValue;
-
-    /// An address, or a path as it is written: one that is not absolute is below the working directory.
-    fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        Ok(match text.parse()? {
-            Location::Url(url) => Self::Url(url),
-            Location::Path(path) => Self::Path(path),
-        })
-    }
-}
-
 /// How the guest kernel is had.
 #[derive(Clone, Debug, PartialEq)]
 pub enum KernelSpec {
@@ -132,6 +117,8 @@ pub enum KernelSpec {
     /// A ready `vmlinux`, pinned by its digest in the lock.
     Ready {
         image: PathBuf,
+        /// Where the file names it.
+        place: Range<usize>,
         sha256: Option<Sha256>,
     },
 }
@@ -351,11 +338,21 @@ pub struct GuestSpec {
     pub io: IoSpec,
     /// Started, detached, once the guest is ready.
     pub containers: Vec<ContainerSpec>,
+    /// Where `fleet.toml` has what each of them runs.
+    pub container_places: Vec<Range<usize>>,
     /// A member of a pool is ephemeral: its disk goes with it.
-    pub pool: Option<Label>,
+    pub pool: Option<PoolMember>,
     /// Of a member of a pool whose guests are handed out.
     pub warm: Option<WarmPool>,
     pub on_exit: OnExit,
+}
+
+/// Which guest of which pool it is. Its name is made of both, and is never taken apart again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolMember {
+    pub pool: Label,
+    /// From 0.
+    pub number: u32,
 }
 
 /// A pool whose guests are handed out: so many stand ready beyond those in use.

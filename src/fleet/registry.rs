@@ -34,6 +34,9 @@ impl FromStr for RegistryImage {
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         let wrong = |why: &str| Err(InvalidValue(why.to_owned()));
+        if has_login(text) {
+            return wrong(NO_LOGIN);
+        }
         let (rest, sha256) = match text.split_once('@') {
             Some((rest, digest)) => match digest.strip_prefix("sha256:").map(str::parse) {
                 Some(Ok(sha256)) => (rest, Some(sha256)),
@@ -68,6 +71,10 @@ fn parts(text: &str, example: &str) -> Result<(String, String, Option<String>), 
              between them",
         );
     }
+    // More is no reference (Docker's `NameTotalLengthMax`), and Podman lists no image beside one.
+    if host.len() + 1 + name.len() > 255 {
+        return wrong("is too long: registry and name have at most 255 characters together");
+    }
     Ok((host.to_owned(), name.to_owned(), tag))
 }
 
@@ -95,6 +102,9 @@ impl FromStr for ArtifactPlace {
         let Some(rest) = text.strip_prefix("oci://") else {
             return Err(InvalidValue(format!("must begin with oci://, as in {EXAMPLE:?}")));
         };
+        if has_login(rest) {
+            return Err(InvalidValue(NO_LOGIN.to_owned()));
+        }
         if rest.contains('@') {
             return Err(InvalidValue(
                 "must have no digest: fleet.lock has those of all artifacts".to_owned(),
@@ -123,6 +133,14 @@ impl fmt::Display for RegistryImage {
     }
 }
 
+const NO_LOGIN: &str =
+    "must not hold a name and password: log in with `podman login HOST`, which writes a file that is read";
+
+/// Whether somebody's name stands before the host, as in other addresses.
+fn has_login(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(host, _)| host.contains('@'))
+}
+
 /// A first part without dot or port is a name at Docker's registry for Docker, and nothing here.
 fn is_host(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b".-:[]".contains(&b);
@@ -134,10 +152,14 @@ fn is_tag(text: &str) -> bool {
     first && text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
+/// Words with one `.`, one or two `_`, or any number of `-` between them.
 fn is_part(text: &str) -> bool {
-    let alphanumeric = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
-    alphanumeric(text.bytes().next()) && alphanumeric(text.bytes().last()) && text.bytes().all(inner)
+    let is_word = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let ends = [text.bytes().next(), text.bytes().last()];
+    let between = text.as_bytes().split(is_word).filter(|between| !between.is_empty());
+    let is_separator =
+        |between: &[u8]| matches!(between, b"." | b"_" | b"__") || between.iter().all(|b| *b == b'-');
+    ends.iter().all(|end| end.as_ref().is_some_and(is_word)) && between.into_iter().all(is_separator)
 }
 
 #[cfg(test)]
@@ -193,6 +215,8 @@ mod tests {
             "docker.io/a:-1",
             "docker.io/a: 1",
             "user@docker.io/a:1",
+            "docker.io/a..b:1",
+            &format!("docker.io/{}:1", "a".repeat(246)),
         ] {
             assert!(text.parse::<RegistryImage>().is_err(), "{text}");
         }

@@ -1,7 +1,9 @@
 //! Rules of `fleet.toml`: most tests change one thing of a small fleet that is valid.
 
+mod guests;
 mod machines;
 mod mirrors;
+mod policies;
 mod schema;
 
 use std::path::{Path, PathBuf};
@@ -133,7 +135,7 @@ fn every_key_is_read() {
     let (alice, bob) = (&fleet.guests[&guest("alice")], &fleet.guests[&guest("bob")]);
     assert_eq!((alice.cpu_weight, alice.io), (100, IoSpec::default()));
     assert_eq!((bob.cpu_weight, bob.io.write_operations), (300, Some(500)));
-    assert_eq!((kiosk.pool.as_ref().unwrap().as_str(), kiosk.containers.len()), ("kiosk", 1));
+    assert_eq!((kiosk.pool.as_ref().unwrap().pool.as_str(), kiosk.containers.len()), ("kiosk", 1));
     assert_eq!((alice.on_exit, bob.on_exit), (OnExit::Leave, OnExit::Restart));
     let bob = &fleet.guests[&guest("bob")];
     assert_eq!((bob.vcpus, bob.memory.to_string(), bob.containers.len()), (2, "1GiB".into(), 0));
@@ -248,60 +250,6 @@ fn text_that_is_not_toml_is_shown() {
 }
 
 #[test]
-fn a_member_of_a_pool_cannot_be_called_like_a_user() {
-    assert_snapshot!(shown(&format!("{SMALL}[user.kiosk-1]\n[pool.kiosk]\nreplicas = 2\n")), @r#"
-    error: there are two guests `kiosk-1`
-      --> /f/fleet.toml:19:7
-       |
-    18 | [user.kiosk-1]
-       |       ------- `kiosk-1` is declared here
-    19 | [pool.kiosk]
-       |       ^^^^^ this pool has a `kiosk-1`
-       |
-       = help: rename one of the two
-    "#);
-}
-
-#[test]
-fn members_of_pools_have_names_of_guests() {
-    let text = format!("{SMALL}[pool.workplace]\nreplicas = 11\n");
-    assert_snapshot!(shown(&text), @r#"
-    error: pool `workplace` has a guest `workplace-10`, whose name must be 1 to 11 of a-z, 0-9 and '-', beginning with a letter or digit
-      --> /f/fleet.toml:18:7
-       |
-    18 | [pool.workplace]
-       |       ^^^^^^^^^
-       |
-       = help: shorten the name of the pool
-    "#);
-    assert_eq!(messages("", "[pool.workplace]\nreplicas = 10\n"), [""; 0]);
-}
-
-#[test]
-fn more_guests_than_numbers_are_refused_with_both_numbers() {
-    let host = "[host]\nsubnet = \"10.0.0.0/29\"\nuids = \"2000-2002\"\n";
-    let text = format!("{SMALL}[pool.kiosk]\nreplicas = 3\n{host}");
-    assert_snapshot!(shown(&text), @r#"
-    error: 10.0.0.0/29 has room for 2 guests, but there are 4
-      --> /f/fleet.toml:21:10
-       |
-    21 | subnet = "10.0.0.0/29"
-       |          ^^^^^^^^^^^^^ a /30 for each guest
-       |
-       = help: widen `subnet`, or lower the `replicas` of a pool
-
-    error: 2000-2002 are 3 user ids, but there are 4 guests
-      --> /f/fleet.toml:22:8
-       |
-    22 | uids = "2000-2002"
-       |        ^^^^^^^^^^^ one for each guest
-       |
-       = help: widen `uids`, or lower the `replicas` of a pool
-    "#);
-    assert_eq!(messages("", &format!("[user.bob]\n{host}")), [""; 0]);
-}
-
-#[test]
 fn a_kernel_is_ready_or_built() {
     let text = SMALL.replace("base = \"microvm\"", "image = \"vmlinux\"\noptions = {}");
     assert_snapshot!(shown(&text), @r#"
@@ -341,6 +289,8 @@ fn a_mistake_is_told_once() {
         // Guests name the image, whose own body is wrong.
         ("[image.surf]", "[image.surf]\nsize = 5", "expected a size"),
         ("64MiB", "1MiB", "too small"),
+        ("64MiB", "16TiB", "16TiB is too large: a disk has at most 16777215MiB"),
+        ("[image.surf]", "[image.surf]\nsize = \"100000TiB\"", "an image has at most"),
         ("[user.alice]", "[user]\nalice = 3", "expected a table"),
         ("[network.surf]", "[network.surf]\ndefault = \"dney\"", "\"dney\" is not one of allow, deny"),
         ("image = \"surf\"\n", "image = \"sruf\"\n", "image `sruf` is not declared"),
@@ -371,154 +321,6 @@ fn sections_and_keys_that_must_be_there_are_missed() {
 }
 
 #[test]
-fn numbers_of_guests_have_bounds() {
-    refused(&[
-        ("", "vcpus = 0", "0 is not from 1 to 32"),
-        ("", "vcpus = 33", "33 is not from 1 to 32"),
-        ("", "memory = \"63MiB\"", "63MiB is too small: a guest needs at least 64MiB"),
-        ("", "memory = \"65537KiB\"", "not a whole number of MiB"),
-        ("", "disk = { size = \"15MiB\", backing = \"file\" }", "a disk needs at least 16MiB"),
-        ("", "[user.twelve-chars]", "must be 1 to 11"),
-        ("", "[pool.x]\nreplicas = -1", "-1 is not from 0 to 65536"),
-        ("", "[pool.x]\nspare = 2", "pool `x` has `spare`, but no `max`"),
-        ("", "[pool.x]\nmax = 2", "pool `x` has `max`, but no `spare`"),
-        ("", "[pool.x]\nspare = 3\nmax = 2", "pool `x` has 3 spare guests, but 2 guests at the most"),
-        ("", "[pool.x]\nreplicas = 1\nspare = 0\nmax = 2", "pool `x` has `replicas` beside `spare` or `max`"),
-        ("", "[pool.x]\nreplicas = 1\npaused = true", "pool `x` has `replicas` and `paused`"),
-        ("", "[pool.x]\nreplicas = 1\nsession = { ttl = \"8h\" }", "pool `x` has `replicas` and `session`"),
-        ("", "[pool.x]\nspare = 1\nmax = 2\nsession = { ttl = \"8\" }", "must be a duration"),
-        (
-            "",
-            "[pool.x]\nspare = 1\nmax = 2\nsession = { disk = \"15MiB\" }",
-            "the disk of a session needs at least 16MiB",
-        ),
-        (
-            "",
-            "[pool.x]\nspare = 1\nmax = 2\nsession = { disk = \"16MiB\" }\ncontainers = [{ name = \"b\", image = \"y\", volumes = [\"./kept/d:/d\"] }]",
-            "mounts `./kept/d`, a part of the disk that sessions bring",
-        ),
-        (
-            "",
-            "[pool.x]\nspare = 1\nmax = 2\nsession = { ends-with = \"b\" }",
-            "the sessions of pool `x` end with a container `b`, which it does not have",
-        ),
-        (
-            "",
-            "[pool.x]\nspare = 1\nmax = 2\nsession = { ends-with = \"b\" }\ncontainers = [{ name = \"b\", image = \"y\", restart = \"always\" }]",
-            "end with `b`, which never ends",
-        ),
-        ("", "containers = [{ name = \"a\", image = \"x\" }, { name = \"a\", image = \"y\" }]", "twice"),
-    ]);
-}
-
-#[test]
-fn containers_are_what_podman_can_run_and_in_nobodys_way() {
-    let with = |keys: &str| format!("containers = [{{ name = \"a\", image = \"x\", {keys} }}]");
-    let both = |a: &str, b: &str| {
-        format!(
-            "containers = [{{ name = \"a\", image = \"x\", {a} }}, {{ name = \"b\", image = \"x\", {b} }}]"
-        )
-    };
-    let huge = with(&format!("env = {{ A = \"{}\" }}", "'".repeat(20_000)));
-    let secret = "secrets = [{ name = \"s\", file = \"f\"";
-    let cases = [
-        ("containers = [{ name = \"a\" }]".to_owned(), "`image` is missing"),
-        ("containers = [{ name = \"-a\", image = \"x\" }]".to_owned(), "must be 1 to 64"),
-        (
-            "containers = [{ name = \"a\", image = \"--privileged\" }]".to_owned(),
-            "must be the name of a container",
-        ),
-        (with("kube = \"pod.yaml\""), "a container has an image or a `kube` file"),
-        (
-            "containers = [{ name = \"a\", kube = \"p\", env = { A = 1 } }]".to_owned(),
-            "`env` cannot go with `kube`",
-        ),
-        (with("command = [\"a\\u0000b\"]"), "zero byte"),
-        (with("env = { \"A=B\" = \"\" }"), "must name a variable"),
-        (with("env = { \"-e\" = \"\" }"), "must name a variable"),
-        (with("env = { A = 1.5 }"), "expected a string"),
-        (huge, "at most 65536"),
-        (with("ports = [0]"), "must be a port"),
-        (with("ports = [\"127.0.0.1:80:80\"]"), "must be a port"),
-        (with("ports = [22]"), "that of its sshd"),
-        (with("ports = [80, \"80:81\"]"), "port 80/tcp of the guest is given twice"),
-        (both("ports = [80]", "ports = [\"80:8080\"]"), "port 80/tcp of the guest is given twice"),
-        (with("volumes = [\"/etc:/etc\"]"), "nothing outside of the home"),
-        (with("volumes = [\"./../x:/x\"]"), "leads out of the guest's home"),
-        (with("volumes = [\"a:/x\"], tmpfs = [\"/x:size=1m\"]"), "/x is mounted twice"),
-        (with("tmpfs = [\"/x:dev,bind\"]"), "has the option"),
-        (with("memory = \"1MiB\""), "a container needs at least 4MiB"),
-        (with("cpus = 0"), "0 is not from 0.01 to 32"),
-        (with("cpus = nan"), "is not from 0.01 to 32"),
-        (with("user = \"-1\""), "must be a user"),
-        (with("restart = \"unless-stopped\""), "is not one of no, on-failure"),
-        (with("health = { command = [] }"), "there is no program to run"),
-        (with("health = { command = [\"x\"], interval = \"500ms\" }"), "whole seconds"),
-        (with("health = { command = [\"x\"], timeout = \"2h\" }"), "more than an hour"),
-        (with("health = { command = [\"x\"], retries = 0 }"), "0 is not from 1"),
-        (with(&format!("{secret}, env = \"A\", target = \"b\" }}]")), "a secret is a variable or a file"),
-        (with(&format!("env = {{ A = 1 }}, {secret}, env = \"A\" }}]")), "the variable A is given twice"),
-        (with(&format!("{secret}, target = \"a,mode=0777\" }}]")), "without ','"),
-        (
-            both(&format!("{secret} }}]"), "secrets = [{ name = \"s\", file = \"g\" }]"),
-            "secret `s` is of two files",
-        ),
-        (with(&format!("{secret} }}, {{ name = \"s\", file = \"f\" }}]")), "/run/secrets/s is mounted twice"),
-        (
-            with(&format!("{secret} }}, {{ name = \"t\", file = \"g\", target = \"/run/secrets/s\" }}]")),
-            "/run/secrets/s is mounted twice",
-        ),
-        (with(&format!("tmpfs = [\"/x\"], {secret}, target = \"/x\" }}]")), "/x is mounted twice"),
-        (
-            with(&format!("{secret}, env = \"A\" }}, {{ name = \"t\", file = \"g\", env = \"A\" }}]")),
-            "the variable A is given twice",
-        ),
-        (with("memory = \"1GiB\""), "container `a` may take more than user `alice` has: 512MiB"),
-        (with("cpus = 1.5"), "container `a` may take more than user `alice` has: 1 vcpu"),
-    ];
-    for (text, message) in &cases {
-        refused(&[("", text, message)]);
-    }
-    let fits = with(
-        "memory = \"512MiB\", cpus = 1, secrets = [{ name = \"s\", file = \"f\" }, { name = \"s\", file = \"f\", env = \"A\" }]",
-    );
-    at(&(SMALL.to_owned() + &fits)).unwrap_or_else(|invalid| panic!("{}", render(&invalid, false)));
-    // What a process can be given, it is given.
-    let fine =
-        with("command = [\"--\", \"-v\", \"\", \"a\\nb\"], env = { A = \"\\n$(id)'\\\"\", B = true, C = 7 }");
-    let fleet =
-        at(&(SMALL.to_owned() + &fine)).unwrap_or_else(|invalid| panic!("{}", render(&invalid, false)));
-    let container = &fleet.guests.values().next().unwrap().containers[0];
-    assert_eq!(container.command, ["--", "-v", "", "a\nb"]);
-    assert_eq!(container.env.values().collect::<Vec<_>>(), ["\n$(id)'\"", "true", "7"]);
-}
-
-#[test]
-fn software_emulation_runs_one_processor_a_guest() {
-    let text = SMALL.replace("[fleet]\n", "[fleet]\nvmm = \"qemu\"\n") + "vcpus = 2\n";
-    let problems = at(&text).unwrap_err().problems;
-    assert!(problems[0].message.ends_with("more were given to alice"), "{problems:?}");
-    assert!(at(&text.replace("vcpus = 2", "vcpus = 1")).is_ok());
-}
-
-#[test]
-fn the_host_gives_numbers_that_are_safe_to_give() {
-    refused(&[
-        ("", "[host]\nsubnet = \"10.0.0.1/24\"", "the network is 10.0.0.0/24"),
-        ("", "[host]\nsubnet = \"fd00::/64\"", "must be an IPv4 network"),
-        ("", "[host]\nsubnet = \"10.0.0.0/31\"", "/8 to /30"),
-        ("", "[host]\nuids = \"999-5000\"", "must begin at 1000"),
-        ("", "[host]\nuids = \"5000-4000\"", "is empty"),
-        ("", "[host]\nuids = \"60000-70000\"", "65534"),
-        ("", "[host]\nstore = \"store\"", "must be an absolute path"),
-        ("", "[host]\nlogs = { size = \"1KiB\" }", "at least 4KiB"),
-        ("", "[host]\nlogs = { keep = 100 }", "100 is not from 0 to 99"),
-        ("", "[host]\nuplink = \"a name that is too long\"", "1 to 15"),
-        ("\"sis\"", "\"Sis\"", "1 to 32"),
-    ]);
-}
-
-#[test]
 fn what_is_kept_of_snapshots_is_said_and_is_something() {
     let keep = |keys: &str| format!("[snapshots]\nkeep = {{ {keys} }}");
     refused(&[
@@ -530,103 +332,6 @@ fn what_is_kept_of_snapshots_is_said_and_is_something() {
     for fine in ["age = \"1m\"", "count = 1", "size = \"1GiB\""] {
         at(&(SMALL.to_owned() + &keep(fine))).unwrap_or_else(|invalid| panic!("{}", render(&invalid, false)));
     }
-}
-
-#[test]
-fn a_preset_stands_behind_what_is_written() {
-    let fleet = at(FULL).unwrap_or_else(|invalid| panic!("{}", render(&invalid, false)));
-    let strict = &fleet.networks[&"surf-strict".parse().unwrap()];
-    let builtin: Vec<_> = strict.deny.iter().map(|rule| rule.builtin).collect();
-    use BuiltinList::{Doh, Dot, Private, Quic, Smtp};
-    // The last is for its names.
-    assert_eq!(builtin, [Private, Smtp, Dot, Doh, Quic].map(Some));
-    assert!(strict.deny[0].place.is_some() && strict.deny[1].place.is_none());
-    assert_eq!((strict.allow[0].tcp.len(), strict.allow[0].udp.as_slice()), (2, &[443..=443][..]));
-    assert_eq!((strict.default_allow, strict.budget), (false, Budget::default()));
-    let preset = |word| SMALL.replace("[network.surf]", &format!("[network.surf]\npreset = \"{word}\""));
-    for (word, open) in [("open", true), ("closed", false), ("browse", false)] {
-        let fleet = at(&preset(word)).unwrap();
-        assert_eq!(fleet.networks[&"surf".parse().unwrap()].default_allow, open, "{word}");
-    }
-}
-
-#[test]
-fn names_bring_what_they_would_be_got_round_by() {
-    let rules = |preset: &str, names: &str| {
-        let text = format!("[network.surf]\ndns = [\"9.9.9.9\"]\n{preset}names = {{ {names} }}");
-        let fleet = at(&SMALL.replacen("[network.surf]", &text, 1)).unwrap();
-        let policy = fleet.networks.values().next().unwrap().clone();
-        let lists = policy.deny.iter().filter_map(|rule| rule.builtin.map(BuiltinList::name));
-        (lists.collect::<Vec<_>>(), policy.names.unwrap().lists().cloned().collect::<Vec<_>>())
-    };
-    let file = |name: &str| PathBuf::from("/f").join(name);
-    assert_eq!(rules("", "deny = [\"a\", \"b\"]"), (vec!["dot", "doh"], vec![file("a"), file("b")]));
-    assert_eq!(rules("", "allow = [\"a\"]"), (vec!["dot", "doh", "quic"], vec![file("a")]));
-    let both = rules("preset = \"browse\"\n", "allow = [\"a\"], deny = [\"b\"]");
-    assert_eq!(both, (vec!["smtp", "dot", "doh", "quic"], vec![file("b"), file("a")]));
-}
-
-#[test]
-fn policies_name_destinations_and_ports_exactly() {
-    let allow = |rule: &str| format!("[network.surf]\nallow = [{{ {rule} }}]");
-    refused(&[
-        ("[network.surf]", &allow("to = [\"10.1.0.0/8\"]"), "the network is 10.0.0.0/8"),
-        ("[network.surf]", &allow("to = [\"example.org\"]"), "must be an address or a prefix"),
-        ("[network.surf]", &allow("to = []"), "no destination"),
-        ("[network.surf]", &allow("tcp = [80]"), "neither `to` nor `list`"),
-        ("[network.surf]", &allow("to = [\"1.1.1.1\"], tcp = [0]"), "1 to 65535"),
-        ("[network.surf]", &allow("to = [\"1.1.1.1\"], udp = [65536]"), "1 to 65535"),
-        ("[network.surf]", &allow("to = [\"1.1.1.1\"], tcp = [\"90-80\"]"), "is empty"),
-        ("[network.surf]", "[network.surf]\ndns = [\"2620:fe::9\"]", "only IPv4 addresses"),
-        (
-            "[network.surf]",
-            "[network.surf]\ndns = [\"10.107.3.4\"]",
-            "in 10.107.0.0/16, the guests' own \
-          subnet",
-        ),
-        (
-            "[network.surf]",
-            "[network.surf]\ndeny = [{ list = \"builtin:privat\" }]",
-            "there are builtin:metadata",
-        ),
-        (
-            "[network.surf]",
-            "[network.surf]\ndeny = [{ list = \"builtin:smtp\", tcp = [1] }]",
-            "already includes its ports",
-        ),
-        (
-            "[network.surf]",
-            "[network.surf]\ndeny = [{ list = \"builtin:doh\", to = [\"9.9.9.9\"] }]",
-            "cannot be combined with `to`",
-        ),
-        ("[network.surf]", "[network.surf]\npreset = \"broswe\"", "not one of closed, browse, open"),
-        (
-            "[network.surf]",
-            "[network.surf]\npreset = \"open\"\ndefault = \"deny\"",
-            "the preset already sets",
-        ),
-        ("[network.surf]", "[network.surf]\nnames = { deny = [\"n\"] }", "needs name servers"),
-        ("[network.surf]", "[network.surf]\ndns = [\"9.9.9.9\"]\nnames = {}", "names no names"),
-        ("[network.surf]", "[network.surf]\ndns = [\"9.9.9.9\"]\nnames = { allow = [] }", "names no file"),
-        (
-            "[network.surf]",
-            "[network.surf]\ndns = [\"9.9.9.9\"]\npreset = \"open\"\nnames = { allow = [\"n\"] }",
-            "the policy opens everything",
-        ),
-        (
-            "[network.surf]",
-            "[network.surf]\ndns = [\"9.9.9.9\"]\ndefault = \"allow\"\nnames = { allow = [\"n\"] }",
-            "the policy opens everything",
-        ),
-        (
-            "[network.surf]",
-            "[network.surf]\ndns = [\"9.9.9.9\"]\nallow = [{ to = [\"0.0.0.0/0\"] }]\nnames = { allow = [\"n\"] }",
-            "the policy opens everything",
-        ),
-        ("[network.surf]", "[network.surf]\nbudget = { new-connections = \"0/s\" }", "from \"1/s\""),
-        ("[network.surf]", "[network.surf]\nbudget = { connections = 0 }", "0 is not from 1 to 65535"),
-        ("[network.surf]", "[network.surf]\nrate = { up = \"1MB/s\" }", "must be a rate"),
-    ]);
 }
 
 #[test]
@@ -699,30 +404,6 @@ fn what_a_fleet_mentions_is_looked_up() {
     there is no recipes/rootles-podman/recipe.toml (did you mean `rootless-podman`?)
     there is no file /f/unsafe.txt (no hint)
     "#);
-}
-
-#[test]
-fn what_podman_would_not_play_is_told_before_a_guest_starts() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("fleet.toml");
-    std::fs::write(&path, SMALL.to_owned() + "containers = [{ name = \"a\", kube = \"pod.yaml\" }]\n")
-        .unwrap();
-    let told = |content: &[u8]| {
-        std::fs::write(dir.path().join("pod.yaml"), content).unwrap();
-        let Err(LoadError::Invalid(invalid)) = load(&path) else { panic!("no keys are there") };
-        invalid.problems.iter().map(|problem| problem.message.clone() + "\n").collect::<String>()
-    };
-    let too_large = "kind: Pod\n".repeat(1 << 17);
-    for (content, message) in [
-        (&b""[..], "nothing in it has a `kind`"),
-        (b"replicas: 3\n", "nothing in it has a `kind`"),
-        (b"kind: \xff\n", "cannot read"),
-        (too_large.as_bytes(), "has more than 1048576 bytes"),
-    ] {
-        let told = told(content);
-        assert!(told.contains("pod.yaml") && told.contains(message), "{message}: {told}");
-    }
-    assert!(!told(b"apiVersion: v1\nkind: Pod\n").contains("pod.yaml"));
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub enum MentionTarget {
     File(PathBuf),
     Directory(PathBuf),
     FileOrDirectory(PathBuf),
+    /// The directory of an OCI image layout.
+    Layout(PathBuf),
     /// A file that whoever starts guests must have, and nobody else.
     Secret(PathBuf),
     /// A file for `podman kube play`.
@@ -69,6 +71,7 @@ impl MentionTarget {
             Self::File(path)
             | Self::Directory(path)
             | Self::FileOrDirectory(path)
+            | Self::Layout(path)
             | Self::Secret(path)
             | Self::Kube(path)
             | Self::Keys(path) => Some(path),
@@ -159,8 +162,8 @@ impl Validator<'_> {
         let numbers = host.as_ref().ok().zip(guests.as_ref().ok());
         numbers.into_iter().for_each(|(host, guests)| self.capacity(file, host, guests.len()));
         let fleet = file.fleet.by_ref()?;
-        if let (Ok(Some(VmmKind::Qemu)), Ok(guests)) = (fleet.vmm, &guests) {
-            self.emulated(fleet.place.clone(), guests)?;
+        if let Ok(Some(VmmKind::Qemu)) = fleet.vmm {
+            self.emulated(file)?;
         }
         let (networks, guests) = (declared.networks.and_then(whole), guests.and_then(whole));
         if let (Ok(networks), Ok(guests)) = (&networks, &guests) {

@@ -16,11 +16,18 @@ const SHOWN: usize = 12;
 /// How much of one it shows, in characters.
 const LONGEST_SHOWN: usize = 500;
 
+/// What a guest told when it was ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaidReady {
+    /// `ssh-ed25519 AAAA...`; `None` where it told none, since it runs no sshd, and where what it told is none.
+    pub host_key: Option<String>,
+}
+
 /// A log that is listened to as it grows.
 #[derive(Debug, Default)]
 pub struct ConsoleLog {
     lines: Lines,
-    ready: Option<String>,
+    ready: Option<SaidReady>,
     failed: Option<String>,
     last: VecDeque<String>,
 }
@@ -32,7 +39,7 @@ impl ConsoleLog {
         lines.feed(None, bytes, |_, line| {
             let line = String::from_utf8_lossy(line);
             if let (None, Some((_, key))) = (&ready, line.split_once(READY)) {
-                *ready = Some(host_key(key));
+                *ready = Some(SaidReady { host_key: host_key(key) });
             }
             if let (None, Some((_, services))) = (&failed, line.split_once(FAILED)) {
                 *failed = Some(excerpt(services));
@@ -41,10 +48,10 @@ impl ConsoleLog {
         });
     }
 
-    /// The host key that the first readiness line tells, `ssh-ed25519 AAAA...`; empty where it tells none. `None` where
-    /// the guest has not said that it is ready. The first line counts: later ones may be a user's.
-    pub fn ready_key(&self) -> Option<&str> {
-        self.ready.as_deref()
+    /// What the first readiness line tells; `None` where the guest has not said that it is ready. The first line counts: later ones
+    /// may be a user's.
+    pub fn ready(&self) -> Option<&SaidReady> {
+        self.ready.as_ref()
     }
 
     /// The services that the guest says do not stand; `None` where it has not said so.
@@ -60,14 +67,37 @@ impl ConsoleLog {
     }
 }
 
-/// The key behind a readiness line; empty where what stands there is none. It goes into the configuration of an ssh client.
-fn host_key(text: &str) -> String {
+/// What a guest says of the disk of its session, whose mount it waits for: `recipes/rootless-podman/sis-session` has these lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SessionMount {
+    /// Nothing: its image is of before such lines, or has no session.
+    #[default]
+    Untold,
+    Awaited,
+    Mounted,
+    Failed,
+}
+
+impl SessionMount {
+    /// Takes in the next line. What was said of a mount stands.
+    pub fn hear(&mut self, line: &[u8]) {
+        match line {
+            b"sisforge: kept disk awaited" if *self == Self::Untold => *self = Self::Awaited,
+            b"sisforge: kept disk mounted" => *self = Self::Mounted,
+            b"sisforge: the kept disk cannot be mounted" => *self = Self::Failed,
+            _ => {}
+        }
+    }
+}
+
+/// The key behind a readiness line; `None` where what stands there is none. It goes into the configuration of an ssh client.
+fn host_key(text: &str) -> Option<String> {
     let mut words = text.split_whitespace();
-    let (Some(algorithm), Some(key)) = (words.next(), words.next()) else { return String::new() };
+    let (algorithm, key) = (words.next()?, words.next()?);
     let of = |word: &str, more: &str| {
         word.len() <= LONGEST_KEY && word.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
     };
-    if of(algorithm, "-@.") && of(key, "+/=") { format!("{algorithm} {key}") } else { String::new() }
+    (of(algorithm, "-@.") && of(key, "+/=")).then(|| format!("{algorithm} {key}"))
 }
 
 fn remember(last: &mut VecDeque<String>, line: &str) {
@@ -90,28 +120,51 @@ mod tests {
         heard
     }
 
+    fn ready(host_key: Option<&str>) -> Option<SaidReady> {
+        Some(SaidReady { host_key: host_key.map(str::to_owned) })
+    }
+
     #[test]
     fn a_guest_is_ready_once_its_line_is_whole() {
-        assert_eq!(heard(&["booting\r\nsisforge: ready ssh-ed25519 AAA"]).ready_key(), None);
+        assert_eq!(heard(&["booting\r\nsisforge: ready ssh-ed25519 AAA"]).ready(), None);
         let said =
             ["booting\r\nsisfo", "rge: ready ssh-ed25519 AA", "AB\r\nsisforge: ready ssh-ed25519 EVIL\r\n"];
-        assert_eq!(heard(&said).ready_key(), Some("ssh-ed25519 AAAB"));
-        assert_eq!(heard(&["sisforge: ready\n"]).ready_key(), Some(""));
+        assert_eq!(heard(&said).ready().cloned(), ready(Some("ssh-ed25519 AAAB")));
+        assert_eq!(heard(&["sisforge: ready\n"]).ready().cloned(), ready(None));
     }
 
     #[test]
     fn what_is_no_key_is_not_taken_for_one() {
         for told in ["ssh-ed25519", "ssh-ed25519 AA,\x1bB", "-oProxyCommand=x;id AAAA", "x \u{202e}AAAA"] {
-            assert_eq!(heard(&[&format!("sisforge: ready {told}\n")]).ready_key(), Some(""), "{told:?}");
+            let heard = heard(&[&format!("sisforge: ready {told}\n")]);
+            assert_eq!(heard.ready().cloned(), ready(None), "{told:?}");
         }
         let long = format!("sisforge: ready ssh-ed25519 {}\n", "A".repeat(10 << 20));
-        assert_eq!(heard(&[&long]).ready_key(), Some(""));
+        assert_eq!(heard(&[&long]).ready().cloned(), ready(None));
     }
 
     #[test]
     fn a_guest_names_the_services_that_do_not_stand() {
         assert_eq!(heard(&["sisforge: ready\n"]).failed_services(), None);
         assert_eq!(heard(&["sisforge: failed: sis-sshd x\r\n"]).failed_services(), Some("sis-sshd x"));
+    }
+
+    #[test]
+    fn what_a_guest_says_of_its_mount_stands() {
+        let heard = |lines: &[&str]| {
+            let mut mount = SessionMount::default();
+            lines.iter().for_each(|line| mount.hear(line.as_bytes()));
+            mount
+        };
+        let [awaited, mounted, failed] = [
+            "sisforge: kept disk awaited",
+            "sisforge: kept disk mounted",
+            "sisforge: the kept disk cannot be mounted",
+        ];
+        assert_eq!(heard(&["booting", "x sisforge: kept disk mounted"]), SessionMount::Untold);
+        assert_eq!(heard(&["booting", awaited]), SessionMount::Awaited);
+        assert_eq!(heard(&[awaited, mounted, awaited]), SessionMount::Mounted);
+        assert_eq!(heard(&[awaited, failed, "more"]), SessionMount::Failed);
     }
 
     #[test]

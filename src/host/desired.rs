@@ -204,8 +204,9 @@ pub fn desired(
         let mut endpoint = endpoint(name, spec, numbers);
         let guest = match (facts.restored.get(name), facts.in_use.get(name)) {
             (_, Some((machine, containers))) => in_use(fresh, machine, containers, spec, &mut endpoint),
-            (Some(machine), None) => restored(fresh, machine, spec, &mut endpoint),
-            (None, None) => fresh,
+            // Nobody is handed what another had: such a guest of a pool boots anew.
+            (Some(machine), None) if spec.warm.is_none() => restored(fresh, machine, spec, &mut endpoint),
+            _ => fresh,
         };
         // The rules are for all who may ever be there, so that nobody who comes or goes changes them.
         endpoints.push(endpoint);
@@ -213,6 +214,8 @@ pub fn desired(
             guests.insert(name.clone(), guest);
         }
     }
+    // The order of bytes, in which an earlier sisforge has loaded them: no rule is swapped for its place.
+    endpoints.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
     supported(&guests, facts)?;
     let network = network(fleet, lock, &facts.around, &endpoints)?;
     let resolvers = wanted_resolvers(fleet, facts, &endpoints, &guests)?;
@@ -290,7 +293,8 @@ fn network(
     endpoints: &[Endpoint],
 ) -> Result<WantedNetwork, InvalidValue> {
     let addresses: BTreeMap<_, _> = endpoints.iter().map(|endpoint| (&endpoint.name, endpoint.ip)).collect();
-    let published = published(fleet, lock, |guest| addresses.get(guest).copied());
+    let mut published = published(fleet, lock, |guest| addresses.get(guest).copied());
+    published.sort_by(|a, b| a.guest.as_str().cmp(b.guest.as_str()));
     let (subnet, uplink) = (fleet.host.subnet, &around.uplink);
     let ruleset = host_rules::render(&HostRulesInput {
         fleet: &fleet.name,
@@ -444,7 +448,7 @@ fn containers(declared: &[ContainerSpec], facts: &HostFacts) -> Result<Vec<Guest
 }
 
 fn spare(vmm: VmmKind, spec: &GuestSpec) -> Option<SpareSpec> {
-    let (pool, warm) = (spec.pool.clone()?, spec.warm.as_ref()?);
+    let (pool, warm) = (spec.pool.as_ref()?.pool.clone(), spec.warm.as_ref()?);
     let paused = warm.paused && vmm::of(vmm).keeps_time_while_paused();
     Some(SpareSpec { pool, paused, ttl: warm.ttl, ends_with: warm.ends_with.clone() })
 }

@@ -20,7 +20,7 @@
 //! <jails>/<fleet>/disks/<guest>.before-<snapshot>.ext4   the data disk that a restore put another in the place of
 //! <jails>/<fleet>/disks/<guest>.before-replaced.ext4     one that had the name of a disk in use, or lost its own to it
 //! <jails>/<fleet>/disks/sessions/<name>/disk.ext4        a disk that sessions bring; its directory is locked by whoever gives it away
-//! <store>/<fleet>/guests/<guest>/        machine.json, ready.json, freezing.json, disk.json
+//! <store>/<fleet>/guests/<guest>/        machine.json, vmm.json, ready.json, freezing.json, disk.json; of a pool's: raised.json, spare.json or session.json
 //!     serial.log, vmm.log, metrics.log   each with older parts and indexes beside it (`sys/log`)
 //!     serial.pipe, vmm.pipe, console.in  what the VMM writes to and reads from
 //!     keeper.lock                        held by the process that keeps the logs
@@ -43,16 +43,27 @@
 //!
 //! A snapshot moves from `ready` to `consumed` by one rename, before a VMM is asked to load it.
 
+mod guest;
+mod jail_id;
+
 use std::path::{Path, PathBuf};
 
-use crate::base::FileDigest;
 use crate::base::network::pair_name;
-use crate::base::{FleetName, GuestName, InterfaceName, InvalidValue, Label, SnapshotName};
-use crate::fleet::{HostSpec, VmmKind};
+use crate::base::{FileDigest, FleetName, GuestName, InterfaceName, InvalidValue, Label, SnapshotName};
+use crate::fleet::{FleetHead, HostSpec, VmmKind};
 use crate::sys::netns::Netns;
 
-use super::logs::LogKind;
 use super::resolver::ResolverProgram;
+
+pub use guest::GuestDir;
+pub use jail_id::{jail_id, parse_jail_id, vmm_folder};
+
+impl FleetHead {
+    /// Where everything of it is.
+    pub fn layout(&self) -> Layout {
+        Layout::new(&self.host, &self.name)
+    }
+}
 
 /// Paths of one fleet in one store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +134,11 @@ impl Layout {
     /// What happened.
     pub fn events(&self) -> PathBuf {
         self.dir().join("events.log")
+    }
+
+    /// Held by whoever brings a guest back or makes the kernel's set of those who are cut off anew.
+    pub fn quarantine_lock(&self) -> PathBuf {
+        self.dir().join("quarantine.lock")
     }
 
     /// Held while that is written.
@@ -331,63 +347,8 @@ impl Layout {
     }
 
     /// Records and logs of one guest.
-    pub fn guest(&self, guest: &GuestName) -> PathBuf {
-        self.guests().join(guest.as_str())
-    }
-
-    /// One of its logs; older parts stand beside it.
-    pub fn log(&self, guest: &GuestName, kind: LogKind) -> PathBuf {
-        self.guest(guest).join(format!("{}.log", kind.word()))
-    }
-
-    /// What was kept of its packets that were dropped, and of its connections; older parts stand beside it.
-    pub fn flows(&self, guest: &GuestName) -> PathBuf {
-        self.guest(guest).join("flows.log")
-    }
-
-    /// The pipe that becomes the log where no VMM makes one in its jail.
-    pub fn pipe(&self, guest: &GuestName, kind: LogKind) -> PathBuf {
-        self.guest(guest).join(format!("{}.pipe", kind.word()))
-    }
-
-    /// Held by the process that keeps the guest's logs, for as long as it lives.
-    pub fn keeper(&self, guest: &GuestName) -> PathBuf {
-        self.guest(guest).join("keeper.lock")
-    }
-
-    /// A FIFO whose bytes the guest reads on its serial port.
-    pub fn console_input(&self, guest: &GuestName) -> PathBuf {
-        self.guest(guest).join("console.in")
-    }
-
-    /// The machine that was started.
-    pub fn machine(&self, guest: &GuestName) -> PathBuf {
-        self.guest(guest).join("machine.json")
-    }
-
-    /// That the guest is ready, and its ssh host key.
-    pub fn ready(&self, guest: &GuestName) -> PathBuf {
-        self.guest(guest).join("ready.json")
-    }
-
-    /// How large a disk the host gave the guest.
-    pub fn disk_record(&self, guest: &GuestName) -> PathBuf {
-        self.guest(guest).join("disk.json")
-    }
-
-    /// That the guest's VMM is paused for a snapshot.
-    pub fn freezing(&self, guest: &GuestName) -> PathBuf {
-        self.guest(guest).join("freezing.json")
-    }
-
-    /// That the guest waits to be handed out.
-    pub fn spare(&self, guest: &GuestName) -> PathBuf {
-        self.guest(guest).join("spare.json")
-    }
-
-    /// That somebody has the guest.
-    pub fn session(&self, guest: &GuestName) -> PathBuf {
-        self.guest(guest).join("session.json")
+    pub fn guest(&self, guest: &GuestName) -> GuestDir {
+        GuestDir(self.guests().join(guest.as_str()))
     }
 
     /// Chroots of every VMM; the jailer's `--chroot-base-dir`.
@@ -426,8 +387,8 @@ impl Layout {
     }
 
     /// Whether a TAP of that alias may be this fleet's; one that is half made has none yet.
-    pub fn owns_tap(&self, alias: &str) -> bool {
-        alias.is_empty() || alias == self.tap_alias()
+    pub fn owns_tap(&self, alias: Option<&str>) -> bool {
+        alias.is_none_or(|alias| alias == self.tap_alias())
     }
 
     /// The fleet's cgroup, of which those of the guests are children.
@@ -443,21 +404,6 @@ pub fn is_alias(alias: &str) -> bool {
     alias.starts_with(ALIAS)
 }
 
-/// What a jail is called, and the jailer's `--id`: `alice--1`. Jails were once called after their guest alone, which
-/// counts as attempt 0.
-pub fn jail_id(guest: &GuestName, attempt: u32) -> String {
-    if attempt == 0 { guest.to_string() } else { format!("{guest}--{attempt}") }
-}
-
-/// The guest and the attempt of a jail; `None` where no jail is called so.
-pub fn parse_jail_id(id: &str) -> Option<(GuestName, u32)> {
-    let numbered = id.rsplit_once("--").and_then(|(guest, attempt)| {
-        let found = (guest.parse().ok()?, attempt.parse().ok()?);
-        // A number that is written otherwise is not one of these.
-        (jail_id(&found.0, found.1) == id).then_some(found)
-    });
-    numbered.or_else(|| Some((id.parse().ok()?, 0)))
-}
 /// What the names of snapshots begin with that are not whole yet. No name of a snapshot begins so.
 pub const NOT_WHOLE: &str = ".new-";
 
@@ -466,28 +412,3 @@ pub const KEEPERS: &str = ".logs";
 
 /// Between a guest and a snapshot in the name of a disk that a restore put another in the place of.
 pub const BEFORE: &str = ".before-";
-
-/// Folder of a VMM's jails.
-pub fn vmm_folder(vmm: VmmKind) -> &'static str {
-    vmm.word()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_jail_tells_its_guest_and_its_attempt() {
-        for (guest, attempt) in
-            [("alice", 1), ("kiosk-0", 12), ("a-", 3), ("a--1", 2), ("0", u32::MAX), ("a--", 0)]
-        {
-            let guest: GuestName = guest.parse().unwrap();
-            let id = jail_id(&guest, attempt);
-            assert_eq!(parse_jail_id(&id), Some((guest, attempt)), "{id}");
-        }
-        assert_eq!(parse_jail_id("alice--01"), Some(("alice--01".parse().unwrap(), 0)));
-        for none in ["--1", "alice--1.new", "alice--99999999999", ".."] {
-            assert_eq!(parse_jail_id(none), None, "{none}");
-        }
-    }
-}

@@ -22,10 +22,10 @@ pub fn limits(machine: &Machine, spec: &GuestSpec) -> CgroupLimits {
         cpu_quota: u64::from(machine.vcpus) * CPU_PERIOD,
         cpu_weight: spec.cpu_weight.into(),
         io: IoLimits {
-            read_bytes: spec.io.read.unwrap_or(u64::MAX),
-            write_bytes: spec.io.write.unwrap_or(u64::MAX),
-            read_operations: spec.io.read_operations.map_or(u64::MAX, u64::from),
-            write_operations: spec.io.write_operations.map_or(u64::MAX, u64::from),
+            read_bytes: spec.io.read,
+            write_bytes: spec.io.write,
+            read_operations: spec.io.read_operations.map(u64::from),
+            write_operations: spec.io.write_operations.map(u64::from),
         },
     }
 }

@@ -54,7 +54,6 @@ pub struct Limited {
 impl Limited {
     fn new(path: String, limits: &CgroupLimits) -> Self {
         let io = &limits.io;
-        let limit = |value: u64| Some(value).filter(|value| *value != u64::MAX);
         Self {
             path,
             memory: limits.memory,
@@ -62,10 +61,10 @@ impl Limited {
             cpu_quota: limits.cpu_quota,
             cpu_period: CPU_PERIOD,
             cpu_weight: limits.cpu_weight,
-            read_bytes: limit(io.read_bytes),
-            write_bytes: limit(io.write_bytes),
-            read_operations: limit(io.read_operations),
-            write_operations: limit(io.write_operations),
+            read_bytes: io.read_bytes,
+            write_bytes: io.write_bytes,
+            read_operations: io.read_operations,
+            write_operations: io.write_operations,
         }
     }
 }

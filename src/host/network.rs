@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use ipnet::{Ipv4Net, Ipv4Subnets};
 
 use crate::base::network::{HostRoute, TAP_NAME_PREFIX};
-use crate::base::{InterfaceName, Rates};
+use crate::base::{FoundRate, InterfaceName, Rates};
 
 /// The way out of a fleet's namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,13 +20,21 @@ pub struct NetworkSpec {
 
 /// What leads over the pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PairSpec {
+pub struct PairSpec<R = u64> {
     /// In bytes; that of the uplink, so that whoever sends more is told inside.
     pub mtu: u32,
     /// Addresses of all guests, which are routed into the namespace.
     pub subnet: Ipv4Net,
     /// What the uplink carries, of which each guest has its share.
-    pub rates: Rates<u64>,
+    pub rates: Rates<R>,
+}
+
+impl PairSpec {
+    /// As it is found where all of it is as it should be.
+    pub fn whole(self) -> PairSpec<FoundRate> {
+        let Self { mtu, subnet, rates } = self;
+        PairSpec { mtu, subnet, rates: rates.whole() }
+    }
 }
 
 /// Largest MTU of a pair.
@@ -61,7 +69,7 @@ fn names_a_network(route: &HostRoute) -> bool {
 /// What of the host no guest may reach, whatever its policy allows: the host's own addresses, and every network that it has
 /// behind another interface than its uplink. Other fleets see to themselves.
 pub fn own_networks(routes: &[HostRoute], uplink: &InterfaceName) -> Vec<Ipv4Net> {
-    let others = routes.iter().filter(|route| !is_of_a_fleet(&route.interface));
+    let others = routes.iter().filter(|route| !route.interface.as_deref().is_some_and(is_of_a_fleet));
     let (own, routed): (Vec<_>, Vec<_>) = others.partition(|route| route.table == "local");
     let mut nets: Vec<Ipv4Net> =
         own.into_iter().filter(|route| route.kind == "local").map(|route| route.to).collect();
@@ -75,7 +83,7 @@ pub fn own_networks(routes: &[HostRoute], uplink: &InterfaceName) -> Vec<Ipv4Net
     // A smaller network within another may lie elsewhere.
     let mut behind_others: Vec<Ipv4Net> = Vec::new();
     for route in routed {
-        if route.interface == uplink.as_str() {
+        if route.interface.as_deref() == Some(uplink.as_str()) {
             behind_others = behind_others.iter().flat_map(|net| without(*net, route.to)).collect();
         } else {
             behind_others.push(route.to);
@@ -117,14 +125,16 @@ pub fn overlap(
     let overlaps = |route: &&HostRoute| {
         (subnet.contains(&route.to) || route.to.contains(&subnet))
             && names_a_network(route)
-            && !own(&route.interface)
+            && !route.interface.as_deref().is_some_and(&own)
     };
     let leads = |route: &&HostRoute| ["unicast", "local"].contains(&route.kind.as_str());
     let first = routes.iter().filter(leads).find(overlaps)?;
-    Some(match (whose(&first.interface), first.kind.as_str()) {
+    let interface = first.interface.as_deref();
+    let on = |words: &str| interface.map(|interface| format!("{words} {interface}")).unwrap_or_default();
+    Some(match (interface.and_then(whose), first.kind.as_str()) {
         (Some(whose), _) => format!("{} of {whose}", first.to),
-        (None, "local") => format!("{}, an address of this host on {}", first.to.addr(), first.interface),
-        (None, _) => format!("the route {} of this host, which leads to {}", first.to, first.interface),
+        (None, "local") => format!("{}, an address of this host{}", first.to.addr(), on(" on")),
+        (None, _) => format!("the route {} of this host{}", first.to, on(", which leads to")),
     })
 }
 
@@ -181,7 +191,7 @@ mod tests {
             kind: word().to_owned(),
             table: word().to_owned(),
             to: word().parse().unwrap(),
-            interface: word().to_owned(),
+            interface: Some(word().to_owned()),
             gateway: None,
             metric: words.next().map_or(0, |metric| metric.parse().unwrap()),
         }

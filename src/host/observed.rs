@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
-use crate::base::{FileDigest, GuestName, InterfaceName, Rates, Sha256};
+use crate::base::{FileDigest, FoundRate, GuestName, InterfaceName, Rates, Sha256};
+
+use crate::sys::cgroup::IoLimits;
 
 use super::container::StartedContainer;
 use super::network::{NetworkSpec, PairSpec};
@@ -26,6 +28,8 @@ pub struct ObservedHost {
     /// Those that do not, or that others than root may write.
     pub damaged: BTreeSet<FileDigest>,
     pub guests: BTreeMap<GuestName, ObservedGuest>,
+    /// Guests that are cut off, whether anything else of them is there or not.
+    pub quarantined: BTreeSet<GuestName>,
     /// Resolvers of policies that name names, by their seats.
     pub resolvers: BTreeMap<u16, ObservedResolver>,
     /// Whether something is left of snapshots whose maker, or whose restore, did not come to its end.
@@ -47,7 +51,7 @@ pub struct ObservedNetwork {
     /// The namespace with its settings.
     pub namespace: Option<Found<()>>,
     /// The pair that leads out of it, with all that leads over it.
-    pub pair: Option<Found<PairSpec>>,
+    pub pair: Option<Found<PairSpec<FoundRate>>>,
     /// Interfaces of the host that the fleet had switched on for forwarding, and whether they still are.
     pub forwarding: BTreeMap<InterfaceName, bool>,
     /// The nft table on the host's side.
@@ -56,6 +60,8 @@ pub struct ObservedNetwork {
     pub published: Vec<PublishedPort>,
     /// The ports that guests are seen with outside, by that table.
     pub ports: Option<RangeInclusive<u16>>,
+    /// Guests whom the kernel cuts off and of whom the store has no record: its place was changed since.
+    pub cut_off_unrecorded: BTreeSet<GuestName>,
     /// Whether an earlier sisforge left a table or a TAP of the fleet in the host's own network.
     pub is_in_host: bool,
 }
@@ -66,7 +72,8 @@ impl ObservedNetwork {
     pub fn lacks(&self, wanted: &NetworkSpec) -> Vec<&'static str> {
         let others = self.forwarding.keys().any(|interface| *interface != wanted.uplink);
         let forwards = self.forwarding.get(&wanted.uplink) == Some(&true) && !others;
-        let parts = [("pair", self.pair != Some(Found::Whole(wanted.pair))), ("forwarding", !forwards)];
+        let parts =
+            [("pair", self.pair != Some(Found::Whole(wanted.pair.whole()))), ("forwarding", !forwards)];
         parts.into_iter().filter(|(_, lacks)| *lacks).map(|(what, _)| what).collect()
     }
 
@@ -107,7 +114,9 @@ pub struct ObservedGuest {
     pub idle_jails: bool,
     /// Whether records and pipes of a VMM are there, and no VMM.
     pub idle_records: bool,
-    /// Whatever runs in its cgroup or in one of its jails.
+    /// Whether its VMM has ended, and processes that it started have not.
+    pub strays: bool,
+    /// The process that was started as its VMM; where nobody put that down, whatever runs in its cgroup or in one of its jails.
     pub vmm: Option<ObservedVmm>,
 }
 
@@ -135,8 +144,8 @@ pub struct ObservedTap {
     pub is_in_host: bool,
     /// Whether the kernel treats what comes from it as it should.
     pub hardened: bool,
-    /// How fast packets come from its guest and go to it, in bytes a second.
-    pub rates: Rates<u64>,
+    /// How fast packets come from its guest and go to it.
+    pub rates: Rates<FoundRate>,
 }
 
 impl ObservedTap {
@@ -151,14 +160,34 @@ impl ObservedTap {
     /// Whether it is also set as is wanted. What is not can be set while a guest runs.
     #[must_use]
     pub fn is_set(&self, wanted: &TapSpec) -> bool {
-        self.hardened && self.rates == wanted.rates.bytes_per_second()
+        self.hardened && self.rates == wanted.rates.bytes_per_second().whole()
+    }
+}
+
+/// What a guest's cgroup allows its VMM; `None` is no limit. Each is as in [`CgroupLimits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObservedLimits {
+    pub memory: Option<u64>,
+    pub pids: Option<u64>,
+    /// In the period that is set here, as much as it comes to in another.
+    pub cpu_quota: Option<u64>,
+    pub cpu_weight: u64,
+    pub io: IoLimits,
+}
+
+impl From<CgroupLimits> for ObservedLimits {
+    /// As they are found where they are set.
+    fn from(limits: CgroupLimits) -> Self {
+        let CgroupLimits { memory, pids, cpu_quota, cpu_weight, io } = limits;
+        let [memory, pids, cpu_quota] = [memory, pids, cpu_quota].map(Some);
+        Self { memory, pids, cpu_quota, cpu_weight, io }
     }
 }
 
 /// The cgroup of a guest's VMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObservedCgroup {
-    pub limits: Found<CgroupLimits>,
+    pub limits: Found<ObservedLimits>,
     /// Times that the kernel killed a process in it for want of memory.
     pub oom_kills: u64,
 }
@@ -193,9 +222,18 @@ pub struct ObservedVmm {
     pub role: Option<PoolRole>,
 }
 
+impl ObservedVmm {
+    /// Whether this store has neither its jail nor a record of it.
+    pub fn is_of_another_store(&self) -> bool {
+        !self.jailed && self.machine.is_none() && self.unreadable.is_empty()
+    }
+}
+
 /// What a running member of a pool is there for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PoolRole {
+    /// It was started to be handed out, and does not wait yet.
+    Raised,
     /// It waits to be handed out.
     Spare(SpareSpec),
     /// Somebody has it.

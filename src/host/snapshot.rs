@@ -8,16 +8,15 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::base::FileDigest;
+use crate::base::text::none_is_empty;
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{GuestName, Sha256, SnapshotName};
-use crate::fleet::VmmKind;
 use crate::sys::cpu::Cpu;
-use crate::sys::firecracker::snapshot::SavedPages;
 
 use super::container::StartedContainer;
 use super::ledger::SnapshotId;
 use super::state::{Machine, StoredKind};
-use super::{versions, vmm};
+use super::vmm;
 
 /// The guest's memory, page by page; Firecracker alone has it in a file of its own.
 pub const MEMORY: &str = "memory";
@@ -49,8 +48,9 @@ pub struct SnapshotManifest {
     pub created: String,
     /// The machine that was frozen.
     pub machine: Machine,
-    /// The guest's ssh host key, which is in its memory; empty where it runs no sshd.
-    pub host_key: String,
+    /// The guest's ssh host key, which is in its memory; `None` where it runs no sshd.
+    #[serde(with = "none_is_empty")]
+    pub host_key: Option<String>,
     /// Containers that had been started in it.
     pub containers: Vec<StartedContainer>,
     /// Where it was frozen.
@@ -104,8 +104,9 @@ pub struct SnapshotOrigin {
     pub vmm_version: String,
     /// Of the VMM's program: builds of one version differ.
     pub vmm_sha256: Sha256,
-    /// Version of the state's own format; empty where the VMM tells none.
-    pub state_format: String,
+    /// Version of the state's own format; `None` where the VMM tells none.
+    #[serde(with = "none_is_empty")]
+    pub state_format: Option<String>,
     /// Release of the host's kernel, such as `6.1.0-18-amd64`.
     pub kernel: String,
     pub cpu: Cpu,
@@ -155,11 +156,12 @@ pub fn differences(manifest: &SnapshotManifest, here: &SnapshotOrigin) -> Vec<Ob
     let there = &manifest.origin;
     let vmm = vmm::of(manifest.machine.vmm);
     let [version, build, format] = vmm.origin_words();
+    let formats = [there, here].map(|one| one.state_format.clone().unwrap_or_else(|| "none".to_owned()));
     let builds = [there.vmm_sha256.short(), here.vmm_sha256.short()];
     let mut all = vec![
         (version, there.vmm_version.clone(), here.vmm_version.clone()),
         (build, builds[0].clone(), builds[1].clone()),
-        (format, there.state_format.clone(), here.state_format.clone()),
+        (format, formats[0].clone(), formats[1].clone()),
     ];
     if vmm.needs_its_host(&manifest.machine) {
         all.extend([
@@ -206,11 +208,19 @@ pub fn misplaced(manifest: &SnapshotManifest, machine: &Machine, subnet: Ipv4Net
     found
 }
 
+/// Which pages of a guest's memory a snapshot has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SavedPages {
+    All,
+    /// Those that the guest or its VMM has ever touched; the others are holes, which read as the zeros that they are.
+    Touched,
+}
+
 /// Which pages of a machine's memory its VMM writes. What a guest never touched are zeros; but of one that went on from a snapshot they
 /// are in that snapshot's file, and what is in swap looks as if it had never been touched.
 pub fn pages_to_save(machine: &Machine, origin: &SnapshotOrigin, may_swap: bool) -> SavedPages {
     let booted = machine.restored_from.is_none();
-    let can = machine.vmm == VmmKind::Firecracker && versions::can_leave_untouched(&origin.vmm_version);
+    let can = vmm::of(machine.vmm).can_leave_untouched(&origin.vmm_version);
     if booted && can && !may_swap { SavedPages::Touched } else { SavedPages::All }
 }
 
@@ -233,12 +243,12 @@ pub mod tests {
             guest: "alice".parse().unwrap(),
             created: "2026-11-25T17:53:16Z".to_owned(),
             machine: Machine::example(vmm),
-            host_key: String::new(),
+            host_key: None,
             containers: Vec::new(),
             origin: SnapshotOrigin {
                 vmm_version: "1.16.1".to_owned(),
                 vmm_sha256: Sha256::of("vmm"),
-                state_format: "10.0.0".to_owned(),
+                state_format: Some("10.0.0".to_owned()),
                 kernel: "6.1.0".to_owned(),
                 cpu: Cpu { model: "AMD EPYC".to_owned(), ..Cpu::default() },
             },

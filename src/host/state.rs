@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::text::none_is_empty;
 use crate::base::{FileDigest, InterfaceName, Label, MacAddress, Rates, SnapshotName};
 use crate::fleet::{MachineSpec, VmmKind};
 use crate::sys::cgroup::{EVEN_WEIGHT, IoLimits};
@@ -66,14 +67,15 @@ impl fmt::Display for SpareSpec {
     }
 }
 
-/// That somebody has a member of a pool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// That somebody has a member of a pool. The default is one of which nothing is known: no record of it can be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    pub pool: Label,
+    pub pool: Option<Label>,
     /// Whom it was handed out for, as they were called.
     pub label: Option<String>,
-    /// RFC 3339, in UTC; empty where whoever takes it has not said yet.
-    pub started: String,
+    /// RFC 3339, in UTC; `None` where whoever takes it has not said yet.
+    #[serde(default, with = "none_is_empty")]
+    pub started: Option<String>,
     /// When it ends by itself (RFC 3339, UTC).
     pub expires: Option<String>,
     /// The kept disk that it brought.
@@ -84,7 +86,7 @@ pub struct Session {
     pub ends_with: Option<Label>,
 }
 
-/// What a guest's cgroup allows its VMM.
+/// What a guest's cgroup is to allow its VMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CgroupLimits {
     /// In bytes: the guest's memory and what the VMM needs beside it.
@@ -112,9 +114,8 @@ impl fmt::Display for CgroupLimits {
             ("reads/s", self.io.read_operations),
             ("writes/s", self.io.write_operations),
         ];
-        io.iter()
-            .filter(|(_, limit)| *limit != u64::MAX)
-            .try_for_each(|(unit, limit)| write!(f, ", {limit} {unit}"))
+        let mut set = io.iter().filter_map(|(unit, limit)| Some((unit, (*limit)?)));
+        set.try_for_each(|(unit, limit)| write!(f, ", {limit} {unit}"))
     }
 }
 

@@ -5,9 +5,10 @@ use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::fleet::MachineSpec;
 use crate::sys::firecracker::FirecrackerVersion;
 
-/// The versions that are known to work: from the first to the last of these, whatever their third number.
-pub const OLDEST: FirecrackerVersion = FirecrackerVersion { major: 1, minor: 10, patch: 0 };
-pub const NEWEST: FirecrackerVersion = FirecrackerVersion { major: 1, minor: 16, patch: u64::MAX };
+/// The first version that is known to work.
+pub const OLDEST: FirecrackerVersion = version(1, 10);
+/// Major and minor number of the last ones, whatever their third number.
+const NEWEST: (u64, u64) = (1, 16);
 
 /// What came with a version after [`OLDEST`].
 struct Feature {
@@ -80,8 +81,8 @@ pub fn check(firecracker: FirecrackerVersion, jailer: FirecrackerVersion) -> Res
 
 /// What is worth knowing of a version; nothing of one that is known to work.
 pub fn note(firecracker: FirecrackerVersion) -> Option<String> {
-    (firecracker > NEWEST).then(|| {
-        let (major, minor) = (NEWEST.major, NEWEST.minor);
+    let (major, minor) = NEWEST;
+    ((firecracker.major, firecracker.minor) > NEWEST).then(|| {
         format!(
             "Firecracker {firecracker} is newer than {major}.{minor}, the newest release that sisforge \
           was tested with"

@@ -4,8 +4,9 @@ use std::io::BufRead;
 use std::sync::Arc;
 
 use crate::apk::PackageContents;
+use crate::base::Sha256;
 
-use super::ext4::Ext4Error;
+use super::error::Ext4Error;
 
 /// The bytes of one regular file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +25,8 @@ pub trait SequentialArchive: Sync {
     /// Visits every regular file in archive order.
     fn each_file(&self, visit: Visit<'_>) -> Result<(), Ext4Error>;
 
-    /// SHA-1 of a regular file's bytes, where the archive states it.
-    fn sum(&self, _entry: usize) -> Option<[u8; 20]> {
+    /// SHA-256 of the archive, where its files may be taken from an image that already has them.
+    fn sha256(&self) -> Option<Sha256> {
         None
     }
 }
@@ -35,7 +36,7 @@ impl SequentialArchive for PackageContents {
         PackageContents::each_file(self, visit)
     }
 
-    fn sum(&self, entry: usize) -> Option<[u8; 20]> {
-        self.entries.get(entry)?.sha1
+    fn sha256(&self) -> Option<Sha256> {
+        PackageContents::sha256(self)
     }
 }

@@ -91,52 +91,83 @@ pub struct PrivilegeChange {
 impl Difference {
     /// Compares two images. Contents are compared by their bytes, where sizes are equal; times are told with `times` alone.
     pub fn between(one: &InspectedImage, two: &InspectedImage, times: bool) -> Result<Self, ReadError> {
-        let names = [&one.inventory, &two.inventory].map(other_names);
-        let paths: BTreeSet<&str> =
-            one.inventory.iter().chain(two.inventory.iter()).map(|(path, _)| path).collect();
-        let paths: Vec<&str> = paths.into_iter().collect();
-        let compare = |path: &&str| -> Result<Option<FileChange>, ReadError> {
-            let (from, to) = (one.inventory.get(path), two.inventory.get(path));
-            let mut what = Vec::new();
-            if let (Some(a), Some(b)) = (from, to) {
-                what = metadata(a, b);
-                if names[0].get(path) != names[1].get(path) {
-                    what.push(Aspect::Names);
-                }
-                if !what.contains(&Aspect::Kind) && !same_content(path, (one, a), (two, b))? {
-                    what.insert(0, Aspect::Content);
-                }
-                if a.mtime != b.mtime {
-                    what.push(Aspect::Time);
-                }
-                if what.is_empty() {
-                    return Ok(None);
-                }
+        let files = compared(one, two).into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::made_of(one, two, files, times))
+    }
+
+    /// The same where the second may be damaged: what of the contents of its files cannot be read stands beside it.
+    pub fn salvaged(
+        one: &InspectedImage,
+        two: &InspectedImage,
+        times: bool,
+    ) -> Result<(Self, Vec<Flaw>), ReadError> {
+        let (mut files, mut flaws) = (Vec::new(), Vec::new());
+        for compared in compared(one, two) {
+            match compared {
+                Ok(change) => files.push(change),
+                Err(error) if error.image == two.volume.path() => flaws.push(error.flaw),
+                Err(error) => return Err(error),
             }
-            let path = if path.is_empty() { "/" } else { path }.to_owned();
-            let (from, to) = (from.map(FileState::of), to.map(FileState::of));
-            Ok(Some(FileChange { path, what, from, to }))
-        };
-        let found = paths.par_iter().map(compare).collect::<Result<Vec<_>, _>>()?;
-        let mut files: Vec<FileChange> = found.into_iter().flatten().collect();
+        }
+        Ok((Self::made_of(one, two, files, times), flaws))
+    }
+
+    fn made_of(
+        one: &InspectedImage,
+        two: &InspectedImage,
+        files: Vec<Option<FileChange>>,
+        times: bool,
+    ) -> Self {
+        let mut files: Vec<FileChange> = files.into_iter().flatten().collect();
         let is_time_alone = |change: &FileChange| change.what == [Aspect::Time];
         let times_alone = files.iter().filter(|change| is_time_alone(change)).count();
         if !times {
             files.retain(|change| !is_time_alone(change));
             files.iter_mut().for_each(|change| change.what.retain(|what| *what != Aspect::Time));
         }
-        Ok(Self {
+        Self {
             packages: packages(&one.system.packages, &two.system.packages),
             files,
             privileged: privileged(&one.inventory, &two.inventory),
             times_alone,
-        })
+        }
     }
 
     /// Whether nothing differs that is told.
     pub fn is_empty(&self) -> bool {
         self.packages.is_empty() && self.files.is_empty() && self.privileged.is_empty()
     }
+}
+
+/// Every path of both, and in what it differs.
+fn compared(one: &InspectedImage, two: &InspectedImage) -> Vec<Result<Option<FileChange>, ReadError>> {
+    let names = [&one.inventory, &two.inventory].map(other_names);
+    let paths: BTreeSet<&str> =
+        one.inventory.iter().chain(two.inventory.iter()).map(|(path, _)| path).collect();
+    let paths: Vec<&str> = paths.into_iter().collect();
+    let compare = |path: &&str| -> Result<Option<FileChange>, ReadError> {
+        let (from, to) = (one.inventory.get(path), two.inventory.get(path));
+        let mut what = Vec::new();
+        if let (Some(a), Some(b)) = (from, to) {
+            what = metadata(a, b);
+            if names[0].get(path) != names[1].get(path) {
+                what.push(Aspect::Names);
+            }
+            if !what.contains(&Aspect::Kind) && !same_content(path, (one, a), (two, b))? {
+                what.insert(0, Aspect::Content);
+            }
+            if a.mtime != b.mtime {
+                what.push(Aspect::Time);
+            }
+            if what.is_empty() {
+                return Ok(None);
+            }
+        }
+        let path = if path.is_empty() { "/" } else { path }.to_owned();
+        let (from, to) = (from.map(FileState::of), to.map(FileState::of));
+        Ok(Some(FileChange { path, what, from, to }))
+    };
+    paths.par_iter().map(compare).collect()
 }
 
 impl FileState {

@@ -5,6 +5,7 @@ pub mod container;
 pub mod content;
 pub mod difference;
 pub mod disk;
+pub mod error;
 pub mod ext4;
 pub mod inspect;
 pub mod layout;

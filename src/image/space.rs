@@ -5,8 +5,16 @@ use std::collections::BTreeMap;
 use crate::base::ByteSize;
 
 use super::content::Content;
-use super::ext4::Purpose;
 use super::tree::{NodeKind, Tree, name_of, parent_of};
+
+/// What a file system is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Mounted read-only: inodes for what is there, the smallest journal.
+    ReadOnly,
+    /// Written to by a guest: an inode for each 16 KiB, and a journal of 1/64 of the disk (4 to 128 MiB).
+    ReadWrite,
+}
 
 /// Bytes of a block.
 pub const BLOCK: u64 = 4096;
@@ -28,6 +36,30 @@ const BYTES_PER_INODE: u64 = 16384;
 
 /// Room for attributes within a 256-byte inode, its header and end marker taken off.
 const INLINE_XATTRS: u64 = 88;
+
+/// Bytes of the longest target of a symlink that ext4 holds: a block, less the zero behind it.
+pub const LONGEST_TARGET: usize = 4095;
+
+/// Whether ext4 has room for a node's attributes: in their order as many as go into the inode, and one block for the rest.
+pub fn holds_attributes(xattrs: &BTreeMap<String, Vec<u8>>) -> bool {
+    const NAMESPACES: [&str; 4] = ["user.", "trusted.", "security.", "system."];
+    let mut sizes: Vec<(usize, usize, &str, u64)> = Vec::new();
+    for (name, value) in xattrs {
+        // Names of access lists are numbers.
+        let space = NAMESPACES.iter().position(|space| name.starts_with(space)).unwrap_or_default();
+        let short = name.split_once('.').map_or(name.as_str(), |(_, short)| short);
+        let short = if short.starts_with("posix_acl_") { "" } else { short };
+        let bytes = 16 + padded(short.len()) + padded(value.len());
+        sizes.push((space, short.len(), short, bytes));
+    }
+    sizes.sort();
+    let mut inline = 0;
+    let rest = sizes.iter().map(|(.., bytes)| *bytes).skip_while(|bytes| {
+        inline += bytes;
+        inline <= INLINE_XATTRS
+    });
+    rest.sum::<u64>() + 36 <= BLOCK
+}
 
 /// A size that is sure to hold the tree. It depends on the size asked for where journal and inodes do.
 pub fn needed(tree: &Tree<Content>, purpose: Purpose, asked: Option<ByteSize>) -> ByteSize {
@@ -154,6 +186,33 @@ mod tests {
             tree.insert(&path, Node::new(kind, 0o644)).unwrap();
         }
         tree
+    }
+
+    #[test]
+    fn attributes_fit_where_ext4_takes_them() {
+        let options = Ext4Options {
+            label: String::new(),
+            uuid: [1; 16],
+            hash_seed: [1; 16],
+            size: None,
+            purpose: Purpose::ReadOnly,
+        };
+        let takes = |xattrs: &[(&str, usize)]| {
+            let mut tree = tree([("/a".to_owned(), 1)]);
+            let xattrs = xattrs.iter().map(|(name, size)| (name.to_string(), vec![1; *size])).collect();
+            let holds = holds_attributes(&xattrs);
+            tree.get_mut("/a").unwrap().xattrs = xattrs;
+            let laid = lay_out(&tree, &options, &mut RawNames::new(&tree));
+            assert_eq!(laid.is_ok(), holds);
+            if let Err(error) = &laid {
+                assert!(error.to_string().starts_with("/a has more extended attributes"), "{error}");
+            }
+            holds
+        };
+        assert!(takes(&[("user.a", 4040)]) && !takes(&[("user.a", 4041)]));
+        assert!(takes(&[("user.a", 60), ("user.b", 4040)]) && !takes(&[("user.a", 70), ("user.b", 4040)]));
+        assert!(takes(&[("security.capability", 20), ("user.bb", 3990)]));
+        assert!(!takes(&[("user.a", 2000), ("trusted.a", 2000), ("user.b", 100)]));
     }
 
     #[test]

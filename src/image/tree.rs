@@ -12,7 +12,7 @@ use super::links::{FollowRules, follow};
 /// A file system tree by absolute path. The root itself is `""`; every other path begins with `/`.
 ///
 /// Invariants held by [`Tree::insert`]: the root is a directory, the parent of every node is a directory of the
-/// same tree, and the target of every hard link is a regular file of the same tree.
+/// same tree, and the target of every hard link is a regular file or a pipe of the same tree.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tree<C> {
     nodes: BTreeMap<String, Node<C>>,
@@ -47,7 +47,7 @@ pub enum TreeError {
     ParentIsNoDirectory { path: String, parent: String },
     #[error("{path} would replace a directory that is not empty")]
     DirectoryInUse { path: String },
-    #[error("{path} is a hard link to {target}, which is not a regular file of the image")]
+    #[error("{path} is a hard link to {target}, which is not a regular file or pipe of the image")]
     BadLink { path: String, target: String },
 }
 
@@ -71,6 +71,11 @@ impl<C> Node<C> {
     /// The same node, owned by `uid:gid`.
     pub fn owned_by(self, uid: u32, gid: u32) -> Self {
         Self { uid, gid, ..self }
+    }
+
+    /// Whether hard links may lead to it.
+    fn may_have_names(&self) -> bool {
+        matches!(self.kind, NodeKind::File { .. } | NodeKind::Fifo)
     }
 
     /// Whether it is a directory.
@@ -207,18 +212,17 @@ impl<C> Tree<C> {
             let parent = if parent.is_empty() { "/" } else { parent }.to_owned();
             return Err(TreeError::ParentIsNoDirectory { path: path.to_owned(), parent });
         }
-        if let NodeKind::HardLink { target } = &node.kind {
-            let is_file = self.get(target).is_some_and(|node| matches!(node.kind, NodeKind::File { .. }));
-            if !is_file || target == path {
-                return Err(TreeError::BadLink { path: path.to_owned(), target: target.clone() });
-            }
+        if let NodeKind::HardLink { target } = &node.kind
+            && (!self.get(target).is_some_and(Node::may_have_names) || target == path)
+        {
+            return Err(TreeError::BadLink { path: path.to_owned(), target: target.clone() });
         }
         let old = self.get(path);
         if old.is_some_and(Node::is_directory) && !node.is_directory() && self.below(path).next().is_some() {
             return Err(TreeError::DirectoryInUse { path: path.to_owned() });
         }
         let old = self.nodes.insert(path.to_owned(), node);
-        if let Some(old) = old.filter(|old| matches!(old.kind, NodeKind::File { .. })) {
+        if let Some(old) = old.filter(Node::may_have_names) {
             self.rehome_links(path, old);
         }
         Ok(())
@@ -234,8 +238,7 @@ impl<C> Tree<C> {
     pub(super) fn remove_all(&mut self, path: &str) {
         let below: Vec<String> = self.below(path).map(str::to_owned).collect();
         for name in below.iter().rev().map(String::as_str).chain([path]) {
-            if let Some(old) = self.nodes.remove(name).filter(|old| matches!(old.kind, NodeKind::File { .. }))
-            {
+            if let Some(old) = self.nodes.remove(name).filter(Node::may_have_names) {
                 self.rehome_links(name, old);
             }
         }

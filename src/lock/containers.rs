@@ -8,7 +8,7 @@ use crate::sys::fetch::Cache;
 use crate::sys::registry::{ImageRepository, Puller, RegistryError};
 use crate::sys::report::Report;
 
-use super::resolve::{Request, Update};
+use super::request::{Request, Update};
 use super::wanted::mentioned_containers;
 
 /// What a tag leads to is found out once, when it is new or all is updated; from then on its digest stands.

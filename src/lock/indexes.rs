@@ -9,8 +9,8 @@ use crate::sys::fetch::{Cache, FetchError, GetError, LastSeen, MirroredUrl};
 use crate::sys::fs as files;
 use crate::sys::report::Report;
 
-use super::repository::RepositoryError;
-use super::wanted::ARCH;
+use super::model::ARCH;
+use super::refusal::RepositoryError;
 
 /// Largest index that is downloaded: Alpine's community repository has 2.5 MB.
 const MAX_INDEX: u64 = 256 << 20;
@@ -61,7 +61,7 @@ impl Indexes<'_> {
                 (bytes, format!("the one last seen, {} ago", ago(since)))
             }
         };
-        self.report.note(&format!("note: offline: the index of the repository {name} is {whence}"));
+        self.report.note(&format!("offline: the index of the repository {name} is {whence}"));
         Ok(bytes)
     }
 }

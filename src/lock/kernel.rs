@@ -14,15 +14,15 @@ use crate::fleet::OptionValue;
 pub struct OptionOrigin {
     /// A file such as `kernel-configs/fragments/nftables.config`, or `fleet.toml`.
     pub file: String,
-    /// 1-based; 0 where the place has no line.
-    pub line: usize,
+    /// 1-based; `None` where the place has no line.
+    pub line: Option<usize>,
 }
 
 impl fmt::Display for OptionOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
-            0 => f.write_str(&self.file),
-            line => write!(f, "{}:{line}", self.file),
+            None => f.write_str(&self.file),
+            Some(line) => write!(f, "{}:{line}", self.file),
         }
     }
 }
@@ -35,8 +35,8 @@ pub const FLEET: &str = "fleet.toml";
 pub struct RequestedOption {
     pub value: OptionValue,
     pub origin: OptionOrigin,
-    /// The comment that the option stands below; empty where there is none.
-    pub reason: String,
+    /// The comment that the option stands below.
+    pub reason: Option<String>,
 }
 
 /// Every option that is asked for; whoever comes later wins.
@@ -84,8 +84,8 @@ impl RequestedOptions {
             })?;
             match parsed {
                 Some((option, value)) => {
-                    let origin = OptionOrigin { file: file.to_owned(), line: line_number };
-                    let reason = std::mem::take(&mut comment).join(" ");
+                    let origin = OptionOrigin { file: file.to_owned(), line: Some(line_number) };
+                    let reason = Some(std::mem::take(&mut comment).join(" ")).filter(|text| !text.is_empty());
                     self.overlay(option, RequestedOption { value, origin, reason });
                 }
                 None => match line.trim().strip_prefix('#').filter(|text| !text.starts_with(':')) {
@@ -100,11 +100,8 @@ impl RequestedOptions {
     /// Lays the `options` of `fleet.toml` over what is there.
     pub fn overlay_options(&mut self, options: &BTreeMap<KernelOption, OptionValue>) {
         for (option, value) in options {
-            let origin = OptionOrigin { file: FLEET.into(), line: 0 };
-            self.overlay(
-                option.clone(),
-                RequestedOption { value: value.clone(), origin, reason: String::new() },
-            );
+            let origin = OptionOrigin { file: FLEET.into(), line: None };
+            self.overlay(option.clone(), RequestedOption { value: value.clone(), origin, reason: None });
         }
     }
 
@@ -292,11 +289,11 @@ mod tests {
             ("more", "# not here\n# CONFIG_A is not set\n"),
         ]);
         let reasons = |name| {
-            requested.all(&option(name)).iter().map(|request| request.reason.as_str()).collect::<Vec<_>>()
+            requested.all(&option(name)).iter().map(|request| request.reason.as_deref()).collect::<Vec<_>>()
         };
-        assert_eq!(reasons("A"), ["because of A, and of B", "not here"]);
-        assert_eq!(reasons("B"), [""]);
-        assert_eq!(reasons("C"), [""; 0]);
+        assert_eq!(reasons("A"), [Some("because of A, and of B"), Some("not here")]);
+        assert_eq!(reasons("B"), [None]);
+        assert_eq!(reasons("C"), []);
     }
 
     #[test]

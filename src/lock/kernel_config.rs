@@ -18,7 +18,7 @@ use crate::fleet::{KernelBuild, OptionValue, SourceFiles};
 use crate::sys::fs::FileError;
 
 use super::kernel::{ConfigLineError, RequestedOptions};
-use super::wanted::ARCH;
+use super::model::ARCH;
 
 /// The configuration of a kernel that is to be built.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

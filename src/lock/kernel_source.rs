@@ -13,7 +13,7 @@ use crate::sys::fs::{self as files, FileError};
 use crate::sys::gpg::{self, GpgError};
 
 use super::model::LockedKernel;
-use super::resolve::{Request, Update};
+use super::request::{Request, Update};
 use super::wanted::WantedKernel;
 
 /// A kernel source that cannot be pinned.
@@ -116,7 +116,7 @@ fn download(wanted: &WantedKernel, request: &Request<'_>) -> Result<Sha256, Kern
     }
     let path = cache.get(&address, ExpectedFile::default(), offline, report)?;
     report.note(&format!(
-        "note: the digest of {} is pinned on first use, without a signature; [kernel] `keyring` or `sha256` \
+        "the digest of {} is pinned on first use, without a signature; [kernel] `keyring` or `sha256` \
          would verify it",
         wanted.source
     ));
@@ -149,7 +149,7 @@ fn signed_digest(
         Some(source) if errors.is_empty() => KernelSourceError::Sums { url: sums.url.clone(), source },
         last => KernelSourceError::NoSums(errors.into_iter().chain(last).collect()),
     })?;
-    request.report.note(&format!("{file}: the digest is signed by {signer}"));
+    request.report.info(&format!("{file}: the digest is signed by {signer}"));
     Ok(sha256)
 }
 

@@ -1,13 +1,16 @@
 //! `fleet.lock`: everything that was chosen, so that the same bytes are made again anywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 use crate::base::{FileDigest, FleetName, GuestName, InterfaceName, Label, Sha256};
 use crate::fleet::ScriptMoment;
+
+/// The architecture of every guest: apk's and the kernel's name for it. The host's is the same, as KVM needs it.
+pub const ARCH: &str = "x86_64";
 
 /// The format that this version writes and reads.
 pub const LOCK_VERSION: u32 = 1;
@@ -35,7 +38,7 @@ pub struct Lock {
     /// right without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<BTreeMap<String, Sha256>>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", serialize_with = "by_bytes")]
     pub guest: BTreeMap<GuestName, LockedGuest>,
     /// What was built, by `KIND/NAME` as in `out/`; `build` and `up` write it. Absent in locks of earlier versions, and of what was
     /// not built since.
@@ -44,6 +47,11 @@ pub struct Lock {
     /// By name, then version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub package: Vec<LockedPackage>,
+}
+
+/// Writes guests in the order of bytes, as every table of the file is: so no lock changes by the order in which people list names.
+fn by_bytes<S: Serializer>(guests: &BTreeMap<GuestName, LockedGuest>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(guests.iter().map(|(name, guest)| (name.as_str(), guest)).collect::<BTreeMap<_, _>>())
 }
 
 /// The kernel's inputs.
@@ -171,8 +179,8 @@ pub enum LockFileError {
     File(#[from] crate::sys::fs::FileError),
     #[error("{path} is not a valid lock file: {reason}")]
     Malformed { path: String, reason: String },
-    #[error("{path} contains a merge conflict")]
-    Conflict { path: String },
+    #[error("{path}:{line}: there is a merge conflict")]
+    Conflict { path: String, line: usize },
     #[error(
         "{path} was written by a newer sisforge: its version is {version}; this sisforge knows up to \
          version {LOCK_VERSION}"
@@ -210,8 +218,9 @@ impl Lock {
         let malformed =
             |reason: String| LockFileError::Malformed { path: path.display().to_string(), reason };
         let named = || path.display().to_string();
-        if ["<<<<<<< ", ">>>>>>> "].iter().any(|mark| text.lines().any(|line| line.starts_with(mark))) {
-            return Err(LockFileError::Conflict { path: named() });
+        let is_mark = |line: &str| ["<<<<<<< ", ">>>>>>> "].iter().any(|mark| line.starts_with(mark));
+        if let Some(line) = text.lines().position(is_mark) {
+            return Err(LockFileError::Conflict { path: named(), line: line + 1 });
         }
         // Before the rest, which a newer version may write otherwise.
         match toml::from_str(&text).map(|LockVersion { version }| version) {
@@ -227,6 +236,11 @@ impl Lock {
     pub fn to_text(&self) -> Result<String, toml::ser::Error> {
         let body = toml::to_string_pretty(self)?;
         Ok(format!("# Written by `sisforge lock`. Commit it; do not edit it.\n{body}"))
+    }
+
+    /// The digests of all that is downloaded by it: the kernel's source or ready image, and packages.
+    pub fn downloads(&self) -> BTreeSet<Sha256> {
+        self.package.iter().map(|package| package.sha256).chain([self.kernel.sha256]).collect()
     }
 
     /// The packages of an image, in install order; the `name-version` of one that the lock does not list.

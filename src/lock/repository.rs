@@ -2,15 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::apk::{
-    Checksum, DAMAGED, ExpectedPackage, IndexError, InvalidChecksum, KeyError, KeyRing, PackageContents,
-    PackageError, PackageInfo, Refusal,
-};
-use crate::base::diagnostic::{each, together};
-use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::apk::{Checksum, ExpectedPackage, KeyRing, PackageContents, PackageInfo};
 use crate::fleet::{Fleet, RepositorySpec};
-use crate::sys::fetch::{self, Cache, FetchError};
-use crate::sys::fs::FileError;
+use crate::sys::beneath;
+use crate::sys::fetch::{self, Cache};
 use crate::sys::report::Report;
 
 use super::indexes::{FileLocation, Indexes, SignedIndex, index_place, nowhere, package_place};
@@ -18,63 +13,10 @@ use super::listings::Listings;
 use super::model::LockedPackage;
 use super::wanted::spelled;
 
+pub use super::refusal::RepositoryError;
+
 /// Downloads at the same time: waiting for a server takes no processor.
 pub const DOWNLOADS: usize = 8;
-
-/// Why a repository, or a package of it, cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RepositoryError {
-    #[error("the keys of the repository {repository} cannot be read")]
-    Keys { repository: String, source: KeyError },
-    #[error("the repository {repository} is refused")]
-    Index { repository: String, source: IndexError },
-    #[error("the index of the repository {repository} is not in the cache, and this run is offline")]
-    Offline { repository: String },
-    #[error("cannot get the index of the repository {repository}")]
-    FetchIndex { repository: String, source: FetchError },
-    #[error("cannot get {package} from the repository {repository}")]
-    FetchPackage { package: String, repository: String, source: FetchError },
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error("a package of the repository {repository} is refused")]
-    Package { repository: String, source: PackageError },
-    /// The same of one that a server sent, which may send another the next time.
-    #[error("a package of the repository {repository} is refused")]
-    SentPackage { repository: String, source: PackageError },
-    #[error("{package} in fleet.lock comes from the repository {repository}, which fleet.toml does not have")]
-    Unknown { package: String, repository: String },
-    #[error("{package} in fleet.lock")]
-    Checksum { package: String, source: InvalidChecksum },
-    /// In the order of the places, the repository's own address first.
-    #[error("none of the {} URLs of the repository {repository} works: {}", errors.len(), each(errors))]
-    Nowhere { repository: String, errors: Vec<RepositoryError> },
-}
-
-impl Diagnostic for RepositoryError {
-    fn diagnosis(&self) -> Diagnosis {
-        match self {
-            Self::Keys { source, .. } => source.diagnosis(),
-            Self::Index { source, .. } => source.diagnosis().or_hint(DAMAGED),
-            Self::Offline { .. } => Class::Failed.hint("run once without --offline"),
-            Self::FetchIndex { source, .. } | Self::FetchPackage { source, .. } => source.diagnosis(),
-            Self::File(error) => error.diagnosis(),
-            Self::Package { source: PackageError { reason: Refusal::Digest { .. }, .. }, .. } => Class::Invalid.hint(
-                "fleet.lock pins a different file, and this one may be damaged: restore that file. A new one is taken when its \
-                 repository is indexed again (`sisforge apk index`), and then with `sisforge lock --update`",
-            ),
-            Self::Package { source, .. } => source.diagnosis().or_hint(DAMAGED),
-            // What has a hint of its own is its maker's mistake, whoever sends it.
-            Self::SentPackage { source, .. } => match source.diagnosis() {
-                maker @ Diagnosis { hint: Some(_), .. } => maker,
-                damaged => damaged.of(Class::Failed).hint(DAMAGED),
-            },
-            Self::Unknown { .. } => Class::Invalid.hint("run `sisforge lock`"),
-            Self::Checksum { .. } => Class::Invalid.hint("restore fleet.lock from Git, or remove it and run \
-              `sisforge lock`"),
-            Self::Nowhere { errors, .. } => together(errors),
-        }
-    }
-}
 
 /// The repositories of a fleet, and the way to them.
 pub struct Repositories<'a> {
@@ -110,7 +52,7 @@ impl Repositories<'_> {
     ) -> Result<LockedPackage, RepositoryError> {
         let pin = |path: PathBuf| self.pin_file(spec, info, key, &path);
         match package_place(spec, &info.id()) {
-            FileLocation::Here(path) => pin(path),
+            FileLocation::Here(path) => pin(there(path, &self.name(spec), &info.name, false)?),
             FileLocation::Network(address) => {
                 let had = self.cache.get_accepted(&address, Some(info.size), self.offline, self.report, pin);
                 had.map_err(|errors| {
@@ -181,7 +123,7 @@ impl Repositories<'_> {
     /// The file of a pinned package, downloaded if need be.
     pub fn pinned_file(&self, locked: &LockedPackage) -> Result<PathBuf, RepositoryError> {
         match self.pinned_place(locked)? {
-            FileLocation::Here(path) => Ok(path),
+            FileLocation::Here(path) => there(path, &locked.repository, &locked.name, true),
             FileLocation::Network(address) => {
                 let (sha256, size) = (Some(locked.sha256), Some(locked.size));
                 let expected = fetch::ExpectedFile { sha256, size };
@@ -190,6 +132,15 @@ impl Repositories<'_> {
                     RepositoryError::FetchPackage { package, repository, source }
                 })
             }
+        }
+    }
+
+    /// Whether a pinned package's file is neither in a directory nor in the cache; what is there is looked at when it is used.
+    pub fn is_to_fetch(&self, locked: &LockedPackage) -> bool {
+        match self.pinned_place(locked) {
+            Ok(FileLocation::Here(_)) => false,
+            Ok(FileLocation::Network(_)) => !self.cache.path(&locked.sha256).exists(),
+            Err(_) => true,
         }
     }
 
@@ -202,4 +153,14 @@ impl Repositories<'_> {
         })?;
         Ok(package_place(spec, &locked.id()))
     }
+}
+
+/// A package's file in a directory, which must be there: what is not is no damaged one.
+fn there(path: PathBuf, repository: &str, name: &str, is_pinned: bool) -> Result<PathBuf, RepositoryError> {
+    let is_absent = std::fs::symlink_metadata(&path).is_err_and(|error| beneath::is_absent(&error));
+    if !is_absent {
+        return Ok(path);
+    }
+    let (repository, name) = (repository.to_owned(), name.to_owned());
+    Err(RepositoryError::Absent { repository, path, name, is_pinned })
 }

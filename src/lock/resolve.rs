@@ -12,40 +12,18 @@ use crate::apk::{self, Dependency, Index, InvalidDependency, PackageInfo, SolveE
 use crate::base::Label;
 use crate::base::text::counted;
 use crate::base::{Class, Diagnosis, Diagnostic};
-use crate::fleet::{Fleet, nearest};
-use crate::sys::fetch::Cache;
+use crate::fleet::nearest;
 use crate::sys::registry::RegistryError;
-use crate::sys::report::{Report, Unit};
+use crate::sys::report::Unit;
 
 use super::address::{self, OutOfNumbers};
 use super::containers;
 use super::hold::{Identity, identity, least, why_moved};
 use super::kernel_source::{self, KernelSourceError};
-use super::model::{LOCK_VERSION, Lock, LockedImage, LockedPackage, LockedRepository};
+use super::model::{ARCH, LOCK_VERSION, Lock, LockedImage, LockedPackage, LockedRepository};
 use super::repository::{DOWNLOADS, Repositories, RepositoryError};
-use super::wanted::{ARCH, Wanted};
-
-/// What may change though it still fits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Update {
-    None,
-    All,
-    /// These packages alone, and what they then need.
-    Packages(BTreeSet<String>),
-}
-
-/// All that a lock is made from.
-pub struct Request<'a> {
-    pub fleet: &'a Fleet,
-    pub wanted: &'a Wanted,
-    pub old: Option<&'a Lock>,
-    pub update: &'a Update,
-    /// From [`crate::sys::make::toolchain`]; `None` where this machine cannot build a kernel.
-    pub toolchain: Option<&'a str>,
-    pub cache: &'a Cache,
-    pub offline: bool,
-    pub report: &'a dyn Report,
-}
+use super::request::{Request, Update};
+use super::wanted::Wanted;
 
 /// Why there is no lock.
 #[derive(Debug, thiserror::Error)]
@@ -302,7 +280,7 @@ impl<'a> RepositoryIndexes<'a> {
                 Some(old) => why_moved(old, world, &chosen),
                 None => format!("no repository has {} any more", package.id()),
             };
-            let note = format!("note: {} moves to {} besides: {why}", package.id(), new.version);
+            let note = format!("{} moves to {} besides: {why}", package.id(), new.version);
             self.request.report.note(&note);
         }
     }

@@ -6,8 +6,8 @@ use crate::base::{GuestName, Label, Sha256};
 use crate::fleet::{Fleet, KernelSpec};
 
 use super::address;
-use super::model::{Lock, LockedGuest, LockedImage, LockedKernel, LockedRepository};
-use super::wanted::{ARCH, Wanted, WantedKernel, spelled_path};
+use super::model::{ARCH, Lock, LockedGuest, LockedImage, LockedKernel, LockedRepository};
+use super::wanted::{Wanted, WantedKernel, spelled_path};
 
 /// Why `lock` no longer fits, one sentence for each thing that differs; none where it fits.
 pub fn stale(fleet: &Fleet, wanted: &Wanted, lock: &Lock) -> Vec<String> {
@@ -225,7 +225,7 @@ fn numbers(name: &GuestName, now: &LockedGuest, then: &LockedGuest) -> Option<St
     let differ = told(now).into_iter().zip(told(then)).filter(|((_, now), (_, then))| now != then);
     let differ = differ.map(|((what, now), (_, then))| format!("the {what} {then}, but [host] gives {now}"));
     let differ: Vec<String> = differ.chain(ports(now, then)).collect();
-    (!differ.is_empty()).then(|| format!("in fleet.lock, the guest {name} has {}", differ.join("; ")))
+    (!differ.is_empty()).then(|| format!("the guest {name} has {}", differ.join("; ")))
 }
 
 /// What differs in the ports of the host that lead to a guest.

@@ -15,9 +15,6 @@ use super::digest::Digests;
 use super::kernel_config::{KernelConfig, KernelParts};
 use super::model::{LockedPackage, LockedRepository};
 
-/// The architecture of every guest: apk's and the kernel's name for it. The host's is the same, as KVM needs it.
-pub const ARCH: &str = "x86_64";
-
 /// What recipes ask for, as far as a lock pins it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecipePins {
@@ -185,7 +182,7 @@ fn kernel(
 ) -> Result<WantedKernel, WantedError> {
     let on_this_machine = |path: &Path, expected| on_this_machine(fleet, digests, path, expected);
     match &fleet.kernel {
-        KernelSpec::Ready { image, sha256 } => Ok(WantedKernel {
+        KernelSpec::Ready { image, sha256, .. } => Ok(WantedKernel {
             source: spelled_path(&fleet.root, image),
             sha256: on_this_machine(image, *sha256)?,
             keyring: None,

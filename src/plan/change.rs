@@ -1,16 +1,19 @@
 //! What differs between what runs and what is wanted, with both values where a person can compare them.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use crate::base::{ByteSize, FileDigest, Rates};
+use crate::base::text::excerpt;
+use crate::base::{ByteSize, FileDigest, FoundRate, Rates};
 use crate::fleet::{Balloon, CpuTemplate, LogLevel, MachineSpec};
-use crate::host::state::{CgroupLimits, Machine, MachineDisk};
+use crate::host::observed::ObservedLimits;
+use crate::host::state::{Machine, MachineDisk};
 
 /// One thing that is to become another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// What it is called, such as `memory`.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     /// How it is and how it will be, where that can be told in a few words.
     pub values: Option<(String, String)>,
 }
@@ -24,17 +27,28 @@ impl fmt::Display for Change {
     }
 }
 
-/// Longest part of a kernel command line that is shown, in bytes.
+/// Longest part of a kernel command line that is shown, in characters.
 const SHOWN_MAX: usize = 60;
 
-/// A change that is told with both values.
-fn told<T: PartialEq>(what: &'static str, from: &T, to: &T, words: impl Fn(&T) -> String) -> Option<Change> {
-    (from != to).then(|| Change { what, values: Some((words(from), words(to))) })
+/// A change that is told with both values, as far as a message shows them.
+pub(super) fn told<T: PartialEq>(
+    what: impl Into<Cow<'static, str>>,
+    from: &T,
+    to: &T,
+    words: impl Fn(&T) -> String,
+) -> Option<Change> {
+    let words = |value| excerpt(&words(value));
+    (from != to).then(|| Change { what: what.into(), values: Some((words(from), words(to))) })
 }
 
 /// A change of what has no short words.
-fn untold<T: PartialEq>(what: &'static str, from: &T, to: &T) -> Option<Change> {
-    (from != to).then_some(Change { what, values: None })
+pub(super) fn untold<T: PartialEq>(what: impl Into<Cow<'static, str>>, from: &T, to: &T) -> Option<Change> {
+    (from != to).then(|| Change { what: what.into(), values: None })
+}
+
+/// A value that need not be there.
+pub(super) fn or_none(value: Option<String>) -> String {
+    value.unwrap_or_else(|| "none".to_owned())
 }
 
 fn switch(on: &bool) -> String {
@@ -42,11 +56,11 @@ fn switch(on: &bool) -> String {
 }
 
 fn digest(digest: &Option<FileDigest>) -> String {
-    digest.map_or_else(|| "none".to_owned(), |digest| digest.short())
+    or_none(digest.as_ref().map(FileDigest::short))
 }
 
 fn place(size: &Option<u64>) -> String {
-    size.map_or_else(|| "none".to_owned(), |size| ByteSize::from_bytes(size).to_string())
+    or_none(size.map(|size| ByteSize::from_bytes(size).to_string()))
 }
 
 fn disk(disk: &MachineDisk) -> String {
@@ -140,9 +154,8 @@ fn of_specs(running: &MachineSpec<FileDigest>, wanted: &MachineSpec<FileDigest>)
 
 /// Two balloons of the same size differ in what has no short words.
 fn of_balloons(running: &Option<Balloon>, wanted: &Option<Balloon>) -> Option<Change> {
-    let size = |balloon: &Option<Balloon>| match balloon {
-        Some(balloon) => ByteSize::from_mib(balloon.size_mib).to_string(),
-        None => "none".to_owned(),
+    let size = |balloon: &Option<Balloon>| {
+        or_none(balloon.as_ref().map(|balloon| ByteSize::from_mib(balloon.size_mib).to_string()))
     };
     let change = told("balloon", running, wanted, size)?;
     Some(Change { values: change.values.filter(|(from, to)| from != to), ..change })
@@ -155,32 +168,46 @@ fn of_command_lines(running: &str, wanted: &str) -> Option<Change> {
         let words: Vec<_> = words.collect();
         if words.is_empty() { "none".to_owned() } else { words.join(" ") }
     };
-    let (from, to) = (only(running, wanted), only(wanted, running));
-    let is_short = from.len() <= SHOWN_MAX && to.len() <= SHOWN_MAX;
-    let values = (is_short && from != to).then_some((from, to));
-    (running != wanted).then_some(Change { what: "kernel command line", values })
+    let values = match (only(running, wanted), only(wanted, running)) {
+        // The same words in another order, or another number of times.
+        (from, to) if from == to => (running.to_owned(), wanted.to_owned()),
+        values => values,
+    };
+    let values = Some((shortened(&values.0), shortened(&values.1)));
+    (running != wanted).then_some(Change { what: "kernel command line".into(), values })
+}
+
+/// A text that is not too long to be shown.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// What two limits of a cgroup differ in.
-pub(super) fn of_limits(found: &CgroupLimits, wanted: &CgroupLimits) -> Vec<Change> {
-    let CgroupLimits { memory, pids, cpu_quota, cpu_weight, io } = found;
+pub(super) fn of_limits(found: &ObservedLimits, wanted: &ObservedLimits) -> Vec<Change> {
+    let ObservedLimits { memory, pids, cpu_quota, cpu_weight, io } = found;
     let all = [
-        told("memory limit", memory, &wanted.memory, |bytes| ByteSize::from_bytes(*bytes).to_string()),
-        told("pids limit", pids, &wanted.pids, ToString::to_string),
-        told("cpu limit", cpu_quota, &wanted.cpu_quota, |quota| format!("{quota} us")),
+        told("memory limit", memory, &wanted.memory, place),
+        told("pids limit", pids, &wanted.pids, |pids| or_none(pids.as_ref().map(u64::to_string))),
+        told("cpu limit", cpu_quota, &wanted.cpu_quota, |quota| {
+            or_none(quota.map(|quota| format!("{quota} us")))
+        }),
         told("cpu weight", cpu_weight, &wanted.cpu_weight, ToString::to_string),
         untold("io limits", io, &wanted.io),
     ];
     all.into_iter().flatten().collect()
 }
 
-/// What rates in bytes a second differ in. One that is not held as it should be is found as 0.
-pub(super) fn of_rates(found: Rates<u64>, wanted: Rates<u64>) -> Vec<Change> {
-    let words = |rate: &Option<u64>| match rate {
+/// What rates differ in; those that are wanted are in bytes a second.
+pub(super) fn of_rates(found: Rates<FoundRate>, wanted: Rates<u64>) -> Vec<Change> {
+    let words = |rate: &Option<FoundRate>| match rate {
         None => "none".to_owned(),
-        Some(0) => "not whole".to_owned(),
-        Some(bytes) => format!("{} kbit/s", bytes.saturating_mul(8) / 1000),
+        Some(FoundRate::Half) => "not whole".to_owned(),
+        Some(FoundRate::Whole(bytes)) => format!("{} kbit/s", bytes.saturating_mul(8) / 1000),
     };
+    let wanted = wanted.whole();
     let up = told("rate up", &found.up, &wanted.up, words);
     up.into_iter().chain(told("rate down", &found.down, &wanted.down, words)).collect()
 }

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, FileDigest, GuestName, InterfaceName};
 use crate::host::state::{Machine, MachineDisk};
+use crate::sys::fs::FileId;
 
-use super::step::{GuestSteps, Plan, Step};
+use super::model::{GuestSteps, Plan};
+use super::step::{DiskStep, Step};
 
 /// Space that is left free beside what is copied, in bytes: logs and records are written too.
 const FREE_MARGIN: u64 = 64 << 20;
@@ -198,8 +200,8 @@ pub fn huge_pages(plan: &Plan, host: &HostHugePages) -> Result<(), HostLacks> {
     if needed > 0 && free < needed { Err(HostLacks::NoHugePages { needed, free }) } else { Ok(()) }
 }
 
-/// Two guests that have one data disk, by the device and inode of each disk, where a plan starts one of them.
-pub fn shared_disk(plan: &Plan, disks: &[(GuestName, (u64, u64))]) -> Option<(GuestName, GuestName)> {
+/// Two guests that have one data disk, by which file each disk is, where a plan starts one of them.
+pub fn shared_disk(plan: &Plan, disks: &[(GuestName, FileId)]) -> Option<(GuestName, GuestName)> {
     let starts = |guest: &GuestName| plan.start.iter().any(|steps| steps.guest == *guest && steps.starts());
     let mut holders = BTreeMap::new();
     disks.iter().find_map(|(guest, disk)| {
@@ -247,14 +249,14 @@ pub fn uids(
 
 /// Whether a step writes files to the store.
 pub fn writes(step: &Step) -> bool {
-    matches!(step, Step::StoreFile { .. } | Step::CreateDisk { .. } | Step::CreateJail { .. })
+    matches!(step, Step::StoreFile { .. } | Step::Disk(DiskStep::CreateDisk { .. }) | Step::CreateJail { .. })
 }
 
 /// The file that a step copies, where nothing is shared with the original.
 pub fn copied(step: &Step) -> Option<&FileDigest> {
     match step {
         Step::StoreFile { digest, .. } => Some(digest),
-        Step::CreateDisk { base, .. } => Some(base),
+        Step::Disk(DiskStep::CreateDisk { base, .. }) => Some(base),
         Step::CreateJail { machine, .. } => match &machine.disk {
             MachineDisk::Ephemeral { base, in_memory: false, .. } => Some(base),
             MachineDisk::Ephemeral { .. } | MachineDisk::Kept => None,

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::base::text::excerpt;
 use crate::base::{Label, Sha256};
 use crate::fleet::{ContainerSource, HealthCheck, SecretPlace, SecretSpec};
 use crate::host::container::{GuestContainer, StartedContainer};
 use crate::host::observed::ObservedVmm;
 use crate::host::wanted::{Startup, WantedGuest};
+
+use super::change::{Change, or_none, told, untold};
 
 /// Why something is done to the containers of a guest, in words.
 pub(super) fn why(vmm: &ObservedVmm, want: &WantedGuest) -> Vec<String> {
@@ -16,7 +17,11 @@ pub(super) fn why(vmm: &ObservedVmm, want: &WantedGuest) -> Vec<String> {
     let removed = removed.map(|one| format!("container {} is not declared any more", one.container.name));
     let started = |name: &Label| vmm.containers.iter().find(|one| one.container.name == *name);
     let added = missing(&vmm.containers, want).map(|wanted| match started(&wanted.name) {
-        Some(started) => format!("container {}: {}", wanted.name, differences(&started.container, wanted)),
+        Some(started) => {
+            let changes = changes(&started.container, wanted);
+            let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
+            format!("container {}: {}", wanted.name, changes.join(", "))
+        }
         None => format!("container {} was not started", wanted.name),
     });
     let awaited = want.containers.iter().filter(|one| {
@@ -55,7 +60,7 @@ pub(super) fn is_awaited(started: &[StartedContainer], wanted: &GuestContainer) 
 
 /// What two containers of the same name differ in. Every field is named, so that a new one does not compile before it is decided
 /// what it is called.
-fn differences(started: &GuestContainer, wanted: &GuestContainer) -> String {
+fn changes(started: &GuestContainer, wanted: &GuestContainer) -> Vec<Change> {
     let GuestContainer {
         name: _,
         source,
@@ -87,30 +92,28 @@ fn differences(started: &GuestContainer, wanted: &GuestContainer) -> String {
         told("health", health, &wanted.health, |health| or_none(health.as_ref().map(health_in_words))),
     ];
     let of_maps = variables(env, &wanted.env).into_iter().chain(secret_changes(secrets, &wanted.secrets));
-    all.into_iter().flatten().chain(of_maps).collect::<Vec<_>>().join(", ")
+    all.into_iter().flatten().chain(of_maps).collect()
 }
 
-fn told<T: PartialEq>(what: &str, from: &T, to: &T, words: impl Fn(&T) -> String) -> Option<String> {
-    (from != to).then(|| format!("{what} {} -> {}", excerpt(&words(from)), excerpt(&words(to))))
-}
-
-fn of_sources(from: &ContainerSource<Sha256>, to: &ContainerSource<Sha256>) -> Option<String> {
-    let words = |source: &ContainerSource<Sha256>| match source {
-        ContainerSource::Image(image) => ("image", image.clone()),
-        ContainerSource::Kube(file) => ("kube file", file.short()),
+/// One that becomes another kind says which.
+fn of_sources(from: &ContainerSource<Sha256>, to: &ContainerSource<Sha256>) -> Option<Change> {
+    let kind = |source: &ContainerSource<Sha256>| match source {
+        ContainerSource::Image(_) => "image",
+        ContainerSource::Kube(_) => "kube file",
     };
-    let ((from_kind, from_name), (to_kind, to_name)) = (words(from), words(to));
-    let to_kind = if from_kind == to_kind { String::new() } else { format!("{to_kind} ") };
-    (from != to).then(|| format!("{from_kind} {from_name} -> {to_kind}{to_name}"))
+    let words = |source: &ContainerSource<Sha256>| {
+        let name = match source {
+            ContainerSource::Image(image) => image.clone(),
+            ContainerSource::Kube(file) => file.short(),
+        };
+        if kind(source) == kind(from) { name } else { format!("{} {name}", kind(source)) }
+    };
+    told(kind(from), from, to, words)
 }
 
 fn health_in_words(health: &HealthCheck) -> String {
     let HealthCheck { command, interval, timeout, retries, start_period } = health;
     format!("{} every {interval}s for {timeout}s, {retries} times, after {start_period}s", quoted(command))
-}
-
-fn or_none(value: Option<String>) -> String {
-    value.unwrap_or_else(|| "none".to_owned())
 }
 
 /// Values of a list that hold no commas of their own.
@@ -125,44 +128,32 @@ fn quoted(words: &[String]) -> String {
 }
 
 /// Each variable that is another, or is there on one side alone.
-fn variables(started: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> Vec<String> {
+fn variables(started: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> Vec<Change> {
     let names: BTreeSet<_> = started.keys().chain(wanted.keys()).collect();
-    let value = |env: &BTreeMap<String, String>, name: &String| {
-        or_none(env.get(name).map(|value| format!("{value:?}")))
-    };
-    let change = |name: &String| {
-        let (from, to) = (value(started, name), value(wanted, name));
-        (from != to).then(|| format!("env {name} {} -> {}", excerpt(&from), excerpt(&to)))
-    };
+    let words = |value: &Option<&String>| or_none(value.map(|value| format!("{value:?}")));
+    let change = |name: &String| told(format!("env {name}"), &started.get(name), &wanted.get(name), words);
     names.into_iter().filter_map(change).collect()
 }
 
 /// Each secret that is another, by its name: what it is shows nowhere.
-fn secret_changes(started: &[SecretSpec<Sha256>], wanted: &[SecretSpec<Sha256>]) -> Vec<String> {
+fn secret_changes(started: &[SecretSpec<Sha256>], wanted: &[SecretSpec<Sha256>]) -> Vec<Change> {
     let of = |secrets: &'_ [SecretSpec<Sha256>], name: &Label| {
         secrets.iter().find(|secret| secret.name == *name).cloned()
     };
-    let place = |secret: Option<&SecretSpec<Sha256>>| match secret.map(|secret| &secret.place) {
+    let place = |place: &Option<SecretPlace>| match place {
         None => "none".to_owned(),
         Some(SecretPlace::Env(variable)) => format!("variable {variable}"),
         Some(SecretPlace::Target(target)) => format!("file {target}"),
     };
     let names: BTreeSet<_> = started.iter().chain(wanted).map(|secret| &secret.name).collect();
     let change = |name: &Label| {
-        let (from, to) = (of(started, name), of(wanted, name));
-        let places = (place(from.as_ref()), place(to.as_ref()));
-        match from == to {
-            true => None,
-            false if places.0 == places.1 => Some(format!("secret {name} changed")),
-            false => Some(format!("secret {name} {} -> {}", excerpt(&places.0), excerpt(&places.1))),
-        }
+        let (what, from, to) = (format!("secret {name}"), of(started, name), of(wanted, name));
+        let places = [&from, &to].map(|secret| secret.as_ref().map(|secret| secret.place.clone()));
+        told(what.clone(), &places[0], &places[1], place).or_else(|| untold(what, &from, &to))
     };
-    let mut changes: Vec<_> = names.into_iter().filter_map(change).collect();
+    let changes: Vec<_> = names.into_iter().filter_map(change).collect();
     // A secret may be given twice, once as a variable.
-    if changes.is_empty() && started != wanted {
-        changes.push("secrets changed".to_owned());
-    }
-    changes
+    if changes.is_empty() { untold("secrets", &started, &wanted).into_iter().collect() } else { changes }
 }
 
 #[cfg(test)]
@@ -172,6 +163,10 @@ mod tests {
 
     fn web() -> GuestContainer {
         GuestContainer::of_image("web".parse().unwrap(), "localhost/a")
+    }
+
+    fn in_words(started: &GuestContainer, wanted: &GuestContainer) -> String {
+        changes(started, wanted).iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 
     #[test]
@@ -196,11 +191,22 @@ mod tests {
             ..web()
         };
         assert_eq!(
-            differences(&web(), &wanted),
+            in_words(&web(), &wanted),
             "image localhost/a -> localhost/b, command none -> [\"a b\", \"\\u{1b}[2J\"], \
              ports none -> 8080:80/tcp, memory none -> 64MiB, cpus none -> 0.5, restart no -> always, \
              health none -> [\"true\"] every 1s for 2s, 3 times, after 4s, env LANG none -> \"de\\nDE\""
         );
+    }
+
+    #[test]
+    fn a_source_of_another_kind_is_told_with_its_kind() {
+        let file = Sha256::of("kind: Pod");
+        let kube = GuestContainer { source: ContainerSource::Kube(file), ..web() };
+        let other = GuestContainer { source: ContainerSource::Kube(Sha256::of("")), ..web() };
+        let (file, other_file) = (file.short(), Sha256::of("").short());
+        assert_eq!(in_words(&web(), &kube), format!("image localhost/a -> kube file {file}"));
+        assert_eq!(in_words(&kube, &web()), format!("kube file {file} -> image localhost/a"));
+        assert_eq!(in_words(&kube, &other), format!("kube file {file} -> {other_file}"));
     }
 
     #[test]
@@ -210,7 +216,7 @@ mod tests {
             GuestContainer { secrets: vec![secret], ..web() }
         };
         let env = || SecretPlace::Env("T".into());
-        assert_eq!(differences(&with("a", env()), &with("b", env())), "secret token changed");
-        assert_eq!(differences(&web(), &with("b", env())), "secret token none -> variable T");
+        assert_eq!(in_words(&with("a", env()), &with("b", env())), "secret token changed");
+        assert_eq!(in_words(&web(), &with("b", env())), "secret token none -> variable T");
     }
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, FileDigest, GuestName};
 use crate::host::firewall::Ruleset;
-use crate::host::network::{NetworkSpec, PairSpec};
+use crate::host::network::NetworkSpec;
 use crate::host::observed::{
     Found, ObservedGuest, ObservedHost, ObservedNetwork, ObservedResolver, ObservedRuleset, ObservedVmm,
     PoolRole,
@@ -16,7 +16,8 @@ use crate::host::resolver::Resolver;
 use crate::host::state::{Machine, MachineDisk, StoredKind};
 use crate::host::wanted::{Startup, WantedDisk, WantedGuest, WantedHost};
 
-use super::step::{GuestSteps, Plan, Step};
+use super::model::{GuestSteps, Plan};
+use super::step::{ContainerStep, DiskStep, NetworkStep, PoolStep, SnapshotStep, Step};
 use super::why::StepReason;
 use super::{change, containers, why};
 
@@ -117,7 +118,7 @@ fn plan(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_>, an
     plan
 }
 
-/// GuestScope that were brought back from a snapshot, by the host's side of the address that they brought along: it may be
+/// Guests that were brought back from a snapshot, by the host's side of the address that they brought along: it may be
 /// another's.
 fn restored_addresses(wanted: &WantedHost) -> BTreeMap<Ipv4Addr, &GuestName> {
     let is_restored = |guest: &WantedGuest| matches!(guest.startup, Startup::Restored { .. });
@@ -132,7 +133,7 @@ pub(super) fn prepare(observed: &ObservedHost, wanted: &WantedHost, guests: Gues
     };
     let missing = wanted.stored.iter().filter(is_missing);
     let store = missing.map(|(digest, kind)| Step::StoreFile { digest: *digest, kind: *kind });
-    let clear = observed.snapshot_leftovers.then_some(Step::ClearSnapshots);
+    let clear = observed.snapshot_leftovers.then_some(Step::Snapshot(SnapshotStep::ClearSnapshots));
     clear.into_iter().chain(store).collect()
 }
 
@@ -161,26 +162,30 @@ pub(super) fn rules(observed: &ObservedHost, wanted: &WantedHost, guests: GuestS
     };
     let mut steps = Vec::new();
     let network = wanted.network.as_ref();
-    steps.extend(network.filter(|_| have.namespace != Some(Found::Whole(()))).map(|_| Step::CreateNamespace));
+    steps.extend(
+        network
+            .filter(|_| have.namespace != Some(Found::Whole(())))
+            .map(|_| Step::Network(NetworkStep::CreateNamespace)),
+    );
     // There before guests are led to them; those of before go when nobody is any more.
     let (start, stop) = resolvers(observed, wanted, guests);
     steps.extend(start);
     let ruleset = wanted.ruleset.as_ref().filter(|ruleset| !is(observed.ruleset, ruleset));
-    steps.extend(ruleset.map(|ruleset| Step::LoadRuleset(ruleset.clone())));
+    steps.extend(ruleset.map(|ruleset| Step::Network(NetworkStep::LoadRuleset(ruleset.clone()))));
     if let Some(network) = network {
-        let host_rules =
-            (!is(have.rules, &network.rules.ruleset)).then(|| Step::LoadHostRules(network.rules.clone()));
+        let host_rules = (!is(have.rules, &network.rules.ruleset))
+            .then(|| Step::Network(NetworkStep::LoadHostRules(network.rules.clone())));
         steps.extend(host_rules);
         let lacks = lacks(have, &network.spec);
-        let connect =
-            (!lacks.is_empty()).then(|| Step::ConnectNamespace { network: network.spec.clone(), lacks });
+        let connect = (!lacks.is_empty())
+            .then(|| Step::Network(NetworkStep::ConnectNamespace { network: network.spec.clone(), lacks }));
         steps.extend(connect);
     }
     steps.extend(stop);
     if guests == GuestScope::All {
         let is_left = network.is_none() && (have.is_there() || observed.ruleset.is_some());
-        steps.extend(is_left.then_some(Step::RemoveNetwork));
-        steps.extend(have.is_in_host.then_some(Step::RemoveEarlierNetwork));
+        steps.extend(is_left.then_some(Step::Network(NetworkStep::RemoveNetwork)));
+        steps.extend(have.is_in_host.then_some(Step::Network(NetworkStep::RemoveEarlierNetwork)));
     }
     steps
 }
@@ -188,7 +193,7 @@ pub(super) fn rules(observed: &ObservedHost, wanted: &WantedHost, guests: GuestS
 /// What of the way out is not as it should be; both rates, where nothing else of the pair is.
 fn lacks(have: &ObservedNetwork, wanted: &NetworkSpec) -> Vec<String> {
     let rates = match have.pair {
-        Some(Found::Whole(found)) if (PairSpec { rates: wanted.pair.rates, ..found }) == wanted.pair => {
+        Some(Found::Whole(found)) if (found.mtu, found.subnet) == (wanted.pair.mtu, wanted.pair.subnet) => {
             change::of_rates(found.rates, wanted.pair.rates)
         }
         _ => Vec::new(),
@@ -201,7 +206,7 @@ fn lacks(have: &ObservedNetwork, wanted: &NetworkSpec) -> Vec<String> {
 /// What rules that are loaded open and close, where it is known what was loaded before.
 fn policy_changes(observed: &ObservedHost, rules: &[Step]) -> Vec<PolicyChange> {
     let loaded = rules.iter().find_map(|step| match step {
-        Step::LoadRuleset(ruleset) => Some(&ruleset.policies),
+        Step::Network(NetworkStep::LoadRuleset(ruleset)) => Some(&ruleset.policies),
         _ => None,
     });
     let both = observed.policies.as_ref().zip(loaded);
@@ -212,8 +217,8 @@ fn policy_changes(observed: &ObservedHost, rules: &[Step]) -> Vec<PolicyChange> 
 fn published_changes(observed: &ObservedHost, rules: &[Step]) -> Vec<PublishedChange> {
     let old = &observed.network.published;
     let new = rules.iter().find_map(|step| match step {
-        Step::LoadHostRules(rules) => Some(rules.published.as_slice()),
-        Step::RemoveNetwork => Some(&[]),
+        Step::Network(NetworkStep::LoadHostRules(rules)) => Some(rules.published.as_slice()),
+        Step::Network(NetworkStep::RemoveNetwork) => Some(&[]),
         _ => None,
     });
     new.map(|new| publish::changes(old, new)).unwrap_or_default()
@@ -225,10 +230,11 @@ fn resolvers(observed: &ObservedHost, wanted: &WantedHost, guests: GuestScope<'_
         observed.resolvers.get(seat) == Some(&ObservedResolver::Running(resolver.digest))
     };
     let start = wanted.resolvers.iter().filter(|(seat, resolver)| !runs(seat, resolver));
-    let start = start.map(|(_, resolver)| Step::StartResolver(resolver.clone())).collect();
+    let start =
+        start.map(|(_, resolver)| Step::Network(NetworkStep::StartResolver(resolver.clone()))).collect();
     let are_known = wanted.ruleset.is_some() || guests == GuestScope::All;
     let stop = observed.resolvers.keys().filter(|seat| are_known && !wanted.resolvers.contains_key(seat));
-    (start, stop.map(|seat| Step::StopResolver { seat: *seat }).collect())
+    (start, stop.map(|seat| Step::Network(NetworkStep::StopResolver { seat: *seat })).collect())
 }
 
 /// What is left to remove of a guest that is not wanted. Its data disk is no such thing.
@@ -247,9 +253,10 @@ pub(super) fn removal(name: &GuestName, have: &ObservedGuest) -> Vec<Step> {
     let guest = || name.clone();
     let role = have.vmm.as_ref().and_then(|vmm| vmm.role.as_ref());
     // First: where it was handed out meanwhile, nothing is done to it.
-    let spare = matches!(role, Some(PoolRole::Spare(_))).then(|| Step::EndSpare { guest: guest() });
-    let disk = have.lost_disk.then(|| Step::RelinkDisk { guest: guest() });
-    let vmm = have.vmm.as_ref().map(|_| Step::StopVmm { guest: guest() });
+    let spare =
+        matches!(role, Some(PoolRole::Spare(_))).then(|| Step::Pool(PoolStep::EndSpare { guest: guest() }));
+    let disk = have.lost_disk.then(|| Step::Disk(DiskStep::RelinkDisk { guest: guest() }));
+    let vmm = (have.vmm.is_some() || have.strays).then(|| Step::StopVmm { guest: guest() });
     let tap = have.tap.as_ref().map(|tap| Step::RemoveTap { guest: guest(), tap: tap.name.clone() });
     let cgroup = have.cgroup.map(|_| Step::RemoveCgroup { guest: guest() });
     let jail = have.has_leftovers().then(|| Step::RemoveJail { guest: guest() });
@@ -289,6 +296,7 @@ fn guest(
     if replaced.is_some() && matches!(want.startup, Startup::InUse(_)) {
         return;
     }
+    plan.stop.extend(left.strays.then(|| end_strays(name)));
     let holder = restored.get(&want.tap.address).filter(|holder| **holder != name);
     if let (None, Some(holder)) = (&left.vmm, holder) {
         plan.notes.push(format!(
@@ -318,6 +326,12 @@ fn guest(
     plan.notes.extend(note_on_snapshot(name, want));
 }
 
+/// Ends what a VMM left, before anything of its guest is made anew, or where it is not to be started again.
+fn end_strays(name: &GuestName) -> GuestSteps {
+    let why = StepReason::found("its vmm has ended, and left processes");
+    GuestSteps::new(name, why, vec![Step::StopVmm { guest: name.clone() }])
+}
+
 /// What is stored anew though a file of its name is there.
 fn notes_on_store(observed: &ObservedHost, prepare: &[Step]) -> Vec<String> {
     let damaged = |step: &Step| match step {
@@ -341,7 +355,7 @@ fn note_on_snapshot(name: &GuestName, want: &WantedGuest) -> Option<String> {
     let Startup::Restored { machine, fresh } = &want.startup else { return None };
     let snapshot = machine.restored_from.as_ref()?;
     let booted = Machine { restored_from: None, ..machine.clone() };
-    let changed: Vec<_> = change::of_machines(&booted, fresh).iter().map(|change| change.what).collect();
+    let changed: Vec<_> = change::of_machines(&booted, fresh).into_iter().map(|change| change.what).collect();
     let changed =
         if changed.is_empty() { String::new() } else { format!(", with another {}", changed.join(", ")) };
     Some(format!(
@@ -351,7 +365,7 @@ fn note_on_snapshot(name: &GuestName, want: &WantedGuest) -> Option<String> {
 }
 
 fn is_limited(have: &ObservedGuest, want: &WantedGuest) -> bool {
-    have.cgroup.is_some_and(|cgroup| cgroup.limits == Found::Whole(want.cgroup))
+    have.cgroup.is_some_and(|cgroup| cgroup.limits == Found::Whole(want.cgroup.into()))
 }
 
 fn note_on_disk(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Option<String> {
@@ -372,9 +386,9 @@ fn repair(name: &GuestName, have: &ObservedGuest, vmm: &ObservedVmm, want: &Want
     let join = vmm.outside_cgroup.then(|| Step::JoinCgroup { guest: guest() });
     // Before it is told anything.
     let unhalt = vmm.halted.then(|| Step::ContinueVmm { guest: guest() });
-    let disk = have.lost_disk.then(|| Step::RelinkDisk { guest: guest() });
+    let disk = have.lost_disk.then(|| Step::Disk(DiskStep::RelinkDisk { guest: guest() }));
     let close = want.disk.filter(|_| why::is_disk_open(have.disk, want));
-    let close = close.map(|disk| Step::ChownDisk { guest: guest(), uid: disk.uid });
+    let close = close.map(|disk| Step::Disk(DiskStep::ChownDisk { guest: guest(), uid: disk.uid }));
     let is_set = have.tap.as_ref().is_some_and(|tap| tap.is_set(&want.tap));
     let tap = (!is_set).then(|| Step::CreateTap { guest: guest(), tap: want.tap.clone() });
     let logs = (!vmm.logged).then(|| Step::KeepLogs { guest: guest() });
@@ -398,17 +412,20 @@ fn container_steps(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -
     let missing: Vec<_> = containers::missing(started, want).cloned().collect();
     let awaited = want.containers.iter().filter(|one| containers::is_awaited(started, one));
     let awaited: Vec<_> = awaited.cloned().collect();
-    let remove = (!gone.is_empty()).then(|| Step::RemoveContainers { guest: guest(), containers: gone });
-    let start = (!missing.is_empty()).then(|| Step::StartContainers { guest: guest(), containers: missing });
-    let wait = (!awaited.is_empty()).then(|| Step::AwaitHealthy { guest: guest(), containers: awaited });
+    let remove = (!gone.is_empty())
+        .then(|| Step::Containers(ContainerStep::RemoveContainers { guest: guest(), containers: gone }));
+    let start = (!missing.is_empty())
+        .then(|| Step::Containers(ContainerStep::StartContainers { guest: guest(), containers: missing }));
+    let wait = (!awaited.is_empty())
+        .then(|| Step::Containers(ContainerStep::AwaitHealthy { guest: guest(), containers: awaited }));
     [remove, start, wait].into_iter().flatten().collect()
 }
 
 /// Last, since nothing can be told to one that is paused.
 fn make_spare(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Option<Step> {
     let spare = want.spare.clone()?;
-    let role = have.vmm.as_ref().and_then(|vmm| vmm.role.as_ref());
-    role.is_none().then(|| Step::MakeSpare { guest: name.clone(), spare })
+    let is_one = have.vmm.as_ref().is_some_and(|vmm| matches!(vmm.role, Some(PoolRole::Spare(_))));
+    (!is_one).then(|| Step::Pool(PoolStep::MakeSpare { guest: name.clone(), spare }))
 }
 
 /// Everything that a guest needs, from its disk to its first word.
@@ -431,6 +448,8 @@ fn start(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Vec<Step
     steps.push(Step::CreateTap { guest: guest(), tap: want.tap.clone() });
     steps.push(Step::CreateJail { guest: guest(), machine: machine.clone() });
     steps.push(Step::StartVmm { guest: guest(), machine: machine.clone() });
+    let spare = want.spare.clone();
+    steps.extend(spare.map(|spare| Step::Pool(PoolStep::RaiseSpare { guest: guest(), spare })));
     steps.push(Step::AwaitReady { guest: guest() });
     if machine.as_started() != *machine {
         steps.push(Step::AdjustVmm { guest: guest(), machine: machine.clone() });
@@ -441,19 +460,16 @@ fn start(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Vec<Step
 /// Makes the disk of a guest that does not run, or gives it the uid and the size that it should have.
 fn ready_disk(name: &GuestName, have: &ObservedGuest, want: WantedDisk) -> Vec<Step> {
     let guest = || name.clone();
-    let give = || Step::ChownDisk { guest: guest(), uid: want.uid };
+    let give = || Step::Disk(DiskStep::ChownDisk { guest: guest(), uid: want.uid });
     if have.lost_disk {
-        return vec![Step::RelinkDisk { guest: guest() }, give()];
+        return vec![Step::Disk(DiskStep::RelinkDisk { guest: guest() }), give()];
     }
     let Some(there) = have.disk else {
-        return vec![Step::CreateDisk { guest: guest(), base: want.base, uid: want.uid }];
+        return vec![Step::Disk(DiskStep::CreateDisk { guest: guest(), base: want.base, uid: want.uid })];
     };
     let given = (there.uid != want.uid || !there.private).then(give);
-    let grown = (there.size < want.size).then(|| Step::GrowDisk {
-        guest: guest(),
-        from: there.size,
-        size: want.size,
-    });
+    let grown = (there.size < want.size)
+        .then(|| Step::Disk(DiskStep::GrowDisk { guest: guest(), from: there.size, size: want.size }));
     given.into_iter().chain(grown).collect()
 }
 

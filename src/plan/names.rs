@@ -51,30 +51,26 @@ fn asked_by(clauses: &[Clause]) -> Option<&Clause> {
 
 /// Whether names are opened, and which, in words.
 fn between(before: &ConfiguredNames, after: &ConfiguredNames) -> Vec<(bool, String)> {
-    let mut all = difference(before.denied(), after.denied()).map(|lacking| (false, lacking)).into_iter();
-    let mut lines: Vec<_> = all.by_ref().collect();
-    lines.extend(difference(after.denied(), before.denied()).map(|lacking| (true, lacking)));
-    match (before.is_only_allowed(), after.is_only_allowed()) {
-        (false, false) => {}
-        (false, true) => {
-            lines.push((false, format!("every name but {}", counted(after.allowed().collect()))))
-        }
-        (true, false) => lines.push((true, "every name that is not denied".to_owned())),
-        (true, true) => {
-            lines.extend(difference(before.allowed(), after.allowed()).map(|more| (true, more)));
-            lines.extend(difference(after.allowed(), before.allowed()).map(|less| (false, less)));
+    let (then, now): (HashSet<_>, HashSet<_>) = (before.denied().collect(), after.denied().collect());
+    let mut lines: Vec<_> =
+        lacking(&then, now.iter().copied()).map(|more| (false, more)).into_iter().collect();
+    lines.extend(lacking(&now, then.iter().copied()).map(|less| (true, less)));
+    match (before.allowed(), after.allowed()) {
+        (None, None) => {}
+        (None, Some(now)) => lines.push((false, format!("every name but {}", counted(now.collect())))),
+        (Some(_), None) => lines.push((true, "every name that is not denied".to_owned())),
+        (Some(then), Some(now)) => {
+            let (then, now): (HashSet<_>, HashSet<_>) = (then.collect(), now.collect());
+            lines.extend(lacking(&then, now.iter().copied()).map(|more| (true, more)));
+            lines.extend(lacking(&now, then.iter().copied()).map(|less| (false, less)));
         }
     }
     lines
 }
 
-/// What the second has and the first has not, in words.
-fn difference<'a>(
-    first: impl Iterator<Item = &'a str>,
-    second: impl Iterator<Item = &'a str>,
-) -> Option<String> {
-    let known: HashSet<&str> = first.collect();
-    let more: BTreeSet<&str> = second.filter(|name| !known.contains(name)).collect();
+/// Which of these names are not known, in words.
+fn lacking<'a>(known: &HashSet<&str>, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let more: BTreeSet<&str> = names.filter(|name| !known.contains(name)).collect();
     (!more.is_empty()).then(|| counted(more))
 }
 
@@ -100,7 +96,7 @@ mod tests {
             format!("address=/#/\n{}", allowed.iter().map(servers).collect::<String>())
         });
         let deny: String = denied.iter().map(|name| format!("address=/{name}/\n")).collect();
-        ConfiguredNames::of(format!("port=10000\nserver=9.9.9.9\n{}{deny}", allow.unwrap_or_default()))
+        ConfiguredNames::observed(&format!("port=10000\nserver=9.9.9.9\n{}{deny}", allow.unwrap_or_default()))
     }
 
     #[test]

@@ -7,7 +7,8 @@ use crate::host::state::{Machine, MachineDisk, StoredKind};
 use crate::host::wanted::{Startup, WantedGuest, WantedHost};
 
 use super::diff::{GuestScope, prepare, removal, rules, undo};
-use super::step::{GuestSteps, Plan, Step};
+use super::model::{GuestSteps, Plan};
+use super::step::{SnapshotStep, Step};
 use super::why::StepReason;
 
 /// The steps that bring `snapshot` back as `guest`, which is wanted with the snapshot's machine already.
@@ -43,7 +44,7 @@ pub fn restore(
     let why = StepReason::found(format!("from snapshot {snapshot}"));
     let mut steps = GuestSteps::new(guest, why, start(guest, snapshot, want));
     steps.undo = undo(guest, want);
-    steps.then = vec![Step::ForgetSnapshot { snapshot: snapshot.clone() }];
+    steps.then = vec![Step::Snapshot(SnapshotStep::ForgetSnapshot { snapshot: snapshot.clone() })];
     plan.start.push(steps);
     Ok(plan)
 }
@@ -64,8 +65,12 @@ fn start(guest: &GuestName, snapshot: &SnapshotName, want: &WantedGuest) -> Vec<
         Step::CreateTap { guest: name(), tap: want.tap.clone() },
         Step::CreateJail { guest: name(), machine: machine.clone() },
         Step::StartVmm { guest: name(), machine: machine.clone() },
-        Step::ConsumeSnapshot { guest: name(), snapshot: snapshot.clone(), keeps_disk },
-        Step::LoadSnapshot { guest: name(), machine: machine.clone() },
+        Step::Snapshot(SnapshotStep::ConsumeSnapshot {
+            guest: name(),
+            snapshot: snapshot.clone(),
+            keeps_disk,
+        }),
+        Step::Snapshot(SnapshotStep::LoadSnapshot { guest: name(), machine: machine.clone() }),
         Step::AwaitReady { guest: name() },
     ]
 }

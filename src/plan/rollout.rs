@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use super::step::{GuestSteps, Plan};
+use super::model::{GuestSteps, Plan};
 
 /// How guests that run are replaced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
     use crate::base::GuestName;
     use crate::host::firewall::Ruleset;
-    use crate::plan::{Step, StepReason};
+    use crate::plan::{NetworkStep, Step, StepReason};
 
     fn steps(names: &[&str]) -> Vec<GuestSteps> {
         let steps = |name: &&str| {
@@ -66,7 +66,7 @@ mod tests {
     fn at_most_so_many_guests_that_run_are_down_at_once() {
         let plan = Plan {
             stop: steps(&["a", "b", "c", "gone", "z"]),
-            rules: vec![Step::LoadRuleset(Ruleset::new("rules".into()))],
+            rules: vec![Step::Network(NetworkStep::LoadRuleset(Ruleset::new("rules".into())))],
             start: steps(&["a", "b", "c", "new", "z"]),
             ..Plan::default()
         };

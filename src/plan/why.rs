@@ -37,7 +37,10 @@ impl std::fmt::Display for StepReason {
 /// Why a guest that runs must go before it can be as it should.
 pub(super) fn replace(have: &ObservedGuest, want: &WantedGuest) -> Option<StepReason> {
     let vmm = have.vmm.as_ref()?;
-    let Some(running) = &vmm.machine else { return Some(StepReason::found("what is running is not known")) };
+    let Some(running) = &vmm.machine else {
+        let jail = if vmm.is_of_another_store() { ", and its jail is in another store" } else { "" };
+        return Some(StepReason::found(format!("what is running is not known{jail}")));
+    };
     if vmm.paused == Some(Paused::Frozen) {
         return Some(StepReason::found("saved to a snapshot"));
     }
@@ -60,6 +63,8 @@ pub(super) fn replace(have: &ObservedGuest, want: &WantedGuest) -> Option<StepRe
         (vmm.disk_only_open, "its data disk has no name any more"),
         (vmm.role == Some(PoolRole::Used), "its session is over"),
         (is_another_spare(vmm, want), "another kind of spare"),
+        // Whoever had it: what is in its memory and on its disk is nothing for the next.
+        (want.spare.is_some() && vmm.role.is_none(), "it did not boot to be a spare"),
     ];
     let found = parts.into_iter().filter(|(is, _)| *is).map(|(_, what)| what.to_owned()).collect();
     Some(StepReason { found, changes }).filter(|reason| !reason.is_empty())
@@ -90,7 +95,7 @@ pub(super) fn repair(have: &ObservedGuest, vmm: &ObservedVmm, want: &WantedGuest
         (vmm.outside_cgroup, "its vmm is not in its cgroup"),
         (vmm.paused.is_some(), "paused by a snapshot that was not finished"),
         (!vmm.ready, "not ready yet"),
-        (want.spare.is_some() && vmm.role.is_none(), "not a spare yet"),
+        (vmm.role == Some(PoolRole::Raised), "not a spare yet"),
         (!vmm.logged, "its logs are not kept"),
         (have.lost_disk && have.disk.is_none(), "its data disk was removed from the store"),
         (have.lost_disk && have.disk.is_some(), "another file has the name of its data disk in the store"),
@@ -102,7 +107,7 @@ pub(super) fn repair(have: &ObservedGuest, vmm: &ObservedVmm, want: &WantedGuest
     let found = found.into_iter().filter(|(is, _)| *is).map(|(_, what)| what.to_owned());
     let machine = vmm.machine.iter().flat_map(|running| change::of_machines(running, want.machine()));
     let limits = match limits {
-        Some(Found::Whole(found)) => change::of_limits(&found, &want.cgroup),
+        Some(Found::Whole(found)) => change::of_limits(&found, &want.cgroup.into()),
         Some(Found::Half) | None => Vec::new(),
     };
     let rates =

@@ -1,11 +1,13 @@
 //! Images and kernels as a user names them: a file, a name of the fleet, or a build key of `out/`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::build::artifacts::ArtifactKind;
 use crate::fleet::suggest;
 use crate::image::inspect::InspectedImage;
 
+use super::error::ArtifactError;
 use super::{RunError, Workspace};
 
 /// Fewest digits by which a build key is known.
@@ -31,7 +33,7 @@ impl Workspace<'_> {
         if config.is_file() {
             return Ok(config);
         }
-        Err(RunError::NoConfiguration(path))
+        Err(ArtifactError::NoConfiguration(path).into())
     }
 
     fn artifact_file(&self, named: &str, kinds: &[ArtifactKind], what: &str) -> Result<PathBuf, RunError> {
@@ -49,12 +51,14 @@ impl Workspace<'_> {
         match (of_key.next(), of_key.next()) {
             (Some((_, path)), None) => return Ok(path.clone()),
             (Some(_), Some(_)) => {
-                return Err(RunError::SeveralKeys(named.to_owned()));
+                return Err(ArtifactError::SeveralKeys(named.to_owned()).into());
             }
             _ => {}
         }
         let out = self.settings.out.display();
         let names = built.iter().map(|(name, _)| name.as_str()).filter(|name| !is_build_key(name));
+        // A disk and its container images have one name.
+        let names: BTreeSet<&str> = names.collect();
         let article = if what.starts_with('i') { "an" } else { "a" };
         let hint = if built.is_empty() {
             format!("there is no {what} in {out}: `sisforge build` makes them")
@@ -62,7 +66,7 @@ impl Workspace<'_> {
             suggest(&format!("{what}s"), named, names)
         };
         let what = format!("neither a file nor {article} {what} in {out}");
-        Err(RunError::NoArtifact { named: named.to_owned(), what, hint })
+        Err(ArtifactError::Unknown { named: named.to_owned(), what, hint }.into())
     }
 
     /// An image by any of its names, opened and its metadata read.

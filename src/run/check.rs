@@ -5,17 +5,21 @@ use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::base::Diagnostic;
 use crate::base::problem::Problem;
-use crate::build::Project;
-use crate::build::containers::absent_images;
+use crate::build::containers::{AbsentImage, absent_images};
 use crate::build::needs::NeedDoubt;
-use crate::fleet::{Fleet, LoadError, NetworkPolicy};
+use crate::build::vmlinux;
+use crate::build::{Project, ProjectError};
+use crate::fleet::{Fleet, NetworkPolicy, SourceText};
 use crate::host::policy::{Clause, Lists, clauses, idle, lists_v4};
 use crate::host::resolver::{needed, servers};
 use crate::lock::model::Lock;
 use crate::sys::tool;
 
 use super::{RunError, Workspace, facts};
+
+const ADD_IMAGE: &str = "add the image to `images` of the guest's disk, or use an image that is there";
 
 /// A fleet that nothing is wrong with.
 #[derive(Debug)]
@@ -31,14 +35,14 @@ pub struct Checked {
 pub fn check(workspace: &Workspace<'_>) -> Result<Checked, RunError> {
     let fleet = workspace.fleet()?;
     let lists = facts::lists(&fleet)?;
-    let (idle, mut notes) = without_effect(&fleet, &lists);
-    if !idle.is_empty() {
-        return Err(LoadError::from(fleet.source.refuse(idle)).into());
-    }
-    facts::names(&fleet)?;
-    facts::machine_files(&fleet)?;
-    let project = workspace.project(fleet)?;
-    project.check_kernel()?;
+    let (mut problems, mut notes) = without_effect(&fleet, &lists);
+    problems.extend(vmlinux::problem(&fleet).map_err(ProjectError::from)?);
+    let (to_pull, absent) = images_to_pull(&fleet)?;
+    problems.extend(absent);
+    let source = fleet.source.clone();
+    let project = beside(problems, &source, workspace.project(fleet))?;
+    facts::names(&project.fleet)?;
+    facts::machine_files(&project.fleet)?;
     let doubts = project.need_doubts();
     let (wrong, doubts): (Vec<_>, Vec<_>) =
         doubts.into_iter().partition(|doubt| matches!(doubt, NeedDoubt::TurnedOff { .. }));
@@ -46,7 +50,7 @@ pub fn check(workspace: &Workspace<'_>) -> Result<Checked, RunError> {
         return Err(RunError::TurnedOff(wrong));
     }
     let doubts = doubts.iter().map(|doubt| format!("{doubt}; the build checks the final configuration"));
-    notes.extend(doubts.chain(project.series_notes()).chain(images_to_pull(&project)?));
+    notes.extend(doubts.chain(project.series_notes()).chain(to_pull));
     notes.extend(missing_programs(&project));
     let lock = Lock::read(&workspace.lock_path())?;
     let lock_differs = lock.as_ref().map_or_else(Vec::new, |lock| project.stale(lock));
@@ -121,12 +125,31 @@ fn missing_programs(project: &Project) -> Vec<String> {
     missing.map(sentence).collect()
 }
 
-/// Images of containers that guests have to pull, a sentence each. One that no registry has is an error.
-fn images_to_pull(project: &Project) -> Result<Vec<String>, RunError> {
+/// Images of containers that guests have to pull, a sentence each; and those that no registry has.
+fn images_to_pull(fleet: &Fleet) -> Result<(Vec<String>, Vec<Problem>), RunError> {
     let (to_pull, absent): (Vec<_>, Vec<_>) =
-        absent_images(&project.fleet)?.into_iter().partition(|absent| absent.can_be_pulled);
-    if !absent.is_empty() {
-        return Err(RunError::AbsentImages(absent));
+        absent_images(fleet)?.into_iter().partition(|absent| absent.can_be_pulled);
+    let problem =
+        |absent: &AbsentImage| Problem::new(absent.place.clone(), absent.to_string()).hint(ADD_IMAGE);
+    let note =
+        |absent: &AbsentImage| format!("line {}: {absent}", fleet.source.line_column(absent.place.start).0);
+    Ok((to_pull.iter().map(note).collect(), absent.iter().map(problem).collect()))
+}
+
+/// A project, where there are no problems in its `fleet.toml` beside those of itself: all are told together.
+fn beside(
+    problems: Vec<Problem>,
+    source: &SourceText,
+    project: Result<Project, ProjectError>,
+) -> Result<Project, ProjectError> {
+    if problems.is_empty() {
+        return project;
     }
-    Ok(to_pull.iter().map(ToString::to_string).collect())
+    let more = project.err();
+    let mut files = more.iter().flat_map(|error| error.problems().to_vec()).collect::<Vec<_>>();
+    match files.iter_mut().find(|file| file.path == source.path) {
+        Some(file) => *file = source.refuse(file.problems.iter().cloned().chain(problems).collect()),
+        None => files.insert(0, source.refuse(problems)),
+    }
+    Err(ProjectError::Invalid(files))
 }

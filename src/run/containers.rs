@@ -8,7 +8,7 @@ use crate::host::container::StartedContainer;
 use crate::sys::fs::FileError;
 use crate::sys::ssh::{self, Finished, Io, Target};
 
-use super::containers_error::ContainersError;
+use super::error::ContainersError;
 use super::{RunError, Workspace, reach};
 
 /// Which part of a container's log is wanted.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::sys::report::{Report, Silent, Task, Unit};
+use crate::sys::report::{Report, Severity, Silent, Task, Unit};
 
 use super::{Inputs, LockedProject, RunError, Workspace};
 
@@ -35,8 +35,8 @@ impl Report for Demand<'_> {
         self.report.begin(name, total, unit)
     }
 
-    fn note(&self, text: &str) {
-        self.report.note(text);
+    fn say(&self, severity: Severity, text: &str) {
+        self.report.say(severity, text);
     }
 
     fn is_wanted(&self, key: &str) -> bool {
@@ -45,9 +45,6 @@ impl Report for Demand<'_> {
 }
 
 /// Keys of all that a fleet is built of, which are known before it is.
-///
-/// # Errors
-/// Where the fleet has a mistake, or its lock does not fit.
 pub fn keys_of(workspace: &Workspace<'_>) -> Result<BTreeSet<String>, RunError> {
     let workspace = Workspace { report: &Silent, settings: workspace.settings.clone() };
     let locked = LockedProject::open(&workspace, Inputs::Foreseen { must_fit: true })?;

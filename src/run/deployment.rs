@@ -1,28 +1,25 @@
 //! A fleet on its host: the way from what is there to what should be, which all use cases go.
 
-use std::ops::{Deref, DerefMut};
-use std::sync::mpsc;
-use std::time::SystemTime;
+use std::cell::LazyCell;
 
 use crate::apply::linux::LinuxHost;
-use crate::apply::{Applied, Host, apply, disk, preflight, resolver};
+use crate::apply::{Host, disk, preflight, resolver};
 use crate::base::GuestName;
 use crate::fleet::Fleet;
 use crate::host::desired::{Artifacts, HostFacts, desired};
 use crate::host::observed::ObservedHost;
 use crate::host::policy::PolicyChange;
-use crate::host::resolver::{ConfiguredNames, Resolver, resolver_config};
+use crate::host::resolver::ConfiguredNames;
 use crate::host::wanted::WantedHost;
 use crate::lock::model::Lock;
 use crate::plan::{
-    GuestScope, GuestSteps, Plan, PolicyNames, Step, Strategy, diff, losses, name_changes, reload, restart,
-    shrinking,
+    GuestScope, NetworkStep, Plan, PolicyNames, Step, diff, losses, name_changes, reload, restart, shrinking,
 };
-use crate::sys::fs::FileLock;
-use crate::sys::interrupt;
 use crate::sys::ssh;
 
-use super::events::{self, FleetEvent};
+use super::error::HostNetworkError;
+use super::held::{FoundOnHost, Held};
+use super::session_containers::end_with_containers;
 use super::{Inputs, LockedProject, RunError, Workspace, facts, host, retention};
 
 /// A fleet, its host, and what that has of it.
@@ -33,87 +30,46 @@ pub struct Deployment<'a> {
     pub observed: ObservedHost,
 }
 
-/// A deployment whose host this process alone may change, until this is dropped.
-pub struct Held<'a> {
-    deployment: Deployment<'a>,
-    lock: FileLock,
-}
-
-impl<'a> Deref for Held<'a> {
-    type Target = Deployment<'a>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.deployment
-    }
-}
-
-impl DerefMut for Held<'_> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.deployment
-    }
-}
-
-/// What became of a plan.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    pub plan: Plan,
-    pub applied: Applied,
-    /// Guests of the plan that were left as they were, since one before them did not get ready; where it was cut short, those
-    /// for which not all was done.
-    pub left: Vec<GuestName>,
-}
-
-/// The guests of a plan whose every step was taken, by what became of them.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Done<'a> {
-    pub started: Vec<&'a GuestName>,
-    /// Stopped, and started as another machine.
-    pub restarted: Vec<&'a GuestName>,
-    pub stopped: Vec<&'a GuestName>,
-    /// Put right while they ran.
-    pub changed: Vec<&'a GuestName>,
-}
-
-impl Outcome {
-    /// What became of its guests.
-    pub fn done(&self) -> Done<'_> {
-        let Self { plan, applied, .. } = self;
-        let mut done = Done::default();
-        for guest in &applied.started {
-            let starts = plan.start.iter().any(|steps| steps.guest == *guest && steps.starts());
-            let was_there = applied.stopped.contains(guest);
-            match (starts, was_there) {
-                (true, true) => done.restarted.push(guest),
-                (true, false) => done.started.push(guest),
-                (false, _) => done.changed.push(guest),
-            }
-        }
-        let is_back = |guest: &&GuestName| applied.started.contains(guest);
-        done.stopped = applied.stopped.iter().filter(|guest| !is_back(guest)).collect();
-        done
-    }
-
-    /// Whether every step was taken.
-    pub fn is_complete(&self) -> bool {
-        self.applied.failures.is_empty() && !self.applied.is_cut_short
+impl FoundOnHost for Deployment<'_> {
+    fn place(&self) -> (&Workspace<'_>, &LinuxHost) {
+        (self.workspace, &self.host)
     }
 }
 
 impl<'a> Deployment<'a> {
     /// Looks at a fleet's host, and may not change it.
     pub fn look(workspace: &'a Workspace<'a>, fleet: Fleet) -> Result<Self, RunError> {
-        let host = host::open(&fleet.host, &fleet.name)?;
+        let host = host::open(&fleet.head())?;
         let observed = host.observe()?;
         Ok(Self { workspace, fleet, host, observed })
     }
 
     /// Holds a fleet's host, waiting for another process that does, and looks at it.
-    pub fn hold(workspace: &'a Workspace<'a>, fleet: Fleet) -> Result<Held<'a>, RunError> {
-        let host = host::open(&fleet.host, &fleet.name)?;
+    pub fn hold(workspace: &'a Workspace<'a>, fleet: Fleet) -> Result<Held<Self>, RunError> {
+        let host = host::open(&fleet.head())?;
         let lock = host::hold(&host.layout, workspace.report)?;
         let observed = host.observe()?;
         host.keep_read_rules();
-        Ok(Held { deployment: Self { workspace, fleet, host, observed }, lock })
+        Ok(Held::new(Self { workspace, fleet, host, observed }, lock))
+    }
+
+    /// Builds what is missing of a fleet, and then holds its host. Whoever held that meanwhile may have carried out a newer fleet, which
+    /// stands: where the file is another by then, all begins again with that.
+    pub(super) fn hold_built(
+        workspace: &'a Workspace<'a>,
+        mut fleet: Fleet,
+        inputs: Inputs,
+    ) -> Result<(Held<Self>, BuiltFleet), RunError> {
+        loop {
+            let built = BuiltFleet::before_hold(workspace, &fleet, inputs)?;
+            end_with_containers(&fleet)?;
+            let held = Self::hold(workspace, fleet)?;
+            fleet = workspace.fleet()?;
+            if fleet == held.fleet {
+                return Ok((held, built));
+            }
+            workspace.report.note("fleet.toml was changed meanwhile, so that all begins again");
+        }
     }
 
     /// What the fleet wants of its host, from its lock and what is built by it; the host then knows its artifacts. What
@@ -161,7 +117,10 @@ impl<'a> Deployment<'a> {
         self.is_converted(guests)?;
         let published = wanted.network.as_ref().map(|network| network.rules.published.as_slice());
         facts::ports_are_free(&self.fleet, &self.observed, published.unwrap_or_default())?;
-        plan.notes.extend(losses(&plan, &self.observed, wanted));
+        // A lock that cannot be read is told of by whoever needs it.
+        let lock = LazyCell::new(|| Lock::read(&self.workspace.lock_path()).ok().flatten());
+        let is_locked = |guest: &GuestName| lock.as_ref().is_some_and(|lock| lock.guest.contains_key(guest));
+        plan.notes.extend(losses(&plan, &self.observed, wanted, is_locked));
         let names = self.name_changes(&plan, wanted);
         plan.policy_changes.extend(names);
         // One whose ledger is not whole is told of by whoever wants something of it.
@@ -181,19 +140,26 @@ impl<'a> Deployment<'a> {
 
     /// Which names a plan opens and closes, where it is known what guests could ask for.
     fn name_changes(&self, plan: &Plan, wanted: &WantedHost) -> Vec<PolicyChange> {
-        let is_one = |step: &Step| matches!(step, Step::LoadRuleset(_) | Step::StartResolver(_));
+        let is_one = |step: &Step| {
+            matches!(step, Step::Network(NetworkStep::LoadRuleset(_) | NetworkStep::StartResolver(_)))
+        };
         let after = wanted.ruleset.as_ref().map(|ruleset| &ruleset.policies);
         let Some((before, after)) = self.observed.policies.as_ref().zip(after) else { return Vec::new() };
         if !plan.rules.iter().any(is_one) {
             return Vec::new();
         }
-        let config = |wanted: &Resolver| ConfiguredNames::of(resolver_config(wanted));
-        let named = wanted.resolvers.values().map(|wanted| (wanted.policy.clone(), config(wanted))).collect();
+        let named = wanted.resolvers.values().map(|it| (it.policy.clone(), ConfiguredNames::wanted(it)));
         let configured = resolver::configured(&self.host.layout, &self.observed);
         name_changes(
             PolicyNames { policies: before, names: &configured },
-            PolicyNames { policies: after, names: &named },
+            PolicyNames { policies: after, names: &named.collect() },
         )
+    }
+
+    /// Makes the key by which the host reaches its guests, unless it is there. It is part of what each guest is told, so
+    /// whoever starts guests holds the host and does this before it is asked what they should be.
+    pub(super) fn make_key(&self) -> Result<(), RunError> {
+        Ok(ssh::keygen(&self.host.layout.key(), &self.host.layout.new_key())?)
     }
 
     /// Whether no guest is in the host's own network but those that the plan is for: the rules there would take from the
@@ -201,87 +167,12 @@ impl<'a> Deployment<'a> {
     pub(super) fn is_converted(&self, guests: GuestScope<'_>) -> Result<(), RunError> {
         let mut earlier = self.observed.guests.iter().filter(|(_, guest)| guest.is_in_host());
         match earlier.next() {
-            Some((guest, _)) if guests != GuestScope::All => Err(RunError::NotConverted(guest.clone())),
+            Some((guest, _)) if guests != GuestScope::All => {
+                Err(HostNetworkError::NotConverted(guest.clone()).into())
+            }
             _ => Ok(()),
         }
     }
-}
-
-impl Held<'_> {
-    /// Makes the key by which the host reaches its guests, unless it is there. It is part of what each guest is told, so
-    /// whoever starts guests does this before it is asked what they should be.
-    pub(super) fn make_key(&self) -> Result<(), RunError> {
-        Ok(ssh::keygen(&self.host.layout.key(), &self.host.layout.new_key())?)
-    }
-
-    /// Carries out a plan, after a look at whether it can be. A guest that fails does not stop the others.
-    ///
-    /// # Errors
-    /// Where a need of the plan is not met; nothing was changed then.
-    pub(super) fn carry_out(&self, plan: Plan) -> Result<Outcome, RunError> {
-        self.roll_out(plan, Strategy::Recreate)
-    }
-
-    /// The same by a strategy.
-    pub(super) fn roll_out(&self, plan: Plan, strategy: Strategy) -> Result<Outcome, RunError> {
-        carry_out(self.workspace, &self.host, &self.lock, plan, strategy)
-    }
-}
-
-/// Carries out a plan on a host that is held by this lock.
-pub(super) fn carry_out(
-    workspace: &Workspace<'_>,
-    host: &LinuxHost,
-    _held: &FileLock,
-    plan: Plan,
-    strategy: Strategy,
-) -> Result<Outcome, RunError> {
-    preflight::check(&plan, host)?;
-    let _hold = interrupt::hold();
-    plan.notes.iter().for_each(|note| workspace.report.note(&format!("note: {note}")));
-    let (said, heard) = mpsc::channel();
-    std::thread::scope(|scope| {
-        scope.spawn(move || events::record_as_told(&host.layout, &heard));
-        let tell = |event| {
-            // Who listens does so until this is gone.
-            let _ = said.send((SystemTime::now(), event));
-        };
-        let outcome = in_parts(workspace, host, plan, strategy, &tell);
-        drop(said);
-        Ok(outcome)
-    })
-}
-
-/// Carries out each part of a plan where all of the one before was, and tells of what happens.
-fn in_parts(
-    workspace: &Workspace<'_>,
-    host: &LinuxHost,
-    plan: Plan,
-    strategy: Strategy,
-    told: &(dyn Fn(FleetEvent) + Sync),
-) -> Outcome {
-    let (mut applied, mut left) = (Applied::default(), Vec::new());
-    for part in plan.clone().in_parts(strategy) {
-        if applied.failures.is_empty() && !applied.is_cut_short {
-            let tell = |action, steps: &GuestSteps| told(events::of_guest(action, steps));
-            let done = apply(&part, host, workspace.guests_at_once(), workspace.report, &tell);
-            done.failures.iter().map(events::of_failure).for_each(told);
-            left.extend(part.left_by(&done.stopped, &done.started).filter(|_| done.is_cut_short));
-            let Applied { stopped, started, failures, is_cut_short } = done;
-            applied.is_cut_short = is_cut_short;
-            applied.stopped.extend(stopped);
-            applied.started.extend(started);
-            applied.failures.extend(failures);
-        } else {
-            left.extend(part.start.into_iter().map(|steps| steps.guest));
-        }
-    }
-    let left_out = |guest: &GuestName| match applied.is_cut_short {
-        true => FleetEvent::CutShort { guest: guest.to_string() },
-        false => FleetEvent::LeftOut { guest: guest.to_string() },
-    };
-    left.iter().map(left_out).for_each(told);
-    Outcome { plan, applied, left }
 }
 
 /// The guests that were named, or all where none was.
@@ -302,7 +193,7 @@ impl BuiltFleet {
     /// # Errors
     /// Where the fleet cannot be on this host, which is known before anything is built.
     pub fn before_hold(workspace: &Workspace<'_>, fleet: &Fleet, inputs: Inputs) -> Result<Self, RunError> {
-        let host = host::open(&fleet.host, &fleet.name)?;
+        let host = host::open(&fleet.head())?;
         facts::subnet_is_free(fleet, &host.layout)?;
         Self::find(workspace, fleet, inputs)
     }

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use crate::apply::ApplyError;
 use crate::apply::disk::{self, DiskBacking, DiskFile};
+use crate::apply::error::SessionDiskError;
 use crate::apply::linux::LinuxHost;
 use crate::apply::session_disk::{self, HeldSessionDisk, LISTED};
-use crate::apply::session_disk_error::SessionDiskError;
 use crate::base::{ByteSize, GuestName, Label};
 use crate::fleet::{Fleet, suggest};
 use crate::sys::fs::{self as files, FileError, FileLock};
 use crate::sys::interrupt;
 
+use super::error::DataDiskError;
 use super::fleet_host::Located;
 use super::guests::declared;
 use super::{RunError, Workspace, host};
@@ -24,10 +25,37 @@ pub struct Listed {
     pub orphan: bool,
 }
 
+/// What becomes of a data disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskUse<'a> {
+    /// A session brought it into this guest.
+    InSession(&'a GuestName),
+    Attached,
+    /// No guest of the fleet has it.
+    Orphan,
+    /// Another was put in its place.
+    SetAside,
+    Free,
+}
+
+impl Listed {
+    /// What becomes of it now.
+    pub fn usage(&self) -> DiskUse<'_> {
+        let Self { disk, orphan } = self;
+        match (&disk.session, &disk.guest) {
+            (Some(_), Some(guest)) if disk.attached => DiskUse::InSession(guest),
+            _ if disk.attached => DiskUse::Attached,
+            _ if *orphan => DiskUse::Orphan,
+            _ if disk.set_aside => DiskUse::SetAside,
+            _ => DiskUse::Free,
+        }
+    }
+}
+
 /// Every data disk, by name.
 pub fn list(workspace: &Workspace<'_>) -> Result<Vec<Listed>, RunError> {
     let fleet = workspace.fleet()?;
-    let disks = disk::all(&host::open(&fleet.host, &fleet.name)?)?;
+    let disks = disk::all(&host::open(&fleet.head())?)?;
     let is_orphan = |disk: &DiskFile| {
         disk.session.is_none() && disk.guest.as_ref().is_some_and(|guest| !fleet.guests.contains_key(guest))
     };
@@ -53,7 +81,7 @@ pub fn unused(workspace: &Workspace<'_>, name: &str) -> Result<Unused, RunError>
     // Who was given it before it was held has it.
     session.as_ref().map_or(Ok(()), |held| held.refuse_taken(&host))?;
     match disk.guest.clone().filter(|_| disk.attached) {
-        Some(guest) => Err(RunError::DiskInUse(guest)),
+        Some(guest) => Err(DataDiskError::InUse(guest).into()),
         None => Ok(Unused { disk, _lock: lock, session }),
     }
 }
@@ -65,14 +93,14 @@ fn find(name: &str, host: &LinuxHost) -> Result<DiskFile, RunError> {
         return Ok(kept.swap_remove(index));
     }
     let hint = suggest("disks", name, kept.iter().map(|disk| disk.name.as_str()));
-    Err(RunError::UnknownDisk { name: name.to_owned(), hint })
+    Err(DataDiskError::Unknown { name: name.to_owned(), hint }.into())
 }
 
 impl Unused {
     /// Writes it into a new file with the same holes.
     pub fn export(&self, to: &Path) -> Result<(), RunError> {
         if to.symlink_metadata().is_ok() {
-            return Err(RunError::FileExists(to.to_owned()));
+            return Err(DataDiskError::FileExists(to.to_owned()).into());
         }
         files::require_dir_of(to)?;
         let _hold = interrupt::hold();
@@ -109,13 +137,13 @@ enum ImportTarget {
 /// Holds the host, and looks whether a file may become the disk of a guest, or with a name such as `sessions/jo` one that sessions bring.
 pub fn import(workspace: &Workspace<'_>, name: &str, from: &Path) -> Result<Import, RunError> {
     let fleet = workspace.fleet()?;
-    let host = host::open(&fleet.host, &fleet.name)?;
+    let host = host::open(&fleet.head())?;
     let wanted = DiskPlace::find(name, &fleet)?;
     refuse_size(from, name, wanted.size())?;
     let lock = host::hold(&host.layout, workspace.report)?;
     let (disk, path) = match wanted {
         DiskPlace::Guest(guest, _) if host.guest(&guest).is_running() => {
-            return Err(RunError::DiskInUse(guest));
+            return Err(DataDiskError::InUse(guest).into());
         }
         DiskPlace::Guest(guest, _) => {
             let path = host.layout.disk(&guest);
@@ -142,7 +170,7 @@ impl Import {
 
     /// Copies the file; there must be no such disk.
     pub fn create(self) -> Result<(), RunError> {
-        if self.replaces() { Err(RunError::DiskExists(self.name)) } else { self.replace() }
+        if self.replaces() { Err(DataDiskError::Exists(self.name).into()) } else { self.replace() }
     }
 
     /// Copies the file; a disk that is there is lost. Whoever calls this has asked.
@@ -192,7 +220,7 @@ fn guest_with_disk(name: &str, fleet: &Fleet) -> Result<GuestName, RunError> {
     let guest = declared(name, fleet)?;
     match fleet.guests.get(&guest) {
         Some(spec) if !spec.is_ephemeral() => Ok(guest),
-        _ => Err(RunError::EphemeralDisk(guest)),
+        _ => Err(DataDiskError::Ephemeral(guest).into()),
     }
 }
 
@@ -200,12 +228,12 @@ fn guest_with_disk(name: &str, fleet: &Fleet) -> Result<GuestName, RunError> {
 fn refuse_size(from: &Path, name: &str, wanted: Option<ByteSize>) -> Result<(), RunError> {
     let meta = std::fs::metadata(from).map_err(FileError::when("read", from))?;
     if !meta.is_file() {
-        return Err(RunError::NoFile(from.to_owned()));
+        return Err(DataDiskError::NoFile(from.to_owned()).into());
     }
     let size = ByteSize::from_bytes(meta.len());
     match wanted {
         Some(wanted) if size > wanted => {
-            Err(RunError::DiskTooLarge { from: from.to_owned(), size, name: name.to_owned(), wanted })
+            Err(DataDiskError::TooLarge { from: from.to_owned(), size, name: name.to_owned(), wanted }.into())
         }
         _ => Ok(()),
     }

@@ -11,8 +11,9 @@ use crate::base::{GuestName, SnapshotName};
 use crate::plan::Plan;
 use crate::sys::interrupt;
 
-use super::fleet_host::{FleetHost, HeldHost, Located};
+use super::fleet_host::{FleetHost, Located};
 use super::guests::named;
+use super::held::Held;
 use super::{Outcome, RunError, Workspace};
 
 /// What to take down.
@@ -32,7 +33,7 @@ impl Default for DownRequest {
 
 /// A host that is held, and what would be taken from it.
 pub struct Down<'a> {
-    held: HeldHost<'a>,
+    held: Held<FleetHost<'a>>,
     pub plan: Plan,
     /// The guests that go, those of which only disks and logs are left among them.
     pub guests: Vec<GuestName>,
@@ -50,7 +51,7 @@ pub fn prepare<'a>(
     if !host.layout.dir().exists() && observe::is_bare(&host.observe()?) {
         return Ok(None);
     }
-    let mut held = FleetHost::hold(workspace)?;
+    let mut held = FleetHost::hold_to_remove(workspace)?;
     held.host.stop_timeout = request.stop_timeout;
     let names = named(&request.guests, held.observed.guests.keys().chain(&held.declared))?;
     let plan = held.removal(&names);

@@ -4,13 +4,12 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::apply::{GuestAction, StepFailure};
 use crate::base::GuestName;
 use crate::base::diagnostic::one_line;
-use crate::base::text::{json, printable};
+use crate::base::text::printable;
 use crate::base::time::rfc3339_millis;
 use crate::host::layout::Layout;
 use crate::host::state::Session;
@@ -19,14 +18,15 @@ use crate::sys::fs::{self, FileError, FileLock};
 use crate::sys::journal::{self, Priority};
 use crate::sys::log::{LogBounds, Writer};
 
+use super::log_lines::{self, LogReader};
 use super::restarts::HeldBack;
 use super::{RunError, Workspace};
 
 /// How much is kept: 4 MiB, and as much again of what was before.
 const KEPT: LogBounds = LogBounds { size: 4 << 20, keep: 1 };
 
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Something that happened, as a line of the log has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostEvent {
     /// When (RFC 3339, UTC).
     pub time: String,
@@ -36,7 +36,7 @@ pub struct HostEvent {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum FleetEvent {
     /// A guest was started and is ready.
@@ -75,7 +75,16 @@ pub enum FleetEvent {
     /// `watch` has applied a revision: a commit, or the digest of a file and its lock.
     Applied { revision: String },
     /// A look of `watch` came to nothing; told once for each reason.
-    LookFailed { error: String },
+    LookFailed {
+        /// With file, line and column of each mistake.
+        error: String,
+        /// What was to be applied, where that is what is wrong.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        revision: Option<String>,
+        /// Who made that commit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        author: Option<String>,
+    },
 }
 
 impl FleetEvent {
@@ -141,7 +150,9 @@ impl FleetEvent {
                 format!("the session of {guest} was ended: {}", printable(why))
             }
             Self::Applied { revision } => format!("applied {revision}"),
-            Self::LookFailed { error } => format!("watch: {error}"),
+            Self::LookFailed { error, revision, author } => {
+                format!("watch: {}{error}", of_revision(revision.as_deref(), author.as_deref()))
+            }
         }
     }
 
@@ -149,6 +160,13 @@ impl FleetEvent {
         let is_error = matches!(self, Self::Failed { .. } | Self::LookFailed { .. } | Self::Waiting { .. });
         if is_error { Priority::Error } else { Priority::Notice }
     }
+}
+
+/// What a sentence about a revision begins with.
+fn of_revision(revision: Option<&str>, author: Option<&str>) -> String {
+    let by = author.map(|author| format!(" by {}", printable(author))).unwrap_or_default();
+    let short = |revision: &str| revision.get(..12).unwrap_or(revision).to_owned();
+    revision.map(|revision| format!("{}{by}: ", short(revision))).unwrap_or_default()
 }
 
 impl From<&HeldBack> for FleetEvent {
@@ -222,8 +240,7 @@ fn append(layout: &Layout, all: &[HostEvent]) -> Result<(), FileError> {
     let path = layout.events();
     let mut writer = Writer::open(&path, KEPT).map_err(FileError::when("open", &path))?;
     for event in all {
-        let line = json(event) + "\n";
-        writer.append(line.as_bytes(), SystemTime::now());
+        writer.append(log_lines::line(event).as_bytes(), SystemTime::now());
     }
     Ok(())
 }
@@ -235,11 +252,15 @@ fn to_journal(HostEvent { fleet, what, .. }: &HostEvent) {
     let _ = journal::send(Path::new(journal::SOCKET), what.priority(), &what.sentence(), &fields);
 }
 
-/// Where the events of a fleet are, as `fleet.toml` names it.
-pub fn log(workspace: &Workspace<'_>) -> Result<std::path::PathBuf, RunError> {
+/// The events of the fleet that `fleet.toml` names, from the first that is kept.
+pub fn log(workspace: &Workspace<'_>) -> Result<LogReader<HostEvent>, RunError> {
     super::host::require_root()?;
-    let head = crate::fleet::head(&workspace.settings.file)?;
-    Ok(Layout::new(&head.host, &head.name).events())
+    Ok(log_of(&workspace.head()?.layout()))
+}
+
+/// The same of a fleet that is known.
+pub fn log_of(layout: &Layout) -> LogReader<HostEvent> {
+    LogReader::new(layout.events())
 }
 
 #[cfg(test)]

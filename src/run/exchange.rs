@@ -13,8 +13,7 @@ use super::{Inputs, LockedProject, RunError, Workspace, signatures};
 /// Pushes everything, which must be built and pinned, and the signatures over it, where there are any.
 pub fn push(workspace: &Workspace<'_>) -> Result<(ArtifactPlace, Pushed), RunError> {
     let fleet = workspace.fleet()?;
-    let place = workspace.settings.artifacts.place.clone().or(fleet.artifacts.clone());
-    let place = place.ok_or(RunError::NoRegistry)?;
+    let place = fleet.artifacts.clone().ok_or(RunError::NoRegistry)?;
     if workspace.settings.offline {
         return Err(RunError::PushOffline);
     }
@@ -24,7 +23,7 @@ pub fn push(workspace: &Workspace<'_>) -> Result<(ArtifactPlace, Pushed), RunErr
     let text = files::read_text(&workspace.lock_path())?;
     let signatures = signatures::beside(workspace, &locked.lock)?;
     if signatures.is_none() {
-        workspace.report.note("note: what is pushed is not signed (`sisforge sign`)");
+        workspace.report.note("what is pushed is not signed (`sisforge sign`)");
     }
     let client = workspace.cache()?.client().clone();
     let pushed = builder.push(&built, &text, signatures, &place, &client)?;
@@ -41,7 +40,7 @@ pub fn provenance(workspace: &Workspace<'_>) -> Result<String, RunError> {
 /// Takes everything that fleet.lock pins and `out/` has not.
 pub fn pull(workspace: &Workspace<'_>) -> Result<Vec<Built>, RunError> {
     let fleet = workspace.fleet()?;
-    if workspace.settings.artifacts.place.is_none() && fleet.artifacts.is_none() {
+    if fleet.artifacts.is_none() {
         return Err(RunError::NoRegistry);
     }
     let mut settings = workspace.settings.clone();

@@ -29,7 +29,8 @@ use crate::sys::verity::digest_of_bytes;
 use crate::sys::{fs, ip, kvm, nft, ports, ssh};
 
 use super::RunError;
-use super::containers_error::ContainersError;
+use super::error::ContainersError;
+use super::error::HostNetworkError;
 
 /// Everything that decides what a fleet wants, beside its lock and its artifacts.
 pub(super) fn facts(
@@ -61,9 +62,8 @@ fn surroundings(fleet: &Fleet, observed: &ObservedHost) -> Result<NetworkAround,
     let interfaces = ip::interfaces()?;
     let uplink = uplink(fleet, &routes, &interfaces)?;
     let mtu = interfaces.iter().find(|found| found.name == uplink.as_str()).map_or(PAIR_MTU_MAX, |it| it.mtu);
-    let before = network::forwarded().interfaces.get(&uplink).map(|interface| interface.before);
     Ok(NetworkAround {
-        was_router: before.unwrap_or_else(|| network::is_forwarding(uplink.as_str())),
+        was_router: network::forwarding::was_router(&uplink),
         closed: own_networks(&routes, &uplink),
         ports: ports(fleet, observed)?,
         uplink,
@@ -73,7 +73,7 @@ fn surroundings(fleet: &Fleet, observed: &ObservedHost) -> Result<NetworkAround,
 
 /// What no policy opens on this host, if it is the fleet's: one that has its network.
 pub(super) fn closed(fleet: &Fleet) -> Result<Vec<Ipv4Net>, RunError> {
-    let netns = Layout::new(&fleet.host, &fleet.name).netns();
+    let netns = fleet.head().layout().netns();
     if netns::presence(&netns).map_err(ApplyError::from)? != Presence::There {
         return Ok(Vec::new());
     }
@@ -85,9 +85,10 @@ pub(super) fn closed(fleet: &Fleet) -> Result<Vec<Ipv4Net>, RunError> {
 fn uplink(fleet: &Fleet, routes: &[HostRoute], interfaces: &[Interface]) -> Result<InterfaceName, RunError> {
     match &fleet.host.uplink {
         Some(name) if interfaces.iter().any(|found| found.name == name.as_str()) => Ok(name.clone()),
-        Some(name) => Err(RunError::NoUplink(name.clone())),
+        Some(name) => Err(HostNetworkError::NoUplink(name.clone()).into()),
         None => {
-            ip::default_uplink(routes)?.and_then(|name| name.parse().ok()).ok_or(RunError::NoDefaultRoute)
+            let found = ip::default_uplink(routes)?.and_then(|name| name.parse().ok());
+            Ok(found.ok_or(HostNetworkError::NoDefaultRoute)?)
         }
     }
 }
@@ -101,20 +102,19 @@ pub(super) fn ports(fleet: &Fleet, observed: &ObservedHost) -> Result<RangeInclu
     let reserved = parse_ports(&setting("net.ipv4.ip_local_reserved_ports")?);
     let mut taken = ports::bound()?;
     taken.extend(fleet.networks.values().flat_map(|policy| &policy.publish).flat_map(|way| way.host.clone()));
-    outer_ports(&taken, &ephemeral, &reserved, observed.network.ports.clone())
-        .ok_or(RunError::NoPorts(ephemeral))
+    let found = outer_ports(&taken, &ephemeral, &reserved, observed.network.ports.clone());
+    Ok(found.ok_or(HostNetworkError::NoPorts(ephemeral))?)
 }
 
 /// Looks whether the fleet's addresses are taken from nobody on this host.
 pub(super) fn subnet_is_free(fleet: &Fleet, layout: &Layout) -> Result<(), RunError> {
     let interfaces = ip::interfaces()?;
-    let alias =
-        |name: &str| interfaces.iter().find(|found| found.name == name).map(|found| found.alias.as_str());
+    let alias = |name: &str| interfaces.iter().find(|found| found.name == name)?.alias.as_deref();
     let own = |name: &str| alias(name) == Some(&layout.tap_alias());
     let whose = |name: &str| alias(name).filter(|alias| is_alias(alias)).map(str::to_owned);
     match overlap(fleet.host.subnet, &ip::routes()?, own, whose) {
         None => Ok(()),
-        Some(what) => Err(RunError::SubnetTaken { subnet: fleet.host.subnet, what }),
+        Some(what) => Err(HostNetworkError::SubnetTaken { subnet: fleet.host.subnet, what }.into()),
     }
 }
 
@@ -146,7 +146,7 @@ pub(super) fn ports_are_free(
         };
         let by_fleet = others.get(&port).map(|fleet| format!("published by the fleet {fleet}"));
         if let Some(whose) = by_fleet.or_else(by_program) {
-            return Err(RunError::PortTaken { way: way.clone(), whose });
+            return Err(HostNetworkError::PortTaken { way: way.clone(), whose }.into());
         }
     }
     Ok(())
@@ -263,7 +263,7 @@ fn firecracker(fleet: &Fleet, report: &dyn Report) -> Result<Option<FirecrackerV
     let Some((firecracker, jailer)) = firecracker::installed()? else { return Ok(None) };
     versions::check(firecracker, jailer)?;
     if let Some(note) = versions::note(firecracker) {
-        report.note(&format!("note: {note}"));
+        report.note(&note);
     }
     Ok(Some(firecracker))
 }

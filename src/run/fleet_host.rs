@@ -2,19 +2,21 @@
 //! whatever else is wrong in the file: in an emergency nobody should have to mend it first.
 
 use std::collections::BTreeSet;
-use std::ops::{Deref, DerefMut};
 
 use crate::apply::linux::LinuxHost;
-use crate::apply::{Host, observe};
+use crate::apply::{Host, record};
 use crate::base::GuestName;
-use crate::fleet::{self, LoadError};
+use crate::fleet::LoadError;
+use crate::host::layout::Layout;
 use crate::host::observed::ObservedHost;
 use crate::host::wanted::WantedHost;
-use crate::plan::{Plan, Strategy, diff};
+use crate::plan::{Plan, diff};
 use crate::sys::fs::FileLock;
+use crate::sys::report::Report;
 
-use super::deployment::{carry_out, scope};
-use super::{Outcome, RunError, Workspace, host};
+use super::deployment::scope;
+use super::held::{FoundOnHost, Held};
+use super::{RunError, Workspace, host};
 
 /// A fleet by its name and its places.
 pub(super) struct Located {
@@ -31,13 +33,13 @@ impl Located {
     pub fn find(workspace: &Workspace<'_>) -> Result<Self, RunError> {
         match workspace.fleet() {
             Ok(fleet) => {
-                let host = host::open(&fleet.host, &fleet.name)?;
+                let host = host::open(&fleet.head())?;
                 Ok(Self { host, declared: fleet.guests.into_keys().collect() })
             }
             Err(LoadError::Invalid(problems)) => {
-                let head = fleet::head(&workspace.settings.file).map_err(|_| LoadError::Invalid(problems))?;
-                let host = host::open(&head.host, &head.name)?;
-                let declared = observe::recorded(&host.layout)?.into_iter().collect();
+                let head = workspace.head().map_err(|_| LoadError::Invalid(problems))?;
+                let host = host::open(&head)?;
+                let declared = record::guests(&host.layout)?.into_iter().collect();
                 Ok(Self { host, declared })
             }
             Err(error) => Err(error.into()),
@@ -54,23 +56,12 @@ pub(super) struct FleetHost<'a> {
     pub declared: BTreeSet<GuestName>,
 }
 
-/// A host that this process alone may change, until this is dropped.
-pub(super) struct HeldHost<'a> {
-    found: FleetHost<'a>,
-    lock: FileLock,
-}
+/// A way to hold a host.
+type TakeLock = fn(&Layout, &dyn Report) -> Result<FileLock, RunError>;
 
-impl<'a> Deref for HeldHost<'a> {
-    type Target = FleetHost<'a>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.found
-    }
-}
-
-impl DerefMut for HeldHost<'_> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.found
+impl FoundOnHost for FleetHost<'_> {
+    fn place(&self) -> (&Workspace<'_>, &LinuxHost) {
+        (self.workspace, &self.host)
     }
 }
 
@@ -83,11 +74,20 @@ impl<'a> FleetHost<'a> {
     }
 
     /// Holds a fleet's host, waiting for another process that does, and looks at it.
-    pub fn hold(workspace: &'a Workspace<'a>) -> Result<HeldHost<'a>, RunError> {
+    pub fn hold(workspace: &'a Workspace<'a>) -> Result<Held<Self>, RunError> {
+        Self::hold_by(workspace, host::hold)
+    }
+
+    /// The same for whoever takes guests away, which no store that cannot be written to keeps anybody from.
+    pub fn hold_to_remove(workspace: &'a Workspace<'a>) -> Result<Held<Self>, RunError> {
+        Self::hold_by(workspace, host::hold_to_remove)
+    }
+
+    fn hold_by(workspace: &'a Workspace<'a>, take: TakeLock) -> Result<Held<Self>, RunError> {
         let Located { host, declared } = Located::find(workspace)?;
-        let lock = host::hold(&host.layout, workspace.report)?;
+        let lock = take(&host.layout, workspace.report)?;
         let observed = host.observe()?;
-        Ok(HeldHost { found: Self { workspace, host, observed, declared }, lock })
+        Ok(Held::new(Self { workspace, host, observed, declared }, lock))
     }
 
     /// What takes these guests away, or everything of the fleet where none is named; their data disks stay.
@@ -97,15 +97,8 @@ impl<'a> FleetHost<'a> {
 
     /// Every guest that the host has something of, be it its logs alone.
     pub fn there(&self) -> Result<Vec<GuestName>, RunError> {
-        let mut guests = observe::recorded(&self.host.layout)?;
+        let mut guests = record::guests(&self.host.layout)?;
         guests.extend(self.observed.guests.keys().cloned());
         Ok(guests.into_iter().collect())
-    }
-}
-
-impl HeldHost<'_> {
-    /// Carries out a plan, after a look at whether it can be.
-    pub fn carry_out(&self, plan: Plan) -> Result<Outcome, RunError> {
-        carry_out(self.workspace, &self.host, &self.lock, plan, Strategy::Recreate)
     }
 }

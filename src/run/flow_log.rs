@@ -12,18 +12,19 @@ use serde::{Deserialize, Serialize};
 use crate::apply::{ApplyError, network};
 use crate::base::GuestName;
 use crate::base::network::{guest_of_tap, guest_side};
-use crate::base::text::{json, printable};
+use crate::base::text::excerpt;
 use crate::base::time::{parse_rfc3339, rfc3339_millis};
-use crate::host::firewall::noted::{ANSWER, DropReason, reason};
+use crate::host::firewall::noted::ANSWER;
 use crate::host::layout::Layout;
 use crate::host::policy::{PacketVerdict, Policies};
-use crate::sys::fs::{FileError, FileLock};
-use crate::sys::log::{Lines, LogBounds, Reader, Start, Writer};
+use crate::sys::fs::FileLock;
+use crate::sys::log::{LogBounds, Writer};
 use crate::sys::netns;
 use crate::sys::nflog::{self, LoggedPacket, NetfilterEvent, NetfilterListener};
 use crate::sys::{dns, ip};
 
-use super::flows::{AskedNames, Dropped, Flow, clause_of, listening};
+use super::flows::{AskedNames, Dropped, Flow, judged, listening};
+use super::log_lines::{self, LogLine, LogReader};
 use super::{RunError, Workspace, reach};
 
 /// How much is kept of each guest: twice 2 MiB, about 15,000 lines.
@@ -68,28 +69,28 @@ pub enum Noted {
     Dropped(Dropped),
     Flow(Flow),
     Lost,
+    /// Why a line cannot be shown.
+    Unread(String),
 }
 
 /// What is kept of a guest, as it grows.
 #[derive(Debug)]
 pub struct Kept {
-    path: PathBuf,
+    log: LogReader<NotedLine>,
     lock: PathBuf,
-    reader: Option<Reader>,
-    lines: Lines,
 }
 
 impl Kept {
     /// Of the guest of that name, from the beginning.
     pub fn of(workspace: &Workspace<'_>, name: &str) -> Result<Self, RunError> {
         let (host, guest) = reach::guest(workspace, name)?;
-        let (path, lock) = (host.layout.flows(&guest), host.layout.flows_lock());
-        Ok(Self { path, lock, reader: None, lines: Lines::default() })
+        let log = LogReader::new(host.layout.guest(&guest).flows());
+        Ok(Self { log, lock: host.layout.flows_lock() })
     }
 
     /// Whether nothing was ever kept of it.
     pub fn is_empty(&self) -> bool {
-        self.reader.is_none()
+        self.log.is_empty()
     }
 
     /// Whether somebody keeps what comes now.
@@ -99,17 +100,7 @@ impl Kept {
 
     /// What was kept since it was last asked.
     pub fn unread(&mut self) -> Result<Vec<Noted>, RunError> {
-        let failed = || FileError::when("read", &self.path);
-        if self.reader.is_none() {
-            self.reader = Reader::open(&self.path, Start::This).map_err(failed())?;
-        }
-        let mut noted = Vec::new();
-        while let Some(reader) = &mut self.reader
-            && let Some((time, bytes)) = reader.read().map_err(failed())?
-        {
-            self.lines.feed(time, &bytes, |_, line| noted.extend(read(line)));
-        }
-        Ok(noted)
+        Ok(self.log.unread()?.into_iter().map(noted).collect())
     }
 }
 
@@ -118,15 +109,21 @@ pub fn names(workspace: &Workspace<'_>, guest: &str) -> Result<AskedNames, RunEr
     let name = |noted: Noted| match noted {
         Noted::Dropped(dropped) => Some((dropped.packet.to, dropped.name?)),
         Noted::Flow(flow) => Some((flow.connection.to, flow.name?)),
-        Noted::Lost => None,
+        Noted::Lost | Noted::Unread(_) => None,
     };
     Ok(Kept::of(workspace, guest)?.unread()?.into_iter().filter_map(name).collect())
 }
 
-fn read(line: &[u8]) -> Option<Noted> {
-    let NotedLine { time, name, what } = serde_json::from_slice(line).ok()?;
-    let time = parse_rfc3339(&time).ok()?;
-    Some(match what {
+fn noted(line: LogLine<NotedLine>) -> Noted {
+    let NotedLine { time, name, what } = match line {
+        LogLine::Known(line) => line,
+        LogLine::Gap(_) => return Noted::Lost,
+        LogLine::Unread(why) => return Noted::Unread(why),
+    };
+    let Ok(time) = parse_rfc3339(&time) else {
+        return Noted::Unread(format!("a line is left out: {} is no time", excerpt(&time)));
+    };
+    match what {
         NotedKind::Dropped { verdict, why, packet } => {
             Noted::Dropped(Dropped { time, verdict, why, place: None, packet, name })
         }
@@ -134,7 +131,7 @@ fn read(line: &[u8]) -> Option<Noted> {
             Noted::Flow(Flow { time, began: Some(event.began), connection: event.connection, name })
         }
         NotedKind::Lost(_) => Noted::Lost,
-    })
+    }
 }
 
 /// Keeps what comes of the fleet that `file` names, whenever its network is there, for ever. Nothing else suffers where that cannot be.
@@ -148,7 +145,7 @@ pub fn keep(file: impl Fn() -> PathBuf) -> ! {
 
 fn keep_while_there(file: &Path) -> Result<(), RunError> {
     let head = crate::fleet::head(file)?;
-    let layout = Layout::new(&head.host, &head.name);
+    let layout = head.layout();
     let netns = layout.netns();
     let Some(identity) = netns::identity(&netns) else { return Ok(()) };
     let Some(_held) = FileLock::attempt(&layout.flows_lock())? else { return Ok(()) };
@@ -263,15 +260,8 @@ impl<'a> Keeper<'a> {
         let mut devices = [packet.indev, packet.outdev].into_iter().flatten();
         let Some(guest) = devices.find_map(|index| self.by_index.get(&index)).cloned() else { return };
         let network = self.policies.guests.get(&guest);
-        let (verdict, why) = match network.and_then(|network| reason(&packet.prefix, network)) {
-            Some(DropReason::Rule(decider)) => {
-                let clauses = network.and_then(|network| self.policies.policies.get(network));
-                let clause = clauses.and_then(|clauses| clause_of(decider, clauses));
-                (PacketVerdict::Refused, clause.map_or_else(|| packet.prefix.clone(), ToString::to_string))
-            }
-            Some(DropReason::Fixed(why)) => (PacketVerdict::Dropped, why.to_owned()),
-            None => (PacketVerdict::Dropped, printable(&packet.prefix)),
-        };
+        let clauses = network.and_then(|network| self.policies.policies.get(network));
+        let (verdict, why, _) = judged(&packet.prefix, network, clauses.map_or(&[], Vec::as_slice));
         let name = self.name(packet.from, packet.to);
         self.write(&guest, name, NotedKind::Dropped { verdict, why, packet });
     }
@@ -282,11 +272,11 @@ impl<'a> Keeper<'a> {
             if self.writers.len() >= OPEN_MAX {
                 self.writers.clear();
             }
-            let Ok(writer) = Writer::open(&self.layout.flows(guest), KEPT) else { return };
+            let Ok(writer) = Writer::open(&self.layout.guest(guest).flows(), KEPT) else { return };
             self.writers.insert(guest.clone(), writer);
         }
         let line = NotedLine { time: rfc3339_millis(now), name, what };
-        let line = json(&line) + "\n";
+        let line = log_lines::line(&line);
         if let Some(writer) = self.writers.get_mut(guest) {
             writer.append(line.as_bytes(), now);
         }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use crate::apply::ApplyError;
+use crate::base::text::printable;
 use crate::base::{GuestName, InterfaceName, Label};
 use crate::fleet::Fleet;
 use crate::host::firewall::noted::{DropReason, reason};
@@ -14,6 +15,8 @@ use crate::sys::conntrack::{self, FlowEvent, TrackedConnection};
 use crate::sys::netns;
 use crate::sys::nflog::{LoggedPacket, NetfilterEvent, NetfilterListener};
 
+use super::error::GuestError;
+use super::error::HostNetworkError;
 use super::place::{FilePlace, file_place};
 use super::{RunError, Workspace, facts, reach};
 
@@ -32,7 +35,7 @@ struct Seen {
 fn seen(workspace: &Workspace<'_>, name: &str, names: AskedNames) -> Result<Seen, RunError> {
     let (host, guest) = reach::running(workspace, name)?;
     let machine = host.guest(&guest).machine().map_err(ApplyError::from)?;
-    let machine = machine.ok_or_else(|| RunError::NotRunning(guest.clone()))?;
+    let machine = machine.ok_or_else(|| GuestError::NotRunning(guest.clone()))?;
     Ok(Seen { names, ip: machine.ip, tap: machine.tap, netns: host.layout.netns(), guest })
 }
 
@@ -92,12 +95,12 @@ impl Drops {
         let seen = seen(workspace, name, names)?;
         let fleet = workspace.fleet()?;
         let network = fleet.guests.get(&seen.guest).map(|spec| spec.network.clone());
-        let network = network.ok_or_else(|| RunError::NotRunning(seen.guest.clone()))?;
+        let network = network.ok_or_else(|| GuestError::NotRunning(seen.guest.clone()))?;
         let listen = || {
             Ok::<_, ApplyError>((NetfilterListener::to_packets()?, netns::interface_index(seen.tap.as_str())))
         };
         let (listener, tap) = netns::within(&seen.netns, listen).map_err(ApplyError::from)??;
-        let listener = listener.ok_or_else(|| RunError::Listened(fleet.name.clone()))?;
+        let listener = listener.ok_or_else(|| HostNetworkError::Listened(fleet.name.clone()))?;
         let policy = fleet.networks.get(&network).cloned().unwrap_or_default();
         let clauses = clauses(&policy, &facts::lists_of([&policy])?, fleet.host.subnet);
         Ok(Self { tap, listener, clauses, seen, fleet, network })
@@ -125,32 +128,33 @@ impl Drops {
             return None;
         }
         let (time, name) = (SystemTime::now(), self.seen.names.get(&packet.to).cloned());
-        Some(match reason(&packet.prefix, &self.network) {
-            Some(DropReason::Rule(decider)) => {
-                let clause = clause_of(decider, &self.clauses);
-                let place = clause.and_then(|clause| clause.place.as_ref());
-                let place = place.map(|place| file_place(&self.fleet.source, place));
-                let why = clause.map_or_else(|| packet.prefix.clone(), ToString::to_string);
-                Dropped { time, verdict: PacketVerdict::Refused, why, place, packet, name }
-            }
-            Some(DropReason::Fixed(why)) => Dropped {
-                time,
-                verdict: PacketVerdict::Dropped,
-                why: why.to_owned(),
-                place: None,
-                packet,
-                name,
-            },
-            None => {
-                let why = crate::base::text::printable(&packet.prefix);
-                Dropped { time, verdict: PacketVerdict::Dropped, why, place: None, packet, name }
-            }
-        })
+        let (verdict, why, clause) = judged(&packet.prefix, Some(&self.network), &self.clauses);
+        let place = clause.and_then(|clause| clause.place.as_ref());
+        let place = place.map(|place| file_place(&self.fleet.source, place));
+        Some(Dropped { time, verdict, why, place, packet, name })
+    }
+}
+
+/// What befell a packet that the rules noted with this prefix, why, in words, and the clause that says so, of those of its guest's
+/// policy.
+pub(super) fn judged<'a>(
+    prefix: &str,
+    policy: Option<&Label>,
+    clauses: &'a [Clause],
+) -> (PacketVerdict, String, Option<&'a Clause>) {
+    match policy.and_then(|policy| reason(prefix, policy)) {
+        Some(DropReason::Rule(decider)) => {
+            let clause = clause_of(decider, clauses);
+            let why = clause.map_or_else(|| prefix.to_owned(), ToString::to_string);
+            (PacketVerdict::Refused, why, clause)
+        }
+        Some(DropReason::Fixed(why)) => (PacketVerdict::Dropped, why.to_owned(), None),
+        None => (PacketVerdict::Dropped, printable(prefix), None),
     }
 }
 
 /// What of a policy the rules call so.
-pub(super) fn clause_of(decider: Decider, clauses: &[Clause]) -> Option<&Clause> {
+fn clause_of(decider: Decider, clauses: &[Clause]) -> Option<&Clause> {
     let nth = |kind, index| {
         clauses.iter().filter(move |clause| clause.kind == kind && !clause.private_alone).nth(index)
     };

@@ -10,15 +10,16 @@ use crate::base::{GuestName, InvalidValue, SnapshotName};
 use crate::host::snapshot::{Obstacle, SnapshotManifest, differences};
 use crate::sys::interrupt;
 
-use super::fleet_host::{FleetHost, HeldHost, Located};
+use super::fleet_host::{FleetHost, Located};
 use super::guests::declared_or_there;
+use super::held::Held;
 use super::retention::{self, Outdated};
-use super::session::{refuse_session_disk, refuse_spare};
+use super::session::refuse_handed_out;
 use super::{Outcome, RunError, Workspace};
 
 /// A snapshot that was made; the host is held.
 pub struct Frozen<'a> {
-    held: HeldHost<'a>,
+    held: Held<FleetHost<'a>>,
     /// Until the guest runs, or is ended.
     _hold: interrupt::Hold,
     pub name: SnapshotName,
@@ -43,8 +44,7 @@ pub fn create<'a>(
 ) -> Result<Frozen<'a>, RunError> {
     let held = FleetHost::hold(workspace)?;
     let guest = declared_or_there(guest, &held.declared, &held.host)?;
-    refuse_spare(&held.host, &guest)?;
-    refuse_session_disk(&held.host, &guest)?;
+    refuse_handed_out(workspace, &held.host, &guest)?;
     let name = match name {
         Some(name) => name,
         None => default_name(&guest, &now())?,
@@ -57,7 +57,7 @@ pub fn create<'a>(
     // It is whole, whatever becomes of the others. What a file keeps that cannot be read is not known.
     let keep = workspace.fleet().map(|fleet| fleet.snapshots).unwrap_or_default();
     let outdated = retention::keep_to(&held.host.layout, &keep).unwrap_or_else(|error| {
-        workspace.report.note(&format!("note: earlier snapshots are kept: {}", one_line(&error)));
+        workspace.report.note(&format!("earlier snapshots are kept: {}", one_line(&error)));
         Vec::new()
     });
     Ok(Frozen { held, _hold: hold, name, manifest, size, still, obstacles, outdated })
@@ -102,7 +102,7 @@ pub fn list(workspace: &Workspace<'_>, all: bool) -> Result<Vec<StoredSnapshot>,
 
 /// A snapshot that is to be removed for good; the host is held.
 pub struct Removal<'a> {
-    held: HeldHost<'a>,
+    held: Held<FleetHost<'a>>,
     pub snapshot: StoredSnapshot,
 }
 

@@ -17,6 +17,7 @@ use crate::build::artifacts::{ArtifactKind, Artifacts};
 use crate::fleet::HostSpec;
 use crate::host::layout::Layout;
 use crate::host::state::Machine;
+use crate::lock::model::Lock;
 use crate::sys::fs::{self as files, FileError, FileLock};
 use crate::sys::interrupt;
 
@@ -61,7 +62,7 @@ pub fn find(workspace: &Workspace<'_>, lately: Duration) -> Result<Garbage, RunE
     let locked = LockedProject::of(workspace, fleet.clone(), Inputs::Foreseen { must_fit: true })?;
     let artifacts = locked.builder().artifacts()?;
     let looked_at_store = host::require_root().is_ok();
-    let layout = Layout::new(&fleet.host, &fleet.name);
+    let layout = fleet.head().layout();
     let (mut held, mut outdated) = (Vec::new(), Vec::new());
     let mut leftovers = artifacts_without_name(&workspace.settings.out, &artifacts)?;
     if looked_at_store {
@@ -72,7 +73,7 @@ pub fn find(workspace: &Workspace<'_>, lately: Duration) -> Result<Garbage, RunE
         leftovers.extend(stored_without_name(&layout, &fleets, &artifacts)?);
         outdated = retention::due(&layout, &fleet.snapshots)?;
     }
-    leftovers.extend(downloads_without_name(workspace, lately)?);
+    leftovers.extend(downloads_without_name(&workspace.settings.cache, &locked.lock, lately)?);
     Ok(Garbage { leftovers, outdated, layout, looked_at_store, _held: held })
 }
 
@@ -133,9 +134,9 @@ pub(super) fn named_in_stores(
 ) -> Result<BTreeSet<FileDigest>, RunError> {
     let mut named: BTreeSet<FileDigest> = artifacts.all().map(|artifact| artifact.digest).collect();
     for layout in fleets {
-        for guest in crate::apply::observe::recorded(layout)? {
+        for guest in record::guests(layout)? {
             // A record that cannot be read names nothing that could be started from.
-            let machine = record::read::<Machine>(&layout.machine(&guest)).ok().flatten();
+            let machine = record::read::<Machine>(&layout.guest(&guest).machine()).ok().flatten();
             named.extend(machine.iter().flat_map(Machine::digests));
         }
         for snapshot in snapshot::list(layout)? {
@@ -156,18 +157,20 @@ fn stored_without_name(
     let inode = |digest| Some((digest, fs::symlink_metadata(layout.file(&digest)).ok()?));
     let stored: Vec<_> = digests.filter_map(inode).collect();
     // A file of an earlier sisforge has two names here; a jail has another.
-    let is_same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-    let own = |meta: &fs::Metadata| stored.iter().filter(|(_, other)| is_same(meta, other)).count() as u64;
+    let own = |meta: &fs::Metadata| {
+        stored.iter().filter(|(_, other)| files::is_same_file(meta, other)).count() as u64
+    };
     let unnamed = stored.iter().filter(|(digest, meta)| !named.contains(digest) && meta.nlink() <= own(meta));
     Ok(unnamed.map(|(digest, _)| leftover(KeptIn::Stored, layout.file(digest))).collect())
 }
 
-fn downloads_without_name(workspace: &Workspace<'_>, lately: Duration) -> Result<Vec<Leftover>, RunError> {
-    let pinned = files::read_text(&workspace.lock_path())?;
-    let folders = ["sha256", "partial"].map(|folder| workspace.settings.cache.join(folder));
+fn downloads_without_name(cache: &Path, lock: &Lock, lately: Duration) -> Result<Vec<Leftover>, FileError> {
+    let pinned = lock.downloads();
+    let is_pinned = |name: &String| name.parse().is_ok_and(|digest| pinned.contains(&digest));
+    let folders = ["sha256", "partial"].map(|folder| cache.join(folder));
     let mut found = Vec::new();
     for folder in folders {
-        for name in files::names_in(&folder)?.into_iter().filter(|name| !pinned.contains(name.as_str())) {
+        for name in files::names_in(&folder)?.into_iter().filter(|name| !is_pinned(name)) {
             let path = folder.join(name);
             // What was read is noted by the file system once a day at least (`relatime`).
             let read = fs::metadata(&path).and_then(|meta| Ok(meta.accessed()?.max(meta.modified()?)));
@@ -180,6 +183,6 @@ fn downloads_without_name(workspace: &Workspace<'_>, lately: Duration) -> Result
 }
 
 fn leftover(what: KeptIn, path: PathBuf) -> Leftover {
-    let size = files::allocated(&path);
+    let size = files::allocated_within(&path);
     Leftover { what, path, size }
 }

@@ -7,6 +7,7 @@ use crate::base::GuestName;
 use crate::fleet::{Fleet, suggest};
 
 use super::RunError;
+use super::error::GuestError;
 
 /// Guests that a user named, each of which must be known: the fleet declares it, or the host has something of it.
 pub fn named<'a>(
@@ -17,10 +18,11 @@ pub fn named<'a>(
     let known: BTreeSet<&GuestName> = known.into_iter().collect();
     let find = |name: &String| {
         let found = known.iter().find(|guest| guest.as_str() == name);
-        found.map(|guest| (*guest).clone()).ok_or_else(|| RunError::UnknownGuest {
+        let unknown = || GuestError::Unknown {
             name: name.clone(),
             hint: suggest("guests", name, known.iter().map(|guest| guest.as_str())),
-        })
+        };
+        Ok(found.map(|guest| (*guest).clone()).ok_or_else(unknown)?)
     };
     names.iter().map(find).collect()
 }

@@ -10,7 +10,7 @@ use crate::build::{Builder, Built, MissingArtifact, Project, Selection};
 use crate::fleet::Fleet;
 use crate::lock::changes;
 use crate::lock::model::Lock;
-use crate::lock::resolve::Update;
+use crate::lock::request::Update;
 use crate::sys::fetch::Cache;
 use crate::sys::fs;
 
@@ -64,7 +64,7 @@ fn resolve(
     if let Err(error) = project.check_scripts(&lock) {
         // What stands against the lock is told in any case.
         let shown = scripts::shown(workspace, project, old.as_ref(), &lock, &cache).unwrap_or_default();
-        shown.iter().for_each(|script| report.note(&format!("note: {script}")));
+        shown.iter().for_each(|script| report.note(script));
         return Err(error.into());
     }
     let is_new = old.as_ref() != Some(&lock);
@@ -180,7 +180,7 @@ impl<'a> LockedProject<'a> {
             if let Err(error) = fs::write(&path, text.as_bytes(), 0o644) {
                 // Where the checkout is read-only, everything is built as well.
                 let error = one_line(&error);
-                self.workspace.report.note(&format!("note: what was built is not pinned: {error}"));
+                self.workspace.report.note(&format!("what was built is not pinned: {error}"));
             }
         }
         Ok(())
@@ -189,14 +189,23 @@ impl<'a> LockedProject<'a> {
 
 fn refreshed(workspace: &Workspace<'_>, project: &Project) -> Result<Lock, RunError> {
     let Updated { lock, changes } = update_of(workspace, project, &Update::None)?;
-    changes.iter().for_each(|line| workspace.report.note(&format!("fleet.lock: {line}")));
+    changes.iter().for_each(|line| workspace.report.info(&format!("fleet.lock: {line}")));
     Ok(lock)
+}
+
+/// Whether the file has a lock that fits a fleet, and all is built by it.
+pub(super) fn is_built(workspace: &Workspace<'_>, fleet: &Fleet) -> Result<bool, RunError> {
+    match LockedProject::of(workspace, fleet.clone(), Inputs::Foreseen { must_fit: true }) {
+        Ok(locked) => Ok(locked.builder().artifacts()?.unbuilt().is_empty()),
+        Err(RunError::NoLock(_) | RunError::StaleLock { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The lock as [`refreshed`] would write it.
 fn foreseen(workspace: &Workspace<'_>, project: &Project) -> Result<Lock, RunError> {
     let (Updated { lock, changes }, _) = resolve(workspace, project, &Update::None)?;
-    changes.iter().for_each(|line| workspace.report.note(&format!("fleet.lock would change: {line}")));
+    changes.iter().for_each(|line| workspace.report.info(&format!("fleet.lock would change: {line}")));
     Ok(lock)
 }
 

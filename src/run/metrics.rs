@@ -20,10 +20,11 @@ pub struct WatchMetrics {
     pub applied: Option<(String, SystemTime)>,
     /// When the last look ended.
     pub looked: Option<SystemTime>,
-    /// Whether the host was as it should be then.
-    pub is_complete: bool,
+    /// Whether the host was then as the last good revision wants it, even if no newer one could be asked for.
+    pub is_in_step: bool,
     pub seconds: f64,
     pub looks: u64,
+    /// Looks that came to nothing, or after which the host was not as it should be.
     pub failed_looks: u64,
     pub repairs: u64,
 }
@@ -37,6 +38,7 @@ pub fn text(workspace: &Workspace<'_>, watch: Option<&WatchMetrics>) -> Result<S
 
 /// Writes them where the node exporter looks, all at once.
 pub fn write(path: &Path, text: &str) -> Result<(), RunError> {
+    fs::require_dir_of(path)?;
     Ok(fs::write_unsynced(path, text.as_bytes(), 0o644)?)
 }
 
@@ -105,9 +107,9 @@ fn states(families: &mut Families<'_>, guests: &[GuestSample]) {
     families.of_guests(
         "sisforge_guest_ready",
         "gauge",
-        "Whether a guest runs and is ready.",
+        "Whether a guest runs and is ready, or is a spare that is.",
         guests,
-        |guest| Some(f64::from(guest.status.state == GuestPhase::Ready)),
+        |guest| Some(f64::from(matches!(guest.status.state, GuestPhase::Ready | GuestPhase::Spare))),
     );
     families.of_guests(
         "sisforge_guest_quarantined",
@@ -179,12 +181,12 @@ fn of_watch(families: &mut Families<'_>, watch: &WatchMetrics) {
     one(
         "failed_looks_total",
         "counter",
-        "Looks after which the host was not as it should be.",
+        "Looks that failed, or after which the host was not as it should be.",
         Some(watch.failed_looks as f64),
     );
     one("repairs_total", "counter", "Times that watch repaired drift.", Some(watch.repairs as f64));
-    let is_complete = watch.looked.map(|_| f64::from(watch.is_complete));
-    one("in_step", "gauge", "Whether the host was as it should be after the last look.", is_complete);
+    let in_step = watch.looked.map(|_| f64::from(watch.is_in_step));
+    one("in_step", "gauge", "Whether the host was as it should be after the last look.", in_step);
     one("look_timestamp_seconds", "gauge", "When the last look ended.", watch.looked.map(unix));
     one(
         "look_duration_seconds",

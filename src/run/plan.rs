@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::apply::{ApplyError, preflight};
+use crate::host::observed::PoolRole;
 use crate::plan::Plan;
 
 use super::deployment::scope;
 use super::guests::named;
 use super::saved_plan::{SavedPlan, SavedPlanError};
+use super::session_containers::ending_with_containers;
 use super::{Deployment, Inputs, RunError, Workspace};
 
 /// What to look ahead to.
@@ -37,7 +39,17 @@ pub struct Preview {
 pub fn preview(workspace: &Workspace<'_>, request: &PlanRequest) -> Result<Preview, RunError> {
     let fleet = workspace.fleet()?;
     let names = named(&request.guests, fleet.guests.keys())?;
+    let ending = ending_with_containers(&fleet)?;
     let mut deployment = Deployment::look(workspace, fleet)?;
+    // As `up` will find them.
+    for guest in &ending {
+        let vmm = deployment.observed.guests.get_mut(guest).and_then(|guest| guest.vmm.as_mut());
+        if let Some(vmm) = vmm
+            && matches!(vmm.role, Some(PoolRole::InUse(_)))
+        {
+            vmm.role = Some(PoolRole::Used);
+        }
+    }
     let basis = deployment.basis(Inputs::Foreseen { must_fit: request.locked })?;
     let wanted = basis.state(&deployment.fleet)?;
     let (plan, unbuilt) = (deployment.plan(&wanted, scope(&names))?, basis.unbuilt());

@@ -9,7 +9,6 @@ use ipnet::Ipv4Net;
 use crate::base::{GuestName, Label, Rate};
 use crate::fleet::{Budget, Fleet, NetworkPolicy, Preset, Publish, SourceText, suggest};
 use crate::host::address_list;
-use crate::host::layout::Layout;
 use crate::host::policy::{
     Clause, Lists, PacketVerdict, PolicyAnswer, Question, QuestionTarget, clauses, clauses_on,
     explain as answers, lists_v4,
@@ -18,7 +17,7 @@ use crate::host::resolver::list::NameList;
 use crate::lock::model::Lock;
 use crate::sys::fs;
 
-use super::guest_error::GuestError;
+use super::error::GuestError;
 use super::guests::declared;
 use super::names::{self, ExplainedName};
 use super::place::{FilePlace, file_place};
@@ -96,14 +95,15 @@ pub(super) fn network_of(fleet: &Fleet, name: &str) -> Result<Label, RunError> {
     let network = fleet.networks.keys().find(|label| label.as_str() == name);
     let guest = fleet.guests.iter().find(|(guest, _)| guest.as_str() == name);
     let found = network.or(guest.map(|(_, spec)| &spec.network));
-    found.cloned().ok_or_else(|| RunError::UnknownNetwork {
+    let unknown = || GuestError::UnknownNetwork {
         name: name.to_owned(),
         hint: suggest(
             "networks and guests",
             name,
             fleet.networks.keys().map(Label::as_str).chain(fleet.guests.keys().map(GuestName::as_str)),
         ),
-    })
+    };
+    Ok(found.cloned().ok_or_else(unknown)?)
 }
 
 fn with_place(source: &SourceText, clause: Clause) -> (Clause, Option<FilePlace>) {
@@ -196,7 +196,7 @@ pub fn explain(workspace: &Workspace<'_>, guest: &str, question: Question) -> Re
         way: way.clone(),
     });
     let ways_in = ways_in.collect();
-    let quarantined = Layout::new(&fleet.host, &fleet.name).quarantined(&guest).exists();
+    let quarantined = fleet.head().layout().quarantined(&guest).exists();
     Ok(Explained { guest, network, question, closed, name, answers: answers?, ways_in, quarantined })
 }
 

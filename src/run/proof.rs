@@ -1,6 +1,6 @@
 //! Proof: a policy in nft's words, and the kernel's word on what it does with a packet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -15,11 +15,13 @@ use crate::fleet::{Fleet, NetworkPolicy};
 use crate::host::desired::{DesiredError, HostFacts};
 use crate::host::firewall::{self, Endpoint, FirewallInput};
 use crate::host::policy::Transport;
+use crate::host::quarantine;
 use crate::host::resolver::{ResolverInput, resolvers};
 use crate::host::state::Machine;
 use crate::lock::model::Lock;
 use crate::sys::tool::Tool;
 
+use super::error::HostNetworkError;
 use super::guests::declared;
 use super::policy::{Explained, network_of};
 use super::{RunError, Workspace, facts, host};
@@ -67,7 +69,7 @@ impl HostPart {
     /// That of this host, as far as whoever asks may know it.
     fn of(fleet: &Fleet) -> Result<Self, RunError> {
         let closed = facts::closed(fleet)?;
-        let observed = host::look(&fleet.host, &fleet.name)?;
+        let observed = host::look(&fleet.head())?;
         // Where no ports are left, that is for `plan` to say.
         let ports = facts::ports(fleet, &observed).ok().map(|ports| ports.len() as u32);
         let (restored, resolvers) = (HostFacts::restored(&observed), HostFacts::resolvers(&observed));
@@ -94,7 +96,7 @@ fn rendered(
     endpoints: Vec<Endpoint>,
     host: &HostPart,
 ) -> Result<(InterfaceName, String), RunError> {
-    let uplink: InterfaceName = UPLINK.parse().map_err(|_| RunError::NoDefaultRoute)?;
+    let uplink: InterfaceName = UPLINK.parse().map_err(|_| HostNetworkError::NoDefaultRoute)?;
     let used = endpoints.iter().filter_map(|endpoint| fleet.networks.get_key_value(&endpoint.policy));
     let used: BTreeMap<&Label, &NetworkPolicy> = used.collect();
     let (lists, names) = (facts::lists_of(used.values().copied())?, facts::names_of(used.values().copied())?);
@@ -156,10 +158,14 @@ pub fn prove(workspace: &Workspace<'_>, explained: &Explained) -> Result<Proof, 
         endpoint(&guest, &explained.network, ip, mac).map_err(|_| DesiredError::NotLocked(guest.clone()))?;
     let tap = endpoint.tap.clone();
     let host = HostPart { closed: explained.closed.clone(), ..HostPart::default() };
-    let (uplink, ruleset) = rendered(&fleet, lock.as_ref(), vec![endpoint], &host)?;
+    let (uplink, mut ruleset) = rendered(&fleet, lock.as_ref(), vec![endpoint], &host)?;
+    if explained.quarantined {
+        // As on the host: a table of its own, which is asked first.
+        ruleset += &quarantine::table(&fleet.name, &BTreeSet::from([tap.clone()]), &BTreeSet::new());
+    }
     let request = ProofRequest { sender: Sender { tap, mac, ip, uplink }, ruleset, to, transport };
     let proof = ask(&request)?;
-    if proof.passed == explained.is_allowed() { Ok(proof) } else { Err(ProveError::Disproved(proof).into()) }
+    if proof.passed == explained.passes() { Ok(proof) } else { Err(ProveError::Disproved(proof).into()) }
 }
 
 /// Asks this program, started in a network of its own. Who is not root has one where user namespaces may be made.

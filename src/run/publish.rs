@@ -13,7 +13,7 @@ pub fn all(workspace: &Workspace<'_>) -> Result<(FleetName, Vec<PublishedPort>),
     let path = workspace.lock_path();
     let lock = Lock::read(&path)?.ok_or(RunError::NoLock(path))?;
     // One that was brought back from a snapshot has the address that it brought along.
-    let restored = HostFacts::restored(&host::look(&fleet.host, &fleet.name)?);
+    let restored = HostFacts::restored(&host::look(&fleet.head())?);
     let address = |guest: &GuestName| {
         let locked = lock.guest.get(guest).map(|numbers| numbers.ip);
         restored.get(guest).map(|machine| machine.ip).or(locked)

@@ -2,13 +2,13 @@
 //! else, the host is held by nobody, and no plan is made.
 
 use crate::apply::record::quarantine as applied;
-use crate::apply::{ApplyError, observe};
+use crate::apply::{ApplyError, observe, record};
 use crate::base::GuestName;
-use crate::fleet;
 use crate::host::layout::Layout;
+use crate::sys::cgroup;
 
+use super::error::GuestError;
 use super::events::{self, FleetEvent};
-use super::guest_error::GuestError;
 use super::guests::{declared, named};
 use super::{RunError, Workspace, host};
 
@@ -37,15 +37,19 @@ pub fn release(workspace: &Workspace<'_>, name: &str) -> Result<Released, RunErr
     Ok(Released { guest, was_cut_off })
 }
 
-/// A guest of which the store has something.
+/// A guest of which the store or the host has something: one that runs may be of another store.
 fn find(workspace: &Workspace<'_>, name: &str) -> Result<(Layout, GuestName), RunError> {
-    let head = fleet::head(&workspace.settings.file)?;
+    let head = workspace.head()?;
     host::require_root()?;
-    let layout = Layout::new(&head.host, &head.name);
-    let known = observe::recorded(&layout)?;
-    let cut_off = applied::all(&layout).map_err(ApplyError::from)?;
-    let all: std::collections::BTreeSet<&GuestName> = known.iter().chain(cut_off.keys()).collect();
-    let guest = named(&[name.to_owned()], all).map(|mut found| found.remove(0));
+    let layout = head.layout();
+    let mut known = record::guests(&layout)?;
+    known.extend(applied::all(&layout).map_err(ApplyError::from)?);
+    known.extend(applied::unrecorded(&layout).map_err(ApplyError::from)?);
+    // Nothing that cannot be told of cgroups keeps a guest from being cut off.
+    known.extend(
+        cgroup::detect().map(|hierarchy| observe::in_cgroups(&layout, &hierarchy)).unwrap_or_default(),
+    );
+    let guest = named(&[name.to_owned()], &known).map(|mut found| found.remove(0));
     Ok((layout, guest.map_err(|unknown| never_started(workspace, name).unwrap_or(unknown))?))
 }
 

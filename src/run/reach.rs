@@ -1,11 +1,11 @@
 //! Reach: a guest that runs, and the ways into it.
 
 use crate::apply::linux::LinuxHost;
-use crate::apply::observe;
-use crate::apply::record::Ready;
+use crate::apply::record::{self, Ready};
 use crate::base::GuestName;
 use crate::sys::ssh::Target;
 
+use super::error::GuestError;
 use super::fleet_host::Located;
 use super::guests::declared_or_there;
 use super::session::refuse_spare;
@@ -22,7 +22,7 @@ pub fn guest(workspace: &Workspace<'_>, name: &str) -> Result<(LinuxHost, GuestN
 pub fn logged(workspace: &Workspace<'_>, names: &[String]) -> Result<(LinuxHost, Vec<GuestName>), RunError> {
     let Located { host, mut declared } = Located::find(workspace)?;
     if names.is_empty() {
-        declared.extend(observe::recorded(&host.layout)?);
+        declared.extend(record::guests(&host.layout)?);
         return Ok((host, declared.into_iter().collect()));
     }
     let guests =
@@ -36,7 +36,7 @@ pub fn running(workspace: &Workspace<'_>, name: &str) -> Result<(LinuxHost, Gues
     refuse_spare(&host, &guest)?;
     match host.guest(&guest).vmm() {
         Some(_) => Ok((host, guest)),
-        None => Err(RunError::NotRunning(guest)),
+        None => Err(GuestError::NotRunning(guest).into()),
     }
 }
 
@@ -51,10 +51,10 @@ pub fn ready(workspace: &Workspace<'_>, name: &str) -> Result<(GuestName, Ready,
     refuse_spare(&host, &guest)?;
     let vmm = host.guest(&guest).vmm();
     let Some(ready) = host.guest(&guest).ready(vmm.as_ref())? else {
-        return Err(RunError::NotReady { guest, runs: vmm.is_some() });
+        return Err(GuestError::NotReady { guest, runs: vmm.is_some() }.into());
     };
     match host.guest(&guest).ssh_target(&ready)? {
         Some(target) => Ok((guest, ready, target)),
-        None => Err(RunError::NoSshd(guest)),
+        None => Err(GuestError::NoSshd(guest).into()),
     }
 }

@@ -4,19 +4,23 @@ use std::path::PathBuf;
 
 use crate::apply::snapshot;
 use crate::base::{GuestName, SnapshotName};
+use crate::fleet::Fleet;
 use crate::host::snapshot::{DISK, Obstacle, SnapshotManifest, brought_back, differences, misplaced};
 use crate::host::state::MachineDisk;
 use crate::plan::{self, GuestScope, Plan};
 use crate::sys::digest::digest_like;
+use crate::sys::report::Silent;
 
-use super::deployment::{BuiltFleet, Held};
+use super::deployment::{Basis, BuiltFleet};
 use super::error::ObstacleReason;
 use super::guests::declared;
+use super::held::Held;
+use super::session::refuse_as_target;
 use super::{Deployment, Inputs, Outcome, RunError, Workspace, host};
 
 /// A snapshot that can be restored, on a host that is held.
 pub struct Restore<'a> {
-    held: Held<'a>,
+    held: Held<Deployment<'a>>,
     pub plan: Plan,
     /// The guest that goes on from it.
     pub guest: GuestName,
@@ -32,15 +36,19 @@ pub fn prepare<'a>(
 ) -> Result<Restore<'a>, RunError> {
     let fleet = workspace.fleet()?;
     // Nothing is built for one that is not there; looked at again once nobody else can change it.
-    let layout = host::open(&fleet.host, &fleet.name)?.layout;
-    snapshot::may_restore(&layout, snapshot, &snapshot::ready_manifest(&layout, snapshot)?)?;
-    let built = BuiltFleet::before_hold(workspace, &fleet, Inputs::Refresh)?;
-    let mut held = Deployment::hold(workspace, fleet)?;
+    let layout = host::open(&fleet.head())?.layout;
+    let manifest = snapshot::ready_manifest(&layout, snapshot)?;
+    snapshot::may_restore(&layout, snapshot, &manifest)?;
+    let guest = declared(target.unwrap_or(manifest.guest.as_str()), &fleet)?;
+    refuse_as_target(&fleet, snapshot, &guest)?;
+    let (mut held, built) = hold_built(workspace, fleet, &guest, snapshot, &manifest)?;
     let manifest = snapshot::ready_manifest(&held.host.layout, snapshot)?;
     snapshot::may_restore(&held.host.layout, snapshot, &manifest)?;
     let guest = declared(target.unwrap_or(manifest.guest.as_str()), &held.fleet)?;
+    refuse_as_target(&held.fleet, snapshot, &guest)?;
     held.make_key()?;
-    let plan = planned(&mut held, built, &guest, snapshot, &manifest)?;
+    let basis = held.basis_of(built)?;
+    let plan = planned(&held, basis, &guest, snapshot, &manifest)?;
     let damaged = snapshot::check_seals(&held.host.layout, snapshot, &manifest)?;
     if !damaged.is_empty() {
         return Err(refused(snapshot, &guest, &damaged));
@@ -56,24 +64,44 @@ impl Restore<'_> {
     }
 }
 
+/// Holds the host, with what is built by `fleet.lock`. Only where that does not fit is it written, and not before it is known that
+/// nothing stands against the restore.
+fn hold_built<'a>(
+    workspace: &'a Workspace<'a>,
+    fleet: Fleet,
+    guest: &GuestName,
+    snapshot: &SnapshotName,
+    manifest: &SnapshotManifest,
+) -> Result<(Held<Deployment<'a>>, BuiltFleet), RunError> {
+    match Deployment::hold_built(workspace, fleet.clone(), Inputs::Locked) {
+        Err(RunError::NoLock(_) | RunError::StaleLock { .. }) if !workspace.settings.artifacts.no_build => {
+            let silent = Workspace { report: &Silent, settings: workspace.settings.clone() };
+            let mut found = Deployment::look(&silent, fleet.clone())?;
+            let basis = found.basis(Inputs::Foreseen { must_fit: false })?;
+            planned(&found, basis, guest, snapshot, manifest)?;
+            Deployment::hold_built(workspace, fleet, Inputs::Refresh)
+        }
+        held => held,
+    }
+}
+
 /// What brings the guest back; nothing where anything stands against it.
 fn planned(
-    held: &mut Held<'_>,
-    built: BuiltFleet,
+    found: &Deployment<'_>,
+    mut basis: Basis,
     guest: &GuestName,
     name: &SnapshotName,
     manifest: &SnapshotManifest,
 ) -> Result<Plan, RunError> {
-    held.is_converted(GuestScope::Only(std::slice::from_ref(guest)))?;
-    let mut basis = held.basis_of(built)?;
+    found.is_converted(GuestScope::Only(std::slice::from_ref(guest)))?;
     let mut obstacles = differences(manifest, &snapshot::here(manifest.machine.vmm)?);
-    let fresh = basis.state(&held.fleet)?;
+    let fresh = basis.state(&found.fleet)?;
     if let Some(wanted) = fresh.guests.get(guest) {
         let machine = brought_back(manifest, name, wanted.machine());
-        obstacles.extend(misplaced(manifest, &machine, held.fleet.host.subnet));
+        obstacles.extend(misplaced(manifest, &machine, found.fleet.host.subnet));
         basis.facts.restored.insert(guest.clone(), machine);
     }
-    match plan::restore(&held.observed, &basis.state(&held.fleet)?, guest, name, manifest) {
+    match plan::restore(&found.observed, &basis.state(&found.fleet)?, guest, name, manifest) {
         Ok(plan) if obstacles.is_empty() => Ok(plan),
         outcome => {
             obstacles.extend(outcome.err().into_iter().flatten());
@@ -93,7 +121,7 @@ fn refused(snapshot: &SnapshotName, guest: &GuestName, obstacles: &[Obstacle]) -
 }
 
 fn set_aside(
-    held: &Held<'_>,
+    held: &Held<Deployment<'_>>,
     guest: &GuestName,
     name: &SnapshotName,
     manifest: &SnapshotManifest,

@@ -46,7 +46,7 @@ pub enum SavedPlanError {
     Unbuilt(Vec<String>),
     #[error("the plan in {} is out of date: the host, or what it should be, changed since{}", path.display(), lines(.now))]
     OutOfDate { path: PathBuf, now: Vec<String> },
-    #[error("{} is there already, and is no plan", .0.display())]
+    #[error("{} is there already, and is not a saved plan", .0.display())]
     Exists(PathBuf),
     #[error("cannot write the plan as JSON")]
     Text(#[source] serde_json::Error),

@@ -1,19 +1,21 @@
 //! Package scripts that nothing covers: shown, and accepted in `fleet.toml` where somebody says so.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod accept;
+
+use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use crate::base::Sha256;
 use crate::base::text::printable;
-use crate::base::{Label, Sha256};
 use crate::build::{Project, ProjectError};
 use crate::fleet::{ScriptMoment, ScriptName};
 use crate::image::scripts::{acceptances, uncovered};
 use crate::lock::model::{Lock, LockedPackage};
 use crate::lock::repository::{Repositories, RepositoryError};
-use crate::lock::resolve::Update;
+use crate::lock::request::Update;
 use crate::sys::fetch::Cache;
 use crate::sys::fs::{self, FileError};
 use crate::sys::report::Silent;
@@ -47,7 +49,7 @@ pub fn prepare(workspace: &Workspace<'_>, update: &Update) -> Result<Option<Acce
     let (path, mut text) = (project.fleet.source.path.clone(), project.fleet.source.text.clone());
     for (image, spec, recipes, packages) in project.scripts(&lock) {
         if !uncovered(spec, recipes, &packages).is_empty() {
-            let changed = with_acceptances(&text, image, &acceptances(spec, recipes, &packages));
+            let changed = accept::with_acceptances(&text, image, &acceptances(spec, recipes, &packages));
             text = changed.map_err(|why| FileError::when("change", &path)(io::Error::other(why)))?;
         }
     }
@@ -156,67 +158,9 @@ fn indented<'a>(lines: impl Iterator<Item = &'a str> + Clone) -> String {
     lines.take(MOST_LINES).map(line).chain(more).collect()
 }
 
-/// The text of a `fleet.toml` in which an image accepts these scripts, and no others; the rest is as it was.
-fn with_acceptances(
-    text: &str,
-    image: &Label,
-    scripts: &BTreeMap<ScriptName, BTreeSet<Sha256>>,
-) -> Result<String, String> {
-    let mut document: toml_edit::DocumentMut = text.parse().map_err(|error| format!("{error}"))?;
-    let mut table = toml_edit::InlineTable::new();
-    for (name, digests) in scripts {
-        let digests: Vec<String> = digests.iter().map(|sha256| format!("sha256:{sha256}")).collect();
-        let value = match digests.as_slice() {
-            [one] => toml_edit::Value::from(one.as_str()),
-            several => toml_edit::Value::from_iter(several),
-        };
-        table.insert(name.to_string(), value);
-    }
-    let images = document.get_mut("image").and_then(toml_edit::Item::as_table_like_mut);
-    let image = images.and_then(|images| images.get_mut(image.as_str())?.as_table_like_mut());
-    let image = image.ok_or("it has no table of that image")?;
-    match image.get_mut("accept-scripts").and_then(toml_edit::Item::as_value_mut) {
-        Some(value) => {
-            let around = value.decor().clone();
-            *value = table.into();
-            *value.decor_mut() = around;
-        }
-        None => drop(image.insert("accept-scripts", toml_edit::value(table))),
-    }
-    Ok(document.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_acceptance_changes_its_own_line_alone() {
-        let scripts = |digests: &[&str]| {
-            let digests = digests.iter().map(Sha256::of).collect();
-            BTreeMap::from([("a.trigger".parse().unwrap(), digests)])
-        };
-        let text = "# fleet\n[image.i] # why\npackages = [ 'a' ]\n\n[image.j]\naccept-scripts = { 'a.trigger' = 'x' } # b\n";
-        let line = |digests: &[&str]| {
-            let line: Vec<_> =
-                digests.iter().map(|text| format!("\"sha256:{}\"", Sha256::of(text))).collect();
-            line.join(", ")
-        };
-        let i = with_acceptances(text, &"i".parse().unwrap(), &scripts(&["one"])).unwrap();
-        let added = format!("accept-scripts = {{ \"a.trigger\" = {} }}\n\n[image.j]", line(&["one"]));
-        assert_eq!(i, text.replace("\n[image.j]", &added));
-        let j = with_acceptances(text, &"j".parse().unwrap(), &scripts(&["one"])).unwrap();
-        assert_eq!(
-            j,
-            text.replace("{ 'a.trigger' = 'x' }", &format!("{{ \"a.trigger\" = {} }}", line(&["one"])))
-        );
-        let inline = "image = { i = { packages = [] } }\n";
-        assert!(
-            with_acceptances(inline, &"i".parse().unwrap(), &scripts(&["one", "two"]))
-                .unwrap()
-                .contains("= [")
-        );
-    }
 
     #[test]
     fn a_script_is_shown_without_what_a_terminal_would_obey() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::apply::containers::{self, ContainerState, ContainerStatus};
 use crate::apply::linux::LinuxHost;
-use crate::apply::observe;
+use crate::apply::record;
 use crate::apply::record::pool::PoolRecord;
 use crate::base::{GuestName, Label};
 use crate::fleet::Fleet;
@@ -21,37 +21,56 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Marks the sessions over whose container has ended, of guests that the host has; what is then done with these is a plan's. Nobody
 /// holds the host meanwhile, since guests may take long to answer. One that does not answer keeps its session.
 pub(super) fn end_with_containers(fleet: &Fleet) -> Result<(), RunError> {
-    if fleet.guests.values().all(|guest| guest.warm.is_none()) {
-        return Ok(());
+    let Some((host, ended)) = ended_sessions(fleet)? else { return Ok(()) };
+    for EndedSession { guest, record, why } in ended {
+        host.guest(&guest).keep_session(&PoolRecord { is_over: true, ..record })?;
+        events::record(&host.layout, [FleetEvent::SessionEnded { guest: guest.to_string(), why: Some(why) }]);
     }
-    let host = host::open(&fleet.host, &fleet.name)?;
+    Ok(())
+}
+
+/// The guests whose sessions that would mark over. Nothing is marked.
+pub(super) fn ending_with_containers(fleet: &Fleet) -> Result<BTreeSet<GuestName>, RunError> {
+    let ended = ended_sessions(fleet)?.map(|(_, ended)| ended).unwrap_or_default();
+    Ok(ended.into_iter().map(|session| session.guest).collect())
+}
+
+/// A session whose container has ended.
+struct EndedSession {
+    guest: GuestName,
+    record: PoolRecord,
+    why: String,
+}
+
+/// All such sessions; `None` where the fleet has no sessions.
+fn ended_sessions(fleet: &Fleet) -> Result<Option<(LinuxHost, Vec<EndedSession>)>, RunError> {
+    if fleet.guests.values().all(|guest| guest.warm.is_none()) {
+        return Ok(None);
+    }
+    let host = host::open(&fleet.head())?;
     let sessions = sessions(&host)?;
     let mut ended = ended(&host, &sessions);
     if ended.iter().any(|status| has_failed(&status.state)) {
         thread::sleep(AGAIN);
         ended = self::ended(&host, &sessions);
     }
-    for status in ended {
-        let Some((guest, record, name)) = sessions.iter().find(|(guest, ..)| *guest == status.guest) else {
-            continue;
-        };
-        let handle = host.guest(guest);
+    let of_session = |status: ContainerStatus| {
+        let (guest, record, name) = sessions.iter().find(|(guest, ..)| *guest == status.guest)?;
         // Somebody may have ended it meanwhile, and another guest stand in its place.
-        if handle.vmm_taken(record).is_ok() {
-            handle.keep_session(&PoolRecord { is_over: true, ..record.clone() })?;
-            let why = Some(format!("its container {name} {}", words(&status.state)));
-            events::record(&host.layout, [FleetEvent::SessionEnded { guest: guest.to_string(), why }]);
-        }
-    }
-    Ok(())
+        host.guest(guest).vmm_taken(record).ok()?;
+        let why = format!("its container {name} {}", words(&status.state));
+        Some(EndedSession { guest: guest.clone(), record: record.clone(), why })
+    };
+    let ended = ended.into_iter().filter_map(of_session).collect();
+    Ok(Some((host, ended)))
 }
 
 /// Those that end with a container.
 fn sessions(host: &LinuxHost) -> Result<Vec<(GuestName, PoolRecord, Label)>, RunError> {
     let mut found = Vec::new();
-    for guest in observe::recorded(&host.layout)? {
+    for guest in record::guests(&host.layout)? {
         // Most guests of a large fleet have no such record.
-        if !host.layout.session(&guest).exists() {
+        if !host.layout.guest(&guest).session().exists() {
             continue;
         }
         let handle = host.guest(&guest);

@@ -99,9 +99,6 @@ impl FleetUnit {
     }
 
     /// Writes the unit and has systemd start it at each boot. Gives its path.
-    ///
-    /// # Errors
-    /// Where systemd does not run this host, or a file cannot be written.
     pub fn install(&self) -> Result<PathBuf, RunError> {
         if !systemd::is_running() {
             return Err(RunError::NoSystemd);
@@ -195,9 +192,6 @@ impl SessionUnits<'_> {
     }
 
     /// Writes both units and has systemd listen at each boot. Gives the path of the first.
-    ///
-    /// # Errors
-    /// Where systemd does not run this host, or a file cannot be written.
     pub fn install(&self) -> Result<PathBuf, RunError> {
         if !systemd::is_running() {
             return Err(RunError::NoSystemd);

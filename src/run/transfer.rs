@@ -12,7 +12,8 @@ use crate::host::snapshot::SnapshotManifest;
 use crate::sys::age::{AgeIdentity, AgeRecipient};
 use crate::sys::interrupt;
 
-use super::fleet_host::{FleetHost, HeldHost, Located};
+use super::fleet_host::{FleetHost, Located};
+use super::held::Held;
 use super::{RunError, Workspace, host};
 
 /// The public half of this host's key, which is made where there is none.
@@ -60,7 +61,7 @@ pub fn export(
 }
 
 /// Its guest would go on here, and there.
-fn refuse_running(held: &HeldHost<'_>, name: &SnapshotName) -> Result<(), RunError> {
+fn refuse_running(held: &Held<FleetHost<'_>>, name: &SnapshotName) -> Result<(), RunError> {
     let guest = snapshot::ready_manifest(&held.host.layout, name)?.guest;
     let vmm = held.observed.guests.get(&guest).and_then(|found| found.vmm.as_ref());
     match vmm {
@@ -90,7 +91,7 @@ pub fn ledger(workspace: &Workspace<'_>) -> Result<Ledger, RunError> {
 
 /// A ledger that is to be made whole; the host is held.
 pub struct LedgerMending<'a> {
-    held: HeldHost<'a>,
+    held: Held<FleetHost<'a>>,
     /// Why it is not; `None` where it is.
     pub fault: Option<ApplyError>,
 }

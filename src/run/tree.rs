@@ -83,7 +83,7 @@ fn describe(host: &LinuxHost, guest: &GuestName, manifest: &JailManifest) -> Res
 /// The key that guests are told: that of the host, where whoever asks may see its public half, so that trees are what `up`
 /// makes; else one of the tree's own.
 fn key(fleet: &Fleet, layout: &Layout) -> Result<String, RunError> {
-    if let Ok(of_host) = ssh::public_key(&Layout::new(&fleet.host, &fleet.name).key()) {
+    if let Ok(of_host) = ssh::public_key(&fleet.head().layout().key()) {
         return Ok(of_host);
     }
     ssh::keygen(&layout.key(), &layout.new_key())?;

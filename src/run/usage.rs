@@ -30,7 +30,7 @@ pub(super) fn samples<'a>(
 ) -> Vec<GuestSample> {
     let used = usage::guests(host, observed);
     let limit = |name: &GuestName| match observed.guests.get(name)?.cgroup?.limits {
-        Found::Whole(limits) => Some(limits.memory),
+        Found::Whole(limits) => limits.memory,
         Found::Half => None,
     };
     every_guest(host, observed, declared)

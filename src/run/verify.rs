@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::base::{FileDigest, Sha256};
 use crate::build::Builder;
 use crate::build::artifacts::Artifact;
-use crate::host::layout::Layout;
+use crate::lock::model::Lock;
 use crate::sys::digest::digest_like;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::report::Unit;
@@ -75,10 +75,10 @@ pub fn verify(workspace: &Workspace<'_>) -> Result<Verification, RunError> {
     };
     let mut known: BTreeMap<PathBuf, FileOfDigest> =
         built.map(|artifact| (artifact.path.clone(), (KeptIn::Artifact, digest(artifact)))).collect();
-    known.extend(downloads(workspace)?);
+    known.extend(downloads(workspace, &locked.lock)?);
     let looked_at_store = host::require_root().is_ok();
     if looked_at_store {
-        let layout = Layout::new(&fleet.host, &fleet.name);
+        let layout = fleet.head().layout();
         for digest in named_in_stores(&fleets(&fleet.host)?, &artifacts)? {
             let path = layout.file(&digest);
             if path.exists() {
@@ -106,13 +106,11 @@ fn state(path: &Path, digest: &FileDigest) -> ReadState {
 }
 
 /// Downloads that are there and that `fleet.lock` pins.
-fn downloads(workspace: &Workspace<'_>) -> Result<BTreeMap<PathBuf, FileOfDigest>, FileError> {
-    let pinned = files::read_text(&workspace.lock_path())?;
+fn downloads(workspace: &Workspace<'_>, lock: &Lock) -> Result<BTreeMap<PathBuf, FileOfDigest>, FileError> {
+    let pinned = lock.downloads();
     let folder = workspace.settings.cache.join("sha256");
     let names = files::names_in(&folder)?;
-    let known = names.into_iter().filter(|name| pinned.contains(name.as_str())).filter_map(|name| {
-        let digest: Sha256 = name.parse().ok()?;
-        Some((folder.join(name), (KeptIn::Download, digest.into())))
-    });
-    Ok(known.collect())
+    let there = names.iter().filter_map(|name| name.parse().ok()).filter(|digest| pinned.contains(digest));
+    let known = |digest: Sha256| (folder.join(digest.to_string()), (KeptIn::Download, digest.into()));
+    Ok(there.map(known).collect())
 }

@@ -1,5 +1,6 @@
 //! Watch: follow a Git branch or a file, apply each change, repair drift.
 
+mod asking;
 mod building;
 mod following;
 mod source;
@@ -11,9 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::apply::ApplyError;
 use crate::base::diagnostic::one_line;
+use crate::base::problem::InvalidFile;
 use crate::base::{Class, Diagnostic, GuestName};
 use crate::fleet::{self, Fleet, OnExit};
-use crate::host::layout::Layout;
 use crate::host::observed::ObservedGuest;
 use crate::plan::{GuestScope, Plan};
 use crate::sys::interrupt::{self, Interrupted};
@@ -64,6 +65,8 @@ pub struct Watch<'a> {
     looked_at: Option<String>,
     /// One that came while another was built, and is bad: it is not looked at again.
     mistaken: Option<String>,
+    /// The revision that this look is about.
+    at: Option<String>,
     /// The revision that was last brought to the host, whether all of it came or not.
     tried: Option<String>,
     /// What that wants, which its file may say no more.
@@ -72,6 +75,10 @@ pub struct Watch<'a> {
     /// What the last look failed of, which is told once.
     failure: Option<String>,
     repairs: u64,
+    /// Whether the host is as the last good revision wants it, whatever else a look came to.
+    is_in_step: bool,
+    /// The revision that was applied last, and when.
+    applied: Option<(String, SystemTime)>,
     /// Time between two looks.
     interval: Duration,
     seen: Arc<Mutex<Following>>,
@@ -84,7 +91,7 @@ pub enum LookOutcome {
     Complete,
     /// Some step failed.
     Incomplete,
-    /// What is missing waits for its time.
+    /// What is missing waits for its time, or nothing is known yet that should be there.
     Waiting,
 }
 
@@ -96,18 +103,21 @@ impl<'a> Watch<'a> {
     pub fn new(base: &'a Workspace<'a>, followed: Followed) -> Result<Self, RunError> {
         host::require_root()?;
         let source = RevisionSource::new(base, followed)?;
-        let remembered = source.remembered().filter(|(commit, _)| source.verify(commit).is_ok());
+        let good = source.remembered();
         Ok(Self {
             base,
             source,
-            good: remembered.map(|(_, good)| good),
+            good,
             looked_at: None,
             mistaken: None,
+            at: None,
             tried: None,
             last: None,
             restarts: Restarts::default(),
             failure: None,
             repairs: 0,
+            is_in_step: false,
+            applied: None,
             interval: INTERVAL,
             seen: Arc::default(),
         })
@@ -129,13 +139,16 @@ impl<'a> Watch<'a> {
     /// Looks, and tells what it came to.
     fn look_and_tell(&mut self, look: Look<'a>, tell: &mut dyn FnMut(Event<'_>)) {
         let begun = Instant::now();
+        self.is_in_step = false;
+        self.at = None;
         let looked = look(self, tell);
         self.see(&looked, begun.elapsed());
         match looked {
             Ok(LookOutcome::Complete | LookOutcome::Waiting) => {}
             Ok(LookOutcome::Incomplete) => tell(Event::Incomplete),
             Err(error) => {
-                self.keep_failure(&error);
+                let at = self.at.take();
+                self.keep_failure(&error, at);
                 tell(Event::Failed(error));
             }
         }
@@ -151,25 +164,24 @@ impl<'a> Watch<'a> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.good.clone_from(&self.good);
         let metrics = &mut seen.metrics;
-        metrics.is_complete = matches!(looked, Ok(LookOutcome::Complete));
+        metrics.is_in_step = self.is_in_step;
         (metrics.looked, metrics.seconds) = (Some(SystemTime::now()), took.as_secs_f64());
         metrics.looks += 1;
-        metrics.failed_looks += u64::from(!metrics.is_complete);
+        metrics.failed_looks += u64::from(!matches!(looked, Ok(LookOutcome::Complete)));
         metrics.repairs = self.repairs;
-        if let Some(revision) = self.tried.as_ref().filter(|_| metrics.is_complete)
-            && metrics.applied.as_ref().is_none_or(|(applied, _)| applied != revision)
-        {
-            metrics.applied = Some((revision.clone(), SystemTime::now()));
-        }
+        metrics.applied.clone_from(&self.applied);
     }
 
-    /// Puts a failure among the events, once for each reason.
-    fn keep_failure(&mut self, error: &RunError) {
-        let error = one_line(error);
-        if self.failure.as_ref() != Some(&error) {
-            self.failure = Some(error.clone());
+    /// Puts a failure among the events, once for each reason: with each mistake at its place, and who made the commit that has them.
+    fn keep_failure(&mut self, error: &RunError, revision: Option<String>) {
+        let mistakes: Vec<_> = error.problems().iter().flat_map(InvalidFile::lines).collect();
+        let words = if mistakes.is_empty() { one_line(error) } else { mistakes.join("; ") };
+        let words = self.source.without_place(&words, revision.as_deref());
+        if self.failure.as_ref() != Some(&words) {
+            self.failure = Some(words.clone());
+            let author = revision.as_deref().and_then(|commit| self.source.author(commit));
             let file = self.good.as_ref().map_or(&self.base.settings.file, |good| &good.file);
-            keep_event(file, FleetEvent::LookFailed { error });
+            keep_event(file, FleetEvent::LookFailed { error: words, revision, author });
         }
     }
 
@@ -191,7 +203,7 @@ impl<'a> Watch<'a> {
 
     /// One look: a new revision is applied, else drift is repaired.
     pub fn look(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<LookOutcome, RunError> {
-        let (revision, place) = match self.source.newest() {
+        let revision = match self.newest(tell) {
             Ok(found) => found,
             Err(error) => {
                 self.repair(tell)?;
@@ -201,20 +213,22 @@ impl<'a> Watch<'a> {
         if [&self.looked_at, &self.mistaken].into_iter().flatten().any(|known| *known == revision) {
             return self.repair(tell);
         }
+        self.at = Some(revision.clone());
         let is_new = self.tried.as_ref() != Some(&revision);
         if is_new {
             self.restarts.reset();
             tell(Event::Applying(&revision));
         }
-        let brought =
-            self.source.verify(&revision).and_then(|()| self.bring_new(&revision, &place, is_new, tell));
+        let brought = self.bring_new(&revision, is_new, tell);
         // What came to nothing is as new as before.
         self.tried = matches!(brought, Ok(Some(_))).then(|| revision.clone());
         match brought {
             Ok(None) => self.look(tell),
-            Ok(Some(LookOutcome::Complete)) => self.keep_applied(revision, place, tell),
-            Ok(Some(other)) => Ok(other),
+            Ok(Some((LookOutcome::Complete, place))) => self.keep_applied(revision, place, tell),
+            Ok(Some((other, _))) => Ok(other),
+            Err(_) if self.source.is_made_anew() => self.look(tell),
             Err(error) if error.class() == Class::Invalid => {
+                self.source.discard(&revision);
                 self.looked_at = Some(revision);
                 self.forget_file();
                 Err(error)
@@ -227,6 +241,18 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// The newest revision. However long a repository takes to tell, what the last good one wants is put right meanwhile.
+    fn newest(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<String, RunError> {
+        loop {
+            if let Some(found) = self.source.newest(self.interval) {
+                return found;
+            }
+            self.look_and_tell(Self::repair_meanwhile, tell);
+            // Who is asked to end does not wait for it.
+            interrupt::end_if_asked();
+        }
+    }
+
     /// What the host was brought to is what it is held to from now on.
     fn keep_applied(
         &mut self,
@@ -235,9 +261,12 @@ impl<'a> Watch<'a> {
         tell: &mut dyn FnMut(Event<'_>),
     ) -> Result<LookOutcome, RunError> {
         self.source.remember(&revision)?;
-        self.source.remove_checkouts_but(&revision)?;
+        self.source.clear_for(&revision)?;
         keep_event(&place.file, FleetEvent::Applied { revision: revision.clone() });
         self.failure = None;
+        if self.applied.as_ref().is_none_or(|(applied, _)| *applied != revision) {
+            self.applied = Some((revision.clone(), SystemTime::now()));
+        }
         tell(Event::Applied(&revision));
         (self.good, self.looked_at) = (Some(place), Some(revision));
         Ok(LookOutcome::Complete)
@@ -252,23 +281,26 @@ impl<'a> Watch<'a> {
     fn bring_new(
         &mut self,
         revision: &str,
-        place: &Revision,
         is_new: bool,
         tell: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Option<LookOutcome>, RunError> {
-        let workspace = self.base.at(place);
-        let Some(built) = self.build(revision, place, tell)? else { return Ok(None) };
+    ) -> Result<Option<(LookOutcome, Revision)>, RunError> {
+        self.source.clear_for(revision)?;
+        let place = self.source.checkout_of(revision)?;
+        let workspace = self.base.at(&place);
+        let Some(built) = self.build(revision, &place, tell)? else { return Ok(None) };
         let brought = bring(&workspace, built.clone(), is_new, &mut self.restarts, tell)?;
-        if brought == LookOutcome::Complete {
+        self.is_in_step = brought == LookOutcome::Complete;
+        if self.is_in_step {
             self.last = Some(built);
         }
-        Ok(Some(brought))
+        Ok(Some((brought, place)))
     }
 
     /// Puts right what is not as the last good revision wants it: that one holds for as long as there is no other, be it that
     /// nobody can be asked for one.
     fn repair(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<LookOutcome, RunError> {
-        let Some(good) = &self.good else { return Ok(LookOutcome::Complete) };
+        let Some(good) = &self.good else { return Ok(LookOutcome::Waiting) };
+        self.source.mend(good)?;
         self.last = Some(built(&self.base.at(good))?);
         self.repair_by_last(tell)
     }
@@ -283,7 +315,7 @@ impl<'a> Watch<'a> {
     }
 
     fn repair_by_last(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<LookOutcome, RunError> {
-        let (Some(good), Some(last)) = (&self.good, &self.last) else { return Ok(LookOutcome::Complete) };
+        let (Some(good), Some(last)) = (&self.good, &self.last) else { return Ok(LookOutcome::Waiting) };
         let mut has_repaired = false;
         let mut note = |event: Event<'_>| {
             has_repaired |= matches!(event, Event::CarriedOut(_));
@@ -292,6 +324,7 @@ impl<'a> Watch<'a> {
         let workspace = self.base.at(good);
         let look = bring(&workspace, last.clone(), false, &mut self.restarts, &mut note);
         self.repairs += u64::from(has_repaired);
+        self.is_in_step = matches!(look, Ok(LookOutcome::Complete));
         look
     }
 }
@@ -302,7 +335,7 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(90);
 /// Among those of the fleet that a file names, where it names one.
 fn keep_event(file: &Path, what: FleetEvent) {
     if let Ok(head) = fleet::head(file) {
-        events::record(&Layout::new(&head.host, &head.name), [what]);
+        events::record(&head.layout(), [what]);
     }
 }
 
@@ -342,10 +375,10 @@ fn bring(
     held_back.iter().for_each(|held_back| tell(Event::HeldBack(held_back)));
     match retention::keep_to(&held.host.layout, &held.fleet.snapshots) {
         Ok(gone) => gone.iter().for_each(|one| {
-            workspace.report.note(&format!("snapshot {} is removed: {}", one.name, one.why));
+            workspace.report.info(&format!("snapshot {} is removed: {}", one.name, one.why));
         }),
         // Guests are looked after all the same.
-        Err(error) => workspace.report.note(&format!("note: snapshots are kept: {}", one_line(&error))),
+        Err(error) => workspace.report.note(&format!("snapshots are kept: {}", one_line(&error))),
     }
     let done = if is_settled { LookOutcome::Complete } else { LookOutcome::Waiting };
     if !is_new && plan.is_empty() {

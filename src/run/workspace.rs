@@ -2,17 +2,18 @@
 
 use std::path::PathBuf;
 
+use crate::apply::linux::LinuxHost;
 use crate::build::artifacts::OutDir;
 use crate::build::needs::Need;
 use crate::build::remote::FleetRegistry;
 use crate::build::{Configuration, Project, ProjectError};
-use crate::fleet::{self, ArtifactPlace, Confinement, Fleet, LoadError};
+use crate::fleet::{self, ArtifactPlace, Confinement, Fleet, FleetHead, LoadError};
 use crate::lock::model::Lock;
 use crate::sys::fetch::Cache;
 use crate::sys::http::{Client, Network};
 use crate::sys::report::Report;
 
-use super::RunError;
+use super::{RunError, host};
 
 /// What every use case needs to know.
 #[derive(Clone, Debug)]
@@ -75,13 +76,20 @@ impl Workspace<'_> {
         }
     }
 
-    /// The fleet, validated.
+    /// The fleet, validated. Its artifacts are had from where the settings say.
     pub fn fleet(&self) -> Result<Fleet, LoadError> {
         let WorkspaceSettings { file, confinement, .. } = &self.settings;
-        match confinement {
-            None => fleet::load(file),
-            Some(confinement) => fleet::load_confined(file, confinement),
-        }
+        fleet::load_as(file, confinement.as_ref(), self.settings.artifacts.place.as_ref())
+    }
+
+    /// Which fleet it is, and where it is on its host, whatever else is wrong in the file.
+    pub fn head(&self) -> Result<FleetHead, LoadError> {
+        fleet::head(&self.settings.file)
+    }
+
+    /// The fleet's host, to be looked at, whatever else is wrong in the file.
+    pub(super) fn head_host(&self) -> Result<LinuxHost, RunError> {
+        host::open(&self.head()?)
     }
 
     /// Where `fleet.lock` is.
@@ -104,7 +112,7 @@ impl Workspace<'_> {
 
     /// The registry of a fleet's artifacts, where it has one.
     pub(super) fn registry(&self, place: Option<&ArtifactPlace>) -> Result<Option<FleetRegistry>, RunError> {
-        let Some(place) = self.settings.artifacts.place.as_ref().or(place) else { return Ok(None) };
+        let Some(place) = place else { return Ok(None) };
         let client = self.cache()?.client().clone();
         Ok(Some(FleetRegistry::new(place.clone(), client, self.settings.offline)))
     }

@@ -61,8 +61,10 @@ pub fn read(dir: &Path, path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
 /// # Errors
 /// A link on the way that leads out of `dir`, as a [`LeadsOut`]; else what the file system says.
 pub fn find(dir: &Path, path: &Path) -> io::Result<Option<PathBuf>> {
-    if let Some(inside) = without_links(dir, path) {
-        return Ok(Some(inside));
+    match without_links(dir, path) {
+        Some(Ok(inside)) => return Ok(Some(inside)),
+        Some(Err(error)) if is_absent(&error) => return Ok(None),
+        _ => {}
     }
     let (below, real) = match (fs::canonicalize(dir), fs::canonicalize(path)) {
         (Ok(below), Ok(real)) => (below, real),
@@ -74,8 +76,9 @@ pub fn find(dir: &Path, path: &Path) -> io::Result<Option<PathBuf>> {
     }
 }
 
-/// What follows `dir` in a path, where something is there and no link on the way: so one call tells of nearly every file of a project.
-fn without_links(dir: &Path, path: &Path) -> Option<PathBuf> {
+/// What follows `dir` in a path, where no link is on the way: so one call tells of nearly every file of a project. What is absent then
+/// is so for good; any other error says nothing.
+fn without_links(dir: &Path, path: &Path) -> Option<io::Result<PathBuf>> {
     let inside: PathBuf = path.strip_prefix(dir).ok()?.components().collect();
     if inside.as_os_str().is_empty() || inside.components().any(|part| part == Component::ParentDir) {
         return None;
@@ -85,8 +88,8 @@ fn without_links(dir: &Path, path: &Path) -> Option<PathBuf> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let below =
         rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    openat2(below, &inside, flags, Mode::empty(), resolve).ok()?;
-    Some(inside)
+    let found = openat2(below, &inside, flags, Mode::empty(), resolve);
+    Some(found.map(|_| inside).map_err(io::Error::from))
 }
 
 /// The first link on the way of a path that leads out.
@@ -150,7 +153,11 @@ mod tests {
         for path in ["a/file", "a/./file", "a/../a/file"] {
             assert_eq!(find(&inside, &inside.join(path)).unwrap(), Some("a/file".into()), "{path}");
         }
-        assert_eq!(find(&inside, &inside.join("none")).unwrap(), None);
+        symlink("a", inside.join("dir")).unwrap();
+        assert_eq!(find(&inside, &inside.join("dir/file")).unwrap(), Some("a/file".into()));
+        for path in ["none", "none/file", "a/none", "a/file/x", "dir/none"] {
+            assert_eq!(find(&inside, &inside.join(path)).unwrap(), None, "{path}");
+        }
         let error = find(&inside, &inside.join("leaves")).unwrap_err();
         let said = error.to_string();
         assert!(said.contains("in/leaves is a link to ") && said.contains("/outside, which is"), "{said}");

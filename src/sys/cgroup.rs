@@ -161,13 +161,13 @@ fn read(file: &Path) -> Option<String> {
     String::from_utf8(read_of_kernel(file).ok()?).ok()
 }
 
-/// A number, or `max` for none; version 1 writes a huge number for none.
-fn parse_limit(text: &str) -> Option<u64> {
+/// Reads a number, or `max` for no limit; version 1 has a huge number for that.
+fn parse_limit(text: &str) -> Option<Option<u64>> {
     /// The largest multiple of a 4 KiB page: what `memory.limit_in_bytes` shows where nothing is set.
     const V1_NO_LIMIT: u64 = 0x7FFF_FFFF_FFFF_F000;
     match text.trim() {
-        "max" => Some(u64::MAX),
-        number => number.parse().ok().map(|n| if n >= V1_NO_LIMIT { u64::MAX } else { n }),
+        "max" => Some(None),
+        number => Some(Some(number.parse().ok()?).filter(|limit| *limit < V1_NO_LIMIT)),
     }
 }
 
@@ -186,8 +186,8 @@ fn parse_counter(text: &str, name: &str) -> Option<u64> {
     value.trim().parse().ok()
 }
 
-fn limit_text(limit: u64) -> String {
-    if limit == u64::MAX { "max".to_owned() } else { limit.to_string() }
+fn limit_text(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "max".to_owned(), |limit| limit.to_string())
 }
 
 impl Hierarchy {
@@ -240,9 +240,21 @@ impl Hierarchy {
         pids.into_iter().collect()
     }
 
-    /// The files to which a process writes `0` to join the cgroup.
+    /// The files to which a process of this host is written, with all of its threads, to be moved into the cgroup.
     pub fn procs_files(&self, path: &str) -> Vec<PathBuf> {
         self.dirs(path).into_iter().map(|dir| dir.join("cgroup.procs")).collect()
+    }
+
+    /// The files to which a process that has one thread, or is about to become another program, writes `0` to join the cgroup.
+    ///
+    /// Version 1 moves a thread by itself at once. Before it moves all threads of a process, the kernel waits for every processor
+    /// (`cgroup_threadgroup_rwsem`), which takes 10 to 40 ms. Version 2 knows no other way.
+    pub fn join_files(&self, path: &str) -> Vec<PathBuf> {
+        let file = match self {
+            Self::V2 { .. } => "cgroup.procs",
+            Self::V1 { .. } => "tasks",
+        };
+        self.dirs(path).into_iter().map(|dir| dir.join(file)).collect()
     }
 
     /// Moves a process of this host into the cgroup, for every controller.
@@ -380,10 +392,20 @@ cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0
     }
 
     #[test]
+    fn where_a_thread_moves_by_itself_the_kernel_does_not_wait_for_all_processors() {
+        let mounts =
+            BTreeMap::from(["cpu", "pids"].map(|name| (name.to_owned(), Path::new("/c").join(name))));
+        let files = Hierarchy::V1 { mounts }.join_files("sisforge/a");
+        assert_eq!(files, ["/c/cpu/sisforge/a/tasks", "/c/pids/sisforge/a/tasks"].map(PathBuf::from));
+        let files = Hierarchy::V2 { root: "/c".into() }.join_files("sisforge/a");
+        assert_eq!(files, [PathBuf::from("/c/sisforge/a/cgroup.procs")]);
+    }
+
+    #[test]
     fn no_limit_reads_the_same_in_both_versions() {
-        assert_eq!(parse_limit("max\n"), Some(u64::MAX));
-        assert_eq!(parse_limit("9223372036854771712\n"), Some(u64::MAX));
-        assert_eq!(parse_limit("536870912\n"), Some(536_870_912));
+        assert_eq!(parse_limit("max\n"), Some(None));
+        assert_eq!(parse_limit("9223372036854771712\n"), Some(None));
+        assert_eq!(parse_limit("536870912\n"), Some(Some(536_870_912)));
         assert_eq!(parse_cpu_max("max 100000\n"), Some(None));
         assert_eq!(parse_cpu_max("50000 100000\n"), Some(Some((50_000, 100_000))));
     }
@@ -409,10 +431,10 @@ cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0
         let text = |file: &str| fs::read_to_string(root.path().join(file)).unwrap();
         fs::write(root.path().join("cgroup.subtree_control"), "cpuset memory").unwrap();
         let hierarchy = Hierarchy::V2 { root: root.path().to_owned() };
-        let io = IoLimits { read_bytes: 1 << 20, write_operations: 50, ..IoLimits::NONE };
+        let io = IoLimits { read_bytes: Some(1 << 20), write_operations: Some(50), ..IoLimits::NONE };
         let mut limits = Limits {
-            memory: 64 << 20,
-            pids: 32,
+            memory: Some(64 << 20),
+            pids: Some(32),
             cpu_quota: Some((50_000, 100_000)),
             cpu_weight: 300,
             io: BTreeMap::new(),

@@ -11,130 +11,29 @@
 //! Beside it there may be a vendor directory ([`vendor`](super::vendor)), which is looked into before the network.
 
 mod address;
+mod error;
 mod latest;
+mod servers;
 
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
-use crate::base::diagnostic::{each, together};
-use crate::base::{Class, Diagnosis, Diagnostic, Sha256};
+use crate::base::{Sha256, web_page};
 
 use super::digest::sha256_of_file;
 use super::fs::{FileError, FileLock, create_dir_all, remove};
-use super::http::{ATTEMPTS, Client, ExpectedBody, FileSink, HttpError, OTHER_FILE, Sink};
+use super::http::{Client, ExpectedBody, FileSink, HttpError, Sink};
 use super::report::{Report, Unit};
 use super::vendor;
 
+use servers::Servers;
+
 pub use address::MirroredUrl;
+pub use error::{FetchError, GetError, UnexpectedBody};
 pub use latest::LastSeen;
-
-/// Why a download is not there.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    #[error(transparent)]
-    Http(#[from] HttpError),
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The network may not be used.
-    #[error("{url} is not in the cache {}{}, and this run is offline", dir.display(), or_in(vendor.as_deref()))]
-    Offline { url: String, dir: PathBuf, vendor: Option<PathBuf> },
-    /// Another file than the one that was asked for.
-    #[error(
-        "{url} has the SHA-256 {found}, but {expected} is expected: the file was replaced or tampered with"
-    )]
-    Digest { url: String, expected: String, found: String },
-    /// In the order of the places, the address first.
-    #[error("none of {} URLs has it: {}", .0.len(), each(.0))]
-    Nowhere(Vec<FetchError>),
-}
-
-impl Diagnostic for FetchError {
-    fn diagnosis(&self) -> Diagnosis {
-        match self {
-            Self::Http(error) => error.diagnosis(),
-            Self::File(error) => error.diagnosis().of(Class::Failed),
-            Self::Offline { .. } => Class::Failed.hint("run once without --offline"),
-            Self::Digest { .. } => Class::Failed.hint(OTHER_FILE),
-            Self::Nowhere(errors) => together(errors),
-        }
-    }
-}
-
-impl FetchError {
-    /// Whether the same request may go better later.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::Http(error) => error.may_pass(),
-            Self::Nowhere(errors) => errors.iter().any(Self::may_pass),
-            Self::File(_) | Self::Offline { .. } | Self::Digest { .. } => false,
-        }
-    }
-}
-
-fn or_in(vendor: Option<&Path>) -> String {
-    vendor.map(|dir| format!(" or in {}", dir.display())).unwrap_or_default()
-}
-
-/// What is to be done after a place gave nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remedy {
-    /// It may give it later, another place may at once.
-    Later,
-    /// Another place may.
-    Elsewhere,
-    /// Nothing that a place does changes it.
-    None,
-}
-
-/// An error that knows what may help.
-pub trait Retryable {
-    /// What may.
-    fn remedy(&self) -> Remedy;
-}
-
-impl Retryable for FetchError {
-    fn remedy(&self) -> Remedy {
-        match self {
-            Self::Http(HttpError::Store { .. }) | Self::File(_) => Remedy::None,
-            Self::Http(error) if error.may_pass() => Remedy::Later,
-            _ => Remedy::Elsewhere,
-        }
-    }
-}
-
-/// Why a file that its taker looks at is not there.
-#[derive(Debug, thiserror::Error)]
-pub enum GetError<E: Error + 'static> {
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    /// It came, and was not accepted.
-    #[error(transparent)]
-    Refused(E),
-}
-
-impl<E: Diagnostic + 'static> Diagnostic for GetError<E> {
-    fn diagnosis(&self) -> Diagnosis {
-        match self {
-            Self::Fetch(error) => error.diagnosis(),
-            Self::Refused(error) => error.diagnosis(),
-        }
-    }
-}
-
-impl<E: Error> Retryable for GetError<E> {
-    fn remedy(&self) -> Remedy {
-        match self {
-            Self::Fetch(error) => error.remedy(),
-            Self::Refused(_) => Remedy::Elsewhere,
-        }
-    }
-}
 
 /// What is known of a download before it comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,15 +54,14 @@ pub struct Cache {
     vendor: Option<PathBuf>,
     verify: bool,
     client: Client,
-    /// Servers that gave nothing in this run: they are asked last.
-    failing: Arc<Mutex<BTreeSet<String>>>,
+    servers: Servers,
 }
 
 impl Cache {
     /// The cache in `dir`, which is made where it is missing. A file that is there already is trusted if its size is right.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         let client = Client::shared().clone();
-        Self { dir: dir.into(), vendor: None, verify: false, client, failing: Arc::default() }
+        Self { dir: dir.into(), vendor: None, verify: false, client, servers: Servers::default() }
     }
 
     /// The same, but what a vendor directory has is taken from there.
@@ -218,7 +116,7 @@ impl Cache {
                 let plain = |error| match error {
                     GetError::Fetch(error) | GetError::Refused(error) => error,
                 };
-                one_or_all(errors.into_iter().map(plain).collect())
+                FetchError::of_places(errors.into_iter().map(plain).collect())
             });
         };
         let path = self.path(&sha256);
@@ -282,61 +180,8 @@ impl Cache {
         if offline {
             return Err(error);
         }
-        progress.note(&format!("note: {error}; it is downloaded instead"));
+        progress.note(&format!("{error}; it is downloaded instead"));
         Ok(None)
-    }
-
-    /// Asks one place after the other, those whose servers failed before last; all of them again, after a pause, for as long as
-    /// that may help. `ask` is given the place and how often it may try. The errors are those of the places that gave
-    /// nothing, at least one.
-    fn any_of<T, E: Retryable + Error>(
-        &self,
-        address: &MirroredUrl,
-        progress: &dyn Report,
-        mut ask: impl FnMut(&str, u32) -> Result<T, E>,
-    ) -> Result<T, Vec<E>> {
-        if address.mirrors.is_empty() {
-            return ask(&address.url, ATTEMPTS).map_err(|error| vec![error]);
-        }
-        let mut places: Vec<&str> = address.places().collect();
-        places.sort_by_key(|place| self.is_failing(place));
-        for round in 1.. {
-            let mut errors = Vec::new();
-            let mut left = Vec::new();
-            for (index, place) in places.iter().enumerate() {
-                let error = match ask(place, 1) {
-                    Ok(found) => return Ok(found),
-                    Err(error) => error,
-                };
-                match error.remedy() {
-                    Remedy::None => return Err(vec![error]),
-                    Remedy::Later => {
-                        self.failing().insert(address::server(place).to_owned());
-                        left.push(*place);
-                    }
-                    Remedy::Elsewhere => {}
-                }
-                if round == 1 && index + 1 < places.len() {
-                    let error = each(std::slice::from_ref(&error));
-                    progress.note(&format!("note: {error}; trying the next mirror"));
-                }
-                errors.push(error);
-            }
-            if left.is_empty() || round == ATTEMPTS {
-                return Err(errors);
-            }
-            places = left;
-            thread::sleep(self.client.pause(round));
-        }
-        Err(Vec::new())
-    }
-
-    fn failing(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_failing(&self, place: &str) -> bool {
-        self.failing().contains(address::server(place))
     }
 
     fn fetch_pinned(
@@ -349,7 +194,7 @@ impl Cache {
         let partial = self.dir.join("partial").join(sha256.to_string());
         create_dir_all(&self.dir.join("partial"))?;
         let ask = |url: &str, attempts| self.fetch_from(url, &partial, sha256, size, attempts, progress);
-        self.any_of(address, progress, ask).map_err(one_or_all)
+        self.servers.ask(&self.client, address, progress, ask).map_err(FetchError::of_places)
     }
 
     /// Goes on with what is there, from one place, until it is the expected file.
@@ -370,8 +215,12 @@ impl Cache {
             if found == *sha256 {
                 return self.keep(partial, sha256).map(drop);
             }
+            let is_page = is_web_page(partial)?;
             remove(partial)?;
             // The beginning may have been of another file; then a whole one is right.
+            if !resumed && is_page {
+                return Err(HttpError::Page { url: url.to_owned() }.into());
+            }
             if !resumed {
                 let (expected, found) = (sha256.to_string(), found.to_string());
                 return Err(FetchError::Digest { url: url.to_owned(), expected, found });
@@ -393,7 +242,7 @@ impl Cache {
             let path = self.last_known(address, size).map_err(|error| vec![error.into()])?;
             return accept(path).map_err(|error| vec![GetError::Refused(error)]);
         }
-        self.any_of(address, progress, |url, attempts| {
+        self.servers.ask(&self.client, address, progress, |url, attempts| {
             let (path, sha256) = self.fetch_unpinned(url, size, attempts, progress)?;
             let accepted = accept(path).map_err(GetError::Refused)?;
             self.remember(address, &sha256)?;
@@ -476,12 +325,11 @@ impl Cache {
     }
 }
 
-/// The error of the only place, or those of all.
-fn one_or_all(mut errors: Vec<FetchError>) -> FetchError {
-    match errors.len() {
-        1 => errors.remove(0),
-        _ => FetchError::Nowhere(errors),
-    }
+fn is_web_page(path: &Path) -> Result<bool, FileError> {
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(web_page::HEAD).read_to_end(&mut head));
+    read.map_err(FileError::when("read", path))?;
+    Ok(web_page::is(&head))
 }
 
 #[cfg(test)]

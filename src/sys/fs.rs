@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Class, Diagnosis, Diagnostic, LfsPointer};
 
+mod space;
+
+pub use self::space::{FreeSpace, allocated, allocated_within, existing_ancestor, free_space};
+
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", path.display())]
@@ -34,14 +38,42 @@ pub fn io_diagnosis(error: &io::Error) -> Diagnosis {
     }
 }
 
-/// The same for a file that somebody named: one that is not there, or of another kind, is a mistake of theirs.
+/// A file that should be text and is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is not UTF-8")]
+pub struct NotText;
+
+impl NotText {
+    /// As the error of a system call, for whoever reads a text.
+    pub fn of(error: io::Error) -> io::Error {
+        if error.kind() == ErrorKind::InvalidData && error.raw_os_error().is_none() {
+            Self.into()
+        } else {
+            error
+        }
+    }
+}
+
+impl From<NotText> for io::Error {
+    fn from(error: NotText) -> Self {
+        Self::new(ErrorKind::InvalidData, error)
+    }
+}
+
+/// The same for a file that somebody named: one that is not there, or of another kind or content, is a mistake of theirs.
 pub fn input_diagnosis(error: &io::Error) -> Diagnosis {
+    if let Some(pointer) = error.get_ref().and_then(|inner| inner.downcast_ref::<LfsPointer>()) {
+        return pointer.diagnosis();
+    }
+    let is_text = error.get_ref().is_some_and(|inner| inner.is::<NotText>());
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => Class::Invalid.no_hint(),
         // A link that leads out of the project, or a pipe.
         ErrorKind::InvalidInput => Class::Invalid.no_hint(),
         ErrorKind::IsADirectory => Class::Invalid.hint("name a file, not a directory"),
-        ErrorKind::InvalidData => Class::Invalid.hint("save it as UTF-8"),
+        ErrorKind::InvalidData if is_text => Class::Invalid.hint("save it as UTF-8"),
+        ErrorKind::InvalidData => Class::Invalid.no_hint(),
+        ErrorKind::UnexpectedEof => Class::Invalid.hint("it is cut off: get that file again"),
         _ => io_diagnosis(error),
     }
 }
@@ -52,6 +84,25 @@ impl FileError {
         let path = path.into();
         move |source| Self { action, path, source }
     }
+}
+
+/// Which file it is, by whatever name: its device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId {
+    pub device: u64,
+    pub inode: u64,
+}
+
+impl FileId {
+    /// That of a file.
+    pub fn of(meta: &fs::Metadata) -> Self {
+        Self { device: meta.dev(), inode: meta.ino() }
+    }
+}
+
+/// Whether two names, or a name and an open file, are one file.
+pub fn is_same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    FileId::of(one) == FileId::of(other)
 }
 
 /// Reads a whole file.
@@ -87,14 +138,18 @@ pub fn refuse_pointer(head: &[u8]) -> io::Result<()> {
 
 /// Reads a whole UTF-8 file.
 pub fn read_text(path: &Path) -> Result<String, FileError> {
-    let read =
-        |path| fs::read_to_string(path).and_then(|text| refuse_pointer(text.as_bytes()).map(|()| text));
-    read(path).map_err(FileError::when("read", path))
+    text_of(path).map_err(FileError::when("read", path))
+}
+
+fn text_of(path: &Path) -> io::Result<String> {
+    let text = fs::read_to_string(path).map_err(NotText::of)?;
+    refuse_pointer(text.as_bytes())?;
+    Ok(text)
 }
 
 /// Reads a file that may be absent.
 pub fn read_text_if_present(path: &Path) -> Result<Option<String>, FileError> {
-    match fs::read_to_string(path) {
+    match text_of(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileError::when("read", path)(error)),
@@ -306,22 +361,14 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
     };
     match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Where nothing can be removed, the kernel does not look whether there is anything.
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem && is_absent(path) => Ok(()),
         done => done.map_err(FileError::when("remove", path)),
     }
 }
 
-/// Bytes that a file, or a directory and all that is in it, takes on the disk; what cannot be looked at counts for nothing.
-pub fn allocated(path: &Path) -> u64 {
-    // Without recursion: whoever wrote it decides how deep it is.
-    let (mut waiting, mut total) = (vec![path.to_owned()], 0);
-    while let Some(path) = waiting.pop() {
-        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
-        total += meta.blocks() * 512;
-        if meta.is_dir() {
-            waiting.extend(fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()));
-        }
-    }
-    total
+fn is_absent(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// Makes a pipe with a name (fifo(7)) that its owner alone may open, in place of whatever has that name.
@@ -335,7 +382,7 @@ pub fn make_pipe(path: &Path) -> Result<(), FileError> {
 /// An exclusive lock on a file, held until it is dropped or its process dies.
 #[derive(Debug)]
 pub struct FileLock {
-    _file: File,
+    _file: Option<File>,
 }
 
 impl FileLock {
@@ -345,7 +392,12 @@ impl FileLock {
             let attempt = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
             attempt == Err(rustix::io::Errno::WOULDBLOCK)
         };
-        File::options().write(true).open(path).is_ok_and(is_taken)
+        File::open(path).is_ok_and(is_taken)
+    }
+
+    /// The lock of whoever goes on without one, since its file is not there and cannot be made.
+    pub fn without_file() -> Self {
+        Self { _file: None }
     }
 
     /// Takes the lock, waiting for whoever holds it.
@@ -360,7 +412,13 @@ impl FileLock {
     }
 
     fn take(path: &Path, how: rustix::fs::FlockOperation) -> Result<(Self, bool), FileError> {
-        let open = || File::options().create(true).truncate(false).write(true).open(path);
+        let open = || match File::options().create(true).truncate(false).write(true).open(path) {
+            // A lock needs no right to write.
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+                File::open(path).map_err(|_| error)
+            }
+            opened => opened,
+        };
         let file = match (open(), path.parent()) {
             (Err(error), Some(dir)) if error.kind() == io::ErrorKind::NotFound => {
                 create_dir_all(dir)?;
@@ -370,8 +428,8 @@ impl FileLock {
         };
         let file = file.map_err(FileError::when("open", path))?;
         match rustix::fs::flock(&file, how) {
-            Ok(()) => Ok((Self { _file: file }, true)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok((Self { _file: file }, false)),
+            Ok(()) => Ok((Self { _file: Some(file) }, true)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok((Self { _file: Some(file) }, false)),
             Err(error) => Err(FileError::when("lock", path)(error.into())),
         }
     }

@@ -1,14 +1,26 @@
-//! Following a Git branch: a bare mirror of it, and clean trees of its commits.
+//! Following a Git branch: a bare mirror of it, and clean trees of its commits. Both take a bounded part of the disk, whoever
+//! pushes what.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::base::text::{excerpt, printable};
+use crate::base::text::excerpt;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
-use super::fs::{FileError, create_dir_all, remove};
-use super::tool::{OUT_OF_TIME, Tool, ToolError};
+use super::disk_guard::DiskGuard;
+use super::fs::{FileError, allocated_within, create_dir_all, names_in, remove};
+use super::tool::{self, OUT_OF_TIME, Tool, ToolError};
+
+mod listing;
+
+use listing::listed;
+
+mod author;
+mod whole;
+
+pub use author::author_of;
+pub use whole::is_checked_out;
 
 /// Why a branch cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -23,11 +35,17 @@ pub enum GitError {
     /// Such as a name that git would read as an option.
     #[error("{text:?} is not {what}")]
     Invalid { what: &'static str, text: String },
-    #[error("commit {} by {author} is not signed by a key of {}: {reason}", &commit[..commit.len().min(12)], signers.display())]
+    #[error("commit {} by {author} is not signed by a key of {}: {reason}", short(commit), signers.display())]
     Unsigned { commit: String, author: String, signers: PathBuf, reason: String },
     /// Of the keys that may sign commits; another commit changes nothing about it.
     #[error(transparent)]
     Signers(FileError),
+    /// Nobody but whoever commits can change that.
+    #[error("commit {} takes more than {} MiB of the disk", short(commit), most >> 20)]
+    TooLarge { commit: String, most: u64 },
+    /// As much as a branch, or the files of a commit, may take where they come.
+    #[error("there is no room for {what}: it may take {} MiB of the disk in {}", room >> 20, dir.display())]
+    NoRoom { what: String, room: u64, dir: PathBuf },
     /// Export goes to a directory of its own.
     #[error("cannot check out into {}: it is not empty", path.display())]
     NotEmpty { path: PathBuf },
@@ -43,9 +61,19 @@ impl Diagnostic for GitError {
             Self::Invalid { .. } => Class::Invalid.no_hint(),
             Self::Unsigned { .. } => Class::Invalid
                 .hint("sign it (`git commit --amend -S`, with gpg.format=ssh), or add the key to that file"),
+            Self::TooLarge { .. } => Class::Invalid.hint("keep large files out of the repository"),
+            Self::NoRoom { dir, .. } => Class::Failed.hint(format!(
+                "free some space there; what earlier commits brought goes with {}, which is then fetched again",
+                dir.display()
+            )),
             Self::NotEmpty { .. } => Class::Failed.hint("remove what is in it"),
         }
     }
+}
+
+/// As much of a commit's name as a message shows.
+fn short(commit: &str) -> &str {
+    commit.get(..12).unwrap_or(commit)
 }
 
 fn hint(source: &ToolError) -> &'static str {
@@ -60,6 +88,11 @@ fn hint(source: &ToolError) -> &'static str {
         ""
     }
 }
+
+/// Bytes of the disk that the files of one commit may take.
+const LARGEST_COMMIT: u64 = 4 << 30;
+/// Bytes of the disk that the mirror of a branch may take, with all that led to its tip.
+const LARGEST_MIRROR: u64 = 16 << 30;
 
 /// How long a fetch may take altogether.
 const FETCH_LIMIT: Duration = Duration::from_secs(600);
@@ -92,39 +125,79 @@ fn failed(action: String) -> impl FnOnce(ToolError) -> GitError {
     move |source| GitError::Tool { action, source }
 }
 
-/// What git says of a mirror that is damaged, or that a git which was killed left locked: nobody else uses it, so it is made
-/// anew.
-const DAMAGED: [&str; 9] = [
-    "cannot lock ref",
-    "Unable to create",
-    "not a git repository",
-    "bad object",
-    "corrupt",
-    "unable to read",
-    "did not send all necessary objects",
-    "cannot update the ref",
-    "index-pack failed",
-];
-
 /// The one branch of a mirror, whatever it is called there: a name may be in the way of another.
 const FOLLOWED: &str = "refs/heads/followed";
 
-/// Fetches a branch into the bare repository `dir`, which is made where it is missing or damaged, and gives the commit at its tip.
-/// `url` is anything that git fetches from; a local path may belong to another user. An address that asks for a
-/// password is an error.
+/// Fetches a branch into the bare repository `dir`, which is made where it is missing, and gives the commit at its tip. Where that
+/// fails, it may be for what is wrong with the repository, which a kill or a loss of power leaves in more ways than git has words for:
+/// then it is [made anew](clone_anew). `url` is anything that git fetches from; a local path may belong to another user. An address that
+/// asks for a password is an error.
 pub fn clone_or_fetch(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
-    let is_damage = |error: &GitError| {
-        let GitError::Tool { source, .. } = error else { return false };
-        DAMAGED.iter().any(|words| source.stderr().contains(words))
-    };
-    match fetch(url, branch, dir) {
-        Err(error) if dir.exists() && is_damage(&error) => {
-            remove(dir)?;
-            fetch(url, branch, dir)
+    fetch_at_most(url, branch, dir, LARGEST_MIRROR)
+}
+
+fn fetch_at_most(url: &str, branch: &str, dir: &Path, most: u64) -> Result<String, GitError> {
+    // Of what was pushed once and is no more.
+    if allocated_within(dir) > most {
+        remove(dir)?;
+    }
+    let was_there = fs::symlink_metadata(dir).is_ok();
+    match fetch(url, branch, dir, most) {
+        Err(GitError::Tool { .. } | GitError::File(_)) if was_there => {
+            anew_of_at_most(url, branch, dir, most)
         }
         fetched => fetched,
     }
 }
+
+/// Fetches a branch into a new repository, which takes the place of `dir` once it is whole.
+pub fn clone_anew(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
+    anew_of_at_most(url, branch, dir, LARGEST_MIRROR)
+}
+
+fn anew_of_at_most(url: &str, branch: &str, dir: &Path, most: u64) -> Result<String, GitError> {
+    let scratch = beside(dir)?;
+    let new = scratch.path().join("mirror");
+    let tip = fetch(url, branch, &new, most)?;
+    remove(dir)?;
+    fs::rename(&new, dir).map_err(FileError::when("create", dir))?;
+    Ok(tip)
+}
+
+/// Has the kernel end git where one of its files becomes larger than that.
+fn limited(git: Tool, largest: u64) -> Result<Tool, ToolError> {
+    let missing = || ToolError::Missing { tool: "prlimit".to_owned() };
+    let prlimit = tool::find("prlimit").ok_or_else(missing)?.into_os_string();
+    Ok(git.behind([prlimit, format!("--fsize={largest}").into(), "--core=0".into()]))
+}
+
+/// Removes what a git left of packs when it was ended on the way; whether one of them had come to the bound of a file.
+fn remove_half_packs(mirror: &Path, largest: u64) -> Result<bool, FileError> {
+    let packs = mirror.join("objects/pack");
+    let half = names_in(&packs)?.into_iter().filter(|name| name.starts_with("tmp_"));
+    let mut is_at_bound = false;
+    for path in half.map(|name| packs.join(name)) {
+        is_at_bound |= fs::metadata(&path).is_ok_and(|meta| meta.len() >= largest);
+        remove(&path)?;
+    }
+    Ok(is_at_bound)
+}
+
+/// What a fetch is called with: all that it brings is one file, whose size the kernel bounds, and whatever tidies up ends with it.
+const FETCH: [&str; 11] = [
+    "-c",
+    "fetch.unpackLimit=1",
+    "-c",
+    "gc.autoDetach=false",
+    "-c",
+    "gc.pruneExpire=now",
+    "fetch",
+    "--quiet",
+    "--no-tags",
+    "--force",
+    // Of a shallow repository, too, which is what CI systems leave.
+    "--update-shallow",
+];
 
 /// A directory for as long as a call of git takes, beside a mirror: whoever follows the mirror clears away what is left of it.
 fn beside(mirror: &Path) -> Result<tempfile::TempDir, FileError> {
@@ -135,7 +208,7 @@ fn beside(mirror: &Path) -> Result<tempfile::TempDir, FileError> {
     tempfile::tempdir_in(&above).map_err(FileError::when("create a directory in", &above))
 }
 
-fn fetch(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
+fn fetch(url: &str, branch: &str, dir: &Path, most: u64) -> Result<String, GitError> {
     if url.is_empty() || url.starts_with('-') {
         return Err(GitError::Invalid { what: "address of a repository", text: url.to_owned() });
     }
@@ -160,25 +233,20 @@ fn fetch(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
     if !git(check, &config).output().map_err(failed("run git".to_owned()))?.status.success() {
         return Err(GitError::Invalid { what: "name of a branch", text: branch.to_owned() });
     }
-    let fetch = Tool::new("git")
-        .args([
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--force",
-            // Of a shallow repository, too, which is what CI systems leave.
-            "--update-shallow",
-            "--",
-            &address,
-            &format!("{reference}:{FOLLOWED}"),
-        ])
-        .dir(&mirror)
-        .within(FETCH_LIMIT);
-    match git(fetch, &config).run() {
+    let room = DiskGuard::of(&mirror).of_at_most(most).room();
+    remove_half_packs(&mirror, room)?;
+    let fetch = Tool::new("git").args(FETCH).args(["--", &address, &format!("{reference}:{FOLLOWED}")]);
+    let action = format!("fetch branch {branch} of {url}");
+    let fetch = git(fetch, &config).dir(&mirror).within(FETCH_LIMIT);
+    let fetched = limited(fetch, room).and_then(|fetch| fetch.run());
+    if fetched.is_err() && remove_half_packs(&mirror, room)? {
+        return Err(GitError::NoRoom { what: format!("branch {branch} of {url}"), room, dir: mirror });
+    }
+    match fetched {
         Err(ToolError::Failed { code: Some(OUT_OF_TIME), .. }) => {
             return Err(GitError::Timeout { url: url.to_owned() });
         }
-        done => drop(done.map_err(failed(format!("fetch branch {branch} of {url}")))?),
+        done => drop(done.map_err(failed(action))?),
     }
     let tip = Tool::new("git").args(["rev-parse", "--verify", "--end-of-options", FOLLOWED]).dir(&mirror);
     let tip = git(tip, &config).text().map_err(failed(format!("find branch {branch} of {url}")))?;
@@ -217,21 +285,10 @@ pub fn verify(dir: &Path, commit: &str, signers: &Path) -> Result<(), GitError> 
     let said = String::from_utf8_lossy(&verified.stderr).trim().replace('\n', "; ");
     Err(GitError::Unsigned {
         commit: commit.to_owned(),
-        author: printable(String::from_utf8_lossy(&author).trim()),
+        author: excerpt(&String::from_utf8_lossy(&author)),
         signers: signers.to_owned(),
         reason: if said.is_empty() { "it has no signature".to_owned() } else { excerpt(&said) },
     })
-}
-
-/// Paths in a commit of the bare repository `dir` that are submodules: their files are another repository's, and not fetched.
-pub fn submodules(dir: &Path, commit: &str) -> Result<Vec<String>, GitError> {
-    let scratch = beside(dir)?;
-    let config = scratch.path().join("gitconfig");
-    fs::write(&config, safe_directories(&[dir])).map_err(FileError::when("write", &config))?;
-    let list = Tool::new("git").args(["ls-tree", "-r", "--full-tree", commit]).dir(dir);
-    let text = git(list, &config).text().map_err(failed(format!("list the files of commit {commit}")))?;
-    let path = |line: &str| Some(line.strip_prefix("160000 ")?.split_once('\t')?.1.to_owned());
-    Ok(text.lines().filter_map(path).collect())
 }
 
 /// The only settings of git's that hold here: whose repositories it may read.
@@ -244,9 +301,16 @@ fn safe_directories(paths: &[&Path]) -> String {
     format!("[safe]\n{}", paths.iter().map(line).collect::<String>())
 }
 
+/// What no repository says otherwise (gitattributes(5)): bytes come out as they were committed, and no more of them.
+const ATTRIBUTES: &str = "* -text -ident !working-tree-encoding\n";
+
 /// Writes the files of one commit of the bare repository `dir` into `to`, which is made, and must be empty where it is
-/// there. All files of the commit and no others come out, with their bytes unchanged.
-pub fn checkout(dir: &Path, commit: &str, to: &Path) -> Result<(), GitError> {
+/// there. All files of the commit and no others come out, with their bytes unchanged. Gives the paths that are submodules: their files
+/// are another repository's, and not fetched.
+///
+/// # Errors
+/// [`GitError::TooLarge`] and [`GitError::NoRoom`] before anything is written.
+pub fn checkout(dir: &Path, commit: &str, to: &Path) -> Result<Vec<String>, GitError> {
     if commit.is_empty() || !commit.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(GitError::Invalid { what: "commit", text: commit.to_owned() });
     }
@@ -258,228 +322,40 @@ pub fn checkout(dir: &Path, commit: &str, to: &Path) -> Result<(), GitError> {
         return Err(GitError::NotEmpty { path: to });
     }
     let dir = fs::canonicalize(dir).map_err(FileError::when("open", dir))?;
-    let scratch = beside(&dir)?;
+    let written = write_out(&dir, commit, &to);
+    if written.is_err() {
+        // Half a tree is worse than none.
+        remove(&to)?;
+    }
+    written
+}
+
+fn write_out(dir: &Path, commit: &str, to: &Path) -> Result<Vec<String>, GitError> {
+    let scratch = beside(dir)?;
     let config = scratch.path().join("gitconfig");
-    fs::write(&config, safe_directories(&[&dir])).map_err(FileError::when("write", &config))?;
+    fs::write(&config, safe_directories(&[dir])).map_err(FileError::when("write", &config))?;
+    let list = git(Tool::new("git").dir(dir), &config);
+    let (bytes, submodules) = listed(list, commit, LARGEST_COMMIT)?;
+    let guard = DiskGuard::of(to).of_at_most(LARGEST_COMMIT);
+    if bytes > guard.room() {
+        let (what, room) = (format!("the files of commit {}", short(commit)), guard.room());
+        return Err(GitError::NoRoom { what, room, dir: dir.to_owned() });
+    }
+    let attributes = dir.join("info/attributes");
+    create_dir_all(&dir.join("info"))?;
+    fs::write(&attributes, ATTRIBUTES).map_err(FileError::when("write", &attributes))?;
     // Not `git archive`: it leaves out what the repository marks `export-ignore`.
     let call = |args: &[&str]| {
         let tool = Tool::new("git").args(["-c", "core.autocrlf=false", "-c", "core.bare=false"]);
-        let tool = tool.arg("--git-dir").arg(&dir).arg("--work-tree").arg(&to).args(args).dir(&to);
-        git(tool.env("GIT_INDEX_FILE", scratch.path().join("index")), &config).run()
+        let tool = tool.arg("--git-dir").arg(dir).arg("--work-tree").arg(to).args(args).dir(to);
+        let tool = git(tool.env("GIT_INDEX_FILE", scratch.path().join("index")), &config);
+        // Whatever a filter of the host's own settings makes of a file.
+        limited(tool, LARGEST_COMMIT)?.lines_within(&|| guard.exceeded(), |_| {})
     };
-    let exported = call(&["read-tree", commit]).and_then(|_| call(&["checkout-index", "--all", "--force"]));
-    match exported {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            // Half a tree is worse than none.
-            remove(&to)?;
-            Err(failed(format!("check out commit {commit} of {}", dir.display()))(error))
-        }
-    }
+    let written = call(&["read-tree", commit]).and_then(|()| call(&["checkout-index", "--all", "--force"]));
+    written.map_err(failed(format!("check out commit {commit} of {}", dir.display())))?;
+    Ok(submodules)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::tool;
-    use super::*;
-
-    /// A repository with one commit on `main`.
-    struct Repository(tempfile::TempDir);
-
-    impl Repository {
-        fn new() -> Option<Self> {
-            if tool::find("git").is_none() {
-                eprintln!("skipped: git is not installed");
-                return None;
-            }
-            let repository = Self(tempfile::tempdir().unwrap());
-            repository.git(&["init", "--quiet", "--initial-branch=main"]);
-            repository.commit("fleet.toml", "one\r\n");
-            Some(repository)
-        }
-
-        fn path(&self) -> &Path {
-            self.0.path()
-        }
-
-        fn url(&self) -> &str {
-            self.path().to_str().unwrap()
-        }
-
-        fn git(&self, args: &[&str]) -> String {
-            let tool = Tool::new("git").args(["-c", "user.name=t", "-c", "user.email=t@example.org"]);
-            let tool = tool.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", "safe.directory");
-            let tool = tool.env("GIT_CONFIG_VALUE_0", "*").args(args).dir(self.path());
-            tool.text().unwrap().trim().to_owned()
-        }
-
-        fn commit(&self, file: &str, text: &str) -> String {
-            fs::write(self.path().join(file), text).unwrap();
-            self.git(&["add", "--all"]);
-            self.git(&["commit", "--quiet", "--message", "change"]);
-            self.git(&["rev-parse", "HEAD"])
-        }
-    }
-
-    fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn each_commit_of_the_branch_comes_out_whole_and_unchanged() {
-        let Some(source) = Repository::new() else { return };
-        let dir = tempfile::tempdir().unwrap();
-        let mirror = dir.path().join("state/mirror");
-        let first = clone_or_fetch(source.url(), "main", &mirror).unwrap();
-        source.commit(".gitattributes", "secret export-ignore\n* text=auto\n");
-        let second = source.commit("secret", "kept");
-        assert_eq!(clone_or_fetch(source.url(), "main", &mirror).unwrap(), second);
-
-        let (old, new) = (dir.path().join("old"), dir.path().join("new"));
-        checkout(&mirror, &first, &old).unwrap();
-        checkout(&mirror, &second, &new).unwrap();
-        assert_eq!(names(&old), ["fleet.toml"]);
-        assert_eq!(fs::read_to_string(old.join("fleet.toml")).unwrap(), "one\r\n");
-        assert_eq!(names(&new), [".gitattributes", "fleet.toml", "secret"]);
-        assert!(matches!(checkout(&mirror, &first, &new), Err(GitError::NotEmpty { .. })));
-    }
-
-    #[test]
-    fn only_keys_that_are_allowed_sign_a_commit() {
-        let Some(source) = Repository::new() else { return };
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        let text = |path: &Path| path.to_str().unwrap().to_owned();
-        for name in ["team", "stranger"] {
-            let keygen = Tool::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]);
-            keygen.arg(at(name)).run().unwrap();
-        }
-        let team = fs::read_to_string(at("team.pub")).unwrap();
-        fs::write(at("signers"), format!("t@example.org namespaces=\"git\" {team}")).unwrap();
-        let signed = |name: &str, file: &str| {
-            fs::write(source.path().join(file), "x").unwrap();
-            source.git(&["add", "--all"]);
-            let key = format!("user.signingkey={}", text(&at(name)));
-            source.git(&[
-                "-c",
-                "gpg.format=ssh",
-                "-c",
-                &key,
-                "commit",
-                "-S",
-                "--quiet",
-                "--message",
-                "change",
-            ]);
-            source.git(&["rev-parse", "HEAD"])
-        };
-        let mirror = at("mirror");
-        let verify = |commit: &str, signers: &str| {
-            clone_or_fetch(source.url(), "main", &mirror).unwrap();
-            verify(&mirror, commit, &at(signers)).map_err(|error| error.to_string())
-        };
-        let good = signed("team", "a");
-        assert_eq!(verify(&good, "signers"), Ok(()));
-        let stranger = verify(&signed("stranger", "b"), "signers").unwrap_err();
-        assert!(stranger.contains("by t <t@example.org> is not signed by a key of"), "{stranger}");
-        let unsigned = verify(&source.commit("c", "x"), "signers").unwrap_err();
-        assert!(unsigned.contains("it has no signature"), "{unsigned}");
-        // Somebody else's words under a signature that is good.
-        let forged = source.git(&["cat-file", "commit", &good]).replace("change", "chance");
-        fs::write(at("forged"), forged + "\n").unwrap();
-        let forged = source.git(&["hash-object", "-t", "commit", "-w", at("forged").to_str().unwrap()]);
-        source.git(&["update-ref", "refs/heads/main", &forged]);
-        assert!(verify(&forged, "signers").is_err());
-        // Of no file and of an empty one nobody is allowed.
-        assert!(verify(&good, "absent").unwrap_err().contains("cannot read"));
-        fs::write(at("empty"), "").unwrap();
-        assert!(verify(&good, "empty").is_err());
-        // A key that is allowed to sign other things signs no commit.
-        fs::write(at("others"), format!("t@example.org namespaces=\"file\" {team}")).unwrap();
-        assert!(verify(&good, "others").is_err());
-    }
-
-    #[test]
-    fn a_branch_that_was_rewritten_is_followed() {
-        let Some(source) = Repository::new() else { return };
-        let dir = tempfile::tempdir().unwrap();
-        source.commit("a", "1");
-        clone_or_fetch(&format!("file://{}", source.url()), "main", dir.path()).unwrap();
-        source.git(&["reset", "--quiet", "--hard", "HEAD~1"]);
-        let other = source.commit("b", "2");
-        assert_eq!(clone_or_fetch(source.url(), "main", dir.path()).unwrap(), other);
-    }
-
-    #[test]
-    fn a_mirror_that_is_damaged_or_locked_is_made_anew() {
-        let Some(source) = Repository::new() else { return };
-        let dir = tempfile::tempdir().unwrap();
-        let mirror = dir.path().join("mirror");
-        let fetched = |branch| clone_or_fetch(source.url(), branch, &mirror).unwrap();
-        let damages: [fn(&Path); 3] = [
-            |mirror| fs::write(mirror.join("refs/heads/followed.lock"), "").unwrap(),
-            |mirror| fs::remove_dir_all(mirror.join("objects")).unwrap(),
-            |mirror| fs::write(mirror.join("HEAD"), "garbage").unwrap(),
-        ];
-        for damage in damages {
-            fetched("main");
-            damage(&mirror);
-            let next = source.commit("a", &format!("{:?}", std::time::Instant::now()));
-            assert_eq!(fetched("main"), next);
-        }
-        source.git(&["branch", "--move", "main", "main/2"]);
-        assert_eq!(fetched("main/2"), source.git(&["rev-parse", "main/2"]));
-    }
-
-    #[test]
-    fn a_shallow_repository_is_followed_and_submodules_are_named() {
-        let Some(source) = Repository::new() else { return };
-        let link = "160000,0123456789012345678901234567890123456789,recipes";
-        source.git(&["update-index", "--add", "--cacheinfo", link]);
-        source.git(&["commit", "--quiet", "--message", "submodules"]);
-        let dir = tempfile::tempdir().unwrap();
-        let shallow = dir.path().join("shallow");
-        let url = format!("file://{}", source.url());
-        source.git(&["clone", "--quiet", "--depth", "1", &url, shallow.to_str().unwrap()]);
-        let mirror = dir.path().join("mirror");
-        let tip = clone_or_fetch(shallow.to_str().unwrap(), "main", &mirror).unwrap();
-        assert_eq!(tip, source.git(&["rev-parse", "main"]));
-        assert_eq!(submodules(&mirror, &tip).unwrap(), ["recipes"]);
-    }
-
-    #[test]
-    fn a_repository_of_another_user_is_read() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: needs root");
-            return;
-        }
-        let Some(source) = Repository::new() else { return };
-        Tool::new("chown").args(["-R", "200001:200001"]).arg(source.path()).run().unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let tip = clone_or_fetch(source.url(), "main", dir.path()).unwrap();
-        assert_eq!(tip, source.git(&["rev-parse", "main"]));
-    }
-
-    #[test]
-    fn what_cannot_be_fetched_is_told_with_its_cause() {
-        let Some(source) = Repository::new() else { return };
-        let dir = tempfile::tempdir().unwrap();
-        let error = clone_or_fetch(source.url(), "none", dir.path()).unwrap_err().to_string();
-        assert!(error.ends_with("(the repository has no branch of that name)"), "{error}");
-        let error = clone_or_fetch("/nonexistent", "main", dir.path()).unwrap_err().to_string();
-        assert!(error.ends_with("(the path or address is wrong)"), "{error}");
-        for (url, branch) in [("--upload-pack=x", "main"), (source.url(), "a..b"), (source.url(), "x:y")] {
-            let error = clone_or_fetch(url, branch, dir.path()).unwrap_err();
-            assert!(matches!(error, GitError::Invalid { .. }), "{error}");
-        }
-        let to = dir.path().join("to");
-        checkout(dir.path(), "--help", &to).unwrap_err();
-        checkout(dir.path(), "0123456789012345678901234567890123456789", &to).unwrap_err();
-        assert!(!to.exists());
-    }
-}
+mod tests;

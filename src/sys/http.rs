@@ -14,9 +14,9 @@ use std::thread;
 use std::time::Duration;
 
 use ureq::Proxy;
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::tls::TlsConfig;
 
-use crate::base::{Class, Diagnosis, Diagnostic};
+use crate::base::{Class, Diagnosis, Diagnostic, web_page};
 
 use super::fs::{input_diagnosis, io_diagnosis};
 
@@ -33,8 +33,10 @@ pub enum HttpError {
     Unreachable { url: String, source: Box<ureq::Error> },
     #[error("the download of {url} was interrupted after {received} bytes, after several attempts")]
     Cut { url: String, received: u64, source: io::Error },
-    #[error("{url} has {found} bytes, but {expected} are expected: the file was replaced")]
+    #[error("{url} has {found} bytes, but {expected} are expected: the file was {}", misfortune(*.found, *.expected))]
     Length { url: String, found: u64, expected: u64 },
+    #[error("{url} is an HTML page (perhaps a login page, or a 'not found' page) instead of the file")]
+    Page { url: String },
     #[error("{url} is longer than the {limit} bytes that are allowed for it")]
     TooLarge { url: String, limit: u64 },
     #[error("cannot store the download of {url}")]
@@ -50,6 +52,7 @@ impl Diagnostic for HttpError {
             // What to do is in their words.
             Self::Status { .. } | Self::Unreachable { .. } | Self::Cut { .. } => Class::Failed.no_hint(),
             Self::Length { .. } => Class::Failed.hint(OTHER_FILE),
+            Self::Page { .. } => Class::Failed.hint(web_page::HINT),
             Self::TooLarge { .. } => Class::Failed.hint("check the address"),
             Self::Store { source, .. } => io_diagnosis(source),
             Self::Local { source, .. } => input_diagnosis(source),
@@ -61,6 +64,11 @@ impl Diagnostic for HttpError {
 pub(super) const OTHER_FILE: &str = "if the file was replaced on purpose, pin its new digest";
 
 impl HttpError {
+    /// Whether there was a server that answered.
+    pub fn reached(&self) -> bool {
+        !matches!(self, Self::Unreachable { .. })
+    }
+
     /// Whether the same request may go better later.
     pub fn may_pass(&self) -> bool {
         match self {
@@ -68,7 +76,11 @@ impl HttpError {
             Self::Status { status, .. } => may_pass(*status) || matches!(status, 206 | 416),
             Self::Unreachable { source, .. } => !is_lasting(source),
             Self::Cut { .. } => true,
-            Self::Length { .. } | Self::TooLarge { .. } | Self::Store { .. } | Self::Local { .. } => false,
+            Self::Length { .. }
+            | Self::Page { .. }
+            | Self::TooLarge { .. }
+            | Self::Store { .. }
+            | Self::Local { .. } => false,
         }
     }
 }
@@ -87,6 +99,11 @@ fn is_lasting(error: &ureq::Error) -> bool {
         E::Io(error) => error.kind() == io::ErrorKind::InvalidData,
         _ => false,
     }
+}
+
+/// What happened to a file of another length.
+fn misfortune(found: u64, expected: u64) -> &'static str {
+    if found < expected { "cut off or replaced" } else { "replaced" }
 }
 
 fn status_hint(status: u16) -> &'static str {
@@ -143,8 +160,8 @@ impl CacheValidators {
 pub struct Client {
     /// Made for the first request: most commands send none, and a host's authorities are many.
     agents: Arc<OnceLock<Agents>>,
-    /// `None`: those that the host trusts.
-    roots: Option<RootCerts>,
+    /// In PEM; `None`: those that the host trusts.
+    roots: Option<Vec<u8>>,
     proxies: [Option<Proxy>; 2],
     network: Network,
     first_pause: Duration,
@@ -193,14 +210,14 @@ impl Client {
         Ok(Self::with(network, roots, proxies))
     }
 
-    fn with(network: Network, roots: Option<RootCerts>, proxies: [Option<Proxy>; 2]) -> Self {
+    fn with(network: Network, roots: Option<Vec<u8>>, proxies: [Option<Proxy>; 2]) -> Self {
         let agents = Arc::default();
         Self { agents, roots, proxies, network, first_pause: FIRST_PAUSE, headers: Vec::new() }
     }
 
     fn agents(&self) -> &Agents {
         self.agents.get_or_init(|| {
-            let roots = self.roots.clone().unwrap_or_else(network::trusted_roots);
+            let roots = network::trusted_roots(self.roots.as_deref());
             let tls = TlsConfig::builder().root_certs(roots).build();
             let agent = |proxy: &Option<Proxy>| agent(&tls, proxy.clone());
             let [http, https] = &self.proxies;
@@ -382,11 +399,15 @@ fn receive(
     more: &dyn Fn(u64),
 ) -> Result<(), AttemptError> {
     let url = || url.to_owned();
-    let length = |found, expected| AttemptError::Final(HttpError::Length { url: url(), found, expected });
     let too_large = || AttemptError::Final(HttpError::TooLarge { url: url(), limit: wanted.limit });
     let total = left.map(|left| sink.len().saturating_add(left));
     match (total, wanted.size) {
-        (Some(found), Some(expected)) if found != expected => return Err(length(found, expected)),
+        (Some(found), Some(expected)) if found != expected => {
+            let mut head = Vec::new();
+            // Whatever comes of it: what is wrong is known.
+            let _ = body.take(web_page::HEAD).read_to_end(&mut head);
+            return Err(other_length(url(), &head, found, expected));
+        }
         (Some(found), None) if found > wanted.limit => return Err(too_large()),
         _ => {}
     }
@@ -404,7 +425,8 @@ fn receive(
         };
         let reached = sink.len() + count as u64;
         if let Some(expected) = wanted.size.filter(|size| reached > *size) {
-            return Err(length(reached, expected));
+            let head = if sink.is_empty() { &buffer[..count] } else { &[] };
+            return Err(other_length(url(), head, reached, expected));
         }
         if reached > wanted.limit {
             return Err(too_large());
@@ -419,6 +441,14 @@ fn receive(
         return Err(AttemptError::Passing(HttpError::Cut { url: url(), received: sink.len(), source }, None));
     }
     Ok(())
+}
+
+/// What is to be said of a body of another length than was expected, by how it begins.
+fn other_length(url: String, head: &[u8], found: u64, expected: u64) -> AttemptError {
+    AttemptError::Final(match web_page::is(head) {
+        true => HttpError::Page { url },
+        false => HttpError::Length { url, found, expected },
+    })
 }
 
 /// A file of this host in place of a download.

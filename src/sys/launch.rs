@@ -45,6 +45,8 @@ pub enum LaunchError {
     Abandoned { starter: u32 },
     #[error("cannot have a mount namespace of its own")]
     MountNamespace { source: io::Error },
+    #[error("cannot have an IPC namespace of its own")]
+    IpcNamespace { source: io::Error },
     #[error(transparent)]
     Mount(#[from] MountError),
     #[error(transparent)]
@@ -59,6 +61,7 @@ impl Diagnostic for LaunchError {
             Self::Join { source, .. }
             | Self::DeathSignal { source }
             | Self::MountNamespace { source }
+            | Self::IpcNamespace { source }
             | Self::FileSize { source }
             | Self::Privileges { source }
             | Self::Start { source, .. } => io_diagnosis(source),
@@ -73,9 +76,9 @@ impl Diagnostic for LaunchError {
 }
 
 /// What is to become of this process.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LaunchRequest<'a> {
-    /// The `cgroup.procs` files to write `0` to.
+    /// The files to write `0` to (`Hierarchy::join_files`).
     pub cgroups: &'a [PathBuf],
     /// The network namespace to enter.
     pub netns: Option<&'a Path>,
@@ -89,7 +92,7 @@ pub struct LaunchRequest<'a> {
 }
 
 /// A copy of a file in a tmpfs of its own.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InMemory<'a> {
     pub from: &'a Path,
     /// The tmpfs is mounted at the directory that this stands in.
@@ -98,6 +101,28 @@ pub struct InMemory<'a> {
     pub size: u64,
     /// Whose the copy is: 0600.
     pub uid: u32,
+}
+
+impl LaunchRequest<'_> {
+    /// The call of `sisforge launch` that comes to this; `launcher` is sisforge.
+    pub fn command(&self, launcher: &Path) -> Tool {
+        let option = |tool: Tool, name: &str, value: Option<OsString>| match value {
+            Some(value) => tool.arg(name).arg(value),
+            None => tool,
+        };
+        let number = |value: u64| OsString::from(value.to_string());
+        let mut tool = Tool::new(launcher).arg("launch");
+        tool = option(tool, "--starter", self.starter.map(|pid| number(pid.into())));
+        tool = option(tool, "--netns", self.netns.map(Into::into));
+        tool = self.cgroups.iter().fold(tool, |tool, file| tool.arg("--cgroup").arg(file));
+        tool = option(tool, "--file-size", self.file_size.map(number));
+        if let Some(InMemory { from, to, size, uid }) = self.in_memory {
+            tool = tool.arg("--in-memory").arg(from).arg(to);
+            tool =
+                tool.arg("--in-memory-size").arg(number(size)).arg("--in-memory-uid").arg(number(uid.into()));
+        }
+        tool.arg("--").args(self.argv)
+    }
 }
 
 impl InMemory<'_> {
@@ -132,6 +157,9 @@ pub fn exec_in_cgroup(request: &LaunchRequest<'_>) -> LaunchError {
     if let Some(Err(error)) = request.netns.map(netns::enter) {
         return error.into();
     }
+    if let Err(source) = own_ipc() {
+        return LaunchError::IpcNamespace { source };
+    }
     if let Some(Err(error)) = request.in_memory.map(|file| file.make()) {
         return error;
     }
@@ -150,9 +178,15 @@ pub fn exec_in_cgroup(request: &LaunchRequest<'_>) -> LaunchError {
     start_error(&program.to_string_lossy(), source)
 }
 
+/// Shared memory and message queues of its own, which go with it: whatever it takes of the host's, the host and its neighbours lack.
+#[expect(deprecated, reason = "unsafe is what it does to descriptors, which stay shared here")]
+fn own_ipc() -> io::Result<()> {
+    Ok(rustix::thread::unshare(UnshareFlags::NEWIPC)?)
+}
+
 /// Joins cgroups, or ends with the process that started this one.
-fn join_with(starter: Option<u32>, procs_files: &[PathBuf]) -> Result<(), LaunchError> {
-    let Some(starter) = starter else { return join_cgroups(procs_files) };
+fn join_with(starter: Option<u32>, files: &[PathBuf]) -> Result<(), LaunchError> {
+    let Some(starter) = starter else { return join_cgroups(files) };
     let die_with_it = |signal| {
         set_parent_process_death_signal(signal)
             .map_err(|error| LaunchError::DeathSignal { source: error.into() })
@@ -162,13 +196,13 @@ fn join_with(starter: Option<u32>, procs_files: &[PathBuf]) -> Result<(), Launch
     if parent_id() != starter {
         return Err(LaunchError::Abandoned { starter });
     }
-    join_cgroups(procs_files)?;
+    join_cgroups(files)?;
     die_with_it(None)
 }
 
-/// Moves this process into cgroups, by their `cgroup.procs` files.
-pub fn join_cgroups(procs_files: &[PathBuf]) -> Result<(), LaunchError> {
-    for path in procs_files {
+/// Moves this process into cgroups, by the files for that; its only thread, or the one by which it becomes another program.
+pub fn join_cgroups(files: &[PathBuf]) -> Result<(), LaunchError> {
+    for path in files {
         fs::write(path, "0").map_err(|source| LaunchError::Join { path: path.clone(), source })?;
     }
     Ok(())

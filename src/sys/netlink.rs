@@ -249,9 +249,6 @@ impl Rtnetlink {
     }
 
     /// Has all of a batch done, whatever becomes of one, and waits until it is.
-    ///
-    /// # Errors
-    /// The last that is none of those that are fine.
     pub fn run(&self, mut batch: RtnetlinkBatch, is_fine: impl Fn(Errno) -> bool) -> io::Result<()> {
         let flags = batch.last + 6;
         let sequence = batch.last + 8;

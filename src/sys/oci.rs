@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 
 use crate::base::Sha256;
 
@@ -15,12 +15,12 @@ pub const LARGEST_DOCUMENT: u64 = 4 << 20;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub media_type: String,
     pub digest: String,
     /// In bytes.
     pub size: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub annotations: BTreeMap<String, String>,
     /// Of an image in an index.
     pub platform: Option<Platform>,
@@ -30,15 +30,41 @@ pub struct Descriptor {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Platform {
+    #[serde(deserialize_with = "or_default")]
     pub os: String,
+    #[serde(deserialize_with = "or_default")]
     pub architecture: String,
     /// Of an architecture: what a newer processor alone has.
+    #[serde(deserialize_with = "or_default")]
     pub variant: String,
+}
+
+impl Platform {
+    /// Whether guests run it, which are Linux on amd64: the less it asks of the processor, the lower the number. What only
+    /// processors with AVX-512 run (v4) is for none: Firecracker's CPU templates hide that.
+    pub fn rank(&self) -> Option<u8> {
+        if (self.os.as_str(), self.architecture.as_str()) != ("linux", "amd64") {
+            return None;
+        }
+        match self.variant.as_str() {
+            "" => Some(0),
+            "v1" => Some(1),
+            "v2" => Some(2),
+            "v3" => Some(3),
+            _ => None,
+        }
+    }
+}
+
+/// What is not there, or is `null`, as Go reads it and some write it.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 /// Several images: those of a layout, or one for each platform.
 #[derive(Debug, Deserialize)]
 pub struct ImageIndex {
+    #[serde(deserialize_with = "or_default")]
     pub manifests: Vec<Descriptor>,
 }
 
@@ -46,6 +72,7 @@ pub struct ImageIndex {
 #[derive(Debug, Deserialize)]
 pub struct ImageManifest {
     pub config: Descriptor,
+    #[serde(default, deserialize_with = "or_default")]
     pub layers: Vec<Descriptor>,
 }
 

@@ -90,8 +90,9 @@ pub fn connect(pair: &Pair<'_>) -> Result<(), PairError> {
     let (host, inner) = (&pair.host, &pair.inner);
     let found = ip::interfaces()?.into_iter().find(|found| found.name == host.name);
     let there = within(pair.netns, ip::interfaces)??.into_iter().find(|found| found.name == inner.name);
-    let is_ours =
-        |found: &Interface| found.kind == "veth" && (found.alias.is_empty() || found.alias == pair.alias);
+    let is_ours = |found: &Interface| {
+        found.kind == "veth" && found.alias.as_ref().is_none_or(|alias| alias == pair.alias)
+    };
     if let Some(Interface { name, kind, .. }) = found.as_ref().filter(|found| !is_ours(found)) {
         return Err(IpError::Foreign { name: name.clone(), kind: kind.clone() }.into());
     }

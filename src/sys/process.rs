@@ -17,6 +17,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
+use serde::{Deserialize, Serialize};
+
 pub use rustix::process::Signal;
 
 use crate::base::{Diagnosis, Diagnostic};
@@ -62,12 +64,18 @@ impl DirId {
     }
 }
 
+/// One process, for as long as the host runs: another that has its number by now is not it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProcessId {
+    pub pid: u32,
+    /// Clock ticks since boot.
+    pub start_time: u64,
+}
+
 /// A process with its root directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChrootedProcess {
-    pub pid: u32,
-    /// As in [`ProcessInfo`].
-    pub start_time: u64,
+    pub id: ProcessId,
     pub root: DirId,
 }
 
@@ -84,17 +92,15 @@ pub fn rooted_elsewhere() -> Vec<(u32, DirId)> {
     numbers.filter_map(elsewhere).collect()
 }
 
-/// Whether a process lives; another one that has its number by now is not it.
-pub fn lives(pid: u32, start_time: u64) -> bool {
-    stat(pid).is_some_and(|stat| stat.start_time == start_time)
+/// Whether a process lives.
+pub fn lives(process: ProcessId) -> bool {
+    stat(process.pid).is_some_and(|stat| stat.start_time == process.start_time)
 }
 
 /// A live process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessInfo {
-    pub pid: u32,
-    /// Clock ticks since boot; with `pid` it names one process for as long as the host runs.
-    pub start_time: u64,
+    pub id: ProcessId,
     /// Its root directory, whatever mount namespace that is in; `None` where it is not to be seen.
     pub root: Option<DirId>,
     /// Whether it is a thread of the kernel, such as KVM puts beside a VMM into the same cgroup.
@@ -194,8 +200,7 @@ pub fn inspect(pid: u32) -> Option<ProcessInfo> {
         parse_stat(&String::from_utf8_lossy(&text)).filter(Stat::is_alive)?;
     let root = rustix::fs::statat(&dir, "root", AtFlags::empty()).ok();
     Some(ProcessInfo {
-        pid,
-        start_time,
+        id: ProcessId { pid, start_time },
         root: root.map(|root| DirId { device: root.st_dev, inode: root.st_ino }),
         is_kernel_thread: flags & KERNEL_THREAD != 0,
         state,
@@ -205,9 +210,9 @@ pub fn inspect(pid: u32) -> Option<ProcessInfo> {
 
 /// Effective user id of a process; `None` where it is gone.
 pub fn uid(process: &ProcessInfo) -> Option<u32> {
-    let status = read_text(process.pid, "status")?;
+    let status = read_text(process.id.pid, "status")?;
     // Unchanged behind it: it was that process.
-    lives(process.pid, process.start_time).then(|| parse_uid(&status)).flatten()
+    lives(process.id).then(|| parse_uid(&status)).flatten()
 }
 
 /// The arguments of whatever process has this number, the program first; none for a kernel thread, nor where there is none.
@@ -218,9 +223,9 @@ pub fn command(pid: u32) -> Vec<String> {
     if command.is_empty() { Vec::new() } else { words.collect() }
 }
 
-/// The same process as it is now; `None` where it is dead.
-pub fn again(process: &ProcessInfo) -> Option<ProcessInfo> {
-    inspect(process.pid).filter(|now| now.start_time == process.start_time)
+/// A process as it is now; `None` where it is dead.
+pub fn again(process: ProcessId) -> Option<ProcessInfo> {
+    inspect(process.pid).filter(|now| now.id == process)
 }
 
 /// When this machine was started, by its clock as it is now; `None` where the kernel does not tell.
@@ -230,12 +235,11 @@ pub fn booted() -> Option<SystemTime> {
     Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.trim().parse().ok()?))
 }
 
-/// How long the process has run; zero where `/proc/uptime` cannot be read.
-pub fn uptime(info: &ProcessInfo) -> Duration {
-    let now = fs::read_to_string("/proc/uptime").ok();
-    let now = now.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0);
-    let started = Duration::from_millis(info.start_time * 1000 / CLOCK_TICKS_PER_SECOND);
-    Duration::from_secs_f64(now).saturating_sub(started)
+/// How long the process has run; `None` where `/proc/uptime` cannot be read.
+pub fn uptime(info: &ProcessInfo) -> Option<Duration> {
+    let now = fs::read_to_string("/proc/uptime").ok()?.split_whitespace().next()?.parse().ok()?;
+    let started = Duration::from_millis(info.id.start_time * 1000 / CLOCK_TICKS_PER_SECOND);
+    Some(Duration::try_from_secs_f64(now).ok()?.saturating_sub(started))
 }
 
 /// Bytes of memory that the process holds, a guest's memory included; `None` where it is gone.
@@ -275,8 +279,9 @@ impl Handle {
     }
 }
 
-/// Sends a signal to the process with this number that started at this time. `false` where it is gone.
-pub fn terminate(pid: u32, start_time: u64, signal: Signal) -> Result<bool, ProcessError> {
+/// Sends a signal to a process. `false` where it is gone.
+pub fn terminate(process: ProcessId, signal: Signal) -> Result<bool, ProcessError> {
+    let ProcessId { pid, start_time } = process;
     let Some(handle) = Handle::open(pid) else { return Ok(false) };
     // Looked up after the process is held, so it is the one that gets the signal.
     if stat(pid).map(|stat| stat.start_time) != Some(start_time) {
@@ -301,10 +306,10 @@ pub fn running_as(uids: &BTreeSet<u32>) -> Vec<(u32, u32)> {
 }
 
 /// Waits until the process is dead (a zombie is); `false` where it still lives after `timeout`.
-pub fn wait_gone(pid: u32, start_time: u64, timeout: Duration) -> bool {
+pub fn wait_gone(process: ProcessId, timeout: Duration) -> bool {
     let end = Instant::now() + timeout;
-    let Some(handle) = Handle::open(pid) else { return true };
-    while lives(pid, start_time) {
+    let Some(handle) = Handle::open(process.pid) else { return true };
+    while lives(process) {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return false;
@@ -343,7 +348,7 @@ pub const STOPPED: char = 'T';
 /// A process that is stopped, with its root directory.
 pub fn stopped(pid: u32) -> Option<ChrootedProcess> {
     let Stat { start_time, .. } = stat(pid).filter(|stat| stat.state == STOPPED)?;
-    Some(ChrootedProcess { pid, start_time, root: DirId::of(&proc_file(pid, "root"))? })
+    Some(ChrootedProcess { id: ProcessId { pid, start_time }, root: DirId::of(&proc_file(pid, "root"))? })
 }
 
 /// Whether a process's root directory is `dir` or below it, as in [`rooted_in`].
@@ -437,13 +442,14 @@ mod tests {
         let info = (0..200)
             .find_map(|_| {
                 thread::sleep(Duration::from_millis(5));
-                inspect(child.id()).filter(|info| command(info.pid) == ["sleep", "60"])
+                inspect(child.id()).filter(|info| command(info.id.pid) == ["sleep", "60"])
             })
             .unwrap();
         assert_eq!(info.root, DirId::own_root());
         assert_eq!(uid(&info), Some(rustix::process::geteuid().as_raw()));
-        assert_eq!(uid(&ProcessInfo { start_time: info.start_time - 1, ..info.clone() }), None);
-        assert!(uptime(&info) < Duration::from_secs(60));
+        let earlier = ProcessId { start_time: info.id.start_time - 1, ..info.id };
+        assert_eq!(uid(&ProcessInfo { id: earlier, ..info.clone() }), None);
+        assert!(uptime(&info).unwrap() < Duration::from_secs(60));
         assert!(resident_memory(child.id()).unwrap() > 0);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -452,10 +458,10 @@ mod tests {
     #[test]
     fn a_zombie_is_dead() {
         let mut child = sleeper();
-        let info = inspect(child.id()).unwrap();
-        assert!(!wait_gone(child.id(), info.start_time, Duration::ZERO));
-        assert!(terminate(child.id(), info.start_time, Signal::TERM).unwrap());
-        assert!(wait_gone(child.id(), info.start_time, Duration::from_secs(5)));
+        let id = inspect(child.id()).unwrap().id;
+        assert!(!wait_gone(id, Duration::ZERO));
+        assert!(terminate(id, Signal::TERM).unwrap());
+        assert!(wait_gone(id, Duration::from_secs(5)));
         assert_eq!(inspect(child.id()), None);
         child.wait().unwrap();
     }
@@ -463,10 +469,11 @@ mod tests {
     #[test]
     fn a_number_that_was_given_again_is_not_signalled() {
         let mut child = sleeper();
-        let start_time = inspect(child.id()).unwrap().start_time;
-        assert!(!terminate(child.id(), start_time - 1, Signal::KILL).unwrap());
+        let id = inspect(child.id()).unwrap().id;
+        let earlier = ProcessId { start_time: id.start_time - 1, ..id };
+        assert!(!terminate(earlier, Signal::KILL).unwrap());
         assert!(inspect(child.id()).is_some());
-        assert!(wait_gone(child.id(), start_time - 1, Duration::ZERO));
+        assert!(wait_gone(earlier, Duration::ZERO));
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -18,22 +18,20 @@ use crate::base::text::excerpt;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::digest::sha256_of_file;
-use super::fetch::{Cache, ExpectedFile, FetchError};
+use super::fetch::{Cache, ExpectedFile, FetchError, UnexpectedBody};
 use super::fs::FileError;
 use super::http::HttpError;
 use super::oci::{Descriptor, Document, LARGEST_DOCUMENT, Platform, parse_digest};
 use super::report::Report;
 
 pub use access::Action;
+pub use login::KnownLogin;
 pub use remote::RemoteRepository;
 
 /// Manifests and indexes that are taken.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v2+json";
-
-/// The platform that is chosen from an index.
-const PLATFORM: (&str, &str) = ("linux", "amd64");
 
 /// Why an image is not had.
 #[derive(Debug, thiserror::Error)]
@@ -44,12 +42,16 @@ pub enum RegistryError {
     Download { image: String, source: FetchError },
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{host} does not allow {} of {image}: it answers {status}", access_in_words(*.action, *.logged_in))]
-    Denied { host: String, image: String, status: u16, action: Action, logged_in: bool },
+    #[error("{host} does not allow {} of {image}: it answers {status}", access_in_words(*.action, .login))]
+    Denied { host: String, image: String, status: u16, action: Action, login: KnownLogin },
     #[error("{} is not a file of logins at registries: {source}", path.display())]
     Logins { path: PathBuf, source: serde_json::Error },
-    #[error("cannot reach the registry of {image}")]
+    #[error("{}: `auth` of {place} is not a name and a password in base64", path.display())]
+    NotBase64 { path: PathBuf, place: String },
+    #[error("{} the registry of {image}", if source.reached() { "a fault of" } else { "cannot reach" })]
     Http { image: String, source: HttpError },
+    #[error("the registry of {image} was reached, but has not {what} as it was pushed")]
+    Broken { image: String, what: String, source: HttpError },
     #[error("the registry of {image} refuses {what}: it answers {status}{}", said(.body))]
     Refused { image: String, what: String, status: u16, body: String },
     #[error("the registry of {image} sends other bytes than those of the digest {expected}")]
@@ -67,14 +69,28 @@ pub enum RegistryError {
 impl Diagnostic for RegistryError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
+            // What a registry names by its digest is never pinned anew.
+            Self::Download { source, .. } if source.what_came() == Some(UnexpectedBody::Other) => {
+                source.diagnosis().hint("what the registry has of it is damaged: push the image there again, or pull it from another")
+            }
             Self::Fetch(error) | Self::Download { source: error, .. } => error.diagnosis(),
             Self::File(error) => error.diagnosis().of(Class::Failed),
+            Self::Denied { host, login: KnownLogin::InHelper { path, helper }, .. } => Class::Failed.hint(format!(
+                "{} leaves this login to the helper docker-credential-{helper}, which is not asked: `podman login {host}`, or \
+                 `skopeo login {host}`, writes it into a file that is read",
+                path.display()
+            )),
             Self::Denied { host, .. } | Self::Challenge { host, .. } => Class::Failed.hint(format!(
                 "log in: `podman login {host}`, `skopeo login {host}` or `docker login {host}` writes a file that is read; or \
                  `skopeo copy docker://... oci-archive:FILE` writes an image into a file",
             )),
             Self::Ask { source, .. } | Self::Http { source, .. } => source.diagnosis(),
-            Self::Logins { .. } => Class::Invalid.hint("remove that file, and log in again"),
+            Self::Logins { .. } | Self::NotBase64 { .. } => {
+                Class::Invalid.hint("remove that file, and log in again")
+            }
+            Self::Broken { .. } => Class::Failed.hint(
+                "push it again (`sisforge push`); a registry that keeps what is damaged must have it removed first",
+            ),
             Self::Refused { .. } => Class::Failed.no_hint(),
             Self::Digest { .. } => Class::Failed.hint("the registry, or whoever is between, is not to be trusted"),
             Self::Malformed { .. } | Self::Unsupported { .. } => Class::Invalid.no_hint(),
@@ -83,12 +99,12 @@ impl Diagnostic for RegistryError {
 }
 
 /// What is not allowed, in words.
-fn access_in_words(action: Action, logged_in: bool) -> &'static str {
-    match (action, logged_in) {
-        (Action::Pull, false) => "anonymous pulls",
-        (Action::Push, false) => "anonymous pushes",
-        (Action::Pull, true) => "pulls by this login",
-        (Action::Push, true) => "pushes by this login",
+fn access_in_words(action: Action, login: &KnownLogin) -> &'static str {
+    match (action, login) {
+        (Action::Pull, KnownLogin::Given(_)) => "pulls by this login",
+        (Action::Push, KnownLogin::Given(_)) => "pushes by this login",
+        (Action::Pull, KnownLogin::None | KnownLogin::InHelper { .. }) => "anonymous pulls",
+        (Action::Push, KnownLogin::None | KnownLogin::InHelper { .. }) => "anonymous pushes",
     }
 }
 
@@ -135,7 +151,7 @@ pub struct Blob {
 /// An image whose every file is on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pulled {
-    /// Of the manifest for [`PLATFORM`].
+    /// Of the manifest for guests ([`Platform::rank`]).
     pub manifest: Sha256,
     /// Index, manifest, config and layers, by digest.
     pub blobs: BTreeMap<Sha256, Blob>,
@@ -196,10 +212,13 @@ impl<'a> Puller<'a> {
     }
 
     fn for_platform<'m>(&self, all: &'m [Descriptor]) -> Result<&'m Descriptor, RegistryError> {
-        let names = |platform: &Platform| format!("{}/{}", platform.os, platform.architecture);
-        let is_ours =
-            |platform: &Platform| (platform.os.as_str(), platform.architecture.as_str()) == PLATFORM;
-        let found = all.iter().find(|manifest| manifest.platform.as_ref().is_some_and(is_ours));
+        let names = |platform: &Platform| {
+            let parts = [&platform.os, &platform.architecture, &platform.variant];
+            parts.into_iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("/")
+        };
+        let rank = |manifest: &Descriptor| manifest.platform.as_ref().and_then(Platform::rank);
+        let found =
+            all.iter().filter(|manifest| rank(manifest).is_some()).min_by_key(|manifest| rank(manifest));
         found.ok_or_else(|| {
             let there: Vec<_> = all.iter().filter_map(|one| one.platform.as_ref()).map(names).collect();
             self.unsupported(&format!("it is available for {}, but guests are linux/amd64", there.join(", ")))
@@ -266,9 +285,8 @@ impl<'a> Puller<'a> {
 
     fn denied(&self, status: u16) -> RegistryError {
         let (host, image) = (self.repository.host.clone(), self.image.clone());
-        let logged_in =
-            login::find(self.cache.client().auth_files(), &self.repository).is_ok_and(|one| one.is_some());
-        RegistryError::Denied { host, image, status, action: Action::Pull, logged_in }
+        let login = login::find(self.cache.client().auth_files(), &self.repository).unwrap_or_default();
+        RegistryError::Denied { host, image, status, action: Action::Pull, login }
     }
 
     /// A cache that may pull.

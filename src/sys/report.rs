@@ -4,11 +4,48 @@
 pub trait Report: Send + Sync {
     /// A task begins. `total` is in `unit`s, `None` where it is not known.
     fn begin(&self, name: &str, total: Option<u64>, unit: Unit) -> Box<dyn Task>;
-    /// One thing worth a line, such as a warning.
-    fn note(&self, text: &str);
+    /// One thing worth a line, without a word for its severity.
+    fn say(&self, severity: Severity, text: &str);
+    /// What was done, or is under way.
+    fn info(&self, text: &str) {
+        self.say(Severity::Info, text);
+    }
+    /// What is to be borne in mind.
+    fn note(&self, text: &str) {
+        self.say(Severity::Note, text);
+    }
+    /// What may be wrong.
+    fn warn(&self, text: &str) {
+        self.say(Severity::Warning, text);
+    }
     /// Whether somebody still wants what is made under this key; work that takes long asks, and ends where nobody does.
     fn is_wanted(&self, _key: &str) -> bool {
         true
+    }
+}
+
+/// How much a line of a report weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// What was done, or is under way.
+    Info,
+    /// What is to be borne in mind.
+    Note,
+    /// What may be wrong.
+    Warning,
+    /// What failed, while other work goes on.
+    Error,
+}
+
+impl Severity {
+    /// A line as people read it.
+    pub fn labelled(self, text: &str) -> String {
+        match self {
+            Self::Info => text.to_owned(),
+            Self::Note => format!("note: {text}"),
+            Self::Warning => format!("warning: {text}"),
+            Self::Error => format!("error: {text}"),
+        }
     }
 }
 
@@ -37,7 +74,7 @@ impl Report for Silent {
     fn begin(&self, _: &str, _: Option<u64>, _: Unit) -> Box<dyn Task> {
         Box::new(Silent)
     }
-    fn note(&self, _: &str) {}
+    fn say(&self, _: Severity, _: &str) {}
 }
 
 impl Task for Silent {

@@ -16,13 +16,12 @@ use std::time::{Duration, Instant};
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::cgroup::CgroupError;
+use super::disk_guard::DiskGuard;
 use super::fs::FileError;
 use super::tool::{self, Tool, ToolError};
 
-pub mod guard;
 pub mod memory;
 
-use guard::DiskGuard;
 use memory::MemoryGroup;
 
 /// Who runs the programs where root started them: systemd and Debian leave this uid and this gid to nobody
@@ -116,9 +115,6 @@ impl Sandbox {
     }
 
     /// The same for programs that may take so many bytes of memory together.
-    ///
-    /// # Errors
-    /// Where no cgroup can be made for that.
     pub fn bounded(self, bytes: u64) -> Result<Self, CgroupError> {
         Ok(Self { memory: Some(Arc::new(MemoryGroup::create(bytes)?)), ..self })
     }

@@ -1,11 +1,12 @@
 //! Files whose damage is seen: the SHA-256 of what follows, then what follows. They are not synced, since a loss of power
 //! costs no more than making them anew.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use super::fs::{FileError, write_unsynced};
+use super::fs::{FileError, open_regular, write_unsynced};
 
 /// Bytes of a digest.
 const DIGEST: usize = 32;
@@ -18,7 +19,9 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 
 /// Reads a file; `None` where there is none, or where it is not what was written.
 pub fn read(path: &Path) -> Option<Vec<u8>> {
-    let mut bytes = std::fs::read(path).ok()?;
+    let mut file = open_regular(path).ok()??;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).ok()?;
     let (digest, rest) = bytes.split_first_chunk::<DIGEST>()?;
     if Sha256::digest(rest)[..] != digest[..] {
         return None;
@@ -44,5 +47,10 @@ mod tests {
             std::fs::write(&path, bad).unwrap();
             assert_eq!(read(&path), None);
         }
+        std::fs::remove_file(&path).unwrap();
+        crate::sys::fs::make_pipe(&path).unwrap();
+        assert_eq!(read(&path), None);
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("zeros")).unwrap();
+        assert_eq!(read(&dir.path().join("zeros")), None);
     }
 }

@@ -10,6 +10,8 @@ use std::fmt::{Arguments, Write as _};
 
 use serde_json::json;
 
+use crate::base::FoundRate;
+
 use super::ip::queue::{PacketQueue, QueueId, TokenBucket, queues};
 use super::ip::{self, Interface, IpError};
 use super::tap::bucket;
@@ -135,9 +137,8 @@ fn bucket_of(rate: u64) -> TokenBucket {
     bucket(rate, 10)
 }
 
-/// The rate at which what leaves an interface is shared, in bytes a second; `None` where nothing waits there, and 0 where what does is
-/// not shared as it should be.
-pub fn rate(interface: &Interface, by: ShareBy) -> Result<Option<u64>, IpError> {
+/// The rate at which what leaves an interface is shared, and whether it is as it should be; `None` where nothing waits there.
+pub fn rate(interface: &Interface, by: ShareBy) -> Result<Option<FoundRate>, IpError> {
     let name = interface.name.as_str();
     let mut queues = queues()?;
     queues.retain(|queue| queue.interface == interface.index);
@@ -145,13 +146,13 @@ pub fn rate(interface: &Interface, by: ShareBy) -> Result<Option<u64>, IpError> 
     let show = |what: &str| Tool::new("tc").args(["-j", what, "show", "dev", name]);
     let filters = show("filter").args(["parent", "2:"]);
     let unread = |source| IpError::Output { command: filters.command_line(), source };
-    let is_whole = rate > 0
+    let is_whole = rate != FoundRate::Half
         && classes_are_alike(&Tool::new("tc").args(["-d", "class", "show", "dev", name]).text()?)
         && leads_to_classes(&serde_json::from_str(&filters.text()?).map_err(unread)?, by);
-    Ok(Some(if is_whole { rate } else { 0 }))
+    Ok(Some(if is_whole { rate } else { FoundRate::Half }))
 }
 
-fn rate_of(queues: &[PacketQueue]) -> Option<u64> {
+fn rate_of(queues: &[PacketQueue]) -> Option<FoundRate> {
     let is_root = |queue: &&PacketQueue| queue.parent == QueueId::ROOT && queue.kind != ip::NO_QUEUE;
     let root = queues.iter().find(is_root)?;
     let is_shared = queues.iter().any(|queue| queue.kind == "htb" && queue.parent.major() == 1);
@@ -159,7 +160,8 @@ fn rate_of(queues: &[PacketQueue]) -> Option<u64> {
     let first = leaves.peek().map(|first| (&first.kind, &first.options));
     let alike = leaves.filter(|leaf| Some((&leaf.kind, &leaf.options)) == first).count();
     let rate = root.rate().filter(|rate| root.is(&bucket_of(*rate)));
-    Some(rate.filter(|_| is_shared && alike == CLASSES as usize).unwrap_or(0))
+    let rate = rate.filter(|_| is_shared && alike == CLASSES as usize);
+    Some(rate.map_or(FoundRate::Half, FoundRate::Whole))
 }
 
 /// Whether the classes of `tc class show`, which has lines alone, are those that were made. Words for rates are tc's own, so

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -24,13 +25,18 @@ pub struct Peer {
 }
 
 /// Who is at the other end of a connection.
-///
-/// # Errors
-/// Where it is none of a Unix socket.
 pub fn peer_of(connection: impl AsFd) -> io::Result<Peer> {
     let peer = sockopt::socket_peercred(connection)?;
     // Two ends of one pair have no peer but themselves; anything else that the kernel does not know is nobody.
     Ok(Peer { pid: peer.pid.as_raw_nonzero().get().unsigned_abs(), uid: peer.uid.as_raw() })
+}
+
+/// Whether nobody can read any more what is written there: the other end of a connection or of a pipe is closed. One that is closed for
+/// writing alone still reads.
+pub fn is_hung_up(end: impl AsFd) -> bool {
+    let mut asked = [PollFd::new(&end, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut asked, Some(&at_once)).is_ok() && asked[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// Where somebody listens.

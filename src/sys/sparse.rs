@@ -7,7 +7,7 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fstatfs};
 use rustix::io::Errno;
 use sha2::Digest;
 
@@ -51,6 +51,26 @@ pub fn data_runs(file: &File) -> io::Result<Vec<(u64, u64)>> {
         at = end;
     }
     Ok(runs)
+}
+
+/// Asks for the blocks of what is about to be written, where that saves more than it costs: ext4 gives them at once, and counts each page
+/// by itself otherwise. Nothing reads or looks otherwise for it; what lacks room is told before anything is written.
+pub fn allocate(file: &File, begin: u64, length: u64) -> io::Result<()> {
+    /// `EXT4_SUPER_MAGIC`. Memory would be cleared for it, and nothing is gained where blocks are given when they are written to the disk.
+    const EXT4: u64 = 0xef53;
+    if length == 0 || fstatfs(file).map_or(true, |stat| stat.f_type as u64 != EXT4) {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::KEEP_SIZE, begin, length) {
+        Err(error) if is_no_room(error) => Err(error.into()),
+        // Whatever forbids it, writing goes on without.
+        _ => Ok(()),
+    }
+}
+
+/// Whether a file cannot be written because there is no room for it, or it may not be so long.
+pub fn is_no_room(error: Errno) -> bool {
+    matches!(error, Errno::NOSPC | Errno::DQUOT | Errno::FBIG)
 }
 
 /// Digest and length of a file, by its bytes that are not zero: SHA-256 of the line `sisforge sparse file 1`, the length, and

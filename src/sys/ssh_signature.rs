@@ -116,7 +116,10 @@ pub fn signed_by(what: &str, text: &str, signatures: &str) -> Result<Vec<String>
 }
 
 fn said(bytes: &[u8]) -> String {
-    excerpt(&String::from_utf8_lossy(bytes).trim().replace('\n', "; "))
+    // It ends lines as terminals do.
+    let text = String::from_utf8_lossy(bytes);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    excerpt(&lines.join("; "))
 }
 
 /// The signatures in a text.
@@ -130,6 +133,14 @@ fn blocks(text: &str) -> impl Iterator<Item = String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ssh_keygen_says_is_told_in_one_line() {
+        assert_eq!(
+            said(b"Could not verify\r\n\r\nSignature is wrong\r\n"),
+            "Could not verify; Signature is wrong"
+        );
+    }
 
     #[test]
     fn an_allowed_key_signs_for_this_program_alone() {

@@ -188,12 +188,14 @@ impl Tool {
     }
 
     /// The same call within a limit of whole seconds: `timeout` of coreutils then ends it and all that it started, and the
-    /// status is [`OUT_OF_TIME`].
+    /// status is [`OUT_OF_TIME`]. However this process ends, so does the call: nobody would wait for it any more, and what it still
+    /// changes would be in the way of whoever comes next.
     #[must_use]
     pub fn within(mut self, limit: Duration) -> Self {
         let program = std::mem::replace(&mut self.program, "timeout".into());
         let seconds = limit.as_secs().max(1).to_string();
         self.args.splice(0..0, ["-k".into(), "10".into(), seconds.into(), program]);
+        self.before.splice(0..0, ["setpriv", "--pdeathsig", "TERM"].map(OsString::from));
         self
     }
 

@@ -73,9 +73,6 @@ impl UntrustedDir {
     }
 
     /// Takes hold of what is at a relative path.
-    ///
-    /// # Errors
-    /// Where there is nothing, a link stands in the way, or it is not what is expected.
     pub fn node(&self, name: &str, expected: FileKind) -> Result<HeldNode, FileError> {
         let named = || FileError::when("open", self.path.join(name));
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -99,6 +96,13 @@ impl UntrustedDir {
         } else {
             Ok(node)
         }
+    }
+
+    /// Opens a directory; `None` where there is none, or something else in its place, such as a link.
+    pub fn directory(&self, name: &str) -> Option<File> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        openat2(&self.fd, name, flags, Mode::empty(), beneath).ok().map(File::from)
     }
 
     /// Opens a regular file for reading.

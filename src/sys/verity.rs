@@ -58,6 +58,11 @@ impl KnownBlocks {
         }
     }
 
+    /// Groups of which a block is known.
+    fn groups(&self) -> impl Iterator<Item = u64> {
+        (0..).zip(&self.0).filter(|(_, blocks)| blocks.get().is_some()).map(|(group, _)| group)
+    }
+
     /// The digest of a block, where it is known.
     pub fn get(&self, index: u64) -> Option<&Sha256> {
         let (group, block) = split(index);
@@ -78,16 +83,16 @@ pub fn digest(path: &Path) -> Result<(FileDigest, u64), FileError> {
     digest_of(&file, None).map_err(named())
 }
 
-/// The same of an open file. Blocks that are known are not read.
+/// The same of an open file. Blocks that are known are not read, and may be written later.
 pub fn digest_of(file: &File, known: Option<&KnownBlocks>) -> io::Result<(FileDigest, u64)> {
     let size = file.metadata()?.len();
-    let groups: BTreeSet<u64> = data_runs(file)?
-        .into_iter()
-        .flat_map(|(offset, length)| offset / GROUP..(offset + length).div_ceil(GROUP))
-        .collect();
+    let runs = data_runs(file)?;
+    let with_data =
+        runs.iter().flat_map(|(offset, length)| offset / GROUP..(offset + length).div_ceil(GROUP));
+    let groups: BTreeSet<u64> = with_data.chain(known.into_iter().flat_map(KnownBlocks::groups)).collect();
     let groups: Vec<u64> = groups.into_iter().collect();
     let node = |buffer: &mut Vec<u8>, group: u64| {
-        let leaves = leaves_of_group(file, size, group, known, buffer)?;
+        let leaves = leaves_of_group(&Unhashed { file, size, runs: &runs, known }, group, buffer)?;
         Ok((group, over(&leaves, size)))
     };
     let mut nodes = side_by_side(&groups, node)?;
@@ -131,24 +136,35 @@ pub fn digest_of_bytes(bytes: &[u8]) -> FileDigest {
     of_root(size, root(nodes, size))
 }
 
-/// Digests of the blocks of a group that holds data.
-fn leaves_of_group(
-    file: &File,
+/// A file whose digest is to be taken.
+struct Unhashed<'a> {
+    file: &'a File,
     size: u64,
-    group: u64,
-    known: Option<&KnownBlocks>,
-    buffer: &mut Vec<u8>,
-) -> io::Result<Vec<Sha256>> {
-    let (begin, end) = (group * GROUP, ((group + 1) * GROUP).min(size));
-    let blocks = begin / BLOCK as u64..end.div_ceil(BLOCK as u64);
-    if let Some(known) = known
-        && let Some(leaves) = blocks.map(|block| known.get(block).copied()).collect()
-    {
-        return Ok(leaves);
+    /// Where it has data, in order.
+    runs: &'a [(u64, u64)],
+    known: Option<&'a KnownBlocks>,
+}
+
+/// Digests of the blocks of a group. Read are those that hold data and are not known.
+fn leaves_of_group(of: &Unhashed<'_>, group: u64, buffer: &mut Vec<u8>) -> io::Result<Vec<Sha256>> {
+    let block_size = BLOCK as u64;
+    let (begin, end) = (group * GROUP, ((group + 1) * GROUP).min(of.size));
+    let known = |block: &u64| of.known.and_then(|known| known.get(*block));
+    let (first, hole) = (begin / block_size, of_block(&[]));
+    let mut found: Vec<Sha256> =
+        (first..end.div_ceil(block_size)).map(|block| known(&block).copied().unwrap_or(hole)).collect();
+    let earlier = of.runs.partition_point(|(offset, length)| offset + length <= begin);
+    for (offset, length) in of.runs[earlier..].iter().take_while(|(offset, _)| *offset < end) {
+        let mut block = offset.max(&begin) / block_size;
+        let last = (offset + length).min(end).div_ceil(block_size);
+        while let Some(unknown) = (block..last).find(|block| known(block).is_none()) {
+            block = (unknown..last).find(|block| known(block).is_some()).unwrap_or(last);
+            buffer.resize(((block * block_size).min(end) - unknown * block_size) as usize, 0);
+            of.file.read_exact_at(buffer, unknown * block_size)?;
+            found.splice((unknown - first) as usize..(block - first) as usize, leaves(buffer));
+        }
     }
-    buffer.resize((end - begin) as usize, 0);
-    file.read_exact_at(buffer, begin)?;
-    Ok(leaves(buffer))
+    Ok(found)
 }
 
 fn leaves(bytes: &[u8]) -> Vec<Sha256> {
@@ -315,6 +331,17 @@ mod tests {
         known.write(after, &vec![0; (2 * GROUP - after) as usize]);
         let other = file(size, &[(data.0, 1), (GROUP, 1)]);
         assert_eq!(digest_of(&other, Some(&known)).unwrap(), digest_of(&written, None).unwrap());
+    }
+
+    #[test]
+    fn blocks_that_are_known_may_be_written_later() {
+        let whole = file(2 * GROUP, &[(0, 100), (8192, 9000), (GROUP + 4096, 4096)]);
+        let (part, known) = (file(2 * GROUP, &[(0, 100)]), KnownBlocks::none(2 * GROUP));
+        for (offset, length) in [(8192, 9000), (GROUP + 4096, 4096)] {
+            let bytes: Vec<u8> = (0..length).map(|at: usize| (at % 251) as u8 + 1).collect();
+            known.write(offset, &bytes);
+        }
+        assert_eq!(digest_of(&part, Some(&known)).unwrap(), digest_of(&whole, None).unwrap());
     }
 
     #[test]

@@ -10,9 +10,10 @@ use sisforge::host::observed::{
     Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedNetwork, ObservedResolver,
     ObservedRuleset, ObservedTap, ObservedVmm, PoolRole,
 };
+use sisforge::host::resolver::Resolver;
 use sisforge::host::state::{Machine, MachineDisk};
 use sisforge::host::wanted::{HostRules, WantedHost};
-use sisforge::plan::Step;
+use sisforge::plan::{ContainerStep, DiskStep, NetworkStep, PoolStep, SnapshotStep, Step};
 use sisforge::sys::interrupt::Interrupted;
 
 /// Which operations do not come through. Operations are counted from 0.
@@ -131,6 +132,7 @@ impl ModelHost {
 
 /// Its jail is still there.
 fn end_vmm(guest: &mut ObservedGuest) {
+    guest.strays = false;
     guest.idle_records |= guest.vmm.is_some();
     guest.idle_jails |= guest.vmm.take().is_some_and(|vmm| vmm.jailed);
 }
@@ -162,21 +164,12 @@ impl Host for ModelHost {
 
     fn take(&self, step: &Step) -> Done {
         match step {
-            Step::CreateNamespace
-            | Step::ConnectNamespace { .. }
-            | Step::LoadHostRules(_)
-            | Step::LoadRuleset(_)
-            | Step::RemoveNetwork
-            | Step::RemoveEarlierNetwork => self.network(step),
-            Step::StartResolver(_) | Step::StopResolver { .. } => self.resolver(step),
+            Step::Network(step) => self.network(step),
             Step::StoreFile { digest, .. } => {
                 let insert = |inner: &mut Inner| inner.state.stored.extend([*digest]);
                 self.act(format!("store {}", digest.short()), insert, nothing)
             }
-            Step::CreateDisk { .. }
-            | Step::RelinkDisk { .. }
-            | Step::ChownDisk { .. }
-            | Step::GrowDisk { .. } => self.disk(step),
+            Step::Disk(step) => self.disk(step),
             Step::CreateTap { guest, tap } => {
                 let wanted = self.wanted_rules.map(ObservedRuleset::Loaded);
                 self.holds("rules are there before a TAP", |inner| inner.state.ruleset == wanted);
@@ -194,7 +187,7 @@ impl Host for ModelHost {
                     address: Some(tap.address),
                     up: true,
                     hardened: true,
-                    rates: tap.rates.bytes_per_second(),
+                    rates: tap.rates.bytes_per_second().whole(),
                     ..half.clone()
                 };
                 self.guest(
@@ -216,7 +209,12 @@ impl Host for ModelHost {
                         guest.cgroup = Some(ObservedCgroup { limits, oom_kills });
                     }
                 };
-                self.guest("create cgroup", guest, limited(Found::Whole(*limits)), limited(Found::Half))
+                self.guest(
+                    "create cgroup",
+                    guest,
+                    limited(Found::Whole((*limits).into())),
+                    limited(Found::Half),
+                )
             }
             Step::RemoveCgroup { guest } => self.remove_cgroup(guest),
             Step::CreateJail { guest, machine } => self.create_jail(guest, machine),
@@ -233,35 +231,44 @@ impl Host for ModelHost {
             Step::RemoveOldJails { guest } => {
                 self.guest("remove old jails", guest, |guest| guest.idle_jails = false, nothing)
             }
-            Step::ConsumeSnapshot { .. }
-            | Step::LoadSnapshot { .. }
-            | Step::ForgetSnapshot { .. }
-            | Step::ClearSnapshots => self.snapshot(step),
-            Step::StartVmm { .. }
-            | Step::AdjustVmm { .. }
-            | Step::KeepLogs { .. }
-            | Step::AwaitReady { .. }
-            | Step::RemoveContainers { .. }
-            | Step::StartContainers { .. }
-            | Step::AwaitHealthy { .. }
-            | Step::ResumeVmm { .. }
-            | Step::JoinCgroup { .. }
-            | Step::ContinueVmm { .. }
-            | Step::MakeSpare { .. }
-            | Step::EndSpare { .. }
-            | Step::StopVmm { .. } => self.vmm(step),
+            Step::Snapshot(step) => self.snapshot(step),
+            Step::Containers(step) => self.containers(step),
+            Step::Pool(step) => self.pool(step),
+            Step::StartVmm { guest, machine } => self.start(guest, machine),
+            Step::AdjustVmm { guest, machine } => {
+                self.running("adjust", guest, &|vmm| vmm.machine = Some(machine.clone()))
+            }
+            Step::KeepLogs { guest } => self.running("keep logs", guest, &|vmm| vmm.logged = true),
+            Step::AwaitReady { guest } => {
+                if self.inner().waiting.contains_key(guest) {
+                    return Err(ApplyError::DoesNotEnd(guest.clone()));
+                }
+                self.running("await", guest, &|vmm| vmm.ready = true)
+            }
+            Step::ResumeVmm { guest } => self.running("resume", guest, &|vmm| vmm.paused = None),
+            Step::JoinCgroup { guest } => {
+                self.running("join cgroup", guest, &|vmm| vmm.outside_cgroup = false)
+            }
+            Step::ContinueVmm { guest } => self.running("continue", guest, &|vmm| vmm.halted = false),
+            Step::StopVmm { guest } => {
+                let stop = |inner: &mut Inner| {
+                    inner.waiting.remove(guest);
+                    end_vmm(inner.state.guests.entry(guest.clone()).or_default());
+                };
+                self.act(format!("stop {guest}"), stop, nothing)
+            }
         }
     }
 }
 
 impl ModelHost {
-    fn network(&self, step: &Step) -> Done {
+    fn network(&self, step: &NetworkStep) -> Done {
         match step {
-            Step::CreateNamespace => {
+            NetworkStep::CreateNamespace => {
                 let is = |found| move |inner: &mut Inner| inner.state.network.namespace = Some(found);
                 self.act("create namespace".into(), is(Found::Whole(())), is(Found::Half))
             }
-            Step::LoadRuleset(ruleset) => {
+            NetworkStep::LoadRuleset(ruleset) => {
                 self.holds("a namespace is there before its rules", |inner| {
                     inner.state.network.namespace == Some(Found::Whole(()))
                 });
@@ -270,18 +277,18 @@ impl ModelHost {
                 let torn = is(ObservedRuleset::Unknown);
                 self.act("load rules".into(), is(ObservedRuleset::Loaded(ruleset.digest)), torn)
             }
-            Step::LoadHostRules(HostRules { ruleset, .. }) => {
+            NetworkStep::LoadHostRules(HostRules { ruleset, .. }) => {
                 let is = |ruleset| move |inner: &mut Inner| inner.state.network.rules = Some(ruleset);
                 let torn = is(ObservedRuleset::Unknown);
                 self.act("load host rules".into(), is(ObservedRuleset::Loaded(ruleset.digest)), torn)
             }
-            Step::ConnectNamespace { network, .. } => {
+            NetworkStep::ConnectNamespace { network, .. } => {
                 self.holds("rules are there before a way out", |inner| {
                     inner.state.ruleset.is_some() && inner.state.network.rules.is_some()
                 });
                 let (pair, uplink) = (network.pair, network.uplink.clone());
                 let whole = |inner: &mut Inner| {
-                    inner.state.network.pair = Some(Found::Whole(pair));
+                    inner.state.network.pair = Some(Found::Whole(pair.whole()));
                     inner.state.network.forwarding = [(uplink, true)].into();
                 };
                 let (uplink, half) = (network.uplink.clone(), Some(Found::Half));
@@ -290,54 +297,51 @@ impl ModelHost {
                     inner.state.network.forwarding.insert(uplink, false);
                 })
             }
-            Step::RemoveNetwork => self.act(
+            NetworkStep::RemoveNetwork => self.act(
                 "remove network".into(),
                 |inner| (inner.state.network, inner.state.ruleset) = (ObservedNetwork::default(), None),
                 |inner| (inner.state.network.pair, inner.state.network.rules) = (None, None),
             ),
-            Step::RemoveEarlierNetwork => {
+            NetworkStep::RemoveEarlierNetwork => {
                 self.act("remove earlier".into(), |inner| inner.state.network.is_in_host = false, nothing)
             }
-            other => panic!("{other} is no step of the network"),
+            NetworkStep::StartResolver(wanted) => self.start_resolver(wanted),
+            NetworkStep::StopResolver { seat } => self.stop_resolver(*seat),
         }
     }
 
-    fn resolver(&self, step: &Step) -> Done {
-        match step {
-            Step::StartResolver(wanted) => {
-                self.holds("a namespace is there before a resolver", |inner| {
-                    inner.state.network.namespace == Some(Found::Whole(()))
-                });
-                let seat = wanted.seat.number;
-                let is = |what| {
-                    move |inner: &mut Inner| {
-                        inner.state.resolvers.insert(seat, what);
-                    }
-                };
-                let whole = is(ObservedResolver::Running(wanted.digest));
-                self.act(format!("start resolver {seat}"), whole, is(ObservedResolver::Broken))
+    fn start_resolver(&self, wanted: &Resolver) -> Done {
+        self.holds("a namespace is there before a resolver", |inner| {
+            inner.state.network.namespace == Some(Found::Whole(()))
+        });
+        let seat = wanted.seat.number;
+        let is = |what| {
+            move |inner: &mut Inner| {
+                inner.state.resolvers.insert(seat, what);
             }
-            Step::StopResolver { seat } => {
-                let wanted = self.wanted_rules.map(ObservedRuleset::Loaded);
-                self.holds("nobody is led to a resolver that goes", |inner| {
-                    wanted.is_none() || inner.state.ruleset == wanted
-                });
-                let gone = |inner: &mut Inner| {
-                    inner.state.resolvers.remove(seat);
-                };
-                let torn = |inner: &mut Inner| {
-                    inner.state.resolvers.insert(*seat, ObservedResolver::Broken);
-                };
-                self.act(format!("stop resolver {seat}"), gone, torn)
-            }
-            other => panic!("{other} is no step of a resolver"),
-        }
+        };
+        let whole = is(ObservedResolver::Running(wanted.digest));
+        self.act(format!("start resolver {seat}"), whole, is(ObservedResolver::Broken))
     }
 
-    fn disk(&self, step: &Step) -> Done {
+    fn stop_resolver(&self, seat: u16) -> Done {
+        let wanted = self.wanted_rules.map(ObservedRuleset::Loaded);
+        self.holds("nobody is led to a resolver that goes", |inner| {
+            wanted.is_none() || inner.state.ruleset == wanted
+        });
+        let gone = |inner: &mut Inner| {
+            inner.state.resolvers.remove(&seat);
+        };
+        let torn = |inner: &mut Inner| {
+            inner.state.resolvers.insert(seat, ObservedResolver::Broken);
+        };
+        self.act(format!("stop resolver {seat}"), gone, torn)
+    }
+
+    fn disk(&self, step: &DiskStep) -> Done {
         let there = |guest: &mut ObservedGuest| guest.disk.unwrap();
         match step {
-            Step::CreateDisk { guest, base, uid } => {
+            DiskStep::CreateDisk { guest, base, uid } => {
                 self.holds("a disk is copied from what is stored", |inner| inner.state.stored.contains(base));
                 let create = |guest: &mut ObservedGuest| {
                     assert_eq!(guest.disk, None, "a data disk would be overwritten");
@@ -345,7 +349,7 @@ impl ModelHost {
                 };
                 self.guest("create disk", guest, create, nothing)
             }
-            Step::RelinkDisk { guest } => {
+            DiskStep::RelinkDisk { guest } => {
                 let relink = |guest: &mut ObservedGuest| {
                     if std::mem::take(&mut guest.lost_disk) {
                         guest.disk = Some(ObservedDisk { uid: 0, private: true, size: 1 << 30 });
@@ -353,13 +357,13 @@ impl ModelHost {
                 };
                 self.guest("relink disk", guest, relink, nothing)
             }
-            Step::ChownDisk { guest, uid } => {
+            DiskStep::ChownDisk { guest, uid } => {
                 let chown = |guest: &mut ObservedGuest| {
                     guest.disk = Some(ObservedDisk { uid: *uid, private: true, ..there(guest) });
                 };
                 self.guest("chown disk", guest, chown, nothing)
             }
-            Step::GrowDisk { guest, size, .. } => {
+            DiskStep::GrowDisk { guest, size, .. } => {
                 self.holds("a disk grows while nobody has it, and is never made smaller", |inner| {
                     let state = inner.state.guests.get(guest).cloned().unwrap_or_default();
                     state.vmm.is_none() && state.disk.is_some_and(|disk| disk.size <= *size)
@@ -369,7 +373,6 @@ impl ModelHost {
                 };
                 self.guest("grow disk", guest, grow, nothing)
             }
-            other => panic!("{other} is no step of a disk"),
         }
     }
 
@@ -401,7 +404,11 @@ impl ModelHost {
     fn start(&self, guest: &GuestName, machine: &Machine) -> Done {
         self.holds("a VMM finds all that it needs, and no other of its guest", |inner| {
             let state = &inner.state.guests[guest];
-            state.idle_jails && state.cgroup.is_some() && state.tap.is_some() && state.vmm.is_none()
+            state.idle_jails
+                && state.cgroup.is_some()
+                && state.tap.is_some()
+                && state.vmm.is_none()
+                && !state.strays
         });
         let start = |inner: &mut Inner| {
             let state = inner.state.guests.get_mut(guest).unwrap();
@@ -416,26 +423,18 @@ impl ModelHost {
         self.act(format!("start {guest}"), start, start)
     }
 
-    fn vmm(&self, step: &Step) -> Done {
-        let running = |what: &str, guest: &GuestName, change: &dyn Fn(&mut ObservedVmm)| {
-            self.guest(what, guest, |guest| guest.vmm.iter_mut().for_each(change), nothing)
-        };
+    fn running(&self, what: &str, guest: &GuestName, change: &dyn Fn(&mut ObservedVmm)) -> Done {
+        self.guest(what, guest, |guest| guest.vmm.iter_mut().for_each(change), nothing)
+    }
+
+    fn containers(&self, step: &ContainerStep) -> Done {
         match step {
-            Step::StartVmm { guest, machine } => self.start(guest, machine),
-            Step::AdjustVmm { guest, machine } => {
-                running("adjust", guest, &|vmm| vmm.machine = Some(machine.clone()))
+            ContainerStep::RemoveContainers { guest, containers } => {
+                self.running("remove containers", guest, &|vmm| {
+                    vmm.containers.retain(|started| !containers.contains(&started.container.name));
+                })
             }
-            Step::KeepLogs { guest } => running("keep logs", guest, &|vmm| vmm.logged = true),
-            Step::AwaitReady { guest } => {
-                if self.inner().waiting.contains_key(guest) {
-                    return Err(ApplyError::DoesNotEnd(guest.clone()));
-                }
-                running("await", guest, &|vmm| vmm.ready = true)
-            }
-            Step::RemoveContainers { guest, containers } => running("remove containers", guest, &|vmm| {
-                vmm.containers.retain(|started| !containers.contains(&started.container.name));
-            }),
-            Step::StartContainers { guest, containers } => {
+            ContainerStep::StartContainers { guest, containers } => {
                 let start = |count: usize| {
                     move |guest: &mut ObservedGuest| {
                         let vmm = guest.vmm.as_mut().unwrap();
@@ -444,31 +443,28 @@ impl ModelHost {
                 };
                 self.guest("containers", guest, start(containers.len()), start(1))
             }
-            Step::AwaitHealthy { guest, .. } => running("await healthy", guest, &|vmm| {
+            ContainerStep::AwaitHealthy { guest, .. } => self.running("await healthy", guest, &|vmm| {
                 vmm.containers.iter_mut().for_each(|started| started.healthy = true);
             }),
-            Step::ResumeVmm { guest } => running("resume", guest, &|vmm| vmm.paused = None),
-            Step::MakeSpare { guest, spare } => {
-                running("stand by", guest, &|vmm| vmm.role = Some(PoolRole::Spare(spare.clone())))
-            }
-            Step::EndSpare { guest } => self.guest("end spare", guest, end_vmm, |_| ()),
-            Step::JoinCgroup { guest } => running("join cgroup", guest, &|vmm| vmm.outside_cgroup = false),
-            Step::ContinueVmm { guest } => running("continue", guest, &|vmm| vmm.halted = false),
-            Step::StopVmm { guest } => {
-                let stop = |inner: &mut Inner| {
-                    inner.waiting.remove(guest);
-                    end_vmm(inner.state.guests.entry(guest.clone()).or_default());
-                };
-                self.act(format!("stop {guest}"), stop, nothing)
-            }
-            other => panic!("{other} is no step of a VMM"),
         }
     }
 
-    fn snapshot(&self, step: &Step) -> Done {
+    fn pool(&self, step: &PoolStep) -> Done {
+        match step {
+            PoolStep::RaiseSpare { guest, .. } => {
+                self.running("raise", guest, &|vmm| vmm.role = Some(PoolRole::Raised))
+            }
+            PoolStep::MakeSpare { guest, spare } => {
+                self.running("stand by", guest, &|vmm| vmm.role = Some(PoolRole::Spare(spare.clone())))
+            }
+            PoolStep::EndSpare { guest } => self.guest("end spare", guest, end_vmm, |_| ()),
+        }
+    }
+
+    fn snapshot(&self, step: &SnapshotStep) -> Done {
         let cleared = |inner: &mut Inner| inner.state.snapshot_leftovers = false;
         match step {
-            Step::ConsumeSnapshot { guest, snapshot, keeps_disk } => {
+            SnapshotStep::ConsumeSnapshot { guest, snapshot, keeps_disk } => {
                 self.holds("a snapshot is consumed once", |inner| inner.ready.contains(snapshot));
                 let taken = |inner: &mut Inner| {
                     inner.ready.remove(snapshot);
@@ -482,10 +478,11 @@ impl ModelHost {
                 };
                 self.act(format!("consume {snapshot}"), with_disk, taken)
             }
-            Step::LoadSnapshot { guest, machine } => self.load(guest, machine),
-            Step::ForgetSnapshot { snapshot } => self.act(format!("forget {snapshot}"), cleared, nothing),
-            Step::ClearSnapshots => self.act("clear snapshots".into(), cleared, nothing),
-            other => panic!("{other} is no step of a snapshot"),
+            SnapshotStep::LoadSnapshot { guest, machine } => self.load(guest, machine),
+            SnapshotStep::ForgetSnapshot { snapshot } => {
+                self.act(format!("forget {snapshot}"), cleared, nothing)
+            }
+            SnapshotStep::ClearSnapshots => self.act("clear snapshots".into(), cleared, nothing),
         }
     }
 

@@ -7,7 +7,8 @@ use std::process::{Child, Command};
 
 use sisforge::apply::linux::{LinuxHost, Scope};
 use sisforge::apply::observe::observe;
-use sisforge::apply::record::{self, Freezing, LoadedRuleset, PlaceRecord, Ready, Record};
+use sisforge::apply::record::pool::PoolRecord;
+use sisforge::apply::record::{self, Freezing, LoadedRuleset, PlaceRecord, Ready, Record, StartedVmm};
 use sisforge::base::network::{host_side, tap_name};
 use sisforge::base::{FileDigest, GuestName, MacAddress, Rates, Sha256};
 use sisforge::fleet::{
@@ -18,11 +19,12 @@ use sisforge::host::container::StartedContainer;
 use sisforge::host::layout::Layout;
 use sisforge::host::observed::{ObservedHost, ObservedRuleset};
 use sisforge::host::snapshot::{Restored, SnapshotManifest};
-use sisforge::host::state::{Machine, MachineDisk, TapSpec};
+use sisforge::host::state::{Machine, MachineDisk, Session, TapSpec};
 use sisforge::host::vmm::{BootInfo, command_line};
 use sisforge::host::wanted::{Startup, WantedGuest, WantedHost};
 use sisforge::plan::{GuestScope, diff};
 use sisforge::sys::cgroup::Hierarchy;
+use sisforge::sys::process::ProcessId;
 
 use super::{LIMITS, container, machine_of, name, running};
 use crate::common::namespaces::{missing, skip};
@@ -148,15 +150,57 @@ fn a_guest_whose_record_is_an_old_one_is_not_started_anew() {
     }
 }
 
+/// What is written of a record, and that it is read again as it was.
+fn written<T: Record + PartialEq + std::fmt::Debug>(record: &T) -> serde_json::Value {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("record.json");
+    record::write(&path, record).unwrap();
+    assert_eq!(record::read::<T>(&path).unwrap().as_ref(), Some(record));
+    serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap()
+}
+
+#[test]
+fn records_of_processes_are_written_as_ever() {
+    let vmm = ProcessId { pid: 4321, start_time: 987_654 };
+    let process = serde_json::json!({ "version": 1, "pid": 4321, "start_time": 987_654 });
+    let with = |more: serde_json::Value| {
+        let (mut all, serde_json::Value::Object(more)) = (process.clone(), more) else { unreachable!() };
+        all.as_object_mut().unwrap().extend(more);
+        all
+    };
+    assert_eq!(written(&StartedVmm(vmm)), process);
+    let ready = Ready { vmm, host_key: None, containers: Vec::new() };
+    assert_eq!(written(&ready), with(serde_json::json!({ "host_key": "", "containers": [] })));
+    let pool = PoolRecord {
+        vmm,
+        pool: Some("kiosk".parse().unwrap()),
+        paused: true,
+        ttl: Some(60),
+        ends_with: None,
+        session: None,
+        is_over: false,
+    };
+    let spare = serde_json::json!({
+        "pool": "kiosk", "paused": true, "ttl": 60, "session": null, "is_over": false
+    });
+    assert_eq!(written(&pool), with(spare));
+}
+
+#[test]
+fn a_session_whose_begin_an_earlier_sisforge_did_not_know_has_none() {
+    let session = r#"{"pool": "kiosk", "label": null, "started": "", "expires": null}"#;
+    let session: Session = serde_json::from_str(session).unwrap();
+    assert_eq!(session, Session { pool: Some("kiosk".parse().unwrap()), ..Session::default() });
+}
+
 #[test]
 fn old_records_of_guests_and_host_are_understood() {
     for (vmm, dir) in [(VmmKind::Firecracker, "firecracker"), (VmmKind::Qemu, "qemu")] {
-        let host_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKeyOfTheGuest".to_owned();
+        let host_key = Some("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKeyOfTheGuest".to_owned());
         let containers = vec![StartedContainer::new(container("browser"))];
         let ready: Ready = read(&format!("{dir}/ready.json"));
         let expected = Ready {
-            pid: 4321,
-            start_time: 987_654,
+            vmm: ProcessId { pid: 4321, start_time: 987_654 },
             host_key: host_key.clone(),
             containers: containers.clone(),
         };
@@ -314,7 +358,7 @@ fn an_unreadable_record_of_one_guest_is_noted_and_hides_no_other() {
         return skip("an unreadable record", &reason);
     }
     let host = Vmms::of(&["alice", "bob"]);
-    let [alice, bob] = ["alice", "bob"].map(|guest| host.layout.machine(&name(guest)));
+    let [alice, bob] = ["alice", "bob"].map(|guest| host.layout.guest(&name(guest)).machine());
     record::write(&bob, &recorded(VmmKind::Qemu)).unwrap();
     for (bytes, _) in unreadable() {
         fs::write(&alice, bytes).unwrap();
@@ -340,13 +384,13 @@ fn other_records_of_a_guest_that_cannot_be_read_are_noted_and_change_what_is_kno
     }
     let host = Vmms::of(&["bob"]);
     let bob = name("bob");
-    record::write(&host.layout.machine(&bob), &recorded(VmmKind::Qemu)).unwrap();
+    record::write(&host.layout.guest(&bob).machine(), &recorded(VmmKind::Qemu)).unwrap();
     let vmm = || host.observed().guests[&bob].vmm.clone().unwrap();
     assert!(vmm().machine.is_some() && vmm().unreadable.is_empty());
-    fs::write(host.layout.ready(&bob), [0xff]).unwrap();
+    fs::write(host.layout.guest(&bob).ready(), [0xff]).unwrap();
     assert!(vmm().machine.is_some() && !vmm().ready && vmm().unreadable[0].contains("ready.json"));
-    fs::remove_file(host.layout.ready(&bob)).unwrap();
-    fs::write(host.layout.freezing(&bob), "{}").unwrap();
+    fs::remove_file(host.layout.guest(&bob).ready()).unwrap();
+    fs::write(host.layout.guest(&bob).freezing(), "{}").unwrap();
     assert!(vmm().unreadable[0].contains("freezing.json"));
     assert_eq!(vmm().machine, None, "it may be frozen for good");
     assert!(host.dir.path().exists());

@@ -10,12 +10,11 @@ pub const ORDER: [&str; 12] =
 /// Lines of code in one file, without its tests.
 pub const LONGEST_FILE: usize = 500;
 
-/// Lines of one function, without blank ones and comments. To become 60 when the `Display` of `Step` is shorter and `ApplyError`
-/// has fewer variants, and then the goal.
-pub const LONGEST_FUNCTION: usize = 61;
+/// Lines of one function, without blank ones and comments. To become the goal when `ApplyError` has fewer variants.
+pub const LONGEST_FUNCTION: usize = 57;
 pub const FUNCTION_GOAL: usize = 40;
 /// How many functions are longer than the goal.
-pub const LONG_FUNCTIONS: usize = 21;
+pub const LONG_FUNCTIONS: usize = 19;
 
 /// How many names are borne by several types.
 pub const DOUBLED_NAMES: usize = 2;
@@ -75,6 +74,7 @@ pub const CHANGES: &[&str] = &[
     "std::fs::File::create_new",
     "std::fs::File::options",
     "std::os::unix::fs::chown",
+    "std::os::unix::fs::fchown",
     "std::os::unix::fs::lchown",
     "std::os::unix::fs::symlink",
     "rustix::fs::chown",
@@ -110,10 +110,17 @@ pub const CHANGES: &[&str] = &[
     "crate::sys::ip::link::delete_together",
     "crate::sys::ip::delete_link",
     "crate::sys::ip::set_sysctl",
+    "crate::sys::conntrack::end",
+    "crate::sys::tap::harden",
+    "crate::sys::tap::shape",
+    "crate::sys::tap::unshape",
+    "crate::sys::ip::delete_together",
     "crate::sys::mount::tmpfs",
     "crate::sys::mount::unmount",
     "crate::sys::process::terminate",
-    "crate::sys::launch",
+    "crate::sys::launch::spawn",
+    "crate::sys::launch::exec_in_cgroup",
+    "crate::sys::launch::join_cgroups",
     "hierarchy.create",
     "hierarchy.remove",
     "hierarchy.take_in",
@@ -121,6 +128,7 @@ pub const CHANGES: &[&str] = &[
     ".kill",
     ".kill_alone",
     ".set_len",
+    ".set_permissions",
     ".set_times",
     ".patch",
     ".put",
@@ -158,6 +166,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
             "export",
             "checked_copy",
             "GuestHandle::import_disk",
+            "GuestHandle::remember_size",
         ],
         why: "steps on data disks; `export` writes the file that the user names; `import` copies to a new file and renames it over the disk of a stopped guest: one change, whole or not at all, which a plan would neither order nor repair",
     },
@@ -192,6 +201,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
             "write_new",
             "write_blank",
             "directory",
+            "take_back",
             "GuestHandle::clear",
             "GuestHandle::remove_jails",
             "remove_parents",
@@ -225,7 +235,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
     },
     Allowed {
         file: "src/apply/resolver.rs",
-        functions: &["ResolverHost::start", "ResolverHost::stop", "ResolverHost::run"],
+        functions: &["ResolverHost::start", "ResolverHost::stop", "ResolverHost::run", "forget"],
         why: "steps on resolvers of names",
     },
     Allowed {
@@ -233,14 +243,17 @@ pub const MAY_CHANGE: &[Allowed] = &[
         functions: &[
             "create_namespace",
             "connect",
-            "forward",
-            "stop_forwarding",
             "load_host_rules",
             "load_ruleset",
             "remove",
             "remove_earlier",
         ],
         why: "steps on the network of a fleet",
+    },
+    Allowed {
+        file: "src/apply/network/forwarding.rs",
+        functions: &["forward_by", "put_back"],
+        why: "parts of the steps that connect a network and remove it",
     },
     Allowed {
         file: "src/apply/connections.rs",
@@ -259,12 +272,12 @@ pub const MAY_CHANGE: &[Allowed] = &[
     },
     Allowed {
         file: "src/apply/pool.rs",
-        functions: &["GuestHandle::make_spare", "GuestHandle::resume_taken"],
+        functions: &["GuestHandle::make_spare", "GuestHandle::begin_session"],
         why: "a step, and its counterpart in `session start`, to which a rename gave the guest alone",
     },
     Allowed {
-        file: "src/apply/record/pool.rs",
-        functions: &["take", "withdraw"],
+        file: "src/apply/pool.rs",
+        functions: &["GuestHandle::take", "GuestHandle::withdraw"],
         why: "`session` holds no host and makes no plan: the rename in `take` decides between two; `withdraw` is a step",
     },
     Allowed {
@@ -274,7 +287,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
     },
     Allowed {
         file: "src/apply/record.rs",
-        functions: &["write", "write_synced", "remember_size"],
+        functions: &["write", "write_synced"],
         why: "records of what cannot be observed",
     },
     Allowed {
@@ -335,6 +348,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
             "store_file",
             "remove_network",
             "create_tap",
+            "remove_tap",
             "remove_taps",
             "delete_tap",
             "GuestHandle::create_cgroup",
@@ -386,15 +400,15 @@ pub const MAY_CHANGE: &[Allowed] = &[
         why: "steps on VMMs; `console` opens the guest's input",
     },
     Allowed {
-        file: "src/cli/apk.rs",
-        functions: &["run", "run_pack"],
+        file: "src/run/packing.rs",
+        functions: &["write", "index"],
         why: "writes the package or index that the user names",
     },
     Allowed { file: "src/cli/console.rs", functions: &["run"], why: "writes what the user types" },
     Allowed { file: "src/cli/init.rs", functions: &["run"], why: "writes the first fleet.toml" },
     Allowed {
-        file: "src/cli/keys.rs",
-        functions: &["alpine"],
+        file: "src/run/keys.rs",
+        functions: &["write_alpine"],
         why: "writes the keys that the user asks for",
     },
     Allowed { file: "src/cli/keep_logs.rs", functions: &["run"], why: "joins its cgroup" },
@@ -420,7 +434,11 @@ pub const MAY_CHANGE: &[Allowed] = &[
         why: "keeps signatures that were good, for when the registry is away",
     },
     Allowed { file: "src/run/gc.rs", functions: &["Garbage::remove"], why: "removes what nothing names" },
-    Allowed { file: "src/run/host.rs", functions: &["hold"], why: "makes the store for its lock" },
+    Allowed {
+        file: "src/run/host.rs",
+        functions: &["hold", "hold_to_remove", "settle"],
+        why: "makes the store for its lock, and clears what a key was to become",
+    },
     Allowed {
         file: "src/run/lock.rs",
         functions: &["update_of", "LockedProject::pin"],
@@ -444,9 +462,11 @@ pub const MAY_CHANGE: &[Allowed] = &[
     Allowed {
         file: "src/run/watch/source.rs",
         functions: &[
-            "RevisionSource::newest",
+            "RevisionSource::checked_out",
             "RevisionSource::remember",
-            "RevisionSource::remove_checkouts_but",
+            "RevisionSource::checked_out",
+            "RevisionSource::clear_for",
+            "RevisionSource::discard",
         ],
         why: "keeps the revisions of its repository",
     },
@@ -506,6 +526,9 @@ pub const INPUT_OUTPUT: &[&str] = &[
     "crate::sys::fs::read_text",
     "crate::sys::fs::read_text_if_present",
     "crate::sys::fs::names_in",
+    "crate::sys::fs::allocated_within",
+    "crate::sys::fs::free_space",
+    "crate::sys::fs::existing_ancestor",
     "crate::sys::fs::write",
     "crate::sys::fs::remove",
     "crate::sys::fs::NewFile",
@@ -523,36 +546,26 @@ pub const INPUT_OUTPUT: &[&str] = &[
     "crate::sys::process",
     "crate::sys::remove",
     "crate::sys::ssh",
+    "crate::sys::tool::find",
+    "crate::sys::digest",
+    "crate::sys::verity",
+    "crate::sys::sparse",
+    "crate::sys::kernel",
+    "crate::sys::kvm",
+    "crate::sys::ports",
+    "crate::sys::conntrack",
+    "crate::sys::mount",
+    "crate::sys::cgroup::detect",
+    "crate::sys::untrusted",
+    "crate::sys::socket",
+    "crate::sys::git",
 ];
 
 /// A host is asked to take steps where plans are carried out.
 pub const MAY_TAKE_STEPS: [&str; 1] = ["src/apply/mod.rs"];
 
 /// Modules that use each other in a circle. To be cut, not to be added to.
-pub const CIRCLES: &[&[&str]] = &[
-    &["apk/contents", "apk/debian"],
-    &["apk/control", "apk/package"],
-    &["apk/solver/links", "apk/solver/universe"],
-    &[
-        "apply/control",
-        "apply/ended",
-        "apply/error",
-        "apply/jail",
-        "apply/linux",
-        "apply/look",
-        "apply/observe",
-        "apply/preflight",
-        "apply/snapshot",
-    ],
-    &["build/builder", "build/disk", "build/images", "build/inputs", "build/rootfs"],
-    &["build/configured", "build/kernel", "build/kernel_notes", "build/needs"],
-    &["fleet/model", "fleet/scalar"],
-    &["image/container", "image/content", "image/ext4", "image/space"],
-    &["image/container/docker", "image/container/oci"],
-    &["lock/containers", "lock/kernel_source", "lock/resolve"],
-    &["lock/indexes", "lock/repository"],
-    &["lock/kernel_config", "lock/wanted"],
-];
+pub const CIRCLES: &[&[&str]] = &[];
 
 /// Files with `unwrap()` or `expect(` outside of tests: how many, and why they cannot fail.
 pub const UNWRAPS: &[(&str, usize, &str)] = &[];

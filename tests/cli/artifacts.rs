@@ -280,6 +280,56 @@ fn signatures_are_those_of_ssh_keygen_and_several_may_sign() {
 }
 
 #[test]
+fn an_address_on_the_command_line_does_without_inputs_as_one_of_the_fleet_does() {
+    let test = "an_address_on_the_command_line_does_without_inputs_as_one_of_the_fleet_does";
+    let Some((registry, sandbox)) = pushing(test) else { return };
+    sandbox.done("push");
+    let place = registry.place("team/fleet:main");
+    let text = sandbox.read("fleet.toml");
+    let unnamed = text.replacen(&format!("artifacts = \"{place}\"\n"), "", 1);
+    assert_ne!(unnamed, text);
+    sandbox.write("fleet.toml", &unnamed);
+    fs::rename(sandbox.path("repository"), sandbox.path("away")).unwrap();
+    fs::remove_file(sandbox.path("tiny.elf")).unwrap();
+    sandbox.run("pull").fails(2, &["there is no file"]);
+    let pull = format!("pull {place} --out-dir host");
+    sandbox.done(&pull);
+    assert_eq!(built(&sandbox.path("host")), built(&sandbox.path("out")));
+    // Only what is there to build of may be missing.
+    fs::remove_dir_all(sandbox.path("keys")).unwrap();
+    sandbox.run(&pull).fails(2, &["there are no keys in "]);
+}
+
+#[test]
+fn a_blob_that_the_registry_lost_is_named() {
+    let test = "a_blob_that_the_registry_lost_is_named";
+    let Some((registry, sandbox)) = pushing(test) else { return };
+    sandbox.done("push");
+    // A piece of a file, which is packed by zstd.
+    let is_piece = |path: &PathBuf| fs::read(path).unwrap().starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+    let (digest, path) = registry.blobs().into_iter().find(|(_, path)| is_piece(path)).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let told = |what: &str| {
+        let run = sandbox.run("pull --out-dir host");
+        let blob = format!("has not the blob sha256:{digest}");
+        run.fails(1, &["the registry of ", "was reached", &blob, "push it again"]);
+        assert!(
+            !run.err.contains("cannot reach") && !run.err.contains("pin its new digest"),
+            "{what}: {run}"
+        );
+    };
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    told("cut");
+    fs::write(&path, "").unwrap();
+    told("empty");
+    fs::remove_file(&path).unwrap();
+    told("gone");
+    // What the help says leads out of it.
+    sandbox.done("push");
+    sandbox.done("pull --out-dir host");
+}
+
+#[test]
 fn wrong_addresses_are_refused_and_nothing_is_sent() {
     let sandbox = Sandbox::new();
     sandbox.fleet("a");
@@ -288,6 +338,8 @@ fn wrong_addresses_are_refused_and_nothing_is_sent() {
         sandbox.run(command).fails(2, &["no registry is named", "[fleet] artifacts"]);
         sandbox.run(&format!("{command} docker://a.org/b")).fails(2, &["must begin with oci://"]);
         sandbox.run(&format!("{command} oci://a.org/b@sha256:00")).fails(2, &["must have no digest"]);
+        let login = sandbox.run(&format!("{command} oci://ann:secret@a.org/b"));
+        login.fails(2, &["must not hold a name and password", "podman login"]);
     }
     sandbox.run("push oci://127.0.0.1:1/b").fails(1, &["is not built"]);
     sandbox.run("pull oci://127.0.0.1:1/b").fails(1, &["fleet.lock does not pin"]);

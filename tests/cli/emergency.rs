@@ -1,8 +1,11 @@
 //! What acts on what is there works by the fleet's name and store alone, whatever else is wrong in `fleet.toml`.
 
-use std::process::Command;
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
 
-use crate::common::sandbox::{Run, SISFORGE, Sandbox};
+use sisforge::sys::process::inspect;
+
+use crate::common::sandbox::{Run, SISFORGE, Sandbox, until};
 use crate::needs_firecracker;
 
 #[test]
@@ -95,5 +98,81 @@ fn a_reader_that_went_away_ends_no_work() {
     };
     run("logs nobody").fails(2, &[]);
     run("down --timeout 0").fails(0, &[]);
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+/// The same where the store is on a file system that cannot be written to.
+pub fn on_read_only_store(sandbox: &Sandbox, args: &str) -> Run {
+    let script = "mount --bind $1 $1 && mount -o remount,bind,ro $1 && shift && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(sandbox.path("store"));
+    command.arg(SISFORGE).args(args.split(' '));
+    sandbox.surround(&mut command);
+    Run::of(&mut command)
+}
+
+#[test]
+fn guests_are_stopped_though_nothing_can_be_written_to_the_store() {
+    needs_firecracker!();
+    let sandbox = Sandbox::running("abc");
+    let pids = ['a', 'b', 'c'].map(|letter| sandbox.pid(&sandbox.guest(letter)));
+    let live = || pids.map(|pid| inspect(pid).is_some());
+    let down = on_read_only_store(&sandbox, &format!("down {} --timeout 0", sandbox.guest('a')));
+    down.fails(1, &["Read-only file system"]);
+    assert_eq!(live(), [false, true, true], "{down}");
+
+    fs::remove_file(sandbox.path(&format!("store/{}/lock", sandbox.name))).unwrap();
+    let down = on_read_only_store(&sandbox, &format!("down {} --timeout 0", sandbox.guest('b')));
+    down.fails(1, &["nothing keeps another sisforge from this fleet meanwhile"]);
+    assert_eq!(live(), [false, false, true], "{down}");
+
+    let down = on_read_only_store(&sandbox, "down --timeout 0");
+    down.fails(1, &["Read-only file system"]);
+    assert_eq!(live(), [false; 3], "{down}");
+    on_read_only_store(&sandbox, "up").fails(1, &["Read-only file system"]);
+    // What could not be cleared is once it can.
+    sandbox.done("down --timeout 0");
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+#[test]
+fn a_guest_that_is_cut_off_in_the_kernel_alone_is_shown_and_released() {
+    needs_firecracker!();
+    let sandbox = Sandbox::running("a");
+    let a = &sandbox.guest('a');
+    let cut_off = on_read_only_store(&sandbox, &format!("quarantine {a}"));
+    cut_off
+        .fails(1, &["is cut off now, but that cannot be put down", "make the store's file system writable"]);
+    assert_eq!(sandbox.ps(a)["quarantined"], "");
+    assert!(sandbox.done("ps").contains("ready, quarantined"));
+    on_read_only_store(&sandbox, &format!("release {a}")).fails(0, &["reaches again what its policy allows"]);
+    assert_eq!(sandbox.ps(a)["quarantined"], serde_json::Value::Null);
+    sandbox.run(&format!("release {a}")).fails(0, &["was not quarantined"]);
+    // A record that cannot be taken back counts.
+    sandbox.done(&format!("quarantine {a}"));
+    on_read_only_store(&sandbox, &format!("release {a}")).fails(1, &["Read-only file system"]);
+    assert_ne!(sandbox.ps(a)["quarantined"], serde_json::Value::Null);
+}
+
+#[test]
+fn who_waits_for_a_sisforge_that_is_stopped_is_told_which_and_what_to_do() {
+    needs_firecracker!();
+    let sandbox = Sandbox::running("a");
+    let lock = sandbox.path(&format!("store/{}/lock", sandbox.name));
+    let mut holder = Command::new("flock").arg("--close").arg(lock).args(["sleep", "30"]).spawn().unwrap();
+    let pid = holder.id();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let mut down = sandbox.command();
+    let log = File::create(sandbox.path("log")).unwrap();
+    let mut down = down.args(["down", "--timeout", "0"]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let says = |words: &str| sandbox.read("log").contains(words);
+    until("it says for whom it waits", || says(&format!("fleet: process {pid} (flock --close ")));
+    Run::of(Command::new("kill").args(["-STOP", &pid.to_string()])).fails(0, &[]);
+    until("and that this is stopped", || {
+        says(&format!("which is stopped: let it go on with `kill -CONT {pid}`"))
+    });
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert!(down.wait().unwrap().success(), "{}", sandbox.read("log"));
     assert_eq!(sandbox.traces(), [""; 0]);
 }

@@ -1,5 +1,6 @@
 //! What happened on a host is kept, and told to whoever asks; metrics are as Prometheus wants them.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -52,6 +53,18 @@ fn what_happened_to_each_guest_is_told() {
     let (code, events) = sandbox.documents("events", "events");
     assert_eq!((code, events.len()), (0, 5));
     assert!(sandbox.done("events").contains(&format!("Z {a} started: new\n")));
+    // What was written before lines had versions, and what a newer sisforge would write.
+    let log = sandbox.path(&format!("store/{}/events.log", sandbox.name));
+    let written = fs::read_to_string(&log).unwrap();
+    assert!(written.lines().all(|line| line.starts_with("{\"version\":1,")), "{written}");
+    let newer = "{\"version\":2,\"what\":[]}\n".repeat(2);
+    fs::write(&log, written.replace("\"version\":1,", "") + &newer).unwrap();
+    for command in ["events", "events --json"] {
+        let run = sandbox.run(command);
+        assert_eq!((run.code, run.out.lines().count()), (0, 5), "{run}");
+        assert_eq!(run.err.matches("note: lines of version 2, of another sisforge,").count(), 1, "{run}");
+    }
+    fs::write(&log, written).unwrap();
     // A broken fleet hides nothing of what happened.
     sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("[defaults]", "[default]"));
     assert_eq!(sandbox.done("events").lines().count(), 5);
@@ -139,7 +152,7 @@ fn metrics_are_as_prometheus_wants_them() {
         (of_guest("ready"), of_guest("quarantined"), of_guest("network_transmit_bytes_total")),
         (1.0, 0.0, 0.0)
     );
-    sandbox.run("metrics --to fleet.toml/file").fails(1, &["fleet.toml"]);
+    sandbox.run("metrics --to fleet.toml/file").fails(2, &["cannot write into fleet.toml"]);
     sandbox.run("metrics --to text.prom").fails(0, &["wrote text.prom"]);
     assert!(sandbox.read("text.prom").contains("sisforge_guests{"));
 

@@ -185,9 +185,77 @@ fn a_journal_that_was_not_replayed_is_and_a_damaged_directory_costs_no_other() {
         &["set_inode_field /broken block[0] 99".into(), "set_inode_field /broken generation 7".into()],
     );
     sandbox.done(&format!("forensics {a} --out b.tar.zst"));
-    listed(&sandbox, "b.tar.zst", &["+ /whole/one"]);
-    sandbox.run("forensics files b.tar.zst").fails(0, &["cannot be read: /broken"]);
+    let run = sandbox.run("forensics files b.tar.zst");
+    run.fails(1, &["cannot be read: /broken"]);
+    assert!(run.out.contains("+ /whole/one"), "{run}");
     assert_eq!(sandbox.done("forensics cat b.tar.zst /whole/one"), "whole/one");
+}
+
+#[test]
+fn what_cannot_be_read_of_a_disk_is_told_and_is_not_nothing() {
+    needs_firecracker!();
+    let sandbox = Sandbox::running("a");
+    let (a, _) = taken(&sandbox);
+    let field = |path: &str| format!("set_inode_field {path} block[0] 99");
+    debugfs(&sandbox.disk(&a), &[field("/user/loot")]);
+    sandbox.done(&format!("forensics {a} --out b.tar.zst"));
+    let run = sandbox.run("forensics cat b.tar.zst /user/loot");
+    let words = ["the data disk in b.tar.zst cannot be read", "/user/loot", "cat b.tar.zst disk.ext4"];
+    assert!(!run.fails(2, &words).err.contains("out/"), "{run}");
+    assert!(!run.err.contains("/tmp"), "{run}");
+    debugfs(&sandbox.disk(&a), &[field("/")]);
+    sandbox.done(&format!("forensics {a} --out c.tar.zst"));
+    let run = sandbox.run("forensics files c.tar.zst");
+    run.fails(1, &["cannot be read: /: ", "nothing differs of what can be read"]);
+    let (code, documents) = sandbox.documents("forensics files c.tar.zst", "forensics-files");
+    assert_eq!((code, documents[0]["files"].as_array().unwrap().len()), (1, 0), "{documents:?}");
+    assert!(documents[0]["unreadable"][0].as_str().unwrap().starts_with("/: "), "{documents:?}");
+}
+
+#[test]
+fn nothing_is_appended_to_an_archive() {
+    needs_firecracker!();
+    let sandbox = Sandbox::running("a");
+    taken(&sandbox);
+    let whole = fs::read(sandbox.path("a.tar.zst")).unwrap();
+    let frame = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
+    let tar = zstd::decode_all(whole.as_slice()).unwrap();
+    let more = packed(&[(tar::EntryType::Regular, "more", b"x")]);
+    let skipped = b"\x50\x2a\x4d\x18\x04\0\0\0more";
+    let appended = [
+        [&whole[..], &frame(b"more")].concat(),
+        [&whole[..], &whole].concat(),
+        [&whole[..], &frame(b"")].concat(),
+        [&whole[..], skipped].concat(),
+        [&whole[..], b"x"].concat(),
+        frame(&[&tar[..], &zstd::decode_all(more.as_slice()).unwrap()].concat()),
+        frame(&[&tar[..], b"more"].concat()),
+    ];
+    for (number, bytes) in appended.into_iter().enumerate() {
+        sandbox.write("b.tar.zst", bytes);
+        let run = sandbox.run("forensics verify b.tar.zst");
+        assert!(run.code == 2 && run.err.contains("something was appended to it"), "{number}: {run}");
+        assert_eq!(sandbox.run("forensics cat b.tar.zst fleet.toml").code, 2);
+    }
+    // tar(1) fills up its blocks.
+    sandbox.write("b.tar.zst", frame(&[&tar[..], &[0; 10_240]].concat()));
+    sandbox.done("forensics verify b.tar.zst");
+}
+
+#[test]
+fn whose_evidence_cannot_be_written_is_cut_off_and_that_is_said() {
+    needs_firecracker!();
+    let sandbox = Sandbox::running("a");
+    let (a, small) = (sandbox.guest('a'), sandbox.path("small").display().to_string());
+    fs::create_dir(&small).unwrap();
+    tool("mount", &["-t", "tmpfs", "-o", "size=8k", "none", &small]);
+    let run = sandbox.run(&format!("forensics {a} --out small/a.tar.zst"));
+    tool("umount", &[&small]);
+    run.fails(
+        1,
+        &["it is cut off from every network since", "No space left", &format!("sisforge release {a}")],
+    );
+    assert!(sandbox.ps(&a)["quarantined"].is_string());
 }
 
 #[test]
@@ -269,6 +337,9 @@ fn of_a_guest_whose_vmm_is_gone_there_is_what_is_left() {
     assert_eq!(code, 1, "{document:#}");
     let missing = document["missing"].to_string();
     assert!(missing.contains("memory and state") && missing.contains("not running"), "{missing}");
+    for name in ["connections.json", "cgroup.json", "origin.json", "sbom.spdx.json", "process"] {
+        assert!(missing.contains(name), "{name}: {missing}");
+    }
     let names = document["members"].to_string();
     assert!(names.contains("disk.ext4") && names.contains("guest/serial.log"), "{names}");
     sandbox.done("forensics verify a.tar.zst");

@@ -45,6 +45,28 @@ fn what_was_built_before_goes_and_what_is_in_use_stays() {
 }
 
 #[test]
+fn a_download_is_kept_for_its_digest_and_not_for_where_its_name_is_found() {
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    sandbox.done("build");
+    let lock: toml::Table = sandbox.read("fleet.lock").parse().unwrap();
+    let pinned = lock["kernel"]["sha256"].as_str().unwrap();
+    let key = lock["artifact"].as_table().unwrap().values().next().unwrap()["key"].as_str().unwrap();
+    for name in [pinned, key, "sha256", &pinned[..8]] {
+        for folder in ["sha256", "partial"] {
+            sandbox.write(&format!("cache/{folder}/{name}"), "x");
+        }
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    sandbox.run("gc --yes --keep-read-within 1s").fails(0, &[]);
+    for folder in ["sha256", "partial"] {
+        let kept = names(sandbox.path(&format!("cache/{folder}")));
+        assert!(kept.iter().any(|name| name == pinned), "{kept:?}");
+        assert!(!kept.iter().any(|name| [key, "sha256", &pinned[..8]].contains(&name.as_str())), "{kept:?}");
+    }
+}
+
+#[test]
 fn of_the_store_goes_what_no_guest_and_no_snapshot_has() {
     needs_firecracker!();
     let sandbox = Sandbox::new();

@@ -3,6 +3,7 @@
 //!
 //! `hostile_vmm/vmm.pl` stands in for QEMU. One fleet has a guest for each trick, and honest neighbours.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use sisforge::sys::process::inspect;
 use sisforge::sys::remove::remove_tree;
 
 use crate::common::namespaces::{missing, skip};
-use crate::common::sandbox::{Run, SISFORGE, Sandbox, open_to_all};
+use crate::common::sandbox::{Run, SISFORGE, Sandbox, open_to_all, until};
 use crate::common::schema::violations;
 
 /// How long a command may take on a machine under load, beside what it is told to wait.
@@ -375,7 +376,7 @@ impl Site {
                 .unwrap();
         let pid = u32::try_from(ready["pid"].as_u64().unwrap()).unwrap();
         let vmm = inspect(pid).expect("it runs");
-        assert_eq!(ready["start_time"], vmm.start_time);
+        assert_eq!(ready["start_time"], vmm.id.start_time);
         (pid, verity_digest(&self.sandbox.disk(&guest)).unwrap(), told)
     }
 
@@ -490,16 +491,47 @@ fn whatever_a_guests_uid_does_no_other_guest_notices() {
     assert_eq!(sandbox.traces(), [""; 0]);
 }
 
+/// A fleet of these users, where all is installed that it needs.
+fn of_users(users: &str, test: &str) -> Option<Site> {
+    if let Some(reason) = missing(&["perl", "nft", "ip", "ssh-keygen", "timeout"]) {
+        skip(test, &reason);
+        return None;
+    }
+    let site = Site::new();
+    let text = site.sandbox.fleet_text(users, "");
+    site.sandbox.write("fleet.toml", text.replace("[kernel]", "vmm = \"qemu\"\n[kernel]"));
+    Some(site)
+}
+
+#[test]
+fn a_vmm_whose_guest_is_ready_makes_no_file_and_leaves_nothing_in_shared_memory() {
+    let test = "a_vmm_whose_guest_is_ready_makes_no_file_and_leaves_nothing_in_shared_memory";
+    let Some(site) = of_users("a", test) else { return };
+    let sandbox = &site.sandbox;
+    let a = sandbox.guest('a');
+    let segment = 0x5151_0000_u32 | (std::process::id() & 0xffff);
+    let trick = format!(
+        "shmget({segment}, 1 << 20, 01666) // die \"no shared memory: $!\"; print $ready; \
+         for (1 .. 400) {{ open(my $f, '>', \"run/$_\") or do {{ print \"closed: $!\\n\"; last }}; select undef, undef, undef, 0.02 }}"
+    );
+    site.trick(&a, Nothing, &trick);
+    site.run("up").fails(0, &["1 started"]);
+    let said = || fs::read_to_string(sandbox.record(&a, "serial.log")).unwrap();
+    until("nothing can be made", || said().contains("closed: Permission denied"));
+    assert!(!said().contains("the trick failed"), "{}", said());
+    let segments = fs::read_to_string("/proc/sysvipc/shm").unwrap();
+    let has_it = |line: &str| line.split_whitespace().next() == Some(segment.to_string().as_str());
+    assert!(!segments.lines().any(has_it), "{segments}");
+    site.run(&format!("snapshot create {a} --name one")).fails(0, &[]);
+    site.run(&format!("down --timeout {PATIENCE}")).fails(0, &[]);
+}
+
 #[test]
 fn what_a_vmm_says_before_its_end_looks_like_nothing_else() {
     let test = "what_a_vmm_says_before_its_end_looks_like_nothing_else";
-    if let Some(reason) = missing(&["perl", "nft", "ip", "ssh-keygen", "timeout"]) {
-        return skip(test, &reason);
-    }
-    let site = Site::new();
+    let Some(site) = of_users("ab", test) else { return };
     let sandbox = &site.sandbox;
     let a = sandbox.guest('a');
-    sandbox.write("fleet.toml", sandbox.fleet_text("ab", "").replace("[kernel]", "vmm = \"qemu\"\n[kernel]"));
     // It writes faster than anybody reads.
     site.trick(&a, Nothing, "fork or do { while (1) { print STDERR 'x' x 1000, \"\\n\" } }");
     site.run("up").fails(0, &["2 started"]);
@@ -514,4 +546,45 @@ fn what_a_vmm_says_before_its_end_looks_like_nothing_else() {
     run.fails(1, &["services of", "did not start: sshd "]);
     assert!(run.err.lines().filter(|line| line.starts_with("error: ")).count() == 1, "{run}");
     site.run(&format!("down --timeout {PATIENCE}")).fails(0, &[]);
+}
+
+#[test]
+fn a_vmm_that_left_a_child_has_ended_all_the_same() {
+    let test = "a_vmm_that_left_a_child_has_ended_all_the_same";
+    let Some(site) = of_users("ab", test) else { return };
+    let sandbox = &site.sandbox;
+    let a = sandbox.guest('a');
+    let child = "fork or do { POSIX::setsid(); sleep 1000; exit };";
+    site.trick(&a, Nothing, child);
+    site.run("up").fails(0, &["2 started"]);
+    let pid = sandbox.pid(&a);
+    let neighbour = site.neighbour('b');
+    let in_cgroup = || {
+        let procs = sandbox.cgroups(&a).into_iter().map(|dir| fs::read_to_string(dir.join("cgroup.procs")));
+        procs
+            .flat_map(|text| text.unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>())
+            .collect()
+    };
+    Run::of(Command::new("kill").args(["-9", &pid.to_string()])).fails(0, &[]);
+    until("it is gone", || inspect(pid).is_none());
+    let left: BTreeSet<String> = in_cgroup();
+    assert_eq!(left.len(), 1, "its child lives on");
+    let status = sandbox.ps(&a);
+    assert_eq!((status["state"].as_str(), &status["pid"]), (Some("broken"), &serde_json::Value::Null));
+    site.run("plan --detailed-exitcode").fails(2, &[]);
+    site.run("up").fails(0, &["1 restarted"]);
+    assert!(in_cgroup().is_disjoint(&left), "what was left is gone");
+    assert_eq!(sandbox.ps(&a)["state"], "ready");
+    assert_ne!(sandbox.pid(&a), pid);
+
+    // Whatever is left, it goes with its guest.
+    Run::of(Command::new("kill").args(["-9", &sandbox.pid(&a).to_string()])).fails(0, &[]);
+    site.run(&format!("down {a} --timeout 0")).fails(0, &["1 stopped"]);
+    assert_eq!(in_cgroup(), BTreeSet::<String>::new());
+    // One that ends before its guest is ready is not waited for.
+    site.trick(&a, Nothing, &format!("{child} exit 7"));
+    site.run("up").fails(1, &["ended before the guest was ready: status 7"]);
+    assert_eq!(site.neighbour('b'), neighbour);
+    site.run(&format!("down --timeout {PATIENCE}")).fails(0, &[]);
+    assert_eq!(sandbox.traces(), [""; 0]);
 }

@@ -64,6 +64,12 @@ fn an_image_is_inspected_by_any_of_its_names() {
 #[test]
 fn what_is_no_image_is_refused() {
     let sandbox = sandbox();
+    // A disk and its container images have one name.
+    std::fs::create_dir_all(sandbox.path("out/containers/home")).unwrap();
+    sandbox.write("out/containers/home/images.ext4", "");
+    let named = sandbox.run("inspect qqqq");
+    named.fails(2, &["`home`"]);
+    assert_eq!(named.err.matches("`home`").count(), 1, "{named}");
     for command in ["inspect", "sbom", "diff i"] {
         let run = |what: &str| sandbox.run(&format!("{command} {what}"));
         run("jj").fails(2, &["\"jj\" is neither a file nor an image in out", "help: "]);
@@ -176,10 +182,19 @@ fn a_check_reads_images_and_disks_back() {
     let bytes = fs::read(&path).unwrap();
     let place = bytes.windows(5).position(|text| text == b"TINY\n").unwrap();
     let file = fs::File::options().write(true).open(&path).unwrap();
+    let times = fs::FileTimes::new().set_modified(file.metadata().unwrap().modified().unwrap());
     file.write_all_at(b"t", place as u64).unwrap();
+    file.set_times(times).unwrap();
     let words =
         ["image j: a second build differs at byte ", "error: image j: /etc/tiny: its content differs"];
     sandbox.run("build --check").fails(1, &words);
+    // Errors are told whoever wants to hear of nothing else.
+    sandbox.run("-q build --check").fails(1, &words);
+
+    // The next image is not made from it, be it that it is checked.
+    sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("hello\\n", "hi\\n"));
+    sandbox.run("build --check image j").fails(0, &["image j: ", " both times"]);
+    assert!(sandbox.done("build image j").contains("up to date"));
 }
 
 /// A project whose disk brings the image `localhost/a:1`, and whose guest has a container of this image.
@@ -203,10 +218,14 @@ fn a_container_whose_image_is_nowhere_is_told_by_check() {
     let run = with_container("localhost/a:1").run("check");
     run.fails(0, &[]);
     assert!(!run.out.contains("not among the images"), "{run}");
-    let absent = "the container web is of localhost/b:1, which is not among the images of its disk";
-    with_container("localhost/b:1").run("check").fails(2, &[absent, "no registry has it", "help: "]);
+    let absent = "the container web is of localhost/b:1, which is not among the images of the disk of ";
+    let run = with_container("localhost/b:1").run("check");
+    run.fails(
+        2,
+        &["fleet.toml:", absent, "no registry has it", "image = \"localhost/b:1\"", "^^^", "help: "],
+    );
     let run = with_container("quay.io/a/b:1").run("check");
-    run.fails(0, &["note: guest ", "the container web is of quay.io/a/b:1", "the guest has to pull it"]);
+    run.fails(0, &["note: line ", "the container web is of quay.io/a/b:1", "it has to be pulled there"]);
 }
 
 #[test]
@@ -217,16 +236,44 @@ fn a_pointer_of_git_lfs_is_never_taken_for_the_file() {
     let told = |sandbox: &Sandbox, args: &str, file: &str| {
         let run = sandbox.run(args);
         let text = run.to_string();
-        assert!(run.code != 0 && text.contains(file), "{run}");
-        assert!(text.contains("a Git LFS pointer") && text.contains("git lfs pull"), "{run}");
+        assert!(run.code == 2 && text.contains(file), "{run}");
+        assert!(text.contains("a Git LFS pointer") && text.contains("help: run `git lfs pull`"), "{run}");
     };
     told(&sandbox, "lock", "a.tar");
     let sandbox = Sandbox::new();
     sandbox.fleet("a");
     sandbox.write("tiny.elf", pointer);
     told(&sandbox, "lock", "tiny.elf");
+    let sandbox = Sandbox::new();
+    for file in ["fleet.toml", "fleet.lock"] {
+        sandbox.fleet("a");
+        sandbox.write(file, pointer);
+        told(&sandbox, "plan", file);
+    }
     sandbox.write("x.apk", pointer);
     told(&sandbox, "apk ls x.apk", "x.apk");
+}
+
+#[test]
+fn an_image_that_is_cut_off_is_named_as_a_mistake_of_its_file() {
+    let sandbox = with_container("localhost/a:1");
+    let good = std::fs::read(sandbox.path("a.tar")).unwrap();
+    for length in [700, good.len() / 2, 2000] {
+        sandbox.write("a.tar", &good[..length]);
+        sandbox.run("build disk home").fails(2, &["a.tar", "help: "]);
+    }
+    let packed: Vec<u8> = crate::image::tars::gzip(&good);
+    sandbox.write("a.tar", &packed[..packed.len() - 100]);
+    sandbox.run("build disk home").fails(2, &["a.tar", "the archive cannot be read", "help: it was cut off"]);
+    std::fs::remove_file(sandbox.path("a.tar")).unwrap();
+    std::fs::create_dir(sandbox.path("a.dir")).unwrap();
+    sandbox.write("a.dir/version", "Directory Transport Version: 1.1\n");
+    sandbox.write("a.dir/manifest.json", "{}");
+    let text = sandbox.read("fleet.toml");
+    sandbox.write("fleet.toml", text.replace("oci-archive:a.tar", "oci:a.dir"));
+    sandbox.run("check").fails(2, &["fleet.toml:", "is no OCI image layout", "`skopeo copy dir:", "oci:NEW"]);
+    sandbox.write("fleet.toml", text.replace("oci-archive:a.tar", "dir:a.dir"));
+    sandbox.run("check").fails(2, &["fleet.toml:", "`skopeo copy dir:a.dir oci:NEW`"]);
 }
 
 #[test]

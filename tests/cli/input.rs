@@ -73,11 +73,35 @@ fn a_fleet_file_that_cannot_be_read_says_why_and_what_to_do() {
     sandbox.run("check").fails(2, &["Is a directory", "help: give the file itself"]);
     fs::remove_dir(sandbox.path("fleet.toml")).unwrap();
     sandbox.write("fleet.toml", b"[fleet]\nname = \"\xff\"\n");
-    sandbox.run("check").fails(2, &["cannot read fleet.toml", "UTF-8"]);
+    sandbox.run("check").fails(2, &["cannot read fleet.toml", "it is not UTF-8", "help: save it as UTF-8"]);
     sandbox.write("fleet.toml", "");
     sandbox.run("check").fails(2, &["`fleet` is missing", "`kernel` is missing", "[[repository]]"]);
     sandbox.write("fleet.toml", "[fleet\n");
     sandbox.run("check").fails(2, &["not valid TOML", "fleet.toml:1:"]);
+}
+
+#[test]
+fn nothing_is_put_where_e2fsck_puts_what_it_recovers() {
+    let sandbox = Sandbox::new();
+    let with =
+        |files: &str| sandbox.fleet_text("a", "").replace("[image.i]\n", &format!("[image.i]\n{files}\n"));
+    for path in ["/lost+found/x", "/lost+found"] {
+        sandbox.write("fleet.toml", with(&format!("files = {{ \"{path}\" = {{ content = \"x\" }} }}")));
+        sandbox.run("check").fails(2, &["no file can be put into /lost+found", "fleet.toml:", "help: "]);
+    }
+    sandbox.write("fleet.toml", with("files = { \"/srv/lost+found/x\" = { content = \"x\" } }"));
+    sandbox.done("check");
+    sandbox.write("recipes/r/recipe.toml", "[[file]]\npath = \"/lost+found/x\"\ncontent = \"x\"\n");
+    sandbox.write("fleet.toml", with("recipes = [\"r\"]"));
+    sandbox.run("check").fails(2, &["no file can be put into /lost+found", "recipes/r/recipe.toml:2"]);
+
+    let pack = "apk pack more --name m --pkgver 1.0-r0 --to packed --key me.rsa";
+    sandbox.write("more/lost+found/x", "x");
+    sandbox
+        .run(pack)
+        .fails(2, &["lost+found/x: the directory lost+found is the file system's own", "help: "]);
+    fs::remove_file(sandbox.path("more/lost+found/x")).unwrap();
+    sandbox.done(pack);
 }
 
 #[test]
@@ -92,7 +116,7 @@ fn a_kernel_that_no_vmm_starts_is_said_before_anything_is_built() {
     {
         sandbox.write("tiny.elf", kernel);
         for command in ["check", "lock", "build"] {
-            sandbox.run(command).fails(2, &["tiny.elf is not a kernel", reason, is_vmlinux]);
+            sandbox.run(command).fails(2, &["tiny.elf", "this is not a kernel", reason, is_vmlinux]);
         }
     }
     assert!(!sandbox.path("fleet.lock").exists());
@@ -109,6 +133,35 @@ fn a_mistake_in_a_recipe_is_shown_where_it_is() {
     sandbox.run("check").fails(2, &["recipes/mine/recipe.toml:2:1", "unknown key `packagess`", "`packages`"]);
     sandbox.write(recipe, "description = \"mine\"\n[[file]]\npath = \"/etc/x\"\ntemplate = \"gone.txt\"\n");
     sandbox.run("check").fails(2, &["recipes/mine/recipe.toml:4:12", "there is no recipes/mine/gone.txt"]);
+}
+
+#[test]
+fn a_kernel_that_is_none_is_shown_where_it_is_named_beside_all_else() {
+    let sandbox = Sandbox::new();
+    let text = sandbox.fleet_text("a", "").replace("packages = [\"tiny\"]", "recipes = [\"mine\"]");
+    sandbox.write("fleet.toml", &text);
+    sandbox.write("tiny.elf", "text");
+    sandbox.write("recipes/mine/recipe.toml", "description = \"mine\"\npackagess = [\"tiny\"]\n");
+    let line = text.lines().position(|line| line.starts_with("image = \"tiny")).unwrap() + 1;
+    let place = format!("fleet.toml:{line}:9");
+    sandbox.run("check").fails(2, &[&place, "it is not an ELF file", "help: ", "unknown key `packagess`"]);
+    sandbox.write("fleet.toml", text.replace("[fleet]", "[flet]"));
+    sandbox.run("forensics a").fails(2, &["fleet.toml:", "unknown key `flet`"]);
+}
+
+#[test]
+fn a_file_is_written_into_a_directory_that_is_there() {
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    for command in [
+        "metrics --to absent/file",
+        "--file absent/fleet.toml init",
+        "kernel compact tiny.elf --to absent/elf",
+    ] {
+        let run = sandbox.run(command);
+        assert_ne!(run.code, 0, "{command}: {run}");
+        assert!(!sandbox.path("absent").exists(), "{command} made a directory");
+    }
 }
 
 #[test]

@@ -158,7 +158,7 @@ fn logs_are_kept_over_one_start_and_cut_from_their_end() {
     let a = &sandbox.guest('a');
     sandbox.kernel("first\nsisforge: ready\n", AfterText::ResetOnKey);
     sandbox.done("up");
-    sandbox.run(&format!("logs {a} --previous")).fails(1, &["no such log"]);
+    sandbox.run(&format!("logs {a} --previous")).fails(1, &["no log of an earlier start"]);
     sandbox.kernel("second\nsisforge: ready\n", AfterText::ResetOnKey);
     assert!(sandbox.done("plan").contains(&format!("stop {a}: kernel ")));
     sandbox.run("up").fails(0, &["1 restarted"]);

@@ -266,7 +266,7 @@ fn a_locked_build_names_exactly_what_differs() {
                 let first: u32 = s.uids().split('-').next().unwrap().parse().unwrap();
                 let told = |letter, slot| {
                     let (name, then, now) = (s.guest(letter), first + slot, 400_000 + slot);
-                    format!("in fleet.lock, the guest {name} has the uid {then}, but [host] gives {now}")
+                    format!("the guest {name} has the uid {then}, but [host] gives {now}")
                 };
                 vec![told('a', 0), told('b', 1)]
             },
@@ -274,9 +274,7 @@ fn a_locked_build_names_exactly_what_differs() {
         (
             "the subnet",
             |s| edit(s, "fleet.toml", &s.subnet(), "10.99.0.0/24"),
-            |s| {
-                ['a', 'b'].map(|l| format!("in fleet.lock, the guest {} has the address ", s.guest(l))).into()
-            },
+            |s| ['a', 'b'].map(|l| format!("the guest {} has the address ", s.guest(l))).into(),
         ),
         (
             "the fleet's name",
@@ -350,7 +348,7 @@ fn a_lock_that_git_merged_half_or_a_newer_sisforge_wrote_is_named() {
     let sandbox = locked();
     let text = sandbox.read("fleet.lock");
     sandbox.write("fleet.lock", format!("<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> two\n"));
-    let words = ["fleet.lock contains a merge conflict", "git checkout --ours fleet.lock"];
+    let words = [": there is a merge conflict", "git checkout --ours fleet.lock"];
     for command in ["lock", "build --locked"] {
         sandbox.run(command).fails(2, &words);
     }

@@ -39,6 +39,19 @@ fn a_store_that_cannot_take_a_fleet_is_refused_before_anything_is_made() {
 }
 
 #[test]
+fn a_store_that_cannot_take_a_fleet_is_refused_before_a_build() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.fleet("a");
+    sandbox.done("lock");
+    std::fs::create_dir_all(sandbox.path("store")).unwrap();
+    with_tmpfs(&sandbox, "size=8m", "store", "up")
+        .fails(1, &["MiB free", "are needed", "help: free some space"]);
+    assert!(!sandbox.path("out/image").exists());
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+#[test]
 fn an_out_directory_without_room_leaves_nothing_that_looks_built() {
     needs_firecracker!();
     let sandbox = built();

@@ -46,6 +46,7 @@ mod scripts;
 mod session;
 mod session_containers;
 mod session_disk;
+mod session_guards;
 mod session_many;
 mod snapshot;
 mod snapshot_ledger;

@@ -405,6 +405,10 @@ fn an_index_is_sent_once_and_remembered_for_when_there_is_no_network() {
         .run("lock --offline")
         .fails(0, &["note: offline: the index of the repository http", "the one last seen, ", " ago"]);
     assert_eq!(sandbox.read("fleet.lock"), lock);
+    let (_, events) = sandbox.documents("lock --offline --update", "event");
+    let note = events.iter().find(|event| event["event"] == "note").unwrap();
+    assert_eq!(note["severity"], "note", "{note}");
+    assert!(note["text"].as_str().unwrap().starts_with("offline: the index"), "{note}");
     // Trust is not remembered with it.
     fs::rename(sandbox.path("keys/me.rsa.pub"), sandbox.path("keys/other.rsa.pub")).unwrap();
     sandbox.run("lock --offline --update").fails(2, &["is refused", "not among the trusted keys"]);

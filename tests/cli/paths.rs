@@ -100,6 +100,14 @@ fn a_pipe_is_refused_and_not_waited_for() {
     sandbox.run("check").fails(2, &["linux/pipe", "it is not a regular file"]);
 }
 
+#[test]
+fn a_secret_that_is_a_directory_is_called_one() {
+    let (sandbox, _outside) = project();
+    let container = "containers = [{ name = \"c\", image = \"localhost/c\", secrets = [{ name = \"s\", file = \"files\", env = \"S\" }] }]";
+    sandbox.fleet_with("", &format!("[pool.k]\nreplicas = 1\n{container}\n"));
+    sandbox.run("check").fails(2, &["files is a directory, and a secret is a file"]);
+}
+
 fn git(sandbox: &Sandbox, args: &[&str]) {
     let names = ["user.name=t", "user.email=t@example.org"].iter().flat_map(|name| ["-c", name]);
     let mut git = Command::new("git");

@@ -149,6 +149,21 @@ fn what_an_up_changes_in_place_is_not_called_a_start() {
 }
 
 #[test]
+fn guests_are_listed_as_people_count() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    let [two, ten] = ["2", "10"].map(|number| format!("{}{number}", sandbox.name));
+    sandbox.fleet_with("", &format!("[user.{two}]\n[user.{ten}]\n"));
+    sandbox.done("build");
+    for command in ["plan", "plan --json", "status", "status --json", "ps --all", "policy show"] {
+        let listed = sandbox.done(command);
+        assert!(listed.find(&two).unwrap() < listed.find(&ten).unwrap(), "{command}\n{listed}");
+    }
+    let lock = sandbox.read("fleet.lock");
+    assert!(lock.find(&ten).unwrap() < lock.find(&two).unwrap(), "sorted like all else in it\n{lock}");
+}
+
+#[test]
 fn what_guests_lose_is_told() {
     needs_firecracker!();
     let sandbox = Sandbox::new();

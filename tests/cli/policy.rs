@@ -276,6 +276,47 @@ fn rules_are_read_back_once_after_a_change_that_is_not_theirs() {
 }
 
 #[test]
+fn a_change_of_the_store_brings_nobody_back() {
+    needs_firecracker!();
+    let sandbox = with_policy(POLICY);
+    let (a, fleet) = (sandbox.guest('a'), sandbox.read("fleet.toml"));
+    sandbox.done("up");
+    sandbox.done(&format!("quarantine {a}"));
+    let at = |store: &str| {
+        let old = sandbox.path("store").display().to_string();
+        sandbox.write("fleet.toml", fleet.replace(&old, &sandbox.path(store).display().to_string()));
+    };
+    let is_cut_off = || sandbox.ps(&a)["quarantined"].is_string();
+    at("second");
+    assert!(is_cut_off(), "before anything is done");
+    let stays = format!("{a} is quarantined, which this store does not know, and stays so");
+    sandbox.run("plan").fails(0, &[&stays]);
+    sandbox.done("up");
+    assert!(is_cut_off() && sandbox.done("plan").contains("nothing to do"));
+    assert!(
+        sandbox.path(&format!("second/{}/quarantine/{a}.json", sandbox.name)).exists(),
+        "it has a record"
+    );
+
+    // Who runs by another store is cut off as well, and brought back.
+    at("third");
+    assert!(!sandbox.done(&format!("--json release {a}")).is_empty() && !is_cut_off());
+    sandbox.done(&format!("quarantine {a}"));
+    assert!(is_cut_off());
+    sandbox.done("up");
+    assert!(is_cut_off());
+    sandbox.done(&format!("release {a}"));
+    sandbox.done("up");
+    assert!(!is_cut_off() && sandbox.done("plan").contains("nothing to do"));
+    sandbox.done("down");
+    let mut traces = sandbox.traces();
+    // Of the first store, which nobody asked to be cleared.
+    traces.retain(|trace| !trace.starts_with("jails: "));
+    assert_eq!(traces, [""; 0]);
+    at("store");
+}
+
+#[test]
 fn a_guest_is_cut_off_until_it_is_released() {
     needs_firecracker!();
     let sandbox = with_policy(POLICY);
@@ -298,6 +339,10 @@ fn a_guest_is_cut_off_until_it_is_released() {
     assert!(is_cut_off());
     let explained = sandbox.run(&format!("policy explain {a} 198.51.100.1:80"));
     assert!(explained.code == 3 && explained.out.contains("is quarantined"), "{explained}");
+    let proved = sandbox.run(&format!("policy explain {a} 198.51.100.1:8000 --prove"));
+    let (said, kernel) = proved.out.split_once("proved by the kernel:").unwrap();
+    assert!(proved.code == 3 && said.contains("allowed"), "{proved}");
+    assert!(kernel.trim_end().ends_with("reject with tcp reset (verdict drop)"), "{proved}");
     let ps = sandbox.done("ps");
     assert!(ps.contains("ready, quarantined"), "{ps}");
     assert!(sandbox.done("plan").contains("nothing to do"), "the host is as it should be");

@@ -10,6 +10,7 @@ use rustix::process;
 
 use crate::common::namespaces::inside_namespaces;
 use crate::common::sandbox::{Run, Sandbox};
+use crate::needs_firecracker;
 
 const SCREEN: &str = "publish = [{ name = \"screen\", guest = 6080, host = \"20000-20003\", from = [\"10.1.0.0/16\", \"10.1.2.0/24\"] }]";
 
@@ -45,6 +46,19 @@ fn each_guest_has_its_port_and_keeps_it() {
     assert_eq!((port(&sandbox, 'a'), port(&sandbox, 'd')), (20_002, 20_001), "who can stays");
     let listed = sandbox.done("publish");
     assert!(listed.contains("20001/tcp  6080        10.1.0.0/16\n"), "{listed}");
+}
+
+#[test]
+fn an_up_that_is_refused_leaves_the_lock_as_it_was() {
+    needs_firecracker!();
+    let sandbox = publishing("a", SCREEN);
+    let taken = TcpListener::bind("0.0.0.0:20000").unwrap();
+    let refused = sandbox.run("up");
+    assert!(refused.code != 0 && refused.err.contains("20000"), "{refused}");
+    assert!(!sandbox.path("fleet.lock").exists() && !sandbox.path("out").exists(), "nothing was changed");
+    drop(taken);
+    sandbox.done("up");
+    assert!(sandbox.path("fleet.lock").exists());
 }
 
 #[test]

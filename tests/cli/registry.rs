@@ -181,7 +181,9 @@ fn a_registry_that_fails_is_told_and_leaves_nothing_that_is_trusted() {
     sandbox.done("lock");
     let layer = format!("sha256:{}", pushed.layer);
     registry.server.always(&layer, Fault::Garbled);
-    sandbox.run("build disk home").fails(1, &["has the SHA-256", &pushed.layer.to_string()]);
+    sandbox
+        .run("build disk home")
+        .fails(1, &["has the SHA-256", &pushed.layer.to_string(), "push the image there again"]);
     // Less than the manifest says.
     registry.server.always(&layer, Fault::Lie(-5));
     sandbox.run("fetch").fails(1, &["bytes, but", "are expected"]);
@@ -266,6 +268,33 @@ fn an_image_of_no_use_to_a_guest_is_refused() {
 }
 
 #[test]
+fn of_several_variants_the_one_is_pulled_that_the_most_processors_run() {
+    let registry = Registry::new();
+    let [own, newer, newest] = ["own", "newer", "newest"].map(|text| registry.push_manifest(text.as_bytes()));
+    let index = |tag: &str, all: &[(&(Sha256, Sha256, usize), &str)]| {
+        let entries = all.iter().map(|((sha256, _, size), variant)| {
+            json!({
+                "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": format!("sha256:{sha256}"), "size": size,
+                "annotations": null, "platform": { "os": "linux", "architecture": "amd64", "variant": variant },
+            })
+        });
+        let index = json!({ "manifests": entries.collect::<Vec<_>>() }).to_string();
+        registry.put(&format!("v2/team/a/manifests/{tag}"), index.as_bytes());
+        registry.put(&format!("v2/team/a/manifests/sha256:{}", Sha256::of(&index)), index.as_bytes());
+    };
+    index("all", &[(&newest, "v3"), (&newer, "v2"), (&own, "v1")]);
+    index("new", &[(&newest, "v3"), (&newer, "v2")]);
+    index("last", &[(&newest, "v4")]);
+    for (tag, text) in [("all", "own"), ("new", "newer")] {
+        let sandbox = project(&registry.image(&format!(":{tag}")));
+        sandbox.done("build disk home");
+        assert_eq!(built(&sandbox), text.as_bytes());
+    }
+    let sandbox = project(&registry.image(":last"));
+    sandbox.run("build disk home").fails(2, &["it is available for linux/amd64/v4"]);
+}
+
+#[test]
 fn a_login_of_podman_or_docker_is_used() {
     let test = "a_login_of_podman_or_docker_is_used";
     let options = Options { wants_login: true, ..Options::default() };
@@ -303,6 +332,21 @@ fn a_login_of_podman_or_docker_is_used() {
     );
     fs::remove_dir_all(sandbox.path("cache")).unwrap();
     with(&sandbox.path("wrong.json"), "fetch").fails(1, &["pulls by this login"]);
+    // Logins that Docker leaves to a helper are not had, and somebody must know.
+    let helpers = json!({ "auths": { registry.address.to_string(): {} }, "credsStore": "secretservice" });
+    sandbox.write("helper.json", helpers.to_string());
+    let words = [
+        "anonymous pulls",
+        "helper.json leaves this login",
+        "docker-credential-secretservice",
+        "podman login",
+    ];
+    with(&sandbox.path("helper.json"), "fetch").fails(1, &words);
+    let plain = json!({ "auths": { registry.address.to_string(): { "auth": "ann:secret" } } });
+    sandbox.write("plain.json", plain.to_string());
+    let run = with(&sandbox.path("plain.json"), "fetch");
+    run.fails(2, &["plain.json: `auth` of ", "is not a name and a password in base64", "log in again"]);
+    assert!(!run.err.contains("secret"), "{run}");
     sandbox.write("damaged.json", "{");
     with(&sandbox.path("damaged.json"), "fetch").fails(2, &["is not a file of logins at registries"]);
 }

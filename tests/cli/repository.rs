@@ -190,6 +190,46 @@ fn lock_and_build_end_alike_for_the_same_cause() {
 }
 
 #[test]
+fn what_stands_in_the_place_of_a_package_is_named_with_what_to_do() {
+    let sandbox = sandbox();
+    sandbox.done("lock");
+    let good = fs::read(sandbox.path(TINY)).unwrap();
+    fs::remove_file(sandbox.path(TINY)).unwrap();
+    let run = sandbox.run("build image i --locked");
+    run.fails(2, &["the repository repository has no ", TINY, "`sisforge lock --update tiny`"]);
+    assert!(!run.err.contains("damaged"), "{run}");
+    sandbox.write(TINY, "");
+    sandbox.run("build image i --locked").fails(2, &["tiny-1.0-r0: it is empty", "help: "]);
+    sandbox.write(TINY, &good);
+    let index = fs::read(sandbox.path(INDEX)).unwrap();
+    sandbox.write(INDEX, "");
+    sandbox.run("lock --update").fails(2, &["the index: it is empty", "help: get it again"]);
+    sandbox.write(INDEX, index);
+
+    let server = Server::of(&sandbox.path(""));
+    let url = format!("url = \"{}\"", server.url("repository"));
+    sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("url = \"repository\"", &url));
+    sandbox.done("lock");
+    let told = |words: &[&str]| {
+        let _ = fs::remove_dir_all(sandbox.path("cache"));
+        let run = sandbox.run("build image i --locked");
+        run.fails(1, words);
+        assert!(!run.err.contains("pin its new digest"), "{run}");
+    };
+    let page = b"<!DOCTYPE html><title>log in</title>".repeat(200);
+    for length in [100, good.len(), page.len()] {
+        sandbox.write(TINY, &page[..length]);
+        told(&["tiny-1.0-r0.apk is an HTML page", "with a browser"]);
+    }
+    sandbox.write(TINY, &good[..good.len() / 2]);
+    told(&["cut off or replaced", "where it is served", "`sisforge lock --update`"]);
+    sandbox.write(TINY, vec![7; good.len()]);
+    told(&["has the SHA-256", "`sisforge lock --update`"]);
+    fs::remove_file(sandbox.path(TINY)).unwrap();
+    told(&["answers 404", "`sisforge lock --update`"]);
+}
+
+#[test]
 fn a_locked_build_says_exactly_why_a_lock_does_not_fit() {
     let sandbox = sandbox();
     let help = "help: run `sisforge lock` and commit the file";

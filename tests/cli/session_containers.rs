@@ -74,7 +74,13 @@ fn a_session_ends_with_its_container_and_with_no_other_and_not_where_nobody_answ
 
     says(0, &listed("exited", 3));
     says(1, &listed("exited", 0));
-    site.run("up").fails(0, &[]);
+    // `plan` asks as `up` does, and marks nothing.
+    let plan = site.run("plan");
+    plan.fails(0, &[&format!("what {}, {} wrote is lost", guests[0].0, guests[1].0)]);
+    assert_eq!(plan.out.matches("its session is over").count(), 2 * 2, "{plan}");
+    assert_eq!(in_use().len(), 3);
+    site.run("plan --out p.plan").fails(0, &[]);
+    site.run("up p.plan").fails(0, &[]);
     assert_eq!(in_use(), [guests[2].0.clone()]);
     says(2, "echo '[]'");
     site.run("watch --once").fails(0, &[]);

@@ -172,9 +172,7 @@ fn a_session_brings_its_disk_and_leaves_it_for_the_next() {
         assert_eq!(pool.spares(), 1, "nobody lost a spare by that");
         pool.site.run("disk rm sessions/jo --yes").fails(1, &[guest]);
         pool.site.run("disk export sessions/jo saved").fails(1, &[guest]);
-        pool.site
-            .run(&format!("snapshot create {guest}"))
-            .fails(1, &["the disk jo of its session", "forensics"]);
+        pool.site.run(&format!("snapshot create {guest}")).fails(2, &["is handed out", "forensics"]);
         write(&disk, b"hers");
         pool.done("gc --yes");
         pool.done("up");

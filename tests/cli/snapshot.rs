@@ -94,6 +94,23 @@ fn a_frozen_guest_goes_on_where_it_stopped_in_another_jail() {
 }
 
 #[test]
+fn a_snapshot_that_was_made_is_on_the_disk_with_all_its_files() {
+    needs_firecracker!();
+    let sandbox = counting("a");
+    sandbox.done("up");
+    sandbox.done(&format!("snapshot create {} --name one", sandbox.guest('a')));
+    for name in names(&sandbox, "ready/one") {
+        let listed =
+            Command::new("filefrag").arg("-v").arg(snapshots(&sandbox, "ready/one").join(&name)).output();
+        let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+        if !listed.contains("type is: ef53") {
+            return eprintln!("SKIPPED: only ext4 tells what has no place on the disk yet");
+        }
+        assert!(!listed.contains("delalloc"), "{name} is in memory alone: {listed}");
+    }
+}
+
+#[test]
 fn a_snapshot_is_restored_once() {
     needs_firecracker!();
     let sandbox = counting("a");
@@ -110,7 +127,7 @@ fn a_snapshot_is_restored_once() {
     assert!(sandbox.done("snapshot ls --all").contains(&format!("restored as {a}")));
     sandbox.done("up");
     let again = sandbox.run(&format!("snapshot create {a} --name one"));
-    again.fails(1, &["there is a snapshot one already", "help: "]);
+    again.fails(2, &["there is a snapshot one already", "help: "]);
     sandbox.run("snapshot rm one").fails(2, &["there is no terminal", "add --yes"]);
     sandbox.done("snapshot rm one --yes");
     sandbox.run("snapshot restore one").fails(2, &["there is no snapshot one", "snapshot ls"]);
@@ -193,6 +210,22 @@ fn a_guest_comes_back_as_another_with_its_own_address() {
     sandbox.done("down --timeout 0");
     sandbox.run("up").fails(0, &["2 started"]);
     assert_ne!(sandbox.ps(a)["ip"], sandbox.ps(b)["ip"]);
+}
+
+#[test]
+fn a_restore_that_is_refused_leaves_the_lock_alone() {
+    needs_firecracker!();
+    let sandbox = counting("a");
+    let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
+    sandbox.done("up");
+    sandbox.done(&format!("snapshot create {a} --name one"));
+    let lock = sandbox.read("fleet.lock");
+    sandbox.write("fleet.toml", sandbox.read("fleet.toml") + &format!("[user.{b}]\n"));
+    sandbox.run("snapshot restore one").fails(1, &[&format!("{a} is running")]);
+    assert_eq!(sandbox.read("fleet.lock"), lock);
+    sandbox.done(&format!("down {a} --timeout 0"));
+    sandbox.run("snapshot restore one").fails(0, &["1 started"]);
+    assert!(sandbox.read("fleet.lock").contains(&format!("[guest.{b}]")), "it fits again");
 }
 
 #[test]

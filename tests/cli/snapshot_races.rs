@@ -360,27 +360,3 @@ fn whatever_races_a_restore_a_snapshot_gives_one_guest() {
         sandbox.done("up");
     }
 }
-
-#[test]
-fn a_session_of_a_pool_that_races_a_restore_is_no_second_guest() {
-    needs_firecracker!();
-    let sandbox = running();
-    let (a, pool) = (sandbox.guest('a'), sandbox.guest('p'));
-    for round in 0..rounds(3) {
-        let session = sandbox.document(&format!("session start {pool} --wait 20s"), "session");
-        let guest = session["guest"].as_str().unwrap().to_owned();
-        let name = format!("s{round}");
-        sandbox.done(&format!("snapshot create {guest} --name {name}"));
-        let all = [
-            format!("session end {guest}"),
-            format!("snapshot restore {name} --yes"),
-            format!("session start {pool} --wait 20s"),
-            format!("snapshot restore {name} --yes --as {a}"),
-        ];
-        let runs = at_once(&sandbox, &all, delay(round));
-        let story = runs.iter().zip(&all).map(|(run, args)| format!("{args}\n{run}")).collect::<String>();
-        assert!(restored(&sandbox).len() <= 1, "round {round}: {story}");
-        sandbox.done("down --timeout 0");
-        sandbox.done("up");
-    }
-}

@@ -96,7 +96,7 @@ fn a_snapshot_goes_to_another_host_and_comes_back_and_is_at_one_of_them() {
     other_host(&sandbox, &format!("snapshot export two --to {here} --out back.age")).fails(0, &["no longer"]);
     other_host(&sandbox, "snapshot import one.snapshot.age")
         .fails(1, &["is gone: it was exported", "when it was called two"]);
-    sandbox.run("snapshot import back.age --name one").fails(1, &["there is a snapshot one already"]);
+    sandbox.run("snapshot import back.age --name one").fails(2, &["there is a snapshot one already"]);
     let document = sandbox.document("snapshot import back.age", "snapshot-import");
     assert_eq!((&document["snapshot"], &document["guest"]), (&"two".into(), &sandbox.guest('a').into()));
     let view = sandbox.document("snapshot inspect two --verify", "snapshot-inspect");

@@ -182,6 +182,31 @@ fn quiet_commands_print_results_and_errors_alone() {
 }
 
 #[test]
+fn wrong_usage_is_told_with_json_as_every_error_is() {
+    let sandbox = Sandbox::new();
+    for (wrong, words) in [
+        ("frob", "unrecognized subcommand 'frob'"),
+        ("up --frob", "unexpected argument '--frob' found"),
+        ("exec", "the following required arguments were not provided"),
+        ("policy", "subcommand"),
+        ("up --jobs none", "invalid value 'none' for '--jobs <N>'"),
+        ("up --quiet --verbose", "cannot be used with"),
+    ] {
+        let plain = sandbox.run(wrong);
+        assert_eq!((plain.code, plain.out.as_str()), (2, ""), "{plain}");
+        let (code, documents) = sandbox.documents(wrong, "error");
+        let [document] = &documents[..] else { panic!("{wrong}: {documents:?}") };
+        assert!(code == 2 && document["error"].as_str().unwrap().contains(words), "{document}");
+        assert!(document["hint"].as_str().unwrap().contains("--help"), "{document}");
+        let mut by_variable = sandbox.command();
+        is_json(&Run::of(by_variable.env("SISFORGE_JSON", "yes").args(wrong.split(' '))), 2);
+    }
+    let run = Run::of(sandbox.command().args(["exec", "--frob", "--", "--json"]));
+    assert_eq!((run.code, run.out.as_str()), (2, ""), "a command's own words\n{run}");
+    sandbox.run("up --help --json").fails(0, &[]);
+}
+
+#[test]
 fn every_global_flag_has_a_variable() {
     let sandbox = Sandbox::new();
     sandbox.fleet("a");

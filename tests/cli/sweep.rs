@@ -328,7 +328,8 @@ fn kill(site: &Site, story: &Story, at: At, signal: Signal, completed_by: &str, 
         "{name} took {took:?}, undisturbed {limit:?}\n{run}"
     );
     if completed_by != "down" {
-        site.run("plan --detailed-exitcode").fails(0, &[]);
+        let plan = site.run("plan --detailed-exitcode");
+        assert_eq!(plan.code, 0, "{name}\n{plan}");
         assert_eq!(site.sandbox.ps(&site.sandbox.guest('a'))["state"], "ready", "{name}");
         assert_eq!(site.disk(), site.disk, "{name}");
     }

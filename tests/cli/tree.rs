@@ -190,7 +190,12 @@ fn up_makes_the_tree_of_the_manifest_path_by_path() {
         there.retain(|path| !run_time.contains(&path.as_str()));
         assert_eq!(there, entries.keys().cloned().collect(), "{guest}");
         for (path, entry) in &entries {
-            assert_eq!(described(&root.join(path), entry, &store), *entry, "{guest}: {path}");
+            let mut entry = entry.clone();
+            if ["dev", "dev/net", "run"].contains(&path.as_str()) {
+                // Taken back from the guest's uid once the guest is ready.
+                (entry["mode"], entry["uid"], entry["gid"]) = ("0755".into(), 0.into(), 0.into());
+            }
+            assert_eq!(described(&root.join(path), &entry, &store), entry, "{guest}: {path}");
         }
         // The call is that of the process, which differs in where the store is.
         let pid = sandbox.pid(&guest);

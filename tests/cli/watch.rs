@@ -15,7 +15,7 @@ struct Repository(Sandbox);
 impl Repository {
     fn new() -> Self {
         let repository = Self(Sandbox::new());
-        repository.0.write(".gitignore", "out\nstore\ncache\nlog\n*.rsa\n");
+        repository.0.write(".gitignore", "out\nstore\ncache\nlog\nwatch.prom\n*.rsa\n");
         repository.git(&["init", "--quiet", "--initial-branch", "main"]);
         repository
     }
@@ -40,6 +40,12 @@ impl Repository {
 
     fn watch(&self) -> Watching<'_> {
         Watching::new(&self.0, &["--repo", "."])
+    }
+
+    /// How many commits are checked out.
+    fn checkouts(&self) -> usize {
+        let there = fs::read_dir(self.0.path("out/.watch")).unwrap().flatten();
+        there.filter(|entry| entry.file_name().len() == 40).count()
     }
 
     fn is_ready(&self, letter: char) -> bool {
@@ -95,12 +101,25 @@ fn each_commit_is_applied_and_a_mistaken_one_changes_nothing() {
     repository.commit_as_it_is();
     until("a mistake is reported", || watch.said().contains("unknown key `default`"));
 
+    let told = || repository.0.documents("events", "events").1;
+    let wrong = |event: &serde_json::Value| {
+        event["event"] == "look-failed" && event["error"].as_str().unwrap().contains("unknown key")
+    };
+    until("it is an event", || told().iter().any(wrong));
+    let event = told().into_iter().find(wrong).unwrap();
+    let line = text.lines().position(|line| line == "[defaults]").unwrap() + 1;
+    let place = format!("fleet.toml:{line}:");
+    assert!(event["error"].as_str().unwrap().starts_with(&place), "{event}");
+    assert_eq!(event["author"], "t <t@example.org>");
+    assert_eq!(event["revision"].as_str().map(str::len), Some(40), "{event}");
+
     repository.0.fleet("a");
     repository.commit_as_it_is();
     let stale = format!("the guest {b} is no longer in fleet.toml");
     until("a stale lock is reported", || watch.said().contains(&stale));
     until("and nothing comes of it", || watch.said().matches("nothing was changed").count() == 2);
     assert!(repository.is_ready('b'), "what a mistaken commit takes away stays");
+    assert_eq!(repository.checkouts(), 1, "and nothing of it");
 
     Run::of(Command::new("kill").args(["-9", &pid.to_string()])).fails(0, &[]);
     until("a killed VMM is repaired", || watch.said().contains("repairing drift"));
@@ -113,9 +132,7 @@ fn each_commit_is_applied_and_a_mistaken_one_changes_nothing() {
     until("a commit that removes a guest takes it down", || !repository.is_ready('b'));
     until("and says so", || watch.said().matches(": applied").count() == 3);
     assert!(repository.0.disk(b).exists(), "its disk is kept");
-    let checkouts = fs::read_dir(repository.0.path("out/.watch")).unwrap().flatten();
-    let checkouts = checkouts.filter(|entry| entry.file_type().unwrap().is_dir()).count();
-    assert_eq!(checkouts, 2, "the clone and the last commit; the others are gone");
+    assert_eq!(repository.checkouts(), 1, "the last commit; the others are gone");
     let current = repository.0.run("--file out/.watch/current/fleet.toml ps");
     assert!(current.code == 0 && current.out.contains(&repository.0.guest('a')), "{current}");
 }
@@ -148,12 +165,14 @@ fn where_keys_are_named_a_commit_is_signed_by_one_of_them_or_not_applied() {
     repository.commit("a");
     sandbox.run(&once).fails(2, &["by t <t@example.org> is not signed by a key of", "help: sign it"]);
     assert!(!repository.is_ready('a'));
+    assert_eq!(repository.checkouts(), 0, "what nobody signed is not written");
     sign();
     sandbox.run(&once).fails(0, &[]);
     assert!(repository.is_ready('a'));
     repository.commit("ab");
     sandbox.run(&once).fails(2, &["is not signed"]);
     assert!(repository.is_ready('a') && !repository.is_ready('b'), "the last good one stays");
+    assert_eq!(repository.checkouts(), 1, "and it alone");
     sandbox.run("watch --once --verify signers").fails(2, &["--repo"]);
     sandbox.run(&once.replace("signers", "absent")).fails(2, &["cannot read the allowed signers", "absent"]);
     sandbox.run("watch --repo . --verify absent").fails(2, &["cannot read the allowed signers", "absent"]);
@@ -171,8 +190,9 @@ fn drift_is_repaired_while_the_repository_is_away() {
         pid
     };
     let git = [repository.0.path(".git"), repository.0.path("away")];
+    let in_step = format!("sisforge_watch_in_step{{fleet=\"{}\"}} 1\n", repository.0.name);
     for restarted in [false, true] {
-        let watch = repository.watch();
+        let watch = Watching::new(&repository.0, &["--repo", ".", "--textfile", "watch.prom"]);
         if !restarted {
             until("the commit is applied", || watch.said().contains(": applied"));
             fs::rename(&git[0], &git[1]).unwrap();
@@ -183,8 +203,136 @@ fn drift_is_repaired_while_the_repository_is_away() {
             let guest = repository.0.ps(a);
             guest["state"] == "ready" && guest["pid"] != pid
         });
+        until("and the host counts as it should be", || repository.0.read("watch.prom").contains(&in_step));
     }
     fs::rename(&git[1], &git[0]).unwrap();
+}
+
+/// `git daemon`, which serves the repositories of a directory; ended when it is dropped.
+struct Server {
+    daemon: Child,
+    url: String,
+}
+
+impl Server {
+    fn of(sandbox: &Sandbox) -> Self {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let mut daemon = Command::new("git");
+        daemon.args(["daemon", "--export-all", "--listen=127.0.0.1"]).arg(format!("--port={port}"));
+        daemon.arg(format!("--base-path={}", sandbox.path("").display()));
+        let daemon = daemon.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        until("it serves", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Self { daemon, url: format!("git://127.0.0.1:{port}/.git") }
+    }
+
+    /// Whether it answers from now on.
+    fn answers(&self, does: bool) {
+        let pid = rustix::process::Pid::from_child(&self.daemon);
+        // The daemon of a `git` is a child of it.
+        let children = format!("/proc/{0}/task/{0}/children", self.daemon.id());
+        let children = fs::read_to_string(children).unwrap_or_default();
+        let children =
+            children.split_whitespace().filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?));
+        let signal = if does { rustix::process::Signal::CONT } else { rustix::process::Signal::STOP };
+        for pid in children.chain([pid]) {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.answers(true);
+        let pid = rustix::process::Pid::from_child(&self.daemon);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.daemon.wait();
+    }
+}
+
+/// Whether something works in the mirror of what a sandbox follows.
+fn is_fetching(sandbox: &Sandbox) -> bool {
+    let mirror = sandbox.path("out/.watch/repository");
+    let is_there =
+        |entry: fs::DirEntry| fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == mirror);
+    fs::read_dir("/proc").unwrap().flatten().any(is_there)
+}
+
+#[test]
+fn a_server_that_hangs_holds_nothing_up_and_its_fetch_ends_with_watch() {
+    needs_firecracker!();
+    let repository = Repository::new();
+    let sandbox = &repository.0;
+    let a = &sandbox.guest('a');
+    repository.commit("a");
+    let server = Server::of(sandbox);
+    let mut watch = Watching::new(sandbox, &["--repo", &server.url]);
+    until("the commit is applied", || watch.said().contains(": applied"));
+    server.answers(false);
+    until("a fetch hangs", || {
+        thread::sleep(Duration::from_millis(500));
+        is_fetching(sandbox)
+    });
+    let killed = sandbox.pid(a);
+    Run::of(Command::new("kill").args(["-9", &killed.to_string()])).fails(0, &[]);
+    let is_another = || sandbox.ps(a)["pid"].as_u64().is_some_and(|pid| pid != u64::from(killed));
+    until("its guest comes back", || repository.is_ready('a') && is_another());
+    assert!(is_fetching(sandbox), "while the server hangs");
+
+    let end = |watch: &mut Child| {
+        Run::of(Command::new("kill").args(["-TERM", &watch.id().to_string()])).fails(0, &[]);
+        watch.wait().unwrap();
+        until("the fetch ends with whoever wanted it", || !is_fetching(sandbox));
+    };
+    end(&mut watch.child);
+    let mut once = sandbox.command();
+    let once =
+        once.args(["watch", "--once", "--repo", &server.url]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut once = once.spawn().unwrap();
+    until("one look hangs", || is_fetching(sandbox));
+    end(&mut once);
+}
+
+#[test]
+fn a_damaged_checkout_or_mirror_is_made_again_and_no_commit_is_blamed() {
+    needs_firecracker!();
+    let repository = Repository::new();
+    let sandbox = &repository.0;
+    repository.commit("a");
+    let once = "watch --repo . --once";
+    sandbox.run(once).fails(0, &["1 started"]);
+    let current = sandbox.path("out/.watch/current/fleet.toml");
+    let good = fs::read_to_string(&current).unwrap();
+    let checkout = fs::canonicalize(sandbox.path("out/.watch/current")).unwrap();
+    for damage in [Some("garbage"), Some(""), None] {
+        match damage {
+            Some(text) => fs::write(&current, text).unwrap(),
+            None => fs::remove_file(&current).unwrap(),
+        }
+        sandbox.run(once).fails(0, &["nothing to do"]);
+        assert_eq!(fs::read_to_string(&current).unwrap(), good);
+    }
+    let watch = repository.watch();
+    until("it is applied", || watch.said().contains(": applied"));
+    fs::write(&current, "garbage").unwrap();
+    until("it is made again while it is followed", || {
+        fs::read_to_string(&current).is_ok_and(|it| it == good)
+    });
+    drop(watch);
+
+    // What a mirror does not give it is asked for anew.
+    fs::remove_dir_all(checkout).unwrap();
+    let objects = sandbox.path("out/.watch/repository/objects");
+    let empty = format!("find {} -type f -exec truncate -s 0 {{}} +", objects.display());
+    Run::of(Command::new("sh").args(["-c", &empty])).fails(0, &[]);
+    sandbox.run(once).fails(0, &["nothing to do"]);
+    assert!(!watch_said_wrong(sandbox), "no commit is blamed");
+}
+
+/// Whether a look of `watch` failed.
+fn watch_said_wrong(sandbox: &Sandbox) -> bool {
+    sandbox.documents("events", "events").1.iter().any(|event| event["event"] == "look-failed")
 }
 
 #[test]

@@ -8,6 +8,7 @@ use sisforge::fleet::ContainerImage;
 use sisforge::image::container::Image;
 
 use super::oci::{self, directory, file};
+use super::tars::Tar;
 
 fn open(path: &Path) -> Result<Image, String> {
     let image = ContainerImage::OciArchive { path: path.to_owned(), reference: None };
@@ -67,6 +68,23 @@ fn a_layer_cannot_leave_its_directory() {
     oci::write_archive(&path, "a:1", &evil, |_, _| {});
     let error = open(&path).unwrap_err();
     assert!(error.ends_with("\"../evil\" leads out of the layer"), "{error}");
+}
+
+#[test]
+fn what_no_file_system_of_a_guest_holds_is_refused_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image.tar");
+    let refused = |tar: Vec<u8>| {
+        oci::write_archive(&path, "a:1", &[tar], |_, _| {});
+        open(&path).unwrap_err()
+    };
+    let target = b"t".repeat(4096);
+    let link = Tar::default().pax(&[("linkpath", &target)]).symlink("far", "t").ended();
+    let error = refused(link);
+    assert!(error.contains("\"/far\" leads to a path of 4096 bytes"), "{error}");
+    let large = [("SCHILY.xattr.user.x", &b"v".repeat(5000)[..])];
+    let error = refused(Tar::default().pax(&large).file("heavy", b"x").ended());
+    assert!(error.contains("\"/heavy\" has more extended attributes"), "{error}");
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn ours(case: &Case, image: &ContainerImage, dir: &Path) -> Result<Stored, Strin
             }
             NodeKind::Symlink { target } => format!("link {target:?}"),
             NodeKind::CharDevice { major: 0, minor: 0 } => "whiteout".to_owned(),
-            NodeKind::Fifo => "pipe".to_owned(),
+            NodeKind::Fifo => format!("pipe {names} names"),
             other => panic!("{path}: {}", other.name()),
         };
         let xattrs: Vec<String> = real.xattrs.iter().map(|(name, value)| attribute(name, value)).collect();
@@ -191,7 +191,7 @@ fn walk(path: &Path, name: String, found: &mut BTreeMap<String, String>) {
     } else if kind.is_symlink() {
         format!("link {:?}", escaped(fs::read_link(path).unwrap().as_os_str().as_bytes()))
     } else if kind.is_fifo() {
-        "pipe".to_owned()
+        format!("pipe {} names", meta.nlink())
     } else if meta.rdev() == 0 {
         "whiteout".to_owned()
     } else {

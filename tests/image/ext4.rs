@@ -335,3 +335,14 @@ fn times_beyond_those_of_ext4_are_its_last_and_first() {
     let back = read_back(&path, &tree, &[], &options(None, Purpose::ReadOnly)).unwrap();
     assert_eq!(back.mismatches, []);
 }
+
+#[test]
+fn the_largest_disk_that_a_fleet_may_have_can_be_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large");
+    let mut tree = Tree::new();
+    tree.insert("", Node::new(NodeKind::Directory, 0o700)).unwrap();
+    let size = ByteSize::from_mib((16 << 20) - 1);
+    write_ext4(&tree, &[], &options(Some(size), Purpose::ReadWrite), None, &path).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().len(), size.bytes());
+}

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::tars::{
-    Files, GNU, Head, INDEX, MANIFEST, Tar, V7, annotated, config, digest, gzip, on, seal, xz, zstd,
+    Files, GNU, Head, INDEX, MANIFEST, Tar, V7, annotated, bzip2, config, digest, gzip, on, seal, xz, zstd,
 };
 
 /// What a file is given as.
@@ -140,6 +140,21 @@ fn entries() -> Vec<Case> {
                 .with(Head { mtime: 1, ..Head::new(b'0', "b") }, b"x"),
             Same,
         ),
+        layer(
+            "times-far-away",
+            tar()
+                .pax(&[("mtime", b"-100")])
+                .file("before", b"x")
+                .pax(&[("mtime", b"-100")])
+                .symlink("link", "before")
+                .pax(&[("mtime", b"9223372037")])
+                .file("behind", b"x")
+                .pax(&[("mtime", b"9223372036")])
+                .file("last", b"x")
+                .pax(&[("mtime", b"20000000000")])
+                .head(Head::new(b'6', "pipe")),
+            Same,
+        ),
         layer("blank-fields", blank_fields(), Same),
         layer(
             "modes",
@@ -239,6 +254,21 @@ fn links() -> Vec<Case> {
         layer(
             "hard-link-through-symlink",
             bin().file("usr/bin/a", b"x").symlink("bin", "usr/bin").hard_link("h", "bin/a"),
+            Same,
+        ),
+        layer(
+            "hard-link-to-pipe",
+            tar().head(Head::new(b'6', "p")).hard_link("q", "p").hard_link("r", "q").file("a", b"x"),
+            Same,
+        ),
+        layer(
+            "hard-link-to-device",
+            tar()
+                .directory("dev")
+                .head(Head::new(b'3', "dev/null"))
+                .hard_link("null", "dev/null")
+                .hard_link("zero", "null")
+                .file("a", b"x"),
             Same,
         ),
         layer("hard-link-to-nothing", tar().hard_link("b", "a"), Refused),
@@ -482,10 +512,14 @@ fn compressed() -> Vec<Case> {
         one("gzip-that-is-plain", "+gzip", bytes.clone(), Same),
         one("plain-that-is-gzip", "", gzip(&bytes), Same),
         one("plain-that-is-xz", "", xz(&bytes), Same),
+        one("plain-that-is-bzip2", "", bzip2(&bytes), Same),
+        one("bzip2-of-two-streams", "", [bzip2(&bytes[..1000]), bzip2(&bytes[1000..])].concat(), Same),
+        one("bzip2-that-is-cut", "", bzip2(&bytes)[..40].to_vec(), Refused),
         one("gzip-that-is-zstd", "+gzip", zstd(&bytes), Same),
         one("gzip-that-is-cut", "+gzip", gzip(&bytes)[..40].to_vec(), Refused),
         packed("archive-in-gzip", gzip),
         packed("archive-in-xz", xz),
+        packed("archive-in-bzip2", bzip2),
         packed("archive-in-zstd", zstd),
         Case { form: Form::Directory, ..layer("directory", tar().file("a", b"x"), Same) },
     ]
@@ -542,6 +576,10 @@ fn indexes() -> Vec<Case> {
         nested("attested", &["amd64"], true, Same),
         nested("for-several", &["arm64", "amd64", "s390x"], true, Same),
         nested("for-another", &["arm64"], true, Refused),
+        variants("for-v2-alone", &["v3", "v2"], OursAlone(&["/filev2 file 1 "])),
+        variants("for-v3-and-all", &["v3", "v1", ""], Same),
+        variants("for-v4-alone", &["v4"], Refused),
+        nulls(),
         one("config-of-another", "arm64", PodmansAlone("it is for linux/arm64, but guests are linux/amd64")),
         case("two-images", Form::Oci, two.index(&both), Refused),
         case("attested-beside", Form::Oci, beside.index(&with_attestation), OursAlone(&["/a file 1 "])),
@@ -560,6 +598,34 @@ fn indexes() -> Vec<Case> {
         damaged("no-index", |name| name == "index.json", |_| None),
         damaged("index-cut", |name| name == "index.json", |bytes| Some(bytes[..bytes.len() / 2].to_vec())),
     ]
+}
+
+/// An index of images for amd64, of these variants.
+fn variants(name: &'static str, all: &[&str], verdict: Verdict) -> Case {
+    let mut files = Files::default();
+    let mut of = |variant: &&str| {
+        let mut image = on(image(&mut files, &format!("file{variant}"), "amd64"), "linux", "amd64");
+        if !variant.is_empty() {
+            image["platform"]["variant"] = json!(variant);
+        }
+        image
+    };
+    let manifests: Vec<Value> = all.iter().map(&mut of).collect();
+    let index =
+        files.document(INDEX, &json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests }));
+    case(name, Form::Oci, files.index(&[named(index, name)]), verdict)
+}
+
+/// An image without layers, as a program writes it that says `null` of what is empty.
+fn nulls() -> Case {
+    let mut files = Files::default();
+    let config = files.document("application/vnd.oci.image.config.v1+json", &config("amd64", &[]));
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": null, "annotations": null,
+    });
+    let mut manifest = files.document(MANIFEST, &manifest);
+    (manifest["annotations"], manifest["platform"]) = (Value::Null, Value::Null);
+    case("nulls", Form::Oci, files.index(&[manifest]), Same)
 }
 
 /// A good archive, one of whose files is changed or left out.
@@ -591,6 +657,10 @@ fn names() -> Vec<Case> {
         called("docker-name", &[(REFERENCE, "docker.io/browser")], Same),
         called("registry-with-port", &[(REFERENCE, "registry.example:5000/a/b")], Same),
         called("local-name", &[(REFERENCE, "localhost:5000/b:x")], Same),
+        called("registry-with-underscore", &[(REFERENCE, "my_registry.local/a:1")], Same),
+        called("longest-name", &[(REFERENCE, &format!("quay.io/{}:1", "a".repeat(247)))], Same),
+        called("name-too-long", &[(REFERENCE, &format!("quay.io/{}:1", "a".repeat(248)))], Refused),
+        called("local-name-too-long", &[(REFERENCE, &"a".repeat(246))], Refused),
         called("name-at-another-digest", &[(REFERENCE, &at_digest)], Refused),
         called("name-in-capitals", &[(REFERENCE, "quay.io/A/B:1")], Refused),
         called("name-with-space", &[(REFERENCE, "a b:1")], Refused),

@@ -6,11 +6,12 @@ mod site;
 use std::collections::BTreeSet;
 use std::fs;
 
+use sisforge::base::Diagnostic;
 use sisforge::build::artifacts::OutDir;
 use sisforge::build::{Builder, Selection};
 use sisforge::lock::changes;
 use sisforge::lock::model::Lock;
-use sisforge::lock::resolve::Update;
+use sisforge::lock::request::Update;
 use sisforge::sys::e2fsck::FsckOutcome;
 use sisforge::sys::report::Silent;
 use sisforge::sys::tool::Tool;
@@ -392,8 +393,9 @@ fn a_ready_kernel_must_be_one_and_be_the_pinned_one() {
 
     let site = Site::new();
     site.write("vmlinux", b"hello");
-    let error = site.update(None, &Update::None).unwrap_err().to_string();
-    assert!(error.ends_with("vmlinux is not a kernel that a VMM can boot: it is not an ELF file"), "{error}");
+    let error = site.update(None, &Update::None).unwrap_err();
+    let problem = &error.problems()[0].problems[0].message;
+    assert_eq!(problem, "this is not a kernel that a VMM can boot: it is not an ELF file");
 }
 
 #[test]
@@ -422,7 +424,7 @@ fn what_was_fetched_builds_offline() {
     builder.fetch().unwrap();
     builder.offline = true;
     builder.build(&image()).unwrap();
-    let error = project.lock(None, &Update::None, &cache, true, &Silent).unwrap_err().to_string();
+    let error = project.choose(None, &Update::None, &cache, true, &Silent).unwrap_err().to_string();
     assert!(error.ends_with("is not in the cache, and this run is offline"), "{error}");
 }
 

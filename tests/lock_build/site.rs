@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use sisforge::apk::{Contents, PackageInfo, SigningKey, pack, sign_directory};
 use sisforge::build::{BuildError, Builder, Built, Project, ProjectError, Selection, artifacts::OutDir};
 use sisforge::lock::model::Lock;
-use sisforge::lock::resolve::Update;
+use sisforge::lock::request::Update;
 use sisforge::sys::fetch::Cache;
 use sisforge::sys::report::Silent;
 
@@ -148,7 +148,8 @@ impl Site {
 
     pub fn update(&self, old: Option<&Lock>, update: &Update) -> Result<Lock, ProjectError> {
         let project = self.project();
-        let lock = project.lock(old, update, &self.cache(), false, &Silent)?;
+        let lock = project.choose(old, update, &self.cache(), false, &Silent)?;
+        project.check_scripts(&lock)?;
         assert_eq!(project.stale(&lock), [""; 0], "a new lock fits");
         Ok(lock)
     }

@@ -99,7 +99,9 @@ fn what_is_dropped_is_told_with_the_line_that_says_so() {
     );
     assert_eq!((&refused["to"], &refused["to_port"]), (&SERVER.into(), &25.into()), "{refused}");
     assert_eq!(refused["from"], sandbox.ps(&a)["ip"], "no neighbour's: {refused}");
-    sandbox.run(&format!("policy log {b} -f")).fails(1, &["are told to somebody else already"]);
+    sandbox
+        .run(&format!("policy log {b} -f"))
+        .fails(1, &["another process reads the packet log of the fleet"]);
     let host = log.told(|| knock("a", &format!("{UPLINK_ADDRESS}:22")), |line| line["to_port"] == 22);
     assert_eq!(host["verdict"], "refused", "{host}");
     // With the host's own rules gone, somebody outside comes this far.

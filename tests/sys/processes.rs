@@ -50,8 +50,8 @@ impl Drop for Group {
 }
 
 const LIMITS: Limits = Limits {
-    memory: 32 << 20,
-    pids: 16,
+    memory: Some(32 << 20),
+    pids: Some(16),
     cpu_quota: Some((50_000, 100_000)),
     cpu_weight: 100,
     io: BTreeMap::new(),
@@ -64,10 +64,10 @@ fn a_cgroup_holds_the_limits_it_was_given() {
     assert_eq!(hierarchy.limits(path), None);
     hierarchy.create(path, &LIMITS).unwrap();
     assert_eq!(hierarchy.limits(path), Some(LIMITS));
-    let other = Limits { memory: 64 << 20, pids: u64::MAX, cpu_quota: None, cpu_weight: 1, ..LIMITS };
+    let other = Limits { memory: Some(64 << 20), pids: None, cpu_quota: None, cpu_weight: 1, ..LIMITS };
     hierarchy.create(path, &other).unwrap();
     assert_eq!(hierarchy.limits(path), Some(other.clone()));
-    let other = Limits { memory: u64::MAX, pids: 5, cpu_quota: Some((1_500_000, 1_000_000)), ..LIMITS };
+    let other = Limits { memory: None, pids: Some(5), cpu_quota: Some((1_500_000, 1_000_000)), ..LIMITS };
     hierarchy.create(path, &other).unwrap();
     assert_eq!(hierarchy.limits(path), Some(other.clone()));
     assert_eq!(hierarchy.children(parent).into_iter().collect::<Vec<_>>(), ["alice"]);
@@ -84,7 +84,7 @@ fn a_cgroup_limits_what_is_read_and_written() {
     let Some(device) = block::device_of(Path::new(".")).unwrap() else {
         return skip("io", "this directory is not on a block device");
     };
-    let io = IoLimits { read_bytes: 50 << 20, write_operations: 400, ..IoLimits::NONE };
+    let io = IoLimits { read_bytes: Some(50 << 20), write_operations: Some(400), ..IoLimits::NONE };
     let limits = Limits { io: [(device, io)].into(), ..LIMITS };
     match hierarchy.create(path, &limits) {
         Err(CgroupError::NoIo) => return skip("io", "no controller limits block devices here"),
@@ -99,7 +99,9 @@ fn a_cgroup_limits_what_is_read_and_written() {
 fn killing_a_cgroup_leaves_no_process_however_fast_they_fork() {
     let Some(group) = Group::create("kill") else { return };
     let Group { hierarchy, path, .. } = &group;
-    hierarchy.create(path, &Limits { memory: 512 << 20, pids: 4000, cpu_quota: None, ..LIMITS }).unwrap();
+    hierarchy
+        .create(path, &Limits { memory: Some(512 << 20), pids: Some(4000), cpu_quota: None, ..LIMITS })
+        .unwrap();
     assert!(hierarchy.kill("sisforge-test-absent").is_ok());
     // Joins, then starts processes without end.
     let join: String =
@@ -162,13 +164,13 @@ fn a_launched_program_is_in_its_cgroup_and_gains_no_privileges() {
     let Some(group) = Group::create("launch") else { return };
     let Group { hierarchy, path, .. } = &group;
     hierarchy.create(path, &LIMITS).unwrap();
-    let files = std::env::join_paths(hierarchy.procs_files(path)).unwrap();
+    let files = std::env::join_paths(hierarchy.join_files(path)).unwrap();
     let own = std::env::current_exe().unwrap();
     let test = "sys::processes::a_launched_program_is_in_its_cgroup_and_gains_no_privileges";
     let call = Tool::new(own).args(["--exact", test]).env(LAUNCHED, files);
     let pid = launch::spawn(&call, null(), null(), null()).unwrap().pid;
     eventually("it becomes sleep", || {
-        process::inspect(pid).is_some_and(|info| process::command(info.pid) == ["sleep", "60"])
+        process::inspect(pid).is_some_and(|info| process::command(info.id.pid) == ["sleep", "60"])
     });
     assert_eq!(hierarchy.procs(path), [pid]);
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -213,8 +215,8 @@ fn processes_in_a_jail_are_found_by_their_root() {
     fs::remove_dir_all(jails.join("chrooted")).unwrap();
     assert_eq!(process::rooted_in(&jails.join("chrooted")), [inside[0].0.id()]);
     let info = process::inspect(inside[1].0.id()).unwrap();
-    assert!(process::terminate(info.pid, info.start_time, Signal::KILL).unwrap());
-    assert!(process::wait_gone(info.pid, info.start_time, Duration::from_secs(5)));
+    assert!(process::terminate(info.id, Signal::KILL).unwrap());
+    assert!(process::wait_gone(info.id, Duration::from_secs(5)));
 }
 
 /// A static program that sleeps, the smallest there is: an ELF file of one call of pause(2).

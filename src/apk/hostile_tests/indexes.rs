@@ -46,7 +46,7 @@ fn an_index_that_is_not_what_it_should_be_is_refused() {
     let wrong = "the index: the signature by good.rsa.pub is wrong";
     let cases: [(&str, Vec<u8>, &str); 10] = [
         ("unsigned", body.clone(), "the index: it is not signed"),
-        ("empty", Vec::new(), "the index: it is not signed"),
+        ("empty", Vec::new(), "the index: it is empty"),
         ("cut", whole[..whole.len() - 9].to_vec(), wrong),
         ("something behind it", [&whole[..], b"x"].concat(), wrong),
         ("a member behind it", [&whole[..], &compress(b"x")].concat(), wrong),

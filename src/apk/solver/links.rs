@@ -1,7 +1,7 @@
 //! Lists, one for each name, laid one after the other in memory: an index has so many names that a vector for each costs
 //! more than what is done with them.
 
-use super::universe::NameId;
+pub(super) type NameId = usize;
 
 /// A list for each name.
 #[derive(Debug)]

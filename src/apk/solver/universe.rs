@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+pub(super) use super::links::NameId;
+
 use super::Repository;
 use super::links::Links;
 use crate::apk::dependency::{Checksum, Dependency};
@@ -14,7 +16,6 @@ use crate::apk::info::PackageInfo;
 use crate::apk::rules::Rules;
 use crate::apk::version::Version;
 
-pub(super) type NameId = usize;
 pub(super) type PackageId = usize;
 /// Repositories as bits, by their position.
 pub(super) type RepositorySet = u64;

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::apply::ApplyError;
 use crate::host::names::{FROZEN_MEMORY, FROZEN_STATE, RESTORED_MEMORY, RESTORED_STATE};
+use crate::host::snapshot::SavedPages;
 use crate::host::state::Machine;
 use crate::host::vmm::{adjustments, session_disk_change};
-use crate::sys::firecracker::snapshot::{Load, SavedPages, format_version};
+use crate::sys::firecracker::snapshot::{Load, SnapshotType, format_version};
 use crate::sys::firecracker::{Api, VmState};
 use crate::sys::socket::Socket;
 
@@ -21,8 +22,8 @@ impl Driver for FirecrackerDriver {
         Ok(Box::new(Api::connect_within(socket, patience)?))
     }
 
-    fn state_format(&self, program: &Path) -> Result<String, ApplyError> {
-        Ok(format_version(program)?)
+    fn state_format(&self, program: &Path) -> Result<Option<String>, ApplyError> {
+        Ok(Some(format_version(program)?))
     }
 }
 
@@ -42,7 +43,11 @@ impl VmmControl for Api {
     /// Into files of its jail.
     fn save(&mut self, _: &File, pages: SavedPages, limit: Duration) -> Result<(), ApplyError> {
         let [state, memory] = [FROZEN_STATE, FROZEN_MEMORY].map(|name| format!("/{name}"));
-        Ok(self.clone().with_timeout(limit).create_snapshot(&state, &memory, pages)?)
+        let kind = match pages {
+            SavedPages::All => SnapshotType::Full,
+            SavedPages::Touched => SnapshotType::Diff,
+        };
+        Ok(self.clone().with_timeout(limit).create_snapshot(&state, &memory, kind)?)
     }
 
     /// The memory that it saves is a file of its own already.

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::fleet::VmmKind;
+use crate::host::snapshot::SavedPages;
 use crate::host::state::Machine;
 use crate::host::vmm;
-use crate::sys::firecracker::snapshot::SavedPages;
 use crate::sys::process::ProcessInfo;
 use crate::sys::socket::{Peer, Socket};
 
@@ -72,8 +72,8 @@ pub(super) trait Driver {
     /// Connecting, and each answer that needs no work, may take as long as `patience`.
     fn connect(&self, socket: Socket, patience: Duration) -> Result<Box<dyn VmmControl>, ApplyError>;
 
-    /// The version of a snapshot's state as a program writes it; empty where it tells none.
-    fn state_format(&self, program: &Path) -> Result<String, ApplyError>;
+    /// The version of a snapshot's state as a program writes it; `None` where it tells none.
+    fn state_format(&self, program: &Path) -> Result<Option<String>, ApplyError>;
 }
 
 /// The one home of a kind of VMM.
@@ -86,16 +86,13 @@ pub(super) fn driver(kind: VmmKind) -> &'static dyn Driver {
 
 /// To the VMM of a machine, whose jail is below `root`. Its socket stands where the VMM may put another in its place, so that
 /// nobody is talked to but that process.
-///
-/// # Errors
-/// Where it does not listen, or another does.
 pub(super) fn connect(
     root: &Path,
     machine: &Machine,
     vmm: &ProcessInfo,
     patience: Duration,
 ) -> Result<Box<dyn VmmControl>, ApplyError> {
-    let peer = Peer { pid: vmm.pid, uid: machine.uid };
+    let peer = Peer { pid: vmm.id.pid, uid: machine.uid };
     let socket = Socket::within(root, vmm::of(machine.vmm).control_socket(), peer);
     driver(machine.vmm).connect(socket, patience)
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::apply::ApplyError;
+use crate::host::snapshot::SavedPages;
 use crate::host::state::Machine;
 use crate::host::vmm::{SESSION_FILE, SESSION_NODE, balloon_target};
-use crate::sys::firecracker::snapshot::SavedPages;
 use crate::sys::qemu::Qmp;
 use crate::sys::socket::Socket;
 
@@ -20,8 +20,8 @@ impl Driver for QemuDriver {
         Ok(Box::new(Connection(Qmp::connect_within(socket, patience)?)))
     }
 
-    fn state_format(&self, _: &Path) -> Result<String, ApplyError> {
-        Ok(String::new())
+    fn state_format(&self, _: &Path) -> Result<Option<String>, ApplyError> {
+        Ok(None)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Kept disks whose name in the store is gone, or leads to another file, while a VMM or a jail has them: none is lost with those.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::apply::ApplyError;
 use crate::apply::linux::GuestHandle;
-use crate::apply::{ApplyError, record};
 use crate::host::names::DISK;
 use crate::host::state::{Machine, MachineDisk};
 use crate::sys::fs::{self as files, FileError};
@@ -14,7 +14,7 @@ use crate::sys::process::{self, ProcessInfo, Signal};
 use crate::sys::sparse;
 use crate::sys::untrusted::{FileKind, HeldNode, UntrustedDir};
 
-use super::JailId;
+use crate::apply::jail_id::JailId;
 
 /// Where a kept disk is that the store does not have by its guest's name.
 pub(in crate::apply) enum Astray {
@@ -40,10 +40,14 @@ impl GuestHandle<'_> {
         let places = used.as_ref().map_or(places, std::slice::from_ref);
         let named = fs::symlink_metadata(self.layout().disk(self.name)).ok();
         let in_jail = self.disk_in_jail(machine, places);
-        if in_jail.as_ref().zip(named.as_ref()).is_some_and(|(held, named)| is_same(held.metadata(), named)) {
+        if in_jail
+            .as_ref()
+            .zip(named.as_ref())
+            .is_some_and(|(held, named)| files::is_same_file(held.metadata(), named))
+        {
             return None;
         }
-        let given = record::given_inode(self.layout(), self.name);
+        let given = self.given_inode();
         // Before the jail was taken back, its uid may have put anything there.
         let is_given =
             |held: &HeldNode| given.map_or(named.is_none(), |given| given == held.metadata().ino());
@@ -69,7 +73,7 @@ impl GuestHandle<'_> {
 
     fn disk_only_open(self, machine: &Machine, vmm: &ProcessInfo, given: Option<u64>) -> Option<HeldNode> {
         let store = fs::metadata(self.layout().place_dir()).ok()?.dev();
-        HeldNode::open_in(vmm.pid, |meta| {
+        HeldNode::open_in(vmm.id.pid, |meta| {
             let is_given = given.is_none_or(|given| given == meta.ino());
             meta.is_file()
                 && meta.nlink() == 0
@@ -80,9 +84,6 @@ impl GuestHandle<'_> {
     }
 
     /// Gives the disk of a jail, where it is astray, its name in the store again. What has that name instead is kept beside it.
-    ///
-    /// # Errors
-    /// Where it cannot be linked.
     pub(in crate::apply) fn relink_disk(self) -> Result<(), ApplyError> {
         // Of a machine that is not known, nobody knows whether it keeps a disk.
         let machine = self.seen_machine().ok().flatten();
@@ -113,13 +114,13 @@ impl GuestHandle<'_> {
 
     fn is_named(self, held: Option<&HeldNode>) -> bool {
         let named = fs::symlink_metadata(self.layout().disk(self.name)).ok();
-        held.zip(named).is_some_and(|(held, named)| is_same(held.metadata(), &named))
+        held.zip(named).is_some_and(|(held, named)| files::is_same_file(held.metadata(), &named))
     }
 
     /// A kept disk that only a jail has while another has its name, from which nothing runs.
     fn last_of_jails(self, machine: &Machine, places: &[JailId]) -> Option<HeldNode> {
         let held = self.disk_in_jail(machine, places).filter(|held| held.metadata().nlink() == 1)?;
-        let given = record::given_inode(self.layout(), self.name);
+        let given = self.given_inode();
         (given == Some(held.metadata().ino()) && machine.disk == MachineDisk::Kept).then_some(held)
     }
 
@@ -161,7 +162,7 @@ impl GuestHandle<'_> {
         let Some(Astray::OnlyOpen(held)) = astray else { return Ok(None) };
         let disk = held.open(false).map_err(FileError::when("open", held.path()))?;
         self.set_aside()?;
-        let tell = |signal| process::terminate(vmm.pid, vmm.start_time, signal);
+        let tell = |signal| process::terminate(vmm.id, signal);
         // As whole as a disk is after a loss of power.
         let _ = tell(Signal::STOP);
         let copied = self.copy_back(&disk);
@@ -183,8 +184,4 @@ impl GuestHandle<'_> {
         self.host.scope.chown(new.temporary_path(), uid)?;
         Ok(new.persist(0o600)?)
     }
-}
-
-fn is_same(one: &Metadata, other: &Metadata) -> bool {
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }

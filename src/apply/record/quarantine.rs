@@ -2,12 +2,16 @@
 //!
 //! Whoever does this holds nothing: it works beside an `up` that loads rules. The record is written before the element is added,
 //! and read after the set is, so that whoever loads rules meanwhile never takes out what was just put in.
+//!
+//! Who is in the kernel's set and has no record was cut off with another store: that guest stays so, and gets one. To be brought back
+//! is two steps, so whoever does that and whoever loads the set wait for each other; to be cut off waits for nobody.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::network::tap_name;
+use crate::base::network::{guest_of_tap, tap_name};
 use crate::base::{Class, Diagnosis, Diagnostic, GuestName, InterfaceName, Sha256, time};
 use crate::host::firewall::table_name;
 use crate::host::layout::Layout;
@@ -42,22 +46,32 @@ impl Diagnostic for QuarantineError {
             Self::Unwritten(error) => error.diagnosis(),
             Self::Netns(error) => error.diagnosis(),
             Self::Nft(error) => error.diagnosis(),
-            Self::NotNoted { guest, .. } => Class::Failed
-                .hint(format!("make room in the store, and run `sisforge quarantine {guest}` again: the next `up` would let it go on")),
+            Self::NotNoted { guest, source } => Class::Failed.hint(format!(
+                "{}, and run `sisforge quarantine {guest}` again: `down` or a reboot would bring it back",
+                remedy(source)
+            )),
         }
+    }
+}
+
+/// What lets the store take a record again.
+fn remedy(unwritten: &Unwritten) -> &'static str {
+    let Unwritten::File(error) = unwritten else { return "mend the store" };
+    match error.source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room in the store",
+        ErrorKind::ReadOnlyFilesystem => "make the store's file system writable (`dmesg` says why it is not)",
+        _ => "mend the store",
     }
 }
 
 /// `quarantine/<guest>.json`: the guest is cut off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutOff {
-    /// RFC 3339, in UTC.
-    pub since: String,
+    /// RFC 3339, in UTC; `None` where no record says it.
+    pub since: Option<String>,
 }
 
-impl Record for CutOff {
-    const VERSION: u32 = 1;
-}
+impl Record for CutOff {}
 
 /// `quarantine.json`: what the kernel held of the table right after it was loaded, so that someone else's change shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,23 +82,17 @@ struct LoadedQuarantine {
     by_kernel: bool,
 }
 
-impl Record for LoadedQuarantine {
-    const VERSION: u32 = 1;
-}
+impl Record for LoadedQuarantine {}
 
-/// All guests that are cut off. A record that cannot be read counts, with no time.
-pub fn all(layout: &Layout) -> Result<BTreeMap<GuestName, Option<CutOff>>, QuarantineError> {
+/// All guests that are cut off. A record that cannot be read counts.
+pub fn all(layout: &Layout) -> Result<BTreeSet<GuestName>, QuarantineError> {
     let names = files::names_in(&layout.quarantine())?;
-    let guests = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse::<GuestName>().ok());
-    Ok(guests.map(|guest| (guest.clone(), read(&layout.quarantined(&guest)).ok().flatten())).collect())
+    Ok(names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect())
 }
 
-/// Since when a guest is cut off, if it is; empty where its record does not say it.
-pub fn since(layout: &Layout, guest: &GuestName) -> Option<String> {
-    match read::<CutOff>(&layout.quarantined(guest)) {
-        Ok(cut_off) => cut_off.map(|cut_off| cut_off.since),
-        Err(_) => Some(String::new()),
-    }
+/// Whether a guest is cut off, and since when as far as its record can be read.
+pub fn of(layout: &Layout, guest: &GuestName) -> Option<CutOff> {
+    read(&layout.quarantined(guest)).unwrap_or(Some(CutOff { since: None }))
 }
 
 /// Cuts a guest off, at once and until it is released. One that is stays so, since the same time.
@@ -92,7 +100,7 @@ pub fn cut_off(layout: &Layout, guest: &GuestName) -> Result<(), QuarantineError
     let noted = note(layout, guest);
     change(layout, &taps([guest]), &BTreeSet::new())?;
     // What is open would end with its next packet; so it ends now, and is seen to.
-    if let Some(machine) = read::<Machine>(&layout.machine(guest)).ok().flatten() {
+    if let Some(machine) = read::<Machine>(&layout.guest(guest).machine()).ok().flatten() {
         in_network(layout, || conntrack::end_of(machine.ip))?.map(drop)?;
     }
     // Nothing may keep a guest from being cut off, not even a store that it has filled itself.
@@ -106,7 +114,7 @@ fn note(layout: &Layout, guest: &GuestName) -> Result<(), Unwritten> {
         return Ok(());
     }
     files::create_private_dir(&layout.quarantine())?;
-    let Err(error) = write_synced(&path, &CutOff { since: time::now() }) else { return Ok(()) };
+    let Err(error) = write_synced(&path, &CutOff { since: Some(time::now()) }) else { return Ok(()) };
     match std::fs::File::create_new(&path) {
         Ok(_) => Ok(()),
         Err(_) => Err(error),
@@ -115,16 +123,31 @@ fn note(layout: &Layout, guest: &GuestName) -> Result<(), Unwritten> {
 
 /// Brings a guest back. Gives whether it was cut off.
 pub fn release(layout: &Layout, guest: &GuestName) -> Result<bool, QuarantineError> {
-    let was = layout.quarantined(guest).exists();
+    // A store that takes no file more keeps nobody from it.
+    let _lock = FileLock::wait(&layout.quarantine_lock()).ok();
+    let was = layout.quarantined(guest).exists() || unrecorded(layout)?.contains(guest);
     files::remove(&layout.quarantined(guest))?;
     change(layout, &BTreeSet::new(), &taps([guest]))?;
     Ok(was)
 }
 
-/// Makes the kernel's set what the records say, as part of loading the fleet's rules.
-pub(in crate::apply) fn load(layout: &Layout) -> Result<(), QuarantineError> {
+/// Guests whom the kernel cuts off and of whom this store has no record: they were with another store.
+pub fn unrecorded(layout: &Layout) -> Result<BTreeSet<GuestName>, QuarantineError> {
+    // Read in this order: who is cut off meanwhile has a record first.
     let there = in_kernel(layout)?;
-    let wanted = taps(all(layout)?.keys());
+    let recorded = all(layout)?;
+    let guests = there.iter().filter_map(|tap| guest_of_tap(tap.as_str()));
+    Ok(guests.filter(|guest| !recorded.contains(guest)).collect())
+}
+
+/// Makes the kernel's set and the records one, as part of loading the fleet's rules: who is cut off by either is by both.
+pub(in crate::apply) fn load(layout: &Layout) -> Result<(), QuarantineError> {
+    let _lock = FileLock::wait(&layout.quarantine_lock())?;
+    for guest in unrecorded(layout)? {
+        note(layout, &guest)?;
+    }
+    let there = in_kernel(layout)?;
+    let wanted = taps(&all(layout)?);
     let stale = there.difference(&wanted).cloned().collect();
     let text = table(layout.fleet(), &wanted, &stale);
     in_network(layout, || nft::load(&text))??;
@@ -138,7 +161,7 @@ pub(in crate::apply) fn load(layout: &Layout) -> Result<(), QuarantineError> {
 
 /// Whether the table is as it was loaded, and its set what the records say.
 pub(in crate::apply) fn is_in_step(layout: &Layout) -> Result<bool, QuarantineError> {
-    Ok(is_as_loaded(layout)? && in_kernel(layout)? == taps(all(layout)?.keys()))
+    Ok(is_as_loaded(layout)? && in_kernel(layout)? == taps(&all(layout)?))
 }
 
 fn is_as_loaded(layout: &Layout) -> Result<bool, QuarantineError> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,16 +19,17 @@ use crate::host::ledger::{LedgerEvent, SnapshotId};
 use crate::host::names::{FROZEN_MEMORY, FROZEN_STATE};
 use crate::host::observed::Paused;
 use crate::host::snapshot::{
-    self as parts, CORE, DISK, MANIFEST, MEMORY, SESSION_DISK, STATE, SnapshotManifest, SnapshotOrigin,
+    self as parts, CORE, DISK, MANIFEST, MEMORY, SESSION_DISK, STATE, SavedPages, SnapshotManifest,
+    SnapshotOrigin,
 };
 use crate::host::state::Machine;
 use crate::host::vmm::of;
 use crate::sys::cgroup::Limits;
-use crate::sys::firecracker::snapshot::SavedPages;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::ProcessInfo;
 use crate::sys::remove::remove_tree;
 use crate::sys::report::{Report, Task, Unit};
+use crate::sys::writeback::EarlyWriteback;
 use crate::sys::{kernel, sparse, ssh};
 
 use super::ledger::HeldLedger;
@@ -158,8 +159,8 @@ fn prepare(host: &LinuxHost, request: &SnapshotRequest<'_>) -> Result<Prepared, 
         HeldLedger::open(layout)?;
     }
     let here = origin::here(subject.machine.vmm)?;
-    let origin = origin::of_process(&here, subject.process.pid)?;
-    let taken = subject.disk.metadata().map_or(0, |disk| disk.blocks() * 512);
+    let origin = origin::of_process(&here, subject.process.id.pid)?;
+    let taken = subject.disk.metadata().map_or(0, |disk| files::allocated(&disk));
     let memories = if request.core { 2 } else { 1 };
     preflight::room_for(layout, (subject.machine.memory_mib << 20) * memories + taken)?;
     Ok(Prepared { subject, origin, here })
@@ -183,7 +184,7 @@ fn describe(
         files: seal(dir, task)?,
     };
     host.check_signals()?;
-    record::write(&dir.join(MANIFEST), &manifest)?;
+    record::write_synced(&dir.join(MANIFEST), &manifest)?;
     let (snapshot, guest) = (request.name.clone(), request.guest.clone());
     HeldLedger::open(&host.layout)?.add(LedgerEvent::Made { id: manifest.id(), snapshot, guest })?;
     put_away(&host.layout, request.name, dir)?;
@@ -206,7 +207,7 @@ impl GuestHandle<'_> {
         let machine: Machine = self.machine()?.ok_or_else(not_running)?;
         let ready = self.ready(Some(&process))?;
         let ready = ready.ok_or_else(|| SnapshotError::NotReady(guest.clone()))?;
-        if layout.freezing(guest).exists() {
+        if self.dir().freezing().exists() {
             return Err(SnapshotError::Paused(guest.clone()).into());
         }
         let root = self.jail_root(&process)?;
@@ -224,7 +225,7 @@ impl GuestHandle<'_> {
         let synced = ssh::run_within(&target, &["sync".to_owned()], b"", SYNC_LIMIT);
         if !synced.is_ok_and(|finished| finished.code == 0) {
             report.note(&format!(
-                "note: {guest} did not run `sync` successfully; the snapshot has its disk as \
+                "{guest} did not run `sync` successfully; the snapshot has its disk as \
           it is"
             ));
         }
@@ -241,22 +242,21 @@ fn write_all(
 ) -> Result<Duration, ApplyError> {
     let (layout, machine) = (&host.layout, &subject.machine);
     files::create_private_dir(dir)?;
-    let state = open_for_vmm(host, subject, dir, STATE, FROZEN_STATE)?;
-    if of(machine.vmm).has_snapshot_in_jail() {
-        open_for_vmm(host, subject, dir, MEMORY, FROZEN_MEMORY)?;
-    }
+    let (state, memory) = open_state_and_memory(host, subject, dir)?;
     host.guest(request.guest).loosen(subject)?;
 
     let mut control = control::connect(&subject.root, machine, &subject.process, PATIENCE)?;
     let marker = Freezing { snapshot: request.name.clone(), stop: request.stop };
-    record::write(&layout.freezing(request.guest), &marker)?;
+    record::write(&layout.guest(request.guest).freezing(), &marker)?;
     let begun = Instant::now();
     task.detail("pause");
     host.check_signals()?;
     control.pause()?;
     task.detail("write memory");
     let limit = parts::time_limit(machine.memory_mib);
+    let early = EarlyWriteback::begin(memory);
     save(&mut *control, (machine, origin), &state, limit)?;
+    drop(early);
     is_whole(request.guest, machine, &state, dir)?;
     if request.core && !of(machine.vmm).has_snapshot_in_jail() {
         control.write_core(&new_file(dir, CORE)?, limit)?;
@@ -269,7 +269,7 @@ fn write_all(
     remove_links(&subject.root)?;
     if !request.stop {
         control.resume(PAUSE_LIMIT)?;
-        files::remove(&layout.freezing(request.guest))?;
+        files::remove(&layout.guest(request.guest).freezing())?;
     }
     Ok(still)
 }
@@ -318,7 +318,7 @@ fn new_file(dir: &Path, name: &str) -> Result<File, FileError> {
 /// The limits of a VMM that writes its guest's memory. What it writes counts as its own memory until it is on the disk. On
 /// version 2 its limits on block devices hold for that as well, and a guest would stand still for minutes.
 fn while_written(limits: &Limits, machine: &Machine) -> Limits {
-    let memory = limits.memory.saturating_add(machine.memory_mib << 20);
+    let memory = limits.memory.map(|limit| limit.saturating_add(machine.memory_mib << 20));
     Limits { memory, io: BTreeMap::new(), ..limits.clone() }
 }
 
@@ -333,6 +333,20 @@ fn is_whole(guest: &GuestName, machine: &Machine, state: &File, dir: &Path) -> R
     } else {
         Err(SnapshotError::NothingWritten(guest.clone()).into())
     }
+}
+
+/// Files for the state of a guest and for its memory, which are one where the VMM has it so.
+fn open_state_and_memory(
+    host: &LinuxHost,
+    subject: &Subject,
+    dir: &Path,
+) -> Result<(File, File), ApplyError> {
+    let state = open_for_vmm(host, subject, dir, STATE, FROZEN_STATE)?;
+    let memory = match of(subject.machine.vmm).has_snapshot_in_jail() {
+        true => open_for_vmm(host, subject, dir, MEMORY, FROZEN_MEMORY)?,
+        false => state.try_clone().map_err(FileError::when("open", dir.join(STATE)))?,
+    };
+    Ok((state, memory))
 }
 
 /// Makes a file that the VMM may write. Firecracker finds it in its jail: a second name, so that what the VMM does to its
@@ -409,13 +423,11 @@ fn take_back(host: &LinuxHost, request: &SnapshotRequest<'_>, dir: &Path, source
 impl GuestHandle<'_> {
     /// Lets a guest go on that may be paused for a snapshot; its VMM may take as long as `limit`.
     pub(in crate::apply) fn unpause(self, limit: Duration) -> Result<(), ApplyError> {
-        let (host, guest) = (self.host, self.name);
-        let layout = &host.layout;
         let machine: Option<Machine> = self.machine()?;
         let vmm = self.vmm();
         let (Some(machine), Some(vmm)) = (machine, vmm) else { return Ok(()) };
         let root = self.jail_root(&vmm)?;
-        if layout.freezing(guest).exists() {
+        if self.dir().freezing().exists() {
             // The connection that failed may be in anybody's hands; another one may do.
             let end = Instant::now() + limit;
             let left = || end.saturating_duration_since(Instant::now());
@@ -425,15 +437,15 @@ impl GuestHandle<'_> {
                 resumed = resumed.or_else(|error| if left().is_zero() { Err(error) } else { resume() });
             }
             resumed?;
-            files::remove(&layout.freezing(guest))?;
+            files::remove(&self.dir().freezing())?;
         }
         remove_links(&root)
     }
 
     /// Why a guest's VMM stands still, where it does.
     pub(in crate::apply) fn paused(self) -> Result<Option<Paused>, Unreadable> {
-        let (layout, guest) = (self.layout(), self.name);
-        let marker: Option<Freezing> = record::read(&layout.freezing(guest))?;
+        let layout = self.layout();
+        let marker: Option<Freezing> = record::read(&self.dir().freezing())?;
         Ok(marker.map(|marker| match marker.stop && layout.ready_snapshot(&marker.snapshot).exists() {
             true => Paused::Frozen,
             false => Paused::Unfinished,
@@ -451,11 +463,13 @@ mod tests {
     #[test]
     fn while_memory_is_written_nothing_slows_the_disk_down() {
         let machine = manifest(VmmKind::Firecracker).machine;
-        let io =
-            BTreeMap::from([(Device { major: 8, minor: 0 }, IoLimits { write_bytes: 1, ..IoLimits::NONE })]);
-        let limits = Limits { memory: 1 << 30, io, ..Limits::NONE };
+        let io = BTreeMap::from([(
+            Device { major: 8, minor: 0 },
+            IoLimits { write_bytes: Some(1), ..IoLimits::NONE },
+        )]);
+        let limits = Limits { memory: Some(1 << 30), io, ..Limits::NONE };
         let lifted = while_written(&limits, &machine);
-        assert_eq!((lifted.memory, lifted.io.len()), ((1 << 30) + (machine.memory_mib << 20), 0));
+        assert_eq!((lifted.memory, lifted.io.len()), (Some((1 << 30) + (machine.memory_mib << 20)), 0));
         assert_eq!(Limits { memory: limits.memory, io: limits.io.clone(), ..lifted }, limits);
     }
 }

@@ -11,7 +11,7 @@ use crate::host::layout::Layout;
 use crate::host::ledger::{Agreement, Fate, Ledger, LedgerEvent, LedgerFault, SnapshotId, VERSION, compare};
 use crate::sys::fs::{self as files, FileError, FileLock};
 
-use super::faults::LedgerError;
+use super::LedgerError;
 use super::shelf::{self, SnapshotState};
 
 /// Both places, as they were found.

@@ -1,9 +1,7 @@
 //! Snapshots: made, listed, checked, consumed once, removed.
 
 mod create;
-mod error;
 mod evidence;
-mod faults;
 mod ledger;
 mod origin;
 mod restore;
@@ -11,10 +9,9 @@ mod seal;
 mod shelf;
 mod transfer;
 
+pub use super::error::{LedgerError, SnapshotError, TransferError};
 pub use create::{MadeSnapshot, SnapshotRequest, create};
-pub use error::SnapshotError;
 pub use evidence::{Captured, CapturedFile, capture};
-pub use faults::{LedgerError, TransferError};
 pub use ledger::{Accepted, HeldLedger, accept, look as ledger};
 pub use origin::here;
 pub use restore::{check_files, check_seals, check_sizes, may_restore};

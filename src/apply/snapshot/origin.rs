@@ -49,7 +49,7 @@ pub(super) fn of_process(here: &SnapshotOrigin, pid: u32) -> Result<SnapshotOrig
     let version = |text: String| if here.vmm_sha256 == running { text } else { "another build".to_owned() };
     Ok(SnapshotOrigin {
         vmm_version: version(here.vmm_version.clone()),
-        state_format: version(here.state_format.clone()),
+        state_format: here.state_format.clone().map(version),
         vmm_sha256: running,
         ..here.clone()
     })

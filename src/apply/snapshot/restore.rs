@@ -40,9 +40,6 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 const SSH_PORT: u16 = 22;
 
 /// Whether every file of a snapshot that can be restored is what its manifest tells; all that are not are named.
-///
-/// # Errors
-/// Where a file is there and cannot be read.
 pub fn check_files(
     layout: &Layout,
     name: &SnapshotName,
@@ -92,9 +89,6 @@ pub fn check_sizes(layout: &Layout, name: &SnapshotName, manifest: &SnapshotMani
 }
 
 /// Whether the ledger lets a snapshot be restored.
-///
-/// # Errors
-/// Says what became of it.
 pub fn may_restore(
     layout: &Layout,
     name: &SnapshotName,
@@ -244,7 +238,7 @@ impl GuestHandle<'_> {
     /// Waits until a guest that went on from a snapshot runs, and can be reached where it has an sshd. What it said when it
     /// booted is in the snapshot.
     pub(in crate::apply) fn await_restored(self, machine: &Machine) -> Result<(), ApplyError> {
-        let (host, guest) = (self.host, self.name);
+        let host = self.host;
         let layout = &host.layout;
         let attempt = || -> Result<(), ApplyError> {
             let vmm = self.vmm();
@@ -255,11 +249,11 @@ impl GuestHandle<'_> {
             let manifest = machine.restored_from.as_ref().map(|name| shelf::consumed(layout, name));
             let (host_key, containers) =
                 manifest.transpose()?.flatten().map_or_else(Default::default, |m| (m.host_key, m.containers));
-            let answer = || await_answer(machine, !host_key.is_empty(), host.ready_timeout);
+            let answer = || await_answer(machine, host_key.is_some(), host.ready_timeout);
             netns::within(&layout.netns(), answer)??;
-            let ready = Ready { pid: vmm.pid, start_time: vmm.start_time, host_key, containers };
+            let ready = Ready { vmm: vmm.id, host_key, containers };
             self.take_back_jail(&vmm)?;
-            Ok(record::write(&layout.ready(guest), &ready)?)
+            Ok(record::write(&self.dir().ready(), &ready)?)
         };
         attempt().map_err(|source| self.without_snapshot(machine, source))
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::apply::ApplyError;
 use crate::apply::record::{self, Unreadable};
 use crate::base::SnapshotName;
+use crate::base::text::natural_order;
 use crate::host::layout::{Layout, NOT_WHOLE};
 use crate::host::snapshot::{
     EXPORTED, HandedOver, MANIFEST, MEMORY, RESTORED, Restored, STATE, SnapshotManifest,
@@ -51,7 +52,7 @@ pub fn list(layout: &Layout) -> Result<Vec<StoredSnapshot>, ApplyError> {
             all.push(look_at(layout, name, place)?);
         }
     }
-    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all.sort_by(|a, b| natural_order(a.name.as_str(), b.name.as_str()));
     Ok(all)
 }
 
@@ -69,7 +70,7 @@ fn look_at(layout: &Layout, name: SnapshotName, place: SnapshotState) -> Result<
         restored: record::read(&dir.join(RESTORED)).ok().flatten(),
         exported: record::read(&dir.join(EXPORTED)).ok().flatten(),
         spent: None,
-        size: files::allocated(&dir),
+        size: files::allocated_within(&dir),
         has_disk: dir.join(crate::host::snapshot::DISK).exists(),
         name,
         place,
@@ -97,9 +98,6 @@ pub fn find(layout: &Layout, name: &SnapshotName) -> Result<StoredSnapshot, Appl
 }
 
 /// The manifest of a snapshot that can be restored.
-///
-/// # Errors
-/// Where there is none, it was restored already, or its manifest cannot be read.
 pub fn ready_manifest(layout: &Layout, name: &SnapshotName) -> Result<SnapshotManifest, ApplyError> {
     let found = find(layout, name)?;
     if found.place == SnapshotState::Consumed {

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::apply::ApplyError;
+use crate::apply::error::FORMAT;
 use crate::apply::record;
 use crate::base::time::now;
 use crate::base::{FleetName, SnapshotName};
@@ -25,11 +26,10 @@ use crate::sys::report::{Report, Task, Unit};
 use crate::sys::sparse::{self, StreamError};
 
 use super::create::put_away;
-use super::faults::{FORMAT, TransferError};
 use super::ledger::HeldLedger;
 use super::restore::is_open;
 use super::seal::seal;
-use super::{SnapshotError, check_files, shelf};
+use super::{SnapshotError, TransferError, check_files, shelf};
 
 /// The first member: an [`ExportHead`].
 const HEAD: &str = "export.json";
@@ -288,7 +288,7 @@ fn finish(
             return Err(source.no_snapshot(format!("its {name} is not what its manifest says")).into());
         }
     }
-    Ok(record::write(&dir.join(MANIFEST), manifest)?)
+    Ok(record::write_synced(&dir.join(MANIFEST), manifest)?)
 }
 
 /// The file that is read.

@@ -41,7 +41,8 @@ fn damaged(file: &Path, error: &dyn std::fmt::Display) -> CliError {
 
 fn show_index(file: &Path) -> Result<(String, ApkFileJson), CliError> {
     let index = Index::inspect(&fs::read(file)?).map_err(|error| damaged(file, &error))?;
-    let row = |info: &PackageInfo| [info.id(), info.size.to_string(), info.description.clone()].to_vec();
+    let row =
+        |info: &PackageInfo| [info.id(), info.size.to_string(), render::plain(&info.description)].to_vec();
     let mut text = render::table(&index.packages.iter().map(row).collect::<Vec<_>>());
     for (label, reason) in &index.rejected {
         text += &format!("{label}: apk would not install it: {reason}\n");
@@ -58,10 +59,10 @@ fn show_index(file: &Path) -> Result<(String, ApkFileJson), CliError> {
 fn show_package(file: &Path) -> Result<(String, ApkFileJson), CliError> {
     let package = PackageContents::inspect(fs::read(file)?.into()).map_err(|error| damaged(file, &error))?;
     let info = &package.info;
-    let mut text = format!("{}  {}\n{}\n", info.id(), info.arch, info.description);
+    let mut text = format!("{}  {}\n{}\n", info.id(), info.arch, render::plain(&info.description));
     let mut line = |name: &str, value: String| {
         if !value.is_empty() {
-            text += &format!("{name}: {value}\n");
+            text += &format!("{name}: {}\n", render::plain(&value));
         }
     };
     line("url", info.url.clone());

@@ -15,7 +15,7 @@ use crate::base::text::counted;
 use crate::cli::output::{ChosenJson, SolvedJson};
 use crate::fleet::Source;
 use crate::lock::indexes::{Indexes, place};
-use crate::lock::wanted::ARCH;
+use crate::lock::model::ARCH;
 
 #[derive(clap::Args)]
 pub struct Args {

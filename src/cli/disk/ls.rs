@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use crate::apply::disk::DiskBacking;
-use crate::apply::session_disk::LISTED;
 use crate::base::ByteSize;
-use crate::run::disk::{self, Listed};
+use crate::run::disk::{self, DiskUse, Listed};
 
 use super::super::error::CliError;
 use super::super::ui::Ui;
@@ -23,17 +22,14 @@ pub fn run(ui: &Ui) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(Listed { disk, orphan }: &Listed) -> Vec<String> {
-    let own_name = match &disk.session {
-        Some(name) => format!("{LISTED}{name}"),
-        None => disk.guest.as_ref().map_or_else(String::new, ToString::to_string),
-    };
-    let state = match (disk.attached, &disk.guest, orphan) {
-        (true, Some(guest), _) if disk.session.is_some() => format!("in {guest}"),
-        (true, ..) => "attached".to_owned(),
-        (false, _, true) => "orphan".to_owned(),
-        (false, ..) if disk.name == own_name => "free".to_owned(),
-        (false, ..) => "set aside".to_owned(),
+fn row(listed: &Listed) -> Vec<String> {
+    let disk = &listed.disk;
+    let state = match listed.usage() {
+        DiskUse::InSession(guest) => format!("in {guest}"),
+        DiskUse::Attached => "attached".to_owned(),
+        DiskUse::Orphan => "orphan".to_owned(),
+        DiskUse::SetAside => "set aside".to_owned(),
+        DiskUse::Free => "free".to_owned(),
     };
     let backing = match disk.backing {
         DiskBacking::File => "file",

@@ -16,13 +16,15 @@ use crate::lock::kernel_config::ConfigError;
 use crate::lock::model::LockFileError;
 use crate::lock::repository::RepositoryError as Repository;
 use crate::lock::resolve::ResolveError;
+use crate::run::RunError;
+use crate::run::forensics::EvidenceError;
 use crate::sys::fetch::FetchError;
-use crate::sys::fs::FileError;
+use crate::sys::fs::{FileError, NotText};
 use crate::sys::git::GitError;
 use crate::sys::http::HttpError;
 use crate::sys::ip::IpError;
 use crate::sys::launch::LaunchError;
-use crate::sys::registry::{Action, RegistryError};
+use crate::sys::registry::{Action, KnownLogin, RegistryError};
 use crate::sys::tool::ToolError;
 
 fn file(kind: ErrorKind) -> FileError {
@@ -86,7 +88,14 @@ fn tools_and_files_tell_what_to_do() {
         (file(ErrorKind::StorageFull).into(), "cannot read /x", Failed, Some("free some space")),
         (file(ErrorKind::ReadOnlyFilesystem).into(), "cannot read /x", Failed, Some("mounted read-only")),
         (file(ErrorKind::NotFound).into(), "cannot read /x", Invalid, None),
-        (file(ErrorKind::InvalidData).into(), "cannot read /x", Invalid, Some("save it as UTF-8")),
+        (file(ErrorKind::InvalidData).into(), "cannot read /x", Invalid, None),
+        (file(ErrorKind::UnexpectedEof).into(), "cannot read /x", Invalid, Some("get that file again")),
+        (
+            FileError::when("read", "/x")(NotText.into()).into(),
+            "it is not UTF-8",
+            Invalid,
+            Some("save it as UTF-8"),
+        ),
         (file(ErrorKind::IsADirectory).into(), "cannot read /x", Invalid, Some("name a file")),
         (LoadError::Read(file(ErrorKind::NotFound)).into(), "/x", Invalid, Some("run `sisforge init`")),
         (LoadError::Read(file(ErrorKind::IsADirectory)).into(), "/x", Invalid, Some("give the file itself")),
@@ -146,7 +155,7 @@ fn what_is_asked_for_and_cannot_be_had_is_told_with_a_way_out() {
         image: "i".to_owned(),
         status: 401,
         action: Action::Pull,
-        logged_in: false,
+        login: KnownLogin::None,
     };
     hold(vec![
         (malformed.into(), "fleet.lock is not a valid lock file", Invalid, Some("restore it from Git")),
@@ -220,7 +229,7 @@ fn a_host_that_fails_is_told_with_a_way_out() {
             Invalid,
             Some("snapshot ls"),
         ),
-        (SnapshotError::Exists(name()).into(), "a snapshot one already", Failed, Some("--name")),
+        (SnapshotError::Exists(name()).into(), "a snapshot one already", Invalid, Some("--name")),
         (
             not_made.into(),
             "no snapshot of alice was taken, and it goes on: cannot read /x",
@@ -237,11 +246,14 @@ fn problems_of_files_are_shown_whatever_wraps_them() {
         text: "a = 1\n".to_owned(),
         problems: vec![Problem::new(0..1, "unknown key `a`")],
     };
-    let errors: [CliError; 4] = [
+    let run = || RunError::from(LoadError::Invalid(invalid()));
+    let errors: [CliError; 6] = [
         invalid().into(),
         LoadError::Invalid(invalid()).into(),
         ProjectError::Invalid(vec![invalid()]).into(),
         BuildError::Invalid(invalid()).into(),
+        run().into(),
+        EvidenceError::from(run()).into(),
     ];
     for error in errors {
         assert!(matches!(&error.body, Body::Files(files) if *files == [invalid()]), "{error:?}");
@@ -258,7 +270,9 @@ fn what_is_wrong_elsewhere_is_not_blamed_on_the_fleet() {
     use crate::lock::kernel::{FLEET, OptionOrigin};
     let hint = |file: &str| {
         let need = Need { whose: NeededBy::Recipe(label()), option: KernelOption::parse("TUN").unwrap() };
-        NeedDoubt::TurnedOff { need, origin: OptionOrigin { file: file.to_owned(), line: 3 } }.hint().unwrap()
+        NeedDoubt::TurnedOff { need, origin: OptionOrigin { file: file.to_owned(), line: Some(3) } }
+            .hint()
+            .unwrap()
     };
     assert!(hint(FLEET).starts_with("leave the option out of [kernel] options"));
     let own = hint("kernel-configs/fragments/own.config");

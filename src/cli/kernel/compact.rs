@@ -24,6 +24,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let old = files::read(&args.vmlinux)?;
     let new =
         compact(&old).map_err(|reason| CliError::invalid(format!("{}: {reason}", args.vmlinux.display())))?;
+    files::require_dir_of(&args.to)?;
     files::write(&args.to, &new, 0o644)?;
     if ui.settings.json {
         render::json(&CompactedJson { from: old.len(), to: new.len() });

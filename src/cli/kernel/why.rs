@@ -61,7 +61,7 @@ fn answer(
     let asked = configuration.requested.all(option).iter().map(|request| KernelSettingJson {
         by: request.origin.to_string(),
         value: shown(&request.value),
-        reason: request.reason.clone(),
+        reason: request.reason.clone().unwrap_or_default(),
     });
     let mut selectors: Vec<_> = symbols.selectors(name).map(|(name, _)| name.to_owned()).collect();
     selectors.dedup();

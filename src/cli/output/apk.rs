@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::apk::{Chosen, Dependency, Entry, EntryKind, PackageInfo, SolveError, Trusted};
+use crate::run::packing::WrittenPackage;
 
 /// What is in an index or a package.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -154,6 +155,17 @@ pub struct PackedJson {
     pub file: PathBuf,
     /// What was left out or changed.
     pub notes: Vec<String>,
+}
+
+impl From<&WrittenPackage> for PackedJson {
+    fn from(package: &WrittenPackage) -> Self {
+        Self {
+            name: package.info.name.clone(),
+            version: package.info.version.to_string(),
+            file: package.file.clone(),
+            notes: package.notes.clone(),
+        }
+    }
 }
 
 impl From<&PackageInfo> for ApkPackageJson {

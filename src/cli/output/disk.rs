@@ -32,6 +32,8 @@ pub struct Disk {
     pub attached: bool,
     /// Whether fleet.toml has no such guest.
     pub orphan: bool,
+    /// Whether another was put in its place.
+    pub set_aside: bool,
 }
 
 /// Where a data disk is kept.
@@ -83,6 +85,7 @@ impl From<&Listed> for Disk {
             label: disk.label.clone(),
             attached: disk.attached,
             orphan: *orphan,
+            set_aside: disk.set_aside,
         }
     }
 }

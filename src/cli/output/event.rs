@@ -10,6 +10,7 @@ use crate::build::{Pushed, Vendored};
 use crate::fleet::ArtifactPlace;
 use crate::run::exchange::SignedDigests;
 use crate::run::{Done, Outcome};
+use crate::sys::report::Severity;
 
 use super::{ArtifactJson, ComparisonJson, InputJson};
 
@@ -29,7 +30,7 @@ pub enum EventJson {
         seconds: f64,
     },
     /// Something worth a line.
-    Note { text: String },
+    Note { severity: SeverityJson, text: String },
     /// What became of a plan: `up`, `down`, `watch`.
     Summary { summary: Summary },
     /// Data disks, logs and records that were removed for good: `down --purge`.
@@ -83,6 +84,31 @@ pub enum EventJson {
     },
     /// What was built twice: `build --check`.
     Compared { artifacts: Vec<ComparisonJson> },
+}
+
+/// How much a line weighs.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SeverityJson {
+    /// What was done, or is under way.
+    Info,
+    /// What is to be borne in mind.
+    Note,
+    /// What may be wrong.
+    Warning,
+    /// What failed; other work went on.
+    Error,
+}
+
+impl From<Severity> for SeverityJson {
+    fn from(severity: Severity) -> Self {
+        match severity {
+            Severity::Info => Self::Info,
+            Severity::Note => Self::Note,
+            Severity::Warning => Self::Warning,
+            Severity::Error => Self::Error,
+        }
+    }
 }
 
 /// What became of a plan.

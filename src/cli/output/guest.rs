@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::session::since;
 use super::{HandedOutJson, PublishedJson};
 use crate::apply::containers::{ContainerState, ContainerStatus};
 use crate::apply::status::{GuestPhase, GuestStatus};
@@ -237,7 +238,7 @@ impl From<&GuestStatus> for Guest {
             memory: guest.memory,
             oom_kills: guest.oom_kills,
             note: guest.note.clone(),
-            quarantined: guest.quarantined.clone(),
+            quarantined: since(guest.quarantined.as_ref()),
             session: guest.session.as_ref().map(HandedOutJson::from),
             published: guest.published.iter().map(PublishedJson::from).collect(),
             machine: guest.machine.as_ref().map(MachineJson::from),

@@ -15,6 +15,7 @@ mod forensics;
 mod gc;
 mod guest;
 mod host;
+mod host_event;
 mod kernel;
 mod keys;
 mod plan;
@@ -35,6 +36,7 @@ pub use forensics::{EvidenceFilesJson, EvidenceJson};
 pub use gc::GarbageJson;
 pub use guest::{ContainerJson, Guest, GuestLoadJson, StatusJson};
 pub use host::{DoctorJson, LogLineJson};
+pub use host_event::HostEventJson;
 pub use kernel::{CompactedJson, KernelChangeJson, KernelSettingJson, KernelWhyJson};
 pub use keys::KeysJson;
 pub use plan::{PlanJson, TreeJson};
@@ -50,212 +52,128 @@ use schemars::JsonSchema;
 use crate::build::configured::ConfigLine;
 use crate::image::difference::Difference;
 use crate::image::inspect::Inspection;
-use crate::run::events::HostEvent;
 
-/// A document that a command prints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum DocumentJson {
-    /// Of `ps`
-    Ps,
-    /// Of `ps --containers`
-    PsContainers,
-    /// Of `status`
-    Status,
-    /// Of `top`
-    Top,
-    /// Of `plan`
-    Plan,
-    /// Of `policy show`
-    PolicyShow,
-    /// Of `policy show --nft`
-    PolicyNft,
-    /// Of `policy explain`
-    PolicyExplain,
-    /// One line of `policy log`
-    PolicyLog,
-    /// One line of `policy flows`
-    PolicyFlows,
-    /// Of `quarantine` and `release`
-    Quarantine,
-    /// Of `session start` and `session extend`
-    Session,
-    /// Of `session ls`
-    SessionLs,
-    /// Of `session end`
-    SessionEnd,
-    /// Of `publish`
-    Publish,
-    /// Of `tree`
-    Tree,
-    /// Of `check`
-    Check,
-    /// Of `disk ls`
-    DiskLs,
-    /// Of `disk rm`
-    DiskRm,
-    /// Of `snapshot create`
-    SnapshotCreate,
-    /// Of `snapshot ls`
-    SnapshotLs,
-    /// Of `snapshot restore`
-    SnapshotRestore,
-    /// Of `snapshot rm`
-    SnapshotRm,
-    /// Of `snapshot inspect`
-    SnapshotInspect,
-    /// Of `snapshot export`
-    SnapshotExport,
-    /// Of `snapshot import`
-    SnapshotImport,
-    /// Of `snapshot recipient`
-    SnapshotRecipient,
-    /// Of `snapshot ledger`
-    SnapshotLedger,
-    /// Of `snapshot ledger --accept`
-    SnapshotLedgerAccept,
-    /// Of `forensics GUEST` and `forensics verify`
-    Forensics,
-    /// Of `forensics files`
-    ForensicsFiles,
-    /// One line of what takes long: `up`, `down`, `watch`, `lock`, `fetch`, `vendor`, `build`, `push`, `pull`, `sign`
-    Event,
-    /// One line of `events`
-    Events,
-    /// Of `doctor`
-    Doctor,
-    /// One line of `logs`
-    Logs,
-    /// Of `inspect`
-    Inspect,
-    /// Of `diff`
-    Diff,
-    /// Of `kernel config`
-    KernelConfig,
-    /// Of `kernel why`
-    KernelWhy,
-    /// Of `kernel diff`
-    KernelDiff,
-    /// Of `kernel compact`
-    KernelCompact,
-    /// Of `apk ls`
-    ApkLs,
-    /// Of `apk solve`
-    ApkSolve,
-    /// Of `apk verify`
-    ApkVerify,
-    /// One line of `apk pack`, for each package
-    ApkPack,
-    /// Of `verify`
-    Verify,
-    /// Of `gc`
-    Gc,
-    /// Of `keys`
-    Keys,
-    /// Of `init`, `disk export`, `disk import`, `apk index`, `apk key`: a file that was written
-    Wrote,
-    /// Of a command that did not do its work
-    Error,
+/// Declares what commands print: for `--help`, its name, its type, and the title of its schema.
+macro_rules! documents {
+    ($(#[doc = $help:literal] $name:ident: $type:ty => $title:literal,)*) => {
+        /// A document that a command prints.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+        pub enum DocumentJson {
+            $(#[doc = $help] $name,)*
+        }
+
+        impl DocumentJson {
+            /// Its JSON Schema (draft 2020-12).
+            pub fn schema(self) -> serde_json::Value {
+                match self {
+                    $(Self::$name => schema::<$type>($title),)*
+                }
+            }
+        }
+    };
 }
 
-impl DocumentJson {
-    /// Its JSON Schema (draft 2020-12).
-    pub fn schema(self) -> serde_json::Value {
-        match self {
-            Self::Ps => schema::<Vec<Guest>>("sisforge ps --json"),
-            Self::PsContainers => schema::<Vec<ContainerJson>>("sisforge ps --containers --json"),
-            Self::Status => schema::<StatusJson>("sisforge status --json"),
-            Self::Top => schema::<Vec<GuestLoadJson>>("sisforge top --json"),
-            Self::Plan => schema::<PlanJson>("sisforge plan --json"),
-            Self::PolicyShow => schema::<Vec<PolicyJson>>("sisforge policy show --json"),
-            Self::PolicyNft => schema::<RulesJson>("sisforge policy show --nft --json"),
-            Self::PolicyExplain => schema::<ExplainedJson>("sisforge policy explain --json"),
-            Self::PolicyLog => schema::<DroppedJson>("a line of sisforge policy log --json"),
-            Self::PolicyFlows => schema::<FlowJson>("a line of sisforge policy flows --json"),
-            Self::Session | Self::SessionLs | Self::SessionEnd => self.of_sessions(),
-            Self::Quarantine => schema::<QuarantineJson>("sisforge quarantine --json, and release --json"),
-            Self::Publish => schema::<Vec<PublishedJson>>("sisforge publish --json"),
-            Self::Tree => schema::<TreeJson>("sisforge tree --json"),
-            Self::Check => schema::<CheckedJson>("sisforge check --json"),
-            Self::DiskLs => schema::<Vec<Disk>>("sisforge disk ls --json"),
-            Self::DiskRm => schema::<DiskRemoved>("sisforge disk rm --json"),
-            Self::Forensics | Self::ForensicsFiles => self.of_evidence(),
-            Self::Events => schema::<HostEvent>("a line of sisforge events --json"),
-            Self::Doctor => schema::<DoctorJson>("sisforge doctor --json"),
-            Self::Logs => schema::<LogLineJson>("a line of sisforge logs --json"),
-            Self::Inspect => schema::<Inspection>("sisforge inspect --json"),
-            Self::Diff => schema::<Difference>("sisforge diff --json"),
-            Self::KernelConfig | Self::KernelWhy | Self::KernelDiff | Self::KernelCompact => {
-                self.of_kernels()
-            }
-            Self::ApkLs | Self::ApkSolve | Self::ApkVerify | Self::ApkPack => self.of_apk(),
-            Self::Verify => schema::<VerificationJson>("sisforge verify --json"),
-            Self::Gc => schema::<GarbageJson>("sisforge gc --json"),
-            Self::Keys => schema::<KeysJson>("sisforge keys --json"),
-            Self::Event => schema::<EventJson>("a line of sisforge up, down, build and the like --json"),
-            Self::Wrote => schema::<WrittenJson>("a file that sisforge wrote"),
-            Self::Error => schema::<FailureJson>("sisforge --json, of a command that failed"),
-            // All that is left is of `snapshot`.
-            _ => self.of_snapshots(),
-        }
-    }
-
-    fn of_sessions(self) -> serde_json::Value {
-        match self {
-            Self::Session => {
-                schema::<SessionJson>("sisforge session start --json, and session extend --json")
-            }
-            Self::SessionLs => schema::<Vec<SessionJson>>("sisforge session ls --json"),
-            _ => schema::<SessionEndedJson>("sisforge session end --json"),
-        }
-    }
-
-    fn of_snapshots(self) -> serde_json::Value {
-        match self {
-            Self::SnapshotCreate => schema::<FrozenJson>("sisforge snapshot create --json"),
-            Self::SnapshotLs => schema::<Vec<Snapshot>>("sisforge snapshot ls --json"),
-            Self::SnapshotInspect => schema::<SnapshotViewJson>("sisforge snapshot inspect --json"),
-            Self::SnapshotRestore => schema::<RestoredJson>("sisforge snapshot restore --json"),
-            Self::SnapshotRm => schema::<Removed>("sisforge snapshot rm --json"),
-            _ => self.of_transfers(),
-        }
-    }
-
-    fn of_transfers(self) -> serde_json::Value {
-        match self {
-            Self::SnapshotExport => schema::<ExportedJson>("sisforge snapshot export --json"),
-            Self::SnapshotImport => schema::<ImportedJson>("sisforge snapshot import --json"),
-            Self::SnapshotRecipient => schema::<RecipientJson>("sisforge snapshot recipient --json"),
-            Self::SnapshotLedger => schema::<Vec<LedgerLineJson>>("sisforge snapshot ledger --json"),
-            _ => schema::<AcceptedJson>("sisforge snapshot ledger --accept --json"),
-        }
-    }
-
-    fn of_evidence(self) -> serde_json::Value {
-        match self {
-            Self::Forensics => {
-                schema::<EvidenceJson>("sisforge forensics --json, and forensics verify --json")
-            }
-            _ => schema::<EvidenceFilesJson>("sisforge forensics files --json"),
-        }
-    }
-
-    fn of_kernels(self) -> serde_json::Value {
-        match self {
-            Self::KernelConfig => schema::<Vec<ConfigLine>>("sisforge kernel config --json"),
-            Self::KernelWhy => schema::<KernelWhyJson>("sisforge kernel why --json"),
-            Self::KernelDiff => schema::<Vec<KernelChangeJson>>("sisforge kernel diff --json"),
-            _ => schema::<CompactedJson>("sisforge kernel compact --json"),
-        }
-    }
-
-    fn of_apk(self) -> serde_json::Value {
-        match self {
-            Self::ApkLs => schema::<Vec<ApkFileJson>>("sisforge apk ls --json"),
-            Self::ApkSolve => schema::<SolvedJson>("sisforge apk solve --json"),
-            Self::ApkVerify => schema::<Vec<VerifiedJson>>("sisforge apk verify --json"),
-            _ => schema::<PackedJson>("a line of sisforge apk pack --json"),
-        }
-    }
+documents! {
+    /// Of `ps`
+    Ps: Vec<Guest> => "sisforge ps --json",
+    /// Of `ps --containers`
+    PsContainers: Vec<ContainerJson> => "sisforge ps --containers --json",
+    /// Of `status`
+    Status: StatusJson => "sisforge status --json",
+    /// Of `top`
+    Top: Vec<GuestLoadJson> => "sisforge top --json",
+    /// Of `plan`
+    Plan: PlanJson => "sisforge plan --json",
+    /// Of `policy show`
+    PolicyShow: Vec<PolicyJson> => "sisforge policy show --json",
+    /// Of `policy show --nft`
+    PolicyNft: RulesJson => "sisforge policy show --nft --json",
+    /// Of `policy explain`
+    PolicyExplain: ExplainedJson => "sisforge policy explain --json",
+    /// One line of `policy log`
+    PolicyLog: DroppedJson => "a line of sisforge policy log --json",
+    /// One line of `policy flows`
+    PolicyFlows: FlowJson => "a line of sisforge policy flows --json",
+    /// Of `quarantine` and `release`
+    Quarantine: QuarantineJson => "sisforge quarantine --json, and release --json",
+    /// Of `session start` and `session extend`
+    Session: SessionJson => "sisforge session start --json, and session extend --json",
+    /// Of `session ls`
+    SessionLs: Vec<SessionJson> => "sisforge session ls --json",
+    /// Of `session end`
+    SessionEnd: SessionEndedJson => "sisforge session end --json",
+    /// Of `publish`
+    Publish: Vec<PublishedJson> => "sisforge publish --json",
+    /// Of `tree`
+    Tree: TreeJson => "sisforge tree --json",
+    /// Of `check`
+    Check: CheckedJson => "sisforge check --json",
+    /// Of `disk ls`
+    DiskLs: Vec<Disk> => "sisforge disk ls --json",
+    /// Of `disk rm`
+    DiskRm: DiskRemoved => "sisforge disk rm --json",
+    /// Of `snapshot create`
+    SnapshotCreate: FrozenJson => "sisforge snapshot create --json",
+    /// Of `snapshot ls`
+    SnapshotLs: Vec<Snapshot> => "sisforge snapshot ls --json",
+    /// Of `snapshot restore`
+    SnapshotRestore: RestoredJson => "sisforge snapshot restore --json",
+    /// Of `snapshot rm`
+    SnapshotRm: Removed => "sisforge snapshot rm --json",
+    /// Of `snapshot inspect`
+    SnapshotInspect: SnapshotViewJson => "sisforge snapshot inspect --json",
+    /// Of `snapshot export`
+    SnapshotExport: ExportedJson => "sisforge snapshot export --json",
+    /// Of `snapshot import`
+    SnapshotImport: ImportedJson => "sisforge snapshot import --json",
+    /// Of `snapshot recipient`
+    SnapshotRecipient: RecipientJson => "sisforge snapshot recipient --json",
+    /// Of `snapshot ledger`
+    SnapshotLedger: Vec<LedgerLineJson> => "sisforge snapshot ledger --json",
+    /// Of `snapshot ledger --accept`
+    SnapshotLedgerAccept: AcceptedJson => "sisforge snapshot ledger --accept --json",
+    /// Of `forensics GUEST` and `forensics verify`
+    Forensics: EvidenceJson => "sisforge forensics --json, and forensics verify --json",
+    /// Of `forensics files`
+    ForensicsFiles: EvidenceFilesJson => "sisforge forensics files --json",
+    /// One line of what takes long: `up`, `down`, `watch`, `lock`, `fetch`, `vendor`, `build`, `push`, `pull`, `sign`
+    Event: EventJson => "a line of sisforge up, down, build and the like --json",
+    /// One line of `events`
+    Events: HostEventJson => "a line of sisforge events --json",
+    /// Of `doctor`
+    Doctor: DoctorJson => "sisforge doctor --json",
+    /// One line of `logs`
+    Logs: LogLineJson => "a line of sisforge logs --json",
+    /// Of `inspect`
+    Inspect: Inspection => "sisforge inspect --json",
+    /// Of `diff`
+    Diff: Difference => "sisforge diff --json",
+    /// Of `kernel config`
+    KernelConfig: Vec<ConfigLine> => "sisforge kernel config --json",
+    /// Of `kernel why`
+    KernelWhy: KernelWhyJson => "sisforge kernel why --json",
+    /// Of `kernel diff`
+    KernelDiff: Vec<KernelChangeJson> => "sisforge kernel diff --json",
+    /// Of `kernel compact`
+    KernelCompact: CompactedJson => "sisforge kernel compact --json",
+    /// Of `apk ls`
+    ApkLs: Vec<ApkFileJson> => "sisforge apk ls --json",
+    /// Of `apk solve`
+    ApkSolve: SolvedJson => "sisforge apk solve --json",
+    /// Of `apk verify`
+    ApkVerify: Vec<VerifiedJson> => "sisforge apk verify --json",
+    /// One line of `apk pack`, for each package
+    ApkPack: PackedJson => "a line of sisforge apk pack --json",
+    /// Of `verify`
+    Verify: VerificationJson => "sisforge verify --json",
+    /// Of `gc`
+    Gc: GarbageJson => "sisforge gc --json",
+    /// Of `keys`
+    Keys: KeysJson => "sisforge keys --json",
+    /// Of `init`, `disk export`, `disk import`, `apk index`, `apk key`: a file that was written
+    Wrote: WrittenJson => "a file that sisforge wrote",
+    /// Of a command that did not do its work
+    Error: FailureJson => "sisforge --json, of a command that failed",
 }
 
 /// The schema of what is written: a key that is always there is required, be its value `null`.

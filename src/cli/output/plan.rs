@@ -121,7 +121,7 @@ impl PlanJson {
 impl From<&plan::Change> for ChangeJson {
     fn from(change: &plan::Change) -> Self {
         let (from, to) = change.values.clone().unzip();
-        Self { what: change.what.to_owned(), from, to }
+        Self { what: change.what.to_string(), from, to }
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::apply::record::quarantine::CutOff;
 use crate::apply::session_disk::DiskMount;
 use crate::host::state::Session;
 use crate::run::session::{PoolGuest, PoolGuestState};
@@ -15,10 +16,13 @@ use super::PublishedJson;
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct SessionJson {
     pub guest: String,
-    pub pool: String,
+    /// `null` where neither its record nor `fleet.toml` can be read.
+    pub pool: Option<String>,
     /// The guest's address.
     pub ip: Option<Ipv4Addr>,
     pub state: SessionStateJson,
+    /// Since when it is cut off (RFC 3339, UTC), if it is: nobody is given such a guest. Empty where that is not known.
+    pub quarantined: Option<String>,
     /// `null` unless somebody has it.
     pub session: Option<HandedOutJson>,
     /// Whether `session start` saw the guest mount the disk that was brought: `false` where the guest cannot, or had not yet; `null` where
@@ -45,8 +49,8 @@ pub enum SessionStateJson {
 pub struct HandedOutJson {
     /// Whom it is for, as `--for` said.
     pub label: Option<String>,
-    /// RFC 3339, in UTC.
-    pub started: String,
+    /// RFC 3339, in UTC; `null` where whoever takes it has not said yet, or no record of it can be read.
+    pub started: Option<String>,
     /// When it ends by itself (RFC 3339, UTC); `null` where it does not.
     pub expires: Option<String>,
     /// The kept disk that it brought; `null` where it brought none.
@@ -63,6 +67,11 @@ pub struct SessionEndedJson {
     pub notes: Vec<String>,
 }
 
+/// Since when a guest is cut off, if it is; empty where that is not known.
+pub(super) fn since(cut_off: Option<&CutOff>) -> Option<String> {
+    cut_off.map(|cut_off| cut_off.since.clone().unwrap_or_default())
+}
+
 impl From<&PoolGuest> for SessionJson {
     fn from(guest: &PoolGuest) -> Self {
         let (state, session) = match &guest.state {
@@ -72,9 +81,10 @@ impl From<&PoolGuest> for SessionJson {
         };
         Self {
             guest: guest.guest.to_string(),
-            pool: guest.pool.to_string(),
+            pool: guest.pool.as_ref().map(ToString::to_string),
             ip: guest.ip,
             state,
+            quarantined: since(guest.quarantined.as_ref()),
             session,
             disk_mounted: match guest.mount {
                 Some(DiskMount::Mounted) => Some(true),

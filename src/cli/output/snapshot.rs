@@ -247,7 +247,7 @@ impl From<&host::SnapshotManifest> for ManifestJson {
             guest: manifest.guest.to_string(),
             created: manifest.created.clone(),
             machine: FrozenMachine { uid: manifest.machine.uid, ip: manifest.machine.ip, machine },
-            host_key: manifest.host_key.clone(),
+            host_key: manifest.host_key.clone().unwrap_or_default(),
             containers: containers.collect(),
             origin: OriginJson::from(&manifest.origin),
             files: files.collect(),
@@ -261,7 +261,7 @@ impl From<&host::SnapshotOrigin> for OriginJson {
         Self {
             vmm_version: origin.vmm_version.clone(),
             vmm_sha256: origin.vmm_sha256.to_string(),
-            state_format: origin.state_format.clone(),
+            state_format: origin.state_format.clone().unwrap_or_default(),
             kernel: origin.kernel.clone(),
             cpu: CpuJson {
                 vendor: cpu.vendor.clone(),

@@ -37,7 +37,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         for noted in &kept {
             match noted {
                 Noted::Flow(flow) if flow.time >= since => print(flow),
-                Noted::Lost => ui.say("note: some came faster than they were kept"),
+                Noted::Lost => ui.note("some came faster than they were kept"),
+                Noted::Unread(why) => ui.report.note(why),
                 Noted::Flow(_) | Noted::Dropped(_) => {}
             }
         }
@@ -54,7 +55,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     loop {
         for told in flows.next()? {
             match told {
-                Received::Lost => ui.say("note: some connections came faster than they were read"),
+                Received::Lost => ui.note("some connections came faster than they were read"),
                 Received::Of(flow) => print(&flow),
             }
         }

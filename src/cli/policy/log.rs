@@ -32,17 +32,17 @@ const POLL: Duration = Duration::from_millis(100);
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let mut kept = Kept::of(&ui.workspace(), &args.guest)?;
-    let mut printer = DropPrinter { args, ui, left: args.count.unwrap_or(u64::MAX) };
+    let mut printer = DropPrinter { args, ui, told: 0 };
     printer.kept(&mut kept)?;
-    if !args.follow && printer.left == args.count.unwrap_or(u64::MAX) {
-        ui.say(nothing_told(kept.is_empty() && !kept.is_growing()));
+    if !args.follow && printer.told == 0 {
+        ui.note(nothing_told(kept.is_empty() && !kept.is_growing()));
     }
-    if !args.follow || printer.left == 0 {
+    if !args.follow || printer.is_done() {
         return Ok(ExitCode::SUCCESS);
     }
     // The kernel tells one alone; where that is `watch`, all is in what it keeps.
     if kept.is_growing() {
-        while printer.left > 0 {
+        while !printer.is_done() {
             std::thread::sleep(POLL);
             printer.kept(&mut kept)?;
         }
@@ -51,7 +51,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let names = flow_log::names(&ui.workspace(), &args.guest)?;
     let drops = Drops::of(&ui.workspace(), &args.guest, names)?;
     ui.say(&format!("packets of {} that are dropped from now on", drops.guest()));
-    while printer.left > 0 {
+    while !printer.is_done() {
         for told in drops.next()? {
             match told {
                 Received::Lost => printer.lost(),
@@ -65,17 +65,18 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
 /// Why nothing was told of a guest, and what to do.
 fn nothing_told(never_watched: bool) -> &'static str {
     if never_watched {
-        "note: nothing is kept of it, since no `sisforge watch` has run beside it: that keeps what is dropped from then on, and \
+        "nothing is kept of it, since no `sisforge watch` has run beside it: that keeps what is dropped from then on, and \
          --follow shows what is dropped now"
     } else {
-        "note: nothing of it was dropped then while `sisforge watch` ran, which keeps this"
+        "nothing of it was dropped then while `sisforge watch` ran, which keeps this"
     }
 }
 
 struct DropPrinter<'a> {
     args: &'a Args,
     ui: &'a Ui,
-    left: u64,
+    /// How many packets were printed.
+    told: u64,
 }
 
 impl DropPrinter<'_> {
@@ -87,21 +88,27 @@ impl DropPrinter<'_> {
                     self.print(&dropped);
                 }
                 Noted::Lost => self.lost(),
+                Noted::Unread(why) => self.ui.report.note(&why),
                 Noted::Dropped(_) | Noted::Flow(_) => {}
             }
         }
         Ok(())
     }
 
+    /// Whether as many were printed as were asked for.
+    fn is_done(&self) -> bool {
+        self.args.count.is_some_and(|count| self.told >= count)
+    }
+
     fn lost(&self) {
-        self.ui.say("note: some packets came faster than they were read");
+        self.ui.note("some packets came faster than they were read");
     }
 
     fn print(&mut self, dropped: &Dropped) {
-        if self.left == 0 {
+        if self.is_done() {
             return;
         }
-        self.left -= 1;
+        self.told += 1;
         if self.ui.settings.json {
             render::json(&output::DroppedJson::new(&self.args.guest, dropped));
         } else {

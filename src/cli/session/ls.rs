@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::base::Label;
 use crate::base::text::printable;
 use crate::cli::error::CliError;
 use crate::cli::output::SessionJson;
@@ -26,8 +27,15 @@ pub fn run(_: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
             .to_vec();
         let rows: Vec<_> = std::iter::once(head).chain(found.iter().map(row)).collect();
         render::text(&render::table(&rows));
+        for PoolGuest { guest, .. } in found.iter().filter(|guest| is_held_back(guest)) {
+            ui.say(&format!("{guest} is handed out to nobody before `sisforge release {guest}`"));
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn is_held_back(guest: &PoolGuest) -> bool {
+    guest.state == PoolGuestState::Spare && guest.quarantined.is_some()
 }
 
 fn row(guest: &PoolGuest) -> Vec<String> {
@@ -37,10 +45,15 @@ fn row(guest: &PoolGuest) -> Vec<String> {
         PoolGuestState::InUse(session) => {
             let Session { label, started, expires, disk, ends_with, .. } = session.clone();
             let [disk, container] = [disk, ends_with].map(|name| name.map(|name| name.to_string()));
-            ("in use", [label.map(|label| printable(&label)), Some(started), expires, container, disk])
+            ("in use", [label.map(|label| printable(&label)), started, expires, container, disk])
         }
         PoolGuestState::Over => ("over", [const { None }; 5]),
     };
-    let names = [guest.guest.to_string(), guest.pool.to_string(), state.to_owned()];
+    let cut_off = if guest.quarantined.is_some() { ", quarantined" } else { "" };
+    let names = [
+        guest.guest.to_string(),
+        guest.pool.as_ref().map_or_else(nothing, Label::to_string),
+        format!("{state}{cut_off}"),
+    ];
     names.into_iter().chain(cells.into_iter().map(|cell| cell.unwrap_or_else(nothing))).collect()
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::base::Label;
 use crate::base::diagnostic::one_line;
 use crate::base::time::parse_duration;
+use crate::base::{self, Label};
 use crate::cli::error::CliError;
 use crate::cli::output::{SessionEndedJson, SessionJson};
 use crate::cli::render;
@@ -16,7 +16,7 @@ use crate::cli::settings::Settings;
 use crate::cli::ui::Ui;
 use crate::run::session::{self, SessionRequest};
 use crate::sys::accounts;
-use crate::sys::socket::{Peer, peer_of};
+use crate::sys::socket::{Peer, is_hung_up, peer_of};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -40,7 +40,7 @@ enum PortalRequest {
         wait: Option<String>,
         disk: Option<Label>,
     },
-    Ls,
+    Ls {},
     Extend {
         guest: String,
         ttl: Option<String>,
@@ -81,11 +81,17 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
             _ if is_whole => answer(&line, &ui),
             _ => Err(CliError::invalid(format!("a request is longer than {LONGEST} bytes"))),
         };
-        answered.unwrap_or_else(|error| error.print(&ui.settings));
+        match answered {
+            Ok(ExitCode::SUCCESS) => {}
+            Ok(failed) => return Ok(failed),
+            Err(error) if is_hung_up(io::stdin()) => return Ok(super::aside(&error, &ui)),
+            Err(error) => error.print(&ui.settings),
+        }
     }
 }
 
-fn answer(line: &[u8], ui: &Ui) -> Result<(), CliError> {
+/// Answers a line; fails where nobody takes an answer any more.
+fn answer(line: &[u8], ui: &Ui) -> Result<ExitCode, CliError> {
     let workspace = ui.workspace();
     match serde_json::from_slice(line).map_err(not_understood)? {
         PortalRequest::Start { pool, label, ttl, wait, disk } => {
@@ -93,9 +99,10 @@ fn answer(line: &[u8], ui: &Ui) -> Result<(), CliError> {
             let label = label.map(|label| session::label(&label)).transpose();
             let label = label.map_err(|error| CliError::invalid(format!("`for` {error}")))?;
             let request = SessionRequest { label, ttl: duration(ttl)?, wait, disk };
-            render::json(&SessionJson::from(&session::start(&workspace, &pool, &request)?));
+            let taken = session::start(&workspace, &pool, &request, &|| !is_hung_up(io::stdin()))?;
+            return Ok(super::deliver(ui, &taken, &(base::text::json(&SessionJson::from(&taken)) + "\n")));
         }
-        PortalRequest::Ls => {
+        PortalRequest::Ls {} => {
             let found = session::list(&workspace)?;
             render::json(&found.iter().map(SessionJson::from).collect::<Vec<_>>());
         }
@@ -111,7 +118,7 @@ fn answer(line: &[u8], ui: &Ui) -> Result<(), CliError> {
             render::json(&SessionEndedJson { guest, notes });
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn refused(peer: &Peer) -> CliError {

@@ -1,18 +1,19 @@
 //! `session start`.
 
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::apply::session_disk::DiskMount;
-use crate::base::Label;
 use crate::base::time::parse_duration;
+use crate::base::{self, Label};
 use crate::cli::error::CliError;
 use crate::cli::output::SessionJson;
-use crate::cli::render;
 use crate::cli::ui::Ui;
 use crate::host::publish::PublishedPort;
 use crate::host::state::Session;
 use crate::run::session::{self, PoolGuest, PoolGuestState, SessionRequest};
+use crate::sys::socket::is_hung_up;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -36,15 +37,16 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let Args { pool, label, ttl, disk, wait } = args;
     let wait = wait.unwrap_or_default();
     let request = SessionRequest { label: label.clone(), ttl: *ttl, wait, disk: disk.clone() };
-    let taken = session::start(&ui.workspace(), pool, &request)?;
-    if ui.settings.json {
-        render::json(&SessionJson::from(&taken));
-    } else if ui.settings.quiet {
-        render::text(&format!("{}\n", taken.guest));
-    } else {
-        render::text(&text(&taken));
-    }
-    Ok(ExitCode::SUCCESS)
+    let taken = match session::start(&ui.workspace(), pool, &request, &|| !is_hung_up(io::stdout())) {
+        Err(error) if is_hung_up(io::stdout()) => return Ok(super::aside(&error.into(), ui)),
+        taken => taken?,
+    };
+    let answer = match ui.settings.json {
+        true => base::text::json(&SessionJson::from(&taken)) + "\n",
+        false if ui.settings.quiet => format!("{}\n", taken.guest),
+        false => text(&taken),
+    };
+    Ok(super::deliver(ui, &taken, &answer))
 }
 
 fn text(taken: &PoolGuest) -> String {

@@ -40,13 +40,13 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     for obstacle in &frozen.obstacles {
         let command = if args.stop { "up" } else { "restart" };
         notes.note(&format!(
-            "note: {} cannot be restored on this host as it is: {obstacle}; `sisforge {command} {}` runs the guest with what is \
+            "{} cannot be restored on this host as it is: {obstacle}; `sisforge {command} {}` runs the guest with what is \
              installed now",
             document.snapshot, document.guest
         ));
     }
     for outdated in &frozen.outdated {
-        notes.note(&format!("snapshot {} is removed: {}", outdated.name, outdated.why));
+        notes.info(&format!("snapshot {} is removed: {}", outdated.name, outdated.why));
     }
     let stopped = args.stop.then(|| frozen.end()).transpose();
     if let Ok(Some(outcome)) = &stopped {

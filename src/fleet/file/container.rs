@@ -19,7 +19,7 @@ section! {
         /// Name of the container.
         name: Spanned<Label>,
         /// The image that it runs.
-        image: Option<ImageName>,
+        image: Option<Spanned<ImageName>>,
         /// In place of an image: a file of Kubernetes' YAML, which `podman kube play` starts; what it says stands there, so no other key goes
         /// with it.
         kube: Option<Spanned<LocalPath>>,

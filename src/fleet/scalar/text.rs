@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::super::model::{BuiltinList, ScriptMoment, ScriptName};
+use super::super::model::{BuiltinList, ScriptMoment, ScriptName, Source};
 use super::super::registry::RegistryImage;
 use crate::base::time::parse_duration;
 use crate::base::{ByteSize, InvalidValue, Rate, Sha256};
@@ -85,6 +85,18 @@ impl FromStr for Location {
             return wrong("must not contain a user name or password");
         }
         Ok(Self::Url(text.trim_end_matches('/').to_owned()))
+    }
+}
+
+impl FromStr for Source {
+    type Err = InvalidValue;
+
+    /// An address, or a path as it is written: one that is not absolute is below the working directory.
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        Ok(match text.parse()? {
+            Location::Url(url) => Self::Url(url),
+            Location::Path(path) => Self::Path(path),
+        })
     }
 }
 
@@ -293,6 +305,9 @@ impl FromStr for ImageLocation {
             Some(("oci", rest)) => referenced(rest).map(|(path, of)| Self::OciLayout(path, of)),
             Some(("docker-archive", path)) => path.parse().map(Self::DockerArchive),
             Some(("docker", rest)) if rest.starts_with("//") => rest[2..].parse().map(Self::Registry),
+            Some(("dir" | "docker-dir", dir)) => wrong(format!(
+                "is a directory that is no OCI image layout: `skopeo copy dir:{dir} oci:NEW` makes one, which is named \"oci:NEW\""
+            )),
             Some((transport, _)) => {
                 wrong(format!("has the transport `{transport}`: it must be {TRANSPORTS}"))
             }

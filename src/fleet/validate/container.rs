@@ -45,6 +45,8 @@ struct Taken {
 #[derive(Clone)]
 pub(super) struct PlacedContainer {
     spec: ContainerSpec,
+    /// What it runs.
+    source: Range<usize>,
     memory: Option<Range<usize>>,
     cpus: Option<Range<usize>>,
 }
@@ -57,44 +59,49 @@ impl Validator<'_> {
             let spec = self.container(section, &mut taken)?;
             let memory = section.memory.by_ref()?.as_ref().map(Spanned::span);
             let cpus = section.cpus.by_ref()?.as_ref().map(Spanned::span);
-            Ok(PlacedContainer { spec, memory, cpus })
+            let image = section.image.by_ref()?.as_ref().map(Spanned::span);
+            let source = image.unwrap_or_else(|| section.place.clone());
+            Ok(PlacedContainer { spec, source, memory, cpus })
         }))
     }
 
-    /// The containers of a guest of this size: a bound beyond it would be none.
+    /// The containers of a guest of this size, and where each says what it runs: a bound beyond that size would be none.
     pub(super) fn sized(
         &mut self,
         containers: Vec<PlacedContainer>,
         memory: ByteSize,
         vcpus: u8,
         what: &str,
-    ) -> Read<Vec<ContainerSpec>> {
-        all(containers.into_iter().map(|PlacedContainer { spec, memory: memory_place, cpus }| {
-            let more_memory = spec.memory_mib.is_some_and(|mib| mib > memory.mib());
-            let more_cpus = spec.milli_cpus.is_some_and(|milli| milli > u32::from(vcpus) * 1000);
-            let message =
-                |has: String| format!("container `{}` may take more than {what} has: {has}", spec.name);
-            let wrong = [
-                memory_place
-                    .filter(|_| more_memory)
-                    .map(|place| (place, message(memory.to_string()), "memory")),
-                cpus.filter(|_| more_cpus).map(|place| {
-                    (
-                        place,
-                        message(match vcpus {
-                            1 => "1 vcpu".to_owned(),
-                            _ => format!("{vcpus} vcpus"),
-                        }),
-                        "vcpus",
-                    )
-                }),
-            ];
-            let wrong = wrong.into_iter().flatten().map(|(place, message, key)| {
-                let hint = format!("make it less, leave it out, or give the guest more `{key}`");
-                self.problems.report(Problem::new(place, message).hint(hint))
-            });
-            wrong.last().map_or(Ok(spec.clone()), Err)
-        }))
+    ) -> Read<(Vec<ContainerSpec>, Vec<Range<usize>>)> {
+        let sized: Vec<_> = all(containers.into_iter().map(
+            |PlacedContainer { spec, source, memory: memory_place, cpus }| {
+                let more_memory = spec.memory_mib.is_some_and(|mib| mib > memory.mib());
+                let more_cpus = spec.milli_cpus.is_some_and(|milli| milli > u32::from(vcpus) * 1000);
+                let message =
+                    |has: String| format!("container `{}` may take more than {what} has: {has}", spec.name);
+                let wrong = [
+                    memory_place
+                        .filter(|_| more_memory)
+                        .map(|place| (place, message(memory.to_string()), "memory")),
+                    cpus.filter(|_| more_cpus).map(|place| {
+                        (
+                            place,
+                            message(match vcpus {
+                                1 => "1 vcpu".to_owned(),
+                                _ => format!("{vcpus} vcpus"),
+                            }),
+                            "vcpus",
+                        )
+                    }),
+                ];
+                let wrong = wrong.into_iter().flatten().map(|(place, message, key)| {
+                    let hint = format!("make it less, leave it out, or give the guest more `{key}`");
+                    self.problems.report(Problem::new(place, message).hint(hint))
+                });
+                wrong.last().map_or(Ok((spec.clone(), source)), Err)
+            },
+        ))?;
+        Ok(sized.into_iter().unzip())
     }
 
     fn container(&mut self, section: &ContainerSection, taken: &mut Taken) -> Read<ContainerSpec> {
@@ -140,7 +147,7 @@ impl Validator<'_> {
         let (image, kube) = (section.image.by_ref()?, section.kube.by_ref()?);
         let place = section.place.clone();
         let problem = match (image, kube) {
-            (Some(image), None) => return Ok(ContainerSource::Image(image.0.clone())),
+            (Some(image), None) => return Ok(ContainerSource::Image(image.get_ref().0.clone())),
             (None, Some(kube)) => {
                 let beside = beside_kube(section);
                 if beside.is_empty() {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::super::file::{DiskChoice, FleetFile, GuestSection, IoSection};
-use super::super::model::{DiskSpec, GuestSpec, IoSpec, OnExit};
+use super::super::model::{DiskSpec, GuestSpec, IoSpec, OnExit, PoolMember};
 use super::super::scalar::{Bandwidth, Count};
 use super::container::PlacedContainer;
 use super::machine::NamedMachine;
@@ -72,7 +72,7 @@ impl Validator<'_> {
         for (name, section) in file.user.iter().flat_map(|users| users.iter()) {
             let what = format!("user `{}`", name.get_ref());
             let own = section.by_ref().map(|section| (&section.place, self.own(section, declared)));
-            let guest = own.and_then(|(place, own)| self.guest(own, defaults.by_ref()?, None, place, &what));
+            let guest = own.and_then(|(place, own)| self.guest(own, defaults.by_ref()?, place, &what));
             places.insert(name.get_ref().clone(), name.span());
             guests.insert(name.get_ref().clone(), guest);
         }
@@ -80,17 +80,18 @@ impl Validator<'_> {
             let what = format!("pool `{}`", name.get_ref());
             let Ok(section) = section else { continue };
             let own = self.own(&section.member, declared);
-            let pool = Some(name.get_ref().clone());
             let size = self.pool_size(section, &what);
             let warm = size.by_ref().ok().and_then(PoolSize::warm);
             let member =
-                defaults.by_ref().and_then(|defaults| self.guest(own, defaults, pool, &section.place, &what));
+                defaults.by_ref().and_then(|defaults| self.guest(own, defaults, &section.place, &what));
             let member = size.by_ref().and_then(|_| self.warm_member(section, warm, member?, &what));
-            for member_name in self.members(name, size.by_ref().map_or(0, PoolSize::members)) {
+            for (number, member_name) in self.members(name, size.by_ref().map_or(0, PoolSize::members)) {
+                let place = Some(PoolMember { pool: name.get_ref().clone(), number });
+                let member = member.clone().map(|member| GuestSpec { pool: place, ..member });
                 if let Some(place) = places.insert(member_name.clone(), name.span()) {
                     self.clash(name, &member_name, place);
                 }
-                guests.insert(member_name, member.clone());
+                guests.insert(member_name, member);
             }
         }
         file.user.by_ref()?;
@@ -98,11 +99,12 @@ impl Validator<'_> {
         Ok(guests)
     }
 
-    /// Names of a pool's members; none where one of them would not be the name of a guest.
-    fn members(&mut self, pool: &Spanned<Label>, count: u32) -> Vec<GuestName> {
+    /// Numbers and names of a pool's members; none where one of them would not be the name of a guest.
+    fn members(&mut self, pool: &Spanned<Label>, count: u32) -> Vec<(u32, GuestName)> {
         let name = |number: u32| {
             let text = format!("{}-{number}", pool.get_ref());
-            GuestName::declared(&text).map_err(|InvalidValue(rule)| (text, rule))
+            let name = GuestName::declared(&text).map_err(|InvalidValue(rule)| (text, rule));
+            name.map(|name| (number, name))
         };
         // The last name is the longest.
         let names = (0..count).rev().map(name).collect::<Result<Vec<_>, _>>();
@@ -117,19 +119,24 @@ impl Validator<'_> {
         })
     }
 
-    /// Refuses what software emulation cannot run.
-    pub(super) fn emulated(&mut self, place: Range<usize>, guests: &Guests) -> Read<()> {
-        let several = guests.iter().filter(|(_, spec)| spec.as_ref().is_ok_and(|spec| spec.vcpus > 1));
-        let names: Vec<_> = several.map(|(name, _)| name.as_str()).collect();
-        if names.is_empty() {
-            return Ok(());
-        }
-        let message = "with `vmm = \"qemu\"` a guest can have only one virtual processor, but more were \
-          given to";
-        Err(self.problems.report(
-            Problem::new(place, format!("{message} {}", names.join(", ")))
-                .hint("a second one hangs under software emulation; set `vcpus = 1`"),
-        ))
+    /// Refuses what software emulation cannot run, where it is said: in a section of guests, or in `[defaults]` for those that say
+    /// nothing themselves.
+    pub(super) fn emulated(&mut self, file: &FleetFile) -> Read<()> {
+        let users = file.user.by_ref()?.iter();
+        let users = users.filter_map(|(_, section)| section.as_ref().ok());
+        let pools = file.pool.by_ref()?.iter();
+        let pools = pools.filter_map(|(_, section)| Some(&section.as_ref().ok()?.member));
+        let own: Vec<_> = users.chain(pools).filter_map(|section| section.vcpus.as_ref().ok()).collect();
+        let inherits = own.iter().any(|vcpus| vcpus.is_none());
+        let defaults =
+            file.defaults.by_ref().ok().and_then(|defaults| defaults.as_ref()?.vcpus.as_ref().ok());
+        let said = own.into_iter().chain(defaults.filter(|_| inherits)).flatten();
+        let several = said.filter(|vcpus| vcpus.get_ref().0 > 1).map(Spanned::span);
+        let problem = |place: Range<usize>| {
+            Problem::new(place, "with `vmm = \"qemu\"` a guest can have only one virtual processor")
+                .hint("a second one hangs under software emulation; set `vcpus = 1`")
+        };
+        several.map(|place| self.problems.report(problem(place))).last().map_or(Ok(()), Err)
     }
 
     fn clash(&mut self, pool: &Spanned<Label>, member: &GuestName, place: Range<usize>) {
@@ -146,7 +153,6 @@ impl Validator<'_> {
         &mut self,
         own: GuestOverrides,
         defaults: &GuestOverrides,
-        pool: Option<Label>,
         place: &Range<usize>,
         what: &str,
     ) -> Read<GuestSpec> {
@@ -163,6 +169,7 @@ impl Validator<'_> {
             None => self.sized(defaults.containers.clone()?.unwrap_or_default(), memory, vcpus, what),
         };
         let (disk_name, disk) = fits.and(disk)?;
+        let (containers, container_places) = containers?;
         Ok(GuestSpec {
             image: image?,
             network: network?,
@@ -174,8 +181,9 @@ impl Validator<'_> {
             memory,
             cpu_weight: own.cpu_weight?.or(defaults.cpu_weight?).unwrap_or(EVEN_WEIGHT),
             io: own.io?.or(defaults.io?).unwrap_or_default(),
-            containers: containers?,
-            pool,
+            containers,
+            container_places,
+            pool: None,
             warm: None,
             on_exit: own.on_exit?.or(defaults.on_exit?).unwrap_or_default(),
         })
@@ -214,7 +222,7 @@ impl Validator<'_> {
         let memory = optional(&section.memory, |memory| self.size(memory, "a guest", LEAST_MEMORY_MIB));
         let containers = optional(&section.containers, |containers| self.containers(containers));
         // Count<1, 32> has made sure that it fits.
-        let vcpus = section.vcpus.map(|vcpus| vcpus.map(|Count(vcpus)| vcpus as u8));
+        let vcpus = section.vcpus.by_ref().map(|vcpus| vcpus.as_ref().map(|vcpus| vcpus.get_ref().0 as u8));
         // So does Count<1, 10000> here.
         let cpu_weight = section.cpu_weight.map(|weight| weight.map(|Count(weight)| weight as u16));
         let io = optional(&section.io, io_limits);

@@ -8,13 +8,28 @@ use super::super::model::{
 };
 use super::super::scalar::{Auto, ImageLocation, LocalPath, Mode, WorldEntry};
 use super::{MentionTarget, Validator, all};
-use crate::base::ByteSize;
 use crate::base::problem::{Problem, Read, ReadRef, suggest};
+use crate::base::{ByteSize, GuestPath, LOST_FOUND, is_lost_found};
 
 /// An ext4 file system with a journal of 4 MiB, its inodes and something to hold.
 pub(super) const LEAST_DISK_MIB: u64 = 16;
 
+/// Blocks of 4 KiB are counted in 32 bits, by what writes file systems and by what is in them; one block less is what ext4 lets a file
+/// of the host have.
+const MOST_DISK_MIB: u64 = (16 << 20) - 1;
+
 impl Validator<'_> {
+    /// The size of a file system.
+    pub(super) fn disk_size(&mut self, size: &Spanned<ByteSize>, what: &str) -> Read<ByteSize> {
+        let value = self.size(size, what, LEAST_DISK_MIB)?;
+        if value.mib() <= MOST_DISK_MIB {
+            return Ok(value);
+        }
+        let most = ByteSize::from_mib(MOST_DISK_MIB);
+        let message = format!("{value} is too large: {what} has at most {most}");
+        Err(self.problems.report(Problem::new(size.span(), message)))
+    }
+
     /// `tags` are those of the repositories; `None` where they are not known.
     pub(super) fn image(&mut self, section: &ImageSection, tags: Option<&[String]>) -> Read<ImageSpec> {
         let recipes = section.recipes.by_ref().and_then(|list| self.labels(list, MentionTarget::Recipe));
@@ -24,7 +39,10 @@ impl Validator<'_> {
             .and_then(|list| all(list.iter().map(|package| self.package(package.by_ref()?, tags))));
         let size = section.size.clone().and_then(|size| self.image_size(size));
         let files = section.files.by_ref().and_then(|files| {
-            all(files.iter().map(|(path, file)| Ok((path.get_ref().clone(), self.file(file.by_ref()?)?))))
+            all(files.iter().map(|(path, file)| {
+                self.refuse_lost_found(path)?;
+                Ok((path.get_ref().clone(), self.file(file.by_ref()?)?))
+            }))
         });
         let parameters = section.parameters.by_ref().and_then(|parameters| {
             all(parameters.iter().map(|(name, value)| {
@@ -50,9 +68,19 @@ impl Validator<'_> {
         })
     }
 
+    fn refuse_lost_found(&mut self, path: &Spanned<GuestPath>) -> Read<()> {
+        if !is_lost_found(path.get_ref().as_str()) {
+            return Ok(());
+        }
+        let problem = Problem::new(path.span(), format!("no file can be put into {LOST_FOUND}"));
+        Err(self.problems.report(
+            problem.hint("it is the file system's own, for what e2fsck recovers: choose another path"),
+        ))
+    }
+
     fn image_size(&mut self, size: Option<Spanned<Auto<ByteSize>>>) -> Read<Option<ByteSize>> {
         let given = size.and_then(|size| Some(Spanned::new(size.span(), size.into_inner().given()?)));
-        given.map(|size| self.size(&size, "an image", LEAST_DISK_MIB)).transpose()
+        given.map(|size| self.disk_size(&size, "an image")).transpose()
     }
 
     fn package(&mut self, package: &Spanned<WorldEntry>, tags: Option<&[String]>) -> Read<String> {
@@ -100,7 +128,7 @@ impl Validator<'_> {
     }
 
     pub(super) fn disk(&mut self, section: &DiskSection) -> Read<DiskSpec> {
-        let size = section.size.clone().and_then(|size| self.size(&size, "a disk", LEAST_DISK_MIB));
+        let size = section.size.clone().and_then(|size| self.disk_size(&size, "a disk"));
         let images = section
             .images
             .by_ref()
@@ -122,7 +150,7 @@ impl Validator<'_> {
                 reference: reference.clone(),
             },
             ImageLocation::OciLayout(path, reference) => ContainerImage::OciLayout {
-                path: self.path_to_build(&place(path), MentionTarget::Directory),
+                path: self.path_to_build(&place(path), MentionTarget::Layout),
                 reference: reference.clone(),
             },
             ImageLocation::DockerArchive(path) => {

@@ -21,8 +21,9 @@ impl Validator<'_> {
             if !built_with.is_empty() {
                 return Err(self.conflict(image.span(), &built_with));
             }
-            let image = self.path_to_build(image, MentionTarget::File);
-            return Ok(KernelSpec::Ready { image, sha256: section.sha256.clone()?.map(Spanned::into_inner) });
+            let (place, image) = (image.span(), self.path_to_build(image, MentionTarget::File));
+            let sha256 = section.sha256.clone()?.map(Spanned::into_inner);
+            return Ok(KernelSpec::Ready { image, place, sha256 });
         }
         self.kernel_build(section).map(KernelSpec::Build)
     }

@@ -7,7 +7,6 @@ use toml::Spanned;
 use super::super::file::{PoolSection, SessionSection};
 use super::super::model::{GuestSpec, KEPT_DISK, RestartPolicy, WarmPool};
 use super::super::scalar::{Count, Lifetime};
-use super::image::LEAST_DISK_MIB;
 use super::{Validator, optional};
 use crate::base::problem::{Problem, Read, ReadRef, suggest};
 
@@ -88,7 +87,7 @@ impl Validator<'_> {
         let (ttl, disk, ends_with) = match section.session.by_ref()? {
             Some(SessionSection { ttl, disk, ends_with, .. }) => (
                 (*ttl)?.map(|Lifetime(ttl)| ttl),
-                optional(disk, |size| self.size(size, "the disk of a session", LEAST_DISK_MIB))?,
+                optional(disk, |size| self.disk_size(size, "the disk of a session"))?,
                 ends_with.clone()?.map(Spanned::into_inner),
             ),
             None => (None, None, None),

@@ -1,5 +1,5 @@
 //! The rules that lead port 53 of guests, whomever they ask, to the resolver of their policy or to its name servers, and the web of
-//! guests whose policy allows some names alone to its proxy; and those that hold resolvers and proxies to what they are for.
+//! guests whose policy allows some names alone to its proxy; and those that hold resolvers, proxies and VMMs to what they are for.
 //!
 //! The first packet of a connection is turned before the policy sees it, so the policy judges where it really goes.
 
@@ -40,7 +40,9 @@ impl NameRules<'_> {
     }
 }
 
-/// Maps and chains, to stand in the fleet's table.
+/// Maps and chains, to stand in the fleet's table. VMMs are in the namespace, too, and have nothing to send but their guests' frames: what
+/// has taken one over would otherwise be past its guest's policy. Of packets that are nobody's, such as a reset, there is no uid to
+/// match; a resolver that the rules do not know yet answers whoever looks whether it is there.
 pub fn render(rules: &NameRules<'_>) -> String {
     let mut text = String::new();
     maps(&mut text, rules);
@@ -57,6 +59,8 @@ pub fn render(rules: &NameRules<'_>) -> String {
   chain sending {{
     type filter hook output priority filter - 5; policy accept;
     meta skuid vmap @senders
+    oifname "lo" ct direction reply accept
+    meta skuid != 0 counter drop
   }}
 "#
     );

@@ -1,5 +1,5 @@
 //! What somebody asks about: `DEST[:PORT[/PROTO]]`, or `DEST/PROTO` for a protocol without ports. A destination is an address or
-//! a domain name.
+//! a domain name. Protocols whose number could be the length of a prefix are written `proto-NUMBER`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,6 +11,12 @@ use crate::base::InvalidValue;
 
 use super::Transport;
 use crate::host::resolver::list;
+
+/// Stands before the number of a protocol.
+const BY_NUMBER: &str = "proto-";
+
+/// The longest prefix of IPv4, in bits.
+const LONGEST_PREFIX: u8 = 32;
 
 /// A destination, and perhaps what is sent there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,10 +78,11 @@ impl FromStr for Question {
     }
 }
 
-/// The first address of a network, where this is one and no address with the number of a protocol behind it.
+/// An address of a network, where this is one: that which stands there, unless it is the network's own.
 fn network(text: &str) -> Option<IpAddr> {
-    let net = text.parse::<IpNet>().ok().filter(|net| net.addr() == net.network())?;
-    Some(net.hosts().next().unwrap_or(net.addr()))
+    let net = text.parse::<IpNet>().ok()?;
+    let first = || net.hosts().next().unwrap_or(net.addr());
+    Some(if net.addr() == net.network() { first() } else { net.addr() })
 }
 
 /// Whether it has the form of an IPv4 address, whatever its numbers.
@@ -114,10 +121,10 @@ fn transport(port: Option<&str>, protocol: Option<&str>) -> Result<Option<Transp
             wrong("a port belongs before /tcp and /udp, as in 198.51.100.1:53/udp".into())
         }
         ("icmp", Some(_), _) => wrong("ICMP has no ports: write 198.51.100.1/icmp".into()),
-        (other, None, _) => match other.parse::<u8>() {
+        (other, None, _) => match other.strip_prefix(BY_NUMBER).unwrap_or(other).parse::<u8>() {
             Ok(number) if ![1, 6, 17].contains(&number) => Ok(Some(Transport::Other(number))),
             _ => wrong(format!(
-                "{other:?} is no protocol: there are tcp, udp, icmp, and others by their number"
+                "{other:?} is no protocol: there are tcp, udp, icmp, and others by their number, as in 198.51.100.1/proto-47"
             )),
         },
         (other, Some(_), _) => wrong(format!("{other:?} has no ports: there are tcp and udp")),
@@ -132,6 +139,7 @@ impl fmt::Display for Question {
             Some(Transport::Tcp(port)) => write!(f, ":{port}/tcp"),
             Some(Transport::Udp(port)) => write!(f, ":{port}/udp"),
             Some(Transport::Icmp) => f.write_str("/icmp"),
+            Some(Transport::Other(number @ 0..=LONGEST_PREFIX)) => write!(f, "/{BY_NUMBER}{number}"),
             Some(Transport::Other(number)) => write!(f, "/{number}"),
         }
     }
@@ -150,6 +158,8 @@ mod tests {
             ("198.51.100.1:53/UDP", "198.51.100.1:53/udp"),
             ("198.51.100.1/icmp", "198.51.100.1/icmp"),
             ("198.51.100.1/47", "198.51.100.1/47"),
+            ("198.51.100.1/proto-47", "198.51.100.1/47"),
+            ("198.51.100.1/proto-4", "198.51.100.1/proto-4"),
             ("2001:db8::1", "2001:db8::1"),
             ("[2001:db8::1]:443", "2001:db8::1:443/tcp"),
             ("Example.org.", "example.org"),
@@ -169,6 +179,10 @@ mod tests {
             ),
             ("2001:db8::/32", "is a network"),
             ("198.51.100.1/32", "is a network"),
+            (
+                "198.51.100.1/24",
+                "is a network, and a packet goes to one address: write one of it, such as 198.51.100.1",
+            ),
             ("198.51.100.1:0", "is no port"),
             ("198.51.100.1:65536", "is no port"),
             ("198.51.100.1:", "is no port"),
@@ -176,7 +190,8 @@ mod tests {
             ("198.51.100.1:1/icmp", "ICMP has no ports"),
             ("198.51.100.1:1/sctp", "has no ports"),
             ("198.51.100.0/24/tcp", "neither an address"),
-            ("198.51.100.1/6", "is no protocol"),
+            ("198.51.100.1/proto-6", "is no protocol"),
+            ("198.51.100.1/256", "is no protocol"),
             ("", "neither an address"),
         ] {
             let InvalidValue(told) = text.parse::<Question>().unwrap_err();

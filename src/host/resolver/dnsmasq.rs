@@ -27,7 +27,15 @@ pub fn config(resolver: &Resolver) -> String {
                 let _ = writeln!(text, "server={server}");
             }
         }
-        Some(allow) => allowed(&mut text, resolver, allow),
+        Some(allow) => {
+            text.push_str(NOTHING_ELSE);
+            text.push('\n');
+            allowed(resolver, allow, |name| {
+                for server in &resolver.servers {
+                    let _ = writeln!(text, "server=/{name}/{server}");
+                }
+            });
+        }
     }
     for name in denied(resolver) {
         text.push_str("address=/");
@@ -71,41 +79,72 @@ fn denied(resolver: &Resolver) -> impl Iterator<Item = &str> {
 
 /// The only names that there are. Of two entries for a name, dnsmasq takes that of the longer one, so an allowed name within a
 /// denied one is left out.
-fn allowed(text: &mut String, resolver: &Resolver, allow: &[Arc<NameList>]) {
-    text.push_str(NOTHING_ELSE);
-    text.push('\n');
+fn allowed(resolver: &Resolver, allow: &[Arc<NameList>], each: impl FnMut(&str)) {
     let tree = NameTree::of(denied(resolver));
     let allowed = allow.iter().flat_map(|list| list.names());
-    for name in allowed.filter(|name| tree.holder(name).is_none()) {
-        for server in &resolver.servers {
-            let _ = writeln!(text, "server=/{name}/{server}");
-        }
-    }
+    allowed.filter(|name| tree.holder(name).is_none()).for_each(each);
 }
 
-/// The names that a configuration has, by which one is compared with another.
+/// The names that a resolver answers for by itself, by which one is compared with another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ConfiguredNames(String);
+pub struct ConfiguredNames {
+    denied: NameLines,
+    allowed: Option<NameLines>,
+}
 
 impl ConfiguredNames {
-    /// Those of this configuration.
-    pub fn of(config: String) -> Self {
-        Self(config)
+    /// Those of a resolver that is to run.
+    pub fn wanted(resolver: &Resolver) -> Self {
+        let denied = denied(resolver).fold(NameLines::default(), NameLines::with);
+        let allowed = resolver.allow.as_ref().map(|allow| {
+            let mut names = NameLines::default();
+            allowed(resolver, allow, |name| names.add(name));
+            names
+        });
+        Self { denied, allowed }
+    }
+
+    /// Those of a configuration, by which a resolver was started.
+    pub fn observed(config: &str) -> Self {
+        let entries = config.lines().filter_map(|line| line.strip_prefix("address=/")?.strip_suffix('/'));
+        let denied = entries.filter(|name| *name != "#").fold(NameLines::default(), NameLines::with);
+        let is_only_allowed = config.lines().any(|line| line == NOTHING_ELSE);
+        let servers =
+            config.lines().filter_map(|line| Some(line.strip_prefix("server=/")?.split_once('/')?.0));
+        let allowed = is_only_allowed.then(|| servers.fold(NameLines::default(), NameLines::with));
+        Self { denied, allowed }
     }
 
     /// Those that do not exist.
     pub fn denied(&self) -> impl Iterator<Item = &str> {
-        let denied = self.0.lines().filter_map(|line| line.strip_prefix("address=/")?.strip_suffix('/'));
-        denied.filter(|name| *name != "#")
+        self.denied.iter()
     }
 
-    /// Whether no others exist than those that are allowed.
-    pub fn is_only_allowed(&self) -> bool {
-        self.0.lines().any(|line| line == NOTHING_ELSE)
+    /// Those that exist, where no others do.
+    pub fn allowed(&self) -> Option<impl Iterator<Item = &str>> {
+        self.allowed.as_ref().map(NameLines::iter)
+    }
+}
+
+/// Names, each on a line of its own: a million of them are not a million allocations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct NameLines(String);
+
+impl NameLines {
+    /// Adds one, unless it is the last one: a configuration has an allowed name once for each name server.
+    fn add(&mut self, name: &str) {
+        if self.0.lines().next_back() != Some(name) {
+            self.0.push_str(name);
+            self.0.push('\n');
+        }
     }
 
-    /// Those that exist, where no others do; once for each name server.
-    pub fn allowed(&self) -> impl Iterator<Item = &str> {
-        self.0.lines().filter_map(|line| Some(line.strip_prefix("server=/")?.split_once('/')?.0))
+    fn with(mut self, name: &str) -> Self {
+        self.add(name);
+        self
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.lines()
     }
 }

@@ -108,8 +108,16 @@ pub struct Seat {
 const SEATS: u32 = 4096;
 /// Ports of the first seat. Those of the last are below what the kernel gives to connections (`ip_local_port_range`).
 const FIRST_PORT: u16 = 10_000;
-/// Ports of a seat.
+/// Ports of a seat, and what the used ones are for.
 const PORTS: u16 = 4;
+const DNS: u16 = 0;
+const TLS: u16 = 1;
+const HTTP: u16 = 2;
+
+/// One of the ports of a seat, whose number is below [`SEATS`].
+const fn port(number: u16, which: u16) -> u16 {
+    FIRST_PORT + PORTS * number + which
+}
 
 impl Seat {
     /// One of the seats that a range of uids has. Guests get uids from its start, seats theirs from its end.
@@ -126,22 +134,28 @@ impl Seat {
     }
 
     fn port(self, which: u16) -> u16 {
-        FIRST_PORT + PORTS * self.number + which
+        port(self.number, which)
+    }
+
+    /// The ports at which guests are led to the seat of this number, whoever runs what is there; none where there is no such seat.
+    pub fn ports_of(number: u16) -> Vec<u16> {
+        let used = DNS..=HTTP;
+        if u32::from(number) < SEATS { used.map(|which| port(number, which)).collect() } else { Vec::new() }
     }
 
     /// Where the resolver is asked.
     pub fn dns_port(self) -> u16 {
-        self.port(0)
+        self.port(DNS)
     }
 
     /// Where the proxy takes connections that were meant for port 443.
     pub fn tls_port(self) -> u16 {
-        self.port(1)
+        self.port(TLS)
     }
 
     /// The same for port 80.
     pub fn http_port(self) -> u16 {
-        self.port(2)
+        self.port(HTTP)
     }
 }
 

@@ -112,6 +112,27 @@ fn of_allowed_names_those_that_are_denied_are_left_out() {
 }
 
 #[test]
+fn what_is_wanted_and_what_dnsmasq_is_told_are_the_same_names() {
+    let lists =
+        [("good", "work.example\nads.example\nx.ads.example\nb.example\n"), ("bad", "ads.example\nzip\n")];
+    for (policy, denied, allowed) in [
+        (policy(&["bad"], None), vec!["ads.example", "zip"], None),
+        (
+            policy(&["bad", "bad"], Some(&["good"])),
+            vec!["ads.example", "zip", "ads.example", "zip"],
+            Some(vec!["work.example", "b.example"]),
+        ),
+        (policy(&[], Some(&["bad"])), vec![], Some(vec!["ads.example", "zip"])),
+    ] {
+        let resolver = one(&policy, &lists);
+        let wanted = ConfiguredNames::wanted(&resolver);
+        assert_eq!(wanted.denied().collect::<Vec<_>>(), denied);
+        assert_eq!(wanted.allowed().map(Iterator::collect::<Vec<_>>), allowed);
+        assert_eq!(ConfiguredNames::observed(&resolver_config(&resolver)), wanted);
+    }
+}
+
+#[test]
 fn a_changed_list_is_another_resolver_and_its_wording_is_not() {
     let policy = policy(&["bad"], None);
     let of = |text: &str| one(&policy, &[("bad", text)]);
@@ -133,6 +154,8 @@ fn seats_are_shared_with_nobody_and_stay_when_others_come() {
     let ports: BTreeSet<u16> =
         found.values().flat_map(|it| [it.seat.dns_port(), it.seat.tls_port(), it.seat.http_port()]).collect();
     assert_eq!((used.len(), ports.len()), (1000, 1500));
+    assert_eq!(found.values().flat_map(|it| Seat::ports_of(it.seat.number)).collect::<BTreeSet<_>>(), ports);
+    assert!(Seat::ports_of(u16::MAX).is_empty());
     assert!(used.iter().all(|uid| uids.contains(uid)));
     assert!(ports.iter().all(|port| (10_000..32_768).contains(port)));
     let alone = all(&policies[..1], &lists, uids.clone(), &[]).unwrap();

@@ -73,7 +73,7 @@ impl VmmProfile for Firecracker {
     /// Where no metrics are asked for, there is no pipe for them.
     fn log_streams(&self, layout: &Layout, guest: &GuestName, root: &Path) -> Vec<LogStream> {
         vec![
-            LogStream { kind: LogKind::Serial, pipe: layout.pipe(guest, LogKind::Serial) },
+            LogStream { kind: LogKind::Serial, pipe: layout.guest(guest).pipe(LogKind::Serial) },
             LogStream { kind: LogKind::Vmm, pipe: root.join(VMM_LOG) },
             LogStream { kind: LogKind::Metrics, pipe: root.join(METRICS) },
         ]
@@ -118,6 +118,10 @@ impl VmmProfile for Firecracker {
 
     fn can_change_tap(&self, version: &str) -> bool {
         versions::can_change_tap(version)
+    }
+
+    fn can_leave_untouched(&self, version: &str) -> bool {
+        versions::can_leave_untouched(version)
     }
 
     fn origin_words(&self) -> [&'static str; 3] {

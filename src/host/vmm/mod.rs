@@ -83,6 +83,9 @@ pub trait VmmProfile: Sync {
     /// Whether this version can give a guest another TAP than that with which it was frozen.
     fn can_change_tap(&self, version: &str) -> bool;
 
+    /// Whether this version can write a snapshot without the pages that its guest never touched.
+    fn can_leave_untouched(&self, version: &str) -> bool;
+
     /// What a version, a build and a snapshot's format of it are called.
     fn origin_words(&self) -> [&'static str; 3];
 

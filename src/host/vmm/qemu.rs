@@ -62,7 +62,9 @@ impl VmmProfile for Qemu {
     }
 
     fn log_streams(&self, layout: &Layout, guest: &GuestName, _: &Path) -> Vec<LogStream> {
-        [LogKind::Serial, LogKind::Vmm].map(|kind| LogStream { kind, pipe: layout.pipe(guest, kind) }).into()
+        [LogKind::Serial, LogKind::Vmm]
+            .map(|kind| LogStream { kind, pipe: layout.guest(guest).pipe(kind) })
+            .into()
     }
 
     fn control_socket(&self) -> &'static str {
@@ -107,6 +109,11 @@ impl VmmProfile for Qemu {
 
     fn can_change_tap(&self, _: &str) -> bool {
         true
+    }
+
+    /// It writes pages of zeros as such by itself.
+    fn can_leave_untouched(&self, _: &str) -> bool {
+        false
     }
 
     fn origin_words(&self) -> [&'static str; 3] {

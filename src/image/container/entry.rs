@@ -32,11 +32,19 @@ impl LayerEntry {
         };
         let id = |id: u64| u32::try_from(id).map_err(|_| "has an owner whose number is too large");
         let mut node = Node::new(kind, header.mode as u16).owned_by(id(header.uid)?, id(header.gid)?);
-        node.mtime = header.mtime;
+        node.mtime = stored_time(header);
         let kept = header.xattrs.iter().filter(|(name, _)| may_set(name));
         node.xattrs = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
         Ok(Some(Self { path, node: Some(node) }))
     }
+}
+
+/// The time that containers/storage sets: that of the epoch for one that Go's `time.Duration` does not reach from there
+/// (`Chtimes`); of a symlink whatever is stated.
+fn stored_time(header: &Header) -> i64 {
+    const LAST: i64 = i64::MAX / 1_000_000_000;
+    let is_set = header.kind == EntryType::Symlink || (0..=LAST).contains(&header.mtime);
+    if is_set { header.mtime } else { 0 }
 }
 
 /// Attributes that an unprivileged user can set and that mean nothing to overlayfs.

@@ -16,8 +16,9 @@ use crate::base::Sha256;
 use crate::sys::oci::Descriptor;
 
 use super::super::content::{SequentialArchive, Visit};
-use super::super::ext4::Ext4Error;
-use super::super::tree::{Node, NodeKind, Tree, TreeError, name_of, parent_of};
+use super::super::error::Ext4Error;
+use super::super::space::{LONGEST_TARGET, holds_attributes};
+use super::super::tree::{Node, NodeKind, Tree, TreeError, name_of, parent_of, unescaped};
 use super::blobs::{Blobs, check_digest};
 use super::entry::{Blocked, LayerEntry, placed};
 use super::packed::Compression;
@@ -46,6 +47,8 @@ pub struct Layer {
     pub(super) uids: BTreeSet<u32>,
     pub(super) gids: BTreeSet<u32>,
     pub(super) tar_split: Vec<u8>,
+    /// Devices, which are left out.
+    left_out: BTreeSet<String>,
 }
 
 impl Layer {
@@ -70,6 +73,7 @@ impl Layer {
             uids: BTreeSet::from([0]),
             gids: BTreeSet::from([0]),
             tar_split: Vec::new(),
+            left_out: BTreeSet::new(),
         };
         let mut split = SplitWriter::new();
         for (name, entry) in layer.entries(&mut split)? {
@@ -82,6 +86,7 @@ impl Layer {
                 },
             })?;
         }
+        layer.check_room()?;
         layer.tar_split = split.finish().map_err(read)?;
         Ok(layer)
     }
@@ -104,6 +109,31 @@ impl Layer {
             Stopped::Layer(problem) | Stopped::Visit(problem) => self.blame(problem),
         })?;
         Ok(entries)
+    }
+
+    /// Refuses what no ext4 has room for, where its image can still be named.
+    fn check_room(&self) -> Result<(), ContainerProblem> {
+        for (path, node) in self.tree.iter() {
+            let problem = match &node.kind {
+                NodeKind::Symlink { target } if unescaped(target).len() > LONGEST_TARGET => {
+                    format!(
+                        "leads to a path of {} bytes: ext4 holds {LONGEST_TARGET}",
+                        unescaped(target).len()
+                    )
+                }
+                _ if !holds_attributes(&node.xattrs) => {
+                    "has more extended attributes than ext4 has room for, which is about 4000 bytes"
+                        .to_owned()
+                }
+                _ => continue,
+            };
+            return Err(ContainerProblem::Entry {
+                layer: self.diff_id.short(),
+                entry: path.to_owned(),
+                problem,
+            });
+        }
+        Ok(())
     }
 
     /// What is to be said of a layer that cannot be read: that it is damaged, where it is.
@@ -184,22 +214,29 @@ impl Layer {
         if old.is_none() {
             self.tree.remove_all(&path);
         }
-        let Some(mut node) = node else { return Ok(()) };
+        let Some(mut node) = node.map(|node| self.resolved(node)).transpose()?.flatten() else {
+            self.left_out.insert(path);
+            return Ok(());
+        };
         for (name, value) in old.into_iter().flatten() {
             node.xattrs.entry(name).or_insert(value);
-        }
-        if let NodeKind::HardLink { target } = &node.kind {
-            let target = placed(&self.tree, target)?;
-            node = self.linked(target, node);
         }
         Ok(self.tree.insert(&path, node)?)
     }
 
+    /// A node as it stands in the tree; `None` for another name of a device, which is left out with it.
+    fn resolved(&mut self, node: Node<usize>) -> Result<Option<Node<usize>>, Refused> {
+        let NodeKind::HardLink { target } = &node.kind else { return Ok(Some(node)) };
+        let target = placed(&self.tree, target)?;
+        let is_left_out = self.tree.get(&target).is_none() && self.left_out.contains(&target);
+        Ok((!is_left_out).then(|| self.linked(target, node)))
+    }
+
     /// A hard link as the tree has it: a link to a link is one to its file, whose owner and mode become those that are stated last;
-    /// a link to a symlink or pipe becomes a copy of it.
+    /// a link to a symlink becomes a copy of it.
     fn linked(&mut self, target: String, link: Node<usize>) -> Node<usize> {
         match self.tree.get(&target).map(|node| &node.kind) {
-            Some(NodeKind::File { .. } | NodeKind::HardLink { .. }) => {}
+            Some(NodeKind::File { .. } | NodeKind::Fifo | NodeKind::HardLink { .. }) => {}
             Some(NodeKind::Directory) | None => return Node { kind: NodeKind::HardLink { target }, ..link },
             Some(_) => return self.tree.get(&target).cloned().unwrap_or(link),
         }

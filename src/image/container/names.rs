@@ -6,6 +6,13 @@ use std::path::Path;
 /// By containerd and BuildKit; Podman takes it before the other.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
+/// Bytes of the longest name without its tag, the registry included (`NameTotalLengthMax` of Docker's references). One that is longer
+/// keeps Podman from listing any image of the store.
+const LONGEST_NAME: usize = 255;
+
+/// Bytes of the name of a file that become part of that of an image.
+const MOST_OF_FILE: usize = 128;
+
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The names of an image.
@@ -55,7 +62,8 @@ fn stem(path: &Path) -> String {
     let plain = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' };
     let is_component = is_component(&stem);
     let name: String = if is_component { stem } else { stem.chars().map(plain).collect() };
-    let name = name.trim_matches('-');
+    // Whatever the file is called, its name is one that images can have.
+    let name = name[..name.len().min(MOST_OF_FILE)].trim_matches(['-', '.', '_']);
     if name.is_empty() { "image".to_owned() } else { name.to_owned() }
 }
 
@@ -71,8 +79,10 @@ pub fn full_name(text: &str) -> Option<String> {
         Some((last, tag)) => (&rest[..slash + last.len()], Some(tag)),
         None => (rest, None),
     };
-    let registry =
-        name.split_once('/').filter(|(first, _)| *first == "localhost" || first.contains(['.', ':']));
+    // What no host can be called is a part of the path.
+    let is_named = |first: &str| first == "localhost" || first.contains(['.', ':']);
+    let is_host = |first: &str| is_named(first) && (is_registry(first) || !is_component(first));
+    let registry = name.split_once('/').filter(|(first, _)| is_host(first));
     let (registry, path) = registry.unwrap_or(("localhost", name));
     let is_hex = |digest: &str| {
         let hex = digest.strip_prefix("sha256:").unwrap_or_default();
@@ -87,9 +97,10 @@ pub fn full_name(text: &str) -> Option<String> {
     }
     let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
     let library = if registry == "docker.io" && !path.contains('/') { "library/" } else { "" };
-    Some(match (digest, tag) {
-        (Some(digest), _) => format!("{registry}/{library}{path}@{digest}"),
-        (None, tag) => format!("{registry}/{library}{path}:{}", tag.unwrap_or("latest")),
+    let name = format!("{registry}/{library}{path}");
+    (name.len() <= LONGEST_NAME).then(|| match (digest, tag) {
+        (Some(digest), _) => format!("{name}@{digest}"),
+        (None, tag) => format!("{name}:{}", tag.unwrap_or("latest")),
     })
 }
 
@@ -150,6 +161,29 @@ mod tests {
         assert_eq!(name("index.docker.io/a/b:3"), "docker.io/a/b:3");
         let digest = format!("sha256:{}", "0".repeat(64));
         assert_eq!(name(&format!("quay.io/a:1@{digest}")), format!("quay.io/a@{digest}"));
+    }
+
+    #[test]
+    fn a_name_is_as_long_as_podman_lists_it() {
+        let longest = "a".repeat(LONGEST_NAME - "localhost/".len());
+        assert!(full_name(&format!("{longest}:{}", "t".repeat(128))).is_some());
+        for wrong in
+            [format!("{longest}a:1"), format!("quay.io/{longest}/aa"), format!("docker.io/{longest}aa")]
+        {
+            assert_eq!(full_name(&wrong), None);
+            assert_eq!(annotated(&[(REF_NAME, &wrong)]), Err(wrong));
+        }
+        let file = format!("{}_.tar", "b".repeat(MOST_OF_FILE + 50));
+        assert_eq!(
+            ImageNames::of_file(Path::new(&file)).own,
+            [format!("localhost/{}:latest", "b".repeat(MOST_OF_FILE))]
+        );
+    }
+
+    #[test]
+    fn a_registry_with_an_underscore_is_taken_as_podman_takes_it() {
+        assert_eq!(full_name("my_registry.local/a").as_deref(), Some("localhost/my_registry.local/a:latest"));
+        assert_eq!(full_name("my_registry:5000/a"), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 
 use crate::base::Sha256;
 use crate::base::time::is_rfc3339;
-use crate::fleet::{ContainerImage, RegistryImage};
+use crate::fleet::RegistryImage;
 use crate::sys::oci::{Descriptor, ImageIndex, ImageManifest, Platform};
 use crate::sys::registry::Pulled;
 
@@ -18,7 +18,7 @@ use super::blobs::{Blobs, sha256_of};
 use super::layer::Layer;
 use super::names::{ImageNames, REF_NAME};
 use super::platform::{check_platform, choose};
-use super::{ContainerError, ContainerProblem, docker};
+use super::{ContainerError, ContainerProblem};
 
 /// A container image, verified.
 #[derive(Debug)]
@@ -60,33 +60,7 @@ struct RootFs {
 }
 
 impl Image {
-    /// Opens the images in a file and verifies all of them: manifest, config, and each layer both compressed and unpacked. A layout
-    /// gives one, the one of its reference where that is given; what `docker save` wrote may hold several.
-    /// An image of a registry is opened by [`Image::pulled`].
-    pub fn open(image: &ContainerImage) -> Result<Vec<Self>, ContainerError> {
-        let named = |path: &Path| {
-            let path = path.to_owned();
-            move |problem| ContainerError { path, problem }
-        };
-        match image {
-            ContainerImage::OciArchive { path, reference } => Blobs::open_archive(path)
-                .and_then(|blobs| open(blobs, path, reference.as_deref()))
-                .map(|image| vec![image])
-                .map_err(named(path)),
-            ContainerImage::OciLayout { path, reference } => {
-                open(Blobs::Directory(path.clone()), path, reference.as_deref())
-                    .map(|image| vec![image])
-                    .map_err(named(path))
-            }
-            ContainerImage::DockerArchive(path) => docker::open(path).map_err(named(path)),
-            ContainerImage::Registry(image) => {
-                let problem = ContainerProblem::Missing(format!("file: {image} is of a registry"));
-                Err(named(Path::new(&image.called()))(problem))
-            }
-        }
-    }
-
-    /// The same of an image that was pulled.
+    /// Verifies an image that was pulled, as [`Image::open`] does those of files.
     pub fn pulled(image: &RegistryImage, pulled: Pulled) -> Result<Self, ContainerError> {
         let path = PathBuf::from(image.called());
         let size = pulled.blobs.get(&pulled.manifest).map_or(0, |blob| blob.size);
@@ -110,7 +84,7 @@ pub(super) fn names(
     chosen(index.manifests, path, reference).map(|(_, names)| names)
 }
 
-fn open(blobs: Blobs, path: &Path, reference: Option<&str>) -> Result<Image, ContainerProblem> {
+pub(super) fn open(blobs: Blobs, path: &Path, reference: Option<&str>) -> Result<Image, ContainerProblem> {
     let index: ImageIndex = parse("index.json", &blobs.read_file("index.json")?)?;
     let (manifest, names) = chosen(index.manifests, path, reference)?;
     let manifest = read_image(&blobs, &manifest, 0)?;

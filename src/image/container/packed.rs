@@ -4,8 +4,7 @@ use std::io::{self, Read};
 
 use flate2::read::MultiGzDecoder;
 
-/// Most memory for unpacking xz; its largest preset asks for 65 MiB.
-const XZ_MEMORY: u64 = 256 << 20;
+use crate::sys::xz;
 
 /// A compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +38,10 @@ impl Compression {
             Self::Gzip => Box::new(MultiGzDecoder::new(packed)),
             Self::Zstd => Box::new(zstd::stream::read::Decoder::new(packed)?),
             Self::Xz => {
-                let stream =
-                    liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
+                let stream = xz::decoder(liblzma::stream::CONCATENATED)?;
                 Box::new(liblzma::read::XzDecoder::new_stream(packed, stream))
             }
-            Self::Bzip2 => {
-                let text = "it is compressed by bzip2, which is not supported: unpack it, or use gzip or \
-                  zstd";
-                return Err(io::Error::new(io::ErrorKind::Unsupported, text));
-            }
+            Self::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(packed)),
         })
     }
 

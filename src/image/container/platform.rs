@@ -15,12 +15,6 @@ pub(super) fn check_platform(platform: &Platform) -> Result<(), ContainerProblem
     Err(ContainerProblem::Platform { found: text(platform) })
 }
 
-/// An image for newer processors alone has a variant.
-fn is_wanted(platform: &Platform) -> bool {
-    (platform.os.as_str(), platform.architecture.as_str()) == WANTED
-        && matches!(platform.variant.as_str(), "" | "v1")
-}
-
 /// BuildKit's attestations stand beside the images that they are about.
 fn is_unknown(platform: &Platform) -> bool {
     platform.os == "unknown" && platform.architecture == "unknown"
@@ -31,12 +25,14 @@ fn text(platform: &Platform) -> String {
     parts.into_iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("/")
 }
 
-/// The images of an index that are for guests: those that say so; where none does, those that say nothing. The error is that
-/// all are for other platforms.
+/// The images of an index that are for guests: those that say so, of which those that the most processors run; where none does,
+/// those that say nothing. The error is that all are for other platforms.
 pub(super) fn choose(manifests: Vec<Descriptor>) -> Result<Vec<Descriptor>, ContainerProblem> {
     let is_image = |manifest: &Descriptor| !manifest.platform.as_ref().is_some_and(is_unknown);
     let images: Vec<Descriptor> = manifests.into_iter().filter(is_image).collect();
-    let is_ours = |image: &&Descriptor| image.platform.as_ref().is_some_and(is_wanted);
+    let rank = |image: &Descriptor| image.platform.as_ref().and_then(Platform::rank);
+    let lowest = images.iter().filter_map(rank).min();
+    let is_ours = |image: &&Descriptor| lowest.is_some() && rank(image) == lowest;
     let ours: Vec<Descriptor> = images.iter().filter(is_ours).cloned().collect();
     let for_any: Vec<Descriptor> = images.iter().filter(|image| image.platform.is_none()).cloned().collect();
     let found: Vec<String> = images.iter().filter_map(|image| image.platform.as_ref()).map(text).collect();

@@ -42,9 +42,6 @@ pub(super) enum EntryType {
 /// What a tar is read from.
 pub(super) trait TarSource: Read {
     /// Passes over some bytes.
-    ///
-    /// # Errors
-    /// Where there are fewer.
     fn skip(&mut self, bytes: u64) -> io::Result<()>
     where
         Self: Sized,

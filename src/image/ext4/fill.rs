@@ -1,4 +1,4 @@
-//! File data into an image whose metadata are written: from archives, several at a time, or from an earlier image.
+//! File data into an image that is laid out: from archives, several at a time, or from an earlier image.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,50 +9,19 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mkext4::{InodeHandle, Layout};
-use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use super::super::content::{Content, SequentialArchive};
 use super::super::space::BLOCK;
 use super::super::tree::{NodeKind, Tree};
+use super::earlier::{Earlier, FileExtents, Run, between};
 use super::{Ext4Error, Files, Written};
 use crate::base::Sha256;
+use crate::sys::sparse;
 use crate::sys::verity::{self, KnownBlocks};
 
 /// Bytes read at a time.
 const CHUNK: usize = 256 * 1024;
-
-/// Bytes copied at a time from an earlier image.
-const COPIED: u64 = 4 << 20;
-
-/// Where each piece of a file begins, in bytes from the beginning of an image, and its length.
-type Pieces = Vec<(u64, u64)>;
-
-/// A file's bytes within an image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileExtents {
-    /// SHA-1 of the bytes, as the file's package states it.
-    pub sum: [u8; 20],
-    pub size: u64,
-    /// In their order.
-    pub pieces: Pieces,
-    /// SHA-256 of each block of the pieces, one after the other.
-    pub blocks: Vec<[u8; 32]>,
-}
-
-/// An image that was written before: its files need not be inflated again.
-#[derive(Debug)]
-pub struct Earlier {
-    image: File,
-    /// By sum and size.
-    files: HashMap<([u8; 20], u64), FileExtents>,
-}
-
-impl Earlier {
-    /// An image, and where its files lie.
-    pub fn new(image: File, placed: Vec<FileExtents>) -> Self {
-        Self { image, files: placed.into_iter().map(|file| ((file.sum, file.size), file)).collect() }
-    }
-}
 
 /// One file of an archive that the image is to hold.
 struct WantedFile<'a> {
@@ -61,18 +30,29 @@ struct WantedFile<'a> {
     size: u64,
 }
 
+/// A file whose bytes are in memory.
+type Inline<'a> = (WantedFile<'a>, &'a [u8]);
+
 /// Files of one archive, by entry.
 type OfSource<'a> = HashMap<usize, WantedFile<'a>>;
 
-/// Bytes that lie in an earlier image, and where they belong.
-#[derive(Debug, PartialEq, Eq)]
-struct Run {
-    from: u64,
-    to: u64,
-    length: u64,
+/// An archive, and its files that the image is to hold.
+struct Archive<'a> {
+    source: &'a dyn SequentialArchive,
+    files: &'a OfSource<'a>,
 }
 
-/// The data of an image whose metadata are written.
+/// Where what archives hold comes from.
+struct Shares<'a> {
+    /// Bytes of an earlier image.
+    runs: Vec<Run>,
+    /// Archives all of whose files are there.
+    kept: Vec<Archive<'a>>,
+    /// Those that are to be read.
+    read: Vec<Archive<'a>>,
+}
+
+/// The data of an image that is laid out.
 pub(super) struct Filling<'a> {
     path: &'a Path,
     image: File,
@@ -89,141 +69,142 @@ impl<'a> Filling<'a> {
         Ok(Self { path, image, layout, earlier, known: KnownBlocks::none(layout.image_len()) })
     }
 
-    /// Writes the bytes of every file of the tree.
+    /// Writes the bytes of every file of the tree, and whatever is no file's by the way. While the kernel copies what an earlier image
+    /// holds, all else is done; `None` where that could not be copied, and what is there now is of no use.
     pub fn run(
-        &self,
+        self,
         tree: &Tree<Content>,
         files: &Files<'_>,
         sources: &[&dyn SequentialArchive],
-    ) -> Result<Written, Ext4Error> {
-        let wanted = self.inline(tree, files, sources.len())?;
-        self.streamed(sources, &wanted)
+        metadata: impl FnOnce() -> Result<(), Ext4Error> + Send,
+    ) -> Result<Option<Written>, Ext4Error> {
+        self.allocate(files).map_err(|source| self.failed(source))?;
+        let (inline, streamed) = self.wanted(tree, files, sources.len())?;
+        let Shares { runs, kept, read } = self.shares(sources, &streamed);
+        let copy = || self.earlier.map_or(Ok(true), |earlier| earlier.copy(runs, &self.image));
+        let small = || {
+            metadata()?;
+            inline.iter().try_for_each(|(file, bytes)| self.copy(file, &mut &bytes[..]))
+        };
+        let all_else = || {
+            let (is_small_done, is_read) = rayon::join(small, || self.read(&read));
+            is_small_done.and(is_read)?;
+            kept.iter().for_each(|archive| self.note_kept(archive));
+            let placed = || kept.iter().chain(&read).flat_map(|archive| self.placed(archive)).collect();
+            let digest = || verity::digest_of(&self.image, Some(&self.known));
+            let (placed, digest) = rayon::join(placed, digest);
+            let (digest, size) = digest.map_err(|source| self.failed(source))?;
+            Ok::<_, Ext4Error>(Written { digest, size, placed })
+        };
+        let (copied, written) = rayon::join(copy, all_else);
+        let (is_copied, written) = (copied.map_err(|source| self.failed(source))?, written?);
+        Ok(is_copied.then_some(written))
     }
 
-    /// Writes what is inline; gives what is to come from archives.
-    fn inline<'t>(
+    /// Asks for the blocks of all files, which lie side by side.
+    fn allocate(&self, files: &Files<'_>) -> io::Result<()> {
+        let pieces = || files.iter().flat_map(|(handle, _)| self.layout.extents(*handle));
+        let begin = pieces().map(|(offset, _)| offset).min().unwrap_or_default();
+        let end = pieces().map(|(offset, length)| offset + length).max().unwrap_or_default();
+        sparse::allocate(&self.image, begin, end - begin)
+    }
+
+    /// What is inline, and what is to come from each archive.
+    fn wanted<'t>(
         &self,
         tree: &'t Tree<Content>,
         files: &Files<'t>,
         sources: usize,
-    ) -> Result<Vec<OfSource<'t>>, Ext4Error> {
+    ) -> Result<(Vec<Inline<'t>>, Vec<OfSource<'t>>), Ext4Error> {
         let mut streamed: Vec<OfSource<'_>> = (0..sources).map(|_| OfSource::new()).collect();
-        let mut strays = 0;
+        let (mut inline, mut strays) = (Vec::new(), 0);
         for (handle, path) in files {
             let Some(NodeKind::File { size, content }) = tree.get(path).map(|node| &node.kind) else {
                 continue;
             };
             let wanted = WantedFile { handle: *handle, path, size: *size };
             match content {
-                Content::Inline(bytes) => self.copy(&wanted, &mut &bytes[..])?,
+                Content::Inline(bytes) => inline.push((wanted, &bytes[..])),
                 Content::Streamed { source, entry } => match streamed.get_mut(*source) {
                     Some(of_source) => drop(of_source.insert(*entry, wanted)),
                     None => strays += 1,
                 },
             }
         }
-        if strays > 0 { Err(Ext4Error::Unfilled { count: strays }) } else { Ok(streamed) }
+        if strays > 0 { Err(Ext4Error::Unfilled { count: strays }) } else { Ok((inline, streamed)) }
     }
 
-    /// Writes what comes from archives, in the order in which they lie in the image.
-    fn streamed(
-        &self,
-        sources: &[&dyn SequentialArchive],
-        wanted: &[OfSource<'_>],
-    ) -> Result<Written, Ext4Error> {
-        let begin = |source: &usize| {
-            let files = wanted[*source].values();
-            files.filter_map(|file| Some(self.layout.extents(file.handle).first()?.0)).min()
-        };
-        let mut order: Vec<usize> = (0..sources.len()).filter(|source| !wanted[*source].is_empty()).collect();
-        order.sort_by_key(|source| (begin(source).unwrap_or(u64::MAX), *source));
+    /// Which archives lie in an earlier image, and which are to be read, those whose files come first in the image first.
+    fn shares<'s>(&self, sources: &[&'s dyn SequentialArchive], wanted: &'s [OfSource<'_>]) -> Shares<'s> {
+        let archives = sources.iter().zip(wanted).map(|(source, files)| Archive { source: *source, files });
+        let mut archives: Vec<_> = archives.filter(|archive| !archive.files.is_empty()).collect();
+        archives.sort_by_key(|archive| self.begin(archive));
+        let mut shares = Shares { runs: Vec::new(), kept: Vec::new(), read: Vec::new() };
+        for archive in archives {
+            match self.runs(&archive) {
+                Some(found) => {
+                    shares.runs.extend(found);
+                    shares.kept.push(archive);
+                }
+                None => shares.read.push(archive),
+            }
+        }
+        shares
+    }
+
+    /// Where an archive's first file lies.
+    fn begin(&self, archive: &Archive<'_>) -> u64 {
+        let first = |file: &WantedFile<'_>| Some(self.layout.extents(file.handle).first()?.0);
+        archive.files.values().filter_map(first).min().unwrap_or(u64::MAX)
+    }
+
+    /// Writes the files of archives, several at a time, the first ones first.
+    fn read(&self, archives: &[Archive<'_>]) -> Result<(), Ext4Error> {
         let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
         let work = || {
-            while let Some(source) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Err(error) = self.source(sources[*source], &wanted[*source]) {
-                    next.store(order.len(), Ordering::Relaxed);
+            while let Some(archive) = archives.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(error) = self.read_one(archive) {
+                    next.store(archives.len(), Ordering::Relaxed);
                     failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
                 }
             }
         };
-        rayon::scope(|scope| (0..rayon::current_num_threads()).for_each(|_| scope.spawn(|_| work())));
-        if let Some(error) = failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-            return Err(error);
-        }
-        let (digest, size) =
-            verity::digest_of(&self.image, Some(&self.known)).map_err(|source| self.failed(source))?;
-        let placed =
-            sources.iter().zip(wanted).flat_map(|(source, wanted)| self.placed(*source, wanted)).collect();
-        Ok(Written { digest, size, placed })
+        let threads = rayon::current_num_threads().min(archives.len());
+        rayon::scope(|scope| (0..threads).for_each(|_| scope.spawn(|_| work())));
+        let failure = failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        failure.map_or(Ok(()), Err)
     }
 
     /// Writes the files of one archive.
-    fn source(&self, source: &dyn SequentialArchive, wanted: &OfSource<'_>) -> Result<(), Ext4Error> {
-        if let Some(earlier) = self.earlier
-            && let Some(runs) = self.runs(earlier, source, wanted)
-            && self.copy_runs(earlier, &runs).map_err(|source| self.failed(source))?
-        {
-            self.note_copied(earlier, source, wanted);
-            return Ok(());
-        }
+    fn read_one(&self, archive: &Archive<'_>) -> Result<(), Ext4Error> {
         let mut filled = 0;
-        source.each_file(&mut |entry, reader| {
-            let Some(wanted) = wanted.get(&entry) else { return Ok(()) };
+        archive.source.each_file(&mut |entry, reader| {
+            let Some(wanted) = archive.files.get(&entry) else { return Ok(()) };
             filled += 1;
             self.copy(wanted, reader)
         })?;
-        let count = wanted.len() - filled;
+        let count = archive.files.len() - filled;
         if count > 0 { Err(Ext4Error::Unfilled { count }) } else { Ok(()) }
     }
 
-    /// Where an archive's files lie in an earlier image, in few pieces; `None` where one of them is not there.
-    fn runs(
-        &self,
-        earlier: &Earlier,
-        source: &dyn SequentialArchive,
-        wanted: &OfSource<'_>,
-    ) -> Option<Vec<Run>> {
+    /// Where an archive's files lie in an earlier image; `None` where one of them is not there.
+    fn runs(&self, archive: &Archive<'_>) -> Option<Vec<Run>> {
         let mut runs = Vec::new();
-        for (entry, file) in wanted {
-            let there = earlier.files.get(&(source.sum(*entry)?, file.size))?;
-            let found = between(&there.pieces, &self.layout.extents(file.handle));
-            if found.iter().map(|run| run.length).sum::<u64>() != file.size {
-                return None;
-            }
-            runs.extend(found);
+        let sha256 = archive.source.sha256()?;
+        for (entry, file) in archive.files {
+            let there = self.earlier?.file(sha256, *entry).filter(|there| there.size == file.size)?;
+            runs.extend(between(&there.pieces, &self.layout.extents(file.handle))?);
         }
-        runs.sort_by_key(|run| run.to);
-        Some(merged(runs))
+        Some(runs)
     }
 
-    /// Copies from an earlier image; `false` where the file system does not do so at all.
-    fn copy_runs(&self, earlier: &Earlier, runs: &[Run]) -> io::Result<bool> {
-        let mut is_begun = false;
-        for run in runs {
-            let (mut from, mut to, mut left) = (run.from, run.to, run.length);
-            while left > 0 {
-                let (source, target) = (Some(&mut from), Some(&mut to));
-                let most = left.min(COPIED) as usize;
-                match rustix::fs::copy_file_range(&earlier.image, source, &self.image, target, most) {
-                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    Ok(copied) => left -= copied as u64,
-                    Err(_) if !is_begun => return Ok(false),
-                    Err(error) => return Err(error.into()),
-                }
-                is_begun = true;
-            }
-        }
-        Ok(true)
-    }
-
-    /// Notes the digests of what was copied from an earlier image.
-    fn note_copied(&self, earlier: &Earlier, source: &dyn SequentialArchive, wanted: &OfSource<'_>) {
-        for (entry, file) in wanted {
-            let there = source.sum(*entry).and_then(|sum| earlier.files.get(&(sum, file.size)));
-            if let Some(there) = there {
-                let blocks = self.blocks(file.handle).zip(&there.blocks);
-                blocks.for_each(|(block, digest)| self.known.set(block, Sha256(*digest)));
-            }
+    /// Notes the digests of an archive's files, all of which an earlier image has.
+    fn note_kept(&self, archive: &Archive<'_>) {
+        let Some((earlier, sha256)) = self.earlier.zip(archive.source.sha256()) else { return };
+        for (entry, file) in archive.files {
+            let there = earlier.file(sha256, *entry);
+            let digests = there.into_iter().flat_map(FileExtents::digests);
+            self.blocks(file.handle).zip(digests).for_each(|(block, digest)| self.known.set(block, digest));
         }
     }
 
@@ -269,83 +250,22 @@ impl<'a> Filling<'a> {
         Ok(())
     }
 
-    fn placed(&self, source: &dyn SequentialArchive, wanted: &OfSource<'_>) -> Vec<FileExtents> {
+    fn placed(&self, archive: &Archive<'_>) -> Vec<FileExtents> {
+        let Some(Sha256(sha256)) = archive.source.sha256() else { return Vec::new() };
         let place = |(entry, file): (&usize, &WantedFile<'_>)| {
-            let blocks = self.blocks(file.handle).map(|block| Some(self.known.get(block)?.0));
-            let (sum, pieces) = (source.sum(*entry)?, self.layout.extents(file.handle));
-            Some(FileExtents { sum, size: file.size, pieces, blocks: blocks.collect::<Option<_>>()? })
+            let (entry, pieces) = (*entry as u64, self.layout.extents(file.handle));
+            let mut blocks = ByteBuf::new();
+            for block in self.blocks(file.handle) {
+                blocks.extend(self.known.get(block)?.0);
+            }
+            Some(FileExtents { archive: sha256, entry, size: file.size, pieces, blocks })
         };
-        let mut placed: Vec<FileExtents> = wanted.iter().filter_map(place).collect();
+        let mut placed: Vec<FileExtents> = archive.files.iter().filter_map(place).collect();
         placed.sort_by(|a, b| a.pieces.cmp(&b.pieces));
         placed
     }
 
     fn failed(&self, source: io::Error) -> Ext4Error {
         Ext4Error::Write { path: self.path.to_owned(), source }
-    }
-}
-
-/// What to copy of a file that lies in some pieces and is to lie in others.
-fn between(there: &[(u64, u64)], here: &[(u64, u64)]) -> Vec<Run> {
-    let mut runs = Vec::new();
-    let mut there = there.iter().copied();
-    let mut left = (0, 0);
-    for &(mut to, mut wanted) in here {
-        while wanted > 0 {
-            if left.1 == 0 {
-                let Some(next) = there.next() else { return runs };
-                left = next;
-            }
-            let length = wanted.min(left.1);
-            runs.push(Run { from: left.0, to, length });
-            left = (left.0 + length, left.1 - length);
-            (to, wanted) = (to + length, wanted - length);
-        }
-    }
-    runs
-}
-
-/// Puts together what lies side by side in both images: files begin at whole blocks, and the rest of a file's last block is
-/// zeros in both.
-fn merged(runs: Vec<Run>) -> Vec<Run> {
-    let mut merged: Vec<Run> = Vec::new();
-    for run in runs {
-        match merged.last_mut() {
-            Some(last) => {
-                let padded = last.length.next_multiple_of(BLOCK);
-                if last.from + padded == run.from && last.to + padded == run.to {
-                    last.length = padded + run.length;
-                } else {
-                    merged.push(run);
-                }
-            }
-            None => merged.push(run),
-        }
-    }
-    merged
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_copied_from_its_pieces_to_its_pieces() {
-        let run = |from, to, length| Run { from, to, length };
-        let there = [(100, 10), (200, 25)];
-        assert_eq!(between(&there, &[(0, 35)]), [run(100, 0, 10), run(200, 10, 25)]);
-        assert_eq!(
-            between(&there, &[(0, 5), (50, 20), (90, 10)]),
-            [run(100, 0, 5), run(105, 50, 5), run(200, 55, 15), run(215, 90, 10)]
-        );
-        assert_eq!(between(&[], &[]), []);
-    }
-
-    #[test]
-    fn files_side_by_side_in_both_images_are_copied_together() {
-        let run = |from, to, length| Run { from, to, length };
-        let apart =
-            vec![run(0, 4096, 100), run(4096, 8192, 4096), run(16384, 12288, 1), run(20480, 20480, 1)];
-        assert_eq!(merged(apart), [run(0, 4096, 8192), run(16384, 12288, 1), run(20480, 20480, 1)]);
     }
 }

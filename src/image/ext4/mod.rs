@@ -5,29 +5,28 @@
 //! their paths, then files archive by archive, the largest archive first, and in its own order: data lie in the order in which
 //! they are read, and the longest work is begun first.
 
+mod earlier;
 mod fill;
 mod raw_names;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mkext4::sink::FileSink;
 use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, ROOT, SpecialKind};
 
-use crate::apk::PackageError;
-use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, FileDigest};
-use crate::sys::fs::{input_diagnosis, io_diagnosis};
+use crate::base::{ByteSize, FileDigest};
 
-use super::container::ContainerError;
 use super::content::{Content, SequentialArchive};
 use super::space;
 use super::tree::{Node, NodeKind, Tree, parent_of};
 
 pub(super) use raw_names::RawNames;
 
-pub use fill::{Earlier, FileExtents};
+pub use super::error::Ext4Error;
+pub use super::space::Purpose;
+pub use earlier::{Earlier, FileExtents};
 
 /// Free space that `size = "auto"` leaves. The root is mounted read-only, so it is room for nothing but a look by hand.
 pub const AUTO_MARGIN: ByteSize = ByteSize::from_mib(4);
@@ -35,8 +34,8 @@ pub const AUTO_MARGIN: ByteSize = ByteSize::from_mib(4);
 /// Part of every key of a file system: changed whenever the same tree would be given other bytes.
 pub const LAYOUT: &str = "2";
 
-/// The directory that every ext4 has. One that a tree has is this one, with its owner and mode.
-pub(super) const LOST_FOUND: &str = "/lost+found";
+/// One that a tree has is that of the file system, with its owner and mode.
+pub(super) use crate::base::LOST_FOUND;
 
 /// Times of the superblock and of what the file system brings itself, in seconds since the epoch.
 const MADE_AT: i64 = 0;
@@ -52,57 +51,6 @@ pub struct Ext4Options {
     /// `None` is `"auto"`: what the tree needs, and [`AUTO_MARGIN`], rounded up to a MiB.
     pub size: Option<ByteSize>,
     pub purpose: Purpose,
-}
-
-/// What a file system is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Mounted read-only: inodes for what is there, the smallest journal.
-    ReadOnly,
-    /// Written to by a guest: an inode for each 16 KiB, and a journal of 1/64 of the disk (4 to 128 MiB).
-    ReadWrite,
-}
-
-/// Why a file system was not made.
-#[derive(Debug, thiserror::Error)]
-pub enum Ext4Error {
-    #[error("the content needs {needed}, but `size` is {size}")]
-    TooSmall { size: ByteSize, needed: ByteSize },
-    #[error("{path} cannot be stored in ext4")]
-    Node { path: String, source: mkext4::Error },
-    #[error("{LOST_FOUND} must be an empty directory: e2fsck puts recovered files there")]
-    LostFound,
-    #[error("{path:?} is not UTF-8, and its directory holds too many names for that")]
-    RawName { path: String },
-    #[error("the file system cannot be laid out")]
-    Layout(#[source] mkext4::Error),
-    #[error("cannot write {}", path.display())]
-    Write { path: PathBuf, source: io::Error },
-    #[error("cannot read {file}")]
-    Content { file: String, source: io::Error },
-    #[error("{count} files of the tree have no source")]
-    Unfilled { count: usize },
-    #[error(transparent)]
-    Package(#[from] PackageError),
-    #[error(transparent)]
-    Container(#[from] ContainerError),
-}
-
-impl Diagnostic for Ext4Error {
-    fn diagnosis(&self) -> Diagnosis {
-        match self {
-            Self::TooSmall { .. } => {
-                Class::Invalid.hint("give it a larger `size`, or remove something from it")
-            }
-            Self::Node { .. } | Self::RawName { .. } => Class::Invalid.no_hint(),
-            Self::LostFound => Class::Invalid.hint("leave it out of the package, the recipe or `files`"),
-            Self::Layout(_) | Self::Unfilled { .. } => Class::Failed.no_hint(),
-            Self::Write { source, .. } => io_diagnosis(source),
-            Self::Content { source, .. } => input_diagnosis(source),
-            Self::Package(error) => error.diagnosis(),
-            Self::Container(error) => error.diagnosis(),
-        }
-    }
 }
 
 /// A file system that was written.
@@ -130,19 +78,25 @@ pub fn write_ext4(
     let (layout, files) = lay_out(tree, options, &mut raw_names)?;
     let failed = |source| Ext4Error::Write { path: path.to_owned(), source };
     let mut sink = FileSink::create(path, layout.image_len()).map_err(failed)?;
-    // Emits every byte that is not a file's. Data follow at the places that the layout gives, from several archives at
+    // Emits every byte that is not a file's. Data are put to the places that the layout gives, from several archives at
     // once, which the writer itself cannot do.
-    layout.writer(&mut sink).map_err(|error| match error {
-        mkext4::Error::Io(source) => failed(source),
-        error => Ext4Error::Layout(error),
-    })?;
-    drop(sink);
-    raw_names.restore(path)?;
-    let filling = fill::Filling::new(path, &layout, earlier);
-    filling?.run(tree, &files, sources)
+    let metadata = || {
+        layout.writer(&mut sink).map_err(|error| match error {
+            mkext4::Error::Io(source) => failed(source),
+            error => Ext4Error::Layout(error),
+        })?;
+        drop(sink);
+        raw_names.restore(path)
+    };
+    let filling = fill::Filling::new(path, &layout, earlier)?;
+    match filling.run(tree, &files, sources, metadata)? {
+        Some(written) => Ok(written),
+        // From the beginning: what was copied may be anything.
+        None => write_ext4(tree, sources, options, None, path),
+    }
 }
 
-/// Regular files as they are declared, by path.
+/// Regular files and pipes as they are declared, by path.
 type Files<'t> = Vec<(InodeHandle, &'t str)>;
 
 /// Declares the tree, directories before what is in them, and fixes the place of every byte.
@@ -154,6 +108,9 @@ pub(super) fn lay_out<'t>(
     let is_theirs = |node: &Node<Content>| node.is_directory() && tree.children(LOST_FOUND).next().is_none();
     if !tree.get(LOST_FOUND).is_none_or(is_theirs) {
         return Err(Ext4Error::LostFound);
+    }
+    if let Some((path, _)) = tree.iter().find(|(_, node)| !space::holds_attributes(&node.xattrs)) {
+        return Err(Ext4Error::Attributes { path: path.to_owned() });
     }
     let needed = space::needed(tree, options.purpose, options.size);
     let size = options.size.unwrap_or_else(|| round_to_mib(needed.bytes() + AUTO_MARGIN.bytes()));
@@ -202,7 +159,7 @@ fn declare<'t>(
     }
     for (path, node) in in_archive_order(tree) {
         let named = |source| Ext4Error::Node { path: path.to_owned(), source };
-        // The tree holds that a parent is a directory and a hard link's target a file.
+        // The tree holds that a parent is a directory and a hard link's target a file or pipe.
         let parent = directories.get(parent_of(path)).copied().unwrap_or(ROOT);
         let name = raw_names.name(path)?;
         if let NodeKind::HardLink { target } = &node.kind {
@@ -213,7 +170,7 @@ fn declare<'t>(
         let target = raw_names.target(path, node);
         let handle = declare_leaf(builder, parent, &name, node, &target).map_err(named)?;
         set_xattrs(builder, handle, node).map_err(named)?;
-        if matches!(node.kind, NodeKind::File { .. }) {
+        if matches!(node.kind, NodeKind::File { .. } | NodeKind::Fifo) {
             files.insert(path, handle);
         }
     }

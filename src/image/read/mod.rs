@@ -75,9 +75,17 @@ impl Diagnostic for Flaw {
 
 impl Flaw {
     /// Something below a path, or in a structure that has a name.
-    pub(super) fn at(place: &str, reason: impl std::fmt::Display) -> Self {
+    pub fn at(place: &str, reason: impl std::fmt::Display) -> Self {
         let place = if place.is_empty() { "/" } else { place };
         Self::At { place: place.to_owned(), reason: reason.to_string() }
+    }
+
+    /// The path, or the structure, that it is about, where it is about one.
+    pub fn place(&self) -> Option<&str> {
+        match self {
+            Self::At { place, .. } => Some(place),
+            Self::Open(_) | Self::Cut { .. } | Self::NotExt4(_) | Self::TooMuch(_) => None,
+        }
     }
 
     fn not_ext4(error: mkext4::Error) -> Self {

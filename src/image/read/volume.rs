@@ -89,7 +89,6 @@ impl Volume {
 
     /// What it says of itself.
     pub fn facts(&self) -> Result<VolumeInfo, ReadError> {
-        use std::os::unix::fs::MetadataExt as _;
         let superblock = self.fs.superblock();
         let has_journal = superblock.feature_compat & spec::compat::HAS_JOURNAL != 0;
         let journal = if has_journal {
@@ -103,7 +102,7 @@ impl Volume {
             uuid: crate::base::uuid_text(superblock.uuid),
             size: superblock.blocks_count * BLOCK,
             free: superblock.free_blocks_count.min(superblock.blocks_count) * BLOCK,
-            allocated: meta.blocks() * 512,
+            allocated: crate::sys::fs::allocated(&meta),
             journal,
             inodes: superblock.inodes_count,
             free_inodes: superblock.free_inodes_count,

@@ -10,7 +10,7 @@ use sha2::Digest;
 use toml::Spanned;
 
 use crate::base::problem::{Problem, Problems, Read, ReadRef, Reported};
-use crate::base::{GuestPath, InvalidValue, Label, Sha256};
+use crate::base::{GuestPath, InvalidValue, LOST_FOUND, Label, Sha256, is_lost_found};
 use crate::fleet::scalar::Mode;
 use crate::fleet::{InvalidFile, ScriptName, SourceFiles, suggest};
 
@@ -174,7 +174,16 @@ impl Composing<'_> {
 
     fn add_path(&mut self, path: Spanned<GuestPath>, item: PathItem) -> Read<()> {
         let (place, path) = (path.span(), path.into_inner());
+        let is_the_directory = path.as_str() == LOST_FOUND && matches!(item, PathItem::Directory { .. });
+        if !is_the_directory {
+            self.refuse_lost_found(&path, place.clone())?;
+        }
         self.declare(|recipes| &mut recipes.paths, path.clone(), item, place, path.as_str())
+    }
+
+    fn refuse_lost_found(&mut self, path: &GuestPath, place: Range<usize>) -> Read<()> {
+        let what = format!("no file can be put into {LOST_FOUND}, which is e2fsck's");
+        if is_lost_found(path.as_str()) { Err(self.report(place, &what)) } else { Ok(()) }
     }
 
     fn add_directory(&mut self, section: &DirectorySection) -> Read<()> {
@@ -213,6 +222,8 @@ impl Composing<'_> {
         let content = self.content(&FileOrigin { path, template, content, copy });
         let below = Spanned::new(path.span(), format!("/{}", path.get_ref()));
         let inside: GuestPath = self.value(&below)?;
+        // The home is the root of a file system of its own.
+        self.refuse_lost_found(&inside, path.span())?;
         let mode = section.mode?.unwrap_or(FILE_MODE).0;
         let item = FileItem { content: content?, mode, owner: String::new(), group: String::new() };
         let what = format!("{inside} of the home");

@@ -58,7 +58,9 @@ fn memory_that_one_guest_can_never_have_is_told_apart_from_promises() {
 #[test]
 fn a_disk_that_two_guests_have_stands_against_a_start_of_either() {
     let plan = Plan { start: vec![start("b", machine(2, 512, false))], ..Plan::default() };
-    let disks = |inodes: [u64; 3]| ["a", "b", "c"].map(name).into_iter().zip(inodes.map(|inode| (1, inode)));
+    let disks = |inodes: [u64; 3]| {
+        ["a", "b", "c"].map(name).into_iter().zip(inodes.map(|inode| FileId { device: 1, inode }))
+    };
     let shared = |inodes| shared_disk(&plan, &disks(inodes).collect::<Vec<_>>());
     assert_eq!(shared([1, 2, 3]), None);
     assert_eq!(shared([1, 1, 3]), Some((name("b"), name("a"))));

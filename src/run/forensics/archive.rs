@@ -153,7 +153,8 @@ pub fn read(
     mut visit: impl FnMut(&str, u64, &mut dyn Read) -> Result<(), EvidenceError>,
 ) -> Result<ReadArchive, EvidenceError> {
     let file = File::open(path).map_err(FileError::when("read", path))?;
-    let decoder = zstd::Decoder::new(file).map_err(|error| broken(path, error))?;
+    // Of one frame, as it is written: what stands behind it is no part of what was signed.
+    let decoder = zstd::Decoder::new(file).map_err(|error| broken(path, error))?.single_frame();
     let mut archive = tar::Archive::new(BufReader::new(decoder));
     let mut parts = ReadParts::default();
     // As they stand there: extensions of tar would have this program hold whatever is said to be a name.
@@ -173,9 +174,31 @@ pub fn read(
         let size = entry.size();
         parts.take(path, &name, &mut entry, |bytes| visit(&name, size, bytes))?;
     }
-    // What is left must be whole, too: its checksum is behind it.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|error| broken(path, error))?;
-    parts.held(path)
+    let read = parts.held(path)?;
+    require_end(path, archive.into_inner())?;
+    Ok(read)
+}
+
+/// Most zeros behind the last member: tar(1) fills up a block, whose size `--blocking-factor` sets.
+const MAX_PADDING: u64 = 1 << 20;
+
+/// Looks whether nothing but padding stands behind the last member, and nothing at all behind the frame, whose checksum is read by this.
+fn require_end(
+    path: &Path,
+    rest: BufReader<zstd::Decoder<'_, BufReader<File>>>,
+) -> Result<(), EvidenceError> {
+    let behind = || wrong(path, "something was appended to it that its manifest does not know".to_owned());
+    let mut rest = rest.take(MAX_PADDING + 1);
+    let mut padding = Vec::new();
+    rest.read_to_end(&mut padding).map_err(|error| broken(path, error))?;
+    if padding.len() as u64 > MAX_PADDING || padding.iter().any(|byte| *byte != 0) {
+        return Err(behind());
+    }
+    let mut file = rest.into_inner().into_inner().finish();
+    match file.read(&mut [0]).map_err(|error| broken(path, error))? {
+        0 => Ok(()),
+        _ => Err(behind()),
+    }
 }
 
 fn wrong(path: &Path, reason: String) -> EvidenceError {

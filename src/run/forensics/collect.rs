@@ -16,6 +16,7 @@ use crate::image::inspect::InspectedImage;
 use crate::image::read;
 use crate::image::sbom::{Format, Sources, document};
 use crate::lock::model::Lock;
+use crate::run::error::GuestError;
 use crate::run::{RunError, Workspace};
 use crate::sys::digest::sha256_of_file;
 use crate::sys::fs::{self as files, FileError};
@@ -48,6 +49,11 @@ impl Findings {
         self.missing.push(MissingEvidence { what: what.to_owned(), why: one_line(error) });
     }
 
+    /// The same in words.
+    pub fn miss_since(&mut self, what: &str, why: String) {
+        self.missing.push(MissingEvidence { what: what.to_owned(), why });
+    }
+
     fn add_or_miss<E: Error>(&mut self, name: &str, text: Result<Option<String>, E>) {
         match text {
             Ok(Some(text)) => self.add(name, text),
@@ -57,8 +63,10 @@ impl Findings {
     }
 
     /// What conntrack has of the guest: its connections, and who reached it.
-    pub fn connections(&mut self, host: &LinuxHost, machine: Option<&Machine>) {
-        let Some(ip) = machine.map(|machine| machine.ip) else { return };
+    pub fn connections(&mut self, host: &LinuxHost, guest: &GuestName, machine: Option<&Machine>) {
+        let Some(ip) = machine.map(|machine| machine.ip) else {
+            return self.miss("connections.json", &GuestError::NotRunning(guest.clone()));
+        };
         let list = || conntrack::list(|connection| connection.from == ip || connection.to == ip);
         let listed = netns::within(&host.layout.netns(), list).map_err(ApplyError::from);
         let listed = listed.and_then(|listed| listed.map_err(ApplyError::from));
@@ -69,8 +77,9 @@ impl Findings {
     pub fn figures(&mut self, host: &LinuxHost, guest: &GuestName, machine: Option<&Machine>) {
         let layout = &host.layout;
         let figures = host.hierarchy.figures(&layout.cgroup(guest));
-        if !figures.is_empty() {
-            self.add("cgroup.json", json(&figures));
+        match figures.is_empty() {
+            true => self.miss_since("cgroup.json", "its cgroup is not there".to_owned()),
+            false => self.add("cgroup.json", json(&figures)),
         }
         let told = netns::within(&layout.netns(), || (nft::ruleset_json(), ip::statistics_json()));
         match told.map_err(ApplyError::from) {
@@ -83,13 +92,13 @@ impl Findings {
         let vmm = host.guest(guest).vmm();
         match vmm.filter(|_| machine.is_some()) {
             Some(vmm) => self.process(&vmm),
-            None => self.miss("process", &RunError::NotRunning(guest.clone())),
+            None => self.miss("process", &GuestError::NotRunning(guest.clone())),
         }
     }
 
     fn process(&mut self, vmm: &ProcessInfo) {
         for name in PROCESS {
-            let path = format!("/proc/{}/{name}", vmm.pid);
+            let path = format!("/proc/{}/{name}", vmm.id.pid);
             let mut bytes = Vec::new();
             let read = File::open(&path).and_then(|file| file.take(MAX_PROCESS).read_to_end(&mut bytes));
             let read = read.map_err(FileError::when("read", &path));
@@ -98,7 +107,7 @@ impl Findings {
                 read.map(|_| Some(String::from_utf8_lossy(&bytes).into_owned())),
             );
         }
-        if !process::lives(vmm.pid, vmm.start_time) {
+        if !process::lives(vmm.id) {
             self.texts.retain(|(name, _)| !name.starts_with("process/"));
         }
     }
@@ -122,8 +131,12 @@ impl Collector<'_> {
         {
             self.found.add_or_miss(name, files::read_text_if_present(&path));
         }
-        if let Some(machine) = machine {
-            self.found.add_or_miss("sbom.spdx.json", self.bill(machine).map(Some));
+        match machine {
+            Some(machine) => self.found.add_or_miss("sbom.spdx.json", self.bill(machine).map(Some)),
+            None => {
+                let why = "nobody recorded which image it was started from last".to_owned();
+                self.found.miss_since("sbom.spdx.json", why);
+            }
         }
         self.found.missing.extend(line.of_guest(self.workspace, self.host, self.guest));
         self.found.add("timeline.json", line.json());

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::host::evidence::{DISK, EvidenceManifest, MANIFEST, PRISTINE, SIGNATURE};
 use crate::image::difference::Difference;
 use crate::image::inspect::InspectedImage;
-use crate::image::read::{InodeKind, Inventory, System, Volume};
+use crate::image::read::{Flaw, InodeKind, Inventory, ReadError, System, Volume};
 use crate::sys::e2fsck;
 use crate::sys::fs::FileError;
 use crate::sys::sparse::{self, StreamError};
@@ -32,15 +32,42 @@ pub struct ChangedFiles {
 /// Compares the data disk with the one that it was made from.
 pub fn changed_files(path: &Path, times: bool) -> Result<ChangedFiles, EvidenceError> {
     let (dir, archive) = extracted(path, &[DISK, PRISTINE])?;
-    for (name, what) in [(DISK, "data disk"), (PRISTINE, "disk that the data disk was made from")] {
+    for (name, what) in [(DISK, DATA_DISK), (PRISTINE, PRISTINE_DISK)] {
         require(path, &archive.manifest, name, what)?;
     }
-    let (disk, unreadable) = open_disk(dir.path())?;
-    let pristine = Volume::open(&dir.path().join(PRISTINE))?;
-    let inventory = Inventory::of(&pristine)?;
-    let pristine = InspectedImage { volume: pristine, inventory, system: System::default() };
-    Ok(ChangedFiles { archive, difference: Difference::between(&pristine, &disk, times)?, unreadable })
+    let (disk, mut flaws) = open_disk(dir.path(), path)?;
+    let pristine = open_pristine(&dir.path().join(PRISTINE)).map_err(of_disk(path, PRISTINE))?;
+    let (mut difference, of_files) =
+        Difference::salvaged(&pristine, &disk, times).map_err(of_disk(path, PRISTINE))?;
+    flaws.extend(of_files);
+    // What cannot be read is not gone.
+    let places: Vec<_> = flaws.iter().filter_map(Flaw::place).collect();
+    let is_unread = |path: &str| places.iter().any(|place| is_at_or_below(path, place));
+    difference.files.retain(|change| change.to.is_some() || !is_unread(&change.path));
+    let unreadable = flaws.iter().map(ToString::to_string).collect();
+    Ok(ChangedFiles { archive, difference, unreadable })
 }
+
+fn is_at_or_below(path: &str, place: &str) -> bool {
+    let place = place.trim_end_matches('/');
+    path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn open_pristine(path: &Path) -> Result<InspectedImage, ReadError> {
+    let volume = Volume::open(path)?;
+    let inventory = Inventory::of(&volume)?;
+    Ok(InspectedImage { volume, inventory, system: System::default() })
+}
+
+/// What is wrong with a disk of an archive, without the place that it was extracted to.
+fn of_disk(path: &Path, member: &'static str) -> impl Fn(ReadError) -> EvidenceError {
+    let disk = if member == DISK { DATA_DISK } else { PRISTINE_DISK };
+    move |error| EvidenceError::Disk { path: path.to_owned(), disk, member, flaw: error.flaw }
+}
+
+/// What disks are called.
+const DATA_DISK: &str = "data disk";
+const PRISTINE_DISK: &str = "disk that the data disk was made from";
 
 /// Writes a file of an archive: of its data disk where the name is an absolute path, else a member. Nothing is written before all of the
 /// archive was read and held.
@@ -61,15 +88,24 @@ pub fn print(path: &Path, name: &str, to: &mut impl Write) -> Result<(), Evidenc
         return io::copy(&mut member, to).map(drop).map_err(|error| failed()(error).into());
     }
     let (dir, archive) = extracted(path, &[DISK])?;
-    require(path, &archive.manifest, DISK, "data disk")?;
-    let (disk, _) = open_disk(dir.path())?;
+    require(path, &archive.manifest, DISK, DATA_DISK)?;
+    let (disk, _) = open_disk(dir.path(), path)?;
     let real = disk.inventory.real_path(name);
     let entry = real.as_ref().and_then(|real| disk.inventory.get(real));
     let without = |what| EvidenceError::Without { path: path.to_owned(), what, why: None };
     match entry {
         Some(entry) if matches!(entry.kind, InodeKind::File { .. }) => {
-            let mut bytes = disk.volume.bytes_of(entry.inode)?;
-            io::copy(&mut bytes, to).map(drop).map_err(|error| failed()(error).into())
+            let unread = of_disk(path, DISK);
+            let named = |error: ReadError| ReadError { flaw: Flaw::at(name, error.flaw), ..error };
+            let mut bytes = disk.volume.bytes_of(entry.inode).map_err(named).map_err(&unread)?;
+            let mut block = vec![0; 1 << 16];
+            loop {
+                let flaw = |error| ReadError { image: path.to_owned(), flaw: Flaw::at(name, error) };
+                match bytes.read(&mut block).map_err(flaw).map_err(&unread)? {
+                    0 => return Ok(()),
+                    count => to.write_all(&block[..count]).map_err(failed())?,
+                }
+            }
         }
         Some(entry) => Err(without(format!("file {name} on its data disk, but a {}", entry.kind.name()))),
         None => Err(without(format!("file {name} on its data disk"))),
@@ -120,10 +156,9 @@ fn open(path: &Path) -> Result<File, FileError> {
 }
 
 /// The data disk. It was not unmounted, so that the last of it is in its journal; e2fsck replays that, shut in where this is root.
-fn open_disk(dir: &Path) -> Result<(InspectedImage, Vec<String>), EvidenceError> {
+fn open_disk(dir: &Path, archive: &Path) -> Result<(InspectedImage, Vec<Flaw>), EvidenceError> {
     e2fsck::replay_journal(dir, DISK)?;
-    let volume = Volume::open(&dir.join(DISK))?;
-    let (inventory, unreadable) = Inventory::salvage(&volume)?;
-    let unreadable = unreadable.iter().map(ToString::to_string).collect();
+    let volume = Volume::open(&dir.join(DISK)).map_err(of_disk(archive, DISK))?;
+    let (inventory, unreadable) = Inventory::salvage(&volume).map_err(of_disk(archive, DISK))?;
     Ok((InspectedImage { volume, inventory, system: System::default() }, unreadable))
 }

@@ -66,41 +66,62 @@ pub fn take(workspace: &Workspace<'_>, request: EvidenceRequest<'_>) -> Result<T
     // What can be wrong with where it goes and what signs it is wrong before anything is done to the guest.
     ssh_signature::sign(&key, "")?;
     let seconds = begun.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let mut writer = ArchiveWriter::create(&path, seconds, workspace.settings.jobs)?;
+    let writer = ArchiveWriter::create(&path, seconds, workspace.settings.jobs)?;
 
-    let mut line = TimeLine::default();
     let mut found = Findings::default();
     let machine: Option<Machine> = host.guest(&guest).machine().ok().flatten();
     // They end when the guest is cut off.
-    found.connections(&host, machine.as_ref());
+    found.connections(&host, &guest, machine.as_ref());
     quarantine::quarantine(workspace, guest.as_str())?;
-    line.add(Moment::of_forensics("cut off from every network"));
-    let (captured, machine) = capture(workspace, &host, &guest, machine, &mut found, &mut line)?;
+    let cut_off =
+        CutOffGuest { workspace, host: &host, guest: &guest, machine, begun, key: &key, path: &path };
+    cut_off.written(writer, found).map_err(|error| EvidenceError::NotTaken { guest, source: error.into() })
+}
 
-    let mut collector = Collector { workspace, host: &host, guest: &guest, writer: &mut writer, found };
-    collector.documents(machine.as_ref(), &mut line)?;
-    collector.captured(&captured.files)?;
-    let missing = collector.found.missing;
+/// A guest whose evidence is taken from now on.
+struct CutOffGuest<'a> {
+    workspace: &'a Workspace<'a>,
+    host: &'a LinuxHost,
+    guest: &'a GuestName,
+    machine: Option<Machine>,
+    begun: SystemTime,
+    key: &'a Path,
+    path: &'a Path,
+}
 
-    let stood_still = captured.taken.as_ref().map(|taken| taken.still);
-    let manifest = EvidenceManifest {
-        format: FORMAT,
-        fleet: host.layout.fleet().clone(),
-        guest: guest.clone(),
-        captured: rfc3339_millis(begun),
-        made_by: concat!("sisforge ", env!("CARGO_PKG_VERSION")).to_owned(),
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-        stood_still_ms: stood_still.map(|still| u64::try_from(still.as_millis()).unwrap_or(u64::MAX)),
-        memory_map: match (&machine, writer.members.contains_key(MEMORY)) {
-            (Some(machine), true) => memory_map(machine.memory_mib),
-            _ => Vec::new(),
-        },
-        members: writer.members.clone(),
-        missing,
-        signer: public_half(&key)?,
-    };
-    sign_and_finish(writer, &host.layout, &key, &path, manifest)
+impl CutOffGuest<'_> {
+    /// Captures it, and writes its archive.
+    fn written(self, mut writer: ArchiveWriter, mut found: Findings) -> Result<TakenEvidence, EvidenceError> {
+        let Self { workspace, host, guest, machine, begun, key, path } = self;
+        let mut line = TimeLine::default();
+        line.add(Moment::of_forensics("cut off from every network"));
+        let (captured, machine) = capture(workspace, host, guest, machine, &mut found, &mut line)?;
+
+        let mut collector = Collector { workspace, host, guest, writer: &mut writer, found };
+        collector.documents(machine.as_ref(), &mut line)?;
+        collector.captured(&captured.files)?;
+        let missing = collector.found.missing;
+
+        let stood_still = captured.taken.as_ref().map(|taken| taken.still);
+        let manifest = EvidenceManifest {
+            format: FORMAT,
+            fleet: host.layout.fleet().clone(),
+            guest: guest.clone(),
+            captured: rfc3339_millis(begun),
+            made_by: concat!("sisforge ", env!("CARGO_PKG_VERSION")).to_owned(),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            stood_still_ms: stood_still.map(|still| u64::try_from(still.as_millis()).unwrap_or(u64::MAX)),
+            memory_map: match (&machine, writer.members.contains_key(MEMORY)) {
+                (Some(machine), true) => memory_map(machine.memory_mib),
+                _ => Vec::new(),
+            },
+            members: writer.members.clone(),
+            missing,
+            signer: public_half(key)?,
+        };
+        sign_and_finish(writer, &host.layout, key, path, manifest)
+    }
 }
 
 fn sign_and_finish(
@@ -152,6 +173,7 @@ fn capture(
         }
         Err(error) => {
             found.miss("memory and state", &error);
+            found.miss("origin.json", &error);
             let disk = std::fs::File::open(host.layout.disk(guest));
             let files = match disk {
                 Ok(file) => vec![CapturedFile { name: crate::host::evidence::DISK, file }],

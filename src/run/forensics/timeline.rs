@@ -1,6 +1,6 @@
 //! A time line of a guest: what its host noted, what it and its VMM said, what it sent, in the order of their times.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::SystemTime;
 
 use minijinja::context;
@@ -14,9 +14,10 @@ use crate::base::time::{parse_rfc3339, rfc3339_millis};
 use crate::base::{FleetName, GuestName};
 use crate::host::evidence::MissingEvidence;
 use crate::host::logs::LogKind;
-use crate::run::events::HostEvent;
+use crate::run::events::{self, HostEvent};
 use crate::run::flow_log::{Kept, Noted};
 use crate::run::flows::{Dropped, Flow};
+use crate::run::log_lines::LogLine;
 use crate::run::{RunError, Workspace};
 use crate::sys::fs::FileError;
 use crate::sys::log::{Lines, Reader, Start};
@@ -76,20 +77,21 @@ impl TimeLine {
         guest: &GuestName,
     ) -> Vec<MissingEvidence> {
         let mut missing = Vec::new();
+        let of_part = |what: &str, why| MissingEvidence { what: format!("{what} in the time line"), why };
         let layout = &host.layout;
         let parts = [
             ("events", events(host, guest)),
-            ("serial log", log(&layout.log(guest, LogKind::Serial), Witness::Serial)),
-            ("VMM log", log(&layout.log(guest, LogKind::Vmm), Witness::Vmm)),
+            ("serial log", log(&layout.guest(guest).log(LogKind::Serial), Witness::Serial)),
+            ("VMM log", log(&layout.guest(guest).log(LogKind::Vmm), Witness::Vmm)),
             ("flows and drops", flows(workspace, guest)),
         ];
         for (what, part) in parts {
             match part {
-                Ok(moments) => self.moments.extend(moments.told(what)),
-                Err(error) => {
-                    let (what, why) = (format!("{what} in the time line"), one_line(&error));
-                    missing.push(MissingEvidence { what, why });
+                Ok(moments) => {
+                    missing.extend(moments.unread.iter().map(|why| of_part(what, why.clone())));
+                    self.moments.extend(moments.told(what));
                 }
+                Err(error) => missing.push(of_part(what, one_line(&error))),
             }
         }
         // Those of one source stay in the order in which they came.
@@ -118,6 +120,8 @@ struct Newest {
     moments: VecDeque<Moment>,
     /// How many were older.
     left_out: u64,
+    /// Why some could not be read.
+    unread: BTreeSet<String>,
 }
 
 impl Newest {
@@ -159,39 +163,38 @@ fn log(path: &std::path::Path, source: Witness) -> Result<Newest, RunError> {
 }
 
 fn events(host: &LinuxHost, guest: &GuestName) -> Result<Newest, RunError> {
-    let path = host.layout.events();
-    let failed = || FileError::when("read", &path);
     let mut moments = Newest::default();
-    let mut reader = Reader::open(&path, Start::This).map_err(failed())?;
-    let mut lines = Lines::default();
-    while let Some(reader) = &mut reader
-        && let Some((time, bytes)) = reader.read().map_err(failed())?
-    {
-        lines.feed(time, &bytes, |_, line| {
-            let Ok(HostEvent { time, what, .. }) = serde_json::from_slice(line) else { return };
-            let is_of_all = what.guest().is_none();
-            if let (true, Ok(time)) =
-                (is_of_all || what.guest() == Some(guest.as_str()), parse_rfc3339(&time))
-            {
-                moments.push(Moment::new(time, Witness::Host, &what.sentence()));
+    for line in events::log_of(&host.layout).unread()? {
+        let HostEvent { time, what, .. } = match line {
+            LogLine::Known(event) => event,
+            LogLine::Gap(_) => continue,
+            LogLine::Unread(why) => {
+                moments.unread.insert(why);
+                continue;
             }
-        });
+        };
+        let is_of_it = what.guest().is_none_or(|of| of == guest.as_str());
+        if let (true, Ok(time)) = (is_of_it, parse_rfc3339(&time)) {
+            moments.push(Moment::new(time, Witness::Host, &what.sentence()));
+        }
     }
     Ok(moments)
 }
 
 fn flows(workspace: &Workspace<'_>, guest: &GuestName) -> Result<Newest, RunError> {
-    let moment = |noted: Noted| match noted {
-        Noted::Dropped(dropped) => Some(Moment::new(dropped.time, Witness::Drop, &of_drop(&dropped))),
-        Noted::Flow(flow) => Some(Moment::new(flow.time, Witness::Flow, &of_flow(&flow))),
-        Noted::Lost => None,
-    };
     let mut moments = Newest::default();
-    Kept::of(workspace, guest.as_str())?
-        .unread()?
-        .into_iter()
-        .filter_map(moment)
-        .for_each(|one| moments.push(one));
+    for noted in Kept::of(workspace, guest.as_str())?.unread()? {
+        match noted {
+            Noted::Dropped(dropped) => {
+                moments.push(Moment::new(dropped.time, Witness::Drop, &of_drop(&dropped)));
+            }
+            Noted::Flow(flow) => moments.push(Moment::new(flow.time, Witness::Flow, &of_flow(&flow))),
+            Noted::Lost => {}
+            Noted::Unread(why) => {
+                moments.unread.insert(why);
+            }
+        }
+    }
     Ok(moments)
 }
 

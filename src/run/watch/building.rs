@@ -3,6 +3,7 @@
 use std::panic::resume_unwind;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
 
 use crate::base::{Class, Diagnostic};
 use crate::fleet::Fleet;
@@ -13,6 +14,9 @@ use crate::run::{RunError, Workspace};
 use crate::sys::interrupt;
 
 use super::{Event, Followed, Watch, built};
+
+/// How long a repository is waited for while something is built that is to be applied.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A revision that is being built, and what came since.
 struct Building<'a> {
@@ -63,8 +67,8 @@ impl Watch<'_> {
 
     /// Looks whether there is another revision than the one that is built, and than the one that is to take its place.
     fn look_for_newer(&mut self, building: &mut Building<'_>, tell: &mut dyn FnMut(Event<'_>)) {
-        // The next look tells why there is none to be found.
-        let Ok((found, place)) = self.source.newest() else { return };
+        // The next look tells why there is none to be found, and waits for one that takes long.
+        let Some(Ok(found)) = self.source.newest(PATIENCE.min(self.interval)) else { return };
         if found == building.revision {
             building.demand.change(None);
             (building.newer, self.mistaken) = (None, None);
@@ -73,14 +77,16 @@ impl Watch<'_> {
         if [&self.mistaken, &building.newer].into_iter().flatten().any(|known| *known == found) {
             return;
         }
-        match self.source.verify(&found).and_then(|()| keys_of(&self.base.at(&place))) {
+        match self.source.checkout_of(&found).and_then(|place| keys_of(&self.base.at(&place))) {
             Ok(keys) => {
                 building.demand.change(Some(keys));
                 tell(Event::Superseded { revision: building.revision, by: &found });
-                building.newer = Some(found);
+                let before = building.newer.replace(found);
+                before.iter().for_each(|before| self.source.discard(before));
             }
             Err(error) if error.class() == Class::Invalid => {
-                self.keep_failure(&error);
+                self.source.discard(&found);
+                self.keep_failure(&error, Some(found.clone()));
                 tell(Event::Failed(error));
                 self.forget_file();
                 // There is no commit that says what the file said.

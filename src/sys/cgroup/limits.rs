@@ -5,14 +5,14 @@ use std::path::Path;
 
 use super::{BLKIO, CgroupError, Hierarchy, IO, limit_text, parse_cpu_max, parse_limit, read, write};
 
-/// What a cgroup may use.
+/// What a cgroup may use; `None` is no limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes; the kernel rounds down to whole pages. `u64::MAX` is no limit.
-    pub memory: u64,
-    /// Processes and threads. `u64::MAX` is no limit.
-    pub pids: u64,
-    /// So many microseconds of CPU time in each period of so many; `None` is no limit.
+    /// Bytes; the kernel rounds down to whole pages.
+    pub memory: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// So many microseconds of CPU time in each period of so many.
     pub cpu_quota: Option<(u64, u64)>,
     /// Share of the CPU against the cgroups beside it where there is not enough for all: 1 to 10000, and
     /// [`EVEN_WEIGHT`] where nobody is preferred.
@@ -23,13 +23,8 @@ pub struct Limits {
 
 impl Limits {
     /// No limit at all.
-    pub const NONE: Self = Self {
-        memory: u64::MAX,
-        pids: u64::MAX,
-        cpu_quota: None,
-        cpu_weight: EVEN_WEIGHT,
-        io: BTreeMap::new(),
-    };
+    pub const NONE: Self =
+        Self { memory: None, pids: None, cpu_quota: None, cpu_weight: EVEN_WEIGHT, io: BTreeMap::new() };
 }
 
 /// The kernel's default of `cpu.weight`.
@@ -44,27 +39,23 @@ pub struct Device {
     pub minor: u32,
 }
 
-/// What may be read and written in a second; `u64::MAX` is no limit. Version 1 limits what is written past the page cache
+/// What may be read and written in a second; `None` is no limit. Version 1 limits what is written past the page cache
 /// alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IoLimits {
-    pub read_bytes: u64,
-    pub write_bytes: u64,
-    pub read_operations: u64,
-    pub write_operations: u64,
+    pub read_bytes: Option<u64>,
+    pub write_bytes: Option<u64>,
+    pub read_operations: Option<u64>,
+    pub write_operations: Option<u64>,
 }
 
 impl IoLimits {
     /// No limit at all.
-    pub const NONE: Self = Self {
-        read_bytes: u64::MAX,
-        write_bytes: u64::MAX,
-        read_operations: u64::MAX,
-        write_operations: u64::MAX,
-    };
+    pub const NONE: Self =
+        Self { read_bytes: None, write_bytes: None, read_operations: None, write_operations: None };
 
     /// Each value with its name in `io.max` and its file of version 1.
-    fn values(&mut self) -> [(&'static str, &'static str, &mut u64); 4] {
+    fn values(&mut self) -> [(&'static str, &'static str, &mut Option<u64>); 4] {
         [
             ("rbps", "blkio.throttle.read_bps_device", &mut self.read_bytes),
             ("wbps", "blkio.throttle.write_bps_device", &mut self.write_bytes),
@@ -118,9 +109,9 @@ impl Hierarchy {
     }
 
     /// Memory with swap may never be less than memory alone, so that it is no limit while the latter changes.
-    fn set_memory_v1(&self, path: &str, limit: u64) -> Result<(), CgroupError> {
+    fn set_memory_v1(&self, path: &str, limit: Option<u64>) -> Result<(), CgroupError> {
         let Some(dir) = self.dir("memory", path) else { return Ok(()) };
-        let limit = if limit == u64::MAX { "-1".to_owned() } else { limit.to_string() };
+        let limit = limit.map_or_else(|| "-1".to_owned(), |limit| limit.to_string());
         // Absent on a kernel that does not account swap.
         let with_swap = Some(dir.join("memory.memsw.limit_in_bytes")).filter(|file| file.exists());
         if let Some(file) = &with_swap {
@@ -155,8 +146,7 @@ impl Hierarchy {
                 Self::V1 { .. } => {
                     for (_, file, value) in io.values() {
                         // Zero is no limit there.
-                        let value = if *value == u64::MAX { 0 } else { *value };
-                        write(&dir.join(file), &format!("{device} {value}"))?;
+                        write(&dir.join(file), &format!("{device} {}", value.unwrap_or(0)))?;
                     }
                 }
             }
@@ -206,7 +196,7 @@ impl Hierarchy {
                     for (name, _, value) in found.entry(device).or_insert(IoLimits::NONE).values() {
                         let text =
                             words.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-                        *value = text.and_then(parse_limit).unwrap_or(u64::MAX);
+                        *value = text.and_then(parse_limit).flatten();
                     }
                 }
             }
@@ -220,7 +210,7 @@ impl Hierarchy {
                         };
                         let limits = found.entry(device).or_insert(IoLimits::NONE);
                         for (_, _, value) in limits.values().into_iter().filter(|(_, of, _)| *of == file) {
-                            *value = number;
+                            *value = Some(number);
                         }
                     }
                 }

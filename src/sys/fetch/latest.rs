@@ -49,7 +49,7 @@ impl Cache {
         progress: &dyn Report,
         accept: impl Fn(&[u8]) -> Result<T, E>,
     ) -> Result<T, Vec<GetError<E>>> {
-        self.any_of(address, progress, |url, attempts| {
+        self.servers.ask(&self.client, address, progress, |url, attempts| {
             let (known, old) = self.recall(address).filter(|(record, _)| record.from == url).unzip();
             let stamp = known.map(|record| record.stamp).unwrap_or_default();
             let wanted = ExpectedBody { size: None, limit, resume: false, attempts };

@@ -18,22 +18,22 @@ pub struct Load<'a> {
     pub clock_realtime: bool,
 }
 
-/// Which pages of a guest's memory are written.
+/// Which pages of a guest's memory are written: `snapshot_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SavedPages {
-    All,
-    /// Those that the guest or its VMM has ever touched; the others are holes, which read as the zeros that they are. Of a microVM that
-    /// booted, on a host without swap, by version 1.13 or later: Firecracker asks mincore(2), which does not tell of pages in swap.
-    Touched,
+pub enum SnapshotType {
+    Full,
+    /// Without `track_dirty_pages`: those that mincore(2) tells of, which does not know pages in swap; the others are holes. From version
+    /// 1.13 on.
+    Diff,
 }
 
 impl Api {
     /// Writes the memory and the state of a microVM that is paused, which stays so. Files that are there are written over; of
-    /// [`SavedPages::Touched`], the memory's must be empty.
+    /// [`SnapshotType::Diff`], the memory's must be empty.
     /// It takes as long as the disk does: raise the time limit first ([`Api::with_timeout`]). Where it fails, what was
     /// written is worth nothing.
-    pub fn create_snapshot(&self, state: &str, memory: &str, pages: SavedPages) -> Result<(), ApiError> {
-        self.put("/snapshot/create", &create_request(state, memory, pages))
+    pub fn create_snapshot(&self, state: &str, memory: &str, kind: SnapshotType) -> Result<(), ApiError> {
+        self.put("/snapshot/create", &create_request(state, memory, kind))
     }
 
     /// Loads a snapshot into a Firecracker that has no microVM yet, and lets its vCPUs run. The memory file is mapped, not
@@ -43,10 +43,10 @@ impl Api {
     }
 }
 
-fn create_request(state: &str, memory: &str, pages: SavedPages) -> Value {
-    let kind = match pages {
-        SavedPages::All => "Full",
-        SavedPages::Touched => "Diff",
+fn create_request(state: &str, memory: &str, kind: SnapshotType) -> Value {
+    let kind = match kind {
+        SnapshotType::Full => "Full",
+        SnapshotType::Diff => "Diff",
     };
     json!({ "snapshot_type": kind, "snapshot_path": state, "mem_file_path": memory })
 }

@@ -1,6 +1,7 @@
 //! The versions of Firecracker and of its jailer.
 
 use std::fmt;
+use std::panic::resume_unwind;
 use std::str::FromStr;
 
 use crate::base::{Class, Diagnosis, Diagnostic};
@@ -58,7 +59,11 @@ pub fn installed() -> Result<Option<(FirecrackerVersion, FirecrackerVersion)>, U
     if ["firecracker", "jailer"].iter().any(|program| tool::find(program).is_none()) {
         return Ok(None);
     }
-    Ok(Some((version_of("firecracker")?, version_of("jailer")?)))
+    let (vmm, jailer) = std::thread::scope(|scope| {
+        let jailer = scope.spawn(|| version_of("jailer"));
+        (version_of("firecracker"), jailer.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    Ok(Some((vmm?, jailer?)))
 }
 
 /// The version of `firecracker` or `jailer`.

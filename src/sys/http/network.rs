@@ -51,18 +51,16 @@ impl Diagnostic for NetworkError {
 }
 
 impl Network {
-    /// The authorities that are named, which are the only ones to trust then.
-    pub(super) fn roots(&self) -> Result<Option<RootCerts>, NetworkError> {
+    /// The file of the authorities that are named, which are the only ones to trust then. It holds one at least; all are decoded for
+    /// the first request, which most commands do not send.
+    pub(super) fn roots(&self) -> Result<Option<Vec<u8>>, NetworkError> {
         let Some(path) = &self.certificates else { return Ok(None) };
-        let found = certificates(&read(path).map_err(NetworkError::Certificates)?);
-        if found.is_empty() {
-            let none = FileError::when("read", path)(io::Error::other(
-                "it contains no certificate in PEM \
-              format",
-            ));
-            return Err(NetworkError::Certificates(none));
+        let pem = read(path).map_err(NetworkError::Certificates)?;
+        if certificates(&pem).next().is_none() {
+            let none = io::Error::other("it contains no certificate in PEM format");
+            return Err(NetworkError::Certificates(FileError::when("read", path)(none)));
         }
-        Ok(Some(RootCerts::Specific(Arc::new(found))))
+        Ok(Some(pem))
     }
 
     /// The proxies for `http://` and for `https://`.
@@ -108,18 +106,20 @@ const TRUSTED: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-fn certificates(pem: &[u8]) -> Vec<Certificate<'static>> {
-    let certificate = |item| match item {
+fn certificates(pem: &[u8]) -> impl Iterator<Item = Certificate<'static>> {
+    parse_pem(pem).filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,
-    };
-    parse_pem(pem).filter_map(certificate).collect()
+    })
 }
 
-/// The authorities that the host trusts, else Mozilla's.
-pub(super) fn trusted_roots() -> RootCerts {
-    let pem = TRUSTED.iter().find_map(|path| std::fs::read(Path::new(path)).ok()).unwrap_or_default();
-    let certificates = certificates(&pem);
+/// The authorities of a file; without one, those that the host trusts, else Mozilla's.
+pub(super) fn trusted_roots(named: Option<&[u8]>) -> RootCerts {
+    let of_host = || TRUSTED.iter().find_map(|path| std::fs::read(Path::new(path)).ok()).unwrap_or_default();
+    let certificates: Vec<_> = match named {
+        Some(pem) => certificates(pem).collect(),
+        None => certificates(&of_host()).collect(),
+    };
     if certificates.is_empty() { RootCerts::WebPki } else { RootCerts::Specific(Arc::new(certificates)) }
 }
 
@@ -133,7 +133,7 @@ mod tests {
             eprintln!("skipped: this host has no certificate authorities");
             return;
         }
-        assert!(matches!(trusted_roots(), RootCerts::Specific(certificates) if !certificates.is_empty()));
+        assert!(matches!(trusted_roots(None), RootCerts::Specific(certificates) if !certificates.is_empty()));
     }
 
     #[test]

@@ -88,7 +88,7 @@ fn interface(item: &RtnetlinkItem, addresses: &BTreeMap<u32, Vec<(Ipv4Addr, u8)>
     let attributes = item.attributes();
     let (index, up) = (item.word(4), item.word(8) & IFF_UP != 0);
     let name = text(attributes, IFLA_IFNAME)?;
-    let alias = text(attributes, IFLA_IFALIAS).unwrap_or_default();
+    let alias = text(attributes, IFLA_IFALIAS).filter(|alias| !alias.is_empty());
     let addresses = addresses.get(&index).cloned().unwrap_or_default();
     let info = find(attributes, IFLA_LINKINFO).unwrap_or_default();
     let kind = text(info, IFLA_INFO_KIND).unwrap_or_else(|| hardware(item.short(2)).to_owned());
@@ -142,7 +142,7 @@ pub struct Neighbour {
     pub mac: String,
 }
 
-/// Neighbours that are not asked for, since somebody said where they are.
+/// Neighbours that are not asked for, since somebody said where they are, and at which address.
 pub fn permanent_neighbours() -> Result<Vec<Neighbour>, IpError> {
     // `struct ndmsg`: family, padding, index, state, flags, type.
     let dump =
@@ -153,8 +153,8 @@ pub fn permanent_neighbours() -> Result<Vec<Neighbour>, IpError> {
         let attributes = item.attributes();
         Some(Neighbour {
             address: address(attributes, NDA_DST).filter(|_| item.byte(0) == AF_INET)?,
-            interface: names.of(item.word(4)),
-            mac: find(attributes, NDA_LLADDR).map(hardware_address).unwrap_or_default(),
+            interface: names.of(item.word(4))?,
+            mac: hardware_address(find(attributes, NDA_LLADDR)?),
         })
     };
     let is_permanent = |item: &&RtnetlinkItem| item.short(8) & NUD_PERMANENT != 0;

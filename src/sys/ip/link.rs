@@ -65,19 +65,16 @@ pub(in crate::sys) fn missing(name: &str) -> IpError {
 
 /// Names of interfaces by their indices, each asked for once.
 #[derive(Debug, Default)]
-pub(super) struct InterfaceNames(BTreeMap<u32, String>);
+pub(super) struct InterfaceNames(BTreeMap<u32, Option<String>>);
 
 impl InterfaceNames {
-    /// Empty for no interface, and for one that went meanwhile.
-    pub(super) fn of(&mut self, index: u32) -> String {
+    /// `None` for one that went meanwhile.
+    pub(super) fn of(&mut self, index: u32) -> Option<String> {
         let ask = || {
             let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
             rustix::net::netdevice::index_to_name(&socket, index).ok()
         };
-        if index == 0 {
-            return String::new();
-        }
-        self.0.entry(index).or_insert_with(|| ask().unwrap_or_default()).clone()
+        self.0.entry(index).or_insert_with(ask).clone()
     }
 }
 

@@ -87,8 +87,8 @@ pub struct Tap {
     pub address: Option<(Ipv4Addr, u8)>,
     /// Whether it is administratively up, with a process attached or not.
     pub up: bool,
-    /// Whose it is, in words that whoever made it chose; empty where nobody said.
-    pub alias: String,
+    /// Whose it is, in words that whoever made it chose; `None` where nobody said.
+    pub alias: Option<String>,
 }
 
 /// A network interface of any kind.
@@ -107,7 +107,7 @@ pub struct Interface {
     /// What packets wait in that leave it.
     pub queue: String,
     /// As [`Tap::alias`].
-    pub alias: String,
+    pub alias: Option<String>,
     /// Of IPv4, with the length of the prefix.
     pub addresses: Vec<(Ipv4Addr, u8)>,
     /// How it treats packets.
@@ -154,10 +154,10 @@ fn own_tap(name: &str, alias: &str) -> Result<Option<(Interface, Tap)>, IpError>
     let Some(tap) = found.tap.take() else {
         return Err(IpError::Foreign { name: found.name, kind: found.kind });
     };
-    if !tap.alias.is_empty() && tap.alias != alias {
-        return Err(IpError::Taken { name: tap.name, alias: tap.alias });
+    match tap.alias {
+        Some(other) if other != alias => Err(IpError::Taken { name: tap.name, alias: other }),
+        _ => Ok(Some((found, tap))),
     }
-    Ok(Some((found, tap)))
 }
 
 /// Makes a TAP that only `owner` may attach to, gives it one address, and takes it up last: before that no packet
@@ -195,7 +195,7 @@ pub fn create_tap(
         }
         link::add_address(name, index, address, prefix)?;
     }
-    if !found.is_some_and(|(_, tap)| tap.alias == alias && tap.up) {
+    if !found.is_some_and(|(_, tap)| tap.alias.as_deref() == Some(alias) && tap.up) {
         link::take_up(name, index, alias)?;
     }
     Ok(is_new)

@@ -51,7 +51,7 @@ fn table(number: u32) -> String {
 
 /// An entry of `struct rtmsg` (family, lengths of two prefixes, type of service, table, protocol, scope, kind, flags): one route
 /// for each way that it goes.
-fn routes_of(item: &RtnetlinkItem, name: &mut dyn FnMut(u32) -> String) -> Vec<HostRoute> {
+fn routes_of(item: &RtnetlinkItem, name: &mut dyn FnMut(u32) -> Option<String>) -> Vec<HostRoute> {
     let all = item.attributes();
     let to = address(all, RTA_DST).unwrap_or(Ipv4Addr::UNSPECIFIED);
     let Ok(to) = Ipv4Net::new(to, item.byte(1)) else { return Vec::new() };
@@ -61,19 +61,19 @@ fn routes_of(item: &RtnetlinkItem, name: &mut dyn FnMut(u32) -> String) -> Vec<H
     let kind = KINDS.get(usize::from(item.byte(7))).copied().unwrap_or("unknown");
     let table = table(number(all, RTA_TABLE).unwrap_or_else(|| item.byte(4).into()));
     let metric = number(all, RTA_PRIORITY).unwrap_or_default();
-    let mut route = |interface: u32, gateway| HostRoute {
+    let mut route = |interface: Option<u32>, gateway| HostRoute {
         kind: kind.to_owned(),
         table: table.clone(),
         to,
-        interface: name(interface),
+        interface: interface.and_then(&mut *name),
         gateway,
         metric,
     };
     match find(all, RTA_MULTIPATH) {
-        Some(hops) => {
-            next_hops(hops).map(|(interface, hop)| route(interface, address(hop, RTA_GATEWAY))).collect()
-        }
-        None => vec![route(number(all, RTA_OIF).unwrap_or_default(), address(all, RTA_GATEWAY))],
+        Some(hops) => next_hops(hops)
+            .map(|(interface, hop)| route(Some(interface), address(hop, RTA_GATEWAY)))
+            .collect(),
+        None => vec![route(number(all, RTA_OIF), address(all, RTA_GATEWAY))],
     }
 }
 
@@ -117,7 +117,7 @@ pub fn default_uplink(routes: &[HostRoute]) -> Result<Option<String>, IpError> {
         Some((number(all, RTA_PRIORITY).unwrap_or_default(), hop.or_else(|| number(all, RTA_OIF))?))
     };
     let best = dump(AF_INET6)?.iter().filter(is_default).filter_map(way).min();
-    Ok(best.map(|(_, index)| InterfaceNames::default().of(index)).filter(|name| !name.is_empty()))
+    Ok(best.and_then(|(_, index)| InterfaceNames::default().of(index)))
 }
 
 /// The default route of least metric. Two halves, by which a VPN takes it over and leaves it as it was, come before it.
@@ -127,7 +127,7 @@ fn default_of(routes: &[HostRoute]) -> Option<String> {
         route.table == "main"
             && route.kind == "unicast"
             && route.to.prefix_len() <= 1
-            && !route.interface.is_empty()
+            && route.interface.is_some()
     };
     for route in routes.iter().filter(leads_on) {
         let entry = best.entry(route.to).or_insert(route);
@@ -137,7 +137,7 @@ fn default_of(routes: &[HostRoute]) -> Option<String> {
     }
     let to = |address: [u8; 4], prefix: u8| {
         let net = Ipv4Net::new(address.into(), prefix).ok()?;
-        best.get(&net).map(|route| route.interface.clone())
+        best.get(&net)?.interface.clone()
     };
     let halves = (to([0, 0, 0, 0], 1), to([128, 0, 0, 0], 1));
     let whole = to([0, 0, 0, 0], 0);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn read(items: &[RtnetlinkItem]) -> Vec<HostRoute> {
-        let mut name = |index| if index == 0 { String::new() } else { format!("eth{}", index - 1) };
+        let mut name = |index: u32| Some(format!("eth{}", index.checked_sub(1)?));
         items.iter().flat_map(|item| routes_of(item, &mut name)).collect()
     }
 
@@ -191,13 +191,21 @@ mod tests {
         ]);
         let shown: Vec<_> = routes
             .iter()
-            .map(|route| format!("{} {} {} {}", route.kind, route.table, route.to, route.interface))
+            .map(|route| {
+                format!(
+                    "{} {} {} {}",
+                    route.kind,
+                    route.table,
+                    route.to,
+                    route.interface.as_deref().unwrap_or("-")
+                )
+            })
             .collect();
         assert_eq!(
             shown,
             [
                 "unicast main 0.0.0.0/0 eth0",
-                "unreachable main 10.0.0.0/8 ",
+                "unreachable main 10.0.0.0/8 -",
                 "local local 192.0.2.2/32 eth0",
                 "unicast main 10.9.0.0/16 eth0",
                 "unicast main 10.9.0.0/16 eth1"

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::base::text::percent_query;
 
-use super::{ImageRepository, RegistryError, login};
+use super::{ImageRepository, KnownLogin, RegistryError, login};
 use crate::sys::http::Client;
 
 /// What somebody wants of a repository.
@@ -41,17 +41,18 @@ pub(super) fn authorization(
         image: image.to_owned(),
         status,
         action,
-        logged_in: login.is_some(),
+        login: login.clone(),
+    };
+    let given = match &login {
+        KnownLogin::Given(value) => Some(value.clone()),
+        KnownLogin::None | KnownLogin::InHelper { .. } => None,
     };
     if challenge.split(' ').next().is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic")) {
-        return login
-            .clone()
-            .map(|login| Some(("Authorization", login)))
-            .ok_or_else(|| denied(answer.status));
+        return given.map(|login| Some(("Authorization", login))).ok_or_else(|| denied(answer.status));
     }
     let unknown = || RegistryError::Challenge { host: host(), challenge: challenge.clone() };
     let url = token_url(challenge, &repository.name, action).ok_or_else(unknown)?;
-    let headers = login.iter().map(|login| ("Authorization", login.clone())).collect();
+    let headers = given.into_iter().map(|login| ("Authorization", login)).collect();
     let answer = client.clone().with_headers(headers).ask(&url).map_err(failed)?;
     let token: Option<Token> = serde_json::from_slice(&answer.body).ok();
     let token = token.filter(|_| answer.status == 200).and_then(|token| token.token.or(token.access_token));

@@ -47,7 +47,17 @@ impl RemoteRepository {
     /// A blob, whose digest is held against its bytes.
     pub fn blob(&self, sha256: &Sha256, size: u64) -> Result<Vec<u8>, RegistryError> {
         let url = format!("{}/blobs/sha256:{sha256}", self.place.url());
-        let bytes = self.download(&url, Some(size), size).map_err(|source| self.failed(source))?;
+        let failed = |source| match source {
+            // A server that is away, or that lets nobody in, says nothing of its blobs.
+            HttpError::Unreachable { .. } | HttpError::Status { status: 401 | 403 | 429 | 500.., .. } => {
+                self.failed(source)
+            }
+            source => {
+                let (image, what) = (self.called.clone(), format!("the blob sha256:{sha256}"));
+                RegistryError::Broken { image, what, source }
+            }
+        };
+        let bytes = self.download(&url, Some(size), size).map_err(failed)?;
         if Sha256::of(&bytes) == *sha256 {
             return Ok(bytes);
         }
@@ -128,8 +138,7 @@ impl RemoteRepository {
 
     fn denied(&self, status: u16, action: Action) -> RegistryError {
         let (host, image) = (self.place.host.clone(), self.called.clone());
-        let logged_in =
-            super::login::find(self.client.auth_files(), &self.place).is_ok_and(|one| one.is_some());
-        RegistryError::Denied { host, image, status, action, logged_in }
+        let login = super::login::find(self.client.auth_files(), &self.place).unwrap_or_default();
+        RegistryError::Denied { host, image, status, action, login }
     }
 }

@@ -48,13 +48,13 @@ impl MemoryGroup {
         let path = format!("{ABOVE}/{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         // What is half made goes with it.
         let group = Self { hierarchy, path, bytes };
-        group.hierarchy.create(&group.path, &Limits { memory: bytes, ..Limits::NONE })?;
+        group.hierarchy.create(&group.path, &Limits { memory: Some(bytes), ..Limits::NONE })?;
         Ok(group)
     }
 
     /// The words before a program that has it join.
     pub fn join(&self) -> Vec<OsString> {
-        let files = self.hierarchy.procs_files(&self.path).into_iter().map(Into::into);
+        let files = self.hierarchy.join_files(&self.path).into_iter().map(Into::into);
         let before = ["/bin/sh", "-c", JOIN, "sh"].map(OsString::from);
         before.into_iter().chain(files).chain(["--".into()]).collect()
     }

@@ -27,9 +27,6 @@ impl Tool {
 
     /// The same until `exceeded` says which bound the tool is beyond; it is asked once a second. The tool is then killed, and what ends
     /// with it.
-    ///
-    /// # Errors
-    /// [`ToolError::Exceeded`].
     pub fn lines_within(
         &self,
         exceeded: &(dyn Fn() -> Option<String> + Sync),

@@ -9,7 +9,7 @@ use crate::base::{GuestName, SnapshotName};
 use crate::host::ledger::LedgerLine;
 use crate::host::snapshot::{HandedOver, Restored};
 
-use super::faults::{LedgerError, TransferError};
+use super::ledger::{LedgerError, TransferError};
 
 /// A snapshot that was not made, or does not come back.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ impl Diagnostic for SnapshotError {
                   snapshot",
             ),
             Self::Exists(_) => {
-                Class::Failed.hint("name another with --name, or remove that one with `sisforge snapshot rm`")
+                Class::Invalid.hint("name another with --name, or remove that one with `sisforge snapshot rm`")
             }
             // A name that is not there is a wrong use, as that of a guest is.
             Self::None(_) => Class::Invalid.hint("`sisforge snapshot ls` lists those that there are"),
