@@ -2,6 +2,7 @@
 //! host's rules, and what the host does for others.
 
 use std::net::UdpSocket;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::common::sandbox::Sandbox;
@@ -122,6 +123,12 @@ fn the_host_forwards_for_its_fleet_alone_and_stops_with_it() {
     assert_eq!((forwards("up0"), forwards("mg0"), between()), (true, false, (false, false)));
     sandbox.done("down");
     assert!(forwards("up0"), "the other fleet needs it");
+    // One that left by the end of its namespace alone, as where whoever ended it was killed, needs nothing.
+    let record = "/run/sisforge/forwarding.json";
+    let with_gone =
+        std::fs::read_to_string(record).unwrap().replace("\"fleets\": [", "\"fleets\": [\"gone\",");
+    assert!(with_gone.contains("gone"), "{with_gone}");
+    std::fs::write(record, with_gone).unwrap();
     other.done("down");
     assert!(!forwards("up0"), "as it was");
     assert_eq!((sandbox.traces(), other.traces()), (vec![], vec![]));
@@ -338,4 +345,32 @@ fn a_forward_drop_of_another_program_is_told_until_its_remedy_was_followed() {
         nft(&format!("insert rule ip filter FORWARD {side} \"sis-*\" accept"));
     }
     assert_eq!(verdict(), ("pass".into(), true));
+}
+
+#[test]
+fn a_fleet_puts_back_what_it_switched_on_whatever_one_in_another_network_needs() {
+    needs_firecracker!();
+    let ((up, is_up), (done, is_done)) = (mpsc::channel(), mpsc::channel::<()>());
+    // What was moved here is dropped where this fails, so that nobody waits for it.
+    std::thread::scope(move |scope| {
+        // A thread with a sandbox has a network of its own.
+        let other = scope.spawn(move || {
+            let sandbox = Sandbox::running("b");
+            up.send(()).unwrap();
+            let _ = is_done.recv();
+            sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+            sandbox.done("down");
+            assert!(!forwards("lo"));
+        });
+        is_up.recv().unwrap();
+        let sandbox = Sandbox::new();
+        assert!(!forwards("lo"));
+        sandbox.fleet("a");
+        sandbox.done("up");
+        assert!(forwards("lo"));
+        sandbox.done("down");
+        assert!(!forwards("lo"), "the other fleet is in another network");
+        done.send(()).unwrap();
+        other.join().unwrap();
+    });
 }

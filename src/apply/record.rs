@@ -122,7 +122,23 @@ pub struct HeldElements {
 /// host's boot, as what it tells of does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forwarding {
-    pub interfaces: BTreeMap<InterfaceName, ForwardedInterface>,
+    /// By the inode of a network namespace: interfaces of several may be called alike.
+    #[serde(default)]
+    pub networks: BTreeMap<u64, ForwardedInterfaces>,
+    /// What an earlier sisforge noted, of whatever network.
+    #[serde(default, skip_serializing)]
+    interfaces: ForwardedInterfaces,
+}
+
+pub type ForwardedInterfaces = BTreeMap<InterfaceName, ForwardedInterface>;
+
+impl Forwarding {
+    /// The interfaces of a network. What an earlier sisforge noted goes to whoever asks first.
+    pub fn of(&mut self, netns: u64) -> &mut ForwardedInterfaces {
+        let interfaces = self.networks.entry(netns).or_default();
+        interfaces.append(&mut self.interfaces);
+        interfaces
+    }
 }
 
 /// One of them.

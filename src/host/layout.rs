@@ -203,7 +203,12 @@ impl Layout {
 
     /// The network namespace of the fleet's guests.
     pub fn netns(&self) -> Netns {
-        Netns::named(&format!("sisforge-{}", self.fleet))
+        Self::netns_of(&self.fleet)
+    }
+
+    /// The same of any fleet.
+    pub fn netns_of(fleet: &FleetName) -> Netns {
+        Netns::named(&format!("sisforge-{fleet}"))
     }
 
     /// The end on the host of the pair that leads out of it.

@@ -476,14 +476,19 @@ fn a_million_names_are_changed_while_guests_ask() {
     let (asks, change) = (AtomicBool::new(true), format!("up {}", sandbox.guest('a')));
     let answered = std::thread::scope(|scope| {
         let ask = || {
-            let mut answered = 0;
+            let (mut answered, mut again) = (0, 0);
             while asks.load(Ordering::Relaxed) {
-                // On a machine that is busy one was not answered once; resolvers ask again.
-                let answer = query("b", DNS, "good.test").or_else(|| query("b", DNS, "good.test"));
-                assert_eq!(answer, good, "after {answered}");
+                // On a machine that is busy one was lost once, and one refused, as where dnsmasq sends while the kernel swaps the rules:
+                // resolvers ask again. A change that cuts guests off would lose dozens.
+                let answer = query("b", DNS, "good.test");
+                if answer != good {
+                    again += 1;
+                    assert_eq!(query("b", DNS, "good.test"), good, "after {answered} and {answer:?}");
+                }
                 answered += 1;
                 std::thread::sleep(Duration::from_millis(50));
             }
+            assert!(again <= 3, "{again} of {answered} twice");
             answered
         };
         let asking = scope.spawn(ask);

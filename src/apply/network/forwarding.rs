@@ -7,6 +7,7 @@ use crate::base::{FleetName, InterfaceName};
 use crate::host::layout::Layout;
 use crate::sys::fs::{self as files, FileLock};
 use crate::sys::ip;
+use crate::sys::netns::{self, Presence};
 
 use super::super::record::{self, ForwardedInterface, Forwarding};
 use super::{FleetNetworkError, is_setting};
@@ -45,15 +46,20 @@ fn settled(mut recorded: impl FnMut() -> Option<bool>, setting: impl Fn() -> boo
 
 /// What is known of an interface that fleets had switched on; nothing where that cannot be read.
 fn before_fleets(interface: &InterfaceName) -> Option<bool> {
-    let known: Forwarding = record::read(&Layout::forwarding()).ok().flatten()?;
-    known.interfaces.get(interface).map(|it| it.before)
+    let mut known: Forwarding = record::read(&Layout::forwarding()).ok().flatten()?;
+    known.of(own_network()).get(interface).map(|it| it.before)
+}
+
+/// What tells the network of this thread from others that share the record.
+fn own_network() -> u64 {
+    netns::own_identity().unwrap_or_default()
 }
 
 /// Which interfaces a fleet had switched on, and whether they still are.
 pub(super) fn observed(layout: &Layout) -> Result<BTreeMap<InterfaceName, bool>, FleetNetworkError> {
-    let known = record::read::<Forwarding>(&Layout::forwarding())?.unwrap_or_default();
-    let ours =
-        known.interfaces.into_iter().filter(|(_, interface)| interface.fleets.contains(layout.fleet()));
+    let mut known = record::read::<Forwarding>(&Layout::forwarding())?.unwrap_or_default();
+    let interfaces = known.of(own_network()).iter();
+    let ours = interfaces.filter(|(_, interface)| interface.fleets.contains(layout.fleet()));
     Ok(ours.map(|(name, _)| (name.clone(), is_on(name.as_str()))).collect())
 }
 
@@ -69,26 +75,29 @@ pub(super) fn forward_by(fleet: &FleetName, uplink: Option<&InterfaceName>) -> R
     if let Some(uplink) = uplink {
         let before = is_on(uplink.as_str());
         let new = ForwardedInterface { before, fleets: [].into() };
-        known.interfaces.entry(uplink.clone()).or_insert(new).fleets.insert(fleet.clone());
+        known.of(own_network()).entry(uplink.clone()).or_insert(new).fleets.insert(fleet.clone());
         // Known first: whoever is killed here finds it again.
         record::write(&path, &known)?;
         ip::set_sysctl(&key(uplink.as_str()), "1")?;
     }
-    for (name, interface) in &mut known.interfaces {
-        if uplink != Some(name) {
-            interface.fleets.remove(fleet);
+    let mut left = Vec::new();
+    known.of(own_network()).retain(|name, interface| {
+        // Whoever has no namespace any more has left, however that came about.
+        interface.fleets.retain(|it| if it == fleet { uplink == Some(name) } else { is_there(it) });
+        let is_needed = !interface.fleets.is_empty();
+        if !is_needed && !interface.before {
+            left.push(name.clone());
         }
-    }
-    let (kept, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        known.interfaces.into_iter().partition(|(_, interface)| !interface.fleets.is_empty());
-    for name in left.iter().filter(|(_, interface)| !interface.before).map(|(name, _)| name.as_str()) {
-        put_back(name)?;
-    }
-    if kept.is_empty() {
-        Ok(files::remove(&path)?)
-    } else {
-        Ok(record::write(&path, &Forwarding { interfaces: kept })?)
-    }
+        is_needed
+    });
+    left.iter().try_for_each(|name| put_back(name.as_str()))?;
+    known.networks.retain(|_, interfaces| !interfaces.is_empty());
+    if known.networks.is_empty() { Ok(files::remove(&path)?) } else { Ok(record::write(&path, &known)?) }
+}
+
+/// Whether a fleet has a network namespace.
+fn is_there(fleet: &FleetName) -> bool {
+    netns::presence(&Layout::netns_of(fleet)).is_ok_and(|presence| presence != Presence::Absent)
 }
 
 /// Puts an interface back as it was before any fleet came, unless somebody made the whole host a router meanwhile.
@@ -103,7 +112,19 @@ fn put_back(interface: &str) -> Result<(), FleetNetworkError> {
 
 #[cfg(test)]
 mod tests {
+    use crate::apply::record::Forwarding;
+
     use super::settled;
+
+    #[test]
+    fn a_network_has_what_an_earlier_sisforge_noted_and_nothing_of_another() {
+        let text = r#"{ "interfaces": { "eth0": { "before": true, "fleets": ["f"] } } }"#;
+        let mut known: Forwarding = serde_json::from_str(text).unwrap();
+        assert!(known.of(1)[&"eth0".parse().unwrap()].before);
+        assert!(known.of(2).is_empty());
+        let again: Forwarding = serde_json::from_str(&serde_json::to_string(&known).unwrap()).unwrap();
+        assert_eq!(again, known);
+    }
 
     #[test]
     fn a_fleet_that_comes_between_two_looks_makes_no_router_of_the_host() {
