@@ -237,13 +237,12 @@ fn bounds(left: Duration) -> Vec<OsString> {
     // None at all would be no limit.
     let seconds = left.as_secs().max(1).to_string();
     let most = format!("--as={}", memory::of_one());
-    let all: [(&str, &[&str]); 4] = [
-        ("setpriv", &["--pdeathsig", "KILL"]),
-        ("timeout", &[LAST_WORDS, &seconds]),
-        ("choom", &["-n", "1000", "--"]),
-        ("prlimit", &[&most]),
-    ];
+    let all: [(&str, &[&str]); 3] =
+        [("timeout", &[LAST_WORDS, &seconds]), ("choom", &["-n", "1000", "--"]), ("prlimit", &[&most])];
     let mut before = Vec::new();
+    if tool::find("setpriv").is_some() {
+        before.extend(tool::ending_with_this("KILL"));
+    }
     for (program, words) in all {
         if let Some(found) = tool::find(program) {
             before.push(found.into_os_string());

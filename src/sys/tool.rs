@@ -129,6 +129,14 @@ pub fn find_on(path: &OsStr, program: &str) -> Option<PathBuf> {
         .find(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file())
 }
 
+/// What stands before a call that ends, by a signal, with the thread that starts it: setpriv has the kernel send it, and a shell looks
+/// whether this process was there until then. One that went before would have left a call for which nobody waits.
+pub fn ending_with_this(signal: &str) -> [OsString; 7] {
+    const IF_STILL_WANTED: &str = r#"[ "$PPID" = "$0" ] && exec "$@""#;
+    let own = std::process::id().to_string();
+    ["setpriv", "--pdeathsig", signal, "sh", "-c", IF_STILL_WANTED, &own].map(OsString::from)
+}
+
 impl Tool {
     /// A call of `program`, looked up on the search path.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
@@ -195,7 +203,7 @@ impl Tool {
         let program = std::mem::replace(&mut self.program, "timeout".into());
         let seconds = limit.as_secs().max(1).to_string();
         self.args.splice(0..0, ["-k".into(), "10".into(), seconds.into(), program]);
-        self.before.splice(0..0, ["setpriv", "--pdeathsig", "TERM"].map(OsString::from));
+        self.before.splice(0..0, ending_with_this("TERM"));
         self
     }
 
@@ -421,6 +429,16 @@ mod tests {
         let mut names: Vec<_> = text.lines().filter_map(|line| line.split('=').next()).collect();
         names.sort_unstable();
         assert_eq!(names, ["EXTRA", "HOME", "LC_ALL", "PATH", "TZ"]);
+    }
+
+    #[test]
+    fn a_call_is_not_begun_where_whoever_wanted_it_is_gone() {
+        let tool = Tool::new("echo").arg("begun").within(Duration::from_secs(5));
+        assert_eq!(tool.text().unwrap(), "begun\n");
+        // The shell has another number than this process, as has whoever a process is left to.
+        let left =
+            Tool::new("sh").args(["-c", "\"$@\"; true", "sh"]).args(tool.before.iter().chain(tool.argv()));
+        assert_eq!(left.text().unwrap(), "");
     }
 
     #[test]
