@@ -294,6 +294,33 @@ pub fn terminate(process: ProcessId, signal: Signal) -> Result<bool, ProcessErro
     }
 }
 
+/// Stops a process by SIGSTOP, and waits until each of its threads stands still: the signal is sent before it is obeyed. `false` where
+/// it is gone, or not still after `timeout`.
+pub fn stop(process: ProcessId, timeout: Duration) -> Result<bool, ProcessError> {
+    let end = Instant::now() + timeout;
+    if !terminate(process, Signal::STOP)? {
+        return Ok(false);
+    }
+    while !stands_still(process) {
+        if Instant::now() > end || !lives(process) {
+            return Ok(false);
+        }
+        std::thread::sleep(STOP_POLL);
+    }
+    Ok(true)
+}
+
+/// How long is waited before another look at a process that is to stop.
+const STOP_POLL: Duration = Duration::from_millis(1);
+
+/// Whether all threads of a live process are stopped.
+fn stands_still(process: ProcessId) -> bool {
+    let threads = fs::read_dir(proc_file(process.pid, "task")).into_iter().flatten().flatten();
+    let stat = |thread: fs::DirEntry| parse_stat(&fs::read_to_string(thread.path().join("stat")).ok()?);
+    let mut threads = threads.filter_map(stat).peekable();
+    threads.peek().is_some() && threads.all(|thread| thread.state == STOPPED) && lives(process)
+}
+
 /// The live processes that run as one of these users, each with its user.
 pub fn running_as(uids: &BTreeSet<u32>) -> Vec<(u32, u32)> {
     let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -464,6 +491,26 @@ mod tests {
         assert!(wait_gone(id, Duration::from_secs(5)));
         assert_eq!(inspect(child.id()), None);
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn who_is_stopped_stands_still_once_that_is_said() {
+        let mut child = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let id = inspect(child.id()).unwrap().id;
+        let ran = || processor_time(id.pid).unwrap();
+        // What obeys a signal only later is found by doing it often.
+        for _ in 0..200 {
+            assert!(stop(id, Duration::from_secs(5)).unwrap());
+            assert_eq!(stat(id.pid).unwrap().state, STOPPED);
+            assert!(terminate(id, Signal::CONT).unwrap());
+        }
+        assert!(stop(id, Duration::from_secs(5)).unwrap());
+        let before = ran();
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(ran(), before);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!stop(id, Duration::from_secs(5)).unwrap());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sisforge::base::Sha256;
-use sisforge::sys::process::inspect;
+use sisforge::sys::process::{inspect, stop};
 
 use crate::common::sandbox::{Run, Sandbox, until};
 use crate::needs_firecracker;
@@ -219,11 +219,8 @@ fn a_vmm_that_stands_still_is_let_go_on() {
     let a = &sandbox.guest('a');
     let pid = sandbox.pid(a);
     let why = format!("change {a}: its vmm is stopped");
-    let stop = || {
-        shell("kill", &["-STOP", &pid.to_string()]);
-        until("it stands still", || process_state(pid) == 'T');
-    };
-    stop();
+    let halt = || assert!(stop(inspect(pid).unwrap().id, Duration::from_secs(5)).unwrap());
+    halt();
     is_seen_and_repaired(&sandbox, &why);
     // What a `down` leaves that was killed while it held the processes of the cgroup still.
     let switches = [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")];
@@ -235,7 +232,7 @@ fn a_vmm_that_stands_still_is_let_go_on() {
     assert_eq!(sandbox.pid(a), pid);
     assert_ne!(process_state(pid), 'T');
     // A guest that was stopped hears that it is to shut down.
-    stop();
+    halt();
     let begun = Instant::now();
     sandbox.done("down --timeout 20");
     assert!(begun.elapsed() < Duration::from_secs(10), "it was waited for in vain");

@@ -152,8 +152,7 @@ fn a_keeper_that_stands_still_is_seen_and_goes_on_and_holds_up_no_down() {
     sandbox.done("up");
     let stop = |guest: &String| {
         let pid = keeper(&sandbox, guest).expect("there is one");
-        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        assert!(process::stop(process::inspect(pid).unwrap().id, Duration::from_secs(5)).unwrap());
     };
     let before = keeper(&sandbox, &guests[0]);
     stop(&guests[0]);

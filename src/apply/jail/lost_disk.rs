@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::apply::ApplyError;
 use crate::apply::linux::GuestHandle;
@@ -15,6 +16,9 @@ use crate::sys::sparse;
 use crate::sys::untrusted::{FileKind, HeldNode, UntrustedDir};
 
 use crate::apply::jail_id::JailId;
+
+/// How long a VMM may take to stand still.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where a kept disk is that the store does not have by its guest's name.
 pub(in crate::apply) enum Astray {
@@ -162,11 +166,10 @@ impl GuestHandle<'_> {
         let Some(Astray::OnlyOpen(held)) = astray else { return Ok(None) };
         let disk = held.open(false).map_err(FileError::when("open", held.path()))?;
         self.set_aside()?;
-        let tell = |signal| process::terminate(vmm.id, signal);
-        // As whole as a disk is after a loss of power.
-        let _ = tell(Signal::STOP);
+        // As whole as a disk is after a loss of power. One that does not stop is about to be ended, and its disk is all that there is.
+        let _ = process::stop(vmm.id, PATIENCE);
         let copied = self.copy_back(&disk);
-        let _ = tell(Signal::CONT);
+        let _ = process::terminate(vmm.id, Signal::CONT);
         copied.map(|()| Some(disk))
     }
 
