@@ -20,7 +20,7 @@ demo: packages
 
 ## every check that CI makes
 test: test-packages lint build
-	PATH="$(CURDIR)/$(TOOLS)/usr/sbin:$(CURDIR)/$(TOOLS)/usr/bin:$$PATH" SISFORGE_REQUIRE_ORACLES=1 $(CARGO) test --locked
+	PATH="$(CURDIR)/$(TOOLS)/usr/sbin:$(CURDIR)/$(TOOLS)/usr/bin:$$PATH" SISFORGE_REQUIRE_ORACLES=1 CARGO="$(CARGO)" tests/run
 	demo/run $(abspath $(RELEASE))
 	tests/containers/run $(abspath $(RELEASE))
 	SISFORGE_REQUIRE_ORACLES=1 tests/genuine/run $(abspath $(RELEASE))
