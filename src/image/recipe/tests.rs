@@ -310,3 +310,14 @@ fn the_recipes_of_the_project_compose() {
     let recipes = Recipes::load(&["rootless-podman".parse().unwrap()], &given, &files).unwrap();
     assert_eq!(recipes.owner().map(|owner| (owner.uid, owner.gid)), Some((1234, 1234)));
 }
+
+#[test]
+fn podman_runs_before_a_guest_is_ready_unless_that_is_switched_off() {
+    let service = |given: &Parameters| {
+        let recipes = load(&[], &["rootless-podman"], given).unwrap();
+        content_of(&recipes, "/etc/init.d/sis-podman")
+    };
+    assert!(service(&Parameters::new()).contains("podman info"));
+    let off = service(&given(&[("warm_up", ParameterValue::Boolean(false))]));
+    assert!(off.contains("start() {\n\treturn 0\n}") && !off.contains("podman info"), "{off}");
+}
