@@ -49,7 +49,7 @@ impl GuestHandle<'_> {
     }
 
     /// Lays out a new jail for a machine, and gives its place. The jails of earlier attempts go as far as they can: what is
-    /// left of one is in nobody's way, and the next [`remove_old`] tells it.
+    /// left of one is in nobody's way, and the next [`Self::remove_old_jails`] tells it.
     ///
     /// # Errors
     /// Where something cannot be made; what was made is removed with the jail.

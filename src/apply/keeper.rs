@@ -139,7 +139,7 @@ impl GuestHandle<'_> {
     pub(super) fn wake_keeper(self) {
         if let Some(keeper) = self.halted_keeper() {
             // One that ended meanwhile is what is wanted, or started again.
-            let _ = process::terminate(keeper.id, Signal::CONT);
+            let _ = process::send_signal(keeper.id, Signal::CONT);
         }
     }
 
@@ -158,7 +158,7 @@ impl GuestHandle<'_> {
         // It lives in the guest's directory, and nothing else does.
         for pid in process::rooted_in(&self.dir()) {
             if let Some(info) = process::inspect(pid) {
-                let _ = process::terminate(info.id, Signal::KILL);
+                let _ = process::send_signal(info.id, Signal::KILL);
             }
         }
         if self.keeper_ends_within(PATIENCE) {

@@ -239,13 +239,13 @@ fn programs(steps: &[&Step]) -> BTreeSet<&'static str> {
     let needed = |step: &&Step| -> &'static [&'static str] {
         match step {
             Step::Network(step) => match step {
-                NetworkStep::LoadRuleset(_) | NetworkStep::LoadHostRules(_) | NetworkStep::RemoveNetwork => {
-                    &["nft"]
-                }
-                NetworkStep::CreateNamespace | NetworkStep::ConnectNamespace { .. } => &["ip"],
-                NetworkStep::RemoveEarlierNetwork
-                | NetworkStep::StartResolver(_)
-                | NetworkStep::StopResolver { .. } => &[],
+                NetworkStep::LoadRuleset(_)
+                | NetworkStep::LoadHostRules(_)
+                | NetworkStep::RemoveNetwork
+                | NetworkStep::RemoveEarlierNetwork => &["nft"],
+                NetworkStep::CreateNamespace => &["ip"],
+                NetworkStep::ConnectNamespace { .. } => &["ip", "tc"],
+                NetworkStep::StartResolver(_) | NetworkStep::StopResolver { .. } => &[],
             },
             Step::CreateTap { .. } => &["ip"],
             Step::Containers(_) => &["ssh"],

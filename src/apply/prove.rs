@@ -4,7 +4,7 @@
 //! sender eth0 --- the guest's TAP | rules | the uplink --- nobody
 //! ```
 //!
-//! The network is that of this process, which is started in one of its own ([`in_network_of_its_own`]), and a second one in which a
+//! The network is that of this process, which `run/proof.rs` starts in one of its own, and a second one in which a
 //! process sleeps. Both end with their processes, so nothing is left of them, whatever happens.
 
 use std::io;

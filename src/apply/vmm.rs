@@ -76,7 +76,8 @@ impl GuestHandle<'_> {
         let (begun, mut pause) = (Instant::now(), JOIN_POLL);
         while !self.host.hierarchy.holds(&cgroup, pid) {
             let Some(vmm) = process::inspect(pid) else { break };
-            if self.is_limited(&vmm, begun.elapsed() > JOIN_TIMEOUT)? {
+            if begun.elapsed() > JOIN_TIMEOUT {
+                self.kill_outside_cgroup(&vmm)?;
                 break;
             }
             std::thread::sleep(pause);
@@ -132,16 +133,15 @@ impl GuestHandle<'_> {
         file_limits(machine, if kept { self.given_size(disk) } else { disk })
     }
 
-    /// Whether a VMM is in its cgroup for every controller. Where it is `late` for that, it is killed: nothing would hold what
-    /// it takes.
-    fn is_limited(self, vmm: &ProcessInfo, late: bool) -> Result<bool, ApplyError> {
+    /// Kills a VMM that is not in its cgroup for every controller: nothing would hold what it takes.
+    ///
+    /// # Errors
+    /// [`ApplyError::NotInCgroup`] where it was killed.
+    fn kill_outside_cgroup(self, vmm: &ProcessInfo) -> Result<(), ApplyError> {
         let (host, guest) = (self.host, self.name);
         let cgroup = host.layout.cgroup(guest);
-        if host.hierarchy.holds(&cgroup, vmm.id.pid) {
-            return Ok(true);
-        }
-        if !late || process::inspect(vmm.id.pid).is_none() {
-            return Ok(false);
+        if host.hierarchy.holds(&cgroup, vmm.id.pid) || process::inspect(vmm.id.pid).is_none() {
+            return Ok(());
         }
         end(guest, vmm)?;
         Err(ApplyError::NotInCgroup { guest: guest.clone(), cgroup })
@@ -164,7 +164,7 @@ impl GuestHandle<'_> {
         let (host, guest) = (self.host, self.name);
         host.hierarchy.thaw(&host.layout.cgroup(guest))?;
         // One that ended meanwhile is started by the next plan.
-        let _ = process::terminate(vmm.id, Signal::CONT);
+        let _ = process::send_signal(vmm.id, Signal::CONT);
         Ok(())
     }
 }
@@ -205,7 +205,7 @@ impl GuestHandle<'_> {
             let heard = &serial.heard;
             if let (Some(said), Some(vmm), None) = (heard.ready(), &vmm, heard.failed_services()) {
                 // Whoever started it may have moved it since.
-                self.is_limited(vmm, true)?;
+                self.kill_outside_cgroup(vmm)?;
                 let host_key = said.host_key.clone();
                 let ready = Ready { vmm: vmm.id, host_key, containers: Vec::new() };
                 self.take_back_jail(vmm)?;
@@ -339,7 +339,7 @@ impl GuestHandle<'_> {
 
 fn end(guest: &GuestName, vmm: &ProcessInfo) -> Result<(), ApplyError> {
     // A process that is gone already is what is wanted.
-    let _ = process::terminate(vmm.id, Signal::KILL);
+    let _ = process::send_signal(vmm.id, Signal::KILL);
     if process::wait_gone(vmm.id, KILL_TIMEOUT) { Ok(()) } else { Err(ApplyError::DoesNotEnd(guest.clone())) }
 }
 

@@ -1,6 +1,5 @@
 //! `doctor`: is this host ready for the fleet, and hardened.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use crate::host::doctor::{Check, CheckGroup, Fix, Level, Verdict, is_ready};
@@ -63,7 +62,7 @@ fn set(fixes: &[Fix], yes: bool, ui: &Ui) -> Result<(), CliError> {
 
 /// The checks in words: one line each, and more about those that did not pass, or about all of them.
 fn report(checks: &[Check], ui: &Ui) -> String {
-    let color = ui.settings.color && std::io::stdout().is_terminal();
+    let color = ui.settings.colors(&std::io::stdout());
     let mut text = String::new();
     let mut group: Option<CheckGroup> = None;
     for check in checks {

@@ -112,11 +112,12 @@ impl CliError {
 
     /// Prints the error on stderr, or as one object on stdout with `--json`.
     pub fn print(&self, settings: &Settings) {
+        let color = settings.colors(&std::io::stderr());
         match &self.body {
             Body::Said(_) => {}
             Body::Files(files) if settings.json => render::json(&problems(files, self.message())),
             Body::Files(files) => {
-                let shown = files.iter().map(|file| render_problems(file, settings.color));
+                let shown = files.iter().map(|file| render_problems(file, color));
                 render::tell_open(&shown.collect::<Vec<_>>().join("\n"));
             }
             Body::Words { message, causes, hint } if settings.json => {
@@ -125,7 +126,7 @@ impl CliError {
             }
             Body::Words { message, causes, hint } => {
                 let (red, bold, plain) =
-                    if settings.color { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+                    if color { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
                 render::tell(&format!("{red}error{plain}{bold}:{plain} {}", shown(message)));
                 for cause in causes {
                     render::tell(&format!("  because: {}", shown(&cause.trim_end().replace('\n', "\n    "))));

@@ -80,8 +80,8 @@ pub struct Settings {
     pub json: bool,
     pub quiet: bool,
     pub verbose: bool,
-    /// Whether errors, on stderr, are coloured.
-    pub color: bool,
+    /// When a stream is coloured; [`ColorWhen::Auto`] is no part of it where `NO_COLOR` is set.
+    pub color: ColorWhen,
     /// Whether stderr is a terminal that can draw over what it shows; `TERM=dumb` cannot.
     pub draws: bool,
     /// `SOURCE_DATE_EPOCH`, by which a caller dates what is made (<https://reproducible-builds.org/specs/source-date-epoch/>).
@@ -146,6 +146,15 @@ pub fn naming_variable(mut error: clap::Error, command: &clap::Command, words: &
 }
 
 impl Settings {
+    /// Whether what is written to a stream is coloured.
+    pub fn colors(&self, stream: &impl IsTerminal) -> bool {
+        match self.color {
+            ColorWhen::Always => true,
+            ColorWhen::Never => false,
+            ColorWhen::Auto => stream.is_terminal(),
+        }
+    }
+
     /// Fills in what was not said from the environment and the machine.
     pub fn resolve(args: GlobalArgs) -> Self {
         let variable =
@@ -155,9 +164,9 @@ impl Settings {
             .or_else(|| variable("XDG_CACHE_HOME").map(|dir| dir.join("sisforge")))
             .or_else(|| variable("HOME").map(|dir| dir.join(".cache/sisforge")));
         let color = match args.color {
-            ColorWhen::Always => true,
-            ColorWhen::Never => false,
-            ColorWhen::Auto => std::io::stderr().is_terminal() && variable("NO_COLOR").is_none(),
+            // <https://no-color.org>
+            ColorWhen::Auto if variable("NO_COLOR").is_some() => ColorWhen::Never,
+            said => said,
         };
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let run = run::WorkspaceSettings {

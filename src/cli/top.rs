@@ -51,7 +51,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let workspace = ui.workspace();
     let is_live = std::io::stdout().is_terminal() && std::io::stdin().is_terminal() && ui.settings.draws;
     if is_live && !args.once && !ui.settings.json {
-        screen::show(&mut meter, &workspace, args.interval, args.sort, ui.settings.color)?;
+        let color = ui.settings.colors(&std::io::stdout());
+        screen::show(&mut meter, &workspace, args.interval, args.sort, color)?;
         return Ok(ExitCode::SUCCESS);
     }
     meter.look(&workspace)?;

@@ -207,7 +207,7 @@ fn print_event(event: Event<'_>, ui: &Ui) {
             let is_mistake = error.class() == Class::Invalid;
             CliError::from(error).print(&ui.settings);
             let then = if is_mistake { "nothing was changed" } else { "this will be tried again" };
-            note(format!("{then}; watching on"));
+            note(format!("{then}; still watching"));
         }
     }
 }

@@ -108,8 +108,8 @@ impl fmt::Display for MemoryShortage {
             ),
             Self::Overcommitted { needed, free } => write!(
                 f,
-                "the guests that start may use {} of memory together, but {} are available: if they use it \
-                 all, the kernel kills",
+                "the guests that start may use {} of memory together, but {} are available: if they use all of \
+                 it, the kernel will kill some of them",
                 ByteSize::from_bytes(*needed),
                 ByteSize::from_mib(free >> 20)
             ),

@@ -364,7 +364,7 @@ fn note_on_snapshot(name: &GuestName, want: &WantedGuest) -> Option<String> {
     ))
 }
 
-fn is_limited(have: &ObservedGuest, want: &WantedGuest) -> bool {
+fn has_wanted_limits(have: &ObservedGuest, want: &WantedGuest) -> bool {
     have.cgroup.is_some_and(|cgroup| cgroup.limits == Found::Whole(want.cgroup.into()))
 }
 
@@ -382,7 +382,7 @@ fn repair(name: &GuestName, have: &ObservedGuest, vmm: &ObservedVmm, want: &Want
         .then(|| Step::AdjustVmm { guest: guest(), machine: machine.clone() });
     let resume = vmm.paused.map(|_| Step::ResumeVmm { guest: guest() });
     let cgroup =
-        (!is_limited(have, want)).then(|| Step::CreateCgroup { guest: guest(), limits: want.cgroup });
+        (!has_wanted_limits(have, want)).then(|| Step::CreateCgroup { guest: guest(), limits: want.cgroup });
     let join = vmm.outside_cgroup.then(|| Step::JoinCgroup { guest: guest() });
     // Before it is told anything.
     let unhalt = vmm.halted.then(|| Step::ContinueVmm { guest: guest() });
@@ -440,7 +440,7 @@ fn start(name: &GuestName, have: &ObservedGuest, want: &WantedGuest) -> Vec<Step
     // One in which somebody was killed is made anew, so that what it counts is this start's.
     let counts = have.oom_kills() > 0;
     steps.extend(counts.then(|| Step::RemoveCgroup { guest: guest() }));
-    if counts || !is_limited(have, want) {
+    if counts || !has_wanted_limits(have, want) {
         steps.push(Step::CreateCgroup { guest: guest(), limits: want.cgroup });
     }
     // Made anew, so that nothing comes to it that another guest, or an earlier start, had asked for.

@@ -280,7 +280,7 @@ impl Handle {
 }
 
 /// Sends a signal to a process. `false` where it is gone.
-pub fn terminate(process: ProcessId, signal: Signal) -> Result<bool, ProcessError> {
+pub fn send_signal(process: ProcessId, signal: Signal) -> Result<bool, ProcessError> {
     let ProcessId { pid, start_time } = process;
     let Some(handle) = Handle::open(pid) else { return Ok(false) };
     // Looked up after the process is held, so it is the one that gets the signal.
@@ -298,7 +298,7 @@ pub fn terminate(process: ProcessId, signal: Signal) -> Result<bool, ProcessErro
 /// it is gone, or not still after `timeout`.
 pub fn stop(process: ProcessId, timeout: Duration) -> Result<bool, ProcessError> {
     let end = Instant::now() + timeout;
-    if !terminate(process, Signal::STOP)? {
+    if !send_signal(process, Signal::STOP)? {
         return Ok(false);
     }
     while !stands_still(process) {

@@ -250,7 +250,7 @@ fn ends_without(session: &ProcessInfo, machine: ProcessId, ended: &mpsc::Receive
     let goes_on = |limit| ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
     while goes_on(LOOK) {
         if process::wait_gone(machine, Duration::ZERO) {
-            return goes_on(LAST_WORDS) && process::terminate(session.id, Signal::TERM).unwrap_or(false);
+            return goes_on(LAST_WORDS) && process::send_signal(session.id, Signal::TERM).unwrap_or(false);
         }
     }
     false

@@ -50,7 +50,7 @@ impl Diagnostic for ToolError {
 /// The Debian package that brings a tool.
 pub fn package_of(tool: &str) -> Option<&'static str> {
     Some(match tool {
-        "ip" => "iproute2",
+        "ip" | "tc" => "iproute2",
         "nft" => "nftables",
         "qemu-system-x86_64" => "qemu-system-x86",
         "ssh" | "ssh-keygen" => "openssh-client",

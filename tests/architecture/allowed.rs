@@ -117,7 +117,7 @@ pub const CHANGES: &[&str] = &[
     "crate::sys::ip::delete_together",
     "crate::sys::mount::tmpfs",
     "crate::sys::mount::unmount",
-    "crate::sys::process::terminate",
+    "crate::sys::process::send_signal",
     "crate::sys::launch::spawn",
     "crate::sys::launch::exec_in_cgroup",
     "crate::sys::launch::join_cgroups",

@@ -33,12 +33,14 @@ fn paths(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn the_files_that_contributing_names_are_there() {
-    let contributing = text("CONTRIBUTING.md");
-    let paths = paths(&contributing);
-    assert!(paths.len() > 20, "{paths:?}");
-    let missing: Vec<_> = paths.iter().filter(|path| !is_there(path)).collect();
-    assert!(missing.is_empty(), "CONTRIBUTING.md names {missing:?}");
+fn the_files_that_documents_name_are_there() {
+    for document in ["CONTRIBUTING.md", "ARCHITECTURE.md"] {
+        let text = text(document);
+        let paths = paths(&text);
+        assert!(paths.len() > 20, "{paths:?}");
+        let missing: Vec<_> = paths.iter().filter(|path| !is_there(path)).collect();
+        assert!(missing.is_empty(), "{document} names {missing:?}");
+    }
 }
 
 #[test]

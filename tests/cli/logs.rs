@@ -122,7 +122,7 @@ fn a_keeper_that_was_killed_harms_no_guest_and_is_started_anew() {
     let vmm = sandbox.pid(a);
     let old = keeper(&sandbox, a).expect("there is one");
     let id = process::inspect(old).unwrap().id;
-    assert!(process::terminate(id, process::Signal::KILL).unwrap());
+    assert!(process::send_signal(id, process::Signal::KILL).unwrap());
     assert!(process::wait_gone(id, std::time::Duration::from_secs(5)));
     let plan = sandbox.done("plan");
     assert!(

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod astray_disks;
+mod color;
 mod containers;
 mod contrib;
 mod crash;

@@ -215,7 +215,7 @@ fn processes_in_a_jail_are_found_by_their_root() {
     fs::remove_dir_all(jails.join("chrooted")).unwrap();
     assert_eq!(process::rooted_in(&jails.join("chrooted")), [inside[0].0.id()]);
     let info = process::inspect(inside[1].0.id()).unwrap();
-    assert!(process::terminate(info.id, Signal::KILL).unwrap());
+    assert!(process::send_signal(info.id, Signal::KILL).unwrap());
     assert!(process::wait_gone(info.id, Duration::from_secs(5)));
 }
 

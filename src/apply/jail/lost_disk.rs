@@ -169,7 +169,7 @@ impl GuestHandle<'_> {
         // As whole as a disk is after a loss of power. One that does not stop is about to be ended, and its disk is all that there is.
         let _ = process::stop(vmm.id, PATIENCE);
         let copied = self.copy_back(&disk);
-        let _ = process::terminate(vmm.id, Signal::CONT);
+        let _ = process::send_signal(vmm.id, Signal::CONT);
         copied.map(|()| Some(disk))
     }
 

@@ -56,7 +56,7 @@ fn a_zombie_is_dead() {
     let mut child = sleeper();
     let id = inspect(child.id()).unwrap().id;
     assert!(!wait_gone(id, Duration::ZERO));
-    assert!(terminate(id, Signal::TERM).unwrap());
+    assert!(send_signal(id, Signal::TERM).unwrap());
     assert!(wait_gone(id, Duration::from_secs(5)));
     assert_eq!(inspect(child.id()), None);
     child.wait().unwrap();
@@ -71,7 +71,7 @@ fn who_is_stopped_stands_still_once_that_is_said() {
     for _ in 0..200 {
         assert!(stop(id, Duration::from_secs(5)).unwrap());
         assert_eq!(stat(id.pid).unwrap().state, STOPPED);
-        assert!(terminate(id, Signal::CONT).unwrap());
+        assert!(send_signal(id, Signal::CONT).unwrap());
     }
     assert!(stop(id, Duration::from_secs(5)).unwrap());
     let before = ran();
@@ -87,7 +87,7 @@ fn a_number_that_was_given_again_is_not_signalled() {
     let mut child = sleeper();
     let id = inspect(child.id()).unwrap().id;
     let earlier = ProcessId { start_time: id.start_time - 1, ..id };
-    assert!(!terminate(earlier, Signal::KILL).unwrap());
+    assert!(!send_signal(earlier, Signal::KILL).unwrap());
     assert!(inspect(child.id()).is_some());
     assert!(wait_gone(earlier, Duration::ZERO));
     child.kill().unwrap();
