@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sisforge::apply::record::HeldRules;
+use sisforge::apply::record::KernelRules;
 use sisforge::apply::rules::{self as up, KnownRules};
 use sisforge::base::{FoundRate, PerSecond, Rates, Sha256};
 use sisforge::fleet::{Budget, NetworkPolicy, PolicyRule};
@@ -548,13 +548,13 @@ fn what_others_change_shows_though_nothing_is_read_for_as_long_as_nobody_does() 
     let known = loaded(&both, None);
     let listing = |known: &KnownRules| up::digest(&"sis".parse().unwrap(), Some(known)).unwrap().unwrap();
     let trusted = Sha256::of("what is not read");
-    let held = known.held.clone().map(|held| HeldRules { listing: trusted, ..held }).unwrap();
-    let unread = |held: HeldRules| listing(&KnownRules { held: Some(held), ..known.clone() });
+    let held = known.held.clone().map(|held| KernelRules { listing: trusted, ..held }).unwrap();
+    let unread = |held: KernelRules| listing(&KnownRules { held: Some(held), ..known.clone() });
     assert_eq!(unread(held.clone()), trusted);
     for other in [
-        HeldRules { boot: Some("another".into()), ..held.clone() },
-        HeldRules { namespace: held.namespace + 1, ..held.clone() },
-        HeldRules { generation: held.generation + 1, ..held.clone() },
+        KernelRules { boot: Some("another".into()), ..held.clone() },
+        KernelRules { namespace: held.namespace + 1, ..held.clone() },
+        KernelRules { generation: held.generation + 1, ..held.clone() },
     ] {
         assert_eq!(unread(other), known.listing, "it is read");
     }

@@ -75,7 +75,8 @@ impl GuestHandle<'_> {
             return Ok(());
         }
         let own: Vec<PathBuf> = self.jails()?.into_iter().map(|place| place.root(layout, guest)).collect();
-        let fleets = files::names_in(layout.place())?.into_iter().map(|name| layout.place().join(name));
+        let fleets =
+            files::names_in(layout.jails_root())?.into_iter().map(|name| layout.jails_root().join(name));
         for fleet in fleets {
             for vmm in VmmKind::ALL {
                 let jails = fleet.join("jails").join(vmm_folder(vmm));
@@ -159,7 +160,7 @@ pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
             }));
         }
     }
-    let store = fs::metadata(layout.place_dir()).map(|meta| meta.dev()).ok();
+    let store = fs::metadata(layout.jails_root_of_fleet()).map(|meta| meta.dev()).ok();
     let kept =
         |disk: &Metadata| if Some(disk.dev()) == store { DiskBacking::Jail } else { DiskBacking::Tmpfs };
     for (guest, places) in host.look.all_jails(layout)? {
@@ -355,7 +356,7 @@ pub fn promises(
     wanted: &WantedHost,
     guests: GuestScope<'_>,
 ) -> Option<String> {
-    let dir = files::existing_ancestor(host.layout.place())?;
+    let dir = files::existing_ancestor(host.layout.jails_root())?;
     let free = files::free_space(dir).ok()?.bytes;
     let mut promised = 0;
     let mut missing = 0;

@@ -41,7 +41,7 @@ pub struct Ends {
 
 /// What a keeper is started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum For {
+pub enum KeeperReason {
     /// A VMM that is about to be started.
     NewVmm,
     /// A VMM that runs, and whose keeper is gone.
@@ -58,7 +58,7 @@ fn in_memory() -> io::Result<(File, OwnedFd)> {
 impl GuestHandle<'_> {
     /// Starts the keeper of a guest whose jail is laid out below `root`, unless it has one. Once this is done, nothing that
     /// is written into the ends is lost.
-    pub fn start_keeper(self, vmm: VmmKind, root: &Path, why: For) -> Result<Ends, ApplyError> {
+    pub fn start_keeper(self, vmm: VmmKind, root: &Path, why: KeeperReason) -> Result<Ends, ApplyError> {
         let (host, guest) = (self.host, self.name);
         let layout = &host.layout;
         host.look.forget_end(guest);
@@ -66,7 +66,7 @@ impl GuestHandle<'_> {
         let is_there = |pipe: &Path| pipe.symlink_metadata().is_ok_and(|meta| meta.file_type().is_fifo());
         streams.retain(|stream| stream.kind != LogKind::Metrics || is_there(&stream.pipe));
         files::create_private_dir(&self.dir())?;
-        if why == For::NewVmm {
+        if why == KeeperReason::NewVmm {
             for kind in [LogKind::Serial, LogKind::Vmm] {
                 files::make_pipe(&self.dir().pipe(kind))?;
             }
@@ -92,7 +92,7 @@ impl GuestHandle<'_> {
     }
 
     /// Starts a keeper and waits until it has begun, or has ended; what it said then.
-    fn spawn_keeper(self, streams: &[LogStream], why: For) -> Result<String, ApplyError> {
+    fn spawn_keeper(self, streams: &[LogStream], why: KeeperReason) -> Result<String, ApplyError> {
         let host = self.host;
         let (layout, limits) = (&host.layout, &host.logs);
         let cgroup = layout.keepers_cgroup();
@@ -102,7 +102,7 @@ impl GuestHandle<'_> {
         for file in host.hierarchy.join_files(&cgroup) {
             tool = tool.arg("--cgroup").arg(file);
         }
-        if why == For::NewVmm {
+        if why == KeeperReason::NewVmm {
             tool = tool.arg("--begin");
         }
         for stream in streams {

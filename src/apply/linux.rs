@@ -18,11 +18,11 @@ use crate::sys::launch::Started;
 use crate::sys::sparse;
 
 use super::ApplyError;
+use super::batcher::Batcher;
 use super::look::{HostCache, LeavingTap};
 use super::network;
 use super::record::{self, Unreadable};
 use super::semaphore::Semaphore;
-use super::together::Together;
 
 /// How much of a host is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub struct LinuxHost {
     /// Who takes guests apart at a time; clones share it. The kernel needs seconds to end hundreds of VMMs at once.
     pub stops: Arc<Semaphore>,
     /// TAPs that are removed; clones share it.
-    pub leaving: Arc<Together<LeavingTap>>,
+    pub tap_removals: Arc<Batcher<LeavingTap>>,
     /// Whether signals are heeded ([`crate::sys::interrupt`]); not while something must be brought to its end.
     pub heeds_signals: bool,
     /// How much is kept of each log.
@@ -115,7 +115,7 @@ impl LinuxHost {
             launcher,
             look: Arc::default(),
             stops: Arc::new(Semaphore::new(STOPS)),
-            leaving: Arc::default(),
+            tap_removals: Arc::default(),
             heeds_signals: true,
             logs: LogLimits::default(),
             launched: Arc::default(),

@@ -16,7 +16,7 @@ use crate::sys::{mount, tap};
 
 use super::ApplyError;
 use super::jail_id::{self, JailId};
-use super::record::HeldRules;
+use super::record::KernelRules;
 
 /// What is known of a host; nothing at first.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ struct KnownHost {
     /// Guests of whose VMMs nothing is left since this process ended them, and the same of keepers.
     ended: BTreeSet<GuestName>,
     ended_keepers: BTreeSet<GuestName>,
-    rules: Option<HeldRules>,
+    rules: Option<KernelRules>,
 }
 
 /// The interfaces of a guest in the fleet's namespace, which go together.
@@ -79,12 +79,12 @@ impl HostCache {
     }
 
     /// Notes what was read of the fleet's rules.
-    pub(super) fn note_rules(&self, read: &HeldRules) {
+    pub(super) fn note_rules(&self, read: &KernelRules) {
         self.found().rules = Some(read.clone());
     }
 
     /// What was read of the fleet's rules; `None` where what was held before still holds.
-    pub(super) fn read_rules(&self) -> Option<HeldRules> {
+    pub(super) fn read_rules(&self) -> Option<KernelRules> {
         self.found().rules.clone()
     }
 

@@ -1,5 +1,6 @@
 //! Apply: steps are carried out; nothing is decided here.
 
+mod batcher;
 mod connections;
 pub mod containers;
 mod control;
@@ -28,7 +29,6 @@ pub mod snapshot;
 pub mod status;
 mod steps;
 pub mod store;
-mod together;
 pub mod tree;
 pub mod usage;
 pub mod vmm;

@@ -28,7 +28,7 @@ use crate::sys::shares::{self, ShareBy};
 use crate::sys::tap;
 
 use super::record::quarantine::{self, QuarantineError};
-use super::record::{self, HeldRules, LoadedRuleset, Unreadable, Unwritten};
+use super::record::{self, KernelRules, LoadedRuleset, Unreadable, Unwritten};
 use super::resolver::{self, ResolverError};
 use super::rules::{self, KnownRules, LoadedRules};
 
@@ -91,21 +91,25 @@ pub(super) struct NamespaceState {
     shared: Option<FoundRate>,
     is_set: bool,
     /// Whether those are cut off who should be.
-    is_in_step: bool,
+    quarantine_is_whole: bool,
     /// Those who are, and should be by no record.
     cut_off_unrecorded: BTreeSet<GuestName>,
 }
 
 impl NamespaceState {
     /// What was read of the rules, where that was done.
-    pub(super) fn read_rules(&self) -> Option<&HeldRules> {
+    pub(super) fn read_rules(&self) -> Option<&KernelRules> {
         self.rules.as_ref()?.held.as_ref()
     }
 
     /// The fleet's rules there.
     pub(super) fn ruleset(&self, layout: &Layout) -> Option<ObservedRuleset> {
         let listing = self.rules.as_ref()?.listing;
-        Some(if self.is_in_step { loaded(&layout.ruleset(), listing) } else { ObservedRuleset::Unknown })
+        Some(if self.quarantine_is_whole {
+            loaded(&layout.ruleset(), listing)
+        } else {
+            ObservedRuleset::Unknown
+        })
     }
 }
 
@@ -127,7 +131,7 @@ pub(super) fn inside(layout: &Layout) -> Result<Option<NamespaceState>, FleetNet
             rules: rules::look(layout.fleet(), known_rules(layout).as_ref())?,
             routes: ip::routes()?,
             neighbours: ip::permanent_neighbours()?,
-            is_in_step: quarantine::is_in_step(layout)?,
+            quarantine_is_whole: quarantine::is_whole(layout)?,
             cut_off_unrecorded: quarantine::unrecorded(layout)?,
             is_set: SETTINGS.iter().all(|(key, value)| is_setting(key, value)),
         })
@@ -331,7 +335,7 @@ fn head(digest: Sha256) -> String {
 /// What is known of the rules that were loaded last.
 fn known_rules(layout: &Layout) -> Option<KnownRules> {
     let known: LoadedRuleset = record::read(&layout.ruleset()).ok().flatten()?;
-    let held: Option<HeldRules> = record::read(&layout.ruleset_held()).ok().flatten();
+    let held: Option<KernelRules> = record::read(&layout.ruleset_held()).ok().flatten();
     let body = files::read_text_if_present(&layout.ruleset_body()).ok().flatten();
     Some(KnownRules {
         listing: known.listing,
@@ -342,7 +346,7 @@ fn known_rules(layout: &Layout) -> Option<KnownRules> {
 }
 
 /// Keeps what was read of the rules that were loaded last, so that the next look need not.
-pub(super) fn keep_rules(layout: &Layout, held: &HeldRules) -> Result<(), Unwritten> {
+pub(super) fn keep_rules(layout: &Layout, held: &KernelRules) -> Result<(), Unwritten> {
     let known: Option<LoadedRuleset> = record::read(&layout.ruleset()).ok().flatten();
     match known.filter(|known| known.by_set && known.listing == held.listing) {
         Some(_) => record::write(&layout.ruleset_held(), held),
@@ -354,7 +358,7 @@ pub(super) fn keep_rules(layout: &Layout, held: &HeldRules) -> Result<(), Unwrit
 pub(super) fn load_ruleset(layout: &Layout, ruleset: &Ruleset) -> Result<(), FleetNetworkError> {
     let load = || -> Result<Option<LoadedRules>, FleetNetworkError> {
         // Before the rules, so that nobody who is cut off is ever held by those alone.
-        if !quarantine::is_in_step(layout)? {
+        if !quarantine::is_whole(layout)? {
             quarantine::load(layout)?;
         }
         let known = known_rules(layout);

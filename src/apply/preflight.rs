@@ -19,7 +19,7 @@ use crate::sys::ip::Interface;
 use crate::sys::{firecracker, memory, nft, process, tool};
 
 use super::linux::LinuxHost;
-use super::record::PlaceRecord;
+use super::record::JailsRootRecord;
 use super::{ApplyError, network, record, resolver};
 
 /// Looks whether every step can be taken.
@@ -30,7 +30,7 @@ pub fn check(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     look(plan, host)?;
     let steps: Vec<&Step> = check::building(plan).collect();
     if steps.iter().any(|step| check::writes(step)) {
-        is_writable(host)?;
+        check_writable(host)?;
     }
     if steps.iter().any(|step| jails(step)) {
         let firecracker = tool::find("firecracker").ok_or(ApplyError::NoVmm { program: "firecracker" })?;
@@ -40,15 +40,15 @@ pub fn check(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
 }
 
 /// Looks whether jails, disks and snapshots of the fleet are where fleet.toml says, and not where it said before.
-pub fn place(layout: &Layout) -> Result<(), ApplyError> {
-    let recorded: Option<PlaceRecord> = record::read(&layout.place_record())?;
+pub fn check_jails_root(layout: &Layout) -> Result<(), ApplyError> {
+    let recorded: Option<JailsRootRecord> = record::read(&layout.jails_root_record())?;
     let place = recorded.map_or_else(|| layout.store().to_owned(), |record| record.jails);
-    if place == layout.place() {
+    if place == layout.jails_root() {
         return Ok(());
     }
-    for dir in layout.placed_in(&place) {
+    for dir in layout.dirs_below(&place) {
         if !files::names_in(&dir)?.is_empty() {
-            let to = layout.place().to_owned();
+            let to = layout.jails_root().to_owned();
             return Err(ApplyError::Moved { fleet: layout.fleet().clone(), dir, place, to });
         }
     }
@@ -56,15 +56,18 @@ pub fn place(layout: &Layout) -> Result<(), ApplyError> {
 }
 
 /// Remembers where jails are from now on.
-pub fn keep_place(layout: &Layout) -> Result<(), ApplyError> {
-    if layout.place() == layout.store() {
-        return Ok(files::remove(&layout.place_record())?);
+pub fn record_jails_root(layout: &Layout) -> Result<(), ApplyError> {
+    if layout.jails_root() == layout.store() {
+        return Ok(files::remove(&layout.jails_root_record())?);
     }
-    Ok(record::write(&layout.place_record(), &PlaceRecord { jails: layout.place().to_owned() })?)
+    Ok(record::write(
+        &layout.jails_root_record(),
+        &JailsRootRecord { jails: layout.jails_root().to_owned() },
+    )?)
 }
 
 /// Whether each guest that is to be started has a data disk of its own in the store.
-fn own_disks(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
+fn check_own_disks(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     if !plan.start.iter().any(GuestSteps::starts) {
         return Ok(());
     }
@@ -98,42 +101,42 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
             return Err(tool::ToolError::Missing { tool: program.to_owned() }.into());
         }
     }
-    rules_and_artifacts(&steps, host)?;
-    room(&steps, host)?;
+    check_rules_and_artifacts(&steps, host)?;
+    check_room(&steps, host)?;
     if let Some(shortage) = memory_shortage(plan, host).filter(MemoryShortage::is_certain) {
         return Err(HostLacks::NoMemory(shortage).into());
     }
-    own_disks(plan, host)?;
-    tap_names(plan, host)?;
-    taps(&steps)?;
-    uids(plan, host)?;
+    check_own_disks(plan, host)?;
+    check_tap_names(plan, host)?;
+    check_tun(&steps)?;
+    check_uids(plan, host)?;
     let limits_io =
         |step: &&Step| matches!(step, Step::CreateCgroup { limits, .. } if limits.io != IoLimits::NONE);
     if steps.iter().any(limits_io) {
         host.device()?;
     }
     if steps.iter().any(|step| jails(step)) {
-        allows_jails(&host.layout.place_dir())?;
+        check_file_system(&host.layout.jails_root_of_fleet())?;
     }
     let needs_kvm =
         |step: &&Step| matches!(step, Step::StartVmm { machine, .. } if of(machine.vmm).needs_kvm());
     if steps.iter().any(needs_kvm) {
-        is_there(
+        check_device(
             "/dev/kvm",
             "Firecracker runs guests by KVM alone",
             "load kvm_intel or kvm_amd, `sisforge doctor` tells more; or set `vmm = \"qemu\"`, for development",
         )?;
     }
-    huge_pages(plan, host)
+    check_huge_pages(plan, host)
 }
 
 /// Whether nft takes the rules as a whole, and what is to be stored is there.
-fn rules_and_artifacts(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
+fn check_rules_and_artifacts(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
     for step in steps {
         match step {
             Step::Network(NetworkStep::LoadRuleset(ruleset)) => nft::check(&ruleset.to_check())?,
             Step::Network(NetworkStep::LoadHostRules(rules)) => nft::check(&rules.ruleset.text)?,
-            Step::Network(NetworkStep::StartResolver(wanted)) => resolver::can_start(&host.layout, wanted)?,
+            Step::Network(NetworkStep::StartResolver(wanted)) => resolver::check_start(&host.layout, wanted)?,
             Step::StoreFile { digest, .. } if digest.is_built() && !host.artifacts.contains_key(digest) => {
                 return Err(ApplyError::NoArtifact(*digest));
             }
@@ -154,7 +157,7 @@ pub fn memory_shortage(plan: &Plan, host: &LinuxHost) -> Option<MemoryShortage> 
 }
 
 /// Whether the names of TAPs that are to be made again are nobody else's.
-fn tap_names(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
+fn check_tap_names(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     let taps = check::restarted_taps(plan);
     if taps.is_empty() {
         return Ok(());
@@ -166,7 +169,7 @@ fn tap_names(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
 }
 
 /// Whether the huge pages are there that guests are made of.
-fn huge_pages(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
+fn check_huge_pages(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     if !check::takes_huge_pages(plan) {
         return Ok(());
     }
@@ -182,23 +185,23 @@ fn huge_pages(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
 }
 
 /// Whether TAPs can be made.
-fn taps(steps: &[&Step]) -> Result<(), ApplyError> {
+fn check_tun(steps: &[&Step]) -> Result<(), ApplyError> {
     if !steps.iter().any(|step| matches!(step, Step::CreateTap { .. })) {
         return Ok(());
     }
-    is_there(
+    check_device(
         "/dev/net/tun",
         "every guest needs a TAP",
         "run `modprobe tun`, or pass the device to this container",
     )
 }
 
-fn is_there(path: &'static str, why: &'static str, remedy: &'static str) -> Result<(), ApplyError> {
+fn check_device(path: &'static str, why: &'static str, remedy: &'static str) -> Result<(), ApplyError> {
     if Path::new(path).exists() { Ok(()) } else { Err(ApplyError::NoNode { path, why, remedy }) }
 }
 
 /// Whether nobody else has the uids of the guests that start.
-fn uids(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
+fn check_uids(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     let guests = check::started_uids(plan);
     if guests.is_empty() {
         return Ok(());
@@ -228,7 +231,7 @@ fn is_in_place(pid: u32, guest: &GuestName, host: &LinuxHost) -> Result<bool, Ap
 }
 
 /// Whether jails can be in a directory. One that is not there yet will be on the file system of what it is made in.
-fn allows_jails(store: &Path) -> Result<(), ApplyError> {
+fn check_file_system(store: &Path) -> Result<(), ApplyError> {
     let store = files::existing_ancestor(store).unwrap_or(store);
     let stat = rustix::fs::statvfs(store).map_err(|error| FileError::when("look at", store)(error.into()))?;
     let is_set = |flag| stat.f_flag.contains(flag);
@@ -257,8 +260,8 @@ fn programs(steps: &[&Step]) -> BTreeSet<&'static str> {
 }
 
 /// Whether the store can be written.
-fn is_writable(host: &LinuxHost) -> Result<(), ApplyError> {
-    for dir in [host.layout.dir(), host.layout.place_dir()] {
+fn check_writable(host: &LinuxHost) -> Result<(), ApplyError> {
+    for dir in [host.layout.dir(), host.layout.jails_root_of_fleet()] {
         files::create_private_dir(&dir)?;
         // What permissions and mount flags say is not all: only a file that was written tells.
         tempfile::tempfile_in(&dir).map_err(FileError::when("write into the store", &dir))?;
@@ -268,9 +271,9 @@ fn is_writable(host: &LinuxHost) -> Result<(), ApplyError> {
 
 /// Whether the store holds what the plan copies into it. A store that is not there yet will be on the file system of what it
 /// is made in.
-fn room(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
+fn check_room(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
     if steps.iter().any(|step| check::writes(step)) {
-        return room_for(&host.layout, steps.iter().map(|step| copied(step, host)).sum());
+        return check_room_for(&host.layout, steps.iter().map(|step| copied(step, host)).sum());
     }
     Ok(())
 }
@@ -284,7 +287,7 @@ fn copied(step: &Step, host: &LinuxHost) -> u64 {
 
 /// What a plan copies to the jails' file system, in words; `None` where it shares blocks there, or copies nothing.
 pub fn cost(plan: &Plan, host: &LinuxHost) -> Option<String> {
-    let place = host.layout.place();
+    let place = host.layout.jails_root();
     let there = files::existing_ancestor(place)?;
     let device = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.dev());
     let shares = rustix::fs::statfs(there).is_ok_and(|stat| REFLINKS.contains(&stat.f_type));
@@ -309,8 +312,8 @@ pub fn cost(plan: &Plan, host: &LinuxHost) -> Option<String> {
 const REFLINKS: [rustix::fs::FsWord; 3] = [0x9123_683e, 0x5846_5342, 0xca45_1a4e];
 
 /// Whether the store has room for so many bytes more.
-pub(super) fn room_for(layout: &Layout, needed: u64) -> Result<(), ApplyError> {
-    let place = layout.place_dir();
+pub(super) fn check_room_for(layout: &Layout, needed: u64) -> Result<(), ApplyError> {
+    let place = layout.jails_root_of_fleet();
     let store = files::existing_ancestor(&place).unwrap_or(&place);
     let free = files::free_space(store).map_err(FileError::when("look at", store))?;
     Ok(check::room(store, free.bytes, needed)?)

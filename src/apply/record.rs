@@ -70,7 +70,7 @@ impl Ready {
 
 /// `place.json`: where the jails are, so that another place in fleet.toml does not lose sight of disks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlaceRecord {
+pub struct JailsRootRecord {
     pub jails: PathBuf,
 }
 
@@ -94,17 +94,17 @@ pub struct LoadedRuleset {
 
 /// `ruleset-held.json`: what the kernel held of rules after they were loaded, for as long as nobody changed anything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldRules {
+pub struct KernelRules {
     pub boot: Option<String>,
     /// Inode of the network namespace.
     pub namespace: u64,
     /// How often tables of that were changed.
     pub generation: u32,
     pub listing: Sha256,
-    pub elements: HeldElements,
+    pub elements: KernelElements,
 }
 
-impl HeldRules {
+impl KernelRules {
     /// Whether nobody changed anything since, where this thread's network is at that generation.
     pub fn is_now(&self, generation: u32) -> bool {
         self.generation == generation && self.boot == boot_id() && Some(self.namespace) == own_identity()
@@ -113,7 +113,7 @@ impl HeldRules {
 
 /// Digests of what sets hold, by family.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldElements {
+pub struct KernelElements {
     pub inet: SetDigests,
     pub arp: SetDigests,
 }
@@ -159,9 +159,9 @@ pub struct Freezing {
 }
 
 impl Record for Ready {}
-impl Record for PlaceRecord {}
+impl Record for JailsRootRecord {}
 impl Record for LoadedRuleset {}
-impl Record for HeldRules {}
+impl Record for KernelRules {}
 impl Record for Forwarding {}
 impl Record for Freezing {}
 impl Record for HandedOver {}

@@ -245,7 +245,7 @@ fn config_path(layout: &Layout, program: ResolverProgram, seat: u16) -> PathBuf 
 }
 
 /// Looks whether all is installed that a resolver needs.
-pub(super) fn can_start(layout: &Layout, resolver: &Resolver) -> Result<(), ToolError> {
+pub(super) fn check_start(layout: &Layout, resolver: &Resolver) -> Result<(), ToolError> {
     resolver.programs().try_for_each(|program| call(layout, resolver, program).map(drop))
 }
 

@@ -11,7 +11,7 @@ use crate::sys::fs::boot_id;
 use crate::sys::netns;
 use crate::sys::nft::{self, ElementBatch, NftError, SetDigests, TableContent};
 
-use super::record::{HeldElements, HeldRules};
+use super::record::{KernelElements, KernelRules};
 
 /// What the two tables of a fleet hold.
 struct FleetTables {
@@ -21,7 +21,7 @@ struct FleetTables {
 }
 
 /// Reads them but for `known` elements; `None` where there are none.
-fn content(name: &str, known: &HeldElements) -> Result<Option<FleetTables>, NftError> {
+fn content(name: &str, known: &KernelElements) -> Result<Option<FleetTables>, NftError> {
     let Some(inet) = nft::read_beside("inet", name, &known.inet)? else { return Ok(None) };
     let arp = nft::read_beside("arp", name, &known.arp)?;
     let digest = digest_of(inet.digest, arp.as_ref().map(|arp| arp.digest));
@@ -40,7 +40,7 @@ pub struct KnownRules {
     /// Whether that is made of all elements at once, as earlier versions had it.
     pub is_flat: bool,
     /// What was read then; `None` where no record has it.
-    pub held: Option<HeldRules>,
+    pub held: Option<KernelRules>,
     /// By which the next ones are compared; `None` where no record has it.
     pub body: Option<String>,
 }
@@ -57,7 +57,7 @@ pub fn look(fleet: &FleetName, known: Option<&KnownRules>) -> Result<Option<Load
     if known.is_some_and(|known| known.is_flat) {
         return Ok(flat(&table)?.map(|listing| LoadedRules { listing, held: None }));
     }
-    let there = content(&table, &HeldElements::default())?;
+    let there = content(&table, &KernelElements::default())?;
     Ok(there.map(|there| LoadedRules { listing: there.digest, held: held_at(generation, there) }))
 }
 
@@ -72,13 +72,13 @@ fn flat(name: &str) -> Result<Option<Sha256>, NftError> {
 }
 
 /// What was read at a generation; `None` where somebody changed something since.
-fn held_at(generation: u32, tables: FleetTables) -> Option<HeldRules> {
+fn held_at(generation: u32, tables: FleetTables) -> Option<KernelRules> {
     let namespace = netns::own_identity().filter(|_| nft::generation().is_ok_and(|now| now == generation))?;
-    let elements = HeldElements {
+    let elements = KernelElements {
         inet: tables.inet.elements,
         arp: tables.arp.map(|arp| arp.elements).unwrap_or_default(),
     };
-    Some(HeldRules { boot: boot_id(), namespace, generation, listing: tables.digest, elements })
+    Some(KernelRules { boot: boot_id(), namespace, generation, listing: tables.digest, elements })
 }
 
 /// What the kernel holds, after a load or at a look.
@@ -86,7 +86,7 @@ fn held_at(generation: u32, tables: FleetTables) -> Option<HeldRules> {
 pub struct LoadedRules {
     pub listing: Sha256,
     /// `None` where somebody else changed something meanwhile, and where nothing was read.
-    pub held: Option<HeldRules>,
+    pub held: Option<KernelRules>,
 }
 
 /// Puts rules in the place of those that are there, and gives what the kernel then holds. Where that was not `known` before,
@@ -110,12 +110,12 @@ pub fn load(
         change(ruleset, leaving, body, there)?
     } else {
         nft::load(&format!("{}{leaving}", ruleset.text))?;
-        (1, HeldElements::default())
+        (1, KernelElements::default())
     };
     let generation = nft::generation()?;
     // What somebody else did meanwhile may have been anywhere.
     let is_ours = generation == begun.wrapping_add(changes);
-    let untouched = if is_ours { untouched } else { HeldElements::default() };
+    let untouched = if is_ours { untouched } else { KernelElements::default() };
     let Some(after) = content(&table, &untouched)? else { return Ok(None) };
     Ok(Some(LoadedRules { listing: after.digest, held: held_at(generation, after) }))
 }
@@ -126,9 +126,9 @@ fn change(
     leaving: &str,
     body: Option<&str>,
     there: Option<FleetTables>,
-) -> Result<(u32, HeldElements), NftError> {
+) -> Result<(u32, KernelElements), NftError> {
     let parts = &ruleset.parts;
-    let mut untouched = HeldElements::default();
+    let mut untouched = KernelElements::default();
     let present = there.map(|FleetTables { inet, arp, .. }| {
         untouched.inet = inet.elements;
         untouched.arp = arp.map(|arp| arp.elements).unwrap_or_default();

@@ -180,7 +180,7 @@ fn create_tap(host: &LinuxHost, tap: &TapSpec) -> Result<(), ApplyError> {
 fn remove_tap(host: &LinuxHost, name: &InterfaceName) -> Result<(), ApplyError> {
     if let Some(seen) = host.look.leaving_tap(name.as_str()) {
         host.look.forget_tap(name.as_str());
-        if host.leaving.take(seen, |all| remove_taps(host, &all).is_ok()) {
+        if host.tap_removals.run(seen, |all| remove_taps(host, &all).is_ok()) {
             return Ok(());
         }
     }

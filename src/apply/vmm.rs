@@ -23,7 +23,7 @@ use crate::sys::tool::{self, Tool};
 
 use super::control::PATIENCE;
 use super::jail_id::JailId;
-use super::keeper::For;
+use super::keeper::KeeperReason;
 use super::linux::GuestHandle;
 use super::record::{self, Ready, StartedVmm};
 use super::{ApplyError, control};
@@ -53,7 +53,7 @@ impl GuestHandle<'_> {
         record::write(&self.dir().machine(), &machine.as_started())?;
         let input = console(&self.dir().console_input())?;
         let launcher = self.launch_command(place, machine)?;
-        let ends = self.start_keeper(machine.vmm, &place.root(layout, guest), For::NewVmm)?;
+        let ends = self.start_keeper(machine.vmm, &place.root(layout, guest), KeeperReason::NewVmm)?;
         let started = launch::spawn(&launcher, input, ends.serial, ends.said)?;
         let pid = started.pid;
         self.note_started(pid)?;
@@ -272,7 +272,7 @@ impl GuestHandle<'_> {
         self.wake_keeper();
         let places = self.jails()?;
         let Some(place) = self.jail_in_use(&places, &vmm) else { return Ok(()) };
-        self.start_keeper(place.vmm, &place.root(layout, guest), For::RunningVmm).map(drop)
+        self.start_keeper(place.vmm, &place.root(layout, guest), KeeperReason::RunningVmm).map(drop)
     }
 
     /// Asks a guest to shut down where it can hear, waits, and kills what is left.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::run::gc::KeptIn;
+use crate::run::gc::StorageKind;
 use crate::run::verify::{ReadState, VerifiedFile, verify};
 
 use super::error::CliError;
@@ -44,12 +44,12 @@ fn sentence(file: &VerifiedFile) -> String {
 }
 
 /// How a damaged file is made again.
-fn remedy(place: KeptIn) -> &'static str {
+fn remedy(place: StorageKind) -> &'static str {
     match place {
-        KeptIn::Artifact => "`sisforge build` makes it again",
-        KeptIn::Stored => {
+        StorageKind::Artifact => "`sisforge build` makes it again",
+        StorageKind::Stored => {
             "stop the guests that run on it (`sisforge down`), remove it, and `sisforge up` stores it again"
         }
-        KeptIn::Download => "remove it, and `sisforge fetch` downloads it again",
+        StorageKind::Download => "remove it, and `sisforge fetch` downloads it again",
     }
 }

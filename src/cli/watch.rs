@@ -200,7 +200,7 @@ fn print_event(event: Event<'_>, ui: &Ui) {
         }
         // Told again when the look comes to its end.
         Event::CarriedOut(outcome) => drop(outcome::show(outcome, ui)),
-        Event::HeldBack(held_back) => note(FleetEvent::from(held_back).sentence()),
+        Event::Postponed(postponed) => note(FleetEvent::from(postponed).sentence()),
         Event::Looked => {}
         Event::Incomplete => note("this will be tried again; still watching".to_owned()),
         Event::Failed(error) => {

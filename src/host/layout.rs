@@ -70,15 +70,15 @@ impl FleetHead {
 pub struct Layout {
     store: PathBuf,
     /// Of the jails, and of what they link.
-    place: PathBuf,
+    jails_root: PathBuf,
     fleet: FleetName,
 }
 
 impl Layout {
     /// Of a fleet on its host.
     pub fn new(host: &HostSpec, fleet: &FleetName) -> Self {
-        let place = host.jails.as_ref().unwrap_or(&host.store).clone();
-        Self { store: host.store.clone(), place, fleet: fleet.clone() }
+        let jails_root = host.jails.as_ref().unwrap_or(&host.store).clone();
+        Self { store: host.store.clone(), jails_root, fleet: fleet.clone() }
     }
 
     /// The fleet's name.
@@ -92,23 +92,23 @@ impl Layout {
     }
 
     /// Where jails stand, and what is linked into them; the store itself unless `[host] jails` names another.
-    pub fn place(&self) -> &Path {
-        &self.place
+    pub fn jails_root(&self) -> &Path {
+        &self.jails_root
     }
 
     /// The fleet's own directory there.
-    pub fn place_dir(&self) -> PathBuf {
-        self.place.join(self.fleet.as_str())
+    pub fn jails_root_of_fleet(&self) -> PathBuf {
+        self.jails_root.join(self.fleet.as_str())
     }
 
     /// Which place was used last, where it is not the store.
-    pub fn place_record(&self) -> PathBuf {
+    pub fn jails_root_record(&self) -> PathBuf {
         self.dir().join("place.json")
     }
 
     /// Directories of the fleet that are there in whichever place is used.
-    pub fn placed_in(&self, place: &Path) -> [PathBuf; 3] {
-        ["jails", "disks", "snapshots"].map(|name| place.join(self.fleet.as_str()).join(name))
+    pub fn dirs_below(&self, jails_root: &Path) -> [PathBuf; 3] {
+        ["jails", "disks", "snapshots"].map(|name| jails_root.join(self.fleet.as_str()).join(name))
     }
 
     /// The fleet's own directory.
@@ -118,7 +118,7 @@ impl Layout {
 
     /// Immutable files by digest, shared between fleets.
     pub fn files(&self) -> PathBuf {
-        self.place.join("files")
+        self.jails_root.join("files")
     }
 
     /// One of them.
@@ -241,7 +241,7 @@ impl Layout {
 
     /// Data disks that are kept.
     pub fn disks(&self) -> PathBuf {
-        self.place_dir().join("disks")
+        self.jails_root_of_fleet().join("disks")
     }
 
     /// A guest's kept data disk.
@@ -288,7 +288,7 @@ impl Layout {
 
     /// All snapshots.
     pub fn snapshots(&self) -> PathBuf {
-        self.place_dir().join("snapshots")
+        self.jails_root_of_fleet().join("snapshots")
     }
 
     /// Those that can be restored.
@@ -358,7 +358,7 @@ impl Layout {
 
     /// Chroots of every VMM; the jailer's `--chroot-base-dir`.
     pub fn jails(&self) -> PathBuf {
-        self.place_dir().join("jails")
+        self.jails_root_of_fleet().join("jails")
     }
 
     /// A guest's jail directory, `<jails>/<name of the executable>/<id>` as the jailer makes it.

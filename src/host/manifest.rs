@@ -220,5 +220,5 @@ fn entry(path: &str, node: ManifestNode, mode: u32, uid: u32, made_by: Maker) ->
 }
 
 fn below_store(layout: &Layout, path: &Path) -> PathBuf {
-    path.strip_prefix(layout.place()).unwrap_or(path).to_owned()
+    path.strip_prefix(layout.jails_root()).unwrap_or(path).to_owned()
 }

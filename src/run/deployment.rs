@@ -80,7 +80,7 @@ impl<'a> Deployment<'a> {
 
     /// What such a state is made of.
     pub(super) fn basis(&mut self, inputs: Inputs) -> Result<Basis, RunError> {
-        facts::subnet_is_free(&self.fleet, &self.host.layout)?;
+        facts::check_subnet(&self.fleet, &self.host.layout)?;
         let built = BuiltFleet::find(self.workspace, &self.fleet, inputs)?;
         self.basis_of(built)
     }
@@ -114,9 +114,9 @@ impl<'a> Deployment<'a> {
         if !shrinking.is_empty() {
             return Err(RunError::Shrinks(shrinking));
         }
-        self.is_converted(guests)?;
+        self.check_converted(guests)?;
         let published = wanted.network.as_ref().map(|network| network.rules.published.as_slice());
-        facts::ports_are_free(&self.fleet, &self.observed, published.unwrap_or_default())?;
+        facts::check_ports(&self.fleet, &self.observed, published.unwrap_or_default())?;
         // A lock that cannot be read is told of by whoever needs it.
         let lock = LazyCell::new(|| Lock::read(&self.workspace.lock_path()).ok().flatten());
         let is_locked = |guest: &GuestName| lock.as_ref().is_some_and(|lock| lock.guest.contains_key(guest));
@@ -164,7 +164,7 @@ impl<'a> Deployment<'a> {
 
     /// Whether no guest is in the host's own network but those that the plan is for: the rules there would take from the
     /// others what is theirs.
-    pub(super) fn is_converted(&self, guests: GuestScope<'_>) -> Result<(), RunError> {
+    pub(super) fn check_converted(&self, guests: GuestScope<'_>) -> Result<(), RunError> {
         let mut earlier = self.observed.guests.iter().filter(|(_, guest)| guest.is_in_host());
         match earlier.next() {
             Some((guest, _)) if guests != GuestScope::All => {
@@ -194,7 +194,7 @@ impl BuiltFleet {
     /// Where the fleet cannot be on this host, which is known before anything is built.
     pub fn before_hold(workspace: &Workspace<'_>, fleet: &Fleet, inputs: Inputs) -> Result<Self, RunError> {
         let host = host::open(&fleet.head())?;
-        facts::subnet_is_free(fleet, &host.layout)?;
+        facts::check_subnet(fleet, &host.layout)?;
         Self::find(workspace, fleet, inputs)
     }
 

@@ -103,13 +103,13 @@ impl Unused {
             return Err(DataDiskError::FileExists(to.to_owned()).into());
         }
         files::require_dir_of(to)?;
-        let _hold = interrupt::hold();
+        let _deferral = interrupt::defer();
         Ok(disk::export(&self.disk, to)?)
     }
 
     /// Removes it for good. Whoever calls this has asked.
     pub fn remove(self) -> Result<(), RunError> {
-        let _hold = interrupt::hold();
+        let _deferral = interrupt::defer();
         match self.session {
             Some(held) => Ok(held.remove(&self.disk.path)?),
             None => Ok(disk::remove(&self.disk)?),
@@ -175,7 +175,7 @@ impl Import {
 
     /// Copies the file; a disk that is there is lost. Whoever calls this has asked.
     pub fn replace(self) -> Result<(), RunError> {
-        let _hold = interrupt::hold();
+        let _deferral = interrupt::defer();
         match &self.disk {
             ImportTarget::Guest(guest) => Ok(self.host.guest(guest).import_disk(&self.from)?),
             ImportTarget::Session(held) => Ok(held.import(&self.from)?),

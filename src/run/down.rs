@@ -69,7 +69,7 @@ impl Down<'_> {
     /// Takes the guests down, and then removes their data disks, logs and records for good; these stay where a guest did not
     /// go. Whoever calls this has asked. Gives what is kept all the same, too.
     pub fn purge(self) -> Result<(Outcome, KeptBehind), RunError> {
-        let _hold = interrupt::hold();
+        let _deferral = interrupt::defer();
         let outcome = self.held.carry_out(self.plan)?;
         let host = &self.held.host;
         if outcome.is_complete() {

@@ -18,8 +18,8 @@ use crate::sys::fs::{self, FileError, FileLock};
 use crate::sys::journal::{self, Priority};
 use crate::sys::log::{LogBounds, Writer};
 
+use super::backoff::Postponed;
 use super::log_lines::{self, LogReader};
-use super::restarts::HeldBack;
 use super::{RunError, Workspace};
 
 /// How much is kept: 4 MiB, and as much again of what was before.
@@ -169,14 +169,14 @@ fn of_revision(revision: Option<&str>, author: Option<&str>) -> String {
     revision.map(|revision| format!("{}{by}: ", short(revision))).unwrap_or_default()
 }
 
-impl From<&HeldBack> for FleetEvent {
-    fn from(held_back: &HeldBack) -> Self {
-        match held_back {
-            HeldBack::Later { guest, starts, wait } => {
+impl From<&Postponed> for FleetEvent {
+    fn from(postponed: &Postponed) -> Self {
+        match postponed {
+            Postponed::BackOff { guest, starts, wait } => {
                 let (guest, seconds) = (guest.to_string(), wait.as_secs().max(1));
                 Self::Waiting { guest, starts: *starts, seconds }
             }
-            HeldBack::Left { guest } => Self::LeftEnded { guest: guest.to_string() },
+            Postponed::LeftEnded { guest } => Self::LeftEnded { guest: guest.to_string() },
         }
     }
 }

@@ -107,7 +107,7 @@ pub(super) fn ports(fleet: &Fleet, observed: &ObservedHost) -> Result<RangeInclu
 }
 
 /// Looks whether the fleet's addresses are taken from nobody on this host.
-pub(super) fn subnet_is_free(fleet: &Fleet, layout: &Layout) -> Result<(), RunError> {
+pub(super) fn check_subnet(fleet: &Fleet, layout: &Layout) -> Result<(), RunError> {
     let interfaces = ip::interfaces()?;
     let alias = |name: &str| interfaces.iter().find(|found| found.name == name)?.alias.as_deref();
     let own = |name: &str| alias(name) == Some(&layout.tap_alias());
@@ -119,7 +119,7 @@ pub(super) fn subnet_is_free(fleet: &Fleet, layout: &Layout) -> Result<(), RunEr
 }
 
 /// Whether the ports of the host that are to lead to guests are nobody's: of those that do already, that is not asked again.
-pub(super) fn ports_are_free(
+pub(super) fn check_ports(
     fleet: &Fleet,
     observed: &ObservedHost,
     published: &[PublishedPort],

@@ -27,7 +27,7 @@ use super::{Inputs, LockedProject, RunError, Workspace, host};
 
 /// Where a file is that can be made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum KeptIn {
+pub enum StorageKind {
     /// An artifact in `out/`.
     Artifact,
     /// A file of the store.
@@ -39,7 +39,7 @@ pub enum KeptIn {
 /// Something that nothing names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
-    pub what: KeptIn,
+    pub what: StorageKind,
     pub path: PathBuf,
     /// Bytes that it takes on the disk.
     pub size: u64,
@@ -91,7 +91,7 @@ impl Garbage {
 
     /// Removes it.
     pub fn remove(self) -> Result<(), RunError> {
-        let _hold = interrupt::hold();
+        let _deferral = interrupt::defer();
         for outdated in &self.outdated {
             retention::remove(&self.layout, outdated)?;
         }
@@ -113,7 +113,7 @@ fn artifacts_without_name(out: &Path, artifacts: &Artifacts) -> Result<Vec<Lefto
         let linked = targets.filter_map(|target| Some(target.file_name()?.to_str()?.to_owned()));
         let kept: BTreeSet<String> = of_lock.chain(linked).collect();
         for name in names.iter().filter(|name| is_build_key(name) && !kept.contains(*name)) {
-            found.push(leftover(KeptIn::Artifact, folder.join(name)));
+            found.push(leftover(StorageKind::Artifact, folder.join(name)));
         }
     }
     Ok(found)
@@ -161,7 +161,7 @@ fn stored_without_name(
         stored.iter().filter(|(_, other)| files::is_same_file(meta, other)).count() as u64
     };
     let unnamed = stored.iter().filter(|(digest, meta)| !named.contains(digest) && meta.nlink() <= own(meta));
-    Ok(unnamed.map(|(digest, _)| leftover(KeptIn::Stored, layout.file(digest))).collect())
+    Ok(unnamed.map(|(digest, _)| leftover(StorageKind::Stored, layout.file(digest))).collect())
 }
 
 fn downloads_without_name(cache: &Path, lock: &Lock, lately: Duration) -> Result<Vec<Leftover>, FileError> {
@@ -175,14 +175,14 @@ fn downloads_without_name(cache: &Path, lock: &Lock, lately: Duration) -> Result
             // What was read is noted by the file system once a day at least (`relatime`).
             let read = fs::metadata(&path).and_then(|meta| Ok(meta.accessed()?.max(meta.modified()?)));
             if read.is_ok_and(|read| SystemTime::now().duration_since(read).is_ok_and(|ago| ago >= lately)) {
-                found.push(leftover(KeptIn::Download, path));
+                found.push(leftover(StorageKind::Download, path));
             }
         }
     }
     Ok(found)
 }
 
-fn leftover(what: KeptIn, path: PathBuf) -> Leftover {
+fn leftover(what: StorageKind, path: PathBuf) -> Leftover {
     let size = files::allocated_within(&path);
     Leftover { what, path, size }
 }

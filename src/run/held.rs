@@ -71,7 +71,7 @@ fn carry_out(
     strategy: Strategy,
 ) -> Result<Outcome, RunError> {
     preflight::check(&plan, host)?;
-    let _hold = interrupt::hold();
+    let _deferral = interrupt::defer();
     plan.notes.iter().for_each(|note| workspace.report.note(note));
     let (said, heard) = mpsc::channel();
     std::thread::scope(|scope| {

@@ -23,7 +23,7 @@ use super::RunError;
 pub fn open(fleet: &FleetHead) -> Result<LinuxHost, RunError> {
     require_root()?;
     let layout = fleet.layout();
-    preflight::place(&layout)?;
+    preflight::check_jails_root(&layout)?;
     at(layout, fleet.host.logs, Scope::WholeHost)
 }
 
@@ -52,7 +52,7 @@ pub(super) fn hold(layout: &Layout, report: &dyn Report) -> Result<FileLock, Run
     fs::create_private_dir(&layout.dir())?;
     let lock = take_lock(layout, report)?;
     // Looked at again: whoever held it may have used another place.
-    preflight::place(layout)?;
+    preflight::check_jails_root(layout)?;
     settle(layout)?;
     Ok(lock)
 }
@@ -69,7 +69,7 @@ pub(super) fn hold_to_remove(layout: &Layout, report: &dyn Report) -> Result<Fil
         }
         taken => taken?,
     };
-    preflight::place(layout)?;
+    preflight::check_jails_root(layout)?;
     if let Err(error) = settle(layout) {
         report.note(&format!("{}; guests are stopped all the same", one_line(&error)));
     }
@@ -85,7 +85,7 @@ fn is_about_writing(error: &FileError) -> bool {
 
 /// Puts down and puts right what every change goes out from.
 fn settle(layout: &Layout) -> Result<(), RunError> {
-    preflight::keep_place(layout)?;
+    preflight::record_jails_root(layout)?;
     fs::remove(&layout.new_key())?;
     Ok(store::seal_all(layout)?)
 }

@@ -21,7 +21,7 @@ pub struct WatchMetrics {
     /// When the last look ended.
     pub looked: Option<SystemTime>,
     /// Whether the host was then as the last good revision wants it, even if no newer one could be asked for.
-    pub is_in_step: bool,
+    pub is_in_sync: bool,
     pub seconds: f64,
     pub looks: u64,
     /// Looks that came to nothing, or after which the host was not as it should be.
@@ -185,7 +185,7 @@ fn of_watch(families: &mut Families<'_>, watch: &WatchMetrics) {
         Some(watch.failed_looks as f64),
     );
     one("repairs_total", "counter", "Times that watch repaired drift.", Some(watch.repairs as f64));
-    let in_step = watch.looked.map(|_| f64::from(watch.is_in_step));
+    let in_step = watch.looked.map(|_| f64::from(watch.is_in_sync));
     one("in_step", "gauge", "Whether the host was as it should be after the last look.", in_step);
     one("look_timestamp_seconds", "gauge", "When the last look ended.", watch.looked.map(unix));
     one(

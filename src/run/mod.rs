@@ -4,6 +4,7 @@
 //! Nothing here prints, asks or knows of a command line. What may lose data, or needs a yes, comes in two halves: the first
 //! gives a value that holds the host and tells what will be, the second carries it out.
 
+pub mod backoff;
 pub mod built;
 pub mod check;
 pub mod containers;
@@ -22,7 +23,6 @@ mod fleet_host;
 pub mod flow_log;
 pub mod flows;
 pub mod forensics;
-pub mod freeze;
 pub mod gc;
 pub mod guests;
 pub mod held;
@@ -44,7 +44,6 @@ pub mod quarantine;
 pub mod reach;
 pub mod reload;
 pub mod restart;
-pub mod restarts;
 pub mod restore;
 pub mod retention;
 pub mod saved_plan;
@@ -54,6 +53,7 @@ pub mod session;
 mod session_containers;
 mod signatures;
 pub mod snapshot_view;
+pub mod snapshots;
 pub mod status;
 pub mod systemd;
 pub mod transfer;

@@ -1,4 +1,4 @@
-//! Restore: a guest is brought back as it was frozen, once.
+//! Restore: a guest is brought back as its snapshot has it, once.
 
 use std::path::PathBuf;
 
@@ -93,7 +93,7 @@ fn planned(
     name: &SnapshotName,
     manifest: &SnapshotManifest,
 ) -> Result<Plan, RunError> {
-    found.is_converted(GuestScope::Only(std::slice::from_ref(guest)))?;
+    found.check_converted(GuestScope::Only(std::slice::from_ref(guest)))?;
     let mut obstacles = differences(manifest, &snapshot::here(manifest.machine.vmm)?);
     let fresh = basis.state(&found.fleet)?;
     if let Some(wanted) = fresh.guests.get(guest) {

@@ -54,7 +54,7 @@ pub fn export(
     let path = out.map_or_else(|| PathBuf::from(format!("{name}.snapshot.age")), Path::to_owned);
     let threads = workspace.settings.jobs;
     let request = ExportRequest { name, recipient, own: &own, out: &path, threads };
-    let _hold = interrupt::hold();
+    let _deferral = interrupt::defer();
     let manifest = snapshot::export(&held.host.layout, &request, workspace.report)?;
     let size = std::fs::metadata(&path).map_or(0, |meta| meta.len());
     Ok(ExportedSnapshot { path, manifest, size, is_handed_over })
@@ -80,7 +80,7 @@ pub fn import(
 ) -> Result<Imported, RunError> {
     let held = FleetHost::hold(workspace)?;
     let identity = identity()?;
-    let _hold = interrupt::hold();
+    let _deferral = interrupt::defer();
     Ok(snapshot::import(&held.host.layout, &identity, path, name, workspace.report)?)
 }
 
@@ -106,7 +106,7 @@ pub fn mending<'a>(workspace: &'a Workspace<'a>) -> Result<LedgerMending<'a>, Ru
 impl LedgerMending<'_> {
     /// Makes it whole. Whoever calls this has asked.
     pub fn carry_out(self) -> Result<Accepted, RunError> {
-        let _hold = interrupt::hold();
+        let _deferral = interrupt::defer();
         Ok(snapshot::accept(&self.held.host.layout)?)
     }
 }

@@ -60,7 +60,7 @@ fn write_all(
     for (name, guest) in wanted.guests.iter().filter(|(name, _)| only.is_empty() || only.contains(name)) {
         let manifest = tree::emit(&host, name, guest, &around)?;
         describe(&host, name, &manifest)?;
-        jails.insert(name.clone(), host.layout.place().join(&manifest.root));
+        jails.insert(name.clone(), host.layout.jails_root().join(&manifest.root));
     }
     let ruleset = wanted.ruleset.as_ref().map(|ruleset| ruleset.text.as_str()).unwrap_or_default();
     fs::write(&host.layout.dir().join("ruleset.nft"), ruleset.as_bytes(), 0o644)?;

@@ -17,20 +17,20 @@ use crate::sys::digest::digest_like;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::report::Unit;
 
-use super::gc::{KeptIn, fleets, named_in_stores};
+use super::gc::{StorageKind, fleets, named_in_stores};
 use super::{Inputs, LockedProject, RunError, Workspace, host};
 
 /// A file whose digest is known.
 #[derive(Clone, Debug)]
 pub struct VerifiedFile {
-    pub place: KeptIn,
+    pub place: StorageKind,
     pub path: PathBuf,
     pub digest: FileDigest,
     pub state: ReadState,
 }
 
 /// Where a file is, and the digest that it should have.
-type FileOfDigest = (KeptIn, FileDigest);
+type FileOfDigest = (StorageKind, FileDigest);
 
 /// How a file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub fn verify(workspace: &Workspace<'_>) -> Result<Verification, RunError> {
         pinned.get(artifact.key.to_string().as_str()).copied().unwrap_or(artifact.digest)
     };
     let mut known: BTreeMap<PathBuf, FileOfDigest> =
-        built.map(|artifact| (artifact.path.clone(), (KeptIn::Artifact, digest(artifact)))).collect();
+        built.map(|artifact| (artifact.path.clone(), (StorageKind::Artifact, digest(artifact)))).collect();
     known.extend(downloads(workspace, &locked.lock)?);
     let looked_at_store = host::require_root().is_ok();
     if looked_at_store {
@@ -82,7 +82,7 @@ pub fn verify(workspace: &Workspace<'_>) -> Result<Verification, RunError> {
         for digest in named_in_stores(&fleets(&fleet.host)?, &artifacts)? {
             let path = layout.file(&digest);
             if path.exists() {
-                known.insert(path, (KeptIn::Stored, digest));
+                known.insert(path, (StorageKind::Stored, digest));
             }
         }
     }
@@ -111,6 +111,6 @@ fn downloads(workspace: &Workspace<'_>, lock: &Lock) -> Result<BTreeMap<PathBuf,
     let folder = workspace.settings.cache.join("sha256");
     let names = files::names_in(&folder)?;
     let there = names.iter().filter_map(|name| name.parse().ok()).filter(|digest| pinned.contains(digest));
-    let known = |digest: Sha256| (folder.join(digest.to_string()), (KeptIn::Download, digest.into()));
+    let known = |digest: Sha256| (folder.join(digest.to_string()), (StorageKind::Download, digest.into()));
     Ok(there.map(known).collect())
 }

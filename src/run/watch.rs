@@ -20,10 +20,10 @@ use crate::plan::{GuestScope, Plan};
 use crate::sys::interrupt::{self, Interrupted};
 use crate::sys::systemd;
 
+use super::backoff::{Postponed, RestartBackoff};
 use super::deployment::BuiltFleet;
 use super::down::{self, Down, DownRequest};
 use super::events::{self, FleetEvent};
-use super::restarts::{HeldBack, Restarts};
 use super::session_containers::end_with_containers;
 use super::workspace::Revision;
 use super::{Deployment, Inputs, Outcome, RunError, Workspace, host, retention};
@@ -48,7 +48,7 @@ pub enum Event<'a> {
     /// A look came to nothing; there will be another. What only another revision can mend is not tried again.
     Failed(RunError),
     /// A guest is not started now.
-    HeldBack(&'a HeldBack),
+    Postponed(&'a Postponed),
     /// Some step of a plan failed, and will be tried again at the next look.
     Incomplete,
     /// A look is over.
@@ -71,12 +71,12 @@ pub struct Watch<'a> {
     tried: Option<String>,
     /// What that wants, which its file may say no more.
     last: Option<(Fleet, BuiltFleet)>,
-    restarts: Restarts,
+    restarts: RestartBackoff,
     /// What the last look failed of, which is told once.
     failure: Option<String>,
     repairs: u64,
     /// Whether the host is as the last good revision wants it, whatever else a look came to.
-    is_in_step: bool,
+    is_in_sync: bool,
     /// The revision that was applied last, and when.
     applied: Option<(String, SystemTime)>,
     /// Time between two looks.
@@ -113,10 +113,10 @@ impl<'a> Watch<'a> {
             at: None,
             tried: None,
             last: None,
-            restarts: Restarts::default(),
+            restarts: RestartBackoff::default(),
             failure: None,
             repairs: 0,
-            is_in_step: false,
+            is_in_sync: false,
             applied: None,
             interval: INTERVAL,
             seen: Arc::default(),
@@ -139,7 +139,7 @@ impl<'a> Watch<'a> {
     /// Looks, and tells what it came to.
     fn look_and_tell(&mut self, look: Look<'a>, tell: &mut dyn FnMut(Event<'_>)) {
         let begun = Instant::now();
-        self.is_in_step = false;
+        self.is_in_sync = false;
         self.at = None;
         let looked = look(self, tell);
         self.see(&looked, begun.elapsed());
@@ -164,7 +164,7 @@ impl<'a> Watch<'a> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.good.clone_from(&self.good);
         let metrics = &mut seen.metrics;
-        metrics.is_in_step = self.is_in_step;
+        metrics.is_in_sync = self.is_in_sync;
         (metrics.looked, metrics.seconds) = (Some(SystemTime::now()), took.as_secs_f64());
         metrics.looks += 1;
         metrics.failed_looks += u64::from(!matches!(looked, Ok(LookOutcome::Complete)));
@@ -289,8 +289,8 @@ impl<'a> Watch<'a> {
         let workspace = self.base.at(&place);
         let Some(built) = self.build(revision, &place, tell)? else { return Ok(None) };
         let brought = bring(&workspace, built.clone(), is_new, &mut self.restarts, tell)?;
-        self.is_in_step = brought == LookOutcome::Complete;
-        if self.is_in_step {
+        self.is_in_sync = brought == LookOutcome::Complete;
+        if self.is_in_sync {
             self.last = Some(built);
         }
         Ok(Some((brought, place)))
@@ -324,7 +324,7 @@ impl<'a> Watch<'a> {
         let workspace = self.base.at(good);
         let look = bring(&workspace, last.clone(), false, &mut self.restarts, &mut note);
         self.repairs += u64::from(has_repaired);
-        self.is_in_step = matches!(look, Ok(LookOutcome::Complete));
+        self.is_in_sync = matches!(look, Ok(LookOutcome::Complete));
         look
     }
 }
@@ -353,12 +353,12 @@ fn built(workspace: &Workspace<'_>) -> Result<(Fleet, BuiltFleet), RunError> {
 }
 
 /// Brings the host to what a fleet wants, and tells of it where it is new or something was to be done. What is not new is
-/// brought again as often as [`Restarts`] lets it.
+/// brought again as often as [`RestartBackoff`] lets it.
 fn bring(
     workspace: &Workspace<'_>,
     (fleet, built): (Fleet, BuiltFleet),
     is_new: bool,
-    restarts: &mut Restarts,
+    restarts: &mut RestartBackoff,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<LookOutcome, RunError> {
     end_with_containers(&fleet)?;
@@ -370,9 +370,9 @@ fn bring(
         let is_left = held.fleet.guests.get(guest).is_some_and(|spec| spec.on_exit == OnExit::Leave);
         is_left && held.observed.guests.get(guest).is_some_and(ObservedGuest::has_ended)
     };
-    let (held_back, is_settled) = restarts.hold_back(&mut plan, stays, Instant::now());
-    events::record(&held.host.layout, held_back.iter().map(FleetEvent::from));
-    held_back.iter().for_each(|held_back| tell(Event::HeldBack(held_back)));
+    let (postponed, is_settled) = restarts.postpone(&mut plan, stays, Instant::now());
+    events::record(&held.host.layout, postponed.iter().map(FleetEvent::from));
+    postponed.iter().for_each(|one| tell(Event::Postponed(one)));
     match retention::keep_to(&held.host.layout, &held.fleet.snapshots) {
         Ok(gone) => gone.iter().for_each(|one| {
             workspace.report.info(&format!("snapshot {} is removed: {}", one.name, one.why));

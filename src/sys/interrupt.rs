@@ -1,6 +1,6 @@
 //! Being asked to end, by SIGINT or SIGTERM, while something is under way that must not be left half done.
 //!
-//! Outside of a [`Hold`] both signals end this process, as they do any other. While there is one, the first is noted, and whoever
+//! Outside of a [`Deferral`] both signals end this process, as they do any other. While there is one, the first is noted, and whoever
 //! is at work looks for it where it can stop; the next ends the process at once. A signal that was ignored when this program was
 //! started (`nohup`, or `&` of a shell that controls no jobs) stays ignored.
 
@@ -35,11 +35,11 @@ impl Interrupted {
 
 #[derive(Clone, Copy, Debug)]
 struct Ending {
-    holds: usize,
+    deferrals: usize,
     asked: Option<Interrupted>,
 }
 
-static STATE: Mutex<Ending> = Mutex::new(Ending { holds: 0, asked: None });
+static STATE: Mutex<Ending> = Mutex::new(Ending { deferrals: 0, asked: None });
 static TELL: OnceLock<fn(Interrupted)> = OnceLock::new();
 
 fn state() -> MutexGuard<'static, Ending> {
@@ -48,20 +48,20 @@ fn state() -> MutexGuard<'static, Ending> {
 
 /// While this is there, a first signal ends nothing by itself.
 #[derive(Debug)]
-pub struct Hold(());
+pub struct Deferral(());
 
 /// Takes the end of this process into its own hands.
 #[must_use]
-pub fn hold() -> Hold {
+pub fn defer() -> Deferral {
     static LISTENING: Once = Once::new();
-    state().holds += 1;
+    state().deferrals += 1;
     LISTENING.call_once(listen);
-    Hold(())
+    Deferral(())
 }
 
-impl Drop for Hold {
+impl Drop for Deferral {
     fn drop(&mut self) {
-        state().holds -= 1;
+        state().deferrals -= 1;
     }
 }
 
@@ -72,8 +72,8 @@ pub fn tell_by(tell: fn(Interrupted)) {
 
 /// Whether a signal would be noted now: a terminal sends one to the tools that this process started as well, and they must not
 /// end in the middle of what they do for it.
-pub fn is_held() -> bool {
-    state().holds > 0
+pub fn is_deferred() -> bool {
+    state().deferrals > 0
 }
 
 /// The first request to end, where there was one.
@@ -86,7 +86,7 @@ pub fn check() -> io::Result<()> {
     asked().map_or(Ok(()), |interrupted| Err(io::Error::other(interrupted)))
 }
 
-/// Ends this process where it was asked to, as the signal would have that was noted: for whoever holds nothing more.
+/// Ends this process where it was asked to, as the signal would have that was noted: for whoever deferrals nothing more.
 pub fn end_if_asked() {
     if let Some(interrupted) = asked() {
         let _ = emulate_default_handler(interrupted.signal);
@@ -116,7 +116,7 @@ fn listen() {
 
 fn note(signal: i32) {
     let mut state = state();
-    if state.holds == 0 || state.asked.is_some() {
+    if state.deferrals == 0 || state.asked.is_some() {
         let _ = emulate_default_handler(signal);
         return;
     }

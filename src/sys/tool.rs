@@ -360,7 +360,7 @@ impl Tool {
 
 /// Has a tool end what it does where this process will: a terminal sends its signals to all of a process group.
 fn keep_from_terminal(command: &mut std::process::Command) {
-    if interrupt::is_held() {
+    if interrupt::is_deferred() {
         command.process_group(0);
     }
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use sisforge::apply::linux::{LinuxHost, Scope};
 use sisforge::apply::observe::observe;
 use sisforge::apply::record::pool::PoolRecord;
-use sisforge::apply::record::{self, Freezing, LoadedRuleset, PlaceRecord, Ready, Record, StartedVmm};
+use sisforge::apply::record::{self, Freezing, JailsRootRecord, LoadedRuleset, Ready, Record, StartedVmm};
 use sisforge::base::network::{host_side, tap_name};
 use sisforge::base::{FileDigest, GuestName, MacAddress, Rates, Sha256};
 use sisforge::fleet::{
@@ -223,7 +223,7 @@ fn old_records_of_guests_and_host_are_understood() {
             by_set: false,
         }
     );
-    assert_eq!(read::<PlaceRecord>("place.json").jails, Path::new("/srv/jails"));
+    assert_eq!(read::<JailsRootRecord>("place.json").jails, Path::new("/srv/jails"));
     assert_eq!(read::<Restored>("restored.json").guest, name("bob"));
     let freezing: Freezing = read("freezing.json");
     assert_eq!((freezing.snapshot.as_str(), freezing.stop), ("monday", true));

@@ -35,7 +35,7 @@ pub enum SnapshotError {
     #[error(transparent)]
     Transfer(#[from] TransferError),
     #[error("there is no snapshot {0}")]
-    None(SnapshotName),
+    NotFound(SnapshotName),
     #[error(transparent)]
     Manifest(Unreadable),
     #[error("cannot read {}: it is missing", .0.display())]
@@ -73,7 +73,7 @@ impl Diagnostic for SnapshotError {
                 Class::Invalid.hint("name another with --name, or remove that one with `sisforge snapshot rm`")
             }
             // A name that is not there is a wrong use, as that of a guest is.
-            Self::None(_) => Class::Invalid.hint("`sisforge snapshot ls` lists those that there are"),
+            Self::NotFound(_) => Class::Invalid.hint("`sisforge snapshot ls` lists those that there are"),
             Self::Spent { .. } => Class::Failed.hint(
                 "a snapshot is restored once, whatever a backup or a copy of it brings back; its disk is in its directory",
             ),

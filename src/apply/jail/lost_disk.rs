@@ -76,7 +76,7 @@ impl GuestHandle<'_> {
     }
 
     fn disk_only_open(self, machine: &Machine, vmm: &ProcessInfo, given: Option<u64>) -> Option<HeldNode> {
-        let store = fs::metadata(self.layout().place_dir()).ok()?.dev();
+        let store = fs::metadata(self.layout().jails_root_of_fleet()).ok()?.dev();
         HeldNode::open_in(vmm.id.pid, |meta| {
             let is_given = given.is_none_or(|given| given == meta.ino());
             meta.is_file()

@@ -22,7 +22,7 @@ use crate::sys::fs::{self as files, FileError, FileLock};
 use crate::sys::netns::{self, NetnsError, Presence};
 use crate::sys::nft::{self, ElementBatch, NftError, SetDigests};
 
-use super::{HeldRules, Record, Unwritten, read, write, write_synced};
+use super::{KernelRules, Record, Unwritten, read, write, write_synced};
 
 /// A guest that was not cut off, or not brought back.
 #[derive(Debug, thiserror::Error)]
@@ -160,7 +160,7 @@ pub(in crate::apply) fn load(layout: &Layout) -> Result<(), QuarantineError> {
 }
 
 /// Whether the table is as it was loaded, and its set what the records say.
-pub(in crate::apply) fn is_in_step(layout: &Layout) -> Result<bool, QuarantineError> {
+pub(in crate::apply) fn is_whole(layout: &Layout) -> Result<bool, QuarantineError> {
     Ok(is_as_loaded(layout)? && in_kernel(layout)? == taps(&all(layout)?))
 }
 
@@ -204,12 +204,12 @@ fn change(
     released: &BTreeSet<InterfaceName>,
 ) -> Result<(), QuarantineError> {
     let whole = is_as_loaded(layout)?;
-    let known: Option<HeldRules> = read(&layout.ruleset_held()).ok().flatten();
+    let known: Option<KernelRules> = read(&layout.ruleset_held()).ok().flatten();
     let work = || {
         if !nft::has_table("inet", &table_name(layout.fleet()))? {
             return Ok(None);
         }
-        let is_now = |held: &HeldRules| nft::generation().is_ok_and(|now| held.is_now(now));
+        let is_now = |held: &KernelRules| nft::generation().is_ok_and(|now| held.is_now(now));
         let known = known.filter(is_now);
         // A table that is whole needs no more than its elements.
         let batch = ElementBatch::of(&quarantine_table(layout.fleet()), &changes(cut_off, released));
@@ -217,7 +217,7 @@ fn change(
             Some(Ok(())) => {}
             _ => nft::load(&table(layout.fleet(), cut_off, released))?,
         }
-        let next = known.map(|held| HeldRules { generation: held.generation.wrapping_add(1), ..held });
+        let next = known.map(|held| KernelRules { generation: held.generation.wrapping_add(1), ..held });
         Ok::<_, NftError>(next.filter(is_now))
     };
     let next = in_network(layout, work)??;

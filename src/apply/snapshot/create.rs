@@ -149,7 +149,7 @@ fn prepare(host: &LinuxHost, request: &SnapshotRequest<'_>) -> Result<Prepared, 
         return Err(SnapshotError::HugePages(request.guest.clone()).into());
     }
     match shelf::find(layout, request.name) {
-        Err(ApplyError::Snapshot(SnapshotError::None(_))) => {}
+        Err(ApplyError::Snapshot(SnapshotError::NotFound(_))) => {}
         Err(error) => return Err(error),
         Ok(_) => return Err(SnapshotError::Exists(request.name.clone()).into()),
     }
@@ -162,7 +162,7 @@ fn prepare(host: &LinuxHost, request: &SnapshotRequest<'_>) -> Result<Prepared, 
     let origin = origin::of_process(&here, subject.process.id.pid)?;
     let taken = subject.disk.metadata().map_or(0, |disk| files::allocated(&disk));
     let memories = if request.core { 2 } else { 1 };
-    preflight::room_for(layout, (subject.machine.memory_mib << 20) * memories + taken)?;
+    preflight::check_room_for(layout, (subject.machine.memory_mib << 20) * memories + taken)?;
     Ok(Prepared { subject, origin, here })
 }
 
@@ -257,7 +257,7 @@ fn write_all(
     let early = EarlyWriteback::begin(memory);
     save(&mut *control, (machine, origin), &state, limit)?;
     drop(early);
-    is_whole(request.guest, machine, &state, dir)?;
+    check_state(request.guest, machine, &state, dir)?;
     if request.core && !of(machine.vmm).has_snapshot_in_jail() {
         control.write_core(&new_file(dir, CORE)?, limit)?;
     }
@@ -323,7 +323,7 @@ fn while_written(limits: &Limits, machine: &Machine) -> Limits {
 }
 
 /// Whether a VMM that says so has written something at all: all of the memory, and a state.
-fn is_whole(guest: &GuestName, machine: &Machine, state: &File, dir: &Path) -> Result<(), ApplyError> {
+fn check_state(guest: &GuestName, machine: &Machine, state: &File, dir: &Path) -> Result<(), ApplyError> {
     let length = |file: std::io::Result<fs::Metadata>| file.map_or(0, |meta| meta.len());
     // Otherwise the state holds the memory too, but for what is zero.
     let has_memory = !of(machine.vmm).has_snapshot_in_jail()

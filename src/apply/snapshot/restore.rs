@@ -94,10 +94,10 @@ pub fn may_restore(
     name: &SnapshotName,
     manifest: &SnapshotManifest,
 ) -> Result<(), ApplyError> {
-    is_open(name, ledger::look(layout)?.fate(manifest.id()))
+    check_unused(name, ledger::look(layout)?.fate(manifest.id()))
 }
 
-pub(super) fn is_open(name: &SnapshotName, fate: Option<&Fate>) -> Result<(), ApplyError> {
+pub(super) fn check_unused(name: &SnapshotName, fate: Option<&Fate>) -> Result<(), ApplyError> {
     match fate {
         Some(fate) if fate.is_open() => Ok(()),
         Some(Fate { line }) => Err(SnapshotError::Spent { name: name.clone(), line: line.clone() }.into()),
@@ -108,7 +108,7 @@ pub(super) fn is_open(name: &SnapshotName, fate: Option<&Fate>) -> Result<(), Ap
 /// A snapshot that was there when the plan was made.
 fn gone(name: &SnapshotName, error: ApplyError) -> ApplyError {
     match error {
-        ApplyError::Snapshot(SnapshotError::None(_)) => SnapshotError::Gone(name.clone()).into(),
+        ApplyError::Snapshot(SnapshotError::NotFound(_)) => SnapshotError::Gone(name.clone()).into(),
         other => other,
     }
 }
@@ -127,7 +127,7 @@ impl GuestHandle<'_> {
         let mut ledger = HeldLedger::open(layout)?;
         let manifest = shelf::ready_manifest(layout, name).map_err(|error| gone(name, error))?;
         let id = manifest.id();
-        is_open(name, ledger.fate(id))?;
+        check_unused(name, ledger.fate(id))?;
         match fs::rename(&ready, &consumed) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(SnapshotError::Gone(name.clone()).into());
@@ -178,7 +178,8 @@ impl GuestHandle<'_> {
         let Some(name) = &machine.restored_from else { return Ok(()) };
         let layout = &host.layout;
         let attempt = || -> Result<(), ApplyError> {
-            let manifest = shelf::consumed(layout, name)?.ok_or_else(|| SnapshotError::None(name.clone()))?;
+            let manifest =
+                shelf::consumed(layout, name)?.ok_or_else(|| SnapshotError::NotFound(name.clone()))?;
             let path = layout.consumed_snapshot(name).join(STATE);
             let state = File::open(&path).map_err(FileError::when("open", &path))?;
             let mut control = self.await_control(machine)?;

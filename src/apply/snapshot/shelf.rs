@@ -94,7 +94,7 @@ pub fn find(layout: &Layout, name: &SnapshotName) -> Result<StoredSnapshot, Appl
             return look_at(layout, name.clone(), place);
         }
     }
-    Err(SnapshotError::None(name.clone()).into())
+    Err(SnapshotError::NotFound(name.clone()).into())
 }
 
 /// The manifest of a snapshot that can be restored.

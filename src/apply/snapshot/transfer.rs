@@ -27,7 +27,7 @@ use crate::sys::sparse::{self, StreamError};
 
 use super::create::put_away;
 use super::ledger::HeldLedger;
-use super::restore::is_open;
+use super::restore::check_unused;
 use super::seal::seal;
 use super::{SnapshotError, TransferError, check_files, shelf};
 
@@ -78,7 +78,7 @@ pub fn export(
         |fate| matches!(&fate.line.event, LedgerEvent::Exported { recipient, .. } if *recipient == to),
     );
     if !again {
-        is_open(name, fate)?;
+        check_unused(name, fate)?;
     }
     if let Some(obstacle) = check_files(layout, name, &manifest)?.into_iter().next() {
         return Err(TransferError::Unsound { name: name.clone(), obstacle }.into());
@@ -224,7 +224,7 @@ fn acceptable(
     let id: SnapshotId = manifest.id();
     let fate = ledger.fate(id);
     if fate.is_some() {
-        is_open(name, fate)?;
+        check_unused(name, fate)?;
     }
     let there = shelf::list(layout)?;
     if let Some(same) = there.iter().find(|one| one.manifest.as_ref().is_some_and(|other| other.id() == id)) {

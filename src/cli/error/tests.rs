@@ -222,9 +222,9 @@ fn a_host_that_fails_is_told_with_a_way_out() {
             ),
         ),
         (ApplyError::DoesNotEnd(guest()).into(), "SIGKILL", Failed, Some("dmesg")),
-        (SnapshotError::None(name()).into(), "there is no snapshot one", Invalid, Some("snapshot ls")),
+        (SnapshotError::NotFound(name()).into(), "there is no snapshot one", Invalid, Some("snapshot ls")),
         (
-            ApplyError::from(SnapshotError::None(name())).into(),
+            ApplyError::from(SnapshotError::NotFound(name())).into(),
             "no snapshot one",
             Invalid,
             Some("snapshot ls"),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::run::gc::{Garbage, KeptIn};
+use crate::run::gc::{Garbage, StorageKind};
 
 /// What nothing names.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -60,10 +60,10 @@ impl GarbageJson {
 }
 
 /// What a place is called.
-pub(super) fn word(place: KeptIn) -> &'static str {
+pub(super) fn word(place: StorageKind) -> &'static str {
     match place {
-        KeptIn::Artifact => "out",
-        KeptIn::Stored => "store",
-        KeptIn::Download => "cache",
+        StorageKind::Artifact => "out",
+        StorageKind::Stored => "store",
+        StorageKind::Download => "cache",
     }
 }

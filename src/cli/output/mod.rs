@@ -43,7 +43,7 @@ pub use plan::{PlanJson, TreeJson};
 pub use policy::{ExplainedJson, PolicyJson, QuarantineJson, RulesJson};
 pub use publish::PublishedJson;
 pub use session::{HandedOutJson, SessionEndedJson, SessionJson};
-pub use snapshot::{FrozenJson, Removed, RestoredJson, Snapshot, SnapshotViewJson};
+pub use snapshot::{CreatedSnapshotJson, Removed, RestoredJson, Snapshot, SnapshotViewJson};
 pub use transfer::{AcceptedJson, ExportedJson, ImportedJson, LedgerLineJson, RecipientJson};
 pub use verify::VerificationJson;
 
@@ -113,7 +113,7 @@ documents! {
     /// Of `disk rm`
     DiskRm: DiskRemoved => "sisforge disk rm --json",
     /// Of `snapshot create`
-    SnapshotCreate: FrozenJson => "sisforge snapshot create --json",
+    SnapshotCreate: CreatedSnapshotJson => "sisforge snapshot create --json",
     /// Of `snapshot ls`
     SnapshotLs: Vec<Snapshot> => "sisforge snapshot ls --json",
     /// Of `snapshot restore`

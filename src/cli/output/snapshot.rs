@@ -9,15 +9,15 @@ use serde::Serialize;
 
 use crate::apply::snapshot::{SnapshotState, StoredSnapshot};
 use crate::host::snapshot as host;
-use crate::run::freeze;
 use crate::run::snapshot_view::SnapshotView;
+use crate::run::snapshots;
 
 use super::event::Summary;
 use super::guest::MachineJson;
 
 /// A snapshot that was made.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct FrozenJson {
+pub struct CreatedSnapshotJson {
     pub snapshot: String,
     pub guest: String,
     /// When, in UTC, such as `2026-11-25T17:53:16Z`.
@@ -193,15 +193,15 @@ pub struct Removed {
     pub had_disk: bool,
 }
 
-impl FrozenJson {
+impl CreatedSnapshotJson {
     /// Without notes.
-    pub fn new(frozen: &freeze::Frozen<'_>, stopped: bool) -> Self {
+    pub fn new(frozen: &snapshots::CreatedSnapshot<'_>, stopped: bool) -> Self {
         Self {
             snapshot: frozen.name.to_string(),
             guest: frozen.manifest.guest.to_string(),
             created: frozen.manifest.created.clone(),
             size: frozen.size,
-            stood_still_ms: u64::try_from(frozen.still.as_millis()).unwrap_or(u64::MAX),
+            stood_still_ms: u64::try_from(frozen.paused_for.as_millis()).unwrap_or(u64::MAX),
             stopped,
             obstacles: frozen.obstacles.iter().map(ToString::to_string).collect(),
             removed: frozen.outdated.iter().map(|outdated| outdated.name.to_string()).collect(),

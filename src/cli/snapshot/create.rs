@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use crate::cli::error::CliError;
 use crate::cli::ui::Ui;
 use crate::cli::{outcome, output, render};
-use crate::run::freeze;
+use crate::run::snapshots;
 use crate::sys::report::Report as _;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The guest to freeze
+    /// The guest to take a snapshot of
     guest: String,
     /// What to call the snapshot; the guest and the time if not given
     #[arg(long)]
@@ -27,8 +27,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let notes = ui.notes();
     let name = args.name.as_deref().map(super::parsed).transpose()?;
     let workspace = ui.workspace_with(&notes);
-    let frozen = freeze::create(&workspace, &args.guest, name, args.stop)?;
-    let mut document = output::FrozenJson::new(&frozen, args.stop);
+    let created = snapshots::create(&workspace, &args.guest, name, args.stop)?;
+    let mut document = output::CreatedSnapshotJson::new(&created, args.stop);
     let still =
         if args.stop { String::new() } else { format!(", paused for {} ms", document.stood_still_ms) };
     ui.say(&format!(
@@ -37,7 +37,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
         document.snapshot,
         render::bytes(document.size)
     ));
-    for obstacle in &frozen.obstacles {
+    for obstacle in &created.obstacles {
         let command = if args.stop { "up" } else { "restart" };
         notes.note(&format!(
             "{} cannot be restored on this host as it is: {obstacle}; `sisforge {command} {}` runs the guest with what is \
@@ -45,10 +45,10 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
             document.snapshot, document.guest
         ));
     }
-    for outdated in &frozen.outdated {
+    for outdated in &created.outdated {
         notes.info(&format!("snapshot {} is removed: {}", outdated.name, outdated.why));
     }
-    let stopped = args.stop.then(|| frozen.end()).transpose();
+    let stopped = args.stop.then(|| created.end()).transpose();
     if let Ok(Some(outcome)) = &stopped {
         outcome::failures(outcome, &notes);
         ui.say(&outcome::summary(outcome));

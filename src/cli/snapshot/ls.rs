@@ -7,7 +7,7 @@ use crate::cli::error::CliError;
 use crate::cli::ui::Ui;
 use crate::cli::{output, render};
 use crate::host::layout::vmm_folder;
-use crate::run::freeze;
+use crate::run::snapshots;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -17,7 +17,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
-    let found = freeze::list(&ui.workspace(), args.all)?;
+    let found = snapshots::list(&ui.workspace(), args.all)?;
     if ui.settings.json {
         render::json(&found.iter().map(output::Snapshot::from).collect::<Vec<_>>());
     } else if ui.settings.quiet {

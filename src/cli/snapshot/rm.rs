@@ -6,7 +6,7 @@ use crate::cli::error::CliError;
 use crate::cli::output::Removed;
 use crate::cli::ui::Ui;
 use crate::cli::{ask, render};
-use crate::run::freeze;
+use crate::run::snapshots;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,7 +21,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let name = super::parsed(&args.name)?;
     let notes = ui.notes();
     let workspace = ui.workspace_with(&notes);
-    let removal = freeze::removal(&workspace, &name)?;
+    let removal = snapshots::removal(&workspace, &name)?;
     let had_disk = removal.snapshot.has_disk;
     if !args.yes {
         let disk = if had_disk { " and the data disk in it" } else { "" };

@@ -30,7 +30,7 @@ pub fn show(
     // What cannot be looked at is said on a terminal that is as it was.
     let loads = meter.look(workspace)?;
     // A signal must not leave the terminal as it is while the table stands there.
-    let _held = interrupt::hold();
+    let _deferral = interrupt::defer();
     let mut terminal = ratatui::try_init().map_err(terminal_failed)?;
     let mut screen = Screen {
         loads,
@@ -65,7 +65,7 @@ struct Screen {
 
 /// What a key asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
+enum KeyAction {
     Leave,
     Sort(SortedBy),
     Move(isize),
@@ -87,16 +87,16 @@ impl Screen {
             terminal.draw(|frame| self.draw(frame)).map_err(terminal_failed)?;
             // Signals are looked for now and then as well.
             let wait = next.saturating_duration_since(Instant::now()).min(Duration::from_millis(100));
-            let wish = if event::poll(wait).map_err(terminal_failed)? {
-                wish(&event::read().map_err(terminal_failed)?)
+            let action = if event::poll(wait).map_err(terminal_failed)? {
+                key_action(&event::read().map_err(terminal_failed)?)
             } else {
-                Wish::Nothing
+                KeyAction::Nothing
             };
-            match wish {
-                Wish::Leave => return Ok(()),
-                Wish::Sort(by) => self.sorted_by = by,
-                Wish::Move(rows) => self.scroll(rows),
-                Wish::Nothing => {}
+            match action {
+                KeyAction::Leave => return Ok(()),
+                KeyAction::Sort(by) => self.sorted_by = by,
+                KeyAction::Move(rows) => self.scroll(rows),
+                KeyAction::Nothing => {}
             }
             if interrupt::asked().is_some() {
                 return Ok(());
@@ -155,24 +155,24 @@ const HEAD: [(&str, Option<SortedBy>); 12] = [
     ("UPTIME", None),
 ];
 
-fn wish(event: &Event) -> Wish {
+fn key_action(event: &Event) -> KeyAction {
     let Event::Key(KeyEvent { code, modifiers, kind: KeyEventKind::Press, .. }) = event else {
-        return Wish::Nothing;
+        return KeyAction::Nothing;
     };
     match code {
-        KeyCode::Char('q') | KeyCode::Esc => Wish::Leave,
+        KeyCode::Char('q') | KeyCode::Esc => KeyAction::Leave,
         // The terminal sends no signal for it while it is raw.
-        KeyCode::Char('c') if modifiers.contains(KeyModifiers::CONTROL) => Wish::Leave,
-        KeyCode::Char('c') => Wish::Sort(SortedBy::Cpu),
-        KeyCode::Char('m') => Wish::Sort(SortedBy::Memory),
-        KeyCode::Char('n') => Wish::Sort(SortedBy::Network),
-        KeyCode::Char('d') => Wish::Sort(SortedBy::Disk),
-        KeyCode::Char('a') => Wish::Sort(SortedBy::Name),
-        KeyCode::Up => Wish::Move(-1),
-        KeyCode::Down => Wish::Move(1),
-        KeyCode::PageUp => Wish::Move(-2),
-        KeyCode::PageDown => Wish::Move(2),
-        _ => Wish::Nothing,
+        KeyCode::Char('c') if modifiers.contains(KeyModifiers::CONTROL) => KeyAction::Leave,
+        KeyCode::Char('c') => KeyAction::Sort(SortedBy::Cpu),
+        KeyCode::Char('m') => KeyAction::Sort(SortedBy::Memory),
+        KeyCode::Char('n') => KeyAction::Sort(SortedBy::Network),
+        KeyCode::Char('d') => KeyAction::Sort(SortedBy::Disk),
+        KeyCode::Char('a') => KeyAction::Sort(SortedBy::Name),
+        KeyCode::Up => KeyAction::Move(-1),
+        KeyCode::Down => KeyAction::Move(1),
+        KeyCode::PageUp => KeyAction::Move(-2),
+        KeyCode::PageDown => KeyAction::Move(2),
+        _ => KeyAction::Nothing,
     }
 }
 
@@ -241,9 +241,9 @@ mod tests {
     #[test]
     fn keys_move_sort_and_leave() {
         let key = |code, modifiers| Event::Key(KeyEvent::new(code, modifiers));
-        assert_eq!(wish(&key(KeyCode::Char('c'), KeyModifiers::CONTROL)), Wish::Leave);
-        assert_eq!(wish(&key(KeyCode::Char('c'), KeyModifiers::NONE)), Wish::Sort(SortedBy::Cpu));
-        assert_eq!(wish(&Event::Resize(80, 25)), Wish::Nothing);
+        assert_eq!(key_action(&key(KeyCode::Char('c'), KeyModifiers::CONTROL)), KeyAction::Leave);
+        assert_eq!(key_action(&key(KeyCode::Char('c'), KeyModifiers::NONE)), KeyAction::Sort(SortedBy::Cpu));
+        assert_eq!(key_action(&Event::Resize(80, 25)), KeyAction::Nothing);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use timeline::{Moment, TimeLine};
 use super::events::{self, FleetEvent};
 use super::fleet_host::FleetHost;
 use super::session::refuse_spare;
-use super::{RunError, Workspace, freeze, quarantine, reach};
+use super::{RunError, Workspace, quarantine, reach, snapshots};
 
 pub use archive::ReadArchive;
 pub use error::EvidenceError;
@@ -158,9 +158,9 @@ fn capture(
 ) -> Result<(CapturedGuest, Option<Machine>), EvidenceError> {
     // Nobody starts, stops or restores it meanwhile.
     let held = FleetHost::hold(workspace)?;
-    let _hold = interrupt::hold();
+    let _deferral = interrupt::defer();
     found.figures(host, guest, machine.as_ref());
-    let name = freeze::default_name(guest, &now()).map_err(RunError::SnapshotName)?;
+    let name = snapshots::default_name(guest, &now()).map_err(RunError::SnapshotName)?;
     match snapshot::capture(&held.host, guest, &name, workspace.report) {
         Ok(mut captured) => {
             line.add(Moment::of_forensics(&format!(
@@ -192,7 +192,7 @@ fn place_of(out: Option<&Path>, guest: &GuestName, time: &str) -> Result<PathBuf
     let path = match out {
         Some(out) => out.to_owned(),
         None => {
-            let name = freeze::default_name(guest, time).map_err(RunError::SnapshotName)?;
+            let name = snapshots::default_name(guest, time).map_err(RunError::SnapshotName)?;
             PathBuf::from(format!("{name}.evidence.tar.zst"))
         }
     };

@@ -4,7 +4,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Rounds of work on things of a kind.
 #[derive(Debug)]
-pub struct Together<T> {
+pub struct Batcher<T> {
     rounds: Mutex<Rounds<T>>,
     over: Condvar,
 }
@@ -20,16 +20,16 @@ struct Rounds<T> {
     failed: Vec<u64>,
 }
 
-impl<T> Default for Together<T> {
+impl<T> Default for Batcher<T> {
     fn default() -> Self {
         let rounds = Rounds { waiting: Vec::new(), next: 0, is_running: false, over: 0, failed: Vec::new() };
         Self { rounds: Mutex::new(rounds), over: Condvar::new() }
     }
 }
 
-impl<T> Together<T> {
+impl<T> Batcher<T> {
     /// Has the work done for this one, by this thread or by another; whether all of its round was done.
-    pub fn take(&self, one: T, work: impl FnOnce(Vec<T>) -> bool) -> bool {
+    pub fn run(&self, one: T, work: impl FnOnce(Vec<T>) -> bool) -> bool {
         let mut rounds = self.lock();
         rounds.waiting.push(one);
         let own = rounds.next;
@@ -57,7 +57,7 @@ impl<T> Together<T> {
 
 /// The end of a round, when it is dropped.
 struct RoundEnd<'a, T> {
-    of: &'a Together<T>,
+    of: &'a Batcher<T>,
     is_done: bool,
 }
 
@@ -83,17 +83,17 @@ mod tests {
 
     #[test]
     fn each_is_served_once_and_those_who_wait_together() {
-        let (together, served) = (Together::default(), Mutex::new(Vec::new()));
+        let (batcher, served) = (Batcher::default(), Mutex::new(Vec::new()));
         std::thread::scope(|scope| {
             for number in 0..40 {
-                let (together, served) = (&together, &served);
+                let (batcher, served) = (&batcher, &served);
                 scope.spawn(move || {
                     let work = |all: Vec<u32>| {
                         std::thread::sleep(Duration::from_millis(5));
                         served.lock().unwrap().push(all);
                         true
                     };
-                    assert!(together.take(number, work));
+                    assert!(batcher.run(number, work));
                     assert!(served.lock().unwrap().iter().flatten().any(|served| *served == number));
                 });
             }
@@ -106,13 +106,13 @@ mod tests {
 
     #[test]
     fn a_round_that_fails_is_told_to_those_in_it_alone() {
-        let together = Together::default();
-        assert!(!together.take(1, |all| all != [1]));
-        assert!(together.take(2, |all| all == [2]));
+        let batcher = Batcher::default();
+        assert!(!batcher.run(1, |all| all != [1]));
+        assert!(batcher.run(2, |all| all == [2]));
         let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            together.take(3, |_| panic!("as a test"));
+            batcher.run(3, |_| panic!("as a test"));
         }));
         assert!(panics.is_err());
-        assert!(together.take(4, |all| all == [4]));
+        assert!(batcher.run(4, |all| all == [4]));
     }
 }

@@ -11,11 +11,11 @@ const FIRST_DELAY: Duration = Duration::from_secs(10);
 /// The longest that a guest waits.
 const LONGEST_DELAY: Duration = Duration::from_secs(300);
 /// A guest that ran for so long counts as one that never ended.
-const FORGOTTEN: Duration = Duration::from_secs(600);
+const RESET_AFTER: Duration = Duration::from_secs(600);
 
 /// How often each guest was started again, and when.
 #[derive(Debug, Default)]
-pub struct Restarts {
+pub struct RestartBackoff {
     starts: BTreeMap<GuestName, Starts>,
     /// Those that are left, and were told to be.
     left: BTreeSet<GuestName>,
@@ -33,11 +33,11 @@ struct Starts {
 
 /// Why a guest is not started now. Each is told once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HeldBack {
+pub enum Postponed {
     /// It ended, or did not get ready, so often in a row.
-    Later { guest: GuestName, starts: u32, wait: Duration },
+    BackOff { guest: GuestName, starts: u32, wait: Duration },
     /// It ended, and fleet.toml leaves it so.
-    Left { guest: GuestName },
+    LeftEnded { guest: GuestName },
 }
 
 impl Starts {
@@ -46,23 +46,23 @@ impl Starts {
     }
 }
 
-impl Restarts {
+impl RestartBackoff {
     /// Takes out of a repair what is not to be done now; `stays` says of a guest whether it ended and is left so. Gives what is
     /// new of that, and whether all that is left out is so for good.
-    pub fn hold_back(
+    pub fn postpone(
         &mut self,
         plan: &mut Plan,
         stays: impl Fn(&GuestName) -> bool,
         now: Instant,
-    ) -> (Vec<HeldBack>, bool) {
+    ) -> (Vec<Postponed>, bool) {
         let (mut told, mut held, mut is_settled) = (Vec::new(), BTreeSet::new(), true);
-        self.starts.retain(|_, starts| now.duration_since(starts.last) < FORGOTTEN);
+        self.starts.retain(|_, starts| now.duration_since(starts.last) < RESET_AFTER);
         self.left.retain(|guest| plan_starts(plan).any(|started| started == guest));
         for guest in plan_starts(plan).cloned().collect::<Vec<_>>() {
             if stays(&guest) {
                 held.insert(guest.clone());
                 let is_new = self.left.insert(guest.clone());
-                told.extend(is_new.then_some(HeldBack::Left { guest }));
+                told.extend(is_new.then_some(Postponed::LeftEnded { guest }));
                 continue;
             }
             let Some(starts) = self.starts.get_mut(&guest) else { continue };
@@ -71,7 +71,7 @@ impl Restarts {
                 is_settled = false;
                 held.insert(guest.clone());
                 let is_new = !std::mem::replace(&mut starts.is_told, true);
-                told.extend(is_new.then_some(HeldBack::Later { guest, starts: starts.count, wait }));
+                told.extend(is_new.then_some(Postponed::BackOff { guest, starts: starts.count, wait }));
             }
         }
         plan.leave_out(&held);
@@ -119,44 +119,44 @@ mod tests {
 
     #[test]
     fn a_guest_that_ends_again_and_again_is_started_later_each_time() {
-        let (mut restarts, begun) = (Restarts::default(), Instant::now());
+        let (mut restarts, begun) = (RestartBackoff::default(), Instant::now());
         let mut waits = Vec::new();
         let mut now = begun;
         for _ in 0..8 {
             let mut repair = plan(&["a"]);
-            let (told, is_settled) = restarts.hold_back(&mut repair, |_| false, now);
+            let (told, is_settled) = restarts.postpone(&mut repair, |_| false, now);
             let wait = told.iter().map(|held| match held {
-                HeldBack::Later { wait, .. } => *wait,
-                HeldBack::Left { .. } => panic!("{held:?}"),
+                Postponed::BackOff { wait, .. } => *wait,
+                Postponed::LeftEnded { .. } => panic!("{held:?}"),
             });
             let wait = wait.sum::<Duration>();
             assert_eq!(repair.is_empty(), !wait.is_zero());
             assert_eq!(is_settled, wait.is_zero());
-            let (told, _) = restarts.hold_back(&mut plan(&["a"]), |_| false, now);
+            let (told, _) = restarts.postpone(&mut plan(&["a"]), |_| false, now);
             assert_eq!(told, [], "it is told once");
             waits.push(wait.as_secs());
             now += wait;
             let mut repair = plan(&["a", "b"]);
-            restarts.hold_back(&mut repair, |_| false, now);
+            restarts.postpone(&mut repair, |_| false, now);
             assert_eq!(repair, plan(&["a", "b"]), "its time has come, and others do not wait for it");
             restarts.count(&plan(&["a"]), now);
         }
         assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
         let mut repair = plan(&["a"]);
-        restarts.hold_back(&mut repair, |_| false, now + FORGOTTEN);
+        restarts.postpone(&mut repair, |_| false, now + RESET_AFTER);
         assert_eq!(repair, plan(&["a"]), "what ran for long begins anew");
     }
 
     #[test]
     fn a_guest_that_is_left_is_told_once_and_nothing_is_missing() {
-        let mut restarts = Restarts::default();
-        for told in [vec![HeldBack::Left { guest: guest("a") }], Vec::new()] {
+        let mut restarts = RestartBackoff::default();
+        for told in [vec![Postponed::LeftEnded { guest: guest("a") }], Vec::new()] {
             let mut repair = plan(&["a"]);
-            assert_eq!(restarts.hold_back(&mut repair, |_| true, Instant::now()), (told, true));
+            assert_eq!(restarts.postpone(&mut repair, |_| true, Instant::now()), (told, true));
             assert!(repair.is_empty());
         }
-        restarts.hold_back(&mut Plan::default(), |_| true, Instant::now());
-        let (told, _) = restarts.hold_back(&mut plan(&["a"]), |_| true, Instant::now());
+        restarts.postpone(&mut Plan::default(), |_| true, Instant::now());
+        let (told, _) = restarts.postpone(&mut plan(&["a"]), |_| true, Instant::now());
         assert_eq!(told.len(), 1, "it ran again meanwhile");
     }
 }

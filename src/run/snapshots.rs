@@ -1,4 +1,4 @@
-//! Freeze: snapshots are made, listed and removed.
+//! Snapshots are made, listed and removed.
 
 use std::time::Duration;
 
@@ -18,30 +18,30 @@ use super::session::refuse_handed_out;
 use super::{Outcome, RunError, Workspace};
 
 /// A snapshot that was made; the host is held.
-pub struct Frozen<'a> {
+pub struct CreatedSnapshot<'a> {
     held: Held<FleetHost<'a>>,
     /// Until the guest runs, or is ended.
-    _hold: interrupt::Hold,
+    _deferral: interrupt::Deferral,
     pub name: SnapshotName,
     pub manifest: SnapshotManifest,
     /// Bytes that its files take on the disk.
     pub size: u64,
     /// For how long the guest stood still.
-    pub still: Duration,
+    pub paused_for: Duration,
     /// What would keep it from being restored, although it was just made.
     pub obstacles: Vec<Obstacle>,
     /// Earlier ones that fleet.toml does not keep any more, and that are gone.
     pub outdated: Vec<Outdated>,
 }
 
-/// Freezes a guest that runs, under a name or that of the guest and the time. One that is to `stop` is left paused, and
-/// [`Frozen::end`] ends it.
+/// Takes a snapshot of a running guest, called `name`, or by the guest and the time. One that is to `stop` is left paused, and
+/// [`CreatedSnapshot::end`] ends it.
 pub fn create<'a>(
     workspace: &'a Workspace<'a>,
     guest: &str,
     name: Option<SnapshotName>,
     stop: bool,
-) -> Result<Frozen<'a>, RunError> {
+) -> Result<CreatedSnapshot<'a>, RunError> {
     let held = FleetHost::hold(workspace)?;
     let guest = declared_or_there(guest, &held.declared, &held.host)?;
     refuse_handed_out(workspace, &held.host, &guest)?;
@@ -49,9 +49,10 @@ pub fn create<'a>(
         Some(name) => name,
         None => default_name(&guest, &now())?,
     };
-    let hold = interrupt::hold();
+    let deferral = interrupt::defer();
     let request = snapshot::SnapshotRequest { guest: &guest, name: &name, stop, core: false };
-    let (MadeSnapshot { manifest, here }, still) = snapshot::create(&held.host, &request, workspace.report)?;
+    let (MadeSnapshot { manifest, here }, paused_for) =
+        snapshot::create(&held.host, &request, workspace.report)?;
     let size = snapshot::find(&held.host.layout, &name)?.size;
     let obstacles = differences(&manifest, &here);
     // It is whole, whatever becomes of the others. What a file keeps that cannot be read is not known.
@@ -60,11 +61,11 @@ pub fn create<'a>(
         workspace.report.note(&format!("earlier snapshots are kept: {}", one_line(&error)));
         Vec::new()
     });
-    Ok(Frozen { held, _hold: hold, name, manifest, size, still, obstacles, outdated })
+    Ok(CreatedSnapshot { held, _deferral: deferral, name, manifest, size, paused_for, obstacles, outdated })
 }
 
-impl Frozen<'_> {
-    /// Ends the guest, which is frozen for good.
+impl CreatedSnapshot<'_> {
+    /// Ends the guest, which is not to run beside its snapshot.
     pub fn end(mut self) -> Result<Outcome, RunError> {
         // Its snapshot is whole, and it would stand still until the next `up`.
         self.held.host.heeds_signals = false;
@@ -116,7 +117,7 @@ pub fn removal<'a>(workspace: &'a Workspace<'a>, name: &SnapshotName) -> Result<
 impl Removal<'_> {
     /// Removes it. Whoever calls this has asked.
     pub fn carry_out(self) -> Result<(), RunError> {
-        let _hold = interrupt::hold();
+        let _deferral = interrupt::defer();
         Ok(snapshot::remove(&self.held.host.layout, &self.snapshot.name)?)
     }
 }
