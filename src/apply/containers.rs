@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::apply::host::Host;
 use crate::base::text::{excerpt, last_lines};
 use crate::base::{Label, Sha256};
 use crate::fleet::{ContainerSource, HealthCheck};
@@ -85,7 +86,7 @@ impl GuestHandle<'_> {
         let begun = Instant::now();
         let limit = Duration::from_secs(check.known_after()) + AWAIT_SLACK;
         loop {
-            self.host.check_signals()?;
+            self.host.check_interrupt()?;
             let mut ready = self.ready_for_containers(&failed)?;
             let words = ["sh", "-c", AWAIT, "sis-await", container.name.as_str()];
             let words = [owned(&words), vec![AWAIT_SECONDS.to_string()]].concat();

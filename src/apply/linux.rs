@@ -13,7 +13,6 @@ use crate::host::state::Machine;
 use crate::sys::block;
 use crate::sys::cgroup::{Device, Hierarchy};
 use crate::sys::fs::{FileError, existing_ancestor};
-use crate::sys::interrupt;
 use crate::sys::launch::Started;
 use crate::sys::sparse;
 
@@ -94,7 +93,7 @@ impl<'a> GuestHandle<'a> {
         record::read(&self.dir().machine())
     }
 
-    /// The same as it was at the time of the look, for steps that take apart what was seen then.
+    /// The machine that was started last, as the last look at the host saw it, for steps that take apart what was seen then.
     pub(super) fn seen_machine(self) -> Result<Option<Arc<Machine>>, Unreadable> {
         match self.host.look.machine(self.name) {
             Some(seen) => Ok(Some(seen)),
@@ -134,17 +133,6 @@ impl LinuxHost {
     pub fn keep_read_rules(&self) {
         if let Some(read) = self.look.read_rules() {
             let _ = network::keep_rules(&self.layout, &read);
-        }
-    }
-
-    /// Fails where this process is asked to end, and heeds it.
-    ///
-    /// # Errors
-    /// [`ApplyError::Interrupted`].
-    pub(super) fn check_signals(&self) -> Result<(), ApplyError> {
-        match interrupt::asked().filter(|_| self.heeds_signals) {
-            Some(interrupted) => Err(interrupted.into()),
-            None => Ok(()),
         }
     }
 

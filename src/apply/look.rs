@@ -120,7 +120,7 @@ impl HostCache {
         self.found().ended.insert(guest.clone());
     }
 
-    /// The same of the keeper of its logs.
+    /// Notes that the keeper of a guest's logs has ended.
     pub(super) fn keep_end_of_keeper(&self, guest: &GuestName) {
         self.found().ended_keepers.insert(guest.clone());
     }
@@ -138,7 +138,7 @@ impl HostCache {
         self.found().ended.contains(guest)
     }
 
-    /// The same of the keeper of its logs.
+    /// Whether the keeper of a guest's logs was seen to have ended.
     pub(super) fn keeper_has_ended(&self, guest: &GuestName) -> bool {
         self.found().ended_keepers.contains(guest)
     }

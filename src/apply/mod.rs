@@ -44,7 +44,7 @@ use crate::sys::report::{Report, Unit};
 pub use error::ApplyError;
 pub use host::Host;
 
-/// What became of a plan.
+/// What was done of a plan, or of a part of it.
 #[derive(Debug, Default)]
 pub struct Applied {
     /// Guests whose every step was taken.
@@ -53,6 +53,17 @@ pub struct Applied {
     pub failures: Vec<StepFailure>,
     /// Whether it was asked to end before all was done. No guest is then half done.
     pub is_cut_short: bool,
+}
+
+impl Applied {
+    /// Takes what was done of the next part of the same plan.
+    pub fn add(&mut self, next: Self) {
+        let Self { stopped, started, failures, is_cut_short } = next;
+        self.stopped.extend(stopped);
+        self.started.extend(started);
+        self.failures.extend(failures);
+        self.is_cut_short |= is_cut_short;
+    }
 }
 
 /// A step that failed; those behind it in the same list were not taken.
@@ -105,7 +116,7 @@ pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report, 
     Applied { is_cut_short: !cut_short.is_empty(), ..applied }
 }
 
-/// The same, where what was cut short is among what failed.
+/// Carries out a plan; that it was asked to end is among what failed.
 fn in_order(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report, tell: Tell<'_>) -> Applied {
     let mut applied = Applied::default();
     let early = plan.rules_come_first();

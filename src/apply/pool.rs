@@ -75,7 +75,10 @@ impl GuestHandle<'_> {
         self.recorded_role(vmm).unwrap_or_else(|_| Some(self.role_unread()))
     }
 
-    /// The same, where its records can be read.
+    /// What a guest of a pool is there for, as its records say.
+    ///
+    /// # Errors
+    /// Where one of them cannot be read.
     pub(super) fn recorded_role(self, vmm: &ProcessInfo) -> Result<Option<PoolRole>, Unreadable> {
         let is_of_vmm = |record: &PoolRecord| record.is_of(vmm);
         if let Some(taken) = record::read(&self.dir().session())?.filter(is_of_vmm) {
@@ -94,7 +97,7 @@ impl GuestHandle<'_> {
         Ok(record::read(&self.dir().raised())?.filter(is_of_vmm).map(|_| PoolRole::Raised))
     }
 
-    /// The same where no record of it can be read: somebody may have it, and keeps it; one that only waited is replaced.
+    /// What it is taken for where no record of it can be read: somebody may have it, and keeps it; one that only waited is replaced.
     pub(super) fn role_unread(self) -> PoolRole {
         let is_taken = self.dir().session().exists();
         if is_taken { PoolRole::InUse(Session::default()) } else { PoolRole::Used }

@@ -14,6 +14,7 @@ use crate::plan::{ContainerStep, DiskStep, NetworkStep, PoolStep, SnapshotStep, 
 use crate::sys::cgroup::{Device, IoLimits, Limits};
 use crate::sys::digest::digest_like;
 use crate::sys::fs::{self as files, FileError};
+use crate::sys::interrupt;
 use crate::sys::netns::{self, Presence};
 use crate::sys::{ip, tap as taps};
 
@@ -63,7 +64,10 @@ impl Host for LinuxHost {
     }
 
     fn check_interrupt(&self) -> Result<(), ApplyError> {
-        self.check_signals()
+        match interrupt::asked().filter(|_| self.heeds_signals) {
+            Some(interrupted) => Err(interrupted.into()),
+            None => Ok(()),
+        }
     }
 }
 

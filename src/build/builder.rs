@@ -215,19 +215,10 @@ impl<'a> Builder<'a> {
     pub fn build(&self, what: &Selection) -> Result<Vec<Built>, BuildError> {
         self.refuse_stale()?;
         match what {
+            Selection::All => Ok(self.named_artifacts()?.1),
             Selection::Kernel => Ok(vec![self.kernel()?]),
             Selection::Image(name) => Ok(vec![self.image(name)?]),
             Selection::Disk(name) => self.disks_named(name),
-            Selection::All => {
-                let mut built = vec![self.kernel()?];
-                for name in self.project.fleet.images.keys() {
-                    built.push(self.image(name)?);
-                }
-                for plan in self.disk_plans()? {
-                    built.extend(self.disk(&plan)?);
-                }
-                Ok(built)
-            }
         }
     }
 
@@ -236,7 +227,7 @@ impl<'a> Builder<'a> {
         self.named_artifacts().map(|(artifacts, _)| artifacts)
     }
 
-    /// The same, with the names of all in `out/`.
+    /// Builds everything, and gives the names of all in `out/` as well.
     pub fn named_artifacts(&self) -> Result<(Artifacts, Vec<Built>), BuildError> {
         self.refuse_stale()?;
         let kernel = self.kernel()?;

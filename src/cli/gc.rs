@@ -28,12 +28,8 @@ pub struct Args {
     #[arg(long)]
     yes: bool,
     /// Downloads that were read within this time are kept
-    #[arg(long, value_name = "DURATION", default_value = "30days", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30days", value_parser = parse_duration)]
     keep_read_within: Duration,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).map_err(|error| error.to_string())
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {

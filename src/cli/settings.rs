@@ -93,11 +93,6 @@ pub fn inputs(locked: bool) -> run::Inputs {
     if locked { run::Inputs::Locked } else { run::Inputs::Refresh }
 }
 
-/// This program.
-pub fn program() -> Result<PathBuf, run::RunError> {
-    std::env::current_exe().map_err(run::RunError::Program)
-}
-
 /// The fleet to work on, as far as the environment says: completions know nothing else of a command line.
 pub fn fleet_file() -> PathBuf {
     std::env::var_os("SISFORGE_FILE").map_or_else(|| "fleet.toml".into(), PathBuf::from)

@@ -9,9 +9,9 @@ use crate::sys::accounts;
 use crate::sys::systemd::UNITS;
 
 use super::error::CliError;
+use super::render;
 use super::ui::Ui;
 use super::watch::FollowArgs;
-use super::{render, settings};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -107,7 +107,7 @@ pub fn fleet_unit(args: &FleetArgs, out: Option<PathBuf>, ui: &Ui) -> Result<Fle
     Ok(FleetUnit {
         name,
         followed,
-        program: settings::program()?,
+        program: crate::run::host::program()?,
         arguments: words.into_iter().chain(["watch".to_owned()]).chain(args.source.words()).collect(),
         cache: absolute_of(&run.cache),
         once: false,

@@ -85,7 +85,7 @@ impl<'a> Deployment<'a> {
         self.basis_of(built)
     }
 
-    /// The same of what was built before.
+    /// The basis of a plan for a fleet that is built already.
     pub(super) fn basis_of(&mut self, built: BuiltFleet) -> Result<Basis, RunError> {
         Basis::find(self.workspace, &self.fleet, built, &mut self.host, &self.observed)
     }

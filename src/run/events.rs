@@ -258,7 +258,7 @@ pub fn log(workspace: &Workspace<'_>) -> Result<LogReader<HostEvent>, RunError> 
     Ok(log_of(&workspace.head()?.layout()))
 }
 
-/// The same of a fleet that is known.
+/// The events of the fleet with this layout, from the first that is kept.
 pub fn log_of(layout: &Layout) -> LogReader<HostEvent> {
     LogReader::new(layout.events())
 }

@@ -170,7 +170,7 @@ pub(super) fn lists(fleet: &Fleet) -> Result<BTreeMap<PathBuf, Vec<IpNet>>, RunE
     lists_of(fleet.networks.values())
 }
 
-/// The same of some policies alone.
+/// Every list of addresses that these policies name, read.
 pub(super) fn lists_of<'a>(
     policies: impl IntoIterator<Item = &'a NetworkPolicy>,
 ) -> Result<BTreeMap<PathBuf, Vec<IpNet>>, RunError> {
@@ -188,7 +188,7 @@ pub(super) fn names(fleet: &Fleet) -> Result<BTreeMap<PathBuf, Arc<NameList>>, R
     names_of(fleet.networks.values())
 }
 
-/// The same of these policies.
+/// Every list of names that these policies name, read.
 pub(super) fn names_of<'a>(
     policies: impl IntoIterator<Item = &'a NetworkPolicy>,
 ) -> Result<BTreeMap<PathBuf, Arc<NameList>>, RunError> {

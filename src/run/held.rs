@@ -55,7 +55,7 @@ impl<T: FoundOnHost> Held<T> {
         self.roll_out(plan, Strategy::Recreate)
     }
 
-    /// The same by a strategy.
+    /// Carries out a plan by a strategy, as [`Self::carry_out`] does by the plainest.
     pub(super) fn roll_out(&self, plan: Plan, strategy: Strategy) -> Result<Outcome, RunError> {
         let (workspace, host) = self.found.place();
         carry_out(workspace, host, &self.lock, plan, strategy)
@@ -80,14 +80,14 @@ fn carry_out(
             // Who listens does so until this is gone.
             let _ = said.send((SystemTime::now(), event));
         };
-        let outcome = in_parts(workspace, host, plan, strategy, &tell);
+        let outcome = apply_parts(workspace, host, plan, strategy, &tell);
         drop(said);
         Ok(outcome)
     })
 }
 
 /// Carries out each part of a plan where all of the one before was, and tells of what happens.
-fn in_parts(
+fn apply_parts(
     workspace: &Workspace<'_>,
     host: &LinuxHost,
     plan: Plan,
@@ -101,11 +101,7 @@ fn in_parts(
             let done = apply(&part, host, workspace.guests_at_once(), workspace.report, &tell);
             done.failures.iter().map(events::of_failure).for_each(told);
             left.extend(part.left_by(&done.stopped, &done.started).filter(|_| done.is_cut_short));
-            let Applied { stopped, started, failures, is_cut_short } = done;
-            applied.is_cut_short = is_cut_short;
-            applied.stopped.extend(stopped);
-            applied.started.extend(started);
-            applied.failures.extend(failures);
+            applied.add(done);
         } else {
             left.extend(part.start.into_iter().map(|steps| steps.guest));
         }

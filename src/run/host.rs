@@ -43,7 +43,7 @@ pub(super) fn at(layout: Layout, logs: LogLimits, scope: Scope) -> Result<LinuxH
 }
 
 /// This program itself, to be started again.
-pub(super) fn program() -> Result<PathBuf, RunError> {
+pub fn program() -> Result<PathBuf, RunError> {
     std::env::current_exe().map_err(RunError::Program)
 }
 
@@ -57,7 +57,7 @@ pub(super) fn hold(layout: &Layout, report: &dyn Report) -> Result<FileLock, Run
     Ok(lock)
 }
 
-/// The same for whoever takes guests away: a store that cannot be written to keeps nobody from that.
+/// Holds the fleet's host to remove guests: a store that cannot be written to keeps nobody from that.
 pub(super) fn hold_to_remove(layout: &Layout, report: &dyn Report) -> Result<FileLock, RunError> {
     let lock = match fs::create_private_dir(&layout.dir()).and_then(|()| take_lock(layout, report)) {
         Err(error) if is_about_writing(&error) => {

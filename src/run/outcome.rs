@@ -4,7 +4,7 @@ use crate::apply::Applied;
 use crate::base::GuestName;
 use crate::plan::Plan;
 
-/// What became of a plan.
+/// A whole plan, and what was done of all its parts.
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub plan: Plan,

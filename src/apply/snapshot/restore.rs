@@ -48,7 +48,8 @@ pub fn check_files(
     check_unless(layout, name, manifest, |_, _| false)
 }
 
-/// The same, but that files are not read to which nobody wrote since, as their seals tell: what their disk lost since is not found.
+/// Finds what is wrong with a snapshot's files, and does not read those to which nobody wrote since, as their seals tell: what their disk
+/// lost since is not found.
 pub fn check_seals(
     layout: &Layout,
     name: &SnapshotName,
@@ -78,7 +79,7 @@ fn check_unless(
     Ok(found)
 }
 
-/// The same by their sizes alone, which takes no time.
+/// Finds what is wrong with the sizes of a snapshot's files, which takes no time.
 pub fn check_sizes(layout: &Layout, name: &SnapshotName, manifest: &SnapshotManifest) -> Vec<Obstacle> {
     let size = |file: &String| fs::metadata(layout.ready_snapshot(name).join(file)).map(|meta| meta.len());
     let obstacle = |(file, record): (&String, &FileRecord)| match size(file) {

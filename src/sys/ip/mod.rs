@@ -143,11 +143,6 @@ pub fn tap(name: &str) -> Result<Option<Tap>, IpError> {
     Ok(interface_named(name)?.and_then(|found| found.tap))
 }
 
-/// Whether a link of that name is there, of whatever kind.
-pub fn link_exists(name: &str) -> Result<bool, IpError> {
-    Ok(index(name)?.is_some())
-}
-
 /// The interface of that name, which is a TAP and not another's.
 fn own_tap(name: &str, alias: &str) -> Result<Option<(Interface, Tap)>, IpError> {
     let Some(mut found) = interface_named(name)? else { return Ok(None) };
