@@ -95,7 +95,7 @@ fn a_tap_is_made_repaired_and_removed() {
 
     ip::delete_link("sis-a").unwrap();
     ip::delete_link("sis-a").unwrap();
-    assert!(!ip::index("sis-a").unwrap().is_some());
+    assert!(ip::index("sis-a").unwrap().is_none());
 }
 
 #[test]
@@ -115,11 +115,11 @@ fn interfaces_that_go_together_are_those_alone_and_absence_is_fine() {
     };
     let [a, b, c, d] = make();
     ip::delete_together(&[a, b]).unwrap();
-    assert!(!ip::index("sis-a").unwrap().is_some() && !ip::index("sis-b").unwrap().is_some());
+    assert!(ip::index("sis-a").unwrap().is_none() && ip::index("sis-b").unwrap().is_none());
     // One is gone already, and so is the whole of the second call.
     ip::delete_together(&[b, c]).unwrap();
     ip::delete_together(&[b, c]).unwrap();
-    assert!(!ip::index("sis-c").unwrap().is_some() && ip::index("sis-d").unwrap().is_some());
+    assert!(ip::index("sis-c").unwrap().is_none() && ip::index("sis-d").unwrap().is_some());
     // The loopback interface cannot go, which is told, and what it was named with stays.
     let lo = ip::index("lo").unwrap().unwrap();
     assert!(ip::delete_together(&[lo, d]).is_err());

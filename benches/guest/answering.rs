@@ -1,4 +1,5 @@
-//! A guest that answers at every TCP port, for `benches/session`, which measures by it when somebody outside gets through to a session.
+//! A guest that answers at every TCP port, for `benches/session`, which measures by it when somebody outside gets through to a
+//! session.
 //!
 //! It is no Linux but a static ELF that Firecracker enters as it enters a kernel, and small enough for KVM without hardware
 //! virtualization. There each instruction is emulated, if it is a plain one: frames, and all else that is shared with a device, are

@@ -207,8 +207,8 @@ pub struct Checksum(pub [u8; 20]);
 #[error("'{text}' is {what}", text = .0, what = what_else(.0))]
 pub struct InvalidChecksum(pub String);
 
-/// What a text is that is no checksum. apk 3 reads a SHA-256 of a package in an index, and then finds the package damaged; apk 2.14 unpacks it
-/// and cannot write it down. That of a package in apk 3's own format is a shortened one, and written as a SHA-1 is.
+/// What a text is that is no checksum. apk 3 reads a SHA-256 of a package in an index, and then finds the package damaged; apk 2.14
+/// unpacks it and cannot write it down. That of a package in apk 3's own format is a shortened one, and written as a SHA-1 is.
 fn what_else(text: &str) -> &'static str {
     match text.get(..2) {
         Some("Q2" | "X2") => {

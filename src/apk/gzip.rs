@@ -98,8 +98,8 @@ impl Drop for InflatedMember {
 }
 
 /// Inflates a member at once, which is about half as fast again as [`MemberReader`], and not strict: neither what follows the
-/// member is seen nor is its sum looked at. For bytes that the strict reader has accepted before. `None` where it is large, where there is
-/// no room for it just now, or where it is damaged, which the strict reader then explains.
+/// member is seen nor is its sum looked at. For bytes that the strict reader has accepted before. `None` where it is large, where
+/// there is no room for it just now, or where it is damaged, which the strict reader then explains.
 pub fn inflate_whole(bytes: &[u8]) -> Option<InflatedMember> {
     // RFC 1952: a member ends with its length modulo 2^32. Deflate makes 1032 bytes of one at most.
     let (_, length) = bytes.split_last_chunk::<4>()?;

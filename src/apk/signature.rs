@@ -225,8 +225,8 @@ impl SigningKey {
         Ok(Self { key, public_name })
     }
 
-    /// Makes a new key: `NAME.rsa`, readable by its owner alone, and `NAME.rsa.pub` beside it. What is there is never written over: what
-    /// a lost private key signed cannot be followed up.
+    /// Makes a new key: `NAME.rsa`, readable by its owner alone, and `NAME.rsa.pub` beside it. What is there is never written over:
+    /// what a lost private key signed cannot be followed up.
     pub fn generate(path: &Path) -> Result<Self, KeyError> {
         let public_name = public_name(path)?;
         let public_path = path.with_file_name(&public_name);

@@ -1,5 +1,5 @@
-//! Connections of guests that go: they end before an address is given again, and with one look at the kernel's tables for all guests of
-//! a command. Which ones is noted before a TAP goes, which alone tells its guest's address: whoever comes after one that was killed
+//! Connections of guests that go: they end before an address is given again, and with one look at the kernel's tables for all guests
+//! of a command. Which ones is noted before a TAP goes, which alone tells its guest's address: whoever comes after one that was killed
 //! goes on with it. Tables and notes go with the boot alike.
 
 use std::collections::BTreeSet;

@@ -173,8 +173,8 @@ impl GuestHandle<'_> {
         Ok(root)
     }
 
-    /// Takes back all of the jail once the VMM has made its sockets: from then on its uid can make no file anywhere, so that it fills no
-    /// file system but by its disks.
+    /// Takes back all of the jail once the VMM has made its sockets: from then on its uid can make no file anywhere, so that it fills
+    /// no file system but by its disks.
     ///
     /// # Errors
     /// As [`take_back_root`](Self::take_back_root); what stands in the place of a directory is left as it is.

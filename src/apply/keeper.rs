@@ -168,8 +168,8 @@ impl GuestHandle<'_> {
         }
     }
 
-    /// Waits for the end of the process that was the guest's keeper at the time of the look, which needs no asking again and again. Who
-    /// else keeps its logs is asked for by its lock.
+    /// Waits for the end of the process that was the guest's keeper at the time of the look, which needs no asking again and again.
+    /// Who else keeps its logs is asked for by its lock.
     fn wait_for_keeper(self) {
         let (layout, host) = (self.layout(), self.host);
         let Some(dir) = DirId::of(&self.dir()).filter(|_| self.has_keeper()) else { return };

@@ -246,8 +246,8 @@ impl GuestHandle<'_> {
         Some(ObservedCgroup { limits, oom_kills: hierarchy.oom_kills(&path) })
     }
 
-    /// The guest's VMM: the process that was started as that, as long as it lives. Where no record says which, the first that lives in its
-    /// cgroup, or, where that is gone, in one of its jails.
+    /// The guest's VMM: the process that was started as that, as long as it lives. Where no record says which, the first that lives in
+    /// its cgroup, or, where that is gone, in one of its jails.
     pub fn vmm(self) -> Option<ProcessInfo> {
         self.occupants().vmm
     }

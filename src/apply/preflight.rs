@@ -66,7 +66,7 @@ pub fn record_jails_root(layout: &Layout) -> Result<(), ApplyError> {
     )?)
 }
 
-/// Whether each guest that is to be started has a data disk of its own in the store.
+/// Checks whether each guest that is to be started has a data disk of its own in the store.
 fn check_own_disks(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     if !plan.start.iter().any(GuestSteps::starts) {
         return Ok(());
@@ -130,7 +130,7 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     check_huge_pages(plan, host)
 }
 
-/// Whether nft takes the rules as a whole, and what is to be stored is there.
+/// Checks whether nft takes the rules as a whole, and what is to be stored is there.
 fn check_rules_and_artifacts(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
     for step in steps {
         match step {
@@ -156,7 +156,7 @@ pub fn memory_shortage(plan: &Plan, host: &LinuxHost) -> Option<MemoryShortage> 
     check::memory(plan, HostMemory { total: memory::total()?, available: memory::available()?, freed })
 }
 
-/// Whether the names of TAPs that are to be made again are nobody else's.
+/// Checks whether the names of TAPs that are to be made again are nobody else's.
 fn check_tap_names(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     let taps = check::restarted_taps(plan);
     if taps.is_empty() {
@@ -168,7 +168,7 @@ fn check_tap_names(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     Ok(check::tap_names(&taps, &foreign.collect())?)
 }
 
-/// Whether the huge pages are there that guests are made of.
+/// Checks whether the huge pages are there that guests are made of.
 fn check_huge_pages(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     if !check::takes_huge_pages(plan) {
         return Ok(());
@@ -184,7 +184,7 @@ fn check_huge_pages(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     Ok(check::huge_pages(plan, &HostHugePages { total: pages.total, free: pages.free, taken })?)
 }
 
-/// Whether TAPs can be made.
+/// Checks whether TAPs can be made.
 fn check_tun(steps: &[&Step]) -> Result<(), ApplyError> {
     if !steps.iter().any(|step| matches!(step, Step::CreateTap { .. })) {
         return Ok(());
@@ -200,7 +200,7 @@ fn check_device(path: &'static str, why: &'static str, remedy: &'static str) -> 
     if Path::new(path).exists() { Ok(()) } else { Err(ApplyError::NoNode { path, why, remedy }) }
 }
 
-/// Whether nobody else has the uids of the guests that start.
+/// Checks whether nobody else has the uids of the guests that start.
 fn check_uids(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
     let guests = check::started_uids(plan);
     if guests.is_empty() {
@@ -230,7 +230,7 @@ fn is_in_place(pid: u32, guest: &GuestName, host: &LinuxHost) -> Result<bool, Ap
     Ok(jails.any(|place| process::is_rooted_in(pid, &place.root(&host.layout, guest))))
 }
 
-/// Whether jails can be in a directory. One that is not there yet will be on the file system of what it is made in.
+/// Checks whether jails can be in a directory. One that is not there yet will be on the file system of what it is made in.
 fn check_file_system(store: &Path) -> Result<(), ApplyError> {
     let store = files::existing_ancestor(store).unwrap_or(store);
     let stat = rustix::fs::statvfs(store).map_err(|error| FileError::when("look at", store)(error.into()))?;
@@ -259,7 +259,7 @@ fn programs(steps: &[&Step]) -> BTreeSet<&'static str> {
     steps.iter().flat_map(|step| needed(step).iter().copied()).collect()
 }
 
-/// Whether the store can be written.
+/// Checks whether the store can be written.
 fn check_writable(host: &LinuxHost) -> Result<(), ApplyError> {
     for dir in [host.layout.dir(), host.layout.jails_root_of_fleet()] {
         files::create_private_dir(&dir)?;
@@ -269,7 +269,7 @@ fn check_writable(host: &LinuxHost) -> Result<(), ApplyError> {
     Ok(())
 }
 
-/// Whether the store holds what the plan copies into it. A store that is not there yet will be on the file system of what it
+/// Checks whether the store holds what the plan copies into it. A store that is not there yet will be on the file system of what it
 /// is made in.
 fn check_room(steps: &[&Step], host: &LinuxHost) -> Result<(), ApplyError> {
     if steps.iter().any(|step| check::writes(step)) {
@@ -311,7 +311,7 @@ pub fn cost(plan: &Plan, host: &LinuxHost) -> Option<String> {
 /// File systems of which two files may have the same blocks: btrfs, XFS, bcachefs (`linux/magic.h`).
 const REFLINKS: [rustix::fs::FsWord; 3] = [0x9123_683e, 0x5846_5342, 0xca45_1a4e];
 
-/// Whether the store has room for so many bytes more.
+/// Checks whether the store has room for so many bytes more.
 pub(super) fn check_room_for(layout: &Layout, needed: u64) -> Result<(), ApplyError> {
     let place = layout.jails_root_of_fleet();
     let store = files::existing_ancestor(&place).unwrap_or(&place);

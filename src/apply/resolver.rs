@@ -175,8 +175,8 @@ impl ResolverHost<'_> {
         started
     }
 
-    /// Ends a resolver and its proxy that guests are no more led to; absence is fine. What was asked before is answered first, as far as
-    /// it is at all, and whoever asks again from the same port is led to the one in its place.
+    /// Ends a resolver and its proxy that guests are no more led to; absence is fine. What was asked before is answered first, as far
+    /// as it is at all, and whoever asks again from the same port is led to the one in its place.
     pub fn retire(self, seat: u16) -> Result<(), ResolverError> {
         let netns = self.layout.netns();
         let is_there = netns::presence(&netns)? == Presence::There;
@@ -294,8 +294,8 @@ fn is_answered(port: u16, name: &str) -> bool {
     ask().is_ok()
 }
 
-/// Waits until whatever guests have asked in a seat was answered, and what any resolver has asked for them, in the network namespace of
-/// this thread; [`LEAVE`] at most.
+/// Waits until whatever guests have asked in a seat was answered, and what any resolver has asked for them, in the network namespace
+/// of this thread; [`LEAVE`] at most.
 fn answer_the_last(seat: u16) -> Result<(), NftError> {
     let (begun, ports) = (Instant::now(), Seat::ports_of(seat));
     let is_open = |it: &conntrack::TrackedConnection| {

@@ -1,8 +1,8 @@
 //! Putting the rules of a fleet's guests into the kernel, and telling what it holds of them.
 //!
 //! Reading back a long list takes longer than anything else here. The kernel counts each change of any table in a network
-//! namespace (`NFTA_GEN_ID`), and in a fleet's own nobody else changes any: what was read after a load holds for as long as that number
-//! stays. Where it does not, all is read again.
+//! namespace (`NFTA_GEN_ID`), and in a fleet's own nobody else changes any: what was read after a load holds for as long as that
+//! number stays. Where it does not, all is read again.
 
 use crate::base::network::ElementChange;
 use crate::base::{FleetName, Sha256};

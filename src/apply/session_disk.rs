@@ -272,8 +272,8 @@ impl GuestHandle<'_> {
         }
     }
 
-    /// Waits until a guest that was told has mounted the disk of its session, as it says on its serial port. One that never said that it
-    /// waits for a disk would not say more either.
+    /// Waits until a guest that was told has mounted the disk of its session, as it says on its serial port. One that never said that
+    /// it waits for a disk would not say more either.
     pub fn await_session_disk(self) -> Result<DiskMount, ApplyError> {
         let path = self.dir().log(LogKind::Serial);
         let named = || FileError::when("read", &path);

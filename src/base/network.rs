@@ -110,8 +110,8 @@ serde_as_text!(MacAddress);
 pub enum ElementChange {
     /// A counter of the family `inet` comes or goes, by its name.
     Counter { name: String, comes: bool },
-    /// Elements come or go. `kind` is the type of the set, and of what it maps to, in nft's words (`ifname . ipv4_addr : verdict`), as are
-    /// the elements; one that goes is its key alone.
+    /// Elements come or go. `kind` is the type of the set, and of what it maps to, in nft's words (`ifname . ipv4_addr : verdict`), as
+    /// are the elements; one that goes is its key alone.
     Elements { family: &'static str, set: String, kind: String, elements: Vec<String>, comes: bool },
 }
 

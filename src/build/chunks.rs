@@ -1,8 +1,8 @@
 //! Files in pieces that are cut by their content: where one package of an image changed, and what lies behind it moved by blocks, most
 //! pieces are still those of the image before.
 //!
-//! A piece is of blocks of 4096 bytes that are not all zeros, one behind the other. It ends with a block whose checksum says so, at the
-//! latest after [`MOST`] of the fewest, and before a block of zeros: zeros are in no piece.
+//! A piece is of blocks of 4096 bytes that are not all zeros, one behind the other. It ends with a block whose checksum says so, at
+//! the latest after [`MOST`] of the fewest, and before a block of zeros: zeros are in no piece.
 
 use std::fs::File;
 use std::io;

@@ -1,7 +1,8 @@
 //! Where the files of an image lie, beside it in `out/`: the next image takes from there what has not changed.
 //!
 //! An image is taken from only if nobody touched it since it was written, which its size and modification time tell, as Git
-//! and make do. What is taken is of the very package that the next image is made of too; its bytes were checked when they were written.
+//! and make do. What is taken is of the very package that the next image is made of too; its bytes were checked when they were
+//! written.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;

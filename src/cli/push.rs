@@ -40,8 +40,8 @@ pub struct PullArgs {
     /// Where from, as oci://HOST/NAME[:TAG] [default: that of [fleet] artifacts]
     #[arg(value_name = "OCI_ADDRESS", value_parser = place)]
     from: Option<ArtifactPlace>,
-    /// A file of SSH keys (ssh-keygen(1), ALLOWED SIGNERS): fail unless one of them signed the digests [default: /etc/sisforge/signers,
-    /// where it is there]
+    /// A file of SSH keys (ssh-keygen(1), ALLOWED SIGNERS): fail unless one of them signed the digests [default:
+    /// /etc/sisforge/signers, where it is there]
     #[arg(long, value_name = "ALLOWED_SIGNERS")]
     verify: Option<PathBuf>,
 }

@@ -26,7 +26,8 @@ pub fn attempt(bytes: &[u8]) -> std::io::Result<()> {
     out.write_all(bytes).and_then(|()| out.flush())
 }
 
-/// Writes a line to stderr, for people. A reader that went away, or a full disk behind it, ends nothing: what is done to a host goes on.
+/// Writes a line to stderr, for people. A reader that went away, or a full disk behind it, ends nothing: what is done to a host goes
+/// on.
 pub fn tell(text: &str) {
     tell_open(&format!("{text}\n"));
 }

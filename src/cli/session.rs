@@ -30,9 +30,9 @@ pub enum Command {
     End(end::Args),
     /// Answer requests over a connection that systemd accepted, a line of JSON each
     ///
-    /// For a login portal that is not root: a request is {"command": "start", "pool": "kiosk", "for": "jo", "ttl": "8h", "wait": "30s", "disk": "jo"},
-    /// {"command": "ls"}, {"command": "extend", "guest": "kiosk-0", "ttl": "2h"} or {"command": "end", "guest": "kiosk-0"}; the answer
-    /// is what the command prints with --json. The kernel tells who asks.
+    /// For a login portal that is not root: a request is {"command": "start", "pool": "kiosk", "for": "jo", "ttl": "8h", "wait":
+    /// "30s", "disk": "jo"}, {"command": "ls"}, {"command": "extend", "guest": "kiosk-0", "ttl": "2h"} or {"command": "end", "guest":
+    /// "kiosk-0"}; the answer is what the command prints with --json. The kernel tells who asks.
     Socket(socket::Args),
 }
 
@@ -46,7 +46,8 @@ pub fn run(command: &Command, ui: &Ui) -> Result<ExitCode, CliError> {
     }
 }
 
-/// Writes the answer that hands out a guest. Where nobody takes it, nobody knows of the guest: its session is ended, and stderr says so.
+/// Writes the answer that hands out a guest. Where nobody takes it, nobody knows of the guest: its session is ended, and stderr says
+/// so.
 fn deliver(ui: &Ui, taken: &PoolGuest, answer: &str) -> ExitCode {
     let Err(unwritten) = render::attempt(answer.as_bytes()) else { return ExitCode::SUCCESS };
     let guest = &taken.guest;

@@ -60,8 +60,8 @@ pub enum ColorWhen {
     Never,
 }
 
-/// Where a host says whose signatures it demands for what runs on it. No key of `fleet.toml` says that: who may push to the branch that
-/// `watch` follows could take it out.
+/// Where a host says whose signatures it demands for what runs on it. No key of `fleet.toml` says that: who may push to the branch
+/// that `watch` follows could take it out.
 const HOST_SIGNERS: &str = "/etc/sisforge/signers";
 
 /// The signers that are demanded: those that the environment names, else the host's.

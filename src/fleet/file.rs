@@ -60,8 +60,8 @@ section! {
         name: Spanned<FleetName>,
         /// The program that runs guests; "firecracker" unless given. "qemu" also works without KVM.
         vmm: Option<VmmKind>,
-        /// Registry that has what others built, such as "oci://registry.example.org/team/fleet:main". `build`, `up` and `watch` take from
-        /// there what fleet.lock pins, by its digest, and build the rest; `push` and `pull` use it unless told another.
+        /// Registry that has what others built, such as "oci://registry.example.org/team/fleet:main". `build`, `up` and `watch` take
+        /// from there what fleet.lock pins, by its digest, and build the rest; `push` and `pull` use it unless told another.
         artifacts: Option<ArtifactPlace>,
     }
 
@@ -73,7 +73,8 @@ section! {
         mirrors: Option<Spanned<List<WebUrl>>>,
         /// SHA-256 of the tarball, or of `image`; always pinned in fleet.lock.
         sha256: Option<Spanned<Sha256>>,
-        /// File of OpenPGP public keys, in place of `sha256`: one of them must have signed sha256sums.asc beside the source, as on kernel.org.
+        /// File of OpenPGP public keys, in place of `sha256`: one of them must have signed sha256sums.asc beside the source, as on
+        /// kernel.org.
         keyring: Option<Spanned<LocalPath>>,
         /// Base configuration: kernel-configs/BASE.config.
         base: Option<Spanned<Label>>,
@@ -279,8 +280,8 @@ section! {
     pub struct SessionSection {
         /// When a session ends by itself, such as "8h"; never unless given.
         ttl: Option<Lifetime>,
-        /// A session may bring a kept disk of its user's own (`session start --disk NAME`), which is made with this size; guests have no
-        /// place for one unless given.
+        /// A session may bring a kept disk of its user's own (`session start --disk NAME`), which is made with this size; guests have
+        /// no place for one unless given.
         disk: Option<Spanned<ByteSize>>,
         /// A container of the pool with which a session ends: once it has exited, or was removed.
         ends_with as "ends-with": Option<Spanned<Label>>,
@@ -303,8 +304,9 @@ section! {
     pub struct HostSection {
         /// Interface that faces the network; "auto", that of the default route, unless given.
         uplink: Option<Auto<InterfaceName>>,
-        /// What the uplink carries at the most: where it is full, each guest of the fleet has its share of that, however many connections
-        /// it has. A little less than the line carries, so that packets wait here; without it, they wait where nobody tells guests apart.
+        /// What the uplink carries at the most: where it is full, each guest of the fleet has its share of that, however many
+        /// connections it has. A little less than the line carries, so that packets wait here; without it, they wait where nobody
+        /// tells guests apart.
         uplink_rate as "uplink-rate": Option<UplinkRateSection>,
         /// Addresses of the guests, a /30 for each; "10.107.0.0/16" unless given.
         subnet: Option<Spanned<GuestNet>>,

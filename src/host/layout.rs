@@ -20,7 +20,8 @@
 //! <jails>/<fleet>/disks/<guest>.before-<snapshot>.ext4   the data disk that a restore put another in the place of
 //! <jails>/<fleet>/disks/<guest>.before-replaced.ext4     one that had the name of a disk in use, or lost its own to it
 //! <jails>/<fleet>/disks/sessions/<name>/disk.ext4        a disk that sessions bring; its directory is locked by whoever gives it away
-//! <store>/<fleet>/guests/<guest>/        machine.json, vmm.json, ready.json, freezing.json, disk.json; of a pool's: raised.json, spare.json or session.json
+//! <store>/<fleet>/guests/<guest>/        machine.json, vmm.json, ready.json, freezing.json, disk.json
+//!                                        of a pool's: raised.json, spare.json or session.json
 //!     serial.log, vmm.log, metrics.log   each with older parts and indexes beside it (`sys/log`)
 //!     serial.pipe, vmm.pipe, console.in  what the VMM writes to and reads from
 //!     keeper.lock                        held by the process that keeps the logs
@@ -38,8 +39,8 @@
 //! What must not outlive the host's boot stands in `/run`: the network namespace `/run/netns/sisforge-<fleet>`, and
 //! `/run/sisforge/forwarding.json`, which all fleets share.
 //!
-//! What must not be in a backup of the store, nor in a copy, stands in `/var/lib/sisforge-host`, for all fleets: `key`, for whose public half
-//! other hosts encrypt snapshots, and `<fleet>.ledger`, the witness of a fleet's ledger.
+//! What must not be in a backup of the store, nor in a copy, stands in `/var/lib/sisforge-host`, for all fleets: `key`, for whose
+//! public half other hosts encrypt snapshots, and `<fleet>.ledger`, the witness of a fleet's ledger.
 //!
 //! A snapshot moves from `ready` to `consumed` by one rename, before a VMM is asked to load it.
 

@@ -1,8 +1,9 @@
-//! The ledger of a fleet's snapshots: what was made, imported, restored and exported, one line each, for ever. It alone decides what may
-//! be restored: a snapshot that it does not know came from elsewhere, and one that was restored stays so, whatever a backup brings back.
+//! The ledger of a fleet's snapshots: what was made, imported, restored and exported, one line each, for ever. It alone decides what
+//! may be restored: a snapshot that it does not know came from elsewhere, and one that was restored stays so, whatever a backup brings
+//! back.
 //!
-//! It stands in two places: in the store, and as its witness on the host outside of the store. Each line has the SHA-256 of the one before,
-//! so that a line that was changed or taken out is seen in one of them, and one that was cut off the end by comparing both.
+//! It stands in two places: in the store, and as its witness on the host outside of the store. Each line has the SHA-256 of the one
+//! before, so that a line that was changed or taken out is seen in one of them, and one that was cut off the end by comparing both.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,8 +18,8 @@ use crate::base::{GuestName, Sha256, SnapshotName};
 pub struct SnapshotId(pub Sha256);
 
 impl SnapshotId {
-    /// The same snapshot in the hands of another host: a ledger that has counted one does not take the other for it, so that a snapshot
-    /// may come back to where it once was.
+    /// The same snapshot in the hands of another host: a ledger that has counted one does not take the other for it, so that a
+    /// snapshot may come back to where it once was.
     #[must_use]
     pub fn handed_to(self, recipient: &str) -> Self {
         Self(Sha256::of(format!("sisforge snapshot handed over\n{}\n{recipient}\n", self.0)))

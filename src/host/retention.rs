@@ -30,8 +30,8 @@ pub enum RetentionReason {
     Size(ByteSize),
 }
 
-/// Those that are not kept any more, oldest first. Of each guest the newest `count` stay; what is older than `age` goes, be it the newest;
-/// and the oldest of all go until the rest takes no more than `size`, but for each guest's newest.
+/// Those that are not kept any more, oldest first. Of each guest the newest `count` stay; what is older than `age` goes, be it the
+/// newest; and the oldest of all go until the rest takes no more than `size`, but for each guest's newest.
 pub fn outdated(
     mut all: Vec<KeptSnapshot>,
     keep: &SnapshotKeep,

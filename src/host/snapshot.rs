@@ -216,8 +216,8 @@ pub enum SavedPages {
     Touched,
 }
 
-/// Which pages of a machine's memory its VMM writes. What a guest never touched are zeros; but of one that went on from a snapshot they
-/// are in that snapshot's file, and what is in swap looks as if it had never been touched.
+/// Which pages of a machine's memory its VMM writes. What a guest never touched are zeros; but of one that went on from a snapshot
+/// they are in that snapshot's file, and what is in swap looks as if it had never been touched.
 pub fn pages_to_save(machine: &Machine, origin: &SnapshotOrigin, may_swap: bool) -> SavedPages {
     let booted = machine.restored_from.is_none();
     let can = vmm::of(machine.vmm).can_leave_untouched(&origin.vmm_version);

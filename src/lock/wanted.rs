@@ -85,7 +85,8 @@ impl Diagnostic for WantedError {
 }
 
 impl Wanted {
-    /// Reads what a fleet asks for; `config` is that of a kernel that is to be built. Large files are read only when they changed since `digests` saw them.
+    /// Reads what a fleet asks for; `config` is that of a kernel that is to be built. Large files are read only when they changed
+    /// since `digests` saw them.
     pub fn of(
         fleet: &Fleet,
         recipes: &RecipePins,

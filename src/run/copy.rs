@@ -1,5 +1,5 @@
-//! Copy: files and directories into a guest, and out of it. The stream is a tar: every guest has a program for it (busybox), while the SFTP
-//! that `scp` speaks is a package of its own.
+//! Copy: files and directories into a guest, and out of it. The stream is a tar: every guest has a program for it (busybox), while the
+//! SFTP that `scp` speaks is a package of its own.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -53,8 +53,8 @@ impl<'a> Deployment<'a> {
         Ok(Held::new(Self { workspace, fleet, host, observed }, lock))
     }
 
-    /// Builds what is missing of a fleet, and then holds its host. Whoever held that meanwhile may have carried out a newer fleet, which
-    /// stands: where the file is another by then, all begins again with that.
+    /// Builds what is missing of a fleet, and then holds its host. Whoever held that meanwhile may have carried out a newer fleet,
+    /// which stands: where the file is another by then, all begins again with that.
     pub(super) fn hold_built(
         workspace: &'a Workspace<'a>,
         mut fleet: Fleet,
@@ -162,7 +162,7 @@ impl<'a> Deployment<'a> {
         Ok(ssh::keygen(&self.host.layout.key(), &self.host.layout.new_key())?)
     }
 
-    /// Whether no guest is in the host's own network but those that the plan is for: the rules there would take from the
+    /// Checks whether no guest is in the host's own network but those that the plan is for: the rules there would take from the
     /// others what is theirs.
     pub(super) fn check_converted(&self, guests: GuestScope<'_>) -> Result<(), RunError> {
         let mut earlier = self.observed.guests.iter().filter(|(_, guest)| guest.is_in_host());

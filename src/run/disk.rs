@@ -134,7 +134,8 @@ enum ImportTarget {
     Session(HeldSessionDisk),
 }
 
-/// Holds the host, and looks whether a file may become the disk of a guest, or with a name such as `sessions/jo` one that sessions bring.
+/// Holds the host, and looks whether a file may become the disk of a guest, or with a name such as `sessions/jo` one that sessions
+/// bring.
 pub fn import(workspace: &Workspace<'_>, name: &str, from: &Path) -> Result<Import, RunError> {
     let fleet = workspace.fleet()?;
     let host = host::open(&fleet.head())?;

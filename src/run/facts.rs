@@ -118,7 +118,7 @@ pub(super) fn check_subnet(fleet: &Fleet, layout: &Layout) -> Result<(), RunErro
     }
 }
 
-/// Whether the ports of the host that are to lead to guests are nobody's: of those that do already, that is not asked again.
+/// Checks whether the ports of the host that are to lead to guests are nobody's: of those that do already, that is not asked again.
 pub(super) fn check_ports(
     fleet: &Fleet,
     observed: &ObservedHost,

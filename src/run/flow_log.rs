@@ -134,7 +134,8 @@ fn noted(line: LogLine<NotedLine>) -> Noted {
     }
 }
 
-/// Keeps what comes of the fleet that `file` names, whenever its network is there, for ever. Nothing else suffers where that cannot be.
+/// Keeps what comes of the fleet that `file` names, whenever its network is there, for ever. Nothing else suffers where that cannot
+/// be.
 pub fn keep(file: impl Fn() -> PathBuf) -> ! {
     loop {
         // What fails is tried again: a network that is on its way, a store that is full.

@@ -26,8 +26,8 @@ use super::guests::declared;
 use super::policy::{Explained, network_of};
 use super::{RunError, Workspace, facts, host};
 
-/// Nft's rules for the guests that have the network of that name, for the guest of that name, or for all: where this host is the fleet's,
-/// and whoever asks is root, those of all are what `up` loads.
+/// Nft's rules for the guests that have the network of that name, for the guest of that name, or for all: where this host is the
+/// fleet's, and whoever asks is root, those of all are what `up` loads.
 ///
 /// # Errors
 /// Where `fleet.lock` does not tell their numbers.

@@ -1,4 +1,5 @@
-//! Retention: snapshots that fleet.toml does not keep any more go. Whoever removes them holds the host, so that none is being restored.
+//! Retention: snapshots that fleet.toml does not keep any more go. Whoever removes them holds the host, so that none is being
+//! restored.
 
 use std::time::SystemTime;
 

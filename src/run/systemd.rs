@@ -91,8 +91,8 @@ impl FleetUnit {
         )
     }
 
-    /// The units by which users who are not root ask for sessions: a socket, and what answers one connection. `arguments` are up to and
-    /// with `session socket`.
+    /// The units by which users who are not root ask for sessions: a socket, and what answers one connection. `arguments` are up to
+    /// and with `session socket`.
     pub fn sessions(&self, users: &[String]) -> SessionUnits<'_> {
         let name = format!("{}-sessions", self.name);
         SessionUnits { unit: self, name, users: users.to_vec() }

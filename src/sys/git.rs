@@ -130,8 +130,8 @@ const FOLLOWED: &str = "refs/heads/followed";
 
 /// Fetches a branch into the bare repository `dir`, which is made where it is missing, and gives the commit at its tip. Where that
 /// fails, it may be for what is wrong with the repository, which a kill or a loss of power leaves in more ways than git has words for:
-/// then it is [made anew](clone_anew). `url` is anything that git fetches from; a local path may belong to another user. An address that
-/// asks for a password is an error.
+/// then it is [made anew](clone_anew). `url` is anything that git fetches from; a local path may belong to another user. An address
+/// that asks for a password is an error.
 pub fn clone_or_fetch(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
     fetch_at_most(url, branch, dir, LARGEST_MIRROR)
 }
@@ -253,8 +253,8 @@ fn fetch(url: &str, branch: &str, dir: &Path, most: u64) -> Result<String, GitEr
     Ok(tip.trim().to_owned())
 }
 
-/// Whether a commit of the bare repository `dir` is signed by an SSH key of the file `signers` (ssh-keygen(1), ALLOWED SIGNERS), as Git signs:
-/// by no other kind of key, whatever the settings of the host.
+/// Whether a commit of the bare repository `dir` is signed by an SSH key of the file `signers` (ssh-keygen(1), ALLOWED SIGNERS), as
+/// Git signs: by no other kind of key, whatever the settings of the host.
 ///
 /// # Errors
 /// [`GitError::Unsigned`] where it is not.

@@ -32,8 +32,8 @@ pub fn lock_holder(path: &Path) -> Option<LockHolder> {
     })
 }
 
-/// Who took a lock on a file of this inode, on whichever file system: lines as `1: FLOCK  ADVISORY  WRITE 42 08:01:1234 0 EOF`. Those who
-/// wait have `->` before the kind. (proc(5))
+/// Who took a lock on a file of this inode, on whichever file system: lines as `1: FLOCK  ADVISORY  WRITE 42 08:01:1234 0 EOF`. Those
+/// who wait have `->` before the kind. (proc(5))
 fn takers(locks: &str, inode: u64) -> Vec<u32> {
     let taker = |line: &str| {
         let mut fields = line.split_whitespace().skip(1);

@@ -31,8 +31,8 @@ pub fn peer_of(connection: impl AsFd) -> io::Result<Peer> {
     Ok(Peer { pid: peer.pid.as_raw_nonzero().get().unsigned_abs(), uid: peer.uid.as_raw() })
 }
 
-/// Whether nobody can read any more what is written there: the other end of a connection or of a pipe is closed. One that is closed for
-/// writing alone still reads.
+/// Whether nobody can read any more what is written there: the other end of a connection or of a pipe is closed. One that is closed
+/// for writing alone still reads.
 pub fn is_hung_up(end: impl AsFd) -> bool {
     let mut asked = [PollFd::new(&end, PollFlags::empty())];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -53,10 +53,11 @@ pub fn data_runs(file: &File) -> io::Result<Vec<(u64, u64)>> {
     Ok(runs)
 }
 
-/// Asks for the blocks of what is about to be written, where that saves more than it costs: ext4 gives them at once, and counts each page
-/// by itself otherwise. Nothing reads or looks otherwise for it; what lacks room is told before anything is written.
+/// Asks for the blocks of what is about to be written, where that saves more than it costs: ext4 gives them at once, and counts each
+/// page by itself otherwise. Nothing reads or looks otherwise for it; what lacks room is told before anything is written.
 pub fn allocate(file: &File, begin: u64, length: u64) -> io::Result<()> {
-    /// `EXT4_SUPER_MAGIC`. Memory would be cleared for it, and nothing is gained where blocks are given when they are written to the disk.
+    /// `EXT4_SUPER_MAGIC`. Memory would be cleared for it, and nothing is gained where blocks are given when they are written to the
+    /// disk.
     const EXT4: u64 = 0xef53;
     if length == 0 || fstatfs(file).map_or(true, |stat| stat.f_type as u64 != EXT4) {
         return Ok(());

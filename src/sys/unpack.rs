@@ -1,5 +1,5 @@
-//! Files out of a tar that nobody vouches for, as one from a guest: nothing but regular files and directories is made, all of them below
-//! one path, and no more than was allowed.
+//! Files out of a tar that nobody vouches for, as one from a guest: nothing but regular files and directories is made, all of them
+//! below one path, and no more than was allowed.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};

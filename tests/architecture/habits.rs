@@ -43,6 +43,19 @@ fn the_files_that_documents_name_are_there() {
     }
 }
 
+/// rustfmt wraps no comments.
+#[test]
+fn comments_are_no_wider_than_135_columns() {
+    let is_long = |line: &str| line.trim_start().starts_with("//") && line.chars().count() > 135;
+    for below in ["src", "tests"] {
+        for path in files(below, "rs") {
+            let text = text(&path);
+            let long: Vec<_> = text.lines().filter(|line| is_long(line)).collect();
+            assert!(long.is_empty(), "{path}: {long:#?}");
+        }
+    }
+}
+
 #[test]
 fn subjects_of_commits_are_short() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/commit-subjects");

@@ -1,5 +1,5 @@
-//! Many sessions: what each leaves behind, and whether of many at once two get one guest. `SISFORGE_TEST_SESSIONS` is how many begin and
-//! end one after the other, `SISFORGE_TEST_SESSIONS_AT_ONCE` how many begin at the same time.
+//! Many sessions: what each leaves behind, and whether of many at once two get one guest. `SISFORGE_TEST_SESSIONS` is how many begin
+//! and end one after the other, `SISFORGE_TEST_SESSIONS_AT_ONCE` how many begin at the same time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

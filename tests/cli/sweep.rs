@@ -4,8 +4,8 @@
 //! With `-v`, a step is told before it is taken. The pipe that it is told to holds one write, of the several that make a line:
 //! who looks at it and takes nothing out holds the program right before that step.
 //!
-//! `SISFORGE_TEST_KILLS` is how often each command is killed before a step; without it, a few steps of each take their turn. With as many
-//! as a command has steps, it is killed before each of them, by each signal.
+//! `SISFORGE_TEST_KILLS` is how often each command is killed before a step; without it, a few steps of each take their turn. With as
+//! many as a command has steps, it is killed before each of them, by each signal.
 
 use std::fs::{self, File};
 use std::io::Read;

@@ -1,5 +1,6 @@
-//! A hostile guest, by frames that no driver sends: whatever it wraps, forges or cuts, nothing of it comes to its neighbour, to its host,
-//! to what is closed, or to somebody whom it is not talking with. Its policy is the most open one that there is, and its neighbour's too.
+//! A hostile guest, by frames that no driver sends: whatever it wraps, forges or cuts, nothing of it comes to its neighbour, to its
+//! host, to what is closed, or to somebody whom it is not talking with. Its policy is the most open one that there is, and its
+//! neighbour's too.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;

@@ -481,8 +481,8 @@ fn a_million_names_are_changed_while_guests_ask() {
         let ask = || {
             let (mut answered, mut again) = (0, 0);
             while asks.load(Ordering::Relaxed) {
-                // On a machine that is busy one was lost once, and one refused, as where dnsmasq sends while the kernel swaps the rules:
-                // resolvers ask again. A change that cuts guests off would lose dozens.
+                // On a machine that is busy one was lost once, and one refused, as where dnsmasq sends while the kernel swaps the
+                // rules: resolvers ask again. A change that cuts guests off would lose dozens.
                 let answer = query("b", DNS, "good.test");
                 if answer != good {
                     again += 1;

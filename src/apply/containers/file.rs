@@ -39,8 +39,8 @@ fn read(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
     }
 }
 
-/// By which a fleet's secrets are compared; `None` where the host has no key yet, and so no guest that was ever reached. It is the key by
-/// which the host reaches its guests: who may read that, may read their secrets in them.
+/// By which a fleet's secrets are compared; `None` where the host has no key yet, and so no guest that was ever reached. It is the key
+/// by which the host reaches its guests: who may read that, may read their secrets in them.
 pub fn secret_key(layout: &Layout) -> Result<Option<Vec<u8>>, FileError> {
     layout.key().exists().then(|| files::read(&layout.key())).transpose()
 }

@@ -1,4 +1,5 @@
-//! Which interfaces the host forwards from for the sake of fleets: switched on by the first that comes, put back when the last has left.
+//! Which interfaces the host forwards from for the sake of fleets: switched on by the first that comes, put back when the last has
+//! left.
 
 use std::collections::BTreeMap;
 use std::path::Path;

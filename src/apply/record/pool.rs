@@ -1,6 +1,6 @@
-//! Who has a guest of a pool: a record beside the guest's others. It is `raised.json` while the guest boots, `spare.json` while it waits,
-//! and `session.json` from the rename on by which somebody takes it, so that of two who try one gets it, and nobody needs to hold the host
-//! for it. It goes with the guest's jail.
+//! Who has a guest of a pool: a record beside the guest's others. It is `raised.json` while the guest boots, `spare.json` while it
+//! waits, and `session.json` from the rename on by which somebody takes it, so that of two who try one gets it, and nobody needs to
+//! hold the host for it. It goes with the guest's jail.
 
 use std::time::Duration;
 

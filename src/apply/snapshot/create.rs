@@ -323,7 +323,7 @@ fn while_written(limits: &Limits, machine: &Machine) -> Limits {
     Limits { memory, io: BTreeMap::new(), ..limits.clone() }
 }
 
-/// Whether a VMM that says so has written something at all: all of the memory, and a state.
+/// Checks whether a VMM that says so has written something at all: all of the memory, and a state.
 fn check_state(guest: &GuestName, machine: &Machine, state: &File, dir: &Path) -> Result<(), ApplyError> {
     let length = |file: std::io::Result<fs::Metadata>| file.map_or(0, |meta| meta.len());
     // Otherwise the state holds the memory too, but for what is zero.

@@ -33,13 +33,14 @@ const CONTROL_LIMIT: Duration = Duration::from_secs(20);
 /// How long one may take to say whether it runs; whoever asks has other guests to look at.
 const LOOK_LIMIT: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(10);
-/// The kernel asks at its next tick, of 10 ms at most: what is sent before is answered to where the host was, and sent again after a second.
+/// The kernel asks at its next tick, of 10 ms at most: what is sent before is answered to where the host was, and sent again after a
+/// second.
 const TICK: Duration = Duration::from_millis(12);
 /// How long one attempt to reach a guest's sshd may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 const SSH_PORT: u16 = 22;
 
-/// Whether every file of a snapshot that can be restored is what its manifest tells; all that are not are named.
+/// Checks whether every file of a snapshot that can be restored is what its manifest tells; all that are not are named.
 pub fn check_files(
     layout: &Layout,
     name: &SnapshotName,
@@ -48,8 +49,8 @@ pub fn check_files(
     check_unless(layout, name, manifest, |_, _| false)
 }
 
-/// Finds what is wrong with a snapshot's files, and does not read those to which nobody wrote since, as their seals tell: what their disk
-/// lost since is not found.
+/// Finds what is wrong with a snapshot's files, and does not read those to which nobody wrote since, as their seals tell: what their
+/// disk lost since is not found.
 pub fn check_seals(
     layout: &Layout,
     name: &SnapshotName,
@@ -148,8 +149,8 @@ impl GuestHandle<'_> {
         if keeps_disk { self.take_over_disk(name, manifest.files.get(DISK)) } else { Ok(()) }
     }
 
-    /// Puts the snapshot's disk, which holds what its record says, in the place of the guest's, which keeps a name of its own unless it
-    /// holds the same. At no moment is there none.
+    /// Puts the snapshot's disk, which holds what its record says, in the place of the guest's, which keeps a name of its own unless
+    /// it holds the same. At no moment is there none.
     fn take_over_disk(self, name: &SnapshotName, record: Option<&FileRecord>) -> Result<(), ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
         let (from, disk) = (layout.consumed_snapshot(name).join(DISK), layout.disk(guest));
@@ -261,11 +262,12 @@ impl GuestHandle<'_> {
     }
 }
 
-/// Tells the guest the hardware address of the host, whose end of the TAP has another than before, and waits until its sshd answers where
-/// it has one.
+/// Tells the guest the hardware address of the host, whose end of the TAP has another than before, and waits until its sshd answers
+/// where it has one.
 ///
-/// The host would ask for the guest, and tell its own address by that, were it not told the guest's by QEMU, which announces it, and by the
-/// guest itself: it asks only when what it knows has grown old, and until then, for six seconds, the guest answers to where the host was.
+/// The host would ask for the guest, and tell its own address by that, were it not told the guest's by QEMU, which announces it, and
+/// by the guest itself: it asks only when what it knows has grown old, and until then, for six seconds, the guest answers to where the
+/// host was.
 fn await_answer(machine: &Machine, has_sshd: bool, limit: Duration) -> Result<(), ApplyError> {
     // A guest without a network stack needs none of it.
     let tell = || ip::probe_neighbour(machine.tap.as_str(), machine.ip, machine.mac.0);

@@ -1,9 +1,9 @@
 //! What a snapshot's files hold, and the seal that tells that nobody wrote to them since.
 //!
-//! The seal is that of the store (`apply/store.rs`): a time of the last change that no write leaves as it is. A VMM may have what it wrote
-//! open still, or mapped, so the order counts. The time is set, and then all is written back, which takes the right to write from each
-//! mapped page: whoever writes after that changes the time first. Only then the bytes are read, for the digest. So a file with its seal
-//! holds what its digest says, and a restore need not read it.
+//! The seal is that of the store (`apply/store.rs`): a time of the last change that no write leaves as it is. A VMM may have what it
+//! wrote open still, or mapped, so the order counts. The time is set, and then all is written back, which takes the right to write
+//! from each mapped page: whoever writes after that changes the time first. Only then the bytes are read, for the digest. So a file
+//! with its seal holds what its digest says, and a restore need not read it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -52,7 +52,8 @@ fn seal_file(path: &Path, mode: u32) -> io::Result<FileRecord> {
     Ok(FileRecord { size, digest })
 }
 
-/// Whether nobody wrote to a file of a snapshot since it was sealed, as far as its file system tells; it has the bytes then that it had.
+/// Whether nobody wrote to a file of a snapshot since it was sealed, as far as its file system tells; it has the bytes then that it
+/// had.
 pub(super) fn is_unwritten(path: &Path, record: &FileRecord) -> bool {
     let look = || -> io::Result<bool> {
         let file = File::open(path)?;

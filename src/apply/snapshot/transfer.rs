@@ -1,5 +1,5 @@
-//! Snapshots that go from one host to another: as a tar file, compressed by zstd, encrypted by age for the key of one host. Nobody else can
-//! read it, so that this host's ledger alone counts how often it is restored.
+//! Snapshots that go from one host to another: as a tar file, compressed by zstd, encrypted by age for the key of one host. Nobody
+//! else can read it, so that this host's ledger alone counts how often it is restored.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -58,8 +58,8 @@ pub struct ExportRequest<'a> {
     pub threads: usize,
 }
 
-/// Writes a snapshot to a file for one host. Where that is another, the snapshot is no longer this one's: it is so in the ledger before the
-/// file has its name.
+/// Writes a snapshot to a file for one host. Where that is another, the snapshot is no longer this one's: it is so in the ledger
+/// before the file has its name.
 pub fn export(
     layout: &Layout,
     request: &ExportRequest<'_>,

@@ -25,8 +25,8 @@ pub struct SessionJson {
     pub quarantined: Option<String>,
     /// `null` unless somebody has it.
     pub session: Option<HandedOutJson>,
-    /// Whether `session start` saw the guest mount the disk that was brought: `false` where the guest cannot, or had not yet; `null` where
-    /// its image does not tell, where there is no disk, and for all others.
+    /// Whether `session start` saw the guest mount the disk that was brought: `false` where the guest cannot, or had not yet; `null`
+    /// where its image does not tell, where there is no disk, and for all others.
     pub disk_mounted: Option<bool>,
     /// Ports of the host that lead to it.
     pub published: Vec<PublishedJson>,

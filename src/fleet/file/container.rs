@@ -20,18 +20,18 @@ section! {
         name: Spanned<Label>,
         /// The image that it runs.
         image: Option<Spanned<ImageName>>,
-        /// In place of an image: a file of Kubernetes' YAML, which `podman kube play` starts; what it says stands there, so no other key goes
-        /// with it.
+        /// In place of an image: a file of Kubernetes' YAML, which `podman kube play` starts; what it says stands there, so no other
+        /// key goes with it.
         kube: Option<Spanned<LocalPath>>,
         /// Program and arguments, in place of the image's command.
         command: Option<List<CommandWord>>,
         /// Environment variables.
         env: Named<VariableName, VariableValue>,
-        /// Ports of the guest that lead to the container: a number, or "HOST:CONTAINER", with "/udp" behind it for UDP. Who may come in is a
-        /// matter of `publish` of the network.
+        /// Ports of the guest that lead to the container: a number, or "HOST:CONTAINER", with "/udp" behind it for UDP. Who may come
+        /// in is a matter of `publish` of the network.
         ports: Option<List<PortMapping>>,
-        /// Directories that outlive the container: "NAME:/PATH", a volume of Podman's, or "./DIR:/PATH", a directory of the guest's home that is
-        /// made where it is missing; with ":ro" behind it read-only.
+        /// Directories that outlive the container: "NAME:/PATH", a volume of Podman's, or "./DIR:/PATH", a directory of the guest's
+        /// home that is made where it is missing; with ":ro" behind it read-only.
         volumes: Option<List<VolumeMount>>,
         /// Directories of the container in RAM: "/PATH", or "/PATH:size=16m,mode=1777".
         tmpfs: Option<List<TmpfsMount>>,
@@ -43,8 +43,8 @@ section! {
         read_only as "read-only": Option<bool>,
         /// User in the container, or "USER:GROUP"; the image's own unless given.
         user: Option<ContainerUser>,
-        /// What becomes of it when its program ends: "no" (the default), "on-failure", "on-failure:N" or "always". Podman starts it again at
-        /// once. A guest that boots starts it in any case.
+        /// What becomes of it when its program ends: "no" (the default), "on-failure", "on-failure:N" or "always". Podman starts it
+        /// again at once. A guest that boots starts it in any case.
         restart: Option<RestartPolicy>,
         /// How it is found out whether it does its work; `up` waits until it does.
         health: Option<HealthSection>,
@@ -70,8 +70,8 @@ section! {
     pub struct SecretSection {
         /// Its name in the guest's Podman.
         name: Spanned<Label>,
-        /// File on the host that holds it: beside fleet.toml or anywhere; from a commit that `watch` follows, only where `--allow` has its
-        /// directory.
+        /// File on the host that holds it: beside fleet.toml or anywhere; from a commit that `watch` follows, only where `--allow` has
+        /// its directory.
         file: Spanned<LocalPath>,
         /// Environment variable that holds it; unless given, it is a file.
         env: Option<Spanned<VariableName>>,

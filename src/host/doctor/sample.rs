@@ -1,4 +1,5 @@
-//! Rules of the kind that a fleet has, inside its namespace and on the host's side of it, to ask the host's nft and kernel whether they would take it.
+//! Rules of the kind that a fleet has, inside its namespace and on the host's side of it, to ask the host's nft and kernel whether
+//! they would take it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

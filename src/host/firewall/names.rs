@@ -40,9 +40,9 @@ impl NameRules<'_> {
     }
 }
 
-/// Maps and chains, to stand in the fleet's table. VMMs are in the namespace, too, and have nothing to send but their guests' frames: what
-/// has taken one over would otherwise be past its guest's policy. Of packets that are nobody's, such as a reset, there is no uid to
-/// match; a resolver that the rules do not know yet answers whoever looks whether it is there.
+/// Maps and chains, to stand in the fleet's table. VMMs are in the namespace, too, and have nothing to send but their guests' frames:
+/// what has taken one over would otherwise be past its guest's policy. Of packets that are nobody's, such as a reset, there is no uid
+/// to match; a resolver that the rules do not know yet answers whoever looks whether it is there.
 pub fn render(rules: &NameRules<'_>) -> String {
     let mut text = String::new();
     maps(&mut text, rules);
@@ -100,8 +100,8 @@ pub fn led(rules: &NameRules<'_>) -> BTreeMap<Label, LedGuests> {
     rules.resolvers.iter().map(led).collect()
 }
 
-/// What holds a resolver to what it is for that runs while guests are led to the one in its place: it answers what it was asked before,
-/// by what the rules say of that one. It stands behind the rules, in the same transaction, and goes by itself.
+/// What holds a resolver to what it is for that runs while guests are led to the one in its place: it answers what it was asked
+/// before, by what the rules say of that one. It stands behind the rules, in the same transaction, and goes by itself.
 pub fn leaving(table: &str, led: &BTreeMap<Label, LedGuests>, running: &RunningResolver<'_>) -> String {
     let RunningResolver { policy, seat, programs } = running;
     let Some(led) = led.get(*policy).filter(|led| led.seat != seat.number) else { return String::new() };

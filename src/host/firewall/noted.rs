@@ -1,4 +1,5 @@
-//! What is dropped of a guest's packets, told to whoever asks (`sisforge policy log`): so much of each guest that no guest drowns another's.
+//! What is dropped of a guest's packets, told to whoever asks (`sisforge policy log`): so much of each guest that no guest drowns
+//! another's.
 
 use crate::base::Label;
 use crate::sys::nflog;

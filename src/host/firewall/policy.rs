@@ -121,8 +121,8 @@ impl Rendered<'_> {
     }
 
     /// The map from addresses to what decides, and the chains that look there and on lists. Packets in both directions are judged by
-    /// who answers the guest: what it sent to a name server may have been led to another. Maps hold every address and port: what is not found there came while maps were swapped, and
-    /// comes again.
+    /// who answers the guest: what it sent to a name server may have been led to another. Maps hold every address and port: what is
+    /// not found there came while maps were swapped, and comes again.
     fn judging(&self, input: &FirewallInput<'_>) -> String {
         let label = self.label;
         let mut text = String::new();

@@ -1,7 +1,7 @@
 //! What comes in at the ports that a policy publishes: judged once, like what guests begin, and marked.
 //!
-//! A guest's visitors have budgets of the same size as the guest itself, but their own: nobody who may come in uses up what the guest may open,
-//! nor the tables that all share.
+//! A guest's visitors have budgets of the same size as the guest itself, but their own: nobody who may come in uses up what the guest
+//! may open, nor the tables that all share.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -137,9 +137,9 @@ impl VmmProfile for Qemu {
 /// the jail's root, so that names are short (a socket's path holds 107 bytes). Files are opened before the chroot, and
 /// again by name after it (a snapshot reopens the disks), so names are relative: they are right on both sides.
 ///
-/// `-icount`, where the processor is emulated: microvm has no timer but the local APIC's, which Linux calibrates by the TSC, and that against the PIT. On
-/// a busy host the latter fails, and the kernel hangs before its first clock tick. Counted instructions make a clock that
-/// the host's load cannot reach.
+/// `-icount`, where the processor is emulated: microvm has no timer but the local APIC's, which Linux calibrates by the TSC, and that
+/// against the PIT. On a busy host the latter fails, and the kernel hangs before its first clock tick. Counted instructions make a
+/// clock that the host's load cannot reach.
 ///
 /// The filter cannot refuse `setuid`, because it is in force before `-runas` takes effect (QEMU would end by SIGSYS);
 /// it sets `no_new_privs`, so the guest's uid gains nothing by it.

@@ -67,8 +67,9 @@ fn stem(path: &Path) -> String {
     if name.is_empty() { "image".to_owned() } else { name.to_owned() }
 }
 
-/// The full name of an image that is called so, as `NormalizeName` of Podman's libimage makes it: `localhost/` before what names no registry, Docker's registry
-/// with `library/` before what has no owner, `latest` where there is neither tag nor digest, no tag beside a digest. `None` for what cannot be a name.
+/// The full name of an image that is called so, as `NormalizeName` of Podman's libimage makes it: `localhost/` before what names no
+/// registry, Docker's registry with `library/` before what has no owner, `latest` where there is neither tag nor digest, no tag beside
+/// a digest. `None` for what cannot be a name.
 pub fn full_name(text: &str) -> Option<String> {
     let (rest, digest) = match text.split_once('@') {
         Some((rest, digest)) => (rest, Some(digest)),

@@ -73,8 +73,8 @@ impl Earlier {
         self.files.get(&(archive.0, entry as u64))
     }
 
-    /// Copies runs into another image; `false` where that cannot be done, or where this one was written to meanwhile. One thread does it:
-    /// the kernel lets one write to a file at a time, and what waits for that turns round on its processor.
+    /// Copies runs into another image; `false` where that cannot be done, or where this one was written to meanwhile. One thread does
+    /// it: the kernel lets one write to a file at a time, and what waits for that turns round on its processor.
     ///
     /// # Errors
     /// Where there is no room for the other image.

@@ -20,8 +20,8 @@ const MAX_METADATA: usize = 1 << 30;
 /// About what an entry takes beside its name and attributes.
 const ENTRY_COST: usize = 200;
 
-/// The files of an image by absolute path, in names as a tree has them; the root itself is `""`. The empty `lost+found` of a file system's maker is
-/// left out.
+/// The files of an image by absolute path, in names as a tree has them; the root itself is `""`. The empty `lost+found` of a file
+/// system's maker is left out.
 #[derive(Debug)]
 pub struct Inventory {
     entries: BTreeMap<String, InventoryEntry>,

@@ -250,8 +250,8 @@ pub fn uuid(file: &File) -> Option<[u8; 16]> {
     superblock(file).ok().map(|(_, superblock)| superblock.uuid)
 }
 
-/// Looks whether a file holds a whole ext4 file system, of any size of blocks: its superblock, its length, its features, its block groups
-/// and its journal.
+/// Looks whether a file holds a whole ext4 file system, of any size of blocks: its superblock, its length, its features, its block
+/// groups and its journal.
 pub fn check_file_system(file: &File) -> Result<(), Flaw> {
     check_length(file)?;
     let file = file.try_clone().map_err(Flaw::Open)?;

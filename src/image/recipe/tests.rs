@@ -317,7 +317,11 @@ fn podman_runs_before_a_guest_is_ready_unless_that_is_switched_off() {
         let recipes = load(&[], &["rootless-podman"], given).unwrap();
         content_of(&recipes, "/etc/init.d/sis-podman")
     };
-    assert!(service(&Parameters::new()).contains("podman info"));
+    let on = service(&Parameters::new());
+    // The user's files may have Podman stop, and never end.
+    assert!(on.contains("timeout -s KILL 60 ") && on.contains("podman info"), "{on}");
+    // What they have it run comes after every service of root's.
+    assert!(on.contains("\tafter *\n\tbefore sis-ready\n"), "{on}");
     let off = service(&given(&[("warm_up", ParameterValue::Boolean(false))]));
     assert!(off.contains("start() {\n\treturn 0\n}") && !off.contains("podman info"), "{off}");
 }

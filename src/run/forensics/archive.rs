@@ -46,8 +46,8 @@ impl ArchiveWriter {
         Ok(Self { tar, file, path: path.to_owned(), time, members: BTreeMap::new() })
     }
 
-    /// Adds so many bytes; what is there of them is read once. Whoever wrote a file may cut it meanwhile, and that must keep nobody from
-    /// the rest: zeros stand for what is gone. Gives how many.
+    /// Adds so many bytes; what is there of them is read once. Whoever wrote a file may cut it meanwhile, and that must keep nobody
+    /// from the rest: zeros stand for what is gone. Gives how many.
     pub fn add(&mut self, name: &str, size: u64, bytes: impl Read) -> Result<u64, FileError> {
         let mut there = PresentBytes { inner: bytes.take(size), count: 0 };
         let mut hashed = Hashed::of((&mut there).chain(io::repeat(0)).take(size));
@@ -182,7 +182,8 @@ pub fn read(
 /// Most zeros behind the last member: tar(1) fills up a block, whose size `--blocking-factor` sets.
 const MAX_PADDING: u64 = 1 << 20;
 
-/// Looks whether nothing but padding stands behind the last member, and nothing at all behind the frame, whose checksum is read by this.
+/// Looks whether nothing but padding stands behind the last member, and nothing at all behind the frame, whose checksum is read by
+/// this.
 fn require_end(
     path: &Path,
     rest: BufReader<zstd::Decoder<'_, BufReader<File>>>,

@@ -69,8 +69,8 @@ fn of_disk(path: &Path, member: &'static str) -> impl Fn(ReadError) -> EvidenceE
 const DATA_DISK: &str = "data disk";
 const PRISTINE_DISK: &str = "disk that the data disk was made from";
 
-/// Writes a file of an archive: of its data disk where the name is an absolute path, else a member. Nothing is written before all of the
-/// archive was read and held.
+/// Writes a file of an archive: of its data disk where the name is an absolute path, else a member. Nothing is written before all of
+/// the archive was read and held.
 pub fn print(path: &Path, name: &str, to: &mut impl Write) -> Result<(), EvidenceError> {
     let failed = || FileError::when("write", "standard output");
     if !name.starts_with('/') {

@@ -112,8 +112,8 @@ impl<'a> RevisionSource<'a> {
         if is_of_mirror(&found) { Ok(()) } else { found.map(drop) }
     }
 
-    /// Where a revision is. A commit is held to the keys that may sign commits, and to what it may take of the disk, before any file of it
-    /// is written.
+    /// Where a revision is. A commit is held to the keys that may sign commits, and to what it may take of the disk, before any file
+    /// of it is written.
     fn checked_out(&self, revision: &str) -> Result<Revision, RunError> {
         if matches!(self.followed, Followed::File) {
             return Ok(Revision { file: self.base.settings.file.clone(), confinement: None });

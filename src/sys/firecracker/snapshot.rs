@@ -22,8 +22,8 @@ pub struct Load<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SnapshotType {
     Full,
-    /// Without `track_dirty_pages`: those that mincore(2) tells of, which does not know pages in swap; the others are holes. From version
-    /// 1.13 on.
+    /// Without `track_dirty_pages`: those that mincore(2) tells of, which does not know pages in swap; the others are holes. From
+    /// version 1.13 on.
     Diff,
 }
 

@@ -11,8 +11,8 @@ use super::{GitError, beside, failed, git, safe_directories};
 /// Status of a `git update-index --refresh` that found a file which is not as the index has it.
 const DIFFERS: i32 = 1;
 
-/// Whether every file of a commit of the bare repository `dir` is in `tree` as it was committed. Files are read again only where they were
-/// touched since the last time: what is known of them is in the repository's index, which a bare one needs for nothing else.
+/// Whether every file of a commit of the bare repository `dir` is in `tree` as it was committed. Files are read again only where they
+/// were touched since the last time: what is known of them is in the repository's index, which a bare one needs for nothing else.
 pub fn is_checked_out(dir: &Path, commit: &str, tree: &Path) -> Result<bool, GitError> {
     let open = |path: &Path| fs::canonicalize(path).map_err(FileError::when("open", path));
     let (dir, tree) = (open(dir)?, open(tree)?);

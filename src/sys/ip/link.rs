@@ -129,8 +129,8 @@ pub(super) fn add_address(name: &str, index: u32, address: Ipv4Addr, prefix: u8)
     Rtnetlink::open().and_then(add).map_err(failed("give an address to", name))
 }
 
-/// Has a neighbour asked whether it is where it should be, by up to three ARP requests, a second apart. Who asks tells its own hardware
-/// address by that, so that the neighbour knows it, whatever it knew before.
+/// Has a neighbour asked whether it is where it should be, by up to three ARP requests, a second apart. Who asks tells its own
+/// hardware address by that, so that the neighbour knows it, whatever it knew before.
 pub fn probe_neighbour(name: &str, address: Ipv4Addr, mac: [u8; 6]) -> Result<(), IpError> {
     let index = index(name)?.ok_or_else(|| missing(name))?;
     // `struct ndmsg`: family, padding, index, state, flags, type.

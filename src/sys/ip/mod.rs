@@ -156,8 +156,8 @@ fn own_tap(name: &str, alias: &str) -> Result<Option<(Interface, Tap)>, IpError>
 }
 
 /// Makes a TAP that only `owner` may attach to, gives it one address, and takes it up last: before that no packet
-/// passes. Its alias says whose it is. It speaks no IPv6 and drops packets from addresses that are not routed to it. A TAP of that name which is
-/// right already is left alone, so that a guest on it notices nothing; one of another owner is made anew. A TAP of
+/// passes. Its alias says whose it is. It speaks no IPv6 and drops packets from addresses that are not routed to it. A TAP of that
+/// name which is right already is left alone, so that a guest on it notices nothing; one of another owner is made anew. A TAP of
 /// another alias, or a link of another kind, is left alone, and an error. Tells whether it was made anew.
 pub fn create_tap(
     name: &str,

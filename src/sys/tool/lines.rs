@@ -25,8 +25,8 @@ impl Tool {
         self.lines_within(&|| None, line)
     }
 
-    /// The same until `exceeded` says which bound the tool is beyond; it is asked once a second. The tool is then killed, and what ends
-    /// with it.
+    /// The same until `exceeded` says which bound the tool is beyond; it is asked once a second. The tool is then killed, and what
+    /// ends with it.
     pub fn lines_within(
         &self,
         exceeded: &(dyn Fn() -> Option<String> + Sync),
