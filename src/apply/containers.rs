@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::apply::host::Host;
 use crate::base::text::{excerpt, last_lines};
 use crate::base::{Label, Sha256};
 use crate::fleet::{ContainerSource, HealthCheck};
@@ -86,7 +85,7 @@ impl GuestHandle<'_> {
         let begun = Instant::now();
         let limit = Duration::from_secs(check.known_after()) + AWAIT_SLACK;
         loop {
-            self.host.check_interrupt()?;
+            self.host.check_signals()?;
             let mut ready = self.ready_for_containers(&failed)?;
             let words = ["sh", "-c", AWAIT, "sis-await", container.name.as_str()];
             let words = [owned(&words), vec![AWAIT_SECONDS.to_string()]].concat();

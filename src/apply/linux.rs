@@ -13,6 +13,7 @@ use crate::host::state::Machine;
 use crate::sys::block;
 use crate::sys::cgroup::{Device, Hierarchy};
 use crate::sys::fs::{FileError, existing_ancestor};
+use crate::sys::interrupt;
 use crate::sys::launch::Started;
 use crate::sys::sparse;
 
@@ -103,6 +104,17 @@ impl<'a> GuestHandle<'a> {
 }
 
 impl LinuxHost {
+    /// Fails where this process is asked to end, and heeds it.
+    ///
+    /// # Errors
+    /// [`ApplyError::Interrupted`].
+    pub(super) fn check_signals(&self) -> Result<(), ApplyError> {
+        match interrupt::asked().filter(|_| self.heeds_signals) {
+            Some(interrupted) => Err(interrupted.into()),
+            None => Ok(()),
+        }
+    }
+
     /// A host that is changed as far as `scope` goes; `launcher` is this program.
     pub fn new(layout: Layout, scope: Scope, hierarchy: Hierarchy, launcher: PathBuf) -> Self {
         Self {

@@ -14,7 +14,6 @@ use crate::plan::{ContainerStep, DiskStep, NetworkStep, PoolStep, SnapshotStep, 
 use crate::sys::cgroup::{Device, IoLimits, Limits};
 use crate::sys::digest::digest_like;
 use crate::sys::fs::{self as files, FileError};
-use crate::sys::interrupt;
 use crate::sys::netns::{self, Presence};
 use crate::sys::{ip, tap as taps};
 
@@ -64,10 +63,7 @@ impl Host for LinuxHost {
     }
 
     fn check_interrupt(&self) -> Result<(), ApplyError> {
-        match interrupt::asked().filter(|_| self.heeds_signals) {
-            Some(interrupted) => Err(interrupted.into()),
-            None => Ok(()),
-        }
+        self.check_signals()
     }
 }
 

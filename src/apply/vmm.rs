@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use crate::apply::host::Host;
 use crate::base::{GUEST_USER, GuestName};
 use crate::host::console::ConsoleLog;
 use crate::host::jail::{MemoryFile, jail};
@@ -191,7 +190,7 @@ impl GuestHandle<'_> {
         let (mut serial, mut vmm_log) = (Listener::to(self, Serial)?, Listener::to(self, Vmm)?);
         let mut vmm = None;
         loop {
-            host.check_interrupt()?;
+            host.check_signals()?;
             // Looked for before the log is read, so that the last words of one that ended are seen.
             vmm = vmm.as_ref().and_then(|vmm: &ProcessInfo| process::again(vmm.id)).or_else(|| self.vmm());
             if vmm.is_none() {

@@ -262,7 +262,7 @@ pub const MAY_CHANGE: &[Allowed] = &[
     },
     Allowed {
         file: "src/apply/preflight.rs",
-        functions: &["keep_place", "is_writable"],
+        functions: &["record_jails_root", "check_writable"],
         why: "tries whether the store can be written to, before anything is stopped",
     },
     Allowed {

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::apply::control::{self, PATIENCE, PAUSE_LIMIT, VmmControl};
-use crate::apply::host::Host;
 use crate::apply::linux::{GuestHandle, LinuxHost};
 use crate::apply::record::{self, Freezing, Ready, Unreadable};
 use crate::apply::{ApplyError, preflight};
@@ -184,7 +183,7 @@ fn describe(
         origin,
         files: seal(dir, task)?,
     };
-    host.check_interrupt()?;
+    host.check_signals()?;
     record::write_synced(&dir.join(MANIFEST), &manifest)?;
     let (snapshot, guest) = (request.name.clone(), request.guest.clone());
     HeldLedger::open(&host.layout)?.add(LedgerEvent::Made { id: manifest.id(), snapshot, guest })?;
@@ -251,7 +250,7 @@ fn write_all(
     record::write(&layout.guest(request.guest).freezing(), &marker)?;
     let begun = Instant::now();
     task.detail("pause");
-    host.check_interrupt()?;
+    host.check_signals()?;
     control.pause()?;
     task.detail("write memory");
     let limit = parts::time_limit(machine.memory_mib);
@@ -262,7 +261,7 @@ fn write_all(
     if request.core && !of(machine.vmm).has_snapshot_in_jail() {
         control.write_core(&new_file(dir, CORE)?, limit)?;
     }
-    host.check_interrupt()?;
+    host.check_signals()?;
     task.detail("copy the disk");
     copy_disk(subject, dir)?;
     host.guest(request.guest).copy_session_disk(dir)?;
