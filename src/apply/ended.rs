@@ -1,5 +1,6 @@
 //! What to say of a VMM that ended.
 
+use crate::apply::VmmError;
 use std::sync::PoisonError;
 
 use crate::host::state::Machine;
@@ -21,9 +22,9 @@ impl GuestHandle<'_> {
         let last_lines = [said, last_lines].concat();
         match host.hierarchy.limits(&cgroup) {
             Some(limits) if host.hierarchy.oom_kills(&cgroup) > 0 => {
-                ApplyError::OutOfMemory { guest, limit: limits.memory, last_lines }
+                VmmError::OutOfMemory { guest, limit: limits.memory, last_lines }.into()
             }
-            _ => ApplyError::Ended { guest, why, last_lines },
+            _ => VmmError::Ended { guest, why, last_lines }.into(),
         }
     }
 }

@@ -3,9 +3,9 @@
 mod ledger;
 mod session_disk;
 mod snapshot;
+mod vmm;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::base::FileDigest;
 use crate::base::{Class, Diagnosis, Diagnostic};
@@ -25,7 +25,6 @@ use crate::sys::qemu::QmpError;
 use crate::sys::ssh::SshError;
 use crate::sys::tool::ToolError;
 
-use super::exit_cause::ExitCause;
 use super::network::FleetNetworkError;
 use super::record::quarantine::QuarantineError;
 use super::record::{Unreadable, Unwritten};
@@ -34,6 +33,7 @@ pub(super) use ledger::FORMAT;
 pub use ledger::{LedgerError, TransferError};
 pub use session_disk::SessionDiskError;
 pub use snapshot::SnapshotError;
+pub use vmm::VmmError;
 
 /// An operation on the host that failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,8 @@ pub enum ApplyError {
     Qmp(#[from] QmpError),
     #[error(transparent)]
     Api(#[from] ApiError),
+    #[error(transparent)]
+    Vmm(#[from] VmmError),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
@@ -97,30 +99,6 @@ pub enum ApplyError {
     Binary(#[from] BinaryError),
     #[error("{program} is not installed: it is the VMM that [fleet] vmm names")]
     NoVmm { program: &'static str },
-    #[error("the VMM of {guest} was not in the cgroup {cgroup} for every controller, and was killed")]
-    NotInCgroup { guest: GuestName, cgroup: String },
-    #[error("the VMM of {guest} was killed by the kernel: out of memory{}{}", limit_of(.limit), indented(.last_lines))]
-    OutOfMemory { guest: GuestName, limit: Option<u64>, last_lines: Vec<String> },
-    #[error("the VMM of {guest} ended before the guest was ready{}{}", what(.why), indented(.last_lines))]
-    Ended { guest: GuestName, why: ExitCause, last_lines: Vec<String> },
-    #[error("the VMM of {0} exited in the meantime")]
-    Gone(GuestName),
-    #[error("{guest} was not ready within {} s{}", .after.as_secs(), indented(.last_lines))]
-    NotReady { guest: GuestName, after: Duration, last_lines: Vec<String> },
-    #[error("services of {guest} did not start: {services}{}", indented(.last_lines))]
-    Services { guest: GuestName, services: String, last_lines: Vec<String> },
-    #[error("cannot remove all jails of {guest}{}", indented(.left))]
-    NotRemoved { guest: GuestName, left: Vec<String> },
-    #[error("{0} has no jail to start in")]
-    NoJail(GuestName),
-    #[error("{0} was handed out meanwhile, and is left as it is")]
-    HandedOut(GuestName),
-    #[error("the VMM of {0} does not exit, not even after SIGKILL")]
-    DoesNotEnd(GuestName),
-    #[error("the logs of {guest} are not kept: `sisforge keep-logs` does not start{}", if said.is_empty() { String::new() } else { format!(": {said}") })]
-    NoKeeper { guest: GuestName, said: String },
-    #[error("the process that keeps the logs of {0} does not exit, not even after SIGKILL")]
-    KeeperDoesNotEnd(GuestName),
     #[error("container {container} of {guest} {outcome}: {reason}")]
     Container { guest: GuestName, container: String, outcome: &'static str, reason: String },
 }
@@ -129,9 +107,6 @@ pub enum ApplyError {
 const TWO_JAILS: &str = "stop the other guest, or give each a disk of its own; a jail that nothing runs in can be removed, and the disk stays";
 const MOVE_BACK: &str = "take the old `jails` back; or with it take the fleet down, move the fleet's \
   directories `disks` and `snapshots` to the new place, and go on there";
-const IN_THE_KERNEL: &str = "it is blocked in the kernel, perhaps waiting for a disk: `dmesg` may say why; a reboot of the host \
-     ends it";
-const WHAT_STAYS: &str = "`lsattr` shows files that are immutable, `fuser -vm` shows who uses a mount";
 
 impl Diagnostic for ApplyError {
     fn diagnosis(&self) -> Diagnosis {
@@ -149,6 +124,7 @@ impl Diagnostic for ApplyError {
             Self::Ssh(error) => error.diagnosis(),
             Self::Qmp(error) => error.diagnosis(),
             Self::Api(error) => error.diagnosis(),
+            Self::Vmm(error) => error.diagnosis(),
             Self::Snapshot(error) => error.diagnosis(),
             Self::SessionDisk(error) => error.diagnosis(),
             Self::Unreadable(error) => error.diagnosis(),
@@ -167,41 +143,8 @@ impl Diagnostic for ApplyError {
                 Failed.hint("remove `io` from the guests, or move [host] store to a file system on a disk")
             }
             Self::NoVmm { program } => ToolError::Missing { tool: (*program).to_owned() }.diagnosis(),
-            Self::OutOfMemory { .. } => {
-                Failed.hint("give the guest more `memory`, or a smaller disk in memory")
-            }
-            Self::Ended { why: ExitCause { remedy: Some(remedy), .. }, .. } => Failed.hint(*remedy),
-            Self::Ended { guest, .. } | Self::Gone(guest) => {
-                Failed.hint(format!("`sisforge logs {guest} --vmm` shows what its VMM said"))
-            }
-            Self::NotReady { guest, .. } => Failed.hint(format!(
-                "`sisforge logs {guest}` shows its serial console; `sisforge up --timeout SECONDS` waits longer"
-            )),
-            Self::Services { guest, .. } => {
-                Failed.hint(format!("`sisforge logs {guest}` shows what it said"))
-            }
-            Self::NotRemoved { .. } => Failed.hint(WHAT_STAYS),
-            Self::HandedOut(_) => Failed.hint("run the command again: it goes by what is there then"),
-            Self::NoJail(_) => Failed.hint("`sisforge up` makes one"),
-            Self::DoesNotEnd(_) | Self::KeeperDoesNotEnd(_) => Failed.hint(IN_THE_KERNEL),
             // What to do is in their words, or nothing is known.
-            Self::NoNode { .. }
-            | Self::NotInCgroup { .. }
-            | Self::NoKeeper { .. }
-            | Self::Interrupted(_)
-            | Self::Container { .. } => Failed.no_hint(),
+            Self::NoNode { .. } | Self::Interrupted(_) | Self::Container { .. } => Failed.no_hint(),
         }
     }
-}
-
-fn what(why: &ExitCause) -> String {
-    why.what.as_ref().map(|what| format!(": {what}")).unwrap_or_default()
-}
-
-fn limit_of(bytes: &Option<u64>) -> String {
-    bytes.map(|bytes| format!(" (limit {} MiB)", bytes >> 20)).unwrap_or_default()
-}
-
-fn indented(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("\n    {line}")).collect()
 }

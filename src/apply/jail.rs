@@ -2,6 +2,7 @@
 
 mod lost_disk;
 
+use crate::apply::VmmError;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -213,7 +214,7 @@ impl GuestHandle<'_> {
         if !self.host.look.keep_jails(guest, self.jails()?.into_iter().filter(is_there).collect()) {
             remove_parents(layout);
         }
-        if left.is_empty() { Ok(()) } else { Err(ApplyError::NotRemoved { guest: guest.clone(), left }) }
+        if left.is_empty() { Ok(()) } else { Err(VmmError::NotRemoved { guest: guest.clone(), left }.into()) }
     }
 
     /// Unmounts and removes whatever jails a guest has, and the records of what ran in them.
@@ -275,7 +276,7 @@ impl GuestHandle<'_> {
     pub fn jail_root(self, vmm: &ProcessInfo) -> Result<PathBuf, ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
         let place = self.jail_in_use(&self.jails()?, vmm);
-        Ok(place.ok_or_else(|| ApplyError::NoJail(guest.clone()))?.root(layout, guest))
+        Ok(place.ok_or_else(|| VmmError::NoJail(guest.clone()))?.root(layout, guest))
     }
 
     /// Opens the data disk of a guest whose VMM runs: a kept one by the name that the store has for it, any other through the
@@ -292,7 +293,7 @@ impl GuestHandle<'_> {
         let root = UntrustedDir::open(&path, machine.uid)?;
         // Held before, so that it is the root of this process and of no later one that has its number.
         if !process::lives(vmm.id) {
-            return Err(ApplyError::Gone(self.name.clone()));
+            return Err(VmmError::Gone(self.name.clone()).into());
         }
         Ok(root.file(DISK)?)
     }

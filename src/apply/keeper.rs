@@ -1,6 +1,7 @@
 //! The keeper of a guest's logs: a process beside the VMM that copies what it writes into files of bounded size
 //! (`sys/log`). It ends by itself once the VMM has, and where it is killed the VMM goes on.
 
+use crate::apply::VmmError;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
@@ -88,7 +89,7 @@ impl GuestHandle<'_> {
         if self.has_keeper() {
             return Ok(ends);
         }
-        Err(ApplyError::NoKeeper { guest: guest.clone(), said: last_words.trim().to_owned() })
+        Err(VmmError::NoKeeper { guest: guest.clone(), said: last_words.trim().to_owned() }.into())
     }
 
     /// Starts a keeper and waits until it has begun, or has ended; what it said then.
@@ -164,7 +165,7 @@ impl GuestHandle<'_> {
         if self.keeper_ends_within(PATIENCE) {
             Ok(())
         } else {
-            Err(ApplyError::KeeperDoesNotEnd(guest.clone()))
+            Err(VmmError::KeeperDoesNotEnd(guest.clone()).into())
         }
     }
 

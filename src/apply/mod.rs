@@ -41,7 +41,7 @@ use crate::plan::{GuestSteps, Plan, SnapshotStep, Step};
 use crate::sys::interrupt;
 use crate::sys::report::{Report, Unit};
 
-pub use error::ApplyError;
+pub use error::{ApplyError, VmmError};
 pub use host::Host;
 
 /// What was done of a plan, or of a part of it.
@@ -256,7 +256,10 @@ fn stop(guest: &GuestSteps, take: &dyn Fn(&Step) -> Result<(), StepFailure>) -> 
     let mut failures = Vec::new();
     for step in &guest.steps {
         failures.extend(take(step).err());
-        if failures.last().is_some_and(|failure| matches!(failure.error, ApplyError::HandedOut(_))) {
+        if failures
+            .last()
+            .is_some_and(|failure| matches!(failure.error, ApplyError::Vmm(VmmError::HandedOut(_))))
+        {
             break;
         }
     }

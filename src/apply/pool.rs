@@ -1,5 +1,6 @@
 //! Guests of pools: made to wait, and taken out of waiting before anything else is done to them.
 
+use crate::apply::VmmError;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -37,7 +38,7 @@ impl GuestHandle<'_> {
 
     /// Has a guest that is ready wait until somebody takes it.
     pub(super) fn make_spare(self, spare: &SpareSpec) -> Result<(), ApplyError> {
-        let vmm = self.vmm().ok_or_else(|| ApplyError::Gone(self.name.clone()))?;
+        let vmm = self.vmm().ok_or_else(|| VmmError::Gone(self.name.clone()))?;
         if spare.paused {
             self.control(&vmm)?.pause()?;
         }
@@ -51,10 +52,10 @@ impl GuestHandle<'_> {
     /// Ends a guest that waits, so that nobody is given it any more.
     ///
     /// # Errors
-    /// [`ApplyError::HandedOut`] where somebody took it meanwhile; nothing was done to it then.
+    /// [`VmmError::HandedOut`] where somebody took it meanwhile; nothing was done to it then.
     pub(super) fn end_spare(self) -> Result<(), ApplyError> {
         if !self.withdraw()? {
-            return Err(ApplyError::HandedOut(self.name.clone()));
+            return Err(VmmError::HandedOut(self.name.clone()).into());
         }
         // It stands still and hears nothing, and it has nothing to lose.
         self.kill_vmm(None)
@@ -146,7 +147,7 @@ impl GuestHandle<'_> {
 
     /// The VMM of a guest that somebody has taken. A later one is not theirs.
     pub fn vmm_taken(self, record: &PoolRecord) -> Result<ProcessInfo, ApplyError> {
-        self.vmm().filter(|vmm| record.is_of(vmm)).ok_or_else(|| ApplyError::Gone(self.name.clone()))
+        self.vmm().filter(|vmm| record.is_of(vmm)).ok_or_else(|| VmmError::Gone(self.name.clone()).into())
     }
 
     /// Gives a guest that somebody has taken the disk of its session, where it has one, and lets it run.
@@ -171,7 +172,7 @@ impl GuestHandle<'_> {
     /// The VMM, connected to.
     fn control(self, vmm: &ProcessInfo) -> Result<Box<dyn VmmControl>, ApplyError> {
         let machine: Option<Machine> = self.machine()?;
-        let machine = machine.ok_or_else(|| ApplyError::Gone(self.name.clone()))?;
+        let machine = machine.ok_or_else(|| VmmError::Gone(self.name.clone()))?;
         control::connect(&self.jail_root(vmm)?, &machine, vmm, PATIENCE)
     }
 }

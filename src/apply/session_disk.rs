@@ -4,6 +4,7 @@
 //! Whoever looks for that and then gives the disk away, or removes it, holds the disk's directory locked meanwhile (flock(2)), so
 //! that of two who want one disk one gets it, and nobody needs to hold the host for it. No guest's uid reaches that directory.
 
+use crate::apply::VmmError;
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -242,7 +243,7 @@ impl GuestHandle<'_> {
         disk: &HeldSessionDisk,
     ) -> Result<(), ApplyError> {
         let machine: Option<Machine> = self.machine()?;
-        let machine = machine.ok_or_else(|| ApplyError::Gone(self.name.clone()))?;
+        let machine = machine.ok_or_else(|| VmmError::Gone(self.name.clone()))?;
         let (root, path) = (self.jail_root(vmm)?, in_jail(&disk.name));
         let link = root.join(&path);
         let size = fs::metadata(&disk.path).map_err(FileError::when("look at", &disk.path))?.len();

@@ -1,5 +1,6 @@
 //! VMMs: started in their cgroup, waited for, asked to stop, and ended.
 
+use crate::apply::VmmError;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -44,7 +45,7 @@ impl GuestHandle<'_> {
         let (host, guest) = (self.host, self.name);
         let layout = &host.layout;
         let newest = self.jails()?.pop().filter(|place| place.vmm == machine.vmm);
-        let place = newest.ok_or_else(|| ApplyError::NoJail(guest.clone()))?;
+        let place = newest.ok_or_else(|| VmmError::NoJail(guest.clone()))?;
         // The record first: a VMM that runs is then always known.
         for earlier in self.dir().records_of_vmm() {
             files::remove(&earlier)?;
@@ -136,7 +137,7 @@ impl GuestHandle<'_> {
     /// Kills a VMM that is not in its cgroup for every controller: nothing would hold what it takes.
     ///
     /// # Errors
-    /// [`ApplyError::NotInCgroup`] where it was killed.
+    /// [`VmmError::NotInCgroup`] where it was killed.
     fn kill_outside_cgroup(self, vmm: &ProcessInfo) -> Result<(), ApplyError> {
         let (host, guest) = (self.host, self.name);
         let cgroup = host.layout.cgroup(guest);
@@ -144,14 +145,14 @@ impl GuestHandle<'_> {
             return Ok(());
         }
         end(guest, vmm)?;
-        Err(ApplyError::NotInCgroup { guest: guest.clone(), cgroup })
+        Err(VmmError::NotInCgroup { guest: guest.clone(), cgroup }.into())
     }
 
     /// Takes a VMM back into its cgroup. What it took meanwhile is not counted there.
     pub(super) fn take_into_cgroup(self) -> Result<(), ApplyError> {
         let (host, guest) = (self.host, self.name);
         let vmm = self.vmm();
-        let vmm = vmm.ok_or_else(|| ApplyError::Gone(guest.clone()))?;
+        let vmm = vmm.ok_or_else(|| VmmError::Gone(guest.clone()))?;
         Ok(host.hierarchy.take_in(&host.layout.cgroup(guest), vmm.id.pid)?)
     }
 
@@ -229,8 +230,8 @@ impl GuestHandle<'_> {
         }
         let (guest, last_lines) = (guest.clone(), [said, last_lines].concat());
         match failed {
-            Some(services) => ApplyError::Services { guest, services, last_lines },
-            None => ApplyError::NotReady { guest, after: host.ready_timeout, last_lines },
+            Some(services) => VmmError::Services { guest, services, last_lines }.into(),
+            None => VmmError::NotReady { guest, after: host.ready_timeout, last_lines }.into(),
         }
     }
 }
@@ -340,7 +341,11 @@ impl GuestHandle<'_> {
 fn end(guest: &GuestName, vmm: &ProcessInfo) -> Result<(), ApplyError> {
     // A process that is gone already is what is wanted.
     let _ = process::send_signal(vmm.id, Signal::KILL);
-    if process::wait_gone(vmm.id, KILL_TIMEOUT) { Ok(()) } else { Err(ApplyError::DoesNotEnd(guest.clone())) }
+    if process::wait_gone(vmm.id, KILL_TIMEOUT) {
+        Ok(())
+    } else {
+        Err(VmmError::DoesNotEnd(guest.clone()).into())
+    }
 }
 
 impl GuestHandle<'_> {
@@ -353,7 +358,7 @@ impl GuestHandle<'_> {
     /// Tells a running VMM what changed of its machine, and then remembers it as that.
     pub(super) fn adjust_vmm(self, machine: &Machine) -> Result<(), ApplyError> {
         let vmm = self.vmm();
-        let vmm = vmm.ok_or_else(|| ApplyError::Gone(self.name.clone()))?;
+        let vmm = vmm.ok_or_else(|| VmmError::Gone(self.name.clone()))?;
         let root = self.jail_root(&vmm)?;
         let running: Machine = self.machine()?.unwrap_or_else(|| machine.as_started());
         control::connect(&root, machine, &vmm, PATIENCE)?.adjust(&running, machine)?;

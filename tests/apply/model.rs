@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 
-use sisforge::apply::{ApplyError, Host};
+use sisforge::apply::{ApplyError, Host, VmmError};
 use sisforge::base::{GuestName, Rates, Sha256, SnapshotName};
 use sisforge::host::container::StartedContainer;
 use sisforge::host::observed::{
@@ -241,7 +241,7 @@ impl Host for ModelHost {
             Step::KeepLogs { guest } => self.running("keep logs", guest, &|vmm| vmm.logged = true),
             Step::AwaitReady { guest } => {
                 if self.inner().waiting.contains_key(guest) {
-                    return Err(ApplyError::DoesNotEnd(guest.clone()));
+                    return Err(VmmError::DoesNotEnd(guest.clone()).into());
                 }
                 self.running("await", guest, &|vmm| vmm.ready = true)
             }
@@ -378,7 +378,7 @@ impl ModelHost {
 
     fn remove_cgroup(&self, guest: &GuestName) -> Done {
         if self.inner().state.guests.get(guest).is_some_and(|guest| guest.vmm.is_some()) {
-            return Err(ApplyError::DoesNotEnd(guest.clone()));
+            return Err(VmmError::DoesNotEnd(guest.clone()).into());
         }
         let half = |guest: &mut ObservedGuest| {
             guest.cgroup = Some(ObservedCgroup { limits: Found::Half, oom_kills: guest.oom_kills() });

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::apk::{IndexingError, KeyError, SignatureError};
-use crate::apply::ApplyError;
 use crate::apply::snapshot::SnapshotError;
+use crate::apply::{ApplyError, VmmError};
 use crate::base::problem::Problem;
 use crate::base::{Class::Failed, Class::Invalid, GuestName, Label};
 use crate::build::{BuildError, ProjectError, VendorError};
@@ -213,7 +213,7 @@ fn a_host_that_fails_is_told_with_a_way_out() {
             Some("qemu-system-x86"),
         ),
         (
-            ApplyError::Gone(guest()).into(),
+            ApplyError::from(VmmError::Gone(guest())).into(),
             "exited in the meantime",
             Failed,
             Some(
@@ -221,7 +221,7 @@ fn a_host_that_fails_is_told_with_a_way_out() {
           --vmm`",
             ),
         ),
-        (ApplyError::DoesNotEnd(guest()).into(), "SIGKILL", Failed, Some("dmesg")),
+        (ApplyError::from(VmmError::DoesNotEnd(guest())).into(), "SIGKILL", Failed, Some("dmesg")),
         (SnapshotError::NotFound(name()).into(), "there is no snapshot one", Invalid, Some("snapshot ls")),
         (
             ApplyError::from(SnapshotError::NotFound(name())).into(),
