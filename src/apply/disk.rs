@@ -138,7 +138,7 @@ pub struct DiskFile {
 /// Every data disk of a fleet, by guest.
 pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
     let layout = &host.layout;
-    host.look.again();
+    host.cache.clear();
     let mut found = Vec::new();
     for file in files::names_in(&layout.disks())? {
         let Some(name) = file.strip_suffix(".ext4") else { continue };
@@ -163,7 +163,7 @@ pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
     let store = fs::metadata(layout.jails_root_of_fleet()).map(|meta| meta.dev()).ok();
     let kept =
         |disk: &Metadata| if Some(disk.dev()) == store { DiskBacking::Jail } else { DiskBacking::Tmpfs };
-    for (guest, places) in host.look.all_jails(layout)? {
+    for (guest, places) in host.cache.all_jails(layout)? {
         // That of a kept disk is another name of it.
         if let Some(newest) = places.last().filter(|_| !layout.disk(&guest).exists()) {
             let root = newest.root(layout, &guest);

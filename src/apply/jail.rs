@@ -31,7 +31,7 @@ pub(super) use lost_disk::Astray;
 impl GuestHandle<'_> {
     /// The jails of one guest, by their attempts.
     pub fn jails(self) -> Result<Vec<JailId>, ApplyError> {
-        self.host.look.jails(self.layout(), self.name)
+        self.host.cache.jails(self.layout(), self.name)
     }
 
     /// The jail that a guest's VMM lives in, of those that are there: where its root is. One that is only about to enter its
@@ -68,7 +68,7 @@ impl GuestHandle<'_> {
         files::create_private_dir(&self.dir())?;
         // Known before it is there, so that what is half made is removed as well.
         let there = earlier.into_iter().filter(|earlier| earlier.dir(layout, guest).exists());
-        self.host.look.keep_jails(guest, there.chain([place]).collect());
+        self.host.cache.set_jails(guest, there.chain([place]).collect());
         lay_out(&jail(guest, machine, layout), scope, &place.root(layout, guest))?;
         Ok(place)
     }
@@ -196,7 +196,7 @@ impl GuestHandle<'_> {
     /// disks there.
     fn clear(self, place: JailId) -> Vec<String> {
         let dir = place.dir(self.layout(), self.name);
-        let mounted = match self.host.look.mounts_below(self.layout(), &dir) {
+        let mounted = match self.host.cache.mounts_below(self.layout(), &dir) {
             Ok(mounted) => mounted,
             Err(error) => return vec![one_line(&error)],
         };
@@ -211,7 +211,7 @@ impl GuestHandle<'_> {
         let left: Vec<_> = places.iter().flat_map(|place| self.clear(*place)).collect();
         let is_gone = |place: &JailId| left.is_empty() && places.contains(place);
         let is_there = |place: &JailId| !is_gone(place) && place.dir(layout, guest).exists();
-        if !self.host.look.keep_jails(guest, self.jails()?.into_iter().filter(is_there).collect()) {
+        if !self.host.cache.set_jails(guest, self.jails()?.into_iter().filter(is_there).collect()) {
             remove_parents(layout);
         }
         if left.is_empty() { Ok(()) } else { Err(VmmError::NotRemoved { guest: guest.clone(), left }.into()) }
@@ -230,7 +230,7 @@ impl GuestHandle<'_> {
         for record in self.record_files() {
             files::remove(&record)?;
         }
-        self.host.look.forget_machine(self.name);
+        self.host.cache.forget_machine(self.name);
         self.clear_jails(&self.jails()?)
     }
 

@@ -62,7 +62,7 @@ impl GuestHandle<'_> {
     pub fn start_keeper(self, vmm: VmmKind, root: &Path, why: KeeperReason) -> Result<Ends, ApplyError> {
         let (host, guest) = (self.host, self.name);
         let layout = &host.layout;
-        host.look.forget_end(guest);
+        host.cache.forget_end(guest);
         let mut streams = vmm::of(vmm).log_streams(layout, guest, root);
         let is_there = |pipe: &Path| pipe.symlink_metadata().is_ok_and(|meta| meta.file_type().is_fifo());
         streams.retain(|stream| stream.kind != LogKind::Metrics || is_there(&stream.pipe));
@@ -133,7 +133,7 @@ impl GuestHandle<'_> {
         let (layout, host) = (self.layout(), self.host);
         let none_can_be = host.hierarchy.procs_files(&layout.keepers_cgroup()).is_empty();
         let dir = (!none_can_be).then(|| DirId::of(&self.dir()))??;
-        host.look.halted_keeper(&host.hierarchy, layout, dir)
+        host.cache.halted_keeper(&host.hierarchy, layout, dir)
     }
 
     /// Lets a keeper go on that was found stopped.
@@ -147,13 +147,13 @@ impl GuestHandle<'_> {
     /// Waits until the keeper of a guest whose VMM is gone has copied all that is left, and ends one that hangs.
     pub fn end_keeper(self) -> Result<(), ApplyError> {
         let guest = self.name;
-        if self.host.look.keeper_has_ended(guest) {
+        if self.host.cache.keeper_has_ended(guest) {
             return Ok(());
         }
         self.wake_keeper();
         self.wait_for_keeper();
         if self.keeper_ends_within(PATIENCE) {
-            self.host.look.keep_end_of_keeper(guest);
+            self.host.cache.set_keeper_ended(guest);
             return Ok(());
         }
         // It lives in the guest's directory, and nothing else does.
@@ -174,7 +174,7 @@ impl GuestHandle<'_> {
     fn wait_for_keeper(self) {
         let (layout, host) = (self.layout(), self.host);
         let Some(dir) = DirId::of(&self.dir()).filter(|_| self.has_keeper()) else { return };
-        let seen = host.look.keeper(&host.hierarchy, layout, dir).and_then(process::Handle::open);
+        let seen = host.cache.keeper(&host.hierarchy, layout, dir).and_then(process::Handle::open);
         // Looked up after the process is held, so it is the one that is waited for.
         if let Some(keeper) = seen.filter(|keeper| process::root(keeper.pid()) == Some(dir)) {
             keeper.wait(PATIENCE);

@@ -45,7 +45,7 @@ pub struct LinuxHost {
     /// This program, which joins a cgroup and becomes the VMM.
     pub launcher: PathBuf,
     /// What one look found; clones share it.
-    pub look: Arc<HostCache>,
+    pub cache: Arc<HostCache>,
     /// Who takes guests apart at a time; clones share it. The kernel needs seconds to end hundreds of VMMs at once.
     pub stops: Arc<Semaphore>,
     /// TAPs that are removed; clones share it.
@@ -96,7 +96,7 @@ impl<'a> GuestHandle<'a> {
 
     /// The machine that was started last, as the last look at the host saw it, for steps that take apart what was seen then.
     pub(super) fn seen_machine(self) -> Result<Option<Arc<Machine>>, Unreadable> {
-        match self.host.look.machine(self.name) {
+        match self.host.cache.machine(self.name) {
             Some(seen) => Ok(Some(seen)),
             None => Ok(self.machine()?.map(Arc::new)),
         }
@@ -124,7 +124,7 @@ impl LinuxHost {
             artifacts: BTreeMap::new(),
             container_files: BTreeMap::new(),
             launcher,
-            look: Arc::default(),
+            cache: Arc::default(),
             stops: Arc::new(Semaphore::new(STOPS)),
             tap_removals: Arc::default(),
             heeds_signals: true,
@@ -143,7 +143,7 @@ impl LinuxHost {
     /// Keeps what the last look read of the fleet's rules, so that the next one need not; whoever calls this holds the host. What
     /// cannot be kept is read again.
     pub fn keep_read_rules(&self) {
-        if let Some(read) = self.look.read_rules() {
+        if let Some(read) = self.cache.read_rules() {
             let _ = network::keep_rules(&self.layout, &read);
         }
     }

@@ -53,11 +53,11 @@ pub struct LeavingTap {
 pub(super) struct SeenVmm {
     pub process: ProcessInfo,
     /// Whether somebody stopped it, or froze it.
-    pub stands_still: bool,
+    pub halted: bool,
 }
 
 /// Gives what is known, or finds it out.
-fn known<T>(
+fn get_or_find<T>(
     cell: &mut Option<T>,
     find: impl FnOnce() -> Result<T, ApplyError>,
 ) -> Result<&mut T, ApplyError> {
@@ -74,12 +74,12 @@ impl HostCache {
     }
 
     /// Forgets everything: the host may be another by now.
-    pub fn again(&self) {
+    pub fn clear(&self) {
         *self.found() = KnownHost::default();
     }
 
     /// Notes what was read of the fleet's rules.
-    pub(super) fn note_rules(&self, read: &KernelRules) {
+    pub(super) fn set_rules(&self, read: &KernelRules) {
         self.found().rules = Some(read.clone());
     }
 
@@ -89,7 +89,7 @@ impl HostCache {
     }
 
     /// Notes the VMM of a guest.
-    pub(super) fn keep_vmm(&self, guest: &GuestName, vmm: SeenVmm) {
+    pub(super) fn set_vmm(&self, guest: &GuestName, vmm: SeenVmm) {
         self.found().vmms.insert(guest.clone(), vmm);
     }
 
@@ -100,7 +100,7 @@ impl HostCache {
     }
 
     /// Notes the machine of a guest that runs, as its record tells it.
-    pub(super) fn keep_machine(&self, guest: &GuestName, machine: &Machine) {
+    pub(super) fn set_machine(&self, guest: &GuestName, machine: &Machine) {
         let machine = Arc::new(machine.clone());
         self.found().machines.insert(guest.clone(), machine);
     }
@@ -116,12 +116,12 @@ impl HostCache {
     }
 
     /// Notes that nothing of a guest's VMM is left, in its cgroup or in its jails.
-    pub(super) fn keep_end(&self, guest: &GuestName) {
+    pub(super) fn set_ended(&self, guest: &GuestName) {
         self.found().ended.insert(guest.clone());
     }
 
     /// Notes that the keeper of a guest's logs has ended.
-    pub(super) fn keep_end_of_keeper(&self, guest: &GuestName) {
+    pub(super) fn set_keeper_ended(&self, guest: &GuestName) {
         self.found().ended_keepers.insert(guest.clone());
     }
 
@@ -144,7 +144,7 @@ impl HostCache {
     }
 
     /// Notes the TAPs of the fleet's namespace, but those whose names are also in the host's own network.
-    pub(super) fn keep_taps(&self, layout: &Layout, inside: &[Interface], on_host: &[Interface]) {
+    pub(super) fn set_taps(&self, layout: &Layout, inside: &[Interface], on_host: &[Interface]) {
         let on_host: BTreeSet<&str> = on_host.iter().map(|found| found.name.as_str()).collect();
         let indices: BTreeMap<&str, u32> =
             inside.iter().map(|found| (found.name.as_str(), found.index)).collect();
@@ -171,17 +171,17 @@ impl HostCache {
 
     /// The jails of all guests, each guest's by their attempts.
     pub fn all_jails(&self, layout: &Layout) -> Result<BTreeMap<GuestName, Vec<JailId>>, ApplyError> {
-        known(&mut self.found().jails, || jail_id::all(layout)).cloned()
+        get_or_find(&mut self.found().jails, || jail_id::all(layout)).cloned()
     }
 
     /// The jails of one guest.
     pub(super) fn jails(&self, layout: &Layout, guest: &GuestName) -> Result<Vec<JailId>, ApplyError> {
         let mut found = self.found();
-        Ok(known(&mut found.jails, || jail_id::all(layout))?.get(guest).cloned().unwrap_or_default())
+        Ok(get_or_find(&mut found.jails, || jail_id::all(layout))?.get(guest).cloned().unwrap_or_default())
     }
 
     /// Notes that a guest has these jails now; whether any guest has one.
-    pub(super) fn keep_jails(&self, guest: &GuestName, places: Vec<JailId>) -> bool {
+    pub(super) fn set_jails(&self, guest: &GuestName, places: Vec<JailId>) -> bool {
         let mut found = self.found();
         let Some(jails) = &mut found.jails else { return true };
         if places.is_empty() {
@@ -203,7 +203,10 @@ impl HostCache {
         };
         // It looks, and cannot fail.
         let mut found = self.found();
-        known(&mut found.rooted, find).ok().and_then(|rooted| rooted.get(&root).cloned()).unwrap_or_default()
+        get_or_find(&mut found.rooted, find)
+            .ok()
+            .and_then(|rooted| rooted.get(&root).cloned())
+            .unwrap_or_default()
     }
 
     /// The keeper of a guest's logs, which is rooted in that guest's directory, where it was stopped.
@@ -219,7 +222,7 @@ impl HostCache {
             Ok(stopped.map(|keeper| (keeper.root, keeper)).collect())
         };
         // It looks, and cannot fail.
-        known(&mut self.found().halted_keepers, find).ok()?.get(&dir).copied()
+        get_or_find(&mut self.found().halted_keepers, find).ok()?.get(&dir).copied()
     }
 
     /// The number of the process that was rooted in a guest's directory at the time of the look, as the keeper of its logs is.
@@ -229,7 +232,7 @@ impl HostCache {
             Ok(keepers.into_iter().filter_map(|pid| Some((process::root(pid)?, pid))).collect())
         };
         // It looks, and cannot fail.
-        known(&mut self.found().keepers, find).ok()?.get(&dir).copied()
+        get_or_find(&mut self.found().keepers, find).ok()?.get(&dir).copied()
     }
 
     /// What was mounted below a directory of a jail, deepest first.
@@ -241,6 +244,6 @@ impl HostCache {
             Ok(found.iter().filter_map(|at| Some(jails.join(at.strip_prefix(&real).ok()?))).collect())
         };
         let mut found = self.found();
-        Ok(known(&mut found.mounts, find)?.iter().filter(|at| at.starts_with(dir)).cloned().collect())
+        Ok(get_or_find(&mut found.mounts, find)?.iter().filter(|at| at.starts_with(dir)).cloned().collect())
     }
 }

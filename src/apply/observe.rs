@@ -35,8 +35,8 @@ use super::{ApplyError, network, resolver, snapshot};
 /// guest.
 pub fn observe(host: &LinuxHost) -> Result<ObservedHost, ApplyError> {
     let (layout, hierarchy) = (&host.layout, &host.hierarchy);
-    host.look.again();
-    let jails = host.look.all_jails(layout)?;
+    host.cache.clear();
+    let jails = host.cache.all_jails(layout)?;
     let cgroups = hierarchy.children(&layout.cgroups());
     let disks = files::names_in(&layout.disks())?;
     let known: BTreeSet<GuestName> = record::guests(layout)?
@@ -47,10 +47,10 @@ pub fn observe(host: &LinuxHost) -> Result<ObservedHost, ApplyError> {
         .collect();
     let (inside, interfaces) = (network::inside(layout)?, ip::interfaces()?);
     if let Some(inside) = &inside {
-        host.look.keep_taps(layout, &inside.interfaces, &interfaces);
+        host.cache.set_taps(layout, &inside.interfaces, &interfaces);
     }
     if let Some(read) = inside.as_ref().and_then(|inside| inside.read_rules()) {
-        host.look.note_rules(read);
+        host.cache.set_rules(read);
     }
     let taps = taps(layout, inside.as_ref(), &interfaces);
     let store = Store::look(layout)?;
@@ -152,12 +152,12 @@ impl GuestHandle<'_> {
         let astray = astray.and_then(|machine| self.astray_disk(machine, found.as_ref(), places));
         let disk_only_open = matches!(astray, Some(Astray::OnlyOpen(_)));
         if let (Some(_), Ok(Some(machine))) = (&found, &machine) {
-            self.host.look.keep_machine(self.name, machine);
+            self.host.cache.set_machine(self.name, machine);
         }
         let vmm = |found| {
             let vmm = self.observed_vmm(&found, (machine, ready), used, store);
             let outside_cgroup = !is_inside && vmm.outside_cgroup;
-            self.host.look.keep_vmm(self.name, SeenVmm { process: found, stands_still: vmm.halted });
+            self.host.cache.set_vmm(self.name, SeenVmm { process: found, halted: vmm.halted });
             ObservedVmm { disk_only_open, outside_cgroup, ..vmm }
         };
         Ok(ObservedGuest {
@@ -182,12 +182,12 @@ impl GuestHandle<'_> {
     ) -> ObservedVmm {
         let (layout, hierarchy, name) = (self.layout(), &self.host.hierarchy, self.name);
         let mut unreadable = Vec::new();
-        let machine = known(machine, &mut unreadable).map(|machine| store.rename(machine));
-        let ready = known(ready, &mut unreadable).filter(|ready| ready.is_of(process));
+        let machine = or_note(machine, &mut unreadable).map(|machine| store.rename(machine));
+        let ready = or_note(ready, &mut unreadable).filter(|ready| ready.is_of(process));
         let paused = self.paused();
         // Of one that may be frozen for good, nobody can say that it may go on.
         let machine = machine.filter(|_| paused.is_ok());
-        let paused = known(paused, &mut unreadable);
+        let paused = or_note(paused, &mut unreadable);
         let role = self.recorded_role(process).unwrap_or_else(|error| {
             unreadable.push(one_line(&error));
             Some(self.role_unread())
@@ -217,7 +217,7 @@ impl GuestHandle<'_> {
 }
 
 /// What a record says; one that cannot be read is noted.
-fn known<T, E: Error + 'static>(read: Result<Option<T>, E>, unreadable: &mut Vec<String>) -> Option<T> {
+fn or_note<T, E: Error + 'static>(read: Result<Option<T>, E>, unreadable: &mut Vec<String>) -> Option<T> {
     read.unwrap_or_else(|error| {
         unreadable.push(one_line(&error));
         None
@@ -254,7 +254,7 @@ impl GuestHandle<'_> {
 
     /// What runs of a guest.
     pub(super) fn occupants(self) -> Occupants {
-        if self.host.look.has_ended(self.name) {
+        if self.host.cache.has_ended(self.name) {
             return Occupants::default();
         }
         let ready: Option<Ready> = record::read(&self.dir().ready()).ok().flatten();
@@ -312,7 +312,7 @@ impl GuestHandle<'_> {
         let roots = places.iter().filter_map(|place| DirId::of(&place.root(self.layout(), self.name)));
         // Another that has such a number by now is none of the guest's, unless it lives there too.
         let live_in = |root: DirId| {
-            let pids = self.host.look.rooted_at(root).into_iter();
+            let pids = self.host.cache.rooted_at(root).into_iter();
             pids.filter_map(process::inspect).filter(move |process| process.root == Some(root))
         };
         leader(roots.flat_map(live_in))

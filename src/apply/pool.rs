@@ -119,7 +119,7 @@ impl GuestHandle<'_> {
     }
 
     /// Whether it waits, and is paused meanwhile.
-    pub(super) fn stands_still(self) -> bool {
+    pub(super) fn is_paused_spare(self) -> bool {
         let role = self.vmm().and_then(|vmm| self.role(&vmm));
         matches!(role, Some(PoolRole::Spare(SpareSpec { paused: true, .. })))
     }

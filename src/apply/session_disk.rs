@@ -193,8 +193,8 @@ fn holder(host: &LinuxHost, name: &Label, disk: Option<&Metadata>) -> Result<Opt
     if disk.is_some_and(|disk| disk.nlink() == 1) {
         return Ok(None);
     }
-    host.look.again();
-    for (guest, places) in host.look.all_jails(&host.layout)? {
+    host.cache.clear();
+    for (guest, places) in host.cache.all_jails(&host.layout)? {
         for place in places {
             let there = place.root(&host.layout, &guest).join(in_jail(name));
             let is_it = |there: Metadata| disk.is_none_or(|disk| files::is_same_file(&there, disk));

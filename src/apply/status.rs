@@ -74,7 +74,7 @@ pub fn guests(host: &LinuxHost, observed: &ObservedHost) -> Vec<GuestStatus> {
 pub fn guest(host: &LinuxHost, observed: &ObservedHost, name: &GuestName) -> GuestStatus {
     let nothing = ObservedGuest::default();
     let state = observed.guests.get(name).unwrap_or(&nothing);
-    let seen = host.look.vmm(name).map(|seen| seen.process);
+    let seen = host.cache.vmm(name).map(|seen| seen.process);
     let vmm = seen.or_else(|| host.guest(name).vmm());
     let parts = state.tap.is_some() || state.has_jail() || state.cgroup.is_some();
     let is_ready = state.vmm.as_ref().is_some_and(|vmm| vmm.ready);

@@ -164,7 +164,7 @@ fn remove_network(host: &LinuxHost) -> Result<(), ApplyError> {
 
 fn create_tap(host: &LinuxHost, tap: &TapSpec) -> Result<(), ApplyError> {
     let (name, alias) = (tap.name.as_str(), host.layout.tap_alias());
-    host.look.forget_tap(name);
+    host.cache.forget_tap(name);
     let create = || {
         let is_new = ip::create_tap(name, tap.owner, tap.address, TAP_PREFIX, &alias)?;
         taps::harden(name)?;
@@ -178,8 +178,8 @@ fn create_tap(host: &LinuxHost, tap: &TapSpec) -> Result<(), ApplyError> {
 
 /// In the fleet's namespace, and in the host's own network, where an earlier sisforge had it.
 fn remove_tap(host: &LinuxHost, name: &InterfaceName) -> Result<(), ApplyError> {
-    if let Some(seen) = host.look.leaving_tap(name.as_str()) {
-        host.look.forget_tap(name.as_str());
+    if let Some(seen) = host.cache.leaving_tap(name.as_str()) {
+        host.cache.forget_tap(name.as_str());
         if host.tap_removals.run(seen, |all| remove_taps(host, &all).is_ok()) {
             return Ok(());
         }

@@ -50,7 +50,7 @@ impl GuestHandle<'_> {
         for earlier in self.dir().records_of_vmm() {
             files::remove(&earlier)?;
         }
-        host.look.forget_end(guest);
+        host.cache.forget_end(guest);
         record::write(&self.dir().machine(), &machine.as_started())?;
         let input = console(&self.dir().console_input())?;
         let launcher = self.launch_command(place, machine)?;
@@ -280,9 +280,9 @@ impl GuestHandle<'_> {
     pub(super) fn stop_vmm(self) -> Result<(), ApplyError> {
         let host = self.host;
         let mut only_here = None;
-        let seen = host.look.vmm(self.name);
+        let seen = host.cache.vmm(self.name);
         // What stands still hears nothing, and one that is frozen does not even die.
-        let may_stand = seen.as_ref().is_none_or(|seen| seen.stands_still);
+        let may_stand = seen.as_ref().is_none_or(|seen| seen.halted);
         let vmm = seen.map(|seen| seen.process).or_else(|| self.vmm());
         if let Some(vmm) = &vmm {
             let machine = self.seen_machine().ok().flatten();
@@ -297,7 +297,7 @@ impl GuestHandle<'_> {
             }
         }
         self.kill_vmm(vmm.as_ref())?;
-        host.look.keep_end(self.name);
+        host.cache.set_ended(self.name);
         only_here.map_or(Ok(()), |disk| self.copy_back(&disk))
     }
 
@@ -362,7 +362,7 @@ impl GuestHandle<'_> {
         let root = self.jail_root(&vmm)?;
         let running: Machine = self.machine()?.unwrap_or_else(|| machine.as_started());
         control::connect(&root, machine, &vmm, PATIENCE)?.adjust(&running, machine)?;
-        self.host.look.forget_machine(self.name);
+        self.host.cache.forget_machine(self.name);
         Ok(record::write(&self.dir().machine(), machine)?)
     }
 }

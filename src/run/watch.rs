@@ -1,7 +1,7 @@
 //! Watch: follow a Git branch or a file, apply each change, repair drift.
 
-mod asking;
 mod building;
+mod fetching;
 mod following;
 mod source;
 
@@ -226,7 +226,7 @@ impl<'a> Watch<'a> {
             Ok(None) => self.look(tell),
             Ok(Some((LookOutcome::Complete, place))) => self.keep_applied(revision, place, tell),
             Ok(Some((other, _))) => Ok(other),
-            Err(_) if self.source.is_made_anew() => self.look(tell),
+            Err(_) if self.source.is_recloning() => self.look(tell),
             Err(error) if error.class() == Class::Invalid => {
                 self.source.discard(&revision);
                 self.looked_at = Some(revision);
@@ -300,7 +300,7 @@ impl<'a> Watch<'a> {
     /// nobody can be asked for one.
     fn repair(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<LookOutcome, RunError> {
         let Some(good) = &self.good else { return Ok(LookOutcome::Waiting) };
-        self.source.mend(good)?;
+        self.source.repair_checkout(good)?;
         self.last = Some(built(&self.base.at(good))?);
         self.repair_by_last(tell)
     }

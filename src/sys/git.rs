@@ -130,9 +130,9 @@ const FOLLOWED: &str = "refs/heads/followed";
 
 /// Fetches a branch into the bare repository `dir`, which is made where it is missing, and gives the commit at its tip. Where that
 /// fails, it may be for what is wrong with the repository, which a kill or a loss of power leaves in more ways than git has words for:
-/// then it is [made anew](clone_anew). `url` is anything that git fetches from; a local path may belong to another user. An address
+/// then it is [made anew](reclone). `url` is anything that git fetches from; a local path may belong to another user. An address
 /// that asks for a password is an error.
-pub fn clone_or_fetch(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
+pub fn update_mirror(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
     fetch_at_most(url, branch, dir, LARGEST_MIRROR)
 }
 
@@ -143,19 +143,17 @@ fn fetch_at_most(url: &str, branch: &str, dir: &Path, most: u64) -> Result<Strin
     }
     let was_there = fs::symlink_metadata(dir).is_ok();
     match fetch(url, branch, dir, most) {
-        Err(GitError::Tool { .. } | GitError::File(_)) if was_there => {
-            anew_of_at_most(url, branch, dir, most)
-        }
+        Err(GitError::Tool { .. } | GitError::File(_)) if was_there => reclone_within(url, branch, dir, most),
         fetched => fetched,
     }
 }
 
 /// Fetches a branch into a new repository, which takes the place of `dir` once it is whole.
-pub fn clone_anew(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
-    anew_of_at_most(url, branch, dir, LARGEST_MIRROR)
+pub fn reclone(url: &str, branch: &str, dir: &Path) -> Result<String, GitError> {
+    reclone_within(url, branch, dir, LARGEST_MIRROR)
 }
 
-fn anew_of_at_most(url: &str, branch: &str, dir: &Path, most: u64) -> Result<String, GitError> {
+fn reclone_within(url: &str, branch: &str, dir: &Path, most: u64) -> Result<String, GitError> {
     let scratch = beside(dir)?;
     let new = scratch.path().join("mirror");
     let tip = fetch(url, branch, &new, most)?;

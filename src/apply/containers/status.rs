@@ -69,7 +69,7 @@ impl GuestHandle<'_> {
             // One that is not ready has none.
             _ => return Vec::new(),
         };
-        let states = match self.stands_still() {
+        let states = match self.is_paused_spare() {
             // It could not answer.
             true => vec![(ContainerState::Other("paused".to_owned()), None); ready.containers.len()],
             false => self.container_states(&ready),

@@ -12,7 +12,7 @@ use crate::sys::fs::{self, FileError};
 use crate::sys::git::{self, GitError};
 use crate::sys::ssh_signature::SshSignatureError;
 
-use super::asking::Asking;
+use super::fetching::Fetching;
 
 /// What is followed.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub enum Followed {
 }
 
 /// The clone, beside the checkouts of its commits.
-const CLONE: &str = "repository";
+const MIRROR: &str = "repository";
 /// Which commit of which branch was applied last.
 const APPLIED: &str = "applied";
 /// Leads to the checkout of that commit.
@@ -42,9 +42,9 @@ pub struct RevisionSource<'a> {
     base: &'a Workspace<'a>,
     pub followed: Followed,
     /// What the repository was asked and has not answered.
-    asking: Option<Asking>,
+    fetching: Option<Fetching>,
     /// Whether the mirror was made anew since it last gave the files of a commit: that is not done again and again.
-    is_anew: bool,
+    was_recloned: bool,
 }
 
 impl<'a> RevisionSource<'a> {
@@ -55,19 +55,19 @@ impl<'a> RevisionSource<'a> {
         if let Followed::Branch { signers: Some(signers), .. } = &followed {
             fs::open(signers).map_err(SshSignatureError::Signers)?;
         }
-        Ok(Self { base, followed, asking: None, is_anew: false })
+        Ok(Self { base, followed, fetching: None, was_recloned: false })
     }
 
     /// What the newest revision is called; `None` where the repository has not answered by then. It is then asked no second time: the
     /// next call waits on. Of a commit nothing is checked out yet.
     pub fn newest(&mut self, patience: Duration) -> Option<Result<String, RunError>> {
         let Followed::Branch { url, branch, .. } = &self.followed else { return Some(self.digest_of_file()) };
-        let mirror = self.dir().join(CLONE);
-        let asking = self.asking.take().unwrap_or_else(|| Asking::begin(url, branch, mirror));
-        match asking.answer(patience) {
+        let mirror = self.dir().join(MIRROR);
+        let fetching = self.fetching.take().unwrap_or_else(|| Fetching::update(url, branch, mirror));
+        match fetching.answer(patience) {
             Ok(answer) => Some(answer.map_err(RunError::from)),
-            Err(asking) => {
-                self.asking = Some(asking);
+            Err(fetching) => {
+                self.fetching = Some(fetching);
                 None
             }
         }
@@ -82,28 +82,28 @@ impl<'a> RevisionSource<'a> {
     pub fn checkout_of(&mut self, revision: &str) -> Result<Revision, RunError> {
         let found = self.checked_out(revision);
         if let (Followed::Branch { url, branch, .. }, false, true) =
-            (&self.followed, self.is_anew, is_of_mirror(&found))
+            (&self.followed, self.was_recloned, is_of_mirror(&found))
         {
-            self.asking = Some(Asking::anew(url, branch, self.dir().join(CLONE)));
-            self.is_anew = true;
+            self.fetching = Some(Fetching::reclone(url, branch, self.dir().join(MIRROR)));
+            self.was_recloned = true;
         } else {
-            self.is_anew &= found.is_err();
+            self.was_recloned &= found.is_err();
         }
         found
     }
 
     /// Whether the mirror is being made anew, so that what failed for it is worth another look.
-    pub fn is_made_anew(&self) -> bool {
-        self.is_anew && self.asking.is_some()
+    pub fn is_recloning(&self) -> bool {
+        self.was_recloned && self.fetching.is_some()
     }
 
     /// Has the checkout of a revision be as it was committed, as far as the mirror tells.
-    pub fn mend(&self, revision: &Revision) -> Result<(), RunError> {
+    pub fn repair_checkout(&self, revision: &Revision) -> Result<(), RunError> {
         let checkout = revision.confinement.as_ref().map(|confinement| &confinement.checkout);
         let Some((checkout, commit)) = checkout.and_then(|it| Some((it, it.file_name()?.to_str()?))) else {
             return Ok(());
         };
-        let told = git::is_checked_out(&self.dir().join(CLONE), commit, checkout);
+        let told = git::is_checked_out(&self.dir().join(MIRROR), commit, checkout);
         if checkout.exists() && matches!(told, Ok(true) | Err(GitError::Tool { .. })) {
             return Ok(());
         }
@@ -122,13 +122,13 @@ impl<'a> RevisionSource<'a> {
         let dir = self.dir();
         let tree = dir.join(revision);
         // A loss of power leaves files without their bytes.
-        if tree.exists() && !git::is_checked_out(&dir.join(CLONE), revision, &tree)? {
+        if tree.exists() && !git::is_checked_out(&dir.join(MIRROR), revision, &tree)? {
             fs::remove(&tree)?;
         }
         if !tree.exists() {
             let scratch =
                 tempfile::tempdir_in(&dir).map_err(FileError::when("create a directory in", &dir))?;
-            let submodules = git::checkout(&dir.join(CLONE), revision, scratch.path())?;
+            let submodules = git::checkout(&dir.join(MIRROR), revision, scratch.path())?;
             self.name_submodules(&submodules);
             std::fs::rename(scratch.path(), &tree).map_err(FileError::when("create", &tree))?;
         }
@@ -138,7 +138,7 @@ impl<'a> RevisionSource<'a> {
     /// Holds a commit to the keys that may sign commits, where there are some.
     fn verify(&self, commit: &str) -> Result<(), RunError> {
         let Followed::Branch { signers: Some(signers), .. } = &self.followed else { return Ok(()) };
-        Ok(git::verify(&self.dir().join(CLONE), commit, signers)?)
+        Ok(git::verify(&self.dir().join(MIRROR), commit, signers)?)
     }
 
     fn name_submodules(&self, paths: &[String]) {
@@ -153,7 +153,7 @@ impl<'a> RevisionSource<'a> {
     /// Who made a commit, where commits are followed and that can be told.
     pub fn author(&self, commit: &str) -> Option<String> {
         let Followed::Branch { .. } = &self.followed else { return None };
-        git::author_of(&self.dir().join(CLONE), commit).ok()
+        git::author_of(&self.dir().join(MIRROR), commit).ok()
     }
 
     /// Words about a revision, with paths of its files as its repository has them.
@@ -202,8 +202,8 @@ impl<'a> RevisionSource<'a> {
         let applied = self.applied();
         for name in fs::names_in(&self.dir())? {
             // What a fetch that is under way needs goes with the next one.
-            let is_kept = self.asking.is_some() && name.starts_with('.')
-                || [CLONE, APPLIED, CURRENT, revision].contains(&name.as_str())
+            let is_kept = self.fetching.is_some() && name.starts_with('.')
+                || [MIRROR, APPLIED, CURRENT, revision].contains(&name.as_str())
                 || applied.contains(&name);
             if !is_kept {
                 fs::remove(&self.dir().join(name))?;

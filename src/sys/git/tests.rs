@@ -53,10 +53,10 @@ fn each_commit_of_the_branch_comes_out_whole_and_unchanged() {
     let Some(source) = Repository::new() else { return };
     let dir = tempfile::tempdir().unwrap();
     let mirror = dir.path().join("state/mirror");
-    let first = clone_or_fetch(source.url(), "main", &mirror).unwrap();
+    let first = update_mirror(source.url(), "main", &mirror).unwrap();
     source.commit(".gitattributes", "secret export-ignore\n* text=auto\n");
     let second = source.commit("secret", "kept");
-    assert_eq!(clone_or_fetch(source.url(), "main", &mirror).unwrap(), second);
+    assert_eq!(update_mirror(source.url(), "main", &mirror).unwrap(), second);
 
     let (old, new) = (dir.path().join("old"), dir.path().join("new"));
     checkout(&mirror, &first, &old).unwrap();
@@ -88,7 +88,7 @@ fn only_keys_that_are_allowed_sign_a_commit() {
     };
     let mirror = at("mirror");
     let verify = |commit: &str, signers: &str| {
-        clone_or_fetch(source.url(), "main", &mirror).unwrap();
+        update_mirror(source.url(), "main", &mirror).unwrap();
         verify(&mirror, commit, &at(signers)).map_err(|error| error.to_string())
     };
     let good = signed("team", "a");
@@ -117,10 +117,10 @@ fn a_branch_that_was_rewritten_is_followed() {
     let Some(source) = Repository::new() else { return };
     let dir = tempfile::tempdir().unwrap();
     source.commit("a", "1");
-    clone_or_fetch(&format!("file://{}", source.url()), "main", dir.path()).unwrap();
+    update_mirror(&format!("file://{}", source.url()), "main", dir.path()).unwrap();
     source.git(&["reset", "--quiet", "--hard", "HEAD~1"]);
     let other = source.commit("b", "2");
-    assert_eq!(clone_or_fetch(source.url(), "main", dir.path()).unwrap(), other);
+    assert_eq!(update_mirror(source.url(), "main", dir.path()).unwrap(), other);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_mirror_that_is_damaged_or_locked_is_made_anew() {
     let Some(source) = Repository::new() else { return };
     let dir = tempfile::tempdir().unwrap();
     let mirror = dir.path().join("mirror");
-    let fetched = |branch| clone_or_fetch(source.url(), branch, &mirror).unwrap();
+    let fetched = |branch| update_mirror(source.url(), branch, &mirror).unwrap();
     let damages: [fn(&Path); 3] = [
         |mirror| fs::write(mirror.join("refs/heads/followed.lock"), "").unwrap(),
         |mirror| fs::remove_dir_all(mirror.join("objects")).unwrap(),
@@ -155,7 +155,7 @@ fn a_shallow_repository_is_followed_and_submodules_are_named() {
     let url = format!("file://{}", source.url());
     source.git(&["clone", "--quiet", "--depth", "1", &url, shallow.to_str().unwrap()]);
     let mirror = dir.path().join("mirror");
-    let tip = clone_or_fetch(shallow.to_str().unwrap(), "main", &mirror).unwrap();
+    let tip = update_mirror(shallow.to_str().unwrap(), "main", &mirror).unwrap();
     assert_eq!(tip, source.git(&["rev-parse", "main"]));
     assert_eq!(checkout(&mirror, &tip, &dir.path().join("to")).unwrap(), ["recipes"]);
 }
@@ -169,7 +169,7 @@ fn a_repository_of_another_user_is_read() {
     let Some(source) = Repository::new() else { return };
     Tool::new("chown").args(["-R", "200001:200001"]).arg(source.path()).run().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let tip = clone_or_fetch(source.url(), "main", dir.path()).unwrap();
+    let tip = update_mirror(source.url(), "main", dir.path()).unwrap();
     assert_eq!(tip, source.git(&["rev-parse", "main"]));
 }
 
@@ -177,12 +177,12 @@ fn a_repository_of_another_user_is_read() {
 fn what_cannot_be_fetched_is_told_with_its_cause() {
     let Some(source) = Repository::new() else { return };
     let dir = tempfile::tempdir().unwrap();
-    let error = clone_or_fetch(source.url(), "none", dir.path()).unwrap_err().to_string();
+    let error = update_mirror(source.url(), "none", dir.path()).unwrap_err().to_string();
     assert!(error.ends_with("(the repository has no branch of that name)"), "{error}");
-    let error = clone_or_fetch("/nonexistent", "main", dir.path()).unwrap_err().to_string();
+    let error = update_mirror("/nonexistent", "main", dir.path()).unwrap_err().to_string();
     assert!(error.ends_with("(the path or address is wrong)"), "{error}");
     for (url, branch) in [("--upload-pack=x", "main"), (source.url(), "a..b"), (source.url(), "x:y")] {
-        let error = clone_or_fetch(url, branch, dir.path()).unwrap_err();
+        let error = update_mirror(url, branch, dir.path()).unwrap_err();
         assert!(matches!(error, GitError::Invalid { .. }), "{error}");
     }
     let to = dir.path().join("to");
@@ -196,7 +196,7 @@ fn a_fetch_brings_no_more_than_it_may_and_leaves_nothing_half() {
     let Some(source) = Repository::new() else { return };
     let dir = tempfile::tempdir().unwrap();
     let mirror = dir.path().join("mirror");
-    let before = clone_or_fetch(source.url(), "main", &mirror).unwrap();
+    let before = update_mirror(source.url(), "main", &mirror).unwrap();
     // What cannot be packed.
     let mut random = vec![0; 3 << 20];
     io::Read::read_exact(&mut fs::File::open("/dev/urandom").unwrap(), &mut random).unwrap();
@@ -232,7 +232,7 @@ fn a_commit_that_would_take_too_much_is_refused_before_it_is_written() {
     let tree = inner.rsplit(' ').next().unwrap();
     let bomb = source.git(&["commit-tree", "-m", "bomb", tree]);
     source.git(&["update-ref", "refs/heads/main", &bomb]);
-    assert_eq!(clone_or_fetch(source.url(), "main", &mirror).unwrap(), bomb);
+    assert_eq!(update_mirror(source.url(), "main", &mirror).unwrap(), bomb);
     let error = checkout(&mirror, &bomb, &to).unwrap_err();
     assert!(matches!(error, GitError::TooLarge { .. }), "{error:?}");
     assert!(error.to_string().ends_with("takes more than 4096 MiB of the disk"), "{error}");
@@ -247,7 +247,7 @@ fn a_repository_does_not_say_how_its_bytes_come_out() {
     let text = "$Id$\n".repeat(10);
     source.commit("file", &text);
     let tip = source.commit(".gitattributes", "* text eol=crlf ident\n");
-    clone_or_fetch(source.url(), "main", &mirror).unwrap();
+    update_mirror(source.url(), "main", &mirror).unwrap();
     checkout(&mirror, &tip, &dir.path().join("to")).unwrap();
     assert_eq!(fs::read_to_string(dir.path().join("to/file")).unwrap(), text);
 }

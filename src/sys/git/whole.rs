@@ -44,7 +44,7 @@ pub fn is_checked_out(dir: &Path, commit: &str, tree: &Path) -> Result<bool, Git
 mod tests {
     use std::path::PathBuf;
 
-    use super::super::{checkout, clone_or_fetch};
+    use super::super::{checkout, update_mirror};
     use super::*;
 
     fn in_repository(dir: &Path, args: &[&str]) -> String {
@@ -79,7 +79,7 @@ mod tests {
         let tip =
             repository(&at("source"), &[("a", "a\r\n"), ("b", "b\n"), (".gitattributes", "* text=auto\n")]);
         let (mirror, tree) = (at("mirror"), at("tree"));
-        clone_or_fetch(at("source").to_str().unwrap(), "main", &mirror).unwrap();
+        update_mirror(at("source").to_str().unwrap(), "main", &mirror).unwrap();
         checkout(&mirror, &tip, &tree).unwrap();
         let is_whole = || is_checked_out(&mirror, &tip, &tree).unwrap();
         assert!(is_whole() && is_whole());
@@ -102,7 +102,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (source, mirror) = (dir.path().join("source"), dir.path().join("mirror"));
         let tip = repository(&source, &[("a", "a\n")]);
-        let fetched = || clone_or_fetch(source.to_str().unwrap(), "main", &mirror).unwrap();
+        let fetched = || update_mirror(source.to_str().unwrap(), "main", &mirror).unwrap();
         let damages: [fn(&Path); 5] = [
             |mirror| {
                 remove(mirror).unwrap();
@@ -130,7 +130,7 @@ mod tests {
         fs::write(mirror.join("config"), "[core").unwrap();
         remove(&source).unwrap();
         assert!(
-            clone_or_fetch(source.to_str().unwrap(), "main", &mirror).is_err()
+            update_mirror(source.to_str().unwrap(), "main", &mirror).is_err()
                 && mirror.join("objects").exists()
         );
     }

@@ -1,4 +1,4 @@
-//! Asking a repository for its newest commit, beside everything else: a server that hangs holds nothing up.
+//! Fetching a repository for its newest commit, beside everything else: a server that hangs holds nothing up.
 
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -13,20 +13,20 @@ type Fetch = fn(&str, &str, &Path) -> Result<String, GitError>;
 
 /// A question that is under way. What asks ends with this process.
 #[derive(Debug)]
-pub struct Asking {
+pub struct Fetching {
     over: Receiver<()>,
     work: JoinHandle<Result<String, GitError>>,
 }
 
-impl Asking {
+impl Fetching {
     /// Brings the mirror of a branch up to date.
-    pub fn begin(url: &str, branch: &str, mirror: PathBuf) -> Self {
-        Self::by(git::clone_or_fetch, url, branch, mirror)
+    pub fn update(url: &str, branch: &str, mirror: PathBuf) -> Self {
+        Self::by(git::update_mirror, url, branch, mirror)
     }
 
     /// Makes the mirror of a branch anew.
-    pub fn anew(url: &str, branch: &str, mirror: PathBuf) -> Self {
-        Self::by(git::clone_anew, url, branch, mirror)
+    pub fn reclone(url: &str, branch: &str, mirror: PathBuf) -> Self {
+        Self::by(git::reclone, url, branch, mirror)
     }
 
     fn by(fetch: Fetch, url: &str, branch: &str, mirror: PathBuf) -> Self {
