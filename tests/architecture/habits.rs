@@ -5,10 +5,13 @@ use std::process::Command;
 
 use proc_macro2::{Literal, TokenStream, TokenTree};
 
+use super::allowed::ORDER;
 use super::source::{files, text};
 
+/// Files of a stage may be named from `src/` on.
 fn is_there(path: &str) -> bool {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists()
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join(path).exists() || root.join("src").join(path).exists()
 }
 
 #[test]
@@ -26,7 +29,11 @@ fn the_rust_version_is_the_same_everywhere() {
 fn paths(text: &str) -> Vec<&str> {
     let is_path = |word: &&str| {
         let known = ["src/", "tests/", "demo/", ".ci/", "recipes/", "kernel-configs/"];
-        known.iter().any(|start| word.starts_with(start))
+        let is_of_stage = |word: &&str| {
+            let stage = word.split_once('/').map(|(stage, _)| stage);
+            word.ends_with(".rs") && stage.is_some_and(|stage| ORDER.contains(&stage))
+        };
+        (known.iter().any(|start| word.starts_with(start)) || is_of_stage(word))
             && !word.contains(|c: char| c.is_uppercase() || c == ' ')
     };
     text.split('`').skip(1).step_by(2).filter(is_path).collect()
