@@ -10,11 +10,11 @@ pub const ORDER: [&str; 12] =
 /// Lines of code in one file, without its tests.
 pub const LONGEST_FILE: usize = 500;
 
-/// Lines of one function, without blank ones and comments. To become the goal when `ApplyError` has fewer variants.
+/// Lines of one function, without blank ones and comments. To become the goal.
 pub const LONGEST_FUNCTION: usize = 57;
 pub const FUNCTION_GOAL: usize = 40;
 /// How many functions are longer than the goal.
-pub const LONG_FUNCTIONS: usize = 19;
+pub const LONG_FUNCTIONS: usize = 18;
 
 /// How many names are borne by several types.
 pub const DOUBLED_NAMES: usize = 2;
