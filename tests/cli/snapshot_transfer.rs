@@ -240,7 +240,9 @@ fn whoever_encrypts_for_a_host_writes_nothing_there_but_a_whole_snapshot() {
     sandbox.done("snapshot rm one --yes");
     let head = format!(r#"{{"format":1,"fleet":"{}","snapshot":"evil"}}"#, sandbox.name);
     let newer = head.replace("\"format\":1", "\"format\":9");
-    let escapes = manifest.replace("\"disk.ext4\"", "\"../../../../tmp/x\"");
+    let outside = format!("/tmp/{}-escaped", sandbox.name);
+    let upwards = format!("../../../..{outside}");
+    let escapes = manifest.replace("\"disk.ext4\"", &format!("\"{upwards}\""));
     let without_id = manifest.lines().filter(|line| !line.contains("\"id\"")).collect::<Vec<_>>().join("\n");
     let (head, newer, manifest, escapes, without_id) =
         (head.as_bytes(), newer.as_bytes(), manifest.as_bytes(), escapes.as_bytes(), without_id.as_bytes());
@@ -260,7 +262,7 @@ fn whoever_encrypts_for_a_host_writes_nothing_there_but_a_whole_snapshot() {
         (vec![first, (Regular, "manifest.json", escapes)], "a snapshot has no"),
         (vec![first, (Regular, "manifest.json", without_id)], "its manifest is not whole"),
         (vec![first, second], "is missing"),
-        (vec![first, second, (Regular, "../../../../tmp/x", b"x")], "should not be in it"),
+        (vec![first, second, (Regular, &upwards, b"x")], "should not be in it"),
         (vec![first, second, (Symlink, "state", b"")], "should not be in it"),
         (vec![first, second, (Regular, "state", b"of another size")], "should not be in it"),
         (vec![first, second, (Regular, "state", state), (Regular, "state", state)], "should not be in it"),
@@ -278,7 +280,7 @@ fn whoever_encrypts_for_a_host_writes_nothing_there_but_a_whole_snapshot() {
         assert!([1, 2].contains(&run.code), "{words}: {run}");
         assert!(run.err.contains(words) && run.err.matches("error: ").count() == 1, "{words}: {run}");
         assert_eq!(sandbox.done("snapshot ls --all -q"), "", "{words}");
-        assert!(!std::path::Path::new("/tmp/x").exists());
+        assert!(!std::path::Path::new(&outside).exists());
     }
     for bytes in [b"".as_slice(), b"no zstd at all"] {
         sandbox.write("evil.age", encrypted(&own, bytes));
