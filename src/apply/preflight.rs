@@ -9,7 +9,6 @@ use rustix::fs::StatVfsMountFlags;
 use crate::base::{ByteSize, GuestName};
 use crate::host::layout::Layout;
 use crate::host::vmm;
-use crate::host::vmm::of;
 use crate::plan::check::{self, HostHugePages, HostLacks, HostMemory, MemoryShortage, UidProcess};
 use crate::plan::{GuestSteps, NetworkStep, Plan, Step};
 use crate::sys::accounts::HostAccounts;
@@ -119,7 +118,7 @@ pub fn look(plan: &Plan, host: &LinuxHost) -> Result<(), ApplyError> {
         check_file_system(&host.layout.jails_root_of_fleet())?;
     }
     let needs_kvm =
-        |step: &&Step| matches!(step, Step::StartVmm { machine, .. } if of(machine.vmm).needs_kvm());
+        |step: &&Step| matches!(step, Step::StartVmm { machine, .. } if vmm::of(machine.vmm).needs_kvm());
     if steps.iter().any(needs_kvm) {
         check_device(
             "/dev/kvm",

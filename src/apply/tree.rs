@@ -15,7 +15,7 @@ use crate::sys::tool;
 
 use super::linux::LinuxHost;
 use super::{ApplyError, steps};
-use crate::host::vmm::of;
+use crate::host::vmm;
 
 /// Where Firecracker is looked for by a tree that is made where it is not installed.
 const USUAL_PLACE: &str = "/usr/local/bin/firecracker";
@@ -31,7 +31,7 @@ pub struct JailerInstallation {
 impl JailerInstallation {
     /// Of this machine, for guests that run on `vmm`.
     pub fn look(vmm: VmmKind) -> Result<Self, ApplyError> {
-        let found = of(vmm).jailed_program().and_then(tool::find);
+        let found = vmm::of(vmm).jailed_program().and_then(tool::find);
         let program = found.as_ref().map(|path| {
             let meta = std::fs::metadata(path).map_err(FileError::when("look at", path))?;
             let (digest, size) = verity_digest(path)?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::base::text::counted;
 use crate::fleet::ArtifactPlace;
-use crate::run::{ArtifactSettings, Workspace, WorkspaceSettings, exchange};
+use crate::run::{ArtifactSettings, exchange};
 
 use super::build::show;
 use super::error::CliError;
@@ -58,17 +58,9 @@ fn place(text: &str) -> Result<ArtifactPlace, String> {
     text.parse().map_err(|error: crate::base::InvalidValue| error.to_string())
 }
 
-/// The same work with artifacts that are had so; by the signers that the host demands where no others are named.
-pub fn workspace<'a>(ui: &'a Ui, artifacts: ArtifactSettings) -> Workspace<'a> {
-    let workspace = ui.workspace();
-    let signers = artifacts.signers.or_else(|| workspace.settings.artifacts.signers.clone());
-    let artifacts = ArtifactSettings { signers, ..artifacts };
-    Workspace { settings: WorkspaceSettings { artifacts, ..workspace.settings }, report: workspace.report }
-}
-
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let settings = ArtifactSettings { place: args.to.clone(), ..ArtifactSettings::default() };
-    let (place, pushed) = exchange::push(&workspace(ui, settings))?;
+    let (place, pushed) = exchange::push(&ui.workspace_for(settings))?;
     if ui.settings.json {
         render::json(&EventJson::pushed(&place, &pushed));
         return Ok(ExitCode::SUCCESS);
@@ -81,7 +73,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
 
 pub fn pull(args: &PullArgs, ui: &Ui) -> Result<ExitCode, CliError> {
     let (place, signers) = (args.from.clone(), args.verify.clone());
-    let built = exchange::pull(&workspace(ui, ArtifactSettings { place, signers, no_build: true }))?;
+    let built = exchange::pull(&ui.workspace_for(ArtifactSettings { place, signers, no_build: true }))?;
     if ui.settings.json {
         render::json(&EventJson::Pulled { artifacts: built.iter().map(ArtifactJson::from).collect() });
     } else {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use crate::run::{Workspace, WorkspaceSettings};
+use crate::run::{ArtifactSettings, Workspace, WorkspaceSettings};
 use crate::sys::report::{Report, Severity, Silent, Task, Unit};
 
 use super::output::WrittenJson;
@@ -26,6 +26,18 @@ impl Ui {
     /// What the library works on, which reports of long work as it goes.
     pub fn workspace(&self) -> Workspace<'_> {
         self.workspace_with(&*self.report)
+    }
+
+    /// What the library works on, where its artifacts come from elsewhere; by the signers that the host demands where no others are
+    /// named.
+    pub fn workspace_for(&self, artifacts: ArtifactSettings) -> Workspace<'_> {
+        let workspace = self.workspace();
+        let signers = artifacts.signers.or_else(|| workspace.settings.artifacts.signers.clone());
+        let artifacts = ArtifactSettings { signers, ..artifacts };
+        Workspace {
+            settings: WorkspaceSettings { artifacts, ..workspace.settings },
+            report: workspace.report,
+        }
     }
 
     /// What the library works on, with another report: that of a command that prints one document.

@@ -7,7 +7,6 @@ use crate::run::{ArtifactSettings, Workspace, up};
 
 use super::error::CliError;
 use super::outcome;
-use super::push;
 use super::rollout::RolloutArgs;
 use super::settings::inputs;
 use super::ui::Ui;
@@ -42,7 +41,7 @@ impl UpArgs {
     /// What the library works on, with artifacts that are had as was told.
     pub fn workspace<'a>(&self, ui: &'a Ui) -> Workspace<'a> {
         let (no_build, signers) = (self.no_build, self.verify.clone());
-        push::workspace(ui, ArtifactSettings { place: None, no_build, signers })
+        ui.workspace_for(ArtifactSettings { place: None, no_build, signers })
     }
 
     /// With the guests that were named.

@@ -18,7 +18,6 @@ use crate::sys::report::Silent;
 
 use super::error::CliError;
 use super::outcome;
-use super::push;
 use super::ui::Ui;
 
 /// What is followed, and how often it is looked at.
@@ -141,7 +140,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
-    let workspace = push::workspace(ui, args.source.artifacts());
+    let workspace = ui.workspace_for(args.source.artifacts());
     let mut watch = Watch::new(&workspace, args.source.followed())?;
     if args.down_at_shutdown {
         return match watch.down_at_shutdown()? {

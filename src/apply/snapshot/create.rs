@@ -23,7 +23,7 @@ use crate::host::snapshot::{
     SnapshotOrigin,
 };
 use crate::host::state::Machine;
-use crate::host::vmm::of;
+use crate::host::vmm;
 use crate::sys::cgroup::Limits;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::ProcessInfo;
@@ -145,7 +145,7 @@ fn prepare(host: &LinuxHost, request: &SnapshotRequest<'_>) -> Result<Prepared, 
         host.guest(request.guest).unpause(PAUSE_LIMIT)?;
     }
     let subject = host.guest(request.guest).subject()?;
-    if !of(subject.machine.vmm).can_freeze(&subject.machine) {
+    if !vmm::of(subject.machine.vmm).can_freeze(&subject.machine) {
         return Err(SnapshotError::HugePages(request.guest.clone()).into());
     }
     match shelf::find(layout, request.name) {
@@ -258,7 +258,7 @@ fn write_all(
     save(&mut *control, (machine, origin), &state, limit)?;
     drop(early);
     check_state(request.guest, machine, &state, dir)?;
-    if request.core && !of(machine.vmm).has_snapshot_in_jail() {
+    if request.core && !vmm::of(machine.vmm).has_snapshot_in_jail() {
         control.write_core(&new_file(dir, CORE)?, limit)?;
     }
     host.check_signals()?;
@@ -326,7 +326,7 @@ fn while_written(limits: &Limits, machine: &Machine) -> Limits {
 fn check_state(guest: &GuestName, machine: &Machine, state: &File, dir: &Path) -> Result<(), ApplyError> {
     let length = |file: std::io::Result<fs::Metadata>| file.map_or(0, |meta| meta.len());
     // Otherwise the state holds the memory too, but for what is zero.
-    let has_memory = !of(machine.vmm).has_snapshot_in_jail()
+    let has_memory = !vmm::of(machine.vmm).has_snapshot_in_jail()
         || length(fs::metadata(dir.join(MEMORY))) == machine.memory_mib << 20;
     if has_memory && length(state.metadata()) > 0 {
         Ok(())
@@ -342,7 +342,7 @@ fn open_state_and_memory(
     dir: &Path,
 ) -> Result<(File, File), ApplyError> {
     let state = open_for_vmm(host, subject, dir, STATE, FROZEN_STATE)?;
-    let memory = match of(subject.machine.vmm).has_snapshot_in_jail() {
+    let memory = match vmm::of(subject.machine.vmm).has_snapshot_in_jail() {
         true => open_for_vmm(host, subject, dir, MEMORY, FROZEN_MEMORY)?,
         false => state.try_clone().map_err(FileError::when("open", dir.join(STATE)))?,
     };
@@ -362,7 +362,7 @@ fn open_for_vmm(
     let mut options = File::options();
     let file = options.read(true).write(true).create_new(true).open(&path);
     let file = file.map_err(FileError::when("create", &path))?;
-    if of(subject.machine.vmm).has_snapshot_in_jail() {
+    if vmm::of(subject.machine.vmm).has_snapshot_in_jail() {
         file.set_permissions(Permissions::from_mode(0o600))
             .map_err(FileError::when("set the mode of", &path))?;
         host.scope.chown(&path, subject.machine.uid)?;

@@ -8,7 +8,7 @@ use crate::apply::ApplyError;
 use crate::apply::control::driver;
 use crate::fleet::VmmKind;
 use crate::host::snapshot::SnapshotOrigin;
-use crate::host::vmm::of;
+use crate::host::vmm;
 use crate::sys::cpu;
 use crate::sys::digest::sha256_of_file;
 use crate::sys::tool::{self, Tool, ToolError};
@@ -37,7 +37,7 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 }
 
 fn installed(vmm: VmmKind) -> Result<PathBuf, ToolError> {
-    let name = of(vmm).program();
+    let name = vmm::of(vmm).program();
     tool::find(name).ok_or_else(|| ToolError::Missing { tool: name.to_owned() })
 }
 
