@@ -91,3 +91,19 @@ fn two_fleets_of_one_host_do_not_share_uids() {
     second.run("up").fails(1, &["the uid ", "is in use on this host", "[host] uids"]);
     assert_eq!(second.traces(), [""; 0]);
 }
+
+#[test]
+fn a_program_that_a_network_needs_is_missed_before_anything_is_made() {
+    needs_firecracker!();
+    let sandbox = built();
+    // In a mount namespace of its own, in which nothing that can be run has the program's name.
+    let script = "for dir in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin; do \
+        [ ! -e $dir/$1 ] || mount --bind /dev/null $(readlink -f $dir/$1); done; shift; exec \"$@\"";
+    for missing in ["ip", "tc"] {
+        let mut up = Command::new("unshare");
+        up.args(["--mount", "sh", "-c", script, "sh", missing, SISFORGE, "up"]);
+        sandbox.surround(&mut up);
+        Run::of(&mut up).fails(1, &[&format!("{missing} is not installed"), "iproute2"]);
+        assert_eq!(sandbox.traces(), [""; 0], "{missing}");
+    }
+}
