@@ -80,7 +80,7 @@ pub struct Settings {
     pub json: bool,
     pub quiet: bool,
     pub verbose: bool,
-    /// When a stream is coloured; [`ColorWhen::Auto`] is no part of it where `NO_COLOR` is set.
+    /// When a stream is coloured: never where `NO_COLOR` is set and the command line says nothing else.
     pub color: ColorWhen,
     /// Whether stderr is a terminal that can draw over what it shows; `TERM=dumb` cannot.
     pub draws: bool,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::run::host;
 use crate::run::systemd::{FleetUnit, absolute};
 
 use crate::sys::accounts;
@@ -107,7 +108,7 @@ pub fn fleet_unit(args: &FleetArgs, out: Option<PathBuf>, ui: &Ui) -> Result<Fle
     Ok(FleetUnit {
         name,
         followed,
-        program: crate::run::host::program()?,
+        program: host::program()?,
         arguments: words.into_iter().chain(["watch".to_owned()]).chain(args.source.words()).collect(),
         cache: absolute_of(&run.cache),
         once: false,

@@ -11,7 +11,7 @@ pub const ORDER: [&str; 12] =
 pub const LONGEST_FILE: usize = 500;
 
 /// Lines of one function, without blank ones and comments. To become the goal.
-pub const LONGEST_FUNCTION: usize = 57;
+pub const LONGEST_FUNCTION: usize = 50;
 pub const FUNCTION_GOAL: usize = 40;
 /// How many functions are longer than the goal.
 pub const LONG_FUNCTIONS: usize = 18;

@@ -136,6 +136,7 @@ fn a_long_function_and_a_number_that_could_be_smaller() {
     one(&rules::long_functions(&tree, 3, 2, 0), &["src/base/x.rs:2: A::f has 4 lines, at most 3"]);
     one(&rules::long_functions(&tree, 4, 3, 0), &["LONG_FUNCTIONS is 0, now there are 1", "A::f"]);
     one(&rules::long_functions(&tree, 4, 3, 2), &["set it to 1"]);
+    one(&rules::long_functions(&tree, 5, 4, 0), &["LONGEST_FUNCTION is 5", "set it to 4"]);
 }
 
 #[test]

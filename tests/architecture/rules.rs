@@ -218,6 +218,12 @@ pub fn long_functions(tree: &Tree, most: usize, goal: usize, count: usize) -> Vi
     let mut found: Violations =
         longest.into_iter().map(|one| format!("{}, at most {most}: split it", shown(one))).collect();
     found.extend(counted(&long.into_iter().map(shown).collect::<Vec<_>>(), count, "LONG_FUNCTIONS"));
+    let all = tree.sources.iter().flat_map(|source| &source.functions);
+    let longest = all.map(|function| function.lines).max().unwrap_or_default();
+    found.extend(
+        (longest < most)
+            .then(|| format!("LONGEST_FUNCTION is {most}, the longest has {longest}: set it to {longest}")),
+    );
     found
 }
 

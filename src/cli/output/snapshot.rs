@@ -195,16 +195,16 @@ pub struct Removed {
 
 impl CreatedSnapshotJson {
     /// Without notes.
-    pub fn new(frozen: &snapshots::CreatedSnapshot<'_>, stopped: bool) -> Self {
+    pub fn new(created: &snapshots::CreatedSnapshot<'_>, stopped: bool) -> Self {
         Self {
-            snapshot: frozen.name.to_string(),
-            guest: frozen.manifest.guest.to_string(),
-            created: frozen.manifest.created.clone(),
-            size: frozen.size,
-            stood_still_ms: u64::try_from(frozen.paused_for.as_millis()).unwrap_or(u64::MAX),
+            snapshot: created.name.to_string(),
+            guest: created.manifest.guest.to_string(),
+            created: created.manifest.created.clone(),
+            size: created.size,
+            stood_still_ms: u64::try_from(created.paused_for.as_millis()).unwrap_or(u64::MAX),
             stopped,
-            obstacles: frozen.obstacles.iter().map(ToString::to_string).collect(),
-            removed: frozen.outdated.iter().map(|outdated| outdated.name.to_string()).collect(),
+            obstacles: created.obstacles.iter().map(ToString::to_string).collect(),
+            removed: created.outdated.iter().map(|outdated| outdated.name.to_string()).collect(),
             notes: Vec::new(),
         }
     }
