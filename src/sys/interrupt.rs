@@ -86,7 +86,7 @@ pub fn check() -> io::Result<()> {
     asked().map_or(Ok(()), |interrupted| Err(io::Error::other(interrupted)))
 }
 
-/// Ends this process where it was asked to, as the signal would have that was noted: for whoever deferrals nothing more.
+/// Ends this process where it was asked to, as the signal would have that was noted: for whoever defers nothing more.
 pub fn end_if_asked() {
     if let Some(interrupted) = asked() {
         let _ = emulate_default_handler(interrupted.signal);
