@@ -2,14 +2,13 @@
 
 use sisforge::apply::{Applied, Host, apply};
 use sisforge::base::network::guest_side;
-use sisforge::base::{GuestName, Rates, Sha256};
+use sisforge::base::{Found, GuestName, Rates, Sha256};
 use sisforge::fleet::{MachineSpec, VmmKind};
 use sisforge::host::container::{GuestContainer, StartedContainer};
 use sisforge::host::firewall::Ruleset;
 use sisforge::host::network::{NetworkSpec, PairSpec};
 use sisforge::host::observed::{
-    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedNetwork, ObservedRuleset, ObservedTap,
-    ObservedVmm,
+    ObservedCgroup, ObservedDisk, ObservedGuest, ObservedNetwork, ObservedRuleset, ObservedTap, ObservedVmm,
 };
 use sisforge::host::resolver::{Resolver, Seat};
 use sisforge::host::state::{CgroupLimits, Machine, MachineDisk, StoredKind, TapSpec};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sisforge::apply::record::KernelRules;
 use sisforge::apply::rules::{self as up, KnownRules};
-use sisforge::base::{FoundRate, PerSecond, Rates, Sha256};
+use sisforge::base::{Found, PerSecond, Rates, Sha256};
 use sisforge::fleet::{Budget, NetworkPolicy, PolicyRule};
 use sisforge::host::firewall::{Ruleset, swap, table_name};
 use sisforge::sys::tool::Tool;
@@ -607,7 +607,7 @@ fn a_shaper_keeps_what_comes_too_fast_until_its_turn() {
     let rates = Rates { up: None, down: Some(rate) };
     tap::shape("sis-alice", rates, "").unwrap();
     tap::shape("sis-alice", rates, "").unwrap();
-    assert_eq!(shape_of_alice(), Rates { up: None, down: Some(FoundRate::Whole(1_000_000)) });
+    assert_eq!(shape_of_alice(), Rates { up: None, down: Some(Found::Whole(1_000_000)) });
     // What may leave at once, and what waits, is no other hand's either.
     for other in [
         "burst 1mb limit 500000",
@@ -616,9 +616,9 @@ fn a_shaper_keeps_what_comes_too_fast_until_its_turn() {
     ] {
         let change = format!("qdisc change dev sis-alice root handle 1: tbf rate 8mbit {other}");
         Tool::new("tc").args(change.split(' ')).run().unwrap();
-        assert_eq!(shape_of_alice(), Rates { up: None, down: Some(FoundRate::Half) }, "{other}");
+        assert_eq!(shape_of_alice(), Rates { up: None, down: Some(Found::Half) }, "{other}");
         tap::shape("sis-alice", rates, "").unwrap();
-        assert_eq!(shape_of_alice(), Rates { up: None, down: Some(FoundRate::Whole(1_000_000)) });
+        assert_eq!(shape_of_alice(), Rates { up: None, down: Some(Found::Whole(1_000_000)) });
     }
     let queues = Tool::new("tc").args(["qdisc", "show", "dev", "sis-alice"]).text().unwrap();
     assert!(queues.contains("qdisc tbf 1: root") && queues.contains("rate 8Mbit burst 64Kb"), "{queues}");
@@ -641,7 +641,7 @@ fn a_shaper_keeps_what_comes_too_fast_until_its_turn() {
     assert_eq!(shape_of_alice(), Rates::default());
 }
 
-fn shape_of_alice() -> Rates<FoundRate> {
+fn shape_of_alice() -> Rates<Found<u64>> {
     tap::shapes(&links::interfaces().unwrap()).unwrap()["sis-alice"]
 }
 
@@ -654,7 +654,7 @@ fn what_a_guest_sends_too_fast_waits_and_is_not_lost() {
     Rules::of(allow_all(), allow_all()).load();
     for _ in 0..2 {
         tap::shape("sis-alice", rates, "").unwrap();
-        assert_eq!(shape_of_alice(), Rates { up: Some(FoundRate::Whole(1_000_000)), down: None });
+        assert_eq!(shape_of_alice(), Rates { up: Some(Found::Whole(1_000_000)), down: None });
     }
     let (mut alice, before) = (connect("alice", "198.51.100.10:80"), world::segments("alice"));
     let began = Instant::now();
@@ -672,7 +672,7 @@ fn what_a_guest_sends_too_fast_waits_and_is_not_lost() {
     ];
     for command in taken {
         Tool::new(command[0]).args(&command[1..]).run().unwrap();
-        assert_eq!(shape_of_alice(), Rates { up: Some(FoundRate::Half), down: None }, "{command:?}");
+        assert_eq!(shape_of_alice(), Rates { up: Some(Found::Half), down: None }, "{command:?}");
         tap::shape("sis-alice", rates, "").unwrap();
         assert_eq!(shape_of_alice(), rates.bytes_per_second().whole());
         assert!(connect("alice", "198.51.100.10:80").echoes());

@@ -74,7 +74,7 @@ impl GuestHandle<'_> {
         if disk.nlink() == 1 {
             return Ok(());
         }
-        let own: Vec<PathBuf> = self.jails()?.into_iter().map(|place| place.root(layout, guest)).collect();
+        let own: Vec<PathBuf> = self.jails()?.into_iter().map(|id| id.root(layout, guest)).collect();
         let fleets =
             files::names_in(layout.jails_root())?.into_iter().map(|name| layout.jails_root().join(name));
         for fleet in fleets {
@@ -163,9 +163,9 @@ pub fn all(host: &LinuxHost) -> Result<Vec<DiskFile>, ApplyError> {
     let store = fs::metadata(layout.jails_root_of_fleet()).map(|meta| meta.dev()).ok();
     let kept =
         |disk: &Metadata| if Some(disk.dev()) == store { DiskBacking::Jail } else { DiskBacking::Tmpfs };
-    for (guest, places) in host.cache.all_jails(layout)? {
+    for (guest, jails) in host.cache.all_jails(layout)? {
         // That of a kept disk is another name of it.
-        if let Some(newest) = places.last().filter(|_| !layout.disk(&guest).exists()) {
+        if let Some(newest) = jails.last().filter(|_| !layout.disk(&guest).exists()) {
             let root = newest.root(layout, &guest);
             let disk = host.guest(&guest).disk_in(&root);
             found.extend(disk.and_then(|(path, disk)| host.guest(&guest).describe_disk(path, &disk, kept)));

@@ -36,20 +36,20 @@ impl GuestHandle<'_> {
 
     /// The jail that a guest's VMM lives in, of those that are there: where its root is. One that is only about to enter its
     /// jail (QEMU opens its files first) is on its way to the newest.
-    pub fn jail_in_use(self, places: &[JailId], vmm: &ProcessInfo) -> Option<JailId> {
+    pub fn jail_in_use(self, jails: &[JailId], vmm: &ProcessInfo) -> Option<JailId> {
         let (layout, guest) = (self.layout(), self.name);
-        let is_root = |place: &&JailId| DirId::of(&place.root(layout, guest)) == vmm.root;
-        let lives_in = |place: &&JailId| process::is_rooted_in(vmm.id.pid, &place.root(layout, guest));
-        if let Some(place) = places.iter().find(is_root).filter(|_| vmm.root.is_some()) {
-            return Some(*place);
+        let is_root = |id: &&JailId| DirId::of(&id.root(layout, guest)) == vmm.root;
+        let lives_in = |id: &&JailId| process::is_rooted_in(vmm.id.pid, &id.root(layout, guest));
+        if let Some(id) = jails.iter().find(is_root).filter(|_| vmm.root.is_some()) {
+            return Some(*id);
         }
         if vmm.root == DirId::own_root() {
-            return places.last().copied();
+            return jails.last().copied();
         }
-        places.iter().find(lives_in).copied()
+        jails.iter().find(lives_in).copied()
     }
 
-    /// Lays out a new jail for a machine, and gives its place. The jails of earlier attempts go as far as they can: what is
+    /// Lays out a new jail for a machine, and gives its id. The jails of earlier attempts go as far as they can: what is
     /// left of one is in nobody's way, and the next [`Self::remove_old_jails`] tells it.
     ///
     /// # Errors
@@ -60,17 +60,17 @@ impl GuestHandle<'_> {
         self.relink_disk()?;
         self.relink_session_disks()?;
         let earlier = self.jails()?;
-        for place in &earlier {
-            self.clear(*place);
+        for id in &earlier {
+            self.clear(*id);
         }
-        let attempt = earlier.last().map_or(0, |place| place.attempt) + 1;
-        let place = JailId { attempt, vmm: machine.vmm };
+        let attempt = earlier.last().map_or(0, |id| id.attempt) + 1;
+        let id = JailId { attempt, vmm: machine.vmm };
         files::create_private_dir(&self.dir())?;
         // Known before it is there, so that what is half made is removed as well.
         let there = earlier.into_iter().filter(|earlier| earlier.dir(layout, guest).exists());
-        self.host.cache.set_jails(guest, there.chain([place]).collect());
-        lay_out(&jail(guest, machine, layout), scope, &place.root(layout, guest))?;
-        Ok(place)
+        self.host.cache.set_jails(guest, there.chain([id]).collect());
+        lay_out(&jail(guest, machine, layout), scope, &id.root(layout, guest))?;
+        Ok(id)
     }
 }
 
@@ -194,8 +194,8 @@ impl GuestHandle<'_> {
 impl GuestHandle<'_> {
     /// Unmounts and removes one jail as far as it can; gives what is left, in words. Earlier versions of this program mounted
     /// disks there.
-    fn clear(self, place: JailId) -> Vec<String> {
-        let dir = place.dir(self.layout(), self.name);
+    fn clear(self, id: JailId) -> Vec<String> {
+        let dir = id.dir(self.layout(), self.name);
         let mounted = match self.host.cache.mounts_below(self.layout(), &dir) {
             Ok(mounted) => mounted,
             Err(error) => return vec![one_line(&error)],
@@ -206,11 +206,11 @@ impl GuestHandle<'_> {
         left
     }
 
-    fn clear_jails(self, places: &[JailId]) -> Result<(), ApplyError> {
+    fn clear_jails(self, jails: &[JailId]) -> Result<(), ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
-        let left: Vec<_> = places.iter().flat_map(|place| self.clear(*place)).collect();
-        let is_gone = |place: &JailId| left.is_empty() && places.contains(place);
-        let is_there = |place: &JailId| !is_gone(place) && place.dir(layout, guest).exists();
+        let left: Vec<_> = jails.iter().flat_map(|id| self.clear(*id)).collect();
+        let is_gone = |id: &JailId| left.is_empty() && jails.contains(id);
+        let is_there = |id: &JailId| !is_gone(id) && id.dir(layout, guest).exists();
         if !self.host.cache.set_jails(guest, self.jails()?.into_iter().filter(is_there).collect()) {
             remove_parents(layout);
         }
@@ -253,11 +253,11 @@ impl GuestHandle<'_> {
 
     /// Removes the jails of earlier attempts beside the one that is in use.
     pub fn remove_old_jails(self, vmm: &ProcessInfo) -> Result<(), ApplyError> {
-        let mut places = self.jails()?;
-        let used = self.jail_in_use(&places, vmm);
-        places.retain(|place| Some(*place) != used);
+        let mut jails = self.jails()?;
+        let used = self.jail_in_use(&jails, vmm);
+        jails.retain(|id| Some(*id) != used);
         self.relink_session_disks()?;
-        self.clear_jails(&places)
+        self.clear_jails(&jails)
     }
 }
 
@@ -275,8 +275,8 @@ impl GuestHandle<'_> {
     /// The chroot that a VMM runs in.
     pub fn jail_root(self, vmm: &ProcessInfo) -> Result<PathBuf, ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
-        let place = self.jail_in_use(&self.jails()?, vmm);
-        Ok(place.ok_or_else(|| VmmError::NoJail(guest.clone()))?.root(layout, guest))
+        let id = self.jail_in_use(&self.jails()?, vmm);
+        Ok(id.ok_or_else(|| VmmError::NoJail(guest.clone()))?.root(layout, guest))
     }
 
     /// Opens the data disk of a guest whose VMM runs: a kept one by the name that the store has for it, any other through the

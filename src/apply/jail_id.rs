@@ -39,6 +39,6 @@ pub fn all(layout: &Layout) -> Result<BTreeMap<GuestName, Vec<JailId>>, ApplyErr
             }
         }
     }
-    found.values_mut().for_each(|places| places.sort());
+    found.values_mut().for_each(|jails| jails.sort());
     Ok(found)
 }

@@ -76,7 +76,7 @@ impl GuestHandle<'_> {
         let end = |kind| {
             let path = streams.iter().find(|stream| stream.kind == kind).map(|stream| &stream.pipe);
             let path = path.cloned().unwrap_or_else(|| self.dir().pipe(kind));
-            log::open_pipe(&path, true).map_err(FileError::when("open the pipe", path))
+            log::open_pipe_to_write(&path).map_err(FileError::when("open the pipe", path))
         };
         let ends = Ends { serial: end(LogKind::Serial)?, said: end(LogKind::Vmm)? };
         let mut last_words = String::new();

@@ -181,13 +181,13 @@ impl HostCache {
     }
 
     /// Notes that a guest has these jails now; whether any guest has one.
-    pub(super) fn set_jails(&self, guest: &GuestName, places: Vec<JailId>) -> bool {
+    pub(super) fn set_jails(&self, guest: &GuestName, now: Vec<JailId>) -> bool {
         let mut found = self.found();
         let Some(jails) = &mut found.jails else { return true };
-        if places.is_empty() {
+        if now.is_empty() {
             jails.remove(guest);
         } else {
-            jails.insert(guest.clone(), places);
+            jails.insert(guest.clone(), now);
         }
         !jails.is_empty()
     }

@@ -5,7 +5,6 @@ mod connections;
 pub mod containers;
 mod control;
 pub mod disk;
-pub mod ended;
 pub mod error;
 mod exit_cause;
 pub mod facts;
@@ -100,7 +99,7 @@ pub enum GuestAction {
 }
 
 /// Who is told that a guest came through all of its steps, from any thread.
-pub type Tell<'a> = &'a (dyn Fn(GuestAction, &GuestSteps) + Sync);
+pub type OnGuestDone<'a> = &'a (dyn Fn(GuestAction, &GuestSteps) + Sync);
 
 /// Carries out a plan. A guest that fails does not stop the others; a host step that fails ends everything that
 /// would build on it. Rules are not removed while a guest that they hold may be left. Where the host cannot be prepared, no
@@ -108,7 +107,13 @@ pub type Tell<'a> = &'a (dyn Fn(GuestAction, &GuestSteps) + Sync);
 ///
 /// Where this is asked to end, guests that stop are stopped, those that start are taken back unless they are ready or go on
 /// from a snapshot, and no other is begun. `tell` is told of each guest as soon as all of its steps were taken.
-pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report, tell: Tell<'_>) -> Applied {
+pub fn apply(
+    plan: &Plan,
+    host: &dyn Host,
+    at_once: usize,
+    report: &dyn Report,
+    tell: OnGuestDone<'_>,
+) -> Applied {
     let mut applied = in_order(plan, host, at_once, report, tell);
     let (cut_short, failures): (Vec<_>, _) =
         applied.failures.into_iter().partition(|failure| interrupt::is_cause_of(&failure.error));
@@ -117,17 +122,23 @@ pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report, 
 }
 
 /// Carries out a plan; that it was asked to end is among what failed.
-fn in_order(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report, tell: Tell<'_>) -> Applied {
+fn in_order(
+    plan: &Plan,
+    host: &dyn Host,
+    at_once: usize,
+    report: &dyn Report,
+    tell: OnGuestDone<'_>,
+) -> Applied {
     let mut applied = Applied::default();
     let early = plan.rules_come_first();
-    if early && !host_steps(Interruptible::Before, &plan.rules, host, report, &mut applied.failures) {
+    if early && !host_steps(StopPoint::BeforeFirst, &plan.rules, host, report, &mut applied.failures) {
         return applied;
     }
-    let prepared = host_steps(Interruptible::Between, &plan.prepare, host, report, &mut applied.failures);
+    let prepared = host_steps(StopPoint::BetweenSteps, &plan.prepare, host, report, &mut applied.failures);
     let goes = |guest: &GuestSteps| prepared || !plan.comes_back(&guest.guest);
     let stop: Vec<_> = plan.stop.iter().filter(|guest| goes(guest)).cloned().collect();
     applied.stopped =
-        guests(GuestAction::Stop, &stop, host, STOPS_AT_ONCE, (report, tell), &mut applied.failures);
+        all_guests(GuestAction::Stop, &stop, host, STOPS_AT_ONCE, (report, tell), &mut applied.failures);
     if let Err(error) = host.end_connections() {
         let step = "end the connections of guests that are gone".to_owned();
         applied.failures.push(StepFailure { guest: None, step, error });
@@ -136,7 +147,7 @@ fn in_order(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report, t
     let all_stopped = applied.stopped.len() == plan.stop.len();
     let is_due = |step: &Step| !early && (all_stopped || !step.removes_rules());
     let rules: Vec<_> = plan.rules.iter().filter(|step| is_due(step)).cloned().collect();
-    if !prepared || !host_steps(Interruptible::Before, &rules, host, report, &mut applied.failures) {
+    if !prepared || !host_steps(StopPoint::BeforeFirst, &rules, host, report, &mut applied.failures) {
         return applied;
     }
     let not_stopped = |guest: &GuestSteps| {
@@ -144,27 +155,27 @@ fn in_order(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report, t
     };
     let start: Vec<_> = plan.start.iter().filter(|guest| !not_stopped(guest)).cloned().collect();
     applied.started =
-        guests(GuestAction::Start, &start, host, at_once, (report, tell), &mut applied.failures);
+        all_guests(GuestAction::Start, &start, host, at_once, (report, tell), &mut applied.failures);
     applied
 }
 
 /// Where steps of the host may end that are asked to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Interruptible {
-    Between,
+enum StopPoint {
+    BetweenSteps,
     /// Only before all of them.
-    Before,
+    BeforeFirst,
 }
 
 fn host_steps(
-    interruptible: Interruptible,
+    stop_point: StopPoint,
     steps: &[Step],
     host: &dyn Host,
     report: &dyn Report,
     failures: &mut Vec<StepFailure>,
 ) -> bool {
     for (index, step) in steps.iter().enumerate() {
-        let may_end = index == 0 || interruptible == Interruptible::Between;
+        let may_end = index == 0 || stop_point == StopPoint::BetweenSteps;
         let asked = if may_end { host.check_interrupt() } else { Ok(()) };
         let task = report.begin("host", None, Unit::Steps);
         let take = || {
@@ -183,12 +194,12 @@ fn host_steps(
 }
 
 /// Takes the steps of several guests, `at_once` guests at a time; gives those that came through, sorted.
-fn guests(
-    doing: GuestAction,
+fn all_guests(
+    action: GuestAction,
     all: &[GuestSteps],
     host: &dyn Host,
     at_once: usize,
-    (report, tell): (&dyn Report, Tell<'_>),
+    (report, tell): (&dyn Report, OnGuestDone<'_>),
     failures: &mut Vec<StepFailure>,
 ) -> Vec<GuestName> {
     let next = AtomicUsize::new(0);
@@ -197,9 +208,9 @@ fn guests(
         for _ in 0..at_once.clamp(1, all.len().max(1)) {
             scope.spawn(|| {
                 while let Some(guest) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = one_guest(doing, guest, host, report);
+                    let outcome = one_guest(action, guest, host, report);
                     if outcome.is_empty() {
-                        tell(doing, guest);
+                        tell(action, guest);
                     }
                     failed.lock().unwrap_or_else(PoisonError::into_inner).extend(outcome);
                 }
@@ -215,12 +226,12 @@ fn guests(
 }
 
 fn one_guest(
-    doing: GuestAction,
+    action: GuestAction,
     guest: &GuestSteps,
     host: &dyn Host,
     report: &dyn Report,
 ) -> Vec<StepFailure> {
-    let verb = match doing {
+    let verb = match action {
         GuestAction::Stop => "stop",
         GuestAction::Start if guest.starts() => "start",
         GuestAction::Start => "change",
@@ -236,13 +247,13 @@ fn one_guest(
         task.advance(1);
         taken.map_err(|error| StepFailure::of(guest, step, error))
     };
-    let failures: Vec<StepFailure> = match doing {
+    let failures: Vec<StepFailure> = match action {
         GuestAction::Stop => stop(guest, &take),
         GuestAction::Start => start(guest, host, &take),
     };
     if failures.is_empty() {
         let waited = guest.all().any(|step| matches!(step, Step::AwaitReady { .. }));
-        match doing {
+        match action {
             GuestAction::Stop => task.finish("stopped"),
             GuestAction::Start if waited => task.finish("ready"),
             GuestAction::Start => task.finish(&guest.why.to_string()),

@@ -9,13 +9,13 @@ use ipnet::Ipv4Net;
 
 use crate::base::network::{HostRoute, INNER_UPLINK, PAIR_HOST, PAIR_HOST_MAC, PAIR_INNER, PAIR_INNER_MAC};
 use crate::base::{
-    Class, Diagnosis, Diagnostic, FleetName, FoundRate, GuestName, InterfaceName, InvalidValue, Rates, Sha256,
+    Class, Diagnosis, Diagnostic, FleetName, Found, GuestName, InterfaceName, InvalidValue, Rates, Sha256,
 };
 use crate::host::firewall::{self, Ruleset, swap};
 use crate::host::host_rules::{self, FAMILY};
 use crate::host::layout::Layout;
 use crate::host::network::{NetworkSpec, PairSpec, SETTINGS};
-use crate::host::observed::{Found, ObservedNetwork, ObservedRuleset};
+use crate::host::observed::{ObservedNetwork, ObservedRuleset};
 use crate::host::policy::Policies;
 use crate::host::publish::PublishedPort;
 use crate::host::wanted::HostRules;
@@ -82,13 +82,13 @@ const COUNTS: &str = "net.netfilter.nf_conntrack_acct";
 pub(super) struct NamespaceState {
     pub interfaces: Vec<Interface>,
     /// Of each TAP, whether the kernel treats what comes from it as it should, and how fast packets come from it and go to it.
-    pub taps: BTreeMap<String, (bool, Rates<FoundRate>)>,
+    pub taps: BTreeMap<String, (bool, Rates<Found<u64>>)>,
     /// What the kernel holds of the fleet's rules there.
     rules: Option<LoadedRules>,
     routes: Vec<HostRoute>,
     neighbours: Vec<Neighbour>,
     /// How fast what leaves it is shared between guests.
-    shared: Option<FoundRate>,
+    shared: Option<Found<u64>>,
     is_set: bool,
     /// Whether those are cut off who should be.
     quarantine_is_whole: bool,
@@ -139,7 +139,7 @@ pub(super) fn inside(layout: &Layout) -> Result<Option<NamespaceState>, FleetNet
     netns::within(&netns, look)?.map(Some)
 }
 
-fn tap_settings(interfaces: &[Interface]) -> Result<BTreeMap<String, (bool, Rates<FoundRate>)>, IpError> {
+fn tap_settings(interfaces: &[Interface]) -> Result<BTreeMap<String, (bool, Rates<Found<u64>>)>, IpError> {
     let mut shapes = tap::shapes(interfaces)?;
     let settings = |found: &Interface| {
         let rates = shapes.remove(&found.name).filter(|_| found.tap.is_some())?;
@@ -230,7 +230,7 @@ fn pair(
     layout: &Layout,
     inside: Option<&NamespaceState>,
     interfaces: &[Interface],
-) -> Result<Option<Found<PairSpec<FoundRate>>>, FleetNetworkError> {
+) -> Result<Option<Found<PairSpec<Found<u64>>>>, FleetNetworkError> {
     let name = layout.pair()?;
     let Some(host) = interfaces.iter().find(|found| found.name == name.as_str()) else {
         return Ok(None);
@@ -270,7 +270,7 @@ fn leads_to(route: &HostRoute, interface: &str) -> bool {
 }
 
 /// How fast what leaves an interface is shared.
-fn shared(interface: &Interface, by: ShareBy) -> Result<Option<FoundRate>, IpError> {
+fn shared(interface: &Interface, by: ShareBy) -> Result<Option<Found<u64>>, IpError> {
     if interface.queue == ip::NO_QUEUE { Ok(None) } else { shares::rate(interface, by) }
 }
 

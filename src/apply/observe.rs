@@ -5,13 +5,12 @@ use std::error::Error;
 use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
 
-use crate::base::GuestName;
 use crate::base::diagnostic::one_line;
 use crate::base::network::guest_of_tap;
+use crate::base::{Found, GuestName};
 use crate::host::layout::Layout;
 use crate::host::observed::{
-    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedLimits, ObservedTap,
-    ObservedVmm,
+    ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedLimits, ObservedTap, ObservedVmm,
 };
 use crate::host::state::{CPU_PERIOD, Machine};
 use crate::sys::cgroup::{Hierarchy, IoLimits};
@@ -55,9 +54,9 @@ pub fn observe(host: &LinuxHost) -> Result<ObservedHost, ApplyError> {
     let taps = taps(layout, inside.as_ref(), &interfaces);
     let store = Store::look(layout)?;
     let one = |name: &GuestName| {
-        let places = jails.get(name).map_or(&[][..], Vec::as_slice);
+        let own = jails.get(name).map_or(&[][..], Vec::as_slice);
         let tap = taps.get(name).cloned();
-        Ok(ObservedGuest { tap, ..host.guest(name).observed(places, &cgroups, &store)? })
+        Ok(ObservedGuest { tap, ..host.guest(name).observed(own, &cgroups, &store)? })
     };
     let known: Vec<GuestName> = known.into_iter().collect();
     let mut guests = side_by_side(&known, one)?;
@@ -138,18 +137,18 @@ impl GuestHandle<'_> {
     /// What the host has of it, but for its TAP.
     fn observed(
         self,
-        places: &[JailId],
+        jails: &[JailId],
         cgroups: &BTreeSet<String>,
         store: &Store,
     ) -> Result<ObservedGuest, ApplyError> {
         let ready: Result<Option<Ready>, Unreadable> = record::read(&self.dir().ready());
         let known_ready = ready.as_ref().ok().and_then(Option::as_ref);
-        let Occupants { vmm: found, is_inside, strays } = self.occupants_by(known_ready, || places.to_vec());
-        let used = found.as_ref().and_then(|vmm| self.jail_in_use(places, vmm));
+        let Occupants { vmm: found, is_inside, strays } = self.occupants_by(known_ready, || jails.to_vec());
+        let used = found.as_ref().and_then(|vmm| self.jail_in_use(jails, vmm));
         let disk = self.observed_disk();
         let machine = if found.is_some() || disk.is_none() { self.machine() } else { Ok(None) };
         let astray = machine.as_ref().ok().and_then(Option::as_ref);
-        let astray = astray.and_then(|machine| self.astray_disk(machine, found.as_ref(), places));
+        let astray = astray.and_then(|machine| self.astray_disk(machine, found.as_ref(), jails));
         let disk_only_open = matches!(astray, Some(Astray::OnlyOpen(_)));
         if let (Some(_), Ok(Some(machine))) = (&found, &machine) {
             self.host.cache.set_machine(self.name, machine);
@@ -165,7 +164,7 @@ impl GuestHandle<'_> {
             disk,
             tap: None,
             cgroup: self.observed_cgroup(cgroups),
-            idle_jails: places.len() > usize::from(used.is_some()),
+            idle_jails: jails.len() > usize::from(used.is_some()),
             idle_records: found.is_none() && self.has_records()?,
             strays,
             vmm: found.map(vmm),
@@ -177,7 +176,7 @@ impl GuestHandle<'_> {
         self,
         process: &ProcessInfo,
         (machine, ready): (Result<Option<Machine>, Unreadable>, Result<Option<Ready>, Unreadable>),
-        place: Option<JailId>,
+        jail: Option<JailId>,
         store: &Store,
     ) -> ObservedVmm {
         let (layout, hierarchy, name) = (self.layout(), &self.host.hierarchy, self.name);
@@ -197,12 +196,12 @@ impl GuestHandle<'_> {
             machine.restored_from.is_some() && ready.is_none() && !self.has_loaded(machine, process)
         };
         let cgroup = layout.cgroup(name);
-        let root = place.map(|place| place.root(layout, name));
+        let root = jail.map(|jail| jail.root(layout, name));
         let damaged = root.zip(machine.as_ref()).map(|(root, machine)| store.damaged_in(&root, machine));
         ObservedVmm {
             machine: machine.filter(|machine| !waits(machine)),
             unreadable,
-            jailed: place.is_some(),
+            jailed: jail.is_some(),
             outside_cgroup: !hierarchy.holds(&cgroup, process.id.pid),
             halted: process.state == process::STOPPED || hierarchy.is_frozen(&cgroup),
             damaged: damaged.unwrap_or_default(),
@@ -262,7 +261,7 @@ impl GuestHandle<'_> {
         self.occupants_by(ready.as_ref(), || self.jails().unwrap_or_default())
     }
 
-    fn occupants_by(self, ready: Option<&Ready>, places: impl FnOnce() -> Vec<JailId>) -> Occupants {
+    fn occupants_by(self, ready: Option<&Ready>, jails: impl FnOnce() -> Vec<JailId>) -> Occupants {
         let (layout, hierarchy, name) = (self.layout(), &self.host.hierarchy, self.name);
         // An earlier sisforge put down nothing before its guest was ready.
         let noted = || record::read(&self.dir().started()).ok().flatten().map(|StartedVmm(vmm)| vmm);
@@ -273,15 +272,15 @@ impl GuestHandle<'_> {
         if is_inside {
             return Occupants { vmm: recorded, is_inside, strays: false };
         }
-        let places = places();
+        let jails = jails();
         // In neither, it was only to become the VMM: whoever started it is gone, and so it ends.
-        let recorded = recorded.filter(|vmm| self.lives_in_one_of(&places, vmm));
+        let recorded = recorded.filter(|vmm| self.lives_in_one_of(&jails, vmm));
         if recorded.is_some() {
             return Occupants { vmm: recorded, is_inside, strays: false };
         }
         let in_cgroup = hierarchy.procs(&cgroup);
         let first = leader(in_cgroup.into_iter().filter_map(process::inspect))
-            .or_else(|| self.vmm_outside_cgroup(&places));
+            .or_else(|| self.vmm_outside_cgroup(&jails));
         // The end of the VMM is its guest's, whatever it started lives on.
         match started {
             Some(_) => Occupants { vmm: None, is_inside, strays: first.is_some() },
@@ -302,14 +301,14 @@ pub(super) struct Occupants {
 
 impl GuestHandle<'_> {
     /// Whether the root of a process is that of one of these jails.
-    fn lives_in_one_of(self, places: &[JailId], process: &ProcessInfo) -> bool {
-        let root = |place: &JailId| DirId::of(&place.root(self.layout(), self.name));
-        process.root.is_some() && places.iter().any(|place| root(place) == process.root)
+    fn lives_in_one_of(self, jails: &[JailId], process: &ProcessInfo) -> bool {
+        let root = |id: &JailId| DirId::of(&id.root(self.layout(), self.name));
+        process.root.is_some() && jails.iter().any(|id| root(id) == process.root)
     }
 
     /// What lives in one of a guest's jails, and was there when the host was looked at: who starts a VMM has it in its cgroup.
-    pub(super) fn vmm_outside_cgroup(self, places: &[JailId]) -> Option<ProcessInfo> {
-        let roots = places.iter().filter_map(|place| DirId::of(&place.root(self.layout(), self.name)));
+    pub(super) fn vmm_outside_cgroup(self, jails: &[JailId]) -> Option<ProcessInfo> {
+        let roots = jails.iter().filter_map(|id| DirId::of(&id.root(self.layout(), self.name)));
         // Another that has such a number by now is none of the guest's, unless it lives there too.
         let live_in = |root: DirId| {
             let pids = self.host.cache.rooted_at(root).into_iter();

@@ -226,7 +226,7 @@ fn is_in_place(pid: u32, guest: &GuestName, host: &LinuxHost) -> Result<bool, Ap
         return Ok(true);
     }
     let mut jails = host.guest(guest).jails()?.into_iter();
-    Ok(jails.any(|place| process::is_rooted_in(pid, &place.root(&host.layout, guest))))
+    Ok(jails.any(|id| process::is_rooted_in(pid, &id.root(&host.layout, guest))))
 }
 
 /// Checks whether jails can be in a directory. One that is not there yet will be on the file system of what it is made in.

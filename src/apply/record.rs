@@ -223,7 +223,7 @@ pub enum Unreadable {
     #[error("cannot read the record {}", path.display())]
     Broken { path: PathBuf, source: serde_json::Error },
     #[error("cannot read the record {}: {why}", path.display())]
-    NotConverted { path: PathBuf, why: String },
+    OthersInHostNetwork { path: PathBuf, why: String },
     #[error(
         "cannot read the record {}: a newer sisforge wrote it (version {version}; this sisforge knows up to \
          version {known})", path.display()
@@ -236,7 +236,7 @@ impl Diagnostic for Unreadable {
         match self {
             Self::File(error) => error.diagnosis().of(Class::Failed),
             Self::Newer { .. } => Class::Failed.hint("use the sisforge that wrote it, or a later one"),
-            Self::Broken { .. } | Self::NotConverted { .. } => Class::Failed.no_hint(),
+            Self::Broken { .. } | Self::OthersInHostNetwork { .. } => Class::Failed.no_hint(),
         }
     }
 }
@@ -305,7 +305,7 @@ pub(super) fn parse<T: Record>(path: &Path, bytes: &[u8]) -> Result<T, Unreadabl
         older => {
             let record = serde_json::from_slice(bytes).map_err(broken)?;
             let record = T::convert(older, record)
-                .map_err(|why| Unreadable::NotConverted { path: path.to_owned(), why })?;
+                .map_err(|why| Unreadable::OthersInHostNetwork { path: path.to_owned(), why })?;
             serde_json::from_value(Value::Object(record)).map_err(broken)
         }
     }

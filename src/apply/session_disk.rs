@@ -104,24 +104,24 @@ impl HeldSessionDisk {
         }
     }
 
-    /// Makes the disk where there is none, and lengthens it to the size of its place; the guest grows what is on it.
+    /// Makes the disk where there is none, and lengthens a shorter one to `size` bytes; the guest grows the file system on it.
     ///
     /// # Errors
-    /// Where it is larger than its place.
-    fn prepare(&self, guest: &GuestName, place: u64) -> Result<(), ApplyError> {
+    /// Where it is longer than `size`.
+    fn prepare(&self, guest: &GuestName, size: u64) -> Result<(), ApplyError> {
         let named = || FileError::when("open", &self.path);
         let disk = match File::options().read(true).write(true).open(&self.path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return self.create(place),
+            Err(error) if error.kind() == ErrorKind::NotFound => return self.create(size),
             opened => opened.map_err(named())?,
         };
         let there = disk.metadata().map_err(named())?.len();
-        if there > place {
-            let [there, place] = [there, place].map(ByteSize::from_bytes);
+        if there > size {
+            let [there, limit] = [there, size].map(ByteSize::from_bytes);
             let (disk, guest) = (self.name.clone(), guest.clone());
-            return Err(SessionDiskError::TooLarge { disk, there, guest, place }.into());
+            return Err(SessionDiskError::TooLarge { disk, there, guest, limit }.into());
         }
-        if there < place {
-            let grown = disk.set_len(place).and_then(|()| disk.sync_all());
+        if there < size {
+            let grown = disk.set_len(size).and_then(|()| disk.sync_all());
             grown.map_err(FileError::when("grow", &self.path))?;
         }
         Ok(())
@@ -194,9 +194,9 @@ fn holder(host: &LinuxHost, name: &Label, disk: Option<&Metadata>) -> Result<Opt
         return Ok(None);
     }
     host.cache.clear();
-    for (guest, places) in host.cache.all_jails(&host.layout)? {
-        for place in places {
-            let there = place.root(&host.layout, &guest).join(in_jail(name));
+    for (guest, jails) in host.cache.all_jails(&host.layout)? {
+        for id in jails {
+            let there = id.root(&host.layout, &guest).join(in_jail(name));
             let is_it = |there: Metadata| disk.is_none_or(|disk| files::is_same_file(&there, disk));
             if fs::symlink_metadata(there).is_ok_and(is_it) {
                 return Ok(Some(guest));
@@ -228,9 +228,9 @@ impl GuestHandle<'_> {
     /// Where it has none; nothing was done to it then.
     pub fn prepare_session_disk(self, disk: &HeldSessionDisk) -> Result<(), ApplyError> {
         let machine: Option<Machine> = self.machine()?;
-        let place = machine.and_then(|machine| machine.session_disk);
-        let place = place.ok_or_else(|| SessionDiskError::NoPlace { guest: self.name.clone() })?;
-        disk.prepare(self.name, place)
+        let size = machine.and_then(|machine| machine.session_disk);
+        let size = size.ok_or_else(|| SessionDiskError::NoPlace { guest: self.name.clone() })?;
+        disk.prepare(self.name, size)
     }
 
     /// Gives a guest the disk of its session.
@@ -309,12 +309,12 @@ impl GuestHandle<'_> {
         self.session_disks().into_iter().next_back()
     }
 
-    /// Those that its jails have, the newest one last.
+    /// Disks of sessions that its jails have, the newest last.
     fn session_disks(self) -> Vec<(Label, HeldNode)> {
         let (layout, guest) = (self.layout(), self.name);
         let mut found = Vec::new();
-        for place in self.jails().unwrap_or_default() {
-            let root = place.root(layout, guest);
+        for id in self.jails().unwrap_or_default() {
+            let root = id.root(layout, guest);
             for file in files::names_in(&root.join(SESSION)).unwrap_or_default() {
                 let name = file.strip_suffix(".ext4").and_then(|name| name.parse().ok());
                 let Some(name): Option<Label> = name else { continue };

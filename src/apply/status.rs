@@ -4,9 +4,9 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
-use crate::base::GuestName;
 use crate::base::time::rfc3339;
-use crate::host::observed::{Found, ObservedCgroup, ObservedGuest, ObservedHost, ObservedLimits, PoolRole};
+use crate::base::{Found, GuestName};
+use crate::host::observed::{ObservedCgroup, ObservedGuest, ObservedHost, ObservedLimits, PoolRole};
 use crate::host::publish::PublishedPort;
 use crate::host::state::{Machine, Session};
 use crate::sys::process;

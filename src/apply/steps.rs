@@ -240,9 +240,9 @@ impl GuestHandle<'_> {
             self.refuse_shared_disk()?;
             self.know_size()?;
         }
-        let place = self.create_jail(machine)?;
+        let id = self.create_jail(machine)?;
         if machine.disk == MachineDisk::Kept {
-            let disk = place.root(&host.layout, guest).join(DISK);
+            let disk = id.root(&host.layout, guest).join(DISK);
             let disk = fs::metadata(&disk).map_err(FileError::when("look at", &disk))?;
             self.remember_inode(disk.ino())?;
         }

@@ -60,11 +60,11 @@ pub fn emit(
     if let Some(own) = guest.disk {
         host.guest(name).create_disk(&own.base, own.uid)?;
     }
-    let place = host.guest(name).create_jail(machine)?;
-    let command = host.guest(name).vmm_command(place, machine, &around.executable);
+    let id = host.guest(name).create_jail(machine)?;
+    let command = host.guest(name).vmm_command(id, machine, &around.executable);
     let facts = ManifestFacts {
         layout,
-        root: &place.root(layout, name),
+        root: &id.root(layout, name),
         command: command.argv().map(|word| word.to_string_lossy().into_owned()).collect(),
         cgroup: guest.cgroup,
         disk: guest.disk.map(|disk| disk.base),

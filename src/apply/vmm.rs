@@ -44,8 +44,8 @@ impl GuestHandle<'_> {
     pub(super) fn start_vmm(self, machine: &Machine) -> Result<(), ApplyError> {
         let (host, guest) = (self.host, self.name);
         let layout = &host.layout;
-        let newest = self.jails()?.pop().filter(|place| place.vmm == machine.vmm);
-        let place = newest.ok_or_else(|| VmmError::NoJail(guest.clone()))?;
+        let newest = self.jails()?.pop().filter(|id| id.vmm == machine.vmm);
+        let id = newest.ok_or_else(|| VmmError::NoJail(guest.clone()))?;
         // The record first: a VMM that runs is then always known.
         for earlier in self.dir().records_of_vmm() {
             files::remove(&earlier)?;
@@ -53,8 +53,8 @@ impl GuestHandle<'_> {
         host.cache.forget_end(guest);
         record::write(&self.dir().machine(), &machine.as_started())?;
         let input = console(&self.dir().console_input())?;
-        let launcher = self.launch_command(place, machine)?;
-        let ends = self.start_keeper(machine.vmm, &place.root(layout, guest), KeeperReason::NewVmm)?;
+        let launcher = self.launch_command(id, machine)?;
+        let ends = self.start_keeper(machine.vmm, &id.root(layout, guest), KeeperReason::NewVmm)?;
         let started = launch::spawn(&launcher, input, ends.serial, ends.said)?;
         let pid = started.pid;
         self.note_started(pid)?;
@@ -88,20 +88,20 @@ impl GuestHandle<'_> {
     }
 
     /// What takes all that a VMM needs of its host beside its jail, and becomes the VMM.
-    fn launch_command(self, place: JailId, machine: &Machine) -> Result<Tool, ApplyError> {
+    fn launch_command(self, id: JailId, machine: &Machine) -> Result<Tool, ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
         let jailed = of(machine.vmm).jailed_program();
         let executable = jailed.map(|program| tool::find(program).ok_or(ApplyError::NoVmm { program }));
-        let vmm = self.vmm_command(place, machine, &executable.transpose()?.unwrap_or_default());
+        let vmm = self.vmm_command(id, machine, &executable.transpose()?.unwrap_or_default());
         let argv: Vec<_> = vmm.argv().cloned().collect();
-        let (netns, root) = (layout.netns(), place.root(layout, guest));
+        let (netns, root) = (layout.netns(), id.root(layout, guest));
         let jail = jail(guest, machine, layout);
         let file = jail.memory_files().next().map(|file| (root.join(file.path), file));
         let request = LaunchRequest {
             cgroups: &self.host.hierarchy.join_files(&layout.cgroup(guest)),
             netns: Some(netns.path()),
             // Firecracker's jailer is told itself.
-            file_size: jailed.is_none().then(|| self.file_limits_in(place, machine).size),
+            file_size: jailed.is_none().then(|| self.file_limits_in(id, machine).size),
             starter: Some(std::process::id()),
             in_memory: file.as_ref().map(|(to, MemoryFile { from, size, .. })| InMemory {
                 from,
@@ -115,21 +115,20 @@ impl GuestHandle<'_> {
     }
 
     /// What starts the VMM of a machine in the root of its jail, which is laid out; `executable` is Firecracker.
-    pub fn vmm_command(self, place: JailId, machine: &Machine, executable: &Path) -> Tool {
+    pub fn vmm_command(self, id: JailId, machine: &Machine, executable: &Path) -> Tool {
         let (layout, guest) = (self.layout(), self.name);
-        let files = self.file_limits_in(place, machine);
-        let attempt = place.attempt;
+        let files = self.file_limits_in(id, machine);
+        let attempt = id.attempt;
         of(machine.vmm).command(&VmmStart { guest, attempt, machine, layout, files, executable })
     }
 
-    fn file_limits_in(self, place: JailId, machine: &Machine) -> FileLimits {
+    fn file_limits_in(self, id: JailId, machine: &Machine) -> FileLimits {
         let (layout, guest) = (self.layout(), self.name);
         if let MachineDisk::Ephemeral { size, in_memory: true, .. } = machine.disk {
             return file_limits(machine, size);
         }
         // Of a jail that is laid out, and in which nothing has run yet.
-        let disk =
-            std::fs::symlink_metadata(place.root(layout, guest).join(DISK)).map_or(0, |disk| disk.len());
+        let disk = std::fs::symlink_metadata(id.root(layout, guest).join(DISK)).map_or(0, |disk| disk.len());
         let kept = machine.disk == MachineDisk::Kept;
         file_limits(machine, if kept { self.given_size(disk) } else { disk })
     }
@@ -271,9 +270,9 @@ impl GuestHandle<'_> {
         let layout = &host.layout;
         let Some(vmm) = self.vmm() else { return Ok(()) };
         self.wake_keeper();
-        let places = self.jails()?;
-        let Some(place) = self.jail_in_use(&places, &vmm) else { return Ok(()) };
-        self.start_keeper(place.vmm, &place.root(layout, guest), KeeperReason::RunningVmm).map(drop)
+        let jails = self.jails()?;
+        let Some(id) = self.jail_in_use(&jails, &vmm) else { return Ok(()) };
+        self.start_keeper(id.vmm, &id.root(layout, guest), KeeperReason::RunningVmm).map(drop)
     }
 
     /// Asks a guest to shut down where it can hear, waits, and kills what is left.

@@ -38,8 +38,16 @@ pub use name::{
     is_host_label,
 };
 pub use network::MacAddress;
-pub use size::{ByteSize, FoundRate, PerSecond, Rate, Rates};
+pub use size::{ByteSize, PerSecond, Rate, Rates};
 pub use uuid::{uuid_from, uuid_text};
+
+/// Something that is there, perhaps not all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found<T> {
+    Whole(T),
+    /// Half made, or half removed.
+    Half,
+}
 
 /// The directory that each ext4 has, for what e2fsck recovers: nothing else may be in it.
 pub const LOST_FOUND: &str = "/lost+found";

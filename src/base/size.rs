@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::InvalidValue;
+use super::{Found, InvalidValue};
 
 /// A size in bytes, written with a binary unit: `"512MiB"`, `"4GiB"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,22 +82,13 @@ impl Rate {
     }
 }
 
-/// How fast a guest may send and be sent; `None` is no limit. What is found on a host is in bytes a second.
+/// How fast a guest may send and be sent; `None` is no limit. What is found on a host, `Found<u64>`, is in bytes a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates<R = Rate> {
     /// Of what the guest sends.
     pub up: Option<R>,
     /// Of what it gets.
     pub down: Option<R>,
-}
-
-/// What holds packets to a rate, as it was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FoundRate {
-    /// In bytes a second.
-    Whole(u64),
-    /// Something holds them up, and not as it is made for any rate.
-    Half,
 }
 
 impl<R> Default for Rates<R> {
@@ -116,8 +107,8 @@ impl Rates {
 
 impl Rates<u64> {
     /// As they are found where all is as it should be.
-    pub fn whole(self) -> Rates<FoundRate> {
-        Rates { up: self.up.map(FoundRate::Whole), down: self.down.map(FoundRate::Whole) }
+    pub fn whole(self) -> Rates<Found<u64>> {
+        Rates { up: self.up.map(Found::Whole), down: self.down.map(Found::Whole) }
     }
 }
 

@@ -20,8 +20,8 @@ use super::error::BuildError;
 use super::images::ImagesPlan;
 use super::key::{BuildKey, KeyBuilder};
 use super::names::label;
-use super::pool::pool;
 use super::rootfs::ext4_options;
+use super::threads::thread_pool;
 
 /// A data disk that is to be built, and for whom.
 pub(super) struct DiskPlan<'a> {
@@ -120,7 +120,7 @@ impl<'a> DiskPlan<'a> {
         let task = report.begin(&format!("write disk {}", self.name), None, Unit::Steps);
         let tree = self.tree()?;
         let path = dir.join(ArtifactKind::Disk.file_name());
-        let written = pool(jobs)?.install(|| write_ext4(&tree, &[], &self.options(key), None, &path));
+        let written = thread_pool(jobs)?.install(|| write_ext4(&tree, &[], &self.options(key), None, &path));
         let written = written.map_err(|source| BuildError::Disk { disk: self.name.clone(), source })?;
         task.finish(&self.spec.size.to_string());
         Ok(BuiltFile { digest: written.digest, size: written.size })
@@ -129,7 +129,7 @@ impl<'a> DiskPlan<'a> {
     /// Lays the disk out again and holds a written one against it.
     pub fn read_back(&self, key: &BuildKey, image: &Path, jobs: usize) -> Result<ReadBack, BuildError> {
         let tree = self.tree()?;
-        Ok(pool(jobs)?.install(|| read_back(image, &tree, &[], &self.options(key)))?)
+        Ok(thread_pool(jobs)?.install(|| read_back(image, &tree, &[], &self.options(key)))?)
     }
 
     fn tree(&self) -> Result<Tree<Content>, BuildError> {

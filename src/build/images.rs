@@ -18,8 +18,8 @@ use crate::sys::report::{Report, Unit};
 use super::artifacts::{ArtifactKind, BuiltFile};
 use super::error::BuildError;
 use super::key::{BuildKey, KeyBuilder};
-use super::pool::pool;
 use super::rootfs::ext4_options;
+use super::threads::thread_pool;
 
 /// A store that is to be built.
 pub(super) struct ImagesPlan<'a> {
@@ -68,8 +68,8 @@ impl ImagesPlan<'_> {
         let begun = format!("write container images of {}", self.name);
         let task = puller.report.begin(&begun, None, Unit::Steps);
         let path = dir.join(ArtifactKind::Containers.file_name());
-        let written =
-            pool(jobs)?.install(|| write_ext4(&store.tree, &store.sources(), &options(key), None, &path));
+        let written = thread_pool(jobs)?
+            .install(|| write_ext4(&store.tree, &store.sources(), &options(key), None, &path));
         let written = written.map_err(|source| BuildError::Images { disk: self.name.clone(), source })?;
         // An image that changed while it was read would stand under the wrong key.
         for (image, (spelled, sha256)) in self.images.iter().zip(&self.containers) {
@@ -90,7 +90,7 @@ impl ImagesPlan<'_> {
         jobs: usize,
     ) -> Result<ReadBack, BuildError> {
         let store = self.store(puller)?;
-        Ok(pool(jobs)?.install(|| read_back(image, &store.tree, &store.sources(), &options(key)))?)
+        Ok(thread_pool(jobs)?.install(|| read_back(image, &store.tree, &store.sources(), &options(key)))?)
     }
 
     fn store(&self, puller: ImagePuller<'_>) -> Result<ImageStore, BuildError> {

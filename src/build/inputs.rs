@@ -21,7 +21,7 @@ use crate::sys::vendor;
 
 use super::builder::Builder;
 use super::error::{BuildError, LIST, VendorError};
-use super::pool::pool;
+use super::threads::thread_pool;
 
 /// Something that a build takes from the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Builder<'_> {
             Ok(Some(Input { name, url, sha256: locked.sha256, size: locked.size, path }))
         };
         // The kernel's source is much the largest, so it is not waited for last.
-        let (kernel, packages) = pool(DOWNLOADS)?.install(|| {
+        let (kernel, packages) = thread_pool(DOWNLOADS)?.install(|| {
             rayon::join(
                 || self.fetch_kernel(),
                 || self.lock.package.par_iter().map(fetch).collect::<Result<Vec<_>, _>>(),

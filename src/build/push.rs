@@ -22,12 +22,12 @@ use super::artifacts::{Artifact, ArtifactKind};
 use super::builder::{Builder, Built};
 use super::chunks::{Chunk, chunks};
 use super::error::BuildError;
-use super::pool::pool;
 use super::provenance;
 use super::remote::{
     ARTIFACT_TYPE, CHUNK_TYPE, CONFIG_TYPE, FleetDocument, RemoteChunk, RemoteError, RemoteFile, SIGNATURES,
     TITLE, VERSION, open, tag_of,
 };
+use super::threads::thread_pool;
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -217,6 +217,7 @@ fn push_file(
         Ok::<_, RemoteError>(RemoteChunk { offset, length, content: Sha256::of(&bytes), blob, blob_size })
     };
     let pieces = chunks(path)?;
-    let chunks = pool(DOWNLOADS)?.install(|| pieces.par_iter().map(push).collect::<Result<Vec<_>, _>>())?;
+    let chunks =
+        thread_pool(DOWNLOADS)?.install(|| pieces.par_iter().map(push).collect::<Result<Vec<_>, _>>())?;
     Ok(RemoteFile { name, digest: *digest, size: *size, chunks })
 }

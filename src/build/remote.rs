@@ -32,6 +32,7 @@ use crate::sys::report::{Report, Unit};
 
 use super::artifacts::{ArtifactKind, BuiltFile};
 use super::chunks::{self, chunks};
+use super::threads::thread_pool;
 
 /// What kind of an artifact this is (`artifactType`).
 pub(super) const ARTIFACT_TYPE: &str = "application/vnd.sisforge.fleet.v1";
@@ -330,10 +331,7 @@ impl FleetRegistry {
             task.advance(chunk.length);
             target.write_all_at(&bytes, chunk.offset).map_err(named()).map_err(RemoteError::from)
         };
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(DOWNLOADS)
-            .build()?
-            .install(|| file.chunks.par_iter().try_for_each(write))?;
+        thread_pool(DOWNLOADS)?.install(|| file.chunks.par_iter().try_for_each(write))?;
         task.finish("pulled");
         Ok(())
     }

@@ -25,7 +25,7 @@ use super::artifacts::{ArtifactKind, BuiltFile};
 use super::earlier;
 use super::error::BuildError;
 use super::key::{BuildKey, KeyBuilder};
-use super::pool::pool;
+use super::threads::thread_pool;
 
 /// An image that is to be built: everything that its bytes depend on.
 pub(super) struct ImagePlan<'a> {
@@ -142,7 +142,7 @@ impl<'a> ImagePlan<'a> {
         let path = dir.join(ArtifactKind::Image.file_name());
         let options = ext4_options(key, self.spec.size, Purpose::ReadOnly);
         let written =
-            pool(jobs)?.install(|| write_ext4(&root.tree, &root.sources(), &options, earlier, &path));
+            thread_pool(jobs)?.install(|| write_ext4(&root.tree, &root.sources(), &options, earlier, &path));
         let written = written.map_err(|source| BuildError::Image { image: self.name.clone(), source })?;
         task.finish(&counted(root.tree.len(), "file"));
         // A file that changed while it was read would stand under the wrong key.
@@ -174,7 +174,7 @@ impl<'a> ImagePlan<'a> {
         let failed = |source| BuildError::Layout { image: self.name.clone(), source };
         let root = rootfs(&packages, self.recipes, &self.spec.files, &self.apk).map_err(failed)?;
         let options = ext4_options(key, self.spec.size, Purpose::ReadOnly);
-        Ok(pool(jobs)?.install(|| read_back(image, &root.tree, &root.sources(), &options))?)
+        Ok(thread_pool(jobs)?.install(|| read_back(image, &root.tree, &root.sources(), &options))?)
     }
 
     /// Every package, verified against the lock.
@@ -195,7 +195,7 @@ impl<'a> ImagePlan<'a> {
         let mut order: Vec<usize> = (0..self.packages.len()).collect();
         order.sort_by_key(|number| Reverse(self.packages[*number].size));
         let opened = order.par_iter().with_max_len(1).map(open);
-        let mut packages = pool(jobs)?.install(|| opened.collect::<Result<Vec<_>, _>>())?;
+        let mut packages = thread_pool(jobs)?.install(|| opened.collect::<Result<Vec<_>, _>>())?;
         packages.sort_unstable_by_key(|(number, _)| *number);
         task.finish(&counted(packages.len(), "package"));
         Ok(packages.into_iter().map(|(_, package)| package).collect())
@@ -210,7 +210,7 @@ fn fetch(packages: &[&LockedPackage], repositories: &Repositories<'_>) -> Result
         return Ok(());
     }
     let fetch = |locked: &&&LockedPackage| repositories.pinned_file(locked).map(drop);
-    Ok(pool(DOWNLOADS)?.install(|| absent.par_iter().try_for_each(fetch))?)
+    Ok(thread_pool(DOWNLOADS)?.install(|| absent.par_iter().try_for_each(fetch))?)
 }
 
 /// Label, UUID and hash seed are functions of the key.

@@ -108,7 +108,7 @@ fn print_check(name: &str, check: &FileSystemCheck, error: &dyn Fn(&str), ui: &U
 pub fn show(built: &[Built]) {
     for Built { name, artifact } in built {
         let kind = artifact.kind.folder();
-        let size = format!("{:.1} MiB", artifact.size as f64 / f64::from(1 << 20));
+        let size = render::bytes(artifact.size);
         let how = match artifact {
             Artifact { pulled: true, .. } => "pulled",
             Artifact { cached: true, .. } => "up to date",

@@ -37,7 +37,7 @@ pub fn answer(command: fn() -> Command) {
     CompleteEnv::with_factory(command).var(VARIABLE).complete();
 }
 
-/// The same commands, where each argument that is a guest knows the guests.
+/// Has each argument that is a guest complete the names of guests.
 pub fn of_guests(command: Command) -> Command {
     let knows = |arg: clap::Arg| match arg.get_id().as_str() {
         "guest" | "guests" => arg.add(ArgValueCandidates::new(guests)),

@@ -74,7 +74,7 @@ impl CliError {
         }
     }
 
-    /// The same, for a command whose exit status 2 means something else.
+    /// Has it end with status 1, for a command whose status 2 means something else.
     #[must_use]
     pub fn as_failure(self) -> Self {
         Self { class: Class::Failed, ..self }

@@ -102,7 +102,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("man", &["sisforge man --dir /usr/local/share/man/man1"]),
 ];
 
-/// The same commands with their examples.
+/// Adds to each command its examples.
 pub fn added(command: Command) -> Command {
     EXAMPLES.iter().fold(command, |command, (path, lines)| {
         let text =

@@ -29,11 +29,6 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     if ui.settings.json {
         render::json(&EventJson::Fetched { bytes, files: inputs.iter().map(InputJson::from).collect() });
     }
-    ui.say(&format!("here: {}, {}", counted(inputs.len(), "file"), mebibytes(bytes)));
+    ui.say(&format!("here: {}, {}", counted(inputs.len(), "file"), render::bytes(bytes)));
     Ok(ExitCode::SUCCESS)
-}
-
-/// A size for people.
-pub fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

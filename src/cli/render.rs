@@ -10,7 +10,7 @@ pub fn text(text: &str) {
     bytes_as_they_are(text.as_bytes());
 }
 
-/// The same of what need not be UTF-8.
+/// Prints bytes, which need not be UTF-8, as they are; ends the program where they are not taken.
 pub fn bytes_as_they_are(bytes: &[u8]) {
     if let Err(error) = attempt(bytes) {
         if error.kind() != std::io::ErrorKind::BrokenPipe {
@@ -20,7 +20,7 @@ pub fn bytes_as_they_are(bytes: &[u8]) {
     }
 }
 
-/// The same for whoever has more to do than to end where it is not taken.
+/// Prints bytes, and gives the error to whoever has more to do than to end.
 pub fn attempt(bytes: &[u8]) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush())

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use crate::run::LockedProject;
 
 use super::error::CliError;
-use super::fetch::mebibytes;
 use super::output::EventJson;
 use super::render;
 use super::settings::inputs;
@@ -36,7 +35,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     let found = &ui.settings.run.vendor;
     let dir = args.dir.as_ref().unwrap_or(found);
     let vendored = LockedProject::open(&ui.workspace(), inputs(args.locked))?.builder().vendor(dir)?;
-    let (files, size, removed) = (vendored.files, mebibytes(vendored.bytes), vendored.removed);
+    let (files, size, removed) = (vendored.files, render::bytes(vendored.bytes), vendored.removed);
     if ui.settings.json {
         render::json(&EventJson::Vendored { dir: dir.clone(), vendored: vendored.into() });
     }

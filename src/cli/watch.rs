@@ -116,7 +116,7 @@ fn repository(text: &str) -> Result<String, String> {
     Err(format!("{wrong}; a repository is a URL, HOST:PATH or a path"))
 }
 
-/// The same path from any directory.
+/// A path that holds from any directory.
 fn absolute(path: &PathBuf) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.clone())
 }

@@ -29,6 +29,11 @@ use super::scalar::{LocalPath, Location, WebUrl};
 use crate::base::problem::{Problem, Problems, Read, ReadRef, suggest};
 use crate::base::{ByteSize, FleetName, Label, is_host_label};
 
+/// Where a value that is there stands in the file.
+fn span_of<T>(value: &Read<Option<Spanned<T>>>) -> Option<Range<usize>> {
+    value.as_ref().ok()?.as_ref().map(Spanned::span)
+}
+
 /// Something outside of `fleet.toml` that it mentions, to be looked up when it is loaded from disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mention {

@@ -1,6 +1,6 @@
 //! What a fleet wants of its host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +26,6 @@ use super::limits::limits;
 use super::network::{NetworkSpec, PAIR_MTU_MAX, PairSpec};
 use super::observed::{ObservedHost, ObservedResolver, PoolRole};
 use super::policy::Policies;
-use super::pool::PoolPlace;
 use super::publish::published;
 use super::resolver::list::{NameList, NameListError};
 use super::resolver::{NoResolver, Resolver, ResolverInput, resolvers};
@@ -73,7 +72,7 @@ pub struct HostFacts {
     /// Resolvers that run, by their seats: each stays where it is.
     pub resolvers: BTreeMap<u16, Sha256>,
     /// Members of pools that are to be there, of those whose guests are handed out.
-    pub places: BTreeMap<GuestName, PoolPlace>,
+    pub pool_members: BTreeSet<GuestName>,
     /// Guests that somebody has, as they run, with their containers.
     pub in_use: BTreeMap<GuestName, (Machine, Vec<GuestContainer>)>,
     /// Digests of what containers name: of `kube` files, and, by a key of the fleet, of secrets.
@@ -210,7 +209,7 @@ pub fn desired(
         };
         // The rules are for all who may ever be there, so that nobody who comes or goes changes them.
         endpoints.push(endpoint);
-        if spec.warm.is_none() || facts.places.contains_key(name) {
+        if spec.warm.is_none() || facts.pool_members.contains(name) {
             guests.insert(name.clone(), guest);
         }
     }

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use ipnet::{Ipv4Net, Ipv4Subnets};
 
 use crate::base::network::{HostRoute, TAP_NAME_PREFIX};
-use crate::base::{FoundRate, InterfaceName, Rates};
+use crate::base::{Found, InterfaceName, Rates};
 
 /// The way out of a fleet's namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct PairSpec<R = u64> {
 
 impl PairSpec {
     /// As it is found where all of it is as it should be.
-    pub fn whole(self) -> PairSpec<FoundRate> {
+    pub fn whole(self) -> PairSpec<Found<u64>> {
         let Self { mtu, subnet, rates } = self;
         PairSpec { mtu, subnet, rates: rates.whole() }
     }

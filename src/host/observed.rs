@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
-use crate::base::{FileDigest, FoundRate, GuestName, InterfaceName, Rates, Sha256};
+use crate::base::{FileDigest, Found, GuestName, InterfaceName, Rates, Sha256};
 
 use crate::sys::cgroup::IoLimits;
 
@@ -51,7 +51,7 @@ pub struct ObservedNetwork {
     /// The namespace with its settings.
     pub namespace: Option<Found<()>>,
     /// The pair that leads out of it, with all that leads over it.
-    pub pair: Option<Found<PairSpec<FoundRate>>>,
+    pub pair: Option<Found<PairSpec<Found<u64>>>>,
     /// Interfaces of the host that the fleet had switched on for forwarding, and whether they still are.
     pub forwarding: BTreeMap<InterfaceName, bool>,
     /// The nft table on the host's side.
@@ -91,14 +91,6 @@ pub enum ObservedRuleset {
     Loaded(Sha256),
     /// Changed since, or nobody recorded what was loaded.
     Unknown,
-}
-
-/// Something that is there, perhaps not all of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found<T> {
-    Whole(T),
-    /// Half made, or half removed.
-    Half,
 }
 
 /// One guest, part by part. The default is a guest of which nothing is there.
@@ -145,7 +137,7 @@ pub struct ObservedTap {
     /// Whether the kernel treats what comes from it as it should.
     pub hardened: bool,
     /// How fast packets come from its guest and go to it.
-    pub rates: Rates<FoundRate>,
+    pub rates: Rates<Found<u64>>,
 }
 
 impl ObservedTap {

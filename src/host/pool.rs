@@ -4,7 +4,7 @@
 //! is, or was, in use never becomes spare again: it is removed, and started anew from its image. So is one that runs and of which no
 //! record says that it was started to be handed out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::base::{GuestName, Label};
@@ -12,16 +12,8 @@ use crate::fleet::{Fleet, PoolMember, WarmPool};
 
 use super::observed::{ObservedHost, PoolRole};
 
-/// How a member of a pool is to be there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoolPlace {
-    /// As it runs, until its session is over.
-    InUse,
-    Spare,
-}
-
 /// The members of pools that are to be there.
-pub fn places(fleet: &Fleet, observed: &ObservedHost) -> BTreeMap<GuestName, PoolPlace> {
+pub fn wanted_members(fleet: &Fleet, observed: &ObservedHost) -> BTreeSet<GuestName> {
     let mut pools: BTreeMap<&Label, (&WarmPool, Vec<NumberedGuest<'_>>)> = BTreeMap::new();
     for (name, spec) in &fleet.guests {
         if let (Some(PoolMember { pool, number }), Some(warm)) = (&spec.pool, &spec.warm) {
@@ -35,11 +27,7 @@ pub fn places(fleet: &Fleet, observed: &ObservedHost) -> BTreeMap<GuestName, Poo
 /// A guest with its number in its pool.
 type NumberedGuest<'a> = (u32, &'a GuestName);
 
-fn of_pool(
-    pool: &WarmPool,
-    members: Vec<NumberedGuest<'_>>,
-    observed: &ObservedHost,
-) -> BTreeMap<GuestName, PoolPlace> {
+fn of_pool(pool: &WarmPool, members: Vec<NumberedGuest<'_>>, observed: &ObservedHost) -> BTreeSet<GuestName> {
     let role = |name: &GuestName| observed.guests.get(name)?.vmm.as_ref()?.role.as_ref();
     let runs = |name: &GuestName| observed.guests.get(name).is_some_and(|guest| guest.vmm.is_some());
     let (in_use, others): (Vec<_>, Vec<_>) =
@@ -62,8 +50,7 @@ fn of_pool(
     });
     let left = (pool.max as usize).saturating_sub(in_use.len() + held.len());
     let spare = free.into_iter().take(left.min(pool.spare as usize)).chain(held);
-    let spare = spare.map(|(_, name)| (name.clone(), PoolPlace::Spare));
-    in_use.iter().map(|(_, name)| ((*name).clone(), PoolPlace::InUse)).chain(spare).collect()
+    spare.chain(in_use).map(|(_, name)| name.clone()).collect()
 }
 
 /// How long whoever takes a spare may take to say for whom: one who was killed before leaves a guest that nobody has.

@@ -16,7 +16,7 @@ pub(super) fn least<T: Clone>(all: &[T], works: &mut impl FnMut(&[T]) -> bool) -
     if all.is_empty() || works(&[]) { Vec::new() } else { least_beside(&[], false, all, works) }
 }
 
-/// The same of `open` beside `taken`; `is_new` says whether `taken` has grown since it was last tried.
+/// A smallest part of `open` with which `works` holds beside `taken`; `is_new`: `taken` has grown since it was last tried.
 fn least_beside<T: Clone>(
     taken: &[T],
     is_new: bool,

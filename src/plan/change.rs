@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::base::text::excerpt;
-use crate::base::{ByteSize, FileDigest, FoundRate, Rates};
+use crate::base::{ByteSize, FileDigest, Found, Rates};
 use crate::fleet::{Balloon, CpuTemplate, LogLevel, MachineSpec};
 use crate::host::observed::ObservedLimits;
 use crate::host::state::{Machine, MachineDisk};
@@ -59,7 +59,7 @@ fn digest(digest: &Option<FileDigest>) -> String {
     or_none(digest.as_ref().map(FileDigest::short))
 }
 
-fn place(size: &Option<u64>) -> String {
+fn size_or_none(size: &Option<u64>) -> String {
     or_none(size.map(|size| ByteSize::from_bytes(size).to_string()))
 }
 
@@ -103,7 +103,7 @@ pub(super) fn of_machines(running: &Machine, wanted: &Machine) -> Vec<Change> {
         told("kernel", kernel, &wanted.kernel, FileDigest::short),
         told("image", image, &wanted.image, FileDigest::short),
         told("disk", data_disk, &wanted.disk, disk),
-        told("place for a session's disk", session_disk, &wanted.session_disk, place),
+        told("largest session disk", session_disk, &wanted.session_disk, size_or_none),
         told("container images", images, &wanted.images, digest),
         told("vcpus", vcpus, &wanted.vcpus, ToString::to_string),
         told("memory", memory_mib, &wanted.memory_mib, |mib| ByteSize::from_mib(*mib).to_string()),
@@ -189,7 +189,7 @@ fn shortened(text: &str) -> String {
 pub(super) fn of_limits(found: &ObservedLimits, wanted: &ObservedLimits) -> Vec<Change> {
     let ObservedLimits { memory, pids, cpu_quota, cpu_weight, io } = found;
     let all = [
-        told("memory limit", memory, &wanted.memory, place),
+        told("memory limit", memory, &wanted.memory, size_or_none),
         told("pids limit", pids, &wanted.pids, |pids| or_none(pids.as_ref().map(u64::to_string))),
         told("cpu limit", cpu_quota, &wanted.cpu_quota, |quota| {
             or_none(quota.map(|quota| format!("{quota} us")))
@@ -201,11 +201,11 @@ pub(super) fn of_limits(found: &ObservedLimits, wanted: &ObservedLimits) -> Vec<
 }
 
 /// What rates differ in; those that are wanted are in bytes a second.
-pub(super) fn of_rates(found: Rates<FoundRate>, wanted: Rates<u64>) -> Vec<Change> {
-    let words = |rate: &Option<FoundRate>| match rate {
+pub(super) fn of_rates(found: Rates<Found<u64>>, wanted: Rates<u64>) -> Vec<Change> {
+    let words = |rate: &Option<Found<u64>>| match rate {
         None => "none".to_owned(),
-        Some(FoundRate::Half) => "not whole".to_owned(),
-        Some(FoundRate::Whole(bytes)) => format!("{} kbit/s", bytes.saturating_mul(8) / 1000),
+        Some(Found::Half) => "not whole".to_owned(),
+        Some(Found::Whole(bytes)) => format!("{} kbit/s", bytes.saturating_mul(8) / 1000),
     };
     let wanted = wanted.whole();
     let up = told("rate up", &found.up, &wanted.up, words);

@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, FileDigest, GuestName};
+use crate::base::{ByteSize, Class, Diagnosis, Diagnostic, FileDigest, Found, GuestName};
 use crate::host::firewall::Ruleset;
 use crate::host::network::NetworkSpec;
 use crate::host::observed::{
-    Found, ObservedGuest, ObservedHost, ObservedNetwork, ObservedResolver, ObservedRuleset, ObservedVmm,
-    PoolRole,
+    ObservedGuest, ObservedHost, ObservedNetwork, ObservedResolver, ObservedRuleset, ObservedVmm, PoolRole,
 };
 use crate::host::policy::{self, PolicyChange};
 use crate::host::publish::{self, PublishedChange};
@@ -176,7 +175,7 @@ pub(super) fn rules(observed: &ObservedHost, wanted: &WantedHost, guests: GuestS
         let host_rules = (!is(have.rules, &network.rules.ruleset))
             .then(|| Step::Network(NetworkStep::LoadHostRules(network.rules.clone())));
         steps.extend(host_rules);
-        let lacks = lacks(have, &network.spec);
+        let lacks = told_lacks(have, &network.spec);
         let connect = (!lacks.is_empty())
             .then(|| Step::Network(NetworkStep::ConnectNamespace { network: network.spec.clone(), lacks }));
         steps.extend(connect);
@@ -190,8 +189,8 @@ pub(super) fn rules(observed: &ObservedHost, wanted: &WantedHost, guests: GuestS
     steps
 }
 
-/// What of the way out is not as it should be; both rates, where nothing else of the pair is.
-fn lacks(have: &ObservedNetwork, wanted: &NetworkSpec) -> Vec<String> {
+/// What [`ObservedNetwork::lacks`] finds, with old and new rates where only those of the pair differ.
+fn told_lacks(have: &ObservedNetwork, wanted: &NetworkSpec) -> Vec<String> {
     let rates = match have.pair {
         Some(Found::Whole(found)) if (found.mtu, found.subnet) == (wanted.pair.mtu, wanted.pair.subnet) => {
             change::of_rates(found.rates, wanted.pair.rates)

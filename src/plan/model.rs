@@ -52,7 +52,7 @@ pub struct Plan {
     pub rules: Vec<Step>,
     /// What the new rules open and close.
     pub policy_changes: Vec<PolicyChange>,
-    /// The same of ports of the host.
+    /// Ports of the host that the new rules open and close.
     pub published_changes: Vec<PublishedChange>,
     pub start: Vec<GuestSteps>,
     /// What `up` will not do, one sentence each.

@@ -32,14 +32,20 @@ pub fn name_changes(old: PolicyNames<'_>, new: PolicyNames<'_>) -> Vec<PolicyCha
         let by = new.policies.policies.get(now).and_then(|clauses| asked_by(clauses));
         let before = old.names.get(before).unwrap_or(&everything);
         let after = new.names.get(now).unwrap_or(&everything);
-        all.extend(between(before, after).into_iter().map(|(opens, to)| PolicyChange {
-            guests: guests.clone(),
-            policy: now.clone(),
-            opens,
-            what: None,
-            to,
-            by: by.map_or_else(|| "no `names`".to_owned(), |_| "names".to_owned()),
-            line: by.and_then(|clause| clause.line),
+        all.extend(between(before, after).into_iter().map(|change| {
+            let (opens, to) = match change {
+                NameChange::Opens(names) => (true, names),
+                NameChange::Closes(names) => (false, names),
+            };
+            PolicyChange {
+                guests: guests.clone(),
+                policy: now.clone(),
+                opens,
+                what: None,
+                to,
+                by: by.map_or_else(|| "no `names`".to_owned(), |_| "names".to_owned()),
+                line: by.and_then(|clause| clause.line),
+            }
         }));
     }
     all
@@ -49,23 +55,29 @@ fn asked_by(clauses: &[Clause]) -> Option<&Clause> {
     clauses.iter().find(|clause| clause.kind == ClauseKind::Resolver)
 }
 
-/// Whether names are opened, and which, in words.
-fn between(before: &ConfiguredNames, after: &ConfiguredNames) -> Vec<(bool, String)> {
+/// Names that a policy opens or closes, in words.
+#[derive(Debug, PartialEq, Eq)]
+enum NameChange {
+    Opens(String),
+    Closes(String),
+}
+
+fn between(before: &ConfiguredNames, after: &ConfiguredNames) -> Vec<NameChange> {
+    use NameChange::{Closes, Opens};
     let (then, now): (HashSet<_>, HashSet<_>) = (before.denied().collect(), after.denied().collect());
-    let mut lines: Vec<_> =
-        lacking(&then, now.iter().copied()).map(|more| (false, more)).into_iter().collect();
-    lines.extend(lacking(&now, then.iter().copied()).map(|less| (true, less)));
+    let mut changes: Vec<_> = lacking(&then, now.iter().copied()).map(Closes).into_iter().collect();
+    changes.extend(lacking(&now, then.iter().copied()).map(Opens));
     match (before.allowed(), after.allowed()) {
         (None, None) => {}
-        (None, Some(now)) => lines.push((false, format!("every name but {}", counted(now.collect())))),
-        (Some(_), None) => lines.push((true, "every name that is not denied".to_owned())),
+        (None, Some(now)) => changes.push(Closes(format!("every name but {}", counted(now.collect())))),
+        (Some(_), None) => changes.push(Opens("every name that is not denied".to_owned())),
         (Some(then), Some(now)) => {
             let (then, now): (HashSet<_>, HashSet<_>) = (then.collect(), now.collect());
-            lines.extend(lacking(&then, now.iter().copied()).map(|more| (true, more)));
-            lines.extend(lacking(&now, then.iter().copied()).map(|less| (false, less)));
+            changes.extend(lacking(&then, now.iter().copied()).map(Opens));
+            changes.extend(lacking(&now, then.iter().copied()).map(Closes));
         }
     }
-    lines
+    changes
 }
 
 /// Which of these names are not known, in words.
@@ -102,8 +114,8 @@ mod tests {
     #[test]
     fn names_that_come_and_go_are_told_by_number_and_by_name() {
         let none = ConfiguredNames::default();
-        let closes = |to: &str| (false, to.to_owned());
-        let opens = |to: &str| (true, to.to_owned());
+        let closes = |to: &str| NameChange::Closes(to.to_owned());
+        let opens = |to: &str| NameChange::Opens(to.to_owned());
         for (before, after, told) in [
             (&none, &names(&["b.test", "a.test"], None), vec![closes("2 names: a.test, b.test")]),
             (

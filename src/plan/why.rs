@@ -1,6 +1,7 @@
 //! Why a guest is started, changed or replaced, in words.
 
-use crate::host::observed::{Found, ObservedDisk, ObservedGuest, ObservedVmm, Paused, PoolRole};
+use crate::base::Found;
+use crate::host::observed::{ObservedDisk, ObservedGuest, ObservedVmm, Paused, PoolRole};
 use crate::host::wanted::WantedGuest;
 
 use super::change::{self, Change};

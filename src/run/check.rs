@@ -34,14 +34,14 @@ pub struct Checked {
 /// Looks at everything that a fleet mentions.
 pub fn check(workspace: &Workspace<'_>) -> Result<Checked, RunError> {
     let fleet = workspace.fleet()?;
-    let lists = facts::lists(&fleet)?;
+    let lists = facts::address_lists(fleet.networks.values())?;
     let (mut problems, mut notes) = without_effect(&fleet, &lists);
     problems.extend(vmlinux::problem(&fleet).map_err(ProjectError::from)?);
     let (to_pull, absent) = images_to_pull(&fleet)?;
     problems.extend(absent);
     let source = fleet.source.clone();
     let project = beside(problems, &source, workspace.project(fleet))?;
-    facts::names(&project.fleet)?;
+    facts::name_lists(project.fleet.networks.values())?;
     facts::machine_files(&project.fleet)?;
     let doubts = project.need_doubts();
     let (wrong, doubts): (Vec<_>, Vec<_>) =

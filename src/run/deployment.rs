@@ -31,7 +31,7 @@ pub struct Deployment<'a> {
 }
 
 impl FoundOnHost for Deployment<'_> {
-    fn place(&self) -> (&Workspace<'_>, &LinuxHost) {
+    fn workspace_and_host(&self) -> (&Workspace<'_>, &LinuxHost) {
         (self.workspace, &self.host)
     }
 }
@@ -75,10 +75,10 @@ impl<'a> Deployment<'a> {
     /// What the fleet wants of its host, from its lock and what is built by it; the host then knows its artifacts. What
     /// goes on from a snapshot there is wanted as it is.
     pub fn wanted(&mut self, inputs: Inputs) -> Result<WantedHost, RunError> {
-        self.basis(inputs)?.state(&self.fleet)
+        self.basis(inputs)?.wanted(&self.fleet)
     }
 
-    /// What such a state is made of.
+    /// What the wanted host is found from: lock, artifacts and facts.
     pub(super) fn basis(&mut self, inputs: Inputs) -> Result<Basis, RunError> {
         facts::check_subnet(&self.fleet, &self.host.layout)?;
         let built = BuiltFleet::find(self.workspace, &self.fleet, inputs)?;
@@ -114,7 +114,7 @@ impl<'a> Deployment<'a> {
         if !shrinking.is_empty() {
             return Err(RunError::Shrinks(shrinking));
         }
-        self.check_converted(guests)?;
+        self.check_host_network(guests)?;
         let published = wanted.network.as_ref().map(|network| network.rules.published.as_slice());
         facts::check_ports(&self.fleet, &self.observed, published.unwrap_or_default())?;
         // A lock that cannot be read is told of by whoever needs it.
@@ -162,13 +162,13 @@ impl<'a> Deployment<'a> {
         Ok(ssh::keygen(&self.host.layout.key(), &self.host.layout.new_key())?)
     }
 
-    /// Checks whether no guest is in the host's own network but those that the plan is for: the rules there would take from the
-    /// others what is theirs.
-    pub(super) fn check_converted(&self, guests: GuestScope<'_>) -> Result<(), RunError> {
+    /// Refuses a plan for some guests while others still run in the host's own network, where an earlier sisforge put them: the new
+    /// rules would cut those off.
+    pub(super) fn check_host_network(&self, guests: GuestScope<'_>) -> Result<(), RunError> {
         let mut earlier = self.observed.guests.iter().filter(|(_, guest)| guest.is_in_host());
         match earlier.next() {
             Some((guest, _)) if guests != GuestScope::All => {
-                Err(HostNetworkError::NotConverted(guest.clone()).into())
+                Err(HostNetworkError::OthersInHostNetwork(guest.clone()).into())
             }
             _ => Ok(()),
         }
@@ -238,7 +238,7 @@ impl Basis {
     }
 
     /// What the fleet wants.
-    pub fn state(&self, fleet: &Fleet) -> Result<WantedHost, RunError> {
+    pub fn wanted(&self, fleet: &Fleet) -> Result<WantedHost, RunError> {
         Ok(desired(fleet, &self.lock, &self.artifacts, &self.facts)?)
     }
 }

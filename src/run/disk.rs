@@ -13,7 +13,7 @@ use crate::sys::fs::{self as files, FileError, FileLock};
 use crate::sys::interrupt;
 
 use super::error::DataDiskError;
-use super::fleet_host::Located;
+use super::fleet_host::OpenedHost;
 use super::guests::declared;
 use super::{RunError, Workspace, host};
 
@@ -73,7 +73,7 @@ pub struct Unused {
 
 /// Holds the host, with a kept disk of this name on it that nobody has, whether the fleet still has its guest or not.
 pub fn unused(workspace: &Workspace<'_>, name: &str) -> Result<Unused, RunError> {
-    let host = Located::find(workspace)?.host;
+    let host = OpenedHost::open(workspace)?.host;
     find(name, &host)?;
     let lock = host::hold(&host.layout, workspace.report)?;
     let disk = find(name, &host)?;

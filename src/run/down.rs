@@ -11,7 +11,7 @@ use crate::base::{GuestName, SnapshotName};
 use crate::plan::Plan;
 use crate::sys::interrupt;
 
-use super::fleet_host::{FleetHost, Located};
+use super::fleet_host::{FleetHost, OpenedHost};
 use super::guests::named;
 use super::held::Held;
 use super::{Outcome, RunError, Workspace};
@@ -46,7 +46,7 @@ pub fn prepare<'a>(
     workspace: &'a Workspace<'a>,
     request: &DownRequest,
 ) -> Result<Option<Down<'a>>, RunError> {
-    let host = Located::find(workspace)?.host;
+    let host = OpenedHost::open(workspace)?.host;
     // A store that was removed ends no guest: cgroups and TAPs tell of those that run.
     if !host.layout.dir().exists() && observe::is_bare(&host.observe()?) {
         return Ok(None);

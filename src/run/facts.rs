@@ -42,8 +42,8 @@ pub(super) fn facts(
     Ok(HostFacts {
         around: surroundings(fleet, observed)?,
         ssh_key: layout.key().exists().then(|| ssh::public_key(&layout.key())).transpose()?,
-        lists: lists(fleet)?,
-        names: names(fleet)?,
+        lists: address_lists(fleet.networks.values())?,
+        names: name_lists(fleet.networks.values())?,
         files: machine_files(fleet)?,
         kube_files: kube_files(fleet)?,
         secrets: secrets(fleet, layout)?,
@@ -51,7 +51,7 @@ pub(super) fn facts(
         kvm: kvm::runs_ordinary_guests(),
         restored: HostFacts::restored(observed),
         resolvers: HostFacts::resolvers(observed),
-        places: pool::places(fleet, observed),
+        pool_members: pool::wanted_members(fleet, observed),
         in_use: HostFacts::in_use(observed),
     })
 }
@@ -165,13 +165,8 @@ fn others_ports(fleet: &Fleet) -> Result<BTreeMap<(Protocol, u16), String>, RunE
     Ok(all)
 }
 
-/// Every list of addresses that a policy names, read.
-pub(super) fn lists(fleet: &Fleet) -> Result<BTreeMap<PathBuf, Vec<IpNet>>, RunError> {
-    lists_of(fleet.networks.values())
-}
-
 /// Every list of addresses that these policies name, read.
-pub(super) fn lists_of<'a>(
+pub(super) fn address_lists<'a>(
     policies: impl IntoIterator<Item = &'a NetworkPolicy>,
 ) -> Result<BTreeMap<PathBuf, Vec<IpNet>>, RunError> {
     let rules = policies.into_iter().flat_map(|policy| policy.allow.iter().chain(&policy.deny));
@@ -183,13 +178,8 @@ pub(super) fn lists_of<'a>(
     rules.filter_map(|rule| rule.list.as_ref()).map(read).collect()
 }
 
-/// Every list of names that a policy names, read. One that is empty was meant to hold something.
-pub(super) fn names(fleet: &Fleet) -> Result<BTreeMap<PathBuf, Arc<NameList>>, RunError> {
-    names_of(fleet.networks.values())
-}
-
-/// Every list of names that these policies name, read.
-pub(super) fn names_of<'a>(
+/// Every list of names that these policies name, read. One that is empty was meant to hold something.
+pub(super) fn name_lists<'a>(
     policies: impl IntoIterator<Item = &'a NetworkPolicy>,
 ) -> Result<BTreeMap<PathBuf, Arc<NameList>>, RunError> {
     let names = policies.into_iter().filter_map(|policy| policy.names.as_ref());

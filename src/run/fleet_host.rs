@@ -18,19 +18,19 @@ use super::deployment::scope;
 use super::held::{FoundOnHost, Held};
 use super::{RunError, Workspace, host};
 
-/// A fleet by its name and its places.
-pub(super) struct Located {
+/// A fleet's host, opened, and the guests that are declared.
+pub(super) struct OpenedHost {
     pub host: LinuxHost,
     /// The guests that `fleet.toml` declares; where it cannot be read, those that the store has something of.
     pub declared: BTreeSet<GuestName>,
 }
 
-impl Located {
-    /// Finds it.
+impl OpenedHost {
+    /// Opens it.
     ///
     /// # Errors
     /// Those of the whole file, where its name and its store cannot be read either.
-    pub fn find(workspace: &Workspace<'_>) -> Result<Self, RunError> {
+    pub fn open(workspace: &Workspace<'_>) -> Result<Self, RunError> {
         match workspace.fleet() {
             Ok(fleet) => {
                 let host = host::open(&fleet.head())?;
@@ -60,7 +60,7 @@ pub(super) struct FleetHost<'a> {
 type TakeLock = fn(&Layout, &dyn Report) -> Result<FileLock, RunError>;
 
 impl FoundOnHost for FleetHost<'_> {
-    fn place(&self) -> (&Workspace<'_>, &LinuxHost) {
+    fn workspace_and_host(&self) -> (&Workspace<'_>, &LinuxHost) {
         (self.workspace, &self.host)
     }
 }
@@ -68,7 +68,7 @@ impl FoundOnHost for FleetHost<'_> {
 impl<'a> FleetHost<'a> {
     /// Looks at a fleet's host, and may not change it.
     pub fn look(workspace: &'a Workspace<'a>) -> Result<Self, RunError> {
-        let Located { host, declared } = Located::find(workspace)?;
+        let OpenedHost { host, declared } = OpenedHost::open(workspace)?;
         let observed = host.observe()?;
         Ok(Self { workspace, host, observed, declared })
     }
@@ -84,7 +84,7 @@ impl<'a> FleetHost<'a> {
     }
 
     fn hold_by(workspace: &'a Workspace<'a>, take: TakeLock) -> Result<Held<Self>, RunError> {
-        let Located { host, declared } = Located::find(workspace)?;
+        let OpenedHost { host, declared } = OpenedHost::open(workspace)?;
         let lock = take(&host.layout, workspace.report)?;
         let observed = host.observe()?;
         Ok(Held::new(Self { workspace, host, observed, declared }, lock))

@@ -102,7 +102,7 @@ impl Drops {
         let (listener, tap) = netns::within(&seen.netns, listen).map_err(ApplyError::from)??;
         let listener = listener.ok_or_else(|| HostNetworkError::Listened(fleet.name.clone()))?;
         let policy = fleet.networks.get(&network).cloned().unwrap_or_default();
-        let clauses = clauses(&policy, &facts::lists_of([&policy])?, fleet.host.subnet);
+        let clauses = clauses(&policy, &facts::address_lists([&policy])?, fleet.host.subnet);
         Ok(Self { tap, listener, clauses, seen, fleet, network })
     }
 

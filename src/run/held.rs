@@ -20,9 +20,9 @@ pub struct Held<T> {
     lock: FileLock,
 }
 
-/// What is found on a host, by whoever works there.
+/// What a [`Held`] needs of what was found: who asked, and on which host.
 pub trait FoundOnHost {
-    fn place(&self) -> (&Workspace<'_>, &LinuxHost);
+    fn workspace_and_host(&self) -> (&Workspace<'_>, &LinuxHost);
 }
 
 impl<T> Held<T> {
@@ -57,7 +57,7 @@ impl<T: FoundOnHost> Held<T> {
 
     /// Carries out a plan by a strategy, as [`Self::carry_out`] does by the plainest.
     pub(super) fn roll_out(&self, plan: Plan, strategy: Strategy) -> Result<Outcome, RunError> {
-        let (workspace, host) = self.found.place();
+        let (workspace, host) = self.found.workspace_and_host();
         carry_out(workspace, host, &self.lock, plan, strategy)
     }
 }

@@ -27,7 +27,7 @@ pub fn open(
     kind: LogKind,
     start: Start,
 ) -> Result<Vec<GuestLog>, RunError> {
-    let (host, guests) = reach::logged(workspace, names)?;
+    let (host, guests) = reach::with_logs(workspace, names)?;
     let mut logs = Vec::new();
     for guest in guests {
         let path = host.layout.guest(&guest).log(kind);

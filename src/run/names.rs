@@ -52,7 +52,7 @@ impl ExplainedName {
 
 /// Says what a policy makes of a name, which is in lower case.
 pub(super) fn explain(fleet: &Fleet, policy: &NetworkPolicy, name: &str) -> Result<ExplainedName, RunError> {
-    let lists = facts::lists_of([policy])?;
+    let lists = facts::address_lists([policy])?;
     let clauses = clauses(policy, &lists, fleet.host.subnet);
     let asks = |kind: &ClauseKind| matches!(kind, ClauseKind::NameServers | ClauseKind::Resolver);
     let server = clauses.iter().find(|clause| asks(&clause.kind) && !clause.servers.is_empty());

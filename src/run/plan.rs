@@ -51,7 +51,7 @@ pub fn preview(workspace: &Workspace<'_>, request: &PlanRequest) -> Result<Previ
         }
     }
     let basis = deployment.basis(Inputs::Foreseen { must_fit: request.locked })?;
-    let wanted = basis.state(&deployment.fleet)?;
+    let wanted = basis.wanted(&deployment.fleet)?;
     let (plan, unbuilt) = (deployment.plan(&wanted, scope(&names))?, basis.unbuilt());
     let host = &deployment.host;
     let (cost, refusal) = (preflight::cost(&plan, host), preflight::look(&plan, host).err());

@@ -44,9 +44,9 @@ pub struct ShownPolicy {
 /// The policies of a fleet, or the one of that name, or that of the guest of that name.
 pub fn show(workspace: &Workspace<'_>, name: Option<&str>) -> Result<Vec<ShownPolicy>, RunError> {
     let fleet = workspace.fleet()?;
-    let read = facts::lists(&fleet)?;
+    let read = facts::address_lists(fleet.networks.values())?;
     let lists = lists_v4(&read);
-    let names = facts::names(&fleet)?;
+    let names = facts::name_lists(fleet.networks.values())?;
     let only = name.map(|name| network_of(&fleet, name)).transpose()?;
     let networks = fleet.networks.iter().filter(|(label, _)| only.as_ref().is_none_or(|only| only == *label));
     let shown = networks.map(|(label, policy)| {
@@ -169,7 +169,7 @@ pub fn explain(workspace: &Workspace<'_>, guest: &str, question: Question) -> Re
     refuse_guest(workspace, &fleet, &question.to)?;
     let network = fleet.guests[&guest].network.clone();
     let policy = fleet.networks.get(&network).cloned().unwrap_or_default();
-    let read = facts::lists_of([&policy])?;
+    let read = facts::address_lists([&policy])?;
     let (lists, clauses) = (lists_v4(&read), clauses(&policy, &read, fleet.host.subnet));
     let closed = facts::closed(&fleet)?;
     let clauses = clauses_on(clauses, &closed);

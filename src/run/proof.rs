@@ -99,7 +99,8 @@ fn rendered(
     let uplink: InterfaceName = UPLINK.parse().map_err(|_| HostNetworkError::NoDefaultRoute)?;
     let used = endpoints.iter().filter_map(|endpoint| fleet.networks.get_key_value(&endpoint.policy));
     let used: BTreeMap<&Label, &NetworkPolicy> = used.collect();
-    let (lists, names) = (facts::lists_of(used.values().copied())?, facts::names_of(used.values().copied())?);
+    let (lists, names) =
+        (facts::address_lists(used.values().copied())?, facts::name_lists(used.values().copied())?);
     let uids = lock
         .iter()
         .flat_map(|lock| &lock.guest)

@@ -6,21 +6,24 @@ use crate::base::GuestName;
 use crate::sys::ssh::Target;
 
 use super::error::GuestError;
-use super::fleet_host::Located;
+use super::fleet_host::OpenedHost;
 use super::guests::declared_or_there;
 use super::session::refuse_spare;
 use super::{RunError, Workspace};
 
 /// A guest by its name, and the host that it is on.
 pub fn guest(workspace: &Workspace<'_>, name: &str) -> Result<(LinuxHost, GuestName), RunError> {
-    let Located { host, declared } = Located::find(workspace)?;
+    let OpenedHost { host, declared } = OpenedHost::open(workspace)?;
     let guest = declared_or_there(name, &declared, &host)?;
     Ok((host, guest))
 }
 
-/// Guests by their names; where none is named, those of the fleet, and those that the host has something of.
-pub fn logged(workspace: &Workspace<'_>, names: &[String]) -> Result<(LinuxHost, Vec<GuestName>), RunError> {
-    let Located { host, mut declared } = Located::find(workspace)?;
+/// The guests whose logs are asked for: those named, else all that the fleet declares or the host has something of.
+pub fn with_logs(
+    workspace: &Workspace<'_>,
+    names: &[String],
+) -> Result<(LinuxHost, Vec<GuestName>), RunError> {
+    let OpenedHost { host, mut declared } = OpenedHost::open(workspace)?;
     if names.is_empty() {
         declared.extend(record::guests(&host.layout)?);
         return Ok((host, declared.into_iter().collect()));
@@ -45,7 +48,7 @@ pub fn ssh(workspace: &Workspace<'_>, name: &str) -> Result<Target, RunError> {
     ready(workspace, name).map(|(.., target)| target)
 }
 
-/// The same with the guest, and what it said and was started in it.
+/// A guest that is ready, what it said of itself, and how it is logged in to.
 pub fn ready(workspace: &Workspace<'_>, name: &str) -> Result<(GuestName, Ready, Target), RunError> {
     let (host, guest) = guest(workspace, name)?;
     refuse_spare(&host, &guest)?;

@@ -17,6 +17,6 @@ pub fn prepare<'a>(workspace: &'a Workspace<'a>, request: &UpRequest) -> Result<
     held.make_key()?;
     let mut basis = held.basis_of(built)?;
     basis.facts.restored.retain(|guest, _| !names.contains(guest));
-    let plan = held.restarting(&basis.state(&held.fleet)?, &names)?;
+    let plan = held.restarting(&basis.wanted(&held.fleet)?, &names)?;
     Ok(Up { held, plan, strategy: request.strategy })
 }

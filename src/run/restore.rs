@@ -93,15 +93,15 @@ fn planned(
     name: &SnapshotName,
     manifest: &SnapshotManifest,
 ) -> Result<Plan, RunError> {
-    found.check_converted(GuestScope::Only(std::slice::from_ref(guest)))?;
+    found.check_host_network(GuestScope::Only(std::slice::from_ref(guest)))?;
     let mut obstacles = differences(manifest, &snapshot::here(manifest.machine.vmm)?);
-    let fresh = basis.state(&found.fleet)?;
+    let fresh = basis.wanted(&found.fleet)?;
     if let Some(wanted) = fresh.guests.get(guest) {
         let machine = brought_back(manifest, name, wanted.machine());
         obstacles.extend(misplaced(manifest, &machine, found.fleet.host.subnet));
         basis.facts.restored.insert(guest.clone(), machine);
     }
-    match plan::restore(&found.observed, &basis.state(&found.fleet)?, guest, name, manifest) {
+    match plan::restore(&found.observed, &basis.wanted(&found.fleet)?, guest, name, manifest) {
         Ok(plan) if obstacles.is_empty() => Ok(plan),
         outcome => {
             obstacles.extend(outcome.err().into_iter().flatten());

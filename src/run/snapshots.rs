@@ -10,7 +10,7 @@ use crate::base::{GuestName, InvalidValue, SnapshotName};
 use crate::host::snapshot::{Obstacle, SnapshotManifest, differences};
 use crate::sys::interrupt;
 
-use super::fleet_host::{FleetHost, Located};
+use super::fleet_host::{FleetHost, OpenedHost};
 use super::guests::declared_or_there;
 use super::held::Held;
 use super::retention::{self, Outdated};
@@ -84,7 +84,7 @@ pub(super) fn default_name(guest: &GuestName, now: &str) -> Result<SnapshotName,
 
 /// Every snapshot that can be restored, or with `all` also those that were.
 pub fn list(workspace: &Workspace<'_>, all: bool) -> Result<Vec<StoredSnapshot>, RunError> {
-    let host = Located::find(workspace)?.host;
+    let host = OpenedHost::open(workspace)?.host;
     let mut found = snapshot::list(&host.layout)?;
     // What is wrong with one that is not whole, `snapshot ledger` tells.
     let ledger = snapshot::ledger(&host.layout).ok();

@@ -12,7 +12,7 @@ use crate::host::snapshot::SnapshotManifest;
 use crate::sys::age::{AgeIdentity, AgeRecipient};
 use crate::sys::interrupt;
 
-use super::fleet_host::{FleetHost, Located};
+use super::fleet_host::{FleetHost, OpenedHost};
 use super::held::Held;
 use super::{RunError, Workspace, host};
 
@@ -86,7 +86,7 @@ pub fn import(
 
 /// What became of each snapshot of a fleet.
 pub fn ledger(workspace: &Workspace<'_>) -> Result<Ledger, RunError> {
-    Ok(snapshot::ledger(&Located::find(workspace)?.host.layout)?)
+    Ok(snapshot::ledger(&OpenedHost::open(workspace)?.host.layout)?)
 }
 
 /// A ledger that is to be made whole; the host is held.

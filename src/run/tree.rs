@@ -54,7 +54,7 @@ fn write_all(
     let built = BuiltFleet::find(workspace, fleet, inputs)?;
     let mut basis = Basis::find(workspace, fleet, built, &mut host, &ObservedHost::default())?;
     basis.facts.ssh_key = Some(key);
-    let wanted = basis.state(fleet)?;
+    let wanted = basis.wanted(fleet)?;
     let around = JailerInstallation::look(fleet.vmm)?;
     let mut jails = BTreeMap::new();
     for (name, guest) in wanted.guests.iter().filter(|(name, _)| only.is_empty() || only.contains(name)) {

@@ -66,7 +66,7 @@ pub fn prepare<'a>(workspace: &'a Workspace<'a>, request: &UpRequest) -> Result<
             (held, basis, names)
         }
     };
-    let plan = held.plan(&basis.state(&held.fleet)?, scope(&names))?;
+    let plan = held.plan(&basis.wanted(&held.fleet)?, scope(&names))?;
     let mut up = Up { held, plan, strategy: request.strategy };
     up.held.host.ready_timeout = request.ready_timeout;
     Ok(up)

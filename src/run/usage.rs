@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use crate::apply::linux::LinuxHost;
 use crate::apply::status::GuestStatus;
 use crate::apply::usage::{self, GuestUsage};
-use crate::base::GuestName;
-use crate::host::observed::{Found, ObservedHost};
+use crate::base::{Found, GuestName};
+use crate::host::observed::ObservedHost;
 
 use super::fleet_host::FleetHost;
 use super::status::every_guest;

@@ -364,7 +364,7 @@ fn bring(
     end_with_containers(&fleet)?;
     let mut held = Deployment::hold(workspace, fleet)?;
     held.make_key()?;
-    let wanted = held.basis_of(built)?.state(&held.fleet)?;
+    let wanted = held.basis_of(built)?.wanted(&held.fleet)?;
     let mut plan = held.plan(&wanted, GuestScope::All)?;
     let stays = |guest: &GuestName| {
         let is_left = held.fleet.guests.get(guest).is_some_and(|spec| spec.on_exit == OnExit::Leave);

@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::base::{Class, Diagnosis, Diagnostic};
 
-use super::fs::{io_diagnosis, read_of_kernel};
+use super::fs::{io_diagnosis, read_kernel_file};
 use super::mount::unescape;
 
 mod kill;
@@ -158,7 +158,7 @@ fn write(file: &Path, value: &str) -> Result<(), CgroupError> {
 }
 
 fn read(file: &Path) -> Option<String> {
-    String::from_utf8(read_of_kernel(file).ok()?).ok()
+    String::from_utf8(read_kernel_file(file).ok()?).ok()
 }
 
 /// Reads a number, or `max` for no limit; version 1 has a huge number for that.

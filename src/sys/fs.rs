@@ -60,7 +60,7 @@ impl From<NotText> for io::Error {
     }
 }
 
-/// The same for a file that somebody named: one that is not there, or of another kind or content, is a mistake of theirs.
+/// What to do about a file that somebody named: one that is absent, of another kind or not text is a mistake of theirs.
 pub fn input_diagnosis(error: &io::Error) -> Diagnosis {
     if let Some(pointer) = error.get_ref().and_then(|inner| inner.downcast_ref::<LfsPointer>()) {
         return pointer.diagnosis();
@@ -199,12 +199,12 @@ pub fn create_dirs(path: &Path, mode: u32) -> Result<(), FileError> {
 
 /// Reads a small file of the kernel's, such as one of `/proc`, whose size is not to be seen: std would ask for that, begin with 32
 /// bytes, and read a dozen times. The kernel fills a page with whole lines, so that one that is less than half full was the last.
-pub fn read_of_kernel(path: &Path) -> io::Result<Vec<u8>> {
-    read_small_of_kernel(File::open(path)?)
+pub fn read_kernel_file(path: &Path) -> io::Result<Vec<u8>> {
+    read_open_kernel_file(File::open(path)?)
 }
 
-/// The same of one that is open.
-pub fn read_small_of_kernel(file: File) -> io::Result<Vec<u8>> {
+/// Reads a file of the kernel that is open already.
+pub fn read_open_kernel_file(file: File) -> io::Result<Vec<u8>> {
     read_small(file, PAGE / 2)
 }
 

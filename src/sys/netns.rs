@@ -96,7 +96,7 @@ pub fn identity(netns: &Netns) -> Option<u64> {
     is_there.then(|| std::fs::metadata(netns.path()).ok().map(|meta| meta.ino())).flatten()
 }
 
-/// The same of the one that this thread is in.
+/// The identity of the namespace that this thread is in.
 pub fn own_identity() -> Option<u64> {
     std::fs::metadata("/proc/thread-self/ns/net").ok().map(|meta| meta.ino())
 }

@@ -23,7 +23,7 @@ pub use rustix::process::Signal;
 
 use crate::base::{Diagnosis, Diagnostic};
 
-use super::fs::{io_diagnosis, read_of_kernel, read_small_of_kernel};
+use super::fs::{io_diagnosis, read_kernel_file, read_open_kernel_file};
 use super::mount::{MountEntry, parse_mountinfo};
 
 /// A process that could not be signalled.
@@ -171,7 +171,7 @@ fn proc_file(pid: u32, name: &str) -> PathBuf {
 }
 
 fn read(pid: u32, name: &str) -> Option<Vec<u8>> {
-    read_of_kernel(&proc_file(pid, name)).ok()
+    read_kernel_file(&proc_file(pid, name)).ok()
 }
 
 fn read_text(pid: u32, name: &str) -> Option<String> {
@@ -195,7 +195,7 @@ pub fn inspect(pid: u32) -> Option<ProcessInfo> {
     let dir = rustix::fs::open(format!("/proc/{pid}"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&dir, "stat", flags, Mode::empty()).ok()?;
-    let text = read_small_of_kernel(file.into()).ok()?;
+    let text = read_open_kernel_file(file.into()).ok()?;
     let Stat { state, flags, start_time } =
         parse_stat(&String::from_utf8_lossy(&text)).filter(Stat::is_alive)?;
     let root = rustix::fs::statat(&dir, "root", AtFlags::empty()).ok();

@@ -114,7 +114,7 @@ impl Sandbox {
         Self { kind, ends: Instant::now() + TIME, memory: None }
     }
 
-    /// The same for programs that may take so many bytes of memory together.
+    /// Bounds the memory, in bytes, of all its programs together.
     pub fn bounded(self, bytes: u64) -> Result<Self, CgroupError> {
         Ok(Self { memory: Some(Arc::new(MemoryGroup::create(bytes)?)), ..self })
     }

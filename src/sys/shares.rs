@@ -10,7 +10,7 @@ use std::fmt::{Arguments, Write as _};
 
 use serde_json::json;
 
-use crate::base::FoundRate;
+use crate::base::Found;
 
 use super::ip::queue::{PacketQueue, QueueId, TokenBucket, queues};
 use super::ip::{self, Interface, IpError};
@@ -53,12 +53,14 @@ struct Batch {
 }
 
 impl Batch {
-    fn line(&mut self, is_needed: bool, line: Arguments<'_>) {
+    fn may_fail(&mut self, line: Arguments<'_>) {
         let _ = writeln!(self.lines, "{line}");
         self.count += 1;
-        if is_needed {
-            self.needed.push(self.count);
-        }
+    }
+
+    fn must(&mut self, line: Arguments<'_>) {
+        self.may_fail(line);
+        self.needed.push(self.count);
     }
 
     fn run(self) -> Result<(), ToolError> {
@@ -79,22 +81,19 @@ fn is_harmless(stderr: &str, needed: &[usize]) -> bool {
 /// Shares what leaves an interface at a rate, in bytes a second; without one, nothing waits there.
 pub fn share(name: &str, rate: Option<u64>, by: ShareBy) -> Result<(), IpError> {
     let mut batch = Batch::default();
-    batch.line(false, format_args!("qdisc del dev {name} root"));
+    batch.may_fail(format_args!("qdisc del dev {name} root"));
     if let Some(rate) = rate {
         classes(&mut batch, name, rate);
         let all = format!("filter add dev {name} parent 2: protocol ip prio 1");
-        batch.line(true, format_args!("{all} handle 100: u32 divisor {CLASSES}"));
+        batch.must(format_args!("{all} handle 100: u32 divisor {CLASSES}"));
         for class in 0..CLASSES {
             let bucket = format!("u32 ht 100:{class:x}: match u32 0 0 flowid 2:{:x}", class + 1);
-            batch.line(true, format_args!("{all} {bucket}"));
+            batch.must(format_args!("{all} {bucket}"));
         }
         let offset = by.offset();
-        batch.line(
-            true,
-            format_args!(
-                "{all} u32 ht 800:: match u32 0 0 hashkey mask {CLASS_BITS:#010x} at {offset} link 100:"
-            ),
-        );
+        batch.must(format_args!(
+            "{all} u32 ht 800:: match u32 0 0 hashkey mask {CLASS_BITS:#010x} at {offset} link 100:"
+        ));
         leaves(&mut batch, name, rate);
     }
     batch.run()?;
@@ -103,16 +102,13 @@ pub fn share(name: &str, rate: Option<u64>, by: ShareBy) -> Result<(), IpError> 
 
 fn classes(batch: &mut Batch, name: &str, rate: u64) {
     let TokenBucket { burst, limit, .. } = bucket_of(rate);
-    batch.line(
-        true,
-        format_args!("qdisc add dev {name} root handle 1: tbf rate {rate}bps burst {burst} limit {limit}"),
-    );
-    batch.line(true, format_args!("qdisc add dev {name} parent 1: handle 2: htb default 1"));
-    batch.line(true, format_args!("class add dev {name} parent 2: classid 2:fff0 htb rate {UNBOUNDED}bps"));
+    batch.must(format_args!(
+        "qdisc add dev {name} root handle 1: tbf rate {rate}bps burst {burst} limit {limit}"
+    ));
+    batch.must(format_args!("qdisc add dev {name} parent 1: handle 2: htb default 1"));
+    batch.must(format_args!("class add dev {name} parent 2: classid 2:fff0 htb rate {UNBOUNDED}bps"));
     for class in 1..=CLASSES {
-        batch.line(
-            true,
-            format_args!(
+        batch.must(format_args!(
                 "class add dev {name} parent 2:fff0 classid 2:{class:x} htb rate 8bit ceil {UNBOUNDED}bps quantum {TURN}"
             ),
         );
@@ -123,12 +119,11 @@ fn classes(batch: &mut Batch, name: &str, rate: u64) {
 fn leaves(batch: &mut Batch, name: &str, rate: u64) {
     let limit = bucket_of(rate).limit;
     for class in 1..=CLASSES {
-        batch.line(true, format_args!("qdisc add dev {name} parent 2:{class:x} bfifo limit {limit}"));
+        batch.must(format_args!("qdisc add dev {name} parent 2:{class:x} bfifo limit {limit}"));
         // Within a share, no connection waits for another.
-        batch.line(
-            false,
-            format_args!("qdisc replace dev {name} parent 2:{class:x} fq_codel limit 1000 flows 64"),
-        );
+        batch.may_fail(format_args!(
+            "qdisc replace dev {name} parent 2:{class:x} fq_codel limit 1000 flows 64"
+        ));
     }
 }
 
@@ -138,7 +133,7 @@ fn bucket_of(rate: u64) -> TokenBucket {
 }
 
 /// The rate at which what leaves an interface is shared, and whether it is as it should be; `None` where nothing waits there.
-pub fn rate(interface: &Interface, by: ShareBy) -> Result<Option<FoundRate>, IpError> {
+pub fn rate(interface: &Interface, by: ShareBy) -> Result<Option<Found<u64>>, IpError> {
     let name = interface.name.as_str();
     let mut queues = queues()?;
     queues.retain(|queue| queue.interface == interface.index);
@@ -146,13 +141,13 @@ pub fn rate(interface: &Interface, by: ShareBy) -> Result<Option<FoundRate>, IpE
     let show = |what: &str| Tool::new("tc").args(["-j", what, "show", "dev", name]);
     let filters = show("filter").args(["parent", "2:"]);
     let unread = |source| IpError::Output { command: filters.command_line(), source };
-    let is_whole = rate != FoundRate::Half
+    let is_whole = rate != Found::Half
         && classes_are_alike(&Tool::new("tc").args(["-d", "class", "show", "dev", name]).text()?)
         && leads_to_classes(&serde_json::from_str(&filters.text()?).map_err(unread)?, by);
-    Ok(Some(if is_whole { rate } else { FoundRate::Half }))
+    Ok(Some(if is_whole { rate } else { Found::Half }))
 }
 
-fn rate_of(queues: &[PacketQueue]) -> Option<FoundRate> {
+fn rate_of(queues: &[PacketQueue]) -> Option<Found<u64>> {
     let is_root = |queue: &&PacketQueue| queue.parent == QueueId::ROOT && queue.kind != ip::NO_QUEUE;
     let root = queues.iter().find(is_root)?;
     let is_shared = queues.iter().any(|queue| queue.kind == "htb" && queue.parent.major() == 1);
@@ -161,7 +156,7 @@ fn rate_of(queues: &[PacketQueue]) -> Option<FoundRate> {
     let alike = leaves.filter(|leaf| Some((&leaf.kind, &leaf.options)) == first).count();
     let rate = root.rate().filter(|rate| root.is(&bucket_of(*rate)));
     let rate = rate.filter(|_| is_shared && alike == CLASSES as usize);
-    Some(rate.map_or(FoundRate::Half, FoundRate::Whole))
+    Some(rate.map_or(Found::Half, Found::Whole))
 }
 
 /// Whether the classes of `tc class show`, which has lines alone, are those that were made. Words for rates are tc's own, so

@@ -143,7 +143,7 @@ pub fn run_within(
 
 /// How much is kept of what a command writes to each of its streams, in bytes; of more, the beginning and the end.
 const KEPT: usize = 64 << 10;
-/// The same of what `ssh -v` logs, to which the other side adds what it likes.
+/// How much is kept of what `ssh -v` logs, in bytes; the other side adds to it what it likes.
 const LOG_KEPT: usize = 256 << 10;
 
 fn run_as(target: &Target, line: &str, io: Io, limit: Option<Duration>) -> Result<Finished, SshError> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::network::TAP_NAME_PREFIX;
-use crate::base::{FoundRate, Rates};
+use crate::base::{Found, Rates};
 
 use super::ip::queue::{PacketQueue, QueueId, QueuesOf, TokenBucket};
 use super::ip::{self, Interface, IpError, link};
@@ -136,7 +136,7 @@ pub fn queue_of(tap: &str) -> String {
 
 /// How fast packets go to and come from the guests of these interfaces. What comes from a guest is held half where not all is there
 /// that it is led through.
-pub fn shapes(interfaces: &[Interface]) -> Result<BTreeMap<String, Rates<FoundRate>>, IpError> {
+pub fn shapes(interfaces: &[Interface]) -> Result<BTreeMap<String, Rates<Found<u64>>>, IpError> {
     let mut queues: BTreeMap<u32, Vec<PacketQueue>> = BTreeMap::new();
     for queue in ip::queue::queues()? {
         queues.entry(queue.interface).or_default().push(queue);
@@ -144,27 +144,27 @@ pub fn shapes(interfaces: &[Interface]) -> Result<BTreeMap<String, Rates<FoundRa
     let queues_of = |index: u32| queues.get(&index).map_or(&[][..], Vec::as_slice);
     let indices: BTreeMap<&str, u32> =
         interfaces.iter().map(|found| (found.name.as_str(), found.index)).collect();
-    let up = |tap: &Interface| -> Result<Option<FoundRate>, IpError> {
+    let up = |tap: &Interface| -> Result<Option<Found<u64>>, IpError> {
         if !queues_of(tap.index).iter().any(PacketQueue::is_ingress) {
             return Ok(None);
         }
         let own = QueuesOf { name: &tap.name, index: tap.index };
         match indices.get(queue_of(&tap.name).as_str()) {
-            Some(ifb) if own.is_led_to(*ifb)? => Ok(rate_of(queues_of(*ifb)).or(Some(FoundRate::Half))),
-            _ => Ok(Some(FoundRate::Half)),
+            Some(ifb) if own.is_led_to(*ifb)? => Ok(rate_of(queues_of(*ifb)).or(Some(Found::Half))),
+            _ => Ok(Some(Found::Half)),
         }
     };
-    let rates = |tap: &Interface| -> Result<Rates<FoundRate>, IpError> {
+    let rates = |tap: &Interface| -> Result<Rates<Found<u64>>, IpError> {
         Ok(Rates { up: up(tap)?, down: rate_of(queues_of(tap.index)) })
     };
     interfaces.iter().map(|tap| Ok((tap.name.clone(), rates(tap)?))).collect()
 }
 
 /// The rate of the queue of an interface; `None` where nothing holds it to one.
-fn rate_of(queues: &[PacketQueue]) -> Option<FoundRate> {
+fn rate_of(queues: &[PacketQueue]) -> Option<Found<u64>> {
     let own = queues.iter().find(|queue| queue.parent == QueueId::ROOT)?;
     let rate = own.rate()?;
-    Some(if own.is(&bucket_of(rate)) { FoundRate::Whole(rate) } else { FoundRate::Half })
+    Some(if own.is(&bucket_of(rate)) { Found::Whole(rate) } else { Found::Half })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! looked at, and only then opened, as that very inode. So no pipe is waited for, no device is touched, and no file is read
 //! that does not belong to whom it should.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -108,7 +108,7 @@ impl UntrustedDir {
     /// Opens a regular file for reading.
     pub fn file(&self, name: &str) -> Result<File, FileError> {
         let node = self.node(name, FileKind::Regular)?;
-        node.open(false).map_err(FileError::when("open", self.path.join(name)))
+        node.open_to_read().map_err(FileError::when("open", self.path.join(name)))
     }
 }
 
@@ -151,10 +151,19 @@ impl HeldNode {
         Ok(rustix::fs::linkat(CWD, self.path(), CWD, to, AtFlags::SYMLINK_FOLLOW)?)
     }
 
-    /// Opens it, for writing too where that is asked for. Nobody at the other end of a pipe is waited for.
-    pub fn open(&self, for_writing: bool) -> io::Result<File> {
+    /// Opens it for reading. Nobody at the other end of a pipe is waited for.
+    pub fn open_to_read(&self) -> io::Result<File> {
+        self.open(File::options().read(true))
+    }
+
+    /// Opens it for reading and writing: nobody's end then breaks a pipe.
+    pub fn open_to_write(&self) -> io::Result<File> {
+        self.open(File::options().read(true).write(true))
+    }
+
+    fn open(&self, options: &mut OpenOptions) -> io::Result<File> {
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-        File::options().read(true).write(for_writing).custom_flags(flags).open(self.path())
+        options.custom_flags(flags).open(self.path())
     }
 }
 
@@ -220,7 +229,7 @@ mod tests {
         for name in ["pipe", "directory", "socket"] {
             assert_eq!(why(&door, name), "it is not a regular file", "{name}");
         }
-        door.node("pipe", FileKind::Pipe).unwrap().open(true).unwrap();
+        door.node("pipe", FileKind::Pipe).unwrap().open_to_write().unwrap();
         door.node("socket", FileKind::Socket).unwrap();
     }
 

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 
 use sisforge::apply::{ApplyError, Host, VmmError};
-use sisforge::base::{GuestName, Rates, Sha256, SnapshotName};
+use sisforge::base::{Found, GuestName, Rates, Sha256, SnapshotName};
 use sisforge::host::container::StartedContainer;
 use sisforge::host::observed::{
-    Found, ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedNetwork, ObservedResolver,
+    ObservedCgroup, ObservedDisk, ObservedGuest, ObservedHost, ObservedNetwork, ObservedResolver,
     ObservedRuleset, ObservedTap, ObservedVmm, PoolRole,
 };
 use sisforge::host::resolver::Resolver;

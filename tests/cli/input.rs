@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::common::namespaces::skip;
 use crate::common::sandbox::{Run, Sandbox};
 
 /// Runs `check` on a fleet of which a part was replaced.
@@ -181,7 +182,10 @@ fn arguments_that_are_not_known_are_shown_with_the_nearest_ones() {
 #[test]
 fn guests_that_are_not_known_are_shown_with_the_nearest_ones() {
     if !rustix::process::geteuid().is_root() {
-        return eprintln!("SKIPPED: what looks into a host needs root");
+        return skip(
+            "guests_that_are_not_known_are_shown_with_the_nearest_ones",
+            "what looks into a host needs root",
+        );
     }
     let sandbox = Sandbox::new();
     sandbox.fleet("a");

@@ -11,6 +11,7 @@ use sisforge::sys::make::KernelTree;
 use sisforge::sys::report::Silent;
 use sisforge::sys::sandbox as build_sandbox;
 
+use crate::common::namespaces::skip;
 use crate::common::sandbox::Sandbox;
 
 const SOURCE: &str = "/usr/src/linux-source-6.1.tar.xz";
@@ -27,7 +28,7 @@ pub(super) fn cannot_build(source: &str) -> bool {
     let missing = programs.iter().find(|program| sisforge::sys::tool::find(program).is_none());
     let missing = missing.copied().or((!Path::new(source).exists()).then_some(source));
     if let Some(missing) = missing {
-        eprintln!("SKIPPED: {missing} is missing");
+        skip("cannot_build", &format!("{missing} is missing"));
     }
     missing.is_some()
 }

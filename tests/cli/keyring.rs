@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::common::namespaces::skip;
 use crate::common::sandbox::Sandbox;
 use crate::common::server::Server;
 
@@ -48,7 +49,7 @@ impl Drop for Signer {
 fn no_gpg() -> bool {
     let missing = sisforge::sys::tool::find("gpg").is_none();
     if missing {
-        eprintln!("SKIPPED: gpg is missing");
+        skip("no_gpg", "gpg is missing");
     }
     missing
 }

@@ -6,6 +6,7 @@ use std::process::{Child, Command};
 use sisforge::sys::block;
 use sisforge::sys::tiny_guest::AfterText;
 
+use crate::common::namespaces::skip;
 use crate::common::sandbox::{Run, Sandbox, until};
 use crate::needs_firecracker;
 
@@ -110,7 +111,10 @@ fn a_guest_that_runs_out_of_memory_before_it_is_ready_says_so() {
 fn a_uid_that_someone_else_has_is_refused_before_anything_is_done() {
     needs_firecracker!();
     if sisforge::sys::tool::find("setpriv").is_none() {
-        return eprintln!("SKIPPED: setpriv is not installed");
+        return skip(
+            "a_uid_that_someone_else_has_is_refused_before_anything_is_done",
+            "setpriv is not installed",
+        );
     }
     let sandbox = Sandbox::new();
     sandbox.fleet("a");

@@ -7,6 +7,7 @@ use serde_json::Value;
 use sisforge::sys::netns::{self, Netns};
 use sisforge::sys::nft;
 
+use crate::common::namespaces::skip;
 use crate::common::sandbox::Sandbox;
 use crate::needs_firecracker;
 
@@ -190,7 +191,7 @@ fn a_name_is_explained_by_a_line_of_a_list() {
 #[test]
 fn the_kernel_proves_what_is_explained() {
     if !rustix::process::geteuid().is_root() {
-        return eprintln!("SKIPPED: rules are root's");
+        return skip("the_kernel_proves_what_is_explained", "rules are root's");
     }
     let sandbox = with_policy(POLICY);
     let a = sandbox.guest('a');

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use crate::common::namespaces::skip;
 use crate::common::sandbox::{Run, Sandbox};
 use crate::common::server::Server;
 
@@ -141,7 +142,7 @@ impl Drop for HttpsServer {
 #[test]
 fn a_server_is_believed_by_the_authorities_that_are_trusted_alone() {
     if sisforge::sys::tool::find("openssl").is_none() {
-        return eprintln!("SKIPPED: openssl is missing");
+        return skip("a_server_is_believed_by_the_authorities_that_are_trusted_alone", "openssl is missing");
     }
     let sandbox = Sandbox::new();
     let server = HttpsServer::of(&sandbox);

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::hostile_vmm::Site;
-use crate::common::namespaces::missing as missing_programs;
+use crate::common::namespaces::{missing as missing_programs, skip};
 use crate::common::sandbox::{Run, Sandbox, missing, until};
 
 /// Sites of both VMMs, as far as there are such here.
@@ -16,7 +16,7 @@ fn sites() -> Vec<(&'static str, Site)> {
     let qemu = match missing_programs(&["perl"]) {
         None => Some(("qemu", Site::new())),
         Some(reason) => {
-            eprintln!("SKIPPED: {reason}");
+            skip("sites", &reason);
             None
         }
     };
@@ -299,7 +299,7 @@ fn a_disk_has_a_place_of_its_size_or_larger() {
 
         pool.declare("spare = 1\nmax = 2\nsession = { disk = \"16MiB\" }");
         let plan = pool.done("plan");
-        assert!(plan.contains("place for a session's disk none -> 16MiB"), "{plan}");
+        assert!(plan.contains("largest session disk none -> 16MiB"), "{plan}");
         pool.done("up");
         let guest = pool.started("jo");
         write(&pool.disk("jo"), b"hers");
@@ -399,7 +399,7 @@ fn a_guest_that_ended_by_itself_has_its_disk_until_it_is_cleared_away() {
 #[test]
 fn a_disk_that_a_process_of_its_last_guest_has_open_is_given_to_nobody() {
     if let Some(reason) = missing_programs(&["perl"]) {
-        return eprintln!("SKIPPED: {reason}");
+        return skip("a_disk_that_a_process_of_its_last_guest_has_open_is_given_to_nobody", &reason);
     }
     let pool = Pool::new("qemu", Site::new(), KEYS);
     let guest = pool.started("jo");
@@ -430,7 +430,7 @@ fn a_disk_that_a_process_of_its_last_guest_has_open_is_given_to_nobody() {
 #[test]
 fn a_session_begins_when_its_guest_has_mounted_the_disk_or_says_that_it_has_not() {
     if let Some(reason) = missing_programs(&["perl"]) {
-        return eprintln!("SKIPPED: {reason}");
+        return skip("a_session_begins_when_its_guest_has_mounted_the_disk_or_says_that_it_has_not", &reason);
     }
     // The serial port's input is its stdin.
     let mounts = |words: &str| {
@@ -467,7 +467,7 @@ fn serial_of(pool: &Pool, guest: &str) -> String {
 #[test]
 fn a_vmm_that_does_not_take_the_disk_is_ended_and_the_disk_is_free() {
     if let Some(reason) = missing_programs(&["perl"]) {
-        return eprintln!("SKIPPED: {reason}");
+        return skip("a_vmm_that_does_not_take_the_disk_is_ended_and_the_disk_is_free", &reason);
     }
     let site = Site::new();
     let first = format!("{}-0", site.sandbox.guest('k'));

@@ -10,6 +10,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sisforge::base::FileDigest;
 
+use crate::common::namespaces::skip;
 use crate::common::sandbox::{Run, SISFORGE, Sandbox, open_to_all};
 use crate::needs_firecracker;
 
@@ -19,7 +20,7 @@ pub const NOBODY: [&str; 4] = ["--reuid=65534", "--regid=65534", "--clear-groups
 /// The program as nobody, in a directory that is nobody's.
 pub fn as_nobody(sandbox: &Sandbox) -> Option<Command> {
     if !rustix::process::geteuid().is_root() || sisforge::sys::tool::find("setpriv").is_none() {
-        eprintln!("SKIPPED: to become nobody needs root and setpriv");
+        skip("as_nobody", "to become nobody needs root and setpriv");
         return None;
     }
     let mut command = Command::new("setpriv");

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::kernel::{SMALL, cannot_build, small_source};
+use crate::common::namespaces::skip;
 use crate::common::sandbox::{Run, SISFORGE, Sandbox, until};
 use crate::needs_firecracker;
 
@@ -352,7 +353,7 @@ fn a_submodule_is_named() {
 #[test]
 fn watch_by_who_is_not_root_ends_at_once() {
     if !rustix::process::geteuid().is_root() {
-        return eprintln!("SKIPPED: only root becomes somebody else");
+        return skip("watch_by_who_is_not_root_ends_at_once", "only root becomes somebody else");
     }
     let sandbox = Sandbox::new();
     sandbox.fleet("a");

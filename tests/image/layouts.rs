@@ -15,6 +15,7 @@ use sisforge::image::tree::{NodeKind, Tree};
 use tar::EntryType;
 
 use crate::apk::oracle::Apk;
+use crate::common::namespaces::skip;
 use crate::common::random::Random;
 
 const ARCH: &str = "x86_64";
@@ -322,7 +323,10 @@ impl Site {
 fn random_packages_are_laid_out_as_apk_lays_them_out() {
     let Some(apk) = Apk::find() else { return };
     if !rustix::process::geteuid().is_root() {
-        return eprintln!("SKIPPED: apk gives files to their owners as root alone");
+        return skip(
+            "random_packages_are_laid_out_as_apk_lays_them_out",
+            "apk gives files to their owners as root alone",
+        );
     }
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("keys")).unwrap();

@@ -18,8 +18,8 @@ pub enum SessionDiskError {
     NoPool,
     #[error("the name of a session's disk, {name:?}, {reason}")]
     Name { name: String, reason: InvalidValue },
-    #[error("the disk {disk} has {there}, but {guest} takes disks of at most {place}")]
-    TooLarge { disk: Label, there: ByteSize, guest: GuestName, place: ByteSize },
+    #[error("the disk {disk} has {there}, but {guest} takes disks of at most {limit}")]
+    TooLarge { disk: Label, there: ByteSize, guest: GuestName, limit: ByteSize },
     #[error("the disk {disk} cannot be made")]
     NotMade { disk: Label, source: Ext4Error },
 }

@@ -35,15 +35,15 @@ impl GuestHandle<'_> {
         self,
         machine: &Machine,
         vmm: Option<&ProcessInfo>,
-        places: &[JailId],
+        jails: &[JailId],
     ) -> Option<Astray> {
         if machine.disk != MachineDisk::Kept {
             return None;
         }
-        let used = vmm.and_then(|vmm| self.jail_in_use(places, vmm));
-        let places = used.as_ref().map_or(places, std::slice::from_ref);
+        let used = vmm.and_then(|vmm| self.jail_in_use(jails, vmm));
+        let jails = used.as_ref().map_or(jails, std::slice::from_ref);
         let named = fs::symlink_metadata(self.layout().disk(self.name)).ok();
-        let in_jail = self.disk_in_jail(machine, places);
+        let in_jail = self.disk_in_jail(machine, jails);
         if in_jail
             .as_ref()
             .zip(named.as_ref())
@@ -67,12 +67,12 @@ impl GuestHandle<'_> {
     }
 
     /// The newest that jails have.
-    fn disk_in_jail(self, machine: &Machine, places: &[JailId]) -> Option<HeldNode> {
-        let held = |place: &JailId| {
-            let root = place.root(self.layout(), self.name);
+    fn disk_in_jail(self, machine: &Machine, jails: &[JailId]) -> Option<HeldNode> {
+        let held = |id: &JailId| {
+            let root = id.root(self.layout(), self.name);
             UntrustedDir::open(&root, machine.uid)?.node(DISK, FileKind::Regular)
         };
-        places.iter().rev().find_map(|place| held(place).ok())
+        jails.iter().rev().find_map(|id| held(id).ok())
     }
 
     fn disk_only_open(self, machine: &Machine, vmm: &ProcessInfo, given: Option<u64>) -> Option<HeldNode> {
@@ -94,21 +94,21 @@ impl GuestHandle<'_> {
         let Some(machine) = machine.filter(|machine| machine.disk == MachineDisk::Kept) else {
             return Ok(());
         };
-        let places = self.jails()?;
+        let jails = self.jails()?;
         let path = self.layout().disk(self.name);
         let vmm = self.vmm();
         // Mostly so: the disk of the newest jail has its name in the store.
-        if vmm.is_none() && self.is_named(self.disk_in_jail(&machine, &places).as_ref()) {
+        if vmm.is_none() && self.is_named(self.disk_in_jail(&machine, &jails).as_ref()) {
             return Ok(());
         }
-        match self.astray_disk(&machine, vmm.as_ref(), &places) {
+        match self.astray_disk(&machine, vmm.as_ref(), &jails) {
             Some(Astray::InJail(held)) => {
                 self.set_aside()?;
                 files::create_private_dir(&self.layout().disks())?;
                 held.link(&path).map_err(FileError::when("link", &path))?;
             }
             Some(Astray::OnlyOpen(_)) => return Ok(()),
-            None => match self.last_of_jails(&machine, &places) {
+            None => match self.last_of_jails(&machine, &jails) {
                 Some(held) => self.keep_beside(|beside| held.link(beside))?,
                 None => return Ok(()),
             },
@@ -122,8 +122,8 @@ impl GuestHandle<'_> {
     }
 
     /// A kept disk that only a jail has while another has its name, from which nothing runs.
-    fn last_of_jails(self, machine: &Machine, places: &[JailId]) -> Option<HeldNode> {
-        let held = self.disk_in_jail(machine, places).filter(|held| held.metadata().nlink() == 1)?;
+    fn last_of_jails(self, machine: &Machine, jails: &[JailId]) -> Option<HeldNode> {
+        let held = self.disk_in_jail(machine, jails).filter(|held| held.metadata().nlink() == 1)?;
         let given = self.given_inode();
         (given == Some(held.metadata().ino()) && machine.disk == MachineDisk::Kept).then_some(held)
     }
@@ -164,7 +164,7 @@ impl GuestHandle<'_> {
         let Some(machine) = machine else { return Ok(None) };
         let astray = self.astray_disk(machine, Some(vmm), &self.jails()?);
         let Some(Astray::OnlyOpen(held)) = astray else { return Ok(None) };
-        let disk = held.open(false).map_err(FileError::when("open", held.path()))?;
+        let disk = held.open_to_read().map_err(FileError::when("open", held.path()))?;
         self.set_aside()?;
         // As whole as a disk is after a loss of power. One that does not stop is about to be ended, and its disk is all that there is.
         let _ = process::stop(vmm.id, PATIENCE);

@@ -304,7 +304,7 @@ impl GuestHandle<'_> {
     /// Where its session brought one.
     fn copy_session_disk(self, dir: &Path) -> Result<(), ApplyError> {
         let Some((_, held)) = self.session_disk() else { return Ok(()) };
-        let disk = held.open(false).map_err(FileError::when("open", held.path()))?;
+        let disk = held.open_to_read().map_err(FileError::when("open", held.path()))?;
         let copied = sparse::copy(&disk, &new_file(dir, SESSION_DISK)?);
         Ok(copied.map_err(FileError::when("copy the disk to", dir.join(SESSION_DISK)))?)
     }

@@ -41,7 +41,7 @@ fn installed(vmm: VmmKind) -> Result<PathBuf, ToolError> {
     tool::find(name).ok_or_else(|| ToolError::Missing { tool: name.to_owned() })
 }
 
-/// The same of a VMM that runs: its own program, whatever is installed by now, which is `here`.
+/// The origin of a snapshot of a VMM that runs, by its own program; `here` is what is installed now.
 pub(super) fn of_process(here: &SnapshotOrigin, pid: u32) -> Result<SnapshotOrigin, ApplyError> {
     let running = sha256_of_file(Path::new(&format!("/proc/{pid}/exe")))?.0;
     // A program of the jail is not run by root, so that of another build has no version that is known. A restore would

@@ -9,7 +9,7 @@ use toml::Spanned;
 use super::super::file::KernelSection;
 use super::super::model::{KernelBuild, KernelSpec, OptionValue};
 use super::super::reader::Named;
-use super::{Location, MentionTarget, Validator, all};
+use super::{Location, MentionTarget, Validator, all, span_of};
 use crate::base::KernelOption;
 use crate::base::problem::{Problem, Read, ReadRef};
 
@@ -144,17 +144,14 @@ impl Validator<'_> {
 
 /// The keys of a build that are there, and where.
 fn build_keys(section: &KernelSection) -> Vec<(&'static str, Range<usize>)> {
-    fn place<T>(value: &Read<Option<Spanned<T>>>) -> Option<Range<usize>> {
-        value.as_ref().ok()?.as_ref().map(Spanned::span)
-    }
     let keys = [
-        ("source", place(&section.source)),
-        ("mirrors", place(&section.mirrors)),
-        ("keyring", place(&section.keyring)),
-        ("base", place(&section.base)),
-        ("fragments", place(&section.fragments)),
-        ("options", place(&section.options)),
-        ("patches", place(&section.patches)),
+        ("source", span_of(&section.source)),
+        ("mirrors", span_of(&section.mirrors)),
+        ("keyring", span_of(&section.keyring)),
+        ("base", span_of(&section.base)),
+        ("fragments", span_of(&section.fragments)),
+        ("options", span_of(&section.options)),
+        ("patches", span_of(&section.patches)),
     ];
     keys.into_iter().filter_map(|(key, place)| Some((key, place?))).collect()
 }

@@ -11,7 +11,7 @@ use super::super::model::{
     Balloon, Bucket, CpuTemplate, MachineSpec, Metadata, NetworkLimits, RateLimiter, VmmKind,
 };
 use super::super::scalar::{Bandwidth, Count, Seconds};
-use super::{Declarations, MentionTarget, Validator, optional};
+use super::{Declarations, MentionTarget, Validator, optional, span_of};
 use crate::base::problem::{Problem, Read, ReadRef};
 use crate::base::{ByteSize, Label};
 
@@ -144,27 +144,27 @@ impl Validator<'_> {
             return Ok(());
         }
         let mut keys = vec![
-            ("cpu-template", place(&section.cpu_template)),
-            ("seccomp", place(&section.seccomp)),
-            ("log-level", place(&section.log_level)),
-            ("metrics", place(&section.metrics)),
-            ("vsock", place(&section.vsock)),
-            ("metadata", place(&section.metadata)),
+            ("cpu-template", span_of(&section.cpu_template)),
+            ("seccomp", span_of(&section.seccomp)),
+            ("log-level", span_of(&section.log_level)),
+            ("metrics", span_of(&section.metrics)),
+            ("vsock", span_of(&section.vsock)),
+            ("metadata", span_of(&section.metadata)),
         ];
         if let Ok(Some(balloon)) = &section.balloon {
-            keys.push(("balloon.statistics", place(&balloon.get_ref().statistics)));
+            keys.push(("balloon.statistics", span_of(&balloon.get_ref().statistics)));
         }
         if let Ok(Some(network)) = &section.network {
-            keys.push(("network.up", place(&network.get_ref().up)));
-            keys.push(("network.down", place(&network.get_ref().down)));
+            keys.push(("network.up", span_of(&network.get_ref().up)));
+            keys.push(("network.down", span_of(&network.get_ref().down)));
         }
         for (name, limits) in [("disk", &section.disk), ("entropy", &section.entropy)] {
             let Ok(Some(limits)) = limits else { continue };
             let limits = limits.get_ref();
-            keys.push((name, place(&limits.bandwidth_burst)));
-            keys.push((name, place(&limits.operations_burst)));
+            keys.push((name, span_of(&limits.bandwidth_burst)));
+            keys.push((name, span_of(&limits.operations_burst)));
             if name == "entropy" {
-                keys.push((name, place(&limits.operations)));
+                keys.push((name, span_of(&limits.operations)));
             }
         }
         let mut possible = Ok(());
@@ -202,11 +202,6 @@ impl Validator<'_> {
         }
         fits
     }
-}
-
-/// Where a value that is there stands.
-fn place<T>(value: &Read<Option<Spanned<T>>>) -> Option<Range<usize>> {
-    value.as_ref().ok()?.as_ref().map(Spanned::span)
 }
 
 fn is_true(value: &Read<Option<Spanned<bool>>>) -> Read<bool> {

@@ -70,7 +70,7 @@ fn tree_path(name: &[u8]) -> Option<String> {
     Some(path)
 }
 
-/// The same of what is looked up in the layer alone: above the root is the root.
+/// The path of a name that is looked up in the layer alone, where the parent of the root is the root.
 fn within(name: &[u8]) -> String {
     tree_path(&[b"/", name].concat()).unwrap_or_default()
 }

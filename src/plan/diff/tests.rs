@@ -7,7 +7,7 @@ mod words;
 
 use super::super::losses;
 use super::*;
-use crate::base::{FoundRate, Rates, Sha256};
+use crate::base::{Found, Rates, Sha256};
 use crate::fleet::{
     Balloon, Bucket, CpuTemplate, HealthCheck, LogLevel, Metadata, NetworkLimits, RateLimiter,
     StaticTemplate, VmmKind,

@@ -28,7 +28,7 @@ pub enum HostNetworkError {
     )]
     NoPorts(RangeInclusive<u16>),
     #[error("{0} was started by an earlier sisforge, with its network in the host's own")]
-    NotConverted(GuestName),
+    OthersInHostNetwork(GuestName),
 }
 
 impl Diagnostic for HostNetworkError {
@@ -51,7 +51,7 @@ impl Diagnostic for HostNetworkError {
             Self::NoPorts(_) => {
                 Failed.hint("keep some for them: `sysctl net.ipv4.ip_local_reserved_ports=20000-29999`")
             }
-            Self::NotConverted(_) => {
+            Self::OthersInHostNetwork(_) => {
                 Failed.hint("`sisforge up` without names converts the whole fleet, and restarts its guests")
             }
         }

@@ -44,16 +44,25 @@ const TURN: usize = 4 << 20;
 /// What a keeper says on stdout once its logs are kept.
 const BEGUN: &[u8] = b"begun\n";
 
-/// Opens a pipe that has a name. It is never waited for: neither for somebody at its other end, nor for room or bytes in it.
+/// Opens a pipe that has a name, to read from it. It is never waited for: neither for somebody at its other end, nor for room or
+/// bytes in it.
 ///
 /// The name may stand where somebody else can put another thing in its place, so that must be a pipe too.
-pub fn open_pipe(path: &Path, for_writing: bool) -> io::Result<File> {
+pub fn open_pipe_to_read(path: &Path) -> io::Result<File> {
+    open_pipe(path, HeldNode::open_to_read)
+}
+
+/// Opens a pipe as [`open_pipe_to_read`] does, to write to it.
+pub fn open_pipe_to_write(path: &Path) -> io::Result<File> {
+    open_pipe(path, HeldNode::open_to_write)
+}
+
+fn open_pipe(path: &Path, open: fn(&HeldNode) -> io::Result<File>) -> io::Result<File> {
     let node = HeldNode::at(path)?;
     if !node.metadata().file_type().is_fifo() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a pipe"));
     }
-    // Whoever writes opens it for reading as well: nobody's end then breaks the pipe.
-    let file = node.open(for_writing)?;
+    let file = open(&node)?;
     // A smaller one does as well, but for whoever writes much at once.
     let _ = rustix::pipe::fcntl_setpipe_size(&file, PIPE_SIZE);
     Ok(file)
@@ -64,7 +73,7 @@ pub fn open_pipe(path: &Path, for_writing: bool) -> io::Result<File> {
 /// The process keeps no privilege: it sees the directory of the logs alone.
 pub fn keep(work: &Work<'_>) -> Result<(), FileError> {
     let open =
-        |(_, pipe): &(&Path, &Path)| open_pipe(pipe, false).map_err(FileError::when("open the pipe", *pipe));
+        |(_, pipe): &(&Path, &Path)| open_pipe_to_read(pipe).map_err(FileError::when("open the pipe", *pipe));
     let pipes = work.streams.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let (dir, lock) = match (work.lock.parent(), work.lock.file_name()) {
         (Some(dir), Some(name)) => (dir, Path::new(name)),

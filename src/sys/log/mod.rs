@@ -20,7 +20,7 @@ mod keep;
 mod read;
 mod write;
 
-pub use keep::{Work, keep, open_pipe};
+pub use keep::{Work, keep, open_pipe_to_read, open_pipe_to_write};
 pub use read::{Lines, Reader, Start};
 pub use write::Writer;
 

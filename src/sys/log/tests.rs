@@ -243,10 +243,10 @@ fn only_a_pipe_is_taken_for_a_pipe() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pipe");
     fs::write(&path, "text").unwrap();
-    assert!(open_pipe(&path, false).is_err());
+    assert!(open_pipe_to_read(&path).is_err());
     let link = dir.path().join("link");
     crate::sys::fs::make_pipe(&path).unwrap();
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    assert!(open_pipe(&link, false).is_err(), "nor is what a link leads to");
-    assert!(open_pipe(&path, false).is_ok());
+    assert!(open_pipe_to_read(&link).is_err(), "nor is what a link leads to");
+    assert!(open_pipe_to_read(&path).is_ok());
 }

@@ -161,7 +161,7 @@ fn parts(what: &[u8], bytes: &[u8], numbers: &[u16]) -> Vec<u8> {
     all
 }
 
-/// The same of a rule, but for what its counters count.
+/// A rule as its chain and expressions, without what its counters count.
 fn rule_parts(rule: &[u8]) -> Vec<u8> {
     let mut all = parts(b"rule", rule, &[RULE_CHAIN]);
     let expressions = netlink::attributes(find(rule, RULE_EXPRESSIONS).unwrap_or_default());

@@ -73,8 +73,8 @@ fn settings_and_rate_of_a_tap_are_put_right_while_its_guest_runs() {
     let drifted: [fn(&mut ObservedGuest); 4] = [
         |guest| guest.tap.as_mut().unwrap().hardened = false,
         |guest| guest.tap.as_mut().unwrap().rates.down = None,
-        |guest| guest.tap.as_mut().unwrap().rates.up = Some(FoundRate::Half),
-        |guest| guest.tap.as_mut().unwrap().rates.down = Some(FoundRate::Whole(1)),
+        |guest| guest.tap.as_mut().unwrap().rates.up = Some(Found::Half),
+        |guest| guest.tap.as_mut().unwrap().rates.down = Some(Found::Whole(1)),
     ];
     for drifted in drifted {
         let mut found = host(&["alice"]);
