@@ -17,7 +17,7 @@ pub fn limits(machine: &Machine, spec: &GuestSpec) -> CgroupLimits {
         MachineDisk::Ephemeral { .. } | MachineDisk::Kept => 0,
     };
     CgroupLimits {
-        memory: (machine.memory_mib << 20) + vmm::of(machine.vmm).memory_overhead() + ram_disk,
+        memory: (machine.memory_mib << 20) + vmm::of(machine.vmm).memory_overhead(machine.kvm) + ram_disk,
         pids: u64::from(machine.vcpus) + PIDS_BESIDE_VCPUS,
         cpu_quota: u64::from(machine.vcpus) * CPU_PERIOD,
         cpu_weight: spec.cpu_weight.into(),

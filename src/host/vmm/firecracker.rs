@@ -50,7 +50,7 @@ impl VmmProfile for Firecracker {
     }
 
     /// Its own is under 5 MiB.
-    fn memory_overhead(&self) -> u64 {
+    fn memory_overhead(&self, _: bool) -> u64 {
         64 << 20
     }
 

@@ -37,7 +37,7 @@ pub trait VmmProfile: Sync {
     fn command(&self, start: &VmmStart<'_>) -> Tool;
 
     /// Bytes that it takes beside its guest's memory; page tables and socket buffers count, too.
-    fn memory_overhead(&self) -> u64;
+    fn memory_overhead(&self, kvm: bool) -> u64;
 
     /// Its own part of the kernel command line, of a machine that KVM runs or that it emulates.
     fn boot_words(&self, kvm: bool) -> &'static [&'static str];

@@ -14,6 +14,10 @@ use crate::sys::tool::Tool;
 
 use super::{VmmProfile, VmmStart};
 
+/// Translated code that QEMU keeps where it emulates. When that is full, all of it is thrown away: a guest that has booted and run its
+/// first container has filled 256 MiB. By itself QEMU would keep 1 GiB.
+const TRANSLATED_CODE_MIB: u64 = 512;
+
 /// QEMU, which enters its jail by itself, and emulates the processor where the host has no KVM for it.
 pub(super) struct Qemu;
 
@@ -38,9 +42,9 @@ impl VmmProfile for Qemu {
         command(start.guest, start.machine)
     }
 
-    /// Its translation cache is far more than what it takes otherwise.
-    fn memory_overhead(&self) -> u64 {
-        512 << 20
+    /// An emulator's translated code is far more than what it takes otherwise.
+    fn memory_overhead(&self, kvm: bool) -> u64 {
+        if kvm { 512 << 20 } else { (TRANSLATED_CODE_MIB + 256) << 20 }
     }
 
     /// The microvm machine describes its devices by ACPI and appends nothing. The clock of `-icount` runs at 1 GHz; nothing is
@@ -153,9 +157,7 @@ fn command(guest: &GuestName, machine: &Machine) -> Tool {
     } else {
         tool
     };
-    let tool = tool
-        .args(["-M", &board])
-        .args(processor(machine.kvm))
+    let tool = processor(tool.args(["-M", &board]), machine.kvm)
         .args(["-smp", &machine.vcpus.to_string(), "-m", &machine.memory_mib.to_string()])
         .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
         .args(["-kernel", KERNEL, "-append", &machine.command_line])
@@ -169,12 +171,12 @@ fn command(guest: &GuestName, machine: &Machine) -> Tool {
         .args(["-sandbox", "on,obsolete=deny,spawn=deny,resourcecontrol=deny"])
 }
 
-fn processor(kvm: bool) -> &'static [&'static str] {
+fn processor(tool: Tool, kvm: bool) -> Tool {
     if kvm {
-        &["-accel", "kvm", "-cpu", "host"]
+        tool.args(["-accel", "kvm", "-cpu", "host"])
     } else {
-        // QEMU would keep 1 GiB of translated code, and its cgroup would end it.
-        &["-accel", "tcg,tb-size=256", "-icount", "shift=auto", "-cpu", "max"]
+        let accelerator = format!("tcg,tb-size={TRANSLATED_CODE_MIB}");
+        tool.args(["-accel", &accelerator, "-icount", "shift=auto", "-cpu", "max"])
     }
 }
 
@@ -279,7 +281,7 @@ mod tests {
             assert!(line.contains(words), "{words}\n{line}");
         }
         assert_eq!(balloon_target(&machine), Some(448 << 20));
-        assert!(line.contains("-accel tcg,tb-size=256 -icount shift=auto -cpu max"), "{line}");
+        assert!(line.contains("-accel tcg,tb-size=512 -icount shift=auto -cpu max"), "{line}");
         let machine = Machine { kvm: true, ..machine };
         let line = command(&"alice".parse().unwrap(), &machine).command_line();
         assert!(line.contains("-accel kvm -cpu host") && !line.contains("icount"), "{line}");
