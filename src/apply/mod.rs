@@ -5,6 +5,7 @@ mod connections;
 pub mod containers;
 mod control;
 pub mod disk;
+mod ended;
 pub mod error;
 mod exit_cause;
 pub mod facts;

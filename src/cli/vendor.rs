@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::base::text::counted;
 use crate::run::LockedProject;
 
 use super::error::CliError;
@@ -39,7 +40,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
     if ui.settings.json {
         render::json(&EventJson::Vendored { dir: dir.clone(), vendored: vendored.into() });
     }
-    ui.say(&format!("{files} files, {size} are in {}; {removed} removed", dir.display()));
+    ui.say(&format!("{}, {size}, in {}; {removed} removed", counted(files, "file"), dir.display()));
     if dir != found {
         ui.say(&format!(
             "builds find them with --vendor-dir {dir} or SISFORGE_VENDOR_DIR={dir}",

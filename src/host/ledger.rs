@@ -109,7 +109,7 @@ impl LedgerEvent {
 pub struct LedgerLine {
     /// From 1 on.
     pub number: u64,
-    /// When, by the host's clock, in UTC. Nothing is decided by it: clocks are set back.
+    /// When, by the host's clock, in UTC. Nothing is decided by it but the age of what was imported: clocks are set back.
     pub at: String,
     /// SHA-256 of the line before, without its end; of nothing, for the first.
     pub before: Sha256,

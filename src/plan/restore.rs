@@ -41,12 +41,25 @@ pub fn restore(
     if !leftovers.is_empty() {
         plan.stop.push(GuestSteps::new(guest, StepReason::found("left over"), leftovers));
     }
+    plan.stop.extend(end_of_frozen(observed, guest, manifest));
     let why = StepReason::found(format!("from snapshot {snapshot}"));
     let mut steps = GuestSteps::new(guest, why, start(guest, snapshot, want));
     steps.undo = undo(guest, want);
     steps.then = vec![Step::Snapshot(SnapshotStep::ForgetSnapshot { snapshot: snapshot.clone() })];
     plan.start.push(steps);
     Ok(plan)
+}
+
+/// Ends the guest that was saved, where the snapshot was made and whoever made it did not come to that: nothing but the snapshot says
+/// that it must not go on.
+fn end_of_frozen(
+    observed: &ObservedHost,
+    guest: &GuestName,
+    manifest: &SnapshotManifest,
+) -> Option<GuestSteps> {
+    let saved = &manifest.guest;
+    let have = observed.guests.get(saved).filter(|have| saved != guest && is_frozen(have))?;
+    Some(GuestSteps::new(saved, StepReason::found("saved to a snapshot"), removal(saved, have)))
 }
 
 fn prepare_for(observed: &ObservedHost, wanted: &WantedHost, scope: GuestScope<'_>) -> Vec<Step> {
@@ -119,5 +132,9 @@ fn obstacles(
 
 /// Whether a guest that was found runs, or would: one that is frozen for good does not.
 fn goes_on(guest: &ObservedGuest) -> bool {
-    guest.vmm.as_ref().is_some_and(|vmm| vmm.paused != Some(Paused::Frozen))
+    guest.vmm.is_some() && !is_frozen(guest)
+}
+
+fn is_frozen(guest: &ObservedGuest) -> bool {
+    guest.vmm.as_ref().is_some_and(|vmm| vmm.paused == Some(Paused::Frozen))
 }

@@ -9,6 +9,7 @@ use crate::base::SnapshotName;
 use crate::base::time::parse_rfc3339;
 use crate::fleet::SnapshotKeep;
 use crate::host::layout::Layout;
+use crate::host::ledger::LedgerEvent;
 use crate::host::retention::{KeptSnapshot, RetentionReason, outdated};
 
 use super::events::{self, FleetEvent};
@@ -32,9 +33,12 @@ pub fn due(layout: &Layout, keep: &SnapshotKeep) -> Result<Vec<Outdated>, ApplyE
     let kept = |StoredSnapshot { name, place, manifest, size, .. }| {
         let manifest = manifest.filter(|_| place == SnapshotState::Ready)?;
         // What cannot be restored, as a copy of what was, is nothing that another would go for; `snapshot rm` removes it.
-        let order = ledger.fate(manifest.id()).filter(|fate| fate.is_open())?.line.number;
-        let created = parse_rfc3339(&manifest.created).ok();
-        Some(KeptSnapshot { name, guest: manifest.guest, order, created, size })
+        let line = &ledger.fate(manifest.id()).filter(|fate| fate.is_open())?.line;
+        // What was brought back was asked for since: it is as old as its import.
+        let since =
+            if matches!(line.event, LedgerEvent::Imported { .. }) { &line.at } else { &manifest.created };
+        let created = parse_rfc3339(since).ok();
+        Some(KeptSnapshot { name, guest: manifest.guest, order: line.number, created, size })
     };
     let all = snapshot::list(layout)?.into_iter().filter_map(kept).collect();
     let outdated = outdated(all, keep, SystemTime::now()).into_iter();

@@ -49,7 +49,7 @@ pub fn export(
     let own = identity()?.recipient();
     let is_handed_over = *recipient != own;
     if is_handed_over {
-        refuse_running(&held, name)?;
+        end_frozen(&held, name)?;
     }
     let path = out.map_or_else(|| PathBuf::from(format!("{name}.snapshot.age")), Path::to_owned);
     let threads = workspace.settings.jobs;
@@ -60,16 +60,20 @@ pub fn export(
     Ok(ExportedSnapshot { path, manifest, size, is_handed_over })
 }
 
-/// Its guest would go on here, and there.
-fn refuse_running(held: &Held<FleetHost<'_>>, name: &SnapshotName) -> Result<(), RunError> {
+/// Sees to it that the snapshot's guest does not go on here, while it does there: one that was saved and was to end is ended, since
+/// nothing but the snapshot says so; any other that runs is left, and the snapshot with it.
+fn end_frozen(held: &Held<FleetHost<'_>>, name: &SnapshotName) -> Result<(), RunError> {
     let guest = snapshot::ready_manifest(&held.host.layout, name)?.guest;
     let vmm = held.observed.guests.get(&guest).and_then(|found| found.vmm.as_ref());
-    match vmm {
-        Some(vmm) if vmm.paused != Some(Paused::Frozen) => {
-            Err(ApplyError::from(TransferError::Running { name: name.clone(), guest }).into())
+    let ended = match vmm {
+        None => return Ok(()),
+        Some(vmm) if vmm.paused == Some(Paused::Frozen) => {
+            held.carry_out(held.removal(std::slice::from_ref(&guest)))?.is_complete()
         }
-        _ => Ok(()),
-    }
+        Some(_) => false,
+    };
+    let running = || ApplyError::from(TransferError::Running { name: name.clone(), guest });
+    if ended { Ok(()) } else { Err(running().into()) }
 }
 
 /// Brings a snapshot in that was exported for this host.

@@ -232,3 +232,18 @@ fn a_guest_that_a_killed_snapshot_left_paused_goes_on_unless_it_was_frozen_for_g
     assert!(after.asked[1].starts_with("stop alice"), "{:?}", after.asked);
     assert_eq!(after.loads[&snapshot()], 1);
 }
+
+#[test]
+fn a_guest_that_was_saved_to_end_is_ended_before_another_goes_on_from_its_snapshot() {
+    let declared = two();
+    let mut host = without(&up(&declared), &[name("bob")]);
+    host.ready.insert(snapshot());
+    host.state.guests.get_mut(&name("alice")).unwrap().vmm.as_mut().unwrap().paused = Some(Paused::Frozen);
+    let (applied, after) = bring_back(&host, &declared, "bob", Fault::None).unwrap();
+    assert!(applied.failures.is_empty(), "{:?}", applied.failures);
+    assert!(after.state.guests.get(&name("alice")).is_none_or(|alice| alice.vmm.is_none()));
+    assert!(is_ready(&after.state.guests[&name("bob")]));
+    let order = ["stop alice", "consume"];
+    let at = order.map(|step| after.asked.iter().position(|asked| asked.starts_with(step)));
+    assert!(at[0].is_some() && at[0] < at[1], "{:?}", after.asked);
+}

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::snapshot_ledger::STRANGER;
 use crate::common::sandbox::{READY, Run, SISFORGE, Sandbox, until};
 use crate::needs_firecracker;
 use sisforge::base::Sha256;
@@ -326,6 +327,40 @@ fn a_snapshot_that_was_killed_leaves_its_guest_to_the_next_up() {
     eprintln!(
         "a whole one takes {whole:?}; {left_paused} of {ROUNDS} were killed while the guest stood still"
     );
+    sandbox.done("down --timeout 0");
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+/// Its snapshot was whole, and whoever made it was killed before the guest was ended.
+fn saved_to_end(guests: &str) -> Sandbox {
+    let sandbox = counting(guests);
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    sandbox.done(&format!("snapshot create {a} --name monday"));
+    fs::write(sandbox.record(a, "freezing.json"), include_str!("../apply/records/freezing.json")).unwrap();
+    sandbox
+}
+
+#[test]
+fn a_guest_that_was_saved_to_end_never_runs_beside_who_goes_on_from_its_snapshot() {
+    needs_firecracker!();
+    let sandbox = saved_to_end("ab");
+    let [a, b] = &['a', 'b'].map(|letter| sandbox.guest(letter));
+    sandbox.done(&format!("down {b} --timeout 0"));
+    sandbox.done(&format!("snapshot restore monday --yes --as {b}"));
+    sandbox.run(&format!("up {a}")).fails(0, &["is not started"]);
+    assert_eq!(sandbox.done("-q ps").trim(), b);
+    sandbox.done("down --timeout 0");
+    assert_eq!(sandbox.traces(), [""; 0]);
+}
+
+#[test]
+fn a_guest_that_was_saved_to_end_is_ended_before_its_snapshot_is_another_hosts() {
+    needs_firecracker!();
+    let sandbox = saved_to_end("a");
+    let out = sandbox.path("monday.age");
+    sandbox.done(&format!("snapshot export monday --to {STRANGER} --out {}", out.display()));
+    assert_eq!(sandbox.done("-q ps").trim(), "");
     sandbox.done("down --timeout 0");
     assert_eq!(sandbox.traces(), [""; 0]);
 }

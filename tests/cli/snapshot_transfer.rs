@@ -289,6 +289,23 @@ fn whoever_encrypts_for_a_host_writes_nothing_there_but_a_whole_snapshot() {
 }
 
 #[test]
+fn a_backup_that_was_brought_back_is_no_older_than_its_import() {
+    let sandbox = planted();
+    plant(&sandbox, "ready", "two", "2026-11-26T17:53:16Z");
+    sandbox.done(&format!("snapshot export one --to {} --out b.age", recipient(&sandbox)));
+    sandbox.done("snapshot rm one --yes");
+    sandbox.done("lock");
+    let plain = sandbox.read("fleet.toml");
+    for text in ["{ count = 1 }", "{ age = \"1h\" }"] {
+        sandbox.write("fleet.toml", format!("{plain}\n[snapshots]\nkeep = {text}\n"));
+        sandbox.done("snapshot import b.age");
+        sandbox.done("gc --yes");
+        assert_eq!(sandbox.done("snapshot ls -q"), "one\n", "{text}");
+        sandbox.done("snapshot rm one --yes");
+    }
+}
+
+#[test]
 fn retention_keeps_what_fleet_toml_says_and_says_what_goes() {
     let sandbox = planted();
     plant(&sandbox, "ready", "two", "2026-11-26T17:53:16Z");

@@ -50,6 +50,10 @@ pub enum SnapshotError {
     LostOnRestore { snapshot: SnapshotName, guest: GuestName, disk: Option<PathBuf>, source: Box<ApplyError> },
     #[error("{0} was consumed by another restore")]
     Gone(SnapshotName),
+    #[error(
+        "{guest} stands paused beside {name}, for which it was saved, and would go on once that is consumed"
+    )]
+    StillPaused { name: SnapshotName, guest: GuestName },
     #[error("the guest is not running")]
     DoesNotRun,
     #[error("the guest does not answer on its network")]
@@ -85,6 +89,7 @@ impl Diagnostic for SnapshotError {
             Self::Consumed { .. } | Self::Gone(_) => {
                 Class::Failed.hint("`sisforge snapshot ls` lists those that can be restored")
             }
+            Self::StillPaused { guest, .. } => Class::Failed.hint(format!("end it first: `sisforge down {guest}`")),
             Self::Manifest(error) => error.diagnosis().or_hint(REMOVES),
             Self::NoManifest(_) => Class::Failed.hint(REMOVES),
             Self::NotMade { source, .. } => source.diagnosis(),

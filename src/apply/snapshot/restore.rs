@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::apply::ApplyError;
 use crate::apply::control::{self, LoadFlags, PATIENCE, VmmControl};
 use crate::apply::linux::GuestHandle;
-use crate::apply::record::{self, Ready};
+use crate::apply::record::{self, Freezing, Ready};
 use crate::base::SnapshotName;
 use crate::base::time::now;
 use crate::host::layout::Layout;
@@ -130,6 +130,7 @@ impl GuestHandle<'_> {
         let manifest = shelf::ready_manifest(layout, name).map_err(|error| gone(name, error))?;
         let id = manifest.id();
         check_unused(name, ledger.fate(id))?;
+        self.check_ended(name, &manifest)?;
         match fs::rename(&ready, &consumed) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(SnapshotError::Gone(name.clone()).into());
@@ -147,6 +148,18 @@ impl GuestHandle<'_> {
         files::sync_dir(&layout.ready_snapshots())?;
         record::write(&consumed.join(RESTORED), &Restored { guest: guest.clone(), at: now() })?;
         if keeps_disk { self.take_over_disk(name, manifest.files.get(DISK)) } else { Ok(()) }
+    }
+
+    /// Checks whether the guest that was saved does not stand paused any more for this snapshot: once that is consumed, nothing says
+    /// that it must not go on.
+    fn check_ended(self, name: &SnapshotName, manifest: &SnapshotManifest) -> Result<(), ApplyError> {
+        let saved = &manifest.guest;
+        let marker: Option<Freezing> = record::read(&self.layout().guest(saved).freezing())?;
+        let is_paused = marker.is_some_and(|marker| marker.snapshot == *name);
+        if saved != self.name && is_paused && self.host.guest(saved).vmm().is_some() {
+            return Err(SnapshotError::StillPaused { name: name.clone(), guest: saved.clone() }.into());
+        }
+        Ok(())
     }
 
     /// Puts the snapshot's disk, which holds what its record says, in the place of the guest's, which keeps a name of its own unless

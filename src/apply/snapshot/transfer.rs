@@ -192,7 +192,7 @@ pub fn import(
     let head = source.head(&mut members, layout.fleet())?;
     let name = name.unwrap_or(&head.snapshot).clone();
     let manifest = source.manifest(&mut members)?;
-    let is_known = acceptable(layout, &ledger, &source, &name, &manifest)?;
+    check_acceptable(layout, &ledger, &source, &name, &manifest)?;
 
     let dir = layout.new_snapshot(&name);
     let made = extract(&source, &mut members, &manifest, &dir, &*task).and_then(|()| {
@@ -200,9 +200,8 @@ pub fn import(
         io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|error| source.broken(error))?;
         finish(&source, &manifest, &dir, &*task)?;
         let (id, snapshot, guest) = (manifest.id(), name.clone(), manifest.guest.clone());
-        if !is_known {
-            ledger.add(LedgerEvent::Imported { id, snapshot, guest })?;
-        }
+        // Of one that the ledger knows, too: what was brought back is the newest of its guest to whoever keeps so many.
+        ledger.add(LedgerEvent::Imported { id, snapshot, guest })?;
         put_away(layout, &name, &dir)
     });
     if let Err(error) = made {
@@ -213,14 +212,14 @@ pub fn import(
     Ok(Imported { name, manifest })
 }
 
-/// Whether a snapshot may come in under this name; gives whether the ledger knows it already.
-fn acceptable(
+/// Checks whether a snapshot may come in under this name.
+fn check_acceptable(
     layout: &Layout,
     ledger: &HeldLedger<'_>,
     source: &ExportFile<'_>,
     name: &SnapshotName,
     manifest: &SnapshotManifest,
-) -> Result<bool, ApplyError> {
+) -> Result<(), ApplyError> {
     let id: SnapshotId = manifest.id();
     let fate = ledger.fate(id);
     if fate.is_some() {
@@ -232,7 +231,7 @@ fn acceptable(
     }
     match there.iter().any(|one| one.name == *name) {
         true => Err(SnapshotError::Exists(name.clone()).into()),
-        false => Ok(fate.is_some()),
+        false => Ok(()),
     }
 }
 
