@@ -5,10 +5,10 @@
 //! is asked for. Who is asked for a login has it from the files of Podman and Docker.
 
 mod access;
+mod allowed;
 mod login;
 mod remote;
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,11 +18,13 @@ use crate::base::text::excerpt;
 use crate::base::{Class, Diagnosis, Diagnostic};
 
 use super::digest::sha256_of_file;
-use super::fetch::{Cache, ExpectedFile, FetchError, UnexpectedBody};
+use super::fetch::{Cache, ExpectedFile, FetchError, MirroredUrl, UnexpectedBody};
 use super::fs::FileError;
 use super::http::HttpError;
 use super::oci::{Descriptor, Document, LARGEST_DOCUMENT, Platform, parse_digest};
 use super::report::Report;
+
+use allowed::AllowedClient;
 
 pub use access::Action;
 pub use login::KnownLogin;
@@ -163,8 +165,7 @@ pub struct Puller<'a> {
     /// For messages.
     image: String,
     cache: &'a Cache,
-    /// The cache with a client that may pull; asked for at the first need.
-    allowed: OnceCell<Cache>,
+    allowed: AllowedClient,
     offline: bool,
     report: &'a dyn Report,
 }
@@ -178,14 +179,19 @@ impl<'a> Puller<'a> {
         offline: bool,
         report: &'a dyn Report,
     ) -> Self {
-        Self { repository, image, cache, allowed: OnceCell::new(), offline, report }
+        let client = cache.client().clone();
+        let allowed = AllowedClient::new(client, repository.clone(), image.clone(), Action::Pull);
+        Self { repository, image, cache, allowed, offline, report }
     }
 
     /// The digest of what a tag leads to now, an index or a manifest; offline, of what it last led to.
     pub fn resolve(&self, tag: &str) -> Result<Sha256, RegistryError> {
         let address = format!("{}/manifests/{tag}", self.repository.url()).as_str().into();
-        let cache = if self.offline { self.cache } else { self.allowed()? };
-        let path = cache.get(&address, ExpectedFile::default(), self.offline, self.report);
+        let path = if self.offline {
+            self.cache.get(&address, ExpectedFile::default(), true, self.report)
+        } else {
+            self.download(&address, ExpectedFile::default())?
+        };
         let path = path.map_err(|source| self.failed(source))?;
         self.parse(&path)?;
         Ok(sha256_of_file(&path)?.0)
@@ -245,9 +251,7 @@ impl<'a> Puller<'a> {
         let url = format!("{}/{kind}/sha256:{}", self.repository.url(), sha256);
         let (address, expected) = (url.as_str().into(), ExpectedFile { sha256: Some(sha256), size });
         let path = match self.cache.get(&address, expected, true, self.report) {
-            Err(FetchError::Offline { .. }) if !self.offline => {
-                self.allowed()?.get(&address, expected, false, self.report)
-            }
+            Err(FetchError::Offline { .. }) if !self.offline => self.download(&address, expected)?,
             there => there,
         };
         let path = path.map_err(|source| self.failed(source))?;
@@ -289,16 +293,18 @@ impl<'a> Puller<'a> {
         RegistryError::Denied { host, image, status, action: Action::Pull, login }
     }
 
-    /// A cache that may pull.
-    fn allowed(&self) -> Result<&Cache, RegistryError> {
-        if let Some(allowed) = self.allowed.get() {
-            return Ok(allowed);
-        }
-        let client = self.cache.client();
-        let mut headers = vec![("Accept", MANIFESTS.to_owned())];
-        headers.extend(access::authorization(client, &self.repository, &self.image, Action::Pull)?);
-        let cache = self.cache.clone().with_client(client.clone().with_headers(headers));
-        Ok(self.allowed.get_or_init(|| cache))
+    /// Brings a file from the registry into the cache.
+    fn download(
+        &self,
+        address: &MirroredUrl,
+        expected: ExpectedFile,
+    ) -> Result<Result<PathBuf, FetchError>, RegistryError> {
+        let is_refused =
+            |got: &Result<_, _>| matches!(got, Err(FetchError::Http(HttpError::Status { status: 401, .. })));
+        self.allowed.request(is_refused, |client| {
+            let cache = self.cache.clone().with_client(client.clone());
+            cache.get(address, expected, false, self.report)
+        })
     }
 }
 

@@ -243,6 +243,29 @@ fn a_registry_that_gives_tokens_is_asked_for_one_and_another_server_never_sees_i
 }
 
 #[test]
+fn a_token_that_holds_no_longer_is_asked_for_anew() {
+    let registry = Registry::new();
+    let pushed = registry.push("1.0", b"one");
+    let challenge =
+        format!("WWW-Authenticate: Bearer realm=\"{}\",service=\"here\"", registry.server.url("token"));
+    let challenge: &'static str = Box::leak(challenge.into_boxed_str());
+    registry.server.always("", Fault::Status(401, challenge));
+    let token = "token?service=here&scope=repository:team/a:pull";
+    registry.put(token, br#"{"token":"secret"}"#);
+    registry.server.next(&format!("sha256:{}", pushed.layer), &[Fault::Status(401, challenge)]);
+    let sandbox = project(&registry.image(":1.0"));
+    sandbox.done("build disk home");
+    assert_eq!(built(&sandbox), b"one");
+
+    // One that is never taken is asked for once more, and no oftener.
+    registry.server.always(&format!("sha256:{}", pushed.layer), Fault::Status(401, challenge));
+    fs::remove_dir_all(sandbox.path("cache")).unwrap();
+    sandbox.run("build disk home --out-dir other").fails(1, &["does not allow anonymous pulls"]);
+    let layer = registry.server.requests(&format!("sha256:{}", pushed.layer)).len();
+    assert_eq!(layer, 2 + 2);
+}
+
+#[test]
 fn an_image_of_no_use_to_a_guest_is_refused() {
     let registry = Registry::new();
     let layer = "application/vnd.in-toto+json";

@@ -5,7 +5,8 @@ use crate::base::text::last_lines;
 use crate::sys::http::{ATTEMPTS, Answer, Client, ExpectedBody, HttpError, SmallRequest};
 use crate::sys::oci::parse_digest;
 
-use super::{Action, ImageRepository, MANIFESTS, RegistryError, access};
+use super::allowed::AllowedClient;
+use super::{Action, ImageRepository, RegistryError};
 
 /// A repository to which somebody is let in.
 #[derive(Debug)]
@@ -14,6 +15,7 @@ pub struct RemoteRepository {
     /// For messages.
     called: String,
     client: Client,
+    allowed: AllowedClient,
 }
 
 impl RemoteRepository {
@@ -24,9 +26,9 @@ impl RemoteRepository {
         client: &Client,
         action: Action,
     ) -> Result<Self, RegistryError> {
-        let headers = access::authorization(client, &place, &called, action)?;
-        let headers = headers.into_iter().chain([("Accept", MANIFESTS.to_owned())]).collect();
-        Ok(Self { client: client.clone().with_headers(headers), place, called })
+        let allowed = AllowedClient::new(client.clone(), place.clone(), called.clone(), action);
+        allowed.let_in()?;
+        Ok(Self { client: client.clone(), allowed, place, called })
     }
 
     /// The manifest of a tag; `None` where there is none. Nobody but the registry can say what its digest should be.
@@ -57,18 +59,25 @@ impl RemoteRepository {
                 RegistryError::Broken { image, what, source }
             }
         };
-        let bytes = self.download(&url, Some(size), size).map_err(failed)?;
+        let bytes = self.download(&url, Some(size), size)?.map_err(failed)?;
         if Sha256::of(&bytes) == *sha256 {
             return Ok(bytes);
         }
         Err(RegistryError::Digest { image: self.called.clone(), expected: *sha256 })
     }
 
-    fn download(&self, url: &str, size: Option<u64>, limit: u64) -> Result<Vec<u8>, HttpError> {
-        let mut bytes = Vec::new();
-        let wanted = ExpectedBody { size, limit, resume: size.is_some(), attempts: ATTEMPTS };
-        self.client.download(url, &mut bytes, wanted, &|_| ())?;
-        Ok(bytes)
+    fn download(
+        &self,
+        url: &str,
+        size: Option<u64>,
+        limit: u64,
+    ) -> Result<Result<Vec<u8>, HttpError>, RegistryError> {
+        let is_refused = |got: &Result<_, _>| matches!(got, Err(HttpError::Status { status: 401, .. }));
+        self.allowed.request(is_refused, |client| {
+            let mut bytes = Vec::new();
+            let wanted = ExpectedBody { size, limit, resume: size.is_some(), attempts: ATTEMPTS };
+            client.download(url, &mut bytes, wanted, &|_| ()).map(|_| bytes)
+        })
     }
 
     /// Sends a blob, unless the repository has it; whether it was sent.
@@ -116,8 +125,9 @@ impl RemoteRepository {
         body: &[u8],
         action: Action,
     ) -> Result<Answer, RegistryError> {
-        let answer = self.client.send(SmallRequest { method, url, headers, body });
-        let answer = answer.map_err(|source| self.failed(source))?;
+        let is_refused = |got: &Result<Answer, _>| got.as_ref().is_ok_and(|answer| answer.status == 401);
+        let send = |client: &Client| client.send(SmallRequest { method, url, headers, body });
+        let answer = self.allowed.request(is_refused, send)?.map_err(|source| self.failed(source))?;
         match answer.status {
             status @ (401 | 403) => Err(self.denied(status, action)),
             _ => Ok(answer),
