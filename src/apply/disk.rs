@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::base::text::natural_order;
 use crate::base::{ByteSize, FileDigest, GuestName, Label};
 use crate::fleet::VmmKind;
+use crate::host::jail::kept_disk;
 use crate::host::layout::{BEFORE, vmm_folder};
 use crate::host::names::DISK;
 use crate::host::observed::ObservedHost;
-use crate::host::state::MachineDisk;
+use crate::host::state::{Machine, MachineDisk};
 use crate::host::wanted::WantedHost;
 use crate::image::read;
 use crate::plan::GuestScope;
@@ -66,10 +67,11 @@ impl GuestHandle<'_> {
         self.remember_size(size)
     }
 
-    /// Looks whether a guest's disk stands in the jail of another guest, of whatever fleet of this store.
-    pub(super) fn refuse_shared_disk(self) -> Result<(), ApplyError> {
+    /// Looks whether the disk that a machine of a guest is to have stands in the jail of another guest, of whatever fleet of this
+    /// store.
+    pub(super) fn refuse_shared_disk(self, machine: &Machine) -> Result<(), ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
-        let path = layout.disk(guest);
+        let path = kept_disk(guest, machine, layout);
         let disk = fs::metadata(&path).map_err(FileError::when("look at", &path))?;
         if disk.nlink() == 1 {
             return Ok(());

@@ -237,7 +237,7 @@ impl GuestHandle<'_> {
     fn prepare_jail(self, machine: &Machine) -> Result<(), ApplyError> {
         let (host, guest) = (self.host, self.name);
         if machine.disk == MachineDisk::Kept {
-            self.refuse_shared_disk()?;
+            self.refuse_shared_disk(machine)?;
             self.know_size()?;
         }
         let id = self.create_jail(machine)?;

@@ -128,6 +128,13 @@ fn session_place() -> [JailEntry; 2] {
     [JailEntry { path: SESSION, kind: JailEntryKind::Directory }, blank]
 }
 
+/// The file that the jail of a machine with a kept disk links: that of the snapshot it goes on from, which is not consumed yet,
+/// whether the guest has one already or not.
+pub fn kept_disk(guest: &GuestName, machine: &Machine, layout: &Layout) -> PathBuf {
+    let frozen = machine.restored_from.as_ref();
+    frozen.map_or_else(|| layout.disk(guest), |name| layout.ready_snapshot(name).join(snapshot::DISK))
+}
+
 /// The jail of a machine.
 pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
     let entry = |path, kind| JailEntry { path, kind };
@@ -142,15 +149,14 @@ pub fn jail(guest: &GuestName, machine: &Machine, layout: &Layout) -> Jail {
     if let Some(images) = &machine.images {
         entries.push(entry(IMAGES, JailEntryKind::SharedLink { from: stored(images) }));
     }
-    let frozen = from_snapshot(snapshot::DISK);
     let (dir, disk) = match machine.disk {
         MachineDisk::Kept => {
-            let from = frozen.unwrap_or_else(|| layout.disk(guest));
+            let from = kept_disk(guest, machine, layout);
             (JailEntryKind::Directory, JailEntryKind::OwnLink { from })
         }
         MachineDisk::Ephemeral { base, size, in_memory } => {
             let tmpfs = JailEntryKind::Tmpfs { size: size + TMPFS_MARGIN };
-            let from = frozen.map_or_else(|| stored(&base), JailSource::Snapshot);
+            let from = from_snapshot(snapshot::DISK).map_or_else(|| stored(&base), JailSource::Snapshot);
             (if in_memory { tmpfs } else { JailEntryKind::Directory }, JailEntryKind::OwnCopy { from })
         }
     };

@@ -455,6 +455,36 @@ fn a_data_disk_that_changed_since_is_kept_beside_the_snapshots() {
 }
 
 #[test]
+fn a_guest_without_a_disk_gets_that_of_its_snapshot_once_it_is_consumed() {
+    needs_firecracker!();
+    let sandbox = counting("a");
+    let a = &sandbox.guest('a');
+    sandbox.done("up");
+    sandbox.done(&format!("snapshot create {a} --stop --name one"));
+    // As where the snapshot was imported.
+    sandbox.done(&format!("disk rm {a} --yes"));
+    let _ = fs::remove_file(sandbox.record(a, "disk.json"));
+
+    // One that cannot be consumed has its disk still, and the guest has none.
+    let in_the_way = snapshots(&sandbox, "consumed");
+    fs::write(&in_the_way, "").unwrap();
+    sandbox.run("snapshot restore one").fails(1, &[&in_the_way.display().to_string()]);
+    assert!(!sandbox.disk(a).exists(), "two would write to one disk");
+    assert_eq!(fs::metadata(snapshots(&sandbox, "ready/one/disk.ext4")).unwrap().nlink(), 1);
+    assert_eq!(sandbox.traces_of_guests(), [""; 0]);
+    fs::remove_file(&in_the_way).unwrap();
+
+    sandbox.run("snapshot restore one").fails(0, &[&format!("{a} is restored from snapshot one")]);
+    counts_on(&sandbox, a);
+    let (disk, jailed) = (sandbox.disk(a), sandbox.jail(a).join("data/disk.ext4"));
+    assert_eq!(fs::metadata(disk).unwrap().ino(), fs::metadata(jailed).unwrap().ino());
+    sandbox.run("plan --detailed-exitcode").fails(0, &[]);
+    sandbox.done("down --timeout 0");
+    assert_eq!(sandbox.traces(), [""; 0]);
+    sandbox.run("up").fails(0, &["1 started"]);
+}
+
+#[test]
 fn a_guest_in_memory_comes_back_with_its_disk() {
     needs_firecracker!();
     let sandbox = Sandbox::new();

@@ -3,12 +3,13 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::apply::ApplyError;
 use crate::apply::linux::GuestHandle;
 use crate::host::names::DISK;
+use crate::host::snapshot as frozen;
 use crate::host::state::{Machine, MachineDisk};
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::process::{self, ProcessInfo, Signal};
@@ -56,14 +57,24 @@ impl GuestHandle<'_> {
         let is_given =
             |held: &HeldNode| given.map_or(named.is_none(), |given| given == held.metadata().ino());
         match in_jail.filter(is_given) {
-            Some(held) if named.is_none() => Some(Astray::InJail(held)),
-            Some(held) => {
-                // That of a snapshot has its place there, until it is consumed.
-                let is_elsewhere = machine.restored_from.is_some() && held.metadata().nlink() > 1;
-                (vmm.is_some() && !is_elsewhere).then_some(Astray::InJail(held))
-            }
+            // Has its place there until it is consumed: the guest may have no disk of its own, and two would write to one.
+            Some(held) if self.is_of_snapshot(machine, &held) => None,
+            Some(held) => (vmm.is_some() || named.is_none()).then_some(Astray::InJail(held)),
             None => self.disk_only_open(machine, vmm?, given).map(Astray::OnlyOpen),
         }
+    }
+
+    /// Whether a disk is still that of the snapshot from which a machine goes on.
+    fn is_of_snapshot(self, machine: &Machine, held: &HeldNode) -> bool {
+        let layout = self.layout();
+        let dirs = machine.restored_from.as_ref().map(|name| {
+            let all = [layout.ready_snapshot(name), layout.consumed_snapshot(name)];
+            all.map(|dir| dir.join(frozen::DISK))
+        });
+        let is_it = |path: PathBuf| {
+            fs::symlink_metadata(path).is_ok_and(|there| files::is_same_file(held.metadata(), &there))
+        };
+        dirs.into_iter().flatten().any(is_it)
     }
 
     /// The newest that jails have.
