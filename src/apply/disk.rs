@@ -313,6 +313,24 @@ impl GuestHandle<'_> {
         Ok(record::write(&self.dir().disk_record(), &GivenSize { size, inode: None })?)
     }
 
+    /// Remembers that a disk of so many bytes is about to have the place of the guest's. Where somebody is killed before it is said
+    /// which of the two is there, the larger size counts: of the smaller one, no more than its file has.
+    pub(super) fn expect_size(self, size: u64) -> Result<(), ApplyError> {
+        match self.given() {
+            Some(given) if given.size < size => {
+                Ok(record::write(&self.dir().disk_record(), &GivenSize { size, ..given })?)
+            }
+            // Without a size, the file's own counts.
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers which file is the guest's disk, and how many bytes the host gave it.
+    pub(super) fn remember_given(self, size: u64, inode: u64) -> Result<(), ApplyError> {
+        files::create_private_dir(&self.dir())?;
+        Ok(record::write(&self.dir().disk_record(), &GivenSize { size, inode: Some(inode) })?)
+    }
+
     /// Remembers the size of a kept disk that was made before sizes were remembered, while no VMM can change it.
     pub(super) fn know_size(self) -> Result<(), ApplyError> {
         match fs::metadata(self.layout().disk(self.name)) {

@@ -130,7 +130,8 @@ impl GuestHandle<'_> {
         // Of a jail that is laid out, and in which nothing has run yet.
         let disk = std::fs::symlink_metadata(id.root(layout, guest).join(DISK)).map_or(0, |disk| disk.len());
         let kept = machine.disk == MachineDisk::Kept;
-        file_limits(machine, if kept { self.given_size(disk) } else { disk })
+        let given = || self.frozen_disk_size(machine).unwrap_or_else(|| self.given_size(disk));
+        file_limits(machine, if kept { given() } else { disk })
     }
 
     /// Kills a VMM that is not in its cgroup for every controller: nothing would hold what it takes.

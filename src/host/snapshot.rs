@@ -57,6 +57,10 @@ pub struct SnapshotManifest {
     pub origin: SnapshotOrigin,
     /// Every file beside the manifest, by name.
     pub files: BTreeMap<String, FileRecord>,
+    /// How many bytes the host had given the guest's kept disk, whatever its VMM had made of the file; none in manifests of before,
+    /// where the file's own size counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_disk_size: Option<u64>,
 }
 
 impl SnapshotManifest {
@@ -64,6 +68,12 @@ impl SnapshotManifest {
     pub fn id(&self) -> SnapshotId {
         let content = || Sha256::of(crate::base::text::json(&(&self.guest, &self.created, &self.files)));
         self.id.unwrap_or_else(|| SnapshotId(content()))
+    }
+
+    /// The size of its disk, where it has one. What a VMM added to the file does not count.
+    pub fn disk_size(&self) -> Option<u64> {
+        let file = self.files.get(DISK)?.size;
+        Some(self.given_disk_size.map_or(file, |given| given.min(file)))
     }
 
     /// Whether it was given its id when it was made, so that a ledger counted it.
@@ -253,6 +263,7 @@ pub mod tests {
                 cpu: Cpu { model: "AMD EPYC".to_owned(), ..Cpu::default() },
             },
             files: BTreeMap::new(),
+            given_disk_size: None,
         }
     }
 

@@ -41,6 +41,7 @@ fn manifest_of(machine: &Machine) -> SnapshotManifest {
             cpu: Cpu::default(),
         },
         files: [].into(),
+        given_disk_size: None,
     }
 }
 

@@ -484,6 +484,54 @@ fn a_guest_without_a_disk_gets_that_of_its_snapshot_once_it_is_consumed() {
     sandbox.run("up").fails(0, &["1 started"]);
 }
 
+/// How long a file of a guest's VMM may be, in bytes.
+fn file_limit(sandbox: &Sandbox, guest: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/limits", sandbox.pid(guest))).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("Max file size")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_restored_disk_counts_with_the_size_that_the_host_gave_it() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    sandbox.kernel(READY, AfterText::Tick);
+    let (a, b) = (&sandbox.guest('a'), &sandbox.guest('b'));
+    let fleet = |b_has: &str| {
+        let disks = "[disk.large]\nsize = \"300MiB\"\n";
+        let users = format!("[user.{a}]\ndisk = \"large\"\n[user.{b}]\n{b_has}");
+        sandbox.fleet_with("", &format!("{users}{disks}"));
+    };
+    fleet("");
+    sandbox.done("up");
+    let (given, beyond) = (300 << 20, 500 << 20);
+    // As its VMM could if nothing limited it.
+    fs::File::options().write(true).open(sandbox.disk(a)).unwrap().set_len(beyond).unwrap();
+    sandbox.done(&format!("snapshot create {a} --stop --name one"));
+    sandbox.done(&format!("down {b} --timeout 0"));
+    sandbox.done(&format!("snapshot restore one --as {b} --yes"));
+    counts_on(&sandbox, b);
+    let is_given = || {
+        let record = fs::read_to_string(sandbox.record(b, "disk.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        assert_eq!(record["size"], given, "{record}");
+        assert_eq!(record["inode"], fs::metadata(sandbox.disk(b)).unwrap().ino());
+        let limit = file_limit(&sandbox, b);
+        assert!(given < limit && limit < beyond, "{limit}");
+    };
+    is_given();
+    assert!(fs::metadata(sandbox.disk(b)).unwrap().len() == beyond);
+
+    // It is what it is for whoever plans, and for another start.
+    sandbox.run("plan").fails(2, &["300MiB", "16MiB"]);
+    fleet("disk = \"large\"\n");
+    let plan = sandbox.done(&format!("plan {b}"));
+    assert!(!plan.contains("grows"), "{plan}");
+    sandbox.done(&format!("down {b} --timeout 0"));
+    sandbox.done(&format!("up {b}"));
+    is_given();
+}
+
 #[test]
 fn a_guest_in_memory_comes_back_with_its_disk() {
     needs_firecracker!();

@@ -22,7 +22,7 @@ use crate::host::snapshot::{
     self as parts, CORE, DISK, MANIFEST, MEMORY, SESSION_DISK, STATE, SavedPages, SnapshotManifest,
     SnapshotOrigin,
 };
-use crate::host::state::Machine;
+use crate::host::state::{Machine, MachineDisk};
 use crate::host::vmm;
 use crate::sys::cgroup::Limits;
 use crate::sys::fs::{self as files, FileError};
@@ -182,6 +182,7 @@ fn describe(
         containers: subject.ready.containers.clone(),
         origin,
         files: seal(dir, task)?,
+        given_disk_size: host.guest(request.guest).given_disk_size(subject),
     };
     host.check_signals()?;
     record::write_synced(&dir.join(MANIFEST), &manifest)?;
@@ -214,6 +215,12 @@ impl GuestHandle<'_> {
         let disk = self.open_disk(&machine, &process)?;
         let limits = host.hierarchy.limits(&layout.cgroup(guest));
         Ok(Subject { process, machine, ready, root, disk, limits })
+    }
+
+    /// How many bytes the host gave a disk that is kept, where that is known.
+    fn given_disk_size(self, subject: &Subject) -> Option<u64> {
+        let length = subject.disk.metadata().ok()?.len();
+        (subject.machine.disk == MachineDisk::Kept).then(|| self.given_size(length))
     }
 
     /// Has the guest write its files back, so that the disk alone is worth something too. It is the guest's user that asks:

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -147,7 +148,7 @@ impl GuestHandle<'_> {
         files::sync_dir(&layout.consumed_snapshots())?;
         files::sync_dir(&layout.ready_snapshots())?;
         record::write(&consumed.join(RESTORED), &Restored { guest: guest.clone(), at: now() })?;
-        if keeps_disk { self.take_over_disk(name, manifest.files.get(DISK)) } else { Ok(()) }
+        if keeps_disk { self.take_over_disk(name, &manifest) } else { Ok(()) }
     }
 
     /// Checks whether the guest that was saved does not stand paused any more for this snapshot: once that is consumed, nothing says
@@ -162,14 +163,14 @@ impl GuestHandle<'_> {
         Ok(())
     }
 
-    /// Puts the snapshot's disk, which holds what its record says, in the place of the guest's, which keeps a name of its own unless
-    /// it holds the same. At no moment is there none.
-    fn take_over_disk(self, name: &SnapshotName, record: Option<&FileRecord>) -> Result<(), ApplyError> {
+    /// Puts the snapshot's disk, which holds what its manifest says, in the place of the guest's, which keeps a name of its own
+    /// unless it holds the same. At no moment is there none.
+    fn take_over_disk(self, name: &SnapshotName, manifest: &SnapshotManifest) -> Result<(), ApplyError> {
         let (layout, guest) = (self.layout(), self.name);
         let (from, disk) = (layout.consumed_snapshot(name).join(DISK), layout.disk(guest));
         files::create_private_dir(&layout.disks())?;
         let is_same = |record: &FileRecord| Ok(digest_like(&record.digest, &disk)?.0 == record.digest);
-        if disk.exists() && !record.map_or(Ok::<_, ApplyError>(false), is_same)? {
+        if disk.exists() && !manifest.files.get(DISK).map_or(Ok::<_, ApplyError>(false), is_same)? {
             let aside = (1..).map(|number| layout.disk_before(guest, name, number));
             for aside in aside {
                 match fs::hard_link(&disk, &aside) {
@@ -181,12 +182,21 @@ impl GuestHandle<'_> {
                 }
             }
         }
+        let new = fs::metadata(&from).map_err(FileError::when("look at", &from))?;
+        let size = manifest.disk_size().unwrap_or(new.len());
+        self.expect_size(size)?;
         fs::rename(&from, &disk).map_err(FileError::when("replace", &disk))?;
+        self.remember_given(size, new.ino())?;
         Ok(files::sync_dir(&layout.disks())?)
     }
 }
 
 impl GuestHandle<'_> {
+    /// The size of the disk that a machine brings along from a snapshot that is not consumed yet.
+    pub(in crate::apply) fn frozen_disk_size(self, machine: &Machine) -> Option<u64> {
+        shelf::ready_manifest(self.layout(), machine.restored_from.as_ref()?).ok()?.disk_size()
+    }
+
     /// Has the VMM load the snapshot that its machine goes on from.
     pub(in crate::apply) fn load_frozen(self, machine: &Machine) -> Result<(), ApplyError> {
         let host = self.host;
