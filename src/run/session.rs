@@ -118,7 +118,7 @@ pub fn start(
     }
 }
 
-/// Hands out the first spare that runs; `None` where there is none.
+/// Hands out the first spare that runs, and takes the disk where one is brought; `None` where there is none.
 fn hand_out(host: &LinuxHost, pool: &Label, request: &SessionRequest) -> Result<Option<PoolGuest>, RunError> {
     let mut failed = None;
     let spares = spares(host, pool)?;
@@ -140,8 +140,9 @@ fn hand_out(host: &LinuxHost, pool: &Label, request: &SessionRequest) -> Result<
                 return Ok(Some(PoolGuest { mount, ..taken }));
             }
             Ok(None) => {}
-            // Where it was about the disk, another guest makes no difference.
-            Err(error) if disk.is_some() => return Err(error),
+            Err(error) if disk.as_ref().is_some_and(|disk| !may_go_elsewhere(host, disk, &error)) => {
+                return Err(error);
+            }
             Err(error) => failed = Some(error),
         }
     }
@@ -282,6 +283,17 @@ fn spares(host: &LinuxHost, pool: &Label) -> Result<Vec<GuestName>, RunError> {
     let is_cut_off = |guest: &GuestName| quarantine::of(&host.layout, guest).is_some();
     guests.retain(|guest| host.guest(guest).waits_in(pool) && !is_cut_off(guest));
     Ok(guests.into_iter().collect())
+}
+
+/// Whether another guest may have a disk that one did not get: where it was about the disk, that makes no difference, and each would
+/// cost a spare; and what the first may have still is given to nobody else.
+fn may_go_elsewhere(host: &LinuxHost, disk: &HeldSessionDisk, error: &RunError) -> bool {
+    let is_about_disk = match error {
+        RunError::Apply(ApplyError::SessionDisk(_)) => true,
+        RunError::Apply(ApplyError::File(error)) => error.path == disk.path(),
+        _ => false,
+    };
+    !is_about_disk && disk.refuse_taken(host).is_ok()
 }
 
 /// A session's disk that is in no guest, and that nobody else gives away for as long as this is held.

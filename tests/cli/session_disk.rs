@@ -97,6 +97,14 @@ impl Pool {
         found.unwrap_or_else(|| panic!("no {name} in {all}")).clone()
     }
 
+    /// Kills a guest's VMM.
+    fn kill(&self, guest: &str) {
+        let all = self.site.document("ps", "ps");
+        let pid = all.as_array().unwrap().iter().find(|one| one["name"] == guest).unwrap()["pid"].clone();
+        assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+        until("its vmm is gone", || !PathBuf::from(format!("/proc/{pid}/exe")).exists());
+    }
+
     /// The root of a guest's newest jail.
     fn jail(&self, guest: &str) -> PathBuf {
         let jails = self.store(&format!("jails/{}", self.vmm));
@@ -383,11 +391,7 @@ fn a_guest_that_ended_by_itself_has_its_disk_until_it_is_cleared_away() {
     for (vmm, site) in sites() {
         let pool = Pool::new(vmm, site, KEYS);
         let guest = pool.started("jo");
-        let pid = pool.site.document("ps", "ps");
-        let pid =
-            pid.as_array().unwrap().iter().find(|one| one["name"] == guest.as_str()).unwrap()["pid"].clone();
-        assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-        until("its vmm is gone", || !PathBuf::from(format!("/proc/{pid}/exe")).exists());
+        pool.kill(&guest);
         pool.start("--disk jo").fails(1, &[&format!("the disk jo is in {guest}"), "`sisforge up`"]);
         pool.done("up");
         pool.done("up");
@@ -474,9 +478,35 @@ fn a_vmm_that_does_not_take_the_disk_is_ended_and_the_disk_is_free() {
     let refuse =
         r#"$answer{'blockdev-reopen'} = qq({"error": {"class": "GenericError", "desc": "no"}, "id": 3}\r\n)"#;
     site.sandbox.write(&format!("bin/tricks/{first}"), refuse);
-    let pool = Pool::new("qemu", site, KEYS);
+    let pool = Pool::new("qemu", site, "spare = 1\nmax = 2\nsession = { disk = \"16MiB\" }");
     pool.start("--disk jo").fails(1, &["refused blockdev-reopen: no"]);
     assert_eq!(fs::metadata(pool.disk("jo")).unwrap().nlink(), 1);
-    assert_ne!(pool.started("jo"), first);
     pool.done("down --timeout 0");
+
+    // Where others wait, one of them has it.
+    pool.declare(KEYS);
+    pool.done("up");
+    assert_ne!(pool.started("jo"), first);
+    assert_eq!(fs::metadata(pool.disk("jo")).unwrap().nlink(), 2);
+    pool.done("down --timeout 0");
+}
+
+#[test]
+fn who_brings_a_disk_is_given_a_spare_that_lives() {
+    for (vmm, site) in sites() {
+        let pool = Pool::new(vmm, site, "spare = 3\nmax = 3\nsession = { disk = \"16MiB\" }");
+        let first = format!("{}-0", pool.name);
+        pool.kill(&first);
+        let guest = pool.started("jo");
+        assert_ne!(guest, first);
+        until("it has the disk", || pool.has_open(&guest, "jo"));
+        assert_eq!((pool.spares(), fs::metadata(pool.disk("jo")).unwrap().nlink()), (1, 2));
+        // Where it is about the disk, nobody loses a spare.
+        pool.start("--disk jo").fails(1, &[&format!("the disk jo is in {guest}")]);
+        fs::create_dir_all(pool.disk("mo")).unwrap();
+        pool.start("--disk mo").fails(1, &["mo/disk.ext4"]);
+        assert_eq!(pool.spares(), 1);
+        fs::remove_dir_all(pool.disk("mo").parent().unwrap()).unwrap();
+        pool.done("down --timeout 0");
+    }
 }
