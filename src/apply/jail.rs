@@ -279,6 +279,25 @@ impl GuestHandle<'_> {
         Ok(id.ok_or_else(|| VmmError::NoJail(guest.clone()))?.root(layout, guest))
     }
 
+    /// Opens the data disk of a guest whose VMM may have ended. What had one in its jail has it there until the jail goes.
+    pub fn open_disk_left(self, machine: Option<&Machine>) -> Result<File, ApplyError> {
+        if let Some((machine, vmm)) = machine.zip(self.vmm()) {
+            return self.open_disk(machine, &vmm);
+        }
+        let (layout, guest) = (self.layout(), self.name);
+        match machine.map(|machine| (machine.uid, machine.disk)) {
+            Some((uid, MachineDisk::Ephemeral { in_memory: false, .. })) => {
+                let newest = self.jails()?.pop().ok_or_else(|| VmmError::DiskGone(guest.clone()))?;
+                Ok(UntrustedDir::open(&newest.root(layout, guest), uid)?.file(DISK)?)
+            }
+            Some((_, MachineDisk::Ephemeral { .. })) => Err(VmmError::DiskGone(guest.clone()).into()),
+            Some((_, MachineDisk::Kept)) | None => {
+                let path = layout.disk(guest);
+                Ok(File::open(&path).map_err(FileError::when("open", &path))?)
+            }
+        }
+    }
+
     /// Opens the data disk of a guest whose VMM runs: a kept one by the name that the store has for it, any other through the
     /// jail, in which the guest's uid may have put something else in its place.
     pub(super) fn open_disk(self, machine: &Machine, vmm: &ProcessInfo) -> Result<File, ApplyError> {

@@ -309,6 +309,20 @@ impl GuestHandle<'_> {
         self.session_disks().into_iter().next_back()
     }
 
+    /// Opens the disk of its session, whether its VMM has ended or not; `None` where its session brought none.
+    ///
+    /// # Errors
+    /// Where it brought one, as its record says, and no jail has it.
+    pub fn open_session_disk(self) -> Result<Option<File>, ApplyError> {
+        if let Some((_, held)) = self.session_disk() {
+            return Ok(Some(held.open_to_read().map_err(FileError::when("open", held.path()))?));
+        }
+        match self.taken()?.and_then(|record| record.session?.disk) {
+            Some(disk) => Err(SessionDiskError::NotInJail { disk, guest: self.name.clone() }.into()),
+            None => Ok(None),
+        }
+    }
+
     /// Disks of sessions that its jails have, the newest last.
     fn session_disks(self) -> Vec<(Label, HeldNode)> {
         let (layout, guest) = (self.layout(), self.name);

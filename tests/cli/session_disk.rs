@@ -510,3 +510,41 @@ fn who_brings_a_disk_is_given_a_spare_that_lives() {
         pool.done("down --timeout 0");
     }
 }
+
+#[test]
+fn evidence_of_a_guest_whose_vmm_has_ended_has_the_disks_that_are_left() {
+    for (vmm, site) in sites() {
+        let pool = Pool::new(vmm, site, &format!("disk = {{ size = \"16MiB\" }}\n{KEYS}"));
+        let guest = pool.started("jo");
+        write(&pool.disk("jo"), b"hers");
+        let own = pool.jail(&guest).join("data/disk.ext4");
+        write(&own, b"work");
+        pool.kill(&guest);
+        let taken = |out: &str| {
+            pool.site.run(&format!("forensics {guest} --out {out}")).fails(1, &["memory and state"]);
+            pool.done(&format!("forensics cat {out} manifest.json"))
+        };
+        let manifest: serde_json::Value = serde_json::from_str(&taken("e.tar.zst")).unwrap();
+        for (name, path) in [("disk.ext4", &own), ("session-disk.ext4", &pool.disk("jo"))] {
+            let digest = sisforge::base::Sha256::of(&fs::read(path).unwrap()).to_string();
+            assert_eq!(manifest["members"][name]["sha256"], digest, "{vmm}: {manifest:#}");
+        }
+        let missing = |manifest: &str, what: &str| {
+            let manifest: serde_json::Value = serde_json::from_str(manifest).unwrap();
+            let found = manifest["missing"].as_array().unwrap().iter().find(|one| one["what"] == what);
+            found.map(|one| one["why"].as_str().unwrap().to_owned())
+        };
+        let text = manifest.to_string();
+        assert_eq!([missing(&text, "data disk"), missing(&text, "session disk")], [None, None]);
+
+        // Its uid may have put a link there, and what is in the store may be gone.
+        fs::remove_file(&own).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &own).unwrap();
+        fs::remove_file(pool.jail(&guest).join("session/jo.ext4")).unwrap();
+        let manifest = taken("f.tar.zst");
+        assert!(missing(&manifest, "data disk").unwrap().contains("symbolic link"), "{manifest}");
+        assert!(missing(&manifest, "session disk").unwrap().contains("jo"), "{manifest}");
+        assert!(!manifest.contains("\"disk.ext4\""), "{manifest}");
+        pool.done("down --timeout 0");
+    }
+}

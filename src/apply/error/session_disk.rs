@@ -20,6 +20,8 @@ pub enum SessionDiskError {
     Name { name: String, reason: InvalidValue },
     #[error("the disk {disk} has {there}, but {guest} takes disks of at most {limit}")]
     TooLarge { disk: Label, there: ByteSize, guest: GuestName, limit: ByteSize },
+    #[error("the session of {guest} brought the disk {disk}, which no jail of {guest} has")]
+    NotInJail { disk: Label, guest: GuestName },
     #[error("the disk {disk} cannot be made")]
     NotMade { disk: Label, source: Ext4Error },
 }
@@ -40,6 +42,7 @@ impl Diagnostic for SessionDiskError {
             ),
             Self::NoPool => Class::Invalid.hint("set its size, as `session = { disk = \"1GiB\" }` in a pool"),
             Self::Name { .. } => Class::Invalid.no_hint(),
+            Self::NotInJail { .. } => Class::Failed.hint("`sisforge disk ls` shows what the store has of it"),
             Self::TooLarge { .. } => {
                 Class::Invalid.hint("a disk is never made smaller: raise `disk` of the pool's `session`, and run `sisforge up`")
             }

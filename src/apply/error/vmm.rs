@@ -22,6 +22,8 @@ pub enum VmmError {
     Services { guest: GuestName, services: String, last_lines: Vec<String> },
     #[error("cannot remove all jails of {guest}{}", indented(.left))]
     NotRemoved { guest: GuestName, left: Vec<String> },
+    #[error("the data disk of {0} is gone: it was in memory, or in a jail that was removed")]
+    DiskGone(GuestName),
     #[error("{0} has no jail to start in")]
     NoJail(GuestName),
     #[error("{0} was handed out meanwhile, and is left as it is")]
@@ -61,7 +63,7 @@ impl Diagnostic for VmmError {
             Self::NoJail(_) => Failed.hint("`sisforge up` makes one"),
             Self::DoesNotEnd(_) | Self::KeeperDoesNotEnd(_) => Failed.hint(IN_THE_KERNEL),
             // What to do is in their words, or nothing is known.
-            Self::NotInCgroup { .. } | Self::NoKeeper { .. } => Failed.no_hint(),
+            Self::NotInCgroup { .. } | Self::NoKeeper { .. } | Self::DiskGone(_) => Failed.no_hint(),
         }
     }
 }

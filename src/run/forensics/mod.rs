@@ -16,7 +16,7 @@ use crate::base::time::{now, rfc3339_millis};
 use crate::base::{GuestName, Sha256};
 use crate::host::evidence::{EvidenceManifest, FORMAT, memory_map};
 use crate::host::layout::Layout;
-use crate::host::snapshot::MEMORY;
+use crate::host::snapshot::{DISK, MEMORY, SESSION_DISK};
 use crate::host::state::Machine;
 use crate::sys::fs::{self as files, FileError};
 use crate::sys::{interrupt, ssh_signature};
@@ -147,7 +147,7 @@ struct CapturedGuest {
     files: Vec<CapturedFile>,
 }
 
-/// Captures a guest that runs; of any other, its disk, where that is kept.
+/// Captures a guest that runs; of any other, the disks that are left.
 fn capture(
     workspace: &Workspace<'_>,
     host: &LinuxHost,
@@ -174,17 +174,31 @@ fn capture(
         Err(error) => {
             found.miss("memory and state", &error);
             found.miss("origin.json", &error);
-            let disk = std::fs::File::open(host.layout.disk(guest));
-            let files = match disk {
-                Ok(file) => vec![CapturedFile { name: crate::host::evidence::DISK, file }],
-                Err(source) => {
-                    found.miss("data disk", &FileError::when("open", host.layout.disk(guest))(source));
-                    Vec::new()
-                }
-            };
+            let files = disks_left(host, guest, machine.as_ref(), found);
             Ok((CapturedGuest { taken: None, files }, machine))
         }
     }
+}
+
+/// The disks that a guest has which could not be captured: each where it is there, and named where not.
+fn disks_left(
+    host: &LinuxHost,
+    guest: &GuestName,
+    machine: Option<&Machine>,
+    found: &mut Findings,
+) -> Vec<CapturedFile> {
+    let guest = host.guest(guest);
+    let mut files = Vec::new();
+    for (what, name, opened) in [
+        ("data disk", DISK, guest.open_disk_left(machine).map(Some)),
+        ("session disk", SESSION_DISK, guest.open_session_disk()),
+    ] {
+        match opened {
+            Ok(file) => files.extend(file.map(|file| CapturedFile { name, file })),
+            Err(error) => found.miss(what, &error),
+        }
+    }
+    files
 }
 
 /// Where an archive goes. Nothing that is there is replaced.
