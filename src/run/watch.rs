@@ -59,9 +59,12 @@ pub enum Event<'a> {
 pub struct Watch<'a> {
     base: &'a Workspace<'a>,
     source: RevisionSource<'a>,
-    /// The last fleet without a mistake: what the host is brought to, again and again.
+    /// The last fleet without a mistake: what the host is brought to, again and again. It is that from when the host was first
+    /// brought to it, whether all of it came or not: to go back for a guest that fails would disturb all others.
     good: Option<Revision>,
-    /// The revision that was looked at last, good or bad, so that a bad one is reported once.
+    /// What that is called, while something of it is missing yet.
+    unfinished: Option<String>,
+    /// The revision that was looked at last, good and wholly applied, or bad, so that a bad one is reported once.
     looked_at: Option<String>,
     /// One that came while another was built, and is bad: it is not looked at again.
     mistaken: Option<String>,
@@ -69,7 +72,7 @@ pub struct Watch<'a> {
     at: Option<String>,
     /// The revision that was last brought to the host, whether all of it came or not.
     tried: Option<String>,
-    /// What that wants, which its file may say no more.
+    /// What the last good one wants, which its file may say no more.
     last: Option<(Fleet, BuiltFleet)>,
     restarts: RestartBackoff,
     /// What the last look failed of, which is told once.
@@ -108,6 +111,7 @@ impl<'a> Watch<'a> {
             base,
             source,
             good,
+            unfinished: None,
             looked_at: None,
             mistaken: None,
             at: None,
@@ -224,8 +228,7 @@ impl<'a> Watch<'a> {
         self.tried = matches!(brought, Ok(Some(_))).then(|| revision.clone());
         match brought {
             Ok(None) => self.look(tell),
-            Ok(Some((LookOutcome::Complete, place))) => self.keep_applied(revision, place, tell),
-            Ok(Some((other, _))) => Ok(other),
+            Ok(Some(outcome)) => self.keep_brought(revision, outcome, tell),
             Err(_) if self.source.is_recloning() => self.look(tell),
             Err(error) if error.class() == Class::Invalid => {
                 self.source.discard(&revision);
@@ -253,23 +256,35 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// What the host was brought to is what it is held to from now on.
-    fn keep_applied(
+    /// What the host was brought to is what it is held to from now on, also by a `watch` that begins anew. It counts as applied
+    /// once nothing of it is missing, and is looked at again until then.
+    fn keep_brought(
         &mut self,
         revision: String,
-        place: Revision,
+        outcome: LookOutcome,
         tell: &mut dyn FnMut(Event<'_>),
     ) -> Result<LookOutcome, RunError> {
+        // The one before is as new as any other, should it come again.
+        self.looked_at = None;
+        self.unfinished = Some(revision.clone());
         self.source.remember(&revision)?;
         self.source.clear_for(&revision)?;
-        keep_event(&place.file, FleetEvent::Applied { revision: revision.clone() });
-        self.failure = None;
-        if self.applied.as_ref().is_none_or(|(applied, _)| *applied != revision) {
-            self.applied = Some((revision.clone(), SystemTime::now()));
+        if outcome == LookOutcome::Complete {
+            self.failure = None;
+            self.finish(tell);
+            self.looked_at = Some(revision);
         }
+        Ok(outcome)
+    }
+
+    /// Tells that nothing is missing any more of the last good revision.
+    fn finish(&mut self, tell: &mut dyn FnMut(Event<'_>)) {
+        let (Some(revision), Some(good)) = (self.unfinished.take(), &self.good) else { return };
+        keep_event(&good.file, FleetEvent::Applied { revision: revision.clone() });
         tell(Event::Applied(&revision));
-        (self.good, self.looked_at) = (Some(place), Some(revision));
-        Ok(LookOutcome::Complete)
+        if self.applied.as_ref().is_none_or(|(applied, _)| *applied != revision) {
+            self.applied = Some((revision, SystemTime::now()));
+        }
     }
 
     /// What a file said before a mistake is gone; what a commit said is not.
@@ -283,17 +298,15 @@ impl<'a> Watch<'a> {
         revision: &str,
         is_new: bool,
         tell: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Option<(LookOutcome, Revision)>, RunError> {
+    ) -> Result<Option<LookOutcome>, RunError> {
         self.source.clear_for(revision)?;
         let place = self.source.checkout_of(revision)?;
         let workspace = self.base.at(&place);
         let Some(built) = self.build(revision, &place, tell)? else { return Ok(None) };
         let brought = bring(&workspace, built.clone(), is_new, &mut self.restarts, tell)?;
         self.is_in_sync = brought == LookOutcome::Complete;
-        if self.is_in_sync {
-            self.last = Some(built);
-        }
-        Ok(Some((brought, place)))
+        (self.good, self.last) = (Some(place), Some(built));
+        Ok(Some(brought))
     }
 
     /// Puts right what is not as the last good revision wants it: that one holds for as long as there is no other, be it that
@@ -325,6 +338,9 @@ impl<'a> Watch<'a> {
         let look = bring(&workspace, last.clone(), false, &mut self.restarts, &mut note);
         self.repairs += u64::from(has_repaired);
         self.is_in_sync = matches!(look, Ok(LookOutcome::Complete));
+        if self.is_in_sync {
+            self.finish(tell);
+        }
         look
     }
 }

@@ -209,6 +209,130 @@ fn drift_is_repaired_while_the_repository_is_away() {
     fs::rename(&git[1], &git[0]).unwrap();
 }
 
+/// Something else that has the name of a guest's TAP: the guest does not start until this is dropped.
+struct TakenTap<'a> {
+    repository: &'a Repository,
+    tap: String,
+}
+
+impl<'a> TakenTap<'a> {
+    fn of(repository: &'a Repository, letter: char) -> Self {
+        let taken = Self { repository, tap: format!("sis-{}", repository.0.guest(letter)) };
+        taken.ip(&["link", "add", &taken.tap, "type", "bridge"]).fails(0, &[]);
+        taken
+    }
+
+    fn ip(&self, args: &[&str]) -> Run {
+        Run::of(Command::new("ip").args(["-n", &self.repository.0.netns()]).args(args))
+    }
+}
+
+impl Drop for TakenTap<'_> {
+    fn drop(&mut self) {
+        self.ip(&["link", "delete", &self.tap]);
+    }
+}
+
+#[test]
+fn a_commit_of_which_a_guest_fails_is_what_the_host_is_held_to() {
+    needs_firecracker!();
+    let repository = Repository::new();
+    let sandbox = &repository.0;
+    let a = &sandbox.guest('a');
+    repository.commit("a");
+    let prom = || sandbox.read("watch.prom");
+    let in_step =
+        |is: u8| prom().contains(&format!("sisforge_watch_in_step{{fleet=\"{}\"}} {is}\n", sandbox.name));
+    let git = [sandbox.path(".git"), sandbox.path("away")];
+    let args = ["--repo", ".", "--textfile", "watch.prom"];
+
+    let mut watch = Watching::new(sandbox, &args);
+    until("the commit is applied", || watch.said().contains(": applied"));
+    let (before, revision) = (sandbox.pid(a), told_revision(&prom()));
+    let taken = TakenTap::of(&repository, 'b');
+    let second = sandbox.fleet_text("ba", "memory = \"96MiB\"\n");
+    sandbox.write("fleet.toml", &second);
+    sandbox.done("lock");
+    repository.commit_as_it_is();
+    until("one guest of the next commit fails", || watch.said().contains("this will be tried again"));
+    let changed = sandbox.pid(a);
+    assert_ne!(changed, before, "another is as that commit wants it");
+    until("the metrics tell of it", || in_step(0));
+    assert_eq!(told_revision(&prom()), revision, "nor does it count as applied");
+
+    for restarted in [false, true] {
+        if restarted {
+            drop(watch);
+            watch = Watching::new(sandbox, &args);
+        } else {
+            fs::rename(&git[0], &git[1]).unwrap();
+        }
+        until("the repository is missed", || watch.said().contains("cannot fetch"));
+        thread::sleep(Duration::from_secs(2));
+        assert_eq!(sandbox.pid(a), changed, "what a commit brought is not taken back: {}", watch.said());
+        assert_eq!(sandbox.read("out/.watch/current/fleet.toml"), second);
+    }
+    fs::rename(&git[1], &git[0]).unwrap();
+    let applied = watch.said().matches(": applied").count();
+    assert_eq!(applied, 0, "{}", watch.said());
+    drop(taken);
+    until("all of it is applied once nothing is in the way", || {
+        watch.said().matches(": applied").count() == 1 && in_step(1)
+    });
+    assert!(repository.is_ready('b'));
+    assert_ne!(told_revision(&prom()), revision);
+    assert_eq!(sandbox.pid(a), changed);
+}
+
+/// The revision that metrics of `watch` tell as applied.
+fn told_revision(metrics: &str) -> Option<String> {
+    let line = metrics.lines().find(|line| line.starts_with("sisforge_watch_revision_info{"));
+    line.map(str::to_owned)
+}
+
+#[test]
+fn a_commit_that_was_brought_in_part_is_taken_back_or_passed_over_as_any_other() {
+    needs_firecracker!();
+    let repository = Repository::new();
+    let sandbox = &repository.0;
+    let a = &sandbox.guest('a');
+    repository.commit("a");
+    let first = sandbox.read("fleet.toml");
+    let watch = repository.watch();
+    until("the commit is applied", || watch.said().contains(": applied"));
+    let taken = TakenTap::of(&repository, 'b');
+    let second = sandbox.fleet_text("ba", "memory = \"96MiB\"\n");
+    sandbox.write("fleet.toml", &second);
+    sandbox.done("lock");
+    repository.commit_as_it_is();
+    until("one guest of the next commit fails", || watch.said().contains("this will be tried again"));
+    let changed = sandbox.pid(a);
+
+    sandbox.write("fleet.toml", second.replace("[defaults]", "[default]"));
+    repository.commit_as_it_is();
+    until("a mistake is reported", || watch.said().contains("unknown key `default`"));
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(sandbox.pid(a), changed, "and changes nothing");
+    drop(taken);
+    until("what a mistake follows is brought to its end", || repository.is_ready('b'));
+    until("and counts as applied", || watch.said().matches(": applied").count() == 2);
+    assert_eq!(watch.said().matches("unknown key `default`").count(), 1, "a mistake is reported once");
+
+    let _taken = TakenTap::of(&repository, 'c');
+    sandbox.write("fleet.toml", sandbox.fleet_text("cba", ""));
+    sandbox.done("lock");
+    repository.commit_as_it_is();
+    let failures = || watch.said().matches("this will be tried again").count();
+    let before = failures();
+    until("a third one fails in part", || failures() > before);
+    repository.git(&["reset", "--quiet", "--hard", "HEAD~3"]);
+    assert_eq!(sandbox.read("fleet.toml"), first);
+    until("the first commit is applied when it is the newest again", || {
+        watch.said().matches(": applied").count() == 3
+    });
+    assert!(!repository.is_ready('b') && repository.is_ready('a'));
+}
+
 /// `git daemon`, which serves the repositories of a directory; ended when it is dropped.
 struct Server {
     daemon: Child,
