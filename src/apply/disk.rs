@@ -325,9 +325,8 @@ impl GuestHandle<'_> {
         }
     }
 
-    /// Remembers which file is the guest's disk, and how many bytes the host gave it.
+    /// Remembers which file is the disk of a guest that has a jail, and how many bytes the host gave it.
     pub(super) fn remember_given(self, size: u64, inode: u64) -> Result<(), ApplyError> {
-        files::create_private_dir(&self.dir())?;
         Ok(record::write(&self.dir().disk_record(), &GivenSize { size, inode: Some(inode) })?)
     }
 

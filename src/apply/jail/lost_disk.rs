@@ -57,7 +57,8 @@ impl GuestHandle<'_> {
         let is_given =
             |held: &HeldNode| given.map_or(named.is_none(), |given| given == held.metadata().ino());
         match in_jail.filter(is_given) {
-            // Has its place there until it is consumed: the guest may have no disk of its own, and two would write to one.
+            // It has its place in the snapshot until that is consumed, also where the guest has no disk of its own: what it wrote
+            // there would be in a snapshot that can still be restored.
             Some(held) if self.is_of_snapshot(machine, &held) => None,
             Some(held) => (vmm.is_some() || named.is_none()).then_some(Astray::InJail(held)),
             None => self.disk_only_open(machine, vmm?, given).map(Astray::OnlyOpen),
