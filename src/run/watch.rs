@@ -140,11 +140,11 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Looks, and tells what it came to.
+    /// Looks, and tells what it came to. What is looked at meanwhile says nothing of the revision that a look around it is about.
     fn look_and_tell(&mut self, look: Look<'a>, tell: &mut dyn FnMut(Event<'_>)) {
         let begun = Instant::now();
         self.is_in_sync = false;
-        self.at = None;
+        let around = self.at.take();
         let looked = look(self, tell);
         self.see(&looked, begun.elapsed());
         match looked {
@@ -156,6 +156,7 @@ impl<'a> Watch<'a> {
                 tell(Event::Failed(error));
             }
         }
+        self.at = around;
         tell(Event::Looked);
     }
 
@@ -207,6 +208,8 @@ impl<'a> Watch<'a> {
 
     /// One look: a new revision is applied, else drift is repaired.
     pub fn look(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<LookOutcome, RunError> {
+        // One look may become another, about another revision.
+        self.at = None;
         let revision = match self.newest(tell) {
             Ok(found) => found,
             Err(error) => {

@@ -640,6 +640,38 @@ fn a_mistaken_commit_ends_no_build_and_is_told_once() {
 }
 
 #[test]
+fn a_commit_whose_long_build_fails_is_told_with_its_author() {
+    needs_firecracker!();
+    if cannot_build("/") {
+        return;
+    }
+    let repository = Repository::new();
+    let sandbox = &repository.0;
+    repository.commit("a");
+    small_source(sandbox, "@exit 3");
+    // Nothing of what is asked of the kernel comes out.
+    let makefile = sandbox.read("linux/Makefile");
+    let loses = makefile.replace("@cp $$KCONFIG_ALLCONFIG .config", "@sleep 2.387660; : > .config");
+    assert_ne!(loses, makefile);
+    sandbox.write("linux/Makefile", loses);
+    let watch = repository.watch();
+    until("the first commit is applied", || watch.said().contains(": applied"));
+    sandbox.write("fleet.toml", sandbox.read("fleet.toml").replace("image = \"tiny.elf\"", SMALL));
+    sandbox.done("lock");
+    repository.commit_as_it_is();
+    let failed = || {
+        let (_, events) = sandbox.documents("events", "events");
+        events.into_iter().find(|event| event["event"] == "look-failed")
+    };
+    until("its build fails after several looks", || failed().is_some());
+    let event = failed().unwrap();
+    assert_eq!(event["author"], "t <t@example.org>", "{event}");
+    assert_eq!(event["revision"].as_str().map(str::len), Some(40), "{event}");
+    let error = event["error"].as_str().unwrap();
+    assert!(error.contains("kernel-configs/") && !error.contains("/.watch/"), "{event}");
+}
+
+#[test]
 fn an_up_that_builds_keeps_nobody_from_the_host() {
     needs_firecracker!();
     if cannot_build("/") {
