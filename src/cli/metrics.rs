@@ -17,7 +17,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode, CliError> {
-    let text = metrics::text(&ui.workspace(), None)?;
+    let text = metrics::text(&ui.workspace())?;
     match &args.to {
         Some(path) => {
             metrics::write(path, &text)?;

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::apply::status::GuestPhase;
+use crate::base::FleetName;
+use crate::fleet::Fleet;
 use crate::sys::fs;
 
 use super::usage::{GuestSample, samples};
@@ -30,10 +32,32 @@ pub struct WatchMetrics {
 }
 
 /// Metrics of the fleet that a workspace names.
-pub fn text(workspace: &Workspace<'_>, watch: Option<&WatchMetrics>) -> Result<String, RunError> {
-    let deployment = Deployment::look(workspace, workspace.fleet()?)?;
-    let guests = samples(&deployment.host, &deployment.observed, deployment.fleet.guests.keys());
-    Ok(rendered(deployment.fleet.name.as_str(), &guests, watch))
+pub fn text(workspace: &Workspace<'_>) -> Result<String, RunError> {
+    let fleet = workspace.fleet()?;
+    let name = fleet.name.clone();
+    Ok(rendered(&name, Some(&guests_of(workspace, fleet)?), None))
+}
+
+/// Metrics of the fleet that is followed, `last` or, where none is known, the workspace's own, and of following it. These are told
+/// whatever is wrong with that fleet or its host, since alerts on that are on them.
+///
+/// # Errors
+/// Where it cannot be told which fleet it is.
+pub fn text_of_watch(
+    workspace: &Workspace<'_>,
+    last: Option<Fleet>,
+    watch: &WatchMetrics,
+) -> Result<String, RunError> {
+    let Some(fleet) = last.or_else(|| workspace.fleet().ok()) else {
+        return Ok(rendered(&workspace.head()?.name, None, Some(watch)));
+    };
+    let name = fleet.name.clone();
+    Ok(rendered(&name, guests_of(workspace, fleet).ok().as_deref(), Some(watch)))
+}
+
+fn guests_of(workspace: &Workspace<'_>, fleet: Fleet) -> Result<Vec<GuestSample>, RunError> {
+    let Deployment { host, observed, fleet, .. } = Deployment::look(workspace, fleet)?;
+    Ok(samples(&host, &observed, fleet.guests.keys()))
 }
 
 /// Writes them where the node exporter looks, all at once.
@@ -85,11 +109,14 @@ fn label(name: &str, value: &str) -> String {
     format!(",{name}=\"{value}\"")
 }
 
-fn rendered(fleet: &str, guests: &[GuestSample], watch: Option<&WatchMetrics>) -> String {
-    let mut families = Families { text: String::new(), fleet };
-    states(&mut families, guests);
-    resources(&mut families, guests);
-    traffic(&mut families, guests);
+/// Nothing is said of guests that are not known.
+fn rendered(fleet: &FleetName, guests: Option<&[GuestSample]>, watch: Option<&WatchMetrics>) -> String {
+    let mut families = Families { text: String::new(), fleet: fleet.as_str() };
+    if let Some(guests) = guests {
+        states(&mut families, guests);
+        resources(&mut families, guests);
+        traffic(&mut families, guests);
+    }
     if let Some(watch) = watch {
         of_watch(&mut families, watch);
     }

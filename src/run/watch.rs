@@ -64,8 +64,10 @@ pub struct Watch<'a> {
     good: Option<Revision>,
     /// What that is called, while something of it is missing yet.
     unfinished: Option<String>,
-    /// The revision that was looked at last, good and wholly applied, or bad, so that a bad one is reported once.
+    /// The revision that was looked at last, where that was good and is wholly applied.
     looked_at: Option<String>,
+    /// The same where that was bad, so that it is reported once.
+    refused: Option<String>,
     /// One that came while another was built, and is bad: it is not looked at again.
     mistaken: Option<String>,
     /// The revision that this look is about.
@@ -94,8 +96,18 @@ pub enum LookOutcome {
     Complete,
     /// Some step failed.
     Incomplete,
-    /// What is missing waits for its time, or nothing is known yet that should be there.
+    /// What is missing waits for its time or for a revision without mistakes, or nothing is known yet that should be there.
     Waiting,
+}
+
+impl LookOutcome {
+    /// What a look came to whose revision is known to be bad: to keep the one before as it should be is not what was asked for.
+    fn at_a_mistake(self) -> Self {
+        match self {
+            Self::Complete | Self::Waiting => Self::Waiting,
+            Self::Incomplete => Self::Incomplete,
+        }
+    }
 }
 
 impl<'a> Watch<'a> {
@@ -113,6 +125,7 @@ impl<'a> Watch<'a> {
             good,
             unfinished: None,
             looked_at: None,
+            refused: None,
             mistaken: None,
             at: None,
             tried: None,
@@ -168,6 +181,7 @@ impl<'a> Watch<'a> {
     fn see(&self, looked: &Result<LookOutcome, RunError>, took: Duration) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.good.clone_from(&self.good);
+        seen.last = self.last.as_ref().map(|(fleet, _)| fleet.clone());
         let metrics = &mut seen.metrics;
         metrics.is_in_sync = self.is_in_sync;
         (metrics.looked, metrics.seconds) = (Some(SystemTime::now()), took.as_secs_f64());
@@ -217,8 +231,11 @@ impl<'a> Watch<'a> {
                 return Err(error);
             }
         };
-        if [&self.looked_at, &self.mistaken].into_iter().flatten().any(|known| *known == revision) {
+        if self.looked_at.as_ref() == Some(&revision) {
             return self.repair(tell);
+        }
+        if [&self.refused, &self.mistaken].into_iter().flatten().any(|known| *known == revision) {
+            return Ok(self.repair(tell)?.at_a_mistake());
         }
         self.at = Some(revision.clone());
         let is_new = self.tried.as_ref() != Some(&revision);
@@ -235,7 +252,7 @@ impl<'a> Watch<'a> {
             Err(_) if self.source.is_recloning() => self.look(tell),
             Err(error) if error.class() == Class::Invalid => {
                 self.source.discard(&revision);
-                self.looked_at = Some(revision);
+                (self.looked_at, self.refused) = (None, Some(revision));
                 self.forget_file();
                 Err(error)
             }
@@ -268,7 +285,7 @@ impl<'a> Watch<'a> {
         tell: &mut dyn FnMut(Event<'_>),
     ) -> Result<LookOutcome, RunError> {
         // The one before is as new as any other, should it come again.
-        self.looked_at = None;
+        (self.looked_at, self.refused) = (None, None);
         self.unfinished = Some(revision.clone());
         self.source.remember(&revision)?;
         self.source.clear_for(&revision)?;

@@ -185,3 +185,64 @@ fn metrics_are_as_prometheus_wants_them() {
     watch.wait().unwrap();
     sandbox.run("watch --listen nowhere").fails(2, &["--listen"]);
 }
+
+#[test]
+fn metrics_of_watch_are_told_whatever_is_wrong_in_its_file() {
+    needs_firecracker!();
+    let sandbox = Sandbox::new();
+    let fleet = &sandbox.name;
+    sandbox.fleet("a");
+    sandbox.done("lock");
+    let good = sandbox.read("fleet.toml");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let watch = || {
+        let mut watch = sandbox.command();
+        watch.args(["watch", "--interval", "200ms", "--textfile", "watch.prom"]);
+        watch.args(["--listen", &format!("127.0.0.1:{port}")]);
+        Ended(watch.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    };
+    let of_watch = |name: &str| format!("sisforge_watch_{name}{{fleet=\"{fleet}\"}}");
+    let (in_step, failed) = (of_watch("in_step"), of_watch("failed_looks_total"));
+    let ready = format!("sisforge_guest_ready{{fleet=\"{fleet}\",guest=\"{}\"}} 1\n", sandbox.guest('a'));
+    let told = [&|| ask(port, "/metrics").unwrap_or_default(), &|| {
+        fs::read_to_string(sandbox.path("watch.prom")).unwrap_or_default()
+    }] as [&dyn Fn() -> String; 2];
+    let first = watch();
+    for tell in told {
+        until("all is well", || tell().contains(&format!("{in_step} 1\n")));
+    }
+
+    let mistakes = [good.replace("[defaults]", "[default]"), good.replace("[defaults]", "[defaults")];
+    for (mistake, tell) in mistakes.iter().flat_map(|mistake| told.map(|tell| (mistake, tell))) {
+        sandbox.write("fleet.toml", mistake);
+        until("the host is out of step", || tell().contains(&format!("{in_step} 0\n")));
+        let before = value(&tell(), &failed);
+        until("looks fail on", || value(&tell(), &failed) > before);
+        let text = tell();
+        promtool_takes(&text);
+        assert!(text.contains(&ready), "the guests of the last good fleet are there: {text}");
+        sandbox.write("fleet.toml", &good);
+        until("all is well again", || tell().contains(&format!("{in_step} 1\n")));
+    }
+    drop(first);
+
+    // One that never saw a good fleet tells of itself.
+    sandbox.write("fleet.toml", &mistakes[0]);
+    fs::remove_file(sandbox.path("watch.prom")).unwrap();
+    let _watch = watch();
+    for tell in told {
+        until("it is out of step", || tell().contains(&format!("{in_step} 0\n")));
+        promtool_takes(&tell());
+    }
+    sandbox.write("fleet.toml", &good);
+}
+
+/// A program that ends when this is dropped.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -298,7 +298,7 @@ fn a_commit_that_was_brought_in_part_is_taken_back_or_passed_over_as_any_other()
     let a = &sandbox.guest('a');
     repository.commit("a");
     let first = sandbox.read("fleet.toml");
-    let watch = repository.watch();
+    let watch = Watching::new(sandbox, &["--repo", ".", "--textfile", "watch.prom"]);
     until("the commit is applied", || watch.said().contains(": applied"));
     let taken = TakenTap::of(&repository, 'b');
     let second = sandbox.fleet_text("ba", "memory = \"96MiB\"\n");
@@ -317,6 +317,14 @@ fn a_commit_that_was_brought_in_part_is_taken_back_or_passed_over_as_any_other()
     until("what a mistake follows is brought to its end", || repository.is_ready('b'));
     until("and counts as applied", || watch.said().matches(": applied").count() == 2);
     assert_eq!(watch.said().matches("unknown key `default`").count(), 1, "a mistake is reported once");
+    let told = |metric: &str| {
+        let (metric, metrics) = (format!("sisforge_watch_{metric}{{"), sandbox.read("watch.prom"));
+        let line = metrics.lines().find(|line| line.starts_with(&metric)).unwrap();
+        line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()
+    };
+    until("the host is in step", || told("in_step") == 1);
+    let failed = told("failed_looks_total");
+    until("but looks are in vain while there is no other commit", || told("failed_looks_total") > failed + 3);
 
     let _taken = TakenTap::of(&repository, 'c');
     sandbox.write("fleet.toml", sandbox.fleet_text("cba", ""));
