@@ -77,12 +77,20 @@ impl Diagnostic for FleetNetworkError {
 /// Whether conntrack counts the bytes of connections.
 const COUNTS: &str = "net.netfilter.nf_conntrack_acct";
 
+/// How the kernel treats what a TAP gives and takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TapSettings {
+    /// Whether what comes from it is treated as it should be.
+    pub hardened: bool,
+    pub rates: Rates<Found<u64>>,
+}
+
 /// What was found in a fleet's network namespace.
 #[derive(Debug, Default)]
 pub(super) struct NamespaceState {
     pub interfaces: Vec<Interface>,
-    /// Of each TAP, whether the kernel treats what comes from it as it should, and how fast packets come from it and go to it.
-    pub taps: BTreeMap<String, (bool, Rates<Found<u64>>)>,
+    /// By the name of a TAP.
+    pub taps: BTreeMap<String, TapSettings>,
     /// What the kernel holds of the fleet's rules there.
     rules: Option<LoadedRules>,
     routes: Vec<HostRoute>,
@@ -139,11 +147,11 @@ pub(super) fn inside(layout: &Layout) -> Result<Option<NamespaceState>, FleetNet
     netns::within(&netns, look)?.map(Some)
 }
 
-fn tap_settings(interfaces: &[Interface]) -> Result<BTreeMap<String, (bool, Rates<Found<u64>>)>, IpError> {
+fn tap_settings(interfaces: &[Interface]) -> Result<BTreeMap<String, TapSettings>, IpError> {
     let mut shapes = tap::shapes(interfaces)?;
     let settings = |found: &Interface| {
         let rates = shapes.remove(&found.name).filter(|_| found.tap.is_some())?;
-        Some((found.name.clone(), (tap::is_hardened(found), rates)))
+        Some((found.name.clone(), TapSettings { hardened: tap::is_hardened(found), rates }))
     };
     Ok(interfaces.iter().filter_map(settings).collect())
 }

@@ -22,7 +22,7 @@ use super::jail::Astray;
 use super::jail_id::JailId;
 use super::linux::{GuestHandle, LinuxHost};
 use super::look::SeenVmm;
-use super::network::FleetNetworkError;
+use super::network::{FleetNetworkError, TapSettings};
 use super::record::{self, Ready, StartedVmm, Unreadable};
 use super::store::Store;
 use super::{ApplyError, network, resolver, snapshot};
@@ -121,7 +121,7 @@ fn taps(
         let (guest, name) = (guest_of_tap(&tap.name)?, tap.name.parse().ok()?);
         let address = tap.address.map(|(address, _)| address);
         let settings = inside.filter(|_| !is_in_host).and_then(|inside| inside.taps.get(&tap.name));
-        let (hardened, rates) = settings.copied().unwrap_or_default();
+        let TapSettings { hardened, rates } = settings.copied().unwrap_or_default();
         let owner = tap.owner;
         Some((guest, ObservedTap { name, owner, address, up: tap.up, is_in_host, hardened, rates }))
     };

@@ -66,7 +66,7 @@ pub struct Watch<'a> {
     unfinished: Option<String>,
     /// The revision that was looked at last, where that was good and is wholly applied.
     looked_at: Option<String>,
-    /// The same where that was bad, so that it is reported once.
+    /// The revision that was looked at last, where that was bad: it is reported once.
     refused: Option<String>,
     /// One that came while another was built, and is bad: it is not looked at again.
     mistaken: Option<String>,
