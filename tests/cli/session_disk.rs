@@ -526,7 +526,7 @@ fn evidence_of_a_guest_whose_vmm_has_ended_has_the_disks_that_are_left() {
         };
         let manifest: serde_json::Value = serde_json::from_str(&taken("e.tar.zst")).unwrap();
         for (name, path) in [("disk.ext4", &own), ("session-disk.ext4", &pool.disk("jo"))] {
-            let digest = sisforge::base::Sha256::of(&fs::read(path).unwrap()).to_string();
+            let digest = sisforge::base::Sha256::of(fs::read(path).unwrap()).to_string();
             assert_eq!(manifest["members"][name]["sha256"], digest, "{vmm}: {manifest:#}");
         }
         let missing = |manifest: &str, what: &str| {
