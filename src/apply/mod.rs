@@ -100,7 +100,7 @@ pub enum GuestAction {
 }
 
 /// Who is told that a guest came through all of its steps, from any thread.
-pub type OnGuestDone<'a> = &'a (dyn Fn(GuestAction, &GuestSteps) + Sync);
+pub type OnDone<'a> = &'a (dyn Fn(GuestAction, &GuestSteps) + Sync);
 
 /// Carries out a plan. A guest that fails does not stop the others; a host step that fails ends everything that
 /// would build on it. Rules are not removed while a guest that they hold may be left. Where the host cannot be prepared, no
@@ -108,13 +108,7 @@ pub type OnGuestDone<'a> = &'a (dyn Fn(GuestAction, &GuestSteps) + Sync);
 ///
 /// Where this is asked to end, guests that stop are stopped, those that start are taken back unless they are ready or go on
 /// from a snapshot, and no other is begun. `tell` is told of each guest as soon as all of its steps were taken.
-pub fn apply(
-    plan: &Plan,
-    host: &dyn Host,
-    at_once: usize,
-    report: &dyn Report,
-    tell: OnGuestDone<'_>,
-) -> Applied {
+pub fn apply(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report, tell: OnDone<'_>) -> Applied {
     let mut applied = in_order(plan, host, at_once, report, tell);
     let (cut_short, failures): (Vec<_>, _) =
         applied.failures.into_iter().partition(|failure| interrupt::is_cause_of(&failure.error));
@@ -123,13 +117,7 @@ pub fn apply(
 }
 
 /// Carries out a plan; that it was asked to end is among what failed.
-fn in_order(
-    plan: &Plan,
-    host: &dyn Host,
-    at_once: usize,
-    report: &dyn Report,
-    tell: OnGuestDone<'_>,
-) -> Applied {
+fn in_order(plan: &Plan, host: &dyn Host, at_once: usize, report: &dyn Report, tell: OnDone<'_>) -> Applied {
     let mut applied = Applied::default();
     let early = plan.rules_come_first();
     if early && !host_steps(StopPoint::BeforeFirst, &plan.rules, host, report, &mut applied.failures) {
@@ -200,7 +188,7 @@ fn all_guests(
     all: &[GuestSteps],
     host: &dyn Host,
     at_once: usize,
-    (report, tell): (&dyn Report, OnGuestDone<'_>),
+    (report, tell): (&dyn Report, OnDone<'_>),
     failures: &mut Vec<StepFailure>,
 ) -> Vec<GuestName> {
     let next = AtomicUsize::new(0);

@@ -281,16 +281,12 @@ impl<'a> Puller<'a> {
     fn failed(&self, source: FetchError) -> RegistryError {
         let image = self.image.clone();
         match source {
-            FetchError::Http(HttpError::Status { status: status @ (401 | 403), .. }) => self.denied(status),
+            FetchError::Http(HttpError::Status { status: status @ (401 | 403), .. }) => {
+                self.allowed.denied(status, Action::Pull)
+            }
             FetchError::Offline { .. } => source.into(),
             source => RegistryError::Download { image, source },
         }
-    }
-
-    fn denied(&self, status: u16) -> RegistryError {
-        let (host, image) = (self.repository.host.clone(), self.image.clone());
-        let login = login::find(self.cache.client().auth_files(), &self.repository).unwrap_or_default();
-        RegistryError::Denied { host, image, status, action: Action::Pull, login }
     }
 
     /// Brings a file from the registry into the cache.

@@ -214,15 +214,21 @@ fn fetch_and_vendor_bring_whole_images() {
         .fails(1, &["offline"]);
 }
 
-#[test]
-fn a_registry_that_gives_tokens_is_asked_for_one_and_another_server_never_sees_it() {
-    let registry = Registry::new();
-    let pushed = registry.push("1.0", b"one");
+/// Has a registry let in whoever brings a token, and gives one; the header that asks for it.
+fn wants_tokens(registry: &Registry) -> &'static str {
     let challenge =
         format!("WWW-Authenticate: Bearer realm=\"{}\",service=\"here\"", registry.server.url("token"));
     let challenge: &'static str = Box::leak(challenge.into_boxed_str());
     registry.server.always("", Fault::Status(401, challenge));
     registry.put("token?service=here&scope=repository:team/a:pull", br#"{"token":"secret"}"#);
+    challenge
+}
+
+#[test]
+fn a_registry_that_gives_tokens_is_asked_for_one_and_another_server_never_sees_it() {
+    let registry = Registry::new();
+    let pushed = registry.push("1.0", b"one");
+    wants_tokens(&registry);
     // As registries do that keep layers elsewhere.
     let elsewhere = tempfile::tempdir().unwrap();
     let layer = format!("sha256:{}", pushed.layer);
@@ -246,12 +252,7 @@ fn a_registry_that_gives_tokens_is_asked_for_one_and_another_server_never_sees_i
 fn a_token_that_holds_no_longer_is_asked_for_anew() {
     let registry = Registry::new();
     let pushed = registry.push("1.0", b"one");
-    let challenge =
-        format!("WWW-Authenticate: Bearer realm=\"{}\",service=\"here\"", registry.server.url("token"));
-    let challenge: &'static str = Box::leak(challenge.into_boxed_str());
-    registry.server.always("", Fault::Status(401, challenge));
-    let token = "token?service=here&scope=repository:team/a:pull";
-    registry.put(token, br#"{"token":"secret"}"#);
+    let challenge = wants_tokens(&registry);
     registry.server.next(&format!("sha256:{}", pushed.layer), &[Fault::Status(401, challenge)]);
     let sandbox = project(&registry.image(":1.0"));
     sandbox.done("build disk home");

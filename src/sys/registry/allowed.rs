@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::access::{Action, authorization};
-use super::{ImageRepository, MANIFESTS, RegistryError};
+use super::{ImageRepository, MANIFESTS, RegistryError, login};
 use crate::sys::http::Client;
 
 /// A client for what somebody wants of a repository. No server is asked before its first use.
@@ -37,6 +37,13 @@ impl AllowedClient {
             }
         }
         Ok(request(&self.let_in()?))
+    }
+
+    /// Why an answer of this status came.
+    pub fn denied(&self, status: u16, action: Action) -> RegistryError {
+        let (host, image) = (self.repository.host.clone(), self.image.clone());
+        let login = login::find(self.client.auth_files(), &self.repository).unwrap_or_default();
+        RegistryError::Denied { host, image, status, action, login }
     }
 
     /// Asks the registry to be let in.

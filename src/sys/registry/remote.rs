@@ -14,7 +14,6 @@ pub struct RemoteRepository {
     place: ImageRepository,
     /// For messages.
     called: String,
-    client: Client,
     allowed: AllowedClient,
 }
 
@@ -28,7 +27,7 @@ impl RemoteRepository {
     ) -> Result<Self, RegistryError> {
         let allowed = AllowedClient::new(client.clone(), place.clone(), called.clone(), action);
         allowed.let_in()?;
-        Ok(Self { client: client.clone(), allowed, place, called })
+        Ok(Self { allowed, place, called })
     }
 
     /// The manifest of a tag; `None` where there is none. Nobody but the registry can say what its digest should be.
@@ -129,7 +128,7 @@ impl RemoteRepository {
         let send = |client: &Client| client.send(SmallRequest { method, url, headers, body });
         let answer = self.allowed.request(is_refused, send)?.map_err(|source| self.failed(source))?;
         match answer.status {
-            status @ (401 | 403) => Err(self.denied(status, action)),
+            status @ (401 | 403) => Err(self.allowed.denied(status, action)),
             _ => Ok(answer),
         }
     }
@@ -141,14 +140,10 @@ impl RemoteRepository {
 
     fn failed(&self, source: HttpError) -> RegistryError {
         match source {
-            HttpError::Status { status: status @ (401 | 403), .. } => self.denied(status, Action::Pull),
+            HttpError::Status { status: status @ (401 | 403), .. } => {
+                self.allowed.denied(status, Action::Pull)
+            }
             source => RegistryError::Http { image: self.called.clone(), source },
         }
-    }
-
-    fn denied(&self, status: u16, action: Action) -> RegistryError {
-        let (host, image) = (self.place.host.clone(), self.called.clone());
-        let login = super::login::find(self.client.auth_files(), &self.place).unwrap_or_default();
-        RegistryError::Denied { host, image, status, action, login }
     }
 }
